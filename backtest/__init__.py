@@ -9,7 +9,7 @@ from backtest.base import early_interrupt as early_interrupt  # before all that 
 # isort: on
 
 from backtest import report
-from backtest.account.account import Account
+from backtest.account import Account
 from backtest.base.errors import (
     AccountingError,
     BacktestError,
@@ -25,25 +25,22 @@ from backtest.base.errors import (
 from backtest.base.ranges import Choice, Range
 from backtest.base.reportable import Reportable
 from backtest.compare import Comparison, compare
-from backtest.engine import signals
-from backtest.engine.result import Result
+from backtest.engine import Result, signals
 from backtest.engine.run import run
 from backtest.features import margin_rules
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
+from backtest.market import Market, Quality, quality
 from backtest.market.import_market import import_market
-from backtest.market.inspect.quality_report import Quality
-from backtest.market.market import Market
-from backtest.market.quality_of import quality
-from backtest.policy.combinators import Combinator, held_leverage
-from backtest.policy.policy import Bar, Columns, Policy
+from backtest.policy import Columns, Combinator, Policy
+from backtest.policy.combinators import held_leverage
+from backtest.policy.policy import Bar
 from backtest.policy.view import AccountView
+from backtest.sweep import Sweep
 from backtest.sweep.sweep import sweep
-from backtest.sweep.sweep_table import Sweep
 from backtest.tune import Robustness, Study, tune
-from backtest.venue import funding, margin
-from backtest.venue.brackets import Bracket
+from backtest.venue import Bracket, Venue, funding, margin
 from backtest.venue.dated_tables import Earlier, InForce
-from backtest.venue.venue import Contract, Fees, Liquidation, Slippage, Venue
+from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
 
 # Reports stand above results, which must not import them: their methods are attached here.
 Reportable._write_report = report.write_report

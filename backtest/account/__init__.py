@@ -2,3 +2,41 @@
 
 Money moves here and nowhere else. Every function is scalar, and has a compiled twin.
 """
+
+from backtest.account.account import Account
+from backtest.account.account_records import (
+    AccountRules,
+    Books,
+    Feed,
+    InstrumentRules,
+    Plan,
+    Position,
+    Quote,
+    Rules,
+    State,
+)
+from backtest.account.bar import as_index, live_bar
+from backtest.account.books import compute_backing, compute_equity
+from backtest.account.ledger import Ledger, Log
+from backtest.account.position import compute_requirement, find_adverse
+
+__all__ = [
+    "Account",
+    "AccountRules",
+    "Books",
+    "Feed",
+    "InstrumentRules",
+    "Ledger",
+    "Log",
+    "Plan",
+    "Position",
+    "Quote",
+    "Rules",
+    "State",
+    "as_index",
+    "compute_backing",
+    "compute_equity",
+    "compute_requirement",
+    "find_adverse",
+    "live_bar",
+]

@@ -14,7 +14,7 @@ from backtest.base.phrases import Argument, Phrase
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import TOLERANCE
 from backtest.base.values import Value
-from backtest.venue.venue import Venue
+from backtest.venue import Venue
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

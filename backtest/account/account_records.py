@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.venue.requirement import MarginRules
+from backtest.venue import MarginRules
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray

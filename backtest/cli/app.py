@@ -39,8 +39,8 @@ from backtest.cli.exit_codes import FAILED, INTERRUPTED, REFUSED, print_message
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_schema import list_flags
 from backtest.cli.printing import add_command, format_help
+from backtest.engine import find_version
 from backtest.engine.compile import background_compiler
-from backtest.engine.manifest import find_version
 
 
 class Group(typer.core.TyperGroup):

@@ -20,7 +20,7 @@ from backtest.cli.policy_entries import list_policy_entries, read_policy_flags, 
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.compare import Comparison, SharedTerms, list_differences
-from backtest.policy.policy import Policy
+from backtest.policy import Policy
 
 EXAMPLES = """
 backtest compare --policy vol-target --policy cppi --set cppi.multiplier=5

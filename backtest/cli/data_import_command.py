@@ -13,10 +13,8 @@ from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.progress import show_activity
 from backtest.cli.typed_values import split_pair
+from backtest.market import Market, Quality, quality
 from backtest.market.import_market import import_market
-from backtest.market.inspect.quality_report import Quality
-from backtest.market.market import Market
-from backtest.market.quality_of import quality
 from backtest.market.tables.repairs import KINDS, Repair
 
 EXAMPLES = """

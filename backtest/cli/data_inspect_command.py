@@ -25,9 +25,9 @@ from backtest.cli.data_import_command import (
 from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json, print_paragraph, print_table
 from backtest.cli.progress import show_activity
+from backtest.market import Quality, quality
 from backtest.market.inspect.findings import Count, Gaps
-from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality, Quality
-from backtest.market.quality_of import quality
+from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality
 from backtest.market.tables.defects import Defect
 
 EXAMPLES = """

@@ -10,17 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backtest.account.account import Account
+from backtest.account import Account
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import TimeLike, format_time, to_nanoseconds
 from backtest.cli.draft import Draft, GivenFlag, Section, Tables, flatten, located, nest, overlay
 from backtest.cli.experiment_schema import read_experiment
 from backtest.cli.find_policy import read_policy
 from backtest.cli.typed_values import format_typed
-from backtest.market.market import Market
-from backtest.policy.policy import Policy
-from backtest.venue import preset_files
-from backtest.venue.venue import Venue
+from backtest.market import Market
+from backtest.policy import Policy
+from backtest.venue import Venue, preset_files
 
 SAMPLE = "sample"
 DEFAULT_POLICY = "vol-target"

@@ -13,7 +13,8 @@ from backtest import strategies
 from backtest.base.errors import BacktestError, ParameterError, PolicyError, did_you_mean
 from backtest.cli.draft import located
 from backtest.cli.policy_expression import check_length, is_expression, parse_policy
-from backtest.policy.policy import Policy, find_policies
+from backtest.policy import Policy
+from backtest.policy.policy import find_policies
 
 
 def built_in_policies() -> list[type[Policy]]:

@@ -13,8 +13,7 @@ from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.unit_hints import warn_of_percentage
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
-from backtest.venue import preset_files
-from backtest.venue.venue import Venue
+from backtest.venue import Venue, preset_files
 
 EXAMPLES = """
 backtest liq --side long --entry 30000 --leverage 10

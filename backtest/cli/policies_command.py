@@ -11,7 +11,7 @@ import typer
 from backtest.cli.find_policy import built_in_policies, load_policies
 from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json, print_table
-from backtest.policy.policy import Parameter, Policy
+from backtest.policy import Parameter, Policy
 
 EXAMPLES = """
 backtest policies

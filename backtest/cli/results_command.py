@@ -21,7 +21,7 @@ from backtest.cli.results_prune_command import (
     Where,
     build_filter,
 )
-from backtest.engine.result import Result
+from backtest.engine import Result
 
 ORDER = "Order"
 EXAMPLES = """

@@ -15,7 +15,7 @@ from backtest.cli.flags import RESULTS, AsJson, Results, Save
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.unit_hints import describe_bars
-from backtest.engine.result import Result
+from backtest.engine import Result
 
 PYTHON_START = "bt.run(start=...)"
 """How a summary names the start of the account; the command line shows the flag instead."""

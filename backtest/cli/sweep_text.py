@@ -15,12 +15,11 @@ from backtest.base.units import BoolArray, format_time
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_run_command
 from backtest.cli.printing import break_name, print_table
-from backtest.engine.no_fill import count_unfilled
-from backtest.measures.ranking import read_constraints, read_objective, total_violation
-from backtest.measures.run_measures import DATES
-from backtest.sweep.sets.sets import to_plain_value
-from backtest.sweep.sweep_table import Sweep
-from backtest.sweep.tabulate import ERROR, name_parameter
+from backtest.engine import count_unfilled
+from backtest.measures import DATES, read_constraints, total_violation
+from backtest.measures.ranking import read_objective
+from backtest.sweep import ERROR, Sweep, to_plain_value
+from backtest.sweep.tabulate import name_parameter
 
 SHOWN = ("sharpe", "total_return", "max_drawdown", "liquidations", "turnover")
 """Measures that are printed besides those that rank."""

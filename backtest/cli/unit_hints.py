@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from backtest.base.number_text import format_hours, format_percent
 from backtest.base.ranges import Range
 from backtest.base.units import HOUR, format_duration
-from backtest.market.market import Market
-from backtest.policy.policy import Parameter, Policy
+from backtest.market import Market
+from backtest.policy import Parameter, Policy
 
 LEAST_BPS = 0.01
 """A smaller cost is likely a fraction: no venue charges a hundredth of a basis point."""

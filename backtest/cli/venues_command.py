@@ -25,11 +25,9 @@ from backtest.cli.printing import (
     print_table,
 )
 from backtest.features.liquidation_calculator import calculate_liquidation
-from backtest.venue import preset_files
-from backtest.venue.brackets import Bracket
+from backtest.venue import Bracket, Venue, preset_files
 from backtest.venue.funding import terms as funding_terms
 from backtest.venue.imported_tiers import plain_symbol, read_tiers, write_venue
-from backtest.venue.venue import Venue
 
 EXAMPLES = """
 backtest venues

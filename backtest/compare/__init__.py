@@ -4,4 +4,9 @@ from backtest.compare.compare import compare
 from backtest.compare.comparison import Comparison
 from backtest.compare.shared_terms import SharedTerms, list_differences
 
-__all__ = ["Comparison", "SharedTerms", "compare", "list_differences"]
+__all__ = [
+    "Comparison",
+    "SharedTerms",
+    "compare",
+    "list_differences",
+]

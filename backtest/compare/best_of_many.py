@@ -12,7 +12,8 @@ from backtest.base.ranges import Choice
 from backtest.base.units import FloatArray
 from backtest.compare.pairs import LEAST_SAMPLES
 from backtest.compare.shared_terms import check_baseline
-from backtest.measures.influence import STATISTICS, Sampled
+from backtest.measures import Sampled
+from backtest.measures.influence import STATISTICS
 from backtest.measures.superiority import find_confidence_set, find_superiority
 
 if TYPE_CHECKING:

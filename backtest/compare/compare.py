@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from backtest.account.account import Account
+from backtest.account import Account
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.phrases import Phrase, Place
 from backtest.base.provenance import record_making
@@ -31,14 +31,12 @@ from backtest.compare.shared_terms import (
     check_result,
     name_entries,
 )
-from backtest.engine.loop_driver import Progress
+from backtest.engine import Progress, Result, check_settings, warn_of_last_prices
 from backtest.engine.manifest import describe_data
-from backtest.engine.result import Result
-from backtest.engine.run import check_kinds, check_settings
-from backtest.engine.run_warnings import warn_of_last_prices
-from backtest.market.market import Market
-from backtest.policy.policy import Policy
-from backtest.venue.venue import Venue
+from backtest.engine.run import check_kinds
+from backtest.market import Market
+from backtest.policy import Policy
+from backtest.venue import Venue
 
 MOST_DRAWS = 1_000_000
 

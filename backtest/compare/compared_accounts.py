@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray
+from backtest.engine import count_periods
 from backtest.engine.loop_inputs import as_of, read_clock
-from backtest.engine.run import count_periods
-from backtest.measures.influence import Sampled
+from backtest.measures import Sampled
 
 if TYPE_CHECKING:
     from backtest.compare.equal_risk import Scaled
     from backtest.compare.shared_terms import SharedTerms
-    from backtest.engine.result import Result
+    from backtest.engine import Result
 
 
 def tabulate_accounts(

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from backtest.base.json_values import to_plain
 from backtest.compare.equal_risk import NEAR, Scaled
 from backtest.compare.pairs import LEAST_SAMPLES
-from backtest.engine.manifest import compute_id, find_version, find_versions
+from backtest.engine import compute_id, find_version
+from backtest.engine.manifest import find_versions
 
 if TYPE_CHECKING:
-    from backtest.engine.result import Result
-    from backtest.measures.influence import Sampled
+    from backtest.engine import Result
+    from backtest.measures import Sampled
 
 SHARED = ("venue", "account", "signal", "sampling", "calendar")
 

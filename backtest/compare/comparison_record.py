@@ -12,10 +12,10 @@ import pandas as pd
 
 from backtest.compare.pairs import correct_p_values, orient_pairs
 from backtest.compare.shared_terms import check_baseline
-from backtest.measures.influence import Sampled
+from backtest.measures import Sampled
 
 if TYPE_CHECKING:
-    from backtest.engine.result import Result
+    from backtest.engine import Result
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -22,10 +22,10 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import FloatArray
 from backtest.compare.shared_terms import SharedTerms
-from backtest.engine.result import Result
-from backtest.market.market import Market
+from backtest.engine import Result
+from backtest.market import Market
 from backtest.measures.performance import LEAST_DEVIATION
-from backtest.policy.policy import Columns, Policy
+from backtest.policy import Columns, Policy
 
 MOST_RUNS = 6
 """The most runs of one account in the search for its scale."""

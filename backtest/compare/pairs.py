@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.measures.influence import STATISTICS, Sampled
+from backtest.measures import Sampled
+from backtest.measures.influence import STATISTICS
 from backtest.measures.paired_bootstrap import compare_pairs, holm, pair_differences
 
 LEAST_SAMPLES = 30

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backtest.account.account import Account
+from backtest.account import Account
 from backtest.base.errors import LastPriceWarning, ParameterError, did_you_mean
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, TimeLike, format_time, to_nanoseconds
-from backtest.engine.result import Result
+from backtest.engine import Result, describe_signal, read_signal
 from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
-from backtest.engine.signal_input import describe_signal, read_signal
-from backtest.market.market import Market
-from backtest.policy.policy import Policy
-from backtest.venue.venue import Venue
+from backtest.market import Market
+from backtest.policy import Policy
+from backtest.venue import Venue
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,18 +9,27 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.account.account_records import Feed, Plan, Rules, State
-from backtest.account.bar import as_index, live_bar
-from backtest.account.books import compute_backing, compute_root
-from backtest.account.ledger import Ledger, Log
-from backtest.account.position import compute_requirement
-from backtest.measures.tally import Clock, Tally, count_bar
+from backtest.account import (
+    Feed,
+    Ledger,
+    Log,
+    Plan,
+    Rules,
+    State,
+    as_index,
+    compute_backing,
+    compute_requirement,
+    live_bar,
+)
+from backtest.account.books import compute_root
+from backtest.measures import Clock, Tally
+from backtest.measures.tally import count_bar
 from backtest.policy.view import AccountView
+from backtest.venue import MarginRules
 from backtest.venue.contract_value import compute_price
-from backtest.venue.requirement import MarginRules
 
 if TYPE_CHECKING:
-    from backtest.account.account_records import Quote
+    from backtest.account import Quote
     from backtest.base.units import FloatArray, IntArray
 
 DONE, FULL, BROKEN, NEGATIVE = range(4)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from backtest.account.account import Account
+from backtest.account import Account
 from backtest.base.compile_choice import compiling_first
 from backtest.base.json_values import repr_plain
 from backtest.base.units import FloatArray, format_time
@@ -23,10 +23,10 @@ from backtest.engine.lookahead.causality import check_causality, observe
 from backtest.engine.lookahead.causality_checker import FULL
 from backtest.engine.result import Result
 from backtest.engine.run import run
-from backtest.market.market import Market
-from backtest.policy.policy import Policy
-from backtest.venue.brackets import Bracket
-from backtest.venue.venue import Contract, Fees, Liquidation, Slippage, Venue
+from backtest.market import Market
+from backtest.policy import Policy
+from backtest.venue import Bracket, Venue
+from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
 
 TARGET = RECORDED.index("target")
 STEADY = "use no random numbers, no clock, and no state but the memory"

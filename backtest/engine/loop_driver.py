@@ -10,9 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account.account_records import Quote, State
-from backtest.account.bar import live_bar
-from backtest.account.ledger import Ledger, Log
+from backtest.account import Ledger, Log, Quote, State, live_bar
 from backtest.base.compile_choice import pop_kernels
 from backtest.base.errors import AccountingError, PolicyError
 from backtest.base.interrupts import hold_signals
@@ -28,11 +26,11 @@ from backtest.engine.compile.recipe import (
     write_recipe,
 )
 from backtest.engine.loop_inputs import Inputs
-from backtest.measures.tally import Tally, start_tally
-from backtest.policy.combinators import Combinator
+from backtest.measures import Tally
+from backtest.measures.tally import start_tally
+from backtest.policy import Combinator, Policy
 from backtest.policy.error_location import bind_plain, locate_numba_error
-from backtest.policy.policy import Policy
-from backtest.venue.requirement import MarginRules
+from backtest.venue import MarginRules
 
 CHUNK, PLAIN_CHUNK = 65_536, 4_096
 """Bars between two reports of progress, compiled and in plain Python."""

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account.account_records import (
-    CLOSE,
-    PARTIAL,
-    TAKEOVER,
+from backtest.account import (
     AccountRules,
     Books,
     Feed,
@@ -21,6 +18,7 @@ from backtest.account.account_records import (
     Rules,
     State,
 )
+from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.phrases import Place
 from backtest.base.units import (
@@ -33,14 +31,15 @@ from backtest.base.units import (
 )
 from backtest.engine.bar_loop import Seen
 from backtest.market.tables.settlements import place_on_bars
-from backtest.measures.tally import Clock
+from backtest.measures import Clock
+from backtest.venue import MarginRules
 from backtest.venue.interest import find_charged
-from backtest.venue.requirement import MarginRules, read_rules
+from backtest.venue.requirement import read_rules
 
 if TYPE_CHECKING:
-    from backtest.account.account import Account
-    from backtest.market.market import Market
-    from backtest.venue.venue import Venue
+    from backtest.account import Account
+    from backtest.market import Market
+    from backtest.venue import Venue
 
 MARKET_FIELDS = (
     "open", "high", "low", "mark_open", "mark_high", "mark_low", "mark_close", "volume",

@@ -20,13 +20,13 @@ from backtest.policy.policy import formula_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from backtest.account.account import Account
+    from backtest.account import Account
     from backtest.base.units import IntArray
-    from backtest.market.market import Market
-    from backtest.measures.run_measures import RunSpan
-    from backtest.policy.policy import Policy
+    from backtest.market import Market
+    from backtest.measures import RunSpan
+    from backtest.policy import Policy
+    from backtest.venue import Venue
     from backtest.venue.dated_tables import InUse
-    from backtest.venue.venue import Venue
 
 LIBRARIES = (
     "leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "pyarrow", "scipy", "arch",

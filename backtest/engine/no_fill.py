@@ -15,10 +15,10 @@ from backtest.engine.bar_loop import RECORDED
 from backtest.engine.target_cuts_table import measure_cuts
 
 if TYPE_CHECKING:
-    from backtest.account.account import Account
+    from backtest.account import Account
     from backtest.engine.loop_driver import LoopOutcome
     from backtest.engine.loop_inputs import Inputs
-    from backtest.venue.venue import Venue
+    from backtest.venue import Venue
 
 TARGET, POSITION = RECORDED.index("target"), RECORDED.index("position")
 

@@ -20,9 +20,10 @@ from backtest.base.ranges import Choice, Range
 from backtest.base.units import FloatArray
 from backtest.engine import contract_runs
 from backtest.engine.contract_runs import ACCOUNTS, BrokenContractError, ContractTrial
-from backtest.market.market import Market
-from backtest.policy.combinators import Combinator, combinator_of, written_names
-from backtest.policy.policy import Parameter, Policy, formula_of, return_parameter
+from backtest.market import Market
+from backtest.policy import Combinator, Parameter, Policy
+from backtest.policy.combinators import combinator_of, written_names
+from backtest.policy.policy import formula_of, return_parameter
 
 
 class Finding(NamedTuple):

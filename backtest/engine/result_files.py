@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from backtest.account.account import Account
-from backtest.account.account_records import Books, Position, State
+from backtest.account import Account, Books, Position, State
 from backtest.base.json_values import from_plain
 from backtest.base.provenance import attach_saved_making, find_making, write_provenance
 from backtest.base.result_folders import (
@@ -29,9 +28,8 @@ from backtest.base.result_folders import (
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.run_record import RunRecord
 from backtest.features.liquidation_forecast import VolatilityState
-from backtest.measures.run_measures import RunSpan
-from backtest.measures.tally import Tally
-from backtest.venue.venue import Venue
+from backtest.measures import RunSpan, Tally
+from backtest.venue import Venue
 
 Loaded = TypeVar("Loaded", bound=RunRecord)
 

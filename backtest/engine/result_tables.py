@@ -15,8 +15,8 @@ from backtest.venue import contract_value, requirement
 from backtest.venue.requirement import read_rules
 
 if TYPE_CHECKING:
-    from backtest.account.account import Account
-    from backtest.venue.venue import Venue
+    from backtest.account import Account
+    from backtest.venue import Venue
 
 KINDS = {
     ledger.FILL: "fill",

@@ -8,7 +8,7 @@ import numpy as np
 
 from backtest.base.errors import DataError
 from backtest.base.units import format_time
-from backtest.market.market import Market
+from backtest.market import Market
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from backtest.account.account import Account, check_account
+from backtest.account import Account
+from backtest.account.account import check_account
 from backtest.base.compile_choice import set_hurry
 from backtest.base.errors import ParameterError, VenueDateWarning
 from backtest.base.phrases import Argument, Phrase, Place
@@ -39,10 +40,10 @@ from backtest.features.liquidation_forecast import (
     forecast_volatility,
 )
 from backtest.features.returns import count_by_calendar
-from backtest.market.market import Market
-from backtest.measures.run_measures import RunSpan
-from backtest.policy.policy import Policy, start_memory
-from backtest.venue.venue import Venue
+from backtest.market import Market
+from backtest.measures import RunSpan
+from backtest.policy import Policy, start_memory
+from backtest.venue import Venue
 
 if TYPE_CHECKING:
     pass

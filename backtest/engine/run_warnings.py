@@ -11,7 +11,7 @@ from backtest.base.errors import InfiniteLeverageWarning, LastPriceWarning, NoFi
 from backtest.base.units import FloatArray, IntArray, format_time
 
 if TYPE_CHECKING:
-    from backtest.market.market import Market
+    from backtest.market import Market
 
 OF_EACH_RUN = (LastPriceWarning, NoFillWarning, InfiniteLeverageWarning)
 """Warnings that a sweep, a search or a comparison does not repeat for each of its runs."""

@@ -14,7 +14,7 @@ from backtest.base.ranges import Choice
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPlan
-from backtest.market.market import Market
+from backtest.market import Market
 from backtest.policy.error_location import format_location
 
 Sides: TypeAlias = Literal["both", "long", "short"]

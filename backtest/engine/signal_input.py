@@ -16,7 +16,7 @@ from backtest.engine.signal_checks import read_numbers, require_time_zone
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result
-    from backtest.market.market import Market
+    from backtest.market import Market
 
 WHERE = Place("signal", of="bt.run")
 

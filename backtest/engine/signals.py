@@ -21,7 +21,7 @@ from backtest.base.units import FloatArray
 from backtest.engine import signal_checks as checks
 from backtest.engine.lookahead.checked_signals import mark_checked
 from backtest.engine.signal_checks import Sides
-from backtest.market.market import Market
+from backtest.market import Market
 
 __all__ = ["Sides", "bollinger", "from_function", "from_series", "ma_cross", "rsi"]
 

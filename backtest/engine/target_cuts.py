@@ -22,9 +22,9 @@ from backtest.engine.bar_loop import RECORDED
 from backtest.engine.result_tables import ARRAYS, sum_contracts
 
 if TYPE_CHECKING:
-    from backtest.account.account_records import InstrumentRules
+    from backtest.account import InstrumentRules
     from backtest.engine.loop_inputs import Inputs
-    from backtest.venue.requirement import MarginRules
+    from backtest.venue import MarginRules
 
 CAUSES = (
     "min_leverage", "max_leverage", "band", "initial_margin", "venue_leverage", "wallet",

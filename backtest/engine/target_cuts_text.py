@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from backtest.base.number_text import format_leverage, format_percent
 
 if TYPE_CHECKING:
-    from backtest.account.account import Account
+    from backtest.account import Account
 
 WORDS = {
     "min_leverage": "the account's min_leverage",

@@ -6,7 +6,7 @@ import numpy as np
 
 from backtest.base.errors import DataError
 from backtest.base.units import FloatArray, format_time
-from backtest.market.market import Market
+from backtest.market import Market
 
 IMPLIED = "implied_volatility"
 """Volatility implied by options, such as DVOL or VIX, divided by 100."""

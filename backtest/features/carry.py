@@ -15,7 +15,7 @@ from backtest.features.close_volatility import find_decay, read_half_lives
 from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import shape_as
 from backtest.features.returns import OneOrMany, find_known_bars
-from backtest.market.market import Market
+from backtest.market import Market
 from backtest.venue import funding
 
 Weights: TypeAlias = Literal["linear", "equal"]

@@ -15,7 +15,7 @@ from backtest.base.units import FloatArray, IntArray
 from backtest.features.compiled import ewma_deviation, rolling_deviation
 from backtest.features.lane_parameters import check_bars, shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, log_returns
-from backtest.market.market import Market
+from backtest.market import Market
 
 
 def ewma_volatility(market: Market, half_life: OneOrMany) -> FloatArray:

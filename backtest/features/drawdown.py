@@ -12,7 +12,7 @@ from backtest.features import drawdown_kernels
 from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import broadcast, check_bars, shape_as
 from backtest.features.returns import OneOrMany
-from backtest.market.market import Market
+from backtest.market import Market
 
 
 class Drawdown(NamedTuple):

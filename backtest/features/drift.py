@@ -11,7 +11,7 @@ from backtest.features.close_volatility import read_windows
 from backtest.features.compiled import rolling_deviation
 from backtest.features.lane_parameters import shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, traded_returns
-from backtest.market.market import Market
+from backtest.market import Market
 
 
 class Drift(NamedTuple):

@@ -22,7 +22,7 @@ from backtest.features.range_volatility import (
     yang_zhang_parts,
 )
 from backtest.features.returns import OneOrMany, bars_per_year
-from backtest.market.market import Market
+from backtest.market import Market
 
 WEIGHTED_ESTIMATORS = ("ewma", "parkinson", "garman-klass", "rogers-satchell", "yang-zhang")
 """Estimators with a half-life."""

@@ -23,7 +23,7 @@ from backtest.base.units import FloatArray
 from backtest.features.estimators import volatility
 from backtest.features.lane_parameters import MOST_BARS, broadcast, check_lanes
 from backtest.features.returns import OneOrMany, bars_per_year
-from backtest.market.market import Market
+from backtest.market import Market
 
 NODES = 160
 """Points at which the distribution of ln V is summed, for a relative error of 1e-9."""

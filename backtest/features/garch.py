@@ -22,7 +22,7 @@ from backtest.base.work_budget import count_work
 from backtest.features import garch_kernels
 from backtest.features.compiled import compile_module
 from backtest.features.returns import bars_per_year, log_returns
-from backtest.market.market import Market
+from backtest.market import Market
 
 FIRST = 1000
 """Returns of the first fit: fewer do not determine the persistence."""

@@ -10,7 +10,7 @@ from backtest.base.errors import DataError
 from backtest.base.ranges import check_number, check_range
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray, format_duration
 from backtest.features.returns import SESSIONS, log_returns
-from backtest.market.market import Market
+from backtest.market import Market
 
 FIRST = 100
 """Days in the first fit."""

@@ -12,8 +12,8 @@ from backtest.base.phrases import Place
 from backtest.base.ranges import Choice
 from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.features import touch_probability
+from backtest.venue import Venue
 from backtest.venue.margin import bankruptcy_price, liquidation_price, maintenance
-from backtest.venue.venue import Venue
 
 WHERE = "bt.calculate_liquidation"
 DAYS = (1.0, 7.0, 30.0)

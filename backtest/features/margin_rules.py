@@ -22,7 +22,7 @@ from backtest.features import ewma_volatility
 from backtest.features.carry import read_column
 
 if TYPE_CHECKING:
-    from backtest.market.market import Market
+    from backtest.market import Market
 
     Multiplier: TypeAlias = pd.Series[float]
 else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from backtest.base.units import FloatArray
-from backtest.market.market import Market
+from backtest.market import Market
 
 
 def published_funding(market: Market) -> FloatArray:

@@ -19,7 +19,7 @@ from backtest.features.lane_parameters import shape_as
 from backtest.features.range_kernels import ALPHA
 from backtest.features.range_lanes import rolling_root
 from backtest.features.returns import OneOrMany, bars_per_year
-from backtest.market.market import Market
+from backtest.market import Market
 
 FOUR_LN_2 = 4.0 * math.log(2.0)
 

@@ -8,7 +8,7 @@ from backtest.base.errors import DataError
 from backtest.base.number_text import format_percent
 from backtest.base.units import BoolArray, FloatArray, IntArray, format_duration, format_time
 from backtest.features.returns import bars_per_year, log_returns
-from backtest.market.market import Market
+from backtest.market import Market
 
 OFF = 0.5
 """Mean distance of closes, relative to the move of a bar, above which the prices differ."""

@@ -16,7 +16,7 @@ from backtest.features.close_volatility import find_decay
 from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import broadcast, check_lanes, shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, log_returns
-from backtest.market.market import Market
+from backtest.market import Market
 
 
 class Regimes(NamedTuple):

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray
-from backtest.market.market import Market
+from backtest.market import Market
 from backtest.market.tables.settlements import place_on_bars
 
 OneOrMany: TypeAlias = float | FloatArray

@@ -15,7 +15,7 @@ from backtest.features import tail_kernels
 from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import broadcast, check_bars, check_lanes
 from backtest.features.returns import OneOrMany, settled_funding
-from backtest.market.market import Market
+from backtest.market import Market
 
 
 class TailParameters(NamedTuple):

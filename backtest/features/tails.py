@@ -29,7 +29,7 @@ from backtest.features.tail_models import (
     roll_tails,
     scale_to_forecast,
 )
-from backtest.market.market import Market
+from backtest.market import Market
 
 
 class Tail(NamedTuple):

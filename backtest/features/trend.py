@@ -10,7 +10,7 @@ from backtest.features.close_volatility import ewma_volatility
 from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import broadcast, check_bars, check_lanes, shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, settled_funding
-from backtest.market.market import Market
+from backtest.market import Market
 
 
 def excess_momentum(market: Market, lookback: OneOrMany) -> FloatArray:

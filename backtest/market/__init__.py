@@ -3,3 +3,13 @@
 ``Market`` is what the rest of the package reads. ``import_market`` and ``quality`` make one from
 files and judge what it is fit for; ``fetch`` downloads files.
 """
+
+from backtest.market.inspect.quality_report import Quality
+from backtest.market.market import Market
+from backtest.market.quality_of import quality
+
+__all__ = [
+    "Market",
+    "Quality",
+    "quality",
+]

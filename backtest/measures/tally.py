@@ -10,11 +10,19 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.account.account_records import Books, InstrumentRules, Quote, State
-from backtest.account.bar import as_index
-from backtest.account.books import compute_backing, is_failing
-from backtest.account.ledger import Ledger
-from backtest.account.position import compute_requirement, find_adverse, worsen
+from backtest.account import (
+    Books,
+    InstrumentRules,
+    Ledger,
+    Quote,
+    State,
+    as_index,
+    compute_backing,
+    compute_requirement,
+    find_adverse,
+)
+from backtest.account.books import is_failing
+from backtest.account.position import worsen
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray

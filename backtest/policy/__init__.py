@@ -2,3 +2,15 @@
 
 A policy reads closed bars and a read-only view of its account, and returns a leverage.
 """
+
+from backtest.policy.combinators import Combinator
+from backtest.policy.policy import Columns, Parameter, Policy, formula_for, start_memory
+
+__all__ = [
+    "Columns",
+    "Combinator",
+    "Parameter",
+    "Policy",
+    "formula_for",
+    "start_memory",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from backtest.venue.requirement import MarginRules
+from backtest.venue import MarginRules
 
 
 class AccountView(NamedTuple):

@@ -24,7 +24,7 @@ from backtest.regress.tolerances import Band, choose_bands
 from backtest.regress.trace import Trace, hash_array, take_trace
 
 if TYPE_CHECKING:
-    from backtest.engine.result import Result
+    from backtest.engine import Result
 
 FORMAT = 1
 EXACT, TOLERANCE, STATISTICAL = "exact", "tolerance", "statistical"

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.measures.measure_names import ABOUT
+from backtest.measures import ABOUT
 
 if TYPE_CHECKING:
-    from backtest.engine.result import Result
+    from backtest.engine import Result
 
 OTHERS = ("total_return", "sharpe", "max_drawdown", "liquidations", "ruined")
 """Measures that a failure message also shows."""

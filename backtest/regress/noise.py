@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray
 from backtest.compare.pairs import LEAST_SAMPLES
-from backtest.measures.influence import Sampled
+from backtest.measures import Sampled
 from backtest.measures.paired_bootstrap import compare_pairs
 from backtest.regress.trace import Trace
 

@@ -13,8 +13,8 @@ from backtest.base.json_values import to_plain
 from backtest.policy.combinators import written_formulas
 
 if TYPE_CHECKING:
-    from backtest.engine.result import Result
-    from backtest.policy.policy import Policy
+    from backtest.engine import Result
+    from backtest.policy import Policy
 
 WINGS = ("account", "engine", "features", "measures", "policy", "venue")
 """The folders of the package whose files compute a run, except :data:`NOT_OF_THE_ENGINE`."""

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine.bar_loop import RECORDED
-from backtest.measures.performance import sampled_returns
+from backtest.measures import sampled_returns
 
 if TYPE_CHECKING:
-    from backtest.engine.result import Result
-    from backtest.market.market import Market
+    from backtest.engine import Result
+    from backtest.market import Market
 
 STEPS = {
     "close": "last price of the data",

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from backtest.engine.result import Result
-    from backtest.store.find import Saved
+    from backtest.engine import Result
+    from backtest.store import Saved
 
 
 def write_report(source: Saved, path: Path, format_: str | None = None) -> Path:
@@ -34,7 +34,7 @@ def draw_run(result: Result) -> Any:
     import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
 
     from backtest.report.page.figures import TEMPLATE  # noqa: PLC0415 - only when drawn
-    from backtest.report.run.story import draw_story  # noqa: PLC0415 - as above
+    from backtest.report.run.story_section import draw_story  # noqa: PLC0415 - as above
 
     figure = go.Figure(draw_story(result).figure)
     return figure.update_layout(template={"layout": TEMPLATE})

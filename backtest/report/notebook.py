@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest.base.text_layout import clip, escape_directions
 from backtest.base.units import FloatArray
-from backtest.engine.result import Result
+from backtest.engine import Result
 from backtest.report.page.figures import LIGHT
 from backtest.report.page.page import Fact
 from backtest.report.page.thinning import thin_rows
@@ -18,7 +18,7 @@ from backtest.report.write import build_kind
 from backtest.tune import Study
 
 if TYPE_CHECKING:
-    from backtest.store.find import Saved
+    from backtest.store import Saved
 
 WIDTH, HEIGHT = 560, 90
 COLUMNS = 4

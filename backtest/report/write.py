@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from backtest.compare import Comparison
-from backtest.engine.result import Result
+from backtest.engine import Result
 from backtest.report.basis.data_and_command import NOTHING, Background, find_background
 from backtest.report.compare_page import build_comparison
 from backtest.report.page.page import Page
 from backtest.report.run.run_page import build_run
 from backtest.report.sets.study_page import build_study
 from backtest.report.sets.sweep_page import build_sweep
-from backtest.store.find import Saved
-from backtest.sweep.sweep_table import Sweep
+from backtest.store import Saved
+from backtest.sweep import Sweep
 
 
 def build_page(source: Saved, objective: str = "sharpe", *, reads_data: bool = True) -> Page:

@@ -4,7 +4,7 @@ from backtest.store.command_again import Origin, describe_origin
 from backtest.store.compare_saved import compare_saved, name_saved
 from backtest.store.entry import StoreEntry, read_entry
 from backtest.store.export import export_result
-from backtest.store.find import find_folder, list_folders, load_saved
+from backtest.store.find import Saved, find_folder, list_folders, load_saved
 from backtest.store.kinds import KINDS, open_folder
 from backtest.store.list_filters import (
     Filter,
@@ -22,6 +22,7 @@ __all__ = [
     "Filter",
     "FolderCheck",
     "Origin",
+    "Saved",
     "StoreEntry",
     "choose_deletions",
     "compare_saved",

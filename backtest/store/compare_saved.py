@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from backtest.account.account import Account
+from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.units import format_duration, utc_index
@@ -20,9 +20,9 @@ from backtest.compare.shared_terms import (
     find_title,
     name_uniquely,
 )
-from backtest.engine.result import Result
-from backtest.market.market import Market
-from backtest.venue.venue import Venue
+from backtest.engine import Result
+from backtest.market import Market
+from backtest.venue import Venue
 
 LISTED = 8
 SHOWN_ID = 8

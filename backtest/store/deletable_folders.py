@@ -20,7 +20,7 @@ from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import DRAFT, MANIFEST
 from backtest.store.kinds import FORMATS, RUN, hash_manifest, read_json_object
-from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
+from backtest.tune import OUTCOME, STUDY, TRIALS
 
 ID = re.compile(r"[0-9a-f]{16}")
 HASH = re.compile(r"[0-9a-f]{64}")

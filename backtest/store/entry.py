@@ -33,9 +33,8 @@ from backtest.store.kinds import (
     find_manifest_faults,
     open_folder,
 )
-from backtest.sweep.sweep_table import Sweep
-from backtest.tune import Study
-from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
+from backtest.sweep import Sweep
+from backtest.tune import OUTCOME, STUDY, TRIALS, Study
 from backtest.tune.study_folder import read_json as read_study_json
 
 

@@ -17,7 +17,7 @@ from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import save_folder
 from backtest.store.kinds import FORMATS, STUDY_KIND, open_folder
 from backtest.store.verify import verify_folder
-from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
+from backtest.tune import OUTCOME, STUDY, TRIALS
 
 SUFFIX = ".zip"
 EPOCH = (1980, 1, 1, 0, 0, 0)

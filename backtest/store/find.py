@@ -9,12 +9,11 @@ from typing import Any, TypeAlias
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.compare import Comparison
-from backtest.engine.result import Result
+from backtest.engine import Result
 from backtest.store.kinds import KINDS, open_folder
-from backtest.sweep.sweep_table import Sweep
-from backtest.tune import Study
+from backtest.sweep import Sweep
+from backtest.tune import STUDY, Study
 from backtest.tune.holdout import LOOKS
-from backtest.tune.study_folder import STUDY
 
 SHORTEST = 4
 """The least number of letters that may abbreviate an id."""

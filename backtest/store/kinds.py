@@ -11,10 +11,9 @@ from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, read_json_file
 from backtest.compare import comparison_files as compare_storage
-from backtest.engine import result_files
-from backtest.engine.manifest import compute_id
+from backtest.engine import compute_id, result_files
 from backtest.sweep import sweep_files
-from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
+from backtest.tune import OUTCOME, STUDY, TRIALS
 
 RUN, SWEEP, STUDY_KIND, COMPARISON = KINDS = ("run", "sweep", "study", "comparison")
 LEFTOVER, UNKNOWN = "leftover", "unknown"

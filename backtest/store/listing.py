@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from backtest.base.atomic_files import write_file
 from backtest.base.errors import DataError
-from backtest.engine.manifest import find_version
+from backtest.engine import find_version
 from backtest.store import card
 from backtest.store import entry as reading
 from backtest.store.card import Stamp

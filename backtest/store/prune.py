@@ -18,7 +18,7 @@ from backtest.store.entry import StoreEntry
 from backtest.store.kinds import name_kind
 from backtest.store.list_filters import Filter, sort_entries
 from backtest.store.listing import QUIET, list_results, try_stamp
-from backtest.tune.study_folder import STUDY
+from backtest.tune import STUDY
 
 KNOWN_BY = (MANIFEST, STUDY)
 """The files that identify a result; they are deleted last."""

@@ -25,7 +25,8 @@ from backtest.store.kinds import (
     is_foreign_folder,
     open_folder,
 )
-from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS, find_broken
+from backtest.tune import OUTCOME, STUDY, TRIALS
+from backtest.tune.study_folder import find_broken
 from backtest.tune.study_folder import read_json as read_study_json
 from backtest.tune.study_identity import ASIDE
 

@@ -10,23 +10,24 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.account.account import Account, without_flows_before
+from backtest.account import Account
+from backtest.account.account import without_flows_before
 from backtest.base.compile_choice import set_hurry
 from backtest.base.errors import BacktestError
 from backtest.base.fields import Whole
 from backtest.base.units import BoolArray, FloatArray, IntArray, utc_index
+from backtest.engine import Progress, Result, check_settings
 from backtest.engine.lookahead.checked_signals import (
     NOT_CHECKED,
     describe_signal_check,
     join_checks,
 )
-from backtest.engine.loop_driver import Progress
-from backtest.engine.result import Result
-from backtest.engine.run import check_settings, run
+from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
-from backtest.market.market import Market
-from backtest.measures.run_measures import CORE, DATES, METRICS, PATH, drawdown_dates
-from backtest.policy.policy import Policy
+from backtest.market import Market
+from backtest.measures import CORE, DATES, METRICS, PATH
+from backtest.measures.run_measures import drawdown_dates
+from backtest.policy import Policy
 from backtest.sweep.sets.set_checks import find_broken_rules
 from backtest.sweep.sets.sets import (
     Base,
@@ -36,7 +37,7 @@ from backtest.sweep.sets.sets import (
     read_settings,
     take_sets,
 )
-from backtest.venue.venue import Venue
+from backtest.venue import Venue
 
 if TYPE_CHECKING:
     from backtest.sweep.lanes.lane_runner import LaneRunner

@@ -22,8 +22,8 @@ from backtest.base.units import FloatArray, IntArray
 from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.causality import check_causality, observe
 from backtest.engine.lookahead.causality_checker import Causality
-from backtest.market.market import Market
-from backtest.policy.policy import Policy
+from backtest.market import Market
+from backtest.policy import Policy
 from backtest.sweep.lanes.lane_rows import LANES, RUN
 from backtest.sweep.sets.sets import take_sets
 

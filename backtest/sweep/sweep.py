@@ -10,23 +10,29 @@ from typing import Any, TypeAlias, TypeGuard, get_args
 import numpy as np
 import pandas as pd
 
-from backtest.account.account import Account
+from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.provenance import record_making
 from backtest.base.ranges import Choice
-from backtest.engine.loop_driver import Progress
-from backtest.engine.manifest import compute_id, describe_data, find_versions, hash_source
+from backtest.engine import (
+    Progress,
+    check_settings,
+    compute_id,
+    describe_signal,
+    hash_source,
+    read_signal,
+    warn_of_last_prices,
+)
+from backtest.engine.manifest import describe_data, find_versions
 from backtest.engine.no_fill import warn_of_unfilled
-from backtest.engine.run import check_kinds, check_settings, warn_of_other_days
-from backtest.engine.run_warnings import warn_of_last_prices
-from backtest.engine.signal_input import describe_signal, read_signal
-from backtest.market.market import Market
+from backtest.engine.run import check_kinds, warn_of_other_days
+from backtest.market import Market
+from backtest.measures import METRICS
 from backtest.measures.ranking import rank_by_objective
-from backtest.measures.run_measures import METRICS
-from backtest.policy.policy import Policy
+from backtest.policy import Policy
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.evaluator import Evaluator, Metrics, Signal
 from backtest.sweep.sets.set_checks import check_sets
@@ -43,7 +49,7 @@ from backtest.sweep.sets.sets import (
 from backtest.sweep.sets.space import Method, draw_sets, read_space
 from backtest.sweep.sweep_table import Sweep, find_failed
 from backtest.sweep.tabulate import TAKEN, build_table, name_column, name_parameter
-from backtest.venue.venue import Venue
+from backtest.venue import Venue
 
 SetsLike: TypeAlias = "Mapping[str, Any] | pd.DataFrame | int"
 

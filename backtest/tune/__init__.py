@@ -4,6 +4,17 @@ from backtest.tune.luck import Verdict
 from backtest.tune.plateau import Robustness
 from backtest.tune.search import tune
 from backtest.tune.study import Study
+from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS, read_json
 from backtest.tune.trial_evaluator import Progress
 
-__all__ = ["Progress", "Robustness", "Study", "Verdict", "tune"]
+__all__ = [
+    "OUTCOME",
+    "STUDY",
+    "TRIALS",
+    "Progress",
+    "Robustness",
+    "Study",
+    "Verdict",
+    "read_json",
+    "tune",
+]

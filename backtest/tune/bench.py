@@ -7,11 +7,11 @@ from dataclasses import MISSING
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest.base.errors import PolicyError
+from backtest.sweep import to_plain_value
 from backtest.sweep.sets.set_checks import check_sets
-from backtest.sweep.sets.sets import to_plain_value
 
 if TYPE_CHECKING:
-    from backtest.sweep.evaluator import Evaluator
+    from backtest.sweep import Evaluator
 
 
 class Bench(NamedTuple):

@@ -11,8 +11,8 @@ import numpy as np
 
 from backtest.base.errors import BacktestError
 from backtest.base.units import FloatArray, IntArray
-from backtest.measures.ranking import pareto
-from backtest.sweep.sets.sets import count_sets, take_sets
+from backtest.measures import pareto
+from backtest.sweep import count_sets, take_sets
 from backtest.tune.bench import Bench, complete_set, measure_holdout
 from backtest.tune.holdout import count_looks, record_look
 from backtest.tune.journal import Batch
@@ -41,8 +41,7 @@ from backtest.tune.winner import (
 )
 
 if TYPE_CHECKING:
-    from backtest.sweep.evaluator import Evaluator
-    from backtest.sweep.sets.space import Space
+    from backtest.sweep import Evaluator, Space
     from backtest.tune.trial_evaluator import Examiner, Goal
     from backtest.tune.winner import CandidatePlan
 

@@ -21,7 +21,7 @@ from backtest.engine.lookahead.checked_signals import keep_note
 from backtest.tune.study_folder import FORMAT, read_json, write_json
 
 if TYPE_CHECKING:
-    from backtest.market.market import Market
+    from backtest.market import Market
 
 LOOKS = "holdout-looks"
 LEAST_BARS = 2

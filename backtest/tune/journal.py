@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from backtest.sweep.sets.sets import Sets
+    from backtest.sweep import Sets
 
 SET = "set:"
 """Prefix of the columns of parameters in a stored batch."""

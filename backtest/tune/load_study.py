@@ -6,24 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from backtest.account.account import Account
+from backtest.account import Account
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.phrases import Argument, Phrase
-from backtest.engine.manifest import hash_source
-from backtest.engine.signal_input import describe_signal, read_signal
-from backtest.sweep.evaluator import Evaluator
-from backtest.sweep.sets.sets import Base
+from backtest.engine import describe_signal, hash_source, read_signal
+from backtest.sweep import Base, Evaluator
 from backtest.tune.bench import Bench
 from backtest.tune.holdout import find_split, keep_times
 from backtest.tune.journal import Journal
 from backtest.tune.study_folder import OUTCOME, STUDY, find_broken, read_json
 from backtest.tune.study_identity import describe_market
 from backtest.tune.study_record import Outcome, StudyRecord
-from backtest.venue.venue import Venue
+from backtest.venue import Venue
 
 if TYPE_CHECKING:
-    from backtest.market.market import Market
-    from backtest.policy.policy import Policy
+    from backtest.market import Market
+    from backtest.policy import Policy
 
 
 Loaded = TypeVar("Loaded", bound=StudyRecord)

@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest.base.errors import BacktestError
 from backtest.base.units import FloatArray
-from backtest.engine.run import count_periods
+from backtest.engine import count_periods
 from backtest.measures.deflated_sharpe import (
     deflated_sharpe,
     deflated_sharpe_of_returns,
@@ -19,16 +19,14 @@ from backtest.measures.deflated_sharpe import (
     expected_max_sharpe,
 )
 from backtest.measures.overfitting import probability_of_backtest_overfitting
-from backtest.sweep.sets.sets import take_sets
+from backtest.sweep import take_sets
 from backtest.tune.journal import Batch
 from backtest.tune.other_trials import OtherTrials, pool_deviation
 from backtest.tune.trials import find_distinct, is_feasible, spread_sample
 
 if TYPE_CHECKING:
-    from backtest.sweep.evaluator import Evaluator
-    from backtest.sweep.sets.dimension import Dimension
+    from backtest.sweep import Dimension, Evaluator, Space
     from backtest.sweep.sets.sets import Setting
-    from backtest.sweep.sets.space import Space
 
 SAMPLE = 128
 """Sets in the sample whose returns are compared."""

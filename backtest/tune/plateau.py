@@ -15,14 +15,11 @@ from backtest.base.fields import Whole
 from backtest.base.ranges import Number
 from backtest.base.units import FloatArray, IntArray
 from backtest.base.values import Value
-from backtest.sweep.sets.sets import take_sets
-from backtest.sweep.sets.space import draw_cube
+from backtest.sweep import draw_cube, take_sets
 from backtest.tune.trial_evaluator import join_columns
 
 if TYPE_CHECKING:
-    from backtest.sweep.sets.dimension import Dimension
-    from backtest.sweep.sets.sets import Sets
-    from backtest.sweep.sets.space import Space
+    from backtest.sweep import Dimension, Sets, Space
     from backtest.tune.trial_evaluator import Examiner
 
 NEIGHBOUR, PART = "neighbour", "part"

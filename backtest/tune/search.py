@@ -18,13 +18,13 @@ from backtest.base.provenance import (
     try_read_provenance,
 )
 from backtest.base.units import format_time
-from backtest.engine.run import check_settings, warn_of_other_days
-from backtest.engine.run_warnings import warn_of_last_prices
-from backtest.engine.signal_input import read_signal
-from backtest.measures.ranking import read_constraints, read_objectives
+from backtest.engine import check_settings, read_signal, warn_of_last_prices
+from backtest.engine.run import warn_of_other_days
+from backtest.measures import read_constraints
+from backtest.measures.ranking import read_objectives
+from backtest.sweep import Base, Evaluator
 from backtest.sweep.cluster import on_cluster
-from backtest.sweep.evaluator import Evaluator, Signal
-from backtest.sweep.sets.sets import Base
+from backtest.sweep.evaluator import Signal
 from backtest.sweep.sets.space import read_space
 from backtest.sweep.sweep import check_arguments
 from backtest.tune.arguments import (
@@ -64,11 +64,11 @@ from backtest.tune.trial_evaluator import Examiner, Goal, Progress
 from backtest.tune.winner import reserve_trials
 
 if TYPE_CHECKING:
-    from backtest.account.account import Account
-    from backtest.market.market import Market
-    from backtest.policy.policy import Policy
+    from backtest.account import Account
+    from backtest.market import Market
+    from backtest.policy import Policy
     from backtest.tune.samplers import SamplerName
-    from backtest.venue.venue import Venue
+    from backtest.venue import Venue
 
 
 def tune(  # noqa: PLR0913 - keywords, each with a default that is said

@@ -11,14 +11,13 @@ import numpy as np
 from backtest.base.errors import PolicyError
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray
-from backtest.measures.ranking import pareto
-from backtest.sweep.sets.sets import count_sets
-from backtest.sweep.sets.space import draw_cube
+from backtest.measures import pareto
+from backtest.sweep import count_sets, draw_cube
 from backtest.tune.journal import Batch
 from backtest.tune.trial_evaluator import Examiner, find_best
 
 if TYPE_CHECKING:
-    from backtest.sweep.sets.space import Space
+    from backtest.sweep import Space
     from backtest.tune.samplers import Sampler, SamplerName
 
 SEARCH = "search"

@@ -20,11 +20,11 @@ from backtest.tune.trial_budget import explain_spending
 from backtest.tune.trials import name_scores
 
 if TYPE_CHECKING:
-    from backtest.account.account import Account
-    from backtest.engine.result import Result
-    from backtest.market.market import Market
-    from backtest.policy.policy import Policy
-    from backtest.venue.venue import Venue
+    from backtest.account import Account
+    from backtest.engine import Result
+    from backtest.market import Market
+    from backtest.policy import Policy
+    from backtest.venue import Venue
 
 
 class Study(StudyRecord, Reportable):

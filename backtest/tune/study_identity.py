@@ -19,13 +19,13 @@ from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.json_values import from_plain, to_plain
 from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import FloatArray, format_duration, format_time
-from backtest.engine.manifest import LIBRARIES, find_version, hash_source
-from backtest.engine.signal_input import describe_signal
-from backtest.sweep.sets.sets import Base
+from backtest.engine import describe_signal, find_version, hash_source
+from backtest.engine.manifest import LIBRARIES
+from backtest.sweep import Base
 from backtest.tune.study_folder import FORMAT, STUDY, read_json
 
 if TYPE_CHECKING:
-    from backtest.market.market import Market
+    from backtest.market import Market
 
 ASIDE = ("id", "format", "source", "policy_module", "versions")
 """Entries on the origin of a study, which do not determine its numbers."""

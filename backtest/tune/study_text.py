@@ -14,7 +14,7 @@ from backtest.base.number_text import (
 )
 from backtest.base.phrases import Argument
 from backtest.base.text_layout import format_paragraph
-from backtest.engine.no_fill import count_unfilled
+from backtest.engine import count_unfilled
 from backtest.tune.trial_budget import explain_spending
 from backtest.tune.winner import BY_SCORE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from backtest.sweep.sets.sets import count_sets
+from backtest.sweep import count_sets
 from backtest.tune.plateau import NEIGHBOUR, PLAIN, Robustness
 from backtest.tune.search_loop import NOT_ADAPTIVE, SEARCH
 from backtest.tune.winner import plan_candidates, reserve_trials

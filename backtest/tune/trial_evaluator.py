@@ -16,13 +16,13 @@ import numpy as np
 from backtest.base.compile_time import COMPILING
 from backtest.base.errors import DataError
 from backtest.base.units import BoolArray, FloatArray
-from backtest.measures.ranking import Constraint, Objective, total_violation
-from backtest.sweep.sets.sets import count_sets, take_sets
+from backtest.measures import total_violation
+from backtest.measures.ranking import Constraint, Objective
+from backtest.sweep import count_sets, take_sets
 from backtest.tune.journal import Batch, Journal
 
 if TYPE_CHECKING:
-    from backtest.sweep.evaluator import Evaluator
-    from backtest.sweep.sets.sets import Sets
+    from backtest.sweep import Evaluator, Sets
 
 FIRST_PIECE = 16
 """Sets in the first piece, while the rate is unknown."""

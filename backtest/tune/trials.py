@@ -9,10 +9,8 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.sweep.sets.sets import count_sets, take_sets
-from backtest.sweep.sets.space import draw_cube
+from backtest.sweep import ERROR, count_sets, draw_cube, take_sets
 from backtest.sweep.tabulate import (
-    ERROR,
     SCORE,
     STAGE,
     VIOLATION,
@@ -25,8 +23,7 @@ from backtest.tune.plateau import PART
 from backtest.tune.trial_evaluator import join_batches
 
 if TYPE_CHECKING:
-    from backtest.sweep.sets.sets import Sets
-    from backtest.sweep.sets.space import Space
+    from backtest.sweep import Sets, Space
 
 
 def gather(batches: Sequence[Batch]) -> Batch:

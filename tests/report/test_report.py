@@ -34,10 +34,10 @@ from backtest.report.page.formats import write_page, write_text
 from backtest.report.page.html import read_plotly, write_html
 from backtest.report.page.page import Chart, Table, Text
 from backtest.report.page.thinning import thin_rows
-from backtest.report.run.costs import draw_waterfall
+from backtest.report.run.costs_section import draw_waterfall
 from backtest.report.run.ledger_table import add_costs, build_ledger, choose_rows
 from backtest.report.run.run_page import build_run
-from backtest.report.run.story import MARKS
+from backtest.report.run.story_section import MARKS
 from backtest.report.sets.explored import exclude_idle, explore_sweep, find_idle, find_neighbors
 from backtest.report.sets.importance import measure_importance
 from backtest.report.sets.set_charts import draw_profile

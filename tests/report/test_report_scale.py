@@ -8,7 +8,7 @@ import backtest as bt
 from backtest.report.compare_page import draw_accounts
 from backtest.report.page.axis_scale import choose_scale, drop_dust
 from backtest.report.page.figures import encode_figure
-from backtest.report.run.story import TRACE_HELD, draw_story
+from backtest.report.run.story_section import TRACE_HELD, draw_story
 from backtest.strategies import Constant
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

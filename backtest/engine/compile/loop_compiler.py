@@ -30,8 +30,8 @@ from backtest.base.compiled_files import jit
 from backtest.base.compiled_twins import find_own_functions, make_twin
 from backtest.engine import bar_loop
 from backtest.engine.compile.recipe import CORE, Recipe, find_rules_folder
+from backtest.policy import Policy, formula_for
 from backtest.policy.common_mistakes import explain_numba
-from backtest.policy.policy import Policy, formula_for
 from backtest.venue import margin
 
 PUBLIC = (

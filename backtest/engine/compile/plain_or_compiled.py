@@ -6,13 +6,13 @@ import contextlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backtest.account.account_records import Rules
+from backtest.account import Rules
 from backtest.base.argument_types import name_types, outline_argument
 from backtest.base.code_identity import hash_texts
 from backtest.base.compile_choice import is_plain_sooner, write_marks
 from backtest.engine.compile.recipe import Recipe, find_rules_folder
 from backtest.engine.compile.same_bits import gives_same_bits
-from backtest.policy.policy import Policy
+from backtest.policy import Policy
 
 PER_BAR, PER_PART = 80e-6, 25e-6
 """Seconds of plain Python per bar, and in addition for each optional rule in use."""

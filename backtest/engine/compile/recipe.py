@@ -28,10 +28,9 @@ from backtest.base.code_identity import describe_function, describe_value, hash_
 from backtest.base.compiled_twins import describe_target
 from backtest.engine import bar_loop
 from backtest.measures import tally
-from backtest.policy import view
-from backtest.policy.policy import BAR_FIELDS, Policy, formula_for, start_memory
-from backtest.venue import contract_value, margin, requirement
-from backtest.venue.requirement import LEVELS, MarginRules
+from backtest.policy import Policy, formula_for, start_memory, view
+from backtest.policy.policy import BAR_FIELDS
+from backtest.venue import LEVELS, MarginRules, contract_value, margin, requirement
 
 CORE = (
     contract_value, requirement, margin, account_records, position, books, payments, orders,

@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from backtest.base.code_identity import find_references
-from backtest.policy.policy import Policy
+from backtest.policy import Policy
 
 STEPS = frozenset(
     {

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.market.market import Market
+from backtest.market import Market
 
 
 def make_futures(market: Market, t: int, rng: np.random.Generator) -> Iterator[tuple[str, Market]]:

@@ -6,9 +6,10 @@ from backtest.base.errors import BacktestError, PolicyError
 from backtest.base.units import FloatArray
 from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.causality_checker import USUAL, Causality, CausalityChecker, CutPlan
-from backtest.market.market import Market
+from backtest.market import Market
+from backtest.policy import Columns, Policy
 from backtest.policy.error_location import format_location
-from backtest.policy.policy import Columns, Policy, check_columns
+from backtest.policy.policy import check_columns
 
 
 def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:

@@ -22,8 +22,8 @@ from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead import column_rounding as rounding
 from backtest.engine.lookahead.alternative_futures import rewrite_after
 from backtest.engine.lookahead.market_cuts import ORDER, CutKind, CutPlaces
-from backtest.market.market import Market
-from backtest.policy.policy import Columns
+from backtest.market import Market
+from backtest.policy import Columns
 
 Observe: TypeAlias = Callable[[Market], Columns | None]
 """Returns the columns of a market, or None if the market is too short."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.market.market import Market
+from backtest.market import Market
 
 RELATIVE = 1e-9
 """Two values are the same if they differ by this share or less.

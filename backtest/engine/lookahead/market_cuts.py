@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
-from backtest.market.market import Market
+from backtest.market import Market
 
 CutKind: TypeAlias = Literal["any", "move", "change", "day"]
 

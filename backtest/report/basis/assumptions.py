@@ -20,8 +20,7 @@ from backtest.report.basis.what_is_modelled import (
 )
 from backtest.report.page.page import Block, Code, Section, Table, Text, name_columns
 from backtest.report.page.report_numbers import format_measure, name_measure, name_unit
-from backtest.venue.brackets import Bracket
-from backtest.venue.venue import Venue
+from backtest.venue import Bracket, Venue
 
 MOST_BRACKETS = 20
 

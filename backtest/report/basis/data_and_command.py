@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from backtest.base.json_values import to_plain
 from backtest.base.provenance import Making, get_attached_making, try_read_provenance
 from backtest.report.basis.data_quality import NOT_READ, Examined, examine
+from backtest.store import Saved
 from backtest.store.command_again import describe_origin
-from backtest.store.find import Saved
 from backtest.tune import Study
 
 

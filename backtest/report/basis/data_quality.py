@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from backtest.base.errors import BacktestError
 from backtest.base.number_text import format_percent
+from backtest.market import Quality, quality
 from backtest.market.data_expression import load_again
 from backtest.market.inspect.findings import Count
-from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality, Quality
-from backtest.market.quality_of import quality
+from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality
 from backtest.report.page.page import Block, Table, Text, name_columns
 
 USES = {

@@ -9,8 +9,7 @@ from backtest.base.json_values import to_plain
 from backtest.base.number_text import format_setting
 from backtest.engine.manifest import read_tables
 from backtest.report.page.page import Block, Table, Text, name_columns
-from backtest.venue import preset_files
-from backtest.venue.venue import Venue
+from backtest.venue import Venue, preset_files
 
 GROUPS = {
     "contract": "contract",

@@ -12,7 +12,7 @@ from backtest.base.units import FloatArray, IntArray
 from backtest.report.page.page import Ledger, Table, name_columns
 
 if TYPE_CHECKING:
-    from backtest.engine.result import Result
+    from backtest.engine import Result
 
 COSTS = ("fee", "slippage", "impact", "liquidation_loss")
 """Kinds of events that follow the trade they belong to, and are shown as its cost."""

@@ -26,7 +26,7 @@ from backtest.report.page.report_numbers import name_frequency, name_period
 if TYPE_CHECKING:
     import pandas as pd
 
-    from backtest.engine.result import Result
+    from backtest.engine import Result
     from backtest.measures.calibration import Calibration
 
 DAY_LONG = "1d"

@@ -12,19 +12,19 @@ from backtest.base.text_layout import capitalize, clip
 from backtest.base.units import DAY, format_time
 from backtest.engine.result_text import describe_left, find_start, measure_holding
 from backtest.engine.target_cuts_text import describe_isolated
-from backtest.measures.run_measures import COSTS
+from backtest.measures import COSTS
 from backtest.report.basis.assumptions import build_assumptions, describe_filled, tabulate_measures
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.page import SYNTHETIC, Fact, Page, Section
 from backtest.report.page.thinning import thin_rows
-from backtest.report.run.costs import build_costs
+from backtest.report.run.costs_section import build_costs
 from backtest.report.run.ledger_table import build_ledger, choose_rows
-from backtest.report.run.over_time import build_time, build_use, find_drawdowns, find_months
+from backtest.report.run.over_time_section import build_time, build_use, find_drawdowns, find_months
 from backtest.report.run.risk_section import build_risk, choose_horizon
-from backtest.report.run.story import draw_story
+from backtest.report.run.story_section import draw_story
 
 if TYPE_CHECKING:
-    from backtest.engine.result import Result
+    from backtest.engine import Result
 
 
 def build_run(result: Result, background: Background = NOTHING) -> Page:

@@ -14,9 +14,9 @@ import numpy as np
 from backtest.base.atomic_files import LOCK
 from backtest.base.file_lock import is_lock_held
 from backtest.base.json_values import to_plain
+from backtest.tune import OUTCOME, STUDY, read_json
 from backtest.tune.journal import Batch, Journal
 from backtest.tune.plateau import PART
-from backtest.tune.study_folder import OUTCOME, STUDY, read_json
 
 RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
 LATELY = 30.0

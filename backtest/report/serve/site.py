@@ -13,7 +13,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 from backtest.base.errors import BacktestError, DataError, ParameterError
-from backtest.engine.result import Result
+from backtest.engine import Result
 from backtest.report.page.html import read_plotly, read_template, write_html, write_security_policy
 from backtest.report.page.page import Page
 from backtest.report.serve.live_study import RUNNING, Follower, find_state
@@ -26,9 +26,10 @@ from backtest.report.serve.pages import (
     write_message,
 )
 from backtest.report.write import build_page
+from backtest.store import Saved
 from backtest.store.compare_saved import compare_saved, name_saved
 from backtest.store.entry import StoreEntry
-from backtest.store.find import Saved, load_saved
+from backtest.store.find import load_saved
 from backtest.store.kinds import RUN, STUDY_KIND
 from backtest.store.listing import CachedEntry, ServedList
 from backtest.tune import Study

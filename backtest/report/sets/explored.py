@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.measures.measure_names import ABOUT
+from backtest.measures import ABOUT
 from backtest.measures.ranking import check_metric, order_sets
+from backtest.sweep import ERROR
 from backtest.sweep.heatmap import MOST_VALUES, Axis, read_axis
-from backtest.sweep.tabulate import ERROR
 
 if TYPE_CHECKING:
-    from backtest.sweep.sweep_table import Sweep
+    from backtest.sweep import Sweep
     from backtest.tune import Study
 
 NEAR = 0.1

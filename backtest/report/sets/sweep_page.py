@@ -12,8 +12,8 @@ import numpy as np
 from backtest.base.number_text import format_number, format_percent, format_value
 from backtest.base.result_folders import name_folder
 from backtest.base.text_layout import clip
-from backtest.engine.no_fill import count_unfilled
-from backtest.measures.measure_names import ABOUT
+from backtest.engine import count_unfilled
+from backtest.measures import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.page import (
@@ -33,7 +33,7 @@ from backtest.report.sets.importance import EXPLAINS, Importance, measure_import
 from backtest.report.sets.set_charts import draw_importance, draw_map, draw_parallel, draw_profile
 
 if TYPE_CHECKING:
-    from backtest.sweep.sweep_table import Sweep
+    from backtest.sweep import Sweep
 
 NO_HOLDOUT = (
     "A sweep keeps no holdout: its best set was chosen by the same prices it is judged by. "

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from backtest.base.units import FloatArray, IntArray
-from backtest.engine.loop_driver import Progress
+from backtest.engine import Progress
 from backtest.sweep.cluster.shipped_code import collect_sources, pickle_by_value
 from backtest.sweep.cluster.worker import Block, BlockResult, ClusterJob, EvaluatorSettings
 from backtest.sweep.cluster.worker_pool import ClusterLost, Workers

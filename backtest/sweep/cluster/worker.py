@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from backtest.base.errors import ParameterError, PolicyError
-from backtest.engine.manifest import find_version
-from backtest.market.market import Market
+from backtest.engine import find_version
+from backtest.market import Market
 from backtest.sweep.cluster.shipped_code import Sources, unpickle_with_sources
 from backtest.sweep.evaluator import Evaluator, Metrics, Rows, Signal
 from backtest.sweep.sets.sets import Base, Sets

@@ -26,7 +26,7 @@ from backtest.sweep.cluster.worker import (
 )
 
 if TYPE_CHECKING:
-    from backtest.market.market import Market
+    from backtest.market import Market
 
 TICK = 1.0
 """Seconds without a result after which the connection to the cluster is checked."""

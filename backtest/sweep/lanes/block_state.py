@@ -9,7 +9,7 @@ import numpy as np
 
 from backtest.base.units import FloatArray
 from backtest.measures.run_measures import measure_accounts
-from backtest.policy.policy import start_memory
+from backtest.policy import start_memory
 from backtest.sweep.lane_groups import CAPITAL, COMMON, FEES, OWN
 from backtest.sweep.lanes.block_task import ROW, GroupTask, begin_rows
 from backtest.sweep.lanes.lane_rows import LANES, ROWS

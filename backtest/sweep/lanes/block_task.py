@@ -8,21 +8,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account.account_records import Rules
+from backtest.account import Rules
 from backtest.account.ruin import find_line
 from backtest.base.code_identity import describe_function
 from backtest.base.units import FloatArray, IntArray
+from backtest.engine import count_periods
 from backtest.engine.loop_inputs import Inputs, read_inputs
-from backtest.engine.run import count_periods
-from backtest.measures.run_measures import RunSpan
+from backtest.measures import RunSpan
+from backtest.policy import Policy, formula_for
 from backtest.policy.formula_reads import find_unread
-from backtest.policy.policy import Policy, formula_for
 from backtest.sweep.lane_groups import FEES, OWN, Group
 from backtest.sweep.lanes.lane_compiler import LanePolicy, Shape, pad_brackets, reads_table
 from backtest.sweep.lanes.lane_rows import ROWS, Kind
 from backtest.sweep.policy_columns import Columns, varies
-from backtest.venue.requirement import LEVELS, MarginRules, is_bounded_by_rate
-from backtest.venue.venue import Venue
+from backtest.venue import LEVELS, MarginRules, Venue
+from backtest.venue.requirement import is_bounded_by_rate
 
 ROW = {name: k for k, name in enumerate(ROWS)}
 RULES = {

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.account.account_records import Feed, Plan, Rules, State
-from backtest.account.bar import live_bar
-from backtest.account.books import compute_equity
-from backtest.account.ledger import Ledger, Log
+from backtest.account import Feed, Ledger, Log, Plan, Rules, State, compute_equity, live_bar
 from backtest.account.ruin import find_line
 from backtest.engine.bar_loop import is_balanced
 from backtest.measures.tally import invert

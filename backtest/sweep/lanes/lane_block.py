@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account.ledger import Log
+from backtest.account import Log
 from backtest.base.compile_time import count_as_compiling
 from backtest.base.interrupts import hold_signals
 from backtest.base.units import FloatArray
@@ -32,7 +32,7 @@ from backtest.sweep.lanes.lane_compiler import (
 )
 from backtest.sweep.lanes.lane_rows import AT_ONCE, LANES, RUN, Cursor, Kind, Setup, Sheets
 from backtest.sweep.policy_columns import BlockColumns
-from backtest.venue.requirement import MarginRules
+from backtest.venue import MarginRules
 
 CHUNK = 65_536
 """Bars between two checks whether to stop."""

@@ -23,7 +23,7 @@ from llvmlite import ir
 from numba import typeof
 from numba.extending import intrinsic
 
-from backtest.account.account_records import AccountRules, InstrumentRules, Quote, State
+from backtest.account import AccountRules, InstrumentRules, Quote, State
 from backtest.base import cache_folder
 from backtest.base.code_identity import describe_function, describe_value, hash_texts
 from backtest.base.compiled_files import cfunc, jit
@@ -31,7 +31,8 @@ from backtest.base.compiled_twins import find_own_functions, make_twin
 from backtest.base.units import FloatArray
 from backtest.engine.compile.loop_compiler import INNER, OPTIONS, compile_core, jit_tree
 from backtest.engine.compile.recipe import ROOT_NAMES
-from backtest.policy.policy import BAR_FIELDS, Policy, formula_for, start_memory
+from backtest.policy import Policy, formula_for, start_memory
+from backtest.policy.policy import BAR_FIELDS
 from backtest.sweep.lanes import (
     full_bars,
     lane_loop,
@@ -41,7 +42,7 @@ from backtest.sweep.lanes import (
     quick_looks,
 )
 from backtest.sweep.lanes.lane_rows import LANES, ROWS, RUN, Cursor, Kind, Setup, Sheets
-from backtest.venue.requirement import LEVELS, MarginRules
+from backtest.venue import LEVELS, MarginRules
 
 MODULES = (lane_rows, quick_looks, full_bars, lane_trades, lane_measures, lane_loop)
 """The modules to compile; each uses only those before it."""

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from backtest.account.account_records import Feed, Plan, Quote
-from backtest.account.bar import as_index, quote_bar
+from backtest.account import Feed, Plan, Quote, as_index
+from backtest.account.bar import quote_bar
 from backtest.account.steps import is_flow_due, is_funding_due
 from backtest.engine.bar_loop import BROKEN, DONE, NEGATIVE, count_days
 from backtest.measures.tally import grow_free

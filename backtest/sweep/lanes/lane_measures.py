@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.account.account_records import Books, InstrumentRules, Quote
-from backtest.account.books import compute_backing, compute_equity, mark_to_market
-from backtest.account.position import compute_requirement, has_rate_bound
+from backtest.account import (
+    Books,
+    InstrumentRules,
+    Quote,
+    compute_backing,
+    compute_equity,
+    compute_requirement,
+)
+from backtest.account.books import mark_to_market
+from backtest.account.position import has_rate_bound
 from backtest.measures.tally import (
     Sample,
     add_decay,

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.account.account_records import (
+from backtest.account import (
     AccountRules,
     Books,
     Feed,
     InstrumentRules,
+    Log,
     Plan,
     Position,
     Quote,
     Rules,
+    as_index,
 )
-from backtest.account.bar import as_index
 from backtest.account.books import make_books
-from backtest.account.ledger import Log
 from backtest.engine.bar_loop import Seen
-from backtest.measures.tally import Clock, Exposure
-from backtest.venue.requirement import MarginRules
+from backtest.measures import Clock
+from backtest.measures.tally import Exposure
+from backtest.venue import MarginRules
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray

@@ -8,13 +8,22 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.account.account_records import Books, Feed, InstrumentRules, Quote, Rules, Trade
-from backtest.account.books import compute_equity, mark_to_market
+from backtest.account import (
+    Books,
+    Feed,
+    InstrumentRules,
+    Quote,
+    Rules,
+    compute_equity,
+    find_adverse,
+)
+from backtest.account.account_records import Trade
+from backtest.account.books import mark_to_market
 from backtest.account.fills import fill
 from backtest.account.liquidation import is_triggered
 from backtest.account.orders import compute_target, is_asking, size_order
 from backtest.account.payments import charge_interest, pay_funding
-from backtest.account.position import find_adverse, is_stopped
+from backtest.account.position import is_stopped
 from backtest.account.steps import find_funding_value, is_funding_due
 from backtest.sweep.lanes.lane_rows import (
     HOLD,

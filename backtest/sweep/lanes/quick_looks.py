@@ -10,11 +10,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.account.account_records import Books, InstrumentRules, Quote
-from backtest.account.books import compute_backing, compute_equity, is_failing
+from backtest.account import (
+    Books,
+    InstrumentRules,
+    Quote,
+    compute_backing,
+    compute_equity,
+    find_adverse,
+)
+from backtest.account.books import is_failing
 from backtest.account.liquidation import is_triggered
 from backtest.account.orders import is_asking
-from backtest.account.position import find_adverse, has_rate_bound, is_stopped
+from backtest.account.position import has_rate_bound, is_stopped
 from backtest.account.ruin import is_poor
 from backtest.measures.tally import FARTHEST, is_near
 from backtest.sweep.lanes.lane_rows import (

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account.account import Account, check_account
+from backtest.account import Account
+from backtest.account.account import check_account
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.phrases import Place, join_phrases
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray
-from backtest.policy.policy import Policy
+from backtest.policy import Policy
 from backtest.sweep.sets.sets import (
     Base,
     Sets,
@@ -31,8 +32,8 @@ from backtest.sweep.sets.sets import (
     take_sets,
     to_plain_value,
 )
+from backtest.venue import Venue
 from backtest.venue.interest import RATES
-from backtest.venue.venue import Venue
 
 
 class SetDefect(NamedTuple):

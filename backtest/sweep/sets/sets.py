@@ -15,14 +15,14 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import pandas as pd
 
-from backtest.account.account import Account
+from backtest.account import Account
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.fields import Flag
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.ranges import Condition
 from backtest.base.values import PartDeclaration, Value, find_declarations
-from backtest.policy.policy import Parameter, Policy
-from backtest.venue.venue import Venue
+from backtest.policy import Parameter, Policy
+from backtest.venue import Venue
 
 Sets: TypeAlias = Mapping[str, np.ndarray]
 """Arrays of shape (n_sets,) by name: int64, bool, object, else float64 (NaN: the field is None)."""

@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from backtest.account.account import Account
+from backtest.account import Account
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import Choice, Condition, Range
 from backtest.base.units import FloatArray
-from backtest.policy.policy import Policy
+from backtest.policy import Policy
 from backtest.sweep.sets.dimension import Dimension, read_dimension
 from backtest.sweep.sets.representative_sets import MOST_COMBINED
 from backtest.sweep.sets.set_checks import (
@@ -40,7 +40,7 @@ from backtest.sweep.sets.sets import (
     read_settings,
     suggest_name,
 )
-from backtest.venue.venue import Venue
+from backtest.venue import Venue
 
 __all__ = ["Dimension", "Space", "check_sets", "draw_sets", "from_frame", "grid", "read_space"]
 

@@ -23,7 +23,7 @@ from backtest.tune.samplers.sobol_random import Random, Sobol
 from backtest.tune.samplers.tpe import Tpe
 
 if TYPE_CHECKING:
-    from backtest.sweep.sets.space import Space
+    from backtest.sweep import Space
 
 __all__ = ["Sampler", "SamplerName", "make_sampler"]
 

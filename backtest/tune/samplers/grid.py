@@ -11,8 +11,7 @@ from backtest.base.units import FloatArray
 from backtest.tune.samplers.protocol import Terms
 
 if TYPE_CHECKING:
-    from backtest.sweep.sets.dimension import Dimension
-    from backtest.sweep.sets.space import Space
+    from backtest.sweep import Dimension, Space
 
 BATCH = 1024
 MOST_POINTS = 4096

@@ -21,7 +21,7 @@ from backtest.tune.samplers.feasibility import Grades, join
 from backtest.tune.samplers.grid import count_values
 
 if TYPE_CHECKING:
-    from backtest.sweep.sets.space import Space
+    from backtest.sweep import Space
 
 MEMORY = 8
 """Generations whose strengths are remembered."""

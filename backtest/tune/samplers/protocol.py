@@ -12,7 +12,7 @@ from backtest.base.phrases import Argument, Phrase
 from backtest.base.units import FloatArray
 
 if TYPE_CHECKING:
-    from backtest.sweep.sets.space import Space
+    from backtest.sweep import Space
 
 SamplerName = Literal["auto", "de", "cmaes", "tpe", "gp", "forest", "sobol", "random", "grid"]
 

@@ -23,7 +23,7 @@ from backtest.tune.samplers.protocol import Terms, no_points
 from backtest.tune.samplers.sobol_random import split_seed
 
 if TYPE_CHECKING:
-    from backtest.sweep.sets.space import Space
+    from backtest.sweep import Space
 
 BATCH = 256
 QUESTIONS, LEAST = 8, 8

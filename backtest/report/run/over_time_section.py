@@ -34,7 +34,7 @@ from backtest.report.page.report_numbers import format_day, name_period
 from backtest.report.run.risk_section import choose_horizon
 
 if TYPE_CHECKING:
-    from backtest.engine.result import Result
+    from backtest.engine import Result
     from backtest.measures.leverage_cycle import LeverageProfile
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

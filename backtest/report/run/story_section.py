@@ -26,7 +26,7 @@ from backtest.report.page.page import Chart
 from backtest.report.page.thinning import thin_rows
 
 if TYPE_CHECKING:
-    from backtest.engine.result import Result
+    from backtest.engine import Result
 
 
 class Mark(NamedTuple):
