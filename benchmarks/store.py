@@ -74,7 +74,7 @@ def list_by_command(store: Path) -> None:
 def choose(store: Path) -> int:
     """List, filter and sort."""
     wanted = Filter(bounds=(read_bound("sharpe>1"),))
-    return len(sort_entries(filter(wanted.fits, list_results(store)), "sharpe"))
+    return len(sort_entries(filter(wanted.matches, list_results(store)), "sharpe"))
 
 
 def main() -> None:

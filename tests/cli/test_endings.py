@@ -101,7 +101,7 @@ def test_a_ctrl_c_outside_of_any_command_is_told(monkeypatch, capsys):
     def interrupt(given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("backtest.cli.app.run_command", interrupt)
+    monkeypatch.setattr("backtest.cli.app.call_command", interrupt)
     assert call(capsys, "venues") == (130, "", "interrupted\n")
 
 

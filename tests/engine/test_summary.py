@@ -235,6 +235,7 @@ def test_a_loaded_result_has_the_same_summary(calm, wild, tmp_path):
 
 def test_every_metric_is_explained_and_nothing_else(calm):
     text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    text = text.partition("## Functions of arrays")[0]
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     explained = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert sorted(explained) == sorted(calm.metrics)

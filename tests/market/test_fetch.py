@@ -391,7 +391,7 @@ def test_the_command_tells_what_it_waits_for_and_gives_up_with_code_two(tmp_path
 
 def test_the_meter_shows_trouble_until_there_is_progress():
     meter = Meter("fetching", "days", "asking the venue")
-    meter.take_note("the answer was 503")
+    meter.set_note("the answer was 503")
     assert meter.note == "the answer was 503"
     meter.report(0, 31)
     assert meter.note == "the answer was 503"

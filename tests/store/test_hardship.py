@@ -208,14 +208,14 @@ def test_a_user_who_may_write_nowhere_is_told_and_still_gets_the_numbers(tmp_pat
 
 WALL = {"time.time", "time.time_ns", "dt.datetime.now"}
 READ_BY = {
-    "background.py": "whether an unfinished file of the cache is old",
-    "cli/data_fetch.py": "which days are over",
-    "cli/results_prune.py": "how long ago",
-    "cli/venues.py": "the day a table was imported",
-    "fetch/exchange.py": "Retry-After may be a date",
-    "fetch/web.py": "Retry-After may be a date",
-    "shelf/listing.py": "whether a folder was touched just now",
-    "shelf/prune.py": "whether an empty draft has just begun",
+    "engine/compile/background_compiler.py": "whether an unfinished file of the cache is old",
+    "cli/data_fetch_command.py": "which days are over",
+    "cli/results_prune_command.py": "how long ago",
+    "cli/venues_command.py": "the day a table was imported",
+    "market/fetch/ccxt_exchange.py": "Retry-After may be a date",
+    "market/fetch/download.py": "Retry-After may be a date",
+    "store/listing.py": "whether a folder was touched just now",
+    "store/prune.py": "whether an empty draft has just begun",
 }
 """Who looks at the wall clock, and what for: spans of time are measured by another one."""
 
