@@ -55,8 +55,8 @@ def test_the_make_targets_that_it_runs_exist(path):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-def test_the_check_of_a_change_runs_every_test():
-    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("exec make test-all\n")
+def test_the_check_of_a_change_runs_the_tests():
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("exec make test\n")
 
 
 def test_a_folder_of_the_users_called_strategies_changes_nothing(tmp_path):
