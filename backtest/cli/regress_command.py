@@ -22,7 +22,7 @@ from backtest.cli.printing import add_command, format_help, print_json
 from backtest.cli.run_command import run_with_progress
 from backtest.cli.typed_values import split_pair
 from backtest.engine import Result
-from backtest.measures import METRICS
+from backtest.measures.run_measures import METRICS
 from backtest.regress import (
     Baseline,
     RegressVerdict,

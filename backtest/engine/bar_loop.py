@@ -22,8 +22,7 @@ from backtest.account import (
     live_bar,
 )
 from backtest.account.books import compute_root
-from backtest.measures import Clock, Tally
-from backtest.measures.tally import count_bar
+from backtest.measures.tally import Clock, Tally, count_bar
 from backtest.policy.view import AccountView
 from backtest.venue import MarginRules
 from backtest.venue.contract_value import compute_price

@@ -26,8 +26,7 @@ from backtest.engine.compile.recipe import (
     write_recipe,
 )
 from backtest.engine.loop_inputs import Inputs
-from backtest.measures import Tally
-from backtest.measures.tally import start_tally
+from backtest.measures.tally import Tally, start_tally
 from backtest.policy import Combinator, Policy
 from backtest.policy.error_location import bind_plain, locate_numba_error
 from backtest.venue import MarginRules

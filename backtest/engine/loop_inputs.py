@@ -31,7 +31,7 @@ from backtest.base.units import (
 )
 from backtest.engine.bar_loop import Seen
 from backtest.market.tables.settlements import place_on_bars
-from backtest.measures import Clock
+from backtest.measures.tally import Clock
 from backtest.venue import MarginRules
 from backtest.venue.interest import find_charged
 from backtest.venue.requirement import read_rules

@@ -28,7 +28,8 @@ from backtest.base.result_folders import (
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.run_record import RunRecord
 from backtest.features.liquidation_forecast import VolatilityState
-from backtest.measures import RunSpan, Tally
+from backtest.measures.run_measures import RunSpan
+from backtest.measures.tally import Tally
 from backtest.venue import Venue
 
 Loaded = TypeVar("Loaded", bound=RunRecord)

@@ -14,8 +14,8 @@ from backtest.base.units import DAY, FloatArray, format_time
 from backtest.engine.loop_inputs import as_of
 from backtest.engine.manifest import read_tables
 from backtest.engine.target_cuts_text import describe_isolated, describe_targets
-from backtest.measures import COSTS, sampled_returns
-from backtest.measures.performance import max_drawdown, ratio
+from backtest.measures.performance import max_drawdown, ratio, sampled_returns
+from backtest.measures.run_measures import COSTS
 from backtest.venue.interest import describe_interest, find_charged
 
 if TYPE_CHECKING:

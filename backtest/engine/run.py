@@ -41,7 +41,7 @@ from backtest.features.liquidation_forecast import (
 )
 from backtest.features.returns import count_by_calendar
 from backtest.market import Market
-from backtest.measures import RunSpan
+from backtest.measures.run_measures import RunSpan
 from backtest.policy import Policy, start_memory
 from backtest.venue import Venue
 

@@ -22,14 +22,14 @@ from backtest.features.liquidation_forecast import (
     forecast_liquidation,
     forecast_volatility,
 )
-from backtest.measures import RunSpan, sampled_returns
-from backtest.measures.run_measures import measure_run
+from backtest.measures.performance import sampled_returns
+from backtest.measures.run_measures import RunSpan, measure_run
 
 if TYPE_CHECKING:
     from backtest.account import Account, State
     from backtest.engine.loop_inputs import Inputs
     from backtest.market import Market
-    from backtest.measures import Tally
+    from backtest.measures.tally import Tally
     from backtest.policy import Policy
     from backtest.venue import Venue
 

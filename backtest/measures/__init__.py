@@ -3,7 +3,12 @@
 Functions of arrays. Those named here can be used on their own, without a run.
 """
 
-from backtest.measures.attribution import AccountHistory, Attribution, attribute, attribute_by
+from backtest.measures.attribution import (
+    AccountHistory,
+    Attribution,
+    attribute,
+    attribute_by,
+)
 from backtest.measures.calibration import Calibration, calibrate
 from backtest.measures.coverage import (
     LikelihoodRatio,
@@ -24,42 +29,28 @@ from backtest.measures.deflated_sharpe import (
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
 from backtest.measures.influence import STATISTICS, Sampled
 from backtest.measures.leverage_cycle import LeverageProfile, profile_leverage
-from backtest.measures.measure_names import ABOUT
 from backtest.measures.overfitting import Overfitting, probability_of_backtest_overfitting
 from backtest.measures.paired_bootstrap import Differences, compare_pairs, holm
 from backtest.measures.performance import (
     compound_growth,
     expected_shortfall,
     max_drawdown,
-    sampled_returns,
     value_at_risk,
 )
-from backtest.measures.ranking import pareto, read_constraints, total_violation
-from backtest.measures.run_measures import CORE, COSTS, DATES, METRICS, PATH, RunSpan
 from backtest.measures.superiority import Superiority, find_confidence_set, find_superiority
-from backtest.measures.tally import Clock, Tally
 
 __all__ = [
-    "ABOUT",
-    "CORE",
-    "COSTS",
-    "DATES",
-    "METRICS",
-    "PATH",
     "STATISTICS",
     "AccountHistory",
     "Attribution",
     "Calibration",
-    "Clock",
     "Differences",
     "LeverageProfile",
     "LikelihoodRatio",
     "Overfitting",
-    "RunSpan",
     "Sampled",
     "SharpeMoments",
     "Superiority",
-    "Tally",
     "attribute",
     "attribute_by",
     "calibrate",
@@ -79,14 +70,10 @@ __all__ = [
     "max_drawdown",
     "min_track_record_length",
     "monthly_returns",
-    "pareto",
     "probabilistic_sharpe",
     "probability_of_backtest_overfitting",
     "profile_leverage",
-    "read_constraints",
     "rolling_measures",
-    "sampled_returns",
-    "total_violation",
     "unconditional_coverage",
     "value_at_risk",
     "worst_drawdowns",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.measures import ABOUT
+from backtest.measures.measure_names import ABOUT
 
 if TYPE_CHECKING:
     from backtest.engine import Result

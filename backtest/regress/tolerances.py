@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import TOLERANCE
-from backtest.measures import ABOUT, METRICS
+from backtest.measures.measure_names import ABOUT
+from backtest.measures.run_measures import METRICS
 
 FLOOR = 1e-12
 """Differences up to this count as rounding: a relative band of a measure of 0 has no width."""

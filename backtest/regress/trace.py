@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine.bar_loop import RECORDED
-from backtest.measures import sampled_returns
+from backtest.measures.performance import sampled_returns
 
 if TYPE_CHECKING:
     from backtest.engine import Result

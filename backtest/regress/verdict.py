@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from backtest.base.errors import BacktestError
 from backtest.base.json_values import to_plain
-from backtest.measures import METRICS
+from backtest.measures.run_measures import METRICS
 from backtest.regress import noise as noises
 from backtest.regress.baseline import (
     EXACT,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import parse_duration, to_nanoseconds
-from backtest.measures import ABOUT
+from backtest.measures.measure_names import ABOUT
 from backtest.store.entry import StoreEntry
 from backtest.store.kinds import KINDS
 

@@ -12,8 +12,9 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Choice
 from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.measures import ABOUT, METRICS
+from backtest.measures.measure_names import ABOUT
 from backtest.measures.ranking import order_sets
+from backtest.measures.run_measures import METRICS
 
 Reduce = Literal["median", "best"]
 

@@ -30,8 +30,8 @@ from backtest.engine.manifest import describe_data, find_versions
 from backtest.engine.no_fill import warn_of_unfilled
 from backtest.engine.run import check_kinds, warn_of_other_days
 from backtest.market import Market
-from backtest.measures import METRICS
 from backtest.measures.ranking import rank_by_objective
+from backtest.measures.run_measures import METRICS
 from backtest.policy import Policy
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.evaluator import Evaluator, Metrics, Signal

@@ -18,8 +18,8 @@ from backtest.base.number_text import format_value
 from backtest.base.provenance import attach_saved_making, find_making
 from backtest.base.reportable import Reportable
 from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.measures import METRICS, read_constraints
-from backtest.measures.ranking import ObjectiveLike, rank_by_objective
+from backtest.measures.ranking import ObjectiveLike, rank_by_objective, read_constraints
+from backtest.measures.run_measures import METRICS
 from backtest.sweep.heatmap import Reduce, draw_map
 from backtest.sweep.sets.sets import Sets, from_frame, take_sets
 from backtest.sweep.sweep_files import read_sweep, save_sweep

@@ -11,7 +11,7 @@ from backtest.base.errors import PolicyError
 from backtest.base.phrases import Place
 from backtest.base.units import IntArray
 from backtest.engine import Progress
-from backtest.measures import DATES, METRICS
+from backtest.measures.run_measures import DATES, METRICS
 from backtest.sweep.evaluator import OF_PATH, Evaluator, Rows
 from backtest.sweep.sets.sets import Sets, take_sets
 

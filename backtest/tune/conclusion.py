@@ -11,7 +11,7 @@ import numpy as np
 
 from backtest.base.errors import BacktestError
 from backtest.base.units import FloatArray, IntArray
-from backtest.measures import pareto
+from backtest.measures.ranking import pareto
 from backtest.sweep import count_sets, take_sets
 from backtest.tune.bench import Bench, complete_set, measure_holdout
 from backtest.tune.holdout import count_looks, record_look

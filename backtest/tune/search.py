@@ -20,8 +20,7 @@ from backtest.base.provenance import (
 from backtest.base.units import format_time
 from backtest.engine import check_settings, read_signal, warn_of_last_prices
 from backtest.engine.run import warn_of_other_days
-from backtest.measures import read_constraints
-from backtest.measures.ranking import read_objectives
+from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.evaluator import Signal

@@ -11,7 +11,7 @@ import numpy as np
 from backtest.base.errors import PolicyError
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray
-from backtest.measures import pareto
+from backtest.measures.ranking import pareto
 from backtest.sweep import count_sets, draw_cube
 from backtest.tune.journal import Batch
 from backtest.tune.trial_evaluator import Examiner, find_best

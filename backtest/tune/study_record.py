@@ -13,7 +13,7 @@ import pandas as pd
 
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
-from backtest.measures import pareto
+from backtest.measures.ranking import pareto
 from backtest.sweep import take_sets, to_plain_value
 from backtest.sweep.tabulate import PLATEAU, ROBUST, STAGE
 from backtest.tune.holdout import count_looks

@@ -16,8 +16,7 @@ import numpy as np
 from backtest.base.compile_time import COMPILING
 from backtest.base.errors import DataError
 from backtest.base.units import BoolArray, FloatArray
-from backtest.measures import total_violation
-from backtest.measures.ranking import Constraint, Objective
+from backtest.measures.ranking import Constraint, Objective, total_violation
 from backtest.sweep import count_sets, take_sets
 from backtest.tune.journal import Batch, Journal
 

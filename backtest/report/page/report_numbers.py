@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from backtest.base.number_text import format_money, format_number, format_percent
-from backtest.measures import ABOUT
+from backtest.measures.measure_names import ABOUT
 
 IN_PERCENT = ("fraction", "fraction per year")
 PERIODS = {

@@ -12,7 +12,7 @@ from backtest.base.text_layout import capitalize, clip
 from backtest.base.units import DAY, format_time
 from backtest.engine.result_text import describe_left, find_start, measure_holding
 from backtest.engine.target_cuts_text import describe_isolated
-from backtest.measures import COSTS
+from backtest.measures.run_measures import COSTS
 from backtest.report.basis.assumptions import build_assumptions, describe_filled, tabulate_measures
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.page import SYNTHETIC, Fact, Page, Section

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.measures import ABOUT
+from backtest.measures.measure_names import ABOUT
 from backtest.measures.ranking import check_metric, order_sets
 from backtest.sweep import ERROR
 from backtest.sweep.heatmap import MOST_VALUES, Axis, read_axis

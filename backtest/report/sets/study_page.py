@@ -17,7 +17,7 @@ from backtest.base.number_text import (
 )
 from backtest.base.text_layout import capitalize
 from backtest.base.units import FloatArray
-from backtest.measures import ABOUT
+from backtest.measures.measure_names import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.figures import build_chart, build_layout, draw_line, draw_points

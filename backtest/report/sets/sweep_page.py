@@ -13,7 +13,7 @@ from backtest.base.number_text import format_number, format_percent, format_valu
 from backtest.base.result_folders import name_folder
 from backtest.base.text_layout import clip
 from backtest.engine import count_unfilled
-from backtest.measures import ABOUT
+from backtest.measures.measure_names import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.page import (

@@ -22,8 +22,7 @@ from backtest.account import (
 )
 from backtest.account.books import make_books
 from backtest.engine.bar_loop import Seen
-from backtest.measures import Clock
-from backtest.measures.tally import Exposure
+from backtest.measures.tally import Clock, Exposure
 from backtest.venue import MarginRules
 
 if TYPE_CHECKING:

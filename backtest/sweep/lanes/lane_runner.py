@@ -15,7 +15,7 @@ from backtest.base.thread_pool import count_cores, run_in_threads
 from backtest.base.units import FloatArray, IntArray, parse_size
 from backtest.engine import read_signal
 from backtest.engine.lookahead.causality_checker import Causality
-from backtest.measures import CORE
+from backtest.measures.run_measures import CORE
 from backtest.sweep.lane_groups import find_codes, sort_into_groups
 from backtest.sweep.lanes.block_task import GroupTask, Loops, prepare_group
 from backtest.sweep.lanes.lane_block import BlockFault, Scored, score_block
