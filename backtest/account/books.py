@@ -7,7 +7,7 @@ import math
 from backtest.account.account_records import Books, InstrumentRules, Position
 from backtest.account.position import compute_profit, compute_requirement, mark_position
 from backtest.base.units import TOLERANCE
-from backtest.venue.requirement import compute_liquidation_value
+from backtest.venue.liquidation_price import compute_liquidation_value
 
 
 def compute_equity(rules: InstrumentRules, books: Books, value: float) -> float:

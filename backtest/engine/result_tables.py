@@ -11,7 +11,7 @@ from backtest.account import ledger
 from backtest.base.compiled_twins import make_array_twins
 from backtest.base.units import FloatArray, IntArray, utc_index
 from backtest.engine.bar_loop import RECORDED
-from backtest.venue import contract_value, requirement
+from backtest.venue import contract_value, liquidation_price, requirement
 from backtest.venue.requirement import read_rules
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ ORDER = (
     "ruin",
 )  # fmt: skip
 """The kinds of events: the categories of the events table."""
-ARRAYS = make_array_twins(contract_value, requirement)
+ARRAYS = make_array_twins(contract_value, requirement, liquidation_price)
 """The formulas of value and margin, on arrays."""
 
 

@@ -16,9 +16,9 @@ from backtest.base.errors import ParameterError
 from backtest.base.ranges import check_range
 from backtest.base.units import TOLERANCE, FloatArray
 from backtest.venue.contract_value import compute_price, compute_value
+from backtest.venue.liquidation_price import compute_liquidation_value
 from backtest.venue.requirement import (
     MarginRules,
-    compute_liquidation_value,
     compute_maintenance,
     compute_rate,
     compute_setting,

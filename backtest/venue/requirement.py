@@ -7,7 +7,8 @@ implementation of them.
 - :func:`compute_maintenance`: the margin below which a position is liquidated
 - :func:`compute_initial`: the margin that an order needs
 - :func:`compute_largest_notional`, :func:`compute_setting`: the limits of an order
-- :func:`compute_liquidation_value`: the value at which a position is liquidated
+- :func:`backtest.venue.liquidation_price.compute_liquidation_value`: the value at which a position
+  is liquidated
 - :func:`compute_step_floor`, :func:`compute_affordable`: the size after a reduction
 - :func:`is_bounded_by_rate`, :func:`has_one_rate`, :func:`compute_highest_rate`: properties that
   the quick checks of a sweep rely on; without them they compute the requirement itself
@@ -98,36 +99,6 @@ def compute_maintenance(rules: MarginRules, notional: float, multiplier: float) 
             amount += choose(is_over, step, 0.0)
             rate = choose(is_over, after, rate)
     return rate * notional - amount
-
-
-def compute_liquidation_value(
-    rules: MarginRules, quantity: float, entry: float, base: float, multiplier: float
-) -> float:
-    """Return the u at which ``base + q u = MM``; NaN if no price liquidates.
-
-    ``base`` is the backing minus the position's value: the cash in cross margin, the posted margin
-    minus ``q entry`` in isolated margin. ``entry`` is in u.
-    """
-    size = abs(quantity)
-    side = choose(quantity > 0.0, 1.0, -1.0)
-    sign = -1.0 if rules.is_inverse else 1.0
-    if rules.is_valued_at_entry:
-        needed = compute_maintenance(rules, size * abs(entry), multiplier)
-        root = side * (needed - base) / choose(size > 0.0, size, 1.0)
-        return choose((size > 0.0) & (root * sign > 0.0), root, math.nan)
-    best, highest = math.nan, -math.inf
-    amount, last = 0.0, 0.0
-    for k in range(len(rules.floors)):
-        rate = compute_rate(rules, k, multiplier)
-        if k > 0:
-            amount += rules.floors[k] * (rate - last)
-        last = rate
-        slope = size * (1.0 - side * sign * rate)
-        root = -side * (base + amount) / choose(slope > 0.0, slope, 1.0)
-        is_nearer = (slope > 0.0) & (root * sign > 0.0) & (side * root > highest)
-        best = choose(is_nearer, root, best)
-        highest = choose(is_nearer, side * root, highest)
-    return best
 
 
 # ------------------------------------------------------------------------------ initial margin

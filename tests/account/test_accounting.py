@@ -15,7 +15,7 @@ import backtest as bt
 from backtest.account.orders import floor
 from backtest.base.compiled_twins import make_array_twins
 from backtest.engine.compile.loop_compiler import compile_core
-from backtest.venue import contract_value, requirement
+from backtest.venue import contract_value, liquidation_price, requirement
 from tests.scenes import (
     INF,
     NAN,
@@ -311,7 +311,7 @@ def test_more_lots_than_integers_are_truncated_alike_in_plain_and_compiled_code(
 @pytest.mark.parametrize("changes", [{}, {"maintenance_at": "entry"}, {"contract": COIN}])
 def test_margin_on_arrays_has_the_bits_of_one_account(changes):
     rules = requirement.read_rules(bt.Venue.preset("binance-usdm", "BTCUSDT").override(**changes))
-    arrays = make_array_twins(contract_value, requirement)
+    arrays = make_array_twins(contract_value, requirement, liquidation_price)
     rng = np.random.default_rng(0)
     n = 500
     quantity, x = rng.normal(size=n) * 10.0 ** rng.integers(0, 5, n), rng.uniform(1.0, 3.0, n)
@@ -323,7 +323,7 @@ def test_margin_on_arrays_has_the_bits_of_one_account(changes):
     found += [arrays.compute_liquidation_value(rules, *given)]
     rows = [[float(each) for each in row] for row in zip(notional, *given, strict=True)]
     one = [requirement.compute_maintenance(rules, row[0], row[-1]) for row in rows]
-    other = [requirement.compute_liquidation_value(rules, *row[1:]) for row in rows]
+    other = [liquidation_price.compute_liquidation_value(rules, *row[1:]) for row in rows]
     assert np.array_equal(found, [one, other], equal_nan=True)
     assert 0 < np.isnan(found[1]).sum() < n
 

@@ -30,11 +30,18 @@ from backtest.engine import bar_loop
 from backtest.measures import tally
 from backtest.policy import Policy, formula_for, start_memory, view
 from backtest.policy.policy import BAR_FIELDS
-from backtest.venue import LEVELS, MarginRules, contract_value, margin, requirement
+from backtest.venue import (
+    LEVELS,
+    MarginRules,
+    contract_value,
+    liquidation_price,
+    margin,
+    requirement,
+)
 
 CORE = (
-    contract_value, requirement, margin, account_records, position, books, payments, orders,
-    fills, liquidation, ruin, ledger, steps, bar, tally, view, bar_loop,
+    contract_value, requirement, liquidation_price, margin, account_records, position, books,
+    payments, orders, fills, liquidation, ruin, ledger, steps, bar, tally, view, bar_loop,
 )  # fmt: skip
 """The modules of the rules; each uses only those before it."""
 ROOT_NAMES = frozenset({"liquidation_price"})

@@ -1,0 +1,42 @@
+"""The liquidation price in closed form: where the backing of a position equals its requirement.
+
+The maintenance margin is a maximum of lines, one per bracket, so the price is the nearest of their
+roots. :func:`backtest.margin.liquidation_price` is the public function.
+"""
+
+from __future__ import annotations
+
+import math
+
+from backtest.venue.contract_value import choose
+from backtest.venue.requirement import MarginRules, compute_maintenance, compute_rate
+
+
+def compute_liquidation_value(
+    rules: MarginRules, quantity: float, entry: float, base: float, multiplier: float
+) -> float:
+    """Return the u at which ``base + q u = MM``; NaN if no price liquidates.
+
+    ``base`` is the backing minus the position's value: the cash in cross margin, the posted margin
+    minus ``q entry`` in isolated margin. ``entry`` is in u.
+    """
+    size = abs(quantity)
+    side = choose(quantity > 0.0, 1.0, -1.0)
+    sign = -1.0 if rules.is_inverse else 1.0
+    if rules.is_valued_at_entry:
+        needed = compute_maintenance(rules, size * abs(entry), multiplier)
+        root = side * (needed - base) / choose(size > 0.0, size, 1.0)
+        return choose((size > 0.0) & (root * sign > 0.0), root, math.nan)
+    best, highest = math.nan, -math.inf
+    amount, last = 0.0, 0.0
+    for k in range(len(rules.floors)):
+        rate = compute_rate(rules, k, multiplier)
+        if k > 0:
+            amount += rules.floors[k] * (rate - last)
+        last = rate
+        slope = size * (1.0 - side * sign * rate)
+        root = -side * (base + amount) / choose(slope > 0.0, slope, 1.0)
+        is_nearer = (slope > 0.0) & (root * sign > 0.0) & (side * root > highest)
+        best = choose(is_nearer, root, best)
+        highest = choose(is_nearer, side * root, highest)
+    return best
