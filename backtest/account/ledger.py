@@ -135,6 +135,26 @@ def add_entry(  # noqa: PLR0913, PLR0917 - one argument for each term
     )
 
 
+def add_ledgers(ledger: Ledger, other: Ledger) -> Ledger:
+    """Return the sum of two ledgers."""
+    return Ledger(
+        price_pnl=ledger.price_pnl + other.price_pnl,
+        fees=ledger.fees + other.fees,
+        slippage=ledger.slippage + other.slippage,
+        impact=ledger.impact + other.impact,
+        funding=ledger.funding + other.funding,
+        interest=ledger.interest + other.interest,
+        liquidation_loss=ledger.liquidation_loss + other.liquidation_loss,
+        flows=ledger.flows + other.flows,
+        bad_debt=ledger.bad_debt + other.bad_debt,
+        top_up=ledger.top_up + other.top_up,
+        traded=ledger.traded + other.traded,
+        liquidations=ledger.liquidations + other.liquidations,
+        stops=ledger.stops + other.stops,
+        calls=ledger.calls + other.calls,
+    )
+
+
 def enter_trade(ledger: Ledger, done: Trade, stops: int) -> Ledger:
     """Add a trade to the ledger."""
     return add_entry(

@@ -28,7 +28,7 @@ def tabulate_accounts(
     for name, result in results.items():
         years = count_years(result)
         equity = result.tally.equity / result.tally.bars
-        loss = result.tally.liquidation_loss
+        loss = result.tally.money.liquidation_loss
         rows[name] = {
             "log_growth": find_growth(result, years),
             **result.metrics,

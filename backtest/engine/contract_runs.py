@@ -24,6 +24,7 @@ from backtest.engine.lookahead.causality_checker import FULL
 from backtest.engine.result import Result
 from backtest.engine.run import run
 from backtest.market import Market
+from backtest.measures.tally import flatten_tally
 from backtest.policy import Policy
 from backtest.venue import Bracket, Venue
 from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
@@ -279,7 +280,7 @@ def compare_runs(
     pairs: dict[str, tuple[FloatArray, FloatArray]] = {
         "record": (compiled.record, plain.record),
         "events": (np.asarray(compiled.entries), np.asarray(plain.entries)),
-        "measures": (np.array(compiled.tally, float), np.array(plain.tally, float)),
+        "measures": (list_measures(compiled), list_measures(plain)),
     }
     for name, (ours, theirs) in pairs.items():
         if find_difference(ours.ravel(), theirs.ravel()) is not None:
@@ -303,6 +304,11 @@ def check_causal_decisions(trial: ContractTrial) -> str:
                     f"looks ahead: the leverage at {trial.name_bar(bad)} differs {what} {t}"
                 )
     return "the same decisions, whatever comes after"
+
+
+def list_measures(result: Result) -> FloatArray:
+    """Return the numbers of a run's tally."""
+    return np.array(list(flatten_tally(result.tally).values()), dtype=float)
 
 
 def find_difference(one: FloatArray, other: FloatArray) -> int | None:

@@ -25,7 +25,7 @@ TARGET, POSITION = RECORDED.index("target"), RECORDED.index("position")
 
 def is_filled(outcome: LoopOutcome) -> bool:
     """Return whether a run filled an order, or carried a position from an earlier run."""
-    has_fill = outcome.tally.traded > 0.0 or (outcome.entries[:, 1] == FILL).any()
+    has_fill = outcome.tally.money.traded > 0.0 or (outcome.entries[:, 1] == FILL).any()
     return bool(has_fill or (outcome.book[POSITION] != 0.0).any())
 
 

@@ -29,7 +29,7 @@ from backtest.engine.bar_loop import RECORDED
 from backtest.engine.run_record import RunRecord
 from backtest.features.liquidation_forecast import VolatilityState
 from backtest.measures.run_measures import RunSpan
-from backtest.measures.tally import Tally
+from backtest.measures.tally import flatten_tally, read_tally
 from backtest.venue import Venue
 
 Loaded = TypeVar("Loaded", bound=RunRecord)
@@ -113,7 +113,7 @@ def _pack_state(result: RunRecord) -> dict[str, Any]:
     kept = {name: getattr(result, name) for name in KEPT}
     return {
         "state": result.state._asdict() | {"books": owned},
-        "tally": result.tally._asdict(),
+        "tally": flatten_tally(result.tally),
         **(kept | {"memory": list(result.memory), "trail": result.trail._asdict()}),
         "start": result.span.start,
         "first": result.span.first,
@@ -157,7 +157,7 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
         span=RunSpan(
             stored["start"], time + stored["interval"], stored["first"], stored["periods"]
         ),
-        tally=Tally(**stored["tally"]),
+        tally=read_tally(stored["tally"]),
         state=State(**{**state, "books": Books(cash, (position,))}),
         **kept,
         **arrays,

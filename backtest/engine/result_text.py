@@ -226,14 +226,14 @@ def summarize_risk(result: RunRecord) -> Iterator[str]:
 
 def describe_drawdown(result: RunRecord) -> str:
     """Return the depth of the worst drawdown, its dates, its length and whether it is over."""
-    tally, metrics = result.tally, result.metrics
-    if tally.low == tally.low_peak:
+    fall, metrics = result.tally.drawdown, result.metrics
+    if fall.low == fall.low_peak:
         return "none"
-    is_over = tally.recovered >= 0
-    end = f"recovered {date_of(result, tally.recovered)}" if is_over else "not recovered by the end"
+    is_over = fall.recovered >= 0
+    end = f"recovered {date_of(result, fall.recovered)}" if is_over else "not recovered by the end"
     return (
-        f"{format_percent(metrics['max_drawdown'])} from {date_of(result, tally.drawdown_peak)} "
-        f"to {date_of(result, tally.drawdown_trough)}, {end}; "
+        f"{format_percent(metrics['max_drawdown'])} from {date_of(result, fall.drawdown_peak)} "
+        f"to {date_of(result, fall.drawdown_trough)}, {end}; "
         f"{metrics['drawdown_days']:,.0f} days under water"
     )
 

@@ -14,7 +14,7 @@ from backtest.measures.performance import (
     expected_shortfall,
     value_at_risk,
 )
-from backtest.measures.tally import Tally
+from backtest.measures.tally import Drawdown, Tally, flatten_tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,7 +110,7 @@ def measure_run(
     tail measures. Money is in the settlement currency, times in days, the rest fractions (0.25 is
     25 %); ``*_annual`` is a cost per year as a fraction of mean equity.
     """
-    many = {name: np.array([value]) for name, value in tally._asdict().items()}
+    many = {name: np.array([value]) for name, value in flatten_tally(tally).items()}
     measured = measure_accounts(many, span, np.array([unit]), np.array([equity]))
     known = {name: float(values[0]) for name, values in measured.items()}
     known |= measure_path(tally, span, returns)
@@ -119,8 +119,9 @@ def measure_run(
 
 def measure_path(tally: Tally, span: RunSpan, returns: FloatArray) -> dict[str, float]:
     """Return the measures that need the path: the tails and the length of the drawdown."""
-    is_over = tally.low == tally.low_peak or tally.recovered >= 0
-    measured = {"drawdown_days": drawdown_days(tally, span), "recovered": float(is_over)}
+    fall = tally.drawdown
+    is_over = fall.low == fall.low_peak or fall.recovered >= 0
+    measured = {"drawdown_days": drawdown_days(fall, span), "recovered": float(is_over)}
     for level in (95, 99):
         measured[f"var_{level}"] = value_at_risk(returns, level / 100)
         measured[f"es_{level}"] = expected_shortfall(returns, level / 100)
@@ -222,22 +223,22 @@ def days_since(span: RunSpan, bar: IntArray) -> FloatArray:
     return np.where(bar >= 0, days, np.nan)
 
 
-def drawdown_days(tally: Tally, span: RunSpan) -> float:
+def drawdown_days(fall: Drawdown, span: RunSpan) -> float:
     """Return the days from the peak of the deepest drawdown to its recovery, or to the end."""
-    if tally.low == tally.low_peak:
+    if fall.low == fall.low_peak:
         return 0.0
-    is_over = tally.recovered >= 0
-    end = span.time_of(tally.recovered) if is_over else int(span.closes[-1])
-    return (end - span.time_of(tally.drawdown_peak)) / DAY
+    is_over = fall.recovered >= 0
+    end = span.time_of(fall.recovered) if is_over else int(span.closes[-1])
+    return (end - span.time_of(fall.drawdown_peak)) / DAY
 
 
-def drawdown_dates(tally: Tally, span: RunSpan) -> dict[str, float]:
+def drawdown_dates(fall: Drawdown, span: RunSpan) -> dict[str, float]:
     """Return the peak, trough, and recovery of the deepest drawdown, in UTC nanoseconds.
 
     NaN without a drawdown, or if it was not over by the end. Whole seconds are exact in a double.
     """
-    if tally.low == tally.low_peak:
+    if fall.low == fall.low_peak:
         return dict.fromkeys(DATES, math.nan)
-    over = span.time_of(tally.recovered) if tally.recovered >= 0 else math.nan
-    times = (span.time_of(tally.drawdown_peak), span.time_of(tally.drawdown_trough), over)
+    over = span.time_of(fall.recovered) if fall.recovered >= 0 else math.nan
+    times = (span.time_of(fall.drawdown_peak), span.time_of(fall.drawdown_trough), over)
     return dict(zip(DATES, map(float, times), strict=True))

@@ -22,9 +22,12 @@ from backtest.account import (
     find_adverse,
 )
 from backtest.account.books import is_failing
+from backtest.account.ledger import add_ledgers, new_ledger
 from backtest.account.position import worsen
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from backtest.base.units import FloatArray
 
 NEAR = 0.1
@@ -48,19 +51,13 @@ class Clock(NamedTuple):
     risk_free: FloatArray
 
 
-class Tally(NamedTuple):
-    """Sums and extremes so far.
+class Drawdown(NamedTuple):
+    """The running peak of the unit value and the deepest fall so far.
 
-    ``peak`` is the running peak of the unit value. ``low`` and ``low_peak`` are the deepest trough
-    and its peak, followed by the bars of that peak, the trough, and the recovery (-1: none).
-    ``mean`` and ``squares`` are Welford's moments of sampled returns, ``excess_*`` those of returns
-    over the risk-free rate. The peak margin ratio is ``peak_needed / peak_backing``. ``inverse`` is
-    1 / equity at the last close. ``decay_held`` sums l ln(1 + r). ``decay_log`` and
-    ``decay_product`` hold the sum of ln(1 + l r): the logarithm of the product is only taken before
-    it would leave the range of float64.
+    ``peak`` is the running peak. ``low`` and ``low_peak`` are the deepest trough and its peak,
+    followed by the bars of that peak, the trough, and the recovery (-1: none).
     """
 
-    first_unit: float
     peak: float
     low: float
     low_peak: float
@@ -68,6 +65,15 @@ class Tally(NamedTuple):
     drawdown_peak: int
     drawdown_trough: int
     recovered: int
+
+
+class Sample(NamedTuple):
+    """Moments of sampled returns so far, and the start of the current sample.
+
+    ``mean`` and ``squares`` are Welford's moments of the returns, ``excess_*`` those of returns
+    over the risk-free rate, ``downside`` the sum of squared negative ones.
+    """
+
     sample_unit: float
     sample_free: float
     samples: int
@@ -76,56 +82,48 @@ class Tally(NamedTuple):
     excess_mean: float
     excess_squares: float
     downside: float
-    bars: int
-    equity: float
-    price_pnl: float
-    fees: float
-    slippage: float
-    impact: float
-    funding: float
-    interest: float
-    liquidation_loss: float
-    flows: float
-    top_up: float
-    bad_debt: float
-    traded: float
-    liquidations: int
-    stops: int
-    calls: int
-    first_liquidation: int
-    ruin: int
+
+
+class Exposure(NamedTuple):
+    """Leverage and margin use at closes; the peak margin ratio is peak_needed / peak_backing."""
+
     near: int
     leverage: float
     peak_leverage: float
     peak_needed: float
     peak_backing: float
-    inverse: float
+
+
+class Decay(NamedTuple):
+    """Growth lost to volatility: sums of l ln(1 + r) and of ln(1 + l r).
+
+    ``decay_held`` is the first. The second is ``decay_log`` plus the logarithm of
+    ``decay_product``, which is only taken before the product would leave the range of float64.
+    """
+
     decay_held: float
     decay_log: float
     decay_product: float
 
 
-class Sample(NamedTuple):
-    """Moments of sampled returns so far, and the start of the current sample."""
+class Tally(NamedTuple):
+    """Sums and extremes so far.
 
-    unit: float
-    free: float
-    n: int
-    mean: float
-    squares: float
-    excess_mean: float
-    excess_squares: float
-    downside: float
+    ``money`` sums the ledgers of all bars, ``equity`` the equity at closes. ``first_liquidation``
+    and ``ruin`` are bars (-1: none). ``inverse`` is 1 / equity at the last close.
+    """
 
-
-class Exposure(NamedTuple):
-    """Leverage and margin use of the account at closes."""
-
-    near: int
-    leverage: float
-    peak_leverage: float
-    peak_needed: float
-    peak_backing: float
+    first_unit: float
+    drawdown: Drawdown
+    sample: Sample
+    money: Ledger
+    exposure: Exposure
+    decay: Decay
+    bars: int
+    equity: float
+    first_liquidation: int
+    ruin: int
+    inverse: float
 
 
 def start_tally(unit: float, equity: float, t: int) -> Tally:
@@ -133,13 +131,62 @@ def start_tally(unit: float, equity: float, t: int) -> Tally:
 
     The first peak is the start itself, counted as bar t - 1.
     """
-    start: dict[str, Any] = dict.fromkeys(Tally._fields, 0.0)
-    start |= dict.fromkeys(("samples", "bars", "liquidations", "stops", "calls", "near"), 0)
-    start |= dict.fromkeys(("first_unit", "peak", "low", "low_peak", "sample_unit"), unit)
-    start |= dict.fromkeys(("peak_bar", "drawdown_peak", "drawdown_trough"), t - 1)
-    start |= dict.fromkeys(("recovered", "first_liquidation", "ruin"), -1)
-    start |= {"peak_backing": 1.0, "inverse": invert(equity), "decay_product": 1.0}
-    return Tally(**start)
+    return Tally(
+        first_unit=unit,
+        drawdown=Drawdown(
+            peak=unit,
+            low=unit,
+            low_peak=unit,
+            peak_bar=t - 1,
+            drawdown_peak=t - 1,
+            drawdown_trough=t - 1,
+            recovered=-1,
+        ),
+        sample=Sample(
+            sample_unit=unit,
+            sample_free=0.0,
+            samples=0,
+            mean=0.0,
+            squares=0.0,
+            excess_mean=0.0,
+            excess_squares=0.0,
+            downside=0.0,
+        ),
+        money=new_ledger(),
+        exposure=Exposure(
+            near=0, leverage=0.0, peak_leverage=0.0, peak_needed=0.0, peak_backing=1.0
+        ),
+        decay=Decay(decay_held=0.0, decay_log=0.0, decay_product=1.0),
+        bars=0,
+        equity=0.0,
+        first_liquidation=-1,
+        ruin=-1,
+        inverse=invert(equity),
+    )
+
+
+def flatten_tally(tally: Tally) -> dict[str, float]:
+    """Return all numbers of a tally by name, as results store them."""
+    flat: dict[str, Any] = {}
+    for name, value in tally._asdict().items():
+        flat |= value._asdict() if hasattr(value, "_asdict") else {name: value}
+    return flat
+
+
+def read_tally(flat: Mapping[str, Any]) -> Tally:
+    """Return the tally that :func:`flatten_tally` has made numbers of."""
+
+    def read(record: Any) -> Any:
+        return record(**{name: flat[name] for name in record._fields})
+
+    parts = {
+        "drawdown": read(Drawdown),
+        "sample": read(Sample),
+        "money": read(Ledger),
+        "exposure": read(Exposure),
+        "decay": read(Decay),
+    }
+    return Tally(**parts, **{name: flat[name] for name in Tally._fields if name not in parts})
 
 
 def count_bar(
@@ -153,29 +200,15 @@ def count_bar(
     t: int,
 ) -> Tally:
     """Return the tally with bar t added."""
-    unit = after.unit
-    peak_bar, recovered = tally.peak_bar, tally.recovered
-    peak_at, trough_at = tally.drawdown_peak, tally.drawdown_trough
-    peak, low, low_peak = update_drawdown(tally.peak, tally.low, tally.low_peak, unit)
-    if unit >= tally.peak:
-        if low < low_peak and recovered < 0:
-            recovered = t
-        peak_bar = t
-    elif is_deeper(tally.peak, tally.low, tally.low_peak, unit):
-        peak_at, trough_at, recovered = peak_bar, t, -1
-    sample = add_free(clock, read_sample(tally), t)
+    sample = add_free(clock, tally.sample, t)
     if clock.ends_sample[as_index(t)] != 0.0:
-        sample, _ = finish_sample(sample, unit)
+        sample, _ = finish_sample(sample, after.unit)
     inverse = invert(after.equity)
-    moved = ledger.flows + ledger.top_up
-    base = tally.inverse if moved == 0.0 else invert(before.equity + moved)
-    held, log, product = tally.decay_held, tally.decay_log, tally.decay_product
+    decay = tally.decay
     if ledger.liquidations + ledger.stops == 0:
-        move = clock.log_return[as_index(t)]
-        quantity, value = after.books.positions[0].quantity, before.books.positions[0].value
-        held, product = add_decay(held, product, quantity, base, value, quote, move)
-        log, product = fold_product(log, product)
-    exposure = add_exposure(rules, read_exposure(tally), after.books, inverse, quote)
+        moved = ledger.flows + ledger.top_up
+        base = tally.inverse if moved == 0.0 else invert(before.equity + moved)
+        decay = grow_decay(clock, decay, before, after, base, quote, t)
     first, ruin = tally.first_liquidation, tally.ruin
     if first < 0 and ledger.liquidations > 0:
         first = t
@@ -183,6 +216,31 @@ def count_bar(
         ruin = t
     return Tally(
         first_unit=tally.first_unit,
+        drawdown=mark_drawdown(tally.drawdown, after.unit, t),
+        sample=sample,
+        money=add_ledgers(tally.money, ledger),
+        exposure=add_exposure(rules, tally.exposure, after.books, inverse, quote),
+        decay=decay,
+        bars=tally.bars + 1,
+        equity=tally.equity + after.equity,
+        first_liquidation=first,
+        ruin=ruin,
+        inverse=inverse,
+    )
+
+
+def mark_drawdown(drawdown: Drawdown, unit: float, t: int) -> Drawdown:
+    """Return the drawdown updated with the unit value at the close of bar t."""
+    peak_bar, recovered = drawdown.peak_bar, drawdown.recovered
+    peak_at, trough_at = drawdown.drawdown_peak, drawdown.drawdown_trough
+    peak, low, low_peak = update_drawdown(drawdown.peak, drawdown.low, drawdown.low_peak, unit)
+    if unit >= drawdown.peak:
+        if low < low_peak and recovered < 0:
+            recovered = t
+        peak_bar = t
+    elif is_deeper(drawdown.peak, drawdown.low, drawdown.low_peak, unit):
+        peak_at, trough_at, recovered = peak_bar, t, -1
+    return Drawdown(
         peak=peak,
         low=low,
         low_peak=low_peak,
@@ -190,41 +248,6 @@ def count_bar(
         drawdown_peak=peak_at,
         drawdown_trough=trough_at,
         recovered=recovered,
-        sample_unit=sample.unit,
-        sample_free=sample.free,
-        samples=sample.n,
-        mean=sample.mean,
-        squares=sample.squares,
-        excess_mean=sample.excess_mean,
-        excess_squares=sample.excess_squares,
-        downside=sample.downside,
-        bars=tally.bars + 1,
-        equity=tally.equity + after.equity,
-        price_pnl=tally.price_pnl + ledger.price_pnl,
-        fees=tally.fees + ledger.fees,
-        slippage=tally.slippage + ledger.slippage,
-        impact=tally.impact + ledger.impact,
-        funding=tally.funding + ledger.funding,
-        interest=tally.interest + ledger.interest,
-        liquidation_loss=tally.liquidation_loss + ledger.liquidation_loss,
-        flows=tally.flows + ledger.flows,
-        top_up=tally.top_up + ledger.top_up,
-        bad_debt=tally.bad_debt + ledger.bad_debt,
-        traded=tally.traded + ledger.traded,
-        liquidations=tally.liquidations + ledger.liquidations,
-        stops=tally.stops + ledger.stops,
-        calls=tally.calls + ledger.calls,
-        first_liquidation=first,
-        ruin=ruin,
-        near=exposure.near,
-        leverage=exposure.leverage,
-        peak_leverage=exposure.peak_leverage,
-        peak_needed=exposure.peak_needed,
-        peak_backing=exposure.peak_backing,
-        inverse=inverse,
-        decay_held=held,
-        decay_log=log,
-        decay_product=product,
     )
 
 
@@ -248,26 +271,12 @@ def update_drawdown(
     return peak, low, low_peak
 
 
-def read_sample(tally: Tally) -> Sample:
-    """Return the sampling fields of a tally."""
-    return Sample(
-        unit=tally.sample_unit,
-        free=tally.sample_free,
-        n=tally.samples,
-        mean=tally.mean,
-        squares=tally.squares,
-        excess_mean=tally.excess_mean,
-        excess_squares=tally.excess_squares,
-        downside=tally.downside,
-    )
-
-
 def add_free(clock: Clock, sample: Sample, t: int) -> Sample:
     """Return the sample with the risk-free rate of bar t earned."""
     return Sample(
-        unit=sample.unit,
-        free=grow_free(sample.free, clock.risk_free[as_index(t)]),
-        n=sample.n,
+        sample_unit=sample.sample_unit,
+        sample_free=grow_free(sample.sample_free, clock.risk_free[as_index(t)]),
+        samples=sample.samples,
         mean=sample.mean,
         squares=sample.squares,
         excess_mean=sample.excess_mean,
@@ -283,18 +292,18 @@ def grow_free(free: float, rate: float) -> float:
 
 def finish_sample(sample: Sample, unit: float) -> tuple[Sample, float]:
     """Return the moments updated with the sample that ends here, and its return."""
-    change = unit / sample.unit - 1.0 if sample.unit > 0.0 else 0.0
-    excess = change - sample.free
-    n = sample.n + 1
+    change = unit / sample.sample_unit - 1.0 if sample.sample_unit > 0.0 else 0.0
+    excess = change - sample.sample_free
+    n = sample.samples + 1
     step = change - sample.mean
     mean = sample.mean + step / n
     excess_step = excess - sample.excess_mean
     excess_mean = sample.excess_mean + excess_step / n
     below = min(excess, 0.0)
     after = Sample(
-        unit=unit,
-        free=0.0,
-        n=n,
+        sample_unit=unit,
+        sample_free=0.0,
+        samples=n,
         mean=mean,
         squares=sample.squares + step * (change - mean),
         excess_mean=excess_mean,
@@ -302,6 +311,25 @@ def finish_sample(sample: Sample, unit: float) -> tuple[Sample, float]:
         downside=sample.downside + below * below,
     )
     return after, change
+
+
+def grow_decay(
+    clock: Clock,
+    decay: Decay,
+    before: State,
+    after: State,
+    inverse: float,
+    quote: Quote,
+    t: int,
+) -> Decay:
+    """Return the decay after bar t; ``inverse`` is 1 / equity before it, after flows."""
+    move = clock.log_return[as_index(t)]
+    quantity, value = after.books.positions[0].quantity, before.books.positions[0].value
+    held, product = add_decay(
+        decay.decay_held, decay.decay_product, quantity, inverse, value, quote, move
+    )
+    log, product = fold_product(decay.decay_log, product)
+    return Decay(decay_held=held, decay_log=log, decay_product=product)
 
 
 def add_decay(
@@ -333,13 +361,6 @@ def fold_product(log: float, product: float) -> tuple[float, float]:
     if needs_folding(product):
         return log + math.log(product), 1.0
     return log, product
-
-
-def read_exposure(tally: Tally) -> Exposure:
-    """Return the exposure fields of a tally."""
-    return Exposure(
-        tally.near, tally.leverage, tally.peak_leverage, tally.peak_needed, tally.peak_backing
-    )
 
 
 def add_exposure(

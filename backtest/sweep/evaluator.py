@@ -281,7 +281,8 @@ def run_one_by_one(
             for k in range(n):
                 try:
                     result = replay(take_sets(sets, k))
-                    measured = {**drawdown_dates(result.tally, result.span), **result.metrics}
+                    dates = drawdown_dates(result.tally.drawdown, result.span)
+                    measured = {**dates, **result.metrics}
                     for name in names:
                         metrics[name][k] = measured[name]
                     sampled[k] = result.returns.to_numpy() if returns else np.empty(0)

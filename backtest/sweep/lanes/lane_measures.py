@@ -187,9 +187,9 @@ def take_samples(bar: LaneBar, block: FloatArray, free: float, returns: FloatArr
         equity = compute_equity(rules, read_books(rules, block, value, i), value)
         unit = compute_unit(bar.kind, block, i, equity)
         sample = Sample(
-            unit=block[cell(SAMPLE_UNIT, i)],
-            free=free,
-            n=block[cell(SAMPLES, i)],
+            sample_unit=block[cell(SAMPLE_UNIT, i)],
+            sample_free=free,
+            samples=block[cell(SAMPLES, i)],
             mean=block[cell(MEAN, i)],
             squares=block[cell(SQUARES, i)],
             excess_mean=block[cell(EXCESS_MEAN, i)],
@@ -197,8 +197,8 @@ def take_samples(bar: LaneBar, block: FloatArray, free: float, returns: FloatArr
             downside=block[cell(DOWNSIDE, i)],
         )
         after, change = finish_sample(sample, unit)
-        block[cell(SAMPLE_UNIT, i)] = after.unit
-        block[cell(SAMPLES, i)] = after.n
+        block[cell(SAMPLE_UNIT, i)] = after.sample_unit
+        block[cell(SAMPLES, i)] = after.samples
         block[cell(MEAN, i)] = after.mean
         block[cell(SQUARES, i)] = after.squares
         block[cell(EXCESS_MEAN, i)] = after.excess_mean
