@@ -221,7 +221,7 @@ def test_equal_funding_on_a_price_that_stands_still_has_no_sharpe_ratio():
 def test_what_is_compiled_lies_in_the_cache_folder(market: Market):
     ewma_volatility(market, 10.0)
     found = sorted(
-        cache_folder.find_cache_folder().glob("features-*/__pycache__/kernels.ewma_lanes-*")
+        cache_folder.find_cache_folder().glob("features-*/__pycache__/rolling_kernels.ewma_lanes-*")
     )
     assert ".nbc" in {path.suffix for path in found}
     beside = Path(rolling_kernels.__file__).parent / "__pycache__"
