@@ -1,12 +1,13 @@
 """How many seeds of the default search come near the best that any of them finds. Prints JSON.
 
-    python benchmarks/restarts.py [--data ../shared/data] [--seeds 20] [--only eth sample kelly]
+    python benchmarks/restarts.py [--data ../shared/data] [--seeds 20] [--only eth sample ltc kelly]
 
 Budgets are numbers of sets, so that the answer does not depend on the machine: what ten quiet
 seconds of two cores evaluate, and a tenth of it. The problems:
 
 * ``eth``: the highest Calmar ratio of a volatility target on ETHUSDT, hourly, 2020 to 2023;
 * ``sample``: the problem of ``benchmarks/tune.py``;
+* ``ltc``: the highest growth of the same policy on LTCUSDT, with a drawdown of 60 % at most;
 * ``kelly``: the highest growth of Kelly on BTCUSDT, hourly, with a drawdown of 40 % at most.
 
 Regret is (best ever - best so far) / best ever, in percent; best ever is that of all seeds.
@@ -54,11 +55,11 @@ class Problem(NamedTuple):
     budget: int
 
 
-def load(data: Path, folder: str, name: str) -> bt.Market:
+def load(data: Path, folder: str, name: str, start: str = "2020-01-01") -> bt.Market:
     """Return four years of hourly bars with mark prices and funding."""
     kinds = ("futures", "mark", "funding_rate")
     files = [data / folder / f"{name}_USDT_USDT-1h-{kind}.feather" for kind in kinds]
-    return bt.Market.load(*files, between=("2020-01-01", "2024-01-01"))
+    return bt.Market.load(*files, between=(start, "2024-01-01"))
 
 
 def make_eth(data: Path) -> Problem:
@@ -74,6 +75,13 @@ def make_sample(data: Path) -> Problem:  # noqa: ARG001 - as the others
     return Problem(market, VolTarget, VENUE, SPACE, OBJECTIVE, {}, 50_000)
 
 
+def make_ltc(data: Path) -> Problem:
+    """Return the volatility target on LTCUSDT, with a limit of its drawdown."""
+    market = load(data, "perps-1h", "LTC", "2020-02-01")
+    bounds = {"max_drawdown": "<= 0.6"}
+    return Problem(market, VolTarget, VENUE, ETH_SPACE, "cagr", bounds, 80_000)
+
+
 def make_kelly(data: Path) -> Problem:
     """Return Kelly on BTCUSDT."""
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -84,6 +92,7 @@ def make_kelly(data: Path) -> Problem:
 PROBLEMS: dict[str, Callable[[Path], Problem]] = {
     "eth": make_eth,
     "sample": make_sample,
+    "ltc": make_ltc,
     "kelly": make_kelly,
 }
 
