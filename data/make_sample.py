@@ -63,7 +63,7 @@ Both counts assume a maintenance rate of 0.4 % and a position opened at the star
 def card(market: Market) -> str:
     """Return the card's text with the statistics of the market."""
     returns = np.diff(np.log(market.close))
-    centred = returns - returns.mean()
+    centered = returns - returns.mean()
     fall = market.mark_low / market.mark_open - 1
     return CARD.format(
         n_bars=market.n_bars,
@@ -73,7 +73,7 @@ def card(market: Market) -> str:
         highest=market.high.max(),
         last=market.close[-1],
         volatility=returns.std(ddof=1) * np.sqrt(8760),
-        kurtosis=(centred**4).mean() / (centred**2).mean() ** 2 - 3,
+        kurtosis=(centered**4).mean() / (centered**2).mean() ** 2 - 3,
         drawdown=(1 - market.close / np.maximum.accumulate(market.close)).max(),
         worst_last=(market.low / market.open - 1).min(),
         worst_mark=fall.min(),

@@ -54,7 +54,7 @@ class BuyAndHold(NamedTuple):
 def write_summary(result: RunRecord) -> str:
     """Return what happened to the account: data, measures, costs, liquidations, checks.
 
-    Lines are at most 80 characters wide where no single word is wider, without colours. Money is
+    Lines are at most 80 characters wide where no single word is wider, without colors. Money is
     in the settlement currency.
     """
     sections = (
@@ -178,7 +178,7 @@ def compare_measures(result: RunRecord) -> Iterator[str]:
 def measure_holding(result: RunRecord) -> BuyAndHold:
     """Return the measures of the mark price itself, from the first close to the last.
 
-    Returns are sampled and annualised as the account's are, over the same risk-free rate.
+    Returns are sampled and annualized as the account's are, over the same risk-free rate.
     """
     unit = result.mark / result.mark[0]
     returns = sampled_returns(unit, result.ends_sample, 1.0)

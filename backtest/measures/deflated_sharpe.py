@@ -56,12 +56,12 @@ def estimate_moments(returns: FloatArray) -> SharpeMoments:
     table = check_returns(np.asarray(returns)[..., None], where="estimate_moments", samples=2)
     column = table[:, 0]
     n = len(column)
-    centred = column - np.mean(column)
-    variance = float(np.mean(centred**2))
+    centered = column - np.mean(column)
+    variance = float(np.mean(centered**2))
     deviation = math.sqrt(variance * n / (n - 1))
     if deviation < LEAST_DEVIATION:
         return SharpeMoments(0.0, n, 0.0, 3.0)
-    scaled = centred / math.sqrt(variance)
+    scaled = centered / math.sqrt(variance)
     skew, kurtosis = float(np.mean(scaled**3)), float(np.mean(scaled**4))
     return SharpeMoments(float(np.mean(column)) / deviation, n, skew, kurtosis)
 
@@ -318,10 +318,10 @@ def mean_correlation(table: FloatArray) -> float:
     k: int = table.shape[1]
     if k == 1:
         return 1.0
-    centred = table - np.mean(table, axis=0)
+    centered = table - np.mean(table, axis=0)
     deviation = np.std(table, axis=0)
     moves = deviation >= LEAST_DEVIATION
-    total = np.sum(centred[:, moves] / deviation[moves], axis=1)
+    total = np.sum(centered[:, moves] / deviation[moves], axis=1)
     # the squared sum of unit columns contains every pair twice, and each column with itself
     still = k - int(np.count_nonzero(moves))
     pairs = float(np.mean(total**2)) - (k - still) + still * (still - 1)

@@ -136,12 +136,12 @@ def sum_blocks(table: FloatArray, splits: int) -> Blocks:
     """Return the sums over blocks of consecutive samples that differ in length by at most one."""
     starts = [block[0] for block in np.array_split(np.arange(len(table)), splits)]
     level = np.mean(table, axis=0)
-    centred = table - level
+    centered = table - level
     return Blocks(
         np.diff(starts, append=len(table)).astype(np.float64),
         level,
-        np.add.reduceat(centred, starts),
-        np.add.reduceat(centred**2, starts),
+        np.add.reduceat(centered, starts),
+        np.add.reduceat(centered**2, starts),
     )
 
 
@@ -173,9 +173,9 @@ def compute_figures(mask: FloatArray, blocks: Blocks, metric: Figure) -> FloatAr
 
 def fit_slope(x: FloatArray, y: FloatArray) -> float:
     """Return the least-squares slope of y on x, arrays of shape (n,); 0 if x is constant."""
-    centred = x - np.mean(x)
-    square = float(centred @ centred)
-    return float(centred @ (y - np.mean(y))) / square if square >= LEAST_DEVIATION**2 else 0.0
+    centered = x - np.mean(x)
+    square = float(centered @ centered)
+    return float(centered @ (y - np.mean(y))) / square if square >= LEAST_DEVIATION**2 else 0.0
 
 
 def check_splits(n_splits: int, *, where: str) -> int:

@@ -47,7 +47,7 @@ class Axis(NamedTuple):
         return list(self.words) if self.edges is None else self.edges
 
     @property
-    def centres(self) -> Any:
+    def centers(self) -> Any:
         """Where a mark in each cell is drawn."""
         if self.edges is None:
             return np.array(self.words, dtype=object)
@@ -228,8 +228,8 @@ def mark_ruined(figure: Any, across: Axis, along: Axis, grid: Grid) -> None:
         return
     pairs = zip(grid.ruined[rows, columns], grid.counts[rows, columns], strict=True)
     figure.add_scatter(
-        x=across.centres[columns],
-        y=along.centres[rows],
+        x=across.centers[columns],
+        y=along.centers[rows],
         mode="markers",
         marker={"symbol": "x", "color": "#b2182b", "size": 9},
         name="ruined",

@@ -127,14 +127,14 @@ def draw_neighbours(
     space: Space, sets: Sets, robustness: Robustness, rng: np.random.Generator
 ) -> Sets:
     """Draw the neighbours of k sets, those of the first set first; bounds reflect them."""
-    centres = space.encode(sets)
+    centers = space.encode(sets)
     down, up = half_widths(space, sets, robustness.width)
-    drawn = draw_cube(centres.shape[1], robustness.neighbours, "sobol", rng)
+    drawn = draw_cube(centers.shape[1], robustness.neighbours, "sobol", rng)
     offsets = (2.0 * drawn - 1.0)[None, :, :]
     steps = np.where(offsets < 0.0, down[:, None, :], up[:, None, :])
-    points = np.abs(centres[:, None, :] + offsets * steps)
+    points = np.abs(centers[:, None, :] + offsets * steps)
     points = np.clip(np.where(points > 1.0, 2.0 - points, points), 0.0, 1.0)
-    return space.decode(points.reshape(-1, centres.shape[1]))
+    return space.decode(points.reshape(-1, centers.shape[1]))
 
 
 def choose_candidates(

@@ -203,9 +203,9 @@ def impact_premium(bid: Numbers, ask: Numbers, index: Numbers) -> Any:
     >>> impact_premium(9_990.0, 9_992.0, 10_000.0)
     -0.0008
     """
-    low, high, centre = (np.asarray(each, dtype=np.float64) for each in (bid, ask, index))
-    _check_positive("index", centre, "impact_premium")
-    found = (np.maximum(low - centre, 0.0) - np.maximum(centre - high, 0.0)) / centre
+    low, high, center = (np.asarray(each, dtype=np.float64) for each in (bid, ask, index))
+    _check_positive("index", center, "impact_premium")
+    found = (np.maximum(low - center, 0.0) - np.maximum(center - high, 0.0)) / center
     return _plain(found)
 
 

@@ -154,7 +154,7 @@ def of_close(change: Any) -> Any:
 LOOKING_AHEAD = {
     "the next close": of_close(lambda c: np.sign(c.shift(-1) - c)),
     "the next close, as words of yes and no": of_close(lambda c: (c.shift(-1) > c).astype(float)),
-    "a centred mean": of_close(lambda c: np.sign(c - c.rolling(9, center=True).mean())),
+    "a centered mean": of_close(lambda c: np.sign(c - c.rolling(9, center=True).mean())),
     "the mean of all": of_close(lambda c: np.sign(c - c.mean())),
     "the last close": of_close(lambda c: np.full(len(c), np.sign(c.iloc[-1] - c.iloc[0]))),
     "filled from behind": of_close(lambda c: np.sign(c.diff(50)).bfill()),

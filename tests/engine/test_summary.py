@@ -63,7 +63,7 @@ def make_market(steps, **settings):
     return bt.Market.from_frames(bars, instrument="TEST", **settings)
 
 
-def test_lines_fit_a_terminal_of_80_columns_and_hold_no_colour_codes(calm, wild):
+def test_lines_fit_a_terminal_of_80_columns_and_hold_no_color_codes(calm, wild):
     for result in (calm, wild):
         text = result.summary()
         assert max(map(len, text.splitlines())) <= 80

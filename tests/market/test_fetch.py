@@ -30,7 +30,7 @@ from backtest.base.units import DAY, HOUR, MINUTE, to_nanoseconds
 from backtest.cli import main
 from backtest.cli.progress import Meter
 from backtest.market.fetch import RetryPolicy, fetch_market, read_request, target_folder
-from backtest.market.fetch.backoff import Cancelled, Retrier, TransientFailure
+from backtest.market.fetch.backoff import Canceled, Retrier, TransientFailure
 from backtest.market.fetch.binance_archive import months, read_rows, unpack
 from backtest.market.fetch.download import check_address, find_unreachable, read_wait
 from backtest.market.fetch.gaps import find_bar_gaps, find_end, find_funding_gaps, longest_complete
@@ -299,7 +299,7 @@ def test_an_error_of_one_thread_wakes_those_that_wait():
     def ask():
         raise TransientFailure("500")
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         retrier.call("a", ask)
 
 

@@ -52,7 +52,7 @@ def test_skew_is_positive_where_leverage_is_mostly_low():
     assert math.isnan(skewness(np.full(9, 2.0)))
 
 
-def test_what_follows_is_compounded_and_annualised_and_an_incomplete_period_left_out():
+def test_what_follows_is_compounded_and_annualized_and_an_incomplete_period_left_out():
     """Periods of two bars: (1.1)(0.9) - 1 = -1 %, (1.2)(1.0) - 1 = 20 %; the fifth bar is over."""
     leverage = np.array([1.0, 9.0, 2.0, 9.0, 9.0])
     ahead = pair_with_next(leverage, np.array([0.1, -0.1, 0.2, 0.0, 0.5]), 2, 100.0)

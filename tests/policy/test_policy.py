@@ -697,8 +697,8 @@ class Slow(bt.Policy):
 
     def observe(self, market: Any) -> Any:
         time.sleep(0.05)
-        centred = pd.Series(market.close).rolling(25, center=True).mean().to_numpy()
-        known = np.where(np.arange(market.n_bars) < 200, np.nan, centred)
+        centered = pd.Series(market.close).rolling(25, center=True).mean().to_numpy()
+        known = np.where(np.arange(market.n_bars) < 200, np.nan, centered)
         return {"next": known}
 
     def leverage(self, bar: Any, account: Any) -> float:

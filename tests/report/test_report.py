@@ -727,7 +727,7 @@ def test_the_command_refuses_what_it_cannot_do(saved, capsys, arguments):
     assert "error:" in capsys.readouterr().err
 
 
-def test_colours_are_swapped_whole():
-    """A colour must not be the beginning of another, or the swap for dark paper would cut it."""
+def test_colors_are_swapped_whole():
+    """A color must not be the beginning of another, or the swap for dark paper would cut it."""
     for one in LIGHT.values():
         assert [other for other in set(LIGHT.values()) if other.startswith(one)] == [one]

@@ -236,23 +236,23 @@ def test_words_stand_out_from_the_paper(page):
     """Contrast of WCAG 2.2 AA: 4.5 for text."""
     for theme in ("light", "dark"):
         page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
-        colours = page.evaluate(
+        colors = page.evaluate(
             "['h1', '.lead', '.note', 'thead th', '.notice', '.link', 'nav a', 'code']"
             ".map(each => getComputedStyle(document.querySelector(each)).color)"
         )
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert min(contrast(colour, paper) for colour in colours) >= 4.5
+        assert min(contrast(color, paper) for color in colors) >= 4.5
     page.evaluate("document.documentElement.dataset.theme = 'auto'")
 
 
 def contrast(one: str, other: str) -> float:
-    """Return the ratio of two colours' luminance."""
+    """Return the ratio of two colors' luminance."""
     low, high = sorted(map(luminance, (one, other)))
     return (high + 0.05) / (low + 0.05)
 
 
-def luminance(colour: str) -> float:
-    values = np.array([float(each) for each in colour[4:-1].split(",")]) / 255.0
+def luminance(color: str) -> float:
+    values = np.array([float(each) for each in color[4:-1].split(",")]) / 255.0
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     return float(linear @ np.array([0.2126, 0.7152, 0.0722]))
 

@@ -162,13 +162,13 @@ def test_words_stand_out_and_the_button_changes_the_paper(visit):
     """Contrast of WCAG 2.2 AA: 4.5 for text."""
     page = visit(color_scheme="dark")
     paper = "getComputedStyle(document.body).backgroundColor"
-    for colour in ("rgb(21, 25, 30)", "rgb(255, 255, 255)"):
-        assert page.evaluate(paper) == colour
+    for color in ("rgb(21, 25, 30)", "rgb(255, 255, 255)"):
+        assert page.evaluate(paper) == color
         seen = page.evaluate(
             "['h1', '.sort', '.list a', '.under', '.broken .under', '.chosen', '.subtitle']"
             ".map(each => getComputedStyle(document.querySelector(each)).color)"
         )
-        assert min(contrast(each, colour) for each in seen) >= 4.5
+        assert min(contrast(each, color) for each in seen) >= 4.5
         page.click("#theme")
     assert page.trouble == []
 

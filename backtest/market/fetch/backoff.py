@@ -69,7 +69,7 @@ class TransientFailure(Exception):  # noqa: N818 - asked again; an error only af
         self.is_away = is_away
 
 
-class Cancelled(Exception):  # noqa: N818 - another thread has the error
+class Canceled(Exception):  # noqa: N818 - another thread has the error
     """The download was given up while this thread waited."""
 
 
@@ -111,9 +111,9 @@ class Retrier:
                 return answer
 
     def check(self) -> None:
-        """Raise Cancelled if the download was given up."""
+        """Raise Canceled if the download was given up."""
         if self.pause(0.0):
-            raise Cancelled
+            raise Canceled
 
     def _wait(self, what: str, attempt: int, failure: TransientFailure) -> None:
         """Wait after a failed attempt, or raise the final error."""
@@ -157,4 +157,4 @@ class Retrier:
 
     def _sleep(self, seconds: float) -> None:
         if seconds > 0.0 and self.pause(seconds):
-            raise Cancelled
+            raise Canceled

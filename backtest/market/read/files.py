@@ -67,7 +67,7 @@ def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd
     try:
         content, suffix = _sniff(path), path.suffix.lower()
         if content != suffix and not (content in _TEXTS and suffix in _TEXTS):
-            return _mislabelled(path, content)
+            return _mislabeled(path, content)
         frame = _read(path, times, decimal)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         return unreadable(error, str(path))
@@ -123,7 +123,7 @@ def _sniff(path: Path) -> str:
     return "neither table nor text" if b"\0" in head else ".csv"
 
 
-def _mislabelled(path: Path, content: str) -> Defect:
+def _mislabeled(path: Path, content: str) -> Defect:
     known = content in SUFFIXES
     return Defect(
         f"a file named {path.suffix.lower()} must be one",

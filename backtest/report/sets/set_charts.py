@@ -105,8 +105,8 @@ def mark_cells(
 
 def place_centers(cells: Axis, places: IntArray) -> Any:
     """Return the centers of some cells."""
-    centres = cells.centres[places]
-    return [escape_label(word) for word in centres] if cells.edges is None else centres
+    centers = cells.centers[places]
+    return [escape_label(word) for word in centers] if cells.edges is None else centers
 
 
 def scale_axis(cells: Axis) -> dict[str, Any]:

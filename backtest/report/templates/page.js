@@ -7,18 +7,18 @@
   const wide = 640;
   let printing = false;
 
-  // ---------------------------------------------------------------- colours
+  // ---------------------------------------------------------------- colors
   const isDark = () => !printing
     && (root.dataset.theme === "dark" || (root.dataset.theme === "auto" && system.matches));
   const swaps = Object.keys(data.light).map((name) => [data.light[name], data.dark[name]]);
-  const recolour = (value) => {
+  const recolor = (value) => {
     if (typeof value === "string") {
       return /[#(]/.test(value)
         ? swaps.reduce((text, [from, to]) => text.split(from).join(to), value) : value;
     }
-    if (Array.isArray(value)) return value.map(recolour);
+    if (Array.isArray(value)) return value.map(recolor);
     if (value === null || typeof value !== "object" || "bdata" in value) return value;
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, recolour(item)]));
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, recolor(item)]));
   };
 
   // ----------------------------------------------------------------- charts
@@ -60,8 +60,8 @@
   };
   const draw = (box) => {
     const plain = data.charts[box.dataset.chart];
-    const figure = isDark() ? recolour(plain) : JSON.parse(JSON.stringify(plain));
-    const template = isDark() ? recolour(data.template) : data.template;
+    const figure = isDark() ? recolor(plain) : JSON.parse(JSON.stringify(plain));
+    const template = isDark() ? recolor(data.template) : data.template;
     if (choices.has(box)) choose(figure, choices.get(box));
     const width = printing ? (box.parentElement.matches(".half") ? 330 : 690) : box.clientWidth;
     const layout = { ...figure.layout, template, width, height: printing ? Math.min(box.dataset.height, 800) : Number(box.dataset.height) };
