@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backtest import Choice, Combinator, Market, Policy, Range, strategies
+from backtest import Choice, Market, Policy, Range, strategies
 from backtest.engine import policy_contract
 from backtest.engine.contract_runs import ACCOUNTS, find_difference
 from backtest.engine.lookahead.alternative_futures import rewrite_after
@@ -42,12 +42,13 @@ def test_all_policies_are_found():
     assert [cls.__name__ for cls in OURS] == strategies.__all__
 
 
+QUICK = (strategies.VolTarget, strategies.Cppi, strategies.DrawdownControl)
+"""Policies that every run of the suite compiles; the slow tests compile all of them."""
+
+
 @pytest.mark.parametrize(
     "cls",
-    [
-        pytest.param(cls, marks=pytest.mark.slow) if issubclass(cls, Combinator) else cls
-        for cls in OURS
-    ],
+    [cls if cls in QUICK else pytest.param(cls, marks=pytest.mark.slow) for cls in OURS],
 )
 def test_our_policies_keep_the_contract(cls: type[Policy]):
     """All of it, that they compile, and that they decide at every bar once they are warm."""

@@ -364,6 +364,7 @@ def test_what_a_policy_of_a_combinator_raises_is_named_by_its_own_line(fails):
     assert f"{Path(__file__).name}, line {line}" in caught.value.where
 
 
+@pytest.mark.slow
 def test_two_policies_of_one_name_are_not_taken_for_each_other(tmp_path, monkeypatch):
     """Compiled code was shared by combinators that differ only in which of two they ask again."""
     head = "import backtest as bt\nclass Mine(bt.Policy):\n    def leverage(self, bar, account):\n"

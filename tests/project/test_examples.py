@@ -99,6 +99,7 @@ def test_the_gate_of_the_policy_repository_passes_and_notices_a_change(desk, cap
     assert "source" in out
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_policy_repository_pass(desk):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],

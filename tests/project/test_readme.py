@@ -98,7 +98,14 @@ SHORT = ("--to", "2023-01-15", "--no-compile", "--results", "here")
 LESS = {"sweep": ("--draws", "6"), "tune": ("--trials", "16", "--sampler", "random")}
 
 
-@pytest.mark.parametrize("command", [c for c in find_commands() if c[:2][-1] in LESS], ids=" ".join)
+SETS = [
+    pytest.param(c, marks=pytest.mark.slow if "--cluster" in c else (), id=" ".join(c))
+    for c in find_commands()
+    if c[:2][-1] in LESS
+]
+
+
+@pytest.mark.parametrize("command", SETS)
 def test_the_sweeps_and_searches_of_the_readme_run(command, tmp_path, monkeypatch, capsys):
     if "--cluster" in command:
         pytest.importorskip("distributed")

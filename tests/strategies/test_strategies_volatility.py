@@ -45,7 +45,12 @@ def test_vol_target_takes_the_estimator_it_is_told(estimator: str):
 
 @pytest.mark.parametrize(
     ("estimator", "efficiency"),
-    [("parkinson", 4.9), ("garman-klass", 7.4), ("rogers-satchell", 6.0), ("yang-zhang", 7.9)],
+    [
+        pytest.param("parkinson", 4.9, marks=pytest.mark.slow),
+        pytest.param("garman-klass", 7.4, marks=pytest.mark.slow),
+        pytest.param("rogers-satchell", 6.0, marks=pytest.mark.slow),
+        ("yang-zhang", 7.9),
+    ],
 )
 def test_vol_target_meets_its_target_with_ranges_and_moves_less(estimator: str, efficiency: float):
     """The volatility of 8000 bars has a standard error of 0.8 %.
@@ -110,6 +115,7 @@ def test_implied_vol_target_is_its_formula():
     assert math.isnan(decide(ImpliedVolTarget(), math.nan))
 
 
+@pytest.mark.slow
 def test_implied_vol_target_meets_its_target_where_options_are_right_but_for_the_premium():
     """A true volatility that moves between 0.3 and 1.5, implied variances 1 / 0.8 of it.
 

@@ -80,6 +80,7 @@ def test_a_change_liquidates_what_the_old_table_let_live():
     assert len(live(Constant(8.0), account, BEFORE, market=market).events) == 1
 
 
+@pytest.mark.slow  # four brackets are a loop of their own
 def test_compiled_and_in_a_sweep_it_is_the_same():
     policy, account = ACCOUNTS["cross"]
     venue = replace(AFTER, brackets=THREE, earlier=[Earlier(until=DAY, brackets=LOOSE)])
@@ -114,6 +115,7 @@ class Counting(bt.Policy):
         return self.scale * len(account.venue.floors)
 
 
+@pytest.mark.slow  # four brackets are a loop of their own
 def test_a_policy_is_shown_the_table_of_its_bar_in_a_sweep_too():
     """The loop over lanes is compiled for more brackets than a table may have."""
     one = [Bracket(0.0, 1e9, 50.0, 0.01)]
