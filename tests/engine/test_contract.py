@@ -67,6 +67,7 @@ def test_a_policy_is_compiled_in_every_kind_of_account():
     assert all(name in found["compiled equals plain"].detail for name in ACCOUNTS)
 
 
+@pytest.mark.slow
 def test_a_policy_is_checked_on_as_many_bars_as_it_needs():
     longest = findings_of(strategies.SharpeScaling)["columns are numbers"]
     assert "known from bar 2160 on" in longest.detail

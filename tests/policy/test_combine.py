@@ -260,6 +260,7 @@ def test_a_combination_is_its_text_and_survives_the_post():
     assert type(Lowest(VolTarget(0.3))) is Lowest.over(VolTarget)
 
 
+@pytest.mark.slow
 def test_compiled_it_gives_the_bits_of_plain_python():
     result = live(DEEP, compile=True)
     assert result.manifest["compiled"] == "yes"

@@ -297,6 +297,7 @@ def make_closure(scale: float) -> bt.Policy:
     return Closed() if scale < 10.0 else Called()
 
 
+@pytest.mark.slow
 def test_helpers_compile_with_the_policy():
     target = compiled(Helped()).bars["target"].to_numpy()
     expected = np.minimum(50.0 * np.log(MARKET.high / MARKET.low), HIGH)
@@ -304,6 +305,7 @@ def test_helpers_compile_with_the_policy():
     assert 1 < (target == HIGH).sum() < 299
 
 
+@pytest.mark.slow
 def test_a_policy_made_in_a_function_compiles_with_the_values_around_it():
     """Two classes of one name and one text, told apart by what their closures hold."""
     one, two = compiled(make_closure(1.0)), compiled(make_closure(2.0))
@@ -357,7 +359,7 @@ class NearLiquidation(bt.Policy):
         return 1.0 + 0.5 * (price + account.liquidation_price) / bar.close
 
 
-@pytest.mark.parametrize("signal", [1.0, -0.3])
+@pytest.mark.parametrize("signal", [1.0, pytest.param(-0.3, marks=pytest.mark.slow)])
 def test_margin_functions_give_the_same_inside_compiled_code_as_outside(signal: float):
     bars = compiled(NearLiquidation(), signal=signal).bars
     held = bars[bars["position"] != 0.0]
@@ -371,6 +373,7 @@ def test_margin_functions_give_the_same_inside_compiled_code_as_outside(signal: 
     np.testing.assert_allclose(outside, held["liquidation_price"], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_all_margin_functions_compile_with_their_defaults():
     class Margins(bt.Policy):
         """Sum what the functions of margin return."""
