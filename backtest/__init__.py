@@ -10,6 +10,7 @@ from backtest.base import early_interrupt as early_interrupt  # before all that 
 
 from backtest import report
 from backtest.account import Account
+from backtest.account.leverage_limits import leverage_limit
 from backtest.base.errors import (
     AccountingError,
     BacktestError,
@@ -40,6 +41,7 @@ from backtest.sweep.sweep import sweep
 from backtest.tune import Robustness, Study, tune
 from backtest.venue import Bracket, Venue, funding, margin
 from backtest.venue.dated_tables import Earlier, InForce
+from backtest.venue.multipliers import OpenInterestMargin
 from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
 
 # Reports stand above results, which must not import them: their methods are attached here.
@@ -69,6 +71,7 @@ __all__ = [
     "Liquidation",
     "Market",
     "NoFillWarning",
+    "OpenInterestMargin",
     "ParameterError",
     "Policy",
     "PolicyError",
@@ -87,6 +90,7 @@ __all__ = [
     "funding",
     "held_leverage",
     "import_market",
+    "leverage_limit",
     "margin",
     "margin_rules",
     "quality",

@@ -232,15 +232,18 @@ class Brackets:
             raise AssertionError(f"{notional} does not solve equity = requirement: {difference}")
 
 
-def brackets_of(venue: Any, multiplier: Decimal, close_fee: Decimal) -> Brackets:
-    """§3: rates min(1, x·r_k), plus the fee of closing where the venue includes it."""
+def brackets_of(venue: Any, multiplier: Decimal, initial: Decimal, close_fee: Decimal) -> Brackets:
+    """§3: rates min(1, x·r_k), plus the fee of closing where the venue includes it.
+
+    The multiplier of initial margin divides the leverages.
+    """
     table = venue.brackets
     rates = [min(ONE, multiplier * exact(row.maintenance_rate)) for row in table]
     return Brackets(
         floors=tuple(exact(row.floor) for row in table),
         caps=tuple(exact(row.cap) for row in table),
         rates=tuple(min(ONE, rate + close_fee) for rate in rates),
-        leverages=tuple(exact(row.max_leverage) / multiplier for row in table),
+        leverages=tuple(exact(row.max_leverage) / initial for row in table),
     )
 
 
@@ -385,13 +388,21 @@ class Reference:
         self.liquidation_slip = exact(liquidation.slippage)
         self.full_below = exact(liquidation.full_below)
         self.borrow_rate, self.cash_rate = AsOf(venue.borrow_rate), AsOf(venue.cash_rate)
-        self.short_rate, self.multiplier = AsOf(venue.short_rate), AsOf(venue.margin_multiplier)
+        self.short_rate = AsOf(venue.short_rate)
+        self.multiplier, self.initial_multiplier = (
+            AsOf(venue.margin_multiplier if own is None else own)
+            for own in (
+                getattr(venue, "maintenance_multiplier", None),
+                getattr(venue, "initial_multiplier", None),
+            )
+        )
 
     def read_account(self) -> None:
         """Take the account in as exact numbers; the state before the first bar."""
         account = self.account
         self.is_isolated = account.margin == "isolated"
         self.band = exact(account.band)
+        self.most = AsOf(account.max_leverage)
         self.stop_loss = None if account.stop_loss is None else exact(account.stop_loss)
         self.setting = None if account.venue_leverage is None else exact(account.venue_leverage)
         # cross: the whole cash w; isolated: the wallet. Rounded to the digits in use, so that
@@ -428,12 +439,29 @@ class Reference:
         stamp = self.time[t]
         self.scale_by = self.multiplier(stamp)
         close_fee = self.taker if self.venue.includes_close_fee else ZERO
-        self.table = brackets_of(self.venue, self.scale_by, close_fee)
+        initial = self.initial_scale(stamp)
+        self.table = brackets_of(self.venue, self.scale_by, initial, close_fee)
         self.row = dict.fromkeys((*COSTS, *GAINS, "top_up", "traded"), ZERO)
         self.pending: tuple[float, float] | None = None
         if t > 0 and not self.is_ruined:
             decided = (float(self.targets[t - 1]), float(self.signals[t - 1]))
             self.pending = (0.0, 0.0) if self.is_halted else decided
+
+    def initial_scale(self, stamp: int) -> Decimal:
+        """§3: the multiplier of initial margin, or that of the open interest a bar before.
+
+        dYdX: IMF = min(b + max((OI - lower) / (upper - lower)·(1 - b), 0), 1), over b.
+        """
+        rising = getattr(self.venue, "open_interest_margin", None)
+        if rising is None:
+            return self.initial_multiplier(stamp)
+        if self.t == 0:
+            return ONE
+        interest = exact(self.market.columns[rising.column][self.t - 1])
+        lower, upper = exact(rising.lower), exact(rising.upper)
+        base = ONE / exact(self.venue.brackets[0].max_leverage)
+        part = (interest - lower) / (upper - lower) * (ONE - base)
+        return min(base + max(part, ZERO), ONE) / base
 
     # ----- what the account is worth (§1 and 3) -----
 
@@ -693,12 +721,16 @@ class Reference:
             return ZERO
         if math.isnan(target):
             return None
-        leverage = min(max(target, self.account.min_leverage), self.account.max_leverage)
+        leverage = min(max(target, self.account.min_leverage), self.most_leverage())
         if math.isinf(leverage):  # as much as the limits allow, before costs
             most = max(min(cap, most * equity) for cap, most in self.limits())
             is_over = abs(signal) == 1 and held * exact(signal) > most
             return None if is_over else exact(signal) * most  # §3: never force-reduced
         return exact(signal) * exact(leverage) * equity
+
+    def most_leverage(self) -> float:
+        """§4.1: the account's largest leverage, the value in force at the open of the bar."""
+        return float(self.most(self.time[self.t]))
 
     def is_in_band(self, wanted: Decimal, held: Decimal, equity: Decimal) -> bool:
         """§4.2: too near to trade, unless the target is to be flat."""
@@ -1066,9 +1098,10 @@ class Reference:
     def is_under_least_order(self, wealth: Decimal, price: Decimal) -> bool:
         """§5: wealth times the largest leverage allowed is under the least order."""
         allowed = max(leverage for _, leverage in self.limits())
-        most = (
-            allowed if math.isinf(self.account.max_leverage) else exact(self.account.max_leverage)
-        )
+        limit = self.most_leverage()
+        if limit == 0:  # a ban passes
+            return False
+        most = allowed if math.isinf(limit) else exact(limit)
         lot = self.lot * abs(self.contract.value(price))
         return wealth * min(allowed, most) < max(self.min_notional, lot) * (ONE - TIE)
 

@@ -20,7 +20,7 @@ def fill(rules: InstrumentRules, books: Books, quote: Quote, wanted: float, fee:
     impact = 0.0
     if rules.has_impact is not None:
         impact = compute_impact(rules, quote, abs(quantity - held) * abs(quote.open))
-    return trade(rules, books, quote.open, quantity, rules.slippage, impact, fee, quote.multiplier)
+    return trade(rules, books, quote.open, quantity, rules.slippage, impact, fee, quote.initial)
 
 
 def stop_out(rules: InstrumentRules, books: Books, value: float, multiplier: float) -> Trade:
@@ -38,7 +38,10 @@ def trade(
     fee_rate: float,
     multiplier: float,
 ) -> Trade:
-    """Change the position to ``quantity`` at u, worsened by slippage and impact, with a fee."""
+    """Change the position to ``quantity`` at u, worsened by slippage and impact, with a fee.
+
+    ``multiplier`` is that of initial margin.
+    """
     position = books.positions[0]
     change = quantity - position.quantity
     marked = value if change != 0.0 else position.value

@@ -262,7 +262,8 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     if isinstance(value, pd.Series):
-        return {"time": [f"{text}Z" for text in _write_times(value)], "value": value.tolist()}
+        numbers = [_plain(each) for each in value.tolist()]
+        return {"time": [f"{text}Z" for text in _write_times(value)], "value": numbers}
     if value in (math.inf, -math.inf):
         return str(value)
     return value
@@ -327,5 +328,6 @@ def _read_series(entry: Mapping[str, Any], *, where: str) -> FloatSeries:
             where=where,
             cure="write times as '2021-05-19T00:00:00Z'",
         ) from error
-    series: FloatSeries = pd.Series(values, index=index)
+    numbers = [float(each) if each in ("inf", "-inf") else each for each in values]
+    series: FloatSeries = pd.Series(numbers, index=index)
     return series

@@ -54,7 +54,8 @@ class AtOpen(NamedTuple):
     """Account and quote at the opens where decisions fill, arrays of shape (n_decisions,).
 
     ``unit`` is the absolute value of one contract, ``side`` the direction of the signal, ``held``
-    the notional along it, ``change`` the contracts that the fill traded.
+    the notional along it, ``change`` the contracts that the fill traded,
+    ``multiplier`` that of initial margin, ``limit`` the account's largest leverage.
     """
 
     bar: IntArray
@@ -70,6 +71,7 @@ class AtOpen(NamedTuple):
     equity: FloatArray
     multiplier: FloatArray
     change: FloatArray
+    limit: FloatArray
 
     @property
     def held(self) -> FloatArray:
@@ -129,8 +131,9 @@ def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: i
         cash=cash,
         margin=margin,
         equity=cash + base + quantity * value,
-        multiplier=take_bars(feed.multiplier, bar),
+        multiplier=take_bars(feed.initial, bar),
         change=sum_contracts(entries, (FILL,), first, n)[rows + 1],
+        limit=take_bars(feed.limit, bar),
     )
     return at.take(at.equity > 0.0)
 
@@ -201,7 +204,7 @@ def cut_targets(inputs: Inputs, at: AtOpen) -> tuple[FloatArray, dict[str, Float
     sized, limited, roomy = (np.copy(reach) for _ in range(3))
     for rows, margin in split_tables(inputs, at.bar):
         limited[rows], roomy[rows] = size_orders(inputs, margin, at.take(rows), reach[rows])
-    is_boundless = np.isinf(at.leverage) & np.isinf(rules.max_leverage) & (at.scale > 0.0)
+    is_boundless = np.isinf(at.leverage) & np.isinf(at.limit) & (at.scale > 0.0)
     for values in (limited, roomy):
         values[is_inside] = reach[is_inside]
     sized = np.where(is_inside, at.held, roomy)
@@ -228,7 +231,7 @@ def clip_leverage(rules: InstrumentRules, at: AtOpen) -> tuple[FloatArray, Float
     """Return the target notional within the account's leverage, and the cuts of both limits."""
     level = np.maximum(at.leverage, rules.min_leverage)
     level = np.where(at.scale == 0.0, 0.0, level)
-    capped = np.minimum(level, rules.max_leverage)
+    capped = np.minimum(level, at.limit)
     unit = at.scale * at.equity
     is_bounded = np.isfinite(at.leverage) & (at.scale > 0.0)
     raised = np.where(is_bounded, np.where(is_bounded, at.leverage - level, 0.0) * unit, 0.0)

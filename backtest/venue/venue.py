@@ -38,6 +38,7 @@ from backtest.venue.dated_tables import (
     unlink_tables,
 )
 from backtest.venue.interest import RATES, check_interest
+from backtest.venue.multipliers import OpenInterestMargin, check_multipliers
 
 __all__ = [
     "Bracket",
@@ -46,6 +47,7 @@ __all__ = [
     "Fees",
     "InForce",
     "Liquidation",
+    "OpenInterestMargin",
     "Slippage",
     "Venue",
 ]
@@ -202,7 +204,8 @@ class Venue(Value):
     includes_close_fee : bool
         Whether the requirement includes the taker fee of closing.
     margin_multiplier : float or Series by UTC time
-        Scales the maintenance rates and divides the allowed leverages.
+        Scales the maintenance rates and divides the allowed leverages: sets the two multipliers
+        below together.
     call_grace : int or None
         Bars that a margin call may stay unmet before the position is reduced; None: any number.
     in_force : InForce or None
@@ -210,6 +213,12 @@ class Venue(Value):
     earlier : sequence of Earlier
         The margin tables before ``brackets``, the oldest first. A run uses the table in force at
         each bar, the calculators use the newest. Default: one table for all times.
+    initial_multiplier : float, Series by UTC time, or None
+        Divides the allowed leverages: the initial margin of orders and withdrawals.
+    maintenance_multiplier : float, Series by UTC time, or None
+        Scales the maintenance rates: margin ratio, margin calls and liquidation.
+    open_interest_margin : OpenInterestMargin or None
+        Initial margin that rises with open interest, from a column of the market.
     """
 
     contract: Contract
@@ -230,6 +239,9 @@ class Venue(Value):
     call_grace: Annotated[int | None, Whole(0)] = None
     in_force: InForce | None = None
     earlier: Sequence[Earlier] = ()
+    initial_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
+    maintenance_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
+    open_interest_margin: OpenInterestMargin | None = None
 
     def _check_rules(self) -> None:
         close_fee = self.fees.taker if self.includes_close_fee else 0.0
@@ -242,6 +254,7 @@ class Venue(Value):
                 cure="leave in_force out, or give in_force=InForce(preset=..., since=...)",
             )
         check_interest(self.interest_on, self.rates())
+        check_multipliers(self)
 
     def rates(self) -> dict[str, Rate]:
         """Return the rates of interest by name."""
