@@ -208,6 +208,20 @@ def with_two_multipliers(case: Case, rng: np.random.Generator) -> Case:
     return replace(case, bars=bars, brackets=brackets, venue=venue)
 
 
+def with_limits(case: Case, rng: np.random.Generator) -> Case:
+    """Return a case with a limit of leverage by date: none, some of the targets, or a ban."""
+    stamps = np.unique(
+        np.r_[START - DAY, rng.integers(START, START + len(case.bars) * case.interval, 6)]
+    )
+    most = np.nanmax(np.where(np.isfinite(case.bars["target"]), case.bars["target"], 0.0))
+    values = rng.uniform(0.1, 1.0, stamps.size) * most + 0.01
+    values[rng.random(stamps.size) < 0.2] = np.inf
+    values[rng.random(stamps.size) < 0.15] = 0.0
+    limit = pd.Series(values, index=utc(stamps))
+    account = {**case.account, "max_leverage": limit, "min_leverage": 0.0}
+    return replace(case, account=account)
+
+
 def make_scene(rng: np.random.Generator) -> Scene:
     """Draw what the parts share; bars move by a good part of what the leverage bears."""
     is_linear, is_isolated = bool(rng.random() < 0.5), bool(rng.random() < 0.5)

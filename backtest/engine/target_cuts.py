@@ -43,11 +43,13 @@ class Decisions(NamedTuple):
     ``asked`` and ``held`` are leverages at the open where the decision fills, in turns of the
     equity before the costs of the fill, positive along the signal. ``cuts`` holds, by cause, what
     each limit took away: negative where it left more than was asked, 0 where it did not bind.
+    ``bar`` is the bar of the fill.
     """
 
     asked: FloatArray
     held: FloatArray
     cuts: Mapping[str, FloatArray]
+    bar: IntArray
 
 
 class AtOpen(NamedTuple):
@@ -100,7 +102,8 @@ def find_decisions(
     turns = at.side * at.unit / at.equity
     held = after * turns
     cuts["margin_call"] = np.where(is_off, (final - after) * turns, 0.0)
-    return Decisions(asked[kept], held[kept], {name: cut[kept] for name, cut in cuts.items()})
+    left = {name: cut[kept] for name, cut in cuts.items()}
+    return Decisions(asked[kept], held[kept], left, at.bar[kept])
 
 
 def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: int) -> AtOpen:

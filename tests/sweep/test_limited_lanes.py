@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pytest
 
 import backtest as bt
 from backtest.strategies import VolTarget
 from backtest.sweep.evaluator import Evaluator
 from tests.sweep.test_lanes import assert_rows_are_runs
 
+INF = np.inf
 MARKET = bt.Market.sample(bars=1_200)
 VENUE = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
@@ -52,3 +54,49 @@ def test_rows_under_a_margin_of_open_interest_are_runs():
     assert_sweep_is_runs(
         replace(VENUE, open_interest_margin=rising), bt.Account(), make_sets(4), market
     )
+
+
+LIMIT = by_bar(INF, 1.5, 0.0, 3.0, 0.7)
+
+
+def test_rows_under_a_limit_by_date_are_runs():
+    """All sets share the series; a sweep over numbers replaces it by rows."""
+    account = bt.Account(max_leverage=LIMIT)
+    assert_sweep_is_runs(VENUE, account, make_sets(6))
+    sets = make_sets(4) | {"account.max_leverage": np.r_[1.0, 2.0, INF, 0.5]}
+    assert_sweep_is_runs(VENUE, account, sets)
+
+
+def test_a_limit_by_date_limits_lanes():
+    free, limited = (
+        Evaluator(MARKET, VolTarget, venue=VENUE, account=account).evaluate(make_sets(4))
+        for account in (bt.Account(), bt.Account(max_leverage=LIMIT))
+    )
+    assert (limited.metrics["mean_leverage"] < 0.9 * free.metrics["mean_leverage"]).all()
+
+
+@pytest.mark.slow
+def test_512_rows_under_limits_are_runs():
+    """Limits by date, both multipliers, stops and full rules, in blocks of several groups."""
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT").override(
+        initial_multiplier=by_bar(1.0, 40.0, 1.0), maintenance_multiplier=by_bar(1.0, 2.0, 5.0)
+    )
+    rng = np.random.default_rng(2)
+    n = 512
+    sets = {
+        "target": rng.uniform(0.3, 2.0, n),
+        "half_life": rng.choice([24.0, 72.0], n),
+        "account.stop_loss": rng.choice([0.02, 0.05, 0.3], n),
+        "account.band": rng.uniform(0.0, 0.2, n),
+    }
+    evaluator = Evaluator(MARKET, VolTarget, venue=venue, account=bt.Account(max_leverage=LIMIT))
+    rows = evaluator.evaluate(sets, returns=True)
+    assert rows.done.all()
+    some = slice(None, None, 16)
+    picked = rows._replace(
+        metrics={name: column[some] for name, column in rows.metrics.items()},
+        returns=rows.returns[:, some],
+        errors=rows.errors[some],
+        done=rows.done[some],
+    )
+    assert_rows_are_runs(evaluator, {name: each[some] for name, each in sets.items()}, picked)
