@@ -22,7 +22,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import ROUND_FLOOR, Context, Decimal, localcontext
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, localcontext
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -777,7 +777,8 @@ class Reference:
 
     def as_wallet_allows(self, quantity: Decimal, direction: int, worsening: Decimal) -> Decimal:
         """§3, isolated: new margin + fee <= the wallet after what a reduction returned."""
-        value = self.contract.value(self.worse(self.open[self.t], direction, worsening))
+        worse = self.worse(self.open[self.t], direction, worsening)
+        value = self.contract.value(self.on_tick(worse, direction))
         is_flip = self.quantity * direction < 0
         kept = ZERO if is_flip else self.quantity
         wallet = self.cash
@@ -831,10 +832,21 @@ class Reference:
             raise AssertionError(f"worsening {worsening} leaves no price")
         return price * (ONE + side * worsening)
 
+    def on_tick(self, price: Decimal, side: int) -> Decimal:
+        """§4.6: a fill's price in whole ticks where the contract rounds: against the trader."""
+        if not getattr(self.venue.contract, "round_to_tick", False):
+            return price
+        tick = exact(self.venue.contract.tick)
+        steps = price / tick - side * LOT_TOLERANCE
+        whole = steps.to_integral_value(ROUND_CEILING if side > 0 else ROUND_FLOOR)
+        self.note("rounded to the tick")
+        return max(whole, ONE) * tick
+
     def cost(self, side: int, worsening: Decimal) -> Decimal:
         """κ of §3: worsening and fee per unit of notional at the open."""
         at_open = self.contract.value(self.open[self.t])
-        at_fill = self.contract.value(self.worse(self.open[self.t], side, worsening))
+        worse = self.worse(self.open[self.t], side, worsening)
+        at_fill = self.contract.value(self.on_tick(worse, side))
         return (abs(at_fill - at_open) + self.fee_rate * abs(at_fill)) / abs(at_open)
 
     def fill(self, change: Decimal) -> None:
@@ -844,11 +856,14 @@ class Reference:
         impact = self.impact(abs(change) * abs(self.contract.value(price)))
         worsening = self.slip_rate + impact
         self.revalue(price)
-        filled = self.worse(price, side, worsening)
+        worse = self.worse(price, side, worsening)
+        filled = self.on_tick(worse, side)
         self.exchange("fill", change, filled, self.fee_rate)
-        cost = change * (self.contract.value(filled) - self.contract.value(price))
+        cost = change * (self.contract.value(worse) - self.contract.value(price))
+        rounding = change * (self.contract.value(filled) - self.contract.value(worse))
+        slipped = cost * self.slip_rate / worsening if worsening else ZERO
+        self.charge("slippage", slipped + rounding, filled)
         if worsening != 0:
-            self.charge("slippage", cost * self.slip_rate / worsening, filled)
             self.charge("impact", cost * impact / worsening, filled)
         self.settle_if_flat()
 
@@ -960,7 +975,7 @@ class Reference:
         self.revalue(trigger)
         change = -self.quantity
         side = 1 if change > 0 else -1
-        price = self.worse(trigger, side, self.slip_rate)
+        price = self.on_tick(self.worse(trigger, side, self.slip_rate), side)
         self.exchange("stop", change, price, self.taker)
         cost = change * (self.contract.value(price) - self.contract.value(trigger))
         self.charge("slippage", cost, price)

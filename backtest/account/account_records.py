@@ -28,7 +28,8 @@ class InstrumentRules(NamedTuple):
     is the rate of an ordinary trade (taker and maker blended). ``stop_loss`` is a fraction of the
     entry price. A ``step`` of 0 means "down to the floor of the bracket". An infinite
     ``participation`` means no limit. ``has_limits`` is True if the largest leverage is that of the
-    quote, None if it is ``max_leverage`` at all times.
+    quote, None if it is ``max_leverage`` at all times. ``rounds_price`` is True, or None if prices
+    are not rounded to the ``tick``.
     """
 
     is_inverse: bool | None
@@ -57,6 +58,8 @@ class InstrumentRules(NamedTuple):
     band: float
     stop_loss: float
     has_limits: bool | None
+    rounds_price: bool | None
+    tick: float
 
 
 class AccountRules(NamedTuple):

@@ -10,7 +10,7 @@ import math
 
 from backtest.account.account_records import Books, InstrumentRules, Quote
 from backtest.account.books import compute_backing, compute_equity
-from backtest.account.position import worsen
+from backtest.account.position import compute_distance, compute_value_of, worsen
 from backtest.base.units import TOLERANCE
 from backtest.venue.requirement import compute_largest_notional, compute_setting
 
@@ -99,6 +99,8 @@ def size_order(
     if rules.has_impact is not None:
         worsening += compute_impact(rules, quote, max(reach - held, 0.0))
     worsening = min(worsening, LARGEST_WORSENING)
+    if rules.rounds_price is not None:
+        worsening = round_worsening(rules, quote.open, side, worsening)
     cost = compute_cost(rules, side, worsening)
     limit = compute_largest_notional(rules.margin, equity, held, cost, quote.initial)
     size = min(reach, limit) * (1.0 / unit)
@@ -168,6 +170,25 @@ def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: fl
 def truncate(rules: InstrumentRules, size: float) -> float:
     """Return a size in whole lots, with a tolerance of 1e-6 lots."""
     return floor(size * (1.0 / rules.lot) + 1e-6) * rules.lot if rules.lot > 0.0 else size
+
+
+def round_price(rules: InstrumentRules, value: float, side: float) -> float:
+    """Return u of the price rounded to the tick: up for side 1 (a buyer), down for -1.
+
+    A price within 1e-6 ticks of a tick is that tick; the lowest price is one tick.
+    """
+    price = value * (1.0 / rules.margin.size)
+    if rules.is_inverse is not None:
+        price = -rules.margin.size / value
+    steps = price * (1.0 / rules.tick)
+    whole = floor(steps + 1e-6) if side < 0.0 else 0.0 - floor(1e-6 - steps)
+    return compute_value_of(rules, max(whole, 1.0) * rules.tick)
+
+
+def round_worsening(rules: InstrumentRules, value: float, side: float, worsening: float) -> float:
+    """Return the worsening from u to the rounded price of a fill, as a fraction of the price."""
+    filled = round_price(rules, worsen(rules, value, side, worsening), side)
+    return compute_distance(rules, value, filled)
 
 
 def floor(size: float) -> float:

@@ -21,7 +21,7 @@ from backtest.account import (
 from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.fields import Rate
-from backtest.base.phrases import Place
+from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import (
     DAY,
     FloatArray,
@@ -98,6 +98,8 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
         band=account.band,
         stop_loss=account.stop_loss or 0.0,
         has_limits=True if has_limits(account) else None,
+        rounds_price=True if venue.contract.round_to_tick else None,
+        tick=venue.contract.tick,
     )
     whole = AccountRules(
         has_interest=True if has_interest(venue) else None,
@@ -181,6 +183,7 @@ def read_inputs(
     ``started`` is when the account began, in ns. Funding and flows before bar ``first`` are left
     out: an earlier run has paid them.
     """
+    check_tick(market, venue)
     sigma, adv = measure_impact(market, venue)
     funding = place_funding(market, venue, first)
     flow_bar, flow_amount = place_flows(market, account, first, started)
@@ -227,6 +230,19 @@ def read_margin_tables(
         (first + table.first, read_rules(venue.with_table(table), setting, is_isolated))
         for table in venue.in_use(time[first:])
     ]
+
+
+def check_tick(market: Market, venue: Venue) -> None:
+    """Require prices of at least one tick where they are rounded to it."""
+    lowest, tick = float(market.low.min()), venue.contract.tick
+    if venue.contract.round_to_tick and not tick <= lowest:
+        raise ParameterError(
+            f"tick must be at most the lowest price, {lowest:g}, with round_to_tick, was {tick:g}",
+            where="Contract.tick",
+            cure=Phrase(
+                "give the tick of this instrument, or leave {} out", Argument("round_to_tick")
+            ),
+        )
 
 
 def read_multipliers(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:

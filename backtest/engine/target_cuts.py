@@ -309,6 +309,8 @@ def size_orders(
     if rules.has_impact is not None:
         worsening += find_impact(inputs, at, np.maximum(reach - held, 0.0))
     worsening = np.minimum(worsening, LARGEST_WORSENING)
+    if rules.rounds_price is not None:
+        worsening = find_rounded(rules, at, worsening)
     cost = ORDERS.compute_cost(rules, at.side, worsening)
     limit = find_largest(margin, at.equity, held, cost, at.multiplier)
     is_free = (reach <= held) | (reach == 0.0)
@@ -319,6 +321,17 @@ def size_orders(
     room = np.maximum(find_room(rules, margin, at, worsening) * at.unit, 0.0)
     roomy = kept + np.minimum(limited - kept, room)
     return limited, np.where(is_free | (limit <= held), limited, roomy)
+
+
+def find_rounded(rules: InstrumentRules, at: AtOpen, worsening: FloatArray) -> FloatArray:
+    """Return the worsening up to the tick at which an order fills, a fraction of the price."""
+    price, tick = (
+        ARRAYS.compute_price(rules.margin.size, rules.margin.is_inverse, at.value),
+        rules.tick,
+    )
+    steps = price * (1.0 + at.side * worsening) / tick
+    whole = np.where(at.side < 0.0, np.floor(steps + 1e-6), np.ceil(steps - 1e-6))
+    return np.asarray(np.abs(np.maximum(whole, 1.0) * tick / price - 1.0))
 
 
 def find_room(

@@ -69,10 +69,12 @@ class Contract(Value):
     lot : float
         Step of quantity, in contracts; 0 means no rounding.
     tick : float
-        Step of price, for calculators and displays; fills are not rounded to it.
+        Step of price, in price also for inverse contracts.
     min_notional : float
         Smallest order that does not close a position, in the settlement currency. Default: 5 in
         the quote currency if linear, none if inverse (5 coins would be a fortune).
+    round_to_tick : bool
+        Whether the prices of fills and stops are rounded to the tick, against the trader.
     """
 
     kind: Annotated[str, Choice("linear", "inverse")] = "linear"
@@ -80,6 +82,7 @@ class Contract(Value):
     lot: Annotated[float, NOT_NEGATIVE] = 0.001
     tick: Annotated[float, POSITIVE] = 0.1
     min_notional: Annotated[float | None, NOT_NEGATIVE] = None
+    round_to_tick: Annotated[bool, Flag()] = False
 
     def _check_rules(self) -> None:
         if self.min_notional is None:

@@ -75,6 +75,12 @@ def test_a_limit_by_date_limits_lanes():
     assert (limited.metrics["mean_leverage"] < 0.9 * free.metrics["mean_leverage"]).all()
 
 
+def test_rows_in_whole_ticks_are_runs():
+    venue = VENUE.override({"contract.round_to_tick": True, "contract.tick": 25.0})
+    sets = make_sets(6) | {"account.stop_loss": np.r_[0.02, 0.3, 0.01, 0.02, 0.05, 0.4]}
+    assert_sweep_is_runs(venue, bt.Account(max_leverage=LIMIT), sets)
+
+
 @pytest.mark.slow
 def test_512_rows_under_limits_are_runs():
     """Limits by date, both multipliers, stops and full rules, in blocks of several groups."""

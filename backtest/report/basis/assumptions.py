@@ -121,6 +121,7 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "rules of", ", ".join(f"{name} {value}" for name, value in in_force.items())
     contract, fees, slippage = venue["contract"], venue["fees"], venue["slippage"]
     sizes = f"size {contract['size']:g}, lot {contract['lot']:g}"
+    sizes += f", prices in ticks of {contract['tick']:g}" * bool(contract.get("round_to_tick"))
     yield "contract", f"{contract['kind']}, {sizes}, least order {contract['min_notional']:g}"
     rates = f"taker {format_bps(fees['taker'])}, maker {format_bps(fees['maker'])}"
     yield "fees", f"{rates} for {fees.get('maker_share', 0.0):.0%} of every trade"

@@ -377,7 +377,9 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
         "initial_multiplier": "initial",
     }  # fmt: skip
     instrument: dict[str, Any] = dict.fromkeys(InstrumentRules._fields, "0.0")
-    instrument |= dict.fromkeys(("has_stop", "has_impact", "has_rounding", "has_limits"))
+    instrument |= dict.fromkeys(
+        ("has_stop", "has_impact", "has_rounding", "has_limits", "rounds_price")
+    )
     instrument |= {**flags, "keeps_entry": True, "marks_entry": True, "margin": "margin"}
     account: dict[str, Any] = dict.fromkeys(AccountRules._fields, "0.0")
     account |= {"has_interest": None}

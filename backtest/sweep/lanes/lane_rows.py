@@ -228,6 +228,8 @@ def read_own_instrument(
         band=block[cell(BAND, i)],
         stop_loss=own_or_shared(kind, block, STOP_LOSS, i, rules.stop_loss),
         has_limits=rules.has_limits,
+        rounds_price=rules.rounds_price,
+        tick=rules.tick,
     )
 
 
