@@ -12,6 +12,7 @@ import pytest
 
 import backtest as bt
 from backtest.account.leverage_limits import available_limits, describe_limit
+from backtest.report.basis.what_is_modelled import describe_model
 from backtest.strategies import Constant
 from tests.cases import make_case, with_limits
 from tests.engine.test_reference import compare_case
@@ -135,6 +136,15 @@ def test_a_preset_limits_from_its_days():
     assert leverage_of(result) == [0.0, is_(5.0), is_(2.0), is_(2.0), is_(2.0)]
     assert account == account_of(max_leverage=bt.leverage_limit("esma-crypto"))
     assert "most leverage by date (esma-crypto), 2" in words_of(result.summary())
+
+
+def test_a_report_names_the_limit():
+    limited = play(100, 100, account=account_of(max_leverage=DATED)).manifest
+    free = play(100, 100).manifest
+    assert "by the venue, and by date, 0 to 4;" in dict(describe_model(limited))["leverage"]
+    assert "limited by the venue alone;" in dict(describe_model(free))["leverage"]
+    assert "and to 3;" in dict(describe_model({**free, "account": {
+        **free["account"], "max_leverage": 3.0}}))["leverage"]  # fmt: skip
 
 
 def test_every_preset_has_dates_in_order_a_title_and_sources():

@@ -132,9 +132,10 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "liquidation", describe_liquidation(venue)
     fee = ", closing fee included" if venue.get("includes_close_fee") else ""
     yield "maintenance at", f"{venue.get('maintenance_at', 'mark')} price{fee}"
-    for name in ("margin_multiplier", "initial_multiplier", "maintenance_multiplier"):
-        if name in venue:
-            yield name.replace("_", " "), format_setting(venue[name])
+    own = [name for name in ("initial_multiplier", "maintenance_multiplier") if name in venue]
+    yield from ((name.replace("_", " "), format_setting(venue[name])) for name in own)
+    if not own:
+        yield "margin multiplier", format_setting(venue.get("margin_multiplier", 1.0))
     if rising := venue.get("open_interest_margin"):
         caps = f"rises from {rising['lower']:,.10g} to {rising['upper']:,.10g}"
         yield "initial margin", f"{caps} of {rising['column']}, then 100 %"
