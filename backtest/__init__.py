@@ -41,6 +41,7 @@ from backtest.sweep.sweep import sweep
 from backtest.tune import Robustness, Study, tune
 from backtest.venue import Bracket, Venue, funding, margin
 from backtest.venue.dated_tables import Earlier, InForce
+from backtest.venue.fee_tiers import FeeTier
 from backtest.venue.multipliers import OpenInterestMargin
 from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
 
@@ -64,6 +65,7 @@ __all__ = [
     "Contract",
     "DataError",
     "Earlier",
+    "FeeTier",
     "Fees",
     "InForce",
     "InfiniteLeverageWarning",

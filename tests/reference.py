@@ -438,6 +438,7 @@ class Reference:
         self.t = t
         stamp = self.time[t]
         self.scale_by = self.multiplier(stamp)
+        self.choose_fees(stamp // DAY)
         close_fee = self.taker if self.venue.includes_close_fee else ZERO
         initial = self.initial_scale(stamp)
         self.table = brackets_of(self.venue, self.scale_by, initial, close_fee)
@@ -446,6 +447,22 @@ class Reference:
         if t > 0 and not self.is_ruined:
             decided = (float(self.targets[t - 1]), float(self.signals[t - 1]))
             self.pending = (0.0, 0.0) if self.is_halted else decided
+
+    def choose_fees(self, day: int) -> None:
+        """§4.7: the tier of the notional traded on the 30 UTC days before this one."""
+        tiers = getattr(self.venue.fees, "tiers", ())
+        if not tiers:
+            return
+        days = [stamp // DAY for stamp in self.time[: self.t]]
+        pairs = zip(days, self.out.traded, strict=True)
+        volume = sum((traded for each, traded in pairs if day - 30 <= each < day), ZERO)
+        reached = [tier for tier in tiers if volume * (ONE + Decimal("1e-9")) >= exact(tier.volume)]
+        rates = reached[-1] if reached else self.venue.fees
+        if reached:
+            self.note("a fee tier")
+        self.taker = exact(rates.taker)
+        share = exact(self.venue.fees.maker_share)
+        self.fee_rate = self.taker * (ONE - share) + exact(rates.maker) * share
 
     def initial_scale(self, stamp: int) -> Decimal:
         """§3: the multiplier of initial margin, or that of the open interest a bar before.

@@ -31,6 +31,7 @@ from backtest.base.units import (
     parse_duration,
 )
 from backtest.engine.bar_loop import Seen
+from backtest.engine.fee_days import FeeSchedule, read_schedule
 from backtest.features.margin_rules import effective_initial, read_open_interest
 from backtest.market.tables.settlements import place_on_bars
 from backtest.measures.tally import Clock
@@ -55,7 +56,8 @@ MODES = {"close": CLOSE, "takeover": TAKEOVER, "partial": PARTIAL}
 class Inputs(NamedTuple):
     """Everything that the loop needs besides the policy.
 
-    ``changes`` are the later margin rules, each with the bar from which it applies.
+    ``changes`` are the later margin rules, each with the bar from which it applies. ``fees`` are
+    the fee tiers, None if the venue has none.
     """
 
     rules: Rules
@@ -64,6 +66,7 @@ class Inputs(NamedTuple):
     clock: Clock
     seen: Seen
     changes: tuple[tuple[int, MarginRules], ...]
+    fees: FeeSchedule | None
 
 
 def read_account_rules(venue: Venue, account: Account) -> Rules:
@@ -218,6 +221,7 @@ def read_inputs(
         clock=clock,
         seen=seen,
         changes=tuple(later),
+        fees=read_schedule(venue, market.time),
     )
 
 

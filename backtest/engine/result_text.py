@@ -104,6 +104,8 @@ def describe_venue(result: RunRecord) -> str:
     ]
     if venue.fees.maker_share > 0.0:
         parts.append(f"maker {format_bps(venue.fees.maker)} for {venue.fees.maker_share:.0%}")
+    if venue.fees.tiers:
+        parts.append(f"{len(venue.fees.tiers)} fee tiers by volume")
     parts.append(f"slippage {format_bps(venue.slippage.rate)}")
     if venue.slippage.impact > 0.0:
         parts.append(f"impact {venue.slippage.impact:g}")

@@ -9,7 +9,7 @@ shortfalls of a decision add up to the target less the leverage held after the f
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from backtest.account.orders import LARGEST_WORSENING
 from backtest.base.compiled_twins import make_array_twins
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray, IntArray
 from backtest.engine.bar_loop import RECORDED
+from backtest.engine.fee_days import list_fees
 from backtest.engine.result_tables import ARRAYS, sum_contracts
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class AtOpen(NamedTuple):
 
     ``unit`` is the absolute value of one contract, ``side`` the direction of the signal, ``held``
     the notional along it, ``change`` the contracts that the fill traded,
-    ``multiplier`` that of initial margin, ``limit`` the account's largest leverage.
+    ``multiplier`` that of initial margin, ``limit`` the account's largest leverage,
+    ``fee`` the fee rate.
     """
 
     bar: IntArray
@@ -74,6 +76,7 @@ class AtOpen(NamedTuple):
     multiplier: FloatArray
     change: FloatArray
     limit: FloatArray
+    fee: FloatArray
 
     @property
     def held(self) -> FloatArray:
@@ -137,6 +140,7 @@ def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: i
         multiplier=take_bars(feed.initial, bar),
         change=sum_contracts(entries, (FILL,), first, n)[rows + 1],
         limit=take_bars(feed.limit, bar),
+        fee=list_fees(inputs, bar),
     )
     return at.take(at.equity > 0.0)
 
@@ -304,7 +308,8 @@ def size_orders(
     inputs: Inputs, margin: MarginRules, at: AtOpen, reach: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return the notional after initial margin, and after the limit of the wallet."""
-    rules, held = inputs.rules.instrument, at.held
+    fee: Any = at.fee
+    rules, held = inputs.rules.instrument._replace(fee=fee), at.held
     worsening = np.full(len(reach), rules.slippage)
     if rules.has_impact is not None:
         worsening += find_impact(inputs, at, np.maximum(reach - held, 0.0))

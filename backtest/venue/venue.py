@@ -37,6 +37,7 @@ from backtest.venue.dated_tables import (
     list_in_use,
     unlink_tables,
 )
+from backtest.venue.fee_tiers import FeeTier, check_close_fee, check_tiers
 from backtest.venue.interest import RATES, check_interest
 from backtest.venue.multipliers import OpenInterestMargin, check_multipliers
 
@@ -44,6 +45,7 @@ __all__ = [
     "Bracket",
     "Contract",
     "Earlier",
+    "FeeTier",
     "Fees",
     "InForce",
     "Liquidation",
@@ -99,11 +101,17 @@ class Fees(Value):
         Fee rates; a negative maker rate is a rebate.
     maker_share : float
         The share of every trade that pays the maker rate, from 0 to 1.
+    tiers : sequence of FeeTier
+        Other rates from volumes of the last 30 days on, the lowest volume first; stored as a tuple.
     """
 
     taker: Annotated[float, COST]
     maker: Annotated[float, Number(-1, 1, open_low=True, open_high=True)]
     maker_share: Annotated[float, SHARE] = 0.0
+    tiers: Sequence[FeeTier] = ()
+
+    def _check_rules(self) -> None:
+        self._set_fields(tiers=check_tiers(self.tiers))
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -247,6 +255,7 @@ class Venue(Value):
     open_interest_margin: OpenInterestMargin | None = None
 
     def _check_rules(self) -> None:
+        check_close_fee(self.fees.tiers, includes_close_fee=self.includes_close_fee)
         close_fee = self.fees.taker if self.includes_close_fee else 0.0
         self._set_fields(brackets=complete_table(self.brackets, close_fee))
         self._check_earlier(close_fee)

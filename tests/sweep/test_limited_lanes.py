@@ -81,6 +81,16 @@ def test_rows_in_whole_ticks_are_runs():
     assert_sweep_is_runs(venue, bt.Account(max_leverage=LIMIT), sets)
 
 
+def test_rows_under_fee_tiers_are_runs():
+    tiers = [bt.FeeTier(3e4, 3e-4, 1e-4), bt.FeeTier(1e5, 1e-4, -1e-4)]
+    venue = replace(VENUE, fees=replace(VENUE.fees, maker_share=0.3, tiers=tiers))
+    sets = make_sets(6) | {
+        "venue.fees.taker": np.r_[5e-4, 4e-4, 5e-4, 1e-3, 5e-4, 5e-4],
+        "account.capital": np.r_[1e4, 1e4, 1e3, 1e5, 2e4, 1e4],
+    }
+    assert_sweep_is_runs(venue, bt.Account(), sets)
+
+
 @pytest.mark.slow
 def test_512_rows_under_limits_are_runs():
     """Limits by date, both multipliers, stops and full rules, in blocks of several groups."""

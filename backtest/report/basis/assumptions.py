@@ -125,6 +125,9 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "contract", f"{contract['kind']}, {sizes}, least order {contract['min_notional']:g}"
     rates = f"taker {format_bps(fees['taker'])}, maker {format_bps(fees['maker'])}"
     yield "fees", f"{rates} for {fees.get('maker_share', 0.0):.0%} of every trade"
+    for tier in fees.get("tiers", ()):
+        rates = f"taker {format_bps(tier['taker'])}, maker {format_bps(tier['maker'])}"
+        yield f"fees from {tier['volume']:,.10g} in 30 days", rates
     impact = "no market impact"
     if size := slippage.get("impact", 0.0):
         impact = f"impact {size:g} x sigma x sqrt(share of {slippage['impact_window']} volume)"
