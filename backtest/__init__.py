@@ -49,6 +49,7 @@ from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
 Reportable._write_report = report.write_report
 Reportable._write_cell = report.write_cell
 Result._draw = report.draw_run
+Result._run = staticmethod(run)  # it makes results
 
 __all__ = [
     "Account",

@@ -15,7 +15,6 @@ from backtest.base.units import DAY, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from backtest.account import Rules
-    from backtest.engine.loop_inputs import Inputs
     from backtest.venue import Venue
     from backtest.venue.fee_tiers import FeeTier
 
@@ -114,11 +113,11 @@ class FeeSchedule(NamedTuple):
         return Rates(taker, maker, share)
 
 
-def list_fees(inputs: Inputs, bar: IntArray) -> FloatArray:
-    """Return the rate of ordinary trades in some bars of a run."""
-    if inputs.fees is None:
-        return np.full(len(bar), inputs.rules.instrument.fee)
-    firsts, rates = (np.array(column) for column in zip(*inputs.fees.charged, strict=True))
+def list_fees(schedule: FeeSchedule | None, fee: float, bar: IntArray) -> FloatArray:
+    """Return the rate of ordinary trades in some bars of a run; ``fee`` without tiers."""
+    if schedule is None:
+        return np.full(len(bar), fee)
+    firsts, rates = (np.array(column) for column in zip(*schedule.charged, strict=True))
     found: FloatArray = rates[np.searchsorted(firsts, bar, side="right") - 1]
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -52,10 +53,10 @@ class LimitCost(NamedTuple):
         )
 
 
-def measure_limit_cost(result: RunRecord, *, compile: bool = True) -> LimitCost:  # noqa: A002
-    """Return what ``max_leverage`` cost; the account runs a second time without it."""
-    from backtest.engine.run import run  # noqa: PLC0415 - it makes the results
-
+def measure_limit_cost(
+    result: RunRecord, run: Callable[..., RunRecord], *, is_compiled: bool
+) -> LimitCost:
+    """Return what ``max_leverage`` cost; ``run`` is :func:`backtest.run`."""
     check_limited(result.account)
     check_whole(result)
     market, policy = result.market, result.policy
@@ -77,7 +78,7 @@ def measure_limit_cost(result: RunRecord, *, compile: bool = True) -> LimitCost:
             signal=float(signal[0]) if len(signal) == 1 else signal,
             sampling=str(result.manifest["sampling"]),
             calendar=str(result.manifest["calendar"]),
-            compile=compile,
+            compile=is_compiled,
             start=pd.Timestamp(result.span.start, tz="UTC"),
         )
     growth, without = find_growth(result), find_growth(free)

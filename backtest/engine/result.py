@@ -55,6 +55,7 @@ class Result(RunRecord, Reportable):
     """
 
     _draw: ClassVar[Callable[[Any], Any]]
+    _run: ClassVar[Callable[..., Any]]
 
     def calibration(
         self,
@@ -159,7 +160,7 @@ class Result(RunRecord, Reportable):
         ParameterError
             If the account has no such limit, or the result was loaded from files or resumed.
         """
-        return measure_limit_cost(self, compile=compile)
+        return measure_limit_cost(self, self._run, is_compiled=compile)
 
     @cached_property
     def _life(self) -> AccountHistory:

@@ -140,7 +140,7 @@ def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: i
         multiplier=take_bars(feed.initial, bar),
         change=sum_contracts(entries, (FILL,), first, n)[rows + 1],
         limit=take_bars(feed.limit, bar),
-        fee=list_fees(inputs, bar),
+        fee=list_fees(inputs.fees, rules.fee, bar),
     )
     return at.take(at.equity > 0.0)
 

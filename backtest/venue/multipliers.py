@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 
@@ -11,9 +11,6 @@ from backtest.base.errors import ParameterError
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE, Rate, Text
 from backtest.base.phrases import Argument, Phrase
 from backtest.base.values import Value
-
-if TYPE_CHECKING:
-    from backtest.venue.venue import Venue
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -50,8 +47,8 @@ def is_one(multiplier: Rate) -> bool:
     return not isinstance(multiplier, pd.Series) and multiplier == 1.0
 
 
-def choose_multipliers(venue: Venue) -> dict[str, Rate]:
-    """Return the multipliers of initial and of maintenance margin by the field that gives them.
+def choose_multipliers(venue: Any) -> dict[str, Rate]:
+    """Return the multipliers of initial and of maintenance margin by the field of a venue.
 
     Both fields are ``margin_multiplier`` if that sets them: then the table has one entry.
     """
@@ -62,8 +59,8 @@ def choose_multipliers(venue: Venue) -> dict[str, Rate]:
     }
 
 
-def check_multipliers(venue: Venue) -> None:
-    """Check that initial and maintenance margin have one source of their multiplier each."""
+def check_multipliers(venue: Any) -> None:
+    """Check that both margins of a venue have one source of their multiplier each."""
     names = ("initial_multiplier", "maintenance_multiplier")
     given = [name for name in names if getattr(venue, name) is not None]
     if given and not is_one(venue.margin_multiplier):
@@ -82,7 +79,7 @@ def check_multipliers(venue: Venue) -> None:
         check_rising(venue, venue.open_interest_margin)
 
 
-def check_rising(venue: Venue, rising: object) -> None:
+def check_rising(venue: Any, rising: object) -> None:
     """Check that open interest alone decides the initial margin, from one fraction."""
     where = "Venue.open_interest_margin"
     if not isinstance(rising, OpenInterestMargin):
