@@ -21,7 +21,7 @@ from backtest.account import (
 from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.fields import Rate
-from backtest.base.phrases import Argument, Phrase, Place
+from backtest.base.phrases import Place
 from backtest.base.units import (
     DAY,
     FloatArray,
@@ -243,9 +243,7 @@ def check_tick(market: Market, venue: Venue) -> None:
         raise ParameterError(
             f"tick must be at most the lowest price, {lowest:g}, with round_to_tick, was {tick:g}",
             where="Contract.tick",
-            cure=Phrase(
-                "give the tick of this instrument, or leave {} out", Argument("round_to_tick")
-            ),
+            cure="give the tick of this instrument, or leave round_to_tick out",
         )
 
 

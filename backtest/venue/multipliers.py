@@ -9,7 +9,6 @@ import pandas as pd
 
 from backtest.base.errors import ParameterError
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE, Rate, Text
-from backtest.base.phrases import Argument, Phrase
 from backtest.base.values import Value
 
 
@@ -38,7 +37,7 @@ class OpenInterestMargin(Value):
             raise ParameterError(
                 f"upper must be over lower {self.lower:g}, was {self.upper:g}",
                 where="OpenInterestMargin.upper",
-                cure=Phrase("raise {} or lower {}", Argument("upper"), Argument("lower")),
+                cure="choose an upper cap over the lower one",
             )
 
 
@@ -68,12 +67,7 @@ def check_multipliers(venue: Any) -> None:
             f"margin_multiplier must be left out with {' and '.join(given)}: it sets both, "
             f"was {format_multiplier(venue.margin_multiplier)}",
             where="Venue.margin_multiplier",
-            cure=Phrase(
-                "give {} and {} instead of {}",
-                Argument("initial_multiplier"),
-                Argument("maintenance_multiplier"),
-                Argument("margin_multiplier"),
-            ),
+            cure="give initial_multiplier and maintenance_multiplier instead of margin_multiplier",
         )
     if venue.open_interest_margin is not None:
         check_rising(venue, venue.open_interest_margin)
@@ -95,11 +89,7 @@ def check_rising(venue: Any, rising: object) -> None:
             f"open_interest_margin must be the only rule of initial margin, was with {name} "
             f"{format_multiplier(multiplier)}",
             where=where,
-            cure=Phrase(
-                "leave {} out; {} may be given for the maintenance margin",
-                Argument(name),
-                Argument("maintenance_multiplier"),
-            ),
+            cure=f"leave {name} out; maintenance_multiplier may be given for the other margin",
         )
     for table in venue.tables():
         most = sorted({row.max_leverage for row in table})
