@@ -79,6 +79,8 @@ class Contract(Value):
         Whether the prices of fills and stops are rounded to the tick, against the trader.
     """
 
+    _omitted = frozenset({"round_to_tick"})
+
     kind: Annotated[str, Choice("linear", "inverse")] = "linear"
     size: Annotated[float, POSITIVE] = 1.0
     lot: Annotated[float, NOT_NEGATIVE] = 0.001
@@ -104,6 +106,8 @@ class Fees(Value):
     tiers : sequence of FeeTier
         Other rates from volumes of the last 30 days on, the lowest volume first; stored as a tuple.
     """
+
+    _omitted = frozenset({"tiers"})
 
     taker: Annotated[float, COST]
     maker: Annotated[float, Number(-1, 1, open_low=True, open_high=True)]
