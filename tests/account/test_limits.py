@@ -12,8 +12,11 @@ import pytest
 
 import backtest as bt
 from backtest.account.leverage_limits import available_limits, describe_limit
+from backtest.base.json_values import to_plain
+from backtest.report.basis.rule_sources import find_changes, list_limit_sources
 from backtest.report.basis.what_is_modelled import describe_model
 from backtest.strategies import Constant
+from backtest.venue.preset_files import parse_name
 from tests.cases import make_case, with_limits
 from tests.engine.test_reference import compare_case
 from tests.scenes import INF, NAN, account_of, at, market_of, play, series, venue_of
@@ -145,6 +148,29 @@ def test_a_report_names_the_limit():
     assert "limited by the venue alone;" in dict(describe_model(free))["leverage"]
     assert "and to 3;" in dict(describe_model({**free, "account": {
         **free["account"], "max_leverage": 3.0}}))["leverage"]  # fmt: skip
+
+
+def test_a_report_has_the_sources_of_a_preset():
+    account = account_of(max_leverage="nfa-major").to_dict()
+    (table,) = list_limit_sources(account)
+    assert table.rows[-1][:2] == ("50", "2010-10-18")
+    assert "75 FR 55410" in table.rows[-1][2]
+    assert list(list_limit_sources(account_of(max_leverage=DATED).to_dict())) == []
+    assert list(list_limit_sources(account_of().to_dict())) == []
+
+
+def test_a_report_names_the_fields_that_a_preset_leaves_out():
+    venue = bt.Venue.preset("dydx", "BTC-USD").override(
+        {"contract.round_to_tick": True, "fees.tiers": [bt.FeeTier(1e6, 1e-4, 0.0)]},
+        maintenance_multiplier=2.0,
+        open_interest_margin=bt.OpenInterestMargin(lower=1e6, upper=1e7),
+    )
+    changes = find_changes(parse_name("dydx:BTC-USD", where="test"), to_plain(venue.to_dict()))
+    assert changes == {
+        "contract": ["round_to_tick True"],
+        "fees": ["tiers of this run's own"],
+        "rules": ["maintenance multiplier 2", "open interest margin of this run's own"],
+    }
 
 
 def test_every_preset_has_dates_in_order_a_title_and_sources():

@@ -12,7 +12,7 @@ from backtest.base.number_text import format_bps, format_setting
 from backtest.engine.manifest import read_tables
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.basis.data_quality import write_quality
-from backtest.report.basis.rule_sources import list_sources
+from backtest.report.basis.rule_sources import list_limit_sources, list_sources
 from backtest.report.basis.what_is_modelled import (
     describe_interest,
     describe_liquidation,
@@ -47,6 +47,7 @@ def build_assumptions(
         list_sources(manifest),
         *tabulate_tables(manifest),
         build_pair_table("Account", describe_settings(manifest["account"])),
+        *list_limit_sources(manifest["account"]),
         build_pair_table("Provenance", describe_provenance(manifest)),
         *list_commands(shlex.join(("backtest", "report", *arguments)), background),
         Code("Manifest", format_manifest(manifest), is_folded=True),
