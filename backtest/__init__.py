@@ -10,6 +10,7 @@ from backtest.base import early_interrupt as early_interrupt  # before all that 
 
 from backtest import report
 from backtest.account import Account
+from backtest.account.leverage_limits import leverage_limit
 from backtest.base.errors import (
     AccountingError,
     BacktestError,
@@ -40,12 +41,15 @@ from backtest.sweep.sweep import sweep
 from backtest.tune import Robustness, Study, tune
 from backtest.venue import Bracket, Venue, funding, margin
 from backtest.venue.dated_tables import Earlier, InForce
+from backtest.venue.fee_tiers import FeeTier
+from backtest.venue.multipliers import OpenInterestMargin
 from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
 
 # Reports stand above results, which must not import them: their methods are attached here.
 Reportable._write_report = report.write_report
 Reportable._write_cell = report.write_cell
 Result._draw = report.draw_run
+Result._run = staticmethod(run)  # it makes results
 
 __all__ = [
     "Account",
@@ -62,6 +66,7 @@ __all__ = [
     "Contract",
     "DataError",
     "Earlier",
+    "FeeTier",
     "Fees",
     "InForce",
     "InfiniteLeverageWarning",
@@ -69,6 +74,7 @@ __all__ = [
     "Liquidation",
     "Market",
     "NoFillWarning",
+    "OpenInterestMargin",
     "ParameterError",
     "Policy",
     "PolicyError",
@@ -87,6 +93,7 @@ __all__ = [
     "funding",
     "held_leverage",
     "import_market",
+    "leverage_limit",
     "margin",
     "margin_rules",
     "quality",

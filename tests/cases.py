@@ -55,6 +55,7 @@ class Case:
             funding_time=funding.index.asi8,
             funding_rate=funding["rate"].to_numpy(),
             funding_mark=funding["mark"].to_numpy(),
+            columns={name: self.bars[name].to_numpy() for name in self.bars.columns[5:]},
         )
         venue = SimpleNamespace(
             contract=SimpleNamespace(**self.contract),
@@ -83,11 +84,17 @@ class Case:
                 fees=bt.Fees(**self.fees),
                 slippage=bt.Slippage(**self.slippage),
                 liquidation=bt.Liquidation(**self.liquidation),
-                **self.venue,
+                **self.venue | self._make_rising(bt),
             ),
             "account": bt.Account(**self.account),
             "signal": self.signal,
         }
+
+    def _make_rising(self, bt: Any) -> dict[str, Any]:
+        rising = self.venue.get("open_interest_margin")
+        if rising is None:
+            return {}
+        return {"open_interest_margin": bt.OpenInterestMargin(**vars(rising))}
 
 
 def utc(stamps: Any) -> pd.DatetimeIndex:
@@ -180,6 +187,39 @@ def with_ruin(case: Case, rng: np.random.Generator) -> Case:
         fee = {"fee": first["maintenance_rate"], "slippage": 0.0}
         case = replace(case, brackets=[whole], liquidation={**case.liquidation, **fee})
     return case
+
+
+def with_two_multipliers(case: Case, rng: np.random.Generator) -> Case:
+    """Return a case with a multiplier for each kind of margin, or one from open interest."""
+    venue = {**case.venue, "margin_multiplier": 1.0}
+    if rng.random() < 0.5:
+        venue["maintenance_multiplier"] = float(rng.uniform(0.8, 2.5))
+    n = len(case.bars)
+    if rng.random() < 0.5:
+        stamps = np.unique(np.r_[START - DAY, rng.integers(START, START + n * case.interval, 6)])
+        values = pd.Series(rng.uniform(0.5, 4.0, stamps.size), index=utc(stamps))
+        return replace(case, venue={**venue, "initial_multiplier": values})
+    venue["open_interest_margin"] = SimpleNamespace(column="open_interest", lower=2e7, upper=5e7)
+    most = case.brackets[-1]["max_leverage"]
+    if most < max(1.0, case.account["venue_leverage"] or 0.0, case.account["min_leverage"]):
+        return case
+    brackets = [{**row, "max_leverage": most} for row in case.brackets]
+    bars = case.bars.assign(open_interest=rng.uniform(0.0, 7e7, n))
+    return replace(case, bars=bars, brackets=brackets, venue=venue)
+
+
+def with_limits(case: Case, rng: np.random.Generator) -> Case:
+    """Return a case with a limit of leverage by date: none, some of the targets, or a ban."""
+    stamps = np.unique(
+        np.r_[START - DAY, rng.integers(START, START + len(case.bars) * case.interval, 6)]
+    )
+    most = np.nanmax(np.where(np.isfinite(case.bars["target"]), case.bars["target"], 0.0))
+    values = rng.uniform(0.1, 1.0, stamps.size) * most + 0.01
+    values[rng.random(stamps.size) < 0.2] = np.inf
+    values[rng.random(stamps.size) < 0.15] = 0.0
+    limit = pd.Series(values, index=utc(stamps))
+    account = {**case.account, "max_leverage": limit, "min_leverage": 0.0}
+    return replace(case, account=account)
 
 
 def make_scene(rng: np.random.Generator) -> Scene:

@@ -22,7 +22,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import ROUND_FLOOR, Context, Decimal, localcontext
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, localcontext
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -232,15 +232,18 @@ class Brackets:
             raise AssertionError(f"{notional} does not solve equity = requirement: {difference}")
 
 
-def brackets_of(venue: Any, multiplier: Decimal, close_fee: Decimal) -> Brackets:
-    """§3: rates min(1, x·r_k), plus the fee of closing where the venue includes it."""
+def brackets_of(venue: Any, multiplier: Decimal, initial: Decimal, close_fee: Decimal) -> Brackets:
+    """§3: rates min(1, x·r_k), plus the fee of closing where the venue includes it.
+
+    The multiplier of initial margin divides the leverages.
+    """
     table = venue.brackets
     rates = [min(ONE, multiplier * exact(row.maintenance_rate)) for row in table]
     return Brackets(
         floors=tuple(exact(row.floor) for row in table),
         caps=tuple(exact(row.cap) for row in table),
         rates=tuple(min(ONE, rate + close_fee) for rate in rates),
-        leverages=tuple(exact(row.max_leverage) / multiplier for row in table),
+        leverages=tuple(exact(row.max_leverage) / initial for row in table),
     )
 
 
@@ -385,13 +388,21 @@ class Reference:
         self.liquidation_slip = exact(liquidation.slippage)
         self.full_below = exact(liquidation.full_below)
         self.borrow_rate, self.cash_rate = AsOf(venue.borrow_rate), AsOf(venue.cash_rate)
-        self.short_rate, self.multiplier = AsOf(venue.short_rate), AsOf(venue.margin_multiplier)
+        self.short_rate = AsOf(venue.short_rate)
+        self.multiplier, self.initial_multiplier = (
+            AsOf(venue.margin_multiplier if own is None else own)
+            for own in (
+                getattr(venue, "maintenance_multiplier", None),
+                getattr(venue, "initial_multiplier", None),
+            )
+        )
 
     def read_account(self) -> None:
         """Take the account in as exact numbers; the state before the first bar."""
         account = self.account
         self.is_isolated = account.margin == "isolated"
         self.band = exact(account.band)
+        self.most = AsOf(account.max_leverage)
         self.stop_loss = None if account.stop_loss is None else exact(account.stop_loss)
         self.setting = None if account.venue_leverage is None else exact(account.venue_leverage)
         # cross: the whole cash w; isolated: the wallet. Rounded to the digits in use, so that
@@ -427,13 +438,47 @@ class Reference:
         self.t = t
         stamp = self.time[t]
         self.scale_by = self.multiplier(stamp)
+        self.choose_fees(stamp // DAY)
         close_fee = self.taker if self.venue.includes_close_fee else ZERO
-        self.table = brackets_of(self.venue, self.scale_by, close_fee)
+        initial = self.initial_scale(stamp)
+        self.table = brackets_of(self.venue, self.scale_by, initial, close_fee)
         self.row = dict.fromkeys((*COSTS, *GAINS, "top_up", "traded"), ZERO)
         self.pending: tuple[float, float] | None = None
         if t > 0 and not self.is_ruined:
             decided = (float(self.targets[t - 1]), float(self.signals[t - 1]))
             self.pending = (0.0, 0.0) if self.is_halted else decided
+
+    def choose_fees(self, day: int) -> None:
+        """§4.7: the tier of the notional traded on the 30 UTC days before this one."""
+        tiers = getattr(self.venue.fees, "tiers", ())
+        if not tiers:
+            return
+        days = [stamp // DAY for stamp in self.time[: self.t]]
+        pairs = zip(days, self.out.traded, strict=True)
+        volume = sum((traded for each, traded in pairs if day - 30 <= each < day), ZERO)
+        reached = [tier for tier in tiers if volume * (ONE + Decimal("1e-9")) >= exact(tier.volume)]
+        rates = reached[-1] if reached else self.venue.fees
+        if reached:
+            self.note("a fee tier")
+        self.taker = exact(rates.taker)
+        share = exact(self.venue.fees.maker_share)
+        self.fee_rate = self.taker * (ONE - share) + exact(rates.maker) * share
+
+    def initial_scale(self, stamp: int) -> Decimal:
+        """§3: the multiplier of initial margin, or that of the open interest a bar before.
+
+        dYdX: IMF = min(b + max((OI - lower) / (upper - lower)·(1 - b), 0), 1), over b.
+        """
+        rising = getattr(self.venue, "open_interest_margin", None)
+        if rising is None:
+            return self.initial_multiplier(stamp)
+        if self.t == 0:
+            return ONE
+        interest = exact(self.market.columns[rising.column][self.t - 1])
+        lower, upper = exact(rising.lower), exact(rising.upper)
+        base = ONE / exact(self.venue.brackets[0].max_leverage)
+        part = (interest - lower) / (upper - lower) * (ONE - base)
+        return min(base + max(part, ZERO), ONE) / base
 
     # ----- what the account is worth (§1 and 3) -----
 
@@ -693,12 +738,16 @@ class Reference:
             return ZERO
         if math.isnan(target):
             return None
-        leverage = min(max(target, self.account.min_leverage), self.account.max_leverage)
+        leverage = min(max(target, self.account.min_leverage), self.most_leverage())
         if math.isinf(leverage):  # as much as the limits allow, before costs
             most = max(min(cap, most * equity) for cap, most in self.limits())
             is_over = abs(signal) == 1 and held * exact(signal) > most
             return None if is_over else exact(signal) * most  # §3: never force-reduced
         return exact(signal) * exact(leverage) * equity
+
+    def most_leverage(self) -> float:
+        """§4.1: the account's largest leverage, the value in force at the open of the bar."""
+        return float(self.most(self.time[self.t]))
 
     def is_in_band(self, wanted: Decimal, held: Decimal, equity: Decimal) -> bool:
         """§4.2: too near to trade, unless the target is to be flat."""
@@ -745,7 +794,8 @@ class Reference:
 
     def as_wallet_allows(self, quantity: Decimal, direction: int, worsening: Decimal) -> Decimal:
         """§3, isolated: new margin + fee <= the wallet after what a reduction returned."""
-        value = self.contract.value(self.worse(self.open[self.t], direction, worsening))
+        worse = self.worse(self.open[self.t], direction, worsening)
+        value = self.contract.value(self.on_tick(worse, direction))
         is_flip = self.quantity * direction < 0
         kept = ZERO if is_flip else self.quantity
         wallet = self.cash
@@ -799,10 +849,21 @@ class Reference:
             raise AssertionError(f"worsening {worsening} leaves no price")
         return price * (ONE + side * worsening)
 
+    def on_tick(self, price: Decimal, side: int) -> Decimal:
+        """§4.6: a fill's price in whole ticks where the contract rounds: against the trader."""
+        if not getattr(self.venue.contract, "round_to_tick", False):
+            return price
+        tick = exact(self.venue.contract.tick)
+        steps = price / tick - side * LOT_TOLERANCE
+        whole = steps.to_integral_value(ROUND_CEILING if side > 0 else ROUND_FLOOR)
+        self.note("rounded to the tick")
+        return max(whole, ONE) * tick
+
     def cost(self, side: int, worsening: Decimal) -> Decimal:
         """κ of §3: worsening and fee per unit of notional at the open."""
         at_open = self.contract.value(self.open[self.t])
-        at_fill = self.contract.value(self.worse(self.open[self.t], side, worsening))
+        worse = self.worse(self.open[self.t], side, worsening)
+        at_fill = self.contract.value(self.on_tick(worse, side))
         return (abs(at_fill - at_open) + self.fee_rate * abs(at_fill)) / abs(at_open)
 
     def fill(self, change: Decimal) -> None:
@@ -812,11 +873,14 @@ class Reference:
         impact = self.impact(abs(change) * abs(self.contract.value(price)))
         worsening = self.slip_rate + impact
         self.revalue(price)
-        filled = self.worse(price, side, worsening)
+        worse = self.worse(price, side, worsening)
+        filled = self.on_tick(worse, side)
         self.exchange("fill", change, filled, self.fee_rate)
-        cost = change * (self.contract.value(filled) - self.contract.value(price))
+        cost = change * (self.contract.value(worse) - self.contract.value(price))
+        rounding = change * (self.contract.value(filled) - self.contract.value(worse))
+        slipped = cost * self.slip_rate / worsening if worsening else ZERO
+        self.charge("slippage", slipped + rounding, filled)
         if worsening != 0:
-            self.charge("slippage", cost * self.slip_rate / worsening, filled)
             self.charge("impact", cost * impact / worsening, filled)
         self.settle_if_flat()
 
@@ -928,7 +992,7 @@ class Reference:
         self.revalue(trigger)
         change = -self.quantity
         side = 1 if change > 0 else -1
-        price = self.worse(trigger, side, self.slip_rate)
+        price = self.on_tick(self.worse(trigger, side, self.slip_rate), side)
         self.exchange("stop", change, price, self.taker)
         cost = change * (self.contract.value(price) - self.contract.value(trigger))
         self.charge("slippage", cost, price)
@@ -1066,9 +1130,10 @@ class Reference:
     def is_under_least_order(self, wealth: Decimal, price: Decimal) -> bool:
         """§5: wealth times the largest leverage allowed is under the least order."""
         allowed = max(leverage for _, leverage in self.limits())
-        most = (
-            allowed if math.isinf(self.account.max_leverage) else exact(self.account.max_leverage)
-        )
+        limit = self.most_leverage()
+        if limit == 0:  # a ban passes
+            return False
+        most = allowed if math.isinf(limit) else exact(limit)
         lot = self.lot * abs(self.contract.value(price))
         return wealth * min(allowed, most) < max(self.min_notional, lot) * (ONE - TIE)
 

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import pandas as pd
 
+from backtest.account.leverage_limits import LimitDeclaration, find_least
 from backtest.base.errors import ParameterError
-from backtest.base.fields import NOT_NEGATIVE, POSITIVE, FloatSeries, Timed
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE, FloatSeries, Rate, Timed
 from backtest.base.phrases import Argument, Phrase
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import TOLERANCE
@@ -29,8 +30,12 @@ class Account(Value):
         ``"cross"`` (everything backs the position) or ``"isolated"`` (only what was posted).
     venue_leverage : float or None
         The leverage set at the venue; None (cross only) means the best setting for every order.
-    min_leverage, max_leverage : float
-        Bounds on what the policy asks for, in turns of equity.
+    min_leverage : float
+        Least leverage that the policy may ask for, in turns of equity.
+    max_leverage : float, Series by UTC time, or str
+        Most leverage that the policy may ask for, in turns of equity. A series limits by date: the
+        value in force at the open where a decision fills; 0 allows no position. A text is a preset
+        of :func:`backtest.leverage_limit`.
     band : float
         No trade while the notional is within this many turns of equity of its target.
     stop_loss : float or None
@@ -54,7 +59,7 @@ class Account(Value):
     margin: Annotated[str, Choice("cross", "isolated")] = "cross"
     venue_leverage: Annotated[float | None, POSITIVE] = None
     min_leverage: Annotated[float, NOT_NEGATIVE] = 0.0
-    max_leverage: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = inf
+    max_leverage: Annotated[Rate, LimitDeclaration()] = inf
     band: Annotated[float, NOT_NEGATIVE] = 0.0
     stop_loss: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
     margin_call: Annotated[float | None, Number(0, 1, open_low=True)] = None
@@ -66,9 +71,11 @@ class Account(Value):
 
     def _check_rules(self) -> None:
         """Check for options that contradict each other or have no effect."""
-        if not self.min_leverage <= self.max_leverage:
+        most = find_least(self.max_leverage)
+        if not self.min_leverage <= most:
+            by_date = " at its least" * isinstance(self.max_leverage, pd.Series)
             raise ParameterError(
-                f"min_leverage must be at most max_leverage {self.max_leverage:g}, "
+                f"min_leverage must be at most max_leverage {most:g}{by_date}, "
                 f"was {self.min_leverage:g}",
                 where="Account.min_leverage",
                 cure=Phrase(

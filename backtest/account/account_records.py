@@ -27,7 +27,9 @@ class InstrumentRules(NamedTuple):
     ``marks_entry``: the requirement may be valued at the entry price; ``margin`` decides. ``fee``
     is the rate of an ordinary trade (taker and maker blended). ``stop_loss`` is a fraction of the
     entry price. A ``step`` of 0 means "down to the floor of the bracket". An infinite
-    ``participation`` means no limit.
+    ``participation`` means no limit. ``has_limits`` is True if the largest leverage is that of the
+    quote, None if it is ``max_leverage`` at all times. ``rounds_price`` is True, or None if prices
+    are not rounded to the ``tick``.
     """
 
     is_inverse: bool | None
@@ -55,6 +57,9 @@ class InstrumentRules(NamedTuple):
     max_leverage: float
     band: float
     stop_loss: float
+    has_limits: bool | None
+    rounds_price: bool | None
+    tick: float
 
 
 class AccountRules(NamedTuple):
@@ -104,8 +109,9 @@ class Books(NamedTuple):
 class Quote(NamedTuple):
     """One bar as values u: last open, low, high; mark open, low, high, close; and market data.
 
-    ``multiplier`` is x_t. ``volume`` (contracts), ``sigma`` (daily) and ``adv`` (notional per day)
-    are known at the previous close.
+    ``multiplier`` is x_t of maintenance margin, ``initial`` that of initial margin. ``volume``
+    (contracts), ``sigma`` (daily) and ``adv`` (notional per day) are known at the previous close.
+    ``limit`` is the largest leverage of the account by date.
     """
 
     open: float
@@ -119,16 +125,18 @@ class Quote(NamedTuple):
     volume: float
     sigma: float
     adv: float
+    initial: float
+    limit: float
 
 
 class Feed(NamedTuple):
     """The market as arrays of shape (n_bars,), with the funding events and the flows.
 
-    ``multiplier``, ``signal``, ``years``, ``borrow_rate``, ``cash_rate``, ``short_rate``,
-    ``sigma`` and ``adv`` may have a single entry, which then applies to all bars. Rates are those
-    in force at the previous open, and ``years`` is the day-counted time since it. Funding events
-    and flows are lists in time order, with the bar of each; ``funding_is_open`` is 1 for events at
-    the open.
+    ``multiplier``, ``initial``, ``limit``, ``signal``, ``years``, ``borrow_rate``, ``cash_rate``,
+    ``short_rate``, ``sigma`` and ``adv`` may have a single entry, which then applies to all bars.
+    Rates are those in force at the previous open, and ``years`` is the day-counted time since it.
+    Funding events and flows are lists in time order, with the bar of each; ``funding_is_open`` is 1
+    for events at the open.
     """
 
     open: FloatArray
@@ -153,6 +161,8 @@ class Feed(NamedTuple):
     funding_rate: FloatArray
     flow_bar: IntArray
     flow_amount: FloatArray
+    initial: FloatArray
+    limit: FloatArray
 
 
 class Trade(NamedTuple):

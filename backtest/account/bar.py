@@ -61,6 +61,8 @@ def quote_bar(rules: InstrumentRules, feed: Feed, t: int) -> Quote:
         volume=feed.volume[last],
         sigma=feed.sigma[min(t, len(feed.sigma) - 1)],
         adv=feed.adv[min(t, len(feed.adv) - 1)],
+        initial=feed.initial[min(t, len(feed.initial) - 1)],
+        limit=feed.limit[min(t, len(feed.limit) - 1)],
     )
 
 

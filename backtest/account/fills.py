@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from backtest.account.account_records import Books, InstrumentRules, Position, Quote, Trade
 from backtest.account.books import charge, compute_backing, make_books
-from backtest.account.orders import LARGEST_WORSENING, compute_cost, compute_impact, round_quantity
+from backtest.account.orders import (
+    LARGEST_WORSENING,
+    compute_cost,
+    compute_impact,
+    round_price,
+    round_quantity,
+    round_worsening,
+)
 from backtest.account.position import compute_entry, compute_profit, is_valued_at_entry, worsen
 from backtest.venue.requirement import compute_affordable, compute_setting
 
@@ -20,7 +27,7 @@ def fill(rules: InstrumentRules, books: Books, quote: Quote, wanted: float, fee:
     impact = 0.0
     if rules.has_impact is not None:
         impact = compute_impact(rules, quote, abs(quantity - held) * abs(quote.open))
-    return trade(rules, books, quote.open, quantity, rules.slippage, impact, fee, quote.multiplier)
+    return trade(rules, books, quote.open, quantity, rules.slippage, impact, fee, quote.initial)
 
 
 def stop_out(rules: InstrumentRules, books: Books, value: float, multiplier: float) -> Trade:
@@ -38,7 +45,10 @@ def trade(
     fee_rate: float,
     multiplier: float,
 ) -> Trade:
-    """Change the position to ``quantity`` at u, worsened by slippage and impact, with a fee."""
+    """Change the position to ``quantity`` at u, worsened by slippage and impact, with a fee.
+
+    ``multiplier`` is that of initial margin.
+    """
     position = books.positions[0]
     change = quantity - position.quantity
     marked = value if change != 0.0 else position.value
@@ -47,6 +57,9 @@ def trade(
     filled = worsen(rules, value, side, worsening)
     cost = change * (filled - value)
     impacted = cost * (impact / worsening) if impact > 0.0 else 0.0
+    if rules.rounds_price is not None:
+        filled = round_price(rules, filled, side)
+        cost = change * (filled - value)
     fee = fee_rate * abs(change) * abs(filled)
     entry = compute_entry(rules, position, quantity, filled)
     if rules.is_isolated is not None:
@@ -90,7 +103,10 @@ def reduce_to_ratio(rules: InstrumentRules, books: Books, quote: Quote, ratio: f
     """
     position, unit = books.positions[0], abs(quote.open)
     side = 1.0 if position.quantity > 0.0 else -1.0
-    cost = compute_cost(rules, -side, rules.slippage)
+    worsening = rules.slippage
+    if rules.rounds_price is not None:
+        worsening = round_worsening(rules, quote.open, -side, worsening)
+    cost = compute_cost(rules, -side, worsening)
     valued = abs(position.entry) if is_valued_at_entry(rules) else unit
     size = abs(position.quantity)
     spared = compute_backing(rules, books, quote.open) - cost * size * unit

@@ -10,7 +10,7 @@ import math
 
 from backtest.account.account_records import Books, InstrumentRules, Quote
 from backtest.account.books import compute_backing, compute_equity
-from backtest.account.position import worsen
+from backtest.account.position import compute_distance, compute_value_of, worsen
 from backtest.base.units import TOLERANCE
 from backtest.venue.requirement import compute_largest_notional, compute_setting
 
@@ -28,7 +28,7 @@ def choose_quantity(
         return position.quantity
     side = 1.0 if signal > 0.0 else -1.0
     held = position.quantity * (side * abs(quote.open))
-    reach = compute_target(rules, equity, leverage, signal)
+    reach = compute_target(rules, quote, equity, leverage, signal)
     if reach == math.inf:
         reach = compute_most(rules, quote, equity, abs(signal), held)
     if not is_outside(rules, equity, reach, held):
@@ -46,7 +46,7 @@ def is_asking(
     equity = compute_equity(rules, books, quote.open)
     side = 1.0 if signal > 0.0 else -1.0
     held = books.positions[0].quantity * (side * abs(quote.open))
-    reach = compute_target(rules, equity, leverage, signal)
+    reach = compute_target(rules, quote, equity, leverage, signal)
     return is_outside(rules, equity, reach, held)
 
 
@@ -60,10 +60,20 @@ def is_outside(rules: InstrumentRules, equity: float, reach: float, held: float)
     return abs(reach - held) > width
 
 
-def compute_target(rules: InstrumentRules, equity: float, leverage: float, signal: float) -> float:
+def find_limit(rules: InstrumentRules, quote: Quote) -> float:
+    """Return the largest leverage that the account allows in the bar."""
+    if rules.has_limits is not None:
+        return quote.limit
+    return rules.max_leverage
+
+
+def compute_target(
+    rules: InstrumentRules, quote: Quote, equity: float, leverage: float, signal: float
+) -> float:
     """Return the target notional; infinite means as much as the limits allow."""
+    most = find_limit(rules, quote)
     level = rules.min_leverage if leverage < rules.min_leverage else leverage
-    level = rules.max_leverage if level > rules.max_leverage else level  # NaN stays NaN
+    level = most if level > most else level  # NaN stays NaN
     reach = abs(signal) * level * equity
     return 0.0 if signal == 0.0 else reach
 
@@ -75,7 +85,7 @@ def compute_most(
 
     A position already over the limit is kept: only maintenance margin forces a reduction.
     """
-    most = compute_largest_notional(rules.margin, equity, 0.0, 0.0, quote.multiplier)
+    most = compute_largest_notional(rules.margin, equity, 0.0, 0.0, quote.initial)
     return held if scale == 1.0 and held > most else scale * most
 
 
@@ -89,13 +99,15 @@ def size_order(
     if rules.has_impact is not None:
         worsening += compute_impact(rules, quote, max(reach - held, 0.0))
     worsening = min(worsening, LARGEST_WORSENING)
+    if rules.rounds_price is not None:
+        worsening = round_worsening(rules, quote.open, side, worsening)
     cost = compute_cost(rules, side, worsening)
-    limit = compute_largest_notional(rules.margin, equity, held, cost, quote.multiplier)
+    limit = compute_largest_notional(rules.margin, equity, held, cost, quote.initial)
     size = min(reach, limit) * (1.0 / unit)
     if rules.is_isolated is not None:
         filled = worsen(rules, quote.open, side, worsening)
         kept = max(side * quantity, 0.0)
-        room = compute_room(rules, books, filled, side, quote.multiplier)
+        room = compute_room(rules, books, filled, side, quote.initial)
         size = kept + min(size - kept, max(room, 0.0))
     added = quantity if limit <= held else side * size
     wanted = side * reach * (1.0 / unit) if reach <= held else added
@@ -158,6 +170,25 @@ def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: fl
 def truncate(rules: InstrumentRules, size: float) -> float:
     """Return a size in whole lots, with a tolerance of 1e-6 lots."""
     return floor(size * (1.0 / rules.lot) + 1e-6) * rules.lot if rules.lot > 0.0 else size
+
+
+def round_price(rules: InstrumentRules, value: float, side: float) -> float:
+    """Return u of the price rounded to the tick: up for side 1 (a buyer), down for -1.
+
+    A price within 1e-6 ticks of a tick is that tick; the lowest price is one tick.
+    """
+    price = value * (1.0 / rules.margin.size)
+    if rules.is_inverse is not None:
+        price = -rules.margin.size / value
+    steps = price * (1.0 / rules.tick)
+    whole = floor(steps + 1e-6) if side < 0.0 else 0.0 - floor(1e-6 - steps)
+    return compute_value_of(rules, max(whole, 1.0) * rules.tick)
+
+
+def round_worsening(rules: InstrumentRules, value: float, side: float, worsening: float) -> float:
+    """Return the worsening from u to the rounded price of a fill, as a fraction of the price."""
+    filled = round_price(rules, worsen(rules, value, side, worsening), side)
+    return compute_distance(rules, value, filled)
 
 
 def floor(size: float) -> float:

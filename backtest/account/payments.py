@@ -21,7 +21,7 @@ def apply_flow(
         notional = abs(books.positions[0].quantity) * abs(quote.mark_open)
         free = compute_equity(rules, books, quote.mark_open)
         if notional > 0.0:
-            free -= compute_initial(rules.margin, notional, quote.multiplier)
+            free -= compute_initial(rules.margin, notional, quote.initial)
         if rules.is_isolated is not None:
             free = min(free, books.cash)
         moved = -min(-amount, max(free, 0.0))

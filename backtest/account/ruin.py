@@ -9,6 +9,7 @@ from typing import Any
 
 from backtest.account.account_records import Books, InstrumentRules, Quote, Rules
 from backtest.account.books import book_shortfall, close_books, compute_equity
+from backtest.account.orders import find_limit
 from backtest.base.units import TOLERANCE
 from backtest.venue.requirement import compute_best_leverage
 
@@ -45,10 +46,14 @@ def is_poor(rules: InstrumentRules, quote: Quote, wealth: float, tolerance: floa
     """
     if rules.has_rounding is None:
         return False
-    most = compute_best_leverage(rules.margin, quote.multiplier)
-    most = rules.max_leverage if rules.max_leverage < most else most
+    most = compute_best_leverage(rules.margin, quote.initial)
+    limit = find_limit(rules, quote)
+    most = limit if limit < most else most
     least = max(rules.min_notional, rules.lot * abs(quote.mark_close))
-    return wealth * most < least * tolerance
+    is_under = wealth * most < least * tolerance
+    if rules.has_limits is not None:
+        is_under &= limit > 0.0  # a ban passes
+    return is_under
 
 
 def close_ruined(rules: InstrumentRules, books: Books, quote: Quote) -> tuple[Books, float]:

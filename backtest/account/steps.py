@@ -203,7 +203,7 @@ def close_at_gap(
     """Liquidate or stop out at the open, before any order fills (step 4)."""
     if find_gap(rules, books, quote) == LIQUIDATION:
         return liquidate_if_failing(rules, books, ledger, quote, log, t)
-    done = stop_out(rules, books, quote.open, quote.multiplier)
+    done = stop_out(rules, books, quote.open, quote.initial)
     log_trade(log, t, STOPPED, done)
     return done.books, enter_trade(ledger, done, 1)
 
@@ -221,7 +221,7 @@ def close_at_extreme(
             books, ledger = done.books, enter_liquidation(ledger, done)
             log_liquidation(log, t, value, done)
         else:
-            closed = stop_out(rules, books, value, quote.multiplier)
+            closed = stop_out(rules, books, value, quote.initial)
             books, ledger = closed.books, enter_trade(ledger, closed, 1)
             log_trade(log, t, STOPPED, closed)
     return books, ledger

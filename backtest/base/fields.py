@@ -110,6 +110,23 @@ class Flag:
 
 
 @dataclass(frozen=True)
+class Text:
+    """A text that is not empty."""
+
+    kind: ClassVar[type] = str
+
+    def check(self, name: str, value: object, *, where: str) -> str:
+        """Return the text."""
+        if not isinstance(value, str) or not value:
+            raise ParameterError(
+                f"{name} must be a text, was {repr_plain(value)}",
+                where=where,
+                cure=f"give {name} as a text",
+            )
+        return value
+
+
+@dataclass(frozen=True)
 class Duration:
     """A text such as ``"60s"`` or ``"1d"``."""
 
@@ -144,8 +161,13 @@ class Timed:
         return self.number.admits(values)
 
 
-def check_series(name: str, series: object, *, where: str) -> FloatSeries:
-    """Return a read-only copy of a series of finite numbers by UTC time, to the nanosecond."""
+def check_series(
+    name: str, series: object, *, where: str, may_be_infinite: bool = False
+) -> FloatSeries:
+    """Return a read-only copy of a series of numbers by UTC time, to the nanosecond.
+
+    Its numbers must be finite, unless they ``may_be_infinite``; none may be NaN.
+    """
     if not isinstance(series, pd.Series) or not isinstance(series.index, pd.DatetimeIndex):
         found = repr(series) if not isinstance(series, pd.Series) else type(series.index).__name__
         raise ParameterError(
@@ -160,7 +182,7 @@ def check_series(name: str, series: object, *, where: str) -> FloatSeries:
             cure=f"leave {name} out",
         )
     times = _check_times(name, series.index, where=where)
-    values = _check_values(name, series, where=where)
+    values = _check_values(name, series, where=where, may_be_infinite=may_be_infinite)
     times.flags.writeable = False
     values.flags.writeable = False
     return pd.Series(values, index=utc_index(times), name=name, copy=False)
@@ -192,7 +214,9 @@ def _check_times(name: str, index: pd.DatetimeIndex, *, where: str) -> np.ndarra
     return times
 
 
-def _check_values(name: str, series: FloatSeries, *, where: str) -> np.ndarray:
+def _check_values(
+    name: str, series: FloatSeries, *, where: str, may_be_infinite: bool
+) -> np.ndarray:
     is_number = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
     if not is_number or pd.api.types.is_complex_dtype(series):
         raise ParameterError(
@@ -202,10 +226,11 @@ def _check_values(name: str, series: FloatSeries, *, where: str) -> np.ndarray:
         )
     # Adding 0.0 copies, and turns -0.0 into 0.0 so that equal series have equal bytes.
     values = series.to_numpy(dtype=np.float64, na_value=np.nan) + 0.0
-    wrong = np.flatnonzero(~np.isfinite(values))
+    wrong = np.flatnonzero(np.isnan(values) if may_be_infinite else ~np.isfinite(values))
     if wrong.size:
         raise ParameterError(
-            f"{name} must be finite, was {values[wrong[0]]} in {wrong.size} of {values.size} rows",
+            f"{name} must be {'numbers' if may_be_infinite else 'finite'}, "
+            f"was {values[wrong[0]]} in {wrong.size} of {values.size} rows",
             where=f"{where}, first at {_format(series.index, int(wrong[0]))}",
             cure="fill or drop those rows",
         )

@@ -30,6 +30,12 @@ class Value:
     default is None may be None. A field that is a Value, or a sequence of them, is a part.
     """
 
+    _omitted: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are stored only if they are not at their default.
+
+    Fields of later versions are, so that what earlier ones stored stays the same data.
+    """
+
     def __new__(cls, *args: object, **content: object) -> Self:
         """Check the names of the fields before the constructor does, with a cure."""
         names = [each.name for each in fields(cls)]
@@ -80,9 +86,21 @@ class Value:
         return partial(type(self), **_content(self)), ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as data for JSON or TOML; infinity is ``"inf"``, None is left out."""
+        """Return all fields as data for JSON or TOML; infinity is ``"inf"``, None is left out.
+
+        So are the defaults of :attr:`_omitted` fields.
+        """
+        unset = {
+            each.name
+            for each in fields(self)
+            if each.name in self._omitted and _is_default(each, getattr(self, each.name))
+        }
         content = _content(self).items()
-        return {name: _plain(value) for name, value in content if value is not None}
+        return {
+            name: _plain(value)
+            for name, value in content
+            if value is not None and name not in unset
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
@@ -262,7 +280,8 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     if isinstance(value, pd.Series):
-        return {"time": [f"{text}Z" for text in _write_times(value)], "value": value.tolist()}
+        numbers = [_plain(each) for each in value.tolist()]
+        return {"time": [f"{text}Z" for text in _write_times(value)], "value": numbers}
     if value in (math.inf, -math.inf):
         return str(value)
     return value
@@ -327,5 +346,6 @@ def _read_series(entry: Mapping[str, Any], *, where: str) -> FloatSeries:
             where=where,
             cure="write times as '2021-05-19T00:00:00Z'",
         ) from error
-    series: FloatSeries = pd.Series(values, index=index)
+    numbers = [float(each) if each in ("inf", "-inf") else each for each in values]
+    series: FloatSeries = pd.Series(numbers, index=index)
     return series

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 from backtest.account import Account
 from backtest.base.bounded_reads import read_small
 from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.fields import Rate
 from backtest.base.ranges import Choice
 from backtest.cli.draft import GivenFlag, Tables
 from backtest.cli.flags import (
@@ -116,12 +117,18 @@ def read_bps(flag: str, bps: float) -> Iterator[GivenFlag]:
     yield GivenFlag(flag, "venue", field, bps * BPS)
 
 
+def read_number_or_name(flag: str, text: str) -> Iterator[GivenFlag]:
+    """Yield the field of the account that a flag sets: a number, or the name of a preset."""
+    yield GivenFlag(flag, "account", flag.strip("-").replace("-", "_"), parse_typed(text))
+
+
 def list_account_keys() -> Iterator[Key]:
     """Yield a key for each field of the account that has a flag of its own."""
     kinds = get_type_hints(Account)
     for field, text in ACCOUNT_FLAGS.items():
         kind = float if kinds[field] in (float, float | None) else str
-        yield Key("account", field, kind, f"--{field.replace('_', '-')}", ACCOUNT, text)
+        read = read_number_or_name if kinds[field] == Rate else None
+        yield Key("account", field, kind, f"--{field.replace('_', '-')}", ACCOUNT, text, read)
 
 
 OPEN_TABLES = ("venue", "account")
@@ -131,7 +138,7 @@ ACCOUNT_FLAGS = {
     "margin": "'cross' (default) or 'isolated'.",
     "venue_leverage": "The leverage set at the venue; cross: as needed.",
     "min_leverage": "Least leverage that the policy may ask for.",
-    "max_leverage": "Most leverage that the policy may ask for.",
+    "max_leverage": "Most leverage that the policy may ask for, or a preset by date: esma-crypto.",
     "band": "No trade within this many turns of the target.",
     "stop_loss": "Close this fraction of the entry price against it.",
     "margin_call": "Margin ratio of a margin call.",

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
 import backtest
+from backtest.base.text_layout import format_paragraph
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_experiment
-from backtest.cli.flags import RESULTS, AsJson, Results, Save
+from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, Save, option
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.unit_hints import describe_bars
 from backtest.engine import Result
+from backtest.engine.limit_cost import LimitCost, check_limited
 
 PYTHON_START = "bt.run(start=...)"
 """How a summary names the start of the account; the command line shows the flag instead."""
@@ -28,24 +30,50 @@ backtest run --data btc/ --start 2022-01-01 --end 2022-07-01   [dim]# warm from 
 backtest run --margin isolated --venue-leverage 5 --stop-loss 0.1
 backtest run --policy my_policy.py:MyPolicy --taker-bps 4 --no-save
 backtest run examples/btc-vol-target.toml --capital 50000 --json
+backtest run --max-leverage esma-crypto --limit-cost   [dim]# backtest venues --limits[/dim]
 """
+
+WithLimitCost = Annotated[
+    bool,
+    option(OUTPUT, "Also what max_leverage cost in growth: a second run.", "--limit-cost"),
+]
 
 
 def run(
-    draft: Draft, *, as_json: AsJson = False, save: Save = True, results: Results = RESULTS
+    draft: Draft,
+    *,
+    limit_cost: WithLimitCost = False,
+    as_json: AsJson = False,
+    save: Save = True,
+    results: Results = RESULTS,
 ) -> None:
     """Run an account through a market under a policy, and summarize what happened to it."""
     experiment = build_experiment(draft)
+    if limit_cost:
+        check_limited(experiment.terms["account"])
     note = describe_bars(experiment.policy, experiment.market)
     if note is not None:
         typer.echo(f"note: {note}", err=True)
     result = run_with_progress(experiment)
+    cost = measure_cost(experiment, result) if limit_cost else None
     save_and_print(
         result,
         results if save else None,
-        lambda: typer.echo(result.summary().replace(PYTHON_START, "--start")),
-        partial(result_to_dict, result) if as_json else None,
+        lambda: print_summary(result, cost),
+        partial(result_to_dict, result, cost=cost) if as_json else None,
     )
+
+
+def measure_cost(experiment: Experiment, result: Result) -> LimitCost:
+    """Run the account once more without its ``max_leverage``."""
+    return result.limit_cost(compile=experiment.terms.get("compile", True))
+
+
+def print_summary(result: Result, cost: LimitCost | None) -> None:
+    """Print the summary of a run, and the cost of its limit if it was asked for."""
+    typer.echo(result.summary().replace(PYTHON_START, "--start"))
+    if cost is not None:
+        typer.echo("\n" + "\n".join(format_paragraph("Limit", str(cost))))
 
 
 def run_with_progress(experiment: Experiment) -> Result:
@@ -56,9 +84,15 @@ def run_with_progress(experiment: Experiment) -> Result:
         )
 
 
-def result_to_dict(result: Result, path: str | None) -> dict[str, Any]:
-    """Return a result as data: its identity, its folder, what it ran on and its metrics."""
+def result_to_dict(
+    result: Result, path: str | None, *, cost: LimitCost | None = None
+) -> dict[str, Any]:
+    """Return a result as data: its identity, its folder, what it ran on and its metrics.
+
+    With ``cost``, that of the limit of leverage is part of it.
+    """
     manifest = result.manifest
+    more = {} if cost is None else {"limit_cost": cost._asdict()}
     return {
         "id": manifest["id"],
         "path": path,
@@ -68,4 +102,5 @@ def result_to_dict(result: Result, path: str | None) -> dict[str, Any]:
         "target_cuts": result.cut_rows,
         "no_fill": result.no_fill or None,
         "infinite_leverage": int(np.isinf(result.bars["target"]).sum()),
+        **more,
     }

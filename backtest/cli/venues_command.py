@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from backtest.account.leverage_limits import available_limits
 from backtest.base.errors import ParameterError
 from backtest.base.fields import POSITIVE
 from backtest.cli.draft import located
@@ -32,6 +33,7 @@ from backtest.venue.imported_tiers import plain_symbol, read_tiers, write_venue
 EXAMPLES = """
 backtest venues
 backtest venues binance-usdm:BTCUSDT
+backtest venues --limits
 backtest venues show binance-usdm:BTCUSDT --at 2021-05-19
 backtest venues import tiers.json --venue mine --symbol BTC/USDT:USDT --like binance-usdm:BTCUSDT
 """
@@ -60,7 +62,14 @@ class ShowsByDefault(TyperGroup):
 app = typer.Typer(cls=ShowsByDefault, rich_markup_mode="rich")
 
 
-def venues(context: typer.Context, *, as_json: AsJson = False) -> None:
+def venues(
+    context: typer.Context,
+    *,
+    limits: Annotated[
+        bool, flag("List the limits of leverage by date instead, for --max-leverage.", "--limits")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """List the venue presets, with the days of their margin tables and their sources.
 
     Add the name of a preset to see its brackets, fees, liquidation prices and sources.
@@ -73,6 +82,9 @@ def venues(context: typer.Context, *, as_json: AsJson = False) -> None:
                 cure=f"write backtest venues {context.invoked_subcommand} ... --json",
             )
         return
+    if limits:
+        list_limits(as_json=as_json)
+        return
     found = preset_files.available()
     if as_json:
         print_json([{"name": each.name, **each._asdict()} for each in found])
@@ -82,6 +94,23 @@ def venues(context: typer.Context, *, as_json: AsJson = False) -> None:
         print_paragraph(each.title)
         older = f" (others of {', '.join(each.dates[:-1])})" if each.dates[:-1] else ""
         print_paragraph(f"margin table of {each.date}{older}: {each.source}")
+
+
+def list_limits(*, as_json: bool) -> None:
+    """List the limits of leverage by date, with their sources."""
+    found = available_limits().values()
+    if as_json:
+        rows = [{**each._asdict(), "steps": [s._asdict() for s in each.steps]} for each in found]
+        print_json(rows)
+        return
+    for each in found:
+        typer.secho(each.name, bold=True)
+        print_paragraph(each.title)
+        sources = [""] + [step.source for step in each.steps]
+        for before, step in zip(sources[:-1], each.steps, strict=True):
+            source = f": {step.source}" if step.source != before else ""
+            print_paragraph(f"from {step.date} {step.leverage:.4g}x{source}")
+        print_paragraph(each.note)
 
 
 app.callback(invoke_without_command=True, help=format_help(venues, EXAMPLES))(venues)

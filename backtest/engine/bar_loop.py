@@ -128,12 +128,12 @@ def show_account(
         bars_since_liquidation=state.since,
         bars_since_stop=state.since_stop,
         days=days,
-        venue=with_multiplier(margin, quote.multiplier),
+        venue=with_multipliers(margin, quote.multiplier, quote.initial),
     )
 
 
-def with_multiplier(margin: MarginRules, multiplier: float) -> MarginRules:
-    """Return margin rules under a multiplier."""
+def with_multipliers(margin: MarginRules, multiplier: float, initial: float) -> MarginRules:
+    """Return margin rules under the multipliers of maintenance and initial margin."""
     return MarginRules(
         floors=margin.floors,
         caps=margin.caps,
@@ -148,6 +148,7 @@ def with_multiplier(margin: MarginRules, multiplier: float) -> MarginRules:
         is_isolated=margin.is_isolated,
         is_valued_at_entry=margin.is_valued_at_entry,
         multiplier=multiplier,
+        initial_multiplier=initial,
     )
 
 

@@ -25,6 +25,7 @@ from backtest.engine.compile.recipe import (
     pack_columns,
     write_recipe,
 )
+from backtest.engine.fee_days import Rates, TradedDays, start_traded, with_fees
 from backtest.engine.loop_inputs import Inputs
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy import Combinator, Policy
@@ -38,11 +39,15 @@ Progress = Callable[[int, int], None]
 
 
 class LoopStart(NamedTuple):
-    """Where the loop begins: the account's state, the policy's memory, and the bar."""
+    """Where the loop begins: the account's state, the policy's memory, and the bar.
+
+    ``traded`` are the volumes that choose fee tiers; None if the venue has none, or none yet.
+    """
 
     state: State
     memory: Any
     first: int
+    traded: TradedDays | None = None
 
     def start_tally(self) -> Tally:
         """Return the tally of an account that has not been measured yet."""
@@ -50,7 +55,10 @@ class LoopStart(NamedTuple):
 
 
 class LoopOutcome(NamedTuple):
-    """Where the loop ended, what it recorded, and what it has accumulated."""
+    """Where the loop ended, what it recorded, and what it has accumulated.
+
+    ``charged`` has the fee rate of ordinary trades from some bars on.
+    """
 
     state: State
     tally: Tally
@@ -58,6 +66,8 @@ class LoopOutcome(NamedTuple):
     book: FloatArray
     entries: FloatArray
     plain_because: str
+    traded: TradedDays | None
+    charged: tuple[tuple[int, float], ...]
 
 
 class LoopRunner(NamedTuple):
@@ -88,6 +98,13 @@ class LoopRunner(NamedTuple):
             plain=self.plain._replace(rules=plain.with_margin(table)),
             inputs=self.inputs._replace(rules=inputs.with_margin(self.pack(table))),
         )
+
+    def with_fees(self, rates: Rates) -> LoopRunner:
+        """Return the loop under other fee rates."""
+        plain, inputs = (
+            each._replace(rules=with_fees(each.rules, rates)) for each in (self.plain, self.inputs)
+        )
+        return self._replace(plain=plain, inputs=inputs)
 
     def live_bar(self, state: State, t: int) -> tuple[State, Ledger, Quote]:
         """Take the account through bar t in plain Python, without a log."""
@@ -165,7 +182,7 @@ def order_compiled(
     policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray], begin: LoopStart
 ) -> plain_or_compiled.LoopOrder:
     """Return the order of the compiled loop for a run."""
-    state, memory, first = begin
+    state, memory, first, _ = begin
     recipe = write_recipe(policy, tuple(columns))
     packed, formula = pack_inputs(recipe, policy, inputs, columns)
     given = (packed.rules, packed.plan, packed.feed, packed.clock, packed.seen, formula)
@@ -200,7 +217,7 @@ def answer_first(
 
 def try_compiled(runner: LoopRunner, begin: LoopStart) -> str:
     """Compile the loop by running it over no bars; return why that fails, or nothing."""
-    state, memory, first = begin
+    state, memory, first, _ = begin
     try:
         tape = new_tape(1, 1, first)
         run_bars(runner, state, begin.start_tally(), memory, tape, first, first)
@@ -233,7 +250,7 @@ def run_bars(
     runner: LoopRunner, state: State, tally: Tally, memory: Any, tape: Tape, start: int, stop: int
 ) -> tuple[State, Tally, Any, int, int]:
     """Take the account through some bars; numpy's rules hold for divisions by zero."""
-    rules, plan, feed, clock, seen, _ = runner.inputs
+    rules, plan, feed, clock, seen = runner.inputs[:5]
     given = (rules, plan, feed, clock, seen, runner.formula)
     is_plain = isinstance(runner.simulate, types.FunctionType)
     with np.errstate(all="ignore"), nullcontext() if is_plain else hold_signals():
@@ -251,14 +268,17 @@ def run_chunks(
     chunk: int = CHUNK,
 ) -> LoopOutcome:
     """Run chunk by chunk to the end, keeping what is logged."""
-    state, memory, first = begin
+    state, memory, first, traded = begin
     total = len(runner.plain.seen.time)
     tape = new_tape(total - first, 2 * min(chunk, total) + 256, first)
     tally = begin.start_tally()
     kept: list[FloatArray] = []
+    charged: list[tuple[int, float]] = []
     t = first
     while t < total:
         runner, stop = runner.at(t, min(t + chunk, total))
+        runner, traded, stop = choose_fees(runner, traded, t, stop)
+        charged.append((t, runner.plain.rules.instrument.fee))
         begun = (state, tally, memory)
         try:
             state, tally, memory, reached, why = run_bars(runner, *begun, tape, t, stop)
@@ -266,6 +286,7 @@ def run_chunks(
             raise
         except Exception as error:
             raise find_fault(runner, begun, t, int(tape.cursor[0]), error) from error
+        traded = add_traded(traded, begun[1], tally)
         kept.append(tape.log.entries[: tape.log.written[0]].copy())
         tape.log.written[0] = 0
         if why == loop.FULL:
@@ -279,7 +300,39 @@ def run_chunks(
         if progress is not None:
             progress(t - first, total - first)
     entries = kept[0] if len(kept) == 1 else np.concatenate(kept)
-    return LoopOutcome(state, tally, memory, tape.book, entries, because)
+    return LoopOutcome(
+        state=state,
+        tally=tally,
+        memory=memory,
+        book=tape.book,
+        entries=entries,
+        plain_because=because,
+        traded=traded,
+        charged=tuple(charged),
+    )
+
+
+def choose_fees(
+    runner: LoopRunner, traded: TradedDays | None, t: int, stop: int
+) -> tuple[LoopRunner, TradedDays | None, int]:
+    """Return the loop under the fee tier of bar t, the volumes, and the bar at which it must stop.
+
+    Nothing changes at a venue without tiers.
+    """
+    schedule = runner.plain.fees
+    if schedule is None:
+        return runner, None, stop
+    day = int(schedule.day[t])
+    traded = start_traded(day) if traded is None else traded.at(day)
+    stop = min(stop, schedule.find_end(t))
+    return runner.with_fees(schedule.choose(traded)), traded, stop
+
+
+def add_traded(traded: TradedDays | None, before: Tally, after: Tally) -> TradedDays | None:
+    """Return the volumes after some bars; None without fee tiers."""
+    if traded is None:
+        return None
+    return traded.add(after.money.traded - before.money.traded)
 
 
 def find_fault(

@@ -20,6 +20,7 @@ from backtest.account import (
 )
 from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER
 from backtest.base.errors import DataError, ParameterError
+from backtest.base.fields import Rate
 from backtest.base.phrases import Place
 from backtest.base.units import (
     DAY,
@@ -30,16 +31,20 @@ from backtest.base.units import (
     parse_duration,
 )
 from backtest.engine.bar_loop import Seen
+from backtest.engine.fee_days import FeeSchedule, read_schedule
+from backtest.features.margin_rules import effective_initial, read_open_interest
 from backtest.market.tables.settlements import place_on_bars
 from backtest.measures.tally import Clock
 from backtest.venue import MarginRules
 from backtest.venue.interest import find_charged
+from backtest.venue.multipliers import choose_multipliers
 from backtest.venue.requirement import read_rules
 
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.market import Market
     from backtest.venue import Venue
+    from backtest.venue.multipliers import OpenInterestMargin
 
 MARKET_FIELDS = (
     "open", "high", "low", "mark_open", "mark_high", "mark_low", "mark_close", "volume",
@@ -51,7 +56,8 @@ MODES = {"close": CLOSE, "takeover": TAKEOVER, "partial": PARTIAL}
 class Inputs(NamedTuple):
     """Everything that the loop needs besides the policy.
 
-    ``changes`` are the later margin rules, each with the bar from which it applies.
+    ``changes`` are the later margin rules, each with the bar from which it applies. ``fees`` are
+    the fee tiers, None if the venue has none.
     """
 
     rules: Rules
@@ -60,6 +66,7 @@ class Inputs(NamedTuple):
     clock: Clock
     seen: Seen
     changes: tuple[tuple[int, MarginRules], ...]
+    fees: FeeSchedule | None
 
 
 def read_account_rules(venue: Venue, account: Account) -> Rules:
@@ -90,9 +97,12 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
         full_below=venue.liquidation.full_below,
         is_funded_by_wallet=venue.isolated_funding == "wallet",
         min_leverage=account.min_leverage,
-        max_leverage=account.max_leverage,
+        max_leverage=find_constant(account.max_leverage),
         band=account.band,
         stop_loss=account.stop_loss or 0.0,
+        has_limits=True if has_limits(account) else None,
+        rounds_price=True if venue.contract.round_to_tick else None,
+        tick=venue.contract.tick,
     )
     whole = AccountRules(
         has_interest=True if has_interest(venue) else None,
@@ -112,6 +122,16 @@ def has_rounding(venue: Venue) -> bool:
     """Return whether a venue may fill an order in another size than requested."""
     contract, most = venue.contract, venue.slippage.max_participation
     return contract.lot > 0.0 or (contract.min_notional or 0.0) > 0.0 or most is not None
+
+
+def has_limits(account: Account) -> bool:
+    """Return whether the largest leverage of an account changes with time."""
+    return isinstance(account.max_leverage, pd.Series)
+
+
+def find_constant(limit: Rate) -> float:
+    """Return a limit of leverage that is one number; infinite if it changes with time."""
+    return math.inf if isinstance(limit, pd.Series) else limit
 
 
 def read_plan(venue: Venue, account: Account) -> Plan:
@@ -166,16 +186,17 @@ def read_inputs(
     ``started`` is when the account began, in ns. Funding and flows before bar ``first`` are left
     out: an earlier run has paid them.
     """
+    check_tick(market, venue)
     sigma, adv = measure_impact(market, venue)
     funding = place_funding(market, venue, first)
     flow_bar, flow_amount = place_flows(market, account, first, started)
-    names = ("margin_multiplier", "borrow_rate", "cash_rate", "short_rate")
     rates: dict[str, Any] = {
-        name: as_of(getattr(venue, name), market.time, f"Venue.{name}") for name in names
+        name: as_of(rate, market.time, f"Venue.{name}") for name, rate in venue.rates().items()
     }
+    initial, maintenance = read_multipliers(market, venue)
     feed = Feed(
         **{name: getattr(market, name) for name in MARKET_FIELDS},
-        multiplier=rates.pop("margin_multiplier"),
+        multiplier=maintenance,
         sigma=sigma,
         adv=adv,
         signal=signal,
@@ -184,6 +205,8 @@ def read_inputs(
         **funding,
         flow_bar=flow_bar,
         flow_amount=flow_amount,
+        initial=initial,
+        limit=as_of(account.max_leverage, market.time, "Account.max_leverage"),
     )
     shown = {name: getattr(market, name) for name in Seen._fields if name not in ("mark", "start")}
     seen = Seen(**shown, mark=market.mark_close, start=started)
@@ -198,6 +221,7 @@ def read_inputs(
         clock=clock,
         seen=seen,
         changes=tuple(later),
+        fees=read_schedule(venue, market.time),
     )
 
 
@@ -210,6 +234,43 @@ def read_margin_tables(
         (first + table.first, read_rules(venue.with_table(table), setting, is_isolated))
         for table in venue.in_use(time[first:])
     ]
+
+
+def check_tick(market: Market, venue: Venue) -> None:
+    """Require prices of at least one tick where they are rounded to it."""
+    lowest, tick = float(market.low.min()), venue.contract.tick
+    if venue.contract.round_to_tick and not tick <= lowest:
+        raise ParameterError(
+            f"tick must be at most the lowest price, {lowest:g}, with round_to_tick, was {tick:g}",
+            where="Contract.tick",
+            cure="give the tick of this instrument, or leave round_to_tick out",
+        )
+
+
+def read_multipliers(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:
+    """Return the multipliers of initial and of maintenance margin by bar, or one for all bars."""
+    given = {
+        name: as_of(rate, market.time, f"Venue.{name}")
+        for name, rate in choose_multipliers(venue).items()
+    }
+    both = given.get("margin_multiplier", np.ones(1))
+    initial = given.get("initial_multiplier", both)
+    if venue.open_interest_margin is not None:
+        initial = raise_initial(market, venue, venue.open_interest_margin)
+    return initial, given.get("maintenance_multiplier", both)
+
+
+def raise_initial(market: Market, venue: Venue, rising: OpenInterestMargin) -> FloatArray:
+    """Return the multiplier of initial margin by bar, from the open interest a bar before."""
+    where = "Venue.open_interest_margin"
+    interest = read_open_interest(market, rising.column, where=where)
+    known = np.concatenate([[0.0], interest[:-1]])
+    raised = np.ones(market.n_bars)
+    for table in venue.in_use(market.time):
+        bars = slice(table.first, table.stop)
+        base = 1.0 / table.brackets[0].max_leverage
+        raised[bars] = effective_initial(base, known[bars], rising.lower, rising.upper) / base
+    return raised
 
 
 def measure_years(market: Market, venue: Venue) -> FloatArray:

@@ -16,6 +16,7 @@ from backtest.base.ranges import Range, check_range
 from backtest.base.reportable import Reportable
 from backtest.base.units import DAY, YEAR_DAYS, parse_duration, utc_index
 from backtest.engine.bar_loop import RECORDED
+from backtest.engine.limit_cost import LimitCost, measure_limit_cost
 from backtest.engine.result_files import load_result, save_result
 from backtest.engine.result_tables import forced_changes, value_of
 from backtest.engine.result_text import write_summary
@@ -54,6 +55,7 @@ class Result(RunRecord, Reportable):
     """
 
     _draw: ClassVar[Callable[[Any], Any]]
+    _run: ClassVar[Callable[..., Any]]
 
     def calibration(
         self,
@@ -123,7 +125,7 @@ class Result(RunRecord, Reportable):
             ``share`` of all decisions; ``mean_asked`` and ``mean_held`` over these decisions, in
             turns of the equity before the costs of the fill; ``mean_shortfall``, the amount that
             this limit took away (the shortfalls of a decision add up to asked less held);
-            ``mean_distance``, the same without sign.
+            ``mean_distance``, the same without sign; ``days``, the UTC days of these decisions.
 
         Raises
         ------
@@ -142,6 +144,23 @@ class Result(RunRecord, Reportable):
                 cure="run the experiment again",
             )
         return pd.DataFrame(self.cut_rows).set_index("cause")
+
+    def limit_cost(self, *, compile: bool = True) -> LimitCost:  # noqa: A002 - as in bt.run
+        """Return on how many days ``max_leverage`` bound, and what it cost in growth.
+
+        The account runs a second time, without its ``max_leverage``.
+
+        Parameters
+        ----------
+        compile : bool
+            False runs the policy in plain Python; the numbers are the same bits.
+
+        Raises
+        ------
+        ParameterError
+            If the account has no such limit, or the result was loaded from files or resumed.
+        """
+        return measure_limit_cost(self, self._run, is_compiled=compile)
 
     @cached_property
     def _life(self) -> AccountHistory:

@@ -26,6 +26,7 @@ from backtest.base.result_folders import (
     write_parquet,
 )
 from backtest.engine.bar_loop import RECORDED
+from backtest.engine.fee_days import read_traded
 from backtest.engine.run_record import RunRecord
 from backtest.features.liquidation_forecast import VolatilityState
 from backtest.measures.run_measures import RunSpan
@@ -120,6 +121,7 @@ def _pack_state(result: RunRecord) -> dict[str, Any]:
         "periods": result.span.periods,
         "target_cuts": result.cut_rows,
         "no_fill": result.no_fill,
+        **({} if result.traded is None else {"traded": result.traded.to_dict()}),
     }
 
 
@@ -165,6 +167,7 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
         entries=events,
         stored_cuts=stored.get("target_cuts"),
         no_fill=str(stored.get("no_fill", "")),
+        traded=read_traded(stored.get("traded")),
     )
     attach_saved_making(result, folder, manifest["id"])
     return result

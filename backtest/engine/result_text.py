@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from backtest.account.leverage_limits import describe_limit
 from backtest.base.number_text import format_bps, format_number, format_percent, format_price
 from backtest.base.text_layout import format_paragraph
 from backtest.base.units import DAY, FloatArray, format_time
@@ -103,6 +104,8 @@ def describe_venue(result: RunRecord) -> str:
     ]
     if venue.fees.maker_share > 0.0:
         parts.append(f"maker {format_bps(venue.fees.maker)} for {venue.fees.maker_share:.0%}")
+    if venue.fees.tiers:
+        parts.append(f"{len(venue.fees.tiers)} fee tiers by volume")
     parts.append(f"slippage {format_bps(venue.slippage.rate)}")
     if venue.slippage.impact > 0.0:
         parts.append(f"impact {venue.slippage.impact:g}")
@@ -140,7 +143,6 @@ def describe_account(result: RunRecord) -> str:
     ]
     shown = {
         "least leverage": account.min_leverage,
-        "most leverage": 0.0 if math.isinf(account.max_leverage) else account.max_leverage,
         "band": account.band,
         "stop at": account.stop_loss,
         "margin call at": account.margin_call,
@@ -149,6 +151,8 @@ def describe_account(result: RunRecord) -> str:
         "ruined at": account.ruin_at,
     }
     parts += [f"{name} {value:g}" for name, value in shown.items() if value]
+    if limit := describe_limit(account.max_leverage):
+        parts.append(f"most leverage {limit}")
     if account.flows is not None:
         parts.append(f"{len(account.flows)} dated flows")
     if account.after_liquidation == "halt":

@@ -134,6 +134,8 @@ def run(
     )
     begin = find_loop_start(resume, account, policy, first)
     outcome = run_loop(policy, inputs, columns, begin, is_compiled=compile, progress=progress)
+    if inputs.fees is not None:
+        inputs = inputs._replace(fees=inputs.fees._replace(charged=outcome.charged))
     multiplier = inputs.feed.multiplier
     closes = market.time[first:] + market.interval
     no_fill = explain_no_fill(outcome, inputs, columns, venue, account, first)
@@ -182,6 +184,7 @@ def run(
         market=market,
         inputs=inputs,
         no_fill=no_fill,
+        traded=outcome.traded,
     )
 
 
@@ -337,4 +340,5 @@ def find_loop_start(
     if resume is None:
         memory = tuple(map(float, start_memory(policy) or ()))
         return LoopStart(start_state(account), memory, first)
-    return LoopStart(resume.state._replace(funding_next=0, flow_next=0), resume.memory, first)
+    state = resume.state._replace(funding_next=0, flow_next=0)
+    return LoopStart(state, resume.memory, first, resume.traded)

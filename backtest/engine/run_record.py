@@ -27,6 +27,7 @@ from backtest.measures.run_measures import RunSpan, measure_run
 
 if TYPE_CHECKING:
     from backtest.account import Account, State
+    from backtest.engine.fee_days import TradedDays
     from backtest.engine.loop_inputs import Inputs
     from backtest.market import Market
     from backtest.measures.tally import Tally
@@ -70,6 +71,7 @@ class RunRecord:
     inputs: Inputs | None = None
     stored_cuts: list[dict[str, Any]] | None = None
     no_fill: str = ""
+    traded: TradedDays | None = None
 
     @property
     def last_time(self) -> int:

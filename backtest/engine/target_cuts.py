@@ -9,7 +9,7 @@ shortfalls of a decision add up to the target less the leverage held after the f
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from backtest.account.orders import LARGEST_WORSENING
 from backtest.base.compiled_twins import make_array_twins
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray, IntArray
 from backtest.engine.bar_loop import RECORDED
+from backtest.engine.fee_days import list_fees
 from backtest.engine.result_tables import ARRAYS, sum_contracts
 
 if TYPE_CHECKING:
@@ -43,18 +44,22 @@ class Decisions(NamedTuple):
     ``asked`` and ``held`` are leverages at the open where the decision fills, in turns of the
     equity before the costs of the fill, positive along the signal. ``cuts`` holds, by cause, what
     each limit took away: negative where it left more than was asked, 0 where it did not bind.
+    ``bar`` is the bar of the fill.
     """
 
     asked: FloatArray
     held: FloatArray
     cuts: Mapping[str, FloatArray]
+    bar: IntArray
 
 
 class AtOpen(NamedTuple):
     """Account and quote at the opens where decisions fill, arrays of shape (n_decisions,).
 
     ``unit`` is the absolute value of one contract, ``side`` the direction of the signal, ``held``
-    the notional along it, ``change`` the contracts that the fill traded.
+    the notional along it, ``change`` the contracts that the fill traded,
+    ``multiplier`` that of initial margin, ``limit`` the account's largest leverage,
+    ``fee`` the fee rate.
     """
 
     bar: IntArray
@@ -70,6 +75,8 @@ class AtOpen(NamedTuple):
     equity: FloatArray
     multiplier: FloatArray
     change: FloatArray
+    limit: FloatArray
+    fee: FloatArray
 
     @property
     def held(self) -> FloatArray:
@@ -98,7 +105,8 @@ def find_decisions(
     turns = at.side * at.unit / at.equity
     held = after * turns
     cuts["margin_call"] = np.where(is_off, (final - after) * turns, 0.0)
-    return Decisions(asked[kept], held[kept], {name: cut[kept] for name, cut in cuts.items()})
+    left = {name: cut[kept] for name, cut in cuts.items()}
+    return Decisions(asked[kept], held[kept], left, at.bar[kept])
 
 
 def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: int) -> AtOpen:
@@ -129,8 +137,10 @@ def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: i
         cash=cash,
         margin=margin,
         equity=cash + base + quantity * value,
-        multiplier=take_bars(feed.multiplier, bar),
+        multiplier=take_bars(feed.initial, bar),
         change=sum_contracts(entries, (FILL,), first, n)[rows + 1],
+        limit=take_bars(feed.limit, bar),
+        fee=list_fees(inputs.fees, rules.fee, bar),
     )
     return at.take(at.equity > 0.0)
 
@@ -201,7 +211,7 @@ def cut_targets(inputs: Inputs, at: AtOpen) -> tuple[FloatArray, dict[str, Float
     sized, limited, roomy = (np.copy(reach) for _ in range(3))
     for rows, margin in split_tables(inputs, at.bar):
         limited[rows], roomy[rows] = size_orders(inputs, margin, at.take(rows), reach[rows])
-    is_boundless = np.isinf(at.leverage) & np.isinf(rules.max_leverage) & (at.scale > 0.0)
+    is_boundless = np.isinf(at.leverage) & np.isinf(at.limit) & (at.scale > 0.0)
     for values in (limited, roomy):
         values[is_inside] = reach[is_inside]
     sized = np.where(is_inside, at.held, roomy)
@@ -228,7 +238,7 @@ def clip_leverage(rules: InstrumentRules, at: AtOpen) -> tuple[FloatArray, Float
     """Return the target notional within the account's leverage, and the cuts of both limits."""
     level = np.maximum(at.leverage, rules.min_leverage)
     level = np.where(at.scale == 0.0, 0.0, level)
-    capped = np.minimum(level, rules.max_leverage)
+    capped = np.minimum(level, at.limit)
     unit = at.scale * at.equity
     is_bounded = np.isfinite(at.leverage) & (at.scale > 0.0)
     raised = np.where(is_bounded, np.where(is_bounded, at.leverage - level, 0.0) * unit, 0.0)
@@ -298,11 +308,14 @@ def size_orders(
     inputs: Inputs, margin: MarginRules, at: AtOpen, reach: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return the notional after initial margin, and after the limit of the wallet."""
-    rules, held = inputs.rules.instrument, at.held
+    fee: Any = at.fee
+    rules, held = inputs.rules.instrument._replace(fee=fee), at.held
     worsening = np.full(len(reach), rules.slippage)
     if rules.has_impact is not None:
         worsening += find_impact(inputs, at, np.maximum(reach - held, 0.0))
     worsening = np.minimum(worsening, LARGEST_WORSENING)
+    if rules.rounds_price is not None:
+        worsening = find_rounded(rules, at, worsening)
     cost = ORDERS.compute_cost(rules, at.side, worsening)
     limit = find_largest(margin, at.equity, held, cost, at.multiplier)
     is_free = (reach <= held) | (reach == 0.0)
@@ -313,6 +326,17 @@ def size_orders(
     room = np.maximum(find_room(rules, margin, at, worsening) * at.unit, 0.0)
     roomy = kept + np.minimum(limited - kept, room)
     return limited, np.where(is_free | (limit <= held), limited, roomy)
+
+
+def find_rounded(rules: InstrumentRules, at: AtOpen, worsening: FloatArray) -> FloatArray:
+    """Return the worsening up to the tick at which an order fills, a fraction of the price."""
+    price, tick = (
+        ARRAYS.compute_price(rules.margin.size, rules.margin.is_inverse, at.value),
+        rules.tick,
+    )
+    steps = price * (1.0 + at.side * worsening) / tick
+    whole = np.where(at.side < 0.0, np.floor(steps + 1e-6), np.ceil(steps - 1e-6))
+    return np.asarray(np.abs(np.maximum(whole, 1.0) * tick / price - 1.0))
 
 
 def find_room(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.units import BoolArray, FloatArray
+from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
 from backtest.engine.target_cuts import CAUSES, Decisions, find_decisions
 
 if TYPE_CHECKING:
@@ -23,16 +23,19 @@ def measure_cuts(
     """
     found = find_decisions(inputs, record, entries, first)
     whole = found.asked - found.held
-    rows = [average_cuts("all", whole, np.ones(len(whole), dtype=np.bool_), found)]
+    day = inputs.seen.time[found.bar] // DAY
+    rows = [average_cuts("all", whole, np.ones(len(whole), dtype=np.bool_), found, day)]
     for cause in CAUSES:
         cut = found.cuts[cause]
         if cut.any():
-            rows.append(average_cuts(cause, cut, cut != 0.0, found))
+            rows.append(average_cuts(cause, cut, cut != 0.0, found, day))
     return rows
 
 
-def average_cuts(cause: str, cut: FloatArray, rows: BoolArray, of: Decisions) -> dict[str, Any]:
-    """Return one row of the table: the number of decisions, and the means over them."""
+def average_cuts(
+    cause: str, cut: FloatArray, rows: BoolArray, of: Decisions, day: IntArray
+) -> dict[str, Any]:
+    """Return one row of the table: the decisions, the means over them, and their UTC days."""
     columns = {
         "mean_asked": of.asked[rows],
         "mean_held": of.held[rows],
@@ -45,4 +48,5 @@ def average_cuts(cause: str, cut: FloatArray, rows: BoolArray, of: Decisions) ->
         "decisions": n,
         "share": n / total if total else math.nan,
         **{name: float(np.mean(x)) if n else math.nan for name, x in columns.items()},
+        "days": len(np.unique(day[rows])),
     }

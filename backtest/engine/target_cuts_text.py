@@ -63,9 +63,16 @@ def describe_cut(row: Mapping[str, Any]) -> str:
     if row["cause"] == "band":
         apart = format_leverage(row["mean_distance"])
         return f"left alone within {words} {often}, {apart} from the target on average"
+    if row["cause"] == "max_leverage" and "days" in row:
+        often += f" on {count_days(row['days'])}"
     moved = float(row["mean_shortfall"])
     how = f"{'cut' if moved >= 0.0 else 'raised'} by {format_leverage(abs(moved))}"
     return f"{how} on average by {words} {often}: {means}"
+
+
+def count_days(days: int) -> str:
+    """Return a number of days in words."""
+    return f"{days:,} day{'s' * (days != 1)}"
 
 
 def describe_isolated(account: Account) -> str:

@@ -1,10 +1,11 @@
 """Dynamic margin: rules for the multiplier of a venue's margin requirement.
 
 Venues with risk-based margin raise it if prices move more, if open interest nears a cap, or at
-stated times. Each function returns a Series by UTC time for ``Venue(margin_multiplier=...)``, with
-one value per bar from its open on. A rule uses values known at the close of a bar from the next
-open on, so no bar decides its own margin. A multiplier scales maintenance rates and divides the
-allowed leverages.
+stated times. Each function returns a Series by UTC time for ``Venue(margin_multiplier=...)``,
+``initial_multiplier`` or ``maintenance_multiplier``, with one value per bar from its open on. A
+rule uses values known at the close of a bar from the next open on, so no bar decides its own
+margin. ``maintenance_multiplier`` scales maintenance rates, ``initial_multiplier`` divides the
+allowed leverages, ``margin_multiplier`` does both.
 """
 
 from __future__ import annotations
@@ -107,9 +108,17 @@ def by_open_interest(
     Notes
     -----
     x_t = :func:`effective_initial` of the bar before, over ``initial``. dYdX raises the initial
-    fraction only. A multiplier also raises the maintenance rates, so it requires more.
+    fraction only: give the series as ``Venue(initial_multiplier=...)``, or let the venue read the
+    column itself, ``Venue(open_interest_margin=bt.OpenInterestMargin(...))``. As
+    ``margin_multiplier`` it also raises the maintenance rates.
     """
-    where = "bt.margin_rules.by_open_interest"
+    interest = read_open_interest(market, column, where="bt.margin_rules.by_open_interest")
+    fraction = effective_initial(initial, interest, lower, upper)
+    return _from_closes(market, fraction / initial, 1.0)
+
+
+def read_open_interest(market: Market, column: str, *, where: str) -> FloatArray:
+    """Return a column of open notionals, of shape (n_bars,); none may be negative or NaN."""
     interest = read_column(market, column, where=where)
     bad = np.flatnonzero(~(interest >= 0.0))
     if bad.size:
@@ -119,8 +128,7 @@ def by_open_interest(
             where=f"{where}, first at {format_time(int(market.time[bad[0]]))}",
             cure="fill it, for example with the value before",
         )
-    fraction = effective_initial(initial, interest, lower, upper)
-    return _from_closes(market, fraction / initial, 1.0)
+    return interest
 
 
 def effective_initial(

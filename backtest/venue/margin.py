@@ -43,11 +43,12 @@ def scalar_largest_notional(rules: MarginRules, equity: float, leverage: float) 
     if not leverage < math.inf:
         best = 0.0
         for k in range(len(rules.caps)):
-            best = max(best, min(rules.caps[k], equity * rules.leverages[k] / rules.multiplier))
+            most = equity * rules.leverages[k] / rules.initial_multiplier
+            best = max(best, min(rules.caps[k], most))
         return best
     cap = 0.0
     for k in range(len(rules.caps)):
-        if rules.leverages[k] / rules.multiplier >= leverage * (1.0 - TOLERANCE):
+        if rules.leverages[k] / rules.initial_multiplier >= leverage * (1.0 - TOLERANCE):
             cap = rules.caps[k]
     return max(0.0, min(cap, equity * leverage))
 
@@ -59,7 +60,7 @@ def scalar_survivable_notional(rules: MarginRules, equity: float, ratio: float) 
     move = 1.0 / ratio if rules.is_inverse else ratio
     lost, backing = abs(1.0 - move), equity
     if rules.is_isolated:
-        setting = compute_setting(rules, rules.multiplier)
+        setting = compute_setting(rules, rules.initial_multiplier)
         lost, backing = lost - 1.0 / setting, 0.0
     tested = 1.0 if rules.is_valued_at_entry else move
     rate = compute_rate(rules, 0, rules.multiplier)
@@ -113,8 +114,8 @@ def maintenance(
     notional : float or array
         In the settlement currency; the sign is ignored.
     multiplier : float or array, optional
-        x_t of dynamic margin. Default: 1 for a venue, whose own ``margin_multiplier`` belongs to
-        times; this bar's for ``account.venue``.
+        The multiplier of maintenance margin. Default: 1 for a venue, whose own multipliers belong
+        to times; this bar's for ``account.venue``.
 
     Returns
     -------
@@ -140,6 +141,8 @@ def largest_notional(
     venue: Venue | MarginRules, equity: Number, leverage: Number = math.inf
 ) -> Any:
     """Return the largest notional that initial margin allows, before costs.
+
+    It is under the multiplier of initial margin: this bar's for ``account.venue``, 1 for a venue.
 
     Parameters
     ----------
@@ -189,7 +192,7 @@ def liquidation_price(
         What backs the position, in the settlement currency: the posted margin, or the wallet
         balance in cross margin.
     multiplier : float or array, optional
-        x_t of dynamic margin, as in :func:`maintenance`.
+        The multiplier of maintenance margin, as in :func:`maintenance`.
 
     Returns
     -------

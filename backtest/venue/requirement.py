@@ -16,7 +16,9 @@ implementation of them.
 Brackets ``k`` have a floor ``f_k``, a cap ``C_k``, a maintenance rate ``r_k`` and a largest
 leverage ``X_k``. The maintenance margin ``MM(N) = max_k (r_k N - c_k)`` with ``c_0 = 0`` and
 ``c_k = c_{k-1} + f_k (r_k - r_{k-1})`` is continuous and convex in the notional ``N``. A
-multiplier ``x`` scales the rates (capped at 1; the amounts follow) and divides the leverages.
+multiplier ``x`` scales the rates (capped at 1; the amounts follow) and divides the leverages. The
+functions of maintenance margin take the maintenance multiplier, those of initial margin the
+initial one.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class MarginRules(NamedTuple):
     Notionals and amounts are in the settlement currency. ``close_fee`` is added to every rate if
     the venue includes the fee of closing (else 0). ``taker`` is the taker fee rate, ``size`` the
     contract size, and ``setting`` the leverage set at the venue (0: the best for every order).
+    ``multiplier`` is this bar's for maintenance margin, ``initial_multiplier`` that for orders.
     """
 
     floors: Sequence[float]
@@ -58,6 +61,7 @@ class MarginRules(NamedTuple):
     is_isolated: bool
     is_valued_at_entry: bool
     multiplier: float
+    initial_multiplier: float
 
 
 def read_rules(venue: Venue, setting: float = 0.0, is_isolated: bool = False) -> MarginRules:
@@ -76,6 +80,7 @@ def read_rules(venue: Venue, setting: float = 0.0, is_isolated: bool = False) ->
         is_isolated=is_isolated,
         is_valued_at_entry=venue.maintenance_at == "entry",
         multiplier=1.0,
+        initial_multiplier=1.0,
     )
 
 

@@ -37,15 +37,19 @@ from backtest.venue.dated_tables import (
     list_in_use,
     unlink_tables,
 )
+from backtest.venue.fee_tiers import FeeTier, check_close_fee, check_tiers
 from backtest.venue.interest import RATES, check_interest
+from backtest.venue.multipliers import OpenInterestMargin, check_multipliers
 
 __all__ = [
     "Bracket",
     "Contract",
     "Earlier",
+    "FeeTier",
     "Fees",
     "InForce",
     "Liquidation",
+    "OpenInterestMargin",
     "Slippage",
     "Venue",
 ]
@@ -67,17 +71,22 @@ class Contract(Value):
     lot : float
         Step of quantity, in contracts; 0 means no rounding.
     tick : float
-        Step of price, for calculators and displays; fills are not rounded to it.
+        Step of price, in price also for inverse contracts.
     min_notional : float
         Smallest order that does not close a position, in the settlement currency. Default: 5 in
         the quote currency if linear, none if inverse (5 coins would be a fortune).
+    round_to_tick : bool
+        Whether the prices of fills and stops are rounded to the tick, against the trader.
     """
+
+    _omitted = frozenset({"round_to_tick"})
 
     kind: Annotated[str, Choice("linear", "inverse")] = "linear"
     size: Annotated[float, POSITIVE] = 1.0
     lot: Annotated[float, NOT_NEGATIVE] = 0.001
     tick: Annotated[float, POSITIVE] = 0.1
     min_notional: Annotated[float | None, NOT_NEGATIVE] = None
+    round_to_tick: Annotated[bool, Flag()] = False
 
     def _check_rules(self) -> None:
         if self.min_notional is None:
@@ -94,11 +103,19 @@ class Fees(Value):
         Fee rates; a negative maker rate is a rebate.
     maker_share : float
         The share of every trade that pays the maker rate, from 0 to 1.
+    tiers : sequence of FeeTier
+        Other rates from volumes of the last 30 days on, the lowest volume first; stored as a tuple.
     """
+
+    _omitted = frozenset({"tiers"})
 
     taker: Annotated[float, COST]
     maker: Annotated[float, Number(-1, 1, open_low=True, open_high=True)]
     maker_share: Annotated[float, SHARE] = 0.0
+    tiers: Sequence[FeeTier] = ()
+
+    def _check_rules(self) -> None:
+        self._set_fields(tiers=check_tiers(self.tiers))
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -202,7 +219,8 @@ class Venue(Value):
     includes_close_fee : bool
         Whether the requirement includes the taker fee of closing.
     margin_multiplier : float or Series by UTC time
-        Scales the maintenance rates and divides the allowed leverages.
+        Scales the maintenance rates and divides the allowed leverages: sets the two multipliers
+        below together.
     call_grace : int or None
         Bars that a margin call may stay unmet before the position is reduced; None: any number.
     in_force : InForce or None
@@ -210,6 +228,12 @@ class Venue(Value):
     earlier : sequence of Earlier
         The margin tables before ``brackets``, the oldest first. A run uses the table in force at
         each bar, the calculators use the newest. Default: one table for all times.
+    initial_multiplier : float, Series by UTC time, or None
+        Divides the allowed leverages: the initial margin of orders and withdrawals.
+    maintenance_multiplier : float, Series by UTC time, or None
+        Scales the maintenance rates: margin ratio, margin calls and liquidation.
+    open_interest_margin : OpenInterestMargin or None
+        Initial margin that rises with open interest, from a column of the market.
     """
 
     contract: Contract
@@ -230,8 +254,12 @@ class Venue(Value):
     call_grace: Annotated[int | None, Whole(0)] = None
     in_force: InForce | None = None
     earlier: Sequence[Earlier] = ()
+    initial_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
+    maintenance_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
+    open_interest_margin: OpenInterestMargin | None = None
 
     def _check_rules(self) -> None:
+        check_close_fee(self.fees.tiers, includes_close_fee=self.includes_close_fee)
         close_fee = self.fees.taker if self.includes_close_fee else 0.0
         self._set_fields(brackets=complete_table(self.brackets, close_fee))
         self._check_earlier(close_fee)
@@ -242,6 +270,7 @@ class Venue(Value):
                 cure="leave in_force out, or give in_force=InForce(preset=..., since=...)",
             )
         check_interest(self.interest_on, self.rates())
+        check_multipliers(self)
 
     def rates(self) -> dict[str, Rate]:
         """Return the rates of interest by name."""

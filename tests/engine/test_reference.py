@@ -882,8 +882,12 @@ def test_engine_equals_the_reference(block):
 
 
 def compare(seed: int) -> None:
+    """Run the case of a seed through both."""
+    compare_case(make_case(seed), f"make_case({seed})")
+
+
+def compare_case(case: Case, name: str) -> None:
     """Run one case through both and collect every difference, first bar first."""
-    case = make_case(seed)
     expected = simulate(*case.for_reference())
     result = bt.run(policy=Scripted(), compile=False, **case.for_engine(bt))
     scale = scales(expected)
@@ -891,7 +895,7 @@ def compare(seed: int) -> None:
     wrong = differences(case, expected, result.bars, scale, last)
     if last == len(scale):
         wrong += ledger_differences(expected, result.events, scale)
-    assert not wrong, f"make_case({seed}):\n" + "\n".join(wrong[:12])
+    assert not wrong, f"{name}:\n" + "\n".join(wrong[:12])
 
 
 @pytest.mark.parametrize("column", [*MONEY, "position", "margin_ratio", "liquidation_price"])

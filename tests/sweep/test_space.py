@@ -266,6 +266,9 @@ def test_rules_for_columns_are_those_of_accounts_and_venues():
         "venue.cash_rate": [0.0, 0.1],
         "venue.includes_close_fee": [False, True],
         "venue.fees.taker": [1e-4, 0.5],
+        "venue.margin_multiplier": [1.0, 1.5],
+        "venue.initial_multiplier": [None, 1.0],
+        "venue.maintenance_multiplier": [None, 2.0],
     }
     base = Base(VolTarget, VENUE, ACCOUNT)
     settings = read_settings(base)

@@ -12,7 +12,7 @@ from backtest.base.number_text import format_bps, format_setting
 from backtest.engine.manifest import read_tables
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.basis.data_quality import write_quality
-from backtest.report.basis.rule_sources import list_sources
+from backtest.report.basis.rule_sources import list_limit_sources, list_sources
 from backtest.report.basis.what_is_modelled import (
     describe_interest,
     describe_liquidation,
@@ -47,6 +47,7 @@ def build_assumptions(
         list_sources(manifest),
         *tabulate_tables(manifest),
         build_pair_table("Account", describe_settings(manifest["account"])),
+        *list_limit_sources(manifest["account"]),
         build_pair_table("Provenance", describe_provenance(manifest)),
         *list_commands(shlex.join(("backtest", "report", *arguments)), background),
         Code("Manifest", format_manifest(manifest), is_folded=True),
@@ -121,9 +122,13 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "rules of", ", ".join(f"{name} {value}" for name, value in in_force.items())
     contract, fees, slippage = venue["contract"], venue["fees"], venue["slippage"]
     sizes = f"size {contract['size']:g}, lot {contract['lot']:g}"
+    sizes += f", prices in ticks of {contract['tick']:g}" * bool(contract.get("round_to_tick"))
     yield "contract", f"{contract['kind']}, {sizes}, least order {contract['min_notional']:g}"
     rates = f"taker {format_bps(fees['taker'])}, maker {format_bps(fees['maker'])}"
     yield "fees", f"{rates} for {fees.get('maker_share', 0.0):.0%} of every trade"
+    for tier in fees.get("tiers", ()):
+        rates = f"taker {format_bps(tier['taker'])}, maker {format_bps(tier['maker'])}"
+        yield f"fees from {tier['volume']:,.10g} in 30 days", rates
     impact = "no market impact"
     if size := slippage.get("impact", 0.0):
         impact = f"impact {size:g} x sigma x sqrt(share of {slippage['impact_window']} volume)"
@@ -131,7 +136,13 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "liquidation", describe_liquidation(venue)
     fee = ", closing fee included" if venue.get("includes_close_fee") else ""
     yield "maintenance at", f"{venue.get('maintenance_at', 'mark')} price{fee}"
-    yield "margin multiplier", format_setting(venue.get("margin_multiplier", 1.0))
+    own = [name for name in ("initial_multiplier", "maintenance_multiplier") if name in venue]
+    yield from ((name.replace("_", " "), format_setting(venue[name])) for name in own)
+    if not own:
+        yield "margin multiplier", format_setting(venue.get("margin_multiplier", 1.0))
+    if rising := venue.get("open_interest_margin"):
+        caps = f"rises from {rising['lower']:,.10g} to {rising['upper']:,.10g}"
+        yield "initial margin", f"{caps} of {rising['column']}, then 100 %"
     yield "interest", describe_interest(venue)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from backtest.account import Account
+from backtest.account.leverage_limits import available_limits, find_preset
 from backtest.base.json_values import to_plain
 from backtest.base.number_text import format_setting
 from backtest.engine.manifest import read_tables
@@ -85,17 +87,38 @@ def find_changes(name: preset_files.PresetName, venue: Mapping[str, Any]) -> dic
     """Return the differences of a venue from a preset, by group."""
     before = to_plain(Venue.preset(*name).to_dict())
     changes: dict[str, list[str]] = {}
-    for key in [key for key in before if key not in ASIDE and before[key] != venue.get(key)]:
-        was, now = before[key], venue.get(key)
+    for key in dict.fromkeys((*before, *venue)):
+        was, now = before.get(key), venue.get(key)
+        if key in ASIDE or was == now:
+            continue
         if isinstance(was, Mapping) and isinstance(now, Mapping):
-            pairs = [(each, was[each], now.get(each)) for each in was if was[each] != now.get(each)]
+            names = dict.fromkeys((*was, *now))
             changes[key] = [
-                f"{each} {format_setting(new)} instead of {format_setting(old)}"
-                for each, old, new in pairs
+                describe_change(each, was.get(each), now.get(each))
+                for each in names
+                if was.get(each) != now.get(each)
             ]
         elif key in GROUPS:
             changes[key] = [f"{len(now or ())} rows of this run's own"]
         else:
-            text = f"{key.replace('_', ' ')} {format_setting(now)} instead of {format_setting(was)}"
+            text = describe_change(key.replace("_", " "), was, now)
             changes.setdefault("rules", []).append(text)
     return changes
+
+
+def describe_change(name: str, was: Any, now: Any) -> str:
+    """Describe a field that differs from its preset's; one that the preset leaves out is None."""
+    is_plain = isinstance(now, list) or (isinstance(now, Mapping) and "value" not in now)
+    text = f"{name} of this run's own" if is_plain else f"{name} {format_setting(now)}"
+    return text if was is None else f"{text} instead of {format_setting(was)}"
+
+
+def list_limit_sources(account: Mapping[str, Any]) -> Iterator[Table]:
+    """Yield the dates and sources of the account's limit of leverage, if it is a preset."""
+    most = Account.from_dict({"max_leverage": account.get("max_leverage", "inf")}).max_leverage
+    name = find_preset(most)
+    if name:
+        limit = available_limits()[name]
+        rows = tuple((f"{step.leverage:.4g}", step.date, step.source) for step in limit.steps)
+        columns = name_columns(("leverage", "turns"), "from", "source", text=["from", "source"])
+        yield Table(f"Limit of leverage: {limit.title}", columns, rows, limit.note)

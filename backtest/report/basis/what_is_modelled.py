@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from backtest.account import Account
+from backtest.account.leverage_limits import describe_limit
 from backtest.base.number_text import format_bps, format_percent
 from backtest.venue.interest import describe_interest as describe_rates
 
@@ -50,8 +52,10 @@ def describe_fills(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
 
 def describe_limits(account: Mapping[str, Any]) -> str:
     """Describe the limits of leverage, and the margin mode."""
-    most = account.get("max_leverage", "inf")
-    bounds = "by the venue alone" if most == "inf" else f"by the venue, and to {float(most):g}"
+    most = Account.from_dict({"max_leverage": account.get("max_leverage", "inf")}).max_leverage
+    limit = describe_limit(most)
+    to = "" if limit.startswith("by") else "to "
+    bounds = f"by the venue, and {to}{limit}" if limit else "by the venue alone"
     return f"limited {bounds}; {account['margin']} margin"
 
 

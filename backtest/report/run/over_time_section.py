@@ -272,7 +272,7 @@ def tabulate_targets(result: Result) -> Block:
         return Text(text, "note")
     means = ("asked", "held", "shortfall", "distance")
     columns = name_columns(
-        "limit", "decisions", ("share", "%"), *((name, "mean") for name in means)
+        "limit", "decisions", ("share", "%"), *((name, "mean") for name in means), "days"
     )
     rows = tuple(
         (
@@ -280,6 +280,7 @@ def tabulate_targets(result: Result) -> Block:
             f"{row['decisions']:,}",
             f"{100.0 * row['share']:.1f}",
             *(format_leverage(row[f"mean_{name}"]) for name in means),
+            f"{row['days']:,}" if "days" in row else "",
         )
         for row in result.cut_rows
     )

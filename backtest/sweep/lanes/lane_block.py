@@ -30,6 +30,13 @@ from backtest.sweep.lanes.lane_compiler import (
     pad_brackets,
     types_of_live,
 )
+from backtest.sweep.lanes.lane_fees import (
+    LaneFees,
+    add_lanes,
+    charge_day,
+    copy_traded,
+    start_fees,
+)
 from backtest.sweep.lanes.lane_rows import AT_ONCE, LANES, RUN, Cursor, Kind, Setup, Sheets
 from backtest.sweep.policy_columns import BlockColumns
 from backtest.venue import MarginRules
@@ -73,10 +80,12 @@ def score_block(
         len(show_table(task, task.full.instrument.margin).floors),
     )
     part = compile_or_explain(task, shape)
-    block = start_block(task, full, {k: fill_lanes(v) for k, v in terms.items()}, part.n_rows)
+    own = {k: fill_lanes(v) for k, v in terms.items()}
+    block = start_block(task, full, own, part.n_rows)
     n_samples = int(task.inputs.clock.ends_sample[task.first :].sum())
     returns = np.zeros((n_samples if task.has_returns else 0, LANES))
-    if not run_block(task, shape, block, columns, returns, is_stopped):
+    fees = start_fees(task, own)
+    if not run_block(task, shape, block, columns, returns, fees, is_stopped):
         return None
     return Scored(read_metrics(task, block, n), returns[:, :n])
 
@@ -111,6 +120,7 @@ def run_block(
     block: FloatArray,
     columns: BlockColumns,
     returns: FloatArray,
+    fees: LaneFees | None,
     is_stopped: Callable[[], bool],
 ) -> bool:
     """Take a block to the end of the market; False if it was stopped before."""
@@ -152,9 +162,11 @@ def run_block(
             n_shown = len(show_table(task, changes[t]).floors)
             part = compile_or_explain(task, shape._replace(n_brackets=n_shown))
         stop = min(t + CHUNK, n_bars, *(bar for bar in changes if bar > t))
+        fees, stop = charge_day(fees, block, t, stop)
+        before = copy_traded(fees, block)
         with hold_signals():
             at, t, why = loop(setup, sheets, live, part.decide, at, t, stop)
-        at = Cursor(*at)
+        at, fees = Cursor(*at), add_lanes(fees, block, before)
         if why != DONE:
             raise BlockFault
     return True

@@ -228,8 +228,7 @@ def signature() -> Any:
     flags = numba.types.Array(whole, 1, "C")
     prices = [number] * 5
     return numba.void(
-        line, line, sheet, sheet, flags, whole, *prices, number, number, number, number, number,
-        whole, whole,
+        line, line, sheet, sheet, flags, whole, *prices, *([number] * 6), whole, whole,
     )  # fmt: skip
 
 
@@ -302,7 +301,7 @@ def write_part(
     lines += [
         "",
         f"def decide(block, brackets, shared, own, flags, time, {', '.join(prices)}, funding,",
-        "           days, value, multiplier, t, k):",
+        "           days, value, multiplier, initial, t, k):",
         "    is_any_negative = False",
         "    at = -1",
     ]
@@ -375,9 +374,12 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
         "size": f"brackets[{size}]", "setting": cell["setting"],
         "is_inverse": bool(shape.is_inverse), "is_isolated": bool(shape.is_isolated),
         "is_valued_at_entry": f"brackets[{size + 1}] != 0.0", "multiplier": "multiplier",
+        "initial_multiplier": "initial",
     }  # fmt: skip
     instrument: dict[str, Any] = dict.fromkeys(InstrumentRules._fields, "0.0")
-    instrument |= dict.fromkeys(("has_stop", "has_impact", "has_rounding"))
+    instrument |= dict.fromkeys(
+        ("has_stop", "has_impact", "has_rounding", "has_limits", "rounds_price")
+    )
     instrument |= {**flags, "keeps_entry": True, "marks_entry": True, "margin": "margin"}
     account: dict[str, Any] = dict.fromkeys(AccountRules._fields, "0.0")
     account |= {"has_interest": None}
@@ -390,7 +392,8 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
         "last_funding": "funding", "unit": "compute_unit(KIND, block, i, equity)",
         "peak": cell["peak"],
     }  # fmt: skip
-    quote = dict.fromkeys(Quote._fields, "value") | {"multiplier": "multiplier"}
+    quote = dict.fromkeys(Quote._fields, "value")
+    quote |= {"multiplier": "multiplier", "initial": "initial"}
     quote |= dict.fromkeys(("volume", "sigma", "adv"), "0.0")
     return [
         f"margin = {write_call('MarginRules', margin)}",

@@ -220,6 +220,7 @@ def decide_lanes(
         count_days(seen, t),
         quote.mark_close,
         quote.multiplier,
+        quote.initial,
         t,
         k,
     )

@@ -227,6 +227,9 @@ def read_own_instrument(
         max_leverage=block[cell(MAX_LEVERAGE, i)],
         band=block[cell(BAND, i)],
         stop_loss=own_or_shared(kind, block, STOP_LOSS, i, rules.stop_loss),
+        has_limits=rules.has_limits,
+        rounds_price=rules.rounds_price,
+        tick=rules.tick,
     )
 
 
@@ -246,6 +249,7 @@ def read_own_margin(margin: MarginRules, kind: Kind, block: FloatArray, i: int) 
         is_isolated=margin.is_isolated,
         is_valued_at_entry=margin.is_valued_at_entry,
         multiplier=margin.multiplier,
+        initial_multiplier=margin.initial_multiplier,
     )
 
 

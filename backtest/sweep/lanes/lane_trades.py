@@ -222,7 +222,7 @@ def try_trade(
     It is odd if anything else may happen up to the close, such as ruin at an equity up to ``line``.
     """
     equity = compute_equity(rules, books, quote.open)
-    reach = compute_target(rules, equity, leverage, signal)
+    reach = compute_target(rules, quote, equity, leverage, signal)
     is_odd = (reach == math.inf) | may_break(rules, books, quote, most)
     side = 1.0 if signal > 0.0 else -1.0
     wanted = size_order(rules, books, quote, equity, side, reach)

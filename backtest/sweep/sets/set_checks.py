@@ -16,6 +16,7 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.account.account import check_account
+from backtest.account.leverage_limits import find_least
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.phrases import Place, join_phrases
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray
@@ -34,6 +35,7 @@ from backtest.sweep.sets.sets import (
 )
 from backtest.venue import Venue
 from backtest.venue.interest import RATES
+from backtest.venue.multipliers import is_one
 
 
 class SetDefect(NamedTuple):
@@ -250,7 +252,9 @@ def find_broken_rules(settings: Mapping[str, Setting], sets: Sets, venue: Venue)
         value = sets[name] if name in sets else settings[name].value
         return np.nan if value is None else value
 
-    low, high = read("account.min_leverage"), read("account.max_leverage")
+    low = read("account.min_leverage")
+    limit: Any = settings["account.max_leverage"].value
+    high = sets.get("account.max_leverage", find_least(limit))
     setting, call = read("account.venue_leverage"), read("account.margin_call")
     reserve, top = read("account.reserve"), read("account.top_up_to")
     most = min(table[0].max_leverage for table in venue.tables())
@@ -268,11 +272,20 @@ def find_broken_rules(settings: Mapping[str, Setting], sets: Sets, venue: Venue)
         rates = np.asarray(read(name)) != 0
         return rates if name in sets else np.any(rates)
 
+    def is_given(name: str) -> Any:
+        return ~np.isnan(sets[name]) if name in sets else settings[name].value is not None
+
     interest_on = read("venue.interest_on")
     is_unsaid = (interest_on != "balance") & (interest_on != "loan")
     for name in RATES:
         yield is_unsaid & is_charged(f"venue.{name}")
     yield (interest_on == "balance") & is_charged("venue.short_rate")
+    both = read("venue.margin_multiplier")
+    is_set = both != 1.0 if "venue.margin_multiplier" in sets else not is_one(both)
+    for name in ("venue.initial_multiplier", "venue.maintenance_multiplier"):
+        yield is_set & is_given(name)
+    if venue.open_interest_margin is not None:
+        yield is_set | is_given("venue.initial_multiplier")
     fee = np.where(read("venue.includes_close_fee"), read("venue.fees.taker"), 0.0)
     for row in (row for table in venue.tables() for row in table):
         yield (row.maintenance_rate + fee) * row.max_leverage > 1 + TOLERANCE

@@ -1,0 +1,141 @@
+"""Fees by the account's own volume: the traded notional by UTC day, and the rates it leads to.
+
+The volume of the last 30 days does not include the current day, so the rates are the same from the
+first bar of a day to its last. The functions take one account, or lanes side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.units import DAY, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from backtest.account import Rules
+    from backtest.venue import Venue
+    from backtest.venue.fee_tiers import FeeTier
+
+WINDOW = 30
+"""Days of the volume that chooses a tier."""
+ROUNDING = 1e-9
+"""Relative rounding of a volume that reaches a tier."""
+
+
+class TradedDays(NamedTuple):
+    """Traded notional by UTC day: ``today``, of day number ``day``, and the 30 days before it.
+
+    ``past`` has shape (30,) or (30, n_lanes), the oldest day first; ``today`` is a number or has
+    shape (n_lanes,).
+    """
+
+    day: int
+    today: Any
+    past: FloatArray
+
+    def at(self, day: int) -> TradedDays:
+        """Return the volumes as of a later day."""
+        passed = min(day - self.day, WINDOW + 1)
+        if passed <= 0:
+            return self
+        empty = np.zeros((passed - 1, *self.past.shape[1:]))
+        rows = np.concatenate([self.past, np.asarray(self.today)[None], empty])
+        return TradedDays(day, 0.0 * self.today, rows[-WINDOW:])
+
+    def add(self, amount: Any) -> TradedDays:
+        """Return the volumes after more was traded today."""
+        return self._replace(today=self.today + amount)
+
+    def sum_past(self) -> Any:
+        """Return the volume of the 30 days, added up from the oldest."""
+        total: Any = 0.0
+        for row in self.past:
+            total = total + row
+        return total
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the volumes of one account as data."""
+        return {"day": self.day, "today": float(self.today), "past": self.past.tolist()}
+
+
+def read_traded(data: Mapping[str, Any] | None) -> TradedDays | None:
+    """Return the volumes that :meth:`TradedDays.to_dict` wrote."""
+    if data is None:
+        return None
+    return TradedDays(data["day"], data["today"], np.array(data["past"], dtype=np.float64))
+
+
+def start_traded(day: int, n_lanes: int = 0) -> TradedDays:
+    """Return the volumes of an account that has not traded, or of lanes."""
+    shape = (n_lanes,) if n_lanes else ()
+    return TradedDays(day, np.zeros(shape)[()], np.zeros((WINDOW, *shape)))
+
+
+class Rates(NamedTuple):
+    """Fee rates of an account, or arrays of shape (n_lanes,)."""
+
+    taker: Any
+    maker: Any
+    maker_share: Any
+
+    @property
+    def blended(self) -> Any:
+        """The rate of an ordinary trade."""
+        return self.taker * (1.0 - self.maker_share) + self.maker * self.maker_share
+
+
+class FeeSchedule(NamedTuple):
+    """The fee tiers of a venue, and the UTC day of every bar.
+
+    ``first`` are the rates below the first tier. After a run, ``charged`` has the rate of ordinary
+    trades from some bars on.
+    """
+
+    day: IntArray
+    tiers: tuple[FeeTier, ...]
+    first: Rates
+    charged: tuple[tuple[int, float], ...] = ()
+
+    def find_end(self, t: int) -> int:
+        """Return the first bar after the day of bar t."""
+        return int(np.searchsorted(self.day, self.day[t], side="right"))
+
+    def choose(self, traded: TradedDays, first: Rates | None = None) -> Rates:
+        """Return the rates of a day; ``first`` replaces those below the first tier."""
+        taker, maker, share = self.first if first is None else first
+        volume = traded.sum_past() * (1.0 + ROUNDING)
+        for tier in self.tiers:
+            is_reached = volume >= tier.volume
+            taker = np.where(is_reached, tier.taker, taker)[()]
+            maker = np.where(is_reached, tier.maker, maker)[()]
+        return Rates(taker, maker, share)
+
+
+def list_fees(schedule: FeeSchedule | None, fee: float, bar: IntArray) -> FloatArray:
+    """Return the rate of ordinary trades in some bars of a run; ``fee`` without tiers."""
+    if schedule is None:
+        return np.full(len(bar), fee)
+    firsts, rates = (np.array(column) for column in zip(*schedule.charged, strict=True))
+    found: FloatArray = rates[np.searchsorted(firsts, bar, side="right") - 1]
+    return found
+
+
+def read_schedule(venue: Venue, time: IntArray) -> FeeSchedule | None:
+    """Return the fee tiers of a venue for bars that open at some times; None if it has none."""
+    fees = venue.fees
+    if not fees.tiers:
+        return None
+    first = Rates(fees.taker, fees.maker, fees.maker_share)
+    return FeeSchedule(time // DAY, tuple(fees.tiers), first)
+
+
+def with_fees(rules: Rules, rates: Rates) -> Rules:
+    """Return the rules of one account under other fee rates."""
+    taker = float(rates.taker)
+    instrument = rules.instrument
+    margin = instrument.margin._replace(taker=taker)
+    return rules._replace(
+        instrument=instrument._replace(fee=float(rates.blended), taker=taker, margin=margin)
+    )

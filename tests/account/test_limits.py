@@ -1,0 +1,306 @@
+"""Limits of leverage by date: the rule by hand, the reference, presets, and what a limit cost."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.account.leverage_limits import available_limits, describe_limit
+from backtest.base.json_values import to_plain
+from backtest.report.basis.rule_sources import find_changes, list_limit_sources
+from backtest.report.basis.what_is_modelled import describe_model
+from backtest.strategies import Constant
+from backtest.venue.preset_files import parse_name
+from tests.cases import make_case, with_limits
+from tests.engine.test_reference import compare_case
+from tests.scenes import INF, NAN, account_of, at, market_of, play, series, venue_of
+
+DATED = series({0: INF, 3: 2.0, 5: 0.0, 7: 4.0})
+
+
+def is_(value):
+    return pytest.approx(value, rel=1e-12, abs=1e-9)
+
+
+def words_of(text):
+    return " ".join(text.split())
+
+
+def leverage_of(result):
+    return result.bars["leverage"].tolist()
+
+
+# ------------------------------------------------------------------------------------- by hand
+
+
+def test_the_value_in_force_at_the_open_of_the_fill_limits_the_target():
+    result = play(*[100] * 9, targets=5.0, account=account_of(max_leverage=DATED))
+    # the decision of bar 2 fills at the open of bar 3, where 2 is in force; 0 closes; then 4
+    assert leverage_of(result) == [0.0, *[is_(5.0)] * 2, *[is_(2.0)] * 2, 0.0, 0.0, *[is_(4.0)] * 2]
+
+
+def test_a_change_between_two_opens_holds_from_the_next_open():
+    limit = series({0: INF, 2.5: 2.0})
+    result = play(*[100] * 5, targets=5.0, account=account_of(max_leverage=limit))
+    assert leverage_of(result) == [0.0, *[is_(5.0)] * 2, *[is_(2.0)] * 2]
+
+
+def test_a_position_that_is_left_alone_outlives_a_limit():
+    account = account_of(max_leverage=series({0: INF, 3: 0.0}))
+    result = play(*[100] * 6, targets=(5.0, NAN), account=account)
+    assert leverage_of(result)[1:] == [is_(5.0)] * 5
+
+
+def test_an_infinite_leverage_asks_for_the_limit():
+    account = account_of(max_leverage=series({0: 3.0, 3: INF}))
+    result = play(*[100] * 5, targets=INF, account=account)
+    assert leverage_of(result) == [0.0, is_(3.0), is_(3.0), is_(16.0), is_(16.0)]
+
+
+def test_a_ban_ruins_no_flat_account():
+    venue = venue_of(contract={"min_notional": 5.0}, fees={"taker": 0.001, "maker": 0.001})
+    account = account_of(max_leverage=series({0: INF, 2: 0.0, 4: 1.0}))
+    result = play(*[100] * 6, targets=2.0, venue=venue, account=account)
+    # the fee of closing is a loss, and 0 turns of any wealth are under the least order of 5
+    assert result.metrics["ruined"] == 0.0
+    assert leverage_of(result)[2:5] == [0.0, 0.0, is_(1.0 / (1.0 - 0.001))]
+
+
+def test_ruin_by_the_least_order_uses_the_limit_in_force():
+    # 1,000 at 2 turns, 40 % down: 200 are left, and a limit of 0.02 allows 4 < 5
+    venue = venue_of(contract={"min_notional": 5.0})
+    account = account_of(max_leverage=series({0: 2.0, 3: 0.02}), stop_loss=0.4)
+    bars = [100, 100, 100, (100, 100, 60, 60), 60, 60]
+    result = play(*bars, targets=(2.0, NAN), venue=venue, account=account)
+    assert result.metrics["ruined"] == 1.0
+    before = replace(account, max_leverage=series({0: 2.0, 4: 0.02}))
+    assert play(*bars, targets=(2.0, NAN), venue=venue, account=before).metrics["ruined"] == 0.0
+
+
+def test_a_constant_series_is_a_number_to_the_bit():
+    bars = [100, 99, 97.5, 96, 98, 94, 90, 91]
+    one = play(*bars, targets=7.0, account=account_of(max_leverage=3.3))
+    two = play(*bars, targets=7.0, account=account_of(max_leverage=series({-5: 3.3})))
+    assert one.record.tobytes() == two.record.tobytes()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_cases_equal_the_reference(seed):
+    case = with_limits(make_case(seed), np.random.default_rng([seed, 3]))
+    compare_case(case, f"with_limits, {seed}")
+
+
+# ------------------------------------------------------------------------------ stored and resumed
+
+
+def test_an_account_with_a_limit_is_stored_without_loss():
+    account = account_of(max_leverage=DATED)
+    again = bt.Account.from_dict(json.loads(json.dumps(account.to_dict(), allow_nan=False)))
+    assert again == account
+    assert eval(repr(account), {"Account": bt.Account, "inf": math.inf, "pd": pd}) == account
+
+
+def test_a_run_under_a_limit_equals_its_parts(tmp_path):
+    rng = np.random.default_rng(1)
+    bars = (100 * np.exp(np.cumsum(rng.normal(0, 0.01, 12)))).tolist()
+    run = {"venue": venue_of(), "account": account_of(max_leverage=DATED), "compile": False}
+    market = market_of(*bars)
+    whole = bt.run(market, Constant(5.0), **run)
+    head = bt.run(market.between(None, at(4)), Constant(5.0), **run)
+    saved = bt.Result.load(head.save(tmp_path))
+    assert saved.account == head.account
+    for earlier in (head, saved):
+        tail = bt.run(market, Constant(5.0), resume=earlier, **run)
+        both = np.concatenate([head.record, tail.record], axis=1)
+        assert both.tobytes() == whole.record.tobytes()
+
+
+# ------------------------------------------------------------------------------------ the presets
+
+
+def test_a_preset_limits_from_its_days():
+    market = pd.date_range("2018-07-30", periods=5, freq="D", tz="UTC")
+    table = pd.DataFrame(100.0, index=market, columns=["open", "high", "low", "close"])
+    account = account_of(max_leverage="esma-crypto")
+    result = bt.run(
+        bt.Market.from_frames(table.assign(volume=1.0), interval="1d"),
+        Constant(5.0),
+        venue=venue_of(),
+        account=account,
+        compile=False,
+    )
+    # the open of 2018-08-01 is the third
+    assert leverage_of(result) == [0.0, is_(5.0), is_(2.0), is_(2.0), is_(2.0)]
+    assert account == account_of(max_leverage=bt.leverage_limit("esma-crypto"))
+    assert "most leverage by date (esma-crypto), 2" in words_of(result.summary())
+
+
+def test_a_report_names_the_limit():
+    limited = play(100, 100, account=account_of(max_leverage=DATED)).manifest
+    free = play(100, 100).manifest
+    assert "by the venue, and by date, 0 to 4;" in dict(describe_model(limited))["leverage"]
+    assert "limited by the venue alone;" in dict(describe_model(free))["leverage"]
+    assert "and to 3;" in dict(describe_model({**free, "account": {
+        **free["account"], "max_leverage": 3.0}}))["leverage"]  # fmt: skip
+
+
+def test_a_report_has_the_sources_of_a_preset():
+    account = account_of(max_leverage="nfa-major").to_dict()
+    (table,) = list_limit_sources(account)
+    assert table.rows[-1][:2] == ("50", "2010-10-18")
+    assert "75 FR 55410" in table.rows[-1][2]
+    assert list(list_limit_sources(account_of(max_leverage=DATED).to_dict())) == []
+    assert list(list_limit_sources(account_of().to_dict())) == []
+
+
+def test_a_report_names_the_fields_that_a_preset_leaves_out():
+    venue = bt.Venue.preset("dydx", "BTC-USD").override(
+        {"contract.round_to_tick": True, "fees.tiers": [bt.FeeTier(1e6, 1e-4, 0.0)]},
+        maintenance_multiplier=2.0,
+        open_interest_margin=bt.OpenInterestMargin(lower=1e6, upper=1e7),
+    )
+    changes = find_changes(parse_name("dydx:BTC-USD", where="test"), to_plain(venue.to_dict()))
+    assert changes == {
+        "contract": ["round_to_tick True"],
+        "fees": ["tiers of this run's own"],
+        "rules": ["maintenance multiplier 2", "open interest margin of this run's own"],
+    }
+
+
+def test_every_preset_has_dates_in_order_a_title_and_sources():
+    for name, limit in available_limits().items():
+        dates = [step.date for step in limit.steps]
+        assert dates == sorted(set(dates)), name
+        assert all(step.source and 0.0 <= step.leverage < 1000.0 for step in limit.steps), name
+        assert limit.title
+        assert limit.note
+        account_of(max_leverage=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "day", "leverage"),
+    [
+        ("esma-crypto", "2018-07-31", INF),
+        ("esma-crypto", "2018-08-01", 2.0),
+        ("fca-crypto", "2021-01-05", 2.0),
+        ("fca-crypto", "2021-01-06", 0.0),
+        ("japan-crypto", "2020-04-30", 4.0),
+        ("japan-crypto", "2020-05-01", 2.0),
+        ("binance-new-accounts", "2021-07-18", INF),
+        ("binance-new-accounts", "2021-07-19", 20.0),
+        ("nfa-major", "2010-10-17", 100.0),
+        ("nfa-major", "2010-10-18", 50.0),
+        ("nfa-minor", "2010-10-18", 20.0),
+        ("reg-t", "1946-06-01", 1.0),
+        ("reg-t", "2020-01-01", 2.0),
+        ("pattern-day-trader", "2001-09-27", 2.0),
+        ("pattern-day-trader", "2001-09-28", 4.0),
+    ],
+)
+def test_the_presets_by_their_days(name, day, leverage):
+    assert bt.leverage_limit(name).asof(pd.Timestamp(day, tz="UTC")) == is_(leverage)
+
+
+def test_a_limit_is_described():
+    assert describe_limit(series({0: INF, 3: 2.0, 5: 1.0})) == "by date, 1 to 2"
+    assert describe_limit(series({0: INF})) == ""
+
+
+# ------------------------------------------------------------------------ what a limit cost
+
+
+def test_a_limit_tells_its_days_and_its_cost():
+    # 24 hours a day: the limit of 2 binds the fills of bars 24 to 47, one day of two
+    bars = np.linspace(100, 110, 48).tolist()
+    account = account_of(max_leverage=series({0: INF, 24: 2.0}))
+    run = {"venue": venue_of(), "compile": False}
+    result = bt.run(market_of(*bars), Constant(4.0), account=account, **run)
+    free = bt.run(market_of(*bars), Constant(4.0), account=account_of(), **run)
+    table, text = result.target_cuts(), words_of(result.summary())
+    assert table.loc["all", "days"] == 2
+    assert table.loc["max_leverage", "days"] == 1
+    assert "by the account's max_leverage at 24 decisions (51.1 %) on 1 day:" in text
+    years = 2 / 365
+    cost = result.limit_cost(compile=False)
+    assert (cost.days, cost.share) == (1, 0.5)
+    assert cost.growth == is_(math.log1p(result.metrics["total_return"]) / years)
+    assert cost.cost == is_(math.log1p(free.metrics["total_return"]) / years - cost.growth)
+    assert cost.cost > 0.0
+    assert "max_leverage bound on 1 day (50.0 %" in str(cost)
+
+
+def test_a_limit_that_saves_an_account_has_a_negative_cost():
+    result = play(100, 100, 92, 92, 95, targets=15.0, account=account_of(max_leverage=2.0))
+    cost = result.limit_cost(compile=False)
+    assert cost.growth_without == -math.inf  # 15 x long, 8 % down: nothing is left
+    assert cost.cost == -math.inf
+
+
+def test_the_cost_begins_where_the_account_began():
+    bars = np.linspace(100, 110, 48).tolist()
+    market = market_of(*bars)
+    account = account_of(max_leverage=2.0)
+    run = {"venue": venue_of(), "compile": False}
+    late = bt.run(market, Constant(4.0), account=account, start=at(20), **run)
+    free = bt.run(market, Constant(4.0), account=account_of(), start=at(20), **run)
+    found = late.limit_cost(compile=False)
+    assert found.growth_without == is_(math.log1p(free.metrics["total_return"]) / (28 / 8760))
+
+
+def test_a_resumed_run_has_no_cost():
+    run = {"venue": venue_of(), "account": account_of(max_leverage=2.0), "compile": False}
+    head = bt.run(market_of(*[100] * 4), Constant(4.0), **run)
+    tail = bt.run(market_of(*[100] * 6), Constant(4.0), resume=head, **run)
+    with pytest.raises(bt.ParameterError, match="was a resumed one"):
+        tail.limit_cost(compile=False)
+
+
+def test_no_limit_has_no_cost(tmp_path):
+    with pytest.raises(bt.ParameterError, match="must have a limit of leverage"):
+        play(100, 100).limit_cost()
+    limited = play(100, 100, account=account_of(max_leverage=2.0))
+    with pytest.raises(bt.ParameterError, match="needs the market of the run"):
+        bt.Result.load(limited.save(tmp_path)).limit_cost()
+
+
+# -------------------------------------------------------------------------------------- bad input
+
+BAD = {
+    "an unknown name": ("esma-cripto", "no leverage limit 'esma-cripto'; did you mean 'esma-cr"),
+    "zero": (0.0, "max_leverage must be over 0, was 0.0"),
+    "NaN": (math.nan, "max_leverage must be a number, was nan"),
+    "a negative series": (series({0: -1.0}), "max_leverage must be at least 0, was -1.0"),
+    "a NaN series": (series({0: 1.0, 2: NAN}), "max_leverage must be numbers, was nan in 1 of 2"),
+    "a series without zone": (
+        pd.Series([1.0], index=pd.DatetimeIndex(["2020-01-01"])),
+        "without a time zone",
+    ),
+    "a list": ([1.0, 2.0], "max_leverage must be a number"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_limits_are_refused_with_a_cure(case):
+    value, text = BAD[case]
+    with pytest.raises(bt.ParameterError) as caught:
+        account_of(max_leverage=value)
+    assert text in str(caught.value)
+    assert caught.value.where.startswith("Account.max_leverage")
+    assert caught.value.cure
+
+
+def test_min_leverage_must_be_at_most_the_least_limit():
+    with pytest.raises(bt.ParameterError, match="at most max_leverage 0 at its least, was 1"):
+        account_of(max_leverage=DATED, min_leverage=1.0)
+
+
+def test_a_limit_must_begin_by_the_first_bar():
+    with pytest.raises(bt.ParameterError, match="must begin by the first bar") as caught:
+        play(100, 100, account=account_of(max_leverage=series({1: 2.0})))
+    assert caught.value.where == "Account.max_leverage"

@@ -1,0 +1,107 @@
+"""Limits of leverage, multipliers, ticks and fee tiers at the command line and in TOML."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import backtest as bt
+from backtest.account.leverage_limits import available_limits
+from backtest.cli import main
+
+SHORT = ("--to", "2023-01-05", "--no-compile", "--no-save")
+
+
+def call(capsys, *words: str) -> tuple[int, str, str]:
+    """Run a command; return its exit code and what it printed."""
+    code = main(list(words))
+    out, err = capsys.readouterr()
+    return code, " ".join(out.split()), " ".join(err.split())
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_limits_are_listed_with_dates_and_sources(capsys):
+    code, out, _ = call(capsys, "venues", "--limits")
+    assert code == 0
+    for limit in available_limits().values():
+        assert limit.name in out
+        assert all(step.date in out for step in limit.steps)
+    assert "75 FR 55410" in out
+    found = {
+        each["name"]: each for each in json.loads(call(capsys, "venues", "--limits", "--json")[1])
+    }
+    assert found["nfa-minor"]["steps"][-1]["leverage"] == 20.0
+
+
+def test_max_leverage_is_a_number_or_a_preset(capsys):
+    for value, shown in (("1.5", "most leverage 1.5"), ("reg-t", "by date (reg-t), 1 to 2.5")):
+        for words in (("--max-leverage", value), ("--set", f"account.max_leverage={value}")):
+            code, out, _ = call(capsys, "run", *words, *SHORT)
+            assert code == 0
+            assert shown in out
+    assert "most leverage" not in call(capsys, "run", "--max-leverage", "inf", *SHORT)[1]
+
+
+def test_an_unknown_limit_suggests_the_near_one(capsys):
+    code, _, err = call(capsys, "run", "--max-leverage", "esma-cripto", *SHORT)
+    assert code == 2
+    assert "did you mean 'esma-crypto'?" in err
+    assert "--max-leverage" in err
+
+
+def test_the_cost_of_a_limit_is_told_on_request(capsys):
+    words = ("--max-leverage", "0.5", "--set", "target=1", *SHORT)
+    code, out, _ = call(capsys, "run", *words, "--limit-cost")
+    assert code == 0
+    assert "max_leverage bound on " in out
+    cost = json.loads(call(capsys, "run", *words, "--limit-cost", "--json")[1])["limit_cost"]
+    assert cost["days"] > 0
+    assert cost["cost"] == pytest.approx(cost["growth_without"] - cost["growth"])
+    assert "limit_cost" not in json.loads(call(capsys, "run", *words, "--json")[1])
+    code, _, err = call(capsys, "run", *SHORT, "--limit-cost")
+    assert code == 2
+    assert "must have a limit of leverage" in err
+
+
+def test_a_file_gives_dates_multipliers_ticks_and_tiers(capsys, folder):
+    (folder / "e.toml").write_text(
+        """
+        [policy]
+        name = "constant"
+        settings = { leverage = 3.0 }
+        [account]
+        max_leverage = { time = ["2022-01-01T00:00:00Z", "2023-01-02T00:00:00Z"], value = [inf, 2] }
+        [venue]
+        preset = "binance-usdm:BTCUSDT"
+        initial_multiplier = 1.5
+        maintenance_multiplier = { time = ["2022-01-01T00:00:00Z"], value = [2.0] }
+        contract = { round_to_tick = true }
+        fees = { tiers = [ { volume = 10000, taker = 0.0001, maker = 0.0 } ] }
+        """
+    )
+    code, out, err = call(capsys, "run", "e.toml", "--to", "2023-01-05", "--no-compile", "--json")
+    assert code == 0, err
+    result = bt.Result.load(json.loads(out)["path"])
+    assert result.venue.contract.round_to_tick
+    assert result.venue.initial_multiplier == 1.5
+    assert result.venue.fees.tiers[0].taker == 0.0001
+    leverage = result.bars["leverage"]
+    assert leverage["2023-01-01"].max() > 2.9
+    assert leverage["2023-01-03":].max() < 2.2
+    tick = result.venue.contract.tick
+    fills = result.events[result.events["kind"] == "fill"]
+    assert (abs(fills["price"] / tick - (fills["price"] / tick).round()) < 1e-6).all()
+
+
+def test_open_interest_margin_is_given_in_a_file_or_by_set(capsys):
+    words = ("--set", "venue.open_interest_margin.lower=2e7", "--set",
+             "venue.open_interest_margin.upper=5e7", "--venue", "dydx:BTC-USD")  # fmt: skip
+    code, _, err = call(capsys, "run", *words, *SHORT)
+    assert code != 0
+    assert "open_interest" in err  # the sample has no such column

@@ -1,0 +1,198 @@
+"""Fee tiers by the account's own volume of the last 30 UTC days."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.engine.fee_days import start_traded
+from tests.cases import Case, make_case
+from tests.engine.test_reference import compare_case
+from tests.scenes import NAN, Follow, account_of, at, happened, isolated, market_of, play, venue_of
+
+TIERS = [bt.FeeTier(1500.0, 0.0005, 0.0), bt.FeeTier(2500.0, 0.0002, -0.0001)]
+VENUE = venue_of(fees={"taker": 0.001, "maker": 0.0004, "tiers": TIERS})
+
+
+def is_(value):
+    return pytest.approx(value, rel=1e-12, abs=1e-9)
+
+
+def rates_of(result):
+    fills = happened(result, "fill")["amount"].to_numpy()
+    return (happened(result, "fee")["amount"].to_numpy() / fills).tolist()
+
+
+# ------------------------------------------------------------------------------------- by hand
+
+
+def test_the_volume_of_the_days_before_chooses_the_tier():
+    # 12-hour bars, two a day: 1x, then flat, then 1x, ... trades about 1,000 at each open
+    result = play(*[100] * 8, targets=(1.0, 0.0) * 4, venue=VENUE, interval="12h")
+    # day 1 trades in bar 1 only: 1,000, no tier on day 2 (bars 2 and 3 trade 2 x 999); then
+    # 2,998 on day 3 and more after it
+    assert rates_of(result) == [is_(rate) for rate in [1e-3] * 3 + [2e-4] * 4]
+
+
+def test_today_does_not_count():
+    result = play(*[100] * 20, targets=(1.0, 0.0) * 10, venue=VENUE)
+    assert rates_of(result) == [is_(1e-3)] * 19  # hours of one day: 19,000 are traded
+
+
+def test_the_day_after_the_last_of_thirty_forgets():
+    # daily bars: 2,000 traded on day 2 (1x long to 1x short takes 2), then again after a wait
+    for wait, rate in ((30, 5e-4), (31, 1e-3)):
+        targets = [0.0, 2.0, *[NAN] * (wait - 1), 0.0, 0.0]
+        venue = VENUE
+        result = play(*[100] * len(targets), targets=targets, venue=venue, interval="1d")
+        assert rates_of(result) == [is_(1e-3), is_(rate)], wait
+
+
+def test_the_maker_share_mixes_the_rates_of_the_tier():
+    venue = VENUE.override({"fees.maker_share": 0.25})
+    result = play(*[100] * 4, targets=(1.6, NAN, 1.0, NAN), venue=venue, interval="1d")
+    # 1,600 on the second day, then tier 1: 0.75 x 5 bp + 0.25 x 0
+    assert rates_of(result)[1] == is_(0.75 * 5e-4)
+
+
+def test_a_stop_pays_the_taker_rate_of_the_tier():
+    venue = VENUE.override({"fees.maker_share": 1.0})
+    result = play(
+        100, 100, (100, 100, 90, 90), targets=(1.6, NAN), venue=venue, interval="1d",
+        account=account_of(stop_loss=0.05),
+    )  # fmt: skip
+    assert happened(result, "fee")["amount"].tolist()[-1] == is_(16 * 95 * 5e-4)
+
+
+def test_the_volume_of_an_inverse_contract_is_in_coins():
+    tiers = [bt.FeeTier(15.0, 0.0005, 0.0)]
+    venue = venue_of(
+        contract={"kind": "inverse", "min_notional": 0.0},
+        fees={"taker": 0.001, "maker": 0.001, "tiers": tiers},
+    )
+    account = account_of(capital=10.0)
+    result = play(
+        *[100] * 4, targets=(1.6, NAN, 1.0, NAN), venue=venue, account=account, interval="1d"
+    )
+    assert rates_of(result) == [is_(1e-3), is_(5e-4)]
+
+
+def test_a_policy_sees_the_taker_rate_of_the_day():
+    class Looks(bt.Policy):
+        def leverage(self, bar, account):
+            return 2.0 + 100.0 * account.venue.taker
+
+    result = play(*[100] * 4, venue=VENUE, policy=Looks(), interval="1d")
+    assert result.bars["target"].tolist() == [is_(2.1), is_(2.1), is_(2.05), is_(2.05)]
+
+
+# ------------------------------------------------------------------- the reference, parts, cuts
+
+
+def with_tiers(case: Case, rng: np.random.Generator) -> Case:
+    """Return a case with tiers that it reaches."""
+    targets = case.bars["target"].to_numpy()
+    size = case.account["capital"] * float(np.median([1.0, *targets[np.isfinite(targets)]]))
+    volumes = np.sort(rng.uniform(0.3, 15.0, 3)) * size
+    rates = np.sort(rng.uniform(0.0, 0.002, 3))[::-1]
+    tiers = [bt.FeeTier(v, r, r / 3) for v, r in zip(volumes, rates, strict=True)]
+    venue = {**case.venue, "includes_close_fee": False}
+    return replace(case, fees={**case.fees, "tiers": tiers}, venue=venue)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_cases_equal_the_reference(seed):
+    compare_case(with_tiers(make_case(seed), np.random.default_rng([seed, 5])), f"tiers, {seed}")
+
+
+def test_a_run_equals_its_parts_bit_for_bit(tmp_path):
+    rng = np.random.default_rng(0)
+    bars = (100 * np.exp(np.cumsum(rng.normal(0, 0.01, 90)))).tolist()
+    targets = rng.uniform(0.0, 2.0, 90).tolist()
+    market = market_of(*bars, targets=targets, interval="8h")
+    run = {"venue": VENUE, "account": account_of(), "compile": False}
+    whole = bt.run(market, Follow(), **run)
+    assert len(set(np.round(rates_of(whole), 9))) == 3
+    for cut in (2, 3, 10, 31):  # also within a day
+        head = bt.run(market.between(None, at(8 * cut)), Follow(), **run)
+        for earlier in (head, bt.Result.load(head.save(tmp_path))):
+            tail = bt.run(market, Follow(), resume=earlier, **run)
+            both = np.concatenate([head.record, tail.record], axis=1)
+            assert both.tobytes() == whole.record.tobytes()
+            assert repr(tail.traded) == repr(whole.traded) or tail.traded.day == whole.traded.day
+
+
+def test_the_cuts_of_targets_know_the_tier():
+    rng = np.random.default_rng(1)
+    targets = np.where(np.arange(60) % 3, 40.0, 0.0).tolist()
+    bars = (100 * np.exp(np.cumsum(rng.normal(0, 0.002, 60)))).tolist()
+    for account in (account_of(), isolated(12.0)):
+        result = play(*bars, targets=targets, venue=VENUE, account=account, interval="1d")
+        rows = result.target_cuts()
+        whole = rows.loc["all", "mean_asked"] - rows.loc["all", "mean_held"]
+        parts = (rows["mean_shortfall"] * rows["decisions"]).iloc[1:].sum()
+        assert parts / rows.loc["all", "decisions"] == pytest.approx(whole, rel=1e-9)
+        assert "margin_call" not in rows.index
+
+
+def test_days_are_counted_over_gaps():
+    traded = start_traded(100).add(5.0)
+    assert traded.sum_past() == 0.0
+    assert traded.at(101).sum_past() == 5.0
+    assert traded.at(130).sum_past() == 5.0
+    assert traded.at(131).sum_past() == 0.0
+    assert traded.at(10_000).sum_past() == 0.0
+    assert traded.at(101).add(2.0).at(102).sum_past() == 7.0
+    assert traded.at(101).past.shape == (30,)
+
+
+# -------------------------------------------------------------------------------------- stored, bad
+
+
+def test_tiers_are_stored_without_loss():
+    assert bt.Venue.from_dict(VENUE.to_dict()) == VENUE
+    assert VENUE.fees.tiers == tuple(TIERS)
+    assert "2 fee tiers by volume" in " ".join(play(100, 100, venue=VENUE).summary().split())
+
+
+BAD = {
+    "not in order": (TIERS[::-1], "the volumes of tiers must rise, was 1500 after 2500"),
+    "twice": ([TIERS[0], TIERS[0]], "must rise, was 1500 after 1500"),
+    "no tiers": ([(1.0, 2.0, 3.0)], "tiers must be a list of FeeTier"),
+    "a number": (5, "tiers must be a list of FeeTier, was 5"),
+    "a text": ("vip", "tiers must be a list of FeeTier, was 'vip'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_tiers_are_refused_with_a_cure(case):
+    tiers, text = BAD[case]
+    with pytest.raises(bt.ParameterError) as caught:
+        bt.Fees(taker=0.001, maker=0.001, tiers=tiers)
+    assert text in str(caught.value)
+    assert caught.value.where == "Fees.tiers"
+    assert caught.value.cure
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ((0.0, 0.001, 0.0), "volume must be over 0, was 0.0"),
+        ((math.nan, 0.001, 0.0), "volume must be a number, was nan"),
+        ((1.0, -0.001, 0.0), "taker must be at least 0"),
+        ((1.0, math.nan, 0.0), "taker must be a number, was nan"),
+        ((1.0, 0.001, 1.0), "maker must be over -1 and below 1"),
+    ],
+)
+def test_a_bad_tier_is_refused(values, text):
+    with pytest.raises(bt.ParameterError, match=text):
+        bt.FeeTier(*values)
+
+
+def test_tiers_need_one_taker_rate_in_the_requirement():
+    with pytest.raises(bt.ParameterError, match="tiers must be left out where includes_close_fee"):
+        VENUE.override(includes_close_fee=True)

@@ -1,0 +1,237 @@
+"""Multipliers of initial and of maintenance margin, and initial margin by open interest."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from tests.cases import make_case, with_two_multipliers
+from tests.engine.test_reference import compare_case
+from tests.scenes import INF, NAN, account_of, at, frame, isolated, play, series, venue_of
+
+RISING = bt.OpenInterestMargin(lower=20e6, upper=50e6)
+
+
+def is_(value):
+    return pytest.approx(value, rel=1e-12, abs=1e-9)
+
+
+def leverage_of(result):
+    return result.bars["leverage"].tolist()
+
+
+# --------------------------------------------------------------------------------- two multipliers
+
+
+def test_the_initial_multiplier_divides_leverage_and_leaves_maintenance():
+    result = play(100, 100, targets=INF, venue=venue_of(initial_multiplier=2.0))
+    # 16 / 2 = 8 turns; the requirement of 8,000 stays 5 %: 400 of an equity of 1,000
+    assert leverage_of(result)[-1] == is_(8.0)
+    assert result.bars["margin_ratio"].iloc[-1] == is_(0.4)
+
+
+def test_the_maintenance_multiplier_scales_the_requirement_and_leaves_orders():
+    result = play(100, 100, targets=INF, venue=venue_of(maintenance_multiplier=0.5))
+    # 16 turns as without it; 0.5 x 5 % of 16,000 = 400
+    assert leverage_of(result)[-1] == is_(16.0)
+    assert result.bars["margin_ratio"].iloc[-1] == is_(0.4)
+
+
+def test_a_rising_initial_multiplier_never_closes_what_is_held():
+    venue = venue_of(initial_multiplier=series({0: 1.0, 3: 4.0}))
+    result = play(*[100] * 5, targets=(10.0, NAN, NAN, INF), venue=venue)
+    # 16 / 4 = 4 turns are allowed from bar 3 on; the 10 held stay, also where all is asked for
+    assert leverage_of(result)[1:] == [is_(10.0)] * 4
+
+
+def test_a_withdrawal_leaves_the_initial_margin_under_its_multiplier():
+    venue = venue_of(initial_multiplier=series({0: 1.0, 2: 2.0}))
+    account = account_of(flows=series({2: -900.0}))
+    result = play(*[100] * 3, targets=(4.0, NAN), venue=venue, account=account)
+    # 4,000 x 2 / 16 = 500 must stay
+    assert result.bars["equity"].iloc[-1] == is_(500.0)
+
+
+def test_isolated_margin_is_posted_under_the_initial_multiplier():
+    result = play(
+        100, 100, targets=2.0, venue=venue_of(initial_multiplier=4.0), account=isolated(10.0)
+    )
+    # 16 / 4 = 4 is the largest setting: 2,000 posts 500, of which 5 % x 2,000 = 100 are required
+    assert result.bars["margin"].iloc[-1] == is_(500.0)
+    assert result.bars["margin_ratio"].iloc[-1] == is_(0.2)
+
+
+def test_a_policy_sees_both_multipliers():
+    class Looks(bt.Policy):
+        def leverage(self, bar, account):
+            most = bt.margin.largest_notional(account.venue, account.equity)
+            needed = bt.margin.maintenance(account.venue, 1000.0)
+            x = account.venue.multiplier + 10.0 * account.venue.initial_multiplier
+            return x + 1e-3 * needed + 1e-7 * most
+
+    venue = venue_of(initial_multiplier=4.0, maintenance_multiplier=2.0)
+    result = play(100, 100, venue=venue, policy=Looks())
+    # 2 + 40; MM = 2 x 5 % of 1,000 = 100; 16 / 4 turns of 1,000
+    assert result.bars["target"].iloc[0] == is_(42.0 + 0.1 + 4e-4)
+
+
+def test_margin_multiplier_is_both_to_the_bit():
+    x = series({0: 1.0, 2: 1.7, 5: 0.9})
+    bars = [100, 99, 97.5, 96, 98, 94, 90, 91]
+    one = play(*bars, targets=7.0, venue=venue_of(margin_multiplier=x))
+    two = play(*bars, targets=7.0, venue=venue_of(initial_multiplier=x, maintenance_multiplier=x))
+    assert one.record.tobytes() == two.record.tobytes()
+
+
+# ------------------------------------------------------------------------------- by open interest
+
+
+def market_with(*interest: float) -> bt.Market:
+    table = frame([100.0] * len(interest)).assign(volume=1.0, open_interest=interest)
+    return bt.Market.from_frames(table, interval="1h")
+
+
+class Most(bt.Policy):
+    def leverage(self, bar, account):
+        return math.inf
+
+
+def test_initial_margin_rises_with_the_open_interest_of_the_bar_before():
+    market = market_with(10e6, 35e6, 35e6, 90e6, 10e6, 10e6)
+    venue = venue_of(brackets=[bt.Bracket(0.0, INF, 20.0, 0.03)], open_interest_margin=RISING)
+    run = {"venue": venue, "account": account_of(), "compile": False}
+    limits = [
+        bt.run(market.between(at(t), None), Most(), **run).bars["leverage"].iloc[1]
+        for t in range(4)
+    ]
+    # b = 5 %. Known at the closes of bars 0 to 3: 10, 35, 35, 90 million, so 5 %, then
+    # 0.05 + 0.5 x 0.95 = 52.5 % (the published case), twice, then 100 %
+    assert limits == [is_(20.0), is_(1 / 0.525), is_(1 / 0.525), is_(1.0)]
+    whole = bt.run(market, Most(), **run)
+    assert whole.bars["leverage"].tolist()[1:] == [is_(20.0)] * 5  # never force-reduced
+    assert whole.bars["margin_ratio"].tolist()[1:] == [is_(0.6)] * 5  # 3 % of 20,000 of 1,000
+
+
+def test_open_interest_equals_the_series_made_by_hand():
+    rng = np.random.default_rng(3)
+    interest = rng.uniform(0.0, 7e7, 40)
+    market = market_with(*interest)
+    brackets = [bt.Bracket(0.0, INF, 20.0, 0.03)]
+    x = bt.margin_rules.by_open_interest(market, lower=20e6, upper=50e6, initial=0.05)
+    runs = [
+        bt.run(market, Most(), account=account_of(), compile=False, signal=signal, venue=venue)
+        for signal in [np.where(np.arange(40) % 3, 1.0, 0.0)]
+        for venue in (
+            venue_of(brackets=brackets, open_interest_margin=RISING),
+            venue_of(brackets=brackets, initial_multiplier=x),
+        )
+    ]
+    assert runs[0].record.tobytes() == runs[1].record.tobytes()
+    assert runs[0].bars["leverage"].max() > 2 * runs[0].bars["leverage"].iloc[1:].median() > 0
+
+
+@pytest.mark.parametrize("value", [math.nan, -1.0])
+def test_open_interest_must_be_known(value):
+    market = market_with(10e6, value, 35e6)
+    venue = venue_of(open_interest_margin=RISING)
+    with pytest.raises(bt.DataError, match=f"open_interest must be at least 0, was {value}"):
+        bt.run(market, Most(), venue=venue, account=account_of(), compile=False)
+
+
+def test_a_market_without_the_column_is_refused():
+    with pytest.raises(bt.DataError, match="open_interest"):
+        play(100, 100, venue=venue_of(open_interest_margin=RISING))
+
+
+# ----------------------------------------------------------------------------------- the reference
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_cases_equal_the_reference(seed):
+    case = with_two_multipliers(make_case(seed), np.random.default_rng([seed, 2]))
+    compare_case(case, f"with_two_multipliers, {seed}")
+
+
+# ----------------------------------------------------------------------- stored, resumed, bad input
+
+
+def test_a_venue_with_multipliers_is_stored_without_loss():
+    venue = venue_of(initial_multiplier=series({0: 1.0, 3: 2.0}), maintenance_multiplier=1.5)
+    assert bt.Venue.from_dict(venue.to_dict()) == venue
+    rising = venue_of(open_interest_margin=RISING, maintenance_multiplier=1.5)
+    assert bt.Venue.from_dict(rising.to_dict()) == rising
+    assert rising.to_dict()["open_interest_margin"]["upper"] == 50e6
+
+
+def test_a_resumed_run_knows_the_open_interest_before_it():
+    rng = np.random.default_rng(4)
+    market = market_with(*rng.uniform(0.0, 7e7, 30))
+    venue = venue_of(brackets=[bt.Bracket(0.0, INF, 20.0, 0.03)], open_interest_margin=RISING)
+    run = {"venue": venue, "account": account_of(), "compile": False}
+    signal = np.where(np.arange(30) % 3, 1.0, 0.0)
+    whole = bt.run(market, Most(), signal=signal, **run)
+    head = bt.run(market.between(None, at(11)), Most(), signal=signal[:11], **run)
+    rest = market.between(at(10), None)
+    tail = bt.run(rest, Most(), signal=signal[11:], resume=head, **run)
+    both = np.concatenate([head.record, tail.record], axis=1)
+    assert both.tobytes() == whole.record.tobytes()
+
+
+BAD = {
+    "both and one": (
+        {"margin_multiplier": 2.0, "initial_multiplier": 1.5},
+        "margin_multiplier must be left out with initial_multiplier: it sets both, was 2",
+    ),
+    "both and the other, a series": (
+        {"margin_multiplier": series({0: 2.0}), "maintenance_multiplier": 1.5},
+        "with maintenance_multiplier: it sets both, was a series of 1 values",
+    ),
+    "zero": ({"initial_multiplier": 0.0}, "initial_multiplier must be over 0, was 0.0"),
+    "NaN": ({"maintenance_multiplier": math.nan}, "maintenance_multiplier must be a number"),
+    "infinite": ({"initial_multiplier": math.inf}, "initial_multiplier must be finite"),
+    "a negative series": ({"initial_multiplier": series({0: -1.0})}, "must be over 0, was -1.0"),
+    "a NaN series": ({"maintenance_multiplier": series({0: NAN})}, "must be finite, was nan"),
+    "open interest and initial": (
+        {"open_interest_margin": RISING, "initial_multiplier": 2.0},
+        "the only rule of initial margin, was with initial_multiplier 2",
+    ),
+    "open interest and both": (
+        {"open_interest_margin": RISING, "margin_multiplier": 2.0},
+        "the only rule of initial margin, was with margin_multiplier 2",
+    ),
+    "open interest of two leverages": (
+        {
+            "open_interest_margin": RISING,
+            "brackets": [bt.Bracket(0, 10, 20, 0.01), bt.Bracket(10, 20, 10, 0.02)],
+        },
+        "one max_leverage of at least 1 in all brackets, was 10, 20",
+    ),
+    "open interest of the wrong type": ({"open_interest_margin": 5}, "must be an OpenInterest"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_multipliers_are_refused_with_a_cure(case):
+    changes, text = BAD[case]
+    with pytest.raises(bt.BacktestError) as caught:
+        venue_of(**changes)
+    assert text in str(caught.value)
+    assert caught.value.cure
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"lower": 5.0, "upper": 5.0}, "upper must be over lower 5, was 5"),
+        ({"lower": -1.0, "upper": 5.0}, "lower must be at least 0"),
+        ({"lower": 1.0, "upper": math.nan}, "upper must be a number"),
+        ({"lower": 1.0, "upper": 2.0, "column": ""}, "column must be a text"),
+        ({"lower": 1.0, "upper": 2.0, "column": 3}, "column must be a text"),
+    ],
+)
+def test_bad_caps_are_refused(changes, text):
+    with pytest.raises(bt.ParameterError, match=text):
+        bt.OpenInterestMargin(**changes)
