@@ -21,13 +21,16 @@ CLOSE, TAKEOVER, PARTIAL = 0, 1, 2
 class InstrumentRules(NamedTuple):
     """The rules of one instrument and of trading it, as plain numbers.
 
-    The first seven fields are True, or None if the feature is not used. numba treats the two as
-    different types and leaves out the code of unused features. ``has_rounding``: there are lots, a
-    minimum notional or a participation limit. ``keeps_entry``: the average entry is needed.
-    ``marks_entry``: the requirement may be valued at the entry price; ``margin`` decides. ``fee``
+    The first seven fields and the other ``has_*`` are True, or None if the feature is not used.
+    numba treats the two as different types and leaves out the code of unused features.
+    ``has_rounding``: there are lots, a minimum notional or a participation limit. ``keeps_entry``:
+    the average entry is needed. ``marks_entry``: the requirement may be valued at the entry price;
+    ``margin`` decides. ``fee``
     is the rate of an ordinary trade (taker and maker blended). ``stop_loss`` is a fraction of the
     entry price. A ``step`` of 0 means "down to the floor of the bracket". An infinite
-    ``participation`` means no limit.
+    ``participation`` means no limit. ``has_auto_margin``: the wallet adds margin to a position that
+    fails. ``profit_share`` of an unrealized profit backs orders and withdrawals. ``order_fee`` is
+    the fixed fee of an order, on top of that of the quote. ``liquidation_impact`` is Y.
     """
 
     is_inverse: bool | None
@@ -55,6 +58,13 @@ class InstrumentRules(NamedTuple):
     max_leverage: float
     band: float
     stop_loss: float
+    has_auto_margin: bool | None
+    has_profit_share: bool | None
+    has_order_fee: bool | None
+    has_liquidation_impact: bool | None
+    profit_share: float
+    order_fee: float
+    liquidation_impact: float
 
 
 class AccountRules(NamedTuple):
@@ -105,7 +115,8 @@ class Quote(NamedTuple):
     """One bar as values u: last open, low, high; mark open, low, high, close; and market data.
 
     ``multiplier`` is x_t. ``volume`` (contracts), ``sigma`` (daily) and ``adv`` (notional per day)
-    are known at the previous close.
+    are known at the previous close. ``order_fee`` is the fixed fee of an order at this time, if it
+    changes.
     """
 
     open: float
@@ -119,13 +130,15 @@ class Quote(NamedTuple):
     volume: float
     sigma: float
     adv: float
+    order_fee: float
 
 
 class Feed(NamedTuple):
     """The market as arrays of shape (n_bars,), with the funding events and the flows.
 
     ``multiplier``, ``signal``, ``years``, ``borrow_rate``, ``cash_rate``, ``short_rate``,
-    ``sigma`` and ``adv`` may have a single entry, which then applies to all bars. Rates are those
+    ``sigma``, ``adv`` and ``order_fee`` may have a single entry, which then applies to all bars.
+    ``time`` are open times in ns. Rates are those
     in force at the previous open, and ``years`` is the day-counted time since it. Funding events
     and flows are lists in time order, with the bar of each; ``funding_is_open`` is 1 for events at
     the open.
@@ -153,6 +166,8 @@ class Feed(NamedTuple):
     funding_rate: FloatArray
     flow_bar: IntArray
     flow_amount: FloatArray
+    order_fee: FloatArray
+    time: IntArray
 
 
 class Trade(NamedTuple):
@@ -200,6 +215,9 @@ class State(NamedTuple):
     the last liquidation and the last stop (infinite: never). ``unit`` is wealth without the effect
     of flows: ``scale`` times wealth, where the scale is 1 at the start and changes only with flows.
     ``peak`` is its maximum. ``paid_in`` is the capital paid in, including the reserve.
+    ``is_call_open``: a margin call is neither met nor failed yet. ``called_at`` is the open time of
+    the bar, in ns, of the last call that neither a liquidation nor a recovery has followed (NaN:
+    none).
     """
 
     books: Books
@@ -221,3 +239,5 @@ class State(NamedTuple):
     peak: float
     scale: float
     paid_in: float
+    is_call_open: bool
+    called_at: float

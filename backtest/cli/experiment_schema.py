@@ -120,7 +120,7 @@ def list_account_keys() -> Iterator[Key]:
     """Yield a key for each field of the account that has a flag of its own."""
     kinds = get_type_hints(Account)
     for field, text in ACCOUNT_FLAGS.items():
-        kind = float if kinds[field] in (float, float | None) else str
+        kind = float if kinds[field] in (float, float | None) else kinds[field]
         yield Key("account", field, kind, f"--{field.replace('_', '-')}", ACCOUNT, text)
 
 
@@ -139,6 +139,7 @@ ACCOUNT_FLAGS = {
     "top_up_to": "Margin ratio after a top-up.",
     "after_liquidation": "'continue' (default) or 'halt'.",
     "ruin_at": "Ruined at or under this share of the capital paid in.",
+    "auto_margin": "The wallet adds margin before a liquidation (isolated).",
 }
 
 KEYS = (
