@@ -123,7 +123,9 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     sizes = f"size {contract['size']:g}, lot {contract['lot']:g}"
     yield "contract", f"{contract['kind']}, {sizes}, least order {contract['min_notional']:g}"
     rates = f"taker {format_bps(fees['taker'])}, maker {format_bps(fees['maker'])}"
-    yield "fees", f"{rates} for {fees.get('maker_share', 0.0):.0%} of every trade"
+    fixed = fees.get("per_order", 0.0)
+    more = f", and {format_setting(fixed)} per order" if fixed else ""
+    yield "fees", f"{rates} for {fees.get('maker_share', 0.0):.0%} of every trade{more}"
     impact = "no market impact"
     if size := slippage.get("impact", 0.0):
         impact = f"impact {size:g} x sigma x sqrt(share of {slippage['impact_window']} volume)"
@@ -131,6 +133,7 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "liquidation", describe_liquidation(venue)
     fee = ", closing fee included" if venue.get("includes_close_fee") else ""
     yield "maintenance at", f"{venue.get('maintenance_at', 'mark')} price{fee}"
+    yield "unrealized profit counts", format_setting(venue.get("profit_counts", "all"))
     yield "margin multiplier", format_setting(venue.get("margin_multiplier", 1.0))
     yield "interest", describe_interest(venue)
 
