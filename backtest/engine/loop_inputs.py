@@ -362,4 +362,5 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
     returns = pd.Series(np.log(market.close)).diff()
     sigma = returns.rolling(n).std().shift(1) * math.sqrt(per_day)
     adv = pd.Series(market.volume * unit).rolling(n).mean().shift(1) * per_day
-    return sigma.to_numpy(dtype=np.float64), adv.to_numpy(dtype=np.float64)
+    # copies, because pandas gives read-only arrays, for which numba would compile another loop
+    return sigma.to_numpy(dtype=np.float64, copy=True), adv.to_numpy(dtype=np.float64, copy=True)
