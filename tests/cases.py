@@ -171,7 +171,8 @@ def make_case(seed: int) -> Case:
         venue=make_venue(scene),
         account=make_account(scene, brackets),
     )
-    return with_ruin(case, np.random.default_rng([seed, 1]))
+    case = with_ruin(case, np.random.default_rng([seed, 1]))
+    return with_terms(replace(scene, rng=np.random.default_rng([seed, 2])), case)
 
 
 def with_ruin(case: Case, rng: np.random.Generator) -> Case:
@@ -220,6 +221,25 @@ def with_limits(case: Case, rng: np.random.Generator) -> Case:
     limit = pd.Series(values, index=utc(stamps))
     account = {**case.account, "max_leverage": limit, "min_leverage": 0.0}
     return replace(case, account=account)
+
+
+def with_terms(scene: Scene, case: Case) -> Case:
+    """Return a case with a fixed fee, profits that do not count, calls with a grace, and so on."""
+    fees, liquidation = dict(case.fees), dict(case.liquidation)
+    account, venue = dict(case.account), dict(case.venue)
+    fee = scene.capital * scene.spread(1e-5, 0.02)
+    kind = scene.pick("none", "none", "one", "series")
+    fees["per_order"] = {"none": 0.0, "one": fee}.get(kind)
+    if kind == "series":
+        fees["per_order"] = make_series(scene, 0.0, fee)
+    liquidation["impact"] = 0.0
+    if case.liquidation["mode"] != "takeover" and scene.chance(0.3):
+        liquidation["impact"] = scene.uniform(0.05, 0.4) / (DAY // scene.interval) ** 0.5
+    venue["profit_counts"] = scene.pick("all", "all", "losses", scene.uniform(0.0, 1.0))
+    if account["margin_call"] is not None and scene.chance(0.35):
+        venue["call_grace"] = int(scene.rng.integers(0, 4))
+    account["auto_margin"] = scene.is_isolated and scene.chance(0.4)
+    return replace(case, fees=fees, liquidation=liquidation, venue=venue, account=account)
 
 
 def make_scene(rng: np.random.Generator) -> Scene:

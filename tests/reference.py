@@ -11,8 +11,6 @@ takes another way than a fast engine would:
 
 Floats enter as the exact number they are (``Decimal(0.1)`` is not ``Decimal("0.1")``), and every
 operation carries 40 digits: the identity of §6 is checked at each bar to 1e-30.
-
-Not here: ``call_grace`` (tested by hand elsewhere).
 """
 
 from __future__ import annotations
@@ -34,6 +32,7 @@ TIE = Decimal("1e-12")  # §4.7: in favour of the event
 LOT_TOLERANCE = Decimal("1e-6")  # §4.4, in lots
 NOTHING_LEFT = Decimal("1e-9")  # §5: of the capital paid in
 REMAINDER = Decimal("1e-9")  # a partial liquidation that leaves less closes whole
+WORST = Decimal("0.99")  # §5: slippage and impact of a liquidation together
 EXACT = Decimal("1e-30")  # the identity of §6
 SUBSTITUTION = Decimal("1e-25")  # a liquidation price put back into its equation
 DAY = 86_400_000_000_000
@@ -84,6 +83,7 @@ class Outcome:
     events: list[Event] = field(default_factory=list)
     paths: Counter[str] = field(default_factory=Counter)
     tables: list[Brackets] = field(default_factory=list)
+    waits: list[Decimal] = field(default_factory=list)  # days from calls to liquidations
     capital: Decimal = ZERO
 
     def total(self, kind: str) -> Decimal:
@@ -344,8 +344,6 @@ class Reference:
         venue: Any,
         account: Any,
     ) -> None:
-        if venue.call_grace is not None:
-            raise NotImplementedError("call_grace is tested by hand elsewhere")
         self.market, self.venue, self.account = market, venue, account
         self.targets, self.signals = targets, signals
         self.read_market()
@@ -381,9 +379,13 @@ class Reference:
         )
         self.statistics = (
             impact_statistics(self.market, self.contract, nanoseconds(slip.impact_window))
-            if slip.impact
+            if slip.impact or getattr(liquidation, "impact", 0.0)
             else [None] * len(self.time)
         )
+        self.per_order = AsOf(getattr(fees, "per_order", 0.0))
+        self.liquidation_impact = exact(getattr(liquidation, "impact", 0.0))
+        counted = getattr(venue, "profit_counts", "all")
+        self.profit_share = exact({"all": 1.0, "losses": 0.0}.get(counted, counted))
         self.liquidation_fee = exact(liquidation.fee)
         self.liquidation_slip = exact(liquidation.slippage)
         self.full_below = exact(liquidation.full_below)
@@ -415,6 +417,10 @@ class Reference:
         self.valued_at = ZERO  # the u at which price pnl was last taken
         self.ratio = ZERO  # margin ratio at the last close
         self.is_called = self.is_ruined = self.is_halted = False
+        self.auto_margin = getattr(account, "auto_margin", False)
+        self.call_is_open = False
+        self.called_at: int | None = None  # of a call that no liquidation or recovery has followed
+        self.unmet = 0  # closes since the call, for the grace
         self.paid_in = self.cash + self.reserve  # §5: the capital paid in
         ruin_at = getattr(account, "ruin_at", None)
         self.ruin_at = ZERO if ruin_at is None else exact(ruin_at)
@@ -437,6 +443,8 @@ class Reference:
         """Open the books of bar t; what bar t - 1 decided is pending."""
         self.t = t
         stamp = self.time[t]
+        self.order_fee = self.per_order(stamp)
+        self.was_liquidated = self.was_forced = False
         self.scale_by = self.multiplier(stamp)
         self.choose_fees(stamp // DAY)
         close_fee = self.taker if self.venue.includes_close_fee else ZERO
@@ -569,6 +577,8 @@ class Reference:
                 self.withdraw(-amount)
         if self.is_called:
             self.top_up()
+        grace = self.venue.call_grace
+        self.was_forced = grace is not None and self.unmet > grace
 
     def move(self, amount: Decimal) -> None:
         """§2.1: money from outside, or (negative) to it.
@@ -585,6 +595,7 @@ class Reference:
         """§2.1: at most what leaves the equity at or over the initial margin."""
         equity = self.equity(self.mark_open[self.t])
         free = equity - self.initial_margin(self.mark_open[self.t])
+        free -= self.uncounted_profit(self.mark_open[self.t])
         if self.is_isolated:
             free = min(self.cash, free)
         taken = min(asked, max(ZERO, free))
@@ -592,6 +603,13 @@ class Reference:
             self.move(-taken)
         if taken < asked:
             self.log("withdrawal_refused", None, ZERO, asked - taken)
+
+    def uncounted_profit(self, price: Decimal) -> Decimal:
+        """§4.3: the part of an unrealized profit that backs no order and no withdrawal."""
+        if self.quantity == 0:
+            return ZERO
+        profit = self.quantity * (self.contract.value(price) - self.entry)
+        return (ONE - self.profit_share) * max(profit, ZERO)
 
     def initial_margin(self, price: Decimal) -> Decimal:
         """§3: the least equity at which the notional held would still be allowed."""
@@ -612,9 +630,19 @@ class Reference:
             return
         price = self.mark_open[self.t]
         missing = self.requirement(price) / exact(wanted_ratio) - self.backing(price)
-        amount = min(max(missing, ZERO), self.reserve)
-        if amount == 0:
+        if missing <= 0:
             return
+        amount = min(missing, self.reserve)
+        if amount > 0:
+            self.draw_reserve(amount, price)
+        is_met = self.margin_ratio(price) < self.call_level()
+        if amount > 0 and not is_met:
+            self.note("call partly met")
+            self.log("call_partly_met", price, self.quantity, self.margin_ratio(price))
+        self.end_call("met" if is_met else "failed", price)
+
+    def draw_reserve(self, amount: Decimal, price: Decimal) -> None:
+        """§5: the reserve goes to the cash, or to M."""
         self.reserve -= amount
         if self.is_isolated:
             self.margin += amount
@@ -624,6 +652,30 @@ class Reference:
         self.row["top_up"] += amount
         self.log("top_up", None, self.quantity, amount)
         self.ratio = self.margin_ratio(price)  # a breach after this is a new crossing
+        if self.ratio < self.call_level():
+            self.unmet = 0
+
+    # ----- margin calls (§5) -----
+
+    def call_level(self) -> Decimal:
+        """The ratio that calls, with the tolerance of §4.7."""
+        return exact(self.account.margin_call) * (ONE - TIE)
+
+    def end_call(self, how: str, price: Decimal) -> None:
+        """An open call is met, and forgotten; or it fails, and is followed up."""
+        if not self.call_is_open:
+            return
+        self.call_is_open = False
+        self.log(f"call_{how}", price, self.quantity, self.margin_ratio(price))
+        if how == "met":
+            self.called_at = None
+
+    def note_liquidation(self) -> None:
+        """The first liquidation after a call, before the ratio has recovered."""
+        self.was_liquidated = True
+        if self.called_at is not None:
+            self.out.waits.append(Decimal(self.time[self.t] - self.called_at) / DAY)
+            self.called_at = None
 
     # ----- steps 2 and 6: funding -----
 
@@ -649,7 +701,7 @@ class Reference:
         else:
             self.pay(payment)
         self.charge("funding", payment, price)
-        if self.is_isolated and self.fails(self.mark_open[self.t]):
+        if self.is_isolated and self.fails_unaided(self.mark_open[self.t]):
             self.note("liquidated after funding")
             self.liquidate(self.mark_open[self.t])
             return True
@@ -698,7 +750,7 @@ class Reference:
         """(a) the requirement fails at the mark open; (b) else the last open is at the stop."""
         if self.quantity == 0:
             return
-        if self.fails(self.mark_open[self.t]):
+        if self.fails_unaided(self.mark_open[self.t]):
             self.note("liquidated in a gap")
             self.liquidate(self.mark_open[self.t])
             self.pending = None
@@ -707,15 +759,42 @@ class Reference:
             self.close_by_stop(self.open[self.t])
             self.pending = None
 
+    def fails_unaided(self, price: Decimal) -> bool:
+        """§3: the requirement fails, and the wallet has nothing more to add.
+
+        One initial margin of the position at a time, as long as the requirement fails.
+        """
+        added = ZERO
+        while self.auto_margin and self.cash > 0 and self.fails(price):
+            each = abs(self.quantity * self.entry) / self.effective_setting()
+            amount = min(each, self.cash)
+            self.cash -= amount
+            self.margin += amount
+            added += amount
+        if added > 0:
+            self.note("margin added" if self.cash > 0 else "wallet emptied for margin")
+            self.log("margin_added", price, ZERO, added)
+        return self.fails(price)
+
     # ----- step 5: from a decision to a fill -----
 
     def step_5_fill(self) -> None:
         """§4: target, band, cap, participation, lot, price, fee."""
-        price = self.open[self.t]
-        equity = self.equity(price)
-        if self.pending is None or equity <= 0:
+        if self.pending is None:
             return
-        target, signal = self.pending
+        if self.was_forced and self.quantity != 0 and self.reduce_by_force():
+            return
+        equity = self.equity(self.open[self.t])
+        if equity <= 0:
+            return
+        if equity <= self.order_fee and not self.is_halted:
+            self.note("left alone: no money for the order")
+            return
+        self.fill_decision(equity, *self.pending)
+
+    def fill_decision(self, equity: Decimal, target: float, signal: float) -> None:
+        """§4: the decision of the last close."""
+        price = self.open[self.t]
         value = abs(self.contract.value(price))
         held = self.quantity * value
         wanted = self.target_notional(target, signal, equity, held)
@@ -725,10 +804,55 @@ class Reference:
         change = self.ordered(self.capped(wanted, held, equity))
         is_close = change == -self.quantity
         is_small = abs(change) * value < self.min_notional * (ONE - TIE)
+        is_dust = abs(change) <= TIE * abs(self.quantity)  # §4.7: no order, and no fixed fee
+        if is_dust and not is_close:
+            return
         if change != 0 and is_small and not is_close:
             self.note("left alone: small")
         elif change != 0:
             self.fill(change)
+
+    def reduce_by_force(self) -> bool:
+        """§5: the broker reduces to the ratio, after costs; True where that traded."""
+        price = self.open[self.t]
+        called = exact(self.account.margin_call) * (ONE - 10 * TIE)
+        top = self.account.top_up_to
+        kept = self.kept_by_force(called if top is None else exact(top))
+        change = self.ordered(kept.copy_sign(self.quantity))
+        value = abs(self.contract.value(price))
+        is_small = abs(change) * value < self.min_notional * (ONE - TIE)
+        is_dust = abs(change) <= TIE * abs(self.quantity)
+        if is_dust or (is_small and change != -self.quantity):
+            is_under = self.margin_ratio(price) < self.call_level()
+            self.end_call("met" if is_under else "failed", price)
+            return False
+        self.note("reduced by force")
+        wallet = self.cash
+        self.fill(change)
+        if self.is_isolated and self.quantity != 0:  # what is freed stays in M
+            self.margin += self.cash - wallet
+            self.cash = wallet
+        self.end_call("failed", price)
+        return True
+
+    def kept_by_force(self, ratio: Decimal) -> Decimal:
+        """The size whose requirement is ``ratio`` of the backing after costs, by bisection."""
+        unit, held = abs(self.contract.value(self.open[self.t])), abs(self.quantity)
+        cost = self.cost(-1 if self.quantity > 0 else 1, self.slip_rate) * unit
+        valued = abs(self.entry) if self.venue.maintenance_at == "entry" else unit
+        backing = self.backing(self.open[self.t]) - self.order_fee
+
+        def passes(size: Decimal) -> bool:
+            left = backing - cost * (held - size)
+            return self.table.requirement(size * valued) <= ratio * left
+
+        if passes(held):
+            return held
+        low, high = ZERO, held
+        for _ in range(130):
+            middle = (low + high) / 2
+            low, high = (middle, high) if passes(middle) else (low, middle)
+        return low
 
     def target_notional(
         self, target: float, signal: float, equity: Decimal, held: Decimal
@@ -740,7 +864,8 @@ class Reference:
             return None
         leverage = min(max(target, self.account.min_leverage), self.most_leverage())
         if math.isinf(leverage):  # as much as the limits allow, before costs
-            most = max(min(cap, most * equity) for cap, most in self.limits())
+            free = self.counted(equity, held, 1 if signal > 0 else -1)
+            most = max(min(cap, most * free) for cap, most in self.limits())
             is_over = abs(signal) == 1 and held * exact(signal) > most
             return None if is_over else exact(signal) * most  # §3: never force-reduced
         return exact(signal) * exact(leverage) * equity
@@ -774,7 +899,8 @@ class Reference:
             return wanted / value
         worsening = self.worsening(abs(wanted - held))
         before = held * direction
-        allowed = self.largest_notional(before, equity, self.cost(direction, worsening))
+        free = self.counted(equity, held, direction) - self.order_fee
+        allowed = self.largest_notional(before, free, self.cost(direction, worsening))
         notional = min(abs(wanted), max(allowed, before, ZERO))
         if notional < abs(wanted):
             self.note("shrunk by initial margin")
@@ -784,6 +910,12 @@ class Reference:
         if self.is_isolated:
             quantity = self.as_wallet_allows(quantity, direction, worsening)
         return quantity
+
+    def counted(self, equity: Decimal, held: Decimal, direction: int) -> Decimal:
+        """§4.3: the equity that backs an order; a flip realizes its profit first."""
+        if held * direction <= 0:
+            return equity
+        return equity - self.uncounted_profit(self.open[self.t])
 
     def largest_notional(self, before: Decimal, equity: Decimal, cost: Decimal) -> Decimal:
         """§3: the largest N with N <= max_k min(C_k, X_k·(E - κ·(N - before)))."""
@@ -802,6 +934,7 @@ class Reference:
         if is_flip:
             wallet += self.margin + self.quantity * (value - self.entry)
             wallet -= self.fee_rate * abs(self.quantity * value)
+        wallet -= self.order_fee
         per_contract = abs(value) * (ONE / self.effective_setting() + self.fee_rate)
         most = max(ZERO, wallet / per_contract)
         if most < abs(quantity - kept):
@@ -834,13 +967,14 @@ class Reference:
         """§4.5: slippage rate plus Y·sigma·sqrt(|dN|/ADV)."""
         return self.slip_rate + self.impact(notional)
 
-    def impact(self, notional: Decimal) -> Decimal:
+    def impact(self, notional: Decimal, factor: Decimal | None = None) -> Decimal:
         """§4.5: over the window that ends at bar t - 1; 0 where it is not known."""
         statistics = self.statistics[self.t - 1]
         if statistics is None:
             return ZERO
         sigma, volume = statistics
-        return self.impact_factor * sigma * (notional / volume).sqrt()
+        factor = self.impact_factor if factor is None else factor
+        return factor * sigma * (notional / volume).sqrt()
 
     @staticmethod
     def worse(price: Decimal, side: int, worsening: Decimal) -> Decimal:
@@ -893,10 +1027,11 @@ class Reference:
         if opening != 0:
             self.extend(opening, value)
         notional = abs(change * value)
-        self.pay(fee_rate * notional)
+        fee = fee_rate * notional + self.order_fee
+        self.pay(fee)
         self.row["traded"] += notional
         self.log(kind, price, change, notional)
-        self.charge("fees", fee_rate * notional, price)
+        self.charge("fees", fee, price)
 
     def split(self, change: Decimal) -> tuple[Decimal, Decimal]:
         """A flip closes, then opens."""
@@ -940,6 +1075,8 @@ class Reference:
             if liquidation is not None and stop is not None:
                 self.note("stop and liquidation in one bar")
             if self.liquidation_is_nearer(liquidation, stop):
+                if not self.fails_unaided(liquidation):
+                    continue  # the wallet has added margin: the next price is further away
                 self.note("liquidated in the bar")
                 self.liquidate(liquidation)
             else:
@@ -1003,6 +1140,7 @@ class Reference:
     def liquidate(self, price: Decimal) -> None:
         """What happens at the liquidation price, in the venue's mode."""
         self.revalue(price)
+        self.note_liquidation()
         if self.account.after_liquidation == "halt":
             self.is_halted = True
         if self.venue.liquidation.mode == "takeover":
@@ -1053,7 +1191,9 @@ class Reference:
     def force(self, part: Decimal, price: Decimal) -> bool:
         """Close a part at the worsened price, fee limited to what is left; True: nothing left."""
         side = -1 if part > 0 else 1
-        worsened = self.worse(price, side, self.liquidation_slip)
+        size = self.contract.notional(part, price)
+        worsening = self.liquidation_slip + self.impact(size, self.liquidation_impact)
+        worsened = self.worse(price, side, min(worsening, WORST))
         value = self.contract.value(worsened)
         worsening = -part * (value - self.contract.value(price))
         self.log_liquidation(-part, price)
@@ -1141,11 +1281,19 @@ class Reference:
         """§5: the ratio crosses ``margin_call`` from below."""
         before, self.ratio = self.ratio, self.margin_ratio(price)
         self.is_called = False
-        if self.account.margin_call is not None:
-            level = exact(self.account.margin_call) * (ONE - TIE)
-            self.is_called = before < level <= self.ratio
+        if self.account.margin_call is None:
+            return
+        if self.was_liquidated or self.is_ruined:
+            self.end_call("failed", price)
+        if self.ratio < self.call_level():
+            self.end_call("met", price)
+            self.called_at, self.unmet = None, 0
+            return
+        self.is_called = before < self.call_level() or self.was_forced
+        self.unmet = 1 if self.is_called else self.unmet + (self.unmet > 0)
         if self.is_called:
             self.log("margin_call", price, self.quantity, self.ratio)
+            self.call_is_open, self.called_at = True, self.time[self.t]
 
     def margin_ratio(self, price: Decimal) -> Decimal:
         """MM over the backing; 0 when flat."""

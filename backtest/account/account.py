@@ -10,7 +10,7 @@ import pandas as pd
 
 from backtest.account.leverage_limits import LimitDeclaration, find_least
 from backtest.base.errors import ParameterError
-from backtest.base.fields import NOT_NEGATIVE, POSITIVE, FloatSeries, Rate, Timed
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE, Flag, FloatSeries, Rate, Timed
 from backtest.base.phrases import Argument, Phrase
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import TOLERANCE
@@ -53,6 +53,8 @@ class Account(Value):
     ruin_at : float or None
         The share of the capital paid in (capital, reserve and deposits) at or under which a loss
         ruins the account: it is closed and never trades again. None: when nothing is left.
+    auto_margin : bool
+        Whether the wallet adds margin to an isolated position before it would be liquidated.
     """
 
     capital: Annotated[float, POSITIVE] = 10_000.0
@@ -68,6 +70,7 @@ class Account(Value):
     after_liquidation: Annotated[str, Choice("continue", "halt")] = "continue"
     flows: Annotated[FloatSeries | None, Timed(Number(), constant=False)] = None
     ruin_at: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
+    auto_margin: Annotated[bool, Flag()] = False
 
     def _check_rules(self) -> None:
         """Check for options that contradict each other or have no effect."""
@@ -89,6 +92,18 @@ class Account(Value):
                 cure=Phrase(
                     "give {}, for example: it decides how much margin is posted",
                     Argument("venue_leverage", 5),
+                ),
+            )
+        if self.auto_margin and self.margin != "isolated":
+            raise ParameterError(
+                "auto_margin must be False in cross margin, where all money backs the position "
+                "already, was True",
+                where="Account.auto_margin",
+                cure=Phrase(
+                    "leave {} out, or give {} and a {}",
+                    Argument("auto_margin"),
+                    Argument("margin", "isolated"),
+                    Argument("venue_leverage"),
                 ),
             )
         self._check_reserve()

@@ -21,15 +21,18 @@ CLOSE, TAKEOVER, PARTIAL = 0, 1, 2
 class InstrumentRules(NamedTuple):
     """The rules of one instrument and of trading it, as plain numbers.
 
-    The first seven fields are True, or None if the feature is not used. numba treats the two as
-    different types and leaves out the code of unused features. ``has_rounding``: there are lots, a
-    minimum notional or a participation limit. ``keeps_entry``: the average entry is needed.
-    ``marks_entry``: the requirement may be valued at the entry price; ``margin`` decides. ``fee``
+    The first seven fields and the other ``has_*`` are True, or None if the feature is not used.
+    numba treats the two as different types and leaves out the code of unused features.
+    ``has_rounding``: there are lots, a minimum notional or a participation limit. ``keeps_entry``:
+    the average entry is needed. ``marks_entry``: the requirement may be valued at the entry price;
+    ``margin`` decides. ``fee``
     is the rate of an ordinary trade (taker and maker blended). ``stop_loss`` is a fraction of the
     entry price. A ``step`` of 0 means "down to the floor of the bracket". An infinite
     ``participation`` means no limit. ``has_limits`` is True if the largest leverage is that of the
     quote, None if it is ``max_leverage`` at all times. ``rounds_price`` is True, or None if prices
-    are not rounded to the ``tick``.
+    are not rounded to the ``tick``. ``has_auto_margin``: the wallet adds margin to a position that
+    fails. ``profit_share`` of an unrealized profit backs orders and withdrawals. ``order_fee`` is
+    the fixed fee of an order, on top of that of the quote. ``liquidation_impact`` is Y.
     """
 
     is_inverse: bool | None
@@ -60,6 +63,13 @@ class InstrumentRules(NamedTuple):
     has_limits: bool | None
     rounds_price: bool | None
     tick: float
+    has_auto_margin: bool | None
+    has_profit_share: bool | None
+    has_order_fee: bool | None
+    has_liquidation_impact: bool | None
+    profit_share: float
+    order_fee: float
+    liquidation_impact: float
 
 
 class AccountRules(NamedTuple):
@@ -111,7 +121,8 @@ class Quote(NamedTuple):
 
     ``multiplier`` is x_t of maintenance margin, ``initial`` that of initial margin. ``volume``
     (contracts), ``sigma`` (daily) and ``adv`` (notional per day) are known at the previous close.
-    ``limit`` is the largest leverage of the account by date.
+    ``limit`` is the largest leverage of the account by date. ``order_fee`` is the fixed fee of an
+    order at this time, if it changes.
     """
 
     open: float
@@ -127,16 +138,17 @@ class Quote(NamedTuple):
     adv: float
     initial: float
     limit: float
+    order_fee: float
 
 
 class Feed(NamedTuple):
     """The market as arrays of shape (n_bars,), with the funding events and the flows.
 
     ``multiplier``, ``initial``, ``limit``, ``signal``, ``years``, ``borrow_rate``, ``cash_rate``,
-    ``short_rate``, ``sigma`` and ``adv`` may have a single entry, which then applies to all bars.
-    Rates are those in force at the previous open, and ``years`` is the day-counted time since it.
-    Funding events and flows are lists in time order, with the bar of each; ``funding_is_open`` is 1
-    for events at the open.
+    ``short_rate``, ``sigma``, ``adv`` and ``order_fee`` may have a single entry, which then applies
+    to all bars. ``time`` are open times in ns. Rates are those in force at the previous open, and
+    ``years`` is the day-counted time since it. Funding events and flows are lists in time order,
+    with the bar of each; ``funding_is_open`` is 1 for events at the open.
     """
 
     open: FloatArray
@@ -163,6 +175,8 @@ class Feed(NamedTuple):
     flow_amount: FloatArray
     initial: FloatArray
     limit: FloatArray
+    order_fee: FloatArray
+    time: IntArray
 
 
 class Trade(NamedTuple):
@@ -210,6 +224,9 @@ class State(NamedTuple):
     the last liquidation and the last stop (infinite: never). ``unit`` is wealth without the effect
     of flows: ``scale`` times wealth, where the scale is 1 at the start and changes only with flows.
     ``peak`` is its maximum. ``paid_in`` is the capital paid in, including the reserve.
+    ``is_call_open``: a margin call is neither met nor failed yet. ``called_at`` is the open time of
+    the bar, in ns, of the last call that neither a liquidation nor a recovery has followed (NaN:
+    none).
     """
 
     books: Books
@@ -231,3 +248,5 @@ class State(NamedTuple):
     peak: float
     scale: float
     paid_in: float
+    is_call_open: bool
+    called_at: float

@@ -10,6 +10,7 @@ import math
 
 from backtest.account.account_records import Feed, InstrumentRules, Plan, Quote, Rules, State
 from backtest.account.books import close_bar, compute_equity
+from backtest.account.calls import close_call, enter_call
 from backtest.account.ledger import (
     BAD_DEBT,
     CALLED,
@@ -63,6 +64,7 @@ def quote_bar(rules: InstrumentRules, feed: Feed, t: int) -> Quote:
         adv=feed.adv[min(t, len(feed.adv) - 1)],
         initial=feed.initial[min(t, len(feed.initial) - 1)],
         limit=feed.limit[min(t, len(feed.limit) - 1)],
+        order_fee=feed.order_fee[min(t, len(feed.order_fee) - 1)],
     )
 
 
@@ -107,8 +109,14 @@ def live_bar(  # noqa: C901 - the eight steps in their order
         books, ledger = end_account(instrument, books, ledger, quote, log, t)
         equity = compute_equity(instrument, books, quote.mark_close)
     ratio, is_called, unmet = check_call(instrument, plan, state, books, quote)
-    if is_called:
-        write_event(log, t, CALLED, quote.mark_close, books.positions[0].quantity, ratio)
+    is_open, called_at = state.is_call_open, state.called_at
+    if plan.margin_call != 0.0:
+        held = books.positions[0].quantity
+        end = close_call(plan, feed, state, ledger, ratio, is_called, is_lost, t)
+        is_open, called_at = end.is_open, end.called_at
+        ledger = enter_call(ledger, end, log, t, quote.mark_close, held, ratio)
+        if is_called:
+            write_event(log, t, CALLED, quote.mark_close, held, ratio)
     ledger = add_entry(ledger, price_pnl=pnl, bad_debt=bad_debt, calls=1 if is_called else 0)
     # numba takes many arguments by keyword, but no branches among them
     since = 0.0 if ledger.liquidations > 0 else state.since + 1.0
@@ -137,6 +145,8 @@ def live_bar(  # noqa: C901 - the eight steps in their order
         peak=max(unit, state.peak),
         scale=state.scale,
         paid_in=state.paid_in,
+        is_call_open=is_open,
+        called_at=called_at,
     )
     return after, ledger, quote
 

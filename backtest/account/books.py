@@ -26,6 +26,14 @@ def compute_backing(rules: InstrumentRules, books: Books, value: float) -> float
     return books.cash + position.quantity * value
 
 
+def compute_uncounted(rules: InstrumentRules, books: Books, value: float) -> float:
+    """Return the part of an unrealized profit at u that backs no order and no withdrawal."""
+    if rules.has_profit_share is None:
+        return 0.0
+    profit = compute_profit(books.positions[0], value)
+    return (1.0 - rules.profit_share) * max(profit, 0.0)
+
+
 def compute_base(rules: InstrumentRules, books: Books) -> float:
     """Return the backing without the position's value: the backing is this plus ``q u``."""
     position = books.positions[0]

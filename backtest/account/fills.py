@@ -12,6 +12,7 @@ from backtest.account.orders import (
     LARGEST_WORSENING,
     compute_cost,
     compute_impact,
+    compute_order_fee,
     round_price,
     round_quantity,
     round_worsening,
@@ -27,12 +28,12 @@ def fill(rules: InstrumentRules, books: Books, quote: Quote, wanted: float, fee:
     impact = 0.0
     if rules.has_impact is not None:
         impact = compute_impact(rules, quote, abs(quantity - held) * abs(quote.open))
-    return trade(rules, books, quote.open, quantity, rules.slippage, impact, fee, quote.initial)
+    return trade(rules, books, quote.open, quantity, rules.slippage, impact, fee, quote)
 
 
-def stop_out(rules: InstrumentRules, books: Books, value: float, multiplier: float) -> Trade:
+def stop_out(rules: InstrumentRules, books: Books, value: float, quote: Quote) -> Trade:
     """Close at the stop's u, worsened by slippage, as taker."""
-    return trade(rules, books, value, 0.0, rules.slippage, 0.0, rules.taker, multiplier)
+    return trade(rules, books, value, 0.0, rules.slippage, 0.0, rules.taker, quote)
 
 
 def trade(
@@ -43,7 +44,7 @@ def trade(
     slippage: float,
     impact: float,
     fee_rate: float,
-    multiplier: float,
+    quote: Quote,
 ) -> Trade:
     """Change the position to ``quantity`` at u, worsened by slippage and impact, with a fee.
 
@@ -61,9 +62,11 @@ def trade(
         filled = round_price(rules, filled, side)
         cost = change * (filled - value)
     fee = fee_rate * abs(change) * abs(filled)
+    if rules.has_order_fee is not None:
+        fee += compute_order_fee(rules, quote) if change != 0.0 else 0.0
     entry = compute_entry(rules, position, quantity, filled)
     if rules.is_isolated is not None:
-        cash, margin = move_margin(rules, books, quantity, filled, multiplier)
+        cash, margin = move_margin(rules, books, quantity, filled, quote.initial)
     else:
         cash, margin = books.cash - change * filled, 0.0
     after = make_books(cash, Position(quantity, entry, margin, marked))
@@ -110,6 +113,8 @@ def reduce_to_ratio(rules: InstrumentRules, books: Books, quote: Quote, ratio: f
     valued = abs(position.entry) if is_valued_at_entry(rules) else unit
     size = abs(position.quantity)
     spared = compute_backing(rules, books, quote.open) - cost * size * unit
+    if rules.has_order_fee is not None:
+        spared -= compute_order_fee(rules, quote)
     allowed = compute_affordable(
         rules.margin, size, valued, ratio * cost * unit, ratio * spared, quote.multiplier
     )

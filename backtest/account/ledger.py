@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 (
     FILL, FUNDING, INTEREST, FLOW, TOP_UP, REFUSED, STOPPED, LIQUIDATED, BAD_DEBT, CALLED, RUINED,
-) = range(11)  # fmt: skip
+    CALL_MET, CALL_PARTLY_MET, CALL_FAILED, MARGIN_ADDED,
+) = range(15)  # fmt: skip
 """Kinds of entries in the log."""
 
 
 class Ledger(NamedTuple):
     """The money of one bar by term, and the counts of events; costs are positive.
 
-    ``flows`` are deposits and withdrawals; ``top_up`` comes from the reserve.
+    ``flows`` are deposits and withdrawals; ``top_up`` comes from the reserve. ``call_days`` are the
+    days from calls to the liquidations that followed them.
     """
 
     price_pnl: float
@@ -38,6 +40,10 @@ class Ledger(NamedTuple):
     liquidations: int
     stops: int
     calls: int
+    calls_met: int
+    calls_failed: int
+    liquidated_calls: int
+    call_days: float
 
 
 class Log(NamedTuple):
@@ -96,6 +102,10 @@ def new_ledger() -> Ledger:
         liquidations=0,
         stops=0,
         calls=0,
+        calls_met=0,
+        calls_failed=0,
+        liquidated_calls=0,
+        call_days=zero,
     )
 
 
@@ -115,6 +125,10 @@ def add_entry(  # noqa: PLR0913, PLR0917 - one argument for each term
     liquidations: int = 0,
     stops: int = 0,
     calls: int = 0,
+    calls_met: int = 0,
+    calls_failed: int = 0,
+    liquidated_calls: int = 0,
+    call_days: float = 0.0,
 ) -> Ledger:
     """Return the ledger with amounts added to some of its terms."""
     return Ledger(
@@ -132,6 +146,10 @@ def add_entry(  # noqa: PLR0913, PLR0917 - one argument for each term
         liquidations=ledger.liquidations + liquidations,
         stops=ledger.stops + stops,
         calls=ledger.calls + calls,
+        calls_met=ledger.calls_met + calls_met,
+        calls_failed=ledger.calls_failed + calls_failed,
+        liquidated_calls=ledger.liquidated_calls + liquidated_calls,
+        call_days=ledger.call_days + call_days,
     )
 
 
@@ -152,6 +170,10 @@ def add_ledgers(ledger: Ledger, other: Ledger) -> Ledger:
         liquidations=ledger.liquidations + other.liquidations,
         stops=ledger.stops + other.stops,
         calls=ledger.calls + other.calls,
+        calls_met=ledger.calls_met + other.calls_met,
+        calls_failed=ledger.calls_failed + other.calls_failed,
+        liquidated_calls=ledger.liquidated_calls + other.liquidated_calls,
+        call_days=ledger.call_days + other.call_days,
     )
 
 

@@ -24,6 +24,7 @@ from backtest.account.books import (
     is_failing,
     make_books,
 )
+from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
 from backtest.account.position import (
     compute_distance,
     compute_stop,
@@ -98,7 +99,7 @@ def is_nearer(rules: InstrumentRules, quote: Quote, liquidation: float, stop: fl
 # ------------------------------------------------------------------------------- the liquidation
 
 
-def liquidate(rules: InstrumentRules, books: Books, value: float, multiplier: float) -> Liquidation:
+def liquidate(rules: InstrumentRules, books: Books, value: float, quote: Quote) -> Liquidation:
     """Liquidate at u in the venue's mode, until the requirement is met there again."""
     held = books.positions[0].quantity
     marked, pnl = mark_position(books.positions[0], value)
@@ -109,11 +110,11 @@ def liquidate(rules: InstrumentRules, books: Books, value: float, multiplier: fl
         now, loss = forfeit(rules, now, value)
     while now.positions[0].quantity != 0.0:
         closed = choose_reduction(rules, now, value, abs(held))
-        now, cost, notional = close_contracts(rules, now, value, closed)
+        now, cost, notional = close_contracts(rules, now, value, closed, quote)
         loss += cost
         traded += notional
         is_left = now.positions[0].quantity != 0.0
-        if is_left and not is_failing(rules, now, value, multiplier):
+        if is_left and not is_failing(rules, now, value, quote.multiplier):
             break
     now, bad_debt = book_shortfall(rules, now)
     return Liquidation(
@@ -160,12 +161,17 @@ def choose_reduction(rules: InstrumentRules, books: Books, value: float, initial
 
 
 def close_contracts(
-    rules: InstrumentRules, books: Books, value: float, closed: float
+    rules: InstrumentRules, books: Books, value: float, closed: float, quote: Quote
 ) -> tuple[Books, float, float]:
-    """Close some contracts at u, worsened by slippage, then take the fee, at most what is left."""
+    """Close some contracts at u, worsened, then take the fee, at most what is left."""
     position = books.positions[0]
     side = 1.0 if closed > 0.0 else -1.0
-    filled = worsen(rules, value, -side, rules.liquidation_slippage)
+    worsening = rules.liquidation_slippage
+    if rules.has_liquidation_impact is not None:
+        size = abs(closed) * abs(value)
+        impact = compute_square_root_impact(rules.liquidation_impact, quote, size)
+        worsening = min(worsening + impact, LARGEST_WORSENING)
+    filled = worsen(rules, value, -side, worsening)
     quantity = position.quantity - closed
     entry = position.entry if quantity != 0.0 else 0.0
     cash, margin = books.cash, position.margin

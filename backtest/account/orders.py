@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from backtest.account.account_records import Books, InstrumentRules, Quote
-from backtest.account.books import compute_backing, compute_equity
+from backtest.account.books import compute_backing, compute_equity, compute_uncounted
 from backtest.account.position import compute_distance, compute_value_of, worsen
 from backtest.base.units import TOLERANCE
 from backtest.venue.requirement import compute_largest_notional, compute_setting
@@ -24,16 +24,42 @@ def choose_quantity(
     """Return the contracts that a decision targets, after clip, band and initial margin."""
     position = books.positions[0]
     equity = compute_equity(rules, books, quote.open)
-    if not equity > 0.0 or (math.isnan(leverage) and signal != 0.0):
+    if not can_order(rules, quote, equity) or (math.isnan(leverage) and signal != 0.0):
         return position.quantity
     side = 1.0 if signal > 0.0 else -1.0
     held = position.quantity * (side * abs(quote.open))
     reach = compute_target(rules, quote, equity, leverage, signal)
     if reach == math.inf:
-        reach = compute_most(rules, quote, equity, abs(signal), held)
+        free = compute_counted(rules, books, quote, equity, held)
+        reach = compute_most(rules, quote, free, abs(signal), held)
     if not is_outside(rules, equity, reach, held):
         return position.quantity
     return size_order(rules, books, quote, equity, side, reach)
+
+
+def compute_order_fee(rules: InstrumentRules, quote: Quote) -> float:
+    """Return the fixed fee of an order at this time."""
+    if rules.has_order_fee is None:
+        return 0.0
+    return rules.order_fee + quote.order_fee
+
+
+def can_order(rules: InstrumentRules, quote: Quote, equity: float) -> bool:
+    """Return whether the equity can pay the fixed fee of an order and leave something."""
+    return equity > compute_order_fee(rules, quote)
+
+
+def compute_counted(
+    rules: InstrumentRules, books: Books, quote: Quote, equity: float, held: float
+) -> float:
+    """Return the equity that backs an order; ``held`` is the notional on the order's side.
+
+    An order on the other side realizes the profit of the position first.
+    """
+    if rules.has_profit_share is None:
+        return equity
+    uncounted = compute_uncounted(rules, books, quote.open)
+    return equity - (uncounted if held > 0.0 else 0.0)
 
 
 def is_asking(
@@ -102,12 +128,15 @@ def size_order(
     if rules.rounds_price is not None:
         worsening = round_worsening(rules, quote.open, side, worsening)
     cost = compute_cost(rules, side, worsening)
-    limit = compute_largest_notional(rules.margin, equity, held, cost, quote.initial)
+    free = compute_counted(rules, books, quote, equity, held)
+    if rules.has_order_fee is not None:
+        free -= compute_order_fee(rules, quote)
+    limit = compute_largest_notional(rules.margin, free, held, cost, quote.initial)
     size = min(reach, limit) * (1.0 / unit)
     if rules.is_isolated is not None:
         filled = worsen(rules, quote.open, side, worsening)
         kept = max(side * quantity, 0.0)
-        room = compute_room(rules, books, filled, side, quote.initial)
+        room = compute_room(rules, books, filled, side, quote)
         size = kept + min(size - kept, max(room, 0.0))
     added = quantity if limit <= held else side * size
     wanted = side * reach * (1.0 / unit) if reach <= held else added
@@ -122,22 +151,29 @@ def compute_cost(rules: InstrumentRules, side: float, worsening: float) -> float
 
 
 def compute_room(
-    rules: InstrumentRules, books: Books, filled: float, side: float, multiplier: float
+    rules: InstrumentRules, books: Books, filled: float, side: float, quote: Quote
 ) -> float:
     """Return the contracts whose margin and fee the wallet can pay after closing."""
     quantity, unit = books.positions[0].quantity, abs(filled)
     closed = books.cash + compute_backing(rules, books, filled)
     closed -= rules.fee * abs(quantity) * unit
     wallet = closed if side * quantity < 0.0 else books.cash
-    posted = 1.0 / compute_setting(rules.margin, multiplier)
+    if rules.has_order_fee is not None:
+        wallet -= compute_order_fee(rules, quote)
+    posted = 1.0 / compute_setting(rules.margin, quote.initial)
     return wallet * (1.0 / (unit * (posted + rules.fee)))
 
 
 def compute_impact(rules: InstrumentRules, quote: Quote, notional: float) -> float:
-    """Return the square-root impact ``Y sigma sqrt(|dN| / ADV)``; 0 where it is unknown."""
+    """Return the square-root impact of an order; 0 where it is unknown."""
+    return compute_square_root_impact(rules.impact, quote, notional)
+
+
+def compute_square_root_impact(factor: float, quote: Quote, notional: float) -> float:
+    """Return ``Y sigma sqrt(|dN| / ADV)``; 0 where sigma or ADV is unknown."""
     if not (quote.adv > 0.0 and quote.sigma > 0.0):
         return 0.0
-    return rules.impact * quote.sigma * math.sqrt(notional / quote.adv)
+    return factor * quote.sigma * math.sqrt(notional / quote.adv)
 
 
 def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: float) -> float:

@@ -6,7 +6,13 @@ Steps 1, 2, 3 and 6 of a bar; see :mod:`backtest.account.steps`.
 from __future__ import annotations
 
 from backtest.account.account_records import Books, InstrumentRules, Quote, Rules
-from backtest.account.books import charge, compute_backing, compute_equity, make_books
+from backtest.account.books import (
+    charge,
+    compute_backing,
+    compute_equity,
+    compute_uncounted,
+    make_books,
+)
 from backtest.account.position import add_margin, compute_requirement
 from backtest.venue.contract_value import compute_payment
 from backtest.venue.requirement import compute_initial
@@ -20,6 +26,7 @@ def apply_flow(
     if amount < 0.0:
         notional = abs(books.positions[0].quantity) * abs(quote.mark_open)
         free = compute_equity(rules, books, quote.mark_open)
+        free -= compute_uncounted(rules, books, quote.mark_open)
         if notional > 0.0:
             free -= compute_initial(rules.margin, notional, quote.initial)
         if rules.is_isolated is not None:
@@ -28,18 +35,21 @@ def apply_flow(
     return make_books(books.cash + moved, books.positions[0]), moved
 
 
-def top_up(rules: Rules, books: Books, quote: Quote, reserve: float) -> tuple[Books, float]:
-    """Top up from the reserve until the margin ratio is ``top_up_to``; return the amount."""
+def top_up(rules: Rules, books: Books, quote: Quote, reserve: float) -> tuple[Books, float, float]:
+    """Top up from the reserve until the margin ratio is ``top_up_to``.
+
+    Returns the books, the amount moved, and the amount that was missing (0 or less: none).
+    """
     instrument, position = rules.instrument, books.positions[0]
     if position.quantity == 0.0:
-        return books, 0.0
+        return books, 0.0, 0.0
     needed = compute_requirement(instrument, position, quote.mark_open, quote.multiplier)
     backing = compute_backing(instrument, books, quote.mark_open)
     missing = needed / rules.account.top_up_to - backing
     moved = min(max(missing, 0.0), reserve)
     if instrument.is_isolated is not None:
-        return make_books(books.cash, add_margin(position, moved)), moved
-    return make_books(books.cash + moved, position), moved
+        return make_books(books.cash, add_margin(position, moved)), moved, missing
+    return make_books(books.cash + moved, position), moved, missing
 
 
 def pay_funding(

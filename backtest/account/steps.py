@@ -26,7 +26,9 @@ from __future__ import annotations
 import math
 
 from backtest.account.account_records import Books, Feed, InstrumentRules, Plan, Quote, Rules, State
+from backtest.account.auto_margin import add_from_wallet
 from backtest.account.books import compute_equity, compute_ratio, is_failing
+from backtest.account.calls import answer_call, end_grace
 from backtest.account.fills import fill, reduce_to_ratio, stop_out
 from backtest.account.ledger import (
     BAD_DEBT,
@@ -37,7 +39,6 @@ from backtest.account.ledger import (
     REFUSED,
     RUINED,
     STOPPED,
-    TOP_UP,
     Ledger,
     Log,
     add_entry,
@@ -50,7 +51,7 @@ from backtest.account.ledger import (
 )
 from backtest.account.liquidation import LIQUIDATION, NOTHING, find_gap, find_trigger, liquidate
 from backtest.account.orders import choose_quantity
-from backtest.account.payments import apply_flow, charge_interest, pay_funding, top_up
+from backtest.account.payments import apply_flow, charge_interest, pay_funding
 from backtest.account.position import compute_value_of
 from backtest.account.ruin import close_ruined, pay_in
 from backtest.base.units import TOLERANCE
@@ -65,6 +66,7 @@ def take_flows(
     instrument, books, ledger = rules.instrument, state.books, new_ledger()
     reserve, flow_next, ratio = state.reserve, state.flow_next, state.ratio
     unmet, paid_in = state.unmet, state.paid_in
+    is_open, called_at = state.is_call_open, state.called_at
     while is_flow_due(feed, flow_next, t):
         amount = feed.flow_amount[flow_next]
         wealth = compute_equity(instrument, books, quote.mark_open) + reserve
@@ -76,14 +78,15 @@ def take_flows(
             write_event(log, t, FLOW, quote.mark_open, 0.0, moved)
         if moved != amount:
             write_event(log, t, REFUSED, quote.mark_open, 0.0, moved - amount)
-    if plan.has_top_up and state.is_called and reserve > 0.0:
-        books, moved = top_up(rules, books, quote, reserve)
-        reserve -= moved
-        ledger = add_entry(ledger, top_up=moved)
-        if moved != 0.0:
-            write_event(log, t, TOP_UP, quote.mark_open, 0.0, moved)
-            ratio = compute_ratio(instrument, books, quote.mark_open, quote.multiplier)
-            unmet = unmet if ratio >= plan.margin_call * (1.0 - TOLERANCE) else -1.0
+    if plan.has_top_up and state.is_called:
+        done = answer_call(rules, plan, books, quote, reserve, log, t)
+        books, reserve = done.books, reserve - done.moved
+        met, failed = 1 if done.is_met else 0, 1 if done.is_due and not done.is_met else 0
+        ledger = add_entry(ledger, top_up=done.moved, calls_met=met, calls_failed=failed)
+        is_open = is_open and not done.is_due
+        called_at = math.nan if done.is_met else called_at
+        if done.moved != 0.0:
+            ratio, unmet = done.ratio, -1.0 if done.is_met else unmet
     after = State(
         books=books,
         equity=state.equity,
@@ -104,6 +107,8 @@ def take_flows(
         peak=state.peak,
         scale=rescale(state, ledger.flows),
         paid_in=paid_in,
+        is_call_open=is_open,
+        called_at=called_at,
     )
     return after, ledger
 
@@ -167,9 +172,11 @@ def pay_funding_events(
 def liquidate_if_failing(
     rules: InstrumentRules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
 ) -> tuple[Books, Ledger]:
-    """Liquidate at the mark open if the requirement fails there."""
+    """Liquidate at the mark open if the requirement fails there, even with automatic margin."""
+    if rules.has_auto_margin is not None:
+        books = add_from_wallet(rules, books, quote.mark_open, quote.multiplier, log, t)
     if is_failing(rules, books, quote.mark_open, quote.multiplier):
-        done = liquidate(rules, books, quote.mark_open, quote.multiplier)
+        done = liquidate(rules, books, quote.mark_open, quote)
         log_liquidation(log, t, quote.mark_open, done)
         return done.books, enter_liquidation(ledger, done)
     return books, ledger
@@ -201,9 +208,15 @@ def close_at_gap(
     rules: InstrumentRules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
 ) -> tuple[Books, Ledger]:
     """Liquidate or stop out at the open, before any order fills (step 4)."""
-    if find_gap(rules, books, quote) == LIQUIDATION:
+    found = find_gap(rules, books, quote)
+    if found == LIQUIDATION and rules.has_auto_margin is not None:
+        books = add_from_wallet(rules, books, quote.mark_open, quote.multiplier, log, t)
+        found = find_gap(rules, books, quote)
+    if found == LIQUIDATION:
         return liquidate_if_failing(rules, books, ledger, quote, log, t)
-    done = stop_out(rules, books, quote.open, quote.initial)
+    if found == NOTHING:
+        return books, ledger
+    done = stop_out(rules, books, quote.open, quote)
     log_trade(log, t, STOPPED, done)
     return done.books, enter_trade(ledger, done, 1)
 
@@ -216,12 +229,16 @@ def close_at_extreme(
         kind, value = find_trigger(rules, books, quote)
         if kind == NOTHING:
             break
+        if kind == LIQUIDATION and rules.has_auto_margin is not None:
+            books = add_from_wallet(rules, books, value, quote.multiplier, log, t)
+            if not is_failing(rules, books, value, quote.multiplier):
+                continue
         if kind == LIQUIDATION:
-            done = liquidate(rules, books, value, quote.multiplier)
+            done = liquidate(rules, books, value, quote)
             books, ledger = done.books, enter_liquidation(ledger, done)
             log_liquidation(log, t, value, done)
         else:
-            closed = stop_out(rules, books, value, quote.initial)
+            closed = stop_out(rules, books, value, quote)
             books, ledger = closed.books, enter_trade(ledger, closed, 1)
             log_trade(log, t, STOPPED, closed)
     return books, ledger
@@ -282,9 +299,12 @@ def fill_forced(
     """Reduce to the ratio of an unmet call; if there is nothing to reduce, fill the decision."""
     if is_forced(plan, state) and books.positions[0].quantity != 0.0:
         done = reduce_to_ratio(rules, books, quote, plan.grace_ratio)
-        if done.quantity != 0.0:
-            log_trade(log, t, FILL, done)
-            return done.books, enter_trade(ledger, done, 0)
+        is_reduced = done.quantity != 0.0
+        log_trade(log, t, FILL, done)
+        after = done.books if is_reduced else books
+        ledger = end_grace(rules, plan, state, after, ledger, quote, is_reduced, log, t)
+        if is_reduced:
+            return after, enter_trade(ledger, done, 0)
     wanted = 0.0
     if not state.is_over:
         wanted = choose_quantity(rules, books, quote, state.leverage, state.signal)

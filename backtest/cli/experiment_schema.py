@@ -126,8 +126,9 @@ def list_account_keys() -> Iterator[Key]:
     """Yield a key for each field of the account that has a flag of its own."""
     kinds = get_type_hints(Account)
     for field, text in ACCOUNT_FLAGS.items():
-        kind = float if kinds[field] in (float, float | None) else str
+        kind = float if kinds[field] in (float, float | None) else kinds[field]
         read = read_number_or_name if kinds[field] == Rate else None
+        kind = str if read else kind
         yield Key("account", field, kind, f"--{field.replace('_', '-')}", ACCOUNT, text, read)
 
 
@@ -146,6 +147,7 @@ ACCOUNT_FLAGS = {
     "top_up_to": "Margin ratio after a top-up.",
     "after_liquidation": "'continue' (default) or 'halt'.",
     "ruin_at": "Ruined at or under this share of the capital paid in.",
+    "auto_margin": "The wallet adds margin before a liquidation (isolated).",
 }
 
 KEYS = (

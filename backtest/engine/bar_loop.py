@@ -174,6 +174,8 @@ def with_decision(state: State, leverage: float, signal: float) -> State:
         peak=state.peak,
         scale=state.scale,
         paid_in=state.paid_in,
+        is_call_open=state.is_call_open,
+        called_at=state.called_at,
     )
 
 

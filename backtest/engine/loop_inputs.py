@@ -72,7 +72,7 @@ class Inputs(NamedTuple):
 def read_account_rules(venue: Venue, account: Account) -> Rules:
     """Return the rules of venue and account as plain numbers."""
     margin = read_rules(venue, account.venue_leverage or 0.0, account.margin == "isolated")
-    step = venue.liquidation.step
+    step, per_order = venue.liquidation.step, venue.fees.per_order
     instrument = InstrumentRules(
         is_inverse=True if venue.contract.kind == "inverse" else None,
         is_isolated=True if account.margin == "isolated" else None,
@@ -103,6 +103,13 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
         has_limits=True if has_limits(account) else None,
         rounds_price=True if venue.contract.round_to_tick else None,
         tick=venue.contract.tick,
+        has_auto_margin=True if account.auto_margin else None,
+        has_profit_share=True if venue.profit_share() < 1.0 else None,
+        has_order_fee=True if has_order_fee(venue) else None,
+        has_liquidation_impact=True if venue.liquidation.impact > 0.0 else None,
+        profit_share=venue.profit_share(),
+        order_fee=0.0 if isinstance(per_order, pd.Series) else per_order,
+        liquidation_impact=venue.liquidation.impact,
     )
     whole = AccountRules(
         has_interest=True if has_interest(venue) else None,
@@ -116,6 +123,11 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
 def has_interest(venue: Venue) -> bool:
     """Return whether a venue ever charges or pays interest."""
     return bool(find_charged(venue.rates()))
+
+
+def has_order_fee(venue: Venue) -> bool:
+    """Return whether an order at a venue may ever cost a fixed fee."""
+    return bool(np.any(np.asarray(venue.fees.per_order) > 0.0))
 
 
 def has_rounding(venue: Venue) -> bool:
@@ -168,6 +180,8 @@ def start_state(account: Account) -> State:
         peak=account.capital + account.reserve,
         scale=1.0,
         paid_in=account.capital + account.reserve,
+        is_call_open=False,
+        called_at=math.nan,
     )
 
 
@@ -194,6 +208,7 @@ def read_inputs(
         name: as_of(rate, market.time, f"Venue.{name}") for name, rate in venue.rates().items()
     }
     initial, maintenance = read_multipliers(market, venue)
+    per_order = venue.fees.per_order
     feed = Feed(
         **{name: getattr(market, name) for name in MARKET_FIELDS},
         multiplier=maintenance,
@@ -207,6 +222,10 @@ def read_inputs(
         flow_amount=flow_amount,
         initial=initial,
         limit=as_of(account.max_leverage, market.time, "Account.max_leverage"),
+        order_fee=as_of(
+            per_order if isinstance(per_order, pd.Series) else 0.0, market.time, "Fees.per_order"
+        ),
+        time=market.time,
     )
     shown = {name: getattr(market, name) for name in Seen._fields if name not in ("mark", "start")}
     seen = Seen(**shown, mark=market.mark_close, start=started)
@@ -381,7 +400,7 @@ def place_flows(
 
 def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:
     """Return daily sigma and ADV known at the open of each bar, NaN until the window is full."""
-    if venue.slippage.impact == 0.0:
+    if venue.slippage.impact == 0.0 and venue.liquidation.impact == 0.0:
         return np.zeros(1), np.zeros(1)
     window = parse_duration(venue.slippage.impact_window, where="Slippage.impact_window")
     n = window // market.interval
@@ -404,4 +423,5 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
     returns = pd.Series(np.log(market.close)).diff()
     sigma = returns.rolling(n).std().shift(1) * math.sqrt(per_day)
     adv = pd.Series(market.volume * unit).rolling(n).mean().shift(1) * per_day
-    return sigma.to_numpy(dtype=np.float64), adv.to_numpy(dtype=np.float64)
+    # copies, because pandas gives read-only arrays, for which numba would compile another loop
+    return sigma.to_numpy(dtype=np.float64, copy=True), adv.to_numpy(dtype=np.float64, copy=True)

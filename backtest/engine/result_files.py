@@ -150,6 +150,7 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
     kept |= {"memory": tuple(stored["memory"]), "trail": VolatilityState(**stored["trail"])}
     arrays: dict[str, Any] = {name: values[name] for name in ("close", "mark", *ARRAYS)}
     state = {"paid_in": find_paid_in(account, events), **stored["state"]}
+    state = {"is_call_open": state["is_called"], "called_at": math.nan, **state}
     cash, position = state["books"].pop("cash"), Position(**state["books"])
     result = kind(
         policy=None,

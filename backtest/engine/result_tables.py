@@ -30,11 +30,15 @@ KINDS = {
     ledger.BAD_DEBT: "bad_debt",
     ledger.CALLED: "margin_call",
     ledger.RUINED: "ruin",
+    ledger.CALL_MET: "call_met",
+    ledger.CALL_PARTLY_MET: "call_partly_met",
+    ledger.CALL_FAILED: "call_failed",
+    ledger.MARGIN_ADDED: "margin_added",
 }
 ORDER = (
     "fill", "stop", "liquidation", "fee", "slippage", "impact", "liquidation_loss", "funding",
     "interest", "margin_call", "top_up", "bad_debt", "flow", "withdrawal_refused",
-    "ruin",
+    "ruin", "call_met", "call_partly_met", "call_failed", "margin_added",
 )  # fmt: skip
 """The kinds of events: the categories of the events table."""
 ARRAYS = make_array_twins(contract_value, requirement, liquidation_price)
@@ -132,7 +136,8 @@ def events_table(venue: Venue, time: IntArray, entries: FloatArray, first: int) 
 
     ``time`` is the open of the bar in which it happened. ``amount`` is the notional of a fill,
     stop, liquidation or ruin; the money of a cost (positive is paid); the margin ratio of a margin
-    call. The price of a liquidation is the one that triggered it, of a fill or stop the one it
+    call and of its end; the money that ``margin_added`` moves from the wallet. The price of a
+    liquidation is the one that triggered it, of a fill or stop the one it
     traded at. A ruin closes what the account holds at the mark close of its bar. The costs of an
     event follow it as rows of their own.
     """

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.account.leverage_limits import describe_limit
-from backtest.base.number_text import format_bps, format_number, format_percent, format_price
+from backtest.base.number_text import (
+    format_bps,
+    format_number,
+    format_percent,
+    format_price,
+    format_setting,
+)
 from backtest.base.text_layout import format_paragraph
 from backtest.base.units import DAY, FloatArray, format_time
-from backtest.engine.loop_inputs import as_of
+from backtest.engine.loop_inputs import as_of, has_order_fee
 from backtest.engine.manifest import read_tables
 from backtest.engine.target_cuts_text import describe_isolated, describe_targets
 from backtest.measures.performance import max_drawdown, ratio, sampled_returns
@@ -106,13 +112,19 @@ def describe_venue(result: RunRecord) -> str:
         parts.append(f"maker {format_bps(venue.fees.maker)} for {venue.fees.maker_share:.0%}")
     if venue.fees.tiers:
         parts.append(f"{len(venue.fees.tiers)} fee tiers by volume")
+    if has_order_fee(venue):
+        per_order = venue.to_dict()["fees"]["per_order"]
+        parts.append(f"{format_setting(per_order)} per order")
     parts.append(f"slippage {format_bps(venue.slippage.rate)}")
     if venue.slippage.impact > 0.0:
         parts.append(f"impact {venue.slippage.impact:g}")
     close = venue.liquidation
     parts.append(f"liquidation: {close.mode}")
     if close.mode != "takeover":
-        parts[-1] += f" at {format_bps(close.slippage)} worse, fee {format_bps(close.fee)}"
+        size = f" and impact {close.impact:g}" if close.impact > 0.0 else ""
+        parts[-1] += f" at {format_bps(close.slippage)} worse{size}, fee {format_bps(close.fee)}"
+    if venue.profit_share() < 1.0:
+        parts.append(f"{venue.profit_share():.0%} of unrealized profit backs orders")
     interest = describe_interest(venue.interest_on, venue.rates())
     if interest:
         parts.append(f"interest {interest}")
@@ -155,6 +167,8 @@ def describe_account(result: RunRecord) -> str:
         parts.append(f"most leverage {limit}")
     if account.flows is not None:
         parts.append(f"{len(account.flows)} dated flows")
+    if account.auto_margin:
+        parts.append("automatic margin")
     if account.after_liquidation == "halt":
         parts.append("halts after a liquidation")
     signal = str(result.manifest["signal"]).partition(" sha256")[0]

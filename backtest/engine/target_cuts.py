@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.account import orders
-from backtest.account.ledger import FILL, LIQUIDATED, STOPPED
+from backtest.account.ledger import FILL, LIQUIDATED, MARGIN_ADDED, STOPPED
 from backtest.account.orders import LARGEST_WORSENING
 from backtest.base.compiled_twins import make_array_twins
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray, IntArray
@@ -57,9 +57,9 @@ class AtOpen(NamedTuple):
     """Account and quote at the opens where decisions fill, arrays of shape (n_decisions,).
 
     ``unit`` is the absolute value of one contract, ``side`` the direction of the signal, ``held``
-    the notional along it, ``change`` the contracts that the fill traded,
-    ``multiplier`` that of initial margin, ``limit`` the account's largest leverage,
-    ``fee`` the fee rate.
+    the notional along it, ``change`` the contracts that the fill traded, ``order_fee`` its fixed
+    fee, ``multiplier`` that of initial margin, ``limit`` the account's largest leverage, ``fee``
+    the fee rate.
     """
 
     bar: IntArray
@@ -77,6 +77,7 @@ class AtOpen(NamedTuple):
     change: FloatArray
     limit: FloatArray
     fee: FloatArray
+    order_fee: FloatArray
 
     @property
     def held(self) -> FloatArray:
@@ -119,10 +120,13 @@ def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: i
     is_closing = (signal[:-1] == 0.0) & (position != 0.0)
     rows = np.flatnonzero(~np.isnan(target) | is_closing)
     bar = first + rows + 1
-    value = ARRAYS.compute_value(rules.margin.size, rules.margin.is_inverse, feed.open[bar])
+    value = value_bars(inputs, feed.open, bar)
     side = np.where(signal[rows] > 0.0, 1.0, -1.0)
     side = np.where((signal[rows] == 0.0) & (position[rows] > 0.0), 1.0, side)
     cash, margin = carry_over(inputs, book, rows, bar)
+    if rules.has_auto_margin is not None:
+        added = sum_margin_added(inputs, entries, first, n)[rows + 1]
+        cash, margin = cash - added, margin + added
     quantity, entry = position[rows], book["entry"][rows]
     base = margin - quantity * entry if rules.is_isolated is not None else 0.0
     at = AtOpen(
@@ -141,8 +145,9 @@ def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: i
         change=sum_contracts(entries, (FILL,), first, n)[rows + 1],
         limit=take_bars(feed.limit, bar),
         fee=list_fees(inputs.fees, rules.fee, bar),
+        order_fee=rules.order_fee + take_bars(feed.order_fee, bar),
     )
-    return at.take(at.equity > 0.0)
+    return at.take(at.equity > at.order_fee)
 
 
 def take_bars(values: FloatArray, bar: IntArray) -> FloatArray:
@@ -167,6 +172,28 @@ def carry_over(
     else:
         margin = margin - funding
     return charge_wallet(cash, margin, quantity, interest)
+
+
+def sum_margin_added(inputs: Inputs, entries: FloatArray, first: int, n_bars: int) -> FloatArray:
+    """Return the margin that the wallet added before the fill of each bar, of shape (n_bars,).
+
+    Without a fill, what was added at the mark open.
+    """
+    bars, kinds = entries[:, 0].astype(np.int64) - first, entries[:, 1]
+    fills = np.full(n_bars, len(entries))
+    is_fill = kinds == FILL
+    fills[bars[is_fill]] = np.flatnonzero(is_fill)
+    has_fill = fills[bars] < len(entries)
+    opens = value_bars(inputs, inputs.feed.mark_open, first + bars)
+    is_before = np.where(has_fill, np.arange(len(entries)) < fills[bars], entries[:, 2] == opens)
+    amounts = np.where((kinds == MARGIN_ADDED) & is_before, entries[:, 4], 0.0)
+    return np.bincount(bars, weights=amounts, minlength=n_bars).astype(np.float64)
+
+
+def value_bars(inputs: Inputs, price: FloatArray, bar: IntArray) -> FloatArray:
+    """Return the values u of prices at some bars."""
+    margin = inputs.rules.instrument.margin
+    return np.asarray(ARRAYS.compute_value(margin.size, margin.is_inverse, price[bar]))
 
 
 def charge_wallet(
@@ -205,7 +232,7 @@ def cut_targets(inputs: Inputs, at: AtOpen) -> tuple[FloatArray, dict[str, Float
     reach, raised, lowered = clip_leverage(rules, at)
     most = np.full(len(reach), np.inf)
     for rows, margin in split_tables(inputs, at.bar):
-        most[rows] = find_most(margin, at.take(rows))
+        most[rows] = find_most(rules, margin, at.take(rows))
     reach = np.where(np.isinf(reach), most, reach)
     is_inside = find_inside(rules, at, reach)
     sized, limited, roomy = (np.copy(reach) for _ in range(3))
@@ -256,10 +283,16 @@ def split_tables(inputs: Inputs, bar: IntArray) -> Iterator[tuple[IntArray, Marg
             yield rows, table
 
 
-def find_most(margin: MarginRules, at: AtOpen) -> FloatArray:
+def find_counted(rules: InstrumentRules, at: AtOpen) -> FloatArray:
+    """Return the equity that backs an order."""
+    profit = np.maximum(at.quantity * (at.value - at.entry), 0.0)
+    return at.equity - np.where(at.held > 0.0, (1.0 - rules.profit_share) * profit, 0.0)
+
+
+def find_most(rules: InstrumentRules, margin: MarginRules, at: AtOpen) -> FloatArray:
     """Return the target notional of an infinite leverage."""
     nothing = np.zeros(len(at.bar))
-    most = find_largest(margin, at.equity, nothing, nothing, at.multiplier)
+    most = find_largest(margin, find_counted(rules, at), nothing, nothing, at.multiplier)
     is_kept = (at.scale == 1.0) & (at.held > most)
     return np.where(is_kept, at.held, at.scale * most)
 
@@ -317,7 +350,8 @@ def size_orders(
     if rules.rounds_price is not None:
         worsening = find_rounded(rules, at, worsening)
     cost = ORDERS.compute_cost(rules, at.side, worsening)
-    limit = find_largest(margin, at.equity, held, cost, at.multiplier)
+    free = find_counted(rules, at) - at.order_fee
+    limit = find_largest(margin, free, held, cost, at.multiplier)
     is_free = (reach <= held) | (reach == 0.0)
     limited = np.where(is_free, reach, np.where(limit <= held, held, np.minimum(reach, limit)))
     if rules.is_isolated is None:
@@ -350,7 +384,7 @@ def find_room(
     unit = np.abs(filled)
     backing = at.margin + at.quantity * (filled - at.entry)
     closed = at.cash + backing - rules.fee * np.abs(at.quantity) * unit
-    wallet = np.where(at.side * at.quantity < 0.0, closed, at.cash)
+    wallet = np.where(at.side * at.quantity < 0.0, closed, at.cash) - at.order_fee
     setting = ARRAYS.compute_setting(margin, at.multiplier)
     return np.asarray(wallet / (unit * (1.0 / setting + rules.fee)))
 

@@ -37,6 +37,10 @@ FARTHEST = 1.01 / (1.0 - NEAR)
 """Factor of the close beyond which a failing requirement cannot make the close near."""
 
 
+ADDED = ("calls_met", "calls_failed", "liquidated_calls", "call_days")
+"""Numbers that tallies of earlier versions do not have."""
+
+
 class Clock(NamedTuple):
     """Inputs of the tally by bar, arrays of shape (n_bars,).
 
@@ -174,7 +178,11 @@ def flatten_tally(tally: Tally) -> dict[str, float]:
 
 
 def read_tally(flat: Mapping[str, Any]) -> Tally:
-    """Return the tally that :func:`flatten_tally` has made numbers of."""
+    """Return the tally that :func:`flatten_tally` has made numbers of.
+
+    What an earlier version did not count is NaN.
+    """
+    flat = {**dict.fromkeys(ADDED, math.nan), **flat}
 
     def read(record: Any) -> Any:
         return record(**{name: flat[name] for name in record._fields})

@@ -31,11 +31,15 @@ OWN = {
     "venue.liquidation.fee": "liquidation_fee",
     "venue.liquidation.slippage": "liquidation_slippage",
     "venue.liquidation.full_below": "full_below",
+    "venue.liquidation.impact": "liquidation_impact",
+    "venue.fees.per_order": "order_fee",
 }
 """Fields that may differ between lanes, with their rows."""
 
 FEES = ("venue.fees.taker", "venue.fees.maker", "venue.fees.maker_share")
 CAPITAL = ("account.capital", "account.reserve")
+SWITCHES = ("account.reserve", "venue.fees.per_order", "venue.liquidation.impact")
+"""Fields that switch on a part of the rules if they are not 0."""
 
 
 class Group(NamedTuple):
@@ -60,7 +64,7 @@ def sort_into_groups(base: Base, settings: Mapping[str, Setting], sets: Sets) ->
             keys.append(find_codes(values))
         if name in by_lane and settings[name].may_be_none:
             keys.append(find_codes(np.isnan(values.astype(np.float64))))
-        if name == "account.reserve":
+        if name in SWITCHES:
             keys.append(find_codes(values > 0.0))
     codes = np.zeros(n, dtype=np.int64)
     for key in keys:

@@ -95,7 +95,7 @@ class Contract(Value):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Fees(Value):
-    """The fees of a trade, per unit of notional.
+    """The fees of a trade: rates per unit of notional, and a fixed amount.
 
     Parameters
     ----------
@@ -105,6 +105,9 @@ class Fees(Value):
         The share of every trade that pays the maker rate, from 0 to 1.
     tiers : sequence of FeeTier
         Other rates from volumes of the last 30 days on, the lowest volume first; stored as a tuple.
+    per_order : float or Series by UTC time
+        A fixed amount for every fill, stop and forced reduction, in the settlement currency: gas,
+        or a broker's ticket fee.
     """
 
     _omitted = frozenset({"tiers"})
@@ -113,6 +116,7 @@ class Fees(Value):
     maker: Annotated[float, Number(-1, 1, open_low=True, open_high=True)]
     maker_share: Annotated[float, SHARE] = 0.0
     tiers: Sequence[FeeTier] = ()
+    per_order: Annotated[Rate, Timed(NOT_NEGATIVE)] = 0.0
 
     def _check_rules(self) -> None:
         self._set_fields(tiers=check_tiers(self.tiers))
@@ -156,6 +160,19 @@ class _Step:
         return Number(LEAST_STEP, 1).check(name, value, where=where)
 
 
+@dataclass(frozen=True)
+class _ProfitShare:
+    """``"all"``, ``"losses"``, or a share from 0 to 1."""
+
+    kind: ClassVar[type] = object
+
+    def check(self, name: str, value: object, *, where: str) -> float | str:
+        if isinstance(value, str):
+            place = f"{where} (a share from 0 to 1 may be given)"
+            return Choice("all", "losses").check(name, value, where=place)
+        return SHARE.check(name, value, where=where)
+
+
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Liquidation(Value):
     """How a venue liquidates a position that fails its maintenance requirement.
@@ -174,6 +191,9 @@ class Liquidation(Value):
         (down to the floor of its bracket).
     full_below : float
         In a partial liquidation, positions up to this notional are closed completely.
+    impact : float
+        Y in ``Y sigma sqrt(notional / daily volume)``, which worsens the price of a liquidation
+        further, with the window of :class:`Slippage`; 0 means no impact.
     """
 
     mode: Annotated[str, Choice("close", "takeover", "partial")] = "close"
@@ -181,8 +201,16 @@ class Liquidation(Value):
     slippage: Annotated[float, COST]
     step: Annotated[float | str, _Step()] = 0.2
     full_below: Annotated[float, NOT_NEGATIVE] = 0.0
+    impact: Annotated[float, NOT_NEGATIVE] = 0.0
 
     def _check_rules(self) -> None:
+        if self.impact > 0 and self.mode == "takeover":
+            raise ParameterError(
+                "impact must be 0 with mode 'takeover', which takes all margin, or it does "
+                f"nothing, was {self.impact:g}",
+                where="Liquidation.impact",
+                cure="choose mode='close' or mode='partial', or leave impact out",
+            )
         if self.full_below > 0 and self.mode != "partial":
             raise ParameterError(
                 "full_below must be 0 unless mode is 'partial', or it does nothing, "
@@ -223,6 +251,9 @@ class Venue(Value):
         below together.
     call_grace : int or None
         Bars that a margin call may stay unmet before the position is reduced; None: any number.
+    profit_counts : str or float
+        The share of an unrealized profit that backs new orders and withdrawals: ``"all"`` (1),
+        ``"losses"`` (0: only losses count), or a number from 0 to 1. Maintenance counts all of it.
     in_force : InForce or None
         The preset and the days of the brackets and of ``earlier``; None if they are of no preset.
     earlier : sequence of Earlier
@@ -257,6 +288,7 @@ class Venue(Value):
     initial_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
     maintenance_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
     open_interest_margin: OpenInterestMargin | None = None
+    profit_counts: Annotated[float | str, _ProfitShare()] = "all"
 
     def _check_rules(self) -> None:
         check_close_fee(self.fees.tiers, includes_close_fee=self.includes_close_fee)
@@ -271,6 +303,12 @@ class Venue(Value):
             )
         check_interest(self.interest_on, self.rates())
         check_multipliers(self)
+
+    def profit_share(self) -> float:
+        """Return the share of an unrealized profit that backs orders and withdrawals."""
+        if isinstance(self.profit_counts, str):
+            return {"all": 1.0, "losses": 0.0}[self.profit_counts]
+        return self.profit_counts
 
     def rates(self) -> dict[str, Rate]:
         """Return the rates of interest by name."""

@@ -111,6 +111,16 @@ BAD: dict[str, Bad] = {
     "a venue that reduces on calls that are never made": (
         lambda: fit(venue=replace(VENUE, call_grace=3)),
         "where the venue has call_grace 3", "was None", "Account.margin_call", "margin_call=0.8"),
+    "automatic margin where all money backs the position": (
+        lambda: Account(auto_margin=True),
+        "auto_margin must be False in cross margin", "was True", "Account.auto_margin",
+        "margin='isolated'"),
+    "automatic margin that is a text": (
+        lambda: Account(auto_margin="yes"),  # type: ignore[arg-type]
+        "auto_margin must be True or False", "was 'yes'", "Account.auto_margin", "True or False"),
+    "automatic margin that is NaN": (
+        lambda: Account(auto_margin=nan),  # type: ignore[arg-type]
+        "auto_margin must be True or False", "was nan", "Account.auto_margin", "True or False"),
     "an unknown end": (
         lambda: Account(after_liquidation="stop"),
         "one of continue, halt", "was 'stop'", "Account.after_liquidation", "choose"),

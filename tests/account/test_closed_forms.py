@@ -328,12 +328,18 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "isolated, partial, loan": (
         {
             "fees": FEES,
-            "slippage": {"rate": 0.0002, "max_participation": 0.2},
+            "slippage": {"rate": 0.0002, "max_participation": 0.2, "impact_window": "6h"},
             "interest_on": "loan",
             "borrow_rate": series({0: 0.05, 70: 0.2}),
             "short_rate": 0.04,
             "brackets": [bracket(0.0, 4000.0, 16.0, 0.04), bracket(4000.0, INF, 9.0, 0.09)],
-            "liquidation": {"mode": "partial", "step": 0.3, "fee": 0.01, "slippage": 0.002},
+            "liquidation": {
+                "mode": "partial",
+                "step": 0.3,
+                "fee": 0.01,
+                "slippage": 0.002,
+                "impact": 0.2,
+            },
         },
         {"margin": "isolated", "venue_leverage": 12.0, "margin_call": 0.5},
     ),
@@ -360,6 +366,24 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "margin_call": 0.19,
             "reserve": 200.0,
             "top_up_to": 0.12,
+        },
+    ),
+    "isolated, guarded by its wallet": (
+        {
+            "fees": FEES | {"per_order": series({0: 0.5, 60: 2.0})},
+            "slippage": {"rate": 0.0002},
+            "brackets": [bracket(0.0, 4000.0, 16.0, 0.045), bracket(4000.0, INF, 15.0, 0.055)],
+            "profit_counts": 0.5,
+            "call_grace": 8,
+        },
+        {
+            "capital": 600.0,
+            "margin": "isolated",
+            "venue_leverage": 14.0,
+            "margin_call": 0.7,
+            "reserve": 15.0,
+            "top_up_to": 0.65,
+            "auto_margin": True,
         },
     ),
 }
@@ -433,6 +457,14 @@ def test_the_scenes_of_the_parts_are_lively(setting):
         "isolated, partial, loan": {"interest", "margin_call", "liquidation", "funding"},
         "inverse, graced": {"margin_call", "funding", "flow"},
         "ruined at a line": {"ruin", "flow", "top_up", "interest"},
+        "isolated, guarded by its wallet": {
+            "margin_call",
+            "call_met",
+            "call_partly_met",
+            "call_failed",
+            "margin_added",
+            "top_up",
+        },
     }[setting]
     assert wanted <= kinds
     assert result.metrics["ruined"] == float(setting == "ruined at a line")

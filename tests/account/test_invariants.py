@@ -40,7 +40,7 @@ def lived(seed: int) -> tuple[Case, bt.Result]:
 
 
 def scaled(case: Case, factor: float) -> Case:
-    """Return the case with all money times a factor: capital, flows, reserve, table, volume."""
+    """Return the case with all money times a factor: capital, flows, reserve, fees, volume."""
     account, flows = dict(case.account), case.account["flows"]
     account["capital"] *= factor
     account["reserve"] *= factor
@@ -56,6 +56,7 @@ def scaled(case: Case, factor: float) -> Case:
         bars=case.bars.assign(volume=case.bars["volume"] * factor),
         account=account,
         brackets=brackets,
+        fees=case.fees | {"per_order": case.fees["per_order"] * factor},
         liquidation=liquidation,
         contract=case.contract | free,
     )
@@ -262,7 +263,7 @@ def test_higher_fees_never_leave_more_of_a_position_that_is_only_held(seed):
                 account=quiet,
                 signal=pd.Series(1.0, index=held.index),
                 fees=case.fees | {"taker": rate, "maker": rate},
-                venue=case.venue | {"includes_close_fee": False},
+                venue=case.venue | {"includes_close_fee": False, "call_grace": None},
             )
         )
         for rate in (0.0, 0.001)

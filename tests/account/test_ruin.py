@@ -72,7 +72,7 @@ def test_no_rounding_is_left_after_such_a_fee(account):
         value = -backed / (1.0 - rate)  # q = 1: backed + u = rate u
         cash, posted = (0.0, margin) if account.margin == "isolated" else (base, 0.0)
         books = make_books(cash, Position(1.0, entry_price, posted, entry_price))
-        done = liquidate(rules, books, value, 1.0)
+        done = liquidate(rules, books, value, quote_of(value, value, value, value))
         assert done.books.cash + done.books.positions[0].margin == 0.0
 
 

@@ -88,7 +88,9 @@ def test_flags_reach_policy_venue_account_and_run(capsys):
         "--set", "target=0.6", "--set", "half_life=24", "--taker-bps", "3", "--slippage-bps", "2",
         "--capital", "500", "--margin", "isolated", "--venue-leverage", "7", "--band", "0.1",
         "--max-leverage", "4", "--stop-loss", "0.2", "--ruin-at", "0.3", "--signal", "-0.5",
-        "--sampling", "12h",
+        "--sampling", "12h", "--auto-margin", "--set", "venue.fees.per_order=2",
+        "--set", "venue.profit_counts=losses", "--set", "venue.liquidation.impact=0.1",
+        "--set", "venue.liquidation.mode=close",
     ]  # fmt: skip
     code, _, err = call(capsys, "run", *SHORT, *flags, "--results", "r")
     assert code == 0, err
@@ -104,7 +106,11 @@ def test_flags_reach_policy_venue_account_and_run(capsys):
         max_leverage=4,
         stop_loss=0.2,
         ruin_at=0.3,
+        auto_margin=True,
     )
+    assert result.venue.fees.per_order == 2.0
+    assert result.venue.profit_counts == "losses"
+    assert result.venue.liquidation.impact == 0.1
     assert result.manifest["signal"] == "constant -0.5"
     assert result.manifest["sampling"] == "12h"
     assert (result.bars["position"].iloc[-100:] <= 0).all()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from collections.abc import Mapping
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from types import SimpleNamespace
@@ -775,7 +776,8 @@ LEAST = {  # of 600 cases, in how many it must happen
     "event": {
         "fill": 500, "fee": 300, "slippage": 300, "impact": 80, "funding": 300, "interest": 300,
         "stop": 60, "liquidation": 100, "liquidation_loss": 100, "margin_call": 60, "top_up": 40,
-        "bad_debt": 40, "flow": 100, "withdrawal_refused": 40, "ruin": 60,
+        "bad_debt": 40, "flow": 100, "withdrawal_refused": 40, "ruin": 60, "call_met": 40,
+        "call_partly_met": 15, "call_failed": 40, "margin_added": 30,
     },
     "path": {
         "liquidated in a gap": 20, "liquidated after funding": 15, "liquidated in the bar": 80,
@@ -784,7 +786,9 @@ LEAST = {  # of 600 cases, in how many it must happen
         "shrunk by the wallet": 30, "cut by volume": 20, "left alone: NaN": 50,
         "left alone: band": 50, "left alone: small": 30, "wallet empty: M pays": 20,
         "ruined": 30, "halted": 10, "ruined: gone": 15, "ruined: under the line": 30,
-        "ruined: poor": 5, "ruined with a position": 15,
+        "ruined: poor": 5, "ruined with a position": 15, "margin added": 20,
+        "wallet emptied for margin": 15, "reduced by force": 15, "call partly met": 15,
+        "left alone: no money for the order": 1,
     },
     "liquidated": {
         f"{margin} {kind} {mode}": 4
@@ -845,8 +849,9 @@ MONEY = (
 )  # fmt: skip
 LEDGER = (
     "fill", "fee", "slippage", "impact", "funding", "interest", "stop", "liquidation",
-    "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused", "ruin",
+    "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused", "ruin", "margin_added",
 )  # fmt: skip
+CALLS = ("margin_call", "call_met", "call_partly_met", "call_failed")
 
 
 class Scripted(bt.Policy):
@@ -895,6 +900,7 @@ def compare_case(case: Case, name: str) -> None:
     wrong = differences(case, expected, result.bars, scale, last)
     if last == len(scale):
         wrong += ledger_differences(expected, result.events, scale)
+        wrong += call_differences(expected, result.metrics)
     assert not wrong, f"{name}:\n" + "\n".join(wrong[:12])
 
 
@@ -1010,9 +1016,31 @@ def ledger_differences(out: Outcome, events: pd.DataFrame, scale: np.ndarray) ->
         for kind in LEDGER
         if not abs(totals.get(kind, 0.0) - float(out.total(kind))) <= TOLERANCE * turnover
     ]
-    calls = int((events["kind"] == "margin_call").sum())
-    if calls != out.count("margin_call"):
-        wrong.append(f"ledger margin_call: {calls}, reference {out.count('margin_call')}")
+    for kind in CALLS:
+        count = int((events["kind"] == kind).sum())
+        if count != out.count(kind):
+            wrong.append(f"ledger {kind}: {count}, reference {out.count(kind)}")
+    return wrong
+
+
+def call_differences(out: Outcome, metrics: Mapping[str, float]) -> list[str]:
+    """Return the measures of margin calls that differ, and calls that did not end once."""
+    waits = floats(out.waits)
+    expected = {
+        "margin_calls": out.count("margin_call"),
+        "calls_met": out.count("call_met"),
+        "calls_failed": out.count("call_failed"),
+        "liquidated_after_call": len(waits),
+        "time_to_liquidation_after_call": waits.mean() if len(waits) else math.nan,
+    }
+    wrong = [
+        f"{name}: {metrics[name]!r}, reference {value!r}"
+        for name, value in expected.items()
+        if not np.isclose(metrics[name], value, rtol=1e-12, atol=0.0, equal_nan=True)
+    ]
+    ended = metrics["calls_met"] + metrics["calls_failed"]
+    if metrics["margin_calls"] - ended not in (0.0, 1.0):
+        wrong.append(f"of {metrics['margin_calls']} calls {ended} ended")
     return wrong
 
 

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -92,7 +93,15 @@ def make_account(rng, *, is_inverse, has_call):
     )
 
 
-@pytest.mark.parametrize("seed", range(12))
+def with_terms(rng, venue, account):
+    """Return venue and account with a fixed fee, uncounted profits and automatic margin."""
+    fee = 1e-3 * account.capital
+    fees = pd.Series([0.0, fee], index=MARKET.index[[0, 200]]) if rng.random() < 0.5 else fee
+    venue = venue.override({"fees.per_order": fees, "profit_counts": float(rng.choice([0.0, 0.4]))})
+    return venue, replace(account, auto_margin=account.margin == "isolated")
+
+
+@pytest.mark.parametrize("seed", range(18))
 def test_the_limits_explain_every_position_of_random_accounts(seed):
     """The positions that the limits lead to are those of the accounting, to 1e-9."""
     rng = np.random.default_rng(seed)
@@ -101,6 +110,8 @@ def test_the_limits_explain_every_position_of_random_accounts(seed):
     has_call = grace is not None or seed % 2 == 0
     account = make_account(rng, is_inverse=is_inverse, has_call=has_call)
     signal = np.repeat(rng.choice([-1.0, -0.5, 0.0, 1.0, 1.0], size=200), 3)
+    if seed >= 12:
+        venue, account = with_terms(rng, venue, account)
     policy = Wild(float(rng.choice([0.5, 3.0, 30.0])))
     result = bt.run(MARKET, policy, venue=venue, account=account, signal=signal, compile=False)
     found = find_decisions(result.inputs, result.record, result.entries, result.span.first)

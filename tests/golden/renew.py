@@ -132,6 +132,23 @@ def loan_taken_over() -> bt.Result:
     )
 
 
+def isolated_guarded() -> bt.Result:
+    """A long whose calls are met, partly met and fail, and whose wallet adds margin to the end."""
+    return run(
+        path(0.02, falls_at=50),
+        [5.0, *[math.nan] * 7] * (BARS // 8),
+        venue=venue_of(
+            fees={"taker": 0.0006, "maker": 0.0006, "per_order": series({0: 0.5, 30: 2.0})},
+            slippage={"rate": 0.0004, "impact_window": "6h"},
+            brackets=[bracket(leverage=20.0, rate=0.03)],
+            liquidation={"fee": 0.01, "slippage": 0.002, "impact": 0.2},
+            profit_counts=0.5,
+        ),
+        account=isolated(20.0, reserve=70.0, margin_call=0.65, top_up_to=0.5, auto_margin=True),
+        volume=400.0,
+    )
+
+
 RUNS: dict[str, Callable[[], bt.Result]] = {
     each.__name__: each
     for each in (
@@ -140,6 +157,7 @@ RUNS: dict[str, Callable[[], bt.Result]] = {
         isolated_partial,
         inverse_called,
         loan_taken_over,
+        isolated_guarded,
     )
 }
 

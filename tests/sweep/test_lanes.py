@@ -241,7 +241,7 @@ def quote_of(start: float, low: float, high: float, close: float) -> Quote:
     """Return a quote whose marks are its prices."""
     return Quote(
         open=start, low=low, high=high, mark_open=start, mark_low=low, mark_high=high,
-        mark_close=close, multiplier=1.0, volume=0.0, sigma=0.0, adv=0.0,
+        mark_close=close, multiplier=1.0, volume=0.0, sigma=0.0, adv=0.0, order_fee=0.0,
         initial=1.0, limit=np.inf,
     )  # fmt: skip
 

@@ -231,6 +231,11 @@ def test_sets_must_have_one_length_and_every_needed_parameter():
             "margin_call must be given where the venue has call_grace 3",
         ),
         ({"venue.liquidation.full_below": [0, 9]}, "full_below must be 0 unless mode is 'partial'"),
+        (
+            {"venue.liquidation.mode": ["takeover"] * 2, "venue.liquidation.impact": [0.0, 0.5]},
+            "impact must be 0 with mode 'takeover'",
+        ),
+        ({"account.auto_margin": [False, True]}, "auto_margin must be False in cross margin"),
         ({"venue.short_rate": [0.0, 0.1]}, "interest_on must be given when a rate is not 0"),
         ({"venue.borrow_rate": [0.0, 0.1]}, "interest_on must be given when a rate is not 0"),
         (
@@ -259,8 +264,10 @@ def test_rules_for_columns_are_those_of_accounts_and_venues():
         "account.margin_call": [None, 0.8],
         "account.top_up_to": [None, 0.5, 0.9],
         "venue.call_grace": [None, 2],
-        "venue.liquidation.mode": ["close", "partial"],
+        "venue.liquidation.mode": ["close", "partial", "takeover"],
         "venue.liquidation.full_below": [0.0, 50.0],
+        "venue.liquidation.impact": [0.0, 0.5],
+        "account.auto_margin": [False, True],
         "venue.interest_on": [None, "balance", "loan"],
         "venue.short_rate": [0.0, 0.1],
         "venue.cash_rate": [0.0, 0.1],

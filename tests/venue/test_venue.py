@@ -134,6 +134,46 @@ BAD: dict[str, Bad] = {
     "a maker share in percent": (
         lambda: Fees(taker=5e-4, maker=2e-4, maker_share=50), ParameterError,
         "at most 1", "was 50", "Fees.maker_share", "at most 1"),
+    "a negative fee per order": (
+        lambda: Fees(taker=5e-4, maker=2e-4, per_order=-1), ParameterError,
+        "per_order must be at least 0", "was -1", "Fees.per_order", "at least 0"),
+    "a fee per order that is NaN": (
+        lambda: Fees(taker=5e-4, maker=2e-4, per_order=nan), ParameterError,
+        "per_order must be a number", "was nan", "Fees.per_order", "as a number"),
+    "an infinite fee per order": (
+        lambda: Fees(taker=5e-4, maker=2e-4, per_order=inf), ParameterError,
+        "per_order must be finite", "was inf", "Fees.per_order", "finite number"),
+    "a fee per order that is a text": (
+        lambda: Fees(taker=5e-4, maker=2e-4, per_order="2 USD"),  # type: ignore[arg-type]
+        ParameterError, "per_order must be a number", "2 USD", "Fees.per_order", "as a number"),
+    "fees per order that fall under 0": (
+        lambda: Fees(taker=5e-4, maker=2e-4, per_order=by_day(1.0, -2.0)), ParameterError,
+        "per_order must be at least 0", "was -2", "Fees.per_order, at 2021-01-02", "at least 0"),
+    "fees per order with a hole": (
+        lambda: Fees(taker=5e-4, maker=2e-4, per_order=by_day(1.0, nan)), ParameterError,
+        "per_order must be finite", "was nan in 1 of 2", "first at 2021-01-02", "fill or drop"),
+    "profits that count for an unknown thing": (
+        lambda: make_venue(profit_counts="gains"), ParameterError,
+        "profit_counts must be one of all, losses", "was 'gains'",
+        "Venue.profit_counts (a share from 0 to 1", "choose"),
+    "profits that count more than once": (
+        lambda: make_venue(profit_counts=1.5), ParameterError,
+        "profit_counts must be", "was 1.5", "Venue.profit_counts", "at most 1"),
+    "profits that count less than nothing": (
+        lambda: make_venue(profit_counts=-0.1), ParameterError,
+        "profit_counts must be", "was -0.1", "Venue.profit_counts", "at least 0"),
+    "profits whose share is NaN": (
+        lambda: make_venue(profit_counts=nan), ParameterError,
+        "profit_counts must be a number", "was nan", "Venue.profit_counts", "as a number"),
+    "a negative impact of liquidations": (
+        lambda: liquidation(impact=-0.1), ParameterError,
+        "impact must be at least 0", "was -0.1", "Liquidation.impact", "at least 0"),
+    "an impact of liquidations that is NaN": (
+        lambda: liquidation(impact=nan), ParameterError,
+        "impact must be a number", "was nan", "Liquidation.impact", "as a number"),
+    "an impact where all margin is taken": (
+        lambda: liquidation(mode="takeover", impact=0.5), ParameterError,
+        "impact must be 0 with mode 'takeover'", "was 0.5", "Liquidation.impact", "leave impact"),
     "slippage of all the price": (
         lambda: Slippage(rate=1.0), ParameterError,
         "rate must be", "was 1.0", "Slippage.rate", "below 1"),

@@ -53,7 +53,8 @@ RARE = frozenset(
     {
         "apply_flow", "top_up", "liquidate", "forfeit", "choose_reduction", "close_contracts",
         "book_shortfall", "find_liquidation", "compute_liquidation_value", "reduce_to_ratio",
-        "stop_out", "end_account", "close_ruined", "pay_in",
+        "stop_out", "end_account", "close_ruined", "pay_in", "add_from_wallet", "answer_call",
+        "end_grace", "close_call", "enter_call",
     }
 )  # fmt: skip
 """Rules that are rarely needed: they are called, not inlined into the loop."""

@@ -12,8 +12,10 @@ import numpy as np
 
 from backtest.account import (
     account_records,
+    auto_margin,
     bar,
     books,
+    calls,
     fills,
     ledger,
     liquidation,
@@ -41,7 +43,8 @@ from backtest.venue import (
 
 CORE = (
     contract_value, requirement, liquidation_price, margin, account_records, position, books,
-    payments, orders, fills, liquidation, ruin, ledger, steps, bar, tally, view, bar_loop,
+    payments, orders, fills, liquidation, ruin, ledger, auto_margin, calls, steps, bar, tally, view,
+    bar_loop,
 )  # fmt: skip
 """The modules of the rules; each uses only those before it."""
 ROOT_NAMES = frozenset({"liquidation_price"})

@@ -125,7 +125,9 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     sizes += f", prices in ticks of {contract['tick']:g}" * bool(contract.get("round_to_tick"))
     yield "contract", f"{contract['kind']}, {sizes}, least order {contract['min_notional']:g}"
     rates = f"taker {format_bps(fees['taker'])}, maker {format_bps(fees['maker'])}"
-    yield "fees", f"{rates} for {fees.get('maker_share', 0.0):.0%} of every trade"
+    fixed = fees.get("per_order", 0.0)
+    more = f", and {format_setting(fixed)} per order" if fixed else ""
+    yield "fees", f"{rates} for {fees.get('maker_share', 0.0):.0%} of every trade{more}"
     for tier in fees.get("tiers", ()):
         rates = f"taker {format_bps(tier['taker'])}, maker {format_bps(tier['maker'])}"
         yield f"fees from {tier['volume']:,.10g} in 30 days", rates
@@ -136,6 +138,7 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "liquidation", describe_liquidation(venue)
     fee = ", closing fee included" if venue.get("includes_close_fee") else ""
     yield "maintenance at", f"{venue.get('maintenance_at', 'mark')} price{fee}"
+    yield "unrealized profit counts", format_setting(venue.get("profit_counts", "all"))
     own = [name for name in ("initial_multiplier", "maintenance_multiplier") if name in venue]
     yield from ((name.replace("_", " "), format_setting(venue[name])) for name in own)
     if not own:

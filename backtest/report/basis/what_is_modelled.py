@@ -7,7 +7,7 @@ from typing import Any
 
 from backtest.account import Account
 from backtest.account.leverage_limits import describe_limit
-from backtest.base.number_text import format_bps, format_percent
+from backtest.base.number_text import format_bps, format_percent, format_setting
 from backtest.venue.interest import describe_interest as describe_rates
 
 NOT_MODELLED = (
@@ -22,7 +22,7 @@ def describe_model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     venue, account, data = manifest["venue"], manifest["account"], manifest["data"]
     yield "decisions", "at the close of a bar, from what was known then"
     yield "fills", describe_fills(venue, account)
-    yield "leverage", describe_limits(account)
+    yield "leverage", describe_limits(venue, account)
     tested = str(data.get("liquidations_tested_on", "mark prices, where there are any"))
     yield "liquidation", f"tested inside every bar, on {tested}; {describe_liquidation(venue)}"
     if account.get("stop_loss"):
@@ -43,6 +43,8 @@ def describe_fills(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
     cost = f"at the open of the next bar, {format_bps(slippage['rate'])} worse"
     if slippage.get("impact"):
         cost += ", and worse still for their size"
+    if fee := venue["fees"].get("per_order"):
+        cost += f", at a fixed fee of {format_setting(fee)}"
     most = slippage.get("max_participation")
     whole = "whole" if most is None else f"up to {format_percent(most)} of the volume"
     band = account.get("band", 0.0)
@@ -50,13 +52,17 @@ def describe_fills(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
     return f"{cost}, {whole}{spared}"
 
 
-def describe_limits(account: Mapping[str, Any]) -> str:
+def describe_limits(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
     """Describe the limits of leverage, and the margin mode."""
     most = Account.from_dict({"max_leverage": account.get("max_leverage", "inf")}).max_leverage
     limit = describe_limit(most)
     to = "" if limit.startswith("by") else "to "
     bounds = f"by the venue, and {to}{limit}" if limit else "by the venue alone"
-    return f"limited {bounds}; {account['margin']} margin"
+    added = ", to which the wallet adds before a liquidation" if account.get("auto_margin") else ""
+    counts = venue.get("profit_counts", "all")
+    share = {"all": 1.0, "losses": 0.0}.get(counts, counts)
+    backed = "" if share == 1.0 else f"; {share:.0%} of unrealized profit backs new orders"
+    return f"limited {bounds}; {account['margin']} margin{added}{backed}"
 
 
 def describe_liquidation(venue: Mapping[str, Any]) -> str:
@@ -65,9 +71,9 @@ def describe_liquidation(venue: Mapping[str, Any]) -> str:
     if rule["mode"] == "takeover":
         return "takeover: all margin is lost"
     step = f", in steps of {rule['step']}" if rule["mode"] == "partial" else ""
-    return (
-        f"{rule['mode']}{step}, {format_bps(rule['slippage'])} worse, fee {format_bps(rule['fee'])}"
-    )
+    size = " and worse still for its size" if rule.get("impact") else ""
+    worse = f"{format_bps(rule['slippage'])} worse{size}"
+    return f"{rule['mode']}{step}, {worse}, fee {format_bps(rule['fee'])}"
 
 
 def describe_calls(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:

@@ -18,6 +18,8 @@ COSTS = ("fee", "slippage", "impact", "liquidation_loss")
 """Kinds of events that follow the trade they belong to, and are shown as its cost."""
 COMMON = ("fill", "funding", "interest")
 """Kinds that occur thousands of times in a run."""
+RATIOS = ("margin_call", "call_met", "call_partly_met", "call_failed")
+"""Kinds whose amount is a margin ratio."""
 MOST_ROWS = 2000
 
 
@@ -71,7 +73,7 @@ def write_row(
         kind.replace("_", " "),
         "" if np.isnan(price) else format_price(price),
         "" if quantity == 0.0 or np.isnan(quantity) else f"{quantity:+,.6g}",
-        f"{amount:.1%}" if kind == "margin_call" else f"{amount:,.2f}",
+        f"{amount:.1%}" if kind in RATIOS else f"{amount:,.2f}",
         "" if np.isnan(cost) else f"{cost:,.2f}",
     )
 
@@ -80,7 +82,8 @@ def describe_ledger(shown: int, total: int) -> str:
     """Describe what the ledger holds, and what it leaves out."""
     what = (
         "The time is the open of the bar in which it happened. The amount of a trade is its "
-        "notional, of a margin call the margin ratio; funding above 0 is paid. The cost of a trade "
+        "notional, of a margin call and its end the margin ratio; funding above 0 is paid. The "
+        "cost of a trade "
         "is its fee, slippage and impact, of a liquidation its loss beyond the price move."
     )
     if shown == total:

@@ -24,6 +24,8 @@ from backtest.report.run.risk_section import build_risk, choose_horizon
 from backtest.report.run.story_section import draw_story
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from backtest.engine import Result
 
 
@@ -135,9 +137,16 @@ def list_run_facts(result: Result) -> list[Fact]:
         Fact("Leverage", f"{format_number(metrics['mean_leverage'])}x",
              f"mean; peak {format_number(metrics['peak_leverage'])}x"),
         Fact("Liquidations", f"{metrics['liquidations']:,.0f}",
-             f"{metrics['margin_calls']:,.0f} margin calls, {metrics['stops']:,.0f} stops"),
+             f"{describe_calls(metrics)}, {metrics['stops']:,.0f} stops"),
         Fact("Costs", format_percent(yearly), "of mean equity, per year"),
     ]  # fmt: skip
+
+
+def describe_calls(metrics: Mapping[str, float]) -> str:
+    """Describe how many margin calls there were, and how many of them failed."""
+    failed = metrics["calls_failed"]
+    more = f" ({failed:,.0f} failed)" if failed > 0.0 else ""
+    return f"{metrics['margin_calls']:,.0f} margin calls{more}"
 
 
 def collect_run_numbers(result: Result) -> dict[str, Any]:

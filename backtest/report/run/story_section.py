@@ -46,6 +46,9 @@ MARKS = {
     "withdrawal_refused": Mark("withdrawal refused", "diamond-x-open", "loss"),
     "bad_debt": Mark("bad debt", "square", "loss"),
     "ruin": Mark("ruin", "cross", "loss"),
+    "call_met": Mark("margin call met", "circle", "accent"),
+    "call_failed": Mark("margin call failed", "circle-x-open", "loss"),
+    "margin_added": Mark("margin from the wallet", "triangle-up-open", "accent"),
 }
 """The events that are marked: not fills and payments, which are too many."""
 

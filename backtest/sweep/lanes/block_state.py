@@ -33,7 +33,8 @@ TALLIED_MORE = {
     "calls": "calls", "first_liquidation": "first_liquidation", "near": "near",
     "leverage": "leverage_sum", "peak_leverage": "peak_leverage", "peak_needed": "peak_needed",
     "peak_backing": "peak_backing", "decay_held": "decay_held", "decay_log": "decay_log",
-    "decay_product": "decay_product",
+    "decay_product": "decay_product", "calls_met": "calls_met", "calls_failed": "calls_failed",
+    "liquidated_calls": "liquidated_calls", "call_days": "call_days",
 }  # fmt: skip
 """Fields of a tally that the other measures need, with their rows."""
 

@@ -31,7 +31,8 @@ RULES = {
     "liquidation_fee": "liquidation_fee", "liquidation_slippage": "liquidation_slippage",
     "step": "step", "full_below": "full_below", "stop_loss": "stop_loss",
     "top_up_to": "top_up_to", "band": "band", "min_leverage": "min_leverage",
-    "max_leverage": "max_leverage", "ruin_at": "ruin_at",
+    "max_leverage": "max_leverage", "ruin_at": "ruin_at", "profit_share": "profit_share",
+    "order_fee": "order_fee", "liquidation_impact": "liquidation_impact",
 }  # fmt: skip
 """Rows that hold rules, with the fields of :class:`backtest.account.account_records.Rules`."""
 
@@ -97,7 +98,10 @@ def prepare_group(
         has_flows=True if has_flows else None,
     )
     rules = choose_rules(inputs.rules, is_lean=is_lean)
-    full = set_parts(inputs.rules, True, has_impact=True, has_rounding=True, marks_entry=True)
+    used = dict.fromkeys(("has_profit_share", "has_order_fee", "has_liquidation_impact"), True)
+    full = set_parts(
+        inputs.rules, True, has_impact=True, has_rounding=True, marks_entry=True, **used
+    )
     margin = inputs.rules.instrument.margin
     most = max(len(table.floors) for table in (margin, *dict(inputs.changes).values()))
     rules = rules.with_margin(pad_brackets(margin, most))
@@ -132,7 +136,7 @@ def begin_rows(capital: Any, reserve: Any, ruin_at: Any) -> dict[str, Any]:
     begun = {
         "cash": capital, "equity": capital, "reserve": reserve, "scale": 1.0, "target": math.nan,
         "ruin": -1.0, "first_liquidation": -1.0, "last_liquidation": -math.inf, "unmet": -1.0,
-        "last_stop": -math.inf,
+        "last_stop": -math.inf, "called_at": math.nan,
         "inverse": 1.0 / capital, "decay_product": 1.0, "peak_backing": 1.0,
     }  # fmt: skip
     wealth = ("first_unit", "unit", "peak", "low", "low_peak", "sample_unit", "paid_in")
@@ -172,7 +176,8 @@ def needs_all(rules: Rules, policy: Policy) -> bool:
     code = describe_function(formula_for(policy, ()), {})
     reads_entry = not code.is_complete or bool(code.names & {"entry", "wallet"})
     own = rules.instrument
-    parts = (own.is_isolated, own.has_stop, own.has_impact, rules.account.has_interest)
+    parts = (own.is_isolated, own.has_stop, own.has_impact, rules.account.has_interest,
+             own.has_profit_share)  # fmt: skip
     is_lean = all(part is None for part in parts) and is_bounded_by_rate(own.margin)
     return reads_entry or not is_lean
 
@@ -182,6 +187,8 @@ def choose_rules(rules: Rules, *, is_lean: bool) -> Rules:
 
     A few kinds of rules compile sooner than all combinations.
     """
+    own = rules.instrument._replace(has_auto_margin=None, has_liquidation_impact=None)
+    rules = rules._replace(instrument=own)  # these two act in full bars only
     if is_lean:
         return set_parts(rules, None, has_impact=None, marks_entry=None)
     at_entry = None if is_bounded_by_rate(rules.instrument.margin) else True

@@ -25,7 +25,8 @@ from backtest.sweep.lanes.lane_rows import (  # isort: skip
     IMPACT, INTEREST, INTEREST_BEFORE, INVERSE, IS_CALLED, IS_DONE, IS_OVER, IS_RUINED,
     LAST_LIQUIDATION, LAST_STOP, LATER, LINE, LIQUIDATION_LOSS, LIQUIDATIONS, MARGIN,
     MARGIN_BEFORE, PAID_IN, PEAK, PRICE_PNL, RATIO, RESERVE, RUIN, SCALE, SLIPPAGE, STEP_LEFT,
-    STOPS, TARGET, TOP_UP, TRADED, UNIT, UNMET,
+    STOPS, TARGET, TOP_UP, TRADED, UNIT, UNMET, IS_CALL_OPEN, CALLED_AT, CALLS_MET, CALLS_FAILED,
+    LIQUIDATED_CALLS, CALL_DAYS,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ def read_state(rules: Rules, kind: Kind, block: FloatArray, at: Cursor, i: int, 
         peak=block[cell(PEAK, i)],
         scale=block[cell(SCALE, i)],
         paid_in=block[cell(PAID_IN, i)],
+        is_call_open=block[cell(IS_CALL_OPEN, i)] != 0.0,
+        called_at=block[cell(CALLED_AT, i)],
     )
 
 
@@ -132,6 +135,8 @@ def write_state(
     block[cell(RATIO, i)] = after.ratio
     block[cell(IS_CALLED, i)] = 1.0 if after.is_called else 0.0
     block[cell(UNMET, i)] = after.unmet
+    block[cell(IS_CALL_OPEN, i)] = 1.0 if after.is_call_open else 0.0
+    block[cell(CALLED_AT, i)] = after.called_at
     if after.since == 0.0:
         block[cell(LAST_LIQUIDATION, i)] = t
     if after.since_stop == 0.0:
@@ -175,6 +180,10 @@ def count_events(block: FloatArray, i: int, before: State, ledger: Ledger, t: in
     block[cell(BAD_DEBT, i)] += ledger.bad_debt
     block[cell(STOPS, i)] += ledger.stops
     block[cell(CALLS, i)] += ledger.calls
+    block[cell(CALLS_MET, i)] += ledger.calls_met
+    block[cell(CALLS_FAILED, i)] += ledger.calls_failed
+    block[cell(LIQUIDATED_CALLS, i)] += ledger.liquidated_calls
+    block[cell(CALL_DAYS, i)] += ledger.call_days
     if ledger.liquidations > 0 and block[cell(FIRST_LIQUIDATION, i)] < 0.0:
         block[cell(FIRST_LIQUIDATION, i)] = t
     moved = ledger.flows + ledger.top_up

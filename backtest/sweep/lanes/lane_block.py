@@ -190,6 +190,7 @@ def find_loop(
     account, instrument = setup.rules
     margin = instrument.margin
     types = (*map(type, account), *map(type, instrument), *map(type, margin))
+    types += tuple(map(type, setup.full.instrument))
     key = (setup.kind, *types, len(margin.floors))
     with LOCK:
         if key not in task.loops:

@@ -377,14 +377,13 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
         "initial_multiplier": "initial",
     }  # fmt: skip
     instrument: dict[str, Any] = dict.fromkeys(InstrumentRules._fields, "0.0")
-    instrument |= dict.fromkeys(
-        ("has_stop", "has_impact", "has_rounding", "has_limits", "rounds_price")
-    )
+    instrument |= dict.fromkeys(each for each in instrument if each.startswith("has_"))
+    instrument |= {"rounds_price": None}
     instrument |= {**flags, "keeps_entry": True, "marks_entry": True, "margin": "margin"}
     account: dict[str, Any] = dict.fromkeys(AccountRules._fields, "0.0")
     account |= {"has_interest": None}
     state = dict.fromkeys(State._fields, "0.0")
-    state |= dict.fromkeys(("is_called", "is_over", "is_ruined"), "False")
+    state |= dict.fromkeys(("is_called", "is_over", "is_ruined", "is_call_open"), "False")
     state |= dict.fromkeys(("funding_next", "flow_next"), "0")
     state |= {
         "books": "books", "equity": "equity", "reserve": cell["reserve"],
@@ -394,7 +393,7 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
     }  # fmt: skip
     quote = dict.fromkeys(Quote._fields, "value")
     quote |= {"multiplier": "multiplier", "initial": "initial"}
-    quote |= dict.fromkeys(("volume", "sigma", "adv"), "0.0")
+    quote |= dict.fromkeys(("volume", "sigma", "adv", "order_fee"), "0.0")
     return [
         f"margin = {write_call('MarginRules', margin)}",
         f"instrument = {write_call('InstrumentRules', instrument)}",

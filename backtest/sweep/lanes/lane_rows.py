@@ -53,6 +53,8 @@ ROWS = (
     "lot", "min_notional", "fee", "taker", "slip", "impact_rate", "participation",
     "liquidation_fee", "liquidation_slippage", "step", "full_below", "stop_loss", "setting",
     "close_fee", "top_up_to", "first_unit", "bound", "ruin_at", "paid_in",
+    "is_call_open", "called_at", "calls_met", "calls_failed", "liquidated_calls", "call_days",
+    "profit_share", "order_fee", "liquidation_impact",
 )  # fmt: skip
 """The rows of a block; after them come the policy's parameters and its memory.
 
@@ -78,6 +80,8 @@ first lane, is an upper bound of all notionals at the last close, for quick chec
     LOT, MIN_NOTIONAL, FEE, TAKER, SLIP, IMPACT_RATE, PARTICIPATION,
     LIQUIDATION_FEE, LIQUIDATION_SLIPPAGE, STEP, FULL_BELOW, STOP_LOSS, SETTING,
     CLOSE_FEE, TOP_UP_TO, FIRST_UNIT, BOUND, RUIN_AT, PAID_IN,
+    IS_CALL_OPEN, CALLED_AT, CALLS_MET, CALLS_FAILED, LIQUIDATED_CALLS, CALL_DAYS,
+    PROFIT_SHARE, ORDER_FEE, LIQUIDATION_IMPACT,
 ) = range(len(ROWS))  # fmt: skip
 
 
@@ -230,6 +234,15 @@ def read_own_instrument(
         has_limits=rules.has_limits,
         rounds_price=rules.rounds_price,
         tick=rules.tick,
+        has_auto_margin=rules.has_auto_margin,
+        has_profit_share=rules.has_profit_share,
+        has_order_fee=rules.has_order_fee,
+        has_liquidation_impact=rules.has_liquidation_impact,
+        profit_share=own_or_shared(kind, block, PROFIT_SHARE, i, rules.profit_share),
+        order_fee=own_or_shared(kind, block, ORDER_FEE, i, rules.order_fee),
+        liquidation_impact=own_or_shared(
+            kind, block, LIQUIDATION_IMPACT, i, rules.liquidation_impact
+        ),
     )
 
 

@@ -21,7 +21,7 @@ from backtest.account.account_records import Trade
 from backtest.account.books import mark_to_market
 from backtest.account.fills import fill
 from backtest.account.liquidation import is_triggered
-from backtest.account.orders import compute_target, is_asking, size_order
+from backtest.account.orders import can_order, compute_target, is_asking, size_order
 from backtest.account.payments import charge_interest, pay_funding
 from backtest.account.position import is_stopped
 from backtest.account.steps import find_funding_value, is_funding_due
@@ -155,7 +155,7 @@ def sort_lane(bar: LaneBar, block: FloatArray, is_carrying: bool, i: int) -> flo
     rules, quote = bar.rules.instrument, bar.quote
     own = read_own_instrument(rules, bar.kind, block, i)
     books = read_books(rules, block, bar.value, i)
-    is_alive = compute_equity(rules, books, quote.open) > 0.0
+    is_alive = can_order(own, quote, compute_equity(rules, books, quote.open))
     is_moving = is_alive & is_asking(own, books, quote, block[cell(TARGET, i)], bar.signal)
     is_odd = is_triggered(own, books, quote) | (block[cell(LATER, i)] != 0.0)
     left = compute_equity(rules, books, quote.mark_close)

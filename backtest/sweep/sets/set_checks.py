@@ -266,7 +266,10 @@ def find_broken_rules(settings: Mapping[str, Setting], sets: Sets, venue: Venue)
     yield setting > most * (1 + TOLERANCE)
     yield low > np.where(np.isnan(setting), most, setting) * (1 + TOLERANCE)
     yield ~np.isnan(read("venue.call_grace")) & np.isnan(call)
-    yield (read("venue.liquidation.full_below") > 0) & (read("venue.liquidation.mode") != "partial")
+    mode = read("venue.liquidation.mode")
+    yield (read("venue.liquidation.full_below") > 0) & (mode != "partial")
+    yield (read("venue.liquidation.impact") > 0) & (mode == "takeover")
+    yield read("account.auto_margin") & (read("account.margin") != "isolated")
 
     def is_charged(name: str) -> Any:
         rates = np.asarray(read(name)) != 0

@@ -1,0 +1,146 @@
+"""Margin calls: the top-up that answers one, and when a call is met, fails, or is liquidated.
+
+See docs/accounting.md, section 5. Scalar arithmetic on named tuples, compiled and plain, as in
+:mod:`backtest.account.steps`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from backtest.account.account_records import Books, Feed, InstrumentRules, Plan, Quote, Rules, State
+from backtest.account.books import compute_ratio
+from backtest.account.ledger import (
+    CALL_FAILED,
+    CALL_MET,
+    CALL_PARTLY_MET,
+    TOP_UP,
+    Ledger,
+    Log,
+    add_entry,
+    write_event,
+)
+from backtest.account.payments import top_up
+from backtest.base.units import DAY, TOLERANCE
+
+
+class TopUp(NamedTuple):
+    """The top-up after a margin call, and the margin ratio after it.
+
+    ``is_due`` is False if the ratio at the open needs none: then the call stays open.
+    """
+
+    books: Books
+    moved: float
+    ratio: float
+    is_due: bool
+    is_met: bool
+
+
+class CallEnd(NamedTuple):
+    """What the bar made of the account's margin call.
+
+    ``is_open`` and ``called_at`` are those of the state at the close. ``days`` are from the call to
+    the liquidation, 0 if there was none.
+    """
+
+    is_open: bool
+    called_at: float
+    is_met: bool
+    is_failed: bool
+    is_liquidated: bool
+    days: float
+
+
+def is_under_call(plan: Plan, ratio: float) -> bool:
+    """Return whether a margin ratio is under the call, with the tolerance of all events."""
+    return ratio < plan.margin_call * (1.0 - TOLERANCE)
+
+
+def answer_call(
+    rules: Rules, plan: Plan, books: Books, quote: Quote, reserve: float, log: Log, t: int
+) -> TopUp:
+    """Top up from the reserve at the open after a call, which then is met or fails."""
+    after, moved, missing = top_up(rules, books, quote, reserve)
+    held, ratio = after.positions[0].quantity, 0.0
+    is_due = missing > 0.0
+    if is_due:
+        ratio = compute_ratio(rules.instrument, after, quote.mark_open, quote.multiplier)
+    is_met = is_due and is_under_call(plan, ratio)
+    if moved != 0.0:
+        write_event(log, t, TOP_UP, quote.mark_open, 0.0, moved)
+    if is_due and moved != 0.0 and not is_met:
+        write_event(log, t, CALL_PARTLY_MET, quote.mark_open, held, ratio)
+    if is_due:
+        write_event(log, t, CALL_MET if is_met else CALL_FAILED, quote.mark_open, held, ratio)
+    return TopUp(after, moved, ratio, is_due, is_met)
+
+
+def end_grace(
+    rules: InstrumentRules,
+    plan: Plan,
+    state: State,
+    books: Books,
+    ledger: Ledger,
+    quote: Quote,
+    is_reduced: bool,
+    log: Log,
+    t: int,
+) -> Ledger:
+    """End an open call when its grace is over; ``books`` are those after the reduction, if any."""
+    if not state.is_call_open:
+        return ledger
+    ratio = compute_ratio(rules, books, quote.open, quote.multiplier)
+    is_met = is_under_call(plan, ratio) and not is_reduced
+    kind = CALL_MET if is_met else CALL_FAILED
+    write_event(log, t, kind, quote.open, books.positions[0].quantity, ratio)
+    return add_entry(ledger, calls_met=1 if is_met else 0, calls_failed=0 if is_met else 1)
+
+
+def close_call(
+    plan: Plan,
+    feed: Feed,
+    state: State,
+    ledger: Ledger,
+    ratio: float,
+    is_called: bool,
+    is_lost: bool,
+    t: int,
+) -> CallEnd:
+    """Return what became of the call at the close of a bar; ``is_called``: a new one begins."""
+    is_under, is_hit = is_under_call(plan, ratio), ledger.liquidations > 0
+    is_open = state.is_call_open and ledger.calls_met + ledger.calls_failed == 0
+    called_at = math.nan if ledger.calls_met > 0 else state.called_at
+    is_failed = is_open and (is_hit or is_lost)
+    is_met = is_open and is_under and not is_failed
+    is_liquidated = is_hit and not math.isnan(called_at)
+    days = (feed.time[t] - called_at) / DAY if is_liquidated else 0.0
+    if is_liquidated or is_under:
+        called_at = math.nan
+    if is_called:
+        called_at = 1.0 * feed.time[t]
+    is_left = is_open and not (is_failed or is_met)
+    return CallEnd(
+        is_open=is_called or is_left,
+        called_at=called_at,
+        is_met=is_met,
+        is_failed=is_failed,
+        is_liquidated=is_liquidated,
+        days=days,
+    )
+
+
+def enter_call(
+    ledger: Ledger, end: CallEnd, log: Log, t: int, value: float, held: float, ratio: float
+) -> Ledger:
+    """Add the end of a call at the close to ledger and log."""
+    if end.is_met or end.is_failed:
+        write_event(log, t, CALL_MET if end.is_met else CALL_FAILED, value, held, ratio)
+    return add_entry(
+        ledger,
+        calls_met=1 if end.is_met else 0,
+        calls_failed=1 if end.is_failed else 0,
+        liquidated_calls=1 if end.is_liquidated else 0,
+        call_days=end.days,
+    )
