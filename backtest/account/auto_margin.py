@@ -5,7 +5,7 @@ See docs/accounting.md, section 3. Source: Bybit, Auto-Margin Replenishment.
 
 from __future__ import annotations
 
-from backtest.account.account_records import Books, InstrumentRules
+from backtest.account.account_records import Books, InstrumentRules, Quote
 from backtest.account.books import compute_backing, is_failing, make_books
 from backtest.account.ledger import MARGIN_ADDED, Log, write_event
 from backtest.account.orders import floor
@@ -15,18 +15,18 @@ from backtest.venue.requirement import compute_setting
 
 
 def add_from_wallet(
-    rules: InstrumentRules, books: Books, value: float, multiplier: float, log: Log, t: int
+    rules: InstrumentRules, books: Books, value: float, quote: Quote, log: Log, t: int
 ) -> Books:
     """Add margin to a position that fails at u, until it does not or the wallet is empty.
 
     The amount is a whole number of initial margins, or all that is left.
     """
-    if not (books.cash > 0.0 and is_failing(rules, books, value, multiplier)):
+    if not (books.cash > 0.0 and is_failing(rules, books, value, quote.multiplier)):
         return books
     position = books.positions[0]
-    needed = compute_requirement(rules, position, value, multiplier) * (1.0 + TOLERANCE)
+    needed = compute_requirement(rules, position, value, quote.multiplier) * (1.0 + TOLERANCE)
     missing = max(needed - compute_backing(rules, books, value), 0.0)
-    each = abs(position.quantity * position.entry) / compute_setting(rules.margin, multiplier)
+    each = abs(position.quantity * position.entry) / compute_setting(rules.margin, quote.initial)
     amount = min((floor(missing / each) + 1.0) * each, books.cash)
     write_event(log, t, MARGIN_ADDED, value, 0.0, amount)
     return make_books(books.cash - amount, add_margin(position, amount))

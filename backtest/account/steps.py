@@ -174,7 +174,7 @@ def liquidate_if_failing(
 ) -> tuple[Books, Ledger]:
     """Liquidate at the mark open if the requirement fails there, even with automatic margin."""
     if rules.has_auto_margin is not None:
-        books = add_from_wallet(rules, books, quote.mark_open, quote.multiplier, log, t)
+        books = add_from_wallet(rules, books, quote.mark_open, quote, log, t)
     if is_failing(rules, books, quote.mark_open, quote.multiplier):
         done = liquidate(rules, books, quote.mark_open, quote)
         log_liquidation(log, t, quote.mark_open, done)
@@ -210,7 +210,7 @@ def close_at_gap(
     """Liquidate or stop out at the open, before any order fills (step 4)."""
     found = find_gap(rules, books, quote)
     if found == LIQUIDATION and rules.has_auto_margin is not None:
-        books = add_from_wallet(rules, books, quote.mark_open, quote.multiplier, log, t)
+        books = add_from_wallet(rules, books, quote.mark_open, quote, log, t)
         found = find_gap(rules, books, quote)
     if found == LIQUIDATION:
         return liquidate_if_failing(rules, books, ledger, quote, log, t)
@@ -230,7 +230,7 @@ def close_at_extreme(
         if kind == NOTHING:
             break
         if kind == LIQUIDATION and rules.has_auto_margin is not None:
-            books = add_from_wallet(rules, books, value, quote.multiplier, log, t)
+            books = add_from_wallet(rules, books, value, quote, log, t)
             if not is_failing(rules, books, value, quote.multiplier):
                 continue
         if kind == LIQUIDATION:
