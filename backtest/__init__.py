@@ -9,7 +9,7 @@ from backtest.base import early_interrupt as early_interrupt  # before all that 
 # isort: on
 
 from backtest import report
-from backtest.account import Account
+from backtest.account import Account, Multiple
 from backtest.base.errors import (
     AccountingError,
     BacktestError,
@@ -68,6 +68,7 @@ __all__ = [
     "LastPriceWarning",
     "Liquidation",
     "Market",
+    "Multiple",
     "NoFillWarning",
     "ParameterError",
     "Policy",

@@ -1,4 +1,4 @@
-"""The settings of an account: capital, margin mode, limits, stop, reserve, flows."""
+"""The settings of an account: capital, margin mode, limits, fills, stops, reserve, flows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import pandas as pd
 
+from backtest.account.multiple import Distance, Multiple, StopDistance
 from backtest.base.errors import ParameterError
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE, FloatSeries, Timed
 from backtest.base.phrases import Argument, Phrase
@@ -33,8 +34,9 @@ class Account(Value):
         Bounds on what the policy asks for, in turns of equity.
     band : float
         No trade while the notional is within this many turns of equity of its target.
-    stop_loss : float or None
+    stop_loss : float, Multiple or None
         Close when the price is this fraction of the entry price on the wrong side of it.
+        :class:`Multiple` gives the distance as a multiple of a column, here and below.
     margin_call : float or None
         The margin ratio (requirement / equity) at which a margin call is made.
     reserve : float
@@ -48,6 +50,18 @@ class Account(Value):
     ruin_at : float or None
         The share of the capital paid in (capital, reserve and deposits) at or under which a loss
         ruins the account: it is closed and never trades again. None: when nothing is left.
+    fill : str
+        When a decision fills: ``"next_open"``; ``"next_close"``, one bar later; or
+        ``"same_close"``, at the close it was decided on. The last is the convention of academic
+        papers. It is optimistic: nobody trades at a price and knows it before.
+    take_profit : float, Multiple or None
+        Close when the price is this fraction of the entry price on the right side of it.
+    trailing_stop : float, Multiple or None
+        Close when the price is this fraction of the best last price since the position was opened
+        on the wrong side of that price. Only completed bars count for the best price.
+    equity_stop : float or None
+        Close when the equity is this fraction under its highest at a close since the start or the
+        last equity stop.
     """
 
     capital: Annotated[float, POSITIVE] = 10_000.0
@@ -56,13 +70,25 @@ class Account(Value):
     min_leverage: Annotated[float, NOT_NEGATIVE] = 0.0
     max_leverage: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = inf
     band: Annotated[float, NOT_NEGATIVE] = 0.0
-    stop_loss: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
+    stop_loss: Annotated[Distance, StopDistance(Number(0, 1, open_low=True, open_high=True))] = None
     margin_call: Annotated[float | None, Number(0, 1, open_low=True)] = None
     reserve: Annotated[float, NOT_NEGATIVE] = 0.0
     top_up_to: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
     after_liquidation: Annotated[str, Choice("continue", "halt")] = "continue"
     flows: Annotated[FloatSeries | None, Timed(Number(), constant=False)] = None
     ruin_at: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
+    fill: Annotated[str, Choice("next_open", "next_close", "same_close")] = "next_open"
+    take_profit: Annotated[Distance, StopDistance(POSITIVE)] = None
+    trailing_stop: Annotated[
+        Distance, StopDistance(Number(0, 1, open_low=True, open_high=True))
+    ] = None
+    equity_stop: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
+
+    @property
+    def has_exits(self) -> bool:
+        """Whether there is a stop besides a stop-loss that is a fraction of the entry price."""
+        others = (self.take_profit, self.trailing_stop, self.equity_stop)
+        return isinstance(self.stop_loss, Multiple) or any(stop is not None for stop in others)
 
     def _check_rules(self) -> None:
         """Check for options that contradict each other or have no effect."""

@@ -28,6 +28,12 @@ class InstrumentRules(NamedTuple):
     is the rate of an ordinary trade (taker and maker blended). ``stop_loss`` is a fraction of the
     entry price. A ``step`` of 0 means "down to the floor of the bracket". An infinite
     ``participation`` means no limit.
+
+    The last fields belong to fill modes and stops; the first three of them are again True or None.
+    ``fills_late``: decisions fill at the bar's last close. ``fills_early``: at the last close
+    before the bar. ``has_exits``: there is a stop besides a plain stop-loss. ``take_profit``,
+    ``trailing_stop`` and ``equity_stop`` are fractions, 0 for none. With ``is_*_distance`` the
+    number of a stop is a distance in price; both are multiplied by the scales of the quote.
     """
 
     is_inverse: bool | None
@@ -55,6 +61,15 @@ class InstrumentRules(NamedTuple):
     max_leverage: float
     band: float
     stop_loss: float
+    fills_late: bool | None
+    fills_early: bool | None
+    has_exits: bool | None
+    take_profit: float
+    trailing_stop: float
+    equity_stop: float
+    is_stop_distance: bool
+    is_profit_distance: bool
+    is_trail_distance: bool
 
 
 class AccountRules(NamedTuple):
@@ -101,11 +116,23 @@ class Books(NamedTuple):
     positions: tuple[Position]
 
 
+class Watch(NamedTuple):
+    """What the stops of an account compare with.
+
+    ``best`` is the u of the best last price since the position was opened (0 when flat), and
+    ``highest`` the highest equity at a close since the start or the last equity stop.
+    """
+
+    best: float
+    highest: float
+
+
 class Quote(NamedTuple):
     """One bar as values u: last open, low, high; mark open, low, high, close; and market data.
 
     ``multiplier`` is x_t. ``volume`` (contracts), ``sigma`` (daily) and ``adv`` (notional per day)
-    are known at the previous close.
+    are known at the previous close. ``fill`` is the u at which decisions fill. The scales multiply
+    the distances of stop-loss, take-profit and trailing stop; they are known at the previous close.
     """
 
     open: float
@@ -119,16 +146,20 @@ class Quote(NamedTuple):
     volume: float
     sigma: float
     adv: float
+    fill: float
+    stop_scale: float
+    profit_scale: float
+    trail_scale: float
 
 
 class Feed(NamedTuple):
     """The market as arrays of shape (n_bars,), with the funding events and the flows.
 
     ``multiplier``, ``signal``, ``years``, ``borrow_rate``, ``cash_rate``, ``short_rate``,
-    ``sigma`` and ``adv`` may have a single entry, which then applies to all bars. Rates are those
-    in force at the previous open, and ``years`` is the day-counted time since it. Funding events
-    and flows are lists in time order, with the bar of each; ``funding_is_open`` is 1 for events at
-    the open.
+    ``sigma``, ``adv`` and the scales may have a single entry, which then applies to all bars. Rates
+    are those in force at the previous open, and ``years`` is the day-counted time since it. Funding
+    events and flows are lists in time order, with the bar of each; ``funding_is_open`` is 1 for
+    events at the open.
     """
 
     open: FloatArray
@@ -153,6 +184,10 @@ class Feed(NamedTuple):
     funding_rate: FloatArray
     flow_bar: IntArray
     flow_amount: FloatArray
+    close: FloatArray
+    stop_scale: FloatArray
+    profit_scale: FloatArray
+    trail_scale: FloatArray
 
 
 class Trade(NamedTuple):
@@ -199,7 +234,8 @@ class State(NamedTuple):
     bars that a call has been unmet (-1: none). ``since`` and ``since_stop`` count the bars since
     the last liquidation and the last stop (infinite: never). ``unit`` is wealth without the effect
     of flows: ``scale`` times wealth, where the scale is 1 at the start and changes only with flows.
-    ``peak`` is its maximum. ``paid_in`` is the capital paid in, including the reserve.
+    ``peak`` is its maximum. ``paid_in`` is the capital paid in, including the reserve. ``watch`` is
+    what the stops compare with.
     """
 
     books: Books
@@ -221,3 +257,4 @@ class State(NamedTuple):
     peak: float
     scale: float
     paid_in: float
+    watch: Watch

@@ -1,4 +1,4 @@
-"""The accounting of one bar: its eight steps, in order.
+"""The accounting of one bar: its steps, in order.
 
 Everything here is scalar arithmetic on named tuples: it runs as plain Python and compiles to the
 same bits. The steps, in which money moves, are in :mod:`backtest.account.steps`.
@@ -10,6 +10,7 @@ import math
 
 from backtest.account.account_records import Feed, InstrumentRules, Plan, Quote, Rules, State
 from backtest.account.books import close_bar, compute_equity
+from backtest.account.exits import NOTHING, follow_equity, follow_prices, follow_trade
 from backtest.account.ledger import (
     BAD_DEBT,
     CALLED,
@@ -20,7 +21,7 @@ from backtest.account.ledger import (
     new_ledger,
     write_event,
 )
-from backtest.account.liquidation import NOTHING, find_gap, is_triggered
+from backtest.account.liquidation import find_gap, is_triggered
 from backtest.account.position import compute_value_of
 from backtest.account.ruin import is_ruin
 from backtest.account.steps import (
@@ -29,6 +30,7 @@ from backtest.account.steps import (
     close_at_gap,
     end_account,
     fill_decision,
+    fill_early,
     is_flow_due,
     is_funding_due,
     pay_funding_events,
@@ -49,8 +51,18 @@ def quote_bar(rules: InstrumentRules, feed: Feed, t: int) -> Quote:
     """Return bar t in values u; volume, sigma and ADV are those of the close before."""
     last = as_index(max(t - 1, 0))
     i = as_index(t)
+    start = compute_value_of(rules, feed.open[i])
+    fill, stop_scale, profit_scale, trail_scale = start, 1.0, 1.0, 1.0
+    if rules.fills_late is not None:
+        fill = compute_value_of(rules, feed.close[i])
+    if rules.fills_early is not None:
+        fill = compute_value_of(rules, feed.close[last])
+    if rules.has_exits is not None:
+        stop_scale = feed.stop_scale[min(t, len(feed.stop_scale) - 1)]
+        profit_scale = feed.profit_scale[min(t, len(feed.profit_scale) - 1)]
+        trail_scale = feed.trail_scale[min(t, len(feed.trail_scale) - 1)]
     return Quote(
-        open=compute_value_of(rules, feed.open[i]),
+        open=start,
         low=compute_value_of(rules, feed.low[i]),
         high=compute_value_of(rules, feed.high[i]),
         mark_open=compute_value_of(rules, feed.mark_open[i]),
@@ -61,10 +73,14 @@ def quote_bar(rules: InstrumentRules, feed: Feed, t: int) -> Quote:
         volume=feed.volume[last],
         sigma=feed.sigma[min(t, len(feed.sigma) - 1)],
         adv=feed.adv[min(t, len(feed.adv) - 1)],
+        fill=fill,
+        stop_scale=stop_scale,
+        profit_scale=profit_scale,
+        trail_scale=trail_scale,
     )
 
 
-def live_bar(  # noqa: C901 - the eight steps in their order
+def live_bar(  # noqa: C901, PLR0912, PLR0915 - the steps in their order
     rules: Rules, plan: Plan, feed: Feed, state: State, log: Log, t: int
 ) -> tuple[State, Ledger, Quote]:
     """Run the account through bar t, up to its close; the policy decides afterwards."""
@@ -73,9 +89,11 @@ def live_bar(  # noqa: C901 - the eight steps in their order
     before = state.equity
     wealth = before + state.reserve
     ledger = new_ledger()
+    if instrument.fills_early is not None and t > 0:
+        state, ledger = fill_early(instrument, plan, state, quote, log, t)  # 0
     if state.is_called or is_flow_due(feed, state.flow_next, t):
-        state, ledger = take_flows(rules, plan, feed, state, quote, log, t)  # 1
-    books, event = state.books, state.funding_next
+        state, ledger = take_flows(rules, plan, feed, state, ledger, quote, log, t)  # 1
+    books, event, watch = state.books, state.funding_next, state.watch
     first_event = event
     if is_funding_due(feed, event, t):  # 2
         books, ledger, event = pay_funding_events(
@@ -83,16 +101,26 @@ def live_bar(  # noqa: C901 - the eight steps in their order
         )
     if rules.account.has_interest is not None and t > 0:
         books, ledger = pay_interest(rules, feed, books, ledger, quote, log, t)  # 3
-    if find_gap(instrument, books, quote) != NOTHING:
-        books, ledger = close_at_gap(instrument, books, ledger, quote, log, t)  # 4
-    if ledger.liquidations + ledger.stops == 0 and t > 0 and not state.is_ruined:
+    if find_gap(instrument, books, quote, watch) != NOTHING:
+        books, ledger = close_at_gap(instrument, books, watch, ledger, quote, log, t)  # 4
+    is_filling = t > 0 and not state.is_ruined and instrument.fills_early is None
+    if is_filling and instrument.fills_late is None and count_forced(ledger) == 0:
+        held = books.positions[0]
         books, ledger = fill_decision(instrument, plan, state, books, ledger, quote, log, t)  # 5
+        if instrument.has_exits is not None:
+            watch = follow_trade(watch, held, books.positions[0])
     if is_funding_due(feed, event, t):  # 6
         books, ledger, event = pay_funding_events(
             instrument, feed, books, ledger, quote, log, t, event, 0
         )
-    if is_triggered(instrument, books, quote):
-        books, ledger = close_at_extreme(instrument, books, ledger, quote, log, t)  # 7
+    if is_triggered(instrument, books, quote, watch):
+        books, ledger = close_at_extreme(instrument, books, watch, ledger, quote, log, t)  # 7
+    held = books.positions[0]
+    if instrument.has_exits is not None:
+        watch = follow_prices(watch, held, quote)
+    if instrument.fills_late is not None and is_filling and count_forced(ledger) == 0:
+        books, ledger = fill_decision(instrument, plan, state, books, ledger, quote, log, t)
+        watch = follow_trade(watch, held, books.positions[0])
     books, pnl, bad_debt = close_bar(instrument, books, quote.mark_close)  # 8
     if bad_debt != 0.0:
         write_event(log, t, BAD_DEBT, quote.mark_close, 0.0, bad_debt)
@@ -104,6 +132,8 @@ def live_bar(  # noqa: C901 - the eight steps in their order
     if is_lost:
         books, ledger = end_account(instrument, books, ledger, quote, log, t)
         equity = compute_equity(instrument, books, quote.mark_close)
+    if instrument.has_exits is not None:
+        watch = follow_equity(instrument, watch, books.positions[0].quantity, equity)
     ratio, is_called, unmet = check_call(instrument, plan, state, books, quote)
     if is_called:
         write_event(log, t, CALLED, quote.mark_close, books.positions[0].quantity, ratio)
@@ -135,8 +165,14 @@ def live_bar(  # noqa: C901 - the eight steps in their order
         peak=max(unit, state.peak),
         scale=state.scale,
         paid_in=state.paid_in,
+        watch=watch,
     )
     return after, ledger, quote
+
+
+def count_forced(ledger: Ledger) -> int:
+    """Return how many liquidations and stops a bar has had; they drop its decision."""
+    return ledger.liquidations + ledger.stops + ledger.take_profits
 
 
 def grow_unit(state: State, before: float, after: float) -> float:

@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 
 (
     FILL, FUNDING, INTEREST, FLOW, TOP_UP, REFUSED, STOPPED, LIQUIDATED, BAD_DEBT, CALLED, RUINED,
-) = range(11)  # fmt: skip
+    TRAILED, EQUITY_STOPPED, TOOK_PROFIT,
+) = range(14)  # fmt: skip
 """Kinds of entries in the log."""
+
+STOPS = (STOPPED, TRAILED, EQUITY_STOPPED, TOOK_PROFIT)
+"""Kinds of entries of stops, losses and profits."""
 
 
 class Ledger(NamedTuple):
@@ -38,6 +42,7 @@ class Ledger(NamedTuple):
     liquidations: int
     stops: int
     calls: int
+    take_profits: int
 
 
 class Log(NamedTuple):
@@ -96,6 +101,7 @@ def new_ledger() -> Ledger:
         liquidations=0,
         stops=0,
         calls=0,
+        take_profits=0,
     )
 
 
@@ -115,6 +121,7 @@ def add_entry(  # noqa: PLR0913, PLR0917 - one argument for each term
     liquidations: int = 0,
     stops: int = 0,
     calls: int = 0,
+    take_profits: int = 0,
 ) -> Ledger:
     """Return the ledger with amounts added to some of its terms."""
     return Ledger(
@@ -132,6 +139,7 @@ def add_entry(  # noqa: PLR0913, PLR0917 - one argument for each term
         liquidations=ledger.liquidations + liquidations,
         stops=ledger.stops + stops,
         calls=ledger.calls + calls,
+        take_profits=ledger.take_profits + take_profits,
     )
 
 
@@ -152,10 +160,11 @@ def add_ledgers(ledger: Ledger, other: Ledger) -> Ledger:
         liquidations=ledger.liquidations + other.liquidations,
         stops=ledger.stops + other.stops,
         calls=ledger.calls + other.calls,
+        take_profits=ledger.take_profits + other.take_profits,
     )
 
 
-def enter_trade(ledger: Ledger, done: Trade, stops: int) -> Ledger:
+def enter_trade(ledger: Ledger, done: Trade, stops: int, take_profits: int = 0) -> Ledger:
     """Add a trade to the ledger."""
     return add_entry(
         ledger,
@@ -165,6 +174,7 @@ def enter_trade(ledger: Ledger, done: Trade, stops: int) -> Ledger:
         impact=done.impact,
         traded=abs(done.quantity) * abs(done.value),
         stops=stops,
+        take_profits=take_profits,
     )
 
 

@@ -173,6 +173,7 @@ def with_decision(state: State, leverage: float, signal: float) -> State:
         peak=state.peak,
         scale=state.scale,
         paid_in=state.paid_in,
+        watch=state.watch,
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.account import orders
-from backtest.account.ledger import FILL, LIQUIDATED, STOPPED
+from backtest.account.ledger import FILL, LIQUIDATED, STOPS
 from backtest.account.orders import LARGEST_WORSENING
 from backtest.base.compiled_twins import make_array_twins
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray, IntArray
@@ -91,7 +91,7 @@ def find_decisions(
     with np.errstate(all="ignore"):
         at = read_opens(inputs, record, entries, first)
         asked, cuts, final = cut_targets(inputs, at)
-    forced = np.isin(at.bar, entries[np.isin(entries[:, 1], (STOPPED, LIQUIDATED)), 0])
+    forced = np.isin(at.bar, entries[np.isin(entries[:, 1], (*STOPS, LIQUIDATED)), 0])
     after = at.quantity + at.change
     is_off = differ(final, after)
     kept = ~(is_off & forced & (at.change == 0.0))  # a stop or liquidation dropped the decision

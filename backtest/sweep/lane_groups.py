@@ -31,6 +31,12 @@ OWN = {
     "venue.liquidation.fee": "liquidation_fee",
     "venue.liquidation.slippage": "liquidation_slippage",
     "venue.liquidation.full_below": "full_below",
+    "account.take_profit": "take_profit",
+    "account.trailing_stop": "trailing_stop",
+    "account.equity_stop": "equity_stop",
+    "account.stop_loss.multiple": "stop_loss",
+    "account.take_profit.multiple": "take_profit",
+    "account.trailing_stop.multiple": "trailing_stop",
 }
 """Fields that may differ between lanes, with their rows."""
 

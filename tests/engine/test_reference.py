@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import backtest as bt
-from tests.cases import DAY, HOUR, START, Case, make_case, utc
+from tests.cases import DAY, HOUR, START, Case, make_case, make_exit_case, utc
 from tests.reference import COSTS, KIND_OF_COLUMN, Brackets, Outcome, simulate
 
 CASES = int(os.environ.get("BACKTEST_REFERENCE_CASES", "2000"))
@@ -846,6 +847,7 @@ MONEY = (
 LEDGER = (
     "fill", "fee", "slippage", "impact", "funding", "interest", "stop", "liquidation",
     "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused", "ruin",
+    "trailing_stop", "equity_stop", "take_profit",
 )  # fmt: skip
 
 
@@ -881,9 +883,18 @@ def test_engine_equals_the_reference(block):
     agrees()
 
 
-def compare(seed: int) -> None:
+@pytest.mark.parametrize(
+    "block", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(1, BLOCKS))]
+)
+def test_engine_equals_the_reference_with_fill_modes_and_stops(block):
+    """The same, with fills at closes, take-profits, trailing and equity stops, and multiples."""
+    for k in range(-(-CASES // BLOCKS)):
+        compare(10**6 * block + k, make_exit_case)
+
+
+def compare(seed: int, make: Callable[[int], Case] = make_case) -> None:
     """Run one case through both and collect every difference, first bar first."""
-    case = make_case(seed)
+    case = make(seed)
     expected = simulate(*case.for_reference())
     result = bt.run(policy=Scripted(), compile=False, **case.for_engine(bt))
     scale = scales(expected)
@@ -891,7 +902,7 @@ def compare(seed: int) -> None:
     wrong = differences(case, expected, result.bars, scale, last)
     if last == len(scale):
         wrong += ledger_differences(expected, result.events, scale)
-    assert not wrong, f"make_case({seed}):\n" + "\n".join(wrong[:12])
+    assert not wrong, f"{make.__name__}({seed}):\n" + "\n".join(wrong[:12])
 
 
 @pytest.mark.parametrize("column", [*MONEY, "position", "margin_ratio", "liquidation_price"])

@@ -14,6 +14,7 @@ from backtest.account import (
     account_records,
     bar,
     books,
+    exits,
     fills,
     ledger,
     liquidation,
@@ -41,7 +42,7 @@ from backtest.venue import (
 
 CORE = (
     contract_value, requirement, liquidation_price, margin, account_records, position, books,
-    payments, orders, fills, liquidation, ruin, ledger, steps, bar, tally, view, bar_loop,
+    exits, payments, orders, fills, liquidation, ruin, ledger, steps, bar, tally, view, bar_loop,
 )  # fmt: skip
 """The modules of the rules; each uses only those before it."""
 ROOT_NAMES = frozenset({"liquidation_price"})

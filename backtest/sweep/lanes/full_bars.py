@@ -17,15 +17,17 @@ from backtest.sweep.lanes.lane_rows import (
     compute_unit,
     read_books,
     read_own_rules,
+    read_watch,
     write_books,
+    write_watch,
 )
 
 from backtest.sweep.lanes.lane_rows import (  # isort: skip
     BAD_DEBT, CALLS, CASH, CASH_BEFORE, FEES, FIRST_LIQUIDATION, FLOWS, FUNDING, FUNDING_BEFORE,
-    IMPACT, INTEREST, INTEREST_BEFORE, INVERSE, IS_CALLED, IS_DONE, IS_OVER, IS_RUINED,
+    HELD, IMPACT, INTEREST, INTEREST_BEFORE, INVERSE, IS_CALLED, IS_DONE, IS_OVER, IS_RUINED,
     LAST_LIQUIDATION, LAST_STOP, LATER, LINE, LIQUIDATION_LOSS, LIQUIDATIONS, MARGIN,
     MARGIN_BEFORE, PAID_IN, PEAK, PRICE_PNL, RATIO, RESERVE, RUIN, SCALE, SLIPPAGE, STEP_LEFT,
-    STOPS, TARGET, TOP_UP, TRADED, UNIT, UNMET,
+    STOPS, TAKE_PROFITS, TARGET, TOP_UP, TRADED, UNIT, UNMET,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -61,6 +63,9 @@ def live_lane(
     if not is_balanced(before, after, ledger, quote):
         return False
     write_books(rules.instrument, block, i, after.books)
+    write_watch(rules.instrument, block, i, after.watch)
+    if rules.instrument.fills_late is not None:
+        block[cell(HELD, i)] = before.books.positions[0].quantity
     write_state(own, block, i, before, after, ledger, t)
     count_ledger(block, i, ledger)
     if after.is_ruined and block[cell(RUIN, i)] < 0.0:
@@ -121,6 +126,7 @@ def read_state(rules: Rules, kind: Kind, block: FloatArray, at: Cursor, i: int, 
         peak=block[cell(PEAK, i)],
         scale=block[cell(SCALE, i)],
         paid_in=block[cell(PAID_IN, i)],
+        watch=read_watch(rules.instrument, block, i),
     )
 
 
@@ -174,11 +180,12 @@ def count_events(block: FloatArray, i: int, before: State, ledger: Ledger, t: in
     block[cell(TOP_UP, i)] += ledger.top_up
     block[cell(BAD_DEBT, i)] += ledger.bad_debt
     block[cell(STOPS, i)] += ledger.stops
+    block[cell(TAKE_PROFITS, i)] += ledger.take_profits
     block[cell(CALLS, i)] += ledger.calls
     if ledger.liquidations > 0 and block[cell(FIRST_LIQUIDATION, i)] < 0.0:
         block[cell(FIRST_LIQUIDATION, i)] = t
     moved = ledger.flows + ledger.top_up
     if moved != 0.0:
         block[cell(INVERSE, i)] = invert(before.equity + moved)
-    if ledger.liquidations + ledger.stops > 0:
+    if ledger.liquidations + ledger.stops + ledger.take_profits > 0:
         block[cell(INVERSE, i)] = 0.0

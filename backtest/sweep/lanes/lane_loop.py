@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from backtest.account import Feed, Plan, Quote, as_index
+from backtest.account import Feed, InstrumentRules, Plan, Quote, as_index
 from backtest.account.bar import quote_bar
 from backtest.account.steps import is_flow_due, is_funding_due
 from backtest.engine.bar_loop import BROKEN, DONE, NEGATIVE, count_days
@@ -23,6 +23,7 @@ from backtest.sweep.lanes.lane_measures import (
     count_close,
     count_rare,
     fold_products,
+    follow_lanes,
     take_samples,
     write_equity,
 )
@@ -70,8 +71,15 @@ def count_due(feed: Feed, event: int, t: int) -> int:
     return n
 
 
-def is_ordinary(plan: Plan, feed: Feed, at: Cursor, n_due: int, t: int) -> bool:
-    """Return whether bar t is ordinary: no flow, and at most one funding event, at the open."""
+def is_ordinary(
+    rules: InstrumentRules, plan: Plan, feed: Feed, at: Cursor, n_due: int, t: int
+) -> bool:
+    """Return whether bar t is ordinary: no flow, and at most one funding event, at the open.
+
+    Decisions fill at the open in ordinary bars.
+    """
+    if rules.fills_late is not None or rules.fills_early is not None:
+        return False
     if t == 0 or plan.margin_call != 0.0 or is_flow_due(feed, at.flow, t):
         return False
     return n_due == 0 or (n_due == 1 and feed.funding_is_open[at.event] == 1)
@@ -92,7 +100,7 @@ def pass_bar(setup: Setup, sheets: Sheets, live: Any, quote: Quote, at: Cursor, 
     move = setup.clock.log_return[as_index(t)]
     most = find_rate_bound(rules.instrument, block, quote, at.value)
     fault, is_rare = -1, True
-    if is_ordinary(setup.plan, setup.feed, at, n_due, t):
+    if is_ordinary(rules.instrument, setup.plan, setup.feed, at, n_due, t):
         charges = find_charges(rules.instrument, setup.feed, quote, at.event, t)
         is_carrying = n_due > 0 or is_charging(rules, charges)
         if is_carrying:
@@ -105,10 +113,14 @@ def pass_bar(setup: Setup, sheets: Sheets, live: Any, quote: Quote, at: Cursor, 
         fault = call_live(setup, block, live, at, False, False, t)
     if is_rare:
         found = count_close(bar, block, move, most.rate, True)
+        if rules.instrument.has_exits is not None:
+            follow_lanes(bar, block)
         for i in range(LANES):
             block[cell(STEP_LEFT, i)] = HOLD
     else:
         found = count_close(bar, block, move, most.rate, None)
+        if rules.instrument.has_exits is not None:
+            follow_lanes(bar, block)
     count_rare(bar, block, found)
     return fault
 

@@ -14,11 +14,13 @@ from backtest.account import (
     InstrumentRules,
     Quote,
     Rules,
+    Watch,
     compute_equity,
     find_adverse,
 )
 from backtest.account.account_records import Trade
 from backtest.account.books import mark_to_market
+from backtest.account.exits import follow_trade, is_exiting
 from backtest.account.fills import fill
 from backtest.account.liquidation import is_triggered
 from backtest.account.orders import compute_target, is_asking, size_order
@@ -38,8 +40,10 @@ from backtest.sweep.lanes.lane_rows import (
     read_books,
     read_own_instrument,
     read_own_rules,
+    read_watch,
     without_first,
     write_books,
+    write_watch,
 )
 from backtest.sweep.lanes.quick_looks import RateBound, may_be_poor, may_break
 
@@ -157,7 +161,8 @@ def sort_lane(bar: LaneBar, block: FloatArray, is_carrying: bool, i: int) -> flo
     books = read_books(rules, block, bar.value, i)
     is_alive = compute_equity(rules, books, quote.open) > 0.0
     is_moving = is_alive & is_asking(own, books, quote, block[cell(TARGET, i)], bar.signal)
-    is_odd = is_triggered(own, books, quote) | (block[cell(LATER, i)] != 0.0)
+    watch = read_watch(rules, block, i)
+    is_odd = is_triggered(own, books, quote, watch) | (block[cell(LATER, i)] != 0.0)
     left = compute_equity(rules, books, quote.mark_close)
     is_odd |= not left > block[cell(LINE, i)]
     if bar.rules.account.has_interest is not None:
@@ -195,12 +200,16 @@ def trade_lane(bar: LaneBar, block: FloatArray, most: RateBound, i: int) -> bool
     books = read_books(rules, block, bar.value, i)
     is_mine = block[cell(STEP_LEFT, i)] == TRADE
     target, line = block[cell(TARGET, i)], block[cell(LINE, i)]
-    done, is_special = try_trade(own, quote, books, target, bar.signal, most, line)
+    watch = read_watch(rules, block, i)
+    done, is_special = try_trade(own, quote, books, watch, target, bar.signal, most, line)
     is_odd = is_mine & (is_special | (block[cell(LATER, i)] != 0.0))
     if is_odd:
         block[cell(STEP_LEFT, i)] = LIVE
     if is_mine & (not is_odd):
         write_books(rules, block, i, done.books)
+        if rules.has_exits is not None:
+            watch = follow_trade(watch, books.positions[0], done.books.positions[0])
+            write_watch(rules, block, i, watch)
         count_trade(rules, block, i, done)
         if bar.kind.is_full is not None:
             pnl = mark_to_market(done.books, quote.mark_close)[1]
@@ -212,6 +221,7 @@ def try_trade(
     rules: InstrumentRules,
     quote: Quote,
     books: Books,
+    watch: Watch,
     leverage: float,
     signal: float,
     most: RateBound,
@@ -228,9 +238,13 @@ def try_trade(
     wanted = size_order(rules, books, quote, equity, side, reach)
     done = fill(rules, books, quote, wanted, rules.fee)
     is_odd |= may_break(rules, done.books, quote, most)
-    if rules.has_stop is not None:
+    held = done.books.positions[0]
+    if rules.has_exits is not None:
+        is_odd |= is_exiting(rules, books, quote, watch, quote.open, quote.open)
+        after = follow_trade(watch, books.positions[0], held)
+        is_odd |= is_exiting(rules, done.books, quote, after, quote.low, quote.high)
+    elif rules.has_stop is not None:
         is_odd |= is_stopped(rules, books.positions[0], quote.open)
-        held = done.books.positions[0]
         is_odd |= is_stopped(rules, held, find_adverse(held, quote.low, quote.high))
     left = compute_equity(rules, done.books, quote.mark_close)
     is_odd |= (not left > line) | may_be_poor(rules, done.books, quote, left)
