@@ -171,10 +171,22 @@ def forced_changes(entries: FloatArray | pd.DataFrame, time: IntArray, first: in
 
     ``entries`` are the log of a run or its events table, ``first`` the number of its first bar.
     """
+    return sum_changes(entries, FORCED, time, first)
+
+
+def filled_changes(entries: FloatArray | pd.DataFrame, time: IntArray, first: int) -> FloatArray:
+    """Return the contracts that decisions traded in each bar, as :func:`forced_changes`."""
+    return sum_changes(entries, ("fill",), time, first)
+
+
+def sum_changes(
+    entries: FloatArray | pd.DataFrame, names: tuple[str, ...], time: IntArray, first: int
+) -> FloatArray:
+    """Return the contracts that events of some kinds, by name, traded in each bar."""
     if not isinstance(entries, pd.DataFrame):
-        kinds = (*ledger.STOPS, ledger.LIQUIDATED, ledger.RUINED)
+        kinds = tuple(kind for kind, name in KINDS.items() if name in names)
         return sum_contracts(entries, kinds, first, len(time))
-    chosen = entries[entries["kind"].isin(FORCED)]
+    chosen = entries[entries["kind"].isin(names)]
     rows = np.searchsorted(time, pd.DatetimeIndex(chosen["time"]).as_unit("ns").asi8)
     traded = chosen["quantity"].to_numpy()
     return np.bincount(rows, weights=traded, minlength=len(time)).astype(np.float64)
