@@ -29,11 +29,11 @@ class InstrumentRules(NamedTuple):
     entry price. A ``step`` of 0 means "down to the floor of the bracket". An infinite
     ``participation`` means no limit.
 
-    The last fields belong to fill modes and stops; the first three of them are again True or None.
-    ``fills_late``: decisions fill at the bar's last close. ``fills_early``: at the last close
-    before the bar. ``has_exits``: there is a stop besides a plain stop-loss. ``take_profit``,
-    ``trailing_stop`` and ``equity_stop`` are fractions, 0 for none. With ``is_*_distance`` the
-    number of a stop is a distance in price; both are multiplied by the scales of the quote.
+    The last fields belong to fill modes and stops; flags are again True or None. ``fills_late``:
+    decisions fill at the bar's last close. ``fills_early``: at the last close before the bar.
+    ``has_exits``: there is a stop besides a plain stop-loss. ``take_profit``, ``trailing_stop`` and
+    ``equity_stop`` are fractions, 0 for none. With ``is_*_distance`` the number of a stop is a
+    distance in price. The scales of the quote multiply all of them.
     """
 
     is_inverse: bool | None
@@ -67,9 +67,9 @@ class InstrumentRules(NamedTuple):
     take_profit: float
     trailing_stop: float
     equity_stop: float
-    is_stop_distance: bool
-    is_profit_distance: bool
-    is_trail_distance: bool
+    is_stop_distance: bool | None
+    is_profit_distance: bool | None
+    is_trail_distance: bool | None
 
 
 class AccountRules(NamedTuple):

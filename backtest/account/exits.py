@@ -19,6 +19,9 @@ from backtest.base.units import TOLERANCE
 NOTHING, LIQUIDATION, STOP, TRAIL, DRAW, PROFIT = range(6)
 """The events that the prices of a bar can trigger; DRAW is the equity stop."""
 
+SLACK_OF_EQUITY = 1e-9
+"""Share of equity and notional within which :func:`is_exiting` finds the equity stop."""
+
 USED_UP = 1e-9
 """Relative distance to the equity stop within which a flat account starts a new peak."""
 
@@ -27,18 +30,20 @@ USED_UP = 1e-9
 
 
 def move_value(
-    rules: InstrumentRules, value: float, side: float, distance: float, is_distance: bool
+    rules: InstrumentRules, value: float, side: float, distance: float, is_distance: bool | None
 ) -> float:
     """Return u of the price moved up (side 1) or down (-1); NaN if there is no such price.
 
     ``distance`` is a fraction of the price, or a distance in price if ``is_distance``. One that is
     not over 0, such as an unknown one, moves nothing.
     """
-    unit = abs(value) if value != 0.0 else 1.0
-    price = unit / rules.margin.size
-    if rules.is_inverse is not None:
-        price = rules.margin.size / unit
-    rate = distance / price if is_distance else distance
+    rate = distance
+    if is_distance is not None:
+        unit = abs(value) if value != 0.0 else 1.0
+        price = unit / rules.margin.size
+        if rules.is_inverse is not None:
+            price = rules.margin.size / unit
+        rate = distance / price
     is_there = (rate > 0.0) & ((side > 0.0) | (rate < 1.0))
     rate = rate if is_there else 0.5
     return worsen(rules, value, side, rate) if is_there else math.nan
@@ -95,13 +100,18 @@ def is_through(side: float, value: float, stop: float) -> bool:
 def is_exiting(
     rules: InstrumentRules, books: Books, quote: Quote, watch: Watch, low: float, high: float
 ) -> bool:
-    """Return whether a price between the values ``low`` and ``high`` reaches a stop."""
+    """Return whether a price between the values ``low`` and ``high`` reaches a stop.
+
+    For the equity stop it may return True though the price is not reached, by a relative 1e-9.
+    """
     position = books.positions[0]
     side = find_side(position)
     adverse, favorable = find_adverse(position, low, high), find_adverse(position, high, low)
     is_out = is_through(side, adverse, compute_loss_stop(rules, position, quote))
     is_out |= is_through(side, adverse, compute_trail(rules, position, quote, watch))
-    is_out |= is_through(side, adverse, compute_equity_stop(rules, books, watch))
+    slack = SLACK_OF_EQUITY * (watch.highest + abs(position.quantity * adverse))
+    is_low = compute_equity(rules, books, adverse) <= find_level(rules, watch) + slack
+    is_out |= is_low & (rules.equity_stop > 0.0)
     is_out |= is_through(-side, favorable, compute_target_price(rules, position, quote))
     return is_out & (position.quantity != 0.0)
 

@@ -101,9 +101,9 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
         take_profit=find_factor(account.take_profit),
         trailing_stop=find_factor(account.trailing_stop),
         equity_stop=account.equity_stop or 0.0,
-        is_stop_distance=is_price_distance(account.stop_loss),
-        is_profit_distance=is_price_distance(account.take_profit),
-        is_trail_distance=is_price_distance(account.trailing_stop),
+        is_stop_distance=True if is_price_distance(account.stop_loss) else None,
+        is_profit_distance=True if is_price_distance(account.take_profit) else None,
+        is_trail_distance=True if is_price_distance(account.trailing_stop) else None,
     )
     whole = AccountRules(
         has_interest=True if has_interest(venue) else None,

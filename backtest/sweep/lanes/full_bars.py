@@ -24,7 +24,7 @@ from backtest.sweep.lanes.lane_rows import (
 
 from backtest.sweep.lanes.lane_rows import (  # isort: skip
     BAD_DEBT, CALLS, CASH, CASH_BEFORE, FEES, FIRST_LIQUIDATION, FLOWS, FUNDING, FUNDING_BEFORE,
-    HELD, IMPACT, INTEREST, INTEREST_BEFORE, INVERSE, IS_CALLED, IS_DONE, IS_OVER, IS_RUINED,
+    IMPACT, INTEREST, INTEREST_BEFORE, INVERSE, IS_CALLED, IS_DONE, IS_OVER, IS_RUINED,
     LAST_LIQUIDATION, LAST_STOP, LATER, LINE, LIQUIDATION_LOSS, LIQUIDATIONS, MARGIN,
     MARGIN_BEFORE, PAID_IN, PEAK, PRICE_PNL, RATIO, RESERVE, RUIN, SCALE, SLIPPAGE, STEP_LEFT,
     STOPS, TAKE_PROFITS, TARGET, TOP_UP, TRADED, UNIT, UNMET,
@@ -64,8 +64,6 @@ def live_lane(
         return False
     write_books(rules.instrument, block, i, after.books)
     write_watch(rules.instrument, block, i, after.watch)
-    if rules.instrument.fills_late is not None:
-        block[cell(HELD, i)] = before.books.positions[0].quantity
     write_state(own, block, i, before, after, ledger, t)
     count_ledger(block, i, ledger)
     if after.is_ruined and block[cell(RUIN, i)] < 0.0:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from backtest.account import Feed, InstrumentRules, Plan, Quote, as_index
+from backtest.account import Feed, Plan, Quote, as_index
 from backtest.account.bar import quote_bar
 from backtest.account.steps import is_flow_due, is_funding_due
 from backtest.engine.bar_loop import BROKEN, DONE, NEGATIVE, count_days
@@ -48,6 +48,7 @@ from backtest.sweep.lanes.lane_trades import (
     is_charging,
     sort_few,
     sort_lanes,
+    trade_and_charge,
     trade_few,
     trade_lanes,
 )
@@ -71,15 +72,8 @@ def count_due(feed: Feed, event: int, t: int) -> int:
     return n
 
 
-def is_ordinary(
-    rules: InstrumentRules, plan: Plan, feed: Feed, at: Cursor, n_due: int, t: int
-) -> bool:
-    """Return whether bar t is ordinary: no flow, and at most one funding event, at the open.
-
-    Decisions fill at the open in ordinary bars.
-    """
-    if rules.fills_late is not None or rules.fills_early is not None:
-        return False
+def is_ordinary(plan: Plan, feed: Feed, at: Cursor, n_due: int, t: int) -> bool:
+    """Return whether bar t is ordinary: no flow, and at most one funding event, at the open."""
     if t == 0 or plan.margin_call != 0.0 or is_flow_due(feed, at.flow, t):
         return False
     return n_due == 0 or (n_due == 1 and feed.funding_is_open[at.event] == 1)
@@ -100,15 +94,8 @@ def pass_bar(setup: Setup, sheets: Sheets, live: Any, quote: Quote, at: Cursor, 
     move = setup.clock.log_return[as_index(t)]
     most = find_rate_bound(rules.instrument, block, quote, at.value)
     fault, is_rare = -1, True
-    if is_ordinary(rules.instrument, setup.plan, setup.feed, at, n_due, t):
-        charges = find_charges(rules.instrument, setup.feed, quote, at.event, t)
-        is_carrying = n_due > 0 or is_charging(rules, charges)
-        if is_carrying:
-            charge_lanes(bar, charges, block, n_due > 0)
-        rare = find_rare(bar, block, most.rate)
-        is_rare = is_carrying or at.later > 0 or rare != no_lanes()
-        if is_rare:
-            fault = pass_rare(setup, bar, block, live, at, is_carrying, rare, most, t)
+    if is_ordinary(setup.plan, setup.feed, at, n_due, t):
+        fault, is_rare = pass_ordinary(setup, bar, block, live, at, n_due, most, t)
     else:
         fault = call_live(setup, block, live, at, False, False, t)
     if is_rare:
@@ -123,6 +110,36 @@ def pass_bar(setup: Setup, sheets: Sheets, live: Any, quote: Quote, at: Cursor, 
             follow_lanes(bar, block)
     count_rare(bar, block, found)
     return fault
+
+
+def pass_ordinary(
+    setup: Setup,
+    bar: LaneBar,
+    block: FloatArray,
+    live: Any,
+    at: Cursor,
+    n_due: int,
+    most: RateBound,
+    t: int,
+) -> tuple[int, bool]:
+    """Take all lanes through an ordinary bar; return a fault or -1, and if some do not just hold.
+
+    Orders that fill at the close before the bar come before its charges.
+    """
+    fault, rules = -1, bar.rules
+    charges = find_charges(rules.instrument, setup.feed, bar.quote, at.event, t)
+    is_carrying = n_due > 0 or is_charging(rules, charges)
+    if rules.instrument.fills_early is not None and is_carrying:
+        if trade_and_charge(bar, charges, block, most, n_due > 0):
+            fault = call_live(setup, block, live, at, False, True, t)
+        return fault, True
+    if is_carrying:
+        charge_lanes(bar, charges, block, n_due > 0)
+    rare = find_rare(bar, block, most.rate)
+    is_rare = is_carrying or at.later > 0 or rare != no_lanes()
+    if is_rare:
+        fault = pass_rare(setup, bar, block, live, at, is_carrying, rare, most, t)
+    return fault, is_rare
 
 
 def pass_rare(

@@ -92,6 +92,9 @@ def count_close(
         if kind.is_full is not None:
             own = read_own_instrument(rules, kind, block, i)
             pnl = mark_to_market(books, quote.mark_close)[1]
+            if rules.fills_early is not None:
+                valued, first = mark_to_market(books, quote.fill)
+                pnl = first + mark_to_market(valued, quote.mark_close)[1]
             if has_rare is not None:
                 pnl = 0.0 if block[cell(STEP_LEFT, i)] != HOLD else pnl
             block[cell(PRICE_PNL, i)] += pnl
@@ -124,6 +127,7 @@ def count_exposure(
     quantity = position.quantity
     if rules.fills_late is not None:
         quantity = block[cell(HELD, i)]
+        block[cell(HELD, i)] = position.quantity
     held, product = add_decay(held, product, quantity, base, position.value, quote, move)
     block[cell(DECAY_HELD, i)] = held
     block[cell(DECAY_PRODUCT, i)] = product
@@ -150,6 +154,9 @@ def follow_lanes(bar: LaneBar, block: FloatArray) -> None:
         before = read_watch(rules, block, i)
         equity = compute_equity(rules, books, quote.mark_close)
         after = follow_prices(before, position, quote)
+        if rules.fills_late is not None:
+            is_traded = block[cell(STEP_LEFT, i)] != HOLD  # its prices came before the trade
+            after = Watch(before.best if is_traded else after.best, after.highest)
         after = follow_equity(own, after, position.quantity, equity)
         is_done = block[cell(STEP_LEFT, i)] == LIVE
         best = before.best if is_done else after.best

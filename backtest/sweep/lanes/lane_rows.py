@@ -63,8 +63,8 @@ next bar in full, ``step_left`` what the lane still has to do in the bar, ``is_d
 policy is not called any more. The rules come last; band and leverages are always those of the lane.
 ``line`` is the equity of :func:`backtest.account.ruin.find_line`. ``bound``, in the cell of the
 first lane, is an upper bound of all notionals at the last close, for quick checks with one rate.
-``best`` and ``highest`` are what stops compare with. ``held`` is the quantity before a bar, written
-only where decisions fill at its close.
+``best`` and ``highest`` are what stops compare with. ``held`` is the quantity at the last close,
+only where decisions fill at closes.
 """
 
 (
