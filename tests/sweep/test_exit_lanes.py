@@ -11,7 +11,7 @@ from backtest.sweep.evaluator import Evaluator, Rows
 from tests.cases import make_exit_case
 from tests.sweep.test_lanes import Remembers, Scaled, assert_rows_are_runs
 
-BARS, SETS, EVERY = 1_500, 512, 16
+BARS, SETS, EVERY = 1_000, 512, 64
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 SIGNAL = np.where(np.arange(BARS) // 170 % 2 == 0, 1.0, -0.7)
 
