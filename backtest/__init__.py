@@ -9,7 +9,7 @@ from backtest.base import early_interrupt as early_interrupt  # before all that 
 # isort: on
 
 from backtest import report
-from backtest.account import Account
+from backtest.account import Account, Multiple
 from backtest.account.leverage_limits import leverage_limit
 from backtest.base.errors import (
     AccountingError,
@@ -73,6 +73,7 @@ __all__ = [
     "LastPriceWarning",
     "Liquidation",
     "Market",
+    "Multiple",
     "NoFillWarning",
     "OpenInterestMargin",
     "ParameterError",

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from backtest import Multiple
+
 MINUTE = 60_000_000_000
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
@@ -55,7 +57,7 @@ class Case:
             funding_time=funding.index.asi8,
             funding_rate=funding["rate"].to_numpy(),
             funding_mark=funding["mark"].to_numpy(),
-            columns={name: self.bars[name].to_numpy() for name in self.bars.columns[5:]},
+            columns={name: self.bars[name].to_numpy() for name in self.bars},
         )
         venue = SimpleNamespace(
             contract=SimpleNamespace(**self.contract),
@@ -240,6 +242,31 @@ def with_terms(scene: Scene, case: Case) -> Case:
         venue["call_grace"] = int(scene.rng.integers(0, 4))
     account["auto_margin"] = scene.is_isolated and scene.chance(0.4)
     return replace(case, fees=fees, liquidation=liquidation, venue=venue, account=account)
+
+
+def make_exit_case(seed: int) -> Case:
+    """Return the case of a seed with a fill mode, and stops of every kind now and then."""
+    case, rng = make_case(seed), np.random.default_rng([seed, 2])
+    bars = case.bars
+    moves = np.abs(np.log(bars["close"] / bars["open"])).rolling(5).mean().to_numpy() + 1e-4
+    width = moves * bars["close"].to_numpy()
+    width[rng.random(len(width)) < 0.1] = np.nan
+    exits = {
+        "fill": str(rng.choice(["next_open", "next_close", "same_close"])),
+        "equity_stop": float(rng.uniform(0.05, 0.6)) if rng.random() < 0.4 else None,
+    }
+    typical = float(np.nanmean(moves))
+    for name in ("stop_loss", "trailing_stop", "take_profit"):
+        factor = float(np.exp(rng.uniform(np.log(0.7), np.log(6.0))))
+        kind = rng.choice(["none", "plain", "price", "fraction"], p=[0.4, 0.3, 0.15, 0.15])
+        exits[name] = {
+            "none": None,
+            "plain": min(0.9, factor * typical),
+            "price": Multiple(factor, "width"),
+            "fraction": Multiple(factor, "sigma", unit="fraction"),
+        }[kind]
+    bars = bars.assign(width=width, sigma=moves)
+    return replace(case, bars=bars, account={**case.account, **exits})
 
 
 def make_scene(rng: np.random.Generator) -> Scene:

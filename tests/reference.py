@@ -358,6 +358,7 @@ class Reference:
         self.contract = Contract(contract.kind == "linear", exact(contract.size))
         self.time = [int(stamp) for stamp in market.time]
         self.open, self.high, self.low = map(decimals, (market.open, market.high, market.low))
+        self.close = decimals(market.close)
         self.mark_open, self.mark_high = map(decimals, (market.mark_open, market.mark_high))
         self.mark_low, self.mark_close = map(decimals, (market.mark_low, market.mark_close))
         self.volume = decimals(market.volume)
@@ -405,7 +406,13 @@ class Reference:
         self.is_isolated = account.margin == "isolated"
         self.band = exact(account.band)
         self.most = AsOf(account.max_leverage)
-        self.stop_loss = None if account.stop_loss is None else exact(account.stop_loss)
+        self.fill_mode = getattr(account, "fill", "next_open")
+        self.stops = {
+            name: getattr(account, name, None)
+            for name in ("stop_loss", "trailing_stop", "take_profit", "equity_stop")
+        }
+        self.best = ZERO  # the best last price since the position was opened
+        self.highest = +exact(account.capital)  # equity at a close, for the equity stop
         self.setting = None if account.venue_leverage is None else exact(account.venue_leverage)
         # cross: the whole cash w; isolated: the wallet. Rounded to the digits in use, so that
         # a withdrawal of everything leaves exactly nothing.
@@ -429,6 +436,7 @@ class Reference:
         """Go through the bars."""
         for t in range(len(self.time)):
             self.begin(t)
+            self.step_0_fill_early()
             self.step_1_flows()
             self.step_2_funding_at_open()
             self.step_3_interest()
@@ -436,6 +444,7 @@ class Reference:
             self.step_5_fill()
             self.step_6_funding_inside()
             self.step_7_adverse_extreme()
+            self.fill_late()
             self.step_8_close()
         return self.out
 
@@ -451,10 +460,14 @@ class Reference:
         initial = self.initial_scale(stamp)
         self.table = brackets_of(self.venue, self.scale_by, initial, close_fee)
         self.row = dict.fromkeys((*COSTS, *GAINS, "top_up", "traded"), ZERO)
+        self.arrived, self.highest_before = ZERO, self.highest
         self.pending: tuple[float, float] | None = None
         if t > 0 and not self.is_ruined:
             decided = (float(self.targets[t - 1]), float(self.signals[t - 1]))
             self.pending = (0.0, 0.0) if self.is_halted else decided
+        fills_at = {"next_open": (self.open, t), "next_close": (self.close, t)}
+        prices, bar = fills_at.get(self.fill_mode, (self.close, max(t - 1, 0)))
+        self.fill_price = prices[bar]
 
     def choose_fees(self, day: int) -> None:
         """§4.7: the tier of the notional traded on the 30 UTC days before this one."""
@@ -575,8 +588,12 @@ class Reference:
                 self.move(amount)
             else:
                 self.withdraw(-amount)
-        if self.is_called:
+        if self.is_called and self.call_is_open:
             self.top_up()
+        self.test_grace()
+
+    def test_grace(self) -> None:
+        """§5: whether a call has been unmet for longer than the broker waits."""
         grace = self.venue.call_grace
         self.was_forced = grace is not None and self.unmet > grace
 
@@ -588,8 +605,16 @@ class Reference:
         wealth = self.equity(self.mark_open[self.t]) + self.reserve
         self.paid_in += amount if amount >= 0 else self.paid_in * amount / wealth
         self.cash += amount
+        self.rescale_highest(amount)
         self.row["flows"] += amount
         self.log("flow", None, ZERO, amount)
+
+    def rescale_highest(self, amount: Decimal) -> None:
+        """§5: money from outside moves the highest equity in proportion, all of a bar at once."""
+        self.arrived += amount
+        equity = self.out.equity[-1] if self.out.equity else self.out.capital
+        if equity > 0:
+            self.highest = max(ZERO, self.highest_before * (equity + self.arrived) / equity)
 
     def withdraw(self, asked: Decimal) -> None:
         """§2.1: at most what leaves the equity at or over the initial margin."""
@@ -648,6 +673,7 @@ class Reference:
             self.margin += amount
         else:
             self.cash += amount
+        self.rescale_highest(amount)
         self.row["flows"] += amount
         self.row["top_up"] += amount
         self.log("top_up", None, self.quantity, amount)
@@ -688,7 +714,8 @@ class Reference:
     def step_6_funding_inside(self) -> None:
         """Events inside the bar: paid by the position now held."""
         for event in self.inside[self.t]:
-            self.settle(event)
+            if self.settle(event):
+                self.pending = None
 
     def settle(self, event: Settlement) -> bool:
         """§2.2 and 3: payment = q·|u(p_f)|·r_f; True when it liquidated (isolated)."""
@@ -754,9 +781,9 @@ class Reference:
             self.note("liquidated in a gap")
             self.liquidate(self.mark_open[self.t])
             self.pending = None
-        elif self.is_stopped_at(self.open[self.t]):
+        elif stop := self.stop_between(self.open[self.t], self.open[self.t]):
             self.note("stopped in a gap")
-            self.close_by_stop(self.open[self.t])
+            self.close_by_stop(stop[0], self.open[self.t])
             self.pending = None
 
     def fails_unaided(self, price: Decimal) -> bool:
@@ -778,13 +805,37 @@ class Reference:
 
     # ----- step 5: from a decision to a fill -----
 
+    def step_0_fill_early(self) -> None:
+        """§2, same_close: the decision of the last close fills at that close."""
+        if self.fill_mode == "same_close" and self.t > 0:
+            self.test_grace()
+            self.revalue(self.fill_price)
+            self.fill_pending()
+
     def step_5_fill(self) -> None:
+        """§2, next_open: the decision of the last close fills at the open."""
+        if self.fill_mode == "next_open":
+            self.fill_pending()
+
+    def fill_late(self) -> None:
+        """§2, next_close: after the bar it fills at its close, unless a forced close dropped it.
+
+        What the stops compare with: the position carried in has lived through the whole bar.
+        """
+        if self.quantity != 0:
+            reached = self.high if self.quantity > 0 else self.low
+            choose = max if self.quantity > 0 else min
+            self.best = choose(self.best, reached[self.t])
+        if self.fill_mode == "next_close":
+            self.fill_pending()
+
+    def fill_pending(self) -> None:
         """§4: target, band, cap, participation, lot, price, fee."""
         if self.pending is None:
             return
         if self.was_forced and self.quantity != 0 and self.reduce_by_force():
             return
-        equity = self.equity(self.open[self.t])
+        equity = self.equity(self.fill_price)
         if equity <= 0:
             return
         if equity <= self.order_fee and not self.is_halted:
@@ -794,7 +845,7 @@ class Reference:
 
     def fill_decision(self, equity: Decimal, target: float, signal: float) -> None:
         """§4: the decision of the last close."""
-        price = self.open[self.t]
+        price = self.fill_price
         value = abs(self.contract.value(price))
         held = self.quantity * value
         wanted = self.target_notional(target, signal, equity, held)
@@ -814,7 +865,7 @@ class Reference:
 
     def reduce_by_force(self) -> bool:
         """§5: the broker reduces to the ratio, after costs; True where that traded."""
-        price = self.open[self.t]
+        price = self.fill_price
         called = exact(self.account.margin_call) * (ONE - 10 * TIE)
         top = self.account.top_up_to
         kept = self.kept_by_force(called if top is None else exact(top))
@@ -837,10 +888,10 @@ class Reference:
 
     def kept_by_force(self, ratio: Decimal) -> Decimal:
         """The size whose requirement is ``ratio`` of the backing after costs, by bisection."""
-        unit, held = abs(self.contract.value(self.open[self.t])), abs(self.quantity)
+        unit, held = abs(self.contract.value(self.fill_price)), abs(self.quantity)
         cost = self.cost(-1 if self.quantity > 0 else 1, self.slip_rate) * unit
         valued = abs(self.entry) if self.venue.maintenance_at == "entry" else unit
-        backing = self.backing(self.open[self.t]) - self.order_fee
+        backing = self.backing(self.fill_price) - self.order_fee
 
         def passes(size: Decimal) -> bool:
             left = backing - cost * (held - size)
@@ -892,7 +943,7 @@ class Reference:
 
     def capped(self, wanted: Decimal, held: Decimal, equity: Decimal) -> Decimal:
         """§4.3: the position, in contracts, that margin admits."""
-        value = abs(self.contract.value(self.open[self.t]))
+        value = abs(self.contract.value(self.fill_price))
         direction = 1 if wanted > 0 else -1
         only_reduces = wanted == 0 or (wanted * held > 0 and abs(wanted) <= abs(held))
         if only_reduces:
@@ -915,7 +966,7 @@ class Reference:
         """§4.3: the equity that backs an order; a flip realizes its profit first."""
         if held * direction <= 0:
             return equity
-        return equity - self.uncounted_profit(self.open[self.t])
+        return equity - self.uncounted_profit(self.fill_price)
 
     def largest_notional(self, before: Decimal, equity: Decimal, cost: Decimal) -> Decimal:
         """§3: the largest N with N <= max_k min(C_k, X_k·(E - κ·(N - before)))."""
@@ -926,7 +977,7 @@ class Reference:
 
     def as_wallet_allows(self, quantity: Decimal, direction: int, worsening: Decimal) -> Decimal:
         """§3, isolated: new margin + fee <= the wallet after what a reduction returned."""
-        worse = self.worse(self.open[self.t], direction, worsening)
+        worse = self.worse(self.fill_price, direction, worsening)
         value = self.contract.value(self.on_tick(worse, direction))
         is_flip = self.quantity * direction < 0
         kept = ZERO if is_flip else self.quantity
@@ -995,14 +1046,14 @@ class Reference:
 
     def cost(self, side: int, worsening: Decimal) -> Decimal:
         """κ of §3: worsening and fee per unit of notional at the open."""
-        at_open = self.contract.value(self.open[self.t])
-        worse = self.worse(self.open[self.t], side, worsening)
+        at_open = self.contract.value(self.fill_price)
+        worse = self.worse(self.fill_price, side, worsening)
         at_fill = self.contract.value(self.on_tick(worse, side))
         return (abs(at_fill - at_open) + self.fee_rate * abs(at_fill)) / abs(at_open)
 
     def fill(self, change: Decimal) -> None:
-        """§4.5 and 4.6: trade at the worsened open and pay the fee."""
-        price = self.open[self.t]
+        """§4.5 and 4.6: trade at the worsened price and pay the fee."""
+        price = self.fill_price
         side = 1 if change > 0 else -1
         impact = self.impact(abs(change) * abs(self.contract.value(price)))
         worsening = self.slip_rate + impact
@@ -1061,6 +1112,8 @@ class Reference:
         else:
             self.cash -= change * value
         after = self.quantity + change
+        if self.quantity == 0:
+            self.best = self.contract.price(value)  # a new position: nothing better was seen
         self.entry = (self.quantity * self.entry + change * value) / after
         self.quantity = after
 
@@ -1069,19 +1122,24 @@ class Reference:
     def step_7_adverse_extreme(self) -> None:
         """Of stop and liquidation the nearer acts first; a partial liquidation may come again."""
         while self.quantity != 0:
-            liquidation, stop = self.liquidation_in_bar(), self.stop_in_bar()
+            liquidation, (kind, stop) = self.liquidation_in_bar(), self.stop_in_bar()
             if liquidation is None and stop is None:
                 return
+            if liquidation is not None and kind == "take_profit":
+                self.note("take-profit and liquidation in one bar")
+                kind, stop = "", None  # losses first: the order of prices is unknown
             if liquidation is not None and stop is not None:
                 self.note("stop and liquidation in one bar")
             if self.liquidation_is_nearer(liquidation, stop):
                 if not self.fails_unaided(liquidation):
                     continue  # the wallet has added margin: the next price is further away
+                self.pending = None  # what would fill at the close is dropped
                 self.note("liquidated in the bar")
                 self.liquidate(liquidation)
             else:
                 self.note("stopped in the bar")
-                self.close_by_stop(stop)
+                self.pending = None
+                self.close_by_stop(kind, stop)
 
     def liquidation_in_bar(self) -> Decimal | None:
         """§2.7: the price at which the mark extreme liquidates; never beyond it."""
@@ -1095,27 +1153,71 @@ class Reference:
             return extreme
         return min(start, max(extreme, price)) if is_long else max(start, min(extreme, price))
 
-    def stop_in_bar(self) -> Decimal | None:
-        """§5: the stop price, or the open where the stop lies behind it already."""
-        is_long = self.quantity > 0
-        extreme = self.low[self.t] if is_long else self.high[self.t]
-        if not self.is_stopped_at(extreme):
+    def stop_in_bar(self) -> tuple[str, Decimal | None]:
+        """§5: the stop that the bar reaches; its price, or the open where that is beyond it."""
+        found = self.stop_between(self.low[self.t], self.high[self.t])
+        if found is None:
+            return "", None
+        kind, price = found
+        is_falling = (self.quantity > 0) != (kind == "take_profit")
+        choose = min if is_falling else max
+        return kind, choose(price, self.open[self.t])
+
+    def stop_between(self, low: Decimal, high: Decimal) -> tuple[str, Decimal] | None:
+        """§5: kind and price of the stop that prices from low to high reach, losses first."""
+        if self.quantity == 0:
             return None
-        choose = min if is_long else max
-        return choose(self.stop_price(), self.open[self.t])
+        is_long = self.quantity > 0
+        losing = [
+            (kind, price)
+            for kind, price in (
+                ("stop", self.stop_price("stop_loss", self.contract.price(self.entry), -1)),
+                ("trailing_stop", self.stop_price("trailing_stop", self.best, -1)),
+                ("equity_stop", self.equity_stop_price()),
+            )
+            if price is not None and self.reaches(low if is_long else high, price, is_long)
+        ]
+        if losing:  # the nearest is the first that an adverse move meets
+            return (max if is_long else min)(losing, key=lambda stop: stop[1])
+        aim = self.stop_price("take_profit", self.contract.price(self.entry), 1)
+        if aim is not None and self.reaches(high if is_long else low, aim, not is_long):
+            return "take_profit", aim
+        return None
 
-    def stop_price(self) -> Decimal:
-        """§5: a fraction of the entry price away from it."""
-        side = 1 if self.quantity > 0 else -1
-        return self.contract.price(self.entry) * (ONE - side * self.stop_loss)
+    @staticmethod
+    def reaches(price: Decimal, stop: Decimal, is_falling: bool) -> bool:
+        """§4.7: a price is at or beyond a stop, with the tolerance in favour of the event."""
+        return price <= stop * (ONE + TIE) if is_falling else price >= stop * (ONE - TIE)
 
-    def is_stopped_at(self, price: Decimal) -> bool:
-        """§5: the last price is at or through the stop."""
-        if self.stop_loss is None:
-            return False
-        if self.quantity > 0:
-            return price <= self.stop_price() * (ONE + TIE)
-        return price >= self.stop_price() * (ONE - TIE)
+    def stop_price(self, name: str, start: Decimal, side: int) -> Decimal | None:
+        """§5: a distance from a price: a fraction of it, or a multiple of a column."""
+        stop = self.stops[name]
+        if stop is None or start <= 0:
+            return None
+        if hasattr(stop, "column"):
+            known = float(self.market.columns[stop.column][self.t - 1]) if self.t > 0 else math.nan
+            if math.isnan(known) or known == 0:
+                return None
+            distance = exact(stop.multiple) * exact(known)
+            distance = distance if stop.unit == "price" else distance * start
+        else:
+            distance = exact(stop) * start
+        price = start + side * (1 if self.quantity > 0 else -1) * distance
+        return price if price > 0 else None
+
+    def equity_stop_price(self) -> Decimal | None:
+        """§5: where the equity is (1 - x) of its highest; the open if it is less everywhere."""
+        stop = self.stops["equity_stop"]
+        if stop is None:
+            return None
+        level = (ONE - exact(stop)) * self.highest
+        fixed = self.equity(self.open[self.t]) - self.quantity * self.contract.value(
+            self.open[self.t]
+        )
+        value = (level - fixed) / self.quantity
+        if value > 0 if self.contract.is_linear else value < 0:
+            return self.contract.price(value)
+        return self.open[self.t] if self.equity(self.open[self.t]) <= level else None
 
     def liquidation_is_nearer(self, liquidation: Decimal | None, stop: Decimal | None) -> bool:
         """§2.7: relative distances, the stop's from the last open; a tie liquidates."""
@@ -1124,13 +1226,13 @@ class Reference:
         mark, last = self.mark_open[self.t], self.open[self.t]
         return abs(mark - liquidation) / mark <= abs(last - stop) / last * (ONE + TIE)
 
-    def close_by_stop(self, trigger: Decimal) -> None:
+    def close_by_stop(self, kind: str, trigger: Decimal) -> None:
         """§5: at the trigger worsened by slippage, with the whole taker fee."""
         self.revalue(trigger)
         change = -self.quantity
         side = 1 if change > 0 else -1
         price = self.on_tick(self.worse(trigger, side, self.slip_rate), side)
-        self.exchange("stop", change, price, self.taker)
+        self.exchange(kind, change, price, self.taker)
         cost = change * (self.contract.value(price) - self.contract.value(trigger))
         self.charge("slippage", cost, price)
         self.settle_if_flat()
@@ -1238,9 +1340,19 @@ class Reference:
         price = self.mark_close[self.t]
         self.revalue(price)
         self.test_ruin(price)
+        self.follow_equity(self.equity(price))
         self.check_identity(price)
         self.test_margin_call(price)
         self.record(price)
+
+    def follow_equity(self, equity: Decimal) -> None:
+        """§5: the highest equity at a close; a flat account under the equity stop starts anew."""
+        stop = self.stops["equity_stop"]
+        level = None if stop is None else (ONE - exact(stop)) * self.highest
+        if level is not None and self.quantity == 0 and equity <= level * (ONE + REMAINDER):
+            self.note("a new peak for the equity stop")
+            self.highest = equity
+        self.highest = max(self.highest, equity)
 
     def test_ruin(self, price: Decimal) -> None:
         """§5: after a loss, wealth at the line, or flat under the least order; then the end."""

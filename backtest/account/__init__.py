@@ -14,10 +14,12 @@ from backtest.account.account_records import (
     Quote,
     Rules,
     State,
+    Watch,
 )
 from backtest.account.bar import as_index, live_bar
 from backtest.account.books import compute_backing, compute_equity
 from backtest.account.ledger import Ledger, Log
+from backtest.account.multiple import Multiple
 from backtest.account.position import compute_requirement, find_adverse
 
 __all__ = [
@@ -28,11 +30,13 @@ __all__ = [
     "InstrumentRules",
     "Ledger",
     "Log",
+    "Multiple",
     "Plan",
     "Position",
     "Quote",
     "Rules",
     "State",
+    "Watch",
     "as_index",
     "compute_backing",
     "compute_equity",

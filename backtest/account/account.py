@@ -1,4 +1,4 @@
-"""The settings of an account: capital, margin mode, limits, stop, reserve, flows."""
+"""The settings of an account: capital, margin mode, limits, fills, stops, reserve, flows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import pandas as pd
 
 from backtest.account.leverage_limits import LimitDeclaration, find_least
+from backtest.account.multiple import Distance, Multiple, StopDistance
 from backtest.base.errors import ParameterError
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE, Flag, FloatSeries, Rate, Timed
 from backtest.base.phrases import Argument, Phrase
@@ -38,8 +39,9 @@ class Account(Value):
         of :func:`backtest.leverage_limit`.
     band : float
         No trade while the notional is within this many turns of equity of its target.
-    stop_loss : float or None
+    stop_loss : float, Multiple or None
         Close when the price is this fraction of the entry price on the wrong side of it.
+        :class:`Multiple` gives the distance as a multiple of a column, here and below.
     margin_call : float or None
         The margin ratio (requirement / equity) at which a margin call is made.
     reserve : float
@@ -55,6 +57,18 @@ class Account(Value):
         ruins the account: it is closed and never trades again. None: when nothing is left.
     auto_margin : bool
         Whether the wallet adds margin to an isolated position before it would be liquidated.
+    fill : str
+        When a decision fills: ``"next_open"``; ``"next_close"``, one bar later; or
+        ``"same_close"``, at the close it was decided on. The last is the convention of academic
+        papers. It is optimistic: nobody trades at a price and knows it before.
+    take_profit : float, Multiple or None
+        Close when the price is this fraction of the entry price on the right side of it.
+    trailing_stop : float, Multiple or None
+        Close when the price is this fraction of the best last price since the position was opened
+        on the wrong side of that price. Only completed bars count for the best price.
+    equity_stop : float or None
+        Close when the equity is this fraction under its highest at a close since the start or the
+        last equity stop.
     """
 
     capital: Annotated[float, POSITIVE] = 10_000.0
@@ -63,7 +77,7 @@ class Account(Value):
     min_leverage: Annotated[float, NOT_NEGATIVE] = 0.0
     max_leverage: Annotated[Rate, LimitDeclaration()] = inf
     band: Annotated[float, NOT_NEGATIVE] = 0.0
-    stop_loss: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
+    stop_loss: Annotated[Distance, StopDistance(Number(0, 1, open_low=True, open_high=True))] = None
     margin_call: Annotated[float | None, Number(0, 1, open_low=True)] = None
     reserve: Annotated[float, NOT_NEGATIVE] = 0.0
     top_up_to: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
@@ -71,6 +85,18 @@ class Account(Value):
     flows: Annotated[FloatSeries | None, Timed(Number(), constant=False)] = None
     ruin_at: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
     auto_margin: Annotated[bool, Flag()] = False
+    fill: Annotated[str, Choice("next_open", "next_close", "same_close")] = "next_open"
+    take_profit: Annotated[Distance, StopDistance(POSITIVE)] = None
+    trailing_stop: Annotated[
+        Distance, StopDistance(Number(0, 1, open_low=True, open_high=True))
+    ] = None
+    equity_stop: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
+
+    @property
+    def has_exits(self) -> bool:
+        """Whether there is a stop besides a stop-loss that is a fraction of the entry price."""
+        others = (self.take_profit, self.trailing_stop, self.equity_stop)
+        return isinstance(self.stop_loss, Multiple) or any(stop is not None for stop in others)
 
     def _check_rules(self) -> None:
         """Check for options that contradict each other or have no effect."""

@@ -33,6 +33,12 @@ class InstrumentRules(NamedTuple):
     are not rounded to the ``tick``. ``has_auto_margin``: the wallet adds margin to a position that
     fails. ``profit_share`` of an unrealized profit backs orders and withdrawals. ``order_fee`` is
     the fixed fee of an order, on top of that of the quote. ``liquidation_impact`` is Y.
+
+    The last fields belong to fill modes and stops; flags are again True or None. ``fills_late``:
+    decisions fill at the bar's last close. ``fills_early``: at the last close before the bar.
+    ``has_exits``: there is a stop besides a plain stop-loss. ``take_profit``, ``trailing_stop`` and
+    ``equity_stop`` are fractions, 0 for none. With ``is_*_distance`` the number of a stop is a
+    distance in price. The scales of the quote multiply all of them.
     """
 
     is_inverse: bool | None
@@ -70,6 +76,15 @@ class InstrumentRules(NamedTuple):
     profit_share: float
     order_fee: float
     liquidation_impact: float
+    fills_late: bool | None
+    fills_early: bool | None
+    has_exits: bool | None
+    take_profit: float
+    trailing_stop: float
+    equity_stop: float
+    is_stop_distance: bool | None
+    is_profit_distance: bool | None
+    is_trail_distance: bool | None
 
 
 class AccountRules(NamedTuple):
@@ -116,13 +131,26 @@ class Books(NamedTuple):
     positions: tuple[Position]
 
 
+class Watch(NamedTuple):
+    """What the stops of an account compare with.
+
+    ``best`` is the u of the best last price since the position was opened (0 when flat), and
+    ``highest`` the highest equity at a close since the start or the last equity stop.
+    """
+
+    best: float
+    highest: float
+
+
 class Quote(NamedTuple):
     """One bar as values u: last open, low, high; mark open, low, high, close; and market data.
 
     ``multiplier`` is x_t of maintenance margin, ``initial`` that of initial margin. ``volume``
     (contracts), ``sigma`` (daily) and ``adv`` (notional per day) are known at the previous close.
     ``limit`` is the largest leverage of the account by date. ``order_fee`` is the fixed fee of an
-    order at this time, if it changes.
+    order at this time, if it changes. ``fill`` is the u at which decisions fill. The scales
+    multiply the distances of stop-loss, take-profit and trailing stop; they are known at the
+    previous close.
     """
 
     open: float
@@ -139,16 +167,20 @@ class Quote(NamedTuple):
     initial: float
     limit: float
     order_fee: float
+    fill: float
+    stop_scale: float
+    profit_scale: float
+    trail_scale: float
 
 
 class Feed(NamedTuple):
     """The market as arrays of shape (n_bars,), with the funding events and the flows.
 
     ``multiplier``, ``initial``, ``limit``, ``signal``, ``years``, ``borrow_rate``, ``cash_rate``,
-    ``short_rate``, ``sigma``, ``adv`` and ``order_fee`` may have a single entry, which then applies
-    to all bars. ``time`` are open times in ns. Rates are those in force at the previous open, and
-    ``years`` is the day-counted time since it. Funding events and flows are lists in time order,
-    with the bar of each; ``funding_is_open`` is 1 for events at the open.
+    ``short_rate``, ``sigma``, ``adv``, ``order_fee`` and the scales may have a single entry, which
+    then applies to all bars. ``time`` are open times in ns. Rates are those in force at the
+    previous open, and ``years`` is the day-counted time since it. Funding events and flows are
+    lists in time order, with the bar of each; ``funding_is_open`` is 1 for events at the open.
     """
 
     open: FloatArray
@@ -177,6 +209,10 @@ class Feed(NamedTuple):
     limit: FloatArray
     order_fee: FloatArray
     time: IntArray
+    close: FloatArray
+    stop_scale: FloatArray
+    profit_scale: FloatArray
+    trail_scale: FloatArray
 
 
 class Trade(NamedTuple):
@@ -226,7 +262,7 @@ class State(NamedTuple):
     ``peak`` is its maximum. ``paid_in`` is the capital paid in, including the reserve.
     ``is_call_open``: a margin call is neither met nor failed yet. ``called_at`` is the open time of
     the bar, in ns, of the last call that neither a liquidation nor a recovery has followed (NaN:
-    none).
+    none). ``watch`` is what the stops compare with.
     """
 
     books: Books
@@ -250,3 +286,4 @@ class State(NamedTuple):
     paid_in: float
     is_call_open: bool
     called_at: float
+    watch: Watch

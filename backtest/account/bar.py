@@ -1,4 +1,4 @@
-"""The accounting of one bar: its eight steps, in order.
+"""The accounting of one bar: its steps, in order.
 
 Everything here is scalar arithmetic on named tuples: it runs as plain Python and compiles to the
 same bits. The steps, in which money moves, are in :mod:`backtest.account.steps`.
@@ -11,6 +11,7 @@ import math
 from backtest.account.account_records import Feed, InstrumentRules, Plan, Quote, Rules, State
 from backtest.account.books import close_bar, compute_equity
 from backtest.account.calls import close_call, enter_call
+from backtest.account.exits import NOTHING, follow_equity, follow_prices, follow_trade
 from backtest.account.ledger import (
     BAD_DEBT,
     CALLED,
@@ -21,7 +22,7 @@ from backtest.account.ledger import (
     new_ledger,
     write_event,
 )
-from backtest.account.liquidation import NOTHING, find_gap, is_triggered
+from backtest.account.liquidation import find_gap, is_triggered
 from backtest.account.position import compute_value_of
 from backtest.account.ruin import is_ruin
 from backtest.account.steps import (
@@ -30,6 +31,8 @@ from backtest.account.steps import (
     close_at_gap,
     end_account,
     fill_decision,
+    fill_early,
+    has_wealth,
     is_flow_due,
     is_funding_due,
     pay_funding_events,
@@ -50,8 +53,18 @@ def quote_bar(rules: InstrumentRules, feed: Feed, t: int) -> Quote:
     """Return bar t in values u; volume, sigma and ADV are those of the close before."""
     last = as_index(max(t - 1, 0))
     i = as_index(t)
+    start = compute_value_of(rules, feed.open[i])
+    fill, stop_scale, profit_scale, trail_scale = start, 1.0, 1.0, 1.0
+    if rules.fills_late is not None:
+        fill = compute_value_of(rules, feed.close[i])
+    if rules.fills_early is not None:
+        fill = compute_value_of(rules, feed.close[last])
+    if rules.has_exits is not None:
+        stop_scale = feed.stop_scale[min(t, len(feed.stop_scale) - 1)]
+        profit_scale = feed.profit_scale[min(t, len(feed.profit_scale) - 1)]
+        trail_scale = feed.trail_scale[min(t, len(feed.trail_scale) - 1)]
     return Quote(
-        open=compute_value_of(rules, feed.open[i]),
+        open=start,
         low=compute_value_of(rules, feed.low[i]),
         high=compute_value_of(rules, feed.high[i]),
         mark_open=compute_value_of(rules, feed.mark_open[i]),
@@ -65,10 +78,14 @@ def quote_bar(rules: InstrumentRules, feed: Feed, t: int) -> Quote:
         initial=feed.initial[min(t, len(feed.initial) - 1)],
         limit=feed.limit[min(t, len(feed.limit) - 1)],
         order_fee=feed.order_fee[min(t, len(feed.order_fee) - 1)],
+        fill=fill,
+        stop_scale=stop_scale,
+        profit_scale=profit_scale,
+        trail_scale=trail_scale,
     )
 
 
-def live_bar(  # noqa: C901 - the eight steps in their order
+def live_bar(  # noqa: C901, PLR0912, PLR0915 - the steps in their order
     rules: Rules, plan: Plan, feed: Feed, state: State, log: Log, t: int
 ) -> tuple[State, Ledger, Quote]:
     """Run the account through bar t, up to its close; the policy decides afterwards."""
@@ -77,9 +94,11 @@ def live_bar(  # noqa: C901 - the eight steps in their order
     before = state.equity
     wealth = before + state.reserve
     ledger = new_ledger()
+    if instrument.fills_early is not None and t > 0:
+        state, ledger = fill_early(instrument, plan, state, quote, log, t)  # 0
     if state.is_called or is_flow_due(feed, state.flow_next, t):
-        state, ledger = take_flows(rules, plan, feed, state, quote, log, t)  # 1
-    books, event = state.books, state.funding_next
+        state, ledger = take_flows(rules, plan, feed, state, ledger, quote, log, t)  # 1
+    books, event, watch = state.books, state.funding_next, state.watch
     first_event = event
     if is_funding_due(feed, event, t):  # 2
         books, ledger, event = pay_funding_events(
@@ -87,16 +106,26 @@ def live_bar(  # noqa: C901 - the eight steps in their order
         )
     if rules.account.has_interest is not None and t > 0:
         books, ledger = pay_interest(rules, feed, books, ledger, quote, log, t)  # 3
-    if find_gap(instrument, books, quote) != NOTHING:
-        books, ledger = close_at_gap(instrument, books, ledger, quote, log, t)  # 4
-    if ledger.liquidations + ledger.stops == 0 and t > 0 and not state.is_ruined:
+    if find_gap(instrument, books, quote, watch) != NOTHING:
+        books, ledger = close_at_gap(instrument, books, watch, ledger, quote, log, t)  # 4
+    is_filling = t > 0 and not state.is_ruined and instrument.fills_early is None
+    if is_filling and instrument.fills_late is None and count_forced(ledger) == 0:
+        held = books.positions[0]
         books, ledger = fill_decision(instrument, plan, state, books, ledger, quote, log, t)  # 5
+        if instrument.has_exits is not None:
+            watch = follow_trade(watch, held, books.positions[0])
     if is_funding_due(feed, event, t):  # 6
         books, ledger, event = pay_funding_events(
             instrument, feed, books, ledger, quote, log, t, event, 0
         )
-    if is_triggered(instrument, books, quote):
-        books, ledger = close_at_extreme(instrument, books, ledger, quote, log, t)  # 7
+    if is_triggered(instrument, books, quote, watch):
+        books, ledger = close_at_extreme(instrument, books, watch, ledger, quote, log, t)  # 7
+    held = books.positions[0]
+    if instrument.has_exits is not None:
+        watch = follow_prices(watch, held, quote)
+    if instrument.fills_late is not None and is_filling and count_forced(ledger) == 0:
+        books, ledger = fill_decision(instrument, plan, state, books, ledger, quote, log, t)
+        watch = follow_trade(watch, held, books.positions[0])
     books, pnl, bad_debt = close_bar(instrument, books, quote.mark_close)  # 8
     if bad_debt != 0.0:
         write_event(log, t, BAD_DEBT, quote.mark_close, 0.0, bad_debt)
@@ -108,15 +137,17 @@ def live_bar(  # noqa: C901 - the eight steps in their order
     if is_lost:
         books, ledger = end_account(instrument, books, ledger, quote, log, t)
         equity = compute_equity(instrument, books, quote.mark_close)
+    if instrument.has_exits is not None:
+        watch = follow_equity(instrument, watch, books.positions[0].quantity, equity)
     ratio, is_called, unmet = check_call(instrument, plan, state, books, quote)
     is_open, called_at = state.is_call_open, state.called_at
     if plan.margin_call != 0.0:
-        held = books.positions[0].quantity
+        size = books.positions[0].quantity
         end = close_call(plan, feed, state, ledger, ratio, is_called, is_lost, t)
         is_open, called_at = end.is_open, end.called_at
-        ledger = enter_call(ledger, end, log, t, quote.mark_close, held, ratio)
+        ledger = enter_call(ledger, end, log, t, quote.mark_close, size, ratio)
         if is_called:
-            write_event(log, t, CALLED, quote.mark_close, held, ratio)
+            write_event(log, t, CALLED, quote.mark_close, size, ratio)
     ledger = add_entry(ledger, price_pnl=pnl, bad_debt=bad_debt, calls=1 if is_called else 0)
     # numba takes many arguments by keyword, but no branches among them
     since = 0.0 if ledger.liquidations > 0 else state.since + 1.0
@@ -124,7 +155,8 @@ def live_bar(  # noqa: C901 - the eight steps in their order
     is_over = state.is_over or (plan.is_halting and ledger.liquidations > 0)
     is_ruined = state.is_ruined or is_lost
     last_funding = feed.funding_rate[event - 1] if event > first_event else state.last_funding
-    unit = grow_unit(state, wealth + ledger.flows, equity + state.reserve)
+    is_growing = has_wealth(wealth, ledger.flows) and not state.is_ruined
+    unit = state.scale * (equity + state.reserve) if is_growing else state.unit
     after = State(
         books=books,
         equity=equity,
@@ -147,12 +179,11 @@ def live_bar(  # noqa: C901 - the eight steps in their order
         paid_in=state.paid_in,
         is_call_open=is_open,
         called_at=called_at,
+        watch=watch,
     )
     return after, ledger, quote
 
 
-def grow_unit(state: State, before: float, after: float) -> float:
-    """Return the unit value after the bar: it grows with wealth, excluding flows, until ruin."""
-    if state.is_ruined or not before > 0.0:
-        return state.unit
-    return state.scale * after
+def count_forced(ledger: Ledger) -> int:
+    """Return how many liquidations and stops a bar has had; they drop its decision."""
+    return ledger.liquidations + ledger.stops + ledger.take_profits

@@ -91,10 +91,10 @@ def end_grace(
     """End an open call when its grace is over; ``books`` are those after the reduction, if any."""
     if not state.is_call_open:
         return ledger
-    ratio = compute_ratio(rules, books, quote.open, quote.multiplier)
+    ratio = compute_ratio(rules, books, quote.fill, quote.multiplier)
     is_met = is_under_call(plan, ratio) and not is_reduced
     kind = CALL_MET if is_met else CALL_FAILED
-    write_event(log, t, kind, quote.open, books.positions[0].quantity, ratio)
+    write_event(log, t, kind, quote.fill, books.positions[0].quantity, ratio)
     return add_entry(ledger, calls_met=1 if is_met else 0, calls_failed=0 if is_met else 1)
 
 

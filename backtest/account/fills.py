@@ -22,13 +22,13 @@ from backtest.venue.requirement import compute_affordable, compute_setting
 
 
 def fill(rules: InstrumentRules, books: Books, quote: Quote, wanted: float, fee: float) -> Trade:
-    """Trade to the wanted quantity at the open, as far as volume, lots and minimum allow."""
+    """Trade to the wanted quantity at the fill price, as far as volume, lots and minimum allow."""
     held = books.positions[0].quantity
     quantity = round_quantity(rules, held, quote, wanted)
     impact = 0.0
     if rules.has_impact is not None:
-        impact = compute_impact(rules, quote, abs(quantity - held) * abs(quote.open))
-    return trade(rules, books, quote.open, quantity, rules.slippage, impact, fee, quote)
+        impact = compute_impact(rules, quote, abs(quantity - held) * abs(quote.fill))
+    return trade(rules, books, quote.fill, quantity, rules.slippage, impact, fee, quote)
 
 
 def stop_out(rules: InstrumentRules, books: Books, value: float, quote: Quote) -> Trade:
@@ -100,19 +100,19 @@ def move_margin(
 
 
 def reduce_to_ratio(rules: InstrumentRules, books: Books, quote: Quote, ratio: float) -> Trade:
-    """Reduce the position at the open until its margin ratio, after costs, is ``ratio``.
+    """Reduce the position at the fill price until its margin ratio, after costs, is ``ratio``.
 
     In isolated margin the freed money stays in the margin.
     """
-    position, unit = books.positions[0], abs(quote.open)
+    position, unit = books.positions[0], abs(quote.fill)
     side = 1.0 if position.quantity > 0.0 else -1.0
     worsening = rules.slippage
     if rules.rounds_price is not None:
-        worsening = round_worsening(rules, quote.open, -side, worsening)
+        worsening = round_worsening(rules, quote.fill, -side, worsening)
     cost = compute_cost(rules, -side, worsening)
     valued = abs(position.entry) if is_valued_at_entry(rules) else unit
     size = abs(position.quantity)
-    spared = compute_backing(rules, books, quote.open) - cost * size * unit
+    spared = compute_backing(rules, books, quote.fill) - cost * size * unit
     if rules.has_order_fee is not None:
         spared -= compute_order_fee(rules, quote)
     allowed = compute_affordable(

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 (
     FILL, FUNDING, INTEREST, FLOW, TOP_UP, REFUSED, STOPPED, LIQUIDATED, BAD_DEBT, CALLED, RUINED,
-    CALL_MET, CALL_PARTLY_MET, CALL_FAILED, MARGIN_ADDED,
-) = range(15)  # fmt: skip
+    CALL_MET, CALL_PARTLY_MET, CALL_FAILED, MARGIN_ADDED, TRAILED, EQUITY_STOPPED, TOOK_PROFIT,
+) = range(18)  # fmt: skip
 """Kinds of entries in the log."""
+
+STOPS = (STOPPED, TRAILED, EQUITY_STOPPED, TOOK_PROFIT)
+"""Kinds of entries of stops, losses and profits."""
 
 
 class Ledger(NamedTuple):
@@ -44,6 +47,7 @@ class Ledger(NamedTuple):
     calls_failed: int
     liquidated_calls: int
     call_days: float
+    take_profits: int
 
 
 class Log(NamedTuple):
@@ -106,6 +110,7 @@ def new_ledger() -> Ledger:
         calls_failed=0,
         liquidated_calls=0,
         call_days=zero,
+        take_profits=0,
     )
 
 
@@ -129,6 +134,7 @@ def add_entry(  # noqa: PLR0913, PLR0917 - one argument for each term
     calls_failed: int = 0,
     liquidated_calls: int = 0,
     call_days: float = 0.0,
+    take_profits: int = 0,
 ) -> Ledger:
     """Return the ledger with amounts added to some of its terms."""
     return Ledger(
@@ -150,6 +156,7 @@ def add_entry(  # noqa: PLR0913, PLR0917 - one argument for each term
         calls_failed=ledger.calls_failed + calls_failed,
         liquidated_calls=ledger.liquidated_calls + liquidated_calls,
         call_days=ledger.call_days + call_days,
+        take_profits=ledger.take_profits + take_profits,
     )
 
 
@@ -174,10 +181,11 @@ def add_ledgers(ledger: Ledger, other: Ledger) -> Ledger:
         calls_failed=ledger.calls_failed + other.calls_failed,
         liquidated_calls=ledger.liquidated_calls + other.liquidated_calls,
         call_days=ledger.call_days + other.call_days,
+        take_profits=ledger.take_profits + other.take_profits,
     )
 
 
-def enter_trade(ledger: Ledger, done: Trade, stops: int) -> Ledger:
+def enter_trade(ledger: Ledger, done: Trade, stops: int, take_profits: int = 0) -> Ledger:
     """Add a trade to the ledger."""
     return add_entry(
         ledger,
@@ -187,6 +195,7 @@ def enter_trade(ledger: Ledger, done: Trade, stops: int) -> Ledger:
         impact=done.impact,
         traded=abs(done.quantity) * abs(done.value),
         stops=stops,
+        take_profits=take_profits,
     )
 
 

@@ -15,6 +15,7 @@ from backtest.account.account_records import (
     Liquidation,
     Position,
     Quote,
+    Watch,
 )
 from backtest.account.books import (
     book_shortfall,
@@ -24,6 +25,7 @@ from backtest.account.books import (
     is_failing,
     make_books,
 )
+from backtest.account.exits import LIQUIDATION, NOTHING, PROFIT, STOP, find_exit, is_exiting
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
 from backtest.account.position import (
     compute_distance,
@@ -36,39 +38,43 @@ from backtest.account.position import (
 from backtest.base.units import TOLERANCE
 from backtest.venue.requirement import compute_step_floor
 
-NOTHING, LIQUIDATION, STOP = 0, 1, 2
-"""The events that the prices of a bar can trigger."""
-
-
 # --------------------------------------------------------------------------------------- triggers
 
 
-def find_gap(rules: InstrumentRules, books: Books, quote: Quote) -> int:
+def find_gap(rules: InstrumentRules, books: Books, quote: Quote, watch: Watch) -> int:
     """Return what the open triggers in the existing position, before any order fills."""
     if is_failing(rules, books, quote.mark_open, quote.multiplier):
         return LIQUIDATION
+    if rules.has_exits is not None:
+        return find_exit(rules, books, quote, watch, quote.open, quote.open)[0]
     if rules.has_stop is not None and is_stopped(rules, books.positions[0], quote.open):
         return STOP
     return NOTHING
 
 
-def is_triggered(rules: InstrumentRules, books: Books, quote: Quote) -> bool:
-    """Return whether the adverse extreme triggers anything."""
+def is_triggered(rules: InstrumentRules, books: Books, quote: Quote, watch: Watch) -> bool:
+    """Return whether the extremes of the bar trigger anything."""
     position = books.positions[0]
     extreme = find_adverse(position, quote.mark_low, quote.mark_high)
     is_caught = is_failing(rules, books, extreme, quote.multiplier)
+    if rules.has_exits is not None:
+        return is_caught | is_exiting(rules, books, quote, watch, quote.low, quote.high)
     if rules.has_stop is not None:
         is_caught |= is_stopped(rules, position, find_adverse(position, quote.low, quote.high))
     return is_caught
 
 
-def find_trigger(rules: InstrumentRules, books: Books, quote: Quote) -> tuple[int, float]:
-    """Return what the adverse extreme triggers and at which u, the nearer first."""
+def find_trigger(
+    rules: InstrumentRules, books: Books, quote: Quote, watch: Watch
+) -> tuple[int, float]:
+    """Return what the extremes trigger and at which u: losses first, of them the nearer."""
     position = books.positions[0]
     kind, at = NOTHING, 0.0
     extreme = find_adverse(position, quote.mark_low, quote.mark_high)
     if is_failing(rules, books, extreme, quote.multiplier):
         kind, at = LIQUIDATION, find_liquidation(rules, books, quote, extreme)
+    if rules.has_exits is not None:
+        return add_exit(rules, books, quote, watch, kind, at)
     if rules.has_stop is not None:
         last = find_adverse(position, quote.low, quote.high)
         if is_stopped(rules, position, last):
@@ -77,6 +83,20 @@ def find_trigger(rules: InstrumentRules, books: Books, quote: Quote) -> tuple[in
             if kind == NOTHING or not is_nearer(rules, quote, at, stop):
                 kind, at = STOP, stop
     return kind, at
+
+
+def add_exit(
+    rules: InstrumentRules, books: Books, quote: Quote, watch: Watch, kind: int, at: float
+) -> tuple[int, float]:
+    """Return the first event of a bar with stops, given its liquidation or NOTHING."""
+    found, stop = find_exit(rules, books, quote, watch, quote.low, quote.high)
+    if found == NOTHING or (found == PROFIT and kind == LIQUIDATION):
+        return kind, at
+    is_down = (books.positions[0].quantity > 0.0) != (found == PROFIT)
+    stop = min(stop, quote.open) if is_down else max(stop, quote.open)
+    if kind == LIQUIDATION and is_nearer(rules, quote, at, stop):
+        return kind, at
+    return found, stop
 
 
 def find_liquidation(rules: InstrumentRules, books: Books, quote: Quote, extreme: float) -> float:

@@ -23,11 +23,11 @@ def choose_quantity(
 ) -> float:
     """Return the contracts that a decision targets, after clip, band and initial margin."""
     position = books.positions[0]
-    equity = compute_equity(rules, books, quote.open)
+    equity = compute_equity(rules, books, quote.fill)
     if not can_order(rules, quote, equity) or (math.isnan(leverage) and signal != 0.0):
         return position.quantity
     side = 1.0 if signal > 0.0 else -1.0
-    held = position.quantity * (side * abs(quote.open))
+    held = position.quantity * (side * abs(quote.fill))
     reach = compute_target(rules, quote, equity, leverage, signal)
     if reach == math.inf:
         free = compute_counted(rules, books, quote, equity, held)
@@ -58,7 +58,7 @@ def compute_counted(
     """
     if rules.has_profit_share is None:
         return equity
-    uncounted = compute_uncounted(rules, books, quote.open)
+    uncounted = compute_uncounted(rules, books, quote.fill)
     return equity - (uncounted if held > 0.0 else 0.0)
 
 
@@ -69,9 +69,9 @@ def is_asking(
 
     The limit by initial margin is ignored: an infinite leverage always returns True.
     """
-    equity = compute_equity(rules, books, quote.open)
+    equity = compute_equity(rules, books, quote.fill)
     side = 1.0 if signal > 0.0 else -1.0
-    held = books.positions[0].quantity * (side * abs(quote.open))
+    held = books.positions[0].quantity * (side * abs(quote.fill))
     reach = compute_target(rules, quote, equity, leverage, signal)
     return is_outside(rules, equity, reach, held)
 
@@ -119,14 +119,14 @@ def size_order(
     rules: InstrumentRules, books: Books, quote: Quote, equity: float, side: float, reach: float
 ) -> float:
     """Return the contracts for a target notional; an increase is limited by initial margin."""
-    quantity, unit = books.positions[0].quantity, abs(quote.open)
+    quantity, unit = books.positions[0].quantity, abs(quote.fill)
     held = quantity * (side * unit)
     worsening = rules.slippage
     if rules.has_impact is not None:
         worsening += compute_impact(rules, quote, max(reach - held, 0.0))
     worsening = min(worsening, LARGEST_WORSENING)
     if rules.rounds_price is not None:
-        worsening = round_worsening(rules, quote.open, side, worsening)
+        worsening = round_worsening(rules, quote.fill, side, worsening)
     cost = compute_cost(rules, side, worsening)
     free = compute_counted(rules, books, quote, equity, held)
     if rules.has_order_fee is not None:
@@ -134,7 +134,7 @@ def size_order(
     limit = compute_largest_notional(rules.margin, free, held, cost, quote.initial)
     size = min(reach, limit) * (1.0 / unit)
     if rules.is_isolated is not None:
-        filled = worsen(rules, quote.open, side, worsening)
+        filled = worsen(rules, quote.fill, side, worsening)
         kept = max(side * quantity, 0.0)
         room = compute_room(rules, books, filled, side, quote)
         size = kept + min(size - kept, max(room, 0.0))
@@ -199,7 +199,7 @@ def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: fl
     wanted = limited if change > most else rounded
     change = abs(wanted - held)
     is_dust = change <= max(1e-6 * rules.lot, TOLERANCE * abs(held))
-    is_small = change * abs(quote.open) < rules.min_notional * (1.0 - TOLERANCE)
+    is_small = change * abs(quote.fill) < rules.min_notional * (1.0 - TOLERANCE)
     return held if is_same | ((wanted != 0.0) & (is_dust | is_small)) else wanted
 
 

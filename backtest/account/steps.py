@@ -1,4 +1,4 @@
-"""The eight steps of a bar, with their entries in ledger and log.
+"""The steps of a bar, with their entries in ledger and log.
 
 These steps are the only place where money moves. Each takes the rules, the books and the quote of
 the bar and returns new books. All functions are plain scalar arithmetic on named tuples, so that
@@ -8,11 +8,13 @@ subtracted.
 
 The order of a bar, which :func:`backtest.account.bar.live_bar` follows:
 
+0. :func:`fill_early`: the decision of the last close at that close, with ``fill="same_close"``
 1. :func:`take_flows`: deposits, withdrawals, top-ups
 2. :func:`pay_funding_events` at the open
 3. :func:`pay_interest`
 4. :func:`close_at_gap`: liquidation or stop at the open
-5. :func:`fill_decision`: the decision of the last close, or a fill forced by broker or halt
+5. :func:`fill_decision`: the decision of the last close, or a fill forced by broker or halt;
+   after step 7 with ``fill="next_close"``
 6. :func:`pay_funding_events` inside the bar
 7. :func:`close_at_extreme`: liquidation or stop inside the bar
 8. :func:`backtest.account.books.close_bar`, and :func:`end_account` if the account is ruined
@@ -25,13 +27,24 @@ from __future__ import annotations
 
 import math
 
-from backtest.account.account_records import Books, Feed, InstrumentRules, Plan, Quote, Rules, State
+from backtest.account.account_records import (
+    Books,
+    Feed,
+    InstrumentRules,
+    Plan,
+    Quote,
+    Rules,
+    State,
+    Watch,
+)
 from backtest.account.auto_margin import add_from_wallet
-from backtest.account.books import compute_equity, compute_ratio, is_failing
+from backtest.account.books import compute_equity, compute_ratio, is_failing, mark_to_market
 from backtest.account.calls import answer_call, end_grace
+from backtest.account.exits import LIQUIDATION, NOTHING, PROFIT, STOP, TRAIL, follow_trade
 from backtest.account.fills import fill, reduce_to_ratio, stop_out
 from backtest.account.ledger import (
     BAD_DEBT,
+    EQUITY_STOPPED,
     FILL,
     FLOW,
     FUNDING,
@@ -39,6 +52,8 @@ from backtest.account.ledger import (
     REFUSED,
     RUINED,
     STOPPED,
+    TOOK_PROFIT,
+    TRAILED,
     Ledger,
     Log,
     add_entry,
@@ -49,7 +64,7 @@ from backtest.account.ledger import (
     new_ledger,
     write_event,
 )
-from backtest.account.liquidation import LIQUIDATION, NOTHING, find_gap, find_trigger, liquidate
+from backtest.account.liquidation import find_gap, find_trigger, liquidate
 from backtest.account.orders import choose_quantity
 from backtest.account.payments import apply_flow, charge_interest, pay_funding
 from backtest.account.position import compute_value_of
@@ -60,10 +75,17 @@ from backtest.base.units import TOLERANCE
 
 
 def take_flows(
-    rules: Rules, plan: Plan, feed: Feed, state: State, quote: Quote, log: Log, t: int
+    rules: Rules,
+    plan: Plan,
+    feed: Feed,
+    state: State,
+    ledger: Ledger,
+    quote: Quote,
+    log: Log,
+    t: int,
 ) -> tuple[State, Ledger]:
     """Apply deposits, withdrawals and top-ups after a margin call (step 1)."""
-    instrument, books, ledger = rules.instrument, state.books, new_ledger()
+    instrument, books = rules.instrument, state.books
     reserve, flow_next, ratio = state.reserve, state.flow_next, state.ratio
     unmet, paid_in = state.unmet, state.paid_in
     is_open, called_at = state.is_call_open, state.called_at
@@ -109,16 +131,31 @@ def take_flows(
         paid_in=paid_in,
         is_call_open=is_open,
         called_at=called_at,
+        watch=rescale_watch(state, ledger),
     )
     return after, ledger
 
 
 def rescale(state: State, flows: float) -> float:
     """Return the scale after flows, which leaves the unit value unchanged."""
-    wealth = state.equity + state.reserve + flows
-    if flows == 0.0 or not wealth > 0.0:
+    wealth = state.equity + state.reserve
+    if flows == 0.0 or not has_wealth(wealth, flows):
         return state.scale
-    return state.unit / wealth
+    return state.unit / (wealth + flows)
+
+
+def has_wealth(wealth: float, flows: float) -> bool:
+    """Return whether anything is left of wealth after flows, beyond the rounding of their sum."""
+    return wealth + flows > TOLERANCE * abs(flows)
+
+
+def rescale_watch(state: State, ledger: Ledger) -> Watch:
+    """Return the watch after flows and top-ups: the highest equity moves in their proportion."""
+    moved = ledger.flows + ledger.top_up
+    if moved == 0.0 or not state.equity > 0.0:
+        return state.watch
+    highest = state.watch.highest * ((state.equity + moved) / state.equity)
+    return Watch(best=state.watch.best, highest=max(highest, 0.0))
 
 
 def is_flow_due(feed: Feed, flow: int, t: int) -> bool:
@@ -205,28 +242,65 @@ def pay_interest(
 
 
 def close_at_gap(
-    rules: InstrumentRules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
+    rules: InstrumentRules,
+    books: Books,
+    watch: Watch,
+    ledger: Ledger,
+    quote: Quote,
+    log: Log,
+    t: int,
 ) -> tuple[Books, Ledger]:
     """Liquidate or stop out at the open, before any order fills (step 4)."""
-    found = find_gap(rules, books, quote)
-    if found == LIQUIDATION and rules.has_auto_margin is not None:
+    kind = find_gap(rules, books, quote, watch)
+    if kind == LIQUIDATION and rules.has_auto_margin is not None:
         books = add_from_wallet(rules, books, quote.mark_open, quote, log, t)
-        found = find_gap(rules, books, quote)
-    if found == LIQUIDATION:
+        kind = find_gap(rules, books, quote, watch)
+    if kind == LIQUIDATION:
         return liquidate_if_failing(rules, books, ledger, quote, log, t)
-    if found == NOTHING:
+    if kind == NOTHING:
         return books, ledger
-    done = stop_out(rules, books, quote.open, quote)
-    log_trade(log, t, STOPPED, done)
-    return done.books, enter_trade(ledger, done, 1)
+    return close_by_stop(rules, books, ledger, quote, quote.open, kind, log, t)
+
+
+def close_by_stop(
+    rules: InstrumentRules,
+    books: Books,
+    ledger: Ledger,
+    quote: Quote,
+    value: float,
+    kind: int,
+    log: Log,
+    t: int,
+) -> tuple[Books, Ledger]:
+    """Close the position by a stop of some kind at u."""
+    done = stop_out(rules, books, value, quote)
+    log_trade(log, t, name_stop(kind), done)
+    is_profit = kind == PROFIT
+    stops, profits = 0 if is_profit else 1, 1 if is_profit else 0
+    return done.books, enter_trade(ledger, done, stops, profits)
+
+
+def name_stop(kind: int) -> int:
+    """Return the kind of the entry that a stop makes in the log."""
+    if kind == STOP:
+        return STOPPED
+    if kind == PROFIT:
+        return TOOK_PROFIT
+    return TRAILED if kind == TRAIL else EQUITY_STOPPED
 
 
 def close_at_extreme(
-    rules: InstrumentRules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
+    rules: InstrumentRules,
+    books: Books,
+    watch: Watch,
+    ledger: Ledger,
+    quote: Quote,
+    log: Log,
+    t: int,
 ) -> tuple[Books, Ledger]:
     """Liquidate and stop out inside the bar (step 7), the nearer first, until none triggers."""
     while books.positions[0].quantity != 0.0:
-        kind, value = find_trigger(rules, books, quote)
+        kind, value = find_trigger(rules, books, quote, watch)
         if kind == NOTHING:
             break
         if kind == LIQUIDATION and rules.has_auto_margin is not None:
@@ -238,13 +312,48 @@ def close_at_extreme(
             books, ledger = done.books, enter_liquidation(ledger, done)
             log_liquidation(log, t, value, done)
         else:
-            closed = stop_out(rules, books, value, quote)
-            books, ledger = closed.books, enter_trade(ledger, closed, 1)
-            log_trade(log, t, STOPPED, closed)
+            books, ledger = close_by_stop(rules, books, ledger, quote, value, kind, log, t)
     return books, ledger
 
 
-# --------------------------------------------------------------------------------- step 5: fills
+# ----------------------------------------------------------------------------- steps 0, 5: fills
+
+
+def fill_early(
+    rules: InstrumentRules, plan: Plan, state: State, quote: Quote, log: Log, t: int
+) -> tuple[State, Ledger]:
+    """Value the position at the last close before the bar, and fill its decision there (step 0)."""
+    books, pnl = mark_to_market(state.books, quote.fill)
+    ledger = add_entry(new_ledger(), price_pnl=pnl)
+    if not state.is_ruined:
+        books, ledger = fill_decision(rules, plan, state, books, ledger, quote, log, t)
+    watch = follow_trade(state.watch, state.books.positions[0], books.positions[0])
+    is_open = state.is_call_open and ledger.calls_met + ledger.calls_failed == 0
+    after = State(
+        books=books,
+        equity=state.equity,
+        reserve=state.reserve,
+        leverage=state.leverage,
+        signal=state.signal,
+        ratio=state.ratio,
+        is_called=state.is_called and is_open,
+        unmet=state.unmet,
+        since=state.since,
+        since_stop=state.since_stop,
+        is_over=state.is_over,
+        is_ruined=state.is_ruined,
+        funding_next=state.funding_next,
+        flow_next=state.flow_next,
+        last_funding=state.last_funding,
+        unit=state.unit,
+        peak=state.peak,
+        scale=state.scale,
+        paid_in=state.paid_in,
+        is_call_open=is_open,
+        called_at=state.called_at,
+        watch=watch,
+    )
+    return after, ledger
 
 
 def fill_decision(
@@ -263,10 +372,10 @@ def fill_decision(
     wanted = choose_quantity(rules, books, quote, state.leverage, state.signal)
     if wanted == books.positions[0].quantity:
         return books, ledger
-    return fill_at_open(rules, books, ledger, quote, wanted, log, t)
+    return fill_order(rules, books, ledger, quote, wanted, log, t)
 
 
-def fill_at_open(
+def fill_order(
     rules: InstrumentRules,
     books: Books,
     ledger: Ledger,
@@ -308,7 +417,7 @@ def fill_forced(
     wanted = 0.0
     if not state.is_over:
         wanted = choose_quantity(rules, books, quote, state.leverage, state.signal)
-    return fill_at_open(rules, books, ledger, quote, wanted, log, t)
+    return fill_order(rules, books, ledger, quote, wanted, log, t)
 
 
 # --------------------------------------------------------------------------------- step 8: close

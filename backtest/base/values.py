@@ -36,6 +36,9 @@ class Value:
     Fields of later versions are, so that what earlier ones stored stays the same data.
     """
 
+    is_written_plainly: ClassVar[bool] = False
+    """Whether a field that may hold this value may also hold a number or a text."""
+
     def __new__(cls, *args: object, **content: object) -> Self:
         """Check the names of the fields before the constructor does, with a cure."""
         names = [each.name for each in fields(cls)]
@@ -300,7 +303,7 @@ def _check_names(cls: type[Value], data: object, *, where: str) -> None:
 
 
 def _read(entry: object, *, part: type[Value] | None, where: str) -> object:
-    if part is not None:
+    if part is not None and (isinstance(entry, Mapping) or not part.is_written_plainly):
         if isinstance(entry, list | tuple):
             return _read_all(entry, part=part, where=where)
         return part.from_dict(entry, where=where)  # type: ignore[arg-type] # checked there

@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from backtest.account import Account
+from backtest.account.multiple import Distance
 from backtest.base.bounded_reads import read_small
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.fields import Rate
@@ -127,9 +128,14 @@ def list_account_keys() -> Iterator[Key]:
     kinds = get_type_hints(Account)
     for field, text in ACCOUNT_FLAGS.items():
         kind = float if kinds[field] in (float, float | None) else kinds[field]
-        read = read_number_or_name if kinds[field] == Rate else None
+        read = {Rate: read_number_or_name, Distance: read_distance}.get(kinds[field])
         kind = str if read else kind
         yield Key("account", field, kind, f"--{field.replace('_', '-')}", ACCOUNT, text, read)
+
+
+def read_distance(flag: str, text: str) -> Iterator[GivenFlag]:
+    """Yield the distance of a stop: a number, or a multiple of a column (``2*atr``)."""
+    yield GivenFlag(flag, "account", flag.strip("-").replace("-", "_"), parse_typed(text))
 
 
 OPEN_TABLES = ("venue", "account")
@@ -141,13 +147,17 @@ ACCOUNT_FLAGS = {
     "min_leverage": "Least leverage that the policy may ask for.",
     "max_leverage": "Most leverage that the policy may ask for, or a preset by date: esma-crypto.",
     "band": "No trade within this many turns of the target.",
-    "stop_loss": "Close this fraction of the entry price against it.",
+    "stop_loss": "Close this fraction of the entry price against it, or 2*atr of a column.",
     "margin_call": "Margin ratio of a margin call.",
     "reserve": "Money outside the account, for top-ups.",
     "top_up_to": "Margin ratio after a top-up.",
     "after_liquidation": "'continue' (default) or 'halt'.",
     "ruin_at": "Ruined at or under this share of the capital paid in.",
     "auto_margin": "The wallet adds margin before a liquidation (isolated).",
+    "fill": "When decisions fill: 'next_open' (default), 'next_close' or 'same_close'.",
+    "take_profit": "Close this fraction of the entry price in favor, or 2*atr of a column.",
+    "trailing_stop": "Close this fraction under the best price, or 2*atr of a column.",
+    "equity_stop": "Close at this fraction under the highest equity.",
 }
 
 KEYS = (

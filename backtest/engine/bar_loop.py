@@ -176,6 +176,7 @@ def with_decision(state: State, leverage: float, signal: float) -> State:
         paid_in=state.paid_in,
         is_call_open=state.is_call_open,
         called_at=state.called_at,
+        watch=state.watch,
     )
 
 

@@ -18,7 +18,8 @@ from backtest.account import (
     Rules,
     State,
 )
-from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER
+from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER, Watch
+from backtest.account.multiple import find_factor, is_price_distance, read_scale
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.fields import Rate
 from backtest.base.phrases import Place
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 MARKET_FIELDS = (
     "open", "high", "low", "mark_open", "mark_high", "mark_low", "mark_close", "volume",
+    "close",
 )  # fmt: skip
 """The fields of the feed that are arrays of the market."""
 MODES = {"close": CLOSE, "takeover": TAKEOVER, "partial": PARTIAL}
@@ -99,7 +101,16 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
         min_leverage=account.min_leverage,
         max_leverage=find_constant(account.max_leverage),
         band=account.band,
-        stop_loss=account.stop_loss or 0.0,
+        stop_loss=find_factor(account.stop_loss),
+        fills_late=True if account.fill == "next_close" else None,
+        fills_early=True if account.fill == "same_close" else None,
+        has_exits=True if account.has_exits else None,
+        take_profit=find_factor(account.take_profit),
+        trailing_stop=find_factor(account.trailing_stop),
+        equity_stop=account.equity_stop or 0.0,
+        is_stop_distance=True if is_price_distance(account.stop_loss) else None,
+        is_profit_distance=True if is_price_distance(account.take_profit) else None,
+        is_trail_distance=True if is_price_distance(account.trailing_stop) else None,
         has_limits=True if has_limits(account) else None,
         rounds_price=True if venue.contract.round_to_tick else None,
         tick=venue.contract.tick,
@@ -182,6 +193,7 @@ def start_state(account: Account) -> State:
         paid_in=account.capital + account.reserve,
         is_call_open=False,
         called_at=math.nan,
+        watch=Watch(0.0, account.capital),
     )
 
 
@@ -226,6 +238,7 @@ def read_inputs(
             per_order if isinstance(per_order, pd.Series) else 0.0, market.time, "Fees.per_order"
         ),
         time=market.time,
+        **read_scales(market, account),
     )
     shown = {name: getattr(market, name) for name in Seen._fields if name not in ("mark", "start")}
     seen = Seen(**shown, mark=market.mark_close, start=started)
@@ -396,6 +409,17 @@ def place_flows(
     kept = (bar < market.n_bars) & (bar >= first)
     amounts = np.asarray(account.flows, dtype=np.float64)
     return bar[kept].astype(np.int64), amounts[kept]
+
+
+def read_scales(market: Market, account: Account) -> dict[str, Any]:
+    """Return what multiplies the distance of each stop in each bar: fields of the feed."""
+    stops = (account.stop_loss, account.take_profit, account.trailing_stop)
+    names = ("stop_scale", "profit_scale", "trail_scale")
+    wheres = ("stop_loss", "take_profit", "trailing_stop")
+    return {
+        name: read_scale(stop, market, f"Account.{where}")
+        for name, stop, where in zip(names, stops, wheres, strict=True)
+    }
 
 
 def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:

@@ -18,7 +18,7 @@ from backtest.base.units import DAY, YEAR_DAYS, parse_duration, utc_index
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.limit_cost import LimitCost, measure_limit_cost
 from backtest.engine.result_files import load_result, save_result
-from backtest.engine.result_tables import forced_changes, value_of
+from backtest.engine.result_tables import filled_changes, forced_changes, value_of
 from backtest.engine.result_text import write_summary
 from backtest.engine.run_record import RunRecord
 from backtest.features.liquidation_forecast import DEGREES, HORIZON, count_horizon, find_touches
@@ -167,6 +167,9 @@ class Result(RunRecord, Reportable):
         n = len(self.close)
         ruin = n if self.tally.ruin < 0 else self.tally.ruin - self.span.first
         first = value_of(self.venue, np.array([self.first_mark]))
+        late = None
+        if self.account.fill == "next_close":
+            late = filled_changes(self.entries, self.time, self.span.first)
         return read_account_history(
             dict(zip(RECORDED, self.record, strict=True)),
             value_of(self.venue, self.mark),
@@ -175,6 +178,7 @@ class Result(RunRecord, Reportable):
             first_value=float(first[0]),
             first_signal=self.first_signal,
             ruin=ruin,
+            late=late,
         )
 
     @overload

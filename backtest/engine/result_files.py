@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from backtest.account import Account, Books, Position, State
+from backtest.account import Account, Books, Position, State, Watch
 from backtest.base.json_values import from_plain
 from backtest.base.provenance import attach_saved_making, find_making, write_provenance
 from backtest.base.result_folders import (
@@ -48,6 +48,8 @@ KEPT = (
     "first_signal", "last_mark",
 )  # fmt: skip
 """Fields of a run that are stored beside its state."""
+NO_WATCH = {"best": 0.0, "highest": 0.0}
+"""What stops compare with, in results of accounts that had none but a stop-loss."""
 
 
 def save_result(result: RunRecord, folder: Path) -> Path:
@@ -113,7 +115,7 @@ def _pack_state(result: RunRecord) -> dict[str, Any]:
     owned = {"cash": books.cash} | books.positions[0]._asdict()
     kept = {name: getattr(result, name) for name in KEPT}
     return {
-        "state": result.state._asdict() | {"books": owned},
+        "state": result.state._asdict() | {"books": owned, "watch": result.state.watch._asdict()},
         "tally": flatten_tally(result.tally),
         **(kept | {"memory": list(result.memory), "trail": result.trail._asdict()}),
         "start": result.span.start,
@@ -149,7 +151,7 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
     kept = {name: stored[name] for name in KEPT}
     kept |= {"memory": tuple(stored["memory"]), "trail": VolatilityState(**stored["trail"])}
     arrays: dict[str, Any] = {name: values[name] for name in ("close", "mark", *ARRAYS)}
-    state = {"paid_in": find_paid_in(account, events), **stored["state"]}
+    state = {"paid_in": find_paid_in(account, events), "watch": NO_WATCH, **stored["state"]}
     state = {"is_call_open": state["is_called"], "called_at": math.nan, **state}
     cash, position = state["books"].pop("cash"), Position(**state["books"])
     result = kind(
@@ -161,7 +163,9 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
             stored["start"], time + stored["interval"], stored["first"], stored["periods"]
         ),
         tally=read_tally(stored["tally"]),
-        state=State(**{**state, "books": Books(cash, (position,))}),
+        state=State(
+            **{**state, "books": Books(cash, (position,)), "watch": Watch(**state["watch"])}
+        ),
         **kept,
         **arrays,
         record=np.array([values[name] for name in RECORDED]),

@@ -34,13 +34,19 @@ KINDS = {
     ledger.CALL_PARTLY_MET: "call_partly_met",
     ledger.CALL_FAILED: "call_failed",
     ledger.MARGIN_ADDED: "margin_added",
+    ledger.TRAILED: "trailing_stop",
+    ledger.EQUITY_STOPPED: "equity_stop",
+    ledger.TOOK_PROFIT: "take_profit",
 }
 ORDER = (
     "fill", "stop", "liquidation", "fee", "slippage", "impact", "liquidation_loss", "funding",
     "interest", "margin_call", "top_up", "bad_debt", "flow", "withdrawal_refused",
     "ruin", "call_met", "call_partly_met", "call_failed", "margin_added",
+    "trailing_stop", "equity_stop", "take_profit",
 )  # fmt: skip
 """The kinds of events: the categories of the events table."""
+FORCED = (*(KINDS[kind] for kind in ledger.STOPS), "liquidation", "ruin")
+"""The kinds of events that close a position without a decision."""
 ARRAYS = make_array_twins(contract_value, requirement, liquidation_price)
 """The formulas of value and margin, on arrays."""
 
@@ -134,10 +140,11 @@ def bars_table(
 def events_table(venue: Venue, time: IntArray, entries: FloatArray, first: int) -> pd.DataFrame:
     """Return the ledger, one row per event: time, kind, price, quantity, amount.
 
-    ``time`` is the open of the bar in which it happened. ``amount`` is the notional of a fill,
-    stop, liquidation or ruin; the money of a cost (positive is paid); the margin ratio of a margin
-    call and of its end; the money that ``margin_added`` moves from the wallet. The price of a
-    liquidation is the one that triggered it, of a fill or stop the one it
+    ``time`` is the open of the bar in which it happened; with ``fill="same_close"``, the end of the
+    close at which a decision filled. ``amount`` is the notional of a fill, stop, liquidation or
+    ruin; the money of a cost (positive is paid); the margin ratio of a margin call and of its end;
+    the money that ``margin_added`` moves from the wallet. The price of a liquidation is the one
+    that triggered it, of a fill or stop the one it
     traded at. A ruin closes what the account holds at the mark close of its bar. The costs of an
     event follow it as rows of their own.
     """
@@ -146,7 +153,7 @@ def events_table(venue: Venue, time: IntArray, entries: FloatArray, first: int) 
     parts = [
         _rows(entries, price, np.flatnonzero(kinds == code), name) for code, name in KINDS.items()
     ]
-    trades = (kinds == ledger.FILL) | (kinds == ledger.STOPPED)
+    trades = np.isin(kinds, (ledger.FILL, *ledger.STOPS))
     liquidations = kinds == ledger.LIQUIDATED
     costs = (
         ("fee", trades, 5),
@@ -170,10 +177,22 @@ def forced_changes(entries: FloatArray | pd.DataFrame, time: IntArray, first: in
 
     ``entries`` are the log of a run or its events table, ``first`` the number of its first bar.
     """
+    return sum_changes(entries, FORCED, time, first)
+
+
+def filled_changes(entries: FloatArray | pd.DataFrame, time: IntArray, first: int) -> FloatArray:
+    """Return the contracts that decisions traded in each bar, as :func:`forced_changes`."""
+    return sum_changes(entries, ("fill",), time, first)
+
+
+def sum_changes(
+    entries: FloatArray | pd.DataFrame, names: tuple[str, ...], time: IntArray, first: int
+) -> FloatArray:
+    """Return the contracts that events of some kinds, by name, traded in each bar."""
     if not isinstance(entries, pd.DataFrame):
-        kinds = (ledger.STOPPED, ledger.LIQUIDATED, ledger.RUINED)
+        kinds = tuple(kind for kind, name in KINDS.items() if name in names)
         return sum_contracts(entries, kinds, first, len(time))
-    chosen = entries[entries["kind"].isin(("stop", "liquidation", "ruin"))]
+    chosen = entries[entries["kind"].isin(names)]
     rows = np.searchsorted(time, pd.DatetimeIndex(chosen["time"]).as_unit("ns").asi8)
     traded = chosen["quantity"].to_numpy()
     return np.bincount(rows, weights=traded, minlength=len(time)).astype(np.float64)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.account.leverage_limits import describe_limit
+from backtest.account.multiple import Multiple
 from backtest.base.number_text import (
     format_bps,
     format_number,
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from backtest.engine.run_record import RunRecord
     from backtest.venue.dated_tables import InUse
 
+FILLS = {
+    "next_close": "fills at the next close",
+    "same_close": "fills at the close of the decision (optimistic: at a price known before)",
+}
+"""When decisions fill, if not at the next open."""
 WARM = 24
 """Bars without a decision at the start that are not mentioned."""
 MOST_LISTED = 8
@@ -157,14 +163,22 @@ def describe_account(result: RunRecord) -> str:
         "least leverage": account.min_leverage,
         "band": account.band,
         "stop at": account.stop_loss,
+        "take profit at": account.take_profit,
+        "trailing stop at": account.trailing_stop,
+        "equity stop at": account.equity_stop,
         "margin call at": account.margin_call,
         "reserve": account.reserve,
         "top up to": account.top_up_to,
         "ruined at": account.ruin_at,
     }
-    parts += [f"{name} {value:g}" for name, value in shown.items() if value]
+    parts += [
+        f"{name} {value}" if isinstance(value, Multiple) else f"{name} {value:g}"
+        for name, value in shown.items()
+        if value
+    ]
     if limit := describe_limit(account.max_leverage):
         parts.append(f"most leverage {limit}")
+    parts += [FILLS[account.fill]] if account.fill in FILLS else []
     if account.flows is not None:
         parts.append(f"{len(account.flows)} dated flows")
     if account.auto_margin:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.account import orders
-from backtest.account.ledger import FILL, LIQUIDATED, MARGIN_ADDED, STOPPED
+from backtest.account.ledger import FILL, LIQUIDATED, MARGIN_ADDED, STOPS
 from backtest.account.orders import LARGEST_WORSENING
 from backtest.base.compiled_twins import make_array_twins
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray, IntArray
@@ -41,7 +41,7 @@ LEAST = 1e-9
 class Decisions(NamedTuple):
     """The decisions of a run that reached a fill, arrays of shape (n_decisions,).
 
-    ``asked`` and ``held`` are leverages at the open where the decision fills, in turns of the
+    ``asked`` and ``held`` are leverages at the price where the decision fills, in turns of the
     equity before the costs of the fill, positive along the signal. ``cuts`` holds, by cause, what
     each limit took away: negative where it left more than was asked, 0 where it did not bind.
     ``bar`` is the bar of the fill.
@@ -54,7 +54,7 @@ class Decisions(NamedTuple):
 
 
 class AtOpen(NamedTuple):
-    """Account and quote at the opens where decisions fill, arrays of shape (n_decisions,).
+    """Account and quote at the opens, or closes, where decisions fill: shape (n_decisions,).
 
     ``unit`` is the absolute value of one contract, ``side`` the direction of the signal, ``held``
     the notional along it, ``change`` the contracts that the fill traded, ``order_fee`` its fixed
@@ -99,10 +99,9 @@ def find_decisions(
     with np.errstate(all="ignore"):
         at = read_opens(inputs, record, entries, first)
         asked, cuts, final = cut_targets(inputs, at)
-    forced = np.isin(at.bar, entries[np.isin(entries[:, 1], (STOPPED, LIQUIDATED)), 0])
     after = at.quantity + at.change
     is_off = differ(final, after)
-    kept = ~(is_off & forced & (at.change == 0.0))  # a stop or liquidation dropped the decision
+    kept = ~find_dropped(inputs.rules.instrument, at, entries, is_off)
     turns = at.side * at.unit / at.equity
     held = after * turns
     cuts["margin_call"] = np.where(is_off, (final - after) * turns, 0.0)
@@ -110,8 +109,24 @@ def find_decisions(
     return Decisions(asked[kept], held[kept], left, at.bar[kept])
 
 
+def find_dropped(
+    rules: InstrumentRules, at: AtOpen, entries: FloatArray, is_off: BoolArray
+) -> BoolArray:
+    """Return which decisions a stop or liquidation dropped before they filled.
+
+    One at the bar's close is dropped by any of them, one at the open by those that kept it from
+    filling, and one at the close before the bar by none.
+    """
+    forced = np.isin(at.bar, entries[np.isin(entries[:, 1], (*STOPS, LIQUIDATED)), 0])
+    if rules.fills_early is not None:
+        return np.zeros_like(forced)
+    if rules.fills_late is not None:
+        return forced
+    return np.asarray(is_off & forced & (at.change == 0.0))
+
+
 def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: int) -> AtOpen:
-    """Return the account before each fill: after flows, funding and interest of the open."""
+    """Return the account before each fill: the steps of the bar that come before it are done."""
     book = dict(zip(RECORDED, record, strict=True))
     feed, rules = inputs.feed, inputs.rules.instrument
     n = record.shape[1]
@@ -120,7 +135,7 @@ def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: i
     is_closing = (signal[:-1] == 0.0) & (position != 0.0)
     rows = np.flatnonzero(~np.isnan(target) | is_closing)
     bar = first + rows + 1
-    value = value_bars(inputs, feed.open, bar)
+    value = value_prices(inputs, take_fill_prices(inputs, bar))
     side = np.where(signal[rows] > 0.0, 1.0, -1.0)
     side = np.where((signal[rows] == 0.0) & (position[rows] > 0.0), 1.0, side)
     cash, margin = carry_over(inputs, book, rows, bar)
@@ -150,6 +165,14 @@ def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: i
     return at.take(at.equity > at.order_fee)
 
 
+def take_fill_prices(inputs: Inputs, bar: IntArray) -> FloatArray:
+    """Return the prices, before worsening, at which decisions fill in bars."""
+    feed, rules = inputs.feed, inputs.rules.instrument
+    if rules.fills_early is not None:
+        return np.asarray(feed.close[bar - 1])
+    return np.asarray(feed.close[bar] if rules.fills_late is not None else feed.open[bar])
+
+
 def take_bars(values: FloatArray, bar: IntArray) -> FloatArray:
     """Return the values of bars; a single entry stands for all of them."""
     return np.asarray(values[np.minimum(bar, len(values) - 1)])
@@ -158,10 +181,17 @@ def take_bars(values: FloatArray, bar: IntArray) -> FloatArray:
 def carry_over(
     inputs: Inputs, book: Mapping[str, FloatArray], rows: IntArray, bar: IntArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return cash and margin at the open, before the fill: steps 1 to 3 of the bar."""
+    """Return cash and margin before the fill.
+
+    Steps 1 to 3 of the bar come before a fill at the open, and step 6 too before one at its close.
+    """
     rules, quantity = inputs.rules.instrument, book["position"][rows]
+    if rules.fills_early is not None:
+        return book["cash"][rows], book["margin"][rows]
     top_up, flows = book["top_up"][rows + 1], book["flows"][rows + 1]
     funding = quantity * sum_open_funding(inputs, len(inputs.feed.open))[bar]
+    if rules.fills_late is not None:
+        funding = book["funding"][rows + 1]
     cash, margin = book["cash"][rows] + flows, book["margin"][rows]
     interest = book["interest"][rows + 1]
     if rules.is_isolated is None:
@@ -184,16 +214,16 @@ def sum_margin_added(inputs: Inputs, entries: FloatArray, first: int, n_bars: in
     is_fill = kinds == FILL
     fills[bars[is_fill]] = np.flatnonzero(is_fill)
     has_fill = fills[bars] < len(entries)
-    opens = value_bars(inputs, inputs.feed.mark_open, first + bars)
+    opens = value_prices(inputs, inputs.feed.mark_open[first + bars])
     is_before = np.where(has_fill, np.arange(len(entries)) < fills[bars], entries[:, 2] == opens)
     amounts = np.where((kinds == MARGIN_ADDED) & is_before, entries[:, 4], 0.0)
     return np.bincount(bars, weights=amounts, minlength=n_bars).astype(np.float64)
 
 
-def value_bars(inputs: Inputs, price: FloatArray, bar: IntArray) -> FloatArray:
-    """Return the values u of prices at some bars."""
+def value_prices(inputs: Inputs, price: FloatArray) -> FloatArray:
+    """Return the values u of prices."""
     margin = inputs.rules.instrument.margin
-    return np.asarray(ARRAYS.compute_value(margin.size, margin.is_inverse, price[bar]))
+    return np.asarray(ARRAYS.compute_value(margin.size, margin.is_inverse, price))
 
 
 def charge_wallet(

@@ -73,7 +73,8 @@ class Attribution:
         Logarithmic less arithmetic growth of the account, beyond that of 1x.
     fills, forced_exits : float
         Price moves that leverage times the bar's return does not contain: from trades at the open
-        instead of the previous mark close, and from stops and liquidations before the close.
+        or the last close instead of the mark close, and from stops and liquidations before the
+        close.
     fees, slippage, impact, funding, interest, liquidation_loss, bad_debt : float
         Money as a fraction of wealth before the bar. Bad debt, borne by the venue, is a gain.
     ruin : float
@@ -229,6 +230,7 @@ def read_account_history(
     first_value: float,
     first_signal: float,
     ruin: int,
+    late: FloatArray | None = None,
 ) -> AccountHistory:
     """Return the history of an account from the record of a run.
 
@@ -237,10 +239,11 @@ def read_account_history(
     of one contract at each mark close, ``signal`` the signal decided at each close, ``forced`` the
     signed contracts that stops and liquidations traded. ``first_value`` (NaN if unknown) and
     ``first_signal`` are those of the close before the first bar. ``ruin`` is the row of the bar of
-    ruin: negative if it was earlier, ``n_bars`` or more without ruin.
+    ruin: negative if it was earlier, ``n_bars`` or more without ruin. ``late`` are the contracts
+    that decisions traded at the close of each bar; None if they fill before the bar's prices.
 
-    The direction of a bar is the sign of the signal decided at the previous close; if that is 0,
-    the sign of the position still held.
+    The direction of a bar is the sign of the signal decided at the previous close, or one close
+    earlier if decisions fill late; if that is 0, the sign of the position still held.
     """
     after = book["equity"] + book["reserve"]
     gains = book["price_pnl"] + book["bad_debt"] - sum(book[name] for name in COST_TERMS)
@@ -249,7 +252,11 @@ def read_account_history(
     is_counted = (before > 0.0) & (np.arange(len(after)) <= ruin)
     value_before = np.concatenate([[first_value], value[:-1]])
     held = book["position"] - forced
-    direction = np.sign(np.concatenate([[first_signal], signal[:-1]]))
+    decided = np.concatenate([[first_signal], signal[:-1]])
+    if late is not None:
+        held = held - late
+        decided = np.concatenate([[0.0], decided[:-1]])
+    direction = np.sign(decided)
     direction = np.where(direction == 0.0, np.sign(held), direction)
     notional = np.where(held == 0.0, 0.0, held * np.abs(value_before))
     known = np.where(np.isnan(value_before), value, value_before)

@@ -185,7 +185,8 @@ def read_tally(flat: Mapping[str, Any]) -> Tally:
     flat = {**dict.fromkeys(ADDED, math.nan), **flat}
 
     def read(record: Any) -> Any:
-        return record(**{name: flat[name] for name in record._fields})
+        # results of earlier versions have no take-profits
+        return record(**{name: flat.get(name, 0) for name in record._fields})
 
     parts = {
         "drawdown": read(Drawdown),
@@ -213,10 +214,13 @@ def count_bar(
         sample, _ = finish_sample(sample, after.unit)
     inverse = invert(after.equity)
     decay = tally.decay
-    if ledger.liquidations + ledger.stops == 0:
+    if ledger.liquidations + ledger.stops + ledger.take_profits == 0:
         moved = ledger.flows + ledger.top_up
         base = tally.inverse if moved == 0.0 else invert(before.equity + moved)
-        decay = grow_decay(clock, decay, before, after, base, quote, t)
+        held = after.books.positions[0].quantity
+        if rules.fills_late is not None:
+            held = before.books.positions[0].quantity
+        decay = grow_decay(clock, decay, before, held, base, quote, t)
     first, ruin = tally.first_liquidation, tally.ruin
     if first < 0 and ledger.liquidations > 0:
         first = t
@@ -325,14 +329,17 @@ def grow_decay(
     clock: Clock,
     decay: Decay,
     before: State,
-    after: State,
+    quantity: float,
     inverse: float,
     quote: Quote,
     t: int,
 ) -> Decay:
-    """Return the decay after bar t; ``inverse`` is 1 / equity before it, after flows."""
+    """Return the decay after bar t, over which some contracts were held.
+
+    ``inverse`` is 1 / equity before the bar, after flows.
+    """
     move = clock.log_return[as_index(t)]
-    quantity, value = after.books.positions[0].quantity, before.books.positions[0].value
+    value = before.books.positions[0].value
     held, product = add_decay(
         decay.decay_held, decay.decay_product, quantity, inverse, value, quote, move
     )

@@ -33,6 +33,12 @@ OWN = {
     "venue.liquidation.full_below": "full_below",
     "venue.liquidation.impact": "liquidation_impact",
     "venue.fees.per_order": "order_fee",
+    "account.take_profit": "take_profit",
+    "account.trailing_stop": "trailing_stop",
+    "account.equity_stop": "equity_stop",
+    "account.stop_loss.multiple": "stop_loss",
+    "account.take_profit.multiple": "take_profit",
+    "account.trailing_stop.multiple": "trailing_stop",
 }
 """Fields that may differ between lanes, with their rows."""
 

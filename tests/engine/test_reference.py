@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import backtest as bt
-from tests.cases import DAY, HOUR, START, Case, make_case, utc
+from tests.cases import DAY, HOUR, START, Case, make_case, make_exit_case, utc
 from tests.reference import COSTS, KIND_OF_COLUMN, Brackets, Outcome, simulate
 
 CASES = int(os.environ.get("BACKTEST_REFERENCE_CASES", "2000"))
@@ -850,6 +850,7 @@ MONEY = (
 LEDGER = (
     "fill", "fee", "slippage", "impact", "funding", "interest", "stop", "liquidation",
     "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused", "ruin", "margin_added",
+    "trailing_stop", "equity_stop", "take_profit",
 )  # fmt: skip
 CALLS = ("margin_call", "call_met", "call_partly_met", "call_failed")
 
@@ -886,9 +887,18 @@ def test_engine_equals_the_reference(block):
     agrees()
 
 
-def compare(seed: int) -> None:
+@pytest.mark.parametrize(
+    "block", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(1, BLOCKS))]
+)
+def test_engine_equals_the_reference_with_fill_modes_and_stops(block):
+    """The same, with fills at closes, take-profits, trailing and equity stops, and multiples."""
+    for k in range(-(-CASES // BLOCKS)):
+        compare(10**6 * block + k, make_exit_case)
+
+
+def compare(seed: int, make: Callable[[int], Case] = make_case) -> None:
     """Run the case of a seed through both."""
-    compare_case(make_case(seed), f"make_case({seed})")
+    compare_case(make(seed), f"{make.__name__}({seed})")
 
 
 def compare_case(case: Case, name: str) -> None:

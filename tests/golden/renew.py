@@ -149,6 +149,19 @@ def isolated_guarded() -> bt.Result:
     )
 
 
+def late_with_stops() -> bt.Result:
+    """A long filled at closes, under a take-profit, a trailing stop and an equity stop."""
+    return run(
+        path(0.03, falls_at=50),
+        [2 + math.sin(t) for t in range(BARS)],
+        venue=venue_of(**COSTS),
+        account=account_of(
+            fill="next_close", take_profit=0.03, trailing_stop=0.025, equity_stop=0.06
+        ),
+        funding=funding(8),
+    )
+
+
 RUNS: dict[str, Callable[[], bt.Result]] = {
     each.__name__: each
     for each in (
@@ -158,6 +171,7 @@ RUNS: dict[str, Callable[[], bt.Result]] = {
         inverse_called,
         loan_taken_over,
         isolated_guarded,
+        late_with_stops,
     )
 }
 

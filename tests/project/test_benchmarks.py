@@ -38,6 +38,7 @@ SMALLEST: dict[str, str] = {
     "sweep.py": "--bars 3000 --sets 64 --repeat 1 --only growth --cases core",
     "tune.py": "--bars 2000 --seconds 0.1 --seeds 1 --only random",
     "replications/cppi_gap.py": "--paths 20",
+    "replications/daily_funds.py": "FACTORS",
     "replications/grossman_zhou.py": "--years 1",
     "replications/kelly_growth.py": "--years 1",
     "replications/leveraged_funds.py": "--years 1",

@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 
 import cppi_gap
+import daily_funds
 import grossman_zhou
 import kelly_growth
 import leveraged_funds
@@ -48,6 +49,14 @@ def test_moreira_and_muir():
     assert rows["Table 1: R^2"].ours == pytest.approx(0.37, abs=0.005)
     claimed = [row for row in rows.values() if not math.isnan(row.tolerance)]
     assert len(claimed) == 21
+
+
+@slow
+@pytest.mark.skipif(not FACTORS.exists(), reason=f"needs {FACTORS.name} in ../shared/data")
+def test_daily_funds():
+    """2x and 3x the market since 1990, free and financed at 5 %, to 1e-9 at every close."""
+    rows = check(daily_funds.replicate(FACTORS))
+    assert rows["3x, financed at 5%, growth a year"].ours == pytest.approx(0.1130, abs=1e-4)
 
 
 @slow

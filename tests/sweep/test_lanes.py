@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.account_records import Position, Quote
+from backtest.account.account_records import Position, Quote, Watch
 from backtest.account.books import is_failing, make_books
 from backtest.account.liquidation import is_triggered
 from backtest.engine.loop_inputs import read_account_rules
@@ -242,7 +242,7 @@ def quote_of(start: float, low: float, high: float, close: float) -> Quote:
     return Quote(
         open=start, low=low, high=high, mark_open=start, mark_low=low, mark_high=high,
         mark_close=close, multiplier=1.0, volume=0.0, sigma=0.0, adv=0.0, order_fee=0.0,
-        initial=1.0, limit=np.inf,
+        initial=1.0, limit=np.inf, fill=start, stop_scale=1.0, profit_scale=1.0, trail_scale=1.0,
     )  # fmt: skip
 
 
@@ -267,6 +267,7 @@ def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
     venue = make_venue(brackets)
     rules = read_account_rules(venue, bt.Account()).instrument._replace(has_stop=None)
     rng = np.random.default_rng(2)
+    none = Watch(0.0, 0.0)
     triggered, spared, unbroken = 0, 0, 0
     for _ in range(4_000):
         low, high = np.sort(rng.uniform(50.0, 110.0, 2))
@@ -284,8 +285,8 @@ def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
         block[BOUND * LANES] = abs(quantity) * last * rng.choice([1.0, 1.05, 3.0])
         most = quick_looks.find_rate_bound(rules, block, quote, last)
         reach = quick_looks.find_reach(most.rate, start, low, high)
-        is_found = quick_looks.is_endangered(rules, books, quote, reach, 0.0)
-        if is_triggered(rules, books, quote):
+        is_found = quick_looks.is_endangered(rules, books, quote, none, reach, 0.0)
+        if is_triggered(rules, books, quote, none):
             triggered += 1
             assert is_found
         spared += not is_found
@@ -294,7 +295,7 @@ def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
         )
         for each in (books, grown):
             may_break = quick_looks.may_break(rules, each, quote, most)
-            if is_failing(rules, each, start, 1.0) or is_triggered(rules, each, quote):
+            if is_failing(rules, each, start, 1.0) or is_triggered(rules, each, quote, none):
                 assert may_break
             unbroken += not may_break
     assert triggered > 1_000

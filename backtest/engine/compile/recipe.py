@@ -16,6 +16,7 @@ from backtest.account import (
     bar,
     books,
     calls,
+    exits,
     fills,
     ledger,
     liquidation,
@@ -43,8 +44,8 @@ from backtest.venue import (
 
 CORE = (
     contract_value, requirement, liquidation_price, margin, account_records, position, books,
-    payments, orders, fills, liquidation, ruin, ledger, auto_margin, calls, steps, bar, tally, view,
-    bar_loop,
+    exits, payments, orders, fills, liquidation, ruin, ledger, auto_margin, calls, steps, bar,
+    tally, view, bar_loop,
 )  # fmt: skip
 """The modules of the rules; each uses only those before it."""
 ROOT_NAMES = frozenset({"liquidation_price"})

@@ -17,6 +17,32 @@ NOT_MODELLED = (
 )
 
 
+FILLED_AT = {
+    "next_open": "at the open of the next bar",
+    "next_close": "at the close of the next bar",
+    "same_close": "at the very close of the decision, which is optimistic: nobody trades at a "
+    "price and knows it before",
+}
+"""When decisions fill, by the account's ``fill``."""
+STOPS = {
+    "stop_loss": "at a loss of {}",
+    "trailing_stop": "{} under the best price",
+    "equity_stop": "at an equity {} under its highest",
+    "take_profit": "at a profit of {}, after all losses",
+}
+"""The stops of an account."""
+
+
+def describe_stops(account: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each stop of the account."""
+    for name, text in STOPS.items():
+        stop = account.get(name)
+        if isinstance(stop, Mapping):
+            yield text.format(f"{stop['multiple']:g} x {stop['column']}")
+        elif stop:
+            yield text.format(format_percent(stop))
+
+
 def describe_model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield each part of the model with its assumption."""
     venue, account, data = manifest["venue"], manifest["account"], manifest["data"]
@@ -25,9 +51,9 @@ def describe_model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "leverage", describe_limits(venue, account)
     tested = str(data.get("liquidations_tested_on", "mark prices, where there are any"))
     yield "liquidation", f"tested inside every bar, on {tested}; {describe_liquidation(venue)}"
-    if account.get("stop_loss"):
-        loss = format_percent(account["stop_loss"])
-        yield "stop", f"tested inside every bar, at a loss of {loss}"
+    stops = list(describe_stops(account))
+    if stops:
+        yield "stop", f"tested inside every bar, {'; '.join(stops)}"
     if account.get("margin_call"):
         yield "margin calls", describe_calls(venue, account)
     yield "funding", describe_funding(data)
@@ -40,7 +66,8 @@ def describe_model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def describe_fills(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
     """Describe when orders fill, and at which price."""
     slippage = venue["slippage"]
-    cost = f"at the open of the next bar, {format_bps(slippage['rate'])} worse"
+    place = FILLED_AT[account.get("fill", "next_open")]
+    cost = f"{place}, {format_bps(slippage['rate'])} worse"
     if slippage.get("impact"):
         cost += ", and worse still for their size"
     if fee := venue["fees"].get("per_order"):

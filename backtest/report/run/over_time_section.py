@@ -46,8 +46,8 @@ TINTS = (0.0, 0.03, 0.10, 0.25)
 WITH_ZERO = {"zeroline": True, "zerolinecolor": LIGHT["neutral"]}
 """A y axis with a line at 0."""
 TARGETS_NOTE = (
-    "Leverage at the open where a decision fills, before the costs of the fill. A decision may be "
-    "cut by several limits, one after the other: shortfall is what the limit of the row took away, "
+    "Leverage at the price of the fill, before its costs. A decision may be cut by several "
+    "limits, one after the other: shortfall is what the limit of the row took away, "
     "negative where it left more than was asked; distance is the same without sign."
 )
 

@@ -40,6 +40,9 @@ class Mark(NamedTuple):
 MARKS = {
     "liquidation": Mark("liquidation", "x", "loss"),
     "stop": Mark("stop", "triangle-down", "loss"),
+    "trailing_stop": Mark("trailing stop", "triangle-down", "loss"),
+    "equity_stop": Mark("equity stop", "triangle-down", "loss"),
+    "take_profit": Mark("take-profit", "triangle-up", "gain"),
     "margin_call": Mark("margin call", "circle-open", "loss"),
     "top_up": Mark("top-up", "triangle-up", "accent"),
     "flow": Mark("deposit or withdrawal", "diamond-open", "accent"),

@@ -33,6 +33,7 @@ RULES = {
     "top_up_to": "top_up_to", "band": "band", "min_leverage": "min_leverage",
     "max_leverage": "max_leverage", "ruin_at": "ruin_at", "profit_share": "profit_share",
     "order_fee": "order_fee", "liquidation_impact": "liquidation_impact",
+    "take_profit": "take_profit", "trailing_stop": "trailing_stop", "equity_stop": "equity_stop",
 }  # fmt: skip
 """Rows that hold rules, with the fields of :class:`backtest.account.account_records.Rules`."""
 
@@ -136,7 +137,7 @@ def begin_rows(capital: Any, reserve: Any, ruin_at: Any) -> dict[str, Any]:
     begun = {
         "cash": capital, "equity": capital, "reserve": reserve, "scale": 1.0, "target": math.nan,
         "ruin": -1.0, "first_liquidation": -1.0, "last_liquidation": -math.inf, "unmet": -1.0,
-        "last_stop": -math.inf, "called_at": math.nan,
+        "last_stop": -math.inf, "called_at": math.nan, "highest": capital,
         "inverse": 1.0 / capital, "decay_product": 1.0, "peak_backing": 1.0,
     }  # fmt: skip
     wealth = ("first_unit", "unit", "peak", "low", "low_peak", "sample_unit", "paid_in")
@@ -177,7 +178,7 @@ def needs_all(rules: Rules, policy: Policy) -> bool:
     reads_entry = not code.is_complete or bool(code.names & {"entry", "wallet"})
     own = rules.instrument
     parts = (own.is_isolated, own.has_stop, own.has_impact, rules.account.has_interest,
-             own.has_profit_share)  # fmt: skip
+             own.has_profit_share, own.has_exits)  # fmt: skip
     is_lean = all(part is None for part in parts) and is_bounded_by_rate(own.margin)
     return reads_entry or not is_lean
 

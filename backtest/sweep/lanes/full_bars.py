@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from backtest.account import Feed, Ledger, Log, Plan, Rules, State, compute_equity, live_bar
 from backtest.account.ruin import find_line
+from backtest.account.steps import has_wealth
 from backtest.engine.bar_loop import is_balanced
 from backtest.measures.tally import invert
 from backtest.sweep.lanes.lane_rows import (
@@ -17,7 +18,9 @@ from backtest.sweep.lanes.lane_rows import (
     compute_unit,
     read_books,
     read_own_rules,
+    read_watch,
     write_books,
+    write_watch,
 )
 
 from backtest.sweep.lanes.lane_rows import (  # isort: skip
@@ -26,7 +29,7 @@ from backtest.sweep.lanes.lane_rows import (  # isort: skip
     LAST_LIQUIDATION, LAST_STOP, LATER, LINE, LIQUIDATION_LOSS, LIQUIDATIONS, MARGIN,
     MARGIN_BEFORE, PAID_IN, PEAK, PRICE_PNL, RATIO, RESERVE, RUIN, SCALE, SLIPPAGE, STEP_LEFT,
     STOPS, TARGET, TOP_UP, TRADED, UNIT, UNMET, IS_CALL_OPEN, CALLED_AT, CALLS_MET, CALLS_FAILED,
-    LIQUIDATED_CALLS, CALL_DAYS,
+    LIQUIDATED_CALLS, CALL_DAYS, TAKE_PROFITS,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -62,6 +65,7 @@ def live_lane(
     if not is_balanced(before, after, ledger, quote):
         return False
     write_books(rules.instrument, block, i, after.books)
+    write_watch(rules.instrument, block, i, after.watch)
     write_state(own, block, i, before, after, ledger, t)
     count_ledger(block, i, ledger)
     if after.is_ruined and block[cell(RUIN, i)] < 0.0:
@@ -124,6 +128,7 @@ def read_state(rules: Rules, kind: Kind, block: FloatArray, at: Cursor, i: int, 
         paid_in=block[cell(PAID_IN, i)],
         is_call_open=block[cell(IS_CALL_OPEN, i)] != 0.0,
         called_at=block[cell(CALLED_AT, i)],
+        watch=read_watch(rules.instrument, block, i),
     )
 
 
@@ -152,7 +157,7 @@ def write_state(
     is_closing = after.is_over and after.books.positions[0].quantity != 0.0
     # a run keeps the unit value if there was no wealth before the bar, or none is left
     is_empty = not after.is_ruined and not after.equity + after.reserve > 0.0
-    is_kept = not after.is_ruined and not before.equity + before.reserve + ledger.flows > 0.0
+    is_kept = not after.is_ruined and not has_wealth(before.equity + before.reserve, ledger.flows)
     block[cell(LATER, i)] = 1.0 if is_closing or is_empty or is_kept else 0.0
 
 
@@ -179,6 +184,7 @@ def count_events(block: FloatArray, i: int, before: State, ledger: Ledger, t: in
     block[cell(TOP_UP, i)] += ledger.top_up
     block[cell(BAD_DEBT, i)] += ledger.bad_debt
     block[cell(STOPS, i)] += ledger.stops
+    block[cell(TAKE_PROFITS, i)] += ledger.take_profits
     block[cell(CALLS, i)] += ledger.calls
     block[cell(CALLS_MET, i)] += ledger.calls_met
     block[cell(CALLS_FAILED, i)] += ledger.calls_failed
@@ -189,5 +195,5 @@ def count_events(block: FloatArray, i: int, before: State, ledger: Ledger, t: in
     moved = ledger.flows + ledger.top_up
     if moved != 0.0:
         block[cell(INVERSE, i)] = invert(before.equity + moved)
-    if ledger.liquidations + ledger.stops > 0:
+    if ledger.liquidations + ledger.stops + ledger.take_profits > 0:
         block[cell(INVERSE, i)] = 0.0

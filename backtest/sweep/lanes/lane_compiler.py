@@ -377,8 +377,9 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
         "initial_multiplier": "initial",
     }  # fmt: skip
     instrument: dict[str, Any] = dict.fromkeys(InstrumentRules._fields, "0.0")
-    instrument |= dict.fromkeys(each for each in instrument if each.startswith("has_"))
-    instrument |= {"rounds_price": None}
+    kinds = ("has_", "fills_", "rounds_", "is_")
+    instrument |= dict.fromkeys(each for each in instrument if each.startswith(kinds))
+    instrument |= {"is_funded_by_wallet": False}
     instrument |= {**flags, "keeps_entry": True, "marks_entry": True, "margin": "margin"}
     account: dict[str, Any] = dict.fromkeys(AccountRules._fields, "0.0")
     account |= {"has_interest": None}

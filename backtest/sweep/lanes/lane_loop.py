@@ -23,6 +23,7 @@ from backtest.sweep.lanes.lane_measures import (
     count_close,
     count_rare,
     fold_products,
+    follow_lanes,
     take_samples,
     write_equity,
 )
@@ -47,6 +48,7 @@ from backtest.sweep.lanes.lane_trades import (
     is_charging,
     sort_few,
     sort_lanes,
+    trade_and_charge,
     trade_few,
     trade_lanes,
 )
@@ -93,24 +95,51 @@ def pass_bar(setup: Setup, sheets: Sheets, live: Any, quote: Quote, at: Cursor, 
     most = find_rate_bound(rules.instrument, block, quote, at.value)
     fault, is_rare = -1, True
     if is_ordinary(setup.plan, setup.feed, at, n_due, t):
-        charges = find_charges(rules.instrument, setup.feed, quote, at.event, t)
-        is_carrying = n_due > 0 or is_charging(rules, charges)
-        if is_carrying:
-            charge_lanes(bar, charges, block, n_due > 0)
-        rare = find_rare(bar, block, most.rate)
-        is_rare = is_carrying or at.later > 0 or rare != no_lanes()
-        if is_rare:
-            fault = pass_rare(setup, bar, block, live, at, is_carrying, rare, most, t)
+        fault, is_rare = pass_ordinary(setup, bar, block, live, at, n_due, most, t)
     else:
         fault = call_live(setup, block, live, at, False, False, t)
     if is_rare:
         found = count_close(bar, block, move, most.rate, True)
+        if rules.instrument.has_exits is not None:
+            follow_lanes(bar, block)
         for i in range(LANES):
             block[cell(STEP_LEFT, i)] = HOLD
     else:
         found = count_close(bar, block, move, most.rate, None)
+        if rules.instrument.has_exits is not None:
+            follow_lanes(bar, block)
     count_rare(bar, block, found)
     return fault
+
+
+def pass_ordinary(
+    setup: Setup,
+    bar: LaneBar,
+    block: FloatArray,
+    live: Any,
+    at: Cursor,
+    n_due: int,
+    most: RateBound,
+    t: int,
+) -> tuple[int, bool]:
+    """Take all lanes through an ordinary bar; return a fault or -1, and if some do not just hold.
+
+    Orders that fill at the close before the bar come before its charges.
+    """
+    fault, rules = -1, bar.rules
+    charges = find_charges(rules.instrument, setup.feed, bar.quote, at.event, t)
+    is_carrying = n_due > 0 or is_charging(rules, charges)
+    if rules.instrument.fills_early is not None and is_carrying:
+        if trade_and_charge(bar, charges, block, most, n_due > 0):
+            fault = call_live(setup, block, live, at, False, True, t)
+        return fault, True
+    if is_carrying:
+        charge_lanes(bar, charges, block, n_due > 0)
+    rare = find_rare(bar, block, most.rate)
+    is_rare = is_carrying or at.later > 0 or rare != no_lanes()
+    if is_rare:
+        fault = pass_rare(setup, bar, block, live, at, is_carrying, rare, most, t)
+    return fault, is_rare
 
 
 def pass_rare(

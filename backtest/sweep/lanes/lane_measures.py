@@ -8,11 +8,13 @@ from backtest.account import (
     Books,
     InstrumentRules,
     Quote,
+    Watch,
     compute_backing,
     compute_equity,
     compute_requirement,
 )
 from backtest.account.books import mark_to_market
+from backtest.account.exits import follow_equity, follow_prices
 from backtest.account.position import has_rate_bound
 from backtest.measures.tally import (
     Sample,
@@ -30,6 +32,7 @@ from backtest.measures.tally import (
 from backtest.sweep.lanes.lane_rows import (
     HOLD,
     LANES,
+    LIVE,
     Kind,
     LaneBar,
     cell,
@@ -37,13 +40,15 @@ from backtest.sweep.lanes.lane_rows import (
     read_books,
     read_exposure,
     read_own_instrument,
+    read_watch,
+    write_watch,
 )
 from backtest.sweep.lanes.quick_looks import SLACK, find_reach, may_be_near, raise_bound
 from backtest.venue.requirement import has_one_rate
 
 from backtest.sweep.lanes.lane_rows import (  # isort: skip
     BOUND, DECAY_HELD, DECAY_LOG, DECAY_PRODUCT, DOWNSIDE, EQUITY, EQUITY_SUM, EXCESS_MEAN,
-    EXCESS_SQUARES, INVERSE, LEVERAGE_SUM, LOW, LOW_PEAK, MEAN, NEAR, PEAK, PEAK_BACKING,
+    EXCESS_SQUARES, HELD, INVERSE, LEVERAGE_SUM, LOW, LOW_PEAK, MEAN, NEAR, PEAK, PEAK_BACKING,
     PEAK_LEVERAGE, PEAK_NEEDED, PRICE_PNL, SAMPLE_UNIT, SAMPLES, SQUARES, STEP_LEFT, UNIT,
 )  # fmt: skip
 
@@ -87,6 +92,9 @@ def count_close(
         if kind.is_full is not None:
             own = read_own_instrument(rules, kind, block, i)
             pnl = mark_to_market(books, quote.mark_close)[1]
+            if rules.fills_early is not None:
+                valued, first = mark_to_market(books, quote.fill)
+                pnl = first + mark_to_market(valued, quote.mark_close)[1]
             if has_rare is not None:
                 pnl = 0.0 if block[cell(STEP_LEFT, i)] != HOLD else pnl
             block[cell(PRICE_PNL, i)] += pnl
@@ -116,7 +124,11 @@ def count_exposure(
     position = books.positions[0]
     held, product = block[cell(DECAY_HELD, i)], block[cell(DECAY_PRODUCT, i)]
     base = block[cell(INVERSE, i)]
-    held, product = add_decay(held, product, position.quantity, base, position.value, quote, move)
+    quantity = position.quantity
+    if rules.fills_late is not None:
+        quantity = block[cell(HELD, i)]
+        block[cell(HELD, i)] = position.quantity
+    held, product = add_decay(held, product, quantity, base, position.value, quote, move)
     block[cell(DECAY_HELD, i)] = held
     block[cell(DECAY_PRODUCT, i)] = product
     inverse = invert(equity)
@@ -130,6 +142,26 @@ def count_exposure(
         needed = compute_requirement(rules, position, quote.mark_close, quote.multiplier)
     is_closer = needed * block[cell(PEAK_BACKING, i)] > block[cell(PEAK_NEEDED, i)] * backing
     return bool(is_closer | (leverage > block[cell(PEAK_LEVERAGE, i)]))
+
+
+def follow_lanes(bar: LaneBar, block: FloatArray) -> None:
+    """Update what stops compare with, in the lanes that did not pass the bar in full."""
+    rules, quote = bar.rules.instrument, bar.quote
+    for i in range(LANES):
+        own = read_own_instrument(rules, bar.kind, block, i)
+        books = read_books(rules, block, bar.value, i)
+        position = books.positions[0]
+        before = read_watch(rules, block, i)
+        equity = compute_equity(rules, books, quote.mark_close)
+        after = follow_prices(before, position, quote)
+        if rules.fills_late is not None:
+            is_traded = block[cell(STEP_LEFT, i)] != HOLD  # its prices came before the trade
+            after = Watch(before.best if is_traded else after.best, after.highest)
+        after = follow_equity(own, after, position.quantity, equity)
+        is_done = block[cell(STEP_LEFT, i)] == LIVE
+        best = before.best if is_done else after.best
+        highest = before.highest if is_done else after.highest
+        write_watch(rules, block, i, Watch(best, highest))
 
 
 def count_rare(bar: LaneBar, block: FloatArray, found: RareMeasures) -> None:

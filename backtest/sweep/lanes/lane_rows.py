@@ -18,6 +18,7 @@ from backtest.account import (
     Position,
     Quote,
     Rules,
+    Watch,
     as_index,
 )
 from backtest.account.books import make_books
@@ -55,6 +56,7 @@ ROWS = (
     "close_fee", "top_up_to", "first_unit", "bound", "ruin_at", "paid_in",
     "is_call_open", "called_at", "calls_met", "calls_failed", "liquidated_calls", "call_days",
     "profit_share", "order_fee", "liquidation_impact",
+    "best", "highest", "held", "take_profits", "take_profit", "trailing_stop", "equity_stop",
 )  # fmt: skip
 """The rows of a block; after them come the policy's parameters and its memory.
 
@@ -63,6 +65,8 @@ next bar in full, ``step_left`` what the lane still has to do in the bar, ``is_d
 policy is not called any more. The rules come last; band and leverages are always those of the lane.
 ``line`` is the equity of :func:`backtest.account.ruin.find_line`. ``bound``, in the cell of the
 first lane, is an upper bound of all notionals at the last close, for quick checks with one rate.
+``best`` and ``highest`` are what stops compare with. ``held`` is the quantity at the last close,
+only where decisions fill at closes.
 """
 
 (
@@ -82,6 +86,7 @@ first lane, is an upper bound of all notionals at the last close, for quick chec
     CLOSE_FEE, TOP_UP_TO, FIRST_UNIT, BOUND, RUIN_AT, PAID_IN,
     IS_CALL_OPEN, CALLED_AT, CALLS_MET, CALLS_FAILED, LIQUIDATED_CALLS, CALL_DAYS,
     PROFIT_SHARE, ORDER_FEE, LIQUIDATION_IMPACT,
+    BEST, HIGHEST, HELD, TAKE_PROFITS, TAKE_PROFIT, TRAILING_STOP, EQUITY_STOP,
 ) = range(len(ROWS))  # fmt: skip
 
 
@@ -243,6 +248,15 @@ def read_own_instrument(
         liquidation_impact=own_or_shared(
             kind, block, LIQUIDATION_IMPACT, i, rules.liquidation_impact
         ),
+        fills_late=rules.fills_late,
+        fills_early=rules.fills_early,
+        has_exits=rules.has_exits,
+        take_profit=own_or_shared(kind, block, TAKE_PROFIT, i, rules.take_profit),
+        trailing_stop=own_or_shared(kind, block, TRAILING_STOP, i, rules.trailing_stop),
+        equity_stop=own_or_shared(kind, block, EQUITY_STOP, i, rules.equity_stop),
+        is_stop_distance=rules.is_stop_distance,
+        is_profit_distance=rules.is_profit_distance,
+        is_trail_distance=rules.is_trail_distance,
     )
 
 
@@ -276,6 +290,21 @@ def read_books(rules: InstrumentRules, block: FloatArray, value: float, i: int) 
     return make_books(
         block[cell(CASH, i)], Position(block[cell(QUANTITY, i)], entry, margin, value)
     )
+
+
+def read_watch(rules: InstrumentRules, block: FloatArray, i: int) -> Watch:
+    """Return what the stops of one lane compare with; nothing if there are none to watch."""
+    best, highest = 0.0, 0.0
+    if rules.has_exits is not None:
+        best, highest = block[cell(BEST, i)], block[cell(HIGHEST, i)]
+    return Watch(best, highest)
+
+
+def write_watch(rules: InstrumentRules, block: FloatArray, i: int, watch: Watch) -> None:
+    """Write what the stops of one lane compare with."""
+    if rules.has_exits is not None:
+        block[cell(BEST, i)] = watch.best
+        block[cell(HIGHEST, i)] = watch.highest
 
 
 def write_books(rules: InstrumentRules, block: FloatArray, i: int, books: Books) -> None:

@@ -14,11 +14,13 @@ from backtest.account import (
     InstrumentRules,
     Quote,
     Rules,
+    Watch,
     compute_equity,
     find_adverse,
 )
 from backtest.account.account_records import Trade
 from backtest.account.books import mark_to_market
+from backtest.account.exits import follow_prices, follow_trade, is_exiting
 from backtest.account.fills import fill
 from backtest.account.liquidation import is_triggered
 from backtest.account.orders import can_order, compute_target, is_asking, size_order
@@ -38,8 +40,10 @@ from backtest.sweep.lanes.lane_rows import (
     read_books,
     read_own_instrument,
     read_own_rules,
+    read_watch,
     without_first,
     write_books,
+    write_watch,
 )
 from backtest.sweep.lanes.quick_looks import RateBound, may_be_poor, may_break
 
@@ -155,9 +159,10 @@ def sort_lane(bar: LaneBar, block: FloatArray, is_carrying: bool, i: int) -> flo
     rules, quote = bar.rules.instrument, bar.quote
     own = read_own_instrument(rules, bar.kind, block, i)
     books = read_books(rules, block, bar.value, i)
-    is_alive = can_order(own, quote, compute_equity(rules, books, quote.open))
+    is_alive = can_order(own, quote, compute_equity(rules, books, quote.fill))
     is_moving = is_alive & is_asking(own, books, quote, block[cell(TARGET, i)], bar.signal)
-    is_odd = is_triggered(own, books, quote) | (block[cell(LATER, i)] != 0.0)
+    watch = read_watch(rules, block, i)
+    is_odd = is_triggered(own, books, quote, watch) | (block[cell(LATER, i)] != 0.0)
     left = compute_equity(rules, books, quote.mark_close)
     is_odd |= not left > block[cell(LINE, i)]
     if bar.rules.account.has_interest is not None:
@@ -192,49 +197,159 @@ def trade_lane(bar: LaneBar, block: FloatArray, most: RateBound, i: int) -> bool
     """Take one lane that trades through the bar; return whether it is odd."""
     rules, quote = bar.rules.instrument, bar.quote
     own = read_own_instrument(rules, bar.kind, block, i)
-    books = read_books(rules, block, bar.value, i)
+    books, valued = value_books(bar, block, i)
     is_mine = block[cell(STEP_LEFT, i)] == TRADE
     target, line = block[cell(TARGET, i)], block[cell(LINE, i)]
-    done, is_special = try_trade(own, quote, books, target, bar.signal, most, line)
+    watch = read_watch(rules, block, i)
+    done, is_special = try_trade(own, quote, books, watch, target, bar.signal, most, line)
     is_odd = is_mine & (is_special | (block[cell(LATER, i)] != 0.0))
     if is_odd:
         block[cell(STEP_LEFT, i)] = LIVE
     if is_mine & (not is_odd):
         write_books(rules, block, i, done.books)
+        if rules.has_exits is not None:
+            if rules.fills_late is not None:
+                watch = follow_prices(watch, books.positions[0], quote)
+            watch = follow_trade(watch, books.positions[0], done.books.positions[0])
+            write_watch(rules, block, i, watch)
         count_trade(rules, block, i, done)
         if bar.kind.is_full is not None:
             pnl = mark_to_market(done.books, quote.mark_close)[1]
-            block[cell(PRICE_PNL, i)] += done.price_pnl + pnl
+            block[cell(PRICE_PNL, i)] += (valued + done.price_pnl) + pnl
     return bool(is_odd)
+
+
+def value_books(bar: LaneBar, block: FloatArray, i: int) -> tuple[Books, float]:
+    """Return the books of one lane before its fill, and the price pnl of valuing them for it.
+
+    A fill at the close before the bar values the position there first.
+    """
+    rules = bar.rules.instrument
+    books, pnl = read_books(rules, block, bar.value, i), 0.0
+    if rules.fills_early is not None:
+        books, pnl = mark_to_market(books, bar.quote.fill)
+    return books, pnl
 
 
 def try_trade(
     rules: InstrumentRules,
     quote: Quote,
     books: Books,
+    watch: Watch,
     leverage: float,
     signal: float,
     most: RateBound,
     line: float,
 ) -> tuple[Trade, bool]:
-    """Fill the decision of one account at the open; return the trade and whether the lane is odd.
+    """Fill the decision of one account; return the trade and whether the lane is odd.
 
-    It is odd if anything else may happen up to the close, such as ruin at an equity up to ``line``.
+    It is odd if anything else may happen in the bar, such as ruin at an equity up to ``line``.
     """
-    equity = compute_equity(rules, books, quote.open)
+    equity = compute_equity(rules, books, quote.fill)
     reach = compute_target(rules, quote, equity, leverage, signal)
-    is_odd = (reach == math.inf) | may_break(rules, books, quote, most)
+    is_odd = reach == math.inf
+    if rules.fills_early is None:
+        is_odd |= may_break(rules, books, quote, most)
+        is_odd |= may_exit_before(rules, books, quote, watch)
     side = 1.0 if signal > 0.0 else -1.0
     wanted = size_order(rules, books, quote, equity, side, reach)
     done = fill(rules, books, quote, wanted, rules.fee)
-    is_odd |= may_break(rules, done.books, quote, most)
-    if rules.has_stop is not None:
-        is_odd |= is_stopped(rules, books.positions[0], quote.open)
-        held = done.books.positions[0]
-        is_odd |= is_stopped(rules, held, find_adverse(held, quote.low, quote.high))
+    if rules.fills_late is None:
+        after = follow_trade(watch, books.positions[0], done.books.positions[0])
+        is_odd |= may_break(rules, done.books, quote, most)
+        is_odd |= may_exit(rules, done.books, quote, after, quote.low, quote.high)
     left = compute_equity(rules, done.books, quote.mark_close)
     is_odd |= (not left > line) | may_be_poor(rules, done.books, quote, left)
     return done, is_odd
+
+
+def may_exit_before(rules: InstrumentRules, books: Books, quote: Quote, watch: Watch) -> bool:
+    """Return whether a stop may close a position before it changes: at the open, or in the bar."""
+    if rules.fills_late is not None:
+        return may_exit(rules, books, quote, watch, quote.low, quote.high)
+    return may_exit(rules, books, quote, watch, quote.open, quote.open)
+
+
+def may_exit(
+    rules: InstrumentRules, books: Books, quote: Quote, watch: Watch, low: float, high: float
+) -> bool:
+    """Return whether prices from ``low`` to ``high`` may reach a stop; False only if not."""
+    if rules.has_exits is not None:
+        return is_exiting(rules, books, quote, watch, low, high)
+    if rules.has_stop is not None:
+        position = books.positions[0]
+        return is_stopped(rules, position, find_adverse(position, low, high))
+    return False
+
+
+# -------------------------------------------------------------- fills at the close before the bar
+
+
+def trade_and_charge(
+    bar: LaneBar, charges: Charges, block: FloatArray, most: RateBound, is_paying: bool
+) -> bool:
+    """Fill the decisions of all lanes at the last close, then charge them; return if any is odd."""
+    has_odd = False
+    for i in range(LANES):
+        has_odd |= trade_and_charge_lane(bar, charges, block, most, is_paying, i)
+    return has_odd
+
+
+def trade_and_charge_lane(
+    bar: LaneBar, charges: Charges, block: FloatArray, most: RateBound, is_paying: bool, i: int
+) -> bool:
+    """Take one lane through a bar with charges; return whether it is odd, and then unchanged."""
+    rules, quote = bar.rules.instrument, bar.quote
+    own = read_own_rules(bar.rules, bar.kind, block, i)
+    books, valued = value_books(bar, block, i)
+    watch = read_watch(rules, block, i)
+    done, is_odd = try_early(own.instrument, quote, books, block[cell(TARGET, i)], bar.signal)
+    after, paid, interest = done.books, 0.0, 0.0
+    if is_paying:
+        after, paid = pay_funding(
+            own.instrument, after, charges.funding_value, charges.funding_rate
+        )
+    if bar.rules.account.has_interest is not None:
+        after, interest = charge_interest(
+            own,
+            after,
+            quote,
+            charges.years,
+            charges.borrow_rate,
+            charges.cash_rate,
+            charges.short_rate,
+        )
+    watch = follow_trade(watch, books.positions[0], after.positions[0])
+    is_odd |= may_break(own.instrument, after, quote, most) | (block[cell(LATER, i)] != 0.0)
+    is_odd |= may_exit(own.instrument, after, quote, watch, quote.low, quote.high)
+    left = compute_equity(rules, after, quote.mark_close)
+    is_odd |= (not left > block[cell(LINE, i)]) | may_be_poor(own.instrument, after, quote, left)
+    block[cell(STEP_LEFT, i)] = LIVE if is_odd else TRADE
+    if not is_odd:
+        write_books(rules, block, i, after)
+        write_watch(rules, block, i, watch)
+        count_trade(rules, block, i, done)
+        block[cell(FUNDING, i)] += paid
+        if bar.rules.account.has_interest is not None:
+            block[cell(INTEREST, i)] += interest
+        if bar.kind.is_full is not None:
+            pnl = mark_to_market(after, quote.mark_close)[1]
+            block[cell(PRICE_PNL, i)] += (valued + done.price_pnl) + pnl
+    return bool(is_odd)
+
+
+def try_early(
+    rules: InstrumentRules, quote: Quote, books: Books, leverage: float, signal: float
+) -> tuple[Trade, bool]:
+    """Fill a decision if it asks for a trade, else nothing; return the trade and if it is odd."""
+    equity = compute_equity(rules, books, quote.fill)
+    is_moving = can_order(rules, quote, equity)
+    is_moving &= is_asking(rules, books, quote, leverage, signal)
+    reach = compute_target(rules, quote, equity, leverage, signal)
+    side = 1.0 if signal > 0.0 else -1.0
+    wanted = size_order(rules, books, quote, equity, side, reach)
+    wanted = wanted if is_moving else books.positions[0].quantity
+    return fill(rules, books, quote, wanted, rules.fee), is_moving & (reach == math.inf)
 
 
 def count_trade(rules: InstrumentRules, block: FloatArray, i: int, done: Trade) -> None:

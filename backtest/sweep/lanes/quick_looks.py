@@ -14,11 +14,13 @@ from backtest.account import (
     Books,
     InstrumentRules,
     Quote,
+    Watch,
     compute_backing,
     compute_equity,
     find_adverse,
 )
 from backtest.account.books import is_failing
+from backtest.account.exits import is_exiting
 from backtest.account.liquidation import is_triggered
 from backtest.account.orders import is_asking
 from backtest.account.position import has_rate_bound, is_stopped
@@ -36,6 +38,7 @@ from backtest.sweep.lanes.lane_rows import (
     no_lanes,
     read_books,
     read_own_instrument,
+    read_watch,
 )
 from backtest.venue.requirement import compute_highest_rate, has_one_rate
 
@@ -68,14 +71,16 @@ def find_rare(bar: LaneBar, block: FloatArray, rate: float) -> int:
         for i in range(LANES):
             own = read_own_instrument(rules, bar.kind, block, i)
             books = read_books(rules, block, bar.value, i)
-            is_rare = is_endangered(own, books, quote, reach, block[cell(LINE, i)])
+            watch = read_watch(rules, block, i)
+            is_rare = is_endangered(own, books, quote, watch, reach, block[cell(LINE, i)])
             found |= lane_bit(i, is_rare | (books.positions[0].quantity != 0.0))
         return found
     for i in range(LANES):
         own = read_own_instrument(rules, bar.kind, block, i)
         books = read_books(rules, block, bar.value, i)
         is_rare = is_asking(own, books, quote, block[cell(TARGET, i)], bar.signal)
-        is_rare |= is_endangered(own, books, quote, reach, block[cell(LINE, i)])
+        watch = read_watch(rules, block, i)
+        is_rare |= is_endangered(own, books, quote, watch, reach, block[cell(LINE, i)])
         found |= lane_bit(i, is_rare)
     return found
 
@@ -121,7 +126,7 @@ def find_rate_bound(
 
 
 def is_endangered(
-    rules: InstrumentRules, books: Books, quote: Quote, reach: Reach, line: float
+    rules: InstrumentRules, books: Books, quote: Quote, watch: Watch, reach: Reach, line: float
 ) -> bool:
     """Return whether the bar's extreme may trigger anything or take the equity to the ruin line.
 
@@ -131,10 +136,12 @@ def is_endangered(
     lost = abs(position.quantity) * reach.loss
     is_near_root = lost > compute_equity(rules, books, reach.start) - line
     if not has_rate_bound(rules):
-        return is_near_root | is_triggered(rules, books, quote)
+        return is_near_root | is_triggered(rules, books, quote, watch)
     if rules.is_isolated is not None:
         is_near_root |= may_fail(rules, books, reach)
-    if rules.has_stop is not None:
+    if rules.has_exits is not None:
+        is_near_root |= is_exiting(rules, books, quote, watch, quote.low, quote.high)
+    elif rules.has_stop is not None:
         is_near_root |= is_stopped(rules, position, find_adverse(position, quote.low, quote.high))
     return is_near_root
 

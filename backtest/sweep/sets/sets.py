@@ -124,6 +124,8 @@ def _read_fields(value: Value, prefix: str) -> Iterator[Setting]:
             yield from _read_fields(content, name)
         elif space is not None and getattr(space, "constant", True) and not name.endswith(_FIXED):
             yield Setting(name, space.kind, space, space.check, content, each.default is None)
+            if isinstance(content, Value):
+                yield from _read_fields(content, name)
 
 
 def suggest_name(name: str, known: Mapping[str, object]) -> str:

@@ -1,0 +1,180 @@
+"""Stops besides a plain stop-loss: their prices, which of them acts, and what they compare with.
+
+Take-profit, trailing stop, equity stop, and stops in multiples of a column; docs/accounting.md,
+section 5. Used only if ``InstrumentRules.has_exits`` is True. All values are u, which rises with
+the price for linear and inverse contracts: a long loses as u falls.
+
+:func:`is_exiting` runs for every lane at every bar of a sweep, so it has no branches.
+"""
+
+from __future__ import annotations
+
+import math
+
+from backtest.account.account_records import Books, InstrumentRules, Position, Quote, Watch
+from backtest.account.books import compute_equity
+from backtest.account.position import find_adverse, worsen
+from backtest.base.units import TOLERANCE
+
+NOTHING, LIQUIDATION, STOP, TRAIL, DRAW, PROFIT = range(6)
+"""The events that the prices of a bar can trigger; DRAW is the equity stop."""
+
+SLACK_OF_EQUITY = 1e-9
+"""Share of equity and notional within which :func:`is_exiting` finds the equity stop."""
+
+USED_UP = 1e-9
+"""Relative distance to the equity stop within which a flat account starts a new peak."""
+
+
+# ------------------------------------------------------------------------------------- stop prices
+
+
+def move_value(
+    rules: InstrumentRules, value: float, side: float, distance: float, is_distance: bool | None
+) -> float:
+    """Return u of the price moved up (side 1) or down (-1); NaN if there is no such price.
+
+    ``distance`` is a fraction of the price, or a distance in price if ``is_distance``. One that is
+    not over 0, such as an unknown one, moves nothing.
+    """
+    rate = distance
+    if is_distance is not None:
+        unit = abs(value) if value != 0.0 else 1.0
+        price = unit / rules.margin.size
+        if rules.is_inverse is not None:
+            price = rules.margin.size / unit
+        rate = distance / price
+    is_there = (rate > 0.0) & ((side > 0.0) | (rate < 1.0))
+    rate = rate if is_there else 0.5
+    return worsen(rules, value, side, rate) if is_there else math.nan
+
+
+def find_side(position: Position) -> float:
+    """Return 1 for a long, -1 for a short or no position."""
+    return 1.0 if position.quantity > 0.0 else -1.0
+
+
+def compute_loss_stop(rules: InstrumentRules, position: Position, quote: Quote) -> float:
+    """Return u of the stop-loss; NaN if there is none."""
+    distance = rules.stop_loss * quote.stop_scale
+    side = -find_side(position)
+    return move_value(rules, position.entry, side, distance, rules.is_stop_distance)
+
+
+def compute_trail(rules: InstrumentRules, position: Position, quote: Quote, watch: Watch) -> float:
+    """Return u of the trailing stop; NaN if there is none."""
+    distance = rules.trailing_stop * quote.trail_scale
+    side = -find_side(position)
+    return move_value(rules, watch.best, side, distance, rules.is_trail_distance)
+
+
+def compute_equity_stop(rules: InstrumentRules, books: Books, watch: Watch) -> float:
+    """Return u at which the equity is (1 - x) of its highest; NaN if there is no equity stop."""
+    held = books.positions[0].quantity
+    level = find_level(rules, watch)
+    held = held if held != 0.0 else math.nan
+    root = (level - compute_equity(rules, books, 0.0)) / held
+    return root if rules.equity_stop > 0.0 else math.nan
+
+
+def find_level(rules: InstrumentRules, watch: Watch) -> float:
+    """Return the equity at or under which the equity stop acts."""
+    return (1.0 - rules.equity_stop) * watch.highest
+
+
+def compute_target_price(rules: InstrumentRules, position: Position, quote: Quote) -> float:
+    """Return u of the take-profit; NaN if there is none."""
+    distance = rules.take_profit * quote.profit_scale
+    side = find_side(position)
+    return move_value(rules, position.entry, side, distance, rules.is_profit_distance)
+
+
+# ------------------------------------------------------------------------------- what is triggered
+
+
+def is_through(side: float, value: float, stop: float) -> bool:
+    """Return whether u is at a stop or beyond it, down for side 1 and up for -1; NaN never is."""
+    return side * (value - stop) <= TOLERANCE * abs(stop)
+
+
+def is_exiting(
+    rules: InstrumentRules, books: Books, quote: Quote, watch: Watch, low: float, high: float
+) -> bool:
+    """Return whether a price between the values ``low`` and ``high`` reaches a stop.
+
+    For the equity stop it may return True though the price is not reached, by a relative 1e-9.
+    """
+    position = books.positions[0]
+    side = find_side(position)
+    adverse, favorable = find_adverse(position, low, high), find_adverse(position, high, low)
+    is_out = is_through(side, adverse, compute_loss_stop(rules, position, quote))
+    is_out |= is_through(side, adverse, compute_trail(rules, position, quote, watch))
+    slack = SLACK_OF_EQUITY * (watch.highest + abs(position.quantity * adverse))
+    is_low = compute_equity(rules, books, adverse) <= find_level(rules, watch) + slack
+    is_out |= is_low & (rules.equity_stop > 0.0)
+    is_out |= is_through(-side, favorable, compute_target_price(rules, position, quote))
+    return is_out & (position.quantity != 0.0)
+
+
+def find_nearest_stop(
+    rules: InstrumentRules, books: Books, quote: Quote, watch: Watch
+) -> tuple[int, float]:
+    """Return the stop that an adverse move reaches first, and its u."""
+    position = books.positions[0]
+    side = find_side(position)
+    kind, nearest = NOTHING, math.nan
+    stop = compute_loss_stop(rules, position, quote)
+    if not math.isnan(stop):
+        kind, nearest = STOP, stop
+    trail = compute_trail(rules, position, quote, watch)
+    if not math.isnan(trail) and not side * (nearest - trail) >= 0.0:
+        kind, nearest = TRAIL, trail
+    root = compute_equity_stop(rules, books, watch)
+    if not math.isnan(root) and not side * (nearest - root) >= 0.0:
+        kind, nearest = DRAW, root
+    return kind, nearest
+
+
+def find_exit(
+    rules: InstrumentRules, books: Books, quote: Quote, watch: Watch, low: float, high: float
+) -> tuple[int, float]:
+    """Return the stop that prices from ``low`` to ``high`` reach, and its u; losses first.
+
+    The order of prices in a bar is unknown: if both sides are reached, the adverse one counts.
+    """
+    position = books.positions[0]
+    if position.quantity == 0.0:
+        return NOTHING, math.nan
+    side = find_side(position)
+    kind, stop = find_nearest_stop(rules, books, quote, watch)
+    if kind != NOTHING and is_through(side, find_adverse(position, low, high), stop):
+        return kind, stop
+    aim = compute_target_price(rules, position, quote)
+    if is_through(-side, find_adverse(position, high, low), aim):
+        return PROFIT, aim
+    return NOTHING, math.nan
+
+
+# ------------------------------------------------------------------------- what stops compare with
+
+
+def follow_trade(watch: Watch, before: Position, after: Position) -> Watch:
+    """Return the watch after a trade: a new or flipped position begins its best at its entry."""
+    is_new = before.quantity * after.quantity <= 0.0
+    return Watch(best=after.entry if is_new else watch.best, highest=watch.highest)
+
+
+def follow_prices(watch: Watch, position: Position, quote: Quote) -> Watch:
+    """Return the watch after the prices of a whole bar, which the position was exposed to."""
+    reached = find_adverse(position, quote.high, quote.low)
+    is_better = (reached - watch.best) * find_side(position) > 0.0
+    best = reached if is_better else watch.best
+    return Watch(best=best if position.quantity != 0.0 else 0.0, highest=watch.highest)
+
+
+def follow_equity(rules: InstrumentRules, watch: Watch, held: float, equity: float) -> Watch:
+    """Return the watch after a close. A flat account at or under the equity stop starts anew."""
+    level = find_level(rules, watch) * (1.0 + USED_UP)
+    is_anew = (held == 0.0) & (equity <= level)
+    highest = max(watch.highest, equity)
+    return Watch(best=watch.best, highest=equity if is_anew else highest)

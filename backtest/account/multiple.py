@@ -1,0 +1,151 @@
+"""Stops in multiples of a column of the market, such as twice the average true range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
+
+import numpy as np
+
+from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base.fields import POSITIVE
+from backtest.base.json_values import repr_plain
+from backtest.base.ranges import Choice, Number
+from backtest.base.units import BoolArray, FloatArray, format_time
+from backtest.base.values import Value
+
+if TYPE_CHECKING:
+    from backtest.market import Market
+
+
+@dataclass(frozen=True)
+class ColumnName:
+    """The name of a column: a text that is not empty."""
+
+    kind: ClassVar[type] = str
+
+    def check(self, name: str, value: object, *, where: str) -> str:
+        """Return the text."""
+        if not isinstance(value, str) or not value.strip():
+            raise ParameterError(
+                f"{name} must be the name of a column of the market, was {repr_plain(value)}",
+                where=where,
+                cure="write bt.Multiple(2.0, 'atr')",
+            )
+        return value
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Multiple(Value):
+    """A distance of a stop: a multiple of a column of the market.
+
+    The value known at the previous close holds for the whole bar. A value that is missing (NaN) or
+    0 means no stop in that bar.
+
+    Parameters
+    ----------
+    multiple : float
+        The factor.
+    column : str
+        A column of the market, see :meth:`backtest.Market.with_columns`.
+    unit : str
+        ``"price"`` if the column is in units of the price, such as an average true range;
+        ``"fraction"`` if it is a fraction of the price, such as a volatility.
+
+    Examples
+    --------
+    >>> Multiple(2.0, "atr")
+    Multiple(multiple=2.0, column='atr')
+    """
+
+    multiple: Annotated[float, POSITIVE]
+    column: Annotated[str, ColumnName()]
+    unit: Annotated[str, Choice("price", "fraction")] = "price"
+
+    is_written_plainly: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return f"{self.multiple:g} x {self.column}"
+
+
+Distance: TypeAlias = Multiple | float | None
+"""The distance of a stop: a fraction of a price, a multiple of a column, or None for no stop."""
+
+
+@dataclass(frozen=True)
+class StopDistance:
+    """A fraction of a price, or a :class:`Multiple`; also written as the text ``"2*atr"``."""
+
+    number: Number
+    kind: ClassVar[type] = float
+
+    def check(self, name: str, value: object, *, where: str) -> Multiple | float:
+        """Return the fraction or the multiple."""
+        if isinstance(value, Multiple):
+            return value
+        if isinstance(value, str):
+            return parse_multiple(name, value, where=where)
+        return self.number.check(name, value, where=where)
+
+    def admits(self, values: FloatArray) -> BoolArray:
+        """Return a mask of the fractions that :meth:`check` accepts."""
+        return self.number.admits(values)
+
+
+def parse_multiple(name: str, text: str, *, where: str) -> Multiple:
+    """Return the multiple that a text such as ``"2*atr"`` describes.
+
+    Examples
+    --------
+    >>> parse_multiple("stop_loss", "2*atr", where="Account.stop_loss")
+    Multiple(multiple=2.0, column='atr')
+    """
+    factor, star, column = text.partition("*")
+    try:
+        multiple = float(factor)
+    except ValueError:
+        star, multiple = "", 0.0
+    if not star or not column.strip():
+        raise ParameterError(
+            f"{name} must be a fraction, or a multiple of a column, was {repr_plain(text)}",
+            where=where,
+            cure="write 0.05, or '2*atr' for two times the column atr",
+        )
+    return Multiple(multiple, column.strip())
+
+
+def find_factor(stop: Distance) -> float:
+    """Return the fraction or the factor of a stop; 0 if there is none."""
+    return stop.multiple if isinstance(stop, Multiple) else stop or 0.0
+
+
+def is_price_distance(stop: Distance) -> bool:
+    """Return whether the distance of a stop is one in price, not a fraction of it."""
+    return isinstance(stop, Multiple) and stop.unit == "price"
+
+
+def read_scale(stop: Distance, market: Market, where: str) -> FloatArray:
+    """Return what multiplies the factor of a stop in each bar: the column at the previous close.
+
+    A single 1 for a stop that is a fraction.
+    """
+    if not isinstance(stop, Multiple):
+        return np.ones(1)
+    if stop.column not in market.columns:
+        known = ", ".join(market.columns) or "none"
+        raise ParameterError(
+            f"the market has no column {stop.column!r}{did_you_mean(stop.column, market.columns)}, "
+            f"its columns are: {known}",
+            where=where,
+            cure=f"add it: market.with_columns({stop.column}=values)",
+        )
+    values = market.columns[stop.column]
+    below = np.flatnonzero(values < 0.0)
+    if len(below):
+        raise DataError(
+            f"a distance must be at least 0, {stop.column} was {values[below[0]]:g} "
+            f"in {len(below):,} bars",
+            where=f"{where}, first at {format_time(int(market.time[below[0]]))}",
+            cure="give a column that is never negative, such as an average true range",
+        )
+    return np.concatenate([[np.nan], values[:-1]])

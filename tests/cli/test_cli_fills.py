@@ -1,0 +1,74 @@
+"""Fill modes and stops at the command line and in experiment files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import backtest as bt
+from backtest.cli import main
+from backtest.cli.experiment import build_experiment, draft_experiment
+
+SHORT = ("--to", "2023-01-15", "--no-compile", "--no-save")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(capsys, *arguments):
+    code = main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_flags_set_fill_mode_and_stops(capsys):
+    flags = ("--fill", "same_close", "--take-profit", "0.05", "--trailing-stop", "0.04")
+    code, out, err = call(capsys, "run", *SHORT, *flags, "--equity-stop", "0.3")
+    assert code == 0, err
+    assert "optimistic" in out
+    words = " ".join(out.split())
+    for text in ("take profit at 0.05", "trailing stop at 0.04", "equity stop at 0.3"):
+        assert text in words
+
+
+def test_an_experiment_may_hold_a_multiple():
+    Path("mine.toml").write_text(
+        '[account]\nstop_loss = {multiple = 2, column = "atr"}\ntake_profit = "3*atr"\n'
+        'trailing_stop = 0.1\nfill = "next_close"\n'
+    )
+    account = build_experiment(draft_experiment(Path("mine.toml"), [])).terms["account"]
+    assert account == bt.Account(
+        stop_loss=bt.Multiple(2.0, "atr"),
+        take_profit=bt.Multiple(3.0, "atr"),
+        trailing_stop=0.1,
+        fill="next_close",
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (("--stop-loss", "much"), "stop_loss must be a fraction, or a multiple of a column"),
+        (("--stop-loss", "1.5"), "stop_loss must be over 0 and below 1"),
+        (("--take-profit", "-1"), "take_profit must be over 0"),
+        (("--trailing-stop", "2*nothing"), "the market has no column 'nothing'"),
+        (("--equity-stop", "1"), "equity_stop must be over 0 and below 1"),
+        (("--fill", "close"), "fill must be one of next_open, next_close, same_close"),
+    ],
+)
+def test_bad_values_are_refused(capsys, flags, problem):
+    code, _, err = call(capsys, "run", *SHORT, *flags)
+    assert code == 2
+    assert problem in err
+    assert "cure:" in err
+
+
+def test_json_counts_take_profits(capsys):
+    code, out, _ = call(capsys, "run", *SHORT, "--json", "--take-profit", "0.01")
+    assert code == 0
+    assert json.loads(out)["metrics"]["take_profits"] > 0
