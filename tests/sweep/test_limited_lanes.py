@@ -119,9 +119,8 @@ def test_512_rows_under_limits_are_runs():
 
 
 @pytest.mark.slow
-def test_a_compiled_run_under_all_of_it_is_the_plain_one(monkeypatch):
+def test_a_compiled_run_under_all_of_it_is_the_plain_one():
     """A limit by date, two multipliers, ticks and tiers: the same bits compiled and plain."""
-    monkeypatch.setenv("BACKTEST_COMPILE", "now")
     venue = VENUE.override(
         {
             "contract.round_to_tick": True,
@@ -136,5 +135,5 @@ def test_a_compiled_run_under_all_of_it_is_the_plain_one(monkeypatch):
     plain = bt.run(MARKET, VolTarget(target=1.5), compile=False, **run)
     assert compiled.record.tobytes() == plain.record.tobytes()
     assert compiled.entries.tobytes() == plain.entries.tobytes()
-    assert compiled.metrics == plain.metrics
+    assert repr(compiled.metrics) == repr(plain.metrics)
     assert compiled.manifest["compiled"] == "yes"
