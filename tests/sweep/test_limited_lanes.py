@@ -116,3 +116,24 @@ def test_512_rows_under_limits_are_runs():
         done=rows.done[some],
     )
     assert_rows_are_runs(evaluator, {name: each[some] for name, each in sets.items()}, picked)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_under_all_of_it_is_the_plain_one():
+    """A limit by date, two multipliers, ticks and tiers: the same bits compiled and plain."""
+    venue = VENUE.override(
+        {
+            "contract.round_to_tick": True,
+            "contract.tick": 5.0,
+            "fees.tiers": [bt.FeeTier(3e4, 3e-4, 1e-4), bt.FeeTier(1e5, 1e-4, -1e-4)],
+        },
+        initial_multiplier=by_bar(1.0, 60.0, 25.0),
+        maintenance_multiplier=by_bar(1.0, 2.0, 5.0),
+    )
+    run = {"venue": venue, "account": bt.Account(max_leverage=LIMIT)}
+    compiled = bt.run(MARKET, VolTarget(target=1.5), **run)
+    plain = bt.run(MARKET, VolTarget(target=1.5), compile=False, **run)
+    assert compiled.record.tobytes() == plain.record.tobytes()
+    assert compiled.entries.tobytes() == plain.entries.tobytes()
+    assert repr(compiled.metrics) == repr(plain.metrics)
+    assert compiled.manifest["compiled"] == "yes"
