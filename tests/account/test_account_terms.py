@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+import backtest as bt
 from tests.scenes import (
     INF,
     NAN,
@@ -235,7 +236,8 @@ def test_a_forced_reduction_pays_the_fixed_fee_and_reaches_the_ratio_after_it():
 
 def test_no_decision_is_filled_with_equity_at_or_under_the_fixed_fee():
     account = account_of(capital=2.0)
-    assert happened(play(*[100] * 4, venue=fixed(2.0), account=account), "fill").empty
+    with pytest.warns(bt.NoFillWarning):
+        assert happened(play(*[100] * 4, venue=fixed(2.0), account=account), "fill").empty
     assert len(happened(play(*[100] * 4, venue=fixed(1.9), account=account), "fill")) == 1
     # 1x loses 9 of 10: the last decision to close has not the money
     account = account_of(capital=10.0)
@@ -252,6 +254,17 @@ def test_a_stop_that_cannot_pay_its_fee_is_bad_debt():
     # 10 - 1.5 - 8 - 1.5 = -1
     assert result.metrics["bad_debt"] == is_(1.0)
     assert equities(result)[-1] == 0.0
+
+
+def test_an_account_that_can_never_pay_the_fixed_fee_is_told_so():
+    with pytest.warns(bt.NoFillWarning, match="at most the fixed fee of an order"):
+        play(*[100] * 4, venue=fixed(2.0), account=account_of(capital=2.0))
+
+
+def test_a_series_of_fixed_fees_must_begin_by_the_first_bar():
+    with pytest.raises(bt.ParameterError, match="must begin by the first bar") as caught:
+        play(*[100] * 4, venue=fixed(series({1: 2.0})))
+    assert "Fees.per_order" in caught.value.where
 
 
 def test_a_fixed_fee_may_change_with_time():

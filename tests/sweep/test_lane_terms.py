@@ -99,8 +99,9 @@ def test_fixed_fees_of_the_simplest_accounts_may_be_0_in_some_sets():
 def test_words_and_switches_of_these_terms_split_sets_into_groups():
     sets = {
         "account.auto_margin": np.array([True, False, True, False]),
-        "venue.profit_counts": np.array(["all", "losses", 0.25, 1.0], dtype=object),
-        "scale": np.array([8.0, 8.0, 12.0, 12.0]),
+        "venue.profit_counts": np.array(["losses", "losses", 0.25, 0.25], dtype=object),
+        "venue.fees.per_order": np.array([0.5, 0.5, 1.0, 2.0]),
+        "scale": np.array([12.0, 12.0, 12.0, 12.0]),
     }
     account = bt.Account(margin="isolated", venue_leverage=40.0, auto_margin=True)
     found = sweep(make_venue(), account, sets)
