@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 
 from backtest.account.account_records import Books, Feed, InstrumentRules, Plan, Quote, Rules, State
-from backtest.account.auto_margin import add_from_wallet
+from backtest.account.auto_margin import add_from_wallet, can_add
 from backtest.account.books import compute_equity, compute_ratio, is_failing
 from backtest.account.calls import answer_call, end_grace
 from backtest.account.fills import fill, reduce_to_ratio, stop_out
@@ -173,9 +173,11 @@ def liquidate_if_failing(
     rules: InstrumentRules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
 ) -> tuple[Books, Ledger]:
     """Liquidate at the mark open if the requirement fails there, even with automatic margin."""
-    if rules.has_auto_margin is not None:
+    is_failed = is_failing(rules, books, quote.mark_open, quote.multiplier)
+    if is_failed and can_add(rules, books):
         books = add_from_wallet(rules, books, quote.mark_open, quote.multiplier, log, t)
-    if is_failing(rules, books, quote.mark_open, quote.multiplier):
+        is_failed = is_failing(rules, books, quote.mark_open, quote.multiplier)
+    if is_failed:
         done = liquidate(rules, books, quote.mark_open, quote)
         log_liquidation(log, t, quote.mark_open, done)
         return done.books, enter_liquidation(ledger, done)
@@ -209,7 +211,7 @@ def close_at_gap(
 ) -> tuple[Books, Ledger]:
     """Liquidate or stop out at the open, before any order fills (step 4)."""
     found = find_gap(rules, books, quote)
-    if found == LIQUIDATION and rules.has_auto_margin is not None:
+    if found == LIQUIDATION and can_add(rules, books):
         books = add_from_wallet(rules, books, quote.mark_open, quote.multiplier, log, t)
         found = find_gap(rules, books, quote)
     if found == LIQUIDATION:
@@ -224,16 +226,17 @@ def close_at_gap(
 def close_at_extreme(
     rules: InstrumentRules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
 ) -> tuple[Books, Ledger]:
-    """Liquidate and stop out inside the bar (step 7), the nearer first, until none triggers."""
+    """Liquidate and stop out inside the bar (step 7), the nearer first, until none triggers.
+
+    With automatic margin, the wallet adds margin at a liquidation price as long as it has any.
+    """
     while books.positions[0].quantity != 0.0:
         kind, value = find_trigger(rules, books, quote)
         if kind == NOTHING:
             break
-        if kind == LIQUIDATION and rules.has_auto_margin is not None:
+        if kind == LIQUIDATION and can_add(rules, books):
             books = add_from_wallet(rules, books, value, quote.multiplier, log, t)
-            if not is_failing(rules, books, value, quote.multiplier):
-                continue
-        if kind == LIQUIDATION:
+        elif kind == LIQUIDATION:
             done = liquidate(rules, books, value, quote)
             books, ledger = done.books, enter_liquidation(ledger, done)
             log_liquidation(log, t, value, done)

@@ -119,6 +119,29 @@ def test_a_short_draws_margin_as_well():
     assert additions(result) == [(is_(5200 / 51), is_(200.0)), (is_(5400 / 51), is_(200.0))]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_additions_end_whatever_the_rounding(seed):
+    """Rates down to 1e-7, where rounding decides whether the requirement holds at its root."""
+    rng = np.random.default_rng(seed)
+    for _ in range(60):
+        setting = float(np.exp(rng.uniform(0.0, np.log(500))))
+        rate = float(np.exp(rng.uniform(np.log(1e-7), np.log(0.9 / setting))))
+        kind = str(rng.choice(["linear", "inverse"]))
+        venue = venue_of(brackets=[bracket(leverage=setting, rate=rate)], contract={"kind": kind})
+        price = float(np.exp(rng.uniform(-3.0, 9.0)))
+        reach = price * (1.0 + rng.choice([-1.0, 1.0]) * rng.uniform(0.0, 0.9))
+        last = (price, max(price, reach), min(price, reach), reach)
+        account = isolated(setting, auto_margin=True)
+        share = float(setting * rng.uniform(0.01, 1.0))
+        result = play(
+            price, price, last, targets=(share, NAN), venue=venue, account=account,
+            signal=float(rng.choice([-1.0, 1.0])),
+        )  # fmt: skip
+        if len(happened(result, "liquidation")):
+            added = total(result, "margin_added")
+            assert added == is_(result.bars["cash"].iloc[1], 1e-9)
+
+
 # --------------------------------------------------------------------------- profits that count
 
 
