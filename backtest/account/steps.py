@@ -18,7 +18,8 @@ The order of a bar, which :func:`backtest.account.bar.live_bar` follows:
 8. :func:`backtest.account.books.close_bar`, and :func:`end_account` if the account is ruined
 
 The arithmetic of the steps is in :mod:`backtest.account.payments`, :mod:`backtest.account.orders`,
-:mod:`backtest.account.fills`, :mod:`backtest.account.liquidation` and :mod:`backtest.account.ruin`.
+:mod:`backtest.account.fills`, :mod:`backtest.account.liquidation`, :mod:`backtest.account.calls`,
+:mod:`backtest.account.auto_margin` and :mod:`backtest.account.ruin`.
 """
 
 from __future__ import annotations
