@@ -106,3 +106,21 @@ def test_words_and_switches_of_these_terms_split_sets_into_groups():
     account = bt.Account(margin="isolated", venue_leverage=40.0, auto_margin=True)
     found = sweep(make_venue(), account, sets)
     assert found["liquidations"][1] > found["liquidations"][0]
+
+
+@pytest.mark.slow
+def test_a_compiled_run_of_these_terms_is_its_plain_run(monkeypatch):
+    monkeypatch.setenv("BACKTEST_COMPILE", "now")
+    fees = pd.Series([0.5, 2.0], index=MARKET.index[[0, 300]])
+    venue = make_venue(profit_counts=0.3, call_grace=3).override({"fees.per_order": fees})
+    account = bt.Account(
+        margin="isolated", venue_leverage=40.0, auto_margin=True, margin_call=0.6,
+        reserve=500.0, top_up_to=0.4, stop_loss=0.03,
+    )  # fmt: skip
+    given = {"venue": venue, "account": account}
+    compiled = bt.run(MARKET, Wave(scale=8.0), **given)
+    plain = bt.run(MARKET, Wave(scale=8.0), **given, compile=False)
+    assert compiled.manifest["compiled"] == "yes"
+    assert compiled.record.tobytes() == plain.record.tobytes()
+    assert compiled.entries.tobytes() == plain.entries.tobytes()
+    assert repr(dict(compiled.metrics)) == repr(dict(plain.metrics))
