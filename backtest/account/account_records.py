@@ -25,14 +25,14 @@ class InstrumentRules(NamedTuple):
     numba treats the two as different types and leaves out the code of unused features.
     ``has_rounding``: there are lots, a minimum notional or a participation limit. ``keeps_entry``:
     the average entry is needed. ``marks_entry``: the requirement may be valued at the entry price;
-    ``margin`` decides. ``fee``
-    is the rate of an ordinary trade (taker and maker blended). ``stop_loss`` is a fraction of the
-    entry price. A ``step`` of 0 means "down to the floor of the bracket". An infinite
-    ``participation`` means no limit. ``has_limits`` is True if the largest leverage is that of the
-    quote, None if it is ``max_leverage`` at all times. ``rounds_price`` is True, or None if prices
-    are not rounded to the ``tick``. ``has_auto_margin``: the wallet adds margin to a position that
-    fails. ``profit_share`` of an unrealized profit backs orders and withdrawals. ``order_fee`` is
-    the fixed fee of an order, on top of that of the quote. ``liquidation_impact`` is Y.
+    ``margin`` decides. ``fee`` is the rate of an ordinary trade (taker and maker blended).
+    ``stop_loss`` is a fraction of the entry price. A ``step`` of 0 means "down to the floor of the
+    bracket". An infinite ``participation`` means no limit. ``has_limits`` is True if the largest
+    leverage is that of the quote, None if it is ``max_leverage`` at all times. ``rounds_price`` is
+    True, or None if prices are not rounded to the ``tick``. ``has_auto_margin``: the wallet adds
+    margin to a position that fails. ``profit_share`` of an unrealized profit backs orders and
+    withdrawals. ``order_fee`` is the fixed fee of an order, on top of that of the quote.
+    ``liquidation_impact`` is Y.
 
     The last fields belong to fill modes and stops; flags are again True or None. ``fills_late``:
     decisions fill at the bar's last close. ``fills_early``: at the last close before the bar.

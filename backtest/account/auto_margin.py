@@ -6,7 +6,7 @@ See docs/accounting.md, section 3. Source: Bybit, Auto-Margin Replenishment.
 from __future__ import annotations
 
 from backtest.account.account_records import Books, InstrumentRules, Quote
-from backtest.account.books import compute_backing, is_failing, make_books
+from backtest.account.books import compute_backing, make_books
 from backtest.account.ledger import MARGIN_ADDED, Log, write_event
 from backtest.account.orders import floor
 from backtest.account.position import add_margin, compute_requirement
@@ -14,15 +14,21 @@ from backtest.base.units import TOLERANCE
 from backtest.venue.requirement import compute_setting
 
 
+def can_add(rules: InstrumentRules, books: Books) -> bool:
+    """Return whether the wallet adds margin before a liquidation."""
+    if rules.has_auto_margin is None:
+        return False
+    return books.cash > 0.0
+
+
 def add_from_wallet(
     rules: InstrumentRules, books: Books, value: float, quote: Quote, log: Log, t: int
 ) -> Books:
     """Add margin to a position that fails at u, until it does not or the wallet is empty.
 
-    The amount is a whole number of initial margins, or all that is left.
+    The amount is a whole number of initial margins, at least one, or all that is left. So the
+    margin grows even where rounding says that the requirement just holds.
     """
-    if not (books.cash > 0.0 and is_failing(rules, books, value, quote.multiplier)):
-        return books
     position = books.positions[0]
     needed = compute_requirement(rules, position, value, quote.multiplier) * (1.0 + TOLERANCE)
     missing = max(needed - compute_backing(rules, books, value), 0.0)

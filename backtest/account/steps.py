@@ -20,7 +20,8 @@ The order of a bar, which :func:`backtest.account.bar.live_bar` follows:
 8. :func:`backtest.account.books.close_bar`, and :func:`end_account` if the account is ruined
 
 The arithmetic of the steps is in :mod:`backtest.account.payments`, :mod:`backtest.account.orders`,
-:mod:`backtest.account.fills`, :mod:`backtest.account.liquidation` and :mod:`backtest.account.ruin`.
+:mod:`backtest.account.fills`, :mod:`backtest.account.liquidation`, :mod:`backtest.account.calls`,
+:mod:`backtest.account.auto_margin` and :mod:`backtest.account.ruin`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from backtest.account.account_records import (
     State,
     Watch,
 )
-from backtest.account.auto_margin import add_from_wallet
+from backtest.account.auto_margin import add_from_wallet, can_add
 from backtest.account.books import compute_equity, compute_ratio, is_failing, mark_to_market
 from backtest.account.calls import answer_call, end_grace
 from backtest.account.exits import LIQUIDATION, NOTHING, PROFIT, STOP, TRAIL, follow_trade
@@ -210,9 +211,11 @@ def liquidate_if_failing(
     rules: InstrumentRules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
 ) -> tuple[Books, Ledger]:
     """Liquidate at the mark open if the requirement fails there, even with automatic margin."""
-    if rules.has_auto_margin is not None:
+    is_failed = is_failing(rules, books, quote.mark_open, quote.multiplier)
+    if is_failed and can_add(rules, books):
         books = add_from_wallet(rules, books, quote.mark_open, quote, log, t)
-    if is_failing(rules, books, quote.mark_open, quote.multiplier):
+        is_failed = is_failing(rules, books, quote.mark_open, quote.multiplier)
+    if is_failed:
         done = liquidate(rules, books, quote.mark_open, quote)
         log_liquidation(log, t, quote.mark_open, done)
         return done.books, enter_liquidation(ledger, done)
@@ -252,7 +255,7 @@ def close_at_gap(
 ) -> tuple[Books, Ledger]:
     """Liquidate or stop out at the open, before any order fills (step 4)."""
     kind = find_gap(rules, books, quote, watch)
-    if kind == LIQUIDATION and rules.has_auto_margin is not None:
+    if kind == LIQUIDATION and can_add(rules, books):
         books = add_from_wallet(rules, books, quote.mark_open, quote, log, t)
         kind = find_gap(rules, books, quote, watch)
     if kind == LIQUIDATION:
@@ -298,16 +301,17 @@ def close_at_extreme(
     log: Log,
     t: int,
 ) -> tuple[Books, Ledger]:
-    """Liquidate and stop out inside the bar (step 7), the nearer first, until none triggers."""
+    """Liquidate and stop out inside the bar (step 7), the nearer first, until none triggers.
+
+    With automatic margin, the wallet adds margin at a liquidation price as long as it has any.
+    """
     while books.positions[0].quantity != 0.0:
         kind, value = find_trigger(rules, books, quote, watch)
         if kind == NOTHING:
             break
-        if kind == LIQUIDATION and rules.has_auto_margin is not None:
+        if kind == LIQUIDATION and can_add(rules, books):
             books = add_from_wallet(rules, books, value, quote, log, t)
-            if not is_failing(rules, books, value, quote.multiplier):
-                continue
-        if kind == LIQUIDATION:
+        elif kind == LIQUIDATION:
             done = liquidate(rules, books, value, quote)
             books, ledger = done.books, enter_liquidation(ledger, done)
             log_liquidation(log, t, value, done)

@@ -46,6 +46,8 @@ def explain_no_fill(
     rows = measure_cuts(inputs, outcome.book, outcome.entries, first)
     total = rows[0]
     n = int(total["decisions"])
+    if n == 0 and inputs.rules.instrument.has_order_fee is not None:
+        return "the equity was at most the fixed fee of an order, fees.per_order, at any decision"
     if n == 0:
         return "the account had no equity at any decision"
     if not inputs.feed.signal.any():

@@ -144,9 +144,8 @@ def events_table(venue: Venue, time: IntArray, entries: FloatArray, first: int) 
     close at which a decision filled. ``amount`` is the notional of a fill, stop, liquidation or
     ruin; the money of a cost (positive is paid); the margin ratio of a margin call and of its end;
     the money that ``margin_added`` moves from the wallet. The price of a liquidation is the one
-    that triggered it, of a fill or stop the one it
-    traded at. A ruin closes what the account holds at the mark close of its bar. The costs of an
-    event follow it as rows of their own.
+    that triggered it, of a fill or stop the one it traded at. A ruin closes what the account holds
+    at the mark close of its bar. The costs of an event follow it as rows of their own.
     """
     kinds = entries[:, 1].astype(np.int64)
     price = price_of(venue, entries[:, 2])

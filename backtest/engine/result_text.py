@@ -323,7 +323,9 @@ def summarize_events(result: RunRecord) -> Iterator[str]:
     count = int(metrics["liquidations"])
     yield from format_paragraph("Liquidations", str(count) if count else "none")
     yield from list_liquidations(result)
-    others = [f"stops {metrics['stops']:.0f}", f"margin calls {metrics['margin_calls']:.0f}"]
+    failed = metrics["calls_failed"]
+    more = f" ({failed:.0f} failed)" if failed > 0.0 else ""
+    others = [f"stops {metrics['stops']:.0f}", f"margin calls {metrics['margin_calls']:.0f}{more}"]
     refused = result.events.loc[result.events["kind"] == "withdrawal_refused", "amount"].sum()
     if refused > 0.0:
         others.append(f"withdrawals refused {refused:,.2f}")

@@ -80,7 +80,8 @@ def describe_isolated(account: Account) -> str:
     if account.margin != "isolated":
         return ""
     setting = account.venue_leverage or 1.0
-    return (
-        f"isolated: the margin of a position is its notional / {setting:g}, the venue leverage; "
-        "the rest of the wallet does not stand behind it"
-    )
+    rest = "the rest of the wallet does not stand behind it"
+    if account.auto_margin:
+        rest = "the rest of the wallet is added to it before a liquidation"
+    posted = f"its notional / {setting:g}, the venue leverage"
+    return f"isolated: the margin of a position is {posted}; {rest}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Self
 
 import numpy as np
 
@@ -40,6 +40,7 @@ from backtest.venue.dated_tables import (
 from backtest.venue.fee_tiers import FeeTier, check_close_fee, check_tiers
 from backtest.venue.interest import RATES, check_interest
 from backtest.venue.multipliers import OpenInterestMargin, check_multipliers
+from backtest.venue.words_or_numbers import ProfitShare, Step
 
 __all__ = [
     "Bracket",
@@ -144,35 +145,6 @@ class Slippage(Value):
     max_participation: Annotated[float | None, Number(0, 1, open_low=True)] = None
 
 
-LEAST_STEP = 0.001
-"""The smallest step of a partial liquidation: smaller ones would need thousands in one bar."""
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A fraction from 0.001 to 1, or ``"bracket"``."""
-
-    kind: ClassVar[type] = object
-
-    def check(self, name: str, value: object, *, where: str) -> float | str:
-        if isinstance(value, str):
-            return Choice("bracket").check(name, value, where=f"{where} (a fraction may be given)")
-        return Number(LEAST_STEP, 1).check(name, value, where=where)
-
-
-@dataclass(frozen=True)
-class _ProfitShare:
-    """``"all"``, ``"losses"``, or a share from 0 to 1."""
-
-    kind: ClassVar[type] = object
-
-    def check(self, name: str, value: object, *, where: str) -> float | str:
-        if isinstance(value, str):
-            place = f"{where} (a share from 0 to 1 may be given)"
-            return Choice("all", "losses").check(name, value, where=place)
-        return SHARE.check(name, value, where=where)
-
-
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Liquidation(Value):
     """How a venue liquidates a position that fails its maintenance requirement.
@@ -199,7 +171,7 @@ class Liquidation(Value):
     mode: Annotated[str, Choice("close", "takeover", "partial")] = "close"
     fee: Annotated[float, COST]
     slippage: Annotated[float, COST]
-    step: Annotated[float | str, _Step()] = 0.2
+    step: Annotated[float | str, Step()] = 0.2
     full_below: Annotated[float, NOT_NEGATIVE] = 0.0
     impact: Annotated[float, NOT_NEGATIVE] = 0.0
 
@@ -288,7 +260,7 @@ class Venue(Value):
     initial_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
     maintenance_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
     open_interest_margin: OpenInterestMargin | None = None
-    profit_counts: Annotated[float | str, _ProfitShare()] = "all"
+    profit_counts: Annotated[float | str, ProfitShare()] = "all"
 
     def _check_rules(self) -> None:
         check_close_fee(self.fees.tiers, includes_close_fee=self.includes_close_fee)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+import backtest as bt
 from tests.scenes import (
     INF,
     NAN,
@@ -116,6 +117,29 @@ def test_a_short_draws_margin_as_well():
     result = guarded(100, (100, 107, 100, 107), signal=-1.0)
     # 200 - 50 (P - 100) = P: 5,200 / 51 = 101.96, then 5,400 / 51 = 105.88
     assert additions(result) == [(is_(5200 / 51), is_(200.0)), (is_(5400 / 51), is_(200.0))]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_additions_end_whatever_the_rounding(seed):
+    """Rates down to 1e-7, where rounding decides whether the requirement holds at its root."""
+    rng = np.random.default_rng(seed)
+    for _ in range(60):
+        setting = float(np.exp(rng.uniform(0.0, np.log(500))))
+        rate = float(np.exp(rng.uniform(np.log(1e-7), np.log(0.9 / setting))))
+        kind = str(rng.choice(["linear", "inverse"]))
+        venue = venue_of(brackets=[bracket(leverage=setting, rate=rate)], contract={"kind": kind})
+        price = float(np.exp(rng.uniform(-3.0, 9.0)))
+        reach = price * (1.0 + rng.choice([-1.0, 1.0]) * rng.uniform(0.0, 0.9))
+        last = (price, max(price, reach), min(price, reach), reach)
+        account = isolated(setting, auto_margin=True)
+        share = float(setting * rng.uniform(0.01, 1.0))
+        result = play(
+            price, price, last, targets=(share, NAN), venue=venue, account=account,
+            signal=float(rng.choice([-1.0, 1.0])),
+        )  # fmt: skip
+        if len(happened(result, "liquidation")):
+            added = total(result, "margin_added")
+            assert added == is_(result.bars["cash"].iloc[1], 1e-9)
 
 
 # --------------------------------------------------------------------------- profits that count
@@ -235,7 +259,8 @@ def test_a_forced_reduction_pays_the_fixed_fee_and_reaches_the_ratio_after_it():
 
 def test_no_decision_is_filled_with_equity_at_or_under_the_fixed_fee():
     account = account_of(capital=2.0)
-    assert happened(play(*[100] * 4, venue=fixed(2.0), account=account), "fill").empty
+    with pytest.warns(bt.NoFillWarning):
+        assert happened(play(*[100] * 4, venue=fixed(2.0), account=account), "fill").empty
     assert len(happened(play(*[100] * 4, venue=fixed(1.9), account=account), "fill")) == 1
     # 1x loses 9 of 10: the last decision to close has not the money
     account = account_of(capital=10.0)
@@ -252,6 +277,17 @@ def test_a_stop_that_cannot_pay_its_fee_is_bad_debt():
     # 10 - 1.5 - 8 - 1.5 = -1
     assert result.metrics["bad_debt"] == is_(1.0)
     assert equities(result)[-1] == 0.0
+
+
+def test_an_account_that_can_never_pay_the_fixed_fee_is_told_so():
+    with pytest.warns(bt.NoFillWarning, match="at most the fixed fee of an order"):
+        play(*[100] * 4, venue=fixed(2.0), account=account_of(capital=2.0))
+
+
+def test_a_series_of_fixed_fees_must_begin_by_the_first_bar():
+    with pytest.raises(bt.ParameterError, match="must begin by the first bar") as caught:
+        play(*[100] * 4, venue=fixed(series({1: 2.0})))
+    assert "Fees.per_order" in caught.value.where
 
 
 def test_a_fixed_fee_may_change_with_time():

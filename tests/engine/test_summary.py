@@ -12,6 +12,7 @@ import pytest
 import backtest as bt
 from backtest.base.number_text import format_price
 from backtest.engine.result_text import measure_holding, sample_risk_free, write_summary
+from backtest.strategies import Constant
 
 ROOT = Path(__file__).parents[2]
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -244,3 +245,23 @@ def test_every_metric_is_explained_and_nothing_else(calm):
 def flat(text):
     """Return a text on one line, so that a line's end hides nothing."""
     return re.sub(r"\s+", " ", text)
+
+
+def test_terms_of_orders_calls_and_automatic_margin_are_said(market):
+    venue = bt.Venue(
+        contract=bt.Contract(),
+        brackets=[bt.Bracket(0.0, 1e9, 50.0, 0.01)],
+        fees=bt.Fees(taker=5e-4, maker=0.0, per_order=1.5),
+        slippage=bt.Slippage(rate=1e-4),
+        liquidation=bt.Liquidation(fee=0.01, slippage=0.002, impact=0.3),
+        profit_counts=0.25,
+    )
+    account = bt.Account(margin="isolated", venue_leverage=20, auto_margin=True, margin_call=0.21)
+    result = bt.run(market, Constant(5.0), venue=venue, account=account, compile=False)
+    text = flat(result.summary())
+    for words in (
+        "1.5 per order", "impact 0.3", "25% of unrealized profit backs orders", "automatic margin",
+        "the rest of the wallet is added to it before a liquidation",
+    ):  # fmt: skip
+        assert words in text
+    assert f"margin calls {result.metrics['margin_calls']:.0f}" in text

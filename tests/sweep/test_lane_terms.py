@@ -99,9 +99,28 @@ def test_fixed_fees_of_the_simplest_accounts_may_be_0_in_some_sets():
 def test_words_and_switches_of_these_terms_split_sets_into_groups():
     sets = {
         "account.auto_margin": np.array([True, False, True, False]),
-        "venue.profit_counts": np.array(["all", "losses", 0.25, 1.0], dtype=object),
-        "scale": np.array([8.0, 8.0, 12.0, 12.0]),
+        "venue.profit_counts": np.array(["losses", "losses", 0.25, 0.25], dtype=object),
+        "venue.fees.per_order": np.array([0.5, 0.5, 1.0, 2.0]),
+        "scale": np.array([12.0, 12.0, 12.0, 12.0]),
     }
     account = bt.Account(margin="isolated", venue_leverage=40.0, auto_margin=True)
     found = sweep(make_venue(), account, sets)
     assert found["liquidations"][1] > found["liquidations"][0]
+
+
+@pytest.mark.slow
+def test_a_compiled_run_of_these_terms_is_its_plain_run(monkeypatch):
+    monkeypatch.setenv("BACKTEST_COMPILE", "now")
+    fees = pd.Series([0.5, 2.0], index=MARKET.index[[0, 300]])
+    venue = make_venue(profit_counts=0.3, call_grace=3).override({"fees.per_order": fees})
+    account = bt.Account(
+        margin="isolated", venue_leverage=40.0, auto_margin=True, margin_call=0.6,
+        reserve=500.0, top_up_to=0.4, stop_loss=0.03,
+    )  # fmt: skip
+    given = {"venue": venue, "account": account}
+    compiled = bt.run(MARKET, Wave(scale=8.0), **given)
+    plain = bt.run(MARKET, Wave(scale=8.0), **given, compile=False)
+    assert compiled.manifest["compiled"] == "yes"
+    assert compiled.record.tobytes() == plain.record.tobytes()
+    assert compiled.entries.tobytes() == plain.entries.tobytes()
+    assert repr(dict(compiled.metrics)) == repr(dict(plain.metrics))
