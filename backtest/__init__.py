@@ -8,7 +8,7 @@ returns what it lived through: fees, funding, interest, margin calls, liquidatio
 from backtest.base import early_interrupt as early_interrupt  # before all that takes time
 # isort: on
 
-from backtest import report
+from backtest import measures, report
 from backtest.account import Account
 from backtest.base.errors import (
     AccountingError,
@@ -89,6 +89,7 @@ __all__ = [
     "import_market",
     "margin",
     "margin_rules",
+    "measures",
     "quality",
     "run",
     "signals",

@@ -27,7 +27,8 @@ from backtest.base.result_folders import write_json_file
 from backtest.base.units import DAY, MINUTE
 from backtest.cli import main
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
-from backtest.measures.run_measures import METRICS, RunSpan
+from backtest.measures.run_measures import METRICS
+from backtest.measures.run_span import RunSpan
 from backtest.report.page import picture
 from backtest.report.page.figures import LIGHT, encode_figure, write_script_data
 from backtest.report.page.formats import write_page, write_text

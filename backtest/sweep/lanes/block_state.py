@@ -33,7 +33,7 @@ TALLIED_MORE = {
     "calls": "calls", "first_liquidation": "first_liquidation", "near": "near",
     "leverage": "leverage_sum", "peak_leverage": "peak_leverage", "peak_needed": "peak_needed",
     "peak_backing": "peak_backing", "decay_held": "decay_held", "decay_log": "decay_log",
-    "decay_product": "decay_product",
+    "decay_product": "decay_product", "carry": "carry", "disutility": "disutility",
 }  # fmt: skip
 """Fields of a tally that the other measures need, with their rows."""
 

@@ -53,12 +53,13 @@ ROWS = (
     "lot", "min_notional", "fee", "taker", "slip", "impact_rate", "participation",
     "liquidation_fee", "liquidation_slippage", "step", "full_below", "stop_loss", "setting",
     "close_fee", "top_up_to", "first_unit", "bound", "ruin_at", "paid_in",
+    "carry", "carry_before", "disutility",
 )  # fmt: skip
 """The rows of a block; after them come the policy's parameters and its memory.
 
 Booleans are 0 and 1; -1 is a bar that has not come. ``later`` says that the lane must pass the
 next bar in full, ``step_left`` what the lane still has to do in the bar, ``is_done`` that the
-policy is not called any more. The rules come last; band and leverages are always those of the lane.
+policy is not called any more. The rules come late; band and leverages are always those of the lane.
 ``line`` is the equity of :func:`backtest.account.ruin.find_line`. ``bound``, in the cell of the
 first lane, is an upper bound of all notionals at the last close, for quick checks with one rate.
 """
@@ -78,6 +79,7 @@ first lane, is an upper bound of all notionals at the last close, for quick chec
     LOT, MIN_NOTIONAL, FEE, TAKER, SLIP, IMPACT_RATE, PARTICIPATION,
     LIQUIDATION_FEE, LIQUIDATION_SLIPPAGE, STEP, FULL_BELOW, STOP_LOSS, SETTING,
     CLOSE_FEE, TOP_UP_TO, FIRST_UNIT, BOUND, RUIN_AT, PAID_IN,
+    CARRY, CARRY_BEFORE, DISUTILITY,
 ) = range(len(ROWS))  # fmt: skip
 
 
