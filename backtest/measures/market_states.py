@@ -31,8 +31,8 @@ def find_bulls(price: FloatArray, move: float = PHASE_MOVE) -> BoolArray:
     bool array of shape (n_bars,)
         Phases are known in hindsight: a bear market begins after the peak from which the price
         falls by ``move``, a bull market after the trough from which it rises by ``move``. The bars
-        up to the first such extreme belong to the phase that it ends. A market without such a move
-        is one phase, bull if it did not fall from end to end.
+        up to the first such extreme belong to the phase that it ends, unless it is the first bar. A
+        market without such a move is one phase, bull if it did not fall from end to end.
 
     Examples
     --------
@@ -49,9 +49,10 @@ def find_bulls(price: FloatArray, move: float = PHASE_MOVE) -> BoolArray:
         falls = may_fall and value <= (1.0 - move) * values[high]
         if falls or (may_rise and value >= (1.0 + move) * values[low]):
             turn = high if falls else low
-            found[begun : turn + 1] = falls
+            end = turn + 1 if turn > 0 else 0  # a phase that began with the prices has no end here
+            found[begun:end] = falls
             may_fall, may_rise = not falls, falls
-            begun, high, low = turn + 1, t, t
+            begun, high, low = end, t, t
     is_one = may_fall and may_rise
     found[begun:] = values[-1] >= values[0] if is_one else may_fall
     return found
