@@ -1,14 +1,17 @@
 """Columns and measures of the use of capital and of carry, by hand and in every kind of account."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import backtest as bt
+from backtest.engine.result_files import find_first_unrealized
 from backtest.engine.run_parts import gather_bars
 from backtest.measures.part_measures import PART_METRICS, WHOLE_ONLY, measure_part
 from backtest.measures.run_measures import METRICS
+from backtest.measures.tally import LATER, flatten_tally, read_tally
 from tests.scenes import (
     NAN,
     Follow,
@@ -238,3 +241,16 @@ def test_a_resumed_run_continues_the_columns_bit_for_bit(tmp_path):
         kept = bt.Result.load(rest.save(tmp_path))
         assert kept.bars["realized_pnl"].equals(rest.bars["realized_pnl"])
         assert kept.metrics == pytest.approx(rest.metrics, rel=0, abs=0, nan_ok=True)
+
+
+def test_a_tally_of_an_earlier_version_has_no_carry():
+    result = play(100, 100, UP, targets=2.0)
+    flat = flatten_tally(result.tally)
+    assert read_tally(flat) == result.tally
+    older = read_tally({k: v for k, v in flat.items() if k not in LATER})
+    metrics = replace(result, tally=older).metrics
+    for name in ("carry_decay", "leverage_decay", "carry_per_turn", "certainty_equivalent"):
+        assert math.isnan(metrics[name])
+    assert metrics["volatility_drag"] == result.metrics["volatility_drag"]
+    assert find_first_unrealized({}) == 0.0
+    assert math.isnan(find_first_unrealized({"resumed_from": "0123456789abcdef"}))

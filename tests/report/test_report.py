@@ -137,7 +137,11 @@ def test_all_measures_stand_by_market_state(page, result):
     tables = tables_of(page)
     for title, by in (("By market phase", "phase"), ("By market volatility", "volatility")):
         expected = result.measures_by(by)
-        assert [each.title for each in tables[title].columns] == ["measure", *expected.index, "unit"]
+        assert [each.title for each in tables[title].columns] == [
+            "measure",
+            *expected.index,
+            "unit",
+        ]
         rows = {row[0]: row[1:-1] for row in tables[title].rows}
         assert len(rows) == len(expected.columns)
         assert rows["days"] == tuple(f"{each:,.0f}" for each in expected["days"])
