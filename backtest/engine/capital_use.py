@@ -53,7 +53,8 @@ def compute_use(
     initial = np.where(quantity != 0.0, initial, 0.0)
     unrealized = np.where(quantity != 0.0, quantity * (value - book["entry"]), 0.0)
     before = np.concatenate([[first_unrealized], unrealized[:-1]])
-    realized = book["price_pnl"] - (unrealized - before)
+    gained = book["price_pnl"] - book["slippage"] - book["impact"]
+    realized = gained - (unrealized - before)
     is_noise = np.abs(realized) <= TOLERANCE * (notional + np.abs(book["price_pnl"]))
     with np.errstate(divide="ignore", invalid="ignore"):
         turns = np.where(quantity != 0.0, notional / initial, 0.0)

@@ -94,8 +94,19 @@ def test_realized_and_unrealized_profit_add_up():
     signal = np.sign(rng.standard_normal(200))
     result = play(*bars, targets=targets, signal=signal, account=account_of(stop_loss=0.05))
     table = result.bars
+    assert (table["realized_pnl"] != 0.0).any()
     together = table["realized_pnl"].cumsum() + table["unrealized_pnl"]
     assert together.to_numpy() == pytest.approx(table["price_pnl"].cumsum().to_numpy(), abs=1e-7)
+
+
+def test_an_entry_realizes_nothing_and_an_exit_its_fill_against_the_entry():
+    # bought 10 at 101, sold at 121 · 0.99; 1 % of slippage on each
+    venue = venue_of(slippage={"rate": 0.01})
+    bars = [100, 100, (100, 121, 100, 121), 121]
+    result = play(*bars, targets=[1.0, NAN, 0.0], venue=venue)
+    held = result.bars["position"].iloc[1]
+    assert column(result, "unrealized_pnl") == is_([0, -held, held * 20, 0])
+    assert column(result, "realized_pnl") == is_([0, 0, 0, held * (121 * 0.99 - 101)])
 
 
 def test_only_loans_have_a_health_factor():
