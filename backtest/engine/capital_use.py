@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.base.units import TOLERANCE, FloatArray, IntArray
+from backtest.engine.bar_loop import RECORDED
 from backtest.engine.result_tables import ARRAYS, value_of
-from backtest.measures.margin_use import margin_used
-from backtest.venue.requirement import read_rules
+from backtest.measures.margin_use import divide_by_equity, margin_used
+from backtest.measures.path_measures import AccountPath
+from backtest.venue.requirement import MarginRules, read_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from backtest.account import Account
     from backtest.venue import Venue
@@ -29,28 +31,40 @@ class CapitalUse(NamedTuple):
     unrealized_pnl: FloatArray
 
 
+class Table(NamedTuple):
+    """Margin rules, and the bars of a run to which they apply, ``first`` up to ``stop``."""
+
+    first: int
+    stop: int
+    rules: MarginRules
+
+
+def list_tables(venue: Venue, account: Account, time: IntArray) -> list[Table]:
+    """Return the margin rules of a run, under the account's setting."""
+    setting = account.venue_leverage or 0.0
+    return [
+        Table(each.first, each.stop, read_rules(venue.with_table(each), setting))
+        for each in venue.in_use(time)
+    ]
+
+
 def compute_use(
     venue: Venue,
     account: Account,
     book: Mapping[str, FloatArray],
     mark: FloatArray,
     x: FloatArray,
-    time: IntArray,
+    tables: Sequence[Table],
     first_unrealized: float,
 ) -> CapitalUse:
     """Return the use of capital of the record of a run.
 
-    ``x`` is the margin multiplier of each bar, ``first_unrealized`` the unrealized profit at the
-    close before the first bar.
+    ``x`` is the margin multiplier of each bar, ``tables`` are the margin tables in use, and
+    ``first_unrealized`` is the unrealized profit at the close before the first bar.
     """
     value, quantity, equity = value_of(venue, mark), book["position"], book["equity"]
     notional = np.abs(quantity) * np.abs(value)
-    if account.margin == "isolated":
-        initial, available = book["margin"], book["cash"]
-    else:
-        initial = compute_initial_margin(venue, account, notional, x, time)
-        available = np.maximum(equity - initial, 0.0)
-    initial = np.where(quantity != 0.0, initial, 0.0)
+    initial, available = split_capital(account, book, notional, x, tables)
     unrealized = np.where(quantity != 0.0, quantity * (value - book["entry"]), 0.0)
     before = np.concatenate([[first_unrealized], unrealized[:-1]])
     gained = book["price_pnl"] - book["slippage"] - book["impact"]
@@ -68,16 +82,64 @@ def compute_use(
     )
 
 
-def compute_initial_margin(
-    venue: Venue, account: Account, notional: FloatArray, x: FloatArray, time: IntArray
-) -> FloatArray:
-    """Return the initial margin of cross positions, under the table of each bar."""
-    initial = np.zeros(len(time))
-    for table in venue.in_use(time):
-        rows = slice(table.first, table.stop)
-        rules = read_rules(venue.with_table(table), account.venue_leverage or 0.0)
-        initial[rows] = ARRAYS.compute_initial(rules, notional[rows], x[rows])
-    return initial
+def split_capital(
+    account: Account,
+    book: Mapping[str, FloatArray],
+    notional: FloatArray,
+    x: FloatArray,
+    tables: Sequence[Table],
+    first: int = 0,
+) -> tuple[FloatArray, FloatArray]:
+    """Return the initial margin and the money for new orders at each close.
+
+    ``first`` is the number of the first of these bars in the tables' run.
+    """
+    if account.margin == "isolated":
+        return np.where(book["position"] != 0.0, book["margin"], 0.0), book["cash"]
+    initial = np.zeros(len(notional))
+    for table in tables:
+        begin, end = max(table.first - first, 0), table.stop - first
+        if begin < end and begin < len(notional):
+            rows = slice(begin, end)
+            initial[rows] = compute_initial(table.rules, notional[rows], x[rows])
+    return initial, np.maximum(book["equity"] - initial, 0.0)
+
+
+def compute_initial(rules: MarginRules, notional: FloatArray, x: FloatArray) -> FloatArray:
+    """Return the initial margin of notionals, from the brackets that they reach."""
+    n = int(np.searchsorted(rules.caps, np.max(notional))) + 1
+    reached = rules._replace(caps=rules.caps[:n], leverages=rules.leverages[:n])
+    return np.asarray(ARRAYS.compute_initial(reached, notional, x))
+
+
+def read_path(
+    venue: Venue,
+    account: Account,
+    record: FloatArray,
+    marks: FloatArray,
+    x: FloatArray,
+    tables: Sequence[Table],
+    rows: slice,
+) -> AccountPath:
+    """Return the path of an account over some bars of its record.
+
+    ``marks`` are the mark closes, with the one before the first bar.
+    """
+    first, stop, _ = rows.indices(len(x))
+    book = dict(zip(RECORDED, record[:, rows], strict=True))
+    value = value_of(venue, marks[first : stop + 1])
+    size = np.abs(value)
+    signed, equity = book["position"] * size[1:], book["equity"]
+    initial, available = split_capital(account, book, np.abs(signed), x[rows], tables, first)
+    return AccountPath(
+        unit=book["unit"],
+        equity=equity,
+        initial=initial,
+        available=available,
+        used=margin_used(initial, equity),
+        leverage=divide_by_equity(signed, equity),
+        moves=np.diff(value) / size[:-1],
+    )
 
 
 def compute_loan_columns(

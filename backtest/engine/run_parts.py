@@ -63,9 +63,11 @@ def gather_bars(result: RunRecord) -> RunBars:
     ends = result.ends_sample != 0.0
     counts = count_events(result)
     is_cut = counts["liquidations"] + counts["stops"] > 0.0
-    drag, carry = measure_decay(result, book, is_cut)
+    path = result.read_path(slice(None))
+    drag, carry = measure_decay(result, book, path.moves, is_cut)
     return RunBars(
-        path=result.account_path,
+        samples=result.samples,
+        path=path,
         growth=np.divide(unit[1:], unit[:-1], out=np.ones(len(closes) - 1), where=unit[:-1] > 0.0),
         years=np.diff(closes) / (YEAR_DAYS * DAY),
         book=book,
@@ -101,7 +103,7 @@ def count_events(result: RunRecord) -> dict[str, FloatArray]:
 
 
 def measure_decay(
-    result: RunRecord, book: dict[str, FloatArray], is_cut: BoolArray
+    result: RunRecord, book: dict[str, FloatArray], moves: FloatArray, is_cut: BoolArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return the log growth that each bar lost to volatility and to carry.
 
@@ -114,7 +116,6 @@ def measure_decay(
     scale = np.divide(1.0, before, out=np.zeros_like(before), where=before > 0.0)
     carry = (book["funding"] + book["interest"] + book["fees"]) * scale
     value = value_of(result.venue, np.concatenate(([result.first_mark], result.mark[:-1])))
-    moves = result.account_path.moves
     is_known = ~np.isnan(moves) & (moves > -1.0) & ~is_cut
     held = np.where(is_known, book["position"] * np.abs(value) * scale, 0.0)
     grown = 1.0 + held * np.where(is_known, moves, 0.0)

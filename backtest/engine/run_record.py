@@ -13,7 +13,14 @@ import pandas as pd
 
 from backtest.base.units import DAY, FloatArray, IntArray, utc_index
 from backtest.engine.bar_loop import RECORDED
-from backtest.engine.capital_use import CapitalUse, compute_loan_columns, compute_use
+from backtest.engine.capital_use import (
+    CapitalUse,
+    Table,
+    compute_loan_columns,
+    compute_use,
+    list_tables,
+    read_path,
+)
 from backtest.engine.loop_inputs import as_of
 from backtest.engine.result_tables import bars_table, events_table, value_of
 from backtest.engine.target_cuts_table import measure_cuts
@@ -25,7 +32,7 @@ from backtest.features.liquidation_forecast import (
     forecast_liquidation,
     forecast_volatility,
 )
-from backtest.measures.path_measures import AccountPath, Samples
+from backtest.measures.path_measures import AccountPath, PathSums, Samples, sum_path
 from backtest.measures.performance import sampled_returns
 from backtest.measures.run_measures import measure_run
 from backtest.measures.run_span import RunSpan
@@ -37,6 +44,9 @@ if TYPE_CHECKING:
     from backtest.measures.tally import Tally
     from backtest.policy import Policy
     from backtest.venue import Venue
+
+PIECE = 32_768
+"""Bars whose measures are summed at once; their arrays fit into the L2 cache."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,7 +101,7 @@ class RunRecord:
     def metrics(self) -> Mapping[str, float]:
         """The measures by name."""
         unit, equity = float(self.record[6, -1]), float(self.record[0, -1])
-        measured = measure_run(self.tally, self.span, unit, equity, self.account_path)
+        measured = measure_run(self.tally, self.span, unit, equity, self.samples, self._sums)
         return MappingProxyType(measured)
 
     @cached_property
@@ -130,7 +140,7 @@ class RunRecord:
             self._book,
             self.mark,
             self._x,
-            self.time,
+            self._tables,
             self.first_unrealized,
         )
 
@@ -139,28 +149,32 @@ class RunRecord:
         """The unrealized profit at the last close."""
         return float(self._use.unrealized_pnl[-1])
 
-    @cached_property
-    def account_path(self) -> AccountPath:
-        """What the measures of the path read."""
-        book, use = self._book, self._use
-        moves, market = sample_moves(self)
-        costs = sum(book[name] for name in RECORDED[8:14])
-        leverage = np.zeros(len(moves))
-        held = (book["position"] != 0.0) & (book["equity"] > 0.0)
-        value = np.abs(value_of(self.venue, self.mark))
-        leverage[held] = (book["position"] * value)[held] / book["equity"][held]
-        return AccountPath(
-            samples=Samples(self._sampled, sample_risk_free(self), market),
-            unit=book["unit"],
-            first_peak=self.first_peak,
-            equity=book["equity"],
-            gains=book["price_pnl"] + book["bad_debt"] - costs,
-            initial=use.initial_margin,
-            available=use.available,
-            used=use.margin_used,
-            leverage=leverage,
-            moves=moves,
+    @property
+    def samples(self) -> Samples:
+        """Sampled returns of the account, risk-free, and of the market at 1x."""
+        return Samples(self._sampled, sample_risk_free(self), sample_market(self))
+
+    def read_path(self, rows: slice) -> AccountPath:
+        """Return the path of the account over some bars."""
+        return read_path(
+            self.venue, self.account, self.record, self._marks, self._x, self._tables, rows
         )
+
+    @cached_property
+    def _tables(self) -> list[Table]:
+        return list_tables(self.venue, self.account, self.time)
+
+    @cached_property
+    def _marks(self) -> FloatArray:
+        """Mark closes, beginning with the one before the first bar (NaN if there is none)."""
+        return np.concatenate(([self.first_mark], self.mark))
+
+    @property
+    def _sums(self) -> PathSums:
+        pieces = (
+            self.read_path(slice(first, first + PIECE)) for first in range(0, len(self.mark), PIECE)
+        )
+        return sum_path(pieces, self.first_peak)
 
     @cached_property
     def _volatility(self) -> tuple[FloatArray, VolatilityState]:
@@ -225,15 +239,13 @@ def sample_risk_free(result: RunRecord) -> FloatArray:
     return np.diff(total[result.ends_sample != 0.0], prepend=0.0)
 
 
-def sample_moves(result: RunRecord) -> tuple[FloatArray, FloatArray]:
-    """Return the simple returns of the market at 1x, by bar and by sampling period.
+def sample_market(result: RunRecord) -> FloatArray:
+    """Return the simple returns of the market at 1x per sampling period, of shape (n_samples,).
 
     They are those of the value of one contract at mark closes, in the settlement currency. A market
-    without a close before its first bar begins at the first close: the first move is NaN.
+    without a close before its first bar begins at the first close.
     """
-    value = value_of(result.venue, result.mark)
-    before = value_of(result.venue, np.array([result.first_mark]))
-    start = np.where(np.isnan(before), value[:1], before)
-    moves = np.diff(value, prepend=before) / np.abs(np.concatenate((before, value[:-1])))
-    ends = np.concatenate((start, value[result.ends_sample != 0.0]))
-    return moves, np.diff(ends) / np.abs(ends[:-1])
+    first = result.mark[0] if np.isnan(result.first_mark) else result.first_mark
+    marks = np.concatenate(([first], result.mark[result.ends_sample != 0.0]))
+    value = value_of(result.venue, marks)
+    return np.diff(value) / np.abs(value[:-1])

@@ -38,9 +38,14 @@ def break_even_drift(moves: FloatArray, years: float, growth: float, leverage: f
     >>> round(break_even_drift(np.array([0.1]), 1.0, 2.0 * math.log(1.1) - 0.04, 2.0), 12)
     0.02
     """
+    return find_drift(float(np.sum(np.log1p(moves))) / years, growth, leverage)
+
+
+def find_drift(market: float, growth: float, leverage: float) -> float:
+    """Return the break-even drift from the log growth per year of the market and the account."""
     if leverage == 0.0 or not math.isfinite(growth):
         return math.nan
-    return float(np.sum(np.log1p(moves))) / years - growth / leverage
+    return market - growth / leverage
 
 
 def break_even_leverage(
@@ -77,8 +82,13 @@ def break_even_leverage(
     >>> round(break_even_leverage(np.array([0.1, -0.1, 0.05]), 1.0, 0.0, 1.0), 12)
     4.444444444444
     """
-    square = float(np.sum(moves * moves)) / years
+    total, square = float(np.sum(moves)) / years, float(np.sum(moves * moves)) / years
+    return find_leverage(total, square, carry_per_turn, leverage)
+
+
+def find_leverage(total: float, square: float, carry_per_turn: float, leverage: float) -> float:
+    """Return the break-even leverage from the sums per year of market returns and their squares."""
     if leverage == 0.0 or math.isnan(leverage) or math.isnan(carry_per_turn) or not square > 0.0:
         return math.nan
-    drift = math.copysign(1.0, leverage) * float(np.sum(moves)) / years
+    drift = math.copysign(1.0, leverage) * total
     return max(0.0, 2.0 * (drift - carry_per_turn) / square)

@@ -9,14 +9,22 @@ import numpy as np
 from backtest.base.units import FloatArray
 
 
+def divide_by_equity(money: FloatArray, equity: FloatArray) -> FloatArray:
+    """Return money over equity, 0 where there is no equity."""
+    if np.min(equity, initial=np.inf) > 0.0:  # usual, and faster
+        return money / equity
+    return np.divide(money, equity, out=np.zeros(len(equity)), where=equity > 0.0)
+
+
 def margin_used(initial: FloatArray, equity: FloatArray) -> FloatArray:
     """Return initial margin over equity at each close, of shape (n_bars,).
 
     0 without a position; infinite if a position is held without equity.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(equity > 0.0, initial / equity, np.inf)
-    return np.where(initial > 0.0, share, 0.0)
+    share = divide_by_equity(initial, equity)
+    if not np.min(equity, initial=np.inf) > 0.0:
+        share[(initial > 0.0) & ~(equity > 0.0)] = np.inf
+    return share
 
 
 def return_on_margin(gains: FloatArray, initial: FloatArray, years: float) -> float:

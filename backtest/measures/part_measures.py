@@ -11,12 +11,12 @@ from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.measures.path_measures import (
     AccountPath,
     Samples,
-    measure_break_even,
-    measure_margin,
     measure_returns,
+    measure_sums,
+    sum_path,
 )
 from backtest.measures.performance import compound_growth, max_drawdown, ratio
-from backtest.measures.return_shape import certainty_equivalent, ulcer_index
+from backtest.measures.return_shape import certainty_equivalent
 from backtest.measures.run_measures import COSTS, METRICS
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class RunBars(NamedTuple):
     number of the sampling period of each bar.
     """
 
+    samples: Samples
     path: AccountPath
     growth: FloatArray
     years: FloatArray
@@ -80,10 +81,8 @@ def measure_part(run: RunBars, samples: BoolArray, periods: float) -> dict[str, 
         **measure_rates(part, money, years),
         **measure_leverage(part, years, ruined),
     }
-    growth = known["total_return"] + 1.0
-    known |= measure_returns(part.path.samples, periods)
-    known |= measure_break_even(part.path, years, growth, known)
-    known |= measure_margin(part.path, years)
+    known |= measure_returns(part.samples, periods)
+    known |= measure_sums(sum_path([part.path], 1.0), years, known)
     return {name: known[name] for name in PART_METRICS}
 
 
@@ -91,16 +90,10 @@ def take_part(run: RunBars, samples: BoolArray) -> RunBars:
     """Return the bars of some sampling periods."""
     rows = samples[run.sample]
     growth = run.growth[rows]
-    by_bar = ("equity", "gains", "initial", "available", "used", "leverage", "moves")
-    kept = {name: getattr(run.path, name)[rows] for name in by_bar}
-    path = run.path._replace(
-        samples=Samples(*(each[samples] for each in run.path.samples)),
-        unit=np.asarray(np.cumprod(growth), dtype=np.float64),
-        first_peak=1.0,
-        **kept,
-    )
+    path = AccountPath(*(each[rows] for each in run.path))
     return RunBars(
-        path=path,
+        samples=Samples(*(each[samples] for each in run.samples)),
+        path=path._replace(unit=np.asarray(np.cumprod(growth), dtype=np.float64)),
         growth=growth,
         years=run.years[rows],
         book={name: values[rows] for name, values in run.book.items()},
@@ -114,7 +107,7 @@ def take_part(run: RunBars, samples: BoolArray) -> RunBars:
 
 def measure_growth(part: RunBars, years: float, periods: float, ruined: float) -> dict[str, float]:
     """Return the measures of growth, volatility and drawdown by name."""
-    returns, free = part.path.samples.returns, part.path.samples.risk_free
+    returns, free = part.samples.returns, part.samples.risk_free
     excess, has_spread = returns - free, len(returns) > 1
     unit = np.concatenate(([1.0], part.path.unit))
     cagr = -1.0 if ruined else compound_growth(float(unit[-1]), years)
@@ -129,7 +122,6 @@ def measure_growth(part: RunBars, years: float, periods: float, ruined: float) -
         "sortino": ratio(mean, downside, periods),
         "max_drawdown": drawdown,
         "calmar": cagr / drawdown if drawdown > 0.0 else math.nan,
-        "ulcer_index": ulcer_index(part.path.unit, 1.0),
         "certainty_equivalent": certainty_equivalent(returns, periods),
     }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.base.units import DAY, FloatArray, IntArray
-from backtest.measures.path_measures import measure_path
+from backtest.measures.path_measures import PathSums, Samples, measure_path
 from backtest.measures.performance import LEAST_DEVIATION, compound_growth
 from backtest.measures.tally import Tally, flatten_tally
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from backtest.base.units import BoolArray
-    from backtest.measures.path_measures import AccountPath
     from backtest.measures.run_span import RunSpan
 
 COSTS = ("fees", "slippage", "impact", "funding", "interest")
@@ -100,7 +99,7 @@ CORE = (
 
 
 def measure_run(
-    tally: Tally, span: RunSpan, unit: float, equity: float, path: AccountPath
+    tally: Tally, span: RunSpan, unit: float, equity: float, samples: Samples, sums: PathSums
 ) -> dict[str, float]:
     """Return all measures of one account by name.
 
@@ -111,7 +110,7 @@ def measure_run(
     many = {name: np.array([value]) for name, value in flatten_tally(tally).items()}
     measured = measure_accounts(many, span, np.array([unit]), np.array([equity]))
     known = {name: float(values[0]) for name, values in measured.items()}
-    known |= measure_path(tally, span, path, known)
+    known |= measure_path(tally, span, samples, sums, known)
     return {name: known[name] for name in METRICS}
 
 

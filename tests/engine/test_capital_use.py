@@ -4,14 +4,25 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.engine import run_record
 from backtest.engine.result_files import find_first_unrealized
 from backtest.engine.run_parts import gather_bars
+from backtest.measures import (
+    break_even_drift,
+    break_even_leverage,
+    idle_cash,
+    return_on_margin,
+    ulcer_index,
+)
 from backtest.measures.part_measures import PART_METRICS, WHOLE_ONLY, measure_part
+from backtest.measures.path_measures import PATH
 from backtest.measures.run_measures import METRICS
 from backtest.measures.tally import LATER, flatten_tally, read_tally
+from backtest.strategies import Constant
 from tests.scenes import (
     NAN,
     Follow,
@@ -265,3 +276,44 @@ def test_a_tally_of_an_earlier_version_has_no_carry():
     assert metrics["volatility_drag"] == result.metrics["volatility_drag"]
     assert find_first_unrealized({}) == 0.0
     assert math.isnan(find_first_unrealized({"resumed_from": "0123456789abcdef"}))
+
+
+@pytest.mark.parametrize("name", ["cross", "stopped"])
+def test_a_path_summed_in_pieces_is_the_public_functions_of_its_bars(name, monkeypatch):
+    terms = {"venue": venue_of(fees={"taker": 0.0005, "maker": 0.0}), "account": ACCOUNTS[name]}
+    whole = bt.run(market_with_everything(), Follow(), **terms, compile=False)
+    metrics, bars = whole.metrics, whole.bars
+    monkeypatch.setattr(run_record, "PIECE", 100)
+    for each in PATH:
+        expected = pytest.approx(metrics[each], rel=1e-10, nan_ok=True)
+        assert replace(whole).metrics[each] == expected, each
+    years = 60 / 365
+    gains = bars["equity"].diff().fillna(bars["equity"].iloc[0] - 1000) - bars["flows"]
+    assert metrics["ulcer_index"] == is_(ulcer_index(bars["unit"].to_numpy(), 1.0), 1e-10)
+    assert metrics["idle_cash"] == is_(
+        idle_cash(bars["available"].to_numpy(), bars["equity"].to_numpy()), 1e-10
+    )
+    assert metrics["return_on_margin"] == is_(
+        return_on_margin(gains.to_numpy(), bars["initial_margin"].to_numpy(), years), 1e-9
+    )
+    moves = bars["mark"].pct_change().to_numpy()[1:]
+    mean = float(bars["leverage"].mean())
+    growth = math.log(metrics["total_return"] + 1) / years
+    assert metrics["break_even_drift"] == is_(break_even_drift(moves, years, growth, mean), 1e-8)
+    assert metrics["break_even_leverage"] == is_(
+        break_even_leverage(moves, years, metrics["carry_per_turn"], mean), 1e-9
+    )
+
+
+def test_the_margin_table_of_each_day_decides_in_every_piece(monkeypatch):
+    index = pd.date_range("2024-10-22", periods=96, freq="h", tz="UTC", unit="ns")
+    prices = pd.DataFrame(60_000.0, index=index, columns=["open", "high", "low", "close"])
+    market = bt.Market.from_frames(prices.assign(volume=1e9), instrument="BTCUSDT")
+    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "compile": False}
+    result = bt.run(market, Constant(1.0), account=bt.Account(capital=5e6), **terms)
+    shares = result.bars["margin_used"].to_numpy()
+    # 5 million at 1x: 20x in the table of 2021, 50x in that of 2024-10-24
+    assert shares[1:48] == pytest.approx(1 / 20, rel=1e-3)
+    assert shares[48:] == pytest.approx(1 / 50, rel=1e-3)
+    monkeypatch.setattr(run_record, "PIECE", 7)
+    assert replace(result).metrics["mean_margin_used"] == is_(float(np.mean(shares)))
