@@ -72,6 +72,10 @@ class Outcome:
     flows: list[Decimal] = field(default_factory=list)
     top_up: list[Decimal] = field(default_factory=list)
     bad_debt: list[Decimal] = field(default_factory=list)
+    initial_margin: list[Decimal] = field(default_factory=list)
+    available: list[Decimal] = field(default_factory=list)
+    realized_pnl: list[Decimal] = field(default_factory=list)
+    unrealized_pnl: list[Decimal] = field(default_factory=list)
     leverage: list[Decimal] = field(default_factory=list)
     margin_ratio: list[Decimal] = field(default_factory=list)
     liquidation_price: list[Decimal | None] = field(default_factory=list)
@@ -461,6 +465,7 @@ class Reference:
         self.table = brackets_of(self.venue, self.scale_by, initial, close_fee)
         self.row = dict.fromkeys((*COSTS, *GAINS, "top_up", "traded"), ZERO)
         self.arrived, self.highest_before = ZERO, self.highest
+        self.realized = ZERO  # §3, use of capital: what this bar's reductions earned
         self.pending: tuple[float, float] | None = None
         if t > 0 and not self.is_ruined:
             decided = (float(self.targets[t - 1]), float(self.signals[t - 1]))
@@ -1095,6 +1100,7 @@ class Reference:
 
     def reduce(self, change: Decimal, value: Decimal) -> None:
         """§1 and 3: entry is kept; isolated gets φ·(M + q·(u(p) - u(entry))) back."""
+        self.realized -= change * (value - self.entry)
         if self.is_isolated:
             share = -change / self.quantity
             self.cash += share * (self.margin + self.quantity * (value - self.entry))
@@ -1255,6 +1261,7 @@ class Reference:
     def take_over(self, price: Decimal) -> None:
         """The position and all margin that backs it are lost."""
         backing = self.backing(price)
+        self.realized += self.quantity * (self.contract.value(price) - self.entry)
         self.log_liquidation(-self.quantity, price)
         if self.is_isolated:
             self.margin = ZERO
@@ -1299,6 +1306,7 @@ class Reference:
         value = self.contract.value(worsened)
         worsening = -part * (value - self.contract.value(price))
         self.log_liquidation(-part, price)
+        self.realized += part * (self.contract.value(price) - self.entry)
         if self.is_isolated:
             self.margin += part * (value - self.entry)  # what a step frees stays in M
         else:
@@ -1376,6 +1384,7 @@ class Reference:
         notional = self.contract.notional(self.quantity, price)
         self.row["traded"] += notional
         self.log("ruin", price, -self.quantity, notional)
+        self.realized += self.quantity * (self.contract.value(price) - self.entry)
         self.cash, self.margin, self.quantity = self.equity(price), ZERO, ZERO
         self.settle_if_flat()
 
@@ -1439,6 +1448,13 @@ class Reference:
         out.margin.append(self.margin)
         out.entry.append(None if is_flat else self.contract.price(self.entry))
         out.reserve.append(self.reserve)
+        needed = self.margin if self.is_isolated else self.initial_margin(price)
+        out.initial_margin.append(ZERO if is_flat else needed)
+        free = self.cash if self.is_isolated else max(equity - out.initial_margin[-1], ZERO)
+        out.available.append(free)
+        out.realized_pnl.append(self.realized)
+        profit = self.quantity * (self.contract.value(price) - self.entry)
+        out.unrealized_pnl.append(ZERO if is_flat else profit)
         out.leverage.append(ZERO if is_flat else signed / equity)
         out.margin_ratio.append(self.ratio)
         out.liquidation_price.append(self.liquidation_price(price))

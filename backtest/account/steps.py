@@ -333,6 +333,7 @@ def fill_early(
         books, ledger = fill_decision(rules, plan, state, books, ledger, quote, log, t)
     watch = follow_trade(state.watch, state.books.positions[0], books.positions[0])
     is_open = state.is_call_open and ledger.calls_met + ledger.calls_failed == 0
+    is_called = state.is_called and is_open  # numba takes no branches among many keywords
     after = State(
         books=books,
         equity=state.equity,
@@ -340,7 +341,7 @@ def fill_early(
         leverage=state.leverage,
         signal=state.signal,
         ratio=state.ratio,
-        is_called=state.is_called and is_open,
+        is_called=is_called,
         unmet=state.unmet,
         since=state.since,
         since_stop=state.since_stop,

@@ -21,8 +21,9 @@ from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.sweep_text import Ranking, SweepReport, print_sweep
 from backtest.cli.typed_values import read_bounds, read_values
+from backtest.measures.path_measures import PATH
 from backtest.measures.ranking import read_constraints, read_objective, total_violation
-from backtest.measures.run_measures import CORE, PATH
+from backtest.measures.run_measures import CORE
 from backtest.sweep.evaluator import STREAMED
 
 DRAWS = 1_024

@@ -16,8 +16,8 @@ from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_run_command
 from backtest.cli.printing import break_name, print_table
 from backtest.engine import count_unfilled
+from backtest.measures.path_measures import DATES
 from backtest.measures.ranking import read_constraints, read_objective, total_violation
-from backtest.measures.run_measures import DATES
 from backtest.sweep import ERROR, Sweep, to_plain_value
 from backtest.sweep.tabulate import name_parameter
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.base.units import IntArray
     from backtest.market import Market
-    from backtest.measures.run_measures import RunSpan
+    from backtest.measures.run_span import RunSpan
     from backtest.policy import Policy
     from backtest.venue import Venue
     from backtest.venue.dated_tables import InUse

@@ -20,6 +20,7 @@ from backtest.engine.limit_cost import LimitCost, measure_limit_cost
 from backtest.engine.result_files import load_result, save_result
 from backtest.engine.result_tables import filled_changes, forced_changes, value_of
 from backtest.engine.result_text import write_summary
+from backtest.engine.run_parts import tabulate_parts
 from backtest.engine.run_record import RunRecord
 from backtest.features.liquidation_forecast import DEGREES, HORIZON, count_horizon, find_touches
 from backtest.measures.attribution import (
@@ -32,6 +33,7 @@ from backtest.measures.attribution import (
 )
 from backtest.measures.calibration import Calibration, calibrate, check_bins
 from backtest.measures.leverage_cycle import LeverageProfile, profile_leverage
+from backtest.measures.market_states import MarketState
 
 
 class Result(RunRecord, Reportable):
@@ -210,6 +212,35 @@ class Result(RunRecord, Reportable):
             return attribute_by(self._life, self.time, by)
         years = (int(self.span.closes[-1]) - self.span.start) / (YEAR_DAYS * DAY)
         return attribute(self._life, years)
+
+    def measures_by(self, by: MarketState) -> pd.DataFrame:
+        """Return the measures of the run by the state of its market.
+
+        Parameters
+        ----------
+        by : str
+            ``"phase"``: bull and bear markets by the 20 % rule on the mark close. ``"volatility"``:
+            calm, normal and stress, the thirds of the volatility forecast.
+
+        Returns
+        -------
+        DataFrame
+            A row per state that occurs, ``days``, and a column per measure. Measures that only a
+            whole run has are left out (:data:`backtest.measures.part_measures.WHOLE_ONLY`).
+
+        Raises
+        ------
+        ParameterError
+            If ``by`` is another word.
+
+        Notes
+        -----
+        Whole sampling periods belong to a state: by the phase at their last bar, or by the forecast
+        at the close before them (the first period has none). The periods of a state count as if
+        they followed one another. Phases are known in hindsight only; see
+        :func:`backtest.measures.find_bulls`.
+        """
+        return tabulate_parts(self, by)
 
     def leverage_profile(
         self, horizon: str = "1d", groups: int = 5, depth: float = 0.1, window: str = "30d"

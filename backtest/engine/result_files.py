@@ -29,7 +29,7 @@ from backtest.engine.bar_loop import RECORDED
 from backtest.engine.fee_days import read_traded
 from backtest.engine.run_record import RunRecord
 from backtest.features.liquidation_forecast import VolatilityState
-from backtest.measures.run_measures import RunSpan
+from backtest.measures.run_span import RunSpan
 from backtest.measures.tally import flatten_tally, read_tally
 from backtest.venue import Venue
 
@@ -124,6 +124,7 @@ def _pack_state(result: RunRecord) -> dict[str, Any]:
         "target_cuts": result.cut_rows,
         "no_fill": result.no_fill,
         **({} if result.traded is None else {"traded": result.traded.to_dict()}),
+        "first_unrealized": result.first_unrealized,
     }
 
 
@@ -134,6 +135,14 @@ def find_paid_in(account: Account, events: pd.DataFrame) -> float:
     """
     flows = events.loc[events["kind"] == "flow", "amount"]
     return account.capital + account.reserve + float(flows[flows > 0.0].sum())
+
+
+def find_first_unrealized(manifest: Mapping[str, Any]) -> float:
+    """Return the unrealized profit before the first bar, for results saved without it.
+
+    NaN if they went on from another result.
+    """
+    return 0.0 if manifest.get("resumed_from") is None else math.nan
 
 
 def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
@@ -173,6 +182,7 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
         stored_cuts=stored.get("target_cuts"),
         no_fill=str(stored.get("no_fill", "")),
         traded=read_traded(stored.get("traded")),
+        first_unrealized=float(stored.get("first_unrealized", find_first_unrealized(manifest))),
     )
     attach_saved_making(result, folder, manifest["id"])
     return result

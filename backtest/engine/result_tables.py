@@ -117,7 +117,10 @@ def bars_table(
     ``liquidation_probability``, the forecast for the day to come (docs/metrics.md);
     the terms of the identity (``price_pnl``, costs positive, ``flows`` with top-ups);
     ``cash`` (the wallet in isolated margin), ``margin``, ``reserve``; ``unit`` value and
-    ``drawdown`` free of flows; ``target``, the leverage decided at the close.
+    ``drawdown`` free of flows; ``target``, the leverage decided at the close. ``RunRecord`` adds
+    the use of capital (docs/accounting.md, section 3): ``initial_margin``, ``available``,
+    ``margin_used``, ``position_leverage``, ``realized_pnl``, ``unrealized_pnl``, and with
+    ``interest_on="loan"`` ``health_factor`` and ``ltv``.
     """
     book = dict(zip(RECORDED, record, strict=True))
     copied = (*RECORDED[7:14], "flows", "bad_debt", "cash", "margin", "reserve")

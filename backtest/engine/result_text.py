@@ -18,9 +18,10 @@ from backtest.base.number_text import (
     format_setting,
 )
 from backtest.base.text_layout import format_paragraph
-from backtest.base.units import DAY, FloatArray, format_time
-from backtest.engine.loop_inputs import as_of, has_order_fee
+from backtest.base.units import DAY, format_time
+from backtest.engine.loop_inputs import has_order_fee
 from backtest.engine.manifest import read_tables
+from backtest.engine.run_record import sample_risk_free
 from backtest.engine.target_cuts_text import describe_isolated, describe_targets
 from backtest.measures.performance import max_drawdown, ratio, sampled_returns
 from backtest.measures.run_measures import COSTS
@@ -227,15 +228,6 @@ def measure_holding(result: RunRecord) -> BuyAndHold:
     )
 
 
-def sample_risk_free(result: RunRecord) -> FloatArray:
-    """Return the simple risk-free rate over each sampling period, of shape (n_samples,)."""
-    rate = as_of(result.venue.cash_rate, result.time, "Venue.cash_rate")
-    time, year = result.time, result.venue.day_count * DAY
-    lengths = np.diff(time, prepend=time[:1]) if result.is_session else result.interval
-    total = np.cumsum(np.broadcast_to(rate * (lengths / year), time.shape))
-    return np.diff(total[result.ends_sample != 0.0], prepend=0.0)
-
-
 def summarize_risk(result: RunRecord) -> Iterator[str]:
     """Yield the worst drawdown with its dates, the leverage, the targets, and the trading."""
     metrics = result.metrics
@@ -246,7 +238,11 @@ def summarize_risk(result: RunRecord) -> Iterator[str]:
         f"peak {format_number(metrics['peak_leverage'])}; "
         f"peak margin ratio {format_percent(metrics['peak_margin_ratio'])}; within 10 % of the "
         f"liquidation price at {format_percent(metrics['near_liquidation_share'])} of closes",
-        f"decay {format_percent(metrics['leverage_decay'])} of log growth per year",
+        f"decay {format_percent(metrics['leverage_decay'])} of log growth per year: "
+        f"{format_percent(metrics['volatility_drag'])} to volatility, "
+        f"{format_percent(metrics['carry_decay'])} to carry",
+        f"margin used {format_percent(metrics['mean_margin_used'])} of equity, "
+        f"peak {format_percent(metrics['peak_margin_used'])}",
     )
     fills = int((result.events["kind"] == "fill").sum())
     turnover = format_number(metrics["turnover"])

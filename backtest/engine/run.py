@@ -41,7 +41,7 @@ from backtest.features.liquidation_forecast import (
 )
 from backtest.features.returns import count_by_calendar
 from backtest.market import Market
-from backtest.measures.run_measures import RunSpan
+from backtest.measures.run_span import RunSpan
 from backtest.policy import Policy, start_memory
 from backtest.venue import Venue
 
@@ -185,6 +185,7 @@ def run(
         inputs=inputs,
         no_fill=no_fill,
         traded=outcome.traded,
+        first_unrealized=0.0 if resume is None else resume.last_unrealized,
     )
 
 

@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import FloatArray, IntArray, utc_index
-from backtest.engine.result_tables import bars_table, events_table
+from backtest.base.units import DAY, FloatArray, IntArray, utc_index
+from backtest.engine.bar_loop import RECORDED
+from backtest.engine.capital_use import (
+    CapitalUse,
+    Table,
+    compute_loan_columns,
+    compute_use,
+    list_tables,
+    read_path,
+)
+from backtest.engine.loop_inputs import as_of
+from backtest.engine.result_tables import bars_table, events_table, value_of
 from backtest.engine.target_cuts_table import measure_cuts
 from backtest.features.liquidation_forecast import (
     DEGREES,
@@ -22,8 +32,10 @@ from backtest.features.liquidation_forecast import (
     forecast_liquidation,
     forecast_volatility,
 )
+from backtest.measures.path_measures import AccountPath, PathSums, Samples, sum_path
 from backtest.measures.performance import sampled_returns
-from backtest.measures.run_measures import RunSpan, measure_run
+from backtest.measures.run_measures import measure_run
+from backtest.measures.run_span import RunSpan
 
 if TYPE_CHECKING:
     from backtest.account import Account, State
@@ -33,6 +45,9 @@ if TYPE_CHECKING:
     from backtest.measures.tally import Tally
     from backtest.policy import Policy
     from backtest.venue import Venue
+
+PIECE = 32_768
+"""Bars whose measures are summed at once; their arrays fit into the L2 cache."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,6 +87,7 @@ class RunRecord:
     stored_cuts: list[dict[str, Any]] | None = None
     no_fill: str = ""
     traded: TradedDays | None = None
+    first_unrealized: float = 0.0
 
     @property
     def last_time(self) -> int:
@@ -87,15 +103,14 @@ class RunRecord:
     def metrics(self) -> Mapping[str, float]:
         """The measures by name."""
         unit, equity = float(self.record[6, -1]), float(self.record[0, -1])
-        measured = measure_run(self.tally, self.span, unit, equity, self._sampled)
+        measured = measure_run(self.tally, self.span, unit, equity, self.samples, self._sums)
         return MappingProxyType(measured)
 
     @cached_property
     def bars(self) -> pd.DataFrame:
         """One row per bar."""
-        x = np.broadcast_to(self.multiplier, self.close.shape)
         table = bars_table(
-            self.venue, self.account, self.time, self.close, self.mark, x, self.record
+            self.venue, self.account, self.time, self.close, self.mark, self._x, self.record
         )
         table.insert(
             list(table.columns).index("liquidation_price") + 1,
@@ -103,13 +118,76 @@ class RunRecord:
             self._forecast(table, HORIZON),
         )
         peak = np.maximum.accumulate(np.maximum(self.record[6], self.first_peak))
-        return table.assign(drawdown=1.0 - self.record[6] / peak)
+        more: dict[str, FloatArray] = self._use._asdict()
+        if self.venue.interest_on == "loan":
+            needed = table["maintenance"].to_numpy()
+            more |= compute_loan_columns(self.venue, self.account, self._book, self.mark, needed)
+        return table.assign(drawdown=1.0 - self.record[6] / peak, **more)
+
+    @property
+    def _x(self) -> FloatArray:
+        """The margin multiplier of each bar."""
+        return np.broadcast_to(self.multiplier, self.close.shape)
+
+    @property
+    def _book(self) -> dict[str, FloatArray]:
+        """The record by name."""
+        return dict(zip(RECORDED, self.record, strict=True))
+
+    @cached_property
+    def _use(self) -> CapitalUse:
+        return compute_use(
+            self.venue,
+            self.account,
+            self._book,
+            self.mark,
+            self._x,
+            self._tables,
+            self.first_unrealized,
+        )
+
+    @property
+    def last_unrealized(self) -> float:
+        """The unrealized profit at the last close."""
+        return float(self._use.unrealized_pnl[-1])
+
+    @property
+    def samples(self) -> Samples:
+        """Sampled returns of the account, risk-free, and of the market at 1x."""
+        return Samples(self._sampled, sample_risk_free(self), sample_market(self))
+
+    def read_path(self, rows: slice) -> AccountPath:
+        """Return the path of the account over some bars."""
+        return read_path(
+            self.venue, self.account, self.record, self._marks, self._x, self._tables, rows
+        )
+
+    @cached_property
+    def _tables(self) -> list[Table]:
+        return list_tables(self.venue, self.account, self.time)
+
+    @cached_property
+    def _marks(self) -> FloatArray:
+        """Mark closes, beginning with the one before the first bar (NaN if there is none)."""
+        return np.concatenate(([self.first_mark], self.mark))
+
+    @property
+    def _sums(self) -> PathSums:
+        pieces = (
+            self.read_path(slice(first, first + PIECE)) for first in range(0, len(self.mark), PIECE)
+        )
+        return sum_path(pieces, self.first_peak)
 
     @cached_property
     def _volatility(self) -> tuple[FloatArray, VolatilityState]:
         return forecast_volatility(
             self.trail, self.time, self.close, self.interval, is_session=self.is_session
         )
+
+    @property
+    def volatility_forecast(self) -> FloatArray:
+        """The volatility of the market forecast at each close, NaN until it is known."""
+        return self._volatility[0]
 
     @property
     def last_trail(self) -> VolatilityState:
@@ -152,3 +230,24 @@ class RunRecord:
         """Simple returns per sampling period, indexed by the open of its last bar."""
         ends = self.time[self.ends_sample != 0.0]
         return pd.Series(self._sampled, index=utc_index(ends), name="return")
+
+
+def sample_risk_free(result: RunRecord) -> FloatArray:
+    """Return the simple risk-free rate over each sampling period, of shape (n_samples,)."""
+    rate = as_of(result.venue.cash_rate, result.time, "Venue.cash_rate")
+    time, year = result.time, result.venue.day_count * DAY
+    lengths = np.diff(time, prepend=time[:1]) if result.is_session else result.interval
+    total = np.cumsum(np.broadcast_to(rate * (lengths / year), time.shape))
+    return np.diff(total[result.ends_sample != 0.0], prepend=0.0)
+
+
+def sample_market(result: RunRecord) -> FloatArray:
+    """Return the simple returns of the market at 1x per sampling period, of shape (n_samples,).
+
+    They are those of the value of one contract at mark closes, in the settlement currency. A market
+    without a close before its first bar begins at the first close.
+    """
+    first = result.mark[0] if np.isnan(result.first_mark) else result.first_mark
+    marks = np.concatenate(([first], result.mark[result.ends_sample != 0.0]))
+    value = value_of(result.venue, marks)
+    return np.diff(value) / np.abs(value[:-1])

@@ -34,6 +34,21 @@ ABOUT = {
     "es_95": Metric("fraction", -1, "mean loss of the worst twentieth of sampling periods"),
     "var_99": Metric("fraction", -1, "loss of a sampling period that one in a hundred exceeds"),
     "es_99": Metric("fraction", -1, "mean loss of the worst hundredth of sampling periods"),
+    "skewness": Metric("number", 1, "skewness of sampled returns; below 0 the losses are longer"),
+    "kurtosis": Metric("number", -1, "full kurtosis of sampled returns, 3 for a normal one"),
+    "omega": Metric("number", 1, "gains over losses of returns over the risk-free rate"),
+    "tail_ratio": Metric("number", 1, "95th percentile of returns over the size of the 5th"),
+    "ulcer_index": Metric("fraction", -1, "root of the mean squared drawdown at bar closes"),
+    "time_to_recovery": Metric("days", -1, "from the trough of the deepest fall to its recovery"),
+    "sharpe_error": Metric("per sqrt(year)", -1, "standard error of the Sharpe ratio"),
+    "probabilistic_sharpe": Metric("fraction", 1, "probability that the true Sharpe is above 0"),
+    "alpha": Metric("fraction per year", 1, "return that beta times the market does not explain"),
+    "alpha_error": Metric("fraction per year", -1, "HAC standard error of alpha"),
+    "beta": Metric("number", 0, "slope of the returns on those of the market at 1x"),
+    "beta_error": Metric("number", -1, "HAC standard error of beta"),
+    "certainty_equivalent": Metric(
+        "fraction per year", 1, "sure growth worth as much at a relative risk aversion of 3"
+    ),
     "turnover": Metric("per year", -1, "traded notional over mean equity"),
     "price_pnl": Metric("money", 1, "profit of price moves, before any cost"),
     "fees": Metric("money", -1, "trading fees paid"),
@@ -58,7 +73,20 @@ ABOUT = {
     "mean_leverage": Metric("turns of equity", 0, "mean of notional over equity at closes"),
     "peak_leverage": Metric("turns of equity", -1, "highest notional over equity at a close"),
     "peak_margin_ratio": Metric("fraction", -1, "highest maintenance over what backs the position"),
-    "leverage_decay": Metric("log growth per year", -1, "growth lost to volatility, before costs"),
+    "mean_margin_used": Metric("fraction", 0, "mean of initial margin over equity at closes"),
+    "peak_margin_used": Metric("fraction", -1, "highest initial margin over equity at a close"),
+    "return_on_margin": Metric("fraction per year", 1, "profit per year over mean initial margin"),
+    "idle_cash": Metric("fraction", 0, "mean share of the equity that backs no position"),
+    "leverage_decay": Metric("log growth per year", -1, "growth lost to volatility and carry"),
+    "volatility_drag": Metric("log growth per year", -1, "growth lost to volatility, before costs"),
+    "carry_decay": Metric("log growth per year", -1, "growth lost to funding, interest and fees"),
+    "carry_per_turn": Metric("log growth per year", -1, "the same per turn of mean leverage"),
+    "break_even_drift": Metric(
+        "log growth per year", 0, "growth of the market at which the account's would be 0"
+    ),
+    "break_even_leverage": Metric(
+        "turns of equity", 1, "constant leverage at which growth would be 0 on this path"
+    ),
     "flows": Metric("money", 0, "deposits less withdrawals, and top-ups"),
     "top_ups": Metric("money", 0, "moved from the reserve to the account after margin calls"),
     "final_equity": Metric("money", 1, "equity at the last close, without the reserve"),

@@ -19,7 +19,8 @@ from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.ranges import check_number
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.measures.measure_names import ABOUT
-from backtest.measures.run_measures import METRICS, PATH
+from backtest.measures.path_measures import PATH
+from backtest.measures.run_measures import METRICS
 
 MetricArrays: TypeAlias = Mapping[str, FloatArray]
 ObjectiveLike: TypeAlias = "str | Mapping[str, float] | Callable[[Mapping[str, float]], float]"

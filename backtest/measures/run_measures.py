@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray
-from backtest.measures.performance import (
-    LEAST_DEVIATION,
-    compound_growth,
-    expected_shortfall,
-    value_at_risk,
-)
-from backtest.measures.tally import Drawdown, Tally, flatten_tally
+from backtest.base.units import DAY, FloatArray, IntArray
+from backtest.measures.path_measures import PathSums, Samples, measure_path
+from backtest.measures.performance import LEAST_DEVIATION, compound_growth
+from backtest.measures.tally import Tally, flatten_tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from backtest.base.units import BoolArray
+    from backtest.measures.run_span import RunSpan
 
 COSTS = ("fees", "slippage", "impact", "funding", "interest")
 
@@ -37,6 +34,19 @@ METRICS = (
     "es_95",
     "var_99",
     "es_99",
+    "skewness",
+    "kurtosis",
+    "omega",
+    "tail_ratio",
+    "ulcer_index",
+    "time_to_recovery",
+    "sharpe_error",
+    "probabilistic_sharpe",
+    "alpha",
+    "alpha_error",
+    "beta",
+    "beta_error",
+    "certainty_equivalent",
     "turnover",
     "price_pnl",
     *COSTS,
@@ -57,30 +67,22 @@ METRICS = (
     "mean_leverage",
     "peak_leverage",
     "peak_margin_ratio",
+    "mean_margin_used",
+    "peak_margin_used",
+    "return_on_margin",
+    "idle_cash",
     "leverage_decay",
+    "volatility_drag",
+    "carry_decay",
+    "carry_per_turn",
+    "break_even_drift",
+    "break_even_leverage",
     "flows",
     "top_ups",
     "final_equity",
     *(f"{name}_annual" for name in COSTS),
 )
 """All measures of a run, in their order."""
-
-
-class RunSpan(NamedTuple):
-    """Time that a run covers: its start and the closes of its bars in ns, and samples per year.
-
-    ``first`` is the number of its first bar in the tally.
-    """
-
-    start: int
-    closes: IntArray
-    first: int
-    periods: float
-
-    def time_of(self, bar: int) -> int:
-        """Return the close of a bar in ns; the start for the bar before the first."""
-        row = bar - self.first
-        return self.start if row < 0 else int(self.closes[row])
 
 
 CORE = (
@@ -100,37 +102,21 @@ CORE = (
 )
 """Measures of a sweep with ``metrics="core"``."""
 
-PATH = ("drawdown_days", "recovered", "var_95", "es_95", "var_99", "es_99")
-"""Measures that need the path of an account, not only its tally."""
-DATES = ("drawdown_peak", "drawdown_trough", "drawdown_recovery")
-"""Dates of the deepest drawdown, which sweeps add to :data:`PATH`."""
-
 
 def measure_run(
-    tally: Tally, span: RunSpan, unit: float, equity: float, returns: FloatArray
+    tally: Tally, span: RunSpan, unit: float, equity: float, samples: Samples, sums: PathSums
 ) -> dict[str, float]:
     """Return all measures of one account by name.
 
-    ``unit`` and ``equity`` are values at the end. ``returns`` are sampled simple returns, for the
-    tail measures. Money is in the settlement currency, times in days, the rest fractions (0.25 is
-    25 %); ``*_annual`` is a cost per year as a fraction of mean equity.
+    ``unit`` and ``equity`` are values at the end. Money is in the settlement currency, times in
+    days, the rest fractions (0.25 is 25 %); ``*_annual`` is a cost per year as a fraction of mean
+    equity.
     """
     many = {name: np.array([value]) for name, value in flatten_tally(tally).items()}
     measured = measure_accounts(many, span, np.array([unit]), np.array([equity]))
     known = {name: float(values[0]) for name, values in measured.items()}
-    known |= measure_path(tally, span, returns)
+    known |= measure_path(tally, span, samples, sums, known)
     return {name: known[name] for name in METRICS}
-
-
-def measure_path(tally: Tally, span: RunSpan, returns: FloatArray) -> dict[str, float]:
-    """Return the measures that need the path: the tails and the length of the drawdown."""
-    fall = tally.drawdown
-    is_over = fall.low == fall.low_peak or fall.recovered >= 0
-    measured = {"drawdown_days": drawdown_days(fall, span), "recovered": float(is_over)}
-    for level in (95, 99):
-        measured[f"var_{level}"] = value_at_risk(returns, level / 100)
-        measured[f"es_{level}"] = expected_shortfall(returns, level / 100)
-    return measured
 
 
 def measure_accounts(
@@ -142,7 +128,7 @@ def measure_accounts(
     has the core's measures. ``unit`` and ``equity`` are values at the end. Logarithms and
     exponentials are taken one by one, so that an account has the same bits alone and among others.
     """
-    years = (int(span.closes[-1]) - span.start) / (YEAR_DAYS * DAY)
+    years = span.years
     with np.errstate(all="ignore"):
         measured = measure_core(tally, span, unit, equity, years)
         if "near" in tally:
@@ -189,7 +175,10 @@ def measure_rest(
     n = tally["samples"]
     downside = np.sqrt(tally["downside"] / np.where(n > 0, n, np.nan))
     logs = np.array([math.log(each) for each in tally["decay_product"].tolist()])
-    decay = tally["decay_held"] - (tally["decay_log"] + logs)
+    drag = (tally["decay_held"] - (tally["decay_log"] + logs)) / years
+    drag = np.where(is_ruined, np.nan, drag)
+    carry = np.where(is_ruined, np.nan, tally["carry"] / years)
+    leverage = tally["leverage"] / tally["bars"]
     backing = tally["peak_backing"]
     peak_ratio = np.where(backing > 0.0, tally["peak_needed"] / backing, np.inf)
     return {
@@ -207,13 +196,27 @@ def measure_rest(
         "liquidated_after_call": as_floats(tally["liquidated_calls"]),
         "time_to_liquidation_after_call": as_floats(tally["call_days"])
         / as_floats(tally["liquidated_calls"]),
-        "mean_leverage": tally["leverage"] / tally["bars"],
+        "mean_leverage": leverage,
         "peak_leverage": as_floats(tally["peak_leverage"]),
         "peak_margin_ratio": peak_ratio,
-        "leverage_decay": np.where(is_ruined, np.nan, decay / years),
+        "leverage_decay": drag + carry,
+        "volatility_drag": drag,
+        "carry_decay": carry,
+        "carry_per_turn": carry / np.where(leverage > 0.0, leverage, np.nan),
+        "certainty_equivalent": find_equivalents(tally["disutility"] / n, span.periods),
         "flows": tally["flows"] + tally["top_up"],
         "top_ups": as_floats(tally["top_up"]),
     }
+
+
+def find_equivalents(disutility: FloatArray, periods: float) -> FloatArray:
+    """Return the certainty equivalents per year of mean (1 + r)^-2; NaN without returns.
+
+    See :func:`backtest.measures.return_shape.certainty_equivalent`.
+    """
+    growth = [math.sqrt(1.0 / each) if each != 0.0 else math.inf for each in disutility.tolist()]
+    rates = [compound_growth(each, 1.0 / periods) for each in growth]
+    return np.where(np.isnan(disutility), np.nan, rates)
 
 
 def as_floats(values: object) -> FloatArray:
@@ -232,24 +235,3 @@ def days_since(span: RunSpan, bar: IntArray) -> FloatArray:
     row = np.maximum(bar - span.first, 0).astype(np.int64)
     days = (span.closes[row] - span.start) / DAY
     return np.where(bar >= 0, days, np.nan)
-
-
-def drawdown_days(fall: Drawdown, span: RunSpan) -> float:
-    """Return the days from the peak of the deepest drawdown to its recovery, or to the end."""
-    if fall.low == fall.low_peak:
-        return 0.0
-    is_over = fall.recovered >= 0
-    end = span.time_of(fall.recovered) if is_over else int(span.closes[-1])
-    return (end - span.time_of(fall.drawdown_peak)) / DAY
-
-
-def drawdown_dates(fall: Drawdown, span: RunSpan) -> dict[str, float]:
-    """Return the peak, trough, and recovery of the deepest drawdown, in UTC nanoseconds.
-
-    NaN without a drawdown, or if it was not over by the end. Whole seconds are exact in a double.
-    """
-    if fall.low == fall.low_peak:
-        return dict.fromkeys(DATES, math.nan)
-    over = span.time_of(fall.recovered) if fall.recovered >= 0 else math.nan
-    times = (span.time_of(fall.drawdown_peak), span.time_of(fall.drawdown_trough), over)
-    return dict(zip(DATES, map(float, times), strict=True))

@@ -33,12 +33,11 @@ if TYPE_CHECKING:
 NEAR = 0.1
 """A close within this fraction of the liquidation price counts as near it."""
 
+LATER = ("disutility", "carry", "calls_met", "calls_failed", "liquidated_calls", "call_days")
+"""Sums that results of earlier versions do not have."""
+
 FARTHEST = 1.01 / (1.0 - NEAR)
 """Factor of the close beyond which a failing requirement cannot make the close near."""
-
-
-ADDED = ("calls_met", "calls_failed", "liquidated_calls", "call_days")
-"""Numbers that tallies of earlier versions do not have."""
 
 
 class Clock(NamedTuple):
@@ -75,7 +74,8 @@ class Sample(NamedTuple):
     """Moments of sampled returns so far, and the start of the current sample.
 
     ``mean`` and ``squares`` are Welford's moments of the returns, ``excess_*`` those of returns
-    over the risk-free rate, ``downside`` the sum of squared negative ones.
+    over the risk-free rate, ``downside`` the sum of squared negative ones. ``disutility`` is the
+    sum of (1 + r)^-2, the negative utility of an investor with a relative risk aversion of 3.
     """
 
     sample_unit: float
@@ -86,6 +86,7 @@ class Sample(NamedTuple):
     excess_mean: float
     excess_squares: float
     downside: float
+    disutility: float
 
 
 class Exposure(NamedTuple):
@@ -99,15 +100,17 @@ class Exposure(NamedTuple):
 
 
 class Decay(NamedTuple):
-    """Growth lost to volatility: sums of l ln(1 + r) and of ln(1 + l r).
+    """Growth lost to volatility, as sums of l ln(1 + r) and of ln(1 + l r), and to carry.
 
-    ``decay_held`` is the first. The second is ``decay_log`` plus the logarithm of
+    ``decay_held`` is the first sum. The second is ``decay_log`` plus the logarithm of
     ``decay_product``, which is only taken before the product would leave the range of float64.
+    ``carry`` is the sum of funding, interest and fees, each over the equity before its bar.
     """
 
     decay_held: float
     decay_log: float
     decay_product: float
+    carry: float
 
 
 class Tally(NamedTuple):
@@ -155,12 +158,13 @@ def start_tally(unit: float, equity: float, t: int) -> Tally:
             excess_mean=0.0,
             excess_squares=0.0,
             downside=0.0,
+            disutility=0.0,
         ),
         money=new_ledger(),
         exposure=Exposure(
             near=0, leverage=0.0, peak_leverage=0.0, peak_needed=0.0, peak_backing=1.0
         ),
-        decay=Decay(decay_held=0.0, decay_log=0.0, decay_product=1.0),
+        decay=Decay(decay_held=0.0, decay_log=0.0, decay_product=1.0, carry=0.0),
         bars=0,
         equity=0.0,
         first_liquidation=-1,
@@ -180,9 +184,9 @@ def flatten_tally(tally: Tally) -> dict[str, float]:
 def read_tally(flat: Mapping[str, Any]) -> Tally:
     """Return the tally that :func:`flatten_tally` has made numbers of.
 
-    What an earlier version did not count is NaN.
+    A sum of :data:`LATER`, which an earlier version did not store, is NaN.
     """
-    flat = {**dict.fromkeys(ADDED, math.nan), **flat}
+    flat = {**dict.fromkeys(LATER, math.nan), **flat}
 
     def read(record: Any) -> Any:
         # results of earlier versions have no take-profits
@@ -213,14 +217,11 @@ def count_bar(
     if clock.ends_sample[as_index(t)] != 0.0:
         sample, _ = finish_sample(sample, after.unit)
     inverse = invert(after.equity)
-    decay = tally.decay
-    if ledger.liquidations + ledger.stops + ledger.take_profits == 0:
-        moved = ledger.flows + ledger.top_up
-        base = tally.inverse if moved == 0.0 else invert(before.equity + moved)
-        held = after.books.positions[0].quantity
-        if rules.fills_late is not None:
-            held = before.books.positions[0].quantity
-        decay = grow_decay(clock, decay, before, held, base, quote, t)
+    moved = ledger.flows + ledger.top_up
+    base = tally.inverse if moved == 0.0 else invert(before.equity + moved)
+    held = after.books.positions[0].quantity
+    if rules.fills_late is not None:
+        held = before.books.positions[0].quantity
     first, ruin = tally.first_liquidation, tally.ruin
     if first < 0 and ledger.liquidations > 0:
         first = t
@@ -232,7 +233,7 @@ def count_bar(
         sample=sample,
         money=add_ledgers(tally.money, ledger),
         exposure=add_exposure(rules, tally.exposure, after.books, inverse, quote),
-        decay=decay,
+        decay=grow_decay(clock, tally.decay, before, held, ledger, base, quote, t),
         bars=tally.bars + 1,
         equity=tally.equity + after.equity,
         first_liquidation=first,
@@ -294,6 +295,7 @@ def add_free(clock: Clock, sample: Sample, t: int) -> Sample:
         excess_mean=sample.excess_mean,
         excess_squares=sample.excess_squares,
         downside=sample.downside,
+        disutility=sample.disutility,
     )
 
 
@@ -321,8 +323,15 @@ def finish_sample(sample: Sample, unit: float) -> tuple[Sample, float]:
         excess_mean=excess_mean,
         excess_squares=sample.excess_squares + excess_step * (excess - excess_mean),
         downside=sample.downside + below * below,
+        disutility=sample.disutility + find_disutility(1.0 + change),
     )
     return after, change
+
+
+def find_disutility(growth: float) -> float:
+    """Return growth^-2, infinite where nothing is left."""
+    square = growth * growth
+    return 1.0 / square if square > 0.0 else math.inf
 
 
 def grow_decay(
@@ -330,6 +339,7 @@ def grow_decay(
     decay: Decay,
     before: State,
     quantity: float,
+    ledger: Ledger,
     inverse: float,
     quote: Quote,
     t: int,
@@ -338,13 +348,20 @@ def grow_decay(
 
     ``inverse`` is 1 / equity before the bar, after flows.
     """
-    move = clock.log_return[as_index(t)]
-    value = before.books.positions[0].value
-    held, product = add_decay(
-        decay.decay_held, decay.decay_product, quantity, inverse, value, quote, move
-    )
-    log, product = fold_product(decay.decay_log, product)
-    return Decay(decay_held=held, decay_log=log, decay_product=product)
+    held, log, product = decay.decay_held, decay.decay_log, decay.decay_product
+    if ledger.liquidations + ledger.stops + ledger.take_profits == 0:
+        move, value = clock.log_return[as_index(t)], before.books.positions[0].value
+        held, product = add_decay(held, product, quantity, inverse, value, quote, move)
+        log, product = fold_product(log, product)
+    carry = add_carry(decay.carry, ledger, inverse)
+    return Decay(decay_held=held, decay_log=log, decay_product=product, carry=carry)
+
+
+def add_carry(carry: float, ledger: Ledger, inverse: float) -> float:
+    """Return the carry with the costs of a bar; ``inverse`` is 1 / equity before it."""
+    carry = carry + ledger.funding * inverse
+    carry = carry + ledger.interest * inverse
+    return carry + ledger.fees * inverse
 
 
 def add_decay(

@@ -13,6 +13,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.units import format_time
 from backtest.regress.host import describe_host, list_host_changes
+from backtest.regress.renamed_measures import find_present_name
 from backtest.regress.run_identity import (
     OF_FILES,
     gather_facts,
@@ -160,9 +161,15 @@ def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:
         name=old.name,
         experiment=old.experiment,
         mode=old.mode,
-        bands={name: old.bands.get(name, band) for name, band in new.bands.items()},
+        bands=keep_bands(old, new),
         history=(*old.history, to_plain(entry)),
     )
+
+
+def keep_bands(old: Baseline, new: Baseline) -> dict[str, Band]:
+    """Return the bands of a new baseline: those of the old one where it has the measure."""
+    former = {find_present_name(name, old.metrics): band for name, band in old.bands.items()}
+    return {name: former.get(name, band) for name, band in new.bands.items()}
 
 
 def is_same_number(one: float | None, other: float | None) -> bool:

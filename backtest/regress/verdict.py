@@ -22,6 +22,7 @@ from backtest.regress.baseline import (
 from backtest.regress.host import list_host_changes
 from backtest.regress.moved_bars import BarMoves, compare_traces
 from backtest.regress.noise import Noise, compare_returns
+from backtest.regress.renamed_measures import describe_renamed, find_present_name
 from backtest.regress.run_identity import FactChange, list_changes
 from backtest.regress.tolerances import BETTER, NEITHER, WORSE, Band, find_direction, match_names
 
@@ -87,6 +88,9 @@ class RegressVerdict:
         Equity of baseline and run at some closes, by time.
     trouble : Obstacle, or None
         Why nothing could be measured.
+    renamed : tuple of str
+        Measures of the baseline that have another name now, a sentence each. They are compared, and
+        listed, under the new name.
     """
 
     name: str
@@ -102,6 +106,7 @@ class RegressVerdict:
     host: tuple[str, ...] = ()
     curves: tuple[dict[str, float], dict[str, float]] = ({}, {})
     trouble: Obstacle | None = None
+    renamed: tuple[str, ...] = ()
 
     @property
     def word(self) -> str:
@@ -151,6 +156,7 @@ class RegressVerdict:
                 "changes": [each._asdict() for each in self.changes],
                 "platform": self.host,
                 "trouble": None if self.trouble is None else self.trouble._asdict(),
+                "renamed": self.renamed,
             }
         )
         return plain
@@ -251,6 +257,7 @@ def compare_baselines(
         changes=changes,
         host=host,
         curves=(sample_equity(was.trace), sample_equity(now.trace)),
+        renamed=describe_renamed(was.metrics),
     )
     return add_decision(found, allowed)
 
@@ -262,9 +269,10 @@ def sort_metrics(names: Iterable[str]) -> list[str]:
 
 
 def compare_metric(name: str, was: Baseline, now: Baseline) -> MetricMove:
-    """Return a measure of two runs, with its band and direction."""
-    one, other = was.metrics[name], now.metrics[name]
-    return MetricMove(name, one, other, was.bands[name], find_direction(name, one, other))
+    """Return a measure of two runs, with its present name, its band and its direction."""
+    present = find_present_name(name, was.metrics)
+    one, other = was.metrics[name], now.metrics[present]
+    return MetricMove(present, one, other, was.bands[name], find_direction(present, one, other))
 
 
 def list_allowed(patterns: Sequence[str], where: str = "allow_better") -> frozenset[str]:
@@ -276,7 +284,9 @@ def list_allowed(patterns: Sequence[str], where: str = "allow_better") -> frozen
 def find_obstacle(was: Baseline, now: Baseline) -> Obstacle | None:
     """Return why two runs cannot be compared; None if they can."""
     cure = "record what it is now: backtest regress check --update --reason '...'"
-    missing = [name for name in was.metrics if name not in now.metrics]
+    missing = [
+        name for name in was.metrics if find_present_name(name, was.metrics) not in now.metrics
+    ]
     if missing:
         return Obstacle(
             f"the run lacks measures of the baseline: {', '.join(missing)}",

@@ -32,7 +32,7 @@ def write_markdown(verdicts: Sequence[RegressVerdict]) -> str:
         ],
     )
     for verdict in verdicts:
-        if verdict.status not in (SAME, SKIPPED) or verdict.changes:
+        if verdict.status not in (SAME, SKIPPED) or verdict.changes or verdict.renamed:
             lines += ["", *write_section(verdict)]
     return "\n".join(lines) + "\n"
 

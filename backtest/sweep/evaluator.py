@@ -25,7 +25,8 @@ from backtest.engine.lookahead.checked_signals import (
 from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.market import Market
-from backtest.measures.run_measures import CORE, DATES, METRICS, PATH, drawdown_dates
+from backtest.measures.path_measures import DATES, PATH, drawdown_dates
+from backtest.measures.run_measures import CORE, METRICS
 from backtest.policy import Policy
 from backtest.sweep.sets.set_checks import find_broken_rules
 from backtest.sweep.sets.sets import (

@@ -11,7 +11,8 @@ from backtest.base.errors import PolicyError
 from backtest.base.phrases import Place
 from backtest.base.units import IntArray
 from backtest.engine import Progress
-from backtest.measures.run_measures import DATES, METRICS
+from backtest.measures.path_measures import DATES
+from backtest.measures.run_measures import METRICS
 from backtest.sweep.evaluator import OF_PATH, Evaluator, Rows
 from backtest.sweep.sets.sets import Sets, take_sets
 

@@ -9,8 +9,9 @@ from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
 from backtest.base.phrases import Place
 from backtest.base.ranges import Choice, Number
+from backtest.measures.path_measures import PATH
 from backtest.measures.ranking import ObjectiveLike
-from backtest.measures.run_measures import CORE, PATH
+from backtest.measures.run_measures import CORE
 from backtest.tune.plateau import PLAIN, Robustness
 
 if TYPE_CHECKING:

@@ -161,10 +161,10 @@ def compute_initial(rules: MarginRules, notional: float, multiplier: float) -> f
     """Return the least equity with which a new order may reach the notional."""
     if rules.setting > 0.0:
         return notional / compute_setting(rules, multiplier)
-    for k in range(len(rules.caps)):
-        if notional <= rules.caps[k]:
-            return notional * multiplier / rules.leverages[k]
-    return notional * multiplier / rules.leverages[len(rules.leverages) - 1]
+    leverage = rules.leverages[0]
+    for k in range(1, len(rules.caps)):
+        leverage = choose(notional > rules.caps[k - 1], rules.leverages[k], leverage)
+    return notional * multiplier / leverage
 
 
 # ------------------------------------------------------------------------------------ reductions

@@ -846,6 +846,7 @@ def assert_ledger_agrees(out: Outcome) -> None:
 MONEY = (
     "equity", "cash", "margin", "price_pnl", "fees", "slippage", "impact", "funding", "interest",
     "liquidation_loss", "flows", "bad_debt",
+    "initial_margin", "available", "realized_pnl", "unrealized_pnl",
 )  # fmt: skip
 LEDGER = (
     "fill", "fee", "slippage", "impact", "funding", "interest", "stop", "liquidation",

@@ -11,7 +11,8 @@ import pytest
 
 import backtest as bt
 from backtest.base.number_text import format_price
-from backtest.engine.result_text import measure_holding, sample_risk_free, write_summary
+from backtest.engine.result_text import measure_holding, write_summary
+from backtest.engine.run_record import sample_risk_free
 from backtest.strategies import Constant
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from backtest.base.units import DAY
 from backtest.cli import main
 from backtest.compare.compared_accounts import sample_returns
 from backtest.compare.shared_terms import SharedTerms
-from backtest.engine.result_text import sample_risk_free
+from backtest.engine.run_record import sample_risk_free
 from backtest.strategies import Constant
 
 VENUE = bt.Venue.simple(

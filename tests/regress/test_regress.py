@@ -769,3 +769,34 @@ def test_bars_of_a_year_are_compared_where_the_data_have_no_funding():
     quiet = bars_market(np.full(48, 100.0), np.full(48, 100.0))
     one = take_baseline(run(data=quiet), "quiet")
     assert compare_baselines(one, take_baseline(run(data=quiet), "quiet")).exit_code == 0
+
+
+def of_before_the_carry(now, *, decay=None):
+    """A baseline as it was before leverage_decay had the carry in it."""
+    drag = now.metrics["volatility_drag"] if decay is None else decay
+    kept = {k: v for k, v in now.metrics.items() if k not in ("volatility_drag", "carry_decay")}
+    bands = {name: now.bands[name] for name in kept} | {"leverage_decay": Band(absolute=0.5)}
+    return replace(now, metrics=kept | {"leverage_decay": drag}, bands=bands)
+
+
+def test_an_older_leverage_decay_is_compared_with_the_volatility_drag(was):
+    verdict = compare_baselines(of_before_the_carry(was), was)
+    assert (verdict.status, verdict.moved) == ("same", ())
+    assert verdict.renamed == ("leverage_decay of this baseline is today's volatility_drag",)
+    for text in (write_text([verdict]), write_markdown([verdict]).replace("\\", "")):
+        assert "leverage_decay of this baseline is today's volatility_drag" in text
+    assert verdict.to_dict()["renamed"] == list(verdict.renamed)
+    assert "volatility_drag" in verdict.to_dict()["metrics"]
+    assert compare_baselines(was, was).renamed == ()
+
+
+def test_an_older_leverage_decay_that_moved_is_named_as_today(was):
+    old = of_before_the_carry(was, decay=was.metrics["volatility_drag"] + 1.0)
+    (moved,) = compare_baselines(old, was).moved
+    assert (moved.name, moved.direction) == ("volatility_drag", BETTER)
+
+
+def test_a_rewritten_baseline_takes_the_tolerance_to_the_present_name(was):
+    new = rewrite_baseline(of_before_the_carry(was), was, "the carry is part of it")
+    assert new.bands["volatility_drag"] == Band(absolute=0.5)
+    assert new.bands["leverage_decay"] == was.bands["leverage_decay"]

@@ -27,7 +27,8 @@ from backtest.base.result_folders import write_json_file
 from backtest.base.units import DAY, MINUTE
 from backtest.cli import main
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
-from backtest.measures.run_measures import METRICS, RunSpan
+from backtest.measures.run_measures import METRICS
+from backtest.measures.run_span import RunSpan
 from backtest.report.page import picture
 from backtest.report.page.figures import LIGHT, encode_figure, write_script_data
 from backtest.report.page.formats import write_page, write_text
@@ -49,7 +50,8 @@ from tests.markets import market_of
 from tests.tuning import seek, stand_in
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-SECTIONS = ["story", "costs", "risk", "time", "leverage", "events", "measures", "quality"]
+SECTIONS = ["story", "costs", "risk", "time", "leverage", "states", "events", "measures",
+            "quality"]  # fmt: skip
 SECTIONS += ["assumptions"]
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -129,6 +131,21 @@ def test_every_measure_stands_in_the_report_as_it_is_in_the_result(page, result)
     assert rows["total return"] == format_percent(result.metrics["total_return"])
     assert rows["liquidations"] == f"{result.metrics['liquidations']:.0f}"
     assert result.metrics["liquidations"] > 0
+
+
+def test_all_measures_stand_by_market_state(page, result):
+    tables = tables_of(page)
+    for title, by in (("By market phase", "phase"), ("By market volatility", "volatility")):
+        expected = result.measures_by(by)
+        assert [each.title for each in tables[title].columns] == [
+            "measure",
+            *expected.index,
+            "unit",
+        ]
+        rows = {row[0]: row[1:-1] for row in tables[title].rows}
+        assert len(rows) == len(expected.columns)
+        assert rows["days"] == tuple(f"{each:,.0f}" for each in expected["days"])
+        assert rows["CAGR"] == tuple(format_percent(each) for each in expected["cagr"])
 
 
 def test_marks_of_events_lie_on_the_equity_and_lead_to_their_rows(page, result):

@@ -16,7 +16,8 @@ import pytest
 
 import backtest as bt
 from backtest import Choice, DataError, ParameterError, PolicyError, Range
-from backtest.measures.run_measures import CORE, DATES, METRICS, PATH
+from backtest.measures.path_measures import DATES, PATH
+from backtest.measures.run_measures import CORE, METRICS
 from backtest.strategies import Constant, Cppi, VolTarget
 from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.sets.sets import Base, build_trio, read_settings

@@ -18,7 +18,7 @@ from backtest.base.number_text import (
     format_signed,
 )
 from backtest.base.units import FloatArray
-from backtest.engine.result_text import sample_risk_free
+from backtest.engine.run_record import sample_risk_free
 from backtest.engine.target_cuts_text import WORDS
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
 from backtest.report.page.figures import (

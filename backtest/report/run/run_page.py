@@ -19,6 +19,7 @@ from backtest.report.page.page import SYNTHETIC, Fact, Page, Section
 from backtest.report.page.thinning import thin_rows
 from backtest.report.run.costs_section import build_costs
 from backtest.report.run.ledger_table import build_ledger, choose_rows
+from backtest.report.run.market_states_section import build_states
 from backtest.report.run.over_time_section import build_time, build_use, find_drawdowns, find_months
 from backtest.report.run.risk_section import build_risk, choose_horizon
 from backtest.report.run.story_section import draw_story
@@ -55,6 +56,7 @@ def build_run_sections(result: Result, background: Background) -> list[Section]:
         build_risk(result),
         build_time(result),
         build_use(result),
+        build_states(result),
         Section("events", "Event ledger",
                 "What happened, in order. Search by any word; marks in the first chart lead here.",
                 [build_ledger(result, rows)]),
@@ -170,6 +172,9 @@ def collect_run_numbers(result: Result) -> dict[str, Any]:
         "months": {str(year): list(row) for year, row in table},
         "drawdowns": falls.to_dict("records"),
         "calibration": found.scores.reset_index().to_dict("records"),
+        "market_states": {
+            by: result.measures_by(by).to_dict("index") for by in ("phase", "volatility")
+        },
         "target_cuts": result.cut_rows,
         "events": {str(kind): int(count) for kind, count in events.items()},
         "curves": curves,

@@ -35,7 +35,7 @@ TALLIED_MORE = {
     "peak_backing": "peak_backing", "decay_held": "decay_held", "decay_log": "decay_log",
     "decay_product": "decay_product", "calls_met": "calls_met", "calls_failed": "calls_failed",
     "liquidated_calls": "liquidated_calls", "call_days": "call_days",
-    "take_profits": "take_profits",
+    "take_profits": "take_profits", "carry": "carry", "disutility": "disutility",
 }  # fmt: skip
 """Fields of a tally that the other measures need, with their rows."""
 

@@ -14,7 +14,7 @@ from backtest.base.code_identity import describe_function
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine import count_periods
 from backtest.engine.loop_inputs import Inputs, read_inputs
-from backtest.measures.run_measures import RunSpan
+from backtest.measures.run_span import RunSpan
 from backtest.policy import Policy, formula_for
 from backtest.policy.formula_reads import find_unread
 from backtest.sweep.lane_groups import FEES, OWN, Group

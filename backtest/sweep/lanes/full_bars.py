@@ -8,7 +8,7 @@ from backtest.account import Feed, Ledger, Log, Plan, Rules, State, compute_equi
 from backtest.account.ruin import find_line
 from backtest.account.steps import has_wealth
 from backtest.engine.bar_loop import is_balanced
-from backtest.measures.tally import invert
+from backtest.measures.tally import add_carry, invert
 from backtest.sweep.lanes.lane_rows import (
     LANES,
     LIVE,
@@ -24,19 +24,19 @@ from backtest.sweep.lanes.lane_rows import (
 )
 
 from backtest.sweep.lanes.lane_rows import (  # isort: skip
-    BAD_DEBT, CALLS, CASH, CASH_BEFORE, FEES, FIRST_LIQUIDATION, FLOWS, FUNDING, FUNDING_BEFORE,
-    IMPACT, INTEREST, INTEREST_BEFORE, INVERSE, IS_CALLED, IS_DONE, IS_OVER, IS_RUINED,
-    LAST_LIQUIDATION, LAST_STOP, LATER, LINE, LIQUIDATION_LOSS, LIQUIDATIONS, MARGIN,
-    MARGIN_BEFORE, PAID_IN, PEAK, PRICE_PNL, RATIO, RESERVE, RUIN, SCALE, SLIPPAGE, STEP_LEFT,
-    STOPS, TARGET, TOP_UP, TRADED, UNIT, UNMET, IS_CALL_OPEN, CALLED_AT, CALLS_MET, CALLS_FAILED,
-    LIQUIDATED_CALLS, CALL_DAYS, TAKE_PROFITS,
+    BAD_DEBT, CALLS, CARRY, CARRY_BEFORE, CASH, CASH_BEFORE, FEES, FIRST_LIQUIDATION, FLOWS,
+    FUNDING, FUNDING_BEFORE, IMPACT, INTEREST, INTEREST_BEFORE, INVERSE, IS_CALLED, IS_DONE,
+    IS_OVER, IS_RUINED, LAST_LIQUIDATION, LAST_STOP, LATER, LINE, LIQUIDATION_LOSS,
+    LIQUIDATIONS, MARGIN, MARGIN_BEFORE, PAID_IN, PEAK, PRICE_PNL, RATIO, RESERVE, RUIN, SCALE,
+    SLIPPAGE, STEP_LEFT, STOPS, TARGET, TOP_UP, TRADED, UNIT, UNMET, IS_CALL_OPEN, CALLED_AT,
+    CALLS_MET, CALLS_FAILED, LIQUIDATED_CALLS, CALL_DAYS, TAKE_PROFITS,
 )  # fmt: skip
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
 
 
-def undo_carry(rules: Rules, block: FloatArray, i: int) -> None:
+def undo_carry(rules: Rules, kind: Kind, block: FloatArray, i: int) -> None:
     """Refund the funding and interest that one lane was charged in this bar."""
     block[cell(CASH, i)] = block[cell(CASH_BEFORE, i)]
     block[cell(FUNDING, i)] = block[cell(FUNDING_BEFORE, i)]
@@ -44,6 +44,8 @@ def undo_carry(rules: Rules, block: FloatArray, i: int) -> None:
         block[cell(MARGIN, i)] = block[cell(MARGIN_BEFORE, i)]
     if rules.account.has_interest is not None:
         block[cell(INTEREST, i)] = block[cell(INTEREST_BEFORE, i)]
+    if kind.is_full is not None:
+        block[cell(CARRY, i)] = block[cell(CARRY_BEFORE, i)]
 
 
 def live_lane(
@@ -96,7 +98,7 @@ def live_lanes(
         if is_ordinary and block[cell(STEP_LEFT, i)] != LIVE:
             continue
         if is_carrying:
-            undo_carry(rules, block, i)
+            undo_carry(rules, kind, block, i)
         if not live_lane(rules, kind, plan, feed, log, block, at, i, t):
             return i
     return -1
@@ -195,5 +197,6 @@ def count_events(block: FloatArray, i: int, before: State, ledger: Ledger, t: in
     moved = ledger.flows + ledger.top_up
     if moved != 0.0:
         block[cell(INVERSE, i)] = invert(before.equity + moved)
+    block[cell(CARRY, i)] = add_carry(block[cell(CARRY, i)], ledger, block[cell(INVERSE, i)])
     if ledger.liquidations + ledger.stops + ledger.take_profits > 0:
         block[cell(INVERSE, i)] = 0.0

@@ -47,9 +47,10 @@ from backtest.sweep.lanes.quick_looks import SLACK, find_reach, may_be_near, rai
 from backtest.venue.requirement import has_one_rate
 
 from backtest.sweep.lanes.lane_rows import (  # isort: skip
-    BOUND, DECAY_HELD, DECAY_LOG, DECAY_PRODUCT, DOWNSIDE, EQUITY, EQUITY_SUM, EXCESS_MEAN,
-    EXCESS_SQUARES, HELD, INVERSE, LEVERAGE_SUM, LOW, LOW_PEAK, MEAN, NEAR, PEAK, PEAK_BACKING,
-    PEAK_LEVERAGE, PEAK_NEEDED, PRICE_PNL, SAMPLE_UNIT, SAMPLES, SQUARES, STEP_LEFT, UNIT,
+    BOUND, DECAY_HELD, DECAY_LOG, DECAY_PRODUCT, DISUTILITY, DOWNSIDE, EQUITY, EQUITY_SUM,
+    EXCESS_MEAN, EXCESS_SQUARES, HELD, INVERSE, LEVERAGE_SUM, LOW, LOW_PEAK, MEAN, NEAR, PEAK,
+    PEAK_BACKING, PEAK_LEVERAGE, PEAK_NEEDED, PRICE_PNL, SAMPLE_UNIT, SAMPLES, SQUARES, STEP_LEFT,
+    UNIT,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -227,6 +228,7 @@ def take_samples(bar: LaneBar, block: FloatArray, free: float, returns: FloatArr
             excess_mean=block[cell(EXCESS_MEAN, i)],
             excess_squares=block[cell(EXCESS_SQUARES, i)],
             downside=block[cell(DOWNSIDE, i)],
+            disutility=block[cell(DISUTILITY, i)],
         )
         after, change = finish_sample(sample, unit)
         block[cell(SAMPLE_UNIT, i)] = after.sample_unit
@@ -236,6 +238,8 @@ def take_samples(bar: LaneBar, block: FloatArray, free: float, returns: FloatArr
         block[cell(EXCESS_MEAN, i)] = after.excess_mean
         block[cell(EXCESS_SQUARES, i)] = after.excess_squares
         block[cell(DOWNSIDE, i)] = after.downside
+        if bar.kind.is_full is not None:
+            block[cell(DISUTILITY, i)] = after.disutility
         if k < len(returns):
             returns[k, i] = change
 

@@ -57,12 +57,13 @@ ROWS = (
     "is_call_open", "called_at", "calls_met", "calls_failed", "liquidated_calls", "call_days",
     "profit_share", "order_fee", "liquidation_impact",
     "best", "highest", "held", "take_profits", "take_profit", "trailing_stop", "equity_stop",
+    "carry", "carry_before", "disutility",
 )  # fmt: skip
 """The rows of a block; after them come the policy's parameters and its memory.
 
 Booleans are 0 and 1; -1 is a bar that has not come. ``later`` says that the lane must pass the
 next bar in full, ``step_left`` what the lane still has to do in the bar, ``is_done`` that the
-policy is not called any more. The rules come last; band and leverages are always those of the lane.
+policy is not called any more. The rules come late; band and leverages are always those of the lane.
 ``line`` is the equity of :func:`backtest.account.ruin.find_line`. ``bound``, in the cell of the
 first lane, is an upper bound of all notionals at the last close, for quick checks with one rate.
 ``best`` and ``highest`` are what stops compare with. ``held`` is the quantity at the last close,
@@ -87,6 +88,7 @@ only where decisions fill at closes.
     IS_CALL_OPEN, CALLED_AT, CALLS_MET, CALLS_FAILED, LIQUIDATED_CALLS, CALL_DAYS,
     PROFIT_SHARE, ORDER_FEE, LIQUIDATION_IMPACT,
     BEST, HIGHEST, HELD, TAKE_PROFITS, TAKE_PROFIT, TRAILING_STOP, EQUITY_STOP,
+    CARRY, CARRY_BEFORE, DISUTILITY,
 ) = range(len(ROWS))  # fmt: skip
 
 

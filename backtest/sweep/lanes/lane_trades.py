@@ -32,6 +32,7 @@ from backtest.sweep.lanes.lane_rows import (
     LANES,
     LIVE,
     TRADE,
+    Kind,
     LaneBar,
     cell,
     first_lane,
@@ -48,8 +49,9 @@ from backtest.sweep.lanes.lane_rows import (
 from backtest.sweep.lanes.quick_looks import RateBound, may_be_poor, may_break
 
 from backtest.sweep.lanes.lane_rows import (  # isort: skip
-    CASH, CASH_BEFORE, FEES, FUNDING, FUNDING_BEFORE, IMPACT, INTEREST, INTEREST_BEFORE, LATER,
-    LINE, MARGIN, MARGIN_BEFORE, PRICE_PNL, SLIPPAGE, STEP_LEFT, TARGET, TRADED,
+    CARRY, CARRY_BEFORE, CASH, CASH_BEFORE, FEES, FUNDING, FUNDING_BEFORE, IMPACT, INTEREST,
+    INTEREST_BEFORE, INVERSE, LATER, LINE, MARGIN, MARGIN_BEFORE, PRICE_PNL, SLIPPAGE, STEP_LEFT,
+    TARGET, TRADED,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -101,6 +103,8 @@ def charge_lanes(bar: LaneBar, charges: Charges, block: FloatArray, is_paying: b
         books = read_books(rules, block, bar.value, i)
         block[cell(CASH_BEFORE, i)] = books.cash
         block[cell(FUNDING_BEFORE, i)] = block[cell(FUNDING, i)]
+        if bar.kind.is_full is not None:
+            block[cell(CARRY_BEFORE, i)] = block[cell(CARRY, i)]
         if is_isolated is not None:
             block[cell(MARGIN_BEFORE, i)] = books.positions[0].margin
         if is_paying:
@@ -108,6 +112,7 @@ def charge_lanes(bar: LaneBar, charges: Charges, block: FloatArray, is_paying: b
                 own.instrument, books, charges.funding_value, charges.funding_rate
             )
             block[cell(FUNDING, i)] += paid
+            add_lane_carry(bar.kind, block, i, paid)
         if bar.rules.account.has_interest is not None:
             block[cell(INTEREST_BEFORE, i)] = block[cell(INTEREST, i)]
             books, interest = charge_interest(
@@ -120,9 +125,16 @@ def charge_lanes(bar: LaneBar, charges: Charges, block: FloatArray, is_paying: b
                 charges.short_rate,
             )
             block[cell(INTEREST, i)] += interest
+            add_lane_carry(bar.kind, block, i, interest)
         block[cell(CASH, i)] = books.cash
         if is_isolated is not None:
             block[cell(MARGIN, i)] = books.positions[0].margin
+
+
+def add_lane_carry(kind: Kind, block: FloatArray, i: int, paid: float) -> None:
+    """Add a cost of one lane, over its equity before the bar, to its carry."""
+    if kind.is_full is not None:
+        block[cell(CARRY, i)] += paid * block[cell(INVERSE, i)]
 
 
 # ------------------------------------------------------------------------- the step of each lane
@@ -213,6 +225,7 @@ def trade_lane(bar: LaneBar, block: FloatArray, most: RateBound, i: int) -> bool
             watch = follow_trade(watch, books.positions[0], done.books.positions[0])
             write_watch(rules, block, i, watch)
         count_trade(rules, block, i, done)
+        add_lane_carry(bar.kind, block, i, done.fee)
         if bar.kind.is_full is not None:
             pnl = mark_to_market(done.books, quote.mark_close)[1]
             block[cell(PRICE_PNL, i)] += (valued + done.price_pnl) + pnl
@@ -332,6 +345,9 @@ def trade_and_charge_lane(
         block[cell(FUNDING, i)] += paid
         if bar.rules.account.has_interest is not None:
             block[cell(INTEREST, i)] += interest
+        add_lane_carry(bar.kind, block, i, paid)
+        add_lane_carry(bar.kind, block, i, interest)
+        add_lane_carry(bar.kind, block, i, done.fee)
         if bar.kind.is_full is not None:
             pnl = mark_to_market(after, quote.mark_close)[1]
             block[cell(PRICE_PNL, i)] += (valued + done.price_pnl) + pnl

@@ -1,0 +1,235 @@
+"""Measures that need the path of an account, not only its tally."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from backtest.base.units import DAY, FloatArray
+from backtest.measures.break_even import find_drift, find_leverage
+from backtest.measures.margin_use import divide_by_equity
+from backtest.measures.market_fit import fit_market
+from backtest.measures.performance import expected_shortfall, value_at_risk
+from backtest.measures.return_shape import (
+    kurtosis,
+    omega,
+    probability_of_skill,
+    sharpe_error,
+    skewness,
+    tail_ratio,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from backtest.measures.run_span import RunSpan
+    from backtest.measures.tally import Drawdown, Tally
+
+PAID = ("fees", "slippage", "impact", "funding", "interest", "liquidation_loss")
+"""Measures of what an account paid."""
+
+OF_RETURNS = (
+    "var_95", "es_95", "var_99", "es_99", "skewness", "kurtosis", "omega", "tail_ratio",
+    "sharpe_error", "probabilistic_sharpe", "alpha", "beta", "alpha_error", "beta_error",
+)  # fmt: skip
+"""Measures of sampled returns alone."""
+
+PATH = (
+    "drawdown_days", "recovered", "time_to_recovery", "ulcer_index", *OF_RETURNS,
+    "break_even_drift", "break_even_leverage",
+    "mean_margin_used", "peak_margin_used", "return_on_margin", "idle_cash",
+)  # fmt: skip
+"""Measures that need the path of an account, not only its tally."""
+DATES = ("drawdown_peak", "drawdown_trough", "drawdown_recovery")
+"""Dates of the deepest drawdown, which sweeps add to :data:`PATH`."""
+
+
+class Samples(NamedTuple):
+    """Simple returns per sampling period, each of shape (n_samples,).
+
+    Those of the account, the risk-free ones, and those of the market at 1x.
+    """
+
+    returns: FloatArray
+    risk_free: FloatArray
+    market: FloatArray
+
+
+class AccountPath(NamedTuple):
+    """The path of an account, or a piece of it, arrays by bar of shape (n_bars,).
+
+    ``unit`` is the unit value at closes, ``equity`` the equity, ``initial``, ``available`` and
+    ``used`` the initial margin, the money for new orders and the margin used, ``leverage`` the
+    signed leverage at closes. ``moves`` are the simple returns of the market at 1x, NaN where
+    unknown.
+    """
+
+    unit: FloatArray
+    equity: FloatArray
+    initial: FloatArray
+    available: FloatArray
+    used: FloatArray
+    leverage: FloatArray
+    moves: FloatArray
+
+
+class PathSums(NamedTuple):
+    """Sums of a path over bars.
+
+    ``peak`` is the running peak of the unit value and ``falls`` the sum of its squared drawdowns,
+    ``idle`` the sum of available money over equity in the ``living`` bars that have equity.
+    ``growth`` is the log growth of the market at 1x, ``moves`` and ``squares`` the sums of its
+    returns and their squares.
+    """
+
+    n: int
+    peak: float
+    falls: float
+    initial: float
+    used: float
+    most_used: float
+    idle: float
+    living: int
+    leverage: float
+    growth: float
+    moves: float
+    squares: float
+
+
+def sum_path(pieces: Iterable[AccountPath], first_peak: float) -> PathSums:
+    """Return the sums of a path that comes in pieces; small ones stay in the cache.
+
+    ``first_peak`` is the highest unit value before the first bar.
+    """
+    sums = PathSums(0, first_peak, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0.0, 0.0, 0.0, 0.0)
+    for piece in pieces:
+        sums = add_piece(sums, piece)
+    return sums
+
+
+def add_piece(sums: PathSums, piece: AccountPath) -> PathSums:
+    """Return the sums with another piece of the path."""
+    peak, top = np.array([sums.peak]), float(np.max(piece.unit))
+    if top > sums.peak:  # else no new peak, which is faster
+        peak = np.maximum.accumulate(np.maximum(piece.unit, sums.peak))
+    fall = 1.0 - piece.unit / peak
+    moves = np.where(piece.moves > -1.0, piece.moves, 0.0)
+    share = divide_by_equity(piece.available, piece.equity)
+    return PathSums(
+        n=sums.n + len(fall),
+        peak=max(sums.peak, top),
+        falls=sums.falls + float(np.dot(fall, fall)),
+        initial=sums.initial + float(np.sum(piece.initial)),
+        used=sums.used + float(np.sum(piece.used)),
+        most_used=max(sums.most_used, float(np.max(piece.used))),
+        idle=sums.idle + float(np.sum(share)),
+        living=sums.living + int(np.count_nonzero(piece.equity > 0.0)),
+        leverage=sums.leverage + float(np.sum(piece.leverage)),
+        growth=sums.growth + sum_log_growth(moves),
+        moves=sums.moves + float(np.sum(moves)),
+        squares=sums.squares + float(np.dot(moves, moves)),
+    )
+
+
+def sum_log_growth(moves: FloatArray) -> float:
+    """Return the sum of ln(1 + r); the logarithm is taken of products of 16 factors.
+
+    Examples
+    --------
+    >>> round(sum_log_growth(np.full(20, 0.01)) / 20, 12) == round(math.log(1.01), 12)
+    True
+    """
+    products = np.multiply.reduceat(1.0 + moves, np.arange(0, len(moves), 16))
+    return float(np.sum(np.log(products)))
+
+
+def measure_path(
+    tally: Tally, span: RunSpan, samples: Samples, sums: PathSums, known: Mapping[str, float]
+) -> dict[str, float]:
+    """Return the measures of :data:`PATH` of a run; ``known`` are those of its tally."""
+    fall = tally.drawdown
+    is_over = fall.low == fall.low_peak or fall.recovered >= 0
+    return {
+        "drawdown_days": drawdown_days(fall, span),
+        "recovered": float(is_over),
+        "time_to_recovery": recovery_days(fall, span),
+        **measure_returns(samples, span.periods),
+        **measure_sums(sums, span.years, known),
+    }
+
+
+def measure_sums(sums: PathSums, years: float, known: Mapping[str, float]) -> dict[str, float]:
+    """Return the measures of the sums of a path by name; ``known`` are those of its tally."""
+    leverage, factor = sums.leverage / sums.n, known["total_return"] + 1.0
+    growth = math.log(factor) / years if factor > 0.0 and not known["ruined"] else math.nan
+    costs = sum(known[name] for name in PAID)
+    gain = known["price_pnl"] + known["bad_debt"] - costs
+    margin = sums.initial / sums.n
+    return {
+        "ulcer_index": math.sqrt(sums.falls / sums.n),
+        "break_even_drift": find_drift(sums.growth / years, growth, leverage),
+        "break_even_leverage": find_leverage(
+            sums.moves / years, sums.squares / years, known["carry_per_turn"], leverage
+        ),
+        "mean_margin_used": sums.used / sums.n,
+        "peak_margin_used": sums.most_used,
+        "return_on_margin": gain / years / margin if margin > 0.0 else math.nan,
+        "idle_cash": sums.idle / sums.living if sums.living else math.nan,
+    }
+
+
+def measure_returns(samples: Samples, periods: float) -> dict[str, float]:
+    """Return the measures of sampled returns by name."""
+    returns, excess = samples.returns, samples.returns - samples.risk_free
+    measured = {
+        f"{name}_{level}": measure(returns, level / 100)
+        for level in (95, 99)
+        for name, measure in (("var", value_at_risk), ("es", expected_shortfall))
+    }
+    return measured | {
+        "skewness": skewness(returns),
+        "kurtosis": kurtosis(returns),
+        "omega": omega(excess),
+        "tail_ratio": tail_ratio(returns),
+        "sharpe_error": sharpe_error(excess, periods),
+        "probabilistic_sharpe": probability_of_skill(excess),
+        **fit_market(excess, samples.market - samples.risk_free, periods)._asdict(),
+    }
+
+
+# ------------------------------------------------------------------------------------- drawdowns
+
+
+def drawdown_days(fall: Drawdown, span: RunSpan) -> float:
+    """Return the days from the peak of the deepest drawdown to its recovery, or to the end."""
+    if fall.low == fall.low_peak:
+        return 0.0
+    is_over = fall.recovered >= 0
+    end = span.time_of(fall.recovered) if is_over else int(span.closes[-1])
+    return (end - span.time_of(fall.drawdown_peak)) / DAY
+
+
+def recovery_days(fall: Drawdown, span: RunSpan) -> float:
+    """Return the days from the trough of the deepest drawdown to its recovery; NaN if none.
+
+    0 without a drawdown.
+    """
+    if fall.low == fall.low_peak:
+        return 0.0
+    if fall.recovered < 0:
+        return math.nan
+    return (span.time_of(fall.recovered) - span.time_of(fall.drawdown_trough)) / DAY
+
+
+def drawdown_dates(fall: Drawdown, span: RunSpan) -> dict[str, float]:
+    """Return the peak, trough, and recovery of the deepest drawdown, in UTC nanoseconds.
+
+    NaN without a drawdown, or if it was not over by the end. Whole seconds are exact in a double.
+    """
+    if fall.low == fall.low_peak:
+        return dict.fromkeys(DATES, math.nan)
+    over = span.time_of(fall.recovered) if fall.recovered >= 0 else math.nan
+    times = (span.time_of(fall.drawdown_peak), span.time_of(fall.drawdown_trough), over)
+    return dict(zip(DATES, map(float, times), strict=True))

@@ -1,0 +1,170 @@
+"""Measures of the shape of returns: against other packages, closed forms, and at their edges.
+
+The expected numbers of ``RETURNS`` come from empyrical-reloaded 0.7.1, quantstats 0.0.86 and
+statsmodels 0.15.0, on the same two series.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.measures import (
+    break_even_drift,
+    break_even_leverage,
+    certainty_equivalent,
+    find_bulls,
+    find_thirds,
+    fit_market,
+    idle_cash,
+    kurtosis,
+    omega,
+    return_on_margin,
+    sharpe_error,
+    skewness,
+    tail_ratio,
+    ulcer_index,
+)
+from backtest.measures.return_shape import probability_of_skill
+
+K = np.arange(60)
+MARKET = np.round(0.02 * np.sin(1.7 * K) + 0.013 * np.cos(0.9 * K * K) + 0.001, 6)
+RETURNS = np.round(1.6 * MARKET + 0.008 * np.sin(3.1 * K + 0.5) - 0.0007, 6)
+NOTHING, FLAT = np.empty(0), np.full(10, 0.01)
+
+
+def is_(value, rel=1e-9):
+    return pytest.approx(value, rel=rel)
+
+
+def test_moments_are_those_of_quantstats_and_pandas():
+    assert skewness(RETURNS) == is_(0.017335990617189725)  # quantstats.stats.skew
+    assert kurtosis(RETURNS) == is_(3.0 - 0.8291489726241269)  # quantstats.stats.kurtosis
+    assert skewness(RETURNS) == is_(pd.Series(RETURNS).skew())
+    assert kurtosis(RETURNS) == is_(pd.Series(RETURNS).kurt() + 3.0)
+
+
+def test_the_moments_of_a_normal_sample_are_about_0_and_3():
+    returns = np.random.default_rng(0).standard_normal(400_000)
+    assert skewness(returns) == pytest.approx(0.0, abs=4 * math.sqrt(6 / 400_000))
+    assert kurtosis(returns) == pytest.approx(3.0, abs=4 * math.sqrt(24 / 400_000))
+
+
+def test_omega_and_tail_ratio_are_those_of_empyrical():
+    assert omega(RETURNS) == is_(0.9393316138367274)  # empyrical.omega_ratio
+    assert tail_ratio(RETURNS) == is_(0.9781956169523323)  # empyrical.tail_ratio
+
+
+def test_the_ulcer_index_is_that_of_quantstats_but_for_its_divisor():
+    unit = np.cumprod(1.0 + RETURNS)
+    # quantstats divides the sum of squares by n - 1, Martin and McCann by n
+    assert ulcer_index(unit, 1.0) == is_(0.10018649430381807 * math.sqrt(59 / 60))
+
+
+def test_alpha_beta_and_their_errors_are_those_of_statsmodels():
+    fit = fit_market(RETURNS, MARKET, 365.0)
+    # statsmodels, least squares with HAC errors of 3 lags, no small-sample correction
+    assert fit.alpha == is_(-0.0006067779531068146 * 365)
+    assert fit.beta == is_(1.5836893408407389)
+    assert fit.alpha_error == is_(0.00010353934821946438 * 365)
+    assert fit.beta_error == is_(0.023331161962673132)
+
+
+def test_an_exact_multiple_of_the_market_has_no_error():
+    fit = fit_market(2.0 * MARKET, MARKET, 365.0)
+    assert fit == pytest.approx((0.0, 2.0, 0.0, 0.0), abs=1e-12)
+
+
+def test_the_error_of_the_sharpe_ratio_is_that_of_lo_for_normal_returns():
+    returns = 0.05 + np.random.default_rng(1).standard_normal(200_000)
+    sharpe = np.mean(returns) / np.std(returns, ddof=1)
+    lo = math.sqrt((1 + sharpe**2 / 2) / (len(returns) - 1) * 365)
+    assert sharpe_error(returns, 365.0) == is_(lo, rel=1e-3)
+
+
+def test_the_probability_of_skill_is_the_normal_quantile_of_sharpe_over_its_error():
+    sharpe = np.mean(RETURNS) / np.std(RETURNS, ddof=1) * math.sqrt(365)
+    score = sharpe / sharpe_error(RETURNS, 365.0)
+    assert probability_of_skill(RETURNS) == is_(0.5 * math.erfc(-score / math.sqrt(2)))
+    # quantstats.stats.probabilistic_sharpe_ratio takes moments corrected for bias
+    assert probability_of_skill(RETURNS) == is_(0.4198839324084561, rel=1e-5)
+
+
+@pytest.mark.parametrize("aversion", [0.0, 0.5, 1.0, 3.0, 10.0])
+def test_the_certainty_equivalent_of_lognormal_growth_is_its_closed_form(aversion):
+    # E[exp(x (1 - g))]^(1 / (1 - g)) = exp(mu + (1 - g) sigma² / 2) for x ~ N(mu, sigma²)
+    mu, sigma = 0.001, 0.02
+    x = np.random.default_rng(2).standard_normal(200_000)
+    x = mu + sigma * (x - np.mean(x)) / np.std(x)
+    expected = math.expm1(365 * (mu + (1 - aversion) * sigma**2 / 2))
+    assert certainty_equivalent(np.expm1(x), 365.0, aversion) == is_(expected, rel=2e-2)
+
+
+def test_a_sure_return_is_its_own_certainty_equivalent():
+    assert certainty_equivalent(FLAT, 12.0) == is_(1.01**12 - 1)
+    assert certainty_equivalent(np.array([0.1, -1.0]), 12.0) == -1.0
+    # (0.5 (1 / 1.21 + 1 / 0.81))^-0.5 = 0.98508...
+    two = (0.5 * (1 / 1.1**2 + 1 / 0.9**2)) ** -0.5
+    assert certainty_equivalent(np.array([0.1, -0.1]), 1.0) == is_(two - 1)
+
+
+def test_break_even_of_a_random_walk():
+    moves = np.array([0.01, -0.008, 0.004, 0.002])
+    mu, square = np.sum(moves) / 0.5, np.sum(moves**2) / 0.5
+    found = break_even_leverage(moves, 0.5, 0.003, 2.0)
+    assert found == is_(2 * (mu - 0.003) / square)
+    # growth to second order is 0 there
+    assert found * mu - found**2 * square / 2 - found * 0.003 == pytest.approx(0, abs=1e-12)
+    assert break_even_leverage(moves, 0.5, 0.003, -2.0) == 0.0  # a short lost at any leverage
+    m = np.sum(np.log1p(moves)) / 0.5
+    assert break_even_drift(moves, 0.5, 0.02, -2.0) == is_(m + 0.01)
+
+
+def test_what_is_undefined_is_nan():
+    for measure in (skewness, kurtosis, omega, tail_ratio, probability_of_skill):
+        assert math.isnan(measure(NOTHING))
+        assert math.isnan(measure(np.zeros(10)))
+    for measure in (skewness, kurtosis, probability_of_skill):
+        assert math.isnan(measure(FLAT))
+    assert math.isnan(skewness(RETURNS[:2]))
+    assert math.isnan(kurtosis(RETURNS[:3]))
+    assert math.isnan(omega(FLAT))
+    assert math.isnan(ulcer_index(NOTHING, 1.0))
+    assert math.isnan(sharpe_error(RETURNS[:1], 365.0))
+    assert math.isnan(sharpe_error(FLAT, 365.0))
+    assert math.isnan(certainty_equivalent(NOTHING, 365.0))
+    assert all(map(math.isnan, fit_market(RETURNS[:2], MARKET[:2], 365.0)))
+    assert all(map(math.isnan, fit_market(RETURNS[:10], FLAT, 365.0)))
+    assert math.isnan(break_even_drift(MARKET, 1.0, 0.1, 0.0))
+    assert math.isnan(break_even_drift(MARKET, 1.0, -math.inf, 1.0))
+    assert math.isnan(break_even_leverage(np.zeros(3), 1.0, 0.0, 1.0))
+    assert math.isnan(break_even_leverage(MARKET, 1.0, math.nan, 1.0))
+    assert math.isnan(break_even_leverage(MARKET, 1.0, 0.0, 0.0))
+    assert math.isnan(return_on_margin(np.ones(3), np.zeros(3), 1.0))
+    assert math.isnan(idle_cash(np.zeros(3), np.zeros(3)))
+
+
+def test_bull_and_bear_markets_turn_at_their_extremes():
+    price = np.array([100, 110, 125, 101, 99, 80, 90, 96.1, 120, 97, 96, 130], dtype=float)
+    # 101 is no fall of 20 % from 125, 99 is: bear after 125. 96.1 is 20 % above 80: bull after 80.
+    # 96 is exactly 20 % under 120: bear after 120, and 130 is a bull market again after 96
+    bulls = [1, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 1]
+    assert find_bulls(price).tolist() == list(map(bool, bulls))
+    assert find_bulls(np.array([100.0, 95.0, 101.0])).all()  # no move of 20 %: up from end to end
+    assert not find_bulls(np.array([100.0, 105.0, 99.0])).any()
+    assert not find_bulls(np.array([100.0, 79.0])).any()  # a fall from the first bar on
+    assert find_bulls(np.array([100.0, 101.0, 79.0])).tolist() == [True, True, False]
+
+
+def test_thirds_hold_equal_shares_and_leave_out_the_unknown():
+    sigma = np.array([np.nan, 5.0, 1.0, 2.0, 3.0, 4.0, 6.0])
+    assert find_thirds(sigma).tolist() == [-1, 2, 0, 0, 1, 1, 2]
+    assert find_thirds(np.full(3, np.nan)).tolist() == [-1, -1, -1]
+    assert find_thirds(np.ones(3)).tolist() == [0, 0, 0]
+
+
+def test_the_measures_are_public():
+    assert bt.measures.omega is omega
+    assert set(bt.measures.__all__) <= set(dir(bt.measures))

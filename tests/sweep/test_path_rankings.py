@@ -1,0 +1,52 @@
+"""Measures of the path and the certainty equivalent as objectives and constraints."""
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.measures.path_measures import PATH
+from backtest.measures.ranking import read_constraints, read_objective
+from backtest.strategies import Constant
+from backtest.tune.arguments import choose_metrics
+from backtest.tune.trial_evaluator import Goal
+
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+LEVERAGES = [0.5, 1.0, 2.0]
+
+
+@pytest.fixture(scope="module")
+def full():
+    market = bt.Market.sample(bars=24 * 60)
+    return bt.sweep(market, Constant, {"leverage": LEVERAGES}, venue=VENUE, account=bt.Account(),
+                    full=True, compile=False)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*PATH, "certainty_equivalent", "carry_decay", "leverage_decay"])
+def test_a_full_sweep_ranks_by_every_measure(full, name):
+    values = full.table[name].to_numpy()
+    best = full.rank(name)[0]
+    scores = read_objective(name).score({name: values})
+    if not np.isnan(scores).all():
+        assert scores[best] == np.nanmax(scores)
+    bound = float(np.nan_to_num(np.nanmedian(values)) if not np.isnan(values).all() else 0.0)
+    violation = read_constraints({name: f"<= {bound!r}"})[-1].violation({name: values})
+    assert (violation > 0.0).tolist() == (~(values <= bound)).tolist()
+
+
+@pytest.mark.parametrize("name", PATH)
+def test_a_search_refuses_measures_of_the_path(name):
+    goal = Goal((read_objective("sharpe"),), read_constraints({name: "<= 1"}))
+    with pytest.raises(bt.ParameterError, match=name):
+        choose_metrics("sharpe", goal)
+
+
+def test_a_search_maximizes_the_certainty_equivalent():
+    market = bt.Market.sample(bars=24 * 30)
+    study = bt.tune(market, Constant, objective="certainty_equivalent",
+                    constraints={"carry_decay": "<= 3"}, venue=VENUE, account=bt.Account(),
+                    trials=6, holdout=None, seed=0, compile=False)  # fmt: skip
+    table = study.table
+    kept = table[(table["violation"] == 0.0) & (table["stage"] == "search")]
+    assert kept["score"].tolist() == kept["certainty_equivalent"].tolist()
+    assert (kept["carry_decay"] <= 3.0).all()
+    assert len(kept)
