@@ -322,6 +322,8 @@ def summarize_events(result: RunRecord) -> Iterator[str]:
     failed = metrics["calls_failed"]
     more = f" ({failed:.0f} failed)" if failed > 0.0 else ""
     others = [f"stops {metrics['stops']:.0f}", f"margin calls {metrics['margin_calls']:.0f}{more}"]
+    if metrics["take_profits"] > 0.0:
+        others.insert(1, f"take-profits {metrics['take_profits']:.0f}")
     refused = result.events.loc[result.events["kind"] == "withdrawal_refused", "amount"].sum()
     if refused > 0.0:
         others.append(f"withdrawals refused {refused:,.2f}")

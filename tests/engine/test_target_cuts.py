@@ -14,6 +14,8 @@ from backtest.cli.app import main
 from backtest.engine.target_cuts import find_decisions
 from backtest.engine.target_cuts_text import describe_targets
 from backtest.strategies import Constant
+from tests.cases import make_exit_case
+from tests.engine.test_reference import Scripted
 from tests.markets import bars_market
 
 MARKET = bt.Market.sample(bars=600)
@@ -301,3 +303,11 @@ def test_isolated_margin_says_what_backs_a_position():
     result = bt.run(MARKET, Constant(1.0), venue=venue, account=account, compile=False)
     text = " ".join(result.summary().split())
     assert "its notional / 20, the venue leverage; the rest of the wallet does not stand" in text
+
+
+def test_cuts_of_random_accounts_explain_every_fill_in_every_mode():
+    """Computed from the record, the contracts to hold are those held: nothing is unexplained."""
+    for seed in range(1000, 1030):
+        case = make_exit_case(seed).for_engine(bt)
+        found = bt.run(policy=Scripted(), compile=False, **case)
+        assert "margin_call" not in found.target_cuts().index, seed

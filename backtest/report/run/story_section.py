@@ -42,7 +42,7 @@ MARKS = {
     "stop": Mark("stop", "triangle-down", "loss"),
     "trailing_stop": Mark("trailing stop", "triangle-down", "loss"),
     "equity_stop": Mark("equity stop", "triangle-down", "loss"),
-    "take_profit": Mark("take-profit", "triangle-up", "gain"),
+    "take_profit": Mark("take-profit", "star", "accent"),
     "margin_call": Mark("margin call", "circle-open", "loss"),
     "top_up": Mark("top-up", "triangle-up", "accent"),
     "flow": Mark("deposit or withdrawal", "diamond-open", "accent"),

@@ -17,6 +17,7 @@ import pandas as pd
 from backtest.account import Account
 from backtest.account.account import check_account
 from backtest.account.leverage_limits import find_least
+from backtest.account.multiple import Multiple
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.phrases import Place, join_phrases
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray
@@ -189,7 +190,14 @@ def convert_value(setting: Setting, value: object) -> object:
     value = to_plain_value(setting, value)
     if value is None and setting.may_be_none:
         return math.nan
-    return setting.check(setting.name, value, where=Place("sets", setting.name))
+    checked = setting.check(setting.name, value, where=Place("sets", setting.name))
+    if isinstance(checked, Multiple):
+        raise ParameterError(
+            f"{setting.name} must be a number to vary, was {value!r}",
+            where=Place("sets", setting.name),
+            cure=f"give the account the multiple, and vary {setting.name}.multiple",
+        )
+    return checked
 
 
 def find_refused(setting: Setting, values: np.ndarray, refused: BoolArray) -> Iterator[SetDefect]:
