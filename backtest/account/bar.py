@@ -10,7 +10,7 @@ import math
 
 from backtest.account.account_records import Feed, InstrumentRules, Plan, Quote, Rules, State
 from backtest.account.books import close_bar, compute_equity
-from backtest.account.calls import close_call, enter_call
+from backtest.account.calls import check_call, close_call, enter_call
 from backtest.account.exits import NOTHING, follow_equity, follow_prices, follow_trade
 from backtest.account.ledger import (
     BAD_DEBT,
@@ -26,7 +26,6 @@ from backtest.account.liquidation import find_gap, is_triggered
 from backtest.account.position import compute_value_of
 from backtest.account.ruin import is_ruin
 from backtest.account.steps import (
-    check_call,
     close_at_extreme,
     close_at_gap,
     end_account,

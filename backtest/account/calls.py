@@ -144,3 +144,24 @@ def enter_call(
         liquidated_calls=1 if end.is_liquidated else 0,
         call_days=end.days,
     )
+
+
+def is_forced(plan: Plan, state: State) -> bool:
+    """Return whether a margin call has gone unmet for its grace."""
+    return plan.grace >= 0.0 and state.unmet >= plan.grace
+
+
+def check_call(
+    rules: InstrumentRules, plan: Plan, state: State, books: Books, quote: Quote
+) -> tuple[float, bool, float]:
+    """Return the margin ratio, whether a margin call begins at this close, and the bars unmet."""
+    if plan.margin_call == 0.0:
+        return 0.0, False, -1.0
+    ratio = compute_ratio(rules, books, quote.mark_close, quote.multiplier)
+    threshold = plan.margin_call * (1.0 - TOLERANCE)
+    was_over = state.ratio >= threshold and not is_forced(plan, state)
+    if ratio < threshold:
+        return ratio, False, -1.0
+    if not was_over:
+        return ratio, True, 0.0
+    return ratio, False, state.unmet + 1.0 if state.unmet >= 0.0 else -1.0

@@ -39,8 +39,8 @@ from backtest.account.account_records import (
     Watch,
 )
 from backtest.account.auto_margin import add_from_wallet, can_add
-from backtest.account.books import compute_equity, compute_ratio, is_failing, mark_to_market
-from backtest.account.calls import answer_call, end_grace
+from backtest.account.books import compute_equity, is_failing, mark_to_market
+from backtest.account.calls import answer_call, end_grace, is_forced
 from backtest.account.exits import LIQUIDATION, NOTHING, PROFIT, STOP, TRAIL, follow_trade
 from backtest.account.fills import fill, reduce_to_ratio, stop_out
 from backtest.account.ledger import (
@@ -395,11 +395,6 @@ def fill_order(
     return done.books, enter_trade(ledger, done, 0)
 
 
-def is_forced(plan: Plan, state: State) -> bool:
-    """Return whether a margin call has gone unmet for its grace."""
-    return plan.grace >= 0.0 and state.unmet >= plan.grace
-
-
 def fill_forced(
     rules: InstrumentRules,
     plan: Plan,
@@ -439,19 +434,3 @@ def end_account(
     if bad_debt != 0.0:
         write_event(log, t, BAD_DEBT, quote.mark_close, 0.0, bad_debt)
     return books, add_entry(ledger, bad_debt=bad_debt, traded=traded)
-
-
-def check_call(
-    rules: InstrumentRules, plan: Plan, state: State, books: Books, quote: Quote
-) -> tuple[float, bool, float]:
-    """Return the margin ratio, whether a margin call begins at this close, and the bars unmet."""
-    if plan.margin_call == 0.0:
-        return 0.0, False, -1.0
-    ratio = compute_ratio(rules, books, quote.mark_close, quote.multiplier)
-    threshold = plan.margin_call * (1.0 - TOLERANCE)
-    was_over = state.ratio >= threshold and not is_forced(plan, state)
-    if ratio < threshold:
-        return ratio, False, -1.0
-    if not was_over:
-        return ratio, True, 0.0
-    return ratio, False, state.unmet + 1.0 if state.unmet >= 0.0 else -1.0

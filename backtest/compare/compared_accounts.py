@@ -11,7 +11,8 @@ import pandas as pd
 
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray
 from backtest.engine import count_periods
-from backtest.engine.loop_inputs import as_of, read_clock
+from backtest.engine.feed_arrays import as_of
+from backtest.engine.loop_inputs import read_clock
 from backtest.measures import Sampled
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from backtest.engine.capital_use import (
     list_tables,
     read_path,
 )
-from backtest.engine.loop_inputs import as_of
+from backtest.engine.feed_arrays import as_of
 from backtest.engine.result_tables import bars_table, events_table, value_of
 from backtest.engine.target_cuts_table import measure_cuts
 from backtest.features.liquidation_forecast import (

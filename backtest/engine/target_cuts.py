@@ -14,18 +14,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.account import orders
-from backtest.account.ledger import FILL, LIQUIDATED, MARGIN_ADDED, STOPS
+from backtest.account.ledger import LIQUIDATED, STOPS
 from backtest.account.orders import LARGEST_WORSENING
 from backtest.base.compiled_twins import make_array_twins
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray, IntArray
-from backtest.engine.bar_loop import RECORDED
-from backtest.engine.fee_days import list_fees
-from backtest.engine.result_tables import ARRAYS, sum_contracts
+from backtest.engine.fill_conditions import (
+    AtOpen,
+    read_opens,
+    take_bars,
+)
+from backtest.engine.result_tables import ARRAYS
 
 if TYPE_CHECKING:
     from backtest.account import InstrumentRules
     from backtest.engine.loop_inputs import Inputs
     from backtest.venue import MarginRules
+
 
 CAUSES = (
     "min_leverage", "max_leverage", "band", "initial_margin", "venue_leverage", "wallet",
@@ -51,42 +55,6 @@ class Decisions(NamedTuple):
     held: FloatArray
     cuts: Mapping[str, FloatArray]
     bar: IntArray
-
-
-class AtOpen(NamedTuple):
-    """Account and quote at the opens, or closes, where decisions fill: shape (n_decisions,).
-
-    ``unit`` is the absolute value of one contract, ``side`` the direction of the signal, ``held``
-    the notional along it, ``change`` the contracts that the fill traded, ``order_fee`` its fixed
-    fee, ``multiplier`` that of initial margin, ``limit`` the account's largest leverage, ``fee``
-    the fee rate.
-    """
-
-    bar: IntArray
-    value: FloatArray
-    unit: FloatArray
-    side: FloatArray
-    scale: FloatArray
-    leverage: FloatArray
-    quantity: FloatArray
-    entry: FloatArray
-    cash: FloatArray
-    margin: FloatArray
-    equity: FloatArray
-    multiplier: FloatArray
-    change: FloatArray
-    limit: FloatArray
-    fee: FloatArray
-    order_fee: FloatArray
-
-    @property
-    def held(self) -> FloatArray:
-        """Notional held along the side of the signal, negative on the other side."""
-        return np.asarray(self.quantity * self.side * self.unit)
-
-    def take(self, rows: BoolArray | IntArray) -> AtOpen:
-        """Return some of the rows."""
-        return AtOpen._make(values[rows] for values in self)
 
 
 # ------------------------------------------------------------------------------- what was decided
@@ -123,129 +91,6 @@ def find_dropped(
     if rules.fills_late is not None:
         return forced
     return np.asarray(is_off & forced & (at.change == 0.0))
-
-
-def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: int) -> AtOpen:
-    """Return the account before each fill: the steps of the bar that come before it are done."""
-    book = dict(zip(RECORDED, record, strict=True))
-    feed, rules = inputs.feed, inputs.rules.instrument
-    n = record.shape[1]
-    signal = take_bars(feed.signal, np.arange(first, first + n))
-    target, position = book["target"][:-1], book["position"][:-1]
-    is_closing = (signal[:-1] == 0.0) & (position != 0.0)
-    rows = np.flatnonzero(~np.isnan(target) | is_closing)
-    bar = first + rows + 1
-    value = value_prices(inputs, take_fill_prices(inputs, bar))
-    side = np.where(signal[rows] > 0.0, 1.0, -1.0)
-    side = np.where((signal[rows] == 0.0) & (position[rows] > 0.0), 1.0, side)
-    cash, margin = carry_over(inputs, book, rows, bar)
-    if rules.has_auto_margin is not None:
-        added = sum_margin_added(inputs, entries, first, n)[rows + 1]
-        cash, margin = cash - added, margin + added
-    quantity, entry = position[rows], book["entry"][rows]
-    base = margin - quantity * entry if rules.is_isolated is not None else 0.0
-    at = AtOpen(
-        bar=bar,
-        value=value,
-        unit=np.abs(value),
-        side=side,
-        scale=np.abs(signal[rows]),
-        leverage=target[rows],
-        quantity=quantity,
-        entry=entry,
-        cash=cash,
-        margin=margin,
-        equity=cash + base + quantity * value,
-        multiplier=take_bars(feed.initial, bar),
-        change=sum_contracts(entries, (FILL,), first, n)[rows + 1],
-        limit=take_bars(feed.limit, bar),
-        fee=list_fees(inputs.fees, rules.fee, bar),
-        order_fee=rules.order_fee + take_bars(feed.order_fee, bar),
-    )
-    return at.take(at.equity > at.order_fee)
-
-
-def take_fill_prices(inputs: Inputs, bar: IntArray) -> FloatArray:
-    """Return the prices, before worsening, at which decisions fill in bars."""
-    feed, rules = inputs.feed, inputs.rules.instrument
-    if rules.fills_early is not None:
-        return np.asarray(feed.close[bar - 1])
-    return np.asarray(feed.close[bar] if rules.fills_late is not None else feed.open[bar])
-
-
-def take_bars(values: FloatArray, bar: IntArray) -> FloatArray:
-    """Return the values of bars; a single entry stands for all of them."""
-    return np.asarray(values[np.minimum(bar, len(values) - 1)])
-
-
-def carry_over(
-    inputs: Inputs, book: Mapping[str, FloatArray], rows: IntArray, bar: IntArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return cash and margin before the fill.
-
-    Steps 1 to 3 of the bar come before a fill at the open, and step 6 too before one at its close.
-    """
-    rules, quantity = inputs.rules.instrument, book["position"][rows]
-    if rules.fills_early is not None:
-        return book["cash"][rows], book["margin"][rows]
-    top_up, flows = book["top_up"][rows + 1], book["flows"][rows + 1]
-    funding = quantity * sum_open_funding(inputs, len(inputs.feed.open))[bar]
-    if rules.fills_late is not None:
-        funding = book["funding"][rows + 1]
-    cash, margin = book["cash"][rows] + flows, book["margin"][rows]
-    interest = book["interest"][rows + 1]
-    if rules.is_isolated is None:
-        return cash - funding - interest, margin
-    cash, margin = cash - top_up, margin + top_up
-    if rules.is_funded_by_wallet:
-        cash, margin = charge_wallet(cash, margin, quantity, funding)
-    else:
-        margin = margin - funding
-    return charge_wallet(cash, margin, quantity, interest)
-
-
-def sum_margin_added(inputs: Inputs, entries: FloatArray, first: int, n_bars: int) -> FloatArray:
-    """Return the margin that the wallet added before the fill of each bar, of shape (n_bars,).
-
-    Without a fill, what was added at the mark open.
-    """
-    bars, kinds = entries[:, 0].astype(np.int64) - first, entries[:, 1]
-    fills = np.full(n_bars, len(entries))
-    is_fill = kinds == FILL
-    fills[bars[is_fill]] = np.flatnonzero(is_fill)
-    has_fill = fills[bars] < len(entries)
-    opens = value_prices(inputs, inputs.feed.mark_open[first + bars])
-    is_before = np.where(has_fill, np.arange(len(entries)) < fills[bars], entries[:, 2] == opens)
-    amounts = np.where((kinds == MARGIN_ADDED) & is_before, entries[:, 4], 0.0)
-    return np.bincount(bars, weights=amounts, minlength=n_bars).astype(np.float64)
-
-
-def value_prices(inputs: Inputs, price: FloatArray) -> FloatArray:
-    """Return the values u of prices."""
-    margin = inputs.rules.instrument.margin
-    return np.asarray(ARRAYS.compute_value(margin.size, margin.is_inverse, price))
-
-
-def charge_wallet(
-    cash: FloatArray, margin: FloatArray, quantity: FloatArray, amount: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Take a cost from the wallet, and from the margin once the wallet is empty."""
-    left = cash - amount
-    missing = np.where((left < 0.0) & (quantity != 0.0), left, 0.0)
-    return left - missing, margin + missing
-
-
-def sum_open_funding(inputs: Inputs, n_bars: int) -> FloatArray:
-    """Return what one contract pays at the open of each bar, of shape (n_bars,)."""
-    feed = inputs.feed
-    rows = np.flatnonzero(feed.funding_is_open == 1)
-    bars = feed.funding_bar[rows]
-    price = feed.funding_price[rows]
-    known = np.where(np.isnan(price), feed.mark_open[bars], price)
-    margin = inputs.rules.instrument.margin
-    value = ARRAYS.compute_value(margin.size, margin.is_inverse, known)
-    paid = np.abs(value) * feed.funding_rate[rows]
-    return np.bincount(bars, weights=paid, minlength=n_bars).astype(np.float64)
 
 
 def differ(one: FloatArray, other: FloatArray) -> BoolArray:

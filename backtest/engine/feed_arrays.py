@@ -1,0 +1,170 @@
+"""Arrays of the feed: multipliers, rates by date, funding, flows, stops and impact by bar."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.account.multiple import read_scale
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.units import (
+    DAY,
+    FloatArray,
+    IntArray,
+    format_duration,
+    format_time,
+    parse_duration,
+)
+from backtest.features.margin_rules import effective_initial, read_open_interest
+from backtest.market.tables.settlements import place_on_bars
+from backtest.venue.multipliers import choose_multipliers
+
+if TYPE_CHECKING:
+    from backtest.account import Account
+    from backtest.market import Market
+    from backtest.venue import Venue
+    from backtest.venue.multipliers import OpenInterestMargin
+
+
+def check_tick(market: Market, venue: Venue) -> None:
+    """Require prices of at least one tick where they are rounded to it."""
+    lowest, tick = float(market.low.min()), venue.contract.tick
+    if venue.contract.round_to_tick and not tick <= lowest:
+        raise ParameterError(
+            f"tick must be at most the lowest price, {lowest:g}, with round_to_tick, was {tick:g}",
+            where="Contract.tick",
+            cure="give the tick of this instrument, or leave round_to_tick out",
+        )
+
+
+def read_multipliers(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:
+    """Return the multipliers of initial and of maintenance margin by bar, or one for all bars."""
+    given = {
+        name: as_of(rate, market.time, f"Venue.{name}")
+        for name, rate in choose_multipliers(venue).items()
+    }
+    both = given.get("margin_multiplier", np.ones(1))
+    initial = given.get("initial_multiplier", both)
+    if venue.open_interest_margin is not None:
+        initial = raise_initial(market, venue, venue.open_interest_margin)
+    return initial, given.get("maintenance_multiplier", both)
+
+
+def raise_initial(market: Market, venue: Venue, rising: OpenInterestMargin) -> FloatArray:
+    """Return the multiplier of initial margin by bar, from the open interest a bar before."""
+    where = "Venue.open_interest_margin"
+    interest = read_open_interest(market, rising.column, where=where)
+    known = np.concatenate([[0.0], interest[:-1]])
+    raised = np.ones(market.n_bars)
+    for table in venue.in_use(market.time):
+        bars = slice(table.first, table.stop)
+        base = 1.0 / table.brackets[0].max_leverage
+        raised[bars] = effective_initial(base, known[bars], rising.lower, rising.upper) / base
+    return raised
+
+
+def measure_years(market: Market, venue: Venue) -> FloatArray:
+    """Return the day-counted years since the previous open, one entry where all are the same."""
+    year = venue.day_count * DAY
+    if not market.sessions:
+        return np.array([market.interval / year])
+    return np.diff(market.time, prepend=market.time[0]) / year
+
+
+def as_of(rate: float | pd.Series, time: IntArray, where: str) -> FloatArray:
+    """Return the value in force at each time: of shape (n,), or (1,) for a constant."""
+    if not isinstance(rate, pd.Series):
+        return np.array([float(rate)])
+    stamps = pd.DatetimeIndex(rate.index).as_unit("ns").asi8
+    found = np.searchsorted(stamps, time, side="right") - 1
+    if found[0] < 0:
+        raise ParameterError(
+            f"a series must begin by the first bar, {format_time(int(time[0]))}, "
+            f"was from {format_time(int(stamps[0]))}",
+            where=where,
+            cure="give a value at or before the first bar, or cut the market with between",
+        )
+    return np.asarray(rate.to_numpy(dtype=np.float64)[found])
+
+
+def place_funding(market: Market, venue: Venue, first: int) -> dict[str, Any]:
+    """Assign each funding event to a bar, to its open within the jitter; return fields of the feed.
+
+    Events of bars before ``first``, and those of the open after the last bar, are left out.
+    """
+    jitter = parse_duration(venue.funding_jitter, where="Venue.funding_jitter")
+    bar, is_open = place_on_bars(market.funding_time, market.time, market.interval, jitter)
+    kept = (bar >= first) & (bar < market.n_bars)
+    return {
+        "funding_bar": bar[kept].astype(np.int64),
+        "funding_is_open": is_open[kept].astype(np.int64),
+        "funding_price": market.funding_mark[kept],
+        "funding_rate": market.funding_rate[kept],
+    }
+
+
+def place_flows(
+    market: Market, account: Account, first: int, started: int
+) -> tuple[IntArray, FloatArray]:
+    """Return the bar of each flow (the first open at or after its stamp) and its amount.
+
+    Flows after the last open are left to a later run (the manifest counts them); flows of bars
+    before ``first`` have been made.
+    """
+    if account.flows is None:
+        return np.empty(0, np.int64), np.empty(0)
+    stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8
+    if stamps[0] < started:
+        raise ParameterError(
+            f"flows must not lie before the first bar, {format_time(started)}, "
+            f"was {format_time(int(stamps[0]))}",
+            where="Account.flows",
+            cure="add it to capital, or begin the market earlier",
+        )
+    bar = np.searchsorted(market.time, stamps, side="left")
+    kept = (bar < market.n_bars) & (bar >= first)
+    amounts = np.asarray(account.flows, dtype=np.float64)
+    return bar[kept].astype(np.int64), amounts[kept]
+
+
+def read_scales(market: Market, account: Account) -> dict[str, Any]:
+    """Return what multiplies the distance of each stop in each bar: fields of the feed."""
+    stops = (account.stop_loss, account.take_profit, account.trailing_stop)
+    names = ("stop_scale", "profit_scale", "trail_scale")
+    wheres = ("stop_loss", "take_profit", "trailing_stop")
+    return {
+        name: read_scale(stop, market, f"Account.{where}")
+        for name, stop, where in zip(names, stops, wheres, strict=True)
+    }
+
+
+def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:
+    """Return daily sigma and ADV known at the open of each bar, NaN until the window is full."""
+    if venue.slippage.impact == 0.0 and venue.liquidation.impact == 0.0:
+        return np.zeros(1), np.zeros(1)
+    window = parse_duration(venue.slippage.impact_window, where="Slippage.impact_window")
+    n = window // market.interval
+    if n < 2:
+        raise ParameterError(
+            f"impact_window must hold two bars of {format_duration(market.interval)} or more, "
+            f"was {venue.slippage.impact_window}",
+            where="Slippage.impact_window",
+            cure=f"choose {format_duration(20 * market.interval)}, for example",
+        )
+    if not np.any(market.volume > 0.0):
+        raise DataError(
+            "impact needs volumes, the market has none",
+            where=repr(market),
+            cure="load bars with a volume column, or set impact=0",
+        )
+    per_day = DAY / market.interval
+    size = venue.contract.size
+    unit = size / market.close if venue.contract.kind == "inverse" else size * market.close
+    returns = pd.Series(np.log(market.close)).diff()
+    sigma = returns.rolling(n).std().shift(1) * math.sqrt(per_day)
+    adv = pd.Series(market.volume * unit).rolling(n).mean().shift(1) * per_day
+    # copies, because pandas gives read-only arrays, for which numba would compile another loop
+    return sigma.to_numpy(dtype=np.float64, copy=True), adv.to_numpy(dtype=np.float64, copy=True)

@@ -1,0 +1,159 @@
+"""The parts of a venue: contract, fees, slippage and the mode of liquidation.
+
+Every cost must be given; none has a default of zero. Rates are fractions of notional.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from backtest.base.errors import ParameterError
+from backtest.base.fields import (
+    COST,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    Duration,
+    Flag,
+    Rate,
+    Timed,
+)
+from backtest.base.ranges import Choice, Number
+from backtest.base.values import Value
+from backtest.venue.fee_tiers import FeeTier, check_tiers
+from backtest.venue.words_or_numbers import Step
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Contract(Value):
+    """The worth of one contract, and the steps of its quantity and price.
+
+    Parameters
+    ----------
+    kind : str
+        ``"linear"`` (settled in the quote currency) or ``"inverse"`` (settled in the coin).
+    size : float
+        Base units per contract if linear, quote units per contract if inverse.
+    lot : float
+        Step of quantity, in contracts; 0 means no rounding.
+    tick : float
+        Step of price, in price also for inverse contracts.
+    min_notional : float
+        Smallest order that does not close a position, in the settlement currency. Default: 5 in
+        the quote currency if linear, none if inverse (5 coins would be a fortune).
+    round_to_tick : bool
+        Whether the prices of fills and stops are rounded to the tick, against the trader.
+    """
+
+    _omitted = frozenset({"round_to_tick"})
+
+    kind: Annotated[str, Choice("linear", "inverse")] = "linear"
+    size: Annotated[float, POSITIVE] = 1.0
+    lot: Annotated[float, NOT_NEGATIVE] = 0.001
+    tick: Annotated[float, POSITIVE] = 0.1
+    min_notional: Annotated[float | None, NOT_NEGATIVE] = None
+    round_to_tick: Annotated[bool, Flag()] = False
+
+    def _check_rules(self) -> None:
+        if self.min_notional is None:
+            self._set_fields(min_notional=5.0 if self.kind == "linear" else 0.0)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Fees(Value):
+    """The fees of a trade: rates per unit of notional, and a fixed amount.
+
+    Parameters
+    ----------
+    taker, maker : float
+        Fee rates; a negative maker rate is a rebate.
+    maker_share : float
+        The share of every trade that pays the maker rate, from 0 to 1.
+    tiers : sequence of FeeTier
+        Other rates from volumes of the last 30 days on, the lowest volume first; stored as a tuple.
+    per_order : float or Series by UTC time
+        A fixed amount for every fill, stop and forced reduction, in the settlement currency: gas,
+        or a broker's ticket fee.
+    """
+
+    _omitted = frozenset({"tiers"})
+
+    taker: Annotated[float, COST]
+    maker: Annotated[float, Number(-1, 1, open_low=True, open_high=True)]
+    maker_share: Annotated[float, SHARE] = 0.0
+    tiers: Sequence[FeeTier] = ()
+    per_order: Annotated[Rate, Timed(NOT_NEGATIVE)] = 0.0
+
+    def _check_rules(self) -> None:
+        self._set_fields(tiers=check_tiers(self.tiers))
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Slippage(Value):
+    """How much worse than the open price a trade is filled.
+
+    Parameters
+    ----------
+    rate : float
+        Worsening of every fill, as a fraction of the price.
+    impact : float
+        Y in ``Y sigma sqrt(notional / daily volume)``; 0 means no impact.
+    impact_window : str
+        The time over which sigma and volume are measured, for example ``"1d"``.
+    max_participation : float or None
+        Largest share of the previous bar's volume that may be traded in one bar.
+    """
+
+    rate: Annotated[float, COST]
+    impact: Annotated[float, NOT_NEGATIVE] = 0.0
+    impact_window: Annotated[str, Duration()] = "1d"
+    max_participation: Annotated[float | None, Number(0, 1, open_low=True)] = None
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Liquidation(Value):
+    """How a venue liquidates a position that fails its maintenance requirement.
+
+    Parameters
+    ----------
+    mode : str
+        ``"close"``, ``"takeover"`` (all margin is lost; fee and slippage do not apply) or
+        ``"partial"``.
+    fee : float
+        Liquidation fee per unit of notional closed, paid from what is left.
+    slippage : float
+        How much worse than the liquidation price the position is closed, a fraction of the price.
+    step : float or str
+        In a partial liquidation, the fraction of the position closed at a time, or ``"bracket"``
+        (down to the floor of its bracket).
+    full_below : float
+        In a partial liquidation, positions up to this notional are closed completely.
+    impact : float
+        Y in ``Y sigma sqrt(notional / daily volume)``, which worsens the price of a liquidation
+        further, with the window of :class:`Slippage`; 0 means no impact.
+    """
+
+    mode: Annotated[str, Choice("close", "takeover", "partial")] = "close"
+    fee: Annotated[float, COST]
+    slippage: Annotated[float, COST]
+    step: Annotated[float | str, Step()] = 0.2
+    full_below: Annotated[float, NOT_NEGATIVE] = 0.0
+    impact: Annotated[float, NOT_NEGATIVE] = 0.0
+
+    def _check_rules(self) -> None:
+        if self.impact > 0 and self.mode == "takeover":
+            raise ParameterError(
+                "impact must be 0 with mode 'takeover', which takes all margin, or it does "
+                f"nothing, was {self.impact:g}",
+                where="Liquidation.impact",
+                cure="choose mode='close' or mode='partial', or leave impact out",
+            )
+        if self.full_below > 0 and self.mode != "partial":
+            raise ParameterError(
+                "full_below must be 0 unless mode is 'partial', or it does nothing, "
+                f"was {self.full_below:g} with mode {self.mode!r}",
+                where="Liquidation.full_below",
+                cure="choose mode='partial', or leave full_below out",
+            )
