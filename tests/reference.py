@@ -1450,7 +1450,8 @@ class Reference:
         out.reserve.append(self.reserve)
         needed = self.margin if self.is_isolated else self.initial_margin(price)
         out.initial_margin.append(ZERO if is_flat else needed)
-        free = self.cash if self.is_isolated else max(equity - out.initial_margin[-1], ZERO)
+        free = equity - self.uncounted_profit(price) - out.initial_margin[-1]
+        free = self.cash if self.is_isolated else max(free, ZERO)
         out.available.append(free)
         out.realized_pnl.append(self.realized)
         profit = self.quantity * (self.contract.value(price) - self.entry)

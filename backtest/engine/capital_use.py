@@ -59,13 +59,14 @@ def compute_use(
 ) -> CapitalUse:
     """Return the use of capital of the record of a run.
 
-    ``x`` is the margin multiplier of each bar, ``tables`` are the margin tables in use, and
-    ``first_unrealized`` is the unrealized profit at the close before the first bar.
+    ``x`` is the multiplier of initial margin of each bar, ``tables`` are the margin tables in use,
+    and ``first_unrealized`` is the unrealized profit at the close before the first bar.
     """
     value, quantity, equity = value_of(venue, mark), book["position"], book["equity"]
     notional = np.abs(quantity) * np.abs(value)
-    initial, available = split_capital(account, book, notional, x, tables)
-    unrealized = np.where(quantity != 0.0, quantity * (value - book["entry"]), 0.0)
+    unrealized = find_unrealized(book, value)
+    uncounted = (1.0 - venue.profit_share()) * np.maximum(unrealized, 0.0)
+    initial, available = split_capital(account, book, notional, uncounted, x, tables)
     before = np.concatenate([[first_unrealized], unrealized[:-1]])
     gained = book["price_pnl"] - book["slippage"] - book["impact"]
     realized = gained - (unrealized - before)
@@ -82,17 +83,25 @@ def compute_use(
     )
 
 
+def find_unrealized(book: Mapping[str, FloatArray], value: FloatArray) -> FloatArray:
+    """Return the profit since the average entry at values u."""
+    quantity = book["position"]
+    return np.where(quantity != 0.0, quantity * (value - book["entry"]), 0.0)
+
+
 def split_capital(
     account: Account,
     book: Mapping[str, FloatArray],
     notional: FloatArray,
+    uncounted: FloatArray,
     x: FloatArray,
     tables: Sequence[Table],
     first: int = 0,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the initial margin and the money for new orders at each close.
 
-    ``first`` is the number of the first of these bars in the tables' run.
+    ``uncounted`` is the unrealized profit that backs no order. ``first`` is the number of the first
+    of these bars in the tables' run.
     """
     if account.margin == "isolated":
         return np.where(book["position"] != 0.0, book["margin"], 0.0), book["cash"]
@@ -102,7 +111,7 @@ def split_capital(
         if begin < end and begin < len(notional):
             rows = slice(begin, end)
             initial[rows] = compute_initial(table.rules, notional[rows], x[rows])
-    return initial, np.maximum(book["equity"] - initial, 0.0)
+    return initial, np.maximum(book["equity"] - uncounted - initial, 0.0)
 
 
 def compute_initial(rules: MarginRules, notional: FloatArray, x: FloatArray) -> FloatArray:
@@ -130,7 +139,10 @@ def read_path(
     value = value_of(venue, marks[first : stop + 1])
     size = np.abs(value)
     signed, equity = book["position"] * size[1:], book["equity"]
-    initial, available = split_capital(account, book, np.abs(signed), x[rows], tables, first)
+    uncounted = (1.0 - venue.profit_share()) * np.maximum(find_unrealized(book, value[1:]), 0.0)
+    initial, available = split_capital(
+        account, book, np.abs(signed), uncounted, x[rows], tables, first
+    )
     return AccountPath(
         unit=book["unit"],
         equity=equity,

@@ -40,7 +40,9 @@ FILES = ("bars.parquet", "events.parquet", "state.json", "metrics.json")
 BARS, EVENTS, STATE, METRICS = FILES
 HASHED = (MANIFEST, METRICS, STATE)
 """The files whose hashes a list compares."""
-ARRAYS = ("mark_low", "mark_high", "signal", "multiplier", "ends_sample")
+ARRAYS = (
+    "mark_low", "mark_high", "signal", "multiplier", "initial_multiplier", "ends_sample",
+)  # fmt: skip
 HIDDEN = ("entry_value", "unit_value", *ARRAYS)
 """Columns of the bars file that only loading needs."""
 KEPT = (
@@ -157,6 +159,7 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
     time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
     values = {name: bars[name].to_numpy(dtype=np.float64) for name in bars}
     values |= {"entry": values["entry_value"], "unit": values["unit_value"]}
+    values.setdefault("initial_multiplier", values["multiplier"])  # earlier versions had one
     kept = {name: stored[name] for name in KEPT}
     kept |= {"memory": tuple(stored["memory"]), "trail": VolatilityState(**stored["trail"])}
     arrays: dict[str, Any] = {name: values[name] for name in ("close", "mark", *ARRAYS)}

@@ -136,7 +136,7 @@ def run(
     outcome = run_loop(policy, inputs, columns, begin, is_compiled=compile, progress=progress)
     if inputs.fees is not None:
         inputs = inputs._replace(fees=inputs.fees._replace(charged=outcome.charged))
-    multiplier = inputs.feed.multiplier
+    multiplier, initial = inputs.feed.multiplier, inputs.feed.initial
     closes = market.time[first:] + market.interval
     no_fill = explain_no_fill(outcome, inputs, columns, venue, account, first)
     warn_of_outcome(type(policy).__name__, no_fill, outcome.book[TARGET], closes)
@@ -178,6 +178,7 @@ def run(
         mark_high=market.mark_high[first:],
         signal=market.signal[first:],
         multiplier=multiplier if len(multiplier) == 1 else multiplier[first:],
+        initial_multiplier=initial if len(initial) == 1 else initial[first:],
         ends_sample=inputs.clock.ends_sample[first:],
         record=outcome.book,
         entries=outcome.entries,

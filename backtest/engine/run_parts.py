@@ -18,7 +18,7 @@ from backtest.measures.tally import NEAR
 if TYPE_CHECKING:
     from backtest.engine.run_record import RunRecord
 
-TRADES = ("fill", "stop", "liquidation")
+TRADES = ("fill", "stop", "trailing_stop", "equity_stop", "take_profit", "liquidation")
 """Kinds of events whose amounts are traded notionals."""
 
 
@@ -62,7 +62,7 @@ def gather_bars(result: RunRecord) -> RunBars:
     closes = np.concatenate(([result.span.start], result.span.closes))
     ends = result.ends_sample != 0.0
     counts = count_events(result)
-    is_cut = counts["liquidations"] + counts["stops"] > 0.0
+    is_cut = counts["liquidations"] + counts["stops"] + counts["take_profits"] > 0.0
     path = result.read_path(slice(None))
     drag, carry = measure_decay(result, book, path.moves, is_cut)
     return RunBars(
@@ -86,16 +86,19 @@ def count_events(result: RunRecord) -> dict[str, FloatArray]:
     rows = np.searchsorted(result.time, pd.DatetimeIndex(events["time"]).as_unit("ns").asi8)
     amount = np.where(np.isin(kind, TRADES), events["amount"].to_numpy(), 0.0)
 
-    def count(name: str) -> FloatArray:
-        return np.bincount(rows[kind == name], minlength=n).astype(np.float64)
+    def count(*names: str) -> FloatArray:
+        return np.bincount(rows[np.isin(kind, names)], minlength=n).astype(np.float64)
 
     price, mark = result.bars["liquidation_price"].to_numpy(), result.mark
     is_long = result.record[RECORDED.index("position")] > 0.0
     near = np.where(is_long, price >= mark / (1.0 + NEAR), price <= mark / (1.0 - NEAR))
     return {
         "liquidations": count("liquidation"),
-        "stops": count("stop"),
+        "stops": count("stop", "trailing_stop", "equity_stop"),
+        "take_profits": count("take_profit"),
         "margin_calls": count("margin_call"),
+        "calls_met": count("call_met"),
+        "calls_failed": count("call_failed"),
         "ruined": count("ruin"),
         "traded": np.bincount(rows, weights=amount, minlength=n).astype(np.float64),
         "near": near.astype(np.float64),

@@ -79,6 +79,7 @@ class RunRecord:
     mark_high: FloatArray
     signal: FloatArray
     multiplier: FloatArray
+    initial_multiplier: FloatArray
     ends_sample: FloatArray
     record: FloatArray
     entries: FloatArray | pd.DataFrame
@@ -126,8 +127,13 @@ class RunRecord:
 
     @property
     def _x(self) -> FloatArray:
-        """The margin multiplier of each bar."""
+        """The multiplier of maintenance margin of each bar."""
         return np.broadcast_to(self.multiplier, self.close.shape)
+
+    @property
+    def _initial_x(self) -> FloatArray:
+        """The multiplier of initial margin of each bar."""
+        return np.broadcast_to(self.initial_multiplier, self.close.shape)
 
     @property
     def _book(self) -> dict[str, FloatArray]:
@@ -141,7 +147,7 @@ class RunRecord:
             self.account,
             self._book,
             self.mark,
-            self._x,
+            self._initial_x,
             self._tables,
             self.first_unrealized,
         )
@@ -159,7 +165,7 @@ class RunRecord:
     def read_path(self, rows: slice) -> AccountPath:
         """Return the path of the account over some bars."""
         return read_path(
-            self.venue, self.account, self.record, self._marks, self._x, self._tables, rows
+            self.venue, self.account, self.record, self._marks, self._initial_x, self._tables, rows
         )
 
     @cached_property

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 WHOLE_ONLY = (
     "drawdown_days", "recovered", "time_to_recovery", "ruin_time", "time_to_first_liquidation",
-    "final_equity",
+    "final_equity", "liquidated_after_call", "time_to_liquidation_after_call",
 )  # fmt: skip
 """Measures that only a whole run has."""
 PART_METRICS = tuple(name for name in METRICS if name not in WHOLE_ONLY)
 """Measures of a part of a run, in their order."""
 MONEY = ("price_pnl", *COSTS, "liquidation_loss", "bad_debt", "flows")
-COUNTS = ("liquidations", "stops", "margin_calls")
+COUNTS = ("liquidations", "stops", "take_profits", "margin_calls", "calls_met", "calls_failed")
 
 
 class RunBars(NamedTuple):

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from backtest.measures.tally import ADDED, flatten_tally, read_tally
+from backtest.measures.tally import LATER, flatten_tally, read_tally
 from tests.scenes import NAN, account_of, at, happened, isolated, play, series, venue_of
 
 TEN = (10.0, NAN)
@@ -150,7 +150,7 @@ def test_a_broker_that_can_hardly_sell_fails_the_call_and_a_new_one_begins():
 
 def test_results_of_earlier_versions_do_not_know_how_calls_ended():
     result = called(95.5, (95.5, 95.5, 94, 94), 94)
-    flat = {k: v for k, v in flatten_tally(result.tally).items() if k not in ADDED}
+    flat = {k: v for k, v in flatten_tally(result.tally).items() if k not in LATER}
     metrics = replace(result, tally=read_tally(flat)).metrics
     assert metrics["margin_calls"] == 1.0
     for name in ("calls_met", "calls_failed", "time_to_liquidation_after_call"):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.account_records import Position
+from backtest.account.account_records import Position, Watch
 from backtest.account.books import compute_equity, make_books
 from backtest.account.liquidation import liquidate
 from backtest.account.ruin import find_line, is_ruin
@@ -286,7 +286,9 @@ def test_a_close_that_may_ruin_is_never_overlooked(margin):
         left = compute_equity(rules.instrument, books, close)
         line = find_line(rules.account.ruin_at, reserve, paid_in)
         reach = quick_looks.find_reach(1e-300, start, low, high)
-        is_found = quick_looks.is_endangered(rules.instrument, books, quote, reach, line)
+        is_found = quick_looks.is_endangered(
+            rules.instrument, books, quote, Watch(0.0, 0.0), reach, line
+        )
         if is_ruin(rules, books, quote, left, reserve, paid_in):
             ruined += 1
             assert is_found

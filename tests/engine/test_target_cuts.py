@@ -310,4 +310,5 @@ def test_cuts_of_random_accounts_explain_every_fill_in_every_mode():
     for seed in range(1000, 1030):
         case = make_exit_case(seed).for_engine(bt)
         found = bt.run(policy=Scripted(), compile=False, **case)
-        assert "margin_call" not in found.target_cuts().index, seed
+        if case["venue"].call_grace is None:
+            assert "margin_call" not in found.target_cuts().index, seed

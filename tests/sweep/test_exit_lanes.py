@@ -70,6 +70,7 @@ def test_rows_with_stops_are_their_runs(mode):
     assert rows.metrics["take_profits"].sum() > SETS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [pytest.param("next_close", marks=pytest.mark.slow), "same_close"])
 def test_rows_with_fills_at_closes_are_their_runs(mode):
     """512 sets over leverage and band, with funding, interest and a stop-loss."""
@@ -86,6 +87,7 @@ def test_rows_with_fills_at_closes_are_their_runs(mode):
     assert (rows.metrics["funding"] != 0.0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2, 3, 4, 5])
 def test_a_row_is_its_run_in_random_cases(seed):

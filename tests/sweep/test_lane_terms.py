@@ -75,6 +75,7 @@ def test_isolated_accounts_with_automatic_margin_and_calls_are_their_runs():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_cross_accounts_whose_profits_do_not_count_are_their_runs():
     fees = pd.Series([0.5, 2.0, 0.0], index=MARKET.index[[0, 300, 900]])
     venue = make_venue(profit_counts="losses", call_grace=2).override({"fees.per_order": fees})
@@ -87,6 +88,7 @@ def test_cross_accounts_whose_profits_do_not_count_are_their_runs():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_fixed_fees_of_the_simplest_accounts_may_be_0_in_some_sets():
     sets = draw_sets(3)
     sets["venue.fees.per_order"][::3] = 0.0
@@ -95,6 +97,7 @@ def test_fixed_fees_of_the_simplest_accounts_may_be_0_in_some_sets():
     assert found["liquidations"].sum() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_words_and_switches_of_these_terms_split_sets_into_groups():
     sets = {
@@ -108,6 +111,7 @@ def test_words_and_switches_of_these_terms_split_sets_into_groups():
     assert found["liquidations"][1] > found["liquidations"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_compiled_run_of_these_terms_is_its_plain_run(monkeypatch):
     monkeypatch.setenv("BACKTEST_COMPILE", "now")

@@ -39,6 +39,7 @@ def make_sets(n: int) -> dict[str, np.ndarray]:
     return {"target": rng.uniform(0.5, 2.0, n), "account.band": rng.uniform(0.0, 0.2, n)}
 
 
+@pytest.mark.slow
 def test_rows_under_two_multipliers_are_runs():
     venue = replace(
         VENUE, initial_multiplier=by_bar(1.0, 60.0, 1.0, 25.0), maintenance_multiplier=3.0
@@ -47,6 +48,7 @@ def test_rows_under_two_multipliers_are_runs():
     assert_sweep_is_runs(venue, bt.Account(), sets)
 
 
+@pytest.mark.slow
 def test_rows_under_a_margin_of_open_interest_are_runs():
     rng = np.random.default_rng(1)
     market = MARKET.with_columns(oi=rng.uniform(0.0, 6e7, len(MARKET)))
@@ -75,12 +77,14 @@ def test_a_limit_by_date_limits_lanes():
     assert (limited.metrics["mean_leverage"] < 0.9 * free.metrics["mean_leverage"]).all()
 
 
+@pytest.mark.slow
 def test_rows_in_whole_ticks_are_runs():
     venue = VENUE.override({"contract.round_to_tick": True, "contract.tick": 25.0})
     sets = make_sets(6) | {"account.stop_loss": np.r_[0.02, 0.3, 0.01, 0.02, 0.05, 0.4]}
     assert_sweep_is_runs(venue, bt.Account(max_leverage=LIMIT), sets)
 
 
+@pytest.mark.slow
 def test_rows_under_fee_tiers_are_runs():
     tiers = [bt.FeeTier(3e4, 3e-4, 1e-4), bt.FeeTier(1e5, 1e-4, -1e-4)]
     venue = replace(VENUE, fees=replace(VENUE.fees, maker_share=0.3, tiers=tiers))
@@ -91,6 +95,7 @@ def test_rows_under_fee_tiers_are_runs():
     assert_sweep_is_runs(venue, bt.Account(), sets)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_512_rows_under_limits_are_runs():
     """Limits by date, both multipliers, stops and full rules, in blocks of several groups."""
@@ -118,6 +123,7 @@ def test_512_rows_under_limits_are_runs():
     assert_rows_are_runs(evaluator, {name: each[some] for name, each in sets.items()}, picked)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_compiled_run_under_all_of_it_is_the_plain_one():
     """A limit by date, two multipliers, ticks and tiers: the same bits compiled and plain."""
