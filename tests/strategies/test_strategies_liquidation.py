@@ -194,6 +194,7 @@ def test_in_isolated_margin_it_is_all_or_nothing():
     assert len(set(target.round(6))) == 2
 
 
+@pytest.mark.compiled
 def test_compiled_it_has_the_same_bits_where_isolated_margin_lets_it_in_and_out():
     market = bt.Market.sample(bars=600)
     policy = LiquidationProbability(probability=0.02, horizon=24.0, half_life=12.0)
