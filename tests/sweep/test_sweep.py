@@ -383,6 +383,7 @@ def test_interrupted_details_are_those_that_were_done(monkeypatch):
         sweep.detail(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "values"),
     [
