@@ -36,7 +36,7 @@ from backtest.strategies import Constant
 from tests.fuzz_words import TAILS, draw_entry, write_policy
 
 COUNTS = {"flags": 900, "toml": 1_000, "expressions": 250, "data": 109}
-LONGEST = 60
+LONGEST = 300
 """Seconds after which a case counts as hung: those that run are over in one."""
 MARKET = "small.csv"
 POLICIES = ("vol-target", "constant", "cppi", "trend-vol", "capped", "VolTarget(target=0.3)")

@@ -216,6 +216,7 @@ def test_tiers_of_other_programs_become_a_venue(capsys, folder, content):
     assert sources["fees"].startswith(f"as {BTC}: ")
 
 
+@pytest.mark.slow
 def test_what_was_imported_can_be_named_wherever_a_venue_is(capsys, folder):
     write(folder, {"ETH/USDT:USDT": TIERS})
     call(capsys, "venues", *IMPORT)
@@ -299,6 +300,7 @@ def test_a_file_that_is_no_venue_table_is_left_alone(capsys, folder):
 # --------------------------------------------------------------------------------- days of the run
 
 
+@pytest.mark.slow
 def test_a_run_by_the_rules_of_a_day_says_where_that_does_not_fit(capsys, folder, recwarn):
     index = pd.date_range("2021-05-01", periods=48, freq="h", tz="UTC")
     bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close", "volume"), 100.0), index)
@@ -323,6 +325,7 @@ def test_a_run_by_the_rules_of_a_day_says_where_that_does_not_fit(capsys, folder
         assert [each["of"] for each in manifest(out)["margin_tables"]] == ["2021-03-18"]
 
 
+@pytest.mark.slow
 def test_a_search_says_once_that_its_bars_begin_before_the_oldest_table(capsys, folder, recwarn):
     index = pd.date_range("2021-03-01", periods=24 * 12, freq="h", tz="UTC")
     price = 100.0 + np.arange(len(index)) % 7

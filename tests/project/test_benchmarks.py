@@ -128,6 +128,7 @@ def test_every_benchmark_and_replication_has_its_smallest_size():
     assert {*SMALLEST} == find_scripts()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in SMALLEST],
@@ -143,6 +144,7 @@ def test_it_runs_and_prints_json(name, places, tmp_path):
     assert report
 
 
+@pytest.mark.slow
 def test_they_all_load_where_tests_cannot_be_imported(tmp_path):
     """In one process: a name that the library no longer has is found at once."""
     script = tmp_path / "load.py"

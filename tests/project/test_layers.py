@@ -89,6 +89,7 @@ def list_imports() -> Iterator[tuple[str, str]]:
         yield from ((module, each) for each, _ in read_imports(path) if is_ours(each))
 
 
+@pytest.mark.slow
 def test_a_wing_imports_only_wings_before_it():
     order = {name: level for level, name in enumerate(ORDER)}
     found = {(find_wing(module), find_wing(imported)) for module, imported in list_imports()}
@@ -96,6 +97,7 @@ def test_a_wing_imports_only_wings_before_it():
     assert not upward
 
 
+@pytest.mark.slow
 def test_modules_do_not_import_each_other_in_a_circle():
     edges = {(module, imported) for module, imported in list_imports() if imported != module}
     left = set(MODULES)
@@ -120,6 +122,7 @@ def test_a_strategy_imports_only_public_names(module):
             assert {alias.name for alias in node.names} <= public.get(str(node.module), set())
 
 
+@pytest.mark.slow
 def test_import_backtest_loads_nothing_slow():
     slow = ("numba", "llvmlite", "scipy", "vectorbt", "plotly", "typer", "rich", "pydantic", "dask")
     slow += ("arch", "statsmodels", "httpx", "ccxt")
