@@ -30,7 +30,7 @@ from backtest.engine import Result, signals
 from backtest.engine.run import run
 from backtest.features import margin_rules
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
-from backtest.market import Market, Quality, quality
+from backtest.market import Market, Markets, Quality, quality
 from backtest.market.import_market import import_market
 from backtest.policy import Columns, Combinator, Policy
 from backtest.policy.combinators import held_leverage
@@ -73,6 +73,7 @@ __all__ = [
     "LastPriceWarning",
     "Liquidation",
     "Market",
+    "Markets",
     "Multiple",
     "NoFillWarning",
     "OpenInterestMargin",

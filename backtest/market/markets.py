@@ -1,0 +1,300 @@
+"""Markets: the aligned histories of several instruments on one clock.
+
+It is a mapping of names to :class:`backtest.Market`. The clock is the union of the opens; an
+instrument may be listed later than others and delisted earlier.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.phrases import Place
+from backtest.base.ranges import Range
+from backtest.base.units import (
+    BoolArray,
+    IntArray,
+    TimeLike,
+    format_duration,
+    to_nanoseconds,
+    utc_index,
+)
+from backtest.market.market import Market
+from backtest.market.panel import Panel, make_panel
+from backtest.market.panel_checks import (
+    check_markets,
+    check_same_terms,
+    make_clock,
+    settle_currency,
+)
+from backtest.market.tables.read_options import time_text
+from backtest.market.tables.settlements import JITTER
+
+
+class Markets(Mapping[str, Market]):
+    """Aligned histories of several instruments, by name; immutable.
+
+    Parameters
+    ----------
+    markets : mapping of str to Market
+        In the order in which the account treats the instruments. All have one interval, one
+        calendar and one settlement currency.
+    currency : str, optional
+        The settlement currency of all. Default: the one that the names of the instruments say
+        (``"BTCUSDT"`` settles in USDT), empty if none of them says one.
+
+    Attributes
+    ----------
+    names : tuple of str
+        In the order given.
+    interval : int
+        Length of a bar in ns.
+    sessions : bool
+        Whether the markets close, so that bars may be further apart than ``interval``.
+    currency : str
+        The settlement currency, empty if unknown.
+    time : IntArray of shape (n_bars,)
+        The clock: the opens of all instruments, UTC ns, strictly increasing.
+    spans : IntArray of shape (n_instruments, 2)
+        The first bar of each instrument on the clock, and one past its last.
+
+    Raises
+    ------
+    ParameterError
+        If there are no markets, or a name is not text.
+    DataError
+        If the markets have several intervals, calendars or settlement currencies, their spans do
+        not overlap, or one lacks a bar inside its span that another has.
+
+    Examples
+    --------
+    >>> early = Market.sample(bars=48).between(None, "2023-01-02")
+    >>> markets = Markets({"A": Market.sample(bars=48), "B": early})
+    >>> markets.names, len(markets), markets.n_bars, markets.spans.tolist()
+    (('A', 'B'), 2, 48, [[0, 48], [0, 24]])
+    """
+
+    names: tuple[str, ...]
+    interval: int
+    sessions: bool
+    currency: str
+    time: IntArray
+    spans: IntArray
+
+    def __init__(self, markets: Mapping[str, Market], *, currency: str | None = None) -> None:
+        check_markets(markets)
+        lasts = {name: int(market.time[-1]) for name, market in markets.items()}
+        self._fill(dict(markets), currency, f"Markets({', '.join(map(repr, markets))})", lasts)
+
+    def _fill(
+        self,
+        markets: dict[str, Market],
+        currency: str | None,
+        source: str,
+        lasts: Mapping[str, int],
+    ) -> None:
+        """Set the fields; ``lasts`` holds the last open of each instrument in the whole panel."""
+        check_same_terms(markets)
+        self._lasts = dict(lasts)
+        self._markets = markets
+        self.names = tuple(markets)
+        self.currency = settle_currency(markets, currency)
+        self.time, self.spans = make_clock(markets)
+        first = next(iter(markets.values()))
+        self.interval, self.sessions = first.interval, first.sessions
+        self.source = source
+
+    def __getitem__(self, name: str) -> Market:
+        if name not in self._markets:
+            raise KeyError(f"{name!r} is not among {', '.join(self.names)}")
+        return self._markets[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Markets):
+            return NotImplemented
+        return self is other or self.content_hash == other.content_hash
+
+    def __hash__(self) -> int:
+        return hash(self.content_hash)
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.names[:6]) + (", ..." if len(self) > 6 else "")
+        length, start = format_duration(self.interval), time_text(self.start)
+        return f"<Markets: {names}; {length}, {self.n_bars} bars from {start}>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self._markets, self.currency, self.source, self._lasts)
+
+    @property
+    def n_bars(self) -> int:
+        """The number of bars of the clock."""
+        return int(self.time.size)
+
+    @property
+    def start(self) -> int:
+        """The first open, UTC ns."""
+        return int(self.time[0])
+
+    @property
+    def end(self) -> int:
+        """The last close (last open + interval), UTC ns."""
+        return int(self.time[-1]) + self.interval
+
+    @property
+    def index(self) -> pd.DatetimeIndex:
+        """The clock as a UTC index."""
+        return utc_index(self.time)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the prices of one of them are generated."""
+        return any(market.synthetic for market in self.values())
+
+    @property
+    def has_mark(self) -> bool:
+        """Whether mark prices were given for all instruments."""
+        return all(market.has_mark for market in self.values())
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256, hex, of the names in their order, the content of each market, the currency."""
+        content = [[name, market.content_hash] for name, market in self.items()]
+        return hashlib.sha256(json.dumps([self.currency, content]).encode()).hexdigest()
+
+    def panel(self, jitter: int = JITTER) -> Panel:
+        """Return the prices on the clock, NaN outside the spans, and all settlements in time order.
+
+        Parameters
+        ----------
+        jitter : int
+            How far from an open, in ns, a settlement still belongs to it.
+        """
+        return make_panel([*self.values()], self.spans, self.n_bars, jitter)
+
+    def tradable(self) -> BoolArray:
+        """Return where a decision at a close can be filled, of shape (n_instruments, n_bars).
+
+        An instrument must have this bar, and not be in the last one before it is delisted. An
+        instrument is delisted if its span ends while the clock goes on. Both are read from the
+        spans of the panel that this one was cut from, so a part of it has the same values.
+        """
+        found = np.zeros((len(self), self.n_bars), dtype=np.bool_)
+        end = max(self._lasts.values())
+        for row, name, (first, stop) in zip(found, self.names, self.spans, strict=True):
+            last = self._lasts[name]
+            row[first:stop] = (last == end) | (self.time[first:stop] < last)
+        return found
+
+    def select(self, *names: str) -> Markets:
+        """Return the markets of some instruments, in the order of the names.
+
+        Raises
+        ------
+        ParameterError
+            If a name is unknown or given twice, or there is none.
+        DataError
+            If the spans of the rest do not overlap.
+        """
+        for name in names:
+            if name not in self._markets:
+                raise ParameterError(
+                    f"an instrument must be one of the panel, was {name!r}"
+                    + did_you_mean(name, self.names),
+                    where=Place("names", of="Markets.select"),
+                    cure=f"choose among {', '.join(self.names)}",
+                )
+        if len({*names}) < len(names):
+            raise ParameterError(
+                f"an instrument is selected once, was {', '.join(names)}",
+                where=Place("names", of="Markets.select"),
+                cure="leave the repeated name out",
+            )
+        chosen = {name: self[name] for name in names}
+        check_markets(chosen)
+        lasts = {name: self._lasts[name] for name in names}
+        source = f"{self.source}.select({', '.join(map(repr, names))})"
+        return _rebuild(chosen, self.currency, source, lasts)
+
+    def prefix(self, n: int) -> Markets:
+        """Return the first n bars of the clock; each instrument as :meth:`Market.prefix` cuts it.
+
+        Instruments that are not listed yet are left out.
+
+        Raises
+        ------
+        ParameterError
+            If n is not from 1 to n_bars.
+        """
+        Range(1, self.n_bars, "bars").check("n", n, where="prefix", whole=True)
+        return self._cut(0, n, f".prefix({n})")
+
+    def slice(self, first: int, stop: int) -> Markets:
+        """Return the bars of the clock from ``first`` up to ``stop``, with their funding.
+
+        Instruments without a bar among them are left out.
+
+        Raises
+        ------
+        ParameterError
+            If first is not from 0 to n_bars - 1, or stop not from first + 1 to n_bars.
+        """
+        Range(0, self.n_bars - 1, "bars").check("first", first, where="slice", whole=True)
+        Range(first + 1, self.n_bars, "bars").check("stop", stop, where="slice", whole=True)
+        return self._cut(first, stop, f".slice({first}, {stop})")
+
+    def between(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Markets:
+        """Return the bars that open from ``start`` up to but not including ``end``, both UTC.
+
+        Instruments without a bar among them are left out.
+
+        Raises
+        ------
+        ParameterError
+            If the span is not inside that of the panel, or no bar opens in it.
+        """
+        where = "Markets.between"
+        low = self.start if start is None else to_nanoseconds(start, where=f"{where}, start")
+        high = self.end if end is None else to_nanoseconds(end, where=f"{where}, end")
+        first, stop = (int(row) for row in np.searchsorted(self.time, [low, high]))
+        if low < self.start or high > self.end or first >= stop:
+            raise ParameterError(
+                "a span must lie inside the panel and hold a bar, "
+                f"was {time_text(low)} to {time_text(high)}",
+                where=repr(self),
+                cure=f"choose times from {time_text(self.start)} to {time_text(self.end)}",
+            )
+        return self._cut(first, stop, f".between({time_text(low)!r}, {time_text(high)!r})")
+
+    def _cut(self, first: int, stop: int, step: str) -> Markets:
+        kept: dict[str, Market] = {}
+        for (name, market), (listed, gone) in zip(self.items(), self.spans, strict=True):
+            low, high = max(first - int(listed), 0), min(stop, int(gone)) - int(listed)
+            if low < high:
+                kept[name] = _slice(market, low, high)
+        return _rebuild(kept, self.currency, self.source + step, self._lasts)
+
+
+def _slice(market: Market, first: int, stop: int) -> Market:
+    is_whole = (first, stop) == (0, market.n_bars)
+    return market if is_whole else market.slice(first, stop)
+
+
+def _rebuild(
+    markets: dict[str, Market], currency: str, source: str, lasts: Mapping[str, int]
+) -> Markets:
+    """Return a part of a panel, which keeps where the instruments of the whole end."""
+    part = Markets.__new__(Markets)
+    part._fill(markets, currency or None, source, lasts)
+    return part
