@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,15 +26,18 @@ from backtest.base.units import (
     to_nanoseconds,
     utc_index,
 )
-from backtest.market.market import Market
+from backtest.market.load_markets import check_between, load_markets
+from backtest.market.market import Between, FundingGaps, Market, MarkGaps
 from backtest.market.panel import Panel, make_panel
 from backtest.market.panel_checks import (
+    agree_currency,
+    check_frames,
     check_markets,
     check_same_terms,
     make_clock,
-    settle_currency,
+    read_currency,
 )
-from backtest.market.tables.read_options import time_text
+from backtest.market.tables.read_options import read_options, time_text
 from backtest.market.tables.settlements import JITTER
 
 
@@ -90,7 +94,116 @@ class Markets(Mapping[str, Market]):
     def __init__(self, markets: Mapping[str, Market], *, currency: str | None = None) -> None:
         check_markets(markets)
         lasts = {name: int(market.time[-1]) for name, market in markets.items()}
-        self._fill(dict(markets), currency, f"Markets({', '.join(map(repr, markets))})", lasts)
+        source = f"Markets({', '.join(map(repr, markets))})"
+        self._fill(dict(markets), currency, source, lasts)
+
+    @classmethod
+    def load(
+        cls,
+        *paths: str | Path,
+        instruments: Sequence[str] | None = None,
+        interval: str | None = None,
+        funding_interval: str | None = None,
+        timezone: str | None = None,
+        mark_gaps: MarkGaps = None,
+        funding_gaps: FundingGaps = None,
+        sessions: bool = False,
+        between: Between = None,
+        currency: str | None = None,
+    ) -> Markets:
+        """Return the markets in one or several folders.
+
+        A folder holds one market as :meth:`Market.save` writes it, a folder for each of several
+        markets, or files with the names of freqtrade or of Binance's archive.
+
+        Parameters
+        ----------
+        *paths : str or Path
+            With one path, a market is named after its instrument, or else its folder. With several
+            paths, the market of a folder with one is named after the folder.
+        instruments : sequence of str, optional
+            Which markets to load, in this order, under these names: those of their instruments
+            (``"BTCUSDT"``; in freqtrade's files also ``"BTC/USDT:USDT"``) or of their folders.
+            Default: all, in the order of the paths and of the names in them.
+        interval, funding_interval, timezone, mark_gaps, funding_gaps, sessions, between
+            As in :meth:`Market.load`, for each of them. ``between`` must lie inside the panel, and
+            may reach beyond the bars of one instrument, which must have one in it.
+        currency : str, optional
+            As in the constructor. Default: the one that the files or the names say.
+
+        Raises
+        ------
+        DataError
+            If a market does not load, or the markets do not fit together.
+        ParameterError
+            If an instrument is not among the data, or an argument is unknown or unreadable.
+        """
+        options = read_options(
+            interval=interval,
+            funding_interval=funding_interval,
+            timezone=timezone,
+            mark_gaps=mark_gaps,
+            funding_gaps=funding_gaps,
+            sessions=sessions,
+            between=between,
+        )
+        found, said = load_markets([Path(path) for path in paths], instruments, options)
+        markets = cls(found, currency=currency or agree_currency(found, said) or None)
+        more = {"instruments": None if instruments is None else [*instruments]}
+        markets.source = options.expression(paths, loader="Markets.load", **more, currency=currency)
+        check_between(markets, options.between)
+        return markets
+
+    @classmethod
+    def from_frames(
+        cls,
+        bars: Mapping[str, pd.DataFrame],
+        *,
+        funding: Mapping[str, pd.DataFrame | pd.Series] | None = None,
+        mark: Mapping[str, pd.DataFrame] | None = None,
+        interval: str | None = None,
+        timezone: str | None = None,
+        mark_gaps: MarkGaps = None,
+        funding_gaps: FundingGaps = None,
+        sessions: bool = False,
+        currency: str | None = None,
+    ) -> Markets:
+        """Return the markets of frames by name; each is what :meth:`Market.from_frames` takes.
+
+        Parameters
+        ----------
+        bars : mapping of str to DataFrame
+            The bars of each instrument.
+        funding, mark : mapping of str to DataFrame, optional
+            Of the instruments that have them.
+        interval, timezone, mark_gaps, funding_gaps, sessions
+            As in :meth:`Market.from_frames`, for each of them.
+        currency : str, optional
+            As in the constructor.
+
+        Raises
+        ------
+        DataError
+            If frames have defects, or the markets do not fit together.
+        ParameterError
+            If an argument is unknown or unreadable, or a name is not among the bars.
+        """
+        check_frames(bars, funding=funding, mark=mark)
+        found = {
+            name: Market.from_frames(
+                frame,
+                funding=(funding or {}).get(name),
+                mark=(mark or {}).get(name),
+                instrument=name if isinstance(name, str) else "",  # refused by the constructor
+                interval=interval,
+                timezone=timezone,
+                mark_gaps=mark_gaps,
+                funding_gaps=funding_gaps,
+                sessions=sessions,
+            )
+            for name, frame in bars.items()
+        }
+        return cls(found, currency=currency)
 
     def _fill(
         self,
@@ -104,7 +217,8 @@ class Markets(Mapping[str, Market]):
         self._lasts = dict(lasts)
         self._markets = markets
         self.names = tuple(markets)
-        self.currency = settle_currency(markets, currency)
+        is_given = currency is not None
+        self.currency = read_currency(currency) if is_given else agree_currency(markets, {})
         self.time, self.spans = make_clock(markets)
         first = next(iter(markets.values()))
         self.interval, self.sessions = first.interval, first.sessions
