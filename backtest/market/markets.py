@@ -37,8 +37,10 @@ from backtest.market.panel_checks import (
     make_clock,
     read_currency,
 )
+from backtest.market.portfolio_index import make_index
 from backtest.market.tables.read_options import read_options, time_text
 from backtest.market.tables.settlements import JITTER
+from backtest.market.weight_frame import Weights, read_weights
 
 
 class Markets(Mapping[str, Market]):
@@ -129,7 +131,7 @@ class Markets(Mapping[str, Market]):
             As in :meth:`Market.load`, for each of them. ``between`` must lie inside the panel, and
             may reach beyond the bars of one instrument, which must have one in it.
         currency : str, optional
-            As in the constructor. Default: the one that the files or the names say.
+            Default: the one that the files or the names say.
 
         Raises
         ------
@@ -176,10 +178,8 @@ class Markets(Mapping[str, Market]):
             The bars of each instrument.
         funding, mark : mapping of str to DataFrame, optional
             Of the instruments that have them.
-        interval, timezone, mark_gaps, funding_gaps, sessions
-            As in :meth:`Market.from_frames`, for each of them.
-        currency : str, optional
-            As in the constructor.
+        interval, timezone, mark_gaps, funding_gaps, sessions, currency
+            As in :meth:`Market.from_frames`, for each of them, and in the constructor.
 
         Raises
         ------
@@ -267,7 +267,7 @@ class Markets(Mapping[str, Market]):
         return int(self.time[-1]) + self.interval
 
     @property
-    def index(self) -> pd.DatetimeIndex:
+    def times(self) -> pd.DatetimeIndex:
         """The clock as a UTC index."""
         return utc_index(self.time)
 
@@ -311,6 +311,46 @@ class Markets(Mapping[str, Market]):
             row[first:stop] = (last == end) | (self.time[first:stop] < last)
         return found
 
+    @property
+    def names_of_whole(self) -> tuple[str, ...]:
+        """The names of the panel that this one was cut from, or its own."""
+        return tuple(self._lasts)
+
+    def index(self, signal: Weights = None) -> Market:
+        """Return the portfolio index: the price of one unit of equity that holds the weights.
+
+        Bar t holds the weights of the signal of bar t - 1, rebalanced at its open without costs;
+        the first bar holds nothing. Between the waypoints of a bar (open, first extreme, second
+        extreme, close) all prices move together and linearly; the first extreme of an instrument
+        is its low where its last close is not under its last open, else its high.
+
+        Parameters
+        ----------
+        signal : DataFrame, array of shape (n_bars, n_instruments), mapping or None
+            Direction times weight; see :func:`backtest.market.weight_frame.read_weights`. None is
+            1/n in each of the n instruments that can be traded.
+
+        Returns
+        -------
+        Market
+            Prices begin at 1. The funding rate is the sum of weight times rate, the volume is NaN.
+            Prices count as those of linear contracts.
+
+        Raises
+        ------
+        ParameterError
+            If the signal does not fit the panel.
+        DataError
+            If the index reaches 0.
+
+        Examples
+        --------
+        >>> markets = Markets({"A": Market.sample(bars=48), "B": Market.sample(bars=48, seed=1)})
+        >>> markets.index({"A": 0.5, "B": -0.5}).open[:2].tolist()
+        [1.0, 1.0]
+        """
+        return make_index(self, read_weights(signal, self, where="Markets.index"))
+
     def select(self, *names: str) -> Markets:
         """Return the markets of some instruments, in the order of the names.
 
@@ -344,12 +384,8 @@ class Markets(Mapping[str, Market]):
     def prefix(self, n: int) -> Markets:
         """Return the first n bars of the clock; each instrument as :meth:`Market.prefix` cuts it.
 
-        Instruments that are not listed yet are left out.
-
-        Raises
-        ------
-        ParameterError
-            If n is not from 1 to n_bars.
+        Instruments that are not listed yet are left out. Raises ParameterError if n is not from 1
+        to n_bars.
         """
         Range(1, self.n_bars, "bars").check("n", n, where="prefix", whole=True)
         return self._cut(0, n, f".prefix({n})")
@@ -357,12 +393,8 @@ class Markets(Mapping[str, Market]):
     def slice(self, first: int, stop: int) -> Markets:
         """Return the bars of the clock from ``first`` up to ``stop``, with their funding.
 
-        Instruments without a bar among them are left out.
-
-        Raises
-        ------
-        ParameterError
-            If first is not from 0 to n_bars - 1, or stop not from first + 1 to n_bars.
+        Instruments without a bar among them are left out. Raises ParameterError if first is not
+        from 0 to n_bars - 1, or stop not from first + 1 to n_bars.
         """
         Range(0, self.n_bars - 1, "bars").check("first", first, where="slice", whole=True)
         Range(first + 1, self.n_bars, "bars").check("stop", stop, where="slice", whole=True)
