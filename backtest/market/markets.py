@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,16 +26,21 @@ from backtest.base.units import (
     to_nanoseconds,
     utc_index,
 )
-from backtest.market.market import Market
+from backtest.market.load_markets import check_between, load_markets
+from backtest.market.market import Between, FundingGaps, Market, MarkGaps
 from backtest.market.panel import Panel, make_panel
 from backtest.market.panel_checks import (
+    agree_currency,
+    check_frames,
     check_markets,
     check_same_terms,
     make_clock,
-    settle_currency,
+    read_currency,
 )
-from backtest.market.tables.read_options import time_text
+from backtest.market.portfolio_index import make_index
+from backtest.market.tables.read_options import read_options, time_text
 from backtest.market.tables.settlements import JITTER
+from backtest.market.weight_frame import Weights, read_weights
 
 
 class Markets(Mapping[str, Market]):
@@ -90,7 +96,114 @@ class Markets(Mapping[str, Market]):
     def __init__(self, markets: Mapping[str, Market], *, currency: str | None = None) -> None:
         check_markets(markets)
         lasts = {name: int(market.time[-1]) for name, market in markets.items()}
-        self._fill(dict(markets), currency, f"Markets({', '.join(map(repr, markets))})", lasts)
+        source = f"Markets({', '.join(map(repr, markets))})"
+        self._fill(dict(markets), currency, source, lasts)
+
+    @classmethod
+    def load(
+        cls,
+        *paths: str | Path,
+        instruments: Sequence[str] | None = None,
+        interval: str | None = None,
+        funding_interval: str | None = None,
+        timezone: str | None = None,
+        mark_gaps: MarkGaps = None,
+        funding_gaps: FundingGaps = None,
+        sessions: bool = False,
+        between: Between = None,
+        currency: str | None = None,
+    ) -> Markets:
+        """Return the markets in one or several folders.
+
+        A folder holds one market as :meth:`Market.save` writes it, a folder for each of several
+        markets, or files with the names of freqtrade or of Binance's archive.
+
+        Parameters
+        ----------
+        *paths : str or Path
+            With one path, a market is named after its instrument, or else its folder. With several
+            paths, the market of a folder with one is named after the folder.
+        instruments : sequence of str, optional
+            Which markets to load, in this order, under these names: those of their instruments
+            (``"BTCUSDT"``; in freqtrade's files also ``"BTC/USDT:USDT"``) or of their folders.
+            Default: all, in the order of the paths and of the names in them.
+        interval, funding_interval, timezone, mark_gaps, funding_gaps, sessions, between
+            As in :meth:`Market.load`, for each of them. ``between`` must lie inside the panel, and
+            may reach beyond the bars of one instrument, which must have one in it.
+        currency : str, optional
+            Default: the one that the files or the names say.
+
+        Raises
+        ------
+        DataError
+            If a market does not load, or the markets do not fit together.
+        ParameterError
+            If an instrument is not among the data, or an argument is unknown or unreadable.
+        """
+        options = read_options(
+            interval=interval,
+            funding_interval=funding_interval,
+            timezone=timezone,
+            mark_gaps=mark_gaps,
+            funding_gaps=funding_gaps,
+            sessions=sessions,
+            between=between,
+        )
+        found, said = load_markets([Path(path) for path in paths], instruments, options)
+        markets = cls(found, currency=currency or agree_currency(found, said) or None)
+        more = {"instruments": None if instruments is None else [*instruments]}
+        markets.source = options.expression(paths, loader="Markets.load", **more, currency=currency)
+        check_between(markets, options.between)
+        return markets
+
+    @classmethod
+    def from_frames(
+        cls,
+        bars: Mapping[str, pd.DataFrame],
+        *,
+        funding: Mapping[str, pd.DataFrame | pd.Series] | None = None,
+        mark: Mapping[str, pd.DataFrame] | None = None,
+        interval: str | None = None,
+        timezone: str | None = None,
+        mark_gaps: MarkGaps = None,
+        funding_gaps: FundingGaps = None,
+        sessions: bool = False,
+        currency: str | None = None,
+    ) -> Markets:
+        """Return the markets of frames by name; each is what :meth:`Market.from_frames` takes.
+
+        Parameters
+        ----------
+        bars : mapping of str to DataFrame
+            The bars of each instrument.
+        funding, mark : mapping of str to DataFrame, optional
+            Of the instruments that have them.
+        interval, timezone, mark_gaps, funding_gaps, sessions, currency
+            As in :meth:`Market.from_frames`, for each of them, and in the constructor.
+
+        Raises
+        ------
+        DataError
+            If frames have defects, or the markets do not fit together.
+        ParameterError
+            If an argument is unknown or unreadable, or a name is not among the bars.
+        """
+        check_frames(bars, funding=funding, mark=mark)
+        found = {
+            name: Market.from_frames(
+                frame,
+                funding=(funding or {}).get(name),
+                mark=(mark or {}).get(name),
+                instrument=name if isinstance(name, str) else "",  # refused by the constructor
+                interval=interval,
+                timezone=timezone,
+                mark_gaps=mark_gaps,
+                funding_gaps=funding_gaps,
+                sessions=sessions,
+            )
+            for name, frame in bars.items()
+        }
+        return cls(found, currency=currency)
 
     def _fill(
         self,
@@ -104,7 +217,8 @@ class Markets(Mapping[str, Market]):
         self._lasts = dict(lasts)
         self._markets = markets
         self.names = tuple(markets)
-        self.currency = settle_currency(markets, currency)
+        is_given = currency is not None
+        self.currency = read_currency(currency) if is_given else agree_currency(markets, {})
         self.time, self.spans = make_clock(markets)
         first = next(iter(markets.values()))
         self.interval, self.sessions = first.interval, first.sessions
@@ -153,7 +267,7 @@ class Markets(Mapping[str, Market]):
         return int(self.time[-1]) + self.interval
 
     @property
-    def index(self) -> pd.DatetimeIndex:
+    def times(self) -> pd.DatetimeIndex:
         """The clock as a UTC index."""
         return utc_index(self.time)
 
@@ -197,6 +311,46 @@ class Markets(Mapping[str, Market]):
             row[first:stop] = (last == end) | (self.time[first:stop] < last)
         return found
 
+    @property
+    def names_of_whole(self) -> tuple[str, ...]:
+        """The names of the panel that this one was cut from, or its own."""
+        return tuple(self._lasts)
+
+    def index(self, signal: Weights = None) -> Market:
+        """Return the portfolio index: the price of one unit of equity that holds the weights.
+
+        Bar t holds the weights of the signal of bar t - 1, rebalanced at its open without costs;
+        the first bar holds nothing. Between the waypoints of a bar (open, first extreme, second
+        extreme, close) all prices move together and linearly; the first extreme of an instrument
+        is its low where its last close is not under its last open, else its high.
+
+        Parameters
+        ----------
+        signal : DataFrame, array of shape (n_bars, n_instruments), mapping or None
+            Direction times weight; see :func:`backtest.market.weight_frame.read_weights`. None is
+            1/n in each of the n instruments that can be traded.
+
+        Returns
+        -------
+        Market
+            Prices begin at 1. The funding rate is the sum of weight times rate, the volume is NaN.
+            Prices count as those of linear contracts.
+
+        Raises
+        ------
+        ParameterError
+            If the signal does not fit the panel.
+        DataError
+            If the index reaches 0.
+
+        Examples
+        --------
+        >>> markets = Markets({"A": Market.sample(bars=48), "B": Market.sample(bars=48, seed=1)})
+        >>> markets.index({"A": 0.5, "B": -0.5}).open[:2].tolist()
+        [1.0, 1.0]
+        """
+        return make_index(self, read_weights(signal, self, where="Markets.index"))
+
     def select(self, *names: str) -> Markets:
         """Return the markets of some instruments, in the order of the names.
 
@@ -230,12 +384,8 @@ class Markets(Mapping[str, Market]):
     def prefix(self, n: int) -> Markets:
         """Return the first n bars of the clock; each instrument as :meth:`Market.prefix` cuts it.
 
-        Instruments that are not listed yet are left out.
-
-        Raises
-        ------
-        ParameterError
-            If n is not from 1 to n_bars.
+        Instruments that are not listed yet are left out. Raises ParameterError if n is not from 1
+        to n_bars.
         """
         Range(1, self.n_bars, "bars").check("n", n, where="prefix", whole=True)
         return self._cut(0, n, f".prefix({n})")
@@ -243,12 +393,8 @@ class Markets(Mapping[str, Market]):
     def slice(self, first: int, stop: int) -> Markets:
         """Return the bars of the clock from ``first`` up to ``stop``, with their funding.
 
-        Instruments without a bar among them are left out.
-
-        Raises
-        ------
-        ParameterError
-            If first is not from 0 to n_bars - 1, or stop not from first + 1 to n_bars.
+        Instruments without a bar among them are left out. Raises ParameterError if first is not
+        from 0 to n_bars - 1, or stop not from first + 1 to n_bars.
         """
         Range(0, self.n_bars - 1, "bars").check("first", first, where="slice", whole=True)
         Range(first + 1, self.n_bars, "bars").check("stop", stop, where="slice", whole=True)

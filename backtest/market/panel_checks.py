@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from backtest.base.errors import DataError, ParameterError
+from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import IntArray, format_duration, format_time
 from backtest.market.market import Market
 
@@ -63,6 +64,25 @@ def _check_entry(name: object, market: object) -> None:
         )
 
 
+def check_frames(bars: object, **more: object) -> None:
+    """Refuse bars, mark or funding that are not mappings of the same names to frames."""
+    for key, frames in (("bars", bars), *more.items()):
+        if not isinstance(frames, Mapping) and (key == "bars" or frames is not None):
+            raise ParameterError(
+                f"{key} must be a mapping of names to frames, was {type(frames).__name__}",
+                where=Place(key, of="Markets.from_frames"),
+                cure=f'give {key}={{"BTCUSDT": frame, "ETHUSDT": other}}',
+            )
+        unknown = [name for name in frames or () if name not in bars]  # type: ignore[operator]
+        if unknown:
+            raise ParameterError(
+                f"{key} must be of instruments with bars, was of {unknown[0]!r}"
+                + did_you_mean(unknown[0], bars),  # type: ignore[arg-type]
+                where=Place(key, of="Markets.from_frames"),
+                cure="give its bars too, or leave it out",
+            )
+
+
 def check_same_terms(markets: Mapping[str, Market]) -> None:
     """Refuse markets of several intervals, or some that close and some that never do."""
     lengths = {name: format_duration(market.interval) for name, market in markets.items()}
@@ -81,27 +101,37 @@ def check_same_terms(markets: Mapping[str, Market]) -> None:
         )
 
 
-def settle_currency(markets: Mapping[str, Market], given: str | None) -> str:
-    """Return the settlement currency: the one given, or the one that the names agree on.
+def read_currency(given: object) -> str:
+    """Return the settlement currency that a caller gives."""
+    if not isinstance(given, str) or not given.strip():
+        raise ParameterError(
+            f"currency must be text, was {given!r}",
+            where=Place("currency", of=WHERE),
+            cure='give the currency that all settle in, for example "USDT"',
+        )
+    return given
 
-    Names are those of the instruments, or else the keys. A name that says none agrees with all.
+
+def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> str:
+    """Return the settlement currency of markets, empty if unknown.
+
+    ``said`` holds currencies by name that the files say; otherwise the name of the instrument or
+    else that of the market counts. A name that says none agrees with all.
     """
-    if given is not None:
-        if not isinstance(given, str) or not given.strip():
-            raise ParameterError(
-                f"currency must be text, was {given!r}",
-                where=f"{WHERE}, currency",
-                cure='give the currency that all settle in, for example "USDT"',
-            )
-        return given
-    found = {n: find_currency(m.instrument) or find_currency(n) for n, m in markets.items()}
+    found = {
+        name: said.get(name) or find_currency(market.instrument) or find_currency(name)
+        for name, market in markets.items()
+    }
     known = {name: currency for name, currency in found.items() if currency}
     if len({*known.values()}) > 1:
         raise DataError(
             f"markets must settle in one currency, were {_list_both(known)}",
             where=WHERE,
-            cure="give instruments of one settlement currency, or currency='USD' if the prices "
-            "of all are in a currency that you count as one",
+            cure=Phrase(
+                "give instruments of one settlement currency, or {} if the prices of all are in "
+                "currencies that you count as one",
+                Argument("currency", "USD"),
+            ),
         )
     return next(iter(known.values()), "")
 
