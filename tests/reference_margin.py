@@ -8,7 +8,7 @@ price is ``u·m`` (linear) or ``u·(1/(1 + m) - 1)`` (inverse).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -96,15 +96,16 @@ class Scenarios:
         return self.group_of.get(name, name)
 
     def losses(self, legs: Sequence[Leg], assets: Sequence[Asset]) -> dict[str, list[Decimal]]:
-        """Losses by row of each group that holds something."""
+        """Losses by row of each group that holds something, be it collateral alone."""
         held = dict.fromkeys(self.group(leg.name) for leg in legs if leg.quantity != 0)
+        held |= dict.fromkeys(asset.group for asset in assets)
         result = {}
         for group in held:
             inside = [leg for leg in legs if self.group(leg.name) == group]
             cancelling = [asset.value for asset in assets if asset.group == group]
             result[group] = [
                 -weight * (sum((leg.change(move) for leg in inside), ZERO) + move * sum(cancelling))
-                for move, weight in self.moves[group]
+                for move, weight in self.moves.get(group, self.moves.get("*"))
             ]
         return result
 
@@ -115,7 +116,8 @@ class Scenarios:
             return sum((max(ZERO, *rows) for rows in losses.values()), ZERO)
         products: dict[str, list[list[Decimal]]] = {}
         for group, rows in losses.items():
-            products.setdefault(self.product_of.get(group, ""), []).append(rows)
+            own = group if self.product_of else ""
+            products.setdefault(self.product_of.get(group, own), []).append(rows)
         total = ZERO
         for groups in products.values():
             sums = [
@@ -124,6 +126,15 @@ class Scenarios:
             ]
             total += max(ZERO, *sums)
         return total
+
+    def nets(self, legs: Sequence[Leg]) -> dict[str, Decimal]:
+        """Long less short notional of each group; where it changes sign, R is not convex."""
+        nets: dict[str, Decimal] = {}
+        for leg in legs:
+            group = self.group(leg.name)
+            side = leg.notional if leg.quantity > 0 else -leg.notional
+            nets[group] = nets.get(group, ZERO) + side
+        return nets if self.pair_contingency > 0 else {}
 
     def offsetting(self, legs: Sequence[Leg]) -> Decimal:
         """What offsets within each group: the smaller of its long and its short notional."""
@@ -152,6 +163,10 @@ class Scenarios:
 
 class Standard:
     """``Brackets``: each position for itself."""
+
+    def nets(self, legs: Sequence[Leg]) -> dict[str, Decimal]:
+        """No group offsets anything."""
+        return {}
 
     def requirement(self, legs: Sequence[Leg], assets: Sequence[Asset]) -> Decimal:
         """R."""
@@ -213,21 +228,27 @@ def find_fall(test: Callable[[Decimal], Decimal], low: Decimal, high: Decimal) -
             high, at_high = middle, at_middle
 
 
-def largest_passing(test: Callable[[Decimal], Decimal]) -> Decimal | None:
-    """The largest f of [0, 1] at which a concave, piecewise linear function is >= 0, or None."""
-    if test(ONE) >= 0:
-        return ONE
-    start = ZERO
-    if test(start) < 0:
-        start = find_peak(test)
-        if test(start) < 0:
-            return None
-    return start if test(start) == 0 else find_fall(test, start, ONE)
+def largest_passing(
+    test: Callable[[Decimal], Decimal], edges: Sequence[Decimal] = ()
+) -> Decimal | None:
+    """The largest f of [0, 1] at which a function is >= 0, or None.
+
+    It is concave and piecewise linear between the edges.
+    """
+    ends = sorted({ZERO, ONE, *(edge for edge in edges if 0 < edge < 1)})
+    for left, right in reversed(list(pairwise(ends))):
+        if test(right) >= 0:
+            return right
+        start = left if test(left) >= 0 else find_peak(test, left, right)
+        if test(start) > 0:
+            return find_fall(test, start, right)
+        if test(start) == 0:
+            return start
+    return None
 
 
-def find_peak(test: Callable[[Decimal], Decimal]) -> Decimal:
-    """Where a concave function on [0, 1] is largest, by thirds; any place where it is >= 0 does."""
-    low, high = ZERO, ONE
+def find_peak(test: Callable[[Decimal], Decimal], low: Decimal, high: Decimal) -> Decimal:
+    """Where a concave function is largest, by thirds; any place where it is >= 0 does."""
     for _ in range(160):
         third = (high - low) / 3
         left, right = test(low + third), test(high - third)
@@ -240,6 +261,13 @@ def find_peak(test: Callable[[Decimal], Decimal]) -> Decimal:
         else:
             high -= third
     return (low + high) / 2
+
+
+def find_signs(nets: Callable[[Decimal], Mapping[str, Decimal]]) -> list[Decimal]:
+    """Where linear functions of [0, 1] change their signs."""
+    first, last = nets(ZERO), nets(ONE)
+    pairs = [(first.get(name, ZERO), last.get(name, ZERO)) for name in {**first, **last}]
+    return [a / (a - b) for a, b in pairs if a * b < 0]
 
 
 def largest_of_pieces(

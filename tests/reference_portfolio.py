@@ -50,6 +50,7 @@ from tests.reference_margin import (
     Standard,
     bracket_requirement,
     find_fall,
+    find_signs,
     largest_of_pieces,
     largest_passing,
 )
@@ -1065,18 +1066,22 @@ class Portfolio:
         def taken(factor: Decimal) -> Decimal:
             return sum((self.taken_by(o, factor) for o in orders if o.holding.is_isolated), ZERO)
 
+        cross = [o for o in orders if not o.holding.is_isolated]
+
+        def sizes(factor: Decimal) -> dict[str, Decimal]:
+            return {o.holding.name: o.quantity(factor) for o in cross}
+
         def room(factor: Decimal) -> Decimal:
-            cross = [o for o in orders if not o.holding.is_isolated]
-            sizes = {o.holding.name: o.quantity(factor) for o in cross}
             costs = sum(
                 (o.kappa * o.traded(factor) * abs(o.holding.value("open")) for o in cross), ZERO
             )
-            return free - costs - taken(factor) - self.initial(point, sizes)
+            return free - costs - taken(factor) - self.initial(point, sizes(factor))
 
         if isinstance(self.rule, Standard):
             found = self.fall_together(orders, room, lambda factor: purse - taken(factor))
         else:
-            found = largest_passing(lambda factor: min(room(factor), purse - taken(factor)))
+            signs = find_signs(lambda factor: self.rule.nets(self.legs(point, sizes(factor))))
+            found = largest_passing(lambda f: min(room(f), purse - taken(f)), signs)
         if found is None:
             self.note("no increase passes")
         return ZERO if found is None else found
@@ -1297,11 +1302,14 @@ class Portfolio:
             return None
         if self.cross_fails(between(start, end, place)):
             return place
-        if not self.cross_fails(end):
-            return None
-        if self.surplus(end) > 0:
-            return ONE
-        return find_fall(lambda at: self.surplus(between(start, end, at)), place, ONE)
+        signs = find_signs(lambda at: self.rule.nets(self.legs(between(start, end, at))))
+        for stage in sorted({ONE, *(sign for sign in signs if place < sign < 1)}):
+            if self.cross_fails(between(start, end, stage)):
+                if self.surplus(between(start, end, stage)) > 0:
+                    return stage
+                return find_fall(lambda at: self.surplus(between(start, end, at)), place, stage)
+            place = stage
+        return None
 
     def liquidate_in_walk(self, point: Point) -> None:
         """The pool fails inside the bar."""
