@@ -48,6 +48,7 @@ from tests.reference_margin import (
     Leg,
     Scenarios,
     Standard,
+    bracket_initial,
     bracket_requirement,
     find_fall,
     find_signs,
@@ -382,7 +383,7 @@ class Portfolio:
         self.place_assets()
         limit = getattr(account, "negative_limit", None)
         self.negative_limit = ZERO if limit is None else exact(limit)
-        self.is_pro_rata = getattr(account, "conversion", "listed") == "pro rata"
+        self.is_pro_rata = getattr(account, "conversion", "listed") == "pro_rata"
         self.max_gross = getattr(account, "max_gross_leverage", math.inf)
         self.max_overlay = getattr(account, "max_overlay", math.inf)
         self.intrabar = getattr(account, "intrabar", "path")
@@ -644,16 +645,26 @@ class Portfolio:
         self.log("flow", amount=amount)
 
     def withdraw(self, asked: Decimal) -> None:
-        """At most what leaves M ≥ initial(cross) and B ≥ -negative_limit."""
+        """At most what leaves M ≥ initial(cross) and B ≥ -negative_limit; RULES 2.1 for one."""
         point = self.at_marks("open")
         free = self.backing(point) - self.uncounted(point) - self.initial(point)
-        limit = self.negative_limit if self.assets else ZERO
-        free = min(free, self.balance() + limit)
+        if len(self.holdings) > 1 or self.assets:
+            limit = self.negative_limit if self.assets else ZERO
+            free = min(free, self.balance() + limit)
+        elif self.isolated:
+            free = self.free_of_one(self.isolated[0][1], point)
         taken = min(asked, max(ZERO, free))
         if taken > 0:
             self.move(-taken)
         if taken < asked:
             self.log("withdrawal_refused", amount=asked - taken)
+
+    def free_of_one(self, holding: Holding, point: Point) -> Decimal:
+        """What the only instrument, isolated, leaves free: of the wallet, and of the equity."""
+        value = point.marks[0]
+        profit = (ONE - holding.counted) * max(holding.profit(value), ZERO)
+        needed = bracket_initial(holding.leg(value)) + profit
+        return min(self.cash, self.equity(point) - needed)
 
     def convert(self) -> None:
         """B is brought to 0 by selling collateral at the open."""
@@ -1050,7 +1061,7 @@ class Portfolio:
         )
         added = sum((abs(o.adding) * values[o.holding.name] for o in orders), ZERO)
         room = exact(self.max_gross) * equity - kept
-        if added <= room:
+        if added <= max(room, ZERO):
             return orders
         self.note("cut by gross leverage")
         factor = max(ZERO, room / added)
