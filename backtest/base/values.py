@@ -18,6 +18,7 @@ import pandas as pd
 
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.fields import Declaration, FloatSeries, check_names
+from backtest.base.frozen_tables import FrozenTable
 from backtest.base.phrases import join_phrases
 from backtest.base.units import SECOND, IntArray
 
@@ -308,6 +309,8 @@ def _read(entry: object, *, part: type[Value] | None, where: str) -> object:
             return _read_all(entry, part=part, where=where)
         return part.from_dict(entry, where=where)  # type: ignore[arg-type] # checked there
     if isinstance(entry, Mapping):
+        if not {"time", "value", "times", "values"} & set(entry):  # a table of names
+            return FrozenTable({k: _read(v, part=None, where=where) for k, v in entry.items()})
         return _read_series(entry, where=where)
     return float(str(entry)) if entry in ("inf", "-inf") else entry
 
