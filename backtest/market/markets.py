@@ -6,10 +6,7 @@ instrument may be listed later than others and delisted earlier.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +16,23 @@ from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.phrases import Place
 from backtest.base.ranges import Range
 from backtest.base.units import (
-    BoolArray,
-    IntArray,
     TimeLike,
-    format_duration,
     to_nanoseconds,
-    utc_index,
 )
 from backtest.market.load_markets import check_between, load_markets
 from backtest.market.market import Between, FundingGaps, Market, MarkGaps
-from backtest.market.panel import Panel, make_panel
 from backtest.market.panel_checks import (
     agree_currency,
     check_frames,
     check_markets,
-    check_same_terms,
-    make_clock,
-    read_currency,
 )
+from backtest.market.panel_data import PanelData
+from backtest.market.portfolio_index import make_index
 from backtest.market.tables.read_options import read_options, time_text
-from backtest.market.tables.settlements import JITTER
+from backtest.market.weight_frame import Weights, read_weights
 
 
-class Markets(Mapping[str, Market]):
+class Markets(PanelData):
     """Aligned histories of several instruments, by name; immutable.
 
     Parameters
@@ -84,19 +75,6 @@ class Markets(Mapping[str, Market]):
     (('A', 'B'), 2, 48, [[0, 48], [0, 24]])
     """
 
-    names: tuple[str, ...]
-    interval: int
-    sessions: bool
-    currency: str
-    time: IntArray
-    spans: IntArray
-
-    def __init__(self, markets: Mapping[str, Market], *, currency: str | None = None) -> None:
-        check_markets(markets)
-        lasts = {name: int(market.time[-1]) for name, market in markets.items()}
-        source = f"Markets({', '.join(map(repr, markets))})"
-        self._fill(dict(markets), currency, source, lasts)
-
     @classmethod
     def load(
         cls,
@@ -129,7 +107,7 @@ class Markets(Mapping[str, Market]):
             As in :meth:`Market.load`, for each of them. ``between`` must lie inside the panel, and
             may reach beyond the bars of one instrument, which must have one in it.
         currency : str, optional
-            As in the constructor. Default: the one that the files or the names say.
+            Default: the one that the files or the names say.
 
         Raises
         ------
@@ -176,10 +154,8 @@ class Markets(Mapping[str, Market]):
             The bars of each instrument.
         funding, mark : mapping of str to DataFrame, optional
             Of the instruments that have them.
-        interval, timezone, mark_gaps, funding_gaps, sessions
-            As in :meth:`Market.from_frames`, for each of them.
-        currency : str, optional
-            As in the constructor.
+        interval, timezone, mark_gaps, funding_gaps, sessions, currency
+            As in :meth:`Market.from_frames`, for each of them, and in the constructor.
 
         Raises
         ------
@@ -205,111 +181,43 @@ class Markets(Mapping[str, Market]):
         }
         return cls(found, currency=currency)
 
-    def _fill(
-        self,
-        markets: dict[str, Market],
-        currency: str | None,
-        source: str,
-        lasts: Mapping[str, int],
-    ) -> None:
-        """Set the fields; ``lasts`` holds the last open of each instrument in the whole panel."""
-        check_same_terms(markets)
-        self._lasts = dict(lasts)
-        self._markets = markets
-        self.names = tuple(markets)
-        is_given = currency is not None
-        self.currency = read_currency(currency) if is_given else agree_currency(markets, {})
-        self.time, self.spans = make_clock(markets)
-        first = next(iter(markets.values()))
-        self.interval, self.sessions = first.interval, first.sessions
-        self.source = source
-
-    def __getitem__(self, name: str) -> Market:
-        if name not in self._markets:
-            raise KeyError(f"{name!r} is not among {', '.join(self.names)}")
-        return self._markets[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Markets):
-            return NotImplemented
-        return self is other or self.content_hash == other.content_hash
-
-    def __hash__(self) -> int:
-        return hash(self.content_hash)
-
-    def __repr__(self) -> str:
-        names = ", ".join(self.names[:6]) + (", ..." if len(self) > 6 else "")
-        length, start = format_duration(self.interval), time_text(self.start)
-        return f"<Markets: {names}; {length}, {self.n_bars} bars from {start}>"
-
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (self._markets, self.currency, self.source, self._lasts)
 
-    @property
-    def n_bars(self) -> int:
-        """The number of bars of the clock."""
-        return int(self.time.size)
+    def index(self, signal: Weights = None) -> Market:
+        """Return the portfolio index: the price of one unit of equity that holds the weights.
 
-    @property
-    def start(self) -> int:
-        """The first open, UTC ns."""
-        return int(self.time[0])
-
-    @property
-    def end(self) -> int:
-        """The last close (last open + interval), UTC ns."""
-        return int(self.time[-1]) + self.interval
-
-    @property
-    def index(self) -> pd.DatetimeIndex:
-        """The clock as a UTC index."""
-        return utc_index(self.time)
-
-    @property
-    def synthetic(self) -> bool:
-        """Whether the prices of one of them are generated."""
-        return any(market.synthetic for market in self.values())
-
-    @property
-    def has_mark(self) -> bool:
-        """Whether mark prices were given for all instruments."""
-        return all(market.has_mark for market in self.values())
-
-    @cached_property
-    def content_hash(self) -> str:
-        """SHA-256, hex, of the names in their order, the content of each market, the currency."""
-        content = [[name, market.content_hash] for name, market in self.items()]
-        return hashlib.sha256(json.dumps([self.currency, content]).encode()).hexdigest()
-
-    def panel(self, jitter: int = JITTER) -> Panel:
-        """Return the prices on the clock, NaN outside the spans, and all settlements in time order.
+        Bar t holds the weights of the signal of bar t - 1, rebalanced at its open without costs;
+        the first bar holds nothing. Between the waypoints of a bar (open, first extreme, second
+        extreme, close) all prices move together and linearly; the first extreme of an instrument
+        is its low where its last close is not under its last open, else its high.
 
         Parameters
         ----------
-        jitter : int
-            How far from an open, in ns, a settlement still belongs to it.
-        """
-        return make_panel([*self.values()], self.spans, self.n_bars, jitter)
+        signal : DataFrame, array of shape (n_bars, n_instruments), mapping or None
+            Direction times weight; see :func:`backtest.market.weight_frame.read_weights`. None is
+            1/n in each of the n instruments that can be traded.
 
-    def tradable(self) -> BoolArray:
-        """Return where a decision at a close can be filled, of shape (n_instruments, n_bars).
+        Returns
+        -------
+        Market
+            Prices begin at 1. The funding rate is the sum of weight times rate, the volume is NaN.
+            Prices count as those of linear contracts.
 
-        An instrument must have this bar, and not be in the last one before it is delisted. An
-        instrument is delisted if its span ends while the clock goes on. Both are read from the
-        spans of the panel that this one was cut from, so a part of it has the same values.
+        Raises
+        ------
+        ParameterError
+            If the signal does not fit the panel.
+        DataError
+            If the index reaches 0.
+
+        Examples
+        --------
+        >>> markets = Markets({"A": Market.sample(bars=48), "B": Market.sample(bars=48, seed=1)})
+        >>> markets.index({"A": 0.5, "B": -0.5}).open[:2].tolist()
+        [1.0, 1.0]
         """
-        found = np.zeros((len(self), self.n_bars), dtype=np.bool_)
-        end = max(self._lasts.values())
-        for row, name, (first, stop) in zip(found, self.names, self.spans, strict=True):
-            last = self._lasts[name]
-            row[first:stop] = (last == end) | (self.time[first:stop] < last)
-        return found
+        return make_index(self, read_weights(signal, self, where="Markets.index"))
 
     def select(self, *names: str) -> Markets:
         """Return the markets of some instruments, in the order of the names.
@@ -344,12 +252,8 @@ class Markets(Mapping[str, Market]):
     def prefix(self, n: int) -> Markets:
         """Return the first n bars of the clock; each instrument as :meth:`Market.prefix` cuts it.
 
-        Instruments that are not listed yet are left out.
-
-        Raises
-        ------
-        ParameterError
-            If n is not from 1 to n_bars.
+        Instruments that are not listed yet are left out. Raises ParameterError if n is not from 1
+        to n_bars.
         """
         Range(1, self.n_bars, "bars").check("n", n, where="prefix", whole=True)
         return self._cut(0, n, f".prefix({n})")
@@ -357,12 +261,8 @@ class Markets(Mapping[str, Market]):
     def slice(self, first: int, stop: int) -> Markets:
         """Return the bars of the clock from ``first`` up to ``stop``, with their funding.
 
-        Instruments without a bar among them are left out.
-
-        Raises
-        ------
-        ParameterError
-            If first is not from 0 to n_bars - 1, or stop not from first + 1 to n_bars.
+        Instruments without a bar among them are left out. Raises ParameterError if first is not
+        from 0 to n_bars - 1, or stop not from first + 1 to n_bars.
         """
         Range(0, self.n_bars - 1, "bars").check("first", first, where="slice", whole=True)
         Range(first + 1, self.n_bars, "bars").check("stop", stop, where="slice", whole=True)
