@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.ranges import Range
 from backtest.base.units import (
@@ -24,7 +24,9 @@ from backtest.market.market import Between, FundingGaps, Market, MarkGaps
 from backtest.market.panel_checks import (
     agree_currency,
     check_frames,
+    check_known,
     check_markets,
+    check_replacement,
 )
 from backtest.market.panel_data import PanelData
 from backtest.market.portfolio_index import make_index
@@ -219,6 +221,22 @@ class Markets(PanelData):
         """
         return make_index(self, read_weights(signal, self, where="Markets.index"))
 
+    def with_markets(self, markets: Mapping[str, Market]) -> Markets:
+        """Return the panel with other markets under some of its names, of the same bars.
+
+        For example ``markets.with_markets({"BTCUSDT": markets["BTCUSDT"].with_columns(iv=iv)})``.
+
+        Raises
+        ------
+        ParameterError
+            If a name is unknown, or what it names is no market.
+        DataError
+            If a market has other bars than the one it replaces.
+        """
+        for name, market in markets.items():
+            check_replacement(name, market, self)
+        return _rebuild({**self, **markets}, self.currency, self.source, self._lasts)
+
     def select(self, *names: str) -> Markets:
         """Return the markets of some instruments, in the order of the names.
 
@@ -230,13 +248,7 @@ class Markets(PanelData):
             If the spans of the rest do not overlap.
         """
         for name in names:
-            if name not in self._markets:
-                raise ParameterError(
-                    f"an instrument must be one of the panel, was {name!r}"
-                    + did_you_mean(name, self.names),
-                    where=Place("names", of="Markets.select"),
-                    cure=f"choose among {', '.join(self.names)}",
-                )
+            check_known(name, self, where=Place("names", of="Markets.select"))
         if len({*names}) < len(names):
             raise ParameterError(
                 f"an instrument is selected once, was {', '.join(names)}",
