@@ -11,7 +11,7 @@ import pandas as pd
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.phrases import Place
 from backtest.base.ranges import check_number
-from backtest.base.units import FloatArray, format_time
+from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.market.panel_data import PanelData
 
 Weights: TypeAlias = "pd.DataFrame | FloatArray | Mapping[str, float] | None"
@@ -68,14 +68,7 @@ def weights_to_frame(weights: FloatArray, markets: PanelData) -> pd.DataFrame:
 
 
 def _read_frame(frame: pd.DataFrame, markets: PanelData, place: Place) -> FloatArray:
-    check_names(frame.columns, markets, place)
-    if frame.columns.has_duplicates:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise ParameterError(
-            f"each instrument has one column, {twice!r} has several",
-            where=place,
-            cure="frame.loc[:, ~frame.columns.duplicated()]",
-        )
+    check_columns_of_frame(frame, markets, place)
     stamps = read_stamps(frame.index, place)
     kept = _find_bars(stamps, markets, place)
     values = np.full((len(markets), markets.n_bars), np.nan)
@@ -84,6 +77,18 @@ def _read_frame(frame: pd.DataFrame, markets: PanelData, place: Place) -> FloatA
         if name in markets:
             values[markets.names.index(name), kept[kept >= 0]] = numbers[kept >= 0, column]
     return values
+
+
+def check_columns_of_frame(frame: pd.DataFrame, markets: PanelData, place: Place) -> None:
+    """Refuse columns that are not instruments of the panel, each once."""
+    check_names(frame.columns, markets, place)
+    if frame.columns.has_duplicates:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise ParameterError(
+            f"each instrument has one column, {twice!r} has several",
+            where=place,
+            cure="frame.loc[:, ~frame.columns.duplicated()]",
+        )
 
 
 def check_names(names: Any, markets: PanelData, place: Place) -> None:
@@ -99,7 +104,7 @@ def check_names(names: Any, markets: PanelData, place: Place) -> None:
             )
 
 
-def read_stamps(index: pd.Index, place: Place) -> FloatArray | Any:
+def read_stamps(index: pd.Index, place: Place) -> IntArray:
     """Return the stamps of an index as int64 UTC ns, each once, in any order."""
     if not isinstance(index, pd.DatetimeIndex):
         raise ParameterError(
@@ -119,7 +124,7 @@ def read_stamps(index: pd.Index, place: Place) -> FloatArray | Any:
             where=place,
             cure="frame[~frame.index.duplicated() & frame.index.notna()]",
         )
-    return index.as_unit("ns").asi8
+    return np.asarray(index.as_unit("ns").asi8)
 
 
 def _find_bars(stamps: Any, markets: PanelData, place: Place) -> Any:
