@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.units import DAY, format_time
 from backtest.market.market import Market
+from backtest.market.panel_data import PanelData
 from backtest.market.read.folder import load_data
 from backtest.market.read.several import MarketSource, find_sources
 from backtest.market.tables.read_options import ReadOptions, time_text
-
-if TYPE_CHECKING:
-    from backtest.market.markets import Markets
 
 LONGEST_CLOSURE = 14 * DAY
 """How far from the first or last session a span may begin or end and still be inside."""
@@ -45,7 +42,7 @@ def _load(source: MarketSource, options: ReadOptions) -> Market:
     return Market(**data.fields(), source=options.expression([source.path]))
 
 
-def check_between(markets: Markets, between: tuple[int | None, int | None]) -> None:
+def check_between(markets: PanelData, between: tuple[int | None, int | None]) -> None:
     """Refuse a span of time that no instrument reaches to."""
     slack = LONGEST_CLOSURE if markets.sessions else markets.interval - 1
     low, high = between

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -81,6 +81,28 @@ def check_frames(bars: object, **more: object) -> None:
                 where=Place(key, of="Markets.from_frames"),
                 cure="give its bars too, or leave it out",
             )
+
+
+def check_known(name: str, names: Collection[str], *, where: str) -> None:
+    """Refuse a name that is not one of the panel."""
+    if name not in names:
+        raise ParameterError(
+            f"an instrument must be one of the panel, was {name!r}{did_you_mean(name, names)}",
+            where=where,
+            cure=f"choose among {', '.join(names)}",
+        )
+
+
+def check_replacement(name: str, market: Market, markets: Mapping[str, Market]) -> None:
+    """Refuse a market that has other bars than the one of this name."""
+    check_known(name, markets, where="Markets.with_markets")
+    _check_entry(name, market)
+    if not np.array_equal(market.time, markets[name].time):
+        raise DataError(
+            f"a market must have the bars of the one that it replaces, {name!r} has other times",
+            where="Markets.with_markets",
+            cure="make a new panel of it with bt.Markets",
+        )
 
 
 def check_same_terms(markets: Mapping[str, Market]) -> None:

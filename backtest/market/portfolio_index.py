@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,15 +10,13 @@ from backtest.base.errors import DataError
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.market.market import Market
 from backtest.market.panel import Panel
+from backtest.market.panel_data import PanelData
 from backtest.market.tables.settlements import nearest_minute
-
-if TYPE_CHECKING:
-    from backtest.market.markets import Markets
 
 NAME = "portfolio"
 
 
-def make_index(markets: Markets, weights: FloatArray) -> Market:
+def make_index(markets: PanelData, weights: FloatArray) -> Market:
     """Return the index of weights decided at each close, of shape (n_instruments, n_bars).
 
     Notes
@@ -114,7 +112,7 @@ def _settle(panel: Panel, held: FloatArray) -> tuple[IntArray, FloatArray]:
     return panel.funding_time[is_new], rates
 
 
-def _check_positive(prices: dict[str, Any], markets: Markets, weights: FloatArray) -> None:
+def _check_positive(prices: dict[str, Any], markets: PanelData, weights: FloatArray) -> None:
     """Refuse an index that reaches 0: an account that holds these weights is ruined there."""
     lowest = np.minimum(prices["low"], prices["mark_low"])
     bad = np.flatnonzero(~(lowest > 0.0))

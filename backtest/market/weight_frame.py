@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -11,17 +11,15 @@ import pandas as pd
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.phrases import Place
 from backtest.base.ranges import check_number
-from backtest.base.units import FloatArray, format_time
-
-if TYPE_CHECKING:
-    from backtest.market.markets import Markets
+from backtest.base.units import FloatArray, IntArray, format_time
+from backtest.market.panel_data import PanelData
 
 Weights: TypeAlias = "pd.DataFrame | FloatArray | Mapping[str, float] | None"
 """What callers may give as the signal of several instruments."""
 
 
 def read_weights(
-    signal: Weights, markets: Markets, *, where: str = "signal", first: int = 0
+    signal: Weights, markets: PanelData, *, where: str = "signal", first: int = 0
 ) -> FloatArray:
     """Return the weights decided at each close, of shape (n_instruments, n_bars).
 
@@ -32,7 +30,7 @@ def read_weights(
         frame has UTC times and names of instruments; one that it lacks is flat, and so is a bar
         that it lacks. A mapping holds constants. None is 1/n in each of the n tradable
         instruments.
-    markets : Markets
+    markets : PanelData
         The panel. Where an instrument is not tradable, its weight is ignored.
     where : str
         The argument, for errors.
@@ -64,20 +62,13 @@ def read_weights(
     return np.where(tradable & ~np.isnan(values), values, 0.0)
 
 
-def weights_to_frame(weights: FloatArray, markets: Markets) -> pd.DataFrame:
+def weights_to_frame(weights: FloatArray, markets: PanelData) -> pd.DataFrame:
     """Return weights of shape (n_instruments, n_bars) by time and instrument."""
     return pd.DataFrame(weights.T, index=markets.times, columns=[*markets.names])
 
 
-def _read_frame(frame: pd.DataFrame, markets: Markets, place: Place) -> FloatArray:
-    check_names(frame.columns, markets, place)
-    if frame.columns.has_duplicates:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise ParameterError(
-            f"each instrument has one column, {twice!r} has several",
-            where=place,
-            cure="frame.loc[:, ~frame.columns.duplicated()]",
-        )
+def _read_frame(frame: pd.DataFrame, markets: PanelData, place: Place) -> FloatArray:
+    check_columns_of_frame(frame, markets, place)
     stamps = read_stamps(frame.index, place)
     kept = _find_bars(stamps, markets, place)
     values = np.full((len(markets), markets.n_bars), np.nan)
@@ -88,7 +79,19 @@ def _read_frame(frame: pd.DataFrame, markets: Markets, place: Place) -> FloatArr
     return values
 
 
-def check_names(names: Any, markets: Markets, place: Place) -> None:
+def check_columns_of_frame(frame: pd.DataFrame, markets: PanelData, place: Place) -> None:
+    """Refuse columns that are not instruments of the panel, each once."""
+    check_names(frame.columns, markets, place)
+    if frame.columns.has_duplicates:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise ParameterError(
+            f"each instrument has one column, {twice!r} has several",
+            where=place,
+            cure="frame.loc[:, ~frame.columns.duplicated()]",
+        )
+
+
+def check_names(names: Any, markets: PanelData, place: Place) -> None:
     """Refuse names that are not of instruments of the panel, or of that it was cut from."""
     known = markets.names_of_whole
     for name in names:
@@ -101,7 +104,7 @@ def check_names(names: Any, markets: Markets, place: Place) -> None:
             )
 
 
-def read_stamps(index: pd.Index, place: Place) -> FloatArray | Any:
+def read_stamps(index: pd.Index, place: Place) -> IntArray:
     """Return the stamps of an index as int64 UTC ns, each once, in any order."""
     if not isinstance(index, pd.DatetimeIndex):
         raise ParameterError(
@@ -121,10 +124,10 @@ def read_stamps(index: pd.Index, place: Place) -> FloatArray | Any:
             where=place,
             cure="frame[~frame.index.duplicated() & frame.index.notna()]",
         )
-    return index.as_unit("ns").asi8
+    return np.asarray(index.as_unit("ns").asi8)
 
 
-def _find_bars(stamps: Any, markets: Markets, place: Place) -> Any:
+def _find_bars(stamps: Any, markets: PanelData, place: Place) -> Any:
     """Return the bar of each stamp, -1 outside the panel; refuse stamps that are no open."""
     inside = (stamps >= markets.start) & (stamps < markets.end)
     if not inside.any():
@@ -161,7 +164,7 @@ def _check_density(bars: Any, place: Place) -> None:
         )
 
 
-def _read_constants(given: Mapping[str, float], markets: Markets, place: Place) -> FloatArray:
+def _read_constants(given: Mapping[str, float], markets: PanelData, place: Place) -> FloatArray:
     check_names(given, markets, place)
     values = np.full((len(markets), markets.n_bars), np.nan)
     for name, value in given.items():
@@ -171,7 +174,7 @@ def _read_constants(given: Mapping[str, float], markets: Markets, place: Place) 
     return values
 
 
-def _read_array(given: Any, markets: Markets, place: Place, first: int) -> FloatArray:
+def _read_array(given: Any, markets: PanelData, place: Place, first: int) -> FloatArray:
     wanted = (markets.n_bars, len(markets))
     cure = f"give a frame by time and instrument, or an array of shape {wanted}"
     if isinstance(given, str | pd.Series) or np.ndim(given) != 2:
@@ -203,7 +206,7 @@ def _read_numbers(values: Any, place: Place) -> FloatArray:
         ) from error
 
 
-def _check_finite(values: FloatArray, markets: Markets, place: Place) -> None:
+def _check_finite(values: FloatArray, markets: PanelData, place: Place) -> None:
     bad = np.argwhere(np.isinf(values.T))
     if len(bad):
         bar, row = (int(each) for each in bad[0])
