@@ -98,7 +98,7 @@ def requirement(
     >>> venues = bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"])
     >>> held, prices = {"BTCUSDT": 1.0, "ETHUSDT": -20.0}, {"BTCUSDT": 60_000, "ETHUSDT": 3_000}
     >>> bt.margin.requirement(venues, held, prices)
-    550.0
+    500.0
     >>> hedged = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"coins": ["BTCUSDT", "ETHUSDT"]},
     ...                            minimum=0.005)
     >>> bt.margin.requirement(venues, held, prices, hedged)
@@ -111,7 +111,7 @@ def requirement(
     bound = bind(rule, book, collateral, collateral_prices, entries, where)
     found = bound.value(book.quantities, book.prices)
     if index is None or not found[0].has_scenarios:
-        return compute_book_requirement(*found)
+        return float(compute_book_requirement(*found))
     return compute_at_index(*found, read_index(book, index, where), is_initial=False)
 
 
@@ -141,7 +141,7 @@ def initial(
     bound = bind(rule, book, collateral, collateral_prices, None, where)
     found = bound.value(book.quantities, book.prices)
     if index is None or not found[0].has_scenarios:
-        return compute_book_initial(*found)
+        return float(compute_book_initial(*found))
     return compute_at_index(*found, read_index(book, index, where), is_initial=True)
 
 
@@ -176,7 +176,7 @@ def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float
     where = "bt.margin.collateral_value"
     assets = list_assets(collateral, where)
     found = price_assets(assets, prices, where)
-    return sum((each.value_at(price) for each, price in zip(assets, found, strict=True)), 0.0)
+    return float(sum(each.value_at(price) for each, price in zip(assets, found, strict=True)))
 
 
 # ------------------------------------------------------------------------------ the arguments
@@ -355,10 +355,6 @@ def compute_at_index(
 ) -> float:
     """Return portfolio margin whose notionals are valued at an index, its losses at the mark."""
     at_index = held._replace(values=np.array(values, dtype=np.float64))
-    return combine_scenarios(
-        book,
-        compute_scenario_loss(book, held),
-        compute_gross(book, at_index),
-        compute_offset(book, at_index),
-        is_initial,
-    )
+    loss = compute_scenario_loss(book, held)
+    gross, offset = compute_gross(book, at_index), compute_offset(book, at_index)
+    return float(combine_scenarios(book, loss, gross, offset, is_initial))

@@ -175,8 +175,9 @@ class Collateral(Value):
 
     def _check_rules(self) -> None:
         if (self.rate is None) == (self.tiers is None):
+            found = "was neither" if self.rate is None else "were both"
             raise ParameterError(
-                f"either rate or tiers must be given, were {self.rate!r} and {self.tiers!r}",
+                f"either rate or tiers must be given, {found}",
                 where=f"Collateral {self.name!r}",
                 cure="give rate=0.95, or tiers=[(0, 1e6, 1.0), (1e6, 2e6, 0.95)]",
             )
@@ -189,7 +190,7 @@ class Collateral(Value):
 
     def value_at(self, price: float) -> float:
         """Return what it counts for at a price, in the settlement currency."""
-        return compute_value_at_rate(pack_collateral([self]), 0, self.amount * price)
+        return float(compute_value_at_rate(pack_collateral([self]), 0, self.amount * price))
 
     def last_price(self) -> float:
         """Return its constant price, or the last mark close of its market.

@@ -156,11 +156,11 @@ class BoundRule(NamedTuple):
 
     def requirement(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:
         """Return the maintenance requirement of the positions."""
-        return compute_book_requirement(*self.value(positions, prices))
+        return float(compute_book_requirement(*self.value(positions, prices)))
 
     def initial(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:
         """Return the initial margin of the positions."""
-        return compute_book_initial(*self.value(positions, prices))
+        return float(compute_book_initial(*self.value(positions, prices)))
 
     def value(
         self, positions: Mapping[str, float], prices: Mapping[str, float]
