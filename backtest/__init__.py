@@ -8,7 +8,7 @@ returns what it lived through: fees, funding, interest, margin calls, liquidatio
 from backtest.base import early_interrupt as early_interrupt  # before all that takes time
 # isort: on
 
-from backtest import measures, report
+from backtest import allocate, measures, report
 from backtest.account import Account, Multiple
 from backtest.account.leverage_limits import leverage_limit
 from backtest.base.errors import (
@@ -97,6 +97,7 @@ __all__ = [
     "Venue",
     "VenueDateWarning",
     "VenueError",
+    "allocate",
     "calculate_liquidation",
     "compare",
     "funding",
