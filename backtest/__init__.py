@@ -8,7 +8,7 @@ returns what it lived through: fees, funding, interest, margin calls, liquidatio
 from backtest.base import early_interrupt as early_interrupt  # before all that takes time
 # isort: on
 
-from backtest import measures, report
+from backtest import allocate, measures, report
 from backtest.account import Account, Multiple
 from backtest.account.leverage_limits import leverage_limit
 from backtest.base.errors import (
@@ -30,7 +30,7 @@ from backtest.engine import Result, signals
 from backtest.engine.run import run
 from backtest.features import margin_rules
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
-from backtest.market import Market, Quality, quality
+from backtest.market import Market, Markets, Quality, quality
 from backtest.market.import_market import import_market
 from backtest.policy import Columns, Combinator, Policy
 from backtest.policy.combinators import held_leverage
@@ -40,9 +40,12 @@ from backtest.sweep import Sweep
 from backtest.sweep.sweep import sweep
 from backtest.tune import Robustness, Study, tune
 from backtest.venue import Bracket, Venue, funding, margin
+from backtest.venue.collateral import Collateral
 from backtest.venue.dated_tables import Earlier, InForce
 from backtest.venue.fee_tiers import FeeTier
 from backtest.venue.multipliers import OpenInterestMargin
+from backtest.venue.requirement_rule import Brackets, RequirementRule
+from backtest.venue.scenario_margin import ScenarioMargin
 from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
 
 # Reports stand above results, which must not import them: their methods are attached here.
@@ -58,8 +61,10 @@ __all__ = [
     "BacktestError",
     "Bar",
     "Bracket",
+    "Brackets",
     "Calculation",
     "Choice",
+    "Collateral",
     "Columns",
     "Combinator",
     "Comparison",
@@ -73,6 +78,7 @@ __all__ = [
     "LastPriceWarning",
     "Liquidation",
     "Market",
+    "Markets",
     "Multiple",
     "NoFillWarning",
     "OpenInterestMargin",
@@ -81,14 +87,17 @@ __all__ = [
     "PolicyError",
     "Quality",
     "Range",
+    "RequirementRule",
     "Result",
     "Robustness",
+    "ScenarioMargin",
     "Slippage",
     "Study",
     "Sweep",
     "Venue",
     "VenueDateWarning",
     "VenueError",
+    "allocate",
     "calculate_liquidation",
     "compare",
     "funding",

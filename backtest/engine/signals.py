@@ -1,6 +1,7 @@
 """Directions for ``bt.run(signal=...)``: from indicators of vectorbt, a Series, or a function.
 
-Each returns a Series by the opens of the market's bars, in [-1, 1]: 1 long, -1 short, 0 flat. The
+Each returns a Series by the opens of the market's bars, in [-1, 1]: 1 long, -1 short, 0 flat; for
+several instruments, :func:`from_frame` and :func:`from_function` return a frame of weights. The
 signal of a bar is known at its close and trades at the next open. Unknown values (NaN) are flat.
 The values of a function are compared with those it computes when the market ends earlier, to find
 functions that look ahead.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
@@ -18,12 +19,13 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import check_number, check_range
 from backtest.base.units import FloatArray
+from backtest.engine import frame_signals
 from backtest.engine import signal_checks as checks
 from backtest.engine.lookahead.checked_signals import mark_checked
 from backtest.engine.signal_checks import Sides
-from backtest.market import Market
+from backtest.market import Market, Markets
 
-__all__ = ["Sides", "bollinger", "from_function", "from_series", "ma_cross", "rsi"]
+__all__ = ["Sides", "bollinger", "from_frame", "from_function", "from_series", "ma_cross", "rsi"]
 
 
 def from_series(
@@ -72,24 +74,69 @@ def from_series(
     return checks.make_signal(market, raw, sides, where=where)
 
 
+def from_frame(
+    markets: Markets, frame: pd.DataFrame, sides: Sides = "both", *, carry: bool = False
+) -> pd.DataFrame:
+    """Return weights by UTC time and instrument as the signal of several instruments.
+
+    Parameters
+    ----------
+    markets : Markets
+        Whose bars it is for.
+    frame : DataFrame
+        Direction times weight, NaN for flat; the columns are names of instruments.
+    sides : str
+        ``"both"``, ``"long"`` or ``"short"``.
+    carry : bool
+        As in :func:`from_series`: True if each stamp is the moment from which its row is known.
+
+    Returns
+    -------
+    DataFrame of shape (n_bars, n_instruments)
+        0 where flat, and where an instrument cannot be traded.
+
+    Raises
+    ------
+    ParameterError
+        If a name is unknown, the index is not one of UTC times, each once, that fit, or a value is
+        not finite.
+    """
+    return frame_signals.read_frame(markets, frame, sides, carry=carry)
+
+
+@overload
 def from_function(
     market: Market, function: Callable[[Market], Any], sides: Sides = "both"
-) -> pd.Series:
+) -> pd.Series: ...
+
+
+@overload
+def from_function(
+    market: Markets, function: Callable[[Markets], Any], sides: Sides = "both"
+) -> pd.DataFrame: ...
+
+
+def from_function(
+    market: Market | Markets, function: Callable[[Any], Any], sides: Sides = "both"
+) -> pd.Series | pd.DataFrame:
     """Return the signal that a function computes from the market, checked for lookahead.
 
     Parameters
     ----------
-    market : Market
+    market : Market or Markets
         Whose bars it is for.
     function : callable
         Takes a market; returns one number in [-1, 1] per bar, as a Series by ``market.index`` or an
-        array, True and False for long and flat; NaN is flat.
+        array, True and False for long and flat; NaN is flat. Of several instruments it takes the
+        markets and returns weights, as a frame by ``markets.times`` and name or an array of shape
+        (n_bars, n_instruments); in a part of the panel, instruments that are not listed yet are
+        missing.
     sides : str
         ``"both"``, ``"long"`` or ``"short"``.
 
     Returns
     -------
-    Series of shape (n_bars,)
+    Series of shape (n_bars,), or DataFrame of shape (n_bars, n_instruments)
 
     Raises
     ------
@@ -112,6 +159,8 @@ def from_function(
     >>> int(rising.sum())
     25
     """
+    if isinstance(market, Markets):
+        return frame_signals.compute_frame(market, function, sides)
     name = getattr(function, "__name__", type(function).__name__)
     raw = checks.call_function(function, market, name)
     cuts = checks.check_past(function, market, raw, name)

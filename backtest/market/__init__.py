@@ -1,15 +1,18 @@
 """Market data: bars, mark prices, and funding, read, checked, aligned, and repaired on request.
 
-``Market`` is what the rest of the package reads. ``import_market`` and ``quality`` make one from
-files and judge what it is fit for; ``fetch`` downloads files.
+``Market`` is what the rest of the package reads, ``Markets`` several of them on one clock.
+``import_market`` and ``quality`` make one from files and judge what it is fit for; ``fetch``
+downloads files.
 """
 
 from backtest.market.inspect.quality_report import Quality
 from backtest.market.market import Market
+from backtest.market.markets import Markets
 from backtest.market.quality_of import quality
 
 __all__ = [
     "Market",
+    "Markets",
     "Quality",
     "quality",
 ]

@@ -8,7 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from backtest.market import Market
+from backtest.market import Market, Markets
+
+
+def rewrite_future(market: Market | Markets, t: int, rng: np.random.Generator) -> Market | Markets:
+    """Return a market or panel with random bars after bar t of its clock.
+
+    An instrument that is listed after bar t keeps its first bar.
+    """
+    if isinstance(market, Market):
+        return rewrite_after(market, t, rng)
+    changed = {
+        name: rewrite_after(market[name], max(0, t - int(first)), rng)
+        for name, (first, stop) in zip(market.names, market.spans, strict=True)
+        if t + 1 < stop
+    }
+    return market.with_markets(changed)
 
 
 def make_futures(market: Market, t: int, rng: np.random.Generator) -> Iterator[tuple[str, Market]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -20,13 +20,13 @@ from backtest.base.errors import PolicyError
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead import column_rounding as rounding
-from backtest.engine.lookahead.alternative_futures import rewrite_after
+from backtest.engine.lookahead.alternative_futures import rewrite_future
 from backtest.engine.lookahead.market_cuts import ORDER, CutKind, CutPlaces
-from backtest.market import Market
+from backtest.market import Market, Markets
 from backtest.policy import Columns
 
-Observe: TypeAlias = Callable[[Market], Columns | None]
-"""Returns the columns of a market, or None if the market is too short."""
+Observe: TypeAlias = Callable[[Any], Columns | None]
+"""Returns the columns of a market or panel, or None if it is too short."""
 
 KNOWN = 32
 """Known rows in the shortest part."""
@@ -136,7 +136,7 @@ class CausalityChecker:
         name: str,
         where: str,
         observe: Observe,
-        market: Market,
+        market: Market | Markets,
         columns: Columns,
         plan: CutPlan = USUAL,
         meter: WorkMeter | None = None,
@@ -215,7 +215,7 @@ class CausalityChecker:
         n, rng = self.market.n_bars, np.random.default_rng(stop)
         for _ in range(FUTURES):
             self.work += n
-            seen = self._observe_part(rewrite_after(self.market, stop - 1, rng))
+            seen = self._observe_part(rewrite_future(self.market, stop - 1, rng))
             if seen is None or not self._can_afford(n):
                 return
             past = {name: column[:stop] for name, column in seen.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -10,27 +11,31 @@ import pandas as pd
 from backtest.base.units import FloatArray
 from backtest.engine.lookahead.causality_checker import describe_cuts
 
+SignalT = TypeVar("SignalT", pd.Series, pd.DataFrame)
+
 KEY = "backtest.causality"
-"""The key of the record in ``Series.attrs``."""
+"""The key of the record in the ``attrs`` of a Series or frame."""
 NOT_CHECKED = "signal not checked: it was given as data"
 
 
-def mark_checked(signal: pd.Series, cuts: int) -> pd.Series:
+def mark_checked(signal: SignalT, cuts: int) -> SignalT:
     """Record on a signal by how many cuts it was checked, with a hash of its values."""
     signal.attrs[KEY] = {"cuts": cuts, "sha256": hash_values(signal.to_numpy())}
     return signal
 
 
 def describe_signal_check(signal: object) -> str:
-    """Return how a signal was checked; empty for none and for a constant.
+    """Return how a signal was checked; empty for none, for a constant and for constants by name.
 
-    A Series keeps its record through most operations of pandas. The record holds only for the
-    values that were checked, and for their negatives.
+    A Series or frame keeps its record through most operations of pandas. The record holds only
+    for the values that were checked, and for their negatives.
     """
     if signal is None or np.ndim(signal) == 0:  # type: ignore[arg-type]
         return ""
-    note = signal.attrs.get(KEY) if isinstance(signal, pd.Series) else None
-    if not isinstance(signal, pd.Series) or not isinstance(note, dict) or not note.get("cuts"):
+    if not isinstance(signal, pd.Series | pd.DataFrame):
+        return NOT_CHECKED
+    note = signal.attrs.get(KEY)
+    if not isinstance(note, dict) or not note.get("cuts"):
         return NOT_CHECKED
     values = signal.to_numpy(dtype=np.float64)
     if note.get("sha256") not in (hash_values(values), hash_values(-values)):

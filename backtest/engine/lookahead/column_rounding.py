@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.market import Market
+from backtest.market import Market, Markets
 
 RELATIVE = 1e-9
 """Two values are the same if they differ by this share or less.
@@ -103,14 +103,25 @@ def is_single(column: FloatArray) -> bool:
     return fits_single(finite) and bool((finite != np.trunc(finite)).any())
 
 
-def add_noise(market: Market, rng: np.random.Generator, half: int, size: float = NOISE) -> Market:
-    """Change the last digits of all numbers in one half of a market.
+def add_noise(
+    market: Market | Markets, rng: np.random.Generator, half: int, size: float = NOISE
+) -> Market | Markets:
+    """Change the last digits of all numbers in one half of a market or panel.
 
     Values computed from the other half stay the same, except for the rounding of sums over all
     bars, as in an FFT.
     """
     rows = np.arange(market.n_bars) // max(1, market.n_bars // 2) == half
-    noise = 1.0 + size * rng.normal(size=market.n_bars) * rows
+    if isinstance(market, Market):
+        return _multiply(market, 1.0 + size * rng.normal(size=market.n_bars) * rows)
+    changed = {
+        name: _multiply(market[name], 1.0 + size * rng.normal(size=stop - first) * rows[first:stop])
+        for name, (first, stop) in zip(market.names, market.spans, strict=True)
+    }
+    return market.with_markets(changed)
+
+
+def _multiply(market: Market, noise: FloatArray) -> Market:
     names = ("open", "high", "low", "close", "volume")
     marks = ("mark_open", "mark_high", "mark_low", "mark_close")
     changed: dict[str, Any] = {name: getattr(market, name) * noise for name in (*names, *marks)}

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
-from backtest.market import Market
+from backtest.market import Market, Markets
 
 CutKind: TypeAlias = Literal["any", "move", "change", "day"]
 
@@ -31,17 +31,19 @@ LARGEST = 64
 class CutPlaces:
     """Draws the places of cuts, the same ones for the same market and columns.
 
-    The closes of the market seed the draws; ``columns`` are those of the whole market.
+    The closes of the market seed the draws, those of a panel by :func:`follow_largest_moves`;
+    ``columns`` are those of the whole market.
     """
 
-    def __init__(self, market: Market, columns: Mapping[str, FloatArray]) -> None:
-        digest = hashlib.sha256(market.close.data).digest()
+    def __init__(self, market: Market | Markets, columns: Mapping[str, FloatArray]) -> None:
+        self.close = market.close if isinstance(market, Market) else follow_largest_moves(market)
+        digest = hashlib.sha256(self.close.data).digest()
         self.rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
         self.market = market
         self.columns = columns
         self.names = cycle(columns)
         self.kinds = cycle(ORDER)
-        self._largest = find_largest_moves(market.close)
+        self._largest = find_largest_moves(self.close)
         self._changes: dict[str, IntArray] = {}
 
     def draw(self, low: int, high: int) -> int:
@@ -78,7 +80,7 @@ class CutPlaces:
         if kind == "any" or len(inner) == 0:
             return cuts
         if kind == "move":
-            close = self.market.close
+            close = self.close
             moves = np.abs(close[inner] / close[inner - 1] - 1.0)
             is_largest: BoolArray = moves == moves.max()
             return np.extract(is_largest, inner)
@@ -102,6 +104,19 @@ class CutPlaces:
             is_change = (now != before) & (now != usual) & ~np.isnan(now)
             self._changes[name] = np.flatnonzero(is_change) + 2
         return self._changes[name]
+
+
+def follow_largest_moves(markets: Markets) -> FloatArray:
+    """Return a price that moves in each bar as the instrument that moved most, of shape (n_bars,).
+
+    It starts at 1, and moves up and down in turn.
+    """
+    moves = np.zeros(markets.n_bars)
+    for market, (first, stop) in zip(markets.values(), markets.spans, strict=True):
+        changes = np.abs(np.diff(np.log(market.close)))
+        moves[first + 1 : stop] = np.maximum(moves[first + 1 : stop], changes)
+    turns = np.where(np.arange(markets.n_bars) % 2 == 0, -1.0, 1.0)
+    return np.exp(np.cumsum(moves * turns))
 
 
 def find_largest_moves(close: FloatArray) -> IntArray:

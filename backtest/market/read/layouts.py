@@ -62,7 +62,7 @@ class Layout(NamedTuple):
     has_same_funding: bool = False
 
 
-class _NamedFile(NamedTuple):
+class NamedFile(NamedTuple):
     """A file named as freqtrade or Binance's archive does; only the latter has a period."""
 
     path: Path
@@ -108,7 +108,7 @@ def find_layout(
     if folders:
         return _in_folder(folders[0], options, needs_bars=needs_bars)
     paths = _select_funding(paths, options.funding_interval)
-    named = [file for file in map(_parse_name, paths) if file]
+    named = [file for file in map(parse_name, paths) if file]
     where = ", ".join(map(str, paths))
     if len(named) < len(paths):
         return _by_role(paths, where, options.instrument, joins=joins, needs_bars=needs_bars)
@@ -128,7 +128,7 @@ def _select_funding(paths: Sequence[Path], length: int | None) -> Sequence[Path]
     """Return the paths without funding files whose names say another interval than ``length``."""
     if length is None:
         return paths
-    funding = {p: f for p in paths if (f := _parse_name(p)) and f.role == "funding" and f.timeframe}
+    funding = {p: f for p in paths if (f := parse_name(p)) and f.role == "funding" and f.timeframe}
     kept = [path for path, file in funding.items() if file.lasts(length, str(path))]
     if not kept:
         found = _shorten(sorted({file.timeframe for file in funding.values()})) or "none"
@@ -146,8 +146,8 @@ def _in_folder(folder: Path, options: ReadOptions, *, needs_bars: bool) -> Layou
     inside = sorted(path for path in folder.iterdir() if suffix_of(path) in SUFFIXES)
     files = _select_funding(inside, options.funding_interval)
     own = [path for path in files if stem_of(path) in ROLES]
-    named = [file for file in map(_parse_name, files) if file]
-    facts = _read_facts(folder / "market.json")
+    named = [file for file in map(parse_name, files) if file]
+    facts = read_facts(folder / "market.json")
     if any(stem_of(path) == "bars" for path in own) or (own and not needs_bars):
         _check_instrument(options.instrument, facts.get("instrument"), folder)
         layout = _by_role(own, str(folder), options.instrument, needs_bars=needs_bars)
@@ -190,12 +190,12 @@ def _by_role(
 
 def find_rate_column(paths: Sequence[Path]) -> str:
     """Return the column that holds the rate in funding files: freqtrade writes it as the open."""
-    files = [_parse_name(path) for path in paths]
+    files = [parse_name(path) for path in paths]
     return "open" if any(file and not file.period for file in files) else "rate"
 
 
 def _by_name(
-    files: Sequence[_NamedFile], where: str, options: ReadOptions, *, needs_bars: bool
+    files: Sequence[NamedFile], where: str, options: ReadOptions, *, needs_bars: bool
 ) -> Layout:
     bars = [file for file in files if file.role == "bars"]
     if not bars:
@@ -219,7 +219,7 @@ def _by_name(
     return _add_companions(bars, files, where)
 
 
-def _add_companions(bars: Sequence[_NamedFile], files: Iterable[_NamedFile], where: str) -> Layout:
+def _add_companions(bars: Sequence[NamedFile], files: Iterable[NamedFile], where: str) -> Layout:
     """Return the bars with their pair's funding, and its mark bars of the same length."""
     pair = [file for file in files if file.pair == bars[0].pair]
     marks = [file for file in pair if file.role == "mark"]
@@ -246,7 +246,7 @@ def _add_companions(bars: Sequence[_NamedFile], files: Iterable[_NamedFile], whe
     )
 
 
-def _by_period(files: Sequence[_NamedFile], role: str, where: str) -> tuple[Path, ...]:
+def _by_period(files: Sequence[NamedFile], role: str, where: str) -> tuple[Path, ...]:
     """Return the files in the order of their periods; each period may occur once."""
     ordered = sorted(files, key=lambda file: (file.period, file.path.name))
     for first, second in pairwise(ordered):
@@ -288,26 +288,26 @@ def _no_bars(where: str, paths: Sequence[Path]) -> DataError:
     return DataError(f"there are no bars, found {names}", where=where, cure=_CURE)
 
 
-def _parse_name(path: Path) -> _NamedFile | None:
+def parse_name(path: Path) -> NamedFile | None:
     """Return what a name of freqtrade's or Binance's says; None for other names."""
     if suffix_of(path) not in SUFFIXES:
         return None
     match = _FREQTRADE.fullmatch(stem_of(path))
     if match:
-        return _NamedFile(path, match["pair"], match["timeframe"], _KINDS[match["kind"]])
+        return NamedFile(path, match["pair"], match["timeframe"], _KINDS[match["kind"]])
     match = _BINANCE.fullmatch(stem_of(path))
     if match is None or any(name in path.parts for name in _OTHER_KLINES):
         return None
     what = match["what"]
     if what == "fundingRate":
-        return _NamedFile(path, match["pair"], "", "funding", match["date"])
+        return NamedFile(path, match["pair"], "", "funding", match["date"])
     role = "mark" if "markPriceKlines" in path.parts else "bars"
     timeframe = TRADES if what.lower().endswith("trades") else what
-    return _NamedFile(path, match["pair"], timeframe, role, match["date"])
+    return NamedFile(path, match["pair"], timeframe, role, match["date"])
 
 
 def _find_role(path: Path) -> str | None:
-    file = _parse_name(path)
+    file = parse_name(path)
     if file:
         return file.role
     words = re.split(r"[^a-z]+", stem_of(path).lower())
@@ -335,7 +335,7 @@ def _check_instrument(wanted: str, found: str | None, folder: Path) -> None:
         )
 
 
-def _read_facts(path: Path) -> dict[str, Any]:
+def read_facts(path: Path) -> dict[str, Any]:
     """Return the content of ``market.json``; an empty dict if there is none."""
     if not path.is_file():
         return {}

@@ -12,6 +12,7 @@ from backtest.base.units import BoolArray, FloatArray, IntArray, format_duration
 from backtest.market.tables.bar_checks import name_span, spacing
 from backtest.market.tables.defects import Defect
 from backtest.market.tables.frames import PRICES, TimedTable
+from backtest.market.tables.read_options import ReadOptions
 from backtest.market.tables.settlements import (
     SettlementGap,
     cadence,
@@ -49,18 +50,21 @@ def span_of(bars: TimedTable, interval: int) -> Span:
     return Span(int(bars.time[0]), int(bars.time[-1]) + interval)
 
 
-def cut_bars(bars: TimedTable, between: tuple[int | None, int | None], interval: int) -> TimedTable:
-    """Return the bars that open in a span; None keeps the start or the end as it is.
+def cut_bars(bars: TimedTable, options: ReadOptions, interval: int) -> TimedTable:
+    """Return the bars that open in ``between``; None keeps the start or the end as it is.
 
-    Raises ParameterError if the span is not inside the bars, or no bar opens in it.
+    Raises ParameterError if no bar opens in the span, or, without ``clips``, it is not inside the
+    bars.
     """
+    between = options.between
     if between == (None, None):
         return bars
     known = Span(int(bars.time.min()), int(bars.time.max()) + interval)
     start = known.start if between[0] is None else between[0]
     end = known.end if between[1] is None else between[1]
     kept = np.flatnonzero((bars.time >= start) & (bars.time < end))
-    if start < known.start or end > known.end or not kept.size:
+    is_outside = (start < known.start or end > known.end) and not options.clips
+    if is_outside or not kept.size:
         raise ParameterError(
             f"a span must lie inside the bars and hold one, was {Span(start, end)}",
             where=Place("between", f"for {bars.name}"),

@@ -108,7 +108,7 @@ def check_frames(
         interval, wrong = notes.bar_length, list[Defect]()
         if interval is None:
             interval, wrong = find_interval(bars, options)
-        bars = cut_bars(bars, options.between, interval or 0)
+        bars = cut_bars(bars, options, interval or 0)
         defects += wrong + _check_bars(bars, interval, sessions=options.sessions)
     defects += [*notes.mark, *(order_defects(mark, "mark bars") if mark else ())]
     defects += [*notes.funding, *(_check_stamps(funding) if funding else ())]

@@ -29,7 +29,7 @@ class ReadOptions(NamedTuple):
     """How data are read: the arguments of ``Market.load`` and ``import_market``, times in ns.
 
     ``columns`` maps our names to those of the file, ``bar_length`` is that of ``resample``, and
-    ``synthetic`` comes from ``market.json``.
+    ``synthetic`` comes from ``market.json``. With ``clips``, ``between`` may reach beyond the bars.
     """
 
     instrument: str = ""
@@ -45,9 +45,12 @@ class ReadOptions(NamedTuple):
     bar_length: int | None = None
     decimal: str = "."
     funding_interval: int | None = None
+    clips: bool = False
 
-    def expression(self, paths: Sequence[object]) -> str:
-        """Return the call of ``Market.load`` with these arguments, without the defaults."""
+    def expression(
+        self, paths: Sequence[object], *, loader: str = "Market.load", **more: object
+    ) -> str:
+        """Return the call of a loader with these arguments and ``more``, without the defaults."""
         start, end = self.between
         span = tuple(None if time is None else time_text(time) for time in (start, end))
         named: dict[str, object] = {
@@ -61,10 +64,11 @@ class ReadOptions(NamedTuple):
             "funding_gaps": self.funding_gaps,
             "sessions": self.sessions or None,
             "between": span if span != (None, None) else None,
+            **more,
         }
         arguments = [repr(str(path)) for path in paths]
         arguments += [f"{name}={value!r}" for name, value in named.items() if value is not None]
-        return f"Market.load({', '.join(arguments)})"
+        return f"{loader}({', '.join(arguments)})"
 
 
 def time_text(time: int) -> str:

@@ -1,0 +1,160 @@
+"""Weight frames for the signal of several instruments: read, computed, and checked for lookahead.
+
+A weight is direction times size, decided at a bar's close. :mod:`backtest.engine.signals` offers
+these functions to users.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import BacktestError, ParameterError, PolicyError
+from backtest.base.phrases import Place
+from backtest.base.ranges import Choice
+from backtest.base.units import FloatArray
+from backtest.base.work_budget import WorkMeter, measure_work
+from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPlan
+from backtest.engine.lookahead.checked_signals import mark_checked
+from backtest.engine.signal_checks import PLAN, Sides, locate_in
+from backtest.market import Markets
+from backtest.market.weight_frame import (
+    Weights,
+    check_columns_of_frame,
+    read_stamps,
+    read_weights,
+    weights_to_frame,
+)
+
+SHAPE = "return a frame by markets.times and name, or an array of shape (n_bars, n_instruments)"
+Function: TypeAlias = Callable[[Markets], Any]
+"""Returns the weights of a panel, as a frame or an array of shape (n_bars, n_instruments)."""
+
+
+def compute_frame(
+    markets: Markets, function: Function, sides: Sides = "both", *, plan: CutPlan = PLAN
+) -> pd.DataFrame:
+    """Return the weights that a function computes from a panel, checked for lookahead.
+
+    The values up to a cut must be the same whether the panel ends there or goes on. ``plan`` says
+    how many cuts are made. Raises PolicyError if the function raises, looks ahead or returns
+    something else, and ParameterError if a value is not finite.
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+    with measure_work(WorkMeter()) as meter:
+        answer = _call(function, markets, name)
+        weights = _read_answer(answer, markets, name)
+        raw = _name_columns(answer, markets, markets.names)
+
+        def compute_part(part: Markets) -> dict[str, FloatArray] | None:
+            try:
+                again = function(part)
+            except Exception:
+                return None
+            _read_answer(again, part, name)
+            return _name_columns(again, part, markets.names)
+
+        subject = f"the signal {name}"
+        checker = CausalityChecker(subject, subject, compute_part, markets, raw, plan, meter)
+        cuts = checker.check().cuts
+    frame = weights_to_frame(_keep_sides(weights, sides, subject), markets)
+    return mark_checked(frame, cuts)
+
+
+def read_frame(
+    markets: Markets, frame: pd.DataFrame, sides: Sides = "both", *, carry: bool = False
+) -> pd.DataFrame:
+    """Return a frame by UTC time and instrument as weights by the bars of the panel.
+
+    Without ``carry`` the stamps are opens of bars. With it, each is the moment from which its row
+    is known, and a bar takes the last row stamped before its close.
+    """
+    where = "bt.signals.from_frame"
+    if not isinstance(frame, pd.DataFrame):
+        raise ParameterError(
+            f"weights must be a frame by time and instrument, were a {type(frame).__name__}",
+            where=where,
+            cure="give pd.DataFrame(values, index=markets.times, columns=markets.names)",
+        )
+    given = _carry(markets, frame, where) if carry else frame
+    weights = read_weights(given, markets, where=where)
+    return weights_to_frame(_keep_sides(weights, sides, where), markets)
+
+
+def describe_weights(signal: Weights, weights: FloatArray) -> str:
+    """Return weights for the manifest: that they are equal, or a hash of their values."""
+    if signal is None:
+        return "equal weights"
+    return f"frame sha256:{hashlib.sha256(np.ascontiguousarray(weights).tobytes()).hexdigest()}"
+
+
+def _carry(markets: Markets, frame: pd.DataFrame, where: str) -> pd.DataFrame:
+    place = Place("frame", of=where)
+    check_columns_of_frame(frame, markets, place)
+    order = np.argsort(stamps := read_stamps(frame.index, place), kind="stable")
+    last = np.searchsorted(stamps[order], markets.time + markets.interval, side="left") - 1
+    found = frame.iloc[order[np.maximum(last, 0)]].set_axis(markets.times)
+    return found.where(pd.Series(last >= 0, index=markets.times), np.nan)
+
+
+def _keep_sides(weights: FloatArray, sides: Sides, where: str) -> FloatArray:
+    Choice("both", "long", "short").check("sides", sides, where=where)
+    low, high = {"both": (-np.inf, np.inf), "long": (0.0, np.inf), "short": (-np.inf, 0.0)}[sides]
+    return np.clip(weights, low, high)
+
+
+def _call(function: Function, markets: Markets, name: str) -> Any:
+    try:
+        return function(markets)
+    except BacktestError:
+        raise
+    except Exception as error:
+        raise PolicyError(
+            f"the signal {name} raised {type(error).__name__}: {error}",
+            where=f"{locate_in(function, error)}, given {markets!r}",
+            cure="mend it; it receives the panel, also parts of it, in which instruments that are "
+            "not listed yet are missing",
+        ) from error
+
+
+def _read_answer(answer: Any, markets: Markets, name: str) -> FloatArray:
+    """Return the answer of a function as weights; a frame must have all bars."""
+    if not isinstance(answer, pd.DataFrame | np.ndarray | Mapping):
+        raise PolicyError(
+            f"the signal {name} must return weights, returned a {type(answer).__name__}",
+            where=f"the signal {name}",
+            cure=SHAPE,
+        )
+    if isinstance(answer, pd.DataFrame) and not _has_all_bars(answer, markets):
+        raise PolicyError(
+            f"the signal {name} must return a row for each bar, {markets.n_bars}, returned a frame "
+            f"of {len(answer)} by other times",
+            where=f"the signal {name}",
+            cure=SHAPE,
+        )
+    return read_weights(answer, markets, where=f"the signal {name}")
+
+
+def _has_all_bars(frame: pd.DataFrame, markets: Markets) -> bool:
+    return isinstance(frame.index, pd.DatetimeIndex) and frame.index.equals(markets.times)
+
+
+def _name_columns(answer: Any, markets: Markets, names: Sequence[str]) -> dict[str, FloatArray]:
+    """Return what a function answered for each of ``names``, flat outside its span in the part."""
+    values = _list_values(answer, markets)
+    columns = {name: np.zeros(markets.n_bars) for name in names}
+    for name, (first, stop) in zip(markets.names, markets.spans, strict=True):
+        columns[name][first:stop] = values[name][first:stop] if name in values else np.nan
+    return columns
+
+
+def _list_values(answer: Any, markets: Markets) -> dict[str, FloatArray]:
+    if isinstance(answer, pd.DataFrame | np.ndarray):
+        values = np.array(answer, dtype=np.float64)
+        names = answer.columns if isinstance(answer, pd.DataFrame) else markets.names
+        return {str(name): values[:, row] for row, name in enumerate(names)}
+    return dict(zip(markets.names, read_weights(answer, markets), strict=True))

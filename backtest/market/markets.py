@@ -1,0 +1,326 @@
+"""Markets: the aligned histories of several instruments on one clock.
+
+It is a mapping of names to :class:`backtest.Market`. The clock is the union of the opens; an
+instrument may be listed later than others and delisted earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
+from backtest.base.ranges import Range
+from backtest.base.units import (
+    TimeLike,
+    to_nanoseconds,
+)
+from backtest.market.load_markets import check_between, load_markets
+from backtest.market.market import Between, FundingGaps, Market, MarkGaps
+from backtest.market.panel_checks import (
+    agree_currency,
+    check_frames,
+    check_known,
+    check_markets,
+    check_replacement,
+)
+from backtest.market.panel_data import PanelData
+from backtest.market.portfolio_index import make_index
+from backtest.market.tables.read_options import read_options, time_text
+from backtest.market.weight_frame import Weights, read_weights
+
+
+class Markets(PanelData):
+    """Aligned histories of several instruments, by name; immutable.
+
+    Parameters
+    ----------
+    markets : mapping of str to Market
+        In the order in which the account treats the instruments. All have one interval, one
+        calendar and one settlement currency.
+    currency : str, optional
+        The settlement currency of all. Default: the one that the names of the instruments say
+        (``"BTCUSDT"`` settles in USDT), empty if none of them says one.
+
+    Attributes
+    ----------
+    names : tuple of str
+        In the order given.
+    interval : int
+        Length of a bar in ns.
+    sessions : bool
+        Whether the markets close, so that bars may be further apart than ``interval``.
+    currency : str
+        The settlement currency, empty if unknown.
+    time : IntArray of shape (n_bars,)
+        The clock: the opens of all instruments, UTC ns, strictly increasing.
+    spans : IntArray of shape (n_instruments, 2)
+        The first bar of each instrument on the clock, and one past its last.
+
+    Raises
+    ------
+    ParameterError
+        If there are no markets, or a name is not text.
+    DataError
+        If the markets have several intervals, calendars or settlement currencies, their spans do
+        not overlap, or one lacks a bar inside its span that another has.
+
+    Examples
+    --------
+    >>> early = Market.sample(bars=48).between(None, "2023-01-02")
+    >>> markets = Markets({"A": Market.sample(bars=48), "B": early})
+    >>> markets.names, len(markets), markets.n_bars, markets.spans.tolist()
+    (('A', 'B'), 2, 48, [[0, 48], [0, 24]])
+    """
+
+    @classmethod
+    def load(
+        cls,
+        *paths: str | Path,
+        instruments: Sequence[str] | None = None,
+        interval: str | None = None,
+        funding_interval: str | None = None,
+        timezone: str | None = None,
+        mark_gaps: MarkGaps = None,
+        funding_gaps: FundingGaps = None,
+        sessions: bool = False,
+        between: Between = None,
+        currency: str | None = None,
+    ) -> Markets:
+        """Return the markets in one or several folders.
+
+        A folder holds one market as :meth:`Market.save` writes it, a folder for each of several
+        markets, or files with the names of freqtrade or of Binance's archive.
+
+        Parameters
+        ----------
+        *paths : str or Path
+            With one path, a market is named after its instrument, or else its folder. With several
+            paths, the market of a folder with one is named after the folder.
+        instruments : sequence of str, optional
+            Which markets to load, in this order, under these names: those of their instruments
+            (``"BTCUSDT"``; in freqtrade's files also ``"BTC/USDT:USDT"``) or of their folders.
+            Default: all, in the order of the paths and of the names in them.
+        interval, funding_interval, timezone, mark_gaps, funding_gaps, sessions, between
+            As in :meth:`Market.load`, for each of them. ``between`` must lie inside the panel, and
+            may reach beyond the bars of one instrument, which must have one in it.
+        currency : str, optional
+            Default: the one that the files or the names say.
+
+        Raises
+        ------
+        DataError
+            If a market does not load, or the markets do not fit together.
+        ParameterError
+            If an instrument is not among the data, or an argument is unknown or unreadable.
+        """
+        options = read_options(
+            interval=interval,
+            funding_interval=funding_interval,
+            timezone=timezone,
+            mark_gaps=mark_gaps,
+            funding_gaps=funding_gaps,
+            sessions=sessions,
+            between=between,
+        )
+        found, said = load_markets([Path(path) for path in paths], instruments, options)
+        markets = cls(found, currency=currency or agree_currency(found, said) or None)
+        more = {"instruments": None if instruments is None else [*instruments]}
+        markets.source = options.expression(paths, loader="Markets.load", **more, currency=currency)
+        check_between(markets, options.between)
+        return markets
+
+    @classmethod
+    def from_frames(
+        cls,
+        bars: Mapping[str, pd.DataFrame],
+        *,
+        funding: Mapping[str, pd.DataFrame | pd.Series] | None = None,
+        mark: Mapping[str, pd.DataFrame] | None = None,
+        interval: str | None = None,
+        timezone: str | None = None,
+        mark_gaps: MarkGaps = None,
+        funding_gaps: FundingGaps = None,
+        sessions: bool = False,
+        currency: str | None = None,
+    ) -> Markets:
+        """Return the markets of frames by name; each is what :meth:`Market.from_frames` takes.
+
+        Parameters
+        ----------
+        bars : mapping of str to DataFrame
+            The bars of each instrument.
+        funding, mark : mapping of str to DataFrame, optional
+            Of the instruments that have them.
+        interval, timezone, mark_gaps, funding_gaps, sessions, currency
+            As in :meth:`Market.from_frames`, for each of them, and in the constructor.
+
+        Raises
+        ------
+        DataError
+            If frames have defects, or the markets do not fit together.
+        ParameterError
+            If an argument is unknown or unreadable, or a name is not among the bars.
+        """
+        check_frames(bars, funding=funding, mark=mark)
+        found = {
+            name: Market.from_frames(
+                frame,
+                funding=(funding or {}).get(name),
+                mark=(mark or {}).get(name),
+                instrument=name if isinstance(name, str) else "",  # refused by the constructor
+                interval=interval,
+                timezone=timezone,
+                mark_gaps=mark_gaps,
+                funding_gaps=funding_gaps,
+                sessions=sessions,
+            )
+            for name, frame in bars.items()
+        }
+        return cls(found, currency=currency)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self._markets, self.currency, self.source, self._lasts)
+
+    def index(self, signal: Weights = None) -> Market:
+        """Return the portfolio index: the price of one unit of equity that holds the weights.
+
+        Bar t holds the weights of the signal of bar t - 1, rebalanced at its open without costs;
+        the first bar holds nothing. Between the waypoints of a bar (open, first extreme, second
+        extreme, close) all prices move together and linearly; the first extreme of an instrument
+        is its low where its last close is not under its last open, else its high.
+
+        Parameters
+        ----------
+        signal : DataFrame, array of shape (n_bars, n_instruments), mapping or None
+            Direction times weight; see :func:`backtest.market.weight_frame.read_weights`. None is
+            1/n in each of the n instruments that can be traded.
+
+        Returns
+        -------
+        Market
+            Prices begin at 1. The funding rate is the sum of weight times rate, the volume is NaN.
+            Prices count as those of linear contracts.
+
+        Raises
+        ------
+        ParameterError
+            If the signal does not fit the panel.
+        DataError
+            If the index reaches 0.
+
+        Examples
+        --------
+        >>> markets = Markets({"A": Market.sample(bars=48), "B": Market.sample(bars=48, seed=1)})
+        >>> markets.index({"A": 0.5, "B": -0.5}).open[:2].tolist()
+        [1.0, 1.0]
+        """
+        return make_index(self, read_weights(signal, self, where="Markets.index"))
+
+    def with_markets(self, markets: Mapping[str, Market]) -> Markets:
+        """Return the panel with other markets under some of its names, of the same bars.
+
+        For example ``markets.with_markets({"BTCUSDT": markets["BTCUSDT"].with_columns(iv=iv)})``.
+
+        Raises
+        ------
+        ParameterError
+            If a name is unknown, or what it names is no market.
+        DataError
+            If a market has other bars than the one it replaces.
+        """
+        for name, market in markets.items():
+            check_replacement(name, market, self)
+        return _rebuild({**self, **markets}, self.currency, self.source, self._lasts)
+
+    def select(self, *names: str) -> Markets:
+        """Return the markets of some instruments, in the order of the names.
+
+        Raises
+        ------
+        ParameterError
+            If a name is unknown or given twice, or there is none.
+        DataError
+            If the spans of the rest do not overlap.
+        """
+        for name in names:
+            check_known(name, self, where=Place("names", of="Markets.select"))
+        if len({*names}) < len(names):
+            raise ParameterError(
+                f"an instrument is selected once, was {', '.join(names)}",
+                where=Place("names", of="Markets.select"),
+                cure="leave the repeated name out",
+            )
+        chosen = {name: self[name] for name in names}
+        check_markets(chosen)
+        lasts = {name: self._lasts[name] for name in names}
+        source = f"{self.source}.select({', '.join(map(repr, names))})"
+        return _rebuild(chosen, self.currency, source, lasts)
+
+    def prefix(self, n: int) -> Markets:
+        """Return the first n bars of the clock; each instrument as :meth:`Market.prefix` cuts it.
+
+        Instruments that are not listed yet are left out. Raises ParameterError if n is not from 1
+        to n_bars.
+        """
+        Range(1, self.n_bars, "bars").check("n", n, where="prefix", whole=True)
+        return self._cut(0, n, f".prefix({n})")
+
+    def slice(self, first: int, stop: int) -> Markets:
+        """Return the bars of the clock from ``first`` up to ``stop``, with their funding.
+
+        Instruments without a bar among them are left out. Raises ParameterError if first is not
+        from 0 to n_bars - 1, or stop not from first + 1 to n_bars.
+        """
+        Range(0, self.n_bars - 1, "bars").check("first", first, where="slice", whole=True)
+        Range(first + 1, self.n_bars, "bars").check("stop", stop, where="slice", whole=True)
+        return self._cut(first, stop, f".slice({first}, {stop})")
+
+    def between(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Markets:
+        """Return the bars that open from ``start`` up to but not including ``end``, both UTC.
+
+        Instruments without a bar among them are left out.
+
+        Raises
+        ------
+        ParameterError
+            If the span is not inside that of the panel, or no bar opens in it.
+        """
+        where = "Markets.between"
+        low = self.start if start is None else to_nanoseconds(start, where=f"{where}, start")
+        high = self.end if end is None else to_nanoseconds(end, where=f"{where}, end")
+        first, stop = (int(row) for row in np.searchsorted(self.time, [low, high]))
+        if low < self.start or high > self.end or first >= stop:
+            raise ParameterError(
+                "a span must lie inside the panel and hold a bar, "
+                f"was {time_text(low)} to {time_text(high)}",
+                where=repr(self),
+                cure=f"choose times from {time_text(self.start)} to {time_text(self.end)}",
+            )
+        return self._cut(first, stop, f".between({time_text(low)!r}, {time_text(high)!r})")
+
+    def _cut(self, first: int, stop: int, step: str) -> Markets:
+        kept: dict[str, Market] = {}
+        for (name, market), (listed, gone) in zip(self.items(), self.spans, strict=True):
+            low, high = max(first - int(listed), 0), min(stop, int(gone)) - int(listed)
+            if low < high:
+                kept[name] = _slice(market, low, high)
+        return _rebuild(kept, self.currency, self.source + step, self._lasts)
+
+
+def _slice(market: Market, first: int, stop: int) -> Market:
+    is_whole = (first, stop) == (0, market.n_bars)
+    return market if is_whole else market.slice(first, stop)
+
+
+def _rebuild(
+    markets: dict[str, Market], currency: str, source: str, lasts: Mapping[str, int]
+) -> Markets:
+    """Return a part of a panel, which keeps where the instruments of the whole end."""
+    part = Markets.__new__(Markets)
+    part._fill(markets, currency or None, source, lasts)
+    return part

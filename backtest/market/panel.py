@@ -1,0 +1,89 @@
+"""The arrays of several markets on one clock: prices by instrument and bar, funding in time order.
+
+The clock is the union of the opens of all instruments. The span of an instrument is the part of the
+clock between its first and its last bar; in it, it has every bar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.units import FloatArray, IntArray
+from backtest.market.tables.market_data import MarketData
+from backtest.market.tables.settlements import JITTER, place_on_bars
+
+
+class Panel(NamedTuple):
+    """Prices of shape (n_instruments, n_bars), NaN outside the spans, and funding by settlement.
+
+    The arrays of funding have shape (n_events,). They are in the order of the stamps, equal stamps
+    in the order of the instruments. ``funding_is_open`` is 1 for a settlement paid at the open of
+    its bar, 0 for one inside it; ``funding_price`` is the price that the venue settled on, NaN if
+    unknown; ``funding_time`` is the stamp in ns.
+    """
+
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+    mark_open: FloatArray
+    mark_high: FloatArray
+    mark_low: FloatArray
+    mark_close: FloatArray
+    volume: FloatArray
+    funding_time: IntArray
+    funding_bar: IntArray
+    funding_is_open: IntArray
+    funding_instrument: IntArray
+    funding_price: FloatArray
+    funding_rate: FloatArray
+
+
+PRICES = Panel._fields[:9]
+"""The fields of shape (n_instruments, n_bars)."""
+
+
+def make_panel(
+    markets: Sequence[MarketData], spans: IntArray, n_bars: int, jitter: int = JITTER
+) -> Panel:
+    """Return the arrays of the markets on a clock of ``n_bars``.
+
+    ``spans``, of shape (n_instruments, 2), holds the first and one past the last bar of each on
+    the clock. ``jitter`` (ns) is how far from an open a settlement still belongs to it.
+    """
+    prices: dict[str, Any] = {name: _align(markets, spans, n_bars, name) for name in PRICES}
+    return Panel(**prices, **_place_funding(markets, spans, jitter))
+
+
+def _align(markets: Sequence[MarketData], spans: IntArray, n_bars: int, name: str) -> FloatArray:
+    values = np.full((len(markets), n_bars), np.nan)
+    for row, (first, stop), market in zip(values, spans, markets, strict=True):
+        row[first:stop] = getattr(market, name)
+    return values
+
+
+def _place_funding(markets: Sequence[MarketData], spans: IntArray, jitter: int) -> dict[str, Any]:
+    """Return the fields of the settlements; those outside the bars of their instrument are left."""
+    parts = [
+        _place_events(market, instrument, int(first), jitter)
+        for instrument, (market, (first, _)) in enumerate(zip(markets, spans, strict=True))
+    ]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.argsort(joined["funding_time"], kind="stable")
+    return {name: values[order] for name, values in joined.items()}
+
+
+def _place_events(market: MarketData, instrument: int, first: int, jitter: int) -> dict[str, Any]:
+    bar, is_open = place_on_bars(market.funding_time, market.time, market.interval, jitter)
+    kept = (bar >= 0) & (bar < market.n_bars)
+    return {
+        "funding_time": market.funding_time[kept],
+        "funding_bar": bar[kept].astype(np.int64) + first,
+        "funding_is_open": is_open[kept].astype(np.int64),
+        "funding_instrument": np.full(int(kept.sum()), instrument, dtype=np.int64),
+        "funding_price": market.funding_mark[kept],
+        "funding_rate": market.funding_rate[kept],
+    }

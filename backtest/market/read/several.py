@@ -1,0 +1,148 @@
+"""The markets that folders hold: one each, or several by the names of their files or folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base.phrases import Argument, Phrase, Place
+from backtest.market.read.files import SUFFIXES, stem_of, suffix_of
+from backtest.market.read.layouts import NamedFile, parse_name, read_facts
+
+WHERE = "Markets.load"
+
+
+class MarketSource(NamedTuple):
+    """Where one market is: a path, and the instrument to choose if the path holds several.
+
+    ``name`` is the one that the market gets by default. ``also`` are other names for it, and
+    ``currency`` is the settlement currency, as the files say them.
+    """
+
+    name: str
+    path: Path
+    instrument: str | None = None
+    also: tuple[str, ...] = ()
+    currency: str = ""
+
+    def is_called(self, name: str) -> bool:
+        """Whether a name means this market."""
+        return name in (self.name, *self.also)
+
+
+def find_sources(
+    paths: Sequence[Path], instruments: Sequence[str] | None
+) -> dict[str, MarketSource]:
+    """Return the sources of markets by name, in the order of the instruments or of the paths.
+
+    Raises DataError if a path holds no market, or two markets have one name; ParameterError if an
+    instrument is not among them.
+    """
+    found = [source for path in paths for source in _list_sources(path, is_only=len(paths) == 1)]
+    if instruments is not None:
+        return {name: _choose(name, found) for name in _check_names(instruments)}
+    named: dict[str, MarketSource] = {}
+    for source in found:
+        if source.name in named:
+            raise DataError(
+                f"each market must have a name of its own, {source.name!r} occurs twice",
+                where=f"{named[source.name].path}, {source.path}",
+                cure="name the folders apart, or give bt.Markets({name: Market.load(...), ...})",
+            )
+        named[source.name] = source
+    return named
+
+
+def _list_sources(path: Path, *, is_only: bool) -> list[MarketSource]:
+    """Return the markets of one path; a folder with one is named after the folder.
+
+    The only path given names its market after the instrument instead, if the files say it.
+    """
+    if not path.is_dir():  # a file, or a path that is missing: the loader says so
+        file = parse_name(path)
+        return [MarketSource(file.instrument if file else stem_of(path), path)]
+    found = _list_in_folder(path) or [
+        source
+        for folder in sorted(path.iterdir())
+        if folder.is_dir() and not folder.name.startswith(".")
+        for source in _name_after_folder(_list_in_folder(folder), folder)
+    ]
+    if not found:
+        inside = ", ".join(sorted(each.name for each in path.iterdir())[:8]) or "nothing"
+        raise DataError(
+            f"a folder must hold markets, found {inside}",
+            where=str(path),
+            cure="give a folder with a folder for each market (bars.*, mark.*, funding.*), or one "
+            "with files named as freqtrade or Binance's archive does",
+        )
+    return found if is_only else _name_after_folder(found, path)
+
+
+def _name_after_folder(found: list[MarketSource], folder: Path) -> list[MarketSource]:
+    if len(found) != 1 or found[0].path != folder:
+        return found
+    (only,) = found
+    return [only._replace(name=folder.resolve().name, also=(only.name, *only.also))]
+
+
+def _list_in_folder(folder: Path) -> list[MarketSource]:
+    """Return the markets whose files stand in this very folder."""
+    files = [path for path in sorted(folder.iterdir()) if suffix_of(path) in SUFFIXES]
+    if any(stem_of(path) == "bars" for path in files):
+        facts = read_facts(folder / "market.json")
+        name = folder.resolve().name
+        return [MarketSource(facts.get("instrument") or name, folder, also=(name,))]
+    return list(_list_pairs(folder, [file for file in map(parse_name, files) if file]))
+
+
+def _list_pairs(folder: Path, files: Sequence[NamedFile]) -> Iterator[MarketSource]:
+    """Yield a source for each pair with bars: ``BTC_USDT_USDT`` settles in its last part."""
+    pairs = {file.pair: file for file in files if file.role == "bars"}
+    for pair, file in pairs.items():
+        parts = pair.split("_")
+        is_perpetual = not file.period and len(parts) == 3
+        yield MarketSource(
+            file.instrument,
+            folder,
+            file.instrument if len(pairs) > 1 else None,
+            also=(pair, f"{parts[0]}/{parts[1]}:{parts[2]}") if is_perpetual else (pair,),
+            currency=parts[2].partition("-")[0] if is_perpetual else "",
+        )
+
+
+def _choose(name: str, found: Sequence[MarketSource]) -> MarketSource:
+    fits = [source for source in found if source.is_called(name)]
+    if not fits:
+        names = [each for source in found for each in (source.name, *source.also)]
+        raise ParameterError(
+            f"an instrument must be among the data, was {name!r}{did_you_mean(name, names)}",
+            where=Place("instruments", of=WHERE),
+            cure=f"choose among {', '.join(source.name for source in found)}",
+        )
+    if len(fits) > 1:
+        raise ParameterError(
+            f"an instrument must be found once, {name!r} is in {len(fits)} places",
+            where=Place("instruments", ", ".join(str(source.path) for source in fits), of=WHERE),
+            cure="give one of the folders only",
+        )
+    return fits[0]
+
+
+def _check_names(instruments: Sequence[str]) -> Sequence[str]:
+    where = Place("instruments", of=WHERE)
+    is_list = isinstance(instruments, list | tuple)
+    if not is_list or not instruments or not all(isinstance(n, str) for n in instruments):
+        raise ParameterError(
+            f"instruments must be a list of names, was {instruments!r}",
+            where=where,
+            cure=Phrase("give {}", Argument("instruments", ["BTCUSDT", "ETHUSDT"])),
+        )
+    if len({*instruments}) < len(instruments):
+        raise ParameterError(
+            f"each instrument is given once, was {', '.join(instruments)}",
+            where=where,
+            cure="leave the repeated name out",
+        )
+    return instruments

@@ -1,0 +1,218 @@
+"""Read the signal of several instruments: direction times weight, by time and instrument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.phrases import Place
+from backtest.base.ranges import check_number
+from backtest.base.units import FloatArray, IntArray, format_time
+from backtest.market.panel_data import PanelData
+
+Weights: TypeAlias = "pd.DataFrame | FloatArray | Mapping[str, float] | None"
+"""What callers may give as the signal of several instruments."""
+
+
+def read_weights(
+    signal: Weights, markets: PanelData, *, where: str = "signal", first: int = 0
+) -> FloatArray:
+    """Return the weights decided at each close, of shape (n_instruments, n_bars).
+
+    Parameters
+    ----------
+    signal : DataFrame, array of shape (n_bars, n_instruments), mapping or None
+        Direction times weight: 0.5 is long half of the equity per turn of leverage, -0.5 short. A
+        frame has UTC times and names of instruments; one that it lacks is flat, and so is a bar
+        that it lacks. A mapping holds constants. None is 1/n in each of the n tradable
+        instruments.
+    markets : PanelData
+        The panel. Where an instrument is not tradable, its weight is ignored.
+    where : str
+        The argument, for errors.
+    first : int
+        The bar from which an array may begin instead of the first one.
+
+    Returns
+    -------
+    FloatArray of shape (n_instruments, n_bars)
+        0 where flat, unknown (NaN) or not tradable.
+
+    Raises
+    ------
+    ParameterError
+        If names are unknown, times have no zone or fit no bar, or a value is not finite.
+    """
+    tradable = markets.tradable()
+    if signal is None:
+        count = tradable.sum(axis=0)
+        return np.where(tradable, 1.0 / np.maximum(count, 1), 0.0)
+    place = Place("signal", of=where)
+    if isinstance(signal, pd.DataFrame):
+        values = _read_frame(signal, markets, place)
+    elif isinstance(signal, Mapping):
+        values = _read_constants(signal, markets, place)
+    else:
+        values = _read_array(signal, markets, place, first)
+    _check_finite(values, markets, place)
+    return np.where(tradable & ~np.isnan(values), values, 0.0)
+
+
+def weights_to_frame(weights: FloatArray, markets: PanelData) -> pd.DataFrame:
+    """Return weights of shape (n_instruments, n_bars) by time and instrument."""
+    return pd.DataFrame(weights.T, index=markets.times, columns=[*markets.names])
+
+
+def _read_frame(frame: pd.DataFrame, markets: PanelData, place: Place) -> FloatArray:
+    check_columns_of_frame(frame, markets, place)
+    stamps = read_stamps(frame.index, place)
+    kept = _find_bars(stamps, markets, place)
+    values = np.full((len(markets), markets.n_bars), np.nan)
+    numbers = _read_numbers(frame, place)
+    for column, name in enumerate(frame.columns):
+        if name in markets:
+            values[markets.names.index(name), kept[kept >= 0]] = numbers[kept >= 0, column]
+    return values
+
+
+def check_columns_of_frame(frame: pd.DataFrame, markets: PanelData, place: Place) -> None:
+    """Refuse columns that are not instruments of the panel, each once."""
+    check_names(frame.columns, markets, place)
+    if frame.columns.has_duplicates:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise ParameterError(
+            f"each instrument has one column, {twice!r} has several",
+            where=place,
+            cure="frame.loc[:, ~frame.columns.duplicated()]",
+        )
+
+
+def check_names(names: Any, markets: PanelData, place: Place) -> None:
+    """Refuse names that are not of instruments of the panel, or of that it was cut from."""
+    known = markets.names_of_whole
+    for name in names:
+        if name not in known:
+            raise ParameterError(
+                f"a weight must be of an instrument of the panel, was of {name!r}"
+                + did_you_mean(name, known),
+                where=place,
+                cure=f"name the columns as the markets are named: {', '.join(known)}",
+            )
+
+
+def read_stamps(index: pd.Index, place: Place) -> IntArray:
+    """Return the stamps of an index as int64 UTC ns, each once, in any order."""
+    if not isinstance(index, pd.DatetimeIndex):
+        raise ParameterError(
+            f"weights must be indexed by time, were by {type(index).__name__}",
+            where=place,
+            cure="give pd.DataFrame(values, index=markets.times, columns=markets.names)",
+        )
+    if index.tz is None:
+        raise ParameterError(
+            "the times of weights must be in UTC, have no time zone",
+            where=place,
+            cure="frame.tz_localize('UTC')",
+        )
+    if index.has_duplicates or index.hasnans:
+        raise ParameterError(
+            "weights must have one row per time, the index has duplicates or NaT",
+            where=place,
+            cure="frame[~frame.index.duplicated() & frame.index.notna()]",
+        )
+    return np.asarray(index.as_unit("ns").asi8)
+
+
+def _find_bars(stamps: Any, markets: PanelData, place: Place) -> Any:
+    """Return the bar of each stamp, -1 outside the panel; refuse stamps that are no open."""
+    inside = (stamps >= markets.start) & (stamps < markets.end)
+    if not inside.any():
+        raise ParameterError(
+            f"weights must have a row inside the panel, have none from "
+            f"{format_time(markets.start)} to {format_time(markets.end)}",
+            where=place,
+            cure="give the weights of these markets",
+        )
+    bars = np.minimum(np.searchsorted(markets.time, stamps), markets.n_bars - 1)
+    odd = np.flatnonzero(inside & (markets.time[bars] != stamps))
+    if len(odd):
+        raise ParameterError(
+            f"each row must be stamped with the open of a bar, {len(odd)} of {inside.sum()} are "
+            f"not, the first at {format_time(int(stamps[odd[0]]))}",
+            where=place,
+            cure="stamp each row with the moment from which it is known, and use "
+            "bt.signals.from_frame(markets, frame, carry=True)",
+        )
+    _check_density(bars[inside], place)
+    return np.where(inside, bars, -1)
+
+
+def _check_density(bars: Any, place: Place) -> None:
+    """Refuse rows for fewer than half of the bars that they span: they are of longer bars."""
+    spanned = int(bars.max() - bars.min()) + 1
+    if 2 * len(bars) < spanned:
+        raise ParameterError(
+            f"weights must have a row for the bars that they span, have {len(bars):,} for "
+            f"{spanned:,}; bars without one would be flat",
+            where=place,
+            cure="stamp each row with the moment from which it is known (for daily bars the next "
+            "midnight), and use bt.signals.from_frame(markets, frame, carry=True)",
+        )
+
+
+def _read_constants(given: Mapping[str, float], markets: PanelData, place: Place) -> FloatArray:
+    check_names(given, markets, place)
+    values = np.full((len(markets), markets.n_bars), np.nan)
+    for name, value in given.items():
+        number = check_number(f"the weight of {name!r}", value, where=place)
+        if name in markets:
+            values[markets.names.index(name)] = number
+    return values
+
+
+def _read_array(given: Any, markets: PanelData, place: Place, first: int) -> FloatArray:
+    wanted = (markets.n_bars, len(markets))
+    cure = f"give a frame by time and instrument, or an array of shape {wanted}"
+    if isinstance(given, str | pd.Series) or np.ndim(given) != 2:
+        kind = f"was {given!r}" if np.ndim(given) == 0 else f"was a {type(given).__name__}"
+        raise ParameterError(
+            f"the signal of several instruments must have a value for each of them, {kind}",
+            where=place,
+            cure=f"{cure}; for constants {{{markets.names[0]!r}: 1.0}}",
+        )
+    values = _read_numbers(given, place)
+    if first and len(values) == markets.n_bars - first:
+        values = np.concatenate([np.full((first, values.shape[1]), np.nan), values])
+    if values.shape != wanted:
+        raise ParameterError(
+            f"weights must have a row for each bar and a column for each instrument, {wanted}, "
+            f"had {values.shape}",
+            where=place,
+            cure=cure,
+        )
+    return values.T.copy()
+
+
+def _read_numbers(values: Any, place: Place) -> FloatArray:
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"weights must be numbers: {error}", where=place, cure="give for example 0.5 or -0.5"
+        ) from error
+
+
+def _check_finite(values: FloatArray, markets: PanelData, place: Place) -> None:
+    bad = np.argwhere(np.isinf(values.T))
+    if len(bad):
+        bar, row = (int(each) for each in bad[0])
+        raise ParameterError(
+            f"weights must be finite, that of {markets.names[row]!r} was {values[row, bar]} in "
+            f"{len(bad)} cells",
+            where=Place("signal", f"first at {format_time(int(markets.time[bar]))}", of=place.of),
+            cure="give 0 or NaN for flat",
+        )

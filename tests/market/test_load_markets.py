@@ -1,0 +1,196 @@
+"""Markets are loaded from folders of several layouts, under the names that a user expects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.errors import BacktestError, DataError, ParameterError
+
+HOURS = pd.date_range("2023-01-01", periods=48, freq="h", tz="UTC")
+
+
+def make_bars(start: int = 0, stop: int = 48, price: float = 100.0) -> pd.DataFrame:
+    closes = [price + (hour % 7) for hour in range(start, stop)]
+    columns = {"open": closes, "high": closes, "low": closes, "close": closes, "volume": 1.0}
+    return pd.DataFrame(columns, index=HOURS[start:stop])
+
+
+def write_pair(folder: Path, pair: str, bars: pd.DataFrame) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rates = pd.DataFrame(0.0, index=HOURS[::8], columns=["open", "high", "low", "close", "volume"])
+    for kind, frame in (("1h-futures", bars), ("8h-funding_rate", rates.assign(open=1e-4))):
+        frame.rename_axis("date").reset_index().to_feather(folder / f"{pair}-{kind}.feather")
+
+
+def save_own(folder: Path, name: str = "", **span: int) -> None:
+    bt.Market.from_frames(make_bars(**span), instrument=name).save(folder)
+
+
+def test_a_folder_of_saved_markets_is_loaded_by_the_names_of_its_folders(tmp_path):
+    save_own(tmp_path / "ETHUSDT", start=24)
+    save_own(tmp_path / "BTCUSDT")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    markets = bt.Markets.load(tmp_path)
+    assert markets.names == ("BTCUSDT", "ETHUSDT")
+    assert markets.currency == "USDT"
+    assert markets.spans.tolist() == [[0, 48], [24, 48]]
+    again = bt.Markets.load(str(tmp_path), instruments=["ETHUSDT", "BTCUSDT"])
+    assert again.names == ("ETHUSDT", "BTCUSDT")
+    assert again["BTCUSDT"] == markets["BTCUSDT"] == bt.Market.load(tmp_path / "BTCUSDT")
+
+
+def test_saved_panels_load_again(tmp_path):
+    markets = bt.Markets({"A": bt.Market.sample(bars=48), "B": bt.Market.sample(bars=48, seed=1)})
+    for name, market in markets.items():
+        market.save(tmp_path / name)
+    assert bt.Markets.load(tmp_path) == markets
+
+
+def test_freqtrades_pairs_are_loaded_by_instrument_or_by_pair(tmp_path):
+    write_pair(tmp_path, "BTC_USDT_USDT", make_bars())
+    write_pair(tmp_path, "ETH_USDT_USDT", make_bars(start=8))
+    markets = bt.Markets.load(tmp_path)
+    assert markets.names == ("BTCUSDT", "ETHUSDT")
+    assert markets.currency == "USDT"
+    assert markets["ETHUSDT"].funding_rate[0] == 1e-4
+    chosen = bt.Markets.load(tmp_path, instruments=["ETH/USDT:USDT", "BTC_USDT_USDT"])
+    assert chosen.names == ("ETH/USDT:USDT", "BTC_USDT_USDT")
+    assert chosen["ETH/USDT:USDT"] == markets["ETHUSDT"]
+
+
+def test_several_paths_are_named_after_their_folders_and_what_they_hold(tmp_path):
+    save_own(tmp_path / "btc", "BTCUSDT")
+    write_pair(tmp_path / "eth", "ETH_USDT_USDT", make_bars())
+    write_pair(tmp_path / "rest", "LTC_USDT_USDT", make_bars())
+    write_pair(tmp_path / "rest", "XRP_USDT_USDT", make_bars())
+    paths = [tmp_path / name for name in ("btc", "eth", "rest")]
+    assert bt.Markets.load(*paths).names == ("btc", "eth", "LTCUSDT", "XRPUSDT")
+    wanted = ["ETHUSDT", "BTCUSDT"]
+    assert bt.Markets.load(*paths, instruments=wanted).names == ("ETHUSDT", "BTCUSDT")
+    assert bt.Markets.load(paths[0]).names == ("BTCUSDT",)
+
+
+def test_a_folder_is_named_also_when_the_path_is_relative(tmp_path, monkeypatch):
+    save_own(tmp_path / "btc")
+    save_own(tmp_path / "eth")
+    monkeypatch.chdir(tmp_path / "btc")
+    assert bt.Markets.load(".", "../eth").names == ("btc", "eth")
+
+
+def test_single_files_are_named_after_their_pair(tmp_path):
+    write_pair(tmp_path, "BTC_USDT_USDT", make_bars())
+    make_bars().rename_axis("time").to_csv(tmp_path / "eth.csv")
+    paths = [tmp_path / "BTC_USDT_USDT-1h-futures.feather", tmp_path / "eth.csv"]
+    assert bt.Markets.load(*paths).names == ("BTCUSDT", "eth")
+
+
+def test_a_span_is_cut_before_the_checks_and_may_reach_beyond_one_instrument(tmp_path):
+    save_own(tmp_path / "A")
+    save_own(tmp_path / "B", start=10, stop=20)
+    markets = bt.Markets.load(tmp_path, between=("2023-01-01T04:00", "2023-01-02T08:00"))
+    assert markets.spans.tolist() == [[0, 28], [6, 16]]
+    assert markets.tradable()[1].sum() == 9
+    assert repr(markets["A"]).endswith("between=('2023-01-01 04:00', '2023-01-02 08:00'))")
+    span = "between=('2023-01-01 04:00', '2023-01-02 08:00')"
+    assert markets.source == f"Markets.load({str(tmp_path)!r}, {span})"
+
+
+def test_frames_are_put_together_by_name():
+    mark = make_bars()[["open", "high", "low", "close"]]
+    funding = {"A": pd.Series(1e-4, index=HOURS[::8])}
+    markets = bt.Markets.from_frames(
+        {"A": make_bars(), "B": make_bars(start=20)}, funding=funding, mark={"A": mark}
+    )
+    assert markets.names == ("A", "B")
+    assert markets["A"].instrument == "A"
+    assert markets["A"].has_mark
+    assert not markets["B"].has_mark
+    assert not markets.has_mark
+    assert markets.panel().funding_instrument.tolist() == [0] * 6
+
+
+def write_bad(folder: Path) -> dict[str, Path]:
+    """Write folders with bad panels, and return them by name."""
+    found = {name: folder / name for name in ("empty", "own", "twins", "coins", "apart")}
+    for path in found.values():
+        path.mkdir()
+    for name in ("A", "B"):
+        save_own(found["own"] / name)
+        save_own(found["twins"] / name / "btc")
+    write_pair(found["coins"], "BTC_USDT_USDT", make_bars())
+    write_pair(found["coins"], "ETH_USD_ETH", make_bars())
+    save_own(found["apart"] / "A", stop=10)
+    save_own(found["apart"] / "B", start=30)
+    return found
+
+
+LOAD = bt.Markets.load
+FRAMES = bt.Markets.from_frames
+BARS = {"A": make_bars()}
+BAD = {
+    "no path": (lambda at: LOAD(), "load needs a path"),
+    "missing": (lambda at: LOAD(at["own"] / "C"), "a path must exist"),
+    "empty": (lambda at: LOAD(at["empty"]), "a folder must hold markets, found nothing"),
+    "twins": (
+        lambda at: LOAD(at["twins"] / "A" / "btc", at["twins"] / "B" / "btc"),
+        "'btc' occurs",
+    ),
+    "unknown": (lambda at: LOAD(at["own"], instruments=["A", "b"]), "be among the data, was 'b'"),
+    "one text": (lambda at: LOAD(at["own"], instruments="AB"), "instruments must be a list"),
+    "no names": (lambda at: LOAD(at["own"], instruments=[]), "instruments must be a list"),
+    "nan": (lambda at: LOAD(at["own"], instruments=[float("nan")]), "instruments must be a list"),
+    "repeated": (
+        lambda at: LOAD(at["own"], instruments=["A", "A"]),
+        "each instrument is given once",
+    ),
+    "two places": (
+        lambda at: LOAD(at["own"], at["apart"], instruments=["A", "B"]),
+        "'A' is in 2 places",
+    ),
+    "currencies": (lambda at: LOAD(at["coins"]), "USDT for 'BTCUSDT' and ETH for 'ETHUSD'"),
+    "no overlap": (lambda at: LOAD(at["apart"]), "spans of the instruments must overlap"),
+    "no bar in it": (
+        lambda at: LOAD(at["apart"], between=("2023-01-01", "2023-01-01T12:00")),
+        "a span must lie inside the bars and hold one",
+    ),
+    "early": (lambda at: LOAD(at["own"], between=("2022-01-01", None)), "inside the panel"),
+    "late": (lambda at: LOAD(at["own"], between=(None, "2023-02-01")), "end at 2023-02-01"),
+    "one time": (lambda at: LOAD(at["own"], between="2023-01-01"), "a pair of times"),
+    "another interval": (lambda at: LOAD(at["own"], interval="2h"), "2h"),
+    "blank currency": (lambda at: LOAD(at["own"], currency=" "), "currency must be text"),
+    "one frame": (lambda at: FRAMES(make_bars()), "bars must be a mapping"),
+    "no frame": (lambda at: FRAMES({"A": 1.0}), "bars must be a pandas DataFrame"),
+    "no frames": (lambda at: FRAMES({}), "at least one market"),
+    "bad name": (lambda at: FRAMES({1: make_bars()}), "name of a market must be text"),
+    "funding frame": (lambda at: FRAMES(BARS, funding=make_bars()), "funding must be a mapping"),
+    "funding of another": (
+        lambda at: FRAMES(BARS, funding={"B": pd.Series(0.0, index=HOURS[::8])}),
+        "funding must be of instruments with bars, was of 'B'",
+    ),
+    "mark of another": (lambda at: FRAMES(BARS, mark={"a": make_bars()}), "mark must be of"),
+    "local times": (
+        lambda at: FRAMES({"A": make_bars().tz_localize(None)}),
+        "time",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_panels_on_disk_are_refused_with_a_cure(case, tmp_path):
+    load, problem = BAD[case]
+    with pytest.raises(BacktestError) as caught:
+        load(write_bad(tmp_path))
+    assert isinstance(caught.value, DataError | ParameterError)
+    assert problem in str(caught.value)
+    assert caught.value.cure
+
+
+def test_currencies_that_count_as_one_are_accepted_when_said(tmp_path):
+    write_pair(tmp_path, "BTC_USDT_USDT", make_bars())
+    write_pair(tmp_path, "ETH_USDC_USDC", make_bars())
+    assert bt.Markets.load(tmp_path, currency="USD").currency == "USD"

@@ -1,0 +1,247 @@
+"""Markets put several instruments on one clock, keep their spans, and name what does not fit."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.errors import BacktestError, DataError, ParameterError
+from backtest.base.units import HOUR, SECOND
+
+START = pd.Timestamp("2023-01-01", tz="UTC")
+
+
+def make_market(
+    first: int = 0, stop: int = 6, price: float = 100.0, name: str = "", **options: object
+) -> bt.Market:
+    """Return hours ``first`` to ``stop`` after the start; the close of hour t is price + t."""
+    hours = np.arange(first, stop)
+    close = price + hours
+    columns = {"open": close - 0.5, "high": close + 1.0, "low": close - 1.0, "close": close}
+    bars = pd.DataFrame(columns, index=START + pd.to_timedelta(hours, unit="h"))
+    options = {"interval": "1h"} | options
+    return bt.Market.from_frames(bars, instrument=name, **options)  # type: ignore[arg-type]
+
+
+def funded(*hours: float, rate: float = 1e-4, **options: int) -> bt.Market:
+    """Return a market with a settlement at each of the hours."""
+    stamps = START + pd.to_timedelta(hours, unit="h")
+    return make_market(**options, funding=pd.Series(rate, index=stamps), funding_gaps="zero")
+
+
+WHOLE = bt.Markets({"A": make_market(0, 6), "B": make_market(2, 4, 50.0), "C": make_market(3, 6)})
+
+
+def test_the_clock_is_the_union_of_the_opens_and_spans_lie_on_it():
+    assert WHOLE.names == (*WHOLE,) == ("A", "B", "C")
+    assert len(WHOLE) == 3
+    assert WHOLE.n_bars == 6
+    assert WHOLE.interval == HOUR
+    assert WHOLE.times.equals(WHOLE["A"].index)
+    assert WHOLE.spans.tolist() == [[0, 6], [2, 4], [3, 6]]
+    assert WHOLE["B"].close.tolist() == [52.0, 53.0]
+    assert not WHOLE.time.flags.writeable
+
+
+def test_a_panel_is_nan_outside_the_spans():
+    panel = WHOLE.panel()
+    nan = float("nan")
+    expected = [[nan, nan, 52.0, 53.0, nan, nan], [nan, nan, nan, 103.0, 104.0, 105.0]]
+    np.testing.assert_array_equal(panel.close[1:], expected)
+    np.testing.assert_array_equal(panel.mark_low[0], WHOLE["A"].low)
+    np.testing.assert_array_equal(panel.volume[1], [nan, nan, 0.0, 0.0, nan, nan])
+
+
+def test_funding_is_in_the_order_of_the_stamps_and_of_the_instruments():
+    one, other = funded(0, 2, 4.5), funded(2, 3, rate=2e-4, first=1)
+    panel = bt.Markets({"A": one, "B": other}).panel()
+    assert panel.funding_instrument.tolist() == [0, 0, 1, 1, 0]
+    assert panel.funding_bar.tolist() == [0, 2, 2, 3, 4]  # B's own bars 1 and 2 are 2 and 3 here
+    assert panel.funding_is_open.tolist() == [1, 1, 1, 1, 0]
+    assert panel.funding_rate.tolist() == [1e-4, 1e-4, 2e-4, 2e-4, 1e-4]
+    swapped = bt.Markets({"B": other, "A": one}).panel()
+    assert swapped.funding_instrument.tolist() == [1, 0, 1, 0, 1]
+
+
+def test_the_jitter_says_what_is_paid_at_an_open():
+    late = funded(2 + 30 / 3600, 4)
+    panel = bt.Markets({"A": late}).panel()
+    assert panel.funding_is_open.tolist() == [1, 1]
+    strict = bt.Markets({"A": late}).panel(jitter=SECOND)
+    assert strict.funding_is_open.tolist() == [0, 1]
+
+
+def test_an_instrument_is_tradable_in_its_span_but_not_before_it_is_delisted():
+    assert WHOLE.tradable().astype(int).tolist() == [
+        [1, 1, 1, 1, 1, 1],  # ends with the clock: it may go on
+        [0, 0, 1, 0, 0, 0],  # closed in its last bar, so nothing is decided there
+        [0, 0, 0, 1, 1, 1],
+    ]
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5])
+def test_a_part_is_tradable_where_the_whole_is(n):
+    part = WHOLE.prefix(n)
+    rows = [WHOLE.names.index(name) for name in part.names]
+    np.testing.assert_array_equal(part.tradable(), WHOLE.tradable()[rows, :n])
+    again = part.slice(n - 1, n)
+    rows = [WHOLE.names.index(name) for name in again.names]
+    np.testing.assert_array_equal(again.tradable(), WHOLE.tradable()[rows, n - 1 : n])
+
+
+def test_cuts_leave_out_what_has_no_bar():
+    assert WHOLE.prefix(2).names == ("A",)
+    assert WHOLE.prefix(3).names == ("A", "B")
+    late = WHOLE.slice(4, 6)
+    assert late.names == ("A", "C")
+    assert late.spans.tolist() == [[0, 2], [0, 2]]
+    assert late["C"].close.tolist() == [104.0, 105.0]
+    assert WHOLE.between("2023-01-01T04:00").content_hash == late.content_hash
+    assert WHOLE.between(None, "2023-01-01T03:00") == WHOLE.prefix(3)
+
+
+def test_a_cut_keeps_funding_as_a_market_does():
+    one, other = funded(0, 2, 4), funded(3, first=1)
+    markets = bt.Markets({"A": one, "B": other})
+    part = markets.slice(2, 4)
+    assert part["A"] == one.slice(2, 4)
+    assert part["B"] == other.slice(1, 3)
+    assert part.panel().funding_bar.tolist() == [0, 1]
+
+
+def test_selection_makes_a_panel_of_its_own():
+    chosen = WHOLE.select("C", "B")
+    assert chosen.names == ("C", "B")
+    assert chosen.spans.tolist() == [[1, 4], [0, 2]]
+    assert WHOLE.select("B").tradable().tolist() == [[True, True]]  # nothing goes on after it
+
+
+def test_equality_is_that_of_the_content_and_the_order():
+    again = bt.Markets({name: WHOLE[name] for name in WHOLE.names})
+    assert again == WHOLE
+    assert hash(again) == hash(WHOLE)
+    assert bt.Markets({name: WHOLE[name] for name in reversed(WHOLE.names)}) != WHOLE
+    assert bt.Markets({"A": WHOLE["A"]}) != WHOLE
+    assert WHOLE["A"] != WHOLE
+
+
+def test_pickling_keeps_where_the_whole_ends():
+    part = WHOLE.prefix(3)
+    again = pickle.loads(pickle.dumps(part))
+    assert again == part
+    assert again.source == part.source
+    np.testing.assert_array_equal(again.tradable(), part.tradable())
+
+
+def test_repr_names_the_instruments_and_the_span():
+    assert repr(WHOLE) == "<Markets: A, B, C; 1h, 6 bars from 2023-01-01>"
+    many = bt.Markets({f"I{n}": make_market() for n in range(8)})
+    assert repr(many) == "<Markets: I0, I1, I2, I3, I4, I5, ...; 1h, 6 bars from 2023-01-01>"
+
+
+def test_the_currency_is_read_from_the_names():
+    assert bt.Markets({"x": make_market(name="BTCUSDT"), "y": make_market()}).currency == "USDT"
+    assert bt.Markets({"BTC/USDC:USDC": make_market()}).currency == "USDC"
+    assert WHOLE.currency == ""
+    both = {"BTCUSDT": make_market(), "ETHUSDC": make_market()}
+    assert bt.Markets(both, currency="USD").currency == "USD"
+    assert bt.Markets(both, currency="USD").prefix(2).currency == "USD"
+
+
+def with_hole() -> bt.Market:
+    """Return six daily sessions without the fourth."""
+    days = pd.date_range("2023-01-02", periods=6, freq="D", tz="UTC").delete(3)
+    prices = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 10.0), index=days)
+    return bt.Market.from_frames(prices, sessions=True)
+
+
+def without_hole() -> bt.Market:
+    days = pd.date_range("2023-01-02", periods=6, freq="D", tz="UTC")
+    prices = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 10.0), index=days)
+    return bt.Market.from_frames(prices, sessions=True)
+
+
+def shifted() -> bt.Market:
+    bars = make_market().bars()
+    return bt.Market.from_frames(bars.set_index(bars.index + pd.Timedelta("30min")))
+
+
+BAD = {
+    "no mapping": (lambda: bt.Markets([make_market()]), "mapping of names"),
+    "one market": (lambda: bt.Markets(make_market()), "mapping of names"),
+    "none": (lambda: bt.Markets({}), "at least one market"),
+    "no text": (lambda: bt.Markets({1: make_market()}), "name of a market must be text"),
+    "nan name": (lambda: bt.Markets({float("nan"): make_market()}), "name of a market"),
+    "blank name": (lambda: bt.Markets({" ": make_market()}), "name of a market"),
+    "spaced name": (lambda: bt.Markets({"A ": make_market()}), "name of a market"),
+    "a frame": (lambda: bt.Markets({"A": make_market().bars()}), "'A' must be a Market"),
+    "panel in it": (lambda: bt.Markets({"A": WHOLE}), "'A' must be a Market"),
+    "intervals": (
+        lambda: bt.Markets({"A": make_market(), "B": make_market().resample("2h")}),
+        "one interval, were 1h for 'A' and 2h for 'B'",
+    ),
+    "calendars": (
+        lambda: bt.Markets({"A": make_market(), "B": make_market(sessions=True)}),
+        "one calendar, were no sessions for 'A' and sessions for 'B'",
+    ),
+    "currencies": (
+        lambda: bt.Markets({"BTCUSDT": make_market(), "ETHUSDC": make_market()}),
+        "settle in one currency, were USDT for 'BTCUSDT' and USDC for 'ETHUSDC'",
+    ),
+    "coins": (
+        lambda: bt.Markets({"BTCUSD_PERP": make_market(), "ETHUSD_PERP": make_market()}),
+        "BTC for 'BTCUSD_PERP' and ETH for 'ETHUSD_PERP'",
+    ),
+    "blank currency": (lambda: bt.Markets({"A": make_market()}, currency=""), "currency must be"),
+    "a number": (lambda: bt.Markets({"A": make_market()}, currency=1.0), "currency must be text"),
+    "apart": (
+        lambda: bt.Markets({"A": make_market(0, 3), "B": make_market(3, 6)}),
+        "'B' begins at 2023-01-01 03:00 UTC, after the last bar of 'A' at 2023-01-01 02:00 UTC",
+    ),
+    "one apart": (
+        lambda: bt.Markets(
+            {"A": make_market(4, 6), "B": make_market(0, 3), "C": make_market(1, 3)}
+        ),
+        "'A' begins at 2023-01-01 04:00 UTC",
+    ),
+    "hole": (
+        lambda: bt.Markets({"A": without_hole(), "B": with_hole()}),
+        "'B' lacks 1 of 6, the first at 2023-01-05 UTC, where 'A' has one",
+    ),
+    "off the grid": (lambda: bt.Markets({"A": make_market(), "B": shifted()}), "'A' lacks 5 of 11"),
+    "unknown": (lambda: WHOLE.select("A", "b"), "one of the panel, was 'b'"),
+    "twice": (lambda: WHOLE.select("A", "A"), "selected once"),
+    "nothing selected": (WHOLE.select, "at least one market"),
+    "empty prefix": (lambda: WHOLE.prefix(0), "n must be"),
+    "long prefix": (lambda: WHOLE.prefix(7), "n must be"),
+    "broken prefix": (lambda: WHOLE.prefix(1.5), "n must be"),
+    "empty slice": (lambda: WHOLE.slice(2, 2), "stop must be"),
+    "early": (lambda: WHOLE.between("2022-12-31"), "inside the panel"),
+    "backwards": (
+        lambda: WHOLE.between("2023-01-01T03:00", "2023-01-01T02:00"),
+        "inside the panel",
+    ),
+    "no time": (lambda: WHOLE.between("soon"), "a time must be readable"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_panels_are_refused_with_a_cure(case):
+    make, problem = BAD[case]
+    with pytest.raises(BacktestError) as caught:
+        make()
+    assert isinstance(caught.value, DataError | ParameterError)
+    assert problem in caught.value.problem
+    assert caught.value.where
+    assert caught.value.cure
+
+
+def test_an_unknown_name_is_a_key_error_that_lists_the_names():
+    with pytest.raises(KeyError, match="'D' is not among A, B, C"):
+        WHOLE["D"]
+    assert WHOLE.get("D") is None
+    assert "D" not in WHOLE

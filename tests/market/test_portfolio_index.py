@@ -1,0 +1,243 @@
+"""The portfolio index is the price of one unit of equity that holds the weights of a signal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.errors import DataError, ParameterError
+from backtest.market.weight_frame import read_weights, weights_to_frame
+
+START = pd.Timestamp("2023-01-01", tz="UTC")
+
+
+def make_market(
+    rows: list[tuple[float, float, float, float]], first: int = 0, **more: object
+) -> bt.Market:
+    """Return hours with these opens, highs, lows and closes, from hour ``first`` on."""
+    index = START + pd.to_timedelta(range(first, first + len(rows)), unit="h")
+    bars = pd.DataFrame(rows, index=index, columns=["open", "high", "low", "close"], dtype=float)
+    return bt.Market.from_frames(bars, interval="1h", **more)  # type: ignore[arg-type]
+
+
+A = [(100, 100, 100, 100), (100, 120, 90, 110), (110, 121, 99, 99), (99, 99, 99, 99)]
+B = [(50, 50, 50, 50), (50, 55, 40, 45), (45, 54, 45, 54), (54, 54, 54, 54)]
+PAIR = bt.Markets({"A": make_market(A), "B": make_market(B)})
+
+
+def test_the_index_by_hand():
+    index = PAIR.index({"A": 0.5, "B": 0.5})
+    # Bar 0 holds nothing. Bar 1: A closes up, so it goes open, low, high, close: 1, .9, 1.2, 1.1
+    # of its open; B closes down: 1, 1.1, .8, .9. The halves add up to 1, 1, 1, 1.
+    # Bar 2: A goes down from 110: 1, 1.1, .9, .9; B up from 45: 1, 1, 1.2, 1.2 -> 1, 1.05, 1.05,
+    # 1.05. Bar 3 is flat at 1.05.
+    np.testing.assert_allclose(index.open, [1.0, 1.0, 1.0, 1.05], rtol=1e-15)
+    np.testing.assert_allclose(index.high, [1.0, 1.0, 1.05, 1.05], rtol=1e-15)
+    np.testing.assert_allclose(index.low, [1.0, 1.0, 1.0, 1.05], rtol=1e-15)
+    np.testing.assert_allclose(index.close, [1.0, 1.0, 1.05, 1.05], rtol=1e-15)
+    assert np.isnan(index.volume).all()
+    assert not index.has_mark
+    np.testing.assert_array_equal(index.mark_low, index.low)
+    assert index.instrument == "portfolio"
+
+
+def test_the_sign_of_a_weight_turns_the_waypoints_over():
+    index = PAIR.index({"A": 1.0, "B": -1.0})
+    # Bar 1: A 0, -.1, +.2, +.1; short B 0, -.1, +.2, +.1 -> 1, .8, 1.4, 1.2.
+    # Bar 2: A 0, +.1, -.1, -.1; short B 0, 0, -.2, -.2 -> 1, 1.1, .7, .7 of 1.2.
+    np.testing.assert_allclose(index.low[1:3], [0.8, 0.84], rtol=1e-15)
+    np.testing.assert_allclose(index.high[1:3], [1.4, 1.32], rtol=1e-15)
+    np.testing.assert_allclose(index.close, [1.0, 1.2, 0.84, 0.84], rtol=1e-15)
+
+
+def test_a_bar_holds_the_signal_of_the_bar_before():
+    weights = pd.DataFrame({"A": [np.nan, 1.0, 0.0, 0.0]}, index=PAIR.times)
+    index = PAIR.index(weights)
+    np.testing.assert_allclose(index.close, [1.0, 1.0, 0.9, 0.9], rtol=1e-15)  # 99 / 110
+
+
+def test_one_instrument_held_whole_is_its_own_price():
+    market = bt.Market.sample(bars=500)
+    index = bt.Markets({"X": market}).index({"X": 1.0})
+    scale = market.open[1]
+    for name in (
+        "open",
+        "high",
+        "low",
+        "close",
+        "mark_open",
+        "mark_high",
+        "mark_low",
+        "mark_close",
+    ):
+        ours, its = getattr(index, name)[1:], getattr(market, name)[1:] / scale
+        np.testing.assert_allclose(ours, its, rtol=1e-12)
+    later = market.funding_time >= market.time[1]
+    np.testing.assert_array_equal(index.funding_time, market.funding_time)
+    held = np.where(market.funding_time > market.time[1] + 1e9, market.funding_rate, 0.0)
+    np.testing.assert_array_equal(index.funding_rate[later], held[later])
+
+
+def test_a_gap_between_bars_belongs_to_the_weights_before_it():
+    rows = [(100, 100, 100, 100), (100, 100, 100, 100), (120, 120, 120, 120), (120,) * 4]
+    index = bt.Markets({"A": make_market(rows)}).index({"A": 0.5})
+    np.testing.assert_allclose(index.close, [1.0, 1.0, 1.1, 1.1], rtol=1e-15)
+    np.testing.assert_allclose(index.open, [1.0, 1.0, 1.1, 1.1], rtol=1e-15)
+
+
+def test_an_instrument_counts_from_the_bar_after_its_first_to_its_last():
+    flat = make_market([(10, 10, 10, 10)] * 6)
+    rising = [(100, 100, 100, 100), (110, 110, 110, 110), (121, 121, 121, 121)]
+    markets = bt.Markets({"X": flat, "Y": make_market(rising, first=1)})
+    index = markets.index()
+    # 1/n: X alone in bar 0, halves in bars 1 and 2, X alone in bar 3, in which Y is in its last
+    # bar. So bars 2 and 3 hold a half of Y, which opens at 110 and 121, and is gone after 121.
+    np.testing.assert_allclose(index.close, [1.0, 1.0, 1.0, 1.05, 1.05, 1.05], rtol=1e-15)
+    whole = read_weights(None, markets)
+    np.testing.assert_array_equal(whole, [[1, 0.5, 0.5, 1, 1, 1], [0, 0.5, 0.5, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_an_index_of_a_part_is_the_part_of_the_index(n):
+    flat = make_market([(10, 10, 10, 10)] * 6)
+    rising = [(100, 100, 100, 100), (110, 110, 110, 110), (121, 121, 121, 121)]
+    markets = bt.Markets({"X": flat, "Y": make_market(rising, first=1)})
+    whole, part = markets.index(), markets.prefix(n).index()
+    np.testing.assert_array_equal(part.close, whole.close[:n])
+    np.testing.assert_array_equal(part.mark_high, whole.mark_high[:n])
+
+
+def test_funding_is_the_sum_of_weight_times_rate():
+    def funded(*rates: float, late: str = "0s") -> pd.Series:
+        hours = START + pd.to_timedelta([1, 2, 3], unit="h") + pd.Timedelta(late)
+        return pd.Series(rates, index=hours)
+
+    one = make_market(A, funding=funded(1e-3, 2e-3, 3e-3))
+    other = make_market(B, funding=funded(4e-3, 5e-3, 6e-3, late="5ms"))
+    markets = bt.Markets({"A": one, "B": other})
+    signal = pd.DataFrame({"A": [1.0, 0.5, 0, 0], "B": [-0.25, 0.5, 0, 0]}, index=markets.times)
+    index = markets.index(signal)
+    # What is paid at the open of a bar is paid by the weights of the bar before: none at the open
+    # of bar 1; 1 and -1/4 at that of bar 2: 2e-3 - 5e-3 / 4 = 7.5e-4; 1/2 and 1/2 at that of bar
+    # 3: 3e-3 / 2 + 6e-3 / 2 = 4.5e-3.
+    np.testing.assert_allclose(index.funding_rate, [0.0, 7.5e-4, 4.5e-3], rtol=1e-12)
+    np.testing.assert_array_equal(index.funding_time, one.funding_time)
+    assert np.isnan(index.funding_mark).all()
+
+
+def test_funding_inside_a_bar_is_paid_by_the_weights_of_that_bar():
+    stamps = START + pd.to_timedelta([1.5, 2.5], unit="h")
+    market = make_market(A, funding=pd.Series([1e-3, 2e-3], index=stamps), funding_gaps="zero")
+    markets = bt.Markets({"A": market})
+    index = markets.index(pd.DataFrame({"A": [0.5, 0.25, 0, 0]}, index=markets.times))
+    np.testing.assert_allclose(index.funding_rate, [5e-4, 5e-4], rtol=1e-12)
+
+
+def test_marks_are_those_of_the_holdings():
+    mark = pd.DataFrame(A, index=PAIR.times, columns=["open", "high", "low", "close"]) * 1.01
+    market = make_market(A, mark=mark)
+    index = bt.Markets({"A": market, "B": make_market(B)}).index({"A": 0.5})
+    assert index.has_mark
+    # Bar 1 buys at 100 a half in A, whose mark is 101 to 111.1: 1 + (1.01 - 1) / 2.
+    np.testing.assert_allclose(index.mark_open[1], 1.005, rtol=1e-15)
+    np.testing.assert_allclose(index.mark_close[1], 1.0 + 0.5 * 0.111, rtol=1e-15)
+    np.testing.assert_allclose(index.mark_open[0], 1.0)
+
+
+def test_an_index_that_reaches_zero_is_an_error():
+    # In bar 1, A at its high and B at its low: 1 + 5 x 0.2 - 12 x 0.2.
+    with pytest.raises(
+        DataError, match=r"stay over 0, falls to -0\.4 with weights of 17"
+    ) as caught:
+        PAIR.index({"A": 5.0, "B": 12.0})
+    assert "bar 1, 2023-01-01 01:00 UTC" in caught.value.where
+    with pytest.raises(DataError, match="stay over 0"):
+        PAIR.index({"B": -10.0})
+
+
+def test_a_run_takes_the_index_as_any_market():
+    index = PAIR.index({"A": 0.5, "B": 0.5})
+    assert index.prefix(2).close.tolist() == [1.0, 1.0]
+    assert len(index.content_hash) == 64
+    again = PAIR.index(np.full((4, 2), 0.5))
+    assert again == index
+
+
+def frame(**changes: object) -> pd.DataFrame:
+    return pd.DataFrame({"A": 0.5, "B": -0.5} | changes, index=PAIR.times)
+
+
+def test_weights_are_read_by_time_and_name():
+    given = frame().iloc[::-1][["B", "A"]]
+    np.testing.assert_array_equal(read_weights(given, PAIR), [[0.5] * 4, [-0.5] * 4])
+    given = frame().tz_convert("Asia/Tokyo").iloc[1:3]
+    np.testing.assert_array_equal(read_weights(given, PAIR)[0], [0.0, 0.5, 0.5, 0.0])
+    only = frame(B=np.nan)
+    np.testing.assert_array_equal(read_weights(only, PAIR)[1], [0.0] * 4)
+    np.testing.assert_array_equal(read_weights(frame()[["A"]], PAIR)[1], [0.0] * 4)
+    wider = frame().reindex(PAIR.times.union(PAIR.times + pd.Timedelta("4h"))).fillna(0.25)
+    np.testing.assert_array_equal(read_weights(wider, PAIR), read_weights(frame(), PAIR))
+    back = weights_to_frame(read_weights(given, PAIR), PAIR)
+    assert back.columns.tolist() == ["A", "B"]
+    np.testing.assert_array_equal(read_weights(back, PAIR), read_weights(given, PAIR))
+
+
+def test_an_array_may_begin_later():
+    whole = read_weights(np.full((3, 2), 0.5), PAIR, first=1)
+    np.testing.assert_array_equal(whole, [[0.0, 0.5, 0.5, 0.5]] * 2)
+
+
+def test_weights_of_the_whole_are_weights_of_a_part():
+    late = make_market(B[2:], first=2)
+    markets = bt.Markets({"A": make_market(A), "L": late})
+    given = pd.DataFrame({"A": 0.5, "L": 0.5}, index=markets.times)
+    part = markets.prefix(2)
+    assert part.names == ("A",)
+    np.testing.assert_array_equal(read_weights(given, part), [[0.5, 0.5]])
+    np.testing.assert_array_equal(read_weights({"A": 1.0, "L": 1.0}, part), [[1.0, 1.0]])
+
+
+HOURS = PAIR.times
+LONG = bt.Markets({"X": bt.Market.sample(bars=96), "Y": bt.Market.sample(bars=96, seed=1)})
+BAD = {
+    "unknown": (PAIR, frame(C=1.0), "was of 'C'"),
+    "near name": (LONG, {"x": 1.0}, "was of 'x'"),
+    "unknown in a mapping": (PAIR, {"C": 1.0}, "was of 'C'"),
+    "a position as a name": (PAIR, pd.DataFrame(np.ones((4, 2)), index=HOURS), "was of 0"),
+    "two columns": (PAIR, frame()[["A", "A"]], "'A' has several"),
+    "no times": (PAIR, frame().reset_index(drop=True), "indexed by time, were by RangeIndex"),
+    "no zone": (PAIR, frame().tz_localize(None), "in UTC, have no time zone"),
+    "repeated": (PAIR, frame().iloc[[0, 0, 1]], "one row per time"),
+    "NaT": (PAIR, frame().set_axis([*HOURS[:3], pd.NaT]), "one row per time"),
+    "between bars": (PAIR, frame().set_axis(HOURS + pd.Timedelta("30min")), "the open of a bar, 4"),
+    "elsewhere": (PAIR, frame().set_axis(HOURS + pd.Timedelta("9h")), "a row inside the panel"),
+    "days": (
+        LONG,
+        pd.DataFrame({"X": 1.0}, index=LONG.times[::24]),
+        "have 4 for 73; bars without one would be flat",
+    ),
+    "infinite": (PAIR, frame(A=[0.0, np.inf, 0.0, 0.0]), "that of 'A' was inf in 1 cells"),
+    "minus infinite": (PAIR, {"A": -np.inf}, "finite"),
+    "nan constant": (PAIR, {"A": np.nan}, "weight of 'A' must be a number"),
+    "words": (PAIR, frame(A="long"), "weights must be numbers"),
+    "word": (PAIR, {"A": "long"}, "weight of 'A'"),
+    "text": (PAIR, "equal", "a value for each of them, was 'equal'"),
+    "a number": (PAIR, 0.5, "a value for each of them, was 0.5"),
+    "a series": (PAIR, frame()["A"], "was a Series"),
+    "one row": (PAIR, np.ones(4), "was a ndarray"),
+    "transposed": (PAIR, np.ones((2, 4)), "(4, 2), had (2, 4)"),
+    "too long": (PAIR, np.ones((5, 2)), "(4, 2), had (5, 2)"),
+    "infinite array": (PAIR, np.full((4, 2), np.inf), "'A' was inf in 8 cells"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_weights_are_refused_with_a_cure(case):
+    markets, signal, problem = BAD[case]
+    with pytest.raises(ParameterError) as caught:
+        markets.index(signal)
+    assert problem in caught.value.problem
+    assert caught.value.where.startswith("Markets.index, signal")
+    assert caught.value.cure
