@@ -107,7 +107,8 @@ def minimum_variance(
     """Return the weights of least variance; without ``long_only``, some may be negative.
 
     Where returns are much alike, long weights over 1 stand against short ones, and what moves them
-    apart can ruin an account: BTC, ETH and LTC did in the hours after 2020-03-12. Other parameters, shape, errors and schedule as in :func:`inverse_volatility`; also raises
+    apart can ruin an account: those of BTC, ETH and LTC did within a day of 2020-03-12. Other
+    parameters, shape, errors and schedule as in :func:`inverse_volatility`; also raises
     ParameterError if some instruments move alike. See
     :func:`backtest.allocate.formulas.minimum_variance_weights`.
     """
