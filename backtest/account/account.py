@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from math import inf
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 
+from backtest.account.by_instrument import ByInstrument, pick_value
 from backtest.account.leverage_limits import LimitDeclaration, find_least
 from backtest.account.multiple import Distance, Multiple, StopDistance
 from backtest.base.errors import ParameterError
-from backtest.base.fields import NOT_NEGATIVE, POSITIVE, Flag, FloatSeries, Rate, Timed
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE, Flag, FloatSeries, Timed
+from backtest.base.frozen_tables import FrozenTable
 from backtest.base.phrases import Argument, Phrase
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import TOLERANCE
 from backtest.base.values import Value
 from backtest.venue import Venue
+from backtest.venue.collateral import Collateral
+from backtest.venue.requirement_rule import Brackets, MarginRule
+
+
+BY_INSTRUMENT = (
+    "margin", "venue_leverage", "min_leverage", "max_leverage", "band", "stop_loss",
+)  # fmt: skip
+"""Settings that may be a table by instrument."""
+
+WHOLE: dict[str, Any] = {
+    "collateral": (),
+    "requirement": Brackets(),
+    "intrabar": "path",
+    "max_gross_leverage": inf,
+    "max_overlay": inf,
+    "negative_limit": None,
+    "conversion": "listed",
+}
+"""Settings of an account with several positions, at their defaults."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Account(Value):
-    """One account with one position.
+    """One account, with one position or several on one collateral.
+
+    With several, ``margin``, ``venue_leverage``, ``min_leverage``, ``max_leverage``, ``band`` and
+    ``stop_loss`` take a table by instrument too: ``{"BTCUSDT": 5, "ETHUSDT": 3}``. The fields from
+    ``collateral`` on belong to accounts with several positions only.
 
     Parameters
     ----------
@@ -69,15 +95,40 @@ class Account(Value):
     equity_stop : float or None
         Close when the equity is this fraction under its highest at a close since the start or the
         last equity stop.
+    collateral : sequence of Collateral
+        Assets held beside the money; stored as a tuple.
+    requirement : Brackets, ScenarioMargin or a rule of your own
+        The requirement of all cross positions together.
+    intrabar : str
+        How prices move inside a bar: along a ``"path"`` of waypoints, or ``"worst"``, each
+        position to its adverse extreme at once, which is a bound.
+    max_gross_leverage : float
+        Most gross leverage after a fill: the sum of all notionals, in turns of equity.
+    max_overlay : float
+        Most leverage that an overlay may give the portfolio.
+    negative_limit : float or None
+        How far under 0 the balance may be at a close before collateral is sold. Required with
+        collateral.
+    conversion : str
+        Which collateral is sold: in the ``"listed"`` order, or ``"pro_rata"``.
     """
 
+    _omitted = frozenset(
+        {
+            "collateral", "requirement", "intrabar", "max_gross_leverage", "max_overlay",
+            "negative_limit", "conversion",
+        }
+    )  # fmt: skip
+
     capital: Annotated[float, POSITIVE] = 10_000.0
-    margin: Annotated[str, Choice("cross", "isolated")] = "cross"
-    venue_leverage: Annotated[float | None, POSITIVE] = None
-    min_leverage: Annotated[float, NOT_NEGATIVE] = 0.0
-    max_leverage: Annotated[Rate, LimitDeclaration()] = inf
-    band: Annotated[float, NOT_NEGATIVE] = 0.0
-    stop_loss: Annotated[Distance, StopDistance(Number(0, 1, open_low=True, open_high=True))] = None
+    margin: Annotated[Any, ByInstrument(Choice("cross", "isolated"))] = "cross"
+    venue_leverage: Annotated[Any, ByInstrument(POSITIVE)] = None
+    min_leverage: Annotated[Any, ByInstrument(NOT_NEGATIVE)] = 0.0
+    max_leverage: Annotated[Any, ByInstrument(LimitDeclaration())] = inf
+    band: Annotated[Any, ByInstrument(NOT_NEGATIVE)] = 0.0
+    stop_loss: Annotated[
+        Any, ByInstrument(StopDistance(Number(0, 1, open_low=True, open_high=True)))
+    ] = None
     margin_call: Annotated[float | None, Number(0, 1, open_low=True)] = None
     reserve: Annotated[float, NOT_NEGATIVE] = 0.0
     top_up_to: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
@@ -91,6 +142,29 @@ class Account(Value):
         Distance, StopDistance(Number(0, 1, open_low=True, open_high=True))
     ] = None
     equity_stop: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
+    collateral: Sequence[Collateral] = ()
+    requirement: MarginRule = Brackets()
+    intrabar: Annotated[str, Choice("path", "worst")] = "path"
+    max_gross_leverage: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = inf
+    max_overlay: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = inf
+    negative_limit: Annotated[float | None, NOT_NEGATIVE] = None
+    conversion: Annotated[str, Choice("listed", "pro_rata")] = "listed"
+
+    def for_instrument(self, name: str) -> Account:
+        """Return the settings of one instrument, as an account of its own.
+
+        Raises
+        ------
+        ParameterError
+            If its settings contradict each other.
+        """
+        given = {each: pick_value(getattr(self, each), name) for each in BY_INSTRUMENT}
+        given |= {each: WHOLE[each] for each in WHOLE}
+        return replace(self, **given)
+
+    def has_tables(self) -> bool:
+        """Return whether any setting is a table by instrument."""
+        return any(isinstance(getattr(self, name), FrozenTable) for name in BY_INSTRUMENT)
 
     @property
     def has_exits(self) -> bool:
@@ -100,6 +174,10 @@ class Account(Value):
 
     def _check_rules(self) -> None:
         """Check for options that contradict each other or have no effect."""
+        self._set_fields(collateral=check_collateral(self.collateral, self.negative_limit))
+        if self.has_tables():
+            self._check_reserve()
+            return  # the rest belongs to each instrument: for_instrument
         most = find_least(self.max_leverage)
         if not self.min_leverage <= most:
             by_date = " at its least" * isinstance(self.max_leverage, pd.Series)
@@ -174,6 +252,58 @@ class Account(Value):
             )
 
 
+def check_collateral(
+    collateral: object, negative_limit: float | None
+) -> tuple[Collateral, ...]:
+    """Return the collateral of an account as a tuple, each asset named once."""
+    where = "Account.collateral"
+    is_list = isinstance(collateral, Sequence) and not isinstance(collateral, str)
+    found: tuple[Any, ...] = tuple(collateral) if is_list else ()  # type: ignore[arg-type]
+    if not is_list or not all(isinstance(each, Collateral) for each in found):
+        raise ParameterError(
+            f"collateral must be a list of Collateral, was {collateral!r:.80}",
+            where=where,
+            cure="give collateral=[bt.Collateral('BTC', amount=0.5, prices=market, rate=0.95)]",
+        )
+    names = [each.name for each in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ParameterError(
+            f"each collateral must have a name of its own, was {', '.join(twice)} twice",
+            where=where,
+            cure="add the amounts up in one",
+        )
+    if found and negative_limit is None:
+        raise ParameterError(
+            "negative_limit must be given with collateral, was None",
+            where="Account.negative_limit",
+            cure=Phrase(
+                "give {}: how far the balance may be under 0 before collateral is sold",
+                Argument("negative_limit", 10_000),
+            ),
+        )
+    if negative_limit is not None and not found:
+        raise ParameterError(
+            f"negative_limit must come with collateral, or it does nothing, was {negative_limit:g}",
+            where="Account.negative_limit",
+            cure=Phrase("leave {} out, or give collateral", Argument("negative_limit")),
+        )
+    return found
+
+
+def check_single(account: Account, *, where: str) -> None:
+    """Refuse settings of several positions where an account has one."""
+    given = [name for name in BY_INSTRUMENT if isinstance(getattr(account, name), FrozenTable)]
+    fresh = {each.name: each.default for each in fields(Account)}
+    given += [name for name in WHOLE if getattr(account, name) != fresh[name]]
+    if given:
+        raise ParameterError(
+            f"{', '.join(given)} belong to an account with several positions, the market is one",
+            where=where,
+            cure="give bt.Markets({name: market, ...}), or leave them out",
+        )
+
+
 def without_flows_before(account: Account, start: int) -> Account:
     """Return an account without the flows before its start."""
     if account.flows is None:
@@ -187,6 +317,7 @@ def without_flows_before(account: Account, start: int) -> Account:
 
 def check_account(account: Account, venue: Venue) -> None:
     """Check that the venue allows the settings of an account and uses all of them."""
+    check_single(account, where="Account")
     most = min(table[0].max_leverage for table in venue.tables())
     setting = most if account.venue_leverage is None else account.venue_leverage
     if setting > most * (1 + TOLERANCE):

@@ -128,6 +128,8 @@ def show_account(
         bars_since_liquidation=state.since,
         bars_since_stop=state.since_stop,
         days=days,
+        gross_leverage=abs(leverage),
+        net_leverage=leverage,
         venue=with_multipliers(margin, quote.multiplier, quote.initial),
     )
 

@@ -14,6 +14,10 @@ class AccountView(NamedTuple):
     ``peak_equity`` and ``drawdown`` exclude flows. ``entry`` and ``liquidation_price`` are prices,
     NaN without a position. ``days`` counts from the start. ``venue`` is the argument of the
     functions in :mod:`backtest.venue.margin`.
+
+    ``gross_leverage`` and ``net_leverage`` are of all positions of the account: the sum of the
+    notionals, and the signed sum, over its equity. With one position they are ``|leverage|`` and
+    ``leverage``.
     """
 
     equity: float
@@ -30,4 +34,6 @@ class AccountView(NamedTuple):
     bars_since_liquidation: float
     bars_since_stop: float
     days: float
+    gross_leverage: float
+    net_leverage: float
     venue: MarginRules

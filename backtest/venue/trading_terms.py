@@ -23,7 +23,7 @@ from backtest.base.fields import (
 from backtest.base.ranges import Choice, Number
 from backtest.base.values import Value
 from backtest.venue.fee_tiers import FeeTier, check_tiers
-from backtest.venue.words_or_numbers import Step
+from backtest.venue.words_or_numbers import ReductionOrder, Step
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -133,7 +133,13 @@ class Liquidation(Value):
     impact : float
         Y in ``Y sigma sqrt(notional / daily volume)``, which worsens the price of a liquidation
         further, with the window of :class:`Slippage`; 0 means no impact.
+    order : str or sequence of str
+        Which of several cross positions a partial liquidation reduces first: ``"most_relief"``,
+        ``"largest_loss"``, ``"largest_requirement"``, ``"largest_notional"``, or names of
+        instruments. None: the most relief under scenarios, the largest loss under brackets.
     """
+
+    _omitted = frozenset({"order"})
 
     mode: Annotated[str, Choice("close", "takeover", "partial")] = "close"
     fee: Annotated[float, COST]
@@ -141,6 +147,7 @@ class Liquidation(Value):
     step: Annotated[float | str, Step()] = 0.2
     full_below: Annotated[float, NOT_NEGATIVE] = 0.0
     impact: Annotated[float, NOT_NEGATIVE] = 0.0
+    order: Annotated[str | Sequence[str] | None, ReductionOrder()] = None
 
     def _check_rules(self) -> None:
         if self.impact > 0 and self.mode == "takeover":

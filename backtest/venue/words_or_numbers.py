@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from backtest.base.errors import ParameterError
 from backtest.base.fields import SHARE
 from backtest.base.ranges import Choice, Number
 
@@ -37,3 +39,34 @@ class ProfitShare:
             place = f"{where} (a share from 0 to 1 may be given)"
             return Choice("all", "losses").check(name, value, where=place)
         return SHARE.check(name, value, where=where)
+
+
+ORDERS = ("most_relief", "largest_loss", "largest_requirement", "largest_notional")
+"""The orders in which a partial liquidation may reduce several positions."""
+
+
+@dataclass(frozen=True)
+class ReductionOrder:
+    """One of :data:`ORDERS`, or names of instruments in their order."""
+
+    kind: ClassVar[type] = object
+
+    def check(self, name: str, value: object, *, where: str) -> str | tuple[str, ...]:
+        """Return the word, or the names as a tuple."""
+        if isinstance(value, str):
+            return Choice(*ORDERS).check(name, value, where=f"{where} (or a list of names)")
+        is_list = isinstance(value, Sequence) and bool(value)
+        if not is_list or not all(isinstance(each, str) and each for each in value):  # type: ignore[attr-defined]
+            raise ParameterError(
+                f"{name} must be one of {', '.join(ORDERS)}, or a list of names, was {value!r}",
+                where=where,
+                cure="give order='largest_loss', or order=['BTCUSDT', 'ETHUSDT']",
+            )
+        names = tuple(value)  # type: ignore[arg-type]
+        if len(set(names)) < len(names):
+            raise ParameterError(
+                f"{name} must name each instrument once, was {', '.join(names)}",
+                where=where,
+                cure="leave the repeated name out",
+            )
+        return names

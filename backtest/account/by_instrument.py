@@ -1,0 +1,72 @@
+"""Settings that an account with several positions may have by instrument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.fields import Declaration
+from backtest.base.frozen_tables import FrozenTable
+from backtest.base.phrases import Argument, Phrase
+
+if TYPE_CHECKING:
+    from backtest.base.units import BoolArray, FloatArray
+
+
+@dataclass(frozen=True)
+class ByInstrument:
+    """One value for all instruments, or a table with one for each: ``{"BTCUSDT": 5}``."""
+
+    each: Any
+
+    @property
+    def kind(self) -> type:
+        """The type of a value."""
+        declared: Declaration = self.each
+        return declared.kind
+
+    def check(self, name: str, value: object, *, where: str) -> object:
+        """Return the value, or the table of values, as the declaration of one reads them."""
+        if not isinstance(value, Mapping):
+            return self.each.check(name, value, where=where)
+        if not value:
+            raise ParameterError(
+                f"{name} by instrument must name at least one, was an empty table",
+                where=where,
+                cure=Phrase("give for example {}, or leave it out", Argument(name, {"BTCUSDT": 1})),
+            )
+        return FrozenTable(
+            {
+                str(key): None
+                if entry is None
+                else self.each.check(name, entry, where=f"{where}, {key}")
+                for key, entry in value.items()
+            }
+        )
+
+    def admits(self, values: FloatArray) -> BoolArray:
+        """Return a mask of the constants that :meth:`check` accepts."""
+        found: BoolArray = self.each.admits(values)
+        return found
+
+
+def pick_value(value: Any, name: str) -> Any:
+    """Return the value of one instrument."""
+    return value[name] if isinstance(value, FrozenTable) else value
+
+
+def check_instruments(value: Any, names: Sequence[str], *, where: str) -> None:
+    """Require that a table names the instruments of the run, all of them and no others."""
+    if not isinstance(value, FrozenTable):
+        return
+    unknown = [f"{each!r}{did_you_mean(each, names)}" for each in value if each not in names]
+    missing = [each for each in names if each not in value]
+    if unknown or missing:
+        found = f"an unknown {', '.join(unknown)}" if unknown else f"none for {', '.join(missing)}"
+        raise ParameterError(
+            f"a table by instrument must have one entry for each, was given {found}",
+            where=where,
+            cure=f"give one for each of {', '.join(names)}, or one value for all",
+        )

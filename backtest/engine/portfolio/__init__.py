@@ -1,0 +1,1 @@
+"""A run of an account with several positions: inputs, loop, result."""

@@ -1,0 +1,430 @@
+"""Convert markets, venues and account to the records and arrays of the loop of several positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.account import Account, InstrumentRules
+from backtest.account.account_records import CLOSE
+from backtest.base.errors import DataError
+from backtest.base.units import FloatArray, IntArray, format_time, parse_duration
+from backtest.engine.feed_arrays import (
+    as_of,
+    check_tick,
+    measure_impact,
+    measure_years,
+    place_flows,
+    read_multipliers,
+    read_scales,
+)
+from backtest.engine.loop_inputs import (
+    MODES,
+    has_interest,
+    mark_ends,
+    read_account_rules,
+    read_margin_tables,
+    skip_first,
+)
+from backtest.market import Market
+from backtest.market.markets import Markets
+from backtest.measures.tally import Clock
+from backtest.portfolio.book_ledger import N_TERMS, WIDTH
+from backtest.portfolio.book_records import (
+    BY_NAME,
+    CASH,
+    DISTANCE,
+    EQUITY,
+    FLAGS,
+    LARGEST_LOSS,
+    LARGEST_NOTIONAL,
+    LARGEST_REQUIREMENT,
+    MOST_RELIEF,
+    NUMBERS,
+    OVERLAY,
+    PAID_IN,
+    PATH,
+    PEAK,
+    RESERVE,
+    SCALE,
+    SCENE,
+    SINCE_POOL,
+    UNIT,
+    WORST,
+    Book,
+    BookFeed,
+    BookLog,
+    Room,
+    Scene,
+    Terms,
+)
+from backtest.venue import MarginRules, Venue
+from backtest.venue.book_rules import Holdings
+from backtest.venue.book_tables import pack_book, pack_brackets
+from backtest.venue.collateral_value import compute_collateral_value
+from backtest.venue.scenario_margin import ScenarioMargin
+
+ORDERS = {
+    "most_relief": MOST_RELIEF,
+    "largest_loss": LARGEST_LOSS,
+    "largest_requirement": LARGEST_REQUIREMENT,
+    "largest_notional": LARGEST_NOTIONAL,
+}
+ON_CLOCK = (
+    "open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close", "volume",
+)  # fmt: skip
+ASSET = (
+    "open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close",
+)  # fmt: skip
+
+
+class BookInputs(NamedTuple):
+    """Everything that the loop needs besides the policies and the book.
+
+    ``changes`` are the later margin tables: bar, instrument, rules.
+    """
+
+    terms: Terms
+    feed: BookFeed
+    clock: Clock
+    log_returns: FloatArray
+    changes: tuple[tuple[int, int, MarginRules], ...]
+    started: int
+
+
+def read_book_inputs(
+    markets: Markets,
+    venues: Mapping[str, Venue],
+    account: Account,
+    *,
+    signal: FloatArray,
+    sampling: str,
+    first: int,
+    started: int,
+) -> BookInputs:
+    """Return the records and arrays of a run from bar ``first``; ``signal`` is (n, n_bars)."""
+    own = {name: account.for_instrument(name) for name in markets.names}
+    for name in markets.names:
+        check_tick(markets[name], venues[name])
+    tables = [
+        read_margin_tables(venues[name], own[name], markets.time, first) for name in markets.names
+    ]
+    rules = [
+        read_account_rules(venues[name], own[name]).with_margin(table[0][1]).instrument
+        for name, table in zip(markets.names, tables, strict=True)
+    ]
+    width = max(len(margin.floors) for table in tables for _, margin in table)
+    terms = read_terms(markets, venues, account, rules, width)
+    feed = read_feed(markets, venues, account, own, signal, first, started)
+    changes = sorted(
+        (bar, i, margin) for i, table in enumerate(tables) for bar, margin in table[1:]
+    )
+    clock, log_returns = read_book_clock(markets, venues, feed, sampling)
+    if started == markets.time[first]:
+        clock.risk_free[first] = 0.0
+    return BookInputs(terms, feed, clock, log_returns, tuple(changes), started)
+
+
+# ------------------------------------------------------------------------------------- terms
+
+
+def read_terms(
+    markets: Markets,
+    venues: Mapping[str, Venue],
+    account: Account,
+    rules: Sequence[InstrumentRules],
+    width: int,
+) -> Terms:
+    """Return the rules of the account and its instruments."""
+    names, venue = markets.names, venues[markets.names[0]]
+    margins = {name: own.margin for name, own in zip(names, rules, strict=True)}
+    book = pack_book(account.requirement, margins, account.collateral, width)
+    order, ranks = read_order(account, venue, names)
+    call = account.margin_call or 0.0
+    modes = {own.liquidation_mode for own in rules if own.is_isolated is None}
+    return Terms(
+        instruments=tuple(rules),
+        numbers=np.array([[getattr(own, name) for own in rules] for name in NUMBERS], np.float64),
+        flags=np.array(
+            [[1 if getattr(own, name) else 0 for own in rules] for name in FLAGS], np.int64
+        ),
+        rules=book,
+        markets=number_markets(markets, account),
+        ranks=ranks,
+        intrabar=WORST if account.intrabar == "worst" else PATH,
+        liquidation_mode=modes.pop() if modes else CLOSE,
+        order=order,
+        has_interest=has_interest(venue),
+        is_loan=venue.interest_on == "loan",
+        negative_limit=account.negative_limit or 0.0,
+        conversion_is_pro_rata=account.conversion == "pro_rata",
+        max_gross_leverage=account.max_gross_leverage,
+        max_overlay=account.max_overlay,
+        margin_call=call,
+        has_top_up=account.top_up_to is not None,
+        top_up_to=account.top_up_to or 1.0,
+        grace=-1.0 if venue.call_grace is None else float(venue.call_grace),
+        grace_ratio=account.top_up_to or call * (1.0 - 1e-11),
+        is_halting=account.after_liquidation == "halt",
+        ruin_at=account.ruin_at or 0.0,
+    )
+
+
+def read_order(account: Account, venue: Venue, names: Sequence[str]) -> tuple[int, IntArray]:
+    """Return the order of a partial liquidation, and the rank of each instrument by name."""
+    order = venue.liquidation.order
+    ranks = np.arange(len(names), dtype=np.int64)
+    if order is None:
+        has_scenarios = isinstance(account.requirement, ScenarioMargin)
+        return (MOST_RELIEF if has_scenarios else LARGEST_LOSS), ranks
+    if isinstance(order, str):
+        return ORDERS[order], ranks
+    first = [name for name in order if name in names]
+    listed = [*first, *(name for name in names if name not in first)]
+    return BY_NAME, np.array([listed.index(name) for name in names], dtype=np.int64)
+
+
+def number_markets(markets: Markets, account: Account) -> IntArray:
+    """Number what moves together under ``intrabar="worst"``: instruments, then collateral.
+
+    Under scenarios the groups; otherwise the same market under several names.
+    """
+    paths: list[object] = [id(markets[name]) for name in markets.names]
+    assets: list[object] = [id(each.prices) for each in account.collateral]
+    if isinstance(account.requirement, ScenarioMargin):
+        groups = account.requirement.list_groups(list(markets.names))
+        group_of = {name: group for group, members in groups.items() for name in members}
+        paths = [group_of[name] for name in markets.names]
+        assets = [each.cancels_risk or id(each) for each in account.collateral]
+    keys = [*paths, *assets]
+    return np.array([keys.index(key) for key in keys], dtype=np.int64)
+
+
+# -------------------------------------------------------------------------------------- feed
+
+
+def read_feed(
+    markets: Markets,
+    venues: Mapping[str, Venue],
+    account: Account,
+    own: Mapping[str, Account],
+    signal: FloatArray,
+    first: int,
+    started: int,
+) -> BookFeed:
+    """Return the markets as the loop takes them."""
+    venue = venues[markets.names[0]]
+    panel = markets.panel(parse_duration(venue.funding_jitter, where="Venue.funding_jitter"))
+    flow_bar, flow_amount = place_flows(markets, account, first, started)  # type: ignore[arg-type]
+    years = skip_first(measure_years(markets, venue), markets, first, started)  # type: ignore[arg-type]
+    rates: dict[str, Any] = {
+        name: as_of(rate, markets.time, f"Venue.{name}") for name, rate in venue.rates().items()
+    }
+    kept = panel.funding_bar >= first
+    ends = (markets.spans[:, 1] < markets.n_bars) | ~markets.tradable()[:, -1]
+    return BookFeed(
+        **{name: np.ascontiguousarray(getattr(panel, name)) for name in ON_CLOCK},
+        **read_by_instrument(markets, venues, own),
+        signal=np.ascontiguousarray(np.nan_to_num(signal, nan=0.0)),
+        span=markets.spans.astype(np.int64),
+        ends=ends.astype(np.int64),
+        **read_assets(markets, account),
+        years=years,
+        **rates,
+        funding_bar=panel.funding_bar[kept].astype(np.int64),
+        funding_is_open=panel.funding_is_open[kept].astype(np.int64),
+        funding_instrument=panel.funding_instrument[kept].astype(np.int64),
+        funding_price=panel.funding_price[kept],
+        funding_rate=panel.funding_rate[kept],
+        flow_bar=flow_bar,
+        flow_amount=flow_amount,
+        time=markets.time,
+    )
+
+
+def read_by_instrument(
+    markets: Markets, venues: Mapping[str, Venue], own: Mapping[str, Account]
+) -> dict[str, Any]:
+    """Return what an instrument's venue and settings say of each bar, of shape (n, n_bars or 1)."""
+    found: dict[str, list[FloatArray]] = {}
+    for name in markets.names:
+        market, venue, account = markets[name], venues[name], own[name]
+        sigma, adv = measure_impact(market, venue)
+        initial, maintenance = read_multipliers(market, venue)
+        per_order = venue.fees.per_order
+        each = {
+            "multiplier": maintenance,
+            "initial": initial,
+            "sigma": sigma,
+            "adv": adv,
+            "limit": as_of(account.max_leverage, market.time, "Account.max_leverage"),
+            "order_fee": as_of(
+                0.0 if isinstance(per_order, float | int) else per_order,
+                market.time,
+                "Fees.per_order",
+            ),
+            **read_scales(market, account),
+        }
+        for field, values in each.items():
+            found.setdefault(field, []).append(values)
+    return {field: stack(values, markets) for field, values in found.items()}
+
+
+def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:
+    """Return arrays of the instruments' bars on the clock, or one column if none changes."""
+    if all(len(each) == 1 for each in values):
+        return np.array(values, dtype=np.float64).reshape(len(values), 1)
+    found = np.full((len(values), markets.n_bars), np.nan)
+    for row, each, (first, stop) in zip(found, values, markets.spans, strict=True):
+        row[first:stop] = each
+    return found
+
+
+def read_assets(markets: Markets, account: Account) -> dict[str, Any]:
+    """Return the prices of the collateral on the clock, each of shape (C, n_bars)."""
+    found = {
+        f"asset_{name}": np.empty((len(account.collateral), markets.n_bars)) for name in ASSET
+    }
+    for c, asset in enumerate(account.collateral):
+        rows = find_rows(asset.prices, markets, asset.name)
+        for name in ASSET:
+            found[f"asset_{name}"][c] = getattr(asset.prices, name)[rows]
+    return found
+
+
+def find_rows(prices: object, markets: Markets, name: str) -> IntArray:
+    """Return the bar of the collateral's market at each bar of the clock."""
+    where = f"Account.collateral, {name!r}"
+    if not isinstance(prices, Market):
+        raise DataError(
+            f"the prices of collateral must be a Market, was {prices!r:.60}",
+            where=where,
+            cure="give prices=bt.Market.load(...), with the interval of the instruments",
+        )
+    rows = np.searchsorted(prices.time, markets.time)
+    inside = np.minimum(rows, prices.n_bars - 1)
+    missing = np.flatnonzero(prices.time[inside] != markets.time)
+    if len(missing):
+        at = format_time(int(markets.time[missing[0]]))
+        raise DataError(
+            "collateral must have a price in every bar of the clock, was without one in "
+            f"{len(missing):,} of {markets.n_bars:,}",
+            where=f"{where}, first at {at}",
+            cure="give the whole history of its price, or cut the markets with between",
+        )
+    return rows.astype(np.int64)
+
+
+def read_book_clock(
+    markets: Markets, venues: Mapping[str, Venue], feed: BookFeed, sampling: str
+) -> tuple[Clock, FloatArray]:
+    """Return where samples end and the risk-free rate per bar, and the log mark returns (n, bars)."""
+    period = max(parse_duration(sampling, where="bt.run, sampling"), 1)
+    free = np.zeros(markets.n_bars)
+    if np.any(feed.cash_rate != 0.0):
+        venue = venues[markets.names[0]]
+        rates = np.broadcast_to(feed.cash_rate, free.shape)
+        years = np.broadcast_to(measure_years(markets, venue), free.shape)  # type: ignore[arg-type]
+        free[1:] = rates[:-1] * years[1:]
+    ends = mark_ends(markets, period)  # type: ignore[arg-type]
+    returns = np.full((len(markets), markets.n_bars), np.nan)
+    for i, name in enumerate(markets.names):
+        before, after = feed.mark_close[i, :-1], feed.mark_close[i, 1:]
+        is_inverse = venues[name].contract.kind == "inverse"
+        with np.errstate(invalid="ignore", divide="ignore"):
+            returns[i, 1:] = np.log(2.0 - before / after if is_inverse else after / before)
+        returns[i, ~np.isfinite(returns[i])] = np.nan
+    return Clock(True, ends, returns[0], free), returns
+
+
+# --------------------------------------------------------------------------- book and working room
+
+
+def start_book(inputs: BookInputs, account: Account, first: int, *, has_overlay: bool) -> Book:
+    """Return the book of an account before its first bar; collateral is paid in at its last open."""
+    n, feed = inputs.feed.open.shape[0], inputs.feed
+    amounts = np.array([each.amount for each in account.collateral], dtype=np.float64)
+    prices = feed.asset_open[:, first].copy() if len(amounts) else np.zeros(0)
+    held = Holdings(
+        quantities=np.zeros(n),
+        entries=np.zeros(n),
+        values=np.full(n, np.nan),
+        amounts=amounts,
+        prices=prices.copy(),
+    )
+    equity = account.capital + float(np.sum(amounts * prices))
+    wealth = equity + account.reserve
+    purse = np.zeros(16)
+    purse[[CASH, RESERVE, EQUITY]] = account.capital, account.reserve, equity
+    purse[[UNIT, PEAK, SCALE, PAID_IN]] = wealth, wealth, 1.0, wealth
+    purse[OVERLAY] = np.nan if has_overlay else 1.0
+    purse[SINCE_POOL] = np.inf
+    backing = compute_collateral_value(inputs.terms.rules.collateral, held)
+    purse[DISTANCE] = account.capital + backing
+    return Book(
+        held=held,
+        margin=np.zeros(n),
+        marked=np.zeros(n),
+        priced=prices,
+        best=np.zeros(n),
+        leverage=np.full(n, np.nan),
+        signal=np.ones(n),
+        is_pending=np.zeros(n, np.int64),
+        is_halted=np.zeros(n, np.int64),
+        factor=np.ones(n),
+        since=np.full(n, np.inf),
+        since_stop=np.full(n, np.inf),
+        last_funding=np.full(n, np.nan),
+        ratio=np.zeros(n + 1),
+        is_called=np.zeros(n + 1, np.int64),
+        unmet=np.full(n + 1, -1.0),
+        is_call_open=np.zeros(n + 1, np.int64),
+        called_at=np.full(n + 1, np.nan),
+        purse=purse,
+        cursor=np.zeros(2, np.int64),
+        fallen=np.zeros(n + 3),
+        shares=np.zeros(n + len(amounts)),
+    )
+
+
+def new_scene(n: int, assets: int) -> Scene:
+    """Return an empty scene."""
+    flags = {"is_listed": np.zeros(n, np.int64), "is_last": np.zeros(n, np.int64)}
+    own = {name: np.full(n, np.nan) for name in SCENE}
+    prices = {f"asset_{name}": np.zeros(assets) for name in ASSET}
+    return Scene(**own, **flags, **prices)
+
+
+def new_room(n: int, assets: int) -> Room:
+    """Return arrays to compute in."""
+    sizes = {
+        "price": assets,
+        "price_end": assets,
+        "kept_assets": assets,
+        "shares": n + assets,
+        "falls": n + 3,
+    }
+    found: dict[str, Any] = {name: np.zeros(sizes.get(name, n)) for name in Room._fields}
+    return Room(**{**found, "kind": np.zeros(n, np.int64)})
+
+
+def new_ledger_array(n: int) -> FloatArray:
+    """Return an empty ledger."""
+    return np.zeros((N_TERMS, n + 1))
+
+
+def new_book_log(capacity: int) -> BookLog:
+    """Return an empty log."""
+    return BookLog(True, np.empty((capacity, WIDTH)), np.zeros(1, np.int64))
+
+
+def write_table(terms: Terms, i: int, margin: MarginRules) -> Terms:
+    """Return the terms with another margin table of one instrument."""
+    own = list(terms.instruments)
+    own[i] = own[i]._replace(margin=margin)
+    width = terms.rules.brackets.floors.shape[1]
+    brackets = pack_brackets([each.margin for each in own], width)
+    return terms._replace(instruments=tuple(own), rules=terms.rules._replace(brackets=brackets))
+

@@ -1,0 +1,394 @@
+"""The bar loop of several positions: update the account, check the books, ask the policies, record.
+
+``ask`` is a placeholder: plain Python binds it to the policies' methods, the compiler to a call of
+their compiled formulas.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from backtest.account.books import compute_root
+from backtest.engine.bar_loop import BROKEN, DAY_NS, DONE, FULL, IDENTITY_TOLERANCE, NEGATIVE
+from backtest.engine.portfolio.book_tally import BookClose, count_book_bar
+from backtest.measures.tally import Clock, Tally
+from backtest.portfolio.book_balance import (
+    compute_balance,
+    compute_pool,
+    count_cross,
+    open_books,
+)
+from backtest.portfolio.book_bar import live_book_bar
+from backtest.portfolio.book_calls import compute_pot_needed, compute_pot_ratio
+from backtest.portfolio.book_ledger import (
+    BAD_DEBT,
+    COLLATERAL_PNL,
+    CONVERSION,
+    FEES,
+    FLOWS,
+    FUNDING,
+    IMPACT,
+    INTEREST,
+    LOSS,
+    PRICE_PNL,
+    SLIPPAGE,
+    TOP_UP,
+    TRADED,
+    sum_ledger,
+    total,
+)
+from backtest.portfolio.book_records import (
+    CASH,
+    EQUITY,
+    IS_OVER,
+    IS_RUINED,
+    OVERLAY,
+    PEAK,
+    RESERVE,
+    SINCE_POOL,
+    UNIT,
+    Book,
+    BookFeed,
+    BookLog,
+    Room,
+    Scene,
+    Terms,
+    is_held,
+    is_isolated,
+    pick_instrument,
+)
+from backtest.venue.book_failure import Waypoint
+from backtest.venue.book_price import compute_bracket_failure, find_failure_ratio
+from backtest.venue.collateral_value import compute_collateral_value, compute_full_value
+from backtest.venue.contract_value import compute_price
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray, IntArray
+
+ACCOUNT_RECORD = (
+    "equity", "cash", "balance", "reserve", "unit", "backing", "requirement", "collateral",
+    "collateral_at_rate", "overlay", "price_pnl", "fees", "slippage", "impact", "funding",
+    "interest", "liquidation_loss", "flows", "top_up", "bad_debt", "collateral_pnl", "conversion",
+    "traded",
+)  # fmt: skip
+"""What is recorded of the account at each close; ``requirement`` is times the level."""
+
+POSITION_RECORD = (
+    "quantity", "entry", "margin", "target", "price_pnl", "fees", "slippage", "impact", "funding",
+    "liquidation_loss", "bad_debt", "share",
+)  # fmt: skip
+"""What is recorded of each position at each close; ``entry`` in u, ``share`` of the requirement."""
+
+(
+    SHOWN_EQUITY, SHOWN_PEAK, SHOWN_DRAWDOWN, SHOWN_LEVERAGE, SHOWN_POSITION, SHOWN_ENTRY,
+    SHOWN_WALLET, SHOWN_RESERVE, SHOWN_MAINTENANCE, SHOWN_RATIO, SHOWN_PRICE, SHOWN_SINCE,
+    SHOWN_SINCE_STOP, SHOWN_DAYS, SHOWN_GROSS, SHOWN_NET,
+) = range(16)  # fmt: skip
+"""The fields of :class:`AccountView` without ``venue``, in order: the sheet that ``ask`` reads."""
+N_SHOWN = 16
+
+
+class Desk(NamedTuple):
+    """The policies: those of the n instruments, and last the overlay.
+
+    ``deciders`` are called in plain Python; compiled code calls ``addresses``. Parameters, columns
+    and memory of policy i are flat arrays that begin at ``*_at[i]``; the columns of one policy are
+    ``lengths[i]`` apart, and bar t is its bar ``t - firsts[i]``. ``asks`` is 1 if there is a
+    policy, ``wants_price`` if it reads the liquidation price. ``bars`` has the fields of a bar by
+    policy, of shape (n + 1, 8): the numbers that it sees. ``sheet`` is the view of the account.
+    """
+
+    deciders: Any
+    addresses: IntArray
+    params: FloatArray
+    params_at: IntArray
+    columns: FloatArray
+    columns_at: IntArray
+    lengths: IntArray
+    firsts: IntArray
+    memory: FloatArray
+    memory_at: IntArray
+    asks: IntArray
+    wants_price: IntArray
+    index: FloatArray
+    tradable: IntArray
+    sheet: FloatArray
+    bar: FloatArray
+    interval: int
+    start: int
+
+
+class BookTape(NamedTuple):
+    """What the loop writes to: ``account`` (bars, fields) and ``positions`` (bars, n, fields).
+
+    ``cursor[0]`` is the current bar, ``cursor[1]`` the first one.
+    """
+
+    log: BookLog
+    account: FloatArray
+    positions: FloatArray
+    cursor: IntArray
+    before: FloatArray
+
+
+def ask(desk: Desk, terms: Terms, scene: Scene, i: int, time: int, local: int) -> float:
+    """Return the leverage that policy i decides: a placeholder."""
+    raise NotImplementedError
+
+
+def simulate_book(
+    terms: Terms,
+    feed: BookFeed,
+    clock: Clock,
+    log_returns: FloatArray,
+    desk: Desk,
+    book: Book,
+    scene: Scene,
+    room: Room,
+    ledger: FloatArray,
+    tally: Tally,
+    tape: BookTape,
+    start: int,
+    stop: int,
+) -> tuple[Tally, int, int]:
+    """Take the account through bars ``start`` to ``stop``; the book and the tape change in place.
+
+    Returns the tally, the bar reached, and why it stopped.
+    """
+    log, cursor = tape.log, tape.cursor
+    for t in range(start, stop):
+        cursor[0] = t
+        for i in range(len(book.margin)):
+            tape.before[i] = book.marked[i]
+        equity = book.purse[EQUITY]
+        live_book_bar(terms, feed, book, scene, room, ledger, log, t)
+        if log.is_on is not None and log.written[0] > len(log.entries):
+            return tally, t, FULL
+        close = look_at_close(terms, book, scene)
+        if not is_book_balanced(equity, book, ledger, close.gross):
+            return tally, t, BROKEN
+        if clock.is_on is not None:
+            found = sum_ledger(ledger)
+            tally = count_book_bar(
+                clock, tally, book, tape.before, equity, scene, found, close, log_returns, t
+            )
+        if not decide_all(terms, feed, desk, book, scene, room, close, t):
+            return tally, t, NEGATIVE
+        if log.is_on is not None:
+            record_book(tape, terms, book, ledger, room, close, t - cursor[1])
+    return tally, stop, DONE
+
+
+def look_at_close(terms: Terms, book: Book, scene: Scene) -> BookClose:
+    """Return what a close looks like; the book is valued at the mark closes."""
+    gross = 0.0
+    for i in range(len(book.margin)):
+        if is_held(book, i):
+            gross += abs(book.held.quantities[i]) * abs(scene.mark_close[i])
+    if count_cross(terms, book) == 0:
+        return BookClose(gross, 1.0, 0.0, False)
+    needed = compute_pot_needed(terms, book, scene, len(book.margin))
+    return BookClose(gross, compute_pool(terms, book), needed, False)
+
+
+def sum_book_terms(ledger: FloatArray) -> float:
+    """Return the change of equity that the terms of the ledger add up to."""
+    gains = total(ledger, PRICE_PNL) + total(ledger, COLLATERAL_PNL) + total(ledger, FLOWS)
+    gains += total(ledger, TOP_UP) + total(ledger, BAD_DEBT)
+    costs = total(ledger, FEES) + total(ledger, SLIPPAGE) + total(ledger, IMPACT)
+    costs += total(ledger, FUNDING) + total(ledger, INTEREST) + total(ledger, LOSS)
+    return gains - costs - total(ledger, CONVERSION)
+
+
+def is_book_balanced(before: float, book: Book, ledger: FloatArray, gross: float) -> bool:
+    """Return whether the change of equity is the sum of its terms, to a relative 1e-9."""
+    after = book.purse[EQUITY]
+    gap = abs(after - before - sum_book_terms(ledger))
+    scale = max(max(before, after), max(total(ledger, TRADED), gross))
+    return bool(gap <= IDENTITY_TOLERANCE * scale)
+
+
+# --------------------------------------------------------------------------------- decisions
+
+
+def decide_all(
+    terms: Terms,
+    feed: BookFeed,
+    desk: Desk,
+    book: Book,
+    scene: Scene,
+    room: Room,
+    close: BookClose,
+    t: int,
+) -> bool:
+    """Ask all policies at the close of bar t; False if one returned a negative leverage."""
+    n = len(book.margin)
+    time, is_done = feed.time[t], book.purse[IS_RUINED] + book.purse[IS_OVER] != 0.0
+    show_account_totals(terms, desk, book, scene, close, (time + desk.interval - desk.start) / DAY_NS)
+    for i in range(n):
+        book.leverage[i], book.is_pending[i] = math.nan, 0
+        book.signal[i] = feed.signal[i, min(t, feed.signal.shape[1] - 1)]
+        if desk.tradable[i, min(t, desk.tradable.shape[1] - 1)] == 0:
+            continue
+        book.is_pending[i] = 1
+        if is_done or book.is_halted[i] == 1:
+            continue
+        show_position(terms, desk, book, scene, room, i)
+        show_bar(desk, feed, book, i, t)
+        book.leverage[i] = ask(desk, terms, scene, i, time, t - desk.firsts[i])
+        if book.leverage[i] < 0.0:
+            return False
+    if desk.asks[n] == 1 and not is_done:
+        show_portfolio(desk, book, close)
+        show_index(desk, t)
+        overlay = ask(desk, terms, scene, n, time, t - desk.firsts[n])
+        if overlay < 0.0 or overlay == math.inf:
+            return False
+        if not math.isnan(overlay):
+            book.purse[OVERLAY] = min(overlay, terms.max_overlay)
+    return True
+
+
+def show_account_totals(
+    terms: Terms, desk: Desk, book: Book, scene: Scene, close: BookClose, days: float
+) -> None:
+    """Write what all policies see of the account."""
+    sheet, equity = desk.sheet, book.purse[EQUITY]
+    net = 0.0
+    for i in range(len(book.margin)):
+        if is_held(book, i):
+            net += book.held.quantities[i] * abs(scene.mark_close[i])
+    sheet[SHOWN_EQUITY] = equity
+    sheet[SHOWN_PEAK] = equity * (book.purse[PEAK] / book.purse[UNIT])
+    sheet[SHOWN_DRAWDOWN] = 1.0 - book.purse[UNIT] / book.purse[PEAK]
+    sheet[SHOWN_WALLET] = compute_balance(terms, book)
+    sheet[SHOWN_RESERVE] = book.purse[RESERVE]
+    sheet[SHOWN_DAYS] = days
+    sheet[SHOWN_GROSS] = close.gross / equity if equity > 0.0 else 0.0
+    sheet[SHOWN_NET] = net / equity if equity > 0.0 else 0.0
+
+
+def show_position(
+    terms: Terms, desk: Desk, book: Book, scene: Scene, room: Room, i: int
+) -> None:
+    """Write what the policy of one instrument sees of its position.
+
+    Leverage and maintenance are divided by the overlay of the last fill.
+    """
+    sheet, equity = desk.sheet, book.purse[EQUITY]
+    sheet[SHOWN_LEVERAGE], sheet[SHOWN_POSITION], sheet[SHOWN_ENTRY] = 0.0, 0.0, math.nan
+    sheet[SHOWN_MAINTENANCE], sheet[SHOWN_PRICE] = 0.0, math.nan
+    pot = i if is_isolated(terms, i) else len(book.margin)
+    sheet[SHOWN_RATIO] = compute_pot_ratio(terms, book, scene, pot)
+    sheet[SHOWN_SINCE] = book.since[i]
+    sheet[SHOWN_SINCE_STOP] = book.since_stop[i]
+    if not is_held(book, i):
+        return
+    rules, held = pick_instrument(terms, i), book.held.quantities[i]
+    margin = rules.margin
+    factor = book.factor[i] if book.factor[i] > 0.0 else 1.0
+    if equity > 0.0:
+        sheet[SHOWN_LEVERAGE] = held * abs(scene.mark_close[i]) / equity / factor
+    sheet[SHOWN_POSITION] = held
+    sheet[SHOWN_ENTRY] = compute_price(margin.size, margin.is_inverse, book.held.entries[i])
+    sheet[SHOWN_MAINTENANCE] = compute_pot_needed(terms, book, scene, i) / factor
+    if desk.wants_price[i] == 1:
+        value = find_failure_value(terms, book, scene, room, i)
+        sheet[SHOWN_PRICE] = compute_price(margin.size, margin.is_inverse, value)
+
+
+def find_failure_value(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> float:
+    """Return u of one instrument at which its pot fails, the others frozen; NaN if there is none."""
+    if is_isolated(terms, i):
+        books = open_books(terms, book, i)
+        return compute_root(pick_instrument(terms, i), books, scene.multiplier[i])
+    if not terms.rules.has_scenarios and terms.rules.level == 1.0:
+        return compute_bracket_failure(terms.rules, book.held, book.purse[CASH], i)
+    for j in range(len(book.margin)):
+        room.mark[j] = book.held.values[j]
+    for c in range(len(book.held.prices)):
+        room.price[c] = book.held.prices[c]
+    start, end = Waypoint(room.mark, room.price), Waypoint(room.mark_end, room.price_end)
+    cash = book.purse[CASH]
+    ratio = find_failure_ratio(terms.rules, book.held, cash, i, start, end, room.shares)
+    value = book.held.values[i]
+    return value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio
+
+
+def show_portfolio(desk: Desk, book: Book, close: BookClose) -> None:
+    """Write what the overlay sees: the totals of the account, no position."""
+    sheet = desk.sheet
+    sheet[SHOWN_LEVERAGE] = sheet[SHOWN_NET]
+    sheet[SHOWN_POSITION], sheet[SHOWN_ENTRY] = math.nan, math.nan
+    sheet[SHOWN_MAINTENANCE] = close.needed
+    sheet[SHOWN_RATIO] = book.ratio[len(book.margin)]
+    if close.needed > 0.0:
+        sheet[SHOWN_RATIO] = close.needed / close.backing if close.backing > 0.0 else math.inf
+    sheet[SHOWN_PRICE] = math.nan
+    sheet[SHOWN_SINCE] = book.purse[SINCE_POOL]
+    sheet[SHOWN_SINCE_STOP] = math.inf
+    for i in range(len(book.margin)):
+        sheet[SHOWN_SINCE_STOP] = min(sheet[SHOWN_SINCE_STOP], book.since_stop[i])
+
+
+def show_bar(desk: Desk, feed: BookFeed, book: Book, i: int, t: int) -> None:
+    """Write the bar that the policy of one instrument sees, without its time."""
+    bar = desk.bar
+    bar[0], bar[1], bar[2] = feed.open[i, t], feed.high[i, t], feed.low[i, t]
+    bar[3], bar[4], bar[5] = feed.close[i, t], feed.mark_close[i, t], feed.volume[i, t]
+    bar[6] = book.last_funding[i]
+
+
+def show_index(desk: Desk, t: int) -> None:
+    """Write the bar of the portfolio index that the overlay sees."""
+    for k in range(7):
+        desk.bar[k] = desk.index[k, t]
+
+
+# ----------------------------------------------------------------------------------- the record
+
+
+def record_book(
+    tape: BookTape,
+    terms: Terms,
+    book: Book,
+    ledger: FloatArray,
+    room: Room,
+    close: BookClose,
+    row: int,
+) -> None:
+    """Write a bar into the record."""
+    out, purse = tape.account, book.purse
+    out[row, 0], out[row, 1] = purse[EQUITY], purse[CASH]
+    out[row, 2] = compute_balance(terms, book)
+    out[row, 3], out[row, 4] = purse[RESERVE], purse[UNIT]
+    out[row, 5] = compute_pool(terms, book)
+    out[row, 6] = close.needed
+    out[row, 7] = compute_full_value(book.held)
+    out[row, 8] = compute_collateral_value(terms.rules.collateral, book.held)
+    out[row, 9] = purse[OVERLAY]
+    out[row, 10], out[row, 11] = total(ledger, PRICE_PNL), total(ledger, FEES)
+    out[row, 12], out[row, 13] = total(ledger, SLIPPAGE), total(ledger, IMPACT)
+    out[row, 14], out[row, 15] = total(ledger, FUNDING), total(ledger, INTEREST)
+    out[row, 16] = total(ledger, LOSS)
+    out[row, 17] = total(ledger, FLOWS) + total(ledger, TOP_UP)
+    out[row, 18], out[row, 19] = total(ledger, TOP_UP), total(ledger, BAD_DEBT)
+    out[row, 20], out[row, 21] = total(ledger, COLLATERAL_PNL), total(ledger, CONVERSION)
+    out[row, 22] = total(ledger, TRADED)
+    for i in range(len(book.margin)):
+        record_position(tape, book, ledger, room, i, row)
+
+
+def record_position(
+    tape: BookTape, book: Book, ledger: FloatArray, room: Room, i: int, row: int
+) -> None:
+    """Write one position of a bar into the record."""
+    out = tape.positions
+    out[row, i, 0], out[row, i, 1] = book.held.quantities[i], book.held.entries[i]
+    out[row, i, 2], out[row, i, 3] = book.margin[i], book.leverage[i]
+    out[row, i, 4], out[row, i, 5] = ledger[PRICE_PNL, i], ledger[FEES, i]
+    out[row, i, 6], out[row, i, 7] = ledger[SLIPPAGE, i], ledger[IMPACT, i]
+    out[row, i, 8], out[row, i, 9] = ledger[FUNDING, i], ledger[LOSS, i]
+    out[row, i, 10] = ledger[BAD_DEBT, i]
+    out[row, i, 11] = book.shares[i]

@@ -1,0 +1,125 @@
+"""The tally of an account with several positions: one bar of it added."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from backtest.account import Ledger
+from backtest.account.ledger import add_ledgers
+from backtest.measures.tally import (
+    Clock,
+    Decay,
+    Exposure,
+    Tally,
+    add_carry,
+    add_free,
+    finish_sample,
+    fold_product,
+    invert,
+    mark_drawdown,
+)
+from backtest.portfolio.book_records import EQUITY, IS_RUINED, UNIT, Book, Scene, is_held
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+
+class BookClose(NamedTuple):
+    """What a tally needs of a close: gross notional, backing, requirement, nearness.
+
+    ``is_near``: a move of a tenth of the price of one instrument would liquidate something.
+    """
+
+    gross: float
+    backing: float
+    needed: float
+    is_near: bool
+
+
+def count_book_bar(
+    clock: Clock,
+    tally: Tally,
+    book: Book,
+    before: FloatArray,
+    started: float,
+    scene: Scene,
+    ledger: Ledger,
+    close: BookClose,
+    log_returns: FloatArray,
+    t: int,
+) -> Tally:
+    """Return the tally with bar t added.
+
+    ``before`` are the marks of the last close, ``started`` the equity then; ``log_returns`` of
+    shape (n, n_bars) those of the marks.
+    """
+    unit, equity = book.purse[UNIT], book.purse[EQUITY]
+    sample = add_free(clock, tally.sample, t)
+    if clock.ends_sample[t] != 0.0:
+        sample, _ = finish_sample(sample, unit)
+    inverse = invert(equity)
+    moved = ledger.flows + ledger.top_up
+    base = tally.inverse if moved == 0.0 else invert(started + moved)
+    first, ruin = tally.first_liquidation, tally.ruin
+    if first < 0 and ledger.liquidations > 0:
+        first = t
+    if ruin < 0 and book.purse[IS_RUINED] != 0.0:
+        ruin = t
+    return Tally(
+        first_unit=tally.first_unit,
+        drawdown=mark_drawdown(tally.drawdown, unit, t),
+        sample=sample,
+        money=add_ledgers(tally.money, ledger),
+        exposure=expose(tally.exposure, close, inverse),
+        decay=decay_book(tally.decay, book, before, scene, ledger, log_returns, base, t),
+        bars=tally.bars + 1,
+        equity=tally.equity + equity,
+        first_liquidation=first,
+        ruin=ruin,
+        inverse=inverse,
+    )
+
+
+def expose(exposure: Exposure, close: BookClose, inverse: float) -> Exposure:
+    """Return the exposure updated with a close; leverage is gross."""
+    leverage = close.gross * inverse
+    needed, backing = exposure.peak_needed, exposure.peak_backing
+    if close.needed > 0.0 and not close.backing > 0.0:
+        needed, backing = 1.0, 0.0
+    elif close.needed * backing > needed * close.backing:
+        needed, backing = close.needed, close.backing
+    return Exposure(
+        near=exposure.near + (1 if close.is_near else 0),
+        leverage=exposure.leverage + leverage,
+        peak_leverage=max(exposure.peak_leverage, leverage),
+        peak_needed=needed,
+        peak_backing=backing,
+    )
+
+
+def decay_book(
+    decay: Decay,
+    book: Book,
+    before: FloatArray,
+    scene: Scene,
+    ledger: Ledger,
+    log_returns: FloatArray,
+    inverse: float,
+    t: int,
+) -> Decay:
+    """Return the decay after bar t: of the portfolio, sum l_i ln(1 + r_i) - ln(1 + sum l_i r_i)."""
+    held, log, product = decay.decay_held, decay.decay_log, decay.decay_product
+    if ledger.liquidations + ledger.stops + ledger.take_profits == 0:
+        drift, grown = 0.0, 1.0
+        for i in range(len(before)):
+            move = log_returns[i, t]
+            if is_held(book, i) and not math.isnan(move):
+                scale = book.held.quantities[i] * inverse
+                drift += scale * (abs(before[i]) * move)
+                grown += scale * (scene.mark_close[i] - before[i])
+        if grown > 0.0:
+            held, product = held + drift, product * grown
+        log, product = fold_product(log, product)
+    carry = add_carry(decay.carry, ledger, inverse)
+    return Decay(decay_held=held, decay_log=log, decay_product=product, carry=carry)

@@ -1,0 +1,312 @@
+"""The bar of an account with several positions: its steps, in order.
+
+As :mod:`backtest.account.bar`, for all instruments at each step, in the order in which they were
+given. The book changes in place.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from backtest.account.exits import follow_prices
+from backtest.account.account_records import Watch
+from backtest.account.fills import trade
+from backtest.account.ledger import BAD_DEBT as DEBT, RUINED, enter_trade, log_trade, new_ledger
+from backtest.account.orders import find_limit
+from backtest.account.position import compute_value_of
+from backtest.account.ruin import NOTHING_LEFT
+from backtest.account.steps import has_wealth
+from backtest.base.units import TOLERANCE
+from backtest.portfolio.book_balance import (
+    close_account_books,
+    compute_account_equity,
+    compute_balance,
+    count_cross,
+    count_open,
+    has_collateral,
+    mark_book,
+    mark_collateral,
+    open_books,
+    value_at,
+)
+from backtest.portfolio.book_calls import answer_calls, close_calls, force_reductions
+from backtest.portfolio.book_causes import book_falls
+from backtest.portfolio.book_ledger import (
+    BAD_DEBT,
+    DELISTED,
+    FLOWS,
+    TOP_UP,
+    TRADED,
+    as_log,
+    clear_ledger,
+    earn,
+    enter,
+    note,
+    stamp,
+    total,
+)
+from backtest.portfolio.book_orders import fill_decisions
+from backtest.portfolio.book_payments import (
+    charge_book_interest,
+    convert_collateral,
+    pay_book_funding,
+    take_book_flows,
+)
+from backtest.portfolio.book_records import (
+    CASH,
+    EQUITY,
+    IS_CONVERTING,
+    IS_RUINED,
+    PAID_IN,
+    PEAK,
+    POOL_FAILED,
+    RESERVE,
+    SCALE,
+    SINCE_POOL,
+    UNIT,
+    Book,
+    BookFeed,
+    BookLog,
+    Room,
+    Scene,
+    Terms,
+    is_held,
+    is_isolated,
+    pick_instrument,
+    pick_position,
+    pick_quote,
+    put_position,
+)
+from backtest.portfolio.book_walk import check_gap, walk
+from backtest.account import Position
+from backtest.venue.requirement import compute_best_leverage
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+
+def live_book_bar(
+    terms: Terms,
+    feed: BookFeed,
+    book: Book,
+    scene: Scene,
+    room: Room,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+) -> None:
+    """Run the account through bar t, up to its close; the policies decide afterwards."""
+    set_scene(terms, feed, book, scene, t)
+    clear_ledger(ledger)
+    before, wealth = book.purse[EQUITY], book.purse[EQUITY] + book.purse[RESERVE]
+    book.purse[POOL_FAILED] = 0.0
+    take_book_flows(terms, feed, book, scene, ledger, log, t)  # 1
+    convert_collateral(terms, book, scene, ledger, log, t)
+    answer_calls(terms, book, scene, ledger, log, t)
+    rescale_unit(book, ledger, before)
+    pay_book_funding(terms, feed, book, scene, ledger, log, t, 1)  # 2
+    if terms.has_interest and t > 0:
+        charge_book_interest(terms, feed, book, scene, ledger, log, t)  # 3
+    check_gap(terms, book, scene, room, ledger, log, t)  # 4
+    if t > 0 and book.purse[IS_RUINED] == 0.0:
+        value_at(book, scene.open, scene.asset_open)
+        equity = compute_account_equity(terms, book)
+        force_reductions(terms, book, scene, room, ledger, log, t)
+        fill_decisions(terms, book, scene, room, equity, ledger, log, t)  # 5
+    pay_book_funding(terms, feed, book, scene, ledger, log, t, 0)  # 6
+    walk(terms, book, scene, room, ledger, log, t)  # 7
+    follow_bests(terms, book, scene)
+    close_book(terms, feed, book, scene, room, ledger, log, t, before, wealth)  # 8
+
+
+def set_scene(terms: Terms, feed: BookFeed, book: Book, scene: Scene, t: int) -> None:
+    """Write the bar into the scene; volume, sigma and ADV are those of the close before."""
+    last, brackets = max(t - 1, 0), terms.rules.brackets
+    for i in range(len(scene.open)):
+        is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
+        scene.is_listed[i] = 1 if is_listed else 0
+        scene.is_last[i] = 1 if feed.ends[i] == 1 and t == feed.span[i, 1] - 1 else 0
+        if not is_listed:
+            continue
+        rules = pick_instrument(terms, i)
+        scene.open[i] = compute_value_of(rules, feed.open[i, t])
+        scene.low[i] = compute_value_of(rules, feed.low[i, t])
+        scene.high[i] = compute_value_of(rules, feed.high[i, t])
+        scene.close[i] = compute_value_of(rules, feed.close[i, t])
+        scene.mark_open[i] = compute_value_of(rules, feed.mark_open[i, t])
+        scene.mark_low[i] = compute_value_of(rules, feed.mark_low[i, t])
+        scene.mark_high[i] = compute_value_of(rules, feed.mark_high[i, t])
+        scene.mark_close[i] = compute_value_of(rules, feed.mark_close[i, t])
+        scene.volume[i] = feed.volume[i, last]
+        scene.multiplier[i] = feed.multiplier[i, min(t, feed.multiplier.shape[1] - 1)]
+        scene.initial[i] = feed.initial[i, min(t, feed.initial.shape[1] - 1)]
+        scene.sigma[i] = feed.sigma[i, min(t, feed.sigma.shape[1] - 1)]
+        scene.adv[i] = feed.adv[i, min(t, feed.adv.shape[1] - 1)]
+        scene.limit[i] = feed.limit[i, min(t, feed.limit.shape[1] - 1)]
+        scene.order_fee[i] = feed.order_fee[i, min(t, feed.order_fee.shape[1] - 1)]
+        scene.stop_scale[i] = feed.stop_scale[i, min(t, feed.stop_scale.shape[1] - 1)]
+        scene.profit_scale[i] = feed.profit_scale[i, min(t, feed.profit_scale.shape[1] - 1)]
+        scene.trail_scale[i] = feed.trail_scale[i, min(t, feed.trail_scale.shape[1] - 1)]
+        brackets.multipliers[i] = scene.multiplier[i]
+        brackets.initial_multipliers[i] = scene.initial[i]
+    for c in range(len(scene.asset_open)):
+        scene.asset_open[c] = feed.asset_open[c, t]
+        scene.asset_low[c] = feed.asset_low[c, t]
+        scene.asset_high[c] = feed.asset_high[c, t]
+        scene.asset_close[c] = feed.asset_close[c, t]
+        scene.asset_mark_open[c] = feed.asset_mark_open[c, t]
+        scene.asset_mark_low[c] = feed.asset_mark_low[c, t]
+        scene.asset_mark_high[c] = feed.asset_mark_high[c, t]
+        scene.asset_mark_close[c] = feed.asset_mark_close[c, t]
+
+
+def rescale_unit(book: Book, ledger: FloatArray, equity: float) -> None:
+    """Change the scale such that flows leave the unit value unchanged."""
+    flows = total(ledger, FLOWS)
+    wealth = equity + book.purse[RESERVE] + total(ledger, TOP_UP)
+    if flows != 0.0 and has_wealth(wealth, flows):
+        book.purse[SCALE] = book.purse[UNIT] / (wealth + flows)
+
+
+def follow_bests(terms: Terms, book: Book, scene: Scene) -> None:
+    """Update the best price of each position with the prices of the whole bar."""
+    for i in range(len(book.margin)):
+        if not is_held(book, i):
+            book.best[i] = 0.0
+        elif scene.is_listed[i] == 1:
+            watch = Watch(book.best[i], 0.0)
+            book.best[i] = follow_prices(watch, pick_position(book, i), pick_quote(scene, i)).best
+
+
+# -------------------------------------------------------------------------------- step 8: close
+
+
+def close_book(
+    terms: Terms,
+    feed: BookFeed,
+    book: Book,
+    scene: Scene,
+    room: Room,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    before: float,
+    wealth: float,
+) -> None:
+    """Mark everything at the mark closes, and test for delisting, bad debt, ruin and calls."""
+    for i in range(len(book.margin)):
+        if is_held(book, i):
+            mark_book(book, i, scene.mark_close[i], ledger)
+            if scene.is_last[i] == 1:
+                delist(terms, book, scene, ledger, log, t, i)
+    mark_collateral(book, scene.asset_mark_close, ledger)
+    value_at(book, scene.mark_close, scene.asset_mark_close)
+    settle_debt(terms, book, ledger, log, t)
+    equity = compute_account_equity(terms, book)
+    is_lost = book.purse[IS_RUINED] == 0.0 and earn(ledger) < 0.0
+    if is_lost:
+        is_lost = is_book_ruined(terms, book, scene, equity)
+    if is_lost:
+        end_book(terms, book, scene, ledger, log, t)
+        equity = compute_account_equity(terms, book)
+    close_calls(terms, feed, book, scene, ledger, log, t, is_lost)
+    under = compute_balance(terms, book) < -terms.negative_limit * (1.0 - TOLERANCE)
+    book.purse[IS_CONVERTING] = 1.0 if has_collateral(book) and under else 0.0
+    book.purse[EQUITY] = equity
+    count_bars(book)
+    is_growing = has_wealth(wealth, total(ledger, FLOWS)) and book.purse[IS_RUINED] == 0.0
+    if is_growing:
+        book.purse[UNIT] = book.purse[SCALE] * (equity + book.purse[RESERVE])
+    is_high = book.purse[UNIT] >= book.purse[PEAK]
+    book.purse[PEAK] = max(book.purse[UNIT], book.purse[PEAK])
+    if is_lost:
+        book.purse[IS_RUINED] = 1.0
+    book_falls(terms, book, room, ledger, is_high)
+
+
+def count_bars(book: Book) -> None:
+    """Count the bars since the last liquidations and stops; one in this bar makes 0."""
+    book.purse[SINCE_POOL] += 1.0
+    for i in range(len(book.margin)):
+        book.since[i] += 1.0
+        book.since_stop[i] += 1.0
+
+
+def delist(
+    terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int, i: int
+) -> None:
+    """Close a position at the mark close of its last bar, with the taker fee."""
+    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    before, row = open_books(terms, book, i), log.written[0]
+    done = trade(rules, before, scene.mark_close[i], 0.0, 0.0, 0.0, rules.taker, quote)
+    log_trade(as_log(log), t, DELISTED, done)
+    stamp(log, row, i)
+    enter(ledger, i, enter_trade(new_ledger(), done, 0))
+    close_account_books(terms, book, i, before, done.books)
+
+
+def settle_debt(terms: Terms, book: Book, ledger: FloatArray, log: BookLog, t: int) -> None:
+    """Book as bad debt a negative cash without cross positions and collateral, or equity below 0."""
+    debt = 0.0
+    if count_cross(terms, book) == 0 and not has_collateral(book) and book.purse[CASH] < 0.0:
+        debt = -book.purse[CASH]
+        book.purse[CASH] = 0.0
+    equity = compute_account_equity(terms, book)
+    if equity < 0.0:
+        debt -= equity
+        book.purse[CASH] -= equity
+    if debt != 0.0:
+        ledger[BAD_DEBT, ledger.shape[1] - 1] += debt
+        note(log, t, -1, DEBT, 1.0, 0.0, debt)
+
+
+def is_book_ruined(terms: Terms, book: Book, scene: Scene, equity: float) -> bool:
+    """Return whether a close after a bar with a loss ruins the account."""
+    wealth, paid_in = equity + book.purse[RESERVE], book.purse[PAID_IN]
+    is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
+    is_under = is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
+    if is_under or count_open(book) > 0:
+        return bool(is_under)
+    return is_book_poor(terms, scene, wealth)
+
+
+def is_book_poor(terms: Terms, scene: Scene, wealth: float) -> bool:
+    """Return whether wealth at the largest leverage is below the smallest order anywhere."""
+    found = False
+    for i in range(len(scene.open)):
+        if scene.is_listed[i] == 1:
+            rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+            most = compute_best_leverage(rules.margin, quote.initial)
+            limit = find_limit(rules, quote)
+            most = limit if limit < most else most
+            least = max(rules.min_notional, rules.lot * abs(quote.mark_close))
+            is_ban = rules.has_limits is not None and not limit > 0.0
+            if rules.has_rounding is None or is_ban:
+                return False
+            if not wealth * most < least * (1.0 - TOLERANCE):
+                return False
+            found = True
+    return found
+
+
+def end_book(
+    terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int
+) -> None:
+    """Close the positions of a ruined account at the mark closes, without costs."""
+    for i in range(len(book.margin)):
+        if is_held(book, i):
+            value, held = scene.mark_close[i], book.held.quantities[i]
+            note(log, t, i, RUINED, value, 0.0 - held, abs(held) * abs(value))
+            ledger[TRADED, i] += abs(held) * abs(value)
+            if is_isolated(terms, i):
+                profit = held * (value - book.held.entries[i])
+                book.purse[CASH] += book.margin[i] + profit
+            else:
+                book.purse[CASH] += held * value
+            put_position(book, i, Position(0.0, 0.0, 0.0, value))
+    if count_open(book) == 0 and not has_collateral(book) and book.purse[CASH] < 0.0:
+        debt = -book.purse[CASH]
+        book.purse[CASH] = 0.0
+        ledger[BAD_DEBT, ledger.shape[1] - 1] += debt
+        note(log, t, -1, DEBT, 1.0, 0.0, debt)

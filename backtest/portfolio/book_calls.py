@@ -1,0 +1,366 @@
+"""Margin calls of an account with several positions: one for the cross pool, one per isolated one.
+
+A pot is what a call is about: isolated position i is pot i, the pool is the last. Calls, grace and
+top-up follow RULES 5 for each pot; the reserve serves the pool first.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from backtest.account.fills import reduce_to_ratio
+from backtest.account.ledger import (
+    CALL_FAILED,
+    CALL_MET,
+    CALL_PARTLY_MET,
+    CALLED,
+    FILL,
+    TOP_UP as TOPPED_UP,
+    enter_trade,
+    log_trade,
+    new_ledger,
+)
+from backtest.account.orders import compute_cost, compute_order_fee, round_worsening
+from backtest.account.position import add_margin, compute_profit, compute_requirement
+from backtest.base.units import DAY, TOLERANCE
+from backtest.portfolio.book_balance import (
+    close_account_books,
+    compute_pool,
+    count_cross,
+    open_books,
+    value_at,
+)
+from backtest.portfolio.book_ledger import (
+    CALL_DAYS,
+    CALLS,
+    CALLS_FAILED,
+    CALLS_MET,
+    LIQUIDATED_CALLS,
+    LIQUIDATIONS,
+    TOP_UP,
+    as_log,
+    enter,
+    note,
+    stamp,
+)
+from backtest.portfolio.book_orders import trade_to
+from backtest.portfolio.book_records import (
+    CASH,
+    POOL_FAILED,
+    RESERVE,
+    Book,
+    BookFeed,
+    BookLog,
+    Room,
+    Scene,
+    Terms,
+    is_held,
+    is_isolated,
+    pick_instrument,
+    pick_position,
+    pick_quote,
+    put_position,
+)
+from backtest.venue.book_requirement import compute_book_requirement
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+TRIALS = 200
+
+
+def is_pot(terms: Terms, pot: int) -> bool:
+    """Return whether a pot exists: the pool, or an isolated instrument."""
+    return pot == len(terms.ranks) or is_isolated(terms, pot)
+
+
+def is_pot_held(terms: Terms, book: Book, pot: int) -> bool:
+    """Return whether anything is held in a pot."""
+    if pot == len(book.margin):
+        return count_cross(terms, book) > 0
+    return is_held(book, pot)
+
+
+def compute_pot_backing(terms: Terms, book: Book, pot: int) -> float:
+    """Return what backs a pot at the values being tested."""
+    if pot == len(book.margin):
+        return compute_pool(terms, book)
+    profit = compute_profit(pick_position(book, pot), book.held.values[pot])
+    return float(book.margin[pot] + profit)
+
+
+def compute_pot_needed(terms: Terms, book: Book, scene: Scene, pot: int) -> float:
+    """Return the requirement of a pot at the values being tested, times the level for the pool."""
+    if pot == len(book.margin):
+        return terms.rules.level * compute_book_requirement(terms.rules, book.held)
+    rules = pick_instrument(terms, pot)
+    value = book.held.values[pot]
+    return compute_requirement(rules, pick_position(book, pot), value, scene.multiplier[pot])
+
+
+def compute_pot_ratio(terms: Terms, book: Book, scene: Scene, pot: int) -> float:
+    """Return the margin ratio of a pot: 0 when flat, infinite when nothing backs it."""
+    if not is_pot_held(terms, book, pot):
+        return 0.0
+    backing = compute_pot_backing(terms, book, pot)
+    return compute_pot_needed(terms, book, scene, pot) / backing if backing > 0.0 else math.inf
+
+
+def is_pot_under(terms: Terms, ratio: float) -> bool:
+    """Return whether a margin ratio is under the call."""
+    return ratio < terms.margin_call * (1.0 - TOLERANCE)
+
+
+def note_pot(log: BookLog, t: int, n: int, pot: int, kind: int, amount: float) -> None:
+    """Log an event of a call."""
+    note(log, t, -1 if pot == n else pot, kind, 1.0, 0.0, amount)
+
+
+# ------------------------------------------------------------------------------------ top-ups
+
+
+def answer_calls(
+    terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int
+) -> None:
+    """Top up what was called at the last close, the pool first, at the mark opens."""
+    n = len(book.margin)
+    value_at(book, scene.mark_open, scene.asset_mark_open)
+    for order in range(n + 1):
+        pot = n if order == 0 else order - 1
+        if is_pot(terms, pot) and book.is_called[pot] == 1:
+            if terms.has_top_up:
+                top_up_pot(terms, book, scene, ledger, log, t, pot)
+            book.is_called[pot] = 0
+
+
+def top_up_pot(
+    terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int, pot: int
+) -> None:
+    """Move from the reserve what brings a pot to ``top_up_to``, as far as it goes."""
+    n, missing, moved = len(book.margin), 0.0, 0.0
+    if is_pot_held(terms, book, pot):
+        needed = compute_pot_needed(terms, book, scene, pot)
+        missing = needed / terms.top_up_to - compute_pot_backing(terms, book, pot)
+        moved = min(max(missing, 0.0), book.purse[RESERVE])
+    if not missing > 0.0:
+        return
+    book.purse[RESERVE] -= moved
+    ledger[TOP_UP, pot] += moved
+    if pot == n:
+        book.purse[CASH] += moved
+    else:
+        put_position(book, pot, add_margin(pick_position(book, pot), moved))
+    ratio = compute_pot_ratio(terms, book, scene, pot)
+    is_met = is_pot_under(terms, ratio)
+    if moved != 0.0:
+        note_pot(log, t, n, pot, TOPPED_UP, moved)
+        book.ratio[pot] = ratio
+        book.unmet[pot] = -1.0 if is_met else book.unmet[pot]
+        if not is_met:
+            note_pot(log, t, n, pot, CALL_PARTLY_MET, ratio)
+    note_pot(log, t, n, pot, CALL_MET if is_met else CALL_FAILED, ratio)
+    ledger[CALLS_MET if is_met else CALLS_FAILED, pot] += 1.0
+    book.is_call_open[pot] = 0
+    if is_met:
+        book.called_at[pot] = math.nan
+
+
+# -------------------------------------------------------------------------------------- grace
+
+
+def is_pot_forced(terms: Terms, book: Book, pot: int) -> bool:
+    """Return whether the call of a pot has gone unmet for its grace."""
+    return bool(terms.grace >= 0.0 and book.unmet[pot] >= terms.grace)
+
+
+def force_reductions(
+    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+) -> None:
+    """Reduce what has failed its call for too long, instead of its decisions of this bar."""
+    n = len(book.margin)
+    if terms.grace < 0.0:
+        return
+    if is_pot_forced(terms, book, n) and count_cross(terms, book) > 0:
+        if book.purse[POOL_FAILED] == 0.0:
+            force_pool(terms, book, scene, room, ledger, log, t)
+    for i in range(n):
+        is_due = is_isolated(terms, i) and is_held(book, i) and is_pot_forced(terms, book, i)
+        if is_due and book.is_pending[i] == 1:
+            force_isolated(terms, book, scene, ledger, log, t, i)
+
+
+def force_isolated(
+    terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int, i: int
+) -> None:
+    """Reduce an isolated position to the ratio of its call."""
+    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    before, row = open_books(terms, book, i), log.written[0]
+    done = reduce_to_ratio(rules, before, quote, terms.grace_ratio)
+    is_reduced = done.quantity != 0.0
+    if is_reduced:
+        log_trade(as_log(log), t, FILL, done)
+        stamp(log, row, i)
+        enter(ledger, i, enter_trade(new_ledger(), done, 0))
+        close_account_books(terms, book, i, before, done.books)
+        book.is_pending[i] = 0
+    end_pot_grace(terms, book, scene, ledger, log, t, i, is_reduced)
+
+
+def force_pool(
+    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+) -> None:
+    """Reduce all cross positions by one factor, the largest that meets the ratio of the call."""
+    n = len(book.margin)
+    value_at(book, scene.open, scene.asset_open)
+    factor = find_reduction(terms, book, scene, room)
+    before = 0
+    for i in range(n):
+        if is_held(book, i) and not is_isolated(terms, i):
+            held = book.held.quantities[i]
+            trade_to(terms, book, scene, ledger, log, t, i, factor * held)
+            if book.held.quantities[i] != held:
+                before += 1
+    if before > 0:
+        for i in range(n):
+            if not is_isolated(terms, i):
+                book.is_pending[i] = 0
+    end_pot_grace(terms, book, scene, ledger, log, t, n, before > 0)
+
+
+def find_reduction(terms: Terms, book: Book, scene: Scene, room: Room) -> float:
+    """Return the largest factor of all cross positions that meets the ratio, after costs."""
+    for i in range(len(book.margin)):
+        room.start[i] = book.held.quantities[i]
+        if is_held(book, i) and not is_isolated(terms, i):
+            price_reduction(terms, book, scene, room, i)
+    low, high = 0.0, 1.0
+    if spare(terms, book, room, 1.0) >= 0.0:
+        return 1.0
+    for _ in range(TRIALS):
+        middle = low + 0.5 * (high - low)
+        if not low < middle < high:
+            break
+        if spare(terms, book, room, middle) >= 0.0:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def price_reduction(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> None:
+    """Write what a unit of notional of a reduction costs."""
+    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    side = -1.0 if book.held.quantities[i] > 0.0 else 1.0
+    worsening = rules.slippage
+    if rules.rounds_price is not None:
+        worsening = round_worsening(rules, quote.fill, side, worsening)
+    room.cost[i] = compute_cost(rules, side, worsening)
+    room.fee[i] = compute_order_fee(rules, quote)
+
+
+def spare(terms: Terms, book: Book, room: Room, factor: float) -> float:
+    """Return the ratio times M after costs, less level R, with all cross positions scaled."""
+    backing = compute_pool(terms, book)
+    for i in range(len(book.margin)):
+        if room.start[i] != 0.0 and not is_isolated(terms, i):
+            notional = abs(room.start[i] * book.held.values[i])
+            backing -= room.cost[i] * ((1.0 - factor) * notional) + room.fee[i]
+            book.held.quantities[i] = factor * room.start[i]
+    needed = terms.rules.level * compute_book_requirement(terms.rules, book.held)
+    for i in range(len(book.margin)):
+        book.held.quantities[i] = room.start[i]
+    return terms.grace_ratio * backing - needed
+
+
+def end_pot_grace(
+    terms: Terms,
+    book: Book,
+    scene: Scene,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    pot: int,
+    is_reduced: bool,
+) -> None:
+    """End the open call of a pot when its grace is over."""
+    if book.is_call_open[pot] == 0:
+        return
+    value_at(book, scene.open, scene.asset_open)
+    ratio = compute_pot_ratio(terms, book, scene, pot)
+    is_met = is_pot_under(terms, ratio) and not is_reduced
+    note_pot(log, t, len(book.margin), pot, CALL_MET if is_met else CALL_FAILED, ratio)
+    ledger[CALLS_MET if is_met else CALLS_FAILED, pot] += 1.0
+
+
+# -------------------------------------------------------------------------------- at the close
+
+
+def close_calls(
+    terms: Terms,
+    feed: BookFeed,
+    book: Book,
+    scene: Scene,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    is_lost: bool,
+) -> None:
+    """Test the margin ratio of each pot at the close, and end or begin its call."""
+    n = len(book.margin)
+    for pot in range(n + 1):
+        if terms.margin_call != 0.0 and is_pot(terms, pot):
+            ratio = compute_pot_ratio(terms, book, scene, pot)
+            is_called, unmet = check_pot(terms, book, pot, ratio)
+            end_pot_call(terms, feed, book, ledger, log, t, pot, ratio, is_called, is_lost)
+            book.is_called[pot] = 1 if is_called else 0
+            book.ratio[pot], book.unmet[pot] = ratio, unmet
+            if is_called:
+                ledger[CALLS, pot] += 1.0
+                note_pot(log, t, n, pot, CALLED, ratio)
+
+
+def check_pot(terms: Terms, book: Book, pot: int, ratio: float) -> tuple[bool, float]:
+    """Return whether a margin call of a pot begins at this close, and the bars it is unmet."""
+    threshold = terms.margin_call * (1.0 - TOLERANCE)
+    was_over = book.ratio[pot] >= threshold and not is_pot_forced(terms, book, pot)
+    if ratio < threshold:
+        return False, -1.0
+    if not was_over:
+        return True, 0.0
+    return False, book.unmet[pot] + 1.0 if book.unmet[pot] >= 0.0 else -1.0
+
+
+def end_pot_call(
+    terms: Terms,
+    feed: BookFeed,
+    book: Book,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    pot: int,
+    ratio: float,
+    is_called: bool,
+    is_lost: bool,
+) -> None:
+    """Decide what became of the call of a pot in the bar; ``is_called``: a new one begins."""
+    is_under, is_hit = is_pot_under(terms, ratio), ledger[LIQUIDATIONS, pot] > 0.0
+    is_answered = ledger[CALLS_MET, pot] + ledger[CALLS_FAILED, pot] > 0.0
+    is_open = book.is_call_open[pot] == 1 and not is_answered
+    called_at = math.nan if ledger[CALLS_MET, pot] > 0.0 else book.called_at[pot]
+    is_failed = is_open and (is_hit or is_lost)
+    is_met = is_open and is_under and not is_failed
+    is_liquidated = is_hit and not math.isnan(called_at)
+    if is_liquidated:
+        ledger[LIQUIDATED_CALLS, pot] += 1.0
+        ledger[CALL_DAYS, pot] += (feed.time[t] - called_at) / DAY
+    if is_liquidated or is_under:
+        called_at = math.nan
+    if is_called:
+        called_at = 1.0 * feed.time[t]
+    if is_met or is_failed:
+        note_pot(log, t, len(book.margin), pot, CALL_MET if is_met else CALL_FAILED, ratio)
+        ledger[CALLS_MET if is_met else CALLS_FAILED, pot] += 1.0
+    is_left = is_open and not (is_failed or is_met)
+    book.is_call_open[pot] = 1 if is_called or is_left else 0
+    book.called_at[pot] = called_at

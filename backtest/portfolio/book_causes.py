@@ -1,0 +1,112 @@
+"""Contagion: what brought the cross positions near failure, and who closed because of it.
+
+``D = M - level R`` falls by an instrument's loss, its funding and costs, and by what its part of
+the requirement grows; by the collateral; by flows and interest. What is left over is due to rules.
+The falls are summed since the last high of the unit value. A liquidation of the pool records
+``max(fall, 0) / sum``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backtest.portfolio.book_balance import compute_excess
+from backtest.portfolio.book_ledger import (
+    COLLATERAL_PNL,
+    CONVERSION,
+    FEES,
+    FLOWS,
+    FUNDING,
+    IMPACT,
+    INTEREST,
+    LOSS,
+    PRICE_PNL,
+    SLIPPAGE,
+    TOP_UP,
+    note,
+)
+from backtest.portfolio.book_records import (
+    DISTANCE,
+    Book,
+    BookLog,
+    Room,
+    Terms,
+    is_held,
+    is_isolated,
+)
+from backtest.venue.book_requirement import fill_shares
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+BLAMED = 20
+"""Kind of the entries in the log that give a cause of a liquidation and its share."""
+OF_COLLATERAL, OF_FLOWS, OF_RULES = range(3)
+"""Causes besides the n instruments: ``Book.fallen[n + ...]``."""
+
+
+def measure_falls(
+    terms: Terms, book: Book, room: Room, ledger: FloatArray, falls: FloatArray
+) -> float:
+    """Write what each cause took from D since the last close, at the values being tested.
+
+    ``falls`` has shape (n + 3,). Returns D. ``room.shares`` are then the Euler shares of now.
+    """
+    n = len(book.margin)
+    fill_shares(terms.rules, book.held, room.shares)
+    level, explained = terms.rules.level, 0.0
+    for i in range(n):
+        falls[i] = 0.0
+        if not is_isolated(terms, i):
+            gain = ledger[PRICE_PNL, i] - ledger[FUNDING, i] - ledger[FEES, i] - ledger[LOSS, i]
+            gain -= ledger[SLIPPAGE, i] + ledger[IMPACT, i]
+            if is_held(book, i):
+                change = book.held.values[i] - book.marked[i]
+                gain += book.held.quantities[i] * change
+            falls[i] = level * (room.shares[i] - book.shares[i]) - gain
+            explained += falls[i]
+    assets, last = 0.0, ledger.shape[1] - 1
+    for c in range(len(book.held.amounts)):
+        assets -= book.held.amounts[c] * (book.held.prices[c] - book.priced[c])
+        assets += level * (room.shares[n + c] - book.shares[n + c])
+    falls[n + OF_COLLATERAL] = assets - ledger[COLLATERAL_PNL, last] + ledger[CONVERSION, last]
+    flows = 0.0
+    for i in range(n + 1):
+        flows += ledger[INTEREST, i] - ledger[FLOWS, i] - ledger[TOP_UP, i]
+    falls[n + OF_FLOWS] = flows
+    now = compute_excess(terms, book)
+    explained += falls[n + OF_COLLATERAL] + flows
+    falls[n + OF_RULES] = book.purse[DISTANCE] - now - explained
+    return now
+
+
+def book_falls(terms: Terms, book: Book, room: Room, ledger: FloatArray, is_high: bool) -> None:
+    """Add the falls of a bar at its close; a new high of the unit value begins anew."""
+    now = measure_falls(terms, book, room, ledger, room.falls)
+    for k in range(len(book.fallen)):
+        book.fallen[k] = 0.0 if is_high else book.fallen[k] + room.falls[k]
+    for k in range(len(book.shares)):
+        book.shares[k] = room.shares[k]
+    book.purse[DISTANCE] = now
+
+
+def blame(
+    terms: Terms, book: Book, room: Room, ledger: FloatArray, log: BookLog, t: int
+) -> None:
+    """Log the share of each cause in a liquidation of the pool, and who closes in profit."""
+    n = len(book.margin)
+    measure_falls(terms, book, room, ledger, room.falls)
+    whole = 0.0
+    for k in range(n + 3):
+        room.falls[k] = max(room.falls[k] + book.fallen[k], 0.0)
+        whole += room.falls[k]
+    for k in range(n + 3):
+        share = room.falls[k] / whole if whole > 0.0 else 0.0
+        if not whole > 0.0 and k == n + OF_RULES:
+            share = 1.0
+        profit = 0.0
+        if k < n and is_held(book, k) and not is_isolated(terms, k):
+            change = book.held.values[k] - book.held.entries[k]
+            profit = book.held.quantities[k] * change
+        if share > 0.0 or profit > 0.0:
+            note(log, t, k, BLAMED, share, book.held.quantities[k] if k < n else 0.0, profit)

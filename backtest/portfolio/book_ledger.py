@@ -1,0 +1,124 @@
+"""The ledger of a bar by instrument, and the log of its events. No money moves here.
+
+The ledger is an array of shape (terms, n + 1): a column for each instrument, and last what belongs
+to the account as a whole. The sum of a row is the account's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backtest.account import Ledger, Log
+from backtest.account.ledger import write_event
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+    from backtest.portfolio.book_records import BookLog
+
+(
+    PRICE_PNL, FEES, SLIPPAGE, IMPACT, FUNDING, INTEREST, LOSS, FLOWS, BAD_DEBT, TOP_UP, TRADED,
+    LIQUIDATIONS, STOPS, CALLS, CALLS_MET, CALLS_FAILED, LIQUIDATED_CALLS, CALL_DAYS, TAKE_PROFITS,
+    COLLATERAL_PNL, CONVERSION,
+) = range(21)  # fmt: skip
+"""Rows of the ledger: the terms of :class:`Ledger` in their order, and two of the collateral."""
+N_TERMS = 21
+
+DELISTED, CONVERTED = 18, 19
+"""Kinds of entries in the log, after those of one position."""
+
+WIDTH = 9
+"""Columns of the log."""
+
+
+def note(
+    log: BookLog,
+    t: int,
+    i: int,
+    kind: int,
+    value: float,
+    quantity: float,
+    amount: float,
+    fee: float = 0.0,
+    slippage: float = 0.0,
+    impact: float = 0.0,
+) -> None:
+    """Add an entry to the log: -1 is the account as a whole."""
+    row = log.written[0]
+    write_event(as_log(log), t, kind, value, quantity, amount, fee, slippage, impact)
+    stamp(log, row, i)
+
+
+def as_log(log: BookLog) -> Log:
+    """Return the log as that of one position."""
+    return Log(log.is_on, log.entries, log.written)
+
+
+def stamp(log: BookLog, since: int, i: int) -> None:
+    """Write the instrument of all entries from a row on."""
+    if log.is_on is not None:
+        for row in range(since, min(log.written[0], len(log.entries))):
+            log.entries[row, WIDTH - 1] = i
+
+
+def clear_ledger(ledger: FloatArray) -> None:
+    """Set all terms to 0."""
+    ledger[:, :] = 0.0
+
+
+def enter(ledger: FloatArray, i: int, found: Ledger) -> None:
+    """Add the ledger of one position to a column."""
+    ledger[PRICE_PNL, i] += found.price_pnl
+    ledger[FEES, i] += found.fees
+    ledger[SLIPPAGE, i] += found.slippage
+    ledger[IMPACT, i] += found.impact
+    ledger[FUNDING, i] += found.funding
+    ledger[INTEREST, i] += found.interest
+    ledger[LOSS, i] += found.liquidation_loss
+    ledger[BAD_DEBT, i] += found.bad_debt
+    ledger[TRADED, i] += found.traded
+    ledger[LIQUIDATIONS, i] += found.liquidations
+    ledger[STOPS, i] += found.stops
+    ledger[TAKE_PROFITS, i] += found.take_profits
+
+
+def total(ledger: FloatArray, term: int) -> float:
+    """Return the sum of a term over all instruments and the account."""
+    found = 0.0
+    for i in range(ledger.shape[1]):
+        found += ledger[term, i]
+    return found
+
+
+def sum_ledger(ledger: FloatArray) -> Ledger:
+    """Return the ledger of the account. Its price profit includes that of the collateral."""
+    return Ledger(
+        price_pnl=total(ledger, PRICE_PNL) + total(ledger, COLLATERAL_PNL),
+        fees=total(ledger, FEES),
+        slippage=total(ledger, SLIPPAGE) + total(ledger, CONVERSION),
+        impact=total(ledger, IMPACT),
+        funding=total(ledger, FUNDING),
+        interest=total(ledger, INTEREST),
+        liquidation_loss=total(ledger, LOSS),
+        flows=total(ledger, FLOWS),
+        bad_debt=total(ledger, BAD_DEBT),
+        top_up=total(ledger, TOP_UP),
+        traded=total(ledger, TRADED),
+        liquidations=int(total(ledger, LIQUIDATIONS)),
+        stops=int(total(ledger, STOPS)),
+        calls=int(total(ledger, CALLS)),
+        calls_met=int(total(ledger, CALLS_MET)),
+        calls_failed=int(total(ledger, CALLS_FAILED)),
+        liquidated_calls=int(total(ledger, LIQUIDATED_CALLS)),
+        call_days=total(ledger, CALL_DAYS),
+        take_profits=int(total(ledger, TAKE_PROFITS)),
+    )
+
+
+def earn(ledger: FloatArray) -> float:
+    """Return the account's profit in the bar after costs, without flows; negative is a loss."""
+    found = 0.0
+    for i in range(ledger.shape[1]):
+        found += ledger[PRICE_PNL, i] + ledger[COLLATERAL_PNL, i] + ledger[BAD_DEBT, i]
+        found -= ledger[FEES, i] + ledger[SLIPPAGE, i] + ledger[IMPACT, i] + ledger[FUNDING, i]
+        found -= ledger[INTEREST, i] + ledger[LOSS, i] + ledger[CONVERSION, i]
+    return found

@@ -1,0 +1,368 @@
+"""The liquidation of the cross positions of an account, at the values being tested.
+
+``close``: all of them close, then collateral pays what is missing, then the fees. ``takeover``:
+positions, balance and collateral are lost. ``partial``: one position is reduced at a time, in an
+order found anew after each step, until the requirement holds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from backtest.account import Books, Position
+from backtest.account.account_records import CLOSE, TAKEOVER, InstrumentRules, Quote
+from backtest.account.ledger import BAD_DEBT as DEBT, LIQUIDATED
+from backtest.account.liquidation import choose_reduction, close_contracts, forfeit
+from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
+from backtest.account.position import worsen
+from backtest.base.units import TOLERANCE
+from backtest.portfolio.book_balance import (
+    compute_balance,
+    compute_excess,
+    compute_pool,
+    compute_proceeds,
+    count_cross,
+    count_open,
+    has_collateral,
+    has_collateral_to_sell,
+    is_pool_short,
+    mark_book,
+    sell_collateral,
+)
+from backtest.portfolio.book_causes import blame
+from backtest.portfolio.book_fit import hide_others, show_others
+from backtest.portfolio.book_ledger import (
+    BAD_DEBT,
+    COLLATERAL_PNL,
+    LIQUIDATIONS,
+    LOSS,
+    TRADED,
+    note,
+)
+from backtest.portfolio.book_records import (
+    BY_NAME,
+    CASH,
+    IS_OVER,
+    LARGEST_LOSS,
+    LARGEST_NOTIONAL,
+    LARGEST_REQUIREMENT,
+    POOL_FAILED,
+    SINCE_POOL,
+    Book,
+    BookLog,
+    Room,
+    Scene,
+    Terms,
+    is_held,
+    is_isolated,
+    pick_instrument,
+    pick_position,
+    pick_quote,
+    put_position,
+)
+from backtest.venue.book_requirement import compute_book_requirement
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+MOST_STEPS = 100_000
+"""Steps of a partial liquidation after which everything closes at once."""
+
+
+def liquidate_pool(
+    terms: Terms,
+    book: Book,
+    scene: Scene,
+    room: Room,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    is_alone: bool,
+) -> None:
+    """Liquidate the cross positions in the venue's mode.
+
+    ``is_alone``: the account holds one position and no collateral, for which RULES 5 holds.
+    It drops the decisions of all cross instruments, and halts the account if liquidations halt.
+    """
+    blame(terms, book, room, ledger, log, t)
+    for i in range(len(book.margin)):
+        room.start[i] = 0.0
+        if is_held(book, i) and not is_isolated(terms, i):
+            room.start[i] = book.held.quantities[i]
+            mark_book(book, i, book.held.values[i], ledger)
+    last = ledger.shape[1] - 1
+    ledger[LIQUIDATIONS, last] += 1.0
+    mark_assets(book, ledger)
+    if is_alone:
+        liquidate_lone(terms, book, scene, ledger, log, t)
+    elif terms.liquidation_mode == TAKEOVER:
+        forfeit_pool(terms, book, ledger, log, t)
+    elif terms.liquidation_mode == CLOSE:
+        close_pool(terms, book, scene, room, ledger, log, t)
+    else:
+        reduce_pool(terms, book, scene, room, ledger, log, t)
+    book_bad_debt(terms, book, ledger, log, t)
+    book.purse[POOL_FAILED] = 1.0
+    book.purse[SINCE_POOL] = -1.0
+    if terms.is_halting:
+        book.purse[IS_OVER] = 1.0
+    for i in range(len(book.margin)):
+        if not is_isolated(terms, i):
+            book.is_pending[i] = 0
+            book.since[i] = -1.0
+
+
+def mark_assets(book: Book, ledger: FloatArray) -> None:
+    """Value the collateral at the prices being tested."""
+    last = ledger.shape[1] - 1
+    for c in range(len(book.held.amounts)):
+        if book.held.amounts[c] != 0.0:
+            change = book.held.prices[c] - book.priced[c]
+            ledger[COLLATERAL_PNL, last] += book.held.amounts[c] * change
+            book.priced[c] = book.held.prices[c]
+
+
+def liquidate_lone(
+    terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int
+) -> None:
+    """Liquidate the only position of the account as RULES 5 says, by the account's requirement."""
+    for i in range(len(book.margin)):
+        if is_held(book, i):
+            rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+            held, value = book.held.quantities[i], book.held.values[i]
+            books = Books(book.purse[CASH], (pick_position(book, i),))
+            loss = 0.0
+            if terms.liquidation_mode == TAKEOVER:
+                ledger[TRADED, i] += abs(held) * abs(value)
+                books, loss = forfeit(rules, books, value)
+            while books.positions[0].quantity != 0.0:
+                closed = choose_reduction(rules, books, value, abs(held))
+                books, cost, notional = close_contracts(rules, books, value, closed, quote)
+                loss += cost
+                ledger[TRADED, i] += notional
+                put_position(book, i, books.positions[0])
+                book.purse[CASH] = books.cash
+                if is_held(book, i) and not is_pool_short(terms, book):
+                    break
+            book.purse[CASH] = books.cash
+            put_position(book, i, books.positions[0])
+            ledger[LOSS, i] += loss
+            note_liquidation(log, t, i, value, book.held.quantities[i] - held, loss)
+
+
+def note_liquidation(
+    log: BookLog, t: int, i: int, value: float, quantity: float, loss: float
+) -> None:
+    """Log what a liquidation closed of one position."""
+    note(log, t, i, LIQUIDATED, value, quantity, abs(quantity) * abs(value), loss)
+
+
+def book_bad_debt(terms: Terms, book: Book, ledger: FloatArray, log: BookLog, t: int) -> None:
+    """Book a negative cash as bad debt if neither cross positions nor collateral are left."""
+    if count_cross(terms, book) > 0 or has_collateral_to_sell(book):
+        return
+    if book.purse[CASH] < 0.0:
+        debt = -book.purse[CASH]
+        book.purse[CASH] = 0.0
+        ledger[BAD_DEBT, ledger.shape[1] - 1] += debt
+        note(log, t, -1, DEBT, 1.0, 0.0, debt)
+
+
+# --------------------------------------------------------------------------------- the modes
+
+
+def forfeit_pool(terms: Terms, book: Book, ledger: FloatArray, log: BookLog, t: int) -> None:
+    """Give up the cross positions, the balance and all collateral.
+
+    The loss is shared by notional, as the positions' own profits are in the price profit already.
+    """
+    lost, gross = book.purse[CASH], 0.0
+    for c in range(len(book.held.amounts)):
+        lost += book.held.amounts[c] * book.held.prices[c]
+        book.held.amounts[c] = 0.0
+    for i in range(len(book.margin)):
+        if is_held(book, i) and not is_isolated(terms, i):
+            lost += book.held.quantities[i] * book.held.values[i]
+            gross += abs(book.held.quantities[i] * book.held.values[i])
+    book.purse[CASH] = min(lost, 0.0)
+    loss = max(lost, 0.0)
+    for i in range(len(book.margin)):
+        if is_held(book, i) and not is_isolated(terms, i):
+            value = book.held.values[i]
+            notional = abs(book.held.quantities[i] * value)
+            share = loss * (notional / gross) if gross > 0.0 else 0.0
+            ledger[LOSS, i] += share
+            ledger[TRADED, i] += notional
+            note_liquidation(log, t, i, value, -book.held.quantities[i], share)
+            put_position(book, i, Position(0.0, 0.0, 0.0, value))
+
+
+def close_part(
+    rules: InstrumentRules, book: Book, quote: Quote, i: int, closed: float
+) -> tuple[float, float]:
+    """Close some contracts at the worsened value; return what the worsening cost, the notional."""
+    value = book.held.values[i]
+    worsening = rules.liquidation_slippage
+    if rules.has_liquidation_impact is not None:
+        size = abs(closed) * abs(value)
+        impact = compute_square_root_impact(rules.liquidation_impact, quote, size)
+        worsening = min(worsening + impact, LARGEST_WORSENING)
+    side = -1.0 if closed > 0.0 else 1.0
+    filled = worsen(rules, value, side, worsening)
+    book.purse[CASH] += closed * filled
+    quantity = book.held.quantities[i] - closed
+    entry = book.held.entries[i] if quantity != 0.0 else 0.0
+    put_position(book, i, Position(quantity, entry, 0.0, value))
+    return closed * (value - filled), abs(closed) * abs(filled)
+
+
+def close_pool(
+    terms: Terms,
+    book: Book,
+    scene: Scene,
+    room: Room,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+) -> None:
+    """Close all cross positions, sell collateral for what is missing, then take the fees."""
+    asked, gross = 0.0, 0.0
+    for i in range(len(book.margin)):
+        room.cost[i], room.taken[i] = 0.0, 0.0
+        if is_held(book, i) and not is_isolated(terms, i):
+            rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+            room.reach[i] = book.held.quantities[i]
+            room.cost[i], room.taken[i] = close_part(rules, book, quote, i, room.reach[i])
+            room.fee[i] = rules.liquidation_fee * room.taken[i]
+            asked += room.fee[i]
+            gross += room.taken[i]
+            ledger[TRADED, i] += room.taken[i]
+    sell_collateral(terms, book, -compute_balance(terms, book), ledger, log, t)
+    left = max(compute_balance(terms, book), 0.0) + compute_proceeds(terms, book)
+    is_all = asked * (1.0 + TOLERANCE) < left
+    for i in range(len(book.margin)):
+        if room.taken[i] > 0.0:
+            fee = room.fee[i] if is_all else left * (room.taken[i] / gross)
+            book.purse[CASH] -= fee
+            loss = room.cost[i] + fee
+            ledger[LOSS, i] += loss
+            note_liquidation(log, t, i, book.marked[i], -room.reach[i], loss)
+    sell_collateral(terms, book, -compute_balance(terms, book), ledger, log, t)
+    if not is_all and left > 0.0:
+        book.purse[CASH] = 0.0  # the shares of the fee add up to all that was left
+
+
+def reduce_pool(
+    terms: Terms,
+    book: Book,
+    scene: Scene,
+    room: Room,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+) -> None:
+    """Reduce one position at a time until the requirement holds; if nothing helps, close all."""
+    for _ in range(MOST_STEPS):
+        if compute_pool(terms, book) <= 0.0:
+            close_pool(terms, book, scene, room, ledger, log, t)
+            return
+        i = choose_step(terms, book, scene, room)
+        if i < 0:
+            close_pool(terms, book, scene, room, ledger, log, t)
+            return
+        take_step(terms, book, scene, room, ledger, log, t, i)
+        if not is_pool_short(terms, book):
+            return
+    close_pool(terms, book, scene, room, ledger, log, t)
+
+
+def find_step(terms: Terms, book: Book, room: Room, i: int) -> float:
+    """Return the signed contracts that a step closes of one position."""
+    position = pick_position(book, i)
+    value = book.held.values[i]
+    pool = compute_pool(terms, book)
+    books = Books(pool - position.quantity * value, (position,))
+    return choose_reduction(pick_instrument(terms, i), books, value, abs(room.start[i]))
+
+
+def try_step(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> tuple[float, float]:
+    """Return what a step gains in D after worsening and fee, and its notional."""
+    position, cash = pick_position(book, i), book.purse[CASH]
+    before = compute_excess(terms, book)
+    closed = find_step(terms, book, room, i)
+    rules = pick_instrument(terms, i)
+    _, notional = close_part(rules, book, pick_quote(scene, i), i, closed)
+    fee = cap_fee(rules.liquidation_fee * notional, compute_pool(terms, book))
+    gain = compute_excess(terms, book) - fee - before
+    put_position(book, i, position)
+    book.purse[CASH] = cash
+    return gain, notional
+
+
+def cap_fee(asked: float, left: float) -> float:
+    """Return the fee of a step: at most what backs the positions after it."""
+    most = max(left, 0.0)
+    return most if asked * (1.0 + TOLERANCE) >= most else asked
+
+
+def take_step(
+    terms: Terms,
+    book: Book,
+    scene: Scene,
+    room: Room,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    i: int,
+) -> None:
+    """Take one step of a partial liquidation."""
+    closed = find_step(terms, book, room, i)
+    rules = pick_instrument(terms, i)
+    cost, notional = close_part(rules, book, pick_quote(scene, i), i, closed)
+    fee = cap_fee(rules.liquidation_fee * notional, compute_pool(terms, book))
+    book.purse[CASH] -= fee
+    ledger[LOSS, i] += cost + fee
+    ledger[TRADED, i] += notional
+    note_liquidation(log, t, i, book.held.values[i], -closed, cost + fee)
+
+
+def choose_step(terms: Terms, book: Book, scene: Scene, room: Room) -> int:
+    """Return the position that the next step reduces; -1 if no step raises M - level R."""
+    needed = terms.rules.level * compute_book_requirement(terms.rules, book.held)
+    chosen, best = -1, -math.inf
+    for i in range(len(book.margin)):
+        if is_held(book, i) and not is_isolated(terms, i):
+            gain, notional = try_step(terms, book, scene, room, i)
+            if gain > TOLERANCE * needed:
+                score = rank(terms, book, room, i, gain, notional)
+                if score > best:
+                    chosen, best = i, score
+    return chosen
+
+
+def rank(terms: Terms, book: Book, room: Room, i: int, gain: float, notional: float) -> float:
+    """Return the place of a position in the order: the highest is reduced first."""
+    held = book.held
+    if terms.order == LARGEST_LOSS:
+        return float(-held.quantities[i] * (held.values[i] - held.entries[i]))
+    if terms.order == LARGEST_REQUIREMENT:
+        return compute_lone_requirement(terms, book, room, i)
+    if terms.order == LARGEST_NOTIONAL:
+        return float(abs(held.quantities[i] * held.values[i]))
+    if terms.order == BY_NAME:
+        return -1.0 * terms.ranks[i]
+    return gain / notional
+
+
+def compute_lone_requirement(terms: Terms, book: Book, room: Room, i: int) -> float:
+    """Return the requirement of one position as if it were alone, without collateral."""
+    hide_others(book, room, i, book.held.quantities[i])
+    found = compute_book_requirement(terms.rules, book.held)
+    show_others(book, room)
+    return found
+
+
+def is_lone(book: Book) -> bool:
+    """Return whether one position is open, cross or isolated, and no collateral is held."""
+    return count_open(book) == 1 and not has_collateral(book)

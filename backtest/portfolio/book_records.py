@@ -1,0 +1,322 @@
+"""The records of an account with several positions: terms, book, feed, scene, room, log.
+
+A book changes in place: its arrays have one entry per instrument, and most bars change few of them.
+Positions are valued by u(P), the value of one contract (:mod:`backtest.account.account_records`).
+"Pots" are what a margin call may be about: each isolated position, and last the cross pool.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from backtest.account import InstrumentRules, Position, Quote
+from backtest.venue.book_rules import BookRules, Holdings, pick_rules
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray, IntArray
+
+(
+    CASH, RESERVE, EQUITY, UNIT, PEAK, SCALE, PAID_IN, IS_OVER, IS_RUINED, OVERLAY, SINCE_POOL,
+    IS_CONVERTING, POOL_FAILED, FLOWS_SO_FAR, BACKING, DISTANCE,
+) = range(16)  # fmt: skip
+"""Entries of ``Book.purse``; flags are 0 or 1. ``OVERLAY`` is the leverage of the portfolio that
+fills at the next open, ``SINCE_POOL`` the bars since the last liquidation of the pool,
+``POOL_FAILED`` whether the pool failed in this bar, ``DISTANCE`` M - level R at the last close."""
+
+FUNDING_NEXT, FLOW_NEXT = range(2)
+"""Entries of ``Book.cursor``: the next event of the feed."""
+
+LEFT, REDUCE, INCREASE = range(3)
+"""What a decision does to a position: nothing, a pure reduction, or an increase or flip."""
+
+PATH, WORST = 0, 1
+"""How prices move inside a bar."""
+
+MOST_RELIEF, LARGEST_LOSS, LARGEST_REQUIREMENT, LARGEST_NOTIONAL, BY_NAME = range(5)
+"""The orders in which a partial liquidation reduces the cross positions."""
+
+NUMBERS = (
+    "lot", "min_notional", "fee", "taker", "slippage", "impact", "participation",
+    "liquidation_fee", "liquidation_slippage", "step", "full_below", "min_leverage", "max_leverage",
+    "band", "stop_loss", "tick", "profit_share", "order_fee", "liquidation_impact", "take_profit",
+    "trailing_stop",
+)  # fmt: skip
+"""The fields of :class:`InstrumentRules` that are numbers; rows of ``Terms.numbers``."""
+
+FLAGS = (
+    "has_stop", "has_impact", "has_rounding", "has_limits", "rounds_price", "has_auto_margin",
+    "has_profit_share", "has_order_fee", "has_liquidation_impact", "has_exits",
+    "is_stop_distance", "is_profit_distance", "is_trail_distance", "is_funded_by_wallet",
+)  # fmt: skip
+"""The fields of :class:`InstrumentRules` that are flags; rows of ``Terms.flags``."""
+
+SCENE = (
+    "open", "low", "high", "close", "mark_open", "mark_low", "mark_high", "mark_close",
+    "multiplier", "initial", "volume", "sigma", "adv", "limit", "order_fee",
+    "stop_scale", "profit_scale", "trail_scale",
+)  # fmt: skip
+"""The fields of a scene that have one number for each instrument."""
+
+
+class Terms(NamedTuple):
+    """The rules of the account and of its n instruments.
+
+    ``instruments`` are the rules as tuples (plain Python), ``numbers`` and ``flags`` the same as
+    arrays of shape (fields, n) (compiled code); see :data:`NUMBERS` and :data:`FLAGS`. ``markets``
+    numbers what moves together under ``intrabar="worst"``: n instruments, then the collateral.
+    ``ranks`` is the order of a liquidation by name. A ``negative_limit`` is at least 0.
+    ``grace`` is in bars, -1 for none. ``conversion_is_pro_rata`` sells all collateral in proportion
+    to its value, otherwise in the order given.
+    """
+
+    instruments: Any
+    numbers: FloatArray
+    flags: IntArray
+    rules: BookRules
+    markets: IntArray
+    ranks: IntArray
+    intrabar: int
+    liquidation_mode: int
+    order: int
+    has_interest: bool
+    is_loan: bool
+    negative_limit: float
+    conversion_is_pro_rata: bool
+    max_gross_leverage: float
+    max_overlay: float
+    margin_call: float
+    has_top_up: bool
+    top_up_to: float
+    grace: float
+    grace_ratio: float
+    is_halting: bool
+    ruin_at: float
+
+
+class Book(NamedTuple):
+    """What the account owns and has decided.
+
+    ``held`` are the positions and the collateral; its ``values`` and ``prices`` are those being
+    tested. ``margin`` is posted (isolated), ``marked`` the u at which a position was last valued,
+    ``priced`` the price of collateral then, ``best`` that of the trailing stop. ``leverage``,
+    ``signal`` and ``is_pending`` are the decision that fills next; ``factor`` is the overlay of the
+    last fill. ``since`` and ``since_stop`` count bars. The arrays from ``ratio`` to ``called_at``
+    have n + 1 entries, one per pot. ``fallen`` and ``shares`` belong to
+    :mod:`backtest.portfolio.book_causes`.
+    """
+
+    held: Holdings
+    margin: FloatArray
+    marked: FloatArray
+    priced: FloatArray
+    best: FloatArray
+    leverage: FloatArray
+    signal: FloatArray
+    is_pending: IntArray
+    is_halted: IntArray
+    factor: FloatArray
+    since: FloatArray
+    since_stop: FloatArray
+    last_funding: FloatArray
+    ratio: FloatArray
+    is_called: IntArray
+    unmet: FloatArray
+    is_call_open: IntArray
+    called_at: FloatArray
+    purse: FloatArray
+    cursor: IntArray
+    fallen: FloatArray
+    shares: FloatArray
+
+
+class BookFeed(NamedTuple):
+    """The markets as arrays of shape (n, n_bars); those that rarely change may have one column.
+
+    ``span`` of shape (n, 2) has the first bar and one past the last of each instrument, and
+    ``ends`` is 1 if it is delisted after it. Collateral has prices of shape (C, n_bars). Rates are
+    of the account; the rest is as in :class:`backtest.account.Feed`.
+    """
+
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+    mark_open: FloatArray
+    mark_high: FloatArray
+    mark_low: FloatArray
+    mark_close: FloatArray
+    volume: FloatArray
+    multiplier: FloatArray
+    initial: FloatArray
+    sigma: FloatArray
+    adv: FloatArray
+    limit: FloatArray
+    order_fee: FloatArray
+    stop_scale: FloatArray
+    profit_scale: FloatArray
+    trail_scale: FloatArray
+    signal: FloatArray
+    span: IntArray
+    ends: IntArray
+    asset_open: FloatArray
+    asset_high: FloatArray
+    asset_low: FloatArray
+    asset_close: FloatArray
+    asset_mark_open: FloatArray
+    asset_mark_high: FloatArray
+    asset_mark_low: FloatArray
+    asset_mark_close: FloatArray
+    years: FloatArray
+    borrow_rate: FloatArray
+    cash_rate: FloatArray
+    short_rate: FloatArray
+    funding_bar: IntArray
+    funding_is_open: IntArray
+    funding_instrument: IntArray
+    funding_price: FloatArray
+    funding_rate: FloatArray
+    flow_bar: IntArray
+    flow_amount: FloatArray
+    time: IntArray
+
+
+class Scene(NamedTuple):
+    """The bar being lived: values u of shape (n,), and what is known of each instrument.
+
+    ``is_listed`` is 1 in the span of an instrument, ``is_last`` in its last bar before it is
+    delisted. The ``asset_*`` are prices of the collateral, of shape (C,).
+    """
+
+    open: FloatArray
+    low: FloatArray
+    high: FloatArray
+    close: FloatArray
+    mark_open: FloatArray
+    mark_low: FloatArray
+    mark_high: FloatArray
+    mark_close: FloatArray
+    multiplier: FloatArray
+    initial: FloatArray
+    volume: FloatArray
+    sigma: FloatArray
+    adv: FloatArray
+    limit: FloatArray
+    order_fee: FloatArray
+    stop_scale: FloatArray
+    profit_scale: FloatArray
+    trail_scale: FloatArray
+    is_listed: IntArray
+    is_last: IntArray
+    asset_open: FloatArray
+    asset_low: FloatArray
+    asset_high: FloatArray
+    asset_close: FloatArray
+    asset_mark_open: FloatArray
+    asset_mark_low: FloatArray
+    asset_mark_high: FloatArray
+    asset_mark_close: FloatArray
+
+
+class Room(NamedTuple):
+    """Arrays to compute in, because compiled rules allocate nothing.
+
+    Orders of shape (n,): the ``side``, the signed notional ``before`` on that side, the notional
+    ``kept`` and ``added``, the ``cost`` per unit of notional, the money ``taken`` from the balance
+    by a whole isolated order and what its flip ``returned``. The walk: last and mark values now and
+    at the next waypoint, and the prices of collateral. ``start`` are quantities at the start of a
+    liquidation, ``shares`` of shape (n + C,) Euler shares, ``falls`` of shape (n + 3,) what each
+    cause took (:mod:`backtest.portfolio.book_causes`). ``hidden`` and ``kept_assets`` are quantities
+    and amounts that are left out for a moment.
+    """
+
+    side: FloatArray
+    before: FloatArray
+    kept: FloatArray
+    added: FloatArray
+    cost: FloatArray
+    fee: FloatArray
+    taken: FloatArray
+    returned: FloatArray
+    reach: FloatArray
+    kind: IntArray
+    saved: FloatArray
+    last: FloatArray
+    last_end: FloatArray
+    mark: FloatArray
+    mark_end: FloatArray
+    price: FloatArray
+    price_end: FloatArray
+    start: FloatArray
+    shares: FloatArray
+    falls: FloatArray
+    kept_assets: FloatArray
+    hidden: FloatArray
+
+
+class BookLog(NamedTuple):
+    """The event log: entries of shape (capacity, 9), those of :class:`Log` and the instrument.
+
+    The instrument is -1 for the account, and n + c for collateral c.
+    """
+
+    is_on: bool | None
+    entries: FloatArray
+    written: IntArray
+
+
+def pick_instrument(terms: Terms, i: int) -> InstrumentRules:
+    """Return the rules of one instrument; compiled code makes them of ``terms`` arrays."""
+    rules: InstrumentRules = terms.instruments[i]
+    return rules
+
+
+def pick_margin(terms: Terms, i: int) -> Any:
+    """Return the bracket rules of one instrument."""
+    return pick_rules(terms.rules.brackets, i)
+
+
+def is_isolated(terms: Terms, i: int) -> bool:
+    """Return whether an instrument is held in isolated margin."""
+    return bool(terms.rules.brackets.are_isolated[i])
+
+
+def is_held(book: Book, i: int) -> bool:
+    """Return whether a position is open."""
+    return book.held.quantities[i] != 0.0
+
+
+def pick_position(book: Book, i: int) -> Position:
+    """Return the position in one instrument."""
+    return Position(book.held.quantities[i], book.held.entries[i], book.margin[i], book.marked[i])
+
+
+def put_position(book: Book, i: int, position: Position) -> None:
+    """Write the position in one instrument."""
+    book.held.quantities[i] = position.quantity
+    book.held.entries[i] = position.entry
+    book.margin[i] = position.margin
+    book.marked[i] = position.value
+
+
+def pick_quote(scene: Scene, i: int) -> Quote:
+    """Return the bar of one instrument as the rules of one position take it."""
+    return Quote(
+        open=scene.open[i],
+        low=scene.low[i],
+        high=scene.high[i],
+        mark_open=scene.mark_open[i],
+        mark_low=scene.mark_low[i],
+        mark_high=scene.mark_high[i],
+        mark_close=scene.mark_close[i],
+        multiplier=scene.multiplier[i],
+        volume=scene.volume[i],
+        sigma=scene.sigma[i],
+        adv=scene.adv[i],
+        initial=scene.initial[i],
+        limit=scene.limit[i],
+        order_fee=scene.order_fee[i],
+        fill=scene.open[i],
+        stop_scale=scene.stop_scale[i],
+        profit_scale=scene.profit_scale[i],
+        trail_scale=scene.trail_scale[i],
+    )

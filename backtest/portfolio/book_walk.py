@@ -1,0 +1,466 @@
+"""The walk inside a bar: prices move together along waypoints, and liquidations and stops act.
+
+Steps 4 and 7. Between waypoints u moves linearly; a place is how far the way to the next waypoint
+has gone, from 0 to 1. Tests are made at the start, along each segment, and at the same place after
+every event. At equal places liquidations come before stops, the pool before isolated positions,
+then the order of the instruments.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from backtest.account import Books, Watch
+from backtest.account.auto_margin import add_from_wallet, can_add
+from backtest.account.books import compute_root, is_failing
+from backtest.account.exits import (
+    LIQUIDATION,
+    NOTHING,
+    PROFIT,
+    STOP,
+    compute_target_price,
+    find_exit,
+    find_nearest_stop,
+    is_through,
+)
+from backtest.account.ledger import enter_liquidation, log_liquidation, new_ledger
+from backtest.account.liquidation import find_trigger, is_nearer, liquidate
+from backtest.account.position import compute_stop, find_adverse, is_stopped
+from backtest.account.steps import close_at_extreme, close_by_stop
+from backtest.portfolio.book_balance import (
+    close_account_books,
+    count_cross,
+    is_pool_short,
+    open_books,
+    value_at,
+)
+from backtest.portfolio.book_causes import blame
+from backtest.portfolio.book_ledger import LIQUIDATIONS, as_log, enter, stamp
+from backtest.portfolio.book_liquidation import is_lone, liquidate_pool
+from backtest.portfolio.book_payments import drop_after_liquidation, liquidate_isolated
+from backtest.portfolio.book_records import (
+    CASH,
+    IS_OVER,
+    POOL_FAILED,
+    SINCE_POOL,
+    WORST,
+    Book,
+    BookLog,
+    Room,
+    Scene,
+    Terms,
+    is_held,
+    is_isolated,
+    pick_instrument,
+    pick_position,
+    pick_quote,
+)
+from backtest.venue.book_failure import Waypoint, find_failure
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+SAME_PLACE = 1e-12
+"""Places nearer to each other than this share of a segment are equal."""
+POOL, ALONE, EXIT = range(3)
+"""What acts in a walk: the pool fails, an isolated position fails, a stop."""
+
+
+
+class Event(NamedTuple):
+    """What acts on a segment: on whom, at which place; of a stop its u and its kind."""
+
+    what: int
+    who: int
+    place: float
+    value: float
+    kind: int
+
+
+# --------------------------------------------------------------------------- step 4: the open
+
+
+def check_gap(
+    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+) -> None:
+    """Liquidate what fails at the mark opens; otherwise stops act at the last opens."""
+    value_at(book, scene.mark_open, scene.asset_mark_open)
+    is_pool_hit = is_pool_short(terms, book)
+    if is_pool_hit:
+        liquidate_pool(terms, book, scene, room, ledger, log, t, is_lone(book))
+    for i in range(len(book.margin)):
+        if not is_held(book, i) or scene.is_listed[i] == 0:
+            continue
+        if is_isolated(terms, i):
+            if liquidate_isolated(terms, book, scene, ledger, log, t, i):
+                continue
+        elif is_pool_hit:
+            continue
+        kind, value = find_stop(terms, book, scene, i, scene.open[i], scene.open[i])
+        if kind != NOTHING:
+            stop_position(terms, book, scene, ledger, log, t, i, kind, scene.open[i])
+
+
+def find_stop(
+    terms: Terms, book: Book, scene: Scene, i: int, low: float, high: float
+) -> tuple[int, float]:
+    """Return the stop of one position that prices from ``low`` to ``high`` reach, and its u."""
+    rules, quote, position = pick_instrument(terms, i), pick_quote(scene, i), pick_position(book, i)
+    if rules.has_exits is not None:
+        books = Books(0.0, (position,))
+        return find_exit(rules, books, quote, Watch(book.best[i], 0.0), low, high)
+    if rules.has_stop is not None and is_stopped(rules, position, find_adverse(position, low, high)):
+        return STOP, compute_stop(rules, position)
+    return NOTHING, math.nan
+
+
+def stop_position(
+    terms: Terms,
+    book: Book,
+    scene: Scene,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    i: int,
+    kind: int,
+    value: float,
+) -> None:
+    """Close a position by a stop at u; it drops the decision of its instrument."""
+    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    before, row = open_books(terms, book, i), log.written[0]
+    after, found = close_by_stop(
+        rules, before, new_ledger(), quote, value, kind, as_log(log), t
+    )
+    stamp(log, row, i)
+    close_account_books(terms, book, i, before, after)
+    enter(ledger, i, found)
+    book.is_pending[i] = 0
+    if kind != PROFIT:
+        book.since_stop[i] = -1.0
+
+
+# --------------------------------------------------------------------------- step 7: the walk
+
+
+def walk(
+    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+) -> None:
+    """Take the account through the prices inside the bar."""
+    if is_lone(book):
+        walk_alone(terms, book, scene, room, ledger, log, t)
+        return
+    start_walk(scene, room)
+    if terms.intrabar == WORST:
+        aim_at_worst(terms, book, scene, room)
+        walk_segment(terms, book, scene, room, ledger, log, t)
+        return
+    for leg in range(3):
+        aim_at_leg(scene, room, leg)
+        walk_segment(terms, book, scene, room, ledger, log, t)
+
+
+def start_walk(scene: Scene, room: Room) -> None:
+    """Begin at the opens."""
+    for i in range(len(room.last)):
+        room.last[i], room.mark[i] = scene.open[i], scene.mark_open[i]
+    for c in range(len(room.price)):
+        room.price[c] = scene.asset_mark_open[c]
+
+
+def aim_at_leg(scene: Scene, room: Room, leg: int) -> None:
+    """Write the next waypoint of the path: first extreme, second extreme, close."""
+    for i in range(len(room.last)):
+        is_low = (scene.close[i] >= scene.open[i]) == (leg == 0)
+        room.last_end[i] = scene.low[i] if is_low else scene.high[i]
+        room.mark_end[i] = scene.mark_low[i] if is_low else scene.mark_high[i]
+        if leg == 2:
+            room.last_end[i], room.mark_end[i] = scene.close[i], scene.mark_close[i]
+    for c in range(len(room.price)):
+        is_low = (scene.asset_close[c] >= scene.asset_open[c]) == (leg == 0)
+        room.price_end[c] = scene.asset_mark_low[c] if is_low else scene.asset_mark_high[c]
+        if leg == 2:
+            room.price_end[c] = scene.asset_mark_close[c]
+
+
+def aim_at_worst(terms: Terms, book: Book, scene: Scene, room: Room) -> None:
+    """Write the adverse extreme of everything that moves together."""
+    n = len(room.last)
+    for i in range(n):
+        is_low = does_low_hurt(terms, book, scene, terms.markets[i])
+        room.last_end[i] = scene.low[i] if is_low else scene.high[i]
+        room.mark_end[i] = scene.mark_low[i] if is_low else scene.mark_high[i]
+    for c in range(len(room.price)):
+        is_low = does_low_hurt(terms, book, scene, terms.markets[n + c])
+        room.price_end[c] = scene.asset_mark_low[c] if is_low else scene.asset_mark_high[c]
+
+
+def does_low_hurt(terms: Terms, book: Book, scene: Scene, market: int) -> bool:
+    """Return whether the low of a market lowers the sum of what is held at least as much."""
+    n, at_low, at_high = len(book.margin), 0.0, 0.0
+    for i in range(n):
+        if terms.markets[i] == market and is_held(book, i):
+            at_low += book.held.quantities[i] * (scene.mark_low[i] - scene.mark_open[i])
+            at_high += book.held.quantities[i] * (scene.mark_high[i] - scene.mark_open[i])
+    for c in range(len(book.held.amounts)):
+        if terms.markets[n + c] == market:
+            opened = scene.asset_mark_open[c]
+            at_low += book.held.amounts[c] * (scene.asset_mark_low[c] - opened)
+            at_high += book.held.amounts[c] * (scene.asset_mark_high[c] - opened)
+    return at_low <= at_high
+
+
+def walk_segment(
+    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+) -> None:
+    """Go to the next waypoint, with all events on the way."""
+    while True:
+        event = find_event(terms, book, scene, room)
+        if event.what < 0:
+            break
+        who = event.who
+        advance(room, event.place)
+        if event.what == POOL:
+            value_at(book, room.mark, room.price)
+            liquidate_pool(terms, book, scene, room, ledger, log, t, False)
+        elif event.what == ALONE:
+            fail_alone(terms, book, scene, ledger, log, t, who, room.mark[who])
+        else:
+            stop_position(terms, book, scene, ledger, log, t, who, event.kind, event.value)
+    advance(room, 1.0)
+
+
+def advance(room: Room, place: float) -> None:
+    """Move all prices to a place on the way to the next waypoint."""
+    for i in range(len(room.last)):
+        room.last[i] = move(room.last[i], room.last_end[i], place)
+        room.mark[i] = move(room.mark[i], room.mark_end[i], place)
+    for c in range(len(room.price)):
+        room.price[c] = move(room.price[c], room.price_end[c], place)
+
+
+def move(start: float, end: float, place: float) -> float:
+    """Return the value at a place between two."""
+    return end if place == 1.0 else start + place * (end - start)
+
+
+def find_event(terms: Terms, book: Book, scene: Scene, room: Room) -> Event:
+    """Return what acts next on the segment; ``what`` is -1 if nothing does."""
+    found = Event(-1, -1, 2.0, math.nan, NOTHING)
+    place = find_pool_failure(terms, book, room)
+    if place <= 1.0:
+        found = Event(POOL, -1, place, math.nan, NOTHING)
+    for i in range(len(book.margin)):
+        if is_held(book, i) and is_isolated(terms, i):
+            place = find_own_failure(terms, book, scene, room, i)
+            if place < found.place - SAME_PLACE:
+                found = Event(ALONE, i, place, math.nan, NOTHING)
+    for i in range(len(book.margin)):
+        if is_held(book, i):
+            kind, place, value = find_stop_place(terms, book, scene, room, i)
+            if kind != NOTHING and place < found.place - SAME_PLACE:
+                found = Event(EXIT, i, place, value, kind)
+    return found
+
+
+def find_pool_failure(terms: Terms, book: Book, room: Room) -> float:
+    """Return the place at which the pool fails on the segment; over 1 if it does not."""
+    if count_cross(terms, book) == 0:
+        return 2.0
+    value_at(book, room.mark_end, room.price_end)
+    is_short = is_pool_short(terms, book)
+    if not is_short and not terms.rules.has_scenarios:
+        value_at(book, room.mark, room.price)
+        return 0.0 if is_pool_short(terms, book) else 2.0
+    start = Waypoint(room.mark, room.price)
+    end = Waypoint(room.mark_end, room.price_end)
+    place = find_failure(terms.rules, book.held, book.purse[CASH], start, end, room.shares)
+    return 2.0 if math.isnan(place) else place
+
+
+def find_own_failure(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> float:
+    """Return the place at which an isolated position fails on the segment; over 1 if it does not."""
+    rules, x = pick_instrument(terms, i), scene.multiplier[i]
+    books = Books(0.0, (pick_position(book, i),))
+    start, end = room.mark[i], room.mark_end[i]
+    if is_failing(rules, books, start, x):
+        return 0.0
+    if not is_failing(rules, books, end, x):
+        return 2.0
+    root = compute_root(rules, books, x)
+    if math.isnan(root) or end == start:
+        return 1.0
+    return min(max((root - start) / (end - start), 0.0), 1.0)
+
+
+def find_stop_place(
+    terms: Terms, book: Book, scene: Scene, room: Room, i: int
+) -> tuple[int, float, float]:
+    """Return the stop of one position that the segment reaches, its place and its u; losses first.
+
+    A stop at or beyond its price already acts at the price of now.
+    """
+    rules, quote, position = pick_instrument(terms, i), pick_quote(scene, i), pick_position(book, i)
+    start, end = room.last[i], room.last_end[i]
+    low, high = min(start, end), max(start, end)
+    if rules.has_exits is None:
+        kind, stop = find_stop(terms, book, scene, i, low, high)
+        if kind == NOTHING:
+            return NOTHING, 2.0, math.nan
+        place, value = place_stop(1.0 if position.quantity > 0.0 else -1.0, start, end, stop)
+        return kind, place, value
+    side = 1.0 if position.quantity > 0.0 else -1.0
+    found, nearest, at = NOTHING, 2.0, math.nan
+    books, watch = Books(0.0, (position,)), Watch(book.best[i], 0.0)
+    kind, stop = find_nearest_stop(rules, books, quote, watch)
+    if kind != NOTHING and is_through(side, find_adverse(position, low, high), stop):
+        found = kind
+        nearest, at = place_stop(side, start, end, stop)
+    goal = compute_target_price(rules, position, quote)
+    if is_through(-side, find_adverse(position, high, low), goal):
+        place, value = place_stop(-side, start, end, goal)
+        if place < nearest - SAME_PLACE:
+            found, nearest, at = PROFIT, place, value
+    return found, nearest, at
+
+
+def place_stop(side: float, start: float, end: float, stop: float) -> tuple[float, float]:
+    """Return the place of a stop on a segment that reaches it, and the u at which it fills."""
+    if is_through(side, start, stop):
+        return 0.0, start
+    if end == start:
+        return 1.0, end
+    return min(max((stop - start) / (end - start), 0.0), 1.0), stop
+
+
+def fail_alone(
+    terms: Terms,
+    book: Book,
+    scene: Scene,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    i: int,
+    value: float,
+) -> None:
+    """Liquidate an isolated position at u, unless the wallet adds margin."""
+    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    before, row = open_books(terms, book, i), log.written[0]
+    if can_add(rules, before):
+        after = add_from_wallet(rules, before, value, quote, as_log(log), t)
+        stamp(log, row, i)
+        close_account_books(terms, book, i, before, after)
+        return
+    own = Books(0.0, before.positions)
+    done = liquidate(rules, own, value, quote)
+    log_liquidation(as_log(log), t, value, done)
+    stamp(log, row, i)
+    close_account_books(terms, book, i, own, done.books)
+    enter(ledger, i, enter_liquidation(new_ledger(), done))
+    drop_after_liquidation(terms, book, i)
+
+
+# ------------------------------------------------------------------------- one position alone
+
+
+def walk_alone(
+    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+) -> None:
+    """Take the only position of the account through the bar, as RULES 2.7 says."""
+    for i in range(len(book.margin)):
+        if is_held(book, i):
+            if is_isolated(terms, i) or is_plain(terms):
+                walk_by_rule(terms, book, scene, room, ledger, log, t, i)
+            else:
+                walk_by_distance(terms, book, scene, room, ledger, log, t, i)
+            return
+
+
+def is_plain(terms: Terms) -> bool:
+    """Return whether the requirement of a cross position alone is that of its brackets."""
+    return not terms.rules.has_scenarios and terms.rules.level == 1.0
+
+
+def walk_by_rule(
+    terms: Terms,
+    book: Book,
+    scene: Scene,
+    room: Room,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    i: int,
+) -> None:
+    """Take one position through the extremes with the rules of a single position."""
+    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    watch, before = Watch(book.best[i], 0.0), open_books(terms, book, i)
+    kind, at = find_trigger(rules, before, quote, watch)
+    if kind == NOTHING:
+        return
+    if kind == LIQUIDATION and not is_isolated(terms, i):
+        book.held.values[i] = at
+        blame(terms, book, room, ledger, log, t)
+    row = log.written[0]
+    after, found = close_at_extreme(
+        rules, before, watch, new_ledger(), quote, as_log(log), t
+    )
+    stamp(log, row, i)
+    close_account_books(terms, book, i, before, after)
+    enter(ledger, i, found)
+    book.is_pending[i] = 0
+    if found.stops > 0:
+        book.since_stop[i] = -1.0
+    if found.liquidations > 0:
+        end_by_rule(terms, book, ledger, i, found.liquidations)
+
+
+def end_by_rule(terms: Terms, book: Book, ledger: FloatArray, i: int, count: int) -> None:
+    """Do what follows a liquidation of a position alone."""
+    if is_isolated(terms, i):
+        drop_after_liquidation(terms, book, i)
+        return
+    last = ledger.shape[1] - 1
+    ledger[LIQUIDATIONS, i] -= count
+    ledger[LIQUIDATIONS, last] += count
+    book.purse[POOL_FAILED] = 1.0
+    book.purse[SINCE_POOL] = -1.0
+    if terms.is_halting:
+        book.purse[IS_OVER] = 1.0
+    for j in range(len(book.margin)):
+        if not is_isolated(terms, j):
+            book.is_pending[j] = 0
+            book.since[j] = -1.0
+
+
+def walk_by_distance(
+    terms: Terms,
+    book: Book,
+    scene: Scene,
+    room: Room,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    i: int,
+) -> None:
+    """Take one cross position under scenarios, or a level, through the extremes: nearer first."""
+    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    start_walk(scene, room)
+    while is_held(book, i):
+        position = pick_position(book, i)
+        room.mark[i] = scene.mark_open[i]
+        room.mark_end[i] = find_adverse(position, scene.mark_low[i], scene.mark_high[i])
+        place = find_pool_failure(terms, book, room)
+        value = move(room.mark[i], room.mark_end[i], place) if place <= 1.0 else math.nan
+        kind, stop = find_stop(terms, book, scene, i, scene.low[i], scene.high[i])
+        is_caught = place <= 1.0
+        if kind != NOTHING and not (is_caught and kind == PROFIT):
+            is_down = (position.quantity > 0.0) != (kind == PROFIT)
+            stop = min(stop, quote.open) if is_down else max(stop, quote.open)
+            if not (is_caught and is_nearer(rules, quote, value, stop)):
+                stop_position(terms, book, scene, ledger, log, t, i, kind, stop)
+                continue
+        if not is_caught:
+            break
+        room.mark[i] = value
+        value_at(book, room.mark, room.price)
+        liquidate_pool(terms, book, scene, room, ledger, log, t, True)

@@ -1,0 +1,189 @@
+"""The margin requirement of a book of cross positions, and each position's part in it.
+
+Under brackets the requirement is the sum of the positions' own (:mod:`backtest.venue.requirement`).
+Under scenarios it is ``max(factor S, minimum G) + contingency G + pair_contingency O`` of the worst
+loss S, the gross notional G and the offsetting notional O (:mod:`backtest.venue.scenario_loss`).
+Isolated positions have their own requirement and are not in it.
+"""
+
+from __future__ import annotations
+
+from backtest.base.units import TOLERANCE, FloatArray
+from backtest.venue.book_rules import BookRules, Holdings, is_in_pool, pick_rules
+from backtest.venue.collateral_value import compute_collateral_value
+from backtest.venue.requirement import compute_highest_rate, compute_initial, compute_maintenance
+from backtest.venue.scenario_loss import (
+    compute_exposure,
+    compute_gain_rate,
+    compute_gross,
+    compute_group_loss,
+    compute_offset,
+    compute_scenario_loss,
+    compute_side,
+    count_gain,
+    find_worst_product_row,
+    find_worst_row,
+)
+
+
+def compute_tested_notional(book: BookRules, held: Holdings, i: int) -> float:
+    """Return the notional that a position's own maintenance margin is valued at."""
+    value = held.entries[i] if book.brackets.are_valued_at_entry[i] else held.values[i]
+    notional: float = abs(held.quantities[i]) * abs(value)
+    return notional
+
+
+def compute_own_maintenance(book: BookRules, held: Holdings, i: int) -> float:
+    """Return the maintenance margin of one position by its own brackets."""
+    rules = pick_rules(book.brackets, i)
+    return compute_maintenance(rules, compute_tested_notional(book, held, i), rules.multiplier)
+
+
+def combine_scenarios(
+    book: BookRules, loss: float, gross: float, offset: float, is_initial: bool
+) -> float:
+    """Return the requirement of a worst loss, a gross notional and an offsetting notional."""
+    tables = book.scenarios
+    factor = tables.initial_factor if is_initial else tables.factor
+    contingency = tables.initial_contingency if is_initial else tables.contingency
+    least = max(factor * loss, tables.minimum * gross)
+    return least + contingency * gross + tables.pair_contingency * offset
+
+
+def compute_scenario_margin(book: BookRules, held: Holdings, is_initial: bool) -> float:
+    """Return the portfolio margin of the cross positions."""
+    loss, gross = compute_scenario_loss(book, held), compute_gross(book, held)
+    offset = compute_offset(book, held) if book.scenarios.pair_contingency > 0.0 else 0.0
+    return combine_scenarios(book, loss, gross, offset, is_initial)
+
+
+def compute_book_requirement(book: BookRules, held: Holdings) -> float:
+    """Return R, the maintenance requirement of all cross positions, in the settlement currency."""
+    if book.has_scenarios:
+        return compute_scenario_margin(book, held, False)
+    total = 0.0
+    for i in range(len(held.quantities)):
+        if is_in_pool(book, held, i):
+            total += compute_own_maintenance(book, held, i)
+    return total
+
+
+def compute_book_initial(book: BookRules, held: Holdings) -> float:
+    """Return the initial margin of all cross positions, in the settlement currency."""
+    if book.has_scenarios:
+        return compute_scenario_margin(book, held, True)
+    total = 0.0
+    for i in range(len(held.quantities)):
+        if is_in_pool(book, held, i):
+            rules = pick_rules(book.brackets, i)
+            notional = abs(compute_exposure(held, i))
+            total += compute_initial(rules, notional, rules.initial_multiplier)
+    return total
+
+
+def compute_book_backing(book: BookRules, held: Holdings, cash: float) -> float:
+    """Return M, what backs the cross positions: ``cash`` is w, after paying for them."""
+    total = cash
+    for i in range(len(held.quantities)):
+        if is_in_pool(book, held, i):
+            total += held.quantities[i] * held.values[i]
+    return total + compute_collateral_value(book.collateral, held)
+
+
+def has_pool(book: BookRules, held: Holdings) -> bool:
+    """Return whether any cross position is held."""
+    count = 0
+    for i in range(len(held.quantities)):
+        count += is_in_pool(book, held, i)
+    return count > 0
+
+
+def is_pool_failing(book: BookRules, held: Holdings, cash: float) -> bool:
+    """Return whether the cross positions fail: M is at most level R, and there are any."""
+    if not has_pool(book, held):
+        return False
+    needed = book.level * compute_book_requirement(book, held)
+    return compute_book_backing(book, held, cash) <= needed * (1.0 + TOLERANCE)
+
+
+# ------------------------------------------------------------------------------- Euler shares
+
+
+def fill_shares(book: BookRules, held: Holdings, shares: FloatArray) -> None:
+    """Write each position's Euler share of R, ``q_i dR/dq_i``, and each collateral's.
+
+    ``shares`` has shape (n + C,). At a kink the derivative is that of the active row, the first of
+    equal ones, and of the lower bracket. Under scenarios the shares add up to R. Under brackets
+    they exceed it by the cumulative amounts.
+    """
+    shares[:] = 0.0
+    if book.has_scenarios:
+        fill_scenario_shares(book, held, shares)
+        return
+    for i in range(len(held.quantities)):
+        if is_in_pool(book, held, i):
+            rules = pick_rules(book.brackets, i)
+            notional = compute_tested_notional(book, held, i)
+            shares[i] = compute_highest_rate(rules, notional, rules.multiplier) * notional
+
+
+def fill_scenario_shares(book: BookRules, held: Holdings, shares: FloatArray) -> None:
+    """Write the Euler shares of the portfolio margin."""
+    tables = book.scenarios
+    loss, gross = compute_scenario_loss(book, held), compute_gross(book, held)
+    is_least = tables.minimum * gross > tables.factor * loss
+    if not is_least:
+        add_loss_shares(book, held, shares)
+    rate = tables.contingency + (tables.minimum if is_least else 0.0)
+    for i in range(len(held.quantities)):
+        if is_in_pool(book, held, i):
+            shares[i] += rate * abs(compute_exposure(held, i))
+    if tables.pair_contingency > 0.0:
+        for g in range(len(tables.products)):
+            add_offset_shares(book, held, g, shares)
+
+
+def add_loss_shares(book: BookRules, held: Holdings, shares: FloatArray) -> None:
+    """Add each member's loss in the row that decides for its group."""
+    tables = book.scenarios
+    for g in range(len(tables.products)):
+        counted = 1.0
+        if tables.is_same_row:
+            k = find_worst_product_row(book, held, tables.products[g])
+            if k >= 0:
+                counted = count_gain(book, compute_group_loss(book, held, g, k))
+        else:
+            k = find_worst_row(book, held, g)
+        if k >= 0:
+            add_row_shares(
+                book, held, g, k, -tables.factor * counted * tables.weights[g, k], shares
+            )
+
+
+def add_row_shares(
+    book: BookRules, held: Holdings, g: int, k: int, scale: float, shares: FloatArray
+) -> None:
+    """Add what each member of a group, and collateral that moves with it, gains in row k."""
+    tables = book.scenarios
+    move = tables.moves[g, k]
+    for place in range(tables.starts[g], tables.starts[g + 1]):
+        i = tables.members[place]
+        if is_in_pool(book, held, i):
+            rate = compute_gain_rate(book.brackets.are_inverse[i], move)
+            shares[i] += scale * (compute_exposure(held, i) * rate)
+    for c in range(len(held.amounts)):
+        if book.collateral.groups[c] == g and held.amounts[c] != 0.0:
+            shares[len(held.quantities) + c] += scale * (held.amounts[c] * held.prices[c] * move)
+
+
+def add_offset_shares(book: BookRules, held: Holdings, g: int, shares: FloatArray) -> None:
+    """Add the charge on what offsets within a group: the smaller side pays, equal ones half."""
+    longs, shorts = compute_side(book, held, g, 1.0), compute_side(book, held, g, -1.0)
+    of_longs = 1.0 if longs < shorts else 0.0 if longs > shorts else 0.5
+    rate = book.scenarios.pair_contingency
+    for place in range(book.scenarios.starts[g], book.scenarios.starts[g + 1]):
+        i = book.scenarios.members[place]
+        if is_in_pool(book, held, i):
+            exposure = compute_exposure(held, i)
+            part = of_longs if exposure > 0.0 else 1.0 - of_longs
+            shares[i] += rate * part * abs(exposure)

@@ -1,0 +1,196 @@
+"""Portfolio margin: the worst loss of the whole book in scenarios of the price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.fields import NOT_NEGATIVE, SHARE
+from backtest.base.ranges import Choice
+from backtest.venue.book_rules import ScenarioTables
+from backtest.venue.book_tables import pack_scenarios
+from backtest.venue.requirement_rule import MarginRule
+from backtest.venue.scenario_fields import EVERY, InitialTerms, Moves, NameGroups
+
+if TYPE_CHECKING:
+    from backtest.venue.collateral import Collateral
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ScenarioMargin(MarginRule):
+    """Portfolio margin: the worst loss of the whole book in scenarios of the price.
+
+    With S the worst loss, G the gross notional and O the notional that offsets within groups (the
+    smaller side of each), the requirement is
+    ``max(factor S, minimum G) + contingency G + pair_contingency O``.
+
+    Parameters
+    ----------
+    moves : Mapping or list
+        Scenarios by group: lists of ``(move, weight)``, the move a fraction of the price and the
+        weight the share of its loss that counts. A list, or the group ``"*"``, holds for all groups
+        that are not named.
+    groups : Mapping, optional
+        Names of instruments by group; the instruments of a group move together. Those in no group
+        are one each, by their own name.
+    products : Mapping, optional
+        Names of groups by product, with ``across="same row"``. Default: one product of all.
+    across : str
+        ``"independent"``: each group has its own worst row, and gains count nothing. ``"same row"``
+        : each product has one worst row, in which losses count in full and gains by ``offset``.
+    offset : float
+        The share of a group's gain that offsets losses of its product, from 0 to 1.
+    factor, minimum, contingency, pair_contingency : float
+        As above, at least 0.
+    initial : (float, float), optional
+        The factor and the contingency of initial margin. Default: those of maintenance.
+    level : float
+        The cross positions fail where what backs them is at most ``level`` times the requirement.
+    """
+
+    moves: Annotated[Mapping[str, Sequence[tuple[float, float]]] | Sequence[Any], Moves()]
+    groups: Annotated[Mapping[str, Sequence[str]] | None, NameGroups("instrument")] = None
+    products: Annotated[Mapping[str, Sequence[str]] | None, NameGroups("group")] = None
+    across: Annotated[str, Choice("independent", "same row")] = "independent"
+    offset: Annotated[float, SHARE] = 0.0
+    factor: Annotated[float, NOT_NEGATIVE] = 1.0
+    minimum: Annotated[float, NOT_NEGATIVE] = 0.0
+    contingency: Annotated[float, NOT_NEGATIVE] = 0.0
+    pair_contingency: Annotated[float, NOT_NEGATIVE] = 0.0
+    initial: Annotated[Sequence[float] | None, InitialTerms()] = None
+
+    def _check_rules(self) -> None:
+        if self.across == "independent":
+            self._refuse("products", self.products is not None)
+            self._refuse("offset", self.offset > 0.0)
+        factor, contingency = self.initial_terms()
+        is_enough = factor >= self.factor and contingency >= self.contingency
+        if not is_enough or (self.initial is None and self.level > 1.0):
+            raise ParameterError(
+                "initial must be at least the factor and contingency of maintenance, and be given "
+                "with a level over 1, or an order is liquidated at once, was "
+                f"{self.initial!r} with {(self.factor, self.contingency)!r} and level "
+                f"{self.level:g}",
+                where="ScenarioMargin.initial",
+                cure=f"give initial=({max(1.0, self.level) * self.factor:g}, "
+                f"{max(1.0, self.level) * self.contingency:g}) or more",
+            )
+        if not (self.factor > 0.0 or self.minimum > 0.0 or self.contingency > 0.0):
+            raise ParameterError(
+                "factor, minimum or contingency must be over 0, or nothing is required, were all 0",
+                where="ScenarioMargin.factor",
+                cure="leave factor out: it is 1",
+            )
+        self._check_products()
+
+    def _refuse(self, name: str, is_given: bool) -> None:
+        if is_given:
+            raise ParameterError(
+                f"{name} must be left out with across='independent', in which gains count nothing, "
+                f"was {getattr(self, name)!r}",
+                where=f"ScenarioMargin.{name}",
+                cure=f"choose across='same row', or leave {name} out",
+            )
+
+    def _check_products(self) -> None:
+        """Check that the groups of a product have scenarios of one length."""
+        moves: Any = self.moves
+        if self.across == "independent":
+            return
+        table = {"all": tuple(moves)} if self.products is None else self.products
+        for product, groups in table.items():
+            found = {group: moves.get(group, moves.get(EVERY)) for group in groups}
+            rows = {group: len(each) for group, each in found.items() if each is not None}
+            if len(set(rows.values())) > 1:
+                listed = ", ".join(f"{group!r} {count}" for group, count in rows.items())
+                raise ParameterError(
+                    "groups of one product must have as many scenarios each with across='same "
+                    f"row', was {listed}",
+                    where=f"ScenarioMargin.moves, product {product!r}",
+                    cure="give them rows of one length, repeat one that should not add any, or "
+                    "put the groups into products of their own",
+                )
+
+    # ------------------------------------------------------------------- groups of an account
+
+    def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Return the instruments of each group: the given ones, then the rest one by one."""
+        given = {group: tuple(members) for group, members in (self.groups or {}).items()}
+        grouped = {each for members in given.values() for each in members}
+        return given | {name: (name,) for name in names if name not in grouped}
+
+    def name_groups(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the names of the groups, in order."""
+        return tuple(self.list_groups(names))
+
+    def rows_of(self, group: str) -> tuple[tuple[float, float], ...]:
+        """Return the scenarios of a group."""
+        moves: Any = self.moves
+        rows: tuple[tuple[float, float], ...] = moves[group if group in moves else EVERY]
+        return rows
+
+    def number_products(self, groups: Sequence[str]) -> list[int]:
+        """Return the number of each group's product; groups in none are one each."""
+        if self.products is None:
+            return [0] * len(groups) if self.across == "same row" else list(range(len(groups)))
+        table = {each: p for p, each_of in enumerate(self.products.values()) for each in each_of}
+        free = [group for group in groups if group not in table]
+        table |= {group: len(self.products) + k for k, group in enumerate(free)}
+        return [table[group] for group in groups]
+
+    def initial_terms(self) -> tuple[float, float]:
+        """Return the factor and the contingency of initial margin."""
+        if self.initial is None:
+            return self.factor, self.contingency
+        return self.initial[0], self.initial[1]
+
+    def pack_scenarios(self, names: Sequence[str]) -> ScenarioTables:
+        """Return the scenarios of these instruments as arrays."""
+        return pack_scenarios(self, names)
+
+    def check_names(self, names: Sequence[str], collateral: Sequence[Collateral]) -> None:
+        """Check that the groups of moves, groups, products and collateral are there."""
+        groups = self.list_groups(names)
+        known = list(names)
+        for group, members in (self.groups or {}).items():
+            _check_known(f"group {group!r}", members, known, noun="instrument", field="groups")
+        _check_known("moves", [each for each in self.moves if each != EVERY], list(groups))
+        for product, members in (self.products or {}).items():
+            _check_known(f"product {product!r}", members, list(groups), field="products")
+        for each in collateral:
+            if each.cancels_risk is not None:
+                _check_known(f"collateral {each.name!r}", [each.cancels_risk], list(groups))
+        self._check_rows(list(groups))
+
+    def _check_rows(self, groups: Sequence[str]) -> None:
+        """Check that each group has scenarios, as many as the others of its product."""
+        missing = [each for each in groups if each not in self.moves and EVERY not in self.moves]
+        if missing:
+            raise ParameterError(
+                f"moves must have scenarios for every group, was without {', '.join(missing)}",
+                where="ScenarioMargin.moves",
+                cure=f"add them, or scenarios for all others under {EVERY!r}",
+            )
+
+
+def _check_known(
+    owner: str,
+    given: Sequence[str],
+    known: Sequence[str],
+    *,
+    noun: str = "group",
+    field: str = "moves",
+) -> None:
+    """Check that all names are among the known ones."""
+    unknown = [f"{each!r}{did_you_mean(each, known)}" for each in given if each not in known]
+    if unknown:
+        raise ParameterError(
+            f"{owner} must name {noun}s of the account, was {', '.join(unknown)}",
+            where=f"ScenarioMargin.{field}",
+            cure=f"use {', '.join(known)}",
+        )
+
+
+MarginRule.kinds["scenarios"] = ScenarioMargin

@@ -1,0 +1,492 @@
+"""Random accounts of 1 to 5 instruments: one seed, its markets, venues and account.
+
+Wild on purpose, like ``tests/cases.py``, whose draws of contracts, brackets, costs and funding it
+uses: opens gap, weights change, instruments are listed and delisted, and the account carries what
+its margin bears for a few bars. Every amount is continuous, so that a tie has probability 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tests.cases import (
+    DAY,
+    HOUR,
+    Scene,
+    make_brackets,
+    make_contract,
+    make_fees,
+    make_flows,
+    make_funding,
+    make_liquidation,
+    make_rate,
+    make_series,
+    make_slippage,
+    make_targets,
+    make_volume,
+    utc,
+)
+
+PRICES = ("open", "high", "low", "close")
+SHARED = ("interest_on", "borrow_rate", "cash_rate", "short_rate", "day_count", "funding_jitter")
+GROUP = "pair"
+
+
+@dataclass(frozen=True)
+class Tape:
+    """The market of one instrument, or of collateral."""
+
+    bars: pd.DataFrame  # open, high, low, close, volume, and target for an instrument
+    mark: pd.DataFrame | None
+    funding: pd.DataFrame | None
+    interval: int
+
+    def for_reference(self) -> SimpleNamespace:
+        """Return the arrays that the reference takes."""
+        mark = self.bars if self.mark is None else self.mark
+        empty = pd.DataFrame({"rate": [], "mark": []}, index=utc([]))
+        funding = empty if self.funding is None else self.funding
+        return SimpleNamespace(
+            time=self.bars.index.asi8,
+            interval=self.interval,
+            **{name: self.bars[name].to_numpy() for name in (*PRICES, "volume")},
+            **{f"mark_{name}": mark[name].to_numpy() for name in PRICES},
+            funding_time=funding.index.asi8,
+            funding_rate=funding["rate"].to_numpy(),
+            funding_mark=funding["mark"].to_numpy(),
+        )
+
+    def for_engine(self, bt: Any, name: str) -> Any:
+        """Return a Market."""
+        return bt.Market.from_frames(
+            self.bars,
+            funding=self.funding,
+            mark=self.mark,
+            instrument=name,
+            funding_gaps=None if self.funding is None else "zero",  # stamps anywhere
+        )
+
+
+@dataclass(frozen=True)
+class PortfolioCase:
+    """Constructor arguments of one random account."""
+
+    seed: int
+    tapes: dict[str, Tape]
+    venues: dict[str, dict[str, Any]]  # groups of a venue by name, and its own fields under "venue"
+    account: dict[str, Any]
+    requirement: dict[str, Any] | None  # of ScenarioMargin, or level of Brackets alone
+    collateral: list[tuple[dict[str, Any], Tape]]
+    signal: pd.DataFrame
+    overlay: Swing | None
+
+    @property
+    def clock(self) -> pd.DatetimeIndex:
+        """The union of the open times."""
+        return self.signal.index
+
+    def for_reference(self) -> tuple[Any, ...]:
+        """Return what ``reference_portfolio.simulate`` takes."""
+        markets = {name: tape.for_reference() for name, tape in self.tapes.items()}
+        targets = {
+            name: tape.bars["target"].reindex(self.clock).to_numpy()
+            for name, tape in self.tapes.items()
+        }
+        signals = {name: self.signal[name].to_numpy() for name in self.tapes}
+        venues = {
+            name: SimpleNamespace(
+                contract=SimpleNamespace(**venue["contract"]),
+                brackets=[SimpleNamespace(**row) for row in venue["brackets"]],
+                fees=SimpleNamespace(**venue["fees"]),
+                slippage=SimpleNamespace(**venue["slippage"]),
+                liquidation=SimpleNamespace(**venue["liquidation"]),
+                **venue["venue"],
+            )
+            for name, venue in self.venues.items()
+        }
+        requirement = None
+        if self.requirement is not None:
+            requirement = SimpleNamespace(**self.requirement)
+        collateral = [
+            SimpleNamespace(**asset, prices=tape.for_reference()) for asset, tape in self.collateral
+        ]
+        account = SimpleNamespace(**self.account, requirement=requirement, collateral=collateral)
+        overlay = None if self.overlay is None else self.overlay.answers(self.clock.asi8)
+        return markets, targets, signals, venues, account, overlay
+
+    def for_engine(self, bt: Any) -> dict[str, Any]:
+        """Return the keyword arguments ``market``, ``venue``, ``account``, ``signal`` of bt.run."""
+        rule = self.requirement or {}
+        kind = bt.ScenarioMargin if "moves" in rule else bt.Brackets
+        collateral = [
+            bt.Collateral(**asset, prices=tape.for_engine(bt, asset["name"]))
+            for asset, tape in self.collateral
+        ]
+        return {
+            "market": bt.Markets(
+                {name: tape.for_engine(bt, name) for name, tape in self.tapes.items()},
+                currency="TEST",
+            ),
+            "venue": {
+                name: bt.Venue(
+                    contract=bt.Contract(**venue["contract"]),
+                    brackets=[bt.Bracket(**row) for row in venue["brackets"]],
+                    fees=bt.Fees(**venue["fees"]),
+                    slippage=bt.Slippage(**venue["slippage"]),
+                    liquidation=bt.Liquidation(**venue["liquidation"]),
+                    **venue["venue"],
+                )
+                for name, venue in self.venues.items()
+            },
+            "account": bt.Account(**self.account, requirement=kind(**rule), collateral=collateral),
+            "signal": self.signal,
+        }
+
+
+@dataclass(frozen=True)
+class Swing:
+    """An overlay's answers, a function of the time alone: NaN now and then, 0 rarely."""
+
+    level: float
+    every: int  # ns
+
+    def answers(self, time: np.ndarray) -> np.ndarray:
+        """Return the leverage at the close of each bar."""
+        draw = (time // self.every * 2_654_435_761 % 2**32) / 2**32
+        answer = self.level * (0.4 + draw)
+        answer[draw < 0.15] = np.nan
+        answer[draw > 0.96] = 0.0
+        return answer
+
+
+def make_portfolio_case(seed: int) -> PortfolioCase:
+    """Return the random account of a seed."""
+    rng = np.random.default_rng([seed, 18])
+    scene = make_stage(rng)
+    names = [f"I{k}" for k in range(int(rng.integers(1, 6)))]
+    weights = rng.dirichlet(np.full(len(names), 2.0)) if len(names) > 1 else np.ones(1)
+    common = make_moves(scene)
+    scenes = {
+        name: replace(
+            scene,
+            price=scene.spread(10, 50_000),
+            capital=scene.capital * float(weight),
+            is_linear=scene.is_linear if scene.chance(0.95) else not scene.is_linear,
+        )
+        for name, weight in zip(names, weights, strict=True)
+    }
+    shared = make_shared(scene)
+    tapes = {name: make_tape(each, common) for name, each in scenes.items()}
+    if len(names) > 1:
+        tapes = list_and_delist(scene, tapes)
+    venues = {name: make_one_venue(each, shared) for name, each in scenes.items()}
+    requirement = make_requirement(scene, names, venues)
+    collateral = make_collateral(scene, common, requirement)
+    account = make_account(scene, names, venues, has_collateral=bool(collateral))
+    order = make_order(scene, names, is_scenario=bool(requirement and "moves" in requirement))
+    for venue in venues.values():
+        venue["liquidation"]["order"] = order
+        is_bracket = venue["liquidation"]["step"] == "bracket"
+        if is_bracket and requirement is not None and "moves" in requirement:
+            venue["liquidation"]["step"] = scene.uniform(0.1, 0.7)
+    return PortfolioCase(
+        seed=seed,
+        tapes=tapes,
+        venues=venues,
+        account=account,
+        requirement=requirement,
+        collateral=collateral,
+        signal=make_signal(scene, tapes, dict(zip(names, weights, strict=True))),
+        overlay=Swing(scene.uniform(0.3, 1.3), scene.interval) if scene.chance(0.3) else None,
+    )
+
+
+def make_stage(rng: np.random.Generator) -> Scene:
+    """Draw what all instruments share; bars move by a good part of what the leverage bears."""
+    is_linear = bool(rng.random() < 0.85)
+    leverage = float(np.exp(rng.uniform(np.log(1.0), np.log(25))))
+    reach = float(np.exp(rng.uniform(np.log(0.1), np.log(1.5))))
+    return Scene(
+        rng=rng,
+        n_bars=int(rng.integers(6, 13)),
+        interval=int(rng.choice([HOUR, 4 * HOUR, 8 * HOUR, DAY])),
+        price=1.0,
+        capital=float(rng.uniform(5_000, 50_000) if is_linear else rng.uniform(0.5, 5)),
+        leverage=leverage,
+        sigma=min(0.2, reach / max(leverage, 1.0)),
+        is_linear=is_linear,
+        is_isolated=False,
+    )
+
+
+# ----- markets -----
+
+
+def make_moves(scene: Scene) -> np.ndarray:
+    """Draw fat-tailed moves of bars: row 0 inside the bars, row 1 between them."""
+    rng, n, sigma = scene.rng, scene.n_bars, scene.sigma
+    inside = np.clip(rng.standard_t(3, n) * 0.6 * sigma, -0.6, 0.6)
+    gaps = np.where(rng.random(n) < scene.pick(0.0, 0.1, 0.4), rng.normal(0, 2 * sigma, n), 0.0)
+    gaps[0] = 0.0
+    return np.stack([inside, gaps])
+
+
+def make_tape(scene: Scene, common: np.ndarray) -> Tape:
+    """Draw an instrument that moves with the others, against them, or alone."""
+    rng, n, sigma = scene.rng, scene.n_bars, scene.sigma
+    share = scene.pick(0.0, 0.6, 0.95, -0.5)
+    moves, gaps = share * common + math.sqrt(1.0 - share**2) * make_moves(scene)
+    close = np.log(scene.price) + np.cumsum(moves + gaps)
+    start = close - moves
+    bars = make_bars(scene, start, close)
+    mark = None
+    if scene.chance(0.5):
+        basis = sigma * scene.pick(0.02, 0.3)
+        shift = rng.normal(0, basis, (2, n))
+        mark = make_bars(scene, start + shift[0], close + shift[1])
+    contract = {"size": 1.0}
+    bars["volume"] = make_volume(scene, bars, contract)
+    bars["target"] = make_targets(scene)
+    return Tape(bars, mark, make_funding(scene, bars), scene.interval)
+
+
+def make_bars(scene: Scene, start: np.ndarray, close: np.ndarray) -> pd.DataFrame:
+    """Return bars of log opens and closes, with wicks."""
+    wick = np.abs(scene.rng.normal(0, 0.5 * scene.sigma, (2, scene.n_bars)))
+    high, low = np.maximum(start, close) + wick[0], np.minimum(start, close) - wick[1]
+    columns = dict(zip(PRICES, (start, high, low, close), strict=True))
+    return pd.DataFrame(
+        {name: np.exp(values) for name, values in columns.items()}, index=utc(scene.time)
+    )
+
+
+def list_and_delist(scene: Scene, tapes: dict[str, Tape]) -> dict[str, Tape]:
+    """Cut some of the instruments; one stays whole."""
+    whole = scene.pick(*tapes)
+    result = {}
+    for name, tape in tapes.items():
+        n = len(tape.bars)
+        first, last = 0, n
+        if name != whole and scene.chance(0.25):
+            first = int(scene.rng.integers(0, n // 2))
+        if name != whole and scene.chance(0.25):
+            last = int(scene.rng.integers(n // 2 + 2, n + 1))
+        result[name] = cut(tape, first, last)
+    return result
+
+
+def cut(tape: Tape, first: int, last: int) -> Tape:
+    """Return some bars of a tape, with the funding that falls into them."""
+    bars = tape.bars.iloc[first:last]
+    mark = None if tape.mark is None else tape.mark.iloc[first:last]
+    funding = tape.funding
+    if funding is not None:
+        start, end = bars.index[0], bars.index[-1] + pd.Timedelta(tape.interval, "ns")
+        funding = funding[(funding.index >= start) & (funding.index < end)]
+        funding = funding if len(funding) else None
+    return replace(tape, bars=bars, mark=mark, funding=funding)
+
+
+def make_signal(
+    scene: Scene, tapes: Mapping[str, Tape], weights: Mapping[str, float]
+) -> pd.DataFrame:
+    """Draw direction x weight by bar and instrument; some flips, some cells empty."""
+    rng = scene.rng
+    clock = utc(scene.time)
+    columns = {}
+    for name in tapes:
+        n = len(clock)
+        flips = np.cumprod(np.where(rng.random(n) < scene.pick(0.0, 0.1, 0.3), -1.0, 1.0))
+        signal = scene.pick(1.0, -1.0) * weights[name] * flips
+        if scene.chance(0.3):
+            signal = signal * rng.uniform(0.2, 1.0, n)
+        signal[rng.random(n) < scene.pick(0.0, 0.1)] = np.nan
+        columns[name] = signal
+    return pd.DataFrame(columns, index=clock)
+
+
+# ----- venues -----
+
+
+def make_shared(scene: Scene) -> dict[str, Any]:
+    """Draw what belongs to the account and must agree between venues."""
+    interest_on = scene.pick("balance", "loan")
+    return {
+        "interest_on": interest_on,
+        "borrow_rate": make_rate(scene, 3.0),
+        "cash_rate": make_rate(scene, 0.5),
+        "short_rate": make_rate(scene, 3.0) if interest_on == "loan" else 0.0,
+        "day_count": scene.pick(365, 360),
+        "funding_jitter": scene.pick("60s", "60s", "2s"),
+        "isolated_funding": scene.pick("margin", "wallet"),
+        "call_grace": int(scene.rng.integers(0, 3)) if scene.chance(0.3) else None,
+        "mode": scene.pick("close", "takeover", "partial", "partial", "partial"),
+    }
+
+
+def make_one_venue(scene: Scene, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw the venue of one instrument."""
+    fees = make_fees(scene)
+    liquidation = make_liquidation(scene) | {"mode": shared["mode"]}
+    if shared["mode"] != "partial":
+        liquidation["full_below"] = 0.0
+    liquidation["impact"] = 0.0
+    if shared["mode"] != "takeover" and scene.chance(0.2):
+        liquidation["impact"] = scene.uniform(0.05, 0.4) / (DAY // scene.interval) ** 0.5
+    kind = scene.pick("one", "one", "scalar", "series")
+    multiplier = {"one": 1.0, "scalar": scene.uniform(1.0, 2.0)}.get(kind)
+    own = {name: value for name, value in shared.items() if name != "mode"}
+    own |= {
+        "maintenance_at": "entry" if scene.chance(0.15) else "mark",
+        "includes_close_fee": scene.chance(0.25),
+        "margin_multiplier": make_series(scene, 1.0, 2.0) if multiplier is None else multiplier,
+        "profit_counts": scene.pick("all", "all", "losses", scene.uniform(0.0, 1.0)),
+    }
+    return {
+        "contract": make_contract(scene),
+        "brackets": make_brackets(scene, fees["taker"]),
+        "fees": fees,
+        "slippage": make_slippage(scene),
+        "liquidation": liquidation,
+        "venue": own,
+    }
+
+
+def make_order(scene: Scene, names: list[str], *, is_scenario: bool) -> Any:
+    """Draw the order of a partial liquidation."""
+    kind = scene.pick(
+        None, "most_relief", "largest_loss", "largest_requirement", "largest_notional", "names"
+    )
+    if kind == "names":
+        return tuple(scene.rng.permutation(names))
+    return kind
+
+
+def make_requirement(
+    scene: Scene, names: list[str], venues: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Draw standard cross, with a level now and then, or portfolio margin."""
+    level = scene.sometimes(0.4, 0.9, 1.3, 1.0)
+    if scene.chance(0.5):
+        return None if level == 1.0 else {"level": level}
+    for venue in venues.values():
+        venue["venue"]["margin_multiplier"] = 1.0
+    grouped = [name for name in names if scene.chance(0.5)]
+    groups = {GROUP: grouped} if len(grouped) > 1 else {}
+    free = [name for name in names if not groups or name not in grouped]
+    across = scene.pick("independent", "same row")
+    reach = min(0.5, scene.spread(0.02, 0.5) / scene.leverage**0.5)
+    steps = np.linspace(-1.0, 1.0, int(scene.rng.integers(2, 6)))
+    rows = [
+        (float(step * reach), scene.uniform(0.7, 1.0)) for step in steps if abs(step * reach) > 1e-3
+    ]
+    moves = {
+        group: [(move * scale, weight) for move, weight in rows]
+        for group in (*groups, *free)
+        for scale in [scene.uniform(0.5, 1.5)]
+    }
+    factor, contingency = scene.uniform(0.7, 1.1), scene.sometimes(0.4, 0.0, 0.02)
+    initial = (factor * scene.uniform(1.05, 1.6), contingency + scene.sometimes(0.4, 0.0, 0.02))
+    in_products = across == "same row" and len(moves) > 1 and scene.chance(0.4)
+    return {
+        "level": level,
+        "moves": moves,
+        "groups": groups or None,
+        "products": {"first": list(moves)[:-1]} if in_products else None,
+        "across": across,
+        "offset": scene.pick(0.0, 1.0, scene.uniform(0.0, 1.0)) if across == "same row" else 0.0,
+        "factor": factor,
+        "minimum": scene.sometimes(0.4, 0.0, 0.03),
+        "contingency": contingency,
+        "pair_contingency": scene.sometimes(0.3, 0.0, 0.03),
+        "initial": initial if scene.chance(0.8) else None,
+    }
+
+
+def make_collateral(
+    scene: Scene, common: np.ndarray, requirement: dict[str, Any] | None
+) -> list[tuple[dict[str, Any], Tape]]:
+    """Draw no collateral, or up to two assets with a rate or tiers."""
+    if not scene.chance(0.35):
+        return []
+    result = []
+    for k in range(int(scene.rng.integers(1, 3))):
+        tape = make_tape(replace(scene, price=scene.spread(1.0, 1000.0)), common)
+        tape = replace(tape, funding=None, bars=tape.bars.drop(columns="target"))
+        worth = scene.capital * scene.spread(0.05, 1.5)
+        rate = scene.uniform(0.5, 1.0)
+        cap = worth * scene.uniform(0.4, 1.2)
+        tiers = [(0.0, cap, rate), (cap, 3.0 * cap, rate * scene.uniform(0.2, 0.95))]
+        has_tiers = scene.chance(0.5)
+        cancels = None
+        if requirement is not None and "moves" in requirement and scene.chance(0.5):
+            cancels = scene.pick(*requirement["moves"])
+        asset = {
+            "name": f"C{k}",
+            "amount": worth / float(tape.bars["open"].iloc[0]),
+            "rate": None if has_tiers else rate,
+            "tiers": tiers if has_tiers else None,
+            "slippage": scene.sometimes(0.7, 0.0, 0.02),
+            "cancels_risk": cancels,
+        }
+        result.append((asset, tape))
+    return result
+
+
+# ----- account -----
+
+
+def make_account(
+    scene: Scene,
+    names: list[str],
+    venues: Mapping[str, dict[str, Any]],
+    *,
+    has_collateral: bool,
+) -> dict[str, Any]:
+    """Draw the account: margin modes and settings by instrument, or one for all."""
+    call = scene.spread(0.05, 0.9) if scene.chance(0.5) else None
+    if call is None:
+        for venue in venues.values():
+            venue["venue"]["call_grace"] = None
+    has_reserve = call is not None and scene.chance(0.6)
+    kind = scene.pick("cross", "cross", "cross", "mixed", "mixed", "isolated")
+    margin = {name: kind if kind != "mixed" else scene.pick("cross", "isolated") for name in names}
+    settings = {
+        name: min(
+            venues[name]["brackets"][0]["max_leverage"],
+            max(1.0, scene.leverage * scene.spread(0.5, 4.0)),
+        )
+        for name in names
+    }
+    plain = scene.chance(0.6)
+    setting = {
+        name: None if plain and margin[name] == "cross" else x for name, x in settings.items()
+    }
+    stops = {name: min(0.9, scene.uniform(0.5, 4.0) * scene.sigma) for name in names}
+    return {
+        "capital": scene.capital,
+        "margin": margin,
+        "venue_leverage": setting,
+        "min_leverage": 0.0,
+        "max_leverage": scene.sometimes(0.3, 0.6, 2.0, np.inf) * scene.leverage,
+        "band": scene.sometimes(0.4, 0.0, 0.1) * scene.leverage,
+        "stop_loss": stops if scene.chance(0.35) else None,
+        "margin_call": call,
+        "reserve": scene.uniform(0.0, 1.5) * scene.capital if has_reserve else 0.0,
+        "top_up_to": call * scene.uniform(0.3, 0.9) if has_reserve else None,
+        "after_liquidation": "halt" if scene.chance(0.15) else "continue",
+        "flows": make_flows(scene) if scene.chance(0.4) else None,
+        "ruin_at": scene.sometimes(0.3, 0.02, 0.6, None),
+        "intrabar": scene.pick("path", "path", "worst"),
+        "max_gross_leverage": scene.sometimes(0.3, 0.5, 1.5, np.inf) * scene.leverage,
+        "max_overlay": scene.sometimes(0.3, 0.5, 1.5, np.inf),
+        "negative_limit": scene.pick(0.0, 0.2) * scene.capital if has_collateral else None,
+        "conversion": scene.pick("listed", "pro_rata") if has_collateral else "listed",
+    }

@@ -1,0 +1,142 @@
+"""Accounts with several positions that are small enough to compute by hand.
+
+A scene is a :class:`tests.portfolio_cases.PortfolioCase` with a few bars: the reference and the
+engine both play it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tests.cases import HOUR, START, utc
+from tests.portfolio_cases import PortfolioCase, Tape
+
+Bar = tuple[float, float, float, float]
+
+FREE: dict[str, dict[str, Any]] = {
+    "contract": {"kind": "linear", "size": 1.0, "lot": 0.0, "tick": 0.0, "min_notional": 0.0},
+    "fees": {"taker": 0.0, "maker": 0.0, "maker_share": 0.0},
+    "slippage": {"rate": 0.0, "impact": 0.0, "impact_window": "1d", "max_participation": None},
+    "liquidation": {
+        "mode": "close",
+        "fee": 0.0,
+        "slippage": 0.0,
+        "step": 0.2,
+        "full_below": 0.0,
+        "order": None,
+    },
+    "venue": {
+        "interest_on": "balance",
+        "borrow_rate": 0.0,
+        "cash_rate": 0.0,
+        "short_rate": 0.0,
+        "day_count": 365,
+        "funding_jitter": "60s",
+        "isolated_funding": "margin",
+        "maintenance_at": "mark",
+        "includes_close_fee": False,
+        "margin_multiplier": 1.0,
+        "call_grace": None,
+        "profit_counts": "all",
+    },
+}
+ACCOUNT: dict[str, Any] = {
+    "capital": 1000.0,
+    "margin": "cross",
+    "venue_leverage": None,
+    "min_leverage": 0.0,
+    "max_leverage": math.inf,
+    "band": 0.0,
+    "stop_loss": None,
+    "margin_call": None,
+    "reserve": 0.0,
+    "top_up_to": None,
+    "after_liquidation": "continue",
+    "flows": None,
+    "ruin_at": None,
+    "intrabar": "path",
+    "max_gross_leverage": math.inf,
+    "max_overlay": math.inf,
+    "negative_limit": None,
+    "conversion": "listed",
+}
+
+
+def flat(price: float) -> Bar:
+    """Return a bar that does not move."""
+    return (price,) * 4
+
+
+def bracket(rate: float = 0.05, leverage: float = 20.0) -> dict[str, Any]:
+    """Return one bracket for any notional: 5 % maintenance, 20 x."""
+    return {"floor": 0.0, "cap": 1e12, "max_leverage": leverage, "maintenance_rate": rate}
+
+
+def tape(
+    bars: Sequence[Bar],
+    target: Sequence[float] = (),
+    funding: Sequence[tuple[float, float, float]] = (),
+    first: int = 0,
+) -> Tape:
+    """Return hourly bars; the last target is repeated, funding is (hours, rate, own price)."""
+    stamps = START + HOUR * (first + np.arange(len(bars)))
+    frame = pd.DataFrame(bars, columns=["open", "high", "low", "close"], index=utc(stamps))
+    frame = frame.astype(float).assign(volume=1e9)
+    if target:
+        frame["target"] = [*target, *[target[-1]] * (len(bars) - len(target))]
+    paid = None
+    if funding:
+        index = utc([round(START + hours * HOUR) for hours, _, _ in funding])
+        rows = [(rate, price) for _, rate, price in funding]
+        paid = pd.DataFrame(rows, columns=["rate", "mark"], index=index)
+    return Tape(frame, None, paid, HOUR)
+
+
+def scene(
+    tapes: Mapping[str, Tape],
+    signal: Mapping[str, float | Sequence[float]],
+    *,
+    venues: Mapping[str, Mapping[str, Any]] | None = None,
+    requirement: dict[str, Any] | None = None,
+    collateral: Sequence[tuple[dict[str, Any], Tape]] = (),
+    **account: Any,
+) -> PortfolioCase:
+    """Return an account without costs and with one bracket, but for what is said.
+
+    ``venues`` has changes by group for each instrument, or under ``"*"`` for all.
+    """
+    clock = sorted({stamp for each in tapes.values() for stamp in each.bars.index.asi8})
+    index = utc(clock)
+    given = venues or {}
+    columns = {name: np.broadcast_to(signal[name], len(clock)).copy() for name in tapes}
+    return PortfolioCase(
+        seed=-1,
+        tapes=dict(tapes),
+        venues={name: venue_of(given.get("*", {}), given.get(name, {})) for name in tapes},
+        account=ACCOUNT | account,
+        requirement=requirement,
+        collateral=list(collateral),
+        signal=pd.DataFrame(columns, index=index, dtype=float),
+        overlay=None,
+    )
+
+
+def venue_of(*changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the groups of a venue with some of them changed, the last change first."""
+    venue: dict[str, Any] = {name: dict(group) for name, group in FREE.items()}
+    venue["brackets"] = [bracket()]
+    for change in changes:
+        for name, group in change.items():
+            venue[name] = group if name == "brackets" else venue[name] | group
+    return venue
+
+
+def asset(name: str, amount: float, **terms: Any) -> dict[str, Any]:
+    """Return the terms of collateral."""
+    plain = {"rate": None, "tiers": None, "slippage": 0.0, "cancels_risk": None}
+    return {"name": name, "amount": amount, **plain, **terms}

@@ -1,0 +1,1850 @@
+"""The account with several positions once more, in exact decimals: the oracle of the portfolio.
+
+Written from the rules alone: RULES for a position, RULES-MANY for what changes with several. It
+shares no code with ``backtest``; of ``tests/reference.py`` it uses the scalar helpers (valuation,
+brackets, series as of a stamp). One small method per rule, in the order of the bar.
+
+Everything is valued through ``u``, the value of one contract, because inside a bar prices move
+linearly in it. A *point* is one place inside a bar: ``u`` of every instrument by mark price and by
+last price, and the prices of the collateral.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import ROUND_FLOOR, Context, Decimal, localcontext
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from tests.reference import (
+    DAY,
+    DIGITS,
+    INFINITY,
+    LOT_TOLERANCE,
+    NOTHING_LEFT,
+    ONE,
+    REMAINDER,
+    TIE,
+    WORST,
+    ZERO,
+    AsOf,
+    Brackets,
+    Contract,
+    Settlement,
+    bars_of_flows,
+    brackets_of,
+    decimals,
+    exact,
+    impact_statistics,
+    nanoseconds,
+)
+from tests.reference_margin import (
+    Asset,
+    Collateral,
+    Leg,
+    Scenarios,
+    Standard,
+    bracket_initial,
+    bracket_requirement,
+    find_fall,
+    find_signs,
+    largest_of_pieces,
+    largest_passing,
+)
+
+EXACT = Decimal("1e-28")  # the identity of RULES 6
+COSTS = ("fees", "slippage", "funding", "interest", "liquidation_loss", "conversion")
+GAINS = ("price_pnl", "collateral_pnl", "flows", "bad_debt")
+PRICES = ("open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close")
+NONE = (None, None)
+
+
+class Event(NamedTuple):
+    """One thing that happened: its bar, kind, instrument ("" for the account) and size."""
+
+    bar: int
+    kind: str
+    instrument: str
+    quantity: Decimal
+    amount: Decimal
+
+
+class Point(NamedTuple):
+    """One place inside a bar; None where an instrument has no bar."""
+
+    marks: tuple[Decimal | None, ...]
+    lasts: tuple[Decimal | None, ...]
+    assets: tuple[Decimal, ...]
+
+
+class Call:
+    """The margin call of the pool, or of one isolated position (RULES 5)."""
+
+    def __init__(self) -> None:
+        self.ratio = ZERO
+        self.is_called = self.was_forced = False
+        self.unmet = 0  # closes since the call, for the grace
+
+
+@dataclass
+class Outcome:
+    """What a run produced: a list per column with one entry per bar."""
+
+    names: tuple[str, ...]
+    equity: list[Decimal] = field(default_factory=list)
+    cash: list[Decimal] = field(default_factory=list)
+    quantity: list[tuple[Decimal, ...]] = field(default_factory=list)
+    margin: list[tuple[Decimal, ...]] = field(default_factory=list)
+    entry: list[tuple[Decimal, ...]] = field(default_factory=list)  # in u
+    collateral: list[tuple[Decimal, ...]] = field(default_factory=list)  # amounts
+    reserve: list[Decimal] = field(default_factory=list)
+    ratio: list[Decimal] = field(default_factory=list)  # of the pool
+    backing: list[Decimal] = field(default_factory=list)  # M
+    traded: list[Decimal] = field(default_factory=list)
+    rows: dict[str, list[Decimal]] = field(default_factory=dict)
+    ruined: list[bool] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    paths: Counter[str] = field(default_factory=Counter)
+    capital: Decimal = ZERO
+    nearest: Decimal = ONE  # the closest call of a comparison that decides a partial step
+
+    def of_kind(self, kind: str) -> list[Event]:
+        """Return the events of one kind."""
+        return [event for event in self.events if event.kind == kind]
+
+
+def per_name(setting: Any, name: str, default: Any = None) -> Any:
+    """A setting of the account that may be given by instrument."""
+    return setting.get(name, default) if isinstance(setting, Mapping) else setting
+
+
+# ---------------------------------------------------------------------------------------------
+# One instrument: its market on the account's clock, its venue, what is held of it
+
+
+class Holding:
+    """One instrument of the account."""
+
+    def __init__(self, name: str, market: Any, venue: Any, account: Any) -> None:
+        self.name, self.market, self.venue = name, market, venue
+        self.read_venue()
+        self.read_account(account)
+        self.statistics = (
+            impact_statistics(market, self.contract, nanoseconds(venue.slippage.impact_window))
+            if venue.slippage.impact or getattr(venue.liquidation, "impact", 0.0)
+            else [None] * len(market.time)
+        )
+        self.quantity = self.entry = self.margin = ZERO
+        self.valued_at = ZERO
+        self.is_halted = False
+        self.call = Call()
+        self.pending: tuple[float, float] | None = None
+
+    def read_venue(self) -> None:
+        """The venue in exact numbers."""
+        venue = self.venue
+        self.contract = Contract(venue.contract.kind == "linear", exact(venue.contract.size))
+        self.lot, self.least = exact(venue.contract.lot), exact(venue.contract.min_notional)
+        self.taker = exact(venue.fees.taker)
+        share = exact(venue.fees.maker_share)
+        self.fee = self.taker * (ONE - share) + exact(venue.fees.maker) * share
+        self.slip, self.impact_factor = exact(venue.slippage.rate), exact(venue.slippage.impact)
+        part = venue.slippage.max_participation
+        self.participation = None if part is None else exact(part)
+        forced = venue.liquidation
+        self.forced_fee, self.forced_slip = exact(forced.fee), exact(forced.slippage)
+        self.forced_impact = exact(getattr(forced, "impact", 0.0))
+        self.full_below = exact(forced.full_below)
+        self.multiplier = AsOf(venue.margin_multiplier)
+        counted = getattr(venue, "profit_counts", "all")
+        self.counted = exact({"all": 1.0, "losses": 0.0}.get(counted, counted))
+
+    def read_account(self, account: Any) -> None:
+        """What the account says of this instrument."""
+        self.is_isolated = per_name(account.margin, self.name, "cross") == "isolated"
+        setting = per_name(account.venue_leverage, self.name)
+        self.setting = None if setting is None else exact(setting)
+        self.floor = per_name(account.min_leverage, self.name, 0.0)
+        self.most = AsOf(per_name(account.max_leverage, self.name, math.inf))
+        self.band = exact(per_name(account.band, self.name, 0.0))
+        stop = per_name(account.stop_loss, self.name)
+        self.stop = None if stop is None else exact(stop)
+
+    def place(self, clock: Sequence[int]) -> None:
+        """Put the market on the clock: prices by bar as u, from ``first`` to before ``end``."""
+        market = self.market
+        self.first = bisect_left(clock, int(market.time[0]))
+        self.end = self.first + len(market.time)
+        for name in PRICES:
+            prices = decimals(getattr(market, name))
+            setattr(self, name, prices)
+            setattr(self, f"{name}_u", [self.contract.value(price) for price in prices])
+        self.volume = decimals(market.volume)
+
+    def begin(self, t: int, stamp: int) -> None:
+        """The rules in force at a bar."""
+        self.here = t - self.first if self.first <= t < self.end else None
+        if self.here is None:
+            return
+        close_fee = self.taker if self.venue.includes_close_fee else ZERO
+        scale = self.multiplier(stamp)
+        self.table: Brackets = brackets_of(self.venue, scale, scale, close_fee)
+
+    def price(self, name: str) -> Decimal:
+        """A price of this bar."""
+        return getattr(self, name)[self.here]
+
+    def value(self, name: str) -> Decimal | None:
+        """``u`` of a price of this bar; None without a bar."""
+        return None if self.here is None else getattr(self, f"{name}_u")[self.here]
+
+    @property
+    def effective_setting(self) -> Decimal | None:
+        """The leverage set at the venue, as far as the first bracket allows it in this bar."""
+        return None if self.setting is None else min(self.setting, self.table.leverages[0])
+
+    def leg(self, value: Decimal, quantity: Decimal | None = None) -> Leg:
+        """The position (or another size of it) for the requirement."""
+        held = self.quantity if quantity is None else quantity
+        return Leg(
+            self.name,
+            held,
+            value,
+            self.entry,
+            self.contract.is_linear,
+            self.table,
+            self.effective_setting,
+            self.venue.maintenance_at == "entry",
+        )
+
+    def limits(self) -> list[tuple[Decimal, Decimal]]:
+        """RULES 3: pairs of cap and leverage; one of them must admit the order."""
+        pairs = list(zip(self.table.caps, self.table.leverages, strict=True))
+        setting = self.effective_setting
+        if setting is None:
+            return pairs
+        return [(max(cap for cap, leverage in pairs if leverage >= setting), setting)]
+
+    def isolated_backing(self, value: Decimal) -> Decimal:
+        """M + q·(u - u_entry)."""
+        return self.margin + self.quantity * (value - self.entry)
+
+    def isolated_surplus(self, value: Decimal) -> Decimal:
+        """What an isolated position has over its requirement."""
+        return self.isolated_backing(value) - bracket_requirement(self.leg(value))
+
+    def isolated_fails(self, value: Decimal) -> bool:
+        """RULES 3 and 4.7."""
+        needed = bracket_requirement(self.leg(value))
+        return self.isolated_backing(value) <= needed * (ONE + TIE)
+
+    def profit(self, value: Decimal) -> Decimal:
+        """Unrealized profit."""
+        return self.quantity * (value - self.entry)
+
+    # ----- prices of trades -----
+
+    def impact(self, notional: Decimal, factor: Decimal) -> Decimal:
+        """RULES 4.5: over the window that ends at bar t - 1; 0 where it is not known."""
+        if factor == 0 or not self.here:
+            return ZERO
+        statistics = self.statistics[self.here - 1]
+        if statistics is None:
+            return ZERO
+        sigma, volume = statistics
+        return factor * sigma * (notional / volume).sqrt()
+
+    def worse(self, price: Decimal, side: int, worsening: Decimal) -> Decimal:
+        """``u`` of a price moved against the trader."""
+        assert worsening < 1
+        return self.contract.value(price * (ONE + side * worsening))
+
+    def forced_value(self, part: Decimal, value: Decimal) -> Decimal:
+        """``u`` at which the venue closes a part of the position."""
+        size = abs(part * value)
+        worsening = self.forced_slip + self.impact(size, self.forced_impact)
+        side = -1 if part > 0 else 1
+        return self.worse(self.contract.price(value), side, min(worsening, WORST))
+
+    def cost(self, side: int, worsening: Decimal) -> Decimal:
+        """κ: worsening and fee per unit of notional at the open."""
+        at_open, at_fill = self.value("open"), self.worse(self.price("open"), side, worsening)
+        return (abs(at_fill - at_open) + self.fee * abs(at_fill)) / abs(at_open)
+
+    def truncated(self, size: Decimal) -> Decimal:
+        """A size in whole lots."""
+        if self.lot == 0:
+            return size
+        return (size / self.lot + LOT_TOLERANCE).to_integral_value(ROUND_FLOOR) * self.lot
+
+    def ordered(self, quantity: Decimal) -> Decimal:
+        """RULES 4.4 and 4.5: the change, in whole lots, as far as the volume admits."""
+        change = quantity - self.quantity
+        if self.participation is not None and self.here:
+            most = self.participation * self.volume[self.here - 1]
+            if abs(change) > most:
+                change = self.truncated(most).copy_sign(change)
+                is_flat = abs(self.quantity + change) < LOT_TOLERANCE * self.lot
+                return -self.quantity if is_flat else change
+        whole = self.truncated(abs(quantity)).copy_sign(quantity)
+        adds = quantity * self.quantity > 0 and abs(quantity) >= abs(self.quantity)
+        if adds and abs(whole) < abs(self.quantity):
+            return ZERO
+        return whole - self.quantity
+
+    # ----- stops -----
+
+    def stop_value(self) -> Decimal | None:
+        """``u`` of the stop-loss; None without one."""
+        if self.stop is None or self.quantity == 0:
+            return None
+        entry = self.contract.price(self.entry)
+        price = entry * (ONE - self.stop) if self.quantity > 0 else entry * (ONE + self.stop)
+        return self.contract.value(price) if price > 0 else None
+
+    def is_stopped_at(self, value: Decimal) -> bool:
+        """Whether a last price is at or beyond the stop, with the tolerance for the event."""
+        stop = self.stop_value()
+        if stop is None:
+            return False
+        price, level = self.contract.price(value), self.contract.price(stop)
+        if self.quantity > 0:
+            return price <= level * (ONE + TIE)
+        return price >= level * (ONE - TIE)
+
+
+class Order(NamedTuple):
+    """An increase: what it closes first (a flip), what it adds, and what that costs."""
+
+    holding: Holding
+    closing: Decimal  # contracts, signed: -q of a flip, else 0
+    adding: Decimal  # contracts, signed
+    kappa: Decimal
+    fill_value: Decimal  # u at the worsened open
+
+    def quantity(self, factor: Decimal) -> Decimal:
+        """The position after a share of the increase."""
+        return self.holding.quantity + self.closing + factor * self.adding
+
+    def traded(self, factor: Decimal) -> Decimal:
+        """Contracts traded."""
+        return abs(self.closing) + factor * abs(self.adding)
+
+
+class Stamp(NamedTuple):
+    """A funding event of one instrument."""
+
+    time: int
+    rank: int  # of the instrument, in the order given
+    event: Settlement
+
+
+# ---------------------------------------------------------------------------------------------
+# The account
+
+
+class Portfolio:
+    """One account on several markets: the state, and one method per rule."""
+
+    def __init__(
+        self,
+        markets: Mapping[str, Any],
+        targets: Mapping[str, Sequence[float]],
+        signals: Mapping[str, Sequence[float]],
+        venues: Mapping[str, Any],
+        account: Any,
+        overlay: Sequence[float] | None = None,
+    ) -> None:
+        self.targets, self.signals, self.overlay = targets, signals, overlay
+        self.account = account
+        self.holdings = [Holding(name, markets[name], venues[name], account) for name in markets]
+        self.clock = sorted({int(stamp) for m in markets.values() for stamp in m.time})
+        self.interval = int(next(iter(markets.values())).interval)
+        for holding in self.holdings:
+            holding.place(self.clock)
+        self.venue = venues[next(iter(markets))]  # what belongs to the account agrees in all
+        self.read_account()
+        self.read_funding()
+        self.out = Outcome(tuple(markets), capital=self.wealth_at_start)
+
+    def read_account(self) -> None:
+        """The account in exact numbers; its state before the first bar."""
+        account = self.account
+        rule = getattr(account, "requirement", None)
+        self.level = exact(getattr(rule, "level", 1.0)) if rule is not None else ONE
+        is_scenario = rule is not None and hasattr(rule, "moves")
+        self.rule = Scenarios(rule) if is_scenario else Standard()
+        self.assets = [Collateral(each) for each in getattr(account, "collateral", None) or ()]
+        self.asset_markets = [each.prices for each in getattr(account, "collateral", None) or ()]
+        self.place_assets()
+        limit = getattr(account, "negative_limit", None)
+        self.negative_limit = ZERO if limit is None else exact(limit)
+        self.is_pro_rata = getattr(account, "conversion", "listed") == "pro_rata"
+        self.max_gross = getattr(account, "max_gross_leverage", math.inf)
+        self.max_overlay = getattr(account, "max_overlay", math.inf)
+        self.intrabar = getattr(account, "intrabar", "path")
+        self.cash = +exact(account.capital)
+        self.reserve = exact(account.reserve)
+        self.pool = Call()
+        self.is_ruined = self.is_halted = self.must_convert = False
+        self.factor = math.nan if self.overlay is not None else 1.0
+        self.ruin_at = ZERO if getattr(account, "ruin_at", None) is None else exact(account.ruin_at)
+        self.mode = self.venue.liquidation.mode
+        default = "most_relief" if is_scenario else "largest_loss"
+        order = getattr(self.venue.liquidation, "order", None)
+        self.order = default if order is None else order
+        at_start = sum(
+            (a.amount * p[0] for a, p in zip(self.assets, self.asset_open, strict=True)), ZERO
+        )
+        self.wealth_at_start = self.cash + at_start
+        self.paid_in = self.wealth_at_start + self.reserve
+        self.borrow_rate = AsOf(self.venue.borrow_rate)
+        self.cash_rate, self.short_rate = AsOf(self.venue.cash_rate), AsOf(self.venue.short_rate)
+        shape = type("Clock", (), {"time": self.clock})
+        self.external = bars_of_flows(shape, account.flows)
+
+    def place_assets(self) -> None:
+        """Prices of the collateral on the clock, which its market must cover."""
+        self.asset_open: list[list[Decimal]] = []
+        self.asset_marks: list[dict[str, list[Decimal]]] = []
+        self.asset_rises: list[list[bool]] = []
+        for asset, market in zip(self.assets, self.asset_markets, strict=True):
+            rows = [bisect_left(list(market.time), stamp) for stamp in self.clock]
+            prices = {name: decimals(getattr(market, name)[row] for row in rows) for name in PRICES}
+            self.asset_open.append(prices["open"])
+            self.asset_marks.append(prices)
+            asset.valued_at = prices["open"][0]
+
+    def read_funding(self) -> None:
+        """RULES 2.2 for all instruments: events by bar, by stamp, then in the order given."""
+        jitter = min(nanoseconds(self.venue.funding_jitter), self.interval // 4)
+        self.at_open: list[list[Stamp]] = [[] for _ in self.clock]
+        self.inside: list[list[Stamp]] = [[] for _ in self.clock]
+        for rank, holding in enumerate(self.holdings):
+            for stamp, where, event in events_of(holding.market, jitter, self.interval):
+                bar, is_open = where
+                rows = self.at_open if is_open else self.inside
+                rows[holding.first + bar].append(Stamp(stamp, rank, event))
+        for rows in (*self.at_open, *self.inside):
+            rows.sort(key=lambda each: each[:2])
+
+    def run(self) -> Outcome:
+        """Go through the bars."""
+        for t in range(len(self.clock)):
+            self.begin(t)
+            self.step_1_flows()
+            self.step_2_funding_at_open()
+            self.step_3_interest()
+            self.step_4_gap_check()
+            self.step_5_fills()
+            self.step_6_funding_inside()
+            self.step_7_walk()
+            self.step_8_close()
+        return self.out
+
+    def begin(self, t: int) -> None:
+        """Open the books of bar t; what was decided at the close of t - 1 is pending."""
+        self.t, self.stamp = t, self.clock[t]
+        self.row = dict.fromkeys((*COSTS, *GAINS, "traded"), ZERO)
+        self.is_pool_liquidated = False
+        for holding in self.holdings:
+            holding.begin(t, self.stamp)
+            holding.pending = self.decision_of(holding)
+        self.present = [h for h in self.holdings if h.here is not None]
+        if self.overlay is not None and t > 0:
+            self.hear_overlay(self.overlay[t - 1])
+
+    def hear_overlay(self, answer: float) -> None:
+        """NaN keeps the last."""
+        if not math.isnan(answer):
+            self.factor = min(answer, self.max_overlay)
+
+    def decision_of(self, holding: Holding) -> tuple[float, float] | None:
+        """What was decided at the last close, if the instrument has that bar and this one."""
+        t = self.t
+        if holding.here is None or holding.here == 0 or self.is_ruined:
+            return None
+        if self.is_halted or holding.is_halted:
+            return (0.0, 0.0)
+        signal = float(self.signals[holding.name][t - 1])
+        return float(self.targets[holding.name][t - 1]), 0.0 if math.isnan(signal) else signal
+
+    # ----- points and what the account is worth -----
+
+    def point(self, mark: str, last: str) -> Point:
+        """All instruments at one of their prices of this bar."""
+        return Point(
+            tuple(h.value(mark) for h in self.holdings),
+            tuple(h.value(last) for h in self.holdings),
+            tuple(marks[mark][self.t] for marks in self.asset_marks),
+        )
+
+    def at_marks(self, name: str) -> Point:
+        """All at the mark (and last) open or close."""
+        return self.point(f"mark_{name}", name)
+
+    def at_last_open(self) -> Point:
+        """Everything valued at the last opens, where targets are computed and orders fill."""
+        return Point(
+            tuple(h.value("open") for h in self.holdings),
+            tuple(h.value("open") for h in self.holdings),
+            tuple(prices[self.t] for prices in self.asset_open),
+        )
+
+    def held(self, *, is_isolated: bool | None = None) -> list[tuple[int, Holding]]:
+        """Open positions with their ranks, in the order given."""
+        return [
+            (i, h)
+            for i, h in enumerate(self.holdings)
+            if h.quantity != 0 and (is_isolated is None or h.is_isolated == is_isolated)
+        ]
+
+    @property
+    def cross(self) -> list[tuple[int, Holding]]:
+        """Open cross positions."""
+        return self.held(is_isolated=False)
+
+    @property
+    def isolated(self) -> list[tuple[int, Holding]]:
+        """Open isolated positions."""
+        return self.held(is_isolated=True)
+
+    @property
+    def has_collateral(self) -> bool:
+        """Whether any asset is held."""
+        return any(asset.amount != 0 for asset in self.assets)
+
+    def is_alone(self) -> bool:
+        """One position is open and no collateral is held."""
+        return len(self.held()) == 1 and not self.has_collateral
+
+    def balance(self) -> Decimal:
+        """B = w + Σ_cross q·u(entry)."""
+        return self.cash + sum((h.quantity * h.entry for _, h in self.cross), ZERO)
+
+    def equity(self, point: Point) -> Decimal:
+        """E: cash, cross positions, collateral in full, isolated backing."""
+        total = self.cash
+        for i, h in self.held():
+            value = point.marks[i]
+            total += h.isolated_backing(value) if h.is_isolated else h.quantity * value
+        return total + self.in_full(point)
+
+    def in_full(self, point: Point) -> Decimal:
+        """All collateral without haircut."""
+        return sum((a.amount * p for a, p in zip(self.assets, point.assets, strict=True)), ZERO)
+
+    def backing(self, point: Point) -> Decimal:
+        """M: cash, cross positions, collateral at its rate."""
+        total = self.cash + sum((h.quantity * point.marks[i] for i, h in self.cross), ZERO)
+        counted = (a.counted(p) for a, p in zip(self.assets, point.assets, strict=True))
+        return total + sum(counted, ZERO)
+
+    def legs(self, point: Point, sizes: Mapping[str, Decimal] | None = None) -> list[Leg]:
+        """The cross positions, or other sizes of them, for the requirement."""
+        sizes = {} if sizes is None else sizes
+        found = []
+        for i, h in enumerate(self.holdings):
+            size = sizes.get(h.name, h.quantity)
+            if size != 0 and not h.is_isolated:
+                found.append(h.leg(point.marks[i], size))
+        return found
+
+    def cancelling(self, point: Point) -> list[Asset]:
+        """Collateral for the scenarios."""
+        pairs = zip(self.assets, point.assets, strict=True)
+        return [Asset(a.group, a.amount * p) for a, p in pairs if a.group is not None]
+
+    def required(self, point: Point, sizes: Mapping[str, Decimal] | None = None) -> Decimal:
+        """level·R."""
+        return self.level * self.rule.requirement(self.legs(point, sizes), self.cancelling(point))
+
+    def initial(self, point: Point, sizes: Mapping[str, Decimal] | None = None) -> Decimal:
+        """initial(cross)."""
+        return self.rule.initial(self.legs(point, sizes), self.cancelling(point))
+
+    def surplus(self, point: Point) -> Decimal:
+        """D = M - level·R."""
+        return self.backing(point) - self.required(point)
+
+    def cross_fails(self, point: Point) -> bool:
+        """The cross positions fail where M ≤ level·R."""
+        if not self.cross:
+            return False
+        return self.backing(point) <= self.required(point) * (ONE + TIE)
+
+    def uncounted(self, point: Point, without: Sequence[str] = ()) -> Decimal:
+        """Unrealized profits that back no order and no withdrawal."""
+        return sum(
+            (
+                (ONE - h.counted) * max(h.profit(point.marks[i]), ZERO)
+                for i, h in self.cross
+                if h.name not in without
+            ),
+            ZERO,
+        )
+
+    # ----- booking -----
+
+    def log(
+        self, kind: str, name: str = "", quantity: Decimal = ZERO, amount: Decimal = ZERO
+    ) -> None:
+        """Add an event."""
+        self.out.events.append(Event(self.t, kind, name, quantity, amount))
+
+    def note(self, path: str) -> None:
+        """Count a rarely taken path."""
+        self.out.paths[path] += 1
+
+    def revalue(self, holding: Holding, value: Decimal) -> None:
+        """RULES 6: price pnl from where the position was last valued."""
+        self.row["price_pnl"] += holding.quantity * (value - holding.valued_at)
+        holding.valued_at = value
+
+    def revalue_assets(self, prices: Sequence[Decimal]) -> None:
+        """The same for collateral."""
+        for asset, price in zip(self.assets, prices, strict=True):
+            self.row["collateral_pnl"] += asset.amount * (price - asset.valued_at)
+            asset.valued_at = price
+
+    def pay(self, amount: Decimal, holding: Holding) -> None:
+        """Funding of an isolated position from the wallet: out of M once B is empty."""
+        debt = min(self.balance(), ZERO)
+        self.cash -= amount
+        self.lift_wallet(holding, debt)
+
+    # ----- step 1 -----
+
+    def step_1_flows(self) -> None:
+        """Flows, conversions, top-ups."""
+        for amount in self.external[self.t]:
+            if amount >= 0:
+                self.move(amount)
+            else:
+                self.withdraw(-amount)
+        if self.must_convert and self.balance() < 0:
+            self.convert()
+        calls = [(self.pool, None), *((h.call, h) for _, h in self.isolated)]
+        for call, holding in calls:
+            if call.is_called:
+                self.top_up(call, holding)
+        grace = self.venue.call_grace
+        for call in [self.pool, *(h.call for h in self.holdings)]:
+            call.was_forced = grace is not None and call.unmet > grace
+
+    def move(self, amount: Decimal) -> None:
+        """Money from outside, or to it."""
+        wealth = self.equity(self.at_marks("open")) + self.reserve
+        self.paid_in += amount if amount >= 0 else self.paid_in * amount / wealth
+        self.cash += amount
+        self.row["flows"] += amount
+        self.log("flow", amount=amount)
+
+    def withdraw(self, asked: Decimal) -> None:
+        """At most what leaves M ≥ initial(cross) and B ≥ -negative_limit; RULES 2.1 for one."""
+        point = self.at_marks("open")
+        free = self.backing(point) - self.uncounted(point) - self.initial(point)
+        if len(self.holdings) > 1 or self.assets:
+            limit = self.negative_limit if self.assets else ZERO
+            free = min(free, self.balance() + limit)
+        elif self.isolated:
+            free = self.free_of_one(self.isolated[0][1], point)
+        taken = min(asked, max(ZERO, free))
+        if taken > 0:
+            self.move(-taken)
+        if taken < asked:
+            self.log("withdrawal_refused", amount=asked - taken)
+
+    def free_of_one(self, holding: Holding, point: Point) -> Decimal:
+        """What the only instrument, isolated, leaves free: of the wallet, and of the equity."""
+        value = point.marks[0]
+        profit = (ONE - holding.counted) * max(holding.profit(value), ZERO)
+        needed = bracket_initial(holding.leg(value)) + profit
+        return min(self.cash, self.equity(point) - needed)
+
+    def convert(self) -> None:
+        """B is brought to 0 by selling collateral at the open."""
+        self.note("converted")
+        self.sell(-self.balance(), [prices[self.t] for prices in self.asset_open])
+
+    def sell(self, needed: Decimal, prices: Sequence[Decimal]) -> None:
+        """Sell collateral worth some money after slippage, in the order listed or pro rata."""
+        self.revalue_assets(prices)
+        owned = [(a, p * (ONE - a.slippage)) for a, p in zip(self.assets, prices, strict=True)]
+        owned = [(a, p) for a, p in owned if a.amount > 0]
+        total = sum((a.amount * p for a, p in owned), ZERO)
+        for asset, net in owned:
+            share = min(ONE, needed / total) if self.is_pro_rata else None
+            worth = asset.amount * net
+            sold = asset.amount * (share if share is not None else min(ONE, needed / worth))
+            asset.amount -= sold
+            self.cash += sold * net
+            self.row["conversion"] += sold * net * asset.slippage / (ONE - asset.slippage)
+            self.log("conversion", asset.name, -sold, sold * net)
+            if not self.is_pro_rata:
+                needed -= sold * net
+                if needed <= 0:
+                    return
+
+    def worth_of_assets(self, prices: Sequence[Decimal]) -> Decimal:
+        """What the collateral would bring."""
+        pairs = zip(self.assets, prices, strict=True)
+        return sum((max(a.amount, ZERO) * p * (ONE - a.slippage) for a, p in pairs), ZERO)
+
+    def top_up(self, call: Call, holding: Holding | None) -> None:
+        """RULES 5: from the reserve, what brings the ratio to ``top_up_to``."""
+        wanted = self.account.top_up_to
+        if wanted is None or (holding is None and not self.cross):
+            return
+        point = self.at_marks("open")
+        missing = self.needed(point, holding) / exact(wanted) - self.behind(point, holding)
+        amount = min(missing, self.reserve)
+        if amount <= 0:
+            return
+        self.reserve -= amount
+        if holding is None:
+            self.cash += amount
+        else:
+            holding.margin += amount
+        self.row["flows"] += amount
+        self.log("top_up", "" if holding is None else holding.name, amount=amount)
+        call.ratio = self.margin_ratio(point, holding)
+        if call.ratio < self.call_level():
+            call.unmet = 0
+
+    def needed(self, point: Point, holding: Holding | None) -> Decimal:
+        """level·R of the pool, or the requirement of an isolated position."""
+        if holding is None:
+            return self.required(point)
+        return bracket_requirement(holding.leg(point.marks[self.holdings.index(holding)]))
+
+    def behind(self, point: Point, holding: Holding | None) -> Decimal:
+        """M of the pool, or the backing of an isolated position."""
+        if holding is None:
+            return self.backing(point)
+        return holding.isolated_backing(point.marks[self.holdings.index(holding)])
+
+    def margin_ratio(self, point: Point, holding: Holding | None) -> Decimal:
+        """level·R / M: infinite for M ≤ 0, 0 when flat."""
+        is_flat = not self.cross if holding is None else holding.quantity == 0
+        if is_flat:
+            return ZERO
+        backing = self.behind(point, holding)
+        return self.needed(point, holding) / backing if backing > 0 else INFINITY
+
+    def call_level(self) -> Decimal:
+        """The ratio that calls, with the tolerance for the event."""
+        return exact(self.account.margin_call) * (ONE - TIE)
+
+    # ----- steps 2 and 6 -----
+
+    def step_2_funding_at_open(self) -> None:
+        """Paid by the positions carried in."""
+        for each in self.at_open[self.t]:
+            self.settle(each)
+
+    def step_6_funding_inside(self) -> None:
+        """Paid by the positions now held."""
+        for each in self.inside[self.t]:
+            self.settle(each)
+
+    def settle(self, stamp: Stamp) -> None:
+        """q·|u(p_f)|·r_f; an isolated position is tested after each of its own."""
+        holding, event = self.holdings[stamp.rank], stamp.event
+        if holding.quantity == 0:
+            return
+        mark = holding.value("mark_open")
+        value = mark if event.price is None else holding.contract.value(event.price)
+        payment = holding.quantity * abs(value) * event.rate
+        if not holding.is_isolated:
+            self.cash -= payment
+        elif self.venue_of(holding).isolated_funding == "margin":
+            holding.margin -= payment
+        else:
+            self.pay(payment, holding)
+        self.row["funding"] += payment
+        self.log("funding", holding.name, holding.quantity, payment)
+        if holding.is_isolated and holding.isolated_fails(mark):
+            self.note("isolated liquidated after funding")
+            self.liquidate_isolated(holding, mark)
+
+    @staticmethod
+    def venue_of(holding: Holding) -> Any:
+        """The venue of an instrument."""
+        return holding.venue
+
+    # ----- step 3 -----
+
+    def step_3_interest(self) -> None:
+        """On the sum of the bases of RULES 2.3, since the previous open."""
+        if self.t == 0:
+            return
+        since = self.clock[self.t - 1]
+        years = Decimal(self.stamp - since) / DAY / exact(self.venue.day_count)
+        if self.venue.interest_on == "balance":
+            base = self.balance() + sum((h.margin for _, h in self.isolated), ZERO)
+            due = self.on_balance(base, since)
+        else:
+            base = self.cash
+            base += sum((h.margin - h.quantity * h.entry for _, h in self.isolated), ZERO)
+            due = self.on_balance(base, since) + self.on_shorts(since)
+        self.cash -= due * years
+        self.row["interest"] += due * years
+        if not self.cross and not self.has_collateral:
+            self.margins_pay()
+
+    def on_balance(self, base: Decimal, since: int) -> Decimal:
+        """Per year: debt pays the borrow rate, a positive balance earns the cash rate."""
+        return -base * (self.borrow_rate(since) if base < 0 else self.cash_rate(since))
+
+    def on_shorts(self, since: int) -> Decimal:
+        """Per year: shorts pay ``short_rate·N`` at the mark open."""
+        rate = self.short_rate(since)
+        shorts = (h for _, h in self.held() if h.quantity < 0)
+        return sum((rate * abs(h.quantity * h.value("mark_open")) for h in shorts), ZERO)
+
+    def margins_pay(self) -> None:
+        """Interest that an empty wallet cannot pay comes out of isolated margins, in order."""
+        for _, h in self.isolated:
+            taken = min(max(-self.cash, ZERO), max(h.margin, ZERO))
+            if taken > 0:
+                self.note("margins pay interest")
+                h.margin -= taken
+                self.cash += taken
+
+    # ----- step 4 -----
+
+    def step_4_gap_check(self) -> None:
+        """All mark opens together, isolated positions each; otherwise stops at their opens."""
+        point = self.at_marks("open")
+        acted: set[str] = set()
+        if self.cross_fails(point):
+            self.note("cross liquidated in a gap")
+            acted |= {h.name for _, h in self.cross}
+            self.liquidate_cross(point, is_alone=self.is_alone())
+        for i, h in self.isolated:
+            if h.isolated_fails(point.marks[i]):
+                self.note("isolated liquidated in a gap")
+                acted.add(h.name)
+                self.liquidate_isolated(h, point.marks[i])
+        for i, h in self.held():
+            if h.name not in acted and h.is_stopped_at(point.lasts[i]):
+                self.note("stopped in a gap")
+                self.close_by_stop(h, point.lasts[i])
+
+    # ----- step 5 -----
+
+    def step_5_fills(self) -> None:
+        """Targets from the equity at the last opens; reductions; then increases together."""
+        point = self.at_last_open()
+        equity = self.equity(point)
+        replaced = self.force_reductions(point)
+        if equity <= 0:
+            return
+        increases: list[tuple[Holding, Decimal, Decimal]] = []
+        wanted = [
+            (h, self.wanted(h, equity, point)) for h in self.present if h.name not in replaced
+        ]
+        for h, (target, held) in wanted:
+            if target is None:
+                continue
+            if target == 0 or (target * held > 0 and abs(target) <= abs(held)):
+                self.fill_to(h, target / abs(h.value("open")))
+            else:
+                increases.append((h, target, held))
+        if increases:
+            self.fill_increases(increases, equity, point)
+
+    def wanted(
+        self, holding: Holding, equity: Decimal, point: Point
+    ) -> tuple[Decimal | None, Decimal]:
+        """The target notional where something is to be done, and the notional held."""
+        held = holding.quantity * abs(holding.value("open"))
+        if holding.pending is None:
+            return None, held
+        target = self.target(holding, equity, held, point)
+        if target is None or self.is_in_band(holding, target, held, equity):
+            return None, held
+        return target, held
+
+    @staticmethod
+    def is_in_band(holding: Holding, target: Decimal, held: Decimal, equity: Decimal) -> bool:
+        """RULES 4.2, on the uncut target."""
+        return target != 0 and abs(target - held) <= holding.band * equity * (ONE + TIE)
+
+    def target(
+        self, holding: Holding, equity: Decimal, held: Decimal, point: Point
+    ) -> Decimal | None:
+        """s·L·G·E; None leaves the position as it is."""
+        answer, signal = holding.pending
+        if signal == 0:
+            return ZERO
+        if math.isnan(answer) or math.isnan(self.factor):
+            return None
+        if self.factor == 0:
+            return ZERO
+        limit = float(holding.most(self.stamp))
+        leverage = min(max(answer, holding.floor), limit)
+        if math.isinf(leverage):
+            most = self.most_alone(holding, equity, held, signal, point)
+            is_over = abs(signal) == 1 and held * exact(signal) > most
+            return None if is_over else exact(signal) * most
+        return exact(signal) * exact(leverage) * exact(self.factor) * equity
+
+    def most_alone(
+        self, holding: Holding, equity: Decimal, held: Decimal, signal: float, point: Point
+    ) -> Decimal:
+        """The largest notional that the limits allow in this instrument alone, before costs."""
+        adds = held * (1 if signal > 0 else -1) > 0
+        rank = self.holdings.index(holding)
+        if holding.is_isolated:
+            profit = max(holding.profit(point.marks[rank]), ZERO) if adds else ZERO
+            free = equity - (ONE - holding.counted) * profit
+            return max(min(cap, most * free) for cap, most in holding.limits())
+        free = self.backing(point) - self.uncounted(point, () if adds else (holding.name,))
+        caps = [cap for cap, _ in holding.limits()]
+        if isinstance(self.rule, Standard):
+            return max(min(cap, most * free) for cap, most in holding.limits())
+        value = holding.value("open")
+        size = (ONE if signal > 0 else -ONE) / abs(value)
+        # scenarios of one position are proportional to it
+        each = self.rule.initial([holding.leg(value, size)], [])
+        return min(max(caps), free / each) if each > 0 else max(caps)
+
+    # ----- step 5: forced reductions -----
+
+    def force_reductions(self, point: Point) -> set[str]:
+        """RULES 5: the broker reduces after the grace; the names whose decision that replaces."""
+        replaced: set[str] = set()
+        if self.pool.was_forced and self.cross and not self.is_pool_liquidated:
+            replaced |= self.force_pool(point)
+        for _, h in self.isolated:
+            if h.call.was_forced and h.pending and self.force_isolated(h):
+                replaced.add(h.name)
+        return replaced
+
+    def forced_ratio(self) -> Decimal:
+        """The ratio to which the broker reduces."""
+        called = exact(self.account.margin_call) * (ONE - 10 * TIE)
+        top = self.account.top_up_to
+        return called if top is None else exact(top)
+
+    def force_pool(self, point: Point) -> set[str]:
+        """All cross positions by one factor."""
+        ratio = self.forced_ratio()
+        legs = self.cross
+        whole = sum(
+            (
+                abs(h.quantity * h.value("open")) * h.cost(-1 if h.quantity > 0 else 1, h.slip)
+                for _, h in legs
+            ),
+            ZERO,
+        )
+        backing = self.backing(point)
+
+        def room(factor: Decimal) -> Decimal:
+            sizes = {h.name: factor * h.quantity for _, h in legs}
+            return ratio * (backing - (ONE - factor) * whole) - self.required(point, sizes)
+
+        kept = largest_passing(room)
+        kept = ZERO if kept is None else kept
+        sizes = [(h, kept * h.quantity) for _, h in legs]
+        done = [self.fill_forced(h, size) for h, size in sizes]
+        if not any(done):
+            return set()
+        self.note("pool reduced by force")
+        return {h.name for h in self.holdings if not h.is_isolated}
+
+    def force_isolated(self, holding: Holding) -> bool:
+        """One isolated position; what is freed stays in M."""
+        ratio = self.forced_ratio()
+        value = holding.value("open")
+        kappa = holding.cost(-1 if holding.quantity > 0 else 1, holding.slip)
+        backing, held = holding.isolated_backing(value), holding.quantity
+
+        def room(factor: Decimal) -> Decimal:
+            cost = (ONE - factor) * abs(held * value) * kappa
+            return ratio * (backing - cost) - bracket_requirement(holding.leg(value, factor * held))
+
+        kept = largest_passing(room)
+        before = self.cash
+        if not self.fill_forced(holding, (ZERO if kept is None else kept) * held):
+            return False
+        self.note("isolated reduced by force")
+        if holding.quantity != 0:
+            holding.margin += self.cash - before
+            self.cash = before
+        return True
+
+    def fill_forced(self, holding: Holding, quantity: Decimal) -> bool:
+        """Fill a forced reduction; False where it is dust or too small to trade."""
+        change = holding.ordered(quantity.copy_sign(holding.quantity))
+        is_close = change == -holding.quantity
+        is_small = abs(change * holding.value("open")) < holding.least * (ONE - TIE)
+        is_dust = abs(change) <= TIE * abs(holding.quantity)
+        if is_dust or (is_small and not is_close):
+            return False
+        self.fill(holding, change)
+        return True
+
+    # ----- step 5: increases -----
+
+    def fill_increases(
+        self, increases: Sequence[tuple[Holding, Decimal, Decimal]], equity: Decimal, point: Point
+    ) -> None:
+        """Own limits, the gross limit, the common factor; then lots and fills in order."""
+        orders = [self.cut_alone(h, target, held, equity) for h, target, held in increases]
+        orders = self.cut_gross(orders, equity)
+        factor = self.common_factor(orders, point)
+        if factor < 1:
+            self.note("increases scaled")
+        for order in orders:
+            self.fill_to(order.holding, order.quantity(factor))
+
+    def cut_alone(self, holding: Holding, target: Decimal, held: Decimal, equity: Decimal) -> Order:
+        """The venue's cap; an isolated order as if it were the only one."""
+        value = abs(holding.value("open"))
+        direction = 1 if target > 0 else -1
+        before = held * direction  # negative for a flip
+        worsening = holding.slip + holding.impact(abs(target - held), holding.impact_factor)
+        kappa = holding.cost(direction, worsening)
+        fill_value = holding.worse(holding.price("open"), direction, worsening)
+        kept = max(before, ZERO)
+        size = min(abs(target), max(kept, *(cap for cap, _ in holding.limits())))
+        if holding.is_isolated:
+            size = self.cut_isolated(holding, size, before, equity, kappa, fill_value)
+        closing = -holding.quantity if before < 0 else ZERO
+        adding = direction * max(size - kept, ZERO) / value
+        if size < abs(target):
+            self.note("cut alone")
+        return Order(holding, closing, adding, kappa, fill_value)
+
+    def cut_isolated(
+        self,
+        holding: Holding,
+        size: Decimal,
+        before: Decimal,
+        equity: Decimal,
+        kappa: Decimal,
+        fill_value: Decimal,
+    ) -> Decimal:
+        """RULES 3: notional ≤ (E - costs)·X, and new margin + fee ≤ B and what a flip returns."""
+        if before > 0:
+            profit = max(holding.profit(holding.value("open")), ZERO)
+            equity -= (ONE - holding.counted) * profit
+        allowed = max(
+            min(cap, most * (equity + kappa * before) / (ONE + kappa * most))
+            for cap, most in holding.limits()
+        )
+        kept = max(before, ZERO)
+        size = max(min(size, allowed), kept)
+        wallet = max(self.balance(), ZERO)
+        if before < 0:
+            wallet += holding.isolated_backing(fill_value)
+            wallet -= holding.fee * abs(holding.quantity * fill_value)
+        per_contract = abs(fill_value) * (ONE / holding.effective_setting + holding.fee)
+        most = max(ZERO, wallet / per_contract) * abs(holding.value("open"))
+        return kept + min(size - kept, most)
+
+    def cut_gross(self, orders: list[Order], equity: Decimal) -> list[Order]:
+        """``max_gross_leverage``: what is added shrinks by one factor."""
+        if math.isinf(self.max_gross):
+            return orders
+        values = {h.name: abs(h.value("open")) for h in self.present}
+        flips = {order.holding.name for order in orders if order.closing != 0}
+        kept = sum(
+            (abs(h.quantity) * values[h.name] for _, h in self.held() if h.name not in flips), ZERO
+        )
+        added = sum((abs(o.adding) * values[o.holding.name] for o in orders), ZERO)
+        room = exact(self.max_gross) * equity - kept
+        if added <= max(room, ZERO):
+            return orders
+        self.note("cut by gross leverage")
+        factor = max(ZERO, room / added)
+        return [order._replace(adding=factor * order.adding) for order in orders]
+
+    def common_factor(self, orders: list[Order], point: Point) -> Decimal:
+        """The largest share of all increases with M ≥ initial(cross) and margins ≤ B; else 0."""
+        orders = [o for o in orders if o.adding != 0 or o.closing != 0]
+        flips = [o.holding.name for o in orders if o.closing != 0]
+        purse = max(self.balance(), ZERO)
+        free = self.backing(point) - self.uncounted(point, flips)
+
+        def taken(factor: Decimal) -> Decimal:
+            return sum((self.taken_by(o, factor) for o in orders if o.holding.is_isolated), ZERO)
+
+        cross = [o for o in orders if not o.holding.is_isolated]
+
+        def sizes(factor: Decimal) -> dict[str, Decimal]:
+            return {o.holding.name: o.quantity(factor) for o in cross}
+
+        def room(factor: Decimal) -> Decimal:
+            costs = sum(
+                (o.kappa * o.traded(factor) * abs(o.holding.value("open")) for o in cross), ZERO
+            )
+            return free - costs - taken(factor) - self.initial(point, sizes(factor))
+
+        if isinstance(self.rule, Standard):
+            found = self.fall_together(orders, room, lambda factor: purse - taken(factor))
+        else:
+            signs = find_signs(lambda factor: self.rule.nets(self.legs(point, sizes(factor))))
+            found = largest_passing(lambda f: min(room(f), purse - taken(f)), signs)
+        if found is None:
+            self.note("no increase passes")
+        return ZERO if found is None else found
+
+    @staticmethod
+    def taken_by(order: Order, factor: Decimal) -> Decimal:
+        """What an isolated order takes from B, net of what its own flip returns."""
+        h, value = order.holding, abs(order.fill_value)
+        opening = factor * abs(order.adding) * value * (ONE / h.effective_setting + h.fee)
+        if order.closing == 0:
+            return opening
+        return opening + h.fee * abs(order.closing) * value - h.isolated_backing(order.fill_value)
+
+    @staticmethod
+    def fall_together(
+        orders: list[Order],
+        room: Callable[[Decimal], Decimal],
+        left: Callable[[Decimal], Decimal],
+    ) -> Decimal | None:
+        """Under brackets both fall: linear between the caps that notionals cross, and linear."""
+        edges = []
+        for order in orders:
+            h = order.holding
+            if h.is_isolated or order.adding == 0:
+                continue
+            value = abs(h.value("open"))
+            kept = abs(order.quantity(ZERO)) * value
+            added = abs(order.adding) * value
+            edges += [(cap - kept) / added for cap in h.table.caps if cap != INFINITY]
+        found = largest_of_pieces(room, edges), largest_of_pieces(left, [])
+        return None if None in found else min(found)
+
+    def fill_to(self, holding: Holding, quantity: Decimal) -> None:
+        """Order a position: lots, least notional, then the fill."""
+        change = holding.ordered(quantity)
+        is_close = change == -holding.quantity
+        if abs(change) <= TIE * abs(holding.quantity) and not is_close:
+            return
+        is_small = abs(change * holding.value("open")) < holding.least * (ONE - TIE)
+        if change == 0 or (is_small and not is_close):
+            return
+        self.fill(holding, change)
+
+    def fill(self, holding: Holding, change: Decimal) -> None:
+        """RULES 4.5 and 4.6: at the worsened open, with its fee."""
+        value, side = holding.value("open"), 1 if change > 0 else -1
+        worsening = holding.slip + holding.impact(abs(change * value), holding.impact_factor)
+        self.revalue(holding, value)
+        filled = holding.worse(holding.price("open"), side, worsening)
+        self.row["slippage"] += change * (filled - value)
+        self.exchange("fill", holding, change, filled, holding.fee)
+
+    def exchange(
+        self, kind: str, holding: Holding, change: Decimal, value: Decimal, fee: Decimal
+    ) -> None:
+        """RULES 1 and 3: what a trade does to cash, margin, quantity and entry."""
+        q, debt = holding.quantity, min(self.balance(), ZERO)
+        is_against = q * change < 0
+        reducing = -q if is_against and abs(change) > abs(q) else change if is_against else ZERO
+        opening = change - reducing
+        if reducing != 0:
+            self.reduce(holding, reducing, value)
+        if opening != 0:
+            self.extend(holding, opening, value)
+        if reducing != 0 and opening != 0:
+            self.note("flipped")
+        cost = fee * abs(change * value)
+        self.row["fees"] += cost
+        self.row["traded"] += abs(change * value)
+        self.cash -= cost
+        self.lift_wallet(holding, debt)
+        self.log(kind, holding.name, change, abs(change * value))
+
+    def lift_wallet(self, holding: Holding, debt: Decimal) -> None:
+        """A trade in isolated margin does not push B under 0: what is missing comes out of M."""
+        missing = debt - min(self.balance(), ZERO)
+        if holding.is_isolated and holding.quantity != 0 and missing > 0:
+            self.note("wallet empty: M pays")
+            holding.margin -= missing
+            self.cash += missing
+
+    def reduce(self, holding: Holding, change: Decimal, value: Decimal) -> None:
+        """Entry is kept; isolated gets φ·(M + q·(u - u_entry)) back."""
+        if holding.is_isolated:
+            share = -change / holding.quantity
+            self.cash += share * holding.isolated_backing(value)
+            holding.margin -= share * holding.margin
+        else:
+            self.cash -= change * value
+        holding.quantity += change
+
+    def extend(self, holding: Holding, change: Decimal, value: Decimal) -> None:
+        """Entry is the average u; isolated puts N/X aside."""
+        if holding.is_isolated:
+            aside = abs(change * value) / holding.effective_setting
+            holding.margin += aside
+            self.cash -= aside
+        else:
+            self.cash -= change * value
+        after = holding.quantity + change
+        holding.entry = (holding.quantity * holding.entry + change * value) / after
+        holding.quantity = after
+
+    # ----- step 7 -----
+
+    def step_7_walk(self) -> None:
+        """The walk inside the bar; a position that is alone goes by RULES 2.7."""
+        if not self.held():
+            return
+        if self.is_alone():
+            self.walk_alone(*self.held()[0])
+            return
+        self.note(f"walked: {self.intrabar}")
+        points = self.worst_points() if self.intrabar == "worst" else self.path_points()
+        is_start = True
+        for start, end in pairwise(points):
+            self.walk_segment(start, end, is_start=is_start)
+            is_start = False
+
+    def path_points(self) -> list[Point]:
+        """Open, first extreme, second extreme, close."""
+        return [
+            self.at_marks("open"),
+            self.extremes(lambda h: "low" if h.price("close") >= h.price("open") else "high"),
+            self.extremes(lambda h: "high" if h.price("close") >= h.price("open") else "low"),
+            self.at_marks("close"),
+        ]
+
+    def extremes(self, choose: Callable[[Holding], str]) -> Point:
+        """Each instrument at its low or its high; collateral by the same rule of its own bar."""
+        sides = [None if h.here is None else choose(h) for h in self.holdings]
+        pairs = list(zip(self.holdings, sides, strict=True))
+        return Point(
+            tuple(None if s is None else h.value(f"mark_{s}") for h, s in pairs),
+            tuple(None if s is None else h.value(s) for h, s in pairs),
+            tuple(
+                prices[f"mark_{choose(self.bar_of(prices))}"][self.t] for prices in self.asset_marks
+            ),
+        )
+
+    def bar_of(self, prices: Mapping[str, list[Decimal]]) -> Any:
+        """A bar of collateral that answers like a holding."""
+        t = self.t
+        return type("AssetBar", (), {"price": staticmethod(lambda name: prices[name][t])})
+
+    def worst_points(self) -> list[Point]:
+        """Open, then the adverse extreme of each position; of one group the one that costs more."""
+        start = self.at_marks("open")
+        sums: dict[Any, list[Decimal]] = {}
+        for i, h in self.held():
+            both = sums.setdefault(self.key_of(h), [ZERO, ZERO])
+            for k, side in enumerate(("mark_low", "mark_high")):
+                both[k] += h.quantity * (h.value(side) - start.marks[i])
+        for k, (asset, prices) in enumerate(zip(self.assets, self.asset_marks, strict=True)):
+            both = sums.setdefault(self.asset_key(k), [ZERO, ZERO])
+            for j, side in enumerate(("mark_low", "mark_high")):
+                both[j] += asset.amount * (prices[side][self.t] - start.assets[k])
+        chosen = {key: "low" if low <= high else "high" for key, (low, high) in sums.items()}
+        sides = [chosen.get(self.key_of(h), "low") for h in self.holdings]
+        pairs = list(zip(self.holdings, sides, strict=True))
+        end = Point(
+            tuple(h.value(f"mark_{s}") for h, s in pairs),
+            tuple(h.value(s) for h, s in pairs),
+            tuple(
+                prices[f"mark_{chosen[self.asset_key(k)]}"][self.t]
+                for k, prices in enumerate(self.asset_marks)
+            ),
+        )
+        return [start, end]
+
+    def key_of(self, holding: Holding) -> Any:
+        """What shares one extreme: a group of the scenarios, else a market."""
+        if isinstance(self.rule, Scenarios):
+            return self.rule.group(holding.name)
+        return id(holding.market)
+
+    def asset_key(self, k: int) -> Any:
+        """The same for collateral."""
+        group = self.assets[k].group
+        if isinstance(self.rule, Scenarios):
+            return id(self.asset_markets[k]) if group is None else group
+        return id(self.asset_markets[k])
+
+    def walk_segment(self, start: Point, end: Point, *, is_start: bool) -> None:
+        """Everything that happens between two waypoints, first things first."""
+        place = ZERO
+        while True:
+            found = list(self.next_events(start, end, place, is_open=is_start and place == 0))
+            if not found:
+                return
+            first = min(where for where, _, _ in found)
+            where, _, act = min(
+                (each for each in found if each[0] <= first + TIE), key=lambda each: each[1]
+            )
+            place = max(place, where)
+            act(between(start, end, place))
+
+    def next_events(
+        self, start: Point, end: Point, place: Decimal, *, is_open: bool
+    ) -> Iterator[tuple[Decimal, int, Callable[[Point], None]]]:
+        """The next failure of the pool, of each isolated position, and each stop: place, rank."""
+        where = self.next_failure(start, end, place)
+        if where is not None:
+            yield where, 0, self.liquidate_in_walk
+        n = len(self.holdings)
+        for i, h in self.isolated:
+            where = next_isolated_failure(h, start.marks[i], end.marks[i], place)
+            if where is not None:
+                yield where, 1 + i, self.isolated_in_walk(h, i)
+        for i, h in self.held():
+            where = next_stop(h, start.lasts[i], end.lasts[i], place)
+            if where is not None:
+                yield where, 1 + n + i, self.stop_in_walk(h, i, is_open=is_open and where == 0)
+
+    def next_failure(self, start: Point, end: Point, place: Decimal) -> Decimal | None:
+        """Where the pool fails on the rest of a segment."""
+        if not self.cross:
+            return None
+        if self.cross_fails(between(start, end, place)):
+            return place
+        signs = find_signs(lambda at: self.rule.nets(self.legs(between(start, end, at))))
+        for stage in sorted({ONE, *(sign for sign in signs if place < sign < 1)}):
+            if self.cross_fails(between(start, end, stage)):
+                if self.surplus(between(start, end, stage)) > 0:
+                    return stage
+                return find_fall(lambda at: self.surplus(between(start, end, at)), place, stage)
+            place = stage
+        return None
+
+    def liquidate_in_walk(self, point: Point) -> None:
+        """The pool fails inside the bar."""
+        self.note("cross liquidated in the bar")
+        self.liquidate_cross(point, is_alone=False)
+
+    def isolated_in_walk(self, holding: Holding, rank: int) -> Callable[[Point], None]:
+        """An isolated position fails inside the bar."""
+
+        def act(point: Point) -> None:
+            self.note("isolated liquidated in the bar")
+            self.liquidate_isolated(holding, point.marks[rank])
+
+        return act
+
+    def stop_in_walk(
+        self, holding: Holding, rank: int, *, is_open: bool
+    ) -> Callable[[Point], None]:
+        """A stop inside the bar, at its price; at the walk's start at the open."""
+
+        def act(point: Point) -> None:
+            self.note("stopped in the bar")
+            value = point.lasts[rank] if is_open else holding.stop_value()
+            self.close_by_stop(holding, value)
+
+        return act
+
+    # ----- step 7 of RULES: one position -----
+
+    def walk_alone(self, rank: int, holding: Holding) -> None:
+        """RULES 2.7: of stop and liquidation the nearer acts first, at the bar's extremes."""
+        while holding.quantity != 0:
+            failure = self.failure_alone(rank, holding)
+            stop = self.stop_alone(holding)
+            if failure is None and stop is None:
+                return
+            if self.failure_is_nearer(holding, failure, stop):
+                self.note("liquidated alone")
+                if holding.is_isolated:
+                    self.liquidate_isolated(holding, failure)
+                else:
+                    marks = list(self.at_marks("open").marks)
+                    marks[rank] = failure
+                    point = self.at_marks("open")._replace(marks=tuple(marks))
+                    self.liquidate_cross(point, is_alone=True)
+            else:
+                self.note("stopped alone")
+                self.close_by_stop(holding, stop)
+
+    def failure_alone(self, rank: int, holding: Holding) -> Decimal | None:
+        """``u`` at which the adverse extreme liquidates, between it and the mark open."""
+        side = "low" if holding.quantity > 0 else "high"
+        start, end = holding.value("mark_open"), holding.value(f"mark_{side}")
+        opened = self.at_marks("open")
+
+        def surplus(value: Decimal) -> Decimal:
+            return self.surplus_alone(rank, holding, value, opened)
+
+        def fails(value: Decimal) -> bool:
+            if holding.is_isolated:
+                return holding.isolated_fails(value)
+            return self.cross_fails(moved(opened, rank, value))
+
+        if fails(start):
+            return start
+        if not fails(end):
+            return None
+        if surplus(end) > 0:
+            return end
+        share = find_fall(lambda at: surplus(start + at * (end - start)), ZERO, ONE)
+        return start + share * (end - start)
+
+    def surplus_alone(self, rank: int, holding: Holding, value: Decimal, opened: Point) -> Decimal:
+        """What the position has over its requirement at a value."""
+        if holding.is_isolated:
+            return holding.isolated_surplus(value)
+        return self.surplus(moved(opened, rank, value))
+
+    @staticmethod
+    def stop_alone(holding: Holding) -> Decimal | None:
+        """``u`` of the stop that the last extreme reaches; the open where that is beyond it."""
+        side = "low" if holding.quantity > 0 else "high"
+        if not holding.is_stopped_at(holding.value(side)):
+            return None
+        choose = min if holding.quantity > 0 else max
+        return choose(holding.stop_value(), holding.value("open"))
+
+    @staticmethod
+    def failure_is_nearer(holding: Holding, failure: Decimal | None, stop: Decimal | None) -> bool:
+        """Relative distances in price, each from its own open; a tie liquidates."""
+        if failure is None or stop is None:
+            return stop is None
+        mark, last = holding.price("mark_open"), holding.price("open")
+        to_failure = abs(mark - holding.contract.price(failure)) / mark
+        to_stop = abs(last - holding.contract.price(stop)) / last
+        return to_failure <= to_stop * (ONE + TIE)
+
+    # ----- forced closes -----
+
+    def close_by_stop(self, holding: Holding, value: Decimal) -> None:
+        """At the trigger worsened by slippage, with the taker fee."""
+        self.revalue(holding, value)
+        change = -holding.quantity
+        side = 1 if change > 0 else -1
+        filled = holding.worse(holding.contract.price(value), side, holding.slip)
+        self.row["slippage"] += change * (filled - value)
+        self.exchange("stop", holding, change, filled, holding.taker)
+        holding.pending = None
+
+    def liquidate_isolated(self, holding: Holding, value: Decimal) -> None:
+        """RULES 5 for one position: the wallet is not touched."""
+        self.revalue(holding, value)
+        holding.pending = None
+        if self.account.after_liquidation == "halt":
+            holding.is_halted = True
+        mode = holding.venue.liquidation.mode
+        if mode == "takeover":
+            backing = holding.isolated_backing(value)
+            self.log_liquidation(holding, -holding.quantity, value)
+            holding.quantity = holding.margin = ZERO
+            self.row["liquidation_loss"] += max(backing, ZERO)
+            self.row["bad_debt"] += max(-backing, ZERO)
+        elif mode == "close":
+            self.force_isolated_part(holding, holding.quantity, value)
+        else:
+            self.isolated_steps(holding, value)
+
+    def isolated_steps(self, holding: Holding, value: Decimal) -> None:
+        """``partial``: again while the requirement fails at this price."""
+        initial = abs(holding.quantity)
+        is_empty = holding.isolated_backing(value) <= TIE * abs(holding.quantity * value)
+        while holding.quantity != 0:
+            part = holding.quantity if is_empty else part_to_close(holding, value, initial)
+            is_empty = self.force_isolated_part(holding, part, value)
+            if not (is_empty or holding.isolated_fails(value)):
+                return
+
+    def force_isolated_part(self, holding: Holding, part: Decimal, value: Decimal) -> bool:
+        """Close a part; what a step frees stays in M. True: nothing is left behind it."""
+        worsened = holding.forced_value(part, value)
+        loss = part * (value - worsened)
+        self.log_liquidation(holding, -part, value)
+        holding.margin += part * (worsened - holding.entry)
+        holding.quantity -= part
+        left = holding.margin + (holding.profit(value) if holding.quantity != 0 else ZERO)
+        asked = holding.forced_fee * abs(part * worsened)
+        takes_all = asked * (ONE + TIE) >= left
+        fee = max(left, ZERO) if takes_all else asked
+        holding.margin -= fee
+        self.row["liquidation_loss"] += loss + fee
+        if holding.quantity == 0:
+            rest, holding.margin = holding.margin, ZERO
+            self.cash += max(rest, ZERO)
+            self.row["bad_debt"] += max(-rest, ZERO)
+        return takes_all
+
+    def log_liquidation(self, holding: Holding, change: Decimal, value: Decimal) -> None:
+        """A forced trade."""
+        self.row["traded"] += abs(change * value)
+        self.log("liquidation", holding.name, change, abs(change * value))
+
+    def liquidate_cross(self, point: Point, *, is_alone: bool) -> None:
+        """The pool is liquidated at the prices of a point."""
+        for i, h in self.cross:
+            self.revalue(h, point.marks[i])
+        self.is_pool_liquidated = True
+        for h in self.holdings:
+            if not h.is_isolated:
+                h.pending = None
+        if self.account.after_liquidation == "halt":
+            self.is_halted = True
+        self.note(f"pool: {self.mode}" + " alone" * is_alone)
+        if self.mode == "takeover":
+            self.take_over(point)
+        elif self.mode == "close":
+            self.close_pool(point)
+        else:
+            self.pool_steps(point, is_alone=is_alone)
+
+    def take_over(self, point: Point) -> None:
+        """Cross positions, B and all collateral are lost; a negative rest is bad debt."""
+        self.revalue_assets(point.assets)
+        lost = self.cash + sum((h.quantity * point.marks[i] for i, h in self.cross), ZERO)
+        lost += self.in_full(point)
+        for i, h in self.cross:
+            self.log_liquidation(h, -h.quantity, point.marks[i])
+            h.quantity = ZERO
+        for asset in self.assets:
+            asset.amount = ZERO
+        self.cash = ZERO
+        self.row["liquidation_loss"] += max(lost, ZERO)
+        self.row["bad_debt"] += max(-lost, ZERO)
+
+    def close_pool(self, point: Point) -> None:
+        """All positions at their worsened prices, then collateral, then the fees."""
+        asked = ZERO
+        for i, h in self.cross:
+            value = point.marks[i]
+            worsened = h.forced_value(h.quantity, value)
+            self.log_liquidation(h, -h.quantity, value)
+            self.cash += h.quantity * worsened
+            self.row["liquidation_loss"] += h.quantity * (value - worsened)
+            asked += h.forced_fee * abs(h.quantity * worsened)
+            h.quantity = ZERO
+        if self.cash < 0 and self.has_collateral:
+            self.sell(-self.cash, point.assets)
+        left = max(self.cash, ZERO) + self.worth_of_assets(point.assets) if self.cash >= 0 else ZERO
+        fee = left if asked * (ONE + TIE) >= left else asked
+        self.cash -= fee
+        self.row["liquidation_loss"] += fee
+        if self.cash < 0 and self.has_collateral:
+            self.sell(-self.cash, point.assets)
+        self.settle_pool()
+
+    def settle_pool(self) -> None:
+        """Bad debt only when no cross position and no collateral is left."""
+        if not self.cross and not self.has_collateral and self.cash < 0:
+            self.row["bad_debt"] -= self.cash
+            self.cash = ZERO
+
+    def pool_steps(self, point: Point, *, is_alone: bool) -> None:
+        """``partial``: one position at a time, found anew, until the requirement holds here."""
+        initial = {h.name: abs(h.quantity) for _, h in self.cross}
+        while True:
+            gross = sum((abs(h.quantity * point.marks[i]) for i, h in self.cross), ZERO)
+            if self.backing(point) <= TIE * gross:
+                self.close_pool(point)
+                return
+            chosen = self.next_step(point, initial, is_alone=is_alone)
+            if chosen is None:
+                self.note("no step raises the surplus")
+                self.close_pool(point)
+                return
+            self.force_pool_part(*chosen, point)
+            if not self.cross:
+                self.settle_pool()
+                return
+            if not self.cross_fails(point):
+                return
+
+    def next_step(
+        self, point: Point, initial: Mapping[str, Decimal], *, is_alone: bool
+    ) -> tuple[Holding, Decimal, int] | None:
+        """The first step in the venue's order that raises M - level·R."""
+        steps = []
+        for i, h in self.cross:
+            part = part_to_close(h, point.marks[i], initial[h.name])
+            steps.append((h, part, i))
+        if is_alone:
+            return steps[0]
+        floor = TIE * self.required(point)
+        gains = {h.name: self.gain(h, part, i, point) for h, part, i in steps}
+        ranked = sorted(steps, key=lambda step: self.rank_of(step, gains, point))
+        for step in ranked:
+            gain = gains[step[0].name]
+            if gain > floor:
+                return step
+            self.note("a step passed over")
+        return None
+
+    def gain(self, holding: Holding, part: Decimal, rank: int, point: Point) -> Decimal:
+        """What a step adds to M - level·R, after worsening and fee."""
+        value = point.marks[rank]
+        worsened = holding.forced_value(part, value)
+        loss = part * (value - worsened)
+        fee = self.step_fee(holding, part, worsened, self.backing(point) - loss)
+        before = self.required(point)
+        after = self.required(point, {holding.name: holding.quantity - part})
+        return before - after - loss - fee
+
+    @staticmethod
+    def step_fee(holding: Holding, part: Decimal, worsened: Decimal, left: Decimal) -> Decimal:
+        """At most M after the step."""
+        asked = holding.forced_fee * abs(part * worsened)
+        return max(left, ZERO) if asked * (ONE + TIE) >= left else asked
+
+    def rank_of(
+        self, step: tuple[Holding, Decimal, int], gains: Mapping[str, Decimal], point: Point
+    ) -> tuple[Decimal, int]:
+        """Where a position stands in the venue's order; ties in the order given."""
+        h, part, i = step
+        value = point.marks[i]
+        if self.order == "most_relief":
+            return -gains[h.name] / abs(part * value), i
+        if self.order == "largest_loss":
+            return h.profit(value), i
+        if self.order == "largest_requirement":
+            return -self.rule.requirement([h.leg(value)], []), i
+        if self.order == "largest_notional":
+            return -abs(h.quantity * value), i
+        names = list(self.order)
+        return Decimal(names.index(h.name) if h.name in names else len(names)), i
+
+    def force_pool_part(self, holding: Holding, part: Decimal, rank: int, point: Point) -> None:
+        """One step: worsened, with a fee of at most what backs the pool after it."""
+        value = point.marks[rank]
+        worsened = holding.forced_value(part, value)
+        self.log_liquidation(holding, -part, value)
+        self.cash += part * worsened
+        holding.quantity -= part
+        loss = part * (value - worsened)
+        fee = self.step_fee(holding, part, worsened, self.backing(point))
+        self.cash -= fee
+        self.row["liquidation_loss"] += loss + fee
+
+    # ----- step 8 -----
+
+    def step_8_close(self) -> None:
+        """Delistings, mark to market, bad debt, ruin, calls, the record."""
+        point = self.at_marks("close")
+        for i, h in self.held():
+            self.revalue(h, point.marks[i])
+        self.revalue_assets(point.assets)
+        for i, h in self.held():
+            if h.here == h.end - h.first - 1 and self.t < len(self.clock) - 1:
+                self.delist(h, point.marks[i])
+        self.settle_pool()
+        if self.equity(point) < 0:
+            self.note("negative equity at a close")
+            self.row["bad_debt"] -= self.equity(point)
+            self.cash -= self.equity(point)
+        self.test_ruin(point)
+        self.check_identity(point)
+        self.must_convert = self.has_collateral and self.balance() < -self.negative_limit
+        self.test_calls(point)
+        self.record(point)
+
+    def delist(self, holding: Holding, value: Decimal) -> None:
+        """Closed in its last bar at the mark close, with the taker fee."""
+        self.exchange("delisted", holding, -holding.quantity, value, holding.taker)
+
+    def test_ruin(self, point: Point) -> None:
+        """RULES 5, of the whole account."""
+        costs = sum(self.row[name] for name in COSTS)
+        gains = self.row["price_pnl"] + self.row["collateral_pnl"] + self.row["bad_debt"]
+        if self.is_ruined or not gains < costs:
+            return
+        equity = self.equity(point)
+        wealth = equity + self.reserve
+        is_gone = equity <= NOTHING_LEFT * self.paid_in * (ONE + TIE)
+        is_under = wealth <= self.ruin_at * self.paid_in * (ONE + TIE)
+        if not (is_gone or is_under or self.is_poor(wealth)):
+            return
+        self.note("ruined")
+        self.is_ruined = True
+        for i, h in self.held():
+            value = point.marks[i]
+            self.row["traded"] += abs(h.quantity * value)
+            self.log("ruin", h.name, -h.quantity, abs(h.quantity * value))
+            self.cash += h.isolated_backing(value) if h.is_isolated else h.quantity * value
+            h.quantity = h.margin = ZERO
+        self.settle_pool()
+
+    def is_poor(self, wealth: Decimal) -> bool:
+        """Flat, and unable to afford the least order of any instrument."""
+        if self.held() or not self.present:
+            return False
+        return all(self.is_too_poor_for(h, wealth) for h in self.present)
+
+    def is_too_poor_for(self, holding: Holding, wealth: Decimal) -> bool:
+        """Wealth times the largest leverage allowed is under the least order."""
+        limit = float(holding.most(self.stamp))
+        if limit == 0:
+            return False
+        allowed = max(leverage for _, leverage in holding.limits())
+        most = allowed if math.isinf(limit) else min(allowed, exact(limit))
+        lot = holding.lot * abs(holding.value("mark_close"))
+        return wealth * most < max(holding.least, lot) * (ONE - TIE)
+
+    def test_calls(self, point: Point) -> None:
+        """Calls of the pool and of each isolated position."""
+        self.test_call(self.pool, None, point)
+        for h in self.holdings:
+            if h.is_isolated and h.here is not None:
+                self.test_call(h.call, h, point)
+
+    def test_call(self, call: Call, holding: Holding | None, point: Point) -> None:
+        """The ratio crosses ``margin_call`` from below."""
+        before, call.ratio = call.ratio, self.margin_ratio(point, holding)
+        call.is_called = False
+        if self.account.margin_call is None:
+            return
+        if call.ratio < self.call_level():
+            call.unmet = 0
+            return
+        call.is_called = before < self.call_level() or call.was_forced
+        call.unmet = 1 if call.is_called else call.unmet + (call.unmet > 0)
+        if call.is_called:
+            self.log("margin_call", "" if holding is None else holding.name, amount=call.ratio)
+
+    def check_identity(self, point: Point) -> None:
+        """RULES 6: the change of equity is the sum of its causes."""
+        before = self.out.equity[-1] if self.out.equity else self.wealth_at_start
+        equity = self.equity(point)
+        causes = sum(self.row[name] for name in GAINS) - sum(self.row[name] for name in COSTS)
+        scale = max(abs(before), equity, self.row["traded"], abs(self.row["price_pnl"]), ONE)
+        if abs(equity - before - causes) > EXACT * scale:
+            raise AssertionError(f"bar {self.t}: {equity} - {before} is not {causes}")
+        if equity < -EXACT * scale:
+            raise AssertionError(f"bar {self.t}: equity {equity} is negative")
+
+    def record(self, point: Point) -> None:
+        """One row of each column."""
+        out = self.out
+        out.equity.append(self.equity(point))
+        out.cash.append(self.cash)
+        out.quantity.append(tuple(h.quantity for h in self.holdings))
+        out.margin.append(tuple(h.margin for h in self.holdings))
+        out.entry.append(tuple(h.entry for h in self.holdings))
+        out.collateral.append(tuple(a.amount for a in self.assets))
+        out.reserve.append(self.reserve)
+        out.ratio.append(self.pool.ratio)
+        out.backing.append(self.backing(point))
+        out.traded.append(self.row["traded"])
+        out.ruined.append(self.is_ruined)
+        for name in (*COSTS, *GAINS):
+            out.rows.setdefault(name, []).append(self.row[name])
+
+
+# ---------------------------------------------------------------------------------------------
+# Places inside a segment
+
+
+def between(start: Point, end: Point, place: Decimal) -> Point:
+    """The point a share of the way along a segment, linear in u."""
+    if place == 0:
+        return start
+    if place == 1:
+        return end
+    return Point(*(mix(a, b, place) for a, b in zip(start, end, strict=True)))
+
+
+def mix(
+    start: Sequence[Decimal | None], end: Sequence[Decimal | None], place: Decimal
+) -> tuple[Decimal | None, ...]:
+    """Values a share of the way from one to another."""
+    return tuple(
+        None if a is None else a + place * (b - a) for a, b in zip(start, end, strict=True)
+    )
+
+
+def moved(point: Point, rank: int, value: Decimal) -> Point:
+    """A point with one instrument's mark at another value."""
+    marks = list(point.marks)
+    marks[rank] = value
+    return point._replace(marks=tuple(marks))
+
+
+def next_isolated_failure(
+    holding: Holding, start: Decimal, end: Decimal, place: Decimal
+) -> Decimal | None:
+    """Where an isolated position fails on the rest of a segment."""
+    if holding.isolated_fails(start + place * (end - start)):
+        return place
+    if not holding.isolated_fails(end):
+        return None
+    if holding.isolated_surplus(end) > 0:
+        return ONE
+    return find_fall(lambda at: holding.isolated_surplus(start + at * (end - start)), place, ONE)
+
+
+def next_stop(holding: Holding, start: Decimal, end: Decimal, place: Decimal) -> Decimal | None:
+    """Where the last price reaches the stop on the rest of a segment."""
+    if holding.stop_value() is None:
+        return None
+    if holding.is_stopped_at(start + place * (end - start)):
+        return place
+    if not holding.is_stopped_at(end):
+        return None
+    where = (holding.stop_value() - start) / (end - start)
+    return min(ONE, max(place, where))
+
+
+def part_to_close(holding: Holding, value: Decimal, initial: Decimal) -> Decimal:
+    """One step of a partial liquidation, or all of the position when it is small."""
+    rules = holding.venue.liquidation
+    notional = abs(holding.quantity * value)
+    if notional <= holding.full_below:
+        return holding.quantity
+    if rules.step == "bracket":
+        kept = holding.table.floors[holding.table.index(notional)] / notional
+    else:
+        kept = ONE - exact(rules.step)
+    if kept * abs(holding.quantity) < REMAINDER * initial:
+        return holding.quantity
+    return holding.quantity * (ONE - kept)
+
+
+def events_of(
+    market: Any, jitter: int, interval: int
+) -> Iterator[tuple[int, tuple[int, bool], Settlement]]:
+    """RULES 2.2: stamp, (bar of the market, whether at its open), and event."""
+    opens = [int(stamp) for stamp in market.time]
+    rows = zip(market.funding_time, market.funding_rate, market.funding_mark, strict=True)
+    for stamp, rate, mark in rows:
+        event = Settlement(exact(rate), None if math.isnan(mark) else exact(mark))
+        following = bisect_left(opens, int(stamp) - jitter)
+        if following < len(opens) and opens[following] <= int(stamp) + jitter:
+            yield int(stamp), (following, True), event
+        elif following > 0 and int(stamp) < opens[following - 1] + interval - jitter:
+            yield int(stamp), (following - 1, False), event
+
+
+def simulate(
+    markets: Mapping[str, Any],
+    targets: Mapping[str, Sequence[float]],
+    signals: Mapping[str, Sequence[float]],
+    venues: Mapping[str, Any],
+    account: Any,
+    overlay: Sequence[float] | None = None,
+) -> Outcome:
+    """Run the rules over several markets.
+
+    Parameters
+    ----------
+    markets, venues
+        By instrument, in the order that counts; arrays and attributes as ``tests/reference.py``
+        takes them. A market's times are a contiguous part of the union of all times.
+    targets, signals
+        By instrument, what was decided at the close of each bar of the clock.
+    account
+        The attributes of an account; ``requirement`` None is ``Brackets()``.
+    overlay
+        The overlay's leverage at the close of each bar of the clock; None without one.
+    """
+    with localcontext(Context(prec=DIGITS)):
+        return Portfolio(markets, targets, signals, venues, account, overlay).run()
