@@ -82,7 +82,7 @@ def quality(
         columns=columns,
         decimal=decimal,
     )
-    return _of_files([Path(path) for path in paths], options)
+    return inspect_files([Path(path) for path in paths], options)[0]
 
 
 def _of_market(market: Market) -> Quality:
@@ -105,7 +105,8 @@ def _of_market(market: Market) -> Quality:
     )
 
 
-def _of_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
+def inspect_files(paths: Sequence[Path], options: ReadOptions) -> tuple[Quality, TimedTable | None]:
+    """Return the report on the files of one market, and its bars if they can be read."""
     files = open_files(paths, options, joins=True, needs_bars=False)
     source = ", ".join(map(str, paths))
     options = files.options
@@ -118,7 +119,7 @@ def _of_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
         options, notes = options._replace(timezone="UTC"), (_NOTE,)
     tables, _ = read_tables(files.frames, options)
     usable = MarketTables(*(_if_usable(table) for table in tables))
-    return build_quality(
+    report = build_quality(
         usable,
         source=source,
         instrument=options.instrument,
@@ -128,6 +129,7 @@ def _of_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
         filled=files.layout.filled,
         notes=notes,
     )
+    return report, usable.bars
 
 
 def _if_usable(table: TimedTable | None) -> TimedTable | None:
