@@ -14,10 +14,11 @@ from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from backtest.account import Account
-from backtest.account.multiple import Distance
+from backtest.account.by_instrument import ByInstrument
+from backtest.account.leverage_limits import LimitDeclaration
+from backtest.account.multiple import StopDistance
 from backtest.base.bounded_reads import read_small
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.fields import Rate
 from backtest.base.ranges import Choice
 from backtest.cli.draft import GivenFlag, Tables
 from backtest.cli.flags import (
@@ -129,11 +130,12 @@ def read_number_or_name(flag: str, text: str) -> Iterator[GivenFlag]:
 
 def list_account_keys() -> Iterator[Key]:
     """Yield a key for each field of the account that has a flag of its own."""
-    kinds = get_type_hints(Account)
     for field, text in ACCOUNT_FLAGS.items():
-        kind = float if kinds[field] in (float, float | None) else kinds[field]
-        read = {Rate: read_number_or_name, Distance: read_distance}.get(kinds[field])
-        kind = str if read else kind
+        declared = get_type_hints(Account, include_extras=True)[field].__metadata__[0]
+        declared = declared.each if isinstance(declared, ByInstrument) else declared
+        readers = {LimitDeclaration: read_number_or_name, StopDistance: read_distance}
+        read = readers.get(type(declared))
+        kind = str if read else declared.kind
         yield Key("account", field, kind, f"--{field.replace('_', '-')}", ACCOUNT, text, read)
 
 

@@ -179,6 +179,16 @@ def test_names_of_folders_find_the_symbols_of_their_instruments():
     assert complete_preset("bybit-linear:BTCUSDT", "eth", market) == "bybit-linear:BTCUSDT"
 
 
+def test_fields_of_the_account_may_be_by_instrument():
+    text = f"{DATA}account = {{margin = {{BTCUSDT = 'cross', ETHUSDT = 'isolated'}}, band = 0.1}}"
+    account = build(text).terms["account"]
+    assert account.margin["ETHUSDT"] == "isolated"
+    assert account.band == 0.1
+    typed = build(data=FOLDERS, set=["account.venue_leverage.BTCUSDT=5"], venue_leverage=None)
+    assert typed.terms["account"].venue_leverage["BTCUSDT"] == 5
+    assert build(data=FOLDERS, venue_leverage=7.0).terms["account"].venue_leverage == 7.0
+
+
 # --------------------------------------------------------------------------------------- weights
 
 
