@@ -13,7 +13,6 @@ import pandas as pd
 
 from backtest.allocate.refits import Segment, hold_weights, list_segments
 from backtest.base.errors import ParameterError, PolicyError
-from backtest.base.phrases import Place
 from backtest.base.ranges import Range
 from backtest.base.units import FloatArray
 from backtest.base.work_budget import count_work
@@ -85,7 +84,7 @@ def fitted(
         )
         raise ParameterError(
             f"an estimator must be an object with fit, was {given:.80}",
-            where=Place("estimator", of=WHERE),
+            where=f"{WHERE}, estimator",
             cure="give for example skfolio.optimization.MeanRisk()",
         )
     Range(2, math.inf, "bars").check("window", window, where=WHERE, whole=True)

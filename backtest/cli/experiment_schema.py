@@ -164,6 +164,10 @@ ACCOUNT_FLAGS = {
     "take_profit": "Close this fraction of the entry price in favor, or 2*atr of a column.",
     "trailing_stop": "Close this fraction under the best price, or 2*atr of a column.",
     "equity_stop": "Close at this fraction under the highest equity.",
+    "intrabar": "Prices inside a bar, of several positions: 'path' (default) or 'worst'.",
+    "max_gross_leverage": "Most gross leverage of several positions together.",
+    "max_overlay": "Most leverage that an overlay may give.",
+    "negative_limit": "Balance under 0 at which collateral is sold.",
 }
 
 KEYS = (
@@ -177,6 +181,8 @@ KEYS = (
     Key("data", "resample", str, "--resample", DATA, "Combine bars into longer ones, e.g. 1d."),
     Key("data", "instrument", str | list[str], "--instrument", DATA,
         "Name of the instrument; chooses one in a folder of several; repeat for several markets."),
+    Key("data", "currency", str, "--currency", DATA,
+        "Settlement currency of several markets, if their names say different ones."),
     Key("data", "interval", str, "--interval", DATA, "Chooses the bars in a folder of several."),
     Key("data", "funding_interval", str, "--funding-interval", DATA,
         "Chooses the funding file in a folder of several."),

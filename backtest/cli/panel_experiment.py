@@ -66,6 +66,7 @@ def build_experiment_or_panel(draft: Draft, *, warms: bool = True) -> Experiment
 def list_panel_terms(draft: Draft) -> list[tuple[str, str]]:
     """Return the tables and keys of a draft that only several instruments have."""
     found = [("run", key) for key in PANEL_KEYS if key in draft.tables.get("run", {})]
+    found += [("data", "currency")] if "currency" in draft.tables.get("data", {}) else []
     found += [("overlay", "")] if draft.tables.get("overlay") else []
     return found + [("policy", name) for name in find_single(draft.tables.get("policy", {}))]
 

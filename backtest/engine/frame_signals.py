@@ -93,7 +93,7 @@ def describe_weights(signal: Weights, weights: FloatArray) -> str:
 
 
 def _carry(markets: Markets, frame: pd.DataFrame, where: str) -> pd.DataFrame:
-    place = Place("frame", of=where)
+    place = Place("signal", of=where)
     check_columns_of_frame(frame, markets, place)
     order = np.argsort(stamps := read_stamps(frame.index, place), kind="stable")
     last = np.searchsorted(stamps[order], markets.time + markets.interval, side="left") - 1

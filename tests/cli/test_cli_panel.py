@@ -51,6 +51,7 @@ def build(text: str = "", **flags: object) -> Experiment:
     return build_experiment_or_panel(draft_experiment(file, list_flags(**flags)))
 
 
+BTC = "binance-usdm:BTCUSDT"
 FOLDERS = ["data/BTCUSDT", "data/ETHUSDT"]
 DATA = 'data.path = "data"\n'
 
@@ -99,6 +100,15 @@ def test_a_span_and_longer_bars_are_those_of_each():
     assert market.interval == 4 * 3600 * 10**9
     assert market.spans.tolist() == [[0, 60], [25, 60]]
     assert terms["start"] == "2023-01-06"
+
+
+def test_a_currency_counts_several_as_one(folder: Path):
+    other = bt.Market.load("data/ETHUSDT")
+    bt.Market.from_frames(other.bars(), instrument="ETHUSDC").save(folder / "ETHUSDC")
+    folders = ["data/BTCUSDT", "ETHUSDC"]
+    with pytest.raises(BacktestError, match="settle in one currency"):
+        build(data=folders)
+    assert build(data=folders, currency="USD", venue=BTC).market.currency == "USD"
 
 
 def test_repeated_flags_are_written_as_they_were_typed():
@@ -248,6 +258,10 @@ BAD = {
     "weights of one": (
         lambda: build(data=FOLDERS[:1], weights="w.csv"),
         "weights is for several instruments, the data are of one",
+    ),
+    "currency of one": (
+        lambda: build(data=FOLDERS[:1], currency="USD"),
+        "[data] currency is for several instruments",
     ),
     "overlay of one": (lambda: build(overlay="constant"), "overlay] is for several instruments"),
     "carry alone": (lambda: build(data=FOLDERS, carry_weights=True), "given without one"),

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backtest.base.errors import DataError, ParameterError, did_you_mean
-from backtest.base.phrases import Argument, Phrase, Place
+from backtest.base.phrases import Either, Phrase, Place
 from backtest.market.read.files import SUFFIXES, stem_of, suffix_of
 from backtest.market.read.layouts import NamedFile, parse_name, read_facts
 
 WHERE = "Markets.load"
+SEVERAL_FLAGS = "--instrument BTCUSDT --instrument ETHUSDT"
 
 
 class MarketSource(NamedTuple):
@@ -160,7 +161,7 @@ def _check_names(instruments: Sequence[str]) -> Sequence[str]:
         raise ParameterError(
             f"instruments must be a list of names, was {instruments!r}",
             where=where,
-            cure=Phrase("give {}", Argument("instruments", ["BTCUSDT", "ETHUSDT"])),
+            cure=Phrase("give {}", Either("instruments=['BTCUSDT', 'ETHUSDT']", SEVERAL_FLAGS)),
         )
     if len({*instruments}) < len(instruments):
         raise ParameterError(
