@@ -12,6 +12,7 @@ from backtest.base.phrases import Argument, Phrase
 from backtest.market.inspect.inspection import build_quality
 from backtest.market.inspect.quality_report import Quality
 from backtest.market.market import Market
+from backtest.market.panel_data import PanelData
 from backtest.market.read.folder import open_files
 from backtest.market.tables.assemble import MarketTables, check_frames, find_interval, read_tables
 from backtest.market.tables.defects import Defect
@@ -70,6 +71,13 @@ def quality(
     """
     if isinstance(data, Market):
         return _of_market(data)
+    if isinstance(data, PanelData):
+        raise ParameterError(
+            f"quality reports on one market, was given {data!r}",
+            where="bt.quality",
+            cure="call it for each, bt.quality(markets[name]); `backtest data inspect` also shows how "
+            "they fit together",
+        )
     paths = [data] if isinstance(data, (str, Path)) else list(data)
     if not paths:
         raise ParameterError("quality needs a path", where="bt.quality", cure="give a folder")
