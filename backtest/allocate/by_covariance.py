@@ -18,6 +18,7 @@ from backtest.engine.frame_signals import compute_frame
 from backtest.engine.lookahead.causality_checker import USUAL
 from backtest.features.compiled import compile_module
 from backtest.market import Markets
+from backtest.market.panel_data import require_panel
 
 HALF_LIFE = 168.0
 """The default of ``half_life``: a week of hours."""
@@ -164,6 +165,8 @@ def read_memory(half_life: Any, window: Any, every: Any, name: str) -> Memory:
 def _compute(
     markets: Markets, memory: Memory, every: int, solve: Callable[[FloatArray], FloatArray]
 ) -> pd.DataFrame:
+    require_panel(markets, where="bt.allocate, markets")
+
     def allocate(seen: Markets) -> FloatArray:
         returns = find_returns(seen)
 

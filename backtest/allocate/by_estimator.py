@@ -19,6 +19,7 @@ from backtest.base.work_budget import count_work
 from backtest.engine.frame_signals import compute_frame
 from backtest.engine.lookahead.causality_checker import USUAL
 from backtest.market import Markets
+from backtest.market.panel_data import require_panel
 
 WHERE = "bt.allocate.fitted"
 WORK = 500.0
@@ -78,6 +79,7 @@ def fitted(
     >>> fitted(both, Momentum(), window=24).iloc[-1].tolist()
     [-0.5, 0.5]
     """
+    require_panel(markets, where=f"{WHERE}, markets")
     if isinstance(estimator, type) or not callable(getattr(estimator, "fit", None)):
         given = (
             f"the class {estimator.__name__}" if isinstance(estimator, type) else repr(estimator)

@@ -22,6 +22,7 @@ from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPla
 from backtest.engine.lookahead.checked_signals import mark_checked
 from backtest.engine.signal_checks import PLAN, Sides, locate_in
 from backtest.market import Markets
+from backtest.market.panel_data import require_panel
 from backtest.market.weight_frame import (
     Weights,
     check_columns_of_frame,
@@ -74,6 +75,7 @@ def read_frame(
     is known, and a bar takes the last row stamped before its close.
     """
     where = "bt.signals.from_frame"
+    require_panel(markets, where=where)
     if not isinstance(frame, pd.DataFrame):
         raise ParameterError(
             f"weights must be a frame by time and instrument, were a {type(frame).__name__}",

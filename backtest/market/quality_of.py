@@ -75,8 +75,8 @@ def quality(
         raise ParameterError(
             f"quality reports on one market, was given {data!r}",
             where="bt.quality",
-            cure="call it for each, bt.quality(markets[name]); `backtest data inspect` also shows how "
-            "they fit together",
+            cure="call it for each, bt.quality(markets[name]); `backtest data inspect` also shows "
+            "how they fit together",
         )
     paths = [data] if isinstance(data, (str, Path)) else list(data)
     if not paths:
