@@ -11,8 +11,9 @@ import typer
 import backtest
 from backtest.base.text_layout import format_paragraph
 from backtest.cli.draft import Draft
-from backtest.cli.experiment import Experiment, build_experiment
+from backtest.cli.experiment import Experiment
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, Save, option
+from backtest.cli.panel_experiment import build_experiment_or_panel, list_policies, name_policies
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.unit_hints import describe_bars
@@ -29,6 +30,7 @@ backtest run --data btc/ --from 2021-01-01 --to 2022-01-01 --resample 1d
 backtest run --data btc/ --start 2022-01-01 --end 2022-07-01   [dim]# warm from the start[/dim]
 backtest run --margin isolated --venue-leverage 5 --stop-loss 0.1
 backtest run --policy my_policy.py:MyPolicy --taker-bps 4 --no-save
+backtest run --data btc/ --data eth/ --weights weights.csv --overlay vol-target
 backtest run examples/btc-vol-target.toml --capital 50000 --json
 backtest run --max-leverage esma-crypto --limit-cost   [dim]# backtest venues --limits[/dim]
 """
@@ -48,12 +50,13 @@ def run(
     results: Results = RESULTS,
 ) -> None:
     """Run an account through a market under a policy, and summarize what happened to it."""
-    experiment = build_experiment(draft)
+    experiment = build_experiment_or_panel(draft)
     if limit_cost:
         check_limited(experiment.terms["account"])
-    note = describe_bars(experiment.policy, experiment.market)
-    if note is not None:
-        typer.echo(f"note: {note}", err=True)
+    for policy in list_policies(experiment.policy):
+        note = describe_bars(policy, experiment.market)
+        if note is not None:
+            typer.echo(f"note: {note}", err=True)
     result = run_with_progress(experiment)
     cost = measure_cost(experiment, result) if limit_cost else None
     save_and_print(
@@ -78,7 +81,7 @@ def print_summary(result: Result, cost: LimitCost | None) -> None:
 
 def run_with_progress(experiment: Experiment) -> Result:
     """Run an experiment; show progress if it takes long and output goes to a terminal."""
-    with show_progress(type(experiment.policy).__name__) as progress:
+    with show_progress(name_policies(experiment.policy)) as progress:
         return backtest.run(
             experiment.market, experiment.policy, **experiment.terms, progress=progress
         )

@@ -12,7 +12,8 @@ from backtest.cli import flags
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
 from backtest.cli.exit_codes import FAILED, INTERRUPTED
-from backtest.cli.experiment import build_experiment, build_run_command
+from backtest.cli.experiment import build_run_command
+from backtest.cli.panel_experiment import build_experiment_or_panel, name_policies
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_search
 from backtest.cli.typed_values import parse_typed, read_bounds
@@ -48,10 +49,10 @@ def tune(
     """
     flags.check_work(threads, memory)
     search = read_search(draft)
-    market, policy, terms = build_experiment(draft, warms=False)
+    market, policy, terms = build_experiment_or_panel(draft, warms=False)
     with (
         naming_source(draft, "tune"),
-        show_search(type(policy).__name__, name_objective(search["objective"])) as progress,
+        show_search(name_policies(policy), name_objective(search["objective"])) as progress,
     ):
         study = backtest.tune(
             market,
