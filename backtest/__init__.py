@@ -8,7 +8,7 @@ returns what it lived through: fees, funding, interest, margin calls, liquidatio
 from backtest.base import early_interrupt as early_interrupt  # before all that takes time
 # isort: on
 
-from backtest import measures, report
+from backtest import allocate, measures, report
 from backtest.account import Account, Multiple
 from backtest.account.leverage_limits import leverage_limit
 from backtest.base.errors import (
@@ -40,9 +40,12 @@ from backtest.sweep import Sweep
 from backtest.sweep.sweep import sweep
 from backtest.tune import Robustness, Study, tune
 from backtest.venue import Bracket, Venue, funding, margin
+from backtest.venue.collateral import Collateral
 from backtest.venue.dated_tables import Earlier, InForce
 from backtest.venue.fee_tiers import FeeTier
 from backtest.venue.multipliers import OpenInterestMargin
+from backtest.venue.requirement_rule import Brackets, RequirementRule
+from backtest.venue.scenario_margin import ScenarioMargin
 from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
 
 # Reports stand above results, which must not import them: their methods are attached here.
@@ -58,8 +61,10 @@ __all__ = [
     "BacktestError",
     "Bar",
     "Bracket",
+    "Brackets",
     "Calculation",
     "Choice",
+    "Collateral",
     "Columns",
     "Combinator",
     "Comparison",
@@ -82,14 +87,17 @@ __all__ = [
     "PolicyError",
     "Quality",
     "Range",
+    "RequirementRule",
     "Result",
     "Robustness",
+    "ScenarioMargin",
     "Slippage",
     "Study",
     "Sweep",
     "Venue",
     "VenueDateWarning",
     "VenueError",
+    "allocate",
     "calculate_liquidation",
     "compare",
     "funding",

@@ -28,7 +28,8 @@ class Value:
     """A frozen dataclass that is checked, equal, hashed, printed and stored by its content.
 
     A field declared as ``Annotated[type, declaration]`` is checked by the declaration; one whose
-    default is None may be None. A field that is a Value, or a sequence of them, is a part.
+    default is None may be None. A field that is a Value, or a sequence of them, is a part. A
+    declaration with a true ``is_table`` reads a table of names itself.
     """
 
     _omitted: ClassVar[frozenset[str]] = frozenset()
@@ -125,8 +126,11 @@ class Value:
         place = where or cls.__name__
         _check_names(cls, data, where=place)
         parts = _find_parts(cls)  # type: ignore[arg-type] # classes do hash
+        tables = _find_tables(cls)  # type: ignore[arg-type]
         content = {
-            name: _read(entry, part=parts.get(name), where=f"{place}.{name}")
+            name: entry
+            if name in tables
+            else _read(entry, part=parts.get(name), where=f"{place}.{name}")
             for name, entry in data.items()
         }
         try:
@@ -184,10 +188,14 @@ def _put(nested: dict[str, Any], names: list[str], entry: Any, *, where: str) ->
 def _override(value: _V, changes: Mapping[str, Any], *, where: str) -> _V:
     _check_names(type(value), {**_content(value), **changes}, where=where)
     parts = _find_parts(type(value))  # type: ignore[arg-type] # classes do hash
+    tables = _find_tables(type(value))  # type: ignore[arg-type]
     content: dict[str, Any] = {}
     for name, entry in changes.items():
         place, held = f"{where}, {name}", getattr(value, name)
-        if isinstance(held, Value) and isinstance(entry, Mapping):
+        if name in tables:
+            is_change = isinstance(entry, Mapping) and isinstance(held, Mapping)
+            content[name] = {**held, **entry} if is_change else entry
+        elif isinstance(held, Value) and isinstance(entry, Mapping):
             content[name] = _override(held, entry, where=place)
         elif isinstance(entry, Mapping) or (name in parts and _is_plain(entry)):
             content[name] = _read(entry, part=parts.get(name), where=place)
@@ -246,6 +254,13 @@ def _find_parts(cls: type[Value]) -> dict[str, type[Value]]:
     }
 
 
+@cache
+def _find_tables(cls: type[Value]) -> frozenset[str]:
+    """Return the fields that hold a table of names, which their declaration reads."""
+    found = find_declarations(cls)  # type: ignore[arg-type]
+    return frozenset(name for name, each in found.items() if getattr(each, "is_table", False))
+
+
 def _is_same(one: object, other: object) -> bool:
     return type(one) is type(other) and bool(_hashable(one) == _hashable(other))
 
@@ -283,6 +298,8 @@ def _plain(value: object) -> object:
         return value.to_dict()
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
+    if isinstance(value, FrozenTable):
+        return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, pd.Series):
         numbers = [_plain(each) for each in value.tolist()]
         return {"time": [f"{text}Z" for text in _write_times(value)], "value": numbers}

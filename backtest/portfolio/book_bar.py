@@ -110,8 +110,10 @@ def live_book_bar(
         charge_book_interest(terms, feed, book, scene, ledger, log, t)  # 3
     check_gap(terms, book, scene, room, ledger, log, t)  # 4
     if t > 0 and book.purse[IS_RUINED] == 0.0:
+        value_at(book, scene.open, scene.asset_open)
+        equity = compute_account_equity(terms, book)
         force_reductions(terms, book, scene, room, ledger, log, t)
-        fill_decisions(terms, book, scene, room, ledger, log, t)  # 5
+        fill_decisions(terms, book, scene, room, equity, ledger, log, t)  # 5
     pay_book_funding(terms, feed, book, scene, ledger, log, t, 0)  # 6
     walk(terms, book, scene, room, ledger, log, t)  # 7
     follow_bests(terms, book, scene)

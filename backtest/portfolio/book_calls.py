@@ -181,13 +181,13 @@ def force_reductions(
     n = len(book.margin)
     if terms.grace < 0.0:
         return
+    if is_pot_forced(terms, book, n) and count_cross(terms, book) > 0:
+        if book.purse[POOL_FAILED] == 0.0:
+            force_pool(terms, book, scene, room, ledger, log, t)
     for i in range(n):
         is_due = is_isolated(terms, i) and is_held(book, i) and is_pot_forced(terms, book, i)
         if is_due and book.is_pending[i] == 1:
             force_isolated(terms, book, scene, ledger, log, t, i)
-    if is_pot_forced(terms, book, n) and count_cross(terms, book) > 0:
-        if book.purse[POOL_FAILED] == 0.0:
-            force_pool(terms, book, scene, room, ledger, log, t)
 
 
 def force_isolated(

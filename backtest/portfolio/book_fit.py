@@ -34,15 +34,13 @@ NARROW = 1e-16
 """Width of the interval, relative to 1, at which the search ends."""
 GOLDEN = 0.3819660112501051
 """The smaller part of the golden section."""
-LARGEST = 1e300
-"""A notional at which the search for the largest one gives up."""
 
 
 def fit_increases(terms: Terms, book: Book, scene: Scene, room: Room) -> float:
     """Return the factor of all increases: 1, or the upper end of the passing interval, or 0."""
     value_at(book, scene.open, scene.asset_open)
     free = compute_book_backing(terms.rules, book.held, book.purse[CASH])
-    free -= compute_all_uncounted(terms, book, scene, room)
+    free -= compute_all_uncounted(terms, book, room, -2)
     wallet = max(compute_balance(terms, book), 0.0)
     count, only = count_increases(room)
     fixed = 0.0
@@ -69,17 +67,18 @@ def count_increases(room: Room) -> tuple[int, int]:
     return count, only
 
 
-def compute_all_uncounted(terms: Terms, book: Book, scene: Scene, room: Room) -> float:
+def compute_all_uncounted(terms: Terms, book: Book, room: Room, turned: int) -> float:
     """Return the unrealized profit of cross positions at the last opens that backs no order.
 
-    A position that is turned around realizes its profit first.
+    A position that is turned around realizes its profit first: ``turned``, or all increases on the
+    other side if it is -2.
     """
     found = 0.0
     for i in range(len(book.margin)):
         if is_held(book, i) and not is_isolated(terms, i):
             rules = pick_instrument(terms, i)
-            is_flip = room.kind[i] == INCREASE and room.before[i] < 0.0
-            if rules.has_profit_share is not None and not is_flip:
+            is_flip = room.kind[i] == INCREASE and room.before[i] < 0.0 and turned == -2
+            if rules.has_profit_share is not None and not is_flip and i != turned:
                 profit = compute_profit(pick_position(book, i), book.held.values[i])
                 found += (1.0 - rules.profit_share) * max(profit, 0.0)
     return found
@@ -215,31 +214,27 @@ def narrow(
 # ---------------------------------------------------------------------- an instrument alone
 
 
-def find_lone_notional(terms: Terms, book: Book, room: Room, free: float, i: int) -> float:
-    """Return the largest notional of instrument i alone that the initial margin of scenarios allows.
+def compute_lone_rate(terms: Terms, book: Book, room: Room, i: int) -> float:
+    """Return the initial margin of a unit of notional of instrument i alone, without collateral."""
+    hide_others(book, room, i, room.side[i] / abs(book.held.values[i]))
+    rate = compute_book_initial(terms.rules, book.held)
+    show_others(book, room)
+    return rate
 
-    Infinite if any notional passes.
-    """
+
+def hide_others(book: Book, room: Room, i: int, quantity: float) -> None:
+    """Leave a quantity of one instrument alone in the book, without collateral."""
     for j in range(len(book.margin)):
-        room.start[j] = book.held.quantities[j]
-        book.held.quantities[j] = 0.0
-    low, high = 0.0, max(free, 1.0)
-    while high < LARGEST and free - try_notional(terms, book, room, i, high) >= 0.0:
-        low, high = high, 2.0 * high
-    for _ in range(MOST_TRIALS):
-        middle = low + 0.5 * (high - low)
-        if not low < middle < high or high >= LARGEST:
-            break
-        if free - try_notional(terms, book, room, i, middle) >= 0.0:
-            low = middle
-        else:
-            high = middle
+        room.hidden[j] = book.held.quantities[j]
+        book.held.quantities[j] = quantity if j == i else 0.0
+    for c in range(len(book.held.amounts)):
+        room.kept_assets[c] = book.held.amounts[c]
+        book.held.amounts[c] = 0.0
+
+
+def show_others(book: Book, room: Room) -> None:
+    """Bring back what :func:`hide_others` left out."""
     for j in range(len(book.margin)):
-        book.held.quantities[j] = room.start[j]
-    return math.inf if high >= LARGEST else low
-
-
-def try_notional(terms: Terms, book: Book, room: Room, i: int, notional: float) -> float:
-    """Return the initial margin of instrument i alone at a notional."""
-    book.held.quantities[i] = room.side[i] * notional / abs(book.held.values[i])
-    return compute_book_initial(terms.rules, book.held)
+        book.held.quantities[j] = room.hidden[j]
+    for c in range(len(book.held.amounts)):
+        book.held.amounts[c] = room.kept_assets[c]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from backtest.account import Books, Position
 from backtest.account.account_records import CLOSE, TAKEOVER, InstrumentRules, Quote
 from backtest.account.ledger import BAD_DEBT as DEBT, LIQUIDATED
-from backtest.account.liquidation import choose_reduction, liquidate
+from backtest.account.liquidation import choose_reduction, close_contracts, forfeit
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
 from backtest.account.position import worsen
 from backtest.base.units import TOLERANCE
@@ -31,12 +31,12 @@ from backtest.portfolio.book_balance import (
     sell_collateral,
 )
 from backtest.portfolio.book_causes import blame
+from backtest.portfolio.book_fit import hide_others, show_others
 from backtest.portfolio.book_ledger import (
     BAD_DEBT,
     COLLATERAL_PNL,
     LIQUIDATIONS,
     LOSS,
-    PRICE_PNL,
     TRADED,
     note,
 )
@@ -126,21 +126,29 @@ def mark_assets(book: Book, ledger: FloatArray) -> None:
 def liquidate_lone(
     terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int
 ) -> None:
-    """Liquidate the only position of the account as RULES 5 says."""
+    """Liquidate the only position of the account as RULES 5 says, by the account's requirement."""
     for i in range(len(book.margin)):
         if is_held(book, i):
+            rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+            held, value = book.held.quantities[i], book.held.values[i]
             books = Books(book.purse[CASH], (pick_position(book, i),))
-            value = book.held.values[i]
-            done = liquidate(pick_instrument(terms, i), books, value, pick_quote(scene, i))
-            book.purse[CASH] = done.books.cash
-            put_position(book, i, done.books.positions[0])
-            ledger[PRICE_PNL, i] += done.price_pnl
-            ledger[LOSS, i] += done.loss
-            ledger[TRADED, i] += done.traded
-            ledger[BAD_DEBT, i] += done.bad_debt
-            note_liquidation(log, t, i, value, done.quantity, done.loss)
-            if done.bad_debt != 0.0:
-                note(log, t, i, DEBT, value, 0.0, done.bad_debt)
+            loss = 0.0
+            if terms.liquidation_mode == TAKEOVER:
+                ledger[TRADED, i] += abs(held) * abs(value)
+                books, loss = forfeit(rules, books, value)
+            while books.positions[0].quantity != 0.0:
+                closed = choose_reduction(rules, books, value, abs(held))
+                books, cost, notional = close_contracts(rules, books, value, closed, quote)
+                loss += cost
+                ledger[TRADED, i] += notional
+                put_position(book, i, books.positions[0])
+                book.purse[CASH] = books.cash
+                if is_held(book, i) and not is_pool_short(terms, book):
+                    break
+            book.purse[CASH] = books.cash
+            put_position(book, i, books.positions[0])
+            ledger[LOSS, i] += loss
+            note_liquidation(log, t, i, value, book.held.quantities[i] - held, loss)
 
 
 def note_liquidation(
@@ -349,17 +357,9 @@ def rank(terms: Terms, book: Book, room: Room, i: int, gain: float, notional: fl
 
 def compute_lone_requirement(terms: Terms, book: Book, room: Room, i: int) -> float:
     """Return the requirement of one position as if it were alone, without collateral."""
-    for j in range(len(book.margin)):
-        room.saved[j] = book.held.quantities[j]
-        book.held.quantities[j] = room.saved[j] if j == i else 0.0
-    for c in range(len(book.held.amounts)):
-        room.kept_assets[c] = book.held.amounts[c]
-        book.held.amounts[c] = 0.0
+    hide_others(book, room, i, book.held.quantities[i])
     found = compute_book_requirement(terms.rules, book.held)
-    for j in range(len(book.margin)):
-        book.held.quantities[j] = room.saved[j]
-    for c in range(len(book.held.amounts)):
-        book.held.amounts[c] = room.kept_assets[c]
+    show_others(book, room)
     return found
 
 

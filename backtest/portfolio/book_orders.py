@@ -18,6 +18,7 @@ from backtest.account.orders import (
     LARGEST_WORSENING,
     can_order,
     compute_cost,
+    compute_counted,
     compute_impact,
     compute_most,
     compute_order_fee,
@@ -29,11 +30,10 @@ from backtest.account.orders import (
 from backtest.account.position import compute_profit, worsen
 from backtest.portfolio.book_balance import (
     close_account_books,
-    compute_account_equity,
     open_books,
     value_at,
 )
-from backtest.portfolio.book_fit import find_lone_notional, fit_increases
+from backtest.portfolio.book_fit import compute_all_uncounted, compute_lone_rate, fit_increases
 from backtest.portfolio.book_ledger import as_log, enter, stamp
 from backtest.portfolio.book_records import (
     CASH,
@@ -62,11 +62,20 @@ if TYPE_CHECKING:
 
 
 def fill_decisions(
-    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+    terms: Terms,
+    book: Book,
+    scene: Scene,
+    room: Room,
+    equity: float,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
 ) -> None:
-    """Fill the decisions of the last close at the last opens."""
+    """Fill the decisions of the last close at the last opens.
+
+    ``equity`` is that of the targets: at the last opens, before anything fills.
+    """
     value_at(book, scene.open, scene.asset_open)
-    equity = compute_account_equity(terms, book)
     for i in range(len(book.margin)):
         room.kind[i] = aim(terms, book, scene, room, equity, i)
     for i in range(len(book.margin)):
@@ -135,12 +144,16 @@ def compute_everything(
     """
     rules, held = pick_instrument(terms, i), room.before[i]
     if is_isolated(terms, i):
-        return compute_most(rules, quote, equity, scale, held)
+        free = compute_counted(rules, open_books(terms, book, i), quote, equity, held)
+        return compute_most(rules, quote, free, scale, held)
     free = compute_book_backing(terms.rules, book.held, book.purse[CASH])
+    free -= compute_all_uncounted(terms, book, room, -1 if held > 0.0 else i)
     if not terms.rules.has_scenarios:
         return compute_most(rules, quote, free, scale, held)
-    cap = compute_largest_notional(rules.margin, math.inf, 0.0, 0.0, quote.initial)
-    most = min(find_lone_notional(terms, book, room, free, i), cap)
+    most = compute_largest_notional(rules.margin, math.inf, 0.0, 0.0, quote.initial)
+    rate = compute_lone_rate(terms, book, room, i)
+    if rate > 0.0:
+        most = min(most, max(free, 0.0) / rate)
     return held if scale == 1.0 and held > most else scale * most
 
 

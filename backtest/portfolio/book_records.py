@@ -225,7 +225,8 @@ class Room(NamedTuple):
     by a whole isolated order and what its flip ``returned``. The walk: last and mark values now and
     at the next waypoint, and the prices of collateral. ``start`` are quantities at the start of a
     liquidation, ``shares`` of shape (n + C,) Euler shares, ``falls`` of shape (n + 3,) what each
-    cause took (:mod:`backtest.portfolio.book_causes`), ``kept_assets`` amounts of collateral.
+    cause took (:mod:`backtest.portfolio.book_causes`). ``hidden`` and ``kept_assets`` are quantities
+    and amounts that are left out for a moment.
     """
 
     side: FloatArray
@@ -249,6 +250,7 @@ class Room(NamedTuple):
     shares: FloatArray
     falls: FloatArray
     kept_assets: FloatArray
+    hidden: FloatArray
 
 
 class BookLog(NamedTuple):

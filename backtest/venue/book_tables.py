@@ -4,21 +4,73 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.venue.book_rules import (
-    BookRules,
     BracketTables,
     CollateralTables,
     Holdings,
     ScenarioTables,
 )
-from backtest.venue.collateral import Collateral
 from backtest.venue.requirement import MarginRules
-from backtest.venue.requirement_rule import MarginRule
-from backtest.venue.scenario_margin import ScenarioMargin
+
+
+class PortfolioTerms(Protocol):
+    """What :func:`pack_scenarios` reads of a portfolio margin."""
+
+    @property
+    def across(self) -> str:
+        """How groups add up."""
+
+    @property
+    def offset(self) -> float:
+        """The share of gains that counts."""
+
+    @property
+    def factor(self) -> float:
+        """What multiplies the worst loss."""
+
+    @property
+    def minimum(self) -> float:
+        """The least requirement per unit of gross notional."""
+
+    @property
+    def contingency(self) -> float:
+        """The charge per unit of gross notional."""
+
+    @property
+    def pair_contingency(self) -> float:
+        """The charge per unit of notional that offsets."""
+
+    def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Return the instruments of each group."""
+
+    def rows_of(self, group: str) -> Sequence[tuple[float, float]]:
+        """Return the scenarios of a group."""
+
+    def number_products(self, groups: Sequence[str]) -> list[int]:
+        """Return the number of each group's product."""
+
+    def initial_terms(self) -> tuple[float, float]:
+        """Return the factor and the contingency of initial margin."""
+
+
+class Asset(Protocol):
+    """What :func:`pack_collateral` reads of a collateral."""
+
+    @property
+    def slippage(self) -> float:
+        """How much under the price it is sold."""
+
+    @property
+    def cancels_risk(self) -> str | None:
+        """The group whose losses it offsets."""
+
+    def list_tiers(self) -> Sequence[tuple[float, float, float]]:
+        """Return the tiers as (floor, cap, rate)."""
 
 
 def pack_rows(rows: Sequence[Sequence[float]], width: int = 1) -> tuple[IntArray, FloatArray]:
@@ -73,7 +125,7 @@ def pack_groups(groups: Mapping[str, Sequence[str]], names: Sequence[str]) -> tu
     return flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
 
 
-def pack_scenarios(rule: ScenarioMargin, names: Sequence[str]) -> ScenarioTables:
+def pack_scenarios(rule: PortfolioTerms, names: Sequence[str]) -> ScenarioTables:
     """Return the scenario tables of a portfolio margin for these instruments."""
     groups = rule.list_groups(names)
     rows = [rule.rows_of(group) for group in groups]
@@ -122,9 +174,7 @@ def pack_no_scenarios() -> ScenarioTables:
     )
 
 
-def pack_collateral(
-    collateral: Sequence[Collateral], groups: Sequence[str] = ()
-) -> CollateralTables:
+def pack_collateral(collateral: Sequence[Asset], groups: Sequence[str] = ()) -> CollateralTables:
     """Return the rates of some collateral; ``groups`` are those of the scenarios, in order."""
     tiers = [each.list_tiers() for each in collateral]
     counts, floors = pack_rows([[row[0] for row in rows] for rows in tiers])
@@ -139,42 +189,6 @@ def pack_collateral(
             dtype=np.int64,
         ),
         slippages=np.array([each.slippage for each in collateral], dtype=np.float64),
-    )
-
-
-def pack_book(
-    rule: MarginRule,
-    rules: Mapping[str, MarginRules],
-    collateral: Sequence[Collateral] = (),
-    width: int = 1,
-) -> BookRules:
-    """Return the margin rules of an account as arrays.
-
-    Parameters
-    ----------
-    rule : MarginRule
-        :class:`Brackets` or :class:`ScenarioMargin`.
-    rules : Mapping
-        The margin rules of each instrument by name, from :func:`read_rules`, in order.
-    collateral : sequence of Collateral
-        The collateral of the account, in order.
-    width : int
-        Room for brackets, for runs whose tables change.
-
-    Raises
-    ------
-    ParameterError
-        If the groups of the rule or of the collateral do not fit the instruments.
-    """
-    names = list(rules)
-    rule.check_names(names, collateral)
-    scenarios = pack_scenarios(rule, names) if isinstance(rule, ScenarioMargin) else None
-    return BookRules(
-        brackets=pack_brackets(list(rules.values()), width),
-        scenarios=pack_no_scenarios() if scenarios is None else scenarios,
-        collateral=pack_collateral(collateral, rule.name_groups(names)),
-        has_scenarios=scenarios is not None,
-        level=rule.level,
     )
 
 

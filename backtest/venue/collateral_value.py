@@ -7,8 +7,6 @@ in full.
 
 from __future__ import annotations
 
-import math
-
 from backtest.venue.book_rules import CollateralTables, Holdings
 
 
@@ -62,8 +60,3 @@ def compute_amount_to_sell(amount: float, price: float, slippage: float, needed:
         return 0.0
     wanted = needed / proceeds
     return wanted if wanted < amount else amount
-
-
-def compute_needed_sale(shortage: float, rate: float) -> float:
-    """Return the value to convert so that its value at a rate covers a shortage; inf at rate 0."""
-    return shortage / rate if rate > 0.0 else math.inf

@@ -2,6 +2,8 @@
 
 The public functions take a venue, and scalars or arrays; inside compiled policies they take
 ``account.venue``. Each one broadcasts the scalar function of the same name, which also compiles.
+:func:`requirement`, :func:`initial` and :func:`collateral_value` are of a book of positions
+(:mod:`backtest.venue.book_margin`).
 The formulas and symbols are explained in :mod:`backtest.venue.requirement`.
 """
 
@@ -15,6 +17,7 @@ import numpy as np
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import check_range
 from backtest.base.units import TOLERANCE, FloatArray
+from backtest.venue.book_margin import collateral_value, initial, requirement
 from backtest.venue.contract_value import compute_price, compute_value
 from backtest.venue.liquidation_price import compute_liquidation_value
 from backtest.venue.requirement import (
@@ -31,6 +34,18 @@ if TYPE_CHECKING:
     from backtest.venue.venue import Venue
 
     Number = float | FloatArray
+
+
+__all__ = [
+    "bankruptcy_price",
+    "collateral_value",
+    "initial",
+    "largest_notional",
+    "liquidation_price",
+    "maintenance",
+    "requirement",
+    "survivable_notional",
+]
 
 
 def scalar_maintenance(rules: MarginRules, notional: float, multiplier: float) -> float:
@@ -77,18 +92,25 @@ def scalar_survivable_notional(rules: MarginRules, equity: float, ratio: float) 
 
 
 def scalar_liquidation_price(
-    rules: MarginRules, quantity: float, entry: float, collateral: float, multiplier: float
+    rules: MarginRules,
+    quantity: float,
+    entry: float,
+    collateral: float,
+    multiplier: float,
+    other_backing: float,
+    other_maintenance: float,
 ) -> float:
     """Return the liquidation price of one position; NaN where no price liquidates."""
     if quantity == 0.0:
         return math.nan
     value = compute_value(rules.size, rules.is_inverse, entry)
-    base = collateral - quantity * value
+    backing = collateral + (other_backing - other_maintenance)
+    base = backing - quantity * value
     root = compute_liquidation_value(rules, quantity, value, base, multiplier)
     if not math.isnan(root):
         return compute_price(rules.size, rules.is_inverse, root)
     needed = compute_maintenance(rules, abs(quantity * value), multiplier)
-    return entry if collateral <= needed * (1.0 + TOLERANCE) else math.nan
+    return entry if backing <= needed * (1.0 + TOLERANCE) else math.nan
 
 
 def scalar_bankruptcy_price(
@@ -177,6 +199,8 @@ def liquidation_price(
     entry: Number,
     collateral: Number,
     multiplier: Number | None = None,
+    other_backing: Number = 0.0,
+    other_maintenance: Number = 0.0,
 ) -> Any:
     """Return the price at which the collateral and the profit equal the maintenance margin.
 
@@ -193,6 +217,9 @@ def liquidation_price(
         balance in cross margin.
     multiplier : float or array, optional
         The multiplier of maintenance margin, as in :func:`maintenance`.
+    other_backing, other_maintenance : float or array
+        Of the other cross positions on the same collateral, at prices that stay where they are:
+        their unrealized profit with collateral at its rates, and their maintenance margin.
 
     Returns
     -------
@@ -204,11 +231,22 @@ def liquidation_price(
     ------
     ParameterError
         If an entry or a multiplier is not positive.
+
+    Examples
+    --------
+    >>> from backtest import Venue
+    >>> venue = Venue.simple(taker=0.0005, slippage=0.0, maintenance_rate=0.004, max_leverage=100,
+    ...                      liquidation_fee=0.0)
+    >>> round(liquidation_price(venue, 1.0, 100.0, 5.0, other_maintenance=4.0), 4)
+    99.3976
     """
     where = "bt.margin.liquidation_price"
     _check_positive("entry", entry, where)
     x = _read(multiplier, venue, where)
-    return _broadcast(scalar_liquidation_price, venue, where, quantity, entry, collateral, x)
+    others = (other_backing, other_maintenance)
+    return _broadcast(
+        scalar_liquidation_price, venue, where, quantity, entry, collateral, x, *others
+    )
 
 
 def survivable_notional(venue: Venue | MarginRules, equity: Number, ratio: Number) -> Any:

@@ -195,6 +195,18 @@ def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str
     }
 
 
+def check_list(symbols: object) -> list[str]:
+    """Return a list of symbols, each named once."""
+    names = list(symbols) if isinstance(symbols, list | tuple) else []
+    if not names or len(set(map(str, names))) < len(names):
+        raise VenueError(
+            f"symbol must be a name, or a list of different names, was {symbols!r}",
+            where="Venue.preset",
+            cure="give ['BTCUSDT', 'ETHUSDT'] for a table of venues by name",
+        )
+    return names
+
+
 def _list_rows(table: Group) -> list[dict[str, Any]]:
     return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
 

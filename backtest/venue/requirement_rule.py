@@ -9,11 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    NamedTuple,
+    Protocol,
+    Self,
+    runtime_checkable,
+)
 
 from backtest.base.errors import ParameterError
 from backtest.base.fields import POSITIVE
 from backtest.base.values import Value
+from backtest.venue.book_requirement import compute_book_initial, compute_book_requirement
+from backtest.venue.book_rules import BookRules, Holdings, ScenarioTables
+from backtest.venue.book_tables import (
+    pack_brackets,
+    pack_collateral,
+    pack_holdings,
+    pack_no_scenarios,
+)
+from backtest.venue.contract_value import compute_value
+from backtest.venue.requirement import MarginRules
 
 if TYPE_CHECKING:
     from backtest.venue.collateral import Collateral
@@ -67,6 +86,99 @@ class MarginRule(Value):
         """Return the groups of the instruments, in order; brackets have none."""
         return ()
 
+    def pack_scenarios(self, names: Sequence[str]) -> ScenarioTables | None:  # noqa: ARG002
+        """Return the scenarios as arrays; brackets have none."""
+        return None
+
+    def pack(
+        self,
+        rules: Mapping[str, MarginRules],
+        collateral: Sequence[Collateral] = (),
+        width: int = 1,
+    ) -> BookRules:
+        """Return the margin rules of an account as arrays.
+
+        Parameters
+        ----------
+        rules : Mapping
+            The margin rules of each instrument by name, from
+            :func:`backtest.venue.requirement.read_rules`, in order.
+        collateral : sequence of Collateral
+            The collateral of the account, in order.
+        width : int
+            Room for brackets, for runs whose tables change.
+
+        Raises
+        ------
+        ParameterError
+            If a group names no instrument, a collateral no group, or a scenario takes an inverse
+            contract to a price of 0.
+        """
+        names = list(rules)
+        self.check_names(names, collateral)
+        scenarios = self.pack_scenarios(names)
+        book = BookRules(
+            brackets=pack_brackets(list(rules.values()), width),
+            scenarios=pack_no_scenarios() if scenarios is None else scenarios,
+            collateral=pack_collateral(collateral, self.name_groups(names)),
+            has_scenarios=scenarios is not None,
+            level=self.level,
+        )
+        check_inverse(book, names)
+        return book
+
+    def bind(
+        self,
+        rules: Mapping[str, MarginRules],
+        collateral: Sequence[Collateral] = (),
+        collateral_prices: Sequence[float] = (),
+        entries: Mapping[str, float] | None = None,
+    ) -> BoundRule:
+        """Return the rule for some venues and collateral, with the methods of the protocol.
+
+        Parameters and errors are those of :meth:`pack`; ``collateral_prices`` has one price for
+        each collateral, and ``entries`` the average entry price by instrument (default: the price
+        at which it is valued).
+        """
+        return BoundRule(
+            self, dict(rules), tuple(collateral), tuple(collateral_prices), dict(entries or {})
+        )
+
+
+class BoundRule(NamedTuple):
+    """A compiled rule for some venues and collateral; a :class:`RequirementRule`."""
+
+    rule: MarginRule
+    rules: dict[str, MarginRules]
+    collateral: tuple[Collateral, ...]
+    collateral_prices: tuple[float, ...]
+    entries: dict[str, float]
+
+    def requirement(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:
+        """Return the maintenance requirement of the positions."""
+        return float(compute_book_requirement(*self.value(positions, prices)))
+
+    def initial(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:
+        """Return the initial margin of the positions."""
+        return float(compute_book_initial(*self.value(positions, prices)))
+
+    def value(
+        self, positions: Mapping[str, float], prices: Mapping[str, float]
+    ) -> tuple[BookRules, Holdings]:
+        """Return the rules and the holdings as arrays, in the order of the rules."""
+        names = list(self.rules)
+        held = pack_holdings(
+            quantities=[positions.get(name, 0.0) for name in names],
+            values=[self._value_one(name, prices[name]) for name in names],
+            entries=[self._value_one(name, self.entries.get(name, prices[name])) for name in names],
+            amounts=[each.amount for each in self.collateral],
+            prices=self.collateral_prices,
+        )
+        return self.rule.pack(self.rules, self.collateral), held
+
+    def _value_one(self, name: str, price: float) -> float:
+        return compute_value(self.rules[name].size, self.rules[name].is_inverse, price)
+
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Brackets(MarginRule):
@@ -88,6 +200,21 @@ class Brackets(MarginRule):
                     f"was {each.cancels_risk!r}",
                     where=f"Collateral {each.name!r}",
                     cure="leave cancels_risk out, or give the account a bt.ScenarioMargin",
+                )
+
+
+def check_inverse(book: BookRules, names: Sequence[str]) -> None:
+    """Refuse a scenario that takes an inverse contract to a price of 0, where it has no value."""
+    tables = book.scenarios
+    for g in range(len(tables.products)):
+        lowest = float(tables.moves[g, : tables.counts[g]].min())
+        for i in tables.members[tables.starts[g] : tables.starts[g + 1]]:
+            if lowest <= -1.0 and book.brackets.are_inverse[i]:
+                raise ParameterError(
+                    f"moves of a group with an inverse contract must be over -1, was {lowest:g} "
+                    f"for {names[i]}",
+                    where="ScenarioMargin.moves",
+                    cure="give that group scenarios of its own with smaller falls",
                 )
 
 

@@ -2,131 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.fields import NOT_NEGATIVE, SHARE
-from backtest.base.frozen_tables import FrozenTable
-from backtest.base.ranges import Choice, check_number
+from backtest.base.ranges import Choice
+from backtest.venue.book_rules import ScenarioTables
+from backtest.venue.book_tables import pack_scenarios
 from backtest.venue.requirement_rule import MarginRule
+from backtest.venue.scenario_fields import EVERY, InitialTerms, Moves, NameGroups
 
 if TYPE_CHECKING:
     from backtest.venue.collateral import Collateral
-
-EVERY = "*"
-"""The name under which ``moves`` has the scenarios of all groups that it does not name."""
-
-
-@dataclass(frozen=True)
-class Moves:
-    """Scenarios by group: relative moves of the price, with weights."""
-
-    kind: ClassVar[type] = object
-
-    def check(self, name: str, value: object, *, where: str) -> FrozenTable:
-        """Return the table of rows ``(move, weight)``; a list holds for every group."""
-        table = value if isinstance(value, Mapping) else {EVERY: value}
-        if not table:
-            raise ParameterError(
-                f"{name} must have scenarios for at least one group, was {value!r}",
-                where=where,
-                cure="give moves={'BTC': [(-0.15, 1), (0.15, 1)]}",
-            )
-        return FrozenTable(
-            {
-                str(group): _read_rows(name, rows, where=f"{where}, group {group!r}")
-                for group, rows in table.items()
-            }
-        )
-
-
-def _read_rows(name: str, rows: object, *, where: str) -> tuple[tuple[float, float], ...]:
-    if isinstance(rows, str) or not isinstance(rows, Sequence) or not rows:
-        raise ParameterError(
-            f"{name} must be a list of at least one (move, weight), was {rows!r}",
-            where=where,
-            cure="give moves={'BTC': [(-0.15, 1), (0.15, 1)]}",
-        )
-    return tuple(_read_row(row, where=f"{where}, row {k + 1}") for k, row in enumerate(rows))
-
-
-def _read_row(row: Any, *, where: str) -> tuple[float, float]:
-    pair = row if isinstance(row, Sequence) and not isinstance(row, str) else (row, 1.0)
-    if len(pair) != 2:
-        raise ParameterError(
-            f"a scenario must be a move or (move, weight), was {row!r}",
-            where=where,
-            cure="write (-0.15, 1) for a fall of 15 % that counts in full",
-        )
-    move, weight = (
-        float(check_number(noun, each, where=where))
-        for noun, each in zip(("move", "weight"), pair, strict=True)
-    )
-    if not -1.0 <= move < math.inf or not 0.0 <= weight < math.inf:
-        raise ParameterError(
-            f"a move must be at least -1 and a weight at least 0, was ({move:g}, {weight:g})",
-            where=where,
-            cure="write moves as fractions of the price, such as -0.15",
-        )
-    return move, weight
-
-
-@dataclass(frozen=True)
-class NameGroups:
-    """Lists of names by the name of their group; no name is in two of them."""
-
-    member: str
-    kind: ClassVar[type] = object
-
-    def check(self, name: str, value: object, *, where: str) -> FrozenTable:
-        """Return the table of tuples of names."""
-        if not isinstance(value, Mapping):
-            raise ParameterError(
-                f"{name} must be a table of lists of names, was {value!r}",
-                where=where,
-                cure=f"give {name}={{'BTC': [{self.member!r}, ...]}}",
-            )
-        table = {str(group): self._read(name, names, where) for group, names in value.items()}
-        flat = [each for names in table.values() for each in names]
-        twice = sorted({each for each in flat if flat.count(each) > 1})
-        if twice:
-            raise ParameterError(
-                f"{name} must name each {self.member} once, was {', '.join(twice)} twice",
-                where=where,
-                cure="leave it in one of them",
-            )
-        return FrozenTable(table)
-
-    def _read(self, name: str, names: object, where: str) -> tuple[str, ...]:
-        is_list = isinstance(names, Sequence) and not isinstance(names, str)
-        if not is_list or not names or not all(isinstance(each, str) for each in names):  # type: ignore[attr-defined]
-            raise ParameterError(
-                f"{name} must list the names of at least one {self.member} each, was {names!r}",
-                where=where,
-                cure=f"give {name}={{'BTC': ['{self.member}', ...]}}, or leave the group out",
-            )
-        return tuple(names)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class InitialTerms:
-    """The factor and the contingency of initial margin."""
-
-    kind: ClassVar[type] = object
-
-    def check(self, name: str, value: object, *, where: str) -> tuple[float, float]:
-        """Return both as floats of at least 0."""
-        if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
-            raise ParameterError(
-                f"{name} must be (factor, contingency), was {value!r}",
-                where=where,
-                cure="give initial=(1.2, 0.02), or leave it out for that of maintenance",
-            )
-        factor, contingency = (NOT_NEGATIVE.check(name, each, where=where) for each in value)
-        return float(factor), float(contingency)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -172,6 +61,58 @@ class ScenarioMargin(MarginRule):
     pair_contingency: Annotated[float, NOT_NEGATIVE] = 0.0
     initial: Annotated[Sequence[float] | None, InitialTerms()] = None
 
+    def _check_rules(self) -> None:
+        if self.across == "independent":
+            self._refuse("products", self.products is not None)
+            self._refuse("offset", self.offset > 0.0)
+        factor, contingency = self.initial_terms()
+        is_enough = factor >= self.factor and contingency >= self.contingency
+        if not is_enough or (self.initial is None and self.level > 1.0):
+            raise ParameterError(
+                "initial must be at least the factor and contingency of maintenance, and be given "
+                "with a level over 1, or an order is liquidated at once, was "
+                f"{self.initial!r} with {(self.factor, self.contingency)!r} and level "
+                f"{self.level:g}",
+                where="ScenarioMargin.initial",
+                cure=f"give initial=({max(1.0, self.level) * self.factor:g}, "
+                f"{max(1.0, self.level) * self.contingency:g}) or more",
+            )
+        if not (self.factor > 0.0 or self.minimum > 0.0 or self.contingency > 0.0):
+            raise ParameterError(
+                "factor, minimum or contingency must be over 0, or nothing is required, were all 0",
+                where="ScenarioMargin.factor",
+                cure="leave factor out: it is 1",
+            )
+        self._check_products()
+
+    def _refuse(self, name: str, is_given: bool) -> None:
+        if is_given:
+            raise ParameterError(
+                f"{name} must be left out with across='independent', in which gains count nothing, "
+                f"was {getattr(self, name)!r}",
+                where=f"ScenarioMargin.{name}",
+                cure=f"choose across='same row', or leave {name} out",
+            )
+
+    def _check_products(self) -> None:
+        """Check that the groups of a product have scenarios of one length."""
+        moves: Any = self.moves
+        if self.across == "independent":
+            return
+        table = {"all": tuple(moves)} if self.products is None else self.products
+        for product, groups in table.items():
+            found = {group: moves.get(group, moves.get(EVERY)) for group in groups}
+            rows = {group: len(each) for group, each in found.items() if each is not None}
+            if len(set(rows.values())) > 1:
+                listed = ", ".join(f"{group!r} {count}" for group, count in rows.items())
+                raise ParameterError(
+                    "groups of one product must have as many scenarios each with across='same "
+                    f"row', was {listed}",
+                    where=f"ScenarioMargin.moves, product {product!r}",
+                    cure="give them rows of one length, repeat one that should not add any, or "
+                    "put the groups into products of their own",
+                )
+
     # ------------------------------------------------------------------- groups of an account
 
     def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -204,6 +145,10 @@ class ScenarioMargin(MarginRule):
         if self.initial is None:
             return self.factor, self.contingency
         return self.initial[0], self.initial[1]
+
+    def pack_scenarios(self, names: Sequence[str]) -> ScenarioTables:
+        """Return the scenarios of these instruments as arrays."""
+        return pack_scenarios(self, names)
 
     def check_names(self, names: Sequence[str], collateral: Sequence[Collateral]) -> None:
         """Check that the groups of moves, groups, products and collateral are there."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, Self, overload
 
 import numpy as np
 
@@ -177,8 +177,20 @@ class Venue(Value):
             changes, groups = unlink_tables(changes or {}), {**rest, **unlink_tables(groups)}
         return super().override(changes, **groups)
 
+    @overload
     @classmethod
-    def preset(cls, venue: str, symbol: str, at: TimeLike | None = None) -> Self:
+    def preset(cls, venue: str, symbol: str, at: TimeLike | None = None) -> Self: ...
+
+    @overload
+    @classmethod
+    def preset(
+        cls, venue: str, symbol: list[str] | tuple[str, ...], at: TimeLike | None = None
+    ) -> dict[str, Self]: ...
+
+    @classmethod
+    def preset(
+        cls, venue: str, symbol: str | list[str] | tuple[str, ...], at: TimeLike | None = None
+    ) -> Self | dict[str, Self]:
         """Return the rules of a symbol from a preset of the package or from a TOML file.
 
         Parameters
@@ -186,8 +198,8 @@ class Venue(Value):
         venue : str
             One of :func:`backtest.venue.preset_files.available`, or the path of a TOML file that
             ``backtest venues import`` wrote.
-        symbol : str
-            The venue's name of the instrument.
+        symbol : str or list of str
+            The venue's name of the instrument; a list gives a table of venues by name.
         at : str or Timestamp, optional
             By default, or with ``"history"``: the margin tables of all days (a run uses the one in
             force at each bar) and the newest table of the other groups. With a day in UTC: the last
@@ -209,6 +221,8 @@ class Venue(Value):
         >>> Venue.preset("binance-usdm", "BTCUSDT").days()
         ('2021-03-18', '2024-10-24')
         """
+        if not isinstance(symbol, str):
+            return {each: cls.preset(venue, each, at) for each in preset_files.check_list(symbol)}
         return cls.from_dict(
             preset_files.read_preset(venue, symbol, at), where=f"{venue}, {symbol}"
         )

@@ -22,6 +22,7 @@ WINGS = (
     "features",
     "measures",
     "engine",
+    "allocate",
     "sweep",
     "tune",
     "compare",

@@ -1,0 +1,26 @@
+"""Weights of several instruments, made of their returns up to each bar.
+
+Each function takes markets and returns a frame of weights by time and instrument, for the signal of
+a run: ``signal=bt.allocate.equal_risk(markets)``. The weights are made anew every few bars, and
+when an instrument is listed or delisted. They add up to 1 among the instruments whose returns are
+known, and are 0 before. Each frame is compared with the one of a panel that ends earlier, as
+signals are.
+"""
+
+from backtest.allocate.by_covariance import (
+    equal_risk,
+    hierarchical,
+    inverse_volatility,
+    minimum_variance,
+)
+from backtest.allocate.by_estimator import fitted
+from backtest.allocate.equal import equal
+
+__all__ = [
+    "equal",
+    "equal_risk",
+    "fitted",
+    "hierarchical",
+    "inverse_volatility",
+    "minimum_variance",
+]

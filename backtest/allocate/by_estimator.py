@@ -1,0 +1,157 @@
+"""Weights from an estimator with ``fit(X).weights_``: those of skfolio, or your own."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.allocate.refits import Segment, hold_weights, list_segments
+from backtest.base.errors import ParameterError, PolicyError
+from backtest.base.phrases import Place
+from backtest.base.ranges import Range
+from backtest.base.units import FloatArray
+from backtest.base.work_budget import count_work
+from backtest.engine.frame_signals import compute_frame
+from backtest.engine.lookahead.causality_checker import USUAL
+from backtest.market import Markets
+
+WHERE = "bt.allocate.fitted"
+WORK = 1000.0
+"""Work of one fit in the check for lookahead, in bars of an ordinary estimator."""
+
+
+def fitted(
+    markets: Markets,
+    estimator: Any,
+    window: int,
+    every: int = 24,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Return the weights that an estimator finds in the last returns.
+
+    Parameters
+    ----------
+    markets : Markets
+        Only their closes count.
+    estimator : object
+        With ``fit(X)``, which returns an object with ``weights_``, one number per column. X is a
+        frame of simple returns, of shape (window, n_instruments), by time and name. It is copied
+        before each fit. The estimators of ``skfolio.optimization`` are such objects (install
+        ``leverage-backtest[allocate]``).
+    window : int
+        Returns in X. An instrument takes part once it has as many.
+    every : int
+        Bars between fits: at closes that are a multiple of it since 1970, and where the set of
+        instruments changes.
+    progress : callable, optional
+        Called with fits done and fits in all.
+
+    Returns
+    -------
+    DataFrame of shape (n_bars, n_instruments)
+        0 before the first fit.
+
+    Raises
+    ------
+    ParameterError
+        If the estimator has no ``fit``, or a number is out of range.
+    PolicyError
+        If the estimator raises, returns no finite weight for each column, or gives other weights
+        for the same returns.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> class Momentum:
+    ...     def fit(self, X):
+    ...         self.weights_ = np.sign(X.mean()) / X.shape[1]
+    ...         return self
+    >>> both = bt.Markets({"A": bt.Market.sample(bars=72), "B": bt.Market.sample(bars=72, seed=1)})
+    >>> fitted(both, Momentum(), window=24).iloc[-1].tolist()
+    [-0.5, 0.5]
+    """
+    if isinstance(estimator, type) or not callable(getattr(estimator, "fit", None)):
+        given = (
+            f"the class {estimator.__name__}" if isinstance(estimator, type) else repr(estimator)
+        )
+        raise ParameterError(
+            f"an estimator must be an object with fit, was {given:.80}",
+            where=Place("estimator", of=WHERE),
+            cure="give for example skfolio.optimization.MeanRisk()",
+        )
+    Range(2, math.inf, "bars").check("window", window, where=WHERE, whole=True)
+    Range(1, math.inf, "bars").check("every", every, where=WHERE, whole=True)
+
+    reports = [progress]  # the parts of the check are not reported
+
+    def fit_and_report(seen: Markets) -> FloatArray:
+        report = reports.pop() if reports else None
+        return _fit_all(seen, estimator, int(window), int(every), report)
+
+    fit_and_report.__name__ = type(estimator).__name__
+    return compute_frame(markets, fit_and_report, plan=USUAL)
+
+
+def _fit_all(
+    markets: Markets,
+    estimator: Any,
+    window: int,
+    every: int,
+    report: Callable[[int, int], None] | None,
+) -> FloatArray:
+    returns = find_simple_returns(markets)
+    segments = list(list_segments(markets, window, every))
+    total, done = sum(len(segment.bars) for segment in segments), 0
+    key = hashlib.sha256(f"{markets.content_hash} {window} {every}".encode()).digest()
+    count_work(key, WORK * total)
+
+    def solve(segment: Segment) -> FloatArray:
+        nonlocal done
+        found = []
+        for t in segment.bars:
+            found.append(_fit(estimator, returns.iloc[t + 1 - window : t + 1, segment.members]))
+            done += 1
+            if report is not None:
+                report(done, total)
+        return np.stack(found)
+
+    return hold_weights(markets, iter(segments), solve)
+
+
+def _fit(estimator: Any, returns: pd.DataFrame) -> FloatArray:
+    """Return the weights of one fit; the estimator keeps nothing of it."""
+    name = type(estimator).__name__
+    where = f"{WHERE}, {name}, returns up to {returns.index[-1]:%Y-%m-%d %H:%M} UTC"
+    try:
+        fit = copy.deepcopy(estimator).fit(returns.copy())
+        weights = np.asarray(fit.weights_, dtype=np.float64)
+    except Exception as error:
+        raise PolicyError(
+            f"{name}.fit raised {type(error).__name__}: {error}",
+            where=where,
+            cure="mend it; it receives returns by time and name, and must return an object with "
+            "weights_",
+        ) from error
+    if weights.shape != (returns.shape[1],) or not np.isfinite(weights).all():
+        raise PolicyError(
+            f"{name} must give a finite weight for each of {returns.shape[1]} columns, "
+            f"was {weights!r:.200}",
+            where=where,
+            cure="mend it, or give a longer window",
+        )
+    return weights
+
+
+def find_simple_returns(markets: Markets) -> pd.DataFrame:
+    """Return simple returns of closes by time and name, NaN outside the spans."""
+    close = markets.panel().close.T
+    returns = np.full(close.shape, np.nan)
+    returns[1:] = close[1:] / close[:-1] - 1.0
+    return pd.DataFrame(returns, index=markets.times, columns=[*markets.names])

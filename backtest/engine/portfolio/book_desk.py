@@ -1,0 +1,231 @@
+"""The policies of a run of several positions, with their columns, as the loop asks them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.units import FloatArray, IntArray
+from backtest.engine.lookahead.causality import observe_checked
+from backtest.engine.portfolio.book_loop import N_SHOWN, Desk
+from backtest.market import Market
+from backtest.market.markets import Markets
+from backtest.policy import Policy, formula_for, start_memory
+from backtest.policy.error_location import bind_plain
+from backtest.policy.view import AccountView
+
+BAR_NUMBERS = ("open", "high", "low", "close", "mark", "volume", "funding")
+WITHOUT_VENUE = AccountView._fields[:-1]
+
+
+class Panelist(NamedTuple):
+    """One policy of a run: its market, its columns, and the bar of the clock at which they begin.
+
+    ``causality`` says how its columns were checked for lookahead.
+    """
+
+    policy: Policy
+    market: Market
+    columns: dict[str, FloatArray]
+    first: int
+    causality: str
+
+
+def assign_policies(
+    policy: object, markets: Markets, overlay: object
+) -> tuple[dict[str, Policy], Policy | None]:
+    """Return the policy of each instrument and the overlay, checked."""
+    given = policy if isinstance(policy, Mapping) else dict.fromkeys(markets.names, policy)
+    unknown = [f"{n!r}{did_you_mean(str(n), markets.names)}" for n in given if n not in markets]
+    missing = [name for name in markets.names if name not in given]
+    if unknown or missing:
+        found = f"an unknown {', '.join(unknown)}" if unknown else f"none for {', '.join(missing)}"
+        raise ParameterError(
+            f"policies by instrument must have one for each, was given {found}",
+            where="bt.run, policy",
+            cure=f"give one for each of {', '.join(markets.names)}, or one policy for all",
+        )
+    everyone = {**{str(name): given[name] for name in markets.names}, "overlay": overlay}
+    for name, each in everyone.items():
+        if not isinstance(each, Policy) and not (name == "overlay" and each is None):
+            cure = "pass an instance of a class derived from bt.Policy"
+            raise ParameterError(
+                f"a policy must be a Policy, was {str(each)[:60]!r}",
+                where=f"bt.run, {'overlay' if name == 'overlay' else f'policy of {name}'}",
+                cure=f"{cure}: add ()" if isinstance(each, type) else cure,
+            )
+    if isinstance(overlay, Policy):
+        check_overlay(overlay)
+    return {name: given[name] for name in markets.names}, overlay  # type: ignore[return-value]
+
+
+def check_overlay(overlay: Policy) -> None:
+    """Refuse an overlay that reads what only a position has."""
+    names = find_names(overlay)
+    read = [name for name in ("venue", "liquidation_price") if name in names]
+    if read:
+        raise ParameterError(
+            f"an overlay sees the portfolio, which has no venue and no liquidation price; "
+            f"{type(overlay).__name__} reads {' and '.join(f'account.{name}' for name in read)}",
+            where="bt.run, overlay",
+            cure="use it as the policy of the instruments, or another overlay such as VolTarget",
+        )
+
+
+def find_names(policy: Policy) -> frozenset[str]:
+    """Return the names that a policy's formula refers to."""
+    from backtest.base.code_identity import describe_function  # noqa: PLC0415 - heavy
+
+    columns: tuple[str, ...] = ()
+    return frozenset(describe_function(formula_for(policy, columns), {}).names)
+
+
+def seat(
+    policies: Mapping[str, Policy], overlay: Policy | None, markets: Markets, signal: FloatArray
+) -> list[Panelist]:
+    """Return the policies with their columns: of each instrument, and last of the overlay.
+
+    An instrument's market carries its signal, the overlay's market is the portfolio index.
+    """
+    found = []
+    for i, name in enumerate(markets.names):
+        first, stop = (int(each) for each in markets.spans[i])
+        market = markets[name].with_signal(np.clip(signal[i, first:stop], -1.0, 1.0))
+        columns, causality = observe_checked(policies[name], market)
+        found.append(Panelist(policies[name], market, columns, first, str(causality)))
+    if overlay is not None:
+        index = markets.index(signal.T)
+        columns, causality = observe_checked(overlay, index)
+        found.append(Panelist(overlay, index, columns, 0, str(causality)))
+    return found
+
+
+def flatten(parts: list[FloatArray]) -> tuple[FloatArray, IntArray]:
+    """Return flat arrays joined into one, and where each begins."""
+    at = np.cumsum([0, *map(len, parts)]).astype(np.int64)
+    return (np.concatenate(parts) if parts else np.zeros(0)), at[:-1].copy()
+
+
+def set_desk(
+    panelists: list[Panelist],
+    markets: Markets,
+    feed: Any,
+    signal: FloatArray,
+    *,
+    started: int,
+    memories: list[tuple[float, ...]] | None = None,
+) -> Desk:
+    """Return the desk of the policies; the overlay's place is empty if there is none."""
+    n = len(markets)
+    memory = memories or [tuple(map(float, start_memory(p.policy) or ())) for p in panelists]
+    settings = [[as_number(v) for v in p.policy.settings().values()] or [0.0] for p in panelists]
+    params, params_at = flatten([np.array(each, dtype=np.float64) for each in settings])
+    columns, columns_at = flatten(
+        [np.concatenate([*p.columns.values(), np.zeros(1)]) for p in panelists]
+    )
+    slots, memory_at = flatten([np.array([*each, 0.0], dtype=np.float64) for each in memory])
+    return Desk(
+        deciders=tuple(bind(p, len(kept)) for p, kept in zip(panelists, memory, strict=True)),
+        addresses=np.zeros(n + 1, np.int64),
+        params=params,
+        params_at=params_at,
+        columns=columns,
+        columns_at=columns_at,
+        lengths=np.array([p.market.n_bars for p in panelists], np.int64),
+        firsts=np.array([p.first for p in panelists] + [0], np.int64),
+        memory=slots,
+        memory_at=memory_at,
+        asks=np.array([1] * len(panelists) + [0] * (n + 1 - len(panelists)), np.int64),
+        wants_price=np.array([1 if wants_price(p.policy) else 0 for p in panelists], np.int64),
+        index=read_index(panelists, n, markets.n_bars),
+        tradable=markets.tradable().astype(np.int64),
+        sheet=np.zeros(N_SHOWN),
+        bar=np.zeros(7),
+        interval=markets.interval,
+        start=started,
+    )
+
+
+def as_number(value: object) -> float:
+    """Return a parameter as a number for compiled code; a text has none."""
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def wants_price(policy: Policy) -> bool:
+    """Return whether a policy may read the liquidation price."""
+    return "liquidation_price" in find_names(policy)
+
+
+def read_index(panelists: list[Panelist], n: int, n_bars: int) -> FloatArray:
+    """Return the bars of the portfolio index as the overlay sees them, of shape (7, n_bars)."""
+    if len(panelists) == n:
+        return np.zeros((7, 1))
+    index = panelists[-1].market
+    funding = np.full(n_bars, np.nan)
+    rows = np.searchsorted(index.time + index.interval, index.funding_time, side="right")
+    inside = rows < n_bars
+    funding[rows[inside]] = index.funding_rate[inside]
+    known = np.maximum.accumulate(np.where(np.isnan(funding), -1, np.arange(n_bars)))
+    last = np.where(known >= 0, funding[np.maximum(known, 0)], np.nan)
+    prices = (index.open, index.high, index.low, index.close, index.mark_close, index.volume)
+    return np.ascontiguousarray(np.stack([*prices, last]))
+
+
+def bind(panelist: Panelist, n_memory: int) -> Callable[..., float]:
+    """Return a policy in plain Python: it reads sheet and bar, and keeps its memory in the desk."""
+    decide = bind_plain(panelist.policy, tuple(panelist.columns))
+    columns = tuple(panelist.columns.values())
+    market = panelist.market
+
+    def answer(desk: Desk, venue: Any, i: int, time: int, local: int) -> float:
+        at = desk.memory_at[i]
+        kept = tuple(desk.memory[at : at + n_memory])
+        view = AccountView(*desk.sheet.tolist(), venue)
+        seen = Glimpse(time, *desk.bar[:6].tolist(), local)
+        value, after = decide(None, columns, kept, seen, view, float(desk.bar[6]), local)
+        desk.memory[at : at + n_memory] = after
+        return float(value)
+
+    del market
+    return answer
+
+
+class Glimpse:
+    """The bar of one policy in the place of the arrays that a policy's bar is read from."""
+
+    def __init__(
+        self,
+        time: int,
+        open: float,  # noqa: A002 - the names of a bar
+        high: float,
+        low: float,
+        close: float,
+        mark: float,
+        volume: float,
+        local: int,
+    ) -> None:
+        numbers = {"open": open, "high": high, "low": low, "close": close, "mark": mark}
+        self.time = {local: np.int64(time)}
+        self.open, self.high, self.low, self.close, self.mark = (
+            {local: np.float64(each)} for each in numbers.values()
+        )
+        self.volume = {local: np.float64(volume)}
+
+
+def ask_plain(desk: Desk, terms: Any, scene: Any, i: int, time: int, local: int) -> float:
+    """Return the leverage that policy i decides, in plain Python."""
+    rules = terms.instruments[min(i, len(terms.instruments) - 1)].margin
+    if i < len(terms.instruments):
+        rules = rules._replace(
+            multiplier=float(scene.multiplier[i]), initial_multiplier=float(scene.initial[i])
+        )
+    return float(desk.deciders[i](desk, rules, i, time, local))
+
+
+def copy_desk(desk: Desk) -> Desk:
+    """Return a desk with a memory of its own."""
+    return desk._replace(memory=copy.copy(desk.memory))

@@ -1,0 +1,155 @@
+"""The loop of several positions around its policies, compiled or plain, driven in chunks."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import AccountingError, PolicyError
+from backtest.base.units import FloatArray, format_time
+from backtest.engine.loop_driver import CHUNK, PLAIN_CHUNK, Progress
+from backtest.engine.portfolio import book_loop
+from backtest.engine.portfolio.book_desk import ask_plain
+from backtest.engine.portfolio.book_inputs import (
+    BookInputs,
+    new_book_log,
+    new_ledger_array,
+    new_room,
+    new_scene,
+    write_table,
+)
+from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD, BookTape, Desk
+from backtest.measures.tally import Tally
+from backtest.portfolio.book_records import Book
+
+
+class BookOutcome(NamedTuple):
+    """Where the loop ended, and what it recorded: (bars, fields), (bars, n, fields), events."""
+
+    book: Book
+    tally: Tally
+    account: FloatArray
+    positions: FloatArray
+    entries: FloatArray
+    memory: FloatArray
+    plain_because: str
+
+
+def find_simulate(*, is_compiled: bool) -> Callable[..., Any]:
+    """Return the loop, compiled or in plain Python."""
+    if is_compiled:
+        from backtest.engine.portfolio.book_compiler import compile_book_loop  # noqa: PLC0415 - numba
+
+        return compile_book_loop()
+    bound = {**vars(book_loop), "ask": ask_plain}
+    names = [name for name, value in vars(book_loop).items() if is_own(value)]
+    for name in names:
+        function = bound[name]
+        bound[name] = types.FunctionType(
+            function.__code__, bound, name, function.__defaults__, function.__closure__
+        )
+    bound["ask"] = ask_plain
+    found: Callable[..., Any] = bound["simulate_book"]
+    return found
+
+
+def is_own(value: object) -> bool:
+    """Return whether a name of the loop's module is one of its functions."""
+    return isinstance(value, types.FunctionType) and value.__module__ == book_loop.__name__
+
+
+def run_book_loop(
+    inputs: BookInputs,
+    book: Book,
+    desk: Desk,
+    tally: Tally,
+    first: int,
+    *,
+    is_compiled: bool,
+    progress: Progress | None,
+) -> BookOutcome:
+    """Take the account to the end of the markets."""
+    simulate = find_simulate(is_compiled=is_compiled)
+    n, assets, total = len(book.margin), len(book.priced), len(inputs.feed.time)
+    room, ledger, scene = new_room(n, assets), new_ledger_array(n), new_scene(n, assets)
+    chunk = CHUNK if is_compiled else PLAIN_CHUNK
+    tape = BookTape(
+        log=new_book_log(4 * n * min(chunk, total) + 1024),
+        account=np.zeros((total - first, len(ACCOUNT_RECORD))),
+        positions=np.zeros((total - first, n, len(POSITION_RECORD))),
+        cursor=np.array([first, first], np.int64),
+        before=np.zeros(n),
+    )
+    kept: list[FloatArray] = []
+    terms, t = inputs.terms, first
+    while t < total:
+        for bar, i, margin in inputs.changes:
+            terms = write_table(terms, i, margin) if bar == t else terms
+        later = [bar for bar, _, _ in inputs.changes if bar > t]
+        stop = min(t + chunk, total, *later)
+        saved = save_book(book, desk)
+        given = (terms, inputs.feed, inputs.clock, inputs.log_returns, desk, book, scene, room)
+        with np.errstate(all="ignore"):
+            counted, reached, why = simulate(*given, ledger, tally, tape, t, stop)
+        if why == book_loop.FULL:
+            restore_book(saved, book, desk)
+            tape.log.written[0] = 0
+            tape = tape._replace(log=new_book_log(2 * len(tape.log.entries)))
+            continue
+        if why == book_loop.BROKEN:
+            raise report_book_imbalance(ledger, inputs, reached)
+        if why == book_loop.NEGATIVE:
+            raise report_bad_decision(inputs, reached)
+        tally, t = counted, reached
+        kept.append(tape.log.entries[: tape.log.written[0]].copy())
+        tape.log.written[0] = 0
+        if progress is not None:
+            progress(t - first, total - first)
+    return BookOutcome(
+        book=book,
+        tally=tally,
+        account=tape.account,
+        positions=tape.positions,
+        entries=np.concatenate(kept) if kept else np.zeros((0, 9)),
+        memory=desk.memory,
+        plain_because="" if is_compiled else "compile=False",
+    )
+
+
+def list_arrays(book: Book, desk: Desk) -> list[Any]:
+    """Return the arrays that a run changes."""
+    held = book.held
+    return [*held, *(each for each in book if each is not held), desk.memory]
+
+
+def save_book(book: Book, desk: Desk) -> list[Any]:
+    """Return copies of the arrays that a run changes."""
+    return [each.copy() for each in list_arrays(book, desk)]
+
+
+def restore_book(saved: list[Any], book: Book, desk: Desk) -> None:
+    """Write the copies back."""
+    for each, copy in zip(list_arrays(book, desk), saved, strict=True):
+        each[...] = copy
+
+
+def report_book_imbalance(ledger: FloatArray, inputs: BookInputs, t: int) -> AccountingError:
+    """Return the error of books that do not balance at bar t."""
+    terms = book_loop.sum_book_terms(ledger)
+    return AccountingError(
+        f"the terms of the ledger add up to {terms!r}, the equity changed by another amount",
+        where=f"bar {t}, {format_time(int(inputs.feed.time[t]))}; ledger {ledger.tolist()}",
+        cure="this is a defect of the engine: please report it with this text",
+    )
+
+
+def report_bad_decision(inputs: BookInputs, t: int) -> PolicyError:
+    """Return the error of a decision that is not allowed."""
+    return PolicyError(
+        "a leverage must be at least 0 (an overlay's also finite), or NaN to leave the position",
+        where=f"close of bar {t}, {format_time(int(inputs.feed.time[t]))}",
+        cure="the signal sets the direction: return max(0.0, ...)",
+    )

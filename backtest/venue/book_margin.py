@@ -1,0 +1,360 @@
+"""The public functions of :mod:`backtest.venue.margin` for a book of positions on one collateral.
+
+They take one venue for all instruments or one for each, and quantities and prices by name or in the
+same order. All positions are cross positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.json_values import repr_plain
+from backtest.base.ranges import Number, check_number
+from backtest.venue.book_requirement import (
+    combine_scenarios,
+    compute_book_initial,
+    compute_book_requirement,
+)
+from backtest.venue.book_rules import BookRules, Holdings
+from backtest.venue.collateral import Collateral
+from backtest.venue.contract_value import compute_value
+from backtest.venue.requirement import MarginRules, read_rules
+from backtest.venue.requirement_rule import BoundRule, Brackets, MarginRule, RequirementRule
+from backtest.venue.scenario_loss import compute_gross, compute_offset, compute_scenario_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from backtest.venue.venue import Venue
+
+    Venues = Venue | Mapping[str, Venue] | Sequence[Venue]
+    Numbers = float | Mapping[str, float] | Sequence[float]
+    Assets = Collateral | Sequence[Collateral]
+
+PRICE = Number(0, open_low=True)
+DEFAULT = Brackets()
+
+
+class PricedBook(NamedTuple):
+    """Checked arguments: the rules of each instrument by name, what is held, and its prices."""
+
+    rules: dict[str, MarginRules]
+    quantities: dict[str, float]
+    prices: dict[str, float]
+
+
+def requirement(
+    venues: Venues,
+    quantities: Numbers,
+    prices: Numbers,
+    rule: RequirementRule | MarginRule = DEFAULT,
+    *,
+    collateral: Assets = (),
+    collateral_prices: Numbers | None = None,
+    entries: Numbers | None = None,
+    index: Numbers | None = None,
+) -> float:
+    """Return R, the maintenance requirement of some positions on one collateral.
+
+    Parameters
+    ----------
+    venues : Venue, Mapping or sequence
+        The venue of all instruments, or of each by name or in order.
+    quantities : float, Mapping or sequence
+        Signed contracts of each instrument; one that a mapping leaves out is not held.
+    prices : float, Mapping or sequence
+        The mark price of each instrument.
+    rule : RequirementRule
+        :class:`Brackets` (default), :class:`ScenarioMargin`, or an object with the two methods of
+        :class:`RequirementRule`.
+    collateral : Collateral or sequence of them
+        Assets of which those that cancel risk lower the losses of their group.
+    collateral_prices : float, Mapping or sequence
+        The price of each; default: its constant price, or the last mark close of its market.
+    entries : float, Mapping or sequence
+        Average entry prices, for venues that value maintenance at entry; default: the prices.
+    index : float, Mapping or sequence
+        The prices at which gross notional is valued for ``minimum`` and the contingencies, where a
+        venue values them at an index instead of the mark; default: the prices.
+
+    Returns
+    -------
+    float
+        In the settlement currency, at least 0. The positions fail where what backs them is at most
+        ``rule.level`` times this.
+
+    Raises
+    ------
+    ParameterError
+        If names do not fit, a number is NaN or infinite, or a price is not positive.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> venues = bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"])
+    >>> held, prices = {"BTCUSDT": 1.0, "ETHUSDT": -20.0}, {"BTCUSDT": 60_000, "ETHUSDT": 3_000}
+    >>> bt.margin.requirement(venues, held, prices)
+    500.0
+    >>> hedged = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"coins": ["BTCUSDT", "ETHUSDT"]},
+    ...                            minimum=0.005)
+    >>> bt.margin.requirement(venues, held, prices, hedged)
+    600.0
+    """
+    where = "bt.margin.requirement"
+    book = read_book(venues, quantities, prices, where)
+    if not isinstance(rule, MarginRule):
+        return ask(rule, "requirement", book, where)
+    bound = bind(rule, book, collateral, collateral_prices, entries, where)
+    found = bound.value(book.quantities, book.prices)
+    if index is None or not found[0].has_scenarios:
+        return float(compute_book_requirement(*found))
+    return compute_at_index(*found, read_index(book, index, where), is_initial=False)
+
+
+def initial(
+    venues: Venues,
+    quantities: Numbers,
+    prices: Numbers,
+    rule: RequirementRule | MarginRule = DEFAULT,
+    *,
+    collateral: Assets = (),
+    collateral_prices: Numbers | None = None,
+    index: Numbers | None = None,
+    venue_leverage: Numbers | None = None,
+) -> float:
+    """Return the initial margin of some positions on one collateral.
+
+    Parameters and errors are those of :func:`requirement`. Under brackets it is the sum of each
+    notional over the largest leverage of the bracket that holds it, or over ``venue_leverage``, the
+    leverage set at the venue, which scenarios do not use.
+    """
+    where = "bt.margin.initial"
+    book = read_book(venues, quantities, prices, where)
+    if venue_leverage is not None:
+        book = set_leverage(book, venue_leverage, where)
+    if not isinstance(rule, MarginRule):
+        return ask(rule, "initial", book, where)
+    bound = bind(rule, book, collateral, collateral_prices, None, where)
+    found = bound.value(book.quantities, book.prices)
+    if index is None or not found[0].has_scenarios:
+        return float(compute_book_initial(*found))
+    return compute_at_index(*found, read_index(book, index, where), is_initial=True)
+
+
+def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float:
+    """Return what some collateral counts for: its value at its rates, debts in full.
+
+    Parameters
+    ----------
+    collateral : Collateral or sequence of them
+        The assets.
+    prices : float, Mapping by name, or sequence
+        The price of each, in the settlement currency; default: its constant price, or the last
+        mark close of its market.
+
+    Returns
+    -------
+    float
+        In the settlement currency.
+
+    Raises
+    ------
+    ParameterError
+        If a price is missing, not positive, or not finite.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> tiers = [(0, 100e6, 1.0), (100e6, 120e6, 0.975)]
+    >>> bt.margin.collateral_value(bt.Collateral("BTC", 5500, prices=20_000, tiers=tiers))
+    109750000.0
+    """
+    where = "bt.margin.collateral_value"
+    assets = list_assets(collateral, where)
+    found = price_assets(assets, prices, where)
+    return float(sum(each.value_at(price) for each, price in zip(assets, found, strict=True)))
+
+
+# ------------------------------------------------------------------------------ the arguments
+
+
+def read_book(venues: Venues, quantities: Numbers, prices: Numbers, where: str) -> PricedBook:
+    """Return checked arguments of one book."""
+    names = name_instruments(venues, quantities, prices, where)
+    chosen = match_venues(venues, names, where)
+    held = read_numbers("quantities", quantities, names, where, missing=0.0)
+    priced = read_numbers("prices", prices, names, where)
+    for name, price in priced.items():
+        PRICE.check("prices", price, where=f"{where}, {name}")
+    return PricedBook(
+        {name: read_rules(venue) for name, venue in chosen.items()},
+        dict(zip(names, held.values(), strict=True)),
+        priced,
+    )
+
+
+def set_leverage(book: PricedBook, leverage: Numbers, where: str) -> PricedBook:
+    """Return a book with a leverage set at the venue for each instrument."""
+    given = leverage if isinstance(leverage, Mapping) or is_row(leverage) else None
+    each = dict.fromkeys(book.rules, leverage) if given is None else given
+    found = read_numbers("venue_leverage", each, book.rules, where)
+    for name, setting in found.items():
+        PRICE.check("venue_leverage", setting, where=f"{where}, {name}")
+    rules = {name: rule._replace(setting=found[name]) for name, rule in book.rules.items()}
+    return book._replace(rules=rules)
+
+
+def name_instruments(venues: Any, quantities: Any, prices: Any, where: str) -> tuple[str, ...]:
+    """Return the names of the instruments: of the first mapping, else numbers in order."""
+    for given in (venues, quantities, prices):
+        if isinstance(given, Mapping):
+            return tuple(str(name) for name in given)
+    counts = [len(each) for each in (venues, quantities, prices) if is_row(each)]
+    if len(set(counts)) > 1:
+        raise ParameterError(
+            f"venues, quantities and prices must have one length, had {counts}",
+            where=where,
+            cure="give one of each for every instrument, or mappings by name",
+        )
+    return tuple(str(k) for k in range(counts[0] if counts else 1))
+
+
+def is_row(value: Any) -> bool:
+    """Return whether an argument is a sequence or an array of one dimension."""
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1)
+
+
+def match_venues(venues: Any, names: tuple[str, ...], where: str) -> dict[str, Any]:
+    """Return the venue of each instrument."""
+    if isinstance(venues, Mapping):
+        found = {str(name): venue for name, venue in venues.items()}
+    elif is_row(venues):
+        found = dict(zip(names, venues, strict=True)) if len(venues) == len(names) else {}
+    else:
+        found = dict.fromkeys(names, venues)
+    missing = [name for name in names if not hasattr(found.get(name), "brackets")]
+    if missing:
+        raise ParameterError(
+            f"venues must give a Venue for every instrument, was {venues!r:.80} "
+            f"for {', '.join(missing)}",
+            where=where,
+            cure="give one Venue for all, or {name: Venue}",
+        )
+    return {name: found[name] for name in names}
+
+
+def read_numbers(
+    noun: str, given: Any, names: Iterable[str], where: str, missing: float | None = None
+) -> dict[str, float]:
+    """Return one finite number for each name."""
+    order = list(names)
+    if isinstance(given, Mapping):
+        found = dict(given)
+    else:
+        row = list(given) if is_row(given) else [given]
+        found = dict(zip(order, row, strict=False)) if len(row) == len(order) else {}
+    unknown = [name for name in found if name not in order]
+    absent = [name for name in order if name not in found]
+    if unknown or (absent and (missing is None or not isinstance(given, Mapping))):
+        hint = did_you_mean(unknown[0], order) if unknown else ""
+        raise ParameterError(
+            f"{noun} must have one number for each of {', '.join(order)}, "
+            f"was {repr_plain(given)}{hint}",
+            where=where,
+            cure=f"give {noun} by name, or in the order of the instruments",
+        )
+    place = f"{where}, {noun}"
+    return {
+        name: float(Number().check(noun, found[name], where=f"{place}, {name}"))
+        if name in found
+        else float(missing or 0.0)
+        for name in order
+    }
+
+
+def list_assets(collateral: Any, where: str) -> tuple[Collateral, ...]:
+    """Return collateral as a tuple."""
+    assets = (collateral,) if isinstance(collateral, Collateral) else collateral
+    is_list = isinstance(assets, list | tuple)
+    if not is_list or not all(isinstance(each, Collateral) for each in assets):
+        raise ParameterError(
+            f"collateral must be a Collateral or a list of them, was {collateral!r:.80}",
+            where=where,
+            cure="give bt.Collateral(name, amount=..., prices=..., rate=...)",
+        )
+    return tuple(assets)
+
+
+def price_assets(
+    assets: Sequence[Collateral], prices: Numbers | None, where: str
+) -> tuple[float, ...]:
+    """Return the price of each collateral, checked."""
+    if prices is None:
+        found = [each.last_price() for each in assets]
+    else:
+        names = [each.name for each in assets]
+        found = list(read_numbers("prices", prices, names, where).values())
+    return tuple(
+        float(PRICE.check("prices", price, where=f"{where}, {each.name}"))
+        for each, price in zip(assets, found, strict=True)
+    )
+
+
+def bind(
+    rule: MarginRule,
+    book: PricedBook,
+    collateral: Assets,
+    collateral_prices: Numbers | None,
+    entries: Numbers | None,
+    where: str,
+) -> BoundRule:
+    """Return a rule of the package with the venues and the collateral of a book."""
+    assets = list_assets(collateral, where)
+    entered = {} if entries is None else read_numbers("entries", entries, book.rules, where)
+    for name, entry in entered.items():
+        PRICE.check("entries", entry, where=f"{where}, {name}")
+    return rule.bind(book.rules, assets, price_assets(assets, collateral_prices, where), entered)
+
+
+def ask(rule: Any, method: str, book: PricedBook, where: str) -> float:
+    """Return the answer of a rule of the user's own, checked."""
+    if not isinstance(rule, RequirementRule):
+        raise ParameterError(
+            f"rule must have the methods requirement and initial, was {rule!r:.80}",
+            where=where,
+            cure="give bt.Brackets(), bt.ScenarioMargin(...), or an object with both",
+        )
+    held = {name: quantity for name, quantity in book.quantities.items() if quantity != 0.0}
+    answer = getattr(rule, method)(held, {name: book.prices[name] for name in held})
+    return check_answer(answer, f"{type(rule).__name__}.{method}")
+
+
+def check_answer(answer: object, where: str) -> float:
+    """Return what a requirement of the user's own answered, at least 0 and not NaN."""
+    found = check_number("a requirement", answer, where=where)
+    return float(Number(0, may_be_infinite=True).check("a requirement", found, where=where))
+
+
+def read_index(book: PricedBook, index: Numbers, where: str) -> list[float]:
+    """Return the value of a contract of each instrument at its index price."""
+    found = read_numbers("index", index, book.rules, where)
+    for name, price in found.items():
+        PRICE.check("index", price, where=f"{where}, {name}")
+    return [
+        compute_value(book.rules[name].size, book.rules[name].is_inverse, price)
+        for name, price in found.items()
+    ]
+
+
+def compute_at_index(
+    book: BookRules, held: Holdings, values: list[float], *, is_initial: bool
+) -> float:
+    """Return portfolio margin whose notionals are valued at an index, its losses at the mark."""
+    at_index = held._replace(values=np.array(values, dtype=np.float64))
+    loss = compute_scenario_loss(book, held)
+    gross, offset = compute_gross(book, at_index), compute_offset(book, at_index)
+    return float(combine_scenarios(book, loss, gross, offset, is_initial))

@@ -1,0 +1,138 @@
+"""Declarations of the fields of portfolio margin that hold tables of names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from backtest.base.errors import ParameterError
+from backtest.base.fields import NOT_NEGATIVE
+from backtest.base.frozen_tables import FrozenTable
+from backtest.base.json_values import repr_plain
+from backtest.base.ranges import check_number
+
+EVERY = "*"
+"""The name under which ``moves`` has the scenarios of all groups that it does not name."""
+EXAMPLE = "[(-0.15, 1), (0.15, 1)]"
+
+
+def is_list(value: object) -> bool:
+    """Return whether a value is a sequence that is not a text."""
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Scenarios by group: relative moves of the price, with weights."""
+
+    kind: ClassVar[type] = object
+    is_table: ClassVar[bool] = True
+
+    def check(self, name: str, value: object, *, where: str) -> FrozenTable:
+        """Return the table of rows ``(move, weight)``; a list holds for every group."""
+        table = value if isinstance(value, Mapping) else {EVERY: value}
+        if not table:
+            raise ParameterError(
+                f"{name} must have scenarios for at least one group, was {value!r}",
+                where=where,
+                cure=f"give moves={{'BTC': {EXAMPLE}}}",
+            )
+        return FrozenTable(
+            {
+                str(group): read_rows(name, rows, where=f"{where}, group {group!r}")
+                for group, rows in table.items()
+            }
+        )
+
+
+def read_rows(name: str, rows: Any, *, where: str) -> tuple[tuple[float, float], ...]:
+    """Return the scenarios of one group."""
+    if not is_list(rows) or not rows:
+        raise ParameterError(
+            f"{name} must be a list of at least one (move, weight), was {repr_plain(rows)}",
+            where=where,
+            cure=f"give moves={{'BTC': {EXAMPLE}}}",
+        )
+    return tuple(read_row(row, where=f"{where}, row {k + 1}") for k, row in enumerate(rows))
+
+
+def read_row(row: Any, *, where: str) -> tuple[float, float]:
+    """Return one scenario; a move alone has weight 1."""
+    pair = row if is_list(row) else (row, 1.0)
+    if len(pair) != 2:
+        raise ParameterError(
+            f"a scenario must be a move or (move, weight), was {repr_plain(row)}",
+            where=where,
+            cure="write (-0.15, 1) for a fall of 15 % that counts in full",
+        )
+    move, weight = (
+        float(check_number(noun, each, where=where))
+        for noun, each in zip(("move", "weight"), pair, strict=True)
+    )
+    if not -1.0 <= move < math.inf or not 0.0 <= weight < math.inf:
+        raise ParameterError(
+            "a move must be at least -1 and a weight at least 0, both finite, "
+            f"was ({move:g}, {weight:g})",
+            where=where,
+            cure="write moves as fractions of the price, such as -0.15",
+        )
+    return move, weight
+
+
+@dataclass(frozen=True)
+class NameGroups:
+    """Lists of names by the name of their group; no name is in two of them."""
+
+    member: str
+    kind: ClassVar[type] = object
+    is_table: ClassVar[bool] = True
+
+    def check(self, name: str, value: object, *, where: str) -> FrozenTable:
+        """Return the table of tuples of names."""
+        if not isinstance(value, Mapping) or not value:
+            raise ParameterError(
+                f"{name} must be a table of lists of names, was {repr_plain(value)}",
+                where=where,
+                cure=f"give {name}={{'first': ['{self.member} 1', '{self.member} 2']}}, or leave "
+                "it out",
+            )
+        table = {str(group): self._read(name, names, where) for group, names in value.items()}
+        flat = [each for names in table.values() for each in names]
+        twice = sorted({each for each in flat if flat.count(each) > 1})
+        if twice:
+            raise ParameterError(
+                f"{name} must name each {self.member} once, was {', '.join(twice)} twice",
+                where=where,
+                cure="leave it in one of them",
+            )
+        return FrozenTable(table)
+
+    def _read(self, name: str, names: Any, where: str) -> tuple[str, ...]:
+        if not is_list(names) or not names or not all(isinstance(each, str) for each in names):
+            raise ParameterError(
+                f"{name} must list the names of at least one {self.member} each, "
+                f"was {repr_plain(names)}",
+                where=where,
+                cure="list names, or leave that entry out",
+            )
+        return tuple(names)
+
+
+@dataclass(frozen=True)
+class InitialTerms:
+    """The factor and the contingency of initial margin."""
+
+    kind: ClassVar[type] = object
+
+    def check(self, name: str, value: Any, *, where: str) -> tuple[float, float]:
+        """Return both as floats of at least 0."""
+        if not is_list(value) or len(value) != 2:
+            raise ParameterError(
+                f"{name} must be (factor, contingency), was {repr_plain(value)}",
+                where=where,
+                cure="give initial=(1.2, 0.02), or leave it out for the terms of maintenance",
+            )
+        factor, contingency = (NOT_NEGATIVE.check(name, each, where=where) for each in value)
+        return float(factor), float(contingency)
