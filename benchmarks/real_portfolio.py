@@ -95,7 +95,7 @@ def load(folder: Path) -> bt.Markets:
 
 
 def find_files(place: Path, name: str) -> bool:
-    """Return whether a folder has an instrument: files that begin with it, or a folder of its own."""
+    """Return whether a folder has an instrument: files named after it, or the whole folder."""
     coin = name.removesuffix("USDT")
     names = [path.name for path in place.iterdir()]
     is_own = place.name.upper() == name and "market.json" in names

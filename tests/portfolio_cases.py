@@ -408,7 +408,7 @@ def make_requirement(
         "minimum": scene.sometimes(0.4, 0.0, 0.03),
         "contingency": contingency,
         "pair_contingency": scene.sometimes(0.3, 0.0, 0.03),
-        "initial": initial if scene.chance(0.8) else None,
+        "initial": initial if scene.chance(0.8) or level > 1.0 else None,
     }
 
 

@@ -84,7 +84,8 @@ def make_markets(daily: pd.DataFrame) -> tuple[bt.Markets, FloatArray]:
         bars = {"open": opens, "close": close, "deviation": deviation}
         bars |= {"high": np.maximum(opens, close), "low": np.minimum(opens, close)}
         frame = pd.DataFrame(bars, index=index)
-        markets[name] = bt.Market.from_frames(frame, instrument=name, sessions=True)
+        marks = frame.drop(columns="deviation")
+        markets[name] = bt.Market.from_frames(frame, mark=marks, instrument=name, sessions=True)
     return bt.Markets(markets), weights
 
 

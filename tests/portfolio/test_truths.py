@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.strategies import Constant, VolTarget
+from backtest.strategies import Constant
 from tests.portfolio_agreement import Scripted, run_engine
 from tests.portfolio_cases import make_portfolio_case
 from tests.portfolio_scenes import flat, scene, tape
@@ -149,7 +149,7 @@ def three(order: tuple[str, ...]) -> Any:
     signal = {"A": 0.4, "B": -0.35, "C": 0.25}
     return quiet_run(
         bt.Markets({name: markets[name] for name in order}, currency="USDT"),
-        VolTarget(target=8.0, half_life=5),
+        Constant(leverage=40.0),
         venue=simple(),
         account=bt.Account(capital=10_000, band=0.3),
         signal={name: signal[name] for name in order},
@@ -187,22 +187,16 @@ def test_an_instrument_that_is_never_held_changes_nothing():
 # ----- 4: ledgers
 
 
-@pytest.mark.parametrize("seed", [3, 8, 17, 31, 44])
+@pytest.mark.parametrize("seed", [3, 21, 36, 55, 81])
 def test_ledgers_of_instruments_add_up_and_the_account_balances(seed):
     """Random accounts, collateral and conversions among them."""
     case = make_portfolio_case(seed)
     result = run_engine(case)
-    if len(case.tapes) == 1:
-        pytest.skip("one instrument")
     bars, positions = result.bars, result.positions
     scale = 1e-9 * max(bars["equity"].max(), case.account["capital"])
     for name in PNL:
         own = positions.groupby("time")[name].sum().reindex(bars.index).fillna(0.0)
-        of_account = bars[name].to_numpy()
-        if name in ("slippage", "liquidation_loss", "fees"):
-            assert (own <= of_account + scale).all()  # the pool's fees and conversions are no one's
-        else:
-            assert np.allclose(own, of_account, rtol=1e-9, atol=scale)
+        assert np.allclose(own, bars[name], rtol=1e-9, atol=scale), name
     gains = bars[["price_pnl", "collateral_pnl", "flows", "bad_debt"]].sum(axis=1)
     costs = bars[
         ["fees", "slippage", "impact", "funding", "interest", "liquidation_loss", "conversion"]
