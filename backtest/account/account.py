@@ -23,6 +23,8 @@ from backtest.venue import Venue
 from backtest.venue.collateral import Collateral
 from backtest.venue.requirement_rule import Brackets, MarginRule
 
+BRACKETS = Brackets()
+"""The requirement of standard cross margin."""
 
 BY_INSTRUMENT = (
     "margin", "venue_leverage", "min_leverage", "max_leverage", "band", "stop_loss",
@@ -31,7 +33,7 @@ BY_INSTRUMENT = (
 
 WHOLE: dict[str, Any] = {
     "collateral": (),
-    "requirement": Brackets(),
+    "requirement": BRACKETS,
     "intrabar": "path",
     "max_gross_leverage": inf,
     "max_overlay": inf,
@@ -143,7 +145,7 @@ class Account(Value):
     ] = None
     equity_stop: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
     collateral: Sequence[Collateral] = ()
-    requirement: MarginRule = Brackets()
+    requirement: MarginRule = BRACKETS
     intrabar: Annotated[str, Choice("path", "worst")] = "path"
     max_gross_leverage: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = inf
     max_overlay: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = inf
@@ -252,9 +254,7 @@ class Account(Value):
             )
 
 
-def check_collateral(
-    collateral: object, negative_limit: float | None
-) -> tuple[Collateral, ...]:
+def check_collateral(collateral: object, negative_limit: float | None) -> tuple[Collateral, ...]:
     """Return the collateral of an account as a tuple, each asset named once."""
     where = "Account.collateral"
     is_list = isinstance(collateral, Sequence) and not isinstance(collateral, str)

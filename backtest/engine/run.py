@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,6 @@ from backtest.base.provenance import record_making
 from backtest.base.units import (
     DAY,
     YEAR_DAYS,
-    FloatArray,
     TimeLike,
     format_time,
     parse_duration,
@@ -30,6 +30,9 @@ from backtest.engine.loop_driver import LoopStart, Progress, run_loop
 from backtest.engine.loop_inputs import has_interest, read_inputs, start_state
 from backtest.engine.manifest import hash_source, write_manifest
 from backtest.engine.no_fill import TARGET, explain_no_fill
+from backtest.engine.portfolio.narrow import narrow_to_one
+from backtest.engine.portfolio.portfolio_result import PortfolioResult
+from backtest.engine.portfolio.run_portfolio import is_single, run_portfolio
 from backtest.engine.result import Result
 from backtest.engine.resumed_market import History, join_markets
 from backtest.engine.run_warnings import warn_of_last_prices, warn_of_outcome
@@ -40,43 +43,45 @@ from backtest.features.liquidation_forecast import (
     forecast_volatility,
 )
 from backtest.features.returns import count_by_calendar
-from backtest.market import Market
+from backtest.market import Market, Markets
 from backtest.measures.run_span import RunSpan
 from backtest.policy import Policy, start_memory
 from backtest.venue import Venue
 
-if TYPE_CHECKING:
-    pass
-
 
 @record_making
 def run(
-    market: Market,
-    policy: Policy,
+    market: Market | Markets,
+    policy: Policy | Mapping[str, Policy],
     *,
-    venue: Venue,
+    venue: Venue | Mapping[str, Venue],
     account: Account,
-    signal: pd.Series | FloatArray | float | None = None,
+    signal: Any = None,
+    overlay: Policy | None = None,
     sampling: str = "1d",
     calendar: str = "365",
     compile: bool = True,  # noqa: A002 - the word users know
     resume: Result | None = None,
     start: TimeLike | None = None,
     progress: Progress | None = None,
-) -> Result:
-    """Take an account through a market under a policy.
+) -> Any:
+    """Take an account through a market, or through several, under a policy.
 
     Parameters
     ----------
-    market : Market
-        Bars, mark prices and funding.
-    policy : Policy
-        Decides the leverage at each close; filled at the next open.
-    venue, account : Venue, Account
+    market : Market or Markets
+        Bars, mark prices and funding; of several instruments for an account with several positions.
+    policy : Policy, or a mapping of names to policies
+        Decides the leverage at each close; filled at the next open. With several instruments, one
+        for all or one for each.
+    venue, account : Venue (or a mapping of names to venues), Account
         The rules and the costs.
     signal : float, array of shape (n_bars,) or Series by UTC time, optional
         Direction and scale in [-1, 1]; default 1. The signal of a bar belongs to the decision at
-        its close.
+        its close. With several instruments, a frame by time and instrument of direction times
+        weight; default 1/n.
+    overlay : Policy, optional
+        Scales all targets of several instruments; its market is ``markets.index(signal)``.
     sampling : str
         The period over which returns are sampled, ``"1d"`` by default.
     calendar : str
@@ -94,7 +99,7 @@ def run(
 
     Returns
     -------
-    Result
+    Result, or PortfolioResult for several instruments
 
     Raises
     ------
@@ -106,6 +111,30 @@ def run(
         If the books do not balance at some bar.
     """
     set_hurry(True)
+    if isinstance(market, Markets):
+        if not is_single(market, account, overlay):
+            return run_markets(
+                market,
+                policy,
+                venue=venue,
+                account=account,
+                signal=signal,
+                overlay=overlay,
+                sampling=sampling,
+                calendar=calendar,
+                is_compiled=compile,
+                start=start,
+                progress=progress,
+                resume=resume,
+            )
+        given = (policy, venue, account, signal)
+        market, policy, venue, account, signal = narrow_to_one(market, *given)
+    elif overlay is not None:
+        raise ParameterError(
+            "an overlay scales several positions, the market is one",
+            where=Place("overlay", of="bt.run"),
+            cure="combine the policies instead, or give bt.Markets({name: market, ...})",
+        )
     check_kinds(market, policy, venue, account, resume)
     check_settings(market, account, venue, sampling, calendar)
     check_resume(resume, policy, venue, account)
@@ -190,6 +219,47 @@ def run(
     )
 
 
+def run_markets(
+    markets: Markets,
+    policy: Policy | Mapping[str, Policy],
+    *,
+    venue: Venue | Mapping[str, Venue],
+    account: Account,
+    signal: Any,
+    overlay: Policy | None,
+    sampling: str,
+    calendar: str,
+    is_compiled: bool,
+    start: TimeLike | None,
+    progress: Progress | None,
+    resume: object,
+) -> PortfolioResult:
+    """Run an account with several positions."""
+    if not isinstance(account, Account):
+        check_kinds(Market.sample(bars=2), policy, venue, account, None)
+    if resume is not None:
+        raise ParameterError(
+            "a run of several positions cannot be resumed, was given an earlier result",
+            where=Place("resume", of="bt.run"),
+            cure="run the whole history at once; start= begins the account inside it",
+        )
+    check_periods(markets, sampling, calendar)
+    return run_portfolio(
+        markets,
+        policy,
+        venue=venue,
+        account=account,
+        signal=signal,
+        overlay=overlay,
+        sampling=sampling,
+        calendar=calendar,
+        periods=count_periods(calendar, sampling, markets),
+        is_compiled=is_compiled,
+        start=start,
+        progress=progress,
+    )
+
+
 def find_trail(resume: Result | None, market: Market, first: int) -> VolatilityState:
     """Return the state of the volatility forecast after the bars before the first."""
     if resume is not None:
@@ -247,6 +317,11 @@ def check_settings(
 ) -> None:
     """Require settings that fit together."""
     check_account(account, venue)
+    check_periods(market, sampling, calendar)
+
+
+def check_periods(market: Market | Markets, sampling: str, calendar: str) -> None:
+    """Require a calendar and a sampling period that fit the market."""
     if calendar not in ("365", "252"):
         raise ParameterError(
             f"calendar must be '365' or '252', was {calendar!r}",
@@ -322,7 +397,7 @@ def list_flows(account: Account, until: int) -> list[tuple[int, float]]:
     return [(stamp, amount) for stamp, amount in pairs if stamp <= until]
 
 
-def count_periods(calendar: str, sampling: str, market: Market, first: int = 0) -> float:
+def count_periods(calendar: str, sampling: str, market: Market | Markets, first: int = 0) -> float:
     """Return the number of sampling periods in a year.
 
     Bars longer than a day are sampled per bar. In a market with sessions they count by calendar

@@ -17,7 +17,6 @@ from backtest.portfolio.book_records import (
     CASH,
     Book,
     BookLog,
-    Scene,
     Terms,
     is_held,
     is_isolated,
@@ -63,18 +62,18 @@ def count_open(book: Book) -> int:
 
 def has_collateral(book: Book) -> bool:
     """Return whether any collateral is held, or owed."""
+    found = False
     for c in range(len(book.held.amounts)):
-        if book.held.amounts[c] != 0.0:
-            return True
-    return False
+        found = found or book.held.amounts[c] != 0.0
+    return bool(found)
 
 
 def has_collateral_to_sell(book: Book) -> bool:
     """Return whether any collateral is left to sell."""
+    found = False
     for c in range(len(book.held.amounts)):
-        if book.held.amounts[c] > 0.0:
-            return True
-    return False
+        found = found or book.held.amounts[c] > 0.0
+    return bool(found)
 
 
 def compute_balance(terms: Terms, book: Book) -> float:
@@ -220,9 +219,6 @@ def sell_collateral(
         ledger[CONVERSION, last] += sold * (price - kept)
         book.held.amounts[c] = amount - sold
         book.purse[CASH] += sold * kept
-        note(log, t, len(book.margin) + c, CONVERTED, kept, -sold, sold * kept, sold * (price - kept))
-
-
-def list_scene(scene: Scene, i: int) -> bool:
-    """Return whether an instrument has this bar."""
-    return scene.is_listed[i] == 1
+        note(
+            log, t, len(book.margin) + c, CONVERTED, kept, -sold, sold * kept, sold * (price - kept)
+        )

@@ -6,13 +6,14 @@ given. The book changes in place.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from backtest.account.exits import follow_prices
+from backtest.account import Position
 from backtest.account.account_records import Watch
+from backtest.account.exits import follow_prices
 from backtest.account.fills import trade
-from backtest.account.ledger import BAD_DEBT as DEBT, RUINED, enter_trade, log_trade, new_ledger
+from backtest.account.ledger import BAD_DEBT as DEBT
+from backtest.account.ledger import RUINED, enter_trade, log_trade, new_ledger
 from backtest.account.orders import find_limit
 from backtest.account.position import compute_value_of
 from backtest.account.ruin import NOTHING_LEFT
@@ -79,7 +80,6 @@ from backtest.portfolio.book_records import (
     put_position,
 )
 from backtest.portfolio.book_walk import check_gap, walk
-from backtest.account import Position
 from backtest.venue.requirement import compute_best_leverage
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def live_book_bar(
     t: int,
 ) -> None:
     """Run the account through bar t, up to its close; the policies decide afterwards."""
-    set_scene(terms, feed, book, scene, t)
+    set_scene(terms, feed, scene, t)
     clear_ledger(ledger)
     before, wealth = book.purse[EQUITY], book.purse[EQUITY] + book.purse[RESERVE]
     book.purse[POOL_FAILED] = 0.0
@@ -116,11 +116,11 @@ def live_book_bar(
         fill_decisions(terms, book, scene, room, equity, ledger, log, t)  # 5
     pay_book_funding(terms, feed, book, scene, ledger, log, t, 0)  # 6
     walk(terms, book, scene, room, ledger, log, t)  # 7
-    follow_bests(terms, book, scene)
-    close_book(terms, feed, book, scene, room, ledger, log, t, before, wealth)  # 8
+    follow_bests(book, scene)
+    close_book(terms, feed, book, scene, room, ledger, log, t, wealth)  # 8
 
 
-def set_scene(terms: Terms, feed: BookFeed, book: Book, scene: Scene, t: int) -> None:
+def set_scene(terms: Terms, feed: BookFeed, scene: Scene, t: int) -> None:
     """Write the bar into the scene; volume, sigma and ADV are those of the close before."""
     last, brackets = max(t - 1, 0), terms.rules.brackets
     for i in range(len(scene.open)):
@@ -169,7 +169,7 @@ def rescale_unit(book: Book, ledger: FloatArray, equity: float) -> None:
         book.purse[SCALE] = book.purse[UNIT] / (wealth + flows)
 
 
-def follow_bests(terms: Terms, book: Book, scene: Scene) -> None:
+def follow_bests(book: Book, scene: Scene) -> None:
     """Update the best price of each position with the prices of the whole bar."""
     for i in range(len(book.margin)):
         if not is_held(book, i):
@@ -191,7 +191,6 @@ def close_book(
     ledger: FloatArray,
     log: BookLog,
     t: int,
-    before: float,
     wealth: float,
 ) -> None:
     """Mark everything at the mark closes, and test for delisting, bad debt, ruin and calls."""
@@ -247,7 +246,7 @@ def delist(
 
 
 def settle_debt(terms: Terms, book: Book, ledger: FloatArray, log: BookLog, t: int) -> None:
-    """Book as bad debt a negative cash without cross positions and collateral, or equity below 0."""
+    """Book as bad debt cash under 0 without cross positions and collateral, or equity under 0."""
     debt = 0.0
     if count_cross(terms, book) == 0 and not has_collateral(book) and book.purse[CASH] < 0.0:
         debt = -book.purse[CASH]

@@ -16,10 +16,12 @@ from backtest.account.ledger import (
     CALL_PARTLY_MET,
     CALLED,
     FILL,
-    TOP_UP as TOPPED_UP,
     enter_trade,
     log_trade,
     new_ledger,
+)
+from backtest.account.ledger import (
+    TOP_UP as TOPPED_UP,
 )
 from backtest.account.orders import compute_cost, compute_order_fee, round_worsening
 from backtest.account.position import add_margin, compute_profit, compute_requirement
@@ -181,9 +183,9 @@ def force_reductions(
     n = len(book.margin)
     if terms.grace < 0.0:
         return
-    if is_pot_forced(terms, book, n) and count_cross(terms, book) > 0:
-        if book.purse[POOL_FAILED] == 0.0:
-            force_pool(terms, book, scene, room, ledger, log, t)
+    is_due = is_pot_forced(terms, book, n) and count_cross(terms, book) > 0
+    if is_due and book.purse[POOL_FAILED] == 0.0:
+        force_pool(terms, book, scene, room, ledger, log, t)
     for i in range(n):
         is_due = is_isolated(terms, i) and is_held(book, i) and is_pot_forced(terms, book, i)
         if is_due and book.is_pending[i] == 1:

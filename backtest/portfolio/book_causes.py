@@ -90,9 +90,7 @@ def book_falls(terms: Terms, book: Book, room: Room, ledger: FloatArray, is_high
     book.purse[DISTANCE] = now
 
 
-def blame(
-    terms: Terms, book: Book, room: Room, ledger: FloatArray, log: BookLog, t: int
-) -> None:
+def blame(terms: Terms, book: Book, room: Room, ledger: FloatArray, log: BookLog, t: int) -> None:
     """Log the share of each cause in a liquidation of the pool, and who closes in profit."""
     n = len(book.margin)
     measure_falls(terms, book, room, ledger, room.falls)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+from backtest.account.position import compute_profit
 from backtest.portfolio.book_balance import compute_balance, value_at
 from backtest.portfolio.book_records import (
     CASH,
@@ -24,7 +25,6 @@ from backtest.portfolio.book_records import (
     pick_margin,
     pick_position,
 )
-from backtest.account.position import compute_profit
 from backtest.venue.book_requirement import compute_book_backing, compute_book_initial
 from backtest.venue.requirement import compute_initial, compute_largest_notional
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from backtest.account import Books, Position
 from backtest.account.account_records import CLOSE, TAKEOVER, InstrumentRules, Quote
-from backtest.account.ledger import BAD_DEBT as DEBT, LIQUIDATED
+from backtest.account.ledger import BAD_DEBT as DEBT
+from backtest.account.ledger import LIQUIDATED
 from backtest.account.liquidation import choose_reduction, close_contracts, forfeit
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
 from backtest.account.position import worsen
@@ -70,7 +71,7 @@ MOST_STEPS = 100_000
 """Steps of a partial liquidation after which everything closes at once."""
 
 
-def liquidate_pool(
+def liquidate_pool(  # noqa: C901 - the modes, and what follows all of them
     terms: Terms,
     book: Book,
     scene: Scene,
@@ -179,7 +180,10 @@ def forfeit_pool(terms: Terms, book: Book, ledger: FloatArray, log: BookLog, t: 
     """
     lost, gross = book.purse[CASH], 0.0
     for c in range(len(book.held.amounts)):
-        lost += book.held.amounts[c] * book.held.prices[c]
+        amount, price = book.held.amounts[c], book.held.prices[c]
+        lost += amount * price
+        if amount != 0.0:
+            note(log, t, len(book.margin) + c, LIQUIDATED, price, -amount, abs(amount) * price)
         book.held.amounts[c] = 0.0
     for i in range(len(book.margin)):
         if is_held(book, i) and not is_isolated(terms, i):

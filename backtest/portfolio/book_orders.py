@@ -12,8 +12,8 @@ import math
 from typing import TYPE_CHECKING
 
 from backtest.account import Quote
-from backtest.account.ledger import FILL, enter_trade, log_trade, new_ledger
 from backtest.account.fills import fill
+from backtest.account.ledger import FILL, enter_trade, log_trade, new_ledger
 from backtest.account.orders import (
     LARGEST_WORSENING,
     can_order,
@@ -93,10 +93,10 @@ def fill_decisions(
 
 def has_increase(room: Room) -> bool:
     """Return whether any order adds to a position."""
+    found = False
     for i in range(len(room.kind)):
-        if room.kind[i] == INCREASE:
-            return True
-    return False
+        found = found or room.kind[i] == INCREASE
+    return found
 
 
 def is_deciding(book: Book, scene: Scene, i: int) -> bool:

@@ -8,7 +8,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.account.ledger import FLOW, FUNDING as FUNDED, INTEREST as CHARGED, REFUSED, new_ledger
+from backtest.account.ledger import (
+    FLOW,
+    REFUSED,
+    new_ledger,
+)
+from backtest.account.ledger import (
+    FUNDING as FUNDED,
+)
+from backtest.account.ledger import (
+    INTEREST as CHARGED,
+)
 from backtest.account.payments import pay_funding
 from backtest.account.position import add_margin, compute_value_of
 from backtest.account.ruin import pay_in
@@ -162,9 +172,7 @@ def liquidate_isolated(
     rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
     before = open_books(terms, book, i)
     row = log.written[0]
-    after, found = liquidate_if_failing(
-        rules, before, new_ledger(), quote, as_log(log), t
-    )
+    after, found = liquidate_if_failing(rules, before, new_ledger(), quote, as_log(log), t)
     stamp(log, row, i)
     close_account_books(terms, book, i, before, after)
     enter(ledger, i, found)
@@ -185,7 +193,7 @@ def drop_after_liquidation(terms: Terms, book: Book, i: int) -> None:
 # ------------------------------------------------------------------------- step 3: interest
 
 
-def charge_book_interest(
+def charge_book_interest(  # noqa: C901 - the bases of all kinds
     terms: Terms, feed: BookFeed, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int
 ) -> None:
     """Charge the simple interest since the previous open, on the sum of the bases."""

@@ -64,7 +64,8 @@ class Terms(NamedTuple):
     ``instruments`` are the rules as tuples (plain Python), ``numbers`` and ``flags`` the same as
     arrays of shape (fields, n) (compiled code); see :data:`NUMBERS` and :data:`FLAGS`. ``markets``
     numbers what moves together under ``intrabar="worst"``: n instruments, then the collateral.
-    ``ranks`` is the order of a liquidation by name. A ``negative_limit`` is at least 0.
+    ``ranks`` is the order of a liquidation by name, ``modes`` that of each
+    instrument. A ``negative_limit`` is at least 0.
     ``grace`` is in bars, -1 for none. ``conversion_is_pro_rata`` sells all collateral in proportion
     to its value, otherwise in the order given.
     """
@@ -75,6 +76,7 @@ class Terms(NamedTuple):
     rules: BookRules
     markets: IntArray
     ranks: IntArray
+    modes: IntArray
     intrabar: int
     liquidation_mode: int
     order: int
@@ -225,8 +227,8 @@ class Room(NamedTuple):
     by a whole isolated order and what its flip ``returned``. The walk: last and mark values now and
     at the next waypoint, and the prices of collateral. ``start`` are quantities at the start of a
     liquidation, ``shares`` of shape (n + C,) Euler shares, ``falls`` of shape (n + 3,) what each
-    cause took (:mod:`backtest.portfolio.book_causes`). ``hidden`` and ``kept_assets`` are quantities
-    and amounts that are left out for a moment.
+    cause took (:mod:`backtest.portfolio.book_causes`). ``hidden`` and ``kept_assets`` are
+    quantities and amounts that are left out for a moment. ``failure`` is the u at which each position fails.
     """
 
     side: FloatArray
@@ -251,6 +253,7 @@ class Room(NamedTuple):
     falls: FloatArray
     kept_assets: FloatArray
     hidden: FloatArray
+    failure: FloatArray
 
 
 class BookLog(NamedTuple):
@@ -265,7 +268,7 @@ class BookLog(NamedTuple):
 
 
 def pick_instrument(terms: Terms, i: int) -> InstrumentRules:
-    """Return the rules of one instrument; compiled code makes them of ``terms`` arrays."""
+    """Return the rules of one instrument; compiled code makes them of the arrays."""
     rules: InstrumentRules = terms.instruments[i]
     return rules
 

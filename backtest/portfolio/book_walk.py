@@ -67,7 +67,6 @@ POOL, ALONE, EXIT = range(3)
 """What acts in a walk: the pool fails, an isolated position fails, a stop."""
 
 
-
 class Event(NamedTuple):
     """What acts on a segment: on whom, at which place; of a stop its u and its kind."""
 
@@ -97,7 +96,7 @@ def check_gap(
                 continue
         elif is_pool_hit:
             continue
-        kind, value = find_stop(terms, book, scene, i, scene.open[i], scene.open[i])
+        kind = find_stop(terms, book, scene, i, scene.open[i], scene.open[i])[0]
         if kind != NOTHING:
             stop_position(terms, book, scene, ledger, log, t, i, kind, scene.open[i])
 
@@ -110,7 +109,9 @@ def find_stop(
     if rules.has_exits is not None:
         books = Books(0.0, (position,))
         return find_exit(rules, books, quote, Watch(book.best[i], 0.0), low, high)
-    if rules.has_stop is not None and is_stopped(rules, position, find_adverse(position, low, high)):
+    if rules.has_stop is not None and is_stopped(
+        rules, position, find_adverse(position, low, high)
+    ):
         return STOP, compute_stop(rules, position)
     return NOTHING, math.nan
 
@@ -129,9 +130,7 @@ def stop_position(
     """Close a position by a stop at u; it drops the decision of its instrument."""
     rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
     before, row = open_books(terms, book, i), log.written[0]
-    after, found = close_by_stop(
-        rules, before, new_ledger(), quote, value, kind, as_log(log), t
-    )
+    after, found = close_by_stop(rules, before, new_ledger(), quote, value, kind, as_log(log), t)
     stamp(log, row, i)
     close_account_books(terms, book, i, before, after)
     enter(ledger, i, found)
@@ -279,7 +278,7 @@ def find_pool_failure(terms: Terms, book: Book, room: Room) -> float:
 
 
 def find_own_failure(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> float:
-    """Return the place at which an isolated position fails on the segment; over 1 if it does not."""
+    """Return the place at which an isolated position fails on a segment; over 1 if it does not."""
     rules, x = pick_instrument(terms, i), scene.multiplier[i]
     books = Books(0.0, (pick_position(book, i),))
     start, end = room.mark[i], room.mark_end[i]
@@ -401,9 +400,7 @@ def walk_by_rule(
         book.held.values[i] = at
         blame(terms, book, room, ledger, log, t)
     row = log.written[0]
-    after, found = close_at_extreme(
-        rules, before, watch, new_ledger(), quote, as_log(log), t
-    )
+    after, found = close_at_extreme(rules, before, watch, new_ledger(), quote, as_log(log), t)
     stamp(log, row, i)
     close_account_books(terms, book, i, before, after)
     enter(ledger, i, found)

@@ -18,6 +18,7 @@ WINGS = (
     "market",
     "venue",
     "account",
+    "portfolio",
     "policy",
     "features",
     "measures",

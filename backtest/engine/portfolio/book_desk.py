@@ -113,10 +113,9 @@ def flatten(parts: list[FloatArray]) -> tuple[FloatArray, IntArray]:
 def set_desk(
     panelists: list[Panelist],
     markets: Markets,
-    feed: Any,
-    signal: FloatArray,
     *,
     started: int,
+    width: int,
     memories: list[tuple[float, ...]] | None = None,
 ) -> Desk:
     """Return the desk of the policies; the overlay's place is empty if there is none."""
@@ -145,6 +144,9 @@ def set_desk(
         tradable=markets.tradable().astype(np.int64),
         sheet=np.zeros(N_SHOWN),
         bar=np.zeros(7),
+        margin=np.zeros(9),
+        levels=np.zeros(5 * width),
+        width=width,
         interval=markets.interval,
         start=started,
     )

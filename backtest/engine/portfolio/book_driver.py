@@ -23,6 +23,7 @@ from backtest.engine.portfolio.book_inputs import (
 )
 from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD, BookTape, Desk
 from backtest.measures.tally import Tally
+from backtest.policy import Policy
 from backtest.portfolio.book_records import Book
 
 
@@ -67,12 +68,18 @@ def run_book_loop(
     desk: Desk,
     tally: Tally,
     first: int,
+    policies: list[tuple[Policy, tuple[str, ...]]],
     *,
     is_compiled: bool,
     progress: Progress | None,
 ) -> BookOutcome:
     """Take the account to the end of the markets."""
     simulate = find_simulate(is_compiled=is_compiled)
+    bound = desk
+    if is_compiled:
+        from backtest.engine.portfolio.book_compiler import bind_compiled, pack_terms  # noqa: PLC0415
+
+        bound = bind_compiled(desk, policies)
     n, assets, total = len(book.margin), len(book.priced), len(inputs.feed.time)
     room, ledger, scene = new_room(n, assets), new_ledger_array(n), new_scene(n, assets)
     chunk = CHUNK if is_compiled else PLAIN_CHUNK
@@ -82,6 +89,7 @@ def run_book_loop(
         positions=np.zeros((total - first, n, len(POSITION_RECORD))),
         cursor=np.array([first, first], np.int64),
         before=np.zeros(n),
+        is_on=np.ones(1, np.int64),
     )
     kept: list[FloatArray] = []
     terms, t = inputs.terms, first
@@ -91,7 +99,8 @@ def run_book_loop(
         later = [bar for bar, _, _ in inputs.changes if bar > t]
         stop = min(t + chunk, total, *later)
         saved = save_book(book, desk)
-        given = (terms, inputs.feed, inputs.clock, inputs.log_returns, desk, book, scene, room)
+        packed = pack_terms(terms) if is_compiled else terms
+        given = (packed, inputs.feed, inputs.clock, inputs.log_returns, bound, book, scene, room)
         with np.errstate(all="ignore"):
             counted, reached, why = simulate(*given, ledger, tally, tape, t, stop)
         if why == book_loop.FULL:

@@ -1,4 +1,4 @@
-"""Convert markets, venues and account to the records and arrays of the loop of several positions."""
+"""Convert markets, venues and account to the arrays of the loop of several positions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from backtest.engine.feed_arrays import (
     read_scales,
 )
 from backtest.engine.loop_inputs import (
-    MODES,
     has_interest,
     mark_ends,
     read_account_rules,
@@ -62,7 +61,7 @@ from backtest.portfolio.book_records import (
 )
 from backtest.venue import MarginRules, Venue
 from backtest.venue.book_rules import Holdings
-from backtest.venue.book_tables import pack_book, pack_brackets
+from backtest.venue.book_tables import pack_brackets
 from backtest.venue.collateral_value import compute_collateral_value
 from backtest.venue.scenario_margin import ScenarioMargin
 
@@ -140,7 +139,7 @@ def read_terms(
     """Return the rules of the account and its instruments."""
     names, venue = markets.names, venues[markets.names[0]]
     margins = {name: own.margin for name, own in zip(names, rules, strict=True)}
-    book = pack_book(account.requirement, margins, account.collateral, width)
+    book = account.requirement.pack(margins, account.collateral, width)
     order, ranks = read_order(account, venue, names)
     call = account.margin_call or 0.0
     modes = {own.liquidation_mode for own in rules if own.is_isolated is None}
@@ -153,6 +152,7 @@ def read_terms(
         rules=book,
         markets=number_markets(markets, account),
         ranks=ranks,
+        modes=np.array([own.liquidation_mode for own in rules], dtype=np.int64),
         intrabar=WORST if account.intrabar == "worst" else PATH,
         liquidation_mode=modes.pop() if modes else CLOSE,
         order=order,
@@ -187,7 +187,7 @@ def read_order(account: Account, venue: Venue, names: Sequence[str]) -> tuple[in
 
 
 def number_markets(markets: Markets, account: Account) -> IntArray:
-    """Number what moves together under ``intrabar="worst"``: instruments, then collateral.
+    """Return numbers of what moves together under ``"worst"``: instruments, then collateral.
 
     Under scenarios the groups; otherwise the same market under several names.
     """
@@ -284,9 +284,7 @@ def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:
 
 def read_assets(markets: Markets, account: Account) -> dict[str, Any]:
     """Return the prices of the collateral on the clock, each of shape (C, n_bars)."""
-    found = {
-        f"asset_{name}": np.empty((len(account.collateral), markets.n_bars)) for name in ASSET
-    }
+    found = {f"asset_{name}": np.empty((len(account.collateral), markets.n_bars)) for name in ASSET}
     for c, asset in enumerate(account.collateral):
         rows = find_rows(asset.prices, markets, asset.name)
         for name in ASSET:
@@ -320,7 +318,7 @@ def find_rows(prices: object, markets: Markets, name: str) -> IntArray:
 def read_book_clock(
     markets: Markets, venues: Mapping[str, Venue], feed: BookFeed, sampling: str
 ) -> tuple[Clock, FloatArray]:
-    """Return where samples end and the risk-free rate per bar, and the log mark returns (n, bars)."""
+    """Return ends of samples and the risk-free rate by bar, and log mark returns (n, bars)."""
     period = max(parse_duration(sampling, where="bt.run, sampling"), 1)
     free = np.zeros(markets.n_bars)
     if np.any(feed.cash_rate != 0.0):
@@ -343,7 +341,7 @@ def read_book_clock(
 
 
 def start_book(inputs: BookInputs, account: Account, first: int, *, has_overlay: bool) -> Book:
-    """Return the book of an account before its first bar; collateral is paid in at its last open."""
+    """Return the book of an account before its first bar; collateral counts at its open."""
     n, feed = inputs.feed.open.shape[0], inputs.feed
     amounts = np.array([each.amount for each in account.collateral], dtype=np.float64)
     prices = feed.asset_open[:, first].copy() if len(amounts) else np.zeros(0)
@@ -427,4 +425,3 @@ def write_table(terms: Terms, i: int, margin: MarginRules) -> Terms:
     width = terms.rules.brackets.floors.shape[1]
     brackets = pack_brackets([each.margin for each in own], width)
     return terms._replace(instruments=tuple(own), rules=terms.rules._replace(brackets=brackets))
-

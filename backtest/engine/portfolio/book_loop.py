@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from backtest.account import Books
 from backtest.account.books import compute_root
+from backtest.base.units import TOLERANCE
 from backtest.engine.bar_loop import BROKEN, DAY_NS, DONE, FULL, IDENTITY_TOLERANCE, NEGATIVE
 from backtest.engine.portfolio.book_tally import BookClose, count_book_bar
-from backtest.measures.tally import Clock, Tally
+from backtest.measures.tally import NEAR, Clock, Tally
 from backtest.portfolio.book_balance import (
     compute_balance,
     compute_pool,
     count_cross,
-    open_books,
 )
 from backtest.portfolio.book_bar import live_book_bar
 from backtest.portfolio.book_calls import compute_pot_needed, compute_pot_ratio
@@ -57,11 +58,15 @@ from backtest.portfolio.book_records import (
     is_held,
     is_isolated,
     pick_instrument,
+    pick_margin,
+    pick_position,
 )
 from backtest.venue.book_failure import Waypoint
-from backtest.venue.book_price import compute_bracket_failure, find_failure_ratio
+from backtest.venue.book_price import find_failure_ratio
+from backtest.venue.book_requirement import compute_book_initial, compute_own_maintenance
 from backtest.venue.collateral_value import compute_collateral_value, compute_full_value
 from backtest.venue.contract_value import compute_price
+from backtest.venue.liquidation_price import compute_liquidation_value
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
@@ -70,15 +75,19 @@ ACCOUNT_RECORD = (
     "equity", "cash", "balance", "reserve", "unit", "backing", "requirement", "collateral",
     "collateral_at_rate", "overlay", "price_pnl", "fees", "slippage", "impact", "funding",
     "interest", "liquidation_loss", "flows", "top_up", "bad_debt", "collateral_pnl", "conversion",
-    "traded",
+    "traded", "initial",
 )  # fmt: skip
 """What is recorded of the account at each close; ``requirement`` is times the level."""
 
 POSITION_RECORD = (
     "quantity", "entry", "margin", "target", "price_pnl", "fees", "slippage", "impact", "funding",
-    "liquidation_loss", "bad_debt", "share",
+    "liquidation_loss", "bad_debt", "share", "failure",
 )  # fmt: skip
-"""What is recorded of each position at each close; ``entry`` in u, ``share`` of the requirement."""
+"""What is recorded of each position at each close.
+
+``entry`` and ``failure`` (of its pot, the others frozen) are in u; ``share`` is that of the
+requirement.
+"""
 
 (
     SHOWN_EQUITY, SHOWN_PEAK, SHOWN_DRAWDOWN, SHOWN_LEVERAGE, SHOWN_POSITION, SHOWN_ENTRY,
@@ -96,7 +105,8 @@ class Desk(NamedTuple):
     and memory of policy i are flat arrays that begin at ``*_at[i]``; the columns of one policy are
     ``lengths[i]`` apart, and bar t is its bar ``t - firsts[i]``. ``asks`` is 1 if there is a
     policy, ``wants_price`` if it reads the liquidation price. ``bars`` has the fields of a bar by
-    policy, of shape (n + 1, 8): the numbers that it sees. ``sheet`` is the view of the account.
+    policy, of shape (n + 1, 8): the numbers that it sees. ``sheet`` is the view of the account,
+    ``margin`` and ``levels`` room for the margin rules it sees, ``width`` the most brackets.
     """
 
     deciders: Any
@@ -115,6 +125,9 @@ class Desk(NamedTuple):
     tradable: IntArray
     sheet: FloatArray
     bar: FloatArray
+    margin: FloatArray
+    levels: FloatArray
+    width: int
     interval: int
     start: int
 
@@ -122,7 +135,8 @@ class Desk(NamedTuple):
 class BookTape(NamedTuple):
     """What the loop writes to: ``account`` (bars, fields) and ``positions`` (bars, n, fields).
 
-    ``cursor[0]`` is the current bar, ``cursor[1]`` the first one.
+    ``cursor[0]`` is the current bar, ``cursor[1]`` the first one. ``before`` are the marks of the
+    last close, and ``is_on[0]`` is 1 if bars are recorded.
     """
 
     log: BookLog
@@ -130,6 +144,7 @@ class BookTape(NamedTuple):
     positions: FloatArray
     cursor: IntArray
     before: FloatArray
+    is_on: IntArray
 
 
 def ask(desk: Desk, terms: Terms, scene: Scene, i: int, time: int, local: int) -> float:
@@ -137,7 +152,12 @@ def ask(desk: Desk, terms: Terms, scene: Scene, i: int, time: int, local: int) -
     raise NotImplementedError
 
 
-def simulate_book(
+def share(record: Any) -> Any:
+    """Return a record; compiled code passes it by reference from here on."""
+    return record
+
+
+def simulate_book(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     terms: Terms,
     feed: BookFeed,
     clock: Clock,
@@ -156,40 +176,62 @@ def simulate_book(
 
     Returns the tally, the bar reached, and why it stopped.
     """
-    log, cursor = tape.log, tape.cursor
+    terms, feed, desk, book = share(terms), share(feed), share(desk), share(book)
+    scene, room, tape, clock = share(scene), share(room), share(tape), share(clock)
     for t in range(start, stop):
-        cursor[0] = t
-        for i in range(len(book.margin)):
-            tape.before[i] = book.marked[i]
+        tape.cursor[0] = t
         equity = book.purse[EQUITY]
-        live_book_bar(terms, feed, book, scene, room, ledger, log, t)
-        if log.is_on is not None and log.written[0] > len(log.entries):
+        remember_marks(tape, book)
+        live_book_bar(terms, feed, book, scene, room, ledger, tape.log, t)
+        if tape.log.written[0] > len(tape.log.entries):
             return tally, t, FULL
-        close = look_at_close(terms, book, scene)
+        close = look_at_close(terms, book, scene, room)
         if not is_book_balanced(equity, book, ledger, close.gross):
             return tally, t, BROKEN
-        if clock.is_on is not None:
-            found = sum_ledger(ledger)
-            tally = count_book_bar(
-                clock, tally, book, tape.before, equity, scene, found, close, log_returns, t
-            )
-        if not decide_all(terms, feed, desk, book, scene, room, close, t):
+        found = sum_ledger(ledger)
+        tally = count_book_bar(
+            clock, tally, book, tape.before, equity, scene, found, close, log_returns, t
+        )
+        if not decide_all(terms, feed, desk, book, scene, close, room, t):
             return tally, t, NEGATIVE
-        if log.is_on is not None:
-            record_book(tape, terms, book, ledger, room, close, t - cursor[1])
+        if tape.is_on[0] == 1:
+            record_book(tape, terms, book, ledger, room, close, t - tape.cursor[1])
     return tally, stop, DONE
 
 
-def look_at_close(terms: Terms, book: Book, scene: Scene) -> BookClose:
-    """Return what a close looks like; the book is valued at the mark closes."""
-    gross = 0.0
+def remember_marks(tape: BookTape, book: Book) -> None:
+    """Keep the marks of the last close for the tally."""
     for i in range(len(book.margin)):
+        tape.before[i] = book.marked[i]
+
+
+def look_at_close(terms: Terms, book: Book, scene: Scene, room: Room) -> BookClose:
+    """Return what a close looks like, and write where each position fails, the others frozen.
+
+    The book is valued at the mark closes.
+    """
+    gross, needed, backing = 0.0, 0.0, 1.0
+    has_pool = count_cross(terms, book) > 0
+    if has_pool:
+        needed = compute_pot_needed(terms, book, scene, len(book.margin))
+        backing = compute_pool(terms, book)
+    is_near = False
+    for i in range(len(book.margin)):
+        room.failure[i] = math.nan
         if is_held(book, i):
             gross += abs(book.held.quantities[i]) * abs(scene.mark_close[i])
-    if count_cross(terms, book) == 0:
-        return BookClose(gross, 1.0, 0.0, False)
-    needed = compute_pot_needed(terms, book, scene, len(book.margin))
-    return BookClose(gross, compute_pool(terms, book), needed, False)
+            room.failure[i] = find_failure_value(terms, book, scene, room, i, backing - needed)
+            is_near = is_near or is_near_failure(scene, i, room.failure[i])
+    return BookClose(gross, backing, needed, is_near)
+
+
+def is_near_failure(scene: Scene, i: int, value: float) -> bool:
+    """Return whether the mark close is within a tenth of the price at which a position fails."""
+    close = scene.mark_close[i]
+    ratio = value / close if close > 0.0 else close / value
+    if math.isnan(ratio):
+        return False
+    return ratio >= 1.0 / (1.0 + NEAR) - TOLERANCE and ratio <= 1.0 / (1.0 - NEAR) + TOLERANCE
 
 
 def sum_book_terms(ledger: FloatArray) -> float:
@@ -205,7 +247,7 @@ def is_book_balanced(before: float, book: Book, ledger: FloatArray, gross: float
     """Return whether the change of equity is the sum of its terms, to a relative 1e-9."""
     after = book.purse[EQUITY]
     gap = abs(after - before - sum_book_terms(ledger))
-    scale = max(max(before, after), max(total(ledger, TRADED), gross))
+    scale = max(before, after, total(ledger, TRADED), gross)
     return bool(gap <= IDENTITY_TOLERANCE * scale)
 
 
@@ -218,14 +260,16 @@ def decide_all(
     desk: Desk,
     book: Book,
     scene: Scene,
-    room: Room,
     close: BookClose,
+    room: Room,
     t: int,
 ) -> bool:
     """Ask all policies at the close of bar t; False if one returned a negative leverage."""
     n = len(book.margin)
     time, is_done = feed.time[t], book.purse[IS_RUINED] + book.purse[IS_OVER] != 0.0
-    show_account_totals(terms, desk, book, scene, close, (time + desk.interval - desk.start) / DAY_NS)
+    show_account_totals(
+        terms, desk, book, scene, close, (time + desk.interval - desk.start) / DAY_NS
+    )
     for i in range(n):
         book.leverage[i], book.is_pending[i] = math.nan, 0
         book.signal[i] = feed.signal[i, min(t, feed.signal.shape[1] - 1)]
@@ -269,9 +313,7 @@ def show_account_totals(
     sheet[SHOWN_NET] = net / equity if equity > 0.0 else 0.0
 
 
-def show_position(
-    terms: Terms, desk: Desk, book: Book, scene: Scene, room: Room, i: int
-) -> None:
+def show_position(terms: Terms, desk: Desk, book: Book, scene: Scene, room: Room, i: int) -> None:
     """Write what the policy of one instrument sees of its position.
 
     Leverage and maintenance are divided by the overlay of the last fill.
@@ -294,25 +336,34 @@ def show_position(
     sheet[SHOWN_ENTRY] = compute_price(margin.size, margin.is_inverse, book.held.entries[i])
     sheet[SHOWN_MAINTENANCE] = compute_pot_needed(terms, book, scene, i) / factor
     if desk.wants_price[i] == 1:
-        value = find_failure_value(terms, book, scene, room, i)
+        value = room.failure[i]
         sheet[SHOWN_PRICE] = compute_price(margin.size, margin.is_inverse, value)
 
 
-def find_failure_value(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> float:
-    """Return u of one instrument at which its pot fails, the others frozen; NaN if there is none."""
+def find_failure_value(
+    terms: Terms, book: Book, scene: Scene, room: Room, i: int, excess: float
+) -> float:
+    """Return u of one instrument at which its pot fails, the others frozen; NaN if there is none.
+
+    ``excess`` is D = M - level R of the pool now.
+    """
     if is_isolated(terms, i):
-        books = open_books(terms, book, i)
+        books = Books(0.0, (pick_position(book, i),))
         return compute_root(pick_instrument(terms, i), books, scene.multiplier[i])
+    held, value = book.held, book.held.values[i]
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:
-        return compute_bracket_failure(terms.rules, book.held, book.purse[CASH], i)
+        margin = pick_margin(terms, i)
+        own = compute_own_maintenance(terms.rules, held, i)
+        base = excess + own - held.quantities[i] * value
+        x = scene.multiplier[i]
+        return compute_liquidation_value(margin, held.quantities[i], held.entries[i], base, x)
     for j in range(len(book.margin)):
-        room.mark[j] = book.held.values[j]
-    for c in range(len(book.held.prices)):
-        room.price[c] = book.held.prices[c]
+        room.mark[j] = held.values[j]
+    for c in range(len(held.prices)):
+        room.price[c] = held.prices[c]
     start, end = Waypoint(room.mark, room.price), Waypoint(room.mark_end, room.price_end)
     cash = book.purse[CASH]
-    ratio = find_failure_ratio(terms.rules, book.held, cash, i, start, end, room.shares)
-    value = book.held.values[i]
+    ratio = find_failure_ratio(terms.rules, held, cash, i, start, end, room.shares)
     return value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio
 
 
@@ -376,6 +427,10 @@ def record_book(
     out[row, 18], out[row, 19] = total(ledger, TOP_UP), total(ledger, BAD_DEBT)
     out[row, 20], out[row, 21] = total(ledger, COLLATERAL_PNL), total(ledger, CONVERSION)
     out[row, 22] = total(ledger, TRADED)
+    out[row, 23] = compute_book_initial(terms.rules, book.held)
+    for i in range(len(book.margin)):
+        if is_isolated(terms, i):
+            out[row, 23] += book.margin[i]
     for i in range(len(book.margin)):
         record_position(tape, book, ledger, room, i, row)
 
@@ -391,4 +446,4 @@ def record_position(
     out[row, i, 6], out[row, i, 7] = ledger[SLIPPAGE, i], ledger[IMPACT, i]
     out[row, i, 8], out[row, i, 9] = ledger[FUNDING, i], ledger[LOSS, i]
     out[row, i, 10] = ledger[BAD_DEBT, i]
-    out[row, i, 11] = book.shares[i]
+    out[row, i, 11], out[row, i, 12] = book.shares[i], room.failure[i]

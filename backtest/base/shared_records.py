@@ -1,0 +1,81 @@
+"""Records that compiled functions pass by reference.
+
+numba passes a named tuple by value: every array in it is seven numbers. A record of many arrays,
+passed through many calls, would take longer to pass than to use, and long to compile. In compiled
+code, :func:`share_record` stores a record once on the stack of the caller and returns a reference;
+its fields are read as those of the record. It must not outlive the caller.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import models
+from numba.core.imputils import impl_ret_borrowed, lower_getattr_generic
+from numba.core.typing.templates import AttributeTemplate
+from numba.extending import infer_getattr, intrinsic, register_model
+
+
+class Shared(types.Type):  # type: ignore[misc] # numba is untyped
+    """The type of a reference to a named tuple of type ``inner``."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        super().__init__(name=f"Shared({inner})")
+
+
+@register_model(Shared)
+class SharedModel(models.PrimitiveModel):  # type: ignore[misc]
+    """A pointer to the record."""
+
+    def __init__(self, manager: Any, kind: Shared) -> None:
+        super().__init__(manager, kind, manager.lookup(kind.inner).get_value_type().as_pointer())
+
+
+def find_field(kind: Shared, name: str) -> tuple[int, Any]:
+    """Return the position and the type of a field; -1 if there is none."""
+    fields = kind.inner.fields
+    if name not in fields:
+        return -1, None
+    at = fields.index(name)
+    return at, tuple(kind.inner.types)[at]
+
+
+@infer_getattr
+class SharedFields(AttributeTemplate):  # type: ignore[misc]
+    """Types of the fields: records in a shared record are shared too."""
+
+    key = Shared
+
+    def generic_resolve(self, kind: Shared, name: str) -> Any:
+        """Return the type of a field."""
+        at, found = find_field(kind, name)
+        if at < 0:
+            return None
+        return Shared(found) if isinstance(found, types.BaseNamedTuple) else found
+
+
+@lower_getattr_generic(Shared)
+def read_field(context: Any, builder: Any, kind: Shared, pointer: Any, name: str) -> Any:
+    """Load a field, or point to it if it is a record."""
+    at, found = find_field(kind, name)
+    zero, position = ir.Constant(ir.IntType(32), 0), ir.Constant(ir.IntType(32), at)
+    place = builder.gep(pointer, [zero, position], inbounds=True)
+    if isinstance(found, types.BaseNamedTuple):
+        return place
+    return impl_ret_borrowed(context, builder, found, builder.load(place))
+
+
+@intrinsic
+def share_record(_context: Any, record: Any) -> Any:
+    """Return a reference to a record, which is stored on the stack of the caller."""
+
+    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        place = cgutils.alloca_once(builder, arguments[0].type)
+        builder.store(arguments[0], place)
+        return place
+
+    return Shared(record)(record), build

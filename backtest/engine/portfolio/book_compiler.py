@@ -1,0 +1,387 @@
+"""Compile the loop of several positions, once for all accounts, and a formula for each policy.
+
+The rules of one position are compiled with flags that are decided at run time, so that one kernel
+serves any number of instruments and any kind of account. The kernel calls the policies through
+pointers. What is compiled is cached as that of a single run is
+(:mod:`backtest.engine.compile.loop_compiler`).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+from llvmlite import ir
+from numba.extending import intrinsic
+
+from backtest.account import InstrumentRules, orders
+from backtest.base import cache_folder
+from backtest.base.code_identity import describe_function, describe_value, hash_texts
+from backtest.base.compiled_files import cfunc, jit
+from backtest.base.compiled_twins import find_own_functions, make_twin
+from backtest.base.shared_records import share_record
+from backtest.engine.compile.loop_compiler import (
+    INNER,
+    OPTIONS,
+    PUBLIC_NAMES,
+    compile_core,
+    floor_as_number,
+    jit_tree,
+)
+from backtest.engine.compile.recipe import CORE
+from backtest.engine.portfolio import book_loop, book_tally
+from backtest.engine.portfolio.book_loop import N_SHOWN, Desk
+from backtest.policy import Policy, formula_for, start_memory
+from backtest.policy.policy import BAR_FIELDS
+from backtest.policy.view import AccountView
+from backtest.portfolio import (
+    book_balance,
+    book_bar,
+    book_calls,
+    book_causes,
+    book_fit,
+    book_ledger,
+    book_liquidation,
+    book_orders,
+    book_payments,
+    book_records,
+    book_walk,
+)
+from backtest.portfolio.book_records import FLAGS, NUMBERS, Terms
+from backtest.venue import (
+    MarginRules,
+    book_failure,
+    book_price,
+    book_requirement,
+    book_rules,
+    collateral_value,
+    scenario_loss,
+)
+
+MODULES = (
+    book_rules, collateral_value, scenario_loss, book_requirement, book_failure, book_price,
+    book_records, book_ledger, book_balance, book_causes, book_fit, book_orders, book_payments,
+    book_liquidation, book_walk, book_calls, book_bar, book_tally, book_loop,
+)  # fmt: skip
+"""The modules of the kernel; each uses only those before it, and the rules of one position."""
+
+POINTER = numba.types.CPointer(numba.float64)
+LEVEL_NAMES = ("floors", "caps", "rates", "amounts", "leverages")
+MARGIN_NUMBERS = (
+    "close_fee", "taker", "size", "setting", "is_inverse", "is_isolated", "is_valued_at_entry",
+    "multiplier", "initial_multiplier",
+)  # fmt: skip
+"""The scalar fields of :class:`MarginRules`, as a policy's part gets them."""
+
+
+@functools.cache
+def find_book_folder() -> Path:
+    """Return the cache folder of the kernel; every change of the rules gets its own."""
+    texts = [Path(str(each.__file__)).read_text() for each in MODULES]
+    mark = hash_texts(*texts, Path(__file__).read_text())
+    return compile_core(is_inlined=False).folder / f"book-{mark}"
+
+
+@functools.cache
+def compile_book() -> dict[str, Any]:
+    """Return the compiled twins of the kernel and of the rules of one position, by name.
+
+    Every module keeps a namespace of its own, in which its functions are replaced by the twins.
+    """
+    folder = find_book_folder()
+    modules = (*CORE, *MODULES)
+    twins: dict[int, Any] = {}
+    spaces: dict[str, dict[str, Any]] = {}
+    for module in modules:
+        spaces[module.__name__] = dict(vars(module))
+        text = Path(str(module.__file__)).read_text()
+        path = cache_folder.write_once(folder / f"{module.__name__}.py", text)
+        for name, own in find_own_functions(module, PUBLIC_NAMES):
+            options = {**OPTIONS, "nogil": True} if name == "simulate_book" else INNER
+            twins[id(own)] = jit(make_twin(own, spaces[module.__name__], path), **options)
+    names = {
+        name: twins[id(own)]
+        for module in modules
+        for name, own in find_own_functions(module)
+        if id(own) in twins
+    }
+    names |= {"MarginRules": MarginRules, "InstrumentRules": InstrumentRules}
+    inner: dict[str, Any] = {**OPTIONS, "cache": False}
+    twins[id(orders.floor)] = jit(floor_as_number, **inner, forceinline=True)
+    twins[id(book_records.pick_instrument)] = jit(write_pick(names), **inner)
+    twins[id(book_loop.ask)] = jit(write_ask(names), **inner)
+    twins[id(book_loop.share)] = jit(share_any, **inner, forceinline=True)
+    for space in spaces.values():
+        space |= {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
+    return names
+
+
+def share_any(record: Any) -> Any:
+    """Return a reference to a record."""
+    return share_record(record)  # type: ignore[call-arg]
+
+
+def compile_book_loop() -> Callable[..., Any]:
+    """Return the compiled loop; the first call compiles it, or loads it from the cache."""
+    loop: Callable[..., Any] = compile_book()["simulate_book"]
+    return loop
+
+
+def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return the function that makes the rules of one instrument of the arrays of the terms."""
+    fields: dict[str, str] = {}
+    for name in InstrumentRules._fields:
+        fields[name] = "None"
+    fields |= {name: f"terms.numbers[{k}, i]" for k, name in enumerate(NUMBERS)}
+    lines = []
+    for k, name in enumerate(FLAGS):
+        lines.append(f"    {name} = True if terms.flags[{k}, i] != 0 else None")
+        fields[name] = name
+    lines.append(
+        f"    is_funded_by_wallet = terms.flags[{FLAGS.index('is_funded_by_wallet')}, i] != 0"
+    )
+    lines.append("    is_inverse = True if terms.rules.brackets.are_inverse[i] else None")
+    lines.append("    is_isolated = True if terms.rules.brackets.are_isolated[i] else None")
+    fields |= {
+        "is_inverse": "is_inverse",
+        "is_isolated": "is_isolated",
+        "keeps_entry": "True",
+        "marks_entry": "True",
+        "margin": "pick_rules(terms.rules.brackets, i)",
+        "liquidation_mode": "terms.modes[i]",
+        "equity_stop": "0.0",
+    }
+    given = ", ".join(f"{name}={text}" for name, text in fields.items())
+    body = "\n".join(lines)
+    return load_function(
+        f"def pick_instrument(terms, i):\n{body}\n    return InstrumentRules({given})\n",
+        "pick_instrument",
+        names,
+    )
+
+
+def load_function(text: str, name: str, names: Mapping[str, Any]) -> Callable[..., Any]:
+    """Import a generated function from the cache folder, with some names as its globals."""
+    path = cache_folder.write_once(find_book_folder() / f"{name}_{hash_texts(text)}.py", text)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    module.__dict__.update({k: v for k, v in names.items() if not k.startswith("__")})
+    spec.loader.exec_module(module)
+    found: Callable[..., Any] = module.__dict__[name]
+    return found
+
+
+# ----------------------------------------------------------------------------------- policies
+
+
+@intrinsic
+def call_formula(
+    _context: Any,
+    address: Any,
+    sheet: Any,
+    bar: Any,
+    params: Any,
+    params_at: Any,
+    columns: Any,
+    columns_at: Any,
+    memory: Any,
+    memory_at: Any,
+    margin: Any,
+    levels: Any,
+    count: Any,
+    time: Any,
+    local: Any,
+    length: Any,
+) -> Any:
+    """Call a compiled formula through its address, with pointers into the arrays of the desk."""
+    given = (
+        address, sheet, bar, params, params_at, columns, columns_at, memory, memory_at, margin,
+        levels, count, time, local, length,
+    )  # fmt: skip
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        double, whole = ir.DoubleType(), ir.IntType(64)
+        pointer = double.as_pointer()
+
+        def point(k: int, at: Any = None) -> Any:
+            array = context.make_array(signature.args[k])(context, builder, arguments[k])
+            return array.data if at is None else builder.gep(array.data, [at])
+
+        kind = ir.FunctionType(double, [pointer] * 7 + [whole] * 4)
+        function = builder.inttoptr(arguments[0], kind.as_pointer())
+        pointers = [
+            point(1),
+            point(2),
+            point(3, arguments[4]),
+            point(5, arguments[6]),
+            point(7, arguments[8]),
+            point(9),
+            point(10),
+        ]
+        return builder.call(function, [*pointers, *arguments[11:15]])
+
+    return numba.float64(*given), build
+
+
+def write_ask(names: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return the function that asks a policy through the address of its compiled formula."""
+    text = (
+        "def ask(desk, terms, scene, i, time, local):\n"
+        "    n = len(desk.addresses) - 1\n"
+        "    count = 1\n"
+        "    if i < n:\n"
+        "        tables = terms.rules.brackets\n"
+        "        count = tables.counts[i]\n"
+        "        for k in range(count):\n"
+        "            desk.levels[0 * desk.width + k] = tables.floors[i, k]\n"
+        "            desk.levels[1 * desk.width + k] = tables.caps[i, k]\n"
+        "            desk.levels[2 * desk.width + k] = tables.rates[i, k]\n"
+        "            desk.levels[3 * desk.width + k] = tables.amounts[i, k]\n"
+        "            desk.levels[4 * desk.width + k] = tables.leverages[i, k]\n"
+        "        desk.margin[0] = tables.close_fees[i]\n"
+        "        desk.margin[1] = tables.takers[i]\n"
+        "        desk.margin[2] = tables.sizes[i]\n"
+        "        desk.margin[3] = tables.settings[i]\n"
+        "        desk.margin[4] = 1.0 if tables.are_inverse[i] else 0.0\n"
+        "        desk.margin[5] = 1.0 if tables.are_isolated[i] else 0.0\n"
+        "        desk.margin[6] = 1.0 if tables.are_valued_at_entry[i] else 0.0\n"
+        "        desk.margin[7] = tables.multipliers[i]\n"
+        "        desk.margin[8] = tables.initial_multipliers[i]\n"
+        "    return call_formula(desk.addresses[i], desk.sheet, desk.bar, desk.params,\n"
+        "        desk.params_at[i], desk.columns, desk.columns_at[i], desk.memory,\n"
+        "        desk.memory_at[i], desk.margin, desk.levels, count, time, local,\n"
+        "        desk.lengths[i])\n"
+    )
+    return load_function(text, "ask", {**names, "call_formula": call_formula})
+
+
+class Formula(NamedTuple):
+    """A policy's compiled formula and its address."""
+
+    function: Any
+    address: int
+
+
+_loaded: dict[str, Formula] = {}
+
+
+def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> Formula:
+    """Return the compiled formula of a policy for bars with these columns.
+
+    It depends only on the policy's class and the types of its parameters. Texts are constants.
+    """
+    rule = formula_for(policy, columns)
+    start = start_memory(policy)
+    memory = None if start is None else type(start)
+    code = describe_function(rule, {})
+    has_table = "venue" in code.names or not code.is_complete
+    text = write_formula_part(policy.settings(), columns, memory, width if has_table else 0)
+    slots = describe_value(memory, {}).text
+    name = f"book_policy_{hash_texts(text, slots, code.text, type(policy).__qualname__)}"
+    if code.is_complete and name in _loaded:
+        return _loaded[name]
+    core = compile_core()
+    folder = find_book_folder()
+    path = cache_folder.write_once(folder / f"{name}.py", text)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    scope = module.__dict__
+    scope.update(core.names)
+    scope.update(
+        NamedTuple=NamedTuple,
+        MarginRules=MarginRules,
+        AccountView=AccountView,
+        carray=numba.carray,
+        rule=jit_tree(rule, {}),
+        Memory=memory,
+    )
+    scope["__name__"] = name
+    spec.loader.exec_module(module)
+    whole = numba.int64
+    signature = numba.float64(*[POINTER] * 7, whole, whole, whole, whole)
+    # an array made of a pointer needs numba's reference counts
+    options: dict[str, Any] = {"error_model": "numpy", "cache": code.is_complete}
+    options |= {} if has_table else {"_nrt": False}
+    function = cfunc(signature, module.decide, **options)
+    formula = Formula(function, int(function.address))
+    if code.is_complete:
+        _loaded[name] = formula
+    return formula
+
+
+def write_formula_part(
+    settings: Mapping[str, Any], columns: tuple[str, ...], memory: type | None, width: int
+) -> str:
+    """Return the source of the module that calls a policy's formula from pointers.
+
+    ``width`` is the number of brackets that the desk has room for, 0 if the formula reads none.
+    """
+    fields, slots = list(settings), list(getattr(memory, "_fields", ()))
+    given = [read_parameter(k, settings[name]) for k, name in enumerate(fields)] or ["0.0"]
+    names = list(BAR_FIELDS)
+    lines = ["class Bar(NamedTuple):"]
+    lines += [f"    {name}: float" for name in (*names, *columns)]
+    lines += ["", "class Params(NamedTuple):"]
+    lines += [f"    {name}: float" for name in fields] or ["    nothing: float"]
+    bar = ["time", *(f"bar[{k}]" for k in range(len(names) - 1))]
+    bar += [f"columns[{k} * length + local]" for k in range(len(columns))]
+    view = [f"sheet[{k}]" for k in range(N_SHOWN)]
+    table = [f"{name}=table[{k * width}:{k * width} + count]" for k, name in enumerate(LEVEL_NAMES)]
+    if width == 0:  # the formula does not read it
+        table = [f"{name}=(0.0,)" for name in LEVEL_NAMES]
+    numbers = [
+        f"{name}=margin[{k}]" + (" != 0.0" if name.startswith("is_") else "")
+        for k, name in enumerate(MARGIN_NUMBERS)
+    ]
+    lines += [
+        "",
+        "def decide(sheet, bar, params, columns, memory, margin, levels, count, time, local, length):",
+        *([f"    table = carray(levels, ({len(LEVEL_NAMES) * width},))"] if width else []),
+        f"    venue = MarginRules({', '.join([*table, *numbers])})",
+        f"    account = AccountView({', '.join(view)}, venue)",
+        f"    seen = Bar({', '.join(bar)})",
+        f"    settings = Params({', '.join(given)})",
+    ]
+    if memory is None:
+        lines += ["    return 1.0 * rule(settings, seen, account)"]
+    else:
+        before = ", ".join(f"memory[{k}]" for k in range(len(slots)))
+        lines += [f"    before = Memory({before})"]
+        lines += ["    leverage, after = rule(settings, seen, account, before)"]
+        lines += [f"    memory[{k}] = 1.0 * after[{k}]" for k in range(len(slots))]
+        lines += ["    return 1.0 * leverage"]
+    return "\n".join(lines) + "\n"
+
+
+def read_parameter(k: int, value: object) -> str:
+    """Return the source that reads a parameter in its type; a text is a constant."""
+    if isinstance(value, bool):
+        return f"(params[{k}] != 0.0)"
+    if isinstance(value, int):
+        return f"int(params[{k}])"
+    return repr(value) if isinstance(value, str) else f"params[{k}]"
+
+
+def bind_compiled(desk: Desk, policies: list[tuple[Policy, tuple[str, ...]]]) -> Desk:
+    """Return the desk with the addresses of the compiled formulas."""
+    addresses = desk.addresses.copy()
+    for i, (policy, columns) in enumerate(policies):
+        addresses[i] = compile_formula(policy, columns, desk.width).address
+    return desk._replace(addresses=addresses, deciders=0)
+
+
+def pack_terms(terms: Terms) -> Terms:
+    """Return the terms in the form of the compiled kernel: the instruments as arrays."""
+    return terms._replace(instruments=0)

@@ -1,0 +1,193 @@
+"""Checks of a run of several positions: that its parts fit, and what is not supported together."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import Account
+from backtest.account.account import BY_INSTRUMENT
+from backtest.account.by_instrument import check_instruments
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.phrases import Argument, Phrase
+from backtest.base.units import TOLERANCE
+from backtest.market.markets import Markets
+from backtest.venue import Venue
+
+SHARED = (
+    "interest_on", "borrow_rate", "cash_rate", "short_rate", "day_count", "funding_jitter",
+    "call_grace",
+)  # fmt: skip
+"""Fields of the venue that belong to the account."""
+
+
+def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
+    """Return the venue of each instrument: one for all, or one by name."""
+    given = venue if isinstance(venue, Mapping) else dict.fromkeys(markets.names, venue)
+    unknown = [f"{n!r}{did_you_mean(str(n), markets.names)}" for n in given if n not in markets]
+    missing = [name for name in markets.names if name not in given]
+    if unknown or missing:
+        found = f"an unknown {', '.join(unknown)}" if unknown else f"none for {', '.join(missing)}"
+        raise ParameterError(
+            f"venues by instrument must have one for each, was given {found}",
+            where="bt.run, venue",
+            cure=f"give one for each of {', '.join(markets.names)}, or one venue for all",
+        )
+    for name in markets.names:
+        if not isinstance(given[name], Venue):
+            raise ParameterError(
+                f"venue must be a Venue, or a table of them, was {str(given[name])[:60]!r}",
+                where=f"bt.run, venue of {name}",
+                cure="pass bt.Venue(...), or bt.Venue.preset('binance-usdm', ['BTCUSDT', ...])",
+            )
+    return {name: given[name] for name in markets.names}
+
+
+def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Account) -> None:
+    """Require settings of venues and account that fit together, and are supported."""
+    check_agreement(markets.names, venues)
+    for name in BY_INSTRUMENT:
+        check_instruments(getattr(account, name), markets.names, where=f"Account.{name}")
+    for name in markets.names:
+        check_setting(name, account.for_instrument(name), venues[name])
+    check_modes(markets.names, venues, account)
+    check_supported(markets.names, venues, account)
+    account.requirement.check_names(list(markets.names), account.collateral)
+
+
+def check_agreement(names: Sequence[str], venues: Mapping[str, Venue]) -> None:
+    """Require that the venues agree about what belongs to the account."""
+    first = names[0]
+    for name in names[1:]:
+        for field in (*SHARED, "liquidation.order"):
+            mine, theirs = read_field(venues[first], field), read_field(venues[name], field)
+            if not is_equal(mine, theirs):
+                raise ParameterError(
+                    f"{field} belongs to the account, so venues must agree, was {describe(mine)} "
+                    f"for {first} and {describe(theirs)} for {name}",
+                    where=f"bt.run, venue of {first} and of {name}",
+                    cure=f"give both the same: venue.override({{{field!r}: ...}})",
+                )
+
+
+def read_field(venue: Venue, field: str) -> Any:
+    """Return a field of a venue, or of a part of it."""
+    value: Any = venue
+    for part in field.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def is_equal(mine: object, theirs: object) -> bool:
+    """Return whether two settings are equal, also where they are series."""
+    if isinstance(mine, pd.Series) or isinstance(theirs, pd.Series):
+        both = isinstance(mine, pd.Series) and isinstance(theirs, pd.Series)
+        return both and mine.equals(theirs)  # type: ignore[union-attr, arg-type]
+    return mine == theirs
+
+
+def describe(value: object) -> str:
+    """Return a setting in a few characters."""
+    return "a series" if isinstance(value, pd.Series) else repr(value)
+
+
+def check_setting(name: str, own: Account, venue: Venue) -> None:
+    """Require that the venue of an instrument allows the settings of the account for it."""
+    most = min(table[0].max_leverage for table in venue.tables())
+    setting = most if own.venue_leverage is None else own.venue_leverage
+    if setting > most * (1 + TOLERANCE):
+        raise ParameterError(
+            f"venue_leverage must be at most {most:g}, what the first bracket allows, "
+            f"was {setting:g}",
+            where=f"Account.venue_leverage, {name}",
+            cure=Phrase("choose a {} up to {}", Argument("venue_leverage"), f"{most:g}"),
+        )
+    if venue.call_grace is not None and own.margin_call is None:
+        raise ParameterError(
+            f"margin_call must be given where the venue has call_grace {venue.call_grace}, "
+            "was None",
+            where="Account.margin_call",
+            cure=Phrase("give for example {}", Argument("margin_call", 0.8)),
+        )
+
+
+def check_modes(names: Sequence[str], venues: Mapping[str, Venue], account: Account) -> None:
+    """Require that the cross positions, which are one pool, are liquidated in one mode."""
+    cross = [name for name in names if account.for_instrument(name).margin == "cross"]
+    for name in cross[1:]:
+        mine, theirs = venues[cross[0]].liquidation.mode, venues[name].liquidation.mode
+        if mine != theirs:
+            raise ParameterError(
+                f"cross positions are liquidated together, so their modes must agree, was "
+                f"{mine!r} for {cross[0]} and {theirs!r} for {name}",
+                where=f"bt.run, venue of {cross[0]} and of {name}",
+                cure="give both the same mode, or hold one of them in isolated margin",
+            )
+
+
+def check_supported(names: Sequence[str], venues: Mapping[str, Venue], account: Account) -> None:
+    """Refuse what an account with several positions does not have."""
+    refused = [
+        (account.fill != "next_open", "Account.fill", account.fill, "leave fill out"),
+        (
+            account.equity_stop is not None,
+            "Account.equity_stop",
+            account.equity_stop,
+            "use an overlay that closes the portfolio, such as DrawdownControl",
+        ),
+    ]
+    for name in names:
+        venue = venues[name]
+        tiers = len(venue.fees.tiers)
+        cure = "give the rates of one tier"
+        refused += [
+            (tiers > 0, f"Fees.tiers of {name}", f"{tiers} tiers", cure),
+            (
+                venue.open_interest_margin is not None,
+                f"Venue.open_interest_margin of {name}",
+                venue.open_interest_margin,
+                "give an initial_multiplier by time",
+            ),
+        ]
+    for is_given, where, value, cure in refused:
+        if is_given:
+            raise ParameterError(
+                f"{where.rpartition('.')[2]} is not supported with several positions, "
+                f"was {value!r:.60}",
+                where=where,
+                cure=cure,
+            )
+
+
+def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> None:
+    """Warn where the band exceeds half the median |target| of an instrument.
+
+    ``targets`` are signed leverages of the account's equity, of shape (n_bars, n).
+    """
+    for i, name in enumerate(markets.names):
+        asked = np.abs(targets[:, i])
+        asked = asked[np.isfinite(asked) & (asked > 0.0)]
+        band = account.for_instrument(name).band
+        if len(asked) and band > 0.5 * float(np.median(asked)):
+            warnings.warn(
+                f"the band of {name} is {band:g} turns of the account's equity, more than half the "
+                f"median target of {float(np.median(asked)):g}: it keeps most targets from being "
+                "traded; give a smaller band, such as band={name: number}",
+                stacklevel=4,
+            )
+
+
+def warn_of_delisting(markets: Markets, entries: np.ndarray, delisted: int) -> None:
+    """Warn of instruments that were closed because their history ends."""
+    found = sorted({int(row[8]) for row in entries if row[1] == delisted})
+    if found:
+        names = ", ".join(markets.names[i] for i in found)
+        warnings.warn(
+            f"the history of {names} ends before that of the others: the position was closed in "
+            "its last bar at the mark close (event 'delisted')",
+            stacklevel=4,
+        )

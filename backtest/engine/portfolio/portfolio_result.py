@@ -1,0 +1,372 @@
+"""``PortfolioResult``, the return value of :func:`backtest.run` for several markets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import Account
+from backtest.base.ranges import Choice, Range
+from backtest.base.reportable import Reportable
+from backtest.base.units import DAY, FloatArray, IntArray, utc_index
+from backtest.engine.feed_arrays import as_of
+from backtest.engine.portfolio.portfolio_files import load_portfolio, save_portfolio
+from backtest.engine.portfolio.portfolio_tables import (
+    attribution_table,
+    column,
+    compute_notionals,
+    contagion_table,
+    field,
+    mean_of,
+    portfolio_bars,
+    portfolio_events,
+    positions_table,
+)
+from backtest.engine.portfolio.portfolio_text import write_portfolio_summary
+from backtest.measures.margin_use import margin_used
+from backtest.measures.path_measures import AccountPath, Samples, sum_path
+from backtest.measures.performance import sampled_returns
+from backtest.measures.portfolio_risk import (
+    average_covariances,
+    diversification_ratio,
+    effective_bets,
+    risk_shares,
+)
+from backtest.measures.run_measures import measure_run
+from backtest.measures.run_span import RunSpan
+from backtest.measures.tally import Tally
+from backtest.policy import Policy
+from backtest.venue import Venue
+
+if TYPE_CHECKING:
+    from backtest.engine.portfolio.book_driver import BookOutcome
+    from backtest.engine.portfolio.run_portfolio import Setup
+    from backtest.portfolio.book_records import Book
+
+HALF_LIFE = "30d"
+"""The half-life of the covariances behind risk shares."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PortfolioRecord:
+    """The record of a run of several positions; tables are made of it on first access.
+
+    ``record`` has shape (n_bars, fields) and ``positions`` (n_bars, n, fields), in the order of
+    :data:`backtest.engine.portfolio.book_loop.ACCOUNT_RECORD` and ``POSITION_RECORD``. ``marks``
+    and ``asset_marks`` are mark closes, of shape (n_bars, n) and (n_bars, C), NaN outside the
+    ``spans`` of the instruments. ``market_returns`` are those of the equally weighted index.
+    """
+
+    policies: Mapping[str, Policy]
+    overlay: Policy | None
+    venues: Mapping[str, Venue]
+    account: Account
+    manifest: Mapping[str, Any]
+    names: tuple[str, ...]
+    span: RunSpan
+    spans: IntArray
+    interval: int
+    is_session: bool
+    tally: Tally
+    book: Book
+    memory: FloatArray
+    first_peak: float
+    record: FloatArray
+    positions_record: FloatArray
+    entries: FloatArray
+    marks: FloatArray
+    asset_marks: FloatArray
+    ends_sample: FloatArray
+    market_returns: FloatArray
+
+
+class PortfolioResult(PortfolioRecord, Reportable):
+    """Result of a run of several positions. Tables are made on first access.
+
+    Attributes
+    ----------
+    metrics : mapping of str to float
+        The measures of a run by name, those of :class:`backtest.Result` and of the portfolio.
+    bars : DataFrame
+        One row per bar of the account.
+    positions : DataFrame
+        One row per bar and instrument.
+    events : DataFrame
+        The ledger, with the instrument of each event.
+    returns : Series
+        Simple returns of the unit value per sampling period.
+    manifest : mapping
+        Data, venues, account, policies, settings and versions that produced this result.
+    """
+
+    @classmethod
+    def from_outcome(
+        cls, setup: Setup, outcome: BookOutcome, span: RunSpan, manifest: Mapping[str, Any]
+    ) -> PortfolioResult:
+        """Return the result of a run."""
+        markets, first, feed = setup.markets, setup.first, setup.inputs.feed
+        spans = np.clip(markets.spans - first, 0, None)
+        index = markets.index()
+        moves = np.diff(index.mark_close, prepend=index.mark_open[:1])
+        moves /= np.concatenate((index.mark_open[:1], index.mark_close[:-1]))
+        account = setup.account
+        wealth = account.capital + account.reserve
+        wealth += sum(
+            each.amount * feed.asset_open[c, first] for c, each in enumerate(account.collateral)
+        )
+        return cls(
+            policies=setup.policies,
+            overlay=setup.overlay,
+            venues=setup.venues,
+            account=account,
+            manifest=manifest,
+            names=markets.names,
+            span=span,
+            spans=spans,
+            interval=markets.interval,
+            is_session=markets.sessions,
+            tally=outcome.tally,
+            book=outcome.book,
+            memory=outcome.memory,
+            first_peak=wealth,
+            record=outcome.account,
+            positions_record=outcome.positions,
+            entries=outcome.entries,
+            marks=np.ascontiguousarray(feed.mark_close[:, first:].T),
+            asset_marks=np.ascontiguousarray(feed.asset_mark_close[:, first:].T),
+            ends_sample=setup.inputs.clock.ends_sample[first:],
+            market_returns=moves[first:],
+        )
+
+    @property
+    def time(self) -> IntArray:
+        """Open times of the bars, int64 ns of shape (n_bars,)."""
+        return self.span.closes - self.interval
+
+    @property
+    def _venues(self) -> list[Venue]:
+        return [self.venues[name] for name in self.names]
+
+    @cached_property
+    def _notionals(self) -> FloatArray:
+        return compute_notionals(self.positions_record, self.marks, self._venues)
+
+    @cached_property
+    def metrics(self) -> Mapping[str, float]:
+        """The measures by name."""
+        unit, equity = column(self.record, "unit"), column(self.record, "equity")
+        sums = sum_path([self._path], self.first_peak)
+        measured = measure_run(
+            self.tally, self.span, float(unit[-1]), float(equity[-1]), self._samples, sums
+        )
+        risk = self.risk()
+        bars = self.bars
+        extra = {
+            "mean_net_leverage": float(bars["net_leverage"].mean()),
+            "collateral_pnl": float(bars["collateral_pnl"].sum()),
+            "conversion": float(bars["conversion"].sum()),
+            **mean_of(
+                {
+                    name: risk[name].to_numpy()
+                    for name in ("diversification_ratio", "effective_bets")
+                }
+            ),
+        }
+        # of the account's terms: the tally adds those of the collateral to price and slippage
+        measured["price_pnl"] -= extra["collateral_pnl"]
+        measured["slippage"] -= extra["conversion"]
+        return MappingProxyType({**measured, **extra})
+
+    @cached_property
+    def _path(self) -> AccountPath:
+        equity, initial = column(self.record, "equity"), column(self.record, "initial")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            net = np.where(equity > 0.0, self._notionals.sum(axis=1) / equity, 0.0)
+        return AccountPath(
+            unit=column(self.record, "unit"),
+            equity=equity,
+            initial=initial,
+            available=np.maximum(equity - initial, 0.0),
+            used=margin_used(initial, equity),
+            leverage=net,
+            moves=self.market_returns,
+        )
+
+    @cached_property
+    def _samples(self) -> Samples:
+        ends = self.ends_sample != 0.0
+        growth = np.cumprod(1.0 + self.market_returns)[ends]
+        market = growth / np.concatenate(([1.0], growth[:-1])) - 1.0
+        rate = as_of(self._venues[0].cash_rate, self.time, "Venue.cash_rate")
+        year = self._venues[0].day_count * DAY
+        lengths = np.diff(self.time, prepend=self.time[:1]) if self.is_session else self.interval
+        total = np.cumsum(np.broadcast_to(rate * (lengths / year), self.time.shape))
+        free = np.diff(total[ends], prepend=0.0)
+        return Samples(self._sampled, free, market)
+
+    @cached_property
+    def _sampled(self) -> FloatArray:
+        unit = column(self.record, "unit")
+        return sampled_returns(unit, self.ends_sample, self.tally.first_unit)
+
+    @cached_property
+    def returns(self) -> pd.Series:
+        """Simple returns per sampling period, indexed by the open of its last bar."""
+        ends = self.time[self.ends_sample != 0.0]
+        return pd.Series(self._sampled, index=utc_index(ends), name="return")
+
+    @cached_property
+    def bars(self) -> pd.DataFrame:
+        """One row per bar; :func:`backtest.engine.portfolio.portfolio_tables.portfolio_bars`."""
+        wealth = self.first_peak
+        return portfolio_bars(self.time, self.record, self._notionals, wealth, self.first_peak)
+
+    @cached_property
+    def positions(self) -> pd.DataFrame:
+        """One row per bar and instrument."""
+        equity = column(self.record, "equity")
+        given = (self.spans, equity, self.positions_record, self.marks)
+        return positions_table(self.time, self.names, self._venues, *given)
+
+    @cached_property
+    def events(self) -> pd.DataFrame:
+        """One row per event."""
+        assets = [each.name for each in self.account.collateral]
+        given = (self._venues, self.entries, self.span.first)
+        return portfolio_events(self.time, self.names, assets, *given)
+
+    def contagion(self) -> pd.DataFrame:
+        """Return what brought down the cross pool: a row per cause of each liquidation.
+
+        Returns
+        -------
+        DataFrame
+            ``liquidation`` (its number), ``time``, ``cause`` (an instrument, ``collateral``,
+            ``flows`` or ``rules``), ``share`` of the fall of M - level R since the last high of
+            the unit value (the shares of a liquidation add up to 1), ``quantity`` held, and
+            ``profit``, what a position in profit had gained since its entry, else 0.
+        """
+        return contagion_table(self.time, self.names, self.entries, self.span.first)
+
+    def attribution(self, by: str = "instrument") -> pd.DataFrame:
+        """Return the money that each instrument made and cost; the rows add up to the total.
+
+        Parameters
+        ----------
+        by : str
+            ``"instrument"``.
+
+        Raises
+        ------
+        ParameterError
+            If ``by`` is another word.
+        """
+        Choice("instrument").check("by", by, where="PortfolioResult.attribution, by")
+        return attribution_table(self.names, self.record, self.positions_record)
+
+    def risk(self, half_life: float | None = None, *, collateral: bool = False) -> pd.DataFrame:
+        """Return the risk of the portfolio at each close.
+
+        Parameters
+        ----------
+        half_life : float, optional
+            Half-life of the covariances of mark returns, in bars. Default: 30 days.
+        collateral : bool
+            Whether the collateral counts as positions too.
+
+        Returns
+        -------
+        DataFrame
+            By bar: ``gross_leverage``, ``net_leverage``, ``diversification_ratio``,
+            ``effective_bets``, and the share of each instrument in the variance, by its name. NaN
+            without a position.
+
+        Raises
+        ------
+        ParameterError
+            If the half-life is not at least 1.
+        """
+        where = "PortfolioResult.risk, half_life"
+        bars = max(30 * DAY / self.interval, 1.0) if half_life is None else half_life
+        Range(1, math.inf).check("half_life", bars, where=where)
+        marks, notionals, names = self.marks, self._notionals, list(self.names)
+        if collateral:
+            amounts = self._amounts
+            marks = np.concatenate((marks, self.asset_marks), axis=1)
+            notionals = np.concatenate((notionals, amounts * self.asset_marks), axis=1)
+            names += [each.name for each in self.account.collateral]
+        equity = column(self.record, "equity")[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            weights = np.where(equity > 0.0, notionals / equity, 0.0)
+            returns = np.diff(np.log(marks), axis=0, prepend=np.log(marks[:1]))
+        covariance = average_covariances(returns, bars)
+        shares = risk_shares(weights, covariance)
+        table = {
+            "gross_leverage": np.abs(weights).sum(axis=1),
+            "net_leverage": weights.sum(axis=1),
+            "diversification_ratio": diversification_ratio(weights, covariance),
+            "effective_bets": effective_bets(weights, covariance),
+            **{name: shares[:, i] for i, name in enumerate(names)},
+        }
+        return pd.DataFrame(table, index=utc_index(self.time))
+
+    @property
+    def _amounts(self) -> FloatArray:
+        """Amounts of collateral at each close, of shape (n_bars, C)."""
+        assets, n = self.account.collateral, len(self.names)
+        found = np.tile([each.amount for each in assets], (len(self.time), 1)).astype(np.float64)
+        for entry in self.entries[self.entries[:, 8] >= n]:
+            found[int(entry[0]) - self.span.first :, int(entry[8]) - n] += entry[3]
+        return found
+
+    @property
+    def exposures(self) -> pd.DataFrame:
+        """Signed leverage of each instrument at each close, by name."""
+        equity = column(self.record, "equity")[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            weights = np.where(equity > 0.0, self._notionals / equity, 0.0)
+        return pd.DataFrame(weights, index=utc_index(self.time), columns=list(self.names))
+
+    @property
+    def quantities(self) -> pd.DataFrame:
+        """Signed contracts of each instrument at each close, by name."""
+        held = field(self.positions_record, "quantity")
+        return pd.DataFrame(held, index=utc_index(self.time), columns=list(self.names))
+
+    def __repr__(self) -> str:
+        metrics = self.metrics
+        return (
+            f"<PortfolioResult {self.manifest['policy']['text']} on {', '.join(self.names)}: "
+            f"equity {metrics['final_equity']:.2f}, sharpe {metrics['sharpe']:.2f}, "
+            f"{metrics['liquidations']:.0f} liquidations>"
+        )
+
+    def summary(self) -> str:
+        """Return a text summary of the run, for a terminal."""
+        return write_portfolio_summary(self)
+
+    def save(self, folder: str | Path = "results") -> Path:
+        """Write the result into a folder of its own inside ``folder``; return that folder.
+
+        The same experiment makes the same folder, with the same bytes.
+        """
+        return save_portfolio(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> PortfolioResult:
+        """Return a saved result; nothing in the folder is executed.
+
+        Raises
+        ------
+        DataError
+            If a file is missing, damaged, or not the one that was written.
+        """
+        return load_portfolio(Path(folder), cls)
