@@ -43,6 +43,7 @@ from backtest.venue import Bracket, Venue, funding, margin
 from backtest.venue.collateral import Collateral
 from backtest.venue.dated_tables import Earlier, InForce
 from backtest.venue.fee_tiers import FeeTier
+from backtest.venue.margin_presets import MarginPreset, PresetMargin, margin_preset
 from backtest.venue.multipliers import OpenInterestMargin
 from backtest.venue.requirement_rule import Brackets, RequirementRule
 from backtest.venue.scenario_margin import ScenarioMargin
@@ -77,6 +78,7 @@ __all__ = [
     "InfiniteLeverageWarning",
     "LastPriceWarning",
     "Liquidation",
+    "MarginPreset",
     "Market",
     "Multiple",
     "NoFillWarning",
@@ -84,6 +86,7 @@ __all__ = [
     "ParameterError",
     "Policy",
     "PolicyError",
+    "PresetMargin",
     "Quality",
     "Range",
     "RequirementRule",
@@ -103,6 +106,7 @@ __all__ = [
     "import_market",
     "leverage_limit",
     "margin",
+    "margin_preset",
     "margin_rules",
     "measures",
     "quality",
