@@ -29,6 +29,7 @@ from backtest.compare import Comparison, compare
 from backtest.engine import Result, signals
 from backtest.engine.run import run
 from backtest.features import margin_rules
+from backtest.features.book_calculator import BookCalculation, calculate_book
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
 from backtest.market import Market, Quality, quality
 from backtest.market.import_market import import_market
@@ -61,6 +62,7 @@ __all__ = [
     "AccountingError",
     "BacktestError",
     "Bar",
+    "BookCalculation",
     "Bracket",
     "Brackets",
     "Calculation",
@@ -99,6 +101,7 @@ __all__ = [
     "Venue",
     "VenueDateWarning",
     "VenueError",
+    "calculate_book",
     "calculate_liquidation",
     "compare",
     "funding",

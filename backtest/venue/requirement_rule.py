@@ -81,6 +81,10 @@ class MarginRule(Value):
         found: Any = cls.kinds[kind].from_dict(data, where=where or cls.kinds[kind].__name__)
         return found  # type: ignore[no-any-return]
 
+    def resolve(self, names: Sequence[str]) -> MarginRule:  # noqa: ARG002 - of presets
+        """Return the rule for some instruments: itself, or what a preset has for them."""
+        return self
+
     def check_names(self, names: Sequence[str], collateral: Sequence[Collateral]) -> None:
         """Check that the rule, and what collateral cancels, fit the instruments of an account."""
 

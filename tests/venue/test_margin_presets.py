@@ -119,7 +119,10 @@ def test_the_coin_of_an_instrument_is_read_from_its_name():
 
 
 BAD = {
-    "an unknown preset": (lambda: bt.margin_preset("okx-portfolios"), "did you mean 'okx-portfolio'?"),
+    "an unknown preset": (
+        lambda: bt.margin_preset("okx-portfolios"),
+        "did you mean 'okx-portfolio'?",
+    ),
     "a coin without moves": (
         lambda: bt.margin_preset("derive", ["XRPUSDT"]),
         "derive has moves for BTC, ETH, SOL, HYPE, was asked for 'XRP'",
