@@ -14,16 +14,21 @@ from backtest.base.units import FloatArray
 from backtest.features.priced_book import Book
 
 WHERE = "map_failure"
+BEYOND = 6
+"""Places beyond the span at which the ends of a range are searched, on either side."""
+LEAST = -0.999
+"""The lowest move of a price."""
 SPAN = Number(0, 1, open_low=True, open_high=True)
 
 
 class FailureMap(NamedTuple):
     """Where a book fails, by the moves of the prices of two instruments, all others frozen.
 
-    ``x`` and ``y`` are the instruments. For each move of x in ``moves``, a fraction, the book holds
-    at moves of y from ``low`` to ``high``, within ``span`` on either side of 0; both are NaN where
-    it holds nowhere. ``distance`` has shape (n, n): what is left over the requirement at the moves
-    of x (columns) and y (rows), negative where it fails.
+    ``x`` and ``y`` are the instruments. For each move of x in ``moves``, a fraction within ``span``
+    on either side of 0, the book holds at moves of y from ``low`` to ``high``. These are searched
+    within twice the span, and are its ends where it holds up to there, and NaN where it holds
+    nowhere. ``distance`` has shape (n, n): what is left over the requirement at the moves of x
+    (columns) and y (rows), negative where it fails.
     """
 
     x: str
@@ -73,7 +78,13 @@ def map_failure(book: Book, x: str, y: str, *, span: float = 0.5, points: int = 
     wide = float(SPAN.check("span", span, where=WHERE))
     moves = np.linspace(-wide, wide, points)
     distance = np.array([[left(book, x, y, a, b) for a in moves] for b in moves])
-    pairs = [find_range(book, x, y, float(a), moves, distance[:, k]) for k, a in enumerate(moves)]
+    beyond = np.linspace(wide, 2.0 * wide, BEYOND)[1:]
+    below = np.maximum(-beyond[::-1], LEAST)
+    pairs = []
+    for k, a in enumerate(moves.tolist()):
+        outside = [np.array([left(book, x, y, a, b) for b in each]) for each in (below, beyond)]
+        column = np.concatenate([outside[0], distance[:, k], outside[1]])
+        pairs.append(find_range(book, x, y, a, np.concatenate([below, moves, beyond]), column))
     low, high = np.array(pairs).T
     return FailureMap(x, y, wide, moves, low, high, distance)
 
