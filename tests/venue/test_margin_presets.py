@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 import backtest as bt
@@ -144,3 +147,17 @@ def test_bad_input_is_one_clear_error(name):
         make()
     assert problem in caught.value.problem
     assert caught.value.cure
+
+
+def test_the_page_names_every_preset_with_its_days_and_its_code_runs():
+    page = (Path(__file__).parents[2] / "docs" / "portfolio-margin.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| .* \| ([\d, -]+) \|$", page, re.MULTILINE))
+    assert rows == {each.name: ", ".join(each.dates) for each in list_presets()}
+    names = {"bt": bt}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)  # our own page
+    held, prices = {"BTCUSDT": 1.0, "ETHUSDT": -10.0}, PRICES
+    assert bt.margin.requirement(PLAIN, held, prices, names["FifthOfGross"]()) == 15_000.0
+    rule = names["rule"].override(groups={"BTC": ["BTCUSDT"]})
+    # 12 % of 50,000 and 25 % of 25,000
+    assert bt.margin.requirement(PLAIN, held, prices, rule) == pytest.approx(12_250.0)
