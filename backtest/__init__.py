@@ -29,6 +29,7 @@ from backtest.compare import Comparison, compare
 from backtest.engine import Result, signals
 from backtest.engine.run import run
 from backtest.features import margin_rules
+from backtest.features.book_calculator import BookCalculation, calculate_book
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
 from backtest.market import Market, Markets, Quality, quality
 from backtest.market.import_market import import_market
@@ -43,6 +44,7 @@ from backtest.venue import Bracket, Venue, funding, margin
 from backtest.venue.collateral import Collateral
 from backtest.venue.dated_tables import Earlier, InForce
 from backtest.venue.fee_tiers import FeeTier
+from backtest.venue.margin_presets import MarginPreset, PresetMargin, margin_preset
 from backtest.venue.multipliers import OpenInterestMargin
 from backtest.venue.requirement_rule import Brackets, RequirementRule
 from backtest.venue.scenario_margin import ScenarioMargin
@@ -60,6 +62,7 @@ __all__ = [
     "AccountingError",
     "BacktestError",
     "Bar",
+    "BookCalculation",
     "Bracket",
     "Brackets",
     "Calculation",
@@ -77,6 +80,7 @@ __all__ = [
     "InfiniteLeverageWarning",
     "LastPriceWarning",
     "Liquidation",
+    "MarginPreset",
     "Market",
     "Markets",
     "Multiple",
@@ -85,6 +89,7 @@ __all__ = [
     "ParameterError",
     "Policy",
     "PolicyError",
+    "PresetMargin",
     "Quality",
     "Range",
     "RequirementRule",
@@ -98,6 +103,7 @@ __all__ = [
     "VenueDateWarning",
     "VenueError",
     "allocate",
+    "calculate_book",
     "calculate_liquidation",
     "compare",
     "funding",
@@ -105,6 +111,7 @@ __all__ = [
     "import_market",
     "leverage_limit",
     "margin",
+    "margin_preset",
     "margin_rules",
     "measures",
     "quality",
