@@ -26,6 +26,7 @@ from backtest.base.errors import (
 from backtest.base.ranges import Choice, Range
 from backtest.base.reportable import Reportable
 from backtest.compare import Comparison, compare
+from backtest.crowd import Cascade, Crowd, Linear, SquareRoot, cascade
 from backtest.engine import Result, signals
 from backtest.engine.run import run
 from backtest.features import margin_rules
@@ -59,11 +60,13 @@ __all__ = [
     "Bar",
     "Bracket",
     "Calculation",
+    "Cascade",
     "Choice",
     "Columns",
     "Combinator",
     "Comparison",
     "Contract",
+    "Crowd",
     "DataError",
     "Earlier",
     "FeeTier",
@@ -71,6 +74,7 @@ __all__ = [
     "InForce",
     "InfiniteLeverageWarning",
     "LastPriceWarning",
+    "Linear",
     "Liquidation",
     "Market",
     "Multiple",
@@ -84,12 +88,14 @@ __all__ = [
     "Result",
     "Robustness",
     "Slippage",
+    "SquareRoot",
     "Study",
     "Sweep",
     "Venue",
     "VenueDateWarning",
     "VenueError",
     "calculate_liquidation",
+    "cascade",
     "compare",
     "funding",
     "held_leverage",

@@ -25,6 +25,7 @@ WINGS = (
     "sweep",
     "tune",
     "compare",
+    "crowd",
     "regress",
     "store",
     "report",
