@@ -26,7 +26,19 @@ from backtest.base.errors import (
 from backtest.base.ranges import Choice, Range
 from backtest.base.reportable import Reportable
 from backtest.compare import Comparison, compare
-from backtest.crowd import Cascade, Crowd, Linear, SquareRoot, cascade
+from backtest.crowd import (
+    Cascade,
+    Counterparty,
+    Crowd,
+    Crowding,
+    Linear,
+    SimulatedMarket,
+    SquareRoot,
+    agents,
+    cascade,
+    crowding,
+    simulate_market,
+)
 from backtest.engine import Result, signals
 from backtest.engine.run import run
 from backtest.features import margin_rules
@@ -66,7 +78,9 @@ __all__ = [
     "Combinator",
     "Comparison",
     "Contract",
+    "Counterparty",
     "Crowd",
+    "Crowding",
     "DataError",
     "Earlier",
     "FeeTier",
@@ -87,6 +101,7 @@ __all__ = [
     "Range",
     "Result",
     "Robustness",
+    "SimulatedMarket",
     "Slippage",
     "SquareRoot",
     "Study",
@@ -94,9 +109,11 @@ __all__ = [
     "Venue",
     "VenueDateWarning",
     "VenueError",
+    "agents",
     "calculate_liquidation",
     "cascade",
     "compare",
+    "crowding",
     "funding",
     "held_leverage",
     "import_market",
@@ -107,6 +124,7 @@ __all__ = [
     "quality",
     "run",
     "signals",
+    "simulate_market",
     "sweep",
     "tune",
 ]
