@@ -183,9 +183,11 @@ def build_cascade_manifest(
 ) -> dict[str, Any]:
     """Return the manifest of a cascade."""
     source = repr(crowd) if crowd.market is None else repr(crowd.market)
-    data = describe_crowd_data(crowd.market, source, crowd.content_hash)
+    content = crowd.content_hash
+    known = content if crowd.market is None else crowd.market.content_hash
+    data = describe_crowd_data(crowd.market, source, known)
     parts = {
-        "crowd": dict(crowd.origin),
+        "crowd": {**crowd.origin, "content_hash": content},
         "venue": venue.to_dict(),
         "arguments": dict(arguments),
         "outcome": dict(outcome),
