@@ -24,28 +24,35 @@ class Deleveraged(NamedTuple):
     missing: float
 
 
-def deleverage(book: CrowdBook, rows: IntArray, value: float, adl: str | None) -> Deleveraged:
+def deleverage(
+    book: CrowdBook, rows: IntArray, lacks: FloatArray, value: float, adl: str | None
+) -> Deleveraged:
     """Close bankrupt accounts against the other side, in the order of the queue or pro rata.
 
-    The shortfall is measured at u, the mark.
+    ``lacks`` is what each would lack if it were sold in the market; ranks are taken at u, the mark.
     """
     found = Deleveraged(0.0, 0.0, 0.0)
     for side in (1.0, -1.0):
-        chosen = rows[side * book.quantity[rows] > 0.0]
-        if len(chosen):
-            more = close_side(book, chosen, rows, value, adl)
+        is_chosen = side * book.quantity[rows] > 0.0
+        if is_chosen.any():
+            lack = float(np.sum(lacks[is_chosen]))
+            more = close_side(book, rows[is_chosen], rows, lack, value, adl)
             found = Deleveraged(*(one + other for one, other in zip(found, more, strict=True)))
     return found
 
 
 def close_side(
-    book: CrowdBook, bankrupt: IntArray, left_out: IntArray, value: float, adl: str | None
+    book: CrowdBook,
+    bankrupt: IntArray,
+    left_out: IntArray,
+    lack: float,
+    value: float,
+    adl: str | None,
 ) -> Deleveraged:
     """Close the bankrupt accounts of one side at their mean bankruptcy price."""
     quantity = book.quantity[bankrupt]
     total = float(np.sum(quantity))
     price = -float(np.sum(book.base[bankrupt])) / total
-    shortfall = -float(np.sum(book.base[bankrupt] + quantity * value))
     book.closed[bankrupt] += np.abs(quantity)
     book.closed_money[bankrupt] -= np.sign(quantity) * book.base[bankrupt]
     book.base[bankrupt] = 0.0
@@ -61,7 +68,7 @@ def close_side(
     rest = total - float(np.sum(taken)) * np.sign(total)
     book.liquidity_quantity += rest
     book.liquidity_base -= rest * price
-    return Deleveraged(abs(total), shortfall, missing)
+    return Deleveraged(abs(total), lack, missing)
 
 
 def choose_queue(book: CrowdBook, rows: IntArray, total: float, value: float) -> FloatArray:

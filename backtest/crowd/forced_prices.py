@@ -17,7 +17,7 @@ import numpy as np
 from backtest.venue.contract_value import compute_value
 
 if TYPE_CHECKING:
-    from backtest.base.units import BoolArray, FloatArray, IntArray
+    from backtest.base.units import FloatArray, IntArray
     from backtest.crowd.account_margin import ForcedRules
     from backtest.crowd.crowd_book import CrowdBook
     from backtest.crowd.impact import ImpactCurve
@@ -127,14 +127,15 @@ def trace_path(
     return Path(levels, np.maximum(levels - fall, least), np.maximum(levels - average, least))
 
 
-def decide_in_turn(scene: Scene, queue: Queue, state: Pressure, fund: float) -> BoolArray:
-    """Return which accounts of a queue are not sold because the fund cannot cover them.
+def decide_in_turn(scene: Scene, queue: Queue, state: Pressure, fund: float) -> FloatArray:
+    """Return what each account of a queue lacks that is not sold, 0 for those that are sold.
 
-    Each account meets the price and the fund that those sold before it have left.
+    Each account meets the price and the fund that those sold before it have left. It is not sold
+    if the fund cannot cover what it would lack.
     """
     flow, level = state
     rules = scene.rules
-    is_left = np.zeros(len(queue.flows), dtype=np.bool_)
+    lacks = np.zeros(len(queue.flows))
     columns = zip(*(each.tolist() for each in queue), strict=True)
     for row, (trigger, size, quantity, base) in enumerate(columns):
         fall = scene.start * float(scene.curve.fall_of(flow))
@@ -143,12 +144,12 @@ def decide_in_turn(scene: Scene, queue: Queue, state: Pressure, fund: float) -> 
         price *= 1.0 - math.copysign(rules.slippage, quantity)
         left = base + quantity * compute_value(rules.margin.size, rules.margin.is_inverse, price)
         if -left > max(fund, 0.0):
-            is_left[row] = True
+            lacks[row] = -left
             continue
         fund += left if rules.mode == "takeover" else min(left, 0.0)
         flow += size
         level = reached
-    return is_left
+    return lacks
 
 
 def find_level(scene: Scene, own: float, level: float) -> float:

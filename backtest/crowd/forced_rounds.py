@@ -27,7 +27,7 @@ from backtest.crowd.forced_prices import (
 )
 
 if TYPE_CHECKING:
-    from backtest.base.units import BoolArray, FloatArray, IntArray
+    from backtest.base.units import FloatArray, IntArray
     from backtest.crowd.account_margin import ForcedRules
     from backtest.crowd.crowd_book import CrowdBook
     from backtest.crowd.forced_prices import Scene
@@ -96,13 +96,14 @@ def do_round(
     triggers = find_triggers(book, scene, rows, mark)
     sizes = size_closes(book, scene, rows, triggers)
     queue = Queue(triggers, sizes * scene.unit, book.quantity[rows], book.base[rows])
-    is_left = find_uncovered(book, scene, rows, queue, state)
+    lacks = find_uncovered(book, scene, queue, state)
+    is_left = lacks > 0.0
     sold, bankrupt = rows[~is_left], rows[is_left]
     sizes, triggers = sizes[~is_left], triggers[~is_left]
     path = trace_path(scene, triggers, sizes * scene.unit, state.flow, state.level)
     book.last[sold] = triggers
     fees, gaps = close_in_market(book, scene.rules, sold, sizes, path.average, triggers)
-    closed = deleverage(book, bankrupt, value, scene.adl)
+    closed = deleverage(book, bankrupt, lacks[is_left], value, scene.adl)
     paid, haircuts, unpaid = cover_shortfall(book, gaps + closed.missing, value)
     book.recompute(rows)
     deficit = gaps + closed.shortfall
@@ -135,20 +136,19 @@ def size_closes(book: CrowdBook, scene: Scene, rows: IntArray, triggers: FloatAr
     )
 
 
-def find_uncovered(
-    book: CrowdBook, scene: Scene, rows: IntArray, queue: Queue, state: Pressure
-) -> BoolArray:
-    """Return a mask of the failing accounts whose shortfall the fund cannot cover.
+def find_uncovered(book: CrowdBook, scene: Scene, queue: Queue, state: Pressure) -> FloatArray:
+    """Return what failing accounts lack that the fund cannot cover, 0 for all others.
 
     Without auto-deleveraging all are sold in the market.
     """
+    nobody = np.zeros(len(queue.flows))
     if scene.adl is None:
-        return np.zeros(len(rows), dtype=np.bool_)
+        return nobody
     path = trace_path(scene, queue.triggers, queue.flows, state.flow, state.level)
     value = np.asarray(to_value(scene.rules.margin, path.before))
     left = queue.base + queue.quantity * worsen_value(scene.rules, value, -np.sign(queue.quantity))
     if not np.any(np.cumsum(np.maximum(-left, 0.0)) > book.fund):
-        return np.zeros(len(rows), dtype=np.bool_)
+        return nobody
     return decide_in_turn(scene, queue, state, book.fund)
 
 

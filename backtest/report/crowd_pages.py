@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.number_text import format_money, format_number, format_percent
+from backtest.base.number_text import format_number, format_percent
 from backtest.crowd.cascade_record import PAYERS
 from backtest.crowd.crowding_record import describe_critical_share
 from backtest.crowd.result_title import describe_crowd_result
@@ -102,7 +102,7 @@ def build_cascade(cascade: Cascade, background: Background = NOTHING) -> Page:
         Fact("reproduction", f"{cascade.reproduction:.2f}", "it runs away from 1 on"),
         Fact("liquidated", f"{cascade.outcome['liquidated']:,}",
              f"of {len(cascade.accounts):,} accounts"),
-        Fact("deficit", format_money(cascade.deficit), "what bankrupt accounts lacked"),
+        Fact("deficit", format_amount(cascade.deficit), "what bankrupt accounts lacked"),
     ]  # fmt: skip
     return start_page(
         cascade,
@@ -134,9 +134,9 @@ def list_cascade_sections(cascade: Cascade, background: Background) -> list[Sect
         Section("ladder", "The ladder of liquidations",
                 "What is liquidated at each price, before the shock.", [draw_ladder(cascade)]),
         Section("rounds", "The rounds", "The price, and what each round liquidated.",
-                [draw_rounds(cascade), tabulate_rounds(cascade)]),
+                [draw_rounds(cascade), draw_fund(cascade), tabulate_rounds(cascade)]),
         Section("payers", "Who paid", "Where the deficit of bankrupt accounts went.",
-                [draw_fund(cascade), tabulate_payers(cascade)]),
+                [tabulate_payers(cascade)]),
         build_basis(cascade, background),
     ]  # fmt: skip
 
@@ -179,7 +179,7 @@ def draw_fund(cascade: Cascade) -> Chart:
     """Draw the insurance fund by round."""
     fund = cascade.rounds["insurance"].to_numpy(dtype=np.float64)
     known = np.where(np.isfinite(fund), fund, np.nan)
-    layout = build_layout(240)
+    layout = build_layout(280)
     layout["xaxis"] = {"showgrid": False, "title": {"text": "round"}}
     layout["yaxis"] = {"title": {"text": "money"}, "rangemode": "tozero"}
     trace = draw_line(np.arange(len(fund)), known, "fund", "accent", line={"shape": "hv"})
@@ -215,7 +215,7 @@ def tabulate_rounds(cascade: Cascade) -> Table:
 
 def format_amount(value: float) -> str:
     """Format money, or say that it is unlimited."""
-    return "unlimited" if math.isinf(value) else format_money(value)
+    return "unlimited" if math.isinf(value) else f"{value:,.0f}"
 
 
 def tabulate_payers(cascade: Cascade) -> Table:
@@ -223,7 +223,7 @@ def tabulate_payers(cascade: Cascade) -> Table:
     paid = cascade.payers()
     total = max(cascade.deficit, 1e-300)
     rows = tuple(
-        (words, format_money(paid[name]), format_percent(paid[name] / total, 1))
+        (words, format_amount(paid[name]), format_percent(paid[name] / total, 1))
         for name, words in PAYERS.items()
     )
     return Table("Who paid", name_columns("payer", "money", "share"), rows)
@@ -270,6 +270,7 @@ def draw_price(sim: SimulatedMarket) -> Chart:
     """Draw the price."""
     market = sim.market
     layout = build_layout(280)
+    layout["xaxis"] = {"type": "date", "showgrid": False}
     layout["yaxis"] = {"type": "log", "title": {"text": "price"}}
     trace = draw_series(market.time + market.interval, market.close, "price")
     return build_chart("price", "Price", "Close of each step, on a log scale.", [trace], layout)
@@ -280,6 +281,7 @@ def draw_leverage(sim: SimulatedMarket) -> Chart:
     table = sim.leverage
     times = pd.DatetimeIndex(table.index).as_unit("ns").asi8
     layout = build_layout(240, showlegend=True)
+    layout["xaxis"] = {"type": "date", "showgrid": False}
     layout["yaxis"] = {"title": {"text": "leverage"}}
     highest, middle = table.max(axis=1).fillna(0.0), table.median(axis=1).fillna(0.0)
     traces = [

@@ -45,6 +45,8 @@ def test_the_books_balance_in_every_round_of_500_random_crowds():
         paid = rounds[["fund_paid", "adl_paid", "haircuts", "unpaid"]].sum(axis=1)
         assert paid.to_numpy() == pytest.approx(rounds["deficit"].to_numpy(), abs=1e-6), seed
         assert (rounds["insurance"] >= -1e-6).all()
+        parts = rounds[["deficit", "fund_paid", "adl_paid", "haircuts", "unpaid"]]
+        assert (parts >= -1e-6).all(axis=None), seed
         assert hit.haircuts.sum() == pytest.approx(rounds["haircuts"].sum(), abs=1e-6)
         bankrupt += rounds["deficit"].sum() > 0.0
         deleveraged += rounds["adl"].sum() > 0.0
