@@ -26,6 +26,8 @@ from backtest.engine.manifest import find_versions
 from backtest.market import Market
 
 FORMAT = 1
+MOST_ROWS = 10_000
+"""The rows of the largest table that is written as JSON."""
 
 
 class CrowdRecord(Reportable):
@@ -65,11 +67,11 @@ class CrowdRecord(Reportable):
         return self.summary()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as data for JSON; the table of accounts is left out."""
+        """Return the result as data for JSON; tables of more than 10,000 rows are left out."""
         tables = {
-            name: table.reset_index().to_dict("records")
+            name: write_times(table.reset_index()).to_dict("records")
             for name, table in self.tables.items()
-            if len(table) <= 10_000
+            if len(table) <= MOST_ROWS
         }
         data: dict[str, Any] = to_plain({self.kind: self.manifest, **tables})
         return data
@@ -105,6 +107,11 @@ class CrowdRecord(Reportable):
         made = cls(tables, facts)
         attach_saved_making(made, path, manifest["id"])
         return made
+
+
+def write_times(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with its times as text."""
+    return table.assign(time=table["time"].astype(str)) if "time" in table else table
 
 
 def describe_crowd_data(market: Market | None, source: str, content: str) -> dict[str, Any]:

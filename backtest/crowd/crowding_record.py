@@ -29,7 +29,8 @@ class Crowding(CrowdRecord):
         crowd made, a fraction), the ``reproduction`` number, whether the market ``clears``, and the
         ``rounds`` that it took.
     critical_share : float
-        The share at which the reproduction number is 1; infinite if the crowd buys falls.
+        The share at which the reproduction number is 1; infinite if the crowd does
+        not sell after falls.
     results : mapping of float to Result, or None
         The run at each share; None in a loaded one.
     manifest : mapping
@@ -79,7 +80,7 @@ class Crowding(CrowdRecord):
 def describe_critical_share(share: float) -> str:
     """Describe the share at which the crowd runs away."""
     if math.isinf(share):
-        return "The crowd buys falls: no share of it runs away."
+        return "The crowd does not sell after falls: no share of it runs away."
     more = "" if share <= 1.0 else ", more than there is"
     return f"The reproduction number reaches 1 at {format_percent(share)} of open interest{more}."
 
