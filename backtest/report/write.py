@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from backtest.compare import Comparison
+from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine import Result
 from backtest.report.basis.data_and_command import NOTHING, Background, find_background
 from backtest.report.compare_page import build_comparison
+from backtest.report.crowd_pages import (
+    build_cascade,
+    build_crowding_page,
+    build_simulation_page,
+)
 from backtest.report.page.page import Page
 from backtest.report.run.run_page import build_run
 from backtest.report.sets.study_page import build_study
@@ -17,7 +23,7 @@ from backtest.sweep import Sweep
 
 
 def build_page(source: Saved, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
-    """Return the report of a run, sweep, study or comparison.
+    """Return the report of a result of any kind.
 
     The sets of a sweep are ranked by ``objective``. With ``reads_data``, the report covers the
     quality of the data: they are loaded again from their source, and used if their content is
@@ -37,4 +43,10 @@ def build_kind(source: Saved, objective: str = "sharpe", background: Background 
         return build_sweep(source, objective, background)
     if isinstance(source, Comparison):
         return build_comparison(source, background)
+    if isinstance(source, Cascade):
+        return build_cascade(source, background)
+    if isinstance(source, SimulatedMarket):
+        return build_simulation_page(source, background)
+    if isinstance(source, Crowding):
+        return build_crowding_page(source, background)
     return build_study(source, background)

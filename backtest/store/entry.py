@@ -14,6 +14,7 @@ from backtest.base.file_lock import is_lock_held
 from backtest.base.provenance import read_provenance
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, hash_file, read_json_file
 from backtest.compare import Comparison
+from backtest.crowd.result_title import describe_crowd_result
 from backtest.engine import result_files
 from backtest.store.card import (
     Stamp,
@@ -24,6 +25,7 @@ from backtest.store.card import (
 )
 from backtest.store.kinds import (
     COMPARISON,
+    CROWD_CLASSES,
     FORMATS,
     LEFTOVER,
     RUN,
@@ -47,7 +49,8 @@ class StoreEntry:
     name : str
         The name of the folder.
     kind : str
-        ``"run"``, ``"sweep"``, ``"study"``, ``"comparison"``; ``"leftover"`` for a temporary
+        ``"run"``, ``"sweep"``, ``"study"``, ``"comparison"``, ``"cascade"``, ``"simulation"``,
+        ``"crowding"``; ``"leftover"`` for a temporary
         folder of a writer; ``"unknown"``.
     trouble : str
         Why it cannot be used, in one sentence; empty if it can.
@@ -336,4 +339,26 @@ def select_numbers(row: Mapping[Any, Any], names: Any) -> dict[str, float]:
     }
 
 
-READERS = {RUN: read_run, SWEEP: read_sweep, STUDY_KIND: read_study, COMPARISON: read_comparison}
+def read_crowd(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the entry of a cascade, a simulated market or a crowding."""
+    kind = str(manifest["kind"])
+    check_manifest(folder, kind, manifest)
+    title, note = describe_crowd_result(manifest)
+    policy = manifest.get("policy", {})
+    return {
+        "id": manifest["id"],
+        "policy": str(policy.get("name", title)),
+        "title": title,
+        "source": str(manifest["data"].get("source", "")),
+        "note": note,
+        **summarize_data(manifest["data"]),
+    }
+
+
+READERS = {
+    RUN: read_run,
+    SWEEP: read_sweep,
+    STUDY_KIND: read_study,
+    COMPARISON: read_comparison,
+    **dict.fromkeys(CROWD_CLASSES, read_crowd),
+}

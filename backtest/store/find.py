@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.compare import Comparison
+from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine import Result
-from backtest.store.kinds import KINDS, open_folder
+from backtest.store.kinds import COMPARISON, CROWD_CLASSES, RUN, STUDY_KIND, SWEEP, open_folder
 from backtest.sweep import Sweep
 from backtest.tune import STUDY, Study
 from backtest.tune.holdout import LOOKS
@@ -19,14 +20,20 @@ SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
 
-Saved: TypeAlias = Result | Sweep | Study | Comparison
+Saved: TypeAlias = Result | Sweep | Study | Comparison | Cascade | SimulatedMarket | Crowding
 """The kinds of results that a folder can hold."""
 
 
 def load_saved(folder: Path) -> Saved:
-    """Load the run, sweep, study or comparison in a folder."""
+    """Load the result in a folder, of any kind."""
     kind, _ = open_folder(folder)
-    classes: dict[str, Any] = dict(zip(KINDS, (Result, Sweep, Study, Comparison), strict=True))
+    classes: dict[str, Any] = {
+        RUN: Result,
+        SWEEP: Sweep,
+        STUDY_KIND: Study,
+        COMPARISON: Comparison,
+        **CROWD_CLASSES,
+    }
     found: Saved = classes[kind].load(folder)
     return found
 

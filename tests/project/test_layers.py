@@ -27,6 +27,7 @@ WINGS = (
     "sweep",
     "tune",
     "compare",
+    "crowd",
     "regress",
     "store",
     "report",
