@@ -39,6 +39,9 @@ from backtest.policy.view import AccountView
 from backtest.sweep import Sweep
 from backtest.sweep.sweep import sweep
 from backtest.tune import Robustness, Study, tune
+from backtest.validation.folds import Folds, folds
+from backtest.validation.walk import WalkForward
+from backtest.validation.walk_forward import walk_forward
 from backtest.venue import Bracket, Venue, funding, margin
 from backtest.venue.dated_tables import Earlier, InForce
 from backtest.venue.fee_tiers import FeeTier
@@ -68,6 +71,7 @@ __all__ = [
     "Earlier",
     "FeeTier",
     "Fees",
+    "Folds",
     "InForce",
     "InfiniteLeverageWarning",
     "LastPriceWarning",
@@ -89,8 +93,10 @@ __all__ = [
     "Venue",
     "VenueDateWarning",
     "VenueError",
+    "WalkForward",
     "calculate_liquidation",
     "compare",
+    "folds",
     "funding",
     "held_leverage",
     "import_market",
@@ -103,4 +109,5 @@ __all__ = [
     "signals",
     "sweep",
     "tune",
+    "walk_forward",
 ]

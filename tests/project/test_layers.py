@@ -25,6 +25,7 @@ WINGS = (
     "sweep",
     "tune",
     "compare",
+    "validation",
     "regress",
     "store",
     "report",
