@@ -39,6 +39,8 @@ from backtest.policy.view import AccountView
 from backtest.sweep import Sweep
 from backtest.sweep.sweep import sweep
 from backtest.tune import Robustness, Study, tune
+from backtest.validation.cross_validate import cross_validate
+from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.folds import Folds, folds
 from backtest.validation.walk import WalkForward
 from backtest.validation.walk_forward import walk_forward
@@ -67,6 +69,7 @@ __all__ = [
     "Combinator",
     "Comparison",
     "Contract",
+    "CrossValidation",
     "DataError",
     "Earlier",
     "FeeTier",
@@ -96,6 +99,7 @@ __all__ = [
     "WalkForward",
     "calculate_liquidation",
     "compare",
+    "cross_validate",
     "folds",
     "funding",
     "held_leverage",
