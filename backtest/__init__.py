@@ -42,6 +42,8 @@ from backtest.tune import Robustness, Study, tune
 from backtest.validation.cross_validate import cross_validate
 from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.folds import Folds, folds
+from backtest.validation.schedule_search import schedules
+from backtest.validation.schedules import Schedules
 from backtest.validation.walk import WalkForward
 from backtest.validation.walk_forward import walk_forward
 from backtest.venue import Bracket, Venue, funding, margin
@@ -90,6 +92,7 @@ __all__ = [
     "Range",
     "Result",
     "Robustness",
+    "Schedules",
     "Slippage",
     "Study",
     "Sweep",
@@ -110,6 +113,7 @@ __all__ = [
     "measures",
     "quality",
     "run",
+    "schedules",
     "signals",
     "sweep",
     "tune",
