@@ -9,7 +9,13 @@ from typing import Any, NamedTuple
 
 from backtest.base.provenance import Making
 
-KINDS_IN_PYTHON = {"sweep": "bt.sweep", "comparison": "bt.compare"}
+KINDS_IN_PYTHON = {
+    "sweep": "bt.sweep",
+    "comparison": "bt.compare",
+    "walk-forward": "bt.walk_forward",
+    "cross-validation": "bt.cross_validate",
+    "schedules": "bt.schedules",
+}
 
 
 class Origin(NamedTuple):

@@ -14,19 +14,24 @@ from backtest.store.kinds import KINDS, open_folder
 from backtest.sweep import Sweep
 from backtest.tune import STUDY, Study
 from backtest.tune.holdout import LOOKS
+from backtest.validation.cross_validation import CrossValidation
+from backtest.validation.schedules import Schedules
+from backtest.validation.walk import WalkForward
 
 SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
 
-Saved: TypeAlias = Result | Sweep | Study | Comparison
+Validation: TypeAlias = WalkForward | CrossValidation | Schedules
+Saved: TypeAlias = Result | Sweep | Study | Comparison | Validation
+CLASSES = (Result, Sweep, Study, Comparison, WalkForward, CrossValidation, Schedules)
 """The kinds of results that a folder can hold."""
 
 
 def load_saved(folder: Path) -> Saved:
-    """Load the run, sweep, study or comparison in a folder."""
+    """Load the result in a folder, of any kind."""
     kind, _ = open_folder(folder)
-    classes: dict[str, Any] = dict(zip(KINDS, (Result, Sweep, Study, Comparison), strict=True))
+    classes: dict[str, Any] = dict(zip(KINDS, CLASSES, strict=True))
     found: Saved = classes[kind].load(folder)
     return found
 

@@ -1,4 +1,4 @@
-"""The four kinds of saved results: their files and formats, and which kind a folder holds."""
+"""The kinds of saved results: their files and formats, and which kind a folder holds."""
 
 from __future__ import annotations
 
@@ -14,19 +14,28 @@ from backtest.compare import comparison_files as compare_storage
 from backtest.engine import compute_id, result_files
 from backtest.sweep import sweep_files
 from backtest.tune import OUTCOME, STUDY, TRIALS
+from backtest.validation import validation_files as validation_storage
 
-RUN, SWEEP, STUDY_KIND, COMPARISON = KINDS = ("run", "sweep", "study", "comparison")
+KINDS = ("run", "sweep", "study", "comparison", "walk-forward", "cross-validation", "schedules")
+RUN, SWEEP, STUDY_KIND, COMPARISON, WALK, CROSS, SCHEDULES = KINDS
+VALIDATIONS = (WALK, CROSS, SCHEDULES)
 LEFTOVER, UNKNOWN = "leftover", "unknown"
+PLURALS = {STUDY_KIND: "studies", WALK: "walks forward", SCHEDULES: SCHEDULES}
 FORMATS = {
     RUN: (result_files.FORMAT, result_files.FILES),
     SWEEP: (sweep_files.FORMAT, (sweep_files.TABLE,)),
     COMPARISON: (compare_storage.FORMAT, compare_storage.FILES),
+    **{
+        kind: (validation_storage.FORMAT, validation_storage.list_files(tables))
+        for kind, tables in validation_storage.TABLES.items()
+    },
 }
 """The format number and the files of each kind that has a manifest."""
 NOT_IN_ID = {
     RUN: ("policy_module", "compiled", "causality", "margin_table", "margin_tables"),
     SWEEP: ("policy_module", "mixed", "causality"),
     COMPARISON: (),
+    **dict.fromkeys(VALIDATIONS, ("policy_module",)),
 }
 """Manifest entries that the id does not depend on."""
 
@@ -41,7 +50,7 @@ def name_kind(kind: str, n: int) -> str:
     """
     if n == 1 or kind not in (*KINDS, LEFTOVER):
         return kind
-    return "studies" if kind == STUDY_KIND else f"{kind}s"
+    return PLURALS.get(kind, f"{kind}s")
 
 
 def is_foreign_folder(folder: Path) -> bool:

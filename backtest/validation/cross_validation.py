@@ -16,8 +16,6 @@ from backtest.validation.estimates import Estimate
 from backtest.validation.validation_files import load_tables, save_validation
 from backtest.validation.walk_figures import read_figures
 
-TABLES = ("splits", "paths", "matrix", "sets", "curves", "trials")
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CrossValidation(Reportable):
@@ -127,7 +125,7 @@ class CrossValidation(Reportable):
         DataError
             If a file is missing, damaged, or not the one that was written.
         """
-        found = load_tables(Path(folder), "cross-validation", TABLES)
+        found = load_tables(Path(folder), "cross-validation")
         tables = found.tables
         splits = tables["splits"].set_index("split")
         made = cls(

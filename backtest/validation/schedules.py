@@ -18,8 +18,6 @@ from backtest.validation.walk_figures import read_figures
 if TYPE_CHECKING:
     from backtest.compare import Comparison
 
-TABLES = ("table", "folds", "returns")
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Schedules(Reportable):
@@ -111,7 +109,7 @@ class Schedules(Reportable):
         DataError
             If a file is missing, damaged, or not the one that was written.
         """
-        found = load_tables(Path(folder), "schedules", TABLES)
+        found = load_tables(Path(folder), "schedules")
         made = cls(
             table=found.tables["table"].set_index("schedule"),
             folds=found.tables["folds"],

@@ -27,6 +27,12 @@ from backtest.validation.progress_folder import name_result
 
 FORMAT = 1
 FIGURES = "figures.json"
+TABLES = {
+    "walk-forward": ("folds", "stability", "trials"),
+    "cross-validation": ("splits", "paths", "matrix", "sets", "curves", "trials"),
+    "schedules": ("table", "folds", "returns"),
+}
+"""Tables of each kind of validation."""
 ACCOUNTS = "accounts"
 """Folder with the accounts, each a saved result of its own."""
 
@@ -58,7 +64,8 @@ def save_validation(
 ) -> Path:
     """Write a validation into a folder of its own; it appears whole or not at all."""
     name = name_result(made.manifest)
-    making = find_making(made, [])
+    policies = {type(each.policy) for each in accounts.values() if each.policy is not None}
+    making = find_making(made, policies)
 
     def write(draft: Path) -> None:
         for title, table in tables.items():
@@ -76,9 +83,9 @@ def save_validation(
     return save_folder(folder, name, write, what=str(made.manifest["kind"]))
 
 
-def load_tables(folder: Path, kind: str, names: tuple[str, ...]) -> SavedTables:
+def load_tables(folder: Path, kind: str) -> SavedTables:
     """Read the folder of a validation, after checking the hashes of all its files."""
-    cure = "give the folder that save returned"
+    cure, names = "give the folder that save returned", TABLES[kind]
     manifest = read_manifest(folder, list_files(names), FORMAT, what=kind, cure=cure)
     stored = from_plain(read_json_file(folder / FIGURES))
     accounts = {

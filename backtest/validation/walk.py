@@ -134,7 +134,7 @@ class WalkForward(Reportable):
         DataError
             If a file is missing, damaged, or not the one that was written.
         """
-        found = load_tables(Path(folder), "walk-forward", ("folds", "stability", "trials"))
+        found = load_tables(Path(folder), "walk-forward")
         walk = cls(
             folds=found.tables["folds"].set_index("fold"),
             result=found.accounts.get("result"),
