@@ -56,6 +56,7 @@ from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
 Reportable._write_report = report.write_report
 Reportable._write_cell = report.write_cell
 Result._draw = report.draw_run
+Folds._draw_spans = staticmethod(report.draw_spans)
 Result._run = staticmethod(run)  # it makes results
 
 __all__ = [

@@ -12,7 +12,7 @@ import typer
 
 import backtest
 from backtest.base.errors import ParameterError
-from backtest.base.json_values import from_plain, to_plain
+from backtest.base.json_values import from_plain
 from backtest.cli import flags
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
@@ -24,6 +24,8 @@ from backtest.cli.printing import add_command, print_json, print_table
 from backtest.cli.progress import show_progress
 from backtest.cli.tune_command import read_fixed
 from backtest.cli.typed_values import read_bounds
+from backtest.validation.plain_rows import list_rows
+from backtest.validation.progress_folder import name_result
 
 SEARCHED = ("objective", "constraints", "trials", "space", "fix", "seed")
 TUNED = (*SEARCHED, "sampler", "robust")
@@ -105,7 +107,7 @@ def folds(draft: Draft, *, as_json: flags.AsJson = False) -> None:
     with naming_source(draft, "validate"):
         found = backtest.folds(market, **table, sampling=sampling)
     if as_json:
-        print_json(from_plain(to_plain(found.reset_index().to_dict("records"))))
+        print_json(list_rows(found))
         return
     rows = [[format_entry(each) for each in row] for row in found.reset_index().to_numpy().tolist()]
     names = [str(name) for name in found.reset_index().columns]
@@ -153,8 +155,6 @@ def run_validation(
 
 def print_validation(found: Any, results: Path | None, *, as_json: bool) -> None:
     """Print a validation, and where it was saved."""
-    from backtest.validation.progress_folder import name_result  # noqa: PLC0415 - as backtest does
-
     path = None if results is None else str(results / name_result(found.manifest))
     if as_json:
         print_json(from_plain({"path": path, **found.to_dict()}))

@@ -12,16 +12,16 @@ from backtest.validation.walk_figures import read_figures
 from backtest.validation.walk_text import EVEN, LIKELY
 
 if TYPE_CHECKING:
-    from backtest.validation.cross_validation import CrossValidation
+    from backtest.validation.validation_records import CrossRecord
 
 PATHS = ("sharpe", "cagr", "max_drawdown")
 
 
-def write_verdict(found: CrossValidation) -> str:
+def write_verdict(found: CrossRecord) -> str:
     """Return whether the best set in one time is good in another, without a full stop.
 
-    It is trusted if the best set has a deflated Sharpe ratio of 0.95 or more, and the winner of at
-    least half of the splits is better than the median set out of sample.
+    The best set is trusted if its deflated Sharpe ratio is 0.95 or more, and the choice if the
+    interval of the probability of overfitting is below a half.
     """
     pbo, deflated = found.pbo, found.deflated_sharpe
     if math.isnan(pbo):
@@ -37,10 +37,15 @@ def write_verdict(found: CrossValidation) -> str:
         return f"no evidence that the best set is more than luck: {number}, and {lost}"
     if pbo > EVEN:
         return f"the policy gains, but choosing its best set adds nothing: {number}, yet {lost}"
+    if pbo.high >= EVEN:
+        return (
+            f"the policy gains, and it is not clear that choosing its best set adds anything: "
+            f"{number}, and {lost}"
+        )
     return f"evidence that the choice lasts: {number}, and only {lost}"
 
 
-def write_summary(found: CrossValidation) -> str:
+def write_summary(found: CrossRecord) -> str:
     """Return the verdict, how splits were scored, the paths and the warnings."""
     parts = [
         [*format_paragraph("Verdict", write_verdict(found)), *describe_splits(found)],
@@ -51,7 +56,7 @@ def write_summary(found: CrossValidation) -> str:
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def describe_splits(found: CrossValidation) -> Iterator[str]:
+def describe_splits(found: CrossRecord) -> Iterator[str]:
     """Yield what was split, and how splits were scored."""
     facts, figures = found.manifest, found.figures
     n, k = facts["groups"], facts["test_groups"]
@@ -73,7 +78,7 @@ def describe_splits(found: CrossValidation) -> Iterator[str]:
     )
 
 
-def describe_paths(found: CrossValidation) -> Iterator[str]:
+def describe_paths(found: CrossRecord) -> Iterator[str]:
     """Yield the spread of the paths."""
     yield f"  {'paths':26}{'lowest':>14}{'median':>14}{'highest':>14}"
     for name in PATHS:
@@ -86,7 +91,7 @@ def describe_paths(found: CrossValidation) -> Iterator[str]:
         yield f"  {ruined} of {len(found.paths)} paths end in ruin"
 
 
-def describe_luck(found: CrossValidation) -> Iterator[str]:
+def describe_luck(found: CrossRecord) -> Iterator[str]:
     """Yield the probability of overfitting, and what luck alone would show."""
     figures, pbo = found.figures, found.pbo
     yield from format_paragraph(

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from backtest.base.json_values import to_plain
 from backtest.base.reportable import Reportable
 from backtest.validation.cross_text import write_summary, write_verdict
-from backtest.validation.estimates import Estimate
+from backtest.validation.plain_rows import list_rows
 from backtest.validation.validation_files import load_tables, save_validation
-from backtest.validation.walk_figures import read_figures
+from backtest.validation.validation_records import CrossRecord
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class CrossValidation(Reportable):
+class CrossValidation(CrossRecord, Reportable):
     """A combinatorial cross-validation of choosing the best of many sets.
 
     Attributes
@@ -44,36 +40,6 @@ class CrossValidation(Reportable):
         Everything that decides the numbers.
     """
 
-    splits: pd.DataFrame
-    paths: pd.DataFrame
-    matrix: pd.DataFrame
-    sets: pd.DataFrame
-    curves: pd.DataFrame
-    trials: pd.DataFrame
-    figures: Mapping[str, Any]
-    manifest: Mapping[str, Any]
-
-    @property
-    def pbo(self) -> Estimate:
-        """Share of splits whose winner was no better than the median set out of sample."""
-        found = {name: read_figures(self.figures["pbo"], name) for name in ("value", "low", "high")}
-        return Estimate(**found)
-
-    @property
-    def ranks(self) -> pd.Series:
-        """The winner's rank out of sample in each split."""
-        return self.splits["rank"]
-
-    @property
-    def deflated_sharpe(self) -> float:
-        """Deflated Sharpe ratio of the best set over all groups."""
-        return read_figures(self.figures, "deflated_sharpe")
-
-    @property
-    def warnings(self) -> list[str]:
-        """Warnings, one sentence each."""
-        return list(self.figures["warnings"])
-
     @property
     def verdict(self) -> str:
         """Whether the best set in one time is good in another, in one sentence."""
@@ -97,8 +63,8 @@ class CrossValidation(Reportable):
                 "cross_validation": self.manifest,
                 "verdict": self.verdict,
                 "figures": self.figures,
-                "splits": self.splits.reset_index().to_dict("records"),
-                "paths": self.paths.reset_index().to_dict("records"),
+                "splits": list_rows(self.splits),
+                "paths": list_rows(self.paths),
             }
         )
         return data

@@ -10,12 +10,12 @@ from backtest.base.number_text import format_number, format_percent, format_prob
 from backtest.base.text_layout import format_paragraph
 
 if TYPE_CHECKING:
-    from backtest.validation.schedules import Schedules
+    from backtest.validation.validation_records import ScheduleRecord
 
 NEVER = "never"
 
 
-def write_verdict(found: Schedules) -> str:
+def write_verdict(found: ScheduleRecord) -> str:
     """Return whether any schedule grows faster than the baseline, without a full stop."""
     others = found.table.drop(index=found.baseline)
     better = others[others["distinguishable"] & (others["difference"] > 0.0)]
@@ -32,7 +32,7 @@ def write_verdict(found: Schedules) -> str:
     return f"{'; '.join(parts)}, beyond noise and corrected for {n} schedules"
 
 
-def write_summary(found: Schedules) -> str:
+def write_summary(found: ScheduleRecord) -> str:
     """Return the verdict, the table and the luck of the best schedule."""
     parts = [
         [*format_paragraph("Verdict", write_verdict(found)), *describe_data(found)],
@@ -43,7 +43,7 @@ def write_summary(found: Schedules) -> str:
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def describe_data(found: Schedules) -> Iterator[str]:
+def describe_data(found: ScheduleRecord) -> Iterator[str]:
     """Yield what was re-tuned, and on which data."""
     facts = found.manifest
     yield from format_paragraph("Schedules", f"{facts['policy']['text']}: test span on train span")
@@ -54,7 +54,7 @@ def describe_data(found: Schedules) -> Iterator[str]:
     yield from format_paragraph("Data", f"{name}, tested {first:%Y-%m-%d} to {data['end']}", *notes)
 
 
-def describe_table(found: Schedules) -> Iterator[str]:
+def describe_table(found: ScheduleRecord) -> Iterator[str]:
     """Yield a line per schedule, the fastest growth first."""
     yield (
         f"  {'schedule':16}{'folds':>6}{'growth':>10}{'less ' + found.baseline[:9]:>15}"
@@ -71,7 +71,7 @@ def describe_table(found: Schedules) -> Iterator[str]:
         )
 
 
-def describe_luck(found: Schedules) -> Iterator[str]:
+def describe_luck(found: ScheduleRecord) -> Iterator[str]:
     """Yield the deflated Sharpe ratio of the best schedule."""
     if math.isnan(found.deflated_sharpe):
         return

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from backtest.base.json_values import to_plain
 from backtest.base.reportable import Reportable
+from backtest.validation.plain_rows import list_rows
 from backtest.validation.schedule_text import write_summary, write_verdict
 from backtest.validation.validation_files import load_tables, save_validation
-from backtest.validation.walk_figures import read_figures
+from backtest.validation.validation_records import ScheduleRecord
 
 if TYPE_CHECKING:
-    from backtest.compare import Comparison
+    pass
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Schedules(Reportable):
+class Schedules(ScheduleRecord, Reportable):
     """Schedules of re-tuning, compared by what their accounts earned out of sample.
 
     Attributes
@@ -40,28 +36,6 @@ class Schedules(Reportable):
     comparison : Comparison or None
         All measures compared, as :func:`backtest.compare` returns them; None if loaded.
     """
-
-    table: pd.DataFrame
-    folds: pd.DataFrame
-    returns: pd.DataFrame
-    figures: Mapping[str, Any]
-    manifest: Mapping[str, Any]
-    comparison: Comparison | None = None
-
-    @property
-    def baseline(self) -> str:
-        """The schedule that the others are compared with."""
-        return str(self.manifest["baseline"])
-
-    @property
-    def deflated_sharpe(self) -> float:
-        """Deflated Sharpe ratio of the best schedule, given how many were tried."""
-        return read_figures(self.figures, "deflated_sharpe")
-
-    @property
-    def warnings(self) -> list[str]:
-        """Warnings, one sentence each."""
-        return list(self.figures["warnings"])
 
     @property
     def verdict(self) -> str:
@@ -86,7 +60,7 @@ class Schedules(Reportable):
                 "schedules": self.manifest,
                 "verdict": self.verdict,
                 "figures": self.figures,
-                "table": self.table.reset_index().to_dict("records"),
+                "table": list_rows(self.table),
             }
         )
         return data

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backtest.base.json_values import to_plain
 from backtest.base.reportable import Reportable
-from backtest.validation.estimates import Estimate
+from backtest.validation.plain_rows import list_rows
 from backtest.validation.validation_files import load_tables, save_validation
-from backtest.validation.walk_figures import read_figures
+from backtest.validation.validation_records import WalkRecord
 from backtest.validation.walk_text import write_summary, write_verdict
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from backtest.engine import Result
+    pass
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class WalkForward(Reportable):
+class WalkForward(WalkRecord, Reportable):
     """A walk: tuned again and again, and tested on what came after each time.
 
     Attributes
@@ -48,41 +43,6 @@ class WalkForward(Reportable):
         The accounts of the folds with ``carry=False``.
     """
 
-    folds: pd.DataFrame
-    result: Result | None
-    fixed: Result
-    stability: pd.DataFrame
-    trials: pd.DataFrame
-    figures: Mapping[str, Any]
-    manifest: Mapping[str, Any]
-    parts: tuple[Result, ...] = ()
-
-    @property
-    def efficiency(self) -> float:
-        """Log growth per year out of sample over that in sample; NaN if that is not positive."""
-        return read_figures(self.figures, "efficiency")
-
-    @property
-    def efficiency_difference(self) -> float:
-        """Log growth per year out of sample less that in sample."""
-        return read_figures(self.figures, "efficiency_difference")
-
-    @property
-    def pbo(self) -> Estimate:
-        """Share of folds whose winner was no better than the median set out of sample."""
-        found = {name: read_figures(self.figures["pbo"], name) for name in ("value", "low", "high")}
-        return Estimate(**found)
-
-    @property
-    def deflated_sharpe(self) -> float:
-        """Probability that the true Sharpe ratio of the re-tuned account is above 0."""
-        return read_figures(self.figures, "deflated_sharpe")
-
-    @property
-    def warnings(self) -> list[str]:
-        """Warnings about the walk, one sentence each."""
-        return list(self.figures["warnings"])
-
     @property
     def verdict(self) -> str:
         """Whether the procedure found anything that lasted, in one sentence."""
@@ -106,8 +66,8 @@ class WalkForward(Reportable):
                 "walk": self.manifest,
                 "verdict": self.verdict,
                 "figures": self.figures,
-                "folds": self.folds.reset_index().to_dict("records"),
-                "stability": self.stability.reset_index().to_dict("records"),
+                "folds": list_rows(self.folds),
+                "stability": list_rows(self.stability),
                 "metrics": None if self.result is None else dict(self.result.metrics),
                 "metrics_fixed": dict(self.fixed.metrics),
             }

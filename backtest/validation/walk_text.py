@@ -11,7 +11,7 @@ from backtest.base.text_layout import format_paragraph
 from backtest.validation.walk_figures import read_figures
 
 if TYPE_CHECKING:
-    from backtest.validation.walk import WalkForward
+    from backtest.validation.validation_records import WalkRecord
 
 LIKELY = 0.95
 """Least deflated Sharpe ratio that counts as evidence."""
@@ -20,11 +20,11 @@ MEASURES = ("total_return", "cagr", "volatility", "sharpe", "max_drawdown", "fee
 SHARES = ("total_return", "cagr", "volatility", "max_drawdown")
 
 
-def write_verdict(walk: WalkForward) -> str:
+def write_verdict(walk: WalkRecord) -> str:
     """Return in one sentence whether the procedure found anything that lasted, without a full stop.
 
-    It is trusted if the re-tuned account has a deflated Sharpe ratio of 0.95 or more, and at least
-    half of the winners were better than the median set out of sample.
+    The account is trusted if its deflated Sharpe ratio is 0.95 or more, and the choice of its
+    parameters if the interval of the share of winners no better than the median is below a half.
     """
     if walk.result is None:
         return "no verdict: accounts that begin anew in every fold pay nothing for switching"
@@ -46,13 +46,16 @@ def write_verdict(walk: WalkForward) -> str:
             f"the policy gains out of sample, but choosing its parameters adds nothing: {number}, "
             f"yet {beaten} of {n} winners were no better than the median set"
         )
-    return (
-        f"evidence that it lasts: {number}, and {n - beaten} of {n} winners were better than the "
-        "median set"
-    )
+    won = f"{n - beaten} of {n} winners were better than the median set"
+    if walk.pbo.high >= EVEN:
+        return (
+            f"the policy gains out of sample, and it is not clear that choosing its parameters "
+            f"adds anything: {number}; {won}, which may be chance"
+        )
+    return f"evidence that it lasts: {number}, and {won}"
 
 
-def write_summary(walk: WalkForward) -> str:
+def write_summary(walk: WalkRecord) -> str:
     """Return the verdict, the walk, the accounts and the warnings."""
     parts = [
         [*format_paragraph("Verdict", write_verdict(walk)), *describe_walk(walk)],
@@ -63,7 +66,7 @@ def write_summary(walk: WalkForward) -> str:
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def describe_walk(walk: WalkForward) -> Iterator[str]:
+def describe_walk(walk: WalkRecord) -> Iterator[str]:
     """Yield what was walked: policy, data, folds."""
     facts, folds = walk.manifest, walk.folds
     total = f"{len(folds)} folds, {int(folds['trials'].sum()):,} sets in all"
@@ -78,7 +81,7 @@ def describe_walk(walk: WalkForward) -> Iterator[str]:
     yield from format_paragraph("Objective", f"{facts['objective']}, where {rules}")
 
 
-def describe_accounts(walk: WalkForward) -> Iterator[str]:
+def describe_accounts(walk: WalkRecord) -> Iterator[str]:
     """Yield the measures of the re-tuned account and of the one tuned once."""
     results = {"tuned once": walk.fixed}
     results = {"re-tuned": walk.result, **results} if walk.result is not None else results
@@ -89,7 +92,7 @@ def describe_accounts(walk: WalkForward) -> Iterator[str]:
         yield f"  {name:26}{cells}"
 
 
-def describe_choice(walk: WalkForward) -> Iterator[str]:
+def describe_choice(walk: WalkRecord) -> Iterator[str]:
     """Yield how much of the gains in sample was left, and whether re-tuning paid."""
     figures = walk.figures
     inside = read_figures(figures, "growth_in_sample")
