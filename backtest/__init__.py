@@ -44,6 +44,7 @@ from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.folds import Folds, folds
 from backtest.validation.schedule_search import schedules
 from backtest.validation.schedules import Schedules
+from backtest.validation.tuned import plan_validation, validate_search
 from backtest.validation.walk import WalkForward
 from backtest.validation.walk_forward import walk_forward
 from backtest.venue import Bracket, Venue, funding, margin
@@ -58,6 +59,8 @@ Reportable._write_cell = report.write_cell
 Result._draw = report.draw_run
 Folds._draw_spans = staticmethod(report.draw_spans)
 Result._run = staticmethod(run)  # it makes results
+Study._plan_validation = staticmethod(plan_validation)  # validations stand above searches
+Study._validate_search = staticmethod(validate_search)
 
 __all__ = [
     "Account",

@@ -232,6 +232,8 @@ KEYS = (
     Key("tune", "holdout", str | float, "--holdout", SEARCH,
         "The last part, which the search never sees: 25% (default), 90d or none."),
     Key("tune", "seed", int, "--seed", SEARCH, "Seed of all random numbers (0)."),
+    Key("tune", "validate", str, "--validate", SEARCH,
+        "Judge the search at its end: walk-forward or cross-validate."),
 
     Key("validate", "train", str | list[str], "--train", FOLDS,
         "Train spans (365d); schedules: several, 90d,365d,all."),

@@ -25,11 +25,12 @@ def name_result(manifest: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def open_progress(
-    store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool
+    store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool | None
 ) -> Iterator[Path | None]:
     """Yield the locked folder for the batches of a validation; None without a store.
 
-    It is deleted at the end of the block, and stays after Ctrl-C or a crash.
+    It is deleted at the end of the block, and stays after Ctrl-C or a crash. With None for
+    ``resume``, what was begun goes on.
 
     Raises
     ------
@@ -60,7 +61,7 @@ def open_progress(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_begun(folder: Path, finished: Path, *, resume: bool) -> None:
+def check_begun(folder: Path, finished: Path, *, resume: bool | None) -> None:
     """Refuse to begin what was begun already, and to resume what was not."""
     if resume and not folder.is_dir() and not (finished / MANIFEST).is_file():
         raise ParameterError(
@@ -68,7 +69,7 @@ def check_begun(folder: Path, finished: Path, *, resume: bool) -> None:
             where=str(folder.parent),
             cure=Phrase("{}, or give the store and the arguments it was begun with", ANEW),
         )
-    if folder.is_dir() and not resume:
+    if folder.is_dir() and resume is False:
         raise ParameterError(
             "this validation has been begun already",
             where=str(folder),

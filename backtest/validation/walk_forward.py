@@ -66,7 +66,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     carry: bool = True,
     seed: int = 0,
     store: str | Path | None = None,
-    resume: bool = False,
+    resume: bool | None = False,
     signal: Any = None,
     sampling: str = "1d",
     calendar: str = "365",
@@ -103,8 +103,9 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     store : str or Path, optional
         Folder in which the walk is saved, ``"results"`` for example. It keeps every batch until
         then, so that a killed walk can be resumed.
-    resume : bool
-        Continue the walk of the same arguments in the store. It ends at the same bytes.
+    resume : bool or None
+        Continue the walk of the same arguments in the store. It ends at the same bytes. None
+        continues it if it was begun.
     progress : callable, optional
         Called with the sets evaluated and the most there will be.
 
