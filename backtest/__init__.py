@@ -53,6 +53,14 @@ from backtest.policy.view import AccountView
 from backtest.sweep import Sweep
 from backtest.sweep.sweep import sweep
 from backtest.tune import Robustness, Study, tune
+from backtest.validation.cross_validate import cross_validate
+from backtest.validation.cross_validation import CrossValidation
+from backtest.validation.folds import Folds, folds
+from backtest.validation.schedule_search import schedules
+from backtest.validation.schedules import Schedules
+from backtest.validation.tuned import plan_validation, validate_search
+from backtest.validation.walk import WalkForward
+from backtest.validation.walk_forward import walk_forward
 from backtest.venue import Bracket, Venue, funding, margin
 from backtest.venue.collateral import Collateral
 from backtest.venue.dated_tables import Earlier, InForce
@@ -67,7 +75,10 @@ from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
 Reportable._write_report = report.write_report
 Reportable._write_cell = report.write_cell
 Result._draw = report.draw_run
+Folds._draw_spans = staticmethod(report.draw_spans)
 Result._run = staticmethod(run)  # it makes results
+Study._plan_validation = staticmethod(plan_validation)  # validations stand above searches
+Study._validate_search = staticmethod(validate_search)
 
 __all__ = [
     "Account",
@@ -87,12 +98,14 @@ __all__ = [
     "Comparison",
     "Contract",
     "Counterparty",
+    "CrossValidation",
     "Crowd",
     "Crowding",
     "DataError",
     "Earlier",
     "FeeTier",
     "Fees",
+    "Folds",
     "InForce",
     "InfiniteLeverageWarning",
     "LastPriceWarning",
@@ -114,6 +127,7 @@ __all__ = [
     "Result",
     "Robustness",
     "ScenarioMargin",
+    "Schedules",
     "SimulatedMarket",
     "Slippage",
     "SquareRoot",
@@ -122,13 +136,16 @@ __all__ = [
     "Venue",
     "VenueDateWarning",
     "VenueError",
+    "WalkForward",
     "agents",
     "allocate",
     "calculate_book",
     "calculate_liquidation",
     "cascade",
     "compare",
+    "cross_validate",
     "crowding",
+    "folds",
     "funding",
     "held_leverage",
     "import_market",
@@ -139,8 +156,10 @@ __all__ = [
     "measures",
     "quality",
     "run",
+    "schedules",
     "signals",
     "simulate_market",
     "sweep",
     "tune",
+    "walk_forward",
 ]

@@ -34,6 +34,7 @@ from backtest.cli import (
     serve_command,
     sweep_command,
     tune_command,
+    validate_command,
     venues_command,
 )
 from backtest.cli.cures import find_command, render_error
@@ -71,6 +72,7 @@ backtest run --policy cppi --set multiplier=4 --data btc/
 backtest run examples/btc-vol-target.toml --json
 backtest sweep --vary target=0.1:1:64 --vary half_life=24,72,168
 backtest tune --objective sharpe --constraint 'max_drawdown<=0.4'
+backtest validate walk-forward --train 180d  [dim]# would it have survived re-tuning?[/dim]
 backtest compare --policy vol-target --policy cppi --equal-risk
 backtest cascade --shock -0.1 --open-interest 3e9   [dim]# liquidations that cause others[/dim]
 backtest check my_policy.py
@@ -93,6 +95,7 @@ add_command(app, "tune", tune, tune_command.EXAMPLES)
 add_command(app, "compare", compare, compare_command.EXAMPLES)
 add_command(app, "cascade", cascade, cascade_command.EXAMPLES)
 add_command(app, "crowd", crowd, crowd_command.EXAMPLES)
+app.add_typer(validate_command.app, name="validate")
 add_command(app, "policies", policies_command.policies, policies_command.EXAMPLES)
 add_command(app, "liq", liq_command.liq, liq_command.EXAMPLES)
 app.add_typer(venues_command.app, name="venues")

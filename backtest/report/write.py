@@ -18,8 +18,14 @@ from backtest.report.page.page import Page
 from backtest.report.run.run_page import build_run
 from backtest.report.sets.study_page import build_study
 from backtest.report.sets.sweep_page import build_sweep
+from backtest.report.validations.cross_page import build_cross
+from backtest.report.validations.schedule_page import build_schedule_page
+from backtest.report.validations.walk_page import build_walk
 from backtest.store import Saved
 from backtest.sweep import Sweep
+from backtest.validation.cross_validation import CrossValidation
+from backtest.validation.schedules import Schedules
+from backtest.validation.walk import WalkForward
 
 
 def build_page(source: Saved, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
@@ -49,4 +55,17 @@ def build_kind(source: Saved, objective: str = "sharpe", background: Background 
         return build_simulation_page(source, background)
     if isinstance(source, Crowding):
         return build_crowding_page(source, background)
+    if isinstance(source, WalkForward | CrossValidation | Schedules):
+        return build_validation(source, background)
     return build_study(source, background)
+
+
+def build_validation(
+    source: WalkForward | CrossValidation | Schedules, background: Background
+) -> Page:
+    """Return the report of a validation."""
+    if isinstance(source, WalkForward):
+        return build_walk(source, background)
+    if isinstance(source, CrossValidation):
+        return build_cross(source, background)
+    return build_schedule_page(source, background)

@@ -15,6 +15,9 @@ KINDS_IN_PYTHON = {
     "cascade": "bt.cascade",
     "simulation": "bt.simulate_market",
     "crowding": "bt.crowding",
+    "walk-forward": "bt.walk_forward",
+    "cross-validation": "bt.cross_validate",
+    "schedules": "bt.schedules",
 }
 
 

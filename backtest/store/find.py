@@ -11,30 +11,33 @@ from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.compare import Comparison
 from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine import Result
-from backtest.store.kinds import COMPARISON, CROWD_CLASSES, RUN, STUDY_KIND, SWEEP, open_folder
+from backtest.store.kinds import CROWD_CLASSES, FIRST_KINDS, VALIDATIONS, open_folder
 from backtest.sweep import Sweep
 from backtest.tune import STUDY, Study
 from backtest.tune.holdout import LOOKS
+from backtest.validation.cross_validation import CrossValidation
+from backtest.validation.schedules import Schedules
+from backtest.validation.walk import WalkForward
 
 SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
 
-Saved: TypeAlias = Result | Sweep | Study | Comparison | Cascade | SimulatedMarket | Crowding
+Crowded: TypeAlias = Cascade | SimulatedMarket | Crowding
+Validation: TypeAlias = WalkForward | CrossValidation | Schedules
+Saved: TypeAlias = Result | Sweep | Study | Comparison | Crowded | Validation
+CLASSES: dict[str, Any] = {
+    **dict(zip(FIRST_KINDS, (Result, Sweep, Study, Comparison), strict=True)),
+    **CROWD_CLASSES,
+    **dict(zip(VALIDATIONS, (WalkForward, CrossValidation, Schedules), strict=True)),
+}
 """The kinds of results that a folder can hold."""
 
 
 def load_saved(folder: Path) -> Saved:
     """Load the result in a folder, of any kind."""
     kind, _ = open_folder(folder)
-    classes: dict[str, Any] = {
-        RUN: Result,
-        SWEEP: Sweep,
-        STUDY_KIND: Study,
-        COMPARISON: Comparison,
-        **CROWD_CLASSES,
-    }
-    found: Saved = classes[kind].load(folder)
+    found: Saved = CLASSES[kind].load(folder)
     return found
 
 

@@ -28,6 +28,7 @@ WINGS = (
     "tune",
     "compare",
     "crowd",
+    "validation",
     "regress",
     "store",
     "report",

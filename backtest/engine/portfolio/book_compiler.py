@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
-import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
