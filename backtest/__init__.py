@@ -8,7 +8,7 @@ returns what it lived through: fees, funding, interest, margin calls, liquidatio
 from backtest.base import early_interrupt as early_interrupt  # before all that takes time
 # isort: on
 
-from backtest import measures, report
+from backtest import measures, paths, report
 from backtest.account import Account, Multiple
 from backtest.account.leverage_limits import leverage_limit
 from backtest.base.errors import (
@@ -32,6 +32,7 @@ from backtest.features import margin_rules
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
 from backtest.market import Market, Quality, quality
 from backtest.market.import_market import import_market
+from backtest.paths import LiquidationRisk, Paths, liquidation_risk, simulate_paths
 from backtest.policy import Columns, Combinator, Policy
 from backtest.policy.combinators import held_leverage
 from backtest.policy.policy import Bar
@@ -72,11 +73,13 @@ __all__ = [
     "InfiniteLeverageWarning",
     "LastPriceWarning",
     "Liquidation",
+    "LiquidationRisk",
     "Market",
     "Multiple",
     "NoFillWarning",
     "OpenInterestMargin",
     "ParameterError",
+    "Paths",
     "Policy",
     "PolicyError",
     "Quality",
@@ -95,12 +98,15 @@ __all__ = [
     "held_leverage",
     "import_market",
     "leverage_limit",
+    "liquidation_risk",
     "margin",
     "margin_rules",
     "measures",
+    "paths",
     "quality",
     "run",
     "signals",
+    "simulate_paths",
     "sweep",
     "tune",
 ]

@@ -22,6 +22,7 @@ WINGS = (
     "features",
     "measures",
     "engine",
+    "paths",
     "sweep",
     "tune",
     "compare",
