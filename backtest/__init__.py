@@ -32,7 +32,14 @@ from backtest.features import margin_rules
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
 from backtest.market import Market, Quality, quality
 from backtest.market.import_market import import_market
-from backtest.paths import LiquidationRisk, Paths, liquidation_risk, simulate_paths
+from backtest.paths import (
+    LiquidationRisk,
+    MaxLeverage,
+    Paths,
+    liquidation_risk,
+    max_leverage,
+    simulate_paths,
+)
 from backtest.policy import Columns, Combinator, Policy
 from backtest.policy.combinators import held_leverage
 from backtest.policy.policy import Bar
@@ -75,6 +82,7 @@ __all__ = [
     "Liquidation",
     "LiquidationRisk",
     "Market",
+    "MaxLeverage",
     "Multiple",
     "NoFillWarning",
     "OpenInterestMargin",
@@ -101,6 +109,7 @@ __all__ = [
     "liquidation_risk",
     "margin",
     "margin_rules",
+    "max_leverage",
     "measures",
     "paths",
     "quality",

@@ -223,7 +223,7 @@ def liquidation_risk(
     question = read_question(paths, horizons, confidence, method, threads, progress)
     runner = refine_runner(runner, question.method)
     lives = runner.run_chunks(threads=threads, progress=progress)
-    events = reduce_lives(lives, question.bars)
+    events = reduce_lives(lives, question.bars, float(paths.history.close[-1]))
     rows, tilted = [], None
     for k, bars in enumerate(question.bars + 1):
         row = describe_plain(runner, question, events, k)

@@ -43,9 +43,14 @@ def find_first(values: FloatArray) -> IntArray:
 
 
 def reduce_lives(
-    lives: Iterable[PathLives], bars: IntArray, force: float = 0.0, psi: float = 0.0
+    lives: Iterable[PathLives],
+    bars: IntArray,
+    last: float,
+    force: float = 0.0,
+    psi: float = 0.0,
 ) -> PathEvents:
-    """Return the events of all paths; ``bars`` are the last ones of the horizons.
+    """Return the events of all paths; ``bars`` are the last ones of the horizons, ``last`` is
+    the last close of history.
 
     Paths drawn by a tilted model have the weights ``exp(-force move + psi bars)``.
     """
@@ -57,7 +62,7 @@ def reduce_lives(
         n = each.wealth.shape[1]
         found = np.array([find_first(x) for x in (each.liquidations, each.is_ruined, each.calls)])
         at = np.minimum(found, n - 1)
-        move = np.take_along_axis(each.log_price, at.T, axis=1).T
+        move = np.log(np.take_along_axis(each.price, at.T, axis=1).T / last)
         debt = np.cumsum(each.bad_debt, axis=1)
         firsts.append(found)
         rows.append(np.concatenate([move, each.wealth[:, bars].T, debt[:, bars].T]))
@@ -65,7 +70,7 @@ def reduce_lives(
             shown.append(each.wealth[: SHOWN - each.first])
         hit = found[0] < n
         weight = np.exp(-force * move[0, hit] + psi * (at[0, hit] + 1))
-        both = np.array([weight @ np.exp(each.log_price[hit]), weight @ each.wealth[hit]])
+        both = np.array([weight @ (each.price[hit] / last), weight @ each.wealth[hit]])
         doomed, doom = doomed + both, doom + float(np.sum(weight))
     liquidated, ruined, called = np.concatenate(firsts, axis=1)
     kept, k = np.concatenate(rows, axis=1), len(bars)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,6 @@ from backtest.base.units import FloatArray, IntArray, TimeLike
 from backtest.base.values import Value
 from backtest.features.returns import bars_per_year, log_returns
 from backtest.market import Market
-
-if TYPE_CHECKING:
-    from backtest.paths.path_set import Paths
 
 WordArray = npt.NDArray[np.uint64]
 
@@ -59,6 +57,8 @@ class PathModel(Value):
     """Whether bars repeat rows of history, with their mark prices, volumes and funding."""
     is_symmetric: ClassVar[bool] = True
     """Whether a path has a mirrored twin, drawn by the opposite normal numbers."""
+    _simulate: ClassVar[Callable[..., Any]]
+    """:func:`backtest.simulate_paths`, which stands above the models and is assigned later."""
 
     @classmethod
     def fit(cls, market: Market) -> Self:
@@ -98,14 +98,12 @@ class PathModel(Value):
         start: TimeLike = "now",
         seed: int = 0,
         **settings: Any,
-    ) -> Paths:
-        """Return paths of this model that go on from a market.
+    ) -> Any:
+        """Return :class:`backtest.Paths` of this model that go on from a market.
 
         See :func:`backtest.simulate_paths`, whose arguments these are.
         """
-        from backtest.paths.simulate_paths import simulate_paths  # noqa: PLC0415 - it imports models
-
-        return simulate_paths(
+        return self._simulate(
             market, model=self, paths=paths, horizon=horizon, start=start, seed=seed, **settings
         )
 

@@ -25,8 +25,8 @@ class PathBars(NamedTuple):
     """The bars of some paths, laid end to end.
 
     ``prices`` and ``marks`` (None without mark prices) have the rows open, high, low, close and
-    shape (4, n_paths * width); ``volume`` and ``rows`` (of history, that resampled bars repeat, -1
-    for others) shape (n_paths * width,); ``rates`` the funding rates, shape (n_paths, n_stamps).
+    shape (4, n_paths * width); ``volume`` and ``rows`` (of history, that resampled bars repeat; empty
+    for other models) shape (n_paths * width,); ``rates`` the funding rates, shape (n_paths, n_stamps).
     """
 
     prices: FloatArray
@@ -149,11 +149,14 @@ def write_paths(
     calendar, n_paths = source.calendar, len(keys)
     width = len(calendar.time)
     prices, marks = np.empty((4, n_paths * width)), np.empty((4, n_paths * width))
-    volume, rows = np.empty(n_paths * width), np.full(n_paths * width, -1, np.int64)
-    prices[:, ::width], marks[:, ::width] = source.last[:4, None], source.last[4:8, None]
+    volume, rows = np.empty(n_paths * width), np.empty(0, np.int64)
+    prices[:, ::width] = source.last[:4, None]
+    if source.has_mark:
+        marks[:, ::width] = source.last[4:8, None]
     volume[::width] = source.last[8]
     rates = np.zeros((n_paths, len(calendar.stamps)))
     if source.rows is not None:
+        rows = np.full(n_paths * width, -1, np.int64)
         write_rows(source, source.rows, prices, marks, volume, rows, keys, since)
         at = np.arange(n_paths)[:, None] * width + calendar.stamp_bar[None, :]
         rates = source.rows.rates[calendar.stamp_order[None, :], rows[at]]

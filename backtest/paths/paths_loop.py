@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from backtest.account import Feed, Log, Plan, Rules, State, live_bar
+from backtest.account.books import compute_ratio
 from backtest.engine.bar_loop import (
     BROKEN,
     DONE,
@@ -26,8 +27,8 @@ from backtest.engine.bar_loop import (
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
 
-LIVED = ("wealth", "liquidations", "bad_debt", "calls", "ratio", "is_ruined")
-"""What is kept of each bar: wealth and margin ratio at the close, counts, and bad debt."""
+LIVED = ("wealth", "liquidations", "bad_debt", "calls", "is_ruined", "ratio")
+"""What is kept of each bar: wealth at the close, counts, bad debt, and the margin ratio if asked."""
 
 
 def begin_path(state: State, funding_next: int, flow_next: int) -> State:
@@ -74,8 +75,8 @@ def live_paths(
 ) -> int:
     """Take the account through each path from its bar ``first`` on; return why it stopped.
 
-    Paths of ``width`` bars lie end to end; ``cursor`` holds the current bar, and the numbers of
-    funding events and of flows of each path. ``lived`` has shape (6, bars).
+    Paths of ``width`` bars lie end to end; ``cursor`` holds the current bar, the numbers of
+    funding events and of flows of each path, and 1 if margin ratios are wanted. ``lived`` has shape (6, bars).
     """
     for p in range(lived.shape[1] // width):
         begun = begin_path(state, p * cursor[1], p * cursor[2])
@@ -108,11 +109,10 @@ def live_path(
         after, ledger, quote = live_bar(rules, plan, feed, state, log, t)
         if not is_balanced(state, after, ledger, quote):
             return BROKEN
-        leverage, ratio = math.nan, 0.0
+        leverage = math.nan
         if not (after.is_ruined or after.is_over):
             days = count_days(seen, t)
             view = show_account(rules, after, quote, days, formula.wants_root)
-            ratio = view.margin_ratio
             leverage, memory = decide(
                 formula.params, formula.columns, memory, seen, view, after.last_funding, t
             )
@@ -120,9 +120,16 @@ def live_path(
                 return NEGATIVE
         state = with_decision(after, leverage, feed.signal[min(t, len(feed.signal) - 1)])
         lived[0, t] = after.equity + after.reserve
-        lived[1, t] = ledger.liquidations
-        lived[2, t] = ledger.bad_debt
-        lived[3, t] = ledger.calls
-        lived[4, t] = ratio
-        lived[5, t] = 1.0 if after.is_ruined else 0.0
+        if ledger.liquidations > 0:
+            lived[1, t] = ledger.liquidations
+        if ledger.bad_debt != 0.0:
+            lived[2, t] = ledger.bad_debt
+        if ledger.calls > 0:
+            lived[3, t] = ledger.calls
+        if after.is_ruined:
+            lived[4, t] = 1.0
+        if cursor[3] != 0 and not (after.is_ruined or after.is_over):
+            lived[5, t] = compute_ratio(
+                rules.instrument, after.books, quote.mark_close, quote.multiplier
+            )
     return DONE

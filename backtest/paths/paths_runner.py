@@ -49,8 +49,8 @@ class PathLives(NamedTuple):
     """What an account lived through on some paths.
 
     Each field of :data:`backtest.paths.paths_loop.LIVED` has shape (n_paths, n_bars), for the bars
-    after history; ``first`` is the number of the first path. ``log_price`` (n_paths, n_bars) is
-    ln(close / last close of history).
+    after history; ``first`` is the number of the first path. ``price`` (n_paths, n_bars) are
+    last closes. ``ratio`` is 0 unless asked for.
     """
 
     first: int
@@ -58,9 +58,9 @@ class PathLives(NamedTuple):
     liquidations: FloatArray
     bad_debt: FloatArray
     calls: FloatArray
-    ratio: FloatArray
     is_ruined: FloatArray
-    log_price: FloatArray
+    ratio: FloatArray
+    price: FloatArray
 
 
 class Prepared(NamedTuple):
@@ -231,7 +231,7 @@ class PathsRunner:
                 progress(done, total)
             yield lives
 
-    def run_plan(self, plan: DrawPlan, number: int) -> PathLives:
+    def run_plan(self, plan: DrawPlan, number: int, *, has_ratio: bool = False) -> PathLives:
         """Return what the account lived through on the paths that a plan draws."""
         paths, bars = self.paths, self.paths.draw_plan(plan)
         n, width = len(plan.keys), paths.width
@@ -240,7 +240,8 @@ class PathsRunner:
         prepared = self.prepared
         log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
         feed = arguments[2]
-        cursor = np.array([0, len(feed.funding_bar) // n, len(feed.flow_bar) // n], dtype=np.int64)
+        events = (len(feed.funding_bar) // n, len(feed.flow_bar) // n)
+        cursor = np.array([0, *events, has_ratio], dtype=np.int64)
         given = (*arguments, prepared.state, prepared.memory, log, lived, cursor, width)
         with np.errstate(all="ignore"):
             why = self.simulate(*given, prepared.first)
@@ -248,8 +249,7 @@ class PathsRunner:
             raise self.explain(why, plan, int(cursor[0]) // width)
         shaped = lived.reshape(len(lived), n, width)[:, :, 1:]
         closes = bars.prices[3].reshape(n, width)
-        moves = np.log(closes[:, 1:] / closes[:, :1])
-        return PathLives(number, *tuple(shaped), log_price=moves)  # type: ignore[misc] # its rows
+        return PathLives(number, *tuple(shaped), price=closes[:, 1:])  # type: ignore[misc] # its rows
 
     def explain(self, why: int, plan: DrawPlan, k: int) -> Exception:
         """Return the error of path k of a plan: run it in plain Python, which raises."""
@@ -387,7 +387,7 @@ class PathsRunner:
         log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
         rest = (prepared.state, prepared.memory, log, np.zeros((len(paths_loop.LIVED), 0)))
         try:
-            loop(*given, *rest, np.zeros(3, dtype=np.int64), self.paths.width, prepared.first)
+            loop(*given, *rest, np.zeros(4, dtype=np.int64), self.paths.width, prepared.first)
         except Exception as refusal:  # numba raises what it likes; the policy does not run here
             return explain_refusal(refusal, self.policy)
         return loop

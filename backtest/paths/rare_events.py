@@ -74,7 +74,7 @@ def run_tilted(
         compile=runner.compile,
     )
     lives = own.run_chunks(threads=threads, progress=progress)
-    return Tilted(reduce_lives(lives, bars, force, psi), force, psi)
+    return Tilted(reduce_lives(lives, bars, float(paths.history.close[-1]), force, psi), force, psi)
 
 
 def find_force(runner: PathsRunner, bars: int) -> float | None:
@@ -161,7 +161,9 @@ def run_scores(runner: PathsRunner, plan: DrawPlan, bars: int) -> tuple[FloatArr
     size = max(32_768 // runner.paths.width, 1)
     for k in range(0, len(plan.keys), size):
         part = slice(k, k + size)
-        lives = runner.run_plan(DrawPlan(plan.keys[part], plan.since[part], plan.mirrored[part]), k)
+        lives = runner.run_plan(
+            DrawPlan(plan.keys[part], plan.since[part], plan.mirrored[part]), k, has_ratio=True
+        )
         hit = find_first(lives.liquidations[:, :bars])
         ratio = np.where(np.arange(bars) >= hit[:, None], math.inf, lives.ratio[:, :bars])
         ratios.append(ratio)
