@@ -143,7 +143,8 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
             cure=f"simulate {math.ceil(LEAST_HITS / chance)} paths",
         )
     sizes = choose_grid(policy, venue, account)
-    rows, columns = {}, {}
+    rows: dict[str, dict[str, Any]] = {}
+    columns: dict[str, list[float]] = {}
     for done, each in enumerate(drawn, 1):
         scan = LeverageScan(each, policy, venue, account, signal, threads, compile, horizon)
         name = name_model(each, rows)
@@ -151,7 +152,7 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
         if progress is not None:
             progress(done, len(drawn))
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
-    table.loc["worst"] = table.loc[table["leverage"].idxmin()]
+    table.loc["worst"] = table.iloc[int(np.argmin(table["leverage"].to_numpy()))]
     label = "leverage" if policy is None else "factor"
     grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
     settings = {
@@ -199,7 +200,8 @@ class LeverageScan:
 
     def runner(self, size: float) -> PathsRunner:
         """Return the runner at a leverage, or a factor."""
-        held = HoldOnce(size=size) if self.policy is None else Scaled(self.policy, factor=size)
+        scaled: Any = Scaled  # a combinator takes its policies first
+        held = HoldOnce(size=size) if self.policy is None else scaled(self.policy, factor=size)
         return make_runner(
             self.paths,
             held,

@@ -49,10 +49,10 @@ def reduce_lives(
     force: float = 0.0,
     psi: float = 0.0,
 ) -> PathEvents:
-    """Return the events of all paths; ``bars`` are the last ones of the horizons, ``last`` is
-    the last close of history.
+    """Return the events of all paths.
 
-    Paths drawn by a tilted model have the weights ``exp(-force move + psi bars)``.
+    ``bars`` are the last ones of the horizons, ``last`` is the last close of history. Paths drawn
+    by a tilted model have the weights ``exp(-force move + psi bars)``.
     """
     firsts: list[IntArray] = []
     rows: list[FloatArray] = []

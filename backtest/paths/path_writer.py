@@ -25,8 +25,9 @@ class PathBars(NamedTuple):
     """The bars of some paths, laid end to end.
 
     ``prices`` and ``marks`` (None without mark prices) have the rows open, high, low, close and
-    shape (4, n_paths * width); ``volume`` and ``rows`` (of history, that resampled bars repeat; empty
-    for other models) shape (n_paths * width,); ``rates`` the funding rates, shape (n_paths, n_stamps).
+    shape (4, n_paths * width); ``volume`` has shape (n_paths * width,), and so have ``rows``, of
+    history, that resampled bars repeat (empty for other models). ``rates`` are the funding rates,
+    of shape (n_paths, n_stamps).
     """
 
     prices: FloatArray

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
 
 LIVED = ("wealth", "liquidations", "bad_debt", "calls", "is_ruined", "ratio")
-"""What is kept of each bar: wealth at the close, counts, bad debt, and the margin ratio if asked."""
+"""What is kept of each bar: wealth and, if asked, margin ratio at the close; counts; bad debt."""
 
 
 def begin_path(state: State, funding_next: int, flow_next: int) -> State:
@@ -76,7 +76,8 @@ def live_paths(
     """Take the account through each path from its bar ``first`` on; return why it stopped.
 
     Paths of ``width`` bars lie end to end; ``cursor`` holds the current bar, the numbers of
-    funding events and of flows of each path, and 1 if margin ratios are wanted. ``lived`` has shape (6, bars).
+    funding events and of flows of each path, and 1 if margin ratios are wanted. ``lived`` has
+    shape (6, bars).
     """
     for p in range(lived.shape[1] // width):
         begun = begin_path(state, p * cursor[1], p * cursor[2])
@@ -89,7 +90,7 @@ def live_paths(
     return DONE
 
 
-def live_path(
+def live_path(  # noqa: C901 - it writes what is not 0
     rules: Rules,
     plan: Plan,
     feed: Feed,
