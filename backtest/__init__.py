@@ -44,6 +44,7 @@ from backtest.policy import Columns, Combinator, Policy
 from backtest.policy.combinators import held_leverage
 from backtest.policy.policy import Bar
 from backtest.policy.view import AccountView
+from backtest.scenarios import Scenario, Stress, crashes, stress
 from backtest.sweep import Sweep
 from backtest.sweep.sweep import sweep
 from backtest.tune import Robustness, Study, tune
@@ -94,7 +95,9 @@ __all__ = [
     "Range",
     "Result",
     "Robustness",
+    "Scenario",
     "Slippage",
+    "Stress",
     "Study",
     "Sweep",
     "Venue",
@@ -102,6 +105,7 @@ __all__ = [
     "VenueError",
     "calculate_liquidation",
     "compare",
+    "crashes",
     "funding",
     "held_leverage",
     "import_market",
@@ -116,6 +120,7 @@ __all__ = [
     "run",
     "signals",
     "simulate_paths",
+    "stress",
     "sweep",
     "tune",
 ]

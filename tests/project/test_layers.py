@@ -26,6 +26,7 @@ WINGS = (
     "sweep",
     "tune",
     "compare",
+    "scenarios",
     "regress",
     "store",
     "report",
