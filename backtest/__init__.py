@@ -44,7 +44,15 @@ from backtest.policy import Columns, Combinator, Policy
 from backtest.policy.combinators import held_leverage
 from backtest.policy.policy import Bar
 from backtest.policy.view import AccountView
-from backtest.scenarios import Scenario, Stress, crashes, stress
+from backtest.scenarios import (
+    Bounds,
+    Scenario,
+    Stress,
+    bounds,
+    count_ambiguous,
+    crashes,
+    stress,
+)
 from backtest.sweep import Sweep
 from backtest.sweep.sweep import sweep
 from backtest.tune import Robustness, Study, tune
@@ -59,6 +67,7 @@ Reportable._write_report = report.write_report
 Reportable._write_cell = report.write_cell
 Result._draw = report.draw_run
 Result._run = staticmethod(run)  # it makes results
+Result._count_ambiguous = count_ambiguous  # it lives them again
 
 __all__ = [
     "Account",
@@ -66,6 +75,7 @@ __all__ = [
     "AccountingError",
     "BacktestError",
     "Bar",
+    "Bounds",
     "Bracket",
     "Calculation",
     "Choice",
@@ -103,6 +113,7 @@ __all__ = [
     "Venue",
     "VenueDateWarning",
     "VenueError",
+    "bounds",
     "calculate_liquidation",
     "compare",
     "crashes",

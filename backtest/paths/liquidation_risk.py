@@ -15,7 +15,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.ranges import Choice, Number
 from backtest.base.reportable import Reportable
-from backtest.base.units import DAY, FloatArray, IntArray, format_duration, parse_duration
+from backtest.base.units import IntArray, format_duration, parse_duration
 from backtest.engine import Result
 from backtest.paths.path_events import PathEvents, reduce_lives
 from backtest.paths.path_set import Paths
@@ -35,6 +35,13 @@ from backtest.paths.risk_intervals import (
     estimate_pairs,
     estimate_plain,
 )
+from backtest.paths.risk_tables import (
+    find_days,
+    find_typical,
+    tabulate_fan,
+    tabulate_hazard,
+    weighted_median,
+)
 from backtest.policy import Policy
 from backtest.venue import Venue
 
@@ -47,7 +54,6 @@ RARE = 0.01
 """Below this probability, ``method="auto"`` pushes paths towards liquidation."""
 KINDS = ("p_liquidation", "p_ruin", "p_margin_call")
 QUANTILES = (0.05, 0.5, 0.95)
-FAN = (0.05, 0.25, 0.5, 0.75, 0.95)
 COLUMNS = (
     *(f"{kind}{end}" for kind in KINDS for end in ("", "_low", "_high")),
     "bad_debt", "equity_05", "equity_50", "equity_95", "days_to_liquidation", "method",
@@ -366,12 +372,6 @@ def name_estimate(kind: str, found: Estimate) -> dict[str, float]:
     return {kind: found.value, f"{kind}_low": found.low, f"{kind}_high": found.high}
 
 
-def find_days(paths: Paths) -> FloatArray:
-    """Return the days from the start to the close of each bar, of shape (n_bars,)."""
-    time = paths.calendar.time
-    return np.asarray((time[1:] - time[0]) / DAY, dtype=np.float64)
-
-
 def add_tilted(
     runner: PathsRunner, question: Question, row: dict[str, Any], bars: int
 ) -> tuple[dict[str, Any], Tilted | None]:
@@ -402,13 +402,6 @@ def add_tilted(
     return row, tilted
 
 
-def weighted_median(values: FloatArray, weights: FloatArray) -> float:
-    """Return the value below which half of the weight lies."""
-    order = np.argsort(values, kind="stable")
-    total = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(total, 0.5 * total[-1])])
-
-
 def add_split(
     runner: PathsRunner, question: Question, row: dict[str, Any], bars: int
 ) -> dict[str, Any]:
@@ -426,34 +419,6 @@ def add_split(
     if found.value == 0.0:
         return row
     return {**row, **name_estimate("p_liquidation", found), "method": "split"}
-
-
-def tabulate_fan(paths: Paths, events: PathEvents) -> pd.DataFrame:
-    """Return quantiles of wealth by close."""
-    values = np.quantile(events.shown, FAN, axis=0).T
-    names = [f"equity_{round(100 * q):02d}" for q in FAN]
-    return pd.DataFrame(values, columns=names, index=paths.time[1:])
-
-
-def tabulate_hazard(paths: Paths, events: PathEvents) -> pd.DataFrame:
-    """Return liquidations by day: paths at risk, liquidated in it, and the share."""
-    day = np.ceil(find_days(paths) - 1e-9).astype(np.int64)
-    n_days = int(day[-1])
-    died = events.liquidated[events.liquidated < paths.n_bars]
-    counts = np.bincount(day[died] - 1, minlength=n_days)
-    at_risk = len(events.liquidated) - np.concatenate([[0], np.cumsum(counts)[:-1]])
-    share = counts / np.maximum(at_risk, 1)
-    columns = {"at_risk": at_risk, "liquidated": counts, "hazard": share}
-    return pd.DataFrame(columns, index=pd.RangeIndex(1, n_days + 1, name="day"))
-
-
-def find_typical(paths: Paths, events: PathEvents, tilted: Tilted | None) -> pd.DataFrame | None:
-    """Return the mean path given a liquidation, from tilted paths where those are used."""
-    chosen = events if tilted is None else tilted.events
-    if not chosen.doom > 0.0:
-        return None
-    price, wealth = chosen.doomed / chosen.doom
-    return pd.DataFrame({"price": price, "equity": wealth}, index=paths.time[1:])
 
 
 def describe_settings(runner: PathsRunner, question: Question) -> dict[str, Any]:
