@@ -8,7 +8,7 @@ returns what it lived through: fees, funding, interest, margin calls, liquidatio
 from backtest.base import early_interrupt as early_interrupt  # before all that takes time
 # isort: on
 
-from backtest import allocate, measures, report
+from backtest import allocate, measures, paths, report
 from backtest.account import Account, Multiple
 from backtest.account.leverage_limits import leverage_limit
 from backtest.base.errors import (
@@ -46,10 +46,27 @@ from backtest.features.book_calculator import BookCalculation, calculate_book
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
 from backtest.market import Market, Markets, Quality, quality
 from backtest.market.import_market import import_market
+from backtest.paths import (
+    LiquidationRisk,
+    MaxLeverage,
+    Paths,
+    liquidation_risk,
+    max_leverage,
+    simulate_paths,
+)
 from backtest.policy import Columns, Combinator, Policy
 from backtest.policy.combinators import held_leverage
 from backtest.policy.policy import Bar
 from backtest.policy.view import AccountView
+from backtest.scenarios import (
+    Bounds,
+    Scenario,
+    Stress,
+    bounds,
+    count_ambiguous,
+    crashes,
+    stress,
+)
 from backtest.sweep import Sweep
 from backtest.sweep.sweep import sweep
 from backtest.tune import Robustness, Study, tune
@@ -79,6 +96,7 @@ Folds._draw_spans = staticmethod(report.draw_spans)
 Result._run = staticmethod(run)  # it makes results
 Study._plan_validation = staticmethod(plan_validation)  # validations stand above searches
 Study._validate_search = staticmethod(validate_search)
+Result._count_ambiguous = count_ambiguous  # it lives them again
 
 __all__ = [
     "Account",
@@ -87,6 +105,7 @@ __all__ = [
     "BacktestError",
     "Bar",
     "BookCalculation",
+    "Bounds",
     "Bracket",
     "Brackets",
     "Calculation",
@@ -111,13 +130,16 @@ __all__ = [
     "LastPriceWarning",
     "Linear",
     "Liquidation",
+    "LiquidationRisk",
     "MarginPreset",
     "Market",
     "Markets",
+    "MaxLeverage",
     "Multiple",
     "NoFillWarning",
     "OpenInterestMargin",
     "ParameterError",
+    "Paths",
     "Policy",
     "PolicyError",
     "PresetMargin",
@@ -126,11 +148,13 @@ __all__ = [
     "RequirementRule",
     "Result",
     "Robustness",
+    "Scenario",
     "ScenarioMargin",
     "Schedules",
     "SimulatedMarket",
     "Slippage",
     "SquareRoot",
+    "Stress",
     "Study",
     "Sweep",
     "Venue",
@@ -139,10 +163,12 @@ __all__ = [
     "WalkForward",
     "agents",
     "allocate",
+    "bounds",
     "calculate_book",
     "calculate_liquidation",
     "cascade",
     "compare",
+    "crashes",
     "cross_validate",
     "crowding",
     "folds",
@@ -150,15 +176,20 @@ __all__ = [
     "held_leverage",
     "import_market",
     "leverage_limit",
+    "liquidation_risk",
     "margin",
     "margin_preset",
     "margin_rules",
+    "max_leverage",
     "measures",
+    "paths",
     "quality",
     "run",
     "schedules",
     "signals",
     "simulate_market",
+    "simulate_paths",
+    "stress",
     "sweep",
     "tune",
     "walk_forward",
