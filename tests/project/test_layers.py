@@ -95,7 +95,6 @@ def list_imports() -> Iterator[tuple[str, str]]:
         yield from ((module, each) for each, _ in read_imports(path) if is_ours(each))
 
 
-@pytest.mark.slow
 def test_a_wing_imports_only_wings_before_it():
     order = {name: level for level, name in enumerate(ORDER)}
     found = {(find_wing(module), find_wing(imported)) for module, imported in list_imports()}
@@ -103,7 +102,6 @@ def test_a_wing_imports_only_wings_before_it():
     assert not upward
 
 
-@pytest.mark.slow
 def test_modules_do_not_import_each_other_in_a_circle():
     edges = {(module, imported) for module, imported in list_imports() if imported != module}
     left = set(MODULES)
