@@ -50,6 +50,8 @@ FLAGS = (
 )  # fmt: skip
 """The fields of :class:`InstrumentRules` that are flags; rows of ``Terms.flags``."""
 
+HAS_STOP, HAS_EXITS = FLAGS.index("has_stop"), FLAGS.index("has_exits")
+
 SCENE = (
     "open", "low", "high", "close", "mark_open", "mark_low", "mark_high", "mark_close",
     "multiplier", "initial", "volume", "sigma", "adv", "limit", "order_fee",
@@ -282,6 +284,16 @@ def pick_margin(terms: Terms, i: int) -> Any:
 def is_isolated(terms: Terms, i: int) -> bool:
     """Return whether an instrument is held in isolated margin."""
     return bool(terms.rules.brackets.are_isolated[i])
+
+
+def has_exits(terms: Terms, i: int) -> bool:
+    """Return whether an instrument has a stop besides a plain stop-loss."""
+    return bool(terms.flags[HAS_EXITS, i] == 1)
+
+
+def has_stops(terms: Terms, i: int) -> bool:
+    """Return whether an instrument has any stop."""
+    return bool(terms.flags[HAS_STOP, i] == 1 or terms.flags[HAS_EXITS, i] == 1)
 
 
 def is_held(book: Book, i: int) -> bool:

@@ -25,7 +25,7 @@ from backtest.engine.lookahead.checked_signals import (
 from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.engine.sampling_periods import check_periods
-from backtest.market import Market, Markets
+from backtest.market import Markets
 from backtest.measures.path_measures import DATES, PATH, drawdown_dates
 from backtest.measures.run_measures import CORE, METRICS
 from backtest.policy import Policy

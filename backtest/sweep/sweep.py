@@ -26,8 +26,8 @@ from backtest.engine import (
     read_signal,
     warn_of_last_prices,
 )
-from backtest.engine.manifest import describe_data, find_versions
 from backtest.engine.frame_signals import describe_weights
+from backtest.engine.manifest import describe_data, find_versions
 from backtest.engine.no_fill import warn_of_unfilled
 from backtest.engine.portfolio.portfolio_manifest import describe_account, describe_markets
 from backtest.engine.run import check_kinds, warn_of_other_days
@@ -278,9 +278,7 @@ def describe_sweep(
     manifest: dict[str, Any] = to_plain(
         {
             "kind": "sweep",
-            "data": describe(
-                market, account, int(market.time[0]), market.time + market.interval
-            ),
+            "data": describe(market, account, int(market.time[0]), market.time + market.interval),
             "policy": {
                 "name": cls.__name__,
                 "settings": {name: value for name, value in held.items() if name not in names},

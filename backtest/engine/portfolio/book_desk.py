@@ -143,7 +143,7 @@ def set_desk(
         wants_price=np.array([1 if wants_price(p.policy) else 0 for p in panelists], np.int64),
         index_bars=read_index(panelists, n, markets.n_bars),
         tradable=markets.tradable().astype(np.int64),
-        sheet=np.zeros(N_SHOWN),
+        sheet=np.zeros(N_SHOWN + 1),
         bar=np.zeros(7),
         margin=np.zeros(9),
         levels=np.zeros(5 * width),
@@ -186,7 +186,7 @@ def bind(panelist: Panelist, n_memory: int) -> Callable[..., float]:
     def answer(desk: Desk, venue: Any, i: int, time: int, local: int) -> float:
         at = desk.memory_at[i]
         kept = tuple(desk.memory[at : at + n_memory])
-        view = AccountView._make((*desk.sheet.tolist(), venue))
+        view = AccountView._make((*desk.sheet[:N_SHOWN].tolist(), venue))
         seen = Glimpse(time, local, desk.bar)
         value, after = decide(None, columns, kept, seen, view, float(desk.bar[6]), local)
         desk.memory[at : at + n_memory] = after
