@@ -6,7 +6,8 @@ entries of ``[venue]`` and ``[policy]`` are those of all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,18 @@ def build_experiment_or_panel(draft: Draft, *, warms: bool = True) -> Experiment
             "instruments of one",
         )
     return build_experiment(draft, warms=warms)
+
+
+def check_terms(draft: Draft, terms: Mapping[str, Any], function: Callable[..., Any]) -> None:
+    """Refuse terms of an experiment that a function of the package does not take."""
+    taken = inspect.signature(function).parameters
+    for name in terms:
+        if name not in taken:
+            raise ParameterError(
+                f"{draft.command} takes no {name}, was given one",
+                where=draft.locate(name),
+                cure=f"leave {name} out; backtest run takes it",
+            )
 
 
 def list_panel_terms(draft: Draft) -> list[tuple[str, str]]:

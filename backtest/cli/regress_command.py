@@ -137,9 +137,9 @@ def run_experiment(file: Path) -> Result:
     """Run an experiment file; modules that its policy imports are unloaded afterwards."""
     try:
         with isolated_imports():
-            return run_with_progress(
-                build_experiment_or_panel(draft_experiment(file, [], "backtest regress"))
-            )
+            experiment = build_experiment_or_panel(draft_experiment(file, [], "backtest regress"))
+            result: Result = run_with_progress(experiment)
+            return result
     except SystemExit as stop:
         raise PolicyError(
             f"a run must end by itself, its policy raised SystemExit: {stop.code}",
