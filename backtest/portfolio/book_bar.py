@@ -15,7 +15,6 @@ from backtest.account.fills import trade
 from backtest.account.ledger import BAD_DEBT as DEBT
 from backtest.account.ledger import RUINED, enter_trade, log_trade, new_ledger
 from backtest.account.orders import find_limit
-from backtest.account.position import compute_value_of
 from backtest.account.ruin import NOTHING_LEFT
 from backtest.account.steps import has_wealth
 from backtest.base.units import TOLERANCE
@@ -33,6 +32,7 @@ from backtest.portfolio.book_balance import (
 )
 from backtest.portfolio.book_calls import answer_calls, close_calls, force_reductions
 from backtest.portfolio.book_causes import book_falls
+from backtest.portfolio.book_gap import check_gap
 from backtest.portfolio.book_ledger import (
     BAD_DEBT,
     DELISTED,
@@ -72,6 +72,7 @@ from backtest.portfolio.book_records import (
     Room,
     Scene,
     Terms,
+    has_exits,
     is_held,
     is_isolated,
     pick_instrument,
@@ -79,7 +80,8 @@ from backtest.portfolio.book_records import (
     pick_quote,
     put_position,
 )
-from backtest.portfolio.book_walk import check_gap, walk
+from backtest.portfolio.book_walk import walk
+from backtest.venue.contract_value import compute_value
 from backtest.venue.requirement import compute_best_leverage
 
 if TYPE_CHECKING:
@@ -116,7 +118,7 @@ def live_book_bar(
         fill_decisions(terms, book, scene, room, equity, ledger, log, t)  # 5
     pay_book_funding(terms, feed, book, scene, ledger, log, t, 0)  # 6
     walk(terms, book, scene, room, ledger, log, t)  # 7
-    follow_bests(book, scene)
+    follow_bests(terms, book, scene)
     close_book(terms, feed, book, scene, room, ledger, log, t, wealth)  # 8
 
 
@@ -129,15 +131,15 @@ def set_scene(terms: Terms, feed: BookFeed, scene: Scene, t: int) -> None:
         scene.is_last[i] = 1 if feed.ends[i] == 1 and t == feed.span[i, 1] - 1 else 0
         if not is_listed:
             continue
-        rules = pick_instrument(terms, i)
-        scene.open[i] = compute_value_of(rules, feed.open[i, t])
-        scene.low[i] = compute_value_of(rules, feed.low[i, t])
-        scene.high[i] = compute_value_of(rules, feed.high[i, t])
-        scene.close[i] = compute_value_of(rules, feed.close[i, t])
-        scene.mark_open[i] = compute_value_of(rules, feed.mark_open[i, t])
-        scene.mark_low[i] = compute_value_of(rules, feed.mark_low[i, t])
-        scene.mark_high[i] = compute_value_of(rules, feed.mark_high[i, t])
-        scene.mark_close[i] = compute_value_of(rules, feed.mark_close[i, t])
+        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+        scene.open[i] = compute_value(size, is_inverse, feed.open[i, t])
+        scene.low[i] = compute_value(size, is_inverse, feed.low[i, t])
+        scene.high[i] = compute_value(size, is_inverse, feed.high[i, t])
+        scene.close[i] = compute_value(size, is_inverse, feed.close[i, t])
+        scene.mark_open[i] = compute_value(size, is_inverse, feed.mark_open[i, t])
+        scene.mark_low[i] = compute_value(size, is_inverse, feed.mark_low[i, t])
+        scene.mark_high[i] = compute_value(size, is_inverse, feed.mark_high[i, t])
+        scene.mark_close[i] = compute_value(size, is_inverse, feed.mark_close[i, t])
         scene.volume[i] = feed.volume[i, last]
         scene.multiplier[i] = feed.multiplier[i, min(t, feed.multiplier.shape[1] - 1)]
         scene.initial[i] = feed.initial[i, min(t, feed.initial.shape[1] - 1)]
@@ -169,12 +171,12 @@ def rescale_unit(book: Book, ledger: FloatArray, equity: float) -> None:
         book.purse[SCALE] = book.purse[UNIT] / (wealth + flows)
 
 
-def follow_bests(book: Book, scene: Scene) -> None:
+def follow_bests(terms: Terms, book: Book, scene: Scene) -> None:
     """Update the best price of each position with the prices of the whole bar."""
     for i in range(len(book.margin)):
         if not is_held(book, i):
             book.best[i] = 0.0
-        elif scene.is_listed[i] == 1:
+        elif scene.is_listed[i] == 1 and has_exits(terms, i):
             watch = Watch(book.best[i], 0.0)
             book.best[i] = follow_prices(watch, pick_position(book, i), pick_quote(scene, i)).best
 

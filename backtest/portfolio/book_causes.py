@@ -39,6 +39,8 @@ from backtest.venue.book_requirement import fill_shares
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
 
+ROUNDING = 1e-12
+"""Share of a fall that is rounding, and counts as none."""
 BLAMED = 20
 """Kind of the entries in the log that give a cause of a liquidation and its share."""
 OF_COLLATERAL, OF_FLOWS, OF_RULES = range(3)
@@ -100,6 +102,7 @@ def blame(terms: Terms, book: Book, room: Room, ledger: FloatArray, log: BookLog
         whole += room.falls[k]
     for k in range(n + 3):
         share = room.falls[k] / whole if whole > 0.0 else 0.0
+        share = share if share > ROUNDING else 0.0
         if not whole > 0.0 and k == n + OF_RULES:
             share = 1.0
         profit = 0.0

@@ -50,6 +50,8 @@ FLAGS = (
 )  # fmt: skip
 """The fields of :class:`InstrumentRules` that are flags; rows of ``Terms.flags``."""
 
+HAS_STOP, HAS_EXITS = FLAGS.index("has_stop"), FLAGS.index("has_exits")
+
 SCENE = (
     "open", "low", "high", "close", "mark_open", "mark_low", "mark_high", "mark_close",
     "multiplier", "initial", "volume", "sigma", "adv", "limit", "order_fee",
@@ -228,7 +230,8 @@ class Room(NamedTuple):
     at the next waypoint, and the prices of collateral. ``start`` are quantities at the start of a
     liquidation, ``shares`` of shape (n + C,) Euler shares, ``falls`` of shape (n + 3,) what each
     cause took (:mod:`backtest.portfolio.book_causes`). ``hidden`` and ``kept_assets`` are
-    quantities and amounts that are left out for a moment. ``failure`` is the u at which each position fails.
+    quantities and amounts left out for a moment. ``failure`` is the u at which each position
+    fails.
     """
 
     side: FloatArray
@@ -283,9 +286,19 @@ def is_isolated(terms: Terms, i: int) -> bool:
     return bool(terms.rules.brackets.are_isolated[i])
 
 
+def has_exits(terms: Terms, i: int) -> bool:
+    """Return whether an instrument has a stop besides a plain stop-loss."""
+    return bool(terms.flags[HAS_EXITS, i] == 1)
+
+
+def has_stops(terms: Terms, i: int) -> bool:
+    """Return whether an instrument has any stop."""
+    return bool(terms.flags[HAS_STOP, i] == 1 or terms.flags[HAS_EXITS, i] == 1)
+
+
 def is_held(book: Book, i: int) -> bool:
     """Return whether a position is open."""
-    return book.held.quantities[i] != 0.0
+    return bool(book.held.quantities[i] != 0.0)
 
 
 def pick_position(book: Book, i: int) -> Position:

@@ -18,16 +18,14 @@ from backtest.account.exits import (
     LIQUIDATION,
     NOTHING,
     PROFIT,
-    STOP,
     compute_target_price,
-    find_exit,
     find_nearest_stop,
     is_through,
 )
 from backtest.account.ledger import enter_liquidation, log_liquidation, new_ledger
 from backtest.account.liquidation import find_trigger, is_nearer, liquidate
-from backtest.account.position import compute_stop, find_adverse, is_stopped
-from backtest.account.steps import close_at_extreme, close_by_stop
+from backtest.account.position import find_adverse
+from backtest.account.steps import close_at_extreme
 from backtest.portfolio.book_balance import (
     close_account_books,
     count_cross,
@@ -36,9 +34,10 @@ from backtest.portfolio.book_balance import (
     value_at,
 )
 from backtest.portfolio.book_causes import blame
+from backtest.portfolio.book_gap import find_stop, is_quiet, stop_position
 from backtest.portfolio.book_ledger import LIQUIDATIONS, as_log, enter, stamp
 from backtest.portfolio.book_liquidation import is_lone, liquidate_pool
-from backtest.portfolio.book_payments import drop_after_liquidation, liquidate_isolated
+from backtest.portfolio.book_payments import drop_after_liquidation
 from backtest.portfolio.book_records import (
     CASH,
     IS_OVER,
@@ -77,68 +76,6 @@ class Event(NamedTuple):
     kind: int
 
 
-# --------------------------------------------------------------------------- step 4: the open
-
-
-def check_gap(
-    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
-) -> None:
-    """Liquidate what fails at the mark opens; otherwise stops act at the last opens."""
-    value_at(book, scene.mark_open, scene.asset_mark_open)
-    is_pool_hit = is_pool_short(terms, book)
-    if is_pool_hit:
-        liquidate_pool(terms, book, scene, room, ledger, log, t, is_lone(book))
-    for i in range(len(book.margin)):
-        if not is_held(book, i) or scene.is_listed[i] == 0:
-            continue
-        if is_isolated(terms, i):
-            if liquidate_isolated(terms, book, scene, ledger, log, t, i):
-                continue
-        elif is_pool_hit:
-            continue
-        kind = find_stop(terms, book, scene, i, scene.open[i], scene.open[i])[0]
-        if kind != NOTHING:
-            stop_position(terms, book, scene, ledger, log, t, i, kind, scene.open[i])
-
-
-def find_stop(
-    terms: Terms, book: Book, scene: Scene, i: int, low: float, high: float
-) -> tuple[int, float]:
-    """Return the stop of one position that prices from ``low`` to ``high`` reach, and its u."""
-    rules, quote, position = pick_instrument(terms, i), pick_quote(scene, i), pick_position(book, i)
-    if rules.has_exits is not None:
-        books = Books(0.0, (position,))
-        return find_exit(rules, books, quote, Watch(book.best[i], 0.0), low, high)
-    if rules.has_stop is not None and is_stopped(
-        rules, position, find_adverse(position, low, high)
-    ):
-        return STOP, compute_stop(rules, position)
-    return NOTHING, math.nan
-
-
-def stop_position(
-    terms: Terms,
-    book: Book,
-    scene: Scene,
-    ledger: FloatArray,
-    log: BookLog,
-    t: int,
-    i: int,
-    kind: int,
-    value: float,
-) -> None:
-    """Close a position by a stop at u; it drops the decision of its instrument."""
-    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
-    before, row = open_books(terms, book, i), log.written[0]
-    after, found = close_by_stop(rules, before, new_ledger(), quote, value, kind, as_log(log), t)
-    stamp(log, row, i)
-    close_account_books(terms, book, i, before, after)
-    enter(ledger, i, found)
-    book.is_pending[i] = 0
-    if kind != PROFIT:
-        book.since_stop[i] = -1.0
-
-
 # --------------------------------------------------------------------------- step 7: the walk
 
 
@@ -146,6 +83,8 @@ def walk(
     terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
 ) -> None:
     """Take the account through the prices inside the bar."""
+    if is_quiet(terms, book, scene):
+        return
     if is_lone(book):
         walk_alone(terms, book, scene, room, ledger, log, t)
         return
@@ -289,7 +228,7 @@ def find_own_failure(terms: Terms, book: Book, scene: Scene, room: Room, i: int)
     root = compute_root(rules, books, x)
     if math.isnan(root) or end == start:
         return 1.0
-    return min(max((root - start) / (end - start), 0.0), 1.0)
+    return float(min(max((root - start) / (end - start), 0.0), 1.0))
 
 
 def find_stop_place(

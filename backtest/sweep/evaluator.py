@@ -24,7 +24,8 @@ from backtest.engine.lookahead.checked_signals import (
 )
 from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
-from backtest.market import Market
+from backtest.engine.sampling_periods import check_periods
+from backtest.market import Markets
 from backtest.measures.path_measures import DATES, PATH, drawdown_dates
 from backtest.measures.run_measures import CORE, METRICS
 from backtest.policy import Policy
@@ -82,12 +83,13 @@ class Evaluator:
 
     def __init__(
         self,
-        market: Market,
+        market: Any,
         policy: type[Policy] | Policy,
         *,
         venue: Venue,
         account: Account,
         signal: Signal = None,
+        overlay: Policy | None = None,
         sampling: str = "1d",
         calendar: str = "365",
         metrics: Metrics = "all",
@@ -99,6 +101,7 @@ class Evaluator:
         self.base = Base(policy, venue, account)
         self.settings = read_settings(self.base)
         self.signal = signal
+        self.overlay = overlay
         self.sampling = sampling
         self.calendar = calendar
         self.metrics = STREAMED if metrics == "all" else CORE
@@ -109,7 +112,11 @@ class Evaluator:
         self.compile = compile
         self.plain_because = "" if compile else "compile=False"
         self._lanes: LaneRunner | None = None
-        check_settings(market, account, venue, sampling, calendar)
+        self.is_portfolio = isinstance(market, Markets)
+        if self.is_portfolio:
+            check_periods(market, sampling, calendar)
+        else:
+            check_settings(market, account, venue, sampling, calendar)
 
     def evaluate(
         self,
@@ -129,6 +136,8 @@ class Evaluator:
         """
         set_hurry(False)  # many runs: compiled code is faster
         wanted = Wanted(first, stop, returns)
+        if self.is_portfolio:
+            return self._evaluate_plainly(sets, wanted, progress)
         if not self.plain_because:
             from backtest.sweep.lanes.lane_block import NotCompiled  # noqa: PLC0415 - numba loads with it
 
@@ -149,12 +158,12 @@ class Evaluator:
 
         In plain Python, every run does this check itself.
         """
-        if not self.plain_because:
+        if not self.plain_because and not self.is_portfolio:
             self._runner().check_causal(sets)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
         """Raise if the columns of one set look ahead."""
-        if not self.plain_because:
+        if not self.plain_because and not self.is_portfolio:
             self._runner().check_set(values)
 
     @property
@@ -233,7 +242,9 @@ class Evaluator:
         if first > 0:
             account = without_flows_before(account, int(market.time[first]))
         begin: dict[str, Any] = {} if first == 0 else {"start": utc_index(market.time)[first]}
-        return run(
+        if self.overlay is not None:
+            begin["overlay"] = self.overlay
+        result: Result = run(
             market,
             policy,
             venue=venue,
@@ -244,6 +255,7 @@ class Evaluator:
             compile=self.compile,
             **begin,
         )
+        return result
 
 
 def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:

@@ -26,15 +26,18 @@ from backtest.engine import (
     read_signal,
     warn_of_last_prices,
 )
+from backtest.engine.frame_signals import describe_weights
 from backtest.engine.manifest import describe_data, find_versions
 from backtest.engine.no_fill import warn_of_unfilled
+from backtest.engine.portfolio.portfolio_manifest import describe_account, describe_markets
 from backtest.engine.run import check_kinds, warn_of_other_days
-from backtest.market import Market
+from backtest.market import Market, Markets
+from backtest.market.weight_frame import read_weights
 from backtest.measures.ranking import rank_by_objective
 from backtest.measures.run_measures import METRICS
 from backtest.policy import Policy
 from backtest.sweep.cluster import on_cluster
-from backtest.sweep.evaluator import Evaluator, Metrics, Signal
+from backtest.sweep.evaluator import Evaluator, Metrics
 from backtest.sweep.sets.set_checks import check_sets
 from backtest.sweep.sets.sets import (
     Base,
@@ -56,13 +59,14 @@ SetsLike: TypeAlias = "Mapping[str, Any] | pd.DataFrame | int"
 
 @record_making
 def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
-    market: Market,
+    market: Market | Markets,
     policy: type[Policy] | Policy,
     sets: SetsLike,
     *,
     venue: Venue,
     account: Account,
-    signal: Signal = None,
+    signal: Any = None,
+    overlay: Policy | None = None,
     sampling: str = "1d",
     calendar: str = "365",
     metrics: Metrics = "all",
@@ -80,7 +84,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
 
     Parameters
     ----------
-    market, venue, account, signal, sampling, calendar, compile
+    market, venue, account, signal, overlay, sampling, calendar, compile
         As in :func:`backtest.run`.
     policy : type or Policy
         A policy class, or an instance whose settings are used unless sets have others.
@@ -123,7 +127,11 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     BacktestError
         If every set fails, with the reason of the first.
     """
-    check_arguments(market, policy, venue, account, metrics)
+    if isinstance(market, Markets):
+        Choice("all", "core").check("metrics", metrics, where=Place("metrics", of="bt.sweep"))
+        check_one_venue(venue, cluster)
+    else:
+        check_arguments(market, policy, venue, account, metrics)
     given = build_sets(sets, Base(policy, venue, account), space=space, method=method, seed=seed)
     chosen = check_sets(policy, account, venue, given)
     evaluator = Evaluator(
@@ -132,6 +140,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         venue=venue,
         account=account,
         signal=signal,
+        overlay=overlay,
         sampling=sampling,
         calendar=calendar,
         metrics=metrics,
@@ -142,23 +151,53 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     first_venue, first_account = build_terms(
         evaluator.base, evaluator.settings, take_sets(chosen, 0)
     )
-    check_settings(market, first_account, first_venue, sampling, calendar)
-    warn_of_other_days(market, first_venue)
-    warn_of_last_prices(market)
-    directions = read_signal(signal, market, 0)
+    described = check_first(market, first_account, first_venue, signal, sampling, calendar)
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:
         table = build_table(working, chosen, full=full, progress=progress)
     check_winner(evaluator, chosen, table)
     warn_of_unfilled({"turnover": table["turnover"].to_numpy()})
     facts = {
-        "signal": describe_signal(signal, directions),
+        "signal": described,
         "metrics": metrics,
         "full": full,
         "drawn": {"method": method, "seed": seed} if is_count(sets) else None,
         "sets": {"asked": count_sets(chosen), "hash": hash_sets(chosen)},
     }
     return Sweep(table, describe_sweep(evaluator, tuple(chosen), len(table), facts), evaluator)
+
+
+def check_one_venue(venue: object, cluster: str | None) -> None:
+    """Require what a sweep over several positions supports: one venue, this machine."""
+    if not isinstance(venue, Venue):
+        raise ParameterError(
+            f"a sweep over several markets takes one Venue for all, was a {type(venue).__name__}",
+            where=Place("venue", of="bt.sweep"),
+            cure="give one venue, or call bt.run for each set",
+        )
+    if cluster is not None:
+        raise ParameterError(
+            f"a sweep over several markets runs on this machine, was given cluster {cluster!r}",
+            where=Place("cluster", of="bt.sweep"),
+            cure="leave cluster out",
+        )
+
+
+def check_first(
+    market: Market | Markets,
+    account: Account,
+    venue: Venue,
+    signal: Any,
+    sampling: str,
+    calendar: str,
+) -> str:
+    """Check that the settings of the first set fit the market; return the signal in words."""
+    warn_of_last_prices(market)  # type: ignore[arg-type]
+    if isinstance(market, Markets):
+        return describe_weights(signal, read_weights(signal, market, where="bt.sweep"))
+    check_settings(market, account, venue, sampling, calendar)
+    warn_of_other_days(market, venue)
+    return describe_signal(signal, read_signal(signal, market, 0))
 
 
 def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
@@ -231,22 +270,23 @@ def describe_sweep(
 ) -> dict[str, Any]:
     """Return everything that determines the numbers of a sweep, with an ``id`` made of it."""
     market, (_, venue, account) = evaluator.market, evaluator.base
+    overlay = evaluator.overlay
+    describe = describe_markets if isinstance(market, Markets) else describe_data
     cls = evaluator.base.policy_class
     settings = {name: evaluator.settings[name] for name in names}
     held = {name: evaluator.settings[name].value for name in cls.parameters()}
     manifest: dict[str, Any] = to_plain(
         {
             "kind": "sweep",
-            "data": describe_data(
-                market, account, int(market.time[0]), market.time + market.interval
-            ),
+            "data": describe(market, account, int(market.time[0]), market.time + market.interval),
             "policy": {
                 "name": cls.__name__,
                 "settings": {name: value for name, value in held.items() if name not in names},
                 "source_hash": hash_source(cls),
             },
             "venue": venue.to_dict(),
-            "account": account.to_dict(),
+            "account": describe_account(account),
+            **({} if overlay is None else {"overlay": repr(overlay)}),
             "sampling": evaluator.sampling,
             "calendar": evaluator.calendar,
             "parameters": {

@@ -92,9 +92,12 @@ requirement.
 (
     SHOWN_EQUITY, SHOWN_PEAK, SHOWN_DRAWDOWN, SHOWN_LEVERAGE, SHOWN_POSITION, SHOWN_ENTRY,
     SHOWN_WALLET, SHOWN_RESERVE, SHOWN_MAINTENANCE, SHOWN_RATIO, SHOWN_PRICE, SHOWN_SINCE,
-    SHOWN_SINCE_STOP, SHOWN_DAYS, SHOWN_GROSS, SHOWN_NET,
-) = range(16)  # fmt: skip
-"""The fields of :class:`AccountView` without ``venue``, in order: the sheet that ``ask`` reads."""
+    SHOWN_SINCE_STOP, SHOWN_DAYS, SHOWN_GROSS, SHOWN_NET, SHOWN_POOL_RATIO,
+) = range(17)  # fmt: skip
+"""The fields of :class:`AccountView` without ``venue``, in order: the sheet that ``ask`` reads.
+
+Last the margin ratio of the pool, which is shown for all cross positions.
+"""
 N_SHOWN = 16
 
 
@@ -121,7 +124,7 @@ class Desk(NamedTuple):
     memory_at: IntArray
     asks: IntArray
     wants_price: IntArray
-    index: FloatArray
+    index_bars: FloatArray
     tradable: IntArray
     sheet: FloatArray
     bar: FloatArray
@@ -231,7 +234,7 @@ def is_near_failure(scene: Scene, i: int, value: float) -> bool:
     ratio = value / close if close > 0.0 else close / value
     if math.isnan(ratio):
         return False
-    return ratio >= 1.0 / (1.0 + NEAR) - TOLERANCE and ratio <= 1.0 / (1.0 - NEAR) + TOLERANCE
+    return bool(1.0 / (1.0 + NEAR) - TOLERANCE <= ratio <= 1.0 / (1.0 - NEAR) + TOLERANCE)
 
 
 def sum_book_terms(ledger: FloatArray) -> float:
@@ -311,6 +314,9 @@ def show_account_totals(
     sheet[SHOWN_DAYS] = days
     sheet[SHOWN_GROSS] = close.gross / equity if equity > 0.0 else 0.0
     sheet[SHOWN_NET] = net / equity if equity > 0.0 else 0.0
+    sheet[SHOWN_POOL_RATIO] = 0.0
+    if close.needed > 0.0:
+        sheet[SHOWN_POOL_RATIO] = close.needed / close.backing if close.backing > 0.0 else math.inf
 
 
 def show_position(terms: Terms, desk: Desk, book: Book, scene: Scene, room: Room, i: int) -> None:
@@ -321,8 +327,9 @@ def show_position(terms: Terms, desk: Desk, book: Book, scene: Scene, room: Room
     sheet, equity = desk.sheet, book.purse[EQUITY]
     sheet[SHOWN_LEVERAGE], sheet[SHOWN_POSITION], sheet[SHOWN_ENTRY] = 0.0, 0.0, math.nan
     sheet[SHOWN_MAINTENANCE], sheet[SHOWN_PRICE] = 0.0, math.nan
-    pot = i if is_isolated(terms, i) else len(book.margin)
-    sheet[SHOWN_RATIO] = compute_pot_ratio(terms, book, scene, pot)
+    sheet[SHOWN_RATIO] = sheet[SHOWN_POOL_RATIO]
+    if is_isolated(terms, i):
+        sheet[SHOWN_RATIO] = compute_pot_ratio(terms, book, scene, i)
     sheet[SHOWN_SINCE] = book.since[i]
     sheet[SHOWN_SINCE_STOP] = book.since_stop[i]
     if not is_held(book, i):
@@ -364,7 +371,7 @@ def find_failure_value(
     start, end = Waypoint(room.mark, room.price), Waypoint(room.mark_end, room.price_end)
     cash = book.purse[CASH]
     ratio = find_failure_ratio(terms.rules, held, cash, i, start, end, room.shares)
-    return value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio
+    return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
 
 
 def show_portfolio(desk: Desk, book: Book, close: BookClose) -> None:
@@ -373,9 +380,7 @@ def show_portfolio(desk: Desk, book: Book, close: BookClose) -> None:
     sheet[SHOWN_LEVERAGE] = sheet[SHOWN_NET]
     sheet[SHOWN_POSITION], sheet[SHOWN_ENTRY] = math.nan, math.nan
     sheet[SHOWN_MAINTENANCE] = close.needed
-    sheet[SHOWN_RATIO] = book.ratio[len(book.margin)]
-    if close.needed > 0.0:
-        sheet[SHOWN_RATIO] = close.needed / close.backing if close.backing > 0.0 else math.inf
+    sheet[SHOWN_RATIO] = sheet[SHOWN_POOL_RATIO]
     sheet[SHOWN_PRICE] = math.nan
     sheet[SHOWN_SINCE] = book.purse[SINCE_POOL]
     sheet[SHOWN_SINCE_STOP] = math.inf
@@ -394,7 +399,7 @@ def show_bar(desk: Desk, feed: BookFeed, book: Book, i: int, t: int) -> None:
 def show_index(desk: Desk, t: int) -> None:
     """Write the bar of the portfolio index that the overlay sees."""
     for k in range(7):
-        desk.bar[k] = desk.index[k, t]
+        desk.bar[k] = desk.index_bars[k, t]
 
 
 # ----------------------------------------------------------------------------------- the record

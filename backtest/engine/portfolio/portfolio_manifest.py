@@ -10,6 +10,7 @@ from backtest.base.json_values import to_plain
 from backtest.base.units import IntArray, format_duration, format_time
 from backtest.engine.lookahead.checked_signals import join_checks
 from backtest.engine.manifest import compute_id, describe_data, find_versions, hash_source
+from backtest.market import Markets
 from backtest.policy import Policy
 
 if TYPE_CHECKING:
@@ -33,20 +34,7 @@ def write_portfolio_manifest(
     start = int(closes[0]) - markets.interval
     facts = {
         "kind": KIND,
-        "data": {
-            "source": repr(markets),
-            "instrument": ", ".join(markets.names),
-            "content_hash": markets.content_hash,
-            "start": format_time(start),
-            "end": format_time(int(closes[-1])),
-            "bars": len(closes),
-            "interval": format_duration(markets.interval),
-            "synthetic": markets.synthetic,
-            "instruments": {
-                name: describe_data(market, account, start, market.time + market.interval)
-                for name, market in markets.items()
-            },
-        },
+        "data": describe_markets(markets, account, start, closes),
         "policy": describe_policies(setup.policies),
         "overlay": None if setup.overlay is None else describe_policy(setup.overlay),
         "venue": {name: venue.to_dict() for name, venue in setup.venues.items()},
@@ -65,6 +53,26 @@ def write_portfolio_manifest(
         **manifest,
         "compiled": plain_because or "yes",
         "causality": join_checks(checks, given),
+    }
+
+
+def describe_markets(
+    markets: Markets, account: Account, start: int, closes: IntArray
+) -> dict[str, Any]:
+    """Return the source, the content and the bars of a panel, and of each instrument."""
+    return {
+        "source": repr(markets),
+        "instrument": ", ".join(markets.names),
+        "content_hash": markets.content_hash,
+        "start": format_time(start),
+        "end": format_time(int(closes[-1])),
+        "bars": len(closes),
+        "interval": format_duration(markets.interval),
+        "synthetic": markets.synthetic,
+        "instruments": {
+            name: describe_data(market, account, start, market.time + market.interval)
+            for name, market in markets.items()
+        },
     }
 
 

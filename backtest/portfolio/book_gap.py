@@ -1,0 +1,166 @@
+"""What acts at the open of a bar, and whether its extremes can make anything act."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from backtest.account import Books, Watch
+from backtest.account.books import is_failing
+from backtest.account.exits import NOTHING, PROFIT, STOP, find_exit
+from backtest.account.ledger import new_ledger
+from backtest.account.position import add_margin, compute_stop, find_adverse, is_stopped
+from backtest.account.steps import close_by_stop
+from backtest.portfolio.book_balance import (
+    close_account_books,
+    is_pool_short,
+    open_books,
+    value_at,
+)
+from backtest.portfolio.book_ledger import as_log, enter, stamp
+from backtest.portfolio.book_liquidation import is_lone, liquidate_pool
+from backtest.portfolio.book_payments import liquidate_isolated
+from backtest.portfolio.book_records import (
+    CASH,
+    Book,
+    BookLog,
+    Room,
+    Scene,
+    Terms,
+    has_stops,
+    is_held,
+    is_isolated,
+    pick_instrument,
+    pick_margin,
+    pick_position,
+    pick_quote,
+)
+from backtest.venue.collateral_value import compute_value_at_rate
+from backtest.venue.requirement import compute_maintenance
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+CAUTION = 1e-9
+"""Share of the gross notional that a quiet bar must leave: more than rounding."""
+
+# --------------------------------------------------------------------------- step 4: the open
+
+
+def check_gap(
+    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+) -> None:
+    """Liquidate what fails at the mark opens; otherwise stops act at the last opens."""
+    value_at(book, scene.mark_open, scene.asset_mark_open)
+    is_pool_hit = is_pool_short(terms, book)
+    if is_pool_hit:
+        liquidate_pool(terms, book, scene, room, ledger, log, t, is_lone(book))
+    for i in range(len(book.margin)):
+        if not is_held(book, i) or scene.is_listed[i] == 0:
+            continue
+        if is_isolated(terms, i):
+            if liquidate_isolated(terms, book, scene, ledger, log, t, i):
+                continue
+        elif is_pool_hit:
+            continue
+        kind = find_stop(terms, book, scene, i, scene.open[i], scene.open[i])[0]
+        if kind != NOTHING:
+            stop_position(terms, book, scene, ledger, log, t, i, kind, scene.open[i])
+
+
+def find_stop(
+    terms: Terms, book: Book, scene: Scene, i: int, low: float, high: float
+) -> tuple[int, float]:
+    """Return the stop of one position that prices from ``low`` to ``high`` reach, and its u."""
+    rules, quote, position = pick_instrument(terms, i), pick_quote(scene, i), pick_position(book, i)
+    if rules.has_exits is not None:
+        books = Books(0.0, (position,))
+        return find_exit(rules, books, quote, Watch(book.best[i], 0.0), low, high)
+    if rules.has_stop is not None and is_stopped(
+        rules, position, find_adverse(position, low, high)
+    ):
+        return STOP, compute_stop(rules, position)
+    return NOTHING, math.nan
+
+
+def stop_position(
+    terms: Terms,
+    book: Book,
+    scene: Scene,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    i: int,
+    kind: int,
+    value: float,
+) -> None:
+    """Close a position by a stop at u; it drops the decision of its instrument."""
+    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    before, row = open_books(terms, book, i), log.written[0]
+    after, found = close_by_stop(rules, before, new_ledger(), quote, value, kind, as_log(log), t)
+    stamp(log, row, i)
+    close_account_books(terms, book, i, before, after)
+    enter(ledger, i, found)
+    book.is_pending[i] = 0
+    if kind != PROFIT:
+        book.since_stop[i] = -1.0
+
+
+# ------------------------------------------------------------------------- can anything act?
+
+
+def is_quiet(terms: Terms, book: Book, scene: Scene) -> bool:  # noqa: C901 - all that may act
+    """Return whether no price of the bar can make anything act; False where it is not certain.
+
+    D = M - level R under brackets is a sum of concave functions of one price each. So it is least
+    at an extreme of each, whichever way the prices move.
+    """
+    least, gross = book.purse[CASH], 0.0
+    has_pool = False
+    for i in range(len(book.margin)):
+        if not is_held(book, i):
+            continue
+        if is_isolated(terms, i):
+            if is_isolated_near(terms, book, scene, i):
+                return False
+        else:
+            has_pool = True
+            least += find_least(terms, book, scene, i)
+            gross += abs(book.held.quantities[i] * scene.mark_open[i])
+        if has_stops(terms, i):
+            kind = find_stop(terms, book, scene, i, scene.low[i], scene.high[i])[0]
+            if kind != NOTHING:
+                return False
+    if not has_pool:
+        return True
+    if terms.rules.has_scenarios:
+        return False
+    for c in range(len(book.held.amounts)):
+        amount, tables = book.held.amounts[c], terms.rules.collateral
+        at_low = compute_value_at_rate(tables, c, amount * scene.asset_mark_low[c])
+        at_high = compute_value_at_rate(tables, c, amount * scene.asset_mark_high[c])
+        least += min(at_low, at_high)
+    return bool(least > CAUTION * gross)
+
+
+def find_least(terms: Terms, book: Book, scene: Scene, i: int) -> float:
+    """Return the least of a position's value less level times its requirement in the bar."""
+    margin, held = pick_margin(terms, i), book.held.quantities[i]
+    low, high = scene.mark_low[i], scene.mark_high[i]
+    x, level = margin.multiplier, terms.rules.level
+    of_low, of_high = abs(held * low), abs(held * high)
+    if margin.is_valued_at_entry:
+        of_low = of_high = abs(held * book.held.entries[i])
+    at_low = held * low - level * compute_maintenance(margin, of_low, x)
+    at_high = held * high - level * compute_maintenance(margin, of_high, x)
+    return float(min(at_low, at_high))
+
+
+def is_isolated_near(terms: Terms, book: Book, scene: Scene, i: int) -> bool:
+    """Return whether an isolated position fails at its adverse extreme, or nearly."""
+    position = pick_position(book, i)
+    value = find_adverse(position, scene.mark_low[i], scene.mark_high[i])
+    nearer = add_margin(position, -CAUTION * abs(position.quantity * value))
+    books = Books(0.0, (nearer,))
+    rules, x = pick_instrument(terms, i), scene.multiplier[i]
+    return is_failing(rules, books, value, x) or is_failing(rules, books, scene.mark_open[i], x)
