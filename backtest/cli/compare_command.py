@@ -16,12 +16,11 @@ from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_policy
 from backtest.cli.experiment_schema import Key, list_flags
 from backtest.cli.flags import POLICY, RESULTS, AsJson, Results, Save
-from backtest.cli.panel_experiment import build_experiment_or_panel, check_terms
+from backtest.cli.panel_experiment import build_experiment_or_panel, require_one
 from backtest.cli.policy_entries import list_policy_entries, read_policy_flags, read_setting_flags
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.compare import Comparison, SharedTerms, list_differences
-from backtest.market import Markets
 from backtest.policy import Policy
 
 EXAMPLES = """
@@ -51,10 +50,9 @@ def compare(
     """
     policies = build_policies(drafts)
     experiments = [build_experiment_or_panel(draft) for draft in drafts]
-    for draft, each in zip(drafts, experiments, strict=True):
-        check_terms(draft, each.terms, backtest.compare)
-    if len(drafts) > 1:
-        check_shared(drafts, experiments)
+    for each in experiments:
+        require_one(each.market, "backtest compare")
+    check_shared(drafts, experiments)
     market, _, terms = experiments[0]
     table = drafts[0].tables.get("compare", {})
     arguments = {name: entry for name, entry in table.items() if name != "policies"}
@@ -90,13 +88,6 @@ def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
 
 def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> None:
     """Check that experiments differ only in their policy."""
-    for draft, each in zip(drafts, experiments, strict=True):
-        if isinstance(each.market, Markets):
-            raise ParameterError(
-                "policies for several instruments are compared in one file, was one of several",
-                where=str(draft.file),
-                cure="write the policies of the others into its [compare.policies]",
-            )
     first, *others = [SharedTerms(each.market, **each.terms).describe() for each in experiments]
     for draft, other in zip(drafts[1:], others, strict=True):
         differing = list_differences(first, other)

@@ -6,8 +6,7 @@ entries of ``[venue]`` and ``[policy]`` are those of all.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +63,14 @@ def build_experiment_or_panel(draft: Draft, *, warms: bool = True) -> Experiment
     return build_experiment(draft, warms=warms)
 
 
-def check_terms(draft: Draft, terms: Mapping[str, Any], function: Callable[..., Any]) -> None:
-    """Refuse terms of an experiment that a function of the package does not take."""
-    taken = inspect.signature(function).parameters
-    for name in terms:
-        if name not in taken:
-            raise ParameterError(
-                f"{draft.command} takes no {name}, was given one",
-                where=draft.locate(name),
-                cure=f"leave {name} out; backtest run takes it",
-            )
+def require_one(market: Market | Markets, command: str) -> None:
+    """Refuse several instruments where a command takes one."""
+    if isinstance(market, Markets):
+        raise ParameterError(
+            f"{command} takes one market, was given {', '.join(market)}",
+            where="--data, --instrument",
+            cure="give one folder with one instrument; `backtest run` and `backtest sweep` take more",
+        )
 
 
 def list_panel_terms(draft: Draft) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from backtest.base.ranges import check_range
 from backtest.cli.experiment import draft_experiment
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.isolation import isolated_imports
-from backtest.cli.panel_experiment import build_experiment_or_panel
+from backtest.cli.panel_experiment import build_experiment_or_panel, require_one
 from backtest.cli.printing import add_command, format_help, print_json
 from backtest.cli.run_command import run_with_progress
 from backtest.cli.typed_values import split_pair
@@ -138,6 +138,7 @@ def run_experiment(file: Path) -> Result:
     try:
         with isolated_imports():
             experiment = build_experiment_or_panel(draft_experiment(file, [], "backtest regress"))
+            require_one(experiment.market, "backtest regress")
             result: Result = run_with_progress(experiment)
             return result
     except SystemExit as stop:

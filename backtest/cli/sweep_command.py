@@ -16,7 +16,7 @@ from backtest.cli import flags
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
 from backtest.cli.exit_codes import INTERRUPTED
-from backtest.cli.panel_experiment import build_experiment_or_panel, check_terms, name_policies
+from backtest.cli.panel_experiment import build_experiment_or_panel, name_policies
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.sweep_text import Ranking, SweepReport, print_sweep
@@ -62,7 +62,6 @@ def sweep(
     with naming_source(draft, "sweep"):
         request = read_request(draft, top)
     market, policy, terms = build_experiment_or_panel(draft, warms=False)
-    check_terms(draft, terms, backtest.sweep)
     began = time.perf_counter()
     with (
         naming_source(draft, "sweep"),

@@ -389,12 +389,28 @@ def test_what_only_one_instrument_has_is_refused_at_the_command_line(capsys, fol
     assert not (folder / "results").exists()
 
 
-def test_a_comparison_of_files_is_of_one_instrument(capsys):
-    for name in ("a", "b"):
-        write(f"{name}.toml", f"{DATA}policy.name = 'constant'")
-    code, _, err = call(capsys, "compare", "a.toml", "b.toml", "--no-save")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("tune",),
+        ("compare", "--policy", "cppi", "--policy", "constant"),
+        ("regress", "record", "--out", "b"),
+    ],
+)
+def test_what_takes_one_market_says_so(capsys, folder: Path, words):
+    write("e.toml", f"{DATA}policy.name = 'constant'")
+    code, _, err = call(capsys, *words, "e.toml")
     assert code == 2
-    assert "policies for several instruments are compared in one file" in err
+    assert f"backtest {words[0]} takes one market, was given BTCUSDT, ETHUSDT" in err
+    assert not (folder / "results").exists()
+    assert not (folder / "b").exists()
+
+
+def test_a_sweep_of_several_ranks_their_accounts(capsys):
+    more = ("--venue", BTC, "--vary", "leverage=0.5,1", "--no-save", "--json")
+    code, out, err = call(capsys, "sweep", *RUN[1:-2], "--to", "2023-01-08", *more)
+    assert (code, err) == (0, "")
+    assert [row["leverage"] for row in json.loads(out)["top"]] in ([0.5, 1.0], [1.0, 0.5])
 
 
 def test_a_policy_is_checked_on_each_of_several_markets(capsys, monkeypatch):
