@@ -59,7 +59,7 @@ def is_held(markets: bt.Markets, name: str, t: int) -> bool:
 def hold(markets: bt.Markets, weights: pd.DataFrame, t: int) -> dict[str, float]:
     """Return the weights that bar t holds, without those that are flat."""
     given = {name: weights[name].iloc[t - 1] for name in markets if is_held(markets, name, t)}
-    return {name: float(weight) for name, weight in given.items() if weight == weight}
+    return {name: float(weight) for name, weight in given.items() if not np.isnan(weight)}
 
 
 def gain_since(markets: bt.Markets, held: dict[str, float], time: pd.Timestamp) -> float:
