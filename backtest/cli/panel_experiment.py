@@ -63,6 +63,16 @@ def build_experiment_or_panel(draft: Draft, *, warms: bool = True) -> Experiment
     return build_experiment(draft, warms=warms)
 
 
+def require_one(market: Market | Markets, command: str) -> None:
+    """Refuse several instruments where a command takes one."""
+    if isinstance(market, Markets):
+        raise ParameterError(
+            f"{command} takes one market, was given {', '.join(market)}",
+            where="--data, --instrument",
+            cure="give one folder with one instrument; backtest run and backtest sweep take more",
+        )
+
+
 def list_panel_terms(draft: Draft) -> list[tuple[str, str]]:
     """Return the tables and keys of a draft that only several instruments have."""
     found = [("run", key) for key in PANEL_KEYS if key in draft.tables.get("run", {})]

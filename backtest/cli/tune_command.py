@@ -13,7 +13,11 @@ from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
 from backtest.cli.exit_codes import FAILED, INTERRUPTED
 from backtest.cli.experiment import build_run_command
-from backtest.cli.panel_experiment import build_experiment_or_panel, name_policies
+from backtest.cli.panel_experiment import (
+    build_experiment_or_panel,
+    name_policies,
+    require_one,
+)
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_search
 from backtest.cli.typed_values import parse_typed, read_bounds
@@ -50,6 +54,7 @@ def tune(
     flags.check_work(threads, memory)
     search = read_search(draft)
     market, policy, terms = build_experiment_or_panel(draft, warms=False)
+    require_one(market, "backtest tune")
     with (
         naming_source(draft, "tune"),
         show_search(name_policies(policy), name_objective(search["objective"])) as progress,

@@ -30,8 +30,8 @@ def require_one(market: object, *, where: str) -> None:
         raise ParameterError(
             f"a signal of this kind is of one market, was given {market!r}",
             where=where,
-            cure="call it for each, markets[name], put the signals into a frame by name and divide it "
-            "by their number; or use from_frame or from_function",
+            cure="call it for each, markets[name], put the signals into a frame by name and divide "
+            "it by their number; or use from_frame or from_function",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import BacktestError
+from backtest.cli import check_command, main
 from backtest.cli.experiment import Experiment, draft_experiment
 from backtest.cli.experiment_command import list_arguments
 from backtest.cli.experiment_schema import EXPERIMENT_KEYS
 from backtest.cli.panel_experiment import build_experiment_or_panel, complete_preset
+from backtest.engine.policy_contract import Finding
 from backtest.strategies import Constant, VolTarget
 
 HOURS = 24 * 20
@@ -339,3 +342,87 @@ def test_bad_experiments_are_refused_with_a_cure(case):
     assert any(part in caught.value.problem for part in problem.split("|"))
     assert caught.value.where
     assert caught.value.cure
+
+
+# ---------------------------------------------------------------------------------------- commands
+
+
+def call(capsys, *words: object) -> tuple[int, str, str]:
+    code = main(list(map(str, words)))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+RUN = ("run", "--data", "data", "--no-compile", "--policy", "constant", "--set", "leverage=2")
+
+
+def test_a_run_of_several_prints_and_saves_its_account(capsys, folder: Path):
+    write_weights("w.csv")
+    code, out, err = call(capsys, *RUN, "--weights", "w.csv", "--overlay", "Constant(leverage=1)")
+    assert (code, err) == (0, "")
+    assert "markets          BTCUSDT, ETHUSDT, 1h bars" in out
+    assert "overlay          Constant(leverage=1.0)" in out
+    (saved,) = Path("results").iterdir()
+    code, out, _ = call(capsys, *RUN, "--weights", "w.csv", "--json", "--no-save")
+    found = json.loads(out)
+    assert code == 0
+    assert set(found["attribution"]) >= {"BTCUSDT", "ETHUSDT", "total"}
+    assert found["contagion"] == []
+    markets = bt.Markets.load("data")
+    weights = bt.signals.from_frame(markets, write_weights("w.csv"))
+    venue = bt.Venue.preset("binance-usdm", [*markets])
+    result = bt.run(
+        markets, Constant(leverage=2), venue=venue, account=bt.Account(), signal=weights,
+        compile=False,
+    )  # fmt: skip
+    assert found["metrics"]["total_return"] == result.metrics["total_return"]
+    assert saved.is_dir()
+
+
+def test_what_only_one_instrument_has_is_refused_at_the_command_line(capsys, folder: Path):
+    code, _, err = call(capsys, *RUN, "--limit-cost", "--max-leverage", 1)
+    assert code == 2
+    assert "the cost of max_leverage is measured for one instrument" in err
+    code, _, err = call(capsys, *RUN, "--signal", "-1")
+    assert code == 2
+    assert "cure:  give --weights FILE" in err
+    assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("tune",),
+        ("compare", "--policy", "cppi", "--policy", "constant"),
+        ("regress", "record", "--out", "b"),
+    ],
+)
+def test_what_takes_one_market_says_so(capsys, folder: Path, words):
+    write("e.toml", f"{DATA}policy.name = 'constant'")
+    code, _, err = call(capsys, *words, "e.toml")
+    assert code == 2
+    assert f"backtest {words[0]} takes one market, was given BTCUSDT, ETHUSDT" in err
+    assert not (folder / "results").exists()
+    assert not (folder / "b").exists()
+
+
+def test_a_sweep_of_several_ranks_their_accounts(capsys):
+    more = ("--venue", BTC, "--vary", "leverage=0.5,1", "--no-save", "--json")
+    code, out, err = call(capsys, "sweep", *RUN[1:-2], "--to", "2023-01-08", *more)
+    assert (code, err) == (0, "")
+    assert [row["leverage"] for row in json.loads(out)["top"]] in ([0.5, 1.0], [1.0, 0.5])
+
+
+def test_a_policy_is_checked_on_each_of_several_markets(capsys, monkeypatch):
+    def note_market(policy: type, market: bt.Market | None) -> list[Finding]:
+        return [Finding("market", True, "none" if market is None else market.instrument)]
+
+    monkeypatch.setattr(check_command, "check_policy", note_market)
+    code, out, _ = call(capsys, "check", "constant", *("--data", FOLDERS[0], "--data", FOLDERS[1]))
+    assert code == 0
+    assert "Constant on BTCUSDT\n  ok     market  BTCUSDT\n" in out
+    assert "Constant on ETHUSDT: keeps the contract" in out
+    code, out, _ = call(capsys, "check", "constant", "--data", FOLDERS[1])
+    assert "market  ETHUSDT\nConstant: keeps" in out
+    code, out, _ = call(capsys, "check", "constant")
+    assert "market  none" in out
