@@ -360,7 +360,7 @@ def test_the_readme_has_the_table_of_the_files():
     assert preset_files.to_markdown() in readme
 
 
-# -------------------------------------------------------------------- margin rules of whole accounts
+# ----------------------------------------------------------------- margin rules of whole accounts
 
 
 def test_margins_lists_the_cards_with_the_status_of_each_figure(capsys):
