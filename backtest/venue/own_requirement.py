@@ -81,6 +81,7 @@ class OwnMargin(MarginRule):
             starts=np.arange(count + 1, dtype=np.int64),
             products=np.arange(count, dtype=np.int64),
             n_products=count,
+            nets=np.zeros((count, 2)),
         )
 
     def to_dict(self) -> dict[str, Any]:
