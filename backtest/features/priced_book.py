@@ -15,6 +15,7 @@ from backtest.venue.book_tables import pack_holdings
 from backtest.venue.collateral import Collateral
 from backtest.venue.collateral_value import compute_collateral_value
 from backtest.venue.contract_value import compute_value
+from backtest.venue.own_requirement import OwnMargin, check_answer
 from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRule
 
 WHERE = "bt.calculate_book"
@@ -89,14 +90,14 @@ class Book(NamedTuple):
         if isinstance(self.rule, MarginRule):
             return float(compute_book_requirement(self.packed, self.hold()))
         answer = self.rule.requirement(self.held(), self.prices)
-        return book_margin.check_answer(answer, f"{type(self.rule).__name__}.requirement")
+        return check_answer(answer, f"{type(self.rule).__name__}.requirement")
 
     def initial(self) -> float:
         """Return the initial margin of the book."""
         if isinstance(self.rule, MarginRule):
             return float(compute_book_initial(self.packed, self.hold()))
         answer = self.rule.initial(self.held(), self.prices)
-        return book_margin.check_answer(answer, f"{type(self.rule).__name__}.initial")
+        return check_answer(answer, f"{type(self.rule).__name__}.initial")
 
     def distance(self) -> float:
         """Return M - level R, negative where the book fails."""
@@ -139,6 +140,7 @@ def read_arguments(
         )
     for name, price in priced.items():
         book_margin.PRICE.check("collateral_prices", price, where=f"{WHERE}, {name}")
+    rule = rule.rule if isinstance(rule, OwnMargin) else rule
     if not isinstance(rule, MarginRule):
         book_margin.ask(rule, "requirement", found, WHERE)
     known = rule if isinstance(rule, MarginRule) else Brackets()

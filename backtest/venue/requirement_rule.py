@@ -75,7 +75,7 @@ class MarginRule(Value):
         """Return the rule that :meth:`to_dict` wrote: its fields tell what kind it is."""
         if cls is not MarginRule:
             return super().from_dict(data, where=where)
-        marks = {"moves": "scenarios", "preset": "preset"}
+        marks = {"moves": "scenarios", "preset": "preset", "own": "own"}
         given = data if isinstance(data, Mapping) else {}
         kind = next((kind for mark, kind in marks.items() if mark in given), "brackets")
         found: Any = cls.kinds[kind].from_dict(data, where=where or cls.kinds[kind].__name__)

@@ -15,6 +15,7 @@ import pytest
 import backtest as bt
 from backtest.cli import main
 from backtest.venue import preset_files
+from backtest.venue.margin_presets import list_presets
 
 BTC = "binance-usdm:BTCUSDT"
 
@@ -360,3 +361,21 @@ def test_the_readme_has_the_table_of_the_files():
     """To renew it: python -c "from backtest import presets; print(presets.to_markdown())"."""
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert preset_files.to_markdown() in readme
+
+
+# ----------------------------------------------------------------- margin rules of whole accounts
+
+
+def test_margins_lists_the_cards_with_the_status_of_each_figure(capsys):
+    code, out, _ = call(capsys, "venues", "--margins")
+    text = squeeze(out)
+    assert code == 0
+    for each in list_presets():
+        assert each.name in text
+        assert squeeze(each.leaves_out) in text
+    assert "memory: initial margin is 1.3 times maintenance margin" in text
+    found = {
+        each["name"]: each for each in json.loads(call(capsys, "venues", "--margins", "--json")[1])
+    }
+    assert found["binance-multi-assets"]["rates"]["BTC"] == 0.95
+    assert found["okx-portfolio"]["requirement"]["preset"] == "okx-portfolio"
