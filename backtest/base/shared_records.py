@@ -19,7 +19,7 @@ from numba.core.typing.templates import AttributeTemplate
 from numba.extending import infer_getattr, intrinsic, register_model
 
 
-class Shared(types.Type):  # type: ignore[misc] # numba is untyped
+class Shared(types.Type):
     """The type of a reference to a named tuple of type ``inner``."""
 
     def __init__(self, inner: Any) -> None:
@@ -28,11 +28,11 @@ class Shared(types.Type):  # type: ignore[misc] # numba is untyped
 
 
 @register_model(Shared)
-class SharedModel(models.PrimitiveModel):  # type: ignore[misc]
+class SharedModel(models.PrimitiveModel):
     """A pointer to the record."""
 
     def __init__(self, manager: Any, kind: Shared) -> None:
-        super().__init__(manager, kind, manager.lookup(kind.inner).get_value_type().as_pointer())
+        super().__init__(manager, kind, manager.lookup(kind.inner).get_value_type().as_pointer())  # type: ignore[no-untyped-call]
 
 
 def find_field(kind: Shared, name: str) -> tuple[int, Any]:
@@ -45,12 +45,12 @@ def find_field(kind: Shared, name: str) -> tuple[int, Any]:
 
 
 @infer_getattr
-class SharedFields(AttributeTemplate):  # type: ignore[misc]
+class SharedFields(AttributeTemplate):
     """Types of the fields: records in a shared record are shared too."""
 
     key = Shared
 
-    def generic_resolve(self, kind: Shared, name: str) -> Any:
+    def generic_resolve(self, kind: Any, name: str) -> Any:  # type: ignore[override]
         """Return the type of a field."""
         at, found = find_field(kind, name)
         if at < 0:
@@ -58,7 +58,7 @@ class SharedFields(AttributeTemplate):  # type: ignore[misc]
         return Shared(found) if isinstance(found, types.BaseNamedTuple) else found
 
 
-@lower_getattr_generic(Shared)
+@lower_getattr_generic(Shared)  # type: ignore[no-untyped-call, untyped-decorator]
 def read_field(context: Any, builder: Any, kind: Shared, pointer: Any, name: str) -> Any:
     """Load a field, or point to it if it is a record."""
     at, found = find_field(kind, name)
@@ -66,7 +66,8 @@ def read_field(context: Any, builder: Any, kind: Shared, pointer: Any, name: str
     place = builder.gep(pointer, [zero, position], inbounds=True)
     if isinstance(found, types.BaseNamedTuple):
         return place
-    return impl_ret_borrowed(context, builder, found, builder.load(place))
+    value = builder.load(place)
+    return impl_ret_borrowed(context, builder, found, value)  # type: ignore[no-untyped-call]
 
 
 @intrinsic
@@ -74,7 +75,8 @@ def share_record(_context: Any, record: Any) -> Any:
     """Return a reference to a record, which is stored on the stack of the caller."""
 
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        place = cgutils.alloca_once(builder, arguments[0].type)
+        kind = arguments[0].type
+        place = cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]
         builder.store(arguments[0], place)
         return place
 

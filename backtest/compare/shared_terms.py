@@ -60,7 +60,8 @@ class SharedTerms(NamedTuple):
         with warnings.catch_warnings():
             for category in known:
                 warnings.simplefilter("ignore", category)
-            return run(terms.pop("market"), policy, **terms)
+            result: Result = run(terms.pop("market"), policy, **terms)
+            return result
 
     def describe(self) -> dict[str, Any]:
         """Return the terms that the numbers depend on, as data."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,9 @@ from backtest.base.errors import ParameterError, VenueDateWarning
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.provenance import record_making
 from backtest.base.units import (
-    DAY,
-    YEAR_DAYS,
+    FloatArray,
     TimeLike,
     format_time,
-    parse_duration,
     to_nanoseconds,
 )
 from backtest.engine.lookahead.causality import observe_checked
@@ -31,30 +29,65 @@ from backtest.engine.loop_inputs import has_interest, read_inputs, start_state
 from backtest.engine.manifest import hash_source, write_manifest
 from backtest.engine.no_fill import TARGET, explain_no_fill
 from backtest.engine.portfolio.narrow import narrow_to_one
-from backtest.engine.portfolio.portfolio_result import PortfolioResult
+from backtest.engine.portfolio.portfolio_checks import check_account_kind
 from backtest.engine.portfolio.run_portfolio import is_single, run_portfolio
 from backtest.engine.result import Result
 from backtest.engine.resumed_market import History, join_markets
 from backtest.engine.run_warnings import warn_of_last_prices, warn_of_outcome
+from backtest.engine.sampling_periods import check_periods, count_periods
 from backtest.engine.signal_input import describe_signal, read_signal, recall_signal
 from backtest.features.liquidation_forecast import (
     NO_BARS_SEEN,
     VolatilityState,
     forecast_volatility,
 )
-from backtest.features.returns import count_by_calendar
 from backtest.market import Market, Markets
+from backtest.market.weight_frame import Weights
 from backtest.measures.run_span import RunSpan
 from backtest.policy import Policy, start_memory
 from backtest.venue import Venue
 
 
-@record_making
+@overload
 def run(
-    market: Market | Markets,
+    market: Market,
+    policy: Policy,
+    *,
+    venue: Venue,
+    account: Account,
+    signal: pd.Series | FloatArray | float | None = None,
+    sampling: str = "1d",
+    calendar: str = "365",
+    compile: bool = True,
+    resume: Result | None = None,
+    start: TimeLike | None = None,
+    progress: Progress | None = None,
+) -> Result: ...
+
+
+@overload
+def run(
+    market: Markets,
     policy: Policy | Mapping[str, Policy],
     *,
     venue: Venue | Mapping[str, Venue],
+    account: Account,
+    signal: Weights = None,
+    overlay: Policy | None = None,
+    sampling: str = "1d",
+    calendar: str = "365",
+    compile: bool = True,
+    start: TimeLike | None = None,
+    progress: Progress | None = None,
+) -> Any: ...
+
+
+@record_making
+def run(
+    market: Market | Markets,
+    policy: Any,
+    *,
+    venue: Any,
     account: Account,
     signal: Any = None,
     overlay: Policy | None = None,
@@ -112,8 +145,9 @@ def run(
     """
     set_hurry(True)
     if isinstance(market, Markets):
+        check_account_kind(account)
         if not is_single(market, account, overlay):
-            return run_markets(
+            return run_portfolio(
                 market,
                 policy,
                 venue=venue,
@@ -127,8 +161,8 @@ def run(
                 progress=progress,
                 resume=resume,
             )
-        given = (policy, venue, account, signal)
-        market, policy, venue, account, signal = narrow_to_one(market, *given)
+        one = narrow_to_one(market, policy, venue, account, signal)
+        market, policy, venue, account, signal = one
     elif overlay is not None:
         raise ParameterError(
             "an overlay scales several positions, the market is one",
@@ -219,47 +253,6 @@ def run(
     )
 
 
-def run_markets(
-    markets: Markets,
-    policy: Policy | Mapping[str, Policy],
-    *,
-    venue: Venue | Mapping[str, Venue],
-    account: Account,
-    signal: Any,
-    overlay: Policy | None,
-    sampling: str,
-    calendar: str,
-    is_compiled: bool,
-    start: TimeLike | None,
-    progress: Progress | None,
-    resume: object,
-) -> PortfolioResult:
-    """Run an account with several positions."""
-    if not isinstance(account, Account):
-        check_kinds(Market.sample(bars=2), policy, venue, account, None)
-    if resume is not None:
-        raise ParameterError(
-            "a run of several positions cannot be resumed, was given an earlier result",
-            where=Place("resume", of="bt.run"),
-            cure="run the whole history at once; start= begins the account inside it",
-        )
-    check_periods(markets, sampling, calendar)
-    return run_portfolio(
-        markets,
-        policy,
-        venue=venue,
-        account=account,
-        signal=signal,
-        overlay=overlay,
-        sampling=sampling,
-        calendar=calendar,
-        periods=count_periods(calendar, sampling, markets),
-        is_compiled=is_compiled,
-        start=start,
-        progress=progress,
-    )
-
-
 def find_trail(resume: Result | None, market: Market, first: int) -> VolatilityState:
     """Return the state of the volatility forecast after the bars before the first."""
     if resume is not None:
@@ -320,31 +313,6 @@ def check_settings(
     check_periods(market, sampling, calendar)
 
 
-def check_periods(market: Market | Markets, sampling: str, calendar: str) -> None:
-    """Require a calendar and a sampling period that fit the market."""
-    if calendar not in ("365", "252"):
-        raise ParameterError(
-            f"calendar must be '365' or '252', was {calendar!r}",
-            where=Place("calendar", of="bt.run"),
-            cure="choose '365' for a market that never closes, '252' for sessions",
-        )
-    if market.sessions and calendar != "252":
-        raise ParameterError(
-            "a market with sessions needs calendar='252', was '365'",
-            where=Place("calendar", of="bt.run"),
-            cure=Phrase("pass {}", Argument("calendar", "252")),
-        )
-    period = parse_duration(sampling, where=Place("sampling", of="bt.run"))
-    if calendar == "252" and period != DAY:
-        raise ParameterError(
-            f"sampling must be '1d' with calendar='252', which counts sessions, was {sampling!r}",
-            where=Place("sampling", of="bt.run"),
-            cure=Phrase(
-                "leave {} out, or pass {}", Argument("sampling"), Argument("calendar", "365")
-            ),
-        )
-
-
 def warn_of_other_days(market: Market, venue: Venue, first: int = 0) -> None:
     """Warn if bars from the first on lie outside the dates of the venue's margin tables."""
     end = int(market.time[-1]) + market.interval
@@ -395,19 +363,6 @@ def list_flows(account: Account, until: int) -> list[tuple[int, float]]:
     stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8.tolist()
     pairs = zip(stamps, account.flows.tolist(), strict=True)
     return [(stamp, amount) for stamp, amount in pairs if stamp <= until]
-
-
-def count_periods(calendar: str, sampling: str, market: Market | Markets, first: int = 0) -> float:
-    """Return the number of sampling periods in a year.
-
-    Bars longer than a day are sampled per bar. In a market with sessions they count by calendar
-    time, not in sessions: by the mean distance of those from ``first`` on.
-    """
-    period = max(parse_duration(sampling, where=Place("sampling", of="bt.run")), market.interval)
-    if market.sessions and market.interval > DAY:
-        return float(count_by_calendar(market.time[first:], market.interval)[-1])
-    days = YEAR_DAYS if period > DAY else float(calendar)
-    return days * DAY / period
 
 
 def find_loop_start(

@@ -102,7 +102,7 @@ def fit_single(terms: Terms, scene: Scene, room: Room, free: float, i: int) -> f
     whole = room.kept[i] + room.added[i]
     if limit >= whole or room.added[i] == 0.0:
         return 1.0
-    return max(limit - room.kept[i], 0.0) / room.added[i]
+    return float(max(limit - room.kept[i], 0.0) / room.added[i])
 
 
 def compute_room(

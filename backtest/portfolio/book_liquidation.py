@@ -355,7 +355,7 @@ def rank(terms: Terms, book: Book, room: Room, i: int, gain: float, notional: fl
     if terms.order == LARGEST_NOTIONAL:
         return float(abs(held.quantities[i] * held.values[i]))
     if terms.order == BY_NAME:
-        return -1.0 * terms.ranks[i]
+        return float(-1.0 * terms.ranks[i])
     return gain / notional
 
 

@@ -192,7 +192,7 @@ def find_own_limit(
     if is_isolated(terms, i):
         books = open_books(terms, book, i)
         wanted = size_order(rules, books, quote, equity, side, room.reach[i])
-        return side * wanted * abs(quote.fill)
+        return float(side * wanted * abs(quote.fill))
     return compute_largest_notional(rules.margin, math.inf, 0.0, 0.0, quote.initial)
 
 

@@ -228,7 +228,8 @@ class Room(NamedTuple):
     at the next waypoint, and the prices of collateral. ``start`` are quantities at the start of a
     liquidation, ``shares`` of shape (n + C,) Euler shares, ``falls`` of shape (n + 3,) what each
     cause took (:mod:`backtest.portfolio.book_causes`). ``hidden`` and ``kept_assets`` are
-    quantities and amounts that are left out for a moment. ``failure`` is the u at which each position fails.
+    quantities and amounts left out for a moment. ``failure`` is the u at which each position
+    fails.
     """
 
     side: FloatArray
@@ -285,7 +286,7 @@ def is_isolated(terms: Terms, i: int) -> bool:
 
 def is_held(book: Book, i: int) -> bool:
     """Return whether a position is open."""
-    return book.held.quantities[i] != 0.0
+    return bool(book.held.quantities[i] != 0.0)
 
 
 def pick_position(book: Book, i: int) -> Position:

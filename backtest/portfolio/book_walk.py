@@ -289,7 +289,7 @@ def find_own_failure(terms: Terms, book: Book, scene: Scene, room: Room, i: int)
     root = compute_root(rules, books, x)
     if math.isnan(root) or end == start:
         return 1.0
-    return min(max((root - start) / (end - start), 0.0), 1.0)
+    return float(min(max((root - start) / (end - start), 0.0), 1.0))
 
 
 def find_stop_place(

@@ -62,7 +62,7 @@ class ReductionOrder:
                 where=where,
                 cure="give order='largest_loss', or order=['BTCUSDT', 'ETHUSDT']",
             )
-        names = tuple(value)  # type: ignore[arg-type]
+        names: tuple[str, ...] = tuple(value)  # type: ignore[arg-type]
         if len(set(names)) < len(names):
             raise ParameterError(
                 f"{name} must name each instrument once, was {', '.join(names)}",

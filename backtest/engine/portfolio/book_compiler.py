@@ -11,13 +11,13 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
-import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
 from llvmlite import ir
+from numba import carray  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
 from backtest.account import InstrumentRules, orders
@@ -71,7 +71,7 @@ MODULES = (
 )  # fmt: skip
 """The modules of the kernel; each uses only those before it, and the rules of one position."""
 
-POINTER = numba.types.CPointer(numba.float64)
+POINTER = numba.types.CPointer(numba.float64)  # type: ignore[no-untyped-call]
 LEVEL_NAMES = ("floors", "caps", "rates", "amounts", "leverages")
 MARGIN_NUMBERS = (
     "close_fee", "taker", "size", "setting", "is_inverse", "is_isolated", "is_valued_at_entry",
@@ -116,15 +116,10 @@ def compile_book() -> dict[str, Any]:
     twins[id(orders.floor)] = jit(floor_as_number, **inner, forceinline=True)
     twins[id(book_records.pick_instrument)] = jit(write_pick(names), **inner)
     twins[id(book_loop.ask)] = jit(write_ask(names), **inner)
-    twins[id(book_loop.share)] = jit(share_any, **inner, forceinline=True)
+    twins[id(book_loop.share)] = share_record  # not inside a function, whose stack would be gone
     for space in spaces.values():
         space |= {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
     return names
-
-
-def share_any(record: Any) -> Any:
-    """Return a reference to a record."""
-    return share_record(record)  # type: ignore[call-arg]
 
 
 def compile_book_loop() -> Callable[..., Any]:
@@ -184,7 +179,7 @@ def load_function(text: str, name: str, names: Mapping[str, Any]) -> Callable[..
 
 
 @intrinsic
-def call_formula(
+def call_formula(  # noqa: PLR0913, PLR0917 - what a formula takes
     _context: Any,
     address: Any,
     sheet: Any,
@@ -303,7 +298,7 @@ def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> For
         NamedTuple=NamedTuple,
         MarginRules=MarginRules,
         AccountView=AccountView,
-        carray=numba.carray,
+        carray=carray,
         rule=jit_tree(rule, {}),
         Memory=memory,
     )
@@ -347,7 +342,9 @@ def write_formula_part(
     ]
     lines += [
         "",
-        "def decide(sheet, bar, params, columns, memory, margin, levels, count, time, local, length):",
+        "def decide(",
+        "    sheet, bar, params, columns, memory, margin, levels, count, time, local, length",
+        "):",
         *([f"    table = carray(levels, ({len(LEVEL_NAMES) * width},))"] if width else []),
         f"    venue = MarginRules({', '.join([*table, *numbers])})",
         f"    account = AccountView({', '.join(view)}, venue)",

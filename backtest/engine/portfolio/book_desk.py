@@ -39,7 +39,7 @@ def assign_policies(
     policy: object, markets: Markets, overlay: object
 ) -> tuple[dict[str, Policy], Policy | None]:
     """Return the policy of each instrument and the overlay, checked."""
-    given = policy if isinstance(policy, Mapping) else dict.fromkeys(markets.names, policy)
+    given: Any = policy if isinstance(policy, Mapping) else dict.fromkeys(markets.names, policy)
     unknown = [f"{n!r}{did_you_mean(str(n), markets.names)}" for n in given if n not in markets]
     missing = [name for name in markets.names if name not in given]
     if unknown or missing:
@@ -60,7 +60,8 @@ def assign_policies(
             )
     if isinstance(overlay, Policy):
         check_overlay(overlay)
-    return {name: given[name] for name in markets.names}, overlay  # type: ignore[return-value]
+    above = overlay if isinstance(overlay, Policy) else None
+    return {name: given[name] for name in markets.names}, above
 
 
 def check_overlay(overlay: Policy) -> None:
@@ -140,7 +141,7 @@ def set_desk(
         memory_at=memory_at,
         asks=np.array([1] * len(panelists) + [0] * (n + 1 - len(panelists)), np.int64),
         wants_price=np.array([1 if wants_price(p.policy) else 0 for p in panelists], np.int64),
-        index=read_index(panelists, n, markets.n_bars),
+        index_bars=read_index(panelists, n, markets.n_bars),
         tradable=markets.tradable().astype(np.int64),
         sheet=np.zeros(N_SHOWN),
         bar=np.zeros(7),
@@ -181,41 +182,26 @@ def bind(panelist: Panelist, n_memory: int) -> Callable[..., float]:
     """Return a policy in plain Python: it reads sheet and bar, and keeps its memory in the desk."""
     decide = bind_plain(panelist.policy, tuple(panelist.columns))
     columns = tuple(panelist.columns.values())
-    market = panelist.market
 
     def answer(desk: Desk, venue: Any, i: int, time: int, local: int) -> float:
         at = desk.memory_at[i]
         kept = tuple(desk.memory[at : at + n_memory])
-        view = AccountView(*desk.sheet.tolist(), venue)
-        seen = Glimpse(time, *desk.bar[:6].tolist(), local)
+        view = AccountView._make((*desk.sheet.tolist(), venue))
+        seen = Glimpse(time, local, desk.bar)
         value, after = decide(None, columns, kept, seen, view, float(desk.bar[6]), local)
         desk.memory[at : at + n_memory] = after
         return float(value)
 
-    del market
     return answer
 
 
 class Glimpse:
     """The bar of one policy in the place of the arrays that a policy's bar is read from."""
 
-    def __init__(
-        self,
-        time: int,
-        open: float,  # noqa: A002 - the names of a bar
-        high: float,
-        low: float,
-        close: float,
-        mark: float,
-        volume: float,
-        local: int,
-    ) -> None:
-        numbers = {"open": open, "high": high, "low": low, "close": close, "mark": mark}
+    def __init__(self, time: int, local: int, bar: FloatArray) -> None:
         self.time = {local: np.int64(time)}
-        self.open, self.high, self.low, self.close, self.mark = (
-            {local: np.float64(each)} for each in numbers.values()
-        )
-        self.volume = {local: np.float64(volume)}
+        for name, value in zip(BAR_NUMBERS[:-1], bar, strict=False):
+            setattr(self, name, {local: np.float64(value)})
 
 
 def ask_plain(desk: Desk, terms: Any, scene: Any, i: int, time: int, local: int) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 
 from backtest.base.errors import AccountingError, PolicyError
 from backtest.base.units import FloatArray, format_time
+from backtest.engine.bar_loop import BROKEN, FULL, NEGATIVE
 from backtest.engine.loop_driver import CHUNK, PLAIN_CHUNK, Progress
 from backtest.engine.portfolio import book_loop
 from backtest.engine.portfolio.book_desk import ask_plain
@@ -103,14 +104,14 @@ def run_book_loop(
         given = (packed, inputs.feed, inputs.clock, inputs.log_returns, bound, book, scene, room)
         with np.errstate(all="ignore"):
             counted, reached, why = simulate(*given, ledger, tally, tape, t, stop)
-        if why == book_loop.FULL:
+        if why == FULL:
             restore_book(saved, book, desk)
             tape.log.written[0] = 0
             tape = tape._replace(log=new_book_log(2 * len(tape.log.entries)))
             continue
-        if why == book_loop.BROKEN:
+        if why == BROKEN:
             raise report_book_imbalance(ledger, inputs, reached)
-        if why == book_loop.NEGATIVE:
+        if why == NEGATIVE:
             raise report_bad_decision(inputs, reached)
         tally, t = counted, reached
         kept.append(tape.log.entries[: tape.log.written[0]].copy())

@@ -389,9 +389,9 @@ def start_book(inputs: BookInputs, account: Account, first: int, *, has_overlay:
 
 def new_scene(n: int, assets: int) -> Scene:
     """Return an empty scene."""
-    flags = {"is_listed": np.zeros(n, np.int64), "is_last": np.zeros(n, np.int64)}
-    own = {name: np.full(n, np.nan) for name in SCENE}
-    prices = {f"asset_{name}": np.zeros(assets) for name in ASSET}
+    flags: dict[str, Any] = {"is_listed": np.zeros(n, np.int64), "is_last": np.zeros(n, np.int64)}
+    own: dict[str, Any] = {name: np.full(n, np.nan) for name in SCENE}
+    prices: dict[str, Any] = {f"asset_{name}": np.zeros(assets) for name in ASSET}
     return Scene(**own, **flags, **prices)
 
 

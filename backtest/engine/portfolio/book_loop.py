@@ -121,7 +121,7 @@ class Desk(NamedTuple):
     memory_at: IntArray
     asks: IntArray
     wants_price: IntArray
-    index: FloatArray
+    index_bars: FloatArray
     tradable: IntArray
     sheet: FloatArray
     bar: FloatArray
@@ -231,7 +231,7 @@ def is_near_failure(scene: Scene, i: int, value: float) -> bool:
     ratio = value / close if close > 0.0 else close / value
     if math.isnan(ratio):
         return False
-    return ratio >= 1.0 / (1.0 + NEAR) - TOLERANCE and ratio <= 1.0 / (1.0 - NEAR) + TOLERANCE
+    return bool(1.0 / (1.0 + NEAR) - TOLERANCE <= ratio <= 1.0 / (1.0 - NEAR) + TOLERANCE)
 
 
 def sum_book_terms(ledger: FloatArray) -> float:
@@ -364,7 +364,7 @@ def find_failure_value(
     start, end = Waypoint(room.mark, room.price), Waypoint(room.mark_end, room.price_end)
     cash = book.purse[CASH]
     ratio = find_failure_ratio(terms.rules, held, cash, i, start, end, room.shares)
-    return value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio
+    return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
 
 
 def show_portfolio(desk: Desk, book: Book, close: BookClose) -> None:
@@ -394,7 +394,7 @@ def show_bar(desk: Desk, feed: BookFeed, book: Book, i: int, t: int) -> None:
 def show_index(desk: Desk, t: int) -> None:
     """Write the bar of the portfolio index that the overlay sees."""
     for k in range(7):
-        desk.bar[k] = desk.index[k, t]
+        desk.bar[k] = desk.index_bars[k, t]
 
 
 # ----------------------------------------------------------------------------------- the record

@@ -27,7 +27,7 @@ SHARED = (
 
 def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
     """Return the venue of each instrument: one for all, or one by name."""
-    given = venue if isinstance(venue, Mapping) else dict.fromkeys(markets.names, venue)
+    given: Any = venue if isinstance(venue, Mapping) else dict.fromkeys(markets.names, venue)
     unknown = [f"{n!r}{did_you_mean(str(n), markets.names)}" for n in given if n not in markets]
     missing = [name for name in markets.names if name not in given]
     if unknown or missing:
@@ -45,6 +45,16 @@ def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
                 cure="pass bt.Venue(...), or bt.Venue.preset('binance-usdm', ['BTCUSDT', ...])",
             )
     return {name: given[name] for name in markets.names}
+
+
+def check_account_kind(account: object) -> None:
+    """Require an account."""
+    if not isinstance(account, Account):
+        raise ParameterError(
+            f"account must be an Account, was {str(account)[:60]!r}",
+            where="bt.run, account",
+            cure="pass bt.Account(...)",
+        )
 
 
 def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Account) -> None:
@@ -84,10 +94,10 @@ def read_field(venue: Venue, field: str) -> Any:
 
 def is_equal(mine: object, theirs: object) -> bool:
     """Return whether two settings are equal, also where they are series."""
-    if isinstance(mine, pd.Series) or isinstance(theirs, pd.Series):
-        both = isinstance(mine, pd.Series) and isinstance(theirs, pd.Series)
-        return both and mine.equals(theirs)  # type: ignore[union-attr, arg-type]
-    return mine == theirs
+    if isinstance(mine, pd.Series) and isinstance(theirs, pd.Series):
+        return mine.equals(theirs)
+    is_mixed = isinstance(mine, pd.Series) or isinstance(theirs, pd.Series)
+    return not is_mixed and mine == theirs
 
 
 def describe(value: object) -> str:
@@ -131,7 +141,7 @@ def check_modes(names: Sequence[str], venues: Mapping[str, Venue], account: Acco
 
 def check_supported(names: Sequence[str], venues: Mapping[str, Venue], account: Account) -> None:
     """Refuse what an account with several positions does not have."""
-    refused = [
+    refused: list[tuple[bool, str, object, str]] = [
         (account.fill != "next_open", "Account.fill", account.fill, "leave fill out"),
         (
             account.equity_stop is not None,

@@ -91,7 +91,7 @@ def _write(result: PortfolioResult, folder: Path) -> None:
 
 def _widen(result: PortfolioResult) -> dict[str, FloatArray]:
     """Return the positions' record and marks as columns named ``instrument field``."""
-    found = {}
+    found: dict[str, FloatArray] = {}
     for i, name in enumerate(result.names):
         found |= {
             f"{name} {each}": result.positions_record[:, i, k]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from backtest.account import ledger
-from backtest.base.units import FloatArray, IntArray, utc_index
+from backtest.base.units import BoolArray, FloatArray, IntArray, utc_index
 from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD
 from backtest.engine.result_tables import KINDS, ORDER, price_of, value_of
 from backtest.portfolio.book_causes import BLAMED
@@ -175,12 +176,13 @@ def portfolio_events(
     table = table.drop(columns=["row", "place"])
     labels = np.array([*names, *assets, ""], dtype=object)
     table.insert(0, "time", utc_index(time[bar]))
-    table.insert(2, "instrument", pd.Categorical(labels[who], categories=[*names, *assets, ""]))
+    kind: Any = pd.Categorical(labels[who], categories=[*names, *assets, ""])
+    table.insert(2, "instrument", kind)
     table["kind"] = pd.Categorical(table["kind"], categories=list(ALL_NAMES))
     return table
 
 
-def find_costs(kinds: IntArray) -> tuple[tuple[str, FloatArray, int], ...]:
+def find_costs(kinds: IntArray) -> tuple[tuple[str, BoolArray, int], ...]:
     """Return the costs of events: name, which entries may have one, and its column."""
     trades = np.isin(kinds, (ledger.FILL, *ledger.STOPS, DELISTED))
     liquidations = kinds == ledger.LIQUIDATED
@@ -256,8 +258,8 @@ def number_liquidations(entries: FloatArray) -> IntArray:
     is_cause = entries[:, 1] == BLAMED
     begins = is_cause & ~np.concatenate(([False], is_cause[:-1]))
     falls = np.concatenate(([False], np.diff(entries[:, 8]) <= 0.0)) & is_cause
-    counted = np.cumsum(begins | falls)
-    return counted[is_cause].astype(np.int64)
+    counted: IntArray = np.cumsum(begins | falls)[is_cause].astype(np.int64)
+    return counted
 
 
 def attribution_table(

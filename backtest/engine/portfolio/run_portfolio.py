@@ -26,6 +26,7 @@ from backtest.engine.portfolio.portfolio_checks import (
 from backtest.engine.portfolio.portfolio_manifest import write_portfolio_manifest
 from backtest.engine.portfolio.portfolio_result import PortfolioResult
 from backtest.engine.run_warnings import warn_of_last_prices
+from backtest.engine.sampling_periods import check_periods, count_periods
 from backtest.market.markets import Markets
 from backtest.market.weight_frame import read_weights
 from backtest.measures.run_span import RunSpan
@@ -144,12 +145,20 @@ def run_portfolio(
     overlay: Policy | None,
     sampling: str,
     calendar: str,
-    periods: float,
     is_compiled: bool,
     start: TimeLike | None,
     progress: Progress | None,
+    resume: object,
 ) -> PortfolioResult:
     """Take an account with several positions through several markets; see :func:`backtest.run`."""
+    if resume is not None:
+        raise ParameterError(
+            "a run of several positions cannot be resumed, was given an earlier result",
+            where=Place("resume", of="bt.run"),
+            cure="run the whole history at once; start= begins the account inside it",
+        )
+    check_periods(markets, sampling, calendar)
+    periods = count_periods(calendar, sampling, markets)
     setup = set_up(
         markets,
         policy,

@@ -1,0 +1,308 @@
+"""An account with several positions: by hand, compiled and plain, saved, and what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.errors import ParameterError, PolicyError
+from backtest.engine.portfolio.portfolio_result import PortfolioResult
+from backtest.measures.portfolio_risk import diversification_ratio, effective_bets, risk_shares
+from backtest.strategies import VolTarget
+from tests.portfolio.book_helpers import Hold, Once, flat, make_market, make_venue, simulate_pair
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def run(markets, policy=None, **terms):
+    given = {"venue": make_venue(), "account": bt.Account(capital=1_000.0), "compile": False}
+    return bt.run(markets, policy or Hold(1.0), **{**given, **terms})
+
+
+def two(first, second):
+    return bt.Markets({"A": make_market(first), "B": make_market(second)}, currency="USDT")
+
+
+def test_two_positions_share_one_equity():
+    # 1/2 in each of 1,000: 5 A at 100, 10 B at 50. A falls to 90: -50, B rises to 55: +50.
+    markets = two(
+        [flat(100), flat(100), (100, 100, 90, 90)], [flat(50), flat(50), (50, 55, 50, 55)]
+    )
+    result = run(markets, Once(1.0))
+    assert result.quantities.iloc[-1].tolist() == [5.0, 10.0]
+    assert result.bars["equity"].tolist() == [1_000.0, 1_000.0, 1_000.0]
+    assert result.bars["gross_leverage"].iloc[-1] == (5 * 90 + 10 * 55) / 1_000
+    assert result.attribution()["net"].to_dict() == {
+        "A": -50.0, "B": 50.0, "account": 0.0, "total": 0.0,
+    }  # fmt: skip
+
+
+def test_a_loss_of_one_position_liquidates_the_other():
+    # 5x in each half: long 2,500 of A and short 2,500 of B. B rises from 50 to 70: -1,000, so the
+    # equity of 1,000 is under 5 % of 2,500 + 3,500 before: A closes though it is at 100 unchanged.
+    markets = two([flat(100)] * 3, [flat(50), flat(50), (50, 70, 50, 70)])
+    signal = {"A": 0.5, "B": -0.5}
+    result = run(markets, Once(5.0), signal=signal)
+    assert result.quantities.iloc[-1].tolist() == [0.0, 0.0]
+    table = result.contagion()
+    assert table["share"].sum() == pytest.approx(1.0, abs=1e-12)
+    assert table.set_index("cause")["share"].to_dict() == {"B": 1.0}
+    # A fails where 1,000 - 50 d = .05 (2,500 + 2,500 + 50 d) for a rise d of B: d = 750 / 52.5
+    place = 50.0 + 750.0 / 52.5
+    hit = result.events[result.events["kind"] == "liquidation"].set_index("instrument")
+    assert hit.loc["B", "price"] == pytest.approx(place, rel=1e-12)
+    assert result.bars["equity"].iloc[-1] == pytest.approx(1_000.0 - 50.0 * (place - 50.0))
+
+
+def test_isolated_positions_do_not_pull_each_other_down():
+    markets = two([flat(100)] * 3, [flat(50), flat(50), (50, 70, 50, 70)])
+    account = bt.Account(capital=1_000.0, margin="isolated", venue_leverage=10.0)
+    result = run(markets, Once(2.0), signal={"A": 0.5, "B": -0.5}, account=account)
+    assert result.quantities.iloc[-1].tolist() == [10.0, 0.0]  # 1,000 of A stay
+    assert result.contagion().empty
+
+
+def test_increases_shrink_by_one_factor():
+    # 30x in each half asks for 15,000 + 15,000 with 1,000 and 20x: both become 10,000
+    venue = make_venue(maintenance_rate=0.02)
+    result = run(two([flat(100)] * 3, [flat(50)] * 3), Once(30.0), venue=venue)
+    assert result.quantities.iloc[-1].tolist() == pytest.approx([100.0, 200.0], rel=1e-12)
+
+
+def test_gross_leverage_is_limited():
+    account = bt.Account(capital=1_000.0, max_gross_leverage=3.0)
+    result = run(two([flat(100)] * 3, [flat(50)] * 3), Once(4.0), account=account)
+    assert result.bars["gross_leverage"].iloc[-1] == pytest.approx(3.0, rel=1e-12)
+
+
+def test_an_overlay_scales_all_targets():
+    result = run(simulate_pair(200), Hold(1.0), overlay=Hold(0.5))
+    known = result.bars["gross_leverage"].iloc[60:150]
+    assert 0.4 < known.median() < 0.6
+    limited = run(
+        simulate_pair(200), overlay=Hold(9.0), account=bt.Account(capital=1e3, max_overlay=2.0)
+    )
+    assert limited.bars["overlay"].iloc[-1] == 2.0
+
+
+def test_a_delisted_instrument_is_closed_with_an_event():
+    with pytest.warns(UserWarning, match="BBB ends before"):
+        result = run(simulate_pair(100))
+    events = result.events[result.events["kind"] == "delisted"]
+    assert events["instrument"].tolist() == ["BBB"]
+    assert result.quantities["BBB"].iloc[-1] == 0.0
+
+
+def test_collateral_backs_positions_and_is_sold_when_money_is_short():
+    # 1 C worth 500 at rate .8; money 1,000. 10x long of A: 15,000 of equity 1,500, falls by 10 %:
+    # B = -1,500 under the limit 0 once it is closed. Interest aside nothing else moves.
+    index = make_market([flat(500)] * 4)
+    asset = bt.Collateral("C", amount=1.0, prices=index, rate=0.8, slippage=0.1)
+    account = bt.Account(capital=1_000.0, collateral=[asset], negative_limit=0.0)
+    markets = two([flat(100), flat(100), flat(90), flat(90)], [flat(50)] * 4)
+    result = run(
+        markets, {"A": Once(1.0), "B": Hold(0.0)}, signal={"A": 1, "B": 1}, account=account
+    )
+    bars = result.bars
+    assert bars["equity"].iloc[0] == 1_500.0
+    assert bars["backing"].iloc[0] == 1_400.0
+    assert result.quantities["A"].iloc[-1] == 15.0  # 1x of the equity of 1,500
+    assert bars["equity"].iloc[-1] == 1_350.0
+    assert bars["collateral_pnl"].sum() == 0.0
+
+
+def test_the_terms_of_all_instruments_add_up():
+    venue = make_venue(taker=5e-4, slippage=1e-4, liquidation_fee=0.01)
+    result = run(simulate_pair(400), Hold(18.0), venue=venue)
+    bars, table = result.bars, result.attribution()
+    costs = ["fees", "slippage", "impact", "funding", "interest", "liquidation_loss", "conversion"]
+    gains = bars[["price_pnl", "collateral_pnl", "flows", "bad_debt"]].sum(axis=1)
+    change = bars["equity"].diff().fillna(bars["equity"].iloc[0] - 1_000.0)
+    assert np.allclose(change, gains - bars[costs].sum(axis=1), atol=1e-9 * 1_000.0)
+    parts = table.drop(index="total").sum()
+    assert np.allclose(parts, table.loc["total"], atol=1e-9)
+    assert result.metrics["liquidations"] >= 1.0
+
+
+@pytest.mark.slow
+def test_compiled_and_plain_give_the_same_bits():
+    venue = make_venue(taker=5e-4, slippage=1e-4, liquidation_fee=0.01, mode="partial")
+    for account in (
+        bt.Account(capital=1_000.0, stop_loss=0.05, band=0.1),
+        bt.Account(capital=1_000.0, margin={"AAA": "cross", "BBB": "isolated"}, venue_leverage=8.0),
+        bt.Account(
+            capital=1_000.0,
+            requirement=bt.ScenarioMargin(moves=[(-0.1, 1), (0.1, 1)], initial=(1.5, 0.01)),
+        ),
+    ):
+        for policy in (Hold(6.0), VolTarget(target=2.0)):
+            terms = {"venue": venue, "account": account, "overlay": VolTarget(target=0.5)}
+            plain = run(simulate_pair(300), policy, **terms)
+            compiled = run(simulate_pair(300), policy, **terms, compile=True)
+            assert np.array_equal(plain.record, compiled.record)
+            assert np.array_equal(plain.positions_record, compiled.positions_record, equal_nan=True)
+            assert np.array_equal(plain.entries, compiled.entries, equal_nan=True)
+
+
+def test_one_instrument_is_the_single_run():
+    market = bt.Market.sample(bars=300)
+    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "compile": False}
+    account = bt.Account(capital=1_000.0)
+    alone = bt.run(market, VolTarget(target=1.0), account=account, **terms)
+    named = bt.run(
+        bt.Markets({"A": market}), {"A": VolTarget(target=1.0)}, account=account, **terms
+    )
+    assert type(named) is type(alone)
+    assert named.manifest["id"] == alone.manifest["id"]
+    assert np.array_equal(named.record, alone.record, equal_nan=True)
+
+
+def test_a_saved_result_is_the_same(tmp_path):
+    result = run(simulate_pair(200), Hold(4.0))
+    folder = result.save(tmp_path)
+    again = PortfolioResult.load(folder)
+    assert [str(value) for value in again.metrics.values()] == [
+        str(value) for value in result.metrics.values()
+    ]
+    pd.testing.assert_frame_equal(again.positions, result.positions)
+    pd.testing.assert_frame_equal(again.events, result.events)
+    pd.testing.assert_frame_equal(again.contagion(), result.contagion())
+    assert again.save(tmp_path / "again").name == folder.name
+    assert (tmp_path / "again" / folder.name / "metrics.json").read_bytes() == (
+        folder / "metrics.json"
+    ).read_bytes()
+
+
+def test_risk_of_two_uncorrelated_positions_of_equal_risk():
+    weights, covariance = np.array([0.5, 0.25]), np.diag([0.04, 0.16])
+    assert risk_shares(weights, covariance).tolist() == [0.5, 0.5]
+    # (.5 x .2 + .25 x .4) / sqrt(.25 x .04 + .0625 x .16) = .2 / sqrt(.02)
+    assert diversification_ratio(weights, covariance) == pytest.approx(2**0.5)
+    assert effective_bets(weights, covariance) == pytest.approx(2.0)
+
+
+def test_risk_of_a_flat_portfolio_is_unknown():
+    assert np.isnan(risk_shares(np.zeros(2), np.eye(2))).all()
+    assert np.isnan(diversification_ratio(np.zeros(2), np.eye(2)))
+
+
+REFUSED = [
+    ({"policy": {"AAA": Hold()}}, "policies by instrument must have one for each"),
+    ({"policy": {"AAA": Hold(), "BBB": Hold(), "CCC": Hold()}}, "an unknown 'CCC'"),
+    ({"policy": {"AAA": Hold(), "BBB": Hold}}, "a policy must be a Policy"),
+    ({"venue": {"AAA": make_venue()}}, "venues by instrument must have one for each"),
+    ({"venue": {"AAA": make_venue(), "BBB": 1}}, "venue must be a Venue"),
+    (
+        {"venue": {"AAA": make_venue(), "BBB": make_venue(interest_on="loan", borrow_rate=0.1)}},
+        "interest_on belongs to the account",
+    ),
+    (
+        {"venue": {"AAA": make_venue(), "BBB": make_venue(mode="takeover")}},
+        "their modes must agree",
+    ),
+    (
+        {"venue": {"AAA": make_venue(), "BBB": make_venue().override(call_grace=2)}},
+        "call_grace belongs to the account",
+    ),
+    (
+        {
+            "venue": {
+                "AAA": make_venue(),
+                "BBB": make_venue().override({"liquidation.order": "most_relief"}),
+            }
+        },
+        "liquidation.order belongs to the account",
+    ),
+    ({"account": bt.Account(margin={"AAA": "cross"})}, "a table by instrument"),
+    ({"account": bt.Account(band={"AAA": 0.1, "BBB": 0.1, "C": 1.0})}, "an unknown 'C'"),
+    ({"account": bt.Account(venue_leverage=50.0)}, "venue_leverage must be at most 20"),
+    ({"account": bt.Account(fill="next_close")}, "fill is not supported with several positions"),
+    ({"account": bt.Account(equity_stop=0.2)}, "equity_stop is not supported"),
+    ({"account": "all"}, "account must be an Account"),
+    ({"overlay": 1.0}, "a policy must be a Policy"),
+    ({"signal": {"AAA": 1.0, "CCC": 1.0}}, "CCC"),
+    ({"start": "2030-01-01"}, "at least 2 bars"),
+    ({"sampling": "1d", "calendar": "360"}, "calendar must be"),
+]
+
+
+@pytest.mark.parametrize(("terms", "message"), REFUSED, ids=[text for _, text in REFUSED])
+def test_a_run_that_does_not_fit_is_refused(terms, message):
+    policy = terms.pop("policy", Hold())
+    with pytest.raises(ParameterError, match=message):
+        run(simulate_pair(20), policy, **terms)
+
+
+def test_an_overlay_must_not_read_a_position():
+    class Careful(bt.Policy):
+        def leverage(self, bar, account):
+            return 1.0 if account.liquidation_price > 0.0 else 0.5
+
+    with pytest.raises(ParameterError, match="an overlay sees the portfolio"):
+        run(simulate_pair(20), overlay=Careful())
+
+
+def test_an_infinite_overlay_is_an_error():
+    class Endless(bt.Policy):
+        def leverage(self, bar, account):
+            return float("inf")
+
+    with pytest.raises(PolicyError, match="an overlay's also finite"):
+        run(simulate_pair(20), overlay=Endless())
+
+
+def test_one_market_refuses_what_belongs_to_several():
+    market = make_market([flat(100)] * 4)
+    with pytest.raises(ParameterError, match="an overlay scales several positions"):
+        run(market, overlay=Hold())
+    with pytest.raises(ParameterError, match="margin belong to an account with several"):
+        run(market, account=bt.Account(margin={"A": "cross"}))
+    with pytest.raises(ParameterError, match="max_gross_leverage belong"):
+        run(market, account=bt.Account(max_gross_leverage=3.0))
+
+
+ACCOUNTS = [
+    ({"margin": {}}, "must name at least one"),
+    ({"margin": {"A": "half"}}, "margin"),
+    ({"band": {"A": float("nan")}}, "band"),
+    ({"collateral": "BTC"}, "collateral must be a list"),
+    ({"negative_limit": 100.0}, "must come with collateral"),
+    ({"max_gross_leverage": 0.0}, "max_gross_leverage"),
+    ({"max_gross_leverage": float("nan")}, "max_gross_leverage"),
+    ({"max_overlay": -1.0}, "max_overlay"),
+    ({"intrabar": "best"}, "intrabar"),
+    ({"requirement": 1.0}, "requirement must be a"),
+    ({"conversion": "never"}, "conversion"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), ACCOUNTS, ids=[str(each) for each, _ in ACCOUNTS])
+def test_settings_that_are_not_allowed_are_refused(fields, message):
+    with pytest.raises(ParameterError, match=message):
+        bt.Account(**fields)
+
+
+def test_collateral_needs_a_limit_of_the_balance():
+    asset = bt.Collateral("C", amount=1.0, prices=make_market([flat(1)] * 3), rate=0.5)
+    with pytest.raises(ParameterError, match="negative_limit must be given with collateral"):
+        bt.Account(collateral=[asset])
+    with pytest.raises(ParameterError, match="a name of its own"):
+        bt.Account(collateral=[asset, asset], negative_limit=0.0)
+
+
+def test_the_order_of_reductions_is_checked():
+    for order, message in (("biggest", "order"), ([], "list of names"), (["A", "A"], "once")):
+        with pytest.raises(ParameterError, match=message):
+            bt.Liquidation(mode="partial", fee=0.0, slippage=0.0, order=order)
+
+
+def test_a_policy_sees_gross_and_net_leverage():
+    seen = []
+
+    class Look(bt.Policy):
+        def leverage(self, bar, account):
+            seen.append((account.gross_leverage, account.net_leverage, account.leverage))
+            return 1.0
+
+    run(two([flat(100)] * 3, [flat(50)] * 3), Look(), signal={"A": 0.5, "B": -0.5})
+    assert seen[-2:] == [(1.0, 0.0, 0.5), (1.0, 0.0, -0.5)]
