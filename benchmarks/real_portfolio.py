@@ -44,6 +44,11 @@ RULES = {
     "scenarios": bt.ScenarioMargin(moves=ROWS, contingency=0.005),
     "one group": bt.ScenarioMargin(moves=ROWS, groups={"coins": NAMES}, contingency=0.005),
 }
+LTC = (
+    (0.0, 10e3, 75, 0.005), (10e3, 50e3, 50, 0.01), (50e3, 100e3, 40, 0.015),
+    (100e3, 750e3, 25, 0.02), (750e3, 1e6, 20, 0.025), (1e6, 5e6, 10, 0.05), (5e6, 10e6, 5, 0.1),
+)  # fmt: skip
+"""Binance's margin table of LTCUSDT on 2024-10-24, up to 10 million: the preset has none."""
 DAYS = {"2020-03-12": "2020-03-14", "2021-05-19": "2021-05-21"}
 COLUMNS = (
     ("book", "{}", 7),
@@ -84,27 +89,25 @@ def list_terms() -> Iterator[Terms]:
     yield from (Terms("cross", *pair) for pair in itertools.product(RULES, ORDERS))
 
 
-def load(folder: Path) -> bt.Markets:
-    """Return the three markets, wherever below the folder they are."""
-    places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    found: dict[str, bt.Market] = {}
-    for name, place in itertools.product(NAMES, places):
-        if name not in found and find_files(place, name):
-            found[name] = bt.Market.load(place, instrument=name)
-    return bt.Markets(found)
+def load(folder: Path, start: str = START, end: str = END) -> bt.Markets:
+    """Return the three markets, in the folder itself or in folders inside it."""
+    inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and is_named(path)]
+    places = [folder] if is_named(folder) else inside
+    return bt.Markets.load(*places, instruments=list(NAMES), between=(start, end))
 
 
-def find_files(place: Path, name: str) -> bool:
-    """Return whether a folder has an instrument: files named after it, or the whole folder."""
-    coin = name.removesuffix("USDT")
-    names = [path.name for path in place.iterdir()]
-    is_own = place.name.upper() == name and "market.json" in names
-    return is_own or any(each.startswith((f"{coin}_", name)) for each in names)
+def is_named(place: Path) -> bool:
+    """Return whether a folder, or a file in it, is named after one of the instruments, by hour."""
+    coins = tuple(name.removesuffix("USDT") for name in NAMES)
+    files = [path.name for path in place.iterdir() if "1h" in path.name]
+    return place.name in NAMES or any(name.startswith(coins) for name in files)
 
 
 def make_venues(order: str) -> dict[str, bt.Venue]:
     """Return Binance's rules, with one order for partial liquidations."""
-    venues = bt.Venue.preset("binance-usdm", list(NAMES))
+    venues = bt.Venue.preset("binance-usdm", list(NAMES[:2]))
+    brackets = [bt.Bracket(*row) for row in LTC]
+    venues[NAMES[2]] = venues[NAMES[1]].override(brackets=brackets)
     if order == "-":
         return venues
     steps = {"liquidation.order": order, "liquidation.mode": "partial", "liquidation.step": 0.2}
@@ -216,7 +219,7 @@ def main() -> None:
     parser.add_argument("--to", dest="end", default=END)
     parser.add_argument("--gross", nargs="+", type=float, default=LEVERAGES)
     wanted = parser.parse_args()
-    markets = load(wanted.folder).between(wanted.start, wanted.end)
+    markets = load(wanted.folder, wanted.start, wanted.end)
     report = {
         "runs": [
             describe(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from backtest.compare import Comparison
 from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine import Result
+from backtest.engine.portfolio.portfolio_result import PortfolioResult
 from backtest.report.basis.data_and_command import NOTHING, Background, find_background
 from backtest.report.compare_page import build_comparison
 from backtest.report.crowd_pages import (
@@ -15,6 +16,7 @@ from backtest.report.crowd_pages import (
     build_simulation_page,
 )
 from backtest.report.page.page import Page
+from backtest.report.portfolio.portfolio_page import build_portfolio
 from backtest.report.run.run_page import build_run
 from backtest.report.sets.study_page import build_study
 from backtest.report.sets.sweep_page import build_sweep
@@ -35,6 +37,8 @@ def build_page(source: Saved, objective: str = "sharpe", *, reads_data: bool = T
     quality of the data: they are loaded again from their source, and used if their content is
     still the same.
     """
+    if isinstance(source, PortfolioResult):
+        return build_portfolio(source)
     background = find_background(source, reads_data=reads_data)
     page = build_kind(source, objective, background)
     collect = page.collect
@@ -43,6 +47,8 @@ def build_page(source: Saved, objective: str = "sharpe", *, reads_data: bool = T
 
 def build_kind(source: Saved, objective: str = "sharpe", background: Background = NOTHING) -> Page:
     """Return the report of a result with a background that is known already."""
+    if isinstance(source, PortfolioResult):
+        return build_portfolio(source)
     if isinstance(source, Result):
         return build_run(source, background)
     if isinstance(source, Sweep):
