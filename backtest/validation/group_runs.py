@@ -12,7 +12,7 @@ import pandas as pd
 
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray
 from backtest.compare.compared_accounts import sample_free
-from backtest.sweep import count_sets
+from backtest.sweep import count_sets, take_sets
 from backtest.tune.study_folder import write_study_file
 from backtest.validation.estimates import order_scores
 from backtest.validation.group_scores import KNOWN, GroupPart, combine_parts, sum_moments
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from backtest.sweep import Evaluator, Sets
     from backtest.sweep.evaluator import Rows
     from backtest.validation.procedure import Procedure
+
+
+CHUNK = 2048
+"""Sets that are run and stored at a time, which is what a kill can lose."""
 
 
 class GroupRuns(NamedTuple):
@@ -63,22 +67,39 @@ def run_groups(
     folder: Path | None,
     progress: Progress | None,
 ) -> list[GroupRuns]:
-    """Run all sets in each group; groups stored in the folder are not run again."""
-    found = []
-    n = count_sets(sets)
-    for group in range(groups.n):
-        path = None if folder is None else folder / f"group-{group:03d}.parquet"
+    """Run all sets in each group, some sets after others; those in the folder are not run again."""
+    spans = [groups.span(group) for group in range(groups.n)]
+    n, chunks = count_sets(sets), []
+    for k, first in enumerate(range(0, n, CHUNK)):
+        path = None if folder is None else folder / f"sets-{k:05d}.parquet"
         if path is not None and path.is_file():
-            found.append(read_runs(path))
+            chunks.append(read_runs(path))
         else:
-            first, stop = groups.span(group)
-            rows = evaluator.evaluate(sets, first=first, stop=stop, returns=True)
-            found.append(keep_runs(rows))
+            some = take_sets(sets, slice(first, first + CHUNK))
+            rows = evaluator.evaluate_spans(some, spans, returns=True)
+            chunks.append([keep_runs(each) for each in rows])
             if path is not None:
-                write_study_file(path, pack_runs(found[-1]))
+                write_study_file(path, pack_runs(chunks[-1]))
         if progress is not None:
-            progress((group + 1) * n, groups.n * n)
-    return found
+            progress(min(first + CHUNK, n), n)
+    return [join_runs(parts) for parts in zip(*chunks, strict=True)]
+
+
+def join_runs(parts: Sequence[GroupRuns]) -> GroupRuns:
+    """Return the runs of one group from those of some sets after others.
+
+    Returns of sets that failed are missing in a part in which all did; they are 0.
+    """
+    names = parts[0].metrics
+    length = max(len(part.returns) for part in parts)
+    returns = [np.zeros((length, len(part.failed))) for part in parts]
+    for whole, part in zip(returns, parts, strict=True):
+        whole[: len(part.returns)] = part.returns
+    return GroupRuns(
+        {name: np.concatenate([part.metrics[name] for part in parts]) for name in names},
+        np.concatenate(returns, axis=1),
+        np.concatenate([part.failed for part in parts]),
+    )
 
 
 def keep_runs(rows: Rows) -> GroupRuns:
@@ -90,23 +111,34 @@ def keep_runs(rows: Rows) -> GroupRuns:
     return GroupRuns(rows.metrics, returns, failed)
 
 
-def pack_runs(runs: GroupRuns) -> bytes:
-    """Return the runs of a group as the bytes of a Parquet file, a row per set."""
-    columns = {f"metric:{name}": values for name, values in runs.metrics.items()}
-    columns |= {f"return:{k:06d}": row for k, row in enumerate(runs.returns)}
+def pack_runs(runs: Sequence[GroupRuns]) -> bytes:
+    """Return the runs of all groups as the bytes of a Parquet file, a row per set."""
+    columns: dict[str, np.ndarray] = {}
+    for group, each in enumerate(runs):
+        columns |= {f"{group}:metric:{name}": values for name, values in each.metrics.items()}
+        columns |= {f"{group}:return:{k:06d}": row for k, row in enumerate(each.returns)}
+        columns[f"{group}:failed"] = each.failed
     sink = io.BytesIO()
-    pd.DataFrame({**columns, "failed": runs.failed}).to_parquet(sink, compression="zstd")
+    pd.DataFrame(columns).to_parquet(sink, compression="zstd")
     return sink.getvalue()
 
 
-def read_runs(path: Path) -> GroupRuns:
+def read_runs(path: Path) -> list[GroupRuns]:
     """Return what :func:`pack_runs` wrote."""
     table = pd.read_parquet(path)
-    columns = list(map(str, table.columns))
-    names = [name for name in columns if name.startswith("metric:")]
-    returns = [table[name].to_numpy() for name in columns if name.startswith("return:")]
-    metrics = {name.removeprefix("metric:"): table[name].to_numpy() for name in names}
-    return GroupRuns(metrics, np.array(returns), table["failed"].to_numpy())
+    columns = {str(name): table[name].to_numpy() for name in table.columns}
+    n = sum(name.endswith(":failed") for name in columns)
+    return [read_group(columns, f"{group}:") for group in range(n)]
+
+
+def read_group(columns: dict[str, np.ndarray], prefix: str) -> GroupRuns:
+    """Return the runs of one group from the columns of a file."""
+    own = {name.removeprefix(prefix): each for name, each in columns.items()
+           if name.startswith(prefix)}  # fmt: skip
+    returns = [each for name, each in own.items() if name.startswith("return:")]
+    metrics = {name.removeprefix("metric:"): each for name, each in own.items()
+               if name.startswith("metric:")}  # fmt: skip
+    return GroupRuns(metrics, np.array(returns), own["failed"])
 
 
 def build_parts(

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base.units import FloatArray
-from backtest.measures.performance import compound_growth
 from backtest.measures.run_measures import COSTS, annualize_ratios
 
 SUMS = (
@@ -105,9 +104,9 @@ def combine_parts(parts: Sequence[GroupPart], periods: float) -> dict[str, Float
     )
     metrics = combine_metrics(parts)
     ruined = metrics["ruined"] != 0.0
-    rates = [compound_growth(math.exp(min(g, 700.0)), y) if g > -math.inf and y > 0.0 else -1.0
-            for g, y in zip(whole.growth.tolist(), whole.years.tolist(), strict=True)]  # fmt: skip
-    cagr: FloatArray = np.where(ruined, -1.0, np.array(rates))
+    with np.errstate(all="ignore"):
+        rate = np.expm1(np.minimum(whole.growth / whole.years, 700.0))
+    cagr: FloatArray = np.where(ruined | ~(whole.growth > -np.inf), -1.0, rate)
     drawdown = metrics["max_drawdown"]
     with np.errstate(all="ignore"):
         return {

@@ -292,3 +292,24 @@ def test_a_cross_validation_killed_at_any_group_ends_at_the_same_bytes(tmp_path)
 def test_arguments_that_cannot_be_are_refused(given, match):
     with pytest.raises(bt.ParameterError, match=match):
         cross_validate(MARKET, Lever, **PLAIN, **{**SMALL, **given})
+
+
+def test_the_compiled_groups_have_the_same_scores(found):
+    """Columns are computed once for all groups, and cut: the bits are those of each span alone."""
+    again = cross_validate(MARKET, Lever, **{**PLAIN, "compile": True}, **SMALL, embargo=0)
+    assert np.array_equal(again.matrix.to_numpy(), found.matrix.to_numpy())
+    pd.testing.assert_frame_equal(again.splits, found.splits)
+    pd.testing.assert_frame_equal(again.paths, found.paths)
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_numbers(found):
+    spread = cross_validate(MARKET, Lever, **{**PLAIN, "compile": True}, **SMALL, embargo=0,
+                            cluster="local:2")  # fmt: skip
+    assert np.array_equal(spread.matrix.to_numpy(), found.matrix.to_numpy())
+    walks = [
+        bt.walk_forward(MARKET, Lever, **{**PLAIN, "compile": True}, train="100d", test="60d",
+                        trials=6, robust=False, sampler="sobol", cluster=cluster)
+        for cluster in (None, "local:2")
+    ]  # fmt: skip
+    pd.testing.assert_frame_equal(walks[0].folds, walks[1].folds)
