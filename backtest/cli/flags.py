@@ -13,6 +13,7 @@ from backtest.base.units import parse_size
 DATA, POLICY, VENUE, ACCOUNT, RUN = "Data", "Policy", "Venue", "Account", "Run"
 SETS, SEARCH, COMPARISON, RANKING = "Sets", "Search", "Comparison", "Ranking"
 WORK, OUTPUT = "Work", "Output"
+PATHS, RISK = "Paths", "Risk"
 
 
 def option(panel: str, text: str, *names: str) -> Any:

@@ -9,6 +9,7 @@ from backtest.engine import Result
 from backtest.report.basis.data_and_command import NOTHING, Background, find_background
 from backtest.report.compare_page import build_comparison
 from backtest.report.page.page import Page
+from backtest.report.risk_pages import RISKS, Risk, build_risk_page
 from backtest.report.run.run_page import build_run
 from backtest.report.sets.study_page import build_study
 from backtest.report.sets.sweep_page import build_sweep
@@ -16,21 +17,27 @@ from backtest.store import Saved
 from backtest.sweep import Sweep
 
 
-def build_page(source: Saved, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
+def build_page(source: Saved | Risk, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
     """Return the report of a run, sweep, study or comparison.
 
     The sets of a sweep are ranked by ``objective``. With ``reads_data``, the report covers the
     quality of the data: they are loaded again from their source, and used if their content is
     still the same.
     """
+    if isinstance(source, RISKS):
+        return build_risk_page(source)
     background = find_background(source, reads_data=reads_data)
     page = build_kind(source, objective, background)
     collect = page.collect
     return replace(page, collect=lambda: {**collect(), **background.to_dict()})
 
 
-def build_kind(source: Saved, objective: str = "sharpe", background: Background = NOTHING) -> Page:
+def build_kind(
+    source: Saved | Risk, objective: str = "sharpe", background: Background = NOTHING
+) -> Page:
     """Return the report of a result with a background that is known already."""
+    if isinstance(source, RISKS):
+        return build_risk_page(source)
     if isinstance(source, Result):
         return build_run(source, background)
     if isinstance(source, Sweep):
