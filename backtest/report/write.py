@@ -17,6 +17,7 @@ from backtest.report.crowd_pages import (
 )
 from backtest.report.page.page import Page
 from backtest.report.portfolio.portfolio_page import build_portfolio
+from backtest.report.risk_pages import RISKS, Risk, build_risk_page
 from backtest.report.run.run_page import build_run
 from backtest.report.sets.study_page import build_study
 from backtest.report.sets.sweep_page import build_sweep
@@ -30,7 +31,7 @@ from backtest.validation.schedules import Schedules
 from backtest.validation.walk import WalkForward
 
 
-def build_page(source: Saved, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
+def build_page(source: Saved | Risk, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
     """Return the report of a result of any kind.
 
     The sets of a sweep are ranked by ``objective``. With ``reads_data``, the report covers the
@@ -39,16 +40,22 @@ def build_page(source: Saved, objective: str = "sharpe", *, reads_data: bool = T
     """
     if isinstance(source, PortfolioResult):
         return build_portfolio(source)
+    if isinstance(source, RISKS):
+        return build_risk_page(source)
     background = find_background(source, reads_data=reads_data)
     page = build_kind(source, objective, background)
     collect = page.collect
     return replace(page, collect=lambda: {**collect(), **background.to_dict()})
 
 
-def build_kind(source: Saved, objective: str = "sharpe", background: Background = NOTHING) -> Page:
+def build_kind(
+    source: Saved | Risk, objective: str = "sharpe", background: Background = NOTHING
+) -> Page:
     """Return the report of a result with a background that is known already."""
     if isinstance(source, PortfolioResult):
         return build_portfolio(source)
+    if isinstance(source, RISKS):
+        return build_risk_page(source)
     if isinstance(source, Result):
         return build_run(source, background)
     if isinstance(source, Sweep):
