@@ -85,7 +85,7 @@ def draw_exposure(result: PortfolioResult) -> Chart:
     traces = [
         trace
         for place, name in enumerate(table)
-        for trace in stack_sides(closes, rows, table[name].to_numpy(), name, place)
+        for trace in stack_sides(closes, rows, table[name].to_numpy(), str(name), place)
     ]
     caption = (
         "Each band is the notional of one instrument over the equity, at closes: longs are stacked "
