@@ -4,9 +4,9 @@
 
 Calm history is the longest time between two crashes of a leverage cycle, in which prices rise
 slowly and the bank's leverage is over its median; the other history is all of that market, crashes
-included. The leverage of Constant is tuned for growth with ``bt.tune`` in each, and both
-winners run in cycles of other seeds. Prints JSON: settings, growth, volatility, drawdown, liquidations and the share of
-accounts that were ruined.
+included. The leverage of Constant is tuned for growth with ``bt.tune`` in each, and both winners
+run in cycles of other seeds. Prints JSON: settings, growth, volatility, drawdown, liquidations and
+the share of accounts that were ruined.
 """
 
 from __future__ import annotations

@@ -219,6 +219,29 @@ def test_own_account_without_impact_is_a_run_on_the_same_bars(mode, margin, shoc
     assert hit.me["equity"] == pytest.approx(after.metrics["final_equity"], rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.parametrize("mode", ["close", "takeover", "partial"])
+@pytest.mark.parametrize("shock", [-0.12, -0.16, 0.1])
+def test_own_account_in_a_jump_is_a_run_on_bars_with_that_gap(mode, shock):
+    venue = plain_venue(mode, fee=0.004, slippage=0.003)
+    terms: dict = {"venue": venue, "account": bt.Account(capital=1_000.0), "compile": False}
+    held = bt.run(bars_of([100.0, 100.0]), OpenOnce(), **terms)
+    flat = {
+        name: [100.0, 100.0, 100.0 * (1.0 + shock)] for name in ("open", "high", "low", "close")
+    }
+    index = pd.date_range("2024-01-01", periods=3, freq="1h", tz="UTC")
+    gapped = bt.Market.from_frames(pd.DataFrame(flat, index=index))
+    after = bt.run(gapped, OpenOnce(), **terms)
+    empty = pd.DataFrame({"side": [], "quantity": [], "entry": [], "collateral": []})
+    hit = bt.cascade(
+        bt.Crowd.from_positions(empty, price=100.0), venue, shock=shock, jump=True, adl=None,
+        impact=bt.Linear(0.0), me=held, insurance=math.inf,
+    )  # fmt: skip
+    assert hit.me is not None
+    bad_debt = after.metrics["bad_debt"]
+    assert hit.deficit == pytest.approx(bad_debt, rel=1e-9, abs=1e-9)
+    assert hit.me["equity"] == pytest.approx(after.metrics["final_equity"], rel=1e-9, abs=1e-9)
+
+
 def test_own_account_may_be_an_account_or_a_position():
     crowd = longs_failing_at(np.array([99.0]))
     common = {"shock": -0.3, "impact": bt.Linear(0.0)}
