@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write_report(source: Saved, path: Path, format_: str | None = None) -> Path:
-    """Write the report of a run, sweep, study or comparison to a file; return its path."""
+    """Write the report of a result of any kind to a file; return its path."""
     from backtest.report.page.formats import write_page  # noqa: PLC0415 - only when asked for
     from backtest.report.write import build_page  # noqa: PLC0415 - as above
 
