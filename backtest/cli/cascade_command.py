@@ -75,7 +75,7 @@ def cascade(  # noqa: PLR0913 - one per flag
         long_share=long_share,
         accounts=accounts,
         seed=seed,
-        contract=experiment.terms["venue"].contract,
+        venue=experiment.terms["venue"],
     )
     done = backtest.cascade(
         crowd,
