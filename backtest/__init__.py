@@ -26,7 +26,7 @@ from backtest.base.errors import (
 from backtest.base.ranges import Choice, Range
 from backtest.base.reportable import Reportable
 from backtest.compare import Comparison, compare
-from backtest.engine import Result, signals
+from backtest.engine import PortfolioResult, Result, signals
 from backtest.engine.run import run
 from backtest.features import margin_rules
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
@@ -85,6 +85,7 @@ __all__ = [
     "ParameterError",
     "Policy",
     "PolicyError",
+    "PortfolioResult",
     "Quality",
     "Range",
     "RequirementRule",

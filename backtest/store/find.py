@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.compare import Comparison
-from backtest.engine import Result
+from backtest.engine import PortfolioResult, Result
 from backtest.store.kinds import KINDS, open_folder
 from backtest.sweep import Sweep
 from backtest.tune import STUDY, Study
@@ -19,14 +19,16 @@ SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
 
-Saved: TypeAlias = Result | Sweep | Study | Comparison
+Saved: TypeAlias = Result | Sweep | Study | Comparison | PortfolioResult
 """The kinds of results that a folder can hold."""
 
 
 def load_saved(folder: Path) -> Saved:
-    """Load the run, sweep, study or comparison in a folder."""
+    """Load the run (of one or several positions), sweep, study or comparison in a folder."""
     kind, _ = open_folder(folder)
-    classes: dict[str, Any] = dict(zip(KINDS, (Result, Sweep, Study, Comparison), strict=True))
+    classes: dict[str, Any] = dict(
+        zip(KINDS, (Result, Sweep, Study, Comparison, PortfolioResult), strict=True)
+    )
     found: Saved = classes[kind].load(folder)
     return found
 

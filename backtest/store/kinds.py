@@ -1,4 +1,4 @@
-"""The four kinds of saved results: their files and formats, and which kind a folder holds."""
+"""The kinds of saved results: their files and formats, and which kind a folder holds."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, read_json_file
 from backtest.compare import comparison_files as compare_storage
 from backtest.engine import compute_id, result_files
+from backtest.engine.portfolio import portfolio_files
 from backtest.sweep import sweep_files
 from backtest.tune import OUTCOME, STUDY, TRIALS
 
-RUN, SWEEP, STUDY_KIND, COMPARISON = KINDS = ("run", "sweep", "study", "comparison")
+KINDS = ("run", "sweep", "study", "comparison", "portfolio")
+RUN, SWEEP, STUDY_KIND, COMPARISON, PORTFOLIO = KINDS
 LEFTOVER, UNKNOWN = "leftover", "unknown"
 FORMATS = {
     RUN: (result_files.FORMAT, result_files.FILES),
     SWEEP: (sweep_files.FORMAT, (sweep_files.TABLE,)),
     COMPARISON: (compare_storage.FORMAT, compare_storage.FILES),
+    PORTFOLIO: (portfolio_files.FORMAT, portfolio_files.FILES),
 }
 """The format number and the files of each kind that has a manifest."""
 NOT_IN_ID = {
     RUN: ("policy_module", "compiled", "causality", "margin_table", "margin_tables"),
     SWEEP: ("policy_module", "mixed", "causality"),
     COMPARISON: (),
+    PORTFOLIO: ("compiled", "causality"),
 }
 """Manifest entries that the id does not depend on."""
 
