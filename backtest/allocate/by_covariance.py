@@ -18,6 +18,7 @@ from backtest.engine.frame_signals import compute_frame
 from backtest.engine.lookahead.causality_checker import USUAL
 from backtest.features.compiled import compile_module
 from backtest.market import Markets
+from backtest.market.panel_data import require_panel
 
 HALF_LIFE = 168.0
 """The default of ``half_life``: a week of hours."""
@@ -107,7 +108,8 @@ def minimum_variance(
     """Return the weights of least variance; without ``long_only``, some may be negative.
 
     Where returns are much alike, long weights over 1 stand against short ones, and what moves them
-    apart can ruin an account: BTC, ETH and LTC did in the hours after 2020-03-12. Other parameters, shape, errors and schedule as in :func:`inverse_volatility`; also raises
+    apart can ruin an account: those of BTC, ETH and LTC did within a day of 2020-03-12. Other
+    parameters, shape, errors and schedule as in :func:`inverse_volatility`; also raises
     ParameterError if some instruments move alike. See
     :func:`backtest.allocate.formulas.minimum_variance_weights`.
     """
@@ -163,6 +165,8 @@ def read_memory(half_life: Any, window: Any, every: Any, name: str) -> Memory:
 def _compute(
     markets: Markets, memory: Memory, every: int, solve: Callable[[FloatArray], FloatArray]
 ) -> pd.DataFrame:
+    require_panel(markets, where="bt.allocate, markets")
+
     def allocate(seen: Markets) -> FloatArray:
         returns = find_returns(seen)
 

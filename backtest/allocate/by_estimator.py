@@ -13,17 +13,19 @@ import pandas as pd
 
 from backtest.allocate.refits import Segment, hold_weights, list_segments
 from backtest.base.errors import ParameterError, PolicyError
-from backtest.base.phrases import Place
 from backtest.base.ranges import Range
 from backtest.base.units import FloatArray
 from backtest.base.work_budget import count_work
 from backtest.engine.frame_signals import compute_frame
 from backtest.engine.lookahead.causality_checker import USUAL
 from backtest.market import Markets
+from backtest.market.panel_data import require_panel
 
 WHERE = "bt.allocate.fitted"
-WORK = 1000.0
+WORK = 500.0
 """Work of one fit in the check for lookahead, in bars of an ordinary estimator."""
+PLAN = USUAL._replace(budget=4.0)
+"""The check may cost as much as the fits themselves."""
 
 
 def fitted(
@@ -77,13 +79,14 @@ def fitted(
     >>> fitted(both, Momentum(), window=24).iloc[-1].tolist()
     [-0.5, 0.5]
     """
+    require_panel(markets, where=f"{WHERE}, markets")
     if isinstance(estimator, type) or not callable(getattr(estimator, "fit", None)):
         given = (
             f"the class {estimator.__name__}" if isinstance(estimator, type) else repr(estimator)
         )
         raise ParameterError(
             f"an estimator must be an object with fit, was {given:.80}",
-            where=Place("estimator", of=WHERE),
+            where=f"{WHERE}, estimator",
             cure="give for example skfolio.optimization.MeanRisk()",
         )
     Range(2, math.inf, "bars").check("window", window, where=WHERE, whole=True)
@@ -96,7 +99,9 @@ def fitted(
         return _fit_all(seen, estimator, int(window), int(every), report)
 
     fit_and_report.__name__ = type(estimator).__name__
-    return compute_frame(markets, fit_and_report, plan=USUAL)
+    frame = compute_frame(markets, fit_and_report, plan=PLAN)
+    _check_repeatable(markets, estimator, int(window), int(every))
+    return frame
 
 
 def _fit_all(
@@ -147,6 +152,26 @@ def _fit(estimator: Any, returns: pd.DataFrame) -> FloatArray:
             cure="mend it, or give a longer window",
         )
     return weights
+
+
+def _check_repeatable(markets: Markets, estimator: Any, window: int, every: int) -> None:
+    """Refuse an estimator that gives other weights for the same returns.
+
+    The check for lookahead may take such differences for rounding, because weights are held.
+    """
+    segments = list(list_segments(markets, window, every))
+    if not segments:
+        return
+    members, t = segments[-1].members, int(segments[-1].bars[-1])
+    returns = find_simple_returns(markets).iloc[t + 1 - window : t + 1, members]
+    one, other = _fit(estimator, returns), _fit(estimator, returns)
+    if not np.allclose(one, other, rtol=1e-9, atol=1e-12):
+        name = type(estimator).__name__
+        raise PolicyError(
+            f"{name} is not repeatable: its weights for the same returns were {one} and {other}",
+            where=f"{WHERE}, {name}",
+            cure="give it a seed (random_state), and let it keep nothing between fits",
+        )
 
 
 def find_simple_returns(markets: Markets) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from backtest.market import Markets
+from backtest.market.panel_data import require_panel
 from backtest.market.weight_frame import read_weights, weights_to_frame
 
 
@@ -24,4 +25,5 @@ def equal(markets: Markets) -> pd.DataFrame:
     >>> equal(bt.Markets({"A": whole, "B": whole.slice(2, 4)}))["A"].tolist()
     [1.0, 1.0, 0.5, 0.5]
     """
+    require_panel(markets, where="bt.allocate.equal")
     return weights_to_frame(read_weights(None, markets), markets)

@@ -12,9 +12,12 @@ from backtest.cli.draft import Section
 from backtest.cli.experiment import load_market
 from backtest.cli.find_policy import load_policies
 from backtest.cli.flags import AsJson, flag
+from backtest.cli.panel_experiment import NO_SPAN, list_paths, load_markets
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_activity
 from backtest.engine.policy_contract import Finding, check_policy
+from backtest.market import Market
+from backtest.market.read.several import is_panel
 
 WIDTH = 80
 EXAMPLES = """
@@ -29,7 +32,10 @@ def check(
         str, typer.Argument(help="A built-in policy, FILE.py (all its policies) or FILE.py:Class.")
     ],
     *,
-    data: Annotated[str | None, flag("Data to check on (default: a synthetic market).")] = None,
+    data: Annotated[
+        list[str] | None,
+        flag("Data to check on (default: a synthetic market); repeat for several markets."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that a policy keeps the contract: above all, that it does not look ahead.
@@ -37,11 +43,12 @@ def check(
     The exit code is 1 if a check fails.
     """
     classes = load_policies(policy, where="POLICY")
-    market = None if data is None else load_market(Section({"path": data}, "--data", Path()))
     found = {}
     for each in classes:
-        with show_activity(f"checking {each.__name__}"):
-            found[each.__name__] = check_policy(each, market)
+        for name, market in load_checked(data or []).items():
+            title = f"{each.__name__} on {name}" if name else each.__name__
+            with show_activity(f"checking {title}"):
+                found[title] = check_policy(each, market)
     if as_json:
         print_json({name: [each._asdict() for each in found[name]] for name in found})
     else:
@@ -49,6 +56,16 @@ def check(
             print_findings(name, findings)
     if not all(each.passed for findings in found.values() for each in findings):
         raise typer.Exit(1)
+
+
+def load_checked(data: list[str]) -> dict[str, Market | None]:
+    """Return the markets to check on by name: one without a name, or each of several."""
+    section = Section({"path": data}, "--data", Path())
+    if is_panel(list_paths(section)):
+        return {**load_markets(section, NO_SPAN)}
+    if not data:
+        return {"": None}
+    return {"": load_market(section)}
 
 
 def print_findings(name: str, findings: list[Finding]) -> None:

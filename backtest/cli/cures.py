@@ -23,6 +23,7 @@ OTHER_FLAGS = {
     "between, start": ("--from", "--start"),
     "between, end": ("--to", "--end"),
     "constraints": ("--constraint",),
+    "instruments": ("--instrument",),
     "sets": ("--draws",),
     "store": ("--results",),
 }

@@ -10,6 +10,7 @@ from backtest.cli.printing import add_command, format_help
 EXAMPLES = """
 backtest data fetch BTCUSDT --from 2023-01-01 --to 2024-01-01 --out btc
 backtest data import klines/BTCUSDT/1h --funding fundingRate/BTCUSDT --out btc
+backtest data fetch BTCUSDT ETHUSDT --from 2023-01-01 --to 2024-01-01 --out data
 backtest data inspect btc
 backtest run --data btc
 """

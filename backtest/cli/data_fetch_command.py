@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from backtest.base.errors import DataError, ParameterError
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.progress import show_download
@@ -19,6 +22,7 @@ BASE_URL = "BACKTEST_FETCH_URL"
 EXAMPLES = """
 backtest data fetch BTCUSDT --from 2023-01-01 --to 2024-01-01 --out btc
 backtest data fetch BTCUSDT --from 2023-01-01 --out btc   [dim]# later: only new data[/dim]
+backtest data fetch BTCUSDT ETHUSDT --from 2023-01-01 --out data   [dim]# data/BTCUSDT, ...[/dim]
 backtest data fetch BTCUSD_PERP --market cm --interval 1h --from 2022-01-01 --out coin
 backtest data fetch BTCUSDT --source bybit --interval 1h --from 2026-01-01 --out bybit
 backtest data fetch BTC/USDC:USDC --source hyperliquid --without mark --from 2026-11-18 --out hl
@@ -26,7 +30,15 @@ backtest data fetch BTC/USDC:USDC --source hyperliquid --without mark --from 202
 
 
 def fetch(
-    symbol: Annotated[str, typer.Argument(help="The symbol as the venue or ccxt writes it.")],
+    symbols: Annotated[
+        list[str],
+        typer.Argument(
+            help="The symbols as the venue or ccxt writes them; of several, each gets a folder in "
+            "that of --out.",
+            metavar="SYMBOL...",
+            show_default=False,
+        ),
+    ],
     *,
     start: Annotated[str, flag("The first day, UTC.", "--from")],
     out: Annotated[Path, flag("The folder: a new one, or that of an earlier fetch of it.")],
@@ -54,7 +66,7 @@ def fetch(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch bars, mark prices and funding of one instrument, for whole days of UTC.
+    """Fetch bars, mark prices and funding of one or several instruments, for whole days of UTC.
 
     If stopped, the same command continues. Gaps at the venue are reported, never filled.
     """
@@ -64,32 +76,68 @@ def fetch(
         read_request,
     )
 
-    request = read_request(
-        symbol,
-        start=start,
-        end=end,
-        source=source,
-        interval=interval,
-        without=without or (),
-        market=market,
-    )
-    now = time.time_ns()
-    with show_download(f"fetching {symbol}") as (report, notice):
-        fetched = fetch_market(
-            out,
-            request,
-            now=now,
-            base_url=base_url,
-            parallel=parallel,
-            accept_gaps=accept_gaps,
-            policy=RetryPolicy(seed=now),
-            report=report,
-            notice=notice,
+    requests = {
+        folder: read_request(
+            symbol,
+            start=start,
+            end=end,
+            source=source,
+            interval=interval,
+            without=without or (),
+            market=market,
         )
+        for symbol, folder in zip(symbols, choose_folders(symbols, out), strict=True)
+    }
+    now = time.time_ns()
+    done = []
+    for symbol, (folder, request) in zip(symbols, requests.items(), strict=True):
+        with show_download(f"fetching {symbol}") as (report, notice):
+            fetched = fetch_market(
+                folder,
+                request,
+                now=now,
+                base_url=base_url,
+                parallel=parallel,
+                accept_gaps=accept_gaps,
+                policy=RetryPolicy(seed=now),
+                report=report,
+                notice=notice,
+            )
+        done.append(fetched)
+        if not as_json:
+            print_fetched(fetched)
     if as_json:
-        print_json(fetched_to_dict(fetched))
+        facts = [fetched_to_dict(each) for each in done]
+        print_json(facts[0] if len(facts) == 1 else {"folder": str(out), "markets": facts})
     else:
-        print_fetched(fetched)
+        folders = " ".join(f"--data {each.folder}" for each in done)
+        typer.echo(f"\nbacktest run {folders}")
+
+
+def choose_folders(symbols: Sequence[str], out: Path) -> list[Path]:
+    """Return the folder of each symbol: ``out`` for one, a folder in it for each of several.
+
+    Examples
+    --------
+    >>> [path.as_posix() for path in choose_folders(["BTC/USDC:USDC", "ETHUSDT"], Path("hl"))]
+    ['hl/BTC_USDC_USDC', 'hl/ETHUSDT']
+    """
+    if len(symbols) == 1:
+        return [out]
+    names = [re.sub(r"[^\w-]", "_", symbol) for symbol in symbols]
+    if len({*names}) < len(names):
+        raise ParameterError(
+            f"each symbol is fetched once, was {', '.join(symbols)}",
+            where="SYMBOL",
+            cure="leave the repeated one out",
+        )
+    if any(out.glob("bars.*")):
+        raise DataError(
+            f"several symbols need a folder for each of them, {str(out)!r} holds one market",
+            where=f"--out {out}",
+            cure="give the folder that holds it, or a new one",
+        )
+    return [out / name for name in names]
 
 
 def fetched_to_dict(fetched: Fetched) -> dict[str, Any]:
@@ -104,7 +152,7 @@ def fetched_to_dict(fetched: Fetched) -> dict[str, Any]:
 
 
 def print_fetched(fetched: Fetched) -> None:
-    """Print what was fetched, its gaps, and the command that runs on it."""
+    """Print what was fetched, and its gaps."""
     facts = fetched.facts
     typer.secho(f"{facts['instrument']} {facts['interval']}, {facts['source']}", bold=True)
     span = f"{facts['from']} to {facts['to']} UTC"
@@ -115,4 +163,3 @@ def print_fetched(fetched: Fetched) -> None:
         for gap in facts["gaps"]:
             text = f"{gap['missing']:,} of {gap['kind']} from {gap['from']} to {gap['to']}"
             print_paragraph(text, indent="    ")
-    typer.echo(f"\nbacktest run --data {fetched.folder}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,38 +15,49 @@ from backtest.cli.data_import_command import (
     Columns,
     Decimal,
     FundingInterval,
-    Instrument,
     Interval,
     Sessions,
     Timezone,
     format_reasons,
     read_columns,
 )
-from backtest.cli.flags import AsJson
+from backtest.cli.flags import AsJson, flag
+from backtest.cli.panel_text import print_panel
 from backtest.cli.printing import print_json, print_paragraph, print_table
 from backtest.cli.progress import show_activity
 from backtest.market import Quality, quality
 from backtest.market.inspect.findings import Count, Gaps
 from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality
+from backtest.market.panel_quality import PanelQuality, inspect_panel
+from backtest.market.read.several import is_panel, list_names
 from backtest.market.tables.defects import Defect
 
 EXAMPLES = """
 backtest data inspect btc
 backtest data inspect user_data/data/binance/futures --instrument BTCUSDT --interval 1h
 backtest data inspect bars.csv funding.csv --json
+backtest data inspect btc eth     [dim]# each market, and how they fit together[/dim]
 """
 
 MOST_CADENCES = 12
+
+Instruments = Annotated[
+    list[str] | None, flag("Name of the instrument; repeat for more.", "--instrument")
+]
 
 
 def inspect(
     paths: Annotated[
         list[Path],
-        typer.Argument(help="A folder, or files.", metavar="PATH...", show_default=False),
+        typer.Argument(
+            help="A folder, or files; several folders for several markets.",
+            metavar="PATH...",
+            show_default=False,
+        ),
     ],
     *,
     columns: Columns = None,
-    instrument: Instrument = None,
+    instrument: Instruments = None,
     interval: Interval = None,
     funding_interval: FundingInterval = None,
     timezone: Timezone = None,
@@ -57,13 +68,22 @@ def inspect(
     """Report every defect of data, even if they do not load.
 
     Nothing is repaired. The last table shows what the data are fit for: loading without repairs,
-    liquidations inside the bar, funding, studies of minutes.
+    liquidations inside the bar, funding, studies of minutes. Of several markets, each is reported,
+    and then their common span, the holes in one where others trade, and their correlations.
     """
+    names = instrument or []
+    is_whole = not names and len(paths) == 1 and len(list_names(paths)) > 1
+    if columns is None and (is_whole or is_panel(paths, names)):
+        more = {"interval": interval, "funding_interval": funding_interval, "timezone": timezone}
+        with show_activity("inspecting"):
+            reports, panel = inspect_panel(paths, instrument, sessions=sessions, **more)
+        report_panel({name: add_flags(each) for name, each in reports.items()}, panel, as_json)
+        return
     with show_activity("inspecting"):
         report = quality(
             paths,
             columns=read_columns(columns),
-            instrument=instrument,
+            instrument=names[0] if names else None,
             interval=interval,
             funding_interval=funding_interval,
             timezone=timezone,
@@ -75,6 +95,19 @@ def inspect(
         print_json(report.to_dict())
     else:
         print_quality(report)
+
+
+def report_panel(reports: Mapping[str, Quality], panel: PanelQuality, as_json: bool) -> None:
+    """Print the reports on the markets and on the panel, as text or as data."""
+    panel = dataclasses.replace(panel, cure=render_text(panel.cure, CommandLine()))
+    if as_json:
+        markets = {name: report.to_dict() for name, report in reports.items()}
+        print_json({"markets": markets, "panel": panel.to_dict()})
+        return
+    for report in reports.values():
+        print_quality(report)
+        typer.echo("")
+    print_panel(panel)
 
 
 def add_flags(report: Quality) -> Quality:

@@ -17,7 +17,7 @@ from backtest.cli.draft import Draft, GivenFlag, Section, Tables, flatten, locat
 from backtest.cli.experiment_schema import read_experiment
 from backtest.cli.find_policy import read_policy
 from backtest.cli.typed_values import format_typed
-from backtest.market import Market
+from backtest.market import Market, Markets
 from backtest.policy import Policy
 from backtest.venue import Venue, preset_files
 
@@ -29,10 +29,13 @@ RUN_TERMS = ("sampling", "calendar", "compile")
 
 
 class Experiment(NamedTuple):
-    """A market, a policy, and the other keyword arguments of ``backtest.run``: the terms."""
+    """A market, a policy, and the other keyword arguments of ``backtest.run``: the terms.
 
-    market: Market
-    policy: Policy
+    Of several instruments, ``market`` is a Markets, and ``policy`` may hold one for each name.
+    """
+
+    market: Any
+    policy: Any
     terms: dict[str, Any]
 
 
@@ -198,7 +201,7 @@ class Span(NamedTuple):
     where: str
 
 
-def check_start(span: Span, market: Market) -> None:
+def check_start(span: Span, market: Market | Markets) -> None:
     """Check that the account begins inside the data."""
     if span.start is not None and to_nanoseconds(span.start, where=span.where) < market.start:
         raise ParameterError(

@@ -14,16 +14,18 @@ from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from backtest.account import Account
-from backtest.account.multiple import Distance
+from backtest.account.by_instrument import ByInstrument
+from backtest.account.leverage_limits import LimitDeclaration
+from backtest.account.multiple import StopDistance
 from backtest.base.bounded_reads import read_small
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.fields import Rate
 from backtest.base.ranges import Choice
 from backtest.cli.draft import GivenFlag, Tables
 from backtest.cli.flags import (
     ACCOUNT,
     COMPARISON,
     DATA,
+    FOLDS,
     POLICY,
     RANKING,
     RUN,
@@ -37,6 +39,8 @@ from backtest.cli.unit_hints import warn_of_fraction
 Time = dt.datetime | dt.date | str
 Objective = str | dict[str, float]
 BPS = 1e-4
+SEVERAL = ("path", "instrument")
+"""The keys whose flags may be repeated, once for each of several markets."""
 KIND_TEXTS = {
     str: "a text",
     int: "a whole number",
@@ -73,7 +77,7 @@ class Key(NamedTuple):
         """The type of the flag for Typer."""
         if self.kind in (bool, int, float):
             return bool if self.kind is bool else self.kind | None
-        takes_several = get_origin(self.kind) is dict or self.name == "objective"
+        takes_several = get_origin(self.kind) is dict or self.name in ("objective", *SEVERAL)
         return list[str] | None if takes_several else str | None
 
     def list_entries(self, value: Any) -> Iterator[GivenFlag]:
@@ -86,7 +90,9 @@ class Key(NamedTuple):
 def read_flag(key: Key, value: Any) -> Iterator[GivenFlag]:
     """Yield the entries that the value of a flag sets."""
     flag, table, name = key.flag, key.table, key.name
-    if name == "objective":
+    if name in SEVERAL:
+        yield GivenFlag(flag, table, name, value[0] if len(value) == 1 else list(value))
+    elif name == "objective":
         wanted = [read_objective(text, where=f"{flag} {text}") for text in value]
         yield GivenFlag(flag, table, name, wanted)
     elif name == "constraints":
@@ -125,11 +131,12 @@ def read_number_or_name(flag: str, text: str) -> Iterator[GivenFlag]:
 
 def list_account_keys() -> Iterator[Key]:
     """Yield a key for each field of the account that has a flag of its own."""
-    kinds = get_type_hints(Account)
     for field, text in ACCOUNT_FLAGS.items():
-        kind = float if kinds[field] in (float, float | None) else kinds[field]
-        read = {Rate: read_number_or_name, Distance: read_distance}.get(kinds[field])
-        kind = str if read else kind
+        declared = get_type_hints(Account, include_extras=True)[field].__metadata__[0]
+        declared = declared.each if isinstance(declared, ByInstrument) else declared
+        readers = {LimitDeclaration: read_number_or_name, StopDistance: read_distance}
+        read = readers.get(type(declared))
+        kind = str if read else declared.kind
         yield Key("account", field, kind, f"--{field.replace('_', '-')}", ACCOUNT, text, read)
 
 
@@ -158,19 +165,25 @@ ACCOUNT_FLAGS = {
     "take_profit": "Close this fraction of the entry price in favor, or 2*atr of a column.",
     "trailing_stop": "Close this fraction under the best price, or 2*atr of a column.",
     "equity_stop": "Close at this fraction under the highest equity.",
+    "intrabar": "Prices inside a bar, of several positions: 'path' (default) or 'worst'.",
+    "max_gross_leverage": "Most gross leverage of several positions together.",
+    "max_overlay": "Most leverage that an overlay may give.",
+    "negative_limit": "Balance under 0 at which collateral is sold.",
 }
 
 KEYS = (
     Key("data", "path", str | list[str], "--data", DATA,
-        "A folder, a file, or 'sample' (default): a synthetic year."),
+        "A folder, a file, or 'sample' (default): a synthetic year; repeat for several markets."),
     Key("data", "from", Time, "--from", DATA, "First bar to read, UTC."),
     Key("data", "to", Time, "--to", DATA, "End of the last bar, UTC."),
     Key("run", "start", Time, "--start", DATA,
         "When the account begins, UTC: the bars before it warm the policy's columns."),
     Key("run", "end", Time, "--end", DATA, "When the account ends, UTC, exclusive."),
     Key("data", "resample", str, "--resample", DATA, "Combine bars into longer ones, e.g. 1d."),
-    Key("data", "instrument", str, "--instrument", DATA,
-        "Name of the instrument; chooses one in a folder of several."),
+    Key("data", "instrument", str | list[str], "--instrument", DATA,
+        "Name of the instrument; chooses one in a folder of several; repeat for several markets."),
+    Key("data", "currency", str, "--currency", DATA,
+        "Settlement currency of several markets, if their names say different ones."),
     Key("data", "interval", str, "--interval", DATA, "Chooses the bars in a folder of several."),
     Key("data", "funding_interval", str, "--funding-interval", DATA,
         "Chooses the funding file in a folder of several."),
@@ -186,6 +199,13 @@ KEYS = (
         "A parameter, NAME=VALUE, or a field, account.NAME=VALUE; repeat for more.", read_settings),
     Key("run", "signal", float | str, "--signal", POLICY,
         "Direction from -1 to 1 (default 1), or a column of the bars."),
+    Key("overlay", "name", str, "--overlay", POLICY,
+        "The policy of the whole of several markets, which scales all positions."),
+    Key("overlay", "settings", dict[str, float | str | bool]),
+    Key("run", "weights", str, "--weights", POLICY,
+        "A file of weights by time and instrument, for several markets (1/n)."),
+    Key("run", "carry_weights", bool, "--carry-weights", POLICY,
+        "Each row holds from its time until the next."),
     Key("venue", "preset", str, "--venue", VENUE,
         "NAME:SYMBOL, FILE.toml:SYMBOL (binance-usdm:BTCUSDT); @DATE, @latest for one table."),
     Key("venue", "fees.taker", float, "--taker-bps", VENUE, "Taker fee in basis points.", read_bps),
@@ -231,6 +251,37 @@ KEYS = (
     Key("tune", "holdout", str | float, "--holdout", SEARCH,
         "The last part, which the search never sees: 25% (default), 90d or none."),
     Key("tune", "seed", int, "--seed", SEARCH, "Seed of all random numbers (0)."),
+    Key("tune", "validate", str, "--validate", SEARCH,
+        "Judge the search at its end: walk-forward or cross-validate."),
+
+    Key("validate", "train", str | list[str], "--train", FOLDS,
+        "Train spans (365d); schedules: several, 90d,365d,all."),
+    Key("validate", "test", str | list[str], "--test", FOLDS,
+        "Test spans (30d); schedules: several, 7d,30d,90d."),
+    Key("validate", "anchored", bool, "--anchored", FOLDS,
+        "Every train span begins with the data."),
+    Key("validate", "gap", str, "--gap", FOLDS, "Time between a train span and its test (0d)."),
+    Key("validate", "groups", int, "--groups", FOLDS, "Groups of time (10)."),
+    Key("validate", "test_groups", int, "--test-groups", FOLDS, "Groups in each test (2)."),
+    Key("validate", "embargo", str | int, "--embargo", FOLDS,
+        "Bars or a duration after a test group that do not count: auto (default), 24, 5d."),
+    Key("validate", "baseline", str, "--baseline", FOLDS,
+        "The schedule that others are compared with: never (default), '30d on 365d'."),
+    Key("validate", "carry", bool, "--no-carry", FOLDS,
+        "A fresh account in every fold, for comparison only."),
+    Key("validate", "objective", Objective | list[Objective], "--objective", RANKING,
+        "What to maximize: a measure (sharpe), or weights: sharpe=1,turnover=-0.01."),
+    Key("validate", "constraints", dict[str, str], "--constraint", RANKING,
+        "A bound on a measure: 'max_drawdown<=0.4'; repeat for more."),
+    Key("validate", "trials", int, "--trials", SEARCH, "Most sets to evaluate in a fold (2000)."),
+    Key("validate", "sampler", str, "--sampler", SEARCH, "As in backtest tune (auto)."),
+    Key("validate", "space", dict[str, Any], "--space", SEARCH,
+        "Vary this only: NAME=0.1:1 or NAME=log:10:500 or NAME=a,b; repeat for more."),
+    Key("validate", "fix", dict[str, Any], "--fix", SEARCH,
+        "Keep this: NAME=VALUE; repeat for more."),
+    Key("validate", "robust", bool, "--no-robust", SEARCH,
+        "Take the highest objective, even if its neighbors are poor."),
+    Key("validate", "seed", int, "--seed", SEARCH, "Seed of all random numbers (0)."),
 
     Key("compare", "policies", dict[str, Any]),
     Key("compare", "baseline", str, "--baseline", COMPARISON,
@@ -244,12 +295,14 @@ KEYS = (
 )  # fmt: skip
 
 EXPERIMENT_KEYS = [
-    key for key in KEYS if key.flag and key.table in ("data", "policy", "venue", "account", "run")
+    key
+    for key in KEYS
+    if key.flag and key.table in ("data", "policy", "overlay", "venue", "account", "run")
 ]
 """The keys whose flags every experiment takes."""
 TABLES = {
     table: {key.name: key for key in KEYS if key.table == table}
-    for table in ("data", "policy", "run", "sweep", "tune", "compare")
+    for table in ("data", "policy", "overlay", "run", "sweep", "tune", "validate", "compare")
 }
 """The tables whose keys are declared here."""
 
@@ -358,15 +411,31 @@ def find_policy_defects(policies: object) -> Iterator[tuple[str, str]]:
 def find_table_defects(
     title: str, table: Mapping[str, Any], keys: Mapping[str, Key]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the defects of one table: unknown keys, values of a wrong type, no name."""
+    """Yield the defects of one table: unknown keys, values of a wrong type, no name.
+
+    A policy may hold tables of the policies of single instruments, which have names.
+    """
+    is_policy = keys in (TABLES["policy"], TABLES["overlay"])
+    single = find_single(table) if keys is TABLES["policy"] else {}
     for name, value in table.items():
-        if name not in keys:
+        if name in single:
+            yield from find_table_defects(f"{title[:-1]}.{name}]", value, TABLES["overlay"])
+        elif name not in keys:
             yield f"{title} has no {name!r}{did_you_mean(name, keys)}", f"use {', '.join(keys)}"
         elif not has_kind(value, keys[name].kind):
             rule = describe_kind(keys[name].kind)
             yield f"{title} {name} must be {rule}, was {value!r:.60}", f"correct {name}"
-    if keys is TABLES["policy"] and "name" not in table:
+    if is_policy and "name" not in table and not single:
         yield f"{title} must have a name, has none", "add name"
+
+
+def find_single(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tables of single instruments in that of the policy: those with a name."""
+    return {
+        name: value
+        for name, value in table.items()
+        if name not in TABLES["policy"] and isinstance(value, dict) and "name" in value
+    }
 
 
 def has_kind(value: object, kind: Any) -> bool:

@@ -15,9 +15,10 @@ import typer
 from backtest.base.atomic_files import write_file
 from backtest.base.errors import BacktestError, DataError, ParameterError, PolicyError
 from backtest.base.ranges import check_range
-from backtest.cli.experiment import build_experiment, draft_experiment
+from backtest.cli.experiment import draft_experiment
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.isolation import isolated_imports
+from backtest.cli.panel_experiment import build_experiment_or_panel, require_one
 from backtest.cli.printing import add_command, format_help, print_json
 from backtest.cli.run_command import run_with_progress
 from backtest.cli.typed_values import split_pair
@@ -136,9 +137,10 @@ def run_experiment(file: Path) -> Result:
     """Run an experiment file; modules that its policy imports are unloaded afterwards."""
     try:
         with isolated_imports():
-            return run_with_progress(
-                build_experiment(draft_experiment(file, [], "backtest regress"))
-            )
+            experiment = build_experiment_or_panel(draft_experiment(file, [], "backtest regress"))
+            require_one(experiment.market, "backtest regress")
+            result: Result = run_with_progress(experiment)
+            return result
     except SystemExit as stop:
         raise PolicyError(
             f"a run must end by itself, its policy raised SystemExit: {stop.code}",

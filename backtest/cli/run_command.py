@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
@@ -11,13 +12,16 @@ import typer
 import backtest
 from backtest.base.text_layout import format_paragraph
 from backtest.cli.draft import Draft
-from backtest.cli.experiment import Experiment, build_experiment
+from backtest.cli.experiment import Experiment
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, Save, option
+from backtest.cli.panel_experiment import build_experiment_or_panel, list_policies, name_policies
+from backtest.cli.portfolio_output import portfolio_to_dict, refuse_limit_cost
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.unit_hints import describe_bars
 from backtest.engine import Result
 from backtest.engine.limit_cost import LimitCost, check_limited
+from backtest.market import Markets
 
 PYTHON_START = "bt.run(start=...)"
 """How a summary names the start of the account; the command line shows the flag instead."""
@@ -29,6 +33,7 @@ backtest run --data btc/ --from 2021-01-01 --to 2022-01-01 --resample 1d
 backtest run --data btc/ --start 2022-01-01 --end 2022-07-01   [dim]# warm from the start[/dim]
 backtest run --margin isolated --venue-leverage 5 --stop-loss 0.1
 backtest run --policy my_policy.py:MyPolicy --taker-bps 4 --no-save
+backtest run --data btc/ --data eth/ --weights weights.csv --overlay vol-target
 backtest run examples/btc-vol-target.toml --capital 50000 --json
 backtest run --max-leverage esma-crypto --limit-cost   [dim]# backtest venues --limits[/dim]
 """
@@ -48,20 +53,30 @@ def run(
     results: Results = RESULTS,
 ) -> None:
     """Run an account through a market under a policy, and summarize what happened to it."""
-    experiment = build_experiment(draft)
+    experiment = build_experiment_or_panel(draft)
+    if limit_cost and isinstance(experiment.market, Markets):
+        refuse_limit_cost()
     if limit_cost:
         check_limited(experiment.terms["account"])
-    note = describe_bars(experiment.policy, experiment.market)
-    if note is not None:
-        typer.echo(f"note: {note}", err=True)
+    for policy in list_policies(experiment.policy):
+        note = describe_bars(policy, experiment.market)
+        if note is not None:
+            typer.echo(f"note: {note}", err=True)
     result = run_with_progress(experiment)
     cost = measure_cost(experiment, result) if limit_cost else None
     save_and_print(
         result,
         results if save else None,
         lambda: print_summary(result, cost),
-        partial(result_to_dict, result, cost=cost) if as_json else None,
+        find_writer(result, cost) if as_json else None,
     )
+
+
+def find_writer(result: Any, cost: LimitCost | None) -> Callable[[str | None], dict[str, Any]]:
+    """Return the function that makes data of a result and its folder."""
+    if isinstance(result, Result):
+        return partial(result_to_dict, result, cost=cost)
+    return partial(portfolio_to_dict, result)
 
 
 def measure_cost(experiment: Experiment, result: Result) -> LimitCost:
@@ -76,9 +91,9 @@ def print_summary(result: Result, cost: LimitCost | None) -> None:
         typer.echo("\n" + "\n".join(format_paragraph("Limit", str(cost))))
 
 
-def run_with_progress(experiment: Experiment) -> Result:
-    """Run an experiment; show progress if it takes long and output goes to a terminal."""
-    with show_progress(type(experiment.policy).__name__) as progress:
+def run_with_progress(experiment: Experiment) -> Any:
+    """Return the result of an experiment; show progress if it takes long, in a terminal."""
+    with show_progress(name_policies(experiment.policy)) as progress:
         return backtest.run(
             experiment.market, experiment.policy, **experiment.terms, progress=progress
         )

@@ -12,7 +12,12 @@ from backtest.cli import flags
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
 from backtest.cli.exit_codes import FAILED, INTERRUPTED
-from backtest.cli.experiment import build_experiment, build_run_command
+from backtest.cli.experiment import build_run_command
+from backtest.cli.panel_experiment import (
+    build_experiment_or_panel,
+    name_policies,
+    require_one,
+)
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_search
 from backtest.cli.typed_values import parse_typed, read_bounds
@@ -48,10 +53,11 @@ def tune(
     """
     flags.check_work(threads, memory)
     search = read_search(draft)
-    market, policy, terms = build_experiment(draft, warms=False)
+    market, policy, terms = build_experiment_or_panel(draft, warms=False)
+    require_one(market, "backtest tune")
     with (
         naming_source(draft, "tune"),
-        show_search(type(policy).__name__, name_objective(search["objective"])) as progress,
+        show_search(name_policies(policy), name_objective(search["objective"])) as progress,
     ):
         study = backtest.tune(
             market,
@@ -67,7 +73,8 @@ def tune(
         )
     best = None if study.best is None else build_run_command(draft, study.best_values)
     if as_json:
-        print_json({**study.to_dict(), "command": best})
+        validation = None if study.validation is None else study.validation.to_dict()
+        print_json({**study.to_dict(), "command": best, "validation": validation})
     else:
         print_study(study, draft, best)
     if not study.complete:
@@ -118,6 +125,8 @@ def name_objective(objective: Any) -> str:
 def print_study(study: Study, draft: Draft, best: str | None) -> None:
     """Print the summary, and the commands that run the best set and resume the search."""
     typer.echo(write_summary(study, resume="--resume"))
+    if study.validation is not None:
+        typer.echo(f"\nValidation of the search\n{study.validation.summary()}")
     if best is not None:
         typer.echo(f"\nrun the best again, on all of the data:\n{best}")
     if study.folder is not None:

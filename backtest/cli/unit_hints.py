@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from backtest.base.number_text import format_hours, format_percent
 from backtest.base.ranges import Range
 from backtest.base.units import HOUR, format_duration
-from backtest.market import Market
+from backtest.market import Market, Markets
 from backtest.policy import Parameter, Policy
 
 LEAST_BPS = 0.01
@@ -41,7 +41,7 @@ def warn_of_percentage(flag: str, volatility: float | None) -> None:
         )
 
 
-def describe_bars(policy: Policy, market: Market) -> str | None:
+def describe_bars(policy: Policy, market: Market | Markets) -> str | None:
     """Describe how long the policy's defaults in bars are on a market; None if nothing is unusual.
 
     The defaults of built-in policies are made for bars of an hour. Parameters that the user has

@@ -22,6 +22,7 @@ from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPla
 from backtest.engine.lookahead.checked_signals import mark_checked
 from backtest.engine.signal_checks import PLAN, Sides, locate_in
 from backtest.market import Markets
+from backtest.market.panel_data import require_panel
 from backtest.market.weight_frame import (
     Weights,
     check_columns_of_frame,
@@ -74,6 +75,7 @@ def read_frame(
     is known, and a bar takes the last row stamped before its close.
     """
     where = "bt.signals.from_frame"
+    require_panel(markets, where=where)
     if not isinstance(frame, pd.DataFrame):
         raise ParameterError(
             f"weights must be a frame by time and instrument, were a {type(frame).__name__}",
@@ -93,7 +95,7 @@ def describe_weights(signal: Weights, weights: FloatArray) -> str:
 
 
 def _carry(markets: Markets, frame: pd.DataFrame, where: str) -> pd.DataFrame:
-    place = Place("frame", of=where)
+    place = Place("signal", of=where)
     check_columns_of_frame(frame, markets, place)
     order = np.argsort(stamps := read_stamps(frame.index, place), kind="stable")
     last = np.searchsorted(stamps[order], markets.time + markets.interval, side="left") - 1

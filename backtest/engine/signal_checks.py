@@ -14,7 +14,7 @@ from backtest.base.ranges import Choice
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPlan
-from backtest.market import Market
+from backtest.market import Market, Markets
 from backtest.policy.error_location import format_location
 
 Sides: TypeAlias = Literal["both", "long", "short"]
@@ -22,6 +22,17 @@ Sides: TypeAlias = Literal["both", "long", "short"]
 
 PLAN = CutPlan(chains=16, links=3, prefixes=8, wanted=56, budget=2.0)
 """Twice the cuts of a policy's columns: a signal is computed once and used in many runs."""
+
+
+def require_one(market: object, *, where: str) -> None:
+    """Refuse several markets where one is meant."""
+    if isinstance(market, Markets):
+        raise ParameterError(
+            f"a signal of this kind is of one market, was given {market!r}",
+            where=where,
+            cure="call it for each, markets[name], put the signals into a frame by name and divide "
+            "it by their number; or use from_frame or from_function",
+        )
 
 
 def read_stamps(series: object, *, where: str) -> IntArray:

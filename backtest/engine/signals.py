@@ -63,6 +63,7 @@ def from_series(
     are mostly those of longer bars, known only when these close.
     """
     where = "bt.signals.from_series"
+    checks.require_one(market, where=where)
     stamps = checks.read_stamps(series, where=where)
     values = checks.read_numbers(series, where=where)
     if carry:
@@ -192,6 +193,7 @@ def ma_cross(
     -----
     sign(MA_fast - MA_slow), by ``vectorbt.MA``.
     """
+    checks.require_one(market, where="bt.signals.ma_cross")
     spans = check_windows("ma_cross", fast=fast, slow=slow)
     if not fast < slow:
         raise ParameterError(
@@ -238,6 +240,7 @@ def rsi(
     Systems.
     """
     where = "bt.signals.rsi"
+    checks.require_one(market, where=where)
     (bars,) = check_windows("rsi", window=window)
     bottom = check_range("low", low, where=where, low=0.0, high=50.0)
     top = check_range("high", high, where=where, low=50.0, high=100.0)
@@ -278,6 +281,7 @@ def bollinger(
     -----
     By ``vectorbt.BBANDS``. Source: Bollinger (2001), Bollinger on Bollinger Bands.
     """
+    checks.require_one(market, where="bt.signals.bollinger")
     (bars,) = check_windows("bollinger", window=window)
     deviations = check_range("width", width, where="bt.signals.bollinger", low=0.0, open_low=True)
 

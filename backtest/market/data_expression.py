@@ -13,6 +13,7 @@ MAKERS = ("load", "sample")
 STEPS = ("between", "prefix", "resample")
 """The methods that may be called again: they take plain values and have no side effects."""
 _CURE = "load the data by hand: bt.quality(market) reports on them"
+_SEVERAL = "backtest data inspect reports on each of them and on all together"
 
 Call = tuple[str, list[Any], dict[str, Any]]
 
@@ -65,6 +66,8 @@ def load_again(source: str, content_hash: str) -> Market:
     except ValueError:
         name, steps = "", []
     head, _, maker = name.partition(".")
+    if head == "Markets":
+        raise DataError("the data are of several markets", where=source[:200], cure=_SEVERAL)
     if head != "Market" or maker not in MAKERS or {step for step, *_ in steps} - {*STEPS}:
         raise DataError("the data were made in Python", where=source[:200], cure=_CURE)
     try:

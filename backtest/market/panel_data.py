@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from backtest.base.errors import ParameterError
 from backtest.base.units import BoolArray, IntArray, format_duration, utc_index
 from backtest.market.market import Market
 from backtest.market.panel import Panel, make_panel
@@ -22,6 +23,16 @@ from backtest.market.panel_checks import (
 )
 from backtest.market.tables.read_options import time_text
 from backtest.market.tables.settlements import JITTER
+
+
+def require_panel(markets: object, *, where: str) -> None:
+    """Refuse what is not markets by name; a single market is a panel of one."""
+    if not isinstance(markets, PanelData):
+        raise ParameterError(
+            f"markets must be a Markets, was {type(markets).__name__}",
+            where=where,
+            cure='give bt.Markets({"BTCUSDT": market, "ETHUSDT": other})',
+        )
 
 
 class PanelData(Mapping[str, Market]):

@@ -12,6 +12,7 @@ from backtest.base.phrases import Argument, Phrase
 from backtest.market.inspect.inspection import build_quality
 from backtest.market.inspect.quality_report import Quality
 from backtest.market.market import Market
+from backtest.market.panel_data import PanelData
 from backtest.market.read.folder import open_files
 from backtest.market.tables.assemble import MarketTables, check_frames, find_interval, read_tables
 from backtest.market.tables.defects import Defect
@@ -70,6 +71,13 @@ def quality(
     """
     if isinstance(data, Market):
         return _of_market(data)
+    if isinstance(data, PanelData):
+        raise ParameterError(
+            f"quality reports on one market, was given {data!r}",
+            where="bt.quality",
+            cure="call it for each, bt.quality(markets[name]); `backtest data inspect` also shows "
+            "how they fit together",
+        )
     paths = [data] if isinstance(data, (str, Path)) else list(data)
     if not paths:
         raise ParameterError("quality needs a path", where="bt.quality", cure="give a folder")
@@ -82,7 +90,7 @@ def quality(
         columns=columns,
         decimal=decimal,
     )
-    return _of_files([Path(path) for path in paths], options)
+    return inspect_files([Path(path) for path in paths], options)[0]
 
 
 def _of_market(market: Market) -> Quality:
@@ -105,7 +113,8 @@ def _of_market(market: Market) -> Quality:
     )
 
 
-def _of_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
+def inspect_files(paths: Sequence[Path], options: ReadOptions) -> tuple[Quality, TimedTable | None]:
+    """Return the report on the files of one market, and its bars if they can be read."""
     files = open_files(paths, options, joins=True, needs_bars=False)
     source = ", ".join(map(str, paths))
     options = files.options
@@ -118,7 +127,7 @@ def _of_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
         options, notes = options._replace(timezone="UTC"), (_NOTE,)
     tables, _ = read_tables(files.frames, options)
     usable = MarketTables(*(_if_usable(table) for table in tables))
-    return build_quality(
+    report = build_quality(
         usable,
         source=source,
         instrument=options.instrument,
@@ -128,6 +137,7 @@ def _of_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
         filled=files.layout.filled,
         notes=notes,
     )
+    return report, usable.bars
 
 
 def _if_usable(table: TimedTable | None) -> TimedTable | None:

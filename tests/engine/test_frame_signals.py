@@ -138,7 +138,14 @@ def test_the_manifest_names_weights_by_their_values():
 
 GOOD = pd.DataFrame({"A": 0.5}, index=FEW.times)
 FRAME, FUNCTION = bt.signals.from_frame, bt.signals.from_function
+ONE = MARKETS["A"].slice(0, 96)
 BAD = {
+    "one market": (lambda: FRAME(ONE, GOOD), "must be a Markets, was Market"),
+    "a series of several": (
+        lambda: bt.signals.from_series(FEW, GOOD["A"]),
+        "a signal of this kind is of one market",
+    ),
+    "an indicator of several": (lambda: bt.signals.ma_cross(FEW), "is of one market"),
     "unknown": (lambda: FRAME(FEW, GOOD.rename(columns={"A": "X"})), "was of 'X'"),
     "carried unknown": (
         lambda: FRAME(FEW, GOOD.rename(columns={"A": "X"}), carry=True),

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.base.errors import ParameterError
 from backtest.base.units import HOUR, MINUTE
 from backtest.market.inspect.findings import MOST_MOVES, find_outliers, list_cadences
 from backtest.market.tables.frames import TimedTable
@@ -48,6 +49,12 @@ def with_cells(
 
 
 # ----------------------------------------------------------------------------------- a good market
+
+
+def test_several_markets_are_reported_one_by_one():
+    markets = bt.Markets({"A": bt.Market.sample(bars=48)})
+    with pytest.raises(ParameterError, match="quality reports on one market"):
+        bt.quality(markets)
 
 
 def test_sound_data_are_fit_for_what_their_length_allows():

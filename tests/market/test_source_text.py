@@ -45,6 +45,7 @@ def test_what_is_no_chain_of_calls_with_plain_values_is_refused(text):
     "source",
     [
         "<Market.from_frames: BTC>",
+        "Markets.load('{folder}')",
         "Market.load('{folder}').save('{folder}/../stolen')",
         "Market.load('{folder}')._facts()",
         "Market.from_frames('{folder}')",

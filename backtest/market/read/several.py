@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backtest.base.errors import DataError, ParameterError, did_you_mean
-from backtest.base.phrases import Argument, Phrase, Place
+from backtest.base.phrases import Either, Phrase, Place
 from backtest.market.read.files import SUFFIXES, stem_of, suffix_of
 from backtest.market.read.layouts import NamedFile, parse_name, read_facts
 
 WHERE = "Markets.load"
+SEVERAL_FLAGS = "--instrument BTCUSDT --instrument ETHUSDT"
 
 
 class MarketSource(NamedTuple):
@@ -55,6 +56,34 @@ def find_sources(
     return named
 
 
+def is_panel(paths: Sequence[Path], instruments: Sequence[str] = ()) -> bool:
+    """Return whether paths mean several markets: folders, or instruments of one folder.
+
+    Several files are one market. A folder whose own files are of several instruments means them
+    only if more than one is named.
+    """
+    if len(instruments) > 1 or (len(paths) > 1 and any(path.is_dir() for path in paths)):
+        return True
+    if len(paths) != 1 or not paths[0].is_dir() or instruments:
+        return False
+    return not _list_in_folder(paths[0]) and bool(_list_in_folders(paths[0]))
+
+
+def list_names(paths: Sequence[Path]) -> list[str]:
+    """Return the names of the markets in the paths."""
+    return [each.name for path in paths for each in _list_sources(path, is_only=len(paths) == 1)]
+
+
+def _list_in_folders(path: Path) -> list[MarketSource]:
+    """Return the markets in the folders of a folder, those with a leading dot left out."""
+    return [
+        source
+        for folder in sorted(path.iterdir())
+        if folder.is_dir() and not folder.name.startswith(".")
+        for source in _name_after_folder(_list_in_folder(folder), folder)
+    ]
+
+
 def _list_sources(path: Path, *, is_only: bool) -> list[MarketSource]:
     """Return the markets of one path; a folder with one is named after the folder.
 
@@ -63,12 +92,7 @@ def _list_sources(path: Path, *, is_only: bool) -> list[MarketSource]:
     if not path.is_dir():  # a file, or a path that is missing: the loader says so
         file = parse_name(path)
         return [MarketSource(file.instrument if file else stem_of(path), path)]
-    found = _list_in_folder(path) or [
-        source
-        for folder in sorted(path.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-        for source in _name_after_folder(_list_in_folder(folder), folder)
-    ]
+    found = _list_in_folder(path) or _list_in_folders(path)
     if not found:
         inside = ", ".join(sorted(each.name for each in path.iterdir())[:8]) or "nothing"
         raise DataError(
@@ -137,7 +161,7 @@ def _check_names(instruments: Sequence[str]) -> Sequence[str]:
         raise ParameterError(
             f"instruments must be a list of names, was {instruments!r}",
             where=where,
-            cure=Phrase("give {}", Argument("instruments", ["BTCUSDT", "ETHUSDT"])),
+            cure=Phrase("give {}", Either("instruments=['BTCUSDT', 'ETHUSDT']", SEVERAL_FLAGS)),
         )
     if len({*instruments}) < len(instruments):
         raise ParameterError(

@@ -1,0 +1,179 @@
+"""A report on the data of several instruments: each of them, and how they fit together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import BacktestError
+from backtest.base.units import DAY, FloatArray, IntArray, format_duration, format_time, utc_index
+from backtest.market.inspect.quality_report import Quality
+from backtest.market.markets import Markets
+from backtest.market.quality_of import inspect_files
+from backtest.market.read.several import find_sources
+from backtest.market.tables.bar_checks import spacing
+from backtest.market.tables.frames import TimedTable, distinct, in_order
+from backtest.market.tables.read_options import read_options
+
+ALONE = "mend their defects, which are reported for each of them, or cut the panel to a part"
+LEAST_DAYS = 10
+"""Days in common from which a correlation is shown."""
+
+
+@dataclass(frozen=True)
+class InstrumentSpan:
+    """The bars of one instrument on the clock of all.
+
+    ``missing`` counts the bars between its first and its last that others have and it lacks;
+    ``first_missing`` is the first of them, and ``beside`` an instrument that has it.
+    """
+
+    name: str
+    start: str
+    end: str
+    bars: int
+    missing: int
+    first_missing: str = ""
+    beside: str = ""
+
+
+@dataclass(frozen=True)
+class PanelQuality:
+    """How the data of several instruments fit together.
+
+    ``common_start`` and ``common_end`` bound the bars that all instruments have, ``common_bars``
+    in number; empty if there are none. ``correlations`` are those of ``period`` log returns at
+    closes, by pair, NaN with fewer than ten of them. ``refused`` says what does not load, or why
+    the markets do not load together, and ``cure`` how to mend it; both are empty if they do.
+    """
+
+    start: str
+    end: str
+    bars: int
+    common_start: str
+    common_end: str
+    common_bars: int
+    period: str
+    instruments: tuple[InstrumentSpan, ...]
+    correlations: Mapping[str, Mapping[str, float]]
+    refused: str = ""
+    cure: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        facts = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return facts | {"instruments": [dataclasses.asdict(each) for each in self.instruments]}
+
+
+def inspect_panel(
+    paths: Sequence[str | Path], instruments: Sequence[str] | None = None, **options: Any
+) -> tuple[dict[str, Quality], PanelQuality]:
+    """Return the report on each market in folders of several, and on the panel of them.
+
+    The data are read even if they do not load. ``options`` are interval, funding_interval,
+    timezone and sessions, as in :meth:`Markets.load`.
+
+    Raises DataError if there is no such path, or it holds no market, and ParameterError if an
+    argument is unknown or unreadable.
+    """
+    sources = find_sources([Path(path) for path in paths], instruments)
+    reports: dict[str, Quality] = {}
+    tables: dict[str, TimedTable] = {}
+    for name, source in sources.items():
+        read = read_options(instrument=source.instrument, **options)
+        reports[name], bars = inspect_files([source.path], read)
+        if bars is not None:
+            tables[name] = in_order(bars)
+    alone = [name for name, report in reports.items() if report.defects]
+    if alone:
+        refused, cure = f"by themselves: {', '.join(alone)}", ALONE
+    else:
+        refused, cure = _find_refusal(paths, instruments, options)
+    return reports, dataclasses.replace(measure_panel(tables), refused=refused, cure=cure)
+
+
+def _find_refusal(
+    paths: Sequence[str | Path], instruments: Sequence[str] | None, options: Mapping[str, Any]
+) -> tuple[str, str]:
+    """Return why markets that load by themselves do not load together, and the cure."""
+    try:
+        Markets.load(*paths, instruments=instruments, **options)
+    except BacktestError as error:
+        return error.problem, error.cure
+    return "", ""
+
+
+def measure_panel(tables: Mapping[str, TimedTable]) -> PanelQuality:
+    """Return the spans, holes and correlations of ordered bars by name."""
+    times = {name: distinct(table.time) for name, table in tables.items()}
+    clock = np.unique(np.concatenate([*times.values(), np.empty(0, np.int64)]))
+    step = max((spacing(time) or 0 for time in times.values()), default=0)
+    shared = clock
+    for time in times.values():
+        shared = np.intersect1d(shared, time, assume_unique=True)
+    period = max(step, DAY)
+    return PanelQuality(
+        start=_format_first(clock),
+        end=_format_last(clock, step),
+        bars=int(clock.size),
+        common_start=_format_first(shared),
+        common_end=_format_last(shared, step),
+        common_bars=int(shared.size),
+        period="daily" if period == DAY else format_duration(period),
+        instruments=tuple(_measure_span(name, times, clock, step) for name in times),
+        correlations=correlate(tables, period),
+    )
+
+
+def _format_first(times: IntArray) -> str:
+    return format_time(int(times[0])) if times.size else ""
+
+
+def _format_last(times: IntArray, step: int) -> str:
+    return format_time(int(times[-1]) + step) if times.size else ""
+
+
+def _measure_span(
+    name: str, times: Mapping[str, IntArray], clock: IntArray, step: int
+) -> InstrumentSpan:
+    own = times[name]
+    inside = clock[(clock >= own[0]) & (clock <= own[-1])]
+    missing = np.setdiff1d(inside, own, assume_unique=True)
+    first = int(missing[0]) if missing.size else 0
+    return InstrumentSpan(
+        name,
+        _format_first(own),
+        _format_last(own, step),
+        int(own.size),
+        int(missing.size),
+        format_time(first) if missing.size else "",
+        next((n for n, time in times.items() if missing.size and np.isin(first, time)), ""),
+    )
+
+
+def correlate(tables: Mapping[str, TimedTable], period: int) -> dict[str, dict[str, float]]:
+    """Return the correlations of log returns between the last closes of each ``period`` (ns)."""
+    closes = pd.DataFrame({name: _take_last(table, period) for name, table in tables.items()})
+    logs = pd.DataFrame(_take_logs(closes.to_numpy()), closes.index, closes.columns)
+    found = logs.diff().corr(min_periods=LEAST_DAYS)
+    return {name: {other: float(found[name][other]) for other in tables} for name in tables}
+
+
+def _take_logs(closes: FloatArray) -> FloatArray:
+    """Return logarithms, NaN where a price is not positive."""
+    with np.errstate(all="ignore"):
+        return np.where(closes > 0.0, np.log(closes), np.nan)
+
+
+def _take_last(table: TimedTable, period: int) -> pd.Series:
+    """Return the last close of each stretch of UTC time."""
+    close: FloatArray = table.columns.get("close", np.full(table.time.size, np.nan))
+    stretch = table.time // period
+    last = np.flatnonzero(np.diff(stretch, append=stretch[-1] + 1))
+    return pd.Series(close[last], index=utc_index(stretch[last] * period))

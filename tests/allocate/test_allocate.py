@@ -1,0 +1,265 @@
+"""Weight frames come from returns up to each bar, are made anew in time, and do not look ahead."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.covariance import ledoit_wolf
+
+import backtest as bt
+from backtest.allocate import by_covariance, formulas
+from backtest.base.errors import BacktestError, ParameterError, PolicyError
+from backtest.engine.lookahead.checked_signals import describe_signal_check
+
+A, B, C = (bt.Market.sample(bars=24 * 30, seed=seed) for seed in range(3))
+# ruff: noqa: N803 - X is what fit calls its argument
+MARKETS = bt.Markets({"A": A, "B": B, "C": C.slice(100, 500)})
+METHODS = {
+    "inverse_volatility": bt.allocate.inverse_volatility,
+    "equal_risk": bt.allocate.equal_risk,
+    "minimum_variance": bt.allocate.minimum_variance,
+    "hierarchical": bt.allocate.hierarchical,
+}
+
+
+def ewma(names: list[str], first: int, t: int, half_life: float) -> np.ndarray:
+    """The weighted means of products of the log returns from bar ``first`` to bar t, by pandas."""
+    close = np.stack([MARKETS.panel().close[MARKETS.names.index(name)] for name in names], axis=1)
+    returns = pd.DataFrame(np.diff(np.log(close), axis=0)).iloc[first - 1 : t]
+    n = len(names)
+    found = np.empty((n, n))
+    for i in range(n):
+        for j in range(n):
+            found[i, j] = (returns[i] * returns[j]).ewm(halflife=half_life).mean().iloc[-1]
+    return found
+
+
+def test_equal_weights_are_those_of_a_run_without_a_signal():
+    frame = bt.allocate.equal(MARKETS)
+    assert frame.iloc[[0, 99, 100, 498, 499, 719]].to_numpy().tolist() == [
+        [0.5, 0.5, 0.0],
+        [0.5, 0.5, 0.0],
+        [1 / 3, 1 / 3, 1 / 3],
+        [1 / 3, 1 / 3, 1 / 3],
+        [0.5, 0.5, 0.0],
+        [0.5, 0.5, 0.0],
+    ]
+    np.testing.assert_array_equal(MARKETS.index(frame).close, MARKETS.index().close)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_weights_are_those_of_the_covariances_at_the_last_fit(name):
+    frame = METHODS[name](MARKETS, half_life=48.0, every=24)
+    formula = getattr(formulas, f"{name}_weights")
+    # Bar 71 is that from 23:00 to midnight. Two instruments have returns from bar 1 on.
+    two = formula(ewma(["A", "B"], 1, 71, 48.0)[None])[0]
+    np.testing.assert_allclose(frame.iloc[71, :2], two, rtol=1e-9)
+    np.testing.assert_array_equal(frame.iloc[94].to_numpy(), frame.iloc[71].to_numpy())
+    # C is listed at bar 100 and has 48 returns at bar 148, at which weights are made anew.
+    assert (frame["C"].to_numpy()[:148] == 0.0).all()
+    three = formula(ewma(["A", "B", "C"], 101, 148, 48.0)[None])[0]
+    np.testing.assert_allclose(frame.iloc[148], three, rtol=1e-9)
+    # In the last bar of C, 499, its weight is gone, and the others are made anew.
+    assert frame["C"].to_numpy()[498] != 0.0
+    assert (frame["C"].to_numpy()[499:] == 0.0).all()
+    np.testing.assert_allclose(frame.sum(axis=1).to_numpy()[48:], 1.0, rtol=1e-12)
+    assert (frame.to_numpy()[:48] == 0.0).all()
+
+
+def test_a_window_takes_the_shrunk_covariances_of_ledoit_and_wolf():
+    frame = bt.allocate.minimum_variance(MARKETS, window=60, every=24)
+    returns = np.diff(np.log(MARKETS.panel().close), axis=1).T
+    shrunk = ledoit_wolf(returns[95 - 60 : 95, :2], assume_centered=True)[0]  # up to bar 95
+    inverse = np.linalg.inv(shrunk).sum(axis=1)
+    np.testing.assert_allclose(frame.iloc[95, :2], inverse / inverse.sum(), rtol=1e-9)
+
+
+def test_the_estimate_forgets_what_is_sixty_half_lives_old():
+    covariances = by_covariance.estimate(
+        by_covariance.find_returns(MARKETS)[:, :2],
+        by_covariance.Segment(np.array([0, 1]), 1, np.array([700, 719])),
+        by_covariance.Memory(5.0, None),
+    )
+    np.testing.assert_allclose(covariances[1], ewma(["A", "B"], 1, 719, 5.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("n", [60, 101, 149, 333, 501])
+def test_weights_of_a_part_are_the_part_of_the_weights(name, n):
+    whole = METHODS[name](MARKETS, half_life=48.0)
+    part = METHODS[name](MARKETS.prefix(n), half_life=48.0)
+    np.testing.assert_array_equal(part, whole.iloc[:n][part.columns])
+
+
+def test_weights_say_that_they_were_checked():
+    frame = bt.allocate.inverse_volatility(MARKETS, half_life=48.0)
+    assert "signal checked at 28 cuts" in describe_signal_check(frame)
+
+
+def test_one_instrument_has_all():
+    single = bt.Markets({"A": A})
+    for method in METHODS.values():
+        assert method(single, half_life=24.0)["A"].to_numpy()[24:].tolist() == [1.0] * (24 * 29)
+
+
+def test_sessions_count_their_bars():
+    days = A.resample("1d").bars()
+    days = days[days.index.day_of_week < 5]
+    market = bt.Market.from_frames(days, sessions=True)
+    frame = bt.allocate.inverse_volatility(bt.Markets({"A": market}), half_life=2.0, every=5)
+    assert frame["A"].to_numpy()[2:].tolist() == [1.0] * (len(market) - 2)
+
+
+# ------------------------------------------------------------------------------ estimators with fit
+
+
+class Momentum:
+    """The signs of the means of the returns, in equal parts."""
+
+    def fit(self, X: pd.DataFrame) -> Momentum:
+        self.weights_ = np.sign(X.mean()) / X.shape[1]
+        return self
+
+
+def test_a_fitted_estimator_sees_the_last_returns_only():
+    frame = bt.allocate.fitted(MARKETS, Momentum(), window=48)
+    moves = pd.DataFrame({"A": A.close, "B": B.close}).pct_change()
+    expected = np.sign(moves.iloc[72 - 48 : 72].mean()) / 2
+    assert frame.iloc[71, :2].tolist() == expected.tolist()
+    assert (frame["C"].to_numpy()[:148] == 0.0).all()
+    assert abs(frame["C"].iloc[148]) == 1 / 3
+    assert "signal checked at" in describe_signal_check(frame)
+
+
+def test_an_estimator_receives_times_and_names_and_keeps_nothing():
+    class Curious:
+        def __init__(self) -> None:
+            self.fits = 0
+
+        def fit(self, X: pd.DataFrame) -> Curious:
+            assert X.columns.tolist() in (["A", "B"], ["A", "B", "C"])
+            assert X.index.tz is not None
+            assert len(X) == 100
+            assert not X.isna().any(axis=None)
+            X.iloc[:] = np.nan  # its own copy
+            self.fits += 1
+            self.weights_ = [self.fits, *[0.0] * (X.shape[1] - 1)]
+            return self
+
+    estimator = Curious()
+    frame = bt.allocate.fitted(MARKETS, estimator, window=100, every=48)
+    assert estimator.fits == 0
+    assert frame["A"].iloc[-1] == 1.0
+
+
+def test_fits_are_reported():
+    seen: list[tuple[int, int]] = []
+    bt.allocate.fitted(
+        MARKETS.slice(0, 100),
+        Momentum(),
+        24,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]  # at bars 24, 47, 71 and 95
+
+
+def test_skfolios_estimators_fit():
+    optimization = pytest.importorskip("skfolio.optimization", reason="skfolio is not installed")
+    frame = bt.allocate.fitted(MARKETS, optimization.InverseVolatility(), window=96, every=24 * 7)
+    moves = pd.DataFrame({"A": A.close, "B": B.close}).pct_change().iloc[97 - 96 : 97]
+    inverse = 1.0 / moves.std()
+    np.testing.assert_allclose(frame.iloc[96, :2], inverse / inverse.sum(), rtol=1e-9)
+    np.testing.assert_allclose(frame.iloc[-1].sum(), 1.0)
+
+
+class Forgetful:
+    """Weights that another call would not give."""
+
+    rng = np.random.default_rng(0)
+
+    def fit(self, X: pd.DataFrame) -> Forgetful:
+        self.weights_ = self.rng.dirichlet(np.ones(X.shape[1]))
+        return self
+
+    def __deepcopy__(self, memo: object) -> Forgetful:
+        return self
+
+
+class Bad:
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def fit(self, X: pd.DataFrame) -> object:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        if self.answer is not None:
+            self.weights_ = self.answer
+        return self
+
+
+def test_a_random_estimator_is_refused():
+    with pytest.raises(PolicyError, match="not repeatable"):
+        bt.allocate.fitted(MARKETS, Forgetful(), window=48)
+
+
+FIT = bt.allocate.fitted
+FLAT = bt.Markets(
+    {"A": A, "S": bt.Market.from_frames(A.bars().assign(open=1.0, high=1.0, low=1.0, close=1.0))}
+)
+BAD = {
+    "equal of one market": (lambda: bt.allocate.equal(A), "must be a Markets, was Market"),
+    "one market": (lambda: bt.allocate.equal_risk(A), "must be a Markets, was Market"),
+    "fitted to one market": (lambda: FIT(A, Momentum(), 48), "must be a Markets, was Market"),
+    "a class": (lambda: FIT(MARKETS, Momentum, 48), "must be an object with fit, was the class"),
+    "no fit": (lambda: FIT(MARKETS, "equal", 48), "must be an object with fit, was 'equal'"),
+    "window of one": (lambda: FIT(MARKETS, Momentum(), 1), "window"),
+    "window nan": (lambda: FIT(MARKETS, Momentum(), float("nan")), "window"),
+    "every zero": (lambda: FIT(MARKETS, Momentum(), 48, 0), "every"),
+    "raises": (lambda: FIT(MARKETS, Bad(KeyError("x")), 48), "Bad.fit raised KeyError"),
+    "no weights": (lambda: FIT(MARKETS, Bad(None), 48), "raised AttributeError"),
+    "nan weights": (lambda: FIT(MARKETS, Bad([np.nan, 1.0]), 48), "a finite weight for each of 2"),
+    "infinite": (lambda: FIT(MARKETS, Bad([np.inf, 1.0]), 48), "a finite weight for each of 2"),
+    "too few": (lambda: FIT(MARKETS, Bad([1.0]), 48), "a finite weight for each of 2"),
+    "words": (lambda: FIT(MARKETS, Bad("both"), 48), "raised ValueError"),
+    "half-life": (lambda: bt.allocate.equal_risk(MARKETS, half_life=0.0), "half_life"),
+    "nan half-life": (lambda: bt.allocate.equal_risk(MARKETS, half_life=np.nan), "half_life"),
+    "both": (
+        lambda: bt.allocate.equal_risk(MARKETS, half_life=24.0, window=24),
+        "give half_life or window",
+    ),
+    "a part of a bar": (lambda: bt.allocate.equal_risk(MARKETS, window=24.5), "window"),
+    "every nan": (lambda: bt.allocate.hierarchical(MARKETS, every=np.nan), "every"),
+    "linkage": (lambda: bt.allocate.hierarchical(MARKETS, linkage="singel"), "linkage"),
+    "no move": (
+        lambda: bt.allocate.inverse_volatility(FLAT, half_life=24.0),
+        "the price of an instrument must move, that of 'S' has not",
+    ),
+    "twins": (
+        lambda: bt.allocate.minimum_variance(bt.Markets({"A": A, "T": A}), half_life=24.0),
+        "must be invertible",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_allocations_are_refused_with_a_cure(case):
+    call, problem = BAD[case]
+    with pytest.raises(BacktestError) as caught:
+        call()
+    assert isinstance(caught.value, ParameterError | PolicyError)
+    assert problem in caught.value.problem
+    assert caught.value.where
+    assert caught.value.cure
+
+
+def test_planted_peeks_into_the_returns_are_found(monkeypatch):
+    honest = by_covariance.find_returns
+
+    def peek(markets: bt.Markets) -> np.ndarray:
+        returns = honest(markets)
+        return np.concatenate([returns[1:], returns[-1:]])
+
+    monkeypatch.setattr(by_covariance, "find_returns", peek)
+    with pytest.raises(PolicyError, match="looks ahead"):
+        bt.allocate.inverse_volatility(MARKETS, half_life=48.0, every=1)

@@ -1,0 +1,428 @@
+"""Experiments with several instruments: their tables, flags, weights and errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.errors import BacktestError
+from backtest.cli import check_command, main
+from backtest.cli.experiment import Experiment, draft_experiment
+from backtest.cli.experiment_command import list_arguments
+from backtest.cli.experiment_schema import EXPERIMENT_KEYS
+from backtest.cli.panel_experiment import build_experiment_or_panel, complete_preset
+from backtest.engine.policy_contract import Finding
+from backtest.strategies import Constant, VolTarget
+
+HOURS = 24 * 20
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory) -> Path:
+    """Two markets, BTCUSDT with 480 bars and ETHUSDT with the last 380 of them."""
+    folder = tmp_path_factory.mktemp("stored")
+    for seed, (name, first) in enumerate({"BTCUSDT": 0, "ETHUSDT": 100}.items()):
+        market = bt.Market.sample(bars=HOURS, seed=seed).slice(first, HOURS)
+        frames = {"funding": market.funding(), "mark": market.mark()}
+        bt.Market.from_frames(market.bars(), instrument=name, **frames).save(folder / name)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def folder(stored: Path, tmp_path, monkeypatch):
+    """A folder in which ``data`` holds the two markets."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(stored)
+    return tmp_path
+
+
+def list_flags(**given: object) -> list[object]:
+    """Return flags as the commands read them: by the names of their arguments."""
+    keys = {key.flag.strip("-").replace("-", "_"): key for key in EXPERIMENT_KEYS}
+    return [flag for name, value in given.items() for flag in keys[name].list_entries(value)]
+
+
+def build(text: str = "", **flags: object) -> Experiment:
+    file = Path("e.toml") if text else None
+    if file is not None:
+        file.write_text(text)
+    return build_experiment_or_panel(draft_experiment(file, list_flags(**flags)))
+
+
+BTC = "binance-usdm:BTCUSDT"
+FOLDERS = ["data/BTCUSDT", "data/ETHUSDT"]
+DATA = 'data.path = "data"\n'
+
+
+# ------------------------------------------------------------------------------------------ data
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"data": FOLDERS},
+        {"data": ["data"]},
+        {"data": ["data"], "instrument": ["BTCUSDT", "ETHUSDT"]},
+        {"data": FOLDERS, "instrument": ["BTCUSDT", "ETHUSDT"]},
+    ],
+)
+def test_flags_name_several_markets(flags):
+    market, policy, terms = build(**flags)
+    assert market == bt.Markets.load("data")
+    assert isinstance(policy, VolTarget)
+    assert terms["signal"] is None
+    assert terms["venue"] == bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"])
+    assert "overlay" not in terms
+
+
+def test_a_file_names_several_markets_relative_to_itself(folder: Path, monkeypatch):
+    text = 'data = {path = "data", instrument = ["ETHUSDT", "BTCUSDT"], from = "2023-01-06"}'
+    assert build(text).market.names == ("ETHUSDT", "BTCUSDT")
+    (folder / "away").mkdir()
+    monkeypatch.chdir(folder / "away")
+    draft = draft_experiment(folder / "e.toml", [])
+    found = build_experiment_or_panel(draft).market
+    assert found.start == pd.Timestamp("2023-01-06", tz="UTC").value
+    assert found.spans.tolist() == [[0, 360], [0, 360]]
+
+
+def test_one_instrument_is_one_market_as_before():
+    assert build(data=["data/BTCUSDT"]).market == bt.Market.load("data/BTCUSDT")
+    files = ["data/BTCUSDT/bars.parquet", "data/BTCUSDT/mark.parquet"]
+    assert isinstance(build(data=files, instrument=["BTCUSDT"]).market, bt.Market)
+    assert build().market == bt.Market.sample()
+
+
+def test_a_span_and_longer_bars_are_those_of_each():
+    market, _, terms = build(data=["data"], to="2023-01-11", resample="4h", start="2023-01-06")
+    assert market.interval == 4 * 3600 * 10**9
+    assert market.spans.tolist() == [[0, 60], [25, 60]]
+    assert terms["start"] == "2023-01-06"
+
+
+def test_a_currency_counts_several_as_one(folder: Path):
+    other = bt.Market.load("data/ETHUSDT")
+    bt.Market.from_frames(other.bars(), instrument="ETHUSDC").save(folder / "ETHUSDC")
+    folders = ["data/BTCUSDT", "ETHUSDC"]
+    with pytest.raises(BacktestError, match="settle in one currency"):
+        build(data=folders)
+    assert build(data=folders, currency="USD", venue=BTC).market.currency == "USD"
+
+
+def test_repeated_flags_are_written_as_they_were_typed():
+    keys = {key.flag: key for key in EXPERIMENT_KEYS}
+    words = list_arguments({keys["--data"]: FOLDERS, keys["--carry-weights"]: True})
+    assert list(words) == ["--data", FOLDERS[0], "--data", FOLDERS[1], "--carry-weights"]
+
+
+# --------------------------------------------------------------------------- policies and venues
+
+
+def test_tables_are_the_policies_of_their_instruments():
+    policy = build(
+        f"""{DATA}
+        [policy.BTCUSDT]
+        name = "constant"
+        settings = {{leverage = 2}}
+        [policy.ETHUSDT]
+        name = "vol-target"
+        """
+    ).policy
+    assert policy == {"BTCUSDT": Constant(leverage=2), "ETHUSDT": VolTarget()}
+
+
+def test_the_table_of_all_is_the_policy_of_the_others():
+    policy = build(
+        f"""{DATA}
+        policy = {{name = "constant", settings = {{leverage = 3}}, ETHUSDT = {{name = "cppi"}}}}
+        """
+    ).policy
+    assert policy["BTCUSDT"] == Constant(leverage=3)
+    assert type(policy["ETHUSDT"]).__name__ == "Cppi"
+
+
+def test_a_flag_replaces_all_policies():
+    text = f"{DATA}policy.BTCUSDT = {{name = 'cppi'}}\npolicy.ETHUSDT = {{name = 'cppi'}}"
+    assert build(text, policy="constant", set=["leverage=2"]).policy == Constant(leverage=2)
+
+
+def test_an_overlay_is_a_policy_of_its_own():
+    overlay = "overlay = {name = 'vol-target', settings = {target = 0.3}}"
+    assert build(f"{DATA}{overlay}").terms["overlay"] == VolTarget(target=0.3)
+    terms = build(data=FOLDERS, overlay="VolTarget(target=0.5)").terms
+    assert terms["overlay"] == VolTarget(target=0.5)
+
+
+def test_a_venue_is_completed_by_the_symbol_of_each():
+    venue = build(data=FOLDERS, venue="binance-usdm@latest", taker_bps=4.0).terms["venue"]
+    assert venue["ETHUSDT"].fees.taker == 4e-4
+    assert (
+        venue["ETHUSDT"].brackets
+        == bt.Venue.preset("binance-usdm", "ETHUSDT", at="latest").brackets
+    )
+    one = build(data=FOLDERS, venue="binance-usdm:BTCUSDT").terms["venue"]
+    assert one == bt.Venue.preset("binance-usdm", "BTCUSDT")
+
+
+def test_tables_are_the_venues_of_their_instruments():
+    venue = build(
+        f"""{DATA}
+        [venue]
+        fees = {{taker = 0.001}}
+        [venue.ETHUSDT]
+        preset = "bitmex:ETHUSDT"
+        fees = {{taker = 0.002}}
+        """
+    ).terms["venue"]
+    assert venue["BTCUSDT"].fees.taker == 0.001
+    assert venue["BTCUSDT"].brackets == bt.Venue.preset("binance-usdm", "BTCUSDT").brackets
+    assert venue["ETHUSDT"].fees.taker == 0.002
+    assert venue["ETHUSDT"].brackets == bt.Venue.preset("bitmex", "ETHUSDT").brackets
+
+
+def test_names_of_folders_find_the_symbols_of_their_instruments():
+    market = bt.Market.load("data/ETHUSDT")
+    assert complete_preset("binance-usdm", "eth", market) == "binance-usdm:ETHUSDT"
+    assert complete_preset("binance-usdm@2021-05-19", "x", market).endswith(":ETHUSDT@2021-05-19")
+    assert complete_preset("bybit-linear:BTCUSDT", "eth", market) == "bybit-linear:BTCUSDT"
+
+
+def test_fields_of_the_account_may_be_by_instrument():
+    text = f"{DATA}account = {{margin = {{BTCUSDT = 'cross', ETHUSDT = 'isolated'}}, band = 0.1}}"
+    account = build(text).terms["account"]
+    assert account.margin["ETHUSDT"] == "isolated"
+    assert account.band == 0.1
+    typed = build(data=FOLDERS, set=["account.venue_leverage.BTCUSDT=5"], venue_leverage=None)
+    assert typed.terms["account"].venue_leverage["BTCUSDT"] == 5
+    assert build(data=FOLDERS, venue_leverage=7.0).terms["account"].venue_leverage == 7.0
+
+
+# --------------------------------------------------------------------------------------- weights
+
+
+def write_weights(path: str, every: int = 1) -> pd.DataFrame:
+    index = pd.date_range("2023-01-01", periods=HOURS, freq="h", tz="UTC", name="time")[::every]
+    frame = pd.DataFrame({"BTCUSDT": 0.75, "ETHUSDT": -0.25}, index=index)
+    frame.iloc[0, 0] = np.nan
+    if path.endswith(".csv"):
+        frame.to_csv(path)
+    elif path.endswith(".parquet"):
+        frame.to_parquet(path)
+    else:
+        frame.reset_index().to_feather(path)
+    return frame
+
+
+@pytest.mark.parametrize("path", ["w.csv", "w.parquet", "w.feather"])
+def test_weights_come_from_a_file(path):
+    frame = write_weights(path)
+    terms = build(data=["data"], weights=path).terms
+    expected = bt.signals.from_frame(bt.Markets.load("data"), frame)
+    pd.testing.assert_frame_equal(terms["signal"], expected, check_freq=False)
+    assert terms["signal"]["BTCUSDT"].iloc[0] == 0.0
+    again = build(f'{DATA}run.weights = "{path}"').terms["signal"]
+    pd.testing.assert_frame_equal(again, expected, check_freq=False)
+
+
+def test_rows_of_longer_bars_are_carried():
+    write_weights("days.csv", every=24)
+    signal = build(data=["data"], weights="days.csv", carry_weights=True).terms["signal"]
+    assert signal["BTCUSDT"].tolist() == [0.0] * 24 + [0.75] * (HOURS - 24)
+    assert signal["ETHUSDT"].tolist() == [0.0] * 100 + [-0.25] * (HOURS - 100)
+
+
+def write(path: str, text: str) -> str:
+    Path(path).write_text(text)
+    return path
+
+
+ROW = "2023-01-01T00:00:00Z"
+BAD = {
+    "no such folder": (lambda: build(data=["data/BTCUSDT", "data/X"]), "must exist"),
+    "folder and file": (
+        lambda: build(data=["data/BTCUSDT", "data/ETHUSDT/mark.parquet"]),
+        "overlap|one currency|bars|mark",
+    ),
+    "unknown instrument": (
+        lambda: build(data=["data"], instrument=["BTCUSDT", "ETHUSD"]),
+        "must be among the data, was 'ETHUSD'; did you mean 'ETHUSDT'",
+    ),
+    "instrument twice": (
+        lambda: build(data=["data"], instrument=["BTCUSDT", "BTCUSDT"]),
+        "each instrument is given once",
+    ),
+    "sample twice": (lambda: build(instrument=["A", "B"]), "the sample is one instrument"),
+    "signal": (lambda: build(data=FOLDERS, signal="-1"), "several instruments have weights"),
+    "weights of one": (
+        lambda: build(data=FOLDERS[:1], weights="w.csv"),
+        "weights is for several instruments, the data are of one",
+    ),
+    "currency of one": (
+        lambda: build(data=FOLDERS[:1], currency="USD"),
+        "[data] currency is for several instruments",
+    ),
+    "overlay of one": (lambda: build(overlay="constant"), "overlay] is for several instruments"),
+    "carry alone": (lambda: build(data=FOLDERS, carry_weights=True), "given without one"),
+    "no weights": (lambda: build(data=FOLDERS, weights="w.csv"), "a file of weights must exist"),
+    "unknown column": (
+        lambda: build(data=FOLDERS, weights=write("w.csv", f"time,BTC\n{ROW},1\n")),
+        "of an instrument of the panel, was of 'BTC'",
+    ),
+    "words": (
+        lambda: build(data=FOLDERS, weights=write("w.csv", f"time,BTCUSDT\n{ROW},long\n")),
+        "BTCUSDT",
+    ),
+    "infinite": (
+        lambda: build(data=FOLDERS, weights=write("w.csv", f"time,BTCUSDT\n{ROW},inf\n")),
+        "must be finite",
+    ),
+    "no zone": (
+        lambda: build(data=FOLDERS, weights=write("w.csv", "time,BTCUSDT\n2023-01-01,1\n")),
+        "time zone",
+    ),
+    "no times": (
+        lambda: build(data=FOLDERS, weights=write("w.csv", "BTCUSDT\n1\n")),
+        "time",
+    ),
+    "elsewhere": (
+        lambda: build(data=FOLDERS, weights=write("w.csv", "time,BTCUSDT\n2022-01-01T00:00Z,1\n")),
+        "a row inside the panel",
+    ),
+    "no text": (lambda: build(data=FOLDERS, weights=write("w.txt", "x")), "a file must end in"),
+    "policy of nobody": (
+        lambda: build(f"{DATA}policy = {{name = 'constant', XRPUSDT = {{name = 'cppi'}}}}"),
+        "a table must be of an instrument of the data, was of 'XRPUSDT'",
+    ),
+    "policy missing": (
+        lambda: build(f"{DATA}policy.BTCUSDT = {{name = 'cppi'}}"),
+        "each instrument must have a policy, 'ETHUSDT' has none",
+    ),
+    "unknown policy": (
+        lambda: build(f"{DATA}policy = {{name = 'constant', BTCUSDT = {{name = 'cpp'}}}}"),
+        "cpp",
+    ),
+    "misspelled key": (
+        lambda: build(f"{DATA}policy = {{name = 'constant', setings = {{target = 1}}}}"),
+        "[policy] has no 'setings'; did you mean 'settings'",
+    ),
+    "unknown setting": (
+        lambda: build(
+            f"{DATA}policy.BTCUSDT = {{name = 'cppi', set = 1}}\npolicy.ETHUSDT = {{name = 'cppi'}}"
+        ),
+        "[policy.BTCUSDT] has no 'set'",
+    ),
+    "policies of one": (
+        lambda: build("policy.BTCUSDT = {name = 'cppi'}"),
+        "policy] BTCUSDT is for several instruments",
+    ),
+    "overlay without a name": (lambda: build(f"{DATA}overlay = {{settings = {{}}}}"), "a name"),
+    "venue of nobody": (
+        lambda: build(f"{DATA}venue.XRPUSDT = {{preset = 'bybit-linear:XRPUSDT'}}"),
+        "was of 'XRPUSDT'",
+    ),
+    "no such symbol": (
+        lambda: build(f"{DATA}venue.ETHUSDT = {{preset = 'bybit-linear:NOPEUSDT'}}"),
+        "NOPEUSDT",
+    ),
+    "start before the data": (lambda: build(data=FOLDERS, start="2022-01-01"), "inside the data"),
+    "calendar": (lambda: build(data=FOLDERS, sessions=True, to="2024-01-01"), "inside the panel"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_experiments_are_refused_with_a_cure(case):
+    run, problem = BAD[case]
+    with pytest.raises(BacktestError) as caught:
+        run()
+    assert any(part in caught.value.problem for part in problem.split("|"))
+    assert caught.value.where
+    assert caught.value.cure
+
+
+# ---------------------------------------------------------------------------------------- commands
+
+
+def call(capsys, *words: object) -> tuple[int, str, str]:
+    code = main(list(map(str, words)))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+RUN = ("run", "--data", "data", "--no-compile", "--policy", "constant", "--set", "leverage=2")
+
+
+def test_a_run_of_several_prints_and_saves_its_account(capsys, folder: Path):
+    write_weights("w.csv")
+    code, out, err = call(capsys, *RUN, "--weights", "w.csv", "--overlay", "Constant(leverage=1)")
+    assert (code, err) == (0, "")
+    assert "markets          BTCUSDT, ETHUSDT, 1h bars" in out
+    assert "overlay          Constant(leverage=1.0)" in out
+    (saved,) = Path("results").iterdir()
+    code, out, _ = call(capsys, *RUN, "--weights", "w.csv", "--json", "--no-save")
+    found = json.loads(out)
+    assert code == 0
+    assert set(found["attribution"]) >= {"BTCUSDT", "ETHUSDT", "total"}
+    assert found["contagion"] == []
+    markets = bt.Markets.load("data")
+    weights = bt.signals.from_frame(markets, write_weights("w.csv"))
+    venue = bt.Venue.preset("binance-usdm", [*markets])
+    result = bt.run(
+        markets, Constant(leverage=2), venue=venue, account=bt.Account(), signal=weights,
+        compile=False,
+    )  # fmt: skip
+    assert found["metrics"]["total_return"] == result.metrics["total_return"]
+    assert saved.is_dir()
+
+
+def test_what_only_one_instrument_has_is_refused_at_the_command_line(capsys, folder: Path):
+    code, _, err = call(capsys, *RUN, "--limit-cost", "--max-leverage", 1)
+    assert code == 2
+    assert "the cost of max_leverage is measured for one instrument" in err
+    code, _, err = call(capsys, *RUN, "--signal", "-1")
+    assert code == 2
+    assert "cure:  give --weights FILE" in err
+    assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("tune",),
+        ("compare", "--policy", "cppi", "--policy", "constant"),
+        ("regress", "record", "--out", "b"),
+    ],
+)
+def test_what_takes_one_market_says_so(capsys, folder: Path, words):
+    write("e.toml", f"{DATA}policy.name = 'constant'")
+    code, _, err = call(capsys, *words, "e.toml")
+    assert code == 2
+    assert f"backtest {words[0]} takes one market, was given BTCUSDT, ETHUSDT" in err
+    assert not (folder / "results").exists()
+    assert not (folder / "b").exists()
+
+
+def test_a_sweep_of_several_ranks_their_accounts(capsys):
+    more = ("--venue", BTC, "--vary", "leverage=0.5,1", "--no-save", "--json")
+    code, out, err = call(capsys, "sweep", *RUN[1:-2], "--to", "2023-01-08", *more)
+    assert (code, err) == (0, "")
+    assert [row["leverage"] for row in json.loads(out)["top"]] in ([0.5, 1.0], [1.0, 0.5])
+
+
+def test_a_policy_is_checked_on_each_of_several_markets(capsys, monkeypatch):
+    def note_market(policy: type, market: bt.Market | None) -> list[Finding]:
+        return [Finding("market", True, "none" if market is None else market.instrument)]
+
+    monkeypatch.setattr(check_command, "check_policy", note_market)
+    code, out, _ = call(capsys, "check", "constant", *("--data", FOLDERS[0], "--data", FOLDERS[1]))
+    assert code == 0
+    assert "Constant on BTCUSDT\n  ok     market  BTCUSDT\n" in out
+    assert "Constant on ETHUSDT: keeps the contract" in out
+    code, out, _ = call(capsys, "check", "constant", "--data", FOLDERS[1])
+    assert "market  ETHUSDT\nConstant: keeps" in out
+    code, out, _ = call(capsys, "check", "constant")
+    assert "market  none" in out

@@ -1,0 +1,158 @@
+"""``backtest data fetch`` of several symbols, and ``data inspect`` of several markets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.cli import main
+from backtest.market.panel_quality import inspect_panel, measure_panel
+from backtest.market.tables.frames import TimedTable
+from tests.replay import Replay
+
+HOURS = pd.date_range("2023-01-01", periods=24 * 30, freq="h", tz="UTC")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    return tmp_path
+
+
+def call(capsys, *arguments: object) -> tuple[int, str, str]:
+    code = main(["data", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+# ---------------------------------------------------------------------------------------- fetch
+
+
+@pytest.fixture
+def two_symbols():
+    pytest.importorskip("httpx", reason="downloads need httpx")
+    server = Replay().publish("2024-01")
+    server.files |= Replay("ETHUSDT").publish("2024-01").files
+    with server.serve():
+        yield server
+
+
+def test_several_symbols_are_fetched_into_folders_of_their_own(capsys, folder: Path, two_symbols):
+    flags = ("--from", "2024-01-01", "--to", "2024-02-01", "--interval", "1h", "--out", "data")
+    flags += ("--base-url", two_symbols.url)
+    code, out, err = call(capsys, "fetch", "BTCUSDT", "ETHUSDT", *flags)
+    assert (code, err) == (0, "")
+    assert out.count("744 bars, 744 mark, 93 funding") == 2
+    assert out.endswith("backtest run --data data/BTCUSDT --data data/ETHUSDT\n")
+    markets = bt.Markets.load("data")
+    assert markets.names == ("BTCUSDT", "ETHUSDT")
+    assert markets["ETHUSDT"].instrument == "ETHUSDT"
+    code, out, _ = call(capsys, "fetch", "BTCUSDT", "ETHUSDT", *flags, "--json")
+    found = json.loads(out)
+    assert found["folder"] == "data"
+    assert [each["is_new"] for each in found["markets"]] == [False, False]
+    code, _, err = call(capsys, "fetch", "BTCUSDT", "NOPEUSDT", *flags)
+    assert code == 2
+    assert "NOPEUSDT" in err
+    assert not (folder / "data" / "NOPEUSDT").exists()
+    code, _, err = call(capsys, "fetch", "BTCUSDT", "ETHUSDT", *flags[:-4], "--out", "data/BTCUSDT")
+    assert code == 2
+    assert "holds one market" in err
+    assert sorted(path.name for path in (folder / "data").iterdir()) == ["BTCUSDT", "ETHUSDT"]
+
+
+def test_a_symbol_is_fetched_once(capsys, folder: Path):
+    flags = ("--from", "2024-01-01", "--to", "2024-02-01", "--out", "data")
+    code, _, err = call(capsys, "fetch", "BTCUSDT", "BTCUSDT", *flags)
+    assert code == 2
+    assert "each symbol is fetched once" in err
+    assert not (folder / "data").exists()
+
+
+# -------------------------------------------------------------------------------------- inspect
+
+
+def save(name: str, hours: pd.DatetimeIndex, seed: int, beside: np.ndarray | None = None) -> None:
+    """Write a market of a random walk, half of it that of ``beside`` if it is given."""
+    moves = np.random.default_rng(seed).normal(0.0, 0.01, len(HOURS))
+    if beside is not None:
+        moves = 0.6 * moves + 0.8 * beside
+    close = pd.Series(100.0 * np.exp(np.cumsum(moves)), index=HOURS).loc[hours]
+    frame = pd.DataFrame({"open": close, "high": close, "low": close, "close": close})
+    Path(name).mkdir(parents=True)
+    frame.rename_axis("time").to_csv(Path(name) / "bars.csv")
+
+
+def test_the_report_on_a_panel_has_spans_and_correlations(capsys, folder: Path):
+    moves = np.random.default_rng(0).normal(0.0, 0.01, len(HOURS))
+    save("data/A", HOURS, seed=0)
+    save("data/B", HOURS[24:], seed=1, beside=moves)
+    code, out, err = call(capsys, "inspect", "data")
+    assert (code, err) == (0, "")
+    assert out.count("fit for") == 2
+    assert "2 instruments together\n  720 bars, 2023-01-01 to 2023-01-31 UTC" in out
+    assert "all instruments have 696 of them, 2023-01-02 to 2023-01-31 UTC" in out
+    assert "Correlations of daily log returns" in out
+    assert out.endswith("they load as a panel\n")
+    code, out, _ = call(capsys, "inspect", "data/A", "data/B", "--json")
+    panel = json.loads(out)["panel"]
+    assert set(json.loads(out)["markets"]) == {"A", "B"}
+    closes = [pd.read_csv(f"data/{name}/bars.csv", index_col=0)["close"] for name in "AB"]
+    days = pd.DataFrame({"A": closes[0].iloc[23::24], "B": closes[1].iloc[23::24]})
+    expected = np.log(days).diff().corr().loc["A", "B"]
+    assert panel["correlations"]["A"]["B"] == pytest.approx(expected, rel=1e-12)
+    assert 0.5 < expected < 1.0
+    assert panel["correlations"]["B"]["B"] == pytest.approx(1.0)
+
+
+def test_a_hole_where_others_trade_is_shown(capsys, folder: Path):
+    save("A", HOURS, seed=0)
+    save("B", HOURS.delete([100, 101]), seed=1)
+    code, out, _ = call(capsys, "inspect", "A", "B")
+    assert code == 0
+    assert "2, first 2023-01-05 04:00, where A has one" in " ".join(out.split())
+    assert "What does not load\n  by themselves: B" in out
+
+
+def test_markets_that_do_not_fit_together_say_why(capsys, folder: Path):
+    save("A", HOURS[:100], seed=0)
+    save("B", HOURS[200:], seed=1)
+    code, out, _ = call(capsys, "inspect", "A", "B")
+    assert code == 0
+    assert "no bar is common to all instruments" in out
+    assert "the spans of the instruments must overlap" in " ".join(out.split())
+
+
+def test_instruments_of_one_folder_are_chosen_by_name(capsys, folder: Path):
+    for name in ("A", "B", "C"):
+        save(f"data/{name}", HOURS, seed=ord(name))
+    chosen = ("--instrument", "C", "--instrument", "A")
+    code, out, _ = call(capsys, "inspect", "data", *chosen, "--json")
+    assert code == 0
+    assert list(json.loads(out)["markets"]) == ["C", "A"]
+    code, _, err = call(capsys, "inspect", "data", "--instrument", "A", "--instrument", "X")
+    assert code == 2
+    assert "an instrument must be among the data, was 'X'" in err
+
+
+def test_pairs_of_a_folder_are_inspected_together(folder: Path):
+    for pair in ("BTC_USDT_USDT", "ETH_USDT_USDT"):
+        frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 1.0), index=HOURS)
+        frame.rename_axis("date").reset_index().to_feather(f"{pair}-1h-futures.feather")
+    reports, panel = inspect_panel(["."])
+    assert list(reports) == ["BTCUSDT", "ETHUSDT"]
+    assert panel.refused == ""
+    assert np.isnan(panel.correlations["BTCUSDT"]["ETHUSDT"])  # prices that do not move
+
+
+def test_few_days_have_no_correlation():
+    time = np.arange(5, dtype=np.int64) * 86_400 * 10**9
+    closes = {"A": np.arange(1.0, 6.0), "B": np.arange(2.0, 7.0)}
+    tables = {name: TimedTable(name, time, {"close": close}) for name, close in closes.items()}
+    assert np.isnan(measure_panel(tables).correlations["A"]["B"])
