@@ -53,7 +53,7 @@ def write_attribution(result: Any) -> str:
     """Return the money of each instrument by term as text."""
     table = result.attribution()
     shown = table.loc[:, (table != 0.0).any(axis=0)]
-    return shown.to_string(float_format=lambda value: f"{value:,.2f}")
+    return str(shown.to_string(float_format=lambda value: f"{value:,.2f}"))
 
 
 def write_cases(result: Any) -> list[str]:
