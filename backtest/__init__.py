@@ -39,7 +39,7 @@ from backtest.crowd import (
     crowding,
     simulate_market,
 )
-from backtest.engine import Result, signals
+from backtest.engine import PortfolioResult, Result, signals
 from backtest.engine.run import run
 from backtest.features import margin_rules
 from backtest.features.book_calculator import BookCalculation, calculate_book
@@ -142,6 +142,7 @@ __all__ = [
     "Paths",
     "Policy",
     "PolicyError",
+    "PortfolioResult",
     "PresetMargin",
     "Quality",
     "Range",

@@ -30,6 +30,7 @@ from backtest.store.kinds import (
     CROWD_CLASSES,
     FORMATS,
     LEFTOVER,
+    PORTFOLIO,
     RUN,
     SCHEDULES,
     STUDY_KIND,
@@ -273,6 +274,17 @@ def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": manifest["id"], **shown, "title": shown["policy"], "metrics": metrics}
 
 
+def read_portfolio(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the entry of a run of several positions, without reading its tables."""
+    check_manifest(folder, PORTFOLIO, manifest)
+    for name in (result_files.METRICS, result_files.STATE):
+        if hash_file(folder / name) != manifest["files"][name]:
+            raise damage_error(folder / name, "was changed")
+    shown = result_files.describe_run(manifest, read_json_file(folder / result_files.METRICS))
+    metrics = read_metrics(shown["metrics"])
+    return {"id": manifest["id"], **shown, "title": shown["policy"], "metrics": metrics}
+
+
 def read_sweep(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a sweep's entry."""
     check_manifest(folder, SWEEP, manifest)
@@ -401,6 +413,7 @@ READERS = {
     SWEEP: read_sweep,
     STUDY_KIND: read_study,
     COMPARISON: read_comparison,
+    PORTFOLIO: read_portfolio,
     WALK: read_walk,
     CROSS: read_cross,
     SCHEDULES: read_schedules,

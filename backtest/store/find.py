@@ -10,8 +10,8 @@ from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.compare import Comparison
 from backtest.crowd import Cascade, Crowding, SimulatedMarket
-from backtest.engine import Result
-from backtest.store.kinds import CROWD_CLASSES, FIRST_KINDS, VALIDATIONS, open_folder
+from backtest.engine import PortfolioResult, Result
+from backtest.store.kinds import CROWD_CLASSES, FIRST_KINDS, PORTFOLIO, VALIDATIONS, open_folder
 from backtest.sweep import Sweep
 from backtest.tune import STUDY, Study
 from backtest.tune.holdout import LOOKS
@@ -25,9 +25,10 @@ MOST_NAMED = 5
 
 Crowded: TypeAlias = Cascade | SimulatedMarket | Crowding
 Validation: TypeAlias = WalkForward | CrossValidation | Schedules
-Saved: TypeAlias = Result | Sweep | Study | Comparison | Crowded | Validation
+Saved: TypeAlias = Result | Sweep | Study | Comparison | PortfolioResult | Crowded | Validation
 CLASSES: dict[str, Any] = {
     **dict(zip(FIRST_KINDS, (Result, Sweep, Study, Comparison), strict=True)),
+    PORTFOLIO: PortfolioResult,
     **CROWD_CLASSES,
     **dict(zip(VALIDATIONS, (WalkForward, CrossValidation, Schedules), strict=True)),
 }

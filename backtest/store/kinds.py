@@ -14,21 +14,24 @@ from backtest.compare import comparison_files as compare_storage
 from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.crowd.crowd_record import FORMAT as CROWD_FORMAT
 from backtest.engine import compute_id, result_files
+from backtest.engine.portfolio import portfolio_files
 from backtest.sweep import sweep_files
 from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation import validation_files as validation_storage
 
 CROWD_CLASSES = {each.kind: each for each in (Cascade, SimulatedMarket, Crowding)}
 """The classes of results of crowds, by kind."""
+PORTFOLIO = "portfolio"
 RUN, SWEEP, STUDY_KIND, COMPARISON = FIRST_KINDS = ("run", "sweep", "study", "comparison")
 WALK, CROSS, SCHEDULES = VALIDATIONS = ("walk-forward", "cross-validation", "schedules")
-KINDS = (*FIRST_KINDS, *VALIDATIONS, *CROWD_CLASSES)
+KINDS = (*FIRST_KINDS, *VALIDATIONS, *CROWD_CLASSES, PORTFOLIO)
 LEFTOVER, UNKNOWN = "leftover", "unknown"
 PLURALS = {STUDY_KIND: "studies", WALK: "walks forward", SCHEDULES: SCHEDULES}
 FORMATS = {
     RUN: (result_files.FORMAT, result_files.FILES),
     SWEEP: (sweep_files.FORMAT, (sweep_files.TABLE,)),
     COMPARISON: (compare_storage.FORMAT, compare_storage.FILES),
+    PORTFOLIO: (portfolio_files.FORMAT, portfolio_files.FILES),
     **{kind: (CROWD_FORMAT, each.files()) for kind, each in CROWD_CLASSES.items()},
     **{
         kind: (validation_storage.FORMAT, validation_storage.list_files(tables))
@@ -40,6 +43,7 @@ NOT_IN_ID = {
     RUN: ("policy_module", "compiled", "causality", "margin_table", "margin_tables"),
     SWEEP: ("policy_module", "mixed", "causality"),
     COMPARISON: (),
+    PORTFOLIO: ("compiled", "causality"),
     **dict.fromkeys(CROWD_CLASSES, ()),
     **dict.fromkeys(VALIDATIONS, ("policy_module",)),
 }
