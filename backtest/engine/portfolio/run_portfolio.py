@@ -31,6 +31,7 @@ from backtest.policy import Policy
 from backtest.portfolio.book_ledger import DELISTED
 from backtest.portfolio.book_records import EQUITY, UNIT
 from backtest.venue import Venue
+from backtest.venue.own_requirement import OwnMargin
 
 
 def is_single(markets: Markets, account: Account, overlay: object) -> bool:
@@ -52,7 +53,16 @@ def live(setup: Setup, *, is_compiled: bool, progress: Progress | None) -> BookO
     tally = start_tally(float(book.purse[UNIT]), float(book.purse[EQUITY]), setup.first)
     given = [(each.policy, tuple(each.columns)) for each in setup.panelists]
     return run_book_loop(
-        inputs, book, desk, tally, setup.first, given, is_compiled=is_compiled, progress=progress
+        inputs,
+        book,
+        desk,
+        tally,
+        setup.first,
+        given,
+        is_compiled=is_compiled,
+        progress=progress,
+        own=account.requirement if isinstance(account.requirement, OwnMargin) else None,
+        names=setup.markets.names,
     )
 
 
