@@ -217,7 +217,8 @@ KEYS = (
     Key("run", "carry_weights", bool, "--carry-weights", POLICY,
         "Each row holds from its time until the next."),
     Key("venue", "preset", str, "--venue", VENUE,
-        "NAME:SYMBOL, FILE.toml:SYMBOL (binance-usdm:BTCUSDT); @DATE, @latest for one table."),
+        "NAME:SYMBOL, FILE.toml:SYMBOL (binance-usdm:BTCUSDT); @DATE, @latest for one table; of "
+        "several markets also NAME, with the symbol of each."),
     Key("venue", "fees.taker", float, "--taker-bps", VENUE, "Taker fee in basis points.", read_bps),
     Key("venue", "slippage.rate", float, "--slippage-bps", VENUE,
         "Worsening of every fill in basis points.", read_bps),
