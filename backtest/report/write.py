@@ -55,15 +55,20 @@ def build_kind(source: Saved, objective: str = "sharpe", background: Background 
         return build_sweep(source, objective, background)
     if isinstance(source, Comparison):
         return build_comparison(source, background)
+    if isinstance(source, Cascade | SimulatedMarket | Crowding):
+        return build_crowd(source, background)
+    if isinstance(source, WalkForward | CrossValidation | Schedules):
+        return build_validation(source, background)
+    return build_study(source, background)
+
+
+def build_crowd(source: Cascade | SimulatedMarket | Crowding, background: Background) -> Page:
+    """Return the report of a cascade, a simulated market, or a crowd's leverage."""
     if isinstance(source, Cascade):
         return build_cascade(source, background)
     if isinstance(source, SimulatedMarket):
         return build_simulation_page(source, background)
-    if isinstance(source, Crowding):
-        return build_crowding_page(source, background)
-    if isinstance(source, WalkForward | CrossValidation | Schedules):
-        return build_validation(source, background)
-    return build_study(source, background)
+    return build_crowding_page(source, background)
 
 
 def build_validation(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from backtest.base.number_text import format_money, format_number, format_percent
 from backtest.base.text_layout import clip
 from backtest.base.units import DAY, format_time
+from backtest.measures.measure_names import ABOUT
 from backtest.measures.run_measures import COSTS
 from backtest.report.basis.assumptions import (
     build_pair_table,
@@ -77,7 +78,7 @@ def build_sections(result: PortfolioResult) -> list[Section]:
                 "Money by instrument; the account's own row is what belongs to none of them.",
                 [tabulate_attribution(result)]),
         Section("measures", "All measures", "Every number of result.metrics.",
-                [tabulate_measures(result.metrics)]),
+                [tabulate_own(result.metrics), tabulate_shared(result.metrics)]),
         Section("assumptions", "Assumptions",
                 "The data, the rules that held, and everything that decided the numbers.",
                 [*list_assumptions(result.manifest)]),
@@ -156,6 +157,21 @@ def tabulate_attribution(result: PortfolioResult) -> Table:
     columns = name_columns("instrument", *((name.replace("_", " "), "money") for name in SPLIT))
     note = "Costs are positive and subtracted. Slippage includes what conversions cost."
     return Table("Attribution", columns, rows, note)
+
+
+def tabulate_own(metrics: Mapping[str, float]) -> Table:
+    """Return the measures that only several positions have."""
+    rows = tuple(
+        (name.replace("_", " "), format_number(value))
+        for name, value in metrics.items()
+        if name not in ABOUT
+    )
+    return Table("Of the portfolio", name_columns("measure", "value"), rows)
+
+
+def tabulate_shared(metrics: Mapping[str, float]) -> Table:
+    """Return the measures of any run."""
+    return tabulate_measures({name: value for name, value in metrics.items() if name in ABOUT})
 
 
 def list_assumptions(manifest: Mapping[str, Any]) -> Iterator[Block]:
