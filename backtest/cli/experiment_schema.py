@@ -26,8 +26,10 @@ from backtest.cli.flags import (
     COMPARISON,
     DATA,
     FOLDS,
+    PATHS,
     POLICY,
     RANKING,
+    RISK,
     RUN,
     SEARCH,
     SETS,
@@ -138,6 +140,14 @@ def list_account_keys() -> Iterator[Key]:
         read = readers.get(type(declared))
         kind = str if read else declared.kind
         yield Key("account", field, kind, f"--{field.replace('_', '-')}", ACCOUNT, text, read)
+
+
+def read_list(flag: str, text: str) -> Iterator[GivenFlag]:
+    """Yield the entry of a flag with several values, separated by commas."""
+    table, name = {
+        "--horizons": ("risk", "horizons"), "--scenario": ("stress", "scenarios"),
+    }[flag]  # fmt: skip
+    yield GivenFlag(flag, table, name, [each.strip() for each in text.split(",")])
 
 
 def read_distance(flag: str, text: str) -> Iterator[GivenFlag]:
@@ -292,6 +302,32 @@ KEYS = (
         "Of intervals and decisions (0.95)."),
     Key("compare", "draws", int, "--draws", COMPARISON, "Number of resampled histories (1999)."),
     Key("compare", "seed", int, "--seed", COMPARISON, "Seed of the histories (0)."),
+
+    Key("paths", "model", str, "--model", PATHS,
+        "filtered (default), stationary, block, gbm, merton, kou, heston, garch or regimes."),
+    Key("paths", "paths", int, "--paths", PATHS, "Number of paths (10000)."),
+    Key("paths", "horizon", str, "--horizon", PATHS, "How far they reach (30d)."),
+    Key("paths", "seed", int, "--seed", PATHS, "Seed of the paths (0)."),
+    Key("paths", "bridge", int, "--bridge", PATHS,
+        "Steps in which high and low are drawn: 1 (default), or 4 where ranges matter."),
+
+    Key("risk", "horizons", list[str], "--horizons", RISK, "For example 1d,7d,30d (those).",
+        read_list),
+    Key("risk", "confidence", float, "--confidence", RISK, "Of the intervals (0.95)."),
+    Key("risk", "method", Choice("auto", "plain", "tilt", "split"), "--method", RISK,
+        "'auto' (default), 'plain', 'tilt' or 'split'."),
+
+    Key("stress", "scenarios", list[str], "--scenario", RISK,
+        "Names of episodes, for example 2020-03-12,2021-05-19 (all).", read_list),
+    Key("stress", "rules", Choice("today", "then"), "--rules", RISK,
+        "Margin tables: 'today' (default) or 'then'."),
+    Key("stress", "shocks", dict[str, Any], "--shock", RISK,
+        "A shock by field: price=-0.3, over=2h, funding=-0.001, spread=20; repeat for more."),
+    Key("stress", "ladder", dict[str, Any], "--ladder", RISK,
+        "An axis of a grid: price=-0.5:0.5:41 or depth=0.1,0.3,1; repeat for more."),
+
+    Key("bounds", "depth", int, "--depth", RISK, "Follow at most 2^this lives (12)."),
+    Key("bounds", "refine", str, "--refine", RISK, "A folder with finer bars of the same market."),
 )  # fmt: skip
 
 EXPERIMENT_KEYS = [
@@ -302,7 +338,10 @@ EXPERIMENT_KEYS = [
 """The keys whose flags every experiment takes."""
 TABLES = {
     table: {key.name: key for key in KEYS if key.table == table}
-    for table in ("data", "policy", "overlay", "run", "sweep", "tune", "validate", "compare")
+    for table in (
+        *("data", "policy", "overlay", "run", "sweep", "tune", "validate", "compare"),
+        *("paths", "risk", "stress", "bounds"),
+    )
 }
 """The tables whose keys are declared here."""
 
