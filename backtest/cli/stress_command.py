@@ -18,6 +18,7 @@ from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_progress
 from backtest.cli.risk_command import ReportFile, run_quietly
+from backtest.cli.typed_values import parse_typed
 from backtest.market import Market
 from backtest.scenarios import Scenario
 
@@ -72,7 +73,8 @@ def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
             )
     chosen = [known[name] for name in names]
     if shocks:
-        chosen.append(Scenario.from_dict({"name": "shock", **shocks}, where="--shock"))
+        typed = {k: parse_typed(v) if isinstance(v, str) else v for k, v in shocks.items()}
+        chosen.append(Scenario.from_dict({"name": "shock", **typed}, where="--shock"))
     return chosen
 
 
