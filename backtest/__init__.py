@@ -47,10 +47,12 @@ from backtest.policy.view import AccountView
 from backtest.scenarios import (
     Bounds,
     Scenario,
+    Sensitivity,
     Stress,
     bounds,
     count_ambiguous,
     crashes,
+    sensitivity,
     stress,
 )
 from backtest.sweep import Sweep
@@ -106,6 +108,7 @@ __all__ = [
     "Result",
     "Robustness",
     "Scenario",
+    "Sensitivity",
     "Slippage",
     "Stress",
     "Study",
@@ -129,6 +132,7 @@ __all__ = [
     "paths",
     "quality",
     "run",
+    "sensitivity",
     "signals",
     "simulate_paths",
     "stress",

@@ -138,6 +138,7 @@ def list_account_keys() -> Iterator[Key]:
 def read_list(flag: str, text: str) -> Iterator[GivenFlag]:
     """Yield the entry of a flag with several values, separated by commas."""
     table, name = {
+        "--factors": ("sensitivity", "factors"),
         "--horizons": ("risk", "horizons"), "--scenario": ("stress", "scenarios"),
     }[flag]  # fmt: skip
     yield GivenFlag(flag, table, name, [each.strip() for each in text.split(",")])
@@ -277,6 +278,10 @@ KEYS = (
 
     Key("bounds", "depth", int, "--depth", RISK, "Follow at most 2^this lives (12)."),
     Key("bounds", "refine", str, "--refine", RISK, "A folder with finer bars of the same market."),
+
+    Key("sensitivity", "factors", list[str], "--factors", RISK,
+        "Some of rates, funding, funding shift, fees, slippage, margin, volatility (all).",
+        read_list),
 )  # fmt: skip
 
 EXPERIMENT_KEYS = [
@@ -296,6 +301,7 @@ TABLES = {
         "risk",
         "stress",
         "bounds",
+        "sensitivity",
     )
 }
 """The tables whose keys are declared here."""

@@ -1,4 +1,4 @@
-"""``backtest stress`` and ``backtest bounds``: shocks to an account, and the order inside bars."""
+"""``backtest stress``, ``bounds`` and ``sensitivity``: shocks, order inside bars, assumptions."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ backtest stress --ladder price=-0.5:0.5:41 --ladder depth=0.1,0.3,1 --report str
 BOUNDS_EXAMPLES = """
 backtest bounds --stop-loss 0.05
 backtest bounds --data btc-1h/ --refine btc-1m/ --stop-loss 0.05 --take-profit 0.1
+"""
+
+SENSITIVITY_EXAMPLES = """
+backtest sensitivity
+backtest sensitivity --factors fees,funding --report tornado.html
 """
 
 
@@ -120,6 +125,26 @@ def bounds(draft: Draft, *, report: ReportFile = None, as_json: AsJson = False) 
         rows = found.table.reset_index().to_dict("records")
         facts = {"verdict": found.verdict, "lives": found.lives, "is_inner": found.is_inner}
         print_json(from_plain({**facts, "ambiguous": len(found.bars), "table": rows}))
+        return
+    typer.echo(found.summary())
+    if report is not None:
+        typer.echo(f"\nreport: {report}")
+
+
+def sensitivity(draft: Draft, *, report: ReportFile = None, as_json: AsJson = False) -> None:
+    """Show how growth changes with one assumption at a time, and where nothing is left of it."""
+    experiment = build_experiment(draft)
+    terms = {name: each for name, each in experiment.terms.items() if each is not None}
+    table = draft.tables.get("sensitivity", {})
+    with naming_source(draft, "sensitivity"), show_progress("factors", "factors") as progress:
+        found = backtest.sensitivity(
+            experiment.market, experiment.policy, **terms, **table, progress=progress
+        )
+    if report is not None:
+        found.report(report)
+    if as_json:
+        rows = found.table.reset_index().to_dict("records")
+        print_json(from_plain({"growth": found.base, "table": rows}))
         return
     typer.echo(found.summary())
     if report is not None:

@@ -57,6 +57,12 @@ def test_bounds_say_how_many_bars_are_ambiguous(capsys):
     assert "ambiguous" in found["verdict"] or "does not matter" in found["verdict"]
 
 
+def test_sensitivity_is_printed(capsys):
+    assert main(["sensitivity", *CONSTANT, "--factors", "fees,margin", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["factor"] for row in found["table"]} == {"fees", "margin"}
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
