@@ -19,6 +19,7 @@ from backtest.base.bounded_reads import read_small
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.fields import Rate
 from backtest.base.ranges import Choice
+from backtest.cli.account_flags import ACCOUNT_FLAGS
 from backtest.cli.draft import GivenFlag, Tables
 from backtest.cli.flags import (
     ACCOUNT,
@@ -151,25 +152,6 @@ def read_distance(flag: str, text: str) -> Iterator[GivenFlag]:
 
 OPEN_TABLES = ("venue", "account")
 """Tables whose keys are checked elsewhere."""
-ACCOUNT_FLAGS = {
-    "capital": "Money at the start (10000).",
-    "margin": "'cross' (default) or 'isolated'.",
-    "venue_leverage": "The leverage set at the venue; cross: as needed.",
-    "min_leverage": "Least leverage that the policy may ask for.",
-    "max_leverage": "Most leverage that the policy may ask for, or a preset by date: esma-crypto.",
-    "band": "No trade within this many turns of the target.",
-    "stop_loss": "Close this fraction of the entry price against it, or 2*atr of a column.",
-    "margin_call": "Margin ratio of a margin call.",
-    "reserve": "Money outside the account, for top-ups.",
-    "top_up_to": "Margin ratio after a top-up.",
-    "after_liquidation": "'continue' (default) or 'halt'.",
-    "ruin_at": "Ruined at or under this share of the capital paid in.",
-    "auto_margin": "The wallet adds margin before a liquidation (isolated).",
-    "fill": "When decisions fill: 'next_open' (default), 'next_close' or 'same_close'.",
-    "take_profit": "Close this fraction of the entry price in favor, or 2*atr of a column.",
-    "trailing_stop": "Close this fraction under the best price, or 2*atr of a column.",
-    "equity_stop": "Close at this fraction under the highest equity.",
-}
 
 KEYS = (
     Key("data", "path", str | list[str], "--data", DATA,
