@@ -28,6 +28,8 @@ from backtest.report.page.page import (
 from backtest.scenarios import Bounds, Sensitivity, Stress
 
 Risk: TypeAlias = LiquidationRisk | MaxLeverage | Stress | Bounds | Sensitivity
+DATES = {"showgrid": False, "type": "date"}
+"""An axis of time."""
 RISKS = (LiquidationRisk, MaxLeverage, Stress, Bounds, Sensitivity)
 
 
@@ -74,7 +76,9 @@ def write_number(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
-    return "-" if math.isnan(value) else f"{value:,.4g}"
+    if math.isnan(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.4g}"
 
 
 def write_table(caption: str, frame: pd.DataFrame, note: str = "") -> Table:
@@ -152,7 +156,7 @@ def draw_fan(risk: LiquidationRisk) -> Chart:
     ]  # fmt: skip
     return build_chart(
         "fan", "Wealth", "Quantiles of 5, 25, 50, 75 and 95 % at each close.", traces,
-        build_layout(320),
+        build_layout(320, xaxis=DATES),
     )  # fmt: skip
 
 
@@ -165,7 +169,9 @@ def draw_typical(typical: pd.DataFrame) -> Chart:
     """Return the mean path given a liquidation."""
     trace = draw_line(list_times(typical), typical["price"].to_numpy(), "price", "loss")
     caption = "Mean price, over the last close, of the paths that are liquidated."
-    return build_chart("typical", "The typical way to die", caption, [trace], build_layout(260))
+    return build_chart(
+        "typical", "The typical way to die", caption, [trace], build_layout(260, xaxis=DATES)
+    )
 
 
 def draw_hazard(hazard: pd.DataFrame) -> Chart:
