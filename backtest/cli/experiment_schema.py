@@ -20,6 +20,7 @@ from backtest.account.multiple import StopDistance
 from backtest.base.bounded_reads import read_small
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.ranges import Choice
+from backtest.cli.account_flags import ACCOUNT_FLAGS
 from backtest.cli.draft import GivenFlag, Tables
 from backtest.cli.flags import (
     ACCOUNT,
@@ -145,6 +146,7 @@ def list_account_keys() -> Iterator[Key]:
 def read_list(flag: str, text: str) -> Iterator[GivenFlag]:
     """Yield the entry of a flag with several values, separated by commas."""
     table, name = {
+        "--factors": ("sensitivity", "factors"),
         "--horizons": ("risk", "horizons"), "--scenario": ("stress", "scenarios"),
     }[flag]  # fmt: skip
     yield GivenFlag(flag, table, name, [each.strip() for each in text.split(",")])
@@ -157,29 +159,6 @@ def read_distance(flag: str, text: str) -> Iterator[GivenFlag]:
 
 OPEN_TABLES = ("venue", "account")
 """Tables whose keys are checked elsewhere."""
-ACCOUNT_FLAGS = {
-    "capital": "Money at the start (10000).",
-    "margin": "'cross' (default) or 'isolated'.",
-    "venue_leverage": "The leverage set at the venue; cross: as needed.",
-    "min_leverage": "Least leverage that the policy may ask for.",
-    "max_leverage": "Most leverage that the policy may ask for, or a preset by date: esma-crypto.",
-    "band": "No trade within this many turns of the target.",
-    "stop_loss": "Close this fraction of the entry price against it, or 2*atr of a column.",
-    "margin_call": "Margin ratio of a margin call.",
-    "reserve": "Money outside the account, for top-ups.",
-    "top_up_to": "Margin ratio after a top-up.",
-    "after_liquidation": "'continue' (default) or 'halt'.",
-    "ruin_at": "Ruined at or under this share of the capital paid in.",
-    "auto_margin": "The wallet adds margin before a liquidation (isolated).",
-    "fill": "When decisions fill: 'next_open' (default), 'next_close' or 'same_close'.",
-    "take_profit": "Close this fraction of the entry price in favor, or 2*atr of a column.",
-    "trailing_stop": "Close this fraction under the best price, or 2*atr of a column.",
-    "equity_stop": "Close at this fraction under the highest equity.",
-    "intrabar": "Prices inside a bar, of several positions: 'path' (default) or 'worst'.",
-    "max_gross_leverage": "Most gross leverage of several positions together.",
-    "max_overlay": "Most leverage that an overlay may give.",
-    "negative_limit": "Balance under 0 at which collateral is sold.",
-}
 
 KEYS = (
     Key("data", "path", str | list[str], "--data", DATA,
@@ -329,6 +308,10 @@ KEYS = (
 
     Key("bounds", "depth", int, "--depth", RISK, "Follow at most 2^this lives (12)."),
     Key("bounds", "refine", str, "--refine", RISK, "A folder with finer bars of the same market."),
+
+    Key("sensitivity", "factors", list[str], "--factors", RISK,
+        "Some of rates, funding, funding shift, fees, slippage, margin, volatility (all).",
+        read_list),
 )  # fmt: skip
 
 EXPERIMENT_KEYS = [
@@ -341,7 +324,7 @@ TABLES = {
     table: {key.name: key for key in KEYS if key.table == table}
     for table in (
         *("data", "policy", "overlay", "run", "sweep", "tune", "validate", "compare"),
-        *("paths", "risk", "stress", "bounds"),
+        *("paths", "risk", "stress", "bounds", "sensitivity"),
     )
 }
 """The tables whose keys are declared here."""

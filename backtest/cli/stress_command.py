@@ -1,9 +1,8 @@
-"""``backtest stress`` and ``backtest bounds``: shocks to an account, and the order inside bars."""
+"""``backtest stress``: what shocks would do to the account of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -18,18 +17,14 @@ from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_progress
 from backtest.cli.risk_command import ReportFile, run_quietly
-from backtest.market import Market
+from backtest.cli.typed_values import parse_typed
 from backtest.scenarios import Scenario
 
-STRESS_EXAMPLES = """
+EXAMPLES = """
 backtest stress --policy constant --set leverage=5
 backtest stress --shock price=-0.3 --shock over=2h --shock outage=1h
 backtest stress --scenario 2020-03-12,2021-05-19 --rules then
 backtest stress --ladder price=-0.5:0.5:41 --ladder depth=0.1,0.3,1 --report stress.html
-"""
-BOUNDS_EXAMPLES = """
-backtest bounds --stop-loss 0.05
-backtest bounds --data btc-1h/ --refine btc-1m/ --stop-loss 0.05 --take-profit 0.1
 """
 
 
@@ -72,7 +67,8 @@ def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
             )
     chosen = [known[name] for name in names]
     if shocks:
-        chosen.append(Scenario.from_dict({"name": "shock", **shocks}, where="--shock"))
+        typed = {k: parse_typed(v) if isinstance(v, str) else v for k, v in shocks.items()}
+        chosen.append(Scenario.from_dict({"name": "shock", **typed}, where="--shock"))
     return chosen
 
 
@@ -98,27 +94,3 @@ def read_axis(name: str, axis: Any) -> Any:
             where=f"--ladder {name}",
             cure="write price=-0.5:0.5:41, or depth=0.1,0.3,1",
         ) from error
-
-
-def bounds(draft: Draft, *, report: ReportFile = None, as_json: AsJson = False) -> None:
-    """Show how far a run depends on the order of prices inside its bars."""
-    experiment = build_experiment(draft)
-    table = dict(draft.tables.get("bounds", {}))
-    finer = table.pop("refine", None)
-    terms = {name: each for name, each in experiment.terms.items() if each is not None}
-    with naming_source(draft, "bounds"), show_progress("bars", "bars") as progress:
-        refine = None if finer is None else Market.load(Path(finer))
-        found = backtest.bounds(
-            experiment.market, experiment.policy, **terms, refine=refine, **table,
-            progress=progress,
-        )  # fmt: skip
-    if report is not None:
-        found.report(report)
-    if as_json:
-        rows = found.table.reset_index().to_dict("records")
-        facts = {"verdict": found.verdict, "lives": found.lives, "is_inner": found.is_inner}
-        print_json(from_plain({**facts, "ambiguous": len(found.bars), "table": rows}))
-        return
-    typer.echo(found.summary())
-    if report is not None:
-        typer.echo(f"\nreport: {report}")

@@ -1,4 +1,4 @@
-"""Report pages of risk: liquidation risk, largest leverage, stress tests, and bounds."""
+"""Report pages of risk: liquidation, largest leverage, stress, bounds, and sensitivity."""
 
 from __future__ import annotations
 
@@ -25,20 +25,24 @@ from backtest.report.page.page import (
     Text,
     name_columns,
 )
-from backtest.scenarios import Bounds, Stress
+from backtest.scenarios import Bounds, Sensitivity, Stress
 
-Risk: TypeAlias = LiquidationRisk | MaxLeverage | Stress | Bounds
-RISKS = (LiquidationRisk, MaxLeverage, Stress, Bounds)
+Risk: TypeAlias = LiquidationRisk | MaxLeverage | Stress | Bounds | Sensitivity
+DATES = {"showgrid": False, "type": "date"}
+"""An axis of time."""
+RISKS = (LiquidationRisk, MaxLeverage, Stress, Bounds, Sensitivity)
 
 
 def build_risk_page(source: Risk) -> Page:
-    """Return the page of a risk, a largest leverage, a stress test, or bounds."""
+    """Return the page of a risk, a largest leverage, a stress test, bounds, or a sensitivity."""
     if isinstance(source, LiquidationRisk):
         return build_liquidation(source)
     if isinstance(source, MaxLeverage):
         return build_largest(source)
     if isinstance(source, Stress):
         return build_stress(source)
+    if isinstance(source, Sensitivity):
+        return build_sensitivity(source)
     return build_bounds(source)
 
 
@@ -72,7 +76,9 @@ def write_number(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
-    return "-" if math.isnan(value) else f"{value:,.4g}"
+    if math.isnan(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.4g}"
 
 
 def write_table(caption: str, frame: pd.DataFrame, note: str = "") -> Table:
@@ -150,7 +156,7 @@ def draw_fan(risk: LiquidationRisk) -> Chart:
     ]  # fmt: skip
     return build_chart(
         "fan", "Wealth", "Quantiles of 5, 25, 50, 75 and 95 % at each close.", traces,
-        build_layout(320),
+        build_layout(320, xaxis=DATES),
     )  # fmt: skip
 
 
@@ -163,7 +169,9 @@ def draw_typical(typical: pd.DataFrame) -> Chart:
     """Return the mean path given a liquidation."""
     trace = draw_line(list_times(typical), typical["price"].to_numpy(), "price", "loss")
     caption = "Mean price, over the last close, of the paths that are liquidated."
-    return build_chart("typical", "The typical way to die", caption, [trace], build_layout(260))
+    return build_chart(
+        "typical", "The typical way to die", caption, [trace], build_layout(260, xaxis=DATES)
+    )
 
 
 def draw_hazard(hazard: pd.DataFrame) -> Chart:
@@ -287,3 +295,41 @@ def build_bounds(found: Bounds) -> Page:
         ],
         collect=lambda: {"table": to_records(found.table), "verdict": found.verdict},
     )  # fmt: skip
+
+
+def build_sensitivity(found: Sensitivity) -> Page:
+    """Return the page of a sensitivity."""
+    manifest = describe_source(found.settings, found.market)
+    frame = found.table.reset_index()
+    frame.index = pd.Index(frame.pop("factor"), name="factor")
+    return Page(
+        kind="sensitivity",
+        manifest=manifest,
+        title=f"Sensitivity: {found.settings['policy']}",
+        notices=list_notices(manifest),
+        summary="One assumption is changed at a time; the others stay as they are.",
+        facts=[Fact("growth as run", f"{100 * found.base:.2f} %", "per year")],
+        write_sections=lambda: [
+            Section("factors", "By factor", "Steps are multiples, or shifts.",
+                    [draw_tornado(found), write_table("", frame)])
+        ],
+        collect=lambda: {"table": to_records(frame), "settings": found.settings},
+    )  # fmt: skip
+
+
+def draw_tornado(found: Sensitivity) -> Chart:
+    """Return the change of growth by factor and step as bars, the widest on top."""
+    change = 100.0 * found.table["change_of_growth"]
+    order = change.abs().groupby(level=0).max().sort_values().index
+    traces = [
+        {
+            "type": "bar", "orientation": "h",
+            "y": [str(name) for name in order],
+            "x": [float(change.loc[name].iloc[k]) for name in order],
+            "marker": {"color": LIGHT[color]}, "showlegend": False,
+        }
+        for k, color in enumerate(("accent", "loss"))
+    ]  # fmt: skip
+    layout = build_layout(90 + 34 * len(order), barmode="overlay")
+    caption = "Change of growth, % a year, for the lower step (blue) and the higher one."
+    return build_chart("tornado", "Tornado", caption, traces, layout)

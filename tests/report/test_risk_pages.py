@@ -34,7 +34,14 @@ def make_largest():
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [make_risk, make_stress, make_bounds, make_largest])
+def make_sensitivity():
+    market = bt.Market.sample(bars=60)
+    return bt.sensitivity(market, Hold(3.0), **TERMS, factors=["margin", "fees"], compile=False)
+
+
+@pytest.mark.parametrize(
+    "make", [make_risk, make_stress, make_bounds, make_largest, make_sensitivity]
+)
 def test_a_report_is_written_in_every_format(make, tmp_path):
     source = make()
     page = source.report(tmp_path / "page.html").read_text(encoding="utf-8")
@@ -42,6 +49,6 @@ def test_a_report_is_written_in_every_format(make, tmp_path):
     text = source.report(tmp_path / "page.md").read_text(encoding="utf-8")
     data = json.loads(source.report(tmp_path / "page.json").read_text(encoding="utf-8"))
     assert data
-    for label in source.table.index[:3]:
+    for label in source.table.index.get_level_values(0)[:3]:
         assert str(label).replace("_", " ") in text.replace("\\", "").replace("_", " ")
     assert "<b>" in source._repr_html_()
