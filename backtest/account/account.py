@@ -21,6 +21,7 @@ from backtest.base.units import TOLERANCE
 from backtest.base.values import Value
 from backtest.venue import Venue
 from backtest.venue.collateral import Collateral
+from backtest.venue.own_requirement import Requirement
 from backtest.venue.requirement_rule import Brackets, MarginRule
 
 BRACKETS = Brackets()
@@ -145,7 +146,7 @@ class Account(Value):
     ] = None
     equity_stop: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
     collateral: Sequence[Collateral] = ()
-    requirement: MarginRule = BRACKETS
+    requirement: Annotated[MarginRule, Requirement()] = BRACKETS
     intrabar: Annotated[str, Choice("path", "worst")] = "path"
     max_gross_leverage: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = inf
     max_overlay: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = inf

@@ -73,9 +73,11 @@ def run_book_loop(
     *,
     is_compiled: bool,
     progress: Progress | None,
+    own: Callable[..., Any] | None = None,
 ) -> BookOutcome:
-    """Take the account to the end of the markets."""
-    simulate = find_simulate(is_compiled=is_compiled)
+    """Take the account to the end of the markets; ``own`` is a loop in place of the usual one."""
+    simulate = find_simulate(is_compiled=is_compiled) if own is None else own
+    is_compiled = is_compiled and own is None
     bound = desk
     if is_compiled:
         from backtest.engine.portfolio.book_compiler import bind_compiled, pack_terms  # noqa: PLC0415

@@ -15,6 +15,7 @@ from backtest.engine.loop_driver import Progress
 from backtest.engine.portfolio.book_desk import set_desk
 from backtest.engine.portfolio.book_driver import BookOutcome, run_book_loop
 from backtest.engine.portfolio.book_inputs import start_book
+from backtest.engine.portfolio.own_rule_loop import copy_loop
 from backtest.engine.portfolio.portfolio_checks import (
     warn_of_band,
     warn_of_delisting,
@@ -31,6 +32,7 @@ from backtest.policy import Policy
 from backtest.portfolio.book_ledger import DELISTED
 from backtest.portfolio.book_records import EQUITY, UNIT
 from backtest.venue import Venue
+from backtest.venue.own_requirement import OwnMargin
 
 
 def is_single(markets: Markets, account: Account, overlay: object) -> bool:
@@ -51,8 +53,18 @@ def live(setup: Setup, *, is_compiled: bool, progress: Progress | None) -> BookO
     )
     tally = start_tally(float(book.purse[UNIT]), float(book.purse[EQUITY]), setup.first)
     given = [(each.policy, tuple(each.columns)) for each in setup.panelists]
+    rule = account.requirement
+    own = copy_loop(rule, setup.markets.names) if isinstance(rule, OwnMargin) else None
     return run_book_loop(
-        inputs, book, desk, tally, setup.first, given, is_compiled=is_compiled, progress=progress
+        inputs,
+        book,
+        desk,
+        tally,
+        setup.first,
+        given,
+        is_compiled=is_compiled,
+        progress=progress,
+        own=own,
     )
 
 
