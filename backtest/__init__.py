@@ -61,10 +61,12 @@ from backtest.policy.view import AccountView
 from backtest.scenarios import (
     Bounds,
     Scenario,
+    Sensitivity,
     Stress,
     bounds,
     count_ambiguous,
     crashes,
+    sensitivity,
     stress,
 )
 from backtest.sweep import Sweep
@@ -152,6 +154,7 @@ __all__ = [
     "Scenario",
     "ScenarioMargin",
     "Schedules",
+    "Sensitivity",
     "SimulatedMarket",
     "Slippage",
     "SquareRoot",
@@ -187,6 +190,7 @@ __all__ = [
     "quality",
     "run",
     "schedules",
+    "sensitivity",
     "signals",
     "simulate_market",
     "simulate_paths",

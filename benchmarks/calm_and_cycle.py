@@ -1,10 +1,12 @@
-"""A policy tuned in a calm market and one tuned in a leverage cycle, both run in new cycles.
+"""A policy tuned in calm history and one tuned over whole leverage cycles, run in new cycles.
 
     python benchmarks/calm_and_cycle.py [--steps 3000] [--trials 60] [--seeds 3]
 
-Calm is the market of a small bank, where the fixed point is stable; the cycle is that of a large
-one. VolTarget is tuned for growth with ``bt.tune`` in each, and both winners run in cycles of
-other seeds. Prints JSON: settings, growth, volatility, drawdown and liquidations.
+Calm history is the longest time between two crashes of a leverage cycle, in which prices rise
+slowly and the bank's leverage is over its median; the other history is all of that market, crashes
+included. The leverage of Constant is tuned for growth with ``bt.tune`` in each, and both winners
+run in cycles of other seeds. Prints JSON: settings, growth, volatility, drawdown, liquidations and
+the share of accounts that were ruined.
 """
 
 from __future__ import annotations
@@ -18,25 +20,34 @@ from typing import Any
 import numpy as np
 
 import backtest as bt
-from backtest.strategies import VolTarget
+from backtest.strategies import Constant
 
-CALM = bt.agents.LeverageCycle(equity=0.01)
-CYCLE = bt.agents.LeverageCycle()
+SPACE = {"leverage": (0.5, 20.0)}
+CYCLE = bt.agents.LeverageCycle(a_0=1e-4)
 ACCOUNT = bt.Account(capital=1_000_000.0)
-MEASURES = ("cagr", "volatility", "max_drawdown", "liquidations")
+MEASURES = ("cagr", "volatility", "max_drawdown", "liquidations", "ruined")
 
 
-def tune_in(market: bt.Market, venue: bt.Venue, trials: int) -> VolTarget:
+def tune_in(market: bt.Market, venue: bt.Venue, trials: int) -> Constant:
     """Return the best settings in a market."""
     study = bt.tune(
-        market, VolTarget, objective="cagr", trials=trials, holdout=None, sampler="random",
+        market, Constant, objective="cagr", trials=trials, holdout=None, sampler="random",
+        space=SPACE, robust=False,
         venue=venue, account=ACCOUNT, seed=0, store=None,
     )  # fmt: skip
-    names = VolTarget.parameters()
-    return VolTarget(**{name: study.best[name] for name in names if name in study.best})
+    return Constant(**{name: float(study.best[name]) for name in SPACE})
 
 
-def run_in(policy: VolTarget, venue: bt.Venue, steps: int, seeds: range) -> dict[str, Any]:
+def find_calm(sim: bt.SimulatedMarket) -> bt.Market:
+    """Return the longest part of a market in which the bank's leverage is over its median."""
+    bank = sim.leverage["bank"].to_numpy()
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], bank > np.median(bank), [0]))))
+    starts, ends = edges[::2], edges[1::2]
+    longest = int(np.argmax(ends - starts))
+    return sim.market.slice(int(starts[longest]), int(ends[longest]))
+
+
+def run_in(policy: Constant, venue: bt.Venue, steps: int, seeds: range) -> dict[str, Any]:
     """Return the mean measures of a policy in cycles of some seeds."""
     rows = []
     for seed in seeds:
@@ -58,11 +69,12 @@ def main() -> None:
     venue = bt.Venue.simple(taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=50,
                             liquidation_fee=0.005)  # fmt: skip
     found: dict[str, Any] = dict(vars(given))
-    for name, agents in (("calm", CALM), ("cycle", CYCLE)):
-        home = bt.simulate_market(agents, steps=given.steps, seed=0).market
+    whole = bt.simulate_market(CYCLE, steps=given.steps, seed=0)
+    for name, home in (("calm", find_calm(whole)), ("cycles", whole.market)):
         policy = tune_in(home, venue, given.trials)
         at_home = bt.run(home, policy, venue=venue, account=ACCOUNT).metrics
         found[f"tuned in {name}"] = {
+            "bars": home.n_bars,
             "at home": {each: at_home[each] for each in MEASURES},
             "in new cycles": run_in(policy, venue, given.steps, range(1, 1 + given.seeds)),
         }

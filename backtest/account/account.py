@@ -100,7 +100,7 @@ class Account(Value):
         last equity stop.
     collateral : sequence of Collateral
         Assets held beside the money; stored as a tuple.
-    requirement : Brackets, ScenarioMargin or a rule of your own
+    requirement : Brackets, ScenarioMargin, the name of a preset, or a rule of your own
         The requirement of all cross positions together.
     intrabar : str
         How prices move inside a bar: along a ``"path"`` of waypoints, or ``"worst"``, each

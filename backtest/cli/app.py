@@ -19,6 +19,7 @@ from backtest.base import early_interrupt
 from backtest.base.errors import AccountingError, BacktestError, did_you_mean
 from backtest.base.provenance import recording_command
 from backtest.cli import (
+    bounds_command,
     cascade_command,
     check_command,
     compare_command,
@@ -26,12 +27,16 @@ from backtest.cli import (
     data_command,
     exit_codes,
     liq_command,
+    paths_command,
     policies_command,
     regress_command,
     report_command,
     results_command,
+    risk_command,
     run_command,
+    sensitivity_command,
     serve_command,
+    stress_command,
     sweep_command,
     tune_command,
     validate_command,
@@ -89,6 +94,12 @@ tune = take_experiment(tune_command.tune, list_flags("tune"))
 compare = take_experiment(compare_command.compare, compare_command.FLAGS)
 cascade = take_experiment(cascade_command.cascade)
 crowd = take_experiment(crowd_command.crowd)
+paths = take_experiment(risk_command.paths, list_flags("paths"))
+paths = take_experiment(paths_command.paths, list_flags("paths"))
+risk = take_experiment(risk_command.risk, [*list_flags("paths"), *list_flags("risk")])
+stress = take_experiment(stress_command.stress, list_flags("stress"))
+bounds = take_experiment(bounds_command.bounds, list_flags("bounds"))
+sensitivity = take_experiment(sensitivity_command.sensitivity, list_flags("sensitivity"))
 add_command(app, "run", run, run_command.EXAMPLES)
 add_command(app, "sweep", sweep, sweep_command.EXAMPLES)
 add_command(app, "tune", tune, tune_command.EXAMPLES)
@@ -96,6 +107,15 @@ add_command(app, "compare", compare, compare_command.EXAMPLES)
 add_command(app, "cascade", cascade, cascade_command.EXAMPLES)
 add_command(app, "crowd", crowd, crowd_command.EXAMPLES)
 app.add_typer(validate_command.app, name="validate")
+add_command(app, "paths", paths, risk_command.PATHS_EXAMPLES)
+add_command(app, "risk", risk, risk_command.RISK_EXAMPLES)
+add_command(app, "stress", stress, stress_command.STRESS_EXAMPLES)
+add_command(app, "bounds", bounds, stress_command.BOUNDS_EXAMPLES)
+add_command(app, "paths", paths, paths_command.EXAMPLES)
+add_command(app, "risk", risk, risk_command.EXAMPLES)
+add_command(app, "stress", stress, stress_command.EXAMPLES)
+add_command(app, "bounds", bounds, bounds_command.EXAMPLES)
+add_command(app, "sensitivity", sensitivity, sensitivity_command.EXAMPLES)
 add_command(app, "policies", policies_command.policies, policies_command.EXAMPLES)
 add_command(app, "liq", liq_command.liq, liq_command.EXAMPLES)
 app.add_typer(venues_command.app, name="venues")

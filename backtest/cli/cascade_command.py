@@ -75,7 +75,7 @@ def cascade(  # noqa: PLR0913 - one per flag
         long_share=long_share,
         accounts=accounts,
         seed=seed,
-        contract=experiment.terms["venue"].contract,
+        venue=experiment.terms["venue"],
     )
     done = backtest.cascade(
         crowd,
@@ -94,7 +94,7 @@ def cascade(  # noqa: PLR0913 - one per flag
 
 def run_own_account(experiment: Experiment) -> Result | None:
     """Run the policy's account; None, with a note, if it ends without a position."""
-    result = run_with_progress(experiment)
+    result: Result = run_with_progress(experiment)
     if result.state.books.positions[0].quantity == 0.0:
         typer.echo("note: the policy's account holds nothing at the end of the data", err=True)
         return None

@@ -16,7 +16,7 @@ from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_policy
 from backtest.cli.experiment_schema import Key, list_flags
 from backtest.cli.flags import POLICY, RESULTS, AsJson, Results, Save
-from backtest.cli.panel_experiment import build_experiment_or_panel, require_one
+from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.policy_entries import list_policy_entries, read_policy_flags, read_setting_flags
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
@@ -50,8 +50,6 @@ def compare(
     """
     policies = build_policies(drafts)
     experiments = [build_experiment_or_panel(draft) for draft in drafts]
-    for each in experiments:
-        require_one(each.market, "backtest compare")
     check_shared(drafts, experiments)
     market, _, terms = experiments[0]
     table = drafts[0].tables.get("compare", {})

@@ -21,8 +21,6 @@ backtest crowd --open-interest 3e9 --policy vol-target --set target=0.8
 backtest crowd --open-interest 3e9 --shares 0,0.05,0.1 --impact linear:0.1 --recovery 2h
 backtest crowd --open-interest 3e9 --starts 0 --json
 """
-TAKEN = ("venue", "account", "signal", "sampling", "calendar", "compile")
-"""The terms of an experiment that :func:`backtest.crowding` takes."""
 
 
 def crowd(
@@ -45,12 +43,11 @@ def crowd(
 ) -> None:
     """Run a policy in a market in which a share of the open interest runs it too."""
     law, known = read_impact(impact), read_shares(shares)
-    experiment = build_experiment(draft)
-    terms = {name: each for name, each in experiment.terms.items() if name in TAKEN}
+    market, policy, terms = build_experiment(draft, warms=False)
     with show_progress("crowding", "shares") as progress:
         done = backtest.crowding(
-            experiment.policy,
-            experiment.market,
+            policy,
+            market,
             **terms,
             open_interest=open_interest,
             impact=law,

@@ -20,14 +20,17 @@ from backtest.account.multiple import StopDistance
 from backtest.base.bounded_reads import read_small
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.ranges import Choice
+from backtest.cli.account_flags import ACCOUNT_FLAGS
 from backtest.cli.draft import GivenFlag, Tables
 from backtest.cli.flags import (
     ACCOUNT,
     COMPARISON,
     DATA,
     FOLDS,
+    PATHS,
     POLICY,
     RANKING,
+    RISK,
     RUN,
     SEARCH,
     SETS,
@@ -140,6 +143,15 @@ def list_account_keys() -> Iterator[Key]:
         yield Key("account", field, kind, f"--{field.replace('_', '-')}", ACCOUNT, text, read)
 
 
+def read_list(flag: str, text: str) -> Iterator[GivenFlag]:
+    """Yield the entry of a flag with several values, separated by commas."""
+    table, name = {
+        "--factors": ("sensitivity", "factors"),
+        "--horizons": ("risk", "horizons"), "--scenario": ("stress", "scenarios"),
+    }[flag]  # fmt: skip
+    yield GivenFlag(flag, table, name, [each.strip() for each in text.split(",")])
+
+
 def read_distance(flag: str, text: str) -> Iterator[GivenFlag]:
     """Yield the distance of a stop: a number, or a multiple of a column (``2*atr``)."""
     yield GivenFlag(flag, "account", flag.strip("-").replace("-", "_"), parse_typed(text))
@@ -147,29 +159,6 @@ def read_distance(flag: str, text: str) -> Iterator[GivenFlag]:
 
 OPEN_TABLES = ("venue", "account")
 """Tables whose keys are checked elsewhere."""
-ACCOUNT_FLAGS = {
-    "capital": "Money at the start (10000).",
-    "margin": "'cross' (default) or 'isolated'.",
-    "venue_leverage": "The leverage set at the venue; cross: as needed.",
-    "min_leverage": "Least leverage that the policy may ask for.",
-    "max_leverage": "Most leverage that the policy may ask for, or a preset by date: esma-crypto.",
-    "band": "No trade within this many turns of the target.",
-    "stop_loss": "Close this fraction of the entry price against it, or 2*atr of a column.",
-    "margin_call": "Margin ratio of a margin call.",
-    "reserve": "Money outside the account, for top-ups.",
-    "top_up_to": "Margin ratio after a top-up.",
-    "after_liquidation": "'continue' (default) or 'halt'.",
-    "ruin_at": "Ruined at or under this share of the capital paid in.",
-    "auto_margin": "The wallet adds margin before a liquidation (isolated).",
-    "fill": "When decisions fill: 'next_open' (default), 'next_close' or 'same_close'.",
-    "take_profit": "Close this fraction of the entry price in favor, or 2*atr of a column.",
-    "trailing_stop": "Close this fraction under the best price, or 2*atr of a column.",
-    "equity_stop": "Close at this fraction under the highest equity.",
-    "intrabar": "Prices inside a bar, of several positions: 'path' (default) or 'worst'.",
-    "max_gross_leverage": "Most gross leverage of several positions together.",
-    "max_overlay": "Most leverage that an overlay may give.",
-    "negative_limit": "Balance under 0 at which collateral is sold.",
-}
 
 KEYS = (
     Key("data", "path", str | list[str], "--data", DATA,
@@ -207,7 +196,8 @@ KEYS = (
     Key("run", "carry_weights", bool, "--carry-weights", POLICY,
         "Each row holds from its time until the next."),
     Key("venue", "preset", str, "--venue", VENUE,
-        "NAME:SYMBOL, FILE.toml:SYMBOL (binance-usdm:BTCUSDT); @DATE, @latest for one table."),
+        "NAME:SYMBOL, FILE.toml:SYMBOL (binance-usdm:BTCUSDT); @DATE, @latest for one table; of "
+        "several markets also NAME, with the symbol of each."),
     Key("venue", "fees.taker", float, "--taker-bps", VENUE, "Taker fee in basis points.", read_bps),
     Key("venue", "slippage.rate", float, "--slippage-bps", VENUE,
         "Worsening of every fill in basis points.", read_bps),
@@ -292,6 +282,36 @@ KEYS = (
         "Of intervals and decisions (0.95)."),
     Key("compare", "draws", int, "--draws", COMPARISON, "Number of resampled histories (1999)."),
     Key("compare", "seed", int, "--seed", COMPARISON, "Seed of the histories (0)."),
+
+    Key("paths", "model", str, "--model", PATHS,
+        "filtered (default), stationary, block, gbm, merton, kou, heston, garch or regimes."),
+    Key("paths", "paths", int, "--paths", PATHS, "Number of paths (10000)."),
+    Key("paths", "horizon", str, "--horizon", PATHS, "How far they reach (30d)."),
+    Key("paths", "seed", int, "--seed", PATHS, "Seed of the paths (0)."),
+    Key("paths", "bridge", int, "--bridge", PATHS,
+        "Steps in which high and low are drawn: 1 (default), or 4 where ranges matter."),
+
+    Key("risk", "horizons", list[str], "--horizons", RISK, "For example 1d,7d,30d (those).",
+        read_list),
+    Key("risk", "confidence", float, "--confidence", RISK, "Of the intervals (0.95)."),
+    Key("risk", "method", Choice("auto", "plain", "tilt", "split"), "--method", RISK,
+        "'auto' (default), 'plain', 'tilt' or 'split'."),
+
+    Key("stress", "scenarios", list[str], "--scenario", RISK,
+        "Names of episodes, for example 2020-03-12,2021-05-19 (all).", read_list),
+    Key("stress", "rules", Choice("today", "then"), "--rules", RISK,
+        "Margin tables: 'today' (default) or 'then'."),
+    Key("stress", "shocks", dict[str, Any], "--shock", RISK,
+        "A shock by field: price=-0.3, over=2h, funding=-0.001, spread=20; repeat for more."),
+    Key("stress", "ladder", dict[str, Any], "--ladder", RISK,
+        "An axis of a grid: price=-0.5:0.5:41 or depth=0.1,0.3,1; repeat for more."),
+
+    Key("bounds", "depth", int, "--depth", RISK, "Follow at most 2^this lives (12)."),
+    Key("bounds", "refine", str, "--refine", RISK, "A folder with finer bars of the same market."),
+
+    Key("sensitivity", "factors", list[str], "--factors", RISK,
+        "Some of rates, funding, funding shift, fees, slippage, margin, volatility (all).",
+        read_list),
 )  # fmt: skip
 
 EXPERIMENT_KEYS = [
@@ -302,7 +322,10 @@ EXPERIMENT_KEYS = [
 """The keys whose flags every experiment takes."""
 TABLES = {
     table: {key.name: key for key in KEYS if key.table == table}
-    for table in ("data", "policy", "overlay", "run", "sweep", "tune", "validate", "compare")
+    for table in (
+        *("data", "policy", "overlay", "run", "sweep", "tune", "validate", "compare"),
+        *("paths", "risk", "stress", "bounds", "sensitivity"),
+    )
 }
 """The tables whose keys are declared here."""
 

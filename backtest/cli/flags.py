@@ -15,6 +15,7 @@ SETS, SEARCH, COMPARISON, RANKING = "Sets", "Search", "Comparison", "Ranking"
 FOLDS = "Folds"
 WORK, OUTPUT = "Work", "Output"
 CROWD = "Crowd"
+PATHS, RISK = "Paths", "Risk"
 
 
 def option(panel: str, text: str, *names: str) -> Any:

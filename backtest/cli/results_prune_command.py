@@ -17,7 +17,7 @@ Text = Annotated[
     str, typer.Argument(help="Part of name, policy, data or note.", show_default=False)
 ]
 Kind = Annotated[
-    list[str] | None, option(FILTER, "run, sweep, study or comparison; repeat for more.", "--kind")
+    list[str] | None, option(FILTER, "run, sweep, study, cascade, ...; repeat for more.", "--kind")
 ]
 PolicyPart = Annotated[str, option(FILTER, "Part of the policy's name or settings.", "--policy")]
 Where = Annotated[

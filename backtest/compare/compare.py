@@ -13,7 +13,7 @@ from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.phrases import Phrase, Place
 from backtest.base.provenance import record_making
 from backtest.base.ranges import Range, check_range
-from backtest.base.units import FloatArray, TimeLike
+from backtest.base.units import TimeLike
 from backtest.compare.compared_accounts import (
     remove_residual_risk,
     sample_returns,
@@ -33,8 +33,9 @@ from backtest.compare.shared_terms import (
 )
 from backtest.engine import Progress, Result, check_settings, warn_of_last_prices
 from backtest.engine.manifest import describe_data
+from backtest.engine.portfolio.portfolio_manifest import describe_markets
 from backtest.engine.run import check_kinds
-from backtest.market import Market
+from backtest.market import Market, Markets
 from backtest.policy import Policy
 from backtest.venue import Venue
 
@@ -43,12 +44,13 @@ MOST_DRAWS = 1_000_000
 
 @record_making
 def compare(  # noqa: PLR0913 - keywords, each with a default that is said
-    market: Market,
+    market: Market | Markets,
     policies: ComparedPolicies,
     *,
-    venue: Venue,
+    venue: Venue | Mapping[str, Venue],
     account: Account,
-    signal: pd.Series[Any] | FloatArray | float | None = None,
+    signal: Any = None,
+    overlay: Policy | None = None,
     sampling: str = "1d",
     calendar: str = "365",
     start: TimeLike | None = None,
@@ -64,7 +66,7 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
 
     Parameters
     ----------
-    market, venue, account, signal, sampling, calendar, start, compile
+    market, venue, account, signal, overlay, sampling, calendar, start, compile
         As in :func:`backtest.run`, the same for all.
     policies : mapping of str to Policy or Result, or a sequence of them
         At least two. A result must have been made on this market under the same terms. In a
@@ -104,9 +106,13 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     named = name_entries(policies)
     base = check_baseline(baseline, tuple(named))
     rules = check_rules(confidence, draws, seed)
-    setting = SharedTerms(market, venue, account, signal, sampling, calendar, start, compile)
+    setting = SharedTerms(
+        market, venue, account, signal, sampling, calendar, start, compile, overlay
+    )
+    if isinstance(market, Markets):
+        check_several(named, equal_risk=equal_risk)
     check_setting(setting, named)
-    warn_of_last_prices(market)
+    warn_of_last_prices(market)  # type: ignore[arg-type] # of several, has_mark is that of all
     on_done = count_accounts(progress, len(named) * (2 if equal_risk else 1))
     results = {name: run_entry(name, entry, setting, on_done) for name, entry in named.items()}
     scaled = equalize_risk(results, setting, on_done) if equal_risk else None
@@ -122,6 +128,8 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
 def describe_shared_data(results: Mapping[str, Result], setting: SharedTerms) -> dict[str, object]:
     """Return the data of a comparison, as the manifest of its first account describes them."""
     span = next(iter(results.values())).span
+    if isinstance(setting.market, Markets):
+        return describe_markets(setting.market, setting.account, span.start, span.closes)
     return describe_data(setting.market, setting.account, span.start, span.closes)
 
 
@@ -181,11 +189,33 @@ def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
     return BootstrapRules(level, n, int(start))
 
 
+def check_several(named: Mapping[str, Compared], *, equal_risk: bool) -> None:
+    """Refuse what a comparison of several instruments does not have: equal risk, and results."""
+    if equal_risk:
+        raise ParameterError(
+            "policies for several instruments are not compared at equal risk",
+            where=Place("equal_risk", of="bt.compare"),
+            cure="leave it out, or give an overlay with a target of volatility to all",
+        )
+    given = [name for name, entry in named.items() if not isinstance(entry, Policy)]
+    if given:
+        raise ParameterError(
+            f"policies for several instruments are run by the comparison, {given[0]!r} is a result",
+            where=Place("policies", of="bt.compare"),
+            cure="give its policy",
+        )
+
+
 def check_setting(setting: SharedTerms, named: Mapping[str, Compared]) -> None:
-    """Raise if the terms do not fit each other, or a result was made under other terms."""
+    """Raise if the terms do not fit each other, or a result was made under other terms.
+
+    Those of several instruments are checked by their runs.
+    """
+    if isinstance(setting.market, Markets):
+        return
     check_kinds(setting.market, Policy(), setting.venue, setting.account, None)
     check_settings(
-        setting.market, setting.account, setting.venue, setting.sampling, setting.calendar
+        setting.market, setting.account, setting.first_venue, setting.sampling, setting.calendar
     )
     for name, entry in named.items():
         if isinstance(entry, Result):

@@ -55,9 +55,9 @@ def find_growth(result: Result, years: float) -> float:
 
 def sample_free(setting: SharedTerms) -> FloatArray:
     """Return the simple risk-free return of each sampling period, of shape (n,)."""
-    market, first = setting.market, setting.first
-    rates = as_of(setting.venue.cash_rate, market.time, "Venue.cash_rate")
-    clock = read_clock(market, setting.venue, rates, setting.sampling)
+    market, venue, first = setting.clock, setting.first_venue, setting.first
+    rates = as_of(venue.cash_rate, market.time, "Venue.cash_rate")
+    clock = read_clock(market, venue, rates, setting.sampling)
     free = clock.risk_free[first:].copy()
     free[0] = 0.0
     ends = np.flatnonzero(clock.ends_sample[first:])
@@ -69,7 +69,7 @@ def sample_returns(results: Mapping[str, Result], setting: SharedTerms) -> Sampl
     """Return the sampled returns of all accounts, of shape (k, n)."""
     rows = np.array([result.returns.to_numpy() for result in results.values()])
     years = count_years(next(iter(results.values())))
-    periods = count_periods(setting.calendar, setting.sampling, setting.market, setting.first)
+    periods = count_periods(setting.calendar, setting.sampling, setting.clock, setting.first)
     return Sampled(rows, sample_free(setting), rows.shape[1] / years, periods)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -17,6 +17,7 @@ from backtest.base.result_folders import (
     write_parquet,
 )
 from backtest.compare.comparison_record import ComparisonRecord
+from backtest.policy import Policy
 
 Loaded = TypeVar("Loaded", bound=ComparisonRecord)
 
@@ -33,7 +34,7 @@ def save_comparison(comparison: ComparisonRecord, folder: Path) -> Path:
     identity = comparison.manifest["id"]
     results = (comparison.results or {}).values()
     making = find_making(
-        comparison, [type(each.policy) for each in results if each.policy is not None]
+        comparison, [type(policy) for each in results for policy in list_policies(each)]
     )
 
     def write(draft: Path) -> None:
@@ -41,6 +42,14 @@ def save_comparison(comparison: ComparisonRecord, folder: Path) -> Path:
         write_provenance(draft, folder / name, identity, making)
 
     return save_folder(folder, name, write, what="comparison")
+
+
+def list_policies(result: Any) -> list[Policy]:
+    """Return the policies of a result, one for each of several instruments."""
+    of_each = getattr(result, "policies", None)
+    if of_each is not None:
+        return list(of_each.values())
+    return [] if result.policy is None else [result.policy]
 
 
 def _write(comparison: ComparisonRecord, folder: Path) -> None:

@@ -127,7 +127,7 @@ def run_scaled(name: str, policy: Policy | None, scale: float, setting: SharedTe
     given = directions * scale
     signal = float(given[0]) if len(given) == 1 else given
     whole = np.broadcast_to(directions, setting.market.n_bars)
-    result = setting.run(hide_scale(policy, setting.market, whole), signal=signal)
+    result = setting.run(hide_scale(policy, setting.clock, whole), signal=signal)
     return dataclasses.replace(result, policy=policy)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -15,14 +15,13 @@ from backtest.base.json_values import to_plain
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, TimeLike, format_time, to_nanoseconds
 from backtest.engine import Result, describe_signal, read_signal
+from backtest.engine.frame_signals import describe_weights
 from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
-from backtest.market import Market
+from backtest.market import Market, Markets
+from backtest.market.weight_frame import read_weights
 from backtest.policy import Policy
 from backtest.venue import Venue
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Compared: TypeAlias = "Policy | Result"
 ComparedPolicies: TypeAlias = "Mapping[str, Compared] | Sequence[Compared]"
@@ -31,14 +30,15 @@ ComparedPolicies: TypeAlias = "Mapping[str, Compared] | Sequence[Compared]"
 class SharedTerms(NamedTuple):
     """The arguments of :func:`backtest.run` other than the policy."""
 
-    market: Market
-    venue: Venue
+    market: Market | Markets
+    venue: Venue | Mapping[str, Venue]
     account: Account
-    signal: pd.Series | FloatArray | float | None = None
+    signal: Any = None
     sampling: str = "1d"
     calendar: str = "365"
     start: TimeLike | None = None
     compile: bool = True
+    overlay: Policy | None = None
 
     @property
     def first(self) -> int:
@@ -50,8 +50,38 @@ class SharedTerms(NamedTuple):
 
     @property
     def directions(self) -> FloatArray:
-        """The signal of shape (n_bars,), or (1,) for a constant."""
+        """The signal of shape (n_bars,), or (1,) for a constant; weights of several by row."""
+        if isinstance(self.market, Markets):
+            return read_weights(self.signal, self.market, where="bt.compare", first=self.first)
         return read_signal(self.signal, self.market, self.first)
+
+    @property
+    def clock(self) -> Market:
+        """The market whose bars are those of the accounts: of several, their index."""
+        return self.market.index() if isinstance(self.market, Markets) else self.market
+
+    @property
+    def first_venue(self) -> Venue:
+        """The venue, or of several instruments that of the first: they agree on cash."""
+        if isinstance(self.venue, Venue):
+            return self.venue
+        return next(iter(self.venue.values()))
+
+    def describe_venue(self) -> dict[str, Any]:
+        """Return the venue, or of several instruments that of each by name."""
+        if isinstance(self.market, Markets):
+            return {name: self.pick_venue(name).to_dict() for name in self.market}
+        return self.first_venue.to_dict()
+
+    def pick_venue(self, name: str) -> Venue:
+        """Return the venue of one instrument."""
+        return self.venue if isinstance(self.venue, Venue) else self.venue[name]
+
+    def describe_signal(self) -> str:
+        """Return the signal for the manifest."""
+        if isinstance(self.market, Markets):
+            return describe_weights(self.signal, self.directions)
+        return describe_signal(self.signal, self.directions)
 
     def run(self, policy: Policy, **changes: Any) -> Result:
         """Run a policy, with some of the terms changed."""
@@ -71,14 +101,14 @@ class SharedTerms(NamedTuple):
                 "market": market.content_hash,
                 "start": format_time(int(market.time[min(self.first, market.n_bars - 1)])),
                 "end": format_time(int(market.time[-1]) + market.interval),
-                "venue": self.venue.to_dict(),
+                "venue": self.describe_venue(),
                 "account": self.account.to_dict(),
-                "signal": describe_signal(self.signal, self.directions),
+                "signal": self.describe_signal(),
                 "sampling": self.sampling,
                 "calendar": self.calendar,
             }
         )
-        return facts
+        return facts if self.overlay is None else facts | {"overlay": repr(self.overlay)}
 
 
 def describe_result(result: Result) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from backtest.base.errors import AccountingError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.provenance import record_making
 from backtest.base.ranges import Choice, Number, check_range
-from backtest.base.units import parse_duration
+from backtest.base.units import DAY, parse_duration
 from backtest.crowd.account_margin import (
     find_failing,
     read_forced_rules,
@@ -25,7 +25,7 @@ from backtest.crowd.account_margin import (
 from backtest.crowd.cascade_record import Cascade, build_cascade_manifest
 from backtest.crowd.crowd import Crowd
 from backtest.crowd.crowd import find_price as find_start
-from backtest.crowd.crowd_book import CrowdBook, check_conservation, open_book, sum_books
+from backtest.crowd.crowd_book import SLACK, CrowdBook, check_conservation, open_book, sum_books
 from backtest.crowd.forced_prices import Pressure, Scene, find_price
 from backtest.crowd.forced_rounds import Outcome, Round, do_round
 from backtest.crowd.impact import Impact, ImpactCurve, check_impact
@@ -165,6 +165,7 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
         "multiplier": (final / start - 1.0) / shock if shock != 0.0 else math.nan,
         "reproduction": measure_reproduction(outcomes),
         "deficit": book.deficit,
+        "days_empty": count_days_empty(rows, round_time),
         "liquidated": int(np.sum(book.first_round[: len(known)] > 0)),
         "clearing_prices": clearing,
         "me": None if own is None else describe_own_account(book, start, final),
@@ -260,6 +261,15 @@ def measure_reproduction(outcomes: list[Outcome]) -> float:
         return 0.0
     first = abs(outcomes[0].flow)
     return outcomes[1].fresh / first if first > 0.0 else 0.0
+
+
+def count_days_empty(rows: list[Round], round_time: str) -> float:
+    """Return the days of rounds that left the fund empty; 0 if there was none, or no end to it."""
+    if not 0.0 < rows[0].insurance < math.inf:
+        return 0.0
+    length = parse_duration(round_time, where=f"{WHERE}, round_time")
+    empty = sum(each.insurance <= SLACK * rows[0].insurance for each in rows)
+    return empty * length / DAY
 
 
 def find_clearing_prices(book: CrowdBook, scene: Scene, shock: float) -> list[float]:

@@ -119,6 +119,11 @@ class Cascade(CrowdRecord):
         return float(self.outcome["deficit"])
 
     @property
+    def days_empty(self) -> float:
+        """The time in days during which rounds left the insurance fund empty."""
+        return float(self.outcome["days_empty"])
+
+    @property
     def clearing_prices(self) -> tuple[float, ...]:
         """All prices at which the market clears without recovery, the nearest first."""
         return tuple(self.outcome["clearing_prices"])

@@ -28,7 +28,7 @@ def feedback_gain(leverage: float, wealth: float, impact: float) -> float:
 
     Examples
     --------
-    >>> feedback_gain(3.0, 100.0, 1e-3)
+    >>> round(feedback_gain(3.0, 100.0, 1e-3), 9)
     2.5
     """
     reproduction = impact * wealth * leverage * (leverage - 1.0)
@@ -45,7 +45,7 @@ def critical_leverage(wealth: float, impact: float) -> float:
 
     Examples
     --------
-    >>> critical_leverage(100.0, 1.0 / 600.0)
+    >>> round(critical_leverage(100.0, 1.0 / 600.0), 9)
     3.0
     """
     check_range("wealth", wealth, where="critical_leverage, wealth", low=0.0, open_low=True)

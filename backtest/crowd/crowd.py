@@ -133,6 +133,7 @@ class Crowd:
         accounts: int = 100_000,
         seed: int = 0,
         price: float | None = None,
+        venue: Venue | None = None,
         contract: Contract | None = None,
         lookback: str = "30d",
     ) -> Crowd:
@@ -156,8 +157,11 @@ class Crowd:
             The number of accounts, and the seed of the draws.
         price : float, optional
             The price now; the last close of the market by default.
+        venue : Venue, optional
+            The venue: no account has met its lowest maintenance rate since its entry. Without one,
+            none has lost everything, and some fail at any venue before a cascade begins.
         contract : Contract, optional
-            The contract; linear, of one unit, by default.
+            The contract; that of the venue, or linear, of one unit, by default.
         lookback : str
             How far back entries go, such as ``"30d"``.
 
@@ -175,15 +179,23 @@ class Crowd:
                 "accounts", accounts, where=f"{where}, accounts", whole=True
             )
         )
+        if venue is not None and not isinstance(venue, Venue):
+            raise ParameterError(
+                f"venue must be a Venue, was {str(venue)[:60]!r}",
+                where=f"{where}, venue",
+                cure="pass bt.Venue.preset(...), for example",
+            )
         start = Range(0, 2**63 - 1).check("seed", seed, where=f"{where}, seed", whole=True)
         rng = np.random.default_rng(int(start))
         ratio = draw_leverage(leverage, n, rng)
         is_long = np.arange(n) < round(long_share * n)
         rng.shuffle(is_long)
         now = find_price(price, entries, where)
-        terms = Contract() if contract is None else contract
+        own = Contract() if venue is None else venue.contract
+        terms = own if contract is None else contract
         rules = read_contract(terms)
-        entry = find_entries(entries, ratio, is_long, lookback, now, rng)
+        margin = 0.0 if venue is None else read_rules(venue).rates[0]
+        entry = find_entries(entries, ratio, is_long, lookback, now, rng, margin)
         size = spread_open_interest(open_interest, is_long, long_share) / abs(to_value(rules, now))
         collateral = size * np.abs(to_value(rules, entry)) / ratio
         origin = {
@@ -194,6 +206,7 @@ class Crowd:
             "accounts": n,
             "seed": int(start),
             "lookback": lookback,
+            "maintenance_rate": margin,
         }
         return cls(
             quantity=np.where(is_long, size, -size),
@@ -375,11 +388,11 @@ def draw_leverage(leverage: object, n: int, rng: np.random.Generator) -> FloatAr
 
 def find_entries(
     entries: object, leverage: FloatArray, is_long: Any, lookback: str, now: float,
-    rng: np.random.Generator,
+    rng: np.random.Generator, margin: float,
 ) -> FloatArray:  # fmt: skip
     """Return the entry price of each account."""
     if isinstance(entries, Market):
-        return draw_entries(entries, leverage, is_long, lookback, rng)
+        return draw_entries(entries, leverage, is_long, lookback, rng, margin)
     frame = pd.DataFrame({"entry": np.broadcast_to(np.asarray(now if entries is None else entries),
                                                    leverage.shape)})  # fmt: skip
     return read_column(frame, "entry", "bt.Crowd.from_leverage, entries")

@@ -263,21 +263,23 @@ def measure_liquidations(setting: Setting, market: Market) -> float:
     """Return the share of accounts that are liquidated within the horizon of their start."""
     if not len(setting.starts):
         return math.nan
-    terms = {**setting.terms, "signal": None} if setting.terms["signal"] is None else setting.terms
     hit = 0
     for first in setting.starts.tolist():
         part = market.prefix(first + setting.horizon + 1)
         result = run(part, setting.policy, start=pd.Timestamp(int(part.time[first]), tz="UTC"),
-                     **cut_signal(terms, len(part)))  # fmt: skip
+                     **cut_signal(setting.terms, part))  # fmt: skip
         hit += result.metrics["liquidations"] > 0
     return hit / len(setting.starts)
 
 
-def cut_signal(terms: dict[str, Any], n: int) -> dict[str, Any]:
-    """Return the terms of a run on the first n bars."""
+def cut_signal(terms: dict[str, Any], part: Market) -> dict[str, Any]:
+    """Return the terms of a run on the first bars of the market."""
     signal = terms["signal"]
-    is_array = isinstance(signal, np.ndarray | pd.Series) and np.ndim(signal) == 1
-    return {**terms, "signal": signal[:n]} if is_array else terms
+    if isinstance(signal, pd.Series):
+        times = pd.DatetimeIndex(signal.index)
+        last = pd.Timestamp(int(part.time[-1]), tz="UTC")
+        return {**terms, "signal": signal[times <= (last if times.tz else last.tz_localize(None))]}
+    return {**terms, "signal": signal[: len(part)]} if np.ndim(signal) == 1 else terms
 
 
 def measure_answer(setting: Setting, base: Result, shock: float) -> float:
@@ -295,7 +297,7 @@ def measure_answer(setting: Setting, base: Result, shock: float) -> float:
         fall = np.zeros(market.n_bars)
         fall[bar + 1 :] = shock
         part = move_prices(market, fall).prefix(bar + 3)
-        moved = run(part, setting.policy, **cut_signal(setting.terms, len(part)))
+        moved = run(part, setting.policy, **cut_signal(setting.terms, part))
         after = moved.record[RECORDED.index("position")][-1]
         value = abs(float(value_of(moved.venue, np.asarray(part.open[-1]))))
         answers.append((position[bar + 2] - after) * value)

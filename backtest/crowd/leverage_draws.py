@@ -77,12 +77,14 @@ def draw_entries(
     is_long: BoolArray,
     lookback: str,
     rng: np.random.Generator,
+    margin: float = 0.0,
 ) -> FloatArray:
     """Return entry prices: closes of the last bars, drawn in proportion to their volume.
 
-    An account that would have lost its whole margin since its entry is not there any more: its
-    entry is drawn again, up to 64 times, and then is the last close. So the distribution of
-    leverage stays as given, and accounts with a high leverage have recent entries.
+    An account that would have failed since its entry is not there any more: its entry is drawn
+    again, up to 64 times, and then is the last close. So the distribution of leverage stays as
+    given, and accounts with a high leverage have recent entries. ``margin`` is the maintenance
+    rate; with 0, accounts fail when they have lost everything.
     """
     first = find_first(market, lookback)
     close, weight = market.close[first:], market.volume[first:].astype(np.float64)
@@ -98,8 +100,8 @@ def draw_entries(
         share = 1.0 / leverage[open_rows]
         survives = np.where(
             is_long[open_rows],
-            worst_low[drawn] > close[drawn] * (1.0 - share),
-            worst_high[drawn] < close[drawn] * (1.0 + share),
+            worst_low[drawn] > close[drawn] * (1.0 - share) / (1.0 - margin),
+            worst_high[drawn] < close[drawn] * (1.0 + share) / (1.0 + margin),
         )
         row[open_rows[survives]] = drawn[survives]
         open_rows = open_rows[~survives]

@@ -187,7 +187,7 @@ def liquidation_risk(
         A new account, or a result that ended where the paths begin: position, pending decision and
         memory go on.
     horizons : sequence of str, optional
-        Not longer than the paths; by default those of 1, 7 and 30 days that fit.
+        Not longer than the paths; by default those of 1, 7 and 30 days that fit, and the whole.
     confidence : float
         Of the intervals, in (0, 1).
     method : str
@@ -284,11 +284,12 @@ def read_question(
 
 
 def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the horizons given, or the usual ones that fit into the paths."""
+    """Return the horizons given, or the usual ones that fit into the paths and the whole."""
     if horizons is None:
         fit = tuple(x for x in USUAL if parse_duration(x, where=WHERE) <= paths.horizon)
         usable = tuple(x for x in fit if count_bars(paths, x, is_strict=False) > 0)
-        return usable or (format_duration(paths.horizon),)
+        whole = format_duration(paths.horizon)
+        return usable if whole in usable else (*usable, whole)
     given = (horizons,) if isinstance(horizons, str) else tuple(horizons)
     if not given:
         raise ParameterError(

@@ -82,8 +82,8 @@ def simulate_paths(
             where=f"{where}, market",
             cure="pass bt.Market.load(...), from_frames(...) or sample()",
         )
-    count = int(Range(1, 2**40).check("paths", paths, where=f"{where}, paths", whole=True))
-    Range(0, 2**63).check("seed", seed, where=f"{where}, seed", whole=True)
+    count = int(Range(1, 10**9).check("paths", paths, where=f"{where}, paths", whole=True))
+    Range(0, 2**62).check("seed", seed, where=f"{where}, seed", whole=True)
     check_bridge(bridge)
     span = parse_duration(horizon, where=Place("horizon", of=where))
     history = cut_history(market, start)

@@ -18,6 +18,7 @@ from backtest.report.write import build_kind
 from backtest.tune import Study
 
 if TYPE_CHECKING:
+    from backtest.report.risk_pages import Risk
     from backtest.store import Saved
 
 WIDTH, HEIGHT = 560, 90
@@ -27,7 +28,7 @@ LONGEST = 200
 """Longest title in characters."""
 
 
-def write_cell(source: Saved) -> str:
+def write_cell(source: Saved | Risk) -> str:
     """Return a result as an HTML fragment that inherits the colors of the notebook."""
     if isinstance(source, Study) and not source.trials:
         return f"<div><b>{escape_text(repr(source))}</b></div>"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from backtest.compare import Comparison
 from backtest.crowd import Cascade, Crowding, SimulatedMarket
@@ -17,6 +19,7 @@ from backtest.report.crowd_pages import (
 )
 from backtest.report.page.page import Page
 from backtest.report.portfolio.portfolio_page import build_portfolio
+from backtest.report.risk_pages import RISKS, Risk, build_risk_page
 from backtest.report.run.run_page import build_run
 from backtest.report.sets.study_page import build_study
 from backtest.report.sets.sweep_page import build_sweep
@@ -25,55 +28,49 @@ from backtest.report.validations.schedule_page import build_schedule_page
 from backtest.report.validations.walk_page import build_walk
 from backtest.store import Saved
 from backtest.sweep import Sweep
+from backtest.tune import Study
 from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.schedules import Schedules
 from backtest.validation.walk import WalkForward
 
+BUILDERS: dict[type, Callable[[Any, Background], Page]] = {
+    Result: build_run,
+    Comparison: build_comparison,
+    Study: build_study,
+    WalkForward: build_walk,
+    CrossValidation: build_cross,
+    Schedules: build_schedule_page,
+    Cascade: build_cascade,
+    SimulatedMarket: build_simulation_page,
+    Crowding: build_crowding_page,
+}
+"""The functions that build the report of a result with its background."""
 
-def build_page(source: Saved, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
+
+def build_page(source: Saved | Risk, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
     """Return the report of a result of any kind.
 
     The sets of a sweep are ranked by ``objective``. With ``reads_data``, the report covers the
     quality of the data: they are loaded again from their source, and used if their content is
     still the same.
     """
-    if isinstance(source, PortfolioResult):
-        return build_portfolio(source)
+    if isinstance(source, (PortfolioResult, *RISKS)):
+        return build_kind(source)
     background = find_background(source, reads_data=reads_data)
     page = build_kind(source, objective, background)
     collect = page.collect
     return replace(page, collect=lambda: {**collect(), **background.to_dict()})
 
 
-def build_kind(  # noqa: C901, PLR0911 - one page for each kind
-    source: Saved, objective: str = "sharpe", background: Background = NOTHING
+def build_kind(
+    source: Saved | Risk, objective: str = "sharpe", background: Background = NOTHING
 ) -> Page:
     """Return the report of a result with a background that is known already."""
     if isinstance(source, PortfolioResult):
         return build_portfolio(source)
-    if isinstance(source, Result):
-        return build_run(source, background)
+    if isinstance(source, RISKS):
+        return build_risk_page(source)
     if isinstance(source, Sweep):
         return build_sweep(source, objective, background)
-    if isinstance(source, Comparison):
-        return build_comparison(source, background)
-    if isinstance(source, Cascade):
-        return build_cascade(source, background)
-    if isinstance(source, SimulatedMarket):
-        return build_simulation_page(source, background)
-    if isinstance(source, Crowding):
-        return build_crowding_page(source, background)
-    if isinstance(source, WalkForward | CrossValidation | Schedules):
-        return build_validation(source, background)
-    return build_study(source, background)
-
-
-def build_validation(
-    source: WalkForward | CrossValidation | Schedules, background: Background
-) -> Page:
-    """Return the report of a validation."""
-    if isinstance(source, WalkForward):
-        return build_walk(source, background)
-    if isinstance(source, CrossValidation):
-        return build_cross(source, background)
-    return build_schedule_page(source, background)
+    build = next(made for kind, made in BUILDERS.items() if isinstance(source, kind))
+    return build(source, background)

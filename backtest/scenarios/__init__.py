@@ -3,6 +3,17 @@
 from backtest.scenarios.bounds import Bounds, bounds, count_ambiguous
 from backtest.scenarios.crashes import crashes
 from backtest.scenarios.scenario import Scenario
+from backtest.scenarios.sensitivity import Sensitivity, sensitivity
 from backtest.scenarios.stress import Stress, stress
 
-__all__ = ["Bounds", "Scenario", "Stress", "bounds", "count_ambiguous", "crashes", "stress"]
+__all__ = [
+    "Bounds",
+    "Scenario",
+    "Sensitivity",
+    "Stress",
+    "bounds",
+    "count_ambiguous",
+    "crashes",
+    "sensitivity",
+    "stress",
+]

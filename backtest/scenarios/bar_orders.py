@@ -240,7 +240,7 @@ def finish(before: State, now: State, total: Ledger, n_events: int, n_flows: int
         since=0.0 if total.liquidations > 0 else before.since + 1.0,
         since_stop=0.0 if total.stops > 0 else before.since_stop + 1.0,
         peak=max(before.peak, now.unit),
-        watch=Watch(now.watch.best, max(before.watch.highest, now.equity)),
+        watch=Watch(now.watch.best, before.watch.highest),  # of the equity stop, which is refused
     )
 
 
@@ -259,7 +259,7 @@ def identify(state: State) -> tuple[Any, ...]:
     position = state.books.positions[0]
     numbers = (
         state.books.cash, position.quantity, position.entry, position.margin, state.equity,
-        state.reserve, state.unit, state.watch.best, state.watch.highest,
+        state.reserve, state.unit, state.watch.best,
     )  # fmt: skip
     flags = (state.is_over, state.is_ruined, state.since, state.since_stop)
     return (*(f"{x:.9g}" for x in numbers), *flags)

@@ -48,11 +48,14 @@ class Stress(Reportable):
         ``equity``, ``loss`` and ``liquidated`` for every combination of the axes of the ladder.
     settings : dict
         What the numbers come from.
+    market : Market or None
+        The market of the run.
     """
 
     table: pd.DataFrame
     ladder: pd.DataFrame | None
     settings: dict[str, Any]
+    market: Market | None = None
 
     def __repr__(self) -> str:
         dead = int(self.table["liquidated"].sum())
@@ -142,7 +145,7 @@ def stress(
         "scenarios": [each.to_dict() for each in chosen],
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
     }
-    return Stress(table, climbed, settings)
+    return Stress(table, climbed, settings, result.market)
 
 
 def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Scenario, ...]:

@@ -136,7 +136,8 @@ def measure_years(whole: Evaluator, span: FoldSpan) -> float:
     """Return the length of a train span in years."""
     market = whole.market
     end = int(market.time[span.train_stop - 1]) + market.interval
-    return (end - int(market.time[span.train])) / (YEAR_DAYS * DAY)
+    years: float = (end - int(market.time[span.train])) / (YEAR_DAYS * DAY)
+    return years
 
 
 def describe_look(procedure: Procedure, manifest: dict[str, Any], span: FoldSpan) -> dict[str, Any]:

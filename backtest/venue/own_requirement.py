@@ -22,6 +22,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.fields import POSITIVE
 from backtest.base.ranges import Number, check_number
 from backtest.base.units import FloatArray
+from backtest.venue import book_failure, book_requirement
 from backtest.venue.book_failure import Waypoint, move_holdings
 from backtest.venue.book_rules import BookRules, Holdings, ScenarioTables, is_in_pool
 from backtest.venue.book_tables import pack_no_scenarios
@@ -86,16 +87,40 @@ class OwnMargin(MarginRule):
 
     def to_dict(self) -> dict[str, Any]:
         """Return its level and the name of its class: the object itself is not stored."""
-        return {"level": self.level, "own": type(self.rule).__name__}
+        own = self.rule.name if isinstance(self.rule, StoredRule) else type(self.rule).__name__
+        return {"level": self.level, "own": own}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
-        """Refuse: a rule of the user's own is code, which is never read from stored data."""
+    def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:  # noqa: ARG003
+        """Return a rule that refuses to answer: code is never read from stored data."""
+        return cls(rule=StoredRule(str(data.get("own")), data.get("level", 1.0)))
+
+
+class StoredRule:
+    """The name of a requirement of one's own as stored with a result; a run needs the object."""
+
+    def __init__(self, name: str, level: float) -> None:
+        self.name = name
+        self.level = level
+
+    def __repr__(self) -> str:
+        return f"StoredRule({self.name!r}, {self.level!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StoredRule) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def requirement(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:  # noqa: ARG002
+        """Raise a ParameterError: the object is not there."""
         raise ParameterError(
-            f"a requirement of your own cannot be read from stored data, was {data.get('own')!r}",
-            where=where or cls.__name__,
+            f"a requirement of your own is not stored with a result, was {self.name!r}",
+            where="Account.requirement",
             cure="pass the object again: Account(requirement=...)",
         )
+
+    initial = requirement
 
 
 MarginRule.kinds["own"] = OwnMargin
@@ -127,27 +152,37 @@ def check_answer(answer: object, where: str) -> float:
 
 
 def make_own_twins(
-    modules: Sequence[types.ModuleType], rule: RequirementRule, names: Sequence[str]
+    modules: Sequence[types.ModuleType],
+    rule: RequirementRule,
+    names: Sequence[str],
+    extra: Mapping[str, Any] | None = None,
 ) -> types.SimpleNamespace:
     """Return the functions of the kernels as plain twins that ask a rule of the user's own.
 
     Parameters
     ----------
     modules : sequence of modules
-        Those of the kernel and of the rules of a book.
+        Those of the kernel and of the rules of a book; of equal names the last one's is returned.
     rule : RequirementRule
         The user's object.
     names : sequence of str
         The instruments, in the order of the arrays.
+    extra : Mapping, optional
+        Other values for names of the modules.
     """
-    scope: dict[str, Any] = {"__name__": __name__}
-    for module in modules:
-        scope |= {k: v for k, v in vars(module).items() if not k.startswith("__")}
-    for module in modules:
-        for name, function in find_own_functions(module):
-            scope[name] = make_twin(function, scope, Path(function.__code__.co_filename))
-    scope |= OwnFunctions(rule, names, scope["is_pool_failing"]).by_name()
-    return types.SimpleNamespace(**scope)
+    scopes = [dict(vars(module)) for module in modules]
+    twins: dict[int, Any] = {}
+    for module, scope in zip(modules, scopes, strict=True):
+        for _, function in find_own_functions(module):
+            twins[id(function)] = make_twin(function, scope, Path(function.__code__.co_filename))
+    own = OwnFunctions(rule, names, twins[id(book_requirement.is_pool_failing)])
+    twins |= {id(replaced): function for replaced, function in own.replacements()}
+    found: dict[str, Any] = {}
+    for scope in scopes:
+        for name, value in list(scope.items()):
+            given = (extra or {}).get(name, value)
+            scope[name] = found[name] = twins.get(id(given), given)
+    return types.SimpleNamespace(**found)
 
 
 class OwnFunctions:
@@ -160,14 +195,14 @@ class OwnFunctions:
         self.names = tuple(names)
         self.is_failing = is_failing
 
-    def by_name(self) -> dict[str, Callable[..., Any]]:
-        """Return the functions by the names of those that they replace."""
-        return {
-            "compute_book_requirement": self.compute_requirement,
-            "compute_book_initial": self.compute_initial,
-            "fill_shares": self.fill_shares,
-            "find_failure": self.find_failure,
-        }
+    def replacements(self) -> list[tuple[Callable[..., Any], Callable[..., Any]]]:
+        """Return the functions that are replaced, each with what takes its place."""
+        return [
+            (book_requirement.compute_book_requirement, self.compute_requirement),
+            (book_requirement.compute_book_initial, self.compute_initial),
+            (book_requirement.fill_shares, self.fill_shares),
+            (book_failure.find_failure, self.find_failure),
+        ]
 
     def compute_requirement(self, book: BookRules, held: Holdings) -> float:
         """Return R."""

@@ -67,6 +67,8 @@ class MarginRule(Value):
 
     level: Annotated[float, POSITIVE] = 1.0
 
+    is_written_plainly: ClassVar[bool] = True
+
     kinds: ClassVar[dict[str, type[MarginRule]]] = {}
     """The rules by the field that tells them apart from others in stored data."""
 

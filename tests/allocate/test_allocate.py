@@ -85,7 +85,7 @@ def test_the_estimate_forgets_what_is_sixty_half_lives_old():
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("n", [60, 101, 149, 333, 501])
+@pytest.mark.parametrize("n", [101, 501])
 def test_weights_of_a_part_are_the_part_of_the_weights(name, n):
     whole = METHODS[name](MARKETS, half_life=48.0)
     part = METHODS[name](MARKETS.prefix(n), half_life=48.0)

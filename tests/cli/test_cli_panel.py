@@ -393,7 +393,6 @@ def test_what_only_one_instrument_has_is_refused_at_the_command_line(capsys, fol
     "words",
     [
         ("tune",),
-        ("compare", "--policy", "cppi", "--policy", "constant"),
         ("regress", "record", "--out", "b"),
     ],
 )
@@ -411,6 +410,34 @@ def test_a_sweep_of_several_ranks_their_accounts(capsys):
     code, out, err = call(capsys, "sweep", *RUN[1:-2], "--to", "2023-01-08", *more)
     assert (code, err) == (0, "")
     assert [row["leverage"] for row in json.loads(out)["top"]] in ([0.5, 1.0], [1.0, 0.5])
+
+
+def test_policies_for_several_are_compared(capsys, folder: Path):
+    words = (
+        "compare",
+        *RUN[1:4],
+        "--sampling",
+        "12h",
+        "--policy",
+        "constant",
+        "--policy",
+        "vol-target",
+    )
+    code, out, err = call(capsys, *words, "--overlay", "Constant(leverage=0.5)", "--json")
+    assert (code, err.replace("\n", "")) == (0, "")
+    assert Path(json.loads(out)["path"]).is_dir()
+    markets = bt.Markets.load("data")
+    venue = bt.Venue.preset("binance-usdm", [*markets])
+    terms = {"venue": venue, "account": bt.Account(), "overlay": Constant(leverage=0.5)}
+    one = bt.run(markets, VolTarget(), **terms, sampling="12h", compile=False)
+    (saved,) = Path("results").iterdir()
+    again = bt.Comparison.load(saved)
+    assert again.table.loc["vol-target", "sharpe"] == one.metrics["sharpe"]
+    assert again.manifest["data"]["instrument"] == "BTCUSDT, ETHUSDT"
+    assert again.manifest["overlay"] == "Constant(leverage=0.5)"
+    code, _, err = call(capsys, *words, "--equal-risk", "--no-save")
+    assert code == 2
+    assert "not compared at equal risk" in err
 
 
 def test_a_policy_is_checked_on_each_of_several_markets(capsys, monkeypatch):

@@ -109,6 +109,7 @@ def test_the_fund_pays_first_and_profits_pay_what_it_lacks():
     )
     assert hit.haircuts.tolist() == pytest.approx([0.0, 3.0, 3.0])
     assert hit.rounds["insurance"].tolist() == pytest.approx([4.0, 0.0])
+    assert hit.days_empty == pytest.approx(1.0 / 1_440.0)  # one round of a minute
 
 
 def test_without_profits_the_venue_owes_the_rest():

@@ -135,6 +135,58 @@ def test_rounds_end_where_the_sweep_of_the_ladder_does():
         assert hit.outcome["liquidated"] == found.accounts
 
 
+def follow_by_hand(crowd: bt.Crowd, venue: bt.Venue, shock: float, k: float) -> tuple:
+    """Return the sale prices, the last price and the deficit of a cascade of longs, one by one.
+
+    The plain reading of the rules: the level falls from 100 to its end; the next long sells where
+    the level less the fall so far is its liquidation price, or at once if it is there already.
+    """
+    order = np.argsort(-crowd.liquidation_prices(venue))
+    level, flow, deficit = 100.0, 0.0, 0.0
+    sold: dict[int, float] = {}
+    for row in order.tolist():
+        price = crowd.liquidation_prices(venue)[row]
+        needed = price + 100.0 * k * flow  # the level at which it fails
+        if not needed >= 100.0 * (1.0 - shock):
+            break
+        level = min(level, needed)
+        size = float(crowd.quantity[row])
+        middle = level - 100.0 * k * (flow + 0.5 * size * 100.0)
+        sold[row] = middle * (1.0 - venue.liquidation.slippage)
+        left = crowd.collateral[row] + size * (sold[row] - crowd.entry[row])
+        deficit += max(-left, 0.0)
+        flow += size * 100.0
+    return sold, 100.0 * (1.0 - shock) - 100.0 * k * flow, deficit
+
+
+def test_a_cascade_of_longs_is_the_plain_reading_of_its_rules():
+    deficits = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        n = 60
+        entry = 100.0 * np.exp(0.02 * rng.standard_normal(n))
+        quantity = 10.0 ** rng.uniform(-1.0, 1.0, n)
+        leverage = rng.uniform(2.0, 25.0, n)
+        frame = pd.DataFrame({"side": "long", "quantity": quantity, "entry": entry,
+                              "collateral": quantity * entry / leverage})  # fmt: skip
+        crowd = bt.Crowd.from_positions(frame, price=100.0)
+        venue, k = plain_venue(slippage=0.01), rng.uniform(0.0, 1e-5)
+        if (crowd.liquidation_prices(venue) >= 100.0).any():
+            continue
+        hit = bt.cascade(
+            crowd, venue, shock=-0.06, impact=bt.Linear(k), volume=1.0, insurance=math.inf
+        )
+        sold, last, deficit = follow_by_hand(crowd, venue, 0.06, k)
+        found = hit.accounts["close_price"]
+        assert set(found.dropna().index) == set(sold)
+        assert found.dropna().to_dict() == pytest.approx(sold, rel=1e-10)
+        assert hit.final_price == pytest.approx(last, rel=1e-12)
+        assert hit.deficit == pytest.approx(deficit, rel=1e-9, abs=1e-9)
+        deficits.append(deficit)
+    assert len(deficits) > 10
+    assert max(deficits) > 0.0
+
+
 def test_sweep_of_an_empty_ladder_is_the_shock():
     found = sweep_ladder(Ladder(np.zeros(0), np.zeros(0)), 0.03, ImpactCurve(1.0, 0.5, 1.0))
     assert (found.move, found.forced, found.accounts) == (0.03, 0.0, 0)
@@ -216,6 +268,29 @@ def test_own_account_without_impact_is_a_run_on_the_same_bars(mode, margin, shoc
     hit = bt.cascade(crowd, venue, shock=shock, impact=bt.Linear(0.0), me=held, insurance=math.inf)
     assert hit.me is not None
     assert hit.me["liquidated"] is (after.metrics["liquidations"] > 0)
+    assert hit.me["equity"] == pytest.approx(after.metrics["final_equity"], rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("mode", ["close", "takeover", "partial"])
+@pytest.mark.parametrize("shock", [-0.12, -0.16, 0.1])
+def test_own_account_in_a_jump_is_a_run_on_bars_with_that_gap(mode, shock):
+    venue = plain_venue(mode, fee=0.004, slippage=0.003)
+    terms: dict = {"venue": venue, "account": bt.Account(capital=1_000.0), "compile": False}
+    held = bt.run(bars_of([100.0, 100.0]), OpenOnce(), **terms)
+    flat = {
+        name: [100.0, 100.0, 100.0 * (1.0 + shock)] for name in ("open", "high", "low", "close")
+    }
+    index = pd.date_range("2024-01-01", periods=3, freq="1h", tz="UTC")
+    gapped = bt.Market.from_frames(pd.DataFrame(flat, index=index))
+    after = bt.run(gapped, OpenOnce(), **terms)
+    empty = pd.DataFrame({"side": [], "quantity": [], "entry": [], "collateral": []})
+    hit = bt.cascade(
+        bt.Crowd.from_positions(empty, price=100.0), venue, shock=shock, jump=True, adl=None,
+        impact=bt.Linear(0.0), me=held, insurance=math.inf,
+    )  # fmt: skip
+    assert hit.me is not None
+    bad_debt = after.metrics["bad_debt"]
+    assert hit.deficit == pytest.approx(bad_debt, rel=1e-9, abs=1e-9)
     assert hit.me["equity"] == pytest.approx(after.metrics["final_equity"], rel=1e-9, abs=1e-9)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import backtest as bt
@@ -118,6 +119,21 @@ def test_accounts_liquidated_in_time_are_counted():
         venue=venue, account=bt.Account(), shares=(0.0,), starts=4, horizon="1d", compile=False,
     )  # fmt: skip
     assert found.table["liquidation_probability"].tolist() == [1.0]
+
+
+def test_signals_by_bar_and_by_time_are_the_same():
+    market = bt.Market.sample(bars=60)
+    values = np.where(np.arange(60) < 30, 1.0, -0.5)
+    series = pd.Series(values, index=pd.DatetimeIndex(market.time, tz="UTC"))
+    tables = [
+        bt.crowding(
+            Constant(leverage=2.0), market, open_interest=1e8, impact=bt.Linear(0.1), starts=2,
+            horizon="1d", shares=(0.0, 0.1), signal=signal, **TERMS,
+        ).table
+        for signal in (values, series)
+    ]  # fmt: skip
+    pd.testing.assert_frame_equal(*tables)
+    assert tables[0]["clears"].all()
 
 
 def test_impact_recovers_by_its_half_life():

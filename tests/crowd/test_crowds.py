@@ -76,6 +76,27 @@ def test_entries_from_a_market_are_its_closes_that_the_account_survived():
             assert max(later) > entry * (1.0 - 1.0 / ratio)
 
 
+def test_nobody_fails_before_the_shock_in_a_crowd_drawn_for_a_venue():
+    market, venue = bt.Market.sample(bars=2_000), plain_venue()
+    common = {
+        "open_interest": 1e6,
+        "leverage": "uniform:2:60",
+        "entries": market,
+        "accounts": 3_000,
+    }
+    bare, drawn = bt.Crowd.from_leverage(**common), bt.Crowd.from_leverage(venue=venue, **common)
+
+    def count_failing(crowd: bt.Crowd) -> int:
+        prices = crowd.liquidation_prices(venue)
+        longs, shorts = crowd.quantity > 0.0, crowd.quantity < 0.0
+        now = market.close[-1]
+        return int(((prices >= now) & longs).sum() + ((prices <= now) & shorts).sum())
+
+    assert count_failing(bare) > 0
+    assert count_failing(drawn) == 0
+    assert drawn.contract == venue.contract
+
+
 def test_seeds_decide_the_draw():
     def draw(seed: int) -> str:
         crowd = bt.Crowd.from_leverage(open_interest=1e6, entries=100.0, accounts=50, seed=seed)
@@ -152,6 +173,7 @@ def test_bad_positions_are_refused_with_their_row(bad):
         {"entries": math.nan},
         {"entries": bt.Market.sample(bars=10), "lookback": "long"},
         {"price": math.nan},
+        {"venue": "binance"},
     ],
     ids=str,
 )

@@ -25,6 +25,8 @@ HELPERS = ("replications/comparison.py", "replications/paths.py")
 
 SMALLEST: dict[str, str] = {
     "contagion.py": "--out PICTURE",
+    "calm_and_cycle.py": "--steps 600 --trials 2 --seeds 1",
+    "cascades.py": "--accounts 500 --steps 200 --repeat 1",
     "defaults.py": "FOLDER --draws 4 --only VolTarget Constant --from 2023-01-01 --to 2023-02-10",
     "fetch.py": "--months 1 --interval 1h",
     "forecast.py": "FOLDER --from 2023-01-01 --to 2023-02-10",
@@ -39,7 +41,9 @@ SMALLEST: dict[str, str] = {
     "run.py": "--bars 3000 --repeat 1",
     "store.py": "--results 2",
     "sweep.py": "--bars 3000 --sets 64 --repeat 1 --only growth --cases core",
+    "validation.py": "speed --bars 2000 --sets 64 --folds 2",
     "tune.py": "--bars 2000 --seconds 0.1 --seeds 1 --only random",
+    "replications/basel_cycle.py": "--steps 400 --seeds 1",
     "replications/cppi_gap.py": "--paths 20",
     "replications/daily_funds.py": "FACTORS",
     "replications/grossman_zhou.py": "--years 1",
@@ -47,6 +51,7 @@ SMALLEST: dict[str, str] = {
     "replications/leveraged_funds.py": "--years 1",
     "replications/moreira_muir.py": "FACTORS",
     "replications/moreira_muir_factors.py": "FACTORS",
+    "replications/value_funds.py": "--steps 500 --seeds 1",
 }
 """The arguments of each at its smallest size, by file."""
 

@@ -9,6 +9,7 @@ import json
 import math
 from pathlib import Path
 
+import basel_cycle
 import cppi_gap
 import daily_funds
 import grossman_zhou
@@ -18,6 +19,7 @@ import moreira_muir
 import moreira_muir_factors
 import numpy as np
 import pytest
+import value_funds
 from comparison import Row, write
 from paths import Jumps, jump_walk, market_of, mirrored_walks
 
@@ -181,3 +183,13 @@ def test_a_comparison_prints_a_table_and_json_and_says_what_differs(capsys):
 )
 def test_every_replication_is_tested_here(name):
     assert name in globals() or name in ("paths", "comparison")
+
+
+def test_value_funds_have_the_facts_of_the_other_implementation():
+    rows = check(value_funds.replicate(seeds=2))
+    assert rows["cap 10: hill"].ours < 0.5 * rows["cap 0: hill"].ours
+
+
+def test_the_basel_cycle_has_its_period_and_its_critical_leverages():
+    rows = check(basel_cycle.replicate())
+    assert rows["it falls as the bank grows"].ours == 1.0

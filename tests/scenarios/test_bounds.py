@@ -210,3 +210,10 @@ def test_finer_bars_must_add_up():
             coarse, Hold(2.0), venue=free_venue(), refine=fine, compile=False,
             account=free_account(stop_loss=0.05, take_profit=0.05),
         )  # fmt: skip
+
+
+def test_a_bar_that_ends_the_same_in_every_order_is_not_ambiguous():
+    # regression: the peak of an equity stop that is not there made every stopped bar ambiguous
+    rows = [FLAT, (100, 120, 100, 120), (120, 120, 120, 120), (120, 121, 90, 95), (95, 95, 95, 95)]
+    found = bound(bars_of([FLAT, *rows]), 2.0, stop_loss=0.05, take_profit=0.5)
+    assert found.bars.empty

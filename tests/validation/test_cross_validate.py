@@ -9,6 +9,7 @@ import pytest
 import backtest as bt
 from backtest.measures.deflated_sharpe import expected_max_sharpe
 from backtest.tune.holdout import LOOKS
+from backtest.validation import group_runs
 from backtest.validation.column_memory import measure_memory
 from backtest.validation.cross_validate import cross_validate
 from backtest.validation.cross_validation import CrossValidation
@@ -250,10 +251,11 @@ def test_a_ruined_set_never_wins_and_ruin_ends_a_path():
     assert winners.row.tolist() == [0]
 
 
-def test_a_cross_validation_killed_at_any_group_ends_at_the_same_bytes(tmp_path):
+def test_a_cross_validation_killed_at_any_piece_ends_at_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(group_runs, "CHUNK", 2)
     cross_validate(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path / "whole")
     for kill in range(4):
-        left = kill % 2
+        left = kill % 2  # two sets at a time: three pieces
 
         def count(done, total):
             nonlocal left

@@ -60,8 +60,11 @@ def test_a_field_takes_rules_presets_and_objects():
     assert isinstance(own, OwnMargin)
     assert own.level == 1.5
     assert own.to_dict() == {"level": 1.5, "own": "Fifth"}
-    with pytest.raises(bt.ParameterError, match="cannot be read from stored data, was 'Fifth'"):
-        MarginRule.from_dict(own.to_dict())
+    stored = MarginRule.from_dict(own.to_dict())
+    assert stored.to_dict() == own.to_dict()
+    assert stored == MarginRule.from_dict(stored.to_dict())
+    with pytest.raises(bt.ParameterError, match="is not stored with a result, was 'Fifth'"):
+        bt.margin.requirement(venue_of(), 1.0, 1.0, stored)
     venue = venue_of()
     assert bt.margin.requirement(venue, 2.0, 100.0, own) == 40.0
     assert bt.margin.initial(venue, 2.0, 100.0, own) == 50.0

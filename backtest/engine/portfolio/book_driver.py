@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,12 @@ from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD,
 from backtest.measures.tally import Tally
 from backtest.policy import Policy
 from backtest.portfolio.book_records import Book
+from backtest.venue.own_requirement import OwnMargin, make_own_twins
+
+
+def describe_plain(own: OwnMargin | None) -> str:
+    """Describe why a run is not compiled."""
+    return "compile=False" if own is None else "the requirement is a Python object"
 
 
 class BookOutcome(NamedTuple):
@@ -40,8 +46,16 @@ class BookOutcome(NamedTuple):
     plain_because: str
 
 
-def find_simulate(*, is_compiled: bool) -> Callable[..., Any]:
-    """Return the loop, compiled or in plain Python."""
+def find_simulate(
+    *, is_compiled: bool, own: OwnMargin | None = None, names: Sequence[str] = ()
+) -> Callable[..., Any]:
+    """Return the loop, compiled or in plain Python; with a requirement of one's own it is plain."""
+    if own is not None:
+        from backtest.engine.portfolio.book_compiler import MODULES  # noqa: PLC0415 - numba
+
+        twins = make_own_twins(MODULES, own.rule, names, {"ask": ask_plain})
+        simulate: Callable[..., Any] = twins.simulate_book
+        return simulate
     if is_compiled:
         from backtest.engine.portfolio.book_compiler import compile_book_loop  # noqa: PLC0415 - numba
 
@@ -73,11 +87,12 @@ def run_book_loop(
     *,
     is_compiled: bool,
     progress: Progress | None,
-    own: Callable[..., Any] | None = None,
+    own: OwnMargin | None = None,
+    names: Sequence[str] = (),
 ) -> BookOutcome:
-    """Take the account to the end of the markets; ``own`` is a loop in place of the usual one."""
-    simulate = find_simulate(is_compiled=is_compiled) if own is None else own
+    """Take the account to the end of the markets, by a requirement of one's own if one is given."""
     is_compiled = is_compiled and own is None
+    simulate = find_simulate(is_compiled=is_compiled, own=own, names=names)
     bound = desk
     if is_compiled:
         from backtest.engine.portfolio.book_compiler import bind_compiled, pack_terms  # noqa: PLC0415
@@ -127,7 +142,7 @@ def run_book_loop(
         positions=tape.positions,
         entries=np.concatenate(kept) if kept else np.zeros((0, 9)),
         memory=desk.memory,
-        plain_because="" if is_compiled else "compile=False",
+        plain_because="" if is_compiled else describe_plain(own),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +51,7 @@ def set_up(
     """Check and read everything that a run needs."""
     policies, above = assign_policies(policy, markets, overlay)
     venues = read_venues(venue, markets)
+    account = replace(account, requirement=account.requirement.resolve(markets.names))
     check_portfolio(markets, venues, account)
     first = find_first(markets, start)
     weights = read_weights(signal, markets, where="bt.run", first=first)

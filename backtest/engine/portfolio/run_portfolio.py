@@ -15,7 +15,6 @@ from backtest.engine.loop_driver import Progress
 from backtest.engine.portfolio.book_desk import set_desk
 from backtest.engine.portfolio.book_driver import BookOutcome, run_book_loop
 from backtest.engine.portfolio.book_inputs import start_book
-from backtest.engine.portfolio.own_rule_loop import copy_loop
 from backtest.engine.portfolio.portfolio_checks import (
     warn_of_band,
     warn_of_delisting,
@@ -53,8 +52,6 @@ def live(setup: Setup, *, is_compiled: bool, progress: Progress | None) -> BookO
     )
     tally = start_tally(float(book.purse[UNIT]), float(book.purse[EQUITY]), setup.first)
     given = [(each.policy, tuple(each.columns)) for each in setup.panelists]
-    rule = account.requirement
-    own = copy_loop(rule, setup.markets.names) if isinstance(rule, OwnMargin) else None
     return run_book_loop(
         inputs,
         book,
@@ -64,7 +61,8 @@ def live(setup: Setup, *, is_compiled: bool, progress: Progress | None) -> BookO
         given,
         is_compiled=is_compiled,
         progress=progress,
-        own=own,
+        own=account.requirement if isinstance(account.requirement, OwnMargin) else None,
+        names=setup.markets.names,
     )
 
 

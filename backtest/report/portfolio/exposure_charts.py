@@ -81,10 +81,11 @@ def draw_exposure(result: PortfolioResult) -> Chart:
     table, closes = result.exposures, result.span.closes
     rows = thin_rows(closes, *(table[name].to_numpy() for name in table))
     layout = build_layout(340, showlegend=True)
+    layout["xaxis"] |= {"type": "date"}
     layout["yaxis"] |= {"title": {"text": "turns of equity"}}
     traces = [
         trace
-        for place, name in enumerate(table)
+        for place, name in enumerate(result.names)
         for trace in stack_sides(closes, rows, table[name].to_numpy(), name, place)
     ]
     caption = (

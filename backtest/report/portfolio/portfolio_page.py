@@ -6,9 +6,12 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from backtest.base.number_text import format_money, format_number, format_percent
 from backtest.base.text_layout import clip
 from backtest.base.units import DAY, format_time
+from backtest.measures.measure_names import ABOUT
 from backtest.measures.run_measures import COSTS
 from backtest.report.basis.assumptions import (
     build_pair_table,
@@ -77,7 +80,7 @@ def build_sections(result: PortfolioResult) -> list[Section]:
                 "Money by instrument; the account's own row is what belongs to none of them.",
                 [tabulate_attribution(result)]),
         Section("measures", "All measures", "Every number of result.metrics.",
-                [tabulate_measures(result.metrics)]),
+                [tabulate_own(result.metrics), tabulate_shared(result.metrics)]),
         Section("assumptions", "Assumptions",
                 "The data, the rules that held, and everything that decided the numbers.",
                 [*list_assumptions(result.manifest)]),
@@ -116,12 +119,15 @@ def summarize(result: PortfolioResult) -> str:
     days = (int(result.span.closes[-1]) - result.span.start) / DAY
     start = result.account.capital + result.account.reserve
     hits, victims = int(metrics["liquidations"]), count_victims(result)
-    pulled = f" {victims:,} positions in profit closed with the others." if victims else ""
+    told = {0: "There was no liquidation", 1: "There was one liquidation"}.get(
+        hits, f"There were {hits:,} liquidations"
+    )
+    noun = "position in profit" if victims == 1 else "positions in profit"
+    pulled = f" {victims:,} {noun} closed with the others." if victims else ""
     paid = sum(metrics[name] for name in COSTS)
     return (
-        f"{format_money(start)} of money became an equity of "
-        f"{format_money(metrics['final_equity'])} in {days:,.0f} days with {len(result.names)} "
-        f"instruments. There were {hits:,} liquidations.{pulled} The account was at worst "
+        f"{format_money(start)} became {format_money(metrics['final_equity'])} in {days:,.0f} days "
+        f"with {len(result.names)} instruments. {told}.{pulled} The account was at worst "
         f"{format_percent(metrics['max_drawdown'])} below its peak and paid {format_money(paid)} "
         "in fees, slippage, funding and interest."
     )
@@ -149,13 +155,31 @@ def list_facts(result: PortfolioResult) -> list[Fact]:
 def tabulate_attribution(result: PortfolioResult) -> Table:
     """Return the money of each instrument by term."""
     table = result.attribution()
+    money = table[list(SPLIT)].to_numpy()
+    dust = 1e-9 * float(np.max(np.abs(money)))
+    shown = np.where(np.abs(money) <= dust, 0.0, money)
     rows = tuple(
         (str(name), *(format_money(float(value)) for value in row))
-        for name, row in zip(table.index, table[list(SPLIT)].to_numpy(), strict=True)
+        for name, row in zip(table.index, shown, strict=True)
     )
     columns = name_columns("instrument", *((name.replace("_", " "), "money") for name in SPLIT))
     note = "Costs are positive and subtracted. Slippage includes what conversions cost."
     return Table("Attribution", columns, rows, note)
+
+
+def tabulate_own(metrics: Mapping[str, float]) -> Table:
+    """Return the measures that only several positions have."""
+    rows = tuple(
+        (name.replace("_", " "), format_number(value))
+        for name, value in metrics.items()
+        if name not in ABOUT
+    )
+    return Table("Of the portfolio", name_columns("measure", "value"), rows)
+
+
+def tabulate_shared(metrics: Mapping[str, float]) -> Table:
+    """Return the measures of any run."""
+    return tabulate_measures({name: value for name, value in metrics.items() if name in ABOUT})
 
 
 def list_assumptions(manifest: Mapping[str, Any]) -> Iterator[Block]:

@@ -1,0 +1,47 @@
+"""``backtest bounds``: how far a run depends on the order of prices inside its bars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+import backtest
+from backtest.base.json_values import from_plain
+from backtest.cli.cures import naming_source
+from backtest.cli.draft import Draft
+from backtest.cli.experiment import build_experiment
+from backtest.cli.flags import AsJson
+from backtest.cli.printing import print_json
+from backtest.cli.progress import show_progress
+from backtest.cli.risk_command import ReportFile
+from backtest.market import Market
+
+EXAMPLES = """
+backtest bounds --stop-loss 0.05
+backtest bounds --data btc-1h/ --refine btc-1m/ --stop-loss 0.05 --take-profit 0.1
+"""
+
+
+def bounds(draft: Draft, *, report: ReportFile = None, as_json: AsJson = False) -> None:
+    """Show how far a run depends on the order of prices inside its bars."""
+    experiment = build_experiment(draft)
+    table = dict(draft.tables.get("bounds", {}))
+    finer = table.pop("refine", None)
+    terms = {name: each for name, each in experiment.terms.items() if each is not None}
+    with naming_source(draft, "bounds"), show_progress("bars", "bars") as progress:
+        refine = None if finer is None else Market.load(Path(finer))
+        found = backtest.bounds(
+            experiment.market, experiment.policy, **terms, refine=refine, **table,
+            progress=progress,
+        )  # fmt: skip
+    if report is not None:
+        found.report(report)
+    if as_json:
+        rows = found.table.reset_index().to_dict("records")
+        facts = {"verdict": found.verdict, "lives": found.lives, "is_inner": found.is_inner}
+        print_json(from_plain({**facts, "ambiguous": len(found.bars), "table": rows}))
+        return
+    typer.echo(found.summary())
+    if report is not None:
+        typer.echo(f"\nreport: {report}")

@@ -1,0 +1,85 @@
+"""``backtest paths``: possible continuations of the data, and how far they spread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+
+import backtest
+from backtest.base.errors import ParameterError
+from backtest.cli.cures import naming_source
+from backtest.cli.draft import Draft
+from backtest.cli.experiment import build_experiment
+from backtest.cli.flags import OUTPUT, AsJson, option
+from backtest.cli.printing import print_json
+from backtest.market import Market
+from backtest.paths import Paths
+
+EXAMPLES = """
+backtest paths
+backtest paths --model gbm --horizon 7d --paths 1000 --seed 1
+backtest paths --data btc/ --write paths/ --number 3      [dim]# three paths as data[/dim]
+"""
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+
+def draw_paths(draft: Draft, market: Market) -> Paths:
+    """Return the paths that the table or the flags describe."""
+    settings = dict(draft.tables.get("paths", {}))
+    with naming_source(draft, "paths"):
+        return backtest.simulate_paths(market, settings.pop("model", "filtered"), **settings)
+
+
+def paths(
+    draft: Draft,
+    *,
+    write: Annotated[
+        Path | None, option(OUTPUT, "Write paths as data into this new folder.", "--write")
+    ] = None,
+    number: Annotated[int, option(OUTPUT, "How many to write (1).", "--number")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate possible continuations of the data, and show how far they spread."""
+    drawn = draw_paths(draft, build_experiment(draft).market)
+    if not 1 <= number <= len(drawn):
+        raise ParameterError(
+            f"the number of paths to write must be from 1 to {len(drawn)}, was {number}",
+            where="--number",
+            cure="give a smaller number",
+        )
+    table = tabulate_spread(drawn)
+    for i in range(number if write is not None else 0):
+        drawn[i].save(Path(str(write)) / f"path-{i}")
+    if as_json:
+        print_json({"paths": drawn.describe(), "spread": table.reset_index().to_dict("records")})
+        return
+    typer.echo(f"{drawn!r}\n")
+    typer.echo(
+        "Returns from the last close, by day: quantiles, and the mean lowest price on the way"
+    )
+    typer.echo(table.map(lambda x: f"{100 * x:.2f} %").to_string())
+    if write is not None:
+        typer.echo(f"\nwritten: {write}")
+
+
+def tabulate_spread(drawn: Paths) -> pd.DataFrame:
+    """Return quantiles of the return after 1, 7, 30 days and at the end, and the mean lowest."""
+    days = np.asarray(drawn.calendar.time[1:] - drawn.calendar.time[0]) / 86_400e9
+    marks = [k for k in (1.0, 7.0, 30.0) if k < days[-1]]
+    rows = {f"{day:g}": int(np.searchsorted(days, day)) for day in [*marks, float(days[-1])]}
+    ends, lows, size = [], [], max(65_536 // drawn.width, 1)
+    for first in range(0, len(drawn), size):
+        bars = drawn.draw(first, min(first + size, len(drawn)))
+        shaped = bars.prices.reshape(4, -1, drawn.width)
+        base = shaped[3, :, :1]
+        low = np.minimum.accumulate(shaped[2, :, 1:], axis=1) / base - 1.0
+        ends.append((shaped[3, :, 1:] / base - 1.0)[:, list(rows.values())])
+        lows.append(low[:, list(rows.values())])
+    end, low = np.concatenate(ends), np.concatenate(lows)
+    table = pd.DataFrame(np.quantile(end, QUANTILES, axis=0).T, index=pd.Index(rows, name="days"))
+    table.columns = pd.Index([f"{100 * q:g} %" for q in QUANTILES])
+    return table.assign(lowest=low.mean(axis=0))

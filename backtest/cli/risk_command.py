@@ -1,0 +1,91 @@
+"""``backtest risk``: how likely the account is liquidated from the end of the data on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import backtest
+from backtest.base.errors import ParameterError
+from backtest.cli.cures import naming_source
+from backtest.cli.draft import Draft
+from backtest.cli.experiment import Experiment, build_experiment
+from backtest.cli.flags import OUTPUT, WORK, AsJson, option
+from backtest.cli.paths_command import draw_paths
+from backtest.cli.printing import print_json
+from backtest.cli.progress import show_progress
+
+EXAMPLES = """
+backtest risk --policy constant --set leverage=5
+backtest risk examples/btc-vol-target.toml --horizons 1d,7d --model gbm
+backtest risk --from-run           [dim]# from where a run over the data ends[/dim]
+backtest risk --report risk.html
+"""
+ReportFile = Annotated[
+    Path | None, option(OUTPUT, "Write a report: .html, .md, .json or .png.", "--report")
+]
+WorkThreads = Annotated[int, option(WORK, "Number of threads (1).", "--threads")]
+FromRun = Annotated[
+    bool, option(OUTPUT, "Run the experiment, and go on from its last close.", "--from-run")
+]
+
+
+def risk(
+    draft: Draft,
+    *,
+    from_run: FromRun = False,
+    threads: WorkThreads = 1,
+    report: ReportFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate how likely the account is liquidated from the end of the data on."""
+    experiment = build_experiment(draft)
+    drawn = draw_paths(draft, experiment.market)
+    terms = experiment.terms
+    account: Any = run_quietly(experiment) if from_run else terms["account"]
+    settings = dict(draft.tables.get("risk", {}))
+    with naming_source(draft, "risk"), show_progress("paths", "paths") as progress:
+        found = backtest.liquidation_risk(
+            drawn,
+            experiment.policy,
+            venue=terms["venue"],
+            account=account,
+            signal=read_direction(terms.get("signal")),
+            compile=terms.get("compile", True),
+            threads=threads,
+            progress=progress,
+            **settings,
+        )
+    if report is not None:
+        found.report(report)
+    if as_json:
+        table = found.table.reset_index().to_dict("records")
+        print_json({"table": table, "settings": found.settings})
+        return
+    typer.echo(found.summary())
+    if report is not None:
+        typer.echo(f"\nreport: {report}")
+
+
+def run_quietly(experiment: Experiment) -> Any:
+    """Run an experiment, with progress."""
+    with show_progress(type(experiment.policy).__name__) as progress:
+        return backtest.run(
+            experiment.market, experiment.policy, **experiment.terms, progress=progress
+        )
+
+
+def read_direction(signal: Any) -> float:
+    """Return a constant signal; one that changes cannot be known on paths."""
+    if signal is None:
+        return 1.0
+    if np.ndim(signal) == 0:
+        return float(signal)
+    raise ParameterError(
+        "on paths the signal must be a number: a column of the data ends with them",
+        where="--signal",
+        cure="give a number from -1 to 1, for example that of today",
+    )

@@ -1,0 +1,96 @@
+"""``backtest stress``: what shocks would do to the account of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+import backtest
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.json_values import from_plain
+from backtest.cli.cures import naming_source
+from backtest.cli.draft import Draft
+from backtest.cli.experiment import build_experiment
+from backtest.cli.flags import AsJson
+from backtest.cli.printing import print_json
+from backtest.cli.progress import show_progress
+from backtest.cli.risk_command import ReportFile, run_quietly
+from backtest.cli.typed_values import parse_typed
+from backtest.scenarios import Scenario
+
+EXAMPLES = """
+backtest stress --policy constant --set leverage=5
+backtest stress --shock price=-0.3 --shock over=2h --shock outage=1h
+backtest stress --scenario 2020-03-12,2021-05-19 --rules then
+backtest stress --ladder price=-0.5:0.5:41 --ladder depth=0.1,0.3,1 --report stress.html
+"""
+
+
+def stress(draft: Draft, *, report: ReportFile = None, as_json: AsJson = False) -> None:
+    """Run an experiment, and show what shocks would do to its account from the last close on."""
+    experiment = build_experiment(draft)
+    table = draft.tables.get("stress", {})
+    with naming_source(draft, "stress"):
+        chosen = list_scenarios(table)
+        ladder = read_ladder(table.get("ladder"))
+        result = run_quietly(experiment)
+        with show_progress("scenarios", "scenarios") as progress:
+            found = backtest.stress(
+                result, chosen, rules=table.get("rules", "today"), ladder=ladder,
+                data=experiment.market, progress=progress,
+            )  # fmt: skip
+    if report is not None:
+        found.report(report)
+    if as_json:
+        climbed = None if found.ladder is None else found.ladder.reset_index().to_dict("records")
+        rows = found.table.reset_index().to_dict("records")
+        print_json(from_plain({"table": rows, "ladder": climbed, "settings": found.settings}))
+        return
+    typer.echo(found.summary())
+    if report is not None:
+        typer.echo(f"\nreport: {report}")
+
+
+def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
+    """Return the episodes named, and the shock described; all episodes by default."""
+    known = {each.name: each for each in backtest.crashes()}
+    shocks = table.get("shocks")
+    names = table.get("scenarios", [] if shocks else list(known))
+    for name in names:
+        if name not in known:
+            raise ParameterError(
+                f"scenarios must be episodes, was {name!r}{did_you_mean(name, known)}",
+                where="--scenario",
+                cure=f"choose from {', '.join(known)}, or describe one with --shock",
+            )
+    chosen = [known[name] for name in names]
+    if shocks:
+        typed = {k: parse_typed(v) if isinstance(v, str) else v for k, v in shocks.items()}
+        chosen.append(Scenario.from_dict({"name": "shock", **typed}, where="--shock"))
+    return chosen
+
+
+def read_ladder(axes: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the axes of a ladder: ``low:high:n``, values with commas, or lists of a file."""
+    if axes is None:
+        return None
+    return {name: read_axis(name, axis) for name, axis in axes.items()}
+
+
+def read_axis(name: str, axis: Any) -> Any:
+    """Return one axis as :func:`backtest.stress` takes it."""
+    if not isinstance(axis, str):
+        return axis if isinstance(axis, list) else [axis]
+    try:
+        if ":" in axis:
+            low, high, n = axis.split(":")
+            return (float(low), float(high), int(n))
+        return [float(each) for each in axis.split(",")]
+    except ValueError as error:
+        raise ParameterError(
+            f"an axis of a ladder must be low:high:n or values, was {axis!r}",
+            where=f"--ladder {name}",
+            cure="write price=-0.5:0.5:41, or depth=0.1,0.3,1",
+        ) from error

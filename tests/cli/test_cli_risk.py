@@ -1,0 +1,81 @@
+"""The commands paths, risk, stress and bounds: output, JSON, reports and exit codes."""
+
+import json
+import math
+
+import pytest
+
+from backtest.cli import main
+
+CONSTANT = ["--policy", "constant", "--set", "leverage=8", "--no-compile", "--to", "2023-01-20"]
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_paths_are_shown_and_written(capsys, tmp_path):
+    given = ["paths", "--paths", "50", "--horizon", "2d", "--model", "gbm"]
+    assert main([*given, "--write", "out", "--number", "2"]) == 0
+    assert "GBM" in capsys.readouterr().out
+    assert (tmp_path / "out" / "path-1").is_dir()
+    assert main([*given, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["paths"]["model"]["name"] == "GBM"
+
+
+def test_a_risk_is_estimated_and_repeats(capsys, tmp_path):
+    given = ["risk", *CONSTANT, "--paths", "40", "--horizon", "1d", "--method", "plain"]
+    assert main([*given, "--model", "gbm", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)["table"][0]
+    assert first["horizon"] == "1d"
+    assert 0.0 <= first["p_liquidation"] <= 1.0
+    assert main([*given, "--model", "gbm", "--report", "risk.html"]) == 0
+    assert "liquidation" in capsys.readouterr().out
+    assert (tmp_path / "risk.html").exists()
+    assert main([*given, "--model", "gbm", "--from-run"]) == 0
+
+
+def test_shocks_and_ladders_are_read_from_flags(capsys):
+    given = ["stress", *CONSTANT, "--shock", "price=-0.05", "--shock", "over=2h", "--json"]
+    assert main([*given, "--ladder", "price=-0.1:0.1:3", "--ladder", "margin=1,2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["scenario"] for row in found["table"]] == ["shock"]
+    assert found["table"][0]["loss"] > 0.0
+    assert len(found["ladder"]) == 6
+    assert main(["stress", *CONSTANT, "--scenario", "2020-03-12"]) == 0
+    assert "2020-03-12" in capsys.readouterr().out
+
+
+def test_bounds_say_how_many_bars_are_ambiguous(capsys):
+    given = ["bounds", *CONSTANT, "--stop-loss", "0.01", "--take-profit", "0.01"]
+    assert main([*given, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    row = next(each for each in found["table"] if each["metric"] == "final_equity")
+    assert row["worst"] <= row["as_run"] <= row["best"]
+    assert not math.isnan(row["expected"])
+    assert "ambiguous" in found["verdict"] or "does not matter" in found["verdict"]
+
+
+def test_sensitivity_is_printed(capsys):
+    assert main(["sensitivity", *CONSTANT, "--factors", "fees,margin", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["factor"] for row in found["table"]} == {"fees", "margin"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["paths", "--model", "gbmm"], "did you mean 'gbm'"),
+        (["paths", "--paths", "5", "--write", "x", "--number", "6"], "from 1 to 5"),
+        (["risk", *CONSTANT, "--horizon", "2d", "--horizons", "9d"], "horizons must lie"),
+        (["risk", *CONSTANT, "--paths", "0"], "paths must be"),
+        (["stress", *CONSTANT, "--scenario", "2020-03-13"], "did you mean '2020-03-12'"),
+        (["stress", *CONSTANT, "--shock", "prize=1"], "did you mean 'price'"),
+        (["stress", *CONSTANT, "--ladder", "price=low"], "low:high:n"),
+        (["bounds", *CONSTANT, "--depth", "40"], "at most 16"),
+    ],
+)
+def test_bad_flags_end_with_exit_code_2(capsys, given, words):
+    assert main(given) == 2
+    assert words in capsys.readouterr().err

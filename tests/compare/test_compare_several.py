@@ -1,0 +1,58 @@
+"""A comparison of policies for several instruments has the numbers of their runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.base.errors import ParameterError
+from backtest.strategies import Constant, VolTarget
+
+MARKETS = bt.Markets({"A": bt.Market.sample(bars=480), "B": bt.Market.sample(bars=480, seed=1)})
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+TERMS = {"venue": VENUE, "account": bt.Account(), "sampling": "12h", "compile": False}
+POLICIES = {"one": Constant(leverage=1), "two": Constant(leverage=2), "target": VolTarget()}
+
+
+def test_measures_and_returns_are_those_of_the_runs():
+    weights = {"A": 0.75, "B": -0.25}
+    done = bt.compare(MARKETS, POLICIES, signal=weights, draws=99, confidence=0.9, **TERMS)
+    for name, policy in POLICIES.items():
+        run = bt.run(MARKETS, policy, signal=weights, **TERMS)
+        np.testing.assert_array_equal(done.returns[name], run.returns)
+        for measure in ("sharpe", "max_drawdown", "fees_annual"):
+            if measure in run.metrics:
+                assert done.table.loc[name, measure] == run.metrics[measure]
+    assert done.manifest["signal"].startswith("frame sha256:")
+    assert set(done.manifest["venue"]) == {"A", "B"}
+    assert "overlay" not in done.manifest
+
+
+def test_an_overlay_and_the_venues_of_each_are_part_of_the_terms():
+    terms = {**TERMS, "venue": {"A": VENUE, "B": VENUE}}
+    whole = bt.compare(MARKETS, POLICIES, draws=99, confidence=0.9, **TERMS)
+    same = bt.compare(MARKETS, POLICIES, draws=99, confidence=0.9, **terms)
+    assert same.manifest["venue"] == whole.manifest["venue"]
+    np.testing.assert_array_equal(same.returns, whole.returns)
+    half = Constant(leverage=0.5)
+    scaled = bt.compare(MARKETS, POLICIES, overlay=half, draws=99, confidence=0.9, **TERMS)
+    assert scaled.manifest["overlay"] == "Constant(leverage=0.5)"
+    assert scaled.manifest["id"] != whole.manifest["id"]
+    assert scaled.table.loc["one", "volatility"] < whole.table.loc["one", "volatility"]
+
+
+def test_the_risk_free_rate_is_that_of_the_venue():
+    venue = VENUE.override(cash_rate=0.05, interest_on="balance")
+    terms = {**TERMS, "venue": venue}
+    done = bt.compare(MARKETS, POLICIES, draws=99, confidence=0.9, **terms)
+    single = bt.compare(MARKETS["A"], POLICIES, draws=99, confidence=0.9, **terms)
+    np.testing.assert_allclose(done.risk_free, single.risk_free, rtol=1e-12)
+
+
+def test_equal_risk_and_results_are_refused():
+    with pytest.raises(ParameterError, match="not compared at equal risk"):
+        bt.compare(MARKETS, POLICIES, equal_risk=True, **TERMS)
+    one = bt.run(MARKETS["A"], Constant(leverage=1), **TERMS)
+    with pytest.raises(ParameterError, match="'b' is a result"):
+        bt.compare(MARKETS, {"a": Constant(leverage=1), "b": one}, **TERMS)
