@@ -79,6 +79,7 @@ from backtest.portfolio.book_records import (
     pick_position,
     pick_quote,
     put_position,
+    share,
 )
 from backtest.portfolio.book_walk import walk
 from backtest.venue.contract_value import compute_value
@@ -238,7 +239,7 @@ def delist(
     terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int, i: int
 ) -> None:
     """Close a position at the mark close of its last bar, with the taker fee."""
-    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
     before, row = open_books(terms, book, i), log.written[0]
     done = trade(rules, before, scene.mark_close[i], 0.0, 0.0, 0.0, rules.taker, quote)
     log_trade(as_log(log), t, DELISTED, done)
@@ -277,7 +278,7 @@ def is_book_poor(terms: Terms, scene: Scene, wealth: float) -> bool:
     found = False
     for i in range(len(scene.open)):
         if scene.is_listed[i] == 1:
-            rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+            rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
             most = compute_best_leverage(rules.margin, quote.initial)
             limit = find_limit(rules, quote)
             most = limit if limit < most else most

@@ -63,6 +63,7 @@ from backtest.portfolio.book_records import (
     pick_position,
     pick_quote,
     put_position,
+    share,
 )
 from backtest.venue.book_requirement import compute_book_requirement
 
@@ -96,7 +97,7 @@ def compute_pot_needed(terms: Terms, book: Book, scene: Scene, pot: int) -> floa
     """Return the requirement of a pot at the values being tested, times the level for the pool."""
     if pot == len(book.margin):
         return terms.rules.level * compute_book_requirement(terms.rules, book.held)
-    rules = pick_instrument(terms, pot)
+    rules = share(pick_instrument(terms, pot))
     value = book.held.values[pot]
     return compute_requirement(rules, pick_position(book, pot), value, scene.multiplier[pot])
 
@@ -196,7 +197,7 @@ def force_isolated(
     terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int, i: int
 ) -> None:
     """Reduce an isolated position to the ratio of its call."""
-    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
     before, row = open_books(terms, book, i), log.written[0]
     done = reduce_to_ratio(rules, before, quote, terms.grace_ratio)
     is_reduced = done.quantity != 0.0
@@ -252,7 +253,7 @@ def find_reduction(terms: Terms, book: Book, scene: Scene, room: Room) -> float:
 
 def price_reduction(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> None:
     """Write what a unit of notional of a reduction costs."""
-    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
     side = -1.0 if book.held.quantities[i] > 0.0 else 1.0
     worsening = rules.slippage
     if rules.rounds_price is not None:

@@ -24,6 +24,7 @@ from backtest.portfolio.book_records import (
     pick_instrument,
     pick_margin,
     pick_position,
+    share,
 )
 from backtest.venue.book_requirement import compute_book_backing, compute_book_initial
 from backtest.venue.requirement import compute_initial, compute_largest_notional
@@ -76,7 +77,7 @@ def compute_all_uncounted(terms: Terms, book: Book, room: Room, turned: int) -> 
     found = 0.0
     for i in range(len(book.margin)):
         if is_held(book, i) and not is_isolated(terms, i):
-            rules = pick_instrument(terms, i)
+            rules = share(pick_instrument(terms, i))
             is_flip = room.kind[i] == INCREASE and room.before[i] < 0.0 and turned == -2
             if rules.has_profit_share is not None and not is_flip and i != turned:
                 profit = compute_profit(pick_position(book, i), book.held.values[i])

@@ -34,6 +34,7 @@ from backtest.portfolio.book_records import (
     pick_margin,
     pick_position,
     pick_quote,
+    share,
 )
 from backtest.venue.collateral_value import compute_value_at_rate
 from backtest.venue.requirement import compute_maintenance
@@ -72,7 +73,11 @@ def find_stop(
     terms: Terms, book: Book, scene: Scene, i: int, low: float, high: float
 ) -> tuple[int, float]:
     """Return the stop of one position that prices from ``low`` to ``high`` reach, and its u."""
-    rules, quote, position = pick_instrument(terms, i), pick_quote(scene, i), pick_position(book, i)
+    rules, quote, position = (
+        share(pick_instrument(terms, i)),
+        pick_quote(scene, i),
+        pick_position(book, i),
+    )
     if rules.has_exits is not None:
         books = Books(0.0, (position,))
         return find_exit(rules, books, quote, Watch(book.best[i], 0.0), low, high)
@@ -95,7 +100,7 @@ def stop_position(
     value: float,
 ) -> None:
     """Close a position by a stop at u; it drops the decision of its instrument."""
-    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
     before, row = open_books(terms, book, i), log.written[0]
     after, found = close_by_stop(rules, before, new_ledger(), quote, value, kind, as_log(log), t)
     stamp(log, row, i)
@@ -162,5 +167,5 @@ def is_isolated_near(terms: Terms, book: Book, scene: Scene, i: int) -> bool:
     value = find_adverse(position, scene.mark_low[i], scene.mark_high[i])
     nearer = add_margin(position, -CAUTION * abs(position.quantity * value))
     books = Books(0.0, (nearer,))
-    rules, x = pick_instrument(terms, i), scene.multiplier[i]
+    rules, x = share(pick_instrument(terms, i)), scene.multiplier[i]
     return is_failing(rules, books, value, x) or is_failing(rules, books, scene.mark_open[i], x)

@@ -61,6 +61,7 @@ from backtest.portfolio.book_records import (
     pick_position,
     pick_quote,
     put_position,
+    share,
 )
 from backtest.venue.book_requirement import compute_book_requirement
 
@@ -130,7 +131,7 @@ def liquidate_lone(
     """Liquidate the only position of the account as RULES 5 says, by the account's requirement."""
     for i in range(len(book.margin)):
         if is_held(book, i):
-            rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+            rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
             held, value = book.held.quantities[i], book.held.values[i]
             books = Books(book.purse[CASH], (pick_position(book, i),))
             loss = 0.0
@@ -235,7 +236,7 @@ def close_pool(
     for i in range(len(book.margin)):
         room.cost[i], room.taken[i] = 0.0, 0.0
         if is_held(book, i) and not is_isolated(terms, i):
-            rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+            rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
             room.reach[i] = book.held.quantities[i]
             room.cost[i], room.taken[i] = close_part(rules, book, quote, i, room.reach[i])
             room.fee[i] = rules.liquidation_fee * room.taken[i]
@@ -287,7 +288,7 @@ def find_step(terms: Terms, book: Book, room: Room, i: int) -> float:
     value = book.held.values[i]
     pool = compute_pool(terms, book)
     books = Books(pool - position.quantity * value, (position,))
-    return choose_reduction(pick_instrument(terms, i), books, value, abs(room.start[i]))
+    return choose_reduction(share(pick_instrument(terms, i)), books, value, abs(room.start[i]))
 
 
 def try_step(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> tuple[float, float]:
@@ -295,7 +296,7 @@ def try_step(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> tupl
     position, cash = pick_position(book, i), book.purse[CASH]
     before = compute_excess(terms, book)
     closed = find_step(terms, book, room, i)
-    rules = pick_instrument(terms, i)
+    rules = share(pick_instrument(terms, i))
     _, notional = close_part(rules, book, pick_quote(scene, i), i, closed)
     fee = cap_fee(rules.liquidation_fee * notional, compute_pool(terms, book))
     gain = compute_excess(terms, book) - fee - before
@@ -322,7 +323,7 @@ def take_step(
 ) -> None:
     """Take one step of a partial liquidation."""
     closed = find_step(terms, book, room, i)
-    rules = pick_instrument(terms, i)
+    rules = share(pick_instrument(terms, i))
     cost, notional = close_part(rules, book, pick_quote(scene, i), i, closed)
     fee = cap_fee(rules.liquidation_fee * notional, compute_pool(terms, book))
     book.purse[CASH] -= fee

@@ -53,6 +53,7 @@ from backtest.portfolio.book_records import (
     pick_instrument,
     pick_position,
     pick_quote,
+    share,
 )
 from backtest.venue.book_requirement import compute_book_backing
 from backtest.venue.requirement import compute_largest_notional, compute_setting
@@ -117,7 +118,7 @@ def aim(terms: Terms, book: Book, scene: Scene, room: Room, equity: float, i: in
         return LEFT
     if is_ending(book, i):
         return REDUCE if is_held(book, i) else LEFT
-    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
     leverage, signal, overlay = book.leverage[i], book.signal[i], book.purse[OVERLAY]
     is_unchanged = (math.isnan(leverage) or math.isnan(overlay)) and signal != 0.0
     if is_unchanged or not can_order(rules, quote, equity):
@@ -142,7 +143,7 @@ def compute_everything(
 
     In isolated margin the equity stands for M. A position over the limit is kept.
     """
-    rules, held = pick_instrument(terms, i), room.before[i]
+    rules, held = share(pick_instrument(terms, i)), room.before[i]
     if is_isolated(terms, i):
         free = compute_counted(rules, open_books(terms, book, i), quote, equity, held)
         return compute_most(rules, quote, free, scale, held)
@@ -172,7 +173,7 @@ def cut_increases(terms: Terms, book: Book, scene: Scene, room: Room, equity: fl
 
 def price_order(terms: Terms, scene: Scene, room: Room, i: int) -> None:
     """Write the cost per unit of notional of an order, with the impact of its wanted size."""
-    rules, quote, side = pick_instrument(terms, i), pick_quote(scene, i), room.side[i]
+    rules, quote, side = share(pick_instrument(terms, i)), pick_quote(scene, i), room.side[i]
     worsening = rules.slippage
     if rules.has_impact is not None:
         worsening += compute_impact(rules, quote, max(room.reach[i] - room.before[i], 0.0))
@@ -188,7 +189,7 @@ def find_own_limit(
     terms: Terms, book: Book, scene: Scene, room: Room, equity: float, i: int
 ) -> float:
     """Return the largest notional of one increase by its own limits, whatever the others do."""
-    rules, quote, side = pick_instrument(terms, i), pick_quote(scene, i), room.side[i]
+    rules, quote, side = share(pick_instrument(terms, i)), pick_quote(scene, i), room.side[i]
     if is_isolated(terms, i):
         books = open_books(terms, book, i)
         wanted = size_order(rules, books, quote, equity, side, room.reach[i])
@@ -201,7 +202,7 @@ def price_margin(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> 
 
     ``taken`` is per unit of notional added; ``returned`` is net of the fee of closing.
     """
-    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
     filled = worsen(rules, quote.fill, room.side[i], room.saved[i])
     ratio = abs(filled) / abs(quote.fill)
     posted = 1.0 / compute_setting(rules.margin, quote.initial)
@@ -263,7 +264,7 @@ def trade_to(
     """Trade one instrument to a quantity at the last open, as far as lots and volume allow."""
     if wanted == book.held.quantities[i]:
         return
-    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
     before = open_books(terms, book, i)
     done = fill(rules, before, quote, wanted, rules.fee)
     row = log.written[0]

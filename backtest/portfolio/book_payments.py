@@ -52,6 +52,7 @@ from backtest.portfolio.book_records import (
     pick_position,
     pick_quote,
     put_position,
+    share,
 )
 from backtest.venue.book_requirement import compute_book_backing, compute_book_initial
 
@@ -94,7 +95,7 @@ def compute_free(terms: Terms, book: Book) -> float:
     free = compute_book_backing(terms.rules, book.held, book.purse[CASH])
     for i in range(len(book.margin)):
         if is_held(book, i) and not is_isolated(terms, i):
-            rules = pick_instrument(terms, i)
+            rules = share(pick_instrument(terms, i))
             if rules.has_profit_share is not None:
                 profit = book.held.values[i] - book.held.entries[i]
                 profit *= book.held.quantities[i]
@@ -149,7 +150,7 @@ def pay_book_funding(
         rate = feed.funding_rate[event]
         book.last_funding[i] = rate
         if is_held(book, i):
-            rules = pick_instrument(terms, i)
+            rules = share(pick_instrument(terms, i))
             value = scene.mark_open[i]
             if not math.isnan(feed.funding_price[event]):
                 value = compute_value_of(rules, feed.funding_price[event])
@@ -169,7 +170,7 @@ def liquidate_isolated(
 
     It drops the decision of its instrument, and halts it if liquidations halt.
     """
-    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
     before = open_books(terms, book, i)
     row = log.written[0]
     after, found = liquidate_if_failing(rules, before, new_ledger(), quote, as_log(log), t)

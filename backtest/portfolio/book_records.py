@@ -270,6 +270,11 @@ class BookLog(NamedTuple):
     written: IntArray
 
 
+def share(record: Any) -> Any:
+    """Return a record; compiled code passes it by reference from here on."""
+    return record
+
+
 def pick_instrument(terms: Terms, i: int) -> InstrumentRules:
     """Return the rules of one instrument; compiled code makes them of the arrays."""
     rules: InstrumentRules = terms.instruments[i]

@@ -54,6 +54,7 @@ from backtest.portfolio.book_records import (
     pick_instrument,
     pick_position,
     pick_quote,
+    share,
 )
 from backtest.venue.book_failure import Waypoint, find_failure
 
@@ -218,7 +219,7 @@ def find_pool_failure(terms: Terms, book: Book, room: Room) -> float:
 
 def find_own_failure(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> float:
     """Return the place at which an isolated position fails on a segment; over 1 if it does not."""
-    rules, x = pick_instrument(terms, i), scene.multiplier[i]
+    rules, x = share(pick_instrument(terms, i)), scene.multiplier[i]
     books = Books(0.0, (pick_position(book, i),))
     start, end = room.mark[i], room.mark_end[i]
     if is_failing(rules, books, start, x):
@@ -238,7 +239,11 @@ def find_stop_place(
 
     A stop at or beyond its price already acts at the price of now.
     """
-    rules, quote, position = pick_instrument(terms, i), pick_quote(scene, i), pick_position(book, i)
+    rules, quote, position = (
+        share(pick_instrument(terms, i)),
+        pick_quote(scene, i),
+        pick_position(book, i),
+    )
     start, end = room.last[i], room.last_end[i]
     low, high = min(start, end), max(start, end)
     if rules.has_exits is None:
@@ -282,7 +287,7 @@ def fail_alone(
     value: float,
 ) -> None:
     """Liquidate an isolated position at u, unless the wallet adds margin."""
-    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
     before, row = open_books(terms, book, i), log.written[0]
     if can_add(rules, before):
         after = add_from_wallet(rules, before, value, quote, as_log(log), t)
@@ -330,7 +335,7 @@ def walk_by_rule(
     i: int,
 ) -> None:
     """Take one position through the extremes with the rules of a single position."""
-    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
     watch, before = Watch(book.best[i], 0.0), open_books(terms, book, i)
     kind, at = find_trigger(rules, before, quote, watch)
     if kind == NOTHING:
@@ -379,7 +384,7 @@ def walk_by_distance(
     i: int,
 ) -> None:
     """Take one cross position under scenarios, or a level, through the extremes: nearer first."""
-    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
     start_walk(scene, room)
     while is_held(book, i):
         position = pick_position(book, i)

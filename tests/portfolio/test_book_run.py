@@ -271,7 +271,7 @@ ACCOUNTS = [
     ({"max_gross_leverage": float("nan")}, "max_gross_leverage"),
     ({"max_overlay": -1.0}, "max_overlay"),
     ({"intrabar": "best"}, "intrabar"),
-    ({"requirement": 1.0}, "requirement must be a"),
+    ({"requirement": 1.0}, "requirement must have the methods"),
     ({"conversion": "never"}, "conversion"),
 ]
 
@@ -339,3 +339,25 @@ def test_a_sweep_refuses_what_it_does_not_support():
             cluster="local:1",
             **terms,
         )
+
+
+class TenPercent:
+    """A requirement of a tenth of the gross notional, initial margin of a fifth."""
+
+    def requirement(self, positions, prices):
+        return 0.1 * sum(abs(quantity) * prices[name] for name, quantity in positions.items())
+
+    def initial(self, positions, prices):
+        return 2.0 * self.requirement(positions, prices)
+
+
+def test_a_requirement_of_ones_own_is_asked():
+    # B rises from 50 by d: 1,000 - 20 d = .1 (1,000 + 1,000 + 20 d), so d = 800 / 22
+    markets = two([flat(100)] * 3, [flat(50), flat(50), (50, 99, 50, 99)])
+    account = bt.Account(capital=1_000.0, requirement=TenPercent())
+    result = run(markets, Once(2.0), signal={"A": 0.5, "B": -0.5}, account=account)
+    hit = result.events[result.events["kind"] == "liquidation"].set_index("instrument")
+    assert hit.loc["B", "price"] == pytest.approx(50.0 + 800.0 / 22.0, rel=1e-12)
+    # initial margin of a fifth: 5x at most, whatever the brackets allow
+    limited = run(two([flat(100)] * 3, [flat(50)] * 3), Once(9.0), account=account)
+    assert limited.bars["gross_leverage"].iloc[-1] == pytest.approx(5.0, rel=1e-12)

@@ -128,7 +128,7 @@ def compile_book() -> dict[str, Any]:
     twins[id(orders.floor)] = jit(floor_as_number, **inner, forceinline=True)
     twins[id(book_records.pick_instrument)] = jit(write_pick(names), **inner, forceinline=True)
     twins[id(book_loop.ask)] = jit(write_ask(names), **inner)
-    twins[id(book_loop.share)] = share_record  # not inside a function, whose stack would be gone
+    twins[id(book_records.share)] = share_record  # not inside a function, whose stack would be gone
     for space in spaces.values():
         space |= {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
     return names

@@ -60,6 +60,7 @@ from backtest.portfolio.book_records import (
     pick_instrument,
     pick_margin,
     pick_position,
+    share,
 )
 from backtest.venue.book_failure import Waypoint
 from backtest.venue.book_price import find_failure_ratio
@@ -153,11 +154,6 @@ class BookTape(NamedTuple):
 def ask(desk: Desk, terms: Terms, scene: Scene, i: int, time: int, local: int) -> float:
     """Return the leverage that policy i decides: a placeholder."""
     raise NotImplementedError
-
-
-def share(record: Any) -> Any:
-    """Return a record; compiled code passes it by reference from here on."""
-    return record
 
 
 def simulate_book(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
@@ -334,7 +330,7 @@ def show_position(terms: Terms, desk: Desk, book: Book, scene: Scene, room: Room
     sheet[SHOWN_SINCE_STOP] = book.since_stop[i]
     if not is_held(book, i):
         return
-    rules, held = pick_instrument(terms, i), book.held.quantities[i]
+    rules, held = share(pick_instrument(terms, i)), book.held.quantities[i]
     margin = rules.margin
     factor = book.factor[i] if book.factor[i] > 0.0 else 1.0
     if equity > 0.0:
@@ -356,7 +352,7 @@ def find_failure_value(
     """
     if is_isolated(terms, i):
         books = Books(0.0, (pick_position(book, i),))
-        return compute_root(pick_instrument(terms, i), books, scene.multiplier[i])
+        return compute_root(share(pick_instrument(terms, i)), books, scene.multiplier[i])
     held, value = book.held, book.held.values[i]
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:
         margin = pick_margin(terms, i)
