@@ -1,6 +1,6 @@
 # make run: run the default experiment on the sample.
 # make test: check format, lint and types, and run the tests except those marked slow.
-# make test-all: the same with the slow tests.
+# make test-all: the same with the slow tests, and with compiled code in all of them.
 # All create .venv first, with the versions of constraints.txt. For another interpreter: make PYTHON=...
 
 PYTHON ?= python3
@@ -20,6 +20,7 @@ test: .venv/installed-dev
 	$(bin)/pytest -n 2 --dist loadfile -m "$(cases)"
 
 test-all: cases := slow or not slow
+test-all: export BACKTEST_COMPILE := now
 test-all: test
 
 clean:

@@ -8,7 +8,7 @@ returns what it lived through: fees, funding, interest, margin calls, liquidatio
 from backtest.base import early_interrupt as early_interrupt  # before all that takes time
 # isort: on
 
-from backtest import allocate, measures, report
+from backtest import allocate, measures, paths, report
 from backtest.account import Account, Multiple
 from backtest.account.leverage_limits import leverage_limit
 from backtest.base.errors import (
@@ -26,23 +26,63 @@ from backtest.base.errors import (
 from backtest.base.ranges import Choice, Range
 from backtest.base.reportable import Reportable
 from backtest.compare import Comparison, compare
-from backtest.engine import Result, signals
+from backtest.crowd import (
+    Cascade,
+    Counterparty,
+    Crowd,
+    Crowding,
+    Linear,
+    SimulatedMarket,
+    SquareRoot,
+    agents,
+    cascade,
+    crowding,
+    simulate_market,
+)
+from backtest.engine import PortfolioResult, Result, signals
 from backtest.engine.run import run
 from backtest.features import margin_rules
+from backtest.features.book_calculator import BookCalculation, calculate_book
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
 from backtest.market import Market, Markets, Quality, quality
 from backtest.market.import_market import import_market
+from backtest.paths import (
+    LiquidationRisk,
+    MaxLeverage,
+    Paths,
+    liquidation_risk,
+    max_leverage,
+    simulate_paths,
+)
 from backtest.policy import Columns, Combinator, Policy
 from backtest.policy.combinators import held_leverage
 from backtest.policy.policy import Bar
 from backtest.policy.view import AccountView
+from backtest.scenarios import (
+    Bounds,
+    Scenario,
+    Stress,
+    bounds,
+    count_ambiguous,
+    crashes,
+    stress,
+)
 from backtest.sweep import Sweep
 from backtest.sweep.sweep import sweep
 from backtest.tune import Robustness, Study, tune
+from backtest.validation.cross_validate import cross_validate
+from backtest.validation.cross_validation import CrossValidation
+from backtest.validation.folds import Folds, folds
+from backtest.validation.schedule_search import schedules
+from backtest.validation.schedules import Schedules
+from backtest.validation.tuned import plan_validation, validate_search
+from backtest.validation.walk import WalkForward
+from backtest.validation.walk_forward import walk_forward
 from backtest.venue import Bracket, Venue, funding, margin
 from backtest.venue.collateral import Collateral
 from backtest.venue.dated_tables import Earlier, InForce
 from backtest.venue.fee_tiers import FeeTier
+from backtest.venue.margin_presets import MarginPreset, PresetMargin, margin_preset
 from backtest.venue.multipliers import OpenInterestMargin
 from backtest.venue.requirement_rule import Brackets, RequirementRule
 from backtest.venue.scenario_margin import ScenarioMargin
@@ -52,7 +92,11 @@ from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
 Reportable._write_report = report.write_report
 Reportable._write_cell = report.write_cell
 Result._draw = report.draw_run
+Folds._draw_spans = staticmethod(report.draw_spans)
 Result._run = staticmethod(run)  # it makes results
+Study._plan_validation = staticmethod(plan_validation)  # validations stand above searches
+Study._validate_search = staticmethod(validate_search)
+Result._count_ambiguous = count_ambiguous  # it lives them again
 
 __all__ = [
     "Account",
@@ -60,56 +104,94 @@ __all__ = [
     "AccountingError",
     "BacktestError",
     "Bar",
+    "BookCalculation",
+    "Bounds",
     "Bracket",
     "Brackets",
     "Calculation",
+    "Cascade",
     "Choice",
     "Collateral",
     "Columns",
     "Combinator",
     "Comparison",
     "Contract",
+    "Counterparty",
+    "CrossValidation",
+    "Crowd",
+    "Crowding",
     "DataError",
     "Earlier",
     "FeeTier",
     "Fees",
+    "Folds",
     "InForce",
     "InfiniteLeverageWarning",
     "LastPriceWarning",
+    "Linear",
     "Liquidation",
+    "LiquidationRisk",
+    "MarginPreset",
     "Market",
     "Markets",
+    "MaxLeverage",
     "Multiple",
     "NoFillWarning",
     "OpenInterestMargin",
     "ParameterError",
+    "Paths",
     "Policy",
     "PolicyError",
+    "PortfolioResult",
+    "PresetMargin",
     "Quality",
     "Range",
     "RequirementRule",
     "Result",
     "Robustness",
+    "Scenario",
     "ScenarioMargin",
+    "Schedules",
+    "SimulatedMarket",
     "Slippage",
+    "SquareRoot",
+    "Stress",
     "Study",
     "Sweep",
     "Venue",
     "VenueDateWarning",
     "VenueError",
+    "WalkForward",
+    "agents",
     "allocate",
+    "bounds",
+    "calculate_book",
     "calculate_liquidation",
+    "cascade",
     "compare",
+    "crashes",
+    "cross_validate",
+    "crowding",
+    "folds",
     "funding",
     "held_leverage",
     "import_market",
     "leverage_limit",
+    "liquidation_risk",
     "margin",
+    "margin_preset",
     "margin_rules",
+    "max_leverage",
     "measures",
+    "paths",
     "quality",
     "run",
+    "schedules",
     "signals",
+    "simulate_market",
+    "simulate_paths",
+    "stress",
     "sweep",
     "tune",
+    "walk_forward",
 ]

@@ -2,11 +2,20 @@
 
 import os
 
+import pytest
+
 for name in (
     *("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"),  # what build servers say
     *("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "COLUMNS", "TERMINAL_WIDTH"),
 ):
     os.environ.pop(name, None)
 
-os.environ["BACKTEST_COMPILE"] = "now"
-"""Tests of compiled code are to meet it the first time too, and nothing compiles behind them."""
+os.environ.setdefault("BACKTEST_COMPILE", "no")
+"""Short runs are answered in plain Python, to the same bits; ``make test-all`` says "now"."""
+
+
+@pytest.fixture(autouse=True)
+def _compile_where_it_is_tested(request, monkeypatch):
+    """Compile before running in tests of compiled code."""
+    if request.node.get_closest_marker("compiled"):
+        monkeypatch.setenv("BACKTEST_COMPILE", "now")

@@ -190,6 +190,8 @@ def make_portfolio_case(seed: int) -> PortfolioCase:
     requirement = make_requirement(scene, names, venues)
     collateral = make_collateral(scene, common, requirement)
     account = make_account(scene, names, venues, has_collateral=bool(collateral))
+    if len(names) == 1 and account["flows"] is not None:  # its withdrawals are those of RULES 2.1
+        account["flows"] = account["flows"].abs()
     order = make_order(scene, names, is_scenario=bool(requirement and "moves" in requirement))
     for venue in venues.values():
         venue["liquidation"]["order"] = order
@@ -406,7 +408,7 @@ def make_requirement(
         "minimum": scene.sometimes(0.4, 0.0, 0.03),
         "contingency": contingency,
         "pair_contingency": scene.sometimes(0.3, 0.0, 0.03),
-        "initial": initial if scene.chance(0.8) else None,
+        "initial": initial if scene.chance(0.8) or level > 1.0 else None,
     }
 
 

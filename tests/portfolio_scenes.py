@@ -19,7 +19,7 @@ from tests.portfolio_cases import PortfolioCase, Tape
 Bar = tuple[float, float, float, float]
 
 FREE: dict[str, dict[str, Any]] = {
-    "contract": {"kind": "linear", "size": 1.0, "lot": 0.0, "tick": 0.0, "min_notional": 0.0},
+    "contract": {"kind": "linear", "size": 1.0, "lot": 0.0, "tick": 0.01, "min_notional": 0.0},
     "fees": {"taker": 0.0, "maker": 0.0, "maker_share": 0.0},
     "slippage": {"rate": 0.0, "impact": 0.0, "impact_window": "1d", "max_participation": None},
     "liquidation": {

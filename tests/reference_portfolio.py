@@ -56,6 +56,7 @@ from tests.reference_margin import (
     largest_passing,
 )
 
+DUST = Decimal("1e-6")  # of the capital at the start, times the tolerance: no order
 EXACT = Decimal("1e-28")  # the identity of RULES 6
 COSTS = ("fees", "slippage", "funding", "interest", "liquidation_loss", "conversion")
 GAINS = ("price_pnl", "collateral_pnl", "flows", "bad_debt")
@@ -260,8 +261,7 @@ class Holding:
 
     def worse(self, price: Decimal, side: int, worsening: Decimal) -> Decimal:
         """``u`` of a price moved against the trader."""
-        assert worsening < 1
-        return self.contract.value(price * (ONE + side * worsening))
+        return self.contract.value(price * (ONE + side * min(worsening, WORST)))
 
     def forced_value(self, part: Decimal, value: Decimal) -> Decimal:
         """``u`` at which the venue closes a part of the position."""
@@ -648,7 +648,8 @@ class Portfolio:
         """At most what leaves M ≥ initial(cross) and B ≥ -negative_limit; RULES 2.1 for one."""
         point = self.at_marks("open")
         free = self.backing(point) - self.uncounted(point) - self.initial(point)
-        if len(self.holdings) > 1 or self.assets:
+        is_plain = isinstance(self.rule, Standard) and self.level == 1
+        if len(self.holdings) > 1 or self.assets or not is_plain:
             limit = self.negative_limit if self.assets else ZERO
             free = min(free, self.balance() + limit)
         elif self.isolated:
@@ -909,10 +910,8 @@ class Portfolio:
         caps = [cap for cap, _ in holding.limits()]
         if isinstance(self.rule, Standard):
             return max(min(cap, most * free) for cap, most in holding.limits())
-        value = holding.value("open")
-        size = (ONE if signal > 0 else -ONE) / abs(value)
-        # scenarios of one position are proportional to it
-        each = self.rule.initial([holding.leg(value, size)], [])
+        unit = (ONE if signal > 0 else -ONE) / abs(holding.value("open"))
+        each = self.rule.initial([holding.leg(holding.value("open"), unit)], [])
         return min(max(caps), free / each) if each > 0 else max(caps)
 
     # ----- step 5: forced reductions -----
@@ -1089,10 +1088,16 @@ class Portfolio:
             return free - costs - taken(factor) - self.initial(point, sizes(factor))
 
         if isinstance(self.rule, Standard):
-            found = self.fall_together(orders, room, lambda factor: purse - taken(factor))
+            found = largest_of_pieces(room, self.edges_of(cross))
         else:
             signs = find_signs(lambda factor: self.rule.nets(self.legs(point, sizes(factor))))
-            found = largest_passing(lambda f: min(room(f), purse - taken(f)), signs)
+            found = largest_passing(room, signs)
+        if len(cross) < len(orders):
+            slack = EXACT * (purse + self.out.capital)
+            share = largest_of_pieces(lambda factor: purse + slack - taken(factor), [])
+            if found is not None and (share is None or share < found):
+                is_passing = share is not None and room(share) >= -slack
+                found = share if is_passing else None
         if found is None:
             self.note("no increase passes")
         return ZERO if found is None else found
@@ -1107,29 +1112,24 @@ class Portfolio:
         return opening + h.fee * abs(order.closing) * value - h.isolated_backing(order.fill_value)
 
     @staticmethod
-    def fall_together(
-        orders: list[Order],
-        room: Callable[[Decimal], Decimal],
-        left: Callable[[Decimal], Decimal],
-    ) -> Decimal | None:
-        """Under brackets both fall: linear between the caps that notionals cross, and linear."""
+    def edges_of(orders: list[Order]) -> list[Decimal]:
+        """Where a notional crosses the cap of a bracket: initial margin jumps there."""
         edges = []
         for order in orders:
             h = order.holding
-            if h.is_isolated or order.adding == 0:
-                continue
-            value = abs(h.value("open"))
-            kept = abs(order.quantity(ZERO)) * value
-            added = abs(order.adding) * value
-            edges += [(cap - kept) / added for cap in h.table.caps if cap != INFINITY]
-        found = largest_of_pieces(room, edges), largest_of_pieces(left, [])
-        return None if None in found else min(found)
+            if order.adding != 0:
+                value = abs(h.value("open"))
+                kept = abs(order.quantity(ZERO)) * value
+                added = abs(order.adding) * value
+                edges += [(cap - kept) / added for cap in h.table.caps if cap != INFINITY]
+        return edges
 
     def fill_to(self, holding: Holding, quantity: Decimal) -> None:
         """Order a position: lots, least notional, then the fill."""
         change = holding.ordered(quantity)
         is_close = change == -holding.quantity
-        if abs(change) <= TIE * abs(holding.quantity) and not is_close:
+        size = max(abs(holding.quantity), self.out.capital * DUST / abs(holding.value("open")))
+        if abs(change) <= TIE * size and not is_close:
             return
         is_small = abs(change * holding.value("open")) < holding.least * (ONE - TIE)
         if change == 0 or (is_small and not is_close):
@@ -1527,7 +1527,7 @@ class Portfolio:
             h.quantity = ZERO
         if self.cash < 0 and self.has_collateral:
             self.sell(-self.cash, point.assets)
-        left = max(self.cash, ZERO) + self.worth_of_assets(point.assets) if self.cash >= 0 else ZERO
+        left = max(self.cash + self.worth_of_assets(point.assets), ZERO)
         fee = left if asked * (ONE + TIE) >= left else asked
         self.cash -= fee
         self.row["liquidation_loss"] += fee

@@ -54,6 +54,11 @@ def quote_bar(rules: InstrumentRules, feed: Feed, t: int) -> Quote:
     i = as_index(t)
     start = compute_value_of(rules, feed.open[i])
     fill, stop_scale, profit_scale, trail_scale = start, 1.0, 1.0, 1.0
+    limit, order_fee = math.inf, 0.0
+    if rules.has_limits is not None:
+        limit = feed.limit[min(t, len(feed.limit) - 1)]
+    if rules.has_order_fee is not None:
+        order_fee = feed.order_fee[min(t, len(feed.order_fee) - 1)]
     if rules.fills_late is not None:
         fill = compute_value_of(rules, feed.close[i])
     if rules.fills_early is not None:
@@ -75,8 +80,8 @@ def quote_bar(rules: InstrumentRules, feed: Feed, t: int) -> Quote:
         sigma=feed.sigma[min(t, len(feed.sigma) - 1)],
         adv=feed.adv[min(t, len(feed.adv) - 1)],
         initial=feed.initial[min(t, len(feed.initial) - 1)],
-        limit=feed.limit[min(t, len(feed.limit) - 1)],
-        order_fee=feed.order_fee[min(t, len(feed.order_fee) - 1)],
+        limit=limit,
+        order_fee=order_fee,
         fill=fill,
         stop_scale=stop_scale,
         profit_scale=profit_scale,

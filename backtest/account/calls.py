@@ -158,9 +158,8 @@ def check_call(
     if plan.margin_call == 0.0:
         return 0.0, False, -1.0
     ratio = compute_ratio(rules, books, quote.mark_close, quote.multiplier)
-    threshold = plan.margin_call * (1.0 - TOLERANCE)
-    was_over = state.ratio >= threshold and not is_forced(plan, state)
-    if ratio < threshold:
+    was_over = not is_under_call(plan, state.ratio) and not is_forced(plan, state)
+    if is_under_call(plan, ratio):
         return ratio, False, -1.0
     if not was_over:
         return ratio, True, 0.0

@@ -13,7 +13,7 @@ import math
 
 from backtest.account.account_records import Books, InstrumentRules, Position, Quote, Watch
 from backtest.account.books import compute_equity
-from backtest.account.position import find_adverse, worsen
+from backtest.account.position import find_adverse, find_side, worsen
 from backtest.base.units import TOLERANCE
 
 NOTHING, LIQUIDATION, STOP, TRAIL, DRAW, PROFIT = range(6)
@@ -47,11 +47,6 @@ def move_value(
     is_there = (rate > 0.0) & ((side > 0.0) | (rate < 1.0))
     rate = rate if is_there else 0.5
     return worsen(rules, value, side, rate) if is_there else math.nan
-
-
-def find_side(position: Position) -> float:
-    """Return 1 for a long, -1 for a short or no position."""
-    return 1.0 if position.quantity > 0.0 else -1.0
 
 
 def compute_loss_stop(rules: InstrumentRules, position: Position, quote: Quote) -> float:

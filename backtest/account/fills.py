@@ -46,10 +46,7 @@ def trade(
     fee_rate: float,
     quote: Quote,
 ) -> Trade:
-    """Change the position to ``quantity`` at u, worsened by slippage and impact, with a fee.
-
-    ``multiplier`` is that of initial margin.
-    """
+    """Change the position to ``quantity`` at u, worsened by slippage and impact, with a fee."""
     position = books.positions[0]
     change = quantity - position.quantity
     marked = value if change != 0.0 else position.value

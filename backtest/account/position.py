@@ -74,17 +74,20 @@ def compute_requirement(
 # --------------------------------------------------------------------------------------- the stop
 
 
+def find_side(position: Position) -> float:
+    """Return 1 for a long, -1 for a short or no position."""
+    return 1.0 if position.quantity > 0.0 else -1.0
+
+
 def compute_stop(rules: InstrumentRules, position: Position) -> float:
     """Return u of the stop price: a fraction of the entry price on the losing side."""
-    side = 1.0 if position.quantity > 0.0 else -1.0
-    return worsen(rules, position.entry, -side, rules.stop_loss)
+    return worsen(rules, position.entry, -find_side(position), rules.stop_loss)
 
 
 def is_stopped(rules: InstrumentRules, position: Position, value: float) -> bool:
     """Return whether u is at or through the stop; a stop-loss of 0 is none."""
     stop = compute_stop(rules, position)
-    side = 1.0 if position.quantity > 0.0 else -1.0
-    is_through = side * (value - stop) <= TOLERANCE * abs(stop)
+    is_through = find_side(position) * (value - stop) <= TOLERANCE * abs(stop)
     return is_through & (position.quantity != 0.0) & (rules.stop_loss > 0.0)
 
 

@@ -19,8 +19,10 @@ from backtest.base import early_interrupt
 from backtest.base.errors import AccountingError, BacktestError, did_you_mean
 from backtest.base.provenance import recording_command
 from backtest.cli import (
+    cascade_command,
     check_command,
     compare_command,
+    crowd_command,
     data_command,
     exit_codes,
     liq_command,
@@ -32,6 +34,7 @@ from backtest.cli import (
     serve_command,
     sweep_command,
     tune_command,
+    validate_command,
     venues_command,
 )
 from backtest.cli.cures import find_command, render_error
@@ -69,7 +72,9 @@ backtest run --policy cppi --set multiplier=4 --data btc/
 backtest run examples/btc-vol-target.toml --json
 backtest sweep --vary target=0.1:1:64 --vary half_life=24,72,168
 backtest tune --objective sharpe --constraint 'max_drawdown<=0.4'
+backtest validate walk-forward --train 180d  [dim]# would it have survived re-tuning?[/dim]
 backtest compare --policy vol-target --policy cppi --equal-risk
+backtest cascade --shock -0.1 --open-interest 3e9   [dim]# liquidations that cause others[/dim]
 backtest check my_policy.py
 backtest report voltarget               [dim]# a page to read about a saved result[/dim]
 backtest serve                          [dim]# the saved results in the browser[/dim]
@@ -82,10 +87,15 @@ run = take_experiment(run_command.run)
 sweep = take_experiment(sweep_command.sweep, list_flags("sweep"))
 tune = take_experiment(tune_command.tune, list_flags("tune"))
 compare = take_experiment(compare_command.compare, compare_command.FLAGS)
+cascade = take_experiment(cascade_command.cascade)
+crowd = take_experiment(crowd_command.crowd)
 add_command(app, "run", run, run_command.EXAMPLES)
 add_command(app, "sweep", sweep, sweep_command.EXAMPLES)
 add_command(app, "tune", tune, tune_command.EXAMPLES)
 add_command(app, "compare", compare, compare_command.EXAMPLES)
+add_command(app, "cascade", cascade, cascade_command.EXAMPLES)
+add_command(app, "crowd", crowd, crowd_command.EXAMPLES)
+app.add_typer(validate_command.app, name="validate")
 add_command(app, "policies", policies_command.policies, policies_command.EXAMPLES)
 add_command(app, "liq", liq_command.liq, liq_command.EXAMPLES)
 app.add_typer(venues_command.app, name="venues")

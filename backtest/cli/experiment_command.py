@@ -23,12 +23,14 @@ Files = Annotated[
 ]
 
 
-def take_experiment(command: Callable[..., None], own: Sequence[Key] = ()) -> Callable[..., None]:
+def take_experiment(
+    command: Callable[..., None], own: Sequence[Key] = (), *, name: str = ""
+) -> Callable[..., None]:
     """Return a command that reads an experiment and calls ``command`` with its draft.
 
     If ``command`` takes a list of drafts, the command line takes several files. Flags that are no
     part of an experiment are passed by keyword. ``own`` are the keys whose flags only this command
-    takes; they replace shared flags of the same name.
+    takes; they replace shared flags of the same name. ``name`` is the full name of the command.
     """
     first, *rest = inspect.signature(command, eval_str=True).parameters.values()
     takes_several = get_origin(first.annotation) is list
@@ -43,8 +45,8 @@ def take_experiment(command: Callable[..., None], own: Sequence[Key] = ()) -> Ca
         in_order = sorted(values, key=lambda each: each.flag == "--set")
         flags = [flag for each in in_order for flag in each.list_entries(values[each])]
         typed = [*map(str, files), *list_arguments({each: values[each] for each in shared})]
-        line, name = tuple(context.obj or ()), f"backtest {command.__name__}"
-        drafts = [draft_experiment(file, flags, name, typed, line) for file in files or [None]]
+        line, full = tuple(context.obj or ()), name or f"backtest {command.__name__}"
+        drafts = [draft_experiment(file, flags, full, typed, line) for file in files or [None]]
         command(drafts if takes_several else drafts[0], **given)
 
     parameters = list_parameters([*own, *shared], rest, Files if takes_several else File)

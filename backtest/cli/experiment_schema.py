@@ -25,6 +25,7 @@ from backtest.cli.flags import (
     ACCOUNT,
     COMPARISON,
     DATA,
+    FOLDS,
     POLICY,
     RANKING,
     RUN,
@@ -251,6 +252,37 @@ KEYS = (
     Key("tune", "holdout", str | float, "--holdout", SEARCH,
         "The last part, which the search never sees: 25% (default), 90d or none."),
     Key("tune", "seed", int, "--seed", SEARCH, "Seed of all random numbers (0)."),
+    Key("tune", "validate", str, "--validate", SEARCH,
+        "Judge the search at its end: walk-forward or cross-validate."),
+
+    Key("validate", "train", str | list[str], "--train", FOLDS,
+        "Train spans (365d); schedules: several, 90d,365d,all."),
+    Key("validate", "test", str | list[str], "--test", FOLDS,
+        "Test spans (30d); schedules: several, 7d,30d,90d."),
+    Key("validate", "anchored", bool, "--anchored", FOLDS,
+        "Every train span begins with the data."),
+    Key("validate", "gap", str, "--gap", FOLDS, "Time between a train span and its test (0d)."),
+    Key("validate", "groups", int, "--groups", FOLDS, "Groups of time (10)."),
+    Key("validate", "test_groups", int, "--test-groups", FOLDS, "Groups in each test (2)."),
+    Key("validate", "embargo", str | int, "--embargo", FOLDS,
+        "Bars or a duration after a test group that do not count: auto (default), 24, 5d."),
+    Key("validate", "baseline", str, "--baseline", FOLDS,
+        "The schedule that others are compared with: never (default), '30d on 365d'."),
+    Key("validate", "carry", bool, "--no-carry", FOLDS,
+        "A fresh account in every fold, for comparison only."),
+    Key("validate", "objective", Objective | list[Objective], "--objective", RANKING,
+        "What to maximize: a measure (sharpe), or weights: sharpe=1,turnover=-0.01."),
+    Key("validate", "constraints", dict[str, str], "--constraint", RANKING,
+        "A bound on a measure: 'max_drawdown<=0.4'; repeat for more."),
+    Key("validate", "trials", int, "--trials", SEARCH, "Most sets to evaluate in a fold (2000)."),
+    Key("validate", "sampler", str, "--sampler", SEARCH, "As in backtest tune (auto)."),
+    Key("validate", "space", dict[str, Any], "--space", SEARCH,
+        "Vary this only: NAME=0.1:1 or NAME=log:10:500 or NAME=a,b; repeat for more."),
+    Key("validate", "fix", dict[str, Any], "--fix", SEARCH,
+        "Keep this: NAME=VALUE; repeat for more."),
+    Key("validate", "robust", bool, "--no-robust", SEARCH,
+        "Take the highest objective, even if its neighbors are poor."),
+    Key("validate", "seed", int, "--seed", SEARCH, "Seed of all random numbers (0)."),
 
     Key("compare", "policies", dict[str, Any]),
     Key("compare", "baseline", str, "--baseline", COMPARISON,
@@ -271,7 +303,7 @@ EXPERIMENT_KEYS = [
 """The keys whose flags every experiment takes."""
 TABLES = {
     table: {key.name: key for key in KEYS if key.table == table}
-    for table in ("data", "policy", "overlay", "run", "sweep", "tune", "compare")
+    for table in ("data", "policy", "overlay", "run", "sweep", "tune", "validate", "compare")
 }
 """The tables whose keys are declared here."""
 

@@ -12,7 +12,9 @@ from backtest.base.units import parse_size
 
 DATA, POLICY, VENUE, ACCOUNT, RUN = "Data", "Policy", "Venue", "Account", "Run"
 SETS, SEARCH, COMPARISON, RANKING = "Sets", "Search", "Comparison", "Ranking"
+FOLDS = "Folds"
 WORK, OUTPUT = "Work", "Output"
+CROWD = "Crowd"
 
 
 def option(panel: str, text: str, *names: str) -> Any:

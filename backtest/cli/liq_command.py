@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 
+from backtest.base.atomic_files import write_file
+from backtest.base.errors import ParameterError
 from backtest.base.number_text import format_percent, format_price_at_tick
+from backtest.cli.book_file import read_book_file
+from backtest.cli.book_text import print_book, print_map
 from backtest.cli.experiment import DEFAULT_VENUE, split_preset
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.unit_hints import warn_of_percentage
+from backtest.features.book_calculator import BookCalculation
+from backtest.features.failure_map import FailureMap
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
 from backtest.venue import Venue, preset_files
 
@@ -20,14 +27,18 @@ backtest liq --side long --entry 30000 --leverage 10
 backtest liq --venue binance-usdm:BTCUSDT@2021-05-19 --side short --entry 40000 --leverage 5
 backtest liq --side long --entry 30000 --leverage 5 --margin cross --capital 100000 --quantity 2
 backtest liq --side long --entry 30000 --leverage 10 --volatility 0.6 --json
+backtest liq --book book.toml
+backtest liq --book book.toml --map BTCUSDT,ETHUSDT --picture failure.svg
 """
+SPAN = 0.5
+"""The largest move of a map."""
 
 
-def liq(
+def liq(  # noqa: PLR0913 - one for each flag
     *,
-    side: Annotated[str, flag("'long' or 'short'.")],
-    entry: Annotated[float, flag("The price at which the position is opened.")],
-    leverage: Annotated[float, flag("The leverage set at the venue.")],
+    side: Annotated[str | None, flag("'long' or 'short'.")] = None,
+    entry: Annotated[float | None, flag("The price at which the position is opened.")] = None,
+    leverage: Annotated[float | None, flag("The leverage set at the venue.")] = None,
     venue: Annotated[
         str,
         typer.Option(
@@ -47,13 +58,35 @@ def liq(
         flag("Volatility per year (0.6 is 60 %), for the probability of liquidation."),
     ] = None,
     multiplier: Annotated[float, typer.Option(help="Multiplier of dynamic margin.")] = 1.0,
+    book: Annotated[
+        Path | None, flag("A TOML file of several positions on one collateral, instead of one.")
+    ] = None,
+    axes: Annotated[
+        str | None,
+        flag("With --book: two instruments, X,Y, for a map of where the book fails.", "--map"),
+    ] = None,
+    span: Annotated[
+        float, typer.Option(help="The largest move of the map, a fraction (0.5 is 50 %).")
+    ] = SPAN,
+    picture: Annotated[
+        Path | None, flag("With --book: write the map to this SVG file.", "--picture")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Calculate the margins, liquidation price and bankruptcy price of a position.
 
-    With --volatility, also the probability of liquidation. Money is in the settlement currency.
-    Fees for opening are not subtracted.
+    With --volatility, also the probability of liquidation. With --book, the requirement of several
+    positions, what is left over it, and the moves that liquidate. Money is in the settlement
+    currency. Fees for opening are not subtracted.
     """
+    if book is not None:
+        refuse_with_book(side=side, entry=entry, leverage=leverage, capital=capital,
+                         quantity=quantity, volatility=volatility)  # fmt: skip
+        calculate_file(book, axes, span, picture, as_json=as_json)
+        return
+    refuse_without_book(axes, picture)
+    if side is None or entry is None or leverage is None:
+        raise_missing(side=side, entry=entry, leverage=leverage)
     warn_of_percentage("--volatility", volatility)
     name = split_preset(venue, where=f"--venue {venue}")
     if preset_files.is_history(name.at):
@@ -120,3 +153,85 @@ def describe_distance(found: Calculation) -> str:
         return text
     yearly = format_percent(found.volatility, 0)
     return f"{text}, {found.daily_sigmas:.2f} daily sigma at {yearly} a year"
+
+
+# ----------------------------------------------------------------------------- several positions
+
+
+def calculate_file(
+    file: Path, axes: str | None, span: float, picture: Path | None, *, as_json: bool
+) -> None:
+    """Calculate the book of a file, with a map if one is asked for."""
+    found = read_book_file(file)
+    drawn = None if axes is None and picture is None else draw_map(found, axes, span)
+    if picture is not None and drawn is not None:
+        write_picture(drawn, picture)
+    if as_json:
+        mapped = None if drawn is None else drawn.to_dict()
+        print_json({"book": str(file), **found.to_dict(), "map": mapped})
+        return
+    typer.secho(str(file), bold=True)
+    print_book(found)
+    if drawn is not None:
+        typer.echo()
+        print_map(drawn)
+    if picture is not None:
+        typer.echo(f"\npicture: {picture}")
+
+
+def draw_map(found: BookCalculation, axes: str | None, span: float) -> FailureMap:
+    """Return the map of two instruments, by default those of the largest notionals."""
+    names = [] if axes is None else [name.strip() for name in axes.split(",")]
+    if len(names) not in (0, 2):
+        raise ParameterError(
+            f"--map takes two instruments, was {axes!r}",
+            where="--map",
+            cure="write for example --map BTCUSDT,ETHUSDT",
+        )
+    x, y = names or (None, None)
+    return found.map_failure(x, y, span=span)
+
+
+def write_picture(drawn: FailureMap, picture: Path) -> None:
+    """Write the map as an SVG file."""
+    from backtest.report.failure_picture import draw_failure_svg  # noqa: PLC0415 - loads plotly
+
+    if picture.suffix.lower() != ".svg":
+        raise ParameterError(
+            f"--picture writes an SVG file, was {str(picture)!r}",
+            where="--picture",
+            cure="give a name that ends in .svg",
+        )
+    write_file(picture, draw_failure_svg(drawn).encode("utf-8"))
+
+
+def refuse_with_book(**given: object) -> None:
+    """Refuse the flags of one position beside those of a book."""
+    flags = [f"--{name}" for name, value in given.items() if value is not None]
+    if flags:
+        raise ParameterError(
+            f"{', '.join(flags)} must be left out with --book, whose file has the positions",
+            where="backtest liq --book",
+            cure="leave them out, or leave --book out",
+        )
+
+
+def refuse_without_book(axes: str | None, picture: Path | None) -> None:
+    """Refuse the flags of a book without one."""
+    flags = [f for f, value in (("--map", axes), ("--picture", picture)) if value is not None]
+    if flags:
+        raise ParameterError(
+            f"{', '.join(flags)} must come with --book",
+            where=f"backtest liq {flags[0]}",
+            cure="give --book FILE",
+        )
+
+
+def raise_missing(**given: object) -> NoReturn:
+    """Raise the error of flags that one position needs."""
+    missing = ", ".join(f"--{name}" for name, value in given.items() if value is None)
+    raise ParameterError(
+        f"a position needs {missing}, which has no default",
+        where="backtest liq",
+        cure=f"add {missing}, or give --book FILE for several positions",
+    )

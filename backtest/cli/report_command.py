@@ -1,4 +1,4 @@
-"""``backtest report``: write a report of a saved run, sweep, study or comparison."""
+"""``backtest report``: write a report of a saved result of any kind."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ MEASURES = ("sharpe", "cagr", "max_drawdown")
 SHOWN_ID = 8
 MOST_NAMED = 20
 GAP = "  "
-SHORT = {"comparison": "compare"}
+SHORT = {"comparison": "compare", "walk-forward": "walk", "cross-validation": "cross"}
 SHOWN_COMMIT = 12
 
 
@@ -254,6 +254,9 @@ def format_result(
         "sweep": " of its best set",
         "study": " of the set it chose",
         "comparison": " of its best policy",
+        "walk-forward": " of the re-tuned account",
+        "cross-validation": ", medians over its paths",
+        "schedules": " of the schedule with the fastest growth",
     }
     lines += ["", f"measures{about.get(entry.kind, '')}", *format_measures(entry.metrics)]
     lines += ["", "made again by", clean(origin.command)] if origin.command else [""]

@@ -73,7 +73,8 @@ def tune(
         )
     best = None if study.best is None else build_run_command(draft, study.best_values)
     if as_json:
-        print_json({**study.to_dict(), "command": best})
+        validation = None if study.validation is None else study.validation.to_dict()
+        print_json({**study.to_dict(), "command": best, "validation": validation})
     else:
         print_study(study, draft, best)
     if not study.complete:
@@ -124,6 +125,8 @@ def name_objective(objective: Any) -> str:
 def print_study(study: Study, draft: Draft, best: str | None) -> None:
     """Print the summary, and the commands that run the best set and resume the search."""
     typer.echo(write_summary(study, resume="--resume"))
+    if study.validation is not None:
+        typer.echo(f"\nValidation of the search\n{study.validation.summary()}")
     if best is not None:
         typer.echo(f"\nrun the best again, on all of the data:\n{best}")
     if study.folder is not None:

@@ -29,11 +29,13 @@ from backtest.features.liquidation_calculator import calculate_liquidation
 from backtest.venue import Bracket, Venue, preset_files
 from backtest.venue.funding import terms as funding_terms
 from backtest.venue.imported_tiers import plain_symbol, read_tiers, write_venue
+from backtest.venue.margin_presets import list_presets
 
 EXAMPLES = """
 backtest venues
 backtest venues binance-usdm:BTCUSDT
 backtest venues --limits
+backtest venues --margins
 backtest venues show binance-usdm:BTCUSDT --at 2021-05-19
 backtest venues import tiers.json --venue mine --symbol BTC/USDT:USDT --like binance-usdm:BTCUSDT
 """
@@ -68,6 +70,10 @@ def venues(
     limits: Annotated[
         bool, flag("List the limits of leverage by date instead, for --max-leverage.", "--limits")
     ] = False,
+    margins: Annotated[
+        bool,
+        flag("List the margin rules of whole accounts instead, each figure's source.", "--margins"),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the venue presets, with the days of their margin tables and their sources.
@@ -84,6 +90,9 @@ def venues(
         return
     if limits:
         list_limits(as_json=as_json)
+        return
+    if margins:
+        list_margins(as_json=as_json)
         return
     found = preset_files.available()
     if as_json:
@@ -111,6 +120,22 @@ def list_limits(*, as_json: bool) -> None:
             source = f": {step.source}" if step.source != before else ""
             print_paragraph(f"from {step.date} {step.leverage:.4g}x{source}")
         print_paragraph(each.note)
+
+
+def list_margins(*, as_json: bool) -> None:
+    """List the margin rules of whole accounts, with the status and source of each figure."""
+    found = list_presets()
+    if as_json:
+        print_json([each.to_dict() for each in found])
+        return
+    for each in found:
+        typer.secho(each.name, bold=True)
+        print_paragraph(f"{each.title}, tables of {', '.join(each.dates)}")
+        print_paragraph(f"Exact: {each.exact}")
+        print_paragraph(f"Left out: {each.leaves_out}")
+        for figure in each.figures:
+            source = f": {figure.source}" if figure.source else ""
+            print_paragraph(f"{figure.status}: {figure.figure}{source}")
 
 
 app.callback(invoke_without_command=True, help=format_help(venues, EXAMPLES))(venues)

@@ -1,7 +1,8 @@
 """Fees by the account's own volume: the traded notional by UTC day, and the rates it leads to.
 
 The volume of the last 30 days does not include the current day, so the rates are the same from the
-first bar of a day to its last. The functions take one account, or lanes side by side.
+first bar of a day to its last. Sweeps do the same for lanes side by side:
+:mod:`backtest.sweep.lanes.lane_fees`.
 """
 
 from __future__ import annotations
@@ -27,12 +28,11 @@ ROUNDING = 1e-9
 class TradedDays(NamedTuple):
     """Traded notional by UTC day: ``today``, of day number ``day``, and the 30 days before it.
 
-    ``past`` has shape (30,) or (30, n_lanes), the oldest day first; ``today`` is a number or has
-    shape (n_lanes,).
+    ``past`` has shape (30,), the oldest day first.
     """
 
     day: int
-    today: Any
+    today: float
     past: FloatArray
 
     def at(self, day: int) -> TradedDays:
@@ -40,24 +40,23 @@ class TradedDays(NamedTuple):
         passed = min(day - self.day, WINDOW + 1)
         if passed <= 0:
             return self
-        empty = np.zeros((passed - 1, *self.past.shape[1:]))
-        rows = np.concatenate([self.past, np.asarray(self.today)[None], empty])
-        return TradedDays(day, 0.0 * self.today, rows[-WINDOW:])
+        rows = np.concatenate([self.past, [self.today], np.zeros(passed - 1)])
+        return TradedDays(day, 0.0, rows[-WINDOW:])
 
-    def add(self, amount: Any) -> TradedDays:
+    def add(self, amount: float) -> TradedDays:
         """Return the volumes after more was traded today."""
         return self._replace(today=self.today + amount)
 
-    def sum_past(self) -> Any:
+    def sum_past(self) -> float:
         """Return the volume of the 30 days, added up from the oldest."""
-        total: Any = 0.0
-        for row in self.past:
-            total = total + row
+        total = 0.0  # not sum(), which rounds in another way from Python 3.12 on
+        for amount in self.past.tolist():
+            total += amount
         return total
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the volumes of one account as data."""
-        return {"day": self.day, "today": float(self.today), "past": self.past.tolist()}
+        """Return the volumes as data."""
+        return {"day": self.day, "today": self.today, "past": self.past.tolist()}
 
 
 def read_traded(data: Mapping[str, Any] | None) -> TradedDays | None:
@@ -67,21 +66,20 @@ def read_traded(data: Mapping[str, Any] | None) -> TradedDays | None:
     return TradedDays(data["day"], data["today"], np.array(data["past"], dtype=np.float64))
 
 
-def start_traded(day: int, n_lanes: int = 0) -> TradedDays:
-    """Return the volumes of an account that has not traded, or of lanes."""
-    shape = (n_lanes,) if n_lanes else ()
-    return TradedDays(day, np.zeros(shape)[()], np.zeros((WINDOW, *shape)))
+def start_traded(day: int) -> TradedDays:
+    """Return the volumes of an account that has not traded."""
+    return TradedDays(day, 0.0, np.zeros(WINDOW))
 
 
 class Rates(NamedTuple):
-    """Fee rates of an account, or arrays of shape (n_lanes,)."""
+    """Fee rates of an account."""
 
-    taker: Any
-    maker: Any
-    maker_share: Any
+    taker: float
+    maker: float
+    maker_share: float
 
     @property
-    def blended(self) -> Any:
+    def blended(self) -> float:
         """The rate of an ordinary trade."""
         return self.taker * (1.0 - self.maker_share) + self.maker * self.maker_share
 
@@ -102,15 +100,14 @@ class FeeSchedule(NamedTuple):
         """Return the first bar after the day of bar t."""
         return int(np.searchsorted(self.day, self.day[t], side="right"))
 
-    def choose(self, traded: TradedDays, first: Rates | None = None) -> Rates:
-        """Return the rates of a day; ``first`` replaces those below the first tier."""
-        taker, maker, share = self.first if first is None else first
+    def choose(self, traded: TradedDays) -> Rates:
+        """Return the rates of a day."""
+        rates = self.first
         volume = traded.sum_past() * (1.0 + ROUNDING)
         for tier in self.tiers:
-            is_reached = volume >= tier.volume
-            taker = np.where(is_reached, tier.taker, taker)[()]
-            maker = np.where(is_reached, tier.maker, maker)[()]
-        return Rates(taker, maker, share)
+            if volume >= tier.volume:
+                rates = rates._replace(taker=tier.taker, maker=tier.maker)
+        return rates
 
 
 def list_fees(schedule: FeeSchedule | None, fee: float, bar: IntArray) -> FloatArray:
@@ -133,9 +130,8 @@ def read_schedule(venue: Venue, time: IntArray) -> FeeSchedule | None:
 
 def with_fees(rules: Rules, rates: Rates) -> Rules:
     """Return the rules of one account under other fee rates."""
-    taker = float(rates.taker)
     instrument = rules.instrument
-    margin = instrument.margin._replace(taker=taker)
+    margin = instrument.margin._replace(taker=rates.taker)
     return rules._replace(
-        instrument=instrument._replace(fee=float(rates.blended), taker=taker, margin=margin)
+        instrument=instrument._replace(fee=rates.blended, taker=rates.taker, margin=margin)
     )

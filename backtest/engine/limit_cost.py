@@ -47,9 +47,10 @@ class LimitCost(NamedTuple):
     def __str__(self) -> str:
         days, share = count_days(self.days), format_percent(self.share, 1)
         growth, without = format_percent(self.growth), format_percent(self.growth_without)
+        verb = "cost" if self.cost >= 0.0 else "added"
         return (
             f"max_leverage bound on {days} ({share} of those with decisions); log growth per year "
-            f"{growth}, without it {without}: it cost {format_percent(self.cost)} a year"
+            f"{growth}, without it {without}: it {verb} {format_percent(abs(self.cost))} a year"
         )
 
 

@@ -42,15 +42,19 @@ class LoopStart(NamedTuple):
     """Where the loop begins: the account's state, the policy's memory, and the bar.
 
     ``traded`` are the volumes that choose fee tiers; None if the venue has none, or none yet.
+    ``tally`` is that of the bars before, if the measures go on; None if they begin here.
     """
 
     state: State
     memory: Any
     first: int
     traded: TradedDays | None = None
+    tally: Tally | None = None
 
     def start_tally(self) -> Tally:
-        """Return the tally of an account that has not been measured yet."""
+        """Return the tally of the bars before, or one of an account that was not measured yet."""
+        if self.tally is not None:
+            return self.tally
         return start_tally(self.state.unit, self.state.equity, self.first)
 
 
@@ -182,7 +186,7 @@ def order_compiled(
     policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray], begin: LoopStart
 ) -> plain_or_compiled.LoopOrder:
     """Return the order of the compiled loop for a run."""
-    state, memory, first, _ = begin
+    state, memory, first = begin.state, begin.memory, begin.first
     recipe = write_recipe(policy, tuple(columns))
     packed, formula = pack_inputs(recipe, policy, inputs, columns)
     given = (packed.rules, packed.plan, packed.feed, packed.clock, packed.seen, formula)
@@ -217,7 +221,7 @@ def answer_first(
 
 def try_compiled(runner: LoopRunner, begin: LoopStart) -> str:
     """Compile the loop by running it over no bars; return why that fails, or nothing."""
-    state, memory, first, _ = begin
+    state, memory, first = begin.state, begin.memory, begin.first
     try:
         tape = new_tape(1, 1, first)
         run_bars(runner, state, begin.start_tally(), memory, tape, first, first)
@@ -268,7 +272,7 @@ def run_chunks(
     chunk: int = CHUNK,
 ) -> LoopOutcome:
     """Run chunk by chunk to the end, keeping what is logged."""
-    state, memory, first, traded = begin
+    state, memory, first, traded, _ = begin
     total = len(runner.plain.seen.time)
     tape = new_tape(total - first, 2 * min(chunk, total) + 256, first)
     tally = begin.start_tally()

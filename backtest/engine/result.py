@@ -58,6 +58,15 @@ class Result(RunRecord, Reportable):
 
     _draw: ClassVar[Callable[[Any], Any]]
     _run: ClassVar[Callable[..., Any]]
+    _count_ambiguous: ClassVar[Callable[[Any], int]]
+
+    @cached_property
+    def ambiguous(self) -> int:
+        """The number of bars after which the account depends on the order of prices inside them.
+
+        See :func:`backtest.bounds`, which also gives the bounds of every metric.
+        """
+        return self._count_ambiguous()
 
     def calibration(
         self,

@@ -1,4 +1,4 @@
-"""Report pages of runs, sweeps, studies and comparisons, and a server that shows them.
+"""Report pages of results of all kinds, and a server that shows them.
 
 ``import backtest`` attaches these functions to the results, as ``report()``, ``plot()`` and the
 HTML that a notebook shows.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write_report(source: Saved, path: Path, format_: str | None = None) -> Path:
-    """Write the report of a run, sweep, study or comparison to a file; return its path."""
+    """Write the report of a result of any kind to a file; return its path."""
     from backtest.report.page.formats import write_page  # noqa: PLC0415 - only when asked for
     from backtest.report.write import build_page  # noqa: PLC0415 - as above
 
@@ -27,6 +27,13 @@ def write_cell(source: Saved) -> str:
     from backtest.report import notebook  # noqa: PLC0415 - only in notebooks
 
     return notebook.write_cell(source)
+
+
+def draw_spans(folds: Any) -> Any:
+    """Return the spans of a walk or a cross-validation as a Plotly figure."""
+    from backtest.report.validations import spans_picture  # noqa: PLC0415 - only when drawn
+
+    return spans_picture.draw_spans(folds)
 
 
 def draw_run(result: Result) -> Any:

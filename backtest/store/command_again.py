@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 
 from backtest.base.provenance import Making
 
-KINDS_IN_PYTHON = {"sweep": "bt.sweep", "comparison": "bt.compare"}
+KINDS_IN_PYTHON = {
+    "sweep": "bt.sweep",
+    "comparison": "bt.compare",
+    "cascade": "bt.cascade",
+    "simulation": "bt.simulate_market",
+    "crowding": "bt.crowding",
+    "walk-forward": "bt.walk_forward",
+    "cross-validation": "bt.cross_validate",
+    "schedules": "bt.schedules",
+}
 
 
 class Origin(NamedTuple):
@@ -48,8 +57,10 @@ def describe_call(manifest: Mapping[str, Any]) -> str:
     """
     is_study = "objectives" in manifest
     call = "bt.tune" if is_study else KINDS_IN_PYTHON.get(str(manifest.get("kind")), "bt.run")
-    policies = manifest.get("policies") or {"": manifest["policy"]}
+    one = {"": manifest["policy"]} if "policy" in manifest else {}
+    policies = manifest.get("policies") or one
     names = ", ".join(str(each.get("text") or each["name"]) for each in policies.values())
     module = f" of {manifest['policy_module']}" if "policy_module" in manifest else ""
     source = manifest["data"].get("source") or manifest.get("source", "data of no known source")
-    return f"made in Python, or by an earlier version: {call}, {names}{module}, {source}"
+    parts = [call, f"{names}{module}", str(source)]
+    return f"made in Python, or by an earlier version: {', '.join(filter(None, parts))}"

@@ -19,8 +19,9 @@ from backtest.base.atomic_files import DRAFT_FILE, LOCK, REPLACED
 from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import DRAFT, MANIFEST
-from backtest.store.kinds import FORMATS, RUN, hash_manifest, read_json_object
+from backtest.store.kinds import FORMATS, RUN, WALK, hash_manifest, read_json_object
 from backtest.tune import OUTCOME, STUDY, TRIALS
+from backtest.validation.validation_files import ACCOUNTS
 
 ID = re.compile(r"[0-9a-f]{16}")
 HASH = re.compile(r"[0-9a-f]{64}")
@@ -81,7 +82,17 @@ def examine_result(folder: Path) -> str:
         return (
             f"its {MANIFEST} has an id that matches neither its content nor the name of the folder"
         )
-    return name_foreign_files(folder, {MANIFEST, PROVENANCE, *facts["files"]})
+    inner = list_account_files() if kind == WALK else ()
+    return name_foreign_files(folder, {MANIFEST, PROVENANCE, *facts["files"], *inner})
+
+
+def list_account_files() -> Iterator[str]:
+    """Yield the folders and files of the accounts inside a walk."""
+    yield f"{ACCOUNTS}/"
+    for title in ("fixed", "result"):
+        yield f"{ACCOUNTS}/{title}/"
+        for name in (MANIFEST, PROVENANCE, *FORMATS[RUN][1]):
+            yield f"{ACCOUNTS}/{title}/{name}"
 
 
 def examine_study(folder: Path) -> str:

@@ -14,7 +14,9 @@ from backtest.base.file_lock import is_lock_held
 from backtest.base.provenance import read_provenance
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, hash_file, read_json_file
 from backtest.compare import Comparison
+from backtest.crowd.result_title import describe_crowd_result
 from backtest.engine import result_files
+from backtest.measures.run_measures import METRICS
 from backtest.store.card import (
     Stamp,
     has_ends,
@@ -24,18 +26,26 @@ from backtest.store.card import (
 )
 from backtest.store.kinds import (
     COMPARISON,
+    CROSS,
+    CROWD_CLASSES,
     FORMATS,
     LEFTOVER,
+    PORTFOLIO,
     RUN,
+    SCHEDULES,
     STUDY_KIND,
     SWEEP,
     UNKNOWN,
+    WALK,
     find_manifest_faults,
     open_folder,
 )
 from backtest.sweep import Sweep
 from backtest.tune import OUTCOME, STUDY, TRIALS, Study
 from backtest.tune.study_folder import read_json as read_study_json
+from backtest.validation.cross_validation import CrossValidation
+from backtest.validation.schedules import Schedules
+from backtest.validation.walk import WalkForward
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,8 @@ class StoreEntry:
     name : str
         The name of the folder.
     kind : str
-        ``"run"``, ``"sweep"``, ``"study"``, ``"comparison"``; ``"leftover"`` for a temporary
-        folder of a writer; ``"unknown"``.
+        One of :data:`backtest.store.kinds.KINDS`; ``"leftover"`` for a temporary folder of a
+        writer; ``"unknown"``.
     trouble : str
         Why it cannot be used, in one sentence; empty if it can.
     id, policy, instrument, interval, start, end, source : str
@@ -264,6 +274,17 @@ def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": manifest["id"], **shown, "title": shown["policy"], "metrics": metrics}
 
 
+def read_portfolio(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the entry of a run of several positions, without reading its tables."""
+    check_manifest(folder, PORTFOLIO, manifest)
+    for name in (result_files.METRICS, result_files.STATE):
+        if hash_file(folder / name) != manifest["files"][name]:
+            raise damage_error(folder / name, "was changed")
+    shown = result_files.describe_run(manifest, read_json_file(folder / result_files.METRICS))
+    metrics = read_metrics(shown["metrics"])
+    return {"id": manifest["id"], **shown, "title": shown["policy"], "metrics": metrics}
+
+
 def read_sweep(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a sweep's entry."""
     check_manifest(folder, SWEEP, manifest)
@@ -336,4 +357,65 @@ def select_numbers(row: Mapping[Any, Any], names: Any) -> dict[str, float]:
     }
 
 
-READERS = {RUN: read_run, SWEEP: read_sweep, STUDY_KIND: read_study, COMPARISON: read_comparison}
+def summarize_validation(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a validation's entry that its manifest has."""
+    check_manifest(folder, kind, manifest)
+    dimensions = (each["name"] for each in manifest["space"]["dimensions"])
+    return {
+        "id": manifest["id"],
+        **summarize_search(str(manifest["policy"]["name"]), dimensions),
+        "source": str(manifest["data"].get("source", "")),
+        **summarize_data(manifest["data"]),
+    }
+
+
+def read_walk(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a walk's entry: the measures are those of the re-tuned account."""
+    begun, walk = summarize_validation(folder, WALK, manifest), WalkForward.load(folder)
+    metrics = {} if walk.result is None else select_numbers(walk.result.metrics, METRICS)
+    return {**begun, "note": f"{len(walk.folds):,} folds", "metrics": metrics}
+
+
+def read_cross(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a cross-validation's entry: the measures are medians over paths."""
+    begun, found = summarize_validation(folder, CROSS, manifest), CrossValidation.load(folder)
+    medians = found.paths.median().to_dict()
+    note = f"{len(found.splits):,} splits, {len(found.paths)} paths"
+    return {**begun, "note": note, "metrics": select_numbers(medians, METRICS)}
+
+
+def read_schedules(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an entry of schedules: the measures are those of the fastest growth."""
+    begun, found = summarize_validation(folder, SCHEDULES, manifest), Schedules.load(folder)
+    best = found.table.sort_values("log_growth", kind="stable").iloc[-1].to_dict()
+    note = f"{len(found.table):,} schedules"
+    return {**begun, "note": note, "metrics": select_numbers(best, METRICS)}
+
+
+def read_crowd(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the entry of a cascade, a simulated market or a crowding."""
+    kind = str(manifest["kind"])
+    check_manifest(folder, kind, manifest)
+    title, note = describe_crowd_result(manifest)
+    policy = manifest.get("policy", {})
+    return {
+        "id": manifest["id"],
+        "policy": str(policy.get("name", title)),
+        "title": title,
+        "source": str(manifest["data"].get("source", "")),
+        "note": note,
+        **summarize_data(manifest["data"]),
+    }
+
+
+READERS = {
+    RUN: read_run,
+    SWEEP: read_sweep,
+    STUDY_KIND: read_study,
+    COMPARISON: read_comparison,
+    PORTFOLIO: read_portfolio,
+    WALK: read_walk,
+    CROSS: read_cross,
+    SCHEDULES: read_schedules,
+    **dict.fromkeys(CROWD_CLASSES, read_crowd),
+}

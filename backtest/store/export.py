@@ -15,9 +15,10 @@ from backtest.base.atomic_files import write_file
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import save_folder
-from backtest.store.kinds import FORMATS, STUDY_KIND, open_folder
+from backtest.store.kinds import FORMATS, STUDY_KIND, WALK, open_folder
 from backtest.store.verify import verify_folder
 from backtest.tune import OUTCOME, STUDY, TRIALS
+from backtest.validation.validation_files import ACCOUNTS
 
 SUFFIX = ".zip"
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -70,6 +71,8 @@ def list_files(folder: Path) -> Iterator[str]:
         yield PROVENANCE
     if kind != STUDY_KIND:
         yield from ("manifest.json", *FORMATS[kind][1])
+        inner = sorted((folder / ACCOUNTS).rglob("*")) if kind == WALK else []
+        yield from (each.relative_to(folder).as_posix() for each in inner if each.is_file())
         return
     yield STUDY
     if (folder / OUTCOME).is_file():

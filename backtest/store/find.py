@@ -9,25 +9,36 @@ from typing import Any, TypeAlias
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.compare import Comparison
-from backtest.engine import Result
-from backtest.store.kinds import KINDS, open_folder
+from backtest.crowd import Cascade, Crowding, SimulatedMarket
+from backtest.engine import PortfolioResult, Result
+from backtest.store.kinds import CROWD_CLASSES, FIRST_KINDS, PORTFOLIO, VALIDATIONS, open_folder
 from backtest.sweep import Sweep
 from backtest.tune import STUDY, Study
 from backtest.tune.holdout import LOOKS
+from backtest.validation.cross_validation import CrossValidation
+from backtest.validation.schedules import Schedules
+from backtest.validation.walk import WalkForward
 
 SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
 
-Saved: TypeAlias = Result | Sweep | Study | Comparison
+Crowded: TypeAlias = Cascade | SimulatedMarket | Crowding
+Validation: TypeAlias = WalkForward | CrossValidation | Schedules
+Saved: TypeAlias = Result | Sweep | Study | Comparison | PortfolioResult | Crowded | Validation
+CLASSES: dict[str, Any] = {
+    **dict(zip(FIRST_KINDS, (Result, Sweep, Study, Comparison), strict=True)),
+    PORTFOLIO: PortfolioResult,
+    **CROWD_CLASSES,
+    **dict(zip(VALIDATIONS, (WalkForward, CrossValidation, Schedules), strict=True)),
+}
 """The kinds of results that a folder can hold."""
 
 
 def load_saved(folder: Path) -> Saved:
-    """Load the run, sweep, study or comparison in a folder."""
+    """Load the result in a folder, of any kind."""
     kind, _ = open_folder(folder)
-    classes: dict[str, Any] = dict(zip(KINDS, (Result, Sweep, Study, Comparison), strict=True))
-    found: Saved = classes[kind].load(folder)
+    found: Saved = CLASSES[kind].load(folder)
     return found
 
 

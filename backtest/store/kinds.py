@@ -1,4 +1,4 @@
-"""The four kinds of saved results: their files and formats, and which kind a folder holds."""
+"""The kinds of saved results: their files and formats, and which kind a folder holds."""
 
 from __future__ import annotations
 
@@ -11,22 +11,41 @@ from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, read_json_file
 from backtest.compare import comparison_files as compare_storage
+from backtest.crowd import Cascade, Crowding, SimulatedMarket
+from backtest.crowd.crowd_record import FORMAT as CROWD_FORMAT
 from backtest.engine import compute_id, result_files
+from backtest.engine.portfolio import portfolio_files
 from backtest.sweep import sweep_files
 from backtest.tune import OUTCOME, STUDY, TRIALS
+from backtest.validation import validation_files as validation_storage
 
-RUN, SWEEP, STUDY_KIND, COMPARISON = KINDS = ("run", "sweep", "study", "comparison")
+CROWD_CLASSES = {each.kind: each for each in (Cascade, SimulatedMarket, Crowding)}
+"""The classes of results of crowds, by kind."""
+PORTFOLIO = "portfolio"
+RUN, SWEEP, STUDY_KIND, COMPARISON = FIRST_KINDS = ("run", "sweep", "study", "comparison")
+WALK, CROSS, SCHEDULES = VALIDATIONS = ("walk-forward", "cross-validation", "schedules")
+KINDS = (*FIRST_KINDS, *VALIDATIONS, *CROWD_CLASSES, PORTFOLIO)
 LEFTOVER, UNKNOWN = "leftover", "unknown"
+PLURALS = {STUDY_KIND: "studies", WALK: "walks forward", SCHEDULES: SCHEDULES}
 FORMATS = {
     RUN: (result_files.FORMAT, result_files.FILES),
     SWEEP: (sweep_files.FORMAT, (sweep_files.TABLE,)),
     COMPARISON: (compare_storage.FORMAT, compare_storage.FILES),
+    PORTFOLIO: (portfolio_files.FORMAT, portfolio_files.FILES),
+    **{kind: (CROWD_FORMAT, each.files()) for kind, each in CROWD_CLASSES.items()},
+    **{
+        kind: (validation_storage.FORMAT, validation_storage.list_files(tables))
+        for kind, tables in validation_storage.TABLES.items()
+    },
 }
 """The format number and the files of each kind that has a manifest."""
 NOT_IN_ID = {
     RUN: ("policy_module", "compiled", "causality", "margin_table", "margin_tables"),
     SWEEP: ("policy_module", "mixed", "causality"),
     COMPARISON: (),
+    PORTFOLIO: ("compiled", "causality"),
+    **dict.fromkeys(CROWD_CLASSES, ()),
+    **dict.fromkeys(VALIDATIONS, ("policy_module",)),
 }
 """Manifest entries that the id does not depend on."""
 
@@ -41,7 +60,8 @@ def name_kind(kind: str, n: int) -> str:
     """
     if n == 1 or kind not in (*KINDS, LEFTOVER):
         return kind
-    return "studies" if kind == STUDY_KIND else f"{kind}s"
+    return "studies" if kind == STUDY_KIND else kind if kind == "crowding" else f"{kind}s"
+    return PLURALS.get(kind, f"{kind}s")
 
 
 def is_foreign_folder(folder: Path) -> bool:

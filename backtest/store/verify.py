@@ -21,6 +21,7 @@ from backtest.store.kinds import (
     LEFTOVER,
     STUDY_KIND,
     UNKNOWN,
+    WALK,
     find_manifest_faults,
     is_foreign_folder,
     open_folder,
@@ -29,6 +30,7 @@ from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.tune.study_folder import find_broken
 from backtest.tune.study_folder import read_json as read_study_json
 from backtest.tune.study_identity import ASIDE
+from backtest.validation.validation_files import ACCOUNTS
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def describe_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
 
 
 def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the files of a run, sweep or comparison that are missing, changed or foreign."""
+    """Yield the files of a result with a manifest that are missing, changed or foreign."""
     yield from ((MANIFEST, each) for each in find_manifest_faults(manifest, kind))
     files = FORMATS[kind][1]
     hashes = manifest.get("files")
@@ -116,8 +118,13 @@ def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterato
     yield from compare_hashes(folder, hashes)
     yield from find_provenance_faults(folder, str(manifest.get("id")))
     for each in sorted(folder.iterdir()):
-        if each.name not in (*files, MANIFEST, PROVENANCE):
+        if each.name not in (*files, *list_inner(kind), MANIFEST, PROVENANCE):
             yield each.name, "is not part of the result"
+
+
+def list_inner(kind: str) -> tuple[str, ...]:
+    """Return the folders inside a result of a kind, whose files loading verifies."""
+    return (ACCOUNTS,) if kind == WALK else ()
 
 
 def find_provenance_faults(folder: Path, identity: str) -> Iterator[tuple[str, str]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -153,6 +154,52 @@ class Evaluator:
             )
         return self._evaluate_plainly(sets, wanted, progress)
 
+    def evaluate_spans(
+        self, sets: Sets, spans: Sequence[tuple[int, int]], *, returns: bool = False
+    ) -> list[Rows]:
+        """Return the rows of all sets on each span, (first, stop) in bars.
+
+        As :meth:`evaluate` for each span, but the columns are computed once, on all bars before the
+        last end.
+        """
+        if type(self).evaluate is not Evaluator.evaluate or self.plain_because:
+            return [self.evaluate(sets, first=a, stop=b, returns=returns) for a, b in spans]
+        from backtest.sweep.lanes.lane_block import NotCompiled  # noqa: PLC0415 - numba loads with it
+
+        set_hurry(False)
+        try:
+            return self._evaluate_span_lanes(sets, spans, returns=returns)
+        except NotCompiled:  # evaluate says why
+            return [self.evaluate(sets, first=a, stop=b, returns=returns) for a, b in spans]
+
+    def _evaluate_span_lanes(
+        self, sets: Sets, spans: Sequence[tuple[int, int]], *, returns: bool
+    ) -> list[Rows]:
+        """Score blocks of sets on all spans. Those of a block in which one fails run one by one."""
+        from backtest.sweep.lanes.span_runner import score_spans  # noqa: PLC0415 - numba loads with it
+
+        tables = [start_rows(sets, self.metrics) for _ in spans]
+        sampled: list[dict[int, FloatArray]] = [{} for _ in spans]
+        broken = self._find_broken(sets)
+        kept, faulty = np.flatnonzero(~broken), [np.flatnonzero(broken)]
+        with contextlib.suppress(KeyboardInterrupt):
+            scored = score_spans(self._runner(), take_sets(sets, kept), spans, returns=returns)
+            for part, found in scored:
+                places = kept[part]
+                if isinstance(found, list):
+                    whole = start_rows({"": places}, ())
+                    rows = [whole._replace(**one._asdict(), done=~whole.done) for one in found]
+                    put_spans(tables, places, rows, sampled)
+                elif found is not None:
+                    faulty.append(places)
+            for places in filter(len, faulty):
+                some = take_sets(sets, places)
+                rows = [self._evaluate_plainly(some, Wanted(a, b, returns), None) for a, b in spans]
+                put_spans(tables, places, rows, sampled)
+        pairs = zip(tables, sampled, strict=True)
+        return [one._replace(returns=stack_returns(own, one) if returns else None)
+                for one, own in pairs]  # fmt: skip
+
     def check_causal(self, sets: Sets) -> None:
         """Raise if the columns look ahead, in sets with each option and each bound of a number.
 
@@ -274,6 +321,17 @@ def put_rows(rows: Rows, places: IntArray, part: Rows, sampled: dict[int, FloatA
         if part.returns is not None and part.done[k] and not part.errors[k]:
             sampled[place] = part.returns[:, k]
     rows.done[places] = part.done
+
+
+def put_spans(
+    tables: Sequence[Rows],
+    places: IntArray,
+    parts: Sequence[Rows],
+    sampled: Sequence[dict[int, FloatArray]],
+) -> None:
+    """Write the results of some sets on several spans into the rows of each span."""
+    for rows, part, own in zip(tables, parts, sampled, strict=True):
+        put_rows(rows, places, part, own)
 
 
 def run_one_by_one(

@@ -23,7 +23,7 @@ class Bench(NamedTuple):
     @property
     def has_holdout(self) -> bool:
         """Whether the search left out a part of the data."""
-        return self.split < self.whole.market.n_bars
+        return bool(self.split < self.whole.market.n_bars)
 
 
 def complete_set(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:

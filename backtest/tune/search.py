@@ -95,6 +95,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     memory: str = "1GiB",
     cluster: str | None = None,
     compile: bool = True,  # noqa: A002 - the word users know
+    validate: str | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Study:
     """Search for good parameters of a policy, and measure how much of the result is luck.
@@ -152,6 +153,11 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     cluster : str, optional
         ``"tcp://host:port"`` or ``"local:N"``: the cluster to use, see
         :mod:`backtest.sweep.cluster`. The numbers do not depend on it.
+    validate : str, optional
+        ``"walk-forward"`` or ``"cross-validate"``: judge the search at its end by
+        :func:`backtest.walk_forward` or :func:`backtest.cross_validate` on the whole market, with
+        as many trials, at most 2,000. ``study.validation`` holds it. Its test spans include the
+        holdout, which is counted as looked at.
     progress : callable, optional
         Called with a :class:`~backtest.tune.trial_evaluator.Progress` after every piece of work.
 
@@ -173,6 +179,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     check_settings(market, account, venue, sampling, calendar)
     warn_of_other_days(market, venue)
     warn_of_last_prices(market, stacklevel=3)
+    plan = None if validate is None else Study._plan_validation(validate, market, sampling)
     number, limit = read_budget(trials, seconds)
     rule = read_robustness(robust)
     check_choices(sampler, seed)
@@ -235,7 +242,33 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         )
         with on_cluster(task.seen, cluster) as working:
             task = task._replace(seen=working)
-            return run_study(task, folder, resume=resume, progress=progress)
+            study = run_study(task, folder, resume=resume, progress=progress)
+    if validate is not None and study.complete:
+        study.validation = Study._validate_search(
+            validate,
+            market,
+            policy,
+            plan,
+            venue=venue,
+            account=account,
+            objective=objective,
+            constraints=constraints,
+            trials=trials,
+            sampler=sampler,
+            space=space,
+            fix=fix,
+            robust=robust,
+            seed=seed,
+            store=store,
+            signal=signal,
+            sampling=sampling,
+            calendar=calendar,
+            threads=threads,
+            memory=memory,
+            cluster=cluster,
+            compile=compile,
+        )
+    return study
 
 
 def run_study(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
@@ -45,6 +45,18 @@ class Study(StudyRecord, Reportable):
     seen : list of mapping
         Sets that were looked at on the holdout since, if there is no folder to record them.
     """
+
+    _plan_validation: ClassVar[Callable[..., Any]]
+    _validate_search: ClassVar[Callable[..., Any]]
+
+    @property
+    def validation(self) -> Any:
+        """The validation that ended the search; None unless ``validate`` asked for one."""
+        return vars(self).get("_validation")
+
+    @validation.setter
+    def validation(self, found: Any) -> None:
+        vars(self)["_validation"] = found
 
     @property
     def best_policy(self) -> Policy:

@@ -13,7 +13,7 @@ import numpy as np
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import repr_plain
-from backtest.base.ranges import Number, check_number
+from backtest.base.ranges import Number
 from backtest.venue.book_requirement import (
     combine_scenarios,
     compute_book_initial,
@@ -22,6 +22,7 @@ from backtest.venue.book_requirement import (
 from backtest.venue.book_rules import BookRules, Holdings
 from backtest.venue.collateral import Collateral
 from backtest.venue.contract_value import compute_value
+from backtest.venue.own_requirement import OwnMargin, OwnRule, check_answer
 from backtest.venue.requirement import MarginRules, read_rules
 from backtest.venue.requirement_rule import BoundRule, Brackets, MarginRule, RequirementRule
 from backtest.venue.scenario_loss import compute_gross, compute_offset, compute_scenario_loss
@@ -106,7 +107,7 @@ def requirement(
     """
     where = "bt.margin.requirement"
     book = read_book(venues, quantities, prices, where)
-    if not isinstance(rule, MarginRule):
+    if isinstance(rule, OwnMargin) or not isinstance(rule, MarginRule):
         return ask(rule, "requirement", book, where)
     bound = bind(rule, book, collateral, collateral_prices, entries, where)
     found = bound.value(book.quantities, book.prices)
@@ -136,7 +137,7 @@ def initial(
     book = read_book(venues, quantities, prices, where)
     if venue_leverage is not None:
         book = set_leverage(book, venue_leverage, where)
-    if not isinstance(rule, MarginRule):
+    if isinstance(rule, OwnMargin) or not isinstance(rule, MarginRule):
         return ask(rule, "initial", book, where)
     bound = bind(rule, book, collateral, collateral_prices, None, where)
     found = bound.value(book.quantities, book.prices)
@@ -322,21 +323,9 @@ def bind(
 
 def ask(rule: Any, method: str, book: PricedBook, where: str) -> float:
     """Return the answer of a rule of the user's own, checked."""
-    if not isinstance(rule, RequirementRule):
-        raise ParameterError(
-            f"rule must have the methods requirement and initial, was {rule!r:.80}",
-            where=where,
-            cure="give bt.Brackets(), bt.ScenarioMargin(...), or an object with both",
-        )
+    own = OwnRule().check("rule", rule.rule if isinstance(rule, OwnMargin) else rule, where=where)
     held = {name: quantity for name, quantity in book.quantities.items() if quantity != 0.0}
-    answer = getattr(rule, method)(held, {name: book.prices[name] for name in held})
-    return check_answer(answer, f"{type(rule).__name__}.{method}")
-
-
-def check_answer(answer: object, where: str) -> float:
-    """Return what a requirement of the user's own answered, at least 0 and not NaN."""
-    found = check_number("a requirement", answer, where=where)
-    return float(Number(0, may_be_infinite=True).check("a requirement", found, where=where))
+    return check_answer(getattr(own, method)(held, book.prices), f"{type(own).__name__}.{method}")
 
 
 def read_index(book: PricedBook, index: Numbers, where: str) -> list[float]:

@@ -9,9 +9,8 @@ Isolated positions have their own requirement and are not in it.
 from __future__ import annotations
 
 from backtest.base.units import TOLERANCE, FloatArray
-from backtest.venue.book_rules import BookRules, Holdings, is_in_pool, pick_rules
+from backtest.venue.book_rules import BookRules, BracketTables, Holdings, is_cross, is_in_pool
 from backtest.venue.collateral_value import compute_collateral_value
-from backtest.venue.requirement import compute_highest_rate, compute_initial, compute_maintenance
 from backtest.venue.scenario_loss import (
     compute_exposure,
     compute_gain_rate,
@@ -21,8 +20,8 @@ from backtest.venue.scenario_loss import (
     compute_scenario_loss,
     compute_side,
     count_gain,
-    find_worst_product_row,
-    find_worst_row,
+    find_group_row,
+    find_product_row,
 )
 
 
@@ -33,10 +32,63 @@ def compute_tested_notional(book: BookRules, held: Holdings, i: int) -> float:
     return notional
 
 
+def find_bracket(tables: BracketTables, i: int, notional: float) -> int:
+    """Return the bracket of a notional of one instrument."""
+    k = 0
+    while k + 1 < tables.counts[i] and notional > tables.floors[i, k + 1]:
+        k += 1
+    return k
+
+
+def scale_rate(rate: float, multiplier: float, close_fee: float) -> float:
+    """Return a maintenance rate under a multiplier, including the closing fee."""
+    return min(1.0, multiplier * rate + close_fee)
+
+
+def sum_maintenance(book: BookRules, held: Holdings, first: int, stop: int) -> float:
+    """Return the bracket requirements of the cross positions from ``first`` up to ``stop``.
+
+    Each has the bits of :func:`backtest.venue.requirement.compute_maintenance`. It is written out
+    here because a call would cost many times the arithmetic: it passes all arrays of the rules.
+    """
+    tables, total = book.brackets, 0.0
+    for i in range(first, stop):
+        if is_cross(held.quantities[i], tables.are_isolated[i]):
+            value = held.entries[i] if tables.are_valued_at_entry[i] else held.values[i]
+            notional = abs(held.quantities[i]) * abs(value)
+            x, fee = tables.multipliers[i], tables.close_fees[i]
+            rate, amount, k = scale_rate(tables.rates[i, 0], x, fee), 0.0, 1
+            while k < tables.counts[i] and notional > tables.floors[i, k]:
+                after = scale_rate(tables.rates[i, k], x, fee)
+                amount += tables.floors[i, k] * (after - rate)
+                rate = after
+                k += 1
+            total += rate * notional - amount
+    return total
+
+
 def compute_own_maintenance(book: BookRules, held: Holdings, i: int) -> float:
-    """Return the maintenance margin of one position by its own brackets."""
-    rules = pick_rules(book.brackets, i)
-    return compute_maintenance(rules, compute_tested_notional(book, held, i), rules.multiplier)
+    """Return the maintenance margin of one cross position by its own brackets."""
+    return sum_maintenance(book, held, i, i + 1)
+
+
+def sum_initial(book: BookRules, held: Holdings) -> float:
+    """Return the bracket initial margins of all cross positions.
+
+    Each has the bits of :func:`backtest.venue.requirement.compute_initial`.
+    """
+    tables, total = book.brackets, 0.0
+    for i in range(len(held.quantities)):
+        if is_cross(held.quantities[i], tables.are_isolated[i]):
+            notional = abs(held.quantities[i] * abs(held.values[i]))
+            x, k = tables.initial_multipliers[i], 0
+            if tables.settings[i] > 0.0:
+                total += notional / min(tables.settings[i], tables.leverages[i, 0] / x)
+            else:
+                while k + 1 < tables.counts[i] and notional > tables.caps[i, k]:
+                    k += 1
+                total += notional * x / tables.leverages[i, k]
+    return total
 
 
 def combine_scenarios(
@@ -61,31 +113,21 @@ def compute_book_requirement(book: BookRules, held: Holdings) -> float:
     """Return R, the maintenance requirement of all cross positions, in the settlement currency."""
     if book.has_scenarios:
         return compute_scenario_margin(book, held, False)
-    total = 0.0
-    for i in range(len(held.quantities)):
-        if is_in_pool(book, held, i):
-            total += compute_own_maintenance(book, held, i)
-    return total
+    return sum_maintenance(book, held, 0, len(held.quantities))
 
 
 def compute_book_initial(book: BookRules, held: Holdings) -> float:
     """Return the initial margin of all cross positions, in the settlement currency."""
     if book.has_scenarios:
         return compute_scenario_margin(book, held, True)
-    total = 0.0
-    for i in range(len(held.quantities)):
-        if is_in_pool(book, held, i):
-            rules = pick_rules(book.brackets, i)
-            notional = abs(compute_exposure(held, i))
-            total += compute_initial(rules, notional, rules.initial_multiplier)
-    return total
+    return sum_initial(book, held)
 
 
 def compute_book_backing(book: BookRules, held: Holdings, cash: float) -> float:
     """Return M, what backs the cross positions: ``cash`` is w, after paying for them."""
     total = cash
     for i in range(len(held.quantities)):
-        if is_in_pool(book, held, i):
+        if is_cross(held.quantities[i], book.brackets.are_isolated[i]):
             total += held.quantities[i] * held.values[i]
     return total + compute_collateral_value(book.collateral, held)
 
@@ -94,7 +136,7 @@ def has_pool(book: BookRules, held: Holdings) -> bool:
     """Return whether any cross position is held."""
     count = 0
     for i in range(len(held.quantities)):
-        count += is_in_pool(book, held, i)
+        count += is_cross(held.quantities[i], book.brackets.are_isolated[i])
     return count > 0
 
 
@@ -122,9 +164,10 @@ def fill_shares(book: BookRules, held: Holdings, shares: FloatArray) -> None:
         return
     for i in range(len(held.quantities)):
         if is_in_pool(book, held, i):
-            rules = pick_rules(book.brackets, i)
             notional = compute_tested_notional(book, held, i)
-            shares[i] = compute_highest_rate(rules, notional, rules.multiplier) * notional
+            k = find_bracket(book.brackets, i, notional)
+            x, fee = book.brackets.multipliers[i], book.brackets.close_fees[i]
+            shares[i] = scale_rate(book.brackets.rates[i, k], x, fee) * notional
 
 
 def fill_scenario_shares(book: BookRules, held: Holdings, shares: FloatArray) -> None:
@@ -144,16 +187,16 @@ def fill_scenario_shares(book: BookRules, held: Holdings, shares: FloatArray) ->
 
 
 def add_loss_shares(book: BookRules, held: Holdings, shares: FloatArray) -> None:
-    """Add each member's loss in the row that decides for its group."""
+    """Add each member's loss in the row that decides for its group; the nets must be filled."""
     tables = book.scenarios
     for g in range(len(tables.products)):
         counted = 1.0
         if tables.is_same_row:
-            k = find_worst_product_row(book, held, tables.products[g])
+            k = find_product_row(tables, tables.products[g])
             if k >= 0:
-                counted = count_gain(book, compute_group_loss(book, held, g, k))
+                counted = count_gain(tables.offset, compute_group_loss(tables, g, k))
         else:
-            k = find_worst_row(book, held, g)
+            k = find_group_row(tables, g)
         if k >= 0:
             add_row_shares(
                 book, held, g, k, -tables.factor * counted * tables.weights[g, k], shares

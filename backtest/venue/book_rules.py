@@ -47,6 +47,8 @@ class ScenarioTables(NamedTuple):
     one product have as many rows each. If ``is_same_row``, a product's loss is that of its worst
     row; otherwise each group has its own worst row. ``initial_factor`` and
     ``initial_contingency`` take the place of ``factor`` and ``contingency`` in initial margin.
+    ``nets``, of shape (G, 2), is room in which the net notionals are written: like the multipliers,
+    it belongs to one run.
     """
 
     counts: IntArray
@@ -64,6 +66,7 @@ class ScenarioTables(NamedTuple):
     pair_contingency: float
     initial_factor: float
     initial_contingency: float
+    nets: FloatArray
 
 
 class CollateralTables(NamedTuple):
@@ -137,6 +140,11 @@ def pick_rules(tables: BracketTables, i: int) -> MarginRules:
     )
 
 
+def is_cross(quantity: float, is_isolated: bool) -> bool:
+    """Return whether a position is held, and in cross margin."""
+    return quantity != 0.0 and not is_isolated
+
+
 def is_in_pool(book: BookRules, held: Holdings, i: int) -> bool:
     """Return whether an instrument is held as a cross position."""
-    return held.quantities[i] != 0.0 and not book.brackets.are_isolated[i]
+    return is_cross(held.quantities[i], book.brackets.are_isolated[i])

@@ -149,6 +149,7 @@ def pack_scenarios(rule: PortfolioTerms, names: Sequence[str]) -> ScenarioTables
         pair_contingency=rule.pair_contingency,
         initial_factor=factor,
         initial_contingency=contingency,
+        nets=np.zeros((len(groups), 2)),
     )
 
 
@@ -171,6 +172,7 @@ def pack_no_scenarios() -> ScenarioTables:
         pair_contingency=0.0,
         initial_factor=1.0,
         initial_contingency=0.0,
+        nets=np.zeros((0, 2)),
     )
 
 

@@ -72,12 +72,18 @@ class MarginRule(Value):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
-        """Return the rule that :meth:`to_dict` wrote: portfolio margin if it has ``moves``."""
+        """Return the rule that :meth:`to_dict` wrote: its fields tell what kind it is."""
         if cls is not MarginRule:
             return super().from_dict(data, where=where)
-        kind = "scenarios" if isinstance(data, Mapping) and "moves" in data else "brackets"
+        marks = {"moves": "scenarios", "preset": "preset", "own": "own"}
+        given = data if isinstance(data, Mapping) else {}
+        kind = next((kind for mark, kind in marks.items() if mark in given), "brackets")
         found: Any = cls.kinds[kind].from_dict(data, where=where or cls.kinds[kind].__name__)
         return found  # type: ignore[no-any-return]
+
+    def resolve(self, names: Sequence[str]) -> MarginRule:  # noqa: ARG002 - of presets
+        """Return the rule for some instruments: itself, or what a preset has for them."""
+        return self
 
     def check_names(self, names: Sequence[str], collateral: Sequence[Collateral]) -> None:
         """Check that the rule, and what collateral cancels, fit the instruments of an account."""

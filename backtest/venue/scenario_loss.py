@@ -2,20 +2,30 @@
 
 All instruments of a group move together. In row k the group loses
 ``l_gk = -w_k sum_i q_i (u_i(P_i (1 + m_k)) - u_i(P_i))``, which is the notional times m for a
-linear contract and times m / (1 + m) for an inverse one. Collateral that cancels risk in the group
-moves with it. With its own worst row for each group the loss is ``sum_g max(0, max_k l_gk)``; with
-the same row for all groups of a product ``max(0, max_k sum_g (l_gk if l_gk > 0 else offset
-l_gk))``, products summed.
+linear contract and times m / (1 + m) for an inverse one, so that a group is its two net notionals.
+Collateral that cancels risk in the group is a linear part of it. With its own worst row for each
+group the loss is ``sum_g max(0, max_k l_gk)``; with the same row for all groups of a product
+``max(0, max_k sum_g (l_gk if l_gk > 0 else offset l_gk))``, products summed.
+
+Functions take as few arrays as they can: those of a book are many, and each call passes them all.
 """
 
 from __future__ import annotations
 
-from backtest.venue.book_rules import BookRules, Holdings, is_in_pool
+from backtest.venue.book_rules import BookRules, Holdings, ScenarioTables, is_cross
 
 
 def compute_gain_rate(is_inverse: bool, move: float) -> float:
     """Return the profit of a long per unit of notional after a relative move of the price."""
     return move / (1.0 + move) if is_inverse else move
+
+
+def compute_move_loss(linear: float, inverse: float, move: float, weight: float) -> float:
+    """Return the loss of two net notionals in one scenario; negative for a gain."""
+    gain = linear * move
+    if inverse != 0.0:
+        gain += inverse * (move / (1.0 + move))
+    return -weight * gain
 
 
 def compute_exposure(held: Holdings, i: int) -> float:
@@ -24,61 +34,73 @@ def compute_exposure(held: Holdings, i: int) -> float:
     return exposure
 
 
-def compute_group_loss(book: BookRules, held: Holdings, g: int, k: int) -> float:
-    """Return the loss of a group in row k of its scenarios; negative for a gain."""
-    tables = book.scenarios
-    move, weight = tables.moves[g, k], float(tables.weights[g, k])
-    gain = 0.0
-    for place in range(tables.starts[g], tables.starts[g + 1]):
-        i = tables.members[place]
-        if is_in_pool(book, held, i):
-            rate = compute_gain_rate(book.brackets.are_inverse[i], move)
-            gain += compute_exposure(held, i) * rate
+def fill_nets(book: BookRules, held: Holdings) -> None:
+    """Write the net notionals of each group into the tables: linear ones, inverse ones."""
+    tables, brackets = book.scenarios, book.brackets
+    for g in range(len(tables.products)):
+        linear, inverse = 0.0, 0.0
+        for place in range(tables.starts[g], tables.starts[g + 1]):
+            i = tables.members[place]
+            if is_cross(held.quantities[i], brackets.are_isolated[i]):
+                exposure = held.quantities[i] * abs(held.values[i])
+                if brackets.are_inverse[i]:
+                    inverse += exposure
+                else:
+                    linear += exposure
+        tables.nets[g, 0], tables.nets[g, 1] = linear, inverse
     for c in range(len(held.amounts)):
-        if book.collateral.groups[c] == g and held.amounts[c] != 0.0:
-            gain += held.amounts[c] * held.prices[c] * move
-    return -weight * gain
+        if book.collateral.groups[c] >= 0 and held.amounts[c] != 0.0:
+            tables.nets[book.collateral.groups[c], 0] += held.amounts[c] * held.prices[c]
 
 
-def find_worst_row(book: BookRules, held: Holdings, g: int) -> int:
+def compute_group_loss(tables: ScenarioTables, g: int, k: int) -> float:
+    """Return the loss of a group in row k of its scenarios, from its nets; negative for a gain."""
+    return compute_move_loss(
+        tables.nets[g, 0], tables.nets[g, 1], tables.moves[g, k], tables.weights[g, k]
+    )
+
+
+def find_group_row(tables: ScenarioTables, g: int) -> int:
     """Return the row in which a group loses most, the first of equal ones; -1 if none loses."""
+    linear, inverse = tables.nets[g, 0], tables.nets[g, 1]
     worst, found = 0.0, -1
-    for k in range(book.scenarios.counts[g]):
-        loss = compute_group_loss(book, held, g, k)
+    for k in range(tables.counts[g]):
+        loss = compute_move_loss(linear, inverse, tables.moves[g, k], tables.weights[g, k])
         if loss > worst:
             worst, found = loss, k
     return found
 
 
-def count_gain(book: BookRules, loss: float) -> float:
+def count_gain(offset: float, loss: float) -> float:
     """Return the share of a group's result that counts: losses in full, gains by the offset."""
-    return 1.0 if loss > 0.0 else book.scenarios.offset
+    return 1.0 if loss > 0.0 else offset
 
 
-def compute_product_loss(book: BookRules, held: Holdings, product: int, k: int) -> float:
+def compute_product_loss(tables: ScenarioTables, product: int, k: int) -> float:
     """Return the loss of a product in row k: gains of a group count by the offset."""
     total = 0.0
-    for g in range(len(book.scenarios.products)):
-        if book.scenarios.products[g] == product:
-            loss = compute_group_loss(book, held, g, k)
-            total += count_gain(book, loss) * loss
+    for g in range(len(tables.products)):
+        if tables.products[g] == product:
+            linear, inverse = tables.nets[g, 0], tables.nets[g, 1]
+            loss = compute_move_loss(linear, inverse, tables.moves[g, k], tables.weights[g, k])
+            total += count_gain(tables.offset, loss) * loss
     return total
 
 
-def count_rows(book: BookRules, product: int) -> int:
+def count_rows(tables: ScenarioTables, product: int) -> int:
     """Return the number of rows of a product: that of its groups."""
     rows = 0
-    for g in range(len(book.scenarios.products)):
-        if book.scenarios.products[g] == product:
-            rows = book.scenarios.counts[g]
+    for g in range(len(tables.products)):
+        if tables.products[g] == product:
+            rows = tables.counts[g]
     return rows
 
 
-def find_worst_product_row(book: BookRules, held: Holdings, product: int) -> int:
+def find_product_row(tables: ScenarioTables, product: int) -> int:
     """Return the row in which a product loses most, the first of equal ones; -1 if none loses."""
     worst, found = 0.0, -1
-    for k in range(count_rows(book, product)):
-        loss = compute_product_loss(book, held, product, k)
+    for k in range(count_rows(tables, product)):
+        loss = compute_product_loss(tables, product, k)
         if loss > worst:
             worst, found = loss, k
     return found
@@ -86,17 +108,21 @@ def find_worst_product_row(book: BookRules, held: Holdings, product: int) -> int
 
 def compute_scenario_loss(book: BookRules, held: Holdings) -> float:
     """Return the worst loss of the cross positions in all scenarios, at least 0."""
-    total = 0.0
-    if book.scenarios.is_same_row:
-        for product in range(book.scenarios.n_products):
-            k = find_worst_product_row(book, held, product)
-            if k >= 0:
-                total += compute_product_loss(book, held, product, k)
+    fill_nets(book, held)
+    tables, total = book.scenarios, 0.0
+    if tables.is_same_row:
+        for product in range(tables.n_products):
+            worst = 0.0
+            for k in range(count_rows(tables, product)):
+                worst = max(worst, compute_product_loss(tables, product, k))
+            total += worst
         return total
-    for g in range(len(book.scenarios.products)):
-        k = find_worst_row(book, held, g)
-        if k >= 0:
-            total += compute_group_loss(book, held, g, k)
+    for g in range(len(tables.products)):
+        linear, inverse, worst = tables.nets[g, 0], tables.nets[g, 1], 0.0
+        for k in range(tables.counts[g]):
+            loss = compute_move_loss(linear, inverse, tables.moves[g, k], tables.weights[g, k])
+            worst = max(worst, loss)
+        total += worst
     return total
 
 
@@ -104,8 +130,8 @@ def compute_gross(book: BookRules, held: Holdings) -> float:
     """Return the sum of the notionals of the cross positions."""
     total = 0.0
     for i in range(len(held.quantities)):
-        if is_in_pool(book, held, i):
-            total += abs(compute_exposure(held, i))
+        if is_cross(held.quantities[i], book.brackets.are_isolated[i]):
+            total += abs(held.quantities[i] * held.values[i])
     return total
 
 
@@ -114,8 +140,8 @@ def compute_side(book: BookRules, held: Holdings, g: int, side: float) -> float:
     total = 0.0
     for place in range(book.scenarios.starts[g], book.scenarios.starts[g + 1]):
         i = book.scenarios.members[place]
-        if is_in_pool(book, held, i):
-            total += max(0.0, side * compute_exposure(held, i))
+        if is_cross(held.quantities[i], book.brackets.are_isolated[i]):
+            total += max(0.0, side * (held.quantities[i] * abs(held.values[i])))
     return total
 
 

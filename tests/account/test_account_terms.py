@@ -119,6 +119,7 @@ def test_a_short_draws_margin_as_well():
     assert additions(result) == [(is_(5200 / 51), is_(200.0)), (is_(5400 / 51), is_(200.0))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_additions_end_whatever_the_rounding(seed):
     """Rates down to 1e-7, where rounding decides whether the requirement holds at its root."""

@@ -131,6 +131,7 @@ def test_a_long_and_a_short_of_equal_size_sum_to_zero_before_costs():
         assert total(long, "funding") == is_(-total(short, "funding"))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(
     seed=st.integers(0, 10_000),
@@ -225,6 +226,7 @@ def test_hourly_and_daily_bars_of_one_path_give_a_held_position_the_same_equity(
 # ------------------------------------------------------------------------------------- vectorbt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fee", [0.0, 0.0007])
 @pytest.mark.parametrize("calm", [False, True])
 def test_an_unlevered_run_with_fees_equals_vectorbts_portfolio(fee, calm):
@@ -572,6 +574,7 @@ def test_the_measures_hold_with_liquidations_near_misses_and_bad_days(seed):
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-10)
 
 
+@pytest.mark.slow
 def test_the_runs_of_the_measures_cover_both_ways():
     runs = [measured(seed, leverage=9.0, liquidated=True) for seed in (1, 2, 3, 4)]
     runs += [measured(seed) for seed in (1, 2, 3, 4)]

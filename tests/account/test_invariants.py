@@ -62,6 +62,7 @@ def scaled(case: Case, factor: float) -> Case:
     )
 
 
+@pytest.mark.slow
 @repeatable
 @given(seeds)
 def test_the_change_of_equity_is_the_sum_of_its_terms(seed):
@@ -90,6 +91,7 @@ def test_equity_cash_margin_and_reserve_are_never_negative_where_they_may_not_be
         assert (bars.loc[bars["position"] == 0.0, "margin"] == 0.0).all()
 
 
+@pytest.mark.slow
 @repeatable
 @given(seeds)
 def test_a_ruined_account_stays_flat(seed):
@@ -119,6 +121,7 @@ def test_positions_are_whole_lots_until_a_liquidation_leaves_a_part(seed):
     assert (np.abs(clean - np.round(clean)) < 1e-6)[~np.broadcast_to(forced, clean.shape)].all()
 
 
+@pytest.mark.slow
 @repeatable
 @given(seeds)
 def test_nothing_trades_in_bar_0_and_an_order_fills_at_the_open_worsened(seed):
@@ -131,6 +134,7 @@ def test_nothing_trades_in_bar_0_and_an_order_fills_at_the_open_worsened(seed):
     assert (worse >= case.slippage["rate"] * (1 - 1e-9) - 1e-12).all()
 
 
+@pytest.mark.slow
 @repeatable
 @given(seeds)
 def test_a_liquidation_happens_at_a_price_that_its_bar_contains(seed):
@@ -143,6 +147,7 @@ def test_a_liquidation_happens_at_a_price_that_its_bar_contains(seed):
     assert (price <= high * (1 + 1e-9)).all()
 
 
+@pytest.mark.slow
 @repeatable
 @given(seeds)
 def test_a_stop_happens_at_a_price_that_its_bar_contains_worsened(seed):
@@ -155,6 +160,7 @@ def test_a_stop_happens_at_a_price_that_its_bar_contains_worsened(seed):
     assert (price <= high * (1 + 1e-9)).all()
 
 
+@pytest.mark.slow
 @repeatable
 @given(seeds)
 def test_a_position_at_a_close_meets_its_requirement_unless_the_close_is_the_first_to_fail(seed):
@@ -164,6 +170,7 @@ def test_a_position_at_a_close_meets_its_requirement_unless_the_close_is_the_fir
     assert (held["margin_ratio"] < 1.0 + 1e-9).all()
 
 
+@pytest.mark.slow
 @repeatable
 @given(seeds)
 def test_the_liquidation_price_lies_on_the_losing_side_of_the_mark(seed):
@@ -173,6 +180,7 @@ def test_the_liquidation_price_lies_on_the_losing_side_of_the_mark(seed):
     assert (side * (held["mark"] - held["liquidation_price"]) >= -1e-9 * held["mark"]).all()
 
 
+@pytest.mark.slow
 @repeatable
 @given(seeds)
 def test_every_settlement_of_a_held_position_is_paid_once(seed):
@@ -193,6 +201,7 @@ def test_every_settlement_of_a_held_position_is_paid_once(seed):
         assert count <= near.sum()
 
 
+@pytest.mark.slow
 @repeatable
 @given(seeds)
 def test_the_ledger_explains_the_position_and_the_columns(seed):
@@ -207,6 +216,7 @@ def test_the_ledger_explains_the_position_and_the_columns(seed):
         assert amount == pytest.approx(bars[column].sum(), rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.slow
 @fewer
 @given(seeds, st.sampled_from([0.01, 7.3, 1000.0]))
 def test_money_times_a_factor_changes_no_return(seed, factor):
@@ -222,6 +232,7 @@ def test_money_times_a_factor_changes_no_return(seed, factor):
     assert acted[0].tolist() == acted[1].tolist()
 
 
+@pytest.mark.slow
 @fewer
 @given(seeds)
 def test_a_run_repeats_to_the_bit(seed):
@@ -232,6 +243,7 @@ def test_a_run_repeats_to_the_bit(seed):
     assert again.manifest == result.manifest
 
 
+@pytest.mark.slow
 @fewer
 @given(seeds, st.integers(5, 25))
 def test_the_bars_after_t_change_nothing_up_to_t(seed, k):
@@ -246,6 +258,7 @@ def test_the_bars_after_t_change_nothing_up_to_t(seed, k):
     assert head.record.tobytes() == np.ascontiguousarray(result.record[:, :k]).tobytes()
 
 
+@pytest.mark.slow
 @fewer
 @given(seeds)
 def test_higher_fees_never_leave_more_of_a_position_that_is_only_held(seed):

@@ -240,6 +240,7 @@ def test_a_limit_that_saves_an_account_has_a_negative_cost():
     cost = result.limit_cost(compile=False)
     assert cost.growth_without == -math.inf  # 15 x long, 8 % down: nothing is left
     assert cost.cost == -math.inf
+    assert str(cost).endswith("without it -inf %: it added inf % a year")
 
 
 def test_the_cost_begins_where_the_account_began():

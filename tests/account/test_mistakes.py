@@ -107,6 +107,7 @@ def test_08_the_same_path_loses_the_same_at_a_minute_and_at_an_hour():
     assert equities(fine)[-1] == is_(equities(coarse)[-1])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(
     leverage=st.floats(1.0, 50.0),
@@ -196,6 +197,7 @@ class Swing(bt.Policy):
         return scale * self.target / bar.sigma, Scale(scale)
 
 
+@pytest.mark.slow
 def test_14_the_fast_mode_equals_the_slow_one_bit_for_bit():
     market = bt.Market.sample()
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")

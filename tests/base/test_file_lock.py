@@ -24,6 +24,7 @@ def ask_again_and_again(path, stop) -> None:
         is_lock_held(path)
 
 
+@pytest.mark.slow
 def test_a_study_begins_while_other_processes_ask_for_its_lock(tmp_path):
     """Askers take the lock for an instant: one beginning in three would be refused at once."""
     with hold_lock(tmp_path):
@@ -57,6 +58,7 @@ def test_a_second_holder_is_refused_with_the_number_of_the_first(tmp_path, monke
         assert is_lock_held(tmp_path / LOCK)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_lets_go(tmp_path):
     code = "import os\nfrom pathlib import Path\n"
     code += "from backtest.base.file_lock import hold_lock_file\n"
@@ -81,6 +83,7 @@ def test_a_lock_file_that_its_holder_deletes_is_made_again(tmp_path, monkeypatch
         assert path.read_text() == f"{os.getpid()}\n"
 
 
+@pytest.mark.slow
 def test_the_package_imports_without_the_modules_of_unix():
     code = "import sys\nfor name in ('fcntl', 'resource', 'pwd', 'grp', 'termios'):\n"
     code += "    sys.modules[name] = None\nimport backtest\n"

@@ -182,6 +182,7 @@ print("alive")
 """
 
 
+@pytest.mark.slow
 def test_a_process_outlives_interrupts_of_compiled_runs():
     """Without the guard it dies of a segmentation fault."""
     done = subprocess.run(

@@ -250,6 +250,7 @@ def test_a_making_that_is_not_known_gives_way_and_never_replaces_one_that_is():
     assert choose_making(known, Making(None, {})) == known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
 def test_what_was_loaded_and_saved_elsewhere_keeps_where_it_came_from(tmp_path, kind):
     made = {
@@ -286,6 +287,7 @@ def test_functions_that_are_clocked_can_be_sent_to_other_processes():
 # ------------------------------------------------------------------------------------------ studies
 
 
+@pytest.mark.slow
 def test_the_time_of_a_study_is_that_of_all_its_parts(tmp_path, monkeypatch):
     stand_in(put=monkeypatch.setattr)
     stand_in(pause=0.02)
@@ -342,6 +344,7 @@ def folder(tmp_path):
     return run().save(tmp_path / "results")
 
 
+@pytest.mark.slow
 def test_every_edit_of_the_file_is_named_and_none_is_used(folder):
     path = folder / PROVENANCE
     text = path.read_text()
@@ -412,6 +415,7 @@ def test_an_edit_that_keeps_the_size_is_seen_by_a_list(folder, name):
     assert name.partition(".")[0] in entry.trouble
 
 
+@pytest.mark.slow
 def test_lists_are_ordered_by_time_spent_and_what_has_none_is_last(folder):
     (run(Constant(leverage=2.0)).save(folder.parent) / PROVENANCE).unlink()
     run(Constant(leverage=0.5)).save(folder.parent)

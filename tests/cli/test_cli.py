@@ -116,6 +116,7 @@ def test_flags_reach_policy_venue_account_and_run(capsys):
     assert (result.bars["position"].iloc[-100:] <= 0).all()
 
 
+@pytest.mark.slow
 def test_the_command_line_and_python_agree(capsys):
     _, out, _ = call(capsys, "run", *SHORT, "--no-save", "--json", "--policy", "constant")
     result = bt.run(
@@ -185,6 +186,7 @@ def test_the_example_runs_and_flags_go_over_it(capsys):
     assert result.manifest["policy"]["settings"]["half_life"] == 72.0
 
 
+@pytest.mark.slow
 def test_an_experiment_makes_the_same_bytes_again(capsys, folder):
     file = str(ROOT / "examples" / "btc-vol-target.toml")
     for name in ("one", "two"):
@@ -289,6 +291,7 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
     assert json.loads(out)["Other"][0]["passed"] is False
 
 
+@pytest.mark.slow
 def test_help_shows_examples_for_every_command(capsys):
     for command in ((), ("run",), ("policies",), ("venues",), ("check",)):
         code, out, _ = call(capsys, *command, "--help")
@@ -428,6 +431,7 @@ def start(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_process_ends_with_the_exit_code_and_no_traceback():
     done = start("run", "--policy", "vol-targt")
     assert done.returncode == 2
@@ -435,6 +439,7 @@ def test_a_process_ends_with_the_exit_code_and_no_traceback():
     assert start("policies").returncode == 0
 
 
+@pytest.mark.slow
 def test_lists_and_help_do_not_load_the_compiler():
     code = (
         "import sys; from backtest.cli import main; main(['policies']); main(['run', '--help']);"

@@ -44,6 +44,7 @@ def write(folder, name, policy="constant", **tables):
 # ------------------------------------------------------------------------------ told and saved
 
 
+@pytest.mark.slow
 def test_a_comparison_prints_its_tables_and_saves_all_of_it(capsys):
     code, out, err = call(capsys, "compare", *TWO, *SHORT)
     assert (code, err) == (0, "")
@@ -59,6 +60,7 @@ def test_a_comparison_prints_its_tables_and_saves_all_of_it(capsys):
     assert str(bt.Comparison.load(path)) in out
 
 
+@pytest.mark.slow
 def test_the_command_line_and_python_agree(capsys):
     found = ask(
         capsys, *TWO, "--set", "constant.leverage=2", "--baseline", "constant", "--seed", "3"
@@ -87,6 +89,7 @@ def test_json_has_null_for_what_is_not_finite(capsys):
     assert set(found["confidence_set"]["members"]) <= {"vol-target", "constant"}
 
 
+@pytest.mark.slow
 def test_equal_risk_is_told(capsys):
     flags = (*TWO, "--set", "constant.leverage=2", "--equal-risk")
     found = ask(capsys, *flags)
@@ -95,6 +98,7 @@ def test_equal_risk_is_told(capsys):
     assert found["comparison"]["policies"]["constant"]["scale"] < 1.0
 
 
+@pytest.mark.slow
 def test_results_may_be_left_unsaved_or_go_elsewhere(capsys, folder):
     assert call(capsys, "compare", *TWO, *SHORT, "--no-save")[0] == 0
     assert list(folder.iterdir()) == []
@@ -158,6 +162,7 @@ def test_files_of_one_name_go_by_their_folders(capsys, folder):
     assert list(texts(ask(capsys, "one/e.toml", "two/e.toml"))) == ["one/e", "two/e"]
 
 
+@pytest.mark.slow
 def test_a_table_says_it_all_and_flags_go_over_it(capsys, folder):
     write(
         folder, "c.toml", None, run="compile = false",
@@ -210,6 +215,7 @@ def test_a_mistake_is_one_error_with_its_place_and_its_cure(capsys, arguments, w
     assert words in err
 
 
+@pytest.mark.slow
 def test_files_that_differ_in_more_than_their_policy_are_refused(capsys, folder):
     write(folder, "a.toml", account="capital = 700")
     write(folder, "b.toml", "cppi", account="band = 0.1", run="signal = -1",

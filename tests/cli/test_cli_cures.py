@@ -89,6 +89,7 @@ def find_public_arguments() -> set[str]:
     return known
 
 
+@pytest.mark.slow
 def test_every_argument_that_an_error_names_is_one_of_a_public_function():
     named = find_names("Argument") | find_names("Place")
     assert len(named) > 40
@@ -190,6 +191,7 @@ def test_the_cure_of_a_span_can_be_typed(capsys, folder: Path):
     assert "51 bars of 1h" in out
 
 
+@pytest.mark.slow
 def test_the_cures_of_sessions_and_of_repairs_can_be_typed(capsys, folder: Path):
     lines = DAYS.splitlines()
     (folder / "shut.csv").write_text("\n".join([*lines[:20], *lines[22:]]))

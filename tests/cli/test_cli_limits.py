@@ -39,6 +39,7 @@ def test_the_limits_are_listed_with_dates_and_sources(capsys):
     assert found["nfa-minor"]["steps"][-1]["leverage"] == 20.0
 
 
+@pytest.mark.slow
 def test_max_leverage_is_a_number_or_a_preset(capsys):
     for value, shown in (("1.5", "most leverage 1.5"), ("reg-t", "by date (reg-t), 1 to 2.5")):
         for words in (("--max-leverage", value), ("--set", f"account.max_leverage={value}")):
@@ -55,6 +56,7 @@ def test_an_unknown_limit_suggests_the_near_one(capsys):
     assert "--max-leverage" in err
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_limit_is_told_on_request(capsys):
     words = ("--max-leverage", "0.5", "--set", "target=1", *SHORT)
     code, out, _ = call(capsys, "run", *words, "--limit-cost")

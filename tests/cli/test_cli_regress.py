@@ -90,6 +90,7 @@ def test_the_unchanged_experiment_is_the_same(capsys):
     assert "bit by bit" in out
 
 
+@pytest.mark.slow
 def test_other_processes_threads_and_time_zones_are_the_same(capsys, folder):
     record(capsys)
     where = {"PYTHONPATH": str(ROOT), "TZ": "Asia/Kathmandu", "NUMBA_NUM_THREADS": "1"}
@@ -105,6 +106,7 @@ def test_other_processes_threads_and_time_zones_are_the_same(capsys, folder):
     assert json.loads(done.stdout)["baselines"][0]["bars"]["exact"]
 
 
+@pytest.mark.slow
 def test_a_policy_constant_beside_the_policy_is_caught(capsys, folder):
     record(capsys)
     (folder / "held_beside.py").write_text("LEVEL = 2.02\n")
@@ -116,6 +118,7 @@ def test_a_policy_constant_beside_the_policy_is_caught(capsys, folder):
     assert max(map(len, out.splitlines())) <= 100
 
 
+@pytest.mark.slow
 def test_a_table_beside_the_policy_is_caught_by_the_file_it_stands_in(capsys):
     Path("mine.py").write_text(POLICY.replace("return LEVEL", 'return TABLE["level"]'))
     with Path("mine.py").open("a") as file:
@@ -138,6 +141,7 @@ def test_a_comment_in_the_policy_is_told_and_rewrites_nothing(capsys):
     assert not json.loads(Path("baselines/calm.json").read_text())["history"]
 
 
+@pytest.mark.slow
 def test_what_no_hash_holds_is_said_where_nothing_else_changed(capsys):
     change("mine.py", "from held_beside import LEVEL", "from pathlib import Path")
     change("mine.py", "return LEVEL", 'return float(Path("level.txt").read_text())')
@@ -149,6 +153,7 @@ def test_what_no_hash_holds_is_said_where_nothing_else_changed(capsys):
     assert "no recorded fact" in out
 
 
+@pytest.mark.slow
 def test_a_fee_that_changed_is_caught_and_named(capsys, folder):
     record(capsys)
     change("calm.toml", "taker = 0.0005", "taker = 0.00051")
@@ -269,6 +274,7 @@ def record_of_a_test():
     return save_baseline(take_baseline(result, "test_held"), Path("baselines"))
 
 
+@pytest.mark.slow
 def test_baselines_of_tests_in_the_same_folder_are_skipped_and_said_to_be(capsys):
     record(capsys)
     record_of_a_test()
@@ -301,6 +307,7 @@ def test_a_baseline_of_a_test_that_is_asked_for_or_stands_alone_is_not_measured(
     assert combine_exit_codes([report_skipped("a"), report_skipped("b")]) == 2
 
 
+@pytest.mark.slow
 def test_unmeasured_outweighs_moved(capsys, folder):
     (folder / "bold.toml").write_text(EXPERIMENT)
     record(capsys, "bold.toml")
@@ -329,6 +336,7 @@ def test_a_second_record_is_refused(capsys):
     assert "--update" in err
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_baseline_is_refused(capsys, folder):
     record(capsys)
     text = Path("baselines/calm.json").read_text()
@@ -348,6 +356,7 @@ def test_nothing_is_written_unless_every_experiment_runs(capsys, folder):
     assert not Path("baselines").exists()
 
 
+@pytest.mark.slow
 def test_tolerances_are_recorded_and_hold(capsys):
     record(capsys, "--mode", "tolerance", "--tolerance", "*=any", "--tolerance", "sharpe=0.5")
     kept = json.loads(Path("baselines/calm.json").read_text())["metrics"]
@@ -358,6 +367,7 @@ def test_tolerances_are_recorded_and_hold(capsys):
     assert check(capsys, "--mode", "exact")[0] == 1
 
 
+@pytest.mark.slow
 def test_policies_of_two_folders_with_helpers_of_one_name_are_kept_apart(capsys, folder):
     for name, level in (("one", 1.0), ("two", 3.0)):
         (folder / name).mkdir()
@@ -386,6 +396,7 @@ def test_libraries_that_lie_below_a_policy_stay_imported(folder, monkeypatch):
 # ----------------------------------------------------------------------------------------- updates
 
 
+@pytest.mark.slow
 def test_an_update_keeps_the_reason_and_the_old_values(capsys):
     record(capsys)
     before = json.loads(Path("baselines/calm.json").read_text())
@@ -409,6 +420,7 @@ def test_an_update_of_what_is_the_same_writes_nothing(capsys):
     assert before == {path: path.read_bytes() for path in Path("baselines").iterdir()}
 
 
+@pytest.mark.slow
 def test_an_update_takes_data_of_another_time_and_leaves_what_cannot_run(capsys, folder):
     (folder / "bold.toml").write_text(EXPERIMENT)
     record(capsys, "bold.toml")
@@ -460,6 +472,7 @@ def test_a_report_that_cannot_be_written_is_2(capsys, folder):
 # --------------------------------------------------------------------------------------------- told
 
 
+@pytest.mark.slow
 def test_json_is_one_object(capsys):
     record(capsys)
     change("calm.toml", "0.0005", "0.0006")
@@ -475,6 +488,7 @@ def test_json_is_one_object(capsys):
     ]
 
 
+@pytest.mark.slow
 def test_junit_counts_failures_and_errors(capsys, folder):
     for name in ("bold", "cold"):
         (folder / f"{name}.toml").write_text(EXPERIMENT)
@@ -491,6 +505,7 @@ def test_junit_counts_failures_and_errors(capsys, folder):
     assert cases["cold"].find("system-out") is not None
 
 
+@pytest.mark.slow
 def test_the_step_summary_is_added_to_and_another_file_is_written_anew(capsys, monkeypatch):
     record(capsys)
     change("calm.toml", "0.0005", "0.0006")

@@ -47,6 +47,7 @@ def folder_of(results: Path, start: str) -> Path:
     return next(results.glob(f"{start}-*"))
 
 
+@pytest.mark.slow
 def test_a_list_is_a_table_of_at_most_a_hundred_columns(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     code, out, err = call(capsys, "results", "list")
@@ -82,6 +83,7 @@ def test_a_list_says_how_many_fit_of_how_many(capsys):
     assert (nothing[0], nothing[-1]) == ("no result matches", "0 of 3 results match")
 
 
+@pytest.mark.slow
 def test_a_list_is_filtered_sorted_and_cut(capsys, results):
     everything = ask(capsys, "list", "--sort", "sharpe")["results"]
     sharpes = [each["metrics"]["sharpe"] for each in everything]
@@ -214,6 +216,7 @@ def test_show_refuses_what_is_damaged_or_not_there(capsys, results):
     assert "none is called 'nothing'" in err
 
 
+@pytest.mark.slow
 def test_compare_gives_what_backtest_compare_gives(capsys, results):
     one, other = folder_of(results, "voltarget"), folder_of(results, "constant")
     words = (f"vol-target={one.name}", f"constant={other.name[-16:]}", "--draws", "99")
@@ -230,6 +233,7 @@ def test_compare_gives_what_backtest_compare_gives(capsys, results):
     assert bt.Comparison.load(out.rsplit("full result: ", 1)[1].strip())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [(), ("was", "now")])
 def test_two_makings_of_one_policy_are_compared_by_label_or_id(capsys, results, labels):
     """The source was edited between them: labels did not help, and the cure was one for Python."""

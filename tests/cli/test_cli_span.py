@@ -35,6 +35,7 @@ def write(folder, text: str):
     return "mine.toml"
 
 
+@pytest.mark.slow
 def test_a_run_from_a_start_is_that_of_python_with_the_bars_before_it_as_history(capsys):
     found = ask(capsys, "run", *SPAN, *PLAIN)
     market = bt.Market.sample().between(None, "2023-02-08")
@@ -60,6 +61,7 @@ def test_the_span_is_half_open_as_all_spans_are(capsys):
     )
 
 
+@pytest.mark.slow
 def test_an_experiment_says_it_under_run_and_flags_go_over_it(capsys, folder):
     file = write(folder, '[run]\nstart = 2023-02-01\nend = "2023-02-08"\n')
     told = ask(capsys, "run", file, *PLAIN)
@@ -75,6 +77,7 @@ def test_less_history_may_be_asked_for(capsys):
     assert some["metrics"]["sharpe"] != whole["metrics"]["sharpe"]
 
 
+@pytest.mark.slow
 def test_a_comparison_begins_there_with_warm_columns_too(capsys):
     words = ("--policy", "vol-target", "--policy", "constant", *SPAN, "--no-compile")
     found = ask(capsys, "compare", *words, "--json", "--no-save")
@@ -83,6 +86,7 @@ def test_a_comparison_begins_there_with_warm_columns_too(capsys):
     assert rows["vol-target"]["sharpe"] == alone["metrics"]["sharpe"]
 
 
+@pytest.mark.slow
 def test_a_sweep_cuts_the_data_there_says_so_and_prints_the_run_that_gives_its_row(capsys, folder):
     words = ("--vary", "target=0.3,0.6", *SPAN, "--no-compile", "--no-save", "--json")
     code, out, err = call(capsys, "sweep", *words)
@@ -96,6 +100,7 @@ def test_a_sweep_cuts_the_data_there_says_so_and_prints_the_run_that_gives_its_r
     assert again["metrics"]["sharpe"] == found["top"][0]["sharpe"]
 
 
+@pytest.mark.slow
 def test_a_search_does_the_same(capsys):
     words = ("--trials", "12", "--sampler", "random", "--start", "2023-02-01", "--end",
              "2023-02-21", "--no-compile", "--no-save", "--json", "--seed", "1")  # fmt: skip
@@ -122,6 +127,7 @@ def test_a_span_outside_the_data_is_refused_with_its_flag(capsys, words, said, w
     assert where in err.split("where:")[1].splitlines()[0]
 
 
+@pytest.mark.slow
 def test_a_summary_of_columns_that_were_cold_names_the_flag_that_warms_them(capsys):
     words = ("run", "--policy", "kelly", "--to", "2023-04-15", "--no-compile", "--no-save")
     code, out, _ = call(capsys, *words)

@@ -51,6 +51,7 @@ def ask(capsys, *arguments):
 # --------------------------------------------------------------------------- what is run and told
 
 
+@pytest.mark.slow
 def test_a_sweep_prints_the_best_first_and_saves_all_of_it(capsys):
     code, out, err = call(capsys, "sweep", *SHORT, "--vary", "target=0.2:1:5", "--top", "3")
     assert (code, err) == (0, "")
@@ -65,6 +66,7 @@ def test_a_sweep_prints_the_best_first_and_saves_all_of_it(capsys):
     assert [int(row) for row in rows] == loaded.top(3).index.tolist()
 
 
+@pytest.mark.slow
 def test_the_best_row_is_the_run_that_the_printed_command_makes(capsys):
     found = ask(
         capsys, "--vary", "target=0.3:0.9:4", "--vary", "account.band=0,0.1", "--set", "target=2",
@@ -82,6 +84,7 @@ def test_the_best_row_is_the_run_that_the_printed_command_makes(capsys):
         assert metrics[name] == best[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "vary", "account", "taker"),
     [
@@ -106,6 +109,7 @@ def test_the_printed_command_runs_the_winners_value_and_not_that_of_a_flag(
     assert ran["metrics"]["final_equity"] == found["top"][0]["final_equity"]
 
 
+@pytest.mark.slow
 def test_the_command_line_and_python_agree(capsys):
     found = ask(capsys, "--draws", "8", "--seed", "3", "--method", "lhs", "--metrics", "core")
     swept = bt.sweep(
@@ -135,6 +139,7 @@ def test_nothing_said_draws_from_the_declared_ranges(capsys, monkeypatch):
     assert found["sets"]["asked"] == 4
 
 
+@pytest.mark.slow
 def test_the_space_to_draw_from_is_bounds_on_a_scale_or_options(capsys):
     flags = ("--space", "target=0.2:0.3", "--space", "half_life=log:20:30", "--space", "power=1,2")
     rows = ask(capsys, "--draws", "16", "--top", "16", *flags)["top"]
@@ -177,6 +182,7 @@ def test_ruined_failed_and_forbidden_sets_stand_below_and_are_counted(capsys, fo
 # ------------------------------------------------------------------------------------ experiments
 
 
+@pytest.mark.slow
 def test_the_example_sweeps_and_flags_go_over_it(capsys):
     code, out, err = call(capsys, "sweep", EXAMPLE, *SHORT, "--json", "--no-save")
     assert code == 0, err
@@ -319,6 +325,7 @@ def test_progress_shows_rate_and_remaining_time(monkeypatch):
     assert re.search(found, screen.getvalue(), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_a_wide_table_gives_up_measures_that_do_not_rank(monkeypatch, capsys):
     many = [f"--vary=venue.liquidation.{name}=0.01,0.02" for name in ("fee", "slippage")]
     many += ["--vary=account.max_leverage=2,3", "--vary=account.min_leverage=0,1"]
@@ -332,6 +339,7 @@ def test_a_wide_table_gives_up_measures_that_do_not_rank(monkeypatch, capsys):
     assert max(map(len, out.split("run the best")[0].splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_no_cell_of_a_table_that_fits_is_folded(monkeypatch, capsys):
     options = ("--vary=estimator=rogers-satchell,garman-klass", "--vary=target=0.3816,0.2776")
     more = ("--vary=half_life=513.2,141.5", "--vary=power=1.059,1.856")

@@ -51,6 +51,7 @@ def ask(capsys, *arguments):
 # ------------------------------------------------------------------------- what is found and told
 
 
+@pytest.mark.slow
 def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys, studies):
     flags = ("--space", "target=0.1:1", "--space", "account.band=0:0.2", "--fix", "half_life=48")
     given = ("--capital", "777", "--set", "target=2", "--taker-bps", "3", "--signal", "-0.5")
@@ -70,6 +71,7 @@ def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys
         assert again[name] == (None if math.isnan(value) else value)
 
 
+@pytest.mark.slow
 def test_json_is_one_object_with_the_command(capsys):
     found = ask(capsys, "--holdout", "3d", "--seed", "4")
     assert found["complete"] is True
@@ -79,6 +81,7 @@ def test_json_is_one_object_with_the_command(capsys):
     assert found["command"].startswith("backtest run --to 2023-01-15 --no-compile --set target=")
 
 
+@pytest.mark.slow
 def test_flags_reach_the_search(capsys):
     found = ask(
         capsys, "--objective", "calmar=1,turnover=-0.01", "--constraint", "max_drawdown<=0.9",
@@ -97,11 +100,13 @@ def test_flags_reach_the_search(capsys):
     assert study["budget"] == {"trials": 24, "seconds": 99.0}
 
 
+@pytest.mark.slow
 def test_several_objectives_give_a_front(capsys):
     found = ask(capsys, "--objective", "total_return", "--objective", "max_drawdown")
     assert found["study"]["objectives"] == ["total_return", "-max_drawdown"]
 
 
+@pytest.mark.slow
 def test_the_example_tunes_and_flags_go_over_it(capsys):
     code, out, err = call(capsys, "tune", EXAMPLE, *FEW, "--json", "--no-save")
     assert code == 0, err
@@ -120,6 +125,7 @@ def test_the_example_tunes_and_flags_go_over_it(capsys):
     assert "target must vary or be fixed" in err
 
 
+@pytest.mark.slow
 def test_no_set_that_keeps_the_constraints_is_told_without_a_command(capsys):
     code, out, _ = call(capsys, "tune", *FEW, "--no-save", "--constraint", "fees<0")
     assert code == 1
@@ -133,6 +139,7 @@ def test_no_set_that_keeps_the_constraints_is_told_without_a_command(capsys):
 # ------------------------------------------------------------------------------------- going on
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("always::UserWarning")
 def test_an_interrupted_search_says_how_to_go_on_and_ends_the_same(capsys, monkeypatch, studies):
     code, whole, _ = call(capsys, "tune", *FEW, "--results", "whole")
@@ -170,6 +177,7 @@ def without_places(out):
     return out.rsplit("full result:", 1)[0]
 
 
+@pytest.mark.slow
 def test_a_study_that_is_there_is_not_begun_again(capsys):
     assert call(capsys, "tune", *FEW)[0] == 0
     code, out, err = call(capsys, "tune", *FEW)

@@ -15,6 +15,7 @@ import pytest
 import backtest as bt
 from backtest.cli import main
 from backtest.venue import preset_files
+from backtest.venue.margin_presets import list_presets
 
 BTC = "binance-usdm:BTCUSDT"
 
@@ -216,6 +217,7 @@ def test_tiers_of_other_programs_become_a_venue(capsys, folder, content):
     assert sources["fees"].startswith(f"as {BTC}: ")
 
 
+@pytest.mark.slow
 def test_what_was_imported_can_be_named_wherever_a_venue_is(capsys, folder):
     write(folder, {"ETH/USDT:USDT": TIERS})
     call(capsys, "venues", *IMPORT)
@@ -299,6 +301,7 @@ def test_a_file_that_is_no_venue_table_is_left_alone(capsys, folder):
 # --------------------------------------------------------------------------------- days of the run
 
 
+@pytest.mark.slow
 def test_a_run_by_the_rules_of_a_day_says_where_that_does_not_fit(capsys, folder, recwarn):
     index = pd.date_range("2021-05-01", periods=48, freq="h", tz="UTC")
     bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close", "volume"), 100.0), index)
@@ -323,6 +326,7 @@ def test_a_run_by_the_rules_of_a_day_says_where_that_does_not_fit(capsys, folder
         assert [each["of"] for each in manifest(out)["margin_tables"]] == ["2021-03-18"]
 
 
+@pytest.mark.slow
 def test_a_search_says_once_that_its_bars_begin_before_the_oldest_table(capsys, folder, recwarn):
     index = pd.date_range("2021-03-01", periods=24 * 12, freq="h", tz="UTC")
     price = 100.0 + np.arange(len(index)) % 7
@@ -357,3 +361,21 @@ def test_the_readme_has_the_table_of_the_files():
     """To renew it: python -c "from backtest import presets; print(presets.to_markdown())"."""
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert preset_files.to_markdown() in readme
+
+
+# ----------------------------------------------------------------- margin rules of whole accounts
+
+
+def test_margins_lists_the_cards_with_the_status_of_each_figure(capsys):
+    code, out, _ = call(capsys, "venues", "--margins")
+    text = squeeze(out)
+    assert code == 0
+    for each in list_presets():
+        assert each.name in text
+        assert squeeze(each.leaves_out) in text
+    assert "memory: initial margin is 1.3 times maintenance margin" in text
+    found = {
+        each["name"]: each for each in json.loads(call(capsys, "venues", "--margins", "--json")[1])
+    }
+    assert found["binance-multi-assets"]["rates"]["BTC"] == 0.95
+    assert found["okx-portfolio"]["requirement"]["preset"] == "okx-portfolio"

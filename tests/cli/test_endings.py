@@ -25,6 +25,7 @@ def start(*words, **how):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("words", [("results", "list", "--json"), ("venues", "--help")])
 def test_a_full_output_is_one_line_and_no_success(tmp_path, words):
@@ -35,6 +36,7 @@ def test_a_full_output_is_one_line_and_no_success(tmp_path, words):
     assert done.stderr == "error: the output cannot be written: No space left on device\n"
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_ends_the_command_in_silence(tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
@@ -43,6 +45,7 @@ def test_a_reader_that_leaves_ends_the_command_in_silence(tmp_path):
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.slow
 def test_a_command_without_an_output_ends_well():
     """As with ``>&-``: nothing is there to be written to."""
     code = (
@@ -66,6 +69,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["numpy", "typer.core"])
 def test_ctrl_c_while_modules_load_ends_without_a_traceback(module):
     """Before: a traceback of KeyboardInterrupt from the depths of an import."""

@@ -11,6 +11,7 @@ from tests import fuzzing
 CHUNK = 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", fuzzing.COUNTS)
 def test_a_tenth_of_the_cases_ends_well(kind):
     faults = fuzzing.fuzz(kind, range(0, fuzzing.COUNTS[kind], 10))
@@ -28,6 +29,7 @@ def test_every_case_ends_well(kind, first):
     assert not faults, "\n".join(faults)
 
 
+@pytest.mark.slow
 def test_every_command_and_flag_is_drawn_from():
     """New flags are part of the cases without being named here."""
     drawn = {word for k in range(900) for word in fuzzing.make("flags", k).words}

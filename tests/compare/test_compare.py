@@ -197,6 +197,7 @@ def test_the_order_of_policies_changes_no_number(plain):
     assert turned.confidence_set().p_values == plain.confidence_set().p_values
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_other_ones(plain):
     text = json.dumps(plain.to_dict(), sort_keys=True)
     assert json.dumps(compare().to_dict(), sort_keys=True) == text
@@ -221,6 +222,7 @@ def test_too_few_returns_give_differences_without_intervals():
 # ------------------------------------------------------------------------------------------ ruin
 
 
+@pytest.mark.slow
 def test_a_ruined_account_stands_below_all_without_a_test():
     policies = {"calm": Constant(leverage=0.5), "three": Constant(leverage=3.0),
                 "half": Constant(leverage=0.6)}  # fmt: skip
@@ -241,6 +243,7 @@ def test_a_ruined_account_stands_below_all_without_a_test():
     assert "three was RUINED" in str(found)
 
 
+@pytest.mark.slow
 def test_many_at_once_leave_ruined_accounts_out():
     policies = {"three": Constant(leverage=3.0), "calm": Constant(leverage=0.5),
                 "half": Constant(leverage=0.6)}  # fmt: skip
@@ -271,6 +274,7 @@ def test_where_all_are_ruined_the_longest_lived_stands_first():
 # ------------------------------------------------------------------------------------ equal risk
 
 
+@pytest.mark.slow
 def test_equal_risk_leaves_volatilities_equal(plain):
     """To a thousandth: lots of 0.001 BTC are some 20 of 10,000 money."""
     found = compare(equal_risk=True)
@@ -284,6 +288,7 @@ def test_equal_risk_leaves_volatilities_equal(plain):
     assert "known only afterwards" in str(found)
 
 
+@pytest.mark.slow
 def test_a_scaled_account_is_lived_through_again():
     """Scaling returns would leave the costs in proportion; lots and the band are not."""
     policies = {"one": Constant(), "five": Constant(leverage=5.0)}
@@ -294,6 +299,7 @@ def test_a_scaled_account_is_lived_through_again():
     assert repr(found.results["five"].policy) == repr(Constant(leverage=5.0))
 
 
+@pytest.mark.slow
 def test_holding_half_as_much_is_not_better_at_equal_risk_and_free_of_costs():
     settings = {"venue": free_venue(), "account": bt.Account(), "signal": 0.8}
     policies = {"one": Constant(leverage=1.0), "half": Constant(leverage=0.5)}
@@ -308,6 +314,7 @@ def test_holding_half_as_much_is_not_better_at_equal_risk_and_free_of_costs():
     assert half == pytest.approx(0.5 * one, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_policy_that_feels_what_it_trades_does_not_feel_the_scale():
     settings = {"venue": free_venue(), "account": bt.Account()}
     policies = {"bold": Feeling(target=1.0), "calm": Feeling(target=0.25)}
@@ -317,6 +324,7 @@ def test_a_policy_that_feels_what_it_trades_does_not_feel_the_scale():
     assert found.table.loc["bold", "scale"] == pytest.approx(0.25, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_direction_that_changes_is_scaled_bar_by_bar():
     signal = np.where(np.arange(MARKET.n_bars) % 120 < 60, 0.9, -0.6)
     found = compare(equal_risk=True, signal=signal)
@@ -327,6 +335,7 @@ def test_a_direction_that_changes_is_scaled_bar_by_bar():
     assert position.min() < 0.0 < position.max()
 
 
+@pytest.mark.slow
 def test_an_account_that_holds_nothing_cannot_be_scaled():
     found_policies = {
         "none": Constant(leverage=0.0),
@@ -398,6 +407,7 @@ def test_measures_of_many_are_refused_unless_more_is_better(plain):
         plain.spa(baseline="cpi")
 
 
+@pytest.mark.slow
 def test_progress_tells_of_accounts_and_then_of_histories():
     seen = []
     compare(progress=lambda done, total: seen.append((done, total)), equal_risk=True)
@@ -408,6 +418,7 @@ def test_progress_tells_of_accounts_and_then_of_histories():
 # --------------------------------------------------------------------------------- kept and told
 
 
+@pytest.mark.slow
 def test_a_comparison_is_saved_and_loaded_whole(plain, tmp_path):
     folder = plain.save(tmp_path)
     assert folder.name == f"compare-{plain.manifest['id']}"
@@ -430,6 +441,7 @@ def test_what_is_no_comparison_is_not_loaded(plain, tmp_path):
         bt.Comparison.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_summary_fits_a_terminal_of_100_columns(plain):
     for text in (str(plain), str(compare(equal_risk=True, signal=-1.0))):
         assert max(map(len, text.splitlines())) <= 100

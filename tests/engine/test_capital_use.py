@@ -250,6 +250,7 @@ def test_phases_split_the_money_and_the_days_of_a_run():
     assert "measures_by" in caught.value.where
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_the_columns_bit_for_bit(tmp_path):
     market, terms = market_with_everything(), {"venue": venue_of(), "account": isolated(12.0)}
     whole = bt.run(market, Follow(), **terms, compile=False)

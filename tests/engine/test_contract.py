@@ -46,6 +46,7 @@ QUICK = (strategies.VolTarget, strategies.Cppi, strategies.DrawdownControl)
 """Policies that every run of the suite compiles; the slow tests compile all of them."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cls",
     [cls if cls in QUICK else pytest.param(cls, marks=pytest.mark.slow) for cls in OURS],
@@ -382,6 +383,7 @@ class Numpy(Policy):
         return np.log(bar.close) / 10.0 + np.exp(-bar.close / bar.high) + np.tanh(bar.low)
 
 
+@pytest.mark.slow
 def test_numpy_functions_are_allowed_and_if_a_bit_differs_the_cure_is_told():
     finding = findings_of(Numpy)["compiled equals plain"]
     assert finding.passed or "use math.log" in finding.detail
@@ -398,6 +400,7 @@ class Table(Policy):
         return table["rising"] if bar.close > bar.open else table["falling"][0]
 
 
+@pytest.mark.slow
 def test_what_numba_cannot_compile_is_told_with_line_and_reason_and_keeps_the_contract():
     findings = findings_of(Table, 300)
     assert all(finding.passed for finding in findings.values())

@@ -325,6 +325,7 @@ print(describe_function(rule, {}).text == sys.argv[1], memory is sys.modules["ow
 """
 
 
+@pytest.mark.slow
 def test_a_users_formula_travels_as_code(tmp_path, monkeypatch):
     """The file is not run a second time."""
     (tmp_path / "own.py").write_text(USERS)
@@ -457,6 +458,7 @@ def test_an_interrupt_ends_the_child_at_once(child):
     assert background_compiler.BACKGROUND.child is None
 
 
+@pytest.mark.slow
 def test_the_child_of_a_killed_program_ends(child):
     """Its pipe closes without a word."""
     process = child()
@@ -464,6 +466,7 @@ def test_the_child_of_a_killed_program_ends(child):
     assert process.wait(timeout=60) == 1
 
 
+@pytest.mark.slow
 def test_the_child_stays_for_a_while_after_the_end(child):
     process = child()
     background_compiler.release_child()

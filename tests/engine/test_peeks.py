@@ -263,6 +263,7 @@ class Middling(bt.Policy):
         return 1.0 if bar.x == 1.0 else 0.5
 
 
+@pytest.mark.slow
 def test_a_sweep_checks_its_winner():
     bars = [1.0, 50.0, 100.0]
     with pytest.raises(bt.PolicyError, match="Middling looks ahead: column 'x'"):

@@ -813,6 +813,7 @@ def seen_in(case: Case, out: Outcome) -> set[tuple[str, str]]:
     return seen
 
 
+@pytest.mark.slow
 def test_random_cases_reach_every_rule():
     """Each kind of event, each rare path and each way of liquidation, often enough."""
     counts: Counter[tuple[str, str]] = Counter()
@@ -866,6 +867,7 @@ class Scripted(bt.Policy):
         return bar.target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "block",
     [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(1, BLOCKS))],
@@ -888,6 +890,7 @@ def test_engine_equals_the_reference(block):
     agrees()
 
 
+@pytest.mark.slow
 def test_engine_equals_the_reference_with_fill_modes_and_stops():
     """The same, with fills at closes, take-profits, trailing and equity stops, and multiples."""
     for seed in range(10**6, 10**6 + 125):

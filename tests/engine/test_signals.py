@@ -229,6 +229,7 @@ def test_words_and_numbers_out_of_range_are_refused(market: Market):
 # ----- indicators of vectorbt -----
 
 
+@pytest.mark.slow
 def test_a_cross_is_the_sign_of_two_means_of_pandas(market: Market):
     close = pd.Series(market.close)
     difference = close.rolling(10).mean() - close.rolling(50).mean()
@@ -255,6 +256,7 @@ def walk_rules(enter_long, leave_long, enter_short, leave_short) -> list[float]:
     return path
 
 
+@pytest.mark.slow
 def test_the_strength_index_is_a_bet_on_reversal(market: Market):
     """RSI = 100 - 100 / (1 + gains / losses), by the definition of Wilder with plain means."""
     move = pd.Series(market.close).diff()
@@ -266,6 +268,7 @@ def test_the_strength_index_is_a_bet_on_reversal(market: Market):
     assert set(expected) == {-1.0, 0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_bollinger_bands_are_a_bet_on_reversal(market: Market):
     """Bands of two deviations (of the whole, ddof 0) around the mean of 20 closes."""
     close = pd.Series(market.close)
@@ -297,6 +300,7 @@ def test_windows_and_levels_are_checked(market: Market):
 # ----- in a run -----
 
 
+@pytest.mark.slow
 def test_a_run_trades_a_signal_at_the_open_after_its_bar(market: Market):
     signal = bt.signals.ma_cross(market, 10, 50)
     result = live(market, Constant(leverage=2.0), signal=signal, compile=False)

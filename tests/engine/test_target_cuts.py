@@ -260,6 +260,7 @@ def collect(act):
     return [each for each in caught if each.category is bt.LastPriceWarning]
 
 
+@pytest.mark.slow
 def test_last_prices_are_warned_of_once_per_call():
     price = 100.0 + np.sin(np.arange(24 * 31) / 9.0)
     market = bars_market(price, price)
@@ -305,6 +306,7 @@ def test_isolated_margin_says_what_backs_a_position():
     assert "its notional / 20, the venue leverage; the rest of the wallet does not stand" in text
 
 
+@pytest.mark.slow
 def test_cuts_of_random_accounts_explain_every_fill_in_every_mode():
     """Computed from the record, the contracts to hold are those held: nothing is unexplained."""
     for seed in range(1000, 1030):

@@ -67,6 +67,7 @@ def known_model(returns: np.ndarray, fit: GarchFit, *, is_asymmetric: bool) -> A
 # ----- GARCH: causal -----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_knows_the_past_only_and_no_half_life(market: Market, name: str):
     def estimate(market: Market, half_life: Any) -> np.ndarray:
@@ -81,6 +82,7 @@ def test_a_model_knows_the_past_only_and_no_half_life(market: Market, name: str)
     assert np.isfinite(found[1000:]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_fits_that_were_kept_are_those_that_are_made_anew(market: Market, calls: list, name: str):
     """Prefixes and other futures, without the memory of the process."""

@@ -144,6 +144,7 @@ def test_nothing_but_what_was_asked_for_is_stored(tmp_path, server):
     assert not any("markPrice" in path for path in server.asked)
 
 
+@pytest.mark.slow
 def test_a_month_that_is_not_over_is_taken_by_the_day(tmp_path, server):
     fetch(tmp_path / "btc", server, "2024-02-20", "2024-03-20", without=("funding",))
     assert bt.Market.load(tmp_path / "btc").end == at("2024-03-20")
@@ -151,6 +152,7 @@ def test_a_month_that_is_not_over_is_taken_by_the_day(tmp_path, server):
     assert not any("-2024-03.zip" in path for path in server.asked)
 
 
+@pytest.mark.slow
 def test_without_an_end_a_fetch_goes_as_far_as_all_kinds_reach(tmp_path, server):
     assert fetch(tmp_path / "all", server, end=None).facts["to"] == "2024-03-01"
     bars = fetch(tmp_path / "bars", server, end=None, without=("funding",))
@@ -484,6 +486,7 @@ def test_a_member_that_lies_about_its_size_is_cut_off(monkeypatch):
         unpack(bytes(content), "a.zip", "test")
 
 
+@pytest.mark.slow
 def test_a_bomb_in_the_archive_writes_nothing(tmp_path, server):
     path = server.path("bars", "2024-01")
     name = path.rpartition("/")[2].replace(".zip", ".csv")
@@ -596,6 +599,7 @@ def test_accepted_gaps_do_not_let_wrong_prices_in(tmp_path, torn):
         fetch(tmp_path / "btc", torn, accept_gaps=True)
 
 
+@pytest.mark.slow
 def test_holes_are_asked_for_again_by_the_next_fetch(tmp_path, torn):
     fetch(tmp_path / "btc", torn, accept_gaps=True)
     torn.publish("2024-01", "2024-02")
@@ -613,6 +617,7 @@ def test_a_month_before_the_listing_costs_two_answers_not_thirty(tmp_path, serve
     assert sum("/daily/klines/" in path for path in server.asked) == 6
 
 
+@pytest.mark.slow
 def test_what_no_venue_has_is_said_so(tmp_path, server):
     with pytest.raises(DataError, match="has no bars and no mark and no funding there"):
         fetch(tmp_path / "btc", server, symbol="NOPE")
@@ -676,6 +681,7 @@ def test_the_nearest_span_ends_with_the_last_day_that_is_whole(tmp_path, server)
     assert "--from 2024-01-01 --to 2024-03-01" in caught.value.cure
 
 
+@pytest.mark.slow
 def test_a_longer_fetch_asks_for_what_is_new_only_and_equals_a_fresh_one(tmp_path, server):
     fetch(tmp_path / "btc", server, "2024-01-10", "2024-02-01")
     server.asked.clear()
@@ -871,6 +877,7 @@ def call(capsys, *arguments) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_stored_and_that_it_is_there(tmp_path, server, capsys):
     flags = (
         "BTCUSDT", "--from", "2024-01-01", "--to", "2024-02-01", "--interval", "1h",
@@ -887,6 +894,7 @@ def test_the_command_says_what_it_stored_and_that_it_is_there(tmp_path, server, 
     assert main(["run", "--data", str(tmp_path / "btc"), "--no-compile", "--no-save"]) == 0
 
 
+@pytest.mark.slow
 def test_the_command_takes_the_address_from_the_environment(
     tmp_path, torn, capsys, monkeypatch: pytest.MonkeyPatch
 ):

@@ -187,6 +187,7 @@ def test_predictions_are_known_from_their_stamp_on_and_no_earlier():
     assert math.isnan(published_funding(market.between("2024-01-01 01:00", None))[0])
 
 
+@pytest.mark.slow
 def test_a_policy_that_reads_predictions_keeps_the_contract():
     findings = check_policy(Careful, predicted_market(240), accounts=["cross"])
     assert [each.name for each in findings if not each.passed] == []

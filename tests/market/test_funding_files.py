@@ -99,6 +99,7 @@ def test_files_given_one_by_one_and_an_import_choose_alike(tmp_path):
     assert bt.quality(folder, funding_interval="1h").fit_for("loading") == "no"
 
 
+@pytest.mark.slow
 def test_the_command_line_and_a_file_of_an_experiment_choose(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "btc")

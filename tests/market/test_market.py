@@ -711,6 +711,7 @@ def test_a_market_with_further_columns_is_saved_and_loaded(name: str, tmp_path: 
     assert Market.load(market.save(tmp_path / "saved")) == market
 
 
+@pytest.mark.slow
 def test_importing_market_stays_cheap():
     code = (
         "import sys, types; package = types.ModuleType('backtest'); "

@@ -181,6 +181,7 @@ def test_a_save_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_save_and_load_keep_the_content_hash_of_any_part(tmp_path_factory, data):

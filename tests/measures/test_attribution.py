@@ -150,6 +150,7 @@ def test_one_turn_without_costs_is_the_market():
     assert split.terms.drop("price_1x").abs().max() < 1e-15
 
 
+@pytest.mark.slow
 def test_the_drag_of_a_random_walk_is_half_the_variance_that_leverage_adds():
     """-(l^2 - 1) sigma^2 / 2 a year, within 3 standard errors: sqrt(2 / n) of it."""
     sigma, turns = 0.6, 3.0

@@ -151,6 +151,7 @@ def cycle():
     return live(walk(n, 0.0, sigma, seed=5), VolTarget(target=0.8, half_life=48.0), compile=False)
 
 
+@pytest.mark.slow
 def test_a_volatility_target_holds_less_before_wild_days(cycle):
     profile = cycle.leverage_profile()
     assert profile.volatility_correlation < -5 * profile.volatility_correlation_error
@@ -242,6 +243,7 @@ def test_a_liquidated_bar_counts_with_what_was_held_in_it():
     assert result.leverage_profile().time_at["bars"].tolist()[-1] == 1
 
 
+@pytest.mark.slow
 def test_a_loaded_result_has_the_same_profile(cycle, tmp_path):
     loaded = bt.Result.load(cycle.save(tmp_path)).leverage_profile()
     for field in fields(LeverageProfile):

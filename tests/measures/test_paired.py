@@ -90,6 +90,7 @@ def test_the_influence_on_a_shortfall_says_how_much_it_varies():
 # ------------------------------------------------------------------------------------- intervals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("measure", "persistence", "block"),
     [("log_growth", 0.0, 5), ("sharpe", 0.0, 5), ("volatility", 0.0, 5), ("log_growth", 0.4, 10)],
@@ -116,6 +117,7 @@ def test_an_interval_of_95_percent_holds_the_true_difference_that_often(
     assert abs(covered - 0.95) <= 3 * 0.018
 
 
+@pytest.mark.slow
 def test_returns_that_follow_each_other_need_blocks():
     """Without them the interval of a persistent series is too narrow: 0.95 becomes about 0.8."""
     rows = 0.01 * noise(400, 250, seed=4, persistence=0.4)
@@ -138,6 +140,7 @@ def test_the_interval_leaves_out_no_difference_exactly_where_p_is_small(measure)
     np.testing.assert_array_equal(outside, found.p_value <= 0.1 + 1e-12)
 
 
+@pytest.mark.slow
 def test_p_values_of_no_difference_are_spread_evenly():
     """Of 200 at most 10 % are under 0.1 but for 3 standard errors, sqrt(0.09 / 200) each."""
     rows = 0.01 * noise(400, 120, seed=6, common=0.3)

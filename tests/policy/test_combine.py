@@ -74,6 +74,7 @@ def asked(policy: bt.Policy, a: list[float], b: list[float] | None = None) -> li
 # ----- the algebra -----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", [VolTarget(target=0.9), Cppi(multiplier=5.0)], ids=repr)
 def test_what_changes_nothing_is_the_policy_itself(inner: bt.Policy):
     alone = live(inner)
@@ -267,6 +268,7 @@ def test_compiled_it_gives_the_bits_of_plain_python():
     assert same(result, live(DEEP))
 
 
+@pytest.mark.slow
 def test_a_sweep_over_parameters_of_the_policies_is_the_runs():
     values = {"lowest_vol_target_target": [0.3, 0.6], "lowest_cppi_multiplier": [2.0, 8.0]}
     table = bt.sweep(MARKET, DEEP, values, venue=VENUE, account=ACCOUNT).table

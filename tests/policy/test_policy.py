@@ -313,6 +313,7 @@ def test_a_policy_made_in_a_function_compiles_with_the_values_around_it():
     np.testing.assert_allclose(one.bars["target"], MARKET.low / MARKET.high, rtol=1e-12)
 
 
+@pytest.mark.compiled
 def test_choices_flags_and_whole_numbers_compile():
     for policy, expected in ((Mixed(), 1 / 3), (Mixed(1.0, 4, "high"), 0.5), (Mixed(2.0, 1), 2.0)):
         assert (compiled(policy).bars["target"] == expected).all()
@@ -339,6 +340,7 @@ class Remembering(bt.Policy):
         return bar.close / highest, Seen(memory.bars + 1.0, highest)
 
 
+@pytest.mark.compiled
 def test_a_memory_compiles_and_holds_every_bar():
     result = compiled(Remembering())
     assert result.memory == (300.0, MARKET.close.max())
@@ -359,6 +361,7 @@ class NearLiquidation(bt.Policy):
         return 1.0 + 0.5 * (price + account.liquidation_price) / bar.close
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("signal", [1.0, pytest.param(-0.3, marks=pytest.mark.slow)])
 def test_margin_functions_give_the_same_inside_compiled_code_as_outside(signal: float):
     bars = compiled(NearLiquidation(), signal=signal).bars
@@ -402,6 +405,7 @@ class Tabled(bt.Policy):
         return table["rising" if bar.close > bar.open else "falling"]
 
 
+@pytest.mark.slow
 def test_what_does_not_compile_runs_in_plain_python_with_one_warning():
     with pytest.warns(UserWarning, match="Tabled runs in plain Python") as caught:
         result = live(Tabled(), compile=True)
@@ -473,6 +477,7 @@ def test_the_bar_a_policy_sees_is_the_one_that_closed():
     assert [bar.funding for bar in bars] == last
 
 
+@pytest.mark.compiled
 def test_a_negative_leverage_is_placed_whether_compiled_or_not():
     class Falling(bt.Policy):
         """Fall below zero in the tenth hour."""
@@ -493,6 +498,7 @@ def test_a_memory_goes_on_where_a_run_is_resumed():
     assert second.memory == (300.0, MARKET.close.max())
 
 
+@pytest.mark.compiled
 def test_a_policy_of_ours_with_a_memory_compiles_to_the_same_bits():
     compiled(Cppi(multiplier=5.0, floor=0.8, growth=0.1, ratchet=0.5))
 
@@ -649,6 +655,7 @@ def test_a_resumed_run_sees_the_signal_of_the_earlier_one(has_market: bool):
     assert after.bars["target"].equals(whole.bars["target"].iloc[120:])
 
 
+@pytest.mark.slow
 def test_a_sweep_sees_the_signal_of_a_run():
     market = bt.Market.sample(bars=300)
     terms: Any = {"venue": VENUE, "account": bt.Account(), "signal": flips(300)}

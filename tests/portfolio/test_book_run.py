@@ -6,7 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import ParameterError, PolicyError
-from backtest.engine.portfolio.portfolio_result import PortfolioResult
+from backtest.engine import PortfolioResult
 from backtest.measures.portfolio_risk import diversification_ratio, effective_bets, risk_shares
 from backtest.strategies import VolTarget
 from tests.portfolio.book_helpers import Hold, Once, flat, make_market, make_venue, simulate_pair
@@ -46,7 +46,7 @@ def test_a_loss_of_one_position_liquidates_the_other():
     assert result.quantities.iloc[-1].tolist() == [0.0, 0.0]
     table = result.contagion()
     assert table["share"].sum() == pytest.approx(1.0, abs=1e-12)
-    assert table.set_index("cause")["share"].to_dict() == {"B": 1.0}
+    assert table["cause"].tolist() == ["B"]
     # A fails where 1,000 - 50 d = .05 (2,500 + 2,500 + 50 d) for a rise d of B: d = 750 / 52.5
     place = 50.0 + 750.0 / 52.5
     hit = result.events[result.events["kind"] == "liquidation"].set_index("instrument")
@@ -306,3 +306,36 @@ def test_a_policy_sees_gross_and_net_leverage():
 
     run(two([flat(100)] * 3, [flat(50)] * 3), Look(), signal={"A": 0.5, "B": -0.5})
     assert seen[-2:] == [(1.0, 0.0, 0.5), (1.0, 0.0, -0.5)]
+
+
+def test_a_saved_result_is_listed_and_verified(tmp_path):
+    from backtest.store import list_results  # noqa: PLC0415
+
+    run(simulate_pair(60)).save(tmp_path)
+    entries = list_results(tmp_path)
+    assert [(entry.kind, entry.trouble) for entry in entries] == [("portfolio", "")]
+
+
+def test_a_row_of_a_sweep_is_its_run():
+    markets = simulate_pair(120)
+    terms = {"venue": make_venue(), "account": bt.Account(capital=1_000.0), "compile": False}
+    sweep = bt.sweep(markets, Hold, {"level": [1.0, 2.0]}, overlay=Hold(0.5), **terms)
+    for level, row in zip((1.0, 2.0), sweep.table.itertuples(), strict=True):
+        alone = bt.run(markets, Hold(level), overlay=Hold(0.5), **terms)
+        assert row.final_equity == alone.metrics["final_equity"]
+        assert row.turnover == alone.metrics["turnover"]
+
+
+def test_a_sweep_refuses_what_it_does_not_support():
+    terms = {"account": bt.Account(capital=1_000.0)}
+    with pytest.raises(ParameterError, match="takes one Venue for all"):
+        bt.sweep(simulate_pair(20), Hold, {"level": [1.0]}, venue={"AAA": make_venue()}, **terms)
+    with pytest.raises(ParameterError, match="runs on this machine"):
+        bt.sweep(
+            simulate_pair(20),
+            Hold,
+            {"level": [1.0]},
+            venue=make_venue(),
+            cluster="local:1",
+            **terms,
+        )

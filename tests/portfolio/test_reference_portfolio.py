@@ -1,12 +1,15 @@
-"""The plain reference of several positions, against hand arithmetic and the one of a position.
+"""The plain reference of several positions by hand, and the engine against the reference.
 
-The hand tests earn it its trust: each has its arithmetic in a comment. With one instrument it is
-held to ``tests/reference.py`` on random accounts.
+The hand tests earn the reference its trust: each has its arithmetic in a comment, and the engine
+plays it too. With one instrument the reference is held to ``tests/reference.py``. The engine is
+then held to it on random accounts of 1 to 5 instruments; ``BACKTEST_REFERENCE_CASES`` is their
+number.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from decimal import Decimal
 from fractions import Fraction
@@ -16,17 +19,22 @@ import pytest
 
 from tests import reference
 from tests.cases import HOUR, START, make_case, utc
+from tests.portfolio_agreement import assert_agrees, differences, run_engine, trust_columns
 from tests.portfolio_cases import PortfolioCase, make_portfolio_case
 from tests.portfolio_scenes import asset, bracket, flat, scene, tape
 from tests.reference_portfolio import Outcome, simulate
 
 NAN = math.nan
+CASES = int(os.environ.get("BACKTEST_REFERENCE_CASES", "2000"))
+BLOCKS = 20
+LIVELY = 3
+"""A random account of several positions with much in it."""
 SAFE = {"*": {"brackets": [bracket(0.02)]}}  # 20x is not liquidated at once
 
 
 def play(case: PortfolioCase) -> Outcome:
-    """Run the reference."""
-    return simulate(*case.for_reference())
+    """Run the reference, and hold the engine to it."""
+    return assert_agrees(case, "by hand")
 
 
 def near(value: Decimal, expected: float | Fraction) -> bool:
@@ -312,12 +320,37 @@ LEAST = {
     "pool: partial": 4, "pool: close": 1, "pool: takeover": 1, "a step passed over": 1,
     "converted": 2, "ruined": 6, "liquidated alone": 3, "wallet empty: M pays": 5,
 }  # fmt: skip
+"""How many of the first 100 random accounts take each path, at least."""
 
 
 def test_random_accounts_reach_the_rules():
     """Each rare path, often enough."""
     counts: Counter[str] = Counter()
     for seed in range(100):
-        counts.update({*play(make_portfolio_case(seed)).paths})
+        counts.update({*simulate(*make_portfolio_case(seed).for_reference()).paths})
     missing = {path: counts[path] for path, least in LEAST.items() if counts[path] < least}
     assert not missing
+
+
+@pytest.mark.parametrize(
+    "block",
+    [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(1, BLOCKS))],
+)
+def test_the_engine_equals_the_reference(block, monkeypatch):
+    """Equity, positions, margins and all money of every bar, to 1e-9 of equity or turnover."""
+    trust_columns(monkeypatch)
+    size = -(-CASES // BLOCKS)
+    for seed in range(block * size, (block + 1) * size):
+        assert_agrees(make_portfolio_case(seed), f"make_portfolio_case({seed})")
+
+
+@pytest.mark.parametrize("column", ["equity", "cash", "fees", "liquidation_loss", "funding"])
+def test_the_comparison_sees_an_error_in_one_bar(column):
+    """An error of 1e-7 of the capital in one bar is found, and that alone."""
+    case = make_portfolio_case(LIVELY)
+    out, result = simulate(*case.for_reference()), run_engine(case)
+    assert differences(case, out, result) == []
+    result.bars.iloc[-1, result.bars.columns.get_loc(column)] += 1e-7 * case.account["capital"]
+    found = differences(case, out, result)
+    assert len(found) == 1
+    assert f" {column}:" in found[0]

@@ -24,12 +24,15 @@ HELPERS = ("replications/comparison.py", "replications/paths.py")
 """What the others import: no commands."""
 
 SMALLEST: dict[str, str] = {
+    "contagion.py": "--out PICTURE",
     "defaults.py": "FOLDER --draws 4 --only VolTarget Constant --from 2023-01-01 --to 2023-02-10",
     "fetch.py": "--months 1 --interval 1h",
     "forecast.py": "FOLDER --from 2023-01-01 --to 2023-02-10",
     "intervals.py": "--days 60 --pairs 1 --kinds normal",
     "pictures.py": "--bars 240 --sets 2 --out PICTURES",
     "policies.py": "--bars 500 --sets 2 --repeat 1 --only Constant",
+    "portfolio.py": "--bars 2000 --sets 8 --repeat 1 --only recorded",
+    "real_portfolio.py": "COINS --json --gross 5 --from 2023-01-01 --to 2023-01-03",
     "real.py": "FOLDER --json --from 2023-01-01 --to 2023-02-10",
     "restarts.py": "--only sample --seeds 1 --budget 600",
     "report.py": "--bars 3000 --sets 60",
@@ -43,6 +46,7 @@ SMALLEST: dict[str, str] = {
     "replications/kelly_growth.py": "--years 1",
     "replications/leveraged_funds.py": "--years 1",
     "replications/moreira_muir.py": "FACTORS",
+    "replications/moreira_muir_factors.py": "FACTORS",
 }
 """The arguments of each at its smallest size, by file."""
 
@@ -64,8 +68,11 @@ def write_factors(path: Path) -> Path:
     rng = np.random.default_rng(0)
     risk = np.exp(np.convolve(rng.normal(0.0, 0.05, len(days) + 499), np.ones(500), "valid"))
     moves = 0.03 + 0.9 * np.clip(risk, 0.3, 5.0) * rng.standard_normal(len(days))
-    pairs = zip(days, moves, strict=True)
-    lines = [f"{day:%Y%m%d},{move:8.2f},    0.00,    0.00,   0.010" for day, move in pairs]
+    others = rng.normal(0.01, 0.5, (len(days), 2))
+    lines = [
+        f"{day:%Y%m%d},{move:8.2f},{size:8.2f},{value:8.2f},   0.010"
+        for day, move, (size, value) in zip(days, moves, others, strict=True)
+    ]
     path.write_text("\n".join([",Mkt-RF,SMB,HML,RF", *lines]), encoding="latin-1")
     return path
 
@@ -77,14 +84,24 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {
         "FOLDER": str(folder / "btc"),
         "PICTURES": str(folder),
+        "PICTURE": str(folder / "contagion.svg"),
+        "COINS": str(folder / "coins"),
         "FACTORS": str(folder / "f.csv"),
     }
+
+
+def save_coins(folder: Path) -> None:
+    """Save three made-up markets, each in a folder of its own."""
+    for seed, name in enumerate(("BTCUSDT", "ETHUSDT", "LTCUSDT")):
+        bt.Market.sample(bars=48, seed=seed).save(folder / name)
 
 
 def prepare(words: list[str], places: dict[str, str]) -> list[str]:
     """Return arguments with paths, and make what they lead to."""
     if "FOLDER" in words and not Path(places["FOLDER"]).exists():
         bt.Market.sample(bars=24 * 40).save(places["FOLDER"])
+    if "COINS" in words and not Path(places["COINS"]).exists():
+        save_coins(Path(places["COINS"]))
     if "FACTORS" in words:
         write_factors(Path(places["FACTORS"]))
     return [places.get(word, word) for word in words]
@@ -128,6 +145,7 @@ def test_every_benchmark_and_replication_has_its_smallest_size():
     assert {*SMALLEST} == find_scripts()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in SMALLEST],
@@ -143,6 +161,7 @@ def test_it_runs_and_prints_json(name, places, tmp_path):
     assert report
 
 
+@pytest.mark.slow
 def test_they_all_load_where_tests_cannot_be_imported(tmp_path):
     """In one process: a name that the library no longer has is found at once."""
     script = tmp_path / "load.py"

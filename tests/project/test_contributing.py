@@ -102,6 +102,7 @@ def test_the_table_of_wings_is_that_of_the_folders():
     assert set(wings) == {folder.name for folder in folders if not folder.is_symlink()}
 
 
+@pytest.mark.slow
 def test_the_execs_of_the_package_are_those_that_are_explained():
     table = ARCHITECTURE.partition("## The three `exec`s")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `([\w./]+)`, `(\w+)` \|", table, re.MULTILINE)

@@ -51,6 +51,7 @@ def desk(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_cut", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_every_command_of_the_page_runs(desk, capsys, is_cut):
     for words in find_commands(PAGE):
@@ -89,6 +90,7 @@ def test_the_commands_in_an_experiment_are_on_the_page_or_are_of_its_tables(path
 # --------------------------------------------------------------------------- the policy repository
 
 
+@pytest.mark.slow
 def test_the_gate_of_the_policy_repository_passes_and_notices_a_change(desk, capsys, monkeypatch):
     monkeypatch.chdir(desk / "examples" / "policy-repo")
     assert call(capsys, "regress", "check")[0] == 0

@@ -588,6 +588,7 @@ def test_a_name_with_a_formula_for_a_shell_is_only_a_name(tmp_path: Path):
     assert not (tmp_path / "hacked").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["freqtrade_json", "binance_zip", "ccxt", "own_csv",
                                     "freqtrade_feather", "yahoo_parquet"])  # fmt: skip
 def test_a_damaged_file_is_refused_or_read_but_never_crashes(tmp_path: Path, layout: str):

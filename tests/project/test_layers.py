@@ -24,9 +24,13 @@ WINGS = (
     "measures",
     "engine",
     "allocate",
+    "paths",
     "sweep",
     "tune",
     "compare",
+    "crowd",
+    "validation",
+    "scenarios",
     "regress",
     "store",
     "report",
@@ -122,6 +126,7 @@ def test_a_strategy_imports_only_public_names(module):
             assert {alias.name for alias in node.names} <= public.get(str(node.module), set())
 
 
+@pytest.mark.slow
 def test_import_backtest_loads_nothing_slow():
     slow = ("numba", "llvmlite", "scipy", "vectorbt", "plotly", "typer", "rich", "pydantic", "dask")
     slow += ("arch", "statsmodels", "httpx", "ccxt")

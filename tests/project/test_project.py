@@ -56,9 +56,10 @@ def test_the_make_targets_that_it_runs_exist(path):
 
 
 def test_the_check_of_a_change_runs_the_tests():
-    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("exec make test\n")
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("exec make test-all\n")
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_users_called_strategies_changes_nothing(tmp_path):
     (tmp_path / "strategies").mkdir()
     (tmp_path / "strategies" / "__init__.py").write_text("raise ImportError('not ours')\n")

@@ -105,6 +105,7 @@ SETS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", SETS)
 def test_the_sweeps_and_searches_of_the_readme_run(command, tmp_path, monkeypatch, capsys):
     if "--cluster" in command:

@@ -81,6 +81,7 @@ def read(pytester, name="test_calm"):
     return json.loads((pytester.path / "baselines" / f"{name}.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_result_is_recorded_held_and_caught(project, pytester):
     missing = project()
     missing.assert_outcomes(failed=1)
@@ -104,6 +105,7 @@ def test_a_result_is_recorded_held_and_caught(project, pytester):
     project(leverage=2.02).assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_a_test_says_name_tolerance_mode_and_what_may_be_better(project, pytester):
     more = ", name='held', mode='tolerance', tolerance={'*': 'any', 'mean_leverage': '5%'}"
     project(*FIRST, more=more).assert_outcomes(passed=1)
@@ -115,6 +117,7 @@ def test_a_test_says_name_tolerance_mode_and_what_may_be_better(project, pyteste
     project(leverage=1.9, more=f"{fees}, allow_better=['fees']").assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_an_experiment_file_is_run_and_its_baseline_is_checked_by_the_command_too(
     project, pytester, monkeypatch, capsys
 ):
@@ -139,6 +142,7 @@ def test_a_baseline_of_a_test_is_not_measured_by_the_command(project, pytester, 
     assert "a test made the result" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_two_uses_of_one_name_are_refused(project):
     twice = HOLDS.replace("MORE", ", 'x'") + "    backtest_regression(run(), 'x')\n"
     found = project(*FIRST, test=twice)
@@ -183,6 +187,7 @@ def test_a_bound_that_fails_is_readable(project):
     assert "expect.py" not in found.stdout.str()
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_docs_run(project, pytester):
     text = (ROOT / "docs" / "regress.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(.+?)```", text, re.DOTALL)

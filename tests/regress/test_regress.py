@@ -84,6 +84,7 @@ def columns_at_first(verdict):
 # --------------------------------------------------------------------------- what is (not) caught
 
 
+@pytest.mark.slow
 def test_the_unchanged_project_never_alarms(was):
     for _ in range(3):
         verdict = compare_baselines(was, take())
@@ -353,6 +354,7 @@ def test_directions_follow_the_measure():
     assert find_direction("sharpe", math.nan, 3.0) == NEITHER
 
 
+@pytest.mark.slow
 def test_in_tolerance_mode_measures_decide_and_bars_are_told(was):
     wide = take(mode="tolerance", tolerance={"*": "any", "sharpe": "10%"})
     verdict = compare_baselines(wide, take(run(leverage=2.02)))
@@ -364,6 +366,7 @@ def test_in_tolerance_mode_measures_decide_and_bars_are_told(was):
     assert verdict.reason == "neither better nor worse in mean_leverage"
 
 
+@pytest.mark.slow
 def test_a_move_for_the_better_fails_unless_it_is_allowed():
     held = take(mode="tolerance", tolerance={"*": "any", "fees": 0.0})
     cheaper = take(run(venue=VENUE.override({"fees.taker": 4e-4})))
@@ -420,6 +423,7 @@ def planted(was, changes):
     return compare_returns(grow(np.zeros(len(changes)), was), grow(changes, was))
 
 
+@pytest.mark.slow
 def test_a_policy_that_got_worse_or_better_beyond_noise_is_told(was):
     # the differences have mean -/+ 0.2 % and deviation 0.2 %: 20 standard errors at 400 days
     noise = draw_noise()
@@ -445,6 +449,7 @@ def test_what_could_have_been_detected_is_said_per_year(was):
     assert found.detectable > found.high - found.difference
 
 
+@pytest.mark.slow
 def test_of_differences_as_large_as_is_called_detectable_most_are_found(was):
     noise = draw_noise()
     least = planted(was, noise).detectable / 365.0
@@ -472,6 +477,7 @@ def test_the_same_returns_rounding_few_returns_and_ruin_need_no_test(was):
     assert compare_returns(grown, whole, was_ruined=True).verdict == "better"
 
 
+@pytest.mark.slow
 def test_in_statistical_mode_returns_decide(was):
     noise = draw_noise()
     base = replace(was, trace=grow(np.zeros(400), was), mode="statistical")
@@ -489,6 +495,7 @@ def test_in_statistical_mode_returns_decide(was):
     assert compare_baselines(few, replace(few, trace=grow(np.full(20, 1e-3), was))).exit_code == 2
 
 
+@pytest.mark.slow
 def test_in_statistical_mode_the_words_are_worse_better_and_indistinguishable(was):
     noise = draw_noise()
     base = replace(was, trace=grow(np.zeros(400), was), mode="statistical")
@@ -594,6 +601,7 @@ def test_bars_of_another_run_are_refused(was, tmp_path):
         load_baseline(path)
 
 
+@pytest.mark.slow
 def test_a_writer_that_fails_anywhere_leaves_the_old_baseline(was, tmp_path, monkeypatch):
     path = save_baseline(was, tmp_path)
     write = baseline_files.write_file

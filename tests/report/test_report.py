@@ -116,6 +116,7 @@ def tables_of(page):
 # ---------------------------------------------------------------------------------- what it says
 
 
+@pytest.mark.slow
 def test_a_run_is_told_in_the_order_of_reading(page, html):
     assert [section.key for section in page.sections] == SECTIONS
     places = [html.index(f'<section id="{key}"') for key in SECTIONS]
@@ -178,6 +179,7 @@ def blocks_of(page, key):
     return next(section for section in page.sections if section.key == key).blocks
 
 
+@pytest.mark.slow
 def test_the_quality_of_the_data_stands_in_the_report_while_they_are_there(result, sweep, tmp_path):
     """The same sample is found again; bars of a frame are not; a changed file is not used."""
     fit = tables_of(build_page(result))["What the data are fit for"]
@@ -202,6 +204,7 @@ def test_the_quality_of_the_data_stands_in_the_report_while_they_are_there(resul
         assert words in said.text
 
 
+@pytest.mark.slow
 def test_the_rules_come_with_their_days_and_sources(result):
     rows = tables_of(build_page(result))["Sources of the rules"].rows
     days = {words: (day, source) for words, day, source in rows}
@@ -223,6 +226,7 @@ def test_the_rules_come_with_their_days_and_sources(result):
     assert any(text.startswith("The rules are of no preset") for text in texts)
 
 
+@pytest.mark.slow
 def test_the_command_of_the_report_makes_the_same_result_again(result, tmp_path):
     """Of a run that was made in Python, it says so."""
     words = ["run", "--set", "target=0.3", "--no-compile", "--results"]
@@ -282,6 +286,7 @@ def test_odd_runs_have_a_report_too(kind):
 # ---------------------------------------------------------------------------------- always the same
 
 
+@pytest.mark.slow
 def test_the_same_result_makes_the_same_bytes(result, html, tmp_path):
     assert write_html(build_page(result)) == html
     again = bt.Result.load(result.save(tmp_path))
@@ -320,6 +325,7 @@ def test_the_security_policy_lets_run_our_two_scripts_only(html):
     assert "unsafe-eval" not in policy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE, ids=["script", "image", "path", "jinja", "bidi", "long"])
 def test_hostile_names_of_a_run_are_text(result, name):
     manifest = json.loads(json.dumps(result.manifest))
@@ -408,6 +414,7 @@ def stretch(result, n):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_year_of_minutes_is_under_five_megabytes_and_keeps_its_extremes(result):
     long = stretch(result, YEAR_OF_MINUTES)
     assert len(long.events) > 20_000
@@ -607,6 +614,7 @@ def test_sets_in_which_a_parameter_has_no_part_are_left_out_of_its_charts(sweep)
                           explored.table["sharpe"].to_numpy()[explored.order][:5])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_sweep_is_told_with_maps_importance_plateau_and_its_best(sweep):
     page = build_page(sweep, "calmar")
     keys = [section.key for section in page.sections]
@@ -624,6 +632,7 @@ def test_a_sweep_is_told_with_maps_importance_plateau_and_its_best(sweep):
         build_page(sweep, "sharp")
 
 
+@pytest.mark.slow
 def test_a_study_is_told_with_its_verdict_and_its_search(monkeypatch, tmp_path):
     stand_in(put=monkeypatch.setattr)
     study = seek(store=tmp_path)
@@ -643,6 +652,7 @@ def test_a_study_is_told_with_its_verdict_and_its_search(monkeypatch, tmp_path):
     assert "Unfinished" in unfinished._repr_html_()
 
 
+@pytest.mark.slow
 def test_a_comparison_is_told_with_accounts_over_each_other(tmp_path):
     market = bt.Market.sample(bars=24 * 50)
     policies = {"calm": Constant(leverage=1.0), "<b>bold</b>": Constant(leverage=3.0)}
@@ -678,6 +688,7 @@ def test_a_full_disk_leaves_the_older_report_and_nothing_else(result, tmp_path, 
     assert [each.name for each in tmp_path.iterdir()] == ["run.md"]
 
 
+@pytest.mark.slow
 def test_a_report_goes_through_a_link_and_into_a_pipe(result, tmp_path):
     path = result.report(tmp_path / "run.md")
     link = tmp_path / "link.md"
@@ -720,6 +731,7 @@ def test_a_saved_run_is_found_by_folder_name_id_and_beginnings(saved, tmp_path):
             find_folder(name, results)
 
 
+@pytest.mark.slow
 def test_the_command_writes_one_file_and_says_which(saved, tmp_path, capsys):
     assert main(["report", saved.name]) == 0
     assert capsys.readouterr().out.strip() == f"{saved.name}.html"

@@ -130,6 +130,7 @@ def rows_of(text):
 # ---------------------------------------------------------------------------------- what is shown
 
 
+@pytest.mark.slow
 def test_the_list_shows_everything_with_its_measures(ask, store, names):
     answer, text = ask("/")
     assert answer.status == 200
@@ -160,6 +161,7 @@ def test_the_list_shows_the_best_of_a_sweep_and_of_a_comparison(ask, store, name
     assert "those of its best set by Sharpe ratio" in ask("/")[1]
 
 
+@pytest.mark.slow
 def test_every_report_is_that_of_the_command_with_a_way_back(ask, names, store, monkeypatch):
     for name in names:
         answer, text = ask(f"/result/{name}")
@@ -172,6 +174,7 @@ def test_every_report_is_that_of_the_command_with_a_way_back(ask, names, store, 
     assert ask(f"/result/{names[-1]}")[1] == text
 
 
+@pytest.mark.slow
 def test_the_server_reads_no_data_that_a_manifest_names(ask, names, monkeypatch):
     """Whoever wrote a folder of the store says where its data are: that may be any file."""
     for name in ("load", "sample"):
@@ -213,6 +216,7 @@ def compare_as_served(results):
     return compare_saved(dict(zip(name_saved(results), results, strict=True)), draws=site.DRAWS)
 
 
+@pytest.mark.slow
 def test_runs_are_compared_as_bt_compare_does(ask, store, names):
     calm, bold = (Result.load(store / name) for name in names[:2])
     found = compare_as_served([calm, bold])
@@ -229,6 +233,7 @@ def test_runs_are_compared_as_bt_compare_does(ask, store, names):
     assert "makes this report again" not in text
 
 
+@pytest.mark.slow
 def test_the_risk_free_rate_of_a_saved_run_is_that_of_its_comparison():
     venue = dataclasses.replace(VENUE, interest_on="balance", cash_rate=0.05)
     results = [live(each, venue=venue) for each in (0.5, 2.0)]
@@ -426,6 +431,7 @@ def test_a_pipe_in_a_folder_does_not_hold_the_list_up(ask, store, names):
     assert row["under"] == "manifest.json must be a plain file, was a folder, a pipe or a device"
 
 
+@pytest.mark.slow
 def test_hostile_names_are_text(ask, store, names):
     manifest = json.loads((store / names[0] / "manifest.json").read_text())
     manifest["policy"]["text"] = HOSTILE + "x" * 10_000 + "\ud800"
@@ -660,6 +666,7 @@ def start(*arguments):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_serves_until_it_is_interrupted(saved):
     process = start("--results", str(saved[0]), "--port", "0")
     try:
@@ -676,6 +683,7 @@ def test_the_command_serves_until_it_is_interrupted(saved):
         process.kill()
 
 
+@pytest.mark.slow
 def test_a_taken_port_and_a_missing_folder_are_said(saved, tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -720,6 +728,7 @@ def test_an_address_of_another_machine_is_refused(saved):
 # ---------------------------------------------------------------------------- returns for others
 
 
+@pytest.mark.slow
 def test_the_daily_returns_of_the_manual_are_what_quantstats_takes():
     """One per day, by dates without a zone; of their mean and deviation comes our Sharpe ratio."""
     text = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")

@@ -64,6 +64,7 @@ def die_at(step: int, work) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_record_that_is_killed_at_any_step_leaves_no_baseline_or_a_whole_one(tmp_path):
     baseline = take_baseline(live(), "calm")
@@ -146,6 +147,7 @@ def test_eight_processes_at_once_leave_a_whole_store(tmp_path):
 # ------------------------------------------------------------------------- what may not be written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("results", ["taken", "taken/below", "/proc/results"])
 def test_results_that_cannot_be_written_are_said_and_the_numbers_are_told(
     tmp_path, monkeypatch, capsys, results

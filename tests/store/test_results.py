@@ -112,6 +112,7 @@ def spoil(path: Path, change: str) -> None:
 # --------------------------------------------------------------------------------------------- list
 
 
+@pytest.mark.slow
 def test_a_list_has_every_result_of_all_four_kinds_and_the_record_of_looks_is_none(store):
     entries = list_results(store)
     assert sorted(each.kind for each in entries) == ["comparison", "run", "run", "study", "sweep"]
@@ -122,6 +123,7 @@ def test_a_list_has_every_result_of_all_four_kinds_and_the_record_of_looks_is_no
         assert each.metrics["sharpe"] == each.metrics["sharpe"]
 
 
+@pytest.mark.slow
 def test_measures_are_those_of_the_run_and_of_the_best_set_and_policy(store):
     run, sweep = folder_of(store, "run"), folder_of(store, "sweep")
     assert read_entry(run).metrics["sharpe"] == bt.Result.load(run).metrics["sharpe"]
@@ -138,6 +140,7 @@ def test_a_store_that_is_not_there_is_empty_and_nothing_is_made(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_notes_change_nothing_whatever_happens_to_the_folders(store, monkeypatch):
     """Random damage and repair, with and without notes: 40 steps, each list is the same."""
     settle(monkeypatch)
@@ -405,6 +408,7 @@ def test_saved_runs_compare_as_their_policies_do_to_the_bit(store):
         )
 
 
+@pytest.mark.slow
 def test_saved_runs_with_a_risk_free_rate_compare_as_their_policies_do():
     days = pd.to_datetime(["2022-12-31", "2023-01-20"], utc=True)
     venue = free_venue(interest_on="balance", cash_rate=pd.Series([0.05, 0.02], index=days))
@@ -541,6 +545,7 @@ def test_names_in_an_archive_are_safe_and_a_damaged_result_is_not_handed_on(stor
         export_result(hostile, tmp_path / "y.zip")
 
 
+@pytest.mark.slow
 def test_no_name_in_an_archive_leads_out_of_its_folder(store, tmp_path):
     """A hostile file of a study is refused; what is packed are plain files below one folder."""
     folder = folder_of(store, "study")
@@ -580,6 +585,7 @@ def test_a_result_made_in_python_says_so_in_place_of_a_command(store):
     assert "bt.compare, VolTarget(" in said["comparison"]
 
 
+@pytest.mark.slow
 def test_a_command_is_kept_with_the_first_making_that_had_none(tmp_path):
     in_python = live(Constant(leverage=1.0))
     folder = in_python.save(tmp_path)
@@ -633,6 +639,7 @@ def test_the_same_experiment_is_the_same_folder_with_the_same_bytes(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [first.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "can_exchange"), [("run", True), ("run", False), ("sweep", True), ("comparison", True)]
 )

@@ -153,6 +153,7 @@ def test_sharpe_scaling_is_capped_and_never_negative():
     assert math.isnan(decide(policy, 0.4, math.nan, error=math.nan))
 
 
+@pytest.mark.slow
 def test_sharpe_scaling_is_out_of_a_market_that_falls_and_in_one_that_rises():
     n, window = 4000, 1000
     policy = SharpeScaling(target=0.4, window=window, prior=0.0, prior_error=5.0, cap=1.0)

@@ -44,6 +44,7 @@ def test_a_fraction_of_kelly_grows_by_its_share_of_half_the_squared_sharpe(fract
     assert growth == pytest.approx(share * 0.5, abs=3 * fraction / math.sqrt(years))
 
 
+@pytest.mark.slow
 def test_full_kelly_grows_fastest_of_all_constant_leverages():
     """On a path whose drift and volatility are MU and SIGMA exactly only rebalancing by the hour is
     left: growth is f (2 - f) SR^2 / 2 but for the fourth moment, 3/4 L^4 sigma^4 / 8760 < 0.002."""
@@ -156,6 +157,7 @@ def test_kelly_stays_out_of_what_loses_and_is_capped():
     assert math.isnan(decide(policy, math.nan, math.nan, math.nan))
 
 
+@pytest.mark.slow
 def test_kelly_is_in_a_falling_market_if_it_is_short():
     market = walk(3000, -6.0, 0.6, seed=35)
     policy = Kelly(window=1500, shrinkage=0.0)

@@ -194,6 +194,8 @@ def test_in_isolated_margin_it_is_all_or_nothing():
     assert len(set(target.round(6))) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.compiled
 def test_compiled_it_has_the_same_bits_where_isolated_margin_lets_it_in_and_out():
     market = bt.Market.sample(bars=600)
     policy = LiquidationProbability(probability=0.02, horizon=24.0, half_life=12.0)
@@ -212,6 +214,7 @@ def test_a_market_that_stands_still_gets_what_maintenance_allows():
     np.testing.assert_allclose(target[2:], 1e6, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_sweep_has_the_bits_of_single_runs():
     market = bt.Market.sample(bars=400)
     space = {

@@ -52,6 +52,7 @@ def test_regime_weighs_two_leverages_with_the_probability_of_the_next_bar():
     assert policy.leverage(SimpleNamespace(probability=0.25), None) == 2.5
 
 
+@pytest.mark.slow
 def test_regime_holds_each_leverage_in_its_regime():
     """As a filter that knows the truth does, but for the errors of the volatilities it learns.
 
@@ -86,6 +87,7 @@ def state_error(n: int) -> float:
     return 2.0 * math.sqrt(share * (1 - share) * (2 / (a + b) - 1) / n)
 
 
+@pytest.mark.slow
 def test_regime_halves_the_swings_of_volatility():
     """3 turns at 0.4 and 1 at 1.2 are 1.2 both: the volatility of volatility goes.
 
@@ -140,6 +142,7 @@ def test_trend_vol_is_its_formula(measure: str):
         assert (target[90:] > 0.0).any()
 
 
+@pytest.mark.slow
 def test_trend_vol_is_out_of_a_trend_against_it_and_all_in_for_one_with_it():
     """A drift of m = 20 deviations a year: z = 2.7, 3.8 and 5.3 deviations over the lookbacks.
 
@@ -165,6 +168,7 @@ def test_trend_vol_is_out_of_a_trend_against_it_and_all_in_for_one_with_it():
     assert (against == 0.0).all()
 
 
+@pytest.mark.slow
 def test_trend_vol_with_the_sign_as_signal_is_the_published_strategy():
     """sign(r_{t-n,t}) 40 % / sigma_t, of either side; mean 0.4 SR (2 Phi(SR sqrt T) - 1) a year.
 

@@ -89,6 +89,7 @@ def test_the_account_loses_more_than_its_budget_as_often_as_the_level_says():
     assert held["normal"].sum() == pytest.approx(p.sum(), abs=3 * error)
 
 
+@pytest.mark.slow
 def test_a_short_position_is_sized_by_the_losses_of_a_short_one():
     """Returns that leap up by 3 % and drift down: the short's tail is the longer one.
 

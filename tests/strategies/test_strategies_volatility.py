@@ -32,6 +32,7 @@ def test_vol_target_keeps_its_order_of_parameters_and_its_default_bits():
     assert sigma.tobytes() == ewma_volatility(market, 72.0).tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", VOLATILITY_ESTIMATORS)
 def test_vol_target_takes_the_estimator_it_is_told(estimator: str):
     """131 days, so that the slowest, the autoregression of days, is known at the end."""
@@ -43,6 +44,7 @@ def test_vol_target_takes_the_estimator_it_is_told(estimator: str):
     assert np.isfinite(target[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("estimator", "efficiency"),
     [

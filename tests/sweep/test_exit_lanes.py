@@ -55,6 +55,7 @@ def draw_stops(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["next_open", pytest.param("next_close", marks=pytest.mark.slow)])
 def test_rows_with_stops_are_their_runs(mode):
     """512 sets over four kinds of stops at once."""

@@ -61,6 +61,7 @@ def sweep(venue: bt.Venue, account: bt.Account, sets: dict[str, np.ndarray]):
     return rows.metrics
 
 
+@pytest.mark.slow
 def test_isolated_accounts_with_automatic_margin_and_calls_are_their_runs():
     venue = make_venue(profit_counts=0.3, call_grace=3)
     terms = {"margin": "isolated", "venue_leverage": 40.0, "auto_margin": True}

@@ -257,6 +257,7 @@ def make_venue(brackets: list[bt.Bracket]) -> bt.Venue:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("brackets", [LADDER[:1], LADDER])
 def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
     """The quick look that decides whether a bar is ordinary, against the rules themselves.
@@ -393,6 +394,7 @@ def test_columns_are_shared_only_by_sets_that_read_the_same():
     assert_rows_are_runs(evaluator, sets, evaluator.evaluate(sets))
 
 
+@pytest.mark.slow
 def test_powers_of_many_parameters_are_those_of_one():
     venue = bt.Venue.simple(
         taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125

@@ -93,9 +93,9 @@ def test_rows_under_fee_tiers_are_runs():
         "account.capital": np.r_[1e4, 1e4, 1e3, 1e5, 2e4, 1e4],
     }
     assert_sweep_is_runs(venue, bt.Account(), sets)
+    assert_sweep_is_runs(venue, bt.Account(), make_sets(6))  # the same rates: another loop
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_512_rows_under_limits_are_runs():
     """Limits by date, both multipliers, stops and full rules, in blocks of several groups."""
@@ -123,7 +123,6 @@ def test_512_rows_under_limits_are_runs():
     assert_rows_are_runs(evaluator, {name: each[some] for name, each in sets.items()}, picked)
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_a_compiled_run_under_all_of_it_is_the_plain_one():
     """A limit by date, two multipliers, ticks and tiers: the same bits compiled and plain."""

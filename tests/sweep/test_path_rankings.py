@@ -40,6 +40,7 @@ def test_a_search_refuses_measures_of_the_path(name):
         choose_metrics("sharpe", goal)
 
 
+@pytest.mark.slow
 def test_a_search_maximizes_the_certainty_equivalent():
     market = bt.Market.sample(bars=24 * 30)
     study = bt.tune(market, Constant, objective="certainty_equivalent",

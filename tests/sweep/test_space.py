@@ -252,6 +252,7 @@ def test_what_must_go_together_is_checked_for_all_sets(sets, problem):
     assert "first in set 1" in caught.value.where
 
 
+@pytest.mark.slow
 def test_rules_for_columns_are_those_of_accounts_and_venues():
     rng = np.random.default_rng(3)
     n = 400

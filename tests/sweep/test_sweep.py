@@ -154,6 +154,7 @@ SCENES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_row_is_the_run_of_its_parameters_bit_for_bit(scene):
     policy, sets, settings = SCENES[scene]
@@ -168,6 +169,7 @@ COMPILED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", COMPILED)
 def test_a_row_is_the_run_of_its_parameters_compiled_on_any_threads(scene):
     policy, sets, settings = SCENES[scene]
@@ -177,6 +179,7 @@ def test_a_row_is_the_run_of_its_parameters_compiled_on_any_threads(scene):
     pd.testing.assert_frame_equal(tables[0], plain, check_exact=True)
 
 
+@pytest.mark.slow
 def test_core_measures_are_the_same_bits():
     policy, sets, settings = SCENES["cross"]
     core = run(policy, sets, metrics="core", **settings)
@@ -195,6 +198,7 @@ def test_parameters_come_first_then_measures():
     assert sweep.evaluator is not None
 
 
+@pytest.mark.slow
 def test_sets_may_be_a_table_or_a_number_of_draws():
     table = pd.DataFrame({"target": [0.2, 0.4], "half_life": [24.0, 72.0]})
     pd.testing.assert_frame_equal(run(VolTarget, table).table[["target", "half_life"]], table)
@@ -227,6 +231,7 @@ def test_a_parameter_named_like_a_measure_is_told_apart():
     pd.testing.assert_frame_equal(again.table, sweep.table)
 
 
+@pytest.mark.slow
 def test_measures_of_the_path_come_by_replay():
     sets = {"target": [0.2, 0.8], "half_life": [24.0, 72.0]}
     sweep, full = run(VolTarget, sets), run(VolTarget, sets, full=True)
@@ -240,6 +245,7 @@ def test_measures_of_the_path_come_by_replay():
         sweep.detail([1, 9])
 
 
+@pytest.mark.slow
 def test_details_say_when_the_deepest_drawdown_was():
     sweep = run(Constant, {"leverage": [0.0, 0.5, 2.0]})
     table = sweep.detail(sweep.table)
@@ -256,6 +262,7 @@ def test_details_say_when_the_deepest_drawdown_was():
         assert bool(table["recovered"][row]) == after.any()
 
 
+@pytest.mark.slow
 def test_a_row_is_replayed_by_its_label():
     sweep = run(VolTarget, {"target": [0.2, 0.8], "account.stop_loss": [None, 0.1]})
     result = sweep.replay(1)
@@ -376,6 +383,7 @@ def test_interrupted_details_are_those_that_were_done(monkeypatch):
         sweep.detail(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "values"),
     [
@@ -396,6 +404,7 @@ def test_a_field_that_lanes_cannot_differ_in_varies_alone(name, values):
             assert same_bits(sweep.table[metric][row], alone.metrics[metric]), metric
 
 
+@pytest.mark.slow
 def test_a_policy_that_does_not_compile_is_swept_with_one_warning():
     with pytest.warns(UserWarning, match="Tabled is swept in plain Python") as caught:
         sweep = run(Tabled, {"size": [1.0, 2.0, 3.0]}, compile=True)
@@ -444,6 +453,7 @@ def test_wrong_arguments_are_refused_before_anything_runs(change, problem):
 # ----- files -----
 
 
+@pytest.mark.slow
 def test_a_saved_sweep_comes_back_as_it_was(tmp_path):
     sets = {
         "mode": ["plain", "scaled"],
@@ -466,6 +476,7 @@ def test_a_saved_sweep_comes_back_as_it_was(tmp_path):
         loaded.replay(0)
 
 
+@pytest.mark.slow
 def test_the_same_sweep_makes_the_same_files(tmp_path):
     sets = {"target": [0.2, 0.4]}
     one, other = (
@@ -559,6 +570,7 @@ def heat(figure: Any) -> Any:
     return figure.data[0]
 
 
+@pytest.mark.slow
 def test_a_map_shows_the_median_of_the_other_parameters():
     sets = {"target": [0.2, 0.4, 0.8], "half_life": [24, 72], "account.band": [0.0, 0.1, 0.2]}
     sweep = run(VolTarget, sets)
@@ -587,6 +599,7 @@ def test_a_map_marks_what_is_ruined():
     assert ruined.text[0] == "1 of 1 sets ruined"
 
 
+@pytest.mark.slow
 def test_a_map_bins_many_numbers_and_names_words():
     space = {"target": (0.05, 2.0), "half_life": (2, 2000)}
     figure = run(VolTarget, 60, space=space).heatmap("target", "half_life", "cagr")
@@ -616,6 +629,7 @@ def test_a_map_of_what_is_not_there_is_refused(arguments, problem):
         sweep.heatmap(*arguments)
 
 
+@pytest.mark.slow
 def test_plotly_is_imported_for_pictures_only(tmp_path):
     root = Path(__file__).parents[2]
     code = (

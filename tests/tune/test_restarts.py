@@ -4,6 +4,7 @@ The surface is made up: a broad hill that most populations end on, and a narrow 
 """
 
 import numpy as np
+import pytest
 
 from backtest.sweep.sets.dimension import Dimension
 from backtest.sweep.sets.space import Space
@@ -32,6 +33,7 @@ def climb(seed, trials=TRIALS):
     return best
 
 
+@pytest.mark.slow
 def test_the_higher_of_two_hills_is_found_by_nearly_every_seed():
     """Without restarts every other seed stays on the broad hill, 4.8 % short."""
     found = [climb(seed) for seed in range(20)]

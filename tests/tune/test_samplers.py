@@ -164,6 +164,7 @@ def test_the_way_back_from_ruin_is_found_by_less_violation(name):
     assert np.any(violations == 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "trials", "short"),
     [
@@ -225,6 +226,7 @@ def test_auto_ends_when_nothing_is_gained():
     assert scores.max() > -1e-12
 
 
+@pytest.mark.slow
 def test_auto_goes_on_while_something_is_gained():
     """The score grows with every batch, wherever it is."""
     told = []
@@ -262,6 +264,7 @@ def test_models_ask_for_no_set_twice_and_end_when_there_are_no_more(name):
 # ------------------------------------------------------------------------------- what they bear
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("value", [math.nan, -math.inf, math.inf, 0.0, 1e300])
 @pytest.mark.parametrize("violation", [0.0, 1.0, math.inf, math.nan])
@@ -304,6 +307,7 @@ def test_a_dimension_of_one_value_is_borne(name):
 # ---------------------------------------------------------------------------------- determinism
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_the_same_seed_and_answers_give_the_same_questions(name):
     trials = 150 if name == "tpe" else 800
@@ -321,6 +325,7 @@ def test_other_answers_give_other_questions(name):
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, pytest.param(2**32 + 5, marks=pytest.mark.slow), 2**64])
 @pytest.mark.parametrize("name", EVERY)
 def test_any_whole_number_is_a_seed(name, seed):

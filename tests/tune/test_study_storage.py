@@ -107,6 +107,7 @@ def test_killed_at_twenty_random_moments_it_ends_as_if_it_had_not_been(processes
     assert len(reached) > 2  # the moments were different ones indeed
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_still_ends_the_same(processes, tmp_path):
     whole = seek(store=tmp_path / "whole")
     store = tmp_path / "killed"
@@ -135,6 +136,7 @@ def test_a_finished_study_is_given_back_at_once(tmp_path):
     assert not calls
 
 
+@pytest.mark.slow
 def test_a_loaded_study_is_the_one_that_was_made(tmp_path):
     made = seek(store=tmp_path, space={"x": (0.0, 10.0), "account.band": (0.0, 0.2)}, fix={"y": 20})
     tables_only = Study.load(made.folder)
@@ -162,6 +164,7 @@ def test_a_killed_study_can_be_looked_at(processes, tmp_path):
     assert "UNFINISHED" in study.summary()
 
 
+@pytest.mark.slow
 def test_ctrl_c_gives_what_is_done_and_the_study_goes_on(tmp_path):
     whole = seek(store=tmp_path / "whole")
 
@@ -354,6 +357,7 @@ def damaged(tmp_path: Path) -> tuple[Study, Path]:
     return study, study.folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [0, 100, 0.5, -1])
 def test_a_truncated_batch_is_named_and_costs_only_itself(tmp_path, keep):
     whole, folder = damaged(tmp_path)
@@ -389,6 +393,7 @@ def test_a_missing_batch_is_named(tmp_path):
         seek(store=tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_a_batch_of_another_study_is_refused(tmp_path):
     _, folder = damaged(tmp_path)
     other = seek(store=tmp_path, seed=1)
@@ -453,6 +458,7 @@ def fail_after(monkeypatch, n: int, code: int) -> None:
     monkeypatch.setattr(os, "fsync", refuse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
 @pytest.mark.parametrize("n", [0, 1, 9, 20])
 def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, code, n):
@@ -493,6 +499,7 @@ def without_rights(folder: Path):
             path.chmod(0o755 if path.is_dir() else 0o644)
 
 
+@pytest.mark.slow
 def test_a_read_only_folder_is_refused_and_can_be_loaded():
     with tempfile.TemporaryDirectory() as name:  # the usual ones are closed to other users
         whole, folder = damaged(Path(name))
@@ -546,6 +553,7 @@ def test_nothing_in_a_folder_is_code(tmp_path):
     assert (study.folder / LOCK).read_text(encoding="utf-8").strip().isdigit()
 
 
+@pytest.mark.slow
 def test_every_kind_of_value_comes_back(tmp_path):
     made = seek(Mixed, store=tmp_path)
     loaded = Study.load(made.folder)

@@ -601,6 +601,7 @@ def test_a_study_without_a_winner_can_look_at_the_holdout(on):
     assert study.looks == looks + 1
 
 
+@pytest.mark.slow
 def test_every_look_is_counted(tmp_path):
     first = seek(store=tmp_path)
     assert first.looks == 1
@@ -641,6 +642,7 @@ def of_instrument(market: bt.Market, name: str) -> bt.Market:
     return bt.Market.from_frames(market.bars(), funding=market.funding(), instrument=name)
 
 
+@pytest.mark.slow
 def test_looks_and_trials_on_data_that_have_grown_since_count(tmp_path):
     """A market that is a day longer has nearly the same holdout, and the same past."""
     long = of_instrument(MARKET, "BTC")
@@ -655,6 +657,7 @@ def test_looks_and_trials_on_data_that_have_grown_since_count(tmp_path):
     assert early.verdict.other_trials == first.trials + grown.trials
 
 
+@pytest.mark.slow
 def test_damaged_studies_beside_it_do_not_end_a_search(tmp_path):
     one, two, three = (seek(store=tmp_path, seed=seed) for seed in range(3))
     facts = json.loads((one.folder / "study.json").read_text(encoding="utf-8"))
@@ -766,6 +769,7 @@ def test_more_trials_ask_for_more(tmp_path):
     assert 0.0 <= many.verdict.overfitting <= 1.0
 
 
+@pytest.mark.slow
 def test_trials_of_other_studies_count(tmp_path):
     first = seek(store=tmp_path)
     second = seek(store=tmp_path, seed=1)
@@ -781,6 +785,7 @@ class Valleys(Hills):
     """Another policy on the same map."""
 
 
+@pytest.mark.slow
 def test_sets_of_other_policies_count_once_each_and_are_named(tmp_path):
     first = seek(store=tmp_path)
     again = seek(store=tmp_path, objective="calmar")  # the same sets, another objective
@@ -795,6 +800,7 @@ def test_sets_of_other_policies_count_once_each_and_are_named(tmp_path):
     assert Study.load(other.folder).verdict == other.verdict
 
 
+@pytest.mark.slow
 def test_sets_on_other_bars_do_not_count(tmp_path):
     seek(store=tmp_path, market=MARKET.prefix(400))
     later = seek(Valleys, store=tmp_path, market=MARKET.slice(500, MARKET.n_bars))
@@ -929,6 +935,7 @@ class Tabled(bt.Policy):
         return {"x": self.x, "word": "x"}["x"]
 
 
+@pytest.mark.slow
 def test_what_does_not_compile_is_told_once(monkeypatch):
     """Two evaluators work on a study, one of all bars and one of those before the holdout."""
     monkeypatch.undo()

@@ -75,6 +75,7 @@ def test_an_outcome_of_an_earlier_version_is_read():
 # ----- what became of the trials -----
 
 
+@pytest.mark.slow
 def test_fewer_sets_than_trials_are_explained(tmp_path):
     study = seek(Mixed, trials=4000, store=tmp_path)
     assert study.trials < 4000
@@ -85,6 +86,7 @@ def test_fewer_sets_than_trials_are_explained(tmp_path):
     assert Study.load(study.folder).spending == study.spending
 
 
+@pytest.mark.slow
 def test_every_trial_that_was_not_a_new_set_is_accounted_for():
     for trials in (100, 300, 1000, 4000):
         for robust in (True, False):

@@ -42,24 +42,32 @@ def test_brackets_add_up_by_hand():
 
 def test_one_position_has_the_bits_of_the_functions_of_one_position():
     rng = np.random.default_rng(7)
-    for venue in (*BINANCE.values(), bt.Venue.preset("binance-coinm", "BTCUSD_PERP")):
-        rules = read_rules(venue)
+    fee = venue_of(
+        brackets=BINANCE[BTC].brackets,
+        fees={"taker": 0.0005, "maker": 0.0},
+        includes_close_fee=True,
+    )
+    others = (bt.Venue.preset("binance-coinm", "BTCUSD_PERP"), fee)
+    for venue in (*BINANCE.values(), *others):
         for _ in range(50):
+            x, y = float(np.exp(rng.normal())), float(np.exp(rng.normal()))
+            setting = float(rng.choice([0.0, 20.0]))
+            rules = read_rules(venue, setting)._replace(multiplier=x, initial_multiplier=y)
             quantity, price = rng.normal() * 1e4, 3_000.0 * math.exp(rng.normal())
             value = -rules.size / price if rules.is_inverse else rules.size * price
             notional, cash = abs(quantity) * abs(value), rng.uniform(-1, 1) * 1e6
             book = bt.Brackets().pack({"A": rules, "never held": rules})
             held = pack_holdings([quantity, 0.0], [value, math.nan])
             assert book_requirement.compute_book_requirement(book, held) == compute_maintenance(
-                rules, notional, 1.0
+                rules, notional, x
             )
             assert book_requirement.compute_book_initial(book, held) == compute_initial(
-                rules, notional, 1.0
+                rules, notional, y
             )
             backing = book_requirement.compute_book_backing(book, held, cash)
             assert backing == cash + quantity * value
             root = book_price.compute_bracket_failure(book, held, cash, 0)
-            single = compute_liquidation_value(rules, quantity, value, cash, 1.0)
+            single = compute_liquidation_value(rules, quantity, value, cash, x)
             assert root == single or (math.isnan(root) and math.isnan(single))
 
 

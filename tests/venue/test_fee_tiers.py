@@ -109,6 +109,7 @@ def test_random_cases_equal_the_reference(seed):
     compare_case(with_tiers(make_case(seed), np.random.default_rng([seed, 5])), f"tiers, {seed}")
 
 
+@pytest.mark.slow
 def test_a_run_equals_its_parts_bit_for_bit(tmp_path):
     rng = np.random.default_rng(0)
     bars = (100 * np.exp(np.cumsum(rng.normal(0, 0.01, 90)))).tolist()

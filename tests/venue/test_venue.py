@@ -598,6 +598,7 @@ def venues(draw: st.DrawFn) -> Venue:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(venues())
 def test_any_venue_goes_to_text_and_to_data_and_back(venue: Venue) -> None:

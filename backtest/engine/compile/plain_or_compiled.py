@@ -14,7 +14,7 @@ from backtest.engine.compile.recipe import Recipe, find_rules_folder
 from backtest.engine.compile.same_bits import gives_same_bits
 from backtest.policy import Policy
 
-PER_BAR, PER_PART = 80e-6, 25e-6
+PER_BAR, PER_PART = 100e-6, 25e-6
 """Seconds of plain Python per bar, and in addition for each optional rule in use."""
 FIRST_KIND, OTHER_KIND, OTHER_POLICY = 15.0, 11.0, 3.0
 """Seconds to compile: the first kind of account on a machine, another one, another policy."""

@@ -15,7 +15,6 @@ from backtest.base.json_values import from_plain
 from backtest.base.provenance import attach_saved_making, find_making, write_provenance
 from backtest.base.result_folders import (
     MANIFEST,
-    hash_file,
     name_folder,
     read_json_file,
     read_manifest,
@@ -27,7 +26,7 @@ from backtest.base.result_folders import (
 from backtest.base.units import FloatArray
 from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD
 from backtest.engine.portfolio.portfolio_manifest import KIND
-from backtest.engine.result_files import describe_metrics, describe_run
+from backtest.engine.result_files import describe_metrics
 from backtest.measures.run_span import RunSpan
 from backtest.measures.tally import flatten_tally, read_tally
 from backtest.portfolio.book_ledger import WIDTH
@@ -36,18 +35,17 @@ from backtest.venue import Venue
 from backtest.venue.book_rules import Holdings
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio.portfolio_result import PortfolioRecord, PortfolioResult
+    from backtest.engine.portfolio.portfolio_record import PortfolioRecord
 
 Loaded = TypeVar("Loaded", bound="PortfolioRecord")
 
 FORMAT = 1
 FILES = ("bars.parquet", "positions.parquet", "events.parquet", "state.json", "metrics.json")
 BARS, POSITIONS, EVENTS, STATE, METRICS = FILES
-HASHED = (MANIFEST, METRICS, STATE)
 KEPT = ("interval", "is_session", "first_peak")
 
 
-def save_portfolio(result: PortfolioResult, folder: Path) -> Path:
+def save_portfolio(result: Any, folder: Path) -> Path:
     """Write a result into a folder of its own; it appears whole or not at all."""
     name = name_folder(f"{result.manifest['policy']['name']}-{KIND}", result.manifest["id"])
     policies = [type(each) for each in result.policies.values()]
@@ -56,25 +54,12 @@ def save_portfolio(result: PortfolioResult, folder: Path) -> Path:
 
     def write(draft: Path) -> None:
         _write(result, draft)
-        line = describe_portfolio_line(draft, result.manifest, describe_metrics(result.metrics))
-        write_provenance(draft, folder / name, result.manifest["id"], making, line)
+        write_provenance(draft, folder / name, result.manifest["id"], making)
 
     return save_folder(folder, name, write, what=KIND)
 
 
-def describe_portfolio_line(
-    folder: Path, manifest: Mapping[str, Any], metrics: Mapping[str, float | None]
-) -> dict[str, Any]:
-    """Return a result's line in a list of results, with the sizes and hashes that keep it valid."""
-    return {
-        "run_format": FORMAT,
-        "shows": describe_run(manifest, metrics),
-        "sizes": {name: (folder / name).stat().st_size for name in sorted((*FILES, MANIFEST))},
-        "hashes": {name: hash_file(folder / name) for name in HASHED},
-    }
-
-
-def _write(result: PortfolioResult, folder: Path) -> None:
+def _write(result: Any, folder: Path) -> None:
     bars = pd.DataFrame(result.record, columns=list(ACCOUNT_RECORD))
     bars.insert(0, "time", pd.DatetimeIndex(result.time, tz="UTC"))
     bars = bars.assign(ends_sample=result.ends_sample, market_return=result.market_returns)
@@ -89,7 +74,7 @@ def _write(result: PortfolioResult, folder: Path) -> None:
     write_folder_manifest(folder, result.manifest, FILES, FORMAT)
 
 
-def _widen(result: PortfolioResult) -> dict[str, FloatArray]:
+def _widen(result: Any) -> dict[str, FloatArray]:
     """Return the positions' record and marks as columns named ``instrument field``."""
     found: dict[str, FloatArray] = {}
     for i, name in enumerate(result.names):
@@ -101,7 +86,7 @@ def _widen(result: PortfolioResult) -> dict[str, FloatArray]:
     return found
 
 
-def _pack_state(result: PortfolioResult) -> dict[str, Any]:
+def _pack_state(result: Any) -> dict[str, Any]:
     book = result.book
     arrays = {name: each.tolist() for name, each in book._asdict().items() if name != "held"}
     return {

@@ -14,7 +14,7 @@ from backtest.market import Markets
 from backtest.policy import Policy
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio.run_portfolio import Setup
+    from backtest.engine.portfolio.portfolio_setup import Setup
 
 KIND = "portfolio"
 

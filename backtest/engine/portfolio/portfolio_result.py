@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -13,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account
 from backtest.base.ranges import Choice, Range
 from backtest.base.reportable import Reportable
 from backtest.base.units import DAY, FloatArray, IntArray, utc_index
 from backtest.engine.feed_arrays import as_of
 from backtest.engine.portfolio.portfolio_files import load_portfolio, save_portfolio
+from backtest.engine.portfolio.portfolio_record import PortfolioRecord
 from backtest.engine.portfolio.portfolio_tables import (
     attribution_table,
     column,
@@ -42,50 +41,14 @@ from backtest.measures.portfolio_risk import (
 )
 from backtest.measures.run_measures import measure_run
 from backtest.measures.run_span import RunSpan
-from backtest.measures.tally import Tally
-from backtest.policy import Policy
 from backtest.venue import Venue
 
 if TYPE_CHECKING:
     from backtest.engine.portfolio.book_driver import BookOutcome
-    from backtest.engine.portfolio.run_portfolio import Setup
-    from backtest.portfolio.book_records import Book
+    from backtest.engine.portfolio.portfolio_setup import Setup
 
 HALF_LIFE = "30d"
 """The half-life of the covariances behind risk shares."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class PortfolioRecord:
-    """The record of a run of several positions; tables are made of it on first access.
-
-    ``record`` has shape (n_bars, fields) and ``positions`` (n_bars, n, fields), in the order of
-    :data:`backtest.engine.portfolio.book_loop.ACCOUNT_RECORD` and ``POSITION_RECORD``. ``marks``
-    and ``asset_marks`` are mark closes, of shape (n_bars, n) and (n_bars, C), NaN outside the
-    ``spans`` of the instruments. ``market_returns`` are those of the equally weighted index.
-    """
-
-    policies: Mapping[str, Policy]
-    overlay: Policy | None
-    venues: Mapping[str, Venue]
-    account: Account
-    manifest: Mapping[str, Any]
-    names: tuple[str, ...]
-    span: RunSpan
-    spans: IntArray
-    interval: int
-    is_session: bool
-    tally: Tally
-    book: Book
-    memory: FloatArray
-    first_peak: float
-    record: FloatArray
-    positions_record: FloatArray
-    entries: FloatArray
-    marks: FloatArray
-    asset_marks: FloatArray
-    ends_sample: FloatArray
-    market_returns: FloatArray
 
 
 class PortfolioResult(PortfolioRecord, Reportable):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
-
-if TYPE_CHECKING:
-    from backtest.engine.portfolio.portfolio_result import PortfolioResult
 
 MOST_CASES = 5
 """Liquidations of the pool that a summary tells."""
 
 
-def write_portfolio_summary(result: PortfolioResult) -> str:
+def write_portfolio_summary(result: Any) -> str:
     """Return a text summary: what it was, what came out, by instrument, who pulled whom down."""
     metrics, data = result.metrics, result.manifest["data"]
     rows = [
@@ -52,14 +49,14 @@ def write_portfolio_summary(result: PortfolioResult) -> str:
     return "\n".join([*lines, "", write_attribution(result), *write_cases(result)])
 
 
-def write_attribution(result: PortfolioResult) -> str:
+def write_attribution(result: Any) -> str:
     """Return the money of each instrument by term as text."""
     table = result.attribution()
     shown = table.loc[:, (table != 0.0).any(axis=0)]
-    return shown.to_string(float_format=lambda value: f"{value:,.2f}")
+    return str(shown.to_string(float_format=lambda value: f"{value:,.2f}"))
 
 
-def write_cases(result: PortfolioResult) -> list[str]:
+def write_cases(result: Any) -> list[str]:
     """Return the liquidations of the pool in words: what fell, and who closed in profit."""
     table = result.contagion()
     if table.empty:

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from backtest.account import Account
 from backtest.account.account import WHOLE
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
-from backtest.base.units import FloatArray, TimeLike, format_time, to_nanoseconds
+from backtest.base.units import TimeLike
 from backtest.engine.frame_signals import describe_weights
 from backtest.engine.loop_driver import Progress
-from backtest.engine.portfolio.book_desk import Panelist, assign_policies, seat, set_desk
+from backtest.engine.portfolio.book_desk import set_desk
 from backtest.engine.portfolio.book_driver import BookOutcome, run_book_loop
-from backtest.engine.portfolio.book_inputs import BookInputs, read_book_inputs, start_book
+from backtest.engine.portfolio.book_inputs import start_book
 from backtest.engine.portfolio.portfolio_checks import (
-    check_portfolio,
-    read_venues,
     warn_of_band,
     warn_of_delisting,
 )
 from backtest.engine.portfolio.portfolio_manifest import write_portfolio_manifest
 from backtest.engine.portfolio.portfolio_result import PortfolioResult
+from backtest.engine.portfolio.portfolio_setup import Setup, set_up
 from backtest.engine.run_warnings import warn_of_last_prices
 from backtest.engine.sampling_periods import check_periods, count_periods
 from backtest.market.markets import Markets
-from backtest.market.weight_frame import read_weights
 from backtest.measures.run_span import RunSpan
 from backtest.measures.tally import start_tally
 from backtest.policy import Policy
@@ -37,85 +33,10 @@ from backtest.portfolio.book_records import EQUITY, UNIT
 from backtest.venue import Venue
 
 
-class Setup(NamedTuple):
-    """A run of several positions before its loop: everything that its parameters decide."""
-
-    markets: Markets
-    policies: dict[str, Policy]
-    overlay: Policy | None
-    venues: dict[str, Venue]
-    account: Account
-    signal: FloatArray
-    panelists: list[Panelist]
-    inputs: BookInputs
-    first: int
-    periods: float
-
-
 def is_single(markets: Markets, account: Account, overlay: object) -> bool:
     """Return whether one instrument is all there is, so that the rules of one position hold."""
     fresh = all(getattr(account, name) == value for name, value in WHOLE.items())
     return len(markets) == 1 and fresh and overlay is None
-
-
-def set_up(
-    markets: Markets,
-    policy: Policy | Mapping[str, Policy],
-    *,
-    venue: Venue | Mapping[str, Venue],
-    account: Account,
-    signal: Any,
-    overlay: Policy | None,
-    sampling: str,
-    periods: float,
-    start: TimeLike | None,
-) -> Setup:
-    """Check and read everything that a run needs."""
-    policies, above = assign_policies(policy, markets, overlay)
-    venues = read_venues(venue, markets)
-    check_portfolio(markets, venues, account)
-    first = find_first(markets, start)
-    weights = read_weights(signal, markets, where="bt.run", first=first)
-    panelists = seat(policies, above, markets, weights)
-    inputs = read_book_inputs(
-        markets,
-        venues,
-        account,
-        signal=weights,
-        sampling=sampling,
-        first=first,
-        started=int(markets.time[first]),
-    )
-    return Setup(
-        markets=markets,
-        policies=policies,
-        overlay=above,
-        venues=venues,
-        account=account,
-        signal=weights,
-        panelists=panelists,
-        inputs=inputs,
-        first=first,
-        periods=periods,
-    )
-
-
-def find_first(markets: Markets, start: TimeLike | None) -> int:
-    """Return the bar of the clock at which the account begins."""
-    where = Place("start", of="bt.run")
-    if start is None:
-        first = 0
-    else:
-        first = int(np.searchsorted(markets.time, to_nanoseconds(start, where=where)))
-    if markets.n_bars - first < 2:
-        raise ParameterError(
-            f"a run needs at least 2 bars, was {markets.n_bars - first}: the first never trades",
-            where=repr(markets),
-            cure="give longer markets"
-            if start is None
-            else f"give an earlier start, before {format_time(int(markets.time[-1]))}",
-        )
-    return first
 
 
 def live(setup: Setup, *, is_compiled: bool, progress: Progress | None) -> BookOutcome:

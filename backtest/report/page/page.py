@@ -115,7 +115,7 @@ class Page:
     Attributes
     ----------
     kind : str
-        ``"run"``, ``"sweep"``, ``"study"`` or ``"comparison"``.
+        One of :data:`backtest.store.kinds.KINDS`.
     manifest : mapping
         How the result was made, with its ``id`` and its ``data``.
     title : str

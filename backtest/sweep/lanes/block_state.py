@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from backtest.base.units import FloatArray
+from backtest.engine.fee_days import WINDOW
 from backtest.measures.run_measures import measure_accounts
 from backtest.policy import start_memory
 from backtest.sweep.lane_groups import CAPITAL, COMMON, FEES, OWN
 from backtest.sweep.lanes.block_task import ROW, GroupTask, begin_rows
+from backtest.sweep.lanes.lane_fees import LaneFees
 from backtest.sweep.lanes.lane_rows import LANES, ROWS
 from backtest.sweep.policy_columns import find_reads
 from backtest.sweep.sets.sets import take_sets
@@ -97,6 +99,28 @@ def start_memories(task: GroupTask, values: Mapping[str, np.ndarray]) -> FloatAr
         return np.array(memory, dtype=np.float64)[:, None]
     own = [start_memory(task.columns.build(take_sets(values, i))) for i in range(LANES)]
     return np.array(own, dtype=np.float64).T
+
+
+def start_fees(task: GroupTask, terms: Mapping[str, FloatArray]) -> LaneFees | None:
+    """Return the fee tiers of a block before its first bar; None if the venue has none.
+
+    ``terms`` are the fields in which lanes differ, of shape (LANES,).
+    """
+    schedule = task.inputs.fees
+    if schedule is None:
+        return None
+    first = np.empty((3, LANES))
+    for row, name in enumerate(("taker", "maker", "maker_share")):
+        first[row] = terms.get(f"venue.fees.{name}", getattr(task.venue.fees, name))
+    return LaneFees(
+        day=schedule.day,
+        tiers=np.array([(tier.volume, tier.taker, tier.maker) for tier in schedule.tiers]),
+        first=first,
+        past=np.zeros((WINDOW, LANES)),
+        now=np.array([schedule.day[task.first], 0], dtype=np.int64),
+        begun=np.zeros(LANES),
+        volume=np.zeros(LANES),
+    )
 
 
 def read_metrics(task: GroupTask, block: FloatArray, n: int) -> dict[str, FloatArray]:

@@ -92,7 +92,7 @@ def prepare_group(
         account.after_liquidation == "halt" or inputs.rules.account.has_interest is not None
     )
     has_own_rules = bool(own) or inputs.fees is not None
-    is_lean = not (has_own_rules or has_flows or needs_all(inputs.rules, policy))
+    is_lean = not (own or has_flows or needs_all(inputs.rules, policy))
     kind = Kind(
         has_own_rules=True if has_own_rules else None,
         is_full=True if runner.is_full else None,

@@ -14,7 +14,7 @@ from backtest.base.interrupts import hold_signals
 from backtest.base.units import FloatArray
 from backtest.engine.bar_loop import DONE
 from backtest.engine.loop_driver import explain_refusal
-from backtest.sweep.lanes.block_state import make_aligned, read_metrics, start_block
+from backtest.sweep.lanes.block_state import make_aligned, read_metrics, start_block, start_fees
 from backtest.sweep.lanes.block_task import GroupTask, as_arrays, show_table
 from backtest.sweep.lanes.compile_in_process import start_compiling
 from backtest.sweep.lanes.lane_compiler import (
@@ -30,13 +30,7 @@ from backtest.sweep.lanes.lane_compiler import (
     pad_brackets,
     types_of_live,
 )
-from backtest.sweep.lanes.lane_fees import (
-    LaneFees,
-    add_lanes,
-    charge_day,
-    copy_traded,
-    start_fees,
-)
+from backtest.sweep.lanes.lane_fees import LaneFees
 from backtest.sweep.lanes.lane_rows import AT_ONCE, LANES, RUN, Cursor, Kind, Setup, Sheets
 from backtest.sweep.policy_columns import BlockColumns
 from backtest.venue import MarginRules
@@ -150,7 +144,8 @@ def run_block(
     at = Cursor(
         event=0, flow=0, last_funding=math.nan, value=0.0, signal=1.0, free=0.0, sample=0, later=0
     )
-    loop, live = find_loop(task, setup, sheets, part, at)
+    market = (setup, sheets) if fees is None else (setup, sheets, fees)
+    loop, live = find_loop(task, market, part, at)
     n_bars = len(inputs.seen.time)
     changes = dict(inputs.changes)
     t = task.first
@@ -158,15 +153,13 @@ def run_block(
         if is_stopped():
             return False
         if t in changes:
-            setup, sheets = change_table(task, setup, sheets, changes[t])
+            market = (*change_table(task, *market[:2], changes[t]), *market[2:])
             n_shown = len(show_table(task, changes[t]).floors)
             part = compile_or_explain(task, shape._replace(n_brackets=n_shown))
         stop = min(t + CHUNK, n_bars, *(bar for bar in changes if bar > t))
-        fees, stop = charge_day(fees, block, t, stop)
-        before = copy_traded(fees, block)
         with hold_signals():
-            at, t, why = loop(setup, sheets, live, part.decide, at, t, stop)
-        at, fees = Cursor(*at), add_lanes(fees, block, before)
+            at, t, why = loop(*market, live, part.decide, at, t, stop)
+        at = Cursor(*at)
         if why != DONE:
             raise BlockFault
     return True
@@ -184,33 +177,37 @@ def change_table(
 
 
 def find_loop(
-    task: GroupTask, setup: Setup, sheets: Sheets, part: LanePolicy, at: Cursor
+    task: GroupTask, market: tuple[Any, ...], part: LanePolicy, at: Cursor
 ) -> tuple[Any, Any]:
-    """Return the compiled loop of a group and the function for full bars, compiled once."""
+    """Return the compiled loop of a group and the function for full bars, compiled once.
+
+    ``market`` are the first arguments of the loop: setup, sheets, and fee tiers if there are any.
+    """
+    setup = market[0]
     account, instrument = setup.rules
     margin = instrument.margin
     types = (*map(type, account), *map(type, instrument), *map(type, margin))
     types += tuple(map(type, setup.full.instrument))
-    key = (setup.kind, *types, len(margin.floors))
+    key = (setup.kind, *types, len(margin.floors), len(market))
     with LOCK:
         if key not in task.loops:
-            task.loops[key] = compile_loop(setup, sheets, part, at)
+            task.loops[key] = compile_loop(market, part, at)
         return task.loops[key]
 
 
-def compile_loop(setup: Setup, sheets: Sheets, part: LanePolicy, at: Cursor) -> tuple[Any, Any]:
+def compile_loop(market: tuple[Any, ...], part: LanePolicy, at: Cursor) -> tuple[Any, Any]:
     """Return the loop over lanes and the function it calls for full bars, both compiled.
 
     The first time on a machine, both are compiled at once, the second one in another process.
     """
-    loop = compile_lanes(n_brackets=len(setup.rules.instrument.margin.floors)).names[
-        "advance_block"
-    ]
+    setup, sheets = market[:2]
+    names = compile_lanes(n_brackets=len(setup.rules.instrument.margin.floors)).names
+    loop = names["advance_block" if len(market) == 2 else "advance_days"]
     types = types_of_live(setup, sheets.block, at)
     if is_cold():
         with count_as_compiling():
             child = start_compiling(types)
-            compile_for(loop, setup, sheets, types, part.decide, at)
+            compile_for(loop, market, types, part.decide, at)
             child.wait()
     return loop, compile_live_types(types)
 

@@ -35,21 +35,24 @@ from backtest.policy import Policy, formula_for, start_memory
 from backtest.policy.policy import BAR_FIELDS
 from backtest.sweep.lanes import (
     full_bars,
+    lane_fees,
     lane_loop,
     lane_measures,
     lane_rows,
     lane_trades,
     quick_looks,
 )
-from backtest.sweep.lanes.lane_rows import LANES, ROWS, RUN, Cursor, Kind, Setup, Sheets
+from backtest.sweep.lanes.lane_rows import LANES, ROWS, RUN, Cursor, Kind, Setup
 from backtest.venue import LEVELS, MarginRules
 
-MODULES = (lane_rows, quick_looks, full_bars, lane_trades, lane_measures, lane_loop)
+MODULES = (lane_rows, quick_looks, full_bars, lane_trades, lane_measures, lane_loop, lane_fees)
 """The modules to compile; each uses only those before it."""
 
 CALLED = frozenset(
     {
         "advance_block",
+        "advance_days",
+        "begin_day",
         "charge_lanes",
         "count_later",
         "fold_products",
@@ -59,7 +62,10 @@ CALLED = frozenset(
         "write_equity",
     }
 )
-"""Functions that are rarely called, and the loop itself: these are not inlined."""
+"""Functions that are rarely called, and the loops themselves: these are not inlined."""
+
+LOOPS = ("advance_block", "advance_days")
+"""The loop over bars, and the loop over days around it."""
 
 TABLE_NAMES = frozenset({"venue", *ROOT_NAMES})
 """Names of the account with which a policy reads the margin brackets."""
@@ -111,7 +117,7 @@ def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
         paths[module] = cache_folder.write_once(path, source)
         for name, function in find_own_functions(module):
             options = {**INNER, "forceinline": is_inlined and name not in CALLED}
-            if name == "advance_block":
+            if name in LOOPS:
                 options = {**OPTIONS, "nogil": True}
             names[name] = jit(make_twin(function, names, path), **options)
     options = {**OPTIONS, "cache": False, "forceinline": True}
@@ -153,12 +159,13 @@ def compile_live_types(types_: list[Any]) -> Any:
 
 
 def compile_for(
-    loop: Any, setup: Setup, sheets: Sheets, live: list[Any], decide: Any, at: Cursor
+    loop: Any, market: tuple[Any, ...], live: list[Any], decide: Any, at: Cursor
 ) -> None:
     """Compile the loop for arguments of these types; ``live`` are those of the pointer."""
-    given = [typeof(each) for each in (setup, sheets, decide, at, 0, 0)]  # type: ignore[no-untyped-call] # numba's
     pointer = numba.types.FunctionType(numba.int64(*live))
-    loop.compile((*given[:2], pointer, *given[2:]))
+    first = [typeof(each) for each in market]  # type: ignore[no-untyped-call] # numba's
+    last = [typeof(each) for each in (decide, at, 0, 0)]  # type: ignore[no-untyped-call]
+    loop.compile((*first, pointer, *last))
 
 
 def is_function(value: object) -> bool:

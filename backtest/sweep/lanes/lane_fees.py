@@ -1,64 +1,104 @@
-"""Fee tiers of lanes: each lane's own volume chooses its rates, from one UTC day to the next."""
+"""Fee tiers of lanes: each lane's own volume chooses its rates, from one UTC day to the next.
+
+A compiled loop over days around the loop over bars: :func:`advance_days` writes the rates of a day
+into the block before its first bar. Rates and volumes are those of
+:mod:`backtest.engine.fee_days`, which serves a single run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
+from backtest.engine.bar_loop import DONE
+from backtest.engine.fee_days import ROUNDING, WINDOW
+from backtest.sweep.lanes.lane_loop import advance_block
+from backtest.sweep.lanes.lane_rows import FEE, LANES, TAKER, TRADED, Cursor, Setup, Sheets, cell
 
-from backtest.base.units import FloatArray
-from backtest.engine.fee_days import FeeSchedule, Rates, TradedDays, start_traded
-from backtest.sweep.lanes.block_task import GroupTask
-from backtest.sweep.lanes.lane_rows import FEE, LANES, TAKER, TRADED
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray, IntArray
 
 
 class LaneFees(NamedTuple):
-    """The fee tiers of a block, the rates of its lanes below the first tier, and their volumes."""
+    """The fee tiers of a block, and what its lanes have traded by day.
 
-    schedule: FeeSchedule
-    first: Rates
-    traded: TradedDays
-
-
-def start_fees(task: GroupTask, terms: Mapping[str, FloatArray]) -> LaneFees | None:
-    """Return the fee tiers of a block before its first bar; None if the venue has none.
-
-    ``terms`` are the fields in which lanes differ, of shape (LANES,).
+    ``day`` of shape (n_bars,) is the UTC day of each bar. ``tiers`` of shape (n_tiers, 3) has
+    volume, taker and maker rate; ``first`` of shape (3, LANES) the taker and maker rates below the
+    first tier and the maker share. ``past`` of shape (WINDOW, LANES) is what was traded on the days
+    before the current one, a ring. ``now`` has the current day and the oldest row of the ring.
+    ``begun`` and ``volume`` of shape (LANES,) are what the lanes had traded when the day began, and
+    their volume of the days before it.
     """
-    schedule = task.inputs.fees
-    if schedule is None:
-        return None
-    fees = task.venue.fees
-    taker, maker, share = (
-        np.broadcast_to(terms.get(f"venue.fees.{name}", getattr(fees, name)), (LANES,))
-        for name in ("taker", "maker", "maker_share")
-    )
-    traded = start_traded(int(schedule.day[task.first]), LANES)
-    return LaneFees(schedule, Rates(taker, maker, share), traded)
+
+    day: IntArray
+    tiers: FloatArray
+    first: FloatArray
+    past: FloatArray
+    now: IntArray
+    begun: FloatArray
+    volume: FloatArray
 
 
-def charge_day(
-    fees: LaneFees | None, block: FloatArray, t: int, stop: int
-) -> tuple[LaneFees | None, int]:
-    """Write the rates of the day of bar t into a block; return the bar after that day, or stop."""
-    if fees is None:
-        return None, stop
-    schedule = fees.schedule
-    traded = fees.traded.at(int(schedule.day[t]))
-    rates = schedule.choose(traded, fees.first)
-    rows = block.reshape(-1, LANES)
-    rows[TAKER], rows[FEE] = rates.taker, rates.blended
-    return fees._replace(traded=traded), min(stop, schedule.find_end(t))
+def advance_days(
+    setup: Setup,
+    sheets: Sheets,
+    fees: LaneFees,
+    live: Any,
+    decide: Any,
+    at: Cursor,
+    start: int,
+    stop: int,
+) -> tuple[Cursor, int, int]:
+    """Take a block through bars ``start`` to ``stop`` as :func:`advance_block`, day by day."""
+    t, why = start, DONE
+    while t < stop and why == DONE:
+        begin_day(fees, sheets.block, t)
+        end = find_day_end(fees.day, t, stop)
+        at, t, why = advance_block(setup, sheets, live, decide, at, t, end)
+    return at, t, why
 
 
-def copy_traded(fees: LaneFees | None, block: FloatArray) -> FloatArray:
-    """Return what the lanes have traded so far; nothing without fee tiers."""
-    return np.empty(0) if fees is None else block.reshape(-1, LANES)[TRADED].copy()
+def find_day_end(day: IntArray, t: int, stop: int) -> int:
+    """Return the first bar after the day of bar t, at most ``stop``."""
+    end = t + 1
+    while end < stop and day[end] == day[t]:
+        end += 1
+    return end
 
 
-def add_lanes(fees: LaneFees | None, block: FloatArray, before: FloatArray) -> LaneFees | None:
-    """Return the fee tiers after some bars, before which the lanes had traded ``before``."""
-    if fees is None:
-        return None
-    return fees._replace(traded=fees.traded.add(block.reshape(-1, LANES)[TRADED] - before))
+def begin_day(fees: LaneFees, block: FloatArray, t: int) -> None:
+    """Write the rates of the day of bar t into a block."""
+    passed = min(fees.day[t] - fees.now[0], WINDOW + 1)
+    if passed > 0:
+        end_day(fees, block, passed)
+        fees.now[0] = fees.day[t]
+    for i in range(LANES):
+        volume = fees.volume[i] * (1.0 + ROUNDING)
+        taker, maker, share = fees.first[0, i], fees.first[1, i], fees.first[2, i]
+        for k in range(len(fees.tiers)):
+            if volume >= fees.tiers[k, 0]:
+                taker, maker = fees.tiers[k, 1], fees.tiers[k, 2]
+        block[cell(TAKER, i)] = taker
+        block[cell(FEE, i)] = taker * (1.0 - share) + maker * share
+
+
+def end_day(fees: LaneFees, block: FloatArray, passed: int) -> None:
+    """Enter what was traded in the day that ends; ``passed`` - 1 days without bars follow it."""
+    row = fees.now[1]
+    for i in range(LANES):
+        traded = block[cell(TRADED, i)]
+        fees.past[row, i] = traded - fees.begun[i]
+        fees.begun[i] = traded
+    for k in range(1, passed):
+        fees.past[(row + k) % WINDOW, :] = 0.0
+    oldest = (row + passed) % WINDOW
+    fees.now[1] = oldest
+    fees.volume[:] = 0.0
+    add_days(fees, oldest, WINDOW)
+    add_days(fees, 0, oldest)
+
+
+def add_days(fees: LaneFees, first: int, stop: int) -> None:
+    """Add rows of the ring to the volumes, the older ones first."""
+    for k in range(first, stop):
+        for i in range(LANES):
+            fees.volume[i] += fees.past[k, i]

@@ -1,0 +1,125 @@
+"""Read a book of positions from a TOML file, for ``backtest liq --book``."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backtest.base.bounded_reads import read_small
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.fields import check_names
+from backtest.cli.draft import located
+from backtest.cli.experiment import split_preset
+from backtest.cli.experiment_schema import check_values, describe_toml
+from backtest.features.book_calculator import BookCalculation, calculate_book
+from backtest.venue import Venue, preset_files
+from backtest.venue.collateral import Collateral
+from backtest.venue.margin_presets import PresetMargin
+from backtest.venue.requirement_rule import Brackets, MarginRule
+
+CURE = "give a book, such as examples/book.toml"
+KEYS = ("balance", "venue", "requirement", "positions", "collateral")
+POSITION = ("quantity", "price", "entry", "venue")
+
+
+def read_book_file(file: Path) -> BookCalculation:
+    """Read a book and calculate it.
+
+    Raises
+    ------
+    ParameterError, VenueError
+        Naming the file and the table, if the file cannot be read, an entry is unknown or missing,
+        or a value breaks a rule.
+    """
+    tables = read_tables(file)
+    with located(str(file)):
+        check_names("a book", tables, KEYS, ("balance", "positions"), noun="entry", where="top")
+        positions = read_positions(tables["positions"])
+        return calculate_book(
+            {name: read_venue(name, row, tables.get("venue")) for name, row in positions.items()},
+            {name: row["quantity"] for name, row in positions.items()},
+            {name: row["price"] for name, row in positions.items()},
+            entries={name: row.get("entry", row["price"]) for name, row in positions.items()},
+            balance=tables["balance"],
+            rule=read_requirement(tables.get("requirement")),
+            collateral=read_collateral(tables.get("collateral", [])),
+        )
+
+
+def read_tables(file: Path) -> dict[str, Any]:
+    """Return the tables of the file."""
+    if not file.is_file():
+        near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
+        raise ParameterError(
+            f"a book must be a TOML file, {str(file)!r} does not exist{near}",
+            where=f"--book, searched from {Path.cwd()}",
+            cure=CURE,
+        )
+    try:
+        tables = tomllib.loads(read_small(file, cure=CURE).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ParameterError(
+            f"a book must be TOML: {describe_toml(error):.200}",
+            where=str(file),
+            cure="correct that line",
+        ) from error
+    check_values(tables, file)
+    return tables
+
+
+def read_positions(tables: object) -> dict[str, Mapping[str, Any]]:
+    """Return the tables of the positions, their names checked."""
+    if not isinstance(tables, Mapping) or not tables:
+        raise ParameterError(
+            f"positions must be tables by instrument, was {tables!r:.80}",
+            where="positions",
+            cure="write [positions.BTCUSDT] with quantity and price",
+        )
+    for name, row in tables.items():
+        if not isinstance(row, Mapping):
+            raise ParameterError(
+                f"a position must be a table, was {row!r:.80}",
+                where=f"positions.{name}",
+                cure=f"write [positions.{name}] with quantity and price",
+            )
+        place = f"positions.{name}"
+        check_names("a position", row, POSITION, ("quantity", "price"), noun="entry", where=place)
+    return dict(tables)
+
+
+def read_venue(name: str, row: Mapping[str, Any], common: object) -> Venue:
+    """Return the venue of a position: its own, or its symbol at the common one."""
+    given = row.get("venue", None if common is None else f"{common}:{name}")
+    where = f"positions.{name}.venue"
+    if not isinstance(given, str):
+        raise ParameterError(
+            f"a position needs a venue, was {given!r}",
+            where=where,
+            cure='write venue = "binance-usdm" at the top, or "NAME:SYMBOL" in the position',
+        )
+    found = split_preset(given, where=where)
+    if preset_files.is_history(found.at):
+        found = found._replace(at=preset_files.LATEST)
+    return Venue.preset(*found)
+
+
+def read_requirement(given: object) -> MarginRule:
+    """Return the requirement: the name of a preset, or a table of a rule."""
+    if given is None:
+        return Brackets()
+    if isinstance(given, str):
+        return PresetMargin(preset=given)
+    return MarginRule.from_dict(given, where="requirement")  # type: ignore[arg-type] # checked there
+
+
+def read_collateral(given: object) -> list[Collateral]:
+    """Return the collateral of the book."""
+    if not isinstance(given, list):
+        raise ParameterError(
+            f"collateral must be a list of tables, was {given!r:.80}",
+            where="collateral",
+            cure="write [[collateral]] with name, amount, prices and rate",
+        )
+    return [Collateral.from_dict(row, where=f"collateral[{k}]") for k, row in enumerate(given)]

@@ -1,0 +1,110 @@
+"""``backtest cascade``: shock a crowd of leveraged accounts, with one's own account in it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+import backtest
+from backtest.base.json_values import from_plain
+from backtest.cli.draft import Draft
+from backtest.cli.experiment import Experiment, build_experiment
+from backtest.cli.flags import CROWD, RESULTS, AsJson, Results, Save, option
+from backtest.cli.impact_text import read_impact
+from backtest.cli.printing import save_and_print
+from backtest.cli.run_command import run_with_progress
+from backtest.crowd import Cascade
+from backtest.engine import Result
+
+EXAMPLES = """
+backtest cascade --shock -0.1 --open-interest 3e9
+backtest cascade --shock -0.05 --open-interest 5e9 --leverage loguniform:1:100 --insurance 5e7
+backtest cascade --shock 0.1 --open-interest 3e9 --impact linear:0.2 --recovery 2h --json
+backtest cascade --shock -0.1 --open-interest 3e9 --policy constant --set leverage=8
+"""
+
+ImpactText = Annotated[
+    str,
+    option(CROWD, "sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT (sqrt:1).", "--impact"),
+]
+Volume = Annotated[
+    float | None, option(CROWD, "Money traded per day (that of the last 30 days).", "--volume")
+]
+Recovery = Annotated[
+    str | None, option(CROWD, "Half-life of the impact, such as 2h (it stays).", "--recovery")
+]
+OpenInterest = Annotated[
+    float, option(CROWD, "Notional of all leveraged accounts, in money.", "--open-interest")
+]
+
+
+def cascade(  # noqa: PLR0913 - one per flag
+    draft: Draft,
+    *,
+    shock: Annotated[float, option(CROWD, "The move that starts it; -0.1 is a fall of 10 %.")],
+    open_interest: OpenInterest,
+    leverage: Annotated[
+        str, option(CROWD, "Their leverage: loguniform:1:50, uniform:1:20 or constant:10.")
+    ] = "loguniform:1:50",
+    long_share: Annotated[float, option(CROWD, "Share of the notional that is long (0.5).")] = 0.5,
+    accounts: Annotated[int, option(CROWD, "Number of accounts (100,000).")] = 100_000,
+    seed: Annotated[int, option(CROWD, "Seed of the accounts (0).", "--crowd-seed")] = 0,
+    impact: ImpactText = "sqrt:1",
+    volume: Volume = None,
+    insurance: Annotated[float, option(CROWD, "The insurance fund (0).")] = 0.0,
+    adl: Annotated[str, option(CROWD, "'queue', 'pro-rata' or 'none' (queue).")] = "queue",
+    recovery: Recovery = None,
+    jump: Annotated[bool, option(CROWD, "The shock is a jump.", "--jump")] = False,
+    as_json: AsJson = False,
+    save: Save = True,
+    results: Results = RESULTS,
+) -> None:
+    """Shock a crowd of leveraged accounts at the end of a market, and follow the liquidations.
+
+    The policy's account runs through the market first, and stands in the crowd with what it holds
+    at the end.
+    """
+    law = read_impact(impact)
+    experiment = build_experiment(draft)
+    market = experiment.market
+    crowd = backtest.Crowd.from_leverage(
+        open_interest=open_interest,
+        leverage=leverage,
+        entries=market,
+        long_share=long_share,
+        accounts=accounts,
+        seed=seed,
+        contract=experiment.terms["venue"].contract,
+    )
+    done = backtest.cascade(
+        crowd,
+        experiment.terms["venue"],
+        shock=shock,
+        impact=law,
+        volume=volume,
+        insurance=insurance,
+        adl=None if adl == "none" else adl,
+        recovery=recovery,
+        jump=jump,
+        me=run_own_account(experiment),
+    )
+    print_cascade(done, results if save else None, as_json=as_json)
+
+
+def run_own_account(experiment: Experiment) -> Result | None:
+    """Run the policy's account; None, with a note, if it ends without a position."""
+    result = run_with_progress(experiment)
+    if result.state.books.positions[0].quantity == 0.0:
+        typer.echo("note: the policy's account holds nothing at the end of the data", err=True)
+        return None
+    return result
+
+
+def print_cascade(done: Cascade, results: Any, *, as_json: bool) -> None:
+    """Save a cascade unless there is no folder, and print it."""
+
+    def to_data(path: str | None) -> object:
+        return from_plain({"path": path, **done.to_dict()})
+
+    save_and_print(done, results, lambda: typer.echo(done.summary()), to_data if as_json else None)

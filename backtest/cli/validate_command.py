@@ -1,0 +1,236 @@
+"""``backtest validate``: walk-forward, cross-validation, re-tuning schedules, and their spans."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import backtest
+from backtest.base.errors import ParameterError
+from backtest.base.json_values import from_plain
+from backtest.cli import flags
+from backtest.cli.cures import naming_source
+from backtest.cli.draft import Draft, flatten
+from backtest.cli.exit_codes import print_message
+from backtest.cli.experiment import build_experiment, load_market, read_span
+from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_schema import Key, list_flags
+from backtest.cli.printing import add_command, print_json, print_table
+from backtest.cli.progress import show_progress
+from backtest.cli.tune_command import read_fixed
+from backtest.cli.typed_values import read_bounds
+from backtest.validation.plain_rows import list_rows
+from backtest.validation.progress_folder import name_result
+
+SEARCHED = ("objective", "constraints", "trials", "space", "fix", "seed")
+TUNED = (*SEARCHED, "sampler", "robust")
+WALK = ("train", "test", "anchored", "gap", "carry", *TUNED)
+CROSS = ("groups", "test_groups", "embargo", *SEARCHED)
+SCHEDULES = ("train", "test", "baseline", *TUNED)
+FOLDS = ("train", "test", "anchored", "gap", "groups", "test_groups", "embargo")
+"""Keys of ``[validate]`` that each command uses."""
+MOST_ROWS = 100
+"""Most rows of spans that are printed."""
+
+EXAMPLES = """
+backtest validate walk-forward --train 180d --test 30d
+backtest validate cross-validate --groups 8 --trials 500
+backtest validate schedules --train 90d,180d --test 30d,90d
+backtest validate folds --train 180d          [dim]# the spans alone[/dim]
+"""
+Resume = Annotated[
+    bool, flags.option(flags.OUTPUT, "Resume the validation of the same arguments.", "--resume")
+]
+
+app = typer.Typer(help="Judge a way of choosing parameters by what came after each choice.")
+
+
+def walk_forward(
+    draft: Draft,
+    *,
+    threads: flags.Threads = None,
+    memory: flags.Memory = flags.MEMORY,
+    cluster: flags.Cluster = None,
+    resume: Resume = False,
+    as_json: flags.AsJson = False,
+    save: flags.Save = True,
+    results: flags.Results = flags.RESULTS,
+) -> None:
+    """Tune on each train span, trade the test span after it, and judge the procedure."""
+    work = {"threads": threads, "memory": memory, "cluster": cluster}
+    run_validation(draft, backtest.walk_forward, WALK, work, resume, as_json, save, results)
+
+
+def cross_validate(
+    draft: Draft,
+    *,
+    threads: flags.Threads = None,
+    memory: flags.Memory = flags.MEMORY,
+    cluster: flags.Cluster = None,
+    resume: Resume = False,
+    as_json: flags.AsJson = False,
+    save: flags.Save = True,
+    results: flags.Results = flags.RESULTS,
+) -> None:
+    """Choose the best set on each choice of groups of time, and test it on the others."""
+    work = {"threads": threads, "memory": memory, "cluster": cluster}
+    run_validation(draft, backtest.cross_validate, CROSS, work, resume, as_json, save, results)
+
+
+def schedules(
+    draft: Draft,
+    *,
+    threads: flags.Threads = None,
+    memory: flags.Memory = flags.MEMORY,
+    cluster: flags.Cluster = None,
+    resume: Resume = False,
+    as_json: flags.AsJson = False,
+    save: flags.Save = True,
+    results: flags.Results = flags.RESULTS,
+) -> None:
+    """Compare how often to tune, and on how much of the past, with tests of the differences."""
+    work = {"threads": threads, "memory": memory, "cluster": cluster}
+    run_validation(draft, backtest.schedules, SCHEDULES, work, resume, as_json, save, results)
+
+
+def folds(draft: Draft, *, as_json: flags.AsJson = False) -> None:
+    """Print the spans of a walk, or with --groups those of a cross-validation."""
+    span = read_span(draft, warms=False)
+    market = load_market(draft.section("data", path="path"), span.low, span.high)
+    table = {name: read_one(name, value) for name, value in read_table(draft, FOLDS).items()}
+    sampling = draft.tables.get("run", {}).get("sampling", "1d")
+    with naming_source(draft, "validate"):
+        found = backtest.folds(market, **table, sampling=sampling)
+    if as_json:
+        print_json(list_rows(found))
+        return
+    rows = [[format_entry(each) for each in row] for row in found.reset_index().to_numpy().tolist()]
+    names = [str(name) for name in found.reset_index().columns]
+    print_table(names, rows[:MOST_ROWS])
+    if len(rows) > MOST_ROWS:
+        typer.echo(f"and {len(rows) - MOST_ROWS:,} more: --json names all")
+
+
+def format_entry(value: object) -> str:
+    """Return an entry of a table of spans as text."""
+    return f"{value:%Y-%m-%d %H:%M}" if hasattr(value, "strftime") else str(value)
+
+
+def run_validation(
+    draft: Draft,
+    validate: Callable[..., Any],
+    names: Sequence[str],
+    work: dict[str, Any],
+    resume: bool,
+    as_json: bool,
+    save: bool,
+    results: Path,
+) -> None:
+    """Run one kind of validation, and print it; Ctrl-C says how to go on."""
+    flags.check_work(work["threads"], work["memory"])
+    arguments = read_validation(draft, names)
+    market, policy, terms = build_experiment(draft, warms=False)
+    with (
+        resumable(draft, is_stored=save),
+        naming_source(draft, "validate"),
+        show_progress(type(policy).__name__, "sets") as progress,
+    ):
+        found = validate(
+            market,
+            policy,
+            **terms,
+            **arguments,
+            **work,
+            store=results if save else None,
+            resume=resume,
+            progress=progress,
+        )
+    print_validation(found, results if save else None, as_json=as_json)
+
+
+def print_validation(found: Any, results: Path | None, *, as_json: bool) -> None:
+    """Print a validation, and where it was saved."""
+    path = None if results is None else str(results / name_result(found.manifest))
+    if as_json:
+        print_json(from_plain({"path": path, **found.to_dict()}))
+        return
+    typer.echo(found.summary())
+    if path is not None:
+        typer.echo(f"\nfull result: {path}")
+
+
+@contextmanager
+def resumable(draft: Draft, *, is_stored: bool) -> Iterator[None]:
+    """Print the command that goes on, if Ctrl-C ends the block."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if is_stored:
+            resume = [] if "--resume" in draft.line else ["--resume"]
+            line = shlex.join(["backtest", *draft.line, *resume])
+            print_message(f"unfinished; go on with:\n{line}")
+        raise
+
+
+def read_table(draft: Draft, names: Sequence[str]) -> dict[str, Any]:
+    """Return the entries of ``[validate]`` that a command uses."""
+    table = draft.tables.get("validate", {})
+    return {name: table[name] for name in names if name in table}
+
+
+def read_one(name: str, value: Any) -> Any:
+    """Return an entry that must be a single value; an embargo of digits is a number of bars."""
+    if isinstance(value, list):
+        if name != "objective" or len(value) != 1:
+            raise ParameterError(
+                f"{name} must be one value here, was {value!r}",
+                where=f"[validate] {name}",
+                cure="give one; `backtest validate schedules` takes several spans",
+            )
+        return value[0]
+    return read_fixed(value) if name == "embargo" and isinstance(value, str) else value
+
+
+def read_many(value: Any) -> list[str]:
+    """Return a list of durations: a list, or a text with commas.
+
+    Examples
+    --------
+    >>> read_many("90d, all"), read_many(["30d"])
+    (['90d', 'all'], ['30d'])
+    """
+    return [each.strip() for each in value.split(",")] if isinstance(value, str) else list(value)
+
+
+def read_validation(draft: Draft, names: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of a validation that ``[validate]`` gives."""
+    table = read_table(draft, names)
+    found = {
+        name: read_many(value)
+        if names is SCHEDULES and name in ("train", "test")
+        else read_one(name, value)
+        for name, value in table.items()
+        if name not in ("space", "fix")
+    }
+    found["space"] = draft.read_entries("validate", "space", read_bounds) or None
+    fixed = flatten(table.get("fix", {}))
+    found["fix"] = {name: read_fixed(each) for name, each in fixed.items()}
+    return found
+
+
+def add(name: str, function: Callable[..., None], keys: Sequence[str]) -> None:
+    """Add a command that reads an experiment and takes some keys of ``[validate]`` as flags."""
+    own: list[Key] = [key for key in list_flags("validate") if key.name in keys]
+    taken = take_experiment(function, own, name=f"backtest validate {name}")
+    add_command(app, name, taken, EXAMPLES)
+
+
+add("walk-forward", walk_forward, WALK)
+add("cross-validate", cross_validate, CROSS)
+add("schedules", schedules, SCHEDULES)
+add("folds", folds, FOLDS)

@@ -1,0 +1,128 @@
+"""The venue's margin functions on arrays of accounts: liquidation prices, requirements, values.
+
+The formulas are those of :mod:`backtest.venue`; here they take arrays. An account's money is kept
+as ``base``, its equity without the position: ``equity(P) = base + q u(P)``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.compiled_twins import make_array_twins
+from backtest.base.units import TOLERANCE, FloatArray
+from backtest.venue import contract_value, liquidation_price, requirement
+from backtest.venue.requirement import MarginRules, read_rules
+
+if TYPE_CHECKING:
+    from backtest.base.units import BoolArray
+    from backtest.venue import Venue
+
+ARRAYS = make_array_twins(contract_value, requirement, liquidation_price)
+MODES = ("close", "takeover", "partial")
+
+
+class ForcedRules(NamedTuple):
+    """What a venue does to accounts that fail: margin rules, mode, fee, slippage, step."""
+
+    margin: MarginRules
+    mode: str
+    fee: float
+    slippage: float
+    step: float
+    full_below: float
+
+
+def read_forced_rules(venue: Venue) -> ForcedRules:
+    """Return the rules of a forced close; in a takeover, fee and slippage do not apply."""
+    terms = venue.liquidation
+    is_taken = terms.mode == "takeover"
+    return ForcedRules(
+        margin=read_rules(venue),
+        mode=terms.mode,
+        fee=0.0 if is_taken else terms.fee,
+        slippage=0.0 if is_taken else terms.slippage,
+        step=0.0 if isinstance(terms.step, str) else terms.step,
+        full_below=terms.full_below,
+    )
+
+
+def to_value(rules: MarginRules, price: Any) -> Any:
+    """Return the value u of one contract at prices."""
+    return ARRAYS.compute_value(rules.size, rules.is_inverse, price)
+
+
+def to_price(rules: MarginRules, value: Any) -> Any:
+    """Return the prices of values u, NaN where u is 0."""
+    return ARRAYS.compute_price(rules.size, rules.is_inverse, value)
+
+
+def find_liquidation_prices(
+    rules: MarginRules,
+    quantity: FloatArray,
+    entry: FloatArray,
+    base: FloatArray,
+    multiplier: float = 1.0,
+) -> FloatArray:
+    """Return the liquidation price of each account, NaN where no price liquidates it.
+
+    ``entry`` is in u. An account that fails at its entry but has no such price counts as failing
+    there, as in :func:`backtest.margin.liquidation_price`.
+    """
+    root = ARRAYS.compute_liquidation_value(rules, quantity, entry, base, multiplier)
+    price = np.where(np.isnan(root), np.nan, to_price(rules, root))
+    needed = ARRAYS.compute_maintenance(rules, np.abs(quantity * entry), multiplier)
+    is_failing = base + quantity * entry <= needed * (1.0 + TOLERANCE)
+    price = np.where(np.isnan(price) & is_failing, to_price(rules, entry), price)
+    return np.asarray(np.where(quantity == 0.0, np.nan, price))
+
+
+def find_bankruptcy_prices(
+    rules: MarginRules, quantity: FloatArray, base: FloatArray
+) -> FloatArray:
+    """Return the price at which each account has nothing left, NaN where there is none."""
+    size = np.where(quantity == 0.0, np.nan, quantity)
+    price = to_price(rules, -base / size)
+    return np.asarray(np.where(price > 0.0, price, np.nan))
+
+
+def find_failing(quantity: FloatArray, liquidation: FloatArray, price: float) -> BoolArray:
+    """Return a mask of the accounts that fail at a price: at or through their liquidation price."""
+    is_long = (quantity > 0.0) & (liquidation * (1.0 + TOLERANCE) >= price)
+    is_short = (quantity < 0.0) & (liquidation * (1.0 - TOLERANCE) <= price)
+    return np.asarray(is_long | is_short)
+
+
+def choose_sizes(
+    rules: ForcedRules,
+    quantity: FloatArray,
+    base: FloatArray,
+    first: FloatArray,
+    value: FloatArray,
+) -> FloatArray:
+    """Return the signed contracts that one forced close takes from each failing account.
+
+    The whole position, or in a partial liquidation one step of it: see
+    :func:`backtest.account.liquidation.choose_reduction`. ``first`` is what was held at first,
+    ``value`` the u at which each account failed.
+    """
+    if rules.mode != "partial":
+        return quantity
+    notional = np.abs(quantity * value)
+    is_whole = notional <= rules.full_below * (1.0 + TOLERANCE)
+    is_whole |= np.abs(quantity) <= 1e-9 * np.abs(first)
+    is_whole |= base + quantity * value <= TOLERANCE * notional
+    if rules.step > 0.0:
+        return np.where(is_whole, quantity, quantity * rules.step)
+    floors = np.asarray(rules.margin.floors)
+    row = np.searchsorted(floors, notional * (1.0 - 1e-9), side="left") - 1
+    floor = floors[np.maximum(row, 0)]
+    is_whole |= floor == 0.0
+    return np.where(is_whole, quantity, quantity - np.sign(quantity) * floor / np.abs(value))
+
+
+def worsen_value(rules: ForcedRules, value: FloatArray, side: FloatArray) -> FloatArray:
+    """Return the u at which a forced order fills after slippage; ``side`` is that of the order."""
+    price = to_price(rules.margin, value) * (1.0 + side * rules.slippage)
+    return np.asarray(to_value(rules.margin, price))

@@ -1,0 +1,81 @@
+"""Kernel of the leverage cycle of a bank and a fund; see :class:`agents.LeverageCycle`.
+
+Written for numba without allocation: scratch space and results are arguments.
+"""
+
+from __future__ import annotations
+
+import math
+
+from backtest.base.units import FloatArray, IntArray
+
+KERNELS = ("cycle_steps",)
+
+(TAU, DELTA, T_VAR, THETA, ETA, RHO, MU, W_BANK, ALPHA, POWER, SIGMA_0, EQUITY, A_0, A_1,
+ B_1) = range(15)  # fmt: skip
+"""Rows of ``terms``."""
+RISK, W_FUND, PRICE, SHARE, DEBT, PRICE_BEFORE = range(6)
+"""Rows of ``state``: perceived variance, weight of the fund, price, share of the bank, its debt."""
+
+
+def cycle_steps(
+    noise: FloatArray,
+    terms: FloatArray,
+    state: FloatArray,
+    failed: IntArray,
+    leverage: FloatArray,
+    target: FloatArray,
+    price: FloatArray,
+) -> None:
+    """Write price, leverage of the bank and its target of each step.
+
+    ``noise`` (n_steps,) is standard normal, zero for no noise. ``state`` (6,) is the start and
+    becomes the end. ``failed`` (1,) becomes the step plus 1 at which the bank or the price broke
+    down; later steps are not written.
+    """
+    a_0, a_1, b_1 = terms[A_0], terms[A_1], terms[B_1]
+    is_noisy = a_0 > 0.0
+    variance = a_0 / (1.0 - a_1 - b_1)
+    shock = 0.0
+    for t in range(len(noise)):
+        if is_noisy:
+            variance = a_0 + a_1 * shock * shock + b_1 * variance
+            shock = math.sqrt(variance) * noise[t]
+        target[t] = find_target(terms, state)
+        if not step_cycle(terms, state, shock):
+            failed[0] = t + 1
+            return
+        assets = state[SHARE] * state[PRICE] / terms[W_BANK]
+        leverage[t] = assets / (assets - state[DEBT])
+        price[t] = state[PRICE]
+
+
+def find_target(terms: FloatArray, state: FloatArray) -> float:
+    """Return the leverage that the bank aims at: ``alpha (sigma^2 + sigma_0^2)^b``."""
+    return float(terms[ALPHA] * (state[RISK] + terms[SIGMA_0]) ** terms[POWER])
+
+
+def step_cycle(terms: FloatArray, state: FloatArray, shock: float) -> bool:
+    """Take the state one step further; return whether bank and price are still sound."""
+    tau, w_bank = terms[TAU], terms[W_BANK]
+    price, share, debt, w_fund = state[PRICE], state[SHARE], state[DEBT], state[W_FUND]
+    assets = share * price / w_bank
+    equity = assets - debt
+    borrowed = tau * terms[THETA] * (find_target(terms, state) * equity - assets)
+    moved = tau * terms[ETA] * (terms[EQUITY] - equity)
+    bank_cash = (1.0 - w_bank) * share * price / w_bank + moved
+    fund_cash = (1.0 - w_fund) * (1.0 - share) * price / w_fund - moved
+    change = math.log(price / state[PRICE_BEFORE]) * terms[T_VAR] / tau
+    risk = (1.0 - tau * terms[DELTA]) * state[RISK] + tau * terms[DELTA] * change * change
+    pull = tau * terms[RHO] * (terms[MU] - price) + math.sqrt(tau) * shock
+    weight = w_fund + w_fund / price * pull
+    supply = 1.0 - w_bank * share - (1.0 - share) * weight
+    if not 0.0 < weight < 1.0 or supply <= 0.0:
+        return False
+    after = (w_bank * (bank_cash + borrowed) + weight * fund_cash) / supply
+    if not after > 0.0:
+        return False
+    held = w_bank * (share * after + bank_cash + borrowed) / after
+    state[RISK], state[W_FUND], state[PRICE] = risk, weight, after
+    state[SHARE], state[DEBT], state[PRICE_BEFORE] = held, debt + borrowed, price
+    return bool((0.0 < held < 1.0) & (held * after / w_bank > state[DEBT]))

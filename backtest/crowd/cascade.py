@@ -1,0 +1,326 @@
+"""cascade(): a shock, the liquidations it causes, and those that they cause."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import Account
+from backtest.base.errors import AccountingError, ParameterError
+from backtest.base.json_values import to_plain
+from backtest.base.provenance import record_making
+from backtest.base.ranges import Choice, Number, check_range
+from backtest.base.units import parse_duration
+from backtest.crowd.account_margin import (
+    find_failing,
+    read_forced_rules,
+    to_price,
+    to_value,
+)
+from backtest.crowd.cascade_record import Cascade, build_cascade_manifest
+from backtest.crowd.crowd import Crowd
+from backtest.crowd.crowd import find_price as find_start
+from backtest.crowd.crowd_book import CrowdBook, check_conservation, open_book, sum_books
+from backtest.crowd.forced_prices import Pressure, Scene, find_price
+from backtest.crowd.forced_rounds import Outcome, Round, do_round
+from backtest.crowd.impact import Impact, ImpactCurve, check_impact
+from backtest.crowd.liquidation_ladder import build_ladder, sweep_ladder
+from backtest.crowd.own_account import describe_own_account, read_own_account
+from backtest.crowd.spiral_margin import MarginSource, read_margin_source
+from backtest.engine import Result
+from backtest.venue import Venue
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+MOST_ROUNDS = 200_000
+WHERE = "bt.cascade"
+
+
+class Settings(NamedTuple):
+    """The checked arguments of a cascade."""
+
+    shock: float
+    insurance: float
+    adl: str | None
+    decay: float
+    curve: ImpactCurve
+
+
+@record_making
+def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
+    crowd: Crowd,
+    venue: Venue,
+    *,
+    shock: float,
+    impact: Impact,
+    price: float | None = None,
+    volume: float | None = None,
+    insurance: float = 0.0,
+    adl: str | None = "queue",
+    recovery: str | None = None,
+    round_time: str = "1m",
+    jump: bool = False,
+    margin: MarginSource = None,
+    me: Result | Account | Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Cascade:
+    """Shock a crowd, and let its liquidations move the price until nobody fails any more.
+
+    Parameters
+    ----------
+    crowd : Crowd
+        The accounts.
+    venue : Venue
+        Margin rules, mode and costs of liquidation. Its own ``liquidation.impact`` is not used:
+        ``impact`` replaces it.
+    shock : float
+        The move that starts the cascade, a fraction of the price: -0.03 is a fall of 3 %.
+    impact : SquareRoot or Linear
+        How forced flow moves the price.
+    price : float, optional
+        The price before the shock; that of the crowd by default.
+    volume : float, optional
+        The money traded per day; that of the last 30 days of the crowd's market by default.
+    insurance : float
+        The insurance fund, in the settlement currency; may be infinite.
+    adl : str or None
+        How bankrupt positions that the fund cannot cover are closed: ``"queue"`` (against winners,
+        highest return x leverage first), ``"pro-rata"`` (against all of the other side), or None
+        (in the market; the shortfall is taken from profits).
+    recovery : str, optional
+        The half-life of the impact; None: it stays.
+    round_time : str
+        The time between rounds, for the recovery.
+    jump : bool
+        Whether the shock is a jump, on whose way nobody trades: all that fail in it trade at its
+        end, and many are bankrupt. Otherwise the price moves through it, and each account trades
+        at its liquidation price, or behind those that fail before it.
+    margin : float or callable, optional
+        The multiplier of maintenance margin, 1 by default. A callable takes a Market and returns
+        a Series, as :mod:`backtest.margin_rules`: it sees the crowd's market with a bar for each
+        round, and sets the multiplier of the next.
+    me : Result, Account or mapping, optional
+        One's own account in the crowd: the state of a run at its end; an account that is long with
+        its ``venue_leverage`` (or ``max_leverage``) at the price; or side, quantity, entry and
+        collateral.
+    progress : callable, optional
+        Called with rounds done, and 0 as their number in all is not known.
+
+    Returns
+    -------
+    Cascade
+
+    Raises
+    ------
+    ParameterError
+        If an argument is out of its range, or a price or volume is not known.
+    AccountingError
+        If the books do not balance after a round, or the rounds do not end.
+
+    Notes
+    -----
+    The price is ``price (1 + shock - fall(Q))`` with Q the net flow that was forced so far, in
+    notional at the price before the shock. Each round closes all accounts that fail at its price.
+    So the last price is the clearing price nearest to that before the shock; ``clearing_prices``
+    has the others.
+    """
+    check_arguments(crowd, venue)
+    start = find_start(price, crowd.price, WHERE)
+    known = crowd.at_venue(venue)
+    market = crowd.market
+    curve = check_impact(impact, where=WHERE).curve(
+        volume=volume, market=market, contract=venue.contract
+    )
+    settings = read_settings(shock, insurance, adl, recovery, round_time, curve)
+    own = read_own_account(me, venue, start)
+    everyone = known if own is None else own.join(known)
+    source = read_margin_source(margin, market)
+    rules = read_forced_rules(venue)
+    scene = Scene(
+        rules=rules,
+        curve=curve,
+        start=start,
+        shocked=start * (1.0 + shock),
+        unit=abs(float(to_value(rules.margin, start))),
+        adl=adl,
+        decay=settings.decay,
+        is_jump=jump,
+    )
+    book = open_book(everyone, rules.margin, settings.insurance, source.first, start)
+    clearing = find_clearing_prices(book, scene, shock)
+    rows, outcomes, final = run_rounds(book, scene, source, progress)
+    tables = {"rounds": pd.DataFrame(rows), "accounts": tabulate_outcomes(book, len(known))}
+    tables["rounds"].index.name = "round"
+    tables["ladder"] = replace(known, price=start).ladder().reset_index()
+    facts = {
+        "price": start,
+        "shock": shock,
+        "final_price": final,
+        "multiplier": (final / start - 1.0) / shock if shock != 0.0 else math.nan,
+        "reproduction": measure_reproduction(outcomes),
+        "deficit": book.deficit,
+        "liquidated": int(np.sum(book.first_round[: len(known)] > 0)),
+        "clearing_prices": clearing,
+        "me": None if own is None else describe_own_account(book, start, final),
+    }
+    arguments = {
+        "impact": impact.to_dict() | {"law": type(impact).__name__},
+        "curve": curve._asdict(),
+        "insurance": settings.insurance,
+        "adl": adl,
+        "recovery": recovery,
+        "round_time": round_time,
+        "jump": bool(jump),
+        "margin": source.describe(),
+        "me": None if own is None else own.describe(),
+    }
+    manifest = build_cascade_manifest(known, venue, to_plain(facts), to_plain(arguments))
+    return Cascade(tables, manifest, known)
+
+
+def run_rounds(
+    book: CrowdBook,
+    scene: Scene,
+    source: Any,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[Round], list[Outcome], float]:
+    """Run rounds until nobody fails; return their rows, what each did, and the last price."""
+    mark, state = scene.shocked, Pressure(0.0, scene.start)
+    rows = [describe_start(book, scene)]
+    outcomes: list[Outcome] = []
+    while True:
+        source.update(book, mark)
+        failing = np.flatnonzero(find_failing(book.quantity, book.liquidation, mark))
+        if not len(failing):
+            return rows, outcomes, mark
+        if len(rows) > MOST_ROUNDS:
+            raise AccountingError(
+                f"a cascade must end within {MOST_ROUNDS:,} rounds, {len(failing)} accounts fail",
+                where=WHERE,
+                cure="this is a defect of the package: report it with the crowd and the arguments",
+            )
+        before = sum_books(book, float(to_value(book.rules, mark)))
+        done = do_round(book, scene, failing, mark, state, len(rows))
+        off = check_conservation(
+            book, float(to_value(book.rules, mark)), before, f"{WHERE}, round {len(rows)}"
+        )
+        flow = state.flow + done.flow
+        fall = float(scene.curve.fall(flow))
+        price = find_price(scene, fall)
+        rows.append(describe_round(book, done, mark, price, len(failing), off))
+        outcomes.append(done)
+        if scene.decay < 1.0:
+            fall *= scene.decay
+            flow = scene.curve.flow_of(fall)
+        state = Pressure(flow, done.level)
+        mark = find_price(scene, fall)
+        if progress is not None:
+            progress(len(rows) - 1, 0)
+
+
+def describe_start(book: CrowdBook, scene: Scene) -> Round:
+    """Return the row before the first round: the shock alone."""
+    nothing = dict.fromkeys(Round._fields, 0.0)
+    known = {"mark": scene.start, "price": scene.shocked, "insurance": book.fund}
+    return Round(**{**nothing, **known, "accounts": 0, "multiplier": book.multiplier})  # type: ignore[arg-type] # by name
+
+
+def describe_round(
+    book: CrowdBook, done: Outcome, mark: float, price: float, accounts: int, off: float
+) -> Round:
+    """Return the row of a round."""
+    return Round(
+        mark=mark,
+        price=price,
+        accounts=accounts,
+        long=done.long,
+        short=done.short,
+        insurance=book.fund,
+        adl=done.adl,
+        fees=done.fees,
+        deficit=done.deficit,
+        fund_paid=done.fund_paid,
+        adl_paid=done.adl_paid,
+        haircuts=done.haircuts,
+        unpaid=done.unpaid,
+        multiplier=book.multiplier,
+        off=off,
+    )
+
+
+def measure_reproduction(outcomes: list[Outcome]) -> float:
+    """Return the notional that newly fails in the second round over that sold in the first."""
+    if len(outcomes) < 2:
+        return 0.0
+    first = abs(outcomes[0].flow)
+    return outcomes[1].fresh / first if first > 0.0 else 0.0
+
+
+def find_clearing_prices(book: CrowdBook, scene: Scene, shock: float) -> list[float]:
+    """Return all prices at which the market clears, the nearest first.
+
+    They hold for positions that are closed whole in the market, with an impact that stays. At most
+    100 are returned.
+    """
+    side = 1.0 if shock < 0.0 else -1.0
+    ladder = build_ladder(
+        book.liquidation, book.quantity * scene.unit, scene.start, is_long=shock < 0.0
+    )
+    moves: FloatArray = sweep_ladder(ladder, abs(shock), scene.curve).roots[:100]
+    return [scene.start * max(1.0 - side * float(move), 0.0) for move in moves]
+
+
+def tabulate_outcomes(book: CrowdBook, n: int) -> pd.DataFrame:
+    """Return a row per account: what it holds, when it failed, what was taken from it."""
+    closed = book.closed[:n]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = book.closed_money[:n] / closed
+    return pd.DataFrame(
+        {
+            "quantity": book.quantity[:n],
+            "round": book.first_round[:n],
+            "close_price": np.where(closed > 0.0, to_price(book.rules, value), np.nan),
+            "deleveraged": book.deleveraged[:n],
+            "haircut": book.haircut[:n],
+        }
+    )
+
+
+# ------------------------------------------------------------------------------------- arguments
+
+
+def check_arguments(crowd: object, venue: object) -> None:
+    """Require a Crowd and a Venue."""
+    for name, value, kind in (("crowd", crowd, Crowd), ("venue", venue, Venue)):
+        if not isinstance(value, kind):
+            raise ParameterError(
+                f"{name} must be a {kind.__name__}, was {str(value)[:60]!r}",
+                where=f"{WHERE}, {name}",
+                cure=f"pass bt.{kind.__name__}...",
+            )
+
+
+def read_settings(
+    shock: float,
+    insurance: float,
+    adl: str | None,
+    recovery: str | None,
+    round_time: str,
+    curve: ImpactCurve,
+) -> Settings:
+    """Check the numbers and words."""
+    Number(-1.0, 10.0, open_low=True).check("shock", shock, where=f"{WHERE}, shock")
+    fund = check_range("insurance", insurance, where=f"{WHERE}, insurance", low=0.0)
+    if adl is not None:
+        Choice("queue", "pro-rata").check("adl", adl, where=f"{WHERE}, adl")
+    step = parse_duration(round_time, where=f"{WHERE}, round_time")
+    decay = 1.0
+    if recovery is not None:
+        decay = 0.5 ** (step / parse_duration(recovery, where=f"{WHERE}, recovery"))
+    return Settings(float(shock), fund, adl, decay, curve)

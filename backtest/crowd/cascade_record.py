@@ -1,0 +1,195 @@
+"""Cascade: the rounds of a cascade, what they did to each account, and who paid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError
+from backtest.base.number_text import format_percent
+from backtest.crowd.crowd_record import CrowdRecord, build_crowd_manifest, describe_crowd_data
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+    from backtest.crowd.crowd import Crowd
+    from backtest.venue import Venue
+
+PAYERS = {
+    "fund_paid": "insurance fund",
+    "adl_paid": "deleveraged winners",
+    "haircuts": "haircuts on profits",
+    "unpaid": "nobody: the venue owes it",
+}
+"""Who paid for what bankrupt accounts lacked; the sum is the deficit."""
+
+
+class Cascade(CrowdRecord):
+    """The outcome of :func:`backtest.cascade`.
+
+    Attributes
+    ----------
+    rounds : DataFrame
+        Row 0 is the shock alone, then a row per round: ``mark`` (the price at which accounts
+        failed) and ``price`` (after their flow); ``long`` and ``short``, the notionals liquidated
+        in the market, and ``adl``, closed against winners, all at the price before the shock;
+        ``insurance``, the fund afterwards; ``fees``; ``deficit``, what bankrupt accounts lacked,
+        and who paid it: ``fund_paid``, ``adl_paid``, ``haircuts``, ``unpaid``; the ``multiplier``
+        of margin; and ``off``, the error of the books as a share.
+    accounts : DataFrame
+        A row per account: ``quantity`` left, the ``round`` in which it failed (0: never),
+        ``close_price``, contracts ``deleveraged``, and the ``haircut`` in money.
+    manifest : mapping
+        Crowd, venue, arguments, versions and numbers.
+    """
+
+    kind = "cascade"
+    names = ("rounds", "accounts", "ladder")
+
+    def __init__(
+        self,
+        tables: Mapping[str, pd.DataFrame],
+        manifest: Mapping[str, Any],
+        crowd: Crowd | None = None,
+    ) -> None:
+        super().__init__(tables, manifest)
+        self._crowd = crowd
+
+    @property
+    def crowd(self) -> Crowd:
+        """The crowd, at the venue of the cascade; not stored with a saved one."""
+        if self._crowd is None:
+            raise ParameterError(
+                "a loaded cascade has no crowd",
+                where="Cascade.crowd",
+                cure="make the crowd again; its ladder is in Cascade.ladder",
+            )
+        return self._crowd
+
+    @property
+    def rounds(self) -> pd.DataFrame:
+        """The rounds, one row each."""
+        return self.tables["rounds"]
+
+    @property
+    def accounts(self) -> pd.DataFrame:
+        """The accounts, one row each."""
+        return self.tables["accounts"]
+
+    @property
+    def ladder(self) -> pd.DataFrame:
+        """The notional liquidated by price before the shock; see :meth:`Crowd.ladder`."""
+        return self.tables["ladder"].set_index("price")
+
+    @property
+    def haircuts(self) -> FloatArray:
+        """What was taken from the profit of each account, in the settlement currency."""
+        return self.accounts["haircut"].to_numpy(dtype=np.float64)
+
+    @property
+    def price(self) -> float:
+        """The price before the shock."""
+        return float(self.outcome["price"])
+
+    @property
+    def shock(self) -> float:
+        """The move that began it, a fraction."""
+        return float(self.outcome["shock"])
+
+    @property
+    def final_price(self) -> float:
+        """The price at which nobody fails any more."""
+        return float(self.outcome["final_price"])
+
+    @property
+    def multiplier(self) -> float:
+        """The final move over the shock; 1 if nobody was liquidated."""
+        return float(self.outcome["multiplier"])
+
+    @property
+    def reproduction(self) -> float:
+        """The forced notional that one unit of forced notional causes at the start."""
+        return float(self.outcome["reproduction"])
+
+    @property
+    def deficit(self) -> float:
+        """What bankrupt accounts lacked, in the settlement currency."""
+        return float(self.outcome["deficit"])
+
+    @property
+    def clearing_prices(self) -> tuple[float, ...]:
+        """All prices at which the market clears without recovery, the nearest first."""
+        return tuple(self.outcome["clearing_prices"])
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether there is more than one clearing price."""
+        return len(self.clearing_prices) > 1
+
+    @property
+    def me(self) -> dict[str, Any] | None:
+        """What became of one's own account; None without one.
+
+        ``liquidated``, in which ``round``, the ``quantity`` left, the mean ``close_price``,
+        ``equity_before`` the shock and ``equity`` now, their difference ``loss``, contracts
+        ``deleveraged``, the ``haircut``, and the ``liquidation_price`` of what is left.
+        """
+        found: dict[str, Any] | None = self.outcome["me"]
+        return found
+
+    def payers(self) -> dict[str, float]:
+        """Return who paid the deficit, in the settlement currency."""
+        return {name: float(self.rounds[name].sum()) for name in PAYERS}
+
+    def __repr__(self) -> str:
+        return f"<Cascade of {format_percent(self.shock)}, {len(self.rounds) - 1} rounds>"
+
+    def summary(self) -> str:
+        """Return the outcome as text."""
+        rounds, outcome = self.rounds, self.outcome
+        forced = float(rounds["long"].sum() + rounds["short"].sum())
+        lines = [
+            f"Shock {format_percent(self.shock)} from {self.price:,.10g}, "
+            f"{len(rounds) - 1} rounds, final price {self.final_price:,.10g} "
+            f"({format_percent(self.final_price / self.price - 1.0)}).",
+            f"  multiplier       {self.multiplier:.3f}",
+            f"  reproduction     {self.reproduction:.3f}",
+            f"  liquidated       {outcome['liquidated']:,} of {len(self.accounts):,} accounts, "
+            f"notional {forced:,.0f}",
+            f"  deleveraged      notional {float(rounds['adl'].sum()):,.0f}",
+            f"  deficit          {self.deficit:,.0f}",
+        ]
+        paid = self.payers()
+        lines += [f"    {PAYERS[name]:<28}{paid[name]:,.0f}" for name in PAYERS if paid[name]]
+        if self.is_ambiguous:
+            others = ", ".join(f"{each:,.6g}" for each in self.clearing_prices[1:4])
+            lines.append(f"  The market also clears at {others}: the nearest price was taken.")
+        return "\n".join([*lines, *self._describe_me()])
+
+    def _describe_me(self) -> list[str]:
+        me = self.me
+        if me is None:
+            return []
+        fate = f"liquidated in round {me['round']}" if me["liquidated"] else "not liquidated"
+        return [
+            f"  own account      {fate}; equity {me['equity_before']:,.2f} -> {me['equity']:,.2f}"
+        ]
+
+
+def build_cascade_manifest(
+    crowd: Crowd, venue: Venue, outcome: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the manifest of a cascade."""
+    source = repr(crowd) if crowd.market is None else repr(crowd.market)
+    content = crowd.content_hash
+    known = content if crowd.market is None else crowd.market.content_hash
+    data = describe_crowd_data(crowd.market, source, known)
+    parts = {
+        "crowd": {**crowd.origin, "content_hash": content},
+        "venue": venue.to_dict(),
+        "arguments": dict(arguments),
+        "outcome": dict(outcome),
+    }
+    return build_crowd_manifest("cascade", data, parts)

@@ -1,0 +1,414 @@
+"""Crowd: the leveraged accounts of one market, as arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError
+from backtest.base.ranges import Range, check_range
+from backtest.base.units import FloatArray
+from backtest.crowd.account_margin import (
+    find_bankruptcy_prices,
+    find_liquidation_prices,
+    to_value,
+)
+from backtest.crowd.leverage_draws import Distribution, draw_entries, read_leverage
+from backtest.crowd.liquidation_ladder import tabulate_ladder
+from backtest.market import Market
+from backtest.venue import Venue
+from backtest.venue.requirement import MarginRules, read_rules
+from backtest.venue.venue import Contract
+
+MOST_ACCOUNTS = 10_000_000
+COLUMNS = ("side", "quantity", "entry", "collateral")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Crowd:
+    """The accounts that trade one contract with leverage; one row each.
+
+    Make one with :meth:`from_positions` or :meth:`from_leverage`.
+
+    Attributes
+    ----------
+    quantity : FloatArray of shape (n_accounts,)
+        Signed contracts, longs positive.
+    entry : FloatArray of shape (n_accounts,)
+        Entry prices.
+    collateral : FloatArray of shape (n_accounts,)
+        What backs each position, in the settlement currency.
+    equity : FloatArray of shape (n_accounts,)
+        All the money of the account at its entry price, at least the collateral. What exceeds the
+        collateral is never touched by a liquidation.
+    price : float or None
+        The price at which the crowd was made.
+    market : Market or None
+        The market that the entries come from.
+    venue : Venue or None
+        The venue of a cascade, for :meth:`ladder`.
+    contract : Contract
+        The contract that quantities count.
+    origin : mapping
+        How the crowd was made, for manifests.
+    """
+
+    quantity: FloatArray
+    entry: FloatArray
+    collateral: FloatArray
+    equity: FloatArray
+    price: float | None = None
+    market: Market | None = None
+    venue: Venue | None = None
+    contract: Contract = field(default_factory=Contract)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("quantity", "entry", "collateral", "equity"):
+            values = np.array(getattr(self, name), dtype=np.float64)
+            values.setflags(write=False)
+            object.__setattr__(self, name, values)
+
+    def __len__(self) -> int:
+        return len(self.quantity)
+
+    def __repr__(self) -> str:
+        n = len(self)
+        return f"<Crowd of {n:,} account{'' if n == 1 else 's'}, {self.content_hash}>"
+
+    @classmethod
+    def from_positions(cls, frame: pd.DataFrame, *, price: float | None = None) -> Crowd:
+        """Return a crowd of given positions.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            One row per account: ``side`` ("long" or "short", or 1 or -1), ``quantity`` in contracts
+            (positive), ``entry`` price, ``collateral`` in the settlement currency, and optionally
+            ``equity``, at least the collateral. It may be empty.
+        price : float, optional
+            The price now; a cascade starts from it.
+
+        Raises
+        ------
+        ParameterError
+            If a column is missing, or a value is not a positive finite number.
+        """
+        where = "bt.Crowd.from_positions"
+        check_frame(frame, where)
+        side = read_sides(frame["side"], where)
+        values = {name: read_column(frame, name, where) for name in COLUMNS[1:]}
+        equity = read_column(frame, "equity", where) if "equity" in frame else values["collateral"]
+        if np.any(equity < values["collateral"] * (1.0 - 1e-12)):
+            raise ParameterError(
+                "equity must be at least the collateral, was less in row "
+                f"{int(np.argmax(equity < values['collateral']))}",
+                where=f"{where}, equity",
+                cure="leave equity out if all of it backs the position",
+            )
+        if price is not None:
+            check_range("price", price, where=f"{where}, price", low=0.0, open_low=True)
+        return cls(
+            quantity=side * values["quantity"],
+            entry=values["entry"],
+            collateral=values["collateral"],
+            equity=equity,
+            price=price,
+            origin={"made_from": "positions", "accounts": len(frame)},
+        )
+
+    @classmethod
+    def from_leverage(
+        cls,
+        *,
+        open_interest: float,
+        leverage: Any = "loguniform:1:50",
+        entries: Any = None,
+        long_share: float = 0.5,
+        accounts: int = 100_000,
+        seed: int = 0,
+        price: float | None = None,
+        contract: Contract | None = None,
+        lookback: str = "30d",
+    ) -> Crowd:
+        """Return a crowd with a distribution of leverage.
+
+        Parameters
+        ----------
+        open_interest : float
+            The notional of all accounts at the price now, longs and shorts together, in the
+            settlement currency. Every account has the same notional.
+        leverage : str, float or array of shape (accounts,)
+            Notional over collateral at the entry: ``"loguniform:LOW:HIGH"``,
+            ``"uniform:LOW:HIGH"``, ``"constant:X"``, or numbers.
+        entries : Market, float or array of shape (accounts,)
+            Where the entry prices come from. A market: its closes within ``lookback`` of its end,
+            in proportion to volume, for accounts that survived since; see
+            :func:`backtest.crowd.leverage_draws.draw_entries`. None: the price now.
+        long_share : float
+            The share of the open interest that is long, from 0 to 1.
+        accounts, seed : int
+            The number of accounts, and the seed of the draws.
+        price : float, optional
+            The price now; the last close of the market by default.
+        contract : Contract, optional
+            The contract; linear, of one unit, by default.
+        lookback : str
+            How far back entries go, such as ``"30d"``.
+
+        Raises
+        ------
+        ParameterError
+            If an argument is out of its range, or no price is known.
+        """
+        where = "bt.Crowd.from_leverage"
+        check_range("open_interest", open_interest, where=f"{where}, open_interest", low=0.0,
+                    high=1e300, open_low=True)  # fmt: skip
+        check_range("long_share", long_share, where=f"{where}, long_share", low=0.0, high=1.0)
+        n = int(
+            Range(1, MOST_ACCOUNTS).check(
+                "accounts", accounts, where=f"{where}, accounts", whole=True
+            )
+        )
+        start = Range(0, 2**63 - 1).check("seed", seed, where=f"{where}, seed", whole=True)
+        rng = np.random.default_rng(int(start))
+        ratio = draw_leverage(leverage, n, rng)
+        is_long = np.arange(n) < round(long_share * n)
+        rng.shuffle(is_long)
+        now = find_price(price, entries, where)
+        terms = Contract() if contract is None else contract
+        rules = read_contract(terms)
+        entry = find_entries(entries, ratio, is_long, lookback, now, rng)
+        size = spread_open_interest(open_interest, is_long, long_share) / abs(to_value(rules, now))
+        collateral = size * np.abs(to_value(rules, entry)) / ratio
+        origin = {
+            "made_from": "leverage",
+            "open_interest": float(open_interest),
+            "leverage": leverage if isinstance(leverage, str | int | float) else "array",
+            "long_share": float(long_share),
+            "accounts": n,
+            "seed": int(start),
+            "lookback": lookback,
+        }
+        return cls(
+            quantity=np.where(is_long, size, -size),
+            entry=entry,
+            collateral=collateral,
+            equity=collateral,
+            price=now,
+            market=entries if isinstance(entries, Market) else None,
+            contract=terms,
+            origin=origin,
+        )
+
+    @property
+    def content_hash(self) -> str:
+        """A hash of all accounts."""
+        digest = hashlib.sha256()
+        for name in ("quantity", "entry", "collateral", "equity"):
+            digest.update(getattr(self, name).tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def leverage(self) -> FloatArray:
+        """Notional at entry over collateral, signed."""
+        value = to_value(read_contract(self.contract), self.entry)
+        return np.asarray(self.quantity * np.abs(value) / self.collateral)
+
+    def notional(self, price: float | None = None) -> FloatArray:
+        """Return the signed notional of each account at a price, by default that of the crowd."""
+        at = find_price(price, self.price, "bt.Crowd.notional")
+        return np.asarray(self.quantity * abs(to_value(read_contract(self.contract), at)))
+
+    def open_interest(self, price: float | None = None) -> float:
+        """Return the notional of all accounts, longs and shorts together."""
+        return float(np.sum(np.abs(self.notional(price))))
+
+    def liquidation_prices(self, venue: Venue, multiplier: float = 1.0) -> FloatArray:
+        """Return the price at which a venue liquidates each account, NaN where none does.
+
+        As :func:`backtest.margin.liquidation_price` gives them.
+        """
+        rules = read_rules(venue)
+        value = np.asarray(to_value(rules, self.entry))
+        base = self.collateral - self.quantity * value
+        return find_liquidation_prices(rules, self.quantity, value, base, multiplier)
+
+    def ladder(self, venue: Venue | None = None, *, price: float | None = None, bins: int = 100,
+               span: float = 0.5) -> pd.DataFrame:  # fmt: skip
+        """Return the notional that is liquidated at each price.
+
+        Parameters
+        ----------
+        venue : Venue, optional
+            The venue whose margin rules hold; by default that of the cascade. Without one, the
+            prices are bankruptcy prices: a requirement of 0.
+        price : float, optional
+            The price now; that of the crowd by default.
+        bins : int
+            The number of price levels.
+        span : float
+            How far the levels reach to both sides, as a fraction of the price.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by price, the middle of a level: ``long``, ``short``, and what is liquidated
+            between the price now and the level, ``cumulative``; notionals at the price now.
+        """
+        where = "bt.Crowd.ladder"
+        now = find_price(price, self.price, where)
+        n = int(Range(2, 100_000).check("bins", bins, where=f"{where}, bins", whole=True))
+        check_range("span", span, where=f"{where}, span", low=0.0, high=10.0, open_low=True)
+        known = self.venue if venue is None else venue
+        if known is not None:
+            prices = self.liquidation_prices(known)
+        else:
+            rules = read_contract(self.contract)
+            value = np.asarray(to_value(rules, self.entry))
+            prices = find_bankruptcy_prices(
+                rules, self.quantity, self.collateral - self.quantity * value
+            )
+        return tabulate_ladder(prices, self.notional(now), now, n, span)
+
+    def at_venue(self, venue: Venue) -> Crowd:
+        """Return the crowd with a venue, whose contract its quantities count.
+
+        Raises
+        ------
+        ParameterError
+            If the crowd was made for a contract of another kind or size.
+        """
+        mine, theirs = self.contract, venue.contract
+        if self.origin.get("made_from") == "positions":
+            return replace(self, venue=venue, contract=theirs)
+        if (mine.kind, mine.size) != (theirs.kind, theirs.size):
+            raise ParameterError(
+                f"the crowd's contract must be that of the venue, was {mine.kind} of {mine.size:g} "
+                f"and not {theirs.kind} of {theirs.size:g}",
+                where="bt.cascade, crowd",
+                cure="pass contract=venue.contract to bt.Crowd.from_leverage",
+            )
+        return replace(self, venue=venue)
+
+
+# ------------------------------------------------------------------------------------- arguments
+
+
+def check_frame(frame: object, where: str) -> None:
+    """Require a DataFrame with the columns of positions."""
+    missing = [name for name in COLUMNS if not isinstance(frame, pd.DataFrame) or name not in frame]
+    if missing:
+        raise ParameterError(
+            f"positions must be a DataFrame with {', '.join(COLUMNS)}, missing: "
+            f"{', '.join(missing)}",
+            where=where,
+            cure="pass one row per account; equity is optional",
+        )
+
+
+def read_sides(sides: pd.Series[Any], where: str) -> FloatArray:
+    """Return sides as 1 and -1."""
+    words = {"long": 1.0, "short": -1.0, 1: 1.0, -1: -1.0}
+    found = [words.get(each) for each in sides.tolist()]
+    if None in found:
+        row = found.index(None)
+        raise ParameterError(
+            f"side must be 'long' or 'short', was {sides.iloc[row]!r}",
+            where=f"{where}, row {row}",
+            cure="write 'long' or 'short', or 1 or -1",
+        )
+    return np.array(found, dtype=np.float64)
+
+
+def read_column(frame: pd.DataFrame, name: str, where: str) -> FloatArray:
+    """Return a column of positive finite numbers."""
+    try:
+        values = frame[name].to_numpy(dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"{name} must be numbers: {error}", where=where, cure=f"give {name} as numbers"
+        ) from error
+    is_bad = ~((values > 0.0) & np.isfinite(values))
+    if is_bad.any():
+        row = int(np.argmax(is_bad))
+        raise ParameterError(
+            f"{name} must be positive and finite, was {values[row]}",
+            where=f"{where}, row {row}",
+            cure=f"correct {name}, or leave the account out; the side gives the direction",
+        )
+    return values
+
+
+def find_price(price: float | None, entries: object, where: str) -> float:
+    """Return the price now: the one given, the last close of a market, or a single entry."""
+    if price is None and isinstance(entries, Market):
+        return float(entries.close[-1])
+    known = entries if price is None and isinstance(entries, int | float) else price
+    if known is None:
+        raise ParameterError(
+            "the price now must be known, was None",
+            where=f"{where}, price",
+            cure="pass price=, or entries=market, whose last close it then is",
+        )
+    return check_range("price", known, where=f"{where}, price", low=0.0, high=1e300, open_low=True)
+
+
+def draw_leverage(leverage: object, n: int, rng: np.random.Generator) -> FloatArray:
+    """Return the leverage of each account."""
+    known = read_leverage(leverage)
+    if isinstance(known, Distribution):
+        return known.draw(n, rng)
+    if known.shape != (n,):
+        raise ParameterError(
+            f"leverage must have one value per account, {n}, was of shape {known.shape}",
+            where="bt.Crowd.from_leverage, leverage",
+            cure=f"pass accounts={known.size}, or a distribution",
+        )
+    return known
+
+
+def find_entries(
+    entries: object, leverage: FloatArray, is_long: Any, lookback: str, now: float,
+    rng: np.random.Generator,
+) -> FloatArray:  # fmt: skip
+    """Return the entry price of each account."""
+    if isinstance(entries, Market):
+        return draw_entries(entries, leverage, is_long, lookback, rng)
+    frame = pd.DataFrame({"entry": np.broadcast_to(np.asarray(now if entries is None else entries),
+                                                   leverage.shape)})  # fmt: skip
+    return read_column(frame, "entry", "bt.Crowd.from_leverage, entries")
+
+
+def spread_open_interest(open_interest: float, is_long: Any, long_share: float) -> FloatArray:
+    """Return the notional of each account; each side has its share of the open interest."""
+    longs = int(np.sum(is_long))
+    shorts = len(is_long) - longs
+    long_each = open_interest * long_share / max(longs, 1)
+    short_each = open_interest * (1.0 - long_share) / max(shorts, 1)
+    return np.where(is_long, long_each, short_each)
+
+
+def read_contract(contract: Contract) -> MarginRules:
+    """Return the margin rules of a contract without a requirement."""
+    return MarginRules(
+        floors=(0.0,),
+        caps=(np.inf,),
+        rates=(0.0,),
+        amounts=(0.0,),
+        leverages=(np.inf,),
+        close_fee=0.0,
+        taker=0.0,
+        size=contract.size,
+        setting=0.0,
+        is_inverse=contract.kind == "inverse",
+        is_isolated=False,
+        is_valued_at_entry=False,
+        multiplier=1.0,
+        initial_multiplier=1.0,
+    )

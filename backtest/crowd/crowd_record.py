@@ -1,0 +1,137 @@
+"""The base of saved results of this wing: tables, a manifest, and the files of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from backtest.base.json_values import from_plain, to_plain
+from backtest.base.provenance import attach_saved_making, find_making, write_provenance
+from backtest.base.reportable import Reportable
+from backtest.base.result_folders import (
+    name_folder,
+    read_manifest,
+    save_folder,
+    write_folder_manifest,
+    write_parquet,
+)
+from backtest.base.units import format_duration, format_time
+from backtest.engine import compute_id
+from backtest.engine.manifest import find_versions
+from backtest.market import Market
+
+FORMAT = 1
+MOST_ROWS = 10_000
+"""The rows of the largest table that is written as JSON."""
+
+
+class CrowdRecord(Reportable):
+    """A result that consists of tables and a manifest.
+
+    Attributes
+    ----------
+    tables : mapping of str to DataFrame
+        The tables by name.
+    manifest : mapping
+        What the result depends on, and its ``outcome`` in numbers.
+    """
+
+    kind: ClassVar[str]
+    names: ClassVar[tuple[str, ...]]
+
+    def __init__(self, tables: Mapping[str, pd.DataFrame], manifest: Mapping[str, Any]) -> None:
+        self.tables = dict(tables)
+        self.manifest = manifest
+
+    @classmethod
+    def files(cls) -> tuple[str, ...]:
+        """Return the names of the files of tables."""
+        return tuple(f"{name}.parquet" for name in cls.names)
+
+    @cached_property
+    def outcome(self) -> dict[str, Any]:
+        """The numbers of the result by name."""
+        found: dict[str, Any] = from_plain(self.manifest["outcome"])
+        return found
+
+    def summary(self) -> str:
+        """Return the result as text of 100 columns."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as data for JSON; tables of more than 10,000 rows are left out."""
+        tables = {
+            name: write_times(table.reset_index()).to_dict("records")
+            for name, table in self.tables.items()
+            if len(table) <= MOST_ROWS
+        }
+        data: dict[str, Any] = to_plain({self.kind: self.manifest, **tables})
+        return data
+
+    def save(self, folder: str | Path = "results") -> Path:
+        """Write the result into a folder of its own inside ``folder``; return that folder."""
+        identity = self.manifest["id"]
+        name = name_folder(self.kind, identity)
+        making = find_making(self, [])
+
+        def write(draft: Path) -> None:
+            for table in self.names:
+                write_parquet(self.tables[table], draft / f"{table}.parquet")
+            write_folder_manifest(draft, self.manifest, self.files(), FORMAT)
+            write_provenance(draft, Path(folder) / name, identity, making)
+
+        return save_folder(Path(folder), name, write, what=self.kind)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Load a saved result; nothing in the folder is executed.
+
+        Raises
+        ------
+        DataError
+            If a file is missing, damaged, or not the one that was written.
+        """
+        path = Path(folder)
+        cure = f"give the folder that save() of a {cls.kind} returned"
+        manifest = read_manifest(path, cls.files(), FORMAT, what=cls.kind, cure=cure)
+        tables = {name: pq.read_table(path / f"{name}.parquet").to_pandas() for name in cls.names}
+        facts = {key: value for key, value in manifest.items() if key not in ("format", "files")}
+        made = cls(tables, facts)
+        attach_saved_making(made, path, manifest["id"])
+        return made
+
+
+def write_times(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with its times as text."""
+    return table.assign(time=table["time"].astype(str)) if "time" in table else table
+
+
+def describe_crowd_data(market: Market | None, source: str, content: str) -> dict[str, Any]:
+    """Return the data of a result, as the manifest of a run describes them."""
+    return {
+        "source": source,
+        "instrument": "" if market is None else market.instrument,
+        "content_hash": content,
+        "start": "" if market is None else format_time(int(market.time[0])),
+        "end": "" if market is None else format_time(int(market.time[-1]) + market.interval),
+        "bars": 0 if market is None else market.n_bars,
+        "interval": "" if market is None else format_duration(market.interval),
+        "synthetic": market is not None and market.synthetic,
+        "filled": {},
+    }
+
+
+def build_crowd_manifest(
+    kind: str, data: Mapping[str, Any], parts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return everything that the numbers depend on, and the numbers, with an ``id``."""
+    manifest = to_plain({"kind": kind, "data": data, **parts, "versions": find_versions()})
+    return {"id": compute_id(manifest), **manifest}

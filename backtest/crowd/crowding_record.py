@@ -1,0 +1,94 @@
+"""Crowding: measures of a policy by the share of the open interest that runs it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from backtest.base.number_text import format_percent
+from backtest.crowd.crowd_record import CrowdRecord, build_crowd_manifest
+
+if TYPE_CHECKING:
+    from backtest.engine import Result
+
+KEPT = ("policy", "venue", "account", "signal", "sampling", "calendar")
+
+
+class Crowding(CrowdRecord):
+    """The outcome of :func:`backtest.crowding`.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per share: ``growth`` (log growth per year, -inf after ruin),
+        ``liquidation_probability`` within the horizon, ``cagr``, ``volatility``, ``sharpe``,
+        ``max_drawdown``, ``liquidations``, ``largest_move`` (the largest fall or rise that the
+        crowd made, a fraction), the ``reproduction`` number, whether the market ``clears``, and the
+        ``rounds`` that it took.
+    critical_share : float
+        The share at which the reproduction number is 1; infinite if the crowd does
+        not sell after falls.
+    results : mapping of float to Result, or None
+        The run at each share; None in a loaded one.
+    manifest : mapping
+        Data, policy, venue, account, arguments, versions and numbers.
+    """
+
+    kind = "crowding"
+    names = ("table",)
+
+    def __init__(
+        self,
+        tables: Mapping[str, pd.DataFrame],
+        manifest: Mapping[str, Any],
+        results: Mapping[float, Result] | None = None,
+    ) -> None:
+        super().__init__(tables, manifest)
+        self.results = None if results is None else dict(results)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The measures, one row per share."""
+        return self.tables["table"].set_index("share")
+
+    @property
+    def critical_share(self) -> float:
+        """The share of the open interest at which the reproduction number is 1."""
+        return float(self.outcome["critical_share"])
+
+    def __repr__(self) -> str:
+        return f"<Crowding of {self.manifest['policy']['text']}, {len(self.table)} shares>"
+
+    def summary(self) -> str:
+        """Return the measures by share as text."""
+        head = f"{'share':>8}{'growth':>10}{'P(liq.)':>10}{'volatility':>12}{'R':>8}  clears"
+        lines = [f"{self.manifest['policy']['text']} in a crowd", head]
+        for share, row in self.table.iterrows():
+            odds = row["liquidation_probability"]
+            lines.append(
+                f"{format_percent(float(str(share)), 1):>8}{row['growth']:>10.3f}"
+                f"{'n/a' if math.isnan(odds) else format_percent(odds, 0):>10}"
+                f"{row['volatility']:>12.3f}{row['reproduction']:>8.2f}  "
+                f"{'yes' if row['clears'] else 'no'}"
+            )
+        return "\n".join([*lines, describe_critical_share(self.critical_share)])
+
+
+def describe_critical_share(share: float) -> str:
+    """Describe the share at which the crowd runs away."""
+    if math.isinf(share):
+        return "The crowd does not sell after falls: no share of it runs away."
+    more = "" if share <= 1.0 else ", more than there is"
+    return f"The reproduction number reaches 1 at {format_percent(share)} of open interest{more}."
+
+
+def build_crowding_manifest(
+    base: Result, outcome: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the manifest; ``base`` is the run without impact."""
+    shared = {name: base.manifest[name] for name in KEPT}
+    parts = {**shared, "arguments": dict(arguments), "outcome": dict(outcome)}
+    return build_crowd_manifest("crowding", base.manifest["data"], parts)

@@ -1,0 +1,161 @@
+"""The prices at which failing accounts trade: one after the other along the way of the price.
+
+The price is a level, which the shock moves from the start to its end, less the fall that the flow
+so far has made. The accounts of the losing side trade in the order of their liquidation prices:
+each one at the level at which it fails, or at which the one before it traded if that is farther,
+less the average fall of its own trade. Without impact an account trades at its liquidation price,
+as in a bar of :func:`backtest.run`. A shock that is a jump has one level: its end.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from backtest.venue.contract_value import compute_value
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray, IntArray
+    from backtest.crowd.account_margin import ForcedRules
+    from backtest.crowd.crowd_book import CrowdBook
+    from backtest.crowd.impact import ImpactCurve
+
+LEAST_PRICE = 1e-6
+"""The lowest price, as a share of that before the shock, to which impact can carry it."""
+
+
+class Scene(NamedTuple):
+    """What does not change in a cascade.
+
+    ``start`` is the price before the shock, ``shocked`` the price after it without any impact.
+    ``unit`` is the notional of a contract at the start. ``adl`` is ``"queue"``, ``"pro-rata"`` or
+    None. ``decay`` is what a round leaves of the impact. ``is_jump``: nobody trades on the way.
+    """
+
+    rules: ForcedRules
+    curve: ImpactCurve
+    start: float
+    shocked: float
+    unit: float
+    adl: str | None
+    decay: float
+    is_jump: bool
+
+    @property
+    def losing_side(self) -> float:
+        """1 if the shock is a fall and longs lose, -1 if it is a rise."""
+        return 1.0 if self.shocked <= self.start else -1.0
+
+
+class Pressure(NamedTuple):
+    """What earlier rounds left: the cumulative flow in the price, and the level of the price."""
+
+    flow: float
+    level: float
+
+
+class Queue(NamedTuple):
+    """Accounts in the order in which they trade: trigger prices, flows, positions and money.
+
+    ``flows`` are signed notionals at the start price, sales positive.
+    """
+
+    triggers: FloatArray
+    flows: FloatArray
+    quantity: FloatArray
+    base: FloatArray
+
+
+class Path(NamedTuple):
+    """The levels at which some accounts trade, and their prices before and in their trade."""
+
+    level: FloatArray
+    before: FloatArray
+    average: FloatArray
+
+
+def find_price(scene: Scene, fall: float) -> float:
+    """Return the price under a fall by impact, a fraction of the start price, after the shock."""
+    return max(scene.shocked - scene.start * fall, scene.start * LEAST_PRICE)
+
+
+def order_accounts(book: CrowdBook, scene: Scene, rows: IntArray) -> IntArray:
+    """Return failing accounts in the order in which they trade: the losing side, nearest first."""
+    is_other = np.sign(book.quantity[rows]) != scene.losing_side
+    distance = -scene.losing_side * book.liquidation[rows]
+    return rows[np.lexsort((np.where(is_other, 0.0, distance), is_other))]
+
+
+def find_triggers(book: CrowdBook, scene: Scene, rows: IntArray, mark: float) -> FloatArray:
+    """Return the prices at which accounts fail: on the way from the start to the mark.
+
+    An account of the other side fails at the start. One that has failed before fails at the price
+    of that time, or farther.
+    """
+    if scene.is_jump:
+        return np.full(len(rows), mark)
+    low, high = min(scene.start, mark), max(scene.start, mark)
+    found = np.clip(book.liquidation[rows], low, high)
+    is_losing = np.sign(book.quantity[rows]) == scene.losing_side
+    found = np.where(is_losing, found, scene.start)
+    farther = np.minimum if scene.losing_side > 0.0 else np.maximum
+    return np.asarray(farther(found, book.last[rows]))
+
+
+def trace_path(
+    scene: Scene, triggers: FloatArray, flows: FloatArray, pressure: float, level: float
+) -> Path:
+    """Return the levels and prices of accounts that trade one after the other.
+
+    ``flows`` are signed notionals, sales positive, after a cumulative flow ``pressure``. ``level``
+    is the level so far.
+    """
+    after = pressure + np.cumsum(flows)
+    before = after - flows
+    fall = scene.start * scene.curve.fall(before)
+    own = triggers + fall
+    if scene.is_jump:
+        levels = np.full(len(flows), scene.shocked)
+    elif scene.losing_side > 0.0:
+        levels = np.minimum(np.minimum.accumulate(np.clip(own, scene.shocked, scene.start)), level)
+    else:
+        levels = np.maximum(np.maximum.accumulate(np.clip(own, scene.start, scene.shocked)), level)
+    least = scene.start * LEAST_PRICE
+    average = scene.start * scene.curve.mean_falls(before, flows)
+    return Path(levels, np.maximum(levels - fall, least), np.maximum(levels - average, least))
+
+
+def decide_in_turn(scene: Scene, queue: Queue, state: Pressure, fund: float) -> FloatArray:
+    """Return what each account of a queue lacks that is not sold, 0 for those that are sold.
+
+    Each account meets the price and the fund that those sold before it have left. It is not sold
+    if the fund cannot cover what it would lack.
+    """
+    flow, level = state
+    rules = scene.rules
+    lacks = np.zeros(len(queue.flows))
+    columns = zip(*(each.tolist() for each in queue), strict=True)
+    for row, (trigger, size, quantity, base) in enumerate(columns):
+        fall = scene.start * float(scene.curve.fall_of(flow))
+        reached = find_level(scene, trigger + fall, level)
+        price = max(reached - fall, scene.start * LEAST_PRICE)
+        price *= 1.0 - math.copysign(rules.slippage, quantity)
+        left = base + quantity * compute_value(rules.margin.size, rules.margin.is_inverse, price)
+        if -left > max(fund, 0.0):
+            lacks[row] = -left
+            continue
+        fund += left if rules.mode == "takeover" else min(left, 0.0)
+        flow += size
+        level = reached
+    return lacks
+
+
+def find_level(scene: Scene, own: float, level: float) -> float:
+    """Return the level at which one account trades, given its own and that of the one before."""
+    if scene.is_jump:
+        return scene.shocked
+    if scene.losing_side > 0.0:
+        return min(max(own, scene.shocked), scene.start, level)
+    return max(min(own, scene.shocked), scene.start, level)

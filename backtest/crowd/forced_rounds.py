@@ -1,0 +1,213 @@
+"""The rounds of a cascade: who fails, what is sold at which price, who pays for what is missing.
+
+A round takes the accounts that fail at the price that the round before has left. They are closed
+by the venue's mode, one after the other along the impact curve; see
+:mod:`backtest.crowd.forced_prices`. A position that is worth less than nothing goes to the
+insurance fund. What the fund cannot cover is closed against winners of the other side at the
+bankruptcy price (auto-deleveraging). A shortfall that is left after that is taken from profits (a
+haircut), and beyond them the venue owes it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from backtest.base.units import TOLERANCE
+from backtest.crowd.account_margin import choose_sizes, to_value, worsen_value
+from backtest.crowd.deleveraging import deleverage
+from backtest.crowd.forced_prices import (
+    Pressure,
+    Queue,
+    decide_in_turn,
+    find_triggers,
+    order_accounts,
+    trace_path,
+)
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray, IntArray
+    from backtest.crowd.account_margin import ForcedRules
+    from backtest.crowd.crowd_book import CrowdBook
+    from backtest.crowd.forced_prices import Scene
+
+
+class Round(NamedTuple):
+    """One round: prices before and after, notionals at the start price, and money.
+
+    ``long`` and ``short`` are what was liquidated in the market, ``adl`` what was closed against
+    winners. ``insurance`` is the fund afterwards. ``deficit`` is what bankrupt accounts lacked; it
+    is the sum of what the fund paid, what winners lost by auto-deleveraging (``adl_paid``), what
+    was taken from profits (``haircuts``), and what nobody covered (``unpaid``). ``off`` is the
+    error of the books.
+    """
+
+    mark: float
+    price: float
+    accounts: int
+    long: float
+    short: float
+    insurance: float
+    adl: float
+    fees: float
+    deficit: float
+    fund_paid: float
+    adl_paid: float
+    haircuts: float
+    unpaid: float
+    multiplier: float
+    off: float
+
+
+class Outcome(NamedTuple):
+    """What a round did: flow and notionals at the start price, and money.
+
+    ``flow`` is sales less purchases; ``level`` is where the price stood without impact when the
+    last account traded. ``fresh`` is the notional of accounts that failed for the first time.
+    """
+
+    flow: float
+    level: float
+    fresh: float
+    long: float
+    short: float
+    adl: float
+    fees: float
+    deficit: float
+    fund_paid: float
+    adl_paid: float
+    haircuts: float
+    unpaid: float
+
+
+def do_round(
+    book: CrowdBook, scene: Scene, rows: IntArray, mark: float, state: Pressure, number: int
+) -> Outcome:
+    """Close the accounts that fail at the mark price; ``rows`` are their indexes.
+
+    ``number`` counts rounds from 1.
+    """
+    value = float(to_value(scene.rules.margin, mark))
+    rows = order_accounts(book, scene, rows)
+    is_new = book.first_round[rows] == 0
+    book.first_round[rows[is_new]] = number
+    fresh = float(np.sum(np.abs(book.quantity[rows[is_new]]))) * scene.unit
+    triggers = find_triggers(book, scene, rows, mark)
+    sizes = size_closes(book, scene, rows, triggers)
+    queue = Queue(triggers, sizes * scene.unit, book.quantity[rows], book.base[rows])
+    lacks = find_uncovered(book, scene, queue, state)
+    is_left = lacks > 0.0
+    sold, bankrupt = rows[~is_left], rows[is_left]
+    sizes, triggers = sizes[~is_left], triggers[~is_left]
+    path = trace_path(scene, triggers, sizes * scene.unit, state.flow, state.level)
+    book.last[sold] = triggers
+    fees, gaps = close_in_market(book, scene.rules, sold, sizes, path.average, triggers)
+    closed = deleverage(book, bankrupt, lacks[is_left], value, scene.adl)
+    paid, haircuts, unpaid = cover_shortfall(book, gaps + closed.missing, value)
+    book.recompute(rows)
+    deficit = gaps + closed.shortfall
+    book.deficit += deficit
+    is_whole = scene.rules.mode != "partial" and len(sold) > 0
+    return Outcome(
+        flow=float(np.sum(sizes)) * scene.unit,
+        level=float(path.level[-1]) if is_whole else state.level,
+        fresh=fresh,
+        long=float(np.sum(sizes[sizes > 0.0])) * scene.unit,
+        short=float(np.sum(-sizes[sizes < 0.0])) * scene.unit,
+        adl=closed.quantity * scene.unit,
+        fees=fees,
+        deficit=deficit,
+        fund_paid=paid,
+        adl_paid=closed.shortfall - closed.missing,
+        haircuts=haircuts,
+        unpaid=unpaid,
+    )
+
+
+def size_closes(book: CrowdBook, scene: Scene, rows: IntArray, triggers: FloatArray) -> FloatArray:
+    """Return the signed contracts that the venue closes of each failing account."""
+    return choose_sizes(
+        scene.rules,
+        book.quantity[rows],
+        book.base[rows],
+        book.first_quantity[rows],
+        np.asarray(to_value(scene.rules.margin, triggers)),
+    )
+
+
+def find_uncovered(book: CrowdBook, scene: Scene, queue: Queue, state: Pressure) -> FloatArray:
+    """Return what failing accounts lack that the fund cannot cover, 0 for all others.
+
+    Without auto-deleveraging all are sold in the market.
+    """
+    nobody = np.zeros(len(queue.flows))
+    if scene.adl is None:
+        return nobody
+    path = trace_path(scene, queue.triggers, queue.flows, state.flow, state.level)
+    value = np.asarray(to_value(scene.rules.margin, path.before))
+    left = queue.base + queue.quantity * worsen_value(scene.rules, value, -np.sign(queue.quantity))
+    if not np.any(np.cumsum(np.maximum(-left, 0.0)) > book.fund):
+        return nobody
+    return decide_in_turn(scene, queue, state, book.fund)
+
+
+def close_in_market(
+    book: CrowdBook,
+    rules: ForcedRules,
+    rows: IntArray,
+    sizes: FloatArray,
+    prices: FloatArray,
+    triggers: FloatArray,
+) -> tuple[float, float]:
+    """Close signed sizes against the liquidity account; return fees and shortfalls.
+
+    A fee takes at most what is left at the trigger price. In a takeover the fund owns what is left.
+    """
+    filled = worsen_value(rules, np.asarray(to_value(rules.margin, prices)), -np.sign(sizes))
+    book.base[rows] += sizes * filled
+    book.quantity[rows] -= sizes
+    book.liquidity_base -= float(np.sum(sizes * filled))
+    book.liquidity_quantity += float(np.sum(sizes))
+    book.closed[rows] += np.abs(sizes)
+    book.closed_money[rows] += np.abs(sizes) * filled
+    value = np.asarray(to_value(rules.margin, triggers))
+    left = np.maximum(book.base[rows] + book.quantity[rows] * value, 0.0)
+    asked = rules.fee * np.abs(sizes * filled)
+    fee = np.where(asked * (1.0 + TOLERANCE) >= left, left, asked)
+    book.base[rows] -= fee
+    fees = float(np.sum(fee))
+    book.fees += fees
+    return fees, take_what_is_left(book, rules, rows)
+
+
+def take_what_is_left(book: CrowdBook, rules: ForcedRules, rows: IntArray) -> float:
+    """Clear the accounts that hold nothing any more; return the sum of their shortfalls."""
+    flat = rows[book.quantity[rows] == 0.0]
+    gaps = float(np.sum(np.maximum(-book.base[flat], 0.0)))
+    if rules.mode == "takeover":
+        book.fund_paid -= float(np.sum(np.maximum(book.base[flat], 0.0)))
+        book.base[flat] = 0.0
+    else:
+        book.base[flat] = np.maximum(book.base[flat], 0.0)
+    return gaps
+
+
+def cover_shortfall(book: CrowdBook, missing: float, value: float) -> tuple[float, float, float]:
+    """Pay a shortfall from the fund, then from profits, then owe it; return the three parts."""
+    paid = min(missing, max(book.fund, 0.0))
+    book.fund_paid += paid
+    rest = missing - paid
+    if rest <= 0.0:
+        return paid, 0.0, 0.0
+    profit = np.maximum(book.equity(value) - book.first_equity, 0.0)
+    total = float(np.sum(profit))
+    share = min(1.0, rest / total) if total > 0.0 else 0.0
+    cut = profit * share
+    book.base -= cut
+    book.haircut += cut
+    book.recompute(cut > 0.0)
+    haircuts = float(np.sum(cut))
+    owed = rest - haircuts if share == 1.0 or total == 0.0 else 0.0
+    book.unpaid += owed
+    return paid, haircuts, owed

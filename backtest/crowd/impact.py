@@ -1,0 +1,202 @@
+"""Price impact of forced flow: the square-root law and the linear law.
+
+Both are powers of the flow as a share of a daily volume, so one record serves both:
+``fall = factor (Q / V)^exponent``. The flow ``Q`` is a notional at the price before the shock,
+positive if it is sold. The fall is a fraction of that price.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import ParameterError
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE
+from backtest.base.ranges import check_range
+from backtest.base.units import DAY
+from backtest.base.values import Value
+from backtest.venue.contract_value import compute_value
+from backtest.venue.venue import Contract
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+    from backtest.market import Market
+
+WINDOW_DAYS = 30.0
+"""The days at the end of a market from which volume and volatility are measured."""
+
+
+class ImpactCurve(NamedTuple):
+    """The fall that a flow makes: ``factor (|Q| / volume)^exponent``, with the sign of the flow."""
+
+    factor: float
+    exponent: float
+    volume: float
+
+    def fall(self, flow: FloatArray | float) -> FloatArray:
+        """Return the fall of a cumulative flow, a fraction; negative if it was bought."""
+        share = np.abs(flow) / self.volume
+        return np.asarray(np.sign(flow) * self.factor * share**self.exponent)
+
+    def fall_of(self, flow: float) -> float:
+        """Return the fall of one cumulative flow; see :meth:`fall`."""
+        return math.copysign(self.factor * (abs(flow) / self.volume) ** self.exponent, flow)
+
+    def flow_of(self, fall: float) -> float:
+        """Return the cumulative flow that makes a fall; 0 if there is no impact."""
+        if self.factor == 0.0:
+            return 0.0
+        share = (abs(fall) / self.factor) ** (1.0 / self.exponent)
+        return math.copysign(share * self.volume, fall)
+
+    def mean_falls(self, starts: FloatArray, flows: FloatArray) -> FloatArray:
+        """Return the average falls at which flows trade, each after a cumulative flow.
+
+        The mean of ``fall(Q)`` for ``Q`` from ``start`` to ``start + flow``.
+        """
+        area = self._areas(starts + flows) - self._areas(starts)
+        is_flow = np.abs(flows) > 1e-9 * np.abs(starts)  # else the difference is rounding
+        size = np.where(is_flow, flows, 1.0)
+        return np.asarray(np.where(is_flow, area / size, self.fall(starts + 0.5 * flows)))
+
+    def _areas(self, flows: FloatArray) -> FloatArray:
+        power = self.exponent + 1.0
+        share = (np.abs(flows) / self.volume) ** power
+        return np.asarray(self.factor * share * self.volume / power)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SquareRoot(Value):
+    """Impact by the square-root law: ``fall = coefficient volatility sqrt(Q / V)``.
+
+    Parameters
+    ----------
+    coefficient : float
+        Y of the law, about 1 in measurements of large orders.
+    volatility : float or None
+        The daily volatility, a fraction. None: that of the last 30 days of the market where there
+        is one, else 1, so that the coefficient is the fall at one day's volume.
+
+    Notes
+    -----
+    Source: Toth et al. (2011), Anomalous Price Impact and the Critical Nature of Liquidity in
+    Financial Markets, Physical Review X 1.
+
+    Examples
+    --------
+    >>> SquareRoot(1.0, volatility=0.04).curve(volume=100.0).fall(25.0).item()
+    0.02
+    """
+
+    coefficient: Annotated[float, NOT_NEGATIVE] = 1.0
+    volatility: Annotated[float | None, POSITIVE] = None
+
+    def curve(
+        self,
+        *,
+        volume: float | None = None,
+        market: Market | None = None,
+        contract: Contract | None = None,
+    ) -> ImpactCurve:
+        """Return the law as numbers, for a daily volume in money or that of a market.
+
+        The volume of a market is valued by ``contract``, by default linear and of one unit.
+        """
+        volatility = self.volatility
+        if volatility is None:
+            volatility = 1.0 if market is None else measure_volatility(market)
+        return ImpactCurve(
+            self.coefficient * volatility, 0.5, find_volume(volume, market, contract)
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Linear(Value):
+    """Impact in proportion to the flow: ``fall = coefficient Q / V``.
+
+    Parameters
+    ----------
+    coefficient : float
+        The fall at a flow of one daily volume; without a volume, per unit of money.
+
+    Examples
+    --------
+    >>> Linear(0.5).curve(volume=100.0).fall(10.0).item()
+    0.05
+    """
+
+    coefficient: Annotated[float, NOT_NEGATIVE]
+
+    def curve(
+        self,
+        *,
+        volume: float | None = None,
+        market: Market | None = None,
+        contract: Contract | None = None,
+    ) -> ImpactCurve:
+        """Return the law as numbers; without a volume and a market with one, the volume is 1."""
+        if volume is None and (market is None or not np.any(market.volume > 0.0)):
+            return ImpactCurve(self.coefficient, 1.0, 1.0)
+        return ImpactCurve(self.coefficient, 1.0, find_volume(volume, market, contract))
+
+
+Impact = SquareRoot | Linear
+
+
+def check_impact(impact: object, *, where: str) -> Impact:
+    """Return an impact law; raise ParameterError for anything else."""
+    if isinstance(impact, SquareRoot | Linear):
+        return impact
+    raise ParameterError(
+        f"impact must be bt.SquareRoot(...) or bt.Linear(...), was {str(impact)[:60]!r}",
+        where=f"{where}, impact",
+        cure="pass bt.SquareRoot(1.0), for example",
+    )
+
+
+def find_volume(
+    volume: float | None, market: Market | None, contract: Contract | None = None
+) -> float:
+    """Return a daily volume in money: the one given, or the mean of a market's last 30 days."""
+    if volume is not None:
+        return check_range("volume", volume, where="volume", low=0.0, open_low=True)
+    if market is None or not np.any(market.volume > 0.0):
+        raise ParameterError(
+            "a square-root impact needs a daily volume, there is no market with volumes",
+            where="volume",
+            cure="pass volume=, the money traded per day",
+        )
+    return measure_volume(market, contract)
+
+
+def measure_volume(market: Market, contract: Contract | None = None) -> float:
+    """Return the mean volume per day of a market's last 30 days, in the settlement currency."""
+    first = find_window(market)
+    close = market.close[first:]
+    terms = Contract() if contract is None else contract
+    value = compute_value(terms.size, terms.kind == "inverse", close)  # type: ignore[arg-type] # arrays too
+    money = market.volume[first:] * np.abs(value)
+    days = len(money) * market.interval / DAY
+    return float(np.sum(money)) / days
+
+
+def measure_volatility(market: Market) -> float:
+    """Return the daily standard deviation of log returns of a market's last 30 days."""
+    closes = market.close[find_window(market) :]
+    steps = np.diff(np.log(closes))
+    if len(steps) < 2:
+        raise ParameterError(
+            f"a volatility needs 3 bars or more, was {len(closes)}",
+            where=repr(market),
+            cure="pass the volatility: bt.SquareRoot(1.0, volatility=0.03)",
+        )
+    return float(np.std(steps, ddof=1)) * math.sqrt(DAY / market.interval)
+
+
+def find_window(market: Market) -> int:
+    """Return the first bar of the last 30 days, or of the last 30 bars if they are longer."""
+    bars = max(int(WINDOW_DAYS * DAY / market.interval), int(WINDOW_DAYS))
+    return max(0, market.n_bars - bars)

@@ -1,0 +1,121 @@
+"""Draw the accounts of a crowd: leverage from a distribution, entries from a market's past."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import ParameterError
+from backtest.base.units import FloatArray, parse_duration
+
+if TYPE_CHECKING:
+    from backtest.base.units import BoolArray
+    from backtest.market import Market
+
+WHERE = "bt.Crowd.from_leverage"
+ROUNDS = 64
+"""How often an entry is drawn again if the account would not have survived since."""
+
+
+class Distribution(NamedTuple):
+    """A distribution of leverage: ``loguniform`` or ``uniform`` from low to high."""
+
+    name: str
+    low: float
+    high: float
+
+    def draw(self, n: int, rng: np.random.Generator) -> FloatArray:
+        """Return n draws."""
+        share = rng.random(n)
+        if self.name == "loguniform":
+            return np.asarray(self.low * (self.high / self.low) ** share)
+        return self.low + (self.high - self.low) * share
+
+
+def read_leverage(leverage: object) -> Distribution | FloatArray:
+    """Return the distribution that a text or a number names, or an array of leverages."""
+    if isinstance(leverage, str):
+        return read_distribution(leverage)
+    try:
+        values = np.asarray(leverage, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise leverage_error(leverage) from error
+    if not values.size or not np.all((values > 0.0) & np.isfinite(values)):
+        raise leverage_error(leverage)
+    return Distribution("uniform", float(values), float(values)) if values.ndim == 0 else values
+
+
+def read_distribution(text: str) -> Distribution:
+    """Return the distribution of a text such as ``"loguniform:1:50"``."""
+    name, _, rest = text.partition(":")
+    parts = rest.split(":")
+    try:
+        low, high = (float(each) for each in (parts if len(parts) == 2 else parts * 2))
+    except ValueError as error:
+        raise leverage_error(text) from error
+    is_constant = name == "constant" and len(parts) == 1
+    is_range = name in ("loguniform", "uniform") and len(parts) == 2
+    if not (is_constant or is_range) or not 0.0 < low <= high < np.inf:
+        raise leverage_error(text)
+    return Distribution("uniform" if is_constant else name, low, high)
+
+
+def leverage_error(found: object) -> ParameterError:
+    """Return the error for a leverage that cannot be read."""
+    return ParameterError(
+        "leverage must be 'loguniform:LOW:HIGH', 'uniform:LOW:HIGH', 'constant:X', a positive "
+        f"number or an array of them, was {str(found)[:60]!r}",
+        where=f"{WHERE}, leverage",
+        cure="write leverage='loguniform:1:50', for example",
+    )
+
+
+def draw_entries(
+    market: Market,
+    leverage: FloatArray,
+    is_long: BoolArray,
+    lookback: str,
+    rng: np.random.Generator,
+) -> FloatArray:
+    """Return entry prices: closes of the last bars, drawn in proportion to their volume.
+
+    An account that would have lost its whole margin since its entry is not there any more: its
+    entry is drawn again, up to 64 times, and then is the last close. So the distribution of
+    leverage stays as given, and accounts with a high leverage have recent entries.
+    """
+    first = find_first(market, lookback)
+    close, weight = market.close[first:], market.volume[first:].astype(np.float64)
+    weight = weight if weight.sum() > 0.0 else np.ones(len(close))
+    edges = np.cumsum(weight) / np.sum(weight)
+    worst_low = find_later_extreme(market.low[first:], np.minimum)
+    worst_high = find_later_extreme(market.high[first:], np.maximum)
+    row = np.full(len(leverage), len(close) - 1)
+    open_rows = np.arange(len(leverage))
+    for _ in range(ROUNDS):
+        drawn = np.searchsorted(edges, rng.random(len(open_rows)), side="right")
+        drawn = np.minimum(drawn, len(close) - 1)
+        share = 1.0 / leverage[open_rows]
+        survives = np.where(
+            is_long[open_rows],
+            worst_low[drawn] > close[drawn] * (1.0 - share),
+            worst_high[drawn] < close[drawn] * (1.0 + share),
+        )
+        row[open_rows[survives]] = drawn[survives]
+        open_rows = open_rows[~survives]
+        if not len(open_rows):
+            break
+    return np.asarray(close[row])
+
+
+def find_first(market: Market, lookback: str) -> int:
+    """Return the first bar within a duration of the end."""
+    length = parse_duration(lookback, where=f"{WHERE}, lookback")
+    return max(0, market.n_bars - max(1, length // market.interval))
+
+
+def find_later_extreme(prices: FloatArray, reduce: np.ufunc) -> FloatArray:
+    """Return at each bar the extreme of all later bars; infinite after the last."""
+    none = np.inf if reduce is np.minimum else -np.inf
+    later = np.append(prices[1:], none)
+    return np.asarray(reduce.accumulate(later[::-1])[::-1])

@@ -1,0 +1,126 @@
+"""One's own account in a cascade: read from a run, an account or a position, and its outcome."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import Account
+from backtest.account.leverage_limits import find_least
+from backtest.base.errors import ParameterError
+from backtest.crowd.account_margin import to_price, to_value
+from backtest.crowd.crowd import Crowd
+from backtest.engine import Result
+from backtest.venue.requirement import read_rules
+
+if TYPE_CHECKING:
+    from backtest.crowd.crowd_book import CrowdBook
+    from backtest.venue import Venue
+
+WHERE = "bt.cascade, me"
+
+
+class OwnAccount(NamedTuple):
+    """A position as a row of a crowd."""
+
+    quantity: float
+    entry: float
+    collateral: float
+    equity: float
+
+    def join(self, crowd: Crowd) -> Crowd:
+        """Return the crowd with this account as its last row."""
+        return replace(
+            crowd,
+            quantity=np.append(crowd.quantity, self.quantity),
+            entry=np.append(crowd.entry, self.entry),
+            collateral=np.append(crowd.collateral, self.collateral),
+            equity=np.append(crowd.equity, self.equity),
+        )
+
+    def describe(self) -> dict[str, float]:
+        """Return the account as data."""
+        return self._asdict()
+
+
+def read_own_account(
+    me: Result | Account | Mapping[str, Any] | None, venue: Venue, price: float
+) -> OwnAccount | None:
+    """Return the row of one's own account; None if there is none."""
+    if me is None:
+        return None
+    if isinstance(me, Result):
+        return read_result(me)
+    if isinstance(me, Account):
+        return read_account(me, venue, price)
+    if isinstance(me, Mapping):
+        row = Crowd.from_positions(pd.DataFrame([dict(me)]))
+        return OwnAccount(*(float(getattr(row, name)[0]) for name in OwnAccount._fields))
+    raise ParameterError(
+        f"me must be a Result, an Account or a position, was {str(me)[:60]!r}",
+        where=WHERE,
+        cure="pass what bt.run returned, or {'side': 'long', 'quantity': 1, 'entry': 30_000, "
+        "'collateral': 3_000}",
+    )
+
+
+def read_result(result: Result) -> OwnAccount:
+    """Return the position of a run at its last close; in cross margin all cash backs it."""
+    rules = read_rules(result.venue)
+    books, reserve = result.state.books, result.state.reserve
+    position = books.positions[0]
+    if position.quantity == 0.0:
+        raise ParameterError(
+            "the run must hold a position at its end, was flat",
+            where=WHERE,
+            cure="pass a run that ends with a position, or a mapping of one",
+        )
+    entry = position.entry
+    if result.account.margin == "isolated":
+        collateral, more = position.margin, books.cash + reserve
+    else:
+        collateral, more = books.cash + position.quantity * entry, reserve
+    price = float(to_price(rules, np.asarray(entry)))
+    return OwnAccount(position.quantity, price, collateral, collateral + more)
+
+
+def read_account(account: Account, venue: Venue, price: float) -> OwnAccount:
+    """Return an account that is long at the price, with all its capital at its leverage."""
+    leverage = account.venue_leverage
+    leverage = find_least(account.max_leverage) if leverage is None else leverage
+    if not 0.0 < leverage < math.inf:
+        raise ParameterError(
+            f"the account must have a leverage, was {leverage:g}",
+            where=WHERE,
+            cure="give Account(venue_leverage=...) or max_leverage, or a position",
+        )
+    value = abs(float(to_value(read_rules(venue), price)))
+    capital = account.capital
+    size = capital * leverage / value
+    return OwnAccount(size, price, capital, capital + account.reserve)
+
+
+def describe_own_account(book: CrowdBook, start: float, final: float) -> dict[str, Any]:
+    """Return what became of the last account, with prices and money."""
+    before = float(book.first_equity[-1] + book.first_quantity[-1] * (
+        float(to_value(book.rules, start)) - book.entry[-1]))  # fmt: skip
+    after = float(book.equity(float(to_value(book.rules, final)))[-1])
+    closed = float(book.closed[-1])
+    at = float(book.closed_money[-1]) / closed if closed > 0.0 else math.nan
+    return {
+        "liquidated": bool(book.first_round[-1] > 0),
+        "round": int(book.first_round[-1]),
+        "quantity": float(book.quantity[-1]),
+        "close_price": float(to_price(book.rules, np.asarray(at))) if closed > 0.0 else math.nan,
+        "equity_before": before,
+        "equity": after,
+        "loss": before - after,
+        "deleveraged": float(book.deleveraged[-1]),
+        "haircut": float(book.haircut[-1]),
+        "liquidation_price": float(book.liquidation[-1]),
+    }

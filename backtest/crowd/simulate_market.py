@@ -1,0 +1,171 @@
+"""simulate_market(): a market in which leveraged agents make the price."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.base.errors import AccountingError, ParameterError
+from backtest.base.json_values import to_plain
+from backtest.base.provenance import record_making
+from backtest.base.ranges import Range
+from backtest.base.units import DAY, parse_duration
+from backtest.crowd import bank_fund_kernels, value_fund_kernels
+from backtest.crowd.agents import LeverageCycle, Policies, Thurner
+from backtest.crowd.bank_fund_stability import list_cycle_terms, start_cycle
+from backtest.crowd.simulated_market import SimulatedMarket, build_simulation
+from backtest.features.compiled import compile_module
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+WHERE = "bt.simulate_market"
+MOST_STEPS = 10_000_000
+SPAN_DAYS = 80_000
+"""About 220 years: times in nanoseconds from 1970 on end in 2262."""
+
+
+@record_making
+def simulate_market(
+    agents: Thurner | LeverageCycle | Policies,
+    *,
+    steps: int = 50_000,
+    seed: int = 0,
+    compile: bool = True,  # noqa: A002 - the word users know
+    progress: Callable[[int, int], None] | None = None,
+) -> SimulatedMarket:
+    """Simulate a market of leveraged agents.
+
+    Parameters
+    ----------
+    agents : Thurner, LeverageCycle or Policies
+        Who trades; see :mod:`backtest.crowd.agents`.
+    steps : int
+        The number of steps, one bar each, at least 100.
+    seed : int
+        The seed of the noise.
+    compile : bool
+        False runs the agents in plain Python; the numbers are the same bits.
+    progress : callable, optional
+        Called with steps done and in all, for :class:`Policies`.
+
+    Returns
+    -------
+    SimulatedMarket
+
+    Raises
+    ------
+    ParameterError
+        If an argument is out of its range, or the agents break down: no price clears, or the bank
+        fails.
+    """
+    n = int(Range(100, MOST_STEPS).check("steps", steps, where=f"{WHERE}, steps", whole=True))
+    start = int(Range(0, 2**63 - 1).check("seed", seed, where=f"{WHERE}, seed", whole=True))
+    if isinstance(agents, Policies):
+        from backtest.crowd.policy_market import simulate_policies  # noqa: PLC0415 - bt.run
+
+        return simulate_policies(agents, n, start, compile, progress)
+    if not isinstance(agents, Thurner | LeverageCycle):
+        raise ParameterError(
+            f"agents must be of bt.agents, was {str(agents)[:60]!r}",
+            where=f"{WHERE}, agents",
+            cure="pass bt.agents.Thurner(cap=10), for example",
+        )
+    interval = find_interval(agents, n)
+    noise = np.random.default_rng(start).standard_normal(n)
+    described = {"agents": describe_agents(agents), "seed": start, "steps": n}
+    if isinstance(agents, Thurner):
+        return simulate_funds(agents, noise, interval, described, compile)
+    return simulate_cycle(agents, noise, interval, described, compile)
+
+
+def describe_agents(agents: Thurner | LeverageCycle) -> dict[str, Any]:
+    """Return the agents as data."""
+    name = type(agents).__name__
+    described: dict[str, Any] = to_plain(
+        {"name": name, "text": f"bt.agents.{agents!r}", **agents.to_dict()}
+    )
+    return described
+
+
+def find_interval(agents: Thurner | LeverageCycle, n: int) -> str:
+    """Return the length of a bar; raise if n of them do not fit into the calendar."""
+    interval = agents.interval
+    length = parse_duration(interval, where=f"{WHERE}, agents")
+    if n * length > SPAN_DAYS * DAY:
+        raise ParameterError(
+            f"the bars must span {SPAN_DAYS:,} days at most, was {n * length // DAY:,}",
+            where=f"{WHERE}, steps",
+            cure="simulate fewer steps, or shorter ones: interval='1h'",
+        )
+    return interval
+
+
+def find_kernel(module: Any, name: str, is_compiled: bool) -> Callable[..., None]:
+    """Return a kernel, compiled or plain."""
+    kernel: Callable[..., None] = getattr(compile_module(module) if is_compiled else module, name)
+    return kernel
+
+
+def simulate_funds(
+    agents: Thurner, noise: FloatArray, interval: str, described: dict[str, Any], is_compiled: bool
+) -> SimulatedMarket:
+    """Simulate the market of value funds."""
+    n, k = len(noise), agents.funds
+    beta = np.linspace(agents.beta_low, agents.beta_high, k)
+    terms = np.array(
+        [
+            agents.value, agents.shares, agents.rho, agents.sigma, agents.wealth, agents.smoothing,
+            agents.flow, agents.benchmark, agents.death, float(agents.away),
+        ]
+    )  # fmt: skip
+    counts = np.zeros(4, dtype=np.int64)
+    volume, leverage, price = np.zeros(n), np.full((n, k), np.nan), np.zeros(n)
+    state, edges = np.zeros((5, k)), np.zeros(2 * k + 1)
+    trade = find_kernel(value_fund_kernels, "trade_funds", is_compiled)
+    trade(noise, beta, agents.cap, terms, state, edges, counts, volume, leverage, price)
+    if counts[value_fund_kernels.FAILED]:
+        raise AccountingError(
+            f"a price must clear in every step, none did in {counts[value_fund_kernels.FAILED]}",
+            where=WHERE,
+            cure="this is a defect of the package: report it with the agents and the seed",
+        )
+    names = [f"fund_{row + 1}" for row in range(k)]
+    found = {
+        "margin_calls": float(counts[value_fund_kernels.CALLS]),
+        "deaths": float(counts[value_fund_kernels.DEATHS]),
+        "several_prices": float(counts[value_fund_kernels.SEVERAL]),
+    }
+    paths = dict(zip(names, leverage.T, strict=True))
+    return build_simulation(
+        price, agents.value, volume, paths, interval, described, found, agents.value
+    )
+
+
+def simulate_cycle(
+    agents: LeverageCycle,
+    noise: FloatArray,
+    interval: str,
+    described: dict[str, Any],
+    is_compiled: bool,
+) -> SimulatedMarket:
+    """Simulate the leverage cycle of a bank and a fund."""
+    n = len(noise)
+    terms, state = list_cycle_terms(agents), start_cycle(agents)
+    failed = np.zeros(1, dtype=np.int64)
+    leverage, target, price = np.zeros(n), np.zeros(n), np.zeros(n)
+    cycle = find_kernel(bank_fund_kernels, "cycle_steps", is_compiled)
+    cycle(noise, terms, state, failed, leverage, target, price)
+    if failed[0]:
+        raise ParameterError(
+            f"the bank and the price must stay sound, they broke down in step {failed[0]} of {n}",
+            where=f"{WHERE}, {agents!r}",
+            cure="lower alpha or equity: the market is unstable from the start",
+        )
+    calls = float(np.sum(leverage[:-1] > target[1:]))
+    paths = {"bank": leverage}
+    return build_simulation(
+        price, agents.value, np.zeros(n), paths, interval, described, {"margin_calls": calls}
+    )

@@ -1,0 +1,50 @@
+"""The record of a run of several positions, from which its tables are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from backtest.account import Account
+from backtest.base.units import FloatArray, IntArray
+from backtest.measures.run_span import RunSpan
+from backtest.measures.tally import Tally
+from backtest.policy import Policy
+from backtest.venue import Venue
+
+if TYPE_CHECKING:
+    from backtest.portfolio.book_records import Book
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PortfolioRecord:
+    """The record of a run of several positions; tables are made of it on first access.
+
+    ``record`` has shape (n_bars, fields) and ``positions`` (n_bars, n, fields), in the order of
+    :data:`backtest.engine.portfolio.book_loop.ACCOUNT_RECORD` and ``POSITION_RECORD``. ``marks``
+    and ``asset_marks`` are mark closes, of shape (n_bars, n) and (n_bars, C), NaN outside the
+    ``spans`` of the instruments. ``market_returns`` are those of the equally weighted index.
+    """
+
+    policies: Mapping[str, Policy]
+    overlay: Policy | None
+    venues: Mapping[str, Venue]
+    account: Account
+    manifest: Mapping[str, Any]
+    names: tuple[str, ...]
+    span: RunSpan
+    spans: IntArray
+    interval: int
+    is_session: bool
+    tally: Tally
+    book: Book
+    memory: FloatArray
+    first_peak: float
+    record: FloatArray
+    positions_record: FloatArray
+    entries: FloatArray
+    marks: FloatArray
+    asset_marks: FloatArray
+    ends_sample: FloatArray
+    market_returns: FloatArray

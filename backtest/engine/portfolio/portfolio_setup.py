@@ -1,0 +1,95 @@
+"""What a run of several positions needs, checked and read from its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.account import Account
+from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
+from backtest.base.units import FloatArray, TimeLike, format_time, to_nanoseconds
+from backtest.engine.portfolio.book_desk import Panelist, assign_policies, seat
+from backtest.engine.portfolio.book_inputs import BookInputs, read_book_inputs
+from backtest.engine.portfolio.portfolio_checks import check_portfolio, read_venues
+from backtest.market.markets import Markets
+from backtest.market.weight_frame import read_weights
+from backtest.policy import Policy
+from backtest.venue import Venue
+
+
+class Setup(NamedTuple):
+    """A run of several positions before its loop: everything that its parameters decide."""
+
+    markets: Markets
+    policies: dict[str, Policy]
+    overlay: Policy | None
+    venues: dict[str, Venue]
+    account: Account
+    signal: FloatArray
+    panelists: list[Panelist]
+    inputs: BookInputs
+    first: int
+    periods: float
+
+
+def set_up(
+    markets: Markets,
+    policy: Policy | Mapping[str, Policy],
+    *,
+    venue: Venue | Mapping[str, Venue],
+    account: Account,
+    signal: Any,
+    overlay: Policy | None,
+    sampling: str,
+    periods: float,
+    start: TimeLike | None,
+) -> Setup:
+    """Check and read everything that a run needs."""
+    policies, above = assign_policies(policy, markets, overlay)
+    venues = read_venues(venue, markets)
+    check_portfolio(markets, venues, account)
+    first = find_first(markets, start)
+    weights = read_weights(signal, markets, where="bt.run", first=first)
+    panelists = seat(policies, above, markets, weights)
+    inputs = read_book_inputs(
+        markets,
+        venues,
+        account,
+        signal=weights,
+        sampling=sampling,
+        first=first,
+        started=int(markets.time[first]),
+    )
+    return Setup(
+        markets=markets,
+        policies=policies,
+        overlay=above,
+        venues=venues,
+        account=account,
+        signal=weights,
+        panelists=panelists,
+        inputs=inputs,
+        first=first,
+        periods=periods,
+    )
+
+
+def find_first(markets: Markets, start: TimeLike | None) -> int:
+    """Return the bar of the clock at which the account begins."""
+    where = Place("start", of="bt.run")
+    if start is None:
+        first = 0
+    else:
+        first = int(np.searchsorted(markets.time, to_nanoseconds(start, where=where)))
+    if markets.n_bars - first < 2:
+        raise ParameterError(
+            f"a run needs at least 2 bars, was {markets.n_bars - first}: the first never trades",
+            where=repr(markets),
+            cure="give longer markets"
+            if start is None
+            else f"give an earlier start, before {format_time(int(markets.time[-1]))}",
+        )
+    return first

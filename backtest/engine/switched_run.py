@@ -1,0 +1,178 @@
+"""One account whose policy changes its parameters at given bars, as one ordinary result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.json_values import to_plain
+from backtest.base.units import FloatArray, format_time
+from backtest.engine.lookahead.causality import observe_checked
+from backtest.engine.loop_driver import LoopOutcome, LoopStart, run_loop
+from backtest.engine.loop_inputs import Inputs, read_inputs, start_state
+from backtest.engine.manifest import compute_id
+from backtest.policy import start_memory
+
+if TYPE_CHECKING:
+    from backtest.engine.result import Result
+    from backtest.market import Market
+    from backtest.policy import Policy
+
+NOT_IN_ID = ("id", "policy_module", "compiled", "causality", "margin_table", "margin_tables")
+"""Entries of a manifest on which the id does not depend."""
+
+
+class Stretch(NamedTuple):
+    """Bars ``first`` up to ``stop`` under one policy."""
+
+    first: int
+    stop: int
+    policy: Policy
+
+
+def run_switched(
+    whole: Result,
+    stretches: Sequence[Stretch],
+    *,
+    compiled: bool = True,
+    on_stretch: Callable[[], object] | None = None,
+) -> Result:
+    """Run one account through consecutive stretches of bars, each under its own policy.
+
+    Parameters
+    ----------
+    whole : Result
+        The run of the first policy over all bars of the stretches, on the same terms.
+    stretches : sequence of Stretch
+        In order and without holes, from the first bar of ``whole`` to its last. Neighbors with
+        equal policies count as one.
+    compiled : bool
+        As ``compile`` of :func:`backtest.engine.run.run`.
+    on_stretch : callable, optional
+        Called after each stretch.
+
+    Returns
+    -------
+    Result
+        Of an account that was never closed at a boundary: what it holds there goes on, and the
+        next decision trades from it, at its costs. A decision at the last close of a stretch
+        fills in the next one. The memory of a policy begins anew where its parameters change;
+        its columns are computed on the bars up to the end of its stretch. Without a change the
+        result is ``whole``, bit for bit.
+    """
+    merged = merge_stretches(stretches)
+    if len(merged) == 1:
+        return whole
+    outcomes: list[LoopOutcome] = []
+    for stretch in merged:
+        begin = begin_stretch(whole, stretch, outcomes[-1] if outcomes else None)
+        outcomes.append(run_stretch(whole, stretch, begin, compiled=compiled))
+        if on_stretch is not None:
+            on_stretch()
+    return join_outcomes(whole, merged, outcomes)
+
+
+def merge_stretches(stretches: Sequence[Stretch]) -> list[Stretch]:
+    """Return stretches with neighbors of equal policies joined."""
+    merged: list[Stretch] = []
+    for each in stretches:
+        if merged and merged[-1].policy == each.policy:
+            merged[-1] = merged[-1]._replace(stop=each.stop)
+        else:
+            merged.append(each)
+    return merged
+
+
+def begin_stretch(whole: Result, stretch: Stretch, before: LoopOutcome | None) -> LoopStart:
+    """Return where a stretch begins: a fresh account, or the end of the stretch before."""
+    memory = tuple(map(float, start_memory(stretch.policy) or ()))
+    if before is None:
+        return LoopStart(start_state(whole.account), memory, stretch.first)
+    state = before.state._replace(funding_next=0, flow_next=0)
+    return LoopStart(state, memory, stretch.first, before.traded, before.tally)
+
+
+def run_stretch(
+    whole: Result, stretch: Stretch, begin: LoopStart, *, compiled: bool
+) -> LoopOutcome:
+    """Take the account through the bars of one stretch."""
+    market = find_market(whole)
+    columns, _ = observe_checked(stretch.policy, market.prefix(stretch.stop))
+    inputs = stop_inputs(read_stretch_inputs(whole, stretch.first), stretch.stop)
+    return run_loop(stretch.policy, inputs, columns, begin, is_compiled=compiled, progress=None)
+
+
+def find_market(whole: Result) -> Market:
+    """Return the market of a run, with the signal that it was given."""
+    if whole.market is None:
+        raise TypeError("a loaded result has no market")
+    return whole.market
+
+
+def read_stretch_inputs(whole: Result, first: int) -> Inputs:
+    """Return the inputs of the loop from bar ``first`` on."""
+    market = find_market(whole)
+    signal = market.signal if whole.inputs is None else whole.inputs.feed.signal
+    return read_inputs(
+        market,
+        whole.venue,
+        whole.account,
+        signal=signal,
+        sampling=str(whole.manifest["sampling"]),
+        first=first,
+        started=whole.started,
+    )
+
+
+def stop_inputs(inputs: Inputs, stop: int) -> Inputs:
+    """Return inputs with which the loop stops before bar ``stop``."""
+    seen = inputs.seen
+    cut: dict[str, Any] = {
+        name: value[:stop]
+        for name, value in seen._asdict().items()
+        if isinstance(value, np.ndarray)
+    }
+    return inputs._replace(seen=seen._replace(**cut))
+
+
+def join_outcomes(
+    whole: Result, stretches: Sequence[Stretch], outcomes: Sequence[LoopOutcome]
+) -> Result:
+    """Return one result of all stretches."""
+    last = outcomes[-1]
+    inputs = whole.inputs
+    if inputs is not None and inputs.fees is not None:
+        charged = tuple(pair for each in outcomes for pair in each.charged)
+        inputs = inputs._replace(fees=inputs.fees._replace(charged=charged))
+    record: FloatArray = np.concatenate([each.book for each in outcomes], axis=1)
+    return dataclasses.replace(
+        whole,
+        policy=stretches[-1].policy,
+        manifest=describe_switches(whole, stretches),
+        tally=last.tally,
+        state=last.state,
+        memory=last.memory,
+        record=record,
+        entries=np.concatenate([each.entries for each in outcomes]),
+        inputs=inputs,
+        no_fill="" if last.tally.money.traded > 0.0 else "no parameters of any stretch traded",
+        traded=last.traded,
+    )
+
+
+def describe_switches(whole: Result, stretches: Sequence[Stretch]) -> dict[str, Any]:
+    """Return the manifest of a run whose parameters change, with the time of each change."""
+    market, policy = find_market(whole), whole.manifest["policy"]
+    switches = [
+        {"from": format_time(int(market.time[each.first])), "settings": each.policy.settings()}
+        for each in stretches
+    ]
+    text = f"{policy['name']}(re-tuned {len(stretches) - 1} times)"
+    facts = {name: value for name, value in whole.manifest.items() if name not in NOT_IN_ID}
+    described = {**policy, "text": text, "switches": switches}
+    plain: dict[str, Any] = to_plain({**facts, "policy": described})
+    aside = {name: whole.manifest[name] for name in NOT_IN_ID[1:]}
+    return {"id": compute_id(plain), **plain, **aside}

@@ -1,0 +1,281 @@
+"""Liquidation calculator for a book of positions on one collateral."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.features.failure_map import FailureMap, map_failure
+from backtest.features.priced_book import Book, read_arguments
+from backtest.venue import book_margin
+from backtest.venue.book_requirement import fill_shares
+from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRule
+
+DEFAULT = Brackets()
+LOWEST, HIGHEST = 1e-9, 1e9
+"""The prices that are searched, as ratios to those now."""
+
+
+class BookPosition(NamedTuple):
+    """One position of a book, in the settlement currency.
+
+    ``notional`` is signed. ``share`` is its Euler share of the requirement,
+    ``quantity * d requirement / d quantity``; NaN for a rule of the user's own. ``down`` and ``up``
+    are the moves of its price alone, as fractions, that fail the book, NaN if none does;
+    ``liquidation_price`` is that of the nearer.
+    """
+
+    instrument: str
+    quantity: float
+    price: float
+    entry: float
+    notional: float
+    profit: float
+    share: float
+    down: float
+    up: float
+    liquidation_price: float
+
+
+class BookMove(NamedTuple):
+    """A move of several prices by one ratio, and the fractions down and up that fail the book."""
+
+    name: str
+    instruments: tuple[str, ...]
+    down: float
+    up: float
+
+
+class BookCalculation(NamedTuple):
+    """Margins of a book of cross positions and its distance to failure.
+
+    ``backing`` is the balance with profits and collateral at its rates, ``equity`` with collateral
+    in full. The book fails where the backing is at most ``level`` times ``requirement``:
+    ``distance`` is the difference, ``margin_ratio`` their quotient (infinite without backing, 0
+    when flat). ``first`` is the instrument whose move alone fails the book soonest, None if no
+    move does. ``moves`` has the groups of portfolio margin with several instruments, and all of
+    them. ``book`` is what was calculated.
+    """
+
+    balance: float
+    equity: float
+    backing: float
+    collateral: float
+    requirement: float
+    initial: float
+    level: float
+    margin_ratio: float
+    distance: float
+    is_failing: bool
+    gross_leverage: float
+    net_leverage: float
+    positions: tuple[BookPosition, ...]
+    moves: tuple[BookMove, ...]
+    first: str | None
+    book: Book
+
+    def map_failure(
+        self, x: str | None = None, y: str | None = None, *, span: float = 0.5, points: int = 41
+    ) -> FailureMap:
+        """Return where the book fails in the moves of two prices, all others frozen.
+
+        Parameters
+        ----------
+        x, y : str, optional
+            Two instruments; default: those of the largest notionals.
+        span : float
+            The largest move on either side, a fraction below 1.
+        points : int
+            Moves of each, odd so that 0 is one of them.
+
+        Raises
+        ------
+        ParameterError
+            If an instrument is not in the book, it has only one, or the span is out of its range.
+        """
+        order = sorted(self.positions, key=lambda row: -abs(row.notional))
+        rest = iter([row.instrument for row in order if row.instrument not in (x, y)])
+        first = next(rest, "") if x is None else x
+        second = next(rest, "") if y is None else y
+        return map_failure(self.book, first, second, span=span, points=points)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the calculation as plain data."""
+        rows = {
+            "positions": [each._asdict() for each in self.positions],
+            "moves": [each._asdict() for each in self.moves],
+        }
+        return {name: value for name, value in (self._asdict() | rows).items() if name != "book"}
+
+
+def calculate_book(
+    venues: book_margin.Venues,
+    quantities: book_margin.Numbers,
+    prices: book_margin.Numbers,
+    *,
+    balance: float,
+    entries: book_margin.Numbers | None = None,
+    rule: RequirementRule | MarginRule = DEFAULT,
+    collateral: book_margin.Assets = (),
+    collateral_prices: book_margin.Numbers | None = None,
+) -> BookCalculation:
+    """Return requirement, margin ratio and distance to failure of a book of cross positions.
+
+    Parameters
+    ----------
+    venues, quantities, prices, rule, collateral, collateral_prices
+        As in :func:`backtest.margin.requirement`. Collateral whose ``prices`` name an instrument
+        has its price and moves with it.
+    balance : float
+        The settlement balance: realized money, without unrealized profit and collateral.
+    entries : float, Mapping or sequence
+        Average entry prices; default: the prices, without unrealized profit.
+
+    Returns
+    -------
+    BookCalculation
+
+    Raises
+    ------
+    ParameterError
+        If names do not fit, or a number is out of its range.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> venues = bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"])
+    >>> book = bt.calculate_book(venues, {"BTCUSDT": 1.0, "ETHUSDT": 10.0},
+    ...     {"BTCUSDT": 60_000, "ETHUSDT": 3_000}, balance=9_000)
+    >>> book.requirement, round(book.margin_ratio, 4), book.first
+    (370.0, 0.0411, 'BTCUSDT')
+    """
+    book = read_arguments(
+        venues, quantities, prices, balance, entries, rule, collateral, collateral_prices
+    )
+    backing, needed = book.backing(), book.requirement()
+    threshold = book.level * needed
+    rows = tuple(describe_positions(book))
+    pairs = zip(book.collateral, book.collateral_prices, strict=True)
+    equity = backing - book.collateral_value() + sum(each.amount * at for each, at in pairs)
+    return BookCalculation(
+        balance=book.balance,
+        equity=equity,
+        backing=backing,
+        collateral=book.collateral_value(),
+        requirement=needed,
+        initial=book.initial(),
+        level=book.level,
+        margin_ratio=find_ratio(book, threshold, backing),
+        distance=backing - threshold,
+        is_failing=book.is_failing(),
+        gross_leverage=divide(sum(abs(row.notional) for row in rows), equity),
+        net_leverage=divide(sum(row.notional for row in rows), equity),
+        positions=rows,
+        moves=tuple(describe_moves(book)),
+        first=find_first(rows),
+        book=book,
+    )
+
+
+# ---------------------------------------------------------------------------------- what fails it
+
+
+def find_ratio(book: Book, threshold: float, backing: float) -> float:
+    """Return the margin ratio: 0 when flat, infinite without backing."""
+    if not book.held():
+        return 0.0
+    return threshold / backing if backing > 0.0 else math.inf
+
+
+def divide(amount: float, equity: float) -> float:
+    """Return an amount in turns of equity; 0 of 0, infinite without equity."""
+    if amount == 0.0:
+        return 0.0
+    return amount / equity if equity > 0.0 else math.inf
+
+
+def describe_positions(book: Book) -> Iterator[BookPosition]:
+    """Yield the positions with what each needs, and the moves of its price alone that fail."""
+    shares = find_shares(book)
+    for name, quantity in book.quantities.items():
+        down, up = find_moves(book, (name,))
+        nearest = choose_nearest(down, up)
+        price = book.prices[name]
+        yield BookPosition(
+            instrument=name,
+            quantity=quantity,
+            price=price,
+            entry=book.entries[name],
+            notional=quantity * abs(book.value_of(name, price)),
+            profit=book.profit_of(name),
+            share=shares[name],
+            down=down,
+            up=up,
+            liquidation_price=price * (1.0 + nearest),
+        )
+
+
+def find_shares(book: Book) -> dict[str, float]:
+    """Return the Euler share of each position in the requirement."""
+    if not isinstance(book.rule, MarginRule):
+        return dict.fromkeys(book.quantities, math.nan)
+    held = book.hold()
+    shares = np.zeros(len(held.quantities) + len(held.amounts))
+    fill_shares(book.packed, held, shares)
+    return dict(zip(book.quantities, shares.tolist(), strict=False))
+
+
+def describe_moves(book: Book) -> Iterator[BookMove]:
+    """Yield the moves of each group with several instruments, and of all instruments together."""
+    names = tuple(book.quantities)
+    rule = book.rule.resolve(names) if isinstance(book.rule, MarginRule) else None
+    groups: dict[str, tuple[str, ...]] = getattr(rule, "list_groups", lambda _: {})(names)
+    for group, members in groups.items():
+        if len(members) > 1 and set(members) != set(names):
+            yield BookMove(f"group {group}", members, *find_moves(book, members))
+    if len(names) > 1:
+        yield BookMove("all", names, *find_moves(book, names))
+
+
+def find_moves(book: Book, moving: Sequence[str]) -> tuple[float, float]:
+    """Return the moves down and up of some prices by one ratio that fail the book; NaN if none.
+
+    Both are 0 if it fails now.
+    """
+    if not book.held():
+        return math.nan, math.nan
+    if book.is_failing():
+        return 0.0, 0.0
+
+    def left(ratio: float) -> float:
+        return book.move(dict.fromkeys(moving, ratio)).distance()
+
+    return find_root(left, 0.5) - 1.0, find_root(left, 2.0) - 1.0
+
+
+def find_root(left: Callable[[float], float], first: float) -> float:
+    """Return the ratio nearest to 1 in the direction of ``first`` where the distance is 0."""
+    from scipy.optimize import brentq  # noqa: PLC0415 - slow to import, and only needed here
+
+    sound, ratio = 1.0, first
+    while LOWEST <= ratio <= HIGHEST:
+        if left(ratio) <= 0.0:
+            return float(brentq(left, sound, ratio, xtol=1e-300, rtol=1e-14))
+        sound, ratio = ratio, ratio * ratio
+    return math.nan
+
+
+def choose_nearest(down: float, up: float) -> float:
+    """Return the smaller of two moves, NaN if there is none."""
+    moves = [move for move in (down, up) if not math.isnan(move)]
+    return min(moves, key=abs, default=math.nan)
+
+
+def find_first(rows: Sequence[BookPosition]) -> str | None:
+    """Return the instrument whose move alone fails the book soonest."""
+    moves = {row.instrument: abs(choose_nearest(row.down, row.up)) for row in rows}
+    known = {name: move for name, move in moves.items() if not math.isnan(move)}
+    return min(known, key=lambda name: known[name], default=None)

@@ -1,0 +1,263 @@
+"""max_leverage(): the largest leverage that keeps a liquidation improbable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import Account
+from backtest.base.errors import ParameterError
+from backtest.base.ranges import Number
+from backtest.base.reportable import Reportable
+from backtest.base.units import FloatArray
+from backtest.market import Market
+from backtest.paths.liquidation_risk import count_bars
+from backtest.paths.path_events import find_first
+from backtest.paths.path_model import PathModel
+from backtest.paths.path_set import Paths
+from backtest.paths.paths_runner import PathsRunner, make_runner
+from backtest.paths.risk_intervals import Estimate, estimate_plain
+from backtest.paths.scaled_policies import HoldOnce, Scaled
+from backtest.paths.simulate_paths import simulate_paths
+from backtest.policy import Policy
+from backtest.venue import Venue
+
+WHERE = "bt.max_leverage"
+USUAL_MODELS = ("filtered", "stationary", "garch", "gbm")
+LEAST_HITS = 20
+"""Expected liquidations below which paths are too few for a probability."""
+SCANNED = 2000
+"""Paths on which the grid is scanned."""
+STEPS = 10
+"""Bisections after the scan."""
+LARGEST_FACTOR = 20.0
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class MaxLeverage(Reportable):
+    """Largest leverage, or factor on a policy, at a probability of liquidation.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per model, and ``worst`` last: ``leverage`` (or the factor), ``p_liquidation`` at it
+        with ``p_liquidation_low`` and ``p_liquidation_high``, ``is_monotone`` (whether the
+        probability never fell along the scanned grid), ``is_limited`` (whether no leverage allowed
+        by venue and account reaches the probability).
+    grid : DataFrame
+        The probability by leverage, a column per model, on the first 2,000 paths.
+    settings : dict
+        What the numbers come from.
+    """
+
+    table: pd.DataFrame
+    grid: pd.DataFrame
+    settings: dict[str, Any]
+
+    @property
+    def leverage(self) -> float:
+        """The smallest over the models."""
+        return float(self.table["leverage"].iloc[-1])
+
+    def __repr__(self) -> str:
+        chance = self.settings["probability"]
+        return f"<MaxLeverage {self.leverage:.3g} at {chance:g} in {self.settings['horizon']}>"
+
+
+def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
+    market: Market,
+    policy: Policy | None = None,
+    *,
+    venue: Venue,
+    account: Account,
+    probability: float = 0.01,
+    horizon: str = "30d",
+    models: Sequence[str | PathModel | type[PathModel]] = USUAL_MODELS,
+    paths: int = 10_000,
+    seed: int = 0,
+    signal: float = 1.0,
+    threads: int = 1,
+    compile: bool = True,  # noqa: A002 - the word of bt.run
+    progress: Progress | None = None,
+) -> MaxLeverage:
+    """Return the largest leverage whose probability of liquidation stays within a bound.
+
+    Parameters
+    ----------
+    market : Market
+        The history from whose end paths go on.
+    policy : Policy, optional
+        By default, a position that is opened once at the leverage and kept. Otherwise the result is
+        the largest factor on the leverage of this policy.
+    venue, account : Venue, Account
+        As in :func:`backtest.run`; the leverage stays within their limits.
+    probability : float
+        The bound, in (0, 1); paths times this must be at least 20.
+    horizon : str
+        The time within which liquidations count.
+    models : sequence
+        Models of paths, as :func:`backtest.simulate_paths` takes them. The row ``worst`` is the
+        smallest over them: how far models differ is part of the answer.
+    paths, seed, threads, compile, progress
+        As in :func:`backtest.simulate_paths` and :func:`backtest.liquidation_risk`.
+    signal : float
+        Direction and scale in [-1, 1].
+
+    Returns
+    -------
+    MaxLeverage
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed.
+
+    Notes
+    -----
+    All leverages see the same paths. A grid is scanned upwards to the first that exceeds the bound;
+    then the gap is bisected. Above the result the probability may fall again, if a policy cuts its
+    position; ``is_monotone`` says so.
+    """
+    bound = Number(0.0, 1.0, open_low=True, open_high=True)
+    chance = bound.check("probability", probability, where=f"{WHERE}, probability")
+    if not models or isinstance(models, str):
+        raise ParameterError(
+            f"models must be a list with at least one model, was {models!r}",
+            where=f"{WHERE}, models",
+            cure="give models=['filtered', 'gbm']",
+        )
+    drawn = [
+        simulate_paths(market, each, paths=paths, horizon=horizon, seed=seed) for each in models
+    ]
+    if not chance * paths >= LEAST_HITS:
+        raise ParameterError(
+            f"paths times probability must be at least {LEAST_HITS}, was {chance * paths:g}",
+            where=f"{WHERE}, paths",
+            cure=f"simulate {math.ceil(LEAST_HITS / chance)} paths",
+        )
+    sizes = choose_grid(policy, venue, account)
+    rows: dict[str, dict[str, Any]] = {}
+    columns: dict[str, list[float]] = {}
+    for done, each in enumerate(drawn, 1):
+        scan = LeverageScan(each, policy, venue, account, signal, threads, compile, horizon)
+        name = name_model(each, rows)
+        rows[name], columns[name] = scan.search(sizes, chance)
+        if progress is not None:
+            progress(done, len(drawn))
+    table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
+    table.loc["worst"] = table.iloc[int(np.argmin(table["leverage"].to_numpy()))]
+    label = "leverage" if policy is None else "factor"
+    grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
+    settings = {
+        "policy": repr(policy) if policy is not None else "one position, held",
+        "venue": venue.to_dict(),
+        "account": account.to_dict(),
+        "probability": chance,
+        "horizon": horizon,
+        "signal": signal,
+        "paths": {name: each.describe() for name, each in zip(rows, drawn, strict=True)},
+    }
+    return MaxLeverage(table, grid, settings)
+
+
+def name_model(paths: Paths, taken: dict[str, Any]) -> str:
+    """Return a name for the row of a model, with its place where a name is taken."""
+    name = type(paths.model).__name__.lower()
+    return name if name not in taken else f"{name} {len(taken) + 1}"
+
+
+def choose_grid(policy: Policy | None, venue: Venue, account: Account) -> FloatArray:
+    """Return the leverages, or factors, that are scanned: even in the logarithm."""
+    if policy is not None:
+        return np.geomspace(0.1, LARGEST_FACTOR, 16)
+    most = max(each.max_leverage for each in venue.brackets)
+    limit = account.max_leverage
+    if not isinstance(limit, pd.Series):
+        most = min(most, limit)
+    most = min(most, account.venue_leverage or math.inf, 1000.0)
+    return np.geomspace(min(0.5, 0.5 * most), most, 16)
+
+
+@dataclass(frozen=True)
+class LeverageScan:
+    """Search for the largest leverage on the paths of one model."""
+
+    paths: Paths
+    policy: Policy | None
+    venue: Venue
+    account: Account
+    signal: float
+    threads: int
+    compile: bool
+    horizon: str
+
+    def runner(self, size: float) -> PathsRunner:
+        """Return the runner at a leverage, or a factor."""
+        scaled: Any = Scaled  # a combinator takes its policies first
+        held = HoldOnce(size=size) if self.policy is None else scaled(self.policy, factor=size)
+        return make_runner(
+            self.paths,
+            held,
+            venue=self.venue,
+            account=self.account,
+            signal=self.signal,
+            compile=self.compile,
+            where=WHERE,
+        )
+
+    def estimate(self, size: float, count: int) -> Estimate:
+        """Return the probability of a liquidation at a leverage, on the first paths."""
+        bars = count_bars(self.paths, self.horizon)
+        hits = [
+            find_first(lives.liquidations[:, :bars]) < bars
+            for lives in self.runner(size).run_chunks(count=count, threads=self.threads)
+        ]
+        return estimate_plain(np.concatenate(hits).astype(np.float64), 0.95)
+
+    def search(self, sizes: FloatArray, chance: float) -> tuple[dict[str, Any], list[float]]:
+        """Return the row of the model, and the probabilities along the grid."""
+        scanned = min(SCANNED, self.paths.count)
+        grid = [self.estimate(float(size), scanned).value for size in sizes]
+        over = np.flatnonzero(np.array(grid) > chance)
+        k = int(over[0]) if over.size else len(sizes) - 1
+        best, found = self.bisect(sizes, k, chance)
+        row = {
+            "leverage": best,
+            "p_liquidation": found.value,
+            "p_liquidation_low": found.low,
+            "p_liquidation_high": found.high,
+            "is_monotone": bool(np.all(np.diff(grid) >= 0.0)),
+            "is_limited": best == sizes[-1],
+        }
+        return row, grid
+
+    def bisect(self, sizes: FloatArray, k: int, chance: float) -> tuple[float, Estimate]:
+        """Return the largest leverage within the bound on all paths, near grid point k."""
+        count = self.paths.count
+        while k < len(sizes) and self.estimate(float(sizes[k]), count).value <= chance:
+            k += 1
+        if k == len(sizes):
+            return float(sizes[-1]), self.estimate(float(sizes[-1]), count)
+        high = float(sizes[k])
+        low, found = 0.0, self.estimate(0.0, count)
+        for j in range(k - 1, -1, -1):
+            below = self.estimate(float(sizes[j]), count)
+            if below.value <= chance:
+                low, found = float(sizes[j]), below
+                break
+            high = float(sizes[j])
+        for _ in range(STEPS):
+            middle = math.sqrt(low * high) if low > 0.0 else 0.5 * high
+            tried = self.estimate(middle, count)
+            if tried.value <= chance:
+                low, found = middle, tried
+            else:
+                high = middle
+        return low, found

@@ -1,0 +1,256 @@
+"""Kernels that write the bars of paths, one for each family of models.
+
+Paths lie end to end in flat arrays: path p has the bars ``p * width`` to ``(p + 1) * width - 1``.
+Its first bar is the last bar of history, which is already there; the kernels write the others.
+``keys`` and ``since`` have shape (n_paths, n_parts): from bar ``since[p, i]`` of the path on, words
+are drawn by ``keys[p, i]``. ``mirrored`` is 1 for a path whose normal numbers are the opposite of
+those of its keys. Compiled by :mod:`backtest.features.kernel_compiler`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from backtest.paths.draw_kernels import (
+    draw_extremes,
+    draw_normal,
+    draw_poisson,
+    draw_student,
+    draw_uniform,
+    grow,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from backtest.base.units import FloatArray, IntArray
+
+KERNELS = ("walk_jumps", "walk_heston", "walk_garch", "walk_regimes", "lay_marks")
+
+NORMAL_JUMPS = 1.0
+"""Kind of jumps: normal; otherwise double exponential."""
+MOST_JUMPS = 40
+
+
+def find_part(since: IntArray, p: int, part: int, t: int) -> int:
+    """Return which key of path p holds at its bar t, from the one of the bar before."""
+    while part + 1 < since.shape[1] and since[p, part + 1] <= t:
+        part += 1
+    return part
+
+
+def write_prices(
+    prices: FloatArray, i: int, last: float, x: float, high: float, low: float
+) -> float:
+    """Write bar i of the rows open, high, low, close from its log moves; return its close."""
+    close: float = last * grow(x)
+    prices[0, i] = last
+    prices[1, i] = max(last * grow(high), last, close)
+    prices[2, i] = min(last * grow(low), last, close)
+    prices[3, i] = close
+    return close
+
+
+def draw_jump(key: np.uint64, t: int, place: int, terms: FloatArray) -> float:
+    """Return the log size of a jump; see :func:`walk_jumps` for the terms."""
+    u = draw_uniform(key, t, place)
+    if terms[4] == NORMAL_JUMPS:
+        normal: float = terms[5] + terms[6] * draw_normal(key, t, place + 1, False)
+        return normal
+    size: float = -math.log(draw_uniform(key, t, place + 1))
+    size *= terms[6] if u < terms[5] else -terms[7]
+    return size
+
+
+def cross_jumps(
+    key: np.uint64, t: int, terms: FloatArray, count: int, steps: int, is_mirrored: bool
+) -> tuple[float, float, float]:
+    """Return log move, high and low of a bar with jumps, at independent uniform times."""
+    at, high, low, rest = 0.0, 0.0, 0.0, 1.0
+    for i in range(count + 1):
+        place = 64 + 22 * i
+        span = rest
+        if i < count:
+            left = count - i
+            span = rest * (1.0 - math.exp(math.log(draw_uniform(key, t, place)) / left))
+        rest -= span
+        variance = terms[1] * span
+        move = terms[0] * span
+        move += math.sqrt(variance) * draw_normal(key, t, place + 1, is_mirrored)
+        up, down = draw_extremes(key, t, place + 4, move, variance, steps, is_mirrored)
+        high, low = max(high, at + up), min(low, at + down)
+        at += move
+        if i < count:
+            at += draw_jump(key, t, place + 2, terms)
+            high, low = max(high, at), min(low, at)
+    return at, high, low
+
+
+def walk_jumps(
+    prices: FloatArray,
+    keys: IntArray,
+    since: IntArray,
+    mirrored: IntArray,
+    width: int,
+    steps: int,
+    terms: FloatArray,
+) -> None:
+    """Write paths of a Brownian motion with jumps.
+
+    ``terms`` are, per bar: mean and variance of the continuous part, the expected number of jumps,
+    one that is not used, the kind of jumps, and their parameters: mean and standard deviation, or
+    the probability of a jump up and the mean sizes of jumps up and down.
+    """
+    mean, variance, jumps = terms[0], terms[1], terms[2]
+    deviation = math.sqrt(variance)
+    for p in range(len(mirrored)):
+        is_mirrored = mirrored[p] != 0
+        last, part = prices[3, p * width], 0
+        for t in range(1, width):
+            part = find_part(since, p, part, t)
+            key = keys[p, part]
+            count = 0
+            if jumps > 0.0:
+                count = min(draw_poisson(draw_uniform(key, t, 1), jumps), MOST_JUMPS)
+            if count == 0:
+                x = mean + deviation * draw_normal(key, t, 0, is_mirrored)
+                high, low = draw_extremes(key, t, 32, x, variance, steps, is_mirrored)
+            else:
+                x, high, low = cross_jumps(key, t, terms, count, steps, is_mirrored)
+            last = write_prices(prices, p * width + t, last, x, high, low)
+
+
+def walk_heston(
+    prices: FloatArray,
+    keys: IntArray,
+    since: IntArray,
+    mirrored: IntArray,
+    width: int,
+    steps: int,
+    terms: FloatArray,
+) -> None:
+    """Write paths with a variance of its own, by Euler steps with full truncation.
+
+    ``terms``: growth per bar, variance per bar now and in the mean, pull to it per bar, volatility
+    of the variance, correlation. Source: Lord, Koekkoek and van Dijk (2010), A Comparison of Biased
+    Simulation Schemes for Stochastic Volatility Models, Quantitative Finance 10(2).
+    """
+    growth, now, mean, pull, spread, rho = (
+        terms[0], terms[1], terms[2], terms[3], terms[4], terms[5],
+    )  # fmt: skip
+    rest = math.sqrt(1.0 - rho * rho)
+    for p in range(len(mirrored)):
+        is_mirrored = mirrored[p] != 0
+        last, part, raw = prices[3, p * width], 0, now
+        for t in range(1, width):
+            part = find_part(since, p, part, t)
+            key = keys[p, part]
+            variance = max(raw, 0.0)
+            z = draw_normal(key, t, 0, is_mirrored)
+            x = growth - 0.5 * variance + math.sqrt(variance) * z
+            high, low = draw_extremes(key, t, 32, x, variance, steps, is_mirrored)
+            last = write_prices(prices, p * width + t, last, x, high, low)
+            shock = rho * z + rest * draw_normal(key, t, 2, is_mirrored)
+            raw += pull * (mean - variance) + spread * math.sqrt(variance) * shock
+
+
+def walk_garch(
+    prices: FloatArray,
+    keys: IntArray,
+    since: IntArray,
+    mirrored: IntArray,
+    width: int,
+    steps: int,
+    terms: FloatArray,
+) -> None:
+    """Write paths of a GARCH or GJR model with normal or Student's t innovations.
+
+    ``terms``, per bar: mean log return, variance now, omega, alpha, gamma, beta, and the degrees of
+    freedom, infinite for the normal distribution.
+    """
+    mean, now, omega, alpha, gamma, beta, degrees = (
+        terms[0], terms[1], terms[2], terms[3], terms[4], terms[5], terms[6],
+    )  # fmt: skip
+    for p in range(len(mirrored)):
+        is_mirrored = mirrored[p] != 0
+        last, part, variance = prices[3, p * width], 0, now
+        for t in range(1, width):
+            part = find_part(since, p, part, t)
+            key = keys[p, part]
+            if math.isinf(degrees):
+                z = draw_normal(key, t, 0, is_mirrored)
+            else:
+                z = draw_student(key, t, 0, degrees, is_mirrored)
+            surprise = math.sqrt(variance) * z
+            x = mean + surprise
+            high, low = draw_extremes(key, t, 32, x, variance, steps, is_mirrored)
+            last = write_prices(prices, p * width + t, last, x, high, low)
+            weight = alpha + (gamma if surprise < 0.0 else 0.0)
+            variance = omega + weight * surprise * surprise + beta * variance
+
+
+def walk_regimes(
+    prices: FloatArray,
+    keys: IntArray,
+    since: IntArray,
+    mirrored: IntArray,
+    width: int,
+    steps: int,
+    terms: FloatArray,
+) -> None:
+    """Write paths with two regimes.
+
+    ``terms``: the probability of stress in the first bar, those of leaving calm and leaving stress
+    after a bar, and mean and variance of the log return of a bar in calm and in stress.
+    """
+    for p in range(len(mirrored)):
+        is_mirrored = mirrored[p] != 0
+        last, part = prices[3, p * width], 0
+        chance = terms[0]
+        for t in range(1, width):
+            part = find_part(since, p, part, t)
+            key = keys[p, part]
+            is_stress = draw_uniform(key, t, 1) < chance
+            mean = terms[5] if is_stress else terms[3]
+            variance = terms[6] if is_stress else terms[4]
+            x = mean + math.sqrt(variance) * draw_normal(key, t, 0, is_mirrored)
+            high, low = draw_extremes(key, t, 32, x, variance, steps, is_mirrored)
+            last = write_prices(prices, p * width + t, last, x, high, low)
+            chance = 1.0 - terms[2] if is_stress else terms[1]
+
+
+def lay_marks(
+    prices: FloatArray,
+    marks: FloatArray,
+    keys: IntArray,
+    since: IntArray,
+    mirrored: IntArray,
+    width: int,
+    terms: FloatArray,
+    basis: FloatArray,
+) -> None:
+    """Write mark prices: last times the exponential of a basis, an AR(1) from bar to bar.
+
+    ``terms``: the basis now, its mean, its persistence, and the deviation of its shocks. Open and
+    close have the basis of the close before and of the close; high and low that of the middle.
+    ``basis`` of shape (n_bars,) receives the basis at each close.
+    """
+    now, mean, keep, spread = terms[0], terms[1], terms[2], terms[3]
+    for p in range(len(mirrored)):
+        is_mirrored = mirrored[p] != 0
+        part, before = 0, now
+        basis[p * width] = now
+        for t in range(1, width):
+            part = find_part(since, p, part, t)
+            z = draw_normal(keys[p, part], t, 8, is_mirrored)
+            after = mean + keep * (before - mean) + spread * z
+            i = p * width + t
+            middle = grow(0.5 * (before + after))
+            first, final = prices[0, i] * grow(before), prices[3, i] * grow(after)
+            marks[0, i] = first
+            marks[1, i] = max(prices[1, i] * middle, first, final)
+            marks[2, i] = min(prices[2, i] * middle, first, final)
+            marks[3, i] = final
+            basis[i] = after
+            before = after

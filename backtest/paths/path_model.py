@@ -1,0 +1,128 @@
+"""The base class of path models, and what a model writes its bars on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from backtest.base.errors import DataError
+from backtest.base.units import FloatArray, IntArray, TimeLike
+from backtest.base.values import Value
+from backtest.features.returns import bars_per_year, log_returns
+from backtest.market import Market
+
+WordArray = npt.NDArray[np.uint64]
+
+MOST_RETURNS = 20_000
+"""Returns that a fit looks at, the latest ones."""
+LEAST_RETURNS = 100
+"""Returns that a fit needs."""
+
+
+class PathSheet(NamedTuple):
+    """Flat arrays of some paths laid end to end, and the words that draw them.
+
+    ``prices`` and ``marks`` have the rows open, high, low, close and shape (4, n_paths * width);
+    ``volume`` and ``basis`` (the log of mark over last) have shape (n_paths * width,). ``rows`` are
+    the rows of history that resampled bars repeat. ``keys`` and ``since`` have shape (n_paths,
+    n_parts), ``mirrored`` (n_paths,).
+    """
+
+    prices: FloatArray
+    marks: FloatArray
+    volume: FloatArray
+    basis: FloatArray
+    rows: IntArray
+    keys: WordArray
+    since: IntArray
+    mirrored: IntArray
+    width: int
+    steps: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PathModel(Value):
+    """Base of the models of paths: frozen values whose fields are parameters with units.
+
+    ``fit`` estimates the parameters on a market. ``simulate`` draws paths that go on from the end
+    of a market.
+    """
+
+    is_resampled: ClassVar[bool] = False
+    """Whether bars repeat rows of history, with their mark prices, volumes and funding."""
+    is_symmetric: ClassVar[bool] = True
+    """Whether a path has a mirrored twin, drawn by the opposite normal numbers."""
+    _simulate: ClassVar[Callable[..., Any]]
+    """:func:`backtest.simulate_paths`, which stands above the models and is assigned later."""
+
+    @classmethod
+    def fit(cls, market: Market) -> Self:
+        """Return the model with its parameters estimated on a market.
+
+        Raises
+        ------
+        DataError
+            If the market has too few bars, or its prices do not move.
+        """
+        raise NotImplementedError
+
+    @property
+    def kernel(self) -> str:
+        """The name of the kernel in :mod:`backtest.paths.path_kernels`."""
+        raise NotImplementedError
+
+    def terms(self, per_year: float) -> FloatArray:
+        """Return the parameters per bar, as the kernel takes them; ``per_year`` counts bars."""
+        raise NotImplementedError
+
+    def tilt(self, force: float, per_year: float) -> tuple[PathModel, float] | None:
+        """Return the model under exponential tilting, and the log moment function per bar.
+
+        Under the tilted model, ``exp(-force ln(S_t / S_0) + t psi)`` is the likelihood ratio of a
+        path of t bars. None for models in which the move of a bar depends on those before.
+        """
+        del force, per_year
+        return None
+
+    def simulate(
+        self,
+        market: Market,
+        *,
+        paths: int = 10_000,
+        horizon: str = "30d",
+        start: TimeLike = "now",
+        seed: int = 0,
+        **settings: Any,
+    ) -> Any:
+        """Return :class:`backtest.Paths` of this model that go on from a market.
+
+        See :func:`backtest.simulate_paths`, whose arguments these are.
+        """
+        return self._simulate(
+            market, model=self, paths=paths, horizon=horizon, start=start, seed=seed, **settings
+        )
+
+
+def read_returns(market: Market, model: str) -> FloatArray:
+    """Return the last log returns of a market, checked to be enough and to vary."""
+    returns = log_returns(market)[1:][-MOST_RETURNS:]
+    if len(returns) < LEAST_RETURNS or not float(np.std(returns)) > 0.0:
+        found = f"{len(returns)}" if len(returns) < LEAST_RETURNS else "prices that do not move"
+        raise DataError(
+            f"a fit needs at least {LEAST_RETURNS} returns that vary, was given {found}",
+            where=f"bt.paths.{model}.fit, {market!r}",
+            cure="give more history, or construct the model from parameters",
+        )
+    return returns
+
+
+def count_per_year(market: Market) -> float:
+    """Return the bars per year of a market, the latest figure where it changes."""
+    found = np.atleast_1d(bars_per_year(market))
+    known = found[~np.isnan(found)]
+    return float(known[-1]) if known.size else math.nan

@@ -1,0 +1,109 @@
+"""The failure line of a book in the moves of two prices, as an SVG picture."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+
+from backtest.base.number_text import format_percent
+from backtest.base.text_layout import escape_directions
+from backtest.base.units import IntArray
+from backtest.features.failure_map import FailureMap
+from backtest.report.page.figures import LIGHT
+
+SIZE, EDGE, TOP = 440, 64, 40
+"""Width and height of the map, and the room left and below, and above, in pixels."""
+TICKS = 5
+
+
+def draw_failure_svg(found: FailureMap) -> str:
+    """Return the map as a picture: the book holds in the white region, and fails outside."""
+    wide, high = SIZE + EDGE + 24, SIZE + EDGE + TOP
+    title = f"Where the book fails, by moves of {found.x} and {found.y}"
+    return "\n".join([
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{high}" '
+        f'viewBox="0 0 {wide} {high}" font-family="sans-serif" font-size="12">',
+        f"<title>{say(title)}</title>",
+        f'<rect width="{wide}" height="{high}" fill="#ffffff"/>',
+        f'<text x="{EDGE}" y="24" font-size="14">{say(title)}</text>',
+        f'<rect x="{EDGE}" y="{TOP}" width="{SIZE}" height="{SIZE}" fill="#f4d6d2"/>',
+        f'<clipPath id="map"><rect x="{EDGE}" y="{TOP}" width="{SIZE}" '
+        f'height="{SIZE}"/></clipPath>',
+        '<g clip-path="url(#map)">',
+        *draw_region(found),
+        "</g>",
+        *draw_axes(found),
+        f'<circle cx="{place_x(found, 0.0):.1f}" cy="{place_y(found, 0.0):.1f}" r="4" '
+        f'fill="{LIGHT["accent"]}"/>',
+        *name_failure(found),
+        "</svg>\n",
+    ])  # fmt: skip
+
+
+def say(text: str) -> str:
+    """Escape a text."""
+    return escape(escape_directions(text))
+
+
+def place_x(found: FailureMap, move: float) -> float:
+    """Return where a move of x lies, in pixels from the left."""
+    return EDGE + (move + found.span) / (2.0 * found.span) * SIZE
+
+
+def place_y(found: FailureMap, move: float) -> float:
+    """Return where a move of y lies, in pixels from the top."""
+    return TOP + SIZE - (move + found.span) / (2.0 * found.span) * SIZE
+
+
+def draw_region(found: FailureMap) -> list[str]:
+    """Return the region in which the book holds, one polygon for each unbroken piece."""
+    known = np.flatnonzero(~np.isnan(found.low)).astype(np.int64)
+    if not known.size:
+        return []
+    pieces = np.split(known, np.flatnonzero(np.diff(known) > 1) + 1)
+    return [draw_piece(found, piece) for piece in pieces]
+
+
+def draw_piece(found: FailureMap, rows: IntArray) -> str:
+    """Return one piece of the region as a polygon, stretched to the ends of the moves of y."""
+    lower = [(found.moves[k], found.low[k]) for k in rows]
+    upper = [(found.moves[k], found.high[k]) for k in rows[::-1]]
+    points = " ".join(
+        f"{place_x(found, float(a)):.1f},{place_y(found, float(b)):.1f}" for a, b in lower + upper
+    )
+    return f'<polygon points="{points}" fill="#ffffff" stroke="#8c2f22" stroke-width="1.2"/>'
+
+
+def name_failure(found: FailureMap) -> list[str]:
+    """Return the name of the region in which the book fails, in the middle of its places."""
+    rows, columns = np.nonzero(found.distance <= 0.0)
+    if not rows.size:
+        return []
+    x = place_x(found, float(found.moves[columns].mean()))
+    y = place_y(found, float(found.moves[rows].mean()))
+    return [f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="middle" fill="#8c2f22">liquidated</text>']
+
+
+def draw_axes(found: FailureMap) -> list[str]:
+    """Return the frame, the ticks and the names of the axes."""
+    bottom, middle = TOP + SIZE, EDGE + SIZE / 2
+    parts = [
+        f'<rect x="{EDGE}" y="{TOP}" width="{SIZE}" height="{SIZE}" fill="none" stroke="#777"/>'
+    ]
+    for move in np.linspace(-found.span, found.span, TICKS).tolist():
+        text = format_percent(move, 0, is_signed=True)
+        x, y = place_x(found, move), place_y(found, move)
+        parts += [
+            f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{bottom}" stroke="#0001"/>',
+            f'<line x1="{EDGE}" y1="{y:.1f}" x2="{EDGE + SIZE}" y2="{y:.1f}" stroke="#0001"/>',
+            f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{text}</text>',
+            f'<text x="{EDGE - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>',
+        ]
+    centre = TOP + SIZE / 2
+    return [
+        *parts,
+        f'<text x="{middle}" y="{bottom + 42}" text-anchor="middle">{say(found.x)}</text>',
+        f'<text x="14" y="{centre}" text-anchor="middle" '
+        f'transform="rotate(-90 14 {centre})">{say(found.y)}</text>',
+    ]

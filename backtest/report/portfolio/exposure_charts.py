@@ -1,0 +1,188 @@
+"""Charts of several positions over time: the account, stacked exposure, risk, correlation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.units import DAY, FloatArray, IntArray
+from backtest.report.page.figures import (
+    LIGHT,
+    build_chart,
+    build_layout,
+    draw_line,
+    draw_points,
+    draw_series,
+    escape_label,
+    stack_panels,
+    to_datetimes,
+)
+from backtest.report.page.page import Chart
+from backtest.report.page.thinning import thin_rows
+
+if TYPE_CHECKING:
+    from backtest.engine.portfolio.portfolio_result import PortfolioResult
+
+PALETTE = ("accent", "loss", "neutral", "step_5", "step_2", "ink", "step_3", "muted")
+"""The colors of the instruments, in order; more than eight share them."""
+SCALE = [[0.0, LIGHT["loss"]], [0.5, LIGHT["paper"]], [1.0, LIGHT["accent"]]]
+LEAST_DAYS = 20
+"""Fewer daily returns than this show no correlation."""
+MOST_CELLS = 12
+"""Correlations of more instruments than this are not written into the cells."""
+
+
+def draw_account(result: PortfolioResult) -> Chart:
+    """Draw equity, drawdown, gross and net leverage, and the margin ratio of the pool."""
+    bars, closes = result.bars, result.span.closes
+    titles = (
+        "Equity (x: the pool or an isolated position was liquidated)",
+        "Drawdown",
+        "Gross and net leverage, turns of equity",
+        "Margin ratio of the cross positions: 100 % is liquidation",
+    )
+    span = (result.span.start, int(closes[-1]))
+    layout = build_layout(640, **stack_panels(titles, (2.2, 1.0, 1.4, 1.2), 0.07, span))
+    layout["yaxis2"] |= {"tickformat": ",.0%"}
+    layout["yaxis4"] |= {"tickformat": ",.0%", "rangemode": "tozero", "nticks": 4}
+    ratio = np.minimum(bars["margin_ratio"].to_numpy(), 1.5)
+    traces = [
+        draw_series(closes, bars["equity"].to_numpy(), "equity"),
+        draw_series(closes, -bars["drawdown"].to_numpy(), "drawdown", "loss", yaxis="y2",
+                    hovertemplate="%{y:.1%}"),
+        draw_series(closes, bars["gross_leverage"].to_numpy(), "gross", yaxis="y3"),
+        draw_series(closes, bars["net_leverage"].to_numpy(), "net", "neutral", yaxis="y3"),
+        draw_series(closes, ratio, "margin ratio", yaxis="y4", hovertemplate="%{y:.1%}"),
+        *mark_liquidations(result),
+    ]  # fmt: skip
+    caption = "The account at each close. Gross leverage adds all notionals, net their signs too."
+    return build_chart("story", "The account over time", caption, traces, layout)
+
+
+def mark_liquidations(result: PortfolioResult) -> Iterator[dict[str, Any]]:
+    """Yield a mark at the equity of each bar with a liquidation."""
+    events = result.events
+    times = pd.DatetimeIndex(events.loc[events["kind"] == "liquidation", "time"].unique())
+    if len(times) == 0:
+        return
+    at = np.searchsorted(result.time, times.as_unit("ns").asi8)
+    equity = result.bars["equity"].to_numpy()[at]
+    closes = result.span.closes[at]
+    yield draw_points(
+        to_datetimes(closes), equity, "liquidation", "loss", symbol="x-thin", stroke=2.0
+    )
+
+
+def draw_exposure(result: PortfolioResult) -> Chart:
+    """Draw the signed leverage of each instrument, stacked: longs above 0, shorts below."""
+    table, closes = result.exposures, result.span.closes
+    rows = thin_rows(closes, *(table[name].to_numpy() for name in table))
+    layout = build_layout(340, showlegend=True)
+    layout["yaxis"] |= {"title": {"text": "turns of equity"}}
+    traces = [
+        trace
+        for place, name in enumerate(table)
+        for trace in stack_sides(closes, rows, table[name].to_numpy(), name, place)
+    ]
+    caption = (
+        "Each band is the notional of one instrument over the equity, at closes: longs are stacked "
+        "above 0 and shorts below. Together both sides are the gross leverage."
+    )
+    return build_chart("exposure", "Exposure by instrument", caption, traces, layout)
+
+
+def stack_sides(
+    closes: IntArray, rows: IntArray, values: FloatArray, name: str, place: int
+) -> Iterator[dict[str, Any]]:
+    """Yield the long and the short band of one instrument."""
+    x, shown = to_datetimes(closes[rows]), values[rows]
+    for side, part in (("long", np.maximum(shown, 0.0)), ("short", np.minimum(shown, 0.0))):
+        yield draw_line(
+            x,
+            part,
+            escape_label(name),
+            PALETTE[place % len(PALETTE)],
+            stackgroup=side,
+            legendgroup=name,
+            showlegend=side == "long",
+            line={"width": 0.5},
+        )
+
+
+def draw_risk(result: PortfolioResult) -> Chart:
+    """Draw the share of each instrument in the variance, and how diversified the portfolio is."""
+    risk, closes = result.risk(), result.span.closes
+    names = list(result.names)
+    titles = ("Share of the variance", "Diversification ratio", "Effective number of bets")
+    span = (result.span.start, int(closes[-1]))
+    layout = build_layout(560, **stack_panels(titles, (2.2, 1.0, 1.0), 0.08, span))
+    layout |= {"showlegend": True, "legend": {"y": 1.06}}
+    layout["yaxis"] |= {"tickformat": ",.0%"}
+    rows = thin_rows(closes, *(risk[name].to_numpy() for name in names))
+    traces = [
+        draw_line(
+            to_datetimes(closes[rows]), risk[name].to_numpy()[rows], escape_label(name),
+            PALETTE[place % len(PALETTE)], showlegend=True, hovertemplate="%{y:.0%}",
+        )
+        for place, name in enumerate(names)
+    ]  # fmt: skip
+    for number, name in ((2, "diversification_ratio"), (3, "effective_bets")):
+        traces.append(
+            draw_series(closes, risk[name].to_numpy(), name.replace("_", " "), yaxis=f"y{number}")
+        )
+    caption = (
+        "From exponentially weighted covariances of mark returns with a half-life of 30 days. A "
+        "share below 0 is a hedge. The diversification ratio is the sum of the positions' "
+        "volatilities over that of the portfolio; the effective number of bets is 1 over the sum "
+        "of the squared shares."
+    )
+    return build_chart("risk_shares", "Where the risk came from", caption, traces, layout)
+
+
+def draw_correlation(result: PortfolioResult) -> Chart | None:
+    """Draw the correlations of daily log returns of mark prices; None for too few days."""
+    names = list(result.names)
+    found = correlate_days(result.time, result.marks)
+    if found is None:
+        return None
+    layout = build_layout(120 + 34 * len(names))
+    layout["xaxis"] |= {"type": "category"}
+    layout["yaxis"] |= {"type": "category", "autorange": "reversed", "showgrid": False}
+    labels = [escape_label(name) for name in names]
+    cells: dict[str, Any] = {
+        "type": "heatmap", "x": labels, "y": labels, "z": found, "zmin": -1.0, "zmax": 1.0,
+        "colorscale": SCALE, "showscale": False, "hovertemplate": "%{y}, %{x}: %{z:.2f}",
+        "name": "",
+    }  # fmt: skip
+    if len(names) <= MOST_CELLS:
+        cells["texttemplate"] = "%{z:.2f}"
+    caption = "Correlations of daily log returns of mark prices over the whole run."
+    return build_chart("correlation", "Correlation", caption, [cells], layout, "narrow")
+
+
+def correlate_days(time: IntArray, marks: FloatArray) -> FloatArray | None:
+    """Return the correlations of daily log returns, pairwise where both are known.
+
+    Parameters
+    ----------
+    time : IntArray of shape (n_bars,)
+        Opens of the bars, UTC ns.
+    marks : FloatArray of shape (n_bars, n)
+        Mark closes, NaN where an instrument has no bar.
+    """
+    days = time // DAY
+    last = np.append(days[1:] != days[:-1], True)
+    returns = pd.DataFrame(np.diff(np.log(marks[last]), axis=0))
+    if len(returns) < LEAST_DAYS:
+        return None
+    return np.asarray(returns.corr(min_periods=LEAST_DAYS))
+
+
+def list_charts(result: PortfolioResult) -> Sequence[Chart]:
+    """Return the charts of exposure and risk."""
+    correlation = draw_correlation(result)
+    found = [draw_exposure(result), draw_risk(result)]
+    return found if correlation is None else [*found, correlation]

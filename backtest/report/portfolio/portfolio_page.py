@@ -1,0 +1,217 @@
+"""The report page of a run of several positions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from backtest.base.number_text import format_money, format_number, format_percent
+from backtest.base.text_layout import clip
+from backtest.base.units import DAY, format_time
+from backtest.measures.run_measures import COSTS
+from backtest.report.basis.assumptions import (
+    build_pair_table,
+    describe_provenance,
+    describe_settings,
+    describe_venue,
+    shorten_series,
+    tabulate_measures,
+)
+from backtest.report.page.page import (
+    SYNTHETIC,
+    Block,
+    Code,
+    Fact,
+    Page,
+    Section,
+    Table,
+    name_columns,
+)
+from backtest.report.page.thinning import thin_rows
+from backtest.report.portfolio.exposure_charts import draw_account, list_charts
+from backtest.report.portfolio.pulled_down import build_contagion, count_victims
+
+if TYPE_CHECKING:
+    from backtest.engine.portfolio.portfolio_result import PortfolioResult
+
+SPLIT = (
+    "price_pnl",
+    "fees",
+    "slippage",
+    "impact",
+    "funding",
+    "interest",
+    "liquidation_loss",
+    "net",
+)
+"""The columns of the attribution that the page shows."""
+CURVES = ("equity", "drawdown", "gross_leverage", "net_leverage", "margin_ratio")
+
+
+def build_portfolio(result: PortfolioResult) -> Page:
+    """Return the report of a run of several positions."""
+    return Page(
+        kind="run",
+        title=clip(str(result.manifest["policy"]["text"]), 200),
+        manifest=result.manifest,
+        notices=list_notices(result),
+        summary=summarize(result),
+        facts=list_facts(result),
+        write_sections=lambda: build_sections(result),
+        collect=lambda: collect_numbers(result),
+    )
+
+
+def build_sections(result: PortfolioResult) -> list[Section]:
+    """Return the sections of the report."""
+    return [
+        Section("story", "The account's story",
+                "What the account lived through, from the first bar to the last.",
+                [draw_account(result)]),
+        Section("exposure", "Exposure and risk",
+                "What was held, which instruments carried the risk, and how they moved together.",
+                list_charts(result)),
+        build_contagion(result),
+        Section("attribution", "What each instrument made and cost",
+                "Money by instrument; the account's own row is what belongs to none of them.",
+                [tabulate_attribution(result)]),
+        Section("measures", "All measures", "Every number of result.metrics.",
+                [tabulate_measures(result.metrics)]),
+        Section("assumptions", "Assumptions",
+                "The data, the rules that held, and everything that decided the numbers.",
+                [*list_assumptions(result.manifest)]),
+    ]  # fmt: skip
+
+
+def list_notices(result: PortfolioResult) -> list[str]:
+    """Return what must be read before any number."""
+    data, metrics = result.manifest["data"], result.metrics
+    notices = [SYNTHETIC] if data["synthetic"] else []
+    if metrics["ruined"]:
+        time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))
+        notices.append(f"Ruined at {time} UTC: no trade since.")
+    unmarked = [
+        name
+        for name, each in data["instruments"].items()
+        if each.get("liquidations_tested_on") == "last prices"
+    ]
+    if unmarked:
+        notices.append(
+            f"No mark prices, so liquidations are tested on last prices: {join(unmarked)}."
+        )
+    if result.account.intrabar == "worst":
+        notices.append("Each position meets its adverse extreme at once: a bound, not an estimate.")
+    return notices
+
+
+def join(names: list[str]) -> str:
+    """Join names with commas, shortened."""
+    return clip(", ".join(names), 120)
+
+
+def summarize(result: PortfolioResult) -> str:
+    """Summarize the run in three sentences."""
+    metrics = result.metrics
+    days = (int(result.span.closes[-1]) - result.span.start) / DAY
+    start = result.account.capital + result.account.reserve
+    hits, victims = int(metrics["liquidations"]), count_victims(result)
+    pulled = f" {victims:,} positions in profit closed with the others." if victims else ""
+    paid = sum(metrics[name] for name in COSTS)
+    return (
+        f"{format_money(start)} of money became an equity of "
+        f"{format_money(metrics['final_equity'])} in {days:,.0f} days with {len(result.names)} "
+        f"instruments. There were {hits:,} liquidations.{pulled} The account was at worst "
+        f"{format_percent(metrics['max_drawdown'])} below its peak and paid {format_money(paid)} "
+        "in fees, slippage, funding and interest."
+    )
+
+
+def list_facts(result: PortfolioResult) -> list[Fact]:
+    """Return the headline numbers."""
+    metrics = result.metrics
+    return [
+        Fact("Return", format_percent(metrics["total_return"]), "of the unit value"),
+        Fact("CAGR", format_percent(metrics["cagr"]), "per year"),
+        Fact("Sharpe", format_number(metrics["sharpe"])),
+        Fact("Volatility", format_percent(metrics["volatility"])),
+        Fact("Worst drawdown", format_percent(metrics["max_drawdown"]),
+             f"{metrics['drawdown_days']:,.0f} days"),
+        Fact("Gross leverage", f"{format_number(float(result.bars['gross_leverage'].mean()))}x",
+             f"mean; net {format_number(float(result.bars['net_leverage'].mean()))}x"),
+        Fact("Liquidations", f"{metrics['liquidations']:,.0f}",
+             f"{count_victims(result):,} winners pulled down"),
+        Fact("Effective bets", format_number(metrics["effective_bets"]),
+             f"diversification ratio {format_number(metrics['diversification_ratio'])}"),
+    ]  # fmt: skip
+
+
+def tabulate_attribution(result: PortfolioResult) -> Table:
+    """Return the money of each instrument by term."""
+    table = result.attribution()
+    rows = tuple(
+        (str(name), *(format_money(float(value)) for value in row))
+        for name, row in zip(table.index, table[list(SPLIT)].to_numpy(), strict=True)
+    )
+    columns = name_columns("instrument", *((name.replace("_", " "), "money") for name in SPLIT))
+    note = "Costs are positive and subtracted. Slippage includes what conversions cost."
+    return Table("Attribution", columns, rows, note)
+
+
+def list_assumptions(manifest: Mapping[str, Any]) -> Iterator[Block]:
+    """Yield the data and rules of each instrument, the account, and the manifest."""
+    data = manifest["data"]
+    rows = tuple(
+        (
+            name,
+            f"{each['start']} to {each['end']}",
+            f"{each['bars']:,}",
+            f"{each['funding_events']:,}",
+            str(each["liquidations_tested_on"]),
+        )
+        for name, each in data["instruments"].items()
+    )
+    columns = name_columns(
+        "instrument", ("span", "UTC"), "bars", "settlements", "liquidations tested on",
+        text=["span", "liquidations tested on"],
+    )  # fmt: skip
+    yield Table("Data", columns, rows)
+    for names, venue in group_venues(manifest["venue"]):
+        yield build_pair_table(f"Venue rules of {join(names)}", describe_venue(venue))
+    yield build_pair_table("Account", describe_settings(manifest["account"]))
+    yield build_pair_table("Provenance", describe_provenance(manifest))
+    short = {name: shorten_series(manifest[name]) for name in ("account", "venue")}
+    text = json.dumps({**manifest, **short}, indent=1, ensure_ascii=False, allow_nan=False)
+    yield Code("Manifest", text, is_folded=True)
+
+
+def group_venues(venues: Mapping[str, Any]) -> list[tuple[list[str], Mapping[str, Any]]]:
+    """Return the distinct venues, each with its instruments."""
+    found: list[tuple[list[str], Mapping[str, Any]]] = []
+    for name, venue in venues.items():
+        same = next((names for names, other in found if other == venue), None)
+        if same is None:
+            found.append(([name], venue))
+        else:
+            same.append(name)
+    return found
+
+
+def collect_numbers(result: PortfolioResult) -> dict[str, Any]:
+    """Return the numbers of the report: measures, attribution, contagion, curves, manifest."""
+    bars, closes = result.bars, result.span.closes
+    rows = thin_rows(closes, *(bars[name].to_numpy() for name in CURVES), buckets=250)
+    curves: dict[str, Any] = {"close": [format_time(int(each)) for each in closes[rows]]}
+    curves |= {name: bars[name].to_numpy()[rows].tolist() for name in CURVES}
+    exposures = result.exposures.iloc[rows]
+    contagion = result.contagion().assign(time=lambda table: table["time"].astype(str))
+    events = result.events["kind"].value_counts()
+    return {
+        "metrics": dict(result.metrics),
+        "attribution": result.attribution().to_dict("index"),
+        "contagion": contagion.to_dict("records"),
+        "events": {str(kind): int(count) for kind, count in events.items()},
+        "curves": curves,
+        "exposures": {name: exposures[name].tolist() for name in exposures},
+        "manifest": result.manifest,
+    }

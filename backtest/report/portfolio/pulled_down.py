@@ -1,0 +1,66 @@
+"""Who pulled whom down: the causes of each liquidation of the cross positions, and its victims."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from backtest.base.number_text import format_money, format_percent
+from backtest.report.page.page import Block, Section, Table, Text, name_columns
+
+if TYPE_CHECKING:
+    from backtest.engine.portfolio.portfolio_result import PortfolioResult
+
+MOST_LISTED = 50
+LEAST_SHARE = 0.005
+"""Causes of less than this share are not named."""
+
+
+def build_contagion(result: PortfolioResult) -> Section:
+    """Return the section on liquidations of the pool."""
+    lead = "Which position brought the cross positions down, and which closed with it in profit."
+    return Section("contagion", "Who pulled whom down", lead, [tabulate_contagion(result)])
+
+
+def tabulate_contagion(result: PortfolioResult) -> Block:
+    """Return a row per liquidation of the pool, or a sentence if there was none."""
+    table = result.contagion()
+    if len(table) == 0:
+        return Text("The cross positions were never liquidated together.")
+    groups = list(table.groupby("liquidation"))
+    rows = tuple(write_row(group) for _, group in groups[:MOST_LISTED])
+    columns = name_columns(
+        ("time", "UTC"), "causes", "closed in profit", text=["causes", "closed in profit"]
+    )
+    more = f"The first {len(rows)} of {len(groups):,}: result.contagion() has all. "
+    note = (
+        "A cause is a share of the fall of M - level R, the margin left, since the last high of "
+        "the account; the shares add up to 100 %. Profit is since the entry, at the prices of the "
+        "liquidation."
+    )
+    note = more * (len(groups) > len(rows)) + note
+    return Table("Liquidations of the cross positions", columns, rows, note)
+
+
+def write_row(group: pd.DataFrame) -> tuple[str, ...]:
+    """Return the time, causes and winners of one liquidation."""
+    causes = group[group["share"] >= LEAST_SHARE].sort_values("share", ascending=False)
+    winners = group[group["profit"] > 0.0]
+    return (
+        f"{group['time'].iloc[0]:%Y-%m-%d %H:%M}",
+        ", ".join(
+            f"{cause} {format_percent(share)}"
+            for cause, share in zip(causes["cause"], causes["share"], strict=True)
+        ),
+        ", ".join(
+            f"{cause} {format_money(profit)}"
+            for cause, profit in zip(winners["cause"], winners["profit"], strict=True)
+        )
+        or "none",
+    )
+
+
+def count_victims(result: PortfolioResult) -> int:
+    """Return how many positions in profit closed in a liquidation of the pool."""
+    return int((result.contagion()["profit"] > 0.0).sum())

@@ -1,0 +1,1 @@
+"""Report pages of validations: walks, cross-validations, schedules, and pictures of spans."""

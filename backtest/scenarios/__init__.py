@@ -1,0 +1,8 @@
+"""What a shock would do to an account, and how far its result hangs on single assumptions."""
+
+from backtest.scenarios.bounds import Bounds, bounds, count_ambiguous
+from backtest.scenarios.crashes import crashes
+from backtest.scenarios.scenario import Scenario
+from backtest.scenarios.stress import Stress, stress
+
+__all__ = ["Bounds", "Scenario", "Stress", "bounds", "count_ambiguous", "crashes", "stress"]

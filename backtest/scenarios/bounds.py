@@ -1,0 +1,203 @@
+"""bounds(): how far a result depends on the order of prices inside its bars."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import Account
+from backtest.base.errors import ParameterError
+from backtest.base.fields import Whole
+from backtest.base.reportable import Reportable
+from backtest.base.units import FloatArray
+from backtest.engine import Result
+from backtest.engine.run import run
+from backtest.market import Market
+from backtest.measures.measure_names import ABOUT
+from backtest.policy import Policy
+from backtest.scenarios.bounds_run import WHERE, BoundsRun, Progress
+from backtest.venue import Venue
+
+MOST_DEPTH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds(Reportable):
+    """Metrics of a run in every order that its bars allow.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per metric: ``worst``, ``as_run``, ``best`` (for a metric without a direction the
+        smallest and the largest) and ``expected``, the mean over orders by their probability.
+    bars : DataFrame
+        A row per ambiguous bar of the run: ``events`` that compete, ``states`` in which it may end,
+        ``equity_low``, ``as_run`` and ``equity_high`` after it, the ``probability`` of the run's
+        own order, and ``width``, what the bar adds to the spread of equity.
+    lives : int
+        Different lives at the end.
+    is_inner : bool
+        Whether lives were dropped, as they were more than 2^depth: then the true bounds may be
+        wider.
+    result : Result
+        The run.
+    """
+
+    table: pd.DataFrame
+    bars: pd.DataFrame
+    lives: int
+    is_inner: bool
+    result: Result
+    settings: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence on how far the result depends on the order inside bars."""
+        row = self.table.loc["final_equity"]
+        count, total = len(self.bars), len(self.result.record[0])
+        if count == 0:
+            return f"The order inside bars does not matter: none of {total} bars is ambiguous."
+        bars = "1 bar is" if count == 1 else f"{count} bars are"
+        inner = " at least" if self.is_inner else ""
+        return (
+            f"{bars} ambiguous of {total}: final equity is between{inner} {row['worst']:.2f} and "
+            f"{row['best']:.2f}, {row['as_run']:.2f} as run, {row['expected']:.2f} expected."
+        )
+
+    def __repr__(self) -> str:
+        return f"<Bounds: {self.verdict}>"
+
+    def summary(self) -> str:
+        """Return the verdict and the main metrics as text for a terminal."""
+        names = ["final_equity", "total_return", "max_drawdown", "liquidations", "bad_debt"]
+        return f"{self.verdict}\n{self.table.loc[names].to_string()}"
+
+
+def bounds(
+    market: Market,
+    policy: Policy,
+    *,
+    venue: Venue,
+    account: Account,
+    signal: pd.Series | FloatArray | float | None = None,
+    refine: Market | None = None,
+    depth: int = 12,
+    compile: bool = True,  # noqa: A002 - the word of bt.run
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Bounds:
+    """Return the metrics of a run in every order that its bars allow.
+
+    Parameters
+    ----------
+    market, policy, venue, account, signal, compile
+        As in :func:`backtest.run`.
+    refine : Market, optional
+        Finer bars of the same market: an ambiguous bar is replaced by those of its span, which must
+        add up to it. Where they are missing, the bar stays as it is.
+    depth : int
+        At most 2^depth lives are followed, from 0 to 16.
+    progress : callable, optional
+        Called with bars done and bars in all.
+    **settings
+        ``sampling``, ``calendar`` and ``start`` of :func:`backtest.run`.
+
+    Returns
+    -------
+    Bounds
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, or the account has margin calls, an equity stop, another fill
+        than at the next open, or a venue with fee tiers.
+    DataError
+        If finer bars do not add up to a bar.
+
+    Notes
+    -----
+    A bar is ambiguous if the account ends it in different states, depending on which of its
+    extremes came first, on whether last or mark prices got there first, and on where its
+    settlements fell between them. Every order is lived by the accounting of a bar for each of its
+    steps; equal states are one life again. The run's own convention is always one of the lives, so
+    ``worst <= as_run <= best``. A price reaches each extreme of a bar once: what happens by moving
+    to and fro between them is not in the bounds, and finer bars show it.
+
+    Orders are weighted by the probability that a Brownian bar of this shape had its low first
+    (:func:`backtest.scenarios.bar_orders.low_first_probability`), and otherwise equally.
+    """
+    Whole(0).check("depth", depth, where=f"{WHERE}, depth")
+    if depth > MOST_DEPTH:
+        raise ParameterError(
+            f"depth must be at most {MOST_DEPTH}, was {depth}",
+            where=f"{WHERE}, depth",
+            cure="give a smaller depth: lives grow as 2^depth",
+        )
+    if refine is not None and not isinstance(refine, Market):
+        raise ParameterError(
+            f"refine must be a Market, was {str(refine)[:60]!r}",
+            where=f"{WHERE}, refine",
+            cure="pass finer bars as a Market",
+        )
+    result = run(
+        market, policy, venue=venue, account=account, signal=signal, compile=compile, **settings
+    )
+    return measure_bounds(BoundsRun(result, refine, depth), progress)
+
+
+def measure_bounds(lived: BoundsRun, progress: Progress | None) -> Bounds:
+    """Return the bounds of a run."""
+    lanes, found, is_cut = lived.live(progress)
+    rows = [dict(lived.finish(lane).metrics) for lane in lanes]
+    weights = np.array([lane.weight for lane in lanes])
+    as_run = next(k for k, lane in enumerate(lanes) if lane.is_run)
+    result = lived.result
+    rows[as_run] = dict(result.metrics)
+    table = pd.DataFrame(
+        {name: describe_metric(name, rows, weights, as_run) for name in rows[as_run]}
+    ).T
+    table.index.name = "metric"
+    bars = pd.DataFrame(found).drop(columns="bar") if found else pd.DataFrame(columns=COLUMNS)
+    if found:
+        bars["width"] = bars["equity_high"] - bars["equity_low"]
+        market = result.market
+        times = [] if market is None else [market.index[each.bar] for each in found]
+        bars.index = pd.DatetimeIndex(times, name="time")
+    settings = {"run": result.manifest["id"], "depth": lived.depth, "refined": bool(lived.refine)}
+    return Bounds(table, bars, len(lanes), is_cut, result, settings)
+
+
+COLUMNS = ["events", "states", "equity_low", "as_run", "equity_high", "probability", "width"]
+
+
+def describe_metric(
+    name: str, rows: list[dict[str, float]], weights: FloatArray, as_run: int
+) -> dict[str, float]:
+    """Return worst, as run, best and expected of a metric over the lives."""
+    values = np.array([row[name] for row in rows])
+    known = ~np.isnan(values)
+    own = float(values[as_run])
+    if not known.any():
+        return {"worst": math.nan, "as_run": own, "best": math.nan, "expected": math.nan}
+    low, high = float(values[known].min()), float(values[known].max())
+    better = ABOUT[name].better if name in ABOUT else 0
+    worst, best = (high, low) if better < 0 else (low, high)
+    total = float(weights[known].sum())
+    with np.errstate(invalid="ignore"):
+        mean = float(values[known] @ weights[known]) / total if total > 0.0 else own
+    return {"worst": worst, "as_run": own, "best": best, "expected": mean}
+
+
+def count_ambiguous(result: Result) -> int:
+    """Return the number of bars of a run whose order of prices matters; ``result.ambiguous``."""
+    if result.market is None or result.inputs is None:
+        raise ParameterError(
+            "ambiguous bars are counted in the process of a run, this result was loaded from files",
+            where="Result.ambiguous",
+            cure="run the experiment again with bt.run",
+        )
+    return len(BoundsRun(result, None, 0).live(None)[1])

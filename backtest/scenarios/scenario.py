@@ -1,0 +1,123 @@
+"""Scenario: a shock to prices, funding, liquidity and rules, after the last bar of a run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+from backtest.base.errors import ParameterError
+from backtest.base.fields import Duration, Text, Whole
+from backtest.base.ranges import Choice, Number
+from backtest.base.units import to_nanoseconds
+from backtest.base.values import Value
+
+SCALE = Number(0.0)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scenario(Value):
+    """A shock. The defaults change nothing.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    price : float
+        The move of the price from the last close, a fraction over -1: -0.3 is a fall of 30 %.
+    over : str, optional
+        The time the move takes, for example ``"2h"``, in whole bars of the market; by default one
+        bar.
+    shape : str
+        ``"line"``: at the same rate in each bar. ``"bridge"``: a random walk that ends at the move,
+        with the volatility below. ``"bar"``: all in one bar, whose extreme is its close.
+    volatility : float
+        Times the volatility of the last 30 days, for ``"bridge"``; 0 makes it a line.
+    funding : float, optional
+        The rate of one settlement, at the open of the last bar; positive: longs pay.
+    spread : float
+        Times the slippage of orders and of liquidations.
+    depth : float
+        The share of the market's volume that is left; impact is as if the daily volume were so.
+    margin : float
+        Times the maintenance and initial margin.
+    outage : str, optional
+        The time from the start in which neither decisions nor stops act; in whole bars, rounded up.
+        Liquidations and funding go on.
+    adl : float
+        The share of a winning position that the venue closes (auto-deleveraging) at the bankruptcy
+        price of a counterparty that entered at the start, if the price goes beyond it.
+    adl_leverage : float
+        The leverage of that counterparty.
+    basis : float
+        Mark over last at the end, less 1; it grows evenly over the bars.
+    correlation : float, optional
+        Of shocks to several instruments. An account with one instrument refuses it.
+    date : str, optional
+        When it happened, in UTC: the first bar of an episode of history.
+    until : str, optional
+        When it ended, in UTC, not included.
+    source : str
+        Where its figures are from.
+    seed : int
+        Of the random walk of ``"bridge"``.
+    """
+
+    name: Annotated[str, Text()]
+    price: Annotated[float, Number(-1.0, open_low=True)] = 0.0
+    over: Annotated[str | None, Duration()] = None
+    shape: Annotated[str, Choice("line", "bridge", "bar")] = "line"
+    volatility: Annotated[float, SCALE] = 1.0
+    funding: Annotated[float | None, Number(-1.0, 1.0)] = None
+    spread: Annotated[float, SCALE] = 1.0
+    depth: Annotated[float, Number(0.0, 1e6, open_low=True)] = 1.0
+    margin: Annotated[float, Number(0.0, open_low=True)] = 1.0
+    outage: Annotated[str | None, Duration()] = None
+    adl: Annotated[float, Number(0.0, 1.0)] = 0.0
+    adl_leverage: Annotated[float, Number(1.0)] = 20.0
+    basis: Annotated[float, Number(-1.0, open_low=True)] = 0.0
+    correlation: Annotated[float | None, Number(-1.0, 1.0)] = None
+    date: str | None = None
+    until: str | None = None
+    source: str = ""
+    seed: Annotated[int, Whole(0)] = 0
+
+    def _check_rules(self) -> None:
+        if self.shape == "bar" and self.over is not None:
+            raise ParameterError(
+                f"a scenario of shape 'bar' takes one bar, was given over={self.over!r}",
+                where=f"bt.Scenario({self.name!r})",
+                cure="leave over out, or choose shape='line'",
+            )
+        if (self.date is None) != (self.until is None):
+            raise ParameterError(
+                "date and until must be given together",
+                where=f"bt.Scenario({self.name!r})",
+                cure="give both, or neither",
+            )
+        if self.date is not None and self.until is not None:
+            where = f"bt.Scenario({self.name!r})"
+            start = to_nanoseconds(self.date, where=f"{where}.date")
+            if to_nanoseconds(self.until, where=f"{where}.until") <= start:
+                raise ParameterError(
+                    f"until must be after date, was {self.until} and {self.date}",
+                    where=where,
+                    cure="swap them",
+                )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it changes nothing: no move, no time, no rate, no basis, no replay."""
+        return (
+            self.price == 0.0
+            and self.over is None
+            and self.shape == "line"
+            and self.funding is None
+            and self.basis == 0.0
+            and self.margin == 1.0
+            and self.outage is None
+        )
+
+    def with_price(self, price: float) -> Scenario:
+        """Return the scenario with another move of the price."""
+        return self.override(price=max(price, math.nextafter(-1.0, 0.0)))

@@ -1,0 +1,158 @@
+"""The bars of a scenario: made from its figures, or replayed from the data of its days."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import DataError
+from backtest.base.units import DAY, FloatArray, format_time, parse_duration, to_nanoseconds
+from backtest.market import Market
+from backtest.scenarios.scenario import Scenario
+
+MONTH = 30 * DAY
+"""The time before the end whose volatility a bridge scales."""
+
+
+class ShockBars(NamedTuple):
+    """Bars relative to the last close before them.
+
+    ``last`` and ``mark`` (4, n) are open, high, low, close over that close; ``volume`` (n,) in
+    contracts; ``stamps`` (ns after the open of the first bar) and ``rates`` are settlements.
+    """
+
+    last: FloatArray
+    mark: FloatArray
+    volume: FloatArray
+    stamps: FloatArray
+    rates: FloatArray
+
+
+def count_scenario_bars(scenario: Scenario, interval: int) -> int:
+    """Return how many bars a scenario takes, rounded up; none if it is empty."""
+    if scenario.is_empty:
+        return 0
+    if scenario.over is None:
+        return 1
+    where = f"bt.Scenario({scenario.name!r}).over"
+    return max(-(-parse_duration(scenario.over, where=where) // interval), 1)
+
+
+def make_bars(scenario: Scenario, market: Market) -> ShockBars:
+    """Return the bars of a scenario from its figures; none if it is empty."""
+    n = count_scenario_bars(scenario, market.interval)
+    steps = np.arange(1, n + 1) / max(n, 1)
+    end = math.log1p(scenario.price)
+    if scenario.shape == "bridge" and scenario.volatility > 0.0:
+        last = walk_bridge(scenario, market, n, end)
+    else:
+        close = np.exp(end * steps)
+        start = np.concatenate([[1.0], close[:-1]])[:n]
+        if n:
+            close[-1] = 1.0 + scenario.price
+        last = np.array([start, np.maximum(start, close), np.minimum(start, close), close])
+    before = np.log(market.mark_close[-1] / market.close[-1])
+    after = math.log1p(scenario.basis) if scenario.basis != 0.0 else before
+    at = np.exp(before + (after - before) * steps)
+    mark = last * at if n else last
+    if n:
+        first = np.exp(before + (after - before) * (steps - 1.0 / n))
+        mark[0] = last[0] * first
+        mark[1] = np.maximum(mark[1], np.maximum(mark[0], mark[3]))
+        mark[2] = np.minimum(mark[2], np.minimum(mark[0], mark[3]))
+    recent = market.volume[market.time > market.time[-1] - MONTH]
+    paid = scenario.funding is not None and n > 0
+    return ShockBars(
+        last=last,
+        mark=mark,
+        volume=np.full(n, float(np.mean(recent))),
+        stamps=np.array([(n - 1) * market.interval] if paid else [], dtype=np.int64),
+        rates=np.array([scenario.funding] if paid else [], dtype=np.float64),
+    )
+
+
+def walk_bridge(scenario: Scenario, market: Market, n: int, end: float) -> FloatArray:
+    """Return bars of a Brownian bridge to ``end``, of 16 steps each."""
+    recent = market.close[market.time > market.time[-1] - MONTH]
+    sigma = float(np.std(np.diff(np.log(recent)))) if len(recent) > 2 else 0.0
+    steps = 16 * n
+    noise = np.random.Generator(np.random.Philox(scenario.seed)).standard_normal(steps)
+    walk = np.cumsum(noise) * scenario.volatility * sigma / 4.0
+    share = np.arange(1, steps + 1) / steps
+    path = np.concatenate([[0.0], walk + share * (end - walk[-1])]).clip(-50.0, 50.0)
+    parts = np.array([path[16 * k : 16 * k + 17] for k in range(n)])
+    logs = np.array([parts[:, 0], parts.max(axis=1), parts.min(axis=1), parts[:, -1]])
+    found = np.exp(logs)
+    found[3, -1] = 1.0 + scenario.price
+    found[1], found[2] = np.maximum(found[1], found[3]), np.minimum(found[2], found[3])
+    return np.asarray(found)
+
+
+def cut_replay(scenario: Scenario, data: Market | None, interval: int) -> ShockBars | None:
+    """Return the bars of the days of a scenario from data; None if the data do not cover them."""
+    if data is None or scenario.date is None or scenario.until is None:
+        return None
+    where = f"bt.Scenario({scenario.name!r})"
+    start = to_nanoseconds(scenario.date, where=where)
+    stop = to_nanoseconds(scenario.until, where=where)
+    first = int(np.searchsorted(data.time, start))
+    last = int(np.searchsorted(data.time, stop))
+    if first < 1 or stop > data.end or first >= last:
+        return None
+    if data.interval != interval:
+        raise DataError(
+            f"data of a replay must have the bars of the run, was {data.interval // 10**9} s "
+            f"against {interval // 10**9} s",
+            where=f"bt.stress, data, {scenario.name}",
+            cure="resample one of them",
+        )
+    return relate(data, first, last)
+
+
+def relate(data: Market, first: int, last: int) -> ShockBars:
+    """Return the bars from ``first`` up to ``last`` relative to the close before them."""
+    names = ("open", "high", "low", "close")
+    base = data.close[first - 1]
+    part = slice(first, last)
+    lead = data.time[first] - data.interval // 4
+    events = (data.funding_time >= lead) & (data.funding_time < data.time[last - 1] + data.interval)
+    return ShockBars(
+        last=np.array([getattr(data, name)[part] / base for name in names]),
+        mark=np.array([getattr(data, f"mark_{name}")[part] / base for name in names]),
+        volume=data.volume[part],
+        stamps=data.funding_time[events] - data.time[first],
+        rates=data.funding_rate[events],
+    )
+
+
+def append_bars(market: Market, bars: ShockBars, base: float | None = None) -> Market:
+    """Return a market with bars after its end, scaled to its last close."""
+    n = bars.last.shape[1]
+    close = float(market.close[-1]) if base is None else base
+    start = int(market.time[-1]) + market.interval
+    time = start + market.interval * np.arange(n, dtype=np.int64)
+    names = ("open", "high", "low", "close")
+    fields = {name: np.concatenate([getattr(market, name), close * bars.last[j]])
+              for j, name in enumerate(names)}  # fmt: skip
+    fields |= {
+        f"mark_{name}": np.concatenate([getattr(market, f"mark_{name}"), close * bars.mark[j]])
+        for j, name in enumerate(names)
+    }
+    unknown = np.full(len(bars.stamps), np.nan)
+    whole = market.fields() | fields
+    whole |= {
+        "time": np.concatenate([market.time, time]),
+        "volume": np.concatenate([market.volume, bars.volume]),
+        "funding_time": np.concatenate([market.funding_time, start + bars.stamps]).astype(np.int64),
+        "funding_rate": np.concatenate([market.funding_rate, bars.rates]),
+        "funding_mark": np.concatenate([market.funding_mark, unknown]),
+        "funding_predicted": np.concatenate([market.funding_predicted, unknown]),
+        "columns": {
+            name: np.concatenate([each, np.full(n, each[-1])])
+            for name, each in market.columns.items()
+        },
+        "synthetic": True,
+    }
+    return Market(**whole, source=f"{market.source} and {n} bars after {format_time(start)}")

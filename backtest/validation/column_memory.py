@@ -1,0 +1,85 @@
+"""The memory of a policy's columns: for how many bars one bar moves them."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.base.errors import BacktestError
+from backtest.engine.lookahead.causality import observe
+from backtest.sweep import count_sets, take_sets
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+    from backtest.market import Market
+    from backtest.policy import Policy
+    from backtest.sweep import Sets
+    from backtest.validation.procedure import Procedure
+
+SETTLED = 0.01
+"""A column has forgotten a bar once it is within this share of the largest disturbance."""
+SHOCK = 1.05
+"""Factor of the prices of the disturbed bar."""
+PRICES = ("open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close")
+
+
+def measure_memory(procedure: Procedure) -> int:
+    """Return the memory in bars, the longest over the ends of all ranges and the defaults.
+
+    One bar in the middle of the market is disturbed: its prices rise by 5 %, its volume and
+    further columns too. The memory is the number of bars until every column is, for good, within
+    1 % of its largest disturbance; at most half the market. 0 for a policy without columns.
+    """
+    market = procedure.terms.market
+    middle = market.n_bars // 2
+    other = disturb_bar(market, middle)
+    ends = procedure.space.list_ends()
+    memory = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for policy in list_policies(procedure, ends):
+            memory = max(memory, compare_columns(policy, market, other, middle))
+    return memory
+
+
+def list_policies(procedure: Procedure, ends: Sets) -> list[Policy]:
+    """Return the policies at the ends of the ranges; sets that are no policy are left out."""
+    found = []
+    for row in range(count_sets(ends)):
+        try:
+            found.append(procedure.build_trio(take_sets(ends, row)).policy)
+        except BacktestError:
+            continue  # a rule between its values forbids the set
+    return found
+
+
+def disturb_bar(market: Market, t: int) -> Market:
+    """Return the market with one bar changed."""
+    names = [*PRICES, "volume"]
+    changes: dict[str, Any] = {name: scale_bar(getattr(market, name), t) for name in names}
+    columns = {name: scale_bar(values, t) for name, values in market.columns.items()}
+    return dataclasses.replace(market, **changes, columns=columns)
+
+
+def scale_bar(values: FloatArray, t: int) -> FloatArray:
+    """Return values with that of bar t multiplied."""
+    scaled: FloatArray = values.copy()
+    scaled[t] *= SHOCK
+    return scaled
+
+
+def compare_columns(policy: Policy, market: Market, other: Market, t: int) -> int:
+    """Return the bars after t until the columns of two markets agree."""
+    try:
+        one, two = observe(policy, market), observe(policy, other)
+    except BacktestError:
+        return 0  # the run of the set gives the reason
+    longest = 0
+    for name, values in one.items():
+        gap = np.abs(np.nan_to_num(values[t:] - two[name][t:]))
+        far = np.flatnonzero(gap > SETTLED * gap.max(initial=0.0))
+        longest = max(longest, int(far[-1]) + 1 if len(far) else 0)
+    return longest

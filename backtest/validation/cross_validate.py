@@ -1,0 +1,371 @@
+"""cross_validate(): combinatorial purged cross-validation of a search, at the cost of one sweep."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import PolicyError
+from backtest.base.phrases import Place
+from backtest.base.provenance import record_making
+from backtest.base.units import FloatArray, IntArray, format_time, parse_duration
+from backtest.engine import count_periods
+from backtest.engine.loop_inputs import mark_ends
+from backtest.sweep import take_sets, to_plain_value
+from backtest.sweep.cluster import on_cluster
+from backtest.sweep.sets.space import draw_sets
+from backtest.sweep.tabulate import name_column
+from backtest.tune.holdout import record_look
+from backtest.tune.trials import find_distinct
+from backtest.validation.column_memory import measure_memory
+from backtest.validation.cross_validation import CrossValidation
+from backtest.validation.group_paths import stitch_paths
+from backtest.validation.group_runs import (
+    GroupRuns,
+    SplitScores,
+    build_parts,
+    is_decided,
+    run_groups,
+    score_groups,
+    score_splits,
+    score_stretches,
+)
+from backtest.validation.group_scores import GroupPart
+from backtest.validation.groups import (
+    MOST_EMBARGO,
+    Groups,
+    check_counts,
+    check_embargo,
+    cut_groups,
+    list_splits,
+)
+from backtest.validation.luck_of_sets import judge_best
+from backtest.validation.procedure import Procedure, quiet_runs, read_procedure
+from backtest.validation.progress_folder import open_progress
+from backtest.validation.split_scores import (
+    SplitWinners,
+    choose_winners,
+    estimate_overfitting,
+)
+
+if TYPE_CHECKING:
+    from backtest.account import Account
+    from backtest.engine import Progress
+    from backtest.market import Market
+    from backtest.policy import Policy
+    from backtest.sweep import Evaluator, Sets
+    from backtest.venue import Venue
+
+KIND = "cross-validation"
+
+
+class SplitPlan(NamedTuple):
+    """Groups, test groups per split, and the embargo in bars with the memory it was measured by.
+
+    ``memory`` is -1 if the embargo was given. ``skipped`` are the sampled returns that the embargo
+    leaves out.
+    """
+
+    groups: Groups
+    k: int
+    embargo: int
+    memory: int
+    skipped: int
+
+
+@record_making
+def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is said
+    market: Market,
+    policy: type[Policy] | Policy,
+    *,
+    venue: Venue,
+    account: Account,
+    space: Mapping[str, Any] | None = None,
+    fix: Mapping[str, Any] | None = None,
+    objective: Any = "sharpe",
+    constraints: Mapping[str, str] | None = None,
+    groups: int = 10,
+    test_groups: int = 2,
+    embargo: int | str = "auto",
+    trials: int | None = None,
+    seed: int = 0,
+    store: str | Path | None = None,
+    resume: bool | None = False,
+    signal: Any = None,
+    sampling: str = "1d",
+    calendar: str = "365",
+    threads: int | None = None,
+    memory: str = "1GiB",
+    cluster: str | None = None,
+    compile: bool = True,  # noqa: A002 - the word users know
+    progress: Progress | None = None,
+) -> CrossValidation:
+    """Choose the best set on each choice of groups of time, and test it on the others.
+
+    Parameters
+    ----------
+    market, venue, account, signal, sampling, calendar, compile
+        As in :func:`backtest.run`.
+    policy, space, fix, objective, constraints, seed, threads, memory, cluster
+        As in :func:`backtest.tune`. One objective; the space holds parameters of the policy only.
+    groups, test_groups : int
+        N groups of whole sampling periods, k of them in each test: C(N, k) splits and
+        k/N · C(N, k) paths.
+    embargo : int or str
+        Bars, or a duration, at the beginning of a train group that follows a test group, whose
+        returns do not count, rounded up to whole sampling periods. ``"auto"`` is the memory of the
+        policy's columns (:func:`backtest.validation.column_memory.measure_memory`), at most a
+        quarter of a group.
+    trials : int, optional
+        Sets, drawn evenly from the space (scrambled Sobol points); 2,000 by default.
+    store : str or Path, optional
+        Folder in which the result is saved; it keeps each group until then.
+    resume : bool or None
+        Continue the cross-validation of the same arguments in the store, to the same bytes. None
+        continues it if it was begun.
+    progress : callable, optional
+        Called with the sets run in a group, and all there will be.
+
+    Returns
+    -------
+    CrossValidation
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, groups are too short, or nothing is there to resume.
+    PolicyError
+        If every set fails.
+
+    Notes
+    -----
+    Every set lives with fresh capital in each group; its columns are warmed by the bars before. A
+    split is scored from these accounts: returns one after another, costs and counts as sums, the
+    drawdown as the deepest within a group, ruin in any. For other objectives each stretch of
+    consecutive groups is run instead; ``figures["scored_by"]`` says which. Labels do not overlap
+    here, so that nothing is purged: accounts end at their mark. Source: Lopez de Prado (2018),
+    Advances in Financial Machine Learning, chapter 12.
+    """
+    procedure = read_procedure(
+        market,
+        policy,
+        call="bt.cross_validate",
+        venue=venue,
+        account=account,
+        objective=objective,
+        constraints=constraints,
+        space=space,
+        fix=fix,
+        trials=trials,
+        sampler="sobol",
+        robust=False,
+        seed=seed,
+        signal=signal,
+        sampling=sampling,
+        calendar=calendar,
+        threads=threads,
+        memory=memory,
+        compile=compile,
+    )
+    plan = plan_splits(procedure, groups, test_groups, embargo)
+    manifest = procedure.describe(
+        KIND, groups=plan.groups.n, test_groups=plan.k, embargo=plan.embargo
+    )
+    drawn = draw_sets(procedure.space, procedure.trials, seed=procedure.seed)
+    sets = take_sets(drawn, find_distinct(drawn))
+    with open_progress(store, manifest, resume=resume) as folder:
+        evaluator = procedure.build_evaluator()
+        with quiet_runs(), on_cluster(evaluator, cluster) as working:
+            working.check_causal(procedure.space.list_ends())
+            runs = run_groups(working, sets, plan.groups, folder, progress)
+            check_runs(runs)
+            found = judge_splits(procedure, working, sets, plan, runs, manifest, progress)
+        if store is not None:
+            record_splits(Path(store), procedure, plan, manifest, found)
+            found.save(store)
+    for text in found.warnings:
+        warnings.warn(text, stacklevel=3)
+    return found
+
+
+def plan_splits(
+    procedure: Procedure, groups: int, test_groups: int, embargo: int | str
+) -> SplitPlan:
+    """Return groups and embargo."""
+    market, sampling = procedure.terms.market, procedure.terms.sampling
+    n, k = check_counts(groups, test_groups)
+    cut = cut_groups(market, n, sampling)
+    memory = -1
+    if embargo == "auto":
+        memory = measure_memory(procedure)
+        bars = min(memory, int(MOST_EMBARGO * np.diff(cut.edges).min()))
+    else:
+        bars = check_embargo(embargo, cut, market)
+    period = max(parse_duration(sampling, where=Place("sampling")), market.interval)
+    skipped = -(-bars * market.interval // period)
+    skipped = min(skipped, int(np.diff(cut.samples).min()) - 2)
+    return SplitPlan(cut, k, bars, memory, skipped)
+
+
+def check_runs(runs: Sequence[GroupRuns]) -> None:
+    """Raise if every set failed in some group."""
+    if any(each.failed.all() for each in runs):
+        raise PolicyError(
+            "every set failed in a group",
+            where=Place((), of="bt.cross_validate"),
+            cure="run one set alone with bt.run to see more",
+        )
+
+
+def judge_splits(
+    procedure: Procedure,
+    evaluator: Evaluator,
+    sets: Sets,
+    plan: SplitPlan,
+    runs: Sequence[GroupRuns],
+    manifest: dict[str, Any],
+    progress: Progress | None,
+) -> CrossValidation:
+    """Return the result of a cross-validation whose groups were run."""
+    terms = procedure.terms
+    periods = count_periods(terms.calendar, terms.sampling, terms.market)
+    plain = build_parts(procedure, plan.groups, runs, 0)
+    late = build_parts(procedure, plan.groups, runs, plan.skipped)
+    by_groups = is_decided(procedure)
+    if by_groups:
+        scores = score_splits(procedure, plain, late, runs, plan.k, periods)
+    else:
+        scores = score_stretches(
+            procedure, evaluator, sets, plan.groups, plan.k, plan.embargo, progress
+        )
+    winners = choose_winners(scores.inside, scores.outside)
+    paths, curves = stitch_paths(plan, winners, plain, runs, periods)
+    times = terms.market.time[find_ends(procedure)]
+    return CrossValidation(
+        splits=tabulate_splits(procedure, evaluator, sets, plan, winners),
+        paths=paths,
+        matrix=pd.DataFrame(score_groups(procedure, runs)).rename_axis("set"),
+        sets=pd.DataFrame({name_column(name): sets[name] for name in procedure.names}),
+        curves=pd.DataFrame(curves.T, index=pd.DatetimeIndex(times, tz="UTC", name="time")),
+        trials=tabulate_points(scores, winners),
+        figures=describe_figures(procedure, plan, runs, winners, plain, by_groups=by_groups),
+        manifest=manifest,
+    )
+
+
+def find_ends(procedure: Procedure) -> IntArray:
+    """Return the last bars of all sampling periods."""
+    period = parse_duration(procedure.terms.sampling, where=Place("sampling"))
+    return np.flatnonzero(mark_ends(procedure.terms.market, period))
+
+
+def tabulate_splits(
+    procedure: Procedure, evaluator: Evaluator, sets: Sets, plan: SplitPlan, winners: SplitWinners
+) -> pd.DataFrame:
+    """Return a row per split: its test groups, objectives, the winner's rank and parameters."""
+    table = pd.DataFrame({"groups": list_splits(plan.groups.n, plan.k)})
+    table = table.assign(in_sample=winners.inside, out_of_sample=winners.outside, rank=winners.rank)
+    for name in procedure.names:
+        setting = evaluator.settings[name]
+        values = [None if row < 0 else to_plain_value(setting, sets[name][row])
+                  for row in winners.row.tolist()]  # fmt: skip
+        table[name_column(name)] = pd.Series(values)
+    return table.rename_axis("split")
+
+
+def tabulate_points(scores: SplitScores, winners: SplitWinners) -> pd.DataFrame:
+    """Return both objectives of all sets in up to a dozen splits, spread evenly."""
+    chosen = np.unique(np.linspace(0, len(scores.inside) - 1, 12).astype(np.int64))
+    tables = [
+        pd.DataFrame(
+            {
+                "split": split,
+                "in_sample": hide_infinite(scores.inside[split]),
+                "out_of_sample": hide_infinite(scores.outside[split]),
+                "is_winner": np.arange(len(scores.inside[split])) == winners.row[split],
+            }
+        )
+        for split in chosen.tolist()
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def hide_infinite(values: FloatArray) -> FloatArray:
+    """Return values with NaN for those that are not finite."""
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def describe_figures(
+    procedure: Procedure,
+    plan: SplitPlan,
+    runs: Sequence[GroupRuns],
+    winners: SplitWinners,
+    parts: Sequence[GroupPart],
+    *,
+    by_groups: bool,
+) -> dict[str, Any]:
+    """Return the headline figures as plain data, with the warnings."""
+    known = winners.rank[~np.isnan(winners.rank)]
+    share = plan.embargo / float(np.diff(plan.groups.edges).min())
+    notes = []
+    if plan.memory > plan.embargo:
+        notes.append(
+            f"the columns remember up to {plan.memory:,} bars at the ends of the ranges, more than "
+            f"the embargo of {plan.embargo:,} bars, {share:.0%} of a group: what follows a test "
+            "group has seen some of it"
+        )
+    empty = int(np.sum(winners.row < 0))
+    if empty:
+        notes.append(f"{empty} of {len(winners.row)} splits have no set that keeps all constraints")
+    return {
+        "scored_by": "groups" if by_groups else "stretches",
+        "embargo_bars": plan.embargo,
+        "memory_bars": None if plan.memory < 0 else plan.memory,
+        "embargo_samples": plan.skipped,
+        "sets": int(runs[0].returns.shape[1]),
+        "pbo": estimate_overfitting(winners.rank, plan.groups.n, plan.k).to_dict(),
+        "mean_rank": float(np.mean(known)) if len(known) else math.nan,
+        "median_in_sample": median_of(winners.inside),
+        "median_out_of_sample": median_of(winners.outside),
+        **judge_best(procedure, parts, runs),
+        "warnings": notes,
+    }
+
+
+def median_of(values: FloatArray) -> float:
+    """Return the median of the finite values; NaN without any."""
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else math.nan
+
+
+def record_splits(
+    store: Path,
+    procedure: Procedure,
+    plan: SplitPlan,
+    manifest: dict[str, Any],
+    found: CrossValidation,
+) -> None:
+    """Record that each winner was looked at on the test groups of its split."""
+    market, names = procedure.terms.market, [name_column(name) for name in procedure.names]
+    ends = [
+        market.start,
+        *(int(market.time[e - 1]) + market.interval for e in plan.groups.edges[1:]),
+    ]
+    for row in found.splits.reset_index().to_dict("records"):
+        if math.isnan(row["rank"]):
+            continue
+        for group in row["groups"]:
+            facts = {
+                "id": f"{manifest['id']}-{row['split']}-{group}",
+                "data": {**manifest["data"], "end": format_time(ends[group + 1])},
+                "holdout": KIND,
+                "searched": format_time(ends[group]),
+                "policy": manifest["policy"],
+            }
+            record_look(store, facts, {name: row[name] for name in names})

@@ -1,0 +1,108 @@
+"""Estimates with intervals, and ranks of winners among all sets."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+CONFIDENCE = 0.95
+
+
+class Estimate(float):
+    """A number with an interval: ``low`` to ``high`` has it with 95 % confidence."""
+
+    low: float
+    high: float
+
+    def __new__(cls, value: float, low: float, high: float) -> Estimate:
+        """Return the number with its interval."""
+        found = super().__new__(cls, value)
+        found.low, found.high = float(low), float(high)
+        return found
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (float(self), self.low, self.high)
+
+    def to_dict(self) -> dict[str, float]:
+        """Return value and interval as data for JSON."""
+        return {"value": float(self), "low": self.low, "high": self.high}
+
+
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
+
+
+def estimate_share(share: float, n: float) -> Estimate:
+    """Return a share of n independent cases with its interval; n need not be whole.
+
+    Source: Wilson (1927), J. American Statistical Association 22(158): the interval has the shares
+    p with ``|share - p| <= z sqrt(p (1 - p) / n)``.
+
+    Examples
+    --------
+    >>> found = estimate_share(0.5, 9)
+    >>> round(found.low, 3), round(found.high, 3)
+    (0.225, 0.775)
+    """
+    if math.isnan(share) or n <= 0.0:
+        return UNKNOWN
+    z = NormalDist().inv_cdf(0.5 + 0.5 * CONFIDENCE)
+    weight = 1.0 + z * z / n
+    middle = (share + 0.5 * z * z / n) / weight
+    half = z / weight * math.sqrt(share * (1.0 - share) / n + 0.25 * z * z / (n * n))
+    return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def order_scores(scores: FloatArray, ruined: FloatArray) -> FloatArray:
+    """Return scores that can be ranked: minus infinity for ruin, failure, or no score."""
+    is_known = np.isfinite(scores) & (ruined == 0.0)
+    return np.where(is_known, scores, -np.inf)
+
+
+def find_rank(scores: FloatArray, row: int) -> float:
+    """Return the share of the other sets that a set beats, ties half: 1 is best, 0 worst.
+
+    ½ is the median. NaN for a single set.
+
+    Examples
+    --------
+    >>> scores = np.array([3.0, 1.0, 2.0, 2.0, 0.0])
+    >>> [find_rank(scores, row) for row in (0, 2, 4)]
+    [1.0, 0.625, 0.0]
+    """
+    n = len(scores)
+    if n < 2:
+        return math.nan
+    worse = np.count_nonzero(scores < scores[row])
+    equal = np.count_nonzero(scores == scores[row]) - 1
+    return float((worse + 0.5 * equal) / (n - 1))
+
+
+def share_overfit(ranks: FloatArray) -> float:
+    """Return the share of winners that were no better than the median out of sample."""
+    known = ranks[~np.isnan(ranks)]
+    return float(np.mean(known <= 0.5)) if len(known) else math.nan
+
+
+def correlate_ranks(one: FloatArray, other: FloatArray) -> float:
+    """Return Spearman's rank correlation of two series, NaN if one is constant or has under 3.
+
+    Examples
+    --------
+    >>> round(correlate_ranks(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0])), 12)
+    1.0
+    """
+    known = np.isfinite(one) & np.isfinite(other)
+    if np.count_nonzero(known) < 3:
+        return math.nan
+    from scipy.stats import rankdata  # noqa: PLC0415 - loads where it is used
+
+    ranks = np.array([rankdata(one[known]), rankdata(other[known])])
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    scale = math.sqrt(float(np.sum(ranks[0] ** 2) * np.sum(ranks[1] ** 2)))
+    return float(ranks[0] @ ranks[1]) / scale if scale > 0.0 else math.nan

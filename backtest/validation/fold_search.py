@@ -1,0 +1,153 @@
+"""Search one train span, and test the winner and all other sets on the test span."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray, format_time
+from backtest.sweep import take_sets, to_plain_value
+from backtest.sweep.tabulate import find_different
+from backtest.tune.bench import Bench
+from backtest.tune.conclusion import StudyTask
+from backtest.tune.journal import Journal
+from backtest.tune.search import search_and_choose
+from backtest.tune.trial_evaluator import Examiner, Progress
+from backtest.tune.trials import find_distinct, gather, is_feasible
+from backtest.validation.estimates import find_rank, order_scores
+from backtest.validation.span_evaluator import SpanEvaluator
+
+if TYPE_CHECKING:
+    from backtest.sweep import Evaluator, Sets
+    from backtest.tune.luck import Verdict
+    from backtest.validation.procedure import Procedure
+    from backtest.validation.spans import FoldSpan
+
+TEST = "part"
+"""Stage of the batches evaluated on a test span: not sets of the search."""
+NO_WINNER = -1
+
+
+class SearchedFold(NamedTuple):
+    """A fold after its search and its test.
+
+    ``sets`` are the distinct sets tried, ``winner`` the row of the best of them (-1 if none keeps
+    the constraints), ``values`` its parameters. ``inside`` and ``outside`` of shape (n,) are their
+    objectives on both spans, minus infinity after ruin or without a score. ``growth`` is the
+    winner's log growth per year on the train span.
+    """
+
+    span: FoldSpan
+    sets: Sets
+    winner: int
+    values: dict[str, Any]
+    inside: FloatArray
+    outside: FloatArray
+    growth: float
+    verdict: Verdict
+    warnings: tuple[str, ...]
+
+    @property
+    def rank(self) -> float:
+        """Rank of the winner among all sets on the test span, in 0..1; NaN without a winner."""
+        return find_rank(self.outside, self.winner) if self.winner >= 0 else math.nan
+
+
+def search_fold(
+    procedure: Procedure,
+    whole: Evaluator,
+    span: FoldSpan,
+    identity: str,
+    folder: Path | None,
+    progress: Callable[[Progress], object] | None = None,
+) -> SearchedFold:
+    """Search a train span as :func:`backtest.tune` does, and test all sets on the test span.
+
+    ``identity`` names the fold in its ``folder``, whose batches are read instead of evaluated.
+    """
+    task = describe_task(procedure, whole, span)
+    journal = Journal(folder, identity)
+    examiner = Examiner(task.seen, task.goal, journal, total=procedure.trials, progress=progress)
+    outcome = search_and_choose(task, examiner, None)
+    trials = gather(examiner.batches)
+    rows = find_distinct(trials.sets)
+    sets = take_sets(trials.sets, rows)
+    tested = SpanEvaluator(whole, span.test, span.stop)
+    later = Journal(None if folder is None else folder / "test", f"{identity}-test")
+    outside = Examiner(tested, task.goal, later).evaluate(sets, TEST)
+    inside = np.where(is_feasible(trials), trials.scores[:, 0], -np.inf)[rows]
+    winner, values, growth = NO_WINNER, {}, math.nan
+    if outcome.best >= 0:
+        values = name_values(procedure, whole, take_sets(trials.sets, outcome.best))
+        winner = find_row(trials.sets, rows, outcome.best)
+        years = measure_years(whole, span)
+        growth = math.log1p(float(trials.metrics["total_return"][outcome.best])) / years
+    return SearchedFold(
+        span=span,
+        sets=sets,
+        winner=winner,
+        values=values,
+        inside=inside,
+        outside=order_scores(outside.scores[:, 0], outside.metrics["ruined"]),
+        growth=growth,
+        verdict=outcome.verdict,
+        warnings=tuple(outcome.warnings),
+    )
+
+
+def describe_task(procedure: Procedure, whole: Evaluator, span: FoldSpan) -> StudyTask:
+    """Return the study of a train span whose holdout is the test span."""
+    return StudyTask(
+        facts={
+            "id": "",
+            "sampler": procedure.sampler,
+            "objectives": [each.name for each in procedure.goal.objectives],
+        },
+        space=procedure.space,
+        goal=procedure.goal,
+        rule=procedure.rule,
+        is_robust=procedure.is_robust,
+        trials=procedure.trials,
+        seconds=None,
+        seed=procedure.seed,
+        seen=SpanEvaluator(whole, span.train, span.train_stop),
+        bench=Bench(SpanEvaluator(whole, 0, span.stop), span.test),
+        store=None,
+    )
+
+
+def name_values(procedure: Procedure, whole: Evaluator, row: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of one set as plain Python values, by name."""
+    names = [*procedure.names, *procedure.space.fixed]
+    return {name: to_plain_value(whole.settings[name], row[name]) for name in names}
+
+
+def find_row(sets: Sets, rows: IntArray, best: int) -> int:
+    """Return the position of a trial, or of the one that it repeats, among the distinct rows."""
+    codes = find_different(sets)[1]
+    return int(np.searchsorted(rows, rows[codes[best]]))
+
+
+def measure_years(whole: Evaluator, span: FoldSpan) -> float:
+    """Return the length of a train span in years."""
+    market = whole.market
+    end = int(market.time[span.train_stop - 1]) + market.interval
+    return (end - int(market.time[span.train])) / (YEAR_DAYS * DAY)
+
+
+def describe_look(procedure: Procedure, manifest: dict[str, Any], span: FoldSpan) -> dict[str, Any]:
+    """Return a fold as the record of looks describes a study: its test span is the holdout."""
+    market = procedure.terms.market
+    last = int(market.time[span.stop - 1]) + market.interval
+    end = format_time(last)
+    return {
+        "id": f"{manifest['id']}-{span.test}",
+        "data": {**manifest["data"], "end": end},
+        "holdout": manifest["kind"],
+        "searched": format_time(int(market.time[span.test])),
+        "policy": manifest["policy"],
+    }

@@ -1,0 +1,280 @@
+"""Run all sets in all groups of time, each with fresh capital, and score splits."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.units import DAY, YEAR_DAYS, FloatArray
+from backtest.compare.compared_accounts import sample_free
+from backtest.sweep import count_sets, take_sets
+from backtest.tune.study_folder import write_study_file
+from backtest.validation.estimates import order_scores
+from backtest.validation.group_scores import KNOWN, GroupPart, combine_parts, sum_moments
+from backtest.validation.groups import Groups, find_embargoed, list_splits
+
+if TYPE_CHECKING:
+    from backtest.engine import Progress
+    from backtest.sweep import Evaluator, Sets
+    from backtest.sweep.evaluator import Rows
+    from backtest.validation.procedure import Procedure
+
+
+CHUNK = 2048
+"""Sets that are run and stored at a time, which is what a kill can lose."""
+
+
+class GroupRuns(NamedTuple):
+    """All sets in one group: measures of shape (n_sets,) and returns (n_samples, n_sets).
+
+    ``failed`` marks sets that raised an error.
+    """
+
+    metrics: dict[str, FloatArray]
+    returns: FloatArray
+    failed: np.ndarray
+
+
+class SplitScores(NamedTuple):
+    """Objectives of all sets on the train and the test groups of each split."""
+
+    inside: list[FloatArray]
+    outside: list[FloatArray]
+
+
+def is_decided(procedure: Procedure) -> bool:
+    """Return whether the objective and the constraints follow from the accounts of groups."""
+    objective = procedure.objective
+    if callable(objective):
+        return False
+    names = (
+        {objective.strip().removeprefix("-").strip()}
+        if isinstance(objective, str)
+        else {*objective}
+    )
+    return names | {each.name for each in procedure.goal.constraints} <= KNOWN
+
+
+def run_groups(
+    evaluator: Evaluator,
+    sets: Sets,
+    groups: Groups,
+    folder: Path | None,
+    progress: Progress | None,
+) -> list[GroupRuns]:
+    """Run all sets in each group, some sets after others; those in the folder are not run again."""
+    spans = [groups.span(group) for group in range(groups.n)]
+    n, chunks = count_sets(sets), []
+    for k, first in enumerate(range(0, n, CHUNK)):
+        path = None if folder is None else folder / f"sets-{k:05d}.parquet"
+        if path is not None and path.is_file():
+            chunks.append(read_runs(path))
+        else:
+            some = take_sets(sets, slice(first, first + CHUNK))
+            rows = evaluator.evaluate_spans(some, spans, returns=True)
+            chunks.append([keep_runs(each) for each in rows])
+            if path is not None:
+                write_study_file(path, pack_runs(chunks[-1]))
+        if progress is not None:
+            progress(min(first + CHUNK, n), n)
+    return [join_runs(parts) for parts in zip(*chunks, strict=True)]
+
+
+def join_runs(parts: Sequence[GroupRuns]) -> GroupRuns:
+    """Return the runs of one group from those of some sets after others.
+
+    Returns of sets that failed are missing in a part in which all did; they are 0.
+    """
+    names = parts[0].metrics
+    length = max(len(part.returns) for part in parts)
+    returns = [np.zeros((length, len(part.failed))) for part in parts]
+    for whole, part in zip(returns, parts, strict=True):
+        whole[: len(part.returns)] = part.returns
+    return GroupRuns(
+        {name: np.concatenate([part.metrics[name] for part in parts]) for name in names},
+        np.concatenate(returns, axis=1),
+        np.concatenate([part.failed for part in parts]),
+    )
+
+
+def keep_runs(rows: Rows) -> GroupRuns:
+    """Return the rows of an evaluator; Ctrl-C is raised here."""
+    if not rows.done.all() or rows.returns is None:
+        raise KeyboardInterrupt
+    failed = np.array([error != "" for error in rows.errors], dtype=np.bool_)
+    returns = np.where(failed, 0.0, rows.returns)
+    return GroupRuns(rows.metrics, returns, failed)
+
+
+def pack_runs(runs: Sequence[GroupRuns]) -> bytes:
+    """Return the runs of all groups as the bytes of a Parquet file, a row per set."""
+    columns: dict[str, np.ndarray] = {}
+    for group, each in enumerate(runs):
+        columns |= {f"{group}:metric:{name}": values for name, values in each.metrics.items()}
+        columns |= {f"{group}:return:{k:06d}": row for k, row in enumerate(each.returns)}
+        columns[f"{group}:failed"] = each.failed
+    sink = io.BytesIO()
+    pd.DataFrame(columns).to_parquet(sink, compression="zstd")
+    return sink.getvalue()
+
+
+def read_runs(path: Path) -> list[GroupRuns]:
+    """Return what :func:`pack_runs` wrote."""
+    table = pd.read_parquet(path)
+    columns = {str(name): table[name].to_numpy() for name in table.columns}
+    n = sum(name.endswith(":failed") for name in columns)
+    return [read_group(columns, f"{group}:") for group in range(n)]
+
+
+def read_group(columns: dict[str, np.ndarray], prefix: str) -> GroupRuns:
+    """Return the runs of one group from the columns of a file."""
+    own = {name.removeprefix(prefix): each for name, each in columns.items()
+           if name.startswith(prefix)}  # fmt: skip
+    returns = [each for name, each in own.items() if name.startswith("return:")]
+    metrics = {name.removeprefix("metric:"): each for name, each in own.items()
+               if name.startswith("metric:")}  # fmt: skip
+    return GroupRuns(metrics, np.array(returns), own["failed"])
+
+
+def build_parts(
+    procedure: Procedure, groups: Groups, runs: Sequence[GroupRuns], skipped: int
+) -> list[GroupPart]:
+    """Return the part of each group, without its first ``skipped`` sampled returns.
+
+    Measures that are not of returns keep the whole group.
+    """
+    terms, parts = procedure.terms, []
+    for group, each in enumerate(runs):
+        first, stop = groups.span(group)
+        market = terms.market.prefix(stop)
+        setting = terms._replace(market=market, start=market.index[first])
+        free = sample_free(setting)[skipped:]
+        span = int(market.time[stop - 1]) + market.interval - int(market.time[first])
+        years = span / (YEAR_DAYS * DAY) * len(free) / len(each.returns)
+        metrics = {name: each.metrics[name] for name in each.metrics if name in KNOWN}
+        parts.append(GroupPart(sum_moments(each.returns[skipped:], free, years), metrics))
+    return parts
+
+
+def score_groups(procedure: Procedure, runs: Sequence[GroupRuns]) -> FloatArray:
+    """Return the objective of each set in each group, of shape (n_sets, n_groups)."""
+    objective = procedure.goal.objectives[0]
+    return np.stack([objective.score(each.metrics) for each in runs], axis=1)
+
+
+def score_parts(
+    procedure: Procedure, parts: Sequence[GroupPart], failed: np.ndarray, periods: float
+) -> FloatArray:
+    """Return the objective over several groups; minus infinity where a constraint is broken."""
+    metrics = combine_parts(parts, periods)
+    scores, violation = procedure.goal.score(metrics, failed)
+    return np.where(violation == 0.0, order_scores(scores[:, 0], metrics["ruined"]), -np.inf)
+
+
+def score_splits(
+    procedure: Procedure,
+    plain: Sequence[GroupPart],
+    late: Sequence[GroupPart],
+    runs: Sequence[GroupRuns],
+    k: int,
+    periods: float,
+) -> SplitScores:
+    """Return the objectives of all sets in each split, from the accounts of groups.
+
+    ``late`` are the parts without the embargo, for train groups that follow a test group.
+    """
+    failed = np.any([each.failed for each in runs], axis=0)
+    found = SplitScores([], [])
+    n = len(plain)
+    for tested in list_splits(n, k):
+        embargoed = find_embargoed(n, tested)
+        train = [late[g] if embargoed[g] else plain[g] for g in range(n) if g not in tested]
+        found.inside.append(score_parts(procedure, train, failed, periods))
+        test = combine_parts([plain[g] for g in tested], periods)
+        scores, _ = procedure.goal.score(test, failed)
+        found.outside.append(order_scores(scores[:, 0], test["ruined"]))
+    return found
+
+
+# -------------------------------------------------------------- objectives that need the span run
+
+
+def list_stretches(
+    groups: Groups, chosen: Sequence[int], late: int, embargoed: np.ndarray
+) -> list[tuple[int, int]]:
+    """Return the bars of consecutive groups, joined; embargoed ones begin ``late`` bars later."""
+    spans: list[tuple[int, int]] = []
+    for group in chosen:
+        first, stop = groups.span(group)
+        first += late if embargoed[group] else 0
+        if spans and spans[-1][1] == first:
+            spans[-1] = (spans[-1][0], stop)
+        else:
+            spans.append((first, stop))
+    return spans
+
+
+def score_stretches(
+    procedure: Procedure,
+    evaluator: Evaluator,
+    sets: Sets,
+    groups: Groups,
+    k: int,
+    embargo: int,
+    progress: Progress | None,
+) -> SplitScores:
+    """Return the objectives of splits by running each stretch of consecutive groups.
+
+    The objective of several stretches is the mean of theirs, weighted by their bars; a constraint
+    must hold in each.
+    """
+    wanted = []
+    nothing = np.zeros(groups.n, dtype=np.bool_)
+    for tested in list_splits(groups.n, k):
+        rest = [g for g in range(groups.n) if g not in tested]
+        trained = list_stretches(groups, rest, embargo, find_embargoed(groups.n, tested))
+        wanted.append((trained, list_stretches(groups, tested, 0, nothing)))
+    spans = sorted({span for pair in wanted for part in pair for span in part})
+    scores: dict[tuple[int, int], tuple[FloatArray, FloatArray]] = {}
+    for done, span in enumerate(spans):
+        scores[span] = score_span(procedure, evaluator, sets, span)
+        if progress is not None:
+            progress(done + 1, len(spans))
+    return SplitScores(
+        [average_spans(scores, pair[0], is_bound=True) for pair in wanted],
+        [average_spans(scores, pair[1], is_bound=False) for pair in wanted],
+    )
+
+
+def score_span(
+    procedure: Procedure, evaluator: Evaluator, sets: Sets, span: tuple[int, int]
+) -> tuple[FloatArray, FloatArray]:
+    """Return objectives and violations of all sets on one stretch of bars."""
+    rows = evaluator.evaluate(sets, first=span[0], stop=span[1])
+    if not rows.done.all():
+        raise KeyboardInterrupt
+    failed = np.array([error != "" for error in rows.errors], dtype=np.bool_)
+    scores, violation = procedure.goal.score(rows.metrics, failed)
+    return order_scores(scores[:, 0], rows.metrics["ruined"]), violation
+
+
+def average_spans(
+    scores: dict[tuple[int, int], tuple[FloatArray, FloatArray]],
+    spans: Sequence[tuple[int, int]],
+    *,
+    is_bound: bool,
+) -> FloatArray:
+    """Return the mean objective of stretches; minus infinity where one has none."""
+    weights = np.array([stop - first for first, stop in spans], dtype=np.float64)
+    rows = np.stack([scores[span][0] for span in spans])
+    mean = np.full(rows.shape[1], -np.inf)
+    known = np.isfinite(rows).all(axis=0)
+    if is_bound:
+        known &= np.stack([scores[span][1] for span in spans]).max(axis=0) == 0.0
+    mean[known] = weights @ rows[:, known] / weights.sum()
+    return mean

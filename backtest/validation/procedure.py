@@ -1,0 +1,189 @@
+"""The procedure that a validation judges: policy, terms, space, objective and search."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from backtest.base.errors import ParameterError, VenueDateWarning
+from backtest.base.json_values import to_plain
+from backtest.base.phrases import Place
+from backtest.compare.shared_terms import SharedTerms
+from backtest.engine import check_settings, compute_id, describe_signal, warn_of_last_prices
+from backtest.engine.manifest import describe_data, find_versions
+from backtest.engine.run import warn_of_other_days
+from backtest.engine.run_warnings import OF_EACH_RUN
+from backtest.measures.ranking import read_constraints, read_objectives
+from backtest.sweep import Base, Evaluator
+from backtest.sweep.sets.sets import build_trio, read_settings
+from backtest.sweep.sets.space import Space, read_space
+from backtest.sweep.sweep import check_arguments
+from backtest.tune.arguments import check_choices, choose_metrics, read_budget, read_robustness
+from backtest.tune.holdout import keep_times
+from backtest.tune.study_identity import describe_objective, describe_policy
+from backtest.tune.trial_evaluator import Goal
+
+if TYPE_CHECKING:
+    from backtest.account import Account
+    from backtest.market import Market
+    from backtest.policy import Policy
+    from backtest.sweep.evaluator import Metrics
+    from backtest.sweep.sets.sets import Trio
+    from backtest.tune.plateau import Robustness
+    from backtest.venue import Venue
+
+TRIALS = 2_000
+
+
+@contextlib.contextmanager
+def quiet_runs() -> Iterator[None]:
+    """Silence the warnings that a validation gives once, not for each of its runs."""
+    with warnings.catch_warnings():
+        for category in (*OF_EACH_RUN, VenueDateWarning):
+            warnings.simplefilter("ignore", category)
+        yield
+
+
+class Procedure(NamedTuple):
+    """How parameters are chosen, on which market, and under which terms."""
+
+    terms: SharedTerms
+    policy: type[Policy] | Policy
+    space: Space
+    goal: Goal
+    objective: Any
+    metrics: Metrics
+    rule: Robustness
+    is_robust: bool
+    trials: int
+    sampler: str
+    seed: int
+    threads: int | None
+    memory: str
+
+    @property
+    def base(self) -> Base:
+        """Policy, venue and account whose settings sets replace."""
+        return Base(self.policy, self.terms.venue, self.terms.account)
+
+    def build_trio(self, values: Mapping[str, Any]) -> Trio:
+        """Return the policy, venue and account of one set."""
+        return build_trio(self.base, read_settings(self.base), values)
+
+    def build_evaluator(self) -> Evaluator:
+        """Return the evaluator of sets on the whole market."""
+        terms = self.terms
+        return Evaluator(
+            terms.market,
+            self.policy,
+            venue=terms.venue,
+            account=terms.account,
+            signal=keep_times(terms.directions, terms.market, terms.signal),
+            sampling=terms.sampling,
+            calendar=terms.calendar,
+            metrics=self.metrics,
+            threads=self.threads,
+            memory=self.memory,
+            compile=terms.compile,
+        )
+
+    def describe(self, kind: str, **settings: Any) -> dict[str, Any]:
+        """Return everything that decides the numbers, with an ``id`` made of it."""
+        terms, base = self.terms, self.base
+        market = terms.market
+        held = describe_policy(base)
+        manifest: dict[str, Any] = to_plain(
+            {
+                "kind": kind,
+                "data": describe_data(
+                    market, terms.account, market.start, market.time + market.interval
+                ),
+                "policy": {**held, "text": f"{held['name']} over {', '.join(self.names)}"},
+                "venue": terms.venue.to_dict(),
+                "account": terms.account.to_dict(),
+                "signal": describe_signal(terms.signal, terms.directions),
+                "sampling": terms.sampling,
+                "calendar": terms.calendar,
+                "space": self.space.describe(),
+                "objective": describe_objective(self.objective),
+                "constraints": [str(each) for each in self.goal.constraints],
+                "trials": self.trials,
+                "seed": self.seed,
+                **settings,
+                "versions": find_versions(),
+            }
+        )
+        return {
+            "id": compute_id(manifest),
+            **manifest,
+            "policy_module": base.policy_class.__module__,
+        }
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters that vary."""
+        return [each.name for each in self.space.dimensions]
+
+
+def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
+    market: Market,
+    policy: type[Policy] | Policy,
+    *,
+    call: str,
+    venue: Venue,
+    account: Account,
+    objective: Any,
+    constraints: Mapping[str, str] | None,
+    space: Mapping[str, Any] | None,
+    fix: Mapping[str, Any] | None,
+    trials: int | None,
+    sampler: str,
+    robust: bool | Robustness,
+    seed: int,
+    signal: Any,
+    sampling: str,
+    calendar: str,
+    threads: int | None,
+    memory: str,
+    compile: bool,  # noqa: A002 - the word users know
+) -> Procedure:
+    """Return the checked arguments of a validation; ``call`` is the function they were given to."""
+    check_arguments(market, policy, venue, account, "all")
+    check_settings(market, account, venue, sampling, calendar)
+    warn_of_other_days(market, venue)
+    warn_of_last_prices(market, stacklevel=4)
+    number, _ = read_budget(TRIALS if trials is None else trials, None)
+    check_choices(sampler, seed)
+    found = read_space(policy, space, fix=fix, account=account, venue=venue)
+    dotted = [each.name for each in found.dimensions if "." in each.name]
+    if dotted:
+        raise ParameterError(
+            f"a validation varies parameters of the policy, was given {', '.join(dotted)}",
+            where=Place("space", dotted[0], of=call),
+            cure="fix fields of the account and the venue, one value each",
+        )
+    if isinstance(objective, list | tuple) and len(objective) != 1:
+        raise ParameterError(
+            f"a validation needs one objective, was given {len(objective)}",
+            where=Place("objective", of=call),
+            cure="weigh them: {'sharpe': 1.0, 'turnover': -0.01}",
+        )
+    single = objective[0] if isinstance(objective, list | tuple) else objective
+    goal = Goal(read_objectives(single), read_constraints(constraints))
+    return Procedure(
+        terms=SharedTerms(market, venue, account, signal, sampling, calendar, None, compile),
+        policy=policy,
+        space=found,
+        goal=goal,
+        objective=single,
+        metrics=choose_metrics(single, goal),
+        rule=read_robustness(robust),
+        is_robust=bool(robust),
+        trials=TRIALS if number is None else number,
+        sampler=sampler,
+        seed=seed,
+        threads=threads,
+        memory=memory,
+    )

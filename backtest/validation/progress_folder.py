@@ -1,0 +1,79 @@
+"""The hidden folder of an unfinished validation, from which it can be resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from backtest.base.errors import ParameterError, PolicyError
+from backtest.base.phrases import Argument, Either, Phrase, Place
+from backtest.base.result_folders import MANIFEST, name_folder
+from backtest.tune.study_folder import clear_drafts, hold_lock
+
+UNFINISHED = ".unfinished-"
+"""Prefix of the name of the folder; lists of results leave it out."""
+ANEW = Either("pass resume=False", Phrase("leave out {}", Argument("resume")))
+
+
+def name_result(manifest: Mapping[str, Any]) -> str:
+    """Return the name of the folder of a finished validation."""
+    return name_folder(f"{manifest['policy']['name']} {manifest['kind']}", manifest["id"])
+
+
+@contextlib.contextmanager
+def open_progress(
+    store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool | None
+) -> Iterator[Path | None]:
+    """Yield the locked folder for the batches of a validation; None without a store.
+
+    It is deleted at the end of the block, and stays after Ctrl-C or a crash. With None for
+    ``resume``, what was begun goes on.
+
+    Raises
+    ------
+    ParameterError
+        If the same validation was begun and ``resume`` is False, or if there is none to resume.
+    DataError
+        If another process works on it.
+    """
+    where = Place("resume", of=f"bt.{str(manifest['kind']).replace('-', '_')}")
+    if store is None:
+        if resume:
+            raise ParameterError(
+                "a validation must have a store to be resumed, was store=None",
+                where=where,
+                cure=Phrase("pass the store it was begun in, {}", Argument("store", "results")),
+            )
+        yield None
+        return
+    folder = Path(store) / f"{UNFINISHED}{name_result(manifest)}"
+    check_begun(folder, Path(store) / name_result(manifest), resume=resume)
+    with hold_lock(folder):
+        clear_drafts(folder)
+        try:
+            yield folder
+        except (ParameterError, PolicyError):  # a resume would end the same way
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_begun(folder: Path, finished: Path, *, resume: bool | None) -> None:
+    """Refuse to begin what was begun already, and to resume what was not."""
+    if resume and not folder.is_dir() and not (finished / MANIFEST).is_file():
+        raise ParameterError(
+            "there is no unfinished validation of these data, policy source and settings to resume",
+            where=str(folder.parent),
+            cure=Phrase("{}, or give the store and the arguments it was begun with", ANEW),
+        )
+    if folder.is_dir() and resume is False:
+        raise ParameterError(
+            "this validation has been begun already",
+            where=str(folder),
+            cure=Phrase(
+                "pass {} to go on with it, or delete that folder", Argument("resume", True)
+            ),
+        )

@@ -1,0 +1,325 @@
+"""schedules(): compare how often a policy is re-tuned, and on how much of the past."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.phrases import Place
+from backtest.base.provenance import record_making
+from backtest.base.units import DAY, parse_duration
+from backtest.compare.compare import check_rules, compare_results, describe_shared_data
+from backtest.measures.deflated_sharpe import (
+    deflated_sharpe_of_returns,
+    effective_trials,
+    expected_max_sharpe,
+)
+from backtest.sweep.cluster import on_cluster
+from backtest.validation.estimates import share_overfit
+from backtest.validation.procedure import Procedure, quiet_runs, read_procedure
+from backtest.validation.progress_folder import open_progress
+from backtest.validation.schedules import Schedules
+from backtest.validation.spans import FoldSpan, WalkPlan, plan_spans
+from backtest.validation.walk_figures import tabulate_folds
+from backtest.validation.walk_forward import record_looks, run_walk, search_folds
+
+if TYPE_CHECKING:
+    from backtest.account import Account
+    from backtest.compare import Comparison
+    from backtest.engine import Progress, Result
+    from backtest.market import Market
+    from backtest.policy import Policy
+    from backtest.sweep import Evaluator
+    from backtest.tune.plateau import Robustness
+    from backtest.validation.fold_search import SearchedFold
+    from backtest.venue import Venue
+
+KIND = "schedules"
+CALL = "bt.schedules"
+NEVER, ALL = "never", "all"
+USUAL = "365d"
+"""Length of the first train span if every schedule trains on all of the past."""
+MOST = 40
+"""Most schedules."""
+
+
+class Schedule(NamedTuple):
+    """One way to re-tune: its name, the lengths of its spans as given, and its folds."""
+
+    name: str
+    train: str
+    test: str
+    spans: list[FoldSpan]
+
+
+@record_making
+def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
+    market: Market,
+    policy: type[Policy] | Policy,
+    *,
+    venue: Venue,
+    account: Account,
+    train: Sequence[str] | str = ("90d", "365d", "all"),
+    test: Sequence[str] | str = ("7d", "30d", "90d"),
+    baseline: str = NEVER,
+    space: Mapping[str, Any] | None = None,
+    fix: Mapping[str, Any] | None = None,
+    objective: Any = "sharpe",
+    constraints: Mapping[str, str] | None = None,
+    trials: int | None = None,
+    sampler: str = "auto",
+    robust: bool | Robustness = True,
+    confidence: float = 0.95,
+    draws: int = 1_999,
+    seed: int = 0,
+    store: str | Path | None = None,
+    resume: bool = False,
+    signal: Any = None,
+    sampling: str = "1d",
+    calendar: str = "365",
+    threads: int | None = None,
+    memory: str = "1GiB",
+    cluster: str | None = None,
+    compile: bool = True,  # noqa: A002 - the word users know
+    progress: Progress | None = None,
+) -> Schedules:
+    """Walk forward under each schedule of re-tuning, and compare what the accounts earned.
+
+    Parameters
+    ----------
+    market, venue, account, signal, sampling, calendar, compile
+        As in :func:`backtest.run`.
+    policy, space, fix, objective, constraints, trials, sampler, robust, seed, threads, memory
+        As in :func:`backtest.walk_forward`.
+    train : sequence of str
+        Lengths of train spans; ``"all"`` is all of the past.
+    test : sequence of str
+        Lengths of test spans: how often parameters are tuned. Every train length is combined with
+        every test length.
+    baseline : str
+        What the others are compared with: ``"never"``, tuned once on all bars before the first
+        test span and left alone, or the name of a schedule, ``"30d on 365d"`` for example.
+    confidence, draws : float, int
+        As in :func:`backtest.compare`.
+    store, resume, cluster, progress
+        As in :func:`backtest.walk_forward`.
+
+    Returns
+    -------
+    Schedules
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, a span is too short, or nothing is there to resume.
+
+    Notes
+    -----
+    All accounts live over the same bars: every schedule's first test span opens after the longest
+    train span. Differences of log growth are tested by the stationary bootstrap of
+    :func:`backtest.compare`, with Holm's correction. The schedules count as trials in the deflated
+    Sharpe ratio of the best of them.
+    """
+    procedure = read_procedure(
+        market,
+        policy,
+        call=CALL,
+        venue=venue,
+        account=account,
+        objective=objective,
+        constraints=constraints,
+        space=space,
+        fix=fix,
+        trials=trials,
+        sampler=sampler,
+        robust=robust,
+        seed=seed,
+        signal=signal,
+        sampling=sampling,
+        calendar=calendar,
+        threads=threads,
+        memory=memory,
+        compile=compile,
+    )
+    planned = plan_schedules(market, read_lengths("train", train), read_lengths("test", test))
+    check_baseline(baseline, planned)
+    rules = check_rules(confidence, draws, seed)
+    manifest = procedure.describe(
+        KIND,
+        sampler=sampler,
+        robust=procedure.rule.to_dict() if procedure.is_robust else False,
+        schedules=[[each.name, each.train, each.test] for each in planned],
+        baseline=baseline,
+        confidence=rules.confidence,
+        draws=rules.draws,
+    )
+    with open_progress(store, manifest, resume=resume) as folder:
+        evaluator = procedure.build_evaluator()
+        with quiet_runs(), on_cluster(evaluator, cluster) as working:
+            found = search_schedules(procedure, working, planned, manifest, folder, progress)
+        results = {
+            each.name: run_schedule(procedure, folds)
+            for each, folds in zip(planned, found, strict=True)
+        }
+        start = market.index[planned[0].spans[0].test]
+        setting = procedure.terms._replace(start=start)
+        shared = {"data": describe_shared_data(results, setting), **setting.describe()}
+        compared = compare_results(results, setting, baseline, rules, shared)
+        made = build_schedules(procedure, planned, found, compared, manifest)
+        if store is not None:
+            for folds in found:
+                record_looks(store, procedure, manifest, folds)
+            made.save(store)
+    for text in made.warnings:
+        warnings.warn(text, stacklevel=3)
+    return made
+
+
+def read_lengths(name: str, given: Sequence[str] | str) -> list[str]:
+    """Return lengths of spans in the order given, each once, checked."""
+    where = Place(name, of=CALL)
+    lengths = [given] if isinstance(given, str) else list(given)
+    if not lengths:
+        raise ParameterError(
+            f"schedules need a length of {name} spans, was given none",
+            where=where,
+            cure="give ('30d', '90d'), for example",
+        )
+    for text in lengths:
+        if not (name == "train" and text == ALL):
+            parse_duration(text, where=where)
+    return list(dict.fromkeys(lengths))
+
+
+def plan_schedules(market: Market, trains: list[str], tests: list[str]) -> list[Schedule]:
+    """Return all schedules, ``"never"`` first; all are tested from the same bar on."""
+    where = Place("train", of=CALL)
+    known = [parse_duration(text, where=where) for text in trains if text != ALL]
+    longest = max(known, default=parse_duration(USUAL, where=where))
+    begin = market.start + longest
+    if len(trains) * len(tests) > MOST:
+        raise ParameterError(
+            f"at most {MOST} schedules can be compared, was given {len(trains) * len(tests)}",
+            where=where,
+            cure="give fewer lengths: every schedule counts as a trial",
+        )
+    once = plan_spans(market, WalkPlan(longest, max(market.end - begin, DAY), 0, True, begin))
+    found = [Schedule(NEVER, ALL, NEVER, once)]
+    for train, test in itertools.product(trains, tests):
+        length = longest if train == ALL else parse_duration(train, where=where)
+        short = parse_duration(test, where=Place("test", of=CALL))
+        plan = WalkPlan(length, short, 0, train == ALL, begin)
+        found.append(Schedule(f"{test} on {train}", train, test, plan_spans(market, plan)))
+    return found
+
+
+def check_baseline(baseline: str, planned: Sequence[Schedule]) -> None:
+    """Raise if no schedule has this name."""
+    names = [each.name for each in planned]
+    if baseline not in names:
+        raise ParameterError(
+            f"the baseline must be a schedule, was {baseline!r}"
+            + did_you_mean(str(baseline), names),
+            where=Place("baseline", of=CALL),
+            cure=f"choose one of {', '.join(names)}",
+        )
+
+
+def search_schedules(
+    procedure: Procedure,
+    evaluator: Evaluator,
+    planned: Sequence[Schedule],
+    manifest: Mapping[str, Any],
+    folder: Path | None,
+    progress: Progress | None,
+) -> list[list[SearchedFold]]:
+    """Search the folds of all schedules; folds that several share are searched once."""
+    known: dict[FoldSpan, SearchedFold] = {}
+    total = sum(len(each.spans) for each in planned) * procedure.trials
+    found = []
+    for k, each in enumerate(planned):
+        before = sum(len(other.spans) for other in planned[:k]) * procedure.trials
+        own = None if folder is None else folder / f"schedule-{k:03d}"
+        on_sets = add_before(progress, before, total)
+        facts = {"id": f"{manifest['id']}-{k}"}
+        found.append(search_folds(procedure, evaluator, each.spans, facts, own, on_sets, known))
+    return found
+
+
+def add_before(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """Return a callback that adds the sets of earlier schedules."""
+    return None if progress is None else lambda done, _: progress(before + done, total)
+
+
+def run_schedule(procedure: Procedure, folds: Sequence[SearchedFold]) -> Result:
+    """Run the account of one schedule."""
+    walked = run_walk(procedure, list(folds), carry=True)
+    return walked.fixed if walked.result is None else walked.result
+
+
+def build_schedules(
+    procedure: Procedure,
+    planned: Sequence[Schedule],
+    found: Sequence[Sequence[SearchedFold]],
+    compared: Comparison,
+    manifest: dict[str, Any],
+) -> Schedules:
+    """Return the table of schedules and their tests."""
+    tables = [tabulate_folds(procedure, folds).reset_index() for folds in found]
+    rows = compared.differences
+    growth = rows[rows["measure"] == "log_growth"].set_index("policy")
+    measures = ["log_growth", "sharpe", "max_drawdown", "volatility", "turnover", "fees", "ruined"]
+    table = pd.DataFrame(
+        {
+            "schedule": [each.name for each in planned],
+            "train": [each.train for each in planned],
+            "test": [each.test for each in planned],
+            "folds": [len(each.spans) for each in planned],
+            "pbo": [share_overfit(each["rank"].to_numpy(dtype=np.float64)) for each in tables],
+        }
+    ).set_index("schedule")
+    table = table.join(compared.table[measures])
+    wanted = ["difference", "low", "high", "p_value", "p_holm", "distinguishable", "basis"]
+    table = table.join(growth[wanted])
+    table["distinguishable"] = table["distinguishable"].eq(True)
+    table["basis"] = table["basis"].fillna("baseline").astype(str)
+    folds = [each.assign(schedule=plan.name) for each, plan in zip(tables, planned, strict=True)]
+    return Schedules(
+        table=table,
+        folds=pd.concat(folds, ignore_index=True),
+        returns=compared.returns,
+        figures=judge_schedules(compared),
+        manifest=manifest,
+        comparison=compared,
+    )
+
+
+def judge_schedules(compared: Comparison) -> dict[str, Any]:
+    """Return the deflated Sharpe ratio of the best schedule: every schedule is a trial."""
+    living = [name for name in compared.order if name not in compared.ruined]
+    notes = list(compared.warnings)
+    if not living or len(compared.returns) < 2:
+        return {"best": "", "deflated_sharpe": None, "lucky_sharpe": None, "warnings": notes}
+    sampled = compared.sample(living)
+    excess = sampled.returns - sampled.free
+    sharpes = np.nan_to_num(compared.table.loc[living, "sharpe"].to_numpy(dtype=np.float64))
+    scale = float(np.sqrt(sampled.periods))
+    n = effective_trials(excess.T, n_trials=len(compared.names))
+    deviation = float(np.std(sharpes, ddof=1)) if len(sharpes) > 1 else 0.0
+    best = int(np.argmax(sharpes))
+    return {
+        "best": living[best],
+        "effective_trials": n,
+        "lucky_sharpe": expected_max_sharpe(n, deviation),
+        "deflated_sharpe": deflated_sharpe_of_returns(
+            excess[best], n_trials=n, std=deviation / scale
+        ),
+        "warnings": notes,
+    }

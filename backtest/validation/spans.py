@@ -1,0 +1,196 @@
+"""The spans of a walk: where each fold trains, and where it is tested."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError
+from backtest.base.phrases import Argument, Phrase, Place
+from backtest.base.units import IntArray, format_time, parse_duration, to_nanoseconds, utc_index
+
+if TYPE_CHECKING:
+    from backtest.market import Market
+
+LEAST_TRAIN, LEAST_TEST = 200, 20
+"""Least bars of a train span, and of a test span."""
+FEW_BARS = 200
+"""A test span under this many bars is allowed, with a warning."""
+TIMES = ("train_start", "train_end", "test_start", "test_end")
+_NOTHING = re.compile(r"0+\s*[a-zA-Z]*")
+
+
+class FoldSpan(NamedTuple):
+    """Bars of one fold, half-open: it trains on [train, train_stop), is tested on [test, stop)."""
+
+    train: int
+    train_stop: int
+    test: int
+    stop: int
+
+
+class WalkPlan(NamedTuple):
+    """How a walk is cut into folds; lengths of time in ns.
+
+    ``begin`` is when the first test span opens; None for the earliest time. ``anchored`` lets every
+    train span begin with the market.
+    """
+
+    train: int
+    test: int
+    gap: int = 0
+    anchored: bool = False
+    begin: int | None = None
+
+
+def read_plan(train: str, test: str, *, anchored: bool, gap: str) -> WalkPlan:
+    """Return the plan of a walk from durations such as ``"365d"``; a gap may be ``"0d"``."""
+    if not isinstance(anchored, bool | np.bool_):
+        raise ParameterError(
+            f"anchored must be True or False, was {anchored!r}",
+            where=Place("anchored", of="bt.walk_forward"),
+            cure="pass True to let every train span begin with the data",
+        )
+    long = parse_duration(train, where=Place("train", of="bt.walk_forward"))
+    short = parse_duration(test, where=Place("test", of="bt.walk_forward"))
+    is_none = isinstance(gap, str) and _NOTHING.fullmatch(gap.strip()) is not None
+    pause = 0 if is_none else parse_duration(gap, where=Place("gap", of="bt.walk_forward"))
+    return WalkPlan(long, short, pause, bool(anchored))
+
+
+def plan_spans(market: Market, plan: WalkPlan) -> list[FoldSpan]:
+    """Return the folds of a walk through a market, in order.
+
+    The first test span opens ``train + gap`` after the market begins, the next ones ``test`` later
+    each. A train span ends ``gap`` before its test span. The last test span ends with the market;
+    what is left there under 20 bars belongs to the test span before.
+
+    Raises
+    ------
+    ParameterError
+        If the market is too short, a span has too few bars, or the gap eats a span.
+    """
+    if plan.gap >= min(plan.train, plan.test) > 0:
+        raise ParameterError(
+            "a gap must be shorter than the train and the test span, or it eats one of them",
+            where=Place("gap", of="bt.walk_forward"),
+            cure=Phrase("give a shorter gap, {} for none", Argument("gap", "0d")),
+        )
+    opens = list_opens(market, plan)
+    edges = [*np.searchsorted(market.time, opens).tolist(), market.n_bars]
+    if len(edges) > 2 and edges[-1] - edges[-2] < LEAST_TEST:
+        del edges[-2]
+    spans = []
+    for k, (test, stop) in enumerate(itertools.pairwise(edges)):
+        end = opens[k] - plan.gap
+        begin = market.start if plan.anchored else max(market.start, end - plan.train)
+        train, train_stop = np.searchsorted(market.time, [begin, end]).tolist()
+        spans.append(FoldSpan(train, train_stop, test, stop))
+    check_spans(spans, market)
+    return spans
+
+
+def list_opens(market: Market, plan: WalkPlan) -> list[int]:
+    """Return when the test spans open, in ns, the first at least."""
+    first = market.start + plan.train + plan.gap if plan.begin is None else plan.begin
+    if first >= market.end:
+        raise ParameterError(
+            "a train span must leave bars to test on, the data end "
+            f"{format_time(market.end)} and the first test span would open {format_time(first)}",
+            where=Place("train", of="bt.walk_forward"),
+            cure="give a shorter train span, or more data",
+        )
+    return list(range(first, market.end, plan.test))
+
+
+def check_spans(spans: Sequence[FoldSpan], market: Market) -> None:
+    """Raise if spans are empty, too short, unordered, or overlap what they are tested on."""
+    for k, span in enumerate(spans):
+        for name, n, least in (
+            ("train", span.train_stop - span.train, LEAST_TRAIN),
+            ("test", span.stop - span.test, LEAST_TEST),
+        ):
+            if n < least:
+                begin = span.train if name == "train" else span.test
+                raise ParameterError(
+                    f"a {name} span must have {least} bars or more, fold {k} has {max(n, 0)}",
+                    where=Place(name, describe_bar(market, begin), of="bt.walk_forward"),
+                    cure=f"give a longer {name} span, or shorter bars",
+                )
+        before = spans[k - 1].stop if k else 0
+        if span.train_stop > span.test or (k and span.test < before):
+            raise ParameterError(
+                f"spans must be in order and apart, fold {k} trains or is tested on bars that an "
+                "earlier test span or its own has",
+                where=Place("folds", describe_bar(market, span.test), of="bt.walk_forward"),
+                cure="let each train span end before its test span, and each test span before the "
+                "next",
+            )
+
+
+def describe_bar(market: Market, bar: int) -> str:
+    """Return the open of a bar as text; the end of the market for the bar after the last."""
+    return format_time(int(market.time[bar]) if bar < market.n_bars else market.end)
+
+
+def read_spans(folds: pd.DataFrame, market: Market) -> list[FoldSpan]:
+    """Return the spans of a table with ``train_start, train_end, test_start, test_end``.
+
+    Raises
+    ------
+    ParameterError
+        If a column is missing, a time is not readable or outside the market, or the spans are
+        unordered, overlap or are too short.
+    """
+    where = Place("folds", of="bt.walk_forward")
+    missing = [name for name in TIMES if name not in folds]
+    if missing or not len(folds):
+        raise ParameterError(
+            f"a table of folds must have rows and {', '.join(TIMES)}, lacks "
+            f"{', '.join(missing) or 'rows'}",
+            where=where,
+            cure="begin with the table of bt.folds(market, ...)",
+        )
+    rows = [[to_nanoseconds(value, where=where) for value in folds[name]] for name in TIMES]
+    flat = [time for row in rows for time in row]
+    if min(flat) < market.start or max(flat) > market.end:
+        raise ParameterError(
+            f"folds must lie inside the data, {format_time(market.start)} to "
+            f"{format_time(market.end)}, were {format_time(min(flat))} to {format_time(max(flat))}",
+            where=where,
+            cure="cut the table, or give more data",
+        )
+    places = [np.searchsorted(market.time, row).tolist() for row in rows]
+    spans = [FoldSpan(*bars) for bars in zip(*places, strict=True)]
+    check_spans(spans, market)
+    return spans
+
+
+def tabulate_spans(market: Market, spans: Sequence[FoldSpan]) -> pd.DataFrame:
+    """Return a row per fold with its four times, UTC, half-open."""
+    bars = np.array(spans, dtype=np.int64).reshape(-1, len(TIMES))
+    table = pd.DataFrame({name: time_bars(market, bars[:, k]) for k, name in enumerate(TIMES)})
+    return table.rename_axis("fold")
+
+
+def time_bars(market: Market, bars: IntArray) -> pd.DatetimeIndex:
+    """Return the opens of bars; of the bar after the last, the end of the market."""
+    inside = np.minimum(bars, market.n_bars - 1)
+    times = np.where(bars < market.n_bars, market.time[inside], market.end)
+    return utc_index(times.astype(np.int64))
+
+
+def warn_of_short(spans: Sequence[FoldSpan]) -> Iterator[str]:
+    """Yield a warning if test spans have few bars."""
+    short = [span for span in spans if span.stop - span.test < FEW_BARS]
+    if short:
+        least = min(span.stop - span.test for span in short)
+        yield (
+            f"{len(short)} of {len(spans)} test spans have under {FEW_BARS} bars, the shortest "
+            f"{least}: scores of single folds are mostly noise"
+        )

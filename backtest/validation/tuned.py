@@ -1,0 +1,61 @@
+"""End a search with a validation of it: ``bt.tune(..., validate="walk-forward")``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from backtest.base.phrases import Place
+from backtest.base.ranges import Choice
+from backtest.base.units import DAY
+from backtest.validation.cross_validate import cross_validate
+from backtest.validation.groups import cut_groups
+from backtest.validation.procedure import TRIALS
+from backtest.validation.spans import plan_spans, read_plan
+from backtest.validation.walk_forward import walk_forward
+
+if TYPE_CHECKING:
+    from backtest.market import Market
+
+WALK, CROSS = "walk-forward", "cross-validate"
+USUAL = {"train": 365, "test": 30}
+"""Days of the spans, where the data are long enough."""
+GROUPS = 10
+
+
+def plan_validation(method: str, market: Market, sampling: str) -> dict[str, Any]:
+    """Return the spans of the validation that ends a search, before the search begins.
+
+    A walk trains on 365 days and tests on 30, on data under two years on half of the days and on a
+    twelfth of them. A cross-validation has 10 groups, 2 for the test.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such method, or the data are too short for it.
+    """
+    Choice(WALK, CROSS).check("validate", method, where=Place("validate", of="bt.tune"))
+    if method == CROSS:
+        cut_groups(market, GROUPS, sampling)
+        return {"groups": GROUPS}
+    days = int((market.end - market.start) // DAY)
+    is_long = days >= 2 * USUAL["train"]
+    train = USUAL["train"] if is_long else max(1, days // 2)
+    test = USUAL["test"] if is_long else max(1, days // 12)
+    plan_spans(market, read_plan(f"{train}d", f"{test}d", anchored=False, gap="0d"))
+    return {"train": f"{train}d", "test": f"{test}d"}
+
+
+def validate_search(
+    method: str, market: Market, policy: Any, plan: dict[str, Any], **arguments: Any
+) -> Any:
+    """Return the validation of a search with the arguments of :func:`backtest.tune`.
+
+    Each fold has as many trials as the search, at most 2,000. A validation that was begun is
+    resumed.
+    """
+    trials = arguments.pop("trials")
+    given = {**arguments, **plan, "trials": TRIALS if trials is None else min(trials, TRIALS)}
+    if method == WALK:
+        return walk_forward(market, policy, **given, resume=None)
+    shared = {name: value for name, value in given.items() if name not in ("sampler", "robust")}
+    return cross_validate(market, policy, **shared, resume=None)

@@ -1,0 +1,118 @@
+"""The contents of validations, as their files hold them; :mod:`walk` and others add methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from backtest.validation.estimates import Estimate
+from backtest.validation.walk_figures import read_figures
+
+if TYPE_CHECKING:
+    from backtest.compare import Comparison
+    from backtest.engine import Result
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WalkRecord:
+    """Contents of a validation; :class:`WalkForward` describes the fields and adds methods."""
+
+    folds: pd.DataFrame
+    result: Result | None
+    fixed: Result
+    stability: pd.DataFrame
+    trials: pd.DataFrame
+    figures: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    parts: tuple[Result, ...] = ()
+
+    @property
+    def efficiency(self) -> float:
+        """Log growth per year out of sample over that in sample; NaN if that is not positive."""
+        return read_figures(self.figures, "efficiency")
+
+    @property
+    def efficiency_difference(self) -> float:
+        """Log growth per year out of sample less that in sample."""
+        return read_figures(self.figures, "efficiency_difference")
+
+    @property
+    def pbo(self) -> Estimate:
+        """Share of folds whose winner was no better than the median set out of sample."""
+        found = {name: read_figures(self.figures["pbo"], name) for name in ("value", "low", "high")}
+        return Estimate(**found)
+
+    @property
+    def deflated_sharpe(self) -> float:
+        """Probability that the true Sharpe ratio of the re-tuned account is above 0."""
+        return read_figures(self.figures, "deflated_sharpe")
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings about the walk, one sentence each."""
+        return list(self.figures["warnings"])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CrossRecord:
+    """Contents of a validation; :class:`CrossValidation` describes the fields and adds methods."""
+
+    splits: pd.DataFrame
+    paths: pd.DataFrame
+    matrix: pd.DataFrame
+    sets: pd.DataFrame
+    curves: pd.DataFrame
+    trials: pd.DataFrame
+    figures: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+
+    @property
+    def pbo(self) -> Estimate:
+        """Share of splits whose winner was no better than the median set out of sample."""
+        found = {name: read_figures(self.figures["pbo"], name) for name in ("value", "low", "high")}
+        return Estimate(**found)
+
+    @property
+    def ranks(self) -> pd.Series:
+        """The winner's rank out of sample in each split."""
+        return self.splits["rank"]
+
+    @property
+    def deflated_sharpe(self) -> float:
+        """Deflated Sharpe ratio of the best set over all groups."""
+        return read_figures(self.figures, "deflated_sharpe")
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings, one sentence each."""
+        return list(self.figures["warnings"])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ScheduleRecord:
+    """Contents of a validation; :class:`Schedules` describes the fields and adds methods."""
+
+    table: pd.DataFrame
+    folds: pd.DataFrame
+    returns: pd.DataFrame
+    figures: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    comparison: Comparison | None = None
+
+    @property
+    def baseline(self) -> str:
+        """The schedule that the others are compared with."""
+        return str(self.manifest["baseline"])
+
+    @property
+    def deflated_sharpe(self) -> float:
+        """Deflated Sharpe ratio of the best schedule, given how many were tried."""
+        return read_figures(self.figures, "deflated_sharpe")
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings, one sentence each."""
+        return list(self.figures["warnings"])

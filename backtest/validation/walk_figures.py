@@ -1,0 +1,200 @@
+"""The tables and the headline figures of a walk."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.units import FloatArray
+from backtest.compare.compared_accounts import count_years, find_growth, sample_returns
+from backtest.compare.pairs import BootstrapRules, estimate_pairs, find_basis
+from backtest.measures.deflated_sharpe import deflated_sharpe_of_returns
+from backtest.sweep.tabulate import name_column
+from backtest.validation.column_memory import measure_memory
+from backtest.validation.estimates import CONFIDENCE, estimate_share, share_overfit
+from backtest.validation.spans import tabulate_spans, warn_of_short
+
+if TYPE_CHECKING:
+    from backtest.engine import Result
+    from backtest.validation.fold_search import SearchedFold
+    from backtest.validation.procedure import Procedure
+
+FEW_TRADES = 10
+"""A fold with fewer trades than this says little about its parameters."""
+DRAWS = 1_999
+MOST_NOTES = 5
+"""Most kinds of warnings of folds that a walk repeats."""
+
+
+class Walked(NamedTuple):
+    """The accounts of a walk: re-tuned (None without ``carry``), tuned once, and one per fold."""
+
+    result: Result | None
+    fixed: Result
+    parts: tuple[Result, ...]
+
+    @property
+    def accounts(self) -> tuple[Result, ...]:
+        """The re-tuned account, or those of the folds, in order."""
+        return self.parts if self.result is None else (self.result,)
+
+
+def tabulate_folds(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.DataFrame:
+    """Return a row per fold: times, parameters, and objectives in and out of sample."""
+    table = tabulate_spans(procedure.terms.market, [fold.span for fold in found])
+    for name in procedure.names:
+        table[name_column(name)] = [fold.values[name] for fold in found]
+    inside = np.array([fold.verdict.score for fold in found])
+    outside = np.array([fold.verdict.holdout_score for fold in found])
+    is_positive = inside > 0.0
+    shrinkage = np.where(is_positive, outside / np.where(is_positive, inside, 1.0), np.nan)
+    return table.assign(
+        in_sample=inside,
+        out_of_sample=outside,
+        rank=[fold.rank for fold in found],
+        shrinkage=shrinkage,
+        difference=outside - inside,
+        trials=[fold.verdict.trials for fold in found],
+        deflated_sharpe=[fold.verdict.deflated_sharpe for fold in found],
+    )
+
+
+def tabulate_trials(found: Sequence[SearchedFold]) -> pd.DataFrame:
+    """Return a row per fold and set: both objectives, NaN after ruin, and whether it won."""
+    parts = [
+        pd.DataFrame(
+            {
+                "fold": np.full(len(fold.inside), k, dtype=np.int64),
+                "in_sample": finite_or_nan(fold.inside),
+                "out_of_sample": finite_or_nan(fold.outside),
+                "is_winner": np.arange(len(fold.inside)) == fold.winner,
+            }
+        )
+        for k, fold in enumerate(found)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def finite_or_nan(values: FloatArray) -> FloatArray:
+    """Return values with NaN for those that are not finite."""
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def judge_walk(
+    procedure: Procedure, found: Sequence[SearchedFold], table: pd.DataFrame, walked: Walked
+) -> dict[str, Any]:
+    """Return the headline figures of a walk as plain data, with its warnings."""
+    inside = float(np.mean([fold.growth for fold in found if not math.isnan(fold.growth)]))
+    outside = measure_growth(walked)
+    ranks = table["rank"].to_numpy(dtype=np.float64)
+    trades = count_trades(walked, found)
+    memory = measure_memory(procedure)
+    return {
+        "growth_in_sample": inside,
+        "growth_out_of_sample": outside,
+        "growth_fixed": find_growth(walked.fixed, count_years(walked.fixed)),
+        "efficiency": outside / inside if inside > 0.0 else math.nan,
+        "efficiency_difference": outside - inside,
+        "mean_rank": float(np.nanmean(ranks)) if np.isfinite(ranks).any() else math.nan,
+        "pbo": estimate_share(
+            share_overfit(ranks), int(np.count_nonzero(~np.isnan(ranks)))
+        ).to_dict(),
+        **judge_returns(procedure, walked),
+        "memory": memory,
+        "trades": trades,
+        "warnings": list(list_warnings(found, trades, memory)),
+    }
+
+
+def measure_growth(walked: Walked) -> float:
+    """Return the log growth per year over all test spans, minus infinity after ruin."""
+    years = [count_years(each) for each in walked.accounts]
+    growth = [find_growth(each, year) for each, year in zip(walked.accounts, years, strict=True)]
+    return float(np.dot(growth, years)) / sum(years)
+
+
+def judge_returns(procedure: Procedure, walked: Walked) -> dict[str, Any]:
+    """Return the Sharpe ratio out of sample, and the growth against the parameters tuned once.
+
+    The re-tuned account was not chosen among others by these returns, so that its deflated Sharpe
+    ratio is that of one trial.
+    """
+    if walked.result is None:
+        return {"sharpe": math.nan, "deflated_sharpe": math.nan, "against_fixed": None}
+    fixed = walked.fixed
+    market = fixed.market if fixed.market is not None else procedure.terms.market
+    start = market.index[market.n_bars - len(fixed.close)]
+    terms = procedure.terms._replace(market=market, start=start)
+    sampled = sample_returns({"re-tuned": walked.result, "tuned once": fixed}, terms)
+    ruined = np.array([each.metrics["ruined"] != 0.0 for each in (walked.result, fixed)])
+    pair = np.array([[0, 1]])
+    bases = np.array([find_basis(sampled.returns, pair[0], ruined)], dtype=object)
+    rules = BootstrapRules(CONFIDENCE, DRAWS, procedure.seed)
+    gap, _ = estimate_pairs(sampled, pair, bases, "log_growth", rules, None)
+    excess = sampled.returns[0] - sampled.free
+    alone = deflated_sharpe_of_returns(excess, n_trials=1.0, std=0.0) if len(excess) > 1 else 0.5
+    return {
+        "sharpe": float(walked.result.metrics["sharpe"]),
+        "deflated_sharpe": 0.0 if ruined[0] else alone,
+        "against_fixed": {
+            **{name: float(column[0]) for name, column in gap.items()},
+            "basis": str(bases[0]),
+        },
+    }
+
+
+def count_trades(walked: Walked, found: Sequence[SearchedFold]) -> list[int]:
+    """Return the fills of the re-tuned account in each test span."""
+    fills = [each.events.loc[each.events["kind"] == "fill", "time"] for each in walked.accounts]
+    times = pd.DatetimeIndex(pd.concat(fills)).as_unit("ns").asi8
+    market = walked.accounts[-1].market
+    if market is None:
+        return []
+    rows = np.searchsorted(market.time, times)
+    return [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
+
+
+def list_warnings(
+    found: Sequence[SearchedFold], trades: Sequence[int], memory: int
+) -> Iterator[str]:
+    """Yield the warnings of a walk."""
+    spans = [fold.span for fold in found]
+    yield from warn_of_short(spans)
+    shortest = min(span.stop - span.test for span in spans)
+    if memory > shortest:
+        yield (
+            f"test spans of {shortest:,} bars are shorter than the memory of the columns, up to "
+            f"{memory:,} bars at the ends of the ranges: what is tested there was seen in training"
+        )
+    few = sum(n < FEW_TRADES for n in trades)
+    if 2 * few > len(found):
+        yield (
+            f"{few} of {len(found)} folds have under {FEW_TRADES} trades, {sum(trades):,} in all: "
+            "a fold says little about its parameters"
+        )
+    yield from count_notes(found)
+
+
+def count_notes(found: Sequence[SearchedFold]) -> Iterator[str]:
+    """Yield the most frequent warnings of the searches, each with the number of its folds."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for fold in found:
+        for text in fold.warnings:
+            key = re.sub(r"[-+]?\d[\d.,e+-]*", "#", text)
+            first.setdefault(key, text)
+            counts[key] += 1
+    for key, n in counts.most_common(MOST_NOTES):
+        yield f"in {n} of {len(found)} folds, as in the first of them: {first[key]}"
+
+
+def read_figures(figures: Mapping[str, Any], name: str) -> float:
+    """Return a figure as a number, NaN if it is not known."""
+    value = figures.get(name)
+    return math.nan if value is None else float(value)

@@ -1,0 +1,320 @@
+"""walk_forward(): re-tune again and again, and live through what came after each time."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
+from backtest.base.provenance import record_making
+from backtest.engine.run import run
+from backtest.engine.switched_run import Stretch, run_switched
+from backtest.sweep.cluster import on_cluster
+from backtest.tune.holdout import record_look
+from backtest.validation.fold_search import SearchedFold, describe_look, search_fold
+from backtest.validation.procedure import Procedure, quiet_runs, read_procedure
+from backtest.validation.progress_folder import open_progress
+from backtest.validation.spans import (
+    TIMES,
+    FoldSpan,
+    describe_bar,
+    plan_spans,
+    read_plan,
+    read_spans,
+    tabulate_spans,
+)
+from backtest.validation.walk import WalkForward
+from backtest.validation.walk_figures import Walked, judge_walk, tabulate_folds, tabulate_trials
+from backtest.validation.walk_stability import measure_stability
+
+if TYPE_CHECKING:
+    from backtest.account import Account
+    from backtest.engine import Progress, Result
+    from backtest.market import Market
+    from backtest.policy import Policy
+    from backtest.sweep import Evaluator
+    from backtest.tune.plateau import Robustness
+    from backtest.venue import Venue
+
+KIND = "walk-forward"
+
+
+@record_making
+def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
+    market: Market,
+    policy: type[Policy] | Policy,
+    *,
+    venue: Venue,
+    account: Account,
+    space: Mapping[str, Any] | None = None,
+    fix: Mapping[str, Any] | None = None,
+    objective: Any = "sharpe",
+    constraints: Mapping[str, str] | None = None,
+    train: str = "365d",
+    test: str = "30d",
+    anchored: bool = False,
+    gap: str = "0d",
+    folds: pd.DataFrame | None = None,
+    trials: int | None = None,
+    sampler: str = "auto",
+    robust: bool | Robustness = True,
+    carry: bool = True,
+    seed: int = 0,
+    store: str | Path | None = None,
+    resume: bool | None = False,
+    signal: Any = None,
+    sampling: str = "1d",
+    calendar: str = "365",
+    threads: int | None = None,
+    memory: str = "1GiB",
+    cluster: str | None = None,
+    compile: bool = True,  # noqa: A002 - the word users know
+    progress: Progress | None = None,
+) -> WalkForward:
+    """Tune on each train span, trade the test span after it, and judge the whole procedure.
+
+    Parameters
+    ----------
+    market, venue, account, signal, sampling, calendar, compile
+        As in :func:`backtest.run`.
+    policy, space, fix, objective, constraints, sampler, robust, seed, threads, memory, cluster
+        As in :func:`backtest.tune`, which searches every train span with the same seed. One
+        objective; the space holds parameters of the policy only.
+    train, test : str
+        Lengths of the spans, such as ``"365d"``: at least 200 and 20 bars. The first test span
+        opens ``train + gap`` after the data begin. The last one ends with the data.
+    anchored : bool
+        Whether every train span begins with the data instead of moving on.
+    gap : str
+        Time between the end of a train span and its test span; a walk trains before it tests, and
+        needs none.
+    folds : DataFrame, optional
+        The spans themselves, as :func:`backtest.folds` returns them, instead of the four above.
+    trials : int, optional
+        Most sets to evaluate in each fold, neighbours included; 2,000 by default.
+    carry : bool
+        Whether one account lives through all test spans, so that switching parameters costs what
+        it costs. False begins a fresh account in every fold, for comparison only.
+    store : str or Path, optional
+        Folder in which the walk is saved, ``"results"`` for example. It keeps every batch until
+        then, so that a killed walk can be resumed.
+    resume : bool or None
+        Continue the walk of the same arguments in the store. It ends at the same bytes. None
+        continues it if it was begun.
+    progress : callable, optional
+        Called with the sets evaluated and the most there will be.
+
+    Returns
+    -------
+    WalkForward
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, a span is too short, or nothing is there to resume.
+    DataError
+        If the folder cannot be written, or another process works in it.
+
+    Notes
+    -----
+    A decision at the last close of a train span fills in the test span: nothing of it is known
+    before. The account's parameters change at the first close of each test span; until then the
+    last decision of the earlier ones holds.
+    """
+    procedure = read_procedure(
+        market,
+        policy,
+        call="bt.walk_forward",
+        venue=venue,
+        account=account,
+        objective=objective,
+        constraints=constraints,
+        space=space,
+        fix=fix,
+        trials=trials,
+        sampler=sampler,
+        robust=robust,
+        seed=seed,
+        signal=signal,
+        sampling=sampling,
+        calendar=calendar,
+        threads=threads,
+        memory=memory,
+        compile=compile,
+    )
+    if folds is None:
+        spans = plan_spans(market, read_plan(train, test, anchored=anchored, gap=gap))
+    else:
+        spans = read_spans(folds, market)
+    manifest = describe_walk(procedure, spans, carry=check_carry(carry))
+    with open_progress(store, manifest, resume=resume) as folder:
+        evaluator = procedure.build_evaluator()
+        with quiet_runs(), on_cluster(evaluator, cluster) as working:
+            found = search_folds(procedure, working, spans, manifest, folder, progress)
+        record_looks(store, procedure, manifest, found)
+        walk = build_walk(procedure, found, manifest, carry=carry)
+        if store is not None:
+            walk.save(store)
+    for text in walk.warnings:
+        warnings.warn(text, stacklevel=3)
+    return walk
+
+
+def check_carry(carry: object) -> bool:
+    """Return whether one account is carried through all folds."""
+    if not isinstance(carry, bool):
+        raise ParameterError(
+            f"carry must be True or False, was {carry!r}",
+            where=Place("carry", of="bt.walk_forward"),
+            cure="pass False for a fresh account in every fold",
+        )
+    return carry
+
+
+def describe_walk(
+    procedure: Procedure, spans: list[FoldSpan], *, carry: bool, kind: str = KIND
+) -> dict[str, Any]:
+    """Return the manifest of a walk."""
+    table = tabulate_spans(procedure.terms.market, spans)
+    folds = [[f"{time:%Y-%m-%d %H:%M:%S}" for time in row] for row in table.to_numpy().tolist()]
+    return procedure.describe(
+        kind,
+        sampler=procedure.sampler,
+        robust=procedure.rule.to_dict() if procedure.is_robust else False,
+        carry=carry,
+        spans={"columns": list(TIMES), "rows": folds},
+    )
+
+
+def search_folds(
+    procedure: Procedure,
+    evaluator: Evaluator,
+    spans: list[FoldSpan],
+    manifest: Mapping[str, Any],
+    folder: Path | None,
+    progress: Progress | None,
+    known: dict[FoldSpan, SearchedFold] | None = None,
+) -> list[SearchedFold]:
+    """Search and test all folds in order; those already ``known`` are not searched again."""
+    found = []
+    for k, span in enumerate(spans):
+        if known is not None and span in known:
+            found.append(known[span])
+            continue
+        own = None if folder is None else folder / f"fold-{k:05d}"
+        on_batch = count_sets_done(progress, k, len(spans), procedure.trials)
+        fold = search_fold(procedure, evaluator, span, f"{manifest['id']}-{k}", own, on_batch)
+        if fold.winner < 0 and not found:
+            raise ParameterError(
+                "the first train span must have a set that keeps all constraints, none of "
+                f"{len(fold.inside):,} does",
+                where=Place(
+                    "constraints",
+                    f"train span from {describe_bar(evaluator.market, span.train)}",
+                    of="bt.walk_forward",
+                ),
+                cure="loosen the constraints, or evaluate more trials",
+            )
+        if fold.winner < 0:
+            fold = fold._replace(values=found[-1].values)
+        found.append(fold)
+        if known is not None:
+            known[span] = fold
+    if progress is not None:
+        progress(len(spans) * procedure.trials, len(spans) * procedure.trials)
+    return found
+
+
+def count_sets_done(
+    progress: Progress | None, fold: int, n_folds: int, trials: int
+) -> Callable[[Any], object] | None:
+    """Return a callback of a search that reports the sets of all folds."""
+    if progress is None:
+        return None
+    return lambda now: progress(fold * trials + min(now.trials, trials), n_folds * trials)
+
+
+def record_looks(
+    store: str | Path | None,
+    procedure: Procedure,
+    manifest: dict[str, Any],
+    found: list[SearchedFold],
+) -> None:
+    """Record that the winner of each fold was evaluated on its test span."""
+    if store is None:
+        return
+    for fold in found:
+        if fold.values:
+            record_look(Path(store), describe_look(procedure, manifest, fold.span), fold.values)
+
+
+# -------------------------------------------------------------------------------- the accounts
+
+
+def build_walk(
+    procedure: Procedure, found: list[SearchedFold], manifest: dict[str, Any], *, carry: bool
+) -> WalkForward:
+    """Run the accounts of a walk whose folds are searched, and judge it."""
+    walked = run_walk(procedure, found, carry=carry)
+    table = tabulate_folds(procedure, found)
+    figures = judge_walk(procedure, found, table, walked)
+    return WalkForward(
+        folds=table,
+        result=walked.result,
+        fixed=walked.fixed,
+        stability=measure_stability(procedure, found),
+        trials=tabulate_trials(found),
+        figures=figures,
+        manifest=manifest,
+        parts=walked.parts,
+    )
+
+
+def run_walk(procedure: Procedure, found: list[SearchedFold], *, carry: bool) -> Walked:
+    """Run the re-tuned account, and the one with the parameters of the first fold."""
+    trios = [procedure.build_trio(fold.values) for fold in found]
+    first, end = found[0].span.test, found[-1].span.stop
+    stops = [*(fold.span.test for fold in found[1:]), end]
+    stretches = [
+        Stretch(fold.span.test, stop, trio.policy)
+        for fold, stop, trio in zip(found, stops, trios, strict=True)
+    ]
+    fixed = run_part(procedure, found[0].values, first, end)
+    if carry:
+        with quiet_runs():
+            walked = run_switched(fixed, stretches, compiled=procedure.terms.compile)
+        return Walked(walked, fixed, ())
+    parts = tuple(
+        run_part(procedure, fold.values, stretch.first, stretch.stop)
+        for fold, stretch in zip(found, stretches, strict=True)
+    )
+    return Walked(None, fixed, parts)
+
+
+def run_part(procedure: Procedure, values: Mapping[str, Any], first: int, stop: int) -> Result:
+    """Run a fresh account on bars ``first`` up to ``stop``; the bars before warm its columns."""
+    terms, trio = procedure.terms, procedure.build_trio(values)
+    market = terms.market if stop == terms.market.n_bars else terms.market.prefix(stop)
+    signal = terms.signal if stop == terms.market.n_bars else cut_signal(terms.directions, stop)
+    with quiet_runs():
+        return run(
+            market,
+            trio.policy,
+            venue=trio.venue,
+            account=trio.account,
+            signal=signal,
+            sampling=terms.sampling,
+            calendar=terms.calendar,
+            compile=terms.compile,
+            start=terms.market.index[first],
+        )
+
+
+def cut_signal(directions: Any, stop: int) -> Any:
+    """Return the signal of the first bars: an array, or a constant."""
+    return float(directions[0]) if len(directions) == 1 else directions[:stop]

@@ -1,0 +1,128 @@
+"""Text summary of a walk, for a terminal of 80 columns or more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from backtest.base.number_text import format_number, format_percent, format_probability
+from backtest.base.text_layout import format_paragraph
+from backtest.validation.walk_figures import read_figures
+
+if TYPE_CHECKING:
+    from backtest.validation.validation_records import WalkRecord
+
+LIKELY = 0.95
+"""Least deflated Sharpe ratio that counts as evidence."""
+EVEN = 0.5
+MEASURES = ("total_return", "cagr", "volatility", "sharpe", "max_drawdown", "fees", "liquidations")
+SHARES = ("total_return", "cagr", "volatility", "max_drawdown")
+
+
+def write_verdict(walk: WalkRecord) -> str:
+    """Return in one sentence whether the procedure found anything that lasted, without a full stop.
+
+    The account is trusted if its deflated Sharpe ratio is 0.95 or more, and the choice of its
+    parameters if the interval of the share of winners no better than the median is below a half.
+    """
+    if walk.result is None:
+        return "no verdict: accounts that begin anew in every fold pay nothing for switching"
+    if walk.result.metrics["ruined"]:
+        return "do not trust it: the re-tuned account was ruined out of sample"
+    deflated, pbo = walk.deflated_sharpe, float(walk.pbo)
+    number = f"deflated Sharpe ratio {format_probability(deflated)} out of sample"
+    n = len(walk.folds)
+    beaten = round(n * pbo) if not math.isnan(pbo) else 0
+    if deflated < LIKELY:
+        return (
+            f"no evidence that re-tuning finds what lasts: {number}, and {LIKELY} or more would be "
+            f"evidence; {beaten} of {n} winners were no better than the median set"
+        )
+    if math.isnan(pbo):
+        return f"evidence of a gain out of sample, {number}; a single set leaves nothing to choose"
+    if pbo > EVEN:
+        return (
+            f"the policy gains out of sample, but choosing its parameters adds nothing: {number}, "
+            f"yet {beaten} of {n} winners were no better than the median set"
+        )
+    won = f"{n - beaten} of {n} winners were better than the median set"
+    if walk.pbo.high >= EVEN:
+        return (
+            f"the policy gains out of sample, and it is not clear that choosing its parameters "
+            f"adds anything: {number}; {won}, which may be chance"
+        )
+    return f"evidence that it lasts: {number}, and {won}"
+
+
+def write_summary(walk: WalkRecord) -> str:
+    """Return the verdict, the walk, the accounts and the warnings."""
+    parts = [
+        [*format_paragraph("Verdict", write_verdict(walk)), *describe_walk(walk)],
+        list(describe_accounts(walk)),
+        list(describe_choice(walk)),
+        [line for text in walk.warnings for line in format_paragraph("Warning", text)],
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def describe_walk(walk: WalkRecord) -> Iterator[str]:
+    """Yield what was walked: policy, data, folds."""
+    facts, folds = walk.manifest, walk.folds
+    total = f"{len(folds)} folds, {int(folds['trials'].sum()):,} sets in all"
+    yield from format_paragraph("Walk", f"{facts['policy']['text']}: {total}")
+    name = facts["data"]["instrument"] or "unnamed instrument"
+    notes = ["SYNTHETIC: these prices are made up"] if facts["data"]["synthetic"] else []
+    first, last = folds["test_start"].iloc[0], folds["test_end"].iloc[-1]
+    yield from format_paragraph(
+        "Data", f"{name}, tested {first:%Y-%m-%d} to {last:%Y-%m-%d}", *notes
+    )
+    rules = ", ".join(facts["constraints"])
+    yield from format_paragraph("Objective", f"{facts['objective']}, where {rules}")
+
+
+def describe_accounts(walk: WalkRecord) -> Iterator[str]:
+    """Yield the measures of the re-tuned account and of the one tuned once."""
+    results = {"tuned once": walk.fixed}
+    results = {"re-tuned": walk.result, **results} if walk.result is not None else results
+    yield f"  {'':26}" + "".join(f"{name:>14}" for name in results)
+    for name in MEASURES:
+        write = format_percent if name in SHARES else format_number
+        cells = "".join(f"{write(each.metrics[name]):>14}" for each in results.values())
+        yield f"  {name:26}{cells}"
+
+
+def describe_choice(walk: WalkRecord) -> Iterator[str]:
+    """Yield how much of the gains in sample was left, and whether re-tuning paid."""
+    figures = walk.figures
+    inside = read_figures(figures, "growth_in_sample")
+    outside = read_figures(figures, "growth_out_of_sample")
+    ratio = "" if math.isnan(walk.efficiency) else f", efficiency {walk.efficiency:.2f}"
+    yield from format_paragraph(
+        "Efficiency",
+        f"log growth per year {format_percent(inside)} in sample, {format_percent(outside)} out "
+        f"of sample{ratio}, difference {format_percent(walk.efficiency_difference)}",
+    )
+    pbo = walk.pbo
+    if not math.isnan(pbo):
+        yield from format_paragraph(
+            "Winners",
+            f"mean rank {figures['mean_rank']:.2f} out of sample (1 best, 0.5 the median); "
+            f"probability of overfitting {pbo:.2f}, interval {pbo.low:.2f} to {pbo.high:.2f}",
+        )
+    yield from describe_gap(figures)
+
+
+def describe_gap(figures: Any) -> Iterator[str]:
+    """Yield the growth of the re-tuned account less that of the one tuned once."""
+    gap = figures.get("against_fixed")
+    if not gap or not math.isfinite(read_figures(gap, "low")):
+        return
+    is_clear = read_figures(gap, "p_value") <= 0.05
+    words = "more than noise" if is_clear else "within noise"
+    yield from format_paragraph(
+        "Re-tuning",
+        f"log growth per year {format_percent(read_figures(gap, 'difference'))} against tuned "
+        f"once, 95 % interval {format_percent(read_figures(gap, 'low'))} to "
+        f"{format_percent(read_figures(gap, 'high'))}: {words}",
+    )

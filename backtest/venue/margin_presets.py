@@ -1,0 +1,302 @@
+"""Margin rules of whole accounts by date: what venues and clearing houses require of a book.
+
+The presets are in ``margin_presets.toml`` beside this file, each figure with its status: read from
+a source, from memory of its makers, or left out.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
+
+from backtest.base.errors import ParameterError, VenueError, did_you_mean
+from backtest.base.fields import Text
+from backtest.base.json_values import repr_plain
+from backtest.base.units import TimeLike
+from backtest.venue.preset_files import LATEST, read_day
+from backtest.venue.requirement_rule import Brackets, MarginRule
+from backtest.venue.scenario_fields import EVERY
+from backtest.venue.scenario_margin import ScenarioMargin
+
+if TYPE_CHECKING:
+    from backtest.venue.book_rules import ScenarioTables
+    from backtest.venue.collateral import Collateral
+
+FILE = Path(__file__).with_suffix(".toml")
+STATUSES = ("read", "memory", "left out")
+QUOTES = re.compile(r"[-_/]?(USDT|USDC|BUSD|FDUSD|USD|PERP|SWAP).*")
+ALIASES = {"XBT": "BTC", "PF_XBT": "BTC", "PF_ETH": "ETH"}
+"""Names under which venues list a coin."""
+
+
+class Figure(NamedTuple):
+    """A figure of a preset, its status and its source."""
+
+    figure: str
+    status: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Day:
+    """A day in UTC, as a text."""
+
+    kind: ClassVar[type] = str
+
+    def check(self, name: str, value: Any, *, where: str) -> str:  # noqa: ARG002 - as the others
+        """Return the day."""
+        return read_day(value, where=where)
+
+
+@dataclass(frozen=True)
+class MarginPreset:
+    """The margin rules of an account at a venue, from a day on.
+
+    Parameters
+    ----------
+    name, title : str
+        What it is called.
+    date, source : str
+        The day from which this table holds (or on which it was read), and its source.
+    dates : tuple of str
+        The days of all tables, the oldest first.
+    exact, leaves_out : str
+        What a run reproduces, and what it does not.
+    figures : tuple of Figure
+        Every figure with its status and source.
+    requirement : MarginRule
+        The rule for the instruments that were asked for, or a :class:`PresetMargin` for any.
+    rates : Mapping
+        The rate of each collateral asset.
+    slippage : float
+        The slippage of an exchange of collateral.
+    negative_limit : float or None
+        ``Account(negative_limit=...)``.
+    conversion : str or None
+        ``Account(conversion=...)``.
+    call_grace_days : int or None
+        Days to meet a margin call: ``Venue.call_grace`` counts them in bars.
+    """
+
+    name: str
+    title: str
+    date: str
+    source: str
+    dates: tuple[str, ...]
+    exact: str
+    leaves_out: str
+    figures: tuple[Figure, ...]
+    requirement: MarginRule
+    rates: Mapping[str, float]
+    slippage: float
+    negative_limit: float | None
+    conversion: str | None
+    call_grace_days: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the preset as plain data."""
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return data | {
+            "figures": [each._asdict() for each in self.figures],
+            "requirement": self.requirement.to_dict(),
+            "rates": dict(self.rates),
+        }
+
+
+def margin_preset(
+    name: str,
+    instruments: Sequence[str] | Mapping[str, Sequence[str]] = (),
+    at: TimeLike | None = None,
+) -> MarginPreset:
+    """Return the margin rules of an account at a venue or clearing house.
+
+    Parameters
+    ----------
+    name : str
+        A preset: ``backtest venues --margins`` lists them with their figures and sources.
+    instruments : sequence of str, or Mapping
+        The instruments of the account. Those of one coin form a group: ``"BTCUSDT"`` and
+        ``"BTC-PERPETUAL"`` that of ``"BTC"``. A mapping gives the instruments of each group.
+        Default: the requirement finds those of its account itself.
+    at : str or Timestamp, optional
+        The day in UTC. Default: the newest table. A day before the first gives the first.
+
+    Raises
+    ------
+    VenueError
+        If there is no such preset, or it has no moves for a group.
+
+    Examples
+    --------
+    >>> preset = margin_preset("binance-multi-assets", at="2022-07-06")
+    >>> preset.negative_limit, preset.rates["ADA"], preset.requirement
+    (10000.0, 0.9, PresetMargin(preset='binance-multi-assets', at='2022-07-06'))
+    >>> margin_preset("binance-portfolio", ["BTCUSDT"]).requirement
+    Brackets(level=1.05)
+    """
+    content = find_content(name)
+    table = choose_table(content["tables"], at)
+    day = None if at is None or at == LATEST else read_day(at, where="bt.margin_preset, at")
+    return MarginPreset(
+        name=name,
+        title=content["title"],
+        date=table["date"],
+        source=table["source"],
+        dates=tuple(each["date"] for each in content["tables"]),
+        exact=content["exact"],
+        leaves_out=content["leaves_out"],
+        figures=tuple(Figure(**figure) for figure in content["figures"]),
+        requirement=make_rule(name, table, instruments)
+        if instruments
+        else PresetMargin(preset=name, at=day),
+        rates=table.get("rates", {}),
+        slippage=table.get("slippage", 0.0),
+        negative_limit=table.get("negative_limit"),
+        conversion=content.get("conversion"),
+        call_grace_days=content.get("call_grace_days"),
+    )
+
+
+def find_content(name: str) -> dict[str, Any]:
+    """Return the tables of a preset, or raise a VenueError that lists those there are."""
+    tables = load_presets()
+    if name not in tables:
+        raise VenueError(
+            f"there are no margin rules {repr_plain(name)}{did_you_mean(str(name), tables)}",
+            where="bt.margin_preset",
+            cure=f"choose one of {', '.join(tables)}, or give bt.Brackets() or "
+            "bt.ScenarioMargin(...)",
+        )
+    found: dict[str, Any] = tables[name]
+    return found
+
+
+def list_presets() -> list[MarginPreset]:
+    """Return every preset, with its newest table."""
+    return [margin_preset(name) for name in load_presets()]
+
+
+@cache
+def load_presets() -> dict[str, Any]:
+    """Return the content of the file."""
+    return tomllib.loads(FILE.read_text(encoding="utf-8"))
+
+
+def choose_table(tables: list[dict[str, Any]], at: TimeLike | None) -> dict[str, Any]:
+    """Return the table in force at a day, the oldest if all are later."""
+    if at is None or at == LATEST:
+        return tables[-1]
+    day = read_day(at, where="bt.margin_preset, at")
+    begun = [table for table in tables if table["date"] <= day]
+    return begun[-1] if begun else tables[0]
+
+
+def make_rule(
+    name: str, table: Mapping[str, Any], instruments: Sequence[str] | Mapping[str, Sequence[str]]
+) -> MarginRule:
+    """Return the requirement of a table for some instruments."""
+    if "classes" not in table:
+        return Brackets(level=table["level"])
+    groups = group_by_asset(instruments)
+    moves: Any = {group: find_moves(name, table["classes"], group) for group in groups}
+    return ScenarioMargin(moves=moves, groups=groups, **table["terms"])
+
+
+def group_by_asset(
+    instruments: Sequence[str] | Mapping[str, Sequence[str]],
+) -> dict[str, tuple[str, ...]]:
+    """Return the instruments of each coin, by the names of the instruments.
+
+    Examples
+    --------
+    >>> group_by_asset(["BTCUSDT", "ETHUSDT", "BTC-PERPETUAL"])
+    {'BTC': ('BTCUSDT', 'BTC-PERPETUAL'), 'ETH': ('ETHUSDT',)}
+    """
+    if isinstance(instruments, Mapping):
+        return {str(group): tuple(names) for group, names in instruments.items()}
+    if isinstance(instruments, str):
+        raise ParameterError(
+            f"instruments must be a list of names, was {instruments!r}",
+            where="bt.margin_preset",
+            cure=f"give [{instruments!r}]",
+        )
+    groups: dict[str, tuple[str, ...]] = {}
+    for name in instruments:
+        asset = find_asset(name)
+        groups[asset] = (*groups.get(asset, ()), name)
+    return groups
+
+
+def find_asset(instrument: str) -> str:
+    """Return the coin that an instrument is named after, or its own name."""
+    asset = QUOTES.sub("", instrument) or instrument
+    return ALIASES.get(asset, asset)
+
+
+def find_moves(
+    name: str, classes: Sequence[Mapping[str, Any]], group: str
+) -> Sequence[Sequence[float]]:
+    """Return the scenarios of a group: those of its class, else those of all others."""
+    for each in classes:
+        if group in each["assets"] or EVERY in each["assets"]:
+            found: Sequence[Sequence[float]] = each["moves"]
+            return found
+    known = [asset for each in classes for asset in each["assets"]]
+    raise VenueError(
+        f"{name} has moves for {', '.join(known)}, was asked for {group!r}",
+        where="bt.margin_preset, instruments",
+        cure="name the groups of your instruments, as in {'BTC': ['BTCUSDT']}, or give "
+        "bt.ScenarioMargin(...) with moves of your own",
+    )
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class PresetMargin(MarginRule):
+    """The requirement of a preset, for the instruments of whatever account it is given to.
+
+    Parameters
+    ----------
+    preset : str
+        The name, as in :func:`margin_preset`.
+    at : str, optional
+        The day whose table holds for the whole run; default: the newest.
+    """
+
+    preset: Annotated[str, Text()]
+    at: Annotated[str | None, Day()] = None
+
+    def _check_rules(self) -> None:
+        table = choose_table(find_content(self.preset)["tables"], self.at)
+        level = table.get("level", 1.0)
+        if self.level not in (1.0, level):
+            raise ParameterError(
+                f"level must be that of the preset, {level:g}, was {self.level:g}",
+                where="PresetMargin.level",
+                cure="leave level out, or give bt.Brackets(level=...) or bt.ScenarioMargin(...)",
+            )
+        self._set_fields(level=level)
+
+    def resolve(self, names: Sequence[str]) -> MarginRule:
+        """Return the rule for some instruments."""
+        table = choose_table(find_content(self.preset)["tables"], self.at)
+        return make_rule(self.preset, table, names)
+
+    def check_names(self, names: Sequence[str], collateral: Sequence[Collateral]) -> None:
+        """Check that there are moves for the instruments, and groups for the collateral."""
+        self.resolve(names).check_names(names, collateral)
+
+    def name_groups(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the groups of the instruments, in order."""
+        return self.resolve(names).name_groups(names)
+
+    def pack_scenarios(self, names: Sequence[str]) -> ScenarioTables | None:
+        """Return the scenarios of these instruments as arrays; None under brackets."""
+        return self.resolve(names).pack_scenarios(names)
+
+
+MarginRule.kinds["preset"] = PresetMargin

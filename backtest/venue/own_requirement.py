@@ -1,0 +1,237 @@
+"""A requirement of the user's own: a Python object, run uncompiled.
+
+The kernels of a book call a few functions for the requirement. For a rule of the user's own they
+run as twins in which these functions ask the rule instead (:func:`make_own_twins`). Nothing is
+known of its shape, so that a segment of a bar is tested at 16 places and bisected, and Euler shares
+are differences.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+import numpy as np
+
+from backtest.base.compiled_twins import find_own_functions, make_twin
+from backtest.base.errors import ParameterError
+from backtest.base.fields import POSITIVE
+from backtest.base.ranges import Number, check_number
+from backtest.base.units import FloatArray
+from backtest.venue.book_failure import Waypoint, move_holdings
+from backtest.venue.book_rules import BookRules, Holdings, ScenarioTables, is_in_pool
+from backtest.venue.book_tables import pack_no_scenarios
+from backtest.venue.contract_value import compute_price
+from backtest.venue.requirement_rule import MarginRule, RequirementRule
+
+PARTS = 16
+"""Places at which a segment of a bar is tested."""
+HALVINGS = 60
+"""Steps of bisection: beyond the last digit."""
+STEP = 1e-6
+"""The relative change of a quantity for its Euler share."""
+
+
+@dataclass(frozen=True)
+class OwnRule:
+    """An object with the methods of :class:`RequirementRule`."""
+
+    kind: ClassVar[type] = object
+
+    def check(self, name: str, value: object, *, where: str) -> RequirementRule:
+        """Return the object."""
+        if isinstance(value, type) or not isinstance(value, RequirementRule):
+            raise ParameterError(
+                f"{name} must have the methods requirement and initial, was {value!r:.80}",
+                where=where,
+                cure="give bt.Brackets(), bt.ScenarioMargin(...), or an object with both",
+            )
+        return value
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class OwnMargin(MarginRule):
+    """A requirement of the user's own as a rule of an account.
+
+    Parameters
+    ----------
+    rule : RequirementRule
+        The object; its ``level`` is that of the rule, 1 without one.
+    """
+
+    rule: Annotated[Any, OwnRule()] = field()
+
+    def _check_rules(self) -> None:
+        level = getattr(self.rule, "level", 1.0)
+        where = f"{type(self.rule).__name__}.level"
+        self._set_fields(level=POSITIVE.check("level", level, where=where))
+
+    def pack_scenarios(self, names: Sequence[str]) -> ScenarioTables:
+        """Return tables in which each instrument is a group of its own that never loses."""
+        count = len(names)
+        return pack_no_scenarios()._replace(
+            counts=np.ones(count, dtype=np.int64),
+            moves=np.zeros((count, 1)),
+            weights=np.zeros((count, 1)),
+            members=np.arange(count, dtype=np.int64),
+            starts=np.arange(count + 1, dtype=np.int64),
+            products=np.arange(count, dtype=np.int64),
+            n_products=count,
+            nets=np.zeros((count, 2)),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its level and the name of its class: the object itself is not stored."""
+        return {"level": self.level, "own": type(self.rule).__name__}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
+        """Refuse: a rule of the user's own is code, which is never read from stored data."""
+        raise ParameterError(
+            f"a requirement of your own cannot be read from stored data, was {data.get('own')!r}",
+            where=where or cls.__name__,
+            cure="pass the object again: Account(requirement=...)",
+        )
+
+
+MarginRule.kinds["own"] = OwnMargin
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A rule of the package, the name of a preset, or an object of the user's own."""
+
+    kind: ClassVar[type] = object
+
+    def check(self, name: str, value: object, *, where: str) -> MarginRule:
+        """Return the rule."""
+        if isinstance(value, MarginRule):
+            return value
+        if isinstance(value, str):
+            with_name = {"preset": value}
+            return MarginRule.from_dict(with_name, where=where)
+        return OwnMargin(rule=OwnRule().check(name, value, where=where))
+
+
+def check_answer(answer: object, where: str) -> float:
+    """Return what a requirement of the user's own answered, at least 0 and not NaN."""
+    found = check_number("a requirement", answer, where=where)
+    return float(Number(0, may_be_infinite=True).check("a requirement", found, where=where))
+
+
+# ------------------------------------------------------------------------------------- the twins
+
+
+def make_own_twins(
+    modules: Sequence[types.ModuleType], rule: RequirementRule, names: Sequence[str]
+) -> types.SimpleNamespace:
+    """Return the functions of the kernels as plain twins that ask a rule of the user's own.
+
+    Parameters
+    ----------
+    modules : sequence of modules
+        Those of the kernel and of the rules of a book.
+    rule : RequirementRule
+        The user's object.
+    names : sequence of str
+        The instruments, in the order of the arrays.
+    """
+    scope: dict[str, Any] = {"__name__": __name__}
+    for module in modules:
+        scope |= {k: v for k, v in vars(module).items() if not k.startswith("__")}
+    for module in modules:
+        for name, function in find_own_functions(module):
+            scope[name] = make_twin(function, scope, Path(function.__code__.co_filename))
+    scope |= OwnFunctions(rule, names, scope["is_pool_failing"]).by_name()
+    return types.SimpleNamespace(**scope)
+
+
+class OwnFunctions:
+    """The functions that take the place of those of the rules that compile."""
+
+    def __init__(
+        self, rule: RequirementRule, names: Sequence[str], is_failing: Callable[..., bool]
+    ) -> None:
+        self.rule = rule
+        self.names = tuple(names)
+        self.is_failing = is_failing
+
+    def by_name(self) -> dict[str, Callable[..., Any]]:
+        """Return the functions by the names of those that they replace."""
+        return {
+            "compute_book_requirement": self.compute_requirement,
+            "compute_book_initial": self.compute_initial,
+            "fill_shares": self.fill_shares,
+            "find_failure": self.find_failure,
+        }
+
+    def compute_requirement(self, book: BookRules, held: Holdings) -> float:
+        """Return R."""
+        answer = self.rule.requirement(*self.describe(book, held))
+        return check_answer(answer, f"{type(self.rule).__name__}.requirement")
+
+    def compute_initial(self, book: BookRules, held: Holdings) -> float:
+        """Return the initial margin."""
+        answer = self.rule.initial(*self.describe(book, held))
+        return check_answer(answer, f"{type(self.rule).__name__}.initial")
+
+    def fill_shares(self, book: BookRules, held: Holdings, shares: FloatArray) -> None:
+        """Write the Euler shares as central differences; collateral has none."""
+        shares[:] = 0.0
+        for i, quantity in enumerate(held.quantities.tolist()):
+            if is_in_pool(book, held, i):
+                held.quantities[i] = quantity * (1.0 + STEP)
+                more = self.compute_requirement(book, held)
+                held.quantities[i] = quantity * (1.0 - STEP)
+                shares[i] = (more - self.compute_requirement(book, held)) / (2.0 * STEP)
+                held.quantities[i] = quantity
+
+    def find_failure(
+        self,
+        book: BookRules,
+        held: Holdings,
+        cash: float,
+        start: Waypoint,
+        end: Waypoint,
+        shares: FloatArray,  # noqa: ARG002 - as the function that it replaces
+    ) -> float:
+        """Return the first failing place between two waypoints, NaN if none fails."""
+
+        def fails(place: float) -> bool:
+            move_holdings(held, start, end, place)
+            return self.is_failing(book, held, cash)
+
+        return find_first_place(fails)
+
+    def describe(
+        self, book: BookRules, held: Holdings
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the cross positions and all known prices by name, as a rule takes them."""
+        positions, prices = {}, {}
+        for i, name in enumerate(self.names):
+            value = float(held.values[i])
+            if not math.isnan(value):
+                size = float(book.brackets.sizes[i])
+                prices[name] = compute_price(size, bool(book.brackets.are_inverse[i]), value)
+            if is_in_pool(book, held, i):
+                positions[name] = float(held.quantities[i])
+        return positions, prices
+
+
+def find_first_place(fails: Callable[[float], bool]) -> float:
+    """Return the first failing place among 16 parts, bisected; 0 at the start, NaN if none."""
+    if fails(0.0):
+        return 0.0
+    for part in range(1, PARTS + 1):
+        if fails(part / PARTS):
+            sound, failing = (part - 1) / PARTS, part / PARTS
+            for _ in range(HALVINGS):
+                middle = 0.5 * (sound + failing)
+                sound, failing = (sound, middle) if fails(middle) else (middle, failing)
+            fails(failing)  # the holdings are valued there afterwards
+            return failing
+    return math.nan

@@ -1,0 +1,74 @@
+"""Time paths and risk: cost per bar of a path, with the accounting, and memory.
+
+    python benchmarks/risk.py
+
+Prints JSON: CPU microseconds per bar of a path in one thread, drawing and accounting together, for
+models of one and of four steps per bar, and the peak of memory for few and for many paths.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import sys
+import time
+from typing import Annotated, Any
+
+import pandas as pd
+
+import backtest as bt
+from backtest import paths as models
+from backtest.paths.paths_runner import make_runner
+
+HOURS = 720
+
+
+class Hold(bt.Policy):
+    """Open one position, and keep it."""
+
+    size: Annotated[float, bt.Range(0, 100, "turns")] = 5.0
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        """Return the leverage until there is a position."""
+        return math.nan if account.position != 0.0 else self.size
+
+
+def time_paths(market: bt.Market, model: Any, bridge: int, count: int) -> float:
+    """Return CPU microseconds per bar of a path, after a warm start."""
+    paths = bt.simulate_paths(
+        market, model, paths=count, horizon=f"{HOURS}h", bridge=bridge, seed=1
+    )
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
+    account = bt.Account(capital=10_000)
+    runner = make_runner(paths, Hold(), venue=venue, account=account, where="benchmark")
+    for _ in runner.run_chunks(count=64):
+        pass
+    start = time.process_time()
+    for _ in runner.run_chunks():
+        pass
+    return (time.process_time() - start) / (count * HOURS) * 1e6
+
+
+def main() -> None:
+    """Measure and print."""
+    market = bt.Market.sample()
+    bare = bt.Market.from_frames(pd.DataFrame(market.bars()))
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    gbm = models.GBM(volatility=0.8)
+    found: dict[str, Any] = {"paths": count, "bars": HOURS}
+    found["us_per_path_bar"] = {
+        "gbm, one step": time_paths(bare, gbm, 1, count),
+        "gbm, four steps": time_paths(bare, gbm, 4, count),
+        "gbm with mark and funding, one step": time_paths(market, gbm, 1, count),
+        "filtered with mark and funding": time_paths(market, "filtered", 1, count),
+    }
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    time_paths(bare, gbm, 1, 4 * count)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found["peak_mib"] = {f"{count} paths": before / 1024, f"{4 * count} paths": after / 1024}
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""``backtest liq --book``: figures, map, picture, and the errors of a book's file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import backtest as bt
+from backtest.cli import main
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "book.toml"
+BOOK = """
+balance = 1000
+venue = "binance-usdm"
+[positions.BTCUSDT]
+quantity = 0.1
+price = 60_000
+[positions.ETHUSDT]
+quantity = -1
+price = 3_000
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    shutil.copy(EXAMPLE, tmp_path / "book.toml")
+    return tmp_path
+
+
+def call(capsys, *words: str) -> tuple[int, str, str]:
+    """Run a command; return its exit code and what it printed."""
+    code = main(["liq", *words])
+    out, err = capsys.readouterr()
+    return code, " ".join(out.split()), " ".join(err.split())
+
+
+def test_the_example_is_calculated(capsys, folder):
+    """0.8 BTC and 10 ETH short of 60,000 and 3,000: 12 % of 48,000 with .1 BTC less, and 30,000.
+
+    The coin cancels its part: .12 * (48,000 + 6,000) + .12 * 30,000 = 10,080.
+    """
+    code, out, _ = call(capsys, "--book", "book.toml")
+    assert code == 0
+    assert "requirement 10,080" in out
+    assert "backed by 12,900, of which collateral 5,700" in out
+    assert "First to liquidate, the others frozen: BTCUSDT at -5.97 %" in out
+    assert "all prices together: liquidated at -20.70 %" in out
+
+
+def test_json_has_all_figures(capsys, folder):
+    code, out, _ = call(capsys, "--book", "book.toml", "--json", "--map", "ETHUSDT,BTCUSDT")
+    found = json.loads(out)
+    assert code == 0
+    assert found["requirement"] == pytest.approx(10_080)
+    assert [row["instrument"] for row in found["positions"]] == ["BTCUSDT", "ETHUSDT"]
+    assert found["map"]["x"] == "ETHUSDT"
+    assert len(found["map"]["low"]) == len(found["map"]["moves"])
+
+
+def test_the_map_and_the_picture(capsys, folder):
+    code, out, _ = call(
+        capsys, "--book", "book.toml", "--map", "BTCUSDT,ETHUSDT", "--picture", "failure.svg"
+    )
+    assert code == 0
+    assert "picture: failure.svg" in out
+    assert out.count("#") > 300
+    picture = (folder / "failure.svg").read_text()
+    assert picture.startswith("<svg")
+    assert all(word in picture for word in ("polygon", "BTCUSDT", "ETHUSDT", "liquidated"))
+
+
+def test_brackets_are_the_default_and_a_table_gives_a_rule(capsys, folder):
+    (folder / "own.toml").write_text(BOOK)
+    needed = json.loads(call(capsys, "--book", "own.toml", "--json")[1])
+    venues = bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"])
+    held, prices = {"BTCUSDT": 0.1, "ETHUSDT": -1.0}, {"BTCUSDT": 60e3, "ETHUSDT": 3e3}
+    assert needed["requirement"] == bt.margin.requirement(venues, held, prices)
+    more = BOOK + '[requirement]\nmoves = {"*" = [[-0.1, 1], [0.1, 1]]}\n'
+    (folder / "own.toml").write_text(more)
+    found = json.loads(call(capsys, "--book", "own.toml", "--json")[1])
+    assert found["requirement"] == pytest.approx(900)
+
+
+BAD = {
+    "no file": (None, "a book must be a TOML file"),
+    "not TOML": ("balance = ", "a book must be TOML"),
+    "an unknown entry": ("cash = 1\n" + BOOK, "a book has no entry 'cash'"),
+    "no balance": (BOOK.replace("balance = 1000", ""), "a book needs balance"),
+    "no positions": ("balance = 1\n", "a book needs positions"),
+    "positions as a number": ("balance = 1\npositions = 3\n", "positions must be tables"),
+    "a position as a number": (
+        "balance = 1\n[positions]\nBTCUSDT = 3\n",
+        "a position must be a table, was 3",
+    ),
+    "no price": (BOOK.replace("price = 60_000", ""), "a position needs price"),
+    "an unknown key": (BOOK + "leverage = 3\n", "a position has no entry 'leverage'"),
+    "a NaN quantity": (BOOK.replace("quantity = 0.1", "quantity = nan"), "quantities"),
+    "a text as price": (BOOK.replace("price = 60_000", 'price = "high"'), "prices"),
+    "a price of 0": (BOOK.replace("price = 60_000", "price = 0"), "prices must be over 0"),
+    "a NaN balance": (BOOK.replace("balance = 1000", "balance = nan"), "balance"),
+    "no venue": (BOOK.replace('venue = "binance-usdm"', ""), "a position needs a venue"),
+    "an unknown venue": (BOOK.replace("binance-usdm", "binance"), "binance"),
+    "an unknown preset": ('requirement = "okx"\n' + BOOK, "there are no margin rules 'okx'"),
+    "a rule that fits nobody": (
+        BOOK + '[requirement]\nmoves = {SOL = [0.1], "*" = [0.1]}\n',
+        "moves must name groups of the account, was 'SOL'",
+    ),
+    "rising rates": (
+        BOOK + '[[collateral]]\nname = "C"\namount = 1\nprices = 1\ntiers = [[0, 1, 0.5], '
+        "[1, 2, 0.6]]\n",
+        "row 2: rate must be at most the one before it",
+    ),
+    "a negative rate": (
+        BOOK + '[[collateral]]\nname = "C"\namount = 1\nprices = 1\nrate = -0.1\n',
+        "rate must be at least 0",
+    ),
+    "its own equity as collateral": (
+        BOOK + '[[collateral]]\nname = "C"\namount = 1\nprices = "equity"\nrate = 0.5\n',
+        "the account's own equity",
+    ),
+    "collateral as a text": ('collateral = "BTC"\n' + BOOK, "collateral must be a list of tables"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_book_is_one_clear_error(capsys, folder, name):
+    text, problem = BAD[name]
+    if text is not None:
+        (folder / "bad.toml").write_text(text)
+    code, out, err = call(capsys, "--book", "bad.toml", "--picture", "bad.svg")
+    assert code == 2
+    assert out == ""
+    assert problem in err
+    assert "bad.toml" in err
+    assert err.count("error:") == 1
+    assert "cure:" in err
+    assert not (folder / "bad.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--book", "book.toml", "--side", "long"), "--side must be left out with --book"),
+        (("--map", "BTCUSDT,ETHUSDT"), "--map must come with --book"),
+        (("--side", "long"), "a position needs --entry, --leverage"),
+        (("--book", "book.toml", "--map", "BTCUSDT"), "--map takes two instruments"),
+        (("--book", "book.toml", "--map", "BTCUSDT,SOL"), "must be an instrument of the book"),
+        (("--book", "book.toml", "--picture", "map.png"), "--picture writes an SVG file"),
+        (("--book", "book.toml", "--map", "ETHUSDT,BTCUSDT", "--span", "2"), "span must be"),
+    ],
+)
+def test_flags_that_do_not_fit(capsys, folder, words, problem):
+    code, _, err = call(capsys, *words)
+    assert code == 2
+    assert problem in err

@@ -1,0 +1,241 @@
+"""Cascades against their closed forms: ladders of equal steps, and one's own account."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.crowd.impact import ImpactCurve
+from backtest.crowd.liquidation_ladder import Ladder, build_ladder, sweep_ladder
+from tests.crowd.crowds import longs_failing_at, plain_venue, random_crowd, uniform_ladder
+
+N = 20_000
+FALL = 0.2
+SHOCK = 0.01
+DENSITY = N * 100.0 / FALL  # notional at the price before the shock, per unit of fall
+
+
+def free_fall(reproduction: float) -> bt.Linear:
+    """Return the linear impact with which a ladder of this density has a reproduction number."""
+    return bt.Linear(reproduction / DENSITY)
+
+
+@pytest.mark.parametrize("reproduction", [0.0, 0.3, 0.7, 0.9])
+def test_the_fall_with_linear_impact_is_the_shock_over_one_less_reproduction(reproduction):
+    # x + R fall = fall, so fall = x / (1 - R): 0.01 / 0.1 = 0.1 with R = 0.9
+    hit = bt.cascade(
+        uniform_ladder(N, FALL), plain_venue(), shock=-SHOCK, impact=free_fall(reproduction),
+        volume=1.0,
+    )  # fmt: skip
+    step = FALL / N
+    assert 1.0 - hit.final_price / 100.0 == pytest.approx(
+        SHOCK / (1.0 - reproduction), abs=step / (1.0 - reproduction)
+    )
+    assert hit.multiplier == pytest.approx(1.0 / (1.0 - reproduction), rel=2e-2)
+    assert hit.reproduction == pytest.approx(reproduction, abs=2e-3)
+
+
+@pytest.mark.parametrize(("reproduction", "runs_away"), [(0.94, False), (1.001, True)])
+def test_it_runs_away_from_a_reproduction_number_of_one(reproduction, runs_away):
+    # under 1 the fall is 0.01 / 0.06 = 0.167 < 0.2; from 1 on every rung is reached
+    hit = bt.cascade(
+        uniform_ladder(N, FALL), plain_venue(), shock=-SHOCK, impact=free_fall(reproduction),
+        volume=1.0,
+    )  # fmt: skip
+    assert (hit.outcome["liquidated"] == N) is runs_away
+
+
+@pytest.mark.parametrize("coefficient", [0.02, 0.2])
+def test_the_fall_with_square_root_impact_is_the_root_of_its_quadratic(coefficient):
+    # fall = x + k sqrt(r fall), r in daily volumes per unit of fall
+    volume = 50.0 * DENSITY
+    hit = bt.cascade(
+        uniform_ladder(N, FALL), plain_venue(), shock=-SHOCK, volume=volume,
+        impact=bt.SquareRoot(coefficient),
+    )  # fmt: skip
+    r = DENSITY / volume
+    root = (coefficient * math.sqrt(r) + math.sqrt(coefficient**2 * r + 4.0 * SHOCK)) / 2.0
+    assert 1.0 - hit.final_price / 100.0 == pytest.approx(root**2, abs=2.0 * FALL / N)
+
+
+def test_a_rise_squeezes_shorts_as_a_fall_does_longs():
+    prices = 100.0 * (1.0 + FALL * (np.arange(N) + 0.5) / N)
+    frame = pd.DataFrame(
+        {"side": "short", "quantity": 1.0, "entry": 100.0, "collateral": 1.01 * prices - 100.0}
+    )
+    crowd = bt.Crowd.from_positions(frame, price=100.0)
+    hit = bt.cascade(crowd, plain_venue(), shock=SHOCK, impact=free_fall(0.5), volume=1.0)
+    assert hit.final_price / 100.0 - 1.0 == pytest.approx(2.0 * SHOCK, abs=2.0 * FALL / N)
+    assert hit.rounds["short"].sum() > 0.0
+    assert hit.rounds["long"].sum() == 0.0
+
+
+def test_rungs_sell_at_their_own_price_less_half_their_impact():
+    # Two longs fail at 99 and 98. Each sale of 1 contract (notional 100) makes a fall of 0.2 %, so
+    # 0.2 in price. The first sells from 99 to 98.8, at 98.9; the second from 98 to 97.8, at 97.9.
+    hit = bt.cascade(
+        longs_failing_at(np.array([99.0, 98.0])), plain_venue(), shock=-0.02,
+        impact=bt.Linear(0.002 / 100.0), volume=1.0, insurance=math.inf,
+    )  # fmt: skip
+    assert hit.accounts["close_price"].tolist() == pytest.approx([98.9, 97.9])
+    assert hit.final_price == pytest.approx(100.0 - 2.0 - 0.4)
+
+
+def test_a_rung_that_is_passed_sells_where_the_one_before_it_left_the_price():
+    # The first sale takes the price from 99 to 97 (2 %), past the second rung at 98, which sells
+    # from 97 to 95, at 96.
+    hit = bt.cascade(
+        longs_failing_at(np.array([99.0, 98.0])), plain_venue(), shock=-0.011,
+        impact=bt.Linear(0.02 / 100.0), volume=1.0, insurance=math.inf,
+    )  # fmt: skip
+    assert hit.accounts["close_price"].tolist() == pytest.approx([98.0, 96.0])
+
+
+def test_all_that_fail_in_a_jump_sell_below_it():
+    # a jump to 97; the sales take the price from 97 to 96.8 and on to 96.6
+    hit = bt.cascade(
+        longs_failing_at(np.array([99.0, 98.0])), plain_venue(), shock=-0.03, jump=True,
+        impact=bt.Linear(0.002 / 100.0), volume=1.0, insurance=math.inf,
+    )  # fmt: skip
+    assert hit.accounts["close_price"].tolist() == pytest.approx([96.9, 96.7])
+
+
+def test_several_clearing_prices_are_reported_and_the_nearest_is_taken():
+    # shock 1 % fails nobody (first rung at 98); if both rungs were sold, a fall of 2 x 2 % holds
+    crowd = longs_failing_at(np.array([98.0, 97.0]))
+    impact = bt.Linear(0.02 / 100.0)
+    hit = bt.cascade(crowd, plain_venue(), shock=-0.01, impact=impact, volume=1.0)
+    assert hit.final_price == pytest.approx(99.0)
+    assert hit.clearing_prices == pytest.approx((99.0, 97.0, 95.0)[::2])
+    assert hit.is_ambiguous
+
+
+def test_rounds_end_where_the_sweep_of_the_ladder_does():
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        crowd = random_crowd(rng, 300)
+        shock = rng.uniform(0.005, 0.1)
+        curve = ImpactCurve(rng.uniform(0.01, 0.3), rng.choice([0.5, 1.0]), 1e5)
+        law = bt.SquareRoot if curve.exponent == 0.5 else bt.Linear
+        venue = plain_venue(slippage=0.003)
+        hit = bt.cascade(
+            crowd, venue, shock=-shock, impact=law(curve.factor), volume=1e5, insurance=math.inf
+        )
+        if (crowd.liquidation_prices(venue)[crowd.quantity < 0.0] <= 100.0).any():
+            continue  # shorts that fail at once buy, which a one-sided ladder does not know
+        ladder = build_ladder(
+            crowd.liquidation_prices(venue), crowd.notional(), 100.0, is_long=True
+        )
+        found = sweep_ladder(ladder, shock, curve)
+        assert hit.final_price == pytest.approx(100.0 * max(1.0 - found.move, 1e-6), rel=1e-12)
+        assert hit.outcome["liquidated"] == found.accounts
+
+
+def test_sweep_of_an_empty_ladder_is_the_shock():
+    found = sweep_ladder(Ladder(np.zeros(0), np.zeros(0)), 0.03, ImpactCurve(1.0, 0.5, 1.0))
+    assert (found.move, found.forced, found.accounts) == (0.03, 0.0, 0)
+
+
+# --------------------------------------------------------------------------------- crowds of 5
+
+
+def multiplier_at(cap: float, shock: float, volume: float) -> bt.Cascade:
+    """Return a cascade of 100,000 accounts with log-uniform leverage, all entered at the price."""
+    crowd = bt.Crowd.from_leverage(
+        open_interest=1e9, leverage=f"loguniform:1:{cap:g}", entries=100.0, seed=0
+    )
+    return bt.cascade(
+        crowd, plain_venue(), shock=-shock, impact=bt.SquareRoot(1.0, volatility=0.03),
+        volume=volume, insurance=math.inf,
+    )  # fmt: skip
+
+
+def test_the_multiplier_rises_with_the_leverage_cap():
+    found = [multiplier_at(cap, 0.02, 4e8).multiplier for cap in (10, 20, 50, 100)]
+    assert found == sorted(found)
+    assert found[0] == pytest.approx(1.0)
+    assert found[-1] > 1.9
+
+
+def test_the_multiplier_rises_with_the_shock_and_with_thinner_depth():
+    by_shock = [multiplier_at(50, shock, 4e8) for shock in (0.012, 0.02, 0.04)]
+    falls = [each.multiplier * -each.shock for each in by_shock]
+    assert falls == sorted(falls)
+    by_depth = [multiplier_at(50, 0.02, volume).multiplier for volume in (4e9, 1e9, 4e8)]
+    assert by_depth == sorted(by_depth)
+
+
+# ---------------------------------------------------------------------------------- own account
+
+
+def test_an_empty_crowd_changes_nothing():
+    frame = pd.DataFrame({"side": [], "quantity": [], "entry": [], "collateral": []})
+    crowd = bt.Crowd.from_positions(frame, price=100.0)
+    hit = bt.cascade(crowd, plain_venue(), shock=-0.03, impact=bt.SquareRoot(1.0), volume=1.0)
+    assert (hit.final_price, hit.multiplier, len(hit.rounds)) == (97.0, pytest.approx(1.0), 1)
+    assert (hit.reproduction, hit.deficit, len(hit.haircuts)) == (0.0, 0.0, 0)
+
+
+def bars_of(prices: list[float]) -> bt.Market:
+    """Return a market of closes, each bar opening at the close before."""
+    opens = [prices[0], *prices[:-1]]
+    bars = pd.DataFrame(
+        {
+            "open": opens,
+            "high": np.maximum(opens, prices),
+            "low": np.minimum(opens, prices),
+            "close": prices,
+        },
+        index=pd.date_range("2024-01-01", periods=len(prices), freq="1h", tz="UTC"),
+    )
+    return bt.Market.from_frames(bars)
+
+
+class OpenOnce(bt.Policy):
+    """Open a position of 6 times equity, and hold it."""
+
+    def leverage(self, bar, account):
+        return 6.0 if account.position == 0.0 else math.nan
+
+
+@pytest.mark.parametrize("mode", ["close", "takeover", "partial"])
+@pytest.mark.parametrize("margin", ["cross", "isolated"])
+@pytest.mark.parametrize("shock", [-0.03, -0.12, -0.2, 0.1])
+def test_own_account_without_impact_is_a_run_on_the_same_bars(mode, margin, shock):
+    venue = plain_venue(mode, fee=0.004, slippage=0.003)
+    account = bt.Account(capital=1_000.0, margin=margin, venue_leverage=8.0)
+    terms: dict = {"venue": venue, "account": account, "compile": False}
+    held = bt.run(bars_of([100.0, 100.0]), OpenOnce(), **terms)
+    after = bt.run(bars_of([100.0, 100.0, 100.0 * (1.0 + shock)]), OpenOnce(), **terms)
+    empty = pd.DataFrame({"side": [], "quantity": [], "entry": [], "collateral": []})
+    crowd = bt.Crowd.from_positions(empty, price=100.0)
+    hit = bt.cascade(crowd, venue, shock=shock, impact=bt.Linear(0.0), me=held, insurance=math.inf)
+    assert hit.me is not None
+    assert hit.me["liquidated"] is (after.metrics["liquidations"] > 0)
+    assert hit.me["equity"] == pytest.approx(after.metrics["final_equity"], rel=1e-9, abs=1e-9)
+
+
+def test_own_account_may_be_an_account_or_a_position():
+    crowd = longs_failing_at(np.array([99.0]))
+    common = {"shock": -0.3, "impact": bt.Linear(0.0)}
+    account = bt.Account(capital=50.0, margin="isolated", venue_leverage=2.0)
+    by_account = bt.cascade(crowd, plain_venue(), me=account, **common).me
+    position = {"side": "long", "quantity": 1.0, "entry": 100.0, "collateral": 50.0}
+    by_position = bt.cascade(crowd, plain_venue(), me=position, **common).me
+    assert by_account == by_position
+    assert by_position is not None
+    assert by_position["equity"] == pytest.approx(20.0)  # 50 - 30
+    assert not by_position["liquidated"]
+
+
+def test_own_account_of_a_size_moves_the_price():
+    big = {"side": "long", "quantity": 1_000.0, "entry": 100.0, "collateral": 2_000.0}
+    crowd = longs_failing_at(np.array([97.0]))
+    hit = bt.cascade(crowd, plain_venue(), shock=-0.02, impact=bt.Linear(0.02), volume=1e5, me=big)
+    assert hit.outcome["liquidated"] == 1
+    assert hit.me is not None
+    assert hit.me["liquidated"]

@@ -1,0 +1,110 @@
+"""An account whose policy changes its parameters is one account: nothing is closed in between."""
+
+import dataclasses
+import itertools
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.engine.switched_run import (
+    Stretch,
+    begin_stretch,
+    join_outcomes,
+    run_stretch,
+    run_switched,
+)
+from backtest.strategies import Cppi, VolTarget
+
+MARKET = bt.Market.sample(bars=24 * 30)
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+ACCOUNT = bt.Account(capital=10_000.0, margin="cross", stop_loss=0.05)
+
+
+def chain(whole, stretches):
+    """Run stretches one by one, even those of equal policies."""
+    outcomes = []
+    for each in stretches:
+        begin = begin_stretch(whole, each, outcomes[-1] if outcomes else None)
+        outcomes.append(run_stretch(whole, each, begin, compiled=False))
+    return join_outcomes(whole, stretches, outcomes)
+
+
+@pytest.mark.parametrize("edges", [(100, 240, 720), (100, 241, 480, 719, 720), (0, 5, 720)])
+def test_stretches_of_one_policy_are_the_run_bit_for_bit(edges):
+    policy = VolTarget(target=0.8, half_life=48.0)
+    whole = bt.run(MARKET, policy, venue=VENUE, account=ACCOUNT, start=MARKET.index[edges[0]],
+                   compile=False)  # fmt: skip
+    stretches = [Stretch(a, b, policy) for a, b in itertools.pairwise(edges)]
+    found = chain(whole, stretches)
+    assert dict(found.metrics) == pytest.approx(dict(whole.metrics), abs=0.0, nan_ok=True)
+    assert np.array_equal(found.record, whole.record, equal_nan=True)
+    pd.testing.assert_frame_equal(found.bars, whole.bars, check_exact=True)
+    pd.testing.assert_frame_equal(found.events, whole.events, check_exact=True)
+    # funding_next counts the events that the loop was given, which are those from its first bar on
+    assert repr(found.state.books) == repr(whole.state.books)
+    assert run_switched(whole, stretches) is whole
+
+
+def test_the_memory_of_a_policy_goes_on_within_a_stretch_and_begins_anew_after_a_change():
+    one, other = Cppi(multiplier=2.0), Cppi(multiplier=3.0)
+    whole = bt.run(MARKET, one, venue=VENUE, account=ACCOUNT, compile=False)
+    stretches = [Stretch(0, 300, one), Stretch(300, 500, one), Stretch(500, 720, other)]
+    found = run_switched(whole, stretches, compiled=False)
+    assert np.array_equal(found.record[:, :500], whole.record[:, :500], equal_nan=True)
+    assert not np.array_equal(found.record[0, 501:], whole.record[0, 501:])
+    switches = found.manifest["policy"]["switches"]
+    assert [each["settings"]["multiplier"] for each in switches] == [2.0, 3.0]
+    assert found.manifest["id"] != whole.manifest["id"]
+    assert found.policy == other
+
+
+class Held(bt.Policy):
+    """Hold a leverage."""
+
+    size: Annotated[float, bt.Range(0.0, 10.0)] = 1.0
+
+    def leverage(self, bar, account):
+        return self.size
+
+
+def test_a_switch_pays_for_the_difference_alone():
+    """By hand: 1x of 1,000 at 100 is 10 contracts, fee 0.1 % of 1,000 = 1; equity 999.
+
+    From bar 2 on the size is 3: it decides at the close of bar 2, and fills at the open of bar 3:
+    target 3 x 999 = 2,997, held 1,000, so 1,997 are traded, fee 1.997. Equity 997.003.
+    """
+    frame = pd.DataFrame(
+        dict.fromkeys(("open", "high", "low", "close"), 100.0),
+        index=pd.date_range("2024-01-01", periods=5, freq="1h", tz="UTC"),
+    )
+    market = bt.Market.from_frames(frame)
+    venue = bt.Venue(
+        contract=bt.Contract(lot=0.0, tick=0.01, min_notional=0.0),
+        brackets=[bt.Bracket(0.0, 1e9, 100.0, 0.005)],
+        fees=bt.Fees(taker=1e-3, maker=1e-3),
+        slippage=bt.Slippage(rate=0.0),
+        liquidation=bt.Liquidation(mode="close", fee=0.0, slippage=0.0),
+    )
+    account = bt.Account(capital=1_000.0)
+    whole = bt.run(market, Held(size=1.0), venue=venue, account=account, compile=False)
+    found = run_switched(
+        whole, [Stretch(0, 2, Held(size=1.0)), Stretch(2, 5, Held(size=3.0))], compiled=False
+    )
+    fees = found.record[8]
+    assert fees.tolist() == pytest.approx([0.0, 1.0, 0.0, 1.997, fees[4]])
+    assert found.record[0, 3] == pytest.approx(997.003)
+    assert found.metrics["fees"] == pytest.approx(float(fees.sum()))
+
+
+def test_the_compiled_walk_has_the_same_bits():
+    policies = [VolTarget(target=0.5), VolTarget(target=0.9)]
+    account = dataclasses.replace(ACCOUNT, stop_loss=None)
+    stretches = [Stretch(0, 400, policies[0]), Stretch(400, 720, policies[1])]
+    runs = []
+    for is_compiled in (False, True):
+        whole = bt.run(MARKET, policies[0], venue=VENUE, account=account, compile=is_compiled)
+        runs.append(run_switched(whole, stretches, compiled=is_compiled))
+    assert np.array_equal(runs[0].record, runs[1].record, equal_nan=True)

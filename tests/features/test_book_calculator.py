@@ -1,0 +1,161 @@
+"""The calculator of a book of positions: figures, moves that fail it, and the failure line."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from tests.scenes import bracket, venue_of
+
+PLAIN = venue_of(brackets=[bracket(leverage=10.0, rate=0.05)])
+TWO = {"A": 100.0, "B": 50.0}
+
+
+def test_figures_by_hand():
+    """10 A bought at 90 and 20 B sold at 50, at 100 and 50, with 300 of money and 2 gold at 40.
+
+    Profit 100. Backing 300 + 100 + .5 * 80 = 440, equity 480. Each notional is 1,000: the
+    requirement is 5 % of 2,000, the initial margin 10 %. Gross leverage 2,000 / 480, net 0.
+    """
+    gold = bt.Collateral("GOLD", 2.0, prices=40.0, rate=0.5)
+    found = bt.calculate_book(
+        PLAIN, {"A": 10, "B": -20}, TWO, entries={"A": 90, "B": 50}, balance=300, collateral=gold
+    )
+    assert (found.balance, found.backing, found.equity, found.collateral) == (300, 440, 480, 40)
+    assert (found.requirement, found.initial) == pytest.approx((100.0, 200.0))
+    assert found.margin_ratio == pytest.approx(100 / 440)
+    assert found.distance == pytest.approx(340)
+    assert found.gross_leverage == pytest.approx(2_000 / 480)
+    assert found.net_leverage == 0.0
+    assert [row.share for row in found.positions] == pytest.approx([50.0, 50.0])
+    assert not found.is_failing
+    # A alone: 440 - 1,000 f = 50 (1 - f) + 50, f = 340 / 950. B alone: 340 = 1,050 f
+    a, b = found.positions
+    assert a.down == pytest.approx(-340 / 950, rel=1e-12)
+    assert math.isnan(a.up)
+    assert b.up == pytest.approx(340 / 1050, rel=1e-12)
+    assert b.liquidation_price == pytest.approx(50 * (1 + 340 / 1050))
+    assert found.first == "B"
+    # Together the profits cancel and the requirement moves: 440 = 100 (1 + f)
+    (every,) = found.moves
+    assert every.name == "all"
+    assert every.up == pytest.approx(3.4, rel=1e-12)
+    assert math.isnan(every.down)
+
+
+def test_one_position_has_the_closed_form():
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    for quantity in (2.0, -300.0):
+        balance = abs(quantity) * 6_000
+        found = bt.calculate_book(venue, quantity, 60_000, balance=balance)
+        price = bt.margin.liquidation_price(venue, quantity, 60_000, balance)
+        assert found.positions[0].liquidation_price == pytest.approx(price, rel=1e-11)
+
+
+def test_an_inverse_position_has_the_closed_form():
+    venue = bt.Venue.preset("binance-coinm", "BTCUSD_PERP")
+    found = bt.calculate_book(venue, -500.0, 50_000, balance=0.3)
+    price = bt.margin.liquidation_price(venue, -500.0, 50_000, 0.3)
+    assert found.positions[0].liquidation_price == pytest.approx(price, rel=1e-11)
+
+
+def test_groups_move_together_and_collateral_follows_its_instrument():
+    """Long spot-like A against short B of one group, and a coin worth A as collateral.
+
+    10 A of 100 and 20 B of 50 cancel in the group, and the coin counts 80 of its 100. A alone,
+    down by f: 230 - 1,080 f is left; needed are 5 % of 2,050 - 1,000 f, more than the 100 f of the
+    group and the 5 of C: f = 127.5 / 1,030.
+    """
+    rule = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"g": ["A", "B"]}, minimum=0.05)
+    coin = bt.Collateral("COIN", 1.0, prices="A", rate=0.8)
+    prices = TWO | {"C": 10.0}
+    held = {"A": 10.0, "B": -20.0, "C": 5.0}
+    found = bt.calculate_book(PLAIN, held, prices, balance=150, rule=rule, collateral=coin)
+    assert [move.name for move in found.moves] == ["group g", "all"]
+    assert found.collateral == 80.0
+    assert found.positions[0].down == pytest.approx(-127.5 / 1_030, rel=1e-10)
+
+
+def test_the_level_and_an_own_rule():
+    class Fifth:
+        level = 2.0
+
+        def requirement(self, positions, prices):
+            return 0.05 * sum(abs(q) * prices[name] for name, q in positions.items())
+
+        def initial(self, positions, prices):
+            return 2.0 * self.requirement(positions, prices)
+
+    own = bt.calculate_book(PLAIN, {"A": 10, "B": -20}, TWO, balance=300, rule=Fifth())
+    same = bt.calculate_book(
+        PLAIN, {"A": 10, "B": -20}, TWO, balance=300, rule=bt.Brackets(level=2)
+    )
+    assert (own.requirement, own.initial, own.level) == (100.0, 200.0, 2.0)
+    assert own.distance == same.distance == 100.0
+    assert own.positions[0].down == pytest.approx(same.positions[0].down)
+    assert math.isnan(own.positions[0].share)
+
+
+def test_a_failing_and_a_flat_book():
+    failing = bt.calculate_book(PLAIN, {"A": 10}, {"A": 100}, balance=50)
+    assert failing.is_failing
+    assert (failing.positions[0].down, failing.positions[0].liquidation_price) == (0.0, 100.0)
+    ruined = bt.calculate_book(PLAIN, {"A": 10}, {"A": 100}, balance=-1)
+    assert ruined.margin_ratio == math.inf
+    flat = bt.calculate_book(PLAIN, {"A": 0}, {"A": 100}, balance=0)
+    assert (flat.is_failing, flat.margin_ratio, flat.first) == (False, 0.0, None)
+    assert (flat.gross_leverage, flat.moves) == (0.0, ())
+
+
+def test_the_failure_line_by_hand():
+    """10 A and -20 B at 100 and 50 with 300: 300 + 1,000 (a - b) = 50 (2 + a + b).
+
+    b = (200 + 950 a) / 1,050, and the book holds under it.
+    """
+    found = bt.calculate_book(PLAIN, {"A": 10, "B": -20}, TWO, balance=300)
+    line = found.map_failure("A", "B", span=0.3, points=13)
+    assert line.moves == pytest.approx(np.linspace(-0.3, 0.3, 13))
+    expected = (200 + 950 * line.moves) / 1_050
+    assert line.high == pytest.approx(expected, abs=1e-10)
+    assert line.low == pytest.approx(np.full(13, -0.6))
+    room = expected - line.moves[:, None]
+    assert np.all((line.distance > 0) == (room > 0), where=abs(room) > 1e-9)
+    swapped = found.map_failure("B", "A", span=0.3, points=13)
+    assert swapped.distance == pytest.approx(line.distance.T)
+    assert found.map_failure().x == "A"
+
+
+BAD = {
+    "a NaN balance": (lambda: book(balance=math.nan), "balance must be"),
+    "an entry of 0": (lambda: book(entries={"A": 0.0, "B": 1.0}), "entries must be over 0"),
+    "collateral of no instrument": (
+        lambda: book(collateral=bt.Collateral("C", 1.0, prices="X", rate=1.0)),
+        "must be a number or an instrument of the book, was 'X'",
+    ),
+    "no rule": (lambda: book(rule=5), "must have the methods"),
+    "no such axis": (lambda: book().map_failure("A", "AB"), "was 'AB'; did you mean"),
+    "one axis twice": (lambda: book().map_failure("A", "A"), "were both 'A'"),
+    "a span of 1": (lambda: book().map_failure(span=1.0), "span must be"),
+    "a span of NaN": (lambda: book().map_failure(span=math.nan), "span must be"),
+    "one instrument": (
+        lambda: bt.calculate_book(PLAIN, {"A": 1}, {"A": 1}, balance=1).map_failure(),
+        "needs two instruments, the book has A",
+    ),
+}
+
+
+def book(**changes):
+    terms = {"balance": 300.0} | changes
+    return bt.calculate_book(PLAIN, {"A": 10, "B": -20}, TWO, **terms)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_clear_error(name):
+    make, problem = BAD[name]
+    with pytest.raises(bt.ParameterError) as caught:
+        make()
+    assert problem in caught.value.problem
+    assert caught.value.cure

@@ -1,0 +1,315 @@
+"""Cross-validation: each split is what fresh accounts in its groups say."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.measures.deflated_sharpe import expected_max_sharpe
+from backtest.tune.holdout import LOOKS
+from backtest.validation.column_memory import measure_memory
+from backtest.validation.cross_validate import cross_validate
+from backtest.validation.cross_validation import CrossValidation
+from backtest.validation.group_scores import GroupPart, combine_parts, sum_moments
+from backtest.validation.groups import cut_groups, list_splits
+from backtest.validation.procedure import read_procedure
+from backtest.validation.split_scores import choose_winners, estimate_overfitting
+from tests.validation.test_walk_forward import Stop, read_all
+from tests.validation.worlds import PLAIN, Lever, make_market
+
+MARKET = make_market(320)
+SMALL = {"groups": 6, "test_groups": 2, "trials": 6}
+
+
+@pytest.fixture(scope="module")
+def found():
+    return cross_validate(MARKET, Lever, **PLAIN, **SMALL, embargo=0)
+
+
+def run_group(row, group, **changes):
+    """Run a set in one group with fresh capital."""
+    first, stop = cut_groups(MARKET, 6, "1d").span(group)
+    policy = Lever(size=float(row["size"]), window=int(row["window"]))
+    return bt.run(MARKET.prefix(stop), policy, **{**PLAIN, **changes}, start=MARKET.index[first])
+
+
+def test_it_has_the_tables_of_the_page(found):
+    assert len(found.splits) == 15
+    assert len(found.paths) == 5
+    assert found.matrix.shape == (6, 6)
+    names = ["groups", "in_sample", "out_of_sample", "rank", "size", "window"]
+    assert list(found.splits.columns) == names
+    assert found.splits["groups"].tolist() == list_splits(6, 2)
+    assert {"sharpe", "cagr", "max_drawdown", "ruined"} <= set(found.paths.columns)
+    assert set(found.paths.columns) <= set(run_group(found.sets.iloc[0], 0).metrics)
+
+
+def test_the_matrix_has_the_objective_of_a_fresh_account_in_each_group(found):
+    for group in (0, 3, 5):
+        for row in (0, 4):
+            alone = run_group(found.sets.iloc[row], group)
+            assert found.matrix.loc[row, group] == alone.metrics["sharpe"]
+
+
+def test_the_score_of_a_split_equals_fresh_runs_group_by_group(found):
+    split = found.splits.iloc[7]
+    for name, groups in (
+        ("out_of_sample", split["groups"]),
+        ("in_sample", [g for g in range(6) if g not in split["groups"]]),
+    ):
+        runs = [run_group(split, group) for group in groups]
+        returns = np.concatenate([run.returns.to_numpy() for run in runs])
+        sharpe = returns.mean() / returns.std(ddof=1) * math.sqrt(365)
+        assert split[name] == pytest.approx(sharpe, rel=1e-9)
+
+
+class Steady(Lever):
+    """Hold a leverage whatever happens, blind to the account."""
+
+    def leverage(self, bar, account):
+        return 0.5 * self.size if bar.rise > 0.0 else self.size
+
+
+def test_consecutive_groups_equal_the_continuous_span_for_a_policy_blind_to_the_account():
+    """Without lots, with one bracket, and no cost: the first decision of each group aside.
+
+    A fresh account holds nothing in its first bar. So returns are compared without those days.
+    """
+    venue = bt.Venue.from_dict({**PLAIN["venue"].to_dict(), "fees": {"taker": 0.0, "maker": 0.0}})
+    groups = cut_groups(MARKET, 6, "1d")
+    free = {**PLAIN, "venue": venue}
+    policy = Steady(size=1.0, window=5)
+    parts = [
+        bt.run(
+            MARKET.prefix(groups.span(g)[1]), policy, **free, start=MARKET.index[groups.span(g)[0]]
+        )
+        for g in (1, 2)
+    ]
+    whole = bt.run(MARKET.prefix(groups.span(2)[1]), policy, **free,
+                   start=MARKET.index[groups.span(1)[0]])  # fmt: skip
+    joined = np.concatenate([part.returns.to_numpy() for part in parts])
+    n = len(parts[0].returns)
+    assert np.allclose(joined[:n], whole.returns.to_numpy()[:n], rtol=1e-9, atol=1e-12)
+    assert np.allclose(joined[n + 1 :], whole.returns.to_numpy()[n + 1 :], rtol=1e-9, atol=1e-12)
+
+
+def test_measures_of_groups_add_up_as_one_series():
+    """Sums and maxima by hand: fees 1 + 2 = 3, drawdown max(0.1, 0.3); 0.1 and 0.2 compound."""
+    rng = np.random.default_rng(0)
+    returns = rng.normal(0.001, 0.01, (60, 2))
+    cuts = (returns[:25], returns[25:])
+    metrics = [
+        {"fees": np.array([1.0, 0.0]), "max_drawdown": np.array([0.1, 0.0]), "ruined": np.zeros(2),
+         "turnover": np.array([4.0, 0.0])},
+        {"fees": np.array([2.0, 0.0]), "max_drawdown": np.array([0.3, 0.0]), "ruined": np.zeros(2),
+         "turnover": np.array([8.0, 0.0])},
+    ]  # fmt: skip
+    parts = [
+        GroupPart(sum_moments(cut, np.zeros(len(cut)), len(cut) / 365), each)
+        for cut, each in zip(cuts, metrics, strict=True)
+    ]
+    found = combine_parts(parts, 365.0)
+    assert found["fees"][0] == 3.0
+    assert found["max_drawdown"][0] == 0.3
+    assert found["turnover"][0] == pytest.approx((4 * 25 + 8 * 35) / 60)
+    growth = np.prod(1.0 + returns, axis=0)
+    assert found["total_return"] == pytest.approx(growth - 1.0, rel=1e-12)
+    assert found["cagr"] == pytest.approx(growth ** (365 / 60) - 1.0, rel=1e-9)
+    scale = math.sqrt(365)
+    assert found["volatility"] == pytest.approx(returns.std(axis=0, ddof=1) * scale, rel=1e-9)
+    sharpe = returns.mean(axis=0) / returns.std(axis=0, ddof=1) * scale
+    assert found["sharpe"] == pytest.approx(sharpe, rel=1e-9)
+    downside = np.sqrt(np.mean(np.minimum(returns, 0.0) ** 2, axis=0))
+    assert found["sortino"] == pytest.approx(returns.mean(axis=0) / downside * scale, rel=1e-9)
+
+
+def test_a_path_is_stitched_from_the_winners_of_its_groups(found):
+    path = found.splits[found.splits["groups"].map(lambda groups: 0 in groups)].iloc[0]
+    alone = run_group(path, 0)
+    n = len(alone.returns)
+    assert np.allclose(found.curves[0].to_numpy()[:n], np.cumprod(1.0 + alone.returns))
+    last = found.curves.iloc[-1].to_numpy() - 1.0
+    assert found.paths["total_return"].to_numpy() == pytest.approx(last, rel=1e-9)
+
+
+def judge_panel(panel: np.ndarray, n: int, k: int):
+    """Return the winners of splits by mean, of a panel of returns of shape (n_samples, n_sets)."""
+    sums = np.stack([part.sum(axis=0) for part in np.array_split(panel, n)])
+    inside, outside = [], []
+    for tested in list_splits(n, k):
+        mask = np.isin(np.arange(n), tested)
+        inside.append(sums[~mask].sum(axis=0))
+        outside.append(sums[mask].sum(axis=0))
+    return choose_winners(inside, outside)
+
+
+@pytest.mark.parametrize(("n", "k"), [(10, 5), (10, 2), (6, 2)])
+def test_overfitting_is_certain_if_columns_are_demeaned_and_0_if_one_is_always_better(n, k):
+    panel = np.random.default_rng(1).normal(0.0, 0.01, (600, 20))
+    demeaned = judge_panel(panel - panel.mean(axis=0), n, k)
+    assert estimate_overfitting(demeaned.rank, n, k) == 1.0
+    common = np.repeat(panel[:, :1], 20, axis=1)
+    common[:, 7] += 0.001
+    better = judge_panel(common, n, k)
+    assert estimate_overfitting(better.rank, n, k) == 0.0
+    assert set(better.row.tolist()) == {7}
+
+
+@pytest.mark.parametrize(("n", "k", "spread"), [(10, 5, 0.17), (10, 2, 0.23)])
+def test_on_noise_half_of_the_splits_are_overfit_and_intervals_hold_it(n, k, spread):
+    """T = 1000, 50 sets: mean 1/2, standard deviation 0.17 with ten blocks in halves."""
+    rng = np.random.default_rng(2)
+    found = [
+        estimate_overfitting(judge_panel(rng.normal(size=(1000, 50)), n, k).rank, n, k)
+        for _ in range(120)
+    ]
+    assert np.mean(found) == pytest.approx(0.5, abs=0.05)
+    assert np.std(found) == pytest.approx(spread, abs=0.035)
+    covered = np.mean([each.low <= 0.5 <= each.high for each in found])
+    assert 0.86 <= covered <= 1.0
+
+
+def test_the_best_of_sets_without_skill_is_lucky_in_sample_and_zero_out_of_sample():
+    """E[max of 45 normals] = 2.208; the approximation of the deflated ratio gives 2.236."""
+    rng = np.random.default_rng(3)
+    inside, outside = [], []
+    for _ in range(400):
+        panel = rng.normal(0.0, 0.01, (2, 365, 45))  # two years: one to choose, one to test
+        sharpe = panel.mean(axis=1) / panel.std(axis=1, ddof=1) * math.sqrt(365)
+        winner = choose_winners([sharpe[0]], [sharpe[1]])
+        inside.append(winner.inside[0])
+        outside.append(winner.outside[0])
+    # sd of the maximum 0.47, of one normal 1: errors 0.024 and 0.05 over 400 panels
+    assert np.mean(inside) == pytest.approx(2.208, abs=0.08)
+    assert np.mean(outside) == pytest.approx(0.0, abs=0.16)
+    assert expected_max_sharpe(45, 1.0) == pytest.approx(2.236, abs=5e-4)
+
+
+def test_the_memory_of_columns_is_the_window_and_limits_the_embargo():
+    """The close of one bar is in rises of its own bar and of the one 48 bars later: 49 bars."""
+    common = {
+        "call": "x", "objective": "sharpe", "constraints": None, "trials": 8, "sampler": "sobol",
+        "robust": False, "seed": 0, "signal": None, "sampling": "1d", "calendar": "365",
+        "threads": None, "memory": "1GiB",
+    }  # fmt: skip
+    procedure = read_procedure(
+        MARKET, Lever, space={"window": (2, 48)}, fix=None, **common, **PLAIN
+    )
+    assert measure_memory(procedure) == 49
+    auto = cross_validate(MARKET, Lever, **PLAIN, **SMALL)
+    assert auto.figures["memory_bars"] == 49
+    assert auto.figures["embargo_bars"] == 49  # under a quarter of 212 bars
+    assert auto.figures["embargo_samples"] == 13  # 4 bars a day
+    short = cross_validate(MARKET, Lever, **PLAIN, **{**SMALL, "groups": 6, "trials": 4},
+                           space={"window": (2, 48)}, fix={"size": 1.0})  # fmt: skip
+    assert short.figures["scored_by"] == "groups"
+
+
+def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test(found):
+    late = cross_validate(MARKET, Lever, **PLAIN, **SMALL, embargo=8)  # two days
+    split = late.splits.iloc[0]  # tested on groups 0 and 1: group 2 is embargoed
+    runs = [run_group(split, group) for group in (2, 3, 4, 5)]
+    returns = np.concatenate([run.returns.to_numpy()[2 * (k == 0) :] for k, run in enumerate(runs)])
+    sharpe = returns.mean() / returns.std(ddof=1) * math.sqrt(365)
+    assert split["in_sample"] == pytest.approx(sharpe, rel=1e-9)
+    assert (
+        late.splits["out_of_sample"].iloc[0] == pytest.approx(found.splits["out_of_sample"].iloc[0])
+        or split["size"] != found.splits.iloc[0]["size"]
+    )
+
+
+def test_other_objectives_run_each_stretch_and_say_so():
+    some = {**SMALL, "groups": 4, "trials": 4}
+
+    def calm(row):
+        return -row["peak_leverage"]
+
+    made = cross_validate(MARKET, Lever, **PLAIN, **some, objective=calm, embargo=0)
+    assert made.figures["scored_by"] == "stretches"
+    groups = cut_groups(MARKET, 4, "1d")
+    split = made.splits.iloc[0]  # tested on 0 and 1: one stretch
+    policy = Lever(size=split["size"], window=int(split["window"]))
+    stop = groups.span(1)[1]
+    alone = bt.run(MARKET.prefix(stop), policy, **PLAIN)
+    assert split["out_of_sample"] == pytest.approx(-alone.metrics["peak_leverage"])
+
+
+def test_a_ruined_set_never_wins_and_ruin_ends_a_path():
+    returns = np.full((20, 2), 0.01)
+    alive = GroupPart(
+        sum_moments(returns, np.zeros(20), 20 / 365),
+        {"ruined": np.array([0.0, 1.0]), "max_drawdown": np.array([0.0, 1.0])},
+    )
+    after = alive.weigh(np.array([1.0, 0.0]))
+    found = combine_parts([alive, after], 365.0)
+    assert found["ruined"].tolist() == [0.0, 1.0]
+    assert found["cagr"][1] == -1.0
+    winners = choose_winners([np.array([1.0, -np.inf])], [np.array([0.5, 9.0])])
+    assert winners.row.tolist() == [0]
+
+
+def test_a_cross_validation_killed_at_any_group_ends_at_the_same_bytes(tmp_path):
+    cross_validate(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path / "whole")
+    for kill in range(4):
+        left = kill % 2
+
+        def count(done, total):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Stop
+
+        with pytest.raises(Stop):
+            cross_validate(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path / "cut",
+                           resume=kill > 0, progress=count)  # fmt: skip
+    cross_validate(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path / "cut", resume=True)
+    assert read_all(tmp_path / "cut") == read_all(tmp_path / "whole")
+    folder = next(each for each in (tmp_path / "cut").iterdir() if each.name != LOOKS)
+    loaded = CrossValidation.load(folder)
+    again = cross_validate(MARKET, Lever, **PLAIN, **SMALL)
+    pd.testing.assert_frame_equal(loaded.splits, again.splits)
+    pd.testing.assert_frame_equal(loaded.paths, again.paths)
+    assert loaded.summary() == again.summary()
+    assert loaded.pbo.low == again.pbo.low
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"groups": 30}, "200 bars"),
+        ({"groups": 1}, "groups"),
+        ({"test_groups": 6}, "test_groups"),
+        ({"embargo": 100}, "eat the span"),
+        ({"embargo": "soon"}, "a duration is"),
+        ({"embargo": math.nan}, "embargo"),
+        ({"objective": ["sharpe", "cagr"]}, "one objective"),
+        ({"space": {"venue.fees.taker": (0.0, 0.1)}}, "parameters of the policy"),
+        ({"trials": 1}, "trials"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(given, match):
+    with pytest.raises(bt.ParameterError, match=match):
+        cross_validate(MARKET, Lever, **PLAIN, **{**SMALL, **given})
+
+
+def test_the_compiled_groups_have_the_same_scores(found):
+    """Columns are computed once for all groups, and cut: the bits are those of each span alone."""
+    again = cross_validate(MARKET, Lever, **{**PLAIN, "compile": True}, **SMALL, embargo=0)
+    assert np.array_equal(again.matrix.to_numpy(), found.matrix.to_numpy())
+    pd.testing.assert_frame_equal(again.splits, found.splits)
+    pd.testing.assert_frame_equal(again.paths, found.paths)
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_numbers(found):
+    spread = cross_validate(MARKET, Lever, **{**PLAIN, "compile": True}, **SMALL, embargo=0,
+                            cluster="local:2")  # fmt: skip
+    assert np.array_equal(spread.matrix.to_numpy(), found.matrix.to_numpy())
+    walks = [
+        bt.walk_forward(MARKET, Lever, **{**PLAIN, "compile": True}, train="100d", test="60d",
+                        trials=6, robust=False, sampler="sobol", cluster=cluster)
+        for cluster in (None, "local:2")
+    ]  # fmt: skip
+    pd.testing.assert_frame_equal(walks[0].folds, walks[1].folds)

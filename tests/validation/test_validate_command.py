@@ -1,0 +1,149 @@
+"""The command line, the store and the reports know validations."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import backtest as bt
+from backtest.cli import main
+from backtest.store import export_result, list_results, load_saved, read_entry, verify_folder
+from tests.validation.worlds import PLAIN, Lever, make_market
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+POLICY = """
+from typing import Annotated
+import backtest as bt
+
+class Held(bt.Policy):
+    \"\"\"Hold a leverage.\"\"\"
+    size: Annotated[float, bt.Range(0.1, 4.0)] = 1.0
+    def leverage(self, bar, account):
+        return self.size
+"""
+SEARCH = ["--trials", "6", "--no-compile"]
+COMMANDS = {
+    "walk-forward": ["--train", "60d", "--test", "30d", "--sampler", "sobol", "--no-robust"],
+    "cross-validate": ["--groups", "2", "--test-groups", "1", "--embargo", "0"],
+    "schedules": ["--train", "60d,all", "--test", "40d", "--sampler", "sobol", "--no-robust"],
+}
+KINDS = {"walk-forward": "walk-forward", "cross-validate": "cross-validation",
+         "schedules": "schedules"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("validate")
+    make_market(130).save(folder / "data")
+    (folder / "held.py").write_text(POLICY)
+    return folder
+
+
+def call(place: Path, command: str, *more: str) -> int:
+    policy = ["--policy", f"{place / 'held.py'}:Held"]
+    words = ["validate", command, "--data", str(place / "data"), *policy, *COMMANDS[command]]
+    return main([*words, *SEARCH, "--results", str(place / "results"), *more])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_validation_is_run_listed_verified_shown_exported_and_reported(place, command, capsys):
+    assert call(place, command) == 0
+    assert capsys.readouterr().out.startswith("Verdict")
+    entry = next(each for each in list_results(place / "results") if each.kind == KINDS[command])
+    assert not entry.trouble
+    assert entry.title == "Held over size"
+    assert entry.metrics
+    folder = place / "results" / entry.name
+    check = verify_folder(folder)
+    assert (check.faults, check.remarks) == ((), ())
+    assert read_entry(folder).id == load_saved(folder).manifest["id"]
+    out = export_result(folder, place / f"{command}.zip", with_csv=True)
+    assert out.is_file()
+    page = load_saved(folder).report(place / f"{command}.md").read_text()
+    assert load_saved(folder).verdict.lower() in page.lower()
+    assert main(["results", "show", entry.id, "--results", str(place / "results")]) == 0
+    assert "backtest validate" in capsys.readouterr().out
+
+
+def test_json_has_the_verdict_and_the_path(place, capsys):
+    assert call(place, "walk-forward", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"path", "verdict", "figures", "folds", "stability"} <= set(found)
+    assert Path(found["path"]).is_dir()
+
+
+def test_damage_inside_an_account_of_a_walk_is_found(place):
+    assert call(place, "walk-forward") == 0
+    entry = next(each for each in list_results(place / "results") if each.kind == "walk-forward")
+    path = place / "results" / entry.name / "accounts" / "fixed" / "bars.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"x")
+    assert verify_folder(path.parents[2]).faults
+    path.write_bytes(whole)
+    assert not verify_folder(path.parents[2]).faults
+
+
+def test_an_experiment_file_gives_the_same_walk(place, capsys):
+    assert call(place, "walk-forward", "--json") == 0
+    by_flags = json.loads(capsys.readouterr().out)["walk"]["id"]
+    (place / "walk.toml").write_text(
+        """
+[data]
+path = "data"
+[policy]
+name = "held.py:Held"
+[run]
+compile = false
+[validate]
+train = "60d"
+test = "30d"
+sampler = "sobol"
+robust = false
+trials = 6
+"""
+    )
+    words = ["validate", "walk-forward", str(place / "walk.toml"), "--json", "--no-save"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["walk"]["id"] == by_flags
+
+
+def test_folds_are_printed(place, capsys):
+    words = ["validate", "folds", "--data", str(place / "data"), "--train", "60d"]
+    assert main([*words, "--test", "30d"]) == 0
+    assert "2024-03-01" in capsys.readouterr().out
+    assert main([*words, "--groups", "2", "--test-groups", "1", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["walk-forward", "--train", "6d"], "200 bars"),
+        (["walk-forward", "--train", "x"], "--train"),
+        (["walk-forward", "--train", "60d", "--resume"], "no unfinished"),
+        (["cross-validate", "--groups", "1"], "groups"),
+        (["cross-validate", "--groups", "2", "--test-groups", "1", "--embargo", "nan"], "embargo"),
+        (["schedules", "--train", "60d", "--baseline", "hourly"], "baseline"),
+        (["schedules", "--train", ""], "duration"),
+    ],
+)
+def test_bad_input_is_refused_with_code_2_and_leaves_nothing(place, tmp_path, words, text, capsys):
+    base = ["--data", str(place / "data"), "--policy", f"{place / 'held.py'}:Held", *SEARCH]
+    assert main(["validate", *words, *base, "--results", str(tmp_path / "r")]) == 2
+    assert text in capsys.readouterr().err
+    assert not (tmp_path / "r").exists() or not list((tmp_path / "r").iterdir())
+
+
+def test_spans_are_drawn():
+    figure = bt.folds(make_market(130), train="60d", test="30d").draw()
+    assert len(figure.data) == 6
+    groups = bt.folds(make_market(130), groups=2, test_groups=1).draw()
+    assert {trace.name for trace in groups.data} == {"train", "test"}
+
+
+def test_a_notebook_shows_the_verdict():
+    walk = bt.walk_forward(make_market(130), Lever, **PLAIN, train="60d", test="30d", trials=4,
+                           sampler="sobol", robust=False)  # fmt: skip
+    assert "report" in walk._repr_html_()
+    assert repr(walk).startswith("<WalkForward of Lever: 3 folds")

@@ -1,0 +1,244 @@
+"""A walk: one account through all test spans, and nothing known before its time."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.engine.lookahead.alternative_futures import rewrite_after
+from backtest.tune.holdout import LOOKS
+from backtest.validation.estimates import estimate_share, find_rank, share_overfit
+from backtest.validation.walk_forward import walk_forward
+from tests.validation.worlds import ACCOUNT, PLAIN, VENUE, Lever, make_market
+
+MARKET = make_market(130)  # 520 bars of 6 h
+SPANS = {"train": "60d", "test": "20d"}
+SMALL = {"trials": 12, "robust": False, "sampler": "sobol", **SPANS}
+
+
+@pytest.fixture(scope="module")
+def walk():
+    return walk_forward(MARKET, Lever, **PLAIN, **SMALL)
+
+
+def test_a_walk_has_the_rows_and_columns_of_the_page(walk):
+    times = ["train_start", "train_end", "test_start", "test_end"]
+    rest = ["in_sample", "out_of_sample", "rank", "shrinkage", "difference", "trials"]
+    assert list(walk.folds.columns) == [*times, "size", "window", *rest, "deflated_sharpe"]
+    assert len(walk.folds) == 4  # 60 + 3 x 20 + 10 days
+    assert walk.folds["test_end"].iloc[-1] == pd.Timestamp(MARKET.end, tz="UTC")
+    assert (walk.folds["rank"].between(0.0, 1.0)).all()
+    folds = walk.folds
+    assert np.allclose(folds["difference"], folds["out_of_sample"] - folds["in_sample"])
+    positive = folds["in_sample"] > 0.0
+    assert np.isnan(folds.loc[~positive, "shrinkage"]).all()
+    ratio = folds["out_of_sample"] / folds["in_sample"]
+    assert np.allclose(folds.loc[positive, "shrinkage"], ratio[positive])
+
+
+def test_objectives_of_a_winner_are_those_of_fresh_accounts_on_both_spans(walk):
+    row = walk.folds.iloc[1]
+    policy = Lever(size=row["size"], window=int(row["window"]))
+    for name, start, end in (
+        ("in_sample", row["train_start"], row["train_end"]),
+        ("out_of_sample", row["test_start"], row["test_end"]),
+    ):
+        stop = int(np.searchsorted(MARKET.time, end.value if hasattr(end, "value") else end))
+        alone = bt.run(MARKET.prefix(stop), policy, **PLAIN, start=start)
+        assert alone.metrics["sharpe"] == row[name]
+
+
+def test_a_space_of_one_set_walks_as_one_run_bit_for_bit():
+    only = {"space": {"size": [1.5]}, "fix": {"window": 5}}
+    walk = walk_forward(MARKET, Lever, **PLAIN, **{**SMALL, "trials": 4}, **only)
+    policy = Lever(size=1.5, window=5)
+    alone = bt.run(MARKET, policy, **PLAIN, start=walk.folds["test_start"].iloc[0])
+    assert np.array_equal(walk.result.record, alone.record, equal_nan=True)
+    assert walk.result.manifest["id"] == alone.manifest["id"]
+    assert repr(dict(walk.result.metrics)) == repr(dict(alone.metrics))
+    pd.testing.assert_frame_equal(walk.result.bars, alone.bars, check_exact=True)
+    assert math.isnan(walk.pbo)
+
+
+def test_one_fold_is_a_search_with_that_holdout():
+    spans = {"train": "100d", "test": "30d"}
+    common = {"trials": 40, "robust": True, "seed": 3}
+    walk = walk_forward(MARKET, Lever, **PLAIN, **spans, **common)
+    study = bt.tune(MARKET, Lever, **PLAIN, **common, holdout="30d")
+    row = walk.folds.iloc[0]
+    assert {"size": row["size"], "window": row["window"]} == study.best_values
+    assert row["in_sample"] == study.verdict.score
+    assert row["out_of_sample"] == study.verdict.holdout_score
+    assert row["deflated_sharpe"] == study.verdict.deflated_sharpe
+    assert row["trials"] == study.trials
+
+
+def test_other_bars_after_a_fold_change_nothing_up_to_it(walk):
+    stop = int(
+        np.searchsorted(
+            MARKET.time, pd.DatetimeIndex([walk.folds["test_end"].iloc[1]]).as_unit("ns").asi8[0]
+        )
+    )
+    other = rewrite_after(MARKET, stop - 1, np.random.default_rng(1))
+    again = walk_forward(other, Lever, **PLAIN, **SMALL)
+    pd.testing.assert_frame_equal(again.folds.iloc[:2], walk.folds.iloc[:2], check_exact=True)
+    n = stop - (MARKET.n_bars - len(walk.result.close))
+    assert np.array_equal(again.result.record[:17, :n], walk.result.record[:17, :n])
+    trials = [each.trials[each.trials["fold"] < 2] for each in (walk, again)]
+    pd.testing.assert_frame_equal(*trials, check_exact=True)
+    assert not again.folds.iloc[3:].equals(walk.folds.iloc[3:])
+
+
+def test_the_account_is_carried_over_the_boundaries(walk):
+    assert walk.result.metrics["final_equity"] > 0.0
+    switches = walk.result.manifest["policy"]["switches"]
+    rows = walk.folds[["size", "window"]]
+    changes = int((rows.diff().iloc[1:] != 0.0).any(axis=1).sum())
+    assert len(switches) == 1 + changes
+    first = walk.folds["test_start"].iloc[0]
+    fixed = bt.run(MARKET, Lever(**switches[0]["settings"]), **PLAIN, start=first)
+    assert np.array_equal(walk.fixed.record, fixed.record, equal_nan=True)
+
+
+def test_without_carry_each_fold_is_a_fresh_account(walk):
+    fresh = walk_forward(MARKET, Lever, **PLAIN, **SMALL, carry=False)
+    assert fresh.result is None
+    assert len(fresh.parts) == len(walk.folds)
+    assert [part.metrics["sharpe"] for part in fresh.parts] == walk.folds["out_of_sample"].tolist()
+    assert "no verdict" in fresh.summary()
+
+
+def test_given_folds_are_walked(walk):
+    table = bt.folds(MARKET, **SPANS)
+    some = {name: value for name, value in SMALL.items() if name not in SPANS}
+    again = walk_forward(MARKET, Lever, **PLAIN, **some, folds=table)
+    pd.testing.assert_frame_equal(again.folds, walk.folds, check_exact=True)
+
+
+def test_efficiency_is_growth_out_of_sample_over_growth_in_sample(walk):
+    days = (walk.folds["test_end"].iloc[-1] - walk.folds["test_start"].iloc[0]).days
+    growth = math.log1p(walk.result.metrics["total_return"]) / (days / 365)
+    assert walk.figures["growth_out_of_sample"] == pytest.approx(growth)
+    inside = walk.figures["growth_in_sample"]
+    assert walk.efficiency_difference == pytest.approx(growth - inside)
+    if inside > 0.0:
+        assert walk.efficiency == pytest.approx(growth / inside)
+    else:
+        assert math.isnan(walk.efficiency)
+
+
+def test_stability_says_how_far_winners_move(walk):
+    size = (walk.folds["size"] - 0.1) / 3.9
+    low, high = np.quantile(size, [0.25, 0.75])
+    assert walk.stability.loc["size", "interquartile_range"] == pytest.approx(high - low)
+    held = np.mean(np.abs(np.diff(size)) <= 0.1)
+    assert walk.stability.loc["size", "plateau_held"] == pytest.approx(held)
+    assert -1.0 <= walk.stability["rank_correlation"].iloc[0] <= 1.0
+
+
+def test_ranks_and_overfitting_by_hand():
+    """Winners at ranks 1, 0.5 and 0.2: two of three are no better than the median."""
+    scores = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert [find_rank(scores, row) for row in range(5)] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert share_overfit(np.array([1.0, 0.5, 0.2])) == pytest.approx(2 / 3)
+    # Wilson's interval of 2 of 3 with z = 1.96: centre (2/3 + 0.640) / (1 + 1.280) = 0.573
+    found = estimate_share(2 / 3, 3)
+    assert 0.5 * (found.low + found.high) == pytest.approx(0.573, abs=1e-3)
+
+
+class Stop(BaseException):
+    """Stands in for a kill."""
+
+
+def read_all(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("provenance.json", "lock")
+    }
+
+
+@pytest.mark.parametrize("most", [3, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_walk_killed_at_any_moment_ends_at_the_same_bytes(tmp_path, most):
+    walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path / "whole")
+    rng = np.random.default_rng(0)
+    resumed, kills = False, 0
+    while True:
+        left = int(rng.integers(1, 4 if most == 3 else 2))
+
+        def count(done, total):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Stop
+
+        try:
+            walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path / "cut", resume=resumed,
+                         progress=count)  # fmt: skip
+        except Stop:
+            kills += 1
+            resumed = True
+            if kills < most:
+                continue
+            walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path / "cut", resume=True)
+        break
+    assert kills > 0
+    assert read_all(tmp_path / "cut") == read_all(tmp_path / "whole")
+    assert not list((tmp_path / "cut").glob(".unfinished-*"))
+
+
+def test_a_saved_walk_is_loaded_whole_and_counts_its_looks(tmp_path, walk):
+    made = walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path)
+    folder = next(path for path in tmp_path.iterdir() if path.name != LOOKS)
+    loaded = bt.WalkForward.load(folder)
+    pd.testing.assert_frame_equal(loaded.folds, made.folds)
+    assert loaded.summary() == made.summary() == walk.summary()
+    assert dict(loaded.result.metrics) == pytest.approx(dict(made.result.metrics), nan_ok=True)
+    assert len(list((tmp_path / LOOKS).glob("*.json"))) == len(made.folds)
+    (folder / "accounts" / "result" / "manifest.json").write_text("{}")
+    with pytest.raises(bt.DataError, match="as it was saved"):
+        bt.WalkForward.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"resume": True}, "must have a store"),
+        ({"carry": "yes"}, "carry must be"),
+        ({"space": {"account.band": (0.0, 0.5)}}, "parameters of the policy"),
+        ({"objective": ["sharpe", "cagr"]}, "one objective"),
+        ({"trials": math.nan}, "trials"),
+        ({"trials": 2}, "trials"),
+        ({"seed": -1}, "seed"),
+        ({"train": "20d"}, "200 bars"),
+        ({"constraints": {"sharpe": ">= 100"}}, "first train span"),
+        ({"sampler": "guess"}, "sampler"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(given, match):
+    with pytest.raises(bt.ParameterError, match=match):
+        walk_forward(MARKET, Lever, **PLAIN, **{**SMALL, **given})
+
+
+def test_nothing_to_resume_and_one_begun_already_are_refused(tmp_path):
+    with pytest.raises(bt.ParameterError, match="no unfinished"):
+        walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path, resume=True)
+
+    def kill(done, total):
+        raise Stop
+
+    with pytest.raises(Stop):
+        walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path, progress=kill)
+    with pytest.raises(bt.ParameterError, match="begun already"):
+        walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path)
+
+
+def test_the_compiled_walk_has_the_same_folds(walk):
+    again = walk_forward(MARKET, Lever, **{**PLAIN, "compile": True}, **SMALL)
+    pd.testing.assert_frame_equal(again.folds, walk.folds, check_exact=True)
+    assert np.array_equal(again.result.record, walk.result.record, equal_nan=True)
+    assert again.result.venue == VENUE
+    assert again.result.account == ACCOUNT

@@ -1,0 +1,45 @@
+"""Small markets and procedures for tests of validations, run in plain Python."""
+
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+
+import backtest as bt
+
+VENUE = bt.Venue(
+    contract=bt.Contract(lot=0.0, tick=0.01, min_notional=0.0),
+    brackets=[bt.Bracket(0.0, 1e12, 100.0, 0.005)],
+    fees=bt.Fees(taker=1e-3, maker=1e-3),
+    slippage=bt.Slippage(rate=0.0),
+    liquidation=bt.Liquidation(mode="close", fee=0.0, slippage=0.0),
+)
+ACCOUNT = bt.Account(capital=10_000.0)
+PLAIN: dict[str, Any] = {"venue": VENUE, "account": ACCOUNT, "compile": False}
+
+
+class Lever(bt.Policy):
+    """Hold a leverage, more of it after a rise over some bars."""
+
+    size: Annotated[float, bt.Range(0.1, 4.0)] = 1.0
+    window: Annotated[int, bt.Range(1, 48)] = 12
+
+    def observe(self, market):
+        rise = np.full(market.n_bars, np.nan)
+        rise[self.window :] = market.close[self.window :] / market.close[: -self.window] - 1.0
+        return {"rise": rise}
+
+    def leverage(self, bar, account):
+        return self.size if bar.rise > 0.0 else 0.5 * self.size
+
+
+def make_market(days: int, *, seed: int = 0, drift: float = 0.0, bars: int = 4) -> bt.Market:
+    """Return a random walk with some bars a day; ``drift`` is per day."""
+    rng = np.random.default_rng(seed)
+    steps = rng.normal(drift / bars, 0.01, days * bars)
+    close = 100.0 * np.exp(np.cumsum(steps))
+    opened = np.concatenate(([100.0], close[:-1]))
+    index = pd.date_range("2024-01-01", periods=len(close), freq=f"{24 // bars}h", tz="UTC")
+    high, low = np.maximum(opened, close) * 1.001, np.minimum(opened, close) * 0.999
+    frame = pd.DataFrame({"open": opened, "high": high, "low": low, "close": close}, index=index)
+    return bt.Market.from_frames(frame, instrument="RANDOM")

@@ -1,0 +1,118 @@
+"""A requirement of one's own: in an account's field, and in the twins of the kernels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.venue import book_failure, book_price, book_requirement
+from backtest.venue.book_tables import pack_holdings
+from backtest.venue.own_requirement import OwnMargin, Requirement, make_own_twins
+from backtest.venue.requirement import read_rules
+from backtest.venue.requirement_rule import MarginRule
+from tests.books import MODULES, make_books
+from tests.scenes import venue_of
+
+NAMES = ("BTCUSDT", "ETHUSDT", "PLAIN")
+
+
+class Fifth:
+    """A fifth of the gross notional, and a quarter for orders; with a level of its own."""
+
+    level = 1.5
+
+    def requirement(self, positions, prices):
+        return 0.2 * sum(abs(quantity) * prices[name] for name, quantity in positions.items())
+
+    def initial(self, positions, prices):
+        return 1.25 * self.requirement(positions, prices)
+
+
+class Mirror:
+    """The requirement of a book of the package."""
+
+    def __init__(self, book):
+        self.book = book
+        self.level = book.level
+
+    def hold(self, positions, prices):
+        quantities = [positions.get(name, 0.0) for name in NAMES]
+        return pack_holdings(quantities, [prices[name] for name in NAMES])
+
+    def requirement(self, positions, prices):
+        return book_requirement.compute_book_requirement(self.book, self.hold(positions, prices))
+
+    def initial(self, positions, prices):
+        return book_requirement.compute_book_initial(self.book, self.hold(positions, prices))
+
+
+def test_a_field_takes_rules_presets_and_objects():
+    field = Requirement()
+    rule = bt.Brackets(level=1.2)
+    assert field.check("requirement", rule, where="Account") is rule
+    assert field.check("requirement", "okx-portfolio", where="Account") == bt.PresetMargin(
+        preset="okx-portfolio"
+    )
+    own = field.check("requirement", Fifth(), where="Account")
+    assert isinstance(own, OwnMargin)
+    assert own.level == 1.5
+    assert own.to_dict() == {"level": 1.5, "own": "Fifth"}
+    with pytest.raises(bt.ParameterError, match="cannot be read from stored data, was 'Fifth'"):
+        MarginRule.from_dict(own.to_dict())
+    venue = venue_of()
+    assert bt.margin.requirement(venue, 2.0, 100.0, own) == 40.0
+    assert bt.margin.initial(venue, 2.0, 100.0, own) == 50.0
+    assert bt.calculate_book(venue, 2.0, 100.0, balance=100.0, rule=own).distance == 40.0
+
+
+@pytest.mark.parametrize("given", [5, None, Fifth, object()])
+def test_other_objects_are_refused(given):
+    with pytest.raises(bt.ParameterError, match="must have the methods requirement and initial"):
+        Requirement().check("requirement", given, where="Account.requirement")
+
+
+def test_a_level_of_nothing_is_refused():
+    rule = Fifth()
+    rule.level = math.nan
+    with pytest.raises(bt.ParameterError, match="level"):
+        OwnMargin(rule=rule)
+
+
+def test_twins_ask_the_rule():
+    """A rule that answers as the package's rules do fails where they do, to the last digits."""
+    failures = 0
+    for book, held, cash, rng in make_books(4):
+        if len(held.amounts) or book.level != 1.0:
+            continue  # collateral is not told to a rule
+        twins = make_own_twins(MODULES, Mirror(book), NAMES)
+        own = OwnMargin(rule=Mirror(book)).pack({name: read_rules(venue_of()) for name in NAMES})
+        assert twins.compute_book_requirement(own, held) == pytest.approx(
+            book_requirement.compute_book_requirement(book, held), rel=1e-14
+        )
+        shares = np.zeros((2, 3))
+        twins.fill_shares(own, held, shares[0])
+        book_requirement.fill_shares(book, held, shares[1])
+        assert shares[0] == pytest.approx(shares[1], rel=1e-6, abs=1e-6)
+        start = book_failure.Waypoint(held.values.copy(), held.prices.copy())
+        end = book_failure.Waypoint(held.values * np.exp(0.25 * rng.normal(size=3)), held.prices)
+        path = (held, cash, start, end, shares[0])
+        expected = book_failure.find_failure(book, *path)
+        assert twins.find_failure(own, *path) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+        failures += 0.0 < expected < 1.0
+        room = (held, cash, 0, start, end, shares[0])
+        assert twins.find_failure_ratio(own, *room) == pytest.approx(
+            book_price.find_failure_ratio(book, *room), rel=1e-11, nan_ok=True
+        )
+    assert failures
+
+
+def test_bad_answers_are_errors():
+    rule = Fifth()
+    rule.requirement = lambda positions, prices: math.nan
+    twins = make_own_twins(MODULES, rule, NAMES)
+    own = OwnMargin(rule=rule).pack({name: read_rules(venue_of()) for name in NAMES})
+    with pytest.raises(bt.ParameterError, match=r"Fifth\.requirement"):
+        twins.compute_book_requirement(own, pack_holdings([1.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
