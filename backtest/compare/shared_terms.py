@@ -28,10 +28,13 @@ ComparedPolicies: TypeAlias = "Mapping[str, Compared] | Sequence[Compared]"
 
 
 class SharedTerms(NamedTuple):
-    """The arguments of :func:`backtest.run` other than the policy."""
+    """The arguments of :func:`backtest.run` other than the policy.
 
-    market: Market | Markets
-    venue: Venue | Mapping[str, Venue]
+    ``market`` is a Market or Markets; of several instruments ``venue`` may be a mapping.
+    """
+
+    market: Any
+    venue: Any
     account: Account
     signal: Any = None
     sampling: str = "1d"
@@ -58,14 +61,17 @@ class SharedTerms(NamedTuple):
     @property
     def clock(self) -> Market:
         """The market whose bars are those of the accounts: of several, their index."""
-        return self.market.index() if isinstance(self.market, Markets) else self.market
+        several = isinstance(self.market, Markets)
+        clock: Market = self.market.index() if several else self.market
+        return clock
 
     @property
     def first_venue(self) -> Venue:
         """The venue, or of several instruments that of the first: they agree on cash."""
         if isinstance(self.venue, Venue):
             return self.venue
-        return next(iter(self.venue.values()))
+        venue: Venue = next(iter(self.venue.values()))
+        return venue
 
     def describe_venue(self) -> dict[str, Any]:
         """Return the venue, or of several instruments that of each by name."""
@@ -75,7 +81,8 @@ class SharedTerms(NamedTuple):
 
     def pick_venue(self, name: str) -> Venue:
         """Return the venue of one instrument."""
-        return self.venue if isinstance(self.venue, Venue) else self.venue[name]
+        venue: Venue = self.venue if isinstance(self.venue, Venue) else self.venue[name]
+        return venue
 
     def describe_signal(self) -> str:
         """Return the signal for the manifest."""

@@ -38,6 +38,8 @@ NOT_OF_THE_ENGINE = frozenset(
 """Files that do not affect a run: they sweep, search, store, show or import. New files count."""
 
 POLICY = ("text", "name", "settings", "source_hash")
+SWITCHES = ("switches",)
+"""The times and settings of a run whose parameters change, as the account of a walk has them."""
 OF_FILES = frozenset({"policy.file_hash"})
 """Facts that are compared only if both sides have them; they never require a new baseline."""
 RUN = ("signal", "sampling", "calendar", "resumed_from")
@@ -61,11 +63,11 @@ class FactChange(NamedTuple):
 
 def gather_facts(result: Result) -> dict[str, Any]:
     """Return the inputs of a result as plain data."""
-    manifest = result.manifest
+    manifest, policy = result.manifest, result.manifest["policy"]
     facts: dict[str, Any] = {
         "data": {name: value for name, value in manifest["data"].items() if name != "source"},
         "policy": {
-            **{name: manifest["policy"][name] for name in POLICY},
+            **{name: policy[name] for name in (*POLICY, *SWITCHES) if name in policy},
             "file_hash": hash_files(result.policy),
         },
         "venue": manifest["venue"],

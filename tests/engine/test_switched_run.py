@@ -16,6 +16,7 @@ from backtest.engine.switched_run import (
     run_stretch,
     run_switched,
 )
+from backtest.regress import take_baseline
 from backtest.strategies import Cppi, VolTarget
 
 MARKET = bt.Market.sample(bars=24 * 30)
@@ -59,6 +60,8 @@ def test_the_memory_of_a_policy_goes_on_within_a_stretch_and_begins_anew_after_a
     assert [each["settings"]["multiplier"] for each in switches] == [2.0, 3.0]
     assert found.manifest["id"] != whole.manifest["id"]
     assert found.policy == other
+    kept = [take_baseline(each, "walk").facts["policy"] for each in (whole, found)]
+    assert ["switches" in each for each in kept] == [False, True]
 
 
 class Held(bt.Policy):

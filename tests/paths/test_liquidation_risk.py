@@ -222,6 +222,7 @@ def test_compiled_and_plain_are_the_same_bits_in_any_number_of_threads():
         assert first.hazard.equals(other.hazard)
 
 
+@pytest.mark.slow
 def test_liquidations_do_not_get_fewer_with_leverage_on_the_same_paths():
     account = free_account(margin="isolated", venue_leverage=50.0)
     shares = [

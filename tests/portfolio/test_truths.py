@@ -288,7 +288,7 @@ def one_bar(seed: int) -> dict[str, Any]:
 def test_where_the_path_fails_the_worst_fails_too():
     """From one state at the open of a bar, without stops, with slopes under 1."""
     failed = {"path": 0, "worst": 0}
-    for seed in range(60):
+    for seed in range(30):
         given = one_bar(seed)
         hits = {
             mode: run_engine(scene(given["tapes"], given["signal"], intrabar=mode)).metrics[
@@ -298,4 +298,4 @@ def test_where_the_path_fails_the_worst_fails_too():
         }
         assert not (hits["path"] and not hits["worst"]), f"seed {seed}"
         failed = {mode: failed[mode] + bool(hits[mode]) for mode in failed}
-    assert 5 < failed["path"] < failed["worst"]
+    assert 2 < failed["path"] < failed["worst"]

@@ -203,9 +203,6 @@ def test_the_memory_of_columns_is_the_window_and_limits_the_embargo():
     assert auto.figures["memory_bars"] == 49
     assert auto.figures["embargo_bars"] == 49  # under a quarter of 212 bars
     assert auto.figures["embargo_samples"] == 13  # 4 bars a day
-    short = cross_validate(MARKET, Lever, **PLAIN, **{**SMALL, "groups": 6, "trials": 4},
-                           space={"window": (2, 48)}, fix={"size": 1.0})  # fmt: skip
-    assert short.figures["scored_by"] == "groups"
 
 
 def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test(found):
@@ -221,6 +218,7 @@ def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test(found):
     )
 
 
+@pytest.mark.slow
 def test_other_objectives_run_each_stretch_and_say_so():
     some = {**SMALL, "groups": 4, "trials": 4}
 

@@ -62,6 +62,7 @@ def test_the_summary_begins_with_the_verdict(found):
     assert found.verdict in " ".join(found.summary().split())
 
 
+@pytest.mark.slow
 def test_schedules_killed_at_any_moment_end_at_the_same_bytes(tmp_path, found):
     schedules(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path / "whole")
     for kill in range(3):

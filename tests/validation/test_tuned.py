@@ -10,6 +10,7 @@ MARKET = make_market(130)
 SMALL = {"trials": 8, "sampler": "sobol", "robust": False}
 
 
+@pytest.mark.slow
 def test_a_search_ends_with_a_walk_that_is_saved_beside_it(tmp_path):
     study = bt.tune(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path, validate="walk-forward")
     alone = bt.walk_forward(MARKET, Lever, **PLAIN, **SMALL, train="65d", test="10d")

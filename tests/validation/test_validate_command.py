@@ -7,6 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.cli import main
+from backtest.report.serve.site import Site
 from backtest.store import export_result, list_results, load_saved, read_entry, verify_folder
 from tests.validation.worlds import PLAIN, Lever, make_market
 
@@ -62,10 +63,12 @@ def test_a_validation_is_run_listed_verified_shown_exported_and_reported(place, 
     assert out.is_file()
     page = load_saved(folder).report(place / f"{command}.md").read_text()
     assert load_saved(folder).verdict.lower() in page.lower()
+    assert Site(place / "results").answer(f"/result/{entry.name}").status == 200
     assert main(["results", "show", entry.id, "--results", str(place / "results")]) == 0
     assert "backtest validate" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_json_has_the_verdict_and_the_path(place, capsys):
     assert call(place, "walk-forward", "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -73,6 +76,7 @@ def test_json_has_the_verdict_and_the_path(place, capsys):
     assert Path(found["path"]).is_dir()
 
 
+@pytest.mark.slow
 def test_damage_inside_an_account_of_a_walk_is_found(place):
     assert call(place, "walk-forward") == 0
     entry = next(each for each in list_results(place / "results") if each.kind == "walk-forward")
@@ -84,6 +88,7 @@ def test_damage_inside_an_account_of_a_walk_is_found(place):
     assert not verify_folder(path.parents[2]).faults
 
 
+@pytest.mark.slow
 def test_an_experiment_file_gives_the_same_walk(place, capsys):
     assert call(place, "walk-forward", "--json") == 0
     by_flags = json.loads(capsys.readouterr().out)["walk"]["id"]
