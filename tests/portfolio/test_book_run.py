@@ -139,7 +139,7 @@ def test_compiled_and_plain_give_the_same_bits():
             terms = {"venue": venue, "account": account, "overlay": VolTarget(target=0.5)}
             plain = run(simulate_pair(300), policy, **terms)
             compiled = run(simulate_pair(300), policy, **terms, compile=True)
-            assert np.array_equal(plain.record, compiled.record)
+            assert np.array_equal(plain.record, compiled.record, equal_nan=True)
             assert np.array_equal(plain.positions_record, compiled.positions_record, equal_nan=True)
             assert np.array_equal(plain.entries, compiled.entries, equal_nan=True)
 
