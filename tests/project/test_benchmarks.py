@@ -36,7 +36,7 @@ SMALLEST: dict[str, str] = {
     "run.py": "--bars 3000 --repeat 1",
     "store.py": "--results 2",
     "sweep.py": "--bars 3000 --sets 64 --repeat 1 --only growth --cases core",
-    "validation.py": "speed --bars 2000 --sets 64 --folds 2",
+    "validation.py": "speed --bars 4000 --sets 64 --folds 2",
     "tune.py": "--bars 2000 --seconds 0.1 --seeds 1 --only random",
     "replications/cppi_gap.py": "--paths 20",
     "replications/daily_funds.py": "FACTORS",
