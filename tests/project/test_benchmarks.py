@@ -41,7 +41,7 @@ SMALLEST: dict[str, str] = {
     "run.py": "--bars 3000 --repeat 1",
     "store.py": "--results 2",
     "sweep.py": "--bars 3000 --sets 64 --repeat 1 --only growth --cases core",
-    "validation.py": "speed --bars 2000 --sets 64 --folds 2",
+    "validation.py": "speed --bars 4000 --sets 64 --folds 2",
     "tune.py": "--bars 2000 --seconds 0.1 --seeds 1 --only random",
     "replications/basel_cycle.py": "--steps 400 --seeds 1",
     "replications/cppi_gap.py": "--paths 20",
