@@ -38,6 +38,7 @@ SMALLEST: dict[str, str] = {
     "real.py": "FOLDER --json --from 2023-01-01 --to 2023-02-10",
     "restarts.py": "--only sample --seeds 1 --budget 600",
     "report.py": "--bars 3000 --sets 60",
+    "risk.py": "60",
     "run.py": "--bars 3000 --repeat 1",
     "store.py": "--results 2",
     "sweep.py": "--bars 3000 --sets 64 --repeat 1 --only growth --cases core",
