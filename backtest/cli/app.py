@@ -45,7 +45,7 @@ from backtest.cli import (
 from backtest.cli.cures import find_command, render_error
 from backtest.cli.exit_codes import FAILED, INTERRUPTED, REFUSED, print_message
 from backtest.cli.experiment_command import take_experiment
-from backtest.cli.experiment_schema import list_flags
+from backtest.cli.experiment_keys import list_flags
 from backtest.cli.printing import add_command, format_help
 from backtest.engine import find_version
 from backtest.engine.compile import background_compiler

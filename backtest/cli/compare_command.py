@@ -14,7 +14,7 @@ from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_policy
-from backtest.cli.experiment_schema import Key, list_flags
+from backtest.cli.experiment_keys import Key, list_flags
 from backtest.cli.flags import POLICY, RESULTS, AsJson, Results, Save
 from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.policy_entries import list_policy_entries, read_policy_flags, read_setting_flags

@@ -13,7 +13,7 @@ from backtest.base.errors import BacktestError
 from backtest.base.phrases import Argument, Either, Phrase, Piece, Place
 from backtest.cli.data_import_command import import_files
 from backtest.cli.draft import Draft
-from backtest.cli.experiment_schema import EXPERIMENT_KEYS
+from backtest.cli.experiment_keys import EXPERIMENT_KEYS
 from backtest.market.tables.repairs import KINDS
 
 IMPORT = "backtest data import"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_origin
 import typer
 
 from backtest.cli.experiment import draft_experiment
-from backtest.cli.experiment_schema import EXPERIMENT_KEYS, Key
+from backtest.cli.experiment_keys import EXPERIMENT_KEYS, Key
 from backtest.cli.flags import option
 
 File = Annotated[

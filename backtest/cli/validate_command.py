@@ -19,7 +19,7 @@ from backtest.cli.draft import Draft, flatten
 from backtest.cli.exit_codes import print_message
 from backtest.cli.experiment import build_experiment, load_market, read_span
 from backtest.cli.experiment_command import take_experiment
-from backtest.cli.experiment_schema import Key, list_flags
+from backtest.cli.experiment_keys import Key, list_flags
 from backtest.cli.printing import add_command, print_json, print_table
 from backtest.cli.progress import show_progress
 from backtest.cli.tune_command import read_fixed

@@ -14,7 +14,7 @@ from backtest.base.errors import BacktestError
 from backtest.cli import check_command, main
 from backtest.cli.experiment import Experiment, draft_experiment
 from backtest.cli.experiment_command import list_arguments
-from backtest.cli.experiment_schema import EXPERIMENT_KEYS
+from backtest.cli.experiment_keys import EXPERIMENT_KEYS
 from backtest.cli.panel_experiment import build_experiment_or_panel, complete_preset
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import Constant, VolTarget

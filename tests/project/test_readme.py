@@ -9,7 +9,7 @@ import pytest
 
 from backtest import Account
 from backtest.cli import main
-from backtest.cli.experiment_schema import TABLES, list_keys
+from backtest.cli.experiment_keys import TABLES, list_keys
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,326 @@
+"""The tables and keys of an experiment, their types, and the flags that set them.
+
+Files are checked against these declarations (:mod:`backtest.cli.experiment_schema`), and the
+commands take their flags from them. The account and the venue declare their own fields.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, get_origin, get_type_hints
+
+from backtest.account import Account
+from backtest.account.by_instrument import ByInstrument
+from backtest.account.leverage_limits import LimitDeclaration
+from backtest.account.multiple import StopDistance
+from backtest.base.ranges import Choice
+from backtest.cli.account_flags import ACCOUNT_FLAGS
+from backtest.cli.draft import GivenFlag
+from backtest.cli.flags import (
+    ACCOUNT,
+    COMPARISON,
+    DATA,
+    FOLDS,
+    PATHS,
+    POLICY,
+    RANKING,
+    RISK,
+    RUN,
+    SEARCH,
+    SETS,
+    VENUE,
+)
+from backtest.cli.typed_values import parse_typed, read_constraints, read_objective, split_pair
+from backtest.cli.unit_hints import warn_of_fraction
+
+Time = dt.datetime | dt.date | str
+Objective = str | dict[str, float]
+BPS = 1e-4
+SEVERAL = ("path", "instrument")
+"""The keys whose flags may be repeated, once for each of several markets."""
+
+
+class Key(NamedTuple):
+    """One key of a table: the type of its value, and the flag that sets it, if any.
+
+    ``kind`` is a type, a union of types, or a Choice. ``read`` replaces :func:`read_flag`, which
+    turns the value of the flag into entries.
+    """
+
+    table: str
+    name: str
+    kind: Any
+    flag: str = ""
+    panel: str = ""
+    text: str = ""
+    read: Callable[[str, Any], Iterator[GivenFlag]] | None = None
+
+    @property
+    def parameter(self) -> str:
+        """The flag as the name of a Python argument; it cannot be a keyword."""
+        return self.flag.strip("-").replace("-", "_") + "_"
+
+    @property
+    def flag_kind(self) -> Any:
+        """The type of the flag for Typer."""
+        if self.kind in (bool, int, float):
+            return bool if self.kind is bool else self.kind | None
+        takes_several = get_origin(self.kind) is dict or self.name in ("objective", *SEVERAL)
+        return list[str] | None if takes_several else str | None
+
+    def list_entries(self, value: Any) -> Iterator[GivenFlag]:
+        """Yield the entries that the flag sets; none if it was not given."""
+        if value is None or value is False:
+            return
+        yield from read_flag(self, value) if self.read is None else self.read(self.flag, value)
+
+
+def read_flag(key: Key, value: Any) -> Iterator[GivenFlag]:
+    """Yield the entries that the value of a flag sets."""
+    flag, table, name = key.flag, key.table, key.name
+    if name in SEVERAL:
+        yield GivenFlag(flag, table, name, value[0] if len(value) == 1 else list(value))
+    elif name == "objective":
+        wanted = [read_objective(text, where=f"{flag} {text}") for text in value]
+        yield GivenFlag(flag, table, name, wanted)
+    elif name == "constraints":
+        for measure, bound in read_constraints(value):
+            yield GivenFlag(flag, table, f"{name}.{measure}", bound)
+    elif get_origin(key.kind) is dict:
+        for text in value:
+            entry, typed = split_pair(flag, text, "target=0.4")
+            yield GivenFlag(flag, table, f"{name}.{entry}", typed)
+    else:
+        yield GivenFlag(flag, table, name, not flag.startswith("--no-") if value is True else value)
+
+
+def read_settings(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
+    """Yield the entries that ``NAME=VALUE`` texts set in the policy, the account or the venue."""
+    for text in texts:
+        key, value = split_pair(flag, text, "target=0.4")
+        table, dot, field = key.partition(".")
+        if dot and table in OPEN_TABLES:
+            yield GivenFlag(flag, table, field, parse_typed(value))
+        else:
+            yield GivenFlag(flag, "policy", f"settings.{key}", value)
+
+
+def read_bps(flag: str, bps: float) -> Iterator[GivenFlag]:
+    """Yield the cost that a flag in basis points sets, as a fraction."""
+    warn_of_fraction(flag, bps)
+    field = {"--taker-bps": "fees.taker", "--slippage-bps": "slippage.rate"}[flag]
+    yield GivenFlag(flag, "venue", field, bps * BPS)
+
+
+def read_number_or_name(flag: str, text: str) -> Iterator[GivenFlag]:
+    """Yield the field of the account that a flag sets: a number, or the name of a preset."""
+    yield GivenFlag(flag, "account", flag.strip("-").replace("-", "_"), parse_typed(text))
+
+
+def list_account_keys() -> Iterator[Key]:
+    """Yield a key for each field of the account that has a flag of its own."""
+    for field, text in ACCOUNT_FLAGS.items():
+        declared = get_type_hints(Account, include_extras=True)[field].__metadata__[0]
+        declared = declared.each if isinstance(declared, ByInstrument) else declared
+        readers = {LimitDeclaration: read_number_or_name, StopDistance: read_distance}
+        read = readers.get(type(declared))
+        kind = str if read else declared.kind
+        yield Key("account", field, kind, f"--{field.replace('_', '-')}", ACCOUNT, text, read)
+
+
+def read_list(flag: str, text: str) -> Iterator[GivenFlag]:
+    """Yield the entry of a flag with several values, separated by commas."""
+    table, name = {
+        "--factors": ("sensitivity", "factors"),
+        "--horizons": ("risk", "horizons"), "--scenario": ("stress", "scenarios"),
+    }[flag]  # fmt: skip
+    yield GivenFlag(flag, table, name, [each.strip() for each in text.split(",")])
+
+
+def read_distance(flag: str, text: str) -> Iterator[GivenFlag]:
+    """Yield the distance of a stop: a number, or a multiple of a column (``2*atr``)."""
+    yield GivenFlag(flag, "account", flag.strip("-").replace("-", "_"), parse_typed(text))
+
+
+OPEN_TABLES = ("venue", "account")
+"""Tables whose keys are checked elsewhere."""
+
+KEYS = (
+    Key("data", "path", str | list[str], "--data", DATA,
+        "A folder, a file, or 'sample' (default): a synthetic year; repeat for several markets."),
+    Key("data", "from", Time, "--from", DATA, "First bar to read, UTC."),
+    Key("data", "to", Time, "--to", DATA, "End of the last bar, UTC."),
+    Key("run", "start", Time, "--start", DATA,
+        "When the account begins, UTC: the bars before it warm the policy's columns."),
+    Key("run", "end", Time, "--end", DATA, "When the account ends, UTC, exclusive."),
+    Key("data", "resample", str, "--resample", DATA, "Combine bars into longer ones, e.g. 1d."),
+    Key("data", "instrument", str | list[str], "--instrument", DATA,
+        "Name of the instrument; chooses one in a folder of several; repeat for several markets."),
+    Key("data", "currency", str, "--currency", DATA,
+        "Settlement currency of several markets, if their names say different ones."),
+    Key("data", "interval", str, "--interval", DATA, "Chooses the bars in a folder of several."),
+    Key("data", "funding_interval", str, "--funding-interval", DATA,
+        "Chooses the funding file in a folder of several."),
+    Key("data", "timezone", str, "--timezone", DATA, "Time zone of stamps that carry none."),
+    Key("data", "sessions", bool, "--sessions", DATA, "The market closes: bars may be missing."),
+    Key("data", "mark_gaps", Choice("last"), "--mark-gaps", DATA,
+        "'last': fill missing mark prices with last prices."),
+    Key("data", "funding_gaps", Choice("zero"), "--funding-gaps", DATA,
+        "'zero': treat missing funding as none."),
+    Key("policy", "name", str, "--policy", POLICY,
+        "Its name (default vol-target), or FILE.py:ClassName."),
+    Key("policy", "settings", dict[str, float | str | bool], "--set", POLICY,
+        "A parameter, NAME=VALUE, or a field, account.NAME=VALUE; repeat for more.", read_settings),
+    Key("run", "signal", float | str, "--signal", POLICY,
+        "Direction from -1 to 1 (default 1), or a column of the bars."),
+    Key("overlay", "name", str, "--overlay", POLICY,
+        "The policy of the whole of several markets, which scales all positions."),
+    Key("overlay", "settings", dict[str, float | str | bool]),
+    Key("run", "weights", str, "--weights", POLICY,
+        "A file of weights by time and instrument, for several markets (1/n)."),
+    Key("run", "carry_weights", bool, "--carry-weights", POLICY,
+        "Each row holds from its time until the next."),
+    Key("venue", "preset", str, "--venue", VENUE,
+        "NAME:SYMBOL, FILE.toml:SYMBOL (binance-usdm:BTCUSDT); @DATE, @latest for one table; of "
+        "several markets also NAME, with the symbol of each."),
+    Key("venue", "fees.taker", float, "--taker-bps", VENUE, "Taker fee in basis points.", read_bps),
+    Key("venue", "slippage.rate", float, "--slippage-bps", VENUE,
+        "Worsening of every fill in basis points.", read_bps),
+    *list_account_keys(),
+    Key("run", "sampling", str, "--sampling", RUN, "Period of returns (1d)."),
+    Key("run", "calendar", str, "--calendar", RUN, "Days a year: 365 (default) or 252."),
+    Key("run", "compile", bool, "--no-compile", RUN,
+        "Plain Python, for a debugger: the same numbers."),
+
+    Key("sweep", "values", dict[str, Any], "--vary", SETS,
+        "NAME=24,72 or NAME=0.1:1:64 or NAME=log:10:500:16; repeat for more names."),
+    Key("sweep", "draws", int, "--draws", SETS,
+        "Draw this many sets instead (1024, if nothing varies)."),
+    Key("sweep", "space", dict[str, Any], "--space", SETS,
+        "Draw from here: NAME=0.1:1 or NAME=log:10:500 or NAME=a,b; repeat for more."),
+    Key("sweep", "method", Choice("sobol", "lhs", "uniform"), "--method", SETS,
+        "How to draw: 'sobol' (default), 'lhs' or 'uniform'."),
+    Key("sweep", "seed", int, "--seed", SETS, "Seed of the draws (0)."),
+    Key("sweep", "objective", Objective, "--objective", RANKING,
+        "What to maximize: a measure (sharpe), or weights: sharpe=1,turnover=-0.01."),
+    Key("sweep", "constraints", dict[str, str], "--constraint", RANKING,
+        "A bound on a measure: 'max_drawdown<=0.4'; repeat for more."),
+    Key("sweep", "metrics", Choice("all", "core"), "--metrics", RANKING,
+        "'all' (default) or 'core', which is faster."),
+    Key("sweep", "full", bool, "--full", RANKING,
+        "Also the measures that need the path: every set runs once more."),
+
+    Key("tune", "objective", Objective | list[Objective], "--objective", RANKING,
+        "What to maximize: a measure (sharpe), or weights: sharpe=1,turnover=-0.01."),
+    Key("tune", "constraints", dict[str, str], "--constraint", RANKING,
+        "A bound on a measure: 'max_drawdown<=0.4'; repeat for more."),
+    Key("tune", "trials", int, "--trials", SEARCH, "Most sets to evaluate (20000)."),
+    Key("tune", "seconds", float, "--seconds", SEARCH, "Most time to search."),
+    Key("tune", "sampler", str, "--sampler", SEARCH,
+        "auto (default), de, cmaes, tpe, gp, forest, sobol, random or grid."),
+    Key("tune", "space", dict[str, Any], "--space", SEARCH,
+        "Vary this only: NAME=0.1:1 or NAME=log:10:500 or NAME=a,b; repeat for more."),
+    Key("tune", "fix", dict[str, Any], "--fix", SEARCH, "Keep this: NAME=VALUE; repeat for more."),
+    Key("tune", "robust", bool, "--no-robust", SEARCH,
+        "Take the highest objective, even if its neighbors are poor."),
+    Key("tune", "holdout", str | float, "--holdout", SEARCH,
+        "The last part, which the search never sees: 25% (default), 90d or none."),
+    Key("tune", "seed", int, "--seed", SEARCH, "Seed of all random numbers (0)."),
+    Key("tune", "validate", str, "--validate", SEARCH,
+        "Judge the search at its end: walk-forward or cross-validate."),
+
+    Key("validate", "train", str | list[str], "--train", FOLDS,
+        "Train spans (365d); schedules: several, 90d,365d,all."),
+    Key("validate", "test", str | list[str], "--test", FOLDS,
+        "Test spans (30d); schedules: several, 7d,30d,90d."),
+    Key("validate", "anchored", bool, "--anchored", FOLDS,
+        "Every train span begins with the data."),
+    Key("validate", "gap", str, "--gap", FOLDS, "Time between a train span and its test (0d)."),
+    Key("validate", "groups", int, "--groups", FOLDS, "Groups of time (10)."),
+    Key("validate", "test_groups", int, "--test-groups", FOLDS, "Groups in each test (2)."),
+    Key("validate", "embargo", str | int, "--embargo", FOLDS,
+        "Bars or a duration after a test group that do not count: auto (default), 24, 5d."),
+    Key("validate", "baseline", str, "--baseline", FOLDS,
+        "The schedule that others are compared with: never (default), '30d on 365d'."),
+    Key("validate", "carry", bool, "--no-carry", FOLDS,
+        "A fresh account in every fold, for comparison only."),
+    Key("validate", "objective", Objective | list[Objective], "--objective", RANKING,
+        "What to maximize: a measure (sharpe), or weights: sharpe=1,turnover=-0.01."),
+    Key("validate", "constraints", dict[str, str], "--constraint", RANKING,
+        "A bound on a measure: 'max_drawdown<=0.4'; repeat for more."),
+    Key("validate", "trials", int, "--trials", SEARCH, "Most sets to evaluate in a fold (2000)."),
+    Key("validate", "sampler", str, "--sampler", SEARCH, "As in backtest tune (auto)."),
+    Key("validate", "space", dict[str, Any], "--space", SEARCH,
+        "Vary this only: NAME=0.1:1 or NAME=log:10:500 or NAME=a,b; repeat for more."),
+    Key("validate", "fix", dict[str, Any], "--fix", SEARCH,
+        "Keep this: NAME=VALUE; repeat for more."),
+    Key("validate", "robust", bool, "--no-robust", SEARCH,
+        "Take the highest objective, even if its neighbors are poor."),
+    Key("validate", "seed", int, "--seed", SEARCH, "Seed of all random numbers (0)."),
+
+    Key("compare", "policies", dict[str, Any]),
+    Key("compare", "baseline", str, "--baseline", COMPARISON,
+        "The policy that the others are compared with (the first)."),
+    Key("compare", "equal_risk", bool, "--equal-risk", COMPARISON,
+        "Scale all down to the volatility of the calmest, and run again."),
+    Key("compare", "confidence", float, "--confidence", COMPARISON,
+        "Of intervals and decisions (0.95)."),
+    Key("compare", "draws", int, "--draws", COMPARISON, "Number of resampled histories (1999)."),
+    Key("compare", "seed", int, "--seed", COMPARISON, "Seed of the histories (0)."),
+
+    Key("paths", "model", str, "--model", PATHS,
+        "filtered (default), stationary, block, gbm, merton, kou, heston, garch or regimes."),
+    Key("paths", "paths", int, "--paths", PATHS, "Number of paths (10000)."),
+    Key("paths", "horizon", str, "--horizon", PATHS, "How far they reach (30d)."),
+    Key("paths", "seed", int, "--seed", PATHS, "Seed of the paths (0)."),
+    Key("paths", "bridge", int, "--bridge", PATHS,
+        "Steps in which high and low are drawn: 1 (default), or 4 where ranges matter."),
+
+    Key("risk", "horizons", list[str], "--horizons", RISK, "For example 1d,7d,30d (those).",
+        read_list),
+    Key("risk", "confidence", float, "--confidence", RISK, "Of the intervals (0.95)."),
+    Key("risk", "method", Choice("auto", "plain", "tilt", "split"), "--method", RISK,
+        "'auto' (default), 'plain', 'tilt' or 'split'."),
+
+    Key("stress", "scenarios", list[str], "--scenario", RISK,
+        "Names of episodes, for example 2020-03-12,2021-05-19 (all).", read_list),
+    Key("stress", "rules", Choice("today", "then"), "--rules", RISK,
+        "Margin tables: 'today' (default) or 'then'."),
+    Key("stress", "shocks", dict[str, Any], "--shock", RISK,
+        "A shock by field: price=-0.3, over=2h, funding=-0.001, spread=20; repeat for more."),
+    Key("stress", "ladder", dict[str, Any], "--ladder", RISK,
+        "An axis of a grid: price=-0.5:0.5:41 or depth=0.1,0.3,1; repeat for more."),
+
+    Key("bounds", "depth", int, "--depth", RISK, "Follow at most 2^this lives (12)."),
+    Key("bounds", "refine", str, "--refine", RISK, "A folder with finer bars of the same market."),
+
+    Key("sensitivity", "factors", list[str], "--factors", RISK,
+        "Some of rates, funding, funding shift, fees, slippage, margin, volatility (all).",
+        read_list),
+)  # fmt: skip
+
+EXPERIMENT_KEYS = [
+    key
+    for key in KEYS
+    if key.flag and key.table in ("data", "policy", "overlay", "venue", "account", "run")
+]
+"""The keys whose flags every experiment takes."""
+TABLES = {
+    table: {key.name: key for key in KEYS if key.table == table}
+    for table in (
+        *("data", "policy", "overlay", "run", "sweep", "tune", "validate", "compare"),
+        *("paths", "risk", "stress", "bounds", "sensitivity"),
+    )
+}
+"""The tables whose keys are declared here."""
+
+
+def list_keys(table: str) -> list[str]:
+    """Return the keys of a table, or the names of all tables if ``table`` is empty."""
+    return list(TABLES[table]) if table else [*TABLES, *OPEN_TABLES]
+
+
+def list_flags(table: str) -> list[Key]:
+    """Return the keys of a table that have a flag."""
+    return [key for key in KEYS if key.table == table and key.flag]
