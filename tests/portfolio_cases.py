@@ -206,7 +206,7 @@ def make_portfolio_case(seed: int) -> PortfolioCase:
         requirement=requirement,
         collateral=collateral,
         signal=make_signal(scene, tapes, dict(zip(names, weights, strict=True))),
-        overlay=Swing(scene.uniform(0.3, 1.3), scene.interval) if scene.chance(0.3) else None,
+        overlay=make_overlay(scene, tapes),
     )
 
 
@@ -294,6 +294,16 @@ def cut(tape: Tape, first: int, last: int) -> Tape:
         funding = funding[(funding.index >= start) & (funding.index < end)]
         funding = funding if len(funding) else None
     return replace(tape, bars=bars, mark=mark, funding=funding)
+
+
+def make_overlay(scene: Scene, tapes: Mapping[str, Tape]) -> Swing | None:
+    """Draw an overlay now and then, where no short of a portfolio of 1x is lost within a bar."""
+    rises = [
+        np.fmax(tape.bars["high"], tape.bars["open"].shift(-1)) / tape.bars["open"]
+        for tape in tapes.values()
+    ]
+    swing = Swing(scene.uniform(0.3, 1.3), scene.interval) if scene.chance(0.3) else None
+    return swing if max(float(rise.max()) for rise in rises) < 1.9 else None
 
 
 def make_signal(

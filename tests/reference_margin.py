@@ -186,7 +186,7 @@ class Collateral:
 
     def __init__(self, declared: Any) -> None:
         self.name = declared.name
-        self.amount = exact(declared.amount)
+        self.amount = +exact(declared.amount)  # in the digits in use: a sale of all leaves nothing
         self.slippage = exact(declared.slippage)
         self.group = declared.cancels_risk
         tiers = declared.tiers or [(0.0, float("inf"), declared.rate)]

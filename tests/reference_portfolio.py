@@ -891,7 +891,7 @@ class Portfolio:
         limit = float(holding.most(self.stamp))
         leverage = min(max(answer, holding.floor), limit)
         if math.isinf(leverage):
-            most = self.most_alone(holding, equity, held, signal, point)
+            most = max(self.most_alone(holding, equity, held, signal, point), ZERO)
             is_over = abs(signal) == 1 and held * exact(signal) > most
             return None if is_over else exact(signal) * most
         return exact(signal) * exact(leverage) * exact(self.factor) * equity
@@ -1492,6 +1492,8 @@ class Portfolio:
                 h.pending = None
         if self.account.after_liquidation == "halt":
             self.is_halted = True
+            for h in self.holdings:  # what has not filled yet closes
+                h.pending = (0.0, 0.0) if h.pending else None
         self.note(f"pool: {self.mode}" + " alone" * is_alone)
         if self.mode == "takeover":
             self.take_over(point)

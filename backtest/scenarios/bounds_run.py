@@ -134,13 +134,12 @@ class BoundsRun:
             run = Branch(after, ledger, 0.0, "as run")
             if t == 0 or not is_suspect(rules, inputs.feed, state, after, ledger, t):
                 return Ways(run._replace(weight=1.0), [], quote)
-            fine = None if self.refine is None else cut_fine(self.refine, market, inputs.feed, t)
-            if fine is None:
-                branches = BarSteps(rules, inputs.plan, inputs.feed, t).branches(state)
-            else:
-                branches = live_fine(rules, inputs, fine, state, t)
-        if fine is not None:
-            return Ways(run, branches, quote)
+            branches = BarSteps(rules, inputs.plan, inputs.feed, t).branches(state)
+            is_open = any(identify(each.state) != identify(after) for each in branches)
+            if is_open and self.refine is not None:
+                fine = cut_fine(self.refine, market, inputs.feed, t)
+                if fine is not None:
+                    branches = live_fine(rules, inputs, fine, state, t)
         same = [b for b in branches if identify(b.state) == identify(after)]
         others = [b for b in branches if identify(b.state) != identify(after)]
         return Ways(run._replace(weight=sum(b.weight for b in same)), others, quote)

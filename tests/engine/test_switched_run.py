@@ -76,8 +76,10 @@ class Held(bt.Policy):
 def test_a_switch_pays_for_the_difference_alone():
     """By hand: 1x of 1,000 at 100 is 10 contracts, fee 0.1 % of 1,000 = 1; equity 999.
 
-    From bar 2 on the size is 3: it decides at the close of bar 2, and fills at the open of bar 3:
-    target 3 x 999 = 2,997, held 1,000, so 1,997 are traded, fee 1.997. Equity 997.003.
+    The decision at the close of bar 1 still has size 1: target 999, held 1,000, so 1 is traded at
+    the open of bar 2, fee 0.001; equity 998.999. The size 3 decides at the close of bar 2, and
+    fills at the open of bar 3: target 3 x 998.999 = 2,996.997, held 999, so 1,997.997 are traded,
+    fee 1.997997; equity 997.001003.
     """
     frame = pd.DataFrame(
         dict.fromkeys(("open", "high", "low", "close"), 100.0),
@@ -97,8 +99,8 @@ def test_a_switch_pays_for_the_difference_alone():
         whole, [Stretch(0, 2, Held(size=1.0)), Stretch(2, 5, Held(size=3.0))], compiled=False
     )
     fees = found.record[8]
-    assert fees.tolist() == pytest.approx([0.0, 1.0, 0.0, 1.997, fees[4]])
-    assert found.record[0, 3] == pytest.approx(997.003)
+    assert fees.tolist() == pytest.approx([0.0, 1.0, 0.001, 1.997997, fees[4]])
+    assert found.record[0, 3] == pytest.approx(997.001003, rel=1e-12)
     assert found.metrics["fees"] == pytest.approx(float(fees.sum()))
 
 

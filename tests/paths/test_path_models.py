@@ -8,6 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
+from backtest.features.first_passage import touch_probability
 from backtest.paths.path_model import PathModel
 
 HOURS = 8760.0
@@ -203,3 +204,17 @@ def test_tilted_models_carry_the_weight_that_undoes_them():
         spread = math.hypot((weights * moves).std(), plain.std()) / math.sqrt(20_000)
         assert (weights * moves).mean() == pytest.approx(plain.mean(), abs=5 * spread)
         assert moves.mean() < plain.mean()
+
+
+def test_watched_at_closes_only_the_barrier_is_shifted():
+    # Broadie, Glasserman, Kou (1997): a barrier watched every dt is as one that is 0.5826 sigma
+    # sqrt(dt) further away and watched always
+    sigma, days = 0.8, 3
+    drawn = bt.simulate_paths(
+        flat_market(), models.GBM(volatility=sigma), paths=40_000, horizon=f"{days}d", seed=9
+    )
+    lowest = np.log(drawn.closes()[:, 1:] / 100.0).min(axis=1)
+    for distance in (-0.03, -0.06, -0.1):
+        shifted = distance - 0.5826 * sigma * math.sqrt(1 / HOURS)
+        known = touch_probability(shifted, sigma, days / 365, drift=-0.5 * sigma**2)
+        assert np.mean(lowest <= distance) == pytest.approx(known, abs=0.005)

@@ -19,7 +19,7 @@ PAGES = [
 ]
 
 
-GROUPS = ("data", "regress", "results")
+GROUPS = ("data", "regress", "results", "validate")
 """The commands that have commands of their own."""
 
 
@@ -36,7 +36,7 @@ def find_commands(text=README):
 def test_the_python_blocks_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = find_blocks("python")
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names = {}
     for number, block in enumerate(blocks):
         file = tmp_path / f"block_{number}.py"
