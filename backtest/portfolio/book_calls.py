@@ -127,6 +127,8 @@ def answer_calls(
     terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int
 ) -> None:
     """Top up what was called at the last close, the pool first, at the mark opens."""
+    if terms.margin_call == 0.0:
+        return
     n = len(book.margin)
     value_at(book, scene.mark_open, scene.asset_mark_open)
     for order in range(n + 1):

@@ -48,7 +48,7 @@ CAUTION = 1e-9
 # --------------------------------------------------------------------------- step 4: the open
 
 
-def check_gap(
+def check_gap(  # noqa: C901 - the pool, isolated positions, stops
     terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
 ) -> None:
     """Liquidate what fails at the mark opens; otherwise stops act at the last opens."""
@@ -63,6 +63,8 @@ def check_gap(
             if liquidate_isolated(terms, book, scene, ledger, log, t, i):
                 continue
         elif is_pool_hit:
+            continue
+        if not has_stops(terms, i):
             continue
         kind = find_stop(terms, book, scene, i, scene.open[i], scene.open[i])[0]
         if kind != NOTHING:

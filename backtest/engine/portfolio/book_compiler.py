@@ -245,7 +245,7 @@ def write_ask(names: Mapping[str, Any]) -> Callable[..., Any]:
         "def ask(desk, terms, scene, i, time, local):\n"
         "    n = len(desk.addresses) - 1\n"
         "    count = 1\n"
-        "    if i < n:\n"
+        "    if i < n and desk.wants_table[i] == 1:\n"
         "        tables = terms.rules.brackets\n"
         "        count = tables.counts[i]\n"
         "        for k in range(count):\n"
@@ -272,10 +272,11 @@ def write_ask(names: Mapping[str, Any]) -> Callable[..., Any]:
 
 
 class Formula(NamedTuple):
-    """A policy's compiled formula and its address."""
+    """A policy's compiled formula and its address; ``has_table``: it reads the brackets."""
 
     function: Any
     address: int
+    has_table: bool
 
 
 _loaded: dict[str, Formula] = {}
@@ -322,7 +323,7 @@ def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> For
     options: dict[str, Any] = {"error_model": "numpy", "cache": code.is_complete}
     options |= {} if has_table else {"_nrt": False}
     function = cfunc(signature, module.decide, **options)
-    formula = Formula(function, int(function.address))
+    formula = Formula(function, int(function.address), has_table)
     if code.is_complete:
         _loaded[name] = formula
     return formula
@@ -385,10 +386,11 @@ def read_parameter(k: int, value: object) -> str:
 
 def bind_compiled(desk: Desk, policies: list[tuple[Policy, tuple[str, ...]]]) -> Desk:
     """Return the desk with the addresses of the compiled formulas."""
-    addresses = desk.addresses.copy()
+    addresses, wants = desk.addresses.copy(), desk.wants_table.copy()
     for i, (policy, columns) in enumerate(policies):
-        addresses[i] = compile_formula(policy, columns, desk.width).address
-    return desk._replace(addresses=addresses, deciders=0)
+        formula = compile_formula(policy, columns, desk.width)
+        addresses[i], wants[i] = formula.address, int(formula.has_table)
+    return desk._replace(addresses=addresses, wants_table=wants, deciders=0)
 
 
 def pack_terms(terms: Terms) -> Terms:

@@ -108,7 +108,8 @@ class Desk(NamedTuple):
     ``deciders`` are called in plain Python; compiled code calls ``addresses``. Parameters, columns
     and memory of policy i are flat arrays that begin at ``*_at[i]``; the columns of one policy are
     ``lengths[i]`` apart, and bar t is its bar ``t - firsts[i]``. ``asks`` is 1 if there is a
-    policy, ``wants_price`` if it reads the liquidation price. ``bars`` has the fields of a bar by
+    policy, ``wants_price`` if it reads the liquidation price,
+    ``wants_table`` if it reads the brackets. ``bars`` has the fields of a bar by
     policy, of shape (n + 1, 8): the numbers that it sees. ``sheet`` is the view of the account,
     ``margin`` and ``levels`` room for the margin rules it sees, ``width`` the most brackets.
     """
@@ -125,6 +126,7 @@ class Desk(NamedTuple):
     memory_at: IntArray
     asks: IntArray
     wants_price: IntArray
+    wants_table: IntArray
     index_bars: FloatArray
     tradable: IntArray
     sheet: FloatArray
@@ -330,17 +332,16 @@ def show_position(terms: Terms, desk: Desk, book: Book, scene: Scene, room: Room
     sheet[SHOWN_SINCE_STOP] = book.since_stop[i]
     if not is_held(book, i):
         return
-    rules, held = share(pick_instrument(terms, i)), book.held.quantities[i]
-    margin = rules.margin
+    held, brackets = book.held.quantities[i], terms.rules.brackets
+    size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
     factor = book.factor[i] if book.factor[i] > 0.0 else 1.0
     if equity > 0.0:
         sheet[SHOWN_LEVERAGE] = held * abs(scene.mark_close[i]) / equity / factor
     sheet[SHOWN_POSITION] = held
-    sheet[SHOWN_ENTRY] = compute_price(margin.size, margin.is_inverse, book.held.entries[i])
-    sheet[SHOWN_MAINTENANCE] = compute_pot_needed(terms, book, scene, i) / factor
+    sheet[SHOWN_ENTRY] = compute_price(size, is_inverse, book.held.entries[i])
+    sheet[SHOWN_MAINTENANCE] = compute_own_maintenance(terms.rules, book.held, i) / factor
     if desk.wants_price[i] == 1:
-        value = room.failure[i]
-        sheet[SHOWN_PRICE] = compute_price(margin.size, margin.is_inverse, value)
+        sheet[SHOWN_PRICE] = compute_price(size, is_inverse, room.failure[i])
 
 
 def find_failure_value(
