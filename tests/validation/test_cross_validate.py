@@ -300,16 +300,3 @@ def test_the_compiled_groups_have_the_same_scores(found):
     assert np.array_equal(again.matrix.to_numpy(), found.matrix.to_numpy())
     pd.testing.assert_frame_equal(again.splits, found.splits)
     pd.testing.assert_frame_equal(again.paths, found.paths)
-
-
-@pytest.mark.slow
-def test_a_cluster_gives_the_same_numbers(found):
-    spread = cross_validate(MARKET, Lever, **{**PLAIN, "compile": True}, **SMALL, embargo=0,
-                            cluster="local:2")  # fmt: skip
-    assert np.array_equal(spread.matrix.to_numpy(), found.matrix.to_numpy())
-    walks = [
-        bt.walk_forward(MARKET, Lever, **{**PLAIN, "compile": True}, train="100d", test="60d",
-                        trials=6, robust=False, sampler="sobol", cluster=cluster)
-        for cluster in (None, "local:2")
-    ]  # fmt: skip
-    pd.testing.assert_frame_equal(walks[0].folds, walks[1].folds)
