@@ -302,7 +302,7 @@ def run_part(procedure: Procedure, values: Mapping[str, Any], first: int, stop: 
     market = terms.market if stop == terms.market.n_bars else terms.market.prefix(stop)
     signal = terms.signal if stop == terms.market.n_bars else cut_signal(terms.directions, stop)
     with quiet_runs():
-        return run(
+        found: Result = run(
             market,
             trio.policy,
             venue=trio.venue,
@@ -313,6 +313,7 @@ def run_part(procedure: Procedure, values: Mapping[str, Any], first: int, stop: 
             compile=terms.compile,
             start=terms.market.index[first],
         )
+    return found
 
 
 def cut_signal(directions: Any, stop: int) -> Any:
