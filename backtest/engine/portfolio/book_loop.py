@@ -15,11 +15,7 @@ from backtest.base.units import TOLERANCE
 from backtest.engine.bar_loop import BROKEN, DAY_NS, DONE, FULL, IDENTITY_TOLERANCE, NEGATIVE
 from backtest.engine.portfolio.book_tally import BookClose, count_book_bar
 from backtest.measures.tally import NEAR, Clock, Tally
-from backtest.portfolio.book_balance import (
-    compute_balance,
-    compute_pool,
-    count_cross,
-)
+from backtest.portfolio.book_balance import compute_balance, compute_pool, count_cross
 from backtest.portfolio.book_bar import live_book_bar
 from backtest.portfolio.book_calls import compute_pot_needed, compute_pot_ratio
 from backtest.portfolio.book_ledger import (
