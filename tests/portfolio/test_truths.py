@@ -208,13 +208,13 @@ def test_ledgers_of_instruments_add_up_and_the_account_balances(seed):
 # ----- 5: contagion by hand
 
 
-def contagion(**account: Any) -> Any:
+def contagion(venues: Any = None, **account: Any) -> Any:
     """BTC: 4x long at 100, up 4 %; XRP: 6x short at 1, up 25 %, along one bar."""
     tapes = {
         "BTC": tape([flat(100), flat(100), (100, 104, 100, 104)], (4.0, NAN)),
         "XRP": tape([flat(1), flat(1), (1, 1.25, 1, 1.25)], (6.0, NAN)),
     }
-    return run_engine(scene(tapes, {"BTC": 1.0, "XRP": -1.0}, **account))
+    return run_engine(scene(tapes, {"BTC": 1.0, "XRP": -1.0}, venues=venues, **account))
 
 
 def test_contagion_a_winner_closes_because_a_short_ran():
@@ -234,6 +234,17 @@ def test_contagion_a_winner_closes_because_a_short_ran():
     assert table.loc["XRP", "share"] == pytest.approx(1.0, rel=1e-12)
     assert table.loc["BTC", "profit"] == pytest.approx(160 * x, rel=1e-12)
     assert table["profit"].drop("BTC").eq(0.0).all()
+
+
+def test_contagion_in_steps_names_no_winner_that_stays():
+    """The position with the largest loss is reduced: XRP. BTC stays, and is not pulled down."""
+    steps = {"*": {"liquidation": {"mode": "partial", "step": 0.5, "order": "largest_loss"}}}
+    result = contagion(steps)
+    dead = result.events[result.events["kind"] == "liquidation"]
+    assert set(dead["instrument"]) == {"XRP"}
+    table = result.contagion()
+    assert list(table["cause"].unique()) == ["XRP"]
+    assert table["profit"].eq(0.0).all()
 
 
 def test_contagion_isolated_the_winner_survives():

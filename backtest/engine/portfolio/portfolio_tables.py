@@ -234,12 +234,16 @@ def contagion_table(
 
     Columns: ``liquidation`` (its number), ``time``, ``cause`` (an instrument, ``collateral``,
     ``flows`` or ``rules``), ``share`` of the fall since the last high (they sum to 1),
-    ``quantity`` held, and ``profit``: what a position in profit had gained since its entry when it
-    was pulled down, else 0.
+    ``quantity`` held, and ``profit``: what a position in profit had gained since its entry when
+    this liquidation closed or reduced it, else 0.
     """
-    chosen = entries[entries[:, 1] == BLAMED]
-    hits = number_liquidations(entries)
     labels = np.array([*names, "collateral", "flows", "rules"], dtype=object)
+    is_cause, numbers = entries[:, 1] == BLAMED, number_liquidations(entries)
+    pairs = numbers * len(labels) + entries[:, 8]
+    is_closed = np.isin(pairs, pairs[entries[:, 1] == ledger.LIQUIDATED])
+    gained = np.where(is_closed, np.maximum(entries[:, 4], 0.0), 0.0)
+    is_shown = is_cause & ((entries[:, 2] > 0.0) | (gained > 0.0))
+    chosen, hits = entries[is_shown], numbers[is_shown]
     bar = chosen[:, 0].astype(np.int64) - first
     return pd.DataFrame(
         {
@@ -248,18 +252,17 @@ def contagion_table(
             "cause": labels[chosen[:, 8].astype(np.int64)],
             "share": chosen[:, 2],
             "quantity": chosen[:, 3],
-            "profit": np.maximum(chosen[:, 4], 0.0),
+            "profit": gained[is_shown],
         }
     )
 
 
 def number_liquidations(entries: FloatArray) -> IntArray:
-    """Return the number of the liquidation that each cause belongs to, from 1 on."""
+    """Return the number of the last liquidation up to each entry: 0 before the first."""
     is_cause = entries[:, 1] == BLAMED
     begins = is_cause & ~np.concatenate(([False], is_cause[:-1]))
     falls = np.concatenate(([False], np.diff(entries[:, 8]) <= 0.0)) & is_cause
-    counted: IntArray = np.cumsum(begins | falls)[is_cause].astype(np.int64)
-    return counted
+    return np.cumsum(begins | falls)
 
 
 def attribution_table(
