@@ -29,7 +29,8 @@ class ByInstrument:
 
     def check(self, name: str, value: object, *, where: str) -> object:
         """Return the value, or the table of values, as the declaration of one reads them."""
-        if not isinstance(value, Mapping):
+        own: frozenset[str] = getattr(self.each, "names", frozenset())
+        if not isinstance(value, Mapping) or (value and own.issuperset(value)):
             return self.each.check(name, value, where=where)
         if not value:
             raise ParameterError(

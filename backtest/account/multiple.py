@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
 
@@ -78,11 +79,14 @@ class StopDistance:
 
     number: Number
     kind: ClassVar[type] = float
+    names: ClassVar[frozenset[str]] = frozenset({"multiple", "column", "unit"})
 
     def check(self, name: str, value: object, *, where: str) -> Multiple | float:
         """Return the fraction or the multiple."""
         if isinstance(value, Multiple):
             return value
+        if isinstance(value, Mapping):
+            return Multiple.from_dict(value)
         if isinstance(value, str):
             return parse_multiple(name, value, where=where)
         return self.number.check(name, value, where=where)

@@ -52,7 +52,7 @@ def risk_shares(weights: FloatArray, covariance: FloatArray) -> FloatArray:
 
     Examples
     --------
-    >>> risk_shares(np.array([0.5, 0.5]), np.array([[0.04, 0.0], [0.0, 0.01]])).tolist()
+    >>> risk_shares(np.array([0.5, 0.5]), np.diag([0.04, 0.01])).round(9).tolist()
     [0.8, 0.2]
     """
     marginal = np.einsum("...ij,...j->...i", covariance, weights)

@@ -47,7 +47,7 @@ def estimate_share(share: float, n: float) -> Estimate:
     --------
     >>> found = estimate_share(0.5, 9)
     >>> round(found.low, 3), round(found.high, 3)
-    (0.225, 0.775)
+    (0.227, 0.773)
     """
     if math.isnan(share) or n <= 0.0:
         return UNKNOWN

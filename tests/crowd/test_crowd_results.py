@@ -160,10 +160,12 @@ def test_cascade_gives_json_and_changes_with_its_options(capsys):
     outcome = plain["cascade"]["outcome"]
     assert outcome["shock"] == -0.1
     assert plain == run()
-    for more in (("--insurance", "1e9"), ("--adl", "none"), ("--impact", "linear:0.5"),
+    for more in (("--insurance", "1e9"), ("--impact", "linear:0.5"),
                  ("--jump",), ("--leverage", "constant:20"), ("--long-share", "0.9"),
                  ("--crowd-seed", "1"), ("--volume", "1e8"), ("--recovery", "1m")):  # fmt: skip
         assert run(*more)["rounds"] != plain["rounds"], more
+    bare = ("--insurance", "0", "--jump")  # nobody trades on the way: accounts go bankrupt
+    assert run(*bare, "--adl", "none")["rounds"] != run(*bare)["rounds"]
 
 
 @pytest.mark.usefixtures("_plainly")
