@@ -302,6 +302,7 @@ def test_a_close_that_may_ruin_is_never_overlooked(margin):
 # ---------------------------------------------------------------------------------- every ranking
 
 
+@pytest.mark.slow
 def test_a_ruined_set_never_leads_a_sweep_though_its_ratio_is_the_highest(swept):
     base = swept[0].base
     sweep = bt.sweep(

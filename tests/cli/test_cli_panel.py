@@ -412,6 +412,7 @@ def test_a_sweep_of_several_ranks_their_accounts(capsys):
     assert [row["leverage"] for row in json.loads(out)["top"]] in ([0.5, 1.0], [1.0, 0.5])
 
 
+@pytest.mark.slow
 def test_policies_for_several_are_compared(capsys, folder: Path):
     words = (
         "compare",

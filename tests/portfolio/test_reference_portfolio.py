@@ -323,6 +323,7 @@ LEAST = {
 """How many of the first 100 random accounts take each path, at least."""
 
 
+@pytest.mark.slow
 def test_random_accounts_reach_the_rules():
     """Each rare path, often enough."""
     counts: Counter[str] = Counter()

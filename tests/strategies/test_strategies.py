@@ -17,6 +17,7 @@ from tests.markets import YEAR, bars_market, free_venue, live, market_of, walk
 # ----- Constant -----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", [0.5, 2.0, 3.0])
 def test_constant_grows_as_a_leveraged_fund(turns: float):
     """Log growth is l mu - l^2 sigma^2 / 2 within three standard errors, l sigma / sqrt(years)."""
@@ -174,6 +175,7 @@ def gentle_walk(n: int, largest: float, seed: int) -> bt.Market:
     return market_of(100.0 * np.cumprod(1.0 + moves))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multiplier", [1.5, 3.0, 10.0])
 @pytest.mark.parametrize("ratchet", [0.0, 0.8])
 def test_cppi_never_falls_under_its_floor_without_gaps(multiplier: float, ratchet: float):

@@ -40,6 +40,7 @@ def test_the_cut_is_linear_in_the_funding_over_the_break_even():
     assert math.isnan(cut(policy, 0.2, 0.5, asked=math.nan))
 
 
+@pytest.mark.slow
 def test_without_sensitivity_it_is_the_policy_bit_for_bit():
     for inner in (VolTarget(), Constant(2.0)):
         alone, aware = live(SAMPLE, inner), live(SAMPLE, FundingAware(inner, sensitivity=0.0))
@@ -75,6 +76,7 @@ def test_the_carry_saved_shows_in_the_cost_split():
     assert saved > 0.3 * plain["funding"]
 
 
+@pytest.mark.slow
 def test_many_sensitivities_and_half_lives_are_the_runs_of_each():
     policy = FundingAware(VolTarget())
     values = {"sensitivity": [0.0, 2.0], "half_life": [8.0, 72.0], "vol_target_half_life": [24.0]}

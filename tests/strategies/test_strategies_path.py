@@ -84,6 +84,7 @@ def controlled() -> SimpleNamespace:
     )
 
 
+@pytest.mark.slow
 def test_what_lies_over_the_floor_is_an_account_without_one_against_its_peak(controlled):
     """(E / M - alpha) / (1 - alpha) = V / max V at every bar: the cushion has k / (1 - alpha) turns
     and starts anew at each peak. Cvitanic and Karatzas (1995), in discrete time."""
@@ -259,6 +260,7 @@ def move(ratio: float, by: float, rate: float) -> float:
     return ratio * (1.0 + 1.3 * by) / (1.0 - turns * by)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [1.0, -1.0])
 @pytest.mark.parametrize("capital", [1e4, 5e6])
 def test_the_margin_ratio_leaves_the_band_for_one_close_at_most(side: float, capital: float):

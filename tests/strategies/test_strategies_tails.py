@@ -62,6 +62,7 @@ def test_with_normal_returns_the_leverage_is_the_closed_form(measure: str, tail:
     assert error < 0.005
 
 
+@pytest.mark.slow
 def test_the_account_loses_more_than_its_budget_as_often_as_the_level_says():
     """Volatility from 0.3 to 1.5 over months, returns of Student's t with 4 degrees, an hour ahead.
 

@@ -200,6 +200,7 @@ def test_a_sweep_is_the_same_table_failed_sets_and_paths_included(cluster):
     assert (tables[0]["error"] != "").sum() == 2
 
 
+@pytest.mark.slow
 def test_a_search_ends_the_same(cluster):
     found = []
     for where in (None, cluster.address):
@@ -258,6 +259,7 @@ def brake(most, drawdown, limit):
 """
 
 
+@pytest.mark.slow
 def test_a_policy_of_a_file_and_what_lies_beside_it_reach_workers_as_they_are_now(
     cluster, tmp_path, monkeypatch
 ):
@@ -518,6 +520,7 @@ def test_an_answer_without_rows_is_asked_for_again(cluster):
     assert result.worker.startswith("tcp://")
 
 
+@pytest.mark.slow
 def test_a_policy_of_main_travels_by_value(tmp_path):
     """A script's own policy keeps its parameters, those without a default too."""
     script = (

@@ -132,6 +132,7 @@ def test_a_row_is_its_run_among_three_blocks(lean):
     assert_rows_are_runs(evaluator, some, picked)
 
 
+@pytest.mark.slow
 def test_liquidated_and_ruined_rows_are_their_runs(lean):
     venue = lean[0].base.venue
     market = bt.Market.sample(bars=2_000)
@@ -181,6 +182,7 @@ class Loud(bt.Policy):
         return self.least
 
 
+@pytest.mark.slow
 def test_a_set_that_fails_is_a_row_with_its_cause_and_the_others_go_on():
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     market = bt.Market.sample(bars=300)

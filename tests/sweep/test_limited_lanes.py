@@ -61,6 +61,7 @@ def test_rows_under_a_margin_of_open_interest_are_runs():
 LIMIT = by_bar(INF, 1.5, 0.0, 3.0, 0.7)
 
 
+@pytest.mark.slow
 def test_rows_under_a_limit_by_date_are_runs():
     """All sets share the series; a sweep over numbers replaces it by rows."""
     account = bt.Account(max_leverage=LIMIT)

@@ -21,6 +21,7 @@ def full():
                     full=True, compile=False)  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*PATH, "certainty_equivalent", "carry_decay", "leverage_decay"])
 def test_a_full_sweep_ranks_by_every_measure(full, name):
     values = full.table[name].to_numpy()
