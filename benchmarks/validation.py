@@ -1,11 +1,13 @@
 """Measure validations: speed against plain sweeps, and bias and coverage under known truth.
 
     python benchmarks/validation.py speed --bars 43800 --sets 2000 --folds 48
+    python benchmarks/validation.py truth --paths 40 --schedules 16
 
 ``speed`` compares the CPU time of a cross-validation and of a walk with that of plain sweeps of the
-same sets and bars. ``truth`` simulates markets whose process is known, chooses sets by a holdout, a
-walk and a cross-validation, and compares what each method said with what the winner earns on fresh
-paths of the same process. It prints JSON.
+same sets and bars. ``truth`` simulates histories of four years whose process is known, chooses sets
+by growth with a holdout, a walk and a cross-validation, and compares what each method says with
+what the chosen set truly earns: in the long run of a stationary process, and after the burst where
+the drift changes. Both print JSON.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from known_truth import FREE, MODELS, YEAR, Figures, Lever, simulate, true_figures
 
 import backtest as bt
 from backtest.strategies import VolTarget
@@ -31,16 +34,6 @@ VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account(capital=10_000.0)
 FIX = {"estimator": "ewma", "power": 1.0}
 DAY_NS = 86_400_000_000_000
-
-
-class Lever(bt.Policy):
-    """Hold a leverage."""
-
-    size: Annotated[float, bt.Range(0.1, 3.0)] = 1.0
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        """Return the size."""
-        return self.size
 
 
 # ------------------------------------------------------------------------------------------ speed
@@ -87,117 +80,154 @@ def count_cpu(call: Callable[[], Any]) -> float:
 
 # ------------------------------------------------------------------------------------------ truth
 
-YEAR = 365.0
 METHODS = ("in sample", "holdout", "walk-forward", "cross-validate")
-MODELS = ("gbm", "heston", "merton", "regimes", "burst")
+SEARCH: dict[str, Any] = {"objective": "cagr", "sampler": "sobol", "robust": False}
+LENGTHS: dict[str, Any] = {"train": "365d", "test": "180d"}
+PLANS: dict[str, Any] = {"train": ("365d", "all"), "test": ("180d",), "draws": 499}
 
 
-def simulate(model: str, days: int, rng: np.random.Generator) -> bt.Market:
-    """Return daily bars of a process with a known law, without costs of funding.
+class Promise(NamedTuple):
+    """What a method says of a set that it chose: figures and their standard errors."""
 
-    GBM with drift 20 % and volatility 60 %; Heston and Merton with the same mean variance; two
-    regimes of drift 60 % and -40 %; a drift burst: 100 % in the first half, -20 % in the second.
-    """
-    dt, mu, sigma = 1.0 / YEAR, 0.2, 0.6
-    shocks = rng.standard_normal(days)
-    drift, deviation, jumps = np.full(days, mu), np.full(days, sigma), np.zeros(days)
-    if model == "heston":
-        deviation = np.sqrt(simulate_variance(days, sigma**2, rng))
-    elif model == "merton":
-        counts = rng.poisson(12.0 * dt, days)
-        jumps = counts * -0.03 + np.sqrt(counts) * 0.06 * rng.standard_normal(days)
-        jumps += 12.0 * dt * 0.03
-        deviation = np.full(days, math.sqrt(sigma**2 - 12.0 * (0.03**2 + 0.06**2)))
-    elif model == "regimes":
-        state = np.cumsum(rng.random(days) < 2.0 * dt) % 2
-        drift = np.where(state == 0, 0.6, -0.4)
-    elif model == "burst":
-        drift = np.where(np.arange(days) < days // 2, 1.0, -0.2)
-    steps = (drift - 0.5 * deviation**2) * dt + deviation * math.sqrt(dt) * shocks + jumps
-    close = 100.0 * np.exp(np.cumsum(steps))
-    opened = np.concatenate(([100.0], close[:-1]))
-    index = pd.date_range("2015-01-01", periods=days, freq="D", tz="UTC")
-    high, low = np.maximum(opened, close), np.minimum(opened, close)
-    frame = pd.DataFrame({"open": opened, "high": high, "low": low, "close": close}, index=index)
-    return bt.Market.from_frames(frame, instrument=model.upper())
+    said: Figures
+    error: Figures
+    size: float
+    window: int
 
 
-def simulate_variance(days: int, mean: float, rng: np.random.Generator) -> np.ndarray:
-    """Return variances of a square-root process that reverts three times a year."""
-    found, value = np.empty(days), mean
-    for t in range(days):
-        found[t] = value
-        step = 3.0 * (mean - value) / YEAR + 0.9 * math.sqrt(value / YEAR) * rng.standard_normal()
-        value = max(value + step, 1e-4)
-    return found
-
-
-def measure_truth(models: list[str], paths: int, days: int, sets: int) -> list[dict[str, Any]]:
-    """Return bias and coverage of each method by process."""
-    rows = []
+def measure_truth(
+    models: Sequence[str], paths: int, planned: int, days: int, sets: int
+) -> dict[str, Any]:
+    """Return bias and coverage of each method by process, and how often schedules are picked."""
+    rows, picks = [], []
     for model in models:
-        errors: dict[str, list[tuple[float, float]]] = {name: [] for name in METHODS}
+        promises: dict[str, list[Promise]] = {name: [] for name in METHODS}
+        plans = []
         for path in range(paths):
-            rng = np.random.default_rng([path, MODELS.index(model)])
+            rng = np.random.default_rng([path, 1 + MODELS.index(model)])
             market = simulate(model, days, rng)
-            fresh = [simulate(model, days, np.random.default_rng([path, k, 7])) for k in range(8)]
-            for name, (said, error) in estimate_all(market, sets).items():
-                truth = true_sharpe(said[1], fresh)
-                errors[name].append((said[0] - truth, error))
-        for name, found in errors.items():
-            gaps, widths = np.array(found).T
-            rows.append({
-                "process": model, "method": name, "paths": paths,
-                "bias": float(np.mean(gaps)), "sd": float(np.std(gaps)),
-                "coverage_95": float(np.mean(np.abs(gaps) <= 1.96 * widths)),
-            })  # fmt: skip
-    return rows
+            for name, promise in promise_all(market, sets).items():
+                promises[name].append(promise)
+            if path < planned:
+                plans.append(pick_schedule(model, market, sets))
+        law = "burst-after" if model == "burst" else model
+        rows += [{"process": model, **judge_method(law, name, promises[name])} for name in METHODS]
+        picks.append({"process": model, **judge_picks(plans)})
+    return {"estimates": rows, "schedules": picks}
 
 
-def estimate_all(market: bt.Market, sets: int) -> dict[str, tuple[tuple[float, float], float]]:
-    """Return, by method, the Sharpe ratio it promises with its size, and the standard error."""
-    terms: dict[str, Any] = {"venue": PLAIN_VENUE, "account": ACCOUNT, "trials": sets}
-    study = bt.tune(market, Lever, holdout="25%", sampler="sobol", robust=False, **terms)
-    years = market.n_bars / YEAR
-    size = float(study.best_values["size"])
-    walk = bt.walk_forward(market, Lever, train="365d", test="90d", sampler="sobol", robust=False,
-                           **terms)  # fmt: skip
-    cross = bt.cross_validate(market, Lever, groups=5, embargo=0, **terms)
-    assert_run(walk)
-    sizes = walk.folds["size"].to_numpy()
-    walked = float(walk.figures["sharpe"])
-    common = float(cross.splits["size"].median())
-    paths = float(cross.paths["sharpe"].mean())
+def promise_all(market: bt.Market, sets: int) -> dict[str, Promise]:
+    """Return, by method, what it says of the set that it would hand to a trader."""
+    terms: dict[str, Any] = {**FREE, **SEARCH, "trials": sets}
+    study = bt.tune(market, Lever, holdout="25%", **terms)
+    size, window = float(study.best_values["size"]), int(study.best_values["window"])
+    cut = market.n_bars * 3 // 4
+    policy = Lever(size=size, window=window)
+    inside = bt.run(market.prefix(cut), policy, **FREE)
+    outside = bt.run(market, policy, **FREE, start=market.index[cut])
     return {
-        "in sample": ((study.verdict.score, size), 1.0 / math.sqrt(0.75 * years)),
-        "holdout": ((study.verdict.holdout_score, size), 1.0 / math.sqrt(0.25 * years)),
-        "walk-forward": ((walked, float(np.median(sizes))), 1.0 / math.sqrt(years - 1.0)),
-        "cross-validate": ((paths, common), 1.0 / math.sqrt(years)),
+        "in sample": read_account(inside, size, window),
+        "holdout": read_account(outside, size, window),
+        "walk-forward": promise_walk(market, terms),
+        "cross-validate": promise_paths(market, sets),
     }
 
 
-def assert_run(walk: bt.WalkForward) -> None:
-    """Raise if a walk has no account to measure."""
+def read_account(result: bt.Result, size: float, window: int) -> Promise:
+    """Return growth and Sharpe ratio of an account with their standard errors."""
+    years = len(result.close) / YEAR
+    growth = math.log1p(result.metrics["total_return"]) / years
+    sharpe, deviation = result.metrics["sharpe"], result.metrics["volatility"]
+    return Promise(Figures(growth, sharpe), find_errors(sharpe, deviation, years), size, window)
+
+
+def find_errors(sharpe: float, deviation: float, years: float) -> Figures:
+    """Return the standard errors of growth and Sharpe ratio of independent returns."""
+    return Figures(deviation / math.sqrt(years), math.sqrt((1.0 + sharpe**2 / 730.0) / years))
+
+
+def promise_walk(market: bt.Market, terms: dict[str, Any]) -> Promise:
+    """Return what the re-tuned account earned, with the winner of the last fold."""
+    walk = bt.walk_forward(market, Lever, **LENGTHS, **terms)
     if walk.result is None:
         raise RuntimeError("the walk was made without carry")
+    last = walk.folds.iloc[-1]
+    return read_account(walk.result, float(last["size"]), int(last["window"]))
 
 
-def true_sharpe(size: float, fresh: list[bt.Market]) -> float:
-    """Return the Sharpe ratio of a size over fresh paths of the same process."""
-    runs = [
-        bt.run(market, Lever(size=size), venue=PLAIN_VENUE, account=ACCOUNT) for market in fresh
+def promise_paths(market: bt.Market, sets: int) -> Promise:
+    """Return the mean of the paths, with the set that is best over all groups."""
+    cross = bt.cross_validate(market, Lever, groups=6, objective="cagr", trials=sets, **FREE)
+    best = cross.sets.loc[np.log1p(cross.matrix).mean(axis=1).idxmax()]
+    paths, years = cross.paths, market.n_bars / YEAR
+    growth = float(np.log1p(paths["total_return"]).mean()) / years
+    sharpe = float(paths["sharpe"].mean())
+    errors = find_errors(sharpe, float(paths["volatility"].mean()), years)
+    return Promise(Figures(growth, sharpe), errors, float(best["size"]), int(best["window"]))
+
+
+def judge_method(law: str, name: str, promises: Sequence[Promise]) -> dict[str, Any]:
+    """Return bias with its standard error, and coverage of 95 % intervals, of both figures."""
+    found: dict[str, Any] = {"method": name, "histories": len(promises)}
+    true = [true_figures(law, each.size, each.window) for each in promises]
+    for figure in Figures._fields:
+        truth = np.array([getattr(each, figure) for each in true])
+        gaps = np.array([getattr(each.said, figure) for each in promises]) - truth
+        widths = np.array([getattr(each.error, figure) for each in promises])
+        found |= {
+            f"true_{figure}": float(truth.mean()),
+            f"{figure}_bias": float(gaps.mean()),
+            f"{figure}_bias_error": float(gaps.std(ddof=1) / math.sqrt(len(gaps))),
+            f"{figure}_coverage": float(np.mean(np.abs(gaps) <= 1.96 * widths)),
+        }
+    return found
+
+
+class Picked(NamedTuple):
+    """True growth of all schedules on one history, and those picked by growth and by the test."""
+
+    true: dict[str, float]
+    by_growth: str
+    by_test: str
+
+
+def pick_schedule(model: str, market: bt.Market, sets: int) -> Picked:
+    """Compare schedules on one history, and look up what their winners truly earn."""
+    found = bt.schedules(market, Lever, **PLANS, **FREE, **SEARCH, trials=sets)
+    folds = found.folds
+    middle = folds["test_start"] + 0.5 * (folds["test_end"] - folds["test_start"])
+    half = market.index[market.n_bars // 2]
+    folds = folds.assign(
+        days=(folds["test_end"] - folds["test_start"]).dt.days,
+        law=np.where(middle < half, "burst-before", "burst-after") if model == "burst" else model,
+    )
+    folds["true"] = [
+        true_figures(row.law, float(row.size_), int(row.window)).growth
+        for row in folds.rename(columns={"size": "size_"}).itertuples()
     ]
-    returns = np.concatenate([run.returns.to_numpy() for run in runs])
-    return float(returns.mean() / returns.std(ddof=1) * math.sqrt(YEAR))
+    true = {
+        str(name): float(np.average(rows["true"], weights=rows["days"]))
+        for name, rows in folds.groupby("schedule")
+    }
+    table = found.table
+    better = table[table["distinguishable"] & (table["difference"] > 0.0)]
+    by_test = found.baseline if better.empty else str(better["difference"].idxmax())
+    return Picked(true, str(table["log_growth"].idxmax()), by_test)
 
 
-PLAIN_VENUE = bt.Venue(
-    contract=bt.Contract(lot=0.0, tick=0.01, min_notional=0.0),
-    brackets=[bt.Bracket(0.0, 1e12, 20.0, 0.005)],
-    fees=bt.Fees(taker=5e-4, maker=2e-4),
-    slippage=bt.Slippage(rate=1e-4),
-    liquidation=bt.Liquidation(mode="close", fee=0.0125, slippage=0.002),
-)
+def judge_picks(plans: Sequence[Picked]) -> dict[str, Any]:
+    """Return the truly best schedule, by mean over histories, and how often it is picked."""
+    if not plans:
+        return {"histories": 0}
+    true = {name: float(np.mean([each.true[name] for each in plans])) for name in plans[0].true}
+    best = max(true, key=lambda name: true[name])
+    return {
+        "histories": len(plans),
+        "true_growth": true,
+        "best": best,
+        "picked_by_growth": float(np.mean([each.by_growth == best for each in plans])),
+        "picked_by_test": float(np.mean([each.by_test == best for each in plans])),
+    }
 
 
 def main() -> None:
@@ -207,7 +237,8 @@ def main() -> None:
     parser.add_argument("--bars", type=int, default=43_800)
     parser.add_argument("--sets", type=int, default=2_000)
     parser.add_argument("--folds", type=int, default=48)
-    parser.add_argument("--paths", type=int, default=20)
+    parser.add_argument("--paths", type=int, default=40, help="histories of each process")
+    parser.add_argument("--schedules", type=int, default=16, help="those with schedules compared")
     parser.add_argument("--days", type=int, default=1_460)
     parser.add_argument("--models", nargs="*", default=list(MODELS))
     given = parser.parse_args()
@@ -215,7 +246,9 @@ def main() -> None:
     if given.what == "speed":
         found: Any = measure_speed(given.bars, given.sets, given.folds)
     else:
-        found = measure_truth(given.models, given.paths, given.days, min(given.sets, 64))
+        found = measure_truth(
+            given.models, given.paths, given.schedules, given.days, min(given.sets, 64)
+        )
     json.dump(found, sys.stdout, indent=1)
     sys.stdout.write("\n")
 

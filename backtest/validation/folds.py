@@ -18,7 +18,13 @@ from backtest.validation.groups import (
     find_embargoed,
     list_splits,
 )
-from backtest.validation.spans import plan_spans, read_plan, tabulate_spans, time_bars
+from backtest.validation.spans import (
+    plan_spans,
+    read_plan,
+    require_one,
+    tabulate_spans,
+    time_bars,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,6 +91,7 @@ def folds(
     >>> len(bt.folds(market, groups=6, test_groups=2))
     90
     """
+    require_one(market, "bt.folds")
     if not isinstance(market, Market):
         raise ParameterError(
             f"market must be a Market, was {str(market)[:60]!r}",

@@ -24,6 +24,7 @@ from backtest.tune.arguments import check_choices, choose_metrics, read_budget, 
 from backtest.tune.holdout import keep_times
 from backtest.tune.study_identity import describe_objective, describe_policy
 from backtest.tune.trial_evaluator import Goal
+from backtest.validation.spans import require_one
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -150,6 +151,7 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     compile: bool,  # noqa: A002 - the word users know
 ) -> Procedure:
     """Return the checked arguments of a validation; ``call`` is the function they were given to."""
+    require_one(market, call)
     check_arguments(market, policy, venue, account, "all")
     check_settings(market, account, venue, sampling, calendar)
     warn_of_other_days(market, venue)

@@ -13,6 +13,7 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import IntArray, format_time, parse_duration, to_nanoseconds, utc_index
+from backtest.market import Markets
 
 if TYPE_CHECKING:
     from backtest.market import Market
@@ -106,6 +107,18 @@ def list_opens(market: Market, plan: WalkPlan) -> list[int]:
             cure="give a shorter train span, or more data",
         )
     return list(range(first, market.end, plan.test))
+
+
+def require_one(market: object, call: str) -> None:
+    """Refuse several markets, whose account cannot change its parameters while it lives."""
+    if isinstance(market, Markets):
+        raise ParameterError(
+            f"a validation takes one market, was given {len(market)}: {', '.join(market)}",
+            where=Place("market", of=call),
+            cure=f"validate one at a time, markets[{next(iter(market))!r}]; or sweep "
+            "markets.between(...) of each train span of bt.folds, and run its best set on the test "
+            "span with bt.run",
+        )
 
 
 def check_spans(spans: Sequence[FoldSpan], market: Market) -> None:

@@ -20,7 +20,7 @@ import backtest as bt
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-HELPERS = ("replications/comparison.py", "replications/paths.py")
+HELPERS = ("known_truth.py", "replications/comparison.py", "replications/paths.py")
 """What the others import: no commands."""
 
 SMALLEST: dict[str, str] = {

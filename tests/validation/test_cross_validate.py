@@ -164,7 +164,7 @@ def test_on_noise_half_of_the_splits_are_overfit_and_intervals_hold_it(n, k, spr
     rng = np.random.default_rng(2)
     found = [
         estimate_overfitting(judge_panel(rng.normal(size=(1000, 50)), n, k).rank, n, k)
-        for _ in range(120)
+        for _ in range(60)
     ]
     assert np.mean(found) == pytest.approx(0.5, abs=0.05)
     assert np.std(found) == pytest.approx(spread, abs=0.035)
@@ -251,7 +251,8 @@ def test_a_ruined_set_never_wins_and_ruin_ends_a_path():
 
 def test_a_cross_validation_killed_at_any_piece_ends_at_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(group_runs, "CHUNK", 2)
-    cross_validate(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path / "whole")
+    market, some = make_market(105), {"groups": 2, "test_groups": 1, "trials": 6, "embargo": 0}
+    cross_validate(market, Lever, **PLAIN, **some, store=tmp_path / "whole")
     for kill in range(4):
         left = kill % 2  # two sets at a time: three pieces
 
@@ -262,13 +263,13 @@ def test_a_cross_validation_killed_at_any_piece_ends_at_the_same_bytes(tmp_path,
                 raise Stop
 
         with pytest.raises(Stop):
-            cross_validate(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path / "cut",
+            cross_validate(market, Lever, **PLAIN, **some, store=tmp_path / "cut",
                            resume=kill > 0, progress=count)  # fmt: skip
-    cross_validate(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path / "cut", resume=True)
+    cross_validate(market, Lever, **PLAIN, **some, store=tmp_path / "cut", resume=True)
     assert read_all(tmp_path / "cut") == read_all(tmp_path / "whole")
     folder = next(each for each in (tmp_path / "cut").iterdir() if each.name != LOOKS)
     loaded = CrossValidation.load(folder)
-    again = cross_validate(MARKET, Lever, **PLAIN, **SMALL)
+    again = cross_validate(market, Lever, **PLAIN, **some)
     pd.testing.assert_frame_equal(loaded.splits, again.splits)
     pd.testing.assert_frame_equal(loaded.paths, again.paths)
     assert loaded.summary() == again.summary()

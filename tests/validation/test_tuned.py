@@ -7,7 +7,7 @@ from tests.validation.worlds import PLAIN, Lever, make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 MARKET = make_market(130)
-SMALL = {"trials": 8, "sampler": "sobol", "robust": False}
+SMALL = {"trials": 4, "sampler": "sobol", "robust": False}
 
 
 @pytest.mark.slow
@@ -23,6 +23,7 @@ def test_a_search_ends_with_a_walk_that_is_saved_beside_it(tmp_path):
     assert bt.tune(MARKET, Lever, **PLAIN, **SMALL).validation is None
 
 
+@pytest.mark.slow
 def test_a_walk_counts_as_looks_at_the_holdout_of_a_later_search(tmp_path):
     """Folds of 30 days from day 60: those over days 97.5 to 130 are two of three."""
     walk = bt.walk_forward(MARKET, Lever, **PLAIN, **SMALL, train="60d", test="30d", store=tmp_path)

@@ -47,7 +47,9 @@ def call(place: Path, command: str, *more: str) -> int:
     return main([*words, *SEARCH, "--results", str(place / "results"), *more])
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", ["walk-forward", "cross-validate", pytest.param("schedules", marks=pytest.mark.slow)]
+)
 def test_a_validation_is_run_listed_verified_shown_exported_and_reported(place, command, capsys):
     assert call(place, command) == 0
     assert capsys.readouterr().out.startswith("Verdict")

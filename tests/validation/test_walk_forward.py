@@ -14,9 +14,10 @@ from backtest.validation.estimates import estimate_share, find_rank, share_overf
 from backtest.validation.walk_forward import walk_forward
 from tests.validation.worlds import ACCOUNT, PLAIN, VENUE, Lever, make_market
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # test spans under 200 bars
 MARKET = make_market(130)  # 520 bars of 6 h
 SPANS = {"train": "60d", "test": "20d"}
-SMALL = {"trials": 12, "robust": False, "sampler": "sobol", **SPANS}
+SMALL = {"trials": 4, "robust": False, "sampler": "sobol", **SPANS}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_a_space_of_one_set_walks_as_one_run_bit_for_bit():
 
 def test_one_fold_is_a_search_with_that_holdout():
     spans = {"train": "100d", "test": "30d"}
-    common = {"trials": 24, "robust": True, "seed": 3}
+    common = {"trials": 8, "robust": True, "seed": 3}
     walk = walk_forward(MARKET, Lever, **PLAIN, **spans, **common)
     study = bt.tune(MARKET, Lever, **PLAIN, **common, holdout="30d")
     row = walk.folds.iloc[0]
@@ -103,6 +104,7 @@ def test_the_account_is_carried_over_the_boundaries(walk):
     assert np.array_equal(walk.fixed.record, fixed.record, equal_nan=True)
 
 
+@pytest.mark.slow
 def test_without_carry_each_fold_is_a_fresh_account(walk):
     fresh = walk_forward(MARKET, Lever, **PLAIN, **SMALL, carry=False)
     assert fresh.result is None
@@ -111,6 +113,7 @@ def test_without_carry_each_fold_is_a_fresh_account(walk):
     assert "no verdict" in fresh.summary()
 
 
+@pytest.mark.slow
 def test_given_folds_are_walked(walk):
     table = bt.folds(MARKET, **SPANS)
     some = {name: value for name, value in SMALL.items() if name not in SPANS}
@@ -163,7 +166,8 @@ def read_all(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("most", [2, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_walk_killed_at_any_moment_ends_at_the_same_bytes(tmp_path, most):
-    walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path / "whole")
+    market = make_market(100)  # two folds
+    walk_forward(market, Lever, **PLAIN, **SMALL, store=tmp_path / "whole")
     rng = np.random.default_rng(0)
     resumed, kills = False, 0
     while True:
@@ -176,14 +180,14 @@ def test_a_walk_killed_at_any_moment_ends_at_the_same_bytes(tmp_path, most):
                 raise Stop
 
         try:
-            walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path / "cut", resume=resumed,
+            walk_forward(market, Lever, **PLAIN, **SMALL, store=tmp_path / "cut", resume=resumed,
                          progress=count)  # fmt: skip
         except Stop:
             kills += 1
             resumed = True
             if kills < most:
                 continue
-            walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path / "cut", resume=True)
+            walk_forward(market, Lever, **PLAIN, **SMALL, store=tmp_path / "cut", resume=True)
         break
     assert kills > 0
     assert read_all(tmp_path / "cut") == read_all(tmp_path / "whole")
@@ -221,6 +225,18 @@ def test_a_saved_walk_is_loaded_whole_and_counts_its_looks(tmp_path, walk):
 def test_arguments_that_cannot_be_are_refused(given, match):
     with pytest.raises(bt.ParameterError, match=match):
         walk_forward(MARKET, Lever, **PLAIN, **{**SMALL, **given})
+
+
+def test_several_markets_are_refused_with_what_to_do_instead():
+    """An account of several positions cannot change its parameters while it lives."""
+    markets = bt.Markets({"A": MARKET, "B": make_market(130, seed=1)})
+    for call in (bt.walk_forward, bt.cross_validate, bt.schedules):
+        with pytest.raises(bt.ParameterError, match="one market, was given 2: A, B") as caught:
+            call(markets, Lever, **PLAIN)
+        assert caught.value.where == f"bt.{call.__name__}, market"
+        assert "markets['A']" in caught.value.cure
+    with pytest.raises(bt.ParameterError, match="one market, was given 2: A, B"):
+        bt.folds(markets)
 
 
 def test_nothing_to_resume_and_one_begun_already_are_refused(tmp_path):
