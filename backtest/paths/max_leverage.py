@@ -85,7 +85,6 @@ class MaxLeverage(RiskRecord):
         chance = self.settings["probability"]
         return f"<MaxLeverage {self.leverage:.3g} at {chance:g} in {self.settings['horizon']}>"
 
-
     def summary(self) -> str:
         """Return the table as text for a terminal."""
         label = str(self.grid.index.name)

@@ -81,6 +81,28 @@ def test_bad_flags_end_with_exit_code_2(capsys, given, words):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["risk", "--paths", "40", "--horizon", "2h", "--method", "plain", "--model", "gbm"],
+         "liquidation-risk"),
+        (["stress", "--shock", "price=-0.05"], "stress"),
+        (["bounds"], "bounds"),
+        (["sensitivity", "--factors", "funding"], "sensitivity"),
+    ],
+)  # fmt: skip
+def test_results_are_saved_unless_told_otherwise(words, kind, capsys, tmp_path):
+    given = [words[0], *CONSTANT, *words[1:], "--to", "2023-01-10", "--json"]
+    assert main([*given, "--no-save"]) == 0
+    assert json.loads(capsys.readouterr().out)["folder"] is None
+    assert not (tmp_path / "results").exists()
+    assert main([*given, "--results", "kept"]) == 0
+    folder = json.loads(capsys.readouterr().out)["folder"]
+    assert folder.startswith(f"kept/{kind}-")
+    assert main(["results", "show", folder]) == 0
+    assert f"backtest {words[0]}" in capsys.readouterr().out
+
+
 def test_a_search_is_bounded_by_the_risk_on_paths(capsys, tmp_path):
     bound = ["--constraint", "p_liquidation_4h<=0.5"]
     given = ["tune", *CONSTANT, "--space", "leverage=1:100", "--trials", "8", "--no-robust",

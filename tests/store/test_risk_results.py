@@ -9,6 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.paths.risk_record import RiskRecord
+from backtest.report.serve.site import Site
 from backtest.store.kinds import RISK_CLASSES
 from backtest.strategies import Constant
 from tests.commands import call
@@ -122,6 +123,8 @@ def test_it_is_shown_exported_and_reported_by_its_id(made, tmp_path, capsys):
     code, _, err = call(capsys, "report", identity, "--out", page, *store)
     assert code == 0, err
     assert identity in page.read_text(encoding="utf-8")
+    folder = next(tmp_path.glob(f"*-{identity}"))
+    assert Site(tmp_path).answer(f"/result/{folder.name}").status == 200
 
 
 def test_the_store_lists_every_kind(tmp_path, capsys):
