@@ -90,7 +90,8 @@ backtest regress check          [dim]# are results still what they were?[/dim]
 
 run = take_experiment(run_command.run)
 sweep = take_experiment(sweep_command.sweep, list_flags("sweep"))
-tune = take_experiment(tune_command.tune, list_flags("tune"))
+path_flags = [each for each in list_flags("paths") if each.name != "seed"]
+tune = take_experiment(tune_command.tune, [*list_flags("tune"), *path_flags])
 compare = take_experiment(compare_command.compare, compare_command.FLAGS)
 cascade = take_experiment(cascade_command.cascade)
 crowd = take_experiment(crowd_command.crowd)

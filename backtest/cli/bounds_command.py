@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import typer
+from typing import Any
 
 import backtest
 from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
-from backtest.cli.flags import AsJson
-from backtest.cli.printing import print_json
+from backtest.cli.flags import RESULTS, AsJson, Results, Save
+from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
-from backtest.cli.risk_command import ReportFile
+from backtest.cli.risk_command import ReportFile, print_found
 from backtest.market import Market
+from backtest.scenarios import Bounds
 
 EXAMPLES = """
 backtest bounds --stop-loss 0.05
@@ -23,7 +23,14 @@ backtest bounds --data btc-1h/ --refine btc-1m/ --stop-loss 0.05 --take-profit 0
 """
 
 
-def bounds(draft: Draft, *, report: ReportFile = None, as_json: AsJson = False) -> None:
+def bounds(
+    draft: Draft,
+    *,
+    report: ReportFile = None,
+    as_json: AsJson = False,
+    save: Save = True,
+    results: Results = RESULTS,
+) -> None:
     """Show how far a run depends on the order of prices inside its bars."""
     experiment = build_experiment(draft)
     table = dict(draft.tables.get("bounds", {}))
@@ -37,11 +44,17 @@ def bounds(draft: Draft, *, report: ReportFile = None, as_json: AsJson = False) 
         )  # fmt: skip
     if report is not None:
         found.report(report)
-    if as_json:
-        rows = found.table.reset_index().to_dict("records")
-        facts = {"verdict": found.verdict, "lives": found.lives, "is_inner": found.is_inner}
-        print_json(from_plain({**facts, "ambiguous": len(found.bars), "table": rows}))
-        return
-    typer.echo(found.summary())
-    if report is not None:
-        typer.echo(f"\nreport: {report}")
+    save_and_print(
+        found,
+        results if save else None,
+        lambda: print_found(found, report),
+        (lambda path: {"folder": path, **to_data(found)}) if as_json else None,
+    )
+
+
+def to_data(found: Bounds) -> dict[str, Any]:
+    """Return bounds as data for JSON."""
+    rows = found.table.reset_index().to_dict("records")
+    facts = {"verdict": found.verdict, "lives": found.lives, "is_inner": found.is_inner}
+    data: dict[str, Any] = from_plain({**facts, "ambiguous": len(found.bars), "table": rows})
+    return data

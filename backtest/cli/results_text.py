@@ -240,8 +240,7 @@ def format_result(
         ("data", f"{entry.instrument or 'unnamed'} {entry.interval}, {entry.start} to {entry.end}"),
         ("source", entry.source),
         ("data hash", str(facts["data"]["content_hash"])),
-        ("signal", str(facts["signal"])),
-        ("returns", f"per {facts['sampling']}, {facts['calendar']} days a year"),
+        *list_terms(facts),
         *list_hashes(facts),
         ("versions", ", ".join(f"{k} {v}" for k, v in facts["versions"].items())),
         *list_code(making),
@@ -258,15 +257,24 @@ def format_result(
         "cross-validation": ", medians over its paths",
         "schedules": " of the schedule with the fastest growth",
     }
-    lines += ["", f"measures{about.get(entry.kind, '')}", *format_measures(entry.metrics)]
+    if entry.metrics:
+        lines += ["", f"measures{about.get(entry.kind, '')}", *format_measures(entry.metrics)]
     lines += ["", "made again by", clean(origin.command)] if origin.command else [""]
     lines += [wrap(remark, "") for remark in origin.remarks]
     return "\n".join(lines)
 
 
+def list_terms(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the signal and the sampling, of results that have them."""
+    terms = [("signal", str(facts["signal"]))] if "signal" in facts else []
+    if "sampling" in facts:
+        terms.append(("returns", f"per {facts['sampling']}, {facts['calendar']} days a year"))
+    return terms
+
+
 def list_hashes(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the hashes of the policies' sources."""
-    policies = facts.get("policies") or {"": facts["policy"]}
+    policies = facts.get("policies") or ({"": facts["policy"]} if "policy" in facts else {})
     return [(f"source hash {name}".strip(), each["source_hash"]) for name, each in policies.items()]
 
 

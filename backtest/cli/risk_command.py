@@ -13,10 +13,11 @@ from backtest.base.errors import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_experiment
-from backtest.cli.flags import OUTPUT, WORK, AsJson, option
+from backtest.cli.flags import OUTPUT, RESULTS, WORK, AsJson, Results, Save, option
 from backtest.cli.paths_command import draw_paths
-from backtest.cli.printing import print_json
+from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
+from backtest.paths import LiquidationRisk
 
 EXAMPLES = """
 backtest risk --policy constant --set leverage=5
@@ -40,6 +41,8 @@ def risk(
     threads: WorkThreads = 1,
     report: ReportFile = None,
     as_json: AsJson = False,
+    save: Save = True,
+    results: Results = RESULTS,
 ) -> None:
     """Estimate how likely the account is liquidated from the end of the data on."""
     experiment = build_experiment(draft)
@@ -61,10 +64,21 @@ def risk(
         )
     if report is not None:
         found.report(report)
-    if as_json:
-        table = found.table.reset_index().to_dict("records")
-        print_json({"table": table, "settings": found.settings})
-        return
+    save_and_print(
+        found,
+        results if save else None,
+        lambda: print_found(found, report),
+        (lambda path: {"folder": path, **to_data(found)}) if as_json else None,
+    )
+
+
+def to_data(found: LiquidationRisk) -> dict[str, Any]:
+    """Return a risk as data for JSON."""
+    return {"table": found.table.reset_index().to_dict("records"), "settings": found.settings}
+
+
+def print_found(found: Any, report: Path | None) -> None:
+    """Print the summary of a result, and where its report is."""
     typer.echo(found.summary())
     if report is not None:
         typer.echo(f"\nreport: {report}")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import typer
+from typing import Any
 
 import backtest
 from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
-from backtest.cli.flags import AsJson
-from backtest.cli.printing import print_json
+from backtest.cli.flags import RESULTS, AsJson, Results, Save
+from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
-from backtest.cli.risk_command import ReportFile
+from backtest.cli.risk_command import ReportFile, print_found
+from backtest.scenarios import Sensitivity
 
 EXAMPLES = """
 backtest sensitivity
@@ -20,7 +21,14 @@ backtest sensitivity --factors fees,funding --report tornado.html
 """
 
 
-def sensitivity(draft: Draft, *, report: ReportFile = None, as_json: AsJson = False) -> None:
+def sensitivity(
+    draft: Draft,
+    *,
+    report: ReportFile = None,
+    as_json: AsJson = False,
+    save: Save = True,
+    results: Results = RESULTS,
+) -> None:
     """Show how growth changes with one assumption at a time, and where nothing is left of it."""
     experiment = build_experiment(draft)
     terms = {name: each for name, each in experiment.terms.items() if each is not None}
@@ -31,10 +39,16 @@ def sensitivity(draft: Draft, *, report: ReportFile = None, as_json: AsJson = Fa
         )
     if report is not None:
         found.report(report)
-    if as_json:
-        rows = found.table.reset_index().to_dict("records")
-        print_json(from_plain({"growth": found.base, "table": rows}))
-        return
-    typer.echo(found.summary())
-    if report is not None:
-        typer.echo(f"\nreport: {report}")
+    save_and_print(
+        found,
+        results if save else None,
+        lambda: print_found(found, report),
+        (lambda path: {"folder": path, **to_data(found)}) if as_json else None,
+    )
+
+
+def to_data(found: Sensitivity) -> dict[str, Any]:
+    """Return a sensitivity as data for JSON."""
+    rows = found.table.reset_index().to_dict("records")
+    data: dict[str, Any] = from_plain({"growth": found.base, "table": rows})
+    return data

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import typer
-
 import backtest
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
-from backtest.cli.flags import AsJson
-from backtest.cli.printing import print_json
+from backtest.cli.flags import RESULTS, AsJson, Results, Save
+from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
-from backtest.cli.risk_command import ReportFile, run_quietly
+from backtest.cli.risk_command import ReportFile, print_found, run_quietly
 from backtest.cli.typed_values import parse_typed
-from backtest.scenarios import Scenario
+from backtest.scenarios import Scenario, Stress
 
 EXAMPLES = """
 backtest stress --policy constant --set leverage=5
@@ -28,7 +26,14 @@ backtest stress --ladder price=-0.5:0.5:41 --ladder depth=0.1,0.3,1 --report str
 """
 
 
-def stress(draft: Draft, *, report: ReportFile = None, as_json: AsJson = False) -> None:
+def stress(
+    draft: Draft,
+    *,
+    report: ReportFile = None,
+    as_json: AsJson = False,
+    save: Save = True,
+    results: Results = RESULTS,
+) -> None:
     """Run an experiment, and show what shocks would do to its account from the last close on."""
     experiment = build_experiment(draft)
     table = draft.tables.get("stress", {})
@@ -43,14 +48,22 @@ def stress(draft: Draft, *, report: ReportFile = None, as_json: AsJson = False) 
             )  # fmt: skip
     if report is not None:
         found.report(report)
-    if as_json:
-        climbed = None if found.ladder is None else found.ladder.reset_index().to_dict("records")
-        rows = found.table.reset_index().to_dict("records")
-        print_json(from_plain({"table": rows, "ladder": climbed, "settings": found.settings}))
-        return
-    typer.echo(found.summary())
-    if report is not None:
-        typer.echo(f"\nreport: {report}")
+    save_and_print(
+        found,
+        results if save else None,
+        lambda: print_found(found, report),
+        (lambda path: {"folder": path, **to_data(found)}) if as_json else None,
+    )
+
+
+def to_data(found: Stress) -> dict[str, Any]:
+    """Return a stress test as data for JSON."""
+    climbed = None if found.ladder is None else found.ladder.reset_index().to_dict("records")
+    rows = found.table.reset_index().to_dict("records")
+    data: dict[str, Any] = from_plain(
+        {"table": rows, "ladder": climbed, "settings": found.settings}
+    )
+    return data
 
 
 def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:

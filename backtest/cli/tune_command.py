@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -18,10 +19,13 @@ from backtest.cli.panel_experiment import (
     name_policies,
     require_one,
 )
+from backtest.cli.paths_command import draw_paths
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_search
 from backtest.cli.typed_values import parse_typed, read_bounds
+from backtest.measures.risk_names import read_risk_name
 from backtest.tune import Study
+from backtest.tune.arguments import find_names
 from backtest.tune.study_text import write_summary
 
 EXAMPLES = """
@@ -29,6 +33,7 @@ backtest tune                  [dim]# 20,000 sets, the last quarter held out[/di
 backtest tune --objective calmar --constraint 'liquidations==0' --trials 5000
 backtest tune --space target=0.1:1 --space half_life=log:10:500 --fix power=1 --seconds 60
 backtest tune --objective sharpe --objective max_drawdown
+backtest tune --constraint 'p_liquidation_30d<=0.01' --paths 2000 --model gbm --trials 200
 backtest tune examples/btc-vol-target.toml --resume
 """
 
@@ -55,6 +60,8 @@ def tune(
     search = read_search(draft)
     market, policy, terms = build_experiment_or_panel(draft, warms=False)
     require_one(market, "backtest tune")
+    if needs_paths(draft, search):
+        search["paths"] = draw_paths(draft, market)
     with (
         naming_source(draft, "tune"),
         show_search(name_policies(policy), name_objective(search["objective"])) as progress,
@@ -96,6 +103,17 @@ def read_search(draft: Draft) -> dict[str, Any]:
         "space": draft.read_entries("tune", "space", read_bounds) or None,
         "fix": {name: read_fixed(each) for name, each in flatten(table.get("fix", {})).items()},
     }
+
+
+def needs_paths(draft: Draft, search: Mapping[str, Any]) -> bool:
+    """Return whether paths are described and the search measures sets on them, or flags give any.
+
+    The ``[paths]`` of a file may be meant for other commands.
+    """
+    names = find_names(search["objective"]) | {*search.get("constraints", {})}
+    is_measured = any(read_risk_name(name) is not None for name in names)
+    is_given = any(flag.table == "paths" for flag in draft.flags)
+    return is_given or (is_measured and bool(draft.tables.get("paths")))
 
 
 def read_fixed(given: Any) -> Any:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.phrases import Argument, Phrase, Place
+from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.ranges import check_number
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.measures.measure_names import ABOUT
 from backtest.measures.path_measures import PATH
+from backtest.measures.risk_names import LARGEST, read_risk_name
 from backtest.measures.run_measures import METRICS
 
 MetricArrays: TypeAlias = Mapping[str, FloatArray]
@@ -80,6 +81,9 @@ class Constraint(NamedTuple):
         return violation
 
 
+GIVE_PATHS = Either(
+    "bt.tune(..., paths=bt.simulate_paths(market, ...))", "backtest tune --paths 2000"
+)
 RUIN = Constraint("ruined", "==", 0.0)
 """Constraint that always applies."""
 
@@ -105,7 +109,7 @@ def select_measure(metrics: MetricArrays, name: str) -> FloatArray:
 # --------------------------------------------------------------------------------- reading words
 
 
-def read_objective(objective: ObjectiveLike) -> Objective:
+def read_objective(objective: ObjectiveLike, *, on_paths: Collection[str] = ()) -> Objective:
     """Return the objective that a user described.
 
     Parameters
@@ -115,6 +119,8 @@ def read_objective(objective: ObjectiveLike) -> Objective:
         minus its negative (``"-turnover"``). A mapping is a weighted sum:
         ``{"sharpe": 1.0, "turnover": -0.01}``. A callable takes the measures of one set and returns
         a number; if it divides by zero, the set has no score.
+    on_paths : collection of str
+        Names of measures on simulated paths that will be measured too.
 
     Raises
     ------
@@ -129,9 +135,9 @@ def read_objective(objective: ObjectiveLike) -> Objective:
     array([1., 2.])
     """
     if isinstance(objective, str):
-        return _read_name(objective)
+        return _read_name(objective, on_paths)
     if isinstance(objective, Mapping) and objective:
-        return _read_sum(objective)
+        return _read_sum(objective, on_paths)
     if callable(objective):
         return _read_function(objective)
     raise ParameterError(
@@ -141,25 +147,35 @@ def read_objective(objective: ObjectiveLike) -> Objective:
     )
 
 
-def read_objectives(objectives: ObjectiveLike | Sequence[ObjectiveLike]) -> tuple[Objective, ...]:
+def read_objectives(
+    objectives: ObjectiveLike | Sequence[ObjectiveLike], *, on_paths: Collection[str] = ()
+) -> tuple[Objective, ...]:
     """Return one objective, or those of a list, as a tuple."""
     is_list = isinstance(objectives, Sequence) and not isinstance(objectives, str)
     several: Any = objectives if is_list and objectives else [objectives]
-    return tuple(read_objective(each) for each in several)
+    return tuple(read_objective(each, on_paths=on_paths) for each in several)
 
 
-def _read_name(text: str) -> Objective:
+def _read_name(text: str, on_paths: Collection[str]) -> Objective:
     name = text.strip().removeprefix("-").strip()
-    check_metric(name, where=Place("objective"))
-    is_turned = text.strip().startswith("-") or ABOUT[name].better < 0
+    check_metric(name, where=Place("objective"), on_paths=on_paths)
+    is_turned = text.strip().startswith("-") or find_direction(name) < 0
     if is_turned:
         return Objective(f"-{name}", lambda metrics: -select_measure(metrics, name))
     return Objective(name, lambda metrics: select_measure(metrics, name))
 
 
-def _read_sum(weights: Mapping[str, float]) -> Objective:
+def find_direction(name: str) -> int:
+    """Return 1 if more of a measure is better, -1 if less is, 0 if neither."""
+    risk = read_risk_name(name)
+    if risk is None:
+        return ABOUT[name].better
+    return 1 if risk.kind == LARGEST else -1
+
+
+def _read_sum(weights: Mapping[str, float], on_paths: Collection[str]) -> Objective:
     for name, weight in weights.items():
-        check_metric(name, where=Place("objective"))
+        check_metric(name, where=Place("objective"), on_paths=on_paths)
         check_number(f"the weight of {name}", weight, where=Place("objective"))
     title = " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
 
@@ -199,8 +215,12 @@ def _call_objective(
         ) from error
 
 
-def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Constraint, ...]:
+def read_constraints(
+    constraints: Mapping[str, str] | None = None, *, on_paths: Collection[str] = ()
+) -> tuple[Constraint, ...]:
     """Return the constraints of a mapping such as ``{"max_drawdown": "<= 0.4"}``, and no ruin.
+
+    ``on_paths`` are names of measures on simulated paths that will be measured too.
 
     Raises
     ------
@@ -218,12 +238,13 @@ def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Cons
             where=Place("constraints"),
             cure="write {'max_drawdown': '<= 0.4'}",
         )
-    read = [_read_constraint(name, text) for name, text in (constraints or {}).items()]
+    given = (constraints or {}).items()
+    read = [_read_constraint(name, text, on_paths) for name, text in given]
     return (RUIN, *(each for each in read if each != RUIN))
 
 
-def _read_constraint(name: str, text: str) -> Constraint:
-    check_metric(name, where=Place("constraints"))
+def _read_constraint(name: str, text: str, on_paths: Collection[str]) -> Constraint:
+    check_metric(name, where=Place("constraints"), on_paths=on_paths)
     match = _CONSTRAINT.fullmatch(str(text))
     try:
         bound = float(match[2]) if match else math.nan
@@ -238,8 +259,16 @@ def _read_constraint(name: str, text: str) -> Constraint:
     return Constraint(name, match[1], bound)
 
 
-def check_metric(name: str, *, where: str) -> None:
+def check_metric(name: str, *, where: str, on_paths: Collection[str] = ()) -> None:
     """Raise a ParameterError that suggests the nearest name if there is no such measure."""
+    if name in on_paths:
+        return
+    if read_risk_name(name) is not None:
+        raise ParameterError(
+            f"{name} is measured on simulated paths, there are none",
+            where=where,
+            cure=Phrase("give {}; only a search takes paths", GIVE_PATHS),
+        )
     if name not in METRICS:
         raise ParameterError(
             f"there is no measure {name!r}{did_you_mean(name, METRICS)}",

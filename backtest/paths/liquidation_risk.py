@@ -12,11 +12,12 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.base.errors import ParameterError
+from backtest.base.number_text import format_percent
 from backtest.base.phrases import Place
 from backtest.base.ranges import Choice, Number
-from backtest.base.reportable import Reportable
 from backtest.base.units import IntArray, format_duration, parse_duration
 from backtest.engine import Result
+from backtest.market import Market
 from backtest.paths.path_events import PathEvents, reduce_lives
 from backtest.paths.path_set import Paths
 from backtest.paths.paths_runner import PathsRunner, Progress, make_runner
@@ -35,6 +36,7 @@ from backtest.paths.risk_intervals import (
     estimate_pairs,
     estimate_plain,
 )
+from backtest.paths.risk_record import RiskRecord
 from backtest.paths.risk_tables import (
     find_days,
     find_typical,
@@ -61,7 +63,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, eq=False)
-class LiquidationRisk(Reportable):
+class LiquidationRisk(RiskRecord):
     """Risk of liquidation on many paths.
 
     Attributes
@@ -89,6 +91,19 @@ class LiquidationRisk(Reportable):
     settings: dict[str, Any]
     paths: Paths | None = None
     runner: PathsRunner | None = None
+
+    kind = "liquidation-risk"
+    names = ("table", "fan", "hazard", "typical")
+
+    def find_history(self) -> Market | None:
+        """Return the history of the paths."""
+        return None if self.paths is None else self.paths.history
+
+    @property
+    def note(self) -> str:
+        """The probability of liquidation within the longest horizon."""
+        chance = float(self.table["p_liquidation"].iloc[-1])
+        return f"{format_percent(chance)} liquidated in {self.table.index[-1]}"
 
     def path(self) -> pd.DataFrame:
         """Return the typical way to die: the mean path, given that it is liquidated.
@@ -292,11 +307,8 @@ def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> tuple[str, ..
         return usable if whole in usable else (*usable, whole)
     given = (horizons,) if isinstance(horizons, str) else tuple(horizons)
     if not given:
-        raise ParameterError(
-            "horizons must name at least one, was empty",
-            where=Place("horizons", of=WHERE),
-            cure="give ('1d', '7d')",
-        )
+        text, cure = "horizons must name at least one, was empty", "give ('1d', '7d')"
+        raise ParameterError(text, where=Place("horizons", of=WHERE), cure=cure)
     return given
 
 

@@ -13,7 +13,6 @@ import pandas as pd
 from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Number
-from backtest.base.reportable import Reportable
 from backtest.base.units import FloatArray
 from backtest.market import Market
 from backtest.paths.liquidation_risk import count_bars
@@ -22,6 +21,7 @@ from backtest.paths.path_model import PathModel
 from backtest.paths.path_set import Paths
 from backtest.paths.paths_runner import PathsRunner, make_runner
 from backtest.paths.risk_intervals import Estimate, estimate_plain
+from backtest.paths.risk_record import RiskRecord
 from backtest.paths.scaled_policies import HoldOnce, Scaled
 from backtest.paths.simulate_paths import simulate_paths
 from backtest.policy import Policy
@@ -41,7 +41,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class MaxLeverage(Reportable):
+class MaxLeverage(RiskRecord):
     """Largest leverage, or factor on a policy, at a probability of liquidation.
 
     Attributes
@@ -55,11 +55,26 @@ class MaxLeverage(Reportable):
         The probability by leverage, a column per model, on the first 2,000 paths.
     settings : dict
         What the numbers come from.
+    market : Market or None
+        The history; None for a loaded result.
     """
 
     table: pd.DataFrame
     grid: pd.DataFrame
     settings: dict[str, Any]
+    market: Market | None = None
+
+    kind = "max-leverage"
+    names = ("table", "grid")
+
+    def find_history(self) -> Market | None:
+        """Return the market; None for a loaded result."""
+        return self.market
+
+    @property
+    def note(self) -> str:
+        """The worst of the models."""
+        return f"{self.leverage:.3g} at {self.settings['probability']:g}"
 
     @property
     def leverage(self) -> float:
@@ -69,6 +84,19 @@ class MaxLeverage(Reportable):
     def __repr__(self) -> str:
         chance = self.settings["probability"]
         return f"<MaxLeverage {self.leverage:.3g} at {chance:g} in {self.settings['horizon']}>"
+
+    def summary(self) -> str:
+        """Return the table as text for a terminal."""
+        label = str(self.grid.index.name)
+        lines = [f"{self.settings['policy']}, largest {label} by model, {self!r}"]
+        for model, row in self.table.iterrows():
+            limit = ", the largest allowed" if row["is_limited"] else ""
+            lines.append(
+                f"{model!s:>12}  {row['leverage']:.4g}{limit}; liquidation "
+                f"{row['p_liquidation']:.3g} ({row['p_liquidation_low']:.2g} to "
+                f"{row['p_liquidation_high']:.2g})"
+            )
+        return "\n".join(lines)
 
 
 def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
@@ -164,7 +192,7 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
         "signal": signal,
         "paths": {name: each.describe() for name, each in zip(rows, drawn, strict=True)},
     }
-    return MaxLeverage(table, grid, settings)
+    return MaxLeverage(table, grid, settings, market)
 
 
 def name_model(paths: Paths, taken: dict[str, Any]) -> str:

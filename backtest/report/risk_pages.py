@@ -9,10 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base.json_values import from_plain, to_json
-from backtest.base.units import format_duration, format_time
-from backtest.engine import compute_id
-from backtest.market import Market
+from backtest.base.json_values import from_plain
+from backtest.base.units import format_time
 from backtest.paths import LiquidationRisk, MaxLeverage
 from backtest.report.page.figures import LIGHT, build_chart, build_layout, draw_line, to_datetimes
 from backtest.report.page.page import (
@@ -46,23 +44,11 @@ def build_risk_page(source: Risk) -> Page:
     return build_bounds(source)
 
 
-def describe_source(settings: Mapping[str, Any], market: Market | None) -> dict[str, Any]:
-    """Return what a page needs of a manifest: the id, and the data."""
-    data: dict[str, Any] = {
-        "bars": 0, "interval": "unknown", "instrument": "", "start": "", "end": "",
-        "synthetic": False,
-    }  # fmt: skip
-    if market is not None:
-        data = {
-            "bars": market.n_bars,
-            "interval": format_duration(market.interval),
-            "instrument": market.instrument,
-            "start": format_time(market.start),
-            "end": format_time(market.end),
-            "synthetic": market.synthetic,
-        }
-    plain: Any = to_json(dict(settings))
-    return {"id": compute_id({**plain, "data": data}), **settings, "data": data}
+def describe_source(found: Risk) -> dict[str, Any]:
+    """Return what a page needs of a manifest: settings, the id, and the data."""
+    data = dict(found.manifest["data"])
+    return {**found.settings, "id": found.manifest["id"],
+            "data": {**data, "interval": data["interval"] or "unknown"}}  # fmt: skip
 
 
 def list_notices(manifest: Mapping[str, Any]) -> list[str]:
@@ -105,7 +91,7 @@ def show_chance(value: float) -> str:
 
 def build_liquidation(risk: LiquidationRisk) -> Page:
     """Return the page of a liquidation risk."""
-    manifest = describe_source(risk.settings, None if risk.paths is None else risk.paths.history)
+    manifest = describe_source(risk)
     facts = [
         Fact(f"liquidated within {name}", show_chance(row["p_liquidation"]),
              f"{show_chance(row['p_liquidation_low'])} to "
@@ -121,7 +107,7 @@ def build_liquidation(risk: LiquidationRisk) -> Page:
         summary=f"{risk.settings['paths']['paths']:,} paths of the model {model}.",
         facts=facts,
         write_sections=lambda: list_risk_sections(risk),
-        collect=lambda: {"table": to_records(risk.table), "settings": risk.settings},
+        collect=lambda: {"table": to_records(risk.table), "settings": risk.manifest["settings"]},
     )
 
 
@@ -194,7 +180,7 @@ def to_records(frame: pd.DataFrame) -> Any:
 
 def build_largest(found: MaxLeverage) -> Page:
     """Return the page of a largest leverage."""
-    manifest = describe_source(found.settings, None)
+    manifest = describe_source(found)
     label = str(found.grid.index.name)
     chance = found.settings["probability"]
     traces = [
@@ -217,13 +203,13 @@ def build_largest(found: MaxLeverage) -> Page:
         write_sections=lambda: [
             Section("models", "By model", "", [write_table("", found.table), chart])
         ],
-        collect=lambda: {"table": to_records(found.table), "settings": found.settings},
+        collect=lambda: {"table": to_records(found.table), "settings": found.manifest["settings"]},
     )
 
 
 def build_stress(found: Stress) -> Page:
     """Return the page of a stress test."""
-    manifest = describe_source(found.settings, found.market)
+    manifest = describe_source(found)
     dead = int(found.table["liquidated"].sum())
     total = len(found.table)
     blocks: list[Any] = [write_table("Scenarios", found.table)]
@@ -245,7 +231,7 @@ def build_stress(found: Stress) -> Page:
             Section("scenarios", "Scenarios", "From the last close of the run on.", blocks),
             Section("sources", "Sources", "", [Text(each, "note") for each in sources]),
         ],
-        collect=lambda: {"table": to_records(found.table), "settings": found.settings},
+        collect=lambda: {"table": to_records(found.table), "settings": found.manifest["settings"]},
     )
 
 
@@ -273,18 +259,18 @@ def draw_ladder(ladder: pd.DataFrame) -> Chart:
 
 def build_bounds(found: Bounds) -> Page:
     """Return the page of bounds."""
-    manifest = describe_source(found.settings, found.result.market)
+    manifest = describe_source(found)
     bars = found.bars.rename(index=lambda time: format_time(time.value))
     row = found.table.loc["final_equity"]
     span = f"{row['worst']:,.2f} to {row['best']:,.2f}"
     return Page(
         kind="bounds",
         manifest=manifest,
-        title=f"Order inside bars: {found.result.manifest['policy']['text']}",
+        title=f"Order inside bars: {found.settings['policy']}",
         notices=list_notices(manifest),
         summary=found.verdict,
         facts=[
-            Fact("ambiguous bars", f"{len(found.bars):,}", f"of {len(found.result.record[0]):,}"),
+            Fact("ambiguous bars", f"{len(found.bars):,}", f"of {found.n_bars:,}"),
             Fact("final equity", span, f"{row['as_run']:,.2f} as run"),
         ],
         write_sections=lambda: [
@@ -299,7 +285,7 @@ def build_bounds(found: Bounds) -> Page:
 
 def build_sensitivity(found: Sensitivity) -> Page:
     """Return the page of a sensitivity."""
-    manifest = describe_source(found.settings, found.market)
+    manifest = describe_source(found)
     frame = found.table.reset_index()
     frame.index = pd.Index(frame.pop("factor"), name="factor")
     return Page(
@@ -313,7 +299,7 @@ def build_sensitivity(found: Sensitivity) -> Page:
             Section("factors", "By factor", "Steps are multiples, or shifts.",
                     [draw_tornado(found), write_table("", frame)])
         ],
-        collect=lambda: {"table": to_records(frame), "settings": found.settings},
+        collect=lambda: {"table": to_records(frame), "settings": found.manifest["settings"]},
     )  # fmt: skip
 
 

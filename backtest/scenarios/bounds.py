@@ -12,12 +12,12 @@ import pandas as pd
 from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
-from backtest.base.reportable import Reportable
 from backtest.base.units import FloatArray
 from backtest.engine import Result
 from backtest.engine.run import run
 from backtest.market import Market
 from backtest.measures.measure_names import ABOUT
+from backtest.paths.risk_record import RiskRecord
 from backtest.policy import Policy
 from backtest.scenarios.bounds_run import WHERE, BoundsRun, Progress
 from backtest.venue import Venue
@@ -26,7 +26,7 @@ MOST_DEPTH = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Bounds(Reportable):
+class Bounds(RiskRecord):
     """Metrics of a run in every order that its bars allow.
 
     Attributes
@@ -43,22 +43,38 @@ class Bounds(Reportable):
     is_inner : bool
         Whether lives were dropped, as they were more than 2^depth: then the true bounds may be
         wider.
-    result : Result
-        The run.
+    n_bars : int
+        Bars of the run.
+    result : Result or None
+        The run; None for loaded bounds.
     """
 
     table: pd.DataFrame
     bars: pd.DataFrame
     lives: int
     is_inner: bool
-    result: Result
+    n_bars: int
     settings: dict[str, Any]
+    result: Result | None = None
+
+    kind = "bounds"
+    names = ("table", "bars")
+    numbers = ("lives", "is_inner", "n_bars")
+
+    def find_history(self) -> Market | None:
+        """Return the market of the run; None for loaded bounds."""
+        return None if self.result is None else self.result.market
+
+    @property
+    def note(self) -> str:
+        """How many bars are ambiguous."""
+        return f"{len(self.bars):,} of {self.n_bars:,} bars ambiguous"
 
     @property
     def verdict(self) -> str:
         """One sentence on how far the result depends on the order inside bars."""
         row = self.table.loc["final_equity"]
-        count, total = len(self.bars), len(self.result.record[0])
+        count, total = len(self.bars), self.n_bars
         if count == 0:
             return f"The order inside bars does not matter: none of {total} bars is ambiguous."
         bars = "1 bar is" if count == 1 else f"{count} bars are"
@@ -167,8 +183,13 @@ def measure_bounds(lived: BoundsRun, progress: Progress | None) -> Bounds:
         market = result.market
         times = [] if market is None else [market.index[each.bar] for each in found]
         bars.index = pd.DatetimeIndex(times, name="time")
-    settings = {"run": result.manifest["id"], "depth": lived.depth, "refined": bool(lived.refine)}
-    return Bounds(table, bars, len(lanes), is_cut, result, settings)
+    settings = {
+        "policy": result.manifest["policy"]["text"],
+        "run": result.manifest["id"],
+        "depth": lived.depth,
+        "refined": bool(lived.refine),
+    }
+    return Bounds(table, bars, len(lanes), is_cut, len(result.record[0]), settings, result)
 
 
 COLUMNS = ["events", "states", "equity_low", "as_run", "equity_high", "probability", "width"]

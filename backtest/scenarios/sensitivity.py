@@ -12,11 +12,12 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.reportable import Reportable
+from backtest.base.number_text import format_percent
 from backtest.base.units import FloatArray
 from backtest.engine.run import run
 from backtest.market import Market
 from backtest.paths import Paths, liquidation_risk
+from backtest.paths.risk_record import RiskRecord
 from backtest.policy import Policy
 from backtest.scenarios.stress_run import MULTIPLIERS
 from backtest.venue import Venue
@@ -130,7 +131,7 @@ FACTORS: dict[str, Factor] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Sensitivity(Reportable):
+class Sensitivity(RiskRecord):
     """Results under single changed assumptions.
 
     Attributes
@@ -149,6 +150,19 @@ class Sensitivity(Reportable):
     base: float
     settings: dict[str, Any]
     market: Market | None = None
+
+    kind = "sensitivity"
+    names = ("table",)
+    numbers = ("base",)
+
+    def find_history(self) -> Market | None:
+        """Return the market; None for a loaded result."""
+        return self.market
+
+    @property
+    def note(self) -> str:
+        """The growth of the unchanged run."""
+        return f"growth {format_percent(self.base)} a year"
 
     def __repr__(self) -> str:
         return f"<Sensitivity: growth {self.base:.4g} a year, {len(self.table)} changes>"

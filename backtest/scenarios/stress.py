@@ -13,9 +13,9 @@ import pandas as pd
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.ranges import Choice
-from backtest.base.reportable import Reportable
 from backtest.engine import Result
 from backtest.market import Market
+from backtest.paths.risk_record import RiskRecord
 from backtest.scenarios.crashes import crashes
 from backtest.scenarios.scenario import Scenario
 from backtest.scenarios.scenario_bars import ShockBars, cut_replay, make_bars
@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Stress(Reportable):
+class Stress(RiskRecord):
     """Outcome of scenarios.
 
     Attributes
@@ -56,6 +56,18 @@ class Stress(Reportable):
     ladder: pd.DataFrame | None
     settings: dict[str, Any]
     market: Market | None = None
+
+    kind = "stress"
+    names = ("table", "ladder")
+
+    def find_history(self) -> Market | None:
+        """Return the market; None for a loaded result."""
+        return self.market
+
+    @property
+    def note(self) -> str:
+        """How many scenarios liquidate."""
+        return f"{int(self.table['liquidated'].sum())} of {len(self.table)} liquidate"
 
     def __repr__(self) -> str:
         dead = int(self.table["liquidated"].sum())

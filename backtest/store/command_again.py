@@ -18,6 +18,11 @@ KINDS_IN_PYTHON = {
     "walk-forward": "bt.walk_forward",
     "cross-validation": "bt.cross_validate",
     "schedules": "bt.schedules",
+    "liquidation-risk": "bt.liquidation_risk",
+    "max-leverage": "bt.max_leverage",
+    "stress": "bt.stress",
+    "bounds": "bt.bounds",
+    "sensitivity": "bt.sensitivity",
 }
 
 

@@ -31,6 +31,7 @@ from backtest.store.kinds import (
     FORMATS,
     LEFTOVER,
     PORTFOLIO,
+    RISK_CLASSES,
     RUN,
     SCHEDULES,
     STUDY_KIND,
@@ -408,6 +409,20 @@ def read_crowd(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def read_risk(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the entry of a result about risk."""
+    check_manifest(folder, str(manifest["kind"]), manifest)
+    title = str(manifest["title"])
+    return {
+        "id": manifest["id"],
+        "policy": title.partition("(")[0],
+        "title": title,
+        "source": str(manifest["data"].get("source", "")),
+        "note": str(manifest["note"]),
+        **summarize_data(manifest["data"]),
+    }
+
+
 READERS = {
     RUN: read_run,
     SWEEP: read_sweep,
@@ -418,4 +433,5 @@ READERS = {
     CROSS: read_cross,
     SCHEDULES: read_schedules,
     **dict.fromkeys(CROWD_CLASSES, read_crowd),
+    **dict.fromkeys(RISK_CLASSES, read_risk),
 }

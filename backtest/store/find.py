@@ -11,7 +11,16 @@ from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.compare import Comparison
 from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine import PortfolioResult, Result
-from backtest.store.kinds import CROWD_CLASSES, FIRST_KINDS, PORTFOLIO, VALIDATIONS, open_folder
+from backtest.paths import LiquidationRisk, MaxLeverage
+from backtest.scenarios import Bounds, Sensitivity, Stress
+from backtest.store.kinds import (
+    CROWD_CLASSES,
+    FIRST_KINDS,
+    PORTFOLIO,
+    RISK_CLASSES,
+    VALIDATIONS,
+    open_folder,
+)
 from backtest.sweep import Sweep
 from backtest.tune import STUDY, Study
 from backtest.tune.holdout import LOOKS
@@ -24,12 +33,16 @@ SHORTEST = 4
 MOST_NAMED = 5
 
 Crowded: TypeAlias = Cascade | SimulatedMarket | Crowding
+Risk: TypeAlias = LiquidationRisk | MaxLeverage | Stress | Bounds | Sensitivity
 Validation: TypeAlias = WalkForward | CrossValidation | Schedules
-Saved: TypeAlias = Result | Sweep | Study | Comparison | PortfolioResult | Crowded | Validation
+Saved: TypeAlias = (
+    Result | Sweep | Study | Comparison | PortfolioResult | Crowded | Validation | Risk
+)
 CLASSES: dict[str, Any] = {
     **dict(zip(FIRST_KINDS, (Result, Sweep, Study, Comparison), strict=True)),
     PORTFOLIO: PortfolioResult,
     **CROWD_CLASSES,
+    **RISK_CLASSES,
     **dict(zip(VALIDATIONS, (WalkForward, CrossValidation, Schedules), strict=True)),
 }
 """The kinds of results that a folder can hold."""

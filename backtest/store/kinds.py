@@ -15,24 +15,39 @@ from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.crowd.crowd_record import FORMAT as CROWD_FORMAT
 from backtest.engine import compute_id, result_files
 from backtest.engine.portfolio import portfolio_files
+from backtest.paths import LiquidationRisk, MaxLeverage
+from backtest.paths.risk_record import FORMAT as RISK_FORMAT
+from backtest.scenarios import Bounds, Sensitivity, Stress
 from backtest.sweep import sweep_files
 from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation import validation_files as validation_storage
 
 CROWD_CLASSES = {each.kind: each for each in (Cascade, SimulatedMarket, Crowding)}
 """The classes of results of crowds, by kind."""
+RISK_CLASSES = {
+    each.kind: each for each in (LiquidationRisk, MaxLeverage, Stress, Bounds, Sensitivity)
+}
+"""The classes of results about risk, by kind."""
 PORTFOLIO = "portfolio"
 RUN, SWEEP, STUDY_KIND, COMPARISON = FIRST_KINDS = ("run", "sweep", "study", "comparison")
 WALK, CROSS, SCHEDULES = VALIDATIONS = ("walk-forward", "cross-validation", "schedules")
-KINDS = (*FIRST_KINDS, *VALIDATIONS, *CROWD_CLASSES, PORTFOLIO)
+KINDS = (*FIRST_KINDS, *VALIDATIONS, *CROWD_CLASSES, *RISK_CLASSES, PORTFOLIO)
 LEFTOVER, UNKNOWN = "leftover", "unknown"
-PLURALS = {STUDY_KIND: "studies", WALK: "walks forward", SCHEDULES: SCHEDULES}
+PLURALS = {
+    STUDY_KIND: "studies",
+    WALK: "walks forward",
+    "max-leverage": "max-leverages",
+    "stress": "stress tests",
+    "sensitivity": "sensitivities",
+    **{kind: kind for kind in (SCHEDULES, "crowding", "bounds")},
+}
 FORMATS = {
     RUN: (result_files.FORMAT, result_files.FILES),
     SWEEP: (sweep_files.FORMAT, (sweep_files.TABLE,)),
     COMPARISON: (compare_storage.FORMAT, compare_storage.FILES),
     PORTFOLIO: (portfolio_files.FORMAT, portfolio_files.FILES),
     **{kind: (CROWD_FORMAT, each.files()) for kind, each in CROWD_CLASSES.items()},
+    **{kind: (RISK_FORMAT, each.files()) for kind, each in RISK_CLASSES.items()},
     **{
         kind: (validation_storage.FORMAT, validation_storage.list_files(tables))
         for kind, tables in validation_storage.TABLES.items()
@@ -44,7 +59,7 @@ NOT_IN_ID = {
     SWEEP: ("policy_module", "mixed", "causality"),
     COMPARISON: (),
     PORTFOLIO: ("compiled", "causality"),
-    **dict.fromkeys(CROWD_CLASSES, ()),
+    **dict.fromkeys((*CROWD_CLASSES, *RISK_CLASSES), ()),
     **dict.fromkeys(VALIDATIONS, ("policy_module",)),
 }
 """Manifest entries that the id does not depend on."""
@@ -60,7 +75,6 @@ def name_kind(kind: str, n: int) -> str:
     """
     if n == 1 or kind not in (*KINDS, LEFTOVER):
         return kind
-    return "studies" if kind == STUDY_KIND else kind if kind == "crowding" else f"{kind}s"
     return PLURALS.get(kind, f"{kind}s")
 
 

@@ -12,6 +12,7 @@ from backtest.base.phrases import Place
 from backtest.base.units import IntArray
 from backtest.engine import Progress
 from backtest.measures.path_measures import DATES
+from backtest.measures.risk_names import read_risk_name
 from backtest.measures.run_measures import METRICS
 from backtest.sweep.evaluator import OF_PATH, Evaluator, Rows
 from backtest.sweep.sets.sets import Sets, take_sets
@@ -104,6 +105,7 @@ def warn_of_losses(rows: Rows, codes: IntArray) -> None:
 def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFrame:
     """Return a table with its parameters first, then measures, dates and errors in their order."""
     names = [*parameters, *(name for name in (*METRICS, *DATES) if name in table)]
+    names += [name for name in map(str, table) if name not in names and read_risk_name(name)]
     return table[names + [ERROR] * (ERROR in table)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from backtest.base.errors import ParameterError
@@ -11,6 +11,7 @@ from backtest.base.phrases import Place
 from backtest.base.ranges import Choice, Number
 from backtest.measures.path_measures import PATH
 from backtest.measures.ranking import ObjectiveLike
+from backtest.measures.risk_names import read_risk_name
 from backtest.measures.run_measures import CORE
 from backtest.tune.plateau import PLAIN, Robustness
 
@@ -68,13 +69,23 @@ def list_objectives(objective: ObjectivesLike) -> list[Any]:
     return [objective]
 
 
+def find_names(objective: ObjectivesLike) -> set[str]:
+    """Return the measures that objectives name; functions name none."""
+    names: set[str] = set()
+    for each in list_objectives(objective):
+        if isinstance(each, str):
+            names.add(each.strip().removeprefix("-").strip())
+        elif isinstance(each, Mapping):
+            names |= {str(name) for name in each}
+    return names
+
+
 def choose_metrics(objective: ObjectivesLike, goal: Goal) -> Metrics:
     """Return "core" if the core measures are enough for a study, else "all"."""
-    names = {each.name for each in goal.constraints}
-    for each in list_objectives(objective):
-        if callable(each):
-            return "all"
-        names |= {each.strip().removeprefix("-").strip()} if isinstance(each, str) else set(each)
+    if any(callable(each) for each in list_objectives(objective)):
+        return "all"
+    names = find_names(objective) | {each.name for each in goal.constraints}
+    names = {name for name in names if read_risk_name(name) is None}
     slow = sorted(names & set(PATH))
     if slow:
         raise ParameterError(

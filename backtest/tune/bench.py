@@ -12,13 +12,18 @@ from backtest.sweep.sets.set_checks import check_sets
 
 if TYPE_CHECKING:
     from backtest.sweep import Evaluator
+    from backtest.tune.path_risk import PathRisk
 
 
 class Bench(NamedTuple):
-    """Runs the sets of a study: an evaluator for all bars, and the first bar of the holdout."""
+    """Runs the sets of a study: an evaluator for all bars, and the first bar of the holdout.
+
+    ``risk`` measures sets on paths, if the study has any and was not loaded.
+    """
 
     whole: Evaluator
     split: int
+    risk: PathRisk | None = None
 
     @property
     def has_holdout(self) -> bool:
@@ -42,11 +47,16 @@ def complete_set(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure_holdout(bench: Bench, values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the measures of a set on the holdout, with fresh capital at its beginning."""
+    """Return the measures of a set on the holdout, with fresh capital at its beginning.
+
+    Measures on paths are those of the search: paths have no holdout.
+    """
     base = bench.whole.base
     columns = {name: [value] for name, value in values.items()}
     sets = check_sets(base.policy, base.account, base.venue, columns)
     rows = bench.whole.evaluate(sets, first=bench.split)
+    if bench.risk is not None:
+        rows = bench.risk.add(rows, sets, bench.whole)
     if not rows.done.all():
         raise KeyboardInterrupt
     if rows.errors[0]:

@@ -251,6 +251,7 @@ def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -
     """Yield warnings about the winner."""
     values = take_sets(trials.sets, best)
     yield from warn_of_edges(task.space, task.seen.settings, values)
+    yield from warn_of_known_holdout(task)
     scores = trials.scores[is_feasible(trials), 0]
     name = task.goal.objectives[0].name
     if is_spike(verdict.score, verdict.plateau, scores):
@@ -259,6 +260,18 @@ def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -
             f"neighbours {verdict.plateau:.4g}"
         )
     yield from warn_of_failures(trials)
+
+
+def warn_of_known_holdout(task: StudyTask) -> Iterator[str]:
+    """Yield a warning if the paths of a search come from bars of its holdout."""
+    risk, bench = task.bench.risk, task.bench
+    if risk is None or not bench.has_holdout:
+        return
+    if risk.paths.history.time[-1] >= bench.whole.market.time[bench.split]:
+        yield (
+            "the paths begin after bars of the holdout, so what was measured on them knows it; "
+            "simulate them with start= at the end of the search to keep it unseen"
+        )
 
 
 def warn_of_failures(trials: Batch) -> Iterator[str]:

@@ -40,6 +40,7 @@ from backtest.tune.holdout import find_split, keep_times
 from backtest.tune.journal import Journal
 from backtest.tune.load_study import load_outcome
 from backtest.tune.plateau import BUDGET_SHARE, Robustness
+from backtest.tune.risk_arguments import read_path_risk
 from backtest.tune.search_loop import Budget, search
 from backtest.tune.study import Study
 from backtest.tune.study_folder import (
@@ -65,6 +66,7 @@ from backtest.tune.winner import reserve_trials
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.market import Market
+    from backtest.paths import Paths
     from backtest.policy import Policy
     from backtest.tune.samplers import SamplerName
     from backtest.venue import Venue
@@ -78,6 +80,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     account: Account,
     objective: ObjectivesLike = "sharpe",
     constraints: Mapping[str, str] | None = None,
+    paths: Paths | None = None,
     trials: int | None = None,
     seconds: float | None = None,
     sampler: SamplerName = "auto",
@@ -113,6 +116,11 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     constraints : mapping, optional
         Bounds such as ``{"max_drawdown": "<= 0.4", "liquidations": "== 0"}``. A set that breaks one
         never wins over a set that does not. No ruin is always a constraint.
+    paths : Paths, optional
+        From :func:`backtest.simulate_paths`, for objectives and constraints on the risk ahead: the
+        probabilities ``p_liquidation_30d`` and ``p_ruin_30d`` (any horizon up to that of the
+        paths), and ``max_leverage_at_1pct``, the largest factor on the policy at which 1 % of the
+        paths are liquidated. All sets see the same paths, and begin there with a new account.
     trials : int, optional
         Most sets to evaluate, neighbours included, at least 4. Default 20,000 if ``seconds`` is not
         given either. A sampler may end earlier if nothing more is gained; ``study.spending`` says
@@ -184,7 +192,21 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     rule = read_robustness(robust)
     check_choices(sampler, seed)
     found = read_space(policy, space, fix=fix, account=account, venue=venue)
-    goal = Goal(read_objectives(objective), read_constraints(constraints))
+    risk = read_path_risk(
+        paths,
+        objective,
+        constraints,
+        market,
+        signal=signal,
+        threads=threads,
+        compile=compile,
+        validate=validate,
+    )
+    on_paths = () if risk is None else [each.name for each in risk.measures]
+    goal = Goal(
+        read_objectives(objective, on_paths=on_paths),
+        read_constraints(constraints, on_paths=on_paths),
+    )
     metrics = choose_metrics(objective, goal)
     split = find_split(market, holdout)
     directions = read_signal(signal, market, 0)
@@ -206,6 +228,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         holdout=holdout,
         searched=format_time(int(market.time[split - 1]) + market.interval),
         seed=seed,
+        **({} if risk is None else {"paths": risk.paths.describe()}),
     )
 
     def prepare(part: Market) -> Evaluator:
@@ -237,7 +260,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
             seconds=limit,
             seed=seed,
             seen=prepare(market.prefix(split)),
-            bench=Bench(prepare(market), split),
+            bench=Bench(prepare(market), split, risk),
             store=None if store is None else Path(store),
         )
         with on_cluster(task.seen, cluster) as working:
@@ -284,7 +307,14 @@ def run_study(
         outcome = None if folder is None else load_outcome(folder)
         if outcome is not None:
             return Study(task.facts, tuple(journal.read_all()), outcome, folder, task.bench)
-        examiner = Examiner(task.seen, task.goal, journal, total=task.trials, progress=progress)
+        examiner = Examiner(
+            task.seen,
+            task.goal,
+            journal,
+            risk=task.bench.risk,
+            total=task.trials,
+            progress=progress,
+        )
         with contextlib.suppress(KeyboardInterrupt):
             outcome = search_and_choose(task, examiner, folder)
         study = Study(task.facts, tuple(examiner.batches), outcome, folder, task.bench)

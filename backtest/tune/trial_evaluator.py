@@ -22,6 +22,7 @@ from backtest.tune.journal import Batch, Journal
 
 if TYPE_CHECKING:
     from backtest.sweep import Evaluator, Sets
+    from backtest.tune.path_risk import PathRisk
 
 FIRST_PIECE = 16
 """Sets in the first piece, while the rate is unknown."""
@@ -109,7 +110,8 @@ def find_best(scores: FloatArray, violation: FloatArray) -> int:
 class Examiner:
     """Evaluates and scores sets on the bars of the search, and keeps all batches.
 
-    ``total`` is the most sets there will be, for ``progress``, which is called after every piece.
+    ``risk`` measures the sets on simulated paths too. ``total`` is the most sets there will be, for
+    ``progress``, which is called after every piece.
     """
 
     def __init__(
@@ -118,12 +120,14 @@ class Examiner:
         goal: Goal,
         journal: Journal,
         *,
+        risk: PathRisk | None = None,
         total: int | None = None,
         progress: Callable[[Progress], object] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.evaluator = evaluator
         self.goal = goal
+        self.risk = risk
         self.journal = journal
         self.batches: list[Batch] = []
         self.progress = progress
@@ -207,6 +211,8 @@ class Examiner:
         asked = take_sets(sets, slice(self.piece))
         compiled = COMPILING.seconds
         rows = self.evaluator.evaluate(asked, first=first, stop=stop)
+        if self.risk is not None:
+            rows = self.risk.add(rows, asked, self.evaluator)
         if deadline < math.inf:  # compiling does not count
             compiled = COMPILING.seconds - compiled
             began, self.since = began + compiled, self.since + compiled

@@ -79,3 +79,54 @@ def test_sensitivity_is_printed(capsys):
 def test_bad_flags_end_with_exit_code_2(capsys, given, words):
     assert main(given) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["risk", "--paths", "40", "--horizon", "2h", "--method", "plain", "--model", "gbm"],
+         "liquidation-risk"),
+        (["stress", "--shock", "price=-0.05"], "stress"),
+        (["bounds"], "bounds"),
+        (["sensitivity", "--factors", "funding"], "sensitivity"),
+    ],
+)  # fmt: skip
+def test_results_are_saved_unless_told_otherwise(words, kind, capsys, tmp_path):
+    given = [words[0], *CONSTANT, *words[1:], "--to", "2023-01-10", "--json"]
+    assert main([*given, "--no-save"]) == 0
+    assert json.loads(capsys.readouterr().out)["folder"] is None
+    assert not (tmp_path / "results").exists()
+    assert main([*given, "--results", "kept"]) == 0
+    folder = json.loads(capsys.readouterr().out)["folder"]
+    assert folder.startswith(f"kept/{kind}-")
+    assert main(["results", "show", folder]) == 0
+    assert f"backtest {words[0]}" in capsys.readouterr().out
+
+
+def test_a_search_is_bounded_by_the_risk_on_paths(capsys, tmp_path):
+    bound = ["--constraint", "p_liquidation_4h<=0.5"]
+    given = ["tune", *CONSTANT, "--space", "leverage=1:100", "--trials", "8", "--no-robust",
+             "--sampler", "random", "--holdout", "none", "--no-save", "--json"]  # fmt: skip
+    drawn = ["--paths", "8", "--horizon", "4h", "--model", "gbm"]
+    assert main([*given, *bound, *drawn]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["study"]["paths"]["paths"] == 8
+    assert first["best"]["values"]["leverage"] > 0.0
+    assert 0.0 <= first["best"]["p_liquidation_4h"] <= 0.5
+
+    file = tmp_path / "search.toml"
+    file.write_text(
+        '[tune.constraints]\np_liquidation_4h = "<= 0.5"\n'
+        '[paths]\npaths = 8\nhorizon = "4h"\nmodel = "gbm"\n'
+    )
+    words = ["tune", str(file), *given[1:]]
+    assert main(words) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["best"] == first["best"]
+
+
+def test_a_bound_on_the_risk_without_paths_and_paths_without_one_are_refused(capsys):
+    assert main(["tune", "--constraint", "p_liquidation_1d<=0.1", "--no-save"]) == 2
+    assert "backtest tune --paths 2000" in capsys.readouterr().err
+    assert main(["tune", "--paths", "10", "--model", "gbm", "--no-save"]) == 2
+    assert "none is" in capsys.readouterr().err

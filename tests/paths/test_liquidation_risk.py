@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.stats import beta, norm
 
 import backtest as bt
@@ -263,17 +264,18 @@ def test_intervals_of_pairs_cover_the_truth(p):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lever", [9.0, 6.0, 4.2])
-def test_intervals_of_the_risk_cover_the_closed_form(lever):
-    # 200 seeds; the truth is 0.33, 0.10 and 9e-3
-    truth, covered = known(lever, 7), 0
+@pytest.mark.parametrize("p", [0.3, 0.05, 1e-3])
+def test_intervals_of_the_risk_cover_the_closed_form(p):
+    # 200 seeds; measured: 0.97, 0.955 (mirrored pairs), 0.955 (tilted)
+    lever = brentq(lambda x: known(x, 7) - p, 1.5, 60.0)
+    covered = 0
     for seed in range(200):
         risk = bt.liquidation_risk(
             gbm_paths(paths=1000, seed=seed), Hold(lever), **TERMS, horizons=("7d",)
         )
         row = risk.table.iloc[0]
-        covered += row.p_liquidation_low <= truth <= row.p_liquidation_high
-    assert 0.915 <= covered / 200 <= 0.995
+        covered += row.p_liquidation_low <= p <= row.p_liquidation_high
+    assert 0.93 <= covered / 200 <= 0.97
 
 
 def test_the_report_of_a_risk_says_what_happened():

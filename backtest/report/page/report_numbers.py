@@ -8,6 +8,7 @@ import pandas as pd
 
 from backtest.base.number_text import format_money, format_number, format_percent
 from backtest.measures.measure_names import ABOUT
+from backtest.measures.risk_names import LARGEST, read_risk_name
 
 IN_PERCENT = ("fraction", "fraction per year")
 PERIODS = {
@@ -43,9 +44,12 @@ def format_measure(name: str, value: float) -> str:
     >>> format_measure("cagr", 0.25), format_measure("liquidations", 3.0)
     ('25.00 %', '3')
     """
-    unit = ABOUT[name].unit
+    risk = read_risk_name(name)
     if math.isnan(value):
         return "n/a"
+    if risk is not None:
+        return format_number(value) if risk.kind == LARGEST else format_percent(value)
+    unit = ABOUT[name].unit
     if unit in IN_PERCENT or name == "volatility":
         return format_percent(value)
     if unit in PLAIN:

@@ -18,6 +18,7 @@ from backtest.base.number_text import (
 from backtest.base.text_layout import capitalize
 from backtest.base.units import FloatArray
 from backtest.measures.measure_names import ABOUT
+from backtest.measures.risk_names import read_risk_name
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.figures import build_chart, build_layout, draw_line, draw_points
@@ -245,7 +246,8 @@ def tabulate_best(study: Study) -> Table:
     """Return the measures of the winner in the search and on the holdout."""
     known: dict[str, Any] = {} if study.best is None else dict(study.best)
     holdout = {} if study.outcome is None else study.outcome.holdout
-    names = [name for name in dict.fromkeys((*COMPARED, *find_measures(study))) if name in ABOUT]
+    every = dict.fromkeys((*COMPARED, *find_measures(study)))
+    names = [name for name in every if name in ABOUT or read_risk_name(name) is not None]
     rows = tuple(
         (
             name_measure(name),

@@ -1,0 +1,135 @@
+"""Measures of sets on simulated paths: the same paths for every set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.base.errors import BacktestError
+from backtest.base.units import format_duration
+from backtest.measures.risk_names import LARGEST, RiskMeasure
+from backtest.sweep import take_sets
+from backtest.sweep.evaluator import Rows, describe_error
+from backtest.sweep.sets.sets import build_trio
+
+if TYPE_CHECKING:
+    from backtest.paths import Paths
+    from backtest.policy import Policy
+    from backtest.sweep import Evaluator, Sets
+    from backtest.venue import Venue
+
+WHERE = "bt.tune"
+Found = dict[str, float] | str
+"""The measures of a set, or why it has none."""
+
+
+class PathRisk:
+    """Measures sets on paths that are the same for all of them (common random numbers).
+
+    Parameters
+    ----------
+    paths : Paths
+        The paths. Each set begins at their start with the account as it is opened.
+    measures : tuple of RiskMeasure
+        What to measure.
+    signal : float
+        Direction and scale in [-1, 1].
+    threads : int, optional
+        By default all cores. The numbers do not depend on it.
+    compile : bool
+        False runs policies in plain Python.
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        measures: tuple[RiskMeasure, ...],
+        *,
+        signal: float = 1.0,
+        threads: int | None = None,
+        compile: bool = True,  # noqa: A002 - the word of bt.tune
+    ) -> None:
+        self.paths = paths
+        self.measures = measures
+        self.signal = signal
+        self.threads = threads or os.cpu_count() or 1
+        self.compile = compile
+        self._found: dict[tuple[Any, ...], Found] = {}
+
+    def add(self, rows: Rows, sets: Sets, evaluator: Evaluator) -> Rows:
+        """Return rows with the measures on paths, NaN for sets that failed or were not done."""
+        n = len(rows.done)
+        columns = {each.name: np.full(n, np.nan) for each in self.measures}
+        errors = list(rows.errors)
+        for k in np.flatnonzero(rows.done).tolist():
+            if errors[k]:
+                continue
+            found = self._find(take_sets(sets, k), evaluator)
+            if isinstance(found, str):
+                errors[k] = found
+                continue
+            for name, value in found.items():
+                columns[name][k] = value
+        return rows._replace(metrics={**rows.metrics, **columns}, errors=errors)
+
+    def _find(self, values: Mapping[str, Any], evaluator: Evaluator) -> Found:
+        """Return the measures of a set, computed once: they do not depend on the bars searched."""
+        key = tuple(values.items())
+        if key not in self._found:
+            try:
+                trio = build_trio(evaluator.base, evaluator.settings, values)
+                self._found[key] = self.measure(*trio)
+            except BacktestError as error:
+                self._found[key] = describe_error(error)
+        return self._found[key]
+
+    def measure(self, policy: Policy, venue: Venue, account: Any) -> dict[str, float]:
+        """Return the measures of a policy by name.
+
+        Probabilities are those of ``bt.liquidation_risk(..., method="plain")``, factors those of
+        ``bt.max_leverage`` with this policy.
+        """
+        chances = [each for each in self.measures if each.kind != LARGEST]
+        found = self._find_chances(chances, policy, venue, account) if chances else {}
+        for each in self.measures:
+            if each.kind == LARGEST:
+                found[each.name] = self._find_largest(each, policy, venue, account)
+        return found
+
+    def _find_chances(
+        self, chances: list[RiskMeasure], policy: Policy, venue: Venue, account: Any
+    ) -> dict[str, float]:
+        from backtest.paths.liquidation_risk import (  # noqa: PLC0415 - only with paths
+            count_bars,
+            refine_runner,
+        )
+        from backtest.paths.path_events import find_first  # noqa: PLC0415
+        from backtest.paths.paths_runner import make_runner  # noqa: PLC0415
+
+        runner = make_runner(
+            self.paths, policy, venue=venue, account=account, signal=self.signal,
+            compile=self.compile, where=WHERE,
+        )  # fmt: skip
+        bars = {each.name: count_bars(self.paths, each.horizon) for each in chances}
+        hits = dict.fromkeys(bars, 0)
+        for lives in refine_runner(runner, "plain").run_chunks(threads=self.threads):
+            first = {"liquidation": find_first(lives.liquidations),
+                     "ruin": find_first(lives.is_ruined)}  # fmt: skip
+            for each in chances:
+                hits[each.name] += int(np.sum(first[each.kind] < bars[each.name]))
+        return {name: count / self.paths.count for name, count in hits.items()}
+
+    def _find_largest(
+        self, measure: RiskMeasure, policy: Policy, venue: Venue, account: Any
+    ) -> float:
+        from backtest.paths.max_leverage import LeverageScan, choose_grid  # noqa: PLC0415
+
+        horizon = format_duration(self.paths.horizon)
+        scan = LeverageScan(
+            self.paths, policy, venue, account, self.signal, self.threads, self.compile, horizon
+        )
+        row, _ = scan.search(choose_grid(policy, venue, account), measure.probability)
+        return float(row["leverage"])

@@ -1,0 +1,102 @@
+"""Check the paths of a search, and read what is measured on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from backtest.base.errors import ParameterError
+from backtest.base.phrases import Argument, Phrase, Place
+from backtest.measures.risk_names import LARGEST, RiskMeasure, read_risk_name
+from backtest.tune.arguments import ObjectivesLike, find_names
+from backtest.tune.path_risk import WHERE, PathRisk
+
+if TYPE_CHECKING:
+    from backtest.market import Market
+    from backtest.paths import Paths
+
+
+def read_path_risk(
+    paths: Paths | None,
+    objective: ObjectivesLike,
+    constraints: Mapping[str, str] | None,
+    market: Market,
+    *,
+    signal: object,
+    threads: int | None,
+    compile: bool,  # noqa: A002 - the word of bt.tune
+    validate: str | None,
+) -> PathRisk | None:
+    """Return what measures sets on paths; None without paths.
+
+    Raises
+    ------
+    ParameterError
+        If the paths do not fit the search, nothing is measured on them, they are shorter than a
+        horizon, or too few for a probability.
+    """
+    if paths is None:
+        return None
+    from backtest.paths.path_set import check_paths  # noqa: PLC0415 - only with paths
+
+    check_paths(paths, where=Place("paths", of=WHERE))
+    check_use(paths, market, validate)
+    bounded = constraints if isinstance(constraints, Mapping) else {}
+    names = sorted(find_names(objective) | {str(name) for name in bounded})
+    measures = tuple(each for each in map(read_risk_name, names) if each is not None)
+    if not measures:
+        raise ParameterError(
+            "with paths, an objective or a constraint must be measured on them, none is",
+            where=Place("paths", of=WHERE),
+            cure="write constraints={'p_liquidation_30d': '<= 0.01'}, or leave out the paths",
+        )
+    for each in measures:
+        check_measure(paths, each)
+    direction = read_direction(signal)
+    return PathRisk(paths, measures, signal=direction, threads=threads, compile=compile)
+
+
+def check_use(paths: Paths, market: Market, validate: str | None) -> None:
+    """Refuse paths of another instrument, and a validation: its folds have no paths."""
+    if paths.history.instrument != market.instrument:
+        raise ParameterError(
+            f"paths must be of the market of the search, {market.instrument!r}, were of "
+            f"{paths.history.instrument!r}",
+            where=Place("paths", of=WHERE),
+            cure="simulate paths of that market",
+        )
+    if validate is not None:
+        raise ParameterError(
+            "a search with paths cannot be validated: the paths begin after the folds",
+            where=Place(("paths", "validate"), of=WHERE),
+            cure=Phrase("leave out {}", Argument("validate")),
+        )
+
+
+def check_measure(paths: Paths, measure: RiskMeasure) -> None:
+    """Refuse a horizon beyond the paths, and a probability that they are too few for."""
+    from backtest.paths.liquidation_risk import count_bars  # noqa: PLC0415 - only with paths
+    from backtest.paths.max_leverage import LEAST_HITS  # noqa: PLC0415
+
+    if measure.kind != LARGEST:
+        count_bars(paths, measure.horizon)
+    elif not measure.probability * paths.count >= LEAST_HITS or measure.probability >= 1.0:
+        raise ParameterError(
+            f"{measure.name} needs a probability under 1, and paths times it to be at least "
+            f"{LEAST_HITS}, was {measure.probability * paths.count:g}",
+            where=Place("paths", of=WHERE),
+            cure="simulate more paths",
+        )
+
+
+def read_direction(signal: object) -> float:
+    """Return the signal on paths: a number, 1 by default."""
+    if signal is None:
+        return 1.0
+    if isinstance(signal, int | float) and not isinstance(signal, bool):
+        return float(signal)
+    raise ParameterError(
+        "with paths, the signal must be a number: nothing says how it goes on",
+        where=Place("signal", of=WHERE),
+        cure="give a number from -1 to 1",
+    )

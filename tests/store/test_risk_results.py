@@ -1,0 +1,148 @@
+"""Results about risk are saved, loaded, listed, verified, exported, reported and served."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.paths.risk_record import RiskRecord
+from backtest.report.serve.site import Site
+from backtest.store.kinds import RISK_CLASSES
+from backtest.strategies import Constant
+from tests.commands import call
+from tests.markets import free_venue
+from tests.paths.accounts import Hold, free_account
+from tests.paths.accounts import free_venue as riskless_venue
+
+MARKET = bt.Market.sample(bars=120)
+TERMS = {"venue": riskless_venue(), "account": free_account()}
+PLAIN = {"venue": free_venue(), "account": bt.Account(), "compile": False}
+
+
+def draw(**settings) -> bt.Paths:
+    model = bt.paths.GBM(volatility=2.0)
+    return bt.simulate_paths(MARKET, model, **{"paths": 20, "horizon": "6h", **settings})
+
+
+def make_risk(lever: float = 40.0) -> RiskRecord:
+    return bt.liquidation_risk(draw(), Hold(lever), **TERMS, method="plain", compile=False)
+
+
+def make_quiet_risk() -> RiskRecord:
+    """Return a risk without a typical path: nothing is liquidated."""
+    return make_risk(0.0)
+
+
+def make_largest() -> RiskRecord:
+    return bt.max_leverage(
+        MARKET, **TERMS, probability=0.6, horizon="3h", models=["gbm"], paths=34, compile=False
+    )
+
+
+def make_stress() -> RiskRecord:
+    run = bt.run(MARKET, Constant(leverage=5.0), **PLAIN)
+    fall = bt.Scenario("fall", price=-0.3, over="2h")
+    return bt.stress(run, [fall], ladder={"price": (-0.3, 0.3, 3), "depth": (0.5, 1.0)})
+
+
+def make_bounds() -> RiskRecord:
+    return bt.bounds(MARKET, Constant(leverage=5.0), **PLAIN)
+
+
+def make_sensitivity() -> RiskRecord:
+    return bt.sensitivity(MARKET, Constant(leverage=2.0), **PLAIN, factors=["funding"])
+
+
+MAKERS = (make_risk, make_quiet_risk, make_largest, make_stress, make_bounds, make_sensitivity)
+
+
+@pytest.fixture(scope="module", params=MAKERS, ids=lambda make: make.__name__)
+def made(request) -> RiskRecord:
+    return request.param()
+
+
+def test_saved_and_loaded_it_is_the_same(made, tmp_path):
+    folder = made.save(tmp_path)
+    assert folder.name == f"{made.kind}-{made.manifest['id']}"
+    loaded = type(made).load(folder)
+    assert loaded.manifest == made.manifest
+    assert loaded.summary() == made.summary()
+    assert repr(loaded) == repr(made)
+    for name in made.names:
+        table, again = getattr(made, name), getattr(loaded, name)
+        assert (table is None) == (again is None)
+        if table is not None:
+            pd.testing.assert_frame_equal(
+                again, table, check_freq=False, check_dtype=False, check_index_type=False,
+                check_column_type=False,
+            )  # fmt: skip
+    assert made.save(tmp_path) == folder
+    assert loaded.save(tmp_path / "again").name == folder.name
+
+
+@pytest.mark.parametrize("ending", ["html", "md", "json"])
+def test_the_report_of_a_loaded_one_is_that_of_the_made_one(made, ending, tmp_path):
+    loaded = type(made).load(made.save(tmp_path))
+    pages = [each.report(tmp_path / f"{k}.{ending}").read_text(encoding="utf-8")
+             for k, each in enumerate((made, loaded))]  # fmt: skip
+    assert pages[0] == pages[1]
+    assert made.manifest["id"] in pages[1]
+
+
+def test_damage_is_found(made, tmp_path, capsys):
+    folder = made.save(tmp_path)
+    code, out, _ = call(capsys, "results", "verify", "--results", tmp_path)
+    assert code == 0
+    assert "1 whole, 0 damaged" in out
+    path = folder / made.files()[0]
+    content = path.read_bytes()
+    path.write_bytes(content[:-20])
+    with pytest.raises(bt.DataError, match=path.name):
+        type(made).load(folder)
+    assert call(capsys, "results", "verify", "--results", tmp_path)[0] == 1
+    path.write_bytes(content)
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace('"title"', '"tItle"'))
+    assert call(capsys, "results", "verify", "--results", tmp_path)[0] == 1
+
+
+def test_it_is_shown_exported_and_reported_by_its_id(made, tmp_path, capsys):
+    made.save(tmp_path)
+    store, identity = ("--results", tmp_path), made.manifest["id"]
+    code, out, err = call(capsys, "results", "show", identity[:8], *store)
+    assert code == 0, err
+    assert identity in out
+    archive = ("--out", tmp_path / "one.zip", "--csv")
+    code, _, err = call(capsys, "results", "export", identity, *archive, *store)
+    assert code == 0, err
+    assert (tmp_path / "one.zip").is_file()
+    page = tmp_path / "page.html"
+    code, _, err = call(capsys, "report", identity, "--out", page, *store)
+    assert code == 0, err
+    assert identity in page.read_text(encoding="utf-8")
+    folder = next(tmp_path.glob(f"*-{identity}"))
+    assert Site(tmp_path).answer(f"/result/{folder.name}").status == 200
+
+
+def test_the_store_lists_every_kind(tmp_path, capsys):
+    for make in MAKERS:
+        make().save(tmp_path)
+    code, out, _ = call(capsys, "results", "list", "--results", tmp_path, "--json")
+    assert code == 0
+    assert set(RISK_CLASSES) <= {each["kind"] for each in json.loads(out)["results"]}
+    code, out, _ = call(capsys, "results", "list", "--results", tmp_path, "--kind", "stress")
+    assert (code, "bounds-" in out) == (0, False)
+
+
+def test_other_numbers_are_another_result():
+    # the settings name no horizon: the id covers the tables
+    ids = {
+        bt.liquidation_risk(
+            draw(), Hold(40.0), **TERMS, horizons=(horizon,), method="plain", compile=False
+        ).manifest["id"]
+        for horizon in ("3h", "6h")
+    }
+    assert len(ids) == 2
