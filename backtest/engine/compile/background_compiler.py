@@ -24,6 +24,7 @@ from typing import IO, NamedTuple
 from backtest.base.cache_folder import find_lasting_folder
 from backtest.base.compile_choice import KernelOrder, read_mode
 from backtest.base.file_lock import lock_handle
+from backtest.engine.compile.book_order import BookOrder
 from backtest.engine.compile.plain_or_compiled import LoopOrder
 from backtest.engine.compile.rule_pickles import pack_rule, unpack_rule
 
@@ -50,10 +51,13 @@ compile_order_from_stdin(int(sys.argv[1]))
 
 
 class CompileOrder(NamedTuple):
-    """What to compile: kernels first, then a loop, with its formula pickled."""
+    """What to compile: kernels first, then a loop, with its formula pickled.
+
+    The loop of several positions calls its formulas, and has none of its own.
+    """
 
     kernels: tuple[KernelOrder, ...]
-    loop: LoopOrder
+    loop: LoopOrder | BookOrder
     rule: bytes
 
 
@@ -90,7 +94,7 @@ class Background:
 BACKGROUND = Background()
 
 
-def start_compiling(kernels: tuple[KernelOrder, ...], loop: LoopOrder) -> None:
+def start_compiling(kernels: tuple[KernelOrder, ...], loop: LoopOrder | BookOrder) -> None:
     """Compile in the background, unless that is unwanted, already under way, or impossible."""
     folder = find_lasting_folder()
     is_unwanted = bool(os.environ.get("CI")) or read_mode() == "no" or os.name != "posix"
@@ -129,10 +133,17 @@ def avoid_standard_streams(handle: int) -> int:
     return higher
 
 
-def start_child(kernels: tuple[KernelOrder, ...], loop: LoopOrder, lock: int) -> None:
-    """Start the child with its order, the lock, and the reading end of a pipe."""
+def pack_order(kernels: tuple[KernelOrder, ...], loop: LoopOrder | BookOrder) -> CompileOrder:
+    """Return an order that can be pickled."""
+    if isinstance(loop, BookOrder):
+        return CompileOrder(kernels, loop, b"")
     bare = loop._replace(recipe=loop.recipe._replace(rule=None, memory=None))
-    order = CompileOrder(kernels, bare, pack_rule(loop.recipe))
+    return CompileOrder(kernels, bare, pack_rule(loop.recipe))
+
+
+def start_child(kernels: tuple[KernelOrder, ...], loop: LoopOrder | BookOrder, lock: int) -> None:
+    """Start the child with its order, the lock, and the reading end of a pipe."""
+    order = pack_order(kernels, loop)
     kill_child()
     reading, writing = map(avoid_standard_streams, os.pipe())
     try:
@@ -200,14 +211,17 @@ def compile_order_from_stdin(pipe: int) -> None:
     os.environ["BACKTEST_COMPILE"] = "now"
     threading.Thread(target=exit_with_parent, args=(pipe,), daemon=True).start()
     order: CompileOrder = pickle.load(sys.stdin.buffer)
-    from backtest.engine.compile.background_jobs import compile_order  # noqa: PLC0415 - loads numba
+    from backtest.engine.compile import background_jobs  # noqa: PLC0415 - loads numba
 
     folder = find_lasting_folder()
     if folder is not None:
         remove_stale(folder)
+    if isinstance(order.loop, BookOrder):
+        background_jobs.compile_book_order(order.kernels, order.loop)
+        return
     rule, memory = unpack_rule(order.rule)
     recipe = order.loop.recipe._replace(rule=rule, memory=memory)
-    compile_order(order.kernels, order.loop._replace(recipe=recipe))
+    background_jobs.compile_order(order.kernels, order.loop._replace(recipe=recipe))
 
 
 def exit_with_parent(pipe: int) -> None:

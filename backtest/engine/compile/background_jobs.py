@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from numba.core.typing.typeof import Purpose, typeof
 
 from backtest.base.argument_types import rebuild_argument
 from backtest.base.compile_choice import KernelOrder
+from backtest.engine.compile.book_order import BookOrder, mark_book_ready
 from backtest.engine.compile.loop_compiler import compile_core, load_policy_loop
 from backtest.engine.compile.plain_or_compiled import LoopOrder, mark_ready
 from backtest.features.compiled import compile_module
@@ -17,14 +19,38 @@ from backtest.features.compiled import compile_module
 
 def compile_order(kernels: tuple[KernelOrder, ...], order: LoopOrder) -> None:
     """Compile kernels and a loop, and mark the loop as ready."""
-    with contextlib.suppress(OSError):  # count the attempt
-        order.tries.parent.mkdir(parents=True, exist_ok=True)
-        with order.tries.open("ab") as file:
+    count_attempt(order.tries)
+    compile_kernels(kernels)
+    compile_for(load_policy_loop(compile_core(), order.recipe), order.arguments)
+    mark_ready(order)
+
+
+def compile_book_order(kernels: tuple[KernelOrder, ...], order: BookOrder) -> None:
+    """Compile kernels and the loop of several positions, and mark the loop as ready."""
+    from backtest.engine.portfolio.book_compiler import compile_book_loop  # noqa: PLC0415
+
+    count_attempt(order.tries)
+    compile_kernels(kernels)
+    compile_for(compile_book_loop(), order.arguments)
+    mark_book_ready(order)
+
+
+def count_attempt(tries: Path) -> None:
+    """Note in a file that an attempt begins."""
+    with contextlib.suppress(OSError):
+        tries.parent.mkdir(parents=True, exist_ok=True)
+        with tries.open("ab") as file:
             file.write(b".")
+
+
+def compile_kernels(kernels: tuple[KernelOrder, ...]) -> None:
+    """Compile kernels of estimators."""
     for each in kernels:
         kernel = getattr(compile_module(import_module(each.module)), each.name)
         kernel.compile_for(each.arguments)
-    loop: Any = load_policy_loop(compile_core(), order.recipe)
-    given = map(rebuild_argument, order.arguments)
+
+
+def compile_for(loop: Any, arguments: tuple[Any, ...]) -> None:
+    """Compile a loop for outlined arguments, without calling it."""
+    given = map(rebuild_argument, arguments)
     loop.compile(tuple(typeof(each, Purpose.argument) for each in given))  # type: ignore[no-untyped-call] # numba's
-    mark_ready(order)

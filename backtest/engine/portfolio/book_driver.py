@@ -101,14 +101,7 @@ def run_book_loop(
     n, assets, total = len(book.margin), len(book.priced), len(inputs.feed.time)
     room, ledger, scene = new_room(n, assets), new_ledger_array(n), new_scene(n, assets)
     chunk = CHUNK if is_compiled else PLAIN_CHUNK
-    tape = BookTape(
-        log=new_book_log(4 * n * min(chunk, total) + 1024),
-        account=np.zeros((total - first, len(ACCOUNT_RECORD))),
-        positions=np.zeros((total - first, n, len(POSITION_RECORD))),
-        cursor=np.array([first, first], np.int64),
-        before=np.zeros(n),
-        is_on=np.ones(1, np.int64),
-    )
+    tape = new_tape(n, total - first, first, 4 * n * min(chunk, total) + 1024)
     kept: list[FloatArray] = []
     terms, t = inputs.terms, first
     while t < total:
@@ -143,6 +136,38 @@ def run_book_loop(
         entries=np.concatenate(kept) if kept else np.zeros((0, 9)),
         memory=desk.memory,
         plain_because="" if is_compiled else describe_plain(own),
+    )
+
+
+def list_kernel_arguments(inputs: BookInputs, book: Book, desk: Desk, tally: Tally) -> Any:
+    """Return arguments of the types that the compiled loop is called with."""
+    n, assets = len(book.margin), len(book.priced)
+    return (
+        inputs.terms._replace(instruments=0),
+        inputs.feed,
+        inputs.clock,
+        inputs.log_returns,
+        desk._replace(deciders=0),
+        book,
+        new_scene(n, assets),
+        new_room(n, assets),
+        new_ledger_array(n),
+        tally,
+        new_tape(n, 1, 0, 1),
+        0,
+        0,
+    )
+
+
+def new_tape(n: int, n_bars: int, first: int, capacity: int) -> BookTape:
+    """Return an empty tape for ``n_bars`` bars of n instruments from bar ``first``."""
+    return BookTape(
+        log=new_book_log(capacity),
+        account=np.zeros((n_bars, len(ACCOUNT_RECORD))),
+        positions=np.zeros((n_bars, n, len(POSITION_RECORD))),
+        cursor=np.array([first, first], np.int64),
+        before=np.zeros(n),
+        is_on=np.ones(1, np.int64),
     )
 
 

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from backtest.account import Account
 from backtest.account.account import WHOLE
-from backtest.base.errors import ParameterError
+from backtest.base.compile_choice import pop_kernels
+from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.phrases import Place
 from backtest.base.units import TimeLike
+from backtest.engine.compile import background_compiler
+from backtest.engine.compile.book_order import (
+    BookOrder,
+    is_book_plain,
+    mark_book_ready,
+    order_book,
+)
 from backtest.engine.frame_signals import describe_weights
-from backtest.engine.loop_driver import Progress
+from backtest.engine.loop_driver import CompileFirst, Progress
 from backtest.engine.portfolio.book_desk import set_desk
-from backtest.engine.portfolio.book_driver import BookOutcome, run_book_loop
-from backtest.engine.portfolio.book_inputs import start_book
+from backtest.engine.portfolio.book_driver import (
+    BookOutcome,
+    list_kernel_arguments,
+    run_book_loop,
+)
+from backtest.engine.portfolio.book_inputs import BookInputs, start_book
+from backtest.engine.portfolio.book_loop import Desk
 from backtest.engine.portfolio.portfolio_checks import (
     warn_of_band,
     warn_of_delisting,
@@ -26,10 +40,10 @@ from backtest.engine.run_warnings import warn_of_last_prices
 from backtest.engine.sampling_periods import check_periods, count_periods
 from backtest.market.markets import Markets
 from backtest.measures.run_span import RunSpan
-from backtest.measures.tally import start_tally
+from backtest.measures.tally import Tally, start_tally
 from backtest.policy import Policy
 from backtest.portfolio.book_ledger import DELISTED
-from backtest.portfolio.book_records import EQUITY, UNIT
+from backtest.portfolio.book_records import EQUITY, UNIT, Book
 from backtest.venue import Venue
 from backtest.venue.own_requirement import OwnMargin
 
@@ -41,9 +55,39 @@ def is_single(markets: Markets, account: Account, overlay: object) -> bool:
 
 
 def live(setup: Setup, *, is_compiled: bool, progress: Progress | None) -> BookOutcome:
-    """Take the account through the markets."""
-    inputs, account = setup.inputs, setup.account
-    book = start_book(inputs, account, setup.first, has_overlay=setup.overlay is not None)
+    """Take the account through the markets; a first run may be answered in plain Python."""
+    if not is_compiled or isinstance(setup.account.requirement, OwnMargin):
+        return take(setup, is_compiled=False, progress=progress)
+    order = order_book(list_kernel_arguments(*begin(setup)))
+    policies = [(each.policy, tuple(each.columns)) for each in setup.panelists]
+    if is_book_plain(order, policies, len(setup.inputs.feed.time) - setup.first):
+        with suppress(CompileFirst):
+            return answer_first(setup, order, progress)
+    outcome = take(setup, is_compiled=True, progress=progress)
+    mark_book_ready(order)
+    return outcome
+
+
+def answer_first(setup: Setup, order: BookOrder, progress: Progress | None) -> BookOutcome:
+    """Run in plain Python, and have the loop compiled in the background for the next run.
+
+    Raises :class:`CompileFirst` if a policy raised an error that compiled code may not raise.
+    """
+    try:
+        with background_compiler.ended_by_interrupts():
+            outcome = take(setup, is_compiled=False, progress=progress)
+    except PolicyError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, (AttributeError, NameError)):
+            raise
+        raise CompileFirst from error
+    background_compiler.start_compiling(pop_kernels(), order)
+    return outcome._replace(plain_because="")
+
+
+def begin(setup: Setup) -> tuple[BookInputs, Book, Desk, Tally]:
+    """Return the inputs of the loop, and the account, the policies and the tally at its start."""
+    inputs = setup.inputs
+    book = start_book(inputs, setup.account, setup.first, has_overlay=setup.overlay is not None)
     desk = set_desk(
         setup.panelists,
         setup.markets,
@@ -51,14 +95,16 @@ def live(setup: Setup, *, is_compiled: bool, progress: Progress | None) -> BookO
         width=inputs.terms.rules.brackets.floors.shape[1],
     )
     tally = start_tally(float(book.purse[UNIT]), float(book.purse[EQUITY]), setup.first)
-    given = [(each.policy, tuple(each.columns)) for each in setup.panelists]
+    return inputs, book, desk, tally
+
+
+def take(setup: Setup, *, is_compiled: bool, progress: Progress | None) -> BookOutcome:
+    """Take the account through the markets, in compiled code or in plain Python."""
+    account = setup.account
     return run_book_loop(
-        inputs,
-        book,
-        desk,
-        tally,
+        *begin(setup),
         setup.first,
-        given,
+        [(each.policy, tuple(each.columns)) for each in setup.panelists],
         is_compiled=is_compiled,
         progress=progress,
         own=account.requirement if isinstance(account.requirement, OwnMargin) else None,
