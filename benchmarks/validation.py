@@ -2,17 +2,20 @@
 
     python benchmarks/validation.py speed --bars 43800 --sets 2000 --folds 48
     python benchmarks/validation.py truth --paths 40 --schedules 16
+    python benchmarks/validation.py plain --paths 3000
 
 ``speed`` compares the CPU time of a cross-validation and of a walk with that of plain sweeps of the
 same sets and bars. ``truth`` simulates histories of four years whose process is known, chooses sets
 by growth with a holdout, a walk and a cross-validation, and compares what each method says with
 what the chosen set truly earns: in the long run of a stationary process, and after the burst where
-the drift changes. Both print JSON.
+the drift changes. ``plain`` computes the biases on the GBM a second time without the package. All
+print JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import sys
@@ -23,7 +26,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from known_truth import FREE, MODELS, YEAR, Figures, Lever, simulate, true_figures
+from known_truth import (
+    DEVIATION,
+    DRIFT,
+    FREE,
+    MODELS,
+    YEAR,
+    Figures,
+    Lever,
+    draw_steps,
+    gbm_growth,
+    simulate,
+    true_figures,
+)
 
 import backtest as bt
 from backtest.strategies import VolTarget
@@ -230,10 +245,81 @@ def judge_picks(plans: Sequence[Picked]) -> dict[str, Any]:
     }
 
 
+# ------------------------------------------------------------------------------------------ plain
+
+LEVERAGES = np.linspace(0.1, 3.0, 30)
+
+
+def measure_plain(histories: int) -> dict[str, dict[str, float]]:
+    """Return the biases for constant leverages on the GBM, in NumPy alone, by method.
+
+    It shares no code with the validations: a second computation of what ``truth`` measures.
+    """
+    rng = np.random.default_rng(0)
+    found: dict[str, list[Figures]] = {name: [] for name in METHODS}
+    for _ in range(histories):
+        returns = np.expm1(draw_steps("gbm", 1, 1_460, rng)[0])
+        logs = np.log1p(LEVERAGES[:, None] * returns)
+        sums = np.concatenate((np.zeros((len(LEVERAGES), 1)), np.cumsum(logs, axis=1)), axis=1)
+        best = int(np.argmax(sums[:, 1_095]))
+        chosen = float(LEVERAGES[best])
+        found["in sample"].append(measure_gap(chosen * returns[:1_095], chosen))
+        found["holdout"].append(measure_gap(chosen * returns[1_095:], chosen))
+        found["walk-forward"].append(walk_plainly(returns, sums))
+        found["cross-validate"].append(cross_plainly(returns, sums))
+    return {
+        name: {
+            f"{figure}_{what}": float(value)
+            for figure, column in zip(Figures._fields, np.array(gaps).T, strict=True)
+            for what, value in (
+                ("bias", column.mean()),
+                ("bias_error", column.std(ddof=1) / math.sqrt(histories)),
+            )
+        }
+        for name, gaps in found.items()
+    }
+
+
+def measure_gap(held: np.ndarray, leverage: float) -> Figures:
+    """Return growth and Sharpe ratio of daily returns, less the true ones of a leverage."""
+    growth = float(np.log1p(held).mean()) * YEAR - gbm_growth(leverage)
+    sharpe = float(held.mean() / held.std(ddof=1)) * math.sqrt(YEAR)
+    return Figures(growth, sharpe - DRIFT / DEVIATION)
+
+
+def walk_plainly(returns: np.ndarray, sums: np.ndarray) -> Figures:
+    """Return the gaps of a walk: trained on 365 days, tested on 180."""
+    held, chosen = [], 0.0
+    for first in range(365, len(returns) - 20, 180):
+        last = min(first + 180, len(returns))
+        last = len(returns) if len(returns) - last < 20 else last
+        chosen = float(LEVERAGES[np.argmax(sums[:, first] - sums[:, first - 365])])
+        held.append(chosen * returns[first:last])
+    return measure_gap(np.concatenate(held), chosen)
+
+
+def cross_plainly(returns: np.ndarray, sums: np.ndarray) -> Figures:
+    """Return the mean gaps of the five paths through six groups, two of them tested at a time."""
+    edges = np.linspace(0, len(returns), 7).astype(int)
+    groups = np.diff(sums[:, edges], axis=1)
+    total = groups.sum(axis=1)
+    pairs = list(itertools.combinations(range(6), 2))
+    sizes = [LEVERAGES[np.argmax(total - groups[:, a] - groups[:, b])] for a, b in pairs]
+    tested = [[size for size, pair in zip(sizes, pairs, strict=True) if g in pair]
+              for g in range(6)]  # fmt: skip
+    best = float(LEVERAGES[np.argmax(total)])
+    paths = [
+        np.concatenate([tested[g][path] * returns[edges[g] : edges[g + 1]] for g in range(6)])
+        for path in range(5)
+    ]
+    gaps = np.array([measure_gap(held, best) for held in paths])
+    return Figures(*gaps.mean(axis=0).tolist())
+
+
 def main() -> None:
     """Print the chosen measurement as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["speed", "truth"])
+    parser.add_argument("what", choices=["speed", "truth", "plain"])
     parser.add_argument("--bars", type=int, default=43_800)
     parser.add_argument("--sets", type=int, default=2_000)
     parser.add_argument("--folds", type=int, default=48)
@@ -245,6 +331,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     if given.what == "speed":
         found: Any = measure_speed(given.bars, given.sets, given.folds)
+    elif given.what == "plain":
+        found = measure_plain(given.paths)
     else:
         found = measure_truth(
             given.models, given.paths, given.schedules, given.days, min(given.sets, 64)

@@ -48,7 +48,11 @@ def call(place: Path, command: str, *more: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "command", ["walk-forward", "cross-validate", pytest.param("schedules", marks=pytest.mark.slow)]
+    "command",
+    [
+        pytest.param(each, marks=() if each == "cross-validate" else pytest.mark.slow)
+        for each in COMMANDS
+    ],
 )
 def test_a_validation_is_run_listed_verified_shown_exported_and_reported(place, command, capsys):
     assert call(place, command) == 0
@@ -149,6 +153,7 @@ def test_spans_are_drawn():
     assert {trace.name for trace in groups.data} == {"train", "test"}
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_the_verdict():
     walk = bt.walk_forward(make_market(130), Lever, **PLAIN, train="60d", test="30d", trials=4,
                            sampler="sobol", robust=False)  # fmt: skip
