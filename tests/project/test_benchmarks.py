@@ -29,6 +29,8 @@ SMALLEST: dict[str, str] = {
     "cascades.py": "--accounts 500 --steps 200 --repeat 1",
     "defaults.py": "FOLDER --draws 4 --only VolTarget Constant --from 2023-01-01 --to 2023-02-10",
     "fetch.py": "--months 1 --interval 1h",
+    "forecast_models.py": "QUARTER --history 20 --paths 4 --models gbm --from 2023-01-01 "
+    "--to 2023-03-17",
     "forecast.py": "FOLDER --from 2023-01-01 --to 2023-02-10",
     "intervals.py": "--days 60 --pairs 1 --kinds normal",
     "pictures.py": "--bars 240 --sets 2 --out PICTURES",
@@ -89,6 +91,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("benchmarks")
     return {
         "FOLDER": str(folder / "btc"),
+        "QUARTER": str(folder / "quarter"),
         "PICTURES": str(folder),
         "PICTURE": str(folder / "contagion.svg"),
         "COINS": str(folder / "coins"),
@@ -106,6 +109,9 @@ def prepare(words: list[str], places: dict[str, str]) -> list[str]:
     """Return arguments with paths, and make what they lead to."""
     if "FOLDER" in words and not Path(places["FOLDER"]).exists():
         bt.Market.sample(bars=24 * 40).save(places["FOLDER"])
+    if "QUARTER" in words and not Path(places["QUARTER"]).exists():
+        fields = {**bt.Market.sample(bars=24 * 75).fields(), "instrument": "BTCUSDT"}
+        bt.Market(**fields, source="made up").save(places["QUARTER"])
     if "COINS" in words and not Path(places["COINS"]).exists():
         save_coins(Path(places["COINS"]))
     if "FACTORS" in words:
