@@ -130,7 +130,8 @@ class PortfolioResult(PortfolioRecord, Reportable):
         measured = measure_run(
             self.tally, self.span, float(unit[-1]), float(equity[-1]), self._samples, sums
         )
-        risk = self.risk()
+        weights, covariance = self._weigh(30 * DAY / self.interval, collateral=False)
+        ends = self.ends_sample != 0.0  # an eigenvalue problem each: not at every bar
         bars = self.bars
         extra = {
             "mean_net_leverage": float(bars["net_leverage"].mean()),
@@ -138,8 +139,8 @@ class PortfolioResult(PortfolioRecord, Reportable):
             "conversion": float(bars["conversion"].sum()),
             **mean_of(
                 {
-                    name: risk[name].to_numpy()
-                    for name in ("diversification_ratio", "effective_bets")
+                    "diversification_ratio": diversification_ratio(weights[ends], covariance[ends]),
+                    "effective_bets": effective_bets(weights[ends], covariance[ends]),
                 }
             ),
         }
@@ -260,17 +261,9 @@ class PortfolioResult(PortfolioRecord, Reportable):
         where = "PortfolioResult.risk, half_life"
         bars = max(30 * DAY / self.interval, 1.0) if half_life is None else half_life
         Range(1, math.inf).check("half_life", bars, where=where)
-        marks, notionals, names = self.marks, self._notionals, list(self.names)
-        if collateral:
-            amounts = self._amounts
-            marks = np.concatenate((marks, self.asset_marks), axis=1)
-            notionals = np.concatenate((notionals, amounts * self.asset_marks), axis=1)
-            names += [each.name for each in self.account.collateral]
-        equity = column(self.record, "equity")[:, None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            weights = np.where(equity > 0.0, notionals / equity, 0.0)
-            returns = np.diff(np.log(marks), axis=0, prepend=np.log(marks[:1]))
-        covariance = average_covariances(returns, bars)
+        names = list(self.names)
+        names += [each.name for each in self.account.collateral] * collateral
+        weights, covariance = self._weigh(bars, collateral=collateral)
         shares = risk_shares(weights, covariance)
         table = {
             "gross_leverage": np.abs(weights).sum(axis=1),
@@ -280,6 +273,18 @@ class PortfolioResult(PortfolioRecord, Reportable):
             **{name: shares[:, i] for i, name in enumerate(names)},
         }
         return pd.DataFrame(table, index=utc_index(self.time))
+
+    def _weigh(self, half_life: float, *, collateral: bool) -> tuple[FloatArray, FloatArray]:
+        """Return the weights and the covariances of the positions at each close."""
+        marks, notionals = self.marks, self._notionals
+        if collateral:
+            marks = np.concatenate((marks, self.asset_marks), axis=1)
+            notionals = np.concatenate((notionals, self._amounts * self.asset_marks), axis=1)
+        equity = column(self.record, "equity")[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            weights = np.where(equity > 0.0, notionals / equity, 0.0)
+            returns = np.diff(np.log(marks), axis=0, prepend=np.log(marks[:1]))
+        return weights, average_covariances(returns, max(half_life, 1.0))
 
     @property
     def _amounts(self) -> FloatArray:
