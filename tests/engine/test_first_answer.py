@@ -55,6 +55,7 @@ def cold(monkeypatch, tmp_path):
     monkeypatch.setattr(plain_or_compiled, "find_rules_folder", lambda: tmp_path)
     monkeypatch.setattr(compiled.Kernel, "mark", lambda self, key: tmp_path / key)
     compiled.compile_module.cache_clear()  # kernels of other tests are compiled already
+    compile_choice.pop_kernels()  # or wait to be
     monkeypatch.setattr(compiled.Kernel, "compiled", property(refuse))
     monkeypatch.setattr(loop_driver, "build_compiled", refuse)
     monkeypatch.setattr(background_compiler, "start_compiling", lambda *order: given.append(order))
