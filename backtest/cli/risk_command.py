@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +13,12 @@ import backtest
 from backtest.base.errors import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
-from backtest.cli.experiment import Experiment, build_experiment
+from backtest.cli.experiment import build_experiment
 from backtest.cli.flags import OUTPUT, RESULTS, WORK, AsJson, Results, Save, option
 from backtest.cli.paths_command import draw_paths
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
+from backtest.cli.run_command import run_with_progress
 from backtest.paths import LiquidationRisk
 
 EXAMPLES = """
@@ -48,7 +50,7 @@ def risk(
     experiment = build_experiment(draft)
     drawn = draw_paths(draft, experiment.market)
     terms = experiment.terms
-    account: Any = run_quietly(experiment) if from_run else terms["account"]
+    account: Any = run_with_progress(experiment) if from_run else terms["account"]
     settings = dict(draft.tables.get("risk", {}))
     with naming_source(draft, "risk"), show_progress("paths", "paths") as progress:
         found = backtest.liquidation_risk(
@@ -62,14 +64,7 @@ def risk(
             progress=progress,
             **settings,
         )
-    if report is not None:
-        found.report(report)
-    save_and_print(
-        found,
-        results if save else None,
-        lambda: print_found(found, report),
-        (lambda path: {"folder": path, **to_data(found)}) if as_json else None,
-    )
+    give_out(found, to_data, report, results if save else None, as_json=as_json)
 
 
 def to_data(found: LiquidationRisk) -> dict[str, Any]:
@@ -77,19 +72,30 @@ def to_data(found: LiquidationRisk) -> dict[str, Any]:
     return {"table": found.table.reset_index().to_dict("records"), "settings": found.settings}
 
 
+def give_out(
+    found: Any,
+    to_data: Callable[[Any], dict[str, Any]],
+    report: Path | None,
+    results: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Write the report of a result, save it unless there is no folder, and print it."""
+    if report is not None:
+        found.report(report)
+    save_and_print(
+        found,
+        results,
+        lambda: print_found(found, report),
+        (lambda path: {"folder": path, **to_data(found)}) if as_json else None,
+    )
+
+
 def print_found(found: Any, report: Path | None) -> None:
     """Print the summary of a result, and where its report is."""
     typer.echo(found.summary())
     if report is not None:
         typer.echo(f"\nreport: {report}")
-
-
-def run_quietly(experiment: Experiment) -> Any:
-    """Run an experiment, with progress."""
-    with show_progress(type(experiment.policy).__name__) as progress:
-        return backtest.run(
-            experiment.market, experiment.policy, **experiment.terms, progress=progress
-        )
 
 
 def read_direction(signal: Any) -> float:

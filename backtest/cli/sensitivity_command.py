@@ -10,9 +10,8 @@ from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
 from backtest.cli.flags import RESULTS, AsJson, Results, Save
-from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
-from backtest.cli.risk_command import ReportFile, print_found
+from backtest.cli.risk_command import ReportFile, give_out
 from backtest.scenarios import Sensitivity
 
 EXAMPLES = """
@@ -37,14 +36,7 @@ def sensitivity(
         found = backtest.sensitivity(
             experiment.market, experiment.policy, **terms, **table, progress=progress
         )
-    if report is not None:
-        found.report(report)
-    save_and_print(
-        found,
-        results if save else None,
-        lambda: print_found(found, report),
-        (lambda path: {"folder": path, **to_data(found)}) if as_json else None,
-    )
+    give_out(found, to_data, report, results if save else None, as_json=as_json)
 
 
 def to_data(found: Sensitivity) -> dict[str, Any]:

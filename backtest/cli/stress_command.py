@@ -12,9 +12,9 @@ from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
 from backtest.cli.flags import RESULTS, AsJson, Results, Save
-from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
-from backtest.cli.risk_command import ReportFile, print_found, run_quietly
+from backtest.cli.risk_command import ReportFile, give_out
+from backtest.cli.run_command import run_with_progress
 from backtest.cli.typed_values import parse_typed
 from backtest.scenarios import Scenario, Stress
 
@@ -40,20 +40,13 @@ def stress(
     with naming_source(draft, "stress"):
         chosen = list_scenarios(table)
         ladder = read_ladder(table.get("ladder"))
-        result = run_quietly(experiment)
+        result = run_with_progress(experiment)
         with show_progress("scenarios", "scenarios") as progress:
             found = backtest.stress(
                 result, chosen, rules=table.get("rules", "today"), ladder=ladder,
                 data=experiment.market, progress=progress,
             )  # fmt: skip
-    if report is not None:
-        found.report(report)
-    save_and_print(
-        found,
-        results if save else None,
-        lambda: print_found(found, report),
-        (lambda path: {"folder": path, **to_data(found)}) if as_json else None,
-    )
+    give_out(found, to_data, report, results if save else None, as_json=as_json)
 
 
 def to_data(found: Stress) -> dict[str, Any]:
