@@ -248,18 +248,31 @@ def merge(lanes: list[Lane]) -> list[Lane]:
 
 
 def prune(lanes: list[Lane], most: int) -> tuple[list[Lane], bool]:
-    """Return at most so many lives: that of the run, and others evenly from worst to best."""
+    """Return at most so many lives: that of the run, and others evenly from worst to best.
+
+    A life that is dropped leaves its probability to the nearest one kept, by wealth, so that
+    probabilities sum to 1.
+    """
     if len(lanes) <= most:
         return lanes, False
-    if most == 1:
-        return [lane._replace(weight=1.0) for lane in lanes if lane.is_run], True
-    ordered = sorted(lanes, key=lambda lane: lane.state.equity + lane.state.reserve)
-    places = np.unique(np.linspace(0, len(ordered) - 1, max(most - 1, 1)).astype(int))
-    kept = [ordered[k] for k in places]
-    if not any(lane.is_run for lane in kept):
-        kept += [lane for lane in ordered if lane.is_run]
-    total = sum(lane.weight for lane in kept) or 1.0
-    return [lane._replace(weight=lane.weight / total) for lane in kept], True
+    ordered = sorted(lanes, key=wealth_of)
+    own = next(k for k, lane in enumerate(ordered) if lane.is_run)
+    places = np.linspace(0, len(ordered) - 1, most).round().astype(int)
+    inner = np.arange(most)[1:-1] if most > 2 else np.arange(most)
+    if own not in places:
+        places[inner[np.argmin(np.abs(places[inner] - own))]] = own
+    wealth = np.array([wealth_of(lane) for lane in ordered])
+    nearest = np.argmin(np.abs(wealth[:, None] - wealth[None, places]), axis=1)
+    nearest[places] = np.arange(most)
+    weights = np.bincount(nearest, [lane.weight for lane in ordered], minlength=most)
+    return [
+        ordered[k]._replace(weight=float(weight)) for k, weight in zip(places, weights, strict=True)
+    ], True
+
+
+def wealth_of(lane: Lane) -> float:
+    """Return equity and reserve of a life."""
+    return lane.state.equity + lane.state.reserve
 
 
 def describe_bar(ways: Ways, t: int) -> AmbiguousBar:

@@ -178,10 +178,33 @@ def test_too_many_lives_are_said():
     account = free_account(**given)
     few = bt.bounds(market, Hold(5.0), venue=free_venue(), account=account, depth=1, compile=False)
     assert few.is_inner
-    assert few.lives <= 3
+    assert few.lives == 2
     assert "at least" in few.verdict
     row = few.table.loc["final_equity"]
     assert row["worst"] <= row["as_run"] <= row["best"]
+
+
+def test_lives_that_are_dropped_leave_their_probability_to_the_nearest():
+    # regression: the rest was scaled up to 1 instead, as if the dropped lives were like all others
+    # 2x of 1000 at 100 three times, each ends at 0.9 or 1.1 of it with 94.4 as likely as 106 is:
+    # 729, 891 x 3, 1089 x 3, 1331, the run's own life being the worst
+    names = ["worst", "as_run", "best", "expected"]
+    bar = (100, 106, 100 / 1.06, 100)
+    market = bars_of([FLAT, FLAT, bar, bar, bar, FLAT])
+    terms = {"stop_loss": 0.05, "take_profit": 0.05}
+    rows = {}
+    for depth in (12, 1, 0):
+        found = bt.bounds(
+            market, Hold(2.0), venue=free_venue(), account=free_account(**terms), depth=depth,
+            compile=False,
+        )  # fmt: skip
+        rows[depth] = found.table.loc["final_equity", names].to_list()
+        assert found.is_inner == (depth < 12)
+    assert rows[12] == pytest.approx([729.0, 729.0, 1331.0, 1000.0])
+    # after two bars 810, 990 and 1210 with 1/4, 1/2 and 1/4: 990 is nearer to 810 than to 1210
+    # then 729 and 891 with 3/8 each, 1089 and 1331 with 1/8 each: 891 goes to 729, 1089 to 1331
+    assert rows[1] == pytest.approx([729.0, 729.0, 1331.0, 0.75 * 729.0 + 0.25 * 1331.0])
+    assert rows[0] == pytest.approx([729.0] * 4)
 
 
 @pytest.mark.parametrize(
