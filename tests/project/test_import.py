@@ -298,6 +298,8 @@ REPAIRS = [
     ("drop-duplicates=first", "bars", differing, "drop_duplicates", "first: 1 of 97 in bars"),
     ("settle-once", "funding",
      lambda f: pd.concat([f, f.shift(1, freq="7ms")]).sort_index(), "settle_once", "12 of 24"),
+    ("zero-opens=previous-close", "bars", with_cell(5, "open", 0.0), "zero_opens",
+     "previous-close: 1 of 96 in bars"),
     ("widen-range", "bars", with_cell(5, "high", 1.0), "widen_range", "1 of 96 in bars"),
     ("widen-range", "mark", with_cell(5, "low", 1e6), "widen_range", "1 of 96 in mark"),
     ("volume-gaps=zero", "bars", with_cell(5, "volume", np.nan), "volume_gaps", "zero: 1 of 96"),
@@ -326,12 +328,23 @@ def test_a_repair_is_done_when_asked_and_recorded_and_never_otherwise(
 
 
 def test_a_repair_with_nothing_to_do_changes_and_records_nothing(tmp_path: Path):
-    every = ["drop-duplicates=last", "sort", "settle-once", "widen-range", "volume-gaps=zero",
-             "bar-gaps=flat", "mark-gaps=last", "funding-gaps=zero"]  # fmt: skip
+    every = ["drop-duplicates=last", "sort", "settle-once", "zero-opens=previous-close",
+             "widen-range", "volume-gaps=zero", "bar-gaps=flat", "mark-gaps=last",
+             "funding-gaps=zero"]  # fmt: skip
     market = bt.import_market(*own_files(tmp_path), repair=every, instrument="BTCUSDT")
     assert market == MARKET
     assert dict(market.filled) == {}
     assert len(every) == len(KINDS)
+
+
+def test_an_open_of_zero_becomes_the_last_close_but_for_the_first_bar(tmp_path: Path):
+    paths = spoil(tmp_path, "bars", with_cell(5, "open", 0.0))
+    market = bt.import_market(*paths, repair="zero-opens=previous-close")
+    assert market.open[5] == MARKET.close[4]
+    np.testing.assert_array_equal(np.delete(market.open, 5), np.delete(MARKET.open, 5))
+    first = spoil(tmp_path, "bars", with_cell(0, "open", 0.0))
+    with pytest.raises(bt.DataError, match="open must be positive"):
+        bt.import_market(*first, repair="zero-opens=previous-close")
 
 
 def test_of_rows_that_differ_the_one_asked_for_is_kept(tmp_path: Path):

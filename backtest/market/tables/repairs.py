@@ -38,6 +38,9 @@ KINDS: Mapping[str, RepairKind] = {
     "settle-once": RepairKind(
         ("",), "keep the first of settlements under a minute apart at one rate"
     ),
+    "zero-opens": RepairKind(
+        ("previous-close",), "set an open of 0 to the close of the bar before it"
+    ),
     "widen-range": RepairKind(("",), "widen high and low to include open and close"),
     "volume-gaps": RepairKind(("zero",), "treat missing volume as zero"),
     "bar-gaps": RepairKind(("flat",), "fill missing bars with the last close and no volume"),
@@ -157,6 +160,17 @@ def _widen_range(table: TimedTable, _way: str, _interval: int | None) -> Repaire
     return mended, int(changed.sum()), table.time[changed]
 
 
+def _fill_opens(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
+    """Set opens of 0 to the last close; the first bar has none before it and stays a defect."""
+    if not {"open", "close"} <= {*table.columns} or not is_increasing(table.time):
+        return table, 0, table.time
+    opens, before = table.columns["open"], np.roll(table.columns["close"], 1)
+    empty = opens == 0.0
+    empty[:1] = False
+    mended = table._replace(columns={**table.columns, "open": np.where(empty, before, opens)})
+    return mended, int(empty.sum()), table.time[empty]
+
+
 def _fill_volume(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
     volume = table.columns.get("volume")
     if volume is None:
@@ -190,6 +204,7 @@ _REPAIRS: Mapping[tuple[str, str], Callable[[TimedTable, str, int | None], Repai
     **{("sort", role): _sort for role in ("bars", "mark", "funding")},
     **{("drop-duplicates", role): _drop_duplicates for role in ("bars", "mark", "funding")},
     ("settle-once", "funding"): _settle_once,
+    ("zero-opens", "bars"): _fill_opens,
     ("widen-range", "bars"): _widen_range,
     ("widen-range", "mark"): _widen_range,
     ("volume-gaps", "bars"): _fill_volume,
