@@ -42,6 +42,7 @@ from backtest.cli import (
     validate_command,
     venues_command,
 )
+from backtest.cli.command_tree import build_tree
 from backtest.cli.cures import find_command, render_error
 from backtest.cli.exit_codes import FAILED, INTERRUPTED, REFUSED, print_message
 from backtest.cli.experiment_command import take_experiment
@@ -173,7 +174,8 @@ def call_command(given: list[str]) -> int:
     """Run one command and return its exit code; errors are raised."""
     exit_codes.check_arguments(given)
     with recording_command(["backtest", *given]):
-        code = app(args=given, prog_name="backtest", standalone_mode=False, obj=given)
+        tree = build_tree(app)
+        code = tree(args=given, prog_name="backtest", standalone_mode=False, obj=given)
     return code if isinstance(code, int) else exit_codes.DONE
 
 

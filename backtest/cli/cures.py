@@ -5,12 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple
 
 import typer
 
 from backtest.base.errors import BacktestError
 from backtest.base.phrases import Argument, Either, Phrase, Piece, Place
+from backtest.cli.command_tree import build_tree
 from backtest.cli.data_import_command import import_files
 from backtest.cli.draft import Draft
 from backtest.cli.experiment_keys import EXPERIMENT_KEYS
@@ -52,7 +54,7 @@ def list_command_flags(command: Any) -> dict[str, str]:
 
 def find_command(app: typer.Typer, words: Sequence[str]) -> CommandLine:
     """Find the command that was typed, and its flags."""
-    command: Any = typer.main.get_command(app)
+    command = build_tree(app)
     path = ["backtest"]
     for word in words:
         if word not in getattr(command, "commands", {}):
@@ -62,6 +64,7 @@ def find_command(app: typer.Typer, words: Sequence[str]) -> CommandLine:
     return CommandLine(words, " ".join(path), list_command_flags(command))
 
 
+@cache
 def find_import_flags() -> dict[str, str]:
     """Return the flags of ``backtest data import``."""
     app = typer.Typer()

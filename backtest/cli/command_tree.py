@@ -1,0 +1,80 @@
+"""Build the commands of the command line, each when it is first asked for.
+
+Typer builds all commands before it runs one, which takes longer than most commands do.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
+from typing import Any
+
+import typer
+
+
+class Commands(Mapping[str, Any]):
+    """The commands of a group by name, in their order; each is built when it is first read.
+
+    Parameters
+    ----------
+    builders : mapping of str to callable
+        Returns the command of each name.
+    """
+
+    def __init__(self, builders: Mapping[str, Callable[[], Any]]) -> None:
+        self._builders = builders
+        self._built: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a command."""
+        if name not in self._built:
+            self._built[name] = self._builders[name]()
+        return self._built[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether there is a command of this name, without building it."""
+        return name in self._builders
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names."""
+        return iter(self._builders)
+
+    def __len__(self) -> int:
+        """Return the number of commands."""
+        return len(self._builders)
+
+
+@cache
+def build_tree(app: typer.Typer) -> Any:
+    """Return the command of an application, its subcommands built when they are first read.
+
+    It does what that of ``typer.main.get_command`` does. An application must have all its commands
+    when this is called first; later calls return the same command.
+    """
+    return build_group(app, app, app.info.name)
+
+
+def build_group(app: typer.Typer, root: typer.Typer, name: Any) -> Any:
+    """Return the group of an application below a root, which says how texts are shown."""
+    alone = copy.copy(app)
+    alone.registered_commands, alone.registered_groups = [], []
+    alone.rich_markup_mode, alone.suggest_commands = root.rich_markup_mode, root.suggest_commands
+    group: Any = typer.main.get_group(alone)
+    commands = {
+        str(each.name): partial(build_command, each, root) for each in app.registered_commands
+    }
+    groups = {
+        str(each.name): partial(build_group, each.typer_instance, root, each.name)
+        for each in app.registered_groups
+        if each.typer_instance is not None
+    }
+    group.name, group.commands = name, Commands({**commands, **groups})
+    return group
+
+
+def build_command(info: Any, root: typer.Typer) -> Any:
+    """Return one command."""
+    alone = typer.Typer(add_completion=False, rich_markup_mode=root.rich_markup_mode)
+    alone.registered_commands = [info]
+    return typer.main.get_command(alone)

@@ -1,0 +1,60 @@
+"""The commands built one by one are those that Typer builds together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import typer
+
+from backtest.cli import command_tree
+from backtest.cli.app import app
+from tests.commands import call
+
+
+def describe(command: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], tuple]:
+    """Return what each command below one is called, takes and says, by the words that name it."""
+    flags = [(each.name, each.opts, each.default, each.metavar) for each in command.params]
+    said = (type(command), command.name, command.help, command.rich_markup_mode, str(flags))
+    below = getattr(command, "commands", {})
+    found = {path: (*said, list(below))}
+    for name in below:
+        found |= describe(below[name], (*path, name))
+    return found
+
+
+def test_the_commands_are_those_of_typer_in_their_order():
+    ours, theirs = describe(command_tree.build_tree(app)), describe(typer.main.get_command(app))
+    assert len(ours) > 30
+    assert {name: str(each) for name, each in ours.items()} == {
+        name: str(each) for name, each in theirs.items()
+    }
+
+
+@pytest.fixture
+def built(monkeypatch) -> list[str]:
+    """Return the names of the commands that are built from here on."""
+    names: list[str] = []
+    build = command_tree.build_command
+
+    def note(info: Any, root: typer.Typer) -> Any:
+        names.append(str(info.name))
+        return build(info, root)
+
+    monkeypatch.setattr(command_tree, "build_command", note)
+    command_tree.build_tree.cache_clear()
+    yield names
+    command_tree.build_tree.cache_clear()
+
+
+def test_only_the_typed_command_is_built_and_once(capsys, built):
+    assert call(capsys, "venues", "show", "nobody")[0] == 2
+    assert call(capsys, "venues", "show", "nothing")[0] == 2
+    assert built == ["show"]
+
+
+def test_a_misspelt_command_is_named_without_building_any(capsys, built):
+    code, _, err = call(capsys, "reprot")
+    assert code == 2
+    assert "No such command 'reprot'. Did you mean 'report'?" in err
+    assert built == []
