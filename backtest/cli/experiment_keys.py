@@ -282,6 +282,8 @@ KEYS = (
     Key("risk", "confidence", float, "--confidence", RISK, "Of the intervals (0.95)."),
     Key("risk", "method", Choice("auto", "plain", "tilt", "split"), "--method", RISK,
         "'auto' (default), 'plain', 'tilt' or 'split'."),
+    Key("risk", "find_leverage", float, "--find-leverage", RISK,
+        "Find the most leverage (with --policy, factor on it) with at most this probability."),
 
     Key("stress", "scenarios", list[str], "--scenario", RISK,
         "Names of episodes, for example 2020-03-12,2021-05-19 (all).", read_list),

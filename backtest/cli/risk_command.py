@@ -13,18 +13,19 @@ import backtest
 from backtest.base.errors import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
-from backtest.cli.experiment import build_experiment
+from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.flags import OUTPUT, RESULTS, WORK, AsJson, Results, Save, option
 from backtest.cli.paths_command import draw_paths
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.run_command import run_with_progress
-from backtest.paths import LiquidationRisk
+from backtest.paths import LiquidationRisk, MaxLeverage
 
 EXAMPLES = """
 backtest risk --policy constant --set leverage=5
 backtest risk examples/btc-vol-target.toml --horizons 1d,7d --model gbm
 backtest risk --from-run           [dim]# from where a run over the data ends[/dim]
+backtest risk --find-leverage 0.01 --horizon 7d
 backtest risk --report risk.html
 """
 ReportFile = Annotated[
@@ -48,6 +49,11 @@ def risk(
 ) -> None:
     """Estimate how likely the account is liquidated from the end of the data on."""
     experiment = build_experiment(draft)
+    if "find_leverage" in draft.tables.get("risk", {}):
+        refuse_with_search(draft, from_run=from_run)
+        searched = find_leverage(draft, experiment, threads)
+        give_out(searched, leverage_to_data, report, results if save else None, as_json=as_json)
+        return
     drawn = draw_paths(draft, experiment.market)
     terms = experiment.terms
     account: Any = run_with_progress(experiment) if from_run else terms["account"]
@@ -65,6 +71,48 @@ def risk(
             **settings,
         )
     give_out(found, to_data, report, results if save else None, as_json=as_json)
+
+
+def refuse_with_search(draft: Draft, *, from_run: bool) -> None:
+    """Refuse what a search for the leverage does not take."""
+    others = ("horizons", "confidence", "method")
+    given: list[str] = [name for name in others if name in draft.tables["risk"]]
+    given += ["from_run"] if from_run else []
+    given += ["bridge"] if "bridge" in draft.tables.get("paths", {}) else []
+    if given:
+        flag = f"--{given[0].replace('_', '-')}"
+        raise ParameterError(
+            f"a search for the leverage counts plain paths of a new account, was given {flag}",
+            where="--find-leverage",
+            cure=f"leave {flag} out; --horizon is the time within which liquidations count",
+        )
+
+
+def find_leverage(draft: Draft, experiment: Experiment, threads: int) -> MaxLeverage:
+    """Return the most leverage, or the largest factor on the policy if the draft names one."""
+    terms = experiment.terms
+    settings: dict[str, Any] = dict(draft.tables.get("paths", {}))
+    if "model" in settings:
+        settings["models"] = [settings.pop("model")]
+    has_policy = bool(draft.tables.get("policy"))
+    with naming_source(draft, "risk"), show_progress("models", "models") as progress:
+        return backtest.max_leverage(
+            experiment.market,
+            experiment.policy if has_policy else None,
+            venue=terms["venue"],
+            account=terms["account"],
+            probability=draft.tables["risk"]["find_leverage"],
+            signal=read_direction(terms.get("signal")),
+            compile=terms.get("compile", True),
+            threads=threads,
+            progress=progress,
+            **settings,
+        )
+
+
+def leverage_to_data(found: MaxLeverage) -> dict[str, Any]:
+    """Return a largest leverage as data for JSON."""
+    return {"table": found.table.reset_index().to_dict("records"), "settings": found.settings}
 
 
 def to_data(found: LiquidationRisk) -> dict[str, Any]:

@@ -36,6 +36,18 @@ def test_a_risk_is_estimated_and_repeats(capsys, tmp_path):
     assert main([*given, "--model", "gbm", "--from-run"]) == 0
 
 
+def test_the_most_leverage_is_found(capsys):
+    given = ["risk", "--no-compile", "--to", "2023-01-20", "--find-leverage", "0.5"]
+    drawn = ["--paths", "40", "--horizon", "2h", "--model", "gbm", "--json"]
+    assert main([*given, *drawn]) == 0
+    held = json.loads(capsys.readouterr().out)["table"]
+    assert [row["model"] for row in held] == ["gbm", "worst"]
+    assert held[0]["p_liquidation"] <= 0.5
+    words = [each for each in [*given, *drawn] if each != "--json"]
+    assert main([*words, "--policy", "constant", "--set", "leverage=8"]) == 0
+    assert "largest factor by model" in capsys.readouterr().out
+
+
 def test_shocks_and_ladders_are_read_from_flags(capsys):
     given = ["stress", *CONSTANT, "--shock", "price=-0.05", "--shock", "over=2h", "--json"]
     assert main([*given, "--ladder", "price=-0.1:0.1:3", "--ladder", "margin=1,2"]) == 0
@@ -70,6 +82,8 @@ def test_sensitivity_is_printed(capsys):
         (["paths", "--paths", "5", "--write", "x", "--number", "6"], "from 1 to 5"),
         (["risk", *CONSTANT, "--horizon", "2d", "--horizons", "9d"], "horizons must lie"),
         (["risk", *CONSTANT, "--paths", "0"], "paths must be"),
+        (["risk", "--find-leverage", "1.5", "--model", "gbm"], "probability must be"),
+        (["risk", "--find-leverage", "0.1", "--horizons", "1d"], "leave --horizons out"),
         (["stress", *CONSTANT, "--scenario", "2020-03-13"], "did you mean '2020-03-12'"),
         (["stress", *CONSTANT, "--shock", "prize=1"], "did you mean 'price'"),
         (["stress", *CONSTANT, "--ladder", "price=low"], "low:high:n"),
