@@ -57,6 +57,9 @@ class Scenario(Value):
         When it happened, in UTC: the first bar of an episode of history.
     until : str, optional
         When it ended, in UTC, not included.
+    asset : str
+        Whose figures these are: ``"crypto"``, ``"stocks"``, or ``"any"``. Data of another kind are
+        not replayed: stocks are data with sessions.
     source : str
         Where its figures are from.
     seed : int
@@ -79,6 +82,7 @@ class Scenario(Value):
     correlation: Annotated[float | None, Number(-1.0, 1.0)] = None
     date: str | None = None
     until: str | None = None
+    asset: Annotated[str, Choice("any", "crypto", "stocks")] = "any"
     source: str = ""
     seed: Annotated[int, Whole(0)] = 0
 

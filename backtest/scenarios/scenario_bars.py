@@ -91,8 +91,13 @@ def walk_bridge(scenario: Scenario, market: Market, n: int, end: float) -> Float
 
 
 def cut_replay(scenario: Scenario, data: Market | None, interval: int) -> ShockBars | None:
-    """Return the bars of the days of a scenario from data; None if the data do not cover them."""
+    """Return the bars of the days of a scenario from data.
+
+    None if the data do not cover them, or are of another kind of asset than the scenario.
+    """
     if data is None or scenario.date is None or scenario.until is None:
+        return None
+    if scenario.asset != "any" and (scenario.asset == "stocks") != data.sessions:
         return None
     where = f"bt.Scenario({scenario.name!r})"
     start = to_nanoseconds(scenario.date, where=where)

@@ -107,8 +107,9 @@ def stress(
         ``"today"``: the newest margin table of the venue; ``"then"``: the one in force at the date
         of a scenario, or at the end of the run for one without a date.
     data : Market, optional
-        Where it covers the days of a scenario, its bars and funding are replayed, relative to the
-        close before them; otherwise bars are made from the figures of the scenario.
+        Where it covers the days of a scenario, and is of the same kind of asset, its bars and
+        funding are replayed, relative to the close before them; otherwise bars are made from the
+        figures of the scenario.
     ladder : mapping, optional
         Axes of a grid of one-bar shocks by field of a scenario: ``{"price": (-0.5, 0.5, 41),
         "depth": (0.1, 0.3, 1)}``. ``(low, high, n)`` with a whole n over 2 is a range, anything

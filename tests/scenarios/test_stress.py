@@ -161,6 +161,18 @@ def test_a_replay_on_its_own_day_equals_the_run(policy):
     assert row["funding"] == pytest.approx(whole.bars["funding"].sum(), rel=1e-12)
 
 
+def test_an_episode_is_replayed_only_from_data_of_its_kind_of_asset():
+    # regression: stocks of March 2020 were read from the bars of whatever market there was
+    market = bt.Market.sample(bars=400)
+    span = {"date": str(market.index[300]), "until": str(market.index[305]), "price": -0.1}
+    given = [bt.Scenario(asset, **span, asset=asset) for asset in ("stocks", "crypto", "any")]
+    table = bt.stress(held(), given, data=market).table
+    assert table["from"].to_list() == ["figures", "data", "data"]
+    kinds = {each.name: each.asset for each in bt.crashes()}
+    assert kinds["1987-10-19"] == kinds["2020-03 stocks"] == "stocks"
+    assert kinds["2020-03-12"] == "crypto"
+
+
 def test_the_crashes_have_dates_and_sources_and_order_by_leverage():
     episodes = bt.crashes()
     assert {"2020-03-12", "2021-05-19", "2022-06-13", "2022-11-08", "2024-08-05", "2025-10-10",
