@@ -52,9 +52,15 @@ def make_panel(
     """Return the arrays of the markets on a clock of ``n_bars``.
 
     ``spans``, of shape (n_instruments, 2), holds the first and one past the last bar of each on
-    the clock. ``jitter`` (ns) is how far from an open a settlement still belongs to it.
+    the clock. ``jitter`` (ns) is how far from an open a settlement still belongs to it. Without
+    mark prices, the marks are the arrays of the last prices.
     """
-    prices: dict[str, Any] = {name: _align(markets, spans, n_bars, name) for name in PRICES}
+    prices: dict[str, Any] = {}
+    has_mark = any(market.has_mark for market in markets)
+    for name in PRICES:
+        last = name.removeprefix("mark_")
+        is_shared = last != name and not has_mark
+        prices[name] = prices[last] if is_shared else _align(markets, spans, n_bars, name)
     return Panel(**prices, **_place_funding(markets, spans, jitter))
 
 

@@ -69,6 +69,7 @@ class PanelData(Mapping[str, Market]):
         first = next(iter(markets.values()))
         self.interval, self.sessions = first.interval, first.sessions
         self.source = source
+        self._panels: dict[int, Panel] = {}
 
     def __getitem__(self, name: str) -> Market:
         if name not in self._markets:
@@ -142,8 +143,15 @@ class PanelData(Mapping[str, Market]):
         ----------
         jitter : int
             How far from an open, in ns, a settlement still belongs to it.
+
+        Notes
+        -----
+        The arrays of the last call are kept, and may be shared: do not write to them.
         """
-        return make_panel([*self.values()], self.spans, self.n_bars, jitter)
+        if jitter not in self._panels:
+            found = make_panel([*self.values()], self.spans, self.n_bars, jitter)
+            self._panels = {jitter: found}
+        return self._panels[jitter]
 
     def tradable(self) -> BoolArray:
         """Return where a decision at a close can be filled, of shape (n_instruments, n_bars).

@@ -11,14 +11,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import FloatArray
+from backtest.base.units import FloatArray, IntArray
 
 LEAST_VARIANCE = 1e-24
 """A variance of the portfolio under which it counts as none."""
 
 
-def average_covariances(returns: FloatArray, half_life: float) -> FloatArray:
-    """Return exponentially weighted covariances of returns, of shape (n_bars, n, n).
+def average_covariances(
+    returns: FloatArray, half_life: float, rows: IntArray | slice = slice(None)
+) -> FloatArray:
+    """Return exponentially weighted covariances of returns, of shape (n_rows, n, n).
 
     Parameters
     ----------
@@ -26,18 +28,20 @@ def average_covariances(returns: FloatArray, half_life: float) -> FloatArray:
         Simple or log returns per bar; NaN where an instrument has none, which counts as 0.
     half_life : float
         In bars.
+    rows : IntArray of shape (n_rows,) or slice
+        The bars whose covariances are wanted. Default: all.
 
     Notes
     -----
     Means are taken as 0. The value of bar t uses returns up to bar t.
     """
-    known = np.nan_to_num(returns, nan=0.0)
-    n = known.shape[1]
-    found = np.empty((len(known), n, n))
+    known = np.ascontiguousarray(np.nan_to_num(returns, nan=0.0).T)
+    n = len(known)
+    found = np.empty((len(np.arange(len(returns))[rows]), n, n))
     for i in range(n):
         for j in range(i + 1):
-            product = pd.Series(known[:, i] * known[:, j])
-            values = product.ewm(halflife=half_life, adjust=True).mean().to_numpy()
+            product = pd.Series(known[i] * known[j])
+            values = product.ewm(halflife=half_life, adjust=True).mean().to_numpy()[rows]
             found[:, i, j] = found[:, j, i] = values
     return found
 

@@ -77,9 +77,6 @@ class PortfolioResult(PortfolioRecord, Reportable):
         """Return the result of a run."""
         markets, first, feed = setup.markets, setup.first, setup.inputs.feed
         spans = np.clip(markets.spans - first, 0, None)
-        index = markets.index()
-        moves = np.diff(index.mark_close, prepend=index.mark_open[:1])
-        moves /= np.concatenate((index.mark_open[:1], index.mark_close[:-1]))
         account = setup.account
         wealth = account.capital + account.reserve
         wealth += sum(
@@ -106,7 +103,7 @@ class PortfolioResult(PortfolioRecord, Reportable):
             marks=np.ascontiguousarray(feed.mark_close[:, first:].T),
             asset_marks=np.ascontiguousarray(feed.asset_mark_close[:, first:].T),
             ends_sample=setup.inputs.clock.ends_sample[first:],
-            market_returns=moves[first:],
+            market_returns=markets.index_moves[first:],
         )
 
     @property
@@ -130,17 +127,16 @@ class PortfolioResult(PortfolioRecord, Reportable):
         measured = measure_run(
             self.tally, self.span, float(unit[-1]), float(equity[-1]), self._samples, sums
         )
-        weights, covariance = self._weigh(30 * DAY / self.interval, collateral=False)
-        ends = self.ends_sample != 0.0  # an eigenvalue problem each: not at every bar
-        bars = self.bars
+        ends = np.flatnonzero(self.ends_sample)  # an eigenvalue problem each: not at every bar
+        weights, covariance = self._weigh(30 * DAY / self.interval, ends, collateral=False)
         extra = {
-            "mean_net_leverage": float(bars["net_leverage"].mean()),
-            "collateral_pnl": float(bars["collateral_pnl"].sum()),
-            "conversion": float(bars["conversion"].sum()),
+            "mean_net_leverage": float(pd.Series(self._path.leverage).mean()),
+            "collateral_pnl": float(pd.Series(column(self.record, "collateral_pnl")).sum()),
+            "conversion": float(pd.Series(column(self.record, "conversion")).sum()),
             **mean_of(
                 {
-                    "diversification_ratio": diversification_ratio(weights[ends], covariance[ends]),
-                    "effective_bets": effective_bets(weights[ends], covariance[ends]),
+                    "diversification_ratio": diversification_ratio(weights, covariance),
+                    "effective_bets": effective_bets(weights, covariance),
                 }
             ),
         }
@@ -263,7 +259,7 @@ class PortfolioResult(PortfolioRecord, Reportable):
         Range(1, math.inf).check("half_life", bars, where=where)
         names = list(self.names)
         names += [each.name for each in self.account.collateral] * collateral
-        weights, covariance = self._weigh(bars, collateral=collateral)
+        weights, covariance = self._weigh(bars, slice(None), collateral=collateral)
         shares = risk_shares(weights, covariance)
         table = {
             "gross_leverage": np.abs(weights).sum(axis=1),
@@ -274,17 +270,20 @@ class PortfolioResult(PortfolioRecord, Reportable):
         }
         return pd.DataFrame(table, index=utc_index(self.time))
 
-    def _weigh(self, half_life: float, *, collateral: bool) -> tuple[FloatArray, FloatArray]:
-        """Return the weights and the covariances of the positions at each close."""
+    def _weigh(
+        self, half_life: float, rows: IntArray | slice, *, collateral: bool
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the weights and the covariances of the positions at the closes of some bars."""
         marks, notionals = self.marks, self._notionals
         if collateral:
             marks = np.concatenate((marks, self.asset_marks), axis=1)
             notionals = np.concatenate((notionals, self._amounts * self.asset_marks), axis=1)
         equity = column(self.record, "equity")[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
-            weights = np.where(equity > 0.0, notionals / equity, 0.0)
-            returns = np.diff(np.log(marks), axis=0, prepend=np.log(marks[:1]))
-        return weights, average_covariances(returns, max(half_life, 1.0))
+            weights = np.where(equity[rows] > 0.0, notionals[rows] / equity[rows], 0.0)
+            logs = np.log(marks)
+        returns = np.diff(logs, axis=0, prepend=logs[:1])
+        return weights, average_covariances(returns, max(half_life, 1.0), rows)
 
     @property
     def _amounts(self) -> FloatArray:
