@@ -24,6 +24,7 @@ from backtest.store.kinds import (
 from backtest.sweep import Sweep
 from backtest.tune import STUDY, Study
 from backtest.tune.holdout import LOOKS
+from backtest.tune.tried_sets import TRIED
 from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.schedules import Schedules
 from backtest.validation.walk import WalkForward
@@ -58,11 +59,11 @@ def load_saved(folder: Path) -> Saved:
 def list_folders(store: Path) -> list[str]:
     """Return the names of a store's folders, damaged results and leftovers of writers included.
 
-    The record of looks at holdouts is left out.
+    The records of looks at holdouts and of tried sets are left out.
     """
     try:
         with os.scandir(store) as found:
-            names = {each.name for each in found if each.is_dir()} - {LOOKS}
+            names = {each.name for each in found if each.is_dir()} - {LOOKS, TRIED}
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,7 @@ from backtest.tune.bench import Bench, complete_set, measure_holdout
 from backtest.tune.holdout import count_looks, record_look
 from backtest.tune.journal import Batch
 from backtest.tune.luck import Verdict, is_spike, measure_luck, warn_of_edges
-from backtest.tune.other_trials import find_other_trials
+from backtest.tune.other_trials import OtherTrials
 from backtest.tune.plateau import (
     BUDGET_SHARE,
     CandidateScores,
@@ -50,7 +50,8 @@ class StudyTask(NamedTuple):
     """Settings of a study.
 
     ``rule`` scores the candidates, ``seen`` evaluates sets on the bars of the search, ``trials``
-    and ``seconds`` are the budget.
+    and ``seconds`` are the budget. ``count_others`` returns what other searches tried on these
+    bars; it is called at the end.
     """
 
     facts: Mapping[str, Any]
@@ -64,6 +65,7 @@ class StudyTask(NamedTuple):
     seen: Evaluator
     bench: Bench
     store: Path | None
+    count_others: Callable[[], OtherTrials]
 
 
 def build_outcome(task: StudyTask, examiner: Examiner) -> Outcome:
@@ -80,7 +82,7 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> Outcome:
     best = int(rows[place])
     task.seen.check_set(take_sets(trials.sets, best))
     highest = int(np.argmax(worst_where_broken(trials)[rows, 0]))
-    others = find_other_trials(task.store, task.facts)
+    others = task.count_others()
     luck = measure_luck(task.seen, task.space, trials, best, others, task.seed)
     holdout, failures = evaluate_holdout(task, take_sets(trials.sets, best))
     verdict = Verdict(
@@ -118,7 +120,7 @@ def build_outcome_without_winner(task: StudyTask, trials: Batch) -> Outcome:
         names = " and ".join(task.facts["objectives"])
         causes.insert(0, f"{scoreless:,} keep them and have no finite {names}")
     text = f"no set keeps all constraints and has a score: of {n:,} sets {', '.join(causes)}"
-    others = find_other_trials(task.store, task.facts)
+    others = task.count_others()
     verdict = Verdict(n, others.n_sets, other_policies=others.policies)
     return Outcome(-1, [], [], [], verdict, [text, *warn_of_failures(trials)], {})
 

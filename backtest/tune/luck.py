@@ -47,7 +47,8 @@ class Verdict(NamedTuple):
     trials : int
         Different sets that were evaluated.
     other_trials : int
-        Sets of other studies in the store, of any policy, on some of the same bars.
+        Sets of other studies and of validations in the store, of any policy, on some of the same
+        bars.
     effective_trials : float
         Number of independent sets that all of these are worth, by the correlation of their returns.
     sharpe : float
@@ -71,7 +72,7 @@ class Verdict(NamedTuple):
     looks : int
         Number of looks at this holdout, including this one.
     other_policies : tuple of str
-        Policies of the other studies, in alphabetical order.
+        Policies of these searches, in alphabetical order.
     """
 
     trials: int

@@ -1,74 +1,128 @@
-"""Find the sets that other studies in a store tried on some of the same bars."""
+"""Count the sets that other searches in a store tried on some of the same bars."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from backtest.base.json_values import to_plain
 from backtest.base.units import FloatArray
 from backtest.tune.holdout import shares_bars
-from backtest.tune.journal import SET, read_stored_sets
-from backtest.tune.study_identity import find_studies
+from backtest.tune.journal import SET
+from backtest.tune.tried_sets import TERMS, Tries, read_tries
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TERMS = ("data", "searched", "policy", "venue", "account", "signal", "sampling", "calendar")
-"""Entries of a study that decide the result of a set."""
+ALIKE = 2.0
+"""Spans compare if neither is longer than the other by more than this factor: the Sharpe ratios of
+shorter ones scatter more, which says nothing about the luck of longer ones."""
 
 
 class OtherTrials(NamedTuple):
-    """Distinct sets that other studies tried on some of the same bars, and this study did not.
+    """Distinct sets that other searches tried on some of the same bars, and this one did not.
 
-    ``policies`` are those of these studies, in alphabetical order. ``sharpes`` of shape (k,) are
-    the Sharpe ratios per sqrt(year) of the sets that kept the constraints of their study.
+    ``policies`` are those of these searches, in alphabetical order. ``sharpes`` of shape (k,) are
+    the Sharpe ratios per sqrt(year) of the sets that kept the constraints of their search, on spans
+    that compare with the search's; ``n_alike`` of the ``n_sets`` sets were tried on such spans.
     """
 
     n_sets: int
     policies: tuple[str, ...]
     sharpes: FloatArray
+    n_alike: int
+
+    def describe(self) -> dict[str, Any]:
+        """Return the number of sets and the policies as figures of a validation."""
+        return {"other_trials": self.n_sets, "other_policies": list(self.policies)}
 
 
-NO_TRIALS = OtherTrials(0, (), np.empty(0))
+CountTries: TypeAlias = Callable[[int, int], OtherTrials]
+"""Function from the first bar and the end of a span to what other searches tried on its bars."""
+NO_TRIALS = OtherTrials(0, (), np.empty(0), 0)
 
 
 def find_other_trials(store: Path | None, facts: Mapping[str, Any]) -> OtherTrials:
-    """Return what other studies in the store, of any policy, tried on bars of this search.
+    """Return what other searches in the store, of any policy, tried on bars of this one.
 
-    A set of the same policy on the same data and terms counts once, whatever the seed, sampler or
-    objective. Sweeps and single runs do not count, as they may not have been used to choose.
+    Searches are studies and the searches of validations. A set of the same policy on the same data
+    and terms counts once, whatever the seed, sampler or objective, and on however many spans of a
+    validation. Sweeps and single runs do not count, as they may not have been used to choose.
     """
-    if store is None:
-        return NO_TRIALS
+    return NO_TRIALS if store is None else count_other_trials(read_tries(store), facts)
+
+
+def count_other_trials(tries: Iterable[Tries], facts: Mapping[str, Any]) -> OtherTrials:
+    """Return what :func:`find_other_trials` does, from tries that were read."""
     groups: defaultdict[str, list[pd.DataFrame]] = defaultdict(list)
     policies = set()
-    for folder, other in find_studies(store):
-        is_own = other.get("id") == facts["id"]
-        if is_own or shares_search(facts, other):
-            found = read_stored_sets(folder)
-            groups[describe_terms(other)].append(found.assign(is_own=is_own))
-            if len(found) and not is_own:
-                policies.add(str(other["policy"]["name"]))
+    for each in tries:
+        is_own = each.facts.get("id") == facts["id"]
+        found = join_spans(each, facts, is_own=is_own)
+        if len(found):
+            groups[describe_terms(each.facts)].append(found)
+            if not is_own:
+                policies.add(str(each.facts["policy"]["name"]))
     others = [keep_other_sets(tables) for tables in groups.values()]
-    sharpes = [table["sharpe"].to_numpy(np.float64)[table["is_kept"]] for table in others]
+    alike = [table[table["is_alike"]] for table in others]
+    sharpes = [table["sharpe"].to_numpy(np.float64)[table["is_kept"]] for table in alike]
     known = np.concatenate([np.empty(0), *sharpes])
-    return OtherTrials(sum(map(len, others)), tuple(sorted(policies)), known[np.isfinite(known)])
+    return OtherTrials(
+        n_sets=sum(map(len, others)),
+        policies=tuple(sorted(policies)),
+        sharpes=known[np.isfinite(known)],
+        n_alike=sum(map(len, alike)),
+    )
 
 
-def shares_search(facts: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether another study searched some of the same bars; False for a damaged one."""
+def join_spans(tries: Tries, facts: Mapping[str, Any], *, is_own: bool) -> pd.DataFrame:
+    """Return the distinct sets tried on spans that share bars with a search.
+
+    Sharpe ratios are means over the spans that compare with that of the search.
+    """
+    spans = [k for k, span in enumerate(tries.spans) if is_own or shares_search(facts, tries, span)]
+    alike = [k for k in spans if is_alike(facts, tries.spans[k])]
+    table = tries.table[tries.table["span"].isin(spans)]
+    table = table.assign(is_own=is_own, is_alike=table["span"].isin(alike))
+    names = [name for name in table.columns if str(name).startswith(SET)]
+    if len(tries.spans) == 1 or not len(table) or not names:
+        return table
+    known = table["sharpe"].where(table["is_kept"] & table["is_alike"])
+    by_set = table.assign(sharpe=known).groupby(names, sort=False, dropna=False)
+    wanted = {"is_kept": "any", "is_own": "first", "is_alike": "any", "sharpe": "mean"}
+    joined: pd.DataFrame = by_set.agg(wanted).reset_index()
+    return joined
+
+
+def shares_search(facts: Mapping[str, Any], tries: Tries, span: tuple[str, str]) -> bool:
+    """Return whether a span of another search shares bars with a search; False for damaged ones."""
     try:
-        spans = [(each["data"]["start"], each["searched"]) for each in (facts, other)]
-        is_other = other["id"] != facts["id"] and bool(other["policy"]["name"])
-        return is_other and shares_bars(facts["data"], spans[0], other["data"], spans[1])
+        here = facts["data"]["start"], facts["searched"]
+        is_named = bool(tries.facts["policy"]["name"])
+        return is_named and shares_bars(facts["data"], here, tries.facts["data"], span)
     except (KeyError, TypeError):
         return False
+
+
+def is_alike(facts: Mapping[str, Any], span: tuple[str, str]) -> bool:
+    """Return whether a span is about as long as that of a search."""
+    here = measure_span(facts["data"]["start"], facts["searched"])
+    there = measure_span(*span)
+    return max(here, there) <= ALIKE * min(here, there)
+
+
+def measure_span(start: str, stop: str) -> float:
+    """Return the length of a span in seconds; NaN if a time cannot be read."""
+    try:
+        times = np.array([start, stop], dtype="datetime64[s]")
+    except ValueError:
+        return np.nan
+    return float(np.diff(times).astype(np.float64)[0])
 
 
 def describe_terms(facts: Mapping[str, Any]) -> str:
@@ -79,27 +133,27 @@ def describe_terms(facts: Mapping[str, Any]) -> str:
 
 
 def keep_other_sets(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Return the distinct sets of studies on the same terms, without those of this study."""
+    """Return the distinct sets of searches on the same terms, without those of this search."""
     import pandas as pd  # noqa: PLC0415 - loads where it is used
 
     whole = pd.concat(tables, ignore_index=True)
-    # of duplicates, those of this study are kept
-    whole = whole.sort_values("is_own", ascending=False, kind="stable")
+    # of duplicates, those of this search are kept, then those on spans that compare
+    whole = whole.sort_values(["is_own", "is_alike"], ascending=False, kind="stable")
     names = [name for name in whole.columns if str(name).startswith(SET)]
     different = whole.drop_duplicates(subset=names) if names else whole
     return different[~different["is_own"]]
 
 
 def pool_deviation(sharpes: FloatArray, n_sets: int, others: OtherTrials) -> float:
-    """Return the standard deviation of the Sharpe ratios of this study and of others.
+    """Return the standard deviation of the Sharpe ratios of this search and of others.
 
-    ``sharpes`` are those of a sample of the ``n_sets`` sets of this study, per sqrt(year). The
+    ``sharpes`` are those of a sample of the ``n_sets`` sets of this search, per sqrt(year). The
     variance is that within both groups, weighted by their numbers, plus that between their means.
     """
     own = float(np.var(sharpes, ddof=1)) if len(sharpes) > 1 else 0.0
     if not len(others.sharpes):
         return float(np.sqrt(own))
-    share = n_sets / (n_sets + others.n_sets)
+    share = n_sets / (n_sets + others.n_alike)
     gap = float(np.mean(sharpes) - np.mean(others.sharpes))
     within = share * own + (1.0 - share) * float(np.var(others.sharpes))
     return float(np.sqrt(within + share * (1.0 - share) * gap * gap))

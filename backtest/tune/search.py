@@ -6,6 +6,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ from backtest.tune.conclusion import StudyTask, build_outcome
 from backtest.tune.holdout import find_split, keep_times
 from backtest.tune.journal import Journal
 from backtest.tune.load_study import load_outcome
+from backtest.tune.other_trials import find_other_trials
 from backtest.tune.plateau import BUDGET_SHARE, Robustness
 from backtest.tune.risk_arguments import read_path_risk
 from backtest.tune.search_loop import Budget, search
@@ -262,6 +264,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
             seen=prepare(market.prefix(split)),
             bench=Bench(prepare(market), split, risk),
             store=None if store is None else Path(store),
+            count_others=partial(find_other_trials, None if store is None else Path(store), facts),
         )
         with on_cluster(task.seen, cluster) as working:
             task = task._replace(seen=working)

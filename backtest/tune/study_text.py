@@ -176,7 +176,7 @@ def describe_tried(verdict: Verdict) -> str:
     named = f" ({'policies' if len(verdict.other_policies) > 1 else 'policy'} {policies})"
     return (
         f"{format_sets(verdict.trials + verdict.other_trials)}: {verdict.trials:,} of this study, "
-        f"{verdict.other_trials:,} of other studies on some of the same bars"
+        f"{verdict.other_trials:,} of other searches on some of the same bars"
         f"{named if policies else ''}"
     )
 
@@ -237,7 +237,7 @@ def describe_holdout(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
         return
     times = "once" if study.looks == 1 else f"{study.looks:,} times"
     worn = "" if study.looks == 1 else "; each look wears it out"
-    kept = "" if study.folder is not None else " (no store: other studies are not known)"
+    kept = "" if study.folder is not None else " (no store: other searches are not known)"
     yield from format_paragraph(
         "Holdout",
         f"{study.objectives[0]} {format_number(verdict.holdout_score)}, in the search "

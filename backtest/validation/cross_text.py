@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from backtest.base.number_text import format_number, format_percent, format_probability
 from backtest.base.text_layout import format_paragraph
 from backtest.validation.walk_figures import read_figures
-from backtest.validation.walk_text import EVEN, LIKELY
+from backtest.validation.walk_text import EVEN, LIKELY, describe_others
 
 if TYPE_CHECKING:
     from backtest.validation.validation_records import CrossRecord
@@ -105,5 +105,6 @@ def describe_luck(found: CrossRecord) -> Iterator[str]:
         "Luck",
         f"the best Sharpe ratio over all groups is "
         f"{format_number(read_figures(figures, 'best_sharpe'))}; the luckiest of as many sets "
-        f"without skill would show about {format_number(read_figures(figures, 'lucky_sharpe'))}",
+        f"without skill would show about {format_number(read_figures(figures, 'lucky_sharpe'))}"
+        f"{describe_others(figures)}",
     )

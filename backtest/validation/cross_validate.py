@@ -24,6 +24,7 @@ from backtest.sweep.tabulate import name_column
 from backtest.tune.holdout import record_look
 from backtest.tune.trials import find_distinct
 from backtest.validation.column_memory import measure_memory
+from backtest.validation.counted_tries import read_other_tries, record_drawn
 from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.group_paths import stitch_paths
 from backtest.validation.group_runs import (
@@ -36,7 +37,6 @@ from backtest.validation.group_runs import (
     score_splits,
     score_stretches,
 )
-from backtest.validation.group_scores import GroupPart
 from backtest.validation.groups import (
     MOST_EMBARGO,
     Groups,
@@ -45,7 +45,7 @@ from backtest.validation.groups import (
     cut_groups,
     list_splits,
 )
-from backtest.validation.luck_of_sets import judge_best
+from backtest.validation.luck_of_sets import judge_best, measure_sharpes
 from backtest.validation.procedure import Procedure, quiet_runs, read_procedure
 from backtest.validation.progress_folder import open_progress
 from backtest.validation.split_scores import (
@@ -185,7 +185,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
             working.check_causal(procedure.space.list_ends())
             runs = run_groups(working, sets, plan.groups, folder, progress)
             check_runs(runs)
-            found = judge_splits(procedure, working, sets, plan, runs, manifest, progress)
+            found = judge_splits(procedure, working, sets, plan, runs, manifest, store, progress)
         if store is not None:
             record_splits(Path(store), procedure, plan, manifest, found)
             found.save(store)
@@ -230,6 +230,7 @@ def judge_splits(
     plan: SplitPlan,
     runs: Sequence[GroupRuns],
     manifest: dict[str, Any],
+    store: str | Path | None,
     progress: Progress | None,
 ) -> CrossValidation:
     """Return the result of a cross-validation whose groups were run."""
@@ -247,6 +248,11 @@ def judge_splits(
     winners = choose_winners(scores.inside, scores.outside)
     paths, curves = stitch_paths(plan, winners, plain, runs, periods)
     times = terms.market.time[find_ends(procedure)]
+    sharpes = measure_sharpes(procedure, plain, runs)
+    if store is not None:
+        record_drawn(Path(store), procedure, manifest, sets, sharpes)
+    others = read_other_tries(store, procedure, manifest)(0, terms.market.n_bars)
+    luck = judge_best(procedure, sharpes, runs, others) | others.describe()
     return CrossValidation(
         splits=tabulate_splits(procedure, evaluator, sets, plan, winners),
         paths=paths,
@@ -254,7 +260,7 @@ def judge_splits(
         sets=pd.DataFrame({name_column(name): sets[name] for name in procedure.names}),
         curves=pd.DataFrame(curves.T, index=pd.DatetimeIndex(times, tz="UTC", name="time")),
         trials=tabulate_points(scores, winners),
-        figures=describe_figures(procedure, plan, runs, winners, plain, by_groups=by_groups),
+        figures=describe_figures(plan, runs, winners, luck, by_groups=by_groups),
         manifest=manifest,
     )
 
@@ -302,11 +308,10 @@ def hide_infinite(values: FloatArray) -> FloatArray:
 
 
 def describe_figures(
-    procedure: Procedure,
     plan: SplitPlan,
     runs: Sequence[GroupRuns],
     winners: SplitWinners,
-    parts: Sequence[GroupPart],
+    luck: Mapping[str, Any],
     *,
     by_groups: bool,
 ) -> dict[str, Any]:
@@ -333,7 +338,7 @@ def describe_figures(
         "mean_rank": float(np.mean(known)) if len(known) else math.nan,
         "median_in_sample": median_of(winners.inside),
         "median_out_of_sample": median_of(winners.outside),
-        **judge_best(procedure, parts, runs),
+        **luck,
         "warnings": notes,
     }
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray, format_time
+from backtest.base.units import DAY, YEAR_DAYS, BoolArray, FloatArray, IntArray, format_time
 from backtest.sweep import take_sets, to_plain_value
 from backtest.sweep.tabulate import find_different
 from backtest.tune.bench import Bench
@@ -24,6 +25,7 @@ from backtest.validation.span_evaluator import SpanEvaluator
 if TYPE_CHECKING:
     from backtest.sweep import Evaluator, Sets
     from backtest.tune.luck import Verdict
+    from backtest.tune.other_trials import CountTries
     from backtest.validation.procedure import Procedure
     from backtest.validation.spans import FoldSpan
 
@@ -37,8 +39,9 @@ class SearchedFold(NamedTuple):
 
     ``sets`` are the distinct sets tried, ``winner`` the row of the best of them (-1 if none keeps
     the constraints), ``values`` its parameters. ``inside`` and ``outside`` of shape (n,) are their
-    objectives on both spans, minus infinity after ruin or without a score. ``growth`` is the
-    winner's log growth per year on the train span.
+    objectives on both spans, minus infinity after ruin or without a score. ``sharpes`` of shape
+    (n,) are those of the train span, ``is_kept`` marks the sets that keep the constraints there.
+    ``growth`` is the winner's log growth per year on the train span.
     """
 
     span: FoldSpan
@@ -47,6 +50,8 @@ class SearchedFold(NamedTuple):
     values: dict[str, Any]
     inside: FloatArray
     outside: FloatArray
+    sharpes: FloatArray
+    is_kept: BoolArray
     growth: float
     verdict: Verdict
     warnings: tuple[str, ...]
@@ -63,13 +68,15 @@ def search_fold(
     span: FoldSpan,
     identity: str,
     folder: Path | None,
+    count_tries: CountTries,
     progress: Callable[[Progress], object] | None = None,
 ) -> SearchedFold:
     """Search a train span as :func:`backtest.tune` does, and test all sets on the test span.
 
     ``identity`` names the fold in its ``folder``, whose batches are read instead of evaluated.
+    ``count_tries`` returns what other searches tried on a span.
     """
-    task = describe_task(procedure, whole, span)
+    task = describe_task(procedure, whole, span, count_tries)
     journal = Journal(folder, identity)
     examiner = Examiner(task.seen, task.goal, journal, total=procedure.trials, progress=progress)
     outcome = search_and_choose(task, examiner, None)
@@ -79,7 +86,8 @@ def search_fold(
     tested = SpanEvaluator(whole, span.test, span.stop)
     later = Journal(None if folder is None else folder / "test", f"{identity}-test")
     outside = Examiner(tested, task.goal, later).evaluate(sets, TEST)
-    inside = np.where(is_feasible(trials), trials.scores[:, 0], -np.inf)[rows]
+    is_kept = is_feasible(trials)[rows]
+    inside = np.where(is_kept, trials.scores[rows, 0], -np.inf)
     winner, values, growth = NO_WINNER, {}, math.nan
     if outcome.best >= 0:
         values = name_values(procedure, whole, take_sets(trials.sets, outcome.best))
@@ -93,13 +101,17 @@ def search_fold(
         values=values,
         inside=inside,
         outside=order_scores(outside.scores[:, 0], outside.metrics["ruined"]),
+        sharpes=trials.metrics["sharpe"][rows],
+        is_kept=is_kept,
         growth=growth,
         verdict=outcome.verdict,
         warnings=tuple(outcome.warnings),
     )
 
 
-def describe_task(procedure: Procedure, whole: Evaluator, span: FoldSpan) -> StudyTask:
+def describe_task(
+    procedure: Procedure, whole: Evaluator, span: FoldSpan, count_tries: CountTries
+) -> StudyTask:
     """Return the study of a train span whose holdout is the test span."""
     return StudyTask(
         facts={
@@ -117,6 +129,7 @@ def describe_task(procedure: Procedure, whole: Evaluator, span: FoldSpan) -> Stu
         seen=SpanEvaluator(whole, span.train, span.train_stop),
         bench=Bench(SpanEvaluator(whole, 0, span.stop), span.test),
         store=None,
+        count_others=partial(count_tries, span.train, span.train_stop),
     )
 
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backtest.base.units import FloatArray
 from backtest.engine import count_periods
 from backtest.measures.deflated_sharpe import (
     deflated_sharpe_of_returns,
     effective_trials,
     expected_max_sharpe,
 )
+from backtest.tune.other_trials import OtherTrials, pool_deviation
 from backtest.validation.group_scores import GroupPart, combine_parts
 
 if TYPE_CHECKING:
@@ -24,26 +26,40 @@ SAMPLE = 128
 """Sets whose returns are correlated, spread evenly over the draws."""
 
 
-def judge_best(
+def measure_sharpes(
     procedure: Procedure, parts: Sequence[GroupPart], runs: Sequence[GroupRuns]
+) -> FloatArray:
+    """Return the Sharpe ratio of each set over all groups, per sqrt(year), of shape (n_sets,).
+
+    It is NaN for sets that are ruined or fail.
+    """
+    measured = combine_parts(parts, find_periods(procedure))
+    failed = np.any([each.failed for each in runs], axis=0)
+    return np.where(failed | (measured["ruined"] != 0.0), np.nan, measured["sharpe"])
+
+
+def find_periods(procedure: Procedure) -> float:
+    """Return the number of sampled returns per year."""
+    terms = procedure.terms
+    return count_periods(terms.calendar, terms.sampling, terms.market)
+
+
+def judge_best(
+    procedure: Procedure, sharpe: FloatArray, runs: Sequence[GroupRuns], others: OtherTrials
 ) -> dict[str, Any]:
     """Return the highest Sharpe ratio of a set over all groups, and its deflated Sharpe ratio.
 
-    Ruined and failed sets are left out.
+    Ruined and failed sets are left out. ``others`` were tried by other searches on these bars, and
+    count as trials.
     """
-    terms = procedure.terms
-    periods = count_periods(terms.calendar, terms.sampling, terms.market)
-    measured = combine_parts(parts, periods)
-    failed = np.any([each.failed for each in runs], axis=0)
-    sharpe = np.where(failed | (measured["ruined"] != 0.0), np.nan, measured["sharpe"])
     if not np.isfinite(sharpe).any():
         return {"best_sharpe": math.nan, "lucky_sharpe": math.nan, "deflated_sharpe": math.nan}
     best, kept = int(np.nanargmax(sharpe)), np.flatnonzero(np.isfinite(sharpe))
     returns = np.concatenate([each.returns for each in runs])
     chosen = kept[np.unique(np.linspace(0, len(kept) - 1, SAMPLE).astype(np.int64))]
-    n = effective_trials(returns[:, chosen], n_trials=max(len(kept), len(chosen)))
-    deviation = float(np.std(sharpe[kept], ddof=1)) if len(kept) > 1 else 0.0
-    scale = math.sqrt(periods)
+    n = effective_trials(returns[:, chosen], n_trials=len(kept) + others.n_sets)
+    deviation = pool_deviation(sharpe[kept], len(kept), others)
+    scale = math.sqrt(find_periods(procedure))
     return {
         "best_sharpe": float(sharpe[best]),
         "best_set": best,

@@ -22,6 +22,7 @@ from backtest.measures.deflated_sharpe import (
     expected_max_sharpe,
 )
 from backtest.sweep.cluster import on_cluster
+from backtest.validation.counted_tries import read_other_tries
 from backtest.validation.estimates import share_overfit
 from backtest.validation.procedure import Procedure, quiet_runs, read_procedure
 from backtest.validation.progress_folder import open_progress
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from backtest.market import Market
     from backtest.policy import Policy
     from backtest.sweep import Evaluator
+    from backtest.tune.other_trials import CountTries
     from backtest.tune.plateau import Robustness
     from backtest.validation.fold_search import SearchedFold
     from backtest.venue import Venue
@@ -163,7 +165,10 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
     with open_progress(store, manifest, resume=resume) as folder:
         evaluator = procedure.build_evaluator()
         with quiet_runs(), on_cluster(evaluator, cluster) as working:
-            found = search_schedules(procedure, working, planned, manifest, folder, progress)
+            count_tries = read_other_tries(store, procedure, manifest)
+            found = search_schedules(
+                procedure, working, planned, manifest, folder, progress, count_tries
+            )
         results = {
             each.name: run_schedule(procedure, folds)
             for each, folds in zip(planned, found, strict=True)
@@ -174,8 +179,8 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
         compared = compare_results(results, setting, baseline, rules, shared)
         made = build_schedules(procedure, planned, found, compared, manifest)
         if store is not None:
-            for folds in found:
-                record_looks(store, procedure, manifest, folds)
+            different = {fold.span: fold for folds in found for fold in folds}
+            record_looks(store, procedure, manifest, [*different.values()])
             made.save(store)
     for text in made.warnings:
         warnings.warn(text, stacklevel=3)
@@ -239,6 +244,7 @@ def search_schedules(
     manifest: Mapping[str, Any],
     folder: Path | None,
     progress: Progress | None,
+    count_tries: CountTries,
 ) -> list[list[SearchedFold]]:
     """Search the folds of all schedules; folds that several share are searched once."""
     known: dict[FoldSpan, SearchedFold] = {}
@@ -249,7 +255,9 @@ def search_schedules(
         own = None if folder is None else folder / f"schedule-{k:03d}"
         on_sets = add_before(progress, before, total)
         facts = {"id": f"{manifest['id']}-{k}"}
-        found.append(search_folds(procedure, evaluator, each.spans, facts, own, on_sets, known))
+        found.append(
+            search_folds(procedure, evaluator, each.spans, facts, own, on_sets, count_tries, known)
+        )
     return found
 
 

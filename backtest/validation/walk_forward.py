@@ -16,6 +16,7 @@ from backtest.engine.run import run
 from backtest.engine.switched_run import Stretch, run_switched
 from backtest.sweep.cluster import on_cluster
 from backtest.tune.holdout import record_look
+from backtest.validation.counted_tries import read_other_tries, record_folds
 from backtest.validation.fold_search import SearchedFold, describe_look, search_fold
 from backtest.validation.procedure import Procedure, quiet_runs, read_procedure
 from backtest.validation.progress_folder import open_progress
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from backtest.market import Market
     from backtest.policy import Policy
     from backtest.sweep import Evaluator
+    from backtest.tune.other_trials import CountTries
     from backtest.tune.plateau import Robustness
     from backtest.venue import Venue
 
@@ -155,9 +157,10 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     with open_progress(store, manifest, resume=resume) as folder:
         evaluator = procedure.build_evaluator()
         with quiet_runs(), on_cluster(evaluator, cluster) as working:
-            found = search_folds(procedure, working, spans, manifest, folder, progress)
+            count_tries = read_other_tries(store, procedure, manifest)
+            found = search_folds(procedure, working, spans, manifest, folder, progress, count_tries)
         record_looks(store, procedure, manifest, found)
-        walk = build_walk(procedure, found, manifest, carry=carry)
+        walk = build_walk(procedure, found, manifest, count_tries, carry=carry)
         if store is not None:
             walk.save(store)
     for text in walk.warnings:
@@ -198,6 +201,7 @@ def search_folds(
     manifest: Mapping[str, Any],
     folder: Path | None,
     progress: Progress | None,
+    count_tries: CountTries,
     known: dict[FoldSpan, SearchedFold] | None = None,
 ) -> list[SearchedFold]:
     """Search and test all folds in order; those already ``known`` are not searched again."""
@@ -208,7 +212,9 @@ def search_folds(
             continue
         own = None if folder is None else folder / f"fold-{k:05d}"
         on_batch = count_sets_done(progress, k, len(spans), procedure.trials)
-        fold = search_fold(procedure, evaluator, span, f"{manifest['id']}-{k}", own, on_batch)
+        fold = search_fold(
+            procedure, evaluator, span, f"{manifest['id']}-{k}", own, count_tries, on_batch
+        )
         if fold.winner < 0 and not found:
             raise ParameterError(
                 "the first train span must have a set that keeps all constraints, none of "
@@ -245,9 +251,10 @@ def record_looks(
     manifest: dict[str, Any],
     found: list[SearchedFold],
 ) -> None:
-    """Record that the winner of each fold was evaluated on its test span."""
+    """Record the sets tried on train spans, and that each winner was evaluated on its test span."""
     if store is None:
         return
+    record_folds(Path(store), procedure, manifest, found)
     for fold in found:
         if fold.values:
             record_look(Path(store), describe_look(procedure, manifest, fold.span), fold.values)
@@ -257,11 +264,17 @@ def record_looks(
 
 
 def build_walk(
-    procedure: Procedure, found: list[SearchedFold], manifest: dict[str, Any], *, carry: bool
+    procedure: Procedure,
+    found: list[SearchedFold],
+    manifest: dict[str, Any],
+    count_tries: CountTries,
+    *,
+    carry: bool,
 ) -> WalkForward:
     """Run the accounts of a walk whose folds are searched, and judge it."""
     walked = run_walk(procedure, found, carry=carry)
     table = tabulate_folds(procedure, found)
+    others = count_tries(found[0].span.train, found[-1].span.train_stop)
     figures = judge_walk(procedure, found, table, walked)
     return WalkForward(
         folds=table,
@@ -269,7 +282,7 @@ def build_walk(
         fixed=walked.fixed,
         stability=measure_stability(procedure, found),
         trials=tabulate_trials(found),
-        figures=figures,
+        figures=figures | others.describe(),
         manifest=manifest,
         parts=walked.parts,
     )

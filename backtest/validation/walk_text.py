@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from backtest.base.number_text import format_number, format_percent, format_probability
@@ -70,7 +70,9 @@ def describe_walk(walk: WalkRecord) -> Iterator[str]:
     """Yield what was walked: policy, data, folds."""
     facts, folds = walk.manifest, walk.folds
     total = f"{len(folds)} folds, {int(folds['trials'].sum()):,} sets in all"
-    yield from format_paragraph("Walk", f"{facts['policy']['text']}: {total}")
+    yield from format_paragraph(
+        "Walk", f"{facts['policy']['text']}: {total}{describe_others(walk.figures)}"
+    )
     name = facts["data"]["instrument"] or "unnamed instrument"
     notes = ["SYNTHETIC: these prices are made up"] if facts["data"]["synthetic"] else []
     first, last = folds["test_start"].iloc[0], folds["test_end"].iloc[-1]
@@ -79,6 +81,18 @@ def describe_walk(walk: WalkRecord) -> Iterator[str]:
     )
     rules = ", ".join(facts["constraints"])
     yield from format_paragraph("Objective", f"{facts['objective']}, where {rules}")
+
+
+def describe_others(figures: Mapping[str, Any]) -> str:
+    """Return the end of a sentence: the sets that other searches tried; empty without any."""
+    if not figures.get("other_trials"):
+        return ""
+    policies = figures["other_policies"]
+    named = f"{'policies' if len(policies) > 1 else 'policy'} {', '.join(policies)}"
+    return (
+        f"; {figures['other_trials']:,} sets that other searches tried on some of the same bars "
+        f"({named}) count as trials too"
+    )
 
 
 def describe_accounts(walk: WalkRecord) -> Iterator[str]:

@@ -778,7 +778,7 @@ def test_trials_of_other_studies_count(tmp_path):
     assert first.trials < len(first.table)  # one set was asked for twice
     assert second.verdict.effective_trials > first.verdict.effective_trials
     summary = " ".join(second.summary().split())
-    assert f"{first.trials:,} of other studies on some of the same bars (policy Hills)" in summary
+    assert f"{first.trials:,} of other searches on some of the same bars (policy Hills)" in summary
 
 
 class Valleys(Hills):

@@ -9,6 +9,7 @@ import pytest
 import backtest as bt
 from backtest.measures.paired_bootstrap import holm
 from backtest.tune.holdout import LOOKS
+from backtest.tune.tried_sets import TRIED
 from backtest.validation.schedule_search import plan_schedules, schedules
 from backtest.validation.schedules import Schedules
 from tests.validation.test_walk_forward import Stop, read_all
@@ -80,7 +81,7 @@ def test_schedules_killed_at_any_moment_end_at_the_same_bytes(tmp_path, found):
                       progress=count)  # fmt: skip
     schedules(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path / "cut", resume=True)
     assert read_all(tmp_path / "cut") == read_all(tmp_path / "whole")
-    folder = next(each for each in (tmp_path / "cut").iterdir() if each.name != LOOKS)
+    folder = next(each for each in (tmp_path / "cut").iterdir() if each.name not in (LOOKS, TRIED))
     loaded = Schedules.load(folder)
     pd.testing.assert_frame_equal(loaded.table, found.table)
     assert loaded.summary() == found.summary()

@@ -10,6 +10,7 @@ import pytest
 import backtest as bt
 from backtest.engine.lookahead.alternative_futures import rewrite_after
 from backtest.tune.holdout import LOOKS
+from backtest.tune.tried_sets import TRIED
 from backtest.validation.estimates import estimate_share, find_rank, share_overfit
 from backtest.validation.walk_forward import walk_forward
 from tests.validation.worlds import ACCOUNT, PLAIN, VENUE, Lever, make_market
@@ -197,7 +198,7 @@ def test_a_walk_killed_at_any_moment_ends_at_the_same_bytes(tmp_path, most):
 
 def test_a_saved_walk_is_loaded_whole_and_counts_its_looks(tmp_path, walk):
     made = walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path)
-    folder = next(path for path in tmp_path.iterdir() if path.name != LOOKS)
+    folder = next(path for path in tmp_path.iterdir() if path.name not in (LOOKS, TRIED))
     loaded = bt.WalkForward.load(folder)
     pd.testing.assert_frame_equal(loaded.folds, made.folds)
     assert loaded.summary() == made.summary() == walk.summary()

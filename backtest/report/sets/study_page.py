@@ -212,9 +212,9 @@ def build_luck(study: Study) -> Section:
 
 
 def describe_elsewhere(verdict: Verdict) -> str:
-    """Describe the other studies whose sets are counted."""
+    """Describe the other searches whose sets are counted."""
     policies = ", ".join(verdict.other_policies)
-    where = "in other studies of the store on some of the same bars"
+    where = "in other searches of the store on some of the same bars"
     return f"{where}: {policies}" if policies else where
 
 

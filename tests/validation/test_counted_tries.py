@@ -1,0 +1,137 @@
+"""Sets that studies and validations tried on the same bars count as trials of each other."""
+
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.store.find import list_folders
+from backtest.tune.other_trials import OtherTrials, find_other_trials, pool_deviation
+from backtest.tune.study_identity import describe_market
+from backtest.tune.tried_sets import TRIED
+from backtest.validation.cross_validation import CrossValidation
+from backtest.validation.progress_folder import name_result
+from backtest.validation.walk import WalkForward
+from tests.validation.worlds import PLAIN, Lever, make_market
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # short test spans
+MARKET = make_market(210)  # 840 bars of 6 h
+FOUR = {"space": {"window": [1, 5, 12, 30]}, "fix": {"size": 1.0}, "trials": 32}
+LEAN = {"robust": False, "sampler": "grid", **FOUR}
+SPANS = {"train": "90d", "test": "60d"}  # two folds
+
+
+class Other(Lever):
+    """Another policy with the same parameters."""
+
+
+def walk(policy=Lever, store=None, **given):
+    return bt.walk_forward(MARKET, policy, **PLAIN, **{**LEAN, **SPANS, **given}, store=store)
+
+
+def cross(policy=Lever, store=None, **given):
+    asked = {"groups": 4, "test_groups": 2, **FOUR, **given}
+    return bt.cross_validate(MARKET, policy, **PLAIN, **asked, store=store)
+
+
+def tune(policy=Lever, store=None, market=MARKET, **given):
+    asked = {"holdout": None, **LEAN, **given}
+    return bt.tune(market, policy, **PLAIN, **asked, store=store)
+
+
+def count(store, market=MARKET, identity="none"):
+    data = describe_market(market)
+    return find_other_trials(store, {"id": identity, "data": data, "searched": data["end"]})
+
+
+@pytest.mark.slow
+def test_sets_of_a_walk_count_in_a_later_search_and_make_it_less_sure(tmp_path):
+    made = walk(store=tmp_path)
+    found = tune(Other, store=tmp_path).verdict
+    alone = tune(Other).verdict
+    # the same four sets in both folds count once
+    assert made.folds["trials"].tolist() == [4, 4]
+    assert (found.other_trials, found.other_policies) == (4, ("Lever",))
+    assert found.effective_trials > alone.effective_trials
+    assert found.deflated_sharpe < alone.deflated_sharpe
+
+
+@pytest.mark.slow
+def test_sets_of_all_validations_count_once_each(tmp_path):
+    cross(store=tmp_path)
+    assert count(tmp_path).n_sets == 4
+    walk(store=tmp_path)  # the same sets again
+    assert count(tmp_path).n_sets == 4
+    cross(store=tmp_path, space={"window": [1, 2, 3, 4, 6]})
+    assert count(tmp_path).n_sets == 8  # one of the five is known
+    bt.schedules(MARKET, Other, **PLAIN, **LEAN, train="90d", test="60d", draws=99, store=tmp_path)
+    found = count(tmp_path)
+    assert (found.n_sets, found.policies) == (12, ("Lever", "Other"))
+    assert found.n_alike == 8  # schedules train on 90 of 210 days
+
+
+@pytest.mark.slow
+def test_sets_of_searches_count_in_later_validations_which_say_so(tmp_path):
+    tune(Other, store=tmp_path)
+    made, alone = cross(store=tmp_path), cross()
+    assert (made.figures["other_trials"], made.figures["other_policies"]) == (4, ["Other"])
+    assert made.figures["effective_trials"] > alone.figures["effective_trials"]
+    assert made.deflated_sharpe < alone.deflated_sharpe
+    words = "4 sets that other searches tried on some of the same bars (policy Other) count as"
+    assert words in " ".join(made.summary().split())
+    assert words not in " ".join(alone.summary().split())
+    assert "other_trials" in CrossValidation.load(tmp_path / name_result(made.manifest)).figures
+
+    walked, plain = walk(store=tmp_path), walk()  # the four of the study, four of the other kind
+    assert walked.figures["other_trials"] == 4 + 4
+    assert (walked.folds["deflated_sharpe"] < plain.folds["deflated_sharpe"]).all()
+    rest = [name for name in plain.folds if name != "deflated_sharpe"]
+    pd.testing.assert_frame_equal(walked.folds[rest], plain.folds[rest])
+    assert "(policies Lever, Other) count as" in " ".join(walked.summary().split())
+    assert WalkForward.load(tmp_path / name_result(walked.manifest)).figures["other_policies"] == [
+        "Lever",
+        "Other",
+    ]
+
+
+def test_a_validation_does_not_count_its_own_sets(tmp_path):
+    first = cross(store=tmp_path)
+    cross(store=tmp_path, resume=None)
+    assert count(tmp_path, identity=first.manifest["id"]).n_sets == 0
+
+
+@pytest.mark.slow
+def test_sets_on_other_bars_do_not_count(tmp_path):
+    walk(store=tmp_path)  # trains on days 0 to 90 and 60 to 150
+    assert count(tmp_path, MARKET.slice(150 * 4, 210 * 4)).n_sets == 0
+    assert count(tmp_path, MARKET.slice(149 * 4, 210 * 4)).n_sets == 4
+
+
+@pytest.mark.slow
+def test_sharpe_ratios_of_shorter_spans_scatter_more_and_are_left_out(tmp_path):
+    """Trains of 50 days count as trials of a search on 210 days, not in its deviation."""
+    walk(store=tmp_path, train="50d", test="80d")
+    found = count(tmp_path)
+    assert (found.n_sets, found.n_alike, len(found.sharpes)) == (4, 0, 0)
+    assert count(tmp_path, MARKET.prefix(100 * 4)).n_alike == 4
+    assert pool_deviation(np_of(1.0, 3.0), 2, found) == pytest.approx(2.0**0.5)
+
+
+def np_of(*values):
+    return pd.Series(values).to_numpy()
+
+
+def test_the_pooled_deviation_by_hand():
+    """Own 1 and 3 (variance 2), others 0 and 4 (variance 4) of 6: 2/8 2 + 6/8 4 + 0 = 3.5."""
+    others = OtherTrials(6, ("Other",), np_of(0.0, 4.0), 6)
+    assert pool_deviation(np_of(1.0, 3.0), 2, others) == pytest.approx(3.5**0.5)
+
+
+def test_the_record_is_no_result_survives_the_result_and_may_be_damaged(tmp_path):
+    made = cross(store=tmp_path)
+    assert list_folders(tmp_path) == [name_result(made.manifest)]
+    (record,) = (tmp_path / TRIED).iterdir()
+    for each in sorted((tmp_path / name_result(made.manifest)).iterdir()):
+        each.unlink()
+    assert count(tmp_path).n_sets == 4
+    record.write_bytes(record.read_bytes()[:100])
+    assert count(tmp_path).n_sets == 0
