@@ -260,6 +260,16 @@ class Settlement(NamedTuple):
 
     rate: Decimal
     price: Decimal | None
+    is_dividend: bool = False
+
+
+def dividends_of(market: Any) -> Iterator[tuple[int, Settlement]]:
+    """§2.2: the bar of each dividend, and the event: longs receive D on each share."""
+    column = getattr(market, "columns", {}).get("dividend_per_share", ())
+    for bar, amount in enumerate(column):
+        if not math.isnan(amount) and amount != 0.0:
+            price = exact(market.close[bar - 1] if bar else market.open[0])
+            yield bar, Settlement(-exact(amount) / price, price, is_dividend=True)
 
 
 def bars_of_funding(
@@ -281,6 +291,8 @@ def bars_of_funding(
             at_open[following].append(event)
         elif following > 0 and int(stamp) < opens[following - 1] + int(market.interval) - window:
             inside[following - 1].append(event)
+    for bar, event in dividends_of(market):
+        at_open[bar].append(event)
     return at_open, inside
 
 
@@ -555,11 +567,17 @@ class Reference:
 
     # ----- booking -----
 
-    def charge(self, column: str, amount: Decimal, price: Decimal | None = None) -> None:
+    def charge(
+        self,
+        column: str,
+        amount: Decimal,
+        price: Decimal | None = None,
+        kind: str | None = None,
+    ) -> None:
         """Enter an amount in its column and in the ledger."""
         self.row[column] += amount
         if amount != 0:
-            self.log(KIND_OF_COLUMN.get(column, column), price, self.quantity, amount)
+            self.log(kind or KIND_OF_COLUMN.get(column, column), price, self.quantity, amount)
 
     def log(self, kind: str, price: Decimal | None, quantity: Decimal, amount: Decimal) -> None:
         """Add a row to the ledger."""
@@ -732,7 +750,7 @@ class Reference:
             self.margin -= payment
         else:
             self.pay(payment)
-        self.charge("funding", payment, price)
+        self.charge("funding", payment, price, kind="dividend" if event.is_dividend else None)
         if self.is_isolated and self.fails_unaided(self.mark_open[self.t]):
             self.note("liquidated after funding")
             self.liquidate(self.mark_open[self.t])

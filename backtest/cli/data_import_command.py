@@ -21,6 +21,7 @@ EXAMPLES = """
 backtest data import user_data/data/binance/futures --instrument BTCUSDT --interval 1h --out btc
 backtest data import klines/BTCUSDT/1h --mark markPriceKlines/BTCUSDT/1h --funding rates --out btc
 backtest data import prices.csv --columns time=ts,open=o,high=h,low=l,close=c --timezone UTC --out x
+backtest data import SPY.csv --dividends SPY-paid.csv --sessions --timezone UTC --out spy
 backtest data import trades.csv.gz --resample 1m --out ticks
 backtest data import btc.json --repair sort,drop-duplicates,funding-gaps=zero --out btc
 """
@@ -55,6 +56,9 @@ def import_files(  # noqa: PLR0913 - one for each flag
     funding: Annotated[
         list[Path] | None, flag("Funding: a file or folder; repeat for more.")
     ] = None,
+    dividends: Annotated[
+        list[Path] | None, flag("Dividends per share by ex-date (time, amount): a file.")
+    ] = None,
     columns: Columns = None,
     resample: Annotated[
         str | None, flag("Combine bars or trades into bars of this length: 1h.")
@@ -81,6 +85,7 @@ def import_files(  # noqa: PLR0913 - one for each flag
             *files,
             mark=mark or (),
             funding=funding or (),
+            dividends=dividends or (),
             columns=read_columns(columns),
             resample=resample,
             repair=repair or (),

@@ -19,6 +19,7 @@ from backtest.base.units import (
     parse_duration,
 )
 from backtest.features.margin_rules import effective_initial, read_open_interest
+from backtest.market.tables.dividends import DIVIDEND, read_settlements
 from backtest.market.tables.settlements import place_on_bars
 from backtest.venue.multipliers import choose_multipliers
 
@@ -93,16 +94,24 @@ def as_of(rate: float | pd.Series, time: IntArray, where: str) -> FloatArray:
 def place_funding(market: Market, venue: Venue, first: int) -> dict[str, Any]:
     """Assign each funding event to a bar, to its open within the jitter; return fields of the feed.
 
-    Events of bars before ``first``, and those of the open after the last bar, are left out.
+    Dividends are events at the open of their bar. Events of bars before ``first``, and those of the
+    open after the last bar, are left out.
     """
     jitter = parse_duration(venue.funding_jitter, where="Venue.funding_jitter")
-    bar, is_open = place_on_bars(market.funding_time, market.time, market.interval, jitter)
+    settled = read_settlements(market)
+    if settled.price.size and not market.funding_time.size and venue.contract.kind == "inverse":
+        raise ParameterError(
+            "dividends are paid on linear contracts, the contract was 'inverse'",
+            where=f"Market, column {DIVIDEND}",
+            cure="choose Contract(kind='linear')",
+        )
+    bar, is_open = place_on_bars(settled.time, market.time, market.interval, jitter)
     kept = (bar >= first) & (bar < market.n_bars)
     return {
         "funding_bar": bar[kept].astype(np.int64),
         "funding_is_open": is_open[kept].astype(np.int64),
-        "funding_price": market.funding_mark[kept],
-        "funding_rate": market.funding_rate[kept],
+        "funding_price": settled.price[kept],
+        "funding_rate": settled.rate[kept],
     }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from backtest.base.code_identity import describe_function
 from backtest.base.json_values import to_plain
 from backtest.base.units import format_duration, format_time, to_nanoseconds, utc_index
+from backtest.market.tables.dividends import read_settlements
 from backtest.policy.policy import formula_of
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def describe_data(
     market: Market, account: Account, start: int, closes: IntArray
 ) -> dict[str, object]:
     """Return the source, the content and the bars of the data."""
+    paid = 0 if market.funding_time.size else len(read_settlements(market).time)
     return {
         "source": repr(market),
         "instrument": market.instrument,
@@ -93,6 +95,7 @@ def describe_data(
         "filled": dict(market.filled),
         "liquidations_tested_on": "mark prices" if market.has_mark else "last prices",
         "funding_events": len(market.funding_time),
+        **({"dividends": paid} if paid else {}),
         "flows_after_the_end": count_later_flows(market, account),
     }
 

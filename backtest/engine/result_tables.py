@@ -45,6 +45,8 @@ ORDER = (
     "trailing_stop", "equity_stop", "take_profit",
 )  # fmt: skip
 """The kinds of events: the categories of the events table."""
+DIVIDEND = "dividend"
+"""The kind of a payment for shares held at the open of an ex-date."""
 FORCED = (*(KINDS[kind] for kind in ledger.STOPS), "liquidation", "ruin")
 """The kinds of events that close a position without a decision."""
 ARRAYS = make_array_twins(contract_value, requirement, liquidation_price)
@@ -140,7 +142,9 @@ def bars_table(
     return pd.DataFrame(columns, index=utc_index(time), copy=False)
 
 
-def events_table(venue: Venue, time: IntArray, entries: FloatArray, first: int) -> pd.DataFrame:
+def events_table(
+    venue: Venue, time: IntArray, entries: FloatArray, first: int, *, has_dividends: bool = False
+) -> pd.DataFrame:
     """Return the ledger, one row per event: time, kind, price, quantity, amount.
 
     ``time`` is the open of the bar in which it happened; with ``fill="same_close"``, the end of the
@@ -148,7 +152,8 @@ def events_table(venue: Venue, time: IntArray, entries: FloatArray, first: int) 
     ruin; the money of a cost (positive is paid); the margin ratio of a margin call and of its end;
     the money that ``margin_added`` moves from the wallet. The price of a liquidation is the one
     that triggered it, of a fill or stop the one it traded at. A ruin closes what the account holds
-    at the mark close of its bar. The costs of an event follow it as rows of their own.
+    at the mark close of its bar. The costs of an event follow it as rows of their own. Payments of
+    a market with dividends are of the kind ``dividend``, at the close before the ex-date.
     """
     kinds = entries[:, 1].astype(np.int64)
     price = price_of(venue, entries[:, 2])
@@ -170,7 +175,9 @@ def events_table(venue: Venue, time: IntArray, entries: FloatArray, first: int) 
     bar = table.pop("bar").to_numpy(dtype=np.int64) - first
     table = table.drop(columns=["row", "place"])
     table.insert(0, "time", utc_index(time[bar]))
-    table["kind"] = pd.Categorical(table["kind"], categories=list(ORDER))
+    if has_dividends:  # they are paid as funding is, and a market has one of the two
+        table["kind"] = table["kind"].replace("funding", DIVIDEND)
+    table["kind"] = pd.Categorical(table["kind"], categories=[*ORDER, DIVIDEND])
     return table
 
 

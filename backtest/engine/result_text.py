@@ -102,7 +102,9 @@ def describe_market(result: RunRecord) -> Iterator[str]:
         yield "SYNTHETIC: these prices are made up"
     if data["liquidations_tested_on"] == "last prices":
         yield "no mark prices: liquidations tested on last prices"
-    if data["funding_events"] == 0:
+    if "dividends" in data:
+        yield f"dividends: {data['dividends']}, booked as funding"
+    elif data["funding_events"] == 0:
         yield "no funding rates: none is charged"
 
 

@@ -218,7 +218,10 @@ class RunRecord:
         """One row per event."""
         if isinstance(self.entries, pd.DataFrame):
             return self.entries
-        return events_table(self.venue, self.time, self.entries, self.span.first)
+        has_dividends = "dividends" in self.manifest["data"]
+        return events_table(
+            self.venue, self.time, self.entries, self.span.first, has_dividends=has_dividends
+        )
 
     @cached_property
     def cut_rows(self) -> list[dict[str, Any]]:

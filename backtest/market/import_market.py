@@ -15,10 +15,11 @@ from backtest.market.tables.read_options import read_options
 Paths: TypeAlias = Sequence[str | Path]
 
 
-def import_market(
+def import_market(  # noqa: PLR0913 - one for each choice of the reader
     *paths: str | Path,
     mark: Paths = (),
     funding: Paths = (),
+    dividends: Paths = (),
     columns: Mapping[str, str | int] | None = None,
     resample: str | None = None,
     repair: str | Sequence[str] = (),
@@ -42,10 +43,13 @@ def import_market(
         One folder, or one or several files; several files of a kind are joined to one table.
     mark, funding : sequence of str or Path
         Files, or folders of files, of mark prices and of funding, if their names do not say so.
+    dividends : sequence of str or Path
+        Files of dividends per share (``time``, ``amount``), likewise; see
+        :meth:`Market.from_frames`.
     columns : mapping of str to str or int, optional
         Our names of the bars' columns, and their names or positions (from 0) in the files:
-        ``{"time": "ts", "open": "o"}``; for the other files ``"mark.time"`` and
-        ``"funding.rate"``. Columns that are not named are left out.
+        ``{"time": "ts", "open": "o"}``; for the other files ``"mark.time"``,
+        ``"funding.rate"`` and ``"dividends.amount"``. Columns that are not named are left out.
     resample : str, optional
         Length of the resulting bars, a multiple of the given one; required for trades.
     repair : str or sequence of str, optional
@@ -84,6 +88,7 @@ def import_market(
         options,
         mark=_list_files(mark),
         funding=_list_files(funding),
+        dividends=_list_files(dividends),
         joins=True,
     )
     given = ", ".join(repr(str(path)) for path in paths)

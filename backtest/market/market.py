@@ -109,6 +109,7 @@ class Market(MarketData):
         *,
         funding: pd.DataFrame | pd.Series | None = None,
         mark: pd.DataFrame | None = None,
+        dividends: pd.DataFrame | None = None,
         instrument: str = "",
         interval: str | None = None,
         timezone: str | None = None,
@@ -129,6 +130,10 @@ class Market(MarketData):
             venue predicts it at that stamp), by settlement stamp. A Series holds the rates.
         mark : DataFrame, optional
             open, high, low, close of the mark price; other columns are ignored.
+        dividends : DataFrame, optional
+            ``amount`` per share by ex-date, in the currency of the prices, which must not be
+            adjusted for them. It becomes the column ``dividend_per_share`` of the bars and is paid
+            to longs and by shorts that hold a position at the first open at or after its time.
         instrument : str
             The name of the instrument.
         interval : str, optional
@@ -161,10 +166,17 @@ class Market(MarketData):
             between=between,
         )
         rates = funding.to_frame("rate") if isinstance(funding, pd.Series) else funding
-        for name, frame in (("bars", bars), ("mark", mark), ("funding", rates)):
+        for name, frame in (
+            ("bars", bars),
+            ("mark", mark),
+            ("funding", rates),
+            ("dividends", dividends),
+        ):
             if frame is not None or name == "bars":
                 check_frame(name, frame)
-        data = assemble(MarketFrames.of(bars, mark, rates), options, where="the frames given")
+        data = assemble(
+            MarketFrames.of(bars, mark, rates, dividends), options, where="the frames given"
+        )
         length = format_duration(data.interval)
         label = f"{instrument or 'bars'} {length}, {data.n_bars} from {time_text(data.start)}"
         return cls(**data.fields(), source=f"<Market.from_frames: {label}>")
@@ -184,10 +196,11 @@ class Market(MarketData):
     ) -> Market:
         """Return the market in one folder, or in several files: CSV, Parquet, Feather, JSON, zip.
 
-        A folder holds ``bars.*`` and optionally ``mark.*``, ``funding.*`` and ``market.json`` (as
-        :meth:`save` writes them), or files with the names of freqtrade or of Binance's archive. Of
-        files given one by one, the name says which is mark and which is funding. For files with
-        other names or columns use :func:`backtest.import_market`.
+        A folder holds ``bars.*`` and optionally ``mark.*``, ``funding.*``, ``dividends.*`` and
+        ``market.json`` (as :meth:`save` writes them, dividends as a column of the bars), or files
+        with the names of freqtrade or of Binance's archive. Of files given one by one, the name
+        says which is mark, funding or dividends. For files with other names or columns use
+        :func:`backtest.import_market`.
 
         Parameters
         ----------

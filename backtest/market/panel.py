@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.base.units import FloatArray, IntArray
+from backtest.market.tables.dividends import read_settlements
 from backtest.market.tables.market_data import MarketData
 from backtest.market.tables.settlements import JITTER, place_on_bars
 
@@ -83,13 +84,14 @@ def _place_funding(markets: Sequence[MarketData], spans: IntArray, jitter: int) 
 
 
 def _place_events(market: MarketData, instrument: int, first: int, jitter: int) -> dict[str, Any]:
-    bar, is_open = place_on_bars(market.funding_time, market.time, market.interval, jitter)
+    settled = read_settlements(market)
+    bar, is_open = place_on_bars(settled.time, market.time, market.interval, jitter)
     kept = (bar >= 0) & (bar < market.n_bars)
     return {
-        "funding_time": market.funding_time[kept],
+        "funding_time": settled.time[kept],
         "funding_bar": bar[kept].astype(np.int64) + first,
         "funding_is_open": is_open[kept].astype(np.int64),
         "funding_instrument": np.full(int(kept.sum()), instrument, dtype=np.int64),
-        "funding_price": market.funding_mark[kept],
-        "funding_rate": market.funding_rate[kept],
+        "funding_price": settled.price[kept],
+        "funding_rate": settled.rate[kept],
     }

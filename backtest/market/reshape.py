@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from backtest.market.tables.bar_groups import group_bars, group_sessions
+from backtest.base.units import FloatArray
+from backtest.market.tables.bar_groups import BarGroups, group_bars, group_sessions
+from backtest.market.tables.dividends import DIVIDEND
 from backtest.market.tables.frames import PRICES
 from backtest.market.tables.market_data import MarketData
 
@@ -53,7 +55,16 @@ def resample_data(data: MarketData, length: int) -> MarketData:
         "interval": length,
         "time": groups.time,
         "volume": groups.total(fields["volume"]),
-        "columns": {name: groups.last(values) for name, values in fields["columns"].items()},
+        "columns": {
+            name: _combine(groups, name, values) for name, values in fields["columns"].items()
+        },
         "filled": {**data.filled, **note},
     }
     return MarketData(**fields)
+
+
+def _combine(groups: BarGroups, name: str, values: FloatArray) -> FloatArray:
+    """Return the last value of each group; the sum of its dividends."""
+    if name != DIVIDEND:
+        return groups.last(values)
+    return groups.total(np.nan_to_num(values))

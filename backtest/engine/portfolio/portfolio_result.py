@@ -200,7 +200,9 @@ class PortfolioResult(PortfolioRecord, Reportable):
     def events(self) -> pd.DataFrame:
         """One row per event."""
         assets = [each.name for each in self.account.collateral]
-        given = (self._venues, self.entries, self.span.first)
+        described = self.manifest["data"]["instruments"]
+        paying = [name for name in self.names if "dividends" in described[name]]
+        given = (self._venues, self.entries, self.span.first, paying)
         return portfolio_events(self.time, self.names, assets, *given)
 
     def contagion(self) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pandas as pd
 from backtest.account import ledger
 from backtest.base.units import BoolArray, FloatArray, IntArray, utc_index
 from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD
-from backtest.engine.result_tables import KINDS, ORDER, price_of, value_of
+from backtest.engine.result_tables import DIVIDEND, KINDS, ORDER, price_of, value_of
 from backtest.portfolio.book_causes import BLAMED
 from backtest.portfolio.book_ledger import CONVERTED, DELISTED
 from backtest.venue import Venue
@@ -155,11 +155,13 @@ def portfolio_events(
     venues: Sequence[Venue],
     entries: FloatArray,
     first: int,
+    paying: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Return the ledger, one row per event: time, kind, instrument, price, quantity, amount.
 
     As :func:`backtest.engine.result_tables.events_table`, with the instrument, the collateral of a
-    ``conversion``, or nothing for events of the account. An event of the account has no price.
+    ``conversion``, or nothing for events of the account. What instruments named in ``paying`` pay
+    are dividends. An event of the account has no price.
     """
     shown = entries[entries[:, 1] != BLAMED]
     price = find_prices(shown, venues)
@@ -178,7 +180,9 @@ def portfolio_events(
     table.insert(0, "time", utc_index(time[bar]))
     kind: Any = pd.Categorical(labels[who], categories=[*names, *assets, ""])
     table.insert(2, "instrument", kind)
-    table["kind"] = pd.Categorical(table["kind"], categories=list(ALL_NAMES))
+    is_paid = (table["kind"] == "funding") & table["instrument"].isin(paying)
+    table.loc[is_paid, "kind"] = DIVIDEND
+    table["kind"] = pd.Categorical(table["kind"], categories=[*ALL_NAMES, DIVIDEND])
     return table
 
 

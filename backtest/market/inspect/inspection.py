@@ -36,7 +36,7 @@ def build_quality(
     says whether the market closes, so that bars may be missing. The other arguments become fields
     of :class:`Quality`.
     """
-    bars, mark, funding = tables
+    bars, mark, funding, _ = tables
     length = interval or (spacing(distinct(bars.time)) if bars else None)
     of_bars = measure_bars(bars, length, sessions=sessions) if bars else None
     of_mark = measure_bars(mark, length, sessions=sessions) if mark else None

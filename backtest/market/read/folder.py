@@ -36,13 +36,14 @@ def load_data(
     *,
     mark: Sequence[Path] = (),
     funding: Sequence[Path] = (),
+    dividends: Sequence[Path] = (),
     joins: bool = False,
 ) -> MarketData:
     """Return the checked arrays of one folder or several files; parameters of ``open_files``.
 
     Raises DataError if no layout fits, or listing every defect of every file.
     """
-    files = open_files(paths, options, mark=mark, funding=funding, joins=joins)
+    files = open_files(paths, options, mark=mark, funding=funding, dividends=dividends, joins=joins)
     data = assemble(files.frames, files.options, where=", ".join(map(str, paths)))
     return dataclasses.replace(data, filled={**data.filled, **files.layout.filled})
 
@@ -53,13 +54,14 @@ def open_files(
     *,
     mark: Sequence[Path] = (),
     funding: Sequence[Path] = (),
+    dividends: Sequence[Path] = (),
     joins: bool = False,
     needs_bars: bool = True,
 ) -> SourceFiles:
     """Return the content of the files that hold a market, or why it cannot be read.
 
-    ``paths`` is one folder or several files; ``mark`` and ``funding`` are files of these roles
-    whatever their names are. The other arguments are those of :func:`find_layout`.
+    ``paths`` is one folder or several files; ``mark``, ``funding`` and ``dividends`` are files
+    of these roles whatever their names are. The other arguments are those of :func:`find_layout`.
 
     Raises DataError if no layout fits.
     """
@@ -70,6 +72,8 @@ def open_files(
         layout = layout._replace(
             funding=tuple(funding), rate_column=find_rate_column(funding), has_same_funding=False
         )
+    if dividends:
+        layout = layout._replace(dividends=tuple(dividends))
     options = _complete_options(options, layout)
     files = ((role, getattr(layout, role)) for role in ROLES)
     frames = MarketFrames(

@@ -15,7 +15,7 @@ from backtest.base.units import format_duration, parse_duration
 from backtest.market.read.files import SUFFIXES, stem_of, suffix_of
 from backtest.market.tables.read_options import ReadOptions
 
-ROLES = ("bars", "mark", "funding")
+ROLES = ("bars", "mark", "funding", "dividends")
 TRADES = "trades"
 """The timeframe of files that hold single trades."""
 
@@ -53,6 +53,7 @@ class Layout(NamedTuple):
     bars: tuple[Path, ...] = ()
     mark: tuple[Path, ...] = ()
     funding: tuple[Path, ...] = ()
+    dividends: tuple[Path, ...] = ()
     rate_column: str = "rate"
     instrument: str = ""
     interval: str | None = None
@@ -183,6 +184,7 @@ def _by_role(
         bars=tuple(chosen["bars"]),
         mark=tuple(chosen["mark"]),
         funding=tuple(chosen["funding"]),
+        dividends=tuple(chosen["dividends"]),
         rate_column=find_rate_column(chosen["funding"]),
         instrument=instrument,
     )

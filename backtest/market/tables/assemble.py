@@ -27,8 +27,10 @@ from backtest.market.tables.bar_checks import (
     volume_defects,
 )
 from backtest.market.tables.defects import Defect, refuse
+from backtest.market.tables.dividends import DIVIDEND, dividend_defects, place_dividends
 from backtest.market.tables.frames import (
     BARS,
+    DIVIDENDS,
     FUNDING,
     MARK,
     PRICES,
@@ -51,13 +53,18 @@ class MarketFrames(NamedTuple):
     bars: tuple[SourceFrame, ...]
     mark: tuple[SourceFrame, ...] = ()
     funding: tuple[SourceFrame, ...] = ()
+    dividends: tuple[SourceFrame, ...] = ()
 
     @classmethod
     def of(
-        cls, bars: pd.DataFrame, mark: pd.DataFrame | None, funding: pd.DataFrame | None
+        cls,
+        bars: pd.DataFrame,
+        mark: pd.DataFrame | None,
+        funding: pd.DataFrame | None,
+        dividends: pd.DataFrame | None = None,
     ) -> MarketFrames:
         """Return one frame of each kind that is given."""
-        named = {"bars": bars, "mark": mark, "funding": funding}
+        named = {"bars": bars, "mark": mark, "funding": funding, "dividends": dividends}
         return cls(
             *((SourceFrame(n, each),) if each is not None else () for n, each in named.items())
         )
@@ -69,6 +76,7 @@ class MarketTables(NamedTuple):
     bars: TimedTable | None
     mark: TimedTable | None
     funding: TimedTable | None
+    dividends: TimedTable | None = None
 
 
 class ReadNotes(NamedTuple):
@@ -80,6 +88,7 @@ class ReadNotes(NamedTuple):
     bars: Sequence[Defect]
     mark: Sequence[Defect]
     funding: Sequence[Defect]
+    dividends: Sequence[Defect]
     repairs: Mapping[str, str]
     bar_length: int | None
 
@@ -101,7 +110,7 @@ def check_frames(
 ) -> tuple[MarketData | None, list[Defect]]:
     """Return the aligned arrays of a market, or None and all defects of the frames."""
     tables, notes = read_tables(frames, options)
-    bars, mark, funding = tables
+    bars, mark, funding, dividends = tables
     defects = [*notes.bars]
     interval: int | None = None
     if bars is not None:
@@ -112,10 +121,16 @@ def check_frames(
         defects += wrong + _check_bars(bars, interval, sessions=options.sessions)
     defects += [*notes.mark, *(order_defects(mark, "mark bars") if mark else ())]
     defects += [*notes.funding, *(_check_stamps(funding) if funding else ())]
+    paid = list(dividend_defects(dividends, has_funding=bool(funding))) if dividends else []
+    defects += [*notes.dividends, *paid]
     if bars is None or interval is None:
         return None, [*defects, *_check_without_bars(mark, funding)]
     mark, funding = mark and in_order(mark), funding and in_order(funding)
     filled = dict(notes.repairs)
+    if dividends and not defects:
+        bars = in_order(bars)
+        column = place_dividends(dividends, bars.time, interval, filled)
+        bars = bars._replace(columns={**bars.columns, DIVIDEND: column})
     return _align(in_order(bars), mark, funding, interval, options, defects, filled)
 
 
@@ -131,14 +146,16 @@ def read_tables(frames: MarketFrames, options: ReadOptions) -> tuple[MarketTable
         length = options.bar_length
     mark, mark_defects = read_table(frames.mark, MARK, options.timezone)
     funding, funding_defects = read_table(frames.funding, FUNDING, options.timezone)
+    dividends, dividend_notes = read_table(frames.dividends, DIVIDENDS, options.timezone)
     step = length or (find_interval(bars, options)[0] if bars else None)
-    tables = MarketTables(
-        *(
-            apply_repairs(table, role, options.repairs, step, notes) if table else None
-            for role, table in (("bars", bars), ("mark", mark), ("funding", funding))
-        )
-    )
-    return tables, ReadNotes(bar_defects, mark_defects, funding_defects, notes, length)
+    given = (("bars", bars), ("mark", mark), ("funding", funding))
+    repaired = {
+        role: apply_repairs(table, role, options.repairs, step, notes) if table else None
+        for role, table in given
+    }
+    tables = MarketTables(**repaired, dividends=dividends)
+    found = (bar_defects, mark_defects, funding_defects, dividend_notes)
+    return tables, ReadNotes(*found, notes, length)
 
 
 def _align(

@@ -80,6 +80,7 @@ BARS = Schema(PRICES, ("volume",), "keep")
 MARK = Schema(PRICES, (), "ignore")
 FUNDING = Schema(("rate",), ("mark", "predicted"), "refuse")
 TRADES = Schema(("price",), ("size",), "ignore")
+DIVIDENDS = Schema(("amount",), (), "refuse")
 SCHEMAS = {"bars": BARS, "mark": MARK, "funding": FUNDING}
 
 

@@ -18,7 +18,7 @@ from backtest.base.units import (
     parse_duration,
     to_nanoseconds,
 )
-from backtest.market.tables.frames import FUNDING, MARK
+from backtest.market.tables.frames import DIVIDENDS, FUNDING, MARK
 from backtest.market.tables.repairs import Repair, parse_repairs
 from backtest.market.tables.times import check_timezone
 
@@ -151,10 +151,11 @@ def _read_names(columns: Mapping[str, str | int] | None) -> dict[str, str]:
     """Return our column names and those of the file, or their positions, as text."""
     names = [f"mark.{name}" for name in ("time", *MARK.known)]
     names += [f"funding.{name}" for name in ("time", *FUNDING.known)]
+    names += [f"dividends.{name}" for name in ("time", *DIVIDENDS.known)]
     for ours in columns or {}:
         if "." in ours and ours not in names:
             raise ParameterError(
-                f"a column of mark or funding must be a known one, was {ours!r}"
+                f"a column of another table must be a known one, was {ours!r}"
                 + did_you_mean(ours, names),
                 where=Place("columns"),
                 cure=f"choose among {', '.join(names)}",

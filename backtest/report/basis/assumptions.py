@@ -102,7 +102,9 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "filled in", describe_filled(data["filled"]) or "nothing: the data had no gaps"
     if "liquidations_tested_on" in data:
         yield "liquidations tested on", str(data["liquidations_tested_on"])
-    if "funding_events" in data:
+    if "dividends" in data:
+        yield "dividends", f"{data['dividends']} payments, booked as funding"
+    elif "funding_events" in data:
         count = data["funding_events"]
         yield "funding", f"{count:,} settlements" if count else "no rates: none is charged"
     yield "content hash", str(data["content_hash"])

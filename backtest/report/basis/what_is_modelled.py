@@ -114,6 +114,8 @@ def describe_calls(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
 
 def describe_funding(data: Mapping[str, Any]) -> str:
     """Describe when funding was charged."""
+    if "dividends" in data:
+        return f"none; {data['dividends']} dividends, to the position held at the open"
     count = data.get("funding_events")
     if count is None:
         return "at each settlement of the data, on the position held there"

@@ -81,7 +81,9 @@ def list_run_notices(result: Result) -> list[str]:
         )
     if data["liquidations_tested_on"] == "last prices":
         notices.append("No mark prices: liquidations are tested on last prices, which swing wider.")
-    if data["funding_events"] == 0:
+    if "dividends" in data:
+        notices.append(f"Dividends: {data['dividends']}, booked as funding.")
+    elif data["funding_events"] == 0:
         notices.append("No funding rates: none is charged.")
     if data["filled"]:
         notices.append(f"Filled in: {describe_filled(data['filled'])}.")

@@ -1,0 +1,171 @@
+"""Dividends per share: read beside the bars, paid at the open of the ex-date, booked as funding."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.cli import main
+from tests.cases import make_case
+from tests.engine.test_reference import Scripted, differences, ledger_differences, scales
+from tests.markets import free_venue
+from tests.reference import simulate
+from tests.scenes import Follow, account_of, happened, venue_of
+
+DAYS = pd.date_range("2024-03-04", periods=5, freq="D", tz="UTC")
+NAN = math.nan
+
+
+def bars_of(*closes: float) -> pd.DataFrame:
+    opens = np.array([closes[0], *closes[:-1]])
+    prices = {"open": opens, "high": np.maximum(opens, closes), "low": np.minimum(opens, closes)}
+    return pd.DataFrame({**prices, "close": closes}, index=DAYS[: len(closes)])
+
+
+def paid(day: int, amount: float, hours: float = 0.0) -> pd.DataFrame:
+    index = pd.DatetimeIndex([DAYS[day] + pd.Timedelta(hours=hours)])
+    return pd.DataFrame({"amount": [amount]}, index=index)
+
+
+def follow(market: bt.Market, *targets: float, signal: float = 1.0, **more) -> bt.Result:
+    wanted = [*targets, *[NAN] * (len(market) - len(targets))]
+    market = market.with_columns(target=wanted)
+    return bt.run(
+        market, Follow(), venue=venue_of(), account=account_of(), signal=signal, compile=False,
+        **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_who_holds_the_share_at_the_open_of_the_ex_date_is_paid_and_a_short_pays(side):
+    market = bt.Market.from_frames(bars_of(100, 100, 98, 98), dividends=paid(2, 2.0))
+    result = follow(market, 1.0, signal=side)
+    # 10 shares from day 1 on: 10 x 2 = 20 on day 2, when the price falls by 2
+    assert result.bars["funding"].tolist() == pytest.approx([0, 0, -20 * side, 0])
+    assert result.bars["equity"].tolist() == pytest.approx([1000.0] * 4)
+    event = happened(result, "dividend")
+    assert event["time"].item() == DAYS[2]
+    assert event["amount"].item() == pytest.approx(-20.0 * side)
+    assert event["quantity"].item() == pytest.approx(10.0 * side)
+    assert event["price"].item() == pytest.approx(100.0)
+    assert result.metrics["funding"] == pytest.approx(-20.0 * side)
+    assert result.attribution().funding == pytest.approx(0.02 * side)
+    assert "dividends: 1, booked as funding" in str(result.summary())
+
+
+def test_a_share_bought_at_the_open_of_the_ex_date_has_no_dividend():
+    market = bt.Market.from_frames(bars_of(100, 98, 98), dividends=paid(1, 2.0))
+    assert follow(market, 1.0).bars["funding"].tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.slow
+def test_the_bits_are_the_same_compiled_and_in_a_sweep():
+    market = bt.Market.from_frames(bars_of(100, 100, 98, 97, 99), dividends=paid(2, 2.0))
+    terms = {"venue": free_venue(), "account": bt.Account(capital=1000.0)}
+    policy = bt.strategies.Constant(leverage=2.0)
+    plain = bt.run(market, policy, compile=False, **terms)
+    assert plain.metrics["funding"] == pytest.approx(-40.0)
+    swept = bt.sweep(market, policy, {"leverage": [2.0, 3.0]}, **terms)
+    assert swept.table["funding"].iloc[0] == plain.metrics["funding"]
+    assert swept.table["final_equity"].iloc[0] == plain.metrics["final_equity"]
+
+
+def test_the_engine_equals_the_reference():
+    """Five random cases, with a dividend instead of funding in every fourth bar."""
+    for seed in range(400, 430, 6):
+        case = make_case(seed)
+        if case.contract["kind"] == "inverse":
+            continue
+        amount = np.full(len(case.bars), NAN)
+        amount[4::4] = case.bars["close"].to_numpy()[3:-1:4] * 0.004
+        bars = case.bars.assign(dividend_per_share=amount)
+        case = dataclasses.replace(case, funding=None, bars=bars)
+        given = case.for_reference()
+        given[0].columns = {"dividend_per_share": amount}
+        expected = simulate(*given)
+        result = bt.run(policy=Scripted(), compile=False, **case.for_engine(bt))
+        scale = scales(expected)
+        assert any(expected.funding)
+        assert differences(case, expected, result.bars, scale, len(scale)) == []
+        assert ledger_differences(expected, result.events, scale) == []
+
+
+def test_each_instrument_of_a_panel_pays_its_own():
+    plain = bt.Market.from_frames(bars_of(100, 100, 98, 98))
+    paying = bt.Market.from_frames(bars_of(100, 100, 98, 98), dividends=paid(2, 2.0))
+    markets = bt.Markets({"AAA": plain, "BBB": paying}, currency="USD")
+    account = bt.Account(capital=1000.0)
+    weights = pd.DataFrame({"AAA": 0.5, "BBB": 0.5}, index=DAYS[:4])
+    result = bt.run(
+        markets, bt.strategies.Constant(leverage=1.0), venue=free_venue(), account=account,
+        signal=bt.signals.from_frame(markets, weights), compile=False,
+    )  # fmt: skip
+    found = result.events[result.events["kind"] == "dividend"]
+    assert found["instrument"].tolist() == ["BBB"]
+    assert found["amount"].item() == pytest.approx(-10.0)  # 5 shares
+    assert result.bars["equity"].iloc[-1] == pytest.approx(989.8)
+    # 10 come in before the order, so that it makes 5.05 shares of each; both fall by 2
+
+
+def test_a_folder_keeps_them_and_longer_bars_add_them(tmp_path: Path):
+    folder = tmp_path / "spy"
+    folder.mkdir()
+    bars_of(100, 100, 98, 98).to_csv(folder / "bars.csv", index_label="time")
+    both = pd.concat([paid(1, 1.5), paid(2, 0.5, hours=-6.0), paid(3, 9.0, hours=30.0)])
+    both.to_csv(folder / "dividends.csv", index_label="time")
+    market = bt.Market.load(folder)
+    np.testing.assert_array_equal(market.columns["dividend_per_share"], [NAN, 1.5, 0.5, NAN])
+    assert (
+        market.filled["dividends"] == "2 of dividends.csv, per share, 1 outside the bars left out"
+    )
+    again = bt.Market.load(market.save(tmp_path / "saved"))
+    assert again == market
+    longer = market.resample("2d")
+    assert longer.columns["dividend_per_share"].sum() == 2.0
+    out = tmp_path / "in"
+    words = [
+        "data",
+        "import",
+        str(folder / "bars.csv"),
+        "--dividends",
+        str(folder / "dividends.csv"),
+    ]
+    assert main([*words, "--out", str(out)]) == 0
+    assert bt.Market.load(out) == market
+
+
+@pytest.mark.parametrize(
+    ("table", "funding", "message"),
+    [
+        (paid(2, -2.0), None, "a dividend per share must be positive and finite, was -2"),
+        (paid(2, NAN), None, "a dividend per share must be positive and finite, was nan"),
+        (paid(2, 2.0).rename(columns={"amount": "x"}), None, "a column 'amount' is needed"),
+        (paid(2, 2.0), pd.Series([1e-4], index=DAYS[1:2]), "has funding or dividends"),
+    ],
+)
+def test_bad_dividends_are_refused(table, funding, message):
+    with pytest.raises(bt.DataError, match=message):
+        bt.Market.from_frames(
+            bars_of(100, 100, 98, 98), dividends=table, funding=funding, funding_gaps="zero"
+        )
+
+
+def test_a_dividend_of_the_whole_price_and_one_of_a_coin_contract_are_refused():
+    market = bt.Market.from_frames(bars_of(100, 100, 98, 98), dividends=paid(2, 150.0))
+    with pytest.raises(
+        bt.DataError, match="below the close before it, was 150 after a close of 100"
+    ):
+        follow(market, 1.0)
+    market = bt.Market.from_frames(bars_of(100, 100, 98, 98), dividends=paid(2, 2.0))
+    coin = venue_of(contract={"kind": "inverse"})
+    with pytest.raises(bt.ParameterError, match="dividends are paid on linear contracts"):
+        bt.run(
+            market, bt.strategies.Constant(leverage=1.0), venue=coin, account=account_of(),
+            compile=False,
+        )  # fmt: skip
