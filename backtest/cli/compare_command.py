@@ -21,6 +21,7 @@ from backtest.cli.policy_entries import list_policy_entries, read_policy_flags, 
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.compare import Comparison, SharedTerms, list_differences
+from backtest.engine.named_signals import resolve_signal
 from backtest.policy import Policy
 
 EXAMPLES = """
@@ -86,7 +87,9 @@ def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
 
 def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> None:
     """Check that experiments differ only in their policy."""
-    first, *others = [SharedTerms(each.market, **each.terms).describe() for each in experiments]
+    if len(experiments) == 1:
+        return
+    first, *others = [describe_terms(each) for each in experiments]
     for draft, other in zip(drafts[1:], others, strict=True):
         differing = list_differences(first, other)
         if differing:
@@ -96,3 +99,10 @@ def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> 
                 where=f"{draft.file}, beside {drafts[0].file}",
                 cure="make the files agree, or say it by flags, which go over all of them",
             )
+
+
+def describe_terms(experiment: Experiment) -> dict[str, Any]:
+    """Return what the policies of an experiment share, as data."""
+    terms = SharedTerms(experiment.market, **experiment.terms)
+    signal = resolve_signal(terms.signal, terms.market)
+    return terms._replace(signal=signal).describe()

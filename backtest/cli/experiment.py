@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest.account import Account
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.errors import ParameterError
 from backtest.base.units import TimeLike, format_time, to_nanoseconds
 from backtest.cli.draft import Draft, GivenFlag, Section, Tables, flatten, located, nest, overlay
 from backtest.cli.experiment_schema import read_experiment
 from backtest.cli.find_policy import read_policy
 from backtest.cli.typed_values import format_typed
+from backtest.engine.named_signals import read_named, read_rule
 from backtest.market import Market, Markets
 from backtest.policy import Policy
 from backtest.venue import Venue, preset_files
@@ -48,13 +49,15 @@ def draft_experiment(
 ) -> Draft:
     """Read an experiment file and apply the flags to it.
 
-    A flag that replaces the policy or the venue of the file also drops their settings.
+    A flag that replaces the policy, the venue or the signal of the file also drops their settings.
     """
     from_file = {} if file is None else read_experiment(file)
     tables: Tables = {name: dict(content) for name, content in from_file.items()}
     for flag in flags:
         if replaces_table(flag, tables):
             tables[flag.table] = {}
+        if (flag.table, flag.key) == ("run", "signal"):
+            tables.get("run", {}).pop("signal_settings", None)
     for flag in flags:
         tables = overlay(tables, nest(flag))
     return Draft(tables, file, from_file, flags, command, tuple(arguments), tuple(line))
@@ -84,7 +87,7 @@ def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
     warn_of_other_symbol(preset, market)
     terms = {name: run.entries[name] for name in RUN_TERMS if name in run.entries}
     terms |= {"venue": venue, "account": account}
-    terms["signal"] = read_signal(run.entries.get("signal"), market, where=run.where)
+    terms["signal"] = read_signal(run, market)
     if warms:
         check_start(span, market)
         terms["start"] = span.start
@@ -285,18 +288,18 @@ def load_sample(
         return market.between(start, end)
 
 
-def read_signal(signal: float | str | None, market: Market, *, where: str) -> Any:
-    """Return a constant, or the column of the bars that a text names."""
-    if signal is None or isinstance(signal, (int, float)):
-        return signal
-    with suppress(ValueError):
-        return float(signal)
-    if signal in market.columns:
-        return market.columns[signal]
-    known = ", ".join(market.columns) or "none"
-    raise ParameterError(
-        f"signal must be a number or a column of the bars, was {signal!r}"
-        + did_you_mean(signal, market.columns),
-        where=where,
-        cure=f"give a number from -1 to 1, or a further column of the bars ({known})",
-    )
+def read_signal(run: Section, market: Market) -> Any:
+    """Return a constant, a column of the bars, or a rule, as ``[run]`` describes the signal."""
+    signal, settings = run.entries.get("signal"), flatten(run.entries.get("signal_settings", {}))
+    if isinstance(signal, str):
+        with suppress(ValueError):
+            signal = float(signal)
+    if settings:
+        if not isinstance(signal, str) or signal in market.columns:
+            raise ParameterError(
+                f"signal_settings are the parameters of a rule, the signal is {signal!r}",
+                where=run.where,
+                cure="name a rule: --signal rsi, or leave them out",
+            )
+        return read_rule(signal, settings, columns=market.columns, where=run.where)
+    return read_named(signal, market, where=run.where)

@@ -96,11 +96,13 @@ def read_flag(key: Key, value: Any) -> Iterator[GivenFlag]:
 
 
 def read_settings(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
-    """Yield the entries that ``NAME=VALUE`` texts set in the policy, the account or the venue."""
+    """Yield the entries that ``NAME=VALUE`` texts set: of policy, signal, account or venue."""
     for text in texts:
         key, value = split_pair(flag, text, "target=0.4")
         table, dot, field = key.partition(".")
-        if dot and table in OPEN_TABLES:
+        if dot and table == "signal":
+            yield GivenFlag(flag, "run", f"signal_settings.{field}", parse_typed(value))
+        elif dot and table in OPEN_TABLES:
             yield GivenFlag(flag, table, field, parse_typed(value))
         else:
             yield GivenFlag(flag, "policy", f"settings.{key}", value)
@@ -173,7 +175,8 @@ KEYS = (
     Key("policy", "settings", dict[str, float | str | bool], "--set", POLICY,
         "A parameter, NAME=VALUE, or a field, account.NAME=VALUE; repeat for more.", read_settings),
     Key("run", "signal", float | str, "--signal", POLICY,
-        "Direction from -1 to 1 (default 1), or a column of the bars."),
+        "Direction from -1 to 1 (1), a column of the bars, or a rule such as rsi:14:30:70."),
+    Key("run", "signal_settings", dict[str, float | str | bool]),
     Key("overlay", "name", str, "--overlay", POLICY,
         "The policy of the whole of several markets, which scales all positions."),
     Key("overlay", "settings", dict[str, float | str | bool]),

@@ -14,7 +14,7 @@ from backtest.policy.policy import format_title
 
 _LABELLED = re.compile(r"\s*([A-Za-z_][\w-]*)\s*=\s*(.+)", re.DOTALL)
 _CLASS = re.compile(r"(\w+)\s*\(")
-RESERVED = ("account", "venue")
+RESERVED = ("account", "venue", "signal")
 """Prefixes that ``--set`` uses for tables other than a policy's."""
 
 
@@ -62,7 +62,9 @@ def read_setting_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
                 where=f"{name} {text}",
                 cure=f"write for example {name} vol-target.{text}",
             )
-        if whose in RESERVED:
+        if whose == "signal":
+            yield GivenFlag(name, "run", f"signal_settings.{field}", parse_typed(value))
+        elif whose in RESERVED:
             yield GivenFlag(name, whose, field, parse_typed(value))
         else:
             yield GivenFlag(name, "compare", f"policies.{whose}.settings.{field}", value)

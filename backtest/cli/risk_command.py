@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 import backtest
@@ -150,7 +149,7 @@ def read_direction(signal: Any) -> float:
     """Return a constant signal; one that changes cannot be known on paths."""
     if signal is None:
         return 1.0
-    if np.ndim(signal) == 0:
+    if isinstance(signal, (int, float)):
         return float(signal)
     raise ParameterError(
         "on paths the signal must be a number: a column of the data ends with them",

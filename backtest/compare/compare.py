@@ -33,6 +33,7 @@ from backtest.compare.shared_terms import (
 )
 from backtest.engine import Progress, Result, check_settings, warn_of_last_prices
 from backtest.engine.manifest import describe_data
+from backtest.engine.named_signals import resolve_signal
 from backtest.engine.portfolio.portfolio_manifest import describe_markets
 from backtest.engine.run import check_kinds
 from backtest.market import Market, Markets
@@ -104,6 +105,7 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     information, and resampling one history cannot estimate how likely ruin was.
     """
     named = name_entries(policies)
+    signal = resolve_signal(signal, market)
     base = check_baseline(baseline, tuple(named))
     rules = check_rules(confidence, draws, seed)
     setting = SharedTerms(

@@ -27,6 +27,7 @@ from backtest.engine.lookahead.checked_signals import join_checks
 from backtest.engine.loop_driver import LoopStart, Progress, run_loop
 from backtest.engine.loop_inputs import has_interest, read_inputs, start_state
 from backtest.engine.manifest import hash_source, write_manifest
+from backtest.engine.named_signals import resolve_signal
 from backtest.engine.no_fill import TARGET, explain_no_fill
 from backtest.engine.portfolio.narrow import narrow_to_one
 from backtest.engine.portfolio.portfolio_checks import check_account_kind
@@ -36,6 +37,7 @@ from backtest.engine.resumed_market import History, join_markets
 from backtest.engine.run_warnings import warn_of_last_prices, warn_of_outcome
 from backtest.engine.sampling_periods import check_periods, count_periods
 from backtest.engine.signal_input import describe_signal, read_signal, recall_signal
+from backtest.engine.signal_rule import SignalRule
 from backtest.features.liquidation_forecast import (
     NO_BARS_SEEN,
     VolatilityState,
@@ -55,7 +57,7 @@ def run(
     *,
     venue: Venue,
     account: Account,
-    signal: pd.Series | FloatArray | float | None = None,
+    signal: pd.Series | FloatArray | float | str | SignalRule | None = None,
     sampling: str = "1d",
     calendar: str = "365",
     compile: bool = True,
@@ -109,10 +111,11 @@ def run(
         for all or one for each.
     venue, account : Venue (or a mapping of names to venues), Account
         The rules and the costs.
-    signal : float, array of shape (n_bars,) or Series by UTC time, optional
+    signal : float, array of shape (n_bars,), Series by UTC time, str or SignalRule, optional
         Direction and scale in [-1, 1]; default 1. The signal of a bar belongs to the decision at
-        its close. With several instruments, a frame by time and instrument of direction times
-        weight; default 1/n.
+        its close. A text is a column of the bars, or a rule of :mod:`backtest.engine.signal_rules`
+        with its parameters in order, ``"rsi:14:30:70"``. With several instruments, a frame by time
+        and instrument of direction times weight; default 1/n.
     overlay : Policy, optional
         Scales all targets of several instruments; its market is ``markets.index(signal)``.
     sampling : str
@@ -181,6 +184,7 @@ def run(
             where=repr(market),
             cure="give a longer market" if start is None else "give an earlier start",
         )
+    signal = resolve_signal(signal, market)
     directions = read_signal(signal, market, first)
     warn_of_other_days(market, venue, first)
     warn_of_last_prices(market)

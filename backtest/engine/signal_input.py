@@ -12,6 +12,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.ranges import check_range
 from backtest.base.units import FloatArray, format_time
+from backtest.engine.lookahead.checked_signals import find_name
 from backtest.engine.signal_checks import read_numbers, require_time_zone
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
         return np.ones(1)
     if isinstance(signal, str):
         raise ParameterError(
-            f"signal must be a number, an array or a Series, was {signal!r}",
+            f"signal must be a number, an array or a Series here, was {signal!r}",
             where=WHERE,
-            cure=f"pass market.columns[{signal!r}] if it is a column of the bars",
+            cure="pass bt.signals.SignalRule's apply(market), or market.columns[name]",
         )
     if np.ndim(signal) == 0:  # type: ignore[arg-type]
         return np.array([check_range("signal", signal, where=WHERE, low=-1.0, high=1.0)])
@@ -86,7 +87,11 @@ def recall_signal(
 
 
 def describe_signal(signal: object, values: FloatArray) -> str:
-    """Return the signal for the manifest: its constant, or a hash of its values."""
+    """Return the signal for the manifest: its constant, or what it is and a hash of its values.
+
+    What it is: the text of a rule, ``column NAME``, or ``series``.
+    """
     if signal is None or np.ndim(signal) == 0:  # type: ignore[arg-type]
         return f"constant {values[-1]:g}"
-    return f"series sha256:{hashlib.sha256(values.tobytes()).hexdigest()}"
+    name = find_name(signal) or "series"
+    return f"{name} sha256:{hashlib.sha256(values.tobytes()).hexdigest()}"

@@ -1,31 +1,43 @@
-"""Directions for ``bt.run(signal=...)``: from indicators of vectorbt, a Series, or a function.
+"""Directions for ``bt.run(signal=...)``: from named rules, a Series, or a function.
 
 Each returns a Series by the opens of the market's bars, in [-1, 1]: 1 long, -1 short, 0 flat; for
 several instruments, :func:`from_frame` and :func:`from_function` return a frame of weights. The
 signal of a bar is known at its close and trades at the next open. Unknown values (NaN) are flat.
 The values of a function are compared with those it computes when the market ends earlier, to find
-functions that look ahead.
+functions that look ahead. A :class:`SignalRule` has named parameters that sweeps and searches vary.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, overload
 
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.ranges import check_number, check_range
-from backtest.base.units import FloatArray
 from backtest.engine import frame_signals
 from backtest.engine import signal_checks as checks
 from backtest.engine.lookahead.checked_signals import mark_checked
 from backtest.engine.signal_checks import Sides
+from backtest.engine.signal_rule import SignalRule
+from backtest.engine.signal_rules import Bollinger, Breakout, MaCross, Rsi
 from backtest.market import Market, Markets
 
-__all__ = ["Sides", "bollinger", "from_frame", "from_function", "from_series", "ma_cross", "rsi"]
+__all__ = [
+    "Bollinger",
+    "Breakout",
+    "MaCross",
+    "Rsi",
+    "Sides",
+    "SignalRule",
+    "bollinger",
+    "breakout",
+    "from_frame",
+    "from_function",
+    "from_series",
+    "ma_cross",
+    "rsi",
+]
 
 
 def from_series(
@@ -191,23 +203,10 @@ def ma_cross(
 
     Notes
     -----
-    sign(MA_fast - MA_slow), by ``vectorbt.MA``.
+    sign(MA_fast - MA_slow), the rule ``ma-cross:24:168``.
     """
     checks.require_one(market, where="bt.signals.ma_cross")
-    spans = check_windows("ma_cross", fast=fast, slow=slow)
-    if not fast < slow:
-        raise ParameterError(
-            f"fast must be below slow {slow}, was {fast}",
-            where="bt.signals.ma_cross",
-            cure="swap them; for the opposite direction take the negative of the signal",
-        )
-
-    def cross(seen: Market) -> FloatArray:
-        one, two = (run_vectorbt("MA", closes(seen), span, ewm=ewm).ma for span in spans)
-        signs: FloatArray = np.sign(one.to_numpy() - two.to_numpy())
-        return signs
-
-    return from_function(market, cross, sides)
+    return MaCross(fast, slow, sides, ewm).apply(market)
 
 
 def rsi(
@@ -236,21 +235,11 @@ def rsi(
 
     Notes
     -----
-    By ``vectorbt.RSI``, with plain means. Source: Wilder (1978), New Concepts in Technical Trading
-    Systems.
+    The rule ``rsi:14:30:70``, with plain means. Source: Wilder (1978), New Concepts in Technical
+    Trading Systems.
     """
-    where = "bt.signals.rsi"
-    checks.require_one(market, where=where)
-    (bars,) = check_windows("rsi", window=window)
-    bottom = check_range("low", low, where=where, low=0.0, high=50.0)
-    top = check_range("high", high, where=where, low=50.0, high=100.0)
-
-    def revert(seen: Market) -> FloatArray:
-        index = run_vectorbt("RSI", closes(seen), bars).rsi.to_numpy()
-        long = hold_between(index < bottom, index > 50.0)
-        return long - hold_between(index > top, index < 50.0)
-
-    return from_function(market, revert, sides)
+    checks.require_one(market, where="bt.signals.rsi")
+    return Rsi(window, low, high, sides).apply(market)
 
 
 def bollinger(
@@ -279,46 +268,32 @@ def bollinger(
 
     Notes
     -----
-    By ``vectorbt.BBANDS``. Source: Bollinger (2001), Bollinger on Bollinger Bands.
+    The rule ``bollinger:20:2``. Source: Bollinger (2001), Bollinger on Bollinger Bands.
     """
     checks.require_one(market, where="bt.signals.bollinger")
-    (bars,) = check_windows("bollinger", window=window)
-    deviations = check_range("width", width, where="bt.signals.bollinger", low=0.0, open_low=True)
-
-    def revert(seen: Market) -> FloatArray:
-        price = closes(seen)
-        bands = run_vectorbt("BBANDS", price, window=bars, alpha=deviations)
-        over = price > bands.middle, price > bands.upper
-        under = price < bands.middle, price < bands.lower
-        return hold_between(under[1], over[0]) - hold_between(over[1], under[0])
-
-    return from_function(market, revert, sides)
+    return Bollinger(window, width, sides).apply(market)
 
 
-def check_windows(name: str, **windows: object) -> list[int]:
-    """Return windows as whole numbers of bars, at least 1."""
-    where, found = f"bt.signals.{name}", []
-    for each, value in windows.items():
-        check_range(each, value, where=where, low=1.0)
-        found.append(int(check_number(each, value, where=where, whole=True)))
-    return found
+def breakout(market: Market, window: int = 48, sides: Sides = "both") -> pd.Series:
+    """Return long from a close over the highest high of the bars before it, short under the lowest.
 
+    Parameters
+    ----------
+    market : Market
+        Its highs, lows and closes count.
+    window : int
+        Bars of the channel, which ends before the bar.
+    sides : str
+        ``"both"``, ``"long"`` or ``"short"``.
 
-def closes(market: Market) -> pd.Series:
-    """Return the closes without times, with which vectorbt is ten times slower."""
-    return pd.Series(market.close)
+    Returns
+    -------
+    Series of shape (n_bars,)
+        Flat until the first breakout; then each holds until the opposite one.
 
-
-def hold_between(enter: Any, leave: Any) -> FloatArray:
-    """Return 1 from each bar that enters up to the next that leaves, 0 elsewhere."""
-    events = np.where(np.asarray(leave), 0.0, np.where(np.asarray(enter), 1.0, np.nan))
-    return np.asarray(pd.Series(events).ffill().fillna(0.0), dtype=np.float64)
-
-
-def run_vectorbt(name: str, *values: Any, **settings: Any) -> Any:
-    """Return an indicator of vectorbt, without the warning of its numba engine about own types."""
-    import vectorbt  # noqa: PLC0415 - takes two seconds, only where asked for
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="\\s*Encountered the use of a type")
-        return getattr(vectorbt, name).run(*values, **settings)
+    Notes
+    -----
+    The rule ``breakout:48``. Source: Donchian (1960), High Finance in Copper.
+    """
+    checks.require_one(market, where="bt.signals.breakout")
+    return Breakout(window, sides).apply(market)

@@ -14,6 +14,7 @@ from backtest.account import Account
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.number_text import format_percent
 from backtest.base.units import FloatArray
+from backtest.engine.named_signals import resolve_signal
 from backtest.engine.run import run
 from backtest.market import Market
 from backtest.paths import Paths, liquidation_risk
@@ -240,6 +241,7 @@ def sensitivity(
         )  # fmt: skip
         return float(found.table["p_ruin"].iloc[-1])
 
+    signal = resolve_signal(signal, market)
     base = Setup(market, venue)
     chosen = choose_factors(factors, base)
     first = grow(base)

@@ -28,6 +28,7 @@ from backtest.engine import (
 )
 from backtest.engine.frame_signals import describe_weights
 from backtest.engine.manifest import describe_data, find_versions
+from backtest.engine.named_signals import resolve_signal
 from backtest.engine.no_fill import warn_of_unfilled
 from backtest.engine.portfolio.portfolio_manifest import describe_account, describe_markets
 from backtest.engine.run import check_kinds, warn_of_other_days
@@ -132,6 +133,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         check_one_venue(venue, cluster)
     else:
         check_arguments(market, policy, venue, account, metrics)
+    signal = resolve_signal(signal, market)
     given = build_sets(sets, Base(policy, venue, account), space=space, method=method, seed=seed)
     chosen = check_sets(policy, account, venue, given)
     evaluator = Evaluator(

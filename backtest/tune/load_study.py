@@ -10,6 +10,7 @@ from backtest.account import Account
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.phrases import Argument, Phrase
 from backtest.engine import describe_signal, hash_source, read_signal
+from backtest.engine.named_signals import resolve_signal
 from backtest.sweep import Base, Evaluator
 from backtest.tune.bench import Bench
 from backtest.tune.holdout import find_split, keep_times
@@ -66,6 +67,7 @@ def rebuild_bench(
     facts: Mapping[str, Any], market: Market, policy: type[Policy] | Policy, signal: Any
 ) -> Bench:
     """Return the bench that runs the sets of a stored study."""
+    signal = resolve_signal(signal, market)
     directions = read_signal(signal, market, 0)
     cls = policy if isinstance(policy, type) else type(policy)
     pairs = {

@@ -20,6 +20,7 @@ from backtest.base.provenance import (
 )
 from backtest.base.units import format_time
 from backtest.engine import check_settings, read_signal, warn_of_last_prices
+from backtest.engine.named_signals import resolve_signal
 from backtest.engine.run import warn_of_other_days
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
@@ -211,6 +212,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     )
     metrics = choose_metrics(objective, goal)
     split = find_split(market, holdout)
+    signal = resolve_signal(signal, market)
     directions = read_signal(signal, market, 0)
     facts = describe_study(
         Base(policy, venue, account),

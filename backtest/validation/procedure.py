@@ -13,6 +13,7 @@ from backtest.base.phrases import Place
 from backtest.compare.shared_terms import SharedTerms
 from backtest.engine import check_settings, compute_id, describe_signal, warn_of_last_prices
 from backtest.engine.manifest import describe_data, find_versions
+from backtest.engine.named_signals import resolve_signal
 from backtest.engine.run import warn_of_other_days
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.measures.ranking import read_constraints, read_objectives
@@ -159,6 +160,7 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     number, _ = read_budget(TRIALS if trials is None else trials, None)
     check_choices(sampler, seed)
     found = read_space(policy, space, fix=fix, account=account, venue=venue)
+    signal = resolve_signal(signal, market)
     dotted = [each.name for each in found.dimensions if "." in each.name]
     if dotted:
         raise ParameterError(

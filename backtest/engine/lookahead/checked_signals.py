@@ -15,6 +15,8 @@ SignalT = TypeVar("SignalT", pd.Series, pd.DataFrame)
 
 KEY = "backtest.causality"
 """The key of the record in the ``attrs`` of a Series or frame."""
+TEXT = "backtest.signal"
+"""The key of the text that a signal was made from."""
 NOT_CHECKED = "signal not checked: it was given as data"
 
 
@@ -22,6 +24,21 @@ def mark_checked(signal: SignalT, cuts: int) -> SignalT:
     """Record on a signal by how many cuts it was checked, with a hash of its values."""
     signal.attrs[KEY] = {"cuts": cuts, "sha256": hash_values(signal.to_numpy())}
     return signal
+
+
+def name_signal(signal: SignalT, text: str) -> SignalT:
+    """Record on a signal the text it was made from, with a hash of its values."""
+    signal.attrs[TEXT] = {"text": text, "sha256": hash_values(signal.to_numpy())}
+    return signal
+
+
+def find_name(signal: object) -> str:
+    """Return the text that a signal was made from; empty if there is none, or if values changed."""
+    note = signal.attrs.get(TEXT) if isinstance(signal, pd.Series) else None
+    if not isinstance(note, dict):
+        return ""
+    is_same = note.get("sha256") == hash_values(signal.to_numpy(dtype=np.float64))  # type: ignore[attr-defined] # a Series
+    return str(note.get("text", "")) if is_same else ""
 
 
 def describe_signal_check(signal: object) -> str:
@@ -44,9 +61,9 @@ def describe_signal_check(signal: object) -> str:
 
 
 def keep_note(signal: object, copy: pd.Series) -> pd.Series:
-    """Copy the record of a signal's check to a copy of its values."""
-    if isinstance(signal, pd.Series) and KEY in signal.attrs:
-        copy.attrs[KEY] = signal.attrs[KEY]
+    """Copy the records of a signal to a copy of its values."""
+    if isinstance(signal, pd.Series):
+        copy.attrs.update({key: signal.attrs[key] for key in (KEY, TEXT) if key in signal.attrs})
     return copy
 
 

@@ -1,0 +1,147 @@
+"""The base class of signal rules: a direction by bar, with named parameters that have ranges."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any, Self, dataclass_transform
+
+import pandas as pd
+
+from backtest.base.errors import ParameterError
+from backtest.base.units import FloatArray
+from backtest.engine import signal_checks as checks
+from backtest.engine.lookahead.checked_signals import mark_checked, name_signal
+from backtest.market import Market
+from backtest.policy import Parameter
+from backtest.policy.policy import (
+    check_settings,
+    check_value,
+    find_parameters,
+    format_title,
+    parse_value,
+    write_value,
+)
+
+
+@dataclass_transform(frozen_default=True)
+class SignalRule:
+    """The base of all signal rules; a subclass becomes a frozen dataclass of its parameters.
+
+    Declare parameters as those of a policy, ``window: Annotated[int, Range(1, 1000, "bars")] = 9``,
+    and define ``direction(self, market)``, which returns one number in [-1, 1] per bar, known at
+    the bar's close: 1 long, -1 short, NaN or 0 flat. Rules between parameters go into ``check``.
+
+    Raises
+    ------
+    ParameterError
+        If a parameter is unknown, out of range or of the wrong type.
+
+    Examples
+    --------
+    >>> from backtest.engine.signal_rules import Rsi
+    >>> Rsi(low=25).text()
+    'rsi:14:25:70'
+    """
+
+    def __init_subclass__(cls) -> None:
+        dataclasses.dataclass(frozen=True, repr=False)(cls)
+        build = cls.__init__
+
+        def __init__(self: SignalRule, *args: object, **settings: object) -> None:  # noqa: N807 - it is the method
+            check_settings(cls, settings, len(args))  # type: ignore[arg-type] # it reads fields only
+            build(self, *args, **settings)
+
+        __init__.__signature__ = inspect.signature(build)  # type: ignore[attr-defined]
+        cls.__init__ = __init__  # type: ignore[method-assign, assignment]
+
+    def __post_init__(self) -> None:
+        for parameter in self.parameters().values():
+            value = check_value(type(self), parameter, getattr(self, parameter.name))  # type: ignore[arg-type] # it reads the name only
+            object.__setattr__(self, parameter.name, value)
+        self.check()
+
+    def __repr__(self) -> str:
+        settings = [f"{name}={write_value(value)}" for name, value in self.settings().items()]
+        return f"{type(self).__name__}({', '.join(settings)})"
+
+    @classmethod
+    def parameters(cls) -> Mapping[str, Parameter]:
+        """Return the declared parameters by name, in order."""
+        return find_parameters(cls)  # type: ignore[arg-type] # it reads fields only
+
+    @classmethod
+    def title(cls) -> str:
+        """Return the name at the command line, for example ``ma-cross``."""
+        return format_title(cls.__name__)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, object]) -> Self:
+        """Create a rule from its parameters; numbers may be given as text."""
+        check_settings(cls, settings)  # type: ignore[arg-type] # it reads fields only
+        declared = cls.parameters()
+        return cls(**{name: parse_value(declared[name], v) for name, v in settings.items()})
+
+    def settings(self) -> dict[str, Any]:
+        """Return the values of all parameters by name."""
+        return {name: getattr(self, name) for name in self.parameters()}
+
+    def text(self) -> str:
+        """Return the rule as a text, ``rsi:14:30:70``: its parameters in order.
+
+        Words and flags at the end are left out while they are at their defaults.
+        """
+        values = self.settings()
+        for parameter in reversed(list(self.parameters().values())):
+            is_plain = parameter.kind in (bool, str) and values[parameter.name] == parameter.default
+            if not is_plain:
+                break
+            del values[parameter.name]
+        return ":".join([self.title(), *map(write_word, values.values())])
+
+    def check(self) -> None:
+        """Raise a ParameterError if parameters do not fit each other."""
+
+    def direction(self, market: Market) -> Any:  # noqa: ARG002 - for subclasses
+        """Return one number in [-1, 1] per bar, each known at its bar's close; NaN is flat."""
+        raise ParameterError(
+            f"a signal rule must define direction, {type(self).__name__} does not",
+            where=f"class {type(self).__name__}",
+            cure="add: def direction(self, market): return market.bars()['close'].diff() > 0",
+        )
+
+    def compute(self, market: Market) -> FloatArray:
+        """Return the signal of shape (n_bars,), 0 where unknown, without a check for lookahead."""
+        raw = checks.call_function(self.direction, market, self.text())
+        where = f"the signal {self.text()}"
+        return checks.make_signal(market, raw, "both", where=where).to_numpy(copy=True)
+
+    def apply(self, market: Market) -> pd.Series:
+        """Return the signal by ``market.index``, checked for lookahead as a policy's columns are.
+
+        Raises
+        ------
+        PolicyError
+            If ``direction`` raises, looks ahead, or returns something else.
+        """
+        name = self.text()
+        raw = checks.call_function(self.direction, market, name)
+        cuts = checks.check_past(self.direction, market, raw, name)
+        signal = checks.make_signal(market, raw, "both", where=f"the signal {name}")
+        return name_signal(mark_checked(signal, cuts), name)
+
+
+def write_word(value: object) -> str:
+    """Return a parameter's value as a word without superfluous digits.
+
+    Examples
+    --------
+    >>> write_word(30.0), write_word(14), write_word(True), write_word("long")
+    ('30', '14', 'true', 'long')
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)

@@ -1,0 +1,65 @@
+"""Signals at the command line and in files: rules, their settings, and columns."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import backtest as bt
+from backtest.cli import main
+from backtest.strategies import VolTarget
+
+FAST = ("--to", "2023-01-20", "--no-compile", "--no-save", "--json")
+
+
+def run_json(capsys, *words):
+    assert main([*words, *FAST]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
+    market = bt.Market.sample().between(None, "2023-01-20")
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    expected = bt.run(
+        market, VolTarget(), venue=venue, account=bt.Account(), signal="breakout:24", compile=False
+    )
+    identity = expected.manifest["id"]
+    assert run_json(capsys, "run", "--signal", "breakout:24")["id"] == identity
+    named = run_json(capsys, "run", "--signal", "breakout", "--set", "signal.window=24")
+    assert named["id"] == identity
+    file = tmp_path / "breakout.toml"
+    file.write_text("[run]\nsignal = 'breakout'\nsignal_settings = {window = 24}\n")
+    assert run_json(capsys, "run", str(file))["id"] == identity
+    other = run_json(capsys, "run", str(file), "--signal", "rsi:30:40:60")
+    assert other["id"] != identity  # the settings of the file belong to its rule
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--signal", "breakuot:24"), "did you mean 'breakout'"),
+        (("--signal", "breakout", "--set", "signal.windw=3"), "did you mean 'window'"),
+        (("--set", "signal.window=3"), "signal_settings are the parameters of a rule"),
+        (("--signal", "rsi:14:80"), "low must be 0 to 50"),
+    ],
+)
+def test_a_wrong_signal_is_one_clear_error(words, message, capsys):
+    assert main(["run", *words, *FAST]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_comparisons_take_a_rule(capsys):
+    words = ("--policy", "constant", "--policy", "vol-target", "--draws", "99")
+    words += (
+        "--confidence",
+        "0.9",
+        "--sampling",
+        "8h",
+        "--signal",
+        "breakout",
+        "--set",
+        "signal.window=24",
+    )
+    found = run_json(capsys, "compare", *words)
+    assert found["comparison"]["signal"].startswith("breakout:24 sha256:")
