@@ -5,6 +5,8 @@
 
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# else each process compiles all modules again
+export PYTHONDONTWRITEBYTECODE :=
 bin := .venv/bin
 cases := not slow
 

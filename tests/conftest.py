@@ -1,6 +1,7 @@
 """The suite prints and decides the same wherever it runs, on a build server as in a terminal."""
 
 import os
+import signal
 
 import pytest
 
@@ -9,6 +10,9 @@ for name in (
     *("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "COLUMNS", "TERMINAL_WIDTH"),
 ):
     os.environ.pop(name, None)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell started with &
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("BACKTEST_COMPILE", "no")
 """Short runs are answered in plain Python, to the same bits; ``make test-all`` says "now"."""

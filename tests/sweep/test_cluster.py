@@ -407,11 +407,58 @@ def test_a_worker_that_cannot_import_is_an_error_that_says_so(cluster):
 
 
 def test_a_worker_without_the_package_is_an_error_that_says_so():
-    error = make_tasks().workers.describe_failure(
-        ModuleNotFoundError("No module named 'backtest'"), "tcp://y:2"
-    )
+    error = worker.describe_failure(ModuleNotFoundError("No module named 'backtest'"), "tcp://y:2")
     assert "No module named 'backtest'" in error.problem
     assert "leverage-backtest[cluster]" in error.cure
+
+
+class Untold(BaseException):
+    """Cannot be unpickled where it was not raised."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuild_in_process, (os.getpid(),)
+
+
+def rebuild_in_process(process: int) -> Untold:
+    if process != os.getpid():
+        raise RuntimeError("not here")
+    return Untold("of a worker")
+
+
+class Leaver(bt.Policy):
+    """Raises what is no error of a policy."""
+
+    kind: Annotated[int, bt.Range(0, 2)] = 0
+
+    def observe(self, market):
+        if self.kind:
+            raise Untold("of a worker") if self.kind == 1 else SystemExit(3)
+        return {}
+
+    def leverage(self, bar, account):
+        return 1.0
+
+
+@pytest.mark.parametrize(("kind", "said"), [(1, "Untold: of a worker"), (2, "SystemExit: 3")])
+def test_what_cannot_travel_or_would_end_a_worker_is_one_error(cluster, kind, said):
+    own = prepare(Leaver, market=bt.Market.sample(bars=60))
+    with on_cluster(own, cluster.address) as working:
+        with pytest.raises(BacktestError, match=f"one raised {said}") as found:
+            working.evaluate({"kind": np.array([0, kind])})
+        assert "cluster, worker tcp://" in found.value.where
+        assert working.evaluate({"kind": np.array([0])}).done.all()
+    assert all(each.poll() is None for each in cluster.workers)
+
+
+def test_an_error_of_a_worker_is_that_of_this_package_it_is_of():
+    class Own(bt.PolicyError):
+        """One of the user's, which is not known elsewhere."""
+
+    told = worker.describe_failure(Own("p", where="w", cure="c"), "tcp://y:2")
+    assert type(told) is bt.PolicyError
+    assert (told.problem, told.where, told.cure) == ("p", "w", "c")
+    with pytest.raises(BacktestError, match="one raised ZeroDivisionError"):
+        raise worker.answer(lambda _: 1 // 0, (), types.SimpleNamespace(address="tcp://y:2"))
 
 
 @pytest.mark.parametrize("text", ["local", "local:0", "local:x", "10.0.0.1:8786", "tcp://x", 3])

@@ -8,11 +8,12 @@ import platform
 import threading
 import warnings
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from backtest.base.errors import ParameterError, PolicyError
+from backtest.base.errors import BacktestError, ParameterError, PolicyError
 from backtest.engine import find_version
 from backtest.market import Market
 from backtest.sweep.cluster.shipped_code import Sources, unpickle_with_sources
@@ -92,8 +93,8 @@ class Block(NamedTuple):
 class BlockResult(NamedTuple):
     """Result of a block.
 
-    ``rows`` is None if the worker lacks the job, or if all sets failed with the same ``error``.
-    The client sets ``number``, that of the block.
+    ``rows`` is None if the worker lacks the job, if all sets failed with the same ``error``, or if
+    evaluating them raised ``failure``. The client sets ``number``, that of the block.
     """
 
     rows: Rows | None
@@ -101,6 +102,7 @@ class BlockResult(NamedTuple):
     worker: str
     error: str = ""
     number: int = -1
+    failure: BacktestError | None = None
 
 
 @functools.cache
@@ -121,6 +123,35 @@ def hash_engine() -> str:
     return digest.hexdigest()[:12]
 
 
+def describe_failure(error: BaseException, worker: str) -> BacktestError:
+    """Return the error to raise for one of a worker, of a class that every process knows.
+
+    The user's own errors may not be pickled, and what cannot be unpickled never arrives.
+    """
+    if not isinstance(error, BacktestError):
+        return BacktestError(
+            "every worker must be able to run the policy; one raised "
+            f"{type(error).__name__}: {error}",
+            where=f"cluster, worker {worker}",
+            cure="install there what is installed here: leverage-backtest[cluster], and what the "
+            "policy imports",
+        )
+    classes = [each for each in type(error).__mro__ if issubclass(each, BacktestError)]
+    kind = next(each for each in classes if each.__module__ == BacktestError.__module__)
+    return kind(error.problem, where=error.where, cure=error.cure)
+
+
+def answer(function: Callable[..., Any], given: Sequence[Any], dask_worker: Any) -> Any:
+    """Return what a function returns, or the error to raise for one that it raised.
+
+    ``function`` takes the arguments in ``given``, and then the worker.
+    """
+    try:
+        return function(*given, dask_worker)
+    except BaseException as error:  # an exit too: it would end the worker
+        return describe_failure(error, dask_worker.address)
+
+
 def check_versions(versions: dict[str, str], market: str, dask_worker: Any) -> bool:
     """Refuse a client with other versions; return whether this worker has a market, by its hash."""
     own = read_versions()
@@ -139,7 +170,7 @@ def check_versions(versions: dict[str, str], market: str, dask_worker: Any) -> b
     return market in MARKETS
 
 
-def store_market(name: str, market: Market) -> None:
+def store_market(name: str, market: Market, _: Any) -> None:
     """Cache a market under its hash."""
     MARKETS.put(name, market)
 
@@ -181,9 +212,12 @@ def evaluate_block(job: str, block: Block) -> BlockResult:
         evaluator = EVALUATORS.use(job)
         if evaluator is None:
             return BlockResult(None, (), address)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            rows = compute_rows(evaluator, block)
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                rows = compute_rows(evaluator, block)
+        except BaseException as error:  # as above
+            return BlockResult(None, (), address, failure=describe_failure(error, address))
     warned = dict.fromkeys((str(each.message), each.category) for each in caught)
     return BlockResult(rows if rows.done.all() else None, tuple(warned), address)
 

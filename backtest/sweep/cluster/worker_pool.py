@@ -18,7 +18,9 @@ from backtest.sweep.cluster.worker import (
     Block,
     BlockResult,
     ClusterJob,
+    answer,
     check_versions,
+    describe_failure,
     evaluate_block,
     prepare_job,
     read_versions,
@@ -65,26 +67,16 @@ class Workers:
     def _call(self, workers: Sequence[str] | None, function: Any, *given: Any) -> dict[str, Any]:
         """Call a function on workers; return the results by address, without workers that died."""
         try:
-            found = self.client.run(function, *given, workers=workers, on_error="return")
+            found = self.client.run(answer, function, given, workers=workers, on_error="return")
         except OSError:
             self.wait_for_scheduler()
             return {}
         for address, result in found.items():
+            if isinstance(result, BacktestError):
+                raise result
             if isinstance(result, Exception) and not isinstance(result, OSError):
-                raise self.describe_failure(result, address) from result
+                raise describe_failure(result, address) from result
         return {name: each for name, each in found.items() if not isinstance(each, Exception)}
-
-    def describe_failure(self, error: BaseException, worker: str) -> BacktestError:
-        """Return the error to raise for one that a worker raised."""
-        if isinstance(error, BacktestError):
-            return error
-        return BacktestError(
-            "every worker must be able to run the policy; one raised "
-            f"{type(error).__name__}: {error}",
-            where=f"cluster {self.name}, {worker}",
-            cure="install there what is installed here: leverage-backtest[cluster], and what the "
-            "policy imports",
-        )
 
     def wait_for_scheduler(self) -> None:
         """Wait for the client to reconnect; raise ClusterLost if it cannot."""
@@ -171,7 +163,9 @@ class SentBlocks:
                 None, (), "", f"the worker died, {died} times in a row, at these sets"
             )
         except Exception as error:
-            raise self.workers.describe_failure(error, "a worker") from error
+            raise describe_failure(error, self.workers.name) from error
+        if result.failure is not None:
+            raise result.failure
         return result
 
     def _check_cluster(self) -> None:
