@@ -28,6 +28,7 @@ EXAMPLES = """
 backtest results prune --keep 100              [dim]# lists them, then asks[/dim]
 backtest results prune --older-than 30d --kind run --where 'sharpe<0.5' --dry-run
 backtest results prune --damaged --yes         [dim]# only unreadable ones[/dim]
+backtest results prune --unfinished            [dim]# only those that could be resumed[/dim]
 """
 
 
@@ -39,7 +40,7 @@ def prune(
         str | None, option(WHAT, "Saved before a date (UTC), or 30d ago.", "--older-than")
     ] = None,
     unfinished: Annotated[
-        bool, option(WHAT, "Also studies that could be resumed.", "--unfinished")
+        bool, option(WHAT, "Also studies and validations that could be resumed.", "--unfinished")
     ] = False,
     damaged: Annotated[
         bool, option(WHAT, "Also damaged results, and leftovers of killed writers.", "--damaged")
@@ -62,15 +63,15 @@ def prune(
     from backtest.store import Filter, choose_deletions, delete_chosen  # noqa: PLC0415 - loads much
 
     wanted = build_filter(text, kind, policy, where, before=older_than)
-    check_keep(keep, is_all=wanted == Filter() and not damaged)
+    is_only_marked = keep is None and wanted == Filter()
+    check_keep(keep, is_all=is_only_marked and not (damaged or unfinished))
     if as_json and not (yes or dry_run):
         raise ParameterError(
             "--json cannot ask", where="backtest results prune", cure="add --yes or --dry-run"
         )
-    is_only_damaged = keep is None and wanted == Filter()
     to_delete, kept = choose_deletions(
         results,
-        wanted._replace(before=0) if is_only_damaged else wanted,
+        None if is_only_marked else wanted,
         keep=keep or 0,
         with_unfinished=unfinished,
         with_damaged=damaged,
@@ -109,7 +110,8 @@ def check_keep(keep: int | None, *, is_all: bool) -> None:
         raise ParameterError(
             "prune needs a flag that chooses what to delete, was given none",
             where="backtest results prune",
-            cure="give --keep 100, --older-than 30d, a filter, or --damaged; --keep 0 is all",
+            cure="give --keep 100, --older-than 30d, a filter, --unfinished or --damaged; --keep 0 "
+            "is all",
         )
 
 

@@ -18,6 +18,7 @@ from backtest.base.text_layout import clip, escape_directions
 from backtest.base.units import format_time
 from backtest.report.page.report_numbers import format_measure, name_measure, name_unit
 from backtest.store import KINDS, FolderCheck, Origin, StoreEntry, count_kinds
+from backtest.store.kinds import VALIDATIONS
 from backtest.store.list_filters import FIELDS, check_measure
 from backtest.store.prune import KeptFolder
 
@@ -114,7 +115,7 @@ CELLS: dict[str, Callable[[StoreEntry], str]] = {
     "id": lambda each: fit(shorten_id(each.name), 16),
     "name": lambda each: each.name,
     "kind": lambda each: SHORT.get(each.kind, each.kind),
-    "policy": lambda each: each.policy + (f" ({each.note})" if each.note else ""),
+    "policy": lambda each: each.policy + (f" ({describe_note(each)})" if each.note else ""),
     "data": lambda each: fit(f"{each.instrument or 'unnamed'} {each.interval}", 18),
     "start": lambda each: each.start,
     "end": lambda each: each.end,
@@ -129,6 +130,13 @@ CELLS: dict[str, Callable[[StoreEntry], str]] = {
 """The columns of a list besides measures."""
 USUAL = ("id", "kind", "policy", "data")
 ALIGNED_RIGHT = ("size", "seconds")
+
+
+def describe_note(entry: StoreEntry) -> str:
+    """Return the note of a result; that of a validation also says that it is unfinished."""
+    if entry.is_finished or entry.kind not in VALIDATIONS:
+        return entry.note
+    return f"{entry.note}, {'running' if entry.is_busy else 'unfinished'}"
 
 
 def format_list(
@@ -234,7 +242,7 @@ def format_result(
     seconds = "an unknown time" if entry.seconds is None else f"{entry.seconds:,.3f} s"
     pairs = [
         ("folder", str(folder)),
-        ("kind", entry.kind + (f", {entry.note}" if entry.note else "")),
+        ("kind", entry.kind + (f", {describe_note(entry)}" if entry.note else "")),
         ("id", entry.id),
         ("policy", entry.policy),
         ("data", f"{entry.instrument or 'unnamed'} {entry.interval}, {entry.start} to {entry.end}"),

@@ -19,6 +19,7 @@ from backtest.base.atomic_files import DRAFT_FILE, LOCK, REPLACED
 from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import DRAFT, MANIFEST
+from backtest.store.begun_validations import examine_begun, is_begun
 from backtest.store.kinds import FORMATS, RUN, WALK, hash_manifest, read_json_object
 from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation.validation_files import ACCOUNTS
@@ -41,6 +42,8 @@ def find_reason_to_keep(folder: Path) -> str:
             return "it is a mount"
         if folder.name.startswith(DRAFT):
             return examine_draft(folder)
+        if is_begun(folder):
+            return examine_unfinished(folder)
         if folder.name[0] == "." and not folder.is_symlink():
             return examine_deleted(folder)
         return examine_result(folder)
@@ -65,7 +68,15 @@ def examine_deleted(folder: Path) -> str:
     inside = [each for each in folder.iterdir() if each.name != LOCK]
     if len(inside) > 1 or any(each.is_symlink() or not each.is_dir() for each in inside):
         return "it holds more than the result that was to be deleted"
-    return examine_result(inside[0]) if inside and any(inside[0].iterdir()) else ""
+    if not inside or not any(inside[0].iterdir()):
+        return ""
+    return examine_unfinished(inside[0]) if is_begun(inside[0]) else examine_result(inside[0])
+
+
+def examine_unfinished(folder: Path) -> str:
+    """Return why a folder is not that of an unfinished validation; empty if it is."""
+    why, known = examine_begun(folder)
+    return why or name_foreign_files(folder, known)
 
 
 def examine_result(folder: Path) -> str:

@@ -17,6 +17,7 @@ from backtest.compare import Comparison
 from backtest.crowd.result_title import describe_crowd_result
 from backtest.engine import result_files
 from backtest.measures.run_measures import METRICS
+from backtest.store.begun_validations import describe_progress, is_begun, open_begun
 from backtest.store.card import (
     Stamp,
     has_ends,
@@ -46,6 +47,7 @@ from backtest.tune import OUTCOME, STUDY, TRIALS, Study
 from backtest.tune.study_folder import read_json as read_study_json
 from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.schedules import Schedules
+from backtest.validation.validation_files import ACCOUNTS
 from backtest.validation.walk import WalkForward
 
 
@@ -81,7 +83,7 @@ class StoreEntry:
     is_busy : bool
         Whether a process is writing it now.
     is_finished : bool
-        False for a study that can be resumed.
+        False for a study or a validation that can be resumed.
     seconds : float or None
         Wall time to compute it, for a study of all its parts; None if not measured.
     commit, backtest_commit : str
@@ -124,14 +126,16 @@ class StoreEntry:
 def take_stamp(folder: Path) -> Stamp:
     """Return names, sizes, times and inodes of the files of a folder; any change changes them.
 
-    Subfolders are scanned if they hold a study's trials, or if the folder is a leftover.
+    Subfolders are scanned if they hold a study's trials or the accounts of a walk, or if the folder
+    is a leftover or an unfinished validation.
     """
-    inner = None if folder.name.startswith(LEFTOVERS) else f"{TRIALS}/"
+    is_whole = folder.name.startswith(LEFTOVERS) or is_begun(folder)
+    inner = None if is_whole else (f"{TRIALS}/", f"{ACCOUNTS}/")
     return tuple(sorted(_scan_files(os.fspath(folder), "", inner)))
 
 
 def _scan_files(
-    folder: str, prefix: str, inner: str | None
+    folder: str, prefix: str, inner: tuple[str, ...] | None
 ) -> Iterator[tuple[str, int, int, int, int]]:
     with os.scandir(folder) as found:
         for each in found:
@@ -145,7 +149,7 @@ def _scan_files(
             times = facts.st_mtime_ns, facts.st_ctime_ns
             if each.is_dir(follow_symlinks=False):
                 yield f"{name}/", 0, *times, facts.st_ino
-                if inner in (None, f"{name}/"):
+                if inner is None or f"{name}/".startswith(inner):
                     yield from _scan_files(each.path, f"{name}/", inner)
             else:
                 yield name, facts.st_size, *times, facts.st_ino
@@ -191,6 +195,10 @@ def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> S
         place = _find_time_and_size(stamp)
         if (shown := read_card(folder, stamp)) is not None:
             return StoreEntry(folder.name, RUN, **place, **shown)
+        if is_begun(folder):
+            kind, manifest = open_begun(folder)
+            begun = summarize_terms(manifest) | describe_progress(folder, kind, manifest)
+            return StoreEntry(folder.name, kind, **place, **begun)
         kind, manifest = open_folder(folder)
         is_followed = is_served and kind == STUDY_KIND and not (folder / OUTCOME).is_file()
         facts = read_study_header(folder) if is_followed else READERS[kind](folder, manifest)
@@ -359,8 +367,13 @@ def select_numbers(row: Mapping[Any, Any], names: Any) -> dict[str, float]:
 
 
 def summarize_validation(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a validation's entry that its manifest has."""
+    """Return the fields of a saved validation's entry that its manifest has."""
     check_manifest(folder, kind, manifest)
+    return summarize_terms(manifest)
+
+
+def summarize_terms(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an entry that the manifest of a validation has."""
     dimensions = (each["name"] for each in manifest["space"]["dimensions"])
     return {
         "id": manifest["id"],

@@ -13,6 +13,7 @@ from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine import PortfolioResult, Result
 from backtest.paths import LiquidationRisk, MaxLeverage
 from backtest.scenarios import Bounds, Sensitivity, Stress
+from backtest.store.begun_validations import is_begun
 from backtest.store.kinds import (
     CROWD_CLASSES,
     FIRST_KINDS,
@@ -26,12 +27,15 @@ from backtest.tune import STUDY, Study
 from backtest.tune.holdout import LOOKS
 from backtest.tune.tried_sets import TRIED
 from backtest.validation.cross_validation import CrossValidation
+from backtest.validation.progress_folder import UNFINISHED
 from backtest.validation.schedules import Schedules
 from backtest.validation.walk import WalkForward
 
 SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
+LISTED = (*LEFTOVERS, UNFINISHED)
+"""Prefixes of hidden folders that are listed."""
 
 Crowded: TypeAlias = Cascade | SimulatedMarket | Crowding
 Risk: TypeAlias = LiquidationRisk | MaxLeverage | Stress | Bounds | Sensitivity
@@ -51,13 +55,19 @@ CLASSES: dict[str, Any] = {
 
 def load_saved(folder: Path) -> Saved:
     """Load the result in a folder, of any kind."""
+    if is_begun(folder):
+        raise DataError(
+            "a validation must be finished to be loaded, this one was ended before",
+            where=str(folder),
+            cure="give its command again with --resume, or its call with resume=True",
+        )
     kind, _ = open_folder(folder)
     found: Saved = CLASSES[kind].load(folder)
     return found
 
 
 def list_folders(store: Path) -> list[str]:
-    """Return the names of a store's folders, damaged results and leftovers of writers included.
+    """Return the names of a store's folders: also of damaged and unfinished results, and leftovers.
 
     The records of looks at holdouts and of tried sets are left out.
     """
@@ -72,7 +82,7 @@ def list_folders(store: Path) -> list[str]:
             where=str(store),
             cure="give another folder with --results",
         ) from error
-    return sorted(name for name in names if name[0] != "." or name.startswith(LEFTOVERS))
+    return sorted(name for name in names if name[0] != "." or name.startswith(LISTED))
 
 
 def find_folder(name: str, store: Path) -> Path:

@@ -48,7 +48,7 @@ class Deletions(NamedTuple):
 
 def choose_deletions(
     folder: Path,
-    wanted: Filter,
+    wanted: Filter | None,
     *,
     keep: int = 0,
     with_unfinished: bool = False,
@@ -56,12 +56,16 @@ def choose_deletions(
 ) -> Deletions:
     """Choose the folders of a store to delete, without deleting them.
 
-    They are the ``wanted`` results except the ``keep`` newest. Studies that could be resumed are
-    chosen only ``with_unfinished``, unreadable results and leftovers only ``with_damaged``.
+    They are the ``wanted`` results except the ``keep`` newest. Studies and validations that could
+    be resumed are chosen only ``with_unfinished``, unreadable results and leftovers only
+    ``with_damaged``. With None for ``wanted``, these alone are chosen.
     """
     stamped = {each.name: try_stamp(each) for each in folder.glob("*") if each.is_dir()}
     entries = [each for each in list_results(folder, use_index=False) if not each.is_busy]
-    meant = sort_entries(each for each in entries if wanted.matches(each))
+    matches = Filter().matches if wanted is None else wanted.matches
+    meant = sort_entries(
+        each for each in entries if matches(each) and not (wanted is None and each.is_finished)
+    )
     chosen = [each for each in meant[keep:] if each.is_finished or with_unfinished]
     if with_damaged:
         chosen += [each for each in entries if each.trouble]

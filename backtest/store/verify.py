@@ -14,7 +14,8 @@ from backtest.base.errors import BacktestError
 from backtest.base.json_values import to_plain
 from backtest.base.provenance import PROVENANCE, find_changed_files
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, hash_file
-from backtest.store.entry import StoreEntry, read_leftover
+from backtest.store.begun_validations import is_begun
+from backtest.store.entry import StoreEntry, read_entry, read_leftover
 from backtest.store.find import load_saved
 from backtest.store.kinds import (
     FORMATS,
@@ -80,6 +81,10 @@ def check_folder(folder: Path) -> FolderCheck:
     if name.startswith(LEFTOVERS):
         left: StoreEntry = read_leftover(folder)
         return FolderCheck(name, LEFTOVER, 0, (), ((".", left.trouble),))
+    if is_begun(folder):
+        begun = read_entry(folder)
+        note = begun.trouble or "is not finished: its command goes on with it, with --resume"
+        return FolderCheck(name, begun.kind, 0, (), ((".", note),))
     if is_foreign_folder(folder):
         return FolderCheck(
             name, UNKNOWN, 0, (), ((".", "is not a result: it holds no file of one"),)

@@ -1,4 +1,8 @@
-"""The hidden folder of an unfinished validation, from which it can be resumed."""
+"""The hidden folder of an unfinished validation, from which it can be resumed.
+
+``manifest.json`` says what is validated, ``lock`` is held by the process that works on it, and what
+was evaluated lies in ``fold-00000/`` (``schedule-000/fold-00000/``) or ``sets-00000.parquet``.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,11 @@ from typing import Any
 from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.result_folders import MANIFEST, name_folder
-from backtest.tune.study_folder import clear_drafts, hold_lock
+from backtest.tune.study_folder import clear_drafts, hold_lock, write_json
 
 UNFINISHED = ".unfinished-"
-"""Prefix of the name of the folder; lists of results leave it out."""
+"""Prefix of the name of the folder."""
+FORMAT = 1
 ANEW = Either("pass resume=False", Phrase("leave out {}", Argument("resume")))
 
 
@@ -53,12 +58,19 @@ def open_progress(
     check_begun(folder, Path(store) / name_result(manifest), resume=resume)
     with hold_lock(folder):
         clear_drafts(folder)
+        write_begun(folder / MANIFEST, manifest)
         try:
             yield folder
         except (ParameterError, PolicyError):  # a resume would end the same way
             shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_begun(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Write what is being validated, once, for lists of results."""
+    if not path.is_file():
+        write_json(path, {"format": FORMAT, **manifest})
 
 
 def check_begun(folder: Path, finished: Path, *, resume: bool | None) -> None:

@@ -1,7 +1,6 @@
 """A walk: one account through all test spans, and nothing known before its time."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -154,48 +153,6 @@ def test_ranks_and_overfitting_by_hand():
     assert 0.5 * (found.low + found.high) == pytest.approx(0.573, abs=1e-3)
 
 
-class Stop(BaseException):
-    """Stands in for a kill."""
-
-
-def read_all(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("provenance.json", "lock")
-    }
-
-
-@pytest.mark.parametrize("most", [1, pytest.param(30, marks=pytest.mark.slow)])
-def test_a_walk_killed_at_any_moment_ends_at_the_same_bytes(tmp_path, most):
-    market = make_market(90)  # two folds
-    walk_forward(market, Lever, **PLAIN, **SMALL, store=tmp_path / "whole")
-    rng = np.random.default_rng(0)
-    resumed, kills = False, 0
-    while True:
-        left = int(rng.integers(1, 4 if most == 1 else 2))
-
-        def count(done, total):
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Stop
-
-        try:
-            walk_forward(market, Lever, **PLAIN, **SMALL, store=tmp_path / "cut", resume=resumed,
-                         progress=count)  # fmt: skip
-        except Stop:
-            kills += 1
-            resumed = True
-            if kills < most:
-                continue
-            walk_forward(market, Lever, **PLAIN, **SMALL, store=tmp_path / "cut", resume=True)
-        break
-    assert kills > 0
-    assert read_all(tmp_path / "cut") == read_all(tmp_path / "whole")
-    assert not list((tmp_path / "cut").glob(".unfinished-*"))
-
-
 def test_a_saved_walk_is_loaded_whole_and_counts_its_looks(tmp_path, walk):
     made = walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path)
     folder = next(path for path in tmp_path.iterdir() if path.name not in (LOOKS, TRIED))
@@ -239,6 +196,10 @@ def test_several_markets_are_refused_with_what_to_do_instead():
         assert "markets['A']" in caught.value.cure
     with pytest.raises(bt.ParameterError, match="one market, was given 2: A, B"):
         bt.folds(markets)
+
+
+class Stop(BaseException):
+    """Stands in for a kill."""
 
 
 def test_nothing_to_resume_and_one_begun_already_are_refused(tmp_path):

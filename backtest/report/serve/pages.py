@@ -71,7 +71,7 @@ def describe_row(entry: StoreEntry, is_running: bool = False) -> dict[str, Any]:
     values = [keep_finite(entry.metrics.get(name)) for name in SHOWN]
     texts = ["" if v is None else format_measure(n, v) for n, v in zip(SHOWN, values, strict=True)]
     kind = DAMAGED if entry.trouble else entry.kind
-    state = ("running" if is_running else "unfinished") if is_unfinished(entry) else ""
+    state = "" if entry.is_finished else "running" if is_running else "unfinished"
     name = decode_name(entry.name)
     under = [entry.trouble] if entry.trouble else [state, entry.note, name]
     head = clip(name if entry.trouble else entry.title, LONGEST)
@@ -96,8 +96,8 @@ def keep_finite(value: float | None) -> float | None:
 
 
 def link_to(entry: StoreEntry) -> str:
-    """Return the address of the page of a result; empty for a damaged one."""
-    if entry.trouble:
+    """Return the address of the page of a result; empty if it is damaged or has none yet."""
+    if entry.trouble or not (entry.is_finished or is_unfinished(entry)):
         return ""
     return f"/{'live' if is_unfinished(entry) else 'result'}/{encode_name(entry.name)}"
 

@@ -139,7 +139,7 @@ class Site:
 
     def _list(self) -> Answer:
         entries = [note.entry for note in self.list.read().values()]
-        begun = [each.name for each in entries if is_unfinished(each)]
+        begun = [each.name for each in entries if not each.is_finished]
         running = {name for name in begun if find_state(self.root / name) == RUNNING}
         shown = [self._measure(each) if is_unfinished(each) else each for each in entries]
         return answer_page(*write_index(shown, str(self.root), running))

@@ -1,0 +1,135 @@
+"""Validations whose process is killed: they go on to the same bytes, and the store knows them."""
+
+import os
+import signal
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.base.result_folders import MANIFEST
+from backtest.store import choose_deletions, delete_chosen, list_results, load_saved, verify_folder
+from backtest.store.list_filters import Filter
+from backtest.validation.progress_folder import UNFINISHED
+from backtest.validation.walk_forward import walk_forward
+from tests.commands import call
+from tests.validation.worlds import PLAIN, Lever, make_market
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
+MARKET = make_market(90)  # two folds
+SMALL = {"trials": 4, "robust": False, "sampler": "sobol", "train": "50d", "test": "20d"}
+SPACE = {"space": {"size": (0.5, 2.0)}, "fix": {"window": 5}}
+
+
+def walk(store: Path, **more):
+    return walk_forward(MARKET, Lever, **PLAIN, **SMALL, **SPACE, store=store, **more)
+
+
+def read_all(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("provenance.json", "lock")
+    }
+
+
+def run_and_kill(store: Path, seconds: float, **more) -> bool:
+    """Begin or go on in a process of its own, and kill it after some time; was it killed?"""
+    child = os.fork()
+    if not child:
+        warnings.simplefilter("ignore")
+        try:
+            walk(store, resume=None, **more)
+        finally:
+            os._exit(0)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_a_walk_killed_at_30_random_moments_ends_at_the_same_bytes(tmp_path):
+    walk(tmp_path / "whole")
+    began = time.monotonic()
+    walk(tmp_path / "again")
+    whole, most = read_all(tmp_path / "whole"), time.monotonic() - began
+    rng, kills, stores = np.random.default_rng(0), 0, 0
+    while kills < 30:
+        store, stores = tmp_path / str(stores), stores + 1
+        for _ in range(6):
+            if not run_and_kill(store, rng.uniform(0.0, 0.6 * most)):
+                break
+            kills += 1
+            assert all(each.trouble == "" for each in list_results(store) if each.id)
+        walk(store, resume=None)
+        assert not list(store.glob(f"{UNFINISHED}*"))
+        assert {k: v for k, v in read_all(store).items() if k[0] != "."} == whole
+
+
+def kill_this_process(done, total):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """Return the store of a walk that was killed after its first batch."""
+    store = tmp_path / "killed"
+    assert run_and_kill(store, 60.0, progress=kill_this_process)
+    return store
+
+
+def test_a_walk_killed_after_a_batch_ends_at_the_same_bytes(begun, tmp_path):
+    walk(tmp_path / "whole")
+    walk(begun, resume=True)
+    assert read_all(begun) == read_all(tmp_path / "whole")
+
+
+def test_an_unfinished_walk_is_listed_and_pruned_only_when_asked(begun, capsys):
+    entry = next(each for each in list_results(begun) if each.kind == "walk-forward")
+    assert (entry.name[:12], entry.policy, entry.instrument) == (UNFINISHED, "Lever", "RANDOM")
+    assert (entry.note, entry.is_finished, entry.trouble) == ("in fold 1 of 2", False, "")
+    _, text, _ = call(capsys, "results", "list", "--results", begun)
+    assert "walk  Lever (in fold 1 of 2, unfinished)" in text
+    assert not verify_folder(begun / entry.name).faults
+    with pytest.raises(bt.DataError, match="must be finished") as caught:
+        load_saved(begun / entry.name)
+    assert "--resume" in caught.value.cure
+    assert not choose_deletions(begun, Filter()).to_delete
+    (begun / "notes").mkdir()
+    (begun / "notes" / "mine.txt").touch()
+    _, text, _ = call(capsys, "results", "prune", "--unfinished", "--yes", "--results", begun)
+    assert "to delete: 1 walk-forward" in text
+    assert "deleted 1" in text
+    assert {each.name for each in begun.iterdir() if each.is_dir()} == {"notes"}
+
+
+def test_what_is_not_ours_stays(begun):
+    folder = next(begun.glob(f"{UNFINISHED}*"))
+    mine = folder / "fold-00000" / "mine.csv"
+    mine.touch()
+    chosen = choose_deletions(begun, None, with_unfinished=True)
+    assert (len(chosen.to_delete), len(chosen.kept)) == (0, 1)
+    assert "mine.csv" in chosen.kept[0].why
+    mine.unlink()
+    (folder / MANIFEST).write_text("{}")
+    chosen = choose_deletions(begun, None, with_unfinished=True, with_damaged=True)
+    assert [each.name for each in chosen.kept] == [folder.name]
+    assert MANIFEST in chosen.kept[0].why
+
+
+def test_all_files_of_a_walk_are_pruned(tmp_path):
+    walk(tmp_path)
+    chosen = choose_deletions(tmp_path, Filter(kinds=("walk-forward",)))
+    assert delete_chosen(tmp_path, chosen.to_delete)[0]
+    assert [each.name for each in tmp_path.iterdir()] == ["holdout-looks"]
