@@ -55,7 +55,7 @@ class ByInstrument:
 
 def pick_value(value: Any, name: str) -> Any:
     """Return the value of one instrument."""
-    return value[name] if isinstance(value, FrozenTable) else value
+    return value[name] if isinstance(value, Mapping) else value
 
 
 def check_instruments(value: Any, names: Sequence[str], *, where: str) -> None:

@@ -69,7 +69,7 @@ def require_one(market: Market | Markets, command: str) -> None:
         raise ParameterError(
             f"{command} takes one market, was given {', '.join(market)}",
             where="--data, --instrument",
-            cure="give one folder with one instrument; backtest run and backtest sweep take more",
+            cure="give one folder with one instrument; run, sweep, tune and compare take more",
         )
 
 

@@ -33,6 +33,7 @@ backtest tune                  [dim]# 20,000 sets, the last quarter held out[/di
 backtest tune --objective calmar --constraint 'liquidations==0' --trials 5000
 backtest tune --space target=0.1:1 --space half_life=log:10:500 --fix power=1 --seconds 60
 backtest tune --objective sharpe --objective max_drawdown
+backtest tune --data btc --data eth --overlay 'Constant(leverage=0.5)'
 backtest tune --constraint 'p_liquidation_30d<=0.01' --paths 2000 --model gbm --trials 200
 backtest tune examples/btc-vol-target.toml --resume
 """
@@ -59,8 +60,8 @@ def tune(
     flags.check_work(threads, memory)
     search = read_search(draft)
     market, policy, terms = build_experiment_or_panel(draft, warms=False)
-    require_one(market, "backtest tune")
     if needs_paths(draft, search):
+        require_one(market, "backtest tune --paths")
         search["paths"] = draw_paths(draft, market)
     with (
         naming_source(draft, "tune"),

@@ -23,10 +23,11 @@ from backtest.engine.lookahead.checked_signals import (
     describe_signal_check,
     join_checks,
 )
+from backtest.engine.portfolio.portfolio_setup import check_panel
 from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.engine.sampling_periods import check_periods
-from backtest.market import Markets
+from backtest.market import Market, Markets
 from backtest.measures.path_measures import DATES, PATH, drawdown_dates
 from backtest.measures.run_measures import CORE, METRICS
 from backtest.policy import Policy
@@ -34,12 +35,12 @@ from backtest.sweep.sets.set_checks import find_broken_rules
 from backtest.sweep.sets.sets import (
     Base,
     Sets,
+    Venues,
     build_trio,
     count_sets,
     read_settings,
     take_sets,
 )
-from backtest.venue import Venue
 
 if TYPE_CHECKING:
     from backtest.sweep.lanes.lane_runner import LaneRunner
@@ -87,9 +88,9 @@ class Evaluator:
         market: Any,
         policy: type[Policy] | Policy,
         *,
-        venue: Venue,
+        venue: Venues,
         account: Account,
-        signal: Signal = None,
+        signal: Any = None,
         overlay: Policy | None = None,
         sampling: str = "1d",
         calendar: str = "365",
@@ -114,10 +115,7 @@ class Evaluator:
         self.plain_because = "" if compile else "compile=False"
         self._lanes: LaneRunner | None = None
         self.is_portfolio = isinstance(market, Markets)
-        if self.is_portfolio:
-            check_periods(market, sampling, calendar)
-        else:
-            check_settings(market, account, venue, sampling, calendar)
+        check_terms(market, account, venue, sampling, calendar)
 
     def evaluate(
         self,
@@ -303,6 +301,17 @@ class Evaluator:
             **begin,
         )
         return result
+
+
+def check_terms(
+    market: Market | Markets, account: Account, venue: Any, sampling: str, calendar: str
+) -> None:
+    """Require settings of an account, its venue or venues, and periods that fit together."""
+    if isinstance(market, Markets):
+        check_panel(market, account, venue)
+        check_periods(market, sampling, calendar)
+    else:
+        check_settings(market, account, venue, sampling, calendar)
 
 
 def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:

@@ -30,7 +30,12 @@ from backtest.engine.frame_signals import describe_weights
 from backtest.engine.manifest import describe_data, find_versions
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.no_fill import warn_of_unfilled
-from backtest.engine.portfolio.portfolio_manifest import describe_account, describe_markets
+from backtest.engine.portfolio.portfolio_checks import check_account_kind, read_venues
+from backtest.engine.portfolio.portfolio_manifest import (
+    describe_account,
+    describe_markets,
+    describe_venue,
+)
 from backtest.engine.run import check_kinds, warn_of_other_days
 from backtest.market import Market, Markets
 from backtest.market.weight_frame import read_weights
@@ -64,7 +69,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     policy: type[Policy] | Policy,
     sets: SetsLike,
     *,
-    venue: Venue,
+    venue: Venue | Mapping[str, Venue],
     account: Account,
     signal: Any = None,
     overlay: Policy | None = None,
@@ -128,11 +133,8 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     BacktestError
         If every set fails, with the reason of the first.
     """
-    if isinstance(market, Markets):
-        Choice("all", "core").check("metrics", metrics, where=Place("metrics", of="bt.sweep"))
-        check_one_venue(venue, cluster)
-    else:
-        check_arguments(market, policy, venue, account, metrics)
+    check_alone(market, overlay, cluster, of="bt.sweep")
+    check_arguments(market, policy, venue, account, metrics)
     signal = resolve_signal(signal, market)
     given = build_sets(sets, Base(policy, venue, account), space=space, method=method, seed=seed)
     chosen = check_sets(policy, account, venue, given)
@@ -169,18 +171,18 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     return Sweep(table, describe_sweep(evaluator, tuple(chosen), len(table), facts), evaluator)
 
 
-def check_one_venue(venue: object, cluster: str | None) -> None:
-    """Require what a sweep over several positions supports: one venue, this machine."""
-    if not isinstance(venue, Venue):
+def check_alone(market: object, overlay: object, cluster: str | None, *, of: str) -> None:
+    """Refuse an overlay over one market, and a cluster for several."""
+    if overlay is not None and not isinstance(market, Markets):
         raise ParameterError(
-            f"a sweep over several markets takes one Venue for all, was a {type(venue).__name__}",
-            where=Place("venue", of="bt.sweep"),
-            cure="give one venue, or call bt.run for each set",
+            "an overlay scales several positions, the market is one",
+            where=Place("overlay", of=of),
+            cure="combine the policies instead, or give bt.Markets({name: market, ...})",
         )
-    if cluster is not None:
+    if cluster is not None and isinstance(market, Markets):
         raise ParameterError(
-            f"a sweep over several markets runs on this machine, was given cluster {cluster!r}",
-            where=Place("cluster", of="bt.sweep"),
+            f"sets on several markets run on this machine, was given cluster {cluster!r}",
+            where=Place("cluster", of=of),
             cure="leave cluster out",
         )
 
@@ -188,7 +190,7 @@ def check_one_venue(venue: object, cluster: str | None) -> None:
 def check_first(
     market: Market | Markets,
     account: Account,
-    venue: Venue,
+    venue: Any,
     signal: Any,
     sampling: str,
     calendar: str,
@@ -217,8 +219,26 @@ def check_arguments(
 ) -> None:
     """Refuse arguments of the wrong kind."""
     is_class = isinstance(policy, type) and issubclass(policy, Policy)
-    check_kinds(market, Policy() if is_class else policy, venue, account, None)
+    if isinstance(market, Markets):
+        check_one_policy(policy)
+        check_account_kind(account)
+        read_venues(venue, market)
+    else:
+        check_kinds(market, Policy() if is_class else policy, venue, account, None)
     Choice("all", "core").check("metrics", metrics, where=Place("metrics", of="bt.sweep"))
+
+
+def check_one_policy(policy: object) -> None:
+    """Require one policy, whose parameters vary, for all of several instruments."""
+    if not isinstance(policy, Policy) and not (
+        isinstance(policy, type) and issubclass(policy, Policy)
+    ):
+        found = "a table of policies" if isinstance(policy, Mapping) else f"{policy!r:.60}"
+        raise ParameterError(
+            f"sets vary the parameters of one policy for all instruments, was {found}",
+            where="policy",
+            cure="give one policy or its class; bt.run takes one for each instrument",
+        )
 
 
 def build_sets(
@@ -286,7 +306,7 @@ def describe_sweep(
                 "settings": {name: value for name, value in held.items() if name not in names},
                 "source_hash": hash_source(cls),
             },
-            "venue": venue.to_dict(),
+            "venue": describe_venue(venue),
             "account": describe_account(account),
             **({} if overlay is None else {"overlay": repr(overlay)}),
             "sampling": evaluator.sampling,

@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.units import FloatArray, parse_duration
-from backtest.engine.lookahead.checked_signals import keep_note
+from backtest.base.units import parse_duration
 from backtest.tune.study_folder import FORMAT, read_json, write_json
 
 if TYPE_CHECKING:
-    from backtest.market import Market
+    from backtest.market import Market, Markets
 
 LOOKS = "holdout-looks"
 LEAST_BARS = 2
@@ -30,7 +28,7 @@ LEAST_BARS = 2
 _SHARE = re.compile(r"\s*(\d+(?:\.\d*)?)\s*%\s*")
 
 
-def find_split(market: Market, holdout: str | float | None) -> int:
+def find_split(market: Market | Markets, holdout: str | float | None) -> int:
     """Return the first bar of the holdout; the number of bars if there is none.
 
     ``holdout`` is a share (``"25%"`` or 0.25), a duration (``"90d"``), or 0 or None for none.
@@ -109,22 +107,24 @@ def shares_bars(
 ) -> bool:
     """Return whether two time spans share bars of the same data or instrument.
 
-    The instrument of synthetic prices does not count.
+    Several markets share bars with each of them. The instrument of synthetic prices does not count.
     """
-    is_named = bool(data["instrument"]) and not (data["synthetic"] or other["synthetic"])
-    is_same = data["content_hash"] == other["content_hash"]
-    if not is_same and not (is_named and data["instrument"] == other["instrument"]):
+    is_named = not (data["synthetic"] or other["synthetic"])
+    mine, theirs = list_parts(data), list_parts(other)
+    is_same = bool({*mine.values()} & {*theirs.values()})
+    if not is_same and not (is_named and {*filter(None, mine)} & {*filter(None, theirs)}):
         return False
     return max(span[0], there[0]) < min(span[1], there[1])
+
+
+def list_parts(data: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the hashes of the content of described data by instrument."""
+    parts: Mapping[str, str] = data.get("instruments") or {
+        str(data["instrument"]): str(data["content_hash"])
+    }
+    return parts
 
 
 def name_data(facts: Mapping[str, Any]) -> str:
     """Return the part of the file name of a look that stands for the data."""
     return str(facts["data"]["content_hash"])[:16]
-
-
-def keep_times(directions: FloatArray, market: Market, signal: object) -> pd.Series | float:
-    """Return a signal that works for any part of a market: a Series by time, or a constant."""
-    if len(directions) == 1:
-        return float(directions[0])
-    return keep_note(signal, pd.Series(directions, index=market.index))

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from backtest.account import Account
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.phrases import Argument, Phrase
-from backtest.engine import describe_signal, hash_source, read_signal
+from backtest.engine import hash_source
 from backtest.engine.named_signals import resolve_signal
 from backtest.sweep import Base, Evaluator
 from backtest.tune.bench import Bench
-from backtest.tune.holdout import find_split, keep_times
+from backtest.tune.holdout import find_split
 from backtest.tune.journal import Journal
 from backtest.tune.study_folder import OUTCOME, STUDY, find_broken, read_json
 from backtest.tune.study_identity import describe_market
 from backtest.tune.study_record import Outcome, StudyRecord
+from backtest.tune.study_signal import describe_directions, keep_times, read_directions
 from backtest.venue import Venue
 
 if TYPE_CHECKING:
-    from backtest.market import Market
+    from backtest.market import Market, Markets
     from backtest.policy import Policy
 
 
@@ -32,15 +33,16 @@ def load_study(
     kind: type[Loaded],
     folder: Path,
     *,
-    market: Market | None,
+    market: Market | Markets | None,
     policy: type[Policy] | Policy | None,
     signal: Any,
+    overlay: Policy | None = None,
 ) -> Loaded:
     """Read a stored study into an object of the given class; see :meth:`Study.load`."""
     facts = read_json(folder / STUDY)
     bench = None
     if market is not None and policy is not None:
-        bench = rebuild_bench(facts, market, policy, signal)
+        bench = rebuild_bench(facts, market, policy, signal, overlay)
     batches = tuple(Journal(folder, facts["id"]).read_all())
     return kind(facts, batches, load_outcome(folder), folder, bench)
 
@@ -64,16 +66,22 @@ def load_outcome(folder: Path) -> Outcome | None:
 
 
 def rebuild_bench(
-    facts: Mapping[str, Any], market: Market, policy: type[Policy] | Policy, signal: Any
+    facts: Mapping[str, Any],
+    market: Market | Markets,
+    policy: type[Policy] | Policy,
+    signal: Any,
+    overlay: Policy | None,
 ) -> Bench:
     """Return the bench that runs the sets of a stored study."""
+    check_prices(facts)
     signal = resolve_signal(signal, market)
-    directions = read_signal(signal, market, 0)
+    directions = read_directions(signal, market)
     cls = policy if isinstance(policy, type) else type(policy)
     pairs = {
         "market": (describe_market(market), facts["data"]),
         "policy": (hash_source(cls), facts["policy"]["source_hash"]),
-        "signal": (describe_signal(signal, directions), facts["signal"]),
+        "signal": (describe_directions(signal, directions, market), facts["signal"]),
+        "overlay": (None if overlay is None else repr(overlay), facts.get("overlay")),
     }
     differing = [name for name, (now, before) in pairs.items() if now != before]
     if differing:
@@ -90,6 +98,7 @@ def rebuild_bench(
         venue=base.venue,
         account=base.account,
         signal=keep_times(directions, market, signal),
+        overlay=overlay,
         sampling=facts["sampling"],
         calendar=facts["calendar"],
         metrics=facts["metrics"],
@@ -103,6 +112,29 @@ def rebuild_base(facts: Mapping[str, Any], cls: type[Policy]) -> Base:
     has_all = len(held) == len(cls.parameters())
     return Base(
         cls(**held) if has_all else cls,
-        Venue.from_dict(facts["venue"], where=f"{STUDY}, venue"),
+        rebuild_venue(facts),
         Account.from_dict(facts["account"], where=f"{STUDY}, account"),
     )
+
+
+def rebuild_venue(facts: Mapping[str, Any]) -> Venue | dict[str, Venue]:
+    """Return the venue of a stored study, or the venues by instrument."""
+    where, stored = f"{STUDY}, venue", facts["venue"]
+    if {*stored} != {*facts["data"].get("instruments", ())}:
+        return Venue.from_dict(stored, where=where)
+    return {
+        name: Venue.from_dict(each, where=f"{where} of {name}") for name, each in stored.items()
+    }
+
+
+def check_prices(facts: Mapping[str, Any]) -> None:
+    """Refuse to run sets of an account with collateral, whose prices no study stores."""
+    held = [each["name"] for each in facts["account"].get("collateral", ())]
+    if held:
+        raise ParameterError(
+            f"sets of a stored study need the prices of the collateral {', '.join(held)}, which it "
+            "does not hold",
+            where="Study.load",
+            cure="load it without market and policy for its tables, and run its best set with "
+            "bt.run",
+        )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Phrase, Place
+from backtest.market import Markets
 from backtest.measures.risk_names import LARGEST, RiskMeasure, read_risk_name
 from backtest.tune.arguments import ObjectivesLike, find_names
 from backtest.tune.path_risk import WHERE, PathRisk
@@ -20,7 +21,7 @@ def read_path_risk(
     paths: Paths | None,
     objective: ObjectivesLike,
     constraints: Mapping[str, str] | None,
-    market: Market,
+    market: Market | Markets,
     *,
     signal: object,
     threads: int | None,
@@ -37,6 +38,12 @@ def read_path_risk(
     """
     if paths is None:
         return None
+    if isinstance(market, Markets):
+        raise ParameterError(
+            f"paths are of one market, the search is of several: {', '.join(market)}",
+            where=Place("paths", of=WHERE),
+            cure=Phrase("leave {} out, or search one market", Argument("paths")),
+        )
     from backtest.paths.path_set import check_paths  # noqa: PLC0415 - only with paths
 
     check_paths(paths, where=Place("paths", of=WHERE))

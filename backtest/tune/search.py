@@ -19,15 +19,16 @@ from backtest.base.provenance import (
     try_read_provenance,
 )
 from backtest.base.units import format_time
-from backtest.engine import check_settings, read_signal, warn_of_last_prices
+from backtest.engine import warn_of_last_prices
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.run import warn_of_other_days
+from backtest.market import Markets
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
 from backtest.sweep.cluster import on_cluster
-from backtest.sweep.evaluator import Signal
+from backtest.sweep.evaluator import check_terms
 from backtest.sweep.sets.space import read_space
-from backtest.sweep.sweep import check_arguments
+from backtest.sweep.sweep import check_alone, check_arguments
 from backtest.tune.arguments import (
     ObjectivesLike,
     check_choices,
@@ -38,7 +39,7 @@ from backtest.tune.arguments import (
 )
 from backtest.tune.bench import Bench
 from backtest.tune.conclusion import StudyTask, build_outcome
-from backtest.tune.holdout import find_split, keep_times
+from backtest.tune.holdout import find_split
 from backtest.tune.journal import Journal
 from backtest.tune.load_study import load_outcome
 from backtest.tune.other_trials import find_other_trials
@@ -63,6 +64,7 @@ from backtest.tune.study_identity import (
     name_folder,
 )
 from backtest.tune.study_record import Outcome
+from backtest.tune.study_signal import describe_directions, keep_times, read_directions
 from backtest.tune.trial_evaluator import Examiner, Goal, Progress
 from backtest.tune.winner import reserve_trials
 
@@ -76,10 +78,10 @@ if TYPE_CHECKING:
 
 
 def tune(  # noqa: PLR0913 - keywords, each with a default that is said
-    market: Market,
+    market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
-    venue: Venue,
+    venue: Venue | Mapping[str, Venue],
     account: Account,
     objective: ObjectivesLike = "sharpe",
     constraints: Mapping[str, str] | None = None,
@@ -94,7 +96,8 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     seed: int = 0,
     store: str | Path | None = None,
     resume: bool = False,
-    signal: Signal = None,
+    signal: Any = None,
+    overlay: Policy | None = None,
     sampling: str = "1d",
     calendar: str = "365",
     threads: int | None = None,
@@ -108,8 +111,9 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
 
     Parameters
     ----------
-    market, venue, account, signal, sampling, calendar, compile
-        As in :func:`backtest.run`.
+    market, venue, account, signal, overlay, sampling, calendar, compile
+        As in :func:`backtest.run`; several markets have one policy, whose parameters are those of
+        all instruments.
     policy : type or Policy
         A policy class, or an instance whose settings are used unless the search varies them.
     objective : str, mapping, callable, or a list of these
@@ -186,10 +190,12 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     PolicyError
         If every set of a batch fails.
     """
+    check_alone(market, overlay, cluster, of="bt.tune")
     check_arguments(market, policy, venue, account, "all")
-    check_settings(market, account, venue, sampling, calendar)
-    warn_of_other_days(market, venue)
-    warn_of_last_prices(market, stacklevel=3)
+    check_terms(market, account, venue, sampling, calendar)
+    if not isinstance(market, Markets):
+        warn_of_other_days(market, venue)  # type: ignore[arg-type]
+    warn_of_last_prices(market, stacklevel=3)  # type: ignore[arg-type]
     plan = None if validate is None else Study._plan_validation(validate, market, sampling)
     number, limit = read_budget(trials, seconds)
     rule = read_robustness(robust)
@@ -213,12 +219,11 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     metrics = choose_metrics(objective, goal)
     split = find_split(market, holdout)
     signal = resolve_signal(signal, market)
-    directions = read_signal(signal, market, 0)
+    directions = read_directions(signal, market)
     facts = describe_study(
         Base(policy, venue, account),
         market,
-        signal,
-        directions,
+        describe_directions(signal, directions, market),
         sampling=sampling,
         calendar=calendar,
         objectives=[each.name for each in goal.objectives],
@@ -233,15 +238,17 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         searched=format_time(int(market.time[split - 1]) + market.interval),
         seed=seed,
         **({} if risk is None else {"paths": risk.paths.describe()}),
+        **({} if overlay is None else {"overlay": repr(overlay)}),
     )
 
-    def prepare(part: Market) -> Evaluator:
+    def prepare(part: Market | Markets) -> Evaluator:
         return Evaluator(
             part,
             policy,
             venue=venue,
             account=account,
             signal=keep_times(directions, market, signal),
+            overlay=overlay,
             sampling=sampling,
             calendar=calendar,
             metrics=metrics,

@@ -22,7 +22,7 @@ from backtest.tune.trials import name_scores
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.engine import Result
-    from backtest.market import Market
+    from backtest.market import Market, Markets
     from backtest.policy import Policy
     from backtest.venue import Venue
 
@@ -64,9 +64,10 @@ class Study(StudyRecord, Reportable):
         return self._best_trio.policy
 
     @property
-    def best_venue(self) -> Venue:
-        """The venue with the fields that won."""
-        return self._best_trio.venue
+    def best_venue(self) -> Venue | dict[str, Venue]:
+        """The venue with the fields that won, or the venues by instrument."""
+        venue: Venue | dict[str, Venue] = self._best_trio.venue
+        return venue
 
     @property
     def best_account(self) -> Account:
@@ -169,9 +170,10 @@ class Study(StudyRecord, Reportable):
         cls,
         folder: str | Path,
         *,
-        market: Market | None = None,
+        market: Market | Markets | None = None,
         policy: type[Policy] | Policy | None = None,
         signal: Any = None,
+        overlay: Policy | None = None,
     ) -> Study:
         """Return a stored study, finished or not; nothing in the folder is executed.
 
@@ -179,7 +181,7 @@ class Study(StudyRecord, Reportable):
         ----------
         folder : str or Path
             The study's own folder.
-        market, policy, signal : optional
+        market, policy, signal, overlay : optional
             Those it was made with, to replay its sets.
 
         Raises
@@ -187,6 +189,9 @@ class Study(StudyRecord, Reportable):
         DataError
             If the folder is not a study, or a file is missing or damaged.
         ParameterError
-            If market, policy or signal are not those it was made with.
+            If market, policy, signal or overlay are not those it was made with, or prices of
+            collateral are missing.
         """
-        return load_study(cls, Path(folder), market=market, policy=policy, signal=signal)
+        return load_study(
+            cls, Path(folder), market=market, policy=policy, signal=signal, overlay=overlay
+        )

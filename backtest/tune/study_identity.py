@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +18,13 @@ from backtest.base.code_identity import describe_function, find_references
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.json_values import from_plain, to_plain
 from backtest.base.phrases import Argument, Either, Phrase, Place
-from backtest.base.units import FloatArray, format_duration, format_time
-from backtest.engine import describe_signal, find_version, hash_source
+from backtest.base.units import format_duration, format_time
+from backtest.engine import find_version, hash_source
 from backtest.engine.manifest import LIBRARIES
+from backtest.engine.portfolio.portfolio_manifest import describe_account, describe_venue
+from backtest.market import Market, Markets
 from backtest.sweep import Base
 from backtest.tune.study_folder import FORMAT, STUDY, read_json
-
-if TYPE_CHECKING:
-    from backtest.market import Market
 
 ASIDE = ("id", "format", "source", "policy_module", "versions")
 """Entries on the origin of a study, which do not determine its numbers."""
@@ -37,19 +36,19 @@ NEW_STUDY = Either("pass resume=False", Phrase("leave out {}", Argument("resume"
 
 
 def describe_study(
-    base: Base, market: Market, signal: object, directions: FloatArray, **settings: Any
+    base: Base, market: Market | Markets, signal: str, **settings: Any
 ) -> dict[str, Any]:
     """Return the description of a study as plain data, with its ``id``.
 
-    ``market`` includes the holdout, ``directions`` is the signal as an array, and ``settings`` are
-    all other settings as data for JSON.
+    ``market`` includes the holdout, ``signal`` is described already, and ``settings`` are all other
+    settings as data for JSON.
     """
     facts = {
         "data": describe_market(market),
         "policy": describe_policy(base),
-        "venue": base.venue.to_dict(),
-        "account": base.account.to_dict(),
-        "signal": describe_signal(signal, directions),
+        "venue": describe_venue(base.venue),
+        "account": describe_account(base.account),
+        "signal": signal,
         **settings,
     }
     plain: dict[str, Any] = to_plain(facts)
@@ -66,10 +65,15 @@ def describe_study(
     }
 
 
-def describe_market(market: Market) -> dict[str, Any]:
-    """Return the description of a market, with the hash of its content."""
+def describe_market(market: Market | Markets) -> dict[str, Any]:
+    """Return the description of a market, with the hash of its content; of several, of each."""
+    if isinstance(market, Markets):
+        parts = {name: each.content_hash for name, each in market.items()}
+        named: dict[str, Any] = {"instrument": ", ".join(parts), "instruments": parts}
+    else:
+        named = {"instrument": market.instrument}
     return {
-        "instrument": market.instrument,
+        **named,
         "content_hash": market.content_hash,
         "start": format_time(market.start),
         "end": format_time(market.end),

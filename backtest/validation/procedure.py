@@ -22,8 +22,8 @@ from backtest.sweep.sets.sets import build_trio, read_settings
 from backtest.sweep.sets.space import Space, read_space
 from backtest.sweep.sweep import check_arguments
 from backtest.tune.arguments import check_choices, choose_metrics, read_budget, read_robustness
-from backtest.tune.holdout import keep_times
 from backtest.tune.study_identity import describe_objective, describe_policy
+from backtest.tune.study_signal import keep_times
 from backtest.tune.trial_evaluator import Goal
 from backtest.validation.spans import require_one
 

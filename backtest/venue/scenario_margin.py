@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from backtest.base.errors import ParameterError, did_you_mean
@@ -145,6 +145,24 @@ class ScenarioMargin(MarginRule):
         if self.initial is None:
             return self.factor, self.contingency
         return self.initial[0], self.initial[1]
+
+    def without(self, gone: Collection[str]) -> ScenarioMargin:
+        """Return the rule without some instruments, and without groups that have no others."""
+        whole = self.groups or {}
+        left = {
+            group: tuple(each for each in members if each not in gone)
+            for group, members in whole.items()
+        }
+        groups = {group: members for group, members in left.items() if members}
+        lost = {*gone, *whole} - {*groups}
+        whole_moves: Any = self.moves
+        moves = {group: rows for group, rows in whole_moves.items() if group not in lost}
+        products = {
+            product: tuple(each for each in members if each not in lost)
+            for product, members in (self.products or {}).items()
+        }
+        kept = {product: members for product, members in products.items() if members}
+        return replace(self, moves=moves, groups=groups or None, products=kept or None)
 
     def pack_scenarios(self, names: Sequence[str]) -> ScenarioTables:
         """Return the scenarios of these instruments as arrays."""

@@ -392,7 +392,6 @@ def test_what_only_one_instrument_has_is_refused_at_the_command_line(capsys, fol
 @pytest.mark.parametrize(
     "words",
     [
-        ("tune",),
         ("regress", "record", "--out", "b"),
     ],
 )
@@ -410,6 +409,20 @@ def test_a_sweep_of_several_ranks_their_accounts(capsys):
     code, out, err = call(capsys, "sweep", *RUN[1:-2], "--to", "2023-01-08", *more)
     assert (code, err) == (0, "")
     assert [row["leverage"] for row in json.loads(out)["top"]] in ([0.5, 1.0], [1.0, 0.5])
+
+
+@pytest.mark.slow
+def test_a_search_on_several_prints_its_best_run(capsys, folder: Path):
+    more = ("--space", "leverage=0.5:1", "--trials", "4", "--sampling", "1h")
+    code, out, err = call(capsys, "tune", *RUN[1:-2], "--to", "2023-01-08", *more, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["study"]["data"]["instrument"] == "BTCUSDT, ETHUSDT"
+    assert [*found["study"]["venue"]] == ["BTCUSDT", "ETHUSDT"]
+    assert f"--set leverage={found['best']['values']['leverage']!r}" in found["command"]
+    code, _, err = call(capsys, "tune", *RUN[1:-2], "--paths", "100")
+    assert code == 2
+    assert "backtest tune --paths takes one market, was given BTCUSDT, ETHUSDT" in err
 
 
 @pytest.mark.slow

@@ -60,9 +60,9 @@ def describe_signal_check(signal: object) -> str:
     return describe_cuts("signal", int(note["cuts"]))
 
 
-def keep_note(signal: object, copy: pd.Series) -> pd.Series:
+def keep_note(signal: object, copy: SignalT) -> SignalT:
     """Copy the records of a signal to a copy of its values."""
-    if isinstance(signal, pd.Series):
+    if isinstance(signal, pd.Series | pd.DataFrame):
         copy.attrs.update({key: signal.attrs[key] for key in (KEY, TEXT) if key in signal.attrs})
     return copy
 

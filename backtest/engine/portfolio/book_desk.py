@@ -40,7 +40,8 @@ def assign_policies(
 ) -> tuple[dict[str, Policy], Policy | None]:
     """Return the policy of each instrument and the overlay, checked."""
     given: Any = policy if isinstance(policy, Mapping) else dict.fromkeys(markets.names, policy)
-    unknown = [f"{n!r}{did_you_mean(str(n), markets.names)}" for n in given if n not in markets]
+    known = markets.names_of_whole
+    unknown = [f"{n!r}{did_you_mean(str(n), known)}" for n in given if n not in known]
     missing = [name for name in markets.names if name not in given]
     if unknown or missing:
         found = f"an unknown {', '.join(unknown)}" if unknown else f"none for {', '.join(missing)}"

@@ -28,7 +28,8 @@ SHARED = (
 def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
     """Return the venue of each instrument: one for all, or one by name."""
     given: Any = venue if isinstance(venue, Mapping) else dict.fromkeys(markets.names, venue)
-    unknown = [f"{n!r}{did_you_mean(str(n), markets.names)}" for n in given if n not in markets]
+    known = markets.names_of_whole
+    unknown = [f"{n!r}{did_you_mean(str(n), known)}" for n in given if n not in known]
     missing = [name for name in markets.names if name not in given]
     if unknown or missing:
         found = f"an unknown {', '.join(unknown)}" if unknown else f"none for {', '.join(missing)}"

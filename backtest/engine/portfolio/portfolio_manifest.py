@@ -12,6 +12,7 @@ from backtest.engine.lookahead.checked_signals import join_checks
 from backtest.engine.manifest import compute_id, describe_data, find_versions, hash_source
 from backtest.market import Markets
 from backtest.policy import Policy
+from backtest.venue import Venue
 
 if TYPE_CHECKING:
     from backtest.engine.portfolio.portfolio_setup import Setup
@@ -37,7 +38,7 @@ def write_portfolio_manifest(
         "data": describe_markets(markets, account, start, closes),
         "policy": describe_policies(setup.policies),
         "overlay": None if setup.overlay is None else describe_policy(setup.overlay),
-        "venue": {name: venue.to_dict() for name, venue in setup.venues.items()},
+        "venue": describe_venue(setup.venues),
         "account": describe_account(account),
         "signal": signal,
         "sampling": sampling,
@@ -100,6 +101,13 @@ def describe_policies(policies: Mapping[str, Policy]) -> dict[str, Any]:
         "source_hash": "",
         "by_instrument": {name: describe_policy(each) for name, each in policies.items()},
     }
+
+
+def describe_venue(venue: Venue | Mapping[str, Venue]) -> dict[str, Any]:
+    """Return the venue, or the venue of each instrument."""
+    if isinstance(venue, Venue):
+        return venue.to_dict()
+    return {name: each.to_dict() for name, each in venue.items()}
 
 
 def describe_account(account: Account) -> dict[str, Any]:

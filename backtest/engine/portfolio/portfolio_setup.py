@@ -14,6 +14,7 @@ from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, TimeLike, format_time, to_nanoseconds
 from backtest.engine.portfolio.book_desk import Panelist, assign_policies, seat
 from backtest.engine.portfolio.book_inputs import BookInputs, read_book_inputs
+from backtest.engine.portfolio.cut_terms import cut_account
 from backtest.engine.portfolio.portfolio_checks import check_portfolio, read_venues
 from backtest.market.markets import Markets
 from backtest.market.weight_frame import read_weights
@@ -50,9 +51,7 @@ def set_up(
 ) -> Setup:
     """Check and read everything that a run needs."""
     policies, above = assign_policies(policy, markets, overlay)
-    venues = read_venues(venue, markets)
-    account = replace(account, requirement=account.requirement.resolve(markets.names))
-    check_portfolio(markets, venues, account)
+    venues, account = check_panel(markets, account, venue)
     first = find_first(markets, start)
     weights = read_weights(signal, markets, where="bt.run", first=first)
     panelists = seat(policies, above, markets, weights)
@@ -77,6 +76,17 @@ def set_up(
         first=first,
         periods=periods,
     )
+
+
+def check_panel(
+    markets: Markets, account: Account, venue: Venue | Mapping[str, Venue]
+) -> tuple[dict[str, Venue], Account]:
+    """Return the venue of each instrument, and the account with its requirement, both checked."""
+    venues = read_venues(venue, markets)
+    account = cut_account(account, markets)
+    account = replace(account, requirement=account.requirement.resolve(markets.names))
+    check_portfolio(markets, venues, account)
+    return venues, account
 
 
 def find_first(markets: Markets, start: TimeLike | None) -> int:

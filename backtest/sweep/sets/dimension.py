@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.base.errors import ParameterError
+from backtest.base.frozen_tables import FrozenTable
 from backtest.base.phrases import Place
 from backtest.base.ranges import Choice, Condition, Range, check_number, read_range
 from backtest.base.units import FloatArray
@@ -140,6 +141,6 @@ def _read_options(setting: Setting, want: Any) -> Dimension:
 
 def _default(setting: Setting, otherwise: object) -> object:
     """Return the value of a parameter that is not used in a set."""
-    if setting.value is dataclasses.MISSING:
+    if setting.value is dataclasses.MISSING or isinstance(setting.value, FrozenTable):
         return otherwise
     return math.nan if setting.value is None else setting.value

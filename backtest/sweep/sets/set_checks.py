@@ -15,10 +15,12 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.account.account import check_account
+from backtest.account.account import WHOLE, check_account
+from backtest.account.by_instrument import pick_value
 from backtest.account.leverage_limits import find_least
 from backtest.account.multiple import Multiple
 from backtest.base.errors import BacktestError, ParameterError
+from backtest.base.frozen_tables import FrozenTable
 from backtest.base.phrases import Place, join_phrases
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray
 from backtest.policy import Policy
@@ -26,6 +28,7 @@ from backtest.sweep.sets.sets import (
     Base,
     Sets,
     Setting,
+    Venues,
     as_column,
     build_terms,
     count_sets,
@@ -37,6 +40,9 @@ from backtest.sweep.sets.sets import (
 from backtest.venue import Venue
 from backtest.venue.interest import RATES
 from backtest.venue.multipliers import is_one
+
+OF_SEVERAL = frozenset(f"account.{name}" for name in WHOLE)
+"""Fields that only accounts with several positions have."""
 
 
 class SetDefect(NamedTuple):
@@ -55,7 +61,7 @@ class CheckedColumn(NamedTuple):
 
 
 def check_sets(
-    policy: type[Policy] | Policy, account: Account, venue: Venue, sets: Mapping[str, Any]
+    policy: type[Policy] | Policy, account: Account, venue: Venues, sets: Mapping[str, Any]
 ) -> Sets:
     """Return checked sets; a parameter that is not used in a set has its default there.
 
@@ -76,7 +82,7 @@ def check_sets(
         defects += find_refused(settings[name], given[name], column.refused)
     if not defects:
         converted = {name: column.values for name, column in columns.items()}
-        defects += find_contradictions(base, settings, converted)
+        defects += find_contradictions(base, converted)
     raise_defects(defects)
     return reset_inactive(settings, converted)
 
@@ -219,25 +225,39 @@ def find_refused(setting: Setting, values: np.ndarray, refused: BoolArray) -> It
 # ------------------------------------------------------------------------ what must go together
 
 
-def find_contradictions(
-    base: Base, settings: Mapping[str, Setting], sets: Sets
-) -> Iterator[SetDefect]:
+def find_contradictions(base: Base, sets: Sets) -> Iterator[SetDefect]:
     """Yield the rules between values that sets break, explained by the first such set.
 
     The rules repeat those of :class:`Account`, :class:`Venue` and :func:`check_account` for
-    columns; a test compares them.
+    columns; a test compares them. With settings by instrument, each instrument keeps them.
     """
     n = count_sets(sets)
     found: dict[str, SetDefect] = {}
-    for rule in find_broken_rules(settings, sets, base.venue):
-        places = np.flatnonzero(np.broadcast_to(rule, n))
-        if len(places):
-            first = int(places[0])
-            defect = explain_contradiction(base, settings, take_sets(sets, first), first)
-            if defect is not None:
-                more = f", in {len(places)} of {n} sets" if n > 1 else ""
-                found[defect.problem] = defect._replace(problem=defect.problem + more)
+    of_one = {name: each for name, each in sets.items() if name not in OF_SEVERAL}
+    for own in list_single_bases(base):
+        settings = read_settings(own)
+        for rule in find_broken_rules(settings, of_one, own.venue):
+            places = np.flatnonzero(np.broadcast_to(rule, n))
+            if len(places):
+                first = int(places[0])
+                defect = explain_contradiction(own, settings, take_sets(of_one, first), first)
+                if defect is not None:
+                    more = f", in {len(places)} of {n} sets" if n > 1 else ""
+                    found[defect.problem] = defect._replace(problem=defect.problem + more)
     yield from found.values()
+
+
+def list_single_bases(base: Base) -> list[Base]:
+    """Return the base of each instrument, for settings by instrument; otherwise the base."""
+    tables: list[Mapping[str, Any]] = [
+        each for each in vars(base.account).values() if isinstance(each, FrozenTable)
+    ]
+    tables += [base.venue] if isinstance(base.venue, Mapping) else []
+    names = [name for name in tables[0] if all(name in each for each in tables)] if tables else [""]
+    return [
+        Base(base.policy, pick_value(base.venue, name), base.account.for_instrument(name))
+        for name in names
+    ]
 
 
 def explain_contradiction(

@@ -18,11 +18,15 @@ import pandas as pd
 from backtest.account import Account
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.fields import Flag
+from backtest.base.frozen_tables import FrozenTable
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.ranges import Condition
 from backtest.base.values import PartDeclaration, Value, find_declarations
 from backtest.policy import Parameter, Policy
 from backtest.venue import Venue
+
+Venues: TypeAlias = Venue | Mapping[str, Venue]
+"""One venue, or one for each of several instruments."""
 
 Sets: TypeAlias = Mapping[str, np.ndarray]
 """Arrays of shape (n_sets,) by name: int64, bool, object, else float64 (NaN: the field is None)."""
@@ -72,10 +76,13 @@ class Setting(NamedTuple):
 
 
 class Base(NamedTuple):
-    """Policy (a class or an instance), venue and account whose settings sets replace."""
+    """Policy (a class or an instance), venue and account whose settings sets replace.
+
+    Where several instruments have venues of their own, a set changes a field in all of them.
+    """
 
     policy: type[Policy] | Policy
-    venue: Venue
+    venue: Any
     account: Account
 
     @property
@@ -88,7 +95,7 @@ class Trio(NamedTuple):
     """Policy, venue and account of one set: the arguments of ``backtest.run``."""
 
     policy: Policy
-    venue: Venue
+    venue: Any
     account: Account
 
 
@@ -100,7 +107,7 @@ def read_settings(base: Base) -> dict[str, Setting]:
     settings = (
         *(_read_parameter(base, each) for each in base.policy_class.parameters().values()),
         *_read_fields(base.account, "account"),
-        *_read_fields(base.venue, "venue"),
+        *_read_venues(base.venue),
     )
     return {setting.name: setting for setting in settings}
 
@@ -113,6 +120,19 @@ def _read_parameter(base: Base, parameter: Parameter) -> Setting:
     else:
         value = dataclasses.MISSING if parameter.default is None else parameter.default
     return Setting(parameter.name, parameter.kind, space, check, value, may_be_none=False)
+
+
+def _read_venues(venue: Venues) -> Iterator[Setting]:
+    """Yield the fields that all venues have; the value is a table by instrument if they differ."""
+    if isinstance(venue, Venue):
+        yield from _read_fields(venue, "venue")
+        return
+    found = [{each.name: each for each in _read_fields(own, "venue")} for own in venue.values()]
+    for name, setting in found[0].items():
+        if all(name in each for each in found):
+            values = {key: each[name].value for key, each in zip(venue, found, strict=True)}
+            is_same = len({repr(value) for value in values.values()}) == 1
+            yield setting if is_same else setting._replace(value=FrozenTable(values))
 
 
 def _read_fields(value: Value, prefix: str) -> Iterator[Setting]:
@@ -164,12 +184,16 @@ def build_policy(
 
 def build_terms(
     base: Base, settings: Mapping[str, Setting], values: Mapping[str, object]
-) -> tuple[Venue, Account]:
-    """Return the venue and the account of one set."""
+) -> tuple[Any, Account]:
+    """Return the venue, or the venues by instrument, and the account of one set."""
     plain = {
         name: to_plain_value(settings[name], value) for name, value in values.items() if "." in name
     }
-    venue = change_fields(base.venue, _below("venue", plain))
+    fields = _below("venue", plain)
+    if isinstance(base.venue, Venue):
+        venue: Any = change_fields(base.venue, fields)
+    else:
+        venue = {name: change_fields(each, fields) for name, each in base.venue.items()}
     return venue, change_fields(base.account, _below("account", plain))
 
 

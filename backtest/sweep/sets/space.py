@@ -35,12 +35,12 @@ from backtest.sweep.sets.sets import (
     Base,
     Sets,
     Setting,
+    Venues,
     from_frame,
     grid,
     read_settings,
     suggest_name,
 )
-from backtest.venue import Venue
 
 __all__ = ["Dimension", "Space", "check_sets", "draw_sets", "from_frame", "grid", "read_space"]
 
@@ -112,7 +112,7 @@ def read_space(
     *,
     fix: Given | None = None,
     account: Account,
-    venue: Venue,
+    venue: Venues,
 ) -> Space:
     """Return the space of a search. A ParameterError lists everything that is wrong.
 

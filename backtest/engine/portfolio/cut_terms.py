@@ -1,0 +1,39 @@
+"""The terms of a panel's account on a part of the panel, in which instruments may be missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from backtest.account import Account
+from backtest.account.account import BY_INSTRUMENT
+from backtest.base.frozen_tables import FrozenTable
+from backtest.market.markets import Markets
+from backtest.venue.scenario_margin import ScenarioMargin
+
+
+def cut_account(account: Account, markets: Markets) -> Account:
+    """Return an account without what it says of instruments that a cut left out of a panel.
+
+    Tables by instrument and groups of scenarios lose their entries. Collateral that cancels risk in
+    a group of which nothing is left cancels none.
+    """
+    gone = {name for name in markets.names_of_whole if name not in markets}
+    if not gone:
+        return account
+    changes: dict[str, Any] = {}
+    for field in BY_INSTRUMENT:
+        value = getattr(account, field)
+        if isinstance(value, FrozenTable):
+            changes[field] = {name: each for name, each in value.items() if name not in gone}
+    rule = account.requirement
+    if isinstance(rule, ScenarioMargin):
+        groups = {*rule.name_groups(markets.names_of_whole)}
+        rule = rule.without(gone)
+        lost = groups - {*rule.name_groups([n for n in markets.names_of_whole if n not in gone])}
+        changes["requirement"] = rule
+        changes["collateral"] = [
+            replace(each, cancels_risk=None) if each.cancels_risk in lost else each
+            for each in account.collateral
+        ]
+    return replace(account, **changes)
