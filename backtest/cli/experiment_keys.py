@@ -279,6 +279,10 @@ KEYS = (
     Key("paths", "seed", int, "--seed", PATHS, "Seed of the paths (0)."),
     Key("paths", "bridge", int, "--bridge", PATHS,
         "Steps in which high and low are drawn: 1 (default), or 4 where ranges matter."),
+    Key("paths", "correlation", float, "--correlation", PATHS,
+        "Of several instruments with a parametric model (that of their returns)."),
+    Key("paths", "common_jump", float, "--common-jump", PATHS,
+        "Probability that jumps are common to all instruments (1)."),
 
     Key("risk", "horizons", list[str], "--horizons", RISK, "For example 1d,7d,30d (those).",
         read_list),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, overload
 
 import numpy as np
 import pandas as pd
@@ -13,21 +13,30 @@ import backtest
 from backtest.base.errors import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
-from backtest.cli.experiment import build_experiment
 from backtest.cli.flags import OUTPUT, AsJson, option
+from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.printing import print_json
-from backtest.market import Market
-from backtest.paths import Paths
+from backtest.market import Market, Markets
+from backtest.paths import PanelPaths, Paths
 
 EXAMPLES = """
 backtest paths
 backtest paths --model gbm --horizon 7d --paths 1000 --seed 1
 backtest paths --data btc/ --write paths/ --number 3      [dim]# three paths as data[/dim]
+backtest paths --data btc/ --data eth/ --model gbm --correlation 0.9
 """
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
-def draw_paths(draft: Draft, market: Market) -> Paths:
+@overload
+def draw_paths(draft: Draft, market: Market) -> Paths: ...
+
+
+@overload
+def draw_paths(draft: Draft, market: Markets) -> PanelPaths: ...
+
+
+def draw_paths(draft: Draft, market: Market | Markets) -> Paths | PanelPaths:
     """Return the paths that the table or the flags describe."""
     settings = dict(draft.tables.get("paths", {}))
     with naming_source(draft, "paths"):
@@ -44,24 +53,30 @@ def paths(
     as_json: AsJson = False,
 ) -> None:
     """Simulate possible continuations of the data, and show how far they spread."""
-    drawn = draw_paths(draft, build_experiment(draft).market)
+    drawn = draw_paths(draft, build_experiment_or_panel(draft).market)
     if not 1 <= number <= len(drawn):
         raise ParameterError(
             f"the number of paths to write must be from 1 to {len(drawn)}, was {number}",
             where="--number",
             cure="give a smaller number",
         )
-    table = tabulate_spread(drawn)
+    members = drawn.members if isinstance(drawn, PanelPaths) else {"": drawn}
+    tables = {name: tabulate_spread(each) for name, each in members.items()}
     for i in range(number if write is not None else 0):
-        drawn[i].save(Path(str(write)) / f"path-{i}")
+        folder = Path(str(write)) / f"path-{i}"
+        for name, each in members.items():
+            each[i].save(folder / name)
     if as_json:
-        print_json({"paths": drawn.describe(), "spread": table.reset_index().to_dict("records")})
+        rows = {name: each.reset_index().to_dict("records") for name, each in tables.items()}
+        print_json({"paths": drawn.describe(), "spread": rows.get("", rows)})
         return
     typer.echo(f"{drawn!r}\n")
     typer.echo(
         "Returns from the last close, by day: quantiles, and the mean lowest price on the way"
     )
-    typer.echo(table.map(lambda x: f"{100 * x:.2f} %").to_string())
+    for name, table in tables.items():
+        typer.echo(f"\n{name}" if name else "", nl=bool(name))
+        typer.echo(table.map(lambda x: f"{100 * x:.2f} %").to_string())
     if write is not None:
         typer.echo(f"\nwritten: {write}")
 

@@ -11,8 +11,12 @@ Flood (2014), Fast Splittable Pseudorandom Number Generators, OOPSLA 49(10).
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 FIRST = np.uint64(0xBF58476D1CE4E5B9)
@@ -22,6 +26,10 @@ PLACES = np.uint64(1024)
 ONE = np.uint64(1)
 S27, S30, S31, S11 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(11)
 UNIT = 2.0**-53
+SPREAD = np.uint64(0xD1B54A32D192ED03)
+"""How far the keys of the instruments of one path are apart; the first has that of the path."""
+PICK_PLACE, CHI_PLACE = 60, 10
+"""Places of the words that pick a key, and of those of a chi-square number."""
 
 
 def draw_uniform(key: np.uint64, bar: int, place: int) -> float:
@@ -102,6 +110,71 @@ def draw_student(key: np.uint64, bar: int, place: int, degrees: float, is_mirror
     angle = 2.0 * math.pi * draw_uniform(key, bar, place + 1)
     t = math.sqrt((degrees - 2.0) * spread) * math.cos(angle)
     return -t if is_mirrored else t
+
+
+def own_key(key: np.uint64, loads: FloatArray) -> np.uint64:
+    """Return the key of an instrument on a path; see :func:`draw_joint` for ``loads``."""
+    return key + SPREAD * np.uint64(int(loads[0]))
+
+
+def pick_key(key: np.uint64, bar: int, loads: FloatArray) -> np.uint64:
+    """Return the key of what an instrument draws besides its move.
+
+    That of the first instrument with the probability of their correlation, where it is positive:
+    at 1, both draw the same.
+    """
+    if len(loads) == 2 or draw_uniform(key, bar, PICK_PLACE) < loads[1]:
+        return key
+    return own_key(key, loads)
+
+
+def draw_joint(key: np.uint64, bar: int, place: int, is_mirrored: bool, loads: FloatArray) -> float:
+    """Return a standard normal number of one of several instruments that are correlated.
+
+    ``loads`` (1 + n,) are the place of the instrument among n, and its row of the Cholesky factor
+    of their correlations; ``(0, 1)`` for an instrument alone.
+    """
+    if len(loads) == 2:
+        return draw_normal(key, bar, place, is_mirrored)
+    total = 0.0
+    for j in range(1, len(loads)):
+        if loads[j] != 0.0:
+            own = key + SPREAD * np.uint64(j - 1)
+            total += loads[j] * draw_normal(own, bar, place, is_mirrored)
+    return total
+
+
+def draw_chi_square(key: np.uint64, bar: int, degrees: float) -> float:
+    """Return a chi-square number with over 2 degrees of freedom, by rejection.
+
+    Source: Marsaglia and Tsang (2000), A Simple Method for Generating Gamma Variables, ACM
+    Transactions on Mathematical Software 26(3).
+    """
+    d = 0.5 * degrees - 1.0 / 3.0
+    c = 1.0 / math.sqrt(9.0 * d)
+    v = 1.0
+    for i in range(10):
+        x = draw_normal(key, bar, CHI_PLACE + 2 * i, False)
+        root = 1.0 + c * x
+        if root > 0.0:
+            v = root * root * root
+            u = draw_uniform(key, bar, CHI_PLACE + 2 * i + 1)
+            if math.log(u) < 0.5 * x * x + d - d * v + d * math.log(v):
+                break
+    return 2.0 * d * v
+
+
+def draw_joint_student(
+    key: np.uint64, bar: int, degrees: float, is_mirrored: bool, loads: FloatArray
+) -> float:
+    """Return a number of Student's t with unit variance, of one of several instruments.
+
+    The instruments share the chi-square number, as in the multivariate t distribution.
+    """
+    if len(loads) == 2:
+        return draw_student(key, bar, 0, degrees, is_mirrored)
+    z = draw_joint(key, bar, 0, is_mirrored, loads)
+    return z * math.sqrt((degrees - 2.0) / draw_chi_square(key, bar, degrees))
 
 
 def draw_poisson(u: float, mean: float) -> int:

@@ -49,8 +49,11 @@ class PathCalendar(NamedTuple):
     grid: FundingGrid | None
 
 
-def plan_calendar(history: Market, horizon: int) -> PathCalendar:
-    """Return the calendar of paths that go on from a market for a time in ns."""
+def plan_calendar(history: Market, horizon: int, every: int | None = None) -> PathCalendar:
+    """Return the calendar of paths that go on from a market for a time in ns.
+
+    Phases repeat after ``every`` ns, by default the time between two settlements.
+    """
     grid = find_grid(history)
     time = plan_sessions(history, horizon) if history.sessions else plan_bars(history, horizon)
     stamps = np.empty(0, np.int64)
@@ -58,7 +61,7 @@ def plan_calendar(history: Market, horizon: int) -> PathCalendar:
         stamps = grid.find(int(time[1]), int(time[-1]) + history.interval)
     bar = np.searchsorted(time, stamps, side="right") - 1
     order = np.arange(len(stamps)) - np.searchsorted(bar, bar)
-    phases, row_phases = find_phases(history, time, grid)
+    phases, row_phases = find_phases(history, time, every or find_period(history, grid))
     row_phases[0] = -1  # its last close is not known
     missing = set(np.unique(phases[1:]).tolist()) - set(np.unique(row_phases).tolist())
     if missing:
@@ -120,9 +123,15 @@ def find_grid(history: Market) -> FundingGrid | None:
     return FundingGrid(cadence(recent), (last + MINUTE // 2) // MINUTE * MINUTE)
 
 
-def find_phases(
-    history: Market, time: IntArray, grid: FundingGrid | None
-) -> tuple[IntArray, IntArray]:
+def find_period(history: Market, grid: FundingGrid | None) -> int:
+    """Return the time in which phases repeat, ns: from one settlement on a bar's open to another.
+
+    One bar in a market without funding.
+    """
+    return math.lcm(history.interval if grid is None else grid.every, history.interval)
+
+
+def find_phases(history: Market, time: IntArray, every: int) -> tuple[IntArray, IntArray]:
     """Return the phases of the bars of a path, and of the bars of history."""
     if history.sessions and history.interval <= DAY:
         usual = find_week(history)
@@ -132,8 +141,7 @@ def find_phases(
         )
         ahead, rows = (np.array(each, dtype=np.int64) for each in both)
         return np.maximum(ahead, 0), rows
-    every = history.interval if grid is None else grid.every
-    n = math.lcm(every, history.interval) // history.interval
+    n = every // history.interval
     anchor = int(time[0])
     return (time - anchor) // history.interval % n, (history.time - anchor) // history.interval % n
 

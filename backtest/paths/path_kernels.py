@@ -4,7 +4,10 @@ Paths lie end to end in flat arrays: path p has the bars ``p * width`` to ``(p +
 Its first bar is the last bar of history, which is already there; the kernels write the others.
 ``keys`` and ``since`` have shape (n_paths, n_parts): from bar ``since[p, i]`` of the path on, words
 are drawn by ``keys[p, i]``. ``mirrored`` is 1 for a path whose normal numbers are the opposite of
-those of its keys. Compiled by :mod:`backtest.features.kernel_compiler`.
+those of its keys. ``loads`` join the draws of several instruments, see
+:func:`backtest.paths.draw_kernels.draw_joint`.
+
+Compiled by :mod:`backtest.features.kernel_compiler`.
 """
 
 from __future__ import annotations
@@ -14,11 +17,14 @@ from typing import TYPE_CHECKING
 
 from backtest.paths.draw_kernels import (
     draw_extremes,
+    draw_joint,
+    draw_joint_student,
     draw_normal,
     draw_poisson,
-    draw_student,
     draw_uniform,
     grow,
+    own_key,
+    pick_key,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +37,8 @@ KERNELS = ("walk_jumps", "walk_heston", "walk_garch", "walk_regimes", "lay_marks
 NORMAL_JUMPS = 1.0
 """Kind of jumps: normal; otherwise double exponential."""
 MOST_JUMPS = 40
+COMMON_PLACE = 61
+"""Place of the word that says whether the jumps of a bar are common to all instruments."""
 
 
 def find_part(since: IntArray, p: int, part: int, t: int) -> int:
@@ -64,25 +72,36 @@ def draw_jump(key: np.uint64, t: int, place: int, terms: FloatArray) -> float:
 
 
 def cross_jumps(
-    key: np.uint64, t: int, terms: FloatArray, count: int, steps: int, is_mirrored: bool
+    key: np.uint64,
+    own: np.uint64,
+    jump: np.uint64,
+    t: int,
+    terms: FloatArray,
+    count: int,
+    steps: int,
+    is_mirrored: bool,
+    loads: FloatArray,
 ) -> tuple[float, float, float]:
-    """Return log move, high and low of a bar with jumps, at independent uniform times."""
+    """Return log move, high and low of a bar with jumps, at independent uniform times.
+
+    Jumps are drawn by the key ``jump``, extremes by ``own``.
+    """
     at, high, low, rest = 0.0, 0.0, 0.0, 1.0
     for i in range(count + 1):
         place = 64 + 22 * i
         span = rest
         if i < count:
             left = count - i
-            span = rest * (1.0 - math.exp(math.log(draw_uniform(key, t, place)) / left))
+            span = rest * (1.0 - math.exp(math.log(draw_uniform(jump, t, place)) / left))
         rest -= span
         variance = terms[1] * span
         move = terms[0] * span
-        move += math.sqrt(variance) * draw_normal(key, t, place + 1, is_mirrored)
-        up, down = draw_extremes(key, t, place + 4, move, variance, steps, is_mirrored)
+        move += math.sqrt(variance) * draw_joint(key, t, place + 1, is_mirrored, loads)
+        up, down = draw_extremes(own, t, place + 4, move, variance, steps, is_mirrored)
         high, low = max(high, at + up), min(low, at + down)
         at += move
         if i < count:
-            at += draw_jump(key, t, place + 2, terms)
+            at += draw_jump(jump, t, place + 2, terms)
             high, low = max(high, at), min(low, at)
     return at, high, low
 
@@ -95,12 +114,14 @@ def walk_jumps(
     width: int,
     steps: int,
     terms: FloatArray,
+    loads: FloatArray,
 ) -> None:
     """Write paths of a Brownian motion with jumps.
 
     ``terms`` are, per bar: mean and variance of the continuous part, the expected number of jumps,
-    one that is not used, the kind of jumps, and their parameters: mean and standard deviation, or
-    the probability of a jump up and the mean sizes of jumps up and down.
+    the probability that those of a bar are common to all instruments, the kind of jumps, and their
+    parameters: mean and standard deviation, or the probability of a jump up and the mean sizes of
+    jumps up and down.
     """
     mean, variance, jumps = terms[0], terms[1], terms[2]
     deviation = math.sqrt(variance)
@@ -110,14 +131,19 @@ def walk_jumps(
         for t in range(1, width):
             part = find_part(since, p, part, t)
             key = keys[p, part]
-            count = 0
+            own = pick_key(key, t, loads)
+            jump, count = own_key(key, loads), 0
             if jumps > 0.0:
-                count = min(draw_poisson(draw_uniform(key, t, 1), jumps), MOST_JUMPS)
+                if len(loads) > 2 and draw_uniform(key, t, COMMON_PLACE) < terms[3]:
+                    jump = key
+                count = min(draw_poisson(draw_uniform(jump, t, 1), jumps), MOST_JUMPS)
             if count == 0:
-                x = mean + deviation * draw_normal(key, t, 0, is_mirrored)
-                high, low = draw_extremes(key, t, 32, x, variance, steps, is_mirrored)
+                x = mean + deviation * draw_joint(key, t, 0, is_mirrored, loads)
+                high, low = draw_extremes(own, t, 32, x, variance, steps, is_mirrored)
             else:
-                x, high, low = cross_jumps(key, t, terms, count, steps, is_mirrored)
+                x, high, low = cross_jumps(
+                    key, own, jump, t, terms, count, steps, is_mirrored, loads
+                )
             last = write_prices(prices, p * width + t, last, x, high, low)
 
 
@@ -129,6 +155,7 @@ def walk_heston(
     width: int,
     steps: int,
     terms: FloatArray,
+    loads: FloatArray,
 ) -> None:
     """Write paths with a variance of its own, by Euler steps with full truncation.
 
@@ -146,12 +173,13 @@ def walk_heston(
         for t in range(1, width):
             part = find_part(since, p, part, t)
             key = keys[p, part]
+            own = pick_key(key, t, loads)
             variance = max(raw, 0.0)
-            z = draw_normal(key, t, 0, is_mirrored)
+            z = draw_joint(key, t, 0, is_mirrored, loads)
             x = growth - 0.5 * variance + math.sqrt(variance) * z
-            high, low = draw_extremes(key, t, 32, x, variance, steps, is_mirrored)
+            high, low = draw_extremes(own, t, 32, x, variance, steps, is_mirrored)
             last = write_prices(prices, p * width + t, last, x, high, low)
-            shock = rho * z + rest * draw_normal(key, t, 2, is_mirrored)
+            shock = rho * z + rest * draw_normal(own, t, 2, is_mirrored)
             raw += pull * (mean - variance) + spread * math.sqrt(variance) * shock
 
 
@@ -163,6 +191,7 @@ def walk_garch(
     width: int,
     steps: int,
     terms: FloatArray,
+    loads: FloatArray,
 ) -> None:
     """Write paths of a GARCH or GJR model with normal or Student's t innovations.
 
@@ -179,12 +208,13 @@ def walk_garch(
             part = find_part(since, p, part, t)
             key = keys[p, part]
             if math.isinf(degrees):
-                z = draw_normal(key, t, 0, is_mirrored)
+                z = draw_joint(key, t, 0, is_mirrored, loads)
             else:
-                z = draw_student(key, t, 0, degrees, is_mirrored)
+                z = draw_joint_student(key, t, degrees, is_mirrored, loads)
             surprise = math.sqrt(variance) * z
             x = mean + surprise
-            high, low = draw_extremes(key, t, 32, x, variance, steps, is_mirrored)
+            own = pick_key(key, t, loads)
+            high, low = draw_extremes(own, t, 32, x, variance, steps, is_mirrored)
             last = write_prices(prices, p * width + t, last, x, high, low)
             weight = alpha + (gamma if surprise < 0.0 else 0.0)
             variance = omega + weight * surprise * surprise + beta * variance
@@ -198,8 +228,9 @@ def walk_regimes(
     width: int,
     steps: int,
     terms: FloatArray,
+    loads: FloatArray,
 ) -> None:
-    """Write paths with two regimes.
+    """Write paths with two regimes; several instruments share the word that says which.
 
     ``terms``: the probability of stress in the first bar, those of leaving calm and leaving stress
     after a bar, and mean and variance of the log return of a bar in calm and in stress.
@@ -214,8 +245,9 @@ def walk_regimes(
             is_stress = draw_uniform(key, t, 1) < chance
             mean = terms[5] if is_stress else terms[3]
             variance = terms[6] if is_stress else terms[4]
-            x = mean + math.sqrt(variance) * draw_normal(key, t, 0, is_mirrored)
-            high, low = draw_extremes(key, t, 32, x, variance, steps, is_mirrored)
+            x = mean + math.sqrt(variance) * draw_joint(key, t, 0, is_mirrored, loads)
+            own = pick_key(key, t, loads)
+            high, low = draw_extremes(own, t, 32, x, variance, steps, is_mirrored)
             last = write_prices(prices, p * width + t, last, x, high, low)
             chance = 1.0 - terms[2] if is_stress else terms[1]
 
@@ -228,6 +260,7 @@ def lay_marks(
     mirrored: IntArray,
     width: int,
     terms: FloatArray,
+    loads: FloatArray,
     basis: FloatArray,
 ) -> None:
     """Write mark prices: last times the exponential of a basis, an AR(1) from bar to bar.
@@ -243,7 +276,7 @@ def lay_marks(
         basis[p * width] = now
         for t in range(1, width):
             part = find_part(since, p, part, t)
-            z = draw_normal(keys[p, part], t, 8, is_mirrored)
+            z = draw_normal(pick_key(keys[p, part], t, loads), t, 8, is_mirrored)
             after = mean + keep * (before - mean) + spread * z
             i = p * width + t
             middle = grow(0.5 * (before + after))

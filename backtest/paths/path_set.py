@@ -21,6 +21,8 @@ from backtest.venue.funding import FundingTerms
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+ALONE = (0.0, 1.0)
+"""The loads of an instrument alone."""
 
 
 def mix_words(words: WordArray) -> WordArray:
@@ -71,6 +73,14 @@ class Paths:
         Whether path 2 k + 1 is the mirror image of path 2 k.
     funding : FundingTerms, optional
         How parametric models compute funding from the mean basis of an interval.
+    every : int, optional
+        The time, in ns, in which the phases of resampled rows repeat, by default that between two
+        settlements; several instruments share one.
+    loads : tuple of float
+        How draws are joined with those of other instruments, see
+        :func:`backtest.paths.draw_kernels.draw_joint`.
+    common_jump : float
+        The probability that the jumps of a bar are those of the first of several instruments.
     """
 
     history: Market
@@ -81,16 +91,42 @@ class Paths:
     bridge: int = 1
     antithetic: bool = False
     funding: FundingTerms | None = None
+    every: int | None = None
+    loads: tuple[float, ...] = ALONE
+    common_jump: float = 1.0
 
     @functools.cached_property
     def calendar(self) -> PathCalendar:
         """The bars and settlements of every path."""
-        return plan_calendar(self.history, self.horizon)
+        return plan_calendar(self.history, self.horizon, self.every)
 
     @functools.cached_property
     def source(self) -> PathSource:
         """What bars are drawn from: history as rows, its basis, the parameters of the model."""
-        return PathSource.of(self.history, self.model, self.calendar, self.funding)
+        own = PathSource.of(self.history, self.model, self.calendar, self.funding, self.loads)
+        if self.model.kernel == "walk_jumps":
+            own.terms[3] = self.common_jump
+        return own
+
+    @property
+    def is_resampled(self) -> bool:
+        """Whether bars repeat rows of history."""
+        return self.model.is_resampled
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether paths have mirrored twins."""
+        return self.model.is_symmetric
+
+    @property
+    def can_tilt(self) -> bool:
+        """Whether paths can be pushed towards a liquidation by exponential tilting."""
+        return self.model.tilt(1e-9, 1.0) is not None
+
+    @property
+    def can_split(self) -> bool:
+        """Whether paths can be restarted near a liquidation."""
+        return True
 
     @property
     def width(self) -> int:

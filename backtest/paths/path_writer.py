@@ -54,7 +54,8 @@ class PathSource(NamedTuple):
 
     ``last`` (9,) is the last bar of history: prices, marks and volume. ``terms`` are those of the
     model's kernel. ``basis`` are the terms of the basis, None without mark prices; ``funding`` how
-    it makes a rate; ``rate`` is used where there is no basis.
+    it makes a rate; ``rate`` is used where there is no basis. ``loads`` join the draws of several
+    instruments, see :func:`backtest.paths.draw_kernels.draw_joint`.
     """
 
     model: PathModel
@@ -67,6 +68,7 @@ class PathSource(NamedTuple):
     funding: FundingTerms
     rate: float
     rows: RowTable | None
+    loads: FloatArray
 
     @classmethod
     def of(
@@ -75,6 +77,7 @@ class PathSource(NamedTuple):
         model: PathModel,
         calendar: PathCalendar,
         funding: FundingTerms | None,
+        loads: tuple[float, ...],
     ) -> PathSource:
         """Return the source of paths that go on from a market."""
         names = ("open", "high", "low", "close")
@@ -94,6 +97,7 @@ class PathSource(NamedTuple):
             funding=funding or guess_terms(calendar),
             rate=float(np.mean(rates)) if rates.size else 0.0,
             rows=tabulate_rows(history, model, calendar) if model.is_resampled else None,
+            loads=np.array(loads),
         )
 
 
@@ -163,14 +167,14 @@ def write_paths(
         rates = source.rows.rates[calendar.stamp_order[None, :], rows[at]]
         return PathBars(prices, marks if source.has_mark else None, volume, rows, rates)
     walk = getattr(compile_module(path_kernels), source.model.kernel)
-    walk(prices, keys, since, mirrored, width, steps, source.terms)
+    walk(prices, keys, since, mirrored, width, steps, source.terms, source.loads)
     volume.reshape(n_paths, width)[:, 1:] = source.volume
     if source.basis is None:
         rates[:] = source.rate
         return PathBars(prices, None, volume, rows, rates)
     basis = np.empty(n_paths * width)
     compile_module(path_kernels).lay_marks(
-        prices, marks, keys, since, mirrored, width, source.basis, basis
+        prices, marks, keys, since, mirrored, width, source.basis, source.loads, basis
     )
     if len(calendar.stamps):
         rates = charge_basis(source, basis.reshape(n_paths, width))

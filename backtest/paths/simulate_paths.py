@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, overload
+
+import numpy as np
+
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.phrases import Place
-from backtest.base.ranges import Range
-from backtest.base.units import TimeLike, format_time, parse_duration, to_nanoseconds
-from backtest.market import Market
+from backtest.base.ranges import Number, Range
+from backtest.base.units import FloatArray, TimeLike, format_time, parse_duration, to_nanoseconds
+from backtest.features.returns import log_returns
+from backtest.market import Market, Markets
 from backtest.paths.changing_volatility import Garch, Heston, Regimes
 from backtest.paths.diffusions import GBM, Kou, Merton
-from backtest.paths.path_model import PathModel
+from backtest.paths.panel_paths import PanelPaths
+from backtest.paths.path_model import MOST_RETURNS, PathModel
 from backtest.paths.path_set import Paths
 from backtest.paths.resampled import Block, Filtered, Stationary
 from backtest.venue.funding import FundingTerms
@@ -22,9 +30,14 @@ MODELS: dict[str, type[PathModel]] = {
 BRIDGES = (1, 4)
 
 
+Model = str | PathModel | type[PathModel]
+WHERE = "bt.simulate_paths"
+
+
+@overload
 def simulate_paths(
     market: Market,
-    model: str | PathModel | type[PathModel] = "filtered",
+    model: Model = "filtered",
     *,
     paths: int = 10_000,
     horizon: str = "30d",
@@ -33,17 +46,51 @@ def simulate_paths(
     bridge: int = 1,
     antithetic: bool = False,
     funding: FundingTerms | None = None,
-) -> Paths:
-    """Return possible continuations of a market.
+) -> Paths: ...
+
+
+@overload
+def simulate_paths(
+    market: Markets,
+    model: Model | Mapping[str, Model] = "filtered",
+    *,
+    paths: int = 10_000,
+    horizon: str = "30d",
+    start: TimeLike = "now",
+    seed: int = 0,
+    bridge: int = 1,
+    antithetic: bool = False,
+    funding: FundingTerms | None = None,
+    correlation: float | FloatArray | None = None,
+    common_jump: float | None = None,
+) -> PanelPaths: ...
+
+
+def simulate_paths(
+    market: Market | Markets,
+    model: Any = "filtered",
+    *,
+    paths: int = 10_000,
+    horizon: str = "30d",
+    start: TimeLike = "now",
+    seed: int = 0,
+    bridge: int = 1,
+    antithetic: bool = False,
+    funding: FundingTerms | None = None,
+    correlation: float | FloatArray | None = None,
+    common_jump: float | None = None,
+) -> Any:
+    """Return possible continuations of a market, or of several.
 
     Parameters
     ----------
-    market : Market
-        The history: the model is fitted to it, and paths go on from its end.
+    market : Market or Markets
+        The history: the model is fitted to it, and paths go on from its end. Of several
+        instruments, the bars that all of them have.
     model : str, PathModel or class
         ``"filtered"``, ``"stationary"``, ``"block"``, ``"gbm"``, ``"merton"``, ``"kou"``,
         ``"heston"``, ``"garch"`` or ``"regimes"``, or a class of :mod:`backtest.paths`, to fit; or
-        a model with parameters.
+        a model with parameters. Of several instruments, one for all, or a mapping by name.
     paths : int
         Their number.
     horizon : str
@@ -62,11 +109,17 @@ def simulate_paths(
         Terms by which parametric models compute funding from the mean basis of an interval, from
         ``bt.funding.terms``; by default 0.01 % interest per 8 hours and a clamp of 0.05 %. In a
         market without mark prices, the rate is the mean of the last 30 days.
+    correlation : float or array of shape (n, n), optional
+        Of the normal numbers of several instruments with parametric models: one for all pairs, or a
+        matrix; by default that of the log returns of history. Resampled rows keep theirs.
+    common_jump : float, optional
+        The probability that the jumps of a bar (their number, times and the quantiles of their
+        sizes) are common to all instruments, for Merton and Kou; 1 by default.
 
     Returns
     -------
-    Paths
-        ``paths[i]`` is a Market: the last bar of history and those after it.
+    Paths, or PanelPaths for several instruments
+        ``paths[i]`` is a Market (or Markets): the last bar of history and those after it.
 
     Raises
     ------
@@ -75,37 +128,149 @@ def simulate_paths(
     DataError
         If the market is too short for the fit.
     """
-    where = "bt.simulate_paths"
-    if not isinstance(market, Market):
+    if not isinstance(market, Market | Markets):
         raise ParameterError(
             f"market must be a Market, was {str(market)[:60]!r}",
-            where=f"{where}, market",
+            where=f"{WHERE}, market",
             cure="pass bt.Market.load(...), from_frames(...) or sample()",
         )
-    count = int(Range(1, 10**9).check("paths", paths, where=f"{where}, paths", whole=True))
-    Range(0, 2**62).check("seed", seed, where=f"{where}, seed", whole=True)
+    count = int(Range(1, 10**9).check("paths", paths, where=f"{WHERE}, paths", whole=True))
+    Range(0, 2**62).check("seed", seed, where=f"{WHERE}, seed", whole=True)
     check_bridge(bridge)
-    span = parse_duration(horizon, where=Place("horizon", of=where))
-    history = cut_history(market, start)
-    chosen = choose_model(model, history)
-    if antithetic and not chosen.is_symmetric:
+    span = parse_duration(horizon, where=Place("horizon", of=WHERE))
+    settings: dict[str, Any] = {
+        "count": count,
+        "horizon": span,
+        "seed": int(seed),
+        "bridge": bridge,
+        "antithetic": bool(antithetic),
+        "funding": funding,
+    }
+    made: Paths | PanelPaths
+    if isinstance(market, Markets):
+        joint = cut_panel(market, start)
+        models = fit_models(model, joint)
+        is_resampled = all(each.is_resampled for each in models.values())
+        check_joint(correlation, common_jump, is_resampled=is_resampled)
+        made = PanelPaths(
+            history=joint,
+            models=models,
+            **settings,
+            correlation=read_correlation(correlation, joint),
+            common_jump=1.0 if common_jump is None else common_jump,
+        )
+        members = list(made.members.values())
+    else:
+        refuse_joint(correlation, common_jump)
+        history = cut_history(market, start)
+        made = Paths(history=history, model=choose_model(model, history), **settings)
+        members = [made]
+    if antithetic and not made.is_symmetric:
+        first = next(each.model for each in members if not each.is_symmetric)
         raise ParameterError(
-            f"antithetic needs a model with normal numbers, was {type(chosen).__name__}",
-            where=f"{where}, antithetic",
+            f"antithetic needs a model with normal numbers, was {type(first).__name__}",
+            where=f"{WHERE}, antithetic",
             cure="leave antithetic out: rows of history have no mirror image",
         )
-    made = Paths(
-        history=history,
-        model=chosen,
-        count=count,
-        horizon=span,
-        seed=int(seed),
-        bridge=bridge,
-        antithetic=bool(antithetic),
-        funding=funding,
-    )
-    _ = made.source  # its errors belong here
+    _ = [each.source for each in members]  # its errors belong here
     return made
+
+
+# ------------------------------------------------------------------------- several instruments
+
+
+def cut_panel(markets: Markets, start: TimeLike) -> Markets:
+    """Return the bars that all instruments have, up to the start."""
+    ended = [
+        name
+        for name, (_, stop) in zip(markets.names, markets.spans, strict=True)
+        if stop < markets.n_bars
+    ]
+    if ended:
+        raise DataError(
+            f"paths go on from the end of all instruments, {', '.join(ended)} ended before",
+            where=repr(markets),
+            cure="leave it out with markets.select(...), or cut the panel with between",
+        )
+    first = int(markets.spans[:, 0].max())
+    common = markets.slice(first, markets.n_bars)
+    return Markets(
+        {name: cut_history(each, start) for name, each in common.items()},
+        currency=markets.currency or None,
+    )
+
+
+def fit_models(model: Any, history: Markets) -> dict[str, PathModel]:
+    """Return the model of each instrument; blocks of rows have the largest of their lengths."""
+    given = model if isinstance(model, Mapping) else dict.fromkeys(history.names, model)
+    if set(given) != set(history.names):
+        raise ParameterError(
+            f"models by instrument must have one for each, was given {', '.join(map(str, given))}",
+            where=f"{WHERE}, model",
+            cure=f"give one for each of {', '.join(history.names)}, or one for all",
+        )
+    found = {name: choose_model(given[name], history[name]) for name in history.names}
+    if not any(each.is_resampled for each in found.values()):
+        return found
+    if len({type(each) for each in found.values()}) > 1:
+        raise ParameterError(
+            "rows of history are drawn for all instruments together, was given several models",
+            where=f"{WHERE}, model",
+            cure="give one resampled model for all, or parametric models",
+        )
+    longest = max(each.block for each in found.values())  # type: ignore[attr-defined] # resampled
+    return {name: replace(each, block=longest) for name, each in found.items()}  # type: ignore[call-arg]
+
+
+def check_joint(correlation: object, common_jump: object, *, is_resampled: bool) -> None:
+    """Require a probability of common jumps, and no correlation of resampled rows."""
+    if common_jump is not None:
+        Number(0.0, 1.0).check("common_jump", common_jump, where=f"{WHERE}, common_jump")
+    for name, given in (("correlation", correlation), ("common_jump", common_jump)):
+        if is_resampled and given is not None:
+            raise ParameterError(
+                f"rows of history keep what instruments have in common, was given {name}",
+                where=f"{WHERE}, {name}",
+                cure=f"leave {name} out, or choose a parametric model",
+            )
+
+
+def refuse_joint(correlation: object, common_jump: object) -> None:
+    """Refuse what only several instruments have."""
+    for name, given in (("correlation", correlation), ("common_jump", common_jump)):
+        if given is not None:
+            raise ParameterError(
+                f"{name} is for several instruments, the market is one",
+                where=f"{WHERE}, {name}",
+                cure=f"leave {name} out, or give bt.Markets({{name: market, ...}})",
+            )
+
+
+def read_correlation(given: Any, history: Markets) -> tuple[tuple[float, ...], ...]:
+    """Return the correlations of the normal numbers, (n, n); by default those of log returns."""
+    n = len(history)
+    if given is None:
+        returns = [log_returns(each)[1:][-MOST_RETURNS:] for each in history.values()]
+        with np.errstate(all="ignore"):
+            found = np.atleast_2d(np.corrcoef(returns))
+        found = np.where(np.isfinite(found), found, 0.0)
+        np.fill_diagonal(found, 1.0)
+    elif np.ndim(given) == 0:
+        rho = Number(-1.0, 1.0).check("correlation", given, where=f"{WHERE}, correlation")
+        found = np.full((n, n), rho)
+        np.fill_diagonal(found, 1.0)
+    else:
+        found = np.asarray(given, dtype=np.float64)
+        if found.shape != (n, n):
+            raise ParameterError(
+                f"correlations of {n} instruments must have shape ({n}, {n}), was {found.shape}",
+                where=f"{WHERE}, correlation",
+                cure="give a row and a column for each instrument, or one number",
+            )
+    return tuple(tuple(map(float, row)) for row in found)
+
+
+# ------------------------------------------------------------------------------ one instrument
 
 
 def check_bridge(bridge: int) -> None:

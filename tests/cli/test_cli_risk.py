@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+import backtest as bt
 from backtest.cli import main
 
 CONSTANT = ["--policy", "constant", "--set", "leverage=8", "--no-compile", "--to", "2023-01-20"]
@@ -93,6 +94,27 @@ def test_sensitivity_is_printed(capsys):
 def test_bad_flags_end_with_exit_code_2(capsys, given, words):
     assert main(given) == 2
     assert words in capsys.readouterr().err
+
+
+def save_two(folder) -> list[str]:
+    """Save two short markets, and return the flags of their data and of a venue."""
+    for name, seed in (("BTCUSDT", 1), ("ETHUSDT", 2)):
+        market = bt.Market.sample(bars=150, seed=seed)
+        fields = market.fields() | {"instrument": name}
+        bt.Market(**fields, source=name).save(folder / name)
+    given = [word for name in ("BTCUSDT", "ETHUSDT") for word in ("--data", str(folder / name))]
+    return [*given, "--venue", "binance-usdm:BTCUSDT@latest"]
+
+
+def test_paths_of_several_instruments_are_shown_and_written(capsys, tmp_path):
+    given = ["paths", *save_two(tmp_path / "data"), "--paths", "8", "--horizon", "1d"]
+    assert main([*given, "--model", "gbm", "--correlation", "0.9", "--write", "out"]) == 0
+    assert "ETHUSDT" in capsys.readouterr().out
+    assert (tmp_path / "out" / "path-0" / "ETHUSDT").is_dir()
+    assert main([*given, "--model", "block", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["spread"]) == {"BTCUSDT", "ETHUSDT"}
+    assert main([*given, "--model", "block", "--correlation", "0.9"]) == 2
+    assert "rows of history keep" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
