@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from backtest.regress.baseline import EXACT
 from backtest.regress.baseline_files import find_baseline_file, name_baseline
 from backtest.regress.tolerances import choose_bands
 from backtest.regress.verdict_text import write_text
+from backtest.validation.walk import WalkForward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +59,18 @@ class Regression:
 
     def __call__(
         self,
-        experiment_or_result: str | Path | Result,
+        experiment_or_result: str | Path | Result | WalkForward,
         name: str | None = None,
         *,
         tolerance: Mapping[str, object] | None = None,
         mode: str | None = None,
         allow_better: Sequence[str] = (),
-    ) -> Result:
+    ) -> Any:
         """Return the result, or fail with the measures that moved.
 
         Parameters
         ----------
-        experiment_or_result : path of an experiment, or Result
+        experiment_or_result : path of an experiment, Result, or WalkForward
             A relative path starts from pytest's rootdir.
         name : str, optional
             The name of the baseline; by default that of the file, or of the test.
@@ -81,14 +83,15 @@ class Regression:
             Measures, or patterns of them, that may improve.
         """
         __tracebackhide__ = True
-        file = None if isinstance(experiment_or_result, Result) else Path(experiment_or_result)
+        given = experiment_or_result
+        file = None if isinstance(given, Result | WalkForward) else Path(given)
         own = name or (self.default_name if file is None else file.stem)
         path = self.claim_baseline(name_baseline(own))
         try:
             result = (
-                experiment_or_result
-                if isinstance(experiment_or_result, Result)
-                else run_experiment(self.root / experiment_or_result)
+                given
+                if isinstance(given, Result | WalkForward)
+                else run_experiment(self.root / given)
             )
         except BacktestError as error:
             text = write_text([report_failure(path.stem, error)])

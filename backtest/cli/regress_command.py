@@ -6,12 +6,14 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+import backtest
 from backtest.base.atomic_files import write_file
 from backtest.base.errors import BacktestError, DataError, ParameterError, PolicyError
 from backtest.base.ranges import check_range
@@ -22,6 +24,7 @@ from backtest.cli.panel_experiment import build_experiment_or_panel, require_one
 from backtest.cli.printing import add_command, format_help, print_json
 from backtest.cli.run_command import run_with_progress
 from backtest.cli.typed_values import split_pair
+from backtest.cli.validate_command import walk_experiment
 from backtest.engine import Result
 from backtest.measures.run_measures import METRICS
 from backtest.regress import (
@@ -43,6 +46,7 @@ from backtest.regress.tolerances import choose_bands
 from backtest.regress.verdict import list_allowed
 from backtest.regress.verdict_text import WIDTH, print_verdicts
 from backtest.regress.verdict_words import combine_exit_codes
+from backtest.regress.walk_facts import BETTER_IF, WALK
 
 FOLDER = Path("baselines")
 SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -55,6 +59,7 @@ RECORD_EXAMPLES = """
 backtest regress record examples/btc-vol-target.toml
 backtest regress record experiments/*.toml --out ci/baselines
 backtest regress record calm.toml --mode tolerance --tolerance '*=5%' --tolerance sharpe=0.05
+backtest regress record calm.toml --walk      [dim]# re-tuned again and again[/dim]
 """
 CHECK_EXAMPLES = """
 backtest regress check                        [dim]# all of baselines/[/dim]
@@ -93,17 +98,20 @@ def record(
             "repeat for more. Others: 1e-9 relative."
         ),
     ] = None,
+    walk: Annotated[
+        bool, flag("Walk forward as [validate] says, and record the walk as NAME-walk.", "--walk")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run experiments and write a baseline for each; none is written if one cannot run."""
     checked_mode = check_mode(mode or EXACT, where="--mode")
     bands = dict(split_pair("--tolerance", text, "sharpe=0.05") for text in tolerance or ())
-    choose_bands(METRICS, bands, {}, where="--tolerance")
-    names = [name_baseline(file.stem) for file in experiments]
+    choose_bands((*METRICS, *BETTER_IF) if walk else METRICS, bands, {}, where="--tolerance")
+    names = [name_baseline(f"{file.stem}-walk" if walk else file.stem) for file in experiments]
     check_new(experiments, names, out)
     taken = [
         take_baseline(
-            run_experiment(file),
+            walk_file(file) if walk else run_experiment(file),
             name,
             experiment=Path(os.path.relpath(file, out)).as_posix(),
             mode=checked_mode,
@@ -135,12 +143,25 @@ def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> N
 
 def run_experiment(file: Path) -> Result:
     """Run an experiment file; modules that its policy imports are unloaded afterwards."""
+    with ending_by_itself(file):
+        experiment = build_experiment_or_panel(draft_experiment(file, [], "backtest regress"))
+        require_one(experiment.market, "backtest regress")
+        result: Result = run_with_progress(experiment)
+        return result
+
+
+def walk_file(file: Path) -> backtest.WalkForward:
+    """Walk forward as an experiment file says; as :func:`run_experiment`."""
+    with ending_by_itself(file):
+        return walk_experiment(draft_experiment(file, [], "backtest regress"))
+
+
+@contextmanager
+def ending_by_itself(file: Path) -> Iterator[None]:
+    """Unload modules that a policy imports in the block, and refuse a policy that ends it."""
     try:
         with isolated_imports():
-            experiment = build_experiment_or_panel(draft_experiment(file, [], "backtest regress"))
-            require_one(experiment.market, "backtest regress")
-            result: Result = run_with_progress(experiment)
-            return result
+            yield
     except SystemExit as stop:
         raise PolicyError(
             f"a run must end by itself, its policy raised SystemExit: {stop.code}",
@@ -268,7 +289,8 @@ def run_again(path: Path, was: Baseline) -> Baseline:
             cure="run the test: pytest checks it by the fixture backtest_regression",
         )
     file = Path(os.path.normpath(path.parent / was.experiment))
-    return take_baseline(run_experiment(file), was.name)
+    result = walk_file(file) if WALK in was.facts else run_experiment(file)
+    return take_baseline(result, was.name)
 
 
 def report_verdicts(

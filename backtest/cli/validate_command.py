@@ -153,6 +153,14 @@ def run_validation(
     print_validation(found, results if save else None, as_json=as_json)
 
 
+def walk_experiment(draft: Draft) -> backtest.WalkForward:
+    """Return the walk forward of an experiment, with the arguments of ``[validate]``, not saved."""
+    arguments = read_validation(draft, WALK)
+    market, policy, terms = build_experiment(draft, warms=False)
+    with naming_source(draft, "validate"), show_progress(type(policy).__name__, "sets") as progress:
+        return backtest.walk_forward(market, policy, **terms, **arguments, progress=progress)
+
+
 def print_validation(found: Any, results: Path | None, *, as_json: bool) -> None:
     """Print a validation, and where it was saved."""
     path = None if results is None else str(results / name_result(found.manifest))

@@ -23,6 +23,8 @@ from backtest.regress.run_identity import (
 )
 from backtest.regress.tolerances import Band, choose_bands
 from backtest.regress.trace import Trace, hash_array, take_trace
+from backtest.regress.walk_facts import gather_walk_facts, measure_walk, require_account
+from backtest.validation.walk import WalkForward
 
 if TYPE_CHECKING:
     from backtest.engine import Result
@@ -36,7 +38,7 @@ THIN = 48
 
 @dataclass(frozen=True)
 class Baseline:
-    """The record of a run.
+    """The record of a run, or of the account of a walk forward.
 
     Attributes
     ----------
@@ -85,7 +87,7 @@ class Baseline:
 
 
 def take_baseline(
-    result: Result,
+    result: Result | WalkForward,
     name: str,
     *,
     experiment: str | None = None,
@@ -96,8 +98,10 @@ def take_baseline(
 
     Parameters
     ----------
-    result : Result
-        The result of a run.
+    result : Result or WalkForward
+        The result of a run, or a walk forward: the baseline of a walk records its re-tuned account
+        with the figures of the walk (``walk_growth``, ``walk_efficiency``, ...), its search and the
+        winner of each fold.
     name : str
         The name of the baseline.
     experiment : str, optional
@@ -108,16 +112,21 @@ def take_baseline(
         Tolerances of measures by name or pattern: ``{"*": "5%", "sharpe": 0.05}``; the last match
         applies. Other measures have a relative tolerance of 1e-9.
     """
-    metrics = {name: float(value) for name, value in result.metrics.items()}
+    if isinstance(result, WalkForward):
+        account, metrics = require_account(result), measure_walk(result)
+        facts = gather_walk_facts(result)
+    else:
+        account, facts = result, gather_facts(result)
+        metrics = {name: float(value) for name, value in result.metrics.items()}
     return Baseline(
         name=name,
         experiment=experiment,
         mode=check_mode(mode),
-        facts=gather_facts(result),
+        facts=facts,
         host=describe_host(),
         metrics=metrics,
         bands=choose_bands(metrics, tolerance or {}, {}, where="tolerance"),
-        trace=take_trace(result),
+        trace=take_trace(account),
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,11 +94,24 @@ def list_engine(root: Path) -> list[str]:
 
 
 @functools.cache
+def hash_wings(wings: tuple[str, ...]) -> str:
+    """Return a hash of the source of folders of the package."""
+    root = Path(__file__).parents[1]
+    files = sorted(path for wing in wings for path in (root / wing).rglob("*.py"))
+    return hash_texts(files)
+
+
+def hash_texts(files: Iterable[Path]) -> str:
+    """Return a hash of the content of source files, whatever ends their lines."""
+    texts = (file.read_bytes().replace(b"\r\n", b"\n") for file in files)
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+
+
+@functools.cache
 def hash_engine() -> str:
     """Return a hash of the source of the engine."""
     root = Path(__file__).parents[1]
-    texts = [(root / name).read_bytes().replace(b"\r\n", b"\n") for name in list_engine(root)]
-    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+    return hash_texts(root / name for name in list_engine(root))
 
 
 def hash_files(policy: Policy | None) -> str | None:
@@ -108,15 +122,16 @@ def hash_files(policy: Policy | None) -> str | None:
     formulas = [] if policy is None else written_formulas(type(policy))
     try:
         files = sorted({Path(each.__code__.co_filename) for each in formulas})
-        texts = [file.read_bytes().replace(b"\r\n", b"\n") for file in files]
+        return hash_texts(files) if files else None
     except OSError:  # typed into a notebook or a console
         return None
-    return hashlib.sha256(b"\0".join(texts)).hexdigest() if texts else None
 
 
 def hash_facts(facts: Mapping[str, Any]) -> dict[str, str]:
     """Return one hash for each group of facts."""
+    walk = {"walk": hash_data(facts["walk"])} if "walk" in facts else {}
     return {
+        **walk,
         "data": str(facts["data"]["content_hash"]),
         "policy_source": str(facts["policy"]["source_hash"]),
         "venue": hash_data(facts["venue"]),
@@ -154,7 +169,7 @@ def list_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[FactCha
     A change of a policy's file is left out if its code changed as well.
     """
     found = [
-        FactChange(name.partition(".")[0], name, one, other)
+        FactChange(re.split(r"[.\[]", name, maxsplit=1)[0], name, one, other)
         for name, one, other in _walk(was, now, "")
         if name not in REPEATED and not (name in OF_FILES and None in (one, other))
     ]

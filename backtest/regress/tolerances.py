@@ -12,6 +12,7 @@ from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import TOLERANCE
 from backtest.measures.measure_names import ABOUT
 from backtest.measures.run_measures import METRICS
+from backtest.regress.walk_facts import BETTER_IF
 
 FLOOR = 1e-12
 """Differences up to this count as rounding: a relative band of a measure of 0 has no width."""
@@ -146,9 +147,9 @@ def find_direction(name: str, was: float, now: float) -> str:
     >>> find_direction("fees", 10.0, 9.0)
     'better'
     """
-    about = ABOUT.get(name)
+    better = BETTER_IF.get(name, 0) if name not in ABOUT else ABOUT[name].better
     if name in NEVER_IS_BEST:
         was, now = (math.inf if math.isnan(value) else value for value in (was, now))
-    if about is None or about.better == 0 or was == now or math.isnan(was) or math.isnan(now):
+    if better == 0 or was == now or math.isnan(was) or math.isnan(now):
         return NEITHER
-    return BETTER if (now > was) == (about.better > 0) else WORSE
+    return BETTER if (now > was) == (better > 0) else WORSE

@@ -25,6 +25,7 @@ from backtest.regress.noise import Noise, compare_returns
 from backtest.regress.renamed_measures import describe_renamed, find_present_name
 from backtest.regress.run_identity import FactChange, list_changes
 from backtest.regress.tolerances import BETTER, NEITHER, WORSE, Band, find_direction, match_names
+from backtest.regress.walk_facts import BETTER_IF, WALK
 
 SAME, MOVED, UNMEASURED = "same", "moved", "not measured"
 REWRITTEN, SKIPPED = "rewritten", "skipped"
@@ -277,13 +278,20 @@ def compare_metric(name: str, was: Baseline, now: Baseline) -> MetricMove:
 
 def list_allowed(patterns: Sequence[str], where: str = "allow_better") -> frozenset[str]:
     """Return the measures that match patterns; ``log_growth`` may be one of them."""
-    known = (*METRICS, noises.MEASURE)
+    known = (*METRICS, *BETTER_IF, noises.MEASURE)
     return frozenset(name for each in patterns for name in match_names(each, known, where=where))
 
 
 def find_obstacle(was: Baseline, now: Baseline) -> Obstacle | None:
     """Return why two runs cannot be compared; None if they can."""
     cure = "record what it is now: backtest regress check --update --reason '...'"
+    kinds = ["a walk" if WALK in each.facts else "a run" for each in (was, now)]
+    if kinds[0] != kinds[1]:
+        return Obstacle(
+            f"a baseline of {kinds[0]} is compared with {kinds[0]}, was given {kinds[1]}",
+            f"baseline {was.name}",
+            "give it another name",
+        )
     missing = [
         name for name in was.metrics if find_present_name(name, was.metrics) not in now.metrics
     ]

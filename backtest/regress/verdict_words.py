@@ -17,11 +17,14 @@ from backtest.regress.verdict import (
     RegressVerdict,
     describe_noise,
 )
+from backtest.regress.walk_facts import WINNERS
 
 DIGITS = (6, 9, 12, 17)
 METRIC_HEADS = ("measure", "baseline", "now", "change", "tolerance", "")
 BAR_HEADS = ("first differing bar", "baseline", "now", "change")
 MOST_LATER = 6
+MOST_WINNERS = 8
+"""Most parameters of winners of folds that are named."""
 LEVELS = "▁▂▃▄▅▆▇█"
 WORDS = (SAME, INDISTINGUISHABLE, REWRITTEN, MOVED, WORSE, BETTER, UNMEASURED, SKIPPED)
 """The words that verdicts are counted by, in this order."""
@@ -110,7 +113,10 @@ def describe_causes(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
             f"{change}{caution_python(change, verdict.host)}"
         )
     for kind, changes in by_kind.items():
-        yield f"{kind} changed", "; ".join(changes)
+        rest = len(changes) - MOST_WINNERS if kind == WINNERS else 0
+        more = f"; and {rest} more" if rest > 0 else ""
+        shown = changes[:MOST_WINNERS] if more else changes
+        yield f"{kind} changed", "; ".join(shown) + more
     bars = verdict.bars
     if bars is not None and bars.data is not None:
         one, other = format_pair(bars.data.was, bars.data.now)
@@ -120,7 +126,7 @@ def describe_causes(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
             f"in {bars.data.count:,} of {bars.n_bars:,} bars, first in bar {bars.data.bar:,}, "
             f"{bars.data_time} UTC{close}",
         )
-    if verdict.status == MOVED and not verdict.changes:
+    if verdict.status == MOVED and all(each.kind == WINNERS for each in verdict.changes):
         yield (
             "changed",
             "no recorded fact of data, policy, venue, account or engine; a policy may depend on "
