@@ -31,6 +31,7 @@ backtest run
 backtest run --policy vol-target --set target=0.6 --set half_life=168
 backtest run --data btc/ --from 2021-01-01 --to 2022-01-01 --resample 1d
 backtest run --data btc/ --start 2022-01-01 --end 2022-07-01   [dim]# warm from the start[/dim]
+backtest run --signal rsi:14:30:70
 backtest run --margin isolated --venue-leverage 5 --stop-loss 0.1
 backtest run --policy my_policy.py:MyPolicy --taker-bps 4 --no-save
 backtest run --data btc/ --data eth/ --weights weights.csv --overlay vol-target

@@ -32,6 +32,7 @@ EXAMPLES = """
 backtest tune                  [dim]# 20,000 sets, the last quarter held out[/dim]
 backtest tune --objective calmar --constraint 'liquidations==0' --trials 5000
 backtest tune --space target=0.1:1 --space half_life=log:10:500 --fix power=1 --seconds 60
+backtest tune --signal rsi --space signal.window=5:100 --space target=0.1:1
 backtest tune --objective sharpe --objective max_drawdown
 backtest tune --data btc --data eth --overlay 'Constant(leverage=0.5)'
 backtest tune --constraint 'p_liquidation_30d<=0.01' --paths 2000 --model gbm --trials 200
@@ -54,8 +55,9 @@ def tune(
 ) -> None:
     """Search for good parameters, and estimate how much of the result is luck.
 
-    Parameters of the policy may vary, and fields such as account.band and venue.fees.taker. Exit
-    code 1 if no set meets the constraints.
+    Parameters of the policy may vary, fields such as account.band and venue.fees.taker, and
+    parameters of a signal's rule such as signal.window. Exit code 1 if no set meets the
+    constraints.
     """
     flags.check_work(threads, memory)
     search = read_search(draft)

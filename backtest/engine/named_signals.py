@@ -12,7 +12,7 @@ from backtest.base.phrases import Place
 from backtest.engine.lookahead.checked_signals import name_signal
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.signal_rules import RULES
-from backtest.market import Market
+from backtest.market import Market, Markets
 
 WHERE = Place("signal", of="bt.run")
 
@@ -22,15 +22,20 @@ def resolve_signal(signal: Any, market: Any, *, where: str = WHERE) -> Any:
 
     A text is a column of the bars, or else the text of a rule. A rule is checked for lookahead.
     """
-    if not isinstance(market, Market):
-        return signal
     named = read_named(signal, market, where=where)
     return named.apply(market) if isinstance(named, SignalRule) else named
 
 
-def read_named(signal: Any, market: Market, *, where: str = WHERE) -> Any:
+def read_named(signal: Any, market: Market | Markets, *, where: str = WHERE) -> Any:
     """Return the column or the rule that a text names; what is no text as it is."""
-    if not isinstance(signal, str):
+    if isinstance(market, Markets) and isinstance(signal, (str, SignalRule)):
+        raise ParameterError(
+            f"a signal by name is of one market, was {signal!r} for {', '.join(market)}",
+            where=where,
+            cure="call rule.apply(markets[name]) for each, put the signals into a frame by name "
+            "and divide it by their number",
+        )
+    if not isinstance(signal, str) or isinstance(market, Markets):
         return signal
     if signal in market.columns:
         values = pd.Series(market.columns[signal], index=market.index, name="signal")

@@ -27,7 +27,7 @@ from backtest.engine.lookahead.checked_signals import join_checks
 from backtest.engine.loop_driver import LoopStart, Progress, run_loop
 from backtest.engine.loop_inputs import has_interest, read_inputs, start_state
 from backtest.engine.manifest import hash_source, write_manifest
-from backtest.engine.named_signals import resolve_signal
+from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.no_fill import TARGET, explain_no_fill
 from backtest.engine.portfolio.cut_terms import cut_account
 from backtest.engine.portfolio.narrow import narrow_to_one
@@ -150,6 +150,7 @@ def run(
     set_hurry(True)
     if isinstance(market, Markets):
         check_account_kind(account)
+        signal = read_named(signal, market)
         account = cut_account(account, market)
         if not is_single(market, account, overlay):
             return run_portfolio(

@@ -27,6 +27,7 @@ from backtest.engine.portfolio.portfolio_setup import check_panel
 from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.engine.sampling_periods import check_periods
+from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets
 from backtest.measures.path_measures import DATES, PATH, drawdown_dates
 from backtest.measures.run_measures import CORE, METRICS
@@ -36,6 +37,7 @@ from backtest.sweep.sets.sets import (
     Base,
     Sets,
     Venues,
+    build_signal,
     build_trio,
     count_sets,
     read_settings,
@@ -45,7 +47,8 @@ from backtest.sweep.sets.sets import (
 if TYPE_CHECKING:
     from backtest.sweep.lanes.lane_runner import LaneRunner
 
-Signal: TypeAlias = "pd.Series | FloatArray | float | None"
+Signal: TypeAlias = "pd.Series | FloatArray | float | SignalRule | None"
+"""A rule is one whose parameters vary; any other has been made a Series."""
 Metrics = Literal["all", "core"]
 
 STREAMED = tuple(name for name in METRICS if name not in PATH)
@@ -100,7 +103,8 @@ class Evaluator:
         compile: bool = True,  # noqa: A002 - the word users know
     ) -> None:
         self.market = market
-        self.base = Base(policy, venue, account)
+        rule = signal if isinstance(signal, SignalRule) else None
+        self.base = Base(policy, venue, account, rule)
         self.settings = read_settings(self.base)
         self.signal = signal
         self.overlay = overlay
@@ -113,7 +117,7 @@ class Evaluator:
         self.memory = memory
         self.compile = compile
         self.plain_because = "" if compile else "compile=False"
-        self._lanes: LaneRunner | None = None
+        self._lanes: Any = None  # a LaneRunner, or RuleLanes if the signal varies
         self.is_portfolio = isinstance(market, Markets)
         check_terms(market, account, venue, sampling, calendar)
 
@@ -160,7 +164,8 @@ class Evaluator:
         As :meth:`evaluate` for each span, but the columns are computed once, on all bars before the
         last end.
         """
-        if type(self).evaluate is not Evaluator.evaluate or self.plain_because:
+        is_rule = self.base.signal is not None
+        if type(self).evaluate is not Evaluator.evaluate or self.plain_because or is_rule:
             return [self.evaluate(sets, first=a, stop=b, returns=returns) for a, b in spans]
         from backtest.sweep.lanes.lane_block import NotCompiled  # noqa: PLC0415 - numba loads with it
 
@@ -215,7 +220,10 @@ class Evaluator:
     def causality(self) -> str:
         """Description of how columns and signal were checked for looking ahead."""
         found = None if self._lanes is None else self._lanes.causality
-        return join_checks(found or "columns checked in every run", self.signal)
+        columns = found or "columns checked in every run"
+        if self.base.signal is not None:
+            return f"{columns}; signal checked at both ends of its parameters, and in the best set"
+        return join_checks(columns, self.signal)
 
     @property
     def doubts(self) -> list[str]:
@@ -265,10 +273,13 @@ class Evaluator:
 
     def _runner(self) -> LaneRunner:
         if self._lanes is None:
-            from backtest.sweep.lanes.lane_runner import LaneRunner  # noqa: PLC0415 - numba loads with it
+            # numba loads with these
+            from backtest.sweep.lanes.lane_runner import LaneRunner  # noqa: PLC0415
+            from backtest.sweep.lanes.rule_lanes import RuleLanes  # noqa: PLC0415
 
-            self._lanes = LaneRunner(self)
-        return self._lanes
+            self._lanes = LaneRunner(self) if self.base.signal is None else RuleLanes(self)
+        runner: LaneRunner = self._lanes  # RuleLanes scores and checks in the same way
+        return runner
 
     def _evaluate_plainly(self, sets: Sets, wanted: Wanted, progress: Progress | None) -> Rows:
         replay = partial(self.replay, first=wanted.first, stop=wanted.stop)
@@ -294,7 +305,7 @@ class Evaluator:
             policy,
             venue=venue,
             account=account,
-            signal=self.signal,
+            signal=self.signal if self.base.signal is None else build_signal(self.base, values),
             sampling=self.sampling,
             calendar=self.calendar,
             compile=self.compile,

@@ -28,7 +28,7 @@ from backtest.engine import (
 )
 from backtest.engine.frame_signals import describe_weights
 from backtest.engine.manifest import describe_data, find_versions
-from backtest.engine.named_signals import resolve_signal
+from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.no_fill import warn_of_unfilled
 from backtest.engine.portfolio.portfolio_checks import check_account_kind, read_venues
 from backtest.engine.portfolio.portfolio_manifest import (
@@ -37,6 +37,7 @@ from backtest.engine.portfolio.portfolio_manifest import (
     describe_venue,
 )
 from backtest.engine.run import check_kinds, warn_of_other_days
+from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets
 from backtest.market.weight_frame import read_weights
 from backtest.measures.ranking import rank_by_objective
@@ -52,6 +53,7 @@ from backtest.sweep.sets.sets import (
     count_sets,
     from_frame,
     grid,
+    names_signal,
     read_settings,
     take_sets,
 )
@@ -98,7 +100,8 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         A mapping gives the product of the values of each name; the last name varies fastest. A
         table has one set per row; its index is not kept. A number draws that many sets from the
         declared ranges. Names are the policy's parameters, and fields of the account and venue such
-        as ``account.band``, ``venue.fees.taker``. None is a value if a field may be None. A
+        as ``account.band``, ``venue.fees.taker``; where ``signal`` is a rule, also its parameters,
+        ``signal.window``. None is a value if a field may be None. A
         parameter that is not used in a set has its default there.
     metrics : str
         ``"all"`` measures that need no path, or ``"core"``, which is faster.
@@ -135,15 +138,18 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     """
     check_alone(market, overlay, cluster, of="bt.sweep")
     check_arguments(market, policy, venue, account, metrics)
-    signal = resolve_signal(signal, market)
-    given = build_sets(sets, Base(policy, venue, account), space=space, method=method, seed=seed)
-    chosen = check_sets(policy, account, venue, given)
+    named = read_named(signal, market)
+    rule = named if isinstance(named, SignalRule) else None
+    base = Base(policy, venue, account, rule)
+    given = build_sets(sets, base, space=space, method=method, seed=seed)
+    chosen = check_sets(policy, account, venue, given, signal=rule)
+    signal = resolve_signal(named, market)
     evaluator = Evaluator(
         market,
         policy,
         venue=venue,
         account=account,
-        signal=signal,
+        signal=rule if names_signal(chosen) else signal,
         overlay=overlay,
         sampling=sampling,
         calendar=calendar,
@@ -248,7 +254,9 @@ def build_sets(
     Choice(*get_args(Method)).check("method", method, where=Place("method", of="bt.sweep"))
     Whole(0).check("seed", seed, where=Place("seed", of="bt.sweep"))
     if is_count(sets):
-        found = read_space(base.policy, space, account=base.account, venue=base.venue)
+        found = read_space(
+            base.policy, space, account=base.account, venue=base.venue, signal=base.signal
+        )
         return draw_sets(found, int(sets), method=method, seed=seed)
     if space is not None:
         raise ParameterError(
@@ -291,7 +299,7 @@ def describe_sweep(
     evaluator: Evaluator, names: tuple[str, ...], done: int, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return everything that determines the numbers of a sweep, with an ``id`` made of it."""
-    market, (_, venue, account) = evaluator.market, evaluator.base
+    market, (_, venue, account, _) = evaluator.market, evaluator.base
     overlay = evaluator.overlay
     describe = describe_markets if isinstance(market, Markets) else describe_data
     cls = evaluator.base.policy_class

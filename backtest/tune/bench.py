@@ -37,7 +37,7 @@ def complete_set(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
     held = {name: settings[name].value for name in base.policy_class.parameters()}
     whole = {**{name: value for name, value in held.items() if value is not MISSING}, **values}
     columns = {name: [value] for name, value in whole.items()}
-    sets = check_sets(base.policy, base.account, base.venue, columns)
+    sets = check_sets(base.policy, base.account, base.venue, columns, signal=base.signal)
     found = {name: to_plain_value(settings[name], column[0]) for name, column in sets.items()}
     return {
         name: value
@@ -53,7 +53,7 @@ def measure_holdout(bench: Bench, values: Mapping[str, Any]) -> dict[str, float]
     """
     base = bench.whole.base
     columns = {name: [value] for name, value in values.items()}
-    sets = check_sets(base.policy, base.account, base.venue, columns)
+    sets = check_sets(base.policy, base.account, base.venue, columns, signal=base.signal)
     rows = bench.whole.evaluate(sets, first=bench.split)
     if bench.risk is not None:
         rows = bench.risk.add(rows, sets, bench.whole)

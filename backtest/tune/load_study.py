@@ -10,8 +10,9 @@ from backtest.account import Account
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.phrases import Argument, Phrase
 from backtest.engine import hash_source
-from backtest.engine.named_signals import resolve_signal
+from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.sweep import Base, Evaluator
+from backtest.sweep.sets.sets import names_signal
 from backtest.tune.bench import Bench
 from backtest.tune.holdout import find_split
 from backtest.tune.journal import Journal
@@ -74,7 +75,8 @@ def rebuild_bench(
 ) -> Bench:
     """Return the bench that runs the sets of a stored study."""
     check_prices(facts)
-    signal = resolve_signal(signal, market)
+    named = read_named(signal, market)
+    signal = resolve_signal(named, market)
     directions = read_directions(signal, market)
     cls = policy if isinstance(policy, type) else type(policy)
     pairs = {
@@ -97,13 +99,19 @@ def rebuild_bench(
         base.policy,
         venue=base.venue,
         account=base.account,
-        signal=keep_times(directions, market, signal),
+        signal=named if has_rule(facts) else keep_times(directions, market, signal),
         overlay=overlay,
         sampling=facts["sampling"],
         calendar=facts["calendar"],
         metrics=facts["metrics"],
     )
     return Bench(whole, find_split(market, facts["holdout"]))
+
+
+def has_rule(facts: Mapping[str, Any]) -> bool:
+    """Return whether parameters of the signal's rule were varied or fixed in a stored study."""
+    space = facts["space"]
+    return names_signal([*(each["name"] for each in space["dimensions"]), *space["fixed"]])
 
 
 def rebuild_base(facts: Mapping[str, Any], cls: type[Policy]) -> Base:

@@ -20,8 +20,9 @@ from backtest.base.provenance import (
 )
 from backtest.base.units import format_time
 from backtest.engine import warn_of_last_prices
-from backtest.engine.named_signals import resolve_signal
+from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.run import warn_of_other_days
+from backtest.engine.signal_rule import SignalRule
 from backtest.market import Markets
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
@@ -141,7 +142,8 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         ``"forest"``, ``"sobol"``, ``"random"`` or ``"grid"``.
     space : mapping, optional
         What varies, as in :func:`backtest.sweep.sets.space.read_space`: ``{"target": (0.1, 1.0)}``.
-        Default all parameters of the policy over their declared ranges.
+        Default all parameters of the policy over their declared ranges. Where ``signal`` is a rule,
+        ``signal.window`` is its parameter ``window``; with ``paths`` and in validations it is kept.
     fix : mapping, optional
         Settings with one value in every set.
     robust : bool or Robustness
@@ -200,7 +202,10 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     number, limit = read_budget(trials, seconds)
     rule = read_robustness(robust)
     check_choices(sampler, seed)
-    found = read_space(policy, space, fix=fix, account=account, venue=venue)
+    named = read_named(signal, market)
+    own = named if isinstance(named, SignalRule) else None
+    found = read_space(policy, space, fix=fix, account=account, venue=venue, signal=own)
+    varied = own if found.varies_signal else None
     risk = read_path_risk(
         paths,
         objective,
@@ -218,7 +223,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     )
     metrics = choose_metrics(objective, goal)
     split = find_split(market, holdout)
-    signal = resolve_signal(signal, market)
+    signal = resolve_signal(named, market)
     directions = read_directions(signal, market)
     facts = describe_study(
         Base(policy, venue, account),
@@ -247,7 +252,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
             policy,
             venue=venue,
             account=account,
-            signal=keep_times(directions, market, signal),
+            signal=keep_times(directions, market, signal) if varied is None else varied,
             overlay=overlay,
             sampling=sampling,
             calendar=calendar,
@@ -295,7 +300,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
             robust=robust,
             seed=seed,
             store=store,
-            signal=signal,
+            signal=named,
             sampling=sampling,
             calendar=calendar,
             threads=threads,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.reportable import Reportable
-from backtest.sweep.sets.sets import Trio, build_trio
+from backtest.sweep.sets.sets import Trio, build_signal, build_trio
 from backtest.tune.bench import Bench, complete_set, measure_holdout
 from backtest.tune.holdout import record_look
 from backtest.tune.load_study import load_study
@@ -22,6 +22,7 @@ from backtest.tune.trials import name_scores
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.engine import Result
+    from backtest.engine.signal_rule import SignalRule
     from backtest.market import Market, Markets
     from backtest.policy import Policy
     from backtest.venue import Venue
@@ -73,6 +74,11 @@ class Study(StudyRecord, Reportable):
     def best_account(self) -> Account:
         """The account with the fields that won."""
         return self._best_trio.account
+
+    @property
+    def best_signal(self) -> SignalRule | None:
+        """The rule of the signal with the parameters that won; None unless some were searched."""
+        return build_signal(self._find_bench("its signal").whole.base, self.best_values)
 
     @property
     def _best_trio(self) -> Trio:

@@ -13,12 +13,13 @@ from backtest.base.phrases import Place
 from backtest.compare.shared_terms import SharedTerms
 from backtest.engine import check_settings, compute_id, describe_signal, warn_of_last_prices
 from backtest.engine.manifest import describe_data, find_versions
-from backtest.engine.named_signals import resolve_signal
+from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.run import warn_of_other_days
 from backtest.engine.run_warnings import OF_EACH_RUN
+from backtest.engine.signal_rule import SignalRule
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
-from backtest.sweep.sets.sets import build_trio, read_settings
+from backtest.sweep.sets.sets import SIGNAL, build_trio, read_settings
 from backtest.sweep.sets.space import Space, read_space
 from backtest.sweep.sweep import check_arguments
 from backtest.tune.arguments import check_choices, choose_metrics, read_budget, read_robustness
@@ -159,14 +160,18 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     warn_of_last_prices(market, stacklevel=4)
     number, _ = read_budget(TRIALS if trials is None else trials, None)
     check_choices(sampler, seed)
-    found = read_space(policy, space, fix=fix, account=account, venue=venue)
-    signal = resolve_signal(signal, market)
+    named = read_named(signal, market)
+    rule = named if isinstance(named, SignalRule) else None
+    found = read_space(policy, space, fix=fix, account=account, venue=venue, signal=rule)
+    signal = resolve_signal(named, market)
     dotted = [each.name for each in found.dimensions if "." in each.name]
+    dotted += [name for name in found.fixed if name.startswith(SIGNAL)]
     if dotted:
         raise ParameterError(
             f"a validation varies parameters of the policy, was given {', '.join(dotted)}",
             where=Place("space", dotted[0], of=call),
-            cure="fix fields of the account and the venue, one value each",
+            cure="fix fields of the account and the venue, one value each, and give the signal its "
+            "parameters: signal='rsi:14:30:70'",
         )
     if isinstance(objective, list | tuple) and len(objective) != 1:
         raise ParameterError(

@@ -58,7 +58,9 @@ class LaneRunner:
     """
 
     def __init__(self, evaluator: Any) -> None:
-        self.signal = read_signal(evaluator.signal, evaluator.market, 0)
+        rule = evaluator.base.signal
+        given = evaluator.signal if rule is None else rule.compute(evaluator.market)
+        self.signal = read_signal(given, evaluator.market, 0)
         self.market = evaluator.market.with_signal(self.signal)
         self.base = evaluator.base
         self.settings = evaluator.settings

@@ -23,8 +23,10 @@ from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.frozen_tables import FrozenTable
 from backtest.base.phrases import Place, join_phrases
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray
+from backtest.engine.signal_rule import SignalRule
 from backtest.policy import Policy
 from backtest.sweep.sets.sets import (
+    SIGNAL,
     Base,
     Sets,
     Setting,
@@ -32,6 +34,7 @@ from backtest.sweep.sets.sets import (
     as_column,
     build_terms,
     count_sets,
+    names_signal,
     read_settings,
     suggest_name,
     take_sets,
@@ -61,15 +64,20 @@ class CheckedColumn(NamedTuple):
 
 
 def check_sets(
-    policy: type[Policy] | Policy, account: Account, venue: Venues, sets: Mapping[str, Any]
+    policy: type[Policy] | Policy,
+    account: Account,
+    venue: Venues,
+    sets: Mapping[str, Any],
+    *,
+    signal: SignalRule | None = None,
 ) -> Sets:
     """Return checked sets; a parameter that is not used in a set has its default there.
 
-    The sets are arrays by name: parameters of the policy, and fields such as ``account.band`` and
-    ``venue.fees.taker``. A ParameterError lists everything that is wrong: unknown names, types,
-    ranges, contradictions.
+    The sets are arrays by name: parameters of the policy, fields such as ``account.band`` and
+    ``venue.fees.taker``, and parameters of the ``signal``. A ParameterError lists everything that
+    is wrong: unknown names, types, ranges, contradictions.
     """
-    base = Base(policy, venue, account)
+    base = Base(policy, venue, account, signal)
     settings = read_settings(base)
     given = {str(name): as_column(str(name), values) for name, values in sets.items()}
     defects = [*find_unknown(settings, given), *find_uneven(given), *find_missing(settings, given)]
@@ -108,6 +116,13 @@ def find_unknown(
     for name in given:
         if name not in settings:
             own = [each for each in settings if "." not in each]
+            if name.startswith(SIGNAL) and not names_signal(settings):
+                yield SetDefect(
+                    f"{name} varies where the signal is a rule, it is none",
+                    Place(argument, name),
+                    "name a rule as the signal, such as rsi:14:30:70",
+                )
+                continue
             yield SetDefect(
                 f"there is nothing named {name!r} to vary{suggest_name(name, settings)}",
                 Place(argument, name),

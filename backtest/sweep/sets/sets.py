@@ -1,14 +1,14 @@
 """Parameter sets: the settings that a sweep may vary, and the run that one set describes.
 
 A name is a parameter of the policy, or the dotted name of a field of the account or the venue:
-``account.band``, ``venue.fees.taker``.
+``account.band``, ``venue.fees.taker``; or ``signal.window``, a parameter of the signal's rule.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -22,6 +22,8 @@ from backtest.base.frozen_tables import FrozenTable
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.ranges import Condition
 from backtest.base.values import PartDeclaration, Value, find_declarations
+from backtest.engine.named_signals import change_rule
+from backtest.engine.signal_rule import SignalRule
 from backtest.policy import Parameter, Policy
 from backtest.venue import Venue
 
@@ -33,6 +35,9 @@ Sets: TypeAlias = Mapping[str, np.ndarray]
 
 MOST_CELLS = 1_000_000_000
 """Most values in a grid; more are treated as a mistake."""
+
+SIGNAL = "signal."
+"""The beginning of the names of the parameters of the signal's rule."""
 
 _FIXED = ("contract.kind",)
 """Fields that no set may vary: another kind of contract has other brackets, lots and data."""
@@ -76,14 +81,16 @@ class Setting(NamedTuple):
 
 
 class Base(NamedTuple):
-    """Policy (a class or an instance), venue and account whose settings sets replace.
+    """Policy (a class or an instance), venue, account and signal whose settings sets replace.
 
     Where several instruments have venues of their own, a set changes a field in all of them.
+    ``signal`` is None unless it is a rule whose parameters may vary.
     """
 
     policy: type[Policy] | Policy
     venue: Any
     account: Account
+    signal: SignalRule | None = None
 
     @property
     def policy_class(self) -> type[Policy]:
@@ -108,6 +115,7 @@ def read_settings(base: Base) -> dict[str, Setting]:
         *(_read_parameter(base, each) for each in base.policy_class.parameters().values()),
         *_read_fields(base.account, "account"),
         *_read_venues(base.venue),
+        *(() if base.signal is None else _read_rule(base.signal)),
     )
     return {setting.name: setting for setting in settings}
 
@@ -133,6 +141,14 @@ def _read_venues(venue: Venues) -> Iterator[Setting]:
             values = {key: each[name].value for key, each in zip(venue, found, strict=True)}
             is_same = len({repr(value) for value in values.values()}) == 1
             yield setting if is_same else setting._replace(value=FrozenTable(values))
+
+
+def _read_rule(rule: SignalRule) -> Iterator[Setting]:
+    for each in rule.parameters().values():
+        space: Any = Flag() if each.space is None else each.space
+        check = partial(space.check, whole=True) if each.kind is int else space.check
+        value = getattr(rule, each.name)
+        yield Setting(f"{SIGNAL}{each.name}", each.kind, space, check, value, may_be_none=False)
 
 
 def _read_fields(value: Value, prefix: str) -> Iterator[Setting]:
@@ -231,6 +247,20 @@ def change_fields(value: _V, changes: Mapping[str, object]) -> _V:
         for head in heads
     }
     return dataclasses.replace(value, **fields)
+
+
+def build_signal(base: Base, values: Mapping[str, object]) -> SignalRule | None:
+    """Return the signal's rule in one set; None if the signal is no rule that may vary."""
+    own = {name[len(SIGNAL) :]: each for name, each in values.items() if name.startswith(SIGNAL)}
+    if base.signal is None:
+        return None
+    plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in own.items()}
+    return change_rule(base.signal, plain)
+
+
+def names_signal(names: Iterable[str]) -> bool:
+    """Return whether some names are parameters of the signal's rule."""
+    return any(name.startswith(SIGNAL) for name in names)
 
 
 def _below(head: str, changes: Mapping[str, object]) -> dict[str, object]:

@@ -19,6 +19,7 @@ from backtest.base.json_values import to_plain
 from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import Choice, Condition, Range
 from backtest.base.units import FloatArray
+from backtest.engine.signal_rule import SignalRule
 from backtest.policy import Policy
 from backtest.sweep.sets.dimension import Dimension, read_dimension
 from backtest.sweep.sets.representative_sets import MOST_COMBINED
@@ -38,6 +39,7 @@ from backtest.sweep.sets.sets import (
     Venues,
     from_frame,
     grid,
+    names_signal,
     read_settings,
     suggest_name,
 )
@@ -54,6 +56,11 @@ class Space:
 
     dimensions: tuple[Dimension, ...]
     fixed: dict[str, Any]
+
+    @property
+    def varies_signal(self) -> bool:
+        """Whether parameters of the signal's rule vary, or are fixed."""
+        return names_signal([*(each.name for each in self.dimensions), *self.fixed])
 
     def decode(self, cube: FloatArray) -> Sets:
         """Return the sets at points of shape (n_sets, n_dimensions) in [0, 1].
@@ -113,6 +120,7 @@ def read_space(
     fix: Given | None = None,
     account: Account,
     venue: Venues,
+    signal: SignalRule | None = None,
 ) -> Space:
     """Return the space of a search. A ParameterError lists everything that is wrong.
 
@@ -123,6 +131,8 @@ def read_space(
     given : mapping, optional
         What varies, by name: ``(low, high)`` on the declared scale, a Range, a Choice, or a list of
         options. Default: all parameters of the policy over their declared ranges.
+    signal : SignalRule, optional
+        A rule, whose parameters vary as ``signal.NAME``.
     fix : mapping, optional
         Settings with one value in every set.
     """
@@ -133,7 +143,7 @@ def read_space(
                 where=Place(name),
                 cure="write {'target': (0.1, 1.0)}" if name == "space" else "write {'target': 0.4}",
             )
-    base = Base(policy, venue, account)
+    base = Base(policy, venue, account, signal)
     settings = read_settings(base)
     fixed = dict(fix or {})
     wanted = dict(given) if given is not None else _declared(base, fixed)

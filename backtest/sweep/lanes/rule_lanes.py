@@ -1,0 +1,140 @@
+"""Score sets in which the parameters of the signal's rule vary: lanes of a set share a signal."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from backtest.base.errors import ParameterError, PolicyError
+from backtest.base.thread_pool import run_in_threads
+from backtest.base.units import IntArray
+from backtest.engine.signal_rule import SignalRule
+from backtest.sweep.lane_groups import find_codes
+from backtest.sweep.lanes.lane_block import BlockFault
+from backtest.sweep.lanes.lane_rows import LANES
+from backtest.sweep.lanes.lane_runner import BlockOutcome, LaneBlock, LaneRunner, score_or_fail
+from backtest.sweep.sets.representative_sets import Extremes
+from backtest.sweep.sets.sets import SIGNAL, Sets, build_signal, count_sets, take_sets
+
+KEPT = 16
+"""Signals that are kept with their columns: the best sets of a search come again and again."""
+
+
+class RuleLanes:
+    """Scores sets as :class:`LaneRunner` does, with a runner for each signal.
+
+    Columns of the policy are checked for lookahead with the signal of the evaluator's own rule. The
+    rule is checked with every word and both ends of each of its numbers, and with the winner.
+    """
+
+    def __init__(self, evaluator: Any) -> None:
+        self.base = evaluator.base
+        self.market = evaluator.market
+        self.lanes = LaneRunner(evaluator)
+        self._runners: OrderedDict[SignalRule, LaneRunner] = OrderedDict()
+        self._extremes = Extremes()
+        self._checked: set[SignalRule] = set()
+
+    @property
+    def causality(self) -> Any:
+        """How the columns were checked."""
+        return self.lanes.causality
+
+    def score(
+        self, sets: Sets, *, first: int, stop: int | None, returns: bool
+    ) -> Iterator[BlockOutcome]:
+        """Yield blocks of sets as they are done, those whose rule fails at the end."""
+        if count_sets(sets) == 0:
+            return
+        self.check_causal(sets, stop)
+        parts = split_by_signal(sets)
+        faulty: list[IntArray] = []
+        blocks = self._list_blocks(sets, parts, faulty, first, stop, returns)
+        most = sum(-(-len(places) // LANES) for places in parts)
+        n_threads = max(1, min(self.lanes.threads, most))
+        for block, found in run_in_threads(score_or_fail, blocks, n_threads):
+            if isinstance(found, BaseException) and not isinstance(found, BlockFault):
+                raise found
+            yield BlockOutcome(block.places, found)
+        for places in faulty:
+            yield BlockOutcome(places, BlockFault())
+
+    def check_causal(self, sets: Sets, stop: int | None = None) -> None:
+        """Refuse a policy or a rule that looks ahead; what was checked is not checked again."""
+        self.lanes.check_causal(sets, stop)
+        own = {name[len(SIGNAL) :]: v for name, v in sets.items() if name.startswith(SIGNAL)}
+        failed = np.zeros(count_sets(sets), dtype=np.bool_)
+        while (row := self._extremes.choose(own, list(own), failed)) is not None:
+            if self._check_rule(take_sets(sets, row)):
+                self._extremes.accept(own, list(own), row)
+            else:
+                failed[row] = True
+
+    def check_set(self, values: Mapping[str, Any]) -> None:
+        """Refuse a policy or a rule that looks ahead with one set of parameters."""
+        if self._check_rule(values):
+            self._find_runner(values).check_set(values)
+
+    def _check_rule(self, values: Mapping[str, Any]) -> bool:
+        """Check the rule of a set; return whether there is one."""
+        try:
+            rule = build_signal(self.base, values)
+        except ParameterError:  # the run of the set gives the reason
+            return False
+        if rule is not None and rule not in self._checked:
+            rule.apply(self.market)
+            self._checked.add(rule)
+        return True
+
+    def _list_blocks(
+        self,
+        sets: Sets,
+        parts: list[IntArray],
+        faulty: list[IntArray],
+        first: int,
+        stop: int | None,
+        returns: bool,
+    ) -> Iterator[LaneBlock]:
+        """Yield the blocks of each signal; sets whose rule fails are added to ``faulty``."""
+        for places in parts:
+            try:
+                runner = self._find_runner(take_sets(sets, int(places[0])))
+            except (ParameterError, PolicyError):
+                faulty.append(places)
+                continue
+            columns = runner._columns_up_to(self.market.n_bars if stop is None else stop)
+            for block in runner._cut_blocks(take_sets(sets, places), columns, first, returns):
+                yield block._replace(places=places[block.places])
+
+    def _find_runner(self, values: Mapping[str, Any]) -> LaneRunner:
+        """Return the runner with the signal of a set."""
+        rule = build_signal(self.base, values)
+        if rule is None:
+            return self.lanes
+        if rule in self._runners:
+            self._runners.move_to_end(rule)
+            return self._runners[rule]
+        runner = copy.copy(self.lanes)  # shares compiled loops and the record of checks
+        runner.signal = rule.compute(self.market)
+        runner.market = self.market.with_signal(runner.signal)
+        runner._columns = {}
+        self._runners[rule] = runner
+        while len(self._runners) > KEPT:
+            self._runners.popitem(last=False)
+        return runner
+
+
+def split_by_signal(sets: Sets) -> list[IntArray]:
+    """Return the rows of the sets that share a signal, in the order of the first of each."""
+    codes = np.zeros(count_sets(sets), dtype=np.int64)
+    for name in sets:
+        if name.startswith(SIGNAL):
+            key = find_codes(sets[name])
+            codes = find_codes(codes * (int(key.max()) + 1) + key)
+    order = np.argsort(codes, kind="stable")
+    ends = np.flatnonzero(np.diff(codes[order], append=-1)) + 1
+    return sorted(np.split(order, ends[:-1]), key=lambda rows: int(rows[0]))
