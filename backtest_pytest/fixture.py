@@ -12,7 +12,7 @@ import pytest
 
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.cli.regress_command import run_experiment
-from backtest.engine.result import Result
+from backtest.engine import PortfolioResult, Result
 from backtest.regress import (
     Baseline,
     RegressVerdict,
@@ -28,6 +28,8 @@ from backtest.regress.baseline_files import find_baseline_file, name_baseline
 from backtest.regress.tolerances import choose_bands
 from backtest.regress.verdict_text import write_text
 from backtest.validation.walk import WalkForward
+
+MEASURED = (Result, PortfolioResult, WalkForward)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class Regression:
 
     def __call__(
         self,
-        experiment_or_result: str | Path | Result | WalkForward,
+        experiment_or_result: str | Path | Result | PortfolioResult | WalkForward,
         name: str | None = None,
         *,
         tolerance: Mapping[str, object] | None = None,
@@ -70,7 +72,7 @@ class Regression:
 
         Parameters
         ----------
-        experiment_or_result : path of an experiment, Result, or WalkForward
+        experiment_or_result : path of an experiment, Result, PortfolioResult or WalkForward
             A relative path starts from pytest's rootdir.
         name : str, optional
             The name of the baseline; by default that of the file, or of the test.
@@ -84,15 +86,11 @@ class Regression:
         """
         __tracebackhide__ = True
         given = experiment_or_result
-        file = None if isinstance(given, Result | WalkForward) else Path(given)
+        file = None if isinstance(given, MEASURED) else Path(given)
         own = name or (self.default_name if file is None else file.stem)
         path = self.claim_baseline(name_baseline(own))
         try:
-            result = (
-                given
-                if isinstance(given, Result | WalkForward)
-                else run_experiment(self.root / given)
-            )
+            result = given if isinstance(given, MEASURED) else run_experiment(self.root / given)
         except BacktestError as error:
             text = write_text([report_failure(path.stem, error)])
             raise pytest.fail.Exception(text, pytrace=False) from None

@@ -20,12 +20,12 @@ from backtest.base.ranges import check_range
 from backtest.cli.experiment import draft_experiment
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.isolation import isolated_imports
-from backtest.cli.panel_experiment import build_experiment_or_panel, require_one
+from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.printing import add_command, format_help, print_json
 from backtest.cli.run_command import run_with_progress
 from backtest.cli.typed_values import split_pair
 from backtest.cli.validate_command import walk_experiment
-from backtest.engine import Result
+from backtest.engine import PortfolioResult, Result
 from backtest.measures.run_measures import METRICS
 from backtest.regress import (
     Baseline,
@@ -141,12 +141,11 @@ def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> N
             )
 
 
-def run_experiment(file: Path) -> Result:
+def run_experiment(file: Path) -> Result | PortfolioResult:
     """Run an experiment file; modules that its policy imports are unloaded afterwards."""
     with ending_by_itself(file):
         experiment = build_experiment_or_panel(draft_experiment(file, [], "backtest regress"))
-        require_one(experiment.market, "backtest regress")
-        result: Result = run_with_progress(experiment)
+        result: Result | PortfolioResult = run_with_progress(experiment)
         return result
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.units import format_time
+from backtest.engine import PortfolioResult, Result
 from backtest.regress.host import describe_host, list_host_changes
+from backtest.regress.panel_trace import take_panel_trace
 from backtest.regress.renamed_measures import find_present_name
 from backtest.regress.run_identity import (
     OF_FILES,
@@ -25,9 +27,6 @@ from backtest.regress.tolerances import Band, choose_bands
 from backtest.regress.trace import Trace, hash_array, take_trace
 from backtest.regress.walk_facts import gather_walk_facts, measure_walk, require_account
 from backtest.validation.walk import WalkForward
-
-if TYPE_CHECKING:
-    from backtest.engine import Result
 
 FORMAT = 1
 EXACT, TOLERANCE, STATISTICAL = "exact", "tolerance", "statistical"
@@ -87,7 +86,7 @@ class Baseline:
 
 
 def take_baseline(
-    result: Result | WalkForward,
+    result: Result | PortfolioResult | WalkForward,
     name: str,
     *,
     experiment: str | None = None,
@@ -98,7 +97,7 @@ def take_baseline(
 
     Parameters
     ----------
-    result : Result or WalkForward
+    result : Result, PortfolioResult or WalkForward
         The result of a run, or a walk forward: the baseline of a walk records its re-tuned account
         with the figures of the walk (``walk_growth``, ``walk_efficiency``, ...), its search and the
         winner of each fold.
@@ -112,6 +111,7 @@ def take_baseline(
         Tolerances of measures by name or pattern: ``{"*": "5%", "sharpe": 0.05}``; the last match
         applies. Other measures have a relative tolerance of 1e-9.
     """
+    account: Result | PortfolioResult
     if isinstance(result, WalkForward):
         account, metrics = require_account(result), measure_walk(result)
         facts = gather_walk_facts(result)
@@ -126,7 +126,7 @@ def take_baseline(
         host=describe_host(),
         metrics=metrics,
         bands=choose_bands(metrics, tolerance or {}, {}, where="tolerance"),
-        trace=take_trace(account),
+        trace=take_trace(account) if isinstance(account, Result) else take_panel_trace(account),
     )
 
 

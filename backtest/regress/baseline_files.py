@@ -31,7 +31,7 @@ from backtest.regress.baseline import (
 )
 from backtest.regress.run_identity import hash_data
 from backtest.regress.tolerances import read_band
-from backtest.regress.trace import INPUTS, STEPS, Trace
+from backtest.regress.trace import BASIC, INPUTS, Trace
 
 CURE = "restore it from version control, or delete it and record it again"
 BARS_FILE = re.compile(r".+\.[0-9a-f]{16}\.parquet")
@@ -197,13 +197,13 @@ def load_trace(folder: Path, about: Mapping[str, Any]) -> Trace:
         raise baseline_error(path, f"must have its bars, they {problem}") from error
     arrays = {name: table[name].to_numpy() for name in table.column_names}
     arrays = restore_columns(arrays, about["columns"])
-    wanted = {"time", *STEPS}
-    if not wanted <= {*arrays}:
-        missing = ", ".join(sorted(wanted - {*arrays}))
-        raise baseline_error(path, f"must have its bars whole, lacks {missing}")
+    names = [name for name in about["columns"] if name not in ("time", INPUTS)]
+    missing = sorted({*about["columns"], "time", *BASIC} - {*arrays})
+    if missing:
+        raise baseline_error(path, f"must have its bars whole, lacks {', '.join(missing)}")
     trace = Trace(
         time=arrays["time"],
-        columns={name: np.ascontiguousarray(arrays[name]) for name in STEPS},
+        columns={name: np.ascontiguousarray(arrays[name]) for name in names},
         inputs=arrays.get(INPUTS),
         first_unit=float(about["first_unit"]),
         interval=int(about["interval"]),

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtest.base.units import BoolArray, FloatArray, format_time
-from backtest.regress.trace import DATA, INPUTS, MONEY, STEPS, TERMS, Trace
+from backtest.regress.trace import (
+    DATA,
+    INPUTS,
+    MONEY,
+    STEPS,
+    TERMS,
+    Trace,
+    describe_column,
+    name_field,
+)
 
 NEAR = 1e-9
 """The relative tolerance for bars of different platforms; see :func:`find_differing`."""
@@ -29,7 +38,7 @@ class ColumnMove:
     @property
     def step(self) -> str:
         """The column in words."""
-        return "data of the bar" if self.column == INPUTS else STEPS[self.column]
+        return describe_column(self.column)
 
 
 @dataclass(frozen=True)
@@ -82,11 +91,12 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
     """Return the differences between two traces of the same bars; see :func:`find_differing`."""
     order = {name: place for place, name in enumerate(STEPS)}
     found = []
-    for name, values in was.columns.items():
+    shared = {name: values for name, values in was.columns.items() if name in now.columns}
+    for name, values in shared.items():
         differs = find_differing(name, was, now, is_exact=is_exact)
         if differs.any():
             found.append(measure_move(name, values, now.columns[name], differs))
-    found.sort(key=lambda move: (move.bar, order[move.column]))
+    found.sort(key=lambda move: (move.bar, order[name_field(move.column)]))
     data, first = compare_data(was, now), find_first(found)
     return BarMoves(
         is_exact=is_exact,
@@ -101,7 +111,7 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
 
 def find_first(moves: Sequence[ColumnMove]) -> int:
     """Return the first bar in which the account differs; -1 if it never does."""
-    return min((move.bar for move in moves if move.column not in DATA), default=-1)
+    return min((move.bar for move in moves if name_field(move.column) not in DATA), default=-1)
 
 
 def find_differing(name: str, was: Trace, now: Trace, *, is_exact: bool) -> BoolArray:
@@ -114,7 +124,7 @@ def find_differing(name: str, was: Trace, now: Trace, *, is_exact: bool) -> Bool
     if is_exact or not differs.any():
         return differs
     size = np.maximum(np.abs(one), np.abs(other))
-    if name in MONEY:
+    if name_field(name) in MONEY:
         size = np.maximum(size, find_money_scale(was))
     with np.errstate(invalid="ignore"):
         is_near = np.abs(one - other) <= NEAR * size
@@ -145,7 +155,8 @@ def compare_data(was: Trace, now: Trace) -> ColumnMove | None:
     if not differs.any():
         return None
     bar = int(differs.argmax())
-    one, other = (float(trace.columns["close"][bar]) for trace in (was, now))
+    closes = [trace.columns.get("close") for trace in (was, now)]
+    one, other = (math.nan if close is None else float(close[bar]) for close in closes)
     return ColumnMove(INPUTS, bar, one, other, int(differs.sum()), math.nan)
 
 
@@ -154,5 +165,6 @@ def explain_equity(was: Trace, now: Trace) -> dict[str, float]:
     moved = {
         name: sign * float(np.sum(now.columns[name]) - np.sum(was.columns[name]))
         for name, sign in TERMS.items()
+        if name in was.columns and name in now.columns
     }
     return {name: value for name, value in moved.items() if value != 0.0}

@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest.base.json_values import to_plain
+from backtest.engine import PortfolioResult, Result
 from backtest.policy.combinators import written_formulas
 
 if TYPE_CHECKING:
-    from backtest.engine import Result
     from backtest.policy import Policy
 
-WINGS = ("account", "engine", "features", "measures", "policy", "venue")
+WINGS = ("account", "engine", "features", "measures", "policy", "portfolio", "venue")
 """The folders of the package whose files compute a run, except :data:`NOT_OF_THE_ENGINE`."""
 
 SHARED = (
     *("base/fields.py", "base/ranges.py", "base/units.py", "base/values.py"),
-    "market/market.py",
+    *("market/market.py", "market/markets.py", "market/panel.py", "market/panel_data.py"),
+    *("market/portfolio_index.py", "market/weight_frame.py"),
 )
 """Files in other folders that compute a run."""
 
@@ -38,7 +39,7 @@ NOT_OF_THE_ENGINE = frozenset(
 )
 """Files that do not affect a run: they sweep, search, store, show or import. New files count."""
 
-POLICY = ("text", "name", "settings", "source_hash")
+POLICY = ("text", "name", "settings", "source_hash", "by_instrument")
 SWITCHES = ("switches",)
 """The times and settings of a run whose parameters change, as the account of a walk has them."""
 OF_FILES = frozenset({"policy.file_hash"})
@@ -62,15 +63,16 @@ class FactChange(NamedTuple):
         return f"{self.name}: {shorten_value(self.was)} -> {shorten_value(self.now)}"
 
 
-def gather_facts(result: Result) -> dict[str, Any]:
+def gather_facts(result: Result | PortfolioResult) -> dict[str, Any]:
     """Return the inputs of a result as plain data."""
     manifest, policy = result.manifest, result.manifest["policy"]
     facts: dict[str, Any] = {
-        "data": {name: value for name, value in manifest["data"].items() if name != "source"},
+        "data": drop_sources(manifest["data"]),
         "policy": {
             **{name: policy[name] for name in (*POLICY, *SWITCHES) if name in policy},
-            "file_hash": hash_files(result.policy),
+            "file_hash": hash_files(list_policies(result)),
         },
+        **({"overlay": manifest["overlay"]} if manifest.get("overlay") else {}),
         "venue": manifest["venue"],
         "account": manifest["account"],
         "run": {name: manifest[name] for name in RUN},
@@ -114,12 +116,31 @@ def hash_engine() -> str:
     return hash_texts(root / name for name in list_engine(root))
 
 
-def hash_files(policy: Policy | None) -> str | None:
-    """Return a hash of the source files of a policy; None if there are none.
+def drop_sources(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return described data without where they were read, of several markets also of each."""
+    kept = {name: value for name, value in data.items() if name != "source"}
+    if "instruments" in kept:
+        kept["instruments"] = {
+            name: drop_sources(each) for name, each in data["instruments"].items()
+        }
+    return kept
+
+
+def list_policies(result: Result | PortfolioResult) -> list[Policy]:
+    """Return the policies of a result: one, or those of the instruments and the overlay."""
+    if isinstance(result, Result):
+        found = [result.policy]
+    else:
+        found = [*result.policies.values(), result.overlay]
+    return [each for each in found if each is not None]
+
+
+def hash_files(policies: Sequence[Policy]) -> str | None:
+    """Return a hash of the source files of some policies; None if there are none.
 
     The hash of its code covers numbers and functions, but not a table beside the class.
     """
-    formulas = [] if policy is None else written_formulas(type(policy))
+    formulas = [formula for each in policies for formula in written_formulas(type(each))]
     try:
         files = sorted({Path(each.__code__.co_filename) for each in formulas})
         return hash_texts(files) if files else None

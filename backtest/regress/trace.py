@@ -33,6 +33,8 @@ STEPS = {
     "liquidation_loss": "liquidation",
     "bad_debt": "bad debt",
     "price_pnl": "profit of price moves",
+    "collateral_pnl": "profit of collateral",
+    "conversion": "cost of selling collateral",
     "entry": "average entry",
     "margin": "isolated margin",
     "reserve": "reserve",
@@ -42,8 +44,11 @@ STEPS = {
     "ends_sample": "sampling of returns",
     "signal": "signal decided at the close",
     "target": "target leverage of the policy",
+    "overlay": "leverage of the overlay",
 }
 """The columns of a trace and their descriptions, in the order of events in a bar (RULES 2)."""
+OF_SEVERAL = frozenset({"collateral_pnl", "conversion", "overlay"})
+"""The columns that only runs of several positions have."""
 
 TERMS = {
     "price_pnl": 1.0,
@@ -55,9 +60,13 @@ TERMS = {
     "liquidation_loss": -1.0,
     "flows": 1.0,
     "bad_debt": 1.0,
+    "collateral_pnl": 1.0,
+    "conversion": -1.0,
 }
 """The accounting terms that sum to the change of equity, with their signs."""
 
+BASIC = ("equity", "cash", "unit", "ends_sample")
+"""The columns that every trace has."""
 DATA = frozenset({"close", "mark"})
 """The columns of market data; they may differ while the account stays the same."""
 MONEY = frozenset({*TERMS, "top_up", "cash", "margin", "reserve"})
@@ -74,7 +83,8 @@ class Trace:
     time : IntArray of shape (n_bars,)
         Open times, ns.
     columns : mapping of str to FloatArray of shape (n_bars,)
-        The columns of :data:`STEPS`, normalized so that equal values have equal bytes.
+        The columns of :data:`STEPS`, normalized so that equal values have equal bytes; of several
+        positions also those of each instrument, ``"BTCUSDT position"``.
     inputs : array of uint32 of shape (n_bars,), or None
         A fingerprint of the market data of each bar; None if they are not known.
     first_unit : float
@@ -95,6 +105,25 @@ class Trace:
         return sampled_returns(self.columns["unit"], self.columns["ends_sample"], self.first_unit)
 
 
+def name_field(column: str) -> str:
+    """Return the name of a column without its instrument."""
+    return column.rpartition(" ")[2]
+
+
+def describe_column(column: str) -> str:
+    """Return a column in words, with its instrument.
+
+    Examples
+    --------
+    >>> describe_column("funding"), describe_column("BTCUSDT funding")
+    ('funding', 'funding of BTCUSDT')
+    """
+    instrument, _, field = column.rpartition(" ")
+    if field == INPUTS:
+        return "data of the bar"
+    return f"{STEPS[field]} of {instrument}" if instrument else STEPS[field]
+
+
 def take_trace(result: Result) -> Trace:
     """Return the trace of a result."""
     n = len(result.close)
@@ -106,7 +135,11 @@ def take_trace(result: Result) -> Trace:
         "multiplier": result.multiplier,
         "ends_sample": result.ends_sample,
     }
-    columns = {name: normalize_values(np.broadcast_to(known[name], (n,))) for name in STEPS}
+    columns = {
+        name: normalize_values(np.broadcast_to(known[name], (n,)))
+        for name in STEPS
+        if name not in OF_SEVERAL
+    }
     inputs = None if result.market is None else fingerprint_bars(result.market)[-n:]
     return Trace(np.asarray(result.time), columns, inputs, result.tally.first_unit, result.interval)
 

@@ -325,6 +325,13 @@ def find_lost_data(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
     A market whose funding file is missing is not a market without funding.
     """
+    if "instruments" in was:
+        now_parts = now.get("instruments", {})
+        lost = {
+            name: find_lost_data(each, now_parts[name]) if name in now_parts else "all bars"
+            for name, each in was["instruments"].items()
+        }
+        return ", ".join(f"{what} of {name}" for name, what in lost.items() if what)
     kinds = {
         "settlements of funding": [each["funding_events"] > 0 for each in (was, now)],
         "mark prices": [each["liquidations_tested_on"] == "mark prices" for each in (was, now)],

@@ -389,19 +389,20 @@ def test_what_only_one_instrument_has_is_refused_at_the_command_line(capsys, fol
     assert not (folder / "results").exists()
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("regress", "record", "--out", "b"),
-    ],
-)
-def test_what_takes_one_market_says_so(capsys, folder: Path, words):
-    write("e.toml", f"{DATA}policy.name = 'constant'")
-    code, _, err = call(capsys, *words, "e.toml")
-    assert code == 2
-    assert f"backtest {words[0]} takes one market, was given BTCUSDT, ETHUSDT" in err
-    assert not (folder / "results").exists()
-    assert not (folder / "b").exists()
+@pytest.mark.slow
+def test_a_baseline_of_several_is_recorded_and_checked(capsys, folder: Path):
+    short = "data.to = '2023-01-07'\nrun.compile = false\nrun.sampling = '12h'\n"
+    write("e.toml", f"{DATA}{short}policy.name = 'constant'")
+    code, out, err = call(capsys, "regress", "record", "e.toml", "--out", "b")
+    assert code == 0, err
+    assert "e: recorded, 144 bars" in out
+    code, out, _ = call(capsys, "regress", "check", "b")
+    assert (code, out.splitlines()[0]) == (0, "e: same: every bar is the same")
+    write("e.toml", f"{DATA}{short}policy.name = 'constant'\nvenue.ETHUSDT.fees.taker = 0.001")
+    code, out, _ = call(capsys, "regress", "check", "b")
+    assert code == 1
+    assert "fees of ETHUSDT" in out
+    assert "venue.ETHUSDT.fees.taker" in out
 
 
 def test_a_sweep_of_several_ranks_their_accounts(capsys):
@@ -467,3 +468,11 @@ def test_a_policy_is_checked_on_each_of_several_markets(capsys, monkeypatch):
     assert "market  ETHUSDT\nConstant: keeps" in out
     code, out, _ = call(capsys, "check", "constant")
     assert "market  none" in out
+    write("e.toml", f"{DATA}policy.name = 'constant'\noverlay.name = 'vol-target'")
+    code, out, _ = call(capsys, "check", "e.toml")
+    assert code == 0
+    assert "Constant on BTCUSDT\n" in out
+    assert "VolTarget on the portfolio index: keeps the contract" in out
+    code, _, err = call(capsys, "check", "e.toml", "--data", "data")
+    assert code == 2
+    assert "are checked on its data" in err

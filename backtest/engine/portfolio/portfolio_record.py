@@ -14,6 +14,7 @@ from backtest.policy import Policy
 from backtest.venue import Venue
 
 if TYPE_CHECKING:
+    from backtest.market import Markets
     from backtest.portfolio.book_records import Book
 
 
@@ -25,6 +26,7 @@ class PortfolioRecord:
     :data:`backtest.engine.portfolio.book_loop.ACCOUNT_RECORD` and ``POSITION_RECORD``. ``marks``
     and ``asset_marks`` are mark closes, of shape (n_bars, n) and (n_bars, C), NaN outside the
     ``spans`` of the instruments. ``market_returns`` are those of the equally weighted index.
+    ``markets`` are None in a result that was loaded.
     """
 
     policies: Mapping[str, Policy]
@@ -48,3 +50,4 @@ class PortfolioRecord:
     asset_marks: FloatArray
     ends_sample: FloatArray
     market_returns: FloatArray
+    markets: Markets | None = None

@@ -104,6 +104,7 @@ class PortfolioResult(PortfolioRecord, Reportable):
             asset_marks=np.ascontiguousarray(feed.asset_mark_close[:, first:].T),
             ends_sample=setup.inputs.clock.ends_sample[first:],
             market_returns=markets.index_moves[first:],
+            markets=markets,
         )
 
     @property
