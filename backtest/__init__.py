@@ -84,6 +84,7 @@ from backtest.venue import Bracket, Venue, funding, margin
 from backtest.venue.collateral import Collateral
 from backtest.venue.dated_tables import Earlier, InForce
 from backtest.venue.fee_tiers import FeeTier
+from backtest.venue.lending import RateCurve
 from backtest.venue.margin_presets import MarginPreset, PresetMargin, margin_preset
 from backtest.venue.multipliers import OpenInterestMargin
 from backtest.venue.requirement_rule import Brackets, RequirementRule
@@ -148,6 +149,7 @@ __all__ = [
     "PresetMargin",
     "Quality",
     "Range",
+    "RateCurve",
     "RequirementRule",
     "Result",
     "Robustness",

@@ -12,6 +12,7 @@ from backtest.strategies.cooldown import Cooldown
 from backtest.strategies.cppi import Cppi
 from backtest.strategies.drawdown_control import DrawdownControl
 from backtest.strategies.funding_aware import FundingAware
+from backtest.strategies.health_target import HealthTarget
 from backtest.strategies.implied_vol_target import ImpliedVolTarget
 from backtest.strategies.kelly import Kelly
 from backtest.strategies.ladder import Ladder
@@ -35,6 +36,7 @@ __all__ = [
     "Cppi",
     "DrawdownControl",
     "FundingAware",
+    "HealthTarget",
     "ImpliedVolTarget",
     "Kelly",
     "Ladder",

@@ -406,6 +406,7 @@ class Reference:
         self.liquidation_fee = exact(liquidation.fee)
         self.liquidation_slip = exact(liquidation.slippage)
         self.full_below = exact(liquidation.full_below)
+        self.full_below_health = exact(getattr(liquidation, "full_below_health", 0.0))
         self.borrow_rate, self.cash_rate = AsOf(venue.borrow_rate), AsOf(venue.cash_rate)
         self.short_rate = AsOf(venue.short_rate)
         self.multiplier, self.initial_multiplier = (
@@ -1299,12 +1300,27 @@ class Reference:
             if self.quantity == 0 or not (is_empty or self.fails(price)):
                 return
 
+    def health(self, price: Decimal) -> Decimal:
+        """Collateral at its threshold over debt; a short owes its contracts."""
+        notional = self.contract.notional(self.quantity, price)
+        if self.quantity < 0:
+            return (notional + self.backing(price)) / (notional + self.requirement(price))
+        owed = notional - self.backing(price)
+        return (notional - self.requirement(price)) / owed if owed > 0 else Decimal("Infinity")
+
     def part_to_close(self, price: Decimal, initial: Decimal) -> Decimal:
         """One step of a partial liquidation, or all of it when it is small."""
         venue = self.venue.liquidation
         notional = self.contract.notional(self.quantity, price)
         if notional <= self.full_below:
             return self.quantity
+        if self.full_below_health and self.health(price) <= self.full_below_health:
+            self.note("whole debt repaid")
+            if self.quantity < 0:
+                return self.quantity
+            owed = notional - self.backing(price)
+            kept = (ONE - self.liquidation_fee) * (ONE - self.liquidation_slip)
+            return min(self.quantity, owed / kept / abs(self.contract.value(price)))
         if venue.step == "bracket":
             floor = self.table.floors[self.table.index(notional)]
             kept = floor / notional

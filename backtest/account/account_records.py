@@ -39,6 +39,7 @@ class InstrumentRules(NamedTuple):
     ``has_exits``: there is a stop besides a plain stop-loss. ``take_profit``, ``trailing_stop`` and
     ``equity_stop`` are fractions, 0 for none. With ``is_*_distance`` the number of a stop is a
     distance in price. The scales of the quote multiply all of them.
+    ``full_below_health`` is the health factor up to which a liquidation repays the whole debt.
     """
 
     is_inverse: bool | None
@@ -85,6 +86,7 @@ class InstrumentRules(NamedTuple):
     is_stop_distance: bool | None
     is_profit_distance: bool | None
     is_trail_distance: bool | None
+    full_below_health: float
 
 
 class AccountRules(NamedTuple):

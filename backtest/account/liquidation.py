@@ -29,6 +29,7 @@ from backtest.account.exits import LIQUIDATION, NOTHING, PROFIT, STOP, find_exit
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
 from backtest.account.position import (
     compute_distance,
+    compute_requirement,
     compute_stop,
     find_adverse,
     is_stopped,
@@ -129,7 +130,7 @@ def liquidate(rules: InstrumentRules, books: Books, value: float, quote: Quote) 
         traded = abs(held) * abs(value)
         now, loss = forfeit(rules, now, value)
     while now.positions[0].quantity != 0.0:
-        closed = choose_reduction(rules, now, value, abs(held))
+        closed = choose_reduction(rules, now, value, abs(held), quote.multiplier)
         now, cost, notional = close_contracts(rules, now, value, closed, quote)
         loss += cost
         traded += notional
@@ -159,7 +160,9 @@ def forfeit(rules: InstrumentRules, books: Books, value: float) -> tuple[Books, 
     return close_books(left, 0.0, value), backing - left
 
 
-def choose_reduction(rules: InstrumentRules, books: Books, value: float, initial: float) -> float:
+def choose_reduction(
+    rules: InstrumentRules, books: Books, value: float, initial: float, multiplier: float
+) -> float:
     """Return the signed contracts the next liquidation step closes."""
     held = books.positions[0].quantity
     notional = abs(held) * abs(value)
@@ -171,6 +174,8 @@ def choose_reduction(rules: InstrumentRules, books: Books, value: float, initial
     )
     if is_whole:
         return held
+    if rules.full_below_health > 0.0 and is_unhealthy(rules, books, value, multiplier):
+        return repay_all(rules, books, value)
     if rules.step > 0.0:
         return held * rules.step
     floor = compute_step_floor(rules.margin, notional * (1.0 - 1e-9))
@@ -178,6 +183,35 @@ def choose_reduction(rules: InstrumentRules, books: Books, value: float, initial
         return held
     side = 1.0 if held > 0.0 else -1.0
     return held - side * floor / abs(value)
+
+
+def is_unhealthy(rules: InstrumentRules, books: Books, value: float, multiplier: float) -> bool:
+    """Return whether the health factor at u is at most ``full_below_health``.
+
+    With N the notional, B the backing and M the requirement, it is ``(N - M) / (N - B)`` of a
+    long, and ``(N + B) / (N + M)`` of a short.
+    """
+    position = books.positions[0]
+    notional = abs(position.quantity) * abs(value)
+    backing = compute_backing(rules, books, value)
+    needed = compute_requirement(rules, position, value, multiplier)
+    above, below = notional - needed, notional - backing
+    if position.quantity < 0.0:
+        above, below = notional + backing, notional + needed
+    return above <= rules.full_below_health * below * (1.0 + TOLERANCE)
+
+
+def repay_all(rules: InstrumentRules, books: Books, value: float) -> float:
+    """Return the signed contracts whose sale repays the debt after fee and slippage.
+
+    At most all of them; a short owes its contracts, and buys back all.
+    """
+    held = books.positions[0].quantity
+    if held < 0.0:
+        return held
+    debt = held * abs(value) - compute_backing(rules, books, value)
+    kept = (1.0 - rules.liquidation_fee) * (1.0 - rules.liquidation_slippage)
+    return min(held, debt / (kept * abs(value)))
 
 
 def close_contracts(

@@ -16,6 +16,7 @@ from backtest.base.units import TimeLike, format_time, to_nanoseconds
 from backtest.cli.draft import Draft, GivenFlag, Section, Tables, flatten, located, nest, overlay
 from backtest.cli.experiment_schema import read_experiment
 from backtest.cli.find_policy import read_policy
+from backtest.cli.lending_table import apply_lending
 from backtest.cli.typed_values import format_typed
 from backtest.engine.named_signals import read_named, read_rule
 from backtest.market import Market, Markets
@@ -85,6 +86,7 @@ def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
     span = read_span(draft, warms=warms)
     market = load_market(draft.section("data", path="path"), span.low, span.high)
     warn_of_other_symbol(preset, market)
+    venue = apply_lending(draft, venue, market)
     terms = {name: run.entries[name] for name in RUN_TERMS if name in run.entries}
     terms |= {"venue": venue, "account": account}
     terms["signal"] = read_signal(run, market)

@@ -272,6 +272,13 @@ KEYS = (
     Key("compare", "draws", int, "--draws", COMPARISON, "Number of resampled histories (1999)."),
     Key("compare", "seed", int, "--seed", COMPARISON, "Seed of the histories (0)."),
 
+    Key("lending", "base", float),
+    Key("lending", "slope1", float),
+    Key("lending", "slope2", float),
+    Key("lending", "optimal", float),
+    Key("lending", "reserve_factor", float),
+    Key("lending", "utilization", float | str),
+
     Key("paths", "model", str, "--model", PATHS,
         "filtered (default), stationary, block, gbm, merton, kou, heston, garch or regimes."),
     Key("paths", "paths", int, "--paths", PATHS, "Number of paths (10000)."),
@@ -319,7 +326,7 @@ TABLES = {
     table: {key.name: key for key in KEYS if key.table == table}
     for table in (
         *("data", "policy", "overlay", "run", "sweep", "tune", "validate", "compare"),
-        *("paths", "risk", "stress", "bounds", "sensitivity"),
+        *("lending", "paths", "risk", "stress", "bounds", "sensitivity"),
     )
 }
 """The tables whose keys are declared here."""

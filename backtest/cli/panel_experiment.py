@@ -31,6 +31,7 @@ from backtest.cli.experiment import (
     warn_of_other_symbol,
 )
 from backtest.cli.experiment_schema import find_single
+from backtest.cli.lending_table import apply_lending
 from backtest.engine import signals
 from backtest.market import Market, Markets
 from backtest.market.read.several import is_panel
@@ -91,7 +92,7 @@ def build_panel(draft: Draft, *, warms: bool) -> Experiment:
     data = draft.section("data", path="path")
     markets = load_markets(data, span)
     policy = build_policies(draft.section("policy", path="name"), markets.names)
-    venue = build_venues(draft, markets)
+    venue = apply_lending(draft, build_venues(draft, markets), markets)
     terms = {name: run.entries[name] for name in RUN_TERMS if name in run.entries}
     terms |= {"venue": venue, "account": account}
     terms["signal"] = read_weights(draft, markets)

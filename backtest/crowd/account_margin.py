@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.base.compiled_twins import make_array_twins
+from backtest.base.errors import ParameterError
 from backtest.base.units import TOLERANCE, FloatArray
 from backtest.venue import contract_value, liquidation_price, requirement
 from backtest.venue.requirement import MarginRules, read_rules
@@ -37,6 +38,13 @@ class ForcedRules(NamedTuple):
 def read_forced_rules(venue: Venue) -> ForcedRules:
     """Return the rules of a forced close; in a takeover, fee and slippage do not apply."""
     terms = venue.liquidation
+    if terms.full_below_health > 0.0:
+        raise ParameterError(
+            "full_below_health is not known to forced sales of many accounts, "
+            f"was {terms.full_below_health:g}",
+            where="Liquidation.full_below_health",
+            cure="leave it out: steps close their share at any health factor",
+        )
     is_taken = terms.mode == "takeover"
     return ForcedRules(
         margin=read_rules(venue),

@@ -124,6 +124,7 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
         profit_share=venue.profit_share(),
         order_fee=0.0 if isinstance(per_order, pd.Series) else per_order,
         liquidation_impact=venue.liquidation.impact,
+        full_below_health=venue.liquidation.full_below_health,
     )
     whole = AccountRules(
         has_interest=True if has_interest(venue) else None,

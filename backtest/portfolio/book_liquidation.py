@@ -139,7 +139,7 @@ def liquidate_lone(
                 ledger[TRADED, i] += abs(held) * abs(value)
                 books, loss = forfeit(rules, books, value)
             while books.positions[0].quantity != 0.0:
-                closed = choose_reduction(rules, books, value, abs(held))
+                closed = choose_reduction(rules, books, value, abs(held), 1.0)
                 books, cost, notional = close_contracts(rules, books, value, closed, quote)
                 loss += cost
                 ledger[TRADED, i] += notional
@@ -288,7 +288,7 @@ def find_step(terms: Terms, book: Book, room: Room, i: int) -> float:
     value = book.held.values[i]
     pool = compute_pool(terms, book)
     books = Books(pool - position.quantity * value, (position,))
-    return choose_reduction(share(pick_instrument(terms, i)), books, value, abs(room.start[i]))
+    return choose_reduction(share(pick_instrument(terms, i)), books, value, abs(room.start[i]), 1.0)
 
 
 def try_step(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> tuple[float, float]:

@@ -39,7 +39,7 @@ NUMBERS = (
     "lot", "min_notional", "fee", "taker", "slippage", "impact", "participation",
     "liquidation_fee", "liquidation_slippage", "step", "full_below", "min_leverage", "max_leverage",
     "band", "stop_loss", "tick", "profit_share", "order_fee", "liquidation_impact", "take_profit",
-    "trailing_stop",
+    "trailing_stop", "full_below_health",
 )  # fmt: skip
 """The fields of :class:`InstrumentRules` that are numbers; rows of ``Terms.numbers``."""
 

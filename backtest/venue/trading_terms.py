@@ -130,6 +130,9 @@ class Liquidation(Value):
         (down to the floor of its bracket).
     full_below : float
         In a partial liquidation, positions up to this notional are closed completely.
+    full_below_health : float
+        In a partial liquidation, a step at a health factor up to this one repays the whole debt:
+        it closes a short, and of a long as much as pays the debt and the fee. Of one position.
     impact : float
         Y in ``Y sigma sqrt(notional / daily volume)``, which worsens the price of a liquidation
         further, with the window of :class:`Slippage`; 0 means no impact.
@@ -139,7 +142,7 @@ class Liquidation(Value):
         instruments. None: the most relief under scenarios, the largest loss under brackets.
     """
 
-    _omitted = frozenset({"order"})
+    _omitted = frozenset({"order", "full_below_health"})
 
     mode: Annotated[str, Choice("close", "takeover", "partial")] = "close"
     fee: Annotated[float, COST]
@@ -148,6 +151,7 @@ class Liquidation(Value):
     full_below: Annotated[float, NOT_NEGATIVE] = 0.0
     impact: Annotated[float, NOT_NEGATIVE] = 0.0
     order: Annotated[str | Sequence[str] | None, ReductionOrder()] = None
+    full_below_health: Annotated[float, COST] = 0.0
 
     def _check_rules(self) -> None:
         if self.impact > 0 and self.mode == "takeover":
@@ -157,10 +161,11 @@ class Liquidation(Value):
                 where="Liquidation.impact",
                 cure="choose mode='close' or mode='partial', or leave impact out",
             )
-        if self.full_below > 0 and self.mode != "partial":
-            raise ParameterError(
-                "full_below must be 0 unless mode is 'partial', or it does nothing, "
-                f"was {self.full_below:g} with mode {self.mode!r}",
-                where="Liquidation.full_below",
-                cure="choose mode='partial', or leave full_below out",
-            )
+        for name in ("full_below", "full_below_health"):
+            if getattr(self, name) > 0 and self.mode != "partial":
+                raise ParameterError(
+                    f"{name} must be 0 unless mode is 'partial', or it does nothing, "
+                    f"was {getattr(self, name):g} with mode {self.mode!r}",
+                    where=f"Liquidation.{name}",
+                    cure=f"choose mode='partial', or leave {name} out",
+                )

@@ -163,6 +163,12 @@ def check_supported(names: Sequence[str], venues: Mapping[str, Venue], account: 
                 venue.open_interest_margin,
                 "give an initial_multiplier by time",
             ),
+            (
+                venue.liquidation.full_below_health > 0.0,
+                f"Liquidation.full_below_health of {name}",
+                venue.liquidation.full_below_health,
+                "leave it out: steps close their share at any health factor",
+            ),
         ]
     for is_given, where, value, cure in refused:
         if is_given:

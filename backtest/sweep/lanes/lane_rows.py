@@ -259,6 +259,7 @@ def read_own_instrument(
         is_stop_distance=rules.is_stop_distance,
         is_profit_distance=rules.is_profit_distance,
         is_trail_distance=rules.is_trail_distance,
+        full_below_health=rules.full_below_health,
     )
 
 

@@ -1,0 +1,51 @@
+"""Keep the health factor of a loan: repay below a bound, borrow above another."""
+
+import math
+from typing import Annotated
+
+from backtest import AccountView, Bar, Columns, Market, Policy, Range, margin
+
+
+class HealthTarget(Policy):
+    """Repay to the target when the health factor is low, and borrow to it when it is high.
+
+    The health factor is H = theta C / D: C the value of the collateral, D the debt, theta the
+    liquidation threshold, 1 less the maintenance rate of the venue. A long of L times equity has
+    C = L E and D = (L - 1) E, so L = H / (H - theta); a short has C = (1 + L) E and D = L E, and
+    is liquidated at C = (2 - theta) D, so L = 1 / (H (2 - theta) - 1).
+
+    At a close with H below ``min_health``, or above ``max_health``, the next open trades to the
+    leverage of ``target``: it sells and repays, or borrows and buys. In between the position stays
+    unchanged. ``min_health`` and ``max_health`` are taken as ``target`` if they are on its wrong
+    side.
+    Source: a rule of practice, such as the automation of DeFi Saver (repay and boost); Aave (2022),
+    Aave V3 Technical Paper, for the health factor.
+    """
+
+    min_health: Annotated[float, Range(1.0, 10.0, "health factor", log=True)] = 1.3
+    target: Annotated[float, Range(1.01, 10.0, "health factor", log=True)] = 1.6
+    max_health: Annotated[float, Range(1.01, 100.0, "health factor", log=True)] = 2.2
+
+    def observe(self, market: Market) -> Columns:
+        """Return the signal decided at each close."""
+        return {"signal": market.signal}
+
+    def leverage(self, bar: Bar, account: AccountView) -> float:
+        """Return the leverage at the target health outside the bounds, NaN inside."""
+        scale = abs(bar.signal)
+        if scale == 0.0:
+            return 0.0
+        equity = account.equity
+        rate = margin.maintenance(account.venue, equity) / equity
+        needed = self.target * (1.0 + rate) - 1.0
+        if bar.signal > 0.0:
+            needed = 1.0 - (1.0 - rate) / self.target
+        wanted = 1.0 / needed
+        held = account.leverage / bar.signal
+        health = 0.0
+        if bar.signal * account.position > 0.0 and bar.signal < 0.0:
+            health = (1.0 / held + 1.0) / (1.0 + rate)
+        if bar.signal * account.position > 0.0 and bar.signal > 0.0:
+            health = (1.0 - rate) * held / (held - 1.0) if held > 1.0 else math.inf
+        low, high = min(self.min_health, self.target), max(self.max_health, self.target)
+        return math.nan if low <= health <= high else wanted
