@@ -224,7 +224,7 @@ def close_book(
     book.purse[PEAK] = max(book.purse[UNIT], book.purse[PEAK])
     if is_lost:
         book.purse[IS_RUINED] = 1.0
-    book_falls(terms, book, room, ledger, is_high)
+    book_falls(terms, book, room, ledger, log, is_high)
 
 
 def count_bars(book: Book) -> None:

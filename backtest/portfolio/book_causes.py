@@ -82,8 +82,15 @@ def measure_falls(
     return now
 
 
-def book_falls(terms: Terms, book: Book, room: Room, ledger: FloatArray, is_high: bool) -> None:
-    """Add the falls of a bar at its close; a new high of the unit value begins anew."""
+def book_falls(
+    terms: Terms, book: Book, room: Room, ledger: FloatArray, log: BookLog, is_high: bool
+) -> None:
+    """Add the falls of a bar at its close; a new high of the unit value begins anew.
+
+    Not for an account whose events are not logged: nobody reads its causes.
+    """
+    if len(log.entries) == 0:
+        return
     now = measure_falls(terms, book, room, ledger, room.falls)
     for k in range(len(book.fallen)):
         book.fallen[k] = 0.0 if is_high else book.fallen[k] + room.falls[k]
@@ -94,6 +101,8 @@ def book_falls(terms: Terms, book: Book, room: Room, ledger: FloatArray, is_high
 
 def blame(terms: Terms, book: Book, room: Room, ledger: FloatArray, log: BookLog, t: int) -> None:
     """Log the share of each cause in a liquidation of the pool, and who closes in profit."""
+    if len(log.entries) == 0:
+        return
     n = len(book.margin)
     measure_falls(terms, book, room, ledger, room.falls)
     whole = 0.0

@@ -6,10 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from backtest.account import Books, Watch
-from backtest.account.books import is_failing
 from backtest.account.exits import NOTHING, PROFIT, STOP, find_exit
 from backtest.account.ledger import new_ledger
-from backtest.account.position import add_margin, compute_stop, find_adverse, is_stopped
+from backtest.account.position import compute_stop, find_adverse, is_stopped
 from backtest.account.steps import close_by_stop
 from backtest.portfolio.book_balance import (
     close_account_books,
@@ -27,17 +26,17 @@ from backtest.portfolio.book_records import (
     Room,
     Scene,
     Terms,
+    has_exits,
     has_stops,
     is_held,
     is_isolated,
     pick_instrument,
-    pick_margin,
     pick_position,
     pick_quote,
     share,
 )
+from backtest.venue.book_requirement import find_maintenance
 from backtest.venue.collateral_value import compute_value_at_rate
-from backtest.venue.requirement import compute_maintenance
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -134,10 +133,8 @@ def is_quiet(terms: Terms, book: Book, scene: Scene) -> bool:  # noqa: C901 - al
             has_pool = True
             least += find_least(terms, book, scene, i)
             gross += abs(book.held.quantities[i] * scene.mark_open[i])
-        if has_stops(terms, i):
-            kind = find_stop(terms, book, scene, i, scene.low[i], scene.high[i])[0]
-            if kind != NOTHING:
-                return False
+        if has_stops(terms, i) and is_stop_near(terms, book, scene, i):
+            return False
     if not has_pool:
         return True
     if terms.rules.has_scenarios:
@@ -152,22 +149,34 @@ def is_quiet(terms: Terms, book: Book, scene: Scene) -> bool:  # noqa: C901 - al
 
 def find_least(terms: Terms, book: Book, scene: Scene, i: int) -> float:
     """Return the least of a position's value less level times its requirement in the bar."""
-    margin, held = pick_margin(terms, i), book.held.quantities[i]
-    low, high = scene.mark_low[i], scene.mark_high[i]
-    x, level = margin.multiplier, terms.rules.level
-    of_low, of_high = abs(held * low), abs(held * high)
-    if margin.is_valued_at_entry:
+    tables, held, level = terms.rules.brackets, book.held.quantities[i], terms.rules.level
+    low, high = held * scene.mark_low[i], held * scene.mark_high[i]
+    of_low, of_high = abs(low), abs(high)
+    if tables.are_valued_at_entry[i]:
         of_low = of_high = abs(held * book.held.entries[i])
-    at_low = held * low - level * compute_maintenance(margin, of_low, x)
-    at_high = held * high - level * compute_maintenance(margin, of_high, x)
+    at_low = low - level * find_maintenance(tables, i, of_low)
+    at_high = high - level * find_maintenance(tables, i, of_high)
     return float(min(at_low, at_high))
 
 
 def is_isolated_near(terms: Terms, book: Book, scene: Scene, i: int) -> bool:
-    """Return whether an isolated position fails at its adverse extreme, or nearly."""
+    """Return whether an isolated position fails at an extreme of the bar, or nearly."""
+    tables, held, entry = terms.rules.brackets, book.held.quantities[i], book.held.entries[i]
+    low, high = held * scene.mark_low[i], held * scene.mark_high[i]
+    of_low, of_high = abs(low), abs(high)
+    caution = CAUTION * max(of_low, of_high)
+    if tables.are_valued_at_entry[i]:
+        of_low = of_high = abs(held * entry)
+    posted = book.margin[i] - held * entry
+    at_low = posted + low - find_maintenance(tables, i, of_low)
+    at_high = posted + high - find_maintenance(tables, i, of_high)
+    return not min(at_low, at_high) > caution
+
+
+def is_stop_near(terms: Terms, book: Book, scene: Scene, i: int) -> bool:
+    """Return whether a stop of a position acts in the bar."""
+    low, high = scene.low[i], scene.high[i]
+    if has_exits(terms, i):
+        return find_stop(terms, book, scene, i, low, high)[0] != NOTHING
     position = pick_position(book, i)
-    value = find_adverse(position, scene.mark_low[i], scene.mark_high[i])
-    nearer = add_margin(position, -CAUTION * abs(position.quantity * value))
-    books = Books(0.0, (nearer,))
-    rules, x = share(pick_instrument(terms, i)), scene.multiplier[i]
-    return is_failing(rules, books, value, x) or is_failing(rules, books, scene.mark_open[i], x)
+    return is_stopped(pick_instrument(terms, i), position, find_adverse(position, low, high))

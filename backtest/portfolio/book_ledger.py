@@ -114,6 +114,32 @@ def sum_ledger(ledger: FloatArray) -> Ledger:
     )
 
 
+def sum_calm_ledger(ledger: FloatArray) -> Ledger:
+    """Return the ledger of the account of a bar in which only prices moved."""
+    profit, zero = total(ledger, PRICE_PNL), 0.0
+    return Ledger(
+        price_pnl=profit,
+        fees=zero,
+        slippage=zero,
+        impact=zero,
+        funding=zero,
+        interest=zero,
+        liquidation_loss=zero,
+        flows=zero,
+        bad_debt=zero,
+        top_up=zero,
+        traded=zero,
+        liquidations=0,
+        stops=0,
+        calls=0,
+        calls_met=0,
+        calls_failed=0,
+        liquidated_calls=0,
+        call_days=zero,
+        take_profits=0,
+    )
+
+
 def earn(ledger: FloatArray) -> float:
     """Return the account's profit in the bar after costs, without flows; negative is a loss."""
     found = 0.0

@@ -118,22 +118,36 @@ def aim(terms: Terms, book: Book, scene: Scene, room: Room, equity: float, i: in
         return LEFT
     if is_ending(book, i):
         return REDUCE if is_held(book, i) else LEFT
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
+    is_asking, side, held, reach = measure_target(terms, book, scene, equity, i)
+    if not is_asking:
+        return LEFT
+    room.side[i], room.before[i] = side, held
+    if reach == math.inf:
+        quote, scale = pick_quote(scene, i), abs(book.signal[i])
+        reach = compute_everything(terms, book, room, quote, equity, scale, i)
+    room.reach[i] = reach
+    if not is_outside(share(pick_instrument(terms, i)), equity, reach, held):
+        return LEFT
+    return INCREASE if reach > max(held, 0.0) else REDUCE
+
+
+def measure_target(
+    terms: Terms, book: Book, scene: Scene, equity: float, i: int
+) -> tuple[bool, float, float, float]:
+    """Return whether a decision asks for a trade, its side, and on that side what is held.
+
+    Last the target notional: infinite means as much as the margin allows.
+    """
+    rules, quote = pick_instrument(terms, i), pick_quote(scene, i)
     leverage, signal, overlay = book.leverage[i], book.signal[i], book.purse[OVERLAY]
     is_unchanged = (math.isnan(leverage) or math.isnan(overlay)) and signal != 0.0
     if is_unchanged or not can_order(rules, quote, equity):
-        return LEFT
+        return False, 1.0, 0.0, 0.0
     side = 1.0 if signal > 0.0 else -1.0
     held = book.held.quantities[i] * (side * abs(quote.fill))
     reach = compute_target(rules, quote, equity, leverage, signal)
     reach = reach * overlay if overlay > 0.0 else 0.0  # not infinite times 0
-    room.side[i], room.before[i] = side, held
-    if reach == math.inf:
-        reach = compute_everything(terms, book, room, quote, equity, abs(signal), i)
-    room.reach[i] = reach
-    if not is_outside(rules, equity, reach, held):
-        return LEFT
-    return INCREASE if reach > max(held, 0.0) else REDUCE
+    return True, side, held, reach
 
 
 def compute_everything(

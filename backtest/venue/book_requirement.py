@@ -45,31 +45,41 @@ def scale_rate(rate: float, multiplier: float, close_fee: float) -> float:
     return min(1.0, multiplier * rate + close_fee)
 
 
-def sum_maintenance(book: BookRules, held: Holdings, first: int, stop: int) -> float:
-    """Return the bracket requirements of the cross positions from ``first`` up to ``stop``.
+def find_maintenance(tables: BracketTables, i: int, notional: float) -> float:
+    """Return the maintenance margin of a notional of one instrument.
 
-    Each has the bits of :func:`backtest.venue.requirement.compute_maintenance`. It is written out
-    here because a call would cost many times the arithmetic: it passes all arrays of the rules.
+    With the bits of :func:`backtest.venue.requirement.compute_maintenance`. It is written out here
+    because a call would cost many times the arithmetic: it passes all arrays of the rules.
     """
+    x, fee = tables.multipliers[i], tables.close_fees[i]
+    rate, amount, k = scale_rate(tables.rates[i, 0], x, fee), 0.0, 1
+    while k < tables.counts[i] and notional > tables.floors[i, k]:
+        after = scale_rate(tables.rates[i, k], x, fee)
+        amount += tables.floors[i, k] * (after - rate)
+        rate = after
+        k += 1
+    return rate * notional - amount
+
+
+def sum_maintenance(book: BookRules, held: Holdings, first: int, stop: int) -> float:
+    """Return the bracket requirements of the cross positions from ``first`` up to ``stop``."""
     tables, total = book.brackets, 0.0
     for i in range(first, stop):
         if is_cross(held.quantities[i], tables.are_isolated[i]):
             value = held.entries[i] if tables.are_valued_at_entry[i] else held.values[i]
             notional = abs(held.quantities[i]) * abs(value)
-            x, fee = tables.multipliers[i], tables.close_fees[i]
-            rate, amount, k = scale_rate(tables.rates[i, 0], x, fee), 0.0, 1
-            while k < tables.counts[i] and notional > tables.floors[i, k]:
-                after = scale_rate(tables.rates[i, k], x, fee)
-                amount += tables.floors[i, k] * (after - rate)
-                rate = after
-                k += 1
-            total += rate * notional - amount
+            total += find_maintenance(tables, i, notional)
     return total
 
 
 def compute_own_maintenance(book: BookRules, held: Holdings, i: int) -> float:
     """Return the maintenance margin of one cross position by its own brackets."""
     return sum_maintenance(book, held, i, i + 1)
+
+
+def find_own_maintenance(book: BookRules, held: Holdings, i: int) -> float:
+    """Return the maintenance margin of one position by its own brackets, cross or isolated."""
+    return find_maintenance(book.brackets, i, compute_tested_notional(book, held, i))
 
 
 def sum_initial(book: BookRules, held: Holdings) -> float:

@@ -8,6 +8,7 @@ pointers. What is compiled is cached as that of a single run is
 
 from __future__ import annotations
 
+import dis
 import functools
 import importlib.util
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import carray  # type: ignore[attr-defined]
 from numba.extending import intrinsic
@@ -35,7 +37,7 @@ from backtest.engine.compile.loop_compiler import (
     jit_tree,
 )
 from backtest.engine.compile.recipe import CORE
-from backtest.engine.portfolio import book_loop, book_tally
+from backtest.engine.portfolio import book_close, book_loop, book_tally
 from backtest.engine.portfolio.book_loop import N_SHOWN, Desk
 from backtest.policy import Policy, formula_for, start_memory
 from backtest.policy.policy import BAR_FIELDS
@@ -44,6 +46,7 @@ from backtest.portfolio import (
     book_balance,
     book_bar,
     book_calls,
+    book_calm,
     book_causes,
     book_fit,
     book_gap,
@@ -68,7 +71,8 @@ from backtest.venue import (
 MODULES = (
     book_rules, collateral_value, scenario_loss, book_requirement, book_failure, book_price,
     book_records, book_ledger, book_balance, book_causes, book_fit, book_orders, book_payments,
-    book_liquidation, book_gap, book_walk, book_calls, book_bar, book_tally, book_loop,
+    book_liquidation, book_gap, book_walk, book_calls, book_bar, book_calm, book_tally,
+    book_close, book_loop,
 )  # fmt: skip
 """The modules of the kernel; each uses only those before it, and the rules of one position."""
 
@@ -76,7 +80,10 @@ INLINED = frozenset(
     {
         "is_held", "is_isolated", "is_in_pool", "pick_position", "put_position", "pick_quote",
         "pick_rules", "pick_margin", "compute_value", "has_exits", "has_stops", "choose", "is_any",
-        "compute_exposure", "as_index", "move", "total",
+        "compute_exposure", "as_index", "move", "total", "find_maintenance", "scale_rate",
+        "is_cross", "find_least", "is_isolated_near", "is_stopped", "compute_stop", "worsen",
+        "find_side", "find_adverse", "measure_target", "compute_target", "find_limit", "is_outside",
+        "can_order", "compute_order_fee", "is_deciding", "is_ending", "is_trading", "value_at",
     }
 )  # fmt: skip
 """Small functions that are called for every instrument in every bar."""
@@ -272,11 +279,17 @@ def write_ask(names: Mapping[str, Any]) -> Callable[..., Any]:
 
 
 class Formula(NamedTuple):
-    """A policy's compiled formula and its address; ``has_table``: it reads the brackets."""
+    """A policy's compiled formula and its address.
+
+    ``has_table``: it reads the brackets; ``has_account``, ``has_bar``: anything of the account, and
+    of the bar but its columns.
+    """
 
     function: Any
     address: int
     has_table: bool
+    has_account: bool
+    has_bar: bool
 
 
 _loaded: dict[str, Formula] = {}
@@ -323,10 +336,38 @@ def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> For
     options: dict[str, Any] = {"error_model": "numpy", "cache": code.is_complete}
     options |= {} if has_table else {"_nrt": False}
     function = cfunc(signature, module.decide, **options)
-    formula = Formula(function, int(function.address), has_table)
+    formula = Formula(
+        function,
+        int(function.address),
+        has_table,
+        find_fields(rule, 2) != frozenset(),
+        not find_fields(rule, 1) <= {*columns},
+    )
     if code.is_complete:
         _loaded[name] = formula
     return formula
+
+
+def find_fields(rule: Any, place: int) -> frozenset[str]:
+    """Return the fields that a function reads of an argument; ``"*"`` if it does more with it.
+
+    Examples
+    --------
+    >>> sorted(find_fields(lambda settings, bar: bar.sigma + bar.close, 1))
+    ['close', 'sigma']
+    >>> sorted(find_fields(lambda settings, bar: max(bar), 1))
+    ['*']
+    """
+    code = rule.__code__
+    name = code.co_varnames[place]
+    steps = list(dis.get_instructions(code))
+    found = {"*"} if name in code.co_cellvars else set()
+    for step, after in zip(steps, [*steps[1:], steps[-1]], strict=True):
+        if step.argval == name and after.opname == "LOAD_ATTR":
+            found.add(str(after.argval))
+        elif step.argval == name or (isinstance(step.argval, tuple) and name in step.argval):
+            found.add("*")  # one of two that are loaded together, or something else
+    return frozenset(found)
 
 
 def write_formula_part(
@@ -386,11 +427,18 @@ def read_parameter(k: int, value: object) -> str:
 
 def bind_compiled(desk: Desk, policies: list[tuple[Policy, tuple[str, ...]]]) -> Desk:
     """Return the desk with the addresses of the compiled formulas."""
-    addresses, wants = desk.addresses.copy(), desk.wants_table.copy()
+    addresses, wants = desk.addresses.copy(), np.zeros((3, len(desk.addresses)), np.int64)
     for i, (policy, columns) in enumerate(policies):
         formula = compile_formula(policy, columns, desk.width)
-        addresses[i], wants[i] = formula.address, int(formula.has_table)
-    return desk._replace(addresses=addresses, wants_table=wants, deciders=0)
+        addresses[i] = formula.address
+        wants[:, i] = formula.has_table, formula.has_account, formula.has_bar
+    return desk._replace(
+        addresses=addresses,
+        wants_table=wants[0],
+        wants_account=wants[1],
+        wants_bar=wants[2],
+        deciders=0,
+    )
 
 
 def pack_terms(terms: Terms) -> Terms:

@@ -143,6 +143,8 @@ def set_desk(
         asks=np.array([1] * len(panelists) + [0] * (n + 1 - len(panelists)), np.int64),
         wants_price=np.array([1 if wants_price(p.policy) else 0 for p in panelists], np.int64),
         wants_table=np.ones(n + 1, np.int64),
+        wants_account=np.ones(n + 1, np.int64),
+        wants_bar=np.ones(n + 1, np.int64),
         index_bars=read_index(panelists, n, markets.n_bars),
         tradable=markets.tradable().astype(np.int64),
         sheet=np.zeros(N_SHOWN + 1),

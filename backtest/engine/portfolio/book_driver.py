@@ -168,6 +168,7 @@ def new_tape(n: int, n_bars: int, first: int, capacity: int) -> BookTape:
         cursor=np.array([first, first], np.int64),
         before=np.zeros(n),
         is_on=np.ones(1, np.int64),
+        units=np.zeros(0),
     )
 
 

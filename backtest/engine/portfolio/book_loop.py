@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.account import Books
-from backtest.account.books import compute_root
-from backtest.base.units import TOLERANCE
 from backtest.engine.bar_loop import BROKEN, DAY_NS, DONE, FULL, IDENTITY_TOLERANCE, NEGATIVE
+from backtest.engine.portfolio.book_close import look_at_close
 from backtest.engine.portfolio.book_tally import BookClose, count_book_bar
-from backtest.measures.tally import NEAR, Clock, Tally
-from backtest.portfolio.book_balance import compute_balance, compute_pool, count_cross
+from backtest.measures.tally import Clock, Tally
+from backtest.portfolio.book_balance import compute_balance, compute_pool
 from backtest.portfolio.book_bar import live_book_bar
-from backtest.portfolio.book_calls import compute_pot_needed, compute_pot_ratio
+from backtest.portfolio.book_calls import compute_pot_ratio
+from backtest.portfolio.book_calm import live_calm_bar, may_be_calm
 from backtest.portfolio.book_ledger import (
     BAD_DEBT,
     COLLATERAL_PNL,
@@ -32,6 +31,7 @@ from backtest.portfolio.book_ledger import (
     SLIPPAGE,
     TOP_UP,
     TRADED,
+    sum_calm_ledger,
     sum_ledger,
     total,
 )
@@ -53,17 +53,14 @@ from backtest.portfolio.book_records import (
     Terms,
     is_held,
     is_isolated,
-    pick_instrument,
-    pick_margin,
-    pick_position,
     share,
 )
-from backtest.venue.book_failure import Waypoint
-from backtest.venue.book_price import find_failure_ratio
-from backtest.venue.book_requirement import compute_book_initial, compute_own_maintenance
+from backtest.venue.book_requirement import (
+    compute_book_initial,
+    compute_own_maintenance,
+)
 from backtest.venue.collateral_value import compute_collateral_value, compute_full_value
 from backtest.venue.contract_value import compute_price
-from backtest.venue.liquidation_price import compute_liquidation_value
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
@@ -104,8 +101,9 @@ class Desk(NamedTuple):
     ``deciders`` are called in plain Python; compiled code calls ``addresses``. Parameters, columns
     and memory of policy i are flat arrays that begin at ``*_at[i]``; the columns of one policy are
     ``lengths[i]`` apart, and bar t is its bar ``t - firsts[i]``. ``asks`` is 1 if there is a
-    policy, ``wants_price`` if it reads the liquidation price,
-    ``wants_table`` if it reads the brackets. ``bars`` has the fields of a bar by
+    policy, ``wants_price`` if it reads the liquidation price, ``wants_table`` if it reads the
+    brackets, ``wants_account`` and ``wants_bar`` if it reads anything of the account and of the
+    bar but its columns. ``bars`` has the fields of a bar by
     policy, of shape (n + 1, 8): the numbers that it sees. ``sheet`` is the view of the account,
     ``margin`` and ``levels`` room for the margin rules it sees, ``width`` the most brackets.
     """
@@ -123,6 +121,8 @@ class Desk(NamedTuple):
     asks: IntArray
     wants_price: IntArray
     wants_table: IntArray
+    wants_account: IntArray
+    wants_bar: IntArray
     index_bars: FloatArray
     tradable: IntArray
     sheet: FloatArray
@@ -138,7 +138,8 @@ class BookTape(NamedTuple):
     """What the loop writes to: ``account`` (bars, fields) and ``positions`` (bars, n, fields).
 
     ``cursor[0]`` is the current bar, ``cursor[1]`` the first one. ``before`` are the marks of the
-    last close, and ``is_on[0]`` is 1 if bars are recorded.
+    last close, ``is_on[0]`` is 1 if bars and events are recorded, and ``units`` has the unit value
+    by bar (empty: it is not wanted).
     """
 
     log: BookLog
@@ -147,6 +148,7 @@ class BookTape(NamedTuple):
     cursor: IntArray
     before: FloatArray
     is_on: IntArray
+    units: FloatArray
 
 
 def ask(desk: Desk, terms: Terms, scene: Scene, i: int, time: int, local: int) -> float:
@@ -154,7 +156,7 @@ def ask(desk: Desk, terms: Terms, scene: Scene, i: int, time: int, local: int) -
     raise NotImplementedError
 
 
-def simulate_book(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
+def simulate_book(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a kernel
     terms: Terms,
     feed: BookFeed,
     clock: Clock,
@@ -175,60 +177,50 @@ def simulate_book(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     """
     terms, feed, desk, book = share(terms), share(feed), share(desk), share(book)
     scene, room, tape, clock = share(scene), share(room), share(tape), share(clock)
+    is_recorded, has_calm, was_calm = tape.is_on[0] == 1, may_be_calm(terms, feed, book), False
+    has_prices = is_recorded or is_any_set(desk.wants_price)
     for t in range(start, stop):
         tape.cursor[0] = t
         equity = book.purse[EQUITY]
         remember_marks(tape, book)
-        live_book_bar(terms, feed, book, scene, room, ledger, tape.log, t)
-        if tape.log.written[0] > len(tape.log.entries):
+        may_be = has_calm and t > start  # the first bar writes the whole scene
+        is_calm = may_be and live_calm_bar(
+            terms, feed, book, scene, room, ledger, tape.log, t, was_calm
+        )
+        was_calm = is_calm
+        if not is_calm:
+            live_book_bar(terms, feed, book, scene, room, ledger, tape.log, t)
+        if is_recorded and tape.log.written[0] > len(tape.log.entries):
             return tally, t, FULL
-        close = look_at_close(terms, book, scene, room)
-        if not is_book_balanced(equity, book, ledger, close.gross):
+        close = look_at_close(terms, book, scene, room, has_prices)
+        found = sum_calm_ledger(ledger) if is_calm else sum_ledger(ledger)
+        change = found.price_pnl if is_calm else sum_book_terms(ledger)
+        if not is_book_balanced(equity, book, change, found.traded, close.gross):
             return tally, t, BROKEN
-        found = sum_ledger(ledger)
         tally = count_book_bar(
             clock, tally, book, tape.before, equity, scene, found, close, log_returns, t
         )
         if not decide_all(terms, feed, desk, book, scene, close, room, t):
             return tally, t, NEGATIVE
-        if tape.is_on[0] == 1:
+        if len(tape.units) > 0:
+            tape.units[t - tape.cursor[1]] = book.purse[UNIT]
+        if is_recorded:
             record_book(tape, terms, book, ledger, room, close, t - tape.cursor[1])
     return tally, stop, DONE
+
+
+def is_any_set(flags: IntArray) -> bool:
+    """Return whether any flag is 1."""
+    found = False
+    for i in range(len(flags)):
+        found = found or flags[i] == 1
+    return bool(found)
 
 
 def remember_marks(tape: BookTape, book: Book) -> None:
     """Keep the marks of the last close for the tally."""
     for i in range(len(book.margin)):
         tape.before[i] = book.marked[i]
-
-
-def look_at_close(terms: Terms, book: Book, scene: Scene, room: Room) -> BookClose:
-    """Return what a close looks like, and write where each position fails, the others frozen.
-
-    The book is valued at the mark closes.
-    """
-    gross, needed, backing = 0.0, 0.0, 1.0
-    has_pool = count_cross(terms, book) > 0
-    if has_pool:
-        needed = compute_pot_needed(terms, book, scene, len(book.margin))
-        backing = compute_pool(terms, book)
-    is_near = False
-    for i in range(len(book.margin)):
-        room.failure[i] = math.nan
-        if is_held(book, i):
-            gross += abs(book.held.quantities[i]) * abs(scene.mark_close[i])
-            room.failure[i] = find_failure_value(terms, book, scene, room, i, backing - needed)
-            is_near = is_near or is_near_failure(scene, i, room.failure[i])
-    return BookClose(gross, backing, needed, is_near)
-
-
-def is_near_failure(scene: Scene, i: int, value: float) -> bool:
-    """Return whether the mark close is within a tenth of the price at which a position fails."""
-    close = scene.mark_close[i]
-    ratio = value / close if close > 0.0 else close / value
-    if math.isnan(ratio):
-        return False
-    return bool(1.0 / (1.0 + NEAR) - TOLERANCE <= ratio <= 1.0 / (1.0 - NEAR) + TOLERANCE)
 
 
 def sum_book_terms(ledger: FloatArray) -> float:
@@ -240,12 +232,11 @@ def sum_book_terms(ledger: FloatArray) -> float:
     return gains - costs - total(ledger, CONVERSION)
 
 
-def is_book_balanced(before: float, book: Book, ledger: FloatArray, gross: float) -> bool:
-    """Return whether the change of equity is the sum of its terms, to a relative 1e-9."""
+def is_book_balanced(before: float, book: Book, change: float, traded: float, gross: float) -> bool:
+    """Return whether the equity changed by ``change``, the sum of its terms, to a relative 1e-9."""
     after = book.purse[EQUITY]
-    gap = abs(after - before - sum_book_terms(ledger))
-    scale = max(before, after, total(ledger, TRADED), gross)
-    return bool(gap <= IDENTITY_TOLERANCE * scale)
+    gap = abs(after - before - change)
+    return bool(gap <= IDENTITY_TOLERANCE * max(before, after, traded, gross))
 
 
 # --------------------------------------------------------------------------------- decisions
@@ -264,20 +255,11 @@ def decide_all(
     """Ask all policies at the close of bar t; False if one returned a negative leverage."""
     n = len(book.margin)
     time, is_done = feed.time[t], book.purse[IS_RUINED] + book.purse[IS_OVER] != 0.0
-    show_account_totals(
-        terms, desk, book, scene, close, (time + desk.interval - desk.start) / DAY_NS
-    )
+    if desk.asks[n] == 1 or is_any_set(desk.wants_account):
+        days = (time + desk.interval - desk.start) / DAY_NS
+        show_account_totals(terms, desk, book, scene, close, days)
     for i in range(n):
-        book.leverage[i], book.is_pending[i] = math.nan, 0
-        book.signal[i] = feed.signal[i, min(t, feed.signal.shape[1] - 1)]
-        if desk.tradable[i, min(t, desk.tradable.shape[1] - 1)] == 0:
-            continue
-        book.is_pending[i] = 1
-        if is_done or book.is_halted[i] == 1:
-            continue
-        show_position(terms, desk, book, scene, room, i)
-        show_bar(desk, feed, book, i, t)
-        book.leverage[i] = ask(desk, terms, scene, i, time, t - desk.firsts[i])
+        decide(terms, feed, desk, book, scene, room, is_done, i, t)
         if book.leverage[i] < 0.0:
             return False
     if desk.asks[n] == 1 and not is_done:
@@ -289,6 +271,32 @@ def decide_all(
         if not math.isnan(overlay):
             book.purse[OVERLAY] = min(overlay, terms.max_overlay)
     return True
+
+
+def decide(
+    terms: Terms,
+    feed: BookFeed,
+    desk: Desk,
+    book: Book,
+    scene: Scene,
+    room: Room,
+    is_done: bool,
+    i: int,
+    t: int,
+) -> None:
+    """Write the decision of one instrument at the close of bar t."""
+    book.leverage[i], book.is_pending[i] = math.nan, 0
+    book.signal[i] = feed.signal[i, min(t, feed.signal.shape[1] - 1)]
+    if desk.tradable[i, min(t, desk.tradable.shape[1] - 1)] == 0:
+        return
+    book.is_pending[i] = 1
+    if is_done or book.is_halted[i] == 1:
+        return
+    if desk.wants_account[i] == 1:
+        show_position(terms, desk, book, scene, room, i)
+    if desk.wants_bar[i] == 1:
+        show_bar(desk, feed, book, i, t)
+    book.leverage[i] = ask(desk, terms, scene, i, feed.time[t], t - desk.firsts[i])
 
 
 def show_account_totals(
@@ -338,33 +346,6 @@ def show_position(terms: Terms, desk: Desk, book: Book, scene: Scene, room: Room
     sheet[SHOWN_MAINTENANCE] = compute_own_maintenance(terms.rules, book.held, i) / factor
     if desk.wants_price[i] == 1:
         sheet[SHOWN_PRICE] = compute_price(size, is_inverse, room.failure[i])
-
-
-def find_failure_value(
-    terms: Terms, book: Book, scene: Scene, room: Room, i: int, excess: float
-) -> float:
-    """Return u of one instrument at which its pot fails, the others frozen; NaN if there is none.
-
-    ``excess`` is D = M - level R of the pool now.
-    """
-    if is_isolated(terms, i):
-        books = Books(0.0, (pick_position(book, i),))
-        return compute_root(share(pick_instrument(terms, i)), books, scene.multiplier[i])
-    held, value = book.held, book.held.values[i]
-    if not terms.rules.has_scenarios and terms.rules.level == 1.0:
-        margin = pick_margin(terms, i)
-        own = compute_own_maintenance(terms.rules, held, i)
-        base = excess + own - held.quantities[i] * value
-        x = scene.multiplier[i]
-        return compute_liquidation_value(margin, held.quantities[i], held.entries[i], base, x)
-    for j in range(len(book.margin)):
-        room.mark[j] = held.values[j]
-    for c in range(len(held.prices)):
-        room.price[c] = held.prices[c]
-    start, end = Waypoint(room.mark, room.price), Waypoint(room.mark_end, room.price_end)
-    cash = book.purse[CASH]
-    ratio = find_failure_ratio(terms.rules, held, cash, i, start, end, room.shares)
-    return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
 
 
 def show_portfolio(desk: Desk, book: Book, close: BookClose) -> None:

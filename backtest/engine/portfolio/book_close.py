@@ -1,0 +1,105 @@
+"""What a close looks like: gross notional, backing, requirement, and where each position fails."""
+
+from __future__ import annotations
+
+import math
+
+from backtest.account import Books
+from backtest.account.books import compute_root
+from backtest.base.units import TOLERANCE
+from backtest.engine.portfolio.book_tally import BookClose
+from backtest.measures.tally import FARTHEST, NEAR
+from backtest.portfolio.book_balance import compute_pool, count_cross
+from backtest.portfolio.book_calls import compute_pot_needed
+from backtest.portfolio.book_records import (
+    CASH,
+    Book,
+    Room,
+    Scene,
+    Terms,
+    is_held,
+    is_isolated,
+    pick_instrument,
+    pick_margin,
+    pick_position,
+    share,
+)
+from backtest.venue.book_failure import Waypoint
+from backtest.venue.book_price import find_failure_ratio
+from backtest.venue.book_requirement import compute_own_maintenance, find_own_maintenance
+from backtest.venue.liquidation_price import compute_liquidation_value
+
+
+def look_at_close(
+    terms: Terms, book: Book, scene: Scene, room: Room, has_prices: bool
+) -> BookClose:
+    """Return what a close looks like, and write where each position fails, the others frozen.
+
+    The book is valued at the mark closes. Without ``has_prices``, positions that are certainly not
+    near failure are passed over.
+    """
+    gross, needed, backing = 0.0, 0.0, 1.0
+    has_pool = count_cross(terms, book) > 0
+    if has_pool:
+        needed = compute_pot_needed(terms, book, scene, len(book.margin))
+        backing = compute_pool(terms, book)
+    is_near = False
+    for i in range(len(book.margin)):
+        room.failure[i] = math.nan
+        if is_held(book, i):
+            notional = abs(book.held.quantities[i]) * abs(scene.mark_close[i])
+            gross += notional
+            if has_prices or not is_far(terms, book, i, notional, backing - needed):
+                room.failure[i] = find_failure_value(terms, book, scene, room, i, backing - needed)
+                is_near = is_near or is_near_failure(scene, i, room.failure[i])
+    return BookClose(gross, backing, needed, is_near)
+
+
+def is_far(terms: Terms, book: Book, i: int, notional: float, excess: float) -> bool:
+    """Return whether a position is certainly not near failure; ``excess`` is D of the pool.
+
+    A move by a share of its notional costs that, and adds at most as much times the level to the
+    requirement. Near is within a tenth of the price.
+    """
+    level = terms.rules.level
+    if is_isolated(terms, i):
+        level = 1.0
+        profit = book.held.quantities[i] * (book.held.values[i] - book.held.entries[i])
+        excess = book.margin[i] + profit - find_own_maintenance(terms.rules, book.held, i)
+    return excess > (FARTHEST - 1.0) * (1.0 + level) * notional
+
+
+def is_near_failure(scene: Scene, i: int, value: float) -> bool:
+    """Return whether the mark close is within a tenth of the price at which a position fails."""
+    close = scene.mark_close[i]
+    ratio = value / close if close > 0.0 else close / value
+    if math.isnan(ratio):
+        return False
+    return bool(1.0 / (1.0 + NEAR) - TOLERANCE <= ratio <= 1.0 / (1.0 - NEAR) + TOLERANCE)
+
+
+def find_failure_value(
+    terms: Terms, book: Book, scene: Scene, room: Room, i: int, excess: float
+) -> float:
+    """Return u of one instrument at which its pot fails, the others frozen; NaN if there is none.
+
+    ``excess`` is D = M - level R of the pool now.
+    """
+    if is_isolated(terms, i):
+        books = Books(0.0, (pick_position(book, i),))
+        return compute_root(share(pick_instrument(terms, i)), books, scene.multiplier[i])
+    held, value = book.held, book.held.values[i]
+    if not terms.rules.has_scenarios and terms.rules.level == 1.0:
+        margin = pick_margin(terms, i)
+        own = compute_own_maintenance(terms.rules, held, i)
+        base = excess + own - held.quantities[i] * value
+        x = scene.multiplier[i]
+        return compute_liquidation_value(margin, held.quantities[i], held.entries[i], base, x)
+    for j in range(len(book.margin)):
+        room.mark[j] = held.values[j]
+    for c in range(len(held.prices)):
+        room.price[c] = held.prices[c]
+    start, end = Waypoint(room.mark, room.price), Waypoint(room.mark_end, room.price_end)
+    cash = book.purse[CASH]
+    ratio = find_failure_ratio(terms.rules, held, cash, i, start, end, room.shares)
+    return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)

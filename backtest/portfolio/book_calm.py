@@ -1,0 +1,200 @@
+"""Calm bars: those in which prices move and nothing else can happen.
+
+A bar is calm if nothing is traded at its open, no flow, settlement or call is due, and no price of
+it can liquidate or stop anything. Then its steps only value the positions at the close. They are
+done here in one go, with the bits of :func:`backtest.portfolio.book_bar.live_book_bar`, which takes
+many times as long.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from backtest.account.orders import is_outside
+from backtest.account.ruin import NOTHING_LEFT
+from backtest.account.steps import has_wealth
+from backtest.base.units import TOLERANCE
+from backtest.portfolio.book_balance import compute_account_equity, value_at
+from backtest.portfolio.book_causes import book_falls
+from backtest.portfolio.book_gap import is_quiet
+from backtest.portfolio.book_ledger import PRICE_PNL, clear_ledger
+from backtest.portfolio.book_orders import is_deciding, is_ending, measure_target
+from backtest.portfolio.book_records import (
+    CASH,
+    EQUITY,
+    FLAGS,
+    FLOW_NEXT,
+    FUNDING_NEXT,
+    IS_RUINED,
+    PAID_IN,
+    PEAK,
+    POOL_FAILED,
+    RESERVE,
+    SCALE,
+    SINCE_POOL,
+    UNIT,
+    Book,
+    BookFeed,
+    BookLog,
+    Room,
+    Scene,
+    Terms,
+    is_held,
+    is_isolated,
+    pick_instrument,
+)
+from backtest.venue.contract_value import compute_value
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+HAS_ORDER_FEE, HAS_EXITS = FLAGS.index("has_order_fee"), FLAGS.index("has_exits")
+
+
+def may_be_calm(terms: Terms, feed: BookFeed, book: Book) -> bool:
+    """Return whether bars of an account can be calm at all.
+
+    Not with interest, calls, collateral, fixed fees, moving stops or margin multipliers that
+    change: each makes bars that only the whole rules describe.
+    """
+    found = not terms.has_interest and terms.margin_call == 0.0
+    found = found and len(book.held.amounts) == 0
+    found = found and feed.multiplier.shape[1] == 1 and feed.initial.shape[1] == 1
+    for i in range(len(book.margin)):
+        found = found and terms.flags[HAS_ORDER_FEE, i] == 0 and terms.flags[HAS_EXITS, i] == 0
+    return bool(found)
+
+
+def live_calm_bar(
+    terms: Terms,
+    feed: BookFeed,
+    book: Book,
+    scene: Scene,
+    room: Room,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    is_clear: bool,
+) -> bool:
+    """Take the account through bar t if it is calm; return whether it was.
+
+    ``is_clear``: the ledger has entries of a calm bar alone. If the bar is not calm, nothing has
+    changed but values that every bar writes anew.
+    """
+    is_calm = not is_event_due(feed, book, t) and set_calm_scene(terms, feed, book, scene, t)
+    if not is_calm or is_any_trading(terms, book, scene) or not is_quiet(terms, book, scene):
+        return False
+    value_at(book, scene.mark_close, scene.asset_mark_close)
+    equity = compute_account_equity(terms, book)
+    if not is_sound(terms, book, equity):
+        return False
+    if not is_clear:
+        clear_ledger(ledger)
+    close_calm_bar(terms, book, scene, room, ledger, log, equity)
+    return True
+
+
+def is_event_due(feed: BookFeed, book: Book, t: int) -> bool:
+    """Return whether a flow or a settlement belongs to bar t."""
+    flow, event = book.cursor[FLOW_NEXT], book.cursor[FUNDING_NEXT]
+    is_flow = flow < len(feed.flow_bar) and feed.flow_bar[flow] == t
+    return bool(is_flow or (event < len(feed.funding_bar) and feed.funding_bar[event] == t))
+
+
+def set_calm_scene(terms: Terms, feed: BookFeed, book: Book, scene: Scene, t: int) -> bool:
+    """Write what a calm bar needs of the bar; False if a position is delisted in it.
+
+    Also False if an open is beyond the extremes of its bar.
+    """
+    brackets = terms.rules.brackets
+    for i in range(len(book.margin)):
+        is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
+        scene.is_listed[i] = 1 if is_listed else 0
+        if not is_listed:
+            continue
+        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+        scene.open[i] = compute_value(size, is_inverse, feed.open[i, t])
+        scene.mark_close[i] = compute_value(size, is_inverse, feed.mark_close[i, t])
+        scene.limit[i] = feed.limit[i, min(t, feed.limit.shape[1] - 1)]
+        if not is_held(book, i):
+            continue
+        if feed.ends[i] == 1 and t == feed.span[i, 1] - 1:
+            return False
+        scene.low[i] = compute_value(size, is_inverse, feed.low[i, t])
+        scene.high[i] = compute_value(size, is_inverse, feed.high[i, t])
+        scene.mark_open[i] = compute_value(size, is_inverse, feed.mark_open[i, t])
+        scene.mark_low[i] = compute_value(size, is_inverse, feed.mark_low[i, t])
+        scene.mark_high[i] = compute_value(size, is_inverse, feed.mark_high[i, t])
+        is_inside = scene.low[i] <= scene.open[i] <= scene.high[i]
+        if not (is_inside and scene.mark_low[i] <= scene.mark_open[i] <= scene.mark_high[i]):
+            return False
+    return True
+
+
+def is_any_trading(terms: Terms, book: Book, scene: Scene) -> bool:
+    """Return whether any decision of the last close may trade at the opens."""
+    value_at(book, scene.open, scene.asset_open)
+    equity = compute_account_equity(terms, book)
+    found = False
+    for i in range(len(book.margin)):
+        found = found or is_trading(terms, book, scene, equity, i)
+    return bool(found)
+
+
+def is_trading(terms: Terms, book: Book, scene: Scene, equity: float, i: int) -> bool:
+    """Return whether the decision of the last close may trade an instrument at this open."""
+    if not is_deciding(book, scene, i):
+        return False
+    if is_ending(book, i):
+        return is_held(book, i)
+    is_asking, _, held, reach = measure_target(terms, book, scene, equity, i)
+    if not is_asking:
+        return False
+    return reach == math.inf or is_outside(pick_instrument(terms, i), equity, reach, held)
+
+
+def is_sound(terms: Terms, book: Book, equity: float) -> bool:
+    """Return whether an account is neither indebted nor ruined at a close of this equity."""
+    count, crossed = 0, 0
+    for i in range(len(book.margin)):
+        if is_held(book, i):
+            count += 1
+            crossed += 0 if is_isolated(terms, i) else 1
+    if equity < 0.0 or (crossed == 0 and book.purse[CASH] < 0.0):
+        return False
+    if count == 0 or book.purse[IS_RUINED] != 0.0:
+        return True
+    wealth, paid_in = equity + book.purse[RESERVE], book.purse[PAID_IN]
+    is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
+    return not (is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE))
+
+
+def close_calm_bar(
+    terms: Terms,
+    book: Book,
+    scene: Scene,
+    room: Room,
+    ledger: FloatArray,
+    log: BookLog,
+    equity: float,
+) -> None:
+    """Book the profits of a calm bar at its mark closes."""
+    purse = book.purse
+    for i in range(len(book.margin)):
+        profit = 0.0
+        if is_held(book, i):
+            profit += book.held.quantities[i] * (scene.mark_close[i] - book.marked[i])
+            book.marked[i] = scene.mark_close[i]
+        ledger[PRICE_PNL, i] = profit
+        book.since[i] += 1.0
+        book.since_stop[i] += 1.0
+    wealth = purse[EQUITY] + purse[RESERVE]
+    purse[POOL_FAILED] = 0.0
+    purse[SINCE_POOL] += 1.0
+    purse[EQUITY] = equity
+    if has_wealth(wealth, 0.0) and purse[IS_RUINED] == 0.0:
+        purse[UNIT] = purse[SCALE] * (equity + purse[RESERVE])
+    is_high = purse[UNIT] >= purse[PEAK]
+    purse[PEAK] = max(purse[UNIT], purse[PEAK])
+    book_falls(terms, book, room, ledger, log, is_high)
