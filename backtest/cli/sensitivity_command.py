@@ -17,6 +17,7 @@ from backtest.scenarios import Sensitivity
 EXAMPLES = """
 backtest sensitivity
 backtest sensitivity --factors fees,funding --report tornado.html
+backtest sensitivity --signal rsi:14:30:70 --factors signal
 """
 
 

@@ -305,17 +305,17 @@ def build_sensitivity(found: Sensitivity) -> Page:
 
 def draw_tornado(found: Sensitivity) -> Chart:
     """Return the change of growth by factor and step as bars, the widest on top."""
-    change = 100.0 * found.table["change_of_growth"]
+    change = 100.0 * found.table["change_of_growth"].fillna(0.0)
     order = change.abs().groupby(level=0).max().sort_values().index
     traces = [
         {
             "type": "bar", "orientation": "h",
             "y": [str(name) for name in order],
-            "x": [float(change.loc[name].iloc[k]) for name in order],
+            "x": [float(change.loc[name].iloc[-k]) for name in order],
             "marker": {"color": LIGHT[color]}, "showlegend": False,
         }
         for k, color in enumerate(("accent", "loss"))
     ]  # fmt: skip
     layout = build_layout(90 + 34 * len(order), barmode="overlay")
-    caption = "Change of growth, % a year, for the lower step (blue) and the higher one."
+    caption = "Change of growth, % a year, for the lowest step (blue) and the highest."
     return build_chart("tornado", "Tornado", caption, traces, layout)

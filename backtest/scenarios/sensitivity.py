@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +15,9 @@ from backtest.account import Account
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.number_text import format_percent
 from backtest.base.units import FloatArray
-from backtest.engine.named_signals import resolve_signal
+from backtest.engine.named_signals import change_rule, read_named, resolve_signal
 from backtest.engine.run import run
+from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market
 from backtest.paths import Paths, liquidation_risk
 from backtest.paths.risk_record import RiskRecord
@@ -33,10 +35,16 @@ Progress = Callable[[int, int], None]
 
 
 class Setup(NamedTuple):
-    """What a factor may change."""
+    """What a factor may change; ``rule`` is that of the signal, None if it is no rule."""
 
     market: Market
     venue: Venue
+    signal: Any = None
+    rule: SignalRule | None = None
+
+
+SIGNAL_STEPS = (0.5, 0.8, 1.25, 2.0)
+"""Multiples of the parameters of a signal's rule."""
 
 
 class Factor(NamedTuple):
@@ -131,6 +139,49 @@ FACTORS: dict[str, Factor] = {
 """The assumptions that are changed, by name."""
 
 
+def scale_parameter(name: str, setup: Setup, factor: float) -> Setup:
+    """Return a setup in which a parameter of the signal's rule is multiplied, within its range.
+
+    The signal is None where the rule refuses the value.
+    """
+    rule = setup.rule
+    value = None if rule is None else scale_value(rule, name, factor)
+    if rule is None or value is None:
+        return setup._replace(signal=None)
+    try:
+        signal = change_rule(rule, {name: value}).apply(setup.market)
+    except ParameterError:
+        return setup._replace(signal=None)
+    return setup._replace(signal=signal)
+
+
+def scale_value(rule: SignalRule, name: str, factor: float) -> float:
+    """Return a multiple of a parameter, rounded if it is whole, and cut to its range."""
+    declared = rule.parameters()[name]
+    space: Any = declared.space
+    value = min(max(rule.settings()[name] * factor, space.low), space.high)
+    return round(value) if declared.kind is int else float(value)
+
+
+def describe_value(rule: SignalRule | None, name: str, step: float) -> dict[str, float]:
+    """Return the ``value`` of a parameter at a step, NaN for other factors; or nothing."""
+    if rule is None:
+        return {}
+    own = name.startswith("signal.")
+    return {"value": scale_value(rule, name.removeprefix("signal."), step) if own else math.nan}
+
+
+def list_signal_factors(rule: SignalRule | None) -> dict[str, Factor]:
+    """Return a factor for each number among the parameters of a signal's rule."""
+    if rule is None:
+        return {}
+    return {
+        f"signal.{name}": Factor(partial(scale_parameter, name), SIGNAL_STEPS)
+        for name, each in rule.parameters().items()
+        if each.kind in (int, float)
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class Sensitivity(RiskRecord):
     """Results under single changed assumptions.
@@ -140,7 +191,9 @@ class Sensitivity(RiskRecord):
     table : DataFrame
         A row per ``factor`` and ``step``: ``growth`` (the CAGR), ``p_ruin`` (NaN without paths),
         ``change_of_growth`` against the unchanged run, and ``break_even``: the multiple, or the
-        shift, at which the growth is 0 (NaN if it is nowhere).
+        shift, at which the growth is 0 (NaN if it is nowhere, and for parameters of a signal).
+        Where the signal is a rule, ``value`` has its parameter; the growth is NaN if the rule
+        refuses it.
     base : float
         The growth of the unchanged run.
     settings : dict
@@ -179,7 +232,7 @@ def sensitivity(
     *,
     venue: Venue,
     account: Account,
-    signal: pd.Series | FloatArray | float | None = None,
+    signal: pd.Series | FloatArray | float | str | SignalRule | None = None,
     factors: Sequence[str] | None = None,
     paths: Paths | None = None,
     compile: bool = True,  # noqa: A002 - the word of bt.run
@@ -196,7 +249,9 @@ def sensitivity(
         Some of ``"rates"`` (shifted by 100 bp; only where interest is charged), ``"funding"``
         (halved and doubled), ``"funding shift"`` (by 1 bp per settlement), ``"fees"``,
         ``"slippage"`` (with impact), ``"margin"``, ``"volatility"`` (three and five quarters);
-        by default all that apply.
+        and, where ``signal`` is a rule, ``"signal.window"`` and its other numbers (multiplied by
+        0.5, 0.8, 1.25 and 2, within their ranges), or ``"signal"`` for all of them; by default all
+        that apply.
     paths : Paths, optional
         For the probability of ruin over their horizon, on plain paths of the same seed: those of
         a changed market continue it, and their model is fitted to it.
@@ -222,7 +277,7 @@ def sensitivity(
 
     def grow(setup: Setup) -> float:
         result = run(
-            setup.market, policy, venue=setup.venue, account=account, signal=signal,
+            setup.market, policy, venue=setup.venue, account=account, signal=setup.signal,
             compile=compile, **settings,
         )  # fmt: skip
         return float(result.metrics["cagr"])
@@ -234,27 +289,28 @@ def sensitivity(
         if setup.market is not market:
             changed = setup.market.prefix(paths.history.n_bars)
             own = paths.with_settings(history=changed, model=type(paths.model).fit(changed))
-        direction = float(np.atleast_1d(np.asarray(1.0 if signal is None else signal))[-1])
+        held = 1.0 if setup.signal is None else setup.signal
+        direction = float(np.atleast_1d(np.asarray(held))[-1])
         found = liquidation_risk(
             own, policy, venue=setup.venue, account=account, signal=direction, method="plain",
             compile=compile,
         )  # fmt: skip
         return float(found.table["p_ruin"].iloc[-1])
 
-    signal = resolve_signal(signal, market)
-    base = Setup(market, venue)
-    chosen = choose_factors(factors, base)
+    base = read_setup(market, venue, signal)
+    known = {**FACTORS, **list_signal_factors(base.rule)}
+    chosen = choose_factors(factors, base, known)
     first = grow(base)
     rows: list[dict[str, Any]] = []
     for done, name in enumerate(chosen, 1):
-        factor = FACTORS[name]
-        even = find_even(factor, base, first, grow)
+        factor = known[name]
+        of_signal = name not in FACTORS
+        even = math.nan if of_signal else find_even(factor, base, first, grow)
         for step in factor.steps:
-            setup = factor.change(base, step)
-            growth = grow(setup)
-            change = growth - first
-            rows.append({"factor": name, "step": step, "growth": growth, "p_ruin": ruin(setup),
-                         "change_of_growth": change, "break_even": even})  # fmt: skip
+            growth, risk = measure(factor.change(base, step), grow, ruin)
+            row = {"factor": name, "step": step, "growth": growth, "p_ruin": risk,
+                   "change_of_growth": growth - first, "break_even": even}  # fmt: skip
+            rows.append(row | describe_value(base.rule, name, step))
         if progress is not None:
             progress(done, len(chosen))
     table = pd.DataFrame(rows).set_index(["factor", "step"])
@@ -265,28 +321,51 @@ def sensitivity(
     return Sensitivity(table, first, described, market)
 
 
-def choose_factors(factors: Sequence[str] | None, setup: Setup) -> tuple[str, ...]:
+def read_setup(market: Market, venue: Venue, signal: Any) -> Setup:
+    """Return what is run without changes, with the signal as a Series if it has a name."""
+    named = read_named(signal, market)
+    rule = named if isinstance(named, SignalRule) else None
+    return Setup(market, venue, resolve_signal(named, market), rule)
+
+
+def measure(
+    setup: Setup, grow: Callable[[Setup], float], ruin: Callable[[Setup], float]
+) -> tuple[float, float]:
+    """Return growth and probability of ruin, NaN where the rule of the signal refused a value."""
+    is_refused = setup.rule is not None and setup.signal is None
+    return (math.nan, math.nan) if is_refused else (grow(setup), ruin(setup))
+
+
+def choose_factors(
+    factors: Sequence[str] | None, setup: Setup, known: Mapping[str, Factor]
+) -> tuple[str, ...]:
     """Return the factors to change, checked to be known and to apply."""
     idle = set() if setup.venue.interest_on else {"rates"}
     if not setup.market.funding_time.size:
         idle |= {"funding", "funding shift"}
     if factors is None:
-        return tuple(name for name in FACTORS if name not in idle)
+        return tuple(name for name in known if name not in idle)
     if isinstance(factors, str) or not factors:
         raise ParameterError(
             f"factors must be a list of names, was {factors!r}",
             where=f"{WHERE}, factors",
             cure="give for example ['fees', 'funding']",
         )
-    for name in factors:
-        if name not in FACTORS or name in idle:
+    of_signal = [name for name in known if name.startswith("signal.")]
+    spelled = [
+        each
+        for name in factors
+        for each in (of_signal if name == "signal" and of_signal else [name])
+    ]
+    for name in spelled:
+        if name not in known or name in idle:
             rule = "apply to this venue and market" if name in idle else "be known"
             raise ParameterError(
-                f"a factor must {rule}, was {name!r}{did_you_mean(name, FACTORS)}",
+                f"a factor must {rule}, was {name!r}{did_you_mean(name, known)}",
                 where=f"{WHERE}, factors",
-                cure=f"choose from {', '.join(each for each in FACTORS if each not in idle)}",
+                cure=f"choose from {', '.join(each for each in known if each not in idle)}",
             )
-    return tuple(factors)
+    return tuple(dict.fromkeys(spelled))
 
 
 def find_even(factor: Factor, base: Setup, first: float, grow: Callable[[Setup], float]) -> float:

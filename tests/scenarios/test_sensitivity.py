@@ -7,6 +7,7 @@ import pytest
 import backtest as bt
 from backtest import paths as models
 from backtest.scenarios.sensitivity import Setup, scale_volatility
+from backtest.strategies import Constant
 from tests.paths.accounts import Hold, free_account, free_venue
 
 
@@ -85,3 +86,22 @@ def test_ruin_is_that_of_paths():
 def test_bad_factors_are_refused(factors, words):
     with pytest.raises(bt.ParameterError, match=words):
         bt.sensitivity(rising(), Hold(2.0), venue=free_venue(), **TERMS, factors=factors)
+
+
+def test_parameters_of_a_rule_are_scaled_within_their_ranges():
+    """Windows 10 x 0.5, 0.8, 1.25, 2 are 5, 8, 12 (halves to even) and 20; 20 is not below slow."""
+    market = bt.Market.sample(bars=120)
+    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
+    policy = Constant(leverage=2.0)
+    found = bt.sensitivity(
+        market, policy, signal="ma-cross:10:20", factors=["signal", "fees"], compile=False, **terms
+    )
+    table = found.table
+    assert table.loc["signal.fast", "value"].tolist() == [5, 8, 12, 20]
+    assert table.loc["signal.slow", "value"].tolist() == [10, 16, 25, 40]
+    assert np.isnan(table.loc[("signal.fast", 2.0), "growth"])
+    assert np.isnan(table.loc[("signal.slow", 0.5), "growth"])
+    alone = bt.run(market, policy, signal="ma-cross:12:20", compile=False, **terms)
+    assert table.loc[("signal.fast", 1.25), "growth"] == alone.metrics["cagr"]
+    assert np.isnan(table.loc["fees", "value"]).all()
+    assert table.loc["fees", "growth"].notna().all()
