@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from backtest.base.number_text import format_number, format_percent, format_probability
 from backtest.base.text_layout import format_paragraph
+from backtest.validation.chance import EVIDENCE
 from backtest.validation.walk_figures import read_figures
-from backtest.validation.walk_text import EVEN, LIKELY, describe_others
+from backtest.validation.walk_text import EVEN, describe_others
 
 if TYPE_CHECKING:
     from backtest.validation.validation_records import CrossRecord
@@ -28,12 +29,12 @@ def write_verdict(found: CrossRecord) -> str:
         return "no verdict: there is nothing to choose among"
     lost = (
         f"in {float(pbo):.0%} of {len(found.splits)} splits the winner was no better than the "
-        "median set"
+        "median set, where chance alone gives half"
     )
     number = f"the best set has a deflated Sharpe ratio of {format_probability(deflated)}"
     if math.isnan(deflated):
         return f"no verdict: no set has a Sharpe ratio over all groups; {lost}"
-    if deflated < LIKELY:
+    if deflated < EVIDENCE:
         return f"no evidence that the best set is more than luck: {number}, and {lost}"
     if pbo > EVEN:
         return f"the policy gains, but choosing its best set adds nothing: {number}, yet {lost}"

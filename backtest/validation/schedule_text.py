@@ -23,13 +23,19 @@ def write_verdict(found: ScheduleRecord) -> str:
     against = "never re-tuning" if found.baseline == NEVER else f"re-tuning {found.baseline}"
     n = len(others)
     if not len(better) and not len(worse):
-        return f"no evidence for any of {n} schedules: none differs from {against} beyond noise"
+        return (
+            f"no evidence for any of {n} schedules: none differs from {against} beyond noise; "
+            f"{found.chance}"
+        )
     parts = []
     if len(better):
         parts.append(f"{', '.join(map(str, better.index))} grew faster than {against}")
     if len(worse):
         parts.append(f"{', '.join(map(str, worse.index))} grew slower than {against}")
-    return f"{'; '.join(parts)}, beyond noise and corrected for {n} schedules"
+    return (
+        f"{'; '.join(parts)}, beyond noise and corrected for {n} schedules; before that "
+        f"correction, {found.chance}"
+    )
 
 
 def write_summary(found: ScheduleRecord) -> str:

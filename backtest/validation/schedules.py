@@ -60,6 +60,7 @@ class Schedules(ScheduleRecord, Reportable):
                 "schedules": self.manifest,
                 "verdict": self.verdict,
                 "figures": self.figures,
+                "chance": self.chance._asdict(),
                 "table": list_rows(self.table),
             }
         )

@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
+from backtest.validation.chance import (
+    ChanceCount,
+    ClearCount,
+    count_better_than_median,
+    count_clear,
+    count_evidence,
+)
 from backtest.validation.estimates import Estimate
 from backtest.validation.walk_figures import read_figures
 
@@ -49,6 +57,21 @@ class WalkRecord:
     def deflated_sharpe(self) -> float:
         """Probability that the true Sharpe ratio of the re-tuned account is above 0."""
         return read_figures(self.figures, "deflated_sharpe")
+
+    @property
+    def chance(self) -> dict[str, ChanceCount]:
+        """Counts of folds beside what chance alone gives.
+
+        ``better_than_median``: winners that were better than the median set out of sample.
+        ``searches_with_evidence``: searches whose own deflated Sharpe ratio is 0.95 or more.
+        """
+        ranks, deflated = (
+            self.folds[name].to_numpy(dtype=np.float64) for name in ("rank", "deflated_sharpe")
+        )
+        return {
+            "better_than_median": count_better_than_median(ranks),
+            "searches_with_evidence": count_evidence(deflated),
+        }
 
     @property
     def warnings(self) -> list[str]:
@@ -101,6 +124,12 @@ class ScheduleRecord:
     figures: Mapping[str, Any]
     manifest: Mapping[str, Any]
     comparison: Comparison | None = None
+
+    @property
+    def chance(self) -> ClearCount:
+        """How many intervals of differences leave zero out, and how many do so by chance alone."""
+        low, high = (self.table[name].to_numpy(dtype=np.float64) for name in ("low", "high"))
+        return count_clear(low, high, float(self.manifest["confidence"]))
 
     @property
     def baseline(self) -> str:

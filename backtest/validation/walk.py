@@ -66,6 +66,7 @@ class WalkForward(WalkRecord, Reportable):
                 "walk": self.manifest,
                 "verdict": self.verdict,
                 "figures": self.figures,
+                "chance": {name: each._asdict() for name, each in self.chance.items()},
                 "folds": list_rows(self.folds),
                 "stability": list_rows(self.stability),
                 "metrics": None if self.result is None else dict(self.result.metrics),

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.base.number_text import format_number, format_percent, format_probability
 from backtest.base.text_layout import format_paragraph
+from backtest.validation.chance import EVIDENCE
 from backtest.validation.walk_figures import read_figures
 
 if TYPE_CHECKING:
     from backtest.validation.validation_records import WalkRecord
 
-LIKELY = 0.95
-"""Least deflated Sharpe ratio that counts as evidence."""
 EVEN = 0.5
 MEASURES = ("total_return", "cagr", "volatility", "sharpe", "max_drawdown", "fees", "liquidations")
 SHARES = ("total_return", "cagr", "volatility", "max_drawdown")
@@ -32,25 +31,27 @@ def write_verdict(walk: WalkRecord) -> str:
         return "do not trust it: the re-tuned account was ruined out of sample"
     deflated, pbo = walk.deflated_sharpe, float(walk.pbo)
     number = f"deflated Sharpe ratio {format_probability(deflated)} out of sample"
-    n = len(walk.folds)
-    beaten = round(n * pbo) if not math.isnan(pbo) else 0
-    if deflated < LIKELY:
+    count = walk.chance["better_than_median"]
+    n, by_chance = count.n, f", where chance alone gives {count.expected:g}"
+    lost = f"{n - count.found} of {n} winners were no better than the median set{by_chance}"
+    if deflated < EVIDENCE:
         return (
-            f"no evidence that re-tuning finds what lasts: {number}, and {LIKELY} or more would be "
-            f"evidence; {beaten} of {n} winners were no better than the median set"
+            f"no evidence that re-tuning finds what lasts: {number}, and {EVIDENCE} or more would "
+            f"be evidence; {lost if n else 'a single set leaves nothing to choose'}"
         )
     if math.isnan(pbo):
         return f"evidence of a gain out of sample, {number}; a single set leaves nothing to choose"
     if pbo > EVEN:
         return (
             f"the policy gains out of sample, but choosing its parameters adds nothing: {number}, "
-            f"yet {beaten} of {n} winners were no better than the median set"
+            f"yet {lost}"
         )
-    won = f"{n - beaten} of {n} winners were better than the median set"
+    won = f"{count.found} of {n} winners were better than the median set{by_chance}"
     if walk.pbo.high >= EVEN:
         return (
             f"the policy gains out of sample, and it is not clear that choosing its parameters "
-            f"adds anything: {number}; {won}, which may be chance"
+            f"adds anything: {number}; {won}, and as many or more with probability "
+            f"{format_probability(count.p_value)}"
         )
     return f"evidence that it lasts: {number}, and {won}"
 
@@ -123,6 +124,13 @@ def describe_choice(walk: WalkRecord) -> Iterator[str]:
             "Winners",
             f"mean rank {figures['mean_rank']:.2f} out of sample (1 best, 0.5 the median); "
             f"probability of overfitting {pbo:.2f}, interval {pbo.low:.2f} to {pbo.high:.2f}",
+        )
+    searches = walk.chance["searches_with_evidence"]
+    if searches.n:
+        yield from format_paragraph(
+            "Searches",
+            f"{searches.found} of {searches.n} train spans had a winner with a deflated Sharpe "
+            f"ratio of {EVIDENCE} or more; chance alone gives {searches.expected:.2g}",
         )
     yield from describe_gap(figures)
 

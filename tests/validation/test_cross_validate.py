@@ -18,8 +18,7 @@ from backtest.validation.group_scores import GroupPart, combine_parts, sum_momen
 from backtest.validation.groups import cut_groups, list_splits
 from backtest.validation.procedure import read_procedure
 from backtest.validation.split_scores import choose_winners, estimate_overfitting
-from tests.validation.test_walk_forward import Stop, read_all
-from tests.validation.worlds import PLAIN, Lever, make_market
+from tests.validation.worlds import PLAIN, Lever, Stop, make_market, read_all
 
 MARKET = make_market(320)
 SMALL = {"groups": 6, "test_groups": 2, "trials": 6}

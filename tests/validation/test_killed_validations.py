@@ -16,7 +16,7 @@ from backtest.store.list_filters import Filter
 from backtest.validation.progress_folder import UNFINISHED
 from backtest.validation.walk_forward import walk_forward
 from tests.commands import call
-from tests.validation.worlds import PLAIN, Lever, make_market
+from tests.validation.worlds import PLAIN, Lever, make_market, read_all
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -29,14 +29,6 @@ SPACE = {"space": {"size": (0.5, 2.0)}, "fix": {"window": 5}}
 
 def walk(store: Path, **more):
     return walk_forward(MARKET, Lever, **PLAIN, **SMALL, **SPACE, store=store, **more)
-
-
-def read_all(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("provenance.json", "lock")
-    }
 
 
 def run_and_kill(store: Path, seconds: float, **more) -> bool:

@@ -12,8 +12,7 @@ from backtest.tune.holdout import LOOKS
 from backtest.tune.tried_sets import TRIED
 from backtest.validation.schedule_search import plan_schedules, schedules
 from backtest.validation.schedules import Schedules
-from tests.validation.test_walk_forward import Stop, read_all
-from tests.validation.worlds import PLAIN, Lever, make_market
+from tests.validation.worlds import PLAIN, Lever, Stop, make_market, read_all
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # test spans under 200 bars
 MARKET = make_market(140)

@@ -12,7 +12,7 @@ from backtest.tune.holdout import LOOKS
 from backtest.tune.tried_sets import TRIED
 from backtest.validation.estimates import estimate_share, find_rank, share_overfit
 from backtest.validation.walk_forward import walk_forward
-from tests.validation.worlds import ACCOUNT, PLAIN, VENUE, Lever, make_market
+from tests.validation.worlds import ACCOUNT, PLAIN, VENUE, Lever, Stop, make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # test spans under 200 bars
 MARKET = make_market(110)  # 440 bars of 6 h
@@ -196,10 +196,6 @@ def test_several_markets_are_refused_with_what_to_do_instead():
         assert "markets['A']" in caught.value.cure
     with pytest.raises(bt.ParameterError, match="one market, was given 2: A, B"):
         bt.folds(markets)
-
-
-class Stop(BaseException):
-    """Stands in for a kill."""
 
 
 def test_nothing_to_resume_and_one_begun_already_are_refused(tmp_path):

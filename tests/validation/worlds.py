@@ -1,5 +1,6 @@
 """Small markets and procedures for tests of validations, run in plain Python."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -31,6 +32,19 @@ class Lever(bt.Policy):
 
     def leverage(self, bar, account):
         return self.size if bar.rise > 0.0 else 0.5 * self.size
+
+
+class Stop(BaseException):
+    """Stands in for a kill."""
+
+
+def read_all(folder: Path) -> dict[str, bytes]:
+    """Return the files of a folder, without those that may differ between equal results."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("provenance.json", "lock")
+    }
 
 
 def make_market(days: int, *, seed: int = 0, drift: float = 0.0, bars: int = 4) -> bt.Market:

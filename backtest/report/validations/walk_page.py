@@ -61,7 +61,7 @@ def split_warnings(walk: WalkForward) -> tuple[list[str], list[str]]:
 def summarize_choice(walk: WalkForward) -> str:
     """Return efficiency, ranks and the gain of re-tuning in sentences."""
     lines = [" ".join(line.split()) for line in describe_choice(walk)]
-    heads = ("Efficiency", "Winners", "Re-tuning")
+    heads = ("Efficiency", "Winners", "Searches", "Re-tuning")
     text = " ".join(lines)
     for head in heads:
         text = text.replace(f"{head} ", f"|{head}: ", 1)
@@ -75,7 +75,7 @@ def list_walk_facts(walk: WalkForward) -> list[Fact]:
              "probability that the Sharpe ratio out of sample is above 0"),
         Fact("Efficiency", format_number(walk.efficiency), "growth out of sample over in sample"),
         Fact("Overfitting", format_number(float(walk.pbo)),
-             f"share of winners no better than the median; {walk.pbo.low:.2f} to "
+             f"share of winners no better than the median, 0.5 by chance; {walk.pbo.low:.2f} to "
              f"{walk.pbo.high:.2f}"),
     ]  # fmt: skip
     if walk.result is not None:
