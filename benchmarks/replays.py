@@ -12,6 +12,7 @@ the position was liquidated.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import math
@@ -87,12 +88,17 @@ def show(row: dict[str, Any], name: str) -> str:
 
 def main() -> None:
     """Replay all episodes, and print the table."""
-    market = bt.Market.load(sys.argv[1], mark_gaps="last", between=("2020-01-01", None))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("folder")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--from", dest="start", default="2020-01-01")
+    wanted = parser.parse_args()
+    market = bt.Market.load(wanted.folder, mark_gaps="last", between=(wanted.start, None))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # days without a margin table are in the table
         rows = [row for each in bt.crashes() for row in replay(market, each)]
-    if "--json" in sys.argv:
-        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+    if wanted.json:
+        sys.stdout.write(json.dumps({"episodes": rows}, indent=1) + "\n")
         return
     names = [f"{margin}, {rules}" for margin in MARGINS for rules in ("then", "today")]
     lines = [f"| episode | from | hours | leverage | {' | '.join(names)} |", "|---" * 8 + "|"]
