@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backtest as bt
+from tests.fast_cases import every_nth
 from tests.scenes import (
     INF,
     NAN,
@@ -424,7 +425,7 @@ def assert_same_bits(whole, head, tail):
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("overlap", [0, 1, 20])
+@pytest.mark.parametrize("overlap", every_nth([0, 1, 20], 4))
 def test_a_run_equals_its_parts_bit_for_bit(setting, overlap):
     market, settings_ = lived(setting)
     whole = bt.run(market, **settings_)

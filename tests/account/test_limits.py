@@ -19,6 +19,7 @@ from backtest.strategies import Constant
 from backtest.venue.preset_files import parse_name
 from tests.cases import make_case, with_limits
 from tests.engine.test_reference import compare_case
+from tests.fast_cases import every_nth
 from tests.scenes import INF, NAN, account_of, at, market_of, play, series, venue_of
 
 DATED = series({0: INF, 3: 2.0, 5: 0.0, 7: 4.0})
@@ -90,7 +91,7 @@ def test_a_constant_series_is_a_number_to_the_bit():
     assert one.record.tobytes() == two.record.tobytes()
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", every_nth(range(40), 4))
 def test_random_cases_equal_the_reference(seed):
     case = with_limits(make_case(seed), np.random.default_rng([seed, 3]))
     compare_case(case, f"with_limits, {seed}")

@@ -11,6 +11,7 @@ import pytest
 import backtest as bt
 from tests.cases import Case, make_case
 from tests.engine.test_reference import compare_case
+from tests.fast_cases import every_nth
 from tests.scenes import INF, NAN, account_of, happened, isolated, play, total, venue_of
 
 TICKS = {"tick": 0.5, "round_to_tick": True}
@@ -145,7 +146,7 @@ def with_ticks(case: Case, rng: np.random.Generator) -> Case:
     return replace(case, contract={**case.contract, "tick": tick, "round_to_tick": True})
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", every_nth(range(60), 4))
 def test_random_cases_equal_the_reference(seed):
     compare_case(with_ticks(make_case(seed), np.random.default_rng([seed, 4])), f"ticks, {seed}")
 

@@ -11,6 +11,7 @@ import backtest as bt
 from backtest.allocate import by_covariance, formulas
 from backtest.base.errors import BacktestError, ParameterError, PolicyError
 from backtest.engine.lookahead.checked_signals import describe_signal_check
+from tests.fast_cases import every_nth
 
 A, B, C = (bt.Market.sample(bars=24 * 30, seed=seed) for seed in range(3))
 # ruff: noqa: N803 - X is what fit calls its argument
@@ -48,7 +49,7 @@ def test_equal_weights_are_those_of_a_run_without_a_signal():
     np.testing.assert_array_equal(MARKETS.index(frame).close, MARKETS.index().close)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", every_nth(METHODS, 2))
 def test_weights_are_those_of_the_covariances_at_the_last_fit(name):
     frame = METHODS[name](MARKETS, half_life=48.0, every=24)
     formula = getattr(formulas, f"{name}_weights")
@@ -164,6 +165,7 @@ def test_fits_are_reported():
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]  # at bars 24, 47, 71 and 95
 
 
+@pytest.mark.slow
 def test_skfolios_estimators_fit():
     optimization = pytest.importorskip("skfolio.optimization", reason="skfolio is not installed")
     frame = bt.allocate.fitted(MARKETS, optimization.InverseVolatility(), window=96, every=24 * 7)

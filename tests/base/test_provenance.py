@@ -308,6 +308,7 @@ def test_the_time_of_a_study_is_that_of_all_its_parts(tmp_path, monkeypatch):
     assert read_entry(whole.folder).seconds == seconds
 
 
+@pytest.mark.slow
 def test_a_study_that_went_on_with_other_code_names_both(tmp_path, monkeypatch):
     stand_in(put=monkeypatch.setattr)
 

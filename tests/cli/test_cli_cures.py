@@ -27,6 +27,7 @@ from backtest.cli.cures import (
 from backtest.market.fetch import fetch_market, read_request
 from backtest.market.tables.repairs import parse_repairs
 from tests.commands import call
+from tests.fast_cases import every_nth
 from tests.market.test_bad_data import CASES, good
 from tests.project.test_import import HOSTILE
 
@@ -154,7 +155,7 @@ def is_storable(case) -> bool:
 STORABLE = [case for case in CASES if is_storable(case)]
 
 
-@pytest.mark.parametrize("case", STORABLE, ids=[case.name for case in STORABLE])
+@pytest.mark.parametrize("case", every_nth(STORABLE, 3), ids=[case.name for case in STORABLE])
 def test_a_run_on_bad_data_is_told_what_to_type(capsys, folder: Path, case):
     frames = good()
     case.spoil(frames)
@@ -166,7 +167,9 @@ def test_a_run_on_bad_data_is_told_what_to_type(capsys, folder: Path, case):
     assert not [cure for cure in list_cures(err) if PYTHON.search(cure)], err
 
 
-@pytest.mark.parametrize(("name", "write", "rule"), HOSTILE, ids=[each[0] for each in HOSTILE])
+@pytest.mark.parametrize(
+    ("name", "write", "rule"), every_nth(HOSTILE, 4), ids=[each[0] for each in HOSTILE]
+)
 def test_an_import_of_a_hostile_file_is_told_what_to_type(capsys, folder, name, write, rule):
     path = write(folder)
     code, _, err = call(capsys, "data", "import", path, "--out", "out")

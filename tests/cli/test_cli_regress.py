@@ -21,6 +21,7 @@ from backtest.regress.verdict_junit import write_junit
 from backtest.regress.verdict_markdown import write_markdown
 from backtest.regress.verdict_words import combine_exit_codes
 from tests.cli.test_cli import call
+from tests.fast_cases import every_nth
 
 ROOT = Path(__file__).parents[2]
 DAYS = 40
@@ -225,7 +226,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.parametrize("what", every_nth(BROKEN, 4))
 def test_what_cannot_be_measured_is_2_and_the_others_are_still_checked(what, capsys, folder):
     (folder / "other.toml").write_text(
         '[data]\nto = 2023-01-05\n[policy]\nname = "constant"\n[run]\ncompile = false\n'

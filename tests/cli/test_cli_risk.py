@@ -139,6 +139,7 @@ def test_results_are_saved_unless_told_otherwise(words, kind, capsys, tmp_path):
     assert f"backtest {words[0]}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_search_is_bounded_by_the_risk_on_paths(capsys, tmp_path):
     bound = ["--constraint", "p_liquidation_4h<=0.5"]
     given = ["tune", *CONSTANT, "--space", "leverage=1:100", "--trials", "8", "--no-robust",

@@ -15,6 +15,7 @@ TERMS = {"venue": VENUE, "account": bt.Account(), "sampling": "12h", "compile": 
 POLICIES = {"one": Constant(leverage=1), "two": Constant(leverage=2), "target": VolTarget()}
 
 
+@pytest.mark.slow
 def test_measures_and_returns_are_those_of_the_runs():
     weights = {"A": 0.75, "B": -0.25}
     done = bt.compare(MARKETS, POLICIES, signal=weights, draws=99, confidence=0.9, **TERMS)
@@ -42,6 +43,7 @@ def test_an_overlay_and_the_venues_of_each_are_part_of_the_terms():
     assert scaled.table.loc["one", "volatility"] < whole.table.loc["one", "volatility"]
 
 
+@pytest.mark.slow
 def test_the_risk_free_rate_is_that_of_the_venue():
     venue = VENUE.override(cash_rate=0.05, interest_on="balance")
     terms = {**TERMS, "venue": venue}

@@ -13,6 +13,7 @@ from backtest.crowd.crowd_record import CrowdRecord
 from backtest.strategies import Constant
 from tests.commands import call
 from tests.crowd.crowds import longs_failing_at, plain_venue, uniform_ladder
+from tests.fast_cases import first_only
 from tests.markets import free_venue
 
 
@@ -40,7 +41,7 @@ def make_crowding() -> bt.Crowding:
 MAKERS = (make_cascade, make_simulation, make_crowding)
 
 
-@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("make", first_only(MAKERS))
 def test_saved_and_loaded_it_is_the_same(make, tmp_path):
     made: CrowdRecord = make()
     folder = made.save(tmp_path)

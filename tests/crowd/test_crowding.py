@@ -63,6 +63,7 @@ def test_a_crowd_at_constant_leverage_multiplies_a_move_by_its_gain():
     assert 1.0 + extra / 0.01 == pytest.approx(gain, rel=0.05)
 
 
+@pytest.mark.slow
 def test_it_does_not_clear_far_over_the_critical_share():
     # R is 0.4 at a share of 0.1, and 3.6 at 0.9: each round of sales is larger than the last
     market = market_of(np.where(np.arange(40) < 10, 100.0, 95.0))
@@ -155,6 +156,7 @@ def test_moved_prices_are_a_valid_market():
     assert move_prices(market, np.zeros(50)) is market
 
 
+@pytest.mark.slow
 def test_policies_make_a_market():
     mix = {Constant(leverage=2.0): 0.3, VolTarget(target=0.6): 0.3}
     agents = bt.agents.Policies(mix, venue=free_venue(), open_interest=0.1, impact=bt.Linear(0.2))

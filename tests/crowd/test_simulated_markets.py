@@ -43,6 +43,7 @@ def mean_of(facts, cap: float, name: str) -> float:
     return float(np.mean([each[name] for each in facts[cap]]))
 
 
+@pytest.mark.slow
 def test_without_funds_returns_are_normal(facts):
     for each in facts[0.0]:
         assert each["std"] == pytest.approx(0.035, rel=0.02)

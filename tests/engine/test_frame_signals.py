@@ -10,6 +10,7 @@ import backtest as bt
 from backtest.base.errors import BacktestError, ParameterError, PolicyError
 from backtest.engine.frame_signals import describe_weights
 from backtest.engine.lookahead.checked_signals import describe_signal_check
+from tests.fast_cases import every_nth
 
 LONG = bt.Market.sample(bars=24 * 60)
 MARKETS = bt.Markets(
@@ -97,7 +98,7 @@ def peek_at_a_listing(markets: bt.Markets) -> pd.DataFrame:
 PEEKS = (peek_next, peek_mean, peek_at_another, peek_at_the_day, peek_at_the_end, peek_at_a_listing)
 
 
-@pytest.mark.parametrize("peek", PEEKS, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("peek", every_nth(PEEKS, 3), ids=lambda each: each.__name__)
 def test_functions_that_look_ahead_are_found(peek):
     with pytest.raises(PolicyError, match="looks ahead") as caught:
         bt.signals.from_function(MARKETS, peek)

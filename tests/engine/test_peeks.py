@@ -22,6 +22,7 @@ from backtest.strategies import Kelly, LiquidationProbability, Regime, TailRisk,
 from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.sets.representative_sets import Extremes
 from backtest.sweep.sets.space import read_space
+from tests.fast_cases import every_nth
 from tests.markets import free_venue
 from tests.peeks import HONEST, MARKET, PEEKS
 
@@ -52,13 +53,13 @@ def test_the_zoo_is_large_enough():
     assert len(HONEST) >= 250
 
 
-@pytest.mark.parametrize("name", PEEKS)
+@pytest.mark.parametrize("name", every_nth(PEEKS, 6))
 def test_a_peek_is_caught(name: str):
     with pytest.raises(bt.PolicyError, match=r"Observing looks ahead: column 'x' is .* when"):
         check(PEEKS[name])
 
 
-@pytest.mark.parametrize("name", HONEST)
+@pytest.mark.parametrize("name", every_nth(HONEST, 6))
 def test_an_honest_column_is_not_accused(name: str):
     found = check(HONEST[name])
     assert found.cuts >= ENOUGH or name in ALL_NAN + DEAR, str(found)

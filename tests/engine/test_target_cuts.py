@@ -16,6 +16,7 @@ from backtest.engine.target_cuts_text import describe_targets
 from backtest.strategies import Constant
 from tests.cases import make_exit_case
 from tests.engine.test_reference import Scripted
+from tests.fast_cases import every_nth
 from tests.markets import bars_market
 
 MARKET = bt.Market.sample(bars=600)
@@ -103,7 +104,7 @@ def with_terms(rng, venue, account):
     return venue, replace(account, auto_margin=account.margin == "isolated")
 
 
-@pytest.mark.parametrize("seed", range(18))
+@pytest.mark.parametrize("seed", every_nth(range(18), 4))
 def test_the_limits_explain_every_position_of_random_accounts(seed):
     """The positions that the limits lead to are those of the accounting, to 1e-9."""
     rng = np.random.default_rng(seed)

@@ -25,6 +25,7 @@ from backtest.features import (
 )
 from backtest.market.tables.settlements import JITTER
 from backtest.strategies import Constant
+from tests.fast_cases import every_nth
 from tests.markets import free_venue, live
 
 Estimator = Callable[[Market, object], np.ndarray]
@@ -72,7 +73,7 @@ def sessions_market(days: int = 5, per_day: int = 7) -> Market:
 # ----- causal, for one value and for many -----
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("name", every_nth(ESTIMATORS, 2))
 def test_a_prefix_gives_the_same_bits(name: str):
     estimate, value, values = ESTIMATORS[name]
     market = Market.sample(bars=400)

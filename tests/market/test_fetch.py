@@ -37,6 +37,7 @@ from backtest.market.fetch.gaps import find_bar_gaps, find_end, find_funding_gap
 from backtest.market.fetch.stored_days import list_stored, merge_rows, read_stored
 from backtest.market.read.packed_files import Content
 from backtest.market.tables.frames import TimedTable
+from tests.fast_cases import every_nth
 from tests.replay import HEADER, Replay, epoch, kline_text, klines, settlements
 
 pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
@@ -216,7 +217,9 @@ def test_an_empty_month_is_a_gap_with_its_name(tmp_path, server):
 
 @pytest.mark.parametrize(
     "fault",
-    ["429:0", "429", "418:0", "500", "503", "truncated", "checksum", "garbage", "slow:0.02"],
+    every_nth(
+        ["429:0", "429", "418:0", "500", "503", "truncated", "checksum", "garbage", "slow:0.02"], 3
+    ),
 )
 def test_a_failure_that_passes_changes_nothing(tmp_path, server, calm, fault):
     beside = ".CHECKSUM" if fault == "checksum" else ""

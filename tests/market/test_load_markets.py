@@ -9,6 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import BacktestError, DataError, ParameterError
+from tests.fast_cases import every_nth
 
 HOURS = pd.date_range("2023-01-01", periods=48, freq="h", tz="UTC")
 
@@ -180,7 +181,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", every_nth(BAD, 4))
 def test_bad_panels_on_disk_are_refused_with_a_cure(case, tmp_path):
     load, problem = BAD[case]
     with pytest.raises(BacktestError) as caught:

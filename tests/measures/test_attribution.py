@@ -14,6 +14,7 @@ import backtest as bt
 from backtest.measures.attribution import TERMS, AccountHistory, attribute
 from backtest.strategies import Constant
 from tests.cases import make_case
+from tests.fast_cases import every_nth
 from tests.markets import YEAR, bars_market, live, market_of, walk
 from tests.scenes import Follow, account_of, isolated, play, venue_of
 
@@ -92,7 +93,7 @@ def test_a_gap_between_close_and_open_stands_under_fills():
 # ----- exact -----
 
 
-@pytest.mark.parametrize("seed", range(CASES))
+@pytest.mark.parametrize("seed", every_nth(range(CASES), 8))
 def test_the_terms_of_a_random_run_add_up(seed):
     """All margin modes, shorts, inverse contracts, liquidations, flows and reserves by chance."""
     case = make_case(seed)

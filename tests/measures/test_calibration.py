@@ -22,6 +22,7 @@ from backtest.features.liquidation_forecast import (
 )
 from backtest.measures.calibration import calibrate, frequency_interval, score_forecasts
 from backtest.strategies import Constant
+from tests.fast_cases import every_nth
 from tests.features.test_features import sessions_market
 from tests.markets import YEAR, free_venue, live, walk
 from tests.scenes import NAN, account_of, bracket, isolated, play, venue_of
@@ -141,7 +142,7 @@ def test_the_volatility_goes_on_bit_for_bit(cut: int, kind: str):
 
 
 @pytest.mark.parametrize("overlap", [0, 20])
-@pytest.mark.parametrize("cut", [2, 3, 300])
+@pytest.mark.parametrize("cut", every_nth([2, 3, 300], 3))
 def test_a_resumed_run_forecasts_what_one_run_would_have(result, tmp_path, cut: int, overlap: int):
     market = result.market
     first = run(market.prefix(cut))

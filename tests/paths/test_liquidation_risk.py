@@ -37,6 +37,7 @@ def gbm_paths(**settings) -> bt.Paths:
     return bt.simulate_paths(still_market(), model, **{"horizon": "7d", "seed": 2, **settings})
 
 
+@pytest.mark.slow
 def test_plain_paths_find_the_closed_form():
     # 3 leverages x 2 horizons at 99.99 % bounds, shared by 6 (Bonferroni)
     for lever in (5.0, 10.0, 50.0):
@@ -83,6 +84,7 @@ def test_a_short_is_tilted_upwards():
     assert risk.table["p_liquidation"].iloc[0] == pytest.approx(wanted, rel=0.15)
 
 
+@pytest.mark.slow
 def test_jump_models_agree_plain_and_tilted():
     for model in (
         models.Merton(volatility=0.5, jumps=50, jump_mean=-0.02, jump_deviation=0.04),
@@ -151,6 +153,7 @@ def stehfest(transform, t: float, n: int = 12) -> float:
     return total * math.log(2) / t
 
 
+@pytest.mark.slow
 def test_splitting_agrees_with_plain_paths():
     model = models.Garch(omega=3.65e-6, alpha=0.05, beta=0.9, degrees_of_freedom=6.0)
     drawn = bt.simulate_paths(still_market(), model, paths=4000, horizon="3d", seed=2)

@@ -14,6 +14,7 @@ from tests.paths.accounts import free_account, free_venue, still_market
 TERMS = {"venue": free_venue(), "account": free_account()}
 
 
+@pytest.mark.slow
 def test_it_finds_the_leverage_of_the_closed_form():
     # without drift of the log price, 5 % in 7 days: |ln x| = -sigma sqrt(T) Phi^-1(0.025), and the
     # price of liquidation x = (L - 1) / (0.995 L), so L = 1 / (1 - 0.995 x)

@@ -10,6 +10,7 @@ import backtest as bt
 from backtest import paths as models
 from backtest.features.first_passage import touch_probability
 from backtest.paths.path_model import PathModel
+from tests.fast_cases import every_nth
 
 HOURS = 8760.0
 
@@ -108,6 +109,7 @@ def check_moments(moves: np.ndarray, variance: float, kurtosis: float, drift: fl
     assert error > 0.0
 
 
+@pytest.mark.slow
 def test_heston_has_its_mean_variance():
     # without correlation Var ln S_T = E[int v] + Var[int v] / 4, and
     # E[int v] = theta T + (v0 - theta) (1 - e^(-kT)) / k = 0.04 * 30/365 + ...
@@ -159,7 +161,9 @@ def test_regimes_are_visited_in_their_stationary_shares():
     assert moves.var() * HOURS == pytest.approx(0.75 * 0.04 + 0.25, rel=0.03)
 
 
-@pytest.mark.parametrize("name", ["merton", "kou", "regimes", "heston", "garch", "gbm"])
+@pytest.mark.parametrize(
+    "name", every_nth(["merton", "kou", "regimes", "heston", "garch", "gbm"], 3)
+)
 def test_fits_find_the_variance_of_the_data(name):
     market = bt.Market.sample()
     drawn = bt.simulate_paths(market, name, paths=2000, horizon="10d", seed=1)

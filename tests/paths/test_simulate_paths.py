@@ -85,6 +85,7 @@ def test_blocks_have_their_length_and_rows_are_equally_likely(market):
     assert set(breaks % 24) <= {0}
 
 
+@pytest.mark.slow
 def test_block_length_of_an_autoregression_is_that_of_politis_and_white():
     # AR(1) with rho = 0.6: (2 rho / (1 - rho^2))^(2/3) n^(1/3) for the stationary bootstrap;
     # the function squares its argument, so it is given roots of a positive autoregression

@@ -78,6 +78,7 @@ def test_only_words_that_are_read_are_written_into_the_code():
     assert find_constants(Switch(how="b"), {}, rows) == (("how", "b"),)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_words_compiles_one_formula(monkeypatch):
     compiled = []
 

@@ -477,6 +477,7 @@ def test_the_bar_a_policy_sees_is_the_one_that_closed():
     assert [bar.funding for bar in bars] == last
 
 
+@pytest.mark.slow
 @pytest.mark.compiled
 def test_a_negative_leverage_is_placed_whether_compiled_or_not():
     class Falling(bt.Policy):
@@ -498,6 +499,7 @@ def test_a_memory_goes_on_where_a_run_is_resumed():
     assert second.memory == (300.0, MARKET.close.max())
 
 
+@pytest.mark.slow
 @pytest.mark.compiled
 def test_a_policy_of_ours_with_a_memory_compiles_to_the_same_bits():
     compiled(Cppi(multiplier=5.0, floor=0.8, growth=0.1, ratchet=0.5))

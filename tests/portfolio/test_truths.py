@@ -296,6 +296,7 @@ def one_bar(seed: int) -> dict[str, Any]:
     return {"tapes": tapes, "signal": signal}
 
 
+@pytest.mark.slow
 def test_where_the_path_fails_the_worst_fails_too():
     """From one state at the open of a bar, without stops, with slopes under 1."""
     failed = {"path": 0, "worst": 0}

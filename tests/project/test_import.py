@@ -21,6 +21,7 @@ from backtest.base.units import MINUTE
 from backtest.market.read import arrow_files, packed_files
 from backtest.market.tables.repairs import KINDS
 from backtest.strategies import Constant
+from tests.fast_cases import every_nth
 from tests.layouts import LAYOUTS, MARKET, RIDING, kline_text, own_files, zip_text
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -46,7 +47,7 @@ def bytes_of(result: bt.Result) -> tuple[bytes, bytes, dict[str, bytes]]:
 # -------------------------------------------------------------------------------------- layouts
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", every_nth(LAYOUTS, 4))
 def test_a_run_on_what_a_layout_holds_has_the_same_bytes(tmp_path: Path, layout: str, expected):
     paths, terms = LAYOUTS[layout](tmp_path)
     market = bt.import_market(*paths, **terms)
@@ -309,7 +310,7 @@ REPAIRS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("repair", "kind", "change", "key", "note"), REPAIRS)
+@pytest.mark.parametrize(("repair", "kind", "change", "key", "note"), every_nth(REPAIRS, 4))
 def test_a_repair_is_done_when_asked_and_recorded_and_never_otherwise(
     tmp_path: Path, repair, kind, change, key, note
 ):
@@ -539,7 +540,9 @@ def test_a_formula_is_named_with_its_line_or_row(tmp_path, name, place):
     assert refused.value.where.endswith(place)
 
 
-@pytest.mark.parametrize(("name", "write", "rule"), HOSTILE, ids=[each[0] for each in HOSTILE])
+@pytest.mark.parametrize(
+    ("name", "write", "rule"), every_nth(HOSTILE, 2), ids=[each[0] for each in HOSTILE]
+)
 def test_a_hostile_file_is_refused_and_leaves_nothing(tmp_path: Path, name, write, rule):
     inside = tmp_path / "in"
     inside.mkdir()

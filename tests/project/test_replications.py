@@ -185,6 +185,7 @@ def test_every_replication_is_tested_here(name):
     assert name in globals() or name in ("paths", "comparison")
 
 
+@pytest.mark.slow
 def test_value_funds_have_the_facts_of_the_other_implementation():
     rows = check(value_funds.replicate(seeds=2))
     assert rows["cap 10: hill"].ours < 0.5 * rows["cap 0: hill"].ours

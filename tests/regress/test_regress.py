@@ -94,6 +94,7 @@ def test_the_unchanged_project_never_alarms(was):
         assert not verdict.moved
 
 
+@pytest.mark.slow
 def test_a_policy_constant_off_by_one_percent_is_named_at_its_first_decision(was):
     verdict = compare_baselines(was, take(run(leverage=2.02)))
     assert verdict.exit_code == 1

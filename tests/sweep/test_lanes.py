@@ -347,6 +347,7 @@ def test_ctrl_c_returns_what_is_done(lean, monkeypatch):
     assert np.isnan(rows.metrics["sharpe"][~rows.done]).all()
 
 
+@pytest.mark.slow
 def test_what_a_compiled_policy_raises_is_not_printed(capfd):
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     evaluator = Evaluator(bt.Market.sample(bars=50), Loud, venue=venue, account=bt.Account())
@@ -379,6 +380,7 @@ class Branching(bt.Policy):
         return 0.3 * self.scale / bar.sigma
 
 
+@pytest.mark.slow
 def test_columns_are_shared_only_by_sets_that_read_the_same():
     """Every branch of ``observe`` is watched: what one set reads another may not."""
     venue = bt.Venue.simple(

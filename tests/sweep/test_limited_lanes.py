@@ -70,6 +70,7 @@ def test_rows_under_a_limit_by_date_are_runs():
     assert_sweep_is_runs(VENUE, account, sets)
 
 
+@pytest.mark.slow
 def test_a_limit_by_date_limits_lanes():
     free, limited = (
         Evaluator(MARKET, VolTarget, venue=VENUE, account=account).evaluate(make_sets(4))

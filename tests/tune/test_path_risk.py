@@ -41,6 +41,7 @@ def list_searched(study: bt.Study) -> pd.DataFrame:
     return study.table[study.table["stage"] == "search"].sort_values("lever")
 
 
+@pytest.mark.slow
 def test_a_bound_on_the_risk_excludes_what_dies_on_the_paths():
     study = search(fall(), constraints={"p_liquidation_4h": "<= 0.01"})
     table = list_searched(study)
@@ -63,6 +64,7 @@ def test_a_shorter_horizon_counts_what_dies_within_it():
     assert study.best_values == {"lever": 2.9}
 
 
+@pytest.mark.slow
 def test_the_largest_leverage_is_a_factor_on_the_policy():
     # held at L, the factor f with f L = 1.777
     study = search(
@@ -90,6 +92,7 @@ def test_the_measures_are_those_of_the_public_functions_on_the_same_paths():
     assert found["max_leverage_at_50pct"] == largest.leverage
 
 
+@pytest.mark.slow
 def test_neighbors_parts_and_the_holdout_see_the_same_paths(tmp_path):
     study = search(
         fall(), constraints={"p_liquidation_4h": "<= 0.01"}, space={"lever": (1.0, 3.0)},
