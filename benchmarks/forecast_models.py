@@ -32,9 +32,9 @@ import pandas as pd
 import backtest as bt
 from backtest.features import ewma_volatility, touch_probability
 from backtest.features.liquidation_forecast import DEGREES
-from backtest.paths.liquidation_risk import count_bars
+from backtest.paths.choose_runner import make_runner
 from backtest.paths.path_events import find_first
-from backtest.paths.paths_runner import make_runner
+from backtest.paths.risk_question import count_bars
 from backtest.paths.scaled_policies import HoldOnce
 
 COINS = ("BTCUSDT", "ETHUSDT")

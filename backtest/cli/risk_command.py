@@ -6,14 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 
 import backtest
 from backtest.base.errors import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
-from backtest.cli.experiment import Experiment, build_experiment
+from backtest.cli.experiment import Experiment
 from backtest.cli.flags import OUTPUT, RESULTS, WORK, AsJson, Results, Save, option
+from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.paths_command import draw_paths
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
@@ -25,6 +27,7 @@ backtest risk --policy constant --set leverage=5
 backtest risk examples/btc-vol-target.toml --horizons 1d,7d --model gbm
 backtest risk --from-run           [dim]# from where a run over the data ends[/dim]
 backtest risk --find-leverage 0.01 --horizon 7d
+backtest risk --data btc/ --data eth/ --policy constant --set leverage=3
 backtest risk --report risk.html
 """
 ReportFile = Annotated[
@@ -47,7 +50,7 @@ def risk(
     results: Results = RESULTS,
 ) -> None:
     """Estimate how likely the account is liquidated from the end of the data on."""
-    experiment = build_experiment(draft)
+    experiment = build_experiment_or_panel(draft)
     if "find_leverage" in draft.tables.get("risk", {}):
         refuse_with_search(draft, from_run=from_run)
         searched = find_leverage(draft, experiment, threads)
@@ -64,6 +67,7 @@ def risk(
             venue=terms["venue"],
             account=account,
             signal=read_direction(terms.get("signal")),
+            overlay=terms.get("overlay"),
             compile=terms.get("compile", True),
             threads=threads,
             progress=progress,
@@ -102,6 +106,7 @@ def find_leverage(draft: Draft, experiment: Experiment, threads: int) -> MaxLeve
             account=terms["account"],
             probability=draft.tables["risk"]["find_leverage"],
             signal=read_direction(terms.get("signal")),
+            overlay=terms.get("overlay"),
             compile=terms.get("compile", True),
             threads=threads,
             progress=progress,
@@ -145,10 +150,15 @@ def print_found(found: Any, report: Path | None) -> None:
         typer.echo(f"\nreport: {report}")
 
 
-def read_direction(signal: Any) -> float:
-    """Return a constant signal; one that changes cannot be known on paths."""
+def read_direction(signal: Any) -> float | dict[str, float] | None:
+    """Return a constant signal; one that changes cannot be known on paths.
+
+    Of several instruments, the last weights.
+    """
     if signal is None:
-        return 1.0
+        return None
+    if isinstance(signal, pd.DataFrame):
+        return {str(name): float(x) for name, x in signal.iloc[-1].fillna(0.0).items()}
     if isinstance(signal, (int, float)):
         return float(signal)
     raise ParameterError(

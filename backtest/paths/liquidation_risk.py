@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.number_text import format_percent
-from backtest.base.phrases import Place
-from backtest.base.ranges import Choice, Number
-from backtest.base.units import IntArray, format_duration, parse_duration
-from backtest.engine import Result
-from backtest.market import Market
+from backtest.engine import PortfolioResult, Result
+from backtest.engine.portfolio.portfolio_manifest import describe_account
+from backtest.market import Market, Markets
+from backtest.paths.choose_runner import (
+    AnyAccount,
+    AnyPaths,
+    AnyPolicy,
+    AnyVenue,
+    Runner,
+    choose_runner,
+)
+from backtest.paths.panel_runner import PanelRunner
 from backtest.paths.path_events import PathEvents, reduce_lives
-from backtest.paths.path_set import Paths
-from backtest.paths.paths_runner import PathsRunner, Progress, make_runner
+from backtest.paths.paths_runner import PathsRunner, Progress
 from backtest.paths.rare_events import (
     Tilted,
     check_sample,
@@ -36,6 +41,7 @@ from backtest.paths.risk_intervals import (
     estimate_pairs,
     estimate_plain,
 )
+from backtest.paths.risk_question import WHERE, Question, read_question
 from backtest.paths.risk_record import RiskRecord
 from backtest.paths.risk_tables import (
     find_days,
@@ -45,11 +51,7 @@ from backtest.paths.risk_tables import (
     weighted_median,
 )
 from backtest.policy import Policy
-from backtest.venue import Venue
 
-WHERE = "bt.liquidation_risk"
-USUAL = ("1d", "7d", "30d")
-METHODS = Choice("auto", "plain", "tilt", "split")
 PILOT = 2000
 """Paths that say whether a liquidation is rare."""
 RARE = 0.01
@@ -89,13 +91,13 @@ class LiquidationRisk(RiskRecord):
     hazard: pd.DataFrame
     typical: pd.DataFrame | None
     settings: dict[str, Any]
-    paths: Paths | None = None
-    runner: PathsRunner | None = None
+    paths: AnyPaths | None = None
+    runner: Runner | None = None
 
     kind = "liquidation-risk"
     names = ("table", "fan", "hazard", "typical")
 
-    def find_history(self) -> Market | None:
+    def find_history(self) -> Market | Markets | None:
         """Return the history of the paths."""
         return None if self.paths is None else self.paths.history
 
@@ -127,7 +129,7 @@ class LiquidationRisk(RiskRecord):
             )
         return self.typical
 
-    def run(self, i: int) -> Result:
+    def run(self, i: int) -> Result | PortfolioResult:
         """Return the whole result of path i, bit for bit what its line in the risk is made of.
 
         Raises
@@ -163,27 +165,17 @@ class LiquidationRisk(RiskRecord):
         return "\n".join(lines)
 
 
-class Question(NamedTuple):
-    """Checked arguments: horizons by name with their last bars, confidence, method, threads."""
-
-    names: tuple[str, ...]
-    bars: IntArray
-    confidence: float
-    method: str
-    threads: int
-    progress: Progress | None
-
-
 def liquidation_risk(
-    paths: Paths,
-    policy: Policy,
+    paths: AnyPaths,
+    policy: AnyPolicy,
     *,
-    venue: Venue,
-    account: Account | Result,
+    venue: AnyVenue,
+    account: AnyAccount,
     horizons: Sequence[str] | None = None,
     confidence: float = 0.95,
     method: str = "auto",
-    signal: float = 1.0,
+    signal: float | Mapping[str, float] | None = None,
+    overlay: Policy | None = None,
     threads: int = 1,
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
@@ -192,15 +184,17 @@ def liquidation_risk(
 
     Parameters
     ----------
-    paths : Paths
+    paths : Paths or PanelPaths
         From :func:`backtest.simulate_paths`.
     policy : Policy
-        Decides at each close, first at the last one of history.
+        Decides at each close, first at the last one of history. Of several instruments, one for
+        all or one for each.
     venue : Venue
-        Of dated margin tables, the one in force at the start holds for all bars.
-    account : Account or Result
-        A new account, or a result that ended where the paths begin: position, pending decision and
-        memory go on.
+        Of dated margin tables, the one in force at the start holds for all bars. Of several
+        instruments, one for all or one for each.
+    account : Account, Result or PortfolioResult
+        A new account, or a result that ended where the paths begin: positions, pending decisions
+        and memory go on.
     horizons : sequence of str, optional
         Not longer than the paths; by default those of 1, 7 and 30 days that fit, and the whole.
     confidence : float
@@ -210,8 +204,11 @@ def liquidation_risk(
         weighted back. ``"split"``: multilevel splitting. ``"auto"``: plain, with mirrored pairs
         where the model has them; where fewer than 1 % of 2,000 paths are liquidated, by tilting or
         splitting.
-    signal : float
-        Direction and scale in [-1, 1].
+    signal : float, or mapping of str to float
+        Direction and scale in [-1, 1], 1 by default. Of several instruments, direction times weight
+        of each, by default 1/n, or what the result had at its last close.
+    overlay : Policy, optional
+        Scales all targets of several instruments.
     threads : int
         The result does not depend on it.
     compile : bool
@@ -238,21 +235,22 @@ def liquidation_risk(
     are right: ``risk.paths`` are the paths used. With splitting, only ``p_liquidation`` is that of
     splitting, the rest of the row that of plain paths.
     """
-    runner = make_runner(
-        paths, policy, venue=venue, account=account, signal=signal, compile=compile, where=WHERE
-    )
+    runner = choose_runner(
+        paths, policy, venue=venue, account=account, signal=signal, overlay=overlay,
+        compile=compile, where=WHERE,
+    )  # fmt: skip
     question = read_question(paths, horizons, confidence, method, threads, progress)
     runner = refine_runner(runner, question.method)
     lives = runner.run_chunks(threads=threads, progress=progress)
-    events = reduce_lives(lives, question.bars, float(paths.history.close[-1]))
+    events = reduce_lives(lives, question.bars, runner.base)
     rows, tilted = [], None
     for k, bars in enumerate(question.bars + 1):
         row = describe_plain(runner, question, events, k)
         way = choose_way(runner, question, events, int(bars))
-        if way == "tilt":
+        if way == "tilt" and isinstance(runner, PathsRunner):
             row, last = add_tilted(runner, question, row, int(bars))
             tilted = last or tilted
-        elif way == "split":
+        elif way == "split" and isinstance(runner, PathsRunner):
             row = add_split(runner, question, row, int(bars))
         rows.append(row)
     table = pd.DataFrame(
@@ -269,97 +267,32 @@ def liquidation_risk(
     )
 
 
-def read_question(
-    paths: Paths,
-    horizons: Sequence[str] | None,
-    confidence: float,
-    method: str,
-    threads: int,
-    progress: Progress | None,
-) -> Question:
-    """Return the arguments that say what to estimate, checked."""
-    chosen = METHODS.check("method", method, where=f"{WHERE}, method")
-    if chosen == "tilt" and paths.model.tilt(1e-9, 1.0) is None:
-        raise ParameterError(
-            f"method='tilt' needs GBM, Merton or Kou, was {type(paths.model).__name__}",
-            where=f"{WHERE}, method",
-            cure="use method='auto' or 'split'",
-        )
-    level = Number(0.0, 1.0, open_low=True, open_high=True)
-    sure = level.check("confidence", confidence, where=f"{WHERE}, confidence")
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise ParameterError(
-            f"threads must be a whole number of at least 1, was {threads!r}",
-            where=f"{WHERE}, threads",
-            cure="give threads=2",
-        )
-    names = read_horizons(paths, horizons)
-    bars = np.array([count_bars(paths, name) for name in names], dtype=np.int64)
-    return Question(names, bars - 1, sure, chosen, threads, progress)
-
-
-def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the horizons given, or the usual ones that fit into the paths and the whole."""
-    if horizons is None:
-        fit = tuple(x for x in USUAL if parse_duration(x, where=WHERE) <= paths.horizon)
-        usable = tuple(x for x in fit if count_bars(paths, x, is_strict=False) > 0)
-        whole = format_duration(paths.horizon)
-        return usable if whole in usable else (*usable, whole)
-    given = (horizons,) if isinstance(horizons, str) else tuple(horizons)
-    if not given:
-        text, cure = "horizons must name at least one, was empty", "give ('1d', '7d')"
-        raise ParameterError(text, where=Place("horizons", of=WHERE), cure=cure)
-    return given
-
-
-def count_bars(paths: Paths, horizon: str, *, is_strict: bool = True) -> int:
-    """Return the bars of a path that close within a horizon, checked to be one or more."""
-    span = parse_duration(horizon, where=Place("horizons", of=WHERE))
-    calendar = paths.calendar
-    closes = calendar.time[1:] + paths.history.interval
-    start = int(calendar.time[0]) + paths.history.interval
-    bars = int(np.sum(closes <= start + span))
-    if is_strict and (span > paths.horizon or bars < 1):
-        raise ParameterError(
-            f"horizons must lie between a bar and the length of the paths, "
-            f"{format_duration(paths.horizon)}, was {horizon}",
-            where=Place("horizons", of=WHERE),
-            cure="simulate longer paths, or give shorter horizons",
-        )
-    return bars
-
-
-def refine_runner(runner: PathsRunner, method: str) -> PathsRunner:
+def refine_runner(runner: Runner, method: str) -> Runner:
     """Return a runner on mirrored pairs where they help, with four steps where ranges are read."""
     paths = runner.paths
     changes: dict[str, Any] = {}
-    if method == "auto" and paths.model.is_symmetric and paths.count >= 2:
+    if method == "auto" and paths.is_symmetric and paths.count >= 2:
         changes["antithetic"] = True
-    if paths.bridge == 1 and not paths.model.is_resampled and runner.prepared.columns:
+    if paths.bridge == 1 and not paths.is_resampled and runner.has_columns:
         changes["bridge"] = 4
     if not changes:
         return runner
-    return PathsRunner(
-        paths=paths.with_settings(**changes),
-        policy=runner.policy,
-        venue=runner.venue,
-        account=runner.account,
-        signal=runner.signal,
-        compile=runner.compile,
-    )
+    return replace(runner, paths=paths.with_settings(**changes))  # type: ignore[arg-type] # its own
 
 
-def choose_way(runner: PathsRunner, question: Question, events: PathEvents, bars: int) -> str:
+def choose_way(runner: Runner, question: Question, events: PathEvents, bars: int) -> str:
     """Return how the probability within some bars is estimated: plain, tilt or split."""
     if question.method != "auto":
         return question.method
     if float(np.mean(events.liquidated[:PILOT] < bars)) >= RARE:
         return "plain"
-    return "split" if runner.paths.model.tilt(1e-9, 1.0) is None else "tilt"
+    if runner.paths.can_tilt:
+        return "tilt"
+    return "split" if runner.paths.can_split else "plain"
 
 
 def describe_plain(
-    runner: PathsRunner, question: Question, events: PathEvents, k: int
+    runner: Runner, question: Question, events: PathEvents, k: int
 ) -> dict[str, Any]:
     """Return the row of a horizon from the paths as they are."""
     bars, paths = int(question.bars[k]) + 1, runner.paths
@@ -419,31 +352,39 @@ def add_split(
     runner: PathsRunner, question: Question, row: dict[str, Any], bars: int
 ) -> dict[str, Any]:
     """Return a row with the probability of liquidation by splitting; as it was if that is 0."""
-    paths = runner.paths.with_settings(antithetic=False)
-    own = PathsRunner(
-        paths=paths,
-        policy=runner.policy,
-        venue=runner.venue,
-        account=runner.account,
-        signal=runner.signal,
-        compile=runner.compile,
-    )
-    found = split_paths(own, bars, paths.count, question.confidence)
+    own = replace(runner, paths=runner.paths.with_settings(antithetic=False))
+    found = split_paths(own, bars, own.paths.count, question.confidence)
     if found.value == 0.0:
         return row
     return {**row, **name_estimate("p_liquidation", found), "method": "split"}
 
 
-def describe_settings(runner: PathsRunner, question: Question) -> dict[str, Any]:
+def describe_settings(runner: Runner, question: Question) -> dict[str, Any]:
     """Return what the numbers come from, as plain data."""
-    resume = runner.resume
+    resume, venue, policy = runner.resume, runner.venue, runner.policy
+    overlay = runner.overlay if isinstance(runner, PanelRunner) else None
     return {
-        "policy": repr(runner.policy),
-        "venue": runner.venue.to_dict(),
-        "account": runner.terms.to_dict(),
+        "policy": name_policies(policy),
+        "venue": describe_each(venue, lambda each: each.to_dict()),
+        "account": describe_account(runner.terms),
+        "overlay": None if overlay is None else repr(overlay),
         "resumed": None if resume is None else resume.manifest["id"],
         "signal": runner.signal,
         "confidence": question.confidence,
         "method": question.method,
         "paths": runner.paths.describe(),
     }
+
+
+def name_policies(policy: AnyPolicy) -> str:
+    """Return the text of a policy, or of each of several."""
+    if isinstance(policy, Mapping):
+        return ", ".join(f"{name}: {each!r}" for name, each in policy.items())
+    return repr(policy)
+
+
+def describe_each(given: Any, describe: Callable[[Any], Any]) -> Any:
+    """Return what describes one object, or each of several by instrument."""
+    if isinstance(given, Mapping):
+        return {name: describe(each) for name, each in given.items()}
+    return describe(given)

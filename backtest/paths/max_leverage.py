@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +14,25 @@ from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Number
 from backtest.base.units import FloatArray
-from backtest.market import Market
-from backtest.paths.liquidation_risk import count_bars
+from backtest.market import Market, Markets
+from backtest.paths.choose_runner import (
+    AnyAccount,
+    AnyPaths,
+    AnyPolicy,
+    AnyVenue,
+    Runner,
+    choose_runner,
+)
+from backtest.paths.liquidation_risk import describe_each, name_policies
+from backtest.paths.panel_paths import PanelPaths
 from backtest.paths.path_events import find_first
 from backtest.paths.path_model import PathModel
-from backtest.paths.path_set import Paths
-from backtest.paths.paths_runner import PathsRunner, make_runner
 from backtest.paths.risk_intervals import Estimate, estimate_plain
+from backtest.paths.risk_question import count_bars
 from backtest.paths.risk_record import RiskRecord
 from backtest.paths.scaled_policies import HoldOnce, Scaled
 from backtest.paths.simulate_paths import simulate_paths
 from backtest.policy import Policy
-from backtest.venue import Venue
 
 WHERE = "bt.max_leverage"
 USUAL_MODELS = ("filtered", "stationary", "garch", "gbm")
@@ -62,12 +69,12 @@ class MaxLeverage(RiskRecord):
     table: pd.DataFrame
     grid: pd.DataFrame
     settings: dict[str, Any]
-    market: Market | None = None
+    market: Market | Markets | None = None
 
     kind = "max-leverage"
     names = ("table", "grid")
 
-    def find_history(self) -> Market | None:
+    def find_history(self) -> Market | Markets | None:
         """Return the market; None for a loaded result."""
         return self.market
 
@@ -100,17 +107,18 @@ class MaxLeverage(RiskRecord):
 
 
 def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
-    market: Market,
-    policy: Policy | None = None,
+    market: Market | Markets,
+    policy: AnyPolicy | None = None,
     *,
-    venue: Venue,
+    venue: AnyVenue,
     account: Account,
     probability: float = 0.01,
     horizon: str = "30d",
     models: Sequence[str | PathModel | type[PathModel]] = USUAL_MODELS,
     paths: int = 10_000,
     seed: int = 0,
-    signal: float = 1.0,
+    signal: float | Mapping[str, float] | None = None,
+    overlay: Policy | None = None,
     threads: int = 1,
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
@@ -119,11 +127,12 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
 
     Parameters
     ----------
-    market : Market
+    market : Market or Markets
         The history from whose end paths go on.
     policy : Policy, optional
-        By default, a position that is opened once at the leverage and kept. Otherwise the result is
-        the largest factor on the leverage of this policy.
+        By default, a position that is opened once at the leverage and kept; of several instruments
+        one in each, at the leverage times its weight. Otherwise the result is the largest factor on
+        the leverage of this policy, or of those of all instruments.
     venue, account : Venue, Account
         As in :func:`backtest.run`; the leverage stays within their limits.
     probability : float
@@ -135,8 +144,8 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
         smallest over them: how far models differ is part of the answer.
     paths, seed, threads, compile, progress
         As in :func:`backtest.simulate_paths` and :func:`backtest.liquidation_risk`.
-    signal : float
-        Direction and scale in [-1, 1].
+    signal, overlay
+        As in :func:`backtest.liquidation_risk`.
 
     Returns
     -------
@@ -161,8 +170,9 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
             where=f"{WHERE}, models",
             cure="give models=['filtered', 'gbm']",
         )
-    drawn = [
-        simulate_paths(market, each, paths=paths, horizon=horizon, seed=seed) for each in models
+    of_any: Any = market  # one instrument or several
+    drawn: list[AnyPaths] = [
+        simulate_paths(of_any, each, paths=paths, horizon=horizon, seed=seed) for each in models
     ]
     if not chance * paths >= LEAST_HITS:
         raise ParameterError(
@@ -174,7 +184,9 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, list[float]] = {}
     for done, each in enumerate(drawn, 1):
-        scan = LeverageScan(each, policy, venue, account, signal, threads, compile, horizon)
+        scan = LeverageScan(
+            each, policy, venue, account, signal, threads, compile, horizon, overlay
+        )  # fmt: skip
         name = name_model(each, rows)
         rows[name], columns[name] = scan.search(sizes, chance)
         if progress is not None:
@@ -184,8 +196,9 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     label = "leverage" if policy is None else "factor"
     grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
     settings = {
-        "policy": repr(policy) if policy is not None else "one position, held",
-        "venue": venue.to_dict(),
+        "policy": name_policies(policy) if policy is not None else "one position, held",
+        "venue": describe_each(venue, lambda each: each.to_dict()),
+        "overlay": None if overlay is None else repr(overlay),
         "account": account.to_dict(),
         "probability": chance,
         "horizon": horizon,
@@ -195,47 +208,60 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     return MaxLeverage(table, grid, settings, market)
 
 
-def name_model(paths: Paths, taken: dict[str, Any]) -> str:
+def name_model(paths: AnyPaths, taken: dict[str, Any]) -> str:
     """Return a name for the row of a model, with its place where a name is taken."""
-    name = type(paths.model).__name__.lower()
+    model = next(iter(paths.models.values())) if isinstance(paths, PanelPaths) else paths.model
+    name = type(model).__name__.lower()
     return name if name not in taken else f"{name} {len(taken) + 1}"
 
 
-def choose_grid(policy: Policy | None, venue: Venue, account: Account) -> FloatArray:
+def choose_grid(policy: AnyPolicy | None, venue: AnyVenue, account: Account) -> FloatArray:
     """Return the leverages, or factors, that are scanned: even in the logarithm."""
     if policy is not None:
         return np.geomspace(0.1, LARGEST_FACTOR, 16)
-    most = max(each.max_leverage for each in venue.brackets)
-    limit = account.max_leverage
-    if not isinstance(limit, pd.Series):
-        most = min(most, limit)
-    most = min(most, account.venue_leverage or math.inf, 1000.0)
+    venues = list(venue.values()) if isinstance(venue, Mapping) else [venue]
+    most = min(max(row.max_leverage for row in each.brackets) for each in venues)
+    for limit in (account.max_leverage, account.venue_leverage):
+        most = min([most, *list_limits(limit)])
+    most = min(most, 1000.0)
     return np.geomspace(min(0.5, 0.5 * most), most, 16)
+
+
+def list_limits(limit: Any) -> list[float]:
+    """Return the numbers of a limit of the account, of one or of several instruments."""
+    given = list(limit.values()) if isinstance(limit, Mapping) else [limit]
+    return [float(each) for each in given if isinstance(each, int | float)]
 
 
 @dataclass(frozen=True)
 class LeverageScan:
     """Search for the largest leverage on the paths of one model."""
 
-    paths: Paths
-    policy: Policy | None
-    venue: Venue
-    account: Account
-    signal: float
+    paths: AnyPaths
+    policy: AnyPolicy | None
+    venue: AnyVenue
+    account: AnyAccount
+    signal: Any
     threads: int
     compile: bool
     horizon: str
+    overlay: Policy | None = None
 
-    def runner(self, size: float) -> PathsRunner:
+    def runner(self, size: float) -> Runner:
         """Return the runner at a leverage, or a factor."""
         scaled: Any = Scaled  # a combinator takes its policies first
-        held = HoldOnce(size=size) if self.policy is None else scaled(self.policy, factor=size)
-        return make_runner(
+        held: AnyPolicy = HoldOnce(size=size)
+        if isinstance(self.policy, Mapping):
+            held = {name: scaled(each, factor=size) for name, each in self.policy.items()}
+        elif self.policy is not None:
+            held = scaled(self.policy, factor=size)
+        return choose_runner(
             self.paths,
             held,
             venue=self.venue,
             account=self.account,
             signal=self.signal,
+            overlay=self.overlay,
             compile=self.compile,
             where=WHERE,
         )

@@ -201,14 +201,15 @@ class PanelPaths:
 
     def describe(self) -> dict[str, Any]:
         """Return what draws the paths, as plain data for a manifest."""
-        models = {
+        each = {
             name: {"name": type(model).__name__, **model.to_dict()}
             for name, model in self.models.items()
         }
+        kinds = ", ".join(dict.fromkeys(model["name"] for model in each.values()))
         is_joined = not self.is_resampled
         return {
             **self.leader.describe(),
-            "model": models,
+            "model": {"name": kinds, "instruments": each},
             "history": self.history.content_hash,
             "correlation": [list(row) for row in self.correlation] if is_joined else None,
             "common_jump": self.common_jump if is_joined else None,

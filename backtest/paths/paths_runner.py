@@ -13,9 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import Account, Log
-from backtest.account.account import check_account
 from backtest.base.errors import AccountingError, BacktestError, DataError, ParameterError
-from backtest.base.ranges import Range
 from backtest.base.units import FloatArray, format_time
 from backtest.engine import Result
 from backtest.engine.bar_loop import BROKEN, Formula, Seen
@@ -28,7 +26,7 @@ from backtest.engine.run import find_loop_start, run
 from backtest.engine.signal_input import read_signal
 from backtest.market import Market
 from backtest.paths import paths_loop
-from backtest.paths.path_set import DrawPlan, Paths, check_paths
+from backtest.paths.path_set import DrawPlan, Paths
 from backtest.paths.path_writer import PathBars
 from backtest.policy import Policy
 from backtest.policy.error_location import bind_plain
@@ -154,6 +152,16 @@ class PathsRunner:
                 compile=is_compiled,
                 **began,
             )
+
+    @property
+    def base(self) -> float:
+        """The price that moves of lives are relative to: the last close of history."""
+        return float(self.paths.history.close[-1])
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether the policy reads columns, which may depend on ranges."""
+        return bool(self.prepared.columns)
 
     @functools.cached_property
     def fixed_venue(self) -> Venue:
@@ -405,40 +413,3 @@ def map_in_order(work: Callable[[Any], Any], items: list[Any], threads: int) -> 
             waiting[k] = None  # type: ignore[call-overload] # its memory is free again
             if k + 2 * threads < len(items):
                 waiting.append(pool.submit(work, items[k + 2 * threads]))
-
-
-def make_runner(
-    paths: Paths,
-    policy: Policy,
-    *,
-    venue: Venue,
-    account: Account | Result,
-    signal: float = 1.0,
-    compile: bool = True,  # noqa: A002 - the word of bt.run
-    where: str,
-) -> PathsRunner:
-    """Return a runner, with its arguments checked."""
-    check_paths(paths, where=f"{where}, paths")
-    wanted: tuple[tuple[str, object, tuple[type, ...], str], ...] = (
-        ("policy", policy, (Policy,), "pass an instance of a class derived from bt.Policy"),
-        ("venue", venue, (Venue,), "pass bt.Venue(...), or bt.Venue.preset(...)"),
-        ("account", account, (Account, Result), "pass bt.Account(...), or a result of bt.run"),
-    )
-    for name, value, kinds, cure in wanted:
-        if not isinstance(value, kinds):
-            raise ParameterError(
-                f"{name} must be a {kinds[0].__name__}, was {str(value)[:60]!r}",
-                where=f"{where}, {name}",
-                cure=f"{cure}: add ()" if isinstance(value, type) else cure,
-            )
-    direction = float(Range(-1.0, 1.0).check("signal", signal, where=f"{where}, signal"))
-    runner = PathsRunner(
-        paths=paths,
-        policy=policy,
-        venue=venue,
-        account=account,
-        signal=direction,
-        compile=compile,
-    )
-    check_account(runner.terms, venue)
-    return runner

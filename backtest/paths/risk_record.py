@@ -24,7 +24,7 @@ from backtest.base.result_folders import (
 from backtest.base.units import format_duration, format_time
 from backtest.engine import compute_id
 from backtest.engine.manifest import find_versions
-from backtest.market import Market
+from backtest.market import Market, Markets
 
 FORMAT = 1
 EMPTY = pd.DataFrame({"none": pd.Series(dtype="float64")})
@@ -48,7 +48,7 @@ class RiskRecord(Reportable):
         """Return the names of the files of tables."""
         return tuple(f"{name}.parquet" for name in cls.names)
 
-    def find_history(self) -> Market | None:
+    def find_history(self) -> Market | Markets | None:
         """Return the market that the result is about; None if there is none or it was loaded."""
         raise NotImplementedError
 
@@ -150,14 +150,14 @@ def raise_index(table: pd.DataFrame, names: list[Any]) -> pd.DataFrame:
     return table.set_index([f"index {k}" for k in range(len(names))]).rename_axis(index=names)
 
 
-def describe_history(market: Market | None) -> Mapping[str, Any]:
+def describe_history(market: Market | Markets | None) -> Mapping[str, Any]:
     """Return the data of a result, as the manifest of a run describes them."""
     if market is None:
         blank = dict.fromkeys(("source", "instrument", "content_hash", "start", "end"), "")
         return {**blank, "bars": 0, "interval": "", "synthetic": False, "filled": {}}
     return {
         "source": repr(market),
-        "instrument": market.instrument,
+        "instrument": market.instrument if isinstance(market, Market) else ", ".join(market),
         "content_hash": market.content_hash,
         "start": format_time(int(market.time[0])),
         "end": format_time(int(market.time[-1]) + market.interval),

@@ -102,12 +102,10 @@ class PathRisk:
     def _find_chances(
         self, chances: list[RiskMeasure], policy: Policy, venue: Venue, account: Any
     ) -> dict[str, float]:
-        from backtest.paths.liquidation_risk import (  # noqa: PLC0415 - only with paths
-            count_bars,
-            refine_runner,
-        )
+        from backtest.paths.choose_runner import make_runner  # noqa: PLC0415 - only with paths
+        from backtest.paths.liquidation_risk import refine_runner  # noqa: PLC0415 - only with paths
         from backtest.paths.path_events import find_first  # noqa: PLC0415
-        from backtest.paths.paths_runner import make_runner  # noqa: PLC0415
+        from backtest.paths.risk_question import count_bars  # noqa: PLC0415
 
         runner = make_runner(
             self.paths, policy, venue=venue, account=account, signal=self.signal,

@@ -82,8 +82,8 @@ def check_use(paths: Paths, market: Market, validate: str | None) -> None:
 
 def check_measure(paths: Paths, measure: RiskMeasure) -> None:
     """Refuse a horizon beyond the paths, and a probability that they are too few for."""
-    from backtest.paths.liquidation_risk import count_bars  # noqa: PLC0415 - only with paths
     from backtest.paths.max_leverage import LEAST_HITS  # noqa: PLC0415
+    from backtest.paths.risk_question import count_bars  # noqa: PLC0415 - only with paths
 
     if measure.kind != LARGEST:
         count_bars(paths, measure.horizon)

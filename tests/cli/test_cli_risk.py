@@ -117,6 +117,17 @@ def test_paths_of_several_instruments_are_shown_and_written(capsys, tmp_path):
     assert "rows of history keep" in capsys.readouterr().err
 
 
+def test_the_risk_of_several_instruments_is_estimated(capsys, tmp_path):
+    given = ["risk", *save_two(tmp_path / "data"), "--no-compile", "--policy", "constant"]
+    given += ["--set", "leverage=20", "--paths", "12", "--horizon", "12h", "--model", "gbm"]
+    assert main([*given, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 0.0 <= found["table"][0]["p_liquidation"] <= 1.0
+    assert main([*given, "--from-run", "--report", "risk.html"]) == 0
+    assert "liquidation" in capsys.readouterr().out
+    assert (tmp_path / "risk.html").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "kind"),
     [

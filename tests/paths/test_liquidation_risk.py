@@ -10,7 +10,7 @@ from scipy.stats import beta, norm
 import backtest as bt
 from backtest import paths as models
 from backtest.features.first_passage import touch_probability
-from backtest.paths.paths_runner import make_runner
+from backtest.paths.choose_runner import make_runner
 from backtest.paths.risk_intervals import estimate_pairs, exact_interval
 from backtest.strategies import VolTarget
 from tests.paths.accounts import (

@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import FloatArray, IntArray
-from backtest.engine.lookahead.causality import observe_checked
+from backtest.engine.lookahead.causality import observe, observe_checked
 from backtest.engine.portfolio.book_loop import N_SHOWN, Desk
 from backtest.market import Market
 from backtest.market.markets import Markets
@@ -87,23 +87,35 @@ def find_names(policy: Policy) -> frozenset[str]:
 
 
 def seat(
-    policies: Mapping[str, Policy], overlay: Policy | None, markets: Markets, signal: FloatArray
+    policies: Mapping[str, Policy],
+    overlay: Policy | None,
+    markets: Markets,
+    signal: FloatArray,
+    *,
+    is_checked: bool = True,
 ) -> list[Panelist]:
     """Return the policies with their columns: of each instrument, and last of the overlay.
 
-    An instrument's market carries its signal, the overlay's market is the portfolio index.
+    An instrument's market carries its signal, the overlay's market is the portfolio index. Without
+    ``is_checked`` columns are not checked for looking ahead, as they were before.
     """
+    look = observe_checked if is_checked else observe_again
     found = []
     for i, name in enumerate(markets.names):
         first, stop = (int(each) for each in markets.spans[i])
         market = markets[name].with_signal(np.clip(signal[i, first:stop], -1.0, 1.0))
-        columns, causality = observe_checked(policies[name], market)
+        columns, causality = look(policies[name], market)
         found.append(Panelist(policies[name], market, columns, first, str(causality)))
     if overlay is not None:
         index = markets.index(signal.T)
-        columns, causality = observe_checked(overlay, index)
+        columns, causality = look(overlay, index)
         found.append(Panelist(overlay, index, columns, 0, str(causality)))
     return found
+
+
+def observe_again(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], str]:
+    """Return the columns of a policy that was checked on another market."""
+    return observe(policy, market), "checked before"
 
 
 def flatten(parts: list[FloatArray]) -> tuple[FloatArray, IntArray]:

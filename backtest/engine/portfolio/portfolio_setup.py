@@ -89,6 +89,28 @@ def check_panel(
     return venues, account
 
 
+def set_up_again(
+    setup: Setup, markets: Markets, weights: FloatArray, *, first: int, started: int
+) -> Setup:
+    """Return the setup of the same account on other markets, from another bar.
+
+    ``weights`` (n, n_bars) are the signal. Columns are not checked for looking ahead again.
+    """
+    inputs = read_book_inputs(
+        markets,
+        setup.venues,
+        setup.account,
+        signal=weights,
+        sampling="1d",
+        first=first,
+        started=started,
+    )
+    panelists = seat(setup.policies, setup.overlay, markets, weights, is_checked=False)
+    return setup._replace(
+        markets=markets, signal=weights, panelists=panelists, inputs=inputs, first=first
+    )
+
+
 def find_first(markets: Markets, start: TimeLike | None) -> int:
     """Return the bar of the clock at which the account begins."""
     where = Place("start", of="bt.run")

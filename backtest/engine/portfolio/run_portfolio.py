@@ -98,6 +98,16 @@ def begin(setup: Setup) -> tuple[BookInputs, Book, Desk, Tally]:
     return inputs, book, desk, tally
 
 
+def copy_book(book: Book) -> Book:
+    """Return the book of an account at the end of a run, at the first events of what follows."""
+    copied = type(book)._make(
+        type(each)._make(part.copy() for part in each) if isinstance(each, tuple) else each.copy()
+        for each in book
+    )
+    copied.cursor[:] = 0
+    return copied
+
+
 def take(setup: Setup, *, is_compiled: bool, progress: Progress | None) -> BookOutcome:
     """Take the account through the markets, in compiled code or in plain Python."""
     account = setup.account

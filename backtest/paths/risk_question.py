@@ -1,0 +1,96 @@
+"""What to estimate on paths: horizons, confidence, and method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
+from backtest.base.ranges import Choice, Number
+from backtest.base.units import IntArray, format_duration, parse_duration
+from backtest.paths.choose_runner import AnyPaths
+from backtest.paths.paths_runner import Progress
+
+WHERE = "bt.liquidation_risk"
+USUAL = ("1d", "7d", "30d")
+METHODS = Choice("auto", "plain", "tilt", "split")
+
+
+class Question(NamedTuple):
+    """Checked arguments: horizons by name with their last bars, confidence, method, threads."""
+
+    names: tuple[str, ...]
+    bars: IntArray
+    confidence: float
+    method: str
+    threads: int
+    progress: Progress | None
+
+
+def read_question(
+    paths: AnyPaths,
+    horizons: Sequence[str] | None,
+    confidence: float,
+    method: str,
+    threads: int,
+    progress: Progress | None,
+) -> Question:
+    """Return the arguments that say what to estimate, checked."""
+    chosen = METHODS.check("method", method, where=f"{WHERE}, method")
+    if chosen == "tilt" and not paths.can_tilt:
+        raise ParameterError(
+            f"method='tilt' needs GBM, Merton or Kou of one instrument, was {paths!r}",
+            where=f"{WHERE}, method",
+            cure="use method='auto'",
+        )
+    if chosen == "split" and not paths.can_split:
+        raise ParameterError(
+            "method='split' needs paths of one instrument, was several",
+            where=f"{WHERE}, method",
+            cure="use method='plain' and more paths",
+        )
+    level = Number(0.0, 1.0, open_low=True, open_high=True)
+    sure = level.check("confidence", confidence, where=f"{WHERE}, confidence")
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ParameterError(
+            f"threads must be a whole number of at least 1, was {threads!r}",
+            where=f"{WHERE}, threads",
+            cure="give threads=2",
+        )
+    names = read_horizons(paths, horizons)
+    bars = np.array([count_bars(paths, name) for name in names], dtype=np.int64)
+    return Question(names, bars - 1, sure, chosen, threads, progress)
+
+
+def read_horizons(paths: AnyPaths, horizons: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the horizons given, or the usual ones that fit into the paths and the whole."""
+    if horizons is None:
+        fit = tuple(x for x in USUAL if parse_duration(x, where=WHERE) <= paths.horizon)
+        usable = tuple(x for x in fit if count_bars(paths, x, is_strict=False) > 0)
+        whole = format_duration(paths.horizon)
+        return usable if whole in usable else (*usable, whole)
+    given = (horizons,) if isinstance(horizons, str) else tuple(horizons)
+    if not given:
+        text, cure = "horizons must name at least one, was empty", "give ('1d', '7d')"
+        raise ParameterError(text, where=Place("horizons", of=WHERE), cure=cure)
+    return given
+
+
+def count_bars(paths: AnyPaths, horizon: str, *, is_strict: bool = True) -> int:
+    """Return the bars of a path that close within a horizon, checked to be one or more."""
+    span = parse_duration(horizon, where=Place("horizons", of=WHERE))
+    calendar = paths.calendar
+    closes = calendar.time[1:] + paths.history.interval
+    start = int(calendar.time[0]) + paths.history.interval
+    bars = int(np.sum(closes <= start + span))
+    if is_strict and (span > paths.horizon or bars < 1):
+        raise ParameterError(
+            f"horizons must lie between a bar and the length of the paths, "
+            f"{format_duration(paths.horizon)}, was {horizon}",
+            where=Place("horizons", of=WHERE),
+            cure="simulate longer paths, or give shorter horizons",
+        )
+    return bars
