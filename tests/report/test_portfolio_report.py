@@ -8,9 +8,12 @@ import math
 import numpy as np
 import pytest
 
+import backtest as bt
+from backtest.report.basis.terms_by_instrument import merge_models, split_manifest
 from backtest.report.portfolio.exposure_charts import correlate_days, draw_exposure, draw_risk
 from backtest.report.portfolio.portfolio_page import build_portfolio
 from backtest.report.portfolio.pulled_down import count_victims, tabulate_contagion
+from tests.portfolio.book_helpers import Hold, make_venue, simulate_pair
 from tests.portfolio_agreement import run_engine
 from tests.portfolio_scenes import flat, scene, tape
 
@@ -68,3 +71,41 @@ def test_correlations_are_of_daily_returns():
     time = DAY * np.arange(40)
     assert correlate_days(time, marks) == pytest.approx(np.array([[1.0, -1.0], [-1.0, 1.0]]))
     assert correlate_days(time[:10], marks[:10]) is None
+
+
+def test_rules_by_instrument_are_told_once_for_each_venue():
+    """Three instruments: A and C share a venue, B has a higher fee and a limit of its own."""
+    plain, dear = make_venue().to_dict(), make_venue(taker=0.002, liquidation_fee=0.01).to_dict()
+    limits = {"A": 5.0, "B": 2.0, "C": 5.0}
+    data = {"funding_events": 3, "liquidations_tested_on": "mark prices", "bars": 10}
+    data |= {"start": "2024-01-01", "end": "2024-01-02"}
+    manifest = {
+        "data": {"instruments": dict.fromkeys("ABC", data), "bars": 10},
+        "venue": {"A": plain, "B": dear, "C": plain},
+        "account": {**bt.Account().to_dict(), "max_leverage": limits},
+    }
+    parts = split_manifest(manifest)
+    assert [part.names for part in parts] == [["A", "C"], ["B"]]
+    model = dict(merge_models(parts))
+    assert model["decisions"].startswith("at the close")
+    assert "to 2" in model["leverage of B"]
+    assert "fee 100 bp" in model["liquidation of B"]
+    assert "fee 0 bp" in model["liquidation of A, C"]
+    one = split_manifest({**manifest, "venue": plain, "account": bt.Account().to_dict()})
+    assert [part.suffix for part in one] == [""]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_sweeps_and_studies_of_several_have_pages(tmp_path):
+    markets = simulate_pair(40)
+    venues = {"AAA": make_venue(), "BBB": make_venue(taker=0.001)}
+    terms = {"venue": venues, "account": bt.Account(capital=1_000.0), "compile": False}
+    sweep = bt.sweep(markets, Hold, {"level": [0.5, 1.0]}, overlay=Hold(0.5), **terms)
+    study = bt.tune(
+        markets, Hold, space={"level": (0.5, 1.0)}, trials=4, robust=False, sampling="1h", **terms
+    )
+    for source, name in ((sweep, "sweep"), (study, "study")):
+        page = source.report(tmp_path / f"{name}.md").read_text(encoding="utf-8")
+        assert "Venue rules in force of BBB" in page
+        assert "AAA, BBB" in page
+    assert "| overlay | Hold(level=0.5) |" in (tmp_path / "sweep.md").read_text(encoding="utf-8")

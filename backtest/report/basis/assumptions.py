@@ -13,10 +13,15 @@ from backtest.engine.manifest import read_tables
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.basis.data_quality import write_quality
 from backtest.report.basis.rule_sources import list_limit_sources, list_sources
+from backtest.report.basis.terms_by_instrument import (
+    Part,
+    merge_models,
+    split_manifest,
+    tabulate_instruments,
+)
 from backtest.report.basis.what_is_modelled import (
     describe_interest,
     describe_liquidation,
-    describe_model,
 )
 from backtest.report.page.page import Block, Code, Section, Table, Text, name_columns
 from backtest.report.page.report_numbers import format_measure, name_measure, name_unit
@@ -38,16 +43,16 @@ def build_assumptions(
     """
     data: list[Block] = [
         build_pair_table("Data", describe_data(manifest["data"])),
+        *tabulate_instruments(manifest["data"]),
         *write_quality(background.examined),
     ]
+    parts = split_manifest(manifest)
     rules: list[Block] = [
-        build_pair_table("What was modelled", describe_model(manifest)),
+        build_pair_table("What was modelled", merge_models(parts)),
         *(Text(remark) for remark in remarks),
-        build_pair_table("Venue rules in force", describe_venue(manifest["venue"])),
-        list_sources(manifest),
-        *tabulate_tables(manifest),
+        *(block for part in parts for block in list_rules(part)),
         build_pair_table("Account", describe_settings(manifest["account"])),
-        *list_limit_sources(manifest["account"]),
+        *(block for part in parts for block in list_limit_sources(part.manifest["account"])),
         build_pair_table("Provenance", describe_provenance(manifest)),
         *list_commands(shlex.join(("backtest", "report", *arguments)), background),
         Code("Manifest", format_manifest(manifest), is_folded=True),
@@ -58,6 +63,14 @@ def build_assumptions(
         Section("assumptions", "Assumptions", "What was modelled, which rules held and who says "
                 "so, and how to make this again.", rules),
     )  # fmt: skip
+
+
+def list_rules(part: Part) -> Iterator[Block]:
+    """Yield the rules of a venue, their sources, and its margin tables."""
+    venue = part.manifest["venue"]
+    yield build_pair_table(f"Venue rules in force{part.suffix}", describe_venue(venue))
+    yield list_sources(part.manifest, part.suffix)
+    yield from tabulate_tables(part.manifest, part.suffix)
 
 
 def list_commands(command: str, background: Background) -> Iterator[Block]:
@@ -151,11 +164,11 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "interest", describe_interest(venue)
 
 
-def tabulate_tables(manifest: Mapping[str, Any]) -> Iterator[Table]:
+def tabulate_tables(manifest: Mapping[str, Any], suffix: str = "") -> Iterator[Table]:
     """Yield the margin tables that were in force at one bar at least, the oldest first."""
     for table in read_tables(manifest, Venue.from_dict(manifest["venue"])):
         day = "" if table.since is None else f", table of {table.since}"
-        yield tabulate_brackets(f"Margin brackets{day}", table.brackets)
+        yield tabulate_brackets(f"Margin brackets{suffix}{day}", table.brackets)
 
 
 def tabulate_brackets(title: str, brackets: Sequence[Bracket]) -> Table:
@@ -194,6 +207,8 @@ def describe_provenance(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]
     policy = manifest["policy"]
     yield "policy", str(policy.get("text", policy["name"]))
     yield "policy source hash", str(policy["source_hash"])
+    if overlay := manifest.get("overlay"):
+        yield "overlay", str(overlay["text"] if isinstance(overlay, Mapping) else overlay)
     yield "signal", str(manifest["signal"])
     yield "returns", f"per {manifest['sampling']}, calendar of {manifest['calendar']} days a year"
     for name in ("seed", "resumed_from"):

@@ -37,7 +37,7 @@ class Chosen(NamedTuple):
     changes: Mapping[str, list[str]]
 
 
-def list_sources(manifest: Mapping[str, Any]) -> Block:
+def list_sources(manifest: Mapping[str, Any], suffix: str = "") -> Block:
     """Return the date and the source of every group of rules, or why they are unknown."""
     venue = manifest["venue"]
     preset = str((venue.get("in_force") or {}).get("preset", ""))
@@ -49,7 +49,7 @@ def list_sources(manifest: Mapping[str, Any]) -> Block:
         )
     rows = list_group_sources(choose_tables(preset, venue), list_table_dates(manifest))
     note = "Figures without a source are assumptions, and say so."
-    return Table("Sources of the rules", COLUMNS, tuple(rows), note)
+    return Table(f"Sources of the rules{suffix}", COLUMNS, tuple(rows), note)
 
 
 def list_table_dates(manifest: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,14 @@ from backtest.report.basis.assumptions import (
     build_pair_table,
     describe_provenance,
     describe_settings,
-    describe_venue,
-    shorten_series,
+    format_manifest,
+    list_rules,
     tabulate_measures,
+)
+from backtest.report.basis.terms_by_instrument import (
+    merge_models,
+    split_manifest,
+    tabulate_instruments,
 )
 from backtest.report.page.page import (
     SYNTHETIC,
@@ -184,41 +188,14 @@ def tabulate_shared(metrics: Mapping[str, float]) -> Table:
 
 def list_assumptions(manifest: Mapping[str, Any]) -> Iterator[Block]:
     """Yield the data and rules of each instrument, the account, and the manifest."""
-    data = manifest["data"]
-    rows = tuple(
-        (
-            name,
-            f"{each['start']} to {each['end']}",
-            f"{each['bars']:,}",
-            f"{each['funding_events']:,}",
-            str(each["liquidations_tested_on"]),
-        )
-        for name, each in data["instruments"].items()
-    )
-    columns = name_columns(
-        "instrument", ("span", "UTC"), "bars", "settlements", "liquidations tested on",
-        text=["span", "liquidations tested on"],
-    )  # fmt: skip
-    yield Table("Data", columns, rows)
-    for names, venue in group_venues(manifest["venue"]):
-        yield build_pair_table(f"Venue rules of {join(names)}", describe_venue(venue))
+    yield from tabulate_instruments(manifest["data"])
+    parts = split_manifest(manifest)
+    yield build_pair_table("What was modelled", merge_models(parts))
+    for part in parts:
+        yield from list_rules(part)
     yield build_pair_table("Account", describe_settings(manifest["account"]))
     yield build_pair_table("Provenance", describe_provenance(manifest))
-    short = {name: shorten_series(manifest[name]) for name in ("account", "venue")}
-    text = json.dumps({**manifest, **short}, indent=1, ensure_ascii=False, allow_nan=False)
-    yield Code("Manifest", text, is_folded=True)
-
-
-def group_venues(venues: Mapping[str, Any]) -> list[tuple[list[str], Mapping[str, Any]]]:
-    """Return the distinct venues, each with its instruments."""
-    found: list[tuple[list[str], Mapping[str, Any]]] = []
-    for name, venue in venues.items():
-        same = next((names for names, other in found if other == venue), None)
-        if same is None:
-            found.append(([name], venue))
-        else:
-            same.append(name)
-    return found
+    yield Code("Manifest", format_manifest(manifest), is_folded=True)
 
 
 def collect_numbers(result: PortfolioResult) -> dict[str, Any]:
