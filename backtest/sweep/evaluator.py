@@ -16,7 +16,7 @@ from backtest.account.account import without_flows_before
 from backtest.base.compile_choice import set_hurry
 from backtest.base.errors import BacktestError
 from backtest.base.fields import Whole
-from backtest.base.units import BoolArray, FloatArray, IntArray, utc_index
+from backtest.base.units import BoolArray, FloatArray, IntArray, parse_size, utc_index
 from backtest.engine import Progress, Result, check_settings
 from backtest.engine.lookahead.checked_signals import (
     NOT_CHECKED,
@@ -37,6 +37,7 @@ from backtest.sweep.sets.sets import (
     Base,
     Sets,
     Venues,
+    build_policy,
     build_signal,
     build_trio,
     count_sets,
@@ -204,12 +205,20 @@ class Evaluator:
                 for one, own in pairs]  # fmt: skip
 
     def check_causal(self, sets: Sets) -> None:
-        """Raise if the columns look ahead, in sets with each option and each bound of a number.
-
-        In plain Python, every run does this check itself.
-        """
-        if not self.plain_because and not self.is_portfolio:
+        """Raise if the columns look ahead, in sets with each option and all bounds of numbers."""
+        if not isinstance(self.market, Markets):
             self._runner().check_causal(sets)
+            return
+        from backtest.sweep.causal_ends import check_markets  # noqa: PLC0415 - numba loads with it
+
+        check_markets(
+            self.market,
+            partial(build_policy, self.base, self.settings),
+            sets,
+            signal=self.signal,
+            overlay=self.overlay,
+            memory=parse_size(self.memory, where="memory"),
+        )
 
     def check_set(self, values: Mapping[str, Any]) -> None:
         """Raise if the columns of one set look ahead."""

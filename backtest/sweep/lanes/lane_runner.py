@@ -16,12 +16,12 @@ from backtest.base.units import FloatArray, IntArray, parse_size
 from backtest.engine import read_signal
 from backtest.engine.lookahead.causality_checker import Causality
 from backtest.measures.run_measures import CORE
+from backtest.sweep.causal_ends import EndsChecker
 from backtest.sweep.lane_groups import find_codes, sort_into_groups
 from backtest.sweep.lanes.block_task import GroupTask, Loops, prepare_group
 from backtest.sweep.lanes.lane_block import BlockFault, Scored, score_block
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.policy_columns import Columns
-from backtest.sweep.sets.representative_sets import Extremes
 from backtest.sweep.sets.sets import Sets, build_policy, count_sets, take_sets
 
 MARKETS = 6
@@ -72,8 +72,12 @@ class LaneRunner:
         self._columns: dict[int, Columns] = {}
         self.loops: Loops = {}
         self._lock = threading.Lock()
-        self._extremes = Extremes()
-        self.causality: Causality | None = None
+        self.checker = EndsChecker()
+
+    @property
+    def causality(self) -> Causality | None:
+        """How the columns were checked, in the set with the fewest cuts; None before a check."""
+        return self.checker.causality
 
     def score(
         self, sets: Sets, *, first: int, stop: int | None, returns: bool
@@ -107,26 +111,12 @@ class LaneRunner:
 
         What was checked once is not checked again. The check also finds what the columns read.
         """
-        if count_sets(sets) == 0:
-            return
-        columns = self._columns_up_to(self.market.n_bars if stop is None else stop)
-        failed = np.zeros(count_sets(sets), dtype=np.bool_)
-        while (row := self._extremes.choose(sets, columns.reads, failed)) is not None:
-            if self._check_set(columns, take_sets(sets, row)):
-                self._extremes.accept(sets, columns.reads, row)
-            else:
-                failed[row] = True
+        end = self.market.n_bars if stop is None else stop
+        self.checker.check(self._columns_up_to(end), sets)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
         """Refuse a policy that looks ahead with one set of parameters."""
-        self._check_set(self._columns_up_to(self.market.n_bars), values)
-
-    def _check_set(self, columns: Columns, values: Mapping[str, Any]) -> bool:
-        """Check the columns of a set; return whether it can be observed."""
-        found = columns.check_causal(values)
-        if found is not None and (self.causality is None or found.cuts < self.causality.cuts):
-            self.causality = found
-        return found is not None
+        self.checker.check_set(self._columns_up_to(self.market.n_bars), values)
 
     def _cut_blocks(
         self, sets: Sets, columns: Columns, first: int, has_returns: bool

@@ -17,7 +17,7 @@ from backtest.sweep.lane_groups import find_codes
 from backtest.sweep.lanes.lane_block import BlockFault
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.lanes.lane_runner import BlockOutcome, LaneBlock, LaneRunner, score_or_fail
-from backtest.sweep.sets.representative_sets import Extremes
+from backtest.sweep.sets.representative_sets import Extremes, list_corners
 from backtest.sweep.sets.sets import SIGNAL, Sets, build_signal, count_sets, take_sets
 
 KEPT = 16
@@ -67,9 +67,15 @@ class RuleLanes:
         """Refuse a policy or a rule that looks ahead; what was checked is not checked again."""
         self.lanes.check_causal(sets, stop)
         own = {name[len(SIGNAL) :]: v for name, v in sets.items() if name.startswith(SIGNAL)}
-        failed = np.zeros(count_sets(sets), dtype=np.bool_)
+        self._check_extremes(list_corners(own, list(own)))
+        self._check_extremes(own)
+
+    def _check_extremes(self, own: Sets) -> None:
+        """Check rules with every word and both ends of numbers; ``own`` are their parameters."""
+        failed = np.zeros(count_sets(own), dtype=np.bool_)
         while (row := self._extremes.choose(own, list(own), failed)) is not None:
-            if self._check_rule(take_sets(sets, row)):
+            values = take_sets(own, row)
+            if self._check_rule({f"{SIGNAL}{name}": value for name, value in values.items()}):
                 self._extremes.accept(own, list(own), row)
             else:
                 failed[row] = True

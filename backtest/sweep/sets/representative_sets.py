@@ -64,6 +64,22 @@ class Extremes:
                         yield (*key, name), float(end), group & (values == end)
 
 
+def list_corners(sets: Sets, names: Sequence[str]) -> Sets:
+    """Return sets of all lowest and of all highest numbers, for each combination of words.
+
+    Only the numbers in ``names`` are replaced; all else is that of the first set with these words.
+    """
+    here = [name for name in names if name in sets and "." not in name]
+    numbers = [name for name in here if sets[name].dtype.kind not in "Ob"]
+    groups = [group for _, group in group_by_words(sets, [n for n in here if n not in numbers])]
+    firsts = np.repeat([int(np.argmax(group)) for group in groups], 2)
+    corners = {name: values[firsts] for name, values in sets.items()}
+    for name in numbers:
+        ends = [(sets[name][group].min(), sets[name][group].max()) for group in groups]
+        corners[name] = np.array(ends, dtype=sets[name].dtype).reshape(-1)
+    return corners
+
+
 def group_by_words(
     sets: Sets, words: Sequence[str]
 ) -> Iterator[tuple[tuple[object, ...], BoolArray]]:

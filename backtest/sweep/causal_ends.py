@@ -1,0 +1,85 @@
+"""Refuse a policy that looks ahead before its sets are evaluated, at the ends of its numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from backtest.base.errors import BacktestError
+from backtest.engine.lookahead.causality import observe_checked
+from backtest.engine.lookahead.causality_checker import Causality
+from backtest.market import Markets
+from backtest.market.weight_frame import read_weights
+from backtest.policy import Policy
+from backtest.sweep.policy_columns import Columns
+from backtest.sweep.sets.representative_sets import Extremes, list_corners
+from backtest.sweep.sets.sets import Sets, count_sets, take_sets
+
+
+class EndsChecker:
+    """Checks the columns of sets with every word, and with the lowest and the highest numbers.
+
+    What was checked once is not checked again. The checks also find what ``observe`` reads.
+    ``causality`` describes the check of the set with the fewest cuts, None before the first.
+    """
+
+    def __init__(self) -> None:
+        self.causality: Causality | None = None
+        self._extremes = Extremes()
+
+    def check(self, columns: Columns, sets: Sets) -> None:
+        """Raise a PolicyError if the columns look ahead in some set.
+
+        For each combination of words, the set of all lowest and the set of all highest numbers are
+        checked. If these cannot be observed, sets with an extreme number are.
+        """
+        if count_sets(sets) == 0:
+            return
+        if not columns.reads:
+            with contextlib.suppress(BacktestError):
+                columns.of_one(take_sets(sets, 0))  # finds what is read
+        known = None
+        while known != columns.reads:
+            known = columns.reads
+            self._check_extremes(columns, list_corners(sets, known))
+        self._check_extremes(columns, sets)
+
+    def check_set(self, columns: Columns, values: Mapping[str, Any]) -> bool:
+        """Check the columns of one set; return whether it can be observed."""
+        found = columns.check_causal(values)
+        if found is not None and (self.causality is None or found.cuts < self.causality.cuts):
+            self.causality = found
+        return found is not None
+
+    def _check_extremes(self, columns: Columns, sets: Sets) -> None:
+        failed = np.zeros(count_sets(sets), dtype=np.bool_)
+        while (row := self._extremes.choose(sets, columns.reads, failed)) is not None:
+            if self.check_set(columns, take_sets(sets, row)):
+                self._extremes.accept(sets, columns.reads, row)
+            else:
+                failed[row] = True
+
+
+def check_markets(
+    markets: Markets,
+    build: Callable[[Mapping[str, Any]], Policy],
+    sets: Sets,
+    *,
+    signal: Any,
+    overlay: Policy | None,
+    memory: float,
+) -> None:
+    """Raise a PolicyError if a policy looks ahead in a market of several, or an overlay does.
+
+    ``build`` returns the policy of one set, ``memory`` is a number of bytes.
+    """
+    weights = read_weights(signal, markets, where="bt.sweep", first=0)
+    for k, name in enumerate(markets.names):
+        first, stop = (int(each) for each in markets.spans[k])
+        market = markets[name].with_signal(np.clip(weights[k, first:stop], -1.0, 1.0))
+        EndsChecker().check(Columns(market, build, memory), sets)
+    if overlay is not None:
+        observe_checked(overlay, markets.index(weights.T))

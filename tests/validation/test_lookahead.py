@@ -1,0 +1,168 @@
+"""A policy that looks ahead is refused before anything is run, whoever runs it, compiled or not."""
+
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.strategies import Constant
+from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.sets.representative_sets import list_corners
+from tests.validation.worlds import ACCOUNT, VENUE, make_market
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # short spans
+MARKET = make_market(210)  # 840 bars of 6 h
+PANEL = bt.Markets({"A": MARKET, "B": make_market(210, seed=3)})
+TERMS: dict[str, Any] = {"venue": VENUE, "account": ACCOUNT}
+SPACE = {"window": (1, 48), "depth": (1, 48)}
+SEARCH: dict[str, Any] = {"space": SPACE, "trials": 8}
+LEAN = {**SEARCH, "robust": False}
+SPANS = {"train": "90d", "test": "60d"}
+
+
+def next_rises(market: bt.Market) -> np.ndarray:
+    """Return 1 where the next close is higher."""
+    close = market.close
+    return (np.append(close[1:], close[-1]) > close).astype(float)
+
+
+class Peeking(bt.Policy):
+    """Knows the next close."""
+
+    window: Annotated[int, bt.Range(1, 48)] = 12
+    depth: Annotated[int, bt.Range(1, 48)] = 12
+
+    def observe(self, market):
+        return {"up": next_rises(market) if self.looks() else np.ones(market.n_bars)}
+
+    def looks(self):
+        return True
+
+    def leverage(self, bar, account):
+        return bar.up
+
+
+class PeekingFar(Peeking):
+    """Knows the next close only where both numbers are large."""
+
+    def looks(self):
+        return self.window > 40 and self.depth > 40
+
+
+class Ordered(PeekingFar):
+    """Takes no depth below its window, and peeks where the depth is large."""
+
+    def observe(self, market):
+        if self.depth < self.window:
+            raise ValueError
+        return super().observe(market)
+
+    def looks(self):
+        return self.depth > 40
+
+
+def risk(policy: type[bt.Policy], **given: Any) -> Any:
+    paths = bt.simulate_paths(MARKET, "gbm", paths=20, horizon="5d")
+    return bt.liquidation_risk(paths, policy(), **TERMS, **given)
+
+
+def crowd(policy: type[bt.Policy], **given: Any) -> Any:
+    impact = {"open_interest": 1e6, "impact": bt.Linear(2e-7)}
+    return bt.crowding(policy(), MARKET, **impact, starts=0, **TERMS, **given)
+
+
+def tune_on_paths(policy: type[bt.Policy], **given: Any) -> Any:
+    paths = bt.simulate_paths(MARKET, "gbm", paths=20, horizon="5d")
+    terms = {"constraints": {"p_liquidation_5d": "<= 0.5"}, "paths": paths}
+    return bt.tune(MARKET, policy, **TERMS, **LEAN, **terms, **given)
+
+
+WINGS = {
+    "sweep": lambda policy, **given: bt.sweep(MARKET, policy, SPACE, **TERMS, **given),
+    "sweep of several": lambda policy, **given: bt.sweep(PANEL, policy, SPACE, **TERMS, **given),
+    "tune": lambda policy, **given: bt.tune(MARKET, policy, **TERMS, **LEAN, **given),
+    "tune and walk": lambda policy, **given: bt.tune(
+        MARKET, policy, **TERMS, **LEAN, validate="walk-forward", **given
+    ),
+    "tune on paths": tune_on_paths,
+    "walk": lambda policy, **given: bt.walk_forward(
+        MARKET, policy, **TERMS, **LEAN, **SPANS, **given
+    ),
+    "cross-validation": lambda policy, **given: bt.cross_validate(
+        MARKET, policy, **TERMS, **SEARCH, groups=4, **given
+    ),
+    "schedules": lambda policy, **given: bt.schedules(
+        MARKET, policy, **TERMS, **LEAN, **SPANS, **given
+    ),
+}
+"""Calls that try many sets."""
+SINGLES = {
+    "risk on paths": risk,
+    "crowding": crowd,
+    "bounds": lambda policy, **given: bt.bounds(MARKET, policy(), **TERMS, **given),
+    "sensitivity": lambda policy, **given: bt.sensitivity(MARKET, policy(), **TERMS, **given),
+    "max_leverage": lambda policy, **given: bt.max_leverage(
+        MARKET, policy(), **TERMS, models=("gbm",), paths=2000, horizon="2d", **given
+    ),
+    "comparison at equal risk": lambda policy, **given: bt.compare(
+        MARKET, {"a": policy(), "b": Constant()}, equal_risk=True, **TERMS, **given
+    ),
+    "run to be stressed": lambda policy, **given: bt.stress(
+        bt.run(MARKET, policy(), **TERMS, **given)
+    ),
+}
+"""Calls with one set."""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_begins(monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("sets were evaluated before the check")
+
+    monkeypatch.setattr(Evaluator, "evaluate", refuse)
+    monkeypatch.setattr(Evaluator, "evaluate_spans", refuse)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("policy", [Peeking, PeekingFar])
+@pytest.mark.parametrize("name", WINGS)
+def test_a_search_is_refused_before_it_begins(name, policy, compiled):
+    with pytest.raises(bt.PolicyError, match=f"{policy.__name__} looks ahead: column 'up' is"):
+        WINGS[name](policy, compile=compiled)
+
+
+@pytest.mark.parametrize("name", SINGLES)
+def test_a_single_policy_is_refused(name):
+    with pytest.raises(bt.PolicyError, match=r"looks ahead: column '(peek.*__)?up' is"):
+        SINGLES[name](Peeking, compile=False)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_sweep_checks_all_highest_numbers_together(compiled):
+    """No set of the table has two large numbers."""
+    table = pd.DataFrame({"window": [1, 48, 12], "depth": [12, 1, 48]})
+    with pytest.raises(bt.PolicyError, match="PeekingFar looks ahead"):
+        bt.sweep(MARKET, PeekingFar, table, **TERMS, compile=compiled)
+
+
+def test_sets_with_extremes_are_checked_where_their_corner_cannot_be_observed():
+    table = pd.DataFrame({"window": [30, 47, 48], "depth": [31, 47, 42]})
+    with pytest.raises(bt.PolicyError, match="Ordered looks ahead"):
+        bt.sweep(MARKET, Ordered, table, **TERMS, compile=False)
+
+
+def test_corners_are_all_lowest_and_all_highest_for_each_word():
+    sets = {
+        "word": np.array(["a", "b", "a", "b"], dtype=object),
+        "x": np.array([3, 1, 2, 5]),
+        "y": np.array([0.1, 0.4, 0.3, 0.2]),
+        "unread": np.array([7.0, 8.0, 9.0, 10.0]),
+    }
+    corners = list_corners(sets, ["word", "x", "y"])
+    assert corners["word"].tolist() == ["a", "a", "b", "b"]
+    assert corners["x"].tolist() == [2, 3, 1, 5]
+    assert corners["y"].tolist() == [0.1, 0.3, 0.2, 0.4]
+    assert corners["unread"].tolist() == [7.0, 7.0, 8.0, 8.0]
+    assert corners["x"].dtype == sets["x"].dtype
