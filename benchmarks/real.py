@@ -1,11 +1,15 @@
 """All policies on real prices: what each would have done to an account. Prints a table.
 
     python benchmarks/real.py FOLDER [--json] [--from DAY] [--to DAY]
+    python benchmarks/real.py FOLDER... --walks [--trials 64] [--train 365d] [--test 30d]
 
 FOLDER holds hourly bars, mark prices and funding of BTCUSDT from 2020 to 2023 (freqtrade's layout
 or the project's own). Every policy runs hourly and resampled to daily, in cross and isolated
 margin, with 1x, 3x, 10x and 25x as the most it may ask for and as the leverage set at the venue.
 Then fresh accounts live through the two days on which most positions of these years died.
+
+With --walks, four policies are re-tuned every month instead, on every coin in the folders, and
+compared with the same policies tuned once and with their defaults.
 """
 
 from __future__ import annotations
@@ -16,6 +20,9 @@ import json
 import math
 import sys
 from typing import Annotated, Any
+
+from real_walks import COLUMNS as WALK_COLUMNS
+from real_walks import conclude, load_markets, walk_all
 
 import backtest as bt
 from backtest.base.units import HOUR
@@ -140,12 +147,24 @@ def show(rows: list[dict[str, Any]], columns: tuple[tuple[str, str, int], ...]) 
 def main() -> None:
     """Run everything and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("folder")
+    parser.add_argument("folder", nargs="+")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--from", dest="start", default="2020-01-01")
     parser.add_argument("--to", dest="end", default="2024-01-01")
+    parser.add_argument("--walks", action="store_true")
+    parser.add_argument("--trials", type=int, default=64)
+    parser.add_argument("--train", default="365d")
+    parser.add_argument("--test", default="30d")
     wanted = parser.parse_args()
-    hourly = bt.Market.load(wanted.folder, between=(wanted.start, wanted.end))
+    if wanted.walks:
+        found = load_markets(wanted.folder, wanted.start, wanted.end)
+        walks = walk_all(found, wanted.trials, wanted.train, wanted.test)
+        sys.stdout.write(
+            json.dumps(walks, indent=1) + "\n" if wanted.json
+            else f"{show(walks, WALK_COLUMNS)}\n\n{conclude(walks)}\n"
+        )  # fmt: skip
+        return
+    hourly = bt.Market.load(wanted.folder[0], between=(wanted.start, wanted.end))
     markets = {"1h": hourly, "1d": hourly.resample("1d")}
     rows, dead, inside = [], 0, 0
     for (bars, market), margin, leverage in itertools.product(
