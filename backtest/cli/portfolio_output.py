@@ -21,6 +21,15 @@ def refuse_limit_cost() -> None:
     )
 
 
+def refuse_realization() -> None:
+    """Refuse the realization of gains, which is measured for one position."""
+    raise ParameterError(
+        "realized gains are measured for one instrument, the data are of several",
+        where="--realization",
+        cure="leave it out, or run each instrument alone",
+    )
+
+
 def portfolio_to_dict(result: PortfolioResult, path: str | None) -> dict[str, Any]:
     """Return a result as data: its identity, its folder, its metrics and those by instrument."""
     manifest = result.manifest

@@ -15,13 +15,18 @@ from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, Save, option
 from backtest.cli.panel_experiment import build_experiment_or_panel, list_policies, name_policies
-from backtest.cli.portfolio_output import portfolio_to_dict, refuse_limit_cost
+from backtest.cli.portfolio_output import (
+    portfolio_to_dict,
+    refuse_limit_cost,
+    refuse_realization,
+)
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.unit_hints import describe_bars
 from backtest.engine import Result
 from backtest.engine.limit_cost import LimitCost, check_limited
 from backtest.market import Markets
+from backtest.measures import Realization
 
 PYTHON_START = "bt.run(start=...)"
 """How a summary names the start of the account; the command line shows the flag instead."""
@@ -36,6 +41,7 @@ backtest run --margin isolated --venue-leverage 5 --stop-loss 0.1
 backtest run --policy my_policy.py:MyPolicy --taker-bps 4 --no-save
 backtest run --data btc/ --data eth/ --weights weights.csv --overlay vol-target
 backtest run examples/btc-vol-target.toml --capital 50000 --json
+backtest run --signal rsi:14:30:70 --realization
 backtest run --max-leverage esma-crypto --limit-cost   [dim]# backtest venues --limits[/dim]
 """
 
@@ -44,11 +50,17 @@ WithLimitCost = Annotated[
     option(OUTPUT, "Also what max_leverage cost in growth: a second run.", "--limit-cost"),
 ]
 
+WithRealization = Annotated[
+    bool,
+    option(OUTPUT, "Also how readily winners and losers were closed.", "--realization"),
+]
+
 
 def run(
     draft: Draft,
     *,
     limit_cost: WithLimitCost = False,
+    realization: WithRealization = False,
     as_json: AsJson = False,
     save: Save = True,
     results: Results = RESULTS,
@@ -57,6 +69,8 @@ def run(
     experiment = build_experiment_or_panel(draft)
     if limit_cost and isinstance(experiment.market, Markets):
         refuse_limit_cost()
+    if realization and isinstance(experiment.market, Markets):
+        refuse_realization()
     if limit_cost:
         check_limited(experiment.terms["account"])
     for policy in list_policies(experiment.policy):
@@ -65,18 +79,21 @@ def run(
             typer.echo(f"note: {note}", err=True)
     result = run_with_progress(experiment)
     cost = measure_cost(experiment, result) if limit_cost else None
+    realized = result.realization() if realization else None
     save_and_print(
         result,
         results if save else None,
-        lambda: print_summary(result, cost),
-        find_writer(result, cost) if as_json else None,
+        lambda: print_summary(result, cost, realized),
+        find_writer(result, cost, realized) if as_json else None,
     )
 
 
-def find_writer(result: Any, cost: LimitCost | None) -> Callable[[str | None], dict[str, Any]]:
+def find_writer(
+    result: Any, cost: LimitCost | None, realized: Realization | None
+) -> Callable[[str | None], dict[str, Any]]:
     """Return the function that makes data of a result and its folder."""
     if isinstance(result, Result):
-        return partial(result_to_dict, result, cost=cost)
+        return partial(result_to_dict, result, cost=cost, realized=realized)
     return partial(portfolio_to_dict, result)
 
 
@@ -85,11 +102,13 @@ def measure_cost(experiment: Experiment, result: Result) -> LimitCost:
     return result.limit_cost(compile=experiment.terms.get("compile", True))
 
 
-def print_summary(result: Result, cost: LimitCost | None) -> None:
-    """Print the summary of a run, and the cost of its limit if it was asked for."""
+def print_summary(result: Result, cost: LimitCost | None, realized: Realization | None) -> None:
+    """Print the summary of a run, and what else was asked for."""
     typer.echo(result.summary().replace(PYTHON_START, "--start"))
     if cost is not None:
         typer.echo("\n" + "\n".join(format_paragraph("Limit", str(cost))))
+    if realized is not None:
+        typer.echo("\n" + "\n".join(format_paragraph("Realization", str(realized))))
 
 
 def run_with_progress(experiment: Experiment) -> Any:
@@ -101,14 +120,19 @@ def run_with_progress(experiment: Experiment) -> Any:
 
 
 def result_to_dict(
-    result: Result, path: str | None, *, cost: LimitCost | None = None
+    result: Result,
+    path: str | None,
+    *,
+    cost: LimitCost | None = None,
+    realized: Realization | None = None,
 ) -> dict[str, Any]:
     """Return a result as data: its identity, its folder, what it ran on and its metrics.
 
-    With ``cost``, that of the limit of leverage is part of it.
+    ``cost``, that of the limit of leverage, and ``realized`` gains are part of it if given.
     """
     manifest = result.manifest
     more = {} if cost is None else {"limit_cost": cost._asdict()}
+    more |= {} if realized is None else {"realization": realized.to_dict()}
     return {
         "id": manifest["id"],
         "path": path,

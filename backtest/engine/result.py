@@ -18,7 +18,7 @@ from backtest.base.units import DAY, YEAR_DAYS, parse_duration, utc_index
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.limit_cost import LimitCost, measure_limit_cost
 from backtest.engine.result_files import load_result, save_result
-from backtest.engine.result_tables import filled_changes, forced_changes, value_of
+from backtest.engine.result_tables import FORCED, filled_changes, forced_changes, value_of
 from backtest.engine.result_text import write_summary
 from backtest.engine.run_parts import tabulate_parts
 from backtest.engine.run_record import RunRecord
@@ -34,6 +34,7 @@ from backtest.measures.attribution import (
 from backtest.measures.calibration import Calibration, calibrate, check_bins
 from backtest.measures.leverage_cycle import LeverageProfile, profile_leverage
 from backtest.measures.market_states import MarketState
+from backtest.measures.realized_gains import Realization, realization
 
 
 class Result(RunRecord, Reportable):
@@ -172,6 +173,32 @@ class Result(RunRecord, Reportable):
             If the account has no such limit, or the result was loaded from files or resumed.
         """
         return measure_limit_cost(self, self._run, is_compiled=compile)
+
+    def realization(self) -> Realization:
+        """Return how readily the account closed positions at a gain, and at a loss.
+
+        Liquidations and stops close positions too. Source: Odean (1998); see
+        :func:`backtest.measures.realization`.
+
+        Raises
+        ------
+        ParameterError
+            If the result goes on from an earlier one, which may have opened its position.
+        """
+        if self.manifest["resumed_from"] is not None:
+            raise ParameterError(
+                "realized gains need the entry of every position, this result was resumed",
+                where="Result.realization",
+                cure="run the whole span at once",
+            )
+        trades = self.events[self.events["kind"].isin(("fill", *FORCED))]
+        return realization(
+            self.time,
+            self.close,
+            pd.DatetimeIndex(trades["time"]).as_unit("ns").asi8,
+            trades["quantity"].to_numpy(),
+            trades["price"].to_numpy(),
+        )
 
     @cached_property
     def _life(self) -> AccountHistory:

@@ -41,6 +41,7 @@ from backtest.measures.performance import (
     max_drawdown,
     value_at_risk,
 )
+from backtest.measures.realized_gains import Realization, realization
 from backtest.measures.return_shape import (
     certainty_equivalent,
     kurtosis,
@@ -62,6 +63,7 @@ __all__ = [
     "LikelihoodRatio",
     "MarketFit",
     "Overfitting",
+    "Realization",
     "Sampled",
     "SharpeMoments",
     "Superiority",
@@ -96,6 +98,7 @@ __all__ = [
     "probabilistic_sharpe",
     "probability_of_backtest_overfitting",
     "profile_leverage",
+    "realization",
     "return_on_margin",
     "rolling_measures",
     "sharpe_error",

@@ -21,6 +21,7 @@ from backtest.report.run.costs_section import build_costs
 from backtest.report.run.ledger_table import build_ledger, choose_rows
 from backtest.report.run.market_states_section import build_states
 from backtest.report.run.over_time_section import build_time, build_use, find_drawdowns, find_months
+from backtest.report.run.realization_section import list_realization
 from backtest.report.run.risk_section import build_risk, choose_horizon
 from backtest.report.run.story_section import draw_story
 
@@ -57,6 +58,7 @@ def build_run_sections(result: Result, background: Background) -> list[Section]:
         build_time(result),
         build_use(result),
         build_states(result),
+        *list_realization(result),
         Section("events", "Event ledger",
                 "What happened, in order. Search by any word; marks in the first chart lead here.",
                 [build_ledger(result, rows)]),
