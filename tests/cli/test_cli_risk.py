@@ -9,6 +9,7 @@ import backtest as bt
 from backtest.cli import main
 
 CONSTANT = ["--policy", "constant", "--set", "leverage=8", "--no-compile", "--to", "2023-01-20"]
+SHORT = ["--to", "2023-01-05"]
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,7 @@ def test_shocks_and_ladders_are_read_from_flags(capsys):
 
 
 def test_bounds_say_how_many_bars_are_ambiguous(capsys):
-    given = ["bounds", *CONSTANT, "--stop-loss", "0.01", "--take-profit", "0.01"]
+    given = ["bounds", *CONSTANT, *SHORT, "--stop-loss", "0.01", "--take-profit", "0.01"]
     assert main([*given, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     row = next(each for each in found["table"] if each["metric"] == "final_equity")
@@ -71,7 +72,7 @@ def test_bounds_say_how_many_bars_are_ambiguous(capsys):
 
 
 def test_sensitivity_is_printed(capsys):
-    assert main(["sensitivity", *CONSTANT, "--factors", "fees,margin", "--json"]) == 0
+    assert main(["sensitivity", *CONSTANT, *SHORT, "--factors", "fees,margin", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {row["factor"] for row in found["table"]} == {"fees", "margin"}
 

@@ -32,9 +32,10 @@ def random_arguments(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def test_the_books_balance_in_every_round_of_500_random_crowds():
+@pytest.mark.parametrize("crowds", [100, pytest.param(500, marks=pytest.mark.slow)])
+def test_the_books_balance_in_every_round_of_random_crowds(crowds):
     bankrupt, deleveraged, cut, owed = 0, 0, 0, 0
-    for seed in range(500):
+    for seed in range(crowds):
         rng = np.random.default_rng(seed)
         venue = bracket_venue(["close", "takeover", "partial"][seed % 3], rng)
         hit = bt.cascade(
@@ -52,7 +53,7 @@ def test_the_books_balance_in_every_round_of_500_random_crowds():
         deleveraged += rounds["adl"].sum() > 0.0
         cut += rounds["haircuts"].sum() > 0.0
         owed += rounds["unpaid"].sum() > 0.0
-    assert min(bankrupt, deleveraged, cut, owed) > 20  # each way of paying was met
+    assert min(bankrupt, deleveraged, cut, owed) > crowds / 25  # each way of paying was met
 
 
 def test_books_that_do_not_balance_are_an_error():

@@ -52,6 +52,7 @@ def test_without_funds_returns_are_normal(facts):
         assert each["margin_calls"] == 0.0
 
 
+@pytest.mark.slow
 def test_leverage_makes_returns_calmer_and_fatter(facts):
     calm = [mean_of(facts, cap, "std") for cap in (0.0, 1.0, 2.0)]
     assert calm == sorted(calm, reverse=True)

@@ -23,6 +23,7 @@ from backtest.measures.path_measures import PATH
 from backtest.measures.run_measures import METRICS
 from backtest.measures.tally import LATER, flatten_tally, read_tally
 from backtest.strategies import Constant
+from tests.fast_cases import every_nth
 from tests.scenes import (
     NAN,
     Follow,
@@ -216,7 +217,7 @@ ACCOUNTS = {
 
 
 @pytest.mark.parametrize("name", ACCOUNTS)
-@pytest.mark.parametrize("side", [1.0, -1.0])
+@pytest.mark.parametrize("side", every_nth([1.0, -1.0], 2))
 def test_all_sampling_periods_together_are_the_run(name, side):
     venue = venue_of(fees={"taker": 0.0005, "maker": 0.0}, slippage={"rate": 0.0002},
                      interest_on="balance", borrow_rate=0.05, cash_rate=0.03)  # fmt: skip

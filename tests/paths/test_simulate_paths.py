@@ -9,6 +9,7 @@ from arch.bootstrap import optimal_block_length
 
 import backtest as bt
 from backtest import paths as models
+from tests.fast_cases import every_nth
 
 NAMES = ["filtered", "stationary", "block", "gbm", "merton", "kou", "heston", "garch", "regimes"]
 
@@ -22,7 +23,7 @@ def noise(n: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(n)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", every_nth(NAMES, 3))
 def test_paths_are_markets_and_do_not_depend_on_blocks(market, name):
     drawn = bt.simulate_paths(market, name, paths=40, horizon="3d", seed=7)
     path = drawn[17]

@@ -27,7 +27,7 @@ from tests.reference_portfolio import Outcome, simulate
 
 NAN = math.nan
 CASES = int(os.environ.get("BACKTEST_REFERENCE_CASES", "2000"))
-BLOCKS = 40
+BLOCKS = 80
 LIVELY = 3
 """A random account of several positions with much in it."""
 SAFE = {"*": {"brackets": [bracket(0.02)]}}  # 20x is not liquidated at once

@@ -13,6 +13,7 @@ from backtest.report.serve.site import Site
 from backtest.store.kinds import RISK_CLASSES
 from backtest.strategies import Constant
 from tests.commands import call
+from tests.fast_cases import every_nth
 from tests.markets import free_venue
 from tests.paths.accounts import Hold, free_account
 from tests.paths.accounts import free_venue as riskless_venue
@@ -83,7 +84,7 @@ def test_saved_and_loaded_it_is_the_same(made, tmp_path):
     assert loaded.save(tmp_path / "again").name == folder.name
 
 
-@pytest.mark.parametrize("ending", ["html", "md", "json"])
+@pytest.mark.parametrize("ending", every_nth(["html", "md", "json"], 3))
 def test_the_report_of_a_loaded_one_is_that_of_the_made_one(made, ending, tmp_path):
     loaded = type(made).load(made.save(tmp_path))
     pages = [each.report(tmp_path / f"{k}.{ending}").read_text(encoding="utf-8")

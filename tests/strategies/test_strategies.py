@@ -29,6 +29,7 @@ def test_constant_grows_as_a_leveraged_fund(turns: float):
     assert growth == pytest.approx(expected, abs=3 * turns * sigma / math.sqrt(years))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", [0.5, 2.0, 3.0])
 def test_what_constant_loses_against_its_market_is_the_decay(turns: float):
     """Growth less l times the market's is (l - l^2) sigma^2 / 2, whatever the path's drift.
@@ -68,6 +69,7 @@ def test_vol_target_is_its_formula():
     np.testing.assert_allclose(target, (0.5 / sigma) ** 2, rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.3, 1.2])
 def test_vol_target_meets_its_target_on_a_random_walk(sigma: float):
     """Dividing by an estimate of effective size n = 2 / (1 - w) adds about 1.5 / n of volatility.

@@ -13,6 +13,7 @@ import backtest as bt
 from backtest.features import TAIL_MODELS, tail_losses
 from backtest.measures.coverage import conditional_coverage, unconditional_coverage
 from backtest.strategies import TailRisk
+from tests.fast_cases import every_nth
 from tests.markets import YEAR, live, market_of, walk
 
 
@@ -22,7 +23,7 @@ def decide(policy: TailRisk, risk: float) -> float:
 
 
 @pytest.mark.parametrize("model", TAIL_MODELS)
-@pytest.mark.parametrize("measure", ["VaR", "ES"])
+@pytest.mark.parametrize("measure", every_nth(["VaR", "ES"], 2))
 def test_tail_risk_is_its_formula(model: str, measure: str):
     market = bt.Market.sample(bars=1300)
     policy = TailRisk(

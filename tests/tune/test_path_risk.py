@@ -76,6 +76,7 @@ def test_the_largest_leverage_is_a_factor_on_the_policy():
     assert study.best_values == {"lever": 1.0}
 
 
+@pytest.mark.slow
 def test_the_measures_are_those_of_the_public_functions_on_the_same_paths():
     model = models.GBM(volatility=3.0)
     paths = bt.simulate_paths(MARKET, model, paths=40, horizon="6h", seed=3)

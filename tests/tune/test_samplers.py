@@ -291,7 +291,7 @@ def test_some_scores_may_be_missing(name):
 
 
 @pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("n", [1, 12])
+@pytest.mark.parametrize("n", first_only([1, 12]))
 def test_one_dimension_or_many(name, n):
     where = space(*(number(f"x{k}") for k in range(n)))
     asked, _, _ = search(name, where, lambda cube: free(-cube.sum(axis=1)), trials=300)
