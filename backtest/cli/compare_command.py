@@ -15,6 +15,7 @@ from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_policy
 from backtest.cli.experiment_keys import Key, list_flags
+from backtest.cli.experiment_schema import find_single
 from backtest.cli.flags import POLICY, RESULTS, AsJson, Results, Save
 from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.policy_entries import list_policy_entries, read_policy_flags, read_setting_flags
@@ -50,6 +51,8 @@ def compare(
     Several files must share data, venue, account and signal: flags go over all of them.
     """
     policies = build_policies(drafts)
+    for draft in drafts:
+        refuse_single_policies(draft)
     experiments = [build_experiment_or_panel(draft) for draft in drafts]
     check_shared(drafts, experiments)
     market, _, terms = experiments[0]
@@ -61,6 +64,18 @@ def compare(
     ):
         done = backtest.compare(market, policies, **terms, **arguments, progress=progress)
     print_comparison(done, results if save else None, as_json=as_json)
+
+
+def refuse_single_policies(draft: Draft) -> None:
+    """Refuse policies of single instruments: a comparison runs each policy on all of them."""
+    single = [*find_single(draft.tables.get("policy", {}))]
+    if single:
+        raise ParameterError(
+            "a comparison runs each of its policies on all instruments, "
+            f"[policy.{single[0]}] is of one",
+            where=draft.locate("policy"),
+            cure=f"leave [policy.{single[0]}] out, or name it in [compare.policies] to compare it",
+        )
 
 
 def print_comparison(done: Comparison, results: Path | None, *, as_json: bool) -> None:

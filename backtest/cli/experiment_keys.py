@@ -16,6 +16,7 @@ from backtest.account.leverage_limits import LimitDeclaration
 from backtest.account.multiple import StopDistance
 from backtest.base.ranges import Choice
 from backtest.cli.account_flags import ACCOUNT_FLAGS
+from backtest.cli.allocations import ALLOCATIONS
 from backtest.cli.draft import GivenFlag
 from backtest.cli.flags import (
     ACCOUNT,
@@ -184,6 +185,9 @@ KEYS = (
         "A file of weights by time and instrument, for several markets (1/n)."),
     Key("run", "carry_weights", bool, "--carry-weights", POLICY,
         "Each row holds from its time until the next."),
+    Key("run", "allocate", Choice(*ALLOCATIONS), "--allocate", POLICY,
+        f"Weights of several markets made of their returns: {', '.join(ALLOCATIONS)}."),
+    Key("run", "allocate_settings", dict[str, float | str | bool]),
     Key("venue", "preset", str, "--venue", VENUE,
         "NAME:SYMBOL, FILE.toml:SYMBOL (binance-usdm:BTCUSDT); @DATE, @latest for one table; of "
         "several markets also NAME, with the symbol of each."),

@@ -14,6 +14,7 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.base.errors import ParameterError, did_you_mean
+from backtest.cli.allocations import allocate_by_name
 from backtest.cli.draft import Draft, Section, located
 from backtest.cli.experiment import (
     RUN_TERMS,
@@ -40,7 +41,7 @@ from backtest.policy import Policy
 from backtest.venue import Venue, preset_files
 
 DEFAULT_VENUE = "binance-usdm"
-PANEL_KEYS = ("weights", "carry_weights")
+PANEL_KEYS = ("weights", "carry_weights", "allocate", "allocate_settings")
 """The keys of ``[run]`` that only several instruments have."""
 
 
@@ -259,19 +260,38 @@ def complete_preset(text: str, name: str, market: Market) -> str:
 # ---------------------------------------------------------------------------------------- signal
 
 
+def read_allocation(draft: Draft, run: Section, markets: Markets) -> pd.DataFrame:
+    """Return the weights of a rule."""
+    where = draft.locate("run", ("allocate", "allocate_settings"))
+    others = [name for name in ("weights", "carry_weights") if name in run.entries]
+    if others or "allocate" not in run.entries:
+        found = f"with {others[0]}" if others else "without allocate"
+        raise ParameterError(
+            f"weights come from a rule or from a file, was given {found}",
+            where=draft.locate("run", ("allocate", "allocate_settings", *others)),
+            cure="give --allocate RULE or --weights FILE; allocate_settings belong to a rule",
+        )
+    settings = run.entries.get("allocate_settings", {})
+    with located(where):
+        return allocate_by_name(run.entries["allocate"], markets, settings, where=where)
+
+
 def refuse_signal(run: Section) -> None:
     """Refuse the signal of one instrument."""
     if "signal" in run.entries:
         raise ParameterError(
             f"several instruments have weights, was the signal {run.entries['signal']!r}",
             where=run.where,
-            cure="give --weights FILE, a table by time and instrument, or leave it out for 1/n",
+            cure="give --weights FILE, a table by time and instrument, or --allocate RULE; leave "
+            "both out for 1/n",
         )
 
 
 def read_weights(draft: Draft, markets: Markets) -> pd.DataFrame | None:
-    """Return the weights of a file by the bars of the markets; None without one."""
+    """Return the weights of a file or of a rule by the bars of the markets; None for 1/n."""
     run = draft.section("run", path="weights")
+    if "allocate" in run.entries or "allocate_settings" in run.entries:
+        return read_allocation(draft, run, markets)
     carries = bool(run.entries.get("carry_weights", False))
     if "weights" not in run.entries:
         if carries:

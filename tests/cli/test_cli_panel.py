@@ -455,6 +455,42 @@ def test_policies_for_several_are_compared(capsys, folder: Path):
     assert "not compared at equal risk" in err
 
 
+def test_weights_by_a_rule():
+    markets = bt.Markets.load("data")
+    for flags, text in (
+        ({"data": FOLDERS, "allocate": "inverse-volatility"}, ""),
+        ({}, f"{DATA}run.allocate = 'inverse-volatility'"),
+    ):
+        _, _, terms = build(text, **flags)
+        assert terms["signal"].equals(bt.allocate.inverse_volatility(markets))
+    more = "run.allocate_settings = {half_life = 24, every = 12}"
+    _, _, terms = build(f"{DATA}run.allocate = 'equal-risk'\n{more}")
+    assert terms["signal"].equals(bt.allocate.equal_risk(markets, half_life=24, every=12))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run.allocate = 'equl'", "allocate must be .equal. or .inverse-volatility."),
+        ("run.allocate_settings.every = 12", "was given without allocate"),
+        ("run.allocate = 'equal'\nrun.weights = 'w.csv'", "was given with weights"),
+        ("run.allocate = 'equal'\nrun.allocate_settings.window = 3", "equal has no setting"),
+        ("run.allocate = 'equal-risk'\nrun.allocate_settings.every = 0", "every must be"),
+        ("run.signal = 1", "several instruments have weights"),
+    ],
+)
+def test_bad_allocations_are_refused(text, message):
+    with pytest.raises(BacktestError, match=message):
+        build(DATA + text)
+
+
+def test_a_comparison_refuses_policies_of_single_instruments(capsys):
+    write("e.toml", f"{DATA}policy.name = 'constant'\npolicy.BTCUSDT.name = 'vol-target'")
+    code, _, err = call(capsys, "compare", "e.toml", "--policy", "cppi", "--policy", "constant")
+    assert code == 2
+    assert "each of its policies on all instruments, [policy.BTCUSDT] is of one" in err
+
+
 def test_a_policy_is_checked_on_each_of_several_markets(capsys, monkeypatch):
     def note_market(policy: type, market: bt.Market | None) -> list[Finding]:
         return [Finding("market", True, "none" if market is None else market.instrument)]

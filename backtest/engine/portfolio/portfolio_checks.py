@@ -158,12 +158,6 @@ def check_supported(names: Sequence[str], venues: Mapping[str, Venue], account: 
         refused += [
             (tiers > 0, f"Fees.tiers of {name}", f"{tiers} tiers", cure),
             (
-                venue.open_interest_margin is not None,
-                f"Venue.open_interest_margin of {name}",
-                venue.open_interest_margin,
-                "give an initial_multiplier by time",
-            ),
-            (
                 venue.liquidation.full_below_health > 0.0,
                 f"Liquidation.full_below_health of {name}",
                 venue.liquidation.full_below_health,
