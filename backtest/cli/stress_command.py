@@ -10,8 +10,8 @@ from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
-from backtest.cli.experiment import build_experiment
 from backtest.cli.flags import RESULTS, AsJson, Results, Save
+from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.progress import show_progress
 from backtest.cli.risk_command import ReportFile, give_out
 from backtest.cli.run_command import run_with_progress
@@ -22,6 +22,7 @@ EXAMPLES = """
 backtest stress --policy constant --set leverage=5
 backtest stress --shock price=-0.3 --shock over=2h --shock outage=1h
 backtest stress --scenario 2020-03-12,2021-05-19 --rules then
+backtest stress --data btc/ --data eth/ --shock prices.ETHUSDT=-0.4 --shock correlation=0.9
 backtest stress --ladder price=-0.5:0.5:41 --ladder depth=0.1,0.3,1 --report stress.html
 """
 
@@ -35,7 +36,7 @@ def stress(
     results: Results = RESULTS,
 ) -> None:
     """Run an experiment, and show what shocks would do to its account from the last close on."""
-    experiment = build_experiment(draft)
+    experiment = build_experiment_or_panel(draft)
     table = draft.tables.get("stress", {})
     with naming_source(draft, "stress"):
         chosen = list_scenarios(table)
@@ -73,9 +74,16 @@ def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
             )
     chosen = [known[name] for name in names]
     if shocks:
-        typed = {k: parse_typed(v) if isinstance(v, str) else v for k, v in shocks.items()}
+        typed = {name: read_shock(given) for name, given in shocks.items()}
         chosen.append(Scenario.from_dict({"name": "shock", **typed}, where="--shock"))
     return chosen
+
+
+def read_shock(given: Any) -> Any:
+    """Return a value of a shock as Python: flags are text, and may be by instrument."""
+    if isinstance(given, Mapping):
+        return {name: read_shock(each) for name, each in given.items()}
+    return parse_typed(given) if isinstance(given, str) else given
 
 
 def read_ladder(axes: Mapping[str, Any] | None) -> dict[str, Any] | None:

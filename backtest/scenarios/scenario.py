@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+from backtest.account.by_instrument import ByInstrument
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Duration, Text, Whole
 from backtest.base.ranges import Choice, Number
@@ -51,8 +53,12 @@ class Scenario(Value):
         The leverage of that counterparty.
     basis : float
         Mark over last at the end, less 1; it grows evenly over the bars.
+    prices : mapping of str to float, optional
+        Moves of single instruments of an account with several; the others move by ``price``.
     correlation : float, optional
-        Of shocks to several instruments. An account with one instrument refuses it.
+        Instruments without a move of their own move with those of ``prices``, or else with the
+        first, which moves by ``price``: by this, times their volatility over that of the others.
+        An account with one instrument refuses it, and ``prices``.
     date : str, optional
         When it happened, in UTC: the first bar of an episode of history.
     until : str, optional
@@ -79,6 +85,7 @@ class Scenario(Value):
     adl: Annotated[float, Number(0.0, 1.0)] = 0.0
     adl_leverage: Annotated[float, Number(1.0)] = 20.0
     basis: Annotated[float, Number(-1.0, open_low=True)] = 0.0
+    prices: Annotated[Mapping[str, float] | None, ByInstrument(Number(-1.0, open_low=True))] = None
     correlation: Annotated[float | None, Number(-1.0, 1.0)] = None
     date: str | None = None
     until: str | None = None
@@ -92,6 +99,18 @@ class Scenario(Value):
                 f"a scenario of shape 'bar' takes one bar, was given over={self.over!r}",
                 where=f"bt.Scenario({self.name!r})",
                 cure="leave over out, or choose shape='line'",
+            )
+        if self.prices is not None and not isinstance(self.prices, Mapping):
+            raise ParameterError(
+                f"prices must name instruments, was {self.prices!r}",
+                where=f"bt.Scenario({self.name!r}).prices",
+                cure="give {'ETHUSDT': -0.4}; price is the move of all",
+            )
+        if self.prices is not None and self.correlation is not None and self.price != 0.0:
+            raise ParameterError(
+                "with prices and a correlation the others follow them, was given price as well",
+                where=f"bt.Scenario({self.name!r})",
+                cure="leave price out",
             )
         if (self.date is None) != (self.until is None):
             raise ParameterError(
@@ -114,6 +133,7 @@ class Scenario(Value):
         """Whether it changes nothing: no move, no time, no rate, no basis, no replay."""
         return (
             self.price == 0.0
+            and self.prices is None
             and self.over is None
             and self.shape == "line"
             and self.funding is None

@@ -40,13 +40,16 @@ def count_scenario_bars(scenario: Scenario, interval: int) -> int:
     return max(-(-parse_duration(scenario.over, where=where) // interval), 1)
 
 
-def make_bars(scenario: Scenario, market: Market) -> ShockBars:
-    """Return the bars of a scenario from its figures; none if it is empty."""
+def make_bars(scenario: Scenario, market: Market, noise: FloatArray | None = None) -> ShockBars:
+    """Return the bars of a scenario from its figures; none if it is empty.
+
+    ``noise`` (16 n,) are the normal numbers of a bridge, by default those of its seed.
+    """
     n = count_scenario_bars(scenario, market.interval)
     steps = np.arange(1, n + 1) / max(n, 1)
     end = math.log1p(scenario.price)
     if scenario.shape == "bridge" and scenario.volatility > 0.0:
-        last = walk_bridge(scenario, market, n, end)
+        last = walk_bridge(scenario, market, n, end, noise)
     else:
         close = np.exp(end * steps)
         start = np.concatenate([[1.0], close[:-1]])[:n]
@@ -73,12 +76,19 @@ def make_bars(scenario: Scenario, market: Market) -> ShockBars:
     )
 
 
-def walk_bridge(scenario: Scenario, market: Market, n: int, end: float) -> FloatArray:
-    """Return bars of a Brownian bridge to ``end``, of 16 steps each."""
+def measure_recent(market: Market) -> float:
+    """Return the standard deviation of the log returns of the last 30 days, per bar."""
     recent = market.close[market.time > market.time[-1] - MONTH]
-    sigma = float(np.std(np.diff(np.log(recent)))) if len(recent) > 2 else 0.0
-    steps = 16 * n
-    noise = np.random.Generator(np.random.Philox(scenario.seed)).standard_normal(steps)
+    return float(np.std(np.diff(np.log(recent)))) if len(recent) > 2 else 0.0
+
+
+def walk_bridge(
+    scenario: Scenario, market: Market, n: int, end: float, noise: FloatArray | None
+) -> FloatArray:
+    """Return bars of a Brownian bridge to ``end``, of 16 steps each."""
+    sigma, steps = measure_recent(market), 16 * n
+    if noise is None:
+        noise = np.random.Generator(np.random.Philox(scenario.seed)).standard_normal(steps)
     walk = np.cumsum(noise) * scenario.volatility * sigma / 4.0
     share = np.arange(1, steps + 1) / steps
     path = np.concatenate([[0.0], walk + share * (end - walk[-1])]).clip(-50.0, 50.0)
@@ -159,5 +169,6 @@ def append_bars(market: Market, bars: ShockBars, base: float | None = None) -> M
             for name, each in market.columns.items()
         },
         "synthetic": True,
+        "has_mark": market.has_mark or not np.array_equal(bars.mark, bars.last),
     }
     return Market(**whole, source=f"{market.source} and {n} bars after {format_time(start)}")

@@ -13,10 +13,11 @@ import pandas as pd
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.ranges import Choice
-from backtest.engine import Result
-from backtest.market import Market
+from backtest.engine import PortfolioResult, Result
+from backtest.market import Market, Markets
 from backtest.paths.risk_record import RiskRecord
 from backtest.scenarios.crashes import crashes
+from backtest.scenarios.panel_stress import PanelStress, quiet_venues, run_panel_scenario
 from backtest.scenarios.scenario import Scenario
 from backtest.scenarios.scenario_bars import ShockBars, cut_replay, make_bars
 from backtest.scenarios.stress_run import Outcome, StressRun, find_values, quiet_venue
@@ -55,12 +56,12 @@ class Stress(RiskRecord):
     table: pd.DataFrame
     ladder: pd.DataFrame | None
     settings: dict[str, Any]
-    market: Market | None = None
+    market: Market | Markets | None = None
 
     kind = "stress"
     names = ("table", "ladder")
 
-    def find_history(self) -> Market | None:
+    def find_history(self) -> Market | Markets | None:
         """Return the market; None for a loaded result."""
         return self.market
 
@@ -86,11 +87,11 @@ class Stress(RiskRecord):
 
 
 def stress(
-    result: Result,
+    result: Result | PortfolioResult,
     scenarios: Sequence[Scenario] | Scenario | None = None,
     *,
     rules: str = "today",
-    data: Market | None = None,
+    data: Market | Markets | None = None,
     ladder: Mapping[str, Sequence[float]] | None = None,
     progress: Progress | None = None,
 ) -> Stress:
@@ -98,15 +99,15 @@ def stress(
 
     Parameters
     ----------
-    result : Result
-        Of :func:`backtest.run`, in this process. Its policy goes on deciding at the closes of the
-        scenario, with the last direction of the signal.
+    result : Result or PortfolioResult
+        Of :func:`backtest.run`, in this process. Its policies go on deciding at the closes of the
+        scenario, with the last direction and weights of the signal.
     scenarios : sequence of Scenario, optional
         By default :func:`backtest.crashes`.
     rules : str
         ``"today"``: the newest margin table of the venue; ``"then"``: the one in force at the date
         of a scenario, or at the end of the run for one without a date.
-    data : Market, optional
+    data : Market or Markets, optional
         Where it covers the days of a scenario, and is of the same kind of asset, its bars and
         funding are replayed, relative to the close before them; otherwise bars are made from the
         figures of the scenario.
@@ -132,15 +133,18 @@ def stress(
     -----
     Bars are those of the market of the run: a scenario takes whole ones, rounded up, and the policy
     decides at their closes. ``break_even`` is found by bisection on the move of the price in the
-    direction that hurts the position; in a replay, all log moves are scaled.
+    direction that hurts the position; in a replay, all log moves are scaled. Of several instruments
+    all log moves are always scaled together, and it is the move of the first that moves; in a
+    scenario that moves none, of all alike, against the net position. Their ``distance`` is measured
+    at closes, the prices of the others frozen, and their policies are not asked in an outage.
     """
-    if not isinstance(result, Result):
+    if not isinstance(result, Result | PortfolioResult):
         raise ParameterError(
             f"result must be a Result, was {str(result)[:60]!r}",
             where=f"{WHERE}, result",
             cure="pass what bt.run returned",
         )
-    chosen = read_scenarios(scenarios)
+    chosen = read_scenarios(scenarios, of_several=isinstance(result, PortfolioResult))
     how = RULES.check("rules", rules, where=f"{WHERE}, rules")
     grid = list_shocks(ladder)
     rows, total = {}, len(chosen) + len(grid)
@@ -158,10 +162,13 @@ def stress(
         "scenarios": [each.to_dict() for each in chosen],
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
     }
-    return Stress(table, climbed, settings, result.market)
+    market = result.market if isinstance(result, Result) else result.markets
+    return Stress(table, climbed, settings, market)
 
 
-def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Scenario, ...]:
+def read_scenarios(
+    scenarios: Sequence[Scenario] | Scenario | None, *, of_several: bool
+) -> tuple[Scenario, ...]:
     """Return scenarios, checked to be some, with different names."""
     given = crashes() if scenarios is None else scenarios
     chosen = (given,) if isinstance(given, Scenario) else tuple(given)
@@ -179,20 +186,29 @@ def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Sce
             where=f"{WHERE}, scenarios",
             cure="rename them",
         )
-    for each in chosen:
-        if each.correlation is not None:
-            raise ParameterError(
-                f"a correlation needs several instruments, {each.name!r} has {each.correlation:g}",
-                where=f"{WHERE}, scenarios",
-                cure="leave correlation out for an account with one instrument",
-            )
+    for each in () if of_several else chosen:
+        for name in ("correlation", "prices"):
+            if getattr(each, name) is not None:
+                raise ParameterError(
+                    f"{name} needs several instruments, {each.name!r} has {getattr(each, name)!r}",
+                    where=f"{WHERE}, scenarios",
+                    cure=f"leave {name} out for an account with one instrument",
+                )
     return chosen
 
 
 def run_scenario(
-    result: Result, scenario: Scenario, rules: str, data: Market | None
+    result: Result | PortfolioResult, scenario: Scenario, rules: str, data: Any
 ) -> dict[str, Any]:
     """Return the row of a scenario."""
+    if isinstance(result, PortfolioResult):
+        return run_panel_scenario(result, scenario, rules, data)
+    if data is not None and not isinstance(data, Market):
+        raise ParameterError(
+            f"data of one instrument must be a Market, was {str(data)[:60]!r}",
+            where=f"{WHERE}, data",
+            cure="pass the Market of the instrument",
+        )
     run = StressRun(result, quiet_venue(result, rules, scenario))
     replayed = cut_replay(scenario, data, run.history.interval)
     bars = make_bars(scenario, run.history) if replayed is None else replayed
@@ -285,8 +301,17 @@ def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, 
     ]
 
 
+def shock_once(result: Result | PortfolioResult, rules: str, shock: Scenario) -> Outcome:
+    """Return what a shock of one bar does."""
+    if isinstance(result, PortfolioResult):
+        several = PanelStress(result, quiet_venues(result, rules, shock))
+        return several.live(shock, several.make(shock))
+    run = StressRun(result, quiet_venue(result, rules, shock))
+    return run.live(shock, make_bars(shock, run.history))
+
+
 def climb(
-    result: Result,
+    result: Result | PortfolioResult,
     grid: list[dict[str, float]],
     rules: str,
     progress: Progress | None,
@@ -297,8 +322,7 @@ def climb(
     rows: list[Outcome] = []
     for k, point in enumerate(grid, 1):
         shock = Scenario("ladder", shape="bar", **point)  # type: ignore[arg-type] # fields by name
-        run = StressRun(result, quiet_venue(result, rules, shock))
-        rows.append(run.live(shock, make_bars(shock, run.history)))
+        rows.append(shock_once(result, rules, shock))
         if progress is not None:
             progress(done + k, total)
     index = pd.MultiIndex.from_frame(pd.DataFrame(grid))

@@ -31,6 +31,8 @@ from backtest.policy.error_location import bind_plain
 from backtest.scenarios.scenario import Scenario
 from backtest.scenarios.scenario_bars import ShockBars, append_bars
 from backtest.venue import Venue
+from backtest.venue.contract_value import compute_value
+from backtest.venue.trading_terms import Contract
 
 MULTIPLIERS = ("margin_multiplier", "initial_multiplier", "maintenance_multiplier")
 WARMUP = 20_000
@@ -238,7 +240,8 @@ def settle(run: StressRun, scenario: Scenario, lived: Lived, before: float, last
     if state is None:
         raise TypeError("a scenario without bars")
     liquidated = lived.sums[0] > 0
-    lost = find_adl(run, scenario, state, last)
+    held, contract = state.books.positions[0].quantity, run.venue.contract
+    lost = find_lost_profit(scenario, contract, held, run.last, last)
     equity = state.equity + state.reserve - lost
     distance = lived.distance if math.isfinite(lived.distance) else math.nan
     return Outcome(
@@ -255,31 +258,24 @@ def settle(run: StressRun, scenario: Scenario, lived: Lived, before: float, last
     )
 
 
-def find_adl(run: StressRun, scenario: Scenario, state: State, last: float) -> float:
+def find_lost_profit(
+    scenario: Scenario, contract: Contract, quantity: float, start: float, last: float
+) -> float:
     """Return the profit that is lost as the venue closes a share of a winning position.
 
     The counterparty of a short is a long that entered at the last close before the scenario with
     ``adl_leverage`` L: bankrupt at ``P (1 - 1 / L)``, where the share is closed instead of at the
     last price. Nothing is lost if the price does not go beyond it.
     """
-    quantity = state.books.positions[0].quantity
     if scenario.adl == 0.0 or quantity == 0.0:
         return 0.0
     side = -1.0 if quantity < 0.0 else 1.0
-    bankrupt = run.last * (1.0 + side / scenario.adl_leverage)
+    bankrupt = start * (1.0 + side / scenario.adl_leverage)
     if side * (last - bankrupt) <= 0.0:
         return 0.0
-    rules = run_rules(run)
-    gap = compute_value_of(rules.instrument, last) - compute_value_of(rules.instrument, bankrupt)
+    size, is_inverse = contract.size, contract.kind == "inverse"
+    gap = compute_value(size, is_inverse, last) - compute_value(size, is_inverse, bankrupt)
     return float(scenario.adl * quantity * gap)
-
-
-def run_rules(run: StressRun) -> Rules:
-    """Return the rules of the account as plain numbers."""
-    inputs = run.result.inputs
-    if inputs is None:
-        raise TypeError("a result of this process has inputs")
-    return inputs.rules
 
 
 def find_values(axis: Any, name: str) -> FloatArray:
@@ -309,7 +305,11 @@ def find_values(axis: Any, name: str) -> FloatArray:
 
 def quiet_venue(result: Result, rules: str, scenario: Scenario) -> Venue:
     """Return the venue with the margin table of a day: today's, or that of the scenario's date."""
-    venue, time = result.venue, int(result.time[-1])
+    return quiet(result.venue, int(result.time[-1]), rules, scenario)
+
+
+def quiet(venue: Venue, time: int, rules: str, scenario: Scenario) -> Venue:
+    """Return a venue with one margin table; ``time`` is the end of a run in ns."""
     if rules == "then" and scenario.date is not None:
         time = to_nanoseconds(scenario.date, where="Scenario.date")
     elif rules == "today":

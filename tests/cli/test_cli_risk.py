@@ -129,6 +129,20 @@ def test_the_risk_of_several_instruments_is_estimated(capsys, tmp_path):
     assert (tmp_path / "risk.html").exists()
 
 
+def test_several_instruments_are_stressed(capsys, tmp_path):
+    given = ["stress", *save_two(tmp_path / "data"), "--no-compile", "--policy", "constant"]
+    given += ["--set", "leverage=4", "--shock", "prices.ETHUSDT=-0.2", "--shock", "shape=bar"]
+    assert main([*given, "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)["table"][0]["loss"]
+    assert main([*given, "--shock", "correlation=0.9", "--report", "stress.html"]) == 0
+    assert (tmp_path / "stress.html").exists()
+    assert main([*given, "--shock", "correlation=0.9", "--json"]) == 0
+    assert "loss" in capsys.readouterr().out
+    assert alone > 0.0
+    assert main([*given[:-4], "--shock", "prices.ETHUSD=-0.2"]) == 2
+    assert "did you mean 'ETHUSDT'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "kind"),
     [

@@ -1,0 +1,161 @@
+"""stress() on accounts with several positions: against one position, by hand, and against runs."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.strategies import VolTarget
+from tests.paths.accounts import Hold, free_account, free_venue
+from tests.scenarios.test_stress import steady
+
+TWINS = {"A": 0.5, "B": 0.5}
+
+
+def wild(n: int = 60, seed: int = 5) -> bt.Market:
+    """Return hourly bars that move twice as much as steady ones."""
+    market = steady(n)
+    index = market.index
+    close = 50 + 0.2 * 0.5 * np.sin(np.arange(n) + 0.0 * seed)
+    opens = np.concatenate([[50.0], close[:-1]])
+    frame = {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close),
+             "close": close, "volume": np.full(n, 1000.0)}  # fmt: skip
+    return bt.Market.from_frames(pd.DataFrame(frame, index=index))
+
+
+def held(market, lever=10.0, signal=None, policy=None, **terms):
+    return bt.run(
+        market, Hold(lever) if policy is None else policy, venue=free_venue(),
+        account=free_account(**terms), signal=signal, compile=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("margin", ["cross", "isolated"])
+def test_the_same_market_twice_at_half_the_size_is_one_account(margin):
+    terms = {"margin": margin} | ({"venue_leverage": 10.0} if margin == "isolated" else {})
+    one = held(steady(), 8.0, **terms)
+    two = held(bt.Markets(dict.fromkeys(TWINS, steady())), 8.0, TWINS, **terms)
+    given = [
+        bt.Scenario("nothing"),
+        bt.Scenario("fall", price=-0.05, over="3h"),
+        bt.Scenario("rate", price=-0.01, funding=0.001, basis=-0.02),
+        bt.Scenario("margin", margin=2.0, shape="bar"),
+        bt.Scenario("crash", price=-0.4, over="2h"),
+        bt.Scenario("bridge", price=-0.02, over="4h", shape="bridge", volatility=3.0),
+        bt.Scenario("out", price=-0.05, over="3h", outage="2h"),
+        bt.Scenario("adl", price=0.3, shape="bar", adl=0.5),
+    ]
+    alone, both = bt.stress(one, given).table, bt.stress(two, given).table
+    for name in ("equity", "loss", "funding", "fees", "lost_to_adl"):
+        assert np.allclose(alone[name], both[name], rtol=1e-9, atol=1e-7), name
+    assert (alone["liquidated"] == both["liquidated"]).all()
+    falls = ["fall", "crash", "out"]
+    assert np.allclose(alone.loc[falls, "break_even"], both.loc[falls, "break_even"], rtol=1e-9)
+    ladder = {"price": (-0.2, 0.2, 5)}
+    rungs = [bt.stress(each, given[0], ladder=ladder).ladder for each in (one, two)]
+    assert np.allclose(rungs[0]["equity"], rungs[1]["equity"], rtol=1e-9, atol=1e-7)
+
+
+def test_shocks_by_instrument_and_correlations_by_hand():
+    result = held(bt.Markets({"A": steady(), "B": wild()}), 2.0, {"A": 0.5, "B": -0.5})
+    quantity, last = result.book.held.quantities, result.marks[-1]
+    sigma = [np.std(np.diff(np.log(each.close))) for each in (steady(), wild())]
+    follow = math.expm1(0.5 * sigma[1] / sigma[0] * math.log(0.9))
+    moves = {
+        "own": (bt.Scenario("own", prices={"B": 0.1}, shape="bar"), (0.0, 0.1)),
+        "both": (bt.Scenario("both", price=-0.1, prices={"B": 0.1}, shape="bar"), (-0.1, 0.1)),
+        "follow": (bt.Scenario("follow", price=-0.1, correlation=0.5, shape="bar"),
+                   (-0.1, follow)),
+        "led": (bt.Scenario("led", prices={"A": -0.1}, correlation=0.5, shape="bar"),
+                (-0.1, follow)),
+        "one": (bt.Scenario("one", prices={"A": -0.1}, correlation=1.0, shape="bar"),
+                (-0.1, math.expm1(sigma[1] / sigma[0] * math.log(0.9)))),
+    }  # fmt: skip
+    table = bt.stress(result, [scenario for scenario, _ in moves.values()]).table
+    for name, (_, move) in moves.items():
+        wanted = -float(np.sum(quantity * last * np.array(move)))
+        assert table.loc[name, "loss"] == pytest.approx(wanted, rel=1e-9), name
+
+
+def test_a_hedge_survives_a_common_move_and_not_one_of_its_legs():
+    result = held(
+        bt.Markets(dict.fromkeys(TWINS, steady())), 10.0, {"A": 1.0, "B": -1.0}, max_leverage=20
+    )
+    fall = bt.Scenario("fall", price=-0.3, shape="bar")
+    leg = bt.Scenario("leg", prices={"A": -0.3}, shape="bar")
+    table = bt.stress(result, [fall, leg]).table
+    assert not table.loc["fall", "liquidated"]
+    assert abs(table.loc["fall", "loss"]) < 1e-6
+    assert table.loc["leg", "liquidated"]
+    # equity + q_a (P_a - P) = 0.005 (q_a P_a + q_b P), of the legs q P = 10,000 at the last close
+    q, last = result.book.held.quantities[0], result.marks[-1, 0]
+    equity = float(result.record[-1, 0])
+    price = (q * last * 1.005 - equity) / (0.995 * q)
+    assert table.loc["leg", "break_even"] == pytest.approx(price / last - 1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("policy", [Hold(6.0), VolTarget(target=1.0)])
+def test_a_replay_on_its_own_days_equals_the_run(policy):
+    whole = bt.Markets({name: bt.Market.sample(bars=200, seed=k) for k, name in enumerate("AB")})
+    first = whole.prefix(150)
+    weights = {"A": 0.7, "B": -0.3}
+    before = held(first, policy=policy, signal=weights)
+    span = {"date": str(whole.times[150]), "until": str(whole.times[180])}
+    row = bt.stress(before, bt.Scenario("then", **span), data=whole).table.iloc[0]
+    after = held(whole.prefix(180), policy=policy, signal=weights)
+    assert row["from"] == "data"
+    assert row["bars"] == 30
+    # columns begin later in a stress test only where more than 2,000 bars are in front of it
+    assert row["equity"] == pytest.approx(after.metrics["final_equity"], rel=1e-12)
+    one = bt.stress(before, bt.Scenario("then", **span), data=whole.select("A")).table.iloc[0]
+    assert one["from"] == "figures"
+
+
+def test_in_an_outage_neither_stops_nor_decisions_act():
+    market = bt.Markets({"A": steady(), "B": wild()})
+    result = held(market, 10.0, TWINS, stop_loss=0.02)
+    fall = bt.Scenario("fall", price=-0.05, over="2h")
+    table = bt.stress(result, [fall, fall.override(name="out", outage="2h")]).table
+    assert table.loc["fall", "loss"] < 0.8 * table.loc["out", "loss"]
+    assert not table.loc["out", "liquidated"]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "words"),
+    [
+        (bt.Scenario("x", prices={"C": -0.1}), "instruments of the account"),
+        (bt.Scenario("x"), None),
+    ],
+)
+def test_bad_scenarios_are_refused(scenario, words):
+    result = held(bt.Markets({"A": steady(), "B": wild()}), 2.0)
+    if words is None:
+        with pytest.raises(bt.ParameterError, match="prices needs several"):
+            bt.stress(held(steady()), bt.Scenario("x", prices={"A": 0.1}))
+        return
+    with pytest.raises(bt.ParameterError, match=words):
+        bt.stress(result, scenario)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"prices": 0.1}, "must name instruments"),
+        ({"prices": {"A": -1.0}}, "prices must be over -1"),
+        ({"prices": {"A": 0.1}, "price": 0.1, "correlation": 0.5}, "leave price out"),
+    ],
+)
+def test_moves_of_instruments_are_checked(settings, words):
+    with pytest.raises(bt.ParameterError) as caught:
+        bt.Scenario("x", **settings)
+    assert words in str(caught.value)
+
+
+def test_an_instrument_that_ended_is_refused():
+    market = bt.Market.sample(bars=100)
+    with pytest.warns(UserWarning, match="ends before"):
+        result = held(bt.Markets({"A": market, "B": market.prefix(60)}), 2.0)
+    with pytest.raises(bt.ParameterError, match="B ended before"):
+        bt.stress(result, bt.Scenario("fall", price=-0.1))
