@@ -250,11 +250,15 @@ def merge(lanes: list[Lane]) -> list[Lane]:
 def prune(lanes: list[Lane], most: int) -> tuple[list[Lane], bool]:
     """Return at most so many lives: that of the run, and others evenly from worst to best.
 
-    A life that is dropped leaves its probability to the nearest one kept, by wealth, so that
-    probabilities sum to 1.
+    Lives without probability go first, such as those that finer bars contradict. Any other that is
+    dropped leaves its probability to the nearest one kept, by wealth, so that probabilities sum
+    to 1.
     """
     if len(lanes) <= most:
         return lanes, False
+    lanes = [lane for lane in lanes if lane.weight > 0.0 or lane.is_run]
+    if len(lanes) <= most:
+        return lanes, True
     ordered = sorted(lanes, key=wealth_of)
     own = next(k for k, lane in enumerate(ordered) if lane.is_run)
     places = np.linspace(0, len(ordered) - 1, most).round().astype(int)
