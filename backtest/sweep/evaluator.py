@@ -44,6 +44,7 @@ from backtest.sweep.sets.sets import (
     read_settings,
     take_sets,
 )
+from backtest.venue.own_requirement import OwnMargin
 
 if TYPE_CHECKING:
     from backtest.sweep.lanes.lane_runner import LaneRunner
@@ -118,7 +119,7 @@ class Evaluator:
         self.memory = memory
         self.compile = compile
         self.plain_because = "" if compile else "compile=False"
-        self._lanes: Any = None  # a LaneRunner, or RuleLanes if the signal varies
+        self._lanes: Any = None  # a LaneRunner, RuleLanes if the signal varies, or a BookRunner
         self.is_portfolio = isinstance(market, Markets)
         check_terms(market, account, venue, sampling, calendar)
 
@@ -140,7 +141,7 @@ class Evaluator:
         """
         set_hurry(False)  # many runs: compiled code is faster
         wanted = Wanted(first, stop, returns)
-        if self.is_portfolio:
+        if self.is_portfolio and not self._is_book_swept():
             return self._evaluate_plainly(sets, wanted, progress)
         if not self.plain_because:
             from backtest.sweep.lanes.lane_block import NotCompiled  # noqa: PLC0415 - numba loads with it
@@ -165,8 +166,8 @@ class Evaluator:
         As :meth:`evaluate` for each span, but the columns are computed once, on all bars before the
         last end.
         """
-        is_rule = self.base.signal is not None
-        if type(self).evaluate is not Evaluator.evaluate or self.plain_because or is_rule:
+        is_apart = self.base.signal is not None or self.is_portfolio
+        if type(self).evaluate is not Evaluator.evaluate or self.plain_because or is_apart:
             return [self.evaluate(sets, first=a, stop=b, returns=returns) for a, b in spans]
         from backtest.sweep.lanes.lane_block import NotCompiled  # noqa: PLC0415 - numba loads with it
 
@@ -206,7 +207,7 @@ class Evaluator:
 
     def check_causal(self, sets: Sets) -> None:
         """Raise if the columns look ahead, in sets with each option and all bounds of numbers."""
-        if not isinstance(self.market, Markets):
+        if not isinstance(self.market, Markets) or self._is_book_swept():
             self._runner().check_causal(sets)
             return
         from backtest.sweep.causal_ends import check_markets  # noqa: PLC0415 - numba loads with it
@@ -222,7 +223,7 @@ class Evaluator:
 
     def check_set(self, values: Mapping[str, Any]) -> None:
         """Raise if the columns of one set look ahead."""
-        if not self.plain_because and not self.is_portfolio:
+        if not self.plain_because and (not self.is_portfolio or self._is_book_swept()):
             self._runner().check_set(values)
 
     @property
@@ -273,22 +274,36 @@ class Evaluator:
         return rows._replace(returns=stack_returns(sampled, rows)) if wanted.returns else rows
 
     def _find_broken(self, sets: Sets) -> BoolArray:
-        """Return which sets break a rule between their values."""
+        """Return which sets break a rule between their values; of several markets their runs do."""
         broken = np.zeros(count_sets(sets), dtype=np.bool_)
-        if any("." in name for name in sets):
+        if not self.is_portfolio and any("." in name for name in sets):
             for rule in find_broken_rules(self.settings, sets, self.base.venue):
                 broken |= np.asarray(rule, dtype=np.bool_)
         return broken
 
     def _runner(self) -> LaneRunner:
-        if self._lanes is None:
+        if self._lanes is None and self.is_portfolio:
+            from backtest.sweep.books.book_runner import BookRunner  # noqa: PLC0415 - numba loads with it
+
+            self._lanes = BookRunner(self)
+        elif self._lanes is None:
             # numba loads with these
             from backtest.sweep.lanes.lane_runner import LaneRunner  # noqa: PLC0415
             from backtest.sweep.lanes.rule_lanes import RuleLanes  # noqa: PLC0415
 
             self._lanes = LaneRunner(self) if self.base.signal is None else RuleLanes(self)
-        runner: LaneRunner = self._lanes  # RuleLanes scores and checks in the same way
+        runner: LaneRunner = self._lanes  # the others score and check in the same way
         return runner
+
+    def _is_book_swept(self) -> bool:
+        """Return whether sets of several positions need no record; else each is a whole run.
+
+        Sums over collateral are taken from the record, and a requirement or a signal of the user's
+        own is asked in Python.
+        """
+        account = self.base.account
+        is_own = isinstance(account.requirement, OwnMargin) or self.base.signal is not None
+        return not (is_own or account.collateral or self.plain_because)
 
     def _evaluate_plainly(self, sets: Sets, wanted: Wanted, progress: Progress | None) -> Rows:
         replay = partial(self.replay, first=wanted.first, stop=wanted.stop)

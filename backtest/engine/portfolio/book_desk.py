@@ -106,11 +106,19 @@ def seat(
         market = markets[name].with_signal(np.clip(signal[i, first:stop], -1.0, 1.0))
         columns, causality = look(policies[name], market)
         found.append(Panelist(policies[name], market, columns, first, str(causality)))
-    if overlay is not None:
-        index = markets.index(signal.T)
-        columns, causality = look(overlay, index)
-        found.append(Panelist(overlay, index, columns, 0, str(causality)))
-    return found
+    return [*found, *seat_overlay(overlay, markets, signal, is_checked=is_checked)]
+
+
+def seat_overlay(
+    overlay: Policy | None, markets: Markets, signal: FloatArray, *, is_checked: bool = True
+) -> list[Panelist]:
+    """Return the overlay with its columns on the portfolio index, if there is one."""
+    if overlay is None:
+        return []
+    index = markets.index(signal.T)
+    look = observe_checked if is_checked else observe_again
+    columns, causality = look(overlay, index)
+    return [Panelist(overlay, index, columns, 0, str(causality))]
 
 
 def observe_again(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], str]:
@@ -135,11 +143,8 @@ def set_desk(
     """Return the desk of the policies; the overlay's place is empty if there is none."""
     n = len(markets)
     memory = memories or [tuple(map(float, start_memory(p.policy) or ())) for p in panelists]
-    settings = [[as_number(v) for v in p.policy.settings().values()] or [0.0] for p in panelists]
-    params, params_at = flatten([np.array(each, dtype=np.float64) for each in settings])
-    columns, columns_at = flatten(
-        [np.concatenate([*p.columns.values(), np.zeros(1)]) for p in panelists]
-    )
+    params, params_at = flatten_settings(panelists)
+    columns, columns_at = flatten_columns(panelists)
     slots, memory_at = flatten([np.array([*each, 0.0], dtype=np.float64) for each in memory])
     return Desk(
         deciders=tuple(bind(p, len(kept)) for p, kept in zip(panelists, memory, strict=True)),
@@ -167,6 +172,35 @@ def set_desk(
         interval=markets.interval,
         start=started,
     )
+
+
+def reseat(desk: Desk, panelists: list[Panelist], columns: FloatArray) -> Desk:
+    """Return the desk of policies that differ from those of a desk in numbers alone.
+
+    ``columns`` are theirs as :func:`flatten_columns` returns them. For compiled code only.
+    """
+    memory = [tuple(map(float, start_memory(p.policy) or ())) for p in panelists]
+    return desk._replace(
+        deciders=0,
+        params=flatten_settings(panelists)[0],
+        columns=columns,
+        memory=flatten([np.array([*each, 0.0], dtype=np.float64) for each in memory])[0],
+        sheet=np.zeros_like(desk.sheet),
+        bar=np.zeros_like(desk.bar),
+        margin=np.zeros_like(desk.margin),
+        levels=np.zeros_like(desk.levels),
+    )
+
+
+def flatten_settings(panelists: list[Panelist]) -> tuple[FloatArray, IntArray]:
+    """Return the parameters of the policies as numbers, and where those of each begin."""
+    settings = [[as_number(v) for v in p.policy.settings().values()] or [0.0] for p in panelists]
+    return flatten([np.array(each, dtype=np.float64) for each in settings])
+
+
+def flatten_columns(panelists: list[Panelist]) -> tuple[FloatArray, IntArray]:
+    """Return the columns of the policies one after another, and where those of each begin."""
+    return flatten([np.concatenate([*p.columns.values(), np.zeros(1)]) for p in panelists])
 
 
 def as_number(value: object) -> float:

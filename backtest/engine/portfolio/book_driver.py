@@ -25,7 +25,7 @@ from backtest.engine.portfolio.book_inputs import (
 from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD, BookTape, Desk
 from backtest.measures.tally import Tally
 from backtest.policy import Policy
-from backtest.portfolio.book_records import Book
+from backtest.portfolio.book_records import Book, Terms
 from backtest.venue.own_requirement import OwnMargin, make_own_twins
 
 
@@ -98,10 +98,42 @@ def run_book_loop(
         from backtest.engine.portfolio.book_compiler import bind_compiled, pack_terms  # noqa: PLC0415
 
         bound = bind_compiled(desk, policies)
-    n, assets, total = len(book.margin), len(book.priced), len(inputs.feed.time)
-    room, ledger, scene = new_room(n, assets), new_ledger_array(n), new_scene(n, assets)
+    n, total = len(book.margin), len(inputs.feed.time)
     chunk = CHUNK if is_compiled else PLAIN_CHUNK
     tape = new_tape(n, total - first, first, 4 * n * min(chunk, total) + 1024)
+    pack = pack_terms if is_compiled else None
+    driven = drive(simulate, pack, inputs, book, desk, bound, tally, first, tape, chunk, progress)
+    return BookOutcome(
+        book=book,
+        tally=driven[0],
+        account=tape.account,
+        positions=tape.positions,
+        entries=driven[1],
+        memory=desk.memory,
+        plain_because="" if is_compiled else describe_plain(own),
+    )
+
+
+def drive(
+    simulate: Callable[..., Any],
+    pack: Callable[[Terms], Terms] | None,
+    inputs: BookInputs,
+    book: Book,
+    desk: Desk,
+    bound: Desk,
+    tally: Tally,
+    first: int,
+    tape: BookTape,
+    chunk: int,
+    progress: Progress | None,
+) -> tuple[Tally, FloatArray]:
+    """Take the account to the end of the markets in chunks; return the tally and the events.
+
+    ``pack`` gives the terms the form that the loop takes, ``bound`` is the desk that it asks, and
+    ``desk`` the one whose memory it changes. Book and tape change in place.
+    """
+    n, assets, total = len(book.margin), len(book.priced), len(inputs.feed.time)
+    room, ledger, scene = new_room(n, assets), new_ledger_array(n), new_scene(n, assets)
     kept: list[FloatArray] = []
     terms, t = inputs.terms, first
     while t < total:
@@ -110,7 +142,7 @@ def run_book_loop(
         later = [bar for bar, _, _ in inputs.changes if bar > t]
         stop = min(t + chunk, total, *later)
         saved = save_book(book, desk)
-        packed = pack_terms(terms) if is_compiled else terms
+        packed = terms if pack is None else pack(terms)
         given = (packed, inputs.feed, inputs.clock, inputs.log_returns, bound, book, scene, room)
         with np.errstate(all="ignore"):
             counted, reached, why = simulate(*given, ledger, tally, tape, t, stop)
@@ -128,15 +160,44 @@ def run_book_loop(
         tape.log.written[0] = 0
         if progress is not None:
             progress(t - first, total - first)
-    return BookOutcome(
-        book=book,
-        tally=tally,
-        account=tape.account,
-        positions=tape.positions,
-        entries=np.concatenate(kept) if kept else np.zeros((0, 9)),
-        memory=desk.memory,
-        plain_because="" if is_compiled else describe_plain(own),
-    )
+    return tally, np.concatenate(kept)
+
+
+class BookSummary(NamedTuple):
+    """Where a run without a record ended; ``units`` are the unit values at closes, if wanted."""
+
+    book: Book
+    tally: Tally
+    units: FloatArray
+
+
+def summarize_book(
+    inputs: BookInputs,
+    book: Book,
+    desk: Desk,
+    tally: Tally,
+    first: int,
+    *,
+    has_units: bool,
+    is_compiled: bool,
+    progress: Progress | None,
+) -> BookSummary:
+    """Take the account to the end of the markets without recording its bars.
+
+    For compiled code, ``desk`` has the addresses of compiled formulas.
+    """
+    pack = None
+    if is_compiled:
+        from backtest.engine.portfolio.book_compiler import pack_terms  # noqa: PLC0415 - numba
+
+        pack = pack_terms
+    tape = new_tape(len(book.margin), 0, first, 0)
+    tape.is_on[0] = 0
+    units = np.zeros(len(inputs.feed.time) - first if has_units else 0)
+    tape, chunk = tape._replace(units=units), CHUNK if is_compiled else PLAIN_CHUNK
+    given = (inputs, book, desk, desk, tally, first, tape, chunk, progress)
+    counted, _ = drive(find_simulate(is_compiled=is_compiled), pack, *given)
+    return BookSummary(book, counted, units)
 
 
 def list_kernel_arguments(inputs: BookInputs, book: Book, desk: Desk, tally: Tally) -> Any:

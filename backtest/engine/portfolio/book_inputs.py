@@ -10,7 +10,7 @@ import numpy as np
 from backtest.account import Account, InstrumentRules
 from backtest.account.account_records import CLOSE
 from backtest.base.errors import DataError
-from backtest.base.units import FloatArray, IntArray, format_time, parse_duration
+from backtest.base.units import BoolArray, FloatArray, IntArray, format_time, parse_duration
 from backtest.engine.feed_arrays import (
     as_of,
     check_tick,
@@ -102,8 +102,13 @@ def read_book_inputs(
     sampling: str,
     first: int,
     started: int,
+    like: BookInputs | None = None,
 ) -> BookInputs:
-    """Return the records and arrays of a run from bar ``first``; ``signal`` is (n, n_bars)."""
+    """Return the records and arrays of a run from bar ``first``; ``signal`` is (n, n_bars).
+
+    ``like`` are inputs of another account for the same markets, signal and sampling, whose arrays
+    are shared.
+    """
     own = {name: account.for_instrument(name) for name in markets.names}
     for name in markets.names:
         check_tick(markets[name], venues[name])
@@ -116,11 +121,13 @@ def read_book_inputs(
     ]
     width = max(len(margin.floors) for table in tables for _, margin in table)
     terms = read_terms(markets, venues, account, rules, width)
-    feed = read_feed(markets, venues, account, own, signal, first, started)
+    known = None if like is None else like.feed.signal
+    weights = np.ascontiguousarray(np.nan_to_num(signal, nan=0.0)) if known is None else known
+    feed = read_feed(markets, venues, account, own, weights, first, started)
     changes = sorted(
         (bar, i, margin) for i, table in enumerate(tables) for bar, margin in table[1:]
     )
-    clock, log_returns = read_book_clock(markets, venues, feed, sampling)
+    clock, log_returns = read_book_clock(markets, feed, sampling, terms, venues, like)
     if started == markets.time[first]:
         clock.risk_free[first] = 0.0
     return BookInputs(terms, feed, clock, log_returns, tuple(changes), started)
@@ -227,7 +234,7 @@ def read_feed(
     return BookFeed(
         **{name: np.ascontiguousarray(getattr(panel, name)) for name in ON_CLOCK},
         **read_by_instrument(markets, venues, own),
-        signal=np.ascontiguousarray(np.nan_to_num(signal, nan=0.0)),
+        signal=signal,
         span=markets.spans.astype(np.int64),
         ends=ends.astype(np.int64),
         **read_assets(markets, account),
@@ -316,25 +323,41 @@ def find_rows(prices: object, markets: Markets, name: str) -> IntArray:
 
 
 def read_book_clock(
-    markets: Markets, venues: Mapping[str, Venue], feed: BookFeed, sampling: str
+    markets: Markets,
+    feed: BookFeed,
+    sampling: str,
+    terms: Terms,
+    venues: Mapping[str, Venue],
+    like: BookInputs | None,
 ) -> tuple[Clock, FloatArray]:
     """Return ends of samples and the risk-free rate by bar, and log mark returns (n, bars)."""
-    period = max(parse_duration(sampling, where="bt.run, sampling"), 1)
     free = np.zeros(markets.n_bars)
     if np.any(feed.cash_rate != 0.0):
         venue = venues[markets.names[0]]
         rates = np.broadcast_to(feed.cash_rate, free.shape)
         years = np.broadcast_to(measure_years(markets, venue), free.shape)  # type: ignore[arg-type]
         free[1:] = rates[:-1] * years[1:]
+    inverse = terms.rules.brackets.are_inverse
+    if like is not None and np.array_equal(like.terms.rules.brackets.are_inverse, inverse):
+        returns = like.log_returns
+    else:
+        returns = measure_log_returns(feed, inverse)
+    if like is not None:
+        return Clock(True, like.clock.ends_sample, returns[0], free), returns
+    period = max(parse_duration(sampling, where="bt.run, sampling"), 1)
     ends = mark_ends(markets, period)  # type: ignore[arg-type]
-    returns = np.full((len(markets), markets.n_bars), np.nan)
-    for i, name in enumerate(markets.names):
+    return Clock(True, ends, returns[0], free), returns
+
+
+def measure_log_returns(feed: BookFeed, inverse: BoolArray) -> FloatArray:
+    """Return the logarithmic mark returns of one contract, of shape (n, n_bars)."""
+    returns = np.full(feed.mark_close.shape, np.nan)
+    for i, is_inverse in enumerate(inverse):
         before, after = feed.mark_close[i, :-1], feed.mark_close[i, 1:]
-        is_inverse = venues[name].contract.kind == "inverse"
         with np.errstate(invalid="ignore", divide="ignore"):
             returns[i, 1:] = np.log(2.0 - before / after if is_inverse else after / before)
         returns[i, ~np.isfinite(returns[i])] = np.nan
-    return Clock(True, ends, returns[0], free), returns
+    return returns
 
 
 # --------------------------------------------------------------------------- book and working room

@@ -35,6 +35,7 @@ class Setup(NamedTuple):
     inputs: BookInputs
     first: int
     periods: float
+    sampling: str
 
 
 def set_up(
@@ -48,13 +49,14 @@ def set_up(
     sampling: str,
     periods: float,
     start: TimeLike | None,
+    panelists: list[Panelist] | None = None,
 ) -> Setup:
-    """Check and read everything that a run needs."""
+    """Check and read everything that a run needs; ``panelists`` are its policies if known."""
     policies, above = assign_policies(policy, markets, overlay)
     venues, account = check_panel(markets, account, venue)
     first = find_first(markets, start)
     weights = read_weights(signal, markets, where="bt.run", first=first)
-    panelists = seat(policies, above, markets, weights)
+    panelists = panelists or seat(policies, above, markets, weights)
     inputs = read_book_inputs(
         markets,
         venues,
@@ -75,6 +77,32 @@ def set_up(
         inputs=inputs,
         first=first,
         periods=periods,
+        sampling=sampling,
+    )
+
+
+def set_up_like(
+    other: Setup, venue: Venue | Mapping[str, Venue], account: Account, panelists: list[Panelist]
+) -> Setup:
+    """Return another account's run on the same markets with the same signal; arrays are shared.
+
+    ``panelists`` are its policies with their columns.
+    """
+    venues, account = check_panel(other.markets, account, venue)
+    inputs = read_book_inputs(
+        other.markets,
+        venues,
+        account,
+        signal=other.signal,
+        sampling=other.sampling,
+        first=other.first,
+        started=int(other.markets.time[other.first]),
+        like=other.inputs,
+    )
+    names = other.markets.names
+    policies = {name: each.policy for name, each in zip(names, panelists, strict=False)}
+    return other._replace(
+        policies=policies, venues=venues, account=account, panelists=panelists, inputs=inputs
     )
 
 

@@ -1,0 +1,1 @@
+"""Sweeps of several positions: one account for each set, on arrays that all sets share."""

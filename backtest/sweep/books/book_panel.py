@@ -1,0 +1,135 @@
+"""What all sets of a sweep of several positions share: markets, signal, columns, formulas."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from backtest.account.account import without_flows_before
+from backtest.base.units import FloatArray, utc_index
+from backtest.engine.portfolio.book_desk import (
+    Panelist,
+    check_overlay,
+    flatten_columns,
+    reseat,
+    seat_overlay,
+    set_desk,
+)
+from backtest.engine.portfolio.book_inputs import start_book
+from backtest.engine.portfolio.book_loop import Desk
+from backtest.engine.portfolio.portfolio_setup import Setup, set_up, set_up_like
+from backtest.engine.sampling_periods import count_periods
+from backtest.market.weight_frame import read_weights
+from backtest.measures.run_span import RunSpan
+from backtest.measures.tally import Tally, start_tally
+from backtest.policy import Policy
+from backtest.portfolio.book_records import EQUITY, UNIT, Book
+from backtest.sweep.policy_columns import Columns
+from backtest.sweep.sets.sets import build_policy, build_trio
+
+KEPT = 4
+"""Flat arrays of columns that are kept; neighbors in the order of scoring have the same."""
+
+
+class BookPanel:
+    """Markets from bar ``first`` up to ``stop`` with a signal, for the sets of an evaluator.
+
+    ``columns`` compute what the policy observes in each market, up to ``memory`` bytes in all.
+    """
+
+    def __init__(self, evaluator: Any, first: int, stop: int | None, memory: float) -> None:
+        self.base, self.settings = evaluator.base, evaluator.settings
+        self.sampling, self.overlay = evaluator.sampling, evaluator.overlay
+        whole = evaluator.market
+        markets = whole if stop is None else whole.prefix(stop)
+        self.markets, self.first = markets, first
+        self.periods = count_periods(evaluator.calendar, evaluator.sampling, markets)
+        closes = markets.time[first:] + markets.interval
+        self.span = RunSpan(int(markets.time[first]), closes, first, self.periods)
+        self.signal = evaluator.signal
+        self.weights = read_weights(self.signal, markets, where="bt.run", first=first)
+        build = partial(build_policy, self.base, self.settings)
+        self.columns = []
+        for row, name, span in zip(self.weights, markets.names, markets.spans, strict=True):
+            own = markets[name].with_signal(np.clip(row[span[0] : span[1]], -1.0, 1.0))
+            self.columns.append(Columns(own, build, memory / len(markets)))
+        self._lock = threading.Lock()
+        self._above: list[Panelist] | None = None
+        self._pattern: Setup | None = None
+        self._desks: dict[tuple[object, ...], Desk] = {}
+        self._flat: OrderedDict[tuple[int, ...], tuple[list[Panelist], FloatArray]] = OrderedDict()
+
+    def list_reads(self) -> tuple[str, ...]:
+        """Return the parameters that the columns of any market read so far."""
+        return tuple(dict.fromkeys(name for each in self.columns for name in each.reads))
+
+    def check_overlay(self) -> None:
+        """Raise if the overlay reads what a portfolio has not, or if its columns look ahead."""
+        if self._above is None:
+            if self.overlay is not None:
+                check_overlay(self.overlay)
+            self._above = seat_overlay(self.overlay, self.markets, self.weights)
+
+    def set_up(self, values: Mapping[str, Any]) -> Setup:
+        """Return the run of one set, with the checks of a run; its arrays are those of others."""
+        policy, venue, account = build_trio(self.base, self.settings, values)
+        if self.first > 0:
+            account = without_flows_before(account, int(self.markets.time[self.first]))
+        panelists = self._seat(policy, values)
+        with self._lock:
+            if self._pattern is None:
+                start = utc_index(self.markets.time)[self.first] if self.first > 0 else None
+                given = {"signal": self.weights.T, "overlay": self.overlay, "start": start}
+                given |= {"sampling": self.sampling, "periods": self.periods}
+                self._pattern = set_up(
+                    self.markets, policy, venue=venue, account=account, panelists=panelists, **given
+                )
+                return self._pattern
+        return set_up_like(self._pattern, venue, account, panelists)
+
+    def begin(self, setup: Setup, *, is_compiled: bool) -> tuple[Book, Desk, Tally]:
+        """Return the account, the policies and the tally at the start of a run."""
+        book = start_book(
+            setup.inputs, setup.account, self.first, has_overlay=self.overlay is not None
+        )
+        tally = start_tally(float(book.purse[UNIT]), float(book.purse[EQUITY]), self.first)
+        width = setup.inputs.terms.rules.brackets.floors.shape[1]
+        given = {"started": setup.inputs.started, "width": width}
+        if not is_compiled:
+            return book, set_desk(setup.panelists, self.markets, **given), tally
+        settings = setup.panelists[0].policy.settings()
+        key = (width, *((name, type(v), v if isinstance(v, str) else "")
+                        for name, v in settings.items()))  # fmt: skip
+        with self._lock:
+            if key not in self._desks:
+                from backtest.engine.portfolio.book_compiler import bind_compiled  # noqa: PLC0415 - numba
+
+                policies = [(each.policy, tuple(each.columns)) for each in setup.panelists]
+                desk = set_desk(setup.panelists, self.markets, **given)
+                self._desks[key] = bind_compiled(desk, policies)
+            pattern = self._desks[key]
+        return book, reseat(pattern, setup.panelists, self._flatten(setup.panelists)), tally
+
+    def _seat(self, policy: Policy, values: Mapping[str, Any]) -> list[Panelist]:
+        """Return the policies of one set with their columns, and last the overlay."""
+        own = {name: value for name, value in values.items() if "." not in name}
+        found = [
+            Panelist(policy, each.market, each.of_one(own), int(span[0]), "")
+            for each, span in zip(self.columns, self.markets.spans, strict=True)
+        ]
+        return [*found, *(self._above or ())]
+
+    def _flatten(self, panelists: list[Panelist]) -> FloatArray:
+        """Return the columns of a set one after another; sets with the same columns share them."""
+        key = tuple(id(each.columns) for each in panelists)
+        with self._lock:
+            if key not in self._flat:  # the panelists stay with it, so that no id is used again
+                self._flat[key] = panelists, flatten_columns(panelists)[0]
+                while len(self._flat) > KEPT:
+                    self._flat.popitem(last=False)
+            return self._flat[key][1]
