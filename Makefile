@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# else each process compiles all modules again
+# Modules are compiled when they are first imported, and kept: most of those installed never are.
 export PYTHONDONTWRITEBYTECODE :=
 bin := .venv/bin
 cases := not slow
@@ -18,8 +18,11 @@ run: .venv/installed
 test: .venv/installed-dev
 	$(bin)/ruff format --check .
 	$(bin)/ruff check .
-	$(bin)/mypy
-	$(bin)/pytest -n 2 --dist loadfile -m "$(cases)"
+	@mkdir -p .mypy_cache
+	@: types are checked while tests run, and printed below them
+	@$(bin)/mypy > .mypy_cache/report & types=$$!; \
+	$(bin)/pytest -n 2 --dist loadfile -m "$(cases)"; tests=$$?; \
+	wait $$types; types=$$?; cat .mypy_cache/report; exit $$((tests + types))
 
 test-all: cases := slow or not slow
 test-all: export BACKTEST_COMPILE := now
@@ -31,13 +34,13 @@ clean:
 .venv/pip: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, was " + sys.version.split()[0] + "; use make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(bin)/python -m pip install -q -c constraints.txt pip setuptools
+	$(bin)/python -m pip install -q --no-compile -c constraints.txt pip setuptools
 	@touch $@
 
 .venv/installed: .venv/pip pyproject.toml
-	PYTHONWARNINGS=ignore $(bin)/python -m pip install -q -c constraints.txt --no-build-isolation -e .
+	PYTHONWARNINGS=ignore $(bin)/python -m pip install -q --no-compile -c constraints.txt --no-build-isolation -e .
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	$(bin)/python -m pip install -q -c constraints.txt --group dev
+	$(bin)/python -m pip install -q --no-compile -c constraints.txt --group dev
 	@touch $@

@@ -310,6 +310,7 @@ def test_conditions_of_the_policies_hold_under_their_names():
     assert parameters["named_width"].space.when == ("named_by", "two")
 
 
+@pytest.mark.slow
 def test_a_policy_that_does_not_compile_is_combined_in_plain_python():
     with pytest.warns(UserWarning, match="plain Python"):
         result = live(Capped(Named(), 3.0), compile=True)

@@ -313,6 +313,7 @@ def test_a_policy_made_in_a_function_compiles_with_the_values_around_it():
     np.testing.assert_allclose(one.bars["target"], MARKET.low / MARKET.high, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.compiled
 def test_choices_flags_and_whole_numbers_compile():
     for policy, expected in ((Mixed(), 1 / 3), (Mixed(1.0, 4, "high"), 0.5), (Mixed(2.0, 1), 2.0)):
@@ -361,8 +362,9 @@ class NearLiquidation(bt.Policy):
         return 1.0 + 0.5 * (price + account.liquidation_price) / bar.close
 
 
+@pytest.mark.slow
 @pytest.mark.compiled
-@pytest.mark.parametrize("signal", [1.0, pytest.param(-0.3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("signal", [1.0, -0.3])
 def test_margin_functions_give_the_same_inside_compiled_code_as_outside(signal: float):
     bars = compiled(NearLiquidation(), signal=signal).bars
     held = bars[bars["position"] != 0.0]

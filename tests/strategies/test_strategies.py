@@ -82,6 +82,7 @@ def test_vol_target_meets_its_target_on_a_random_walk(sigma: float):
     assert result.metrics["mean_leverage"] == pytest.approx(0.4 / sigma, rel=0.02)
 
 
+@pytest.mark.slow
 def test_vol_target_meets_its_target_when_volatility_moves():
     """Volatility from 0.3 to 1.5 over months: the account's stays, a constant leverage's does not.
 

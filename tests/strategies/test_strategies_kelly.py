@@ -36,6 +36,7 @@ def decide(policy: Kelly, drift: float, error: float, sigma: float) -> float:
 # ----- growth -----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fraction", "share"), [(0.5, 0.75), (1.0, 1.0), (2.0, 0.0)])
 def test_a_fraction_of_kelly_grows_by_its_share_of_half_the_squared_sharpe(fraction, share):
     """f (2 - f) SR^2 / 2 within three standard errors, f SR / sqrt(years). Thorp (2006)."""

@@ -108,6 +108,7 @@ def test_at_kellys_leverage_the_time_under_water_is_spread_evenly_down_to_the_fl
     assert 30.0 < controlled.metrics["drawdown_days"] < 3 * 365
 
 
+@pytest.mark.slow
 def test_growth_under_the_drawdown_limit_is_that_of_grossman_and_zhou(controlled):
     """(1 - alpha) SR^2 / 2 a year, within three standard errors of (1 - alpha) SR / sqrt(years)."""
     growth = math.log(controlled.equity[-1] / 10_000.0) / controlled.years

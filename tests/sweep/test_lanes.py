@@ -143,6 +143,7 @@ def test_liquidated_and_ruined_rows_are_their_runs(lean):
     assert_rows_are_runs(evaluator, sets, rows)
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_threads_order_or_neighbours(lean):
     evaluator, sets = lean
     rows = evaluator.evaluate(sets)
@@ -154,6 +155,7 @@ def test_rows_do_not_depend_on_threads_order_or_neighbours(lean):
         np.testing.assert_array_equal(other.metrics[name], column[order])
 
 
+@pytest.mark.slow
 def test_an_account_may_begin_and_end_inside_the_market(lean):
     evaluator, sets = lean
     some = {name: column[:8] for name, column in sets.items()}
@@ -331,6 +333,7 @@ def test_a_close_that_is_near_liquidation_is_never_overlooked():
     assert spared > 300
 
 
+@pytest.mark.slow
 def test_ctrl_c_returns_what_is_done(lean, monkeypatch):
     evaluator, sets = lean
 
@@ -536,6 +539,7 @@ def test_returns_of_sets_that_contradict_themselves_are_missing():
     rows = evaluator.evaluate(sets, returns=True)
     assert np.isnan(rows.returns[:, 0]).all()
     assert np.isfinite(rows.returns[:, 1]).all()
+    assert_rows_are_runs(evaluator, sets, rows._replace(returns=None))
 
 
 def test_a_compiler_beside_this_one_that_fails_changes_nothing(monkeypatch):
