@@ -54,6 +54,7 @@ from backtest.paths import (
     max_leverage,
     simulate_paths,
 )
+from backtest.pockets import Allocation, AllocationResult, Pocket, Runway, Spending, runway
 from backtest.policy import Columns, Combinator, Policy
 from backtest.policy.combinators import held_leverage
 from backtest.policy.policy import Bar
@@ -105,6 +106,8 @@ __all__ = [
     "Account",
     "AccountView",
     "AccountingError",
+    "Allocation",
+    "AllocationResult",
     "BacktestError",
     "Bar",
     "BookCalculation",
@@ -143,6 +146,7 @@ __all__ = [
     "OpenInterestMargin",
     "ParameterError",
     "Paths",
+    "Pocket",
     "Policy",
     "PolicyError",
     "PortfolioResult",
@@ -153,12 +157,14 @@ __all__ = [
     "RequirementRule",
     "Result",
     "Robustness",
+    "Runway",
     "Scenario",
     "ScenarioMargin",
     "Schedules",
     "Sensitivity",
     "SimulatedMarket",
     "Slippage",
+    "Spending",
     "SquareRoot",
     "Stress",
     "Study",
@@ -191,6 +197,7 @@ __all__ = [
     "paths",
     "quality",
     "run",
+    "runway",
     "schedules",
     "sensitivity",
     "signals",

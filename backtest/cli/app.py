@@ -19,6 +19,7 @@ from backtest.base import early_interrupt
 from backtest.base.errors import AccountingError, BacktestError, did_you_mean
 from backtest.base.provenance import recording_command
 from backtest.cli import (
+    allocation_command,
     bounds_command,
     cascade_command,
     check_command,
@@ -34,6 +35,7 @@ from backtest.cli import (
     results_command,
     risk_command,
     run_command,
+    runway_command,
     sensitivity_command,
     serve_command,
     stress_command,
@@ -98,6 +100,10 @@ cascade = take_experiment(cascade_command.cascade)
 crowd = take_experiment(crowd_command.crowd)
 paths = take_experiment(paths_command.paths, list_flags("paths"))
 risk = take_experiment(risk_command.risk, [*list_flags("paths"), *list_flags("risk")])
+allocation = take_experiment(
+    allocation_command.allocation, [allocation_command.POCKETS, *list_flags("allocation")]
+)
+runway = take_experiment(runway_command.runway, [*list_flags("paths"), *list_flags("spending")])
 stress = take_experiment(stress_command.stress, list_flags("stress"))
 bounds = take_experiment(bounds_command.bounds, list_flags("bounds"))
 sensitivity = take_experiment(sensitivity_command.sensitivity, list_flags("sensitivity"))
@@ -110,6 +116,8 @@ add_command(app, "crowd", crowd, crowd_command.EXAMPLES)
 app.add_typer(validate_command.app, name="validate")
 add_command(app, "paths", paths, paths_command.EXAMPLES)
 add_command(app, "risk", risk, risk_command.EXAMPLES)
+add_command(app, "allocation", allocation, allocation_command.EXAMPLES)
+add_command(app, "runway", runway, runway_command.EXAMPLES)
 add_command(app, "stress", stress, stress_command.EXAMPLES)
 add_command(app, "bounds", bounds, bounds_command.EXAMPLES)
 add_command(app, "sensitivity", sensitivity, sensitivity_command.EXAMPLES)

@@ -34,6 +34,7 @@ from backtest.cli.flags import (
 )
 from backtest.cli.typed_values import parse_typed, read_constraints, read_objective, split_pair
 from backtest.cli.unit_hints import warn_of_fraction
+from backtest.pockets.transfers import RULES
 
 Time = dt.datetime | dt.date | str
 Objective = str | dict[str, float]
@@ -283,6 +284,18 @@ KEYS = (
     Key("lending", "reserve_factor", float),
     Key("lending", "utilization", float | str),
 
+    Key("allocation", "rebalance", str, "--rebalance", POLICY, "Time between transfers (30d)."),
+    Key("allocation", "transfer", Choice(*RULES), "--transfer", POLICY,
+        "'to-target' (default), 'losses-only' or 'none'."),
+    Key("allocation", "pockets", dict[str, Any]),
+
+    Key("spending", "share", float, "--spend", RISK, "What is spent each time, 0.01 for 1 %."),
+    Key("spending", "every", str, "--every", RISK, "Time between spendings (30d)."),
+    Key("spending", "of", Choice("wealth", "start"), "--of", RISK,
+        "Share of the 'wealth' at that time (default), or of that at the 'start'."),
+    Key("spending", "least", float, "--least", RISK, "The least that is spent, in money (0)."),
+    Key("spending", "most", float, "--most", RISK, "The most that is spent, in money."),
+
     Key("paths", "model", str, "--model", PATHS,
         "filtered (default), stationary, block, gbm, merton, kou, heston, garch or regimes."),
     Key("paths", "paths", int, "--paths", PATHS, "Number of paths (10000)."),
@@ -330,7 +343,7 @@ TABLES = {
     table: {key.name: key for key in KEYS if key.table == table}
     for table in (
         *("data", "policy", "overlay", "run", "sweep", "tune", "validate", "compare"),
-        *("lending", "paths", "risk", "stress", "bounds", "sensitivity"),
+        *("lending", "allocation", "spending", "paths", "risk", "stress", "bounds", "sensitivity"),
     )
 }
 """The tables whose keys are declared here."""

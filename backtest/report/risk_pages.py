@@ -12,6 +12,7 @@ import pandas as pd
 from backtest.base.json_values import from_plain
 from backtest.base.units import format_time
 from backtest.paths import LiquidationRisk, MaxLeverage
+from backtest.paths.risk_record import RiskRecord
 from backtest.report.page.figures import LIGHT, build_chart, build_layout, draw_line, to_datetimes
 from backtest.report.page.page import (
     SYNTHETIC,
@@ -44,7 +45,7 @@ def build_risk_page(source: Risk) -> Page:
     return build_bounds(source)
 
 
-def describe_source(found: Risk) -> dict[str, Any]:
+def describe_source(found: RiskRecord) -> dict[str, Any]:
     """Return what a page needs of a manifest: settings, the id, and the data."""
     data = dict(found.manifest["data"])
     return {**found.settings, "id": found.manifest["id"],

@@ -18,6 +18,7 @@ from backtest.report.crowd_pages import (
     build_simulation_page,
 )
 from backtest.report.page.page import Page
+from backtest.report.pocket_pages import POCKETS, build_pocket_page
 from backtest.report.portfolio.portfolio_page import build_portfolio
 from backtest.report.risk_pages import RISKS, Risk, build_risk_page
 from backtest.report.run.run_page import build_run
@@ -54,7 +55,7 @@ def build_page(source: Saved | Risk, objective: str = "sharpe", *, reads_data: b
     quality of the data: they are loaded again from their source, and used if their content is
     still the same.
     """
-    if isinstance(source, (PortfolioResult, *RISKS)):
+    if isinstance(source, (PortfolioResult, *RISKS, *POCKETS)):
         return build_kind(source)
     background = find_background(source, reads_data=reads_data)
     page = build_kind(source, objective, background)
@@ -68,6 +69,8 @@ def build_kind(
     """Return the report of a result with a background that is known already."""
     if isinstance(source, PortfolioResult):
         return build_portfolio(source)
+    if isinstance(source, POCKETS):
+        return build_pocket_page(source)
     if isinstance(source, RISKS):
         return build_risk_page(source)
     if isinstance(source, Sweep):

@@ -23,6 +23,8 @@ KINDS_IN_PYTHON = {
     "stress": "bt.stress",
     "bounds": "bt.bounds",
     "sensitivity": "bt.sensitivity",
+    "allocation": "bt.Allocation.run",
+    "runway": "bt.runway",
 }
 
 

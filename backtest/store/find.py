@@ -12,6 +12,7 @@ from backtest.compare import Comparison
 from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine import PortfolioResult, Result
 from backtest.paths import LiquidationRisk, MaxLeverage
+from backtest.pockets import AllocationResult, Runway
 from backtest.scenarios import Bounds, Sensitivity, Stress
 from backtest.store.begun_validations import is_begun
 from backtest.store.kinds import (
@@ -38,7 +39,8 @@ LISTED = (*LEFTOVERS, UNFINISHED)
 """Prefixes of hidden folders that are listed."""
 
 Crowded: TypeAlias = Cascade | SimulatedMarket | Crowding
-Risk: TypeAlias = LiquidationRisk | MaxLeverage | Stress | Bounds | Sensitivity
+Pocketed: TypeAlias = AllocationResult | Runway
+Risk: TypeAlias = LiquidationRisk | MaxLeverage | Stress | Bounds | Sensitivity | Pocketed
 Validation: TypeAlias = WalkForward | CrossValidation | Schedules
 Saved: TypeAlias = (
     Result | Sweep | Study | Comparison | PortfolioResult | Crowded | Validation | Risk

@@ -17,6 +17,7 @@ from backtest.engine import compute_id, result_files
 from backtest.engine.portfolio import portfolio_files
 from backtest.paths import LiquidationRisk, MaxLeverage
 from backtest.paths.risk_record import FORMAT as RISK_FORMAT
+from backtest.pockets import AllocationResult, Runway
 from backtest.scenarios import Bounds, Sensitivity, Stress
 from backtest.sweep import sweep_files
 from backtest.tune import OUTCOME, STUDY, TRIALS
@@ -25,7 +26,11 @@ from backtest.validation import validation_files as validation_storage
 CROWD_CLASSES = {each.kind: each for each in (Cascade, SimulatedMarket, Crowding)}
 """The classes of results of crowds, by kind."""
 RISK_CLASSES = {
-    each.kind: each for each in (LiquidationRisk, MaxLeverage, Stress, Bounds, Sensitivity)
+    each.kind: each
+    for each in (
+        *(LiquidationRisk, MaxLeverage, Stress, Bounds, Sensitivity),
+        *(AllocationResult, Runway),
+    )
 }
 """The classes of results about risk, by kind."""
 PORTFOLIO = "portfolio"

@@ -32,6 +32,7 @@ WINGS = (
     "crowd",
     "validation",
     "scenarios",
+    "pockets",
     "regress",
     "store",
     "report",

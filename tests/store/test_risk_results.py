@@ -57,7 +57,20 @@ def make_sensitivity() -> RiskRecord:
     return bt.sensitivity(MARKET, Constant(leverage=2.0), **PLAIN, factors=["funding"])
 
 
-MAKERS = (make_risk, make_quiet_risk, make_largest, make_stress, make_bounds, make_sensitivity)
+def make_allocation() -> RiskRecord:
+    plan = bt.Allocation({"a": (Constant(2.0), 0.6), "b": (Constant(0.0), 0.4)}, rebalance="1d")
+    return plan.run(MARKET, **PLAIN)
+
+
+def make_runway() -> RiskRecord:
+    paths = draw(horizon="2d")
+    return bt.runway(paths, Constant(0.0), bt.Spending(0.1, every="1d"), **PLAIN)
+
+
+MAKERS = (
+    *(make_risk, make_quiet_risk, make_largest, make_stress, make_bounds, make_sensitivity),
+    *(make_allocation, make_runway),
+)
 
 
 @pytest.fixture(scope="module", params=MAKERS, ids=lambda make: make.__name__)

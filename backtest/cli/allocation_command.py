@@ -1,0 +1,71 @@
+"""``backtest allocation``: one capital in pockets, each an account of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backtest.base.errors import ParameterError
+from backtest.base.json_values import from_plain
+from backtest.cli.cures import naming_source
+from backtest.cli.draft import Draft
+from backtest.cli.experiment_keys import Key
+from backtest.cli.flags import POLICY, RESULTS, AsJson, Results, Save
+from backtest.cli.panel_experiment import build_experiment_or_panel
+from backtest.cli.pocket_entries import build_allocation, read_pocket_flags
+from backtest.cli.progress import show_progress
+from backtest.cli.risk_command import ReportFile, give_out
+from backtest.market import Market
+from backtest.pockets import AllocationResult
+
+EXAMPLES = """
+backtest allocation --pocket 'a=0.6*Cppi()' --pocket 'b=0.4*VolTarget()'
+backtest allocation --pocket 'a=0.5*Cppi()' --pocket 'b=0.5*Constant(3)' --transfer losses-only
+backtest allocation examples/allocation.toml --report allocation.html
+"""
+POCKETS = Key(
+    "allocation", "pockets", dict[str, Any], "--pocket", POLICY,
+    "NAME=SHARE*POLICY, such as 'a=0.6*Cppi()'; repeat for each.", read_pocket_flags,
+)  # fmt: skip
+TERMS = ("venue", "account", "sampling", "calendar", "compile", "start")
+
+
+def allocation(
+    draft: Draft,
+    *,
+    report: ReportFile = None,
+    as_json: AsJson = False,
+    save: Save = True,
+    results: Results = RESULTS,
+) -> None:
+    """Divide the capital into pockets, each an account of its own, with transfers between them."""
+    refuse_policy(draft)
+    plan = build_allocation(draft)
+    experiment = build_experiment_or_panel(draft)
+    terms = {name: each for name, each in experiment.terms.items() if name in TERMS}
+    signal = experiment.terms.get("signal") if isinstance(experiment.market, Market) else None
+    with naming_source(draft, "allocation"), show_progress("transfers", "dates") as progress:
+        found = plan.run(experiment.market, **terms, signal=signal, progress=progress)
+    give_out(found, to_data, report, results if save else None, as_json=as_json)
+
+
+def refuse_policy(draft: Draft) -> None:
+    """Refuse the flags of a single policy."""
+    given = [each.name for each in draft.flags if each.table in ("policy", "overlay")]
+    if given:
+        raise ParameterError(
+            f"pockets have policies of their own, was given {given[0]}",
+            where=given[0],
+            cure="write the policy into its pocket: --pocket 'a=0.6*Cppi(multiplier=4)'",
+        )
+
+
+def to_data(found: AllocationResult) -> dict[str, Any]:
+    """Return an allocation as data for JSON."""
+    data: dict[str, Any] = from_plain({
+        "table": found.table.reset_index().to_dict("records"),
+        "transfers": [
+            {"time": str(time), **row.to_dict()} for time, row in found.transfers.iterrows()
+        ],
+        "settings": found.settings,
+    })  # fmt: skip
+    return data

@@ -1,0 +1,75 @@
+"""The pockets of an allocation, from the table ``[allocation]`` or ``--pocket`` flags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from backtest.base.errors import ParameterError
+from backtest.base.fields import check_names
+from backtest.cli.draft import Draft, GivenFlag, flatten, located
+from backtest.cli.find_policy import read_policy
+from backtest.cli.typed_values import split_pair
+from backtest.pockets import Allocation, Pocket
+
+FIELDS = ("share", "policy", "settings", "instrument", "signal")
+FORM = "a=0.6*Cppi()"
+
+
+def read_pocket_flags(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
+    """Yield the entries that ``NAME=SHARE*POLICY`` texts set.
+
+    Examples
+    --------
+    >>> next(read_pocket_flags("--pocket", ["a=0.6*Cppi(multiplier=3)"])).value
+    {'share': 0.6, 'policy': 'Cppi(multiplier=3)'}
+    """
+    for text in texts:
+        name, rest = split_pair(flag, text, FORM)
+        share, star, policy = str(rest).partition("*")
+        try:
+            number = float(share)
+        except ValueError:
+            star = ""
+        if not star or not policy.strip() or "." in name:
+            raise ParameterError(
+                f"a pocket must be NAME=SHARE*POLICY, was {text!r:.60}",
+                where=flag,
+                cure=f"write {flag} '{FORM}'",
+            )
+        entry = {"share": number, "policy": policy.strip()}
+        yield GivenFlag(flag, "allocation", f"pockets.{name}", entry)
+
+
+def build_allocation(draft: Draft) -> Allocation:
+    """Build the allocation that a draft describes."""
+    section = draft.section("allocation")
+    table = dict(section.entries)
+    pockets = table.pop("pockets", {})
+    if not pockets:
+        raise ParameterError(
+            "an allocation needs pockets, has none",
+            where=section.where,
+            cure=f"add them: --pocket '{FORM}' --pocket 'b=0.4*VolTarget()'",
+        )
+    with located(section.where):
+        found = {name: build_pocket(name, each, draft) for name, each in pockets.items()}
+        return Allocation(found, **table)
+
+
+def build_pocket(name: str, entry: Any, draft: Draft) -> Pocket:
+    """Build one pocket from its table."""
+    where = f"pockets.{name}"
+    if not isinstance(entry, dict):
+        raise ParameterError(
+            f"a pocket must be a table, was {entry!r:.60}",
+            where=where,
+            cure='give {share = 0.6, policy = "cppi"}',
+        )
+    check_names("a pocket", entry, FIELDS, ("share", "policy"), noun="key", where=where)
+    section = draft.section("allocation")
+    settings = flatten(entry.get("settings", {}))
+    policy = read_policy(entry["policy"], settings, where=where, folder=section.folder)
+    return Pocket(
+        policy, entry["share"], instrument=entry.get("instrument"), signal=entry.get("signal")
+    )

@@ -1,0 +1,86 @@
+"""``backtest runway``: how long an account lasts from which money is spent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import backtest
+from backtest.base.errors import ParameterError
+from backtest.base.json_values import from_plain
+from backtest.cli.cures import naming_source
+from backtest.cli.draft import Draft, located
+from backtest.cli.flags import RESULTS, AsJson, Results, Save
+from backtest.cli.panel_experiment import build_experiment_or_panel
+from backtest.cli.paths_command import draw_paths
+from backtest.cli.progress import show_progress
+from backtest.cli.risk_command import (
+    FromRun,
+    ReportFile,
+    WorkThreads,
+    give_out,
+    read_direction,
+)
+from backtest.cli.run_command import run_with_progress
+from backtest.pockets import Runway, Spending
+
+EXAMPLES = """
+backtest runway --spend 0.01 --horizon 180d
+backtest runway --spend 0.02 --of start --every 30d --horizon 365d --paths 2000
+backtest runway --spend 0.01 --least 50 --horizon 180d --report runway.html
+"""
+
+
+def runway(
+    draft: Draft,
+    *,
+    from_run: FromRun = False,
+    threads: WorkThreads = 1,
+    report: ReportFile = None,
+    as_json: AsJson = False,
+    save: Save = True,
+    results: Results = RESULTS,
+) -> None:
+    """Estimate how likely and when an account cannot pay what is spent from it."""
+    spending = build_spending(draft)
+    experiment = build_experiment_or_panel(draft)
+    drawn = draw_paths(draft, experiment.market)
+    terms = experiment.terms
+    account: Any = run_with_progress(experiment) if from_run else terms["account"]
+    with naming_source(draft, "spending"), show_progress("paths", "paths") as progress:
+        found = backtest.runway(
+            drawn,
+            experiment.policy,
+            spending,
+            venue=terms["venue"],
+            account=account,
+            signal=read_direction(terms.get("signal")),
+            overlay=terms.get("overlay"),
+            compile=terms.get("compile", True),
+            threads=threads,
+            progress=progress,
+        )
+    give_out(found, to_data, report, results if save else None, as_json=as_json)
+
+
+def build_spending(draft: Draft) -> Spending:
+    """Build the rule of spending."""
+    section = draft.section("spending")
+    if "share" not in section.entries:
+        raise ParameterError(
+            "a runway needs what is spent, was given nothing",
+            where="--spend",
+            cure="give --spend 0.01 for 1 % of the wealth every 30 days",
+        )
+    with located(section.where):
+        return Spending.from_dict(dict(section.entries))
+
+
+def to_data(found: Runway) -> dict[str, Any]:
+    """Return a runway as data for JSON."""
+    data: dict[str, Any] = from_plain({
+        "p_failure": found.p_failure,
+        "runway_days": found.runway_days,
+        "table": found.table.reset_index().to_dict("records"),
+        "settings": found.settings,
+    })  # fmt: skip
+    return data

@@ -1,0 +1,8 @@
+"""Pockets: one capital in several accounts, the transfers between them, and spending from it."""
+
+from backtest.pockets.allocation import Allocation, Pocket
+from backtest.pockets.allocation_result import AllocationResult
+from backtest.pockets.runway import Runway, runway
+from backtest.pockets.spending import Spending
+
+__all__ = ["Allocation", "AllocationResult", "Pocket", "Runway", "Spending", "runway"]

@@ -1,0 +1,259 @@
+"""Allocation: one capital in pockets, each an account of its own with a policy and a share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from backtest.account import Account
+from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
+from backtest.base.ranges import Choice, Number
+from backtest.base.units import TimeLike, parse_duration
+from backtest.market import Market, Markets
+from backtest.pockets.allocation_result import AllocationResult
+from backtest.pockets.allocation_run import PocketRun, run_pockets
+from backtest.pockets.transfers import RULES
+from backtest.policy import Policy
+from backtest.venue import Venue
+
+WHERE = "bt.Allocation"
+SHARE = Number(0, 1, open_low=True)
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Pocket:
+    """A part of the capital: its policy and its share, and what it trades.
+
+    Parameters
+    ----------
+    policy : Policy
+        Decides the leverage of the pocket's own account.
+    share : float
+        Of the capital, over 0 and up to 1.
+    instrument : str, optional
+        The market it trades; needed if the allocation runs on several.
+    signal : float, array, Series or str, optional
+        Its direction, as in :func:`backtest.run`; by default that of the allocation.
+    """
+
+    policy: Policy
+    share: float
+    instrument: str | None = None
+    signal: Any = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.policy, Policy):
+            raise ParameterError(
+                f"policy must be a Policy, was {str(self.policy)[:60]!r}",
+                where="bt.Pocket, policy",
+                cure="pass an instance of a class derived from bt.Policy",
+            )
+        SHARE.check("share", self.share, where="bt.Pocket, share")
+
+
+@dataclass(frozen=True, init=False)
+class Allocation:
+    """Pockets by name, and when and how money moves between them.
+
+    Parameters
+    ----------
+    pockets : mapping of str to Pocket or (policy, share)
+        The shares add up to 1.
+    rebalance : str
+        The time between transfers, ``"30d"`` by default. A transfer is decided at a close and made
+        at the next open.
+    transfer : str
+        ``"to-target"``: every pocket back to its share of the whole. ``"losses-only"``: pockets
+        that have less than their share of the first capital get it back from those that have
+        more. ``"none"``.
+
+    Raises
+    ------
+    ParameterError
+        If there are no pockets, shares do not add up to 1, or a setting is not allowed.
+
+    Examples
+    --------
+    >>> from backtest.strategies import Constant
+    >>> plan = Allocation({"core": (Constant(1.0), 0.7), "bold": (Constant(3.0), 0.3)})
+    >>> plan.rebalance, plan.transfer, plan.pockets["bold"].share
+    ('30d', 'to-target', 0.3)
+    """
+
+    pockets: Mapping[str, Pocket]
+    rebalance: str
+    transfer: str
+
+    def __init__(
+        self,
+        pockets: Mapping[str, Pocket | tuple[Policy, float]],
+        *,
+        rebalance: str = "30d",
+        transfer: str = "to-target",
+    ) -> None:
+        if not isinstance(pockets, Mapping) or not pockets:
+            raise ParameterError(
+                f"pockets must be a mapping with one or more, was {pockets!r:.60}",
+                where=WHERE,
+                cure='give {"core": (policy, 0.6), "bold": (other, 0.4)}',
+            )
+        found = {str(name): read_pocket(str(name), each) for name, each in pockets.items()}
+        total = math.fsum(each.share for each in found.values())
+        if not abs(total - 1.0) <= 1e-9:
+            raise ParameterError(
+                f"the shares of pockets must add up to 1, were {total:.12g}",
+                where=f"{WHERE}, pockets",
+                cure="change a share, or add a pocket that holds cash: Constant(0)",
+            )
+        parse_duration(rebalance, where=Place("rebalance", of=WHERE))
+        Choice(*RULES).check("transfer", transfer, where=f"{WHERE}, transfer")
+        object.__setattr__(self, "pockets", found)
+        object.__setattr__(self, "rebalance", rebalance)
+        object.__setattr__(self, "transfer", transfer)
+
+    def run(
+        self,
+        market: Market | Markets,
+        *,
+        venue: Venue | Mapping[str, Venue],
+        account: Account,
+        signal: Any = None,
+        sampling: str = "1d",
+        calendar: str = "365",
+        compile: bool = True,  # noqa: A002 - the word of bt.run
+        start: TimeLike | None = None,
+        progress: Progress | None = None,
+    ) -> AllocationResult:
+        """Take the capital through a market, pocket by pocket.
+
+        Parameters
+        ----------
+        market : Market or Markets
+            Of several instruments, each pocket names its own; all have the same bars.
+        venue : Venue or mapping of names to venues
+            The rules of each instrument.
+        account : Account
+            Its capital is that of the whole; each pocket has an account of these settings with
+            its share of the capital, without flows and reserve.
+        signal, sampling, calendar, compile, start
+            As in :func:`backtest.run`.
+        progress : callable, optional
+            Called with transfers done and transfers in all.
+
+        Returns
+        -------
+        AllocationResult
+
+        Raises
+        ------
+        ParameterError
+            If an argument is not allowed, or the markets of pockets have other bars.
+        """
+        check_account(account)
+        terms = {"sampling": sampling, "calendar": calendar, "compile": compile, "start": start}
+        runs = {
+            name: PocketRun(
+                policy=each.policy,
+                share=each.share,
+                market=find_market(name, each, market),
+                venue=find_venue(name, each, market, venue),
+                signal=signal if each.signal is None else each.signal,
+            )
+            for name, each in self.pockets.items()
+        }
+        check_bars(runs)
+        return run_pockets(
+            runs, account, self.rebalance, self.transfer, terms=terms, progress=progress
+        )
+
+
+def read_pocket(name: str, given: Any) -> Pocket:
+    """Return a pocket, from itself or from (policy, share)."""
+    if isinstance(given, Pocket):
+        return given
+    if isinstance(given, tuple) and len(given) == 2:
+        return Pocket(*given)
+    raise ParameterError(
+        f"a pocket must be a bt.Pocket or (policy, share), was {given!r:.60}",
+        where=f"{WHERE}, pocket {name}",
+        cure="give (policy, 0.5)",
+    )
+
+
+def check_account(account: Account) -> None:
+    """Require an account that can be divided."""
+    if not isinstance(account, Account):
+        raise ParameterError(
+            f"account must be an Account, was {str(account)[:60]!r}",
+            where=f"{WHERE}.run, account",
+            cure="pass bt.Account(...)",
+        )
+    for field, is_given in (("flows", account.flows is not None), ("reserve", account.reserve > 0)):
+        if is_given:
+            raise ParameterError(
+                f"{field} must be left out: transfers are the flows of pockets",
+                where=f"{WHERE}.run, Account.{field}",
+                cure=f"leave {field} out",
+            )
+
+
+def find_market(name: str, pocket: Pocket, market: Market | Markets) -> Market:
+    """Return the market that a pocket trades."""
+    if isinstance(market, Market):
+        if pocket.instrument not in (None, market.instrument):
+            raise ParameterError(
+                f"instrument must be that of the market, {market.instrument!r}, "
+                f"was {pocket.instrument!r}",
+                where=f"{WHERE}, pocket {name}",
+                cure="leave it out, or run the allocation on bt.Markets",
+            )
+        return market
+    if not isinstance(market, Markets):
+        raise ParameterError(
+            f"market must be a Market or Markets, was {str(market)[:60]!r}",
+            where=f"{WHERE}.run, market",
+            cure="pass bt.Market.load(...), or bt.Markets({name: market, ...})",
+        )
+    if pocket.instrument not in market:
+        found = "none" if pocket.instrument is None else repr(pocket.instrument)
+        raise ParameterError(
+            f"on several markets each pocket must name its instrument, was {found}",
+            where=f"{WHERE}, pocket {name}",
+            cure=f"give bt.Pocket(policy, share, instrument=...), one of {', '.join(market)}",
+        )
+    return market[str(pocket.instrument)]
+
+
+def find_venue(name: str, pocket: Pocket, market: Market | Markets, venue: Any) -> Venue:
+    """Return the venue of a pocket."""
+    if not isinstance(venue, Mapping):
+        return venue  # type: ignore[no-any-return] # bt.run checks it
+    wanted = pocket.instrument or (market.instrument if isinstance(market, Market) else "")
+    if wanted not in venue:
+        raise ParameterError(
+            f"each instrument must have a venue, {wanted!r} has none",
+            where=f"{WHERE}.run, venue of pocket {name}",
+            cure="give one venue for all, or one for each instrument",
+        )
+    found: Venue = venue[wanted]
+    return found
+
+
+def check_bars(runs: Mapping[str, PocketRun]) -> None:
+    """Require the same bars of all pockets."""
+    names = list(runs)
+    first = runs[names[0]].market
+    for name in names[1:]:
+        other = runs[name].market
+        if other.time.shape != first.time.shape or (other.time != first.time).any():
+            raise ParameterError(
+                f"the markets of pockets must have the same bars, those of {names[0]!r} are "
+                f"{first.n_bars} from {first.index[0]}, of {name!r} {other.n_bars} from "
+                f"{other.index[0]}",
+                where=f"{WHERE}.run, market",
+                cure="cut them to the time that they share: markets.between(start, end)",
+            )

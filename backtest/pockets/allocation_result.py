@@ -1,0 +1,140 @@
+"""The result of an allocation: the whole, each pocket, and the ledger of transfers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.number_text import format_percent
+from backtest.base.units import FloatArray
+from backtest.engine import Result
+from backtest.engine.run_record import sample_risk_free
+from backtest.engine.switched_run import find_market
+from backtest.market import Market
+from backtest.measures.performance import compound_growth, max_drawdown, ratio
+from backtest.paths.risk_record import RiskRecord
+
+WHOLE = "whole"
+COLUMNS = ("share", "capital", "transfers", "final_equity", "growth", "volatility", "sharpe",
+           "max_drawdown", "liquidations", "ruin_days")  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class AllocationResult(RiskRecord):
+    """The result of an allocation.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per pocket and one of the ``whole``: ``share`` and ``capital`` at the start;
+        ``transfers``, what it got less what it gave; ``final_equity``; ``growth`` and
+        ``volatility`` per year and ``sharpe``, without transfers; ``max_drawdown``;
+        ``liquidations``; ``ruin_days`` from the start to ruin, NaN without.
+    equity : DataFrame
+        By the open of each bar: the equity at its close of the ``whole`` and of each pocket.
+    transfers : DataFrame
+        By the open at which they are made: what each pocket gets; each row adds up to 0.
+    settings : dict
+        What the numbers come from.
+    results : dict of str to Result
+        The run of each pocket, with its transfers as flows; None if loaded from files.
+    """
+
+    table: pd.DataFrame
+    equity: pd.DataFrame
+    transfers: pd.DataFrame
+    settings: dict[str, Any]
+    results: Mapping[str, Result] | None = None
+
+    kind = "allocation"
+    names = ("table", "equity", "transfers")
+
+    def find_history(self) -> Market | None:
+        """Return the market of the first pocket; None for a loaded result."""
+        if self.results is None:
+            return None
+        return find_market(next(iter(self.results.values())))
+
+    @property
+    def note(self) -> str:
+        """The growth of the whole."""
+        return f"growth {format_percent(float(self.table['growth'].loc[WHOLE]))} a year"
+
+    def __repr__(self) -> str:
+        final = float(self.table["final_equity"].loc[WHOLE])
+        return f"<AllocationResult: {len(self.table) - 1} pockets, equity {final:.2f}>"
+
+    def summary(self) -> str:
+        """Return the tables as text for a terminal."""
+        rule = f"{self.settings['transfer']} every {self.settings['rebalance']}"
+        shown = self.table.map(lambda x: f"{x:,.4g}" if abs(x) < 1000 else f"{x:,.2f}")
+        lines = [self.settings["policy"], f"transfers: {rule}", "", shown.to_string()]
+        if len(self.transfers):
+            total = self.transfers.clip(lower=0.0).to_numpy().sum()
+            lines += ["", f"{len(self.transfers)} dates, {total:,.2f} moved"]
+        return "\n".join(lines)
+
+
+def build_result(
+    results: Mapping[str, Result],
+    ledger: pd.DataFrame,
+    shares: FloatArray,
+    capital: float,
+    settings: dict[str, Any],
+) -> AllocationResult:
+    """Return the result of pockets that have been run."""
+    equity = pd.DataFrame({name: each.bars["equity"] for name, each in results.items()})
+    equity.insert(0, WHOLE, equity.sum(axis=1))
+    rows = {name: measure_pocket(each, float(ledger[name].sum()))
+            for name, each in results.items()}  # fmt: skip
+    rows[WHOLE] = measure_whole(results, equity[WHOLE].to_numpy(), capital)
+    table = pd.DataFrame(rows).T
+    table["share"] = [*shares, 1.0]
+    table["capital"] = table["share"] * capital
+    table = table[list(COLUMNS)].rename_axis("pocket")
+    return AllocationResult(table, equity, ledger, settings, dict(results))
+
+
+def measure_pocket(result: Result, transfers: float) -> dict[str, float]:
+    """Return the row of one pocket."""
+    metrics = result.metrics
+    return {
+        "transfers": transfers,
+        "final_equity": metrics["final_equity"],
+        "growth": metrics["cagr"],
+        "volatility": metrics["volatility"],
+        "sharpe": metrics["sharpe"],
+        "max_drawdown": metrics["max_drawdown"],
+        "liquidations": metrics["liquidations"],
+        "ruin_days": metrics["ruin_time"],
+    }
+
+
+def measure_whole(
+    results: Mapping[str, Result], equity: FloatArray, capital: float
+) -> dict[str, float]:
+    """Return the row of the whole, to which transfers make no difference."""
+    first = next(iter(results.values()))
+    sampled = np.concatenate([[capital], equity[first.ends_sample != 0.0]])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        returns = np.where(sampled[:-1] > 0.0, np.diff(sampled) / sampled[:-1], 0.0)
+    excess = returns - sample_risk_free(first)
+    periods, has_spread = first.span.periods, len(returns) > 1
+    spread = returns.std(ddof=1) if has_spread else np.nan
+    deviation = float(excess.std(ddof=1)) if has_spread else 0.0
+    path = np.concatenate([[capital], equity])
+    ruined = [each.metrics["ruin_time"] for each in results.values()]
+    return {
+        "transfers": 0.0,
+        "final_equity": float(equity[-1]),
+        "growth": compound_growth(float(equity[-1]) / capital, first.span.years),
+        "volatility": float(spread * np.sqrt(periods)),
+        "sharpe": ratio(float(excess.mean()), deviation, periods),
+        "max_drawdown": max_drawdown(path),
+        "liquidations": sum(each.metrics["liquidations"] for each in results.values()),
+        "ruin_days": max(ruined) if not np.isnan(ruined).any() else np.nan,
+    }

@@ -1,0 +1,255 @@
+"""runway(): how long an account lasts from which money is spent, over simulated paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
+from backtest.base.number_text import format_percent
+from backtest.base.phrases import Place
+from backtest.base.ranges import Number
+from backtest.base.units import DAY, FloatArray, IntArray, format_duration, parse_duration
+from backtest.engine import PortfolioResult, Result
+from backtest.market import Market, Markets
+from backtest.paths.choose_runner import (
+    AnyAccount,
+    AnyPaths,
+    AnyPolicy,
+    AnyVenue,
+    choose_runner,
+)
+from backtest.paths.liquidation_risk import describe_each, name_policies
+from backtest.paths.paths_runner import Progress
+from backtest.paths.risk_intervals import estimate_pairs, estimate_plain
+from backtest.paths.risk_record import RiskRecord
+from backtest.pockets.spending import Spending
+from backtest.policy import Policy
+
+WHERE = "bt.runway"
+QUANTILES = (0.05, 0.5, 0.95)
+
+
+@dataclass(frozen=True, eq=False)
+class Runway(RiskRecord):
+    """How long an account lasts from which money is spent.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per spending, by ``day``: ``p_failure``, the share of paths that could not pay it or
+        an earlier one, with ``p_failure_low`` and ``p_failure_high``, the ends of its interval;
+        ``wealth_05``, ``wealth_50``, ``wealth_95`` after it (0 after a failure); ``spent``, the
+        mean of what has been paid.
+    p_failure : float
+        Of the whole horizon.
+    runway_days : float
+        The median over the paths that fail of the days to the first spending they could not pay;
+        NaN if none fails.
+    settings : dict
+        What the numbers come from.
+    """
+
+    table: pd.DataFrame
+    p_failure: float
+    runway_days: float
+    settings: dict[str, Any]
+    paths: AnyPaths | None = None
+
+    kind = "runway"
+    names = ("table",)
+    numbers = ("p_failure", "runway_days")
+
+    def find_history(self) -> Market | Markets | None:
+        """Return the history of the paths; None for a loaded result."""
+        return None if self.paths is None else self.paths.history
+
+    @property
+    def note(self) -> str:
+        """The probability of failure."""
+        horizon = format_duration(self.settings["paths"]["horizon"])
+        return f"{format_percent(self.p_failure)} fail in {horizon}"
+
+    def __repr__(self) -> str:
+        return f"<Runway of {self.settings['policy']}: p_failure {self.p_failure:.3g}>"
+
+    def summary(self) -> str:
+        """Return the table as text for a terminal."""
+        spending = self.settings["spending"]
+        rule = f"{100 * spending['share']:g} % of the {spending['of']} every {spending['every']}"
+        lines = [f"{self.settings['policy']}, spending {rule}", "", self.table.to_string()]
+        if not np.isnan(self.runway_days):
+            lines += ["", f"paths that fail do so after {self.runway_days:g} days (median)"]
+        return "\n".join(lines)
+
+
+class Spent(NamedTuple):
+    """What spending did to paths, by spending.
+
+    ``failed`` (n_paths,) is the number of the first spending that was not paid, n_spendings if all
+    were. ``wealth`` and ``paid`` have shape (n_spendings, n_paths).
+    """
+
+    failed: IntArray
+    wealth: FloatArray
+    paid: FloatArray
+
+
+def runway(
+    paths: AnyPaths,
+    policy: AnyPolicy,
+    spending: Spending,
+    *,
+    venue: AnyVenue,
+    account: AnyAccount,
+    confidence: float = 0.95,
+    signal: Any = None,
+    overlay: Policy | None = None,
+    threads: int = 1,
+    compile: bool = True,  # noqa: A002 - the word of bt.run
+    progress: Progress | None = None,
+) -> Runway:
+    """Return how likely an account cannot pay what is spent from it, and when.
+
+    Parameters
+    ----------
+    paths, policy, venue, account, signal, overlay, threads, compile, progress
+        As in :func:`backtest.liquidation_risk`.
+    spending : Spending
+        What is taken out, first after one period.
+    confidence : float
+        Of the intervals, in (0, 1).
+
+    Returns
+    -------
+    Runway
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, or no spending falls within the paths.
+
+    Notes
+    -----
+    The account lives through each path once, without spending. Its returns between two spendings
+    are those of what is left after them: the policy sizes positions by equity. Where costs do not
+    scale with the account (lots, brackets, fixed fees, impact), that is an approximation. A path
+    fails at the first spending that is more than its wealth, or that finds it ruined; then nothing
+    is paid any more.
+    """
+    if not isinstance(spending, Spending):
+        raise ParameterError(
+            f"spending must be a Spending, was {repr_plain(spending)}",
+            where=f"{WHERE}, spending",
+            cure="pass bt.Spending(0.01)",
+        )
+    level = Number(0.0, 1.0, open_low=True, open_high=True)
+    sure = level.check("confidence", confidence, where=f"{WHERE}, confidence")
+    runner = choose_runner(
+        paths, policy, venue=venue, account=account, signal=signal, overlay=overlay,
+        compile=compile, where=WHERE,
+    )  # fmt: skip
+    bars = find_bars(paths, spending)
+    chunks = [
+        (each.wealth[:, bars].T, each.is_ruined[:, bars].T > 0.0)
+        for each in runner.run_chunks(threads=threads, progress=progress)
+    ]
+    wealth = np.concatenate([each for each, _ in chunks], axis=1)
+    is_ruined = np.concatenate([each for _, each in chunks], axis=1)
+    start = find_start(account, float(runner.terms.capital + runner.terms.reserve))
+    spent = spend(wealth, is_ruined, start, spending)
+    table = tabulate(spent, paths, bars, float(sure))
+    days = table.index.to_numpy(dtype=np.float64)
+    fails = spent.failed[spent.failed < len(bars)]
+    settings = {
+        "policy": name_policies(policy), "start": start, "signal": runner.signal,
+        "venue": describe_each(venue, lambda each: each.to_dict()),
+        "overlay": None if overlay is None else repr(overlay),
+        "spending": spending.to_dict(), "paths": paths.describe(), "confidence": float(sure),
+    }  # fmt: skip
+    return Runway(
+        table=table,
+        p_failure=float(table["p_failure"].iloc[-1]),
+        runway_days=float(np.median(days[fails])) if len(fails) else np.nan,
+        settings=settings,
+        paths=paths,
+    )
+
+
+def find_start(account: AnyAccount, capital: float) -> float:
+    """Return the wealth at the start: the capital of a new account, or the end of a result."""
+    if isinstance(account, Result):
+        return float(account.state.equity + account.state.reserve)
+    if isinstance(account, PortfolioResult):
+        return float(account.metrics["final_equity"])
+    return capital
+
+
+def find_bars(paths: AnyPaths, spending: Spending) -> IntArray:
+    """Return the bars of a path at whose closes money is spent."""
+    every = parse_duration(spending.every, where=Place("every", of="Spending"))
+    closes = paths.calendar.time[1:] + paths.history.interval
+    start = int(paths.calendar.time[0]) + paths.history.interval
+    stamps = start + every * np.arange(1, paths.horizon // every + 1)
+    bars: IntArray = np.searchsorted(closes, stamps, side="right") - 1
+    if not len(bars) or every < paths.history.interval:
+        raise ParameterError(
+            f"every must lie between a bar and the length of the paths, "
+            f"{format_duration(paths.horizon)}, was {spending.every}",
+            where="Spending.every",
+            cure="simulate longer paths, or spend more often",
+        )
+    return bars
+
+
+def spend(wealth: FloatArray, is_ruined: np.ndarray, start: float, spending: Spending) -> Spent:
+    """Return what is left of paths from which money is spent.
+
+    Parameters
+    ----------
+    wealth : array of shape (n_spendings, n_paths)
+        The wealth without spending at the time of each.
+    is_ruined : array of bool, the same shape
+        Whether the account is ruined by then.
+    start : float
+        The wealth at the start.
+    spending : Spending
+        The rule.
+    """
+    n, n_paths = wealth.shape
+    before = np.vstack([np.full(n_paths, start), wealth[:-1]])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        growth = np.where(before > 0.0, wealth / before, 0.0)
+    left, failed = np.full(n_paths, start), np.full(n_paths, n)
+    after, paid = np.zeros((n, n_paths)), np.zeros((n, n_paths))
+    for k in range(n):
+        held = np.maximum(left * growth[k], 0.0)
+        asked = spending.amount(held, start)
+        fails = (asked > held) | is_ruined[k] | (held <= 0.0)
+        failed = np.where(fails & (failed == n), k, failed)
+        paid[k] = np.where(failed < n, 0.0, asked)
+        left = np.where(failed < n, 0.0, held - asked)
+        after[k] = left
+    return Spent(failed, after, paid)
+
+
+def tabulate(spent: Spent, paths: AnyPaths, bars: IntArray, confidence: float) -> pd.DataFrame:
+    """Return the table of a runway."""
+    time = paths.calendar.time
+    days = (time[1:][bars] - time[0]) / DAY
+    estimate = estimate_pairs if paths.antithetic else estimate_plain
+    rows = []
+    for k in range(len(bars)):
+        is_hit = (spent.failed <= k).astype(np.float64)
+        found = estimate(is_hit, confidence)
+        low, middle, high = np.quantile(spent.wealth[k], QUANTILES)
+        rows.append({
+            "p_failure": found.value, "p_failure_low": found.low, "p_failure_high": found.high,
+            "wealth_05": low, "wealth_50": middle, "wealth_95": high,
+            "spent": float(spent.paid[: k + 1].sum(axis=0).mean()),
+        })  # fmt: skip
+    return pd.DataFrame(rows, index=pd.Index(days, name="day"))

@@ -1,0 +1,47 @@
+"""How much each pocket gets and gives when pockets are brought together again."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from backtest.base.units import BoolArray, FloatArray
+
+TO_TARGET, LOSSES_ONLY, NONE = RULES = ("to-target", "losses-only", "none")
+"""Every pocket back to its share; only lost capital made up; no transfers."""
+
+
+def plan_transfers(
+    rule: str, equity: FloatArray, shares: FloatArray, capital: float, is_ruined: BoolArray
+) -> FloatArray:
+    """Return what each pocket gets, negative for what it gives, of shape (n_pockets,).
+
+    Ruined pockets take no part. To the target, the others get to their shares of what they have
+    together. With losses only, pockets below their share of the capital get what they lack from
+    those above, in proportion to lack and to surplus, at most what the surplus is.
+
+    Examples
+    --------
+    >>> half = np.array([0.5, 0.5])
+    >>> alive = np.array([False, False])
+    >>> plan_transfers("to-target", np.array([700.0, 500.0]), half, 1000.0, alive).tolist()
+    [-100.0, 100.0]
+    >>> plan_transfers("losses-only", np.array([700.0, 450.0]), half, 1000.0, alive).tolist()
+    [-50.0, 50.0]
+    """
+    found = np.zeros(len(equity))
+    live = ~is_ruined & (shares > 0.0)
+    if rule == NONE or live.sum() < 2:
+        return found
+    if rule == TO_TARGET:
+        total = math.fsum(equity[live])
+        found[live] = shares[live] / math.fsum(shares[live]) * total - equity[live]
+        return found if total > 0.0 else np.zeros(len(equity))
+    lack = np.where(live, np.maximum(shares * capital - equity, 0.0), 0.0)
+    surplus = np.where(live, np.maximum(equity - shares * capital, 0.0), 0.0)
+    moved = min(math.fsum(lack), math.fsum(surplus))
+    if not moved > 0.0:
+        return found
+    found = lack / math.fsum(lack) - surplus / math.fsum(surplus)
+    return np.asarray(found * moved)
