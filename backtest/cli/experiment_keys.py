@@ -329,7 +329,8 @@ KEYS = (
     Key("bounds", "refine", str, "--refine", RISK, "A folder with finer bars of the same market."),
 
     Key("sensitivity", "factors", list[str], "--factors", RISK,
-        "Some of rates, funding, funding shift, fees, slippage, margin, volatility, signal (all).",
+        "Some of rates, funding, funding shift, fees, slippage, margin, volatility, correlation, "
+        "signal (all).",
         read_list),
 )  # fmt: skip
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,172 +13,31 @@ import pandas as pd
 from backtest.account import Account
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.number_text import format_percent
-from backtest.base.units import FloatArray
-from backtest.engine.named_signals import change_rule, read_named, resolve_signal
+from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.run import run
 from backtest.engine.signal_rule import SignalRule
-from backtest.market import Market
+from backtest.market import Market, Markets
+from backtest.market.weight_frame import read_weights
 from backtest.paths import Paths, liquidation_risk
+from backtest.paths.choose_runner import AnyPaths, AnyPolicy, AnyVenue
+from backtest.paths.liquidation_risk import describe_each, name_policies
 from backtest.paths.risk_record import RiskRecord
 from backtest.policy import Policy
-from backtest.scenarios.stress_run import MULTIPLIERS
-from backtest.venue import Venue
+from backtest.scenarios.factors import (
+    FACTORS,
+    Factor,
+    Setup,
+    describe_value,
+    list_signal_factors,
+    mix_correlation,
+)
 
 WHERE = "bt.sensitivity"
-HALF_AND_DOUBLE = (0.5, 2.0)
 SCANNED = tuple(2.0 ** (k / 2) for k in range(1, 13))
 """Factors, up to 64, among which a break-even is looked for, and one over them."""
 STEPS = 20
 
 Progress = Callable[[int, int], None]
-
-
-class Setup(NamedTuple):
-    """What a factor may change; ``rule`` is that of the signal, None if it is no rule."""
-
-    market: Market
-    venue: Venue
-    signal: Any = None
-    rule: SignalRule | None = None
-
-
-SIGNAL_STEPS = (0.5, 0.8, 1.25, 2.0)
-"""Multiples of the parameters of a signal's rule."""
-
-
-class Factor(NamedTuple):
-    """One assumption: how it changes a setup, its steps, and whether they are added or multiplied.
-
-    ``unit`` is the size of an added step.
-    """
-
-    change: Callable[[Setup, float], Setup]
-    steps: tuple[float, ...]
-    is_shift: bool = False
-    unit: float = 1.0
-
-
-def change_rates(setup: Setup, shift: float) -> Setup:
-    """Return a setup in which what is borrowed costs more, and cash earns as much more."""
-    venue = setup.venue
-    names = ["borrow_rate", "cash_rate"] if venue.interest_on else []
-    names += ["short_rate"] if venue.interest_on == "loan" else []
-    changes = {name: getattr(venue, name) + shift for name in names}
-    return setup._replace(venue=venue.override(changes))
-
-
-def scale_funding(setup: Setup, factor: float) -> Setup:
-    """Return a setup with all funding rates multiplied."""
-    market = setup.market
-    return setup._replace(market=replace_rates(market, market.funding_rate * factor))
-
-
-def shift_funding(setup: Setup, shift: float) -> Setup:
-    """Return a setup with all funding rates raised."""
-    market = setup.market
-    return setup._replace(market=replace_rates(market, market.funding_rate + shift))
-
-
-def replace_rates(market: Market, rates: FloatArray) -> Market:
-    """Return a market with other funding rates."""
-    return Market(**market.fields() | {"funding_rate": rates}, source=f"{market.source}, funding")
-
-
-def scale_fees(setup: Setup, factor: float) -> Setup:
-    """Return a setup with trading fees multiplied."""
-    fees = setup.venue.fees
-    changes = {"fees.taker": fees.taker * factor, "fees.maker": fees.maker * factor}
-    return setup._replace(venue=setup.venue.override(changes))
-
-
-def scale_slippage(setup: Setup, factor: float) -> Setup:
-    """Return a setup with slippage and impact multiplied."""
-    slippage = setup.venue.slippage
-    changes = {
-        "slippage.rate": min(slippage.rate * factor, 0.99),
-        "slippage.impact": slippage.impact * factor,
-    }
-    return setup._replace(venue=setup.venue.override(changes))
-
-
-def scale_margin(setup: Setup, factor: float) -> Setup:
-    """Return a setup with initial and maintenance margin multiplied."""
-    given = {name: getattr(setup.venue, name) for name in MULTIPLIERS}
-    changes = {name: value * factor for name, value in given.items() if value is not None}
-    return setup._replace(venue=setup.venue.override(changes))
-
-
-def scale_volatility(setup: Setup, factor: float) -> Setup:
-    """Return a setup in which log moves are multiplied, around their mean."""
-    market = setup.market
-    logs = np.log(market.close)
-    moves = np.diff(logs)
-    mean = float(np.mean(moves))
-    close = logs[0] + np.concatenate([[0.0], np.cumsum(factor * moves + (1.0 - factor) * mean)])
-    before = np.concatenate([[logs[0]], logs[:-1]])
-    base = np.concatenate([[close[0]], close[:-1]])
-    fields = market.fields()
-    for prefix in ("", "mark_"):
-        for name in ("open", "high", "low", "close"):
-            away = np.log(getattr(market, prefix + name)) - before
-            away[1:] = factor * away[1:] + (1.0 - factor) * mean
-            fields[prefix + name] = np.exp(base + away)
-    return setup._replace(market=Market(**fields, source=f"{market.source}, volatility"))
-
-
-FACTORS: dict[str, Factor] = {
-    "rates": Factor(change_rates, (-0.01, 0.01), is_shift=True, unit=0.01),
-    "funding": Factor(scale_funding, HALF_AND_DOUBLE),
-    "funding shift": Factor(shift_funding, (-1e-4, 1e-4), is_shift=True, unit=1e-4),
-    "fees": Factor(scale_fees, HALF_AND_DOUBLE),
-    "slippage": Factor(scale_slippage, HALF_AND_DOUBLE),
-    "margin": Factor(scale_margin, HALF_AND_DOUBLE),
-    "volatility": Factor(scale_volatility, (0.75, 1.25)),
-}
-"""The assumptions that are changed, by name."""
-
-
-def scale_parameter(name: str, setup: Setup, factor: float) -> Setup:
-    """Return a setup in which a parameter of the signal's rule is multiplied, within its range.
-
-    The signal is None where the rule refuses the value.
-    """
-    rule = setup.rule
-    value = None if rule is None else scale_value(rule, name, factor)
-    if rule is None or value is None:
-        return setup._replace(signal=None)
-    try:
-        signal = change_rule(rule, {name: value}).apply(setup.market)
-    except ParameterError:
-        return setup._replace(signal=None)
-    return setup._replace(signal=signal)
-
-
-def scale_value(rule: SignalRule, name: str, factor: float) -> float:
-    """Return a multiple of a parameter, rounded if it is whole, and cut to its range."""
-    declared = rule.parameters()[name]
-    space: Any = declared.space
-    value = min(max(rule.settings()[name] * factor, space.low), space.high)
-    return round(value) if declared.kind is int else float(value)
-
-
-def describe_value(rule: SignalRule | None, name: str, step: float) -> dict[str, float]:
-    """Return the ``value`` of a parameter at a step, NaN for other factors; or nothing."""
-    if rule is None:
-        return {}
-    own = name.startswith("signal.")
-    return {"value": scale_value(rule, name.removeprefix("signal."), step) if own else math.nan}
-
-
-def list_signal_factors(rule: SignalRule | None) -> dict[str, Factor]:
-    """Return a factor for each number among the parameters of a signal's rule."""
-    if rule is None:
-        return {}
-    return {
-        f"signal.{name}": Factor(partial(scale_parameter, name), SIGNAL_STEPS)
-        for name, each in rule.parameters().items()
-        if each.kind in (int, float)
-    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,13 +61,13 @@ class Sensitivity(RiskRecord):
     table: pd.DataFrame
     base: float
     settings: dict[str, Any]
-    market: Market | None = None
+    market: Market | Markets | None = None
 
     kind = "sensitivity"
     names = ("table",)
     numbers = ("base",)
 
-    def find_history(self) -> Market | None:
+    def find_history(self) -> Market | Markets | None:
         """Return the market; None for a loaded result."""
         return self.market
 
@@ -227,14 +85,15 @@ class Sensitivity(RiskRecord):
 
 
 def sensitivity(
-    market: Market,
-    policy: Policy,
+    market: Market | Markets,
+    policy: AnyPolicy,
     *,
-    venue: Venue,
+    venue: AnyVenue,
     account: Account,
-    signal: pd.Series | FloatArray | float | str | SignalRule | None = None,
+    signal: Any = None,
+    overlay: Policy | None = None,
     factors: Sequence[str] | None = None,
-    paths: Paths | None = None,
+    paths: AnyPaths | None = None,
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
     **settings: Any,
@@ -243,16 +102,17 @@ def sensitivity(
 
     Parameters
     ----------
-    market, policy, venue, account, signal, compile
-        As in :func:`backtest.run`.
+    market, policy, venue, account, signal, overlay, compile
+        As in :func:`backtest.run`; several instruments are changed together.
     factors : sequence of str, optional
         Some of ``"rates"`` (shifted by 100 bp; only where interest is charged), ``"funding"``
         (halved and doubled), ``"funding shift"`` (by 1 bp per settlement), ``"fees"``,
         ``"slippage"`` (with impact), ``"margin"``, ``"volatility"`` (three and five quarters);
         and, where ``signal`` is a rule, ``"signal.window"`` and its other numbers (multiplied by
-        0.5, 0.8, 1.25 and 2, within their ranges), or ``"signal"`` for all of them; by default all
-        that apply.
-    paths : Paths, optional
+        0.5, 0.8, 1.25 and 2, within their ranges), or ``"signal"`` for all of them; of several
+        instruments ``"correlation"`` (half the way to independence, and half the way to 1); by
+        default all that apply.
+    paths : Paths or PanelPaths, optional
         For the probability of ruin over their horizon, on plain paths of the same seed: those of
         a changed market continue it, and their model is fitted to it.
     progress : callable, optional
@@ -274,26 +134,23 @@ def sensitivity(
     A break-even is looked for among multiples from 1/64 to 64 (or as many units of a shift, of
     either sign), the nearest change of sign first, and found by bisection.
     """
+    more: dict[str, Any] = {"compile": compile, **settings}
+    more |= {} if overlay is None else {"overlay": overlay}
 
     def grow(setup: Setup) -> float:
+        of_any: Any = setup.market  # one instrument or several
         result = run(
-            setup.market, policy, venue=setup.venue, account=account, signal=setup.signal,
-            compile=compile, **settings,
-        )  # fmt: skip
+            of_any, policy, venue=setup.venue, account=account, signal=setup.signal, **more
+        )
         return float(result.metrics["cagr"])
 
     def ruin(setup: Setup) -> float:
         if paths is None:
             return math.nan
-        own = paths
-        if setup.market is not market:
-            changed = setup.market.prefix(paths.history.n_bars)
-            own = paths.with_settings(history=changed, model=type(paths.model).fit(changed))
-        held = 1.0 if setup.signal is None else setup.signal
-        direction = float(np.atleast_1d(np.asarray(held))[-1])
         found = liquidation_risk(
-            own, policy, venue=setup.venue, account=account, signal=direction, method="plain",
-            compile=compile,
+            paths if setup.market is market else continue_changed(paths, setup), policy,
+            venue=setup.venue, account=account, signal=find_last_signal(setup), overlay=overlay,
+            method="plain", compile=compile,
         )  # fmt: skip
         return float(found.table["p_ruin"].iloc[-1])
 
@@ -315,14 +172,49 @@ def sensitivity(
             progress(done, len(chosen))
     table = pd.DataFrame(rows).set_index(["factor", "step"])
     described = {
-        "policy": repr(policy), "venue": venue.to_dict(), "account": account.to_dict(),
+        "policy": name_policies(policy),
+        "venue": describe_each(venue, lambda each: each.to_dict()), "account": account.to_dict(),
         "factors": list(chosen), "paths": None if paths is None else paths.describe(),
     }  # fmt: skip
     return Sensitivity(table, first, described, market)
 
 
-def read_setup(market: Market, venue: Venue, signal: Any) -> Setup:
+def continue_changed(paths: AnyPaths, setup: Setup) -> AnyPaths:
+    """Return the paths that continue a changed market, with their model fitted to it."""
+    changed: Any = setup.market
+    if isinstance(paths, Paths):
+        history = changed.prefix(paths.history.n_bars)
+        return paths.with_settings(history=history, model=type(paths.model).fit(history))
+    first, stop = (int(paths.history.time[k]) for k in (0, -1))
+    rows = np.searchsorted(changed.time, [first, stop])
+    panel = changed.slice(int(rows[0]), int(rows[1]) + 1)
+    models = {name: type(paths.models[name]).fit(panel[name]) for name in panel}
+    if paths.is_resampled:
+        models = {
+            name: each.override(block=paths.models[name].block)  # type: ignore[attr-defined] # rows
+            for name, each in models.items()
+        }
+    turned = mix_correlation(np.array(paths.correlation), setup.joined)
+    return paths.with_settings(
+        history=panel, models=models, correlation=tuple(tuple(map(float, row)) for row in turned)
+    )
+
+
+def find_last_signal(setup: Setup) -> Any:
+    """Return the direction, or the weights by instrument, at the end of a setup."""
+    if isinstance(setup.market, Market):
+        held = 1.0 if setup.signal is None else setup.signal
+        return float(np.atleast_1d(np.asarray(held))[-1])
+    if setup.signal is None:
+        return None
+    weights = read_weights(setup.signal, setup.market, where=WHERE)
+    return dict(zip(setup.market.names, map(float, weights[:, -1]), strict=True))
+
+
+def read_setup(market: Market | Markets, venue: AnyVenue, signal: Any) -> Setup:
     """Return what is run without changes, with the signal as a Series if it has a name."""
+    if isinstance(market, Markets):
+        return Setup(market, venue, signal)
     named = read_named(signal, market)
     rule = named if isinstance(named, SignalRule) else None
     return Setup(market, venue, resolve_signal(named, market), rule)
@@ -340,9 +232,10 @@ def choose_factors(
     factors: Sequence[str] | None, setup: Setup, known: Mapping[str, Factor]
 ) -> tuple[str, ...]:
     """Return the factors to change, checked to be known and to apply."""
-    idle = set() if setup.venue.interest_on else {"rates"}
-    if not setup.market.funding_time.size:
+    idle = set() if any(each.interest_on for each in setup.venues) else {"rates"}
+    if not any(each.funding_time.size for each in setup.markets):
         idle |= {"funding", "funding shift"}
+    idle |= {"correlation"} if len(setup.markets) < 2 else set()
     if factors is None:
         return tuple(name for name in known if name not in idle)
     if isinstance(factors, str) or not factors:

@@ -6,7 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
-from backtest.scenarios.sensitivity import Setup, scale_volatility
+from backtest.scenarios.factors import Setup, scale_volatility
 from backtest.strategies import Constant
 from tests.paths.accounts import Hold, free_account, free_venue
 
