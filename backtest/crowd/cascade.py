@@ -13,6 +13,7 @@ import pandas as pd
 from backtest.account import Account
 from backtest.base.errors import AccountingError, ParameterError
 from backtest.base.json_values import to_plain
+from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
 from backtest.base.ranges import Choice, Number, check_range
 from backtest.base.units import DAY, parse_duration
@@ -267,7 +268,7 @@ def count_days_empty(rows: list[Round], round_time: str) -> float:
     """Return the days of rounds that left the fund empty; 0 if there was none, or no end to it."""
     if not 0.0 < rows[0].insurance < math.inf:
         return 0.0
-    length = parse_duration(round_time, where=f"{WHERE}, round_time")
+    length = parse_duration(round_time, where=Place("round_time", of=WHERE))
     empty = sum(each.insurance <= SLACK * rows[0].insurance for each in rows)
     return empty * length / DAY
 
@@ -311,7 +312,7 @@ def check_arguments(crowd: object, venue: object) -> None:
         if not isinstance(value, kind):
             raise ParameterError(
                 f"{name} must be a {kind.__name__}, was {str(value)[:60]!r}",
-                where=f"{WHERE}, {name}",
+                where=Place(name, of=WHERE),
                 cure=f"pass bt.{kind.__name__}...",
             )
 
@@ -325,12 +326,12 @@ def read_settings(
     curve: ImpactCurve,
 ) -> Settings:
     """Check the numbers and words."""
-    Number(-1.0, 10.0, open_low=True).check("shock", shock, where=f"{WHERE}, shock")
-    fund = check_range("insurance", insurance, where=f"{WHERE}, insurance", low=0.0)
+    Number(-1.0, 10.0, open_low=True).check("shock", shock, where=Place("shock", of=WHERE))
+    fund = check_range("insurance", insurance, where=Place("insurance", of=WHERE), low=0.0)
     if adl is not None:
-        Choice("queue", "pro-rata").check("adl", adl, where=f"{WHERE}, adl")
-    step = parse_duration(round_time, where=f"{WHERE}, round_time")
+        Choice("queue", "pro-rata").check("adl", adl, where=Place("adl", of=WHERE))
+    step = parse_duration(round_time, where=Place("round_time", of=WHERE))
     decay = 1.0
     if recovery is not None:
-        decay = 0.5 ** (step / parse_duration(recovery, where=f"{WHERE}, recovery"))
+        decay = 0.5 ** (step / parse_duration(recovery, where=Place("recovery", of=WHERE)))
     return Settings(float(shock), fund, adl, decay, curve)

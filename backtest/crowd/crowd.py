@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
 from backtest.base.ranges import Range, check_range
 from backtest.base.units import FloatArray
 from backtest.crowd.account_margin import (
@@ -304,7 +305,7 @@ class Crowd:
             raise ParameterError(
                 f"the crowd's contract must be that of the venue, was {mine.kind} of {mine.size:g} "
                 f"and not {theirs.kind} of {theirs.size:g}",
-                where="bt.cascade, crowd",
+                where=Place("crowd", of="bt.cascade"),
                 cure="pass contract=venue.contract to bt.Crowd.from_leverage",
             )
         return replace(self, venue=venue)

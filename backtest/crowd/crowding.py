@@ -13,6 +13,7 @@ import pandas as pd
 from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
+from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
 from backtest.base.ranges import Range, check_range
 from backtest.base.units import DAY, YEAR_DAYS, parse_duration
@@ -122,7 +123,7 @@ def crowding(  # noqa: PLR0913 - keywords, each with a default that is said
         {"signal": signal, "sampling": sampling, "calendar": calendar, "compile": compile},
         starts, horizon,
     )  # fmt: skip
-    check_range("shock", shock, where=f"{WHERE}, shock", low=0.0, high=0.5, open_low=True)
+    check_range("shock", shock, where=Place("shock", of=WHERE), low=0.0, high=0.5, open_low=True)
     with warnings.catch_warnings():
         for category in OF_EACH_RUN:
             warnings.simplefilter("ignore", category)
@@ -162,7 +163,7 @@ def read_shares(shares: Sequence[float]) -> list[float]:
     if isinstance(shares, str) or not isinstance(shares, Sequence) or not len(shares):
         raise ParameterError(
             f"shares must be numbers from 0 to 1, was {shares!r:.60}",
-            where=f"{WHERE}, shares",
+            where=Place("shares", of=WHERE),
             cure="pass shares=(0, .01, .05, .2), for example",
         )
     where = f"{WHERE}, shares"
@@ -175,15 +176,15 @@ def read_setting(
     starts: int, horizon: str,
 ) -> Setting:  # fmt: skip
     """Check the arguments that all shares have in common."""
-    check_range("open_interest", open_interest, where=f"{WHERE}, open_interest", low=0.0,
+    check_range("open_interest", open_interest, where=Place("open_interest", of=WHERE), low=0.0,
                 high=1e300, open_low=True)  # fmt: skip
-    n = int(Range(0, 10_000).check("starts", starts, where=f"{WHERE}, starts", whole=True))
-    length = parse_duration(horizon, where=f"{WHERE}, horizon") // market.interval
+    n = int(Range(0, 10_000).check("starts", starts, where=Place("starts", of=WHERE), whole=True))
+    length = parse_duration(horizon, where=Place("horizon", of=WHERE)) // market.interval
     latest = market.n_bars - length - 1
     if n and latest < 1:
         raise ParameterError(
             f"the market must be longer than the horizon {horizon}, was {market.n_bars} bars",
-            where=f"{WHERE}, horizon",
+            where=Place("horizon", of=WHERE),
             cure="give a shorter horizon, or starts=0 for no probability of liquidation",
         )
     curve = check_impact(impact, where=WHERE).curve(
@@ -207,7 +208,7 @@ def find_decay(recovery: str | None, interval: int) -> float:
     """Return what a bar leaves of the impact, for a half-life."""
     if recovery is None:
         return 1.0
-    return float(0.5 ** (interval / parse_duration(recovery, where=f"{WHERE}, recovery")))
+    return float(0.5 ** (interval / parse_duration(recovery, where=Place("recovery", of=WHERE))))
 
 
 def find_accounts(result: Result, money: float) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, parse_duration
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def leverage_error(found: object) -> ParameterError:
     return ParameterError(
         "leverage must be 'loguniform:LOW:HIGH', 'uniform:LOW:HIGH', 'constant:X', a positive "
         f"number or an array of them, was {str(found)[:60]!r}",
-        where=f"{WHERE}, leverage",
+        where=Place("leverage", of=WHERE),
         cure="write leverage='loguniform:1:50', for example",
     )
 
@@ -112,7 +113,7 @@ def draw_entries(
 
 def find_first(market: Market, lookback: str) -> int:
     """Return the first bar within a duration of the end."""
-    length = parse_duration(lookback, where=f"{WHERE}, lookback")
+    length = parse_duration(lookback, where=Place("lookback", of=WHERE))
     return max(0, market.n_bars - max(1, length // market.interval))
 
 

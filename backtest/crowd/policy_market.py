@@ -11,6 +11,7 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
 from backtest.base.units import utc_index
 from backtest.crowd.agents import Policies
 from backtest.crowd.crowding import find_accounts, find_decay
@@ -60,7 +61,7 @@ def simulate_policies(
         raise ParameterError(
             "the flows of the policies must make the prices they trade at, after "
             f"{solved.rounds} rounds the prices still change by {solved.last_change:.2g}",
-            where=f"{WHERE}, agents",
+            where=Place("agents", of=WHERE),
             cure="lower open_interest or the shares: this crowd runs away",
         )
     market = solved.market

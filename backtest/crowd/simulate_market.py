@@ -9,6 +9,7 @@ import numpy as np
 
 from backtest.base.errors import AccountingError, ParameterError
 from backtest.base.json_values import to_plain
+from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
 from backtest.base.ranges import Range
 from backtest.base.units import DAY, parse_duration
@@ -61,8 +62,10 @@ def simulate_market(
         If an argument is out of its range, or the agents break down: no price clears, or the bank
         fails.
     """
-    n = int(Range(100, MOST_STEPS).check("steps", steps, where=f"{WHERE}, steps", whole=True))
-    start = int(Range(0, 2**63 - 1).check("seed", seed, where=f"{WHERE}, seed", whole=True))
+    n = int(
+        Range(100, MOST_STEPS).check("steps", steps, where=Place("steps", of=WHERE), whole=True)
+    )
+    start = int(Range(0, 2**63 - 1).check("seed", seed, where=Place("seed", of=WHERE), whole=True))
     if isinstance(agents, Policies):
         from backtest.crowd.policy_market import simulate_policies  # noqa: PLC0415 - bt.run
 
@@ -70,7 +73,7 @@ def simulate_market(
     if not isinstance(agents, Thurner | LeverageCycle):
         raise ParameterError(
             f"agents must be of bt.agents, was {str(agents)[:60]!r}",
-            where=f"{WHERE}, agents",
+            where=Place("agents", of=WHERE),
             cure="pass bt.agents.Thurner(cap=10), for example",
         )
     interval = find_interval(agents, n)
@@ -93,11 +96,11 @@ def describe_agents(agents: Thurner | LeverageCycle) -> dict[str, Any]:
 def find_interval(agents: Thurner | LeverageCycle, n: int) -> str:
     """Return the length of a bar; raise if n of them do not fit into the calendar."""
     interval = agents.interval
-    length = parse_duration(interval, where=f"{WHERE}, agents")
+    length = parse_duration(interval, where=Place("agents", of=WHERE))
     if n * length > SPAN_DAYS * DAY:
         raise ParameterError(
             f"the bars must span {SPAN_DAYS:,} days at most, was {n * length // DAY:,}",
-            where=f"{WHERE}, steps",
+            where=Place("steps", of=WHERE),
             cure="simulate fewer steps, or shorter ones: interval='1h'",
         )
     return interval

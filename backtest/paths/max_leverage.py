@@ -12,6 +12,7 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
 from backtest.base.ranges import Number
 from backtest.base.units import FloatArray
 from backtest.market import Market, Markets
@@ -163,11 +164,11 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     position; ``is_monotone`` says so.
     """
     bound = Number(0.0, 1.0, open_low=True, open_high=True)
-    chance = bound.check("probability", probability, where=f"{WHERE}, probability")
+    chance = bound.check("probability", probability, where=Place("probability", of=WHERE))
     if not models or isinstance(models, str):
         raise ParameterError(
             f"models must be a list with at least one model, was {models!r}",
-            where=f"{WHERE}, models",
+            where=Place("models", of=WHERE),
             cure="give models=['filtered', 'gbm']",
         )
     of_any: Any = market  # one instrument or several
@@ -177,7 +178,7 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     if not chance * paths >= LEAST_HITS:
         raise ParameterError(
             f"paths times probability must be at least {LEAST_HITS}, was {chance * paths:g}",
-            where=f"{WHERE}, paths",
+            where=Place("paths", of=WHERE),
             cure=f"simulate {math.ceil(LEAST_HITS / chance)} paths",
         )
     sizes = choose_grid(policy, venue, account)

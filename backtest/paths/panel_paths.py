@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, format_time, utc_index
 from backtest.market import Markets
 from backtest.paths.path_calendar import PathCalendar, find_grid, find_period
@@ -113,7 +114,9 @@ class PanelPaths:
         n = len(self.history)
         if n == 1 or self.is_resampled:
             return [ALONE] * n
-        low = factor_correlation(np.array(self.correlation), where="bt.simulate_paths, correlation")
+        low = factor_correlation(
+            np.array(self.correlation), where=Place("correlation", of="bt.simulate_paths")
+        )
         return [(float(i), *map(float, row)) for i, row in enumerate(low)]
 
     @property

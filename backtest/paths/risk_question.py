@@ -39,25 +39,25 @@ def read_question(
     progress: Progress | None,
 ) -> Question:
     """Return the arguments that say what to estimate, checked."""
-    chosen = METHODS.check("method", method, where=f"{WHERE}, method")
+    chosen = METHODS.check("method", method, where=Place("method", of=WHERE))
     if chosen == "tilt" and not paths.can_tilt:
         raise ParameterError(
             f"method='tilt' needs GBM, Merton or Kou of one instrument, was {paths!r}",
-            where=f"{WHERE}, method",
+            where=Place("method", of=WHERE),
             cure="use method='auto'",
         )
     if chosen == "split" and not paths.can_split:
         raise ParameterError(
             "method='split' needs paths of one instrument, was several",
-            where=f"{WHERE}, method",
+            where=Place("method", of=WHERE),
             cure="use method='plain' and more paths",
         )
     level = Number(0.0, 1.0, open_low=True, open_high=True)
-    sure = level.check("confidence", confidence, where=f"{WHERE}, confidence")
+    sure = level.check("confidence", confidence, where=Place("confidence", of=WHERE))
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ParameterError(
             f"threads must be a whole number of at least 1, was {threads!r}",
-            where=f"{WHERE}, threads",
+            where=Place("threads", of=WHERE),
             cure="give threads=2",
         )
     names = read_horizons(paths, horizons)

@@ -131,11 +131,11 @@ def simulate_paths(
     if not isinstance(market, Market | Markets):
         raise ParameterError(
             f"market must be a Market, was {str(market)[:60]!r}",
-            where=f"{WHERE}, market",
+            where=Place("market", of=WHERE),
             cure="pass bt.Market.load(...), from_frames(...) or sample()",
         )
-    count = int(Range(1, 10**9).check("paths", paths, where=f"{WHERE}, paths", whole=True))
-    Range(0, 2**62).check("seed", seed, where=f"{WHERE}, seed", whole=True)
+    count = int(Range(1, 10**9).check("paths", paths, where=Place("paths", of=WHERE), whole=True))
+    Range(0, 2**62).check("seed", seed, where=Place("seed", of=WHERE), whole=True)
     check_bridge(bridge)
     span = parse_duration(horizon, where=Place("horizon", of=WHERE))
     settings: dict[str, Any] = {
@@ -169,7 +169,7 @@ def simulate_paths(
         first = next(each.model for each in members if not each.is_symmetric)
         raise ParameterError(
             f"antithetic needs a model with normal numbers, was {type(first).__name__}",
-            where=f"{WHERE}, antithetic",
+            where=Place("antithetic", of=WHERE),
             cure="leave antithetic out: rows of history have no mirror image",
         )
     _ = [each.source for each in members]  # its errors belong here
@@ -206,7 +206,7 @@ def fit_models(model: Any, history: Markets) -> dict[str, PathModel]:
     if set(given) != set(history.names):
         raise ParameterError(
             f"models by instrument must have one for each, was given {', '.join(map(str, given))}",
-            where=f"{WHERE}, model",
+            where=Place("model", of=WHERE),
             cure=f"give one for each of {', '.join(history.names)}, or one for all",
         )
     found = {name: choose_model(given[name], history[name]) for name in history.names}
@@ -215,7 +215,7 @@ def fit_models(model: Any, history: Markets) -> dict[str, PathModel]:
     if len({type(each) for each in found.values()}) > 1:
         raise ParameterError(
             "rows of history are drawn for all instruments together, was given several models",
-            where=f"{WHERE}, model",
+            where=Place("model", of=WHERE),
             cure="give one resampled model for all, or parametric models",
         )
     longest = max(each.block for each in found.values())  # type: ignore[attr-defined] # resampled
@@ -225,12 +225,12 @@ def fit_models(model: Any, history: Markets) -> dict[str, PathModel]:
 def check_joint(correlation: object, common_jump: object, *, is_resampled: bool) -> None:
     """Require a probability of common jumps, and no correlation of resampled rows."""
     if common_jump is not None:
-        Number(0.0, 1.0).check("common_jump", common_jump, where=f"{WHERE}, common_jump")
+        Number(0.0, 1.0).check("common_jump", common_jump, where=Place("common_jump", of=WHERE))
     for name, given in (("correlation", correlation), ("common_jump", common_jump)):
         if is_resampled and given is not None:
             raise ParameterError(
                 f"rows of history keep what instruments have in common, was given {name}",
-                where=f"{WHERE}, {name}",
+                where=Place(name, of=WHERE),
                 cure=f"leave {name} out, or choose a parametric model",
             )
 
@@ -241,7 +241,7 @@ def refuse_joint(correlation: object, common_jump: object) -> None:
         if given is not None:
             raise ParameterError(
                 f"{name} is for several instruments, the market is one",
-                where=f"{WHERE}, {name}",
+                where=Place(name, of=WHERE),
                 cure=f"leave {name} out, or give bt.Markets({{name: market, ...}})",
             )
 
@@ -256,7 +256,7 @@ def read_correlation(given: Any, history: Markets) -> tuple[tuple[float, ...], .
         found = np.where(np.isfinite(found), found, 0.0)
         np.fill_diagonal(found, 1.0)
     elif np.ndim(given) == 0:
-        rho = Number(-1.0, 1.0).check("correlation", given, where=f"{WHERE}, correlation")
+        rho = Number(-1.0, 1.0).check("correlation", given, where=Place("correlation", of=WHERE))
         found = np.full((n, n), rho)
         np.fill_diagonal(found, 1.0)
     else:
@@ -264,7 +264,7 @@ def read_correlation(given: Any, history: Markets) -> tuple[tuple[float, ...], .
         if found.shape != (n, n):
             raise ParameterError(
                 f"correlations of {n} instruments must have shape ({n}, {n}), was {found.shape}",
-                where=f"{WHERE}, correlation",
+                where=Place("correlation", of=WHERE),
                 cure="give a row and a column for each instrument, or one number",
             )
     return tuple(tuple(map(float, row)) for row in found)
@@ -278,7 +278,7 @@ def check_bridge(bridge: int) -> None:
     if isinstance(bridge, bool) or bridge not in BRIDGES:
         raise ParameterError(
             f"bridge must be 1 or 4 steps, was {bridge!r}",
-            where="bt.simulate_paths, bridge",
+            where=Place("bridge", of="bt.simulate_paths"),
             cure="give 1, or 4 for policies that read ranges",
         )
 
@@ -318,7 +318,7 @@ def choose_model(model: object, history: Market) -> PathModel:
         raise ParameterError(
             f"model must be one of {', '.join(MODELS)}, was {str(model)[:60]!r}"
             + did_you_mean(model, MODELS),
-            where="bt.simulate_paths, model",
+            where=Place("model", of="bt.simulate_paths"),
             cure="choose one of them, or pass bt.paths.GBM(volatility=0.8)",
         )
     return MODELS[model.lower()].fit(history)

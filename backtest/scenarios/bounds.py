@@ -12,6 +12,7 @@ import pandas as pd
 from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
+from backtest.base.phrases import Place
 from backtest.base.units import FloatArray
 from backtest.engine import Result
 from backtest.engine.run import run
@@ -146,17 +147,17 @@ def bounds(
     Orders are weighted by the probability that a Brownian bar of this shape had its low first
     (:func:`backtest.scenarios.bar_orders.low_first_probability`), and otherwise equally.
     """
-    Whole(0).check("depth", depth, where=f"{WHERE}, depth")
+    Whole(0).check("depth", depth, where=Place("depth", of=WHERE))
     if depth > MOST_DEPTH:
         raise ParameterError(
             f"depth must be at most {MOST_DEPTH}, was {depth}",
-            where=f"{WHERE}, depth",
+            where=Place("depth", of=WHERE),
             cure="give a smaller depth: lives grow as 2^depth",
         )
     if refine is not None and not isinstance(refine, Market):
         raise ParameterError(
             f"refine must be a Market, was {str(refine)[:60]!r}",
-            where=f"{WHERE}, refine",
+            where=Place("refine", of=WHERE),
             cure="pass finer bars as a Market",
         )
     result = run(

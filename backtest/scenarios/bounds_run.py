@@ -13,6 +13,7 @@ from backtest.account import Feed, Ledger, Log, Quote, Rules, State, live_bar
 from backtest.account.bar import quote_bar
 from backtest.account.ledger import new_ledger
 from backtest.base.errors import DataError, ParameterError
+from backtest.base.phrases import Place
 from backtest.base.units import format_time
 from backtest.engine import Result
 from backtest.engine.bar_loop import (
@@ -168,7 +169,7 @@ def check_result(result: Result) -> None:
         if is_used:
             raise ParameterError(
                 f"bounds are not known for an account with {name}",
-                where=f"{WHERE}, account",
+                where=Place("account", of=WHERE),
                 cure="leave it out, or run finer bars",
             )
 

@@ -14,6 +14,7 @@ import numpy as np
 from backtest.account import Account
 from backtest.account.ledger import CALLED, LIQUIDATED
 from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, format_duration, parse_duration
 from backtest.engine import PortfolioResult
 from backtest.engine.portfolio.book_driver import BookOutcome, run_book_loop
@@ -101,7 +102,7 @@ class PanelStress:
         if markets is None:
             raise ParameterError(
                 "a stress test needs a result of this process, was one loaded from files",
-                where="bt.stress, result",
+                where=Place("result", of="bt.stress"),
                 cure="run the experiment again with bt.run",
             )
         if self.result.account.collateral:
@@ -115,7 +116,7 @@ class PanelStress:
         if gone:
             raise ParameterError(
                 f"a scenario begins at the end of all instruments, {', '.join(gone)} ended before",
-                where="bt.stress, result",
+                where=Place("result", of="bt.stress"),
                 cure=f"run on markets.select({', '.join(map(repr, alive))})",
             )
         return markets.slice(max(markets.n_bars - WARMUP, 0), markets.n_bars)

@@ -13,6 +13,7 @@ import pandas as pd
 from backtest.account import Account
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.number_text import format_percent
+from backtest.base.phrases import Place
 from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.run import run
 from backtest.engine.signal_rule import SignalRule
@@ -241,7 +242,7 @@ def choose_factors(
     if isinstance(factors, str) or not factors:
         raise ParameterError(
             f"factors must be a list of names, was {factors!r}",
-            where=f"{WHERE}, factors",
+            where=Place("factors", of=WHERE),
             cure="give for example ['fees', 'funding']",
         )
     of_signal = [name for name in known if name.startswith("signal.")]
@@ -255,7 +256,7 @@ def choose_factors(
             rule = "apply to this venue and market" if name in idle else "be known"
             raise ParameterError(
                 f"a factor must {rule}, was {name!r}{did_you_mean(name, known)}",
-                where=f"{WHERE}, factors",
+                where=Place("factors", of=WHERE),
                 cure=f"choose from {', '.join(each for each in known if each not in idle)}",
             )
     return tuple(dict.fromkeys(spelled))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.phrases import Place
 from backtest.base.ranges import Choice
 from backtest.engine import PortfolioResult, Result
 from backtest.market import Market, Markets
@@ -141,11 +142,11 @@ def stress(
     if not isinstance(result, Result | PortfolioResult):
         raise ParameterError(
             f"result must be a Result, was {str(result)[:60]!r}",
-            where=f"{WHERE}, result",
+            where=Place("result", of=WHERE),
             cure="pass what bt.run returned",
         )
     chosen = read_scenarios(scenarios, of_several=isinstance(result, PortfolioResult))
-    how = RULES.check("rules", rules, where=f"{WHERE}, rules")
+    how = RULES.check("rules", rules, where=Place("rules", of=WHERE))
     grid = list_shocks(ladder)
     rows, total = {}, len(chosen) + len(grid)
     for done, each in enumerate(chosen, 1):
@@ -175,7 +176,7 @@ def read_scenarios(
     if not chosen or not all(isinstance(each, Scenario) for each in chosen):
         raise ParameterError(
             f"scenarios must be a list of bt.Scenario, was {str(given)[:60]!r}",
-            where=f"{WHERE}, scenarios",
+            where=Place("scenarios", of=WHERE),
             cure="pass bt.crashes(), or [bt.Scenario('fall', price=-0.3)]",
         )
     names = [each.name for each in chosen]
@@ -183,7 +184,7 @@ def read_scenarios(
     if doubled:
         raise ParameterError(
             f"scenarios must have different names, {sorted(doubled)} occur more than once",
-            where=f"{WHERE}, scenarios",
+            where=Place("scenarios", of=WHERE),
             cure="rename them",
         )
     for each in () if of_several else chosen:
@@ -191,7 +192,7 @@ def read_scenarios(
             if getattr(each, name) is not None:
                 raise ParameterError(
                     f"{name} needs several instruments, {each.name!r} has {getattr(each, name)!r}",
-                    where=f"{WHERE}, scenarios",
+                    where=Place("scenarios", of=WHERE),
                     cure=f"leave {name} out for an account with one instrument",
                 )
     return chosen
@@ -206,7 +207,7 @@ def run_scenario(
     if data is not None and not isinstance(data, Market):
         raise ParameterError(
             f"data of one instrument must be a Market, was {str(data)[:60]!r}",
-            where=f"{WHERE}, data",
+            where=Place("data", of=WHERE),
             cure="pass the Market of the instrument",
         )
     run = StressRun(result, quiet_venue(result, rules, scenario))
@@ -286,13 +287,13 @@ def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, 
             raise ParameterError(
                 f"an axis of a ladder must be one of {', '.join(AXES)}, was {name!r}"
                 + did_you_mean(name, AXES),
-                where=f"{WHERE}, ladder",
+                where=Place("ladder", of=WHERE),
                 cure="choose one of them",
             )
     if not ladder:
         raise ParameterError(
             "a ladder needs an axis, was empty",
-            where=f"{WHERE}, ladder",
+            where=Place("ladder", of=WHERE),
             cure="give {'price': (-0.5, 0.5, 41)}, or leave it out",
         )
     values = [find_values(axis, name) for name, axis in ladder.items()]

@@ -14,6 +14,7 @@ from backtest.account import Log, Rules, State, live_bar
 from backtest.account.books import compute_root
 from backtest.account.position import compute_value_of
 from backtest.base.errors import AccountingError, ParameterError
+from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, parse_duration, to_nanoseconds
 from backtest.engine import Result
 from backtest.engine.bar_loop import (
@@ -109,7 +110,7 @@ class StressRun:
         if self.result.market is None or self.result.policy is None:
             raise ParameterError(
                 "a stress test needs a result of this process, was one loaded from files",
-                where="bt.stress, result",
+                where=Place("result", of="bt.stress"),
                 cure="run the experiment again with bt.run",
             )
 
