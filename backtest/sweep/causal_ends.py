@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest.base.errors import BacktestError
 from backtest.engine.lookahead.causality import observe_checked
-from backtest.engine.lookahead.causality_checker import Causality
+from backtest.engine.lookahead.causality_checker import SWEPT, Causality
 from backtest.market import Markets
 from backtest.market.weight_frame import read_weights
 from backtest.policy import Policy
@@ -44,20 +44,33 @@ class EndsChecker:
         known = None
         while known != columns.reads:
             known = columns.reads
-            self._check_extremes(columns, list_corners(sets, known))
+            corners = list_corners(sets, known)
+            self._check_pairs(columns, corners)
+            self._check_extremes(columns, corners)
         self._check_extremes(columns, sets)
 
     def check_set(self, columns: Columns, values: Mapping[str, Any]) -> bool:
         """Check the columns of one set; return whether it can be observed."""
-        found = columns.check_causal(values)
+        return self._note(columns.check_causal(values))
+
+    def _note(self, found: Causality | None) -> bool:
         if found is not None and (self.causality is None or found.cuts < self.causality.cuts):
             self.causality = found
         return found is not None
 
+    def _check_pairs(self, columns: Columns, corners: Sets) -> None:
+        """Check the lowest and the highest numbers of each combination of words together."""
+        for first in range(0, count_sets(corners), 2):
+            names, pair = columns.reads, take_sets(corners, slice(first, first + 2))
+            is_new = self._extremes.choose(pair, names, np.zeros(2, dtype=np.bool_)) is not None
+            if is_new and self._note(columns.check_together(pair)):
+                self._extremes.accept(pair, names, 0)
+                self._extremes.accept(pair, names, 1)
+
     def _check_extremes(self, columns: Columns, sets: Sets) -> None:
         failed = np.zeros(count_sets(sets), dtype=np.bool_)
         while (row := self._extremes.choose(sets, columns.reads, failed)) is not None:
-            if self.check_set(columns, take_sets(sets, row)):
+            if self._note(columns.check_causal(take_sets(sets, row), SWEPT)):
                 self._extremes.accept(sets, columns.reads, row)
             else:
                 failed[row] = True

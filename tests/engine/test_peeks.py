@@ -281,7 +281,7 @@ def test_an_evaluator_says_how_columns_were_checked_and_keeps_no_part_of_them():
     evaluator = Evaluator(SHORT, Worded, **TERMS)
     sets = {"word": np.array(["past", "now"] * 3, dtype=object), "bars": np.arange(1.0, 7.0)}
     evaluator.check_causal(sets)
-    assert evaluator.causality == describe_cuts("columns", 28)
+    assert evaluator.causality == describe_cuts("columns", 21)
     assert evaluator.doubts == []
     lengths = {
         len(column)
@@ -292,6 +292,40 @@ def test_an_evaluator_says_how_columns_were_checked_and_keeps_no_part_of_them():
     assert lengths == {SHORT.n_bars}
     with pytest.raises(bt.PolicyError, match="looks ahead"):
         evaluator.check_set({"word": "next", "bars": 3.0})
+
+
+OBSERVED: list[int] = []
+
+
+class Windowed(bt.Policy):
+    """Takes numbers or arrays, and looks ahead for wide ones if told to."""
+
+    bars: Annotated[float, Range(1.0, 100.0, "bars")] = 10.0
+    shift: Annotated[float, Range(0.0, 1.0)] = 0.0
+
+    def observe(self, market: Any) -> Any:
+        OBSERVED.append(market.n_bars)
+        bars = np.atleast_1d(self.bars)
+        column = market.close[:, None] * bars
+        ahead = next_up(market)[:, None] * (bars > 50.0) * self.shift
+        return {"x": np.squeeze(column + ahead), "y": market.close}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return 1.0
+
+
+def test_both_ends_are_checked_with_one_call_per_cut_if_observe_takes_arrays():
+    OBSERVED.clear()
+    evaluator = Evaluator(SHORT, Windowed, **TERMS)
+    evaluator.check_causal({"bars": np.linspace(1.0, 100.0, 9), "shift": np.zeros(9)})
+    assert evaluator.causality == describe_cuts("columns", 21)
+    assert len(OBSERVED) < 21 * 2
+
+
+def test_a_peek_at_one_end_is_found_among_columns_of_both():
+    evaluator = Evaluator(SHORT, Windowed, **TERMS)
+    with pytest.raises(bt.PolicyError, match="Windowed looks ahead: column 'x' is"):
+        evaluator.check_causal({"bars": np.linspace(1.0, 100.0, 9), "shift": np.ones(9)})
 
 
 def test_ends_are_chosen_once_and_for_each_word():

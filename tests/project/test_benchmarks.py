@@ -33,6 +33,7 @@ SMALLEST: dict[str, str] = {
     "--to 2023-03-17",
     "forecast.py": "FOLDER --from 2023-01-01 --to 2023-02-10",
     "intervals.py": "--days 60 --pairs 1 --kinds normal",
+    "lookahead.py": "--bars 2000 --sets 4 --repeat 1 --only Kelly",
     "pictures.py": "--bars 240 --sets 2 --out PICTURES",
     "policies.py": "--bars 500 --sets 2 --repeat 1 --only Constant",
     "portfolio.py": "--bars 2000 --sets 8 --repeat 1 --only recorded",

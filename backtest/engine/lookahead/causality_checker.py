@@ -64,6 +64,8 @@ class CutPlan(NamedTuple):
 
 USUAL = CutPlan(chains=8, links=3, prefixes=4, wanted=28)
 """The plan of every run: 28 cuts. 20 are enough for a chance of 1e-6."""
+SWEPT = CutPlan(chains=6, links=3, prefixes=3, wanted=21)
+"""The plan for the ends of a sweep's numbers, of which there may be many: 21 cuts."""
 FULL = CutPlan(chains=64, links=4, prefixes=16, wanted=256, budget=16.0)
 """The plan of ``backtest check``."""
 FUTURES = 6
