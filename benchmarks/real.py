@@ -1,7 +1,7 @@
 """All policies on real prices: what each would have done to an account. Prints a table.
 
     python benchmarks/real.py FOLDER [--json] [--from DAY] [--to DAY]
-    python benchmarks/real.py FOLDER... --walks [--trials 64] [--train 365d] [--test 30d]
+    python benchmarks/real.py FOLDER... --walks [--trials 64] [--from 2020-01-10]
 
 FOLDER holds hourly bars, mark prices and funding of BTCUSDT from 2020 to 2023 (freqtrade's layout
 or the project's own). Every policy runs hourly and resampled to daily, in cross and isolated

@@ -25,6 +25,7 @@ from backtest.cli.experiment import (
     build_policy,
     build_venue,
     check_start,
+    load_market,
     names_symbol,
     read_span,
     split_preset,
@@ -65,13 +66,22 @@ def build_experiment_or_panel(draft: Draft, *, warms: bool = True) -> Experiment
     return build_experiment(draft, warms=warms)
 
 
+def load_market_or_panel(draft: Draft) -> Market | Markets:
+    """Return the market of a draft, or the markets of several instruments, without the rest."""
+    span, data = read_span(draft, warms=False), draft.section("data", path="path")
+    if is_panel(list_paths(data), list_instruments(data)):
+        return load_markets(data, span)
+    return load_market(data, span.low, span.high)
+
+
 def require_one(market: Market | Markets, command: str) -> None:
     """Refuse several instruments where a command takes one."""
     if isinstance(market, Markets):
         raise ParameterError(
             f"{command} takes one market, was given {', '.join(market)}",
             where="--data, --instrument",
-            cure="give one folder with one instrument; run, sweep, tune and compare take more",
+            cure="give one folder with one instrument; run, sweep, tune, validate and compare "
+            "take more",
         )
 
 

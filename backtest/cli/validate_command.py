@@ -17,9 +17,13 @@ from backtest.cli import flags
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
 from backtest.cli.exit_codes import print_message
-from backtest.cli.experiment import build_experiment, load_market, read_span
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_keys import Key, list_flags
+from backtest.cli.panel_experiment import (
+    build_experiment_or_panel,
+    load_market_or_panel,
+    name_policies,
+)
 from backtest.cli.printing import add_command, print_json, print_table
 from backtest.cli.progress import show_progress
 from backtest.cli.tune_command import read_fixed
@@ -41,6 +45,7 @@ EXAMPLES = """
 backtest validate walk-forward --train 180d --test 30d
 backtest validate cross-validate --groups 8 --trials 500
 backtest validate schedules --train 90d,180d --test 30d,90d
+backtest validate walk-forward --data btc --data eth --trials 200
 backtest validate folds --train 180d          [dim]# the spans alone[/dim]
 """
 Resume = Annotated[
@@ -100,8 +105,7 @@ def schedules(
 
 def folds(draft: Draft, *, as_json: flags.AsJson = False) -> None:
     """Print the spans of a walk, or with --groups those of a cross-validation."""
-    span = read_span(draft, warms=False)
-    market = load_market(draft.section("data", path="path"), span.low, span.high)
+    market = load_market_or_panel(draft)
     table = {name: read_one(name, value) for name, value in read_table(draft, FOLDS).items()}
     sampling = draft.tables.get("run", {}).get("sampling", "1d")
     with naming_source(draft, "validate"):
@@ -134,11 +138,11 @@ def run_validation(
     """Run one kind of validation, and print it; Ctrl-C says how to go on."""
     flags.check_work(work["threads"], work["memory"])
     arguments = read_validation(draft, names)
-    market, policy, terms = build_experiment(draft, warms=False)
+    market, policy, terms = build_experiment_or_panel(draft, warms=False)
     with (
         resumable(draft, is_stored=save),
         naming_source(draft, "validate"),
-        show_progress(type(policy).__name__, "sets") as progress,
+        show_progress(name_policies(policy), "sets") as progress,
     ):
         found = validate(
             market,
@@ -156,8 +160,8 @@ def run_validation(
 def walk_experiment(draft: Draft) -> backtest.WalkForward:
     """Return the walk forward of an experiment, with the arguments of ``[validate]``, not saved."""
     arguments = read_validation(draft, WALK)
-    market, policy, terms = build_experiment(draft, warms=False)
-    with naming_source(draft, "validate"), show_progress(type(policy).__name__, "sets") as progress:
+    market, policy, terms = build_experiment_or_panel(draft, warms=False)
+    with naming_source(draft, "validate"), show_progress(name_policies(policy), "sets") as progress:
         return backtest.walk_forward(market, policy, **terms, **arguments, progress=progress)
 
 

@@ -20,7 +20,7 @@ from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import DRAFT, MANIFEST
 from backtest.store.begun_validations import examine_begun, is_begun
-from backtest.store.kinds import FORMATS, RUN, WALK, hash_manifest, read_json_object
+from backtest.store.kinds import FORMATS, PORTFOLIO, RUN, WALK, hash_manifest, read_json_object
 from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation.validation_files import ACCOUNTS
 
@@ -102,7 +102,7 @@ def list_account_files() -> Iterator[str]:
     yield f"{ACCOUNTS}/"
     for title in ("fixed", "result"):
         yield f"{ACCOUNTS}/{title}/"
-        for name in (MANIFEST, PROVENANCE, *FORMATS[RUN][1]):
+        for name in (MANIFEST, PROVENANCE, *FORMATS[RUN][1], *FORMATS[PORTFOLIO][1]):
             yield f"{ACCOUNTS}/{title}/{name}"
 
 

@@ -301,6 +301,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
             seed=seed,
             store=store,
             signal=named,
+            overlay=overlay,
             sampling=sampling,
             calendar=calendar,
             threads=threads,

@@ -10,6 +10,7 @@ import numpy as np
 
 from backtest.base.errors import BacktestError
 from backtest.engine.lookahead.causality import observe
+from backtest.market import Markets
 from backtest.sweep import count_sets, take_sets
 
 if TYPE_CHECKING:
@@ -31,17 +32,20 @@ def measure_memory(procedure: Procedure) -> int:
 
     One bar in the middle of the market is disturbed: its prices rise by 5 %, its volume and
     further columns too. The memory is the number of bars until every column is, for good, within
-    1 % of its largest disturbance; at most half the market. 0 for a policy without columns.
+    1 % of its largest disturbance; at most half the market. 0 for a policy without columns. Of
+    several markets it is the longest.
     """
-    market = procedure.terms.market
-    middle = market.n_bars // 2
-    other = disturb_bar(market, middle)
-    ends = procedure.space.list_ends()
+    whole = procedure.terms.market
+    markets = [*whole.values()] if isinstance(whole, Markets) else [whole]
+    policies = list_policies(procedure, procedure.space.list_ends())
     memory = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for policy in list_policies(procedure, ends):
-            memory = max(memory, compare_columns(policy, market, other, middle))
+        for market in markets:
+            middle = market.n_bars // 2
+            other = disturb_bar(market, middle)
+            for policy in policies:
+                memory = max(memory, compare_columns(policy, market, other, middle))
     return memory
 
 

@@ -17,11 +17,13 @@ from backtest.base.provenance import record_making
 from backtest.base.units import FloatArray, IntArray, format_time, parse_duration
 from backtest.engine import count_periods
 from backtest.engine.loop_inputs import mark_ends
+from backtest.market import Markets
 from backtest.sweep import take_sets, to_plain_value
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.sets.space import draw_sets
 from backtest.sweep.tabulate import name_column
 from backtest.tune.holdout import record_look
+from backtest.tune.study_identity import describe_market
 from backtest.tune.trials import find_distinct
 from backtest.validation.column_memory import measure_memory
 from backtest.validation.counted_tries import read_other_tries, record_drawn
@@ -81,10 +83,10 @@ class SplitPlan(NamedTuple):
 
 @record_making
 def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is said
-    market: Market,
+    market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
-    venue: Venue,
+    venue: Venue | Mapping[str, Venue],
     account: Account,
     space: Mapping[str, Any] | None = None,
     fix: Mapping[str, Any] | None = None,
@@ -98,6 +100,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     store: str | Path | None = None,
     resume: bool | None = False,
     signal: Any = None,
+    overlay: Policy | None = None,
     sampling: str = "1d",
     calendar: str = "365",
     threads: int | None = None,
@@ -110,8 +113,8 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
 
     Parameters
     ----------
-    market, venue, account, signal, sampling, calendar, compile
-        As in :func:`backtest.run`.
+    market, venue, account, signal, overlay, sampling, calendar, compile
+        As in :func:`backtest.walk_forward`.
     policy, space, fix, objective, constraints, seed, threads, memory, cluster
         As in :func:`backtest.tune`. One objective; the space holds parameters of the policy only.
     groups, test_groups : int
@@ -158,6 +161,8 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
         call="bt.cross_validate",
         venue=venue,
         account=account,
+        overlay=overlay,
+        cluster=cluster,
         objective=objective,
         constraints=constraints,
         space=space,
@@ -358,6 +363,7 @@ def record_splits(
 ) -> None:
     """Record that each winner was looked at on the test groups of its split."""
     market, names = procedure.terms.market, [name_column(name) for name in procedure.names]
+    data = describe_market(market) if isinstance(market, Markets) else manifest["data"]
     ends = [
         market.start,
         *(int(market.time[e - 1]) + market.interval for e in plan.groups.edges[1:]),
@@ -368,7 +374,7 @@ def record_splits(
         for group in row["groups"]:
             facts = {
                 "id": f"{manifest['id']}-{row['split']}-{group}",
-                "data": {**manifest["data"], "end": format_time(ends[group + 1])},
+                "data": {**data, "end": format_time(ends[group + 1])},
                 "holdout": KIND,
                 "searched": format_time(ends[group]),
                 "policy": manifest["policy"],

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.base.units import DAY, YEAR_DAYS, BoolArray, FloatArray, IntArray, format_time
+from backtest.market import Markets
 from backtest.sweep import take_sets, to_plain_value
 from backtest.sweep.tabulate import find_different
 from backtest.tune.bench import Bench
 from backtest.tune.conclusion import StudyTask
 from backtest.tune.journal import Journal
 from backtest.tune.search import search_and_choose
+from backtest.tune.study_identity import describe_market
 from backtest.tune.trial_evaluator import Examiner, Progress
 from backtest.tune.trials import find_distinct, gather, is_feasible
 from backtest.validation.estimates import find_rank, order_scores
@@ -156,11 +158,12 @@ def measure_years(whole: Evaluator, span: FoldSpan) -> float:
 def describe_look(procedure: Procedure, manifest: dict[str, Any], span: FoldSpan) -> dict[str, Any]:
     """Return a fold as the record of looks describes a study: its test span is the holdout."""
     market = procedure.terms.market
+    data = describe_market(market) if isinstance(market, Markets) else manifest["data"]
     last = int(market.time[span.stop - 1]) + market.interval
     end = format_time(last)
     return {
         "id": f"{manifest['id']}-{span.test}",
-        "data": {**manifest["data"], "end": end},
+        "data": {**data, "end": end},
         "holdout": manifest["kind"],
         "searched": format_time(int(market.time[span.test])),
         "policy": manifest["policy"],

@@ -9,7 +9,7 @@ import pandas as pd
 
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
-from backtest.market import Market
+from backtest.market import Market, Markets
 from backtest.validation.groups import (
     Groups,
     check_counts,
@@ -21,7 +21,6 @@ from backtest.validation.groups import (
 from backtest.validation.spans import (
     plan_spans,
     read_plan,
-    require_one,
     tabulate_spans,
     time_bars,
 )
@@ -46,7 +45,7 @@ class Folds(pd.DataFrame):
 
 
 def folds(
-    market: Market,
+    market: Market | Markets,
     *,
     train: str = "365d",
     test: str = "30d",
@@ -61,8 +60,8 @@ def folds(
 
     Parameters
     ----------
-    market : Market
-        The bars to cut.
+    market : Market or Markets
+        The bars to cut; of several markets, those of their common clock.
     train, test, anchored, gap
         As in :func:`backtest.walk_forward`.
     groups, test_groups, embargo, sampling
@@ -91,10 +90,9 @@ def folds(
     >>> len(bt.folds(market, groups=6, test_groups=2))
     90
     """
-    require_one(market, "bt.folds")
-    if not isinstance(market, Market):
+    if not isinstance(market, Market | Markets):
         raise ParameterError(
-            f"market must be a Market, was {str(market)[:60]!r}",
+            f"market must be a Market or Markets, was {str(market)[:60]!r}",
             where=Place("market", of="bt.folds"),
             cure="pass bt.Market.load(...), from_frames(...) or sample()",
         )
@@ -106,7 +104,7 @@ def folds(
     return Folds(tabulate_splits(market, cut, k, check_embargo(embargo, cut, market)))
 
 
-def tabulate_splits(market: Market, groups: Groups, k: int, embargo: int) -> pd.DataFrame:
+def tabulate_splits(market: Market | Markets, groups: Groups, k: int, embargo: int) -> pd.DataFrame:
     """Return a row per split and group: whether it is tested, and its span after the embargo."""
     rows = []
     for split, tested in enumerate(list_splits(groups.n, k)):

@@ -17,7 +17,7 @@ from backtest.engine.loop_inputs import mark_ends
 from backtest.validation.spans import LEAST_TEST, LEAST_TRAIN, describe_bar
 
 if TYPE_CHECKING:
-    from backtest.market import Market
+    from backtest.market import Market, Markets
 
 CALL = "bt.cross_validate"
 MOST_GROUPS = 50
@@ -63,7 +63,7 @@ def check_counts(groups: int, test_groups: int) -> tuple[int, int]:
     return n, k
 
 
-def cut_groups(market: Market, n: int, sampling: str) -> Groups:
+def cut_groups(market: Market | Markets, n: int, sampling: str) -> Groups:
     """Cut a market into n groups of whole sampling periods that differ by one period at most.
 
     Raises
@@ -72,7 +72,7 @@ def cut_groups(market: Market, n: int, sampling: str) -> Groups:
         If a group would have under 200 bars, or no two sampling periods.
     """
     period = parse_duration(sampling, where=Place("sampling", of=CALL))
-    closes = np.flatnonzero(mark_ends(market, period)) + 1
+    closes = np.flatnonzero(mark_ends(market, period)) + 1  # type: ignore[arg-type] # its clock
     parts = np.array_split(np.arange(len(closes)), n)
     samples = np.array([0, *(int(part[-1]) + 1 if len(part) else 0 for part in parts)])
     edges = np.concatenate(([0], closes))[samples]
@@ -131,7 +131,7 @@ def find_embargoed(n: int, tested: Sequence[int]) -> BoolArray:
     return found
 
 
-def check_embargo(embargo: int | str, groups: Groups, market: Market) -> int:
+def check_embargo(embargo: int | str, groups: Groups, market: Market | Markets) -> int:
     """Return a given embargo in bars; it must leave at least 200 bars of each group."""
     where = Place("embargo", of=CALL)
     if isinstance(embargo, str):

@@ -11,26 +11,31 @@ from backtest.base.errors import ParameterError, VenueDateWarning
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Place
 from backtest.compare.shared_terms import SharedTerms
-from backtest.engine import check_settings, compute_id, describe_signal, warn_of_last_prices
+from backtest.engine import compute_id, warn_of_last_prices
 from backtest.engine.manifest import describe_data, find_versions
 from backtest.engine.named_signals import read_named, resolve_signal
+from backtest.engine.portfolio.portfolio_manifest import (
+    describe_account,
+    describe_markets,
+    describe_venue,
+)
 from backtest.engine.run import warn_of_other_days
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.engine.signal_rule import SignalRule
+from backtest.market import Market, Markets
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
+from backtest.sweep.evaluator import check_terms
 from backtest.sweep.sets.sets import SIGNAL, build_trio, read_settings
 from backtest.sweep.sets.space import Space, read_space
-from backtest.sweep.sweep import check_arguments
+from backtest.sweep.sweep import check_alone, check_arguments
 from backtest.tune.arguments import check_choices, choose_metrics, read_budget, read_robustness
 from backtest.tune.study_identity import describe_objective, describe_policy
 from backtest.tune.study_signal import keep_times
 from backtest.tune.trial_evaluator import Goal
-from backtest.validation.spans import require_one
 
 if TYPE_CHECKING:
     from backtest.account import Account
-    from backtest.market import Market
     from backtest.policy import Policy
     from backtest.sweep.evaluator import Metrics
     from backtest.sweep.sets.sets import Trio
@@ -84,6 +89,7 @@ class Procedure(NamedTuple):
             venue=terms.venue,
             account=terms.account,
             signal=keep_times(terms.directions, terms.market, terms.signal),
+            overlay=terms.overlay,
             sampling=terms.sampling,
             calendar=terms.calendar,
             metrics=self.metrics,
@@ -97,16 +103,19 @@ class Procedure(NamedTuple):
         terms, base = self.terms, self.base
         market = terms.market
         held = describe_policy(base)
+        describe = describe_markets if isinstance(market, Markets) else describe_data
+        above = {} if terms.overlay is None else {"overlay": repr(terms.overlay)}
         manifest: dict[str, Any] = to_plain(
             {
                 "kind": kind,
-                "data": describe_data(
+                "data": describe(
                     market, terms.account, market.start, market.time + market.interval
                 ),
                 "policy": {**held, "text": f"{held['name']} over {', '.join(self.names)}"},
-                "venue": terms.venue.to_dict(),
-                "account": terms.account.to_dict(),
-                "signal": describe_signal(terms.signal, terms.directions),
+                "venue": describe_venue(terms.venue),
+                "account": describe_account(terms.account),
+                "signal": terms.describe_signal(),
+                **above,
                 "sampling": terms.sampling,
                 "calendar": terms.calendar,
                 "space": self.space.describe(),
@@ -131,12 +140,14 @@ class Procedure(NamedTuple):
 
 
 def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
-    market: Market,
+    market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
     call: str,
-    venue: Venue,
+    venue: Venue | Mapping[str, Venue],
     account: Account,
+    overlay: Policy | None,
+    cluster: str | None,
     objective: Any,
     constraints: Mapping[str, str] | None,
     space: Mapping[str, Any] | None,
@@ -153,11 +164,12 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     compile: bool,  # noqa: A002 - the word users know
 ) -> Procedure:
     """Return the checked arguments of a validation; ``call`` is the function they were given to."""
-    require_one(market, call)
+    check_alone(market, overlay, cluster, of=call)
     check_arguments(market, policy, venue, account, "all")
-    check_settings(market, account, venue, sampling, calendar)
-    warn_of_other_days(market, venue)
-    warn_of_last_prices(market, stacklevel=4)
+    check_terms(market, account, venue, sampling, calendar)
+    if isinstance(market, Market):
+        warn_of_other_days(market, venue)  # type: ignore[arg-type]
+    warn_of_last_prices(market, stacklevel=4)  # type: ignore[arg-type]
     number, _ = read_budget(TRIALS if trials is None else trials, None)
     check_choices(sampler, seed)
     named = read_named(signal, market)
@@ -182,7 +194,9 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     single = objective[0] if isinstance(objective, list | tuple) else objective
     goal = Goal(read_objectives(single), read_constraints(constraints))
     return Procedure(
-        terms=SharedTerms(market, venue, account, signal, sampling, calendar, None, compile),
+        terms=SharedTerms(
+            market, venue, account, signal, sampling, calendar, None, compile, overlay
+        ),
         policy=policy,
         space=found,
         goal=goal,

@@ -14,7 +14,7 @@ import pandas as pd
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
-from backtest.base.units import DAY, parse_duration
+from backtest.base.units import DAY, parse_duration, utc_index
 from backtest.compare.compare import check_rules, compare_results, describe_shared_data
 from backtest.measures.deflated_sharpe import (
     deflated_sharpe_of_returns,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.compare import Comparison
     from backtest.engine import Progress, Result
-    from backtest.market import Market
+    from backtest.market import Market, Markets
     from backtest.policy import Policy
     from backtest.sweep import Evaluator
     from backtest.tune.other_trials import CountTries
@@ -63,10 +63,10 @@ class Schedule(NamedTuple):
 
 @record_making
 def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
-    market: Market,
+    market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
-    venue: Venue,
+    venue: Venue | Mapping[str, Venue],
     account: Account,
     train: Sequence[str] | str = ("90d", "365d", "all"),
     test: Sequence[str] | str = ("7d", "30d", "90d"),
@@ -84,6 +84,7 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
     store: str | Path | None = None,
     resume: bool = False,
     signal: Any = None,
+    overlay: Policy | None = None,
     sampling: str = "1d",
     calendar: str = "365",
     threads: int | None = None,
@@ -96,8 +97,8 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
 
     Parameters
     ----------
-    market, venue, account, signal, sampling, calendar, compile
-        As in :func:`backtest.run`.
+    market, venue, account, signal, overlay, sampling, calendar, compile
+        As in :func:`backtest.walk_forward`.
     policy, space, fix, objective, constraints, trials, sampler, robust, seed, threads, memory
         As in :func:`backtest.walk_forward`.
     train : sequence of str
@@ -135,6 +136,8 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
         call=CALL,
         venue=venue,
         account=account,
+        overlay=overlay,
+        cluster=cluster,
         objective=objective,
         constraints=constraints,
         space=space,
@@ -173,7 +176,7 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
             each.name: run_schedule(procedure, folds)
             for each, folds in zip(planned, found, strict=True)
         }
-        start = market.index[planned[0].spans[0].test]
+        start = utc_index(market.time)[planned[0].spans[0].test]
         setting = procedure.terms._replace(start=start)
         shared = {"data": describe_shared_data(results, setting), **setting.describe()}
         compared = compare_results(results, setting, baseline, rules, shared)
@@ -203,7 +206,7 @@ def read_lengths(name: str, given: Sequence[str] | str) -> list[str]:
     return list(dict.fromkeys(lengths))
 
 
-def plan_schedules(market: Market, trains: list[str], tests: list[str]) -> list[Schedule]:
+def plan_schedules(market: Market | Markets, trains: list[str], tests: list[str]) -> list[Schedule]:
     """Return all schedules, ``"never"`` first; all are tested from the same bar on."""
     where = Place("train", of=CALL)
     known = [parse_duration(text, where=where) for text in trains if text != ALL]

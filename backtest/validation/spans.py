@@ -13,10 +13,9 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import IntArray, format_time, parse_duration, to_nanoseconds, utc_index
-from backtest.market import Markets
 
 if TYPE_CHECKING:
-    from backtest.market import Market
+    from backtest.market import Market, Markets
 
 LEAST_TRAIN, LEAST_TEST = 200, 20
 """Least bars of a train span, and of a test span."""
@@ -64,7 +63,7 @@ def read_plan(train: str, test: str, *, anchored: bool, gap: str) -> WalkPlan:
     return WalkPlan(long, short, pause, bool(anchored))
 
 
-def plan_spans(market: Market, plan: WalkPlan) -> list[FoldSpan]:
+def plan_spans(market: Market | Markets, plan: WalkPlan) -> list[FoldSpan]:
     """Return the folds of a walk through a market, in order.
 
     The first test span opens ``train + gap`` after the market begins, the next ones ``test`` later
@@ -96,7 +95,7 @@ def plan_spans(market: Market, plan: WalkPlan) -> list[FoldSpan]:
     return spans
 
 
-def list_opens(market: Market, plan: WalkPlan) -> list[int]:
+def list_opens(market: Market | Markets, plan: WalkPlan) -> list[int]:
     """Return when the test spans open, in ns, the first at least."""
     first = market.start + plan.train + plan.gap if plan.begin is None else plan.begin
     if first >= market.end:
@@ -109,19 +108,7 @@ def list_opens(market: Market, plan: WalkPlan) -> list[int]:
     return list(range(first, market.end, plan.test))
 
 
-def require_one(market: object, call: str) -> None:
-    """Refuse several markets, whose account cannot change its parameters while it lives."""
-    if isinstance(market, Markets):
-        raise ParameterError(
-            f"a validation takes one market, was given {len(market)}: {', '.join(market)}",
-            where=Place("market", of=call),
-            cure=f"validate one at a time, markets[{next(iter(market))!r}]; or sweep "
-            "markets.between(...) of each train span of bt.folds, and run its best set on the test "
-            "span with bt.run",
-        )
-
-
-def check_spans(spans: Sequence[FoldSpan], market: Market) -> None:
+def check_spans(spans: Sequence[FoldSpan], market: Market | Markets) -> None:
     """Raise if spans are empty, too short, unordered, or overlap what they are tested on."""
     for k, span in enumerate(spans):
         for name, n, least in (
@@ -146,12 +133,12 @@ def check_spans(spans: Sequence[FoldSpan], market: Market) -> None:
             )
 
 
-def describe_bar(market: Market, bar: int) -> str:
+def describe_bar(market: Market | Markets, bar: int) -> str:
     """Return the open of a bar as text; the end of the market for the bar after the last."""
     return format_time(int(market.time[bar]) if bar < market.n_bars else market.end)
 
 
-def read_spans(folds: pd.DataFrame, market: Market) -> list[FoldSpan]:
+def read_spans(folds: pd.DataFrame, market: Market | Markets) -> list[FoldSpan]:
     """Return the spans of a table with ``train_start, train_end, test_start, test_end``.
 
     Raises
@@ -184,14 +171,14 @@ def read_spans(folds: pd.DataFrame, market: Market) -> list[FoldSpan]:
     return spans
 
 
-def tabulate_spans(market: Market, spans: Sequence[FoldSpan]) -> pd.DataFrame:
+def tabulate_spans(market: Market | Markets, spans: Sequence[FoldSpan]) -> pd.DataFrame:
     """Return a row per fold with its four times, UTC, half-open."""
     bars = np.array(spans, dtype=np.int64).reshape(-1, len(TIMES))
     table = pd.DataFrame({name: time_bars(market, bars[:, k]) for k, name in enumerate(TIMES)})
     return table.rename_axis("fold")
 
 
-def time_bars(market: Market, bars: IntArray) -> pd.DatetimeIndex:
+def time_bars(market: Market | Markets, bars: IntArray) -> pd.DatetimeIndex:
     """Return the opens of bars; of the bar after the last, the end of the market."""
     inside = np.minimum(bars, market.n_bars - 1)
     times = np.where(bars < market.n_bars, market.time[inside], market.end)

@@ -14,7 +14,7 @@ from backtest.validation.spans import plan_spans, read_plan
 from backtest.validation.walk_forward import walk_forward
 
 if TYPE_CHECKING:
-    from backtest.market import Market
+    from backtest.market import Market, Markets
 
 WALK, CROSS = "walk-forward", "cross-validate"
 USUAL = {"train": 365, "test": 30}
@@ -22,7 +22,7 @@ USUAL = {"train": 365, "test": 30}
 GROUPS = 10
 
 
-def plan_validation(method: str, market: Market, sampling: str) -> dict[str, Any]:
+def plan_validation(method: str, market: Market | Markets, sampling: str) -> dict[str, Any]:
     """Return the spans of the validation that ends a search, before the search begins.
 
     A walk trains on 365 days and tests on 30, on data under two years on half of the days and on a
@@ -46,7 +46,7 @@ def plan_validation(method: str, market: Market, sampling: str) -> dict[str, Any
 
 
 def validate_search(
-    method: str, market: Market, policy: Any, plan: dict[str, Any], **arguments: Any
+    method: str, market: Market | Markets, policy: Any, plan: dict[str, Any], **arguments: Any
 ) -> Any:
     """Return the validation of a search with the arguments of :func:`backtest.tune`.
 

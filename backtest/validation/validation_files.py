@@ -22,7 +22,8 @@ from backtest.base.result_folders import (
     write_json_file,
     write_parquet,
 )
-from backtest.engine import Result
+from backtest.engine import PortfolioResult, Result
+from backtest.engine.portfolio.portfolio_manifest import KIND as PORTFOLIO
 from backtest.validation.progress_folder import name_result
 
 FORMAT = 1
@@ -64,7 +65,7 @@ def save_validation(
 ) -> Path:
     """Write a validation into a folder of its own; it appears whole or not at all."""
     name = name_result(made.manifest)
-    policies = {type(each.policy) for each in accounts.values() if each.policy is not None}
+    policies = {type(policy) for each in accounts.values() for policy in list_policies(each)}
     making = find_making(made, policies)
 
     def write(draft: Path) -> None:
@@ -101,7 +102,14 @@ def load_tables(folder: Path, kind: str) -> SavedTables:
     )
 
 
-def load_account(folder: Path, seal: str) -> Result:
+def list_policies(account: Any) -> list[Any]:
+    """Return the policies of an account with one position, or with several; none if loaded."""
+    if isinstance(account, PortfolioResult):
+        return [*account.policies.values()] + ([account.overlay] if account.overlay else [])
+    return [] if account.policy is None else [account.policy]
+
+
+def load_account(folder: Path, seal: str) -> Any:
     """Load an account of a validation; its manifest must be the one that was saved."""
     path = folder / MANIFEST
     if not path.is_file() or hash_file(path) != seal:
@@ -110,4 +118,5 @@ def load_account(folder: Path, seal: str) -> Result:
             where=str(path),
             cure="run the validation again, or restore the file",
         )
-    return Result.load(folder)
+    is_portfolio = read_json_file(path).get("kind") == PORTFOLIO
+    return PortfolioResult.load(folder) if is_portfolio else Result.load(folder)

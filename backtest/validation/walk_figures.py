@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import FloatArray
+from backtest.base.units import FloatArray, utc_index
 from backtest.compare.compared_accounts import count_years, find_growth, sample_returns
 from backtest.compare.pairs import BootstrapRules, estimate_pairs, find_basis
 from backtest.measures.deflated_sharpe import deflated_sharpe_of_returns
@@ -128,8 +128,8 @@ def judge_returns(procedure: Procedure, walked: Walked) -> dict[str, Any]:
     if walked.result is None:
         return {"sharpe": math.nan, "deflated_sharpe": math.nan, "against_fixed": None}
     fixed = walked.fixed
-    market = fixed.market if fixed.market is not None else procedure.terms.market
-    start = market.index[market.n_bars - len(fixed.close)]
+    market = find_market(fixed) or procedure.terms.market
+    start = utc_index(fixed.time)[0]
     terms = procedure.terms._replace(market=market, start=start)
     sampled = sample_returns({"re-tuned": walked.result, "tuned once": fixed}, terms)
     ruined = np.array([each.metrics["ruined"] != 0.0 for each in (walked.result, fixed)])
@@ -149,11 +149,16 @@ def judge_returns(procedure: Procedure, walked: Walked) -> dict[str, Any]:
     }
 
 
+def find_market(account: Any) -> Any:
+    """Return the market of an account, or its markets; None if it was loaded."""
+    return account.markets if hasattr(account, "markets") else account.market
+
+
 def count_trades(walked: Walked, found: Sequence[SearchedFold]) -> list[int]:
     """Return the fills of the re-tuned account in each test span."""
     fills = [each.events.loc[each.events["kind"] == "fill", "time"] for each in walked.accounts]
     times = pd.DatetimeIndex(pd.concat(fills)).as_unit("ns").asi8
-    market = walked.accounts[-1].market
+    market = find_market(walked.accounts[-1])
     if market is None:
         return []
     rows = np.searchsorted(market.time, times)

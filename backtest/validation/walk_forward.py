@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,14 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
+from backtest.base.units import utc_index
+from backtest.engine.portfolio.switched_book import run_switched_book
 from backtest.engine.run import run
 from backtest.engine.switched_run import Stretch, run_switched
+from backtest.market import Markets
 from backtest.sweep.cluster import on_cluster
 from backtest.tune.holdout import record_look
+from backtest.tune.study_signal import keep_times
 from backtest.validation.counted_tries import read_other_tries, record_folds
 from backtest.validation.fold_search import SearchedFold, describe_look, search_fold
 from backtest.validation.procedure import Procedure, quiet_runs, read_procedure
@@ -48,10 +52,10 @@ KIND = "walk-forward"
 
 @record_making
 def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
-    market: Market,
+    market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
-    venue: Venue,
+    venue: Venue | Mapping[str, Venue],
     account: Account,
     space: Mapping[str, Any] | None = None,
     fix: Mapping[str, Any] | None = None,
@@ -70,6 +74,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     store: str | Path | None = None,
     resume: bool | None = False,
     signal: Any = None,
+    overlay: Policy | None = None,
     sampling: str = "1d",
     calendar: str = "365",
     threads: int | None = None,
@@ -82,8 +87,9 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
 
     Parameters
     ----------
-    market, venue, account, signal, sampling, calendar, compile
-        As in :func:`backtest.run`.
+    market, venue, account, signal, overlay, sampling, calendar, compile
+        As in :func:`backtest.run`. Several markets have one policy, whose parameters are those of
+        all instruments; an overlay stays as it is.
     policy, space, fix, objective, constraints, sampler, robust, seed, threads, memory, cluster
         As in :func:`backtest.tune`, which searches every train span with the same seed. One
         objective; the space holds parameters of the policy only.
@@ -134,6 +140,8 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
         call="bt.walk_forward",
         venue=venue,
         account=account,
+        overlay=overlay,
+        cluster=cluster,
         objective=objective,
         constraints=constraints,
         space=space,
@@ -299,9 +307,7 @@ def run_walk(procedure: Procedure, found: list[SearchedFold], *, carry: bool) ->
     ]
     fixed = run_part(procedure, found[0].values, first, end)
     if carry:
-        with quiet_runs():
-            walked = run_switched(fixed, stretches, compiled=procedure.terms.compile)
-        return Walked(walked, fixed, ())
+        return Walked(switch(procedure, stretches, fixed), fixed, ())
     parts = tuple(
         run_part(procedure, fold.values, stretch.first, stretch.stop)
         for fold, stretch in zip(found, stretches, strict=True)
@@ -309,26 +315,53 @@ def run_walk(procedure: Procedure, found: list[SearchedFold], *, carry: bool) ->
     return Walked(None, fixed, parts)
 
 
+def switch(procedure: Procedure, stretches: Sequence[Stretch], fixed: Result) -> Result:
+    """Run the account whose parameters change; ``fixed`` has those of the first stretch."""
+    terms, stop = procedure.terms, stretches[-1].stop
+    with quiet_runs():
+        if not isinstance(terms.market, Markets):
+            return run_switched(fixed, stretches, compiled=terms.compile)
+        found: Any = run_switched_book(
+            terms.market.prefix(stop),
+            stretches,
+            venue=terms.venue,
+            account=terms.account,
+            signal=cut_signal(procedure, stop),
+            overlay=terms.overlay,
+            sampling=terms.sampling,
+            calendar=terms.calendar,
+            is_compiled=terms.compile,
+        )
+        result: Result = found
+        return result
+
+
 def run_part(procedure: Procedure, values: Mapping[str, Any], first: int, stop: int) -> Result:
     """Run a fresh account on bars ``first`` up to ``stop``; the bars before warm its columns."""
     terms, trio = procedure.terms, procedure.build_trio(values)
     market = terms.market if stop == terms.market.n_bars else terms.market.prefix(stop)
-    signal = terms.signal if stop == terms.market.n_bars else cut_signal(terms.directions, stop)
     with quiet_runs():
         found: Result = run(
             market,
             trio.policy,
             venue=trio.venue,
             account=trio.account,
-            signal=signal,
+            signal=cut_signal(procedure, stop),
+            overlay=terms.overlay,
             sampling=terms.sampling,
             calendar=terms.calendar,
             compile=terms.compile,
-            start=terms.market.index[first],
+            start=utc_index(terms.market.time)[first],
         )
     return found
 
 
-def cut_signal(directions: Any, stop: int) -> Any:
-    """Return the signal of the first bars: an array, or a constant."""
+def cut_signal(procedure: Procedure, stop: int) -> Any:
+    """Return the signal of the first bars: as given, an array, or a constant; weights by time."""
+    terms = procedure.terms
+    if stop == terms.market.n_bars:
+        return terms.signal
+    if isinstance(terms.market, Markets):
+        return keep_times(terms.directions, terms.market, terms.signal)
+    directions = terms.directions
     return float(directions[0]) if len(directions) == 1 else directions[:stop]

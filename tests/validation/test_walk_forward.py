@@ -186,18 +186,6 @@ def test_arguments_that_cannot_be_are_refused(given, match):
         walk_forward(MARKET, Lever, **PLAIN, **{**SMALL, **given})
 
 
-def test_several_markets_are_refused_with_what_to_do_instead():
-    """An account of several positions cannot change its parameters while it lives."""
-    markets = bt.Markets({"A": MARKET, "B": make_market(110, seed=1)})
-    for call in (bt.walk_forward, bt.cross_validate, bt.schedules):
-        with pytest.raises(bt.ParameterError, match="one market, was given 2: A, B") as caught:
-            call(markets, Lever, **PLAIN)
-        assert caught.value.where == f"bt.{call.__name__}, market"
-        assert "markets['A']" in caught.value.cure
-    with pytest.raises(bt.ParameterError, match="one market, was given 2: A, B"):
-        bt.folds(markets)
-
-
 def test_nothing_to_resume_and_one_begun_already_are_refused(tmp_path):
     with pytest.raises(bt.ParameterError, match="no unfinished"):
         walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path, resume=True)

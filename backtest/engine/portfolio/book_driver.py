@@ -34,6 +34,17 @@ def describe_plain(own: OwnMargin | None) -> str:
     return "compile=False" if own is None else "the requirement is a Python object"
 
 
+class DeskSwitch(NamedTuple):
+    """A bar from which other parameters of the policies decide, with their desk.
+
+    ``policies`` are those of the desk, each with the names of its columns.
+    """
+
+    bar: int
+    desk: Desk
+    policies: list[tuple[Policy, tuple[str, ...]]]
+
+
 class BookOutcome(NamedTuple):
     """Where the loop ended, and what it recorded: (bars, fields), (bars, n, fields), events."""
 
@@ -89,26 +100,33 @@ def run_book_loop(
     progress: Progress | None,
     own: OwnMargin | None = None,
     names: Sequence[str] = (),
+    switches: Sequence[DeskSwitch] = (),
 ) -> BookOutcome:
-    """Take the account to the end of the markets, by a requirement of one's own if one is given."""
+    """Take the account to the end of the markets, by a requirement of one's own if one is given.
+
+    From the bar of each of the ``switches`` on, in their order, its policies decide. An overlay
+    keeps its memory.
+    """
     is_compiled = is_compiled and own is None
     simulate = find_simulate(is_compiled=is_compiled, own=own, names=names)
-    bound = desk
-    if is_compiled:
-        from backtest.engine.portfolio.book_compiler import bind_compiled, pack_terms  # noqa: PLC0415
-
-        bound = bind_compiled(desk, policies)
+    bind, pack = find_binders(is_compiled=is_compiled)
     n, total = len(book.margin), len(inputs.feed.time)
     chunk = CHUNK if is_compiled else PLAIN_CHUNK
     tape = new_tape(n, total - first, first, 4 * n * min(chunk, total) + 1024)
-    pack = pack_terms if is_compiled else None
-    driven = drive(simulate, pack, inputs, book, desk, bound, tally, first, tape, chunk, progress)
+    kept = []
+    seats = [DeskSwitch(first, desk, policies), *switches]
+    for seat, stop in zip(seats, [*(each.bar for each in switches), total], strict=True):
+        keep_overlay(desk, seat.desk)
+        desk = seat.desk
+        given = (inputs, book, desk, bind(desk, seat.policies), tally, seat.bar, stop, tape, chunk)
+        tally, entries = drive(simulate, pack, *given, progress)
+        kept.append(entries)
     return BookOutcome(
         book=book,
-        tally=driven[0],
+        tally=tally,
         account=tape.account,
         positions=tape.positions,
-        entries=driven[1],
+        entries=np.concatenate(kept),
         memory=desk.memory,
         plain_because="" if is_compiled else describe_plain(own),
     )
@@ -123,19 +141,20 @@ def drive(
     bound: Desk,
     tally: Tally,
     first: int,
+    total: int,
     tape: BookTape,
     chunk: int,
     progress: Progress | None,
 ) -> tuple[Tally, FloatArray]:
-    """Take the account to the end of the markets in chunks; return the tally and the events.
+    """Take the account up to bar ``total`` in chunks; return the tally and the events.
 
     ``pack`` gives the terms the form that the loop takes, ``bound`` is the desk that it asks, and
     ``desk`` the one whose memory it changes. Book and tape change in place.
     """
-    n, assets, total = len(book.margin), len(book.priced), len(inputs.feed.time)
+    n, assets = len(book.margin), len(book.priced)
     room, ledger, scene = new_room(n, assets), new_ledger_array(n), new_scene(n, assets)
     kept: list[FloatArray] = []
-    terms, t = inputs.terms, first
+    terms, t = read_tables(inputs, first), first
     while t < total:
         for bar, i, margin in inputs.changes:
             terms = write_table(terms, i, margin) if bar == t else terms
@@ -161,6 +180,14 @@ def drive(
         if progress is not None:
             progress(t - first, total - first)
     return tally, np.concatenate(kept)
+
+
+def read_tables(inputs: BookInputs, first: int) -> Terms:
+    """Return the terms with the margin tables in force before bar ``first``."""
+    terms = inputs.terms
+    for bar, i, margin in inputs.changes:
+        terms = write_table(terms, i, margin) if bar < first else terms
+    return terms
 
 
 class BookSummary(NamedTuple):
@@ -195,9 +222,29 @@ def summarize_book(
     tape.is_on[0] = 0
     units = np.zeros(len(inputs.feed.time) - first if has_units else 0)
     tape, chunk = tape._replace(units=units), CHUNK if is_compiled else PLAIN_CHUNK
-    given = (inputs, book, desk, desk, tally, first, tape, chunk, progress)
+    given = (inputs, book, desk, desk, tally, first, len(inputs.feed.time), tape, chunk, progress)
     counted, _ = drive(find_simulate(is_compiled=is_compiled), pack, *given)
     return BookSummary(book, counted, units)
+
+
+def find_binders(
+    *, is_compiled: bool
+) -> tuple[
+    Callable[[Desk, list[tuple[Policy, tuple[str, ...]]]], Desk], Callable[[Terms], Terms] | None
+]:
+    """Return the functions that give a desk and the terms the form that the loop takes."""
+    if not is_compiled:
+        return (lambda desk, _: desk), None
+    from backtest.engine.portfolio.book_compiler import bind_compiled, pack_terms  # noqa: PLC0415
+
+    return bind_compiled, pack_terms
+
+
+def keep_overlay(before: Desk, desk: Desk) -> None:
+    """Give the overlay of a desk the memory that it has in the one before."""
+    n = len(desk.asks) - 1
+    if desk.asks[n]:
+        desk.memory[desk.memory_at[n] :] = before.memory[before.memory_at[n] :]
 
 
 def list_kernel_arguments(inputs: BookInputs, book: Book, desk: Desk, tally: Tally) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +24,7 @@ from backtest.engine.loop_driver import CompileFirst, Progress
 from backtest.engine.portfolio.book_desk import set_desk
 from backtest.engine.portfolio.book_driver import (
     BookOutcome,
+    DeskSwitch,
     list_kernel_arguments,
     run_book_loop,
 )
@@ -54,28 +55,36 @@ def is_single(markets: Markets, account: Account, overlay: object) -> bool:
     return len(markets) == 1 and fresh and overlay is None
 
 
-def live(setup: Setup, *, is_compiled: bool, progress: Progress | None) -> BookOutcome:
+def live(
+    setup: Setup,
+    *,
+    is_compiled: bool,
+    progress: Progress | None,
+    switches: Sequence[DeskSwitch] = (),
+) -> BookOutcome:
     """Take the account through the markets; a first run may be answered in plain Python."""
     if not is_compiled or isinstance(setup.account.requirement, OwnMargin):
-        return take(setup, is_compiled=False, progress=progress)
+        return take(setup, is_compiled=False, progress=progress, switches=switches)
     order = order_book(list_kernel_arguments(*begin(setup)))
     policies = [(each.policy, tuple(each.columns)) for each in setup.panelists]
     if is_book_plain(order, policies, len(setup.inputs.feed.time) - setup.first):
         with suppress(CompileFirst):
-            return answer_first(setup, order, progress)
-    outcome = take(setup, is_compiled=True, progress=progress)
+            return answer_first(setup, order, progress, switches)
+    outcome = take(setup, is_compiled=True, progress=progress, switches=switches)
     mark_book_ready(order)
     return outcome
 
 
-def answer_first(setup: Setup, order: BookOrder, progress: Progress | None) -> BookOutcome:
+def answer_first(
+    setup: Setup, order: BookOrder, progress: Progress | None, switches: Sequence[DeskSwitch]
+) -> BookOutcome:
     """Run in plain Python, and have the loop compiled in the background for the next run.
 
     Raises :class:`CompileFirst` if a policy raised an error that compiled code may not raise.
     """
     try:
         with background_compiler.ended_by_interrupts():
-            outcome = take(setup, is_compiled=False, progress=progress)
+            outcome = take(setup, is_compiled=False, progress=progress, switches=switches)
     except PolicyError as error:
         if error.__cause__ is None or isinstance(error.__cause__, (AttributeError, NameError)):
             raise
@@ -108,7 +117,13 @@ def copy_book(book: Book) -> Book:
     return copied
 
 
-def take(setup: Setup, *, is_compiled: bool, progress: Progress | None) -> BookOutcome:
+def take(
+    setup: Setup,
+    *,
+    is_compiled: bool,
+    progress: Progress | None,
+    switches: Sequence[DeskSwitch] = (),
+) -> BookOutcome:
     """Take the account through the markets, in compiled code or in plain Python."""
     account = setup.account
     return run_book_loop(
@@ -119,6 +134,7 @@ def take(setup: Setup, *, is_compiled: bool, progress: Progress | None) -> BookO
         progress=progress,
         own=account.requirement if isinstance(account.requirement, OwnMargin) else None,
         names=setup.markets.names,
+        switches=switches,
     )
 
 
@@ -159,16 +175,23 @@ def run_portfolio(
     )
     warn_of_last_prices(markets)  # type: ignore[arg-type]
     outcome = live(setup, is_compiled=is_compiled, progress=progress)
-    first = setup.first
+    return finish(setup, outcome, given=signal, sampling=sampling, calendar=calendar)
+
+
+def finish(
+    setup: Setup, outcome: BookOutcome, *, given: Any, sampling: str, calendar: str
+) -> PortfolioResult:
+    """Return the result of a run whose loop has ended; ``given`` is its signal as it was given."""
+    markets, account, first = setup.markets, setup.account, setup.first
     targets = outcome.positions[:, :, 3] * setup.signal.T[first:]
     warn_of_band(account, markets, targets)
     warn_of_delisting(markets, outcome.entries, DELISTED)
     closes = markets.time[first:] + markets.interval
-    span = RunSpan(int(markets.time[first]), closes, first, periods)
+    span = RunSpan(int(markets.time[first]), closes, first, setup.periods)
     manifest = write_portfolio_manifest(
         setup,
-        signal=describe_weights(signal, setup.signal),
-        given=signal,
+        signal=describe_weights(given, setup.signal),
+        given=given,
         sampling=sampling,
         calendar=calendar,
         closes=closes,

@@ -22,6 +22,7 @@ from backtest.report.validations.validation_parts import (
     format_entry,
     list_notices,
     name_objective,
+    read_units,
 )
 from backtest.sweep.sets.dimension import Dimension
 from backtest.sweep.tabulate import name_column
@@ -121,9 +122,9 @@ def describe_walking(walk: WalkForward) -> str:
 
 def draw_accounts(walk: WalkForward) -> Chart:
     """Draw the re-tuned account and the one tuned once, with the boundaries of folds."""
-    units = {"tuned once": walk.fixed.record[6] / walk.fixed.tally.first_unit}
+    units = {"tuned once": read_units(walk.fixed)}
     if walk.result is not None:
-        units = {"re-tuned": walk.result.record[6] / walk.result.tally.first_unit, **units}
+        units = {"re-tuned": read_units(walk.result), **units}
     styles = (("accent", "solid"), ("neutral", "solid"))
     edges = pd.DatetimeIndex(walk.folds["test_start"]).as_unit("ns").asi8.tolist()
     return draw_units(walk.fixed.span.closes, units, styles[-len(units) :], edges)

@@ -1,0 +1,114 @@
+"""One account of several positions through several stretches of bars, each with its parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from backtest.base.json_values import to_plain
+from backtest.base.units import FloatArray, format_time, utc_index
+from backtest.engine.lookahead.causality import observe_checked
+from backtest.engine.manifest import compute_id
+from backtest.engine.portfolio.book_desk import Panelist, set_desk
+from backtest.engine.portfolio.book_driver import DeskSwitch
+from backtest.engine.portfolio.portfolio_result import PortfolioResult
+from backtest.engine.portfolio.portfolio_setup import Setup, set_up
+from backtest.engine.portfolio.run_portfolio import finish, live
+from backtest.engine.sampling_periods import count_periods
+from backtest.engine.switched_run import Stretch, merge_stretches
+from backtest.market.markets import Markets
+from backtest.policy import Policy
+
+NOT_IN_ID = ("compiled", "causality")
+"""Entries of a manifest that its id does not depend on."""
+LEAST = 2
+"""Least bars of an instrument on which columns are computed."""
+
+
+def run_switched_book(
+    markets: Markets,
+    stretches: Sequence[Stretch],
+    *,
+    venue: Any,
+    account: Any,
+    signal: Any,
+    overlay: Policy | None,
+    sampling: str,
+    calendar: str,
+    is_compiled: bool,
+) -> PortfolioResult:
+    """Run an account that changes the parameters of its policies while it lives.
+
+    As :func:`backtest.engine.switched_run.run_switched`, for several positions: all instruments
+    have the policy of the stretch. The overlay stays, with its memory. The arguments are those of
+    :func:`backtest.run`.
+    """
+    merged = merge_stretches(stretches)
+    setup = set_up(
+        markets,
+        merged[0].policy,
+        venue=venue,
+        account=account,
+        signal=signal,
+        overlay=overlay,
+        sampling=sampling,
+        periods=count_periods(calendar, sampling, markets),
+        start=utc_index(markets.time)[merged[0].first],
+    )
+    seated = [seat_stretch(setup, each) for each in merged]
+    width = setup.inputs.terms.rules.brackets.floors.shape[1]
+    switches = [
+        DeskSwitch(
+            stretch.first,
+            set_desk(panelists, markets, started=setup.inputs.started, width=width),
+            [(each.policy, tuple(each.columns)) for each in panelists],
+        )
+        for stretch, panelists in zip(merged[1:], seated[1:], strict=True)
+    ]
+    setup = setup._replace(panelists=seated[0])
+    outcome = live(setup, is_compiled=is_compiled, progress=None, switches=switches)
+    whole = finish(setup, outcome, given=signal, sampling=sampling, calendar=calendar)
+    if len(merged) == 1:
+        return whole
+    return dataclasses.replace(whole, manifest=describe_switches(whole.manifest, markets, merged))
+
+
+def seat_stretch(setup: Setup, stretch: Stretch) -> list[Panelist]:
+    """Return the policies of a stretch, with columns of the bars up to its end; then the overlay.
+
+    Columns of bars after the end are NaN: they are never read.
+    """
+    n = len(setup.markets)
+    found = []
+    for each in setup.panelists[:n]:
+        stop = min(stretch.stop - each.first, each.market.n_bars)
+        columns: Mapping[str, FloatArray] = {}
+        if stop >= LEAST:
+            columns, _ = observe_checked(stretch.policy, each.market.prefix(stop))
+        padded = {
+            name: np.concatenate((values, np.full(each.market.n_bars - stop, np.nan)))
+            for name, values in columns.items()
+        }
+        blank = {name: np.full(each.market.n_bars, np.nan) for name in each.columns}
+        found.append(each._replace(policy=stretch.policy, columns=padded or blank))
+    return [*found, *setup.panelists[n:]]
+
+
+def describe_switches(
+    manifest: Mapping[str, Any], markets: Markets, stretches: Sequence[Stretch]
+) -> dict[str, Any]:
+    """Return the manifest of a run whose parameters change, with the time of each change."""
+    policy = manifest["policy"]
+    switches = [
+        {"from": format_time(int(markets.time[each.first])), "settings": each.policy.settings()}
+        for each in stretches
+    ]
+    text = f"{policy['name']}(re-tuned {len(stretches) - 1} times)"
+    described = {**policy, "text": text, "switches": switches}
+    facts = {name: value for name, value in manifest.items() if name not in ("id", *NOT_IN_ID)}
+    plain: dict[str, Any] = to_plain({**facts, "policy": described})
+    aside = {name: manifest[name] for name in NOT_IN_ID}
+    return {"id": compute_id(plain), **plain, **aside}

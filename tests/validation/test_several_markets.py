@@ -1,0 +1,170 @@
+"""Validations of one account with several positions hold the truths of those with one."""
+
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.store import choose_deletions, delete_chosen, read_entry, verify_folder
+from backtest.store.list_filters import Filter
+from tests.portfolio.book_helpers import make_venue, simulate_pair
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+MARKETS = simulate_pair(480)  # hours; BBB is listed at bar 48, and delisted at bar 432
+TERMS = {
+    "venue": {"AAA": make_venue(), "BBB": make_venue(taker=0.001)},
+    "account": bt.Account(capital=1_000.0),
+    "sampling": "6h",
+    "compile": False,
+}
+SMALL = {"trials": 4, "robust": False, "seed": 1, "sampler": "sobol", "train": "10d", "test": "5d"}
+
+
+class Follow(bt.Policy):
+    """Hold a size after a rise over some bars, and half of it otherwise."""
+
+    size: Annotated[float, bt.Range(0.1, 2.0)] = 1.0
+    window: Annotated[int, bt.Range(1, 24)] = 3
+
+    def observe(self, market):
+        rise = np.full(market.n_bars, np.nan)
+        rise[self.window :] = market.close[self.window :] / market.close[: -self.window] - 1.0
+        return {"rise": rise}
+
+    def leverage(self, bar, account):
+        return self.size if bar.rise > 0.0 else 0.5 * self.size
+
+
+@pytest.fixture(scope="module")
+def walk():
+    return bt.walk_forward(MARKETS, Follow, **TERMS, **SMALL)
+
+
+def test_a_walk_of_one_set_is_one_run_bit_for_bit():
+    only = {"space": {"size": [0.8]}, "fix": {"window": 5}}
+    weights = {"AAA": 1.0, "BBB": -0.5}
+    walk = bt.walk_forward(MARKETS, Follow, **TERMS, **SMALL, **only, signal=weights)
+    start = walk.folds["test_start"].iloc[0]
+    alone = bt.run(MARKETS, Follow(0.8, 5), **TERMS, start=start, signal=weights)
+    assert np.array_equal(walk.result.record, alone.record, equal_nan=True)
+    assert np.array_equal(walk.result.positions_record, alone.positions_record, equal_nan=True)
+    assert walk.result.manifest["id"] == alone.manifest["id"]
+
+
+def test_objectives_of_winners_are_those_of_fresh_accounts(walk):
+    assert len(walk.folds) == 2
+    row = walk.folds.iloc[1]
+    policy = Follow(row["size"], int(row["window"]))
+    for name, start, end in (
+        ("in_sample", row["train_start"], row["train_end"]),
+        ("out_of_sample", row["test_start"], row["test_end"]),
+    ):
+        stop = int(np.searchsorted(MARKETS.time, pd.Timestamp(end).value))
+        alone = bt.run(MARKETS.prefix(stop), policy, **TERMS, start=start)
+        assert alone.metrics["sharpe"] == row[name]
+
+
+@pytest.mark.slow
+def test_one_fold_is_a_search_with_that_holdout():
+    spans = {"train": "14d", "test": "6d"}
+    common = {"trials": 6, "robust": False, "seed": 3}
+    walk = bt.walk_forward(MARKETS, Follow, **TERMS, **spans, **common)
+    study = bt.tune(MARKETS, Follow, **TERMS, **common, holdout="6d")
+    row = walk.folds.iloc[0]
+    assert {"size": row["size"], "window": row["window"]} == study.best_values
+    assert row["in_sample"] == study.verdict.score
+    assert row["out_of_sample"] == study.verdict.holdout_score
+
+
+def test_the_account_lives_through_the_winners_of_all_folds(walk):
+    switches = walk.result.manifest["policy"]["switches"]
+    assert [each["settings"]["size"] for each in switches] == walk.folds["size"].tolist()
+    n = len(walk.fixed.record)
+    assert len(walk.result.record) == n == 240
+    turn = 120
+    assert np.array_equal(walk.result.record[:turn], walk.fixed.record[:turn], equal_nan=True)
+    assert walk.result.metrics["final_equity"] != walk.fixed.metrics["final_equity"]
+    assert sum(walk.figures["trades"]) == int((walk.result.events["kind"] == "fill").sum())
+
+
+@pytest.mark.slow
+def test_other_bars_after_a_fold_change_nothing_up_to_it(walk):
+    stop = int(np.searchsorted(MARKETS.time, walk.folds["test_end"].iloc[0].value))
+    changed = {}
+    for (name, market), (first, _) in zip(MARKETS.items(), MARKETS.spans, strict=True):
+        bars, funding = market.bars(), market.funding()
+        late = slice(max(0, stop - int(first)), None)
+        bars.iloc[late, :4] *= 1.1
+        changed[name] = bt.Market.from_frames(bars, funding=funding)
+    again = bt.walk_forward(bt.Markets(changed, currency="USDT"), Follow, **TERMS, **SMALL)
+    pd.testing.assert_frame_equal(again.folds.iloc[:1], walk.folds.iloc[:1], check_exact=True)
+    n = stop - (MARKETS.n_bars - len(walk.result.record))
+    assert np.array_equal(again.result.record[:n], walk.result.record[:n], equal_nan=True)
+    assert not again.folds.iloc[1:].equals(walk.folds.iloc[1:])
+
+
+def test_folds_of_several_markets_are_those_of_their_clock():
+    assert bt.folds(MARKETS, train="10d", test="5d").equals(
+        bt.folds(MARKETS["AAA"], train="10d", test="5d")
+    )
+
+
+def test_a_cluster_and_an_overlay_over_one_market_are_refused():
+    for more, match in (({"cluster": "tcp://x:1"}, "cluster"),):
+        with pytest.raises(bt.ParameterError, match=match):
+            bt.walk_forward(MARKETS, Follow, **TERMS, **SMALL, **more)
+    one = {**TERMS, "venue": TERMS["venue"]["AAA"]}
+    with pytest.raises(bt.ParameterError, match="an overlay scales several positions"):
+        bt.walk_forward(MARKETS["AAA"], Follow, **one, **SMALL, overlay=Follow())
+
+
+def test_a_saved_walk_of_several_is_loaded_shown_and_deleted(tmp_path, walk):
+    folder = walk.save(tmp_path)
+    loaded = bt.WalkForward.load(folder)
+    pd.testing.assert_frame_equal(loaded.folds, walk.folds)
+    assert loaded.summary() == walk.summary()
+    assert dict(loaded.result.metrics) == pytest.approx(dict(walk.result.metrics), nan_ok=True)
+    assert not verify_folder(folder).faults
+    page = loaded.report(tmp_path / "walk.html").read_text()
+    assert "AAA, BBB" in page
+    entry = read_entry(folder)
+    assert (entry.kind, entry.instrument, entry.trouble) == ("walk-forward", "AAA, BBB", "")
+    chosen = choose_deletions(tmp_path, Filter())
+    assert delete_chosen(tmp_path, chosen.to_delete) == ([folder.name], [])
+    assert [each.name for each in tmp_path.iterdir()] == ["walk.html"]
+
+
+@pytest.mark.slow
+def test_scores_of_groups_are_those_of_fresh_accounts():
+    terms = {**TERMS, "venue": make_venue()}
+    cv = bt.cross_validate(MARKETS, Follow, **terms, trials=4, groups=2, test_groups=1, embargo=0)
+    row = cv.sets.iloc[1]
+    policy = Follow(row["size"], int(row["window"]))
+    early = bt.run(MARKETS.prefix(240), policy, **terms)
+    late = bt.run(MARKETS, policy, **terms, start=MARKETS.times[240])
+    assert cv.matrix.iloc[1].tolist() == [early.metrics["sharpe"], late.metrics["sharpe"]]
+    assert len(cv.splits) == 2
+    assert cv.summary()
+
+
+@pytest.mark.slow
+def test_a_schedule_of_several_is_its_walk(walk, tmp_path):
+    spans = {"train": ("10d",), "test": ("5d",)}
+    rest = {name: value for name, value in SMALL.items() if name not in spans}
+    plan = bt.schedules(MARKETS, Follow, **TERMS, **rest, **spans, draws=199, store=tmp_path)
+    growth = float(np.sum(np.log1p(walk.result.returns))) / (len(walk.result.time) / 8760)
+    assert plan.table.loc["5d on 10d", "log_growth"] == pytest.approx(growth)
+    assert plan.verdict in " ".join(plan.summary().split())
+    found = bt.Schedules.load(next(tmp_path.glob("follow-*")))
+    assert found.report(tmp_path / "plan.html").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_a_search_of_several_ends_with_a_walk():
+    overlay = Follow(0.5, 2)
+    study = bt.tune(MARKETS, Follow, **TERMS, trials=4, robust=False, validate="walk-forward",
+                    overlay=overlay, holdout="5d")  # fmt: skip
+    assert study.validation.manifest["overlay"] == repr(overlay)
+    assert study.validation.result.overlay == overlay
