@@ -244,7 +244,8 @@ def build_one_venue(section: Section, name: str, market: Market | None) -> Venue
     preset = split_preset(text, section.where, section.folder)
     venue = build_venue(section, preset)
     if market is not None:
-        warn_of_other_symbol(preset, market)
+        is_named = market.instrument or not names_symbol(preset.symbol, name)
+        warn_of_other_symbol(preset if is_named else None, market)
     return venue
 
 

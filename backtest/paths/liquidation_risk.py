@@ -13,7 +13,6 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.number_text import format_percent
 from backtest.engine import PortfolioResult, Result
-from backtest.engine.portfolio.portfolio_manifest import describe_account
 from backtest.market import Market, Markets
 from backtest.paths.choose_runner import (
     AnyAccount,
@@ -366,7 +365,7 @@ def describe_settings(runner: Runner, question: Question) -> dict[str, Any]:
     return {
         "policy": name_policies(policy),
         "venue": describe_each(venue, lambda each: each.to_dict()),
-        "account": describe_account(runner.terms),
+        "account": runner.terms.to_dict(),
         "overlay": None if overlay is None else repr(overlay),
         "resumed": None if resume is None else resume.manifest["id"],
         "signal": runner.signal,

@@ -32,7 +32,6 @@ from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.no_fill import warn_of_unfilled
 from backtest.engine.portfolio.portfolio_checks import check_account_kind, read_venues
 from backtest.engine.portfolio.portfolio_manifest import (
-    describe_account,
     describe_markets,
     describe_venue,
 )
@@ -315,7 +314,7 @@ def describe_sweep(
                 "source_hash": hash_source(cls),
             },
             "venue": describe_venue(venue),
-            "account": describe_account(account),
+            "account": account.to_dict(),
             **({} if overlay is None else {"overlay": repr(overlay)}),
             "sampling": evaluator.sampling,
             "calendar": evaluator.calendar,

@@ -137,7 +137,8 @@ def rebuild_venue(facts: Mapping[str, Any]) -> Venue | dict[str, Venue]:
 
 def check_prices(facts: Mapping[str, Any]) -> None:
     """Refuse to run sets of an account with collateral, whose prices no study stores."""
-    held = [each["name"] for each in facts["account"].get("collateral", ())]
+    assets = facts["account"].get("collateral", ())
+    held = [each["name"] for each in assets if isinstance(each["prices"], Mapping)]
     if held:
         raise ParameterError(
             f"sets of a stored study need the prices of the collateral {', '.join(held)}, which it "

@@ -21,7 +21,7 @@ from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import format_duration, format_time
 from backtest.engine import find_version, hash_source
 from backtest.engine.manifest import LIBRARIES
-from backtest.engine.portfolio.portfolio_manifest import describe_account, describe_venue
+from backtest.engine.portfolio.portfolio_manifest import describe_venue
 from backtest.market import Market, Markets
 from backtest.sweep import Base
 from backtest.tune.study_folder import FORMAT, STUDY, read_json
@@ -47,7 +47,7 @@ def describe_study(
         "data": describe_market(market),
         "policy": describe_policy(base),
         "venue": describe_venue(base.venue),
-        "account": describe_account(base.account),
+        "account": base.account.to_dict(),
         "signal": signal,
         **settings,
     }

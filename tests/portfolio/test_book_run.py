@@ -383,3 +383,52 @@ def test_open_interest_raises_the_initial_margin_of_its_instrument():
     missing = bt.Markets({"A": make_market([flat(100)] * 3), "B": markets["B"]}, currency="USDT")
     with pytest.raises(DataError, match="open_interest"):
         run(missing, venue=venues)
+
+
+def test_collateral_takes_its_price_from_an_instrument_or_a_constant(tmp_path):
+    # 2 of A at 100, then 110, and 50 coins at 1: equity 1,250, then 1,270; at rates .9 and 1
+    markets = two([flat(100), flat(100), flat(110)], [flat(50)] * 3)
+    held = [
+        bt.Collateral("COIN", 2.0, prices="A", rate=0.9),
+        bt.Collateral("USDC", 50.0, prices=1.0, rate=1.0),
+    ]
+    account = bt.Account(capital=1_000.0, collateral=held, negative_limit=100.0)
+    result = run(markets, Hold(0.0), account=account)
+    assert result.bars["equity"].tolist() == [1_250.0, 1_250.0, 1_270.0]
+    given = [replace(held[0], prices=markets["A"]), held[1]]
+    other = run(markets, Hold(0.0), account=replace(account, collateral=given))
+    assert other.bars.equals(result.bars)
+    for each in (result, other):
+        again = PortfolioResult.load(each.save(tmp_path))
+        assert again.bars.equals(each.bars)
+    unknown = replace(account, collateral=[replace(held[0], prices="C")])
+    with pytest.raises(DataError, match="an instrument of the run or a number, was 'C'"):
+        run(markets, account=unknown)
+
+
+class Seen(bt.Policy):
+    """Hold the number of bars whose closes are known."""
+
+    def observe(self, market):
+        return {"count": np.arange(1.0, market.n_bars + 1.0)}
+
+    def leverage(self, bar, account):
+        return bar.count
+
+
+def test_an_overlay_sees_the_index_from_the_first_weight_on():
+    # the first weight is decided at the close of bar 2; bar 3 is the first that holds it
+    markets = two([flat(100)] * 6, [flat(50)] * 6)
+    weights = np.zeros((6, 2))
+    weights[2:, 0] = 1.0
+    result = run(markets, Hold(1.0), signal=weights, overlay=Seen())
+    assert result.bars["overlay"].tolist()[2:] == [1.0, 2.0, 3.0, 4.0]
+    assert result.bars["overlay"].iloc[:2].isna().all()
+    # one instrument that is flat first gives the overlay no calm that never was
+    quiet = run(
+        simulate_pair(80),
+        Hold(1.0),
+        overlay=VolTarget(0.4, half_life=10.0),
+        signal=bt.allocate.inverse_volatility(simulate_pair(80), half_life=10.0),
+    )
+    assert not quiet.metrics["ruined"]

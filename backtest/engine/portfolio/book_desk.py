@@ -96,8 +96,9 @@ def seat(
 ) -> list[Panelist]:
     """Return the policies with their columns: of each instrument, and last of the overlay.
 
-    An instrument's market carries its signal, the overlay's market is the portfolio index. Without
-    ``is_checked`` columns are not checked for looking ahead, as they were before.
+    An instrument's market carries its signal, the overlay's market is the portfolio index from the
+    first weight on: its columns are NaN before. Without ``is_checked`` columns are not checked for
+    looking ahead, as they were before.
     """
     look = observe_checked if is_checked else observe_again
     found = []
@@ -117,8 +118,20 @@ def seat_overlay(
         return []
     index = markets.index(signal.T)
     look = observe_checked if is_checked else observe_again
-    columns, causality = look(overlay, index)
+    begin = find_first_weight(signal)
+    columns, causality = look(overlay, index.slice(begin, index.n_bars) if begin else index)
+    columns = {name: pad(values, begin) for name, values in columns.items()}
     return [Panelist(overlay, index, columns, 0, str(causality))]
+
+
+def find_first_weight(signal: FloatArray) -> int:
+    """Return the bar at whose close the first weight is decided; 0 if there is none."""
+    return int(np.argmax(np.any(signal != 0.0, axis=0)))
+
+
+def pad(values: FloatArray, count: int) -> FloatArray:
+    """Return a column with bars in front in which it is not known."""
+    return np.concatenate([np.full(count, np.nan), values]) if count else values
 
 
 def observe_again(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], str]:

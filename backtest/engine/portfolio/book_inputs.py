@@ -62,6 +62,7 @@ from backtest.portfolio.book_records import (
 from backtest.venue import MarginRules, Venue
 from backtest.venue.book_rules import Holdings
 from backtest.venue.book_tables import pack_brackets
+from backtest.venue.collateral import Collateral
 from backtest.venue.collateral_value import compute_collateral_value
 from backtest.venue.scenario_margin import ScenarioMargin
 
@@ -199,7 +200,7 @@ def number_markets(markets: Markets, account: Account) -> IntArray:
     Under scenarios the groups; otherwise the same market under several names.
     """
     paths: list[object] = [id(markets[name]) for name in markets.names]
-    assets: list[object] = [id(each.prices) for each in account.collateral]
+    assets: list[object] = [id(find_prices(each, markets)) for each in account.collateral]
     if isinstance(account.requirement, ScenarioMargin):
         groups = account.requirement.list_groups(list(markets.names))
         group_of = {name: group for group, members in groups.items() for name in members}
@@ -293,21 +294,31 @@ def read_assets(markets: Markets, account: Account) -> dict[str, Any]:
     """Return the prices of the collateral on the clock, each of shape (C, n_bars)."""
     found = {f"asset_{name}": np.empty((len(account.collateral), markets.n_bars)) for name in ASSET}
     for c, asset in enumerate(account.collateral):
-        rows = find_rows(asset.prices, markets, asset.name)
+        prices: Any = find_prices(asset, markets)
+        rows = find_rows(prices, markets, asset.name) if isinstance(prices, Market) else None
         for name in ASSET:
-            found[f"asset_{name}"][c] = getattr(asset.prices, name)[rows]
+            found[f"asset_{name}"][c] = prices if rows is None else getattr(prices, name)[rows]
     return found
 
 
-def find_rows(prices: object, markets: Markets, name: str) -> IntArray:
+def find_prices(asset: Collateral, markets: Markets) -> Market | float:
+    """Return the market of an asset, which may be that of an instrument, or its constant price."""
+    prices = asset.prices
+    if isinstance(prices, str) and prices in markets:
+        return markets[prices]
+    if isinstance(prices, Market | float):
+        return prices
+    raise DataError(
+        "the prices of collateral must be a Market, an instrument of the run or a number, "
+        f"was {prices!r:.60}",
+        where=f"Account.collateral, {asset.name!r}",
+        cure=f"give prices=bt.Market.load(...), one of {', '.join(markets)}, or a number",
+    )
+
+
+def find_rows(prices: Market, markets: Markets, name: str) -> IntArray:
     """Return the bar of the collateral's market at each bar of the clock."""
     where = f"Account.collateral, {name!r}"
-    if not isinstance(prices, Market):
-        raise DataError(
-            f"the prices of collateral must be a Market, was {prices!r:.60}",
-            where=where,
-            cure="give prices=bt.Market.load(...), with the interval of the instruments",
-        )
     rows = np.searchsorted(prices.time, markets.time)
     inside = np.minimum(rows, prices.n_bars - 1)
     missing = np.flatnonzero(prices.time[inside] != markets.time)

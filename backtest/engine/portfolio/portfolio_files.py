@@ -122,8 +122,7 @@ def load_portfolio(folder: Path, kind: type[Loaded]) -> Loaded:
         name: Venue.from_dict(each, where=f"{where}, venue of {name}")
         for name, each in manifest["venue"].items()
     }
-    content = {k: v for k, v in manifest["account"].items() if k != "collateral_prices"}
-    account = Account.from_dict(content, where=f"{where}, account")
+    account = Account.from_dict(manifest["account"], where=f"{where}, account")
     stored: Any = from_plain(read_json_file(folder / STATE))
     bars = pq.read_table(folder / BARS).to_pandas()
     wide = pq.read_table(folder / POSITIONS).to_pandas()

@@ -39,7 +39,7 @@ def write_portfolio_manifest(
         "policy": describe_policies(setup.policies),
         "overlay": None if setup.overlay is None else describe_policy(setup.overlay),
         "venue": describe_venue(setup.venues),
-        "account": describe_account(account),
+        "account": account.to_dict(),
         "signal": signal,
         "sampling": sampling,
         "calendar": calendar,
@@ -108,16 +108,3 @@ def describe_venue(venue: Venue | Mapping[str, Venue]) -> dict[str, Any]:
     if isinstance(venue, Venue):
         return venue.to_dict()
     return {name: each.to_dict() for name, each in venue.items()}
-
-
-def describe_account(account: Account) -> dict[str, Any]:
-    """Return the account; the prices of collateral by the hash of their content."""
-    found = account.to_dict()
-    if account.collateral:
-        found["collateral"] = [
-            {**{k: v for k, v in each.items() if k != "prices"}} for each in found["collateral"]
-        ]
-        found["collateral_prices"] = [
-            getattr(each.prices, "content_hash", None) for each in account.collateral
-        ]
-    return found
