@@ -1,0 +1,61 @@
+"""The prices of an account's collateral on the clock of its markets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from backtest.account import Account
+from backtest.base.errors import DataError
+from backtest.base.units import IntArray, format_time
+from backtest.market import Market
+from backtest.market.markets import Markets
+from backtest.venue.collateral import Collateral
+
+ASSET = (
+    "open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close",
+)  # fmt: skip
+
+
+def read_assets(markets: Markets, account: Account) -> dict[str, Any]:
+    """Return the prices of the collateral on the clock, each of shape (C, n_bars)."""
+    found = {f"asset_{name}": np.empty((len(account.collateral), markets.n_bars)) for name in ASSET}
+    for c, asset in enumerate(account.collateral):
+        prices: Any = find_prices(asset, markets)
+        rows = find_rows(prices, markets, asset.name) if isinstance(prices, Market) else None
+        for name in ASSET:
+            found[f"asset_{name}"][c] = prices if rows is None else getattr(prices, name)[rows]
+    return found
+
+
+def find_prices(asset: Collateral, markets: Markets) -> Market | float:
+    """Return the market of an asset, which may be that of an instrument, or its constant price."""
+    prices = asset.prices
+    if isinstance(prices, str) and prices in markets:
+        return markets[prices]
+    if isinstance(prices, Market | float):
+        return prices
+    raise DataError(
+        "the prices of collateral must be a Market, an instrument of the run or a number, "
+        f"was {prices!r:.60}",
+        where=f"Account.collateral, {asset.name!r}",
+        cure=f"give prices=bt.Market.load(...), one of {', '.join(markets)}, or a number",
+    )
+
+
+def find_rows(prices: Market, markets: Markets, name: str) -> IntArray:
+    """Return the bar of the collateral's market at each bar of the clock."""
+    where = f"Account.collateral, {name!r}"
+    rows = np.searchsorted(prices.time, markets.time)
+    inside = np.minimum(rows, prices.n_bars - 1)
+    missing = np.flatnonzero(prices.time[inside] != markets.time)
+    if len(missing):
+        at = format_time(int(markets.time[missing[0]]))
+        raise DataError(
+            "collateral must have a price in every bar of the clock, was without one in "
+            f"{len(missing):,} of {markets.n_bars:,}",
+            where=f"{where}, first at {at}",
+            cure="give the whole history of its price, or cut the markets with between",
+        )
+    return rows.astype(np.int64)
