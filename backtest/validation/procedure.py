@@ -15,7 +15,6 @@ from backtest.engine import compute_id, warn_of_last_prices
 from backtest.engine.manifest import describe_data, find_versions
 from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.portfolio.portfolio_manifest import (
-    describe_account,
     describe_markets,
     describe_venue,
 )
@@ -113,7 +112,7 @@ class Procedure(NamedTuple):
                 ),
                 "policy": {**held, "text": f"{held['name']} over {', '.join(self.names)}"},
                 "venue": describe_venue(terms.venue),
-                "account": describe_account(terms.account),
+                "account": terms.account.to_dict(),
                 "signal": terms.describe_signal(),
                 **above,
                 "sampling": terms.sampling,
