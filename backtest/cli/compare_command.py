@@ -11,12 +11,13 @@ import typer
 import backtest
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import from_plain
+from backtest.cli.compared_terms_text import read_margin_flag, read_venue_flags, replace_terms
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_policy
 from backtest.cli.experiment_keys import Key, list_flags
 from backtest.cli.experiment_schema import find_single
-from backtest.cli.flags import POLICY, RESULTS, AsJson, Results, Save
+from backtest.cli.flags import ACCOUNT, POLICY, RESULTS, VENUE, AsJson, Results, Save
 from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.policy_entries import list_policy_entries, read_policy_flags, read_setting_flags
 from backtest.cli.printing import save_and_print
@@ -30,6 +31,8 @@ backtest compare --policy vol-target --policy cppi --set cppi.multiplier=5
 backtest compare --policy calm=vol-target --policy bold=vol-target --set bold.target=0.8
 backtest compare --policy constant --policy kelly --equal-risk --data btc/ --from 2021-01-01
 backtest compare examples/btc-vol-target.toml --policy constant --baseline constant --json
+backtest compare --policy vol-target --venue binance-usdm:BTCUSDT --venue hyperliquid:BTC
+backtest compare --policy constant --margin cross,isolated --venue-leverage 5 --break-even
 backtest compare calm.toml bold.toml       [dim]# experiments that differ in their policy[/dim]
 """
 
@@ -39,6 +42,11 @@ FLAGS = (
     Key("compare", "policies", dict[str, Any], "--set", POLICY,
         "A parameter, LABEL.NAME=VALUE, or a field, account.NAME=VALUE; repeat for more.",
         read_setting_flags),
+    Key("compare", "venues", dict[str, Any], "--venue", VENUE,
+        "NAME:SYMBOL or FILE.toml:SYMBOL; @DATE, @latest for one table; repeat to compare venues.",
+        read_venue_flags),
+    Key("compare", "margins", str, "--margin", ACCOUNT,
+        "'cross' (default), 'isolated', or 'cross,isolated' to compare them.", read_margin_flag),
     *list_flags("compare"),
 )  # fmt: skip
 
@@ -46,9 +54,10 @@ FLAGS = (
 def compare(
     drafts: list[Draft], *, as_json: AsJson = False, save: Save = True, results: Results = RESULTS
 ) -> None:
-    """Compare policies on one market, and report which differences are more than noise.
+    """Compare accounts on one market, and report which differences are more than noise.
 
-    Several files must share data, venue, account and signal: flags go over all of them.
+    They differ in their policy, or in venue, account or margin mode. Several files must share data,
+    venue, account and signal: flags go over all of them.
     """
     policies = build_policies(drafts)
     for draft in drafts:
@@ -57,7 +66,9 @@ def compare(
     check_shared(drafts, experiments)
     market, _, terms = experiments[0]
     table = drafts[0].tables.get("compare", {})
-    arguments = {name: entry for name, entry in table.items() if name != "policies"}
+    given = ("policies", "venues", "accounts")
+    arguments = {name: entry for name, entry in table.items() if name not in given}
+    terms = replace_terms(drafts[0], terms)
     with (
         naming_source(drafts[0], "compare"),
         show_progress("comparing", "steps") as progress,
@@ -90,7 +101,8 @@ def print_comparison(done: Comparison, results: Path | None, *, as_json: bool) -
 def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
     """Build the policies, by label."""
     entries = list_policy_entries(drafts)
-    if len(entries) < 2:
+    varies = {"venues", "accounts", "margins"} & set(drafts[0].tables.get("compare", {}))
+    if len(entries) < (1 if varies else 2):
         found = f"has {', '.join(entries)} alone" if entries else "has none"
         raise ParameterError(
             f"a comparison needs two policies or more, {found}",

@@ -268,6 +268,11 @@ KEYS = (
     Key("validate", "seed", int, "--seed", SEARCH, "Seed of all random numbers (0)."),
 
     Key("compare", "policies", dict[str, Any]),
+    Key("compare", "venues", list[str] | dict[str, Any]),
+    Key("compare", "accounts", dict[str, Any]),
+    Key("compare", "margins", list[str]),
+    Key("compare", "break_even", bool, "--break-even", COMPARISON,
+        "Also the fee and the funding at which the order turns: many runs."),
     Key("compare", "baseline", str, "--baseline", COMPARISON,
         "The policy that the others are compared with (the first)."),
     Key("compare", "equal_risk", bool, "--equal-risk", COMPARISON,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,11 +14,13 @@ from backtest.base.phrases import Phrase, Place
 from backtest.base.provenance import record_making
 from backtest.base.ranges import Range, check_range
 from backtest.base.units import TimeLike
+from backtest.compare.break_even_terms import find_turns
 from backtest.compare.compared_accounts import (
     remove_residual_risk,
     sample_returns,
     tabulate_accounts,
 )
+from backtest.compare.compared_terms import Row, list_rows
 from backtest.compare.comparison import Comparison
 from backtest.compare.comparison_manifest import build_manifest, find_cautions
 from backtest.compare.equal_risk import Scaled, equalize_risk
@@ -46,10 +48,14 @@ MOST_DRAWS = 1_000_000
 @record_making
 def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
-    policies: ComparedPolicies,
+    policies: ComparedPolicies | Policy,
     *,
-    venue: Venue | Mapping[str, Venue],
-    account: Account,
+    venue: Venue | Mapping[str, Venue] | None = None,
+    account: Account | None = None,
+    venues: Mapping[str, Any] | None = None,
+    accounts: Mapping[str, Account] | None = None,
+    margins: Sequence[str] | None = None,
+    break_even: bool = False,
     signal: Any = None,
     overlay: Policy | None = None,
     sampling: str = "1d",
@@ -63,18 +69,30 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     compile: bool = True,  # noqa: A002 - the word users know
     progress: Progress | None = None,
 ) -> Comparison:
-    """Run several policies on one market, and test which differences are more than noise.
+    """Run several accounts on one market, and test which differences are more than noise.
+
+    The accounts differ in their policy, or in venue, account or margin mode: every policy is run
+    under every combination of these.
 
     Parameters
     ----------
     market, venue, account, signal, overlay, sampling, calendar, start, compile
         As in :func:`backtest.run`, the same for all.
     policies : mapping of str to Policy or Result, or a sequence of them
-        At least two. A result must have been made on this market under the same terms. In a
-        sequence the title of each policy is its name, with the settings that differ if titles
-        repeat.
+        At least two, or one with several terms. A result must have been made on this market under
+        the same terms, and terms that do not vary. In a sequence the title of each policy is its
+        name, with the settings that differ if titles repeat.
+    venues, accounts : mapping of str to Venue or Account, optional
+        Several in place of ``venue`` and ``account``, by label. Prices and funding are those of the
+        market for all of them. Venues must have contracts of one kind, linear or inverse.
+    margins : sequence of str, optional
+        ``["cross", "isolated"]``: margin modes, in place of that of the account.
+    break_even : bool
+        Whether to find the fee, and the funding, at which each account changes order with the
+        baseline: :attr:`Comparison.break_even`. Many runs.
     baseline : str, optional
-        The policy that the others are compared with; the first by default.
+        The account that the others are compared with; the first by default. Its name joins the
+        labels of what there are several of: ``"vol-target/hyperliquid/cross"``.
     equal_risk : bool
         Whether to scale positions down, and run all again, until all have the volatility of the
         calmest one; see :mod:`backtest.compare.equal_risk`.
@@ -104,24 +122,36 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     -inf and ranks below all that were not ruined, without a test: returns after the ruin carry no
     information, and resampling one history cannot estimate how likely ruin was.
     """
-    named = name_entries(policies)
+    require_terms(venue, venues, account, accounts)
+    varies = not (venues is None and accounts is None and margins is None)
+    named = name_entries(policies, 1 if varies else 2)
     signal = resolve_signal(signal, market)
-    base = check_baseline(baseline, tuple(named))
+    given: Any = account  # of several, there is none
+    setting = SharedTerms(market, venue, given, signal, sampling, calendar, start, compile, overlay)
+    rows = list_rows(named, setting, venues=venues, accounts=accounts, margins=margins)
+    base = check_baseline(baseline, tuple(rows))
     rules = check_rules(confidence, draws, seed)
-    setting = SharedTerms(
-        market, venue, account, signal, sampling, calendar, start, compile, overlay
-    )
     if isinstance(market, Markets):
         check_several(named, equal_risk=equal_risk)
-    check_setting(setting, named)
+    check_break_even(market, rows, is_wanted=break_even, equal_risk=equal_risk)
+    for name, row in rows.items():
+        check_setting(row.setting, {name: row.entry})
     warn_of_last_prices(market)  # type: ignore[arg-type] # of several, has_mark is that of all
-    on_done = count_accounts(progress, len(named) * (2 if equal_risk else 1))
-    results = {name: run_entry(name, entry, setting, on_done) for name, entry in named.items()}
-    scaled = equalize_risk(results, setting, on_done) if equal_risk else None
-    if scaled is not None:
+    on_done = count_accounts(progress, len(rows) * (2 if equal_risk else 1))
+    results = {name: run_entry(name, row, on_done) for name, row in rows.items()}
+    scaled = None
+    if equal_risk:
+        settings = {name: row.setting for name, row in rows.items()}
+        scaled = equalize_risk(results, settings, on_done)
         results = {name: each.result for name, each in scaled.items()}
+    setting = rows[base].setting
     shared = {"data": describe_shared_data(results, setting), **setting.describe()}
-    done = compare_results(results, setting, base, rules, shared, scaled=scaled, progress=progress)
+    extra: dict[str, Any] = {name: row.describe() for name, row in rows.items()}
+    turns = {"break_even": find_turns(rows, results, base)} if break_even else {}
+    done = compare_results(
+        results, setting, base, rules, shared,
+        scaled=scaled, terms=extra, more=turns, progress=progress,
+    )  # fmt: skip
     for caution in done.manifest["warnings"]:
         warnings.warn(caution, stacklevel=3)
     return done
@@ -143,12 +173,15 @@ def compare_results(
     shared: Mapping[str, Any],
     *,
     scaled: Mapping[str, Scaled] | None = None,
+    terms: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Compare accounts that were run under the same terms.
+    """Compare accounts that were run on the same market.
 
     At equal risk, ``results`` are the scaled accounts and ``scaled`` has their scales. ``shared``
-    has data, venue, account, signal, sampling and calendar for the manifest.
+    has data, venue, account, signal, sampling and calendar for the manifest, ``terms`` those of
+    each account where they differ, and ``more`` further entries.
     """
     sampled = sample_returns(results, setting)
     table = tabulate_accounts(results, scaled)
@@ -162,8 +195,9 @@ def compare_results(
         **rules._asdict(),
         "blocks": blocks,
         "warnings": find_cautions(len(sampled.free), scaled),
+        **(more or {}),
     }
-    manifest = build_manifest(shared, results, scaled, sampled, facts)
+    manifest = build_manifest(shared, results, scaled, sampled, facts, terms)
     index = next(iter(results.values())).returns.index
     returns = pd.DataFrame(dict(zip(results, sampled.returns, strict=True)), index=index)
     free = pd.Series(sampled.free, index=index, name="risk_free")
@@ -230,12 +264,41 @@ def count_accounts(progress: Progress | None, total: int) -> Callable[[], None]:
     return lambda: None if progress is None else progress(next(done), total)
 
 
-def run_entry(
-    name: str, entry: Compared, setting: SharedTerms, on_done: Callable[[], None]
-) -> Result:
-    """Run a policy, or return a result unchanged; an error names the policy."""
+def require_terms(venue: object, venues: object, account: object, accounts: object) -> None:
+    """Require a venue and an account, or several."""
+    for name, one, several in (("venue", venue, venues), ("account", account, accounts)):
+        if one is None and several is None:
+            raise ParameterError(
+                f"{name} must be a {name.capitalize()}, or {name}s several, was given neither",
+                where=Place(name, of="bt.compare"),
+                cure=f"pass {name}={name}, or {name}s={{'one': {name}, 'other': other}}",
+            )
+
+
+def check_break_even(
+    market: Market | Markets, rows: Mapping[str, Row], *, is_wanted: bool, equal_risk: bool
+) -> None:
+    """Refuse break-even costs where accounts cannot be run again with other costs."""
+    loaded = [name for name, row in rows.items() if not isinstance(row.entry, Policy)]
+    reasons = (
+        (isinstance(market, Markets), "of one instrument, the market is of several"),
+        (equal_risk, "of accounts as they are, equal_risk scales them"),
+        (bool(loaded), f"of policies that are run again, {''.join(loaded[:1])!r} is a result"),
+    )
+    for is_so, reason in reasons:
+        if is_wanted and is_so:
+            raise ParameterError(
+                f"break-even costs are {reason}",
+                where=Place("break_even", of="bt.compare"),
+                cure="leave break_even out, or change that",
+            )
+
+
+def run_entry(name: str, row: Row, on_done: Callable[[], None]) -> Result:
+    """Run a policy, or return a result unchanged; an error names the account."""
+    entry = row.entry
     try:
-        result = entry if isinstance(entry, Result) else setting.run(entry)
+        result = entry if isinstance(entry, Result) else row.setting.run(entry)
     except BacktestError as error:
         place = Phrase("policy {}: {}", repr(name), error.where)
         raise type(error)(error.problem, where=place, cure=error.cure) from error

@@ -20,7 +20,7 @@ from backtest.compare.pairs import LEAST_SAMPLES
 
 
 class Comparison(ComparisonRecord, Reportable):
-    """Several policies on the same market, with the same signal, venue and account.
+    """Several accounts on the same market and signal: of several policies, or on several terms.
 
     Attributes
     ----------
@@ -38,7 +38,8 @@ class Comparison(ComparisonRecord, Reportable):
     risk_free : Series
         The risk-free return of the same periods.
     manifest : mapping
-        Data, venue, account, policies, settings and versions.
+        Data, venue, account, policies, settings and versions. Where terms differ, ``policies`` has
+        the ``terms``, venue and account of each, and those on top are the baseline's.
     results : mapping of str to Result, or None
         The results of the policies, scaled at equal risk; None in a loaded comparison.
     """
@@ -105,6 +106,7 @@ class Comparison(ComparisonRecord, Reportable):
                 "table": self.table.reset_index().to_dict("records"),
                 "differences": self.differences.to_dict("records"),
                 "pairs": self.pairs.to_dict("records"),
+                "break_even": self.break_even.to_dict("records"),
                 "order": list(self.order),
                 "spa": self.spa()._asdict() if has_tests else None,
                 "confidence_set": self.confidence_set()._asdict() if has_tests else None,

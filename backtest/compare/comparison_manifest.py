@@ -44,8 +44,12 @@ def build_manifest(
     scaled: Mapping[str, Scaled] | None,
     sampled: Sampled,
     facts: Mapping[str, Any],
+    terms: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return everything that the numbers of a comparison depend on, with an ``id`` of it."""
+    """Return everything that the numbers of a comparison depend on, with an ``id`` of it.
+
+    ``terms`` are those of each account where they differ; the shared ones are the baseline's.
+    """
     manifest: dict[str, Any] = to_plain(
         {
             "kind": "comparison",
@@ -57,6 +61,7 @@ def build_manifest(
                     "result": result.manifest["id"],
                     "scale": 1.0 if scaled is None else scaled[name].scale,
                     "rest": 1.0 if scaled is None else scaled[name].rest,
+                    **(terms or {}).get(name, {}),
                 }
                 for name, result in results.items()
             },

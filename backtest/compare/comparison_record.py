@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from backtest.compare.break_even_terms import COLUMNS
 from backtest.compare.pairs import correct_p_values, orient_pairs
 from backtest.compare.shared_terms import check_baseline
 from backtest.measures import Sampled
@@ -98,6 +99,19 @@ class ComparisonRecord:
         """
         name = check_baseline(baseline, self.names, where="Comparison.against")
         return correct_p_values(orient_pairs(self.pairs, name), self.confidence)
+
+    @property
+    def break_even(self) -> pd.DataFrame:
+        """The cost at which each account changes order with the baseline, by ``cost``.
+
+        ``gap`` is the log growth per year of ``policy`` less that of ``against`` as they ran.
+        ``added``, a fraction, is added to the fees of both (``"fee"``), or to each settlement of
+        funding (``"funding"``), where the gap changes its sign; NaN if it does not from ``low`` to
+        ``high``, as ``note`` says. Empty unless the comparison was asked for it.
+        """
+        rows = self.manifest.get("break_even", ())
+        table = pd.DataFrame([dict(row) for row in rows], columns=list(COLUMNS))
+        return table.astype(dict.fromkeys(("gap", "added", "low", "high"), np.float64))
 
     def sample(self, names: list[str]) -> Sampled:
         """Return the sampled returns of some accounts for the tests, with annualization factors."""

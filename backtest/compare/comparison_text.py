@@ -11,6 +11,7 @@ import numpy as np
 from backtest.base.number_text import format_number, format_percent
 from backtest.base.text_layout import format_paragraph
 from backtest.compare.best_of_many import build_confidence_set, run_superiority_test
+from backtest.compare.break_even_terms import ALIKE_GROWTH, BOTH_RUINED
 from backtest.compare.pairs import FEW, NONE, RUIN, SAME
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def write_summary(comparison: ComparisonRecord) -> str:
         describe_accounts(comparison),
         describe_costs(comparison),
         describe_differences(comparison),
+        describe_break_even(comparison),
         describe_conclusions(comparison),
     )
     return "\n\n".join("\n".join(part) for part in map(list, parts) if part)
@@ -85,7 +87,10 @@ def describe_policies(comparison: ComparisonRecord) -> Iterator[str]:
     """Yield the policies, the data, and how risk was made equal."""
     manifest, data = comparison.manifest, comparison.manifest["data"]
     policies = manifest["policies"]
-    named = [f"{name}: {policies[name]['text']}" for name in comparison.names]
+    named = [
+        f"{name}: {'; '.join(filter(None, (policies[name]['text'], policies[name].get('terms'))))}"
+        for name in comparison.names
+    ]
     yield from format_paragraph("Policies", *named)
     name = data["instrument"] or "unnamed instrument"
     notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
@@ -225,6 +230,39 @@ def explain_differences(comparison: ComparisonRecord) -> Iterator[str]:
         f"{lengths} (periods of {comparison.manifest['sampling']})",
         COVERAGE,
     )
+
+
+def describe_break_even(comparison: ComparisonRecord) -> Iterator[str]:
+    """Yield at which fee and funding each account changes order with the baseline."""
+    lines = [explain_turn(row) for row in comparison.break_even.to_dict("records")]
+    if lines:
+        yield from format_paragraph("Break-even", *lines)
+
+
+def explain_turn(row: Mapping[Any, Any]) -> str:
+    """Return where the order of two accounts turns, as a sentence."""
+    one, other, gap = row["policy"], row["against"], row["gap"]
+    cost = "fee" if row["cost"] == "fee" else "funding per settlement"
+    if row["note"] in (ALIKE_GROWTH, BOTH_RUINED):
+        return f"{cost}: {one} and {other}: {row['note']}"
+    ahead, behind = (one, other) if gap > 0.0 else (other, one)
+    if not math.isnan(row["added"]):
+        return f"{cost}: with {format_bps(row['added'])} for both, {behind} overtakes {ahead}"
+    if row["low"] == row["high"]:
+        return f"{cost}: {row['note']}"
+    span = f"{format_bps(row['low'])} to {format_bps(row['high'])}"
+    return f"{cost}: {ahead} stays ahead of {behind} from {span}"
+
+
+def format_bps(rate: float) -> str:
+    """Format an added rate in basis points.
+
+    Examples
+    --------
+    >>> format_bps(0.000345), format_bps(-0.0005)
+    ('+3.45 bp', '-5 bp')
+    """
+    return f"{1e4 * rate:+.4g} bp"
 
 
 # ------------------------------------------------------------------------------------ conclusions

@@ -63,9 +63,14 @@ class Scaled(NamedTuple):
 
 
 def equalize_risk(
-    results: Mapping[str, Result], setting: SharedTerms, on_done: Callable[[], None]
+    results: Mapping[str, Result],
+    settings: Mapping[str, SharedTerms],
+    on_done: Callable[[], None],
 ) -> dict[str, Scaled]:
-    """Scale every account to the volatility of the calmest one; call ``on_done`` after each."""
+    """Scale every account to the volatility of the calmest one; call ``on_done`` after each.
+
+    ``settings`` has the terms of each account.
+    """
     known = {name: result.metrics["volatility"] for name, result in results.items()}
     moving = [each for each in known.values() if each > LEAST_DEVIATION]
     if not moving:
@@ -78,7 +83,7 @@ def equalize_risk(
     for name, result in results.items():
         found[name] = Scaled(result, 1.0, known[name], min(moving))
         if known[name] > LEAST_DEVIATION:
-            found[name] = search_scale(name, found[name], setting)
+            found[name] = search_scale(name, found[name], settings[name])
         on_done()
     return found
 

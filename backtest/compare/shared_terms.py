@@ -164,10 +164,15 @@ def check_result(name: str, result: Result, setting: SharedTerms) -> None:
 # ------------------------------------------------------------------------------------------ names
 
 
-def name_entries(policies: ComparedPolicies) -> dict[str, Compared]:
-    """Return policies and results by name: as given, or by title and settings that differ."""
+def name_entries(policies: ComparedPolicies | Compared, least: int = 2) -> dict[str, Compared]:
+    """Return policies and results by name: as given, or by title and settings that differ.
+
+    There must be at least ``least``; one alone may be given as it is.
+    """
     where = "bt.compare, policies"
-    if isinstance(policies, Mapping):
+    if isinstance(policies, Policy | Result) and least == 1:
+        named = name_uniquely([policies])
+    elif isinstance(policies, Mapping):
         named = dict(policies)
     elif isinstance(policies, Sequence) and not isinstance(policies, str):
         named = name_uniquely([check_entry(each, where) for each in policies])
@@ -177,7 +182,7 @@ def name_entries(policies: ComparedPolicies) -> dict[str, Compared]:
         if not isinstance(name, str) or not name.strip():
             raise entries_error(f"has the name {name!r}")
         check_entry(entry, f"{where}[{name!r}]")
-    if len(named) < 2:
+    if len(named) < least:
         raise entries_error(f"has {len(named)}")
     return named
 

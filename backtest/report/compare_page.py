@@ -12,7 +12,7 @@ import pandas as pd
 from backtest.base.number_text import format_percent
 from backtest.base.result_folders import name_folder
 from backtest.base.text_layout import capitalize, clip
-from backtest.compare.comparison_text import COVERAGE
+from backtest.compare.comparison_text import COVERAGE, explain_turn
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.axis_scale import choose_scale, drop_dust
@@ -76,6 +76,7 @@ def build_comparison_sections(comparison: Comparison, background: Background) ->
         Section("accounts", "The accounts", "One unit of money in each, over the same time.",
                 [draw_accounts(comparison), tabulate_accounts(comparison)]),
         build_differences(comparison),
+        *list_break_even(comparison),
         *build_assumptions(merge_policies(comparison),
                            [name_folder("compare", comparison.manifest["id"])],
                            (describe_test(comparison),), background),
@@ -90,7 +91,10 @@ def list_others(comparison: Comparison) -> list[str]:
 def merge_policies(comparison: Comparison) -> dict[str, Any]:
     """Return the manifest with all policies described as one."""
     policies = comparison.manifest["policies"]
-    texts = "; ".join(f"{name}: {each['text']}" for name, each in policies.items())
+    texts = "; ".join(
+        f"{name}: {', '.join(filter(None, (each['text'], each.get('terms'))))}"
+        for name, each in policies.items()
+    )
     hashes = ", ".join(sorted({str(each["source_hash"]) for each in policies.values()}))
     return {**comparison.manifest, "policy": {"name": "", "text": texts, "source_hash": hashes}}
 
@@ -101,6 +105,9 @@ def list_comparison_notices(comparison: Comparison) -> list[str]:
     for name in comparison.ruined:
         day = comparison.table["ruin_time"][name]
         notices.append(f"{name} was ruined after {day:,.1f} days: no trade since.")
+    if any(each.get("terms") for each in comparison.manifest["policies"].values()):
+        notices.append(f"The accounts differ in their terms. Venue and account under assumptions "
+                       f"are those of {comparison.baseline}.")  # fmt: skip
     if comparison.is_equal_risk:
         notices.append("At equal risk: positions were scaled by factors known only afterwards, to "
                        "compare and not to trade.")  # fmt: skip
@@ -260,6 +267,32 @@ def tabulate_differences(comparison: Comparison) -> Table:
         for row in comparison.differences.to_dict("records")
     )
     return Table("Differences", columns, rows, describe_test(comparison))
+
+
+def list_break_even(comparison: Comparison) -> list[Section]:
+    """Return the section on break-even costs; none if they were not asked for."""
+    turns = comparison.break_even
+    if turns.empty:
+        return []
+    columns = name_columns(
+        "policy", "against", "cost", ("gap", "log growth per year"), ("added", "bp to both"),
+        ("searched", "bp"), "what happens", text=("against", "cost", "what happens"),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            row["policy"], row["against"], row["cost"], format_percent(row["gap"]),
+            "none" if math.isnan(row["added"]) else f"{1e4 * row['added']:+.4g}",
+            f"{1e4 * row['low']:+.4g} to {1e4 * row['high']:+.4g}", explain_turn(row),
+        )
+        for row in turns.to_dict("records")
+    )  # fmt: skip
+    note = (
+        "Every step runs both accounts again. A fee is added to the taker and the maker rate, "
+        "funding to the rate of each settlement. The turn nearest to the present costs is shown."
+    )
+    lead = "The cost, added to that of both accounts, at which their order by log growth turns."
+    table = Table("Break-even costs", columns, rows, note)
+    return [Section("break-even", "When the order turns", lead, [table])]
 
 
 def describe_decision(row: Mapping[Hashable, Any]) -> str:

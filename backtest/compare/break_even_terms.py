@@ -1,0 +1,174 @@
+"""Break-even costs: the fee, and the funding, at which the order of two accounts turns."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from backtest.compare.compared_accounts import count_years, find_growth
+from backtest.compare.compared_terms import Row
+from backtest.engine import Result
+from backtest.venue import Venue
+
+BPS = 1e-4
+FEE_STEPS = tuple(bps * BPS for bps in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0))
+"""Fees that are added to those of both accounts, or taken off while they stay at least 0."""
+FUNDING_STEPS = tuple(bps * BPS for bps in (0.25, 0.5, 1.0, 2.0, 5.0, 10.0))
+"""Rates that are added to each settlement of funding, or taken off."""
+LEAST_GAP = 1e-9
+"""Accounts whose log growth per year differs by less grew alike."""
+HALVINGS = 12
+"""Bisections between two steps."""
+
+ALIKE_GROWTH, BOTH_RUINED = "they grew alike", "both were ruined"
+COLUMNS = ("policy", "against", "cost", "gap", "added", "low", "high", "note")
+
+
+class Turn(NamedTuple):
+    """Where the order of two accounts turns as the same cost is added to both.
+
+    ``gap`` is the log growth per year of ``policy`` less that of ``against`` as they ran. ``added``
+    is the cost at which it changes its sign, nearest to 0; None if none was found from ``low`` to
+    ``high``, or for the reason in ``note``.
+    """
+
+    policy: str
+    against: str
+    cost: str
+    gap: float
+    added: float | None
+    low: float
+    high: float
+    note: str = ""
+
+
+def find_turns(
+    rows: Mapping[str, Row], results: Mapping[str, Result], baseline: str
+) -> list[dict[str, Any]]:
+    """Return where each account changes order with the baseline, by fee and by funding.
+
+    Every step runs the accounts again. Notes: gaps are not monotonic in a cost, as fills and
+    liquidations change with it; the nearest change of sign among the steps is refined.
+    """
+    grow = Growths(rows, results)
+    found = []
+    for name in (each for each in rows if each != baseline):
+        found += [
+            turn_of_fee(grow, name, baseline)._asdict(),
+            turn_of_funding(grow, name, baseline)._asdict(),
+        ]
+    return found
+
+
+class Growths:
+    """Log growth per year of accounts with a cost added; each is run once."""
+
+    def __init__(self, rows: Mapping[str, Row], results: Mapping[str, Result]) -> None:
+        self.rows = rows
+        self.known = {
+            (name, cost, 0.0): measure_growth(result)
+            for name, result in results.items()
+            for cost in ("fee", "funding")
+        }
+
+    def gap(self, one: str, other: str, cost: str, added: float) -> float:
+        """Return the growth of one account less that of another; NaN if both were ruined."""
+        return self.grow(one, cost, added) - self.grow(other, cost, added)
+
+    def grow(self, name: str, cost: str, added: float) -> float:
+        """Return the growth of an account with a cost added."""
+        key = (name, cost, added)
+        if key not in self.known:
+            row = self.rows[name]
+            policy: Any = row.entry  # results are refused where costs are changed
+            changes = add_fee(row, added) if cost == "fee" else add_funding(row, added)
+            self.known[key] = measure_growth(row.setting.run(policy, **changes))
+        return self.known[key]
+
+
+def measure_growth(result: Result) -> float:
+    """Return the log growth of a result per year; -inf after ruin."""
+    return find_growth(result, count_years(result))
+
+
+def add_fee(row: Row, added: float) -> dict[str, Any]:
+    """Return the venue of an account with a rate added to its taker and maker fees."""
+    fees = row.setting.venue.fees
+    tiers = [
+        dataclasses.replace(each, taker=each.taker + added, maker=each.maker + added)
+        for each in fees.tiers
+    ]
+    changed = dataclasses.replace(
+        fees, taker=fees.taker + added, maker=fees.maker + added, tiers=tiers
+    )
+    return {"venue": dataclasses.replace(row.setting.venue, fees=changed)}
+
+
+def add_funding(row: Row, added: float) -> dict[str, Any]:
+    """Return the market with a rate added to each settlement."""
+    market = row.setting.market
+    return {"market": dataclasses.replace(market, funding_rate=market.funding_rate + added)}
+
+
+def turn_of_fee(grow: Growths, one: str, other: str) -> Turn:
+    """Return the fee at which two accounts change order."""
+    least = min(find_least_fee(grow.rows[name].setting.venue) for name in (one, other))
+    down = tuple(-step for step in FEE_STEPS if step < least)
+    down += (-least,) if least > 0.0 else ()
+    return find_turn(grow, one, other, "fee", FEE_STEPS, down)
+
+
+def find_least_fee(venue: Venue) -> float:
+    """Return the lowest taker rate of a venue."""
+    return min([venue.fees.taker, *(tier.taker for tier in venue.fees.tiers)])
+
+
+def turn_of_funding(grow: Growths, one: str, other: str) -> Turn:
+    """Return the rate per settlement at which two accounts change order."""
+    market = grow.rows[one].setting.market
+    if not market.funding_time.size:
+        gap = grow.gap(one, other, "funding", 0.0)
+        return Turn(one, other, "funding", gap, None, 0.0, 0.0, "the data have no funding")
+    down = tuple(-step for step in FUNDING_STEPS)
+    return find_turn(grow, one, other, "funding", FUNDING_STEPS, down)
+
+
+def find_turn(
+    grow: Growths,
+    one: str,
+    other: str,
+    cost: str,
+    up: tuple[float, ...],
+    down: tuple[float, ...],
+) -> Turn:
+    """Return the nearest change of sign of the gap among steps upward and downward."""
+
+    def gap(added: float) -> float:
+        return grow.gap(one, other, cost, added)
+
+    first = gap(0.0)
+    found = Turn(one, other, cost, first, None, min(down, default=0.0), max(up))
+    if math.isnan(first):
+        return found._replace(note=BOTH_RUINED)
+    if abs(first) < LEAST_GAP:
+        return found._replace(note=ALIKE_GROWTH)
+    before = {1: 0.0, -1: 0.0}
+    for step in sorted((*up, *down), key=abs):
+        side = 1 if step > 0.0 else -1
+        if gap(step) * first < 0.0:
+            return found._replace(added=bisect(gap, before[side], step, first))
+        before[side] = step
+    return found._replace(note="none in range")
+
+
+def bisect(gap: Callable[[float], float], low: float, high: float, first: float) -> float:
+    """Return the cost between two at which the gap changes its sign."""
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        if gap(middle) * first < 0.0:
+            high = middle
+        else:
+            low = middle
+    return 0.5 * (low + high)
