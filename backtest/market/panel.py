@@ -66,7 +66,8 @@ def make_panel(
 
 
 def _align(markets: Sequence[MarketData], spans: IntArray, n_bars: int, name: str) -> FloatArray:
-    values = np.full((len(markets), n_bars), np.nan)
+    # by bar in memory, as the loop over bars reads them
+    values = np.full((n_bars, len(markets)), np.nan).T
     for row, (first, stop), market in zip(values, spans, markets, strict=True):
         row[first:stop] = getattr(market, name)
     return values

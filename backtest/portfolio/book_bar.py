@@ -133,24 +133,24 @@ def set_scene(terms: Terms, feed: BookFeed, scene: Scene, t: int) -> None:
         if not is_listed:
             continue
         size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-        scene.open[i] = compute_value(size, is_inverse, feed.open[i, t])
-        scene.low[i] = compute_value(size, is_inverse, feed.low[i, t])
-        scene.high[i] = compute_value(size, is_inverse, feed.high[i, t])
-        scene.close[i] = compute_value(size, is_inverse, feed.close[i, t])
-        scene.mark_open[i] = compute_value(size, is_inverse, feed.mark_open[i, t])
-        scene.mark_low[i] = compute_value(size, is_inverse, feed.mark_low[i, t])
-        scene.mark_high[i] = compute_value(size, is_inverse, feed.mark_high[i, t])
-        scene.mark_close[i] = compute_value(size, is_inverse, feed.mark_close[i, t])
-        scene.volume[i] = feed.volume[i, last]
-        scene.multiplier[i] = feed.multiplier[i, min(t, feed.multiplier.shape[1] - 1)]
-        scene.initial[i] = feed.initial[i, min(t, feed.initial.shape[1] - 1)]
-        scene.sigma[i] = feed.sigma[i, min(t, feed.sigma.shape[1] - 1)]
-        scene.adv[i] = feed.adv[i, min(t, feed.adv.shape[1] - 1)]
-        scene.limit[i] = feed.limit[i, min(t, feed.limit.shape[1] - 1)]
-        scene.order_fee[i] = feed.order_fee[i, min(t, feed.order_fee.shape[1] - 1)]
-        scene.stop_scale[i] = feed.stop_scale[i, min(t, feed.stop_scale.shape[1] - 1)]
-        scene.profit_scale[i] = feed.profit_scale[i, min(t, feed.profit_scale.shape[1] - 1)]
-        scene.trail_scale[i] = feed.trail_scale[i, min(t, feed.trail_scale.shape[1] - 1)]
+        scene.open[i] = compute_value(size, is_inverse, feed.open[t, i])
+        scene.low[i] = compute_value(size, is_inverse, feed.low[t, i])
+        scene.high[i] = compute_value(size, is_inverse, feed.high[t, i])
+        scene.close[i] = compute_value(size, is_inverse, feed.close[t, i])
+        scene.mark_open[i] = compute_value(size, is_inverse, feed.mark_open[t, i])
+        scene.mark_low[i] = compute_value(size, is_inverse, feed.mark_low[t, i])
+        scene.mark_high[i] = compute_value(size, is_inverse, feed.mark_high[t, i])
+        scene.mark_close[i] = compute_value(size, is_inverse, feed.mark_close[t, i])
+        scene.volume[i] = feed.volume[last, i]
+        scene.multiplier[i] = feed.multiplier[min(t, len(feed.multiplier) - 1), i]
+        scene.initial[i] = feed.initial[min(t, len(feed.initial) - 1), i]
+        scene.sigma[i] = feed.sigma[min(t, len(feed.sigma) - 1), i]
+        scene.adv[i] = feed.adv[min(t, len(feed.adv) - 1), i]
+        scene.limit[i] = feed.limit[min(t, len(feed.limit) - 1), i]
+        scene.order_fee[i] = feed.order_fee[min(t, len(feed.order_fee) - 1), i]
+        scene.stop_scale[i] = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
+        scene.profit_scale[i] = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
+        scene.trail_scale[i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
         brackets.multipliers[i] = scene.multiplier[i]
         brackets.initial_multipliers[i] = scene.initial[i]
     for c in range(len(scene.asset_open)):

@@ -60,7 +60,7 @@ def may_be_calm(terms: Terms, feed: BookFeed, book: Book) -> bool:
     """
     found = not terms.has_interest and terms.margin_call == 0.0
     found = found and len(book.held.amounts) == 0
-    found = found and feed.multiplier.shape[1] == 1 and feed.initial.shape[1] == 1
+    found = found and len(feed.multiplier) == 1 and len(feed.initial) == 1
     for i in range(len(book.margin)):
         found = found and terms.flags[HAS_ORDER_FEE, i] == 0 and terms.flags[HAS_EXITS, i] == 0
     return bool(found)
@@ -82,8 +82,12 @@ def live_calm_bar(
     ``is_clear``: the ledger has entries of a calm bar alone. If the bar is not calm, nothing has
     changed but values that every bar writes anew.
     """
-    is_calm = not is_event_due(feed, book, t) and set_calm_scene(terms, feed, book, scene, t)
-    if not is_calm or is_any_trading(terms, book, scene) or not is_quiet(terms, book, scene):
+    if is_event_due(feed, book, t):
+        return False
+    set_opens(terms, feed, book, scene, t)
+    if is_any_trading(terms, book, scene):
+        return False
+    if not set_rest(terms, feed, book, scene, t) or not is_quiet(terms, book, scene):
         return False
     value_at(book, scene.mark_close, scene.asset_mark_close)
     equity = compute_account_equity(terms, book)
@@ -102,30 +106,38 @@ def is_event_due(feed: BookFeed, book: Book, t: int) -> bool:
     return bool(is_flow or (event < len(feed.funding_bar) and feed.funding_bar[event] == t))
 
 
-def set_calm_scene(terms: Terms, feed: BookFeed, book: Book, scene: Scene, t: int) -> bool:
-    """Write what a calm bar needs of the bar; False if a position is delisted in it.
+def set_opens(terms: Terms, feed: BookFeed, book: Book, scene: Scene, t: int) -> None:
+    """Write what decides whether anything trades at the opens."""
+    brackets = terms.rules.brackets
+    for i in range(len(book.margin)):
+        is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
+        scene.is_listed[i] = 1 if is_listed else 0
+        if is_listed:
+            size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+            scene.open[i] = compute_value(size, is_inverse, feed.open[t, i])
+            scene.limit[i] = feed.limit[min(t, len(feed.limit) - 1), i]
+
+
+def set_rest(terms: Terms, feed: BookFeed, book: Book, scene: Scene, t: int) -> bool:
+    """Write the other prices of a calm bar; False if a position is delisted in it.
 
     Also False if an open is beyond the extremes of its bar.
     """
     brackets = terms.rules.brackets
     for i in range(len(book.margin)):
-        is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
-        scene.is_listed[i] = 1 if is_listed else 0
-        if not is_listed:
+        if scene.is_listed[i] == 0:
             continue
         size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-        scene.open[i] = compute_value(size, is_inverse, feed.open[i, t])
-        scene.mark_close[i] = compute_value(size, is_inverse, feed.mark_close[i, t])
-        scene.limit[i] = feed.limit[i, min(t, feed.limit.shape[1] - 1)]
+        scene.mark_close[i] = compute_value(size, is_inverse, feed.mark_close[t, i])
         if not is_held(book, i):
             continue
         if feed.ends[i] == 1 and t == feed.span[i, 1] - 1:
             return False
-        scene.low[i] = compute_value(size, is_inverse, feed.low[i, t])
-        scene.high[i] = compute_value(size, is_inverse, feed.high[i, t])
-        scene.mark_open[i] = compute_value(size, is_inverse, feed.mark_open[i, t])
-        scene.mark_low[i] = compute_value(size, is_inverse, feed.mark_low[i, t])
-        scene.mark_high[i] = compute_value(size, is_inverse, feed.mark_high[i, t])
+        scene.low[i] = compute_value(size, is_inverse, feed.low[t, i])
+        scene.high[i] = compute_value(size, is_inverse, feed.high[t, i])
+        scene.mark_open[i] = compute_value(size, is_inverse, feed.mark_open[t, i])
+        scene.mark_low[i] = compute_value(size, is_inverse, feed.mark_low[t, i])
+        scene.mark_high[i] = compute_value(size, is_inverse, feed.mark_high[t, i])
         is_inside = scene.low[i] <= scene.open[i] <= scene.high[i]
         if not (is_inside and scene.mark_low[i] <= scene.mark_open[i] <= scene.mark_high[i]):
             return False

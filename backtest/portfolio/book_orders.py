@@ -51,6 +51,7 @@ from backtest.portfolio.book_records import (
     is_held,
     is_isolated,
     pick_instrument,
+    pick_margin,
     pick_position,
     pick_quote,
     share,
@@ -126,7 +127,7 @@ def aim(terms: Terms, book: Book, scene: Scene, room: Room, equity: float, i: in
         quote, scale = pick_quote(scene, i), abs(book.signal[i])
         reach = compute_everything(terms, book, room, quote, equity, scale, i)
     room.reach[i] = reach
-    if not is_outside(share(pick_instrument(terms, i)), equity, reach, held):
+    if not is_outside(pick_instrument(terms, i), equity, reach, held):
         return LEFT
     return INCREASE if reach > max(held, 0.0) else REDUCE
 
@@ -187,13 +188,14 @@ def cut_increases(terms: Terms, book: Book, scene: Scene, room: Room, equity: fl
 
 def price_order(terms: Terms, scene: Scene, room: Room, i: int) -> None:
     """Write the cost per unit of notional of an order, with the impact of its wanted size."""
-    rules, quote, side = share(pick_instrument(terms, i)), pick_quote(scene, i), room.side[i]
+    rules, quote, side = pick_instrument(terms, i), pick_quote(scene, i), room.side[i]
     worsening = rules.slippage
     if rules.has_impact is not None:
-        worsening += compute_impact(rules, quote, max(room.reach[i] - room.before[i], 0.0))
+        added = max(room.reach[i] - room.before[i], 0.0)
+        worsening += compute_impact(share(rules), quote, added)
     worsening = min(worsening, LARGEST_WORSENING)
     if rules.rounds_price is not None:
-        worsening = round_worsening(rules, quote.fill, side, worsening)
+        worsening = round_worsening(share(rules), quote.fill, side, worsening)
     room.cost[i] = compute_cost(rules, side, worsening)
     room.fee[i] = compute_order_fee(rules, quote)
     room.saved[i] = worsening
@@ -203,12 +205,13 @@ def find_own_limit(
     terms: Terms, book: Book, scene: Scene, room: Room, equity: float, i: int
 ) -> float:
     """Return the largest notional of one increase by its own limits, whatever the others do."""
+    if not is_isolated(terms, i):
+        margin = pick_margin(terms, i)
+        return compute_largest_notional(margin, math.inf, 0.0, 0.0, scene.initial[i])
     rules, quote, side = share(pick_instrument(terms, i)), pick_quote(scene, i), room.side[i]
-    if is_isolated(terms, i):
-        books = open_books(terms, book, i)
-        wanted = size_order(rules, books, quote, equity, side, room.reach[i])
-        return float(side * wanted * abs(quote.fill))
-    return compute_largest_notional(rules.margin, math.inf, 0.0, 0.0, quote.initial)
+    books = open_books(terms, book, i)
+    wanted = size_order(rules, books, quote, equity, side, room.reach[i])
+    return float(side * wanted * abs(quote.fill))
 
 
 def price_margin(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> None:

@@ -134,7 +134,7 @@ class Book(NamedTuple):
 
 
 class BookFeed(NamedTuple):
-    """The markets as arrays of shape (n, n_bars); those that rarely change may have one column.
+    """The markets as arrays of shape (n_bars, n); those that rarely change may have one row.
 
     ``span`` of shape (n, 2) has the first bar and one past the last of each instrument, and
     ``ends`` is 1 if it is delisted after it. Collateral has prices of shape (C, n_bars). Rates are

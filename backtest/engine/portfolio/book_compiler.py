@@ -84,6 +84,9 @@ INLINED = frozenset(
         "is_cross", "find_least", "is_isolated_near", "is_stopped", "compute_stop", "worsen",
         "find_side", "find_adverse", "measure_target", "compute_target", "find_limit", "is_outside",
         "can_order", "compute_order_fee", "is_deciding", "is_ending", "is_trading", "value_at",
+        "compute_cost", "decide", "count_book_bar", "add_free", "grow_free", "mark_drawdown",
+        "update_drawdown", "is_deeper", "add_ledgers", "expose", "decay_book", "fold_product",
+        "needs_folding", "add_carry", "invert", "sum_calm_ledger", "is_book_balanced", "is_far",
     }
 )  # fmt: skip
 """Small functions that are called for every instrument in every bar."""
@@ -134,7 +137,7 @@ def compile_book() -> dict[str, Any]:
     inner: dict[str, Any] = {**OPTIONS, "cache": False}
     twins[id(orders.floor)] = jit(floor_as_number, **inner, forceinline=True)
     twins[id(book_records.pick_instrument)] = jit(write_pick(names), **inner, forceinline=True)
-    twins[id(book_loop.ask)] = jit(write_ask(names), **inner)
+    twins[id(book_loop.ask)] = jit(write_ask(names), **inner, forceinline=True)
     twins[id(book_records.share)] = share_record  # not inside a function, whose stack would be gone
     for space in spaces.values():
         space |= {name: twins[id(value)] for name, value in space.items() if id(value) in twins}

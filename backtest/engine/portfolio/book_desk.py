@@ -176,7 +176,7 @@ def set_desk(
         wants_account=np.ones(n + 1, np.int64),
         wants_bar=np.ones(n + 1, np.int64),
         index_bars=read_index(panelists, n, markets.n_bars),
-        tradable=markets.tradable().astype(np.int64),
+        tradable=np.ascontiguousarray(markets.tradable().T, dtype=np.int64),
         sheet=np.zeros(N_SHOWN + 1),
         bar=np.zeros(7),
         margin=np.zeros(9),

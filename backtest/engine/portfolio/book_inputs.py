@@ -118,7 +118,7 @@ def read_book_inputs(
     width = max(len(margin.floors) for table in tables for _, margin in table)
     terms = read_terms(markets, venues, account, rules, width)
     known = None if like is None else like.feed.signal
-    weights = np.ascontiguousarray(np.nan_to_num(signal, nan=0.0)) if known is None else known
+    weights = np.ascontiguousarray(np.nan_to_num(signal.T, nan=0.0)) if known is None else known
     feed = read_feed(markets, venues, account, own, weights, first, started)
     changes = sorted(
         (bar, i, margin) for i, table in enumerate(tables) for bar, margin in table[1:]
@@ -217,7 +217,7 @@ def read_feed(
     first: int,
     started: int,
 ) -> BookFeed:
-    """Return the markets as the loop takes them."""
+    """Return the markets as the loop takes them; ``signal`` is (n_bars, n)."""
     venue = venues[markets.names[0]]
     panel = markets.panel(parse_duration(venue.funding_jitter, where="Venue.funding_jitter"))
     flow_bar, flow_amount = place_flows(markets, account, first, started)  # type: ignore[arg-type]
@@ -228,7 +228,7 @@ def read_feed(
     kept = panel.funding_bar >= first
     ends = (markets.spans[:, 1] < markets.n_bars) | ~markets.tradable()[:, -1]
     return BookFeed(
-        **{name: np.ascontiguousarray(getattr(panel, name)) for name in ON_CLOCK},
+        **{name: np.ascontiguousarray(getattr(panel, name).T) for name in ON_CLOCK},
         **read_by_instrument(markets, venues, own),
         signal=signal,
         span=markets.spans.astype(np.int64),
@@ -250,7 +250,7 @@ def read_feed(
 def read_by_instrument(
     markets: Markets, venues: Mapping[str, Venue], own: Mapping[str, Account]
 ) -> dict[str, Any]:
-    """Return what an instrument's venue and settings say of each bar, of shape (n, n_bars or 1)."""
+    """Return what an instrument's venue and settings say of each bar, of shape (n_bars or 1, n)."""
     found: dict[str, list[FloatArray]] = {}
     for name in markets.names:
         market, venue, account = markets[name], venues[name], own[name]
@@ -276,11 +276,11 @@ def read_by_instrument(
 
 
 def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:
-    """Return arrays of the instruments' bars on the clock, or one column if none changes."""
+    """Return arrays of the instruments' bars on the clock, or one row if none changes."""
     if all(len(each) == 1 for each in values):
-        return np.array(values, dtype=np.float64).reshape(len(values), 1)
-    found = np.full((len(values), markets.n_bars), np.nan)
-    for row, each, (first, stop) in zip(found, values, markets.spans, strict=True):
+        return np.array(values, dtype=np.float64).reshape(1, len(values))
+    found = np.full((markets.n_bars, len(values)), np.nan)
+    for row, each, (first, stop) in zip(found.T, values, markets.spans, strict=True):
         row[first:stop] = each
     return found
 
@@ -293,7 +293,7 @@ def read_book_clock(
     venues: Mapping[str, Venue],
     like: BookInputs | None,
 ) -> tuple[Clock, FloatArray]:
-    """Return ends of samples and the risk-free rate by bar, and log mark returns (n, bars)."""
+    """Return ends of samples and the risk-free rate by bar, and log mark returns (bars, n)."""
     free = np.zeros(markets.n_bars)
     if np.any(feed.cash_rate != 0.0):
         venue = venues[markets.names[0]]
@@ -306,20 +306,20 @@ def read_book_clock(
     else:
         returns = measure_log_returns(feed, inverse)
     if like is not None:
-        return Clock(True, like.clock.ends_sample, returns[0], free), returns
+        return Clock(True, like.clock.ends_sample, like.clock.log_return, free), returns
     period = max(parse_duration(sampling, where="bt.run, sampling"), 1)
     ends = mark_ends(markets, period)  # type: ignore[arg-type]
-    return Clock(True, ends, returns[0], free), returns
+    return Clock(True, ends, np.ascontiguousarray(returns[:, 0]), free), returns
 
 
 def measure_log_returns(feed: BookFeed, inverse: BoolArray) -> FloatArray:
-    """Return the logarithmic mark returns of one contract, of shape (n, n_bars)."""
+    """Return the logarithmic mark returns of one contract, of shape (n_bars, n)."""
     returns = np.full(feed.mark_close.shape, np.nan)
     for i, is_inverse in enumerate(inverse):
-        before, after = feed.mark_close[i, :-1], feed.mark_close[i, 1:]
+        before, after = feed.mark_close[:-1, i], feed.mark_close[1:, i]
         with np.errstate(invalid="ignore", divide="ignore"):
-            returns[i, 1:] = np.log(2.0 - before / after if is_inverse else after / before)
-        returns[i, ~np.isfinite(returns[i])] = np.nan
+            returns[1:, i] = np.log(2.0 - before / after if is_inverse else after / before)
+    returns[~np.isfinite(returns)] = np.nan
     return returns
 
 
@@ -328,7 +328,7 @@ def measure_log_returns(feed: BookFeed, inverse: BoolArray) -> FloatArray:
 
 def start_book(inputs: BookInputs, account: Account, first: int, *, has_overlay: bool) -> Book:
     """Return the book of an account before its first bar; collateral counts at its open."""
-    n, feed = inputs.feed.open.shape[0], inputs.feed
+    n, feed = inputs.feed.open.shape[1], inputs.feed
     amounts = np.array([each.amount for each in account.collateral], dtype=np.float64)
     prices = feed.asset_open[:, first].copy() if len(amounts) else np.zeros(0)
     held = Holdings(

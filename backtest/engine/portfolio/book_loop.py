@@ -286,8 +286,8 @@ def decide(
 ) -> None:
     """Write the decision of one instrument at the close of bar t."""
     book.leverage[i], book.is_pending[i] = math.nan, 0
-    book.signal[i] = feed.signal[i, min(t, feed.signal.shape[1] - 1)]
-    if desk.tradable[i, min(t, desk.tradable.shape[1] - 1)] == 0:
+    book.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
+    if desk.tradable[min(t, len(desk.tradable) - 1), i] == 0:
         return
     book.is_pending[i] = 1
     if is_done or book.is_halted[i] == 1:
@@ -365,8 +365,8 @@ def show_portfolio(desk: Desk, book: Book, close: BookClose) -> None:
 def show_bar(desk: Desk, feed: BookFeed, book: Book, i: int, t: int) -> None:
     """Write the bar that the policy of one instrument sees, without its time."""
     bar = desk.bar
-    bar[0], bar[1], bar[2] = feed.open[i, t], feed.high[i, t], feed.low[i, t]
-    bar[3], bar[4], bar[5] = feed.close[i, t], feed.mark_close[i, t], feed.volume[i, t]
+    bar[0], bar[1], bar[2] = feed.open[t, i], feed.high[t, i], feed.low[t, i]
+    bar[3], bar[4], bar[5] = feed.close[t, i], feed.mark_close[t, i], feed.volume[t, i]
     bar[6] = book.last_funding[i]
 
 

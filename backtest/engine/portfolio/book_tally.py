@@ -52,7 +52,7 @@ def count_book_bar(
     """Return the tally with bar t added.
 
     ``before`` are the marks of the last close, ``started`` the equity then; ``log_returns`` of
-    shape (n, n_bars) those of the marks.
+    shape (n_bars, n) those of the marks.
     """
     unit, equity = book.purse[UNIT], book.purse[EQUITY]
     sample = add_free(clock, tally.sample, t)
@@ -113,7 +113,7 @@ def decay_book(
     if ledger.liquidations + ledger.stops + ledger.take_profits == 0:
         drift, grown = 0.0, 1.0
         for i in range(len(before)):
-            move = log_returns[i, t]
+            move = log_returns[t, i]
             if is_held(book, i) and not math.isnan(move):
                 scale = book.held.quantities[i] * inverse
                 drift += scale * (abs(before[i]) * move)

@@ -100,7 +100,7 @@ class PortfolioResult(PortfolioRecord, Reportable):
             record=outcome.account,
             positions_record=outcome.positions,
             entries=outcome.entries,
-            marks=np.ascontiguousarray(feed.mark_close[:, first:].T),
+            marks=np.ascontiguousarray(feed.mark_close[first:]),
             asset_marks=np.ascontiguousarray(feed.asset_mark_close[:, first:].T),
             ends_sample=setup.inputs.clock.ends_sample[first:],
             market_returns=markets.index_moves[first:],
