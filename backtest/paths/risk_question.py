@@ -70,8 +70,8 @@ def read_horizons(paths: AnyPaths, horizons: Sequence[str] | None) -> tuple[str,
     if horizons is None:
         fit = tuple(x for x in USUAL if parse_duration(x, where=WHERE) <= paths.horizon)
         usable = tuple(x for x in fit if count_bars(paths, x, is_strict=False) > 0)
-        whole = format_duration(paths.horizon)
-        return usable if whole in usable else (*usable, whole)
+        is_whole = any(parse_duration(x, where=WHERE) == paths.horizon for x in usable)
+        return usable if is_whole else (*usable, format_duration(paths.horizon))
     given = (horizons,) if isinstance(horizons, str) else tuple(horizons)
     if not given:
         text, cure = "horizons must name at least one, was empty", "give ('1d', '7d')"

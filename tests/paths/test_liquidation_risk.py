@@ -38,19 +38,19 @@ def gbm_paths(**settings) -> bt.Paths:
 
 
 @pytest.mark.slow
-def test_plain_paths_find_the_closed_form():
-    # 3 leverages x 2 horizons at 99.99 % bounds, shared by 6 (Bonferroni)
-    for lever in (5.0, 10.0, 50.0):
-        risk = bt.liquidation_risk(
-            gbm_paths(paths=10_000),
-            Hold(lever),
-            **TERMS,
-            horizons=("1d", "7d"),
-            method="plain",
-            confidence=1 - 1e-4 / 6,
-        )
-        for days, row in zip((1, 7), risk.table.itertuples(), strict=True):
-            assert row.p_liquidation_low <= known(lever, days) <= row.p_liquidation_high
+@pytest.mark.parametrize("days", [1, 7, 30])
+def test_paths_find_the_closed_form_from_2x_to_100x(days):
+    # 7 leverages x 3 horizons at 99.99 % bounds, shared by 21 (Bonferroni); rare ones are tilted
+    horizon = f"{days}d"
+    for lever in (2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0):
+        wanted = known(lever, days)
+        way = "tilt" if wanted < 0.01 else "plain"
+        row = bt.liquidation_risk(
+            gbm_paths(paths=10_000, horizon=horizon), Hold(lever), **TERMS, method=way,
+            horizons=(horizon,), confidence=1 - 1e-4 / 21,
+        ).table.iloc[0]  # fmt: skip
+        assert row.p_liquidation_low <= wanted <= row.p_liquidation_high, lever
+        assert row.method == way
 
 
 def test_tilted_paths_find_the_closed_form_far_down():
@@ -279,6 +279,17 @@ def test_intervals_of_the_risk_cover_the_closed_form(p):
         row = risk.table.iloc[0]
         covered += row.p_liquidation_low <= p <= row.p_liquidation_high
     assert 0.93 <= covered / 200 <= 0.97
+
+
+def test_the_usual_horizons_end_with_the_whole_once():
+    # regression: a horizon of 7 days was listed as 7d and again as 1w
+    risk = bt.liquidation_risk(gbm_paths(paths=10), Hold(5.0), **TERMS, method="plain")
+    assert list(risk.table.index) == ["1d", "7d"]
+    longer = gbm_paths(paths=10, horizon="36h")
+    assert list(bt.liquidation_risk(longer, Hold(5.0), **TERMS, method="plain").table.index) == [
+        "1d",
+        "36h",
+    ]
 
 
 def test_the_report_of_a_risk_says_what_happened():
