@@ -19,7 +19,7 @@ import pandas as pd
 
 import backtest as bt
 from backtest import paths as models
-from backtest.paths.choose_runner import make_runner
+from backtest.paths.choose_runner import choose_runner, make_runner
 
 HOURS = 720
 
@@ -50,6 +50,21 @@ def time_paths(market: bt.Market, model: Any, bridge: int, count: int) -> float:
     return (time.process_time() - start) / (count * HOURS) * 1e6
 
 
+def time_panel(market: bt.Market, count: int) -> float:
+    """Return CPU microseconds per bar of a path and instrument, of two instruments."""
+    markets = bt.Markets({"BTCUSDT": market, "ETHUSDT": bt.Market.sample(seed=1)})
+    paths = bt.simulate_paths(markets, "filtered", paths=count, horizon=f"{HOURS}h", seed=1)
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
+    account = bt.Account(capital=10_000)
+    runner = choose_runner(paths, Hold(), venue=venue, account=account, where="benchmark")
+    for _ in runner.run_chunks(count=8):
+        pass
+    start = time.process_time()
+    for _ in runner.run_chunks():
+        pass
+    return (time.process_time() - start) / (2 * count * HOURS) * 1e6
+
+
 def main() -> None:
     """Measure and print."""
     market = bt.Market.sample()
@@ -62,6 +77,7 @@ def main() -> None:
         "gbm, four steps": time_paths(bare, gbm, 4, count),
         "gbm with mark and funding, one step": time_paths(market, gbm, 1, count),
         "filtered with mark and funding": time_paths(market, "filtered", 1, count),
+        "filtered, two instruments, by instrument": time_panel(market, max(count // 10, 100)),
     }
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     time_paths(bare, gbm, 1, 4 * count)
