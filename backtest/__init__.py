@@ -61,10 +61,12 @@ from backtest.policy.policy import Bar
 from backtest.policy.view import AccountView
 from backtest.scenarios import (
     Bounds,
+    Capacity,
     Scenario,
     Sensitivity,
     Stress,
     bounds,
+    capacity,
     count_ambiguous,
     crashes,
     sensitivity,
@@ -115,6 +117,7 @@ __all__ = [
     "Bracket",
     "Brackets",
     "Calculation",
+    "Capacity",
     "Cascade",
     "Choice",
     "Collateral",
@@ -178,6 +181,7 @@ __all__ = [
     "bounds",
     "calculate_book",
     "calculate_liquidation",
+    "capacity",
     "cascade",
     "compare",
     "crashes",

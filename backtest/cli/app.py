@@ -21,6 +21,7 @@ from backtest.base.provenance import recording_command
 from backtest.cli import (
     allocation_command,
     bounds_command,
+    capacity_command,
     cascade_command,
     check_command,
     compare_command,
@@ -107,6 +108,7 @@ runway = take_experiment(runway_command.runway, [*list_flags("paths"), *list_fla
 stress = take_experiment(stress_command.stress, list_flags("stress"))
 bounds = take_experiment(bounds_command.bounds, list_flags("bounds"))
 sensitivity = take_experiment(sensitivity_command.sensitivity, list_flags("sensitivity"))
+capacity = take_experiment(capacity_command.capacity, list_flags("capacity"))
 add_command(app, "run", run, run_command.EXAMPLES)
 add_command(app, "sweep", sweep, sweep_command.EXAMPLES)
 add_command(app, "tune", tune, tune_command.EXAMPLES)
@@ -121,6 +123,7 @@ add_command(app, "runway", runway, runway_command.EXAMPLES)
 add_command(app, "stress", stress, stress_command.EXAMPLES)
 add_command(app, "bounds", bounds, bounds_command.EXAMPLES)
 add_command(app, "sensitivity", sensitivity, sensitivity_command.EXAMPLES)
+add_command(app, "capacity", capacity, capacity_command.EXAMPLES)
 add_command(app, "policies", policies_command.policies, policies_command.EXAMPLES)
 add_command(app, "liq", liq_command.liq, liq_command.EXAMPLES)
 app.add_typer(venues_command.app, name="venues")

@@ -142,6 +142,11 @@ def read_list(flag: str, text: str) -> Iterator[GivenFlag]:
     yield GivenFlag(flag, table, name, [each.strip() for each in text.split(",")])
 
 
+def read_numbers(flag: str, text: str) -> Iterator[GivenFlag]:
+    """Yield the capitals of a flag, numbers separated by commas."""
+    yield GivenFlag(flag, "capacity", "capitals", [parse_typed(each) for each in text.split(",")])
+
+
 def read_distance(flag: str, text: str) -> Iterator[GivenFlag]:
     """Yield the distance of a stop: a number, or a multiple of a column (``2*atr``)."""
     yield GivenFlag(flag, "account", flag.strip("-").replace("-", "_"), parse_typed(text))
@@ -333,6 +338,11 @@ KEYS = (
     Key("bounds", "depth", int, "--depth", RISK, "Follow at most 2^this lives (12)."),
     Key("bounds", "refine", str, "--refine", RISK, "A folder with finer bars of the same market."),
 
+    Key("capacity", "capitals", list[float], "--capitals", RISK,
+        "Increasing, in money: 1e4,1e6,1e8 (seven decades from the account's).", read_numbers),
+    Key("capacity", "tolerance", float, "--tolerance", RISK,
+        "Relative error of the capitals at which growth and Sharpe ratio are half (0.01)."),
+
     Key("sensitivity", "factors", list[str], "--factors", RISK,
         "Some of rates, funding, funding shift, fees, slippage, margin, volatility, correlation, "
         "signal (all).",
@@ -349,7 +359,17 @@ TABLES = {
     table: {key.name: key for key in KEYS if key.table == table}
     for table in (
         *("data", "policy", "overlay", "run", "sweep", "tune", "validate", "compare"),
-        *("lending", "allocation", "spending", "paths", "risk", "stress", "bounds", "sensitivity"),
+        *(
+            "lending",
+            "allocation",
+            "spending",
+            "paths",
+            "risk",
+            "stress",
+            "bounds",
+            "sensitivity",
+            "capacity",
+        ),
     )
 }
 """The tables whose keys are declared here."""

@@ -11,6 +11,7 @@ from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine import Result
 from backtest.engine.portfolio.portfolio_result import PortfolioResult
 from backtest.report.basis.data_and_command import NOTHING, Background, find_background
+from backtest.report.capacity_page import build_capacity
 from backtest.report.compare_page import build_comparison
 from backtest.report.crowd_pages import (
     build_cascade,
@@ -27,6 +28,7 @@ from backtest.report.sets.sweep_page import build_sweep
 from backtest.report.validations.cross_page import build_cross
 from backtest.report.validations.schedule_page import build_schedule_page
 from backtest.report.validations.walk_page import build_walk
+from backtest.scenarios import Capacity
 from backtest.store import Saved
 from backtest.sweep import Sweep
 from backtest.tune import Study
@@ -55,7 +57,7 @@ def build_page(source: Saved | Risk, objective: str = "sharpe", *, reads_data: b
     quality of the data: they are loaded again from their source, and used if their content is
     still the same.
     """
-    if isinstance(source, (PortfolioResult, *RISKS, *POCKETS)):
+    if isinstance(source, (PortfolioResult, *RISKS, *POCKETS, Capacity)):
         return build_kind(source)
     background = find_background(source, reads_data=reads_data)
     page = build_kind(source, objective, background)
@@ -69,6 +71,8 @@ def build_kind(
     """Return the report of a result with a background that is known already."""
     if isinstance(source, PortfolioResult):
         return build_portfolio(source)
+    if isinstance(source, Capacity):
+        return build_capacity(source)
     if isinstance(source, POCKETS):
         return build_pocket_page(source)
     if isinstance(source, RISKS):

@@ -1,6 +1,7 @@
 """What a shock would do to an account, and how far its result hangs on single assumptions."""
 
 from backtest.scenarios.bounds import Bounds, bounds, count_ambiguous
+from backtest.scenarios.capacity import Capacity, capacity
 from backtest.scenarios.crashes import crashes
 from backtest.scenarios.scenario import Scenario
 from backtest.scenarios.sensitivity import Sensitivity, sensitivity
@@ -8,10 +9,12 @@ from backtest.scenarios.stress import Stress, stress
 
 __all__ = [
     "Bounds",
+    "Capacity",
     "Scenario",
     "Sensitivity",
     "Stress",
     "bounds",
+    "capacity",
     "count_ambiguous",
     "crashes",
     "sensitivity",

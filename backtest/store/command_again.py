@@ -25,6 +25,7 @@ KINDS_IN_PYTHON = {
     "sensitivity": "bt.sensitivity",
     "allocation": "bt.Allocation.run",
     "runway": "bt.runway",
+    "capacity": "bt.capacity",
 }
 
 

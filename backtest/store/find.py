@@ -13,7 +13,7 @@ from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine import PortfolioResult, Result
 from backtest.paths import LiquidationRisk, MaxLeverage
 from backtest.pockets import AllocationResult, Runway
-from backtest.scenarios import Bounds, Sensitivity, Stress
+from backtest.scenarios import Bounds, Capacity, Sensitivity, Stress
 from backtest.store.begun_validations import is_begun
 from backtest.store.kinds import (
     CROWD_CLASSES,
@@ -40,7 +40,9 @@ LISTED = (*LEFTOVERS, UNFINISHED)
 
 Crowded: TypeAlias = Cascade | SimulatedMarket | Crowding
 Pocketed: TypeAlias = AllocationResult | Runway
-Risk: TypeAlias = LiquidationRisk | MaxLeverage | Stress | Bounds | Sensitivity | Pocketed
+Risk: TypeAlias = (
+    LiquidationRisk | MaxLeverage | Stress | Bounds | Sensitivity | Capacity | Pocketed
+)
 Validation: TypeAlias = WalkForward | CrossValidation | Schedules
 Saved: TypeAlias = (
     Result | Sweep | Study | Comparison | PortfolioResult | Crowded | Validation | Risk

@@ -18,7 +18,7 @@ from backtest.engine.portfolio import portfolio_files
 from backtest.paths import LiquidationRisk, MaxLeverage
 from backtest.paths.risk_record import FORMAT as RISK_FORMAT
 from backtest.pockets import AllocationResult, Runway
-from backtest.scenarios import Bounds, Sensitivity, Stress
+from backtest.scenarios import Bounds, Capacity, Sensitivity, Stress
 from backtest.sweep import sweep_files
 from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation import validation_files as validation_storage
@@ -29,7 +29,7 @@ RISK_CLASSES = {
     each.kind: each
     for each in (
         *(LiquidationRisk, MaxLeverage, Stress, Bounds, Sensitivity),
-        *(AllocationResult, Runway),
+        *(AllocationResult, Runway, Capacity),
     )
 }
 """The classes of results about risk, by kind."""
@@ -44,6 +44,7 @@ PLURALS = {
     "max-leverage": "max-leverages",
     "stress": "stress tests",
     "sensitivity": "sensitivities",
+    "capacity": "capacities",
     **{kind: kind for kind in (SCHEDULES, "crowding", "bounds")},
 }
 FORMATS = {

@@ -67,9 +67,17 @@ def make_runway() -> RiskRecord:
     return bt.runway(paths, Constant(0.0), bt.Spending(0.1, every="1d"), **PLAIN)
 
 
+def make_capacity() -> RiskRecord:
+    venue = free_venue().override({"slippage.impact": 1.0})
+    return bt.capacity(
+        MARKET, Constant(leverage=2.0), **PLAIN | {"venue": venue}, capitals=[1e3, 1e8],
+        tolerance=0.5,
+    )  # fmt: skip
+
+
 MAKERS = (
     *(make_risk, make_quiet_risk, make_largest, make_stress, make_bounds, make_sensitivity),
-    *(make_allocation, make_runway),
+    *(make_allocation, make_runway, make_capacity),
 )
 
 

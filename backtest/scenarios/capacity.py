@@ -1,0 +1,278 @@
+"""capacity(): how growth and the Sharpe ratio fall as the capital grows, under impact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import Account
+from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
+from backtest.base.ranges import Number
+from backtest.engine.run import run
+from backtest.market import Market, Markets
+from backtest.paths.liquidation_risk import describe_each, name_policies
+from backtest.paths.risk_record import RiskRecord
+from backtest.venue import Venue
+
+WHERE = "bt.capacity"
+FACTORS = tuple(10.0 ** (k / 2) for k in range(15))
+"""By default, seven decades from the capital of the account up."""
+HALVED = ("growth", "sharpe")
+MONEY = Number(0, open_low=True)
+TOLERANCE = Number(1e-6, 0.5)
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Capacity(RiskRecord):
+    """How a policy does at different capitals.
+
+    Attributes
+    ----------
+    table : DataFrame
+        By ``capital``: ``growth`` per year and ``sharpe``; ``mean_leverage``, which falls where
+        orders are cut by participation or by the venue's largest notional; ``impact`` and
+        ``costs`` (fees, slippage and impact), per year of the mean equity; ``volume_share``, the
+        notional traded over that of the market (NaN without volumes and of several instruments);
+        ``final_equity`` as a multiple of the capital.
+    half_growth, half_sharpe : float
+        The capital at which the growth, or the Sharpe ratio, is half of that at the smallest
+        capital; NaN if it is not halved at the largest, or is not over 0 at the smallest.
+    settings : dict
+        What the numbers come from.
+    """
+
+    table: pd.DataFrame
+    half_growth: float
+    half_sharpe: float
+    settings: dict[str, Any]
+    market: Market | Markets | None = None
+
+    kind = "capacity"
+    names = ("table",)
+    numbers = ("half_growth", "half_sharpe")
+
+    def find_history(self) -> Market | Markets | None:
+        """Return the market; None for a loaded result."""
+        return self.market
+
+    @property
+    def note(self) -> str:
+        """The capital at which growth is halved."""
+        return f"growth halves at {show_money(self.half_growth)}"
+
+    def __repr__(self) -> str:
+        return f"<Capacity: growth halves at {show_money(self.half_growth)}>"
+
+    def summary(self) -> str:
+        """Return the table as text for a terminal."""
+        shown = self.table.copy()
+        shown.index = pd.Index([f"{x:,.0f}" for x in shown.index], name="capital")
+        halves = (
+            f"growth halves at {show_money(self.half_growth)}, "
+            f"the Sharpe ratio at {show_money(self.half_sharpe)}"
+        )
+        return f"{self.settings['policy']}\n\n{shown.to_string()}\n\n{halves}"
+
+
+def show_money(capital: float) -> str:
+    """Return a capital in three digits, or that it is unknown.
+
+    Examples
+    --------
+    >>> show_money(1234567.0), show_money(float("nan"))
+    ('1,230,000', 'no capital tried')
+    """
+    if math.isnan(capital):
+        return "no capital tried"
+    digits = max(math.floor(math.log10(capital)) - 2, 0)
+    return f"{round(capital, -digits):,.0f}"
+
+
+def capacity(
+    market: Market | Markets,
+    policy: Any,
+    *,
+    venue: Any,
+    account: Account,
+    capitals: Sequence[float] | None = None,
+    tolerance: float = 0.01,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Capacity:
+    """Return growth and Sharpe ratio by capital, and the capitals at which they are half.
+
+    Parameters
+    ----------
+    market, policy, venue, account
+        As in :func:`backtest.run`. The venue must have costs or limits that depend on size:
+        ``Slippage(impact=...)`` or ``Slippage(max_participation=...)``.
+    capitals : sequence of float, optional
+        Increasing, in money; by default seven decades from the capital of the account, two to each.
+    tolerance : float
+        Relative error of the capitals at which growth and Sharpe ratio are half.
+    progress : callable, optional
+        Called with capitals done and capitals in all.
+    **settings
+        ``signal``, ``overlay``, ``sampling``, ``calendar``, ``start`` and ``compile`` of
+        :func:`backtest.run`.
+
+    Returns
+    -------
+    Capacity
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, or nothing in the venue depends on size.
+
+    Notes
+    -----
+    The impact of an order is that of the square-root law, ``Y sigma sqrt(notional / daily volume)``
+    (docs/accounting.md), so that the costs of a policy per unit of equity grow with the root of its
+    capital. What is half is compared with the smallest capital; the first crossing counts, found by
+    bisection on the logarithm.
+    """
+    check_account(account)
+    check_sizes(venue)
+    TOLERANCE.check("tolerance", tolerance, where=f"{WHERE}, tolerance")
+    grid = read_capitals(capitals, account)
+    done: dict[float, dict[str, float]] = {}
+
+    def measure(capital: float) -> dict[str, float]:
+        if capital not in done:
+            own = account.override({"capital": capital})
+            result = run(market, policy, venue=venue, account=own, **settings)
+            done[capital] = describe_run(result, market, capital)
+        return done[capital]
+
+    for k, capital in enumerate(grid):
+        measure(capital)
+        if progress is not None:
+            progress(k + 1, len(grid))
+    halves = {name: find_half(name, grid, measure, tolerance) for name in HALVED}
+    table = pd.DataFrame([done[capital] for capital in grid], index=pd.Index(grid, name="capital"))
+    described = {
+        "policy": name_policies(policy), "account": account.to_dict(),
+        "venue": describe_each(venue, lambda each: each.to_dict()), "tolerance": tolerance,
+    }  # fmt: skip
+    return Capacity(table, halves["growth"], halves["sharpe"], described, market)
+
+
+def check_account(account: Account) -> None:
+    """Require an account whose capital can be changed."""
+    if not isinstance(account, Account):
+        raise ParameterError(
+            f"account must be an Account, was {str(account)[:60]!r}",
+            where=f"{WHERE}, account",
+            cure="pass bt.Account(...)",
+        )
+    if account.flows is not None:
+        raise ParameterError(
+            "flows must be left out: the capital varies",
+            where=f"{WHERE}, Account.flows",
+            cure="leave flows out",
+        )
+
+
+def check_sizes(venue: Venue | Mapping[str, Venue]) -> None:
+    """Require a venue in which size matters."""
+    venues = venue.values() if isinstance(venue, Mapping) else [venue]
+    slips = [each.slippage for each in venues if isinstance(each, Venue)]
+    if not any(each.impact > 0.0 or each.max_participation is not None for each in slips):
+        raise ParameterError(
+            "capacity needs costs or limits that depend on size, the venue has impact 0 and no "
+            "max_participation",
+            where="Slippage",
+            cure="give Slippage(impact=1.0), or max_participation=0.05; at the command line "
+            "--set venue.slippage.impact=1.0",
+        )
+
+
+def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[float]:
+    """Return the capitals to run, checked to increase."""
+    if capitals is None:
+        return [float(account.capital) * factor for factor in FACTORS]
+    if isinstance(capitals, str) or not isinstance(capitals, Sequence | np.ndarray):
+        raise ParameterError(
+            f"capitals must be a list of numbers, was {repr_plain(capitals)}",
+            where=f"{WHERE}, capitals",
+            cure="give [1e4, 1e6, 1e8]",
+        )
+    found = [MONEY.check("capital", each, where=f"{WHERE}, capitals") for each in capitals]
+    if len(found) < 2 or any(b <= a for a, b in pairwise(found)):
+        raise ParameterError(
+            f"capitals must be two or more that increase, were {found!r:.60}",
+            where=f"{WHERE}, capitals",
+            cure="give [1e4, 1e6, 1e8]",
+        )
+    return found
+
+
+def describe_run(result: Any, market: Market | Markets, capital: float) -> dict[str, float]:
+    """Return the row of one capital."""
+    metrics = result.metrics
+    costs = sum(metrics[f"{name}_annual"] for name in ("fees", "slippage", "impact"))
+    return {
+        "growth": float(metrics["cagr"]),
+        "sharpe": float(metrics["sharpe"]),
+        "mean_leverage": float(metrics["mean_leverage"]),
+        "impact": float(metrics["impact_annual"]),
+        "costs": float(costs),
+        "volume_share": measure_volume_share(result, market),
+        "final_equity": float(metrics["final_equity"]) / capital,
+    }
+
+
+def measure_volume_share(result: Any, market: Market | Markets) -> float:
+    """Return the notional traded over that of the market, both at closes; NaN if unknown."""
+    if not isinstance(market, Market) or not market.volume.any():
+        return math.nan
+    rows = slice(result.span.first, None)
+    size = result.venue.contract.size
+    price = (
+        1.0 / market.close[rows] if result.venue.contract.kind == "inverse" else market.close[rows]
+    )
+    total = float(np.sum(market.volume[rows] * price) * size)
+    return float(result.tally.money.traded) / total if total > 0.0 else math.nan
+
+
+def find_half(
+    name: str,
+    grid: Sequence[float],
+    measure: Callable[[float], Mapping[str, float]],
+    tolerance: float,
+) -> float:
+    """Return the capital at which a measure is half of that at the first; NaN if there is none."""
+    half = 0.5 * measure(grid[0])[name]
+    if not half > 0.0:
+        return math.nan
+    for low, high in pairwise(grid):
+        if not measure(high)[name] > half:
+            return bisect_half(name, half, (low, high), measure, tolerance)
+    return math.nan
+
+
+def bisect_half(
+    name: str,
+    half: float,
+    ends: tuple[float, float],
+    measure: Callable[[float], Mapping[str, float]],
+    tolerance: float,
+) -> float:
+    """Return the capital between two at which a measure falls to a value."""
+    low, high = map(math.log, ends)
+    while high - low > tolerance:
+        middle = 0.5 * (low + high)
+        if measure(math.exp(middle))[name] > half:
+            low = middle
+        else:
+            high = middle
+    return math.exp(0.5 * (low + high))
