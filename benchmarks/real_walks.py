@@ -17,6 +17,8 @@ from backtest.validation.chance import ClearCount, count_clear
 POLICIES: tuple[type[bt.Policy], ...] = (VolTarget, SharpeScaling, Cppi, TrendVol)
 RETUNED, ONCE, DEFAULTS = "re-tuned", "tuned once", "defaults"
 CONFIDENCE = 0.95
+RULES_OF = {"LTCUSDT": "ETHUSDT"}
+"""Instruments without a table of their own, and the one whose venue rules they take."""
 COLUMNS = (
     ("market", "{}", 8),
     ("policy", "{}", 13),
@@ -68,7 +70,7 @@ def walk_one(
     """Return what a walk earned out of sample, beside the same policy tuned once and untuned."""
     name = market.instrument
     terms: dict[str, Any] = {
-        "venue": bt.Venue.preset("binance-usdm", name),
+        "venue": bt.Venue.preset("binance-usdm", RULES_OF.get(name, name)),
         "account": bt.Account(capital=10_000, band=0.05, max_leverage=5.0),
     }
     began = time.process_time()

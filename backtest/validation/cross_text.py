@@ -10,7 +10,7 @@ from backtest.base.number_text import format_number, format_percent, format_prob
 from backtest.base.text_layout import format_paragraph
 from backtest.validation.chance import EVIDENCE
 from backtest.validation.walk_figures import read_figures
-from backtest.validation.walk_text import EVEN, describe_others
+from backtest.validation.walk_text import EVEN, describe_others, name_procedure
 
 if TYPE_CHECKING:
     from backtest.validation.validation_records import CrossRecord
@@ -63,7 +63,7 @@ def describe_splits(found: CrossRecord) -> Iterator[str]:
     n, k = facts["groups"], facts["test_groups"]
     yield from format_paragraph(
         "Splits",
-        f"{facts['policy']['text']}: {figures['sets']:,} sets, {len(found.splits)} splits of {n} "
+        f"{name_procedure(facts)}: {figures['sets']:,} sets, {len(found.splits)} splits of {n} "
         f"groups, {k} for the test; {len(found.paths)} paths",
     )
     data = facts["data"]

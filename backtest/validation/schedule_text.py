@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from backtest.base.number_text import format_number, format_percent, format_probability
 from backtest.base.text_layout import format_paragraph
+from backtest.validation.walk_text import name_procedure
 
 if TYPE_CHECKING:
     from backtest.validation.validation_records import ScheduleRecord
@@ -52,7 +53,7 @@ def write_summary(found: ScheduleRecord) -> str:
 def describe_data(found: ScheduleRecord) -> Iterator[str]:
     """Yield what was re-tuned, and on which data."""
     facts = found.manifest
-    yield from format_paragraph("Schedules", f"{facts['policy']['text']}: test span on train span")
+    yield from format_paragraph("Schedules", f"{name_procedure(facts)}: test span on train span")
     data = facts["data"]
     notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
     name = data["instrument"] or "unnamed instrument"

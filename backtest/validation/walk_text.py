@@ -72,7 +72,7 @@ def describe_walk(walk: WalkRecord) -> Iterator[str]:
     facts, folds = walk.manifest, walk.folds
     total = f"{len(folds)} folds, {int(folds['trials'].sum()):,} sets in all"
     yield from format_paragraph(
-        "Walk", f"{facts['policy']['text']}: {total}{describe_others(walk.figures)}"
+        "Walk", f"{name_procedure(facts)}: {total}{describe_others(walk.figures)}"
     )
     name = facts["data"]["instrument"] or "unnamed instrument"
     notes = ["SYNTHETIC: these prices are made up"] if facts["data"]["synthetic"] else []
@@ -82,6 +82,12 @@ def describe_walk(walk: WalkRecord) -> Iterator[str]:
     )
     rules = ", ".join(facts["constraints"])
     yield from format_paragraph("Objective", f"{facts['objective']}, where {rules}")
+
+
+def name_procedure(facts: Mapping[str, Any]) -> str:
+    """Return what is tuned: the policy with its parameters, and an overlay that stays."""
+    above = f", under {facts['overlay']}" if "overlay" in facts else ""
+    return f"{facts['policy']['text']}{above}"
 
 
 def describe_others(figures: Mapping[str, Any]) -> str:
