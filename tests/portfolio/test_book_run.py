@@ -432,3 +432,37 @@ def test_an_overlay_sees_the_index_from_the_first_weight_on():
         signal=bt.allocate.inverse_volatility(simulate_pair(80), half_life=10.0),
     )
     assert not quiet.metrics["ruined"]
+
+
+class Halve(bt.Policy):
+    """Hold 1.6 from the first close on, and 0.8 from the third on."""
+
+    def leverage(self, bar, account):
+        return 1.6 if account.days < 1.5 else float("nan") if account.days < 2.5 else 0.8
+
+
+@pytest.mark.parametrize("is_compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_volume_of_the_account_chooses_the_fee_tier_of_each_instrument(is_compiled):
+    # 800 of each are bought on day 2: 1,600 in all reach the tier of A, not that of B; neither
+    # would reach any by itself. Half of it is sold on day 4, as no fee of day 2 changes 1,000 much
+    index = pd.date_range("2024-01-01", periods=5, freq="1D", tz="UTC")
+    bars = pd.DataFrame(100.0, index=index, columns=["open", "high", "low", "close"])
+    market = bt.Market.from_frames(bars.assign(volume=1e6))
+    markets = bt.Markets({"A": market, "B": market}, currency="USDT")
+    base = make_venue(taker=0.001)
+    venues = {
+        "A": base.override({"fees.tiers": [bt.FeeTier(1_500.0, 0.0005, 0.0)]}),
+        "B": base.override({"fees.tiers": [bt.FeeTier(2_500.0, 0.0002, 0.0)]}),
+    }
+    result = run(markets, Halve(), venue=venues, compile=is_compiled)
+    events = result.events
+    fills = events[events["kind"] == "fill"].reset_index()
+    fees = events[events["kind"] == "fee"].reset_index()
+    rates = fees["amount"] / fills["amount"]
+    assert fees["instrument"].tolist() == ["A", "B"] * 3
+    assert rates.tolist() == pytest.approx([1e-3, 1e-3, 5e-4, 1e-3, 5e-4, 1e-3])
+    row = bt.sweep(
+        markets, Halve, pd.DataFrame({"account.band": [0.0]}), venue=venues,
+        account=bt.Account(capital=1_000.0), compile=is_compiled,
+    )  # fmt: skip
+    assert row.table["fees"].tolist() == [result.metrics["fees"]]

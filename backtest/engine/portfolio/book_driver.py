@@ -11,7 +11,8 @@ import numpy as np
 from backtest.base.errors import AccountingError, PolicyError
 from backtest.base.units import FloatArray, format_time
 from backtest.engine.bar_loop import BROKEN, FULL, NEGATIVE
-from backtest.engine.loop_driver import CHUNK, PLAIN_CHUNK, Progress
+from backtest.engine.fee_days import TradedDays
+from backtest.engine.loop_driver import CHUNK, PLAIN_CHUNK, Progress, add_traded
 from backtest.engine.portfolio import book_loop
 from backtest.engine.portfolio.book_desk import ask_plain
 from backtest.engine.portfolio.book_inputs import (
@@ -115,21 +116,30 @@ def run_book_loop(
     tape = new_tape(n, total - first, first, 4 * n * min(chunk, total) + 1024)
     kept = []
     seats = [DeskSwitch(first, desk, policies), *switches]
+    counts = Counts(tally, None)
     for seat, stop in zip(seats, [*(each.bar for each in switches), total], strict=True):
         keep_overlay(desk, seat.desk)
         desk = seat.desk
-        given = (inputs, book, desk, bind(desk, seat.policies), tally, seat.bar, stop, tape, chunk)
-        tally, entries = drive(simulate, pack, *given, progress)
+        bound = bind(desk, seat.policies)
+        given = (inputs, book, desk, bound, counts, seat.bar, stop, tape, chunk, progress)
+        counts, entries = drive(simulate, pack, *given)
         kept.append(entries)
     return BookOutcome(
         book=book,
-        tally=tally,
+        tally=counts.tally,
         account=tape.account,
         positions=tape.positions,
         entries=np.concatenate(kept),
         memory=desk.memory,
         plain_because="" if is_compiled else describe_plain(own),
     )
+
+
+class Counts(NamedTuple):
+    """What a run adds up: its measures, and the volumes that choose fee tiers, if there are any."""
+
+    tally: Tally
+    traded: TradedDays | None
 
 
 def drive(
@@ -139,14 +149,14 @@ def drive(
     book: Book,
     desk: Desk,
     bound: Desk,
-    tally: Tally,
+    counts: Counts,
     first: int,
     total: int,
     tape: BookTape,
     chunk: int,
     progress: Progress | None,
-) -> tuple[Tally, FloatArray]:
-    """Take the account up to bar ``total`` in chunks; return the tally and the events.
+) -> tuple[Counts, FloatArray]:
+    """Take the account up to bar ``total`` in chunks; return the counts and the events.
 
     ``pack`` gives the terms the form that the loop takes, ``bound`` is the desk that it asks, and
     ``desk`` the one whose memory it changes. Book and tape change in place.
@@ -155,11 +165,15 @@ def drive(
     room, ledger, scene = new_room(n, assets), new_ledger_array(n), new_scene(n, assets)
     kept: list[FloatArray] = []
     terms, t = read_tables(inputs, first), first
+    tally, traded = counts
     while t < total:
         for bar, i, margin in inputs.changes:
             terms = write_table(terms, i, margin) if bar == t else terms
         later = [bar for bar, _, _ in inputs.changes if bar > t]
         stop = min(t + chunk, total, *later)
+        if inputs.fees is not None:
+            traded, stop = inputs.fees.turn(traded, t), min(stop, inputs.fees.find_end(t))
+            terms = inputs.fees.write(terms, traded)
         saved = save_book(book, desk)
         packed = terms if pack is None else pack(terms)
         given = (packed, inputs.feed, inputs.clock, inputs.log_returns, bound, book, scene, room)
@@ -174,12 +188,13 @@ def drive(
             raise report_book_imbalance(ledger, inputs, reached)
         if why == NEGATIVE:
             raise report_bad_decision(inputs, reached)
+        traded = add_traded(traded, tally, counted)
         tally, t = counted, reached
         kept.append(tape.log.entries[: tape.log.written[0]].copy())
         tape.log.written[0] = 0
         if progress is not None:
             progress(t - first, total - first)
-    return tally, np.concatenate(kept)
+    return Counts(tally, traded), np.concatenate(kept)
 
 
 def read_tables(inputs: BookInputs, first: int) -> Terms:
@@ -222,9 +237,10 @@ def summarize_book(
     tape.is_on[0] = 0
     units = np.zeros(len(inputs.feed.time) - first if has_units else 0)
     tape, chunk = tape._replace(units=units), CHUNK if is_compiled else PLAIN_CHUNK
-    given = (inputs, book, desk, desk, tally, first, len(inputs.feed.time), tape, chunk, progress)
-    counted, _ = drive(find_simulate(is_compiled=is_compiled), pack, *given)
-    return BookSummary(book, counted, units)
+    counts, total = Counts(tally, None), len(inputs.feed.time)
+    given = (inputs, book, desk, desk, counts, first, total, tape, chunk, progress)
+    counts, _ = drive(find_simulate(is_compiled=is_compiled), pack, *given)
+    return BookSummary(book, counts.tally, units)
 
 
 def find_binders(

@@ -27,6 +27,7 @@ from backtest.engine.loop_inputs import (
     skip_first,
 )
 from backtest.engine.portfolio.book_assets import ASSET, find_prices, read_assets
+from backtest.engine.portfolio.book_fees import BookFees, read_book_fees
 from backtest.market.markets import Markets
 from backtest.measures.tally import Clock
 from backtest.portfolio.book_ledger import N_TERMS, WIDTH
@@ -78,7 +79,8 @@ ON_CLOCK = (
 class BookInputs(NamedTuple):
     """Everything that the loop needs besides the policies and the book.
 
-    ``changes`` are the later margin tables: bar, instrument, rules.
+    ``changes`` are the later margin tables: bar, instrument, rules. ``fees`` are fee tiers, if a
+    venue has any.
     """
 
     terms: Terms
@@ -87,6 +89,7 @@ class BookInputs(NamedTuple):
     log_returns: FloatArray
     changes: tuple[tuple[int, int, MarginRules], ...]
     started: int
+    fees: BookFees | None
 
 
 def read_book_inputs(
@@ -126,7 +129,8 @@ def read_book_inputs(
     clock, log_returns = read_book_clock(markets, feed, sampling, terms, venues, like)
     if started == markets.time[first]:
         clock.risk_free[first] = 0.0
-    return BookInputs(terms, feed, clock, log_returns, tuple(changes), started)
+    fees = read_book_fees([venues[name] for name in markets.names], markets.time)
+    return BookInputs(terms, feed, clock, log_returns, tuple(changes), started, fees)
 
 
 # ------------------------------------------------------------------------------------- terms

@@ -153,10 +153,7 @@ def check_supported(names: Sequence[str], venues: Mapping[str, Venue], account: 
     ]
     for name in names:
         venue = venues[name]
-        tiers = len(venue.fees.tiers)
-        cure = "give the rates of one tier"
         refused += [
-            (tiers > 0, f"Fees.tiers of {name}", f"{tiers} tiers", cure),
             (
                 venue.liquidation.full_below_health > 0.0,
                 f"Liquidation.full_below_health of {name}",
