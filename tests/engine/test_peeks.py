@@ -67,17 +67,20 @@ def test_an_honest_column_is_not_accused(name: str):
 
 @pytest.mark.parametrize(
     "policy",
-    [
-        *(VolTarget(estimator=name) for name in ("ewma", "yang-zhang", "gjr", "har")),
-        *(VolTarget(half_life=bars) for bars in (2.0, 2000.0)),
-        *(TailRisk(model=name) for name in ("historical", "normal", "cornish-fisher")),
-        Kelly(),
-        Kelly(window=100),
-        LiquidationProbability(),
-        Regime(),
-        TrendVol(measure="sign"),
-        TrendVol(short=10, middle=20, long=40),
-    ],
+    every_nth(
+        [
+            *(VolTarget(estimator=name) for name in ("ewma", "yang-zhang", "gjr", "har")),
+            *(VolTarget(half_life=bars) for bars in (2.0, 2000.0)),
+            *(TailRisk(model=name) for name in ("historical", "normal", "cornish-fisher")),
+            Kelly(),
+            Kelly(window=100),
+            LiquidationProbability(),
+            Regime(),
+            TrendVol(measure="sign"),
+            TrendVol(short=10, middle=20, long=40),
+        ],
+        4,
+    ),
     ids=repr,
 )
 def test_a_policy_of_ours_is_not_accused(policy: bt.Policy):

@@ -13,6 +13,7 @@ from backtest.features.first_passage import touch_probability
 from backtest.paths.choose_runner import make_runner
 from backtest.paths.risk_intervals import estimate_pairs, exact_interval
 from backtest.strategies import VolTarget
+from tests.fast_cases import every_nth
 from tests.paths.accounts import (
     Hold,
     free_account,
@@ -53,6 +54,7 @@ def test_paths_find_the_closed_form_from_2x_to_100x(days):
         assert row.method == way
 
 
+@pytest.mark.slow
 def test_tilted_paths_find_the_closed_form_far_down():
     # 3x in a day: 1.4e-21; 2x in 7 days: 7.4e-10; 4x in 7 days: 5.9e-3
     for lever, horizon, days in ((3.0, "1d", 1), (2.0, "7d", 7), (4.0, "7d", 7)):
@@ -66,6 +68,7 @@ def test_tilted_paths_find_the_closed_form_far_down():
         assert row.method == "tilt"
 
 
+@pytest.mark.slow
 def test_auto_tilts_what_is_rare_and_mirrors_the_rest():
     risk = bt.liquidation_risk(gbm_paths(paths=4000), Hold(3.5), **TERMS, horizons=("1d", "7d"))
     assert list(risk.table["method"]) == ["tilt", "tilt"]
@@ -74,6 +77,7 @@ def test_auto_tilts_what_is_rare_and_mirrors_the_rest():
     assert near.table["method"].iloc[0] == "antithetic"
 
 
+@pytest.mark.slow
 def test_a_short_is_tilted_upwards():
     risk = bt.liquidation_risk(
         gbm_paths(paths=4000, horizon="1d"), Hold(4.0), **TERMS, signal=-1.0, method="tilt"
@@ -104,6 +108,7 @@ def test_jump_models_agree_plain_and_tilted():
         )
 
 
+@pytest.mark.slow
 def test_kou_paths_pass_a_level_as_often_as_kou_and_wang_say():
     model = models.Kou(volatility=0.5, jumps=50, up=0.4, up_size=0.02, down_size=0.03)
     drawn = bt.simulate_paths(still_market(), model, paths=20_000, horizon="7d", seed=6)
@@ -172,7 +177,7 @@ def test_splitting_agrees_with_plain_paths():
 
 
 @pytest.mark.parametrize("name", ["filtered", "gbm"])
-@pytest.mark.parametrize("policy", [Hold(20.0), VolTarget(target=2.0)])
+@pytest.mark.parametrize("policy", every_nth([Hold(20.0), VolTarget(target=2.0)], 2))
 def test_a_path_equals_its_run_bit_for_bit(name, policy):
     market = bt.Market.sample(bars=1200)
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -212,6 +217,7 @@ def test_a_result_goes_on_as_a_resumed_run_does():
         bt.liquidation_risk(other, VolTarget(target=1.5), venue=venue, account=result)
 
 
+@pytest.mark.slow
 def test_compiled_and_plain_are_the_same_bits_in_any_number_of_threads():
     tables = [
         bt.liquidation_risk(
@@ -292,6 +298,7 @@ def test_the_usual_horizons_end_with_the_whole_once():
     ]
 
 
+@pytest.mark.slow
 def test_the_report_of_a_risk_says_what_happened():
     risk = bt.liquidation_risk(gbm_paths(paths=2000), Hold(30.0), **TERMS, horizons=("1d", "7d"))
     last = risk.table.iloc[-1]
@@ -333,6 +340,7 @@ def test_bad_arguments_are_refused(settings, words):
         bt.liquidation_risk(given.pop("paths"), given.pop("policy"), **given)
 
 
+@pytest.mark.slow
 def test_tilting_needs_a_model_that_can_be_tilted_and_enough_paths():
     garch = models.Garch(omega=3.65e-6, alpha=0.05, beta=0.9)
     drawn = bt.simulate_paths(still_market(), garch, paths=10, horizon="1d")

@@ -32,6 +32,7 @@ def test_it_finds_the_leverage_of_the_closed_form():
     assert found.grid["gbm"].is_monotonic_increasing
 
 
+@pytest.mark.slow
 def test_the_worst_model_decides():
     calm, wild = models.GBM(volatility=0.3), models.GBM(volatility=1.5)
     found = bt.max_leverage(
@@ -42,6 +43,7 @@ def test_the_worst_model_decides():
     assert found.leverage < 0.5 * found.table.loc["gbm", "leverage"]
 
 
+@pytest.mark.slow
 def test_a_limit_of_the_account_is_said():
     found = bt.max_leverage(
         still_market(), venue=free_venue(), account=free_account(max_leverage=2.0),

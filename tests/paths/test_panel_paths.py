@@ -7,6 +7,7 @@ import pytest
 import backtest as bt
 from backtest import paths as models
 from backtest.paths.panel_paths import factor_correlation
+from tests.fast_cases import every_nth
 from tests.paths.accounts import still_market
 
 DAYS = {"paths": 6, "horizon": "2d", "seed": 3}
@@ -74,13 +75,16 @@ def test_the_first_instrument_has_the_paths_that_it_has_alone():
 
 @pytest.mark.parametrize(
     "model",
-    [
-        models.GBM(volatility=0.8),
-        models.Kou(volatility=0.6, jumps=2000.0, up=0.4, up_size=0.02, down_size=0.03),
-        models.Heston(0.6, 0.6, pull=20.0, volatility_of_variance=2.0, correlation=-0.5),
-        models.Garch(omega=1e-6, alpha=0.1, beta=0.85, degrees_of_freedom=5.0),
-        models.Regimes(0.4, 1.5, calm_bars=50.0, stress_bars=20.0),
-    ],
+    every_nth(
+        [
+            models.GBM(volatility=0.8),
+            models.Kou(volatility=0.6, jumps=2000.0, up=0.4, up_size=0.02, down_size=0.03),
+            models.Heston(0.6, 0.6, pull=20.0, volatility_of_variance=2.0, correlation=-0.5),
+            models.Garch(omega=1e-6, alpha=0.1, beta=0.85, degrees_of_freedom=5.0),
+            models.Regimes(0.4, 1.5, calm_bars=50.0, stress_bars=20.0),
+        ],
+        5,
+    ),
     ids=lambda each: type(each).__name__,
 )
 def test_at_correlation_1_the_same_model_draws_the_same_bars(model):

@@ -6,6 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
+from tests.fast_cases import every_nth
 from tests.paths.accounts import Hold, free_account, free_venue, still_market
 
 TERMS = {"venue": free_venue(), "account": free_account()}
@@ -40,7 +41,7 @@ def make_sensitivity():
 
 
 @pytest.mark.parametrize(
-    "make", [make_risk, make_stress, make_bounds, make_largest, make_sensitivity]
+    "make", every_nth([make_risk, make_stress, make_bounds, make_largest, make_sensitivity], 2)
 )
 def test_a_report_is_written_in_every_format(make, tmp_path):
     source = make()

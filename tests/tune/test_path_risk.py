@@ -53,6 +53,7 @@ def test_a_bound_on_the_risk_excludes_what_dies_on_the_paths():
     assert "p_liquidation_4h" in study.summary()
 
 
+@pytest.mark.slow
 def test_a_shorter_horizon_counts_what_dies_within_it():
     # in two hours the price falls to exp(-150 / 365) = 0.663: 1 / (1 - 0.995 x 0.663) = 2.94
     study = search(

@@ -20,6 +20,11 @@ LEARNING = ("auto", "de", "cmaes", "tpe", "gp", "forest")
 EVERY = tuple(SAMPLERS)
 
 
+def slow_tpe(names):
+    """Return names of samplers, tpe marked slow: it takes as long as all others together."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n == "tpe" else n for n in names]
+
+
 def number(name, kind="float", low=0.0, high=1.0, *, log=False, when=None):
     return Dimension(name, kind, low, high, log, (), when, low)
 
@@ -107,7 +112,7 @@ def mixed(cube):
         ("cmaes", 4000, 1e-5),
         ("gp", 1024, 1e-3),
         ("forest", 2048, 1e-3),
-        ("tpe", 400, 2e-3),
+        pytest.param("tpe", 400, 2e-3, marks=pytest.mark.slow),
         ("sobol", 4096, 1e-3),
         ("random", 4096, 2e-3),
         ("grid", 4096, 1e-3),
@@ -138,7 +143,7 @@ def test_an_optimum_on_the_edge_of_a_constraint_is_approached_from_inside(name, 
     assert 1.0 - short < scores[violations == 0.0].max() <= 1.0
 
 
-@pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.parametrize("name", slow_tpe(LEARNING))
 def test_the_size_of_a_violation_is_never_weighed_against_the_score(name):
     """The score grows beyond all bounds where the constraint is broken by a hair."""
 
@@ -195,7 +200,7 @@ def test_auto_is_ahead_of_even_points_on_a_rugged_surface():
 # ----------------------------------------------------------------------------- how long they ask
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", slow_tpe(EVERY))
 @pytest.mark.parametrize("trials", first_only([1, 63, 200]))
 def test_the_number_of_trials_is_met_exactly(name, trials):
     asked, _, _ = search(name, SQUARE, rugged, trials=trials)
@@ -213,7 +218,7 @@ def test_batches_fill_the_lanes(name):
     assert len(cube) % 64 == 0
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", slow_tpe(EVERY))
 @pytest.mark.parametrize("batch", first_only([1, 7, 100]))
 def test_a_batch_may_be_chosen(name, batch):
     asked = make_sampler(name, SQUARE, seed=0, batch=batch).ask()
@@ -266,7 +271,7 @@ def test_models_ask_for_no_set_twice_and_end_when_there_are_no_more(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", slow_tpe(EVERY))
 @pytest.mark.parametrize("value", every_nth([math.nan, -math.inf, math.inf, 0.0, 1e300], 3))
 @pytest.mark.parametrize("violation", every_nth([0.0, 1.0, math.inf, math.nan], 3))
 def test_scores_that_say_nothing_are_borne(name, value, violation):
@@ -277,7 +282,7 @@ def test_scores_that_say_nothing_are_borne(name, value, violation):
     assert len(asked) == 150 or name in ("de", "grid")
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", slow_tpe(EVERY))
 def test_some_scores_may_be_missing(name):
     def judge(cube):
         score, violation = wall(cube)
@@ -290,7 +295,7 @@ def test_some_scores_may_be_missing(name):
     assert np.nanmax(scores[violations == 0.0]) > 0.9
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", slow_tpe(EVERY))
 @pytest.mark.parametrize("n", first_only([1, 12]))
 def test_one_dimension_or_many(name, n):
     where = space(*(number(f"x{k}") for k in range(n)))
@@ -298,7 +303,7 @@ def test_one_dimension_or_many(name, n):
     assert 0 < len(asked) <= 300
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", slow_tpe(EVERY))
 def test_a_dimension_of_one_value_is_borne(name):
     where = space(number("x"), number("n", "int", 5, 5), number("y", low=2.0, high=2.0))
     asked, _, _ = search(name, where, lambda cube: free(cube[:, 0]), trials=150, batch=16)
@@ -319,7 +324,7 @@ def test_the_same_seed_and_answers_give_the_same_questions(name):
     assert not np.array_equal(first, other)
 
 
-@pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.parametrize("name", slow_tpe(LEARNING))
 def test_other_answers_give_other_questions(name):
     trials = 150 if name == "tpe" else 800
     first, other = (search(name, SQUARE, judge, trials=trials)[0] for judge in (bowl, rugged))
@@ -328,7 +333,7 @@ def test_other_answers_give_other_questions(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, pytest.param(2**32 + 5, marks=pytest.mark.slow), 2**64])
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", slow_tpe(EVERY))
 def test_any_whole_number_is_a_seed(name, seed):
     search(name, SQUARE, bowl, trials=300, seed=seed)
 

@@ -295,6 +295,7 @@ def test_arguments_that_cannot_be_are_refused(given, match):
         cross_validate(MARKET, Lever, **PLAIN, **{**SMALL, **given})
 
 
+@pytest.mark.slow
 def test_the_compiled_groups_have_the_same_scores(found):
     """Columns are computed once for all groups, and cut: the bits are those of each span alone."""
     again = cross_validate(MARKET, Lever, **{**PLAIN, "compile": True}, **SMALL, embargo=0)

@@ -199,6 +199,7 @@ def test_nothing_to_resume_and_one_begun_already_are_refused(tmp_path):
         walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path)
 
 
+@pytest.mark.slow
 def test_the_compiled_walk_has_the_same_folds(walk):
     again = walk_forward(MARKET, Lever, **{**PLAIN, "compile": True}, **SMALL)
     pd.testing.assert_frame_equal(again.folds, walk.folds, check_exact=True)

@@ -12,6 +12,7 @@ import backtest as bt
 from backtest.engine.fee_days import start_traded
 from tests.cases import Case, make_case
 from tests.engine.test_reference import compare_case
+from tests.fast_cases import every_nth
 from tests.scenes import NAN, Follow, account_of, at, happened, isolated, market_of, play, venue_of
 
 TIERS = [bt.FeeTier(1500.0, 0.0005, 0.0), bt.FeeTier(2500.0, 0.0002, -0.0001)]
@@ -104,7 +105,7 @@ def with_tiers(case: Case, rng: np.random.Generator) -> Case:
     return replace(case, fees={**case.fees, "tiers": tiers}, venue=venue)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", every_nth(range(40), 4))
 def test_random_cases_equal_the_reference(seed):
     compare_case(with_tiers(make_case(seed), np.random.default_rng([seed, 5])), f"tiers, {seed}")
 

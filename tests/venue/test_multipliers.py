@@ -10,6 +10,7 @@ import pytest
 import backtest as bt
 from tests.cases import make_case, with_two_multipliers
 from tests.engine.test_reference import compare_case
+from tests.fast_cases import every_nth
 from tests.scenes import INF, NAN, account_of, at, frame, isolated, play, series, venue_of
 
 RISING = bt.OpenInterestMargin(lower=20e6, upper=50e6)
@@ -149,7 +150,7 @@ def test_a_market_without_the_column_is_refused():
 # ----------------------------------------------------------------------------------- the reference
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", every_nth(range(60), 4))
 def test_random_cases_equal_the_reference(seed):
     case = with_two_multipliers(make_case(seed), np.random.default_rng([seed, 2]))
     compare_case(case, f"with_two_multipliers, {seed}")
