@@ -76,25 +76,31 @@ def risk(
     give_out(found, to_data, report, results if save else None, as_json=as_json)
 
 
+SEARCHED = ("find_leverage", "model", "paths", "horizon", "seed")
+"""Keys of ``[risk]`` and ``[paths]`` that a search for the leverage reads."""
+
+
 def refuse_with_search(draft: Draft, *, from_run: bool) -> None:
-    """Refuse what a search for the leverage does not take."""
-    others = ("horizons", "confidence", "method")
-    given: list[str] = [name for name in others if name in draft.tables["risk"]]
-    given += ["from_run"] if from_run else []
-    given += ["bridge"] if "bridge" in draft.tables.get("paths", {}) else []
+    """Refuse flags that a search for the leverage does not read; entries of a file may stay."""
+    given = [
+        flag.name
+        for flag in draft.flags
+        if flag.table in ("risk", "paths") and flag.group not in SEARCHED
+    ]
+    given += ["--from-run"] if from_run else []
     if given:
-        flag = f"--{given[0].replace('_', '-')}"
         raise ParameterError(
-            f"a search for the leverage counts plain paths of a new account, was given {flag}",
+            f"a search for the leverage counts plain paths of a new account, was given {given[0]}",
             where="--find-leverage",
-            cure=f"leave {flag} out; --horizon is the time within which liquidations count",
+            cure=f"leave {given[0]} out; --horizon is the time within which liquidations count",
         )
 
 
 def find_leverage(draft: Draft, experiment: Experiment, threads: int) -> MaxLeverage:
     """Return the most leverage, or the largest factor on the policy if the draft names one."""
     terms = experiment.terms
-    settings: dict[str, Any] = dict(draft.tables.get("paths", {}))
+    table = draft.tables.get("paths", {})
+    settings: dict[str, Any] = {name: table[name] for name in SEARCHED if name in table}
     if "model" in settings:
         settings["models"] = [settings.pop("model")]
     has_policy = bool(draft.tables.get("policy"))

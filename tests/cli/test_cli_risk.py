@@ -86,6 +86,7 @@ def test_sensitivity_is_printed(capsys):
         (["risk", *CONSTANT, "--paths", "0"], "paths must be"),
         (["risk", "--find-leverage", "1.5", "--model", "gbm"], "probability must be"),
         (["risk", "--find-leverage", "0.1", "--horizons", "1d"], "leave --horizons out"),
+        (["risk", "--find-leverage", "0.1", "--bridge", "4"], "leave --bridge out"),
         (["stress", *CONSTANT, "--scenario", "2020-03-13"], "did you mean '2020-03-12'"),
         (["stress", *CONSTANT, "--shock", "prize=1"], "did you mean 'price'"),
         (["stress", *CONSTANT, "--ladder", "price=low"], "low:high:n"),

@@ -91,7 +91,7 @@ def test_the_largest_leverage_of_the_same_market_twice_is_that_of_one():
     both = bt.Markets(dict.fromkeys(NAMES, sample()))
     given = {
         "venue": free_venue(), "account": free_account(), "probability": 0.25, "paths": 80,
-        "horizon": "2h", "models": [models.Stationary(block=12.0)], "compile": False,
+        "horizon": "2h", "models": [models.Stationary(block=12.0)],
     }  # fmt: skip
     one, two = bt.max_leverage(sample(), **given), bt.max_leverage(both, **given)
     assert two.leverage == pytest.approx(one.leverage, rel=1e-9)
@@ -105,7 +105,7 @@ def test_compiled_and_plain_lives_are_the_same_bits():
     lives = []
     for is_compiled in (True, False):
         runner = choose_runner(
-            paths, VolTarget(target=3.0, half_life=12.0), venue=free_venue(),
+            paths, VolTarget(target=2.0, half_life=12.0), venue=free_venue(),
             account=free_account(), compile=is_compiled, where="test",
         )  # fmt: skip
         lives.append(next(runner.run_chunks(threads=2)))
