@@ -14,7 +14,7 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Range, check_range
 from backtest.base.reportable import Reportable
-from backtest.base.units import DAY, YEAR_DAYS, parse_duration, utc_index
+from backtest.base.units import DAY, YEAR_DAYS, parse_duration
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.limit_cost import LimitCost, measure_limit_cost
 from backtest.engine.result_files import load_result, save_result
@@ -22,6 +22,7 @@ from backtest.engine.result_tables import FORCED, filled_changes, forced_changes
 from backtest.engine.result_text import write_summary
 from backtest.engine.run_parts import tabulate_parts
 from backtest.engine.run_record import RunRecord
+from backtest.engine.vectorbt_exchange import Kind, convert
 from backtest.features.liquidation_forecast import DEGREES, HORIZON, count_horizon, find_touches
 from backtest.measures.attribution import (
     AccountHistory,
@@ -367,19 +368,28 @@ class Result(RunRecord, Reportable):
         """
         return load_result(Path(folder), cls)
 
-    def to_vectorbt(self) -> Any:
-        """Return vectorbt's returns accessor on this account, bar by bar.
+    def to_vectorbt(self, kind: Kind = "returns") -> Any:
+        """Return the account for vectorbt: its returns bar by bar, or its trades as a Portfolio.
 
-        vectorbt's own portfolio has no margin, funding or liquidation, so it gets the account's
-        returns: ``result.to_vectorbt().stats()``, ``.total()``. Its measures are
-        of returns per bar, ours of returns per sampling period; its index is UTC without a zone.
+        Parameters
+        ----------
+        kind : str
+            ``"returns"``: vectorbt's returns accessor on the account's returns, which include
+            margin, funding and liquidations: ``.stats()``, ``.total()``. Its measures are of
+            returns per bar, ours of returns per sampling period. ``"portfolio"``: a
+            ``vectorbt.Portfolio`` with the account's orders and fees, worth its equity at every
+            close to 1e-9.
+
+        Raises
+        ------
+        ParameterError
+            If a Portfolio cannot hold the account: funding, interest, a liquidation, flows, a
+            reserve, an inverse contract, borrowed money (long leverage above 1), two trades in one
+            bar, or a resumed run.
+
+        Notes
+        -----
+        The index is UTC without a zone.
         """
-        import vectorbt  # noqa: PLC0415 - takes two seconds to import
-
         unit = np.concatenate(([self.tally.first_unit], self.record[6]))
-        change = np.divide(unit[1:], unit[:-1], out=np.ones(len(unit) - 1), where=unit[:-1] > 0.0)
-        index = utc_index(self.time).tz_localize(None)  # with a zone vectorbt is ten times slower
-        series = pd.Series(change - 1.0, index=index, name="return")
-        return vectorbt.returns.accessors.ReturnsSRAccessor(
-            series, freq=pd.Timedelta(self.interval, unit="ns")
-        )
+        return convert(self, unit, kind)

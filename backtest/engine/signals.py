@@ -21,6 +21,7 @@ from backtest.engine.lookahead.checked_signals import mark_checked
 from backtest.engine.signal_checks import Sides
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.signal_rules import Bollinger, Breakout, MaCross, Rsi
+from backtest.engine.vectorbt_exchange import Fills, read_portfolio
 from backtest.market import Market, Markets
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "from_frame",
     "from_function",
     "from_series",
+    "from_vectorbt",
     "ma_cross",
     "rsi",
 ]
@@ -178,6 +180,34 @@ def from_function(
     raw = checks.call_function(function, market, name)
     cuts = checks.check_past(function, market, raw, name)
     return mark_checked(checks.make_signal(market, raw, sides, where=f"the signal {name}"), cuts)
+
+
+def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False) -> pd.Series:
+    """Return what a portfolio of vectorbt held as a signal.
+
+    Parameters
+    ----------
+    portfolio : vectorbt.Portfolio
+        Of one column, and not grouped; its index is in UTC.
+    fills : str
+        ``"close"``: its orders filled at the close of their bar, where they were decided, as
+        vectorbt does by default; the signal of a bar is what was held at its close. ``"open"``:
+        they filled at the open, decided at the close before; the signal comes a bar earlier.
+    sized : bool
+        False for the direction, -1, 0 or 1; True for the share of its value that was invested, cut
+        to [-1, 1].
+
+    Returns
+    -------
+    Series of shape (n_bars,)
+        By UTC time. It is data: a run says that it was not checked for lookahead.
+
+    Raises
+    ------
+    ParameterError
+        If it is no portfolio, or has several columns.
+    """
+    return read_portfolio(portfolio, fills, sized=sized)
 
 
 def ma_cross(
