@@ -61,6 +61,7 @@ class Tape:
             funding_time=funding.index.asi8,
             funding_rate=funding["rate"].to_numpy(),
             funding_mark=funding["mark"].to_numpy(),
+            columns={name: self.bars[name].to_numpy() for name in self.bars},
         )
 
     def for_engine(self, bt: Any, name: str) -> Any:

@@ -38,6 +38,7 @@ from tests.reference import (
     bars_of_flows,
     brackets_of,
     decimals,
+    dividends_of,
     exact,
     impact_statistics,
     nanoseconds,
@@ -1824,6 +1825,8 @@ def events_of(
             yield int(stamp), (following, True), event
         elif following > 0 and int(stamp) < opens[following - 1] + interval - jitter:
             yield int(stamp), (following - 1, False), event
+    for bar, event in dividends_of(market):
+        yield opens[bar], (bar, True), event
 
 
 def simulate(

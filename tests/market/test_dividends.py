@@ -15,6 +15,8 @@ from backtest.cli import main
 from tests.cases import make_case
 from tests.engine.test_reference import Scripted, differences, ledger_differences, scales
 from tests.markets import free_venue
+from tests.portfolio_agreement import assert_agrees, trust_columns
+from tests.portfolio_cases import make_portfolio_case
 from tests.reference import simulate
 from tests.scenes import Follow, account_of, happened, venue_of
 
@@ -94,6 +96,25 @@ def test_the_engine_equals_the_reference():
         assert any(expected.funding)
         assert differences(case, expected, result.bars, scale, len(scale)) == []
         assert ledger_differences(expected, result.events, scale) == []
+
+
+def test_the_engine_equals_the_reference_of_several_positions(monkeypatch):
+    """Six random accounts, with a dividend instead of funding in every third bar."""
+    trust_columns(monkeypatch)
+    tried = 0
+    for seed in range(60):
+        case = make_portfolio_case(seed)
+        if tried == 6 or any(v["contract"]["kind"] == "inverse" for v in case.venues.values()):
+            continue
+        tapes = {}
+        for name, tape in case.tapes.items():
+            amount = np.full(len(tape.bars), NAN)
+            amount[2::3] = tape.bars["close"].to_numpy()[1:-1:3] * 0.004
+            bars = tape.bars.assign(dividend_per_share=amount)
+            tapes[name] = dataclasses.replace(tape, funding=None, bars=bars)
+        out = assert_agrees(dataclasses.replace(case, tapes=tapes), f"seed {seed}")
+        tried += any(out.rows["funding"])
+    assert tried == 6
 
 
 def test_each_instrument_of_a_panel_pays_its_own():

@@ -232,6 +232,7 @@ def test_sets_must_have_one_length_and_every_needed_parameter():
             "margin_call must be given where the venue has call_grace 3",
         ),
         ({"venue.liquidation.full_below": [0, 9]}, "full_below must be 0 unless mode is 'partial'"),
+        ({"venue.liquidation.full_below_health": [0, 0.9]}, "full_below_health must be 0 unless"),
         (
             {"venue.liquidation.mode": ["takeover"] * 2, "venue.liquidation.impact": [0.0, 0.5]},
             "impact must be 0 with mode 'takeover'",

@@ -311,6 +311,7 @@ def find_broken_rules(settings: Mapping[str, Setting], sets: Sets, venue: Venue)
     yield ~np.isnan(read("venue.call_grace")) & np.isnan(call)
     mode = read("venue.liquidation.mode")
     yield (read("venue.liquidation.full_below") > 0) & (mode != "partial")
+    yield (read("venue.liquidation.full_below_health") > 0) & (mode != "partial")
     yield (read("venue.liquidation.impact") > 0) & (mode == "takeover")
     yield read("account.auto_margin") & (read("account.margin") != "isolated")
 
