@@ -162,6 +162,18 @@ def late_with_stops() -> bt.Result:
     )
 
 
+def dividends_both_ways() -> bt.Result:
+    """A long that receives a dividend, turned into a short that pays the next."""
+    return run(
+        path(0.02),
+        [1.5] * BARS,
+        signal=[1.0 if t < 30 else -1.0 for t in range(BARS)],
+        venue=venue_of(**COSTS, contract={"lot": 0.01}),
+        account=account_of(band=0.2),
+        dividends=pd.DataFrame({"amount": [0.7, 1.1]}, index=[at(20), at(50)]),
+    )
+
+
 RUNS: dict[str, Callable[[], bt.Result]] = {
     each.__name__: each
     for each in (
@@ -172,6 +184,7 @@ RUNS: dict[str, Callable[[], bt.Result]] = {
         loan_taken_over,
         isolated_guarded,
         late_with_stops,
+        dividends_both_ways,
     )
 }
 
