@@ -11,6 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant, VolTarget
+from tests.markets import live, market_of
 
 MARKET = bt.Market.sample(bars=300)
 PLAIN = dataclasses.replace(
@@ -85,8 +86,9 @@ def test_directions_and_shares_by_hand():
 
 def test_what_a_portfolio_cannot_hold_is_said():
     account = bt.Account()
-    hurt = dataclasses.replace(account, margin="isolated", venue_leverage=20.0)
-    drop = bt.run(MARKET, Constant(leverage=20.0), account=hurt, **TERMS)
+    hurt = bt.Account(margin="isolated", venue_leverage=5.0, after_liquidation="halt")
+    crash = market_of(np.array([100.0, 100, 100, 60, 60]))
+    drop = live(crash, Constant(leverage=5.0), account=hurt, compile=False)
     cases = {
         "had funding": bt.run(MARKET, Constant(leverage=0.5), account=account, **TERMS),
         "had a liquidation": drop,
