@@ -49,6 +49,7 @@ from backtest.market.import_market import import_market
 from backtest.paths import (
     LiquidationRisk,
     MaxLeverage,
+    PanelPaths,
     Paths,
     liquidation_risk,
     max_leverage,
@@ -147,6 +148,7 @@ __all__ = [
     "Multiple",
     "NoFillWarning",
     "OpenInterestMargin",
+    "PanelPaths",
     "ParameterError",
     "Paths",
     "Pocket",

@@ -17,7 +17,12 @@ from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, format_duration, parse_duration
 from backtest.engine import PortfolioResult
-from backtest.engine.portfolio.book_driver import BookOutcome, run_book_loop
+from backtest.engine.compile.book_order import is_book_plain, order_book
+from backtest.engine.portfolio.book_driver import (
+    BookOutcome,
+    list_kernel_arguments,
+    run_book_loop,
+)
 from backtest.engine.portfolio.portfolio_setup import Setup, set_up, set_up_again
 from backtest.engine.portfolio.run_portfolio import begin, copy_book
 from backtest.market import Market, Markets
@@ -38,6 +43,8 @@ from backtest.venue.own_requirement import OwnMargin
 
 WARMUP = 2000
 """Bars of history in front of a scenario, for the columns of policies and for impact."""
+USUAL_BARS = 2000
+"""Bars of a scenario and of the search for its break-even, roughly."""
 LARGEST_SCALE = 64.0
 """The most by which a search for the break-even scales log moves."""
 NO_STOPS: dict[str, Any] = {
@@ -139,6 +146,16 @@ class PanelStress:
                 start=None,
             )
 
+    @functools.cached_property
+    def is_compiled(self) -> bool:
+        """Whether scenarios run compiled: as the run did, unless plain Python is sooner done."""
+        if self.result.manifest["compiled"] != "yes":
+            return False
+        setup = self.base
+        order = order_book(list_kernel_arguments(*begin(setup)))
+        policies = [(each.policy, tuple(each.columns)) for each in setup.panelists]
+        return not is_book_plain(order, policies, USUAL_BARS)
+
     @property
     def before(self) -> float:
         """Equity and reserve at the end of the run."""
@@ -226,7 +243,7 @@ class PanelStress:
             tally,
             first,
             [(each.policy, tuple(each.columns)) for each in setup.panelists],
-            is_compiled=self.result.manifest["compiled"] == "yes",
+            is_compiled=self.is_compiled,
             progress=None,
             own=own if isinstance(own, OwnMargin) else None,
             names=markets.names,

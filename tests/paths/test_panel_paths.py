@@ -54,6 +54,27 @@ def test_rows_of_history_are_drawn_together(model):
         assert np.array_equal(path[name].funding_rate[-len(rows) :], history[name].funding_rate[at])
 
 
+def test_rows_keep_their_phase_of_the_longest_funding_interval():
+    # one settles every 8 hours, the other every 4: a row never lands where it settles otherwise
+    one, other = two_markets().values()
+    stamps = other.time[:: 4 * 3600 * 10**9 // other.interval]
+    fields = other.fields() | {
+        "funding_time": stamps, "funding_rate": 1e-5 * np.arange(len(stamps)),
+        "funding_mark": np.full(len(stamps), np.nan),
+        "funding_predicted": np.full(len(stamps), np.nan),
+    }  # fmt: skip
+    history = bt.Markets({"A": one, "B": bt.Market(**fields, source="every 4 hours")})
+    paths = bt.simulate_paths(history, models.Stationary(block=5.0), **DAYS)
+    bars = {name: paths.members[name].draw(0, 6) for name in history}
+    rows = bars["A"].rows.reshape(6, -1)[:, 1:]
+    assert np.array_equal(bars["A"].rows, bars["B"].rows)
+    assert (rows % 8 == (np.arange(rows.shape[1]) + history.n_bars) % 8).all()
+    counts = [len(each.calendar.stamps) for each in paths.members.values()]
+    assert counts == [6, 12]
+    drawn = rows[3][paths.members["B"].calendar.stamp_bar - 1]
+    assert np.allclose(bars["B"].rates[3], 1e-5 * drawn / 4)
+
+
 def test_filtered_rows_are_drawn_together_each_at_its_own_volatility():
     history = two_markets()
     paths = bt.simulate_paths(history, "filtered", **DAYS)

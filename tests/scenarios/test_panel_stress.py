@@ -32,6 +32,7 @@ def held(market, lever=10.0, signal=None, policy=None, **terms):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("margin", ["cross", "isolated"])
 def test_the_same_market_twice_at_half_the_size_is_one_account(margin):
     terms = {"margin": margin} | ({"venue_leverage": 10.0} if margin == "isolated" else {})
@@ -96,6 +97,7 @@ def test_a_hedge_survives_a_common_move_and_not_one_of_its_legs():
     assert table.loc["leg", "break_even"] == pytest.approx(price / last - 1.0, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [Hold(6.0), VolTarget(target=1.0)])
 def test_a_replay_on_its_own_days_equals_the_run(policy):
     whole = bt.Markets({name: bt.Market.sample(bars=200, seed=k) for k, name in enumerate("AB")})
@@ -111,6 +113,21 @@ def test_a_replay_on_its_own_days_equals_the_run(policy):
     assert row["equity"] == pytest.approx(after.metrics["final_equity"], rel=1e-12)
     one = bt.stress(before, bt.Scenario("then", **span), data=whole.select("A")).table.iloc[0]
     assert one["from"] == "figures"
+
+
+@pytest.mark.slow
+def test_scenarios_are_the_same_compiled_and_plain(monkeypatch):
+    monkeypatch.setenv("BACKTEST_COMPILE", "now")
+    market = bt.Markets({"A": steady(), "B": wild()})
+    fall = bt.Scenario("fall", price=-0.05, over="4h", outage="1h")
+    tables = []
+    for is_compiled in (True, False):
+        result = bt.run(
+            market, Hold(8.0), venue=free_venue(), account=free_account(stop_loss=0.02),
+            signal=TWINS, compile=is_compiled,
+        )  # fmt: skip
+        tables.append(bt.stress(result, fall).table)
+    assert tables[0].equals(tables[1])
 
 
 def test_in_an_outage_neither_stops_nor_decisions_act():
