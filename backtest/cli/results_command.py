@@ -21,7 +21,6 @@ from backtest.cli.results_prune_command import (
     Where,
     build_filter,
 )
-from backtest.engine import Result
 
 ORDER = "Order"
 EXAMPLES = """
@@ -177,7 +176,7 @@ def compare(
 
 def load_runs(names: list[str], results: Path) -> dict[str, Any]:
     """Load runs by label: the given label, else the one of :func:`backtest.store.name_saved`."""
-    from backtest.store import name_saved  # noqa: PLC0415 - loads much
+    from backtest.store import load_saved, name_saved  # noqa: PLC0415 - loads much
 
     given = [split_label(each, results) for each in names]
     folders = [find_run(name, results) for _, name in given]
@@ -188,7 +187,7 @@ def load_runs(names: list[str], results: Path) -> dict[str, Any]:
             where="backtest results compare",
             cure="name two different runs",
         )
-    loaded = [Result.load(folder) for folder in folders]
+    loaded: list[Any] = [load_saved(folder) for folder in folders]
     titles = name_saved(loaded)
     labels = [label or title for (label, _), title in zip(given, titles, strict=True)]
     if len(set(labels)) < len(labels):
@@ -211,7 +210,7 @@ def find_run(name: str, results: Path) -> Path:
     from backtest.store import read_usable  # noqa: PLC0415 - loads much
 
     folder, entry = read_usable(name, results)
-    if entry.kind != "run":
+    if entry.kind not in ("run", "portfolio"):
         raise ParameterError(
             f"only runs can be compared, {folder.name} is a {entry.kind}",
             where=str(folder),

@@ -14,7 +14,7 @@ from backtest.base.errors import LastPriceWarning, ParameterError, did_you_mean
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, TimeLike, format_time, to_nanoseconds
-from backtest.engine import Result, describe_signal, read_signal
+from backtest.engine import PortfolioResult, Result, describe_signal, read_signal
 from backtest.engine.frame_signals import describe_weights
 from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
@@ -118,13 +118,21 @@ class SharedTerms(NamedTuple):
         return facts if self.overlay is None else facts | {"overlay": repr(self.overlay)}
 
 
-def describe_result(result: Result) -> dict[str, Any]:
+def find_overlay(result: Result | PortfolioResult) -> str:
+    """Return the overlay of a result as text; empty without one."""
+    overlay = result.manifest.get("overlay") or {}
+    return str(overlay.get("text", ""))
+
+
+def describe_result(result: Result | PortfolioResult) -> dict[str, Any]:
     """Return the terms of a result, in the form of :meth:`SharedTerms.describe`."""
     manifest = result.manifest
     data = manifest["data"]
     names = ("venue", "account", "signal", "sampling", "calendar")
     span = {"start": data["start"], "end": data["end"]}
-    return {"market": data["content_hash"], **span, **{name: manifest[name] for name in names}}
+    found = {"market": data["content_hash"], **span, **{name: manifest[name] for name in names}}
+    overlay = find_overlay(result)
+    return found | {"overlay": overlay} if overlay else found
 
 
 def list_differences(
@@ -210,12 +218,13 @@ def find_title(entry: Compared) -> str:
     if isinstance(entry, Policy):
         return type(entry).title()
     name = str(entry.manifest["policy"]["name"])
-    return name if entry.policy is None else type(entry.policy).title()
+    policy = getattr(entry, "policy", None)
+    return name if policy is None else str(type(policy).title())
 
 
 def find_settings(entry: Compared) -> Mapping[str, Any]:
     """Return the settings of a policy, or of a result's policy."""
-    if isinstance(entry, Result):
+    if isinstance(entry, Result | PortfolioResult):
         found: Mapping[str, Any] = entry.manifest["policy"]["settings"]
         return found
     return entry.settings()

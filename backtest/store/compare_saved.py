@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,25 +12,27 @@ import pandas as pd
 from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
-from backtest.base.units import format_duration, utc_index
+from backtest.base.units import FloatArray, format_duration, utc_index
 from backtest.compare import Comparison, SharedTerms, list_differences
 from backtest.compare.compare import check_rules, compare_results
 from backtest.compare.shared_terms import (
     check_baseline,
     describe_result,
+    find_overlay,
     find_settings,
     find_title,
     name_uniquely,
 )
-from backtest.engine import Result
+from backtest.engine import PortfolioResult, Result
 from backtest.market import Market
+from backtest.store.find import load_saved
 from backtest.venue import Venue
 
 LISTED = 8
 SHOWN_ID = 8
 
 
-def name_saved(results: Sequence[Result]) -> list[str]:
+def name_saved(results: Sequence[Any]) -> list[str]:
     """Return a unique name for each run: the policy's title and the settings that differ.
 
     Runs of the same policy and settings, for example before and after an edit of its source, get
@@ -40,8 +44,14 @@ def name_saved(results: Sequence[Result]) -> list[str]:
     return [f"{find_title(each)} {each.manifest['id'][:SHOWN_ID]}" for each in results]
 
 
+def load_runs(folders: Sequence[Path]) -> dict[str, Result | PortfolioResult]:
+    """Load runs, each under a unique name."""
+    loaded: list[Any] = [load_saved(folder) for folder in folders]
+    return dict(zip(name_saved(loaded), loaded, strict=True))
+
+
 def compare_saved(
-    results: Mapping[str, Result],
+    results: Mapping[str, Result | PortfolioResult],
     *,
     baseline: str | None = None,
     confidence: float = 0.95,
@@ -63,10 +73,13 @@ def compare_saved(
     rules = check_rules(confidence, draws, seed)
     check_alike(results)
     first = next(iter(results.values()))
-    return compare_results(results, rebuild_setting(first), base, rules, first.manifest)
+    shared = {name: each for name, each in first.manifest.items() if name != "overlay"}
+    if overlay := find_overlay(first):
+        shared["overlay"] = overlay
+    return compare_results(results, rebuild_setting(first), base, rules, shared)  # type: ignore[arg-type] # of several, too
 
 
-def check_alike(results: Mapping[str, Result]) -> None:
+def check_alike(results: Mapping[str, Result | PortfolioResult]) -> None:
     """Raise if a run was resumed, or differs from the first in data, signal or other terms."""
     name, first = next(iter(results.items()))
     terms = to_plain(describe_result(first))
@@ -89,12 +102,19 @@ def terms_error(name: str, what: str) -> ParameterError:
     )
 
 
-def rebuild_setting(result: Result) -> SharedTerms:
+def rebuild_setting(result: Result | PortfolioResult) -> SharedTerms:
     """Return the terms of a run, with a market that has its bar times, which sampling needs.
 
-    All prices of that market are closes; no policy is run on it.
+    All prices of that market are closes, of several instruments those of their index; no policy is
+    run on it.
     """
-    close = np.asarray(result.close)
+    venue: Any
+    close: FloatArray
+    if isinstance(result, Result):
+        close, venue = np.asarray(result.close), Venue.from_dict(result.manifest["venue"])
+    else:
+        close = np.asarray(np.cumprod(1.0 + result.market_returns), dtype=np.float64)
+        venue = dict(result.venues)
     frame = pd.DataFrame(
         dict.fromkeys(("open", "high", "low", "close"), close),
         index=utc_index(result.time),
@@ -105,7 +125,7 @@ def rebuild_setting(result: Result) -> SharedTerms:
     manifest = result.manifest
     return SharedTerms(
         market,
-        Venue.from_dict(manifest["venue"]),
+        venue,
         Account.from_dict(manifest["account"]),
         None,
         manifest["sampling"],

@@ -7,6 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import ParameterError
+from backtest.store import compare_saved, load_saved, name_saved
 from backtest.strategies import Constant, VolTarget
 
 MARKETS = bt.Markets({"A": bt.Market.sample(bars=480), "B": bt.Market.sample(bars=480, seed=1)})
@@ -58,3 +59,25 @@ def test_equal_risk_and_results_are_refused():
     one = bt.run(MARKETS["A"], Constant(leverage=1), **TERMS)
     with pytest.raises(ParameterError, match="'b' is a result"):
         bt.compare(MARKETS, {"a": Constant(leverage=1), "b": one}, **TERMS)
+
+
+@pytest.mark.filterwarnings("ignore:8 returns are too few:UserWarning")
+def test_saved_runs_are_compared_without_running_again(tmp_path):
+    """The numbers are those of bt.compare; another overlay or other data are refused."""
+    markets, half = MARKETS.prefix(96), Constant(leverage=0.5)
+    runs = [bt.run(markets, POLICIES[name], overlay=half, **TERMS) for name in ("one", "two")]
+    loaded = [load_saved(each.save(tmp_path)) for each in runs]
+    named = dict(zip(("one", "two"), loaded, strict=True))
+    done = compare_saved(named, draws=99, confidence=0.9)
+    policies = {name: POLICIES[name] for name in named}
+    whole = bt.compare(markets, policies, overlay=half, draws=99, confidence=0.9, **TERMS)
+    assert done.manifest["id"] == whole.manifest["id"]
+    assert done.table.equals(whole.table)
+    assert done.pairs.equals(whole.pairs)
+    assert name_saved(loaded) == ["Constant leverage=1.0", "Constant leverage=2.0"]
+    bare = bt.run(markets, POLICIES["two"], **TERMS)
+    with pytest.raises(ParameterError, match="differs from one in overlay"):
+        compare_saved({"one": loaded[0], "bare": bare})
+    single = bt.run(markets["A"], POLICIES["two"], **TERMS)
+    with pytest.raises(ParameterError, match="differs from one in market data"):
+        compare_saved({"one": loaded[0], "single": single})

@@ -14,7 +14,15 @@ from backtest.report.page.figures import write_script_data
 from backtest.report.page.html import hash_text, read_template, start_jinja
 from backtest.report.page.report_numbers import format_measure, name_measure
 from backtest.store.entry import StoreEntry
-from backtest.store.kinds import COMPARISON, KINDS, RUN, STUDY_KIND, SWEEP, name_kind
+from backtest.store.kinds import (
+    COMPARISON,
+    KINDS,
+    PORTFOLIO,
+    RUN,
+    STUDY_KIND,
+    SWEEP,
+    name_kind,
+)
 
 PACKAGE = "backtest.report.serve"
 FIRST_ROWS = 200
@@ -54,7 +62,7 @@ def write_index(
         columns=columns,
         kinds=[(kind, n) for kind, n in counts.items() if n],
         first=FIRST_ROWS,
-        has_runs=counts[RUN] > 1,
+        has_runs=counts[RUN] + counts[PORTFOLIO] > 1,
         has_many=any(counts[kind] for kind in (SWEEP, STUDY_KIND, COMPARISON)),
         plural=name_kind,
     )
@@ -82,7 +90,7 @@ def describe_row(entry: StoreEntry, is_running: bool = False) -> dict[str, Any]:
     cells = [head, *(clip(each, LONGEST) for each in words), *texts, written]
     return {
         "link": link_to(entry),
-        "key": encode_name(entry.name) if kind == RUN else "",
+        "key": encode_name(entry.name) if kind in (RUN, PORTFOLIO) else "",
         "kind": kind,
         "under": escape_directions(clip(", ".join(filter(None, under)), LONGEST)),
         "cells": [escape_directions(cell) for cell in cells],

@@ -13,7 +13,6 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 from backtest.base.errors import BacktestError, DataError, ParameterError
-from backtest.engine import Result
 from backtest.report.page.html import read_plotly, read_template, write_html, write_security_policy
 from backtest.report.page.page import Page
 from backtest.report.serve.live_study import RUNNING, Follower, find_state
@@ -27,10 +26,10 @@ from backtest.report.serve.pages import (
 )
 from backtest.report.write import build_page
 from backtest.store import Saved
-from backtest.store.compare_saved import compare_saved, name_saved
+from backtest.store.compare_saved import compare_saved, load_runs
 from backtest.store.entry import StoreEntry
 from backtest.store.find import load_saved
-from backtest.store.kinds import RUN, STUDY_KIND
+from backtest.store.kinds import PORTFOLIO, RUN, STUDY_KIND
 from backtest.store.listing import CachedEntry, ServedList
 from backtest.tune import Study
 
@@ -199,7 +198,7 @@ class Site:
         chosen = [listed[name] for name in dict.fromkeys(names)]
         for entry in (note.entry for note in chosen):
             check_usable(entry)
-            if entry.kind != RUN:
+            if entry.kind not in (RUN, PORTFOLIO):
                 raise choice_error(f"{decode_name(entry.name)[:80]!r} is a {entry.kind}")
         if not 2 <= len(chosen) <= MOST:
             raise choice_error(f"{len(chosen)} {'was' if len(chosen) == 1 else 'were'} chosen")
@@ -210,8 +209,7 @@ class Site:
     def _compare_runs(self, folders: list[Path]) -> Page:
         from backtest.report.compare_page import build_comparison  # noqa: PLC0415 - seldom used
 
-        results = [Result.load(folder) for folder in folders]
-        named = dict(zip(name_saved(results), results, strict=True))
+        named = load_runs(folders)
         return without_command(build_comparison(compare_saved(named, draws=DRAWS)))
 
     # ---------------------------------------------------------------------------- running studies
