@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.pockets.transfers import plan_transfers
-from backtest.strategies import Constant, VolTarget
+from backtest.strategies import Constant
 from tests import scenes
 from tests.markets import free_venue, market_of, walk
 
@@ -82,10 +82,10 @@ def test_three_pockets_share_lack_and_surplus_in_proportion():
 
 
 def test_the_ledger_adds_up_to_0_and_the_whole_is_the_sum_of_its_pockets():
-    market = walk(24 * 20, 0.3, 0.8, seed=3)
+    market = walk(24 * 6, 0.3, 0.8, seed=3)
     plan = bt.Allocation(
-        {"a": (VolTarget(target=0.8), 0.5), "b": (Constant(1.5), 0.3), "c": (Constant(0.0), 0.2)},
-        rebalance="40h",
+        {"a": (Constant(3.0), 0.5), "b": (Constant(1.5), 0.3), "c": (Constant(0.0), 0.2)},
+        rebalance="12h",
     )
     done = plan.run(market, **TERMS)
     assert len(done.transfers) == 11
@@ -115,8 +115,8 @@ def test_without_transfers_each_pocket_is_the_run_of_its_part():
 
 def test_pockets_of_one_policy_are_the_account_as_a_whole():
     """Without lots and costs, halves of an account are the account."""
-    market = walk(24 * 20, 0.3, 0.8, seed=5)
-    plan = bt.Allocation({"a": (Constant(1.5), 0.5), "b": (Constant(1.5), 0.5)}, rebalance="4d")
+    market = walk(24 * 8, 0.3, 0.8, seed=5)
+    plan = bt.Allocation({"a": (Constant(1.5), 0.5), "b": (Constant(1.5), 0.5)}, rebalance="2d")
     done = plan.run(market, **TERMS)
     alone = bt.run(market, Constant(1.5), **TERMS)
     np.testing.assert_allclose(done.equity["whole"], alone.bars["equity"], rtol=1e-9)

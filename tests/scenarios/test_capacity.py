@@ -39,16 +39,16 @@ def test_the_cost_of_impact_grows_with_the_root_of_the_capital():
 
 
 def test_the_capital_at_which_growth_is_half_is_a_root():
-    grid = [1e3, 1e5, 1e7, 1e9, 1e11]
+    grid = [1e3, 1e8, 1e10]
     found = bt.capacity(
-        RISING, Constant(2.0), venue=costly(), capitals=grid, tolerance=0.01, **TERMS
+        RISING, Constant(2.0), venue=costly(), capitals=grid, tolerance=0.05, **TERMS
     )
     growths = []
     for capital in (grid[0], found.half_growth):
         account = bt.Account(capital=capital)
         run = bt.run(RISING, Constant(2.0), venue=costly(), account=account, compile=False)
         growths.append(run.metrics["cagr"])
-    assert growths[1] == pytest.approx(0.5 * growths[0], rel=0.02)
+    assert growths[1] == pytest.approx(0.5 * growths[0], rel=0.05)
     assert grid[0] < found.half_growth < grid[-1]
     assert found.table.loc[grid[0], "growth"] == growths[0]
 

@@ -17,7 +17,7 @@ from backtest.venue.requirement import read_rules
 from tests import scenes
 from tests.cases import make_case
 from tests.engine.test_reference import compare_case
-from tests.markets import free_venue, live
+from tests.markets import bars_market, free_venue, live
 from tests.strategies.test_strategies_loop import PENALTY, THRESHOLD, debt, lending_market
 
 AAVE = bt.RateCurve(base=0.0, slope1=0.04, slope2=0.6, optimal=0.9, reserve_factor=0.1)
@@ -116,6 +116,23 @@ def test_the_engine_equals_the_reference():
         if case.liquidation["mode"] == "partial":
             case.liquidation["full_below_health"] = 0.97
             compare_case(case, f"make_case({seed})")
+
+
+@pytest.mark.slow
+def test_a_row_of_a_sweep_is_the_run():
+    noise = np.random.default_rng(3).normal(0.0, 0.03, (2, 300))
+    close = 100.0 * np.exp(np.cumsum(noise[0]))
+    market = bars_market(close * np.exp(noise[1]), close)
+    policy = HealthTarget(min_health=1.05, target=1.1, max_health=1.3)
+    terms = {"venue": lending_market(borrow_rate=0.1), "account": bt.Account()}
+    swept = bt.sweep(
+        market, policy, {"venue.liquidation.full_below_health": [0.0, 0.95]}, **terms
+    ).table
+    for row, health in enumerate((0.0, 0.95)):
+        venue = full_below(health, borrow_rate=0.1)
+        one = bt.run(market, policy, **terms | {"venue": venue}, compile=False).metrics
+        assert swept["final_equity"].iloc[row] == one["final_equity"]
+        assert swept["liquidations"].iloc[row] == one["liquidations"] > 0.0
 
 
 def test_what_does_nothing_or_is_not_supported_is_refused():
