@@ -118,7 +118,7 @@ def simulate_paths(
 
     Returns
     -------
-    Paths, or PanelPaths for several instruments
+    Paths, or PanelPaths for several instruments (Markets of one instrument count as one)
         ``paths[i]`` is a Market (or Markets): the last bar of history and those after it.
 
     Raises
@@ -147,6 +147,9 @@ def simulate_paths(
         "funding": funding,
     }
     made: Paths | PanelPaths
+    if isinstance(market, Markets) and len(market) == 1:
+        name = market.names[0]
+        market, model = market[name], model.get(name) if isinstance(model, Mapping) else model
     if isinstance(market, Markets):
         joint = cut_panel(market, start)
         models = fit_models(model, joint)
