@@ -105,7 +105,7 @@ def check_parity(markets: bt.Markets, case: Any) -> int:
 
 def measure_sweep(markets: bt.Markets, n_sets: int, repeat: int) -> dict[str, Any]:
     """Time a sweep per bar, set and instrument against the full rules of one instrument."""
-    full = make_cases(n_sets)["rules"]
+    full = make_cases(n_sets)["rules"]._replace(sets={"target": np.linspace(0.05, 2.0, n_sets)})
     case = full._replace(venue=VENUE, account=ACCOUNT, policy=VolTarget())
     equal = check_parity(markets.prefix(min(markets.n_bars, 2000)), case)
     single = next(iter(markets.values()))
