@@ -20,7 +20,7 @@ from backtest.engine.compile.recipe import find_rules_folder
 from backtest.engine.compile.same_bits import gives_same_bits
 from backtest.policy import Policy, formula_for
 
-PER_BAR, PER_INSTRUMENT = 150e-6, 400e-6
+PER_BAR, PER_INSTRUMENT = 200e-6, 150e-6
 """Seconds of plain Python per bar, and in addition for each instrument."""
 COMPILING = 140.0
 """Seconds to compile the kernel."""
