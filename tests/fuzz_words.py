@@ -38,6 +38,35 @@ FITS = {
     "sampler": ('"auto"', '"grid"', '"x"'),
     "holdout": ('"25%"', "0.2", '"0"', "1.5"),
     "signal": ("1", "-0.5", '"volume"', '"x"', "2"),
+    "train": ('"10d"', '["5d", "all"]', '"0d"', '["x"]'),
+    "test": ('"5d"', '["3d", "7d"]', '"1h"'),
+    "gap": ('"0d"', '"1d"', '"-1d"'),
+    "groups": ("2", "3", "1"),
+    "test_groups": ("1", "2", "0"),
+    "embargo": ('"auto"', "4", '"1d"', '"x"'),
+    "baseline": ('"never"', '"5d on 10d"', '"a"'),
+    "validate": ('"walk-forward"', '"cross-validate"', '"x"'),
+    "trials": ("2", "4", "1"),
+    "model": ('"gbm"', '"filtered"', '"block"', '"garch"', '"heston"', '"x"'),
+    "paths": ("20", "4", "1", "0"),
+    "horizon": ('"5h"', '"1d"', '"30x"'),
+    "horizons": ('["1h", "5h"]', '["5h"]', "[]", '["90d"]'),
+    "bridge": ("1", "4", "0"),
+    "correlation": ("0.5", "2"),
+    "common_jump": ("1", "-1"),
+    "find_leverage": ("0.05", "1.0"),
+    "scenarios": ('["2020-03-12"]', '["x"]', "[]"),
+    "rules": ('"today"', '"then"', '"now"'),
+    "shocks": ("{ price = -0.3 }", "{ price = -2 }", "{ over = '2h' }", "{ x = 1 }"),
+    "ladder": ("{ price = '-0.5:0.5:5' }", "{ depth = [0.1, 0.3] }", "{ price = 'a' }"),
+    "depth": ("4", "12", "99"),
+    "refine": ('"small.csv"', '"nothing"'),
+    "factors": ('["fees", "rates"]', '["fee"]', "[]"),
+    "pockets": ("{ a = 0.5, b = 0.5 }", "{ a = {} }", "{}"),
+    "transfers": ("[]", "[{ from = 'a' }]", "{}"),
+    "spend": ("0.04", "100", "-1"),
+    "every": ('"30d"', '"1h"', '"0d"'),
+    "of": ('"wealth"', '"start"', '"x"'),
 }
 """Values of keys of an experiment file, most of them right."""
 GOOD = ("0.5", "1", "10", "0.05", "0.95", "25", "2", "0", "3", "1000.0", "true", "false")
@@ -79,6 +108,83 @@ ODD_VALUES = (
     ),
 )
 TAILS = (")" * 40, "(" * 300, "a" * 5_000, ".x", "()", "[0]", "#", ";x", ",", "\n")
+
+
+LATER_FLAGS = {
+    "--train": ("10d", "5d", "all", "0d"),
+    "--test": ("5d", "3d", "1h"),
+    "--gap": ("0d", "1d", "-1d"),
+    "--groups": ("2", "3", "1"),
+    "--test-groups": ("1", "2"),
+    "--embargo": ("auto", "4", "1d"),
+    "--baseline": ("never", "5d on 10d"),
+    "--validate": ("walk-forward", "cross-validate"),
+    "--trials": ("2", "4", "1"),
+    "--model": ("gbm", "filtered", "block", "merton", "garch", "regimes", "normal"),
+    "--paths": ("20", "4", "1"),
+    "--horizon": ("5h", "1d", "30d"),
+    "--horizons": ("1h,5h", "5h", "90d", ",", "5h,"),
+    "--bridge": ("1", "4", "3"),
+    "--method": ("auto", "plain", "tilt", "split"),
+    "--find-leverage": ("0.05", "0.5"),
+    "--scenario": ("2020-03-12", "2020-03-12,2021-05-19", "2020"),
+    "--rules": ("today", "then", "now"),
+    "--shock": ("price=-0.3", "price=-0.1,over=2h", "price", "over=1h", "-0.1", "0.2", "price=-2"),
+    "--ladder": ("price=-0.5:0.5:5", "depth=0.1,0.3,1", "price=1:0:3", "x=1:2:3"),
+    "--depth": ("4", "12", "64"),
+    "--refine": ("small.csv", "long.csv", "."),
+    "--factors": ("fees", "rates,funding", "fee", ","),
+    "--open-interest": ("1e6", "3e9"),
+    "--impact": ("sqrt:1", "sqrt:1:0.03", "linear:0.1", "linear", "x:1", "sqrt:nan"),
+    "--shares": ("0,0.05", "0.1", "0,2", "a"),
+    "--volume": ("1e9", "1e6"),
+    "--recovery": ("2h", "never", "0h"),
+    "--starts": ("0", "2"),
+    "--accounts": ("50", "1"),
+    "--long-share": ("0.5", "1.5"),
+    "--insurance": ("0", "1e6"),
+    "--jump": ("0.1", "-0.5"),
+    "--pocket": ("a=0.5*Constant()", "a=0.5", "b=2*VolTarget()", "a", "=1*Constant()"),
+    "--transfer": ("to-target", "losses-only", "none", "x"),
+    "--rebalance": ("30d", "1d", "0.05"),
+    "--spend": ("0.04", "100"),
+    "--every": ("30d", "1d"),
+    "--of": ("wealth", "start", "end"),
+    "--weights": ("a=0.5", "0.5", "small.csv"),
+    "--allocate": ("equal", "risk", "inverse-volatility", "x"),
+    "--overlay": ("vol-target", "constant", "x"),
+    "--signal": ("1", "-1", "0.5", "2", "close > sma(20)", "x"),
+    "--from-run": ("constant", "results", "."),
+    "--book": ("book.toml", "nothing.toml", "small.csv"),
+    "--map": ("BTCUSDT,ETHUSDT", "BTCUSDT", "X,Y,Z"),
+    "--span": ("0.5", "2"),
+    "--picture": ("map.svg", "map.png", "no/map.svg"),
+}
+"""Values of the flags of paths, risk, validations, crowds, pockets and books."""
+BOOK = """balance = {balance}
+venue = "{venue}"
+requirement = {requirement}
+collateral = {collateral}
+[positions.BTCUSDT]
+quantity = {quantity}
+price = {price}
+entry = 58000
+[positions.ETHUSDT]
+quantity = -2
+price = 3000
+"""
+
+
+def write_book(rng: random.Random) -> str:
+    """Return the file of a book, with odd entries."""
+    return BOOK.format(
+        balance=draw_entry(rng, "capital"),
+        venue=rng.choice(("binance-usdm", "binance-usdm:BTCUSDT", "x:y", "")),
+        requirement=rng.choice(("'sum'", "{}", "1", "{ kind = 'x' }", draw_entry(rng, "preset"))),
+        collateral=rng.choice(("[]", "{}", "[{ asset = 'BTC', quantity = 1 }]", "[1]")),
+        quantity=draw_entry(rng, "quantity"),
+        price=draw_entry(rng, "price"),
+    )
 
 
 def draw_entry(rng: random.Random, key: str) -> str:

@@ -32,8 +32,9 @@ import backtest
 from backtest.base.errors import DataError
 from backtest.cli import main
 from backtest.cli.app import app
+from backtest.cli.experiment_keys import list_keys
 from backtest.strategies import Constant
-from tests.fuzz_words import TAILS, draw_entry, write_policy
+from tests.fuzz_words import LATER_FLAGS, TAILS, draw_entry, write_book, write_policy
 
 COUNTS = {"flags": 900, "toml": 1_000, "expressions": 250, "data": 109}
 LONGEST = 300
@@ -101,6 +102,7 @@ VALID = {
     "--older-than": ("30d", "2024-01-01", "30x"),
     "--results": ("results", "other", MARKET),
     "--out": ("out", "out.zip", MARKET + "/x"),
+    **LATER_FLAGS,
 }
 ARGUMENTS = {
     "symbol": ("BTCUSDT", "../x", "btc"),
@@ -117,7 +119,28 @@ MORE = {
     "compare": ("--policy", "constant", "--policy", "cppi"),
 }
 """What makes a command small, or whole."""
-EXPERIMENTS = ("run", "sweep", "tune", "compare")
+PATHS = ("--paths", "20", "--horizon", "5h", "--model", "gbm")
+CROWD = ("--open-interest", "1e6")
+MORE |= {
+    "paths": PATHS,
+    "risk": PATHS,
+    "runway": (*PATHS, "--spend", "0.04"),
+    "stress": ("--shock", "price=-0.1"),
+    "bounds": ("--depth", "4"),
+    "sensitivity": ("--factors", "fees"),
+    "cascade": (*CROWD, "--accounts", "50", "--shock", "-0.1"),
+    "crowd": (*CROWD, "--shares", "0,0.05", "--starts", "0", "--horizon", "5h"),
+    "allocation": ("--pocket", "a=0.5*Constant()", "--pocket", "b=0.5*VolTarget()"),
+    "walk-forward": ("--train", "9d", "--test", "3d", "--trials", "4"),
+    "cross-validate": ("--groups", "2", "--test-groups", "1", "--trials", "4"),
+    "schedules": ("--train", "9d", "--test", "3d", "--trials", "4"),
+    "folds": ("--train", "9d", "--test", "3d"),
+}
+LATER = ("paths", "risk", "runway", "stress", "bounds", "sensitivity", "cascade", "crowd",
+         "allocation", "validate")  # fmt: skip
+EXPERIMENTS = ("run", "sweep", "tune", "compare", *LATER)
+LONG = "long.csv"
+"""Bars enough for two folds."""
 INTERNALS = re.compile(
     r"Traceback|site-packages|object at 0x|<class |NoneType|dtype\(|ufunc|positional argument"
     r"|unsupported operand|not subscriptable|numpy\.|pandas\.|pyarrow\.|numba\.|typer\.|click\."
@@ -163,6 +186,8 @@ def make(kind: str, number: int) -> Case:
     rng = random.Random(f"{kind} {number}")
     words, files = MAKERS[kind](rng)
     common = {MARKET: write_market(60), "mine.py": MINE.encode(), "mine.toml": b"[run]\n"}
+    if LONG in words:
+        common[LONG] = write_market(480)
     return Case([clean(word) for word in words], {**common, **files})
 
 
@@ -227,8 +252,9 @@ def make_flags(rng: random.Random) -> tuple[list[str], dict[str, bytes]]:
     path, command = rng.choice(list_commands())
     words = list(path)
     if path[0] in EXPERIMENTS:
-        words += ["--data", MARKET, "--no-compile", "--instrument", "BTCUSDT"]
-        words += MORE.get(path[0], ())
+        data = LONG if path[0] == "validate" else MARKET
+        words += ["--data", data, "--no-compile", "--instrument", "BTCUSDT"]
+        words += MORE.get(path[-1], ())
     flags = [each for each in command.params if each.opts[0].startswith("-")]
     for each in rng.sample(flags, min(len(flags), rng.choice((0, 1, 1, 2, 2, 3, 5)))):
         name = rng.choice([*each.opts, *each.secondary_opts])
@@ -242,6 +268,8 @@ def make_flags(rng: random.Random) -> tuple[list[str], dict[str, bytes]]:
             count = rng.choice((1, 1, 2)) if each.nargs == -1 else 1
             options = (*ARGUMENTS.get(each.name, ()), rng.choice(NASTY))
             words += [rng.choice(options) for _ in range(count)]
+    if path == ["liq"] and rng.random() < 0.3:
+        return ["liq", "--book", "book.toml", *words[1:]], {"book.toml": write_book(rng).encode()}
     is_about_results = path[0] in ("results", "report", "serve") and rng.random() < 0.8
     return words, save_run() if is_about_results else {}
 
@@ -276,13 +304,25 @@ TABLES = {
              "holdout", "seed"),
     "compare": ("policies", "baseline", "equal_risk", "confidence", "draws", "seed"),
 }  # fmt: skip
+LATER_TABLES = ("overlay", "validate", "allocation", "spending", "paths", "risk", "stress",
+                "bounds", "sensitivity")  # fmt: skip
+TABLES |= {name: tuple(list_keys(name)) for name in LATER_TABLES}
+TABLES_OF = {"risk": ("paths", "risk"), "runway": ("paths", "spending"), "paths": ("paths",)}
+"""Tables that a command reads, if not the one of its name."""
+COMMANDS = (*EXPERIMENTS[:4], "paths", "risk", "runway", "stress", "bounds", "sensitivity",
+            "allocation", "validate walk-forward", "validate cross-validate",
+            "validate schedules")  # fmt: skip
+"""Commands that are drawn for experiment files."""
 
 
 def make_toml(rng: random.Random) -> tuple[list[str], dict[str, bytes]]:
     """Return a command with an experiment file."""
-    command = rng.choice(EXPERIMENTS)
-    lines = ["[data]", f'path = "{MARKET}"', 'instrument = "BTCUSDT"', "[run]", "compile = false"]
-    shared = ("data", "policy", "venue", "account", "run", *(TABLES.keys() & {command}))
+    path = rng.choice(COMMANDS).split()
+    command = path[0]
+    data = LONG if command == "validate" else MARKET
+    lines = ["[data]", f'path = "{data}"', 'instrument = "BTCUSDT"', "[run]", "compile = false"]
+    own = TABLES_OF.get(command, sorted(TABLES.keys() & {command}))
+    shared = ("data", "policy", "venue", "account", "run", *own)
     for table in rng.sample(shared, rng.randint(1, 3)):
         name = mutate(rng, table) if rng.random() < 0.02 else table
         if f"[{name}]" not in lines or rng.random() < 0.05:
@@ -297,8 +337,9 @@ def make_toml(rng: random.Random) -> tuple[list[str], dict[str, bytes]]:
     if rng.random() < 0.03:
         place = rng.randrange(len(content))
         content = content[:place] + bytes([rng.randrange(256)]) + content[place + 1 :]
-    words = [command, "fuzz.toml", "--no-compile", *MORE.get(command, ())]
-    return words, {"fuzz.toml": content}
+    more = MORE.get(path[-1], ())
+    words = [*path, "fuzz.toml", "--no-compile", *(more if rng.random() < 0.8 else ())]
+    return words, {"fuzz.toml": content, LONG: write_market(480)}
 
 
 def make_expression(rng: random.Random) -> tuple[list[str], dict[str, bytes]]:
@@ -392,7 +433,7 @@ def resolve(host: str, *rest: Any, **how: Any) -> Any:
     return LOOK_UP(host, *rest, **how)
 
 
-LOOK_UP, TUNE = socket.getaddrinfo, backtest.tune
+LOOK_UP, TUNE, SIMULATE = socket.getaddrinfo, backtest.tune, backtest.simulate_paths
 
 
 def tune_shortly(*given: Any, **how: Any) -> Any:
@@ -407,6 +448,13 @@ def tune_shortly(*given: Any, **how: Any) -> Any:
     return TUNE(*given, **how)
 
 
+def simulate_few(*given: Any, **how: Any) -> Any:
+    """Simulate a few paths a few hours far; numbers that are refused stay so."""
+    if isinstance(how.get("paths", 10_000), int) and 50 < how.get("paths", 10_000) <= 10**7:
+        how["paths"] = 50
+    return SIMULATE(*given, **how)
+
+
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
     """Keep a command off the network, and let it neither wait nor search for long."""
@@ -418,6 +466,7 @@ def bounded() -> Iterator[None]:
             ("webbrowser.open", lambda *_: True),
             ("socket.getaddrinfo", resolve),
             ("backtest.tune", tune_shortly),
+            ("backtest.simulate_paths", simulate_few),
         ):
             stack.enter_context(mock.patch(name, stand_in))
         stack.enter_context(warnings.catch_warnings())

@@ -9,8 +9,8 @@ import backtest
 from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
-from backtest.cli.experiment import build_experiment
 from backtest.cli.flags import RESULTS, AsJson, Results, Save
+from backtest.cli.panel_experiment import build_single_experiment
 from backtest.cli.progress import show_progress
 from backtest.cli.risk_command import ReportFile, give_out
 from backtest.market import Market
@@ -31,7 +31,7 @@ def bounds(
     results: Results = RESULTS,
 ) -> None:
     """Show how far a run depends on the order of prices inside its bars."""
-    experiment = build_experiment(draft)
+    experiment = build_single_experiment(draft, "backtest bounds")
     table = dict(draft.tables.get("bounds", {}))
     finer = table.pop("refine", None)
     terms = {name: each for name, each in experiment.terms.items() if each is not None}

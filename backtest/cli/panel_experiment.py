@@ -74,6 +74,13 @@ def load_market_or_panel(draft: Draft) -> Market | Markets:
     return load_market(data, span.low, span.high)
 
 
+def build_single_experiment(draft: Draft, command: str, *, warms: bool = True) -> Experiment:
+    """Build the objects that a draft describes, for a command that takes one instrument."""
+    experiment = build_experiment_or_panel(draft, warms=warms)
+    require_one(experiment.market, command)
+    return experiment
+
+
 def require_one(market: Market | Markets, command: str) -> None:
     """Refuse several instruments where a command takes one."""
     if isinstance(market, Markets):

@@ -54,3 +54,58 @@ def test_a_word_that_cannot_be_is_one_error(tmp_path, monkeypatch, capsys, words
     assert told in err
     assert err.startswith("error: ")
     assert err.count("error:") == err.count("where:") == err.count("cure:") == 1
+
+
+@pytest.mark.parametrize("words", [["--currency", "USDT"], ["--overlay", "vol-target"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["bounds"],
+        ["cascade", "--open-interest", "1e6", "--shock", "-0.1"],
+        ["crowd", "--open-interest", "1e6"],
+        ["validate", "walk-forward"],
+    ],
+    ids=lambda given: given[0],
+)
+def test_what_only_several_instruments_have_is_refused(
+    tmp_path, monkeypatch, capsys, command, words
+):
+    """Before: a TypeError for --currency, and --overlay was ignored."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bars.csv").write_text(BARS)
+    code, out, err = call(capsys, *command, "--data", "bars.csv", *words)
+    assert (code, out) == (2, "")
+    assert "is for several instruments, the data are of one" in err
+    assert err.count("error:") == err.count("where:") == err.count("cure:") == 1
+
+
+BTC = ["--instrument", "BTCUSDT"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # no marks, short spans
+@pytest.mark.parametrize("command", ["walk-forward", "cross-validate", "schedules"])
+def test_a_store_with_a_long_name_is_one_error(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(
+        f"2024-01-{1 + k // 24:02d} {k % 24:02d}:00,1,2,1,1.5,3\n" for k in range(24 * 25)
+    )
+    (tmp_path / "bars.csv").write_text(BARS.split("\n")[0] + "\n" + rows)
+    spans = {
+        "walk-forward": ["--train", "9d", "--test", "9d"],
+        "cross-validate": ["--groups", "2", "--test-groups", "1"],
+        "schedules": ["--train", "9d", "--test", "9d"],
+    }[command]
+    words = [
+        "--data",
+        "bars.csv",
+        "--timezone",
+        "UTC",
+        "--no-compile",
+        *spans,
+        "--results",
+        "a" * 5_000,
+    ]
+    code, out, err = call(capsys, "validate", command, *words)
+    assert (code, out) == (2, "")
+    assert "File name too long" in err
+    assert err.count("error:") == err.count("where:") == err.count("cure:") == 1
