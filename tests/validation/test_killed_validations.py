@@ -16,7 +16,7 @@ from backtest.store.list_filters import Filter
 from backtest.validation.progress_folder import UNFINISHED
 from backtest.validation.walk_forward import walk_forward
 from tests.commands import call
-from tests.validation.worlds import PLAIN, Lever, make_market, read_all
+from tests.validation.worlds import PLAIN, Lever, Stop, make_market, read_all
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -125,3 +125,27 @@ def test_all_files_of_a_walk_are_pruned(tmp_path):
     chosen = choose_deletions(tmp_path, Filter(kinds=("walk-forward",)))
     assert delete_chosen(tmp_path, chosen.to_delete)[0]
     assert {each.name for each in tmp_path.iterdir()} == {"holdout-looks", "tried-sets"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("validate", "given", "note"),
+    [
+        (bt.cross_validate, {"groups": 2, "test_groups": 1, "embargo": 0}, "1 batch of sets"),
+        (bt.schedules, {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False},
+         "in schedule 1 of 2"),
+    ],
+)  # fmt: skip
+def test_other_unfinished_validations_are_listed_and_pruned(tmp_path, validate, given, note):
+    market = make_market(110)
+
+    def stop(done, total):
+        raise Stop
+
+    with pytest.raises(Stop):
+        validate(market, Lever, **PLAIN, **SPACE, **given, trials=4, store=tmp_path, progress=stop)
+    entry = next(each for each in list_results(tmp_path) if not each.is_finished)
+    assert (entry.trouble, entry.note, entry.is_busy) == ("", note, False)
+    chosen = choose_deletions(tmp_path, None, with_unfinished=True)
+    assert delete_chosen(tmp_path, chosen.to_delete) == ([entry.name], [])
+    assert not list(tmp_path.glob(".*-*"))
