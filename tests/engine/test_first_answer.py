@@ -421,8 +421,7 @@ SLEEPER = """
 import os, pickle, sys
 sys.path[:] = pickle.load(sys.stdin.buffer)
 from backtest.engine.compile import background_compiler as background
-background.SECONDS = 0.0
-background.exit_with_parent(int(sys.argv[1]))
+background.exit_with_parent(int(sys.argv[1]), 0.0)
 """
 
 

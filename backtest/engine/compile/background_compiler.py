@@ -31,6 +31,8 @@ from backtest.engine.compile.rule_pickles import pack_rule, unpack_rule
 LOCK = "background.lock"
 SECONDS = 60.0
 """How long the process may outlive the program that started it."""
+SECONDS_OF_SEVERAL = 600.0
+"""The same for the loop of several positions, which takes minutes to compile."""
 STALE = 600.0
 """Seconds after which an unfinished file is abandoned."""
 STAY = b"s"
@@ -209,8 +211,9 @@ def ended_by_interrupts() -> Iterator[None]:
 def compile_order_from_stdin(pipe: int) -> None:
     """Compile the order on stdin: the main function of the child."""
     os.environ["BACKTEST_COMPILE"] = "now"
-    threading.Thread(target=exit_with_parent, args=(pipe,), daemon=True).start()
     order: CompileOrder = pickle.load(sys.stdin.buffer)
+    patience = SECONDS_OF_SEVERAL if isinstance(order.loop, BookOrder) else SECONDS
+    threading.Thread(target=exit_with_parent, args=(pipe, patience), daemon=True).start()
     from backtest.engine.compile import background_jobs  # noqa: PLC0415 - loads numba
 
     folder = find_lasting_folder()
@@ -224,10 +227,10 @@ def compile_order_from_stdin(pipe: int) -> None:
     background_jobs.compile_order(order.kernels, order.loop._replace(recipe=recipe))
 
 
-def exit_with_parent(pipe: int) -> None:
-    """Wait for the end of the program that started this one, then exit in time."""
+def exit_with_parent(pipe: int, patience: float) -> None:
+    """Wait for the end of the program that started this one, then exit within some seconds."""
     if os.read(pipe, 1) == STAY:
-        time.sleep(SECONDS)
+        time.sleep(patience)
     os._exit(1)
 
 
