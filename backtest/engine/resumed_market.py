@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from backtest.account import Account
 from backtest.base.errors import DataError
 from backtest.base.units import format_time
 from backtest.market import Market
@@ -89,3 +91,12 @@ def _concatenate(before: Market, after: Market) -> Market:
         filled={**before.filled, **after.filled},
         source=f"{before.source} then {after.source}",
     )
+
+
+def list_flows(account: Account, until: int) -> list[tuple[int, float]]:
+    """Return the flows of an account up to a time, as (ns, amount)."""
+    if account.flows is None:
+        return []
+    stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8.tolist()
+    pairs = zip(stamps, account.flows.tolist(), strict=True)
+    return [(stamp, amount) for stamp, amount in pairs if stamp <= until]

@@ -34,7 +34,7 @@ from backtest.engine.portfolio.narrow import narrow_to_one
 from backtest.engine.portfolio.portfolio_checks import check_account_kind
 from backtest.engine.portfolio.run_portfolio import is_single, run_portfolio
 from backtest.engine.result import Result
-from backtest.engine.resumed_market import History, join_markets
+from backtest.engine.resumed_market import History, join_markets, list_flows
 from backtest.engine.run_warnings import warn_of_last_prices, warn_of_outcome
 from backtest.engine.sampling_periods import check_periods, count_periods
 from backtest.engine.signal_input import describe_signal, read_signal, recall_signal
@@ -80,6 +80,7 @@ def run(
     sampling: str = "1d",
     calendar: str = "365",
     compile: bool = True,
+    resume: Any = None,
     start: TimeLike | None = None,
     progress: Progress | None = None,
 ) -> Any: ...
@@ -125,9 +126,10 @@ def run(
         ``"365"`` days a year, or ``"252"`` sessions.
     compile : bool
         False runs the policy in plain Python, for a debugger; the numbers are the same bits.
-    resume : Result, optional
+    resume : Result or PortfolioResult, optional
         Go on from the last close of an earlier result; ``market`` holds the bars after it and may
-        overlap. The new result holds the new bars only.
+        overlap. The new result holds the new bars only. Several markets must hold the earlier bars
+        too.
     start : str or Timestamp, optional
         When the account begins, in UTC: at the first bar from then on. The bars before it only
         warm the policy's columns.
@@ -361,15 +363,6 @@ def list_rules(account: Account, venue: Venue, until: int) -> dict[str, object]:
     if not has_interest(venue):
         rules.pop("venue.interest_on", None)
     return rules
-
-
-def list_flows(account: Account, until: int) -> list[tuple[int, float]]:
-    """Return the flows of an account up to a time, as (ns, amount)."""
-    if account.flows is None:
-        return []
-    stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8.tolist()
-    pairs = zip(stamps, account.flows.tolist(), strict=True)
-    return [(stamp, amount) for stamp, amount in pairs if stamp <= until]
 
 
 def find_loop_start(

@@ -56,6 +56,7 @@ class BookOutcome(NamedTuple):
     entries: FloatArray
     memory: FloatArray
     plain_because: str
+    traded: TradedDays | None = None
 
 
 def find_simulate(
@@ -102,6 +103,7 @@ def run_book_loop(
     own: OwnMargin | None = None,
     names: Sequence[str] = (),
     switches: Sequence[DeskSwitch] = (),
+    traded: TradedDays | None = None,
 ) -> BookOutcome:
     """Take the account to the end of the markets, by a requirement of one's own if one is given.
 
@@ -116,7 +118,7 @@ def run_book_loop(
     tape = new_tape(n, total - first, first, 4 * n * min(chunk, total) + 1024)
     kept = []
     seats = [DeskSwitch(first, desk, policies), *switches]
-    counts = Counts(tally, None)
+    counts = Counts(tally, traded)
     for seat, stop in zip(seats, [*(each.bar for each in switches), total], strict=True):
         keep_overlay(desk, seat.desk)
         desk = seat.desk
@@ -127,6 +129,7 @@ def run_book_loop(
     return BookOutcome(
         book=book,
         tally=counts.tally,
+        traded=counts.traded,
         account=tape.account,
         positions=tape.positions,
         entries=np.concatenate(kept),

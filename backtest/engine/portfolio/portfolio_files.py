@@ -24,6 +24,7 @@ from backtest.base.result_folders import (
     write_parquet,
 )
 from backtest.base.units import FloatArray
+from backtest.engine.fee_days import read_traded
 from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD
 from backtest.engine.portfolio.portfolio_manifest import KIND
 from backtest.engine.result_files import describe_metrics
@@ -42,7 +43,7 @@ Loaded = TypeVar("Loaded", bound="PortfolioRecord")
 FORMAT = 1
 FILES = ("bars.parquet", "positions.parquet", "events.parquet", "state.json", "metrics.json")
 BARS, POSITIONS, EVENTS, STATE, METRICS = FILES
-KEPT = ("interval", "is_session", "first_peak")
+KEPT = ("interval", "is_session", "first_peak", "started")
 
 
 def save_portfolio(result: Any, folder: Path) -> Path:
@@ -96,6 +97,7 @@ def _pack_state(result: Any) -> dict[str, Any]:
         "names": list(result.names),
         "spans": result.spans.tolist(),
         **{name: getattr(result, name) for name in KEPT},
+        "traded": None if result.traded is None else result.traded.to_dict(),
         "start": result.span.start,
         "first": result.span.first,
         "periods": result.span.periods,
@@ -143,6 +145,7 @@ def load_portfolio(folder: Path, kind: type[Loaded]) -> Loaded:
         book=_read_book(stored["book"]),
         memory=np.array(stored["memory"], dtype=np.float64),
         **{name: stored[name] for name in KEPT},
+        traded=read_traded(stored["traded"]),
         record=bars[list(ACCOUNT_RECORD)].to_numpy(dtype=np.float64),
         positions_record=np.stack(
             [wide[[f"{name} {each}" for each in POSITION_RECORD]].to_numpy() for name in names],

@@ -44,7 +44,7 @@ def write_portfolio_manifest(
         "sampling": sampling,
         "calendar": calendar,
         "seed": None,
-        "resumed_from": None,
+        "resumed_from": None if setup.resume is None else setup.resume.manifest["id"],
         "versions": find_versions(),
     }
     manifest: dict[str, Any] = to_plain(facts)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.account import Account
 from backtest.base.units import FloatArray, IntArray
+from backtest.engine.fee_days import TradedDays
 from backtest.measures.run_span import RunSpan
 from backtest.measures.tally import Tally
 from backtest.policy import Policy
@@ -26,7 +27,8 @@ class PortfolioRecord:
     :data:`backtest.engine.portfolio.book_loop.ACCOUNT_RECORD` and ``POSITION_RECORD``. ``marks``
     and ``asset_marks`` are mark closes, of shape (n_bars, n) and (n_bars, C), NaN outside the
     ``spans`` of the instruments. ``market_returns`` are those of the equally weighted index.
-    ``markets`` are None in a result that was loaded.
+    ``markets`` are None in a result that was loaded. ``started`` is when the account began (ns),
+    ``traded`` the volumes that choose fee tiers.
     """
 
     policies: Mapping[str, Policy]
@@ -51,3 +53,5 @@ class PortfolioRecord:
     ends_sample: FloatArray
     market_returns: FloatArray
     markets: Markets | None = None
+    started: int = 0
+    traded: TradedDays | None = None

@@ -41,6 +41,7 @@ from backtest.measures.portfolio_risk import (
 )
 from backtest.measures.run_measures import measure_run
 from backtest.measures.run_span import RunSpan
+from backtest.portfolio.book_records import PEAK
 from backtest.venue import Venue
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class PortfolioResult(PortfolioRecord, Reportable):
             tally=outcome.tally,
             book=outcome.book,
             memory=outcome.memory,
-            first_peak=wealth,
+            first_peak=wealth if setup.resume is None else float(setup.resume.book.purse[PEAK]),
             record=outcome.account,
             positions_record=outcome.positions,
             entries=outcome.entries,
@@ -105,6 +106,8 @@ class PortfolioResult(PortfolioRecord, Reportable):
             ends_sample=setup.inputs.clock.ends_sample[first:],
             market_returns=markets.index_moves[first:],
             markets=markets,
+            started=setup.inputs.started,
+            traded=outcome.traded,
         )
 
     @property

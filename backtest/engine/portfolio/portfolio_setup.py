@@ -16,6 +16,8 @@ from backtest.engine.portfolio.book_desk import Panelist, assign_policies, seat
 from backtest.engine.portfolio.book_inputs import BookInputs, read_book_inputs
 from backtest.engine.portfolio.cut_terms import cut_account
 from backtest.engine.portfolio.portfolio_checks import check_portfolio, read_venues
+from backtest.engine.portfolio.portfolio_record import PortfolioRecord
+from backtest.engine.portfolio.resumed_panel import join_panel
 from backtest.market.markets import Markets
 from backtest.market.weight_frame import read_weights
 from backtest.policy import Policy
@@ -36,6 +38,7 @@ class Setup(NamedTuple):
     first: int
     periods: float
     sampling: str
+    resume: PortfolioRecord | None = None
 
 
 def set_up(
@@ -50,11 +53,15 @@ def set_up(
     periods: float,
     start: TimeLike | None,
     panelists: list[Panelist] | None = None,
+    resume: PortfolioRecord | None = None,
 ) -> Setup:
     """Check and read everything that a run needs; ``panelists`` are its policies if known."""
     policies, above = assign_policies(policy, markets, overlay)
     venues, account = check_panel(markets, account, venue)
-    first = find_first(markets, start)
+    if resume is None:
+        first = find_first(markets, start)
+    else:
+        markets, first = join_panel(resume, markets)
     weights = read_weights(signal, markets, where="bt.run", first=first)
     panelists = panelists or seat(policies, above, markets, weights)
     inputs = read_book_inputs(
@@ -64,7 +71,7 @@ def set_up(
         signal=weights,
         sampling=sampling,
         first=first,
-        started=int(markets.time[first]),
+        started=int(markets.time[first]) if resume is None else resume.started,
     )
     return Setup(
         markets=markets,
@@ -78,6 +85,7 @@ def set_up(
         first=first,
         periods=periods,
         sampling=sampling,
+        resume=resume,
     )
 
 

@@ -9,8 +9,7 @@ from typing import Any
 from backtest.account import Account
 from backtest.account.account import WHOLE
 from backtest.base.compile_choice import pop_kernels
-from backtest.base.errors import ParameterError, PolicyError
-from backtest.base.phrases import Place
+from backtest.base.errors import PolicyError
 from backtest.base.units import TimeLike
 from backtest.engine.compile import background_compiler
 from backtest.engine.compile.book_order import (
@@ -37,6 +36,7 @@ from backtest.engine.portfolio.portfolio_checks import (
 from backtest.engine.portfolio.portfolio_manifest import write_portfolio_manifest
 from backtest.engine.portfolio.portfolio_result import PortfolioResult
 from backtest.engine.portfolio.portfolio_setup import Setup, set_up
+from backtest.engine.portfolio.resumed_book import check_rules, read_resume
 from backtest.engine.run_warnings import warn_of_last_prices
 from backtest.engine.sampling_periods import check_periods, count_periods
 from backtest.market.markets import Markets
@@ -95,14 +95,19 @@ def answer_first(
 
 def begin(setup: Setup) -> tuple[BookInputs, Book, Desk, Tally]:
     """Return the inputs of the loop, and the account, the policies and the tally at its start."""
-    inputs = setup.inputs
-    book = start_book(inputs, setup.account, setup.first, has_overlay=setup.overlay is not None)
+    inputs, resume = setup.inputs, setup.resume
+    if resume is None:
+        book = start_book(inputs, setup.account, setup.first, has_overlay=setup.overlay is not None)
+    else:
+        book = copy_book(resume.book)
     desk = set_desk(
         setup.panelists,
         setup.markets,
         started=inputs.started,
         width=inputs.terms.rules.brackets.floors.shape[1],
     )
+    if resume is not None:
+        desk.memory[:] = resume.memory
     tally = start_tally(float(book.purse[UNIT]), float(book.purse[EQUITY]), setup.first)
     return inputs, book, desk, tally
 
@@ -135,6 +140,7 @@ def take(
         own=account.requirement if isinstance(account.requirement, OwnMargin) else None,
         names=setup.markets.names,
         switches=switches,
+        traded=None if setup.resume is None else setup.resume.traded,
     )
 
 
@@ -154,12 +160,7 @@ def run_portfolio(
     resume: object,
 ) -> PortfolioResult:
     """Take an account with several positions through several markets; see :func:`backtest.run`."""
-    if resume is not None:
-        raise ParameterError(
-            "a run of several positions cannot be resumed, was given an earlier result",
-            where=Place("resume", of="bt.run"),
-            cure="run the whole history at once; start= begins the account inside it",
-        )
+    earlier = read_resume(resume, start)
     check_periods(markets, sampling, calendar)
     periods = count_periods(calendar, sampling, markets)
     setup = set_up(
@@ -172,7 +173,10 @@ def run_portfolio(
         sampling=sampling,
         periods=periods,
         start=start,
+        resume=earlier,
     )
+    if earlier is not None:
+        check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
     warn_of_last_prices(markets)  # type: ignore[arg-type]
     outcome = live(setup, is_compiled=is_compiled, progress=progress)
     return finish(setup, outcome, given=signal, sampling=sampling, calendar=calendar)
