@@ -1,6 +1,6 @@
 """Measure how far results depend on the order of prices inside hourly bars.
 
-    python benchmarks/order_in_bars.py FOLDER [--json]
+    python benchmarks/order_in_bars.py FOLDER [--json] [--from TIME] [--to TIME]
 
 FOLDER holds minute bars of BTCUSDT and its funding. Policies of the library run on hourly bars made
 of them, under four sets of exits. Prints a Markdown table: ambiguous bars, and the worst, own, best
@@ -11,6 +11,7 @@ the order of mark and last does not count.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import sys
@@ -57,17 +58,23 @@ def measure(hours: bt.Market, minutes: bt.Market, policy: bt.Policy, exits: str)
 
 def main() -> None:
     """Run all, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("folder")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--from", dest="start", default="2025-05-04 16:00")
+    parser.add_argument("--to", dest="end", default="2025-06-03 00:00")
+    wanted = parser.parse_args()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # no mark prices: said above
-        between = ("2025-05-04 16:00", "2025-06-03 00:00")
-        minutes = bt.Market.load(sys.argv[1], mark_gaps="last", between=between)
+        between = (wanted.start, wanted.end)
+        minutes = bt.Market.load(wanted.folder, mark_gaps="last", between=between)
         hours = minutes.resample("1h")
         rows = [
             measure(hours, minutes, policy, exits)
             for policy, exits in itertools.product(POLICIES, EXITS)
         ]
-    if "--json" in sys.argv:
-        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+    if wanted.json:
+        sys.stdout.write(json.dumps({"results": rows}, indent=1) + "\n")
         return
     lines = [
         "| policy | exits | ambiguous hours | worst | as run | best | expected "
