@@ -15,7 +15,7 @@ import pandas as pd
 from backtest.account import Account
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.cli.allocations import allocate_by_name
-from backtest.cli.draft import Draft, Section, located
+from backtest.cli.draft import Draft, Section, flatten, located
 from backtest.cli.experiment import (
     RUN_TERMS,
     SAMPLE,
@@ -35,6 +35,9 @@ from backtest.cli.experiment import (
 from backtest.cli.experiment_schema import find_single
 from backtest.cli.lending_table import apply_lending
 from backtest.engine import signals
+from backtest.engine.named_signals import read_rule
+from backtest.engine.signal_rule import SignalRule
+from backtest.engine.signal_rules import RULES
 from backtest.market import Market, Markets
 from backtest.market.read.several import is_panel
 from backtest.market.weight_files import read_weight_file
@@ -103,7 +106,7 @@ def list_panel_terms(draft: Draft) -> list[tuple[str, str]]:
 def build_panel(draft: Draft, *, warms: bool) -> Experiment:
     """Build markets, policies, venues and account; errors name the table or the flags."""
     run = draft.section("run")
-    refuse_signal(run)
+    rule = read_panel_rule(run)
     with located(draft.locate("account")):
         account = Account.from_dict(draft.tables.get("account", {}))
     span = read_span(draft, warms=warms)
@@ -113,7 +116,7 @@ def build_panel(draft: Draft, *, warms: bool) -> Experiment:
     venue = apply_lending(draft, build_venues(draft, markets), markets)
     terms = {name: run.entries[name] for name in RUN_TERMS if name in run.entries}
     terms |= {"venue": venue, "account": account}
-    terms["signal"] = read_weights(draft, markets)
+    terms["signal"] = read_weights(draft, markets) if rule is None else rule
     if draft.tables.get("overlay"):
         terms["overlay"] = build_policy(draft.section("overlay", path="name"))
     if warms:
@@ -294,15 +297,22 @@ def read_allocation(draft: Draft, run: Section, markets: Markets) -> pd.DataFram
         return allocate_by_name(run.entries["allocate"], markets, settings, where=where)
 
 
-def refuse_signal(run: Section) -> None:
-    """Refuse the signal of one instrument."""
-    if "signal" in run.entries:
+def read_panel_rule(run: Section) -> SignalRule | None:
+    """Return the rule of the signal; refuse a number or a column, which are of one instrument."""
+    signal, settings = run.entries.get("signal"), flatten(run.entries.get("signal_settings", {}))
+    if signal is None and not settings:
+        return None
+    others = [name for name in ("weights", "allocate") if name in run.entries]
+    is_rule = isinstance(signal, str) and signal.partition(":")[0] in RULES
+    if others or not is_rule:
+        found = f" beside {others[0]}" if others else ""
         raise ParameterError(
-            f"several instruments have weights, was the signal {run.entries['signal']!r}",
+            f"several instruments have weights, was the signal {signal!r}{found}",
             where=run.where,
-            cure="give --weights FILE, a table by time and instrument, or --allocate RULE; leave "
-            "both out for 1/n",
+            cure="give --weights FILE, a table by time and instrument, --allocate RULE, or a rule, "
+            "--signal ma-cross:20:50; leave all out for 1/n",
         )
+    return read_rule(str(signal), settings, where=run.where)
 
 
 def read_weights(draft: Draft, markets: Markets) -> pd.DataFrame | None:

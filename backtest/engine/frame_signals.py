@@ -19,7 +19,7 @@ from backtest.base.ranges import Choice
 from backtest.base.units import FloatArray
 from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPlan
-from backtest.engine.lookahead.checked_signals import mark_checked
+from backtest.engine.lookahead.checked_signals import find_name, mark_checked
 from backtest.engine.signal_checks import PLAN, Sides, locate_in
 from backtest.market import Markets
 from backtest.market.panel_data import require_panel
@@ -88,10 +88,14 @@ def read_frame(
 
 
 def describe_weights(signal: Weights, weights: FloatArray) -> str:
-    """Return weights for the manifest: that they are equal, or a hash of their values."""
+    """Return weights for the manifest: that they are equal, or a hash of their values.
+
+    Those of a rule begin with its text.
+    """
     if signal is None:
         return "equal weights"
-    return f"frame sha256:{hashlib.sha256(np.ascontiguousarray(weights).tobytes()).hexdigest()}"
+    name = find_name(signal) or "frame"
+    return f"{name} sha256:{hashlib.sha256(np.ascontiguousarray(weights).tobytes()).hexdigest()}"
 
 
 def _carry(markets: Markets, frame: pd.DataFrame, where: str) -> pd.DataFrame:

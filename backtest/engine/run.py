@@ -27,7 +27,7 @@ from backtest.engine.lookahead.checked_signals import join_checks
 from backtest.engine.loop_driver import LoopStart, Progress, run_loop
 from backtest.engine.loop_inputs import has_interest, read_inputs, start_state
 from backtest.engine.manifest import hash_source, write_manifest
-from backtest.engine.named_signals import read_named, resolve_signal
+from backtest.engine.named_signals import resolve_signal
 from backtest.engine.no_fill import TARGET, explain_no_fill
 from backtest.engine.portfolio.cut_terms import cut_account
 from backtest.engine.portfolio.narrow import narrow_to_one
@@ -117,7 +117,8 @@ def run(
         Direction and scale in [-1, 1]; default 1. The signal of a bar belongs to the decision at
         its close. A text is a column of the bars, or a rule of :mod:`backtest.engine.signal_rules`
         with its parameters in order, ``"rsi:14:30:70"``. With several instruments, a frame by time
-        and instrument of direction times weight; default 1/n.
+        and instrument of direction times weight, or a rule for the direction in each times 1/n;
+        default 1/n.
     overlay : Policy, optional
         Scales all targets of several instruments; its market is ``markets.index(signal)``.
     sampling : str
@@ -152,7 +153,7 @@ def run(
     set_hurry(True)
     if isinstance(market, Markets):
         check_account_kind(account)
-        signal = read_named(signal, market)
+        signal = resolve_signal(signal, market)
         account = cut_account(account, market)
         if not is_single(market, account, overlay):
             return run_portfolio(

@@ -23,6 +23,7 @@ from backtest.engine.lookahead.checked_signals import (
     describe_signal_check,
     join_checks,
 )
+from backtest.engine.named_signals import resolve_signal
 from backtest.engine.portfolio.portfolio_setup import check_panel
 from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
@@ -216,7 +217,7 @@ class Evaluator:
             self.market,
             partial(build_policy, self.base, self.settings),
             sets,
-            signal=self.signal,
+            signal=resolve_signal(self.signal, self.market),
             overlay=self.overlay,
             memory=parse_size(self.memory, where="memory"),
         )

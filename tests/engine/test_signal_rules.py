@@ -109,3 +109,20 @@ def test_a_changed_signal_loses_its_name():
     signal = bt.signals.breakout(market, 10)
     changed = live(market, Constant(leverage=1.0), signal=0.5 * signal, compile=False)
     assert changed.manifest["signal"].startswith("series sha256:")
+
+
+def test_a_rule_of_several_instruments_is_its_direction_in_each_times_one_over_n():
+    pair = {"A": bt.Market.sample(bars=80), "B": bt.Market.sample(bars=80, seed=1)}
+    markets = bt.Markets(pair)
+    weights = resolve_signal("breakout:10", markets)
+    for name, market in pair.items():
+        direction = bt.signals.breakout(market, 10).to_numpy()
+        assert weights[name].tolist()[:-1] == (0.5 * direction).tolist()[:-1]
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    terms = {"venue": venue, "account": bt.Account(), "compile": False}
+    by_text = bt.run(markets, Constant(leverage=1.0), signal="breakout:10", **terms)
+    given = bt.run(markets, Constant(leverage=1.0), signal=weights, **terms)
+    assert by_text.manifest["signal"].startswith("breakout:10 sha256:")
+    assert by_text.manifest["id"] == given.manifest["id"]
+    with pytest.raises(bt.ParameterError, match="did you mean 'breakout'"):
+        bt.run(markets, Constant(leverage=1.0), signal="breakuot", **terms)

@@ -112,3 +112,16 @@ def test_validations_refuse_to_vary_a_rule():
         bt.walk_forward(
             MARKET, VolTarget, space={"signal.window": (5, 50)}, signal="breakout", **TERMS
         )
+
+
+@pytest.mark.slow
+def test_rows_of_several_instruments_are_runs():
+    markets = bt.Markets({"A": MARKET.prefix(100), "B": bt.Market.sample(bars=100, seed=1)})
+    sets = {"signal.window": [5, 20]}
+    policy = Constant(leverage=1.0)
+    found = bt.sweep(markets, policy, sets, signal="breakout", compile=False, **TERMS)
+    for _, row in found.table.iterrows():
+        text = f"breakout:{row['signal.window']:.0f}"
+        alone = bt.run(markets, policy, signal=text, compile=False, **TERMS)
+        assert row["sharpe"] == alone.metrics["sharpe"]
+        assert row["fees"] == alone.metrics["fees"]

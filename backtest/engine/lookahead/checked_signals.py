@@ -34,10 +34,12 @@ def name_signal(signal: SignalT, text: str) -> SignalT:
 
 def find_name(signal: object) -> str:
     """Return the text that a signal was made from; empty if there is none, or if values changed."""
-    note = signal.attrs.get(TEXT) if isinstance(signal, pd.Series) else None
+    if not isinstance(signal, pd.Series | pd.DataFrame):
+        return ""
+    note = signal.attrs.get(TEXT)
     if not isinstance(note, dict):
         return ""
-    is_same = note.get("sha256") == hash_values(signal.to_numpy(dtype=np.float64))  # type: ignore[attr-defined] # a Series
+    is_same = note.get("sha256") == hash_values(signal.to_numpy(dtype=np.float64))
     return str(note.get("text", "")) if is_same else ""
 
 
