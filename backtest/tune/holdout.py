@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,11 @@ from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import parse_duration
+from backtest.market import Markets
 from backtest.tune.study_folder import FORMAT, read_json, write_json
 
 if TYPE_CHECKING:
-    from backtest.market import Market, Markets
+    from backtest.market import Market
 
 LOOKS = "holdout-looks"
 LEAST_BARS = 2
@@ -59,6 +61,21 @@ def find_split(market: Market | Markets, holdout: str | float | None) -> int:
             cure=Phrase("write {} or '90d'; 0 or None for none", Argument("holdout", "25%")),
         )
     return split
+
+
+def warn_of_unseen(market: Market | Markets, split: int) -> None:
+    """Warn of instruments that are listed in the holdout, which begins at bar ``split``."""
+    if not isinstance(market, Markets):
+        return
+    unseen = [
+        name for name, (listed, _) in zip(market, market.spans, strict=True) if listed >= split
+    ]
+    if unseen:
+        warnings.warn(
+            f"{', '.join(unseen)} is listed in the holdout: the search never sees it. A shorter "
+            "holdout, or other markets, let it count",
+            stacklevel=3,
+        )
 
 
 def record_look(store: Path, facts: Mapping[str, Any], values: Mapping[str, Any]) -> None:

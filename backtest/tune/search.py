@@ -40,7 +40,7 @@ from backtest.tune.arguments import (
 )
 from backtest.tune.bench import Bench
 from backtest.tune.conclusion import StudyTask, build_outcome
-from backtest.tune.holdout import find_split
+from backtest.tune.holdout import find_split, warn_of_unseen
 from backtest.tune.journal import Journal
 from backtest.tune.load_study import load_outcome
 from backtest.tune.other_trials import find_other_trials
@@ -223,6 +223,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     )
     metrics = choose_metrics(objective, goal)
     split = find_split(market, holdout)
+    warn_of_unseen(market, split)
     signal = resolve_signal(named, market)
     directions = read_directions(signal, market)
     facts = describe_study(

@@ -56,7 +56,8 @@ def test_an_instrument_listed_in_the_holdout_is_not_searched():
     rule = bt.ScenarioMargin(moves=[(-0.1, 1.0), (0.1, 1.0)], groups={"B": ["BBB"]})
     account = bt.Account(capital=1_000.0, requirement=rule, band={"AAA": 0.0, "BBB": 0.1})
     sets = {"level": (0.5, 1.0)}
-    study = seek(space=sets, signal=weights, account=account, holdout=55 / 60, trials=4)
+    with pytest.warns(UserWarning, match="BBB is listed in the holdout"):
+        study = seek(space=sets, signal=weights, account=account, holdout=55 / 60, trials=4)
     policy = Hold(study.best_values["level"])
     terms = {**TERMS, "account": account}
     alone = bt.run(MARKETS.prefix(split), policy, signal=weights, **terms)
