@@ -1,11 +1,13 @@
 """An account of several positions whose parameters change while it lives."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
 import pytest
 
 import backtest as bt
+from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD
 from backtest.engine.portfolio.switched_book import run_switched_book
 from backtest.engine.switched_run import Stretch
 from tests.portfolio.book_helpers import make_venue, simulate_pair
@@ -64,6 +66,22 @@ def test_switching_equals_one_policy_that_knows_the_plan(overlay):
     assert np.array_equal(found.positions_record, whole.positions_record, equal_nan=True)
     assert dict(found.metrics) == pytest.approx(dict(whole.metrics), nan_ok=True, rel=0.0)
     assert [each["settings"]["size"] for each in found.manifest["policy"]["switches"]] == [1.0, 2.0]
+
+
+def test_a_margin_table_that_began_in_one_stretch_holds_in_the_next():
+    change, turn = 80, 110
+    loose = [bt.Bracket(0.0, 1e9, 20.0, 0.01)]
+    dated = replace(VENUE, earlier=[bt.Earlier(until=str(MARKETS.times[change]), brackets=loose)])
+    plan = [Stretch(50, turn, Follow(1.0, 3)), Stretch(turn, 200, Follow(2.0, 9))]
+    found = switched(plan, venue=dated)
+    terms = {**TERMS, "venue": dated, "compile": False, "start": MARKETS.times[50]}
+    whole = bt.run(MARKETS, Planned(int(MARKETS.time[turn])), **terms)
+    assert np.array_equal(found.record, whole.record, equal_nan=True)
+    always = bt.run(MARKETS, Planned(int(MARKETS.time[turn])), **{**terms, "venue": VENUE})
+    needed = ACCOUNT_RECORD.index("requirement")
+    late = turn - 50
+    assert np.array_equal(found.record[late:, needed], always.record[late:, needed])
+    assert not np.array_equal(found.record[:20, needed], always.record[:20, needed])
 
 
 def test_equal_stretches_are_one_run_bit_for_bit():
