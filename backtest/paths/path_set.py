@@ -13,6 +13,7 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray, IntArray, format_time, utc_index
 from backtest.market import Market
+from backtest.market.tables.dividends import DIVIDEND
 from backtest.paths.path_calendar import PathCalendar, plan_calendar
 from backtest.paths.path_model import PathModel, WordArray
 from backtest.paths.path_writer import PathBars, PathSource, write_paths
@@ -224,6 +225,7 @@ class Paths:
         if bars.marks is None:
             mark = {f"mark_{name}": values for name, values in last.items()}
         stamps, rates, settled, predicted = self.join_events(bars.rates[k])
+        unpaid = {DIVIDEND: np.full(self.width, np.nan)}  # a run with dividends goes on with none
         return Market(
             **last,
             **mark,
@@ -236,7 +238,7 @@ class Paths:
             funding_rate=rates,
             funding_mark=settled,
             funding_predicted=predicted,
-            columns={},
+            columns=unpaid if DIVIDEND in self.history.columns else {},
             synthetic=True,
             sessions=self.history.sessions,
             filled={},
@@ -274,13 +276,17 @@ class Paths:
             "time", "open", "high", "low", "close", "volume",
             "mark_open", "mark_high", "mark_low", "mark_close",
         )  # fmt: skip
-        joined = {
+        joined: dict[str, Any] = {
             name: np.concatenate([getattr(before, name), getattr(path, name)[1:]]) for name in names
         }
         events = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
         joined |= {
             name: np.concatenate([getattr(before, name), getattr(path, name)[self.n_settled :]])
             for name in events
+        }
+        joined["columns"] = {
+            name: np.concatenate([before.columns[name], values[1:]])
+            for name, values in path.columns.items()
         }
         fields = path.fields() | joined
         return Market(**fields, source=f"{self.history.source} then {path.source}")

@@ -26,6 +26,7 @@ from backtest.engine.bar_loop import (
 from backtest.engine.lookahead.causality import observe
 from backtest.engine.loop_inputs import start_state
 from backtest.market import Market
+from backtest.market.tables.dividends import read_settlements
 from backtest.measures.tally import Tally, count_bar, start_tally
 from backtest.policy import start_memory
 from backtest.policy.error_location import bind_plain
@@ -338,7 +339,7 @@ def cut_fine(refine: Market, market: Market, feed: Feed, t: int) -> Feed | None:
     fields["time"] = np.concatenate([[market.time[t]], refine.time[part]])
     events = np.flatnonzero(np.asarray(feed.funding_bar) == t)
     n_events = len(feed.funding_bar)
-    stamps = market.funding_time[len(market.funding_time) - n_events :]
+    stamps = read_settlements(market).time[-n_events:]
     bar = [max(int(np.searchsorted(refine.time[part], stamps[k] + 1, side="right")), 1)
            for k in events]  # fmt: skip
     settled = [feed.funding_price[k] for k in events]

@@ -161,6 +161,20 @@ def test_a_folder_keeps_them_and_longer_bars_add_them(tmp_path: Path):
     assert bt.Market.load(out) == market
 
 
+def test_a_run_with_dividends_goes_on_along_paths_without_any():
+    bars = bars_of(100, 101, 98, 99, 102)
+    market = bt.Market.from_frames(bars, dividends=paid(2, 2.0))
+    terms = {"venue": free_venue(), "compile": False}
+    policy = bt.strategies.Constant(leverage=1.0)
+    run = bt.run(market, policy, account=bt.Account(), **terms)
+    paths = bt.simulate_paths(market, bt.paths.GBM(volatility=0.1), paths=2, horizon="2d")
+    assert np.isnan(paths[0].columns["dividend_per_share"]).all()
+    found = bt.liquidation_risk(paths, policy, account=run, method="plain", **terms)
+    one = bt.run(paths[0], policy, account=bt.Account(), resume=run, **terms)
+    assert found.run(0).metrics["final_equity"] == one.metrics["final_equity"]
+    assert one.metrics["funding"] == 0.0
+
+
 @pytest.mark.parametrize(
     ("table", "funding", "message"),
     [
