@@ -168,7 +168,7 @@ def read_direction(signal: Any) -> float | dict[str, float] | None:
     if isinstance(signal, (int, float)):
         return float(signal)
     raise ParameterError(
-        "on paths the signal must be a number: a column of the data ends with them",
+        "on paths the signal must be a number: a column or a rule ends with the data",
         where="--signal",
         cure="give a number from -1 to 1, for example that of today",
     )
