@@ -287,6 +287,7 @@ def test_intervals_of_the_risk_cover_the_closed_form(p):
     assert 0.93 <= covered / 200 <= 0.97
 
 
+@pytest.mark.slow
 def test_the_usual_horizons_end_with_the_whole_once():
     # regression: a horizon of 7 days was listed as 7d and again as 1w
     risk = bt.liquidation_risk(gbm_paths(paths=10), Hold(5.0), **TERMS, method="plain")

@@ -218,6 +218,7 @@ def test_what_numba_cannot_compile_is_swept_all_the_same_with_one_warning():
     assert not any(rows.errors)
 
 
+@pytest.mark.slow
 def test_a_ruined_set_is_a_row_with_its_time():
     venue = bt.Venue.simple(
         taker=0.0, slippage=0.0, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0
