@@ -159,10 +159,9 @@ def main() -> None:
     if wanted.walks:
         found = load_markets(wanted.folder, wanted.start, wanted.end)
         walks = walk_all(found, wanted.trials, wanted.train, wanted.test)
-        sys.stdout.write(
-            json.dumps(walks, indent=1) + "\n" if wanted.json
-            else f"{show(walks, WALK_COLUMNS)}\n\n{conclude(walks)}\n"
-        )  # fmt: skip
+        said = {"walks": walks, "conclusion": conclude(walks)}
+        text = f"{show(walks, WALK_COLUMNS)}\n\n{conclude(walks)}\n"
+        sys.stdout.write(json.dumps(said, indent=1) + "\n" if wanted.json else text)
         return
     hourly = bt.Market.load(wanted.folder[0], between=(wanted.start, wanted.end))
     markets = {"1h": hourly, "1d": hourly.resample("1d")}

@@ -44,12 +44,13 @@ COLUMNS = (
 
 
 def load_markets(folders: list[str], start: str, end: str) -> dict[str, bt.Market]:
-    """Return the markets of all folders by the coin they are of."""
+    """Return the markets of all folders, of one or of several instruments, by instrument."""
     found = {}
     for folder in folders:
         coins = sorted({path.name.partition("_")[0] for path in Path(folder).glob("*-futures.*")})
-        for coin in coins:
-            found[coin] = bt.Market.load(folder, instrument=f"{coin}USDT", between=(start, end))
+        for name in [f"{coin}USDT" for coin in coins] or [None]:
+            market = bt.Market.load(folder, instrument=name, between=(start, end))
+            found[market.instrument] = market
     return found
 
 

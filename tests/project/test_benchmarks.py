@@ -20,7 +20,7 @@ import backtest as bt
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-HELPERS = ("known_truth.py", "replications/comparison.py", "replications/paths.py")
+HELPERS = ("known_truth.py", "real_walks.py", "replications/comparison.py", "replications/paths.py")
 """What the others import: no commands."""
 
 SMALLEST: dict[str, str] = {
@@ -174,6 +174,17 @@ def test_it_runs_and_prints_json(name, places, tmp_path):
     report = read_json(call(f"benchmarks/{name}", *words, home=str(tmp_path)))
     assert isinstance(report, dict)
     assert report
+
+
+@pytest.mark.slow
+def test_walks_on_real_prices_run(places, tmp_path):
+    words = "QUARTER --json --walks --trials 2 --train 40d --test 30d"
+    span = "--from 2023-01-01 --to 2023-03-17"
+    given = prepare([*words.split(), *span.split()], places)
+    report = read_json(call("benchmarks/real.py", *given, home=str(tmp_path)))
+    assert [row["policy"] for row in report["walks"]] == [
+        "VolTarget", "SharpeScaling", "Cppi", "TrendVol",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
