@@ -178,7 +178,7 @@ def test_it_runs_and_prints_json(name, places, tmp_path):
 
 @pytest.mark.slow
 def test_walks_on_real_prices_run(places, tmp_path):
-    words = "QUARTER --json --walks --trials 2 --train 40d --test 30d"
+    words = "QUARTER --json --walks --trials 4 --train 40d --test 30d"
     span = "--from 2023-01-01 --to 2023-03-17"
     given = prepare([*words.split(), *span.split()], places)
     report = read_json(call("benchmarks/real.py", *given, home=str(tmp_path)))
