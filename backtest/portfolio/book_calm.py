@@ -100,7 +100,13 @@ def live_calm_bar(
 
 
 def is_event_due(feed: BookFeed, book: Book, t: int) -> bool:
-    """Return whether a flow or a settlement belongs to bar t."""
+    """Return whether a flow, a settlement or the listing of an instrument belongs to bar t.
+
+    In the first bar of an instrument the whole scene is written.
+    """
+    for i in range(len(book.margin)):
+        if feed.span[i, 0] == t:
+            return True
     flow, event = book.cursor[FLOW_NEXT], book.cursor[FUNDING_NEXT]
     is_flow = flow < len(feed.flow_bar) and feed.flow_bar[flow] == t
     return bool(is_flow or (event < len(feed.funding_bar) and feed.funding_bar[event] == t))

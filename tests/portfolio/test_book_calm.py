@@ -11,7 +11,7 @@ import backtest as bt
 from backtest.engine.portfolio import book_loop
 from backtest.engine.portfolio.book_compiler import find_fields
 from backtest.strategies import VolTarget
-from tests.portfolio.book_helpers import make_venue, simulate_pair
+from tests.portfolio.book_helpers import flat, make_market, make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 NAMES = ("ONE", "TWO", "SIX")
@@ -94,6 +94,21 @@ def test_listings_settlements_and_liquidations_are_no_calm_bars(monkeypatch):
     assert not all(taken)
     monkeypatch.setattr(book_loop, "may_be_calm", lambda *_: False)
     assert is_same(short, bt.run(markets, VolTarget(half_life=20, target=2.0), **given))
+
+
+def test_a_policy_sees_the_margin_rules_from_the_listing_of_its_instrument_on():
+    class Cautious(bt.Policy):
+        """Read the venue."""
+
+        def leverage(self, bar, account):
+            """Return the share of 1 that maintenance margin of 5 % leaves."""
+            return 1.0 - bt.margin.maintenance(account.venue, 100.0) / 100.0
+
+    late = make_market([flat(50.0)] * 4, start="2024-01-01 04:00")
+    markets = bt.Markets({"AAA": make_market([flat(100.0)] * 8), "BBB": late}, currency="USDT")
+    account = bt.Account(band=2.0)  # nothing trades, so that the listing is all that happens
+    result = bt.run(markets, Cautious(), venue=make_venue(), account=account, compile=False)
+    assert result.positions_record[4:7, 1, 3].tolist() == pytest.approx([0.95] * 3)
 
 
 def test_what_a_formula_reads_is_found():
