@@ -30,14 +30,21 @@ if TYPE_CHECKING:
     from backtest.venue.multipliers import OpenInterestMargin
 
 
-def check_tick(market: Market, venue: Venue) -> None:
-    """Require prices of at least one tick where they are rounded to it."""
+def check_contract(market: Market, venue: Venue) -> None:
+    """Require prices of at least one tick where they are rounded to it, and linear dividends."""
     lowest, tick = float(market.low.min()), venue.contract.tick
     if venue.contract.round_to_tick and not tick <= lowest:
         raise ParameterError(
             f"tick must be at most the lowest price, {lowest:g}, with round_to_tick, was {tick:g}",
             where="Contract.tick",
             cure="give the tick of this instrument, or leave round_to_tick out",
+        )
+    has_dividends = not market.funding_time.size and bool(read_settlements(market).time.size)
+    if has_dividends and venue.contract.kind == "inverse":
+        raise ParameterError(
+            "dividends are paid on linear contracts, the contract was 'inverse'",
+            where=f"{market.instrument or 'Market'}, column {DIVIDEND}",
+            cure="choose Contract(kind='linear')",
         )
 
 
@@ -99,12 +106,6 @@ def place_funding(market: Market, venue: Venue, first: int) -> dict[str, Any]:
     """
     jitter = parse_duration(venue.funding_jitter, where="Venue.funding_jitter")
     settled = read_settlements(market)
-    if settled.price.size and not market.funding_time.size and venue.contract.kind == "inverse":
-        raise ParameterError(
-            "dividends are paid on linear contracts, the contract was 'inverse'",
-            where=f"Market, column {DIVIDEND}",
-            cure="choose Contract(kind='linear')",
-        )
     bar, is_open = place_on_bars(settled.time, market.time, market.interval, jitter)
     kept = (bar >= first) & (bar < market.n_bars)
     return {

@@ -31,7 +31,7 @@ from backtest.engine.bar_loop import Seen
 from backtest.engine.fee_days import FeeSchedule, read_schedule
 from backtest.engine.feed_arrays import (
     as_of,
-    check_tick,
+    check_contract,
     measure_impact,
     measure_years,
     place_flows,
@@ -216,7 +216,7 @@ def read_inputs(
     ``started`` is when the account began, in ns. Funding and flows before bar ``first`` are left
     out: an earlier run has paid them.
     """
-    check_tick(market, venue)
+    check_contract(market, venue)
     sigma, adv = measure_impact(market, venue)
     funding = place_funding(market, venue, first)
     flow_bar, flow_amount = place_flows(market, account, first, started)

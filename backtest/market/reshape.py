@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def resample_data(data: MarketData, length: int) -> MarketData:
     fields = cut_fields(data, slice(groups.first, groups.stop), funding_from=lead, end=end)
     last = groups.ohlc(*(fields[name] for name in PRICES))
     mark = groups.ohlc(*(fields[name] for name in MARK_PRICES)) if data.has_mark else last
-    note = {"resample": groups.note} if groups.note else {}
+    note = _describe_resampling(groups, fields["columns"])
     fields |= {
         **dict(zip(PRICES, last, strict=True)),
         **dict(zip(MARK_PRICES, mark, strict=True)),
@@ -63,8 +64,29 @@ def resample_data(data: MarketData, length: int) -> MarketData:
     return MarketData(**fields)
 
 
+def _describe_resampling(groups: BarGroups, columns: Mapping[str, FloatArray]) -> dict[str, str]:
+    """Return a note of the bars that were dropped, and of dividends that no open follows."""
+    notes = [groups.note] if groups.note else []
+    if DIVIDEND in columns and split_dividends(groups, columns[DIVIDEND])[1][-1] > 0.0:
+        notes.append("dividends inside the last bar dropped, as no open follows them")
+    return {"resample": "; ".join(notes)} if notes else {}
+
+
 def _combine(groups: BarGroups, name: str, values: FloatArray) -> FloatArray:
-    """Return the last value of each group; the sum of its dividends."""
+    """Return the last value of each group; of dividends those due at its open."""
     if name != DIVIDEND:
         return groups.last(values)
-    return groups.total(np.nan_to_num(values))
+    at_open, later = split_dividends(groups, values)
+    due: FloatArray = at_open + np.append(0.0, later[:-1])
+    return due
+
+
+def split_dividends(groups: BarGroups, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the dividends of the first bar of each group, and the sum of those of its other bars.
+
+    A longer bar is held from its open on, so the others are due at the open of the next one.
+    """
+    paid = np.nan_to_num(values)
+    later = paid.copy()
+    later[groups.starts] = 0.0
+    return paid[groups.starts], groups.total(later)

@@ -148,7 +148,8 @@ def test_a_folder_keeps_them_and_longer_bars_add_them(tmp_path: Path):
     again = bt.Market.load(market.save(tmp_path / "saved"))
     assert again == market
     longer = market.resample("2d")
-    assert longer.columns["dividend_per_share"].sum() == 2.0
+    np.testing.assert_array_equal(longer.columns["dividend_per_share"], [0.0, 2.0])
+    # 1.5 of the second day moves to the third, which is the next open and has 0.5 of its own
     out = tmp_path / "in"
     words = [
         "data",
@@ -204,3 +205,22 @@ def test_a_dividend_of_the_whole_price_and_one_of_a_coin_contract_are_refused():
             market, bt.strategies.Constant(leverage=1.0), venue=coin, account=account_of(),
             compile=False,
         )  # fmt: skip
+    both = bt.Markets({"AAA": market, "BBB": market}, currency="USD")
+    with pytest.raises(bt.ParameterError, match="dividends are paid on linear contracts"):
+        bt.run(
+            both, bt.strategies.Constant(leverage=1.0), venue=coin, account=bt.Account(),
+            compile=False,
+        )  # fmt: skip
+
+
+def test_longer_bars_pay_who_holds_on_the_ex_date():
+    # bought at the open of day 2, held over the ex-date of day 3, paid at the open of day 4:
+    # -10 of the price, +10 of the dividend
+    days = pd.date_range("2024-03-04", periods=6, freq="D", tz="UTC")
+    prices = np.array([100.0, 100.0, 100.0, 90.0, 90.0, 90.0])
+    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), prices), index=days)
+    daily = bt.Market.from_frames(bars, dividends=paid(3, 10.0))
+    result = follow(daily.resample("2d"), 1.0)
+    assert result.bars["equity"].tolist() == pytest.approx([1000.0, 900.0, 1000.0])
+    cut = daily.prefix(4).resample("2d")
+    assert cut.filled["resample"].startswith("dividends inside the last bar dropped")

@@ -72,6 +72,20 @@ def test_an_instrument_without_a_further_bar_is_closed_in_the_first_one():
     assert rest.bars["equity"].tolist() == pytest.approx([1_050.0 - 10.0 - 5.5] * 2)
 
 
+def test_a_dividend_of_the_last_bar_is_paid_once():
+    # 10 of B at 50 receive 5 each in its last bar, and nothing in the one in which they are sold
+    paid = pd.DataFrame({"amount": [5.0]}, index=pd.DatetimeIndex(["2024-01-01 02:00"], tz="UTC"))
+    ended = make_market([flat(50), flat(50), flat(45)], dividends=paid)
+    short = bt.Markets({"A": make_market([flat(100)] * 3), "B": ended}, currency="USDT")
+    longer = bt.Markets({"A": make_market([flat(100)] * 5), "B": ended}, currency="USDT")
+    terms = {"venue": make_venue(), "account": bt.Account(capital=1_000.0), "compile": False}
+    begun = bt.run(short, Once(1.0), **terms)
+    assert begun.bars["funding"].iloc[-1] == -50.0
+    rest = bt.run(longer, Once(1.0), resume=begun, **terms)
+    assert rest.bars["equity"].tolist() == [1_000.0, 1_000.0]
+    assert rest.events["kind"].tolist() == ["delisted"]
+
+
 def test_what_does_not_join_is_refused():
     terms = {**TERMS, "account": replace(TERMS["account"], collateral=(), negative_limit=None)}
     begun = bt.run(MARKETS.prefix(40), POLICY, **terms)

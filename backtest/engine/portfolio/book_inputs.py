@@ -12,7 +12,7 @@ from backtest.account.account_records import CLOSE
 from backtest.base.units import BoolArray, FloatArray, IntArray, parse_duration
 from backtest.engine.feed_arrays import (
     as_of,
-    check_tick,
+    check_contract,
     measure_impact,
     measure_years,
     place_flows,
@@ -110,7 +110,7 @@ def read_book_inputs(
     """
     own = {name: account.for_instrument(name) for name in markets.names}
     for name in markets.names:
-        check_tick(markets[name], venues[name])
+        check_contract(markets[name], venues[name])
     tables = [
         read_margin_tables(venues[name], own[name], markets.time, first) for name in markets.names
     ]

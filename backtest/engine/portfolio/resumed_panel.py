@@ -9,6 +9,7 @@ from backtest.base.phrases import Place
 from backtest.base.units import format_time
 from backtest.engine.portfolio.portfolio_record import PortfolioRecord
 from backtest.market import Market, Markets
+from backtest.market.tables.dividends import DIVIDEND
 
 WHERE = Place("resume", of="bt.run")
 
@@ -65,7 +66,7 @@ def join_panel(resume: PortfolioRecord, markets: Markets) -> tuple[Markets, int]
 
 
 def append_last_bar(market: Market, time: int) -> Market:
-    """Return a market with one more bar that stays at its last prices, without volume."""
+    """Return a market with one more bar at its last prices, without volume and dividend."""
     last, marked = float(market.close[-1]), float(market.mark_close[-1])
     rows = {"time": time, **dict.fromkeys(("open", "high", "low", "close"), last), "volume": 0.0}
     rows |= dict.fromkeys(("mark_open", "mark_high", "mark_low", "mark_close"), marked)
@@ -73,7 +74,10 @@ def append_last_bar(market: Market, time: int) -> Market:
     return Market(
         **{name: np.append(getattr(market, name), value) for name, value in rows.items()},
         **{name: getattr(market, name) for name in kept},
-        columns={name: np.append(each, each[-1]) for name, each in market.columns.items()},
+        columns={
+            name: np.append(each, np.nan if name == DIVIDEND else each[-1])
+            for name, each in market.columns.items()
+        },
         instrument=market.instrument,
         interval=market.interval,
         has_mark=market.has_mark,
