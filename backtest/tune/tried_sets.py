@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 TRIED = "tried-sets"
 """Folder of a store with the sets that validations tried."""
-TERMS = ("data", "policy", "venue", "account", "signal", "sampling", "calendar", "searched")
-"""Entries of a study that decide the result of a set."""
+TERMS = (
+    "data", "policy", "venue", "account", "signal", "overlay", "sampling", "calendar", "searched",
+)  # fmt: skip
+"""Entries of a study that decide the result of a set; a study without an overlay has none."""
 
 
 class SpanTries(NamedTuple):
@@ -77,7 +79,7 @@ def record_tries(store: Path, facts: Mapping[str, Any], spans: Sequence[SpanTrie
         "is_kept": np.concatenate([each.is_kept for each in known]),
         "span": numbers,
     }
-    kept = {name: facts[name] for name in (*TERMS, "id", "space")}
+    kept = {name: facts[name] for name in (*TERMS, "id", "space") if name in facts}
     note = to_plain({"facts": kept, "spans": [[each.start, each.stop] for each in known]})
     table = pa.table({name: pa.array(column) for name, column in columns.items()})
     table = table.replace_schema_metadata({"backtest": json.dumps(note, sort_keys=True)})

@@ -42,13 +42,13 @@ def read_other_tries(
 def describe_search(procedure: Procedure, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return a validation as a study describes its search of the whole market."""
     data = describe_market(procedure.terms.market)
-    terms = ("venue", "account", "signal", "sampling", "calendar", "space")
+    terms = ("venue", "account", "signal", "overlay", "sampling", "calendar", "space")
     return {
         "id": manifest["id"],
         "data": data,
         "searched": data["end"],
         "policy": describe_policy(procedure.base),
-        **{name: manifest[name] for name in terms},
+        **{name: manifest[name] for name in terms if name in manifest},
     }
 
 

@@ -49,6 +49,15 @@ def test_the_best_of_a_study_is_its_runs(tmp_path):
     assert seek(overlay=overlay, store=tmp_path, resume=True).best_values == best
 
 
+@pytest.mark.slow
+def test_the_same_sets_under_another_overlay_are_other_tries(tmp_path):
+    found = [
+        seek(space={"level": (0.1, 2.0)}, store=tmp_path, **more)
+        for more in ({}, {"overlay": Hold(0.5)}, {"overlay": Hold(0.7)})
+    ]
+    assert [each.verdict.other_trials for each in found] == [0, 6, 12]
+
+
 def test_an_instrument_listed_in_the_holdout_is_not_searched():
     # BBB is listed at bar 6, the search ends before
     split = 5
