@@ -39,6 +39,11 @@ def format_probability(probability: float) -> str:
     return f"{math.floor(100.0 * probability + 1e-9) / 100.0:.2f}"
 
 
+def format_chance(probability: float) -> str:
+    """Format an estimated probability as a percentage of three significant digits."""
+    return NOT_AVAILABLE if math.isnan(probability) else f"{100.0 * probability:.3g} %"
+
+
 def format_bps(rate: float) -> str:
     """Format a fraction in basis points."""
     return f"{round(1e4 * rate, 6):g} bp"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.errors import ParameterError
-from backtest.base.number_text import format_percent
+from backtest.base.number_text import format_chance, format_money, format_percent
 from backtest.engine import PortfolioResult, Result
 from backtest.market import Market, Markets
 from backtest.paths.choose_runner import (
@@ -153,13 +153,14 @@ class LiquidationRisk(RiskRecord):
 
     def summary(self) -> str:
         """Return the table as text for a terminal."""
-        lines = [f"{self.settings['policy']} on {self.settings['paths']['paths']} paths"]
+        lines = [f"{self.settings['policy']} on {self.settings['paths']['paths']:,} paths"]
         for horizon, row in self.table.iterrows():
             lines.append(
-                f"{horizon:>6}  liquidation {row['p_liquidation']:.3g} "
-                f"({row['p_liquidation_low']:.2g} to {row['p_liquidation_high']:.2g}), "
-                f"ruin {row['p_ruin']:.3g}, median equity {row['equity_50']:.6g}, "
-                f"by {row['method']}"
+                f"{horizon:>6}  liquidation {format_chance(row['p_liquidation'])} "
+                f"({format_chance(row['p_liquidation_low'])} to "
+                f"{format_chance(row['p_liquidation_high'])}), "
+                f"ruin {format_chance(row['p_ruin'])}, "
+                f"median equity {format_money(row['equity_50'])}, method {row['method']}"
             )
         return "\n".join(lines)
 

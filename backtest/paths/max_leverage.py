@@ -12,6 +12,7 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.base.errors import ParameterError
+from backtest.base.number_text import format_chance
 from backtest.base.phrases import Place
 from backtest.base.ranges import Number
 from backtest.base.units import FloatArray
@@ -101,8 +102,9 @@ class MaxLeverage(RiskRecord):
             limit = ", the largest allowed" if row["is_limited"] else ""
             lines.append(
                 f"{model!s:>12}  {row['leverage']:.4g}{limit}; liquidation "
-                f"{row['p_liquidation']:.3g} ({row['p_liquidation_low']:.2g} to "
-                f"{row['p_liquidation_high']:.2g})"
+                f"{format_chance(row['p_liquidation'])} "
+                f"({format_chance(row['p_liquidation_low'])} to "
+                f"{format_chance(row['p_liquidation_high'])})"
             )
         return "\n".join(lines)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.number_text import format_percent
+from backtest.base.table_text import format_table
 from backtest.base.units import FloatArray
 from backtest.engine import Result
 from backtest.engine.run_record import sample_risk_free
@@ -71,8 +72,7 @@ class AllocationResult(RiskRecord):
     def summary(self) -> str:
         """Return the tables as text for a terminal."""
         rule = f"{self.settings['transfer']} every {self.settings['rebalance']}"
-        shown = self.table.map(lambda x: f"{x:,.4g}" if abs(x) < 1000 else f"{x:,.2f}")
-        lines = [self.settings["policy"], f"transfers: {rule}", "", shown.to_string()]
+        lines = [self.settings["policy"], f"transfers: {rule}", "", format_table(self.table)]
         if len(self.transfers):
             total = self.transfers.clip(lower=0.0).to_numpy().sum()
             lines += ["", f"{len(self.transfers)} dates, {total:,.2f} moved"]

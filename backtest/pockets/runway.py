@@ -13,6 +13,7 @@ from backtest.base.json_values import repr_plain
 from backtest.base.number_text import format_percent
 from backtest.base.phrases import Place
 from backtest.base.ranges import Number
+from backtest.base.table_text import format_table
 from backtest.base.units import DAY, FloatArray, IntArray, format_duration, parse_duration
 from backtest.engine import PortfolioResult, Result
 from backtest.market import Market, Markets
@@ -81,7 +82,7 @@ class Runway(RiskRecord):
         """Return the table as text for a terminal."""
         spending = self.settings["spending"]
         rule = f"{100 * spending['share']:g} % of the {spending['of']} every {spending['every']}"
-        lines = [f"{self.settings['policy']}, spending {rule}", "", self.table.to_string()]
+        lines = [f"{self.settings['policy']}, spending {rule}", "", format_table(self.table)]
         if not np.isnan(self.runway_days):
             lines += ["", f"paths that fail do so after {self.runway_days:g} days (median)"]
         return "\n".join(lines)

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from backtest.base.number_text import format_chance
 from backtest.base.units import format_duration, format_time
 from backtest.pockets import AllocationResult, Runway
 from backtest.pockets.allocation_result import WHOLE
@@ -16,7 +17,6 @@ from backtest.report.risk_pages import (
     DATES,
     describe_source,
     list_notices,
-    show_chance,
     to_records,
     write_table,
 )
@@ -103,7 +103,7 @@ def build_runway(found: Runway) -> Page:
     manifest = describe_source(found)
     days = f"{found.runway_days:,.0f} days" if not np.isnan(found.runway_days) else "-"
     last = found.table.iloc[-1]
-    span = f"{show_chance(last['p_failure_low'])} to {show_chance(last['p_failure_high'])}"
+    span = f"{format_chance(last['p_failure_low'])} to {format_chance(last['p_failure_high'])}"
     horizon = format_duration(found.settings["paths"]["horizon"])
     spending = found.settings["spending"]
     return Page(
@@ -114,7 +114,7 @@ def build_runway(found: Runway) -> Page:
         summary=f"{100 * spending['share']:g} % of the {spending['of']} is spent every "
         f"{spending['every']}, on {found.settings['paths']['paths']:,} paths.",
         facts=[
-            Fact(f"fails within {horizon}", show_chance(found.p_failure), span),
+            Fact(f"fails within {horizon}", format_chance(found.p_failure), span),
             Fact("runway of the paths that fail", days, "median"),
             Fact("spent", f"{last['spent']:,.2f}", "mean"),
         ],

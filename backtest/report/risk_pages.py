@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.json_values import from_plain
+from backtest.base.number_text import format_chance
 from backtest.base.units import format_time
 from backtest.paths import LiquidationRisk, MaxLeverage
 from backtest.paths.risk_record import RiskRecord
@@ -82,11 +83,6 @@ def write_table(caption: str, frame: pd.DataFrame, note: str = "") -> Table:
     return Table(caption, name_columns(head, *names, text=words), rows, note)
 
 
-def show_chance(value: float) -> str:
-    """Return a probability as text."""
-    return f"{100 * value:.3g} %"
-
-
 # ---------------------------------------------------------------------------- liquidation risk
 
 
@@ -94,9 +90,9 @@ def build_liquidation(risk: LiquidationRisk) -> Page:
     """Return the page of a liquidation risk."""
     manifest = describe_source(risk)
     facts = [
-        Fact(f"liquidated within {name}", show_chance(row["p_liquidation"]),
-             f"{show_chance(row['p_liquidation_low'])} to "
-             f"{show_chance(row['p_liquidation_high'])}, {row['method']}")
+        Fact(f"liquidated within {name}", format_chance(row["p_liquidation"]),
+             f"{format_chance(row['p_liquidation_low'])} to "
+             f"{format_chance(row['p_liquidation_high'])}, {row['method']}")
         for name, row in risk.table.iterrows()
     ]  # fmt: skip
     model = risk.settings["paths"]["model"]["name"]
@@ -197,7 +193,7 @@ def build_largest(found: MaxLeverage) -> Page:
     return Page(
         kind="largest leverage",
         manifest=manifest,
-        title=f"Largest {label} at {show_chance(chance)} in {found.settings['horizon']}",
+        title=f"Largest {label} at {format_chance(chance)} in {found.settings['horizon']}",
         notices=[],
         summary="The smallest over the models is the one to use: they differ in what they assume.",
         facts=[Fact(f"largest {label}", f"{found.leverage:.3g}", "worst model")],

@@ -13,6 +13,7 @@ from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
 from backtest.base.phrases import Place
+from backtest.base.table_text import format_table
 from backtest.base.units import FloatArray
 from backtest.engine import Result
 from backtest.engine.run import run
@@ -77,12 +78,13 @@ class Bounds(RiskRecord):
         row = self.table.loc["final_equity"]
         count, total = len(self.bars), self.n_bars
         if count == 0:
-            return f"The order inside bars does not matter: none of {total} bars is ambiguous."
-        bars = "1 bar is" if count == 1 else f"{count} bars are"
+            return f"The order inside bars does not matter: none of {total:,} bars is ambiguous."
+        bars = "1 bar is" if count == 1 else f"{count:,} bars are"
         inner = " at least" if self.is_inner else ""
         return (
-            f"{bars} ambiguous of {total}: final equity is between{inner} {row['worst']:.2f} and "
-            f"{row['best']:.2f}, {row['as_run']:.2f} as run, {row['expected']:.2f} expected."
+            f"{bars} ambiguous of {total:,}: final equity is between{inner} "
+            f"{row['worst']:,.2f} and {row['best']:,.2f}, {row['as_run']:,.2f} as run, "
+            f"{row['expected']:,.2f} expected."
         )
 
     def __repr__(self) -> str:
@@ -91,7 +93,7 @@ class Bounds(RiskRecord):
     def summary(self) -> str:
         """Return the verdict and the main metrics as text for a terminal."""
         names = ["final_equity", "total_return", "max_drawdown", "liquidations", "bad_debt"]
-        return f"{self.verdict}\n{self.table.loc[names].to_string()}"
+        return f"{self.verdict}\n{format_table(self.table.loc[names].T)}"
 
 
 def bounds(

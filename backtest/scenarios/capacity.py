@@ -15,6 +15,7 @@ from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
 from backtest.base.ranges import Number
+from backtest.base.table_text import format_table
 from backtest.engine.run import run
 from backtest.market import Market, Markets
 from backtest.paths.liquidation_risk import describe_each, name_policies
@@ -79,7 +80,8 @@ class Capacity(RiskRecord):
             f"growth halves at {show_money(self.half_growth)}, "
             f"the Sharpe ratio at {show_money(self.half_sharpe)}"
         )
-        return f"{self.settings['policy']}\n\n{shown.to_string()}\n\n{halves}"
+        table = format_table(shown, final_equity="{:.3f}x".format)
+        return f"{self.settings['policy']}\n\n{table}\n\n{halves}"
 
 
 def show_money(capital: float) -> str:

@@ -14,6 +14,7 @@ from backtest.account import Account
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.number_text import format_percent
 from backtest.base.phrases import Place
+from backtest.base.table_text import format_table
 from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.run import run
 from backtest.engine.signal_rule import SignalRule
@@ -82,7 +83,7 @@ class Sensitivity(RiskRecord):
 
     def summary(self) -> str:
         """Return the table as text for a terminal."""
-        return f"growth {100 * self.base:.2f} % a year as run\n{self.table.to_string()}"
+        return f"growth {format_percent(self.base)} a year as run\n{format_table(self.table)}"
 
 
 def sensitivity(

@@ -82,7 +82,8 @@ class Stress(RiskRecord):
             even = "none" if math.isnan(row["break_even"]) else f"{100 * row['break_even']:.2f} %"
             dead = "yes" if row["liquidated"] else "no"
             lines.append(
-                f"{str(name)[:21]:<22}{row['equity']:>14.2f}{row['loss']:>14.2f}  {dead:<11}{even}"
+                f"{str(name)[:21]:<22}{row['equity']:>14,.2f}{row['loss']:>14,.2f}"
+                f"  {dead:<11}{even}"
             )
         return "\n".join(lines)
 

@@ -21,6 +21,7 @@ NAN, INF = math.nan, math.inf
         (text.format_percent(0.0001, 4, is_signed=True), "+0.0100 %"),
         (text.format_probability(0.9499), "0.94"),
         (text.format_probability(0.95), "0.95"),
+        (text.format_chance(0.036217), "3.62 %"),
         (text.format_bps(0.0005), "5 bp"),
         (text.format_leverage(2.207), "2.21x"),
         (text.format_leverage(0.0034), "0.0034x"),
