@@ -29,9 +29,9 @@ from backtest.engine.loop_inputs import has_interest, read_inputs, start_state
 from backtest.engine.manifest import hash_source, write_manifest
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.no_fill import TARGET, explain_no_fill
-from backtest.engine.portfolio.cut_terms import cut_account
+from backtest.engine.portfolio.cut_terms import cut_account, end_expired
 from backtest.engine.portfolio.narrow import narrow_to_one
-from backtest.engine.portfolio.portfolio_checks import check_account_kind
+from backtest.engine.portfolio.portfolio_checks import check_account_kind, check_expiry
 from backtest.engine.portfolio.run_portfolio import is_single, run_portfolio
 from backtest.engine.result import Result
 from backtest.engine.resumed_market import History, join_markets, list_flows
@@ -155,9 +155,10 @@ def run(
         check_account_kind(account)
         signal = resolve_signal(signal, market)
         account = cut_account(account, market)
-        if not is_single(market, account, overlay):
+        panel = end_expired(market, venue)
+        if not is_single(panel, account, overlay):
             return run_portfolio(
-                market,
+                panel,
                 policy,
                 venue=venue,
                 account=account,
@@ -170,7 +171,7 @@ def run(
                 progress=progress,
                 resume=resume,
             )
-        one = narrow_to_one(market, policy, venue, account, signal)
+        one = narrow_to_one(panel, policy, venue, account, signal)
         market, policy, venue, account, signal = one
     elif overlay is not None:
         raise ParameterError(
@@ -321,6 +322,7 @@ def check_settings(
     """Require settings that fit together."""
     check_account(account, venue)
     check_periods(market, sampling, calendar)
+    check_expiry(market, venue)
 
 
 def warn_of_other_days(market: Market, venue: Venue, first: int = 0) -> None:

@@ -313,6 +313,25 @@ class Markets(PanelData):
             )
         return self._cut(first, stop, f".between({time_text(low)!r}, {time_text(high)!r})")
 
+    def end_at(self, ends: Mapping[str, int]) -> Markets:
+        """Return the panel with some instruments delisted after their last bar before a time.
+
+        ``ends`` are the times by name, UTC ns. Raises ParameterError if no bar opens before one.
+        """
+        kept, lasts = {**self}, dict(self._lasts)
+        for name, end in ends.items():
+            stop = int(np.searchsorted(self[name].time, end))
+            if stop == 0:
+                raise ParameterError(
+                    f"{name} has no bar before it expires at {time_text(end)}",
+                    where=repr(self),
+                    cure=f"leave {name} out of the markets, or correct Contract(expires=...)",
+                )
+            kept[name] = _slice(self[name], 0, stop)
+            last = int(kept[name].time[-1]) if stop < self[name].n_bars else end - 1
+            lasts[name] = min(lasts[name], last)
+        return _rebuild(kept, self.currency, self.source, lasts)
+
     def _cut(self, first: int, stop: int, step: str) -> Markets:
         kept: dict[str, Market] = {}
         for (name, market), (listed, gone) in zip(self.items(), self.spans, strict=True):

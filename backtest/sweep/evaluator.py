@@ -24,6 +24,7 @@ from backtest.engine.lookahead.checked_signals import (
     join_checks,
 )
 from backtest.engine.named_signals import resolve_signal
+from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.portfolio.portfolio_setup import check_panel
 from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
@@ -105,7 +106,8 @@ class Evaluator:
         memory: str = "1GiB",
         compile: bool = True,  # noqa: A002 - the word users know
     ) -> None:
-        self.market = market
+        self.is_portfolio = isinstance(market, Markets)
+        self.market = market = end_expired(market, venue)
         rule = signal if isinstance(signal, SignalRule) else None
         self.base = Base(policy, venue, account, rule)
         self.settings = read_settings(self.base)
@@ -121,7 +123,6 @@ class Evaluator:
         self.compile = compile
         self.plain_because = "" if compile else "compile=False"
         self._lanes: Any = None  # a LaneRunner, RuleLanes if the signal varies, or a BookRunner
-        self.is_portfolio = isinstance(market, Markets)
         check_terms(market, account, venue, sampling, calendar)
 
     def evaluate(

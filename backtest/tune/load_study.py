@@ -11,6 +11,7 @@ from backtest.base.errors import DataError, ParameterError
 from backtest.base.phrases import Argument, Phrase
 from backtest.engine import hash_source
 from backtest.engine.named_signals import read_named, resolve_signal
+from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.sweep import Base, Evaluator
 from backtest.sweep.sets.sets import names_signal
 from backtest.tune.bench import Bench
@@ -75,10 +76,11 @@ def rebuild_bench(
 ) -> Bench:
     """Return the bench that runs the sets of a stored study."""
     check_prices(facts)
+    cls = policy if isinstance(policy, type) else type(policy)
+    market = end_expired(market, rebuild_venue(facts))
     named = read_named(signal, market)
     signal = resolve_signal(named, market)
     directions = read_directions(signal, market)
-    cls = policy if isinstance(policy, type) else type(policy)
     pairs = {
         "market": (describe_market(market), facts["data"]),
         "policy": (hash_source(cls), facts["policy"]["source_hash"]),

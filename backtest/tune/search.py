@@ -21,6 +21,7 @@ from backtest.base.provenance import (
 from backtest.base.units import format_time
 from backtest.engine import warn_of_last_prices
 from backtest.engine.named_signals import read_named, resolve_signal
+from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.run import warn_of_other_days
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Markets
@@ -194,6 +195,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     """
     check_alone(market, overlay, cluster, of="bt.tune")
     check_arguments(market, policy, venue, account, "all")
+    market = end_expired(market, venue)
     check_terms(market, account, venue, sampling, calendar)
     if not isinstance(market, Markets):
         warn_of_other_days(market, venue)  # type: ignore[arg-type]

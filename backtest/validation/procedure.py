@@ -14,6 +14,7 @@ from backtest.compare.shared_terms import SharedTerms
 from backtest.engine import compute_id, warn_of_last_prices
 from backtest.engine.manifest import describe_data, find_versions
 from backtest.engine.named_signals import read_named, resolve_signal
+from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.portfolio.portfolio_manifest import (
     describe_markets,
     describe_venue,
@@ -165,6 +166,7 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     """Return the checked arguments of a validation; ``call`` is the function they were given to."""
     check_alone(market, overlay, cluster, of=call)
     check_arguments(market, policy, venue, account, "all")
+    market = end_expired(market, venue)
     check_terms(market, account, venue, sampling, calendar)
     if isinstance(market, Market):
         warn_of_other_days(market, venue)  # type: ignore[arg-type]

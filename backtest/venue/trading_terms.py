@@ -21,6 +21,7 @@ from backtest.base.fields import (
     Timed,
 )
 from backtest.base.ranges import Choice, Number
+from backtest.base.units import to_nanoseconds
 from backtest.base.values import Value
 from backtest.venue.fee_tiers import FeeTier, check_tiers
 from backtest.venue.words_or_numbers import ReductionOrder, Step
@@ -45,9 +46,12 @@ class Contract(Value):
         the quote currency if linear, none if inverse (5 coins would be a fortune).
     round_to_tick : bool
         Whether the prices of fills and stops are rounded to the tick, against the trader.
+    expires : str, optional
+        When it expires, in UTC. A run of several instruments closes the position at the mark close
+        of the last bar that opens before; the market of one instrument must end there.
     """
 
-    _omitted = frozenset({"round_to_tick"})
+    _omitted = frozenset({"round_to_tick", "expires"})
 
     kind: Annotated[str, Choice("linear", "inverse")] = "linear"
     size: Annotated[float, POSITIVE] = 1.0
@@ -55,8 +59,11 @@ class Contract(Value):
     tick: Annotated[float, POSITIVE] = 0.1
     min_notional: Annotated[float | None, NOT_NEGATIVE] = None
     round_to_tick: Annotated[bool, Flag()] = False
+    expires: str | None = None
 
     def _check_rules(self) -> None:
+        if self.expires is not None:
+            to_nanoseconds(self.expires, where="Contract.expires")
         if self.min_notional is None:
             self._set_fields(min_notional=5.0 if self.kind == "linear" else 0.0)
 

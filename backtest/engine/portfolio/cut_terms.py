@@ -1,14 +1,17 @@
-"""The terms of a panel's account on a part of the panel, in which instruments may be missing."""
+"""The terms of a panel's account on a part of the panel, and where its contracts expire."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
 from backtest.base.frozen_tables import FrozenTable
+from backtest.base.units import to_nanoseconds
 from backtest.market.markets import Markets
+from backtest.venue import Venue
 from backtest.venue.scenario_margin import ScenarioMargin
 
 
@@ -37,3 +40,16 @@ def cut_account(account: Account, markets: Markets) -> Account:
             for each in account.collateral
         ]
     return replace(account, **changes)
+
+
+def end_expired(market: Any, venue: Any) -> Any:
+    """Return a panel in which contracts are delisted when they expire; one market as it is."""
+    if not isinstance(market, Markets):
+        return market
+    found = {}
+    for name in market:
+        given = venue.get(name) if isinstance(venue, Mapping) else venue
+        expires = given.contract.expires if isinstance(given, Venue) else None
+        if expires is not None:
+            found[name] = to_nanoseconds(expires, where="Contract.expires")
+    return market.end_at(found) if found else market

@@ -13,8 +13,9 @@ from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
 from backtest.account.by_instrument import check_instruments
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.phrases import Argument, Phrase
-from backtest.base.units import TOLERANCE
+from backtest.base.phrases import Argument, Either, Phrase
+from backtest.base.units import TOLERANCE, format_time, to_nanoseconds
+from backtest.market import Market
 from backtest.market.markets import Markets
 from backtest.venue import Venue
 
@@ -64,10 +65,25 @@ def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Acco
     for name in BY_INSTRUMENT:
         check_instruments(getattr(account, name), markets.names, where=f"Account.{name}")
     for name in markets.names:
+        check_expiry(markets[name], venues[name])
         check_setting(name, account.for_instrument(name), venues[name])
     check_modes(markets.names, venues, account)
     check_supported(markets.names, venues, account)
     account.requirement.check_names(list(markets.names), account.collateral)
+
+
+def check_expiry(market: Market, venue: Venue) -> None:
+    """Require that a market ends when its contract expires."""
+    text = venue.contract.expires
+    if text is not None and int(market.time[-1]) >= to_nanoseconds(text, where="Contract.expires"):
+        last = format_time(int(market.time[-1]))
+        raise ParameterError(
+            f"no bar may open after the contract expires at {text} UTC, the last opened at {last}",
+            where=market.instrument or repr(market),
+            cure=Phrase(
+                "cut the market: {}", Either(f"market.between(end={text!r})", f"--to {text}")
+            ),
+        )
 
 
 def check_agreement(names: Sequence[str], venues: Mapping[str, Venue]) -> None:
