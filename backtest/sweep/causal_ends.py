@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from backtest.base.errors import BacktestError
-from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.causality_checker import SWEPT, Causality
+from backtest.engine.portfolio.book_desk import seat_overlay
 from backtest.market import Markets
 from backtest.market.weight_frame import read_weights
 from backtest.policy import Policy
@@ -94,5 +94,4 @@ def check_markets(
         first, stop = (int(each) for each in markets.spans[k])
         market = markets[name].with_signal(np.clip(weights[k, first:stop], -1.0, 1.0))
         EndsChecker().check(Columns(market, build, memory), sets)
-    if overlay is not None:
-        observe_checked(overlay, markets.index(weights.T))
+    seat_overlay(overlay, markets, weights)

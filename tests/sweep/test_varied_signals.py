@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import backtest as bt
 from backtest.strategies import Constant, VolTarget
+from backtest.sweep.causal_ends import check_markets
+from tests.portfolio.book_helpers import simulate_pair
 
 MARKET = bt.Market.sample(bars=400)
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -125,3 +128,27 @@ def test_rows_of_several_instruments_are_runs():
         alone = bt.run(markets, policy, signal=text, compile=False, **TERMS)
         assert row["sharpe"] == alone.metrics["sharpe"]
         assert row["fees"] == alone.metrics["fees"]
+
+
+def test_an_overlay_is_checked_from_the_first_weight_on_as_in_a_run():
+    class Awake(bt.Policy):
+        """Refuse an index that does not move."""
+
+        def observe(self, market):
+            moves = np.diff(market.close, prepend=market.open[0])
+            if market.n_bars > 5 and not moves[:5].any():
+                raise ValueError("nothing moves")
+            return {"move": moves}
+
+        def leverage(self, bar, account):
+            return 1.0 + 0.0 * bar.move
+
+    # a rule is flat until its window is full, and the index stays where it is
+    pair = simulate_pair(30)
+    flat = pd.DataFrame(0.0, index=pair.times[:10], columns=pair.names)
+    held = pd.DataFrame(0.5, index=pair.times[10:], columns=pair.names)
+    sets = {"leverage": np.array([1.0])}
+    check_markets(
+        pair, lambda _: Constant(leverage=1.0), sets, signal=pd.concat([flat, held]),
+        overlay=Awake(), memory=1e6,
+    )  # fmt: skip
