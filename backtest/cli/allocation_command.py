@@ -1,4 +1,4 @@
-"""``backtest allocation``: one capital in pockets, each an account of its own."""
+"""``backtest allocation``: one capital divided into separate accounts (pockets)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def allocation(
     save: Save = True,
     results: Results = RESULTS,
 ) -> None:
-    """Divide the capital into pockets, each an account of its own, with transfers between them."""
+    """Divide one capital into separate accounts with transfers between them."""
     refuse_policy(draft)
     plan = build_allocation(draft)
     experiment = build_experiment_or_panel(draft)

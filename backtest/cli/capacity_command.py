@@ -29,7 +29,7 @@ def capacity(
     save: Save = True,
     results: Results = RESULTS,
 ) -> None:
-    """Show how growth and Sharpe ratio fall as the capital grows, and where they are half."""
+    """Show growth and Sharpe ratio by capital, and the capital at which each is half."""
     experiment = build_experiment_or_panel(draft)
     terms = {name: each for name, each in experiment.terms.items() if each is not None}
     table = draft.tables.get("capacity", {})

@@ -1,4 +1,4 @@
-"""Build the commands of the command line, each when it is first asked for.
+"""Build each command of the command line when it is first used.
 
 Typer builds all commands before it runs one, which takes longer than most commands do.
 """

@@ -83,7 +83,7 @@ def refuse_single_policies(draft: Draft) -> None:
     if single:
         raise ParameterError(
             "a comparison runs each of its policies on all instruments, "
-            f"[policy.{single[0]}] is of one",
+            f"[policy.{single[0]}] is for one",
             where=draft.locate("policy"),
             cure=f"leave [policy.{single[0]}] out, or name it in [compare.policies] to compare it",
         )

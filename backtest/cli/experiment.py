@@ -299,7 +299,7 @@ def read_signal(run: Section, market: Market) -> Any:
     if settings:
         if not isinstance(signal, str) or signal in market.columns:
             raise ParameterError(
-                f"signal_settings are the parameters of a rule, the signal is {signal!r}",
+                f"signal_settings need a rule as the signal, was {signal!r}",
                 where=run.where,
                 cure="name a rule: --signal rsi, or leave them out",
             )

@@ -58,7 +58,7 @@ def replace_rates(venue: Venue, rates: Mapping[str, object]) -> Venue:
     if own or venue.interest_on == "balance":
         found = f"{own[0]}" if own else "interest_on = 'balance'"
         raise ParameterError(
-            f"the rates come from the curve or from the venue, which also has {found}",
+            f"rates must come from [lending] or from the venue, which also has {found}",
             where="Venue",
             cure=f"leave {own[0] if own else 'interest_on'} out of [venue], or the table [lending]",
         )

@@ -286,9 +286,9 @@ def read_allocation(draft: Draft, run: Section, markets: Markets) -> pd.DataFram
     where = draft.locate("run", ("allocate", "allocate_settings"))
     others = [name for name in ("weights", "carry_weights") if name in run.entries]
     if others or "allocate" not in run.entries:
-        found = f"with {others[0]}" if others else "without allocate"
+        found = f"allocate and {others[0]}" if others else "settings without a rule"
         raise ParameterError(
-            f"weights come from a rule or from a file, was given {found}",
+            f"weights must come from a rule or a file, was given {found}",
             where=draft.locate("run", ("allocate", "allocate_settings", *others)),
             cure="give --allocate RULE or --weights FILE; allocate_settings belong to a rule",
         )
@@ -307,7 +307,7 @@ def read_panel_rule(run: Section) -> SignalRule | None:
     if others or not is_rule:
         found = f" beside {others[0]}" if others else ""
         raise ParameterError(
-            f"several instruments have weights, was the signal {signal!r}{found}",
+            f"the signal of several instruments must be weights or a rule, was {signal!r}{found}",
             where=run.where,
             cure="give --weights FILE, a table by time and instrument, --allocate RULE, or a rule, "
             "--signal ma-cross:20:50; leave all out for 1/n",

@@ -24,7 +24,7 @@ def refuse_limit_cost() -> None:
 def refuse_realization() -> None:
     """Refuse the realization of gains, which is measured for one position."""
     raise ParameterError(
-        "realized gains are measured for one instrument, the data are of several",
+        "realized gains are measured for one instrument, the data have several",
         where="--realization",
         cure="leave it out, or run each instrument alone",
     )

@@ -111,7 +111,7 @@ def check_keep(keep: int | None, *, is_all: bool) -> None:
             "prune needs a flag that chooses what to delete, was given none",
             where="backtest results prune",
             cure="give --keep 100, --older-than 30d, a filter, --unfinished or --damaged; --keep 0 "
-            "is all",
+            "deletes all",
         )
 
 

@@ -90,7 +90,7 @@ def refuse_with_search(draft: Draft, *, from_run: bool) -> None:
     given += ["--from-run"] if from_run else []
     if given:
         raise ParameterError(
-            f"a search for the leverage counts plain paths of a new account, was given {given[0]}",
+            f"the search for the leverage uses plain paths of a new account, was given {given[0]}",
             where="--find-leverage",
             cure=f"leave {given[0]} out; --horizon is the time within which liquidations count",
         )
@@ -168,7 +168,7 @@ def read_direction(signal: Any) -> float | dict[str, float] | None:
     if isinstance(signal, (int, float)):
         return float(signal)
     raise ParameterError(
-        "on paths the signal must be a number: a column or a rule ends with the data",
+        "on simulated paths the signal must be a number: columns and rules end with the data",
         where="--signal",
         cure="give a number from -1 to 1, for example that of today",
     )

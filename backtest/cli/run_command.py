@@ -52,7 +52,7 @@ WithLimitCost = Annotated[
 
 WithRealization = Annotated[
     bool,
-    option(OUTPUT, "Also how readily winners and losers were closed.", "--realization"),
+    option(OUTPUT, "Also report how readily gains and losses were realized.", "--realization"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""``backtest runway``: how long an account lasts from which money is spent."""
+"""``backtest runway``: how long an account can pay for regular spending."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def runway(
     save: Save = True,
     results: Results = RESULTS,
 ) -> None:
-    """Estimate how likely and when an account cannot pay what is spent from it."""
+    """Estimate whether and when an account can no longer pay for regular spending."""
     spending = build_spending(draft)
     experiment = build_experiment_or_panel(draft)
     drawn = draw_paths(draft, experiment.market)
@@ -67,7 +67,7 @@ def build_spending(draft: Draft) -> Spending:
     section = draft.section("spending")
     if "share" not in section.entries:
         raise ParameterError(
-            "a runway needs what is spent, was given nothing",
+            "a runway needs a spending rule, was given none",
             where="--spend",
             cure="give --spend 0.01 for 1 % of the wealth every 30 days",
         )

@@ -1,4 +1,4 @@
-"""Break-even costs: the fee, and the funding, at which the order of two accounts turns."""
+"""Break-even costs: the fee and the funding that reverse the order of two accounts."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ FEE_STEPS = tuple(bps * BPS for bps in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0))
 FUNDING_STEPS = tuple(bps * BPS for bps in (0.25, 0.5, 1.0, 2.0, 5.0, 10.0))
 """Rates that are added to each settlement of funding, or taken off."""
 LEAST_GAP = 1e-9
-"""Accounts whose log growth per year differs by less grew alike."""
+"""Log growths per year that differ by less than this are equal."""
 HALVINGS = 12
 """Bisections between two steps."""
 
-ALIKE_GROWTH, BOTH_RUINED = "they grew alike", "both were ruined"
+ALIKE_GROWTH, BOTH_RUINED = "their growth is equal", "both were ruined"
 COLUMNS = ("policy", "against", "cost", "gap", "added", "low", "high", "note")
 
 
 class Turn(NamedTuple):
-    """Where the order of two accounts turns as the same cost is added to both.
+    """The cost that reverses the order of two accounts if it is added to both.
 
     ``gap`` is the log growth per year of ``policy`` less that of ``against`` as they ran. ``added``
     is the cost at which it changes its sign, nearest to 0; None if none was found from ``low`` to

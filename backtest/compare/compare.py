@@ -269,7 +269,7 @@ def require_terms(venue: object, venues: object, account: object, accounts: obje
     for name, one, several in (("venue", venue, venues), ("account", account, accounts)):
         if one is None and several is None:
             raise ParameterError(
-                f"{name} must be a {name.capitalize()}, or {name}s several, was given neither",
+                f"give {name}, or several {name}s, was given neither",
                 where=Place(name, of="bt.compare"),
                 cure=f"pass {name}={name}, or {name}s={{'one': {name}, 'other': other}}",
             )
@@ -281,14 +281,14 @@ def check_break_even(
     """Refuse break-even costs where accounts cannot be run again with other costs."""
     loaded = [name for name, row in rows.items() if not isinstance(row.entry, Policy)]
     reasons = (
-        (isinstance(market, Markets), "of one instrument, the market is of several"),
-        (equal_risk, "of accounts as they are, equal_risk scales them"),
-        (bool(loaded), f"of policies that are run again, {''.join(loaded[:1])!r} is a result"),
+        (isinstance(market, Markets), "need one instrument, the market has several"),
+        (equal_risk, "need unscaled accounts, equal_risk scales them"),
+        (bool(loaded), f"need policies that can run again, {''.join(loaded[:1])!r} is a result"),
     )
     for is_so, reason in reasons:
         if is_wanted and is_so:
             raise ParameterError(
-                f"break-even costs are {reason}",
+                f"break-even costs {reason}",
                 where=Place("break_even", of="bt.compare"),
                 cure="leave break_even out, or change that",
             )

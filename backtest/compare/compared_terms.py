@@ -97,7 +97,7 @@ def read_terms(
         return [Term("", "", shared)]
     if shared is not None:
         raise ParameterError(
-            f"{name}s take the place of {name}, was given both",
+            f"{name}s replace {name}, was given both",
             where=place,
             cure=f"leave {name} out, and add it to {name}s",
         )

@@ -240,7 +240,7 @@ def describe_break_even(comparison: ComparisonRecord) -> Iterator[str]:
 
 
 def explain_turn(row: Mapping[Any, Any]) -> str:
-    """Return where the order of two accounts turns, as a sentence."""
+    """Return the cost that reverses the order of two accounts, as a sentence."""
     one, other, gap = row["policy"], row["against"], row["gap"]
     cost = "fee" if row["cost"] == "fee" else "funding per settlement"
     if row["note"] in (ALIKE_GROWTH, BOTH_RUINED):

@@ -175,7 +175,7 @@ def run(
         market, policy, venue, account, signal = one
     elif overlay is not None:
         raise ParameterError(
-            "an overlay scales several positions, the market is one",
+            "an overlay needs several markets, was given one",
             where=Place("overlay", of="bt.run"),
             cure="combine the policies instead, or give bt.Markets({name: market, ...})",
         )
@@ -302,7 +302,7 @@ def start_later(resume: Result | None, market: Market, start: TimeLike) -> Histo
     where = Place("start", of="bt.run")
     if resume is not None:
         raise ParameterError(
-            "a resumed run goes on where the earlier one ended, was given a start as well",
+            "a resumed run starts where the earlier one ended, was given a start as well",
             where=where,
             cure=Phrase("leave {} out", Argument("start")),
         )
@@ -351,7 +351,7 @@ def check_resume(resume: Result | None, policy: Policy, venue: Venue, account: A
     differing += [name for name in {**past, **present} if past.get(name) != present.get(name)]
     if differing:
         raise ParameterError(
-            f"a run must go on under the same rules, was given another {', '.join(differing)}",
+            f"a resumed run must keep the same rules, was given another {', '.join(differing)}",
             where="bt.run, resume",
             cure="pass the policy, venue and account of the earlier result; flows after its end "
             "may be added",

@@ -1,4 +1,4 @@
-"""The base class of signal rules: a direction by bar, with named parameters that have ranges."""
+"""Base class of signal rules, which compute a direction by bar from named parameters."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class SignalRule:
         return ":".join([self.title(), *map(write_word, values.values())])
 
     def check(self) -> None:
-        """Raise a ParameterError if parameters do not fit each other."""
+        """Raise a ParameterError if parameters contradict each other."""
 
     def direction(self, market: Market) -> Any:  # noqa: ARG002 - for subclasses
         """Return one number in [-1, 1] per bar, each known at its bar's close; NaN is flat."""

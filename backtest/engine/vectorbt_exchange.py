@@ -49,7 +49,7 @@ def build_portfolio(result: RunRecord) -> Any:
     reasons = list(find_obstacles(result))
     if reasons:
         raise ParameterError(
-            f"a vectorbt Portfolio cannot hold this account: {'; '.join(reasons)}",
+            f"a vectorbt Portfolio cannot represent this account: {'; '.join(reasons)}",
             where=WHERE,
             cure=RETURNS,
         )
@@ -146,7 +146,7 @@ def read_portfolio(portfolio: Any, fills: Fills, *, sized: bool) -> pd.Series:
     held, worth = portfolio.asset_value(), portfolio.value()
     if np.ndim(held) != 1 or np.ndim(worth) != 1:
         raise ParameterError(
-            f"a signal is of one column, the portfolio has {np.shape(held)[1:]}",
+            f"a signal has one column, the portfolio has {np.shape(held)[1:]}",
             where=where,
             cure="choose one, portfolio['name'], and call this for each",
         )

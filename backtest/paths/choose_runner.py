@@ -1,4 +1,4 @@
-"""Choose what takes an account through paths: of one instrument, or of several."""
+"""Choose the runner of an account on paths of one or several instruments."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def choose_runner(
         )  # fmt: skip
     if overlay is not None:
         raise ParameterError(
-            "an overlay scales several positions, the paths are of one instrument",
+            "an overlay needs several instruments, the paths have one",
             where=f"{where}, overlay",
             cure="leave overlay out, or simulate paths of bt.Markets({name: market, ...})",
         )

@@ -160,7 +160,7 @@ class PanelRunner:
         """Require a result that ended where the paths begin, and an account without collateral."""
         if self.terms.collateral:
             raise ParameterError(
-                "paths draw the prices of instruments, the account also has collateral",
+                "simulated paths have no prices of collateral, the account has some",
                 where="Account.collateral",
                 cure="leave the collateral out, or count it as capital",
             )
@@ -197,8 +197,7 @@ class PanelRunner:
         """Return the whole result of path i, from :func:`backtest.run`."""
         if self.resume is not None:
             raise ParameterError(
-                "a run of several positions cannot be resumed, so a path of one that goes on has "
-                "no whole result",
+                "a path that continues a result of several positions is not kept as a whole result",
                 where="LiquidationRisk.run",
                 cure="give a new account: account=bt.Account(...)",
             )

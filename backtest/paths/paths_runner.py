@@ -33,7 +33,7 @@ from backtest.policy.error_location import bind_plain
 from backtest.venue import Venue
 
 CHUNK_BARS = 65_536
-"""Bars of the paths that are taken at once: more would only take memory."""
+"""Bars of the paths that are drawn at once: more would only take memory."""
 WARMUP = 2000
 """Bars of history in front of a path, for the columns of a policy."""
 PRICES = ("open", "high", "low", "close")

@@ -1,4 +1,4 @@
-"""Pockets: one capital in several accounts, the transfers between them, and spending from it."""
+"""Pockets: one capital in several accounts, transfers between them, and spending."""
 
 from backtest.pockets.allocation import Allocation, Pocket
 from backtest.pockets.allocation_result import AllocationResult

@@ -1,4 +1,4 @@
-"""Allocation: one capital in pockets, each an account of its own with a policy and a share."""
+"""Allocation: one capital divided into pockets, separate accounts with their own policies."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Pocket:
 
 @dataclass(frozen=True, init=False)
 class Allocation:
-    """Pockets by name, and when and how money moves between them.
+    """Division of one capital into named pockets, with the rule of transfers between them.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class Allocation:
     ) -> None:
         if not isinstance(pockets, Mapping) or not pockets:
             raise ParameterError(
-                f"pockets must be a mapping with one or more, was {pockets!r:.60}",
+                f"pockets must be a mapping with one or more entries, was {pockets!r:.60}",
                 where=WHERE,
                 cure='give {"core": (policy, 0.6), "bold": (other, 0.4)}',
             )
@@ -128,7 +128,7 @@ class Allocation:
         start: TimeLike | None = None,
         progress: Progress | None = None,
     ) -> AllocationResult:
-        """Take the capital through a market, pocket by pocket.
+        """Run all pockets on a market, or each on its market.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""The result of an allocation: the whole, each pocket, and the ledger of transfers."""
+"""The result of an allocation: totals, pockets, and transfers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class AllocationResult(RiskRecord):
 
     @property
     def note(self) -> str:
-        """The growth of the whole."""
+        """Growth per year of all pockets together."""
         return f"growth {format_percent(float(self.table['growth'].loc[WHOLE]))} a year"
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The accounts of pockets side by side: from one date of transfers to the next."""
+"""Run of the accounts of all pockets from one transfer date to the next."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PocketRun(NamedTuple):
 
 
 class LivePocket(NamedTuple):
-    """A pocket on its way: its run without transfers, columns, and where it stands."""
+    """A pocket during a run: its run without transfers, its columns, and its state."""
 
     whole: Result
     policy: Policy

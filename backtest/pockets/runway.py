@@ -1,4 +1,4 @@
-"""runway(): how long an account lasts from which money is spent, over simulated paths."""
+"""runway(): how long an account can pay for regular spending, on simulated paths."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ QUANTILES = (0.05, 0.5, 0.95)
 
 @dataclass(frozen=True, eq=False)
 class Runway(RiskRecord):
-    """How long an account lasts from which money is spent.
+    """How long an account can pay for regular spending.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Spending: what is taken out of the wealth, and how often."""
+"""Spending rules: how much is paid out of the wealth, and how often."""
 
 from __future__ import annotations
 

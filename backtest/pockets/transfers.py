@@ -1,4 +1,4 @@
-"""How much each pocket gets and gives when pockets are brought together again."""
+"""Amounts that each pocket receives and gives at a transfer date."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from backtest.base.units import BoolArray, FloatArray
 
 TO_TARGET, LOSSES_ONLY, NONE = RULES = ("to-target", "losses-only", "none")
-"""Every pocket back to its share; only lost capital made up; no transfers."""
+"""Restore the shares; only refill lost capital; no transfers."""
 
 
 def plan_transfers(

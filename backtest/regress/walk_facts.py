@@ -1,4 +1,4 @@
-"""What a baseline of a walk forward records besides its account: figures, search and winners."""
+"""Facts in a baseline of a walk besides its account: figures, search and winners."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def require_account(walk: WalkForward) -> Result:
     """Return the re-tuned account of a walk; raise if it has none."""
     if walk.result is None:
         raise ParameterError(
-            "a baseline of a walk records its one account, this walk began anew in every fold",
+            "a baseline of a walk records one account, this walk opened a new one in every fold",
             where=Place("carry", of="bt.walk_forward"),
             cure="leave carry=False out",
         )

@@ -288,11 +288,11 @@ def list_break_even(comparison: Comparison) -> list[Section]:
     )  # fmt: skip
     note = (
         "Every step runs both accounts again. A fee is added to the taker and the maker rate, "
-        "funding to the rate of each settlement. The turn nearest to the present costs is shown."
+        "funding to the rate of each settlement. Rows show the reversal nearest to actual costs."
     )
-    lead = "The cost, added to that of both accounts, at which their order by log growth turns."
+    lead = "The cost that, added to both accounts, reverses their order by log growth."
     table = Table("Break-even costs", columns, rows, note)
-    return [Section("break-even", "When the order turns", lead, [table])]
+    return [Section("break-even", "When the order reverses", lead, [table])]
 
 
 def describe_decision(row: Mapping[Hashable, Any]) -> str:

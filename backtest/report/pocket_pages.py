@@ -95,7 +95,7 @@ def draw_equity(found: AllocationResult) -> Chart:
 
 
 DASHES = ("solid", *("solid",) * 3, *("dash",) * 3, *("dot",) * 54)
-"""Dashes tell pockets of one color apart."""
+"""Dash patterns that distinguish pockets of the same color."""
 
 
 def build_runway(found: Runway) -> Page:

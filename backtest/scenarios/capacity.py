@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Capacity(RiskRecord):
-    """How a policy does at different capitals.
+    """Growth and Sharpe ratio of a policy at different capitals.
 
     Attributes
     ----------
@@ -211,7 +211,7 @@ def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[fl
     found = [MONEY.check("capital", each, where=f"{WHERE}, capitals") for each in capitals]
     if len(found) < 2 or any(b <= a for a, b in pairwise(found)):
         raise ParameterError(
-            f"capitals must be two or more that increase, were {found!r:.60}",
+            f"capitals must be two or more increasing numbers, were {found!r:.60}",
             where=f"{WHERE}, capitals",
             cure="give [1e4, 1e6, 1e8]",
         )

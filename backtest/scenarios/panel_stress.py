@@ -1,4 +1,4 @@
-"""Take an account with several positions from where a run ended through the bars of a scenario."""
+"""Run an account with several positions on a scenario, from the end of an earlier run."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ class PanelStress:
         markets = self.result.markets
         if markets is None:
             raise ParameterError(
-                "a stress test needs a result of this process, was one loaded from files",
+                "a stress test needs a result of this process, was given a loaded one",
                 where=Place("result", of="bt.stress"),
                 cure="run the experiment again with bt.run",
             )
         if self.result.account.collateral:
             raise ParameterError(
-                "a scenario moves the prices of instruments, the account also has collateral",
+                "a scenario has no prices of collateral, the account has some",
                 where="Account.collateral",
                 cure="leave the collateral out, or count it as capital",
             )
@@ -148,7 +148,7 @@ class PanelStress:
 
     @functools.cached_property
     def is_compiled(self) -> bool:
-        """Whether scenarios run compiled: as the run did, unless plain Python is sooner done."""
+        """Whether scenarios run compiled: as the run did, unless plain Python is faster."""
         if self.result.manifest["compiled"] != "yes":
             return False
         setup = self.base

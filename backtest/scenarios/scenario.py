@@ -108,7 +108,7 @@ class Scenario(Value):
             )
         if self.prices is not None and self.correlation is not None and self.price != 0.0:
             raise ParameterError(
-                "with prices and a correlation the others follow them, was given price as well",
+                "prices with a correlation move all instruments, was given price as well",
                 where=f"bt.Scenario({self.name!r})",
                 cure="leave price out",
             )

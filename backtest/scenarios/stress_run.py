@@ -109,7 +109,7 @@ class StressRun:
     def __post_init__(self) -> None:
         if self.result.market is None or self.result.policy is None:
             raise ParameterError(
-                "a stress test needs a result of this process, was one loaded from files",
+                "a stress test needs a result of this process, was given a loaded one",
                 where=Place("result", of="bt.stress"),
                 cure="run the experiment again with bt.run",
             )

@@ -1,4 +1,4 @@
-"""Unfinished validations in a store: what they are, how far they came, and which are ours."""
+"""Unfinished validations in a store: their kind, their progress, and their files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def open_begun(folder: Path) -> tuple[str, dict[str, Any]]:
     kind, manifest = open_folder(folder)
     if kind not in VALIDATIONS or folder.resolve().name != name_begun(manifest):
         raise DataError(
-            f"{MANIFEST} must be of the validation that the folder is named after",
+            f"{MANIFEST} must describe the validation in the name of the folder",
             where=str(folder),
             cure="restore the name of the folder, or delete it",
         )
@@ -48,7 +48,7 @@ def name_begun(manifest: Mapping[str, Any]) -> str:
 
 
 def describe_progress(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of an entry that say how far an unfinished validation came."""
+    """Return the fields of an entry with the progress of an unfinished validation."""
     if kind == CROSS:
         n = len(list(folder.glob("sets-*.parquet")))
         note = f"{n:,} batch{'es' if n != 1 else ''} of sets"
@@ -62,7 +62,7 @@ def describe_progress(folder: Path, kind: str, manifest: Mapping[str, Any]) -> d
 
 
 def examine_begun(folder: Path) -> tuple[str, set[str]]:
-    """Return why an unfinished validation is not known as one (empty if it is), and its files.
+    """Return why a folder is not an unfinished validation (empty if it is), and its files.
 
     It is one if its manifest names the folder, or if there is nothing in it yet but its lock.
     """

@@ -61,7 +61,7 @@ def load_saved(folder: Path) -> Saved:
     """Load the result in a folder, of any kind."""
     if is_begun(folder):
         raise DataError(
-            "a validation must be finished to be loaded, this one was ended before",
+            "a validation must be finished to be loaded, this one is unfinished",
             where=str(folder),
             cure="give its command again with --resume, or its call with resume=True",
         )

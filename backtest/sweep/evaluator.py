@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from backtest.sweep.lanes.lane_runner import LaneRunner
 
 Signal: TypeAlias = "pd.Series | FloatArray | float | SignalRule | None"
-"""A rule is one whose parameters vary; any other has been made a Series."""
+"""The signal: a rule if its parameters vary, otherwise a Series."""
 Metrics = Literal["all", "core"]
 
 STREAMED = tuple(name for name in METRICS if name not in PATH)

@@ -180,7 +180,7 @@ def check_alone(market: object, overlay: object, cluster: str | None, *, of: str
     """Refuse an overlay over one market, and a cluster for several."""
     if overlay is not None and not isinstance(market, Markets):
         raise ParameterError(
-            "an overlay scales several positions, the market is one",
+            "an overlay needs several markets, was given one",
             where=Place("overlay", of=of),
             cure="combine the policies instead, or give bt.Markets({name: market, ...})",
         )

@@ -72,8 +72,8 @@ def warn_of_unseen(market: Market | Markets, split: int) -> None:
     ]
     if unseen:
         warnings.warn(
-            f"{', '.join(unseen)} is listed in the holdout: the search never sees it. A shorter "
-            "holdout, or other markets, let it count",
+            f"{', '.join(unseen)} is first listed in the holdout, so the search does not see it. "
+            "Use a shorter holdout or other markets to include it",
             stacklevel=3,
         )
 

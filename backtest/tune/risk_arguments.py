@@ -40,7 +40,7 @@ def read_path_risk(
         return None
     if isinstance(market, Markets):
         raise ParameterError(
-            f"paths are of one market, the search is of several: {', '.join(market)}",
+            f"paths need one market, the search has several: {', '.join(market)}",
             where=Place("paths", of=WHERE),
             cure=Phrase("leave {} out, or search one market", Argument("paths")),
         )

@@ -257,7 +257,10 @@ BAD = {
         "each instrument is given once",
     ),
     "sample twice": (lambda: build(instrument=["A", "B"]), "the sample is one instrument"),
-    "signal": (lambda: build(data=FOLDERS, signal="-1"), "several instruments have weights"),
+    "signal": (
+        lambda: build(data=FOLDERS, signal="-1"),
+        "the signal of several instruments must be weights",
+    ),
     "weights of one": (
         lambda: build(data=FOLDERS[:1], weights="w.csv"),
         "weights is for several instruments, the data are of one",
@@ -472,11 +475,11 @@ def test_weights_by_a_rule():
     ("text", "message"),
     [
         ("run.allocate = 'equl'", "allocate must be .equal. or .inverse-volatility."),
-        ("run.allocate_settings.every = 12", "was given without allocate"),
-        ("run.allocate = 'equal'\nrun.weights = 'w.csv'", "was given with weights"),
+        ("run.allocate_settings.every = 12", "was given settings without a rule"),
+        ("run.allocate = 'equal'\nrun.weights = 'w.csv'", "was given allocate and weights"),
         ("run.allocate = 'equal'\nrun.allocate_settings.window = 3", "equal has no setting"),
         ("run.allocate = 'equal-risk'\nrun.allocate_settings.every = 0", "every must be"),
-        ("run.signal = 1", "several instruments have weights"),
+        ("run.signal = 1", "the signal of several instruments must be weights"),
     ],
 )
 def test_bad_allocations_are_refused(text, message):
@@ -488,7 +491,7 @@ def test_a_comparison_refuses_policies_of_single_instruments(capsys):
     write("e.toml", f"{DATA}policy.name = 'constant'\npolicy.BTCUSDT.name = 'vol-target'")
     code, _, err = call(capsys, "compare", "e.toml", "--policy", "cppi", "--policy", "constant")
     assert code == 2
-    assert "each of its policies on all instruments, [policy.BTCUSDT] is of one" in err
+    assert "each of its policies on all instruments, [policy.BTCUSDT] is for one" in err
 
 
 def test_a_policy_is_checked_on_each_of_several_markets(capsys, monkeypatch):

@@ -40,7 +40,7 @@ def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
     [
         (("--signal", "breakuot:24"), "did you mean 'breakout'"),
         (("--signal", "breakout", "--set", "signal.windw=3"), "did you mean 'window'"),
-        (("--set", "signal.window=3"), "signal_settings are the parameters of a rule"),
+        (("--set", "signal.window=3"), "signal_settings need a rule as the signal"),
         (("--signal", "rsi:14:80"), "low must be 0 to 50"),
     ],
 )

@@ -87,13 +87,13 @@ def test_a_comparison_with_terms_is_saved_and_reported(tmp_path):
     assert again.summary() == done.summary()
     assert "none in range" in done.break_even["note"].tolist()  # a fee for both turns nothing
     page = done.report(tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "When the order turns" in page
+    assert "When the order reverses" in page
     assert "a stays ahead of b" in page
 
 
 INVERSE = bt.Venue.preset("bybit-inverse", "BTCUSD")
 WRONG = {
-    "no venue": ({"venue": None}, "venue must be a Venue, or venues several"),
+    "no venue": ({"venue": None}, "give venue, or several venues"),
     "both": ({"venues": {"a": free_venue()}, "venue": free_venue()}, "was given both"),
     "a list": ({"venues": [free_venue()]}, "must be a mapping of labels"),
     "one row": ({"venues": {"a": free_venue()}}, "needs two accounts or more, has 1"),

@@ -106,5 +106,5 @@ def test_what_is_no_portfolio_is_refused():
         bt.signals.from_vectorbt(1.0)
     two = Portfolio([0.0], [1.0], pd.DatetimeIndex(["2023-01-01"]))
     two._held = pd.DataFrame(np.zeros((1, 2)))
-    with pytest.raises(bt.ParameterError, match="of one column"):
+    with pytest.raises(bt.ParameterError, match="has one column"):
         bt.signals.from_vectorbt(two)

@@ -155,7 +155,7 @@ def test_markets_of_one_instrument_are_that_instrument():
 
 def test_an_overlay_is_refused_with_one_instrument():
     one, _ = twins()
-    with pytest.raises(bt.ParameterError, match="an overlay scales several"):
+    with pytest.raises(bt.ParameterError, match="an overlay needs several"):
         bt.liquidation_risk(
             one, Hold(2.0), venue=free_venue(), account=free_account(), overlay=Hold(1.0)
         )

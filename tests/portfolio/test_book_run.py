@@ -255,7 +255,7 @@ def test_an_infinite_overlay_is_an_error():
 
 def test_one_market_refuses_what_belongs_to_several():
     market = make_market([flat(100)] * 4)
-    with pytest.raises(ParameterError, match="an overlay scales several positions"):
+    with pytest.raises(ParameterError, match="an overlay needs several markets"):
         run(market, overlay=Hold())
     with pytest.raises(ParameterError, match="margin belong to an account with several"):
         run(market, account=bt.Account(margin={"A": "cross"}))

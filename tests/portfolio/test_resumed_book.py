@@ -90,7 +90,7 @@ def test_what_does_not_join_is_refused():
     terms = {**TERMS, "account": replace(TERMS["account"], collateral=(), negative_limit=None)}
     begun = bt.run(MARKETS.prefix(40), POLICY, **terms)
     dear = {**terms, "venue": make_venue(taker=0.002)}
-    with pytest.raises(ParameterError, match="under the same rules, was given another venue"):
+    with pytest.raises(ParameterError, match="must keep the same rules, was given another venue"):
         bt.run(MARKETS, POLICY, resume=begun, **dear)
     with pytest.raises(ParameterError, match="was given another policy, overlay"):
         bt.run(MARKETS, Probe(most=1.0), resume=begun, **{**terms, "overlay": Hold(0.7)})
@@ -98,7 +98,7 @@ def test_what_does_not_join_is_refused():
     moved = {**terms, "account": replace(terms["account"], flows=early)}
     with pytest.raises(ParameterError, match="was given another account"):
         bt.run(MARKETS, POLICY, resume=begun, **moved)
-    with pytest.raises(ParameterError, match="with the same instruments, AAA, BBB"):
+    with pytest.raises(ParameterError, match="must have the same instruments, AAA, BBB"):
         bt.run(MARKETS.select("BBB", "AAA"), POLICY, resume=begun, **terms)
     with pytest.raises(DataError, match="must hold the bar of"):
         bt.run(MARKETS.prefix(40), POLICY, resume=begun, **terms)

@@ -85,8 +85,8 @@ def test_several_instruments_share_the_capital():
     ("change", "message"),
     [
         ({"venue": free_venue()}, "costs or limits that depend on size"),
-        ({"capitals": [1e4]}, "two or more that increase"),
-        ({"capitals": [1e4, 1e3]}, "two or more that increase"),
+        ({"capitals": [1e4]}, "two or more increasing numbers"),
+        ({"capitals": [1e4, 1e3]}, "two or more increasing numbers"),
         ({"capitals": [1e4, math.nan]}, "capital must be"),
         ({"capitals": "1e4"}, "capitals must be a list of numbers"),
         ({"tolerance": 0.0}, "tolerance must be"),

@@ -81,7 +81,7 @@ def test_a_rule_that_looks_ahead_with_some_parameters_is_refused():
 @pytest.mark.parametrize(
     ("signal", "name", "message"),
     [
-        (None, "signal.window", "varies where the signal is a rule"),
+        (None, "signal.window", "needs a signal rule"),
         ("rsi", "signal.windw", "did you mean 'signal.window'"),
         ("breakout", "signal.window", "window must be 1 to 100000 bars"),
     ],

@@ -65,7 +65,7 @@ def test_an_instrument_listed_in_the_holdout_is_not_searched():
     rule = bt.ScenarioMargin(moves=[(-0.1, 1.0), (0.1, 1.0)], groups={"B": ["BBB"]})
     account = bt.Account(capital=1_000.0, requirement=rule, band={"AAA": 0.0, "BBB": 0.1})
     sets = {"level": (0.5, 1.0)}
-    with pytest.warns(UserWarning, match="BBB is listed in the holdout"):
+    with pytest.warns(UserWarning, match="BBB is first listed in the holdout"):
         study = seek(space=sets, signal=weights, account=account, holdout=55 / 60, trials=4)
     policy = Hold(study.best_values["level"])
     terms = {**TERMS, "account": account}
@@ -128,7 +128,7 @@ def test_other_studies_of_an_instrument_count():
         ({"venue": {"AAA": make_venue()}}, "none for BBB"),
         (
             {"markets": MARKETS["AAA"], "venue": make_venue(), "overlay": Hold()},
-            "the market is one",
+            "an overlay needs several markets",
         ),
         ({"account": "rich"}, "account must be an Account"),
         ({"signal": np.zeros(3)}, "must have a value for each of them"),

@@ -119,7 +119,7 @@ def test_a_cluster_and_an_overlay_over_one_market_are_refused():
         with pytest.raises(bt.ParameterError, match=match):
             bt.walk_forward(MARKETS, Follow, **TERMS, **SMALL, **more)
     one = {**TERMS, "venue": TERMS["venue"]["AAA"]}
-    with pytest.raises(bt.ParameterError, match="an overlay scales several positions"):
+    with pytest.raises(bt.ParameterError, match="an overlay needs several markets"):
         bt.walk_forward(MARKETS["AAA"], Follow, **one, **SMALL, overlay=Follow())
 
 

@@ -27,7 +27,7 @@ def mark_checked(signal: SignalT, cuts: int) -> SignalT:
 
 
 def name_signal(signal: SignalT, text: str) -> SignalT:
-    """Record on a signal the text it was made from, with a hash of its values."""
+    """Record the text that a signal was made from, with a hash of its values."""
     signal.attrs[TEXT] = {"text": text, "sha256": hash_values(signal.to_numpy())}
     return signal
 

@@ -36,7 +36,7 @@ def describe_plain(own: OwnMargin | None) -> str:
 
 
 class DeskSwitch(NamedTuple):
-    """A bar from which other parameters of the policies decide, with their desk.
+    """First bar of new parameters of the policies, with their desk.
 
     ``policies`` are those of the desk, each with the names of its columns.
     """
@@ -105,7 +105,7 @@ def run_book_loop(
     switches: Sequence[DeskSwitch] = (),
     traded: TradedDays | None = None,
 ) -> BookOutcome:
-    """Take the account to the end of the markets, by a requirement of one's own if one is given.
+    """Run the account to the end of the markets, with a requirement of the user if there is one.
 
     From the bar of each of the ``switches`` on, in their order, its policies decide. An overlay
     keeps its memory.

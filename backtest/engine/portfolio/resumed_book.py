@@ -1,4 +1,4 @@
-"""Go on with an account of several positions where an earlier result ended."""
+"""Continue an account of several positions where an earlier result ended."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def read_resume(resume: object, start: TimeLike | None) -> PortfolioRecord | Non
         return None
     if not isinstance(resume, PortfolioRecord):
         raise ParameterError(
-            "a run of several positions goes on with a result of several positions, "
+            "a run of several positions can only continue a result of several positions, "
             f"was {resume!r:.60}",
             where=WHERE,
             cure="pass the earlier result, or bt.PortfolioResult.load(folder)",
         )
     if start is not None:
         raise ParameterError(
-            "a resumed run goes on where the earlier one ended, was given a start as well",
+            "a resumed run starts where the earlier one ended, was given a start as well",
             where=Place("start", of="bt.run"),
             cure=Phrase("leave {} out", Argument("start")),
         )
@@ -65,7 +65,7 @@ def check_rules(
     differing = [name for name, value in to_plain(past).items() if value != plain[name]]
     if differing:
         raise ParameterError(
-            f"a run must go on under the same rules, was given another {', '.join(differing)}",
+            f"a resumed run must keep the same rules, was given another {', '.join(differing)}",
             where=WHERE,
             cure="pass the policies, overlay, venues and account of the earlier result; flows "
             "after its end may be added",

@@ -22,7 +22,7 @@ def join_panel(resume: PortfolioRecord, markets: Markets) -> tuple[Markets, int]
     """
     if markets.names != resume.names:
         raise ParameterError(
-            f"a run goes on with the same instruments, {', '.join(resume.names)}, "
+            f"a resumed run must have the same instruments, {', '.join(resume.names)}, "
             f"was given {', '.join(markets.names)}",
             where=WHERE,
             cure="give them in the same order: markets.select(...)",
@@ -34,7 +34,7 @@ def join_panel(resume: PortfolioRecord, markets: Markets) -> tuple[Markets, int]
     if not (is_next or (is_inside and markets.sessions)):
         raise DataError(
             f"the markets must hold the bar of {format_time(last)}, the last one of the earlier "
-            f"run, and go on after it, were from {format_time(markets.start)} to "
+            f"run, and later bars, were from {format_time(markets.start)} to "
             f"{format_time(markets.end)}",
             where=WHERE,
             cure="give the whole history: the bars of the earlier run and those after it",

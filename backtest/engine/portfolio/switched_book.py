@@ -1,4 +1,4 @@
-"""One account of several positions through several stretches of bars, each with its parameters."""
+"""One account of several positions whose parameters change between spans of bars."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run_switched_book(
     calendar: str,
     is_compiled: bool,
 ) -> PortfolioResult:
-    """Run an account that changes the parameters of its policies while it lives.
+    """Run an account whose policies change parameters at given bars.
 
     As :func:`backtest.engine.switched_run.run_switched`, for several positions: all instruments
     have the policy of the stretch. The overlay stays, with its memory. The arguments are those of

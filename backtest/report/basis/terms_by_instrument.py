@@ -1,4 +1,4 @@
-"""The terms of a result by instrument: one manifest each, for what describes one position."""
+"""The terms of a result by instrument, as one manifest for each group of equal terms."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from backtest.report.basis.what_is_modelled import describe_model
 from backtest.report.page.page import Block, Table, name_columns
 
 SHOWN = ("liquidations_tested_on",)
-"""What the data of all instruments may have in common."""
+"""Facts that the data of all instruments may share."""
 
 
 class Part(NamedTuple):
-    """Instruments that have the same terms, and a manifest of them; no names for one market."""
+    """Instruments with the same terms, and their manifest; no names for one market."""
 
     names: list[str]
     manifest: dict[str, Any]
@@ -70,7 +70,7 @@ def merge_models(parts: list[Part]) -> Iterator[tuple[str, str]]:
 
 
 def tabulate_instruments(data: Mapping[str, Any]) -> Iterator[Block]:
-    """Yield what the data of each instrument are; nothing for one market.
+    """Yield the facts about the data of each instrument; nothing for one market.
 
     A study knows only the hash of the content of each.
     """

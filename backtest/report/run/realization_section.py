@@ -38,8 +38,9 @@ def list_realization(result: Result) -> list[Section]:
         ("lots closed", ""), ("held", "days, mean"),
     )  # fmt: skip
     lead = (
-        f"Winners were closed {format_percent(found.disposition)} of positions per bar more often "
-        f"than losers (standard error {format_percent(found.error)}, if bars were independent)."
+        f"Share of positions closed per bar, at a gain minus at a loss: "
+        f"{format_percent(found.disposition)} (standard error {format_percent(found.error)} "
+        "if bars are independent)."
     )
     table = Table("Gains and losses realized", columns, tuple(rows), NOTE)
     return [Section("realization", "Winners and losers", lead, [table])]

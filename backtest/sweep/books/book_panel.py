@@ -1,4 +1,4 @@
-"""What all sets of a sweep of several positions share: markets, signal, columns, formulas."""
+"""Data that all sets of a sweep share: markets, signal, columns, formulas."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class BookPanel:
         return tuple(dict.fromkeys(name for each in self.columns for name in each.reads))
 
     def check_overlay(self) -> None:
-        """Raise if the overlay reads what a portfolio has not, or if its columns look ahead."""
+        """Raise if the overlay reads fields that portfolios lack, or if its columns look ahead."""
         if self._above is None:
             if self.overlay is not None:
                 check_overlay(self.overlay)

@@ -40,11 +40,11 @@ from backtest.sweep.lanes.lane_runner import BlockOutcome
 from backtest.sweep.sets.sets import Sets, count_sets, take_sets
 
 PANELS = 6
-"""Parts of the markets whose columns are kept: those of a search come again and again."""
+"""Number of market parts whose columns are kept, because a search uses them repeatedly."""
 
 
 class Stopped(Exception):  # noqa: N818 - no error
-    """The sweep is to stop."""
+    """Signal that a sweep must stop."""
 
 
 class BookTask(NamedTuple):
@@ -129,7 +129,7 @@ class BookRunner:
             return self._panels[first, stop]
 
     def _choose(self, sets: Sets, panel: BookPanel) -> bool:
-        """Return whether to compile: a few short runs are done in plain Python long before.
+        """Return whether to compile: for a few short runs, plain Python is faster.
 
         The loop is then compiled in the background, for the next sweep.
         """
@@ -190,7 +190,7 @@ def score_set(
 def measure_set(
     names: tuple[str, ...], task: BookTask, progress: Callable[[int, int], None]
 ) -> Scored:
-    """Take one set through the markets and return its measures."""
+    """Run one set on the markets and return its measures."""
     panel = task.panel
     setup = panel.set_up(task.values)
     if task.is_compiled:

@@ -1,4 +1,4 @@
-"""Score sets in which the parameters of the signal's rule vary: lanes of a set share a signal."""
+"""Score sets in which parameters of the signal rule vary; lanes of a block share a signal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from backtest.sweep.sets.representative_sets import Extremes, list_corners
 from backtest.sweep.sets.sets import SIGNAL, Sets, build_signal, count_sets, take_sets
 
 KEPT = 16
-"""Signals that are kept with their columns: the best sets of a search come again and again."""
+"""Number of signals kept with their columns, because a search repeats its best sets."""
 
 
 class RuleLanes:

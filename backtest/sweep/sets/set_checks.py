@@ -118,7 +118,7 @@ def find_unknown(
             own = [each for each in settings if "." not in each]
             if name.startswith(SIGNAL) and not names_signal(settings):
                 yield SetDefect(
-                    f"{name} varies where the signal is a rule, it is none",
+                    f"{name} needs a signal rule, the signal is none",
                     Place(argument, name),
                     "name a rule as the signal, such as rsi:14:30:70",
                 )
