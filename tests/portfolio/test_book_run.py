@@ -215,6 +215,10 @@ REFUSED = [
         },
         "liquidation.order belongs to the account",
     ),
+    (
+        {"venue": make_venue(mode="partial").override({"liquidation.order": ["AAA", "BBX"]})},
+        "order must name instruments of the markets, was given an unknown 'BBX'",
+    ),
     ({"account": bt.Account(margin={"AAA": "cross"})}, "a table by instrument"),
     ({"account": bt.Account(band={"AAA": 0.1, "BBB": 0.1, "C": 1.0})}, "an unknown 'C'"),
     ({"account": bt.Account(venue_leverage=50.0)}, "venue_leverage must be at most 20"),

@@ -62,6 +62,7 @@ def check_account_kind(account: object) -> None:
 def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Account) -> None:
     """Require settings of venues and account that fit together, and are supported."""
     check_agreement(markets.names, venues)
+    check_order(venues[markets.names[0]], markets)
     for name in BY_INSTRUMENT:
         check_instruments(getattr(account, name), markets.names, where=f"Account.{name}")
     for name in markets.names:
@@ -99,6 +100,20 @@ def check_agreement(names: Sequence[str], venues: Mapping[str, Venue]) -> None:
                     where=f"bt.run, venue of {first} and of {name}",
                     cure=f"give both the same: venue.override({{{field!r}: ...}})",
                 )
+
+
+def check_order(venue: Venue, markets: Markets) -> None:
+    """Require that the order of a partial liquidation names instruments of the markets."""
+    order, known = venue.liquidation.order, markets.names_of_whole
+    names = () if order is None or isinstance(order, str) else order
+    unknown = [f"{each!r}{did_you_mean(each, known)}" for each in names if each not in known]
+    if unknown:
+        raise ParameterError(
+            f"order must name instruments of the markets, was given an unknown "
+            f"{', '.join(unknown)}",
+            where="Liquidation.order",
+            cure=f"name some of {', '.join(known)}; those left out come last",
+        )
 
 
 def read_field(venue: Venue, field: str) -> Any:
