@@ -104,7 +104,7 @@ def test_what_does_not_join_is_refused():
         bt.run(MARKETS.prefix(40), POLICY, resume=begun, **terms)
     with pytest.raises(ParameterError, match="was given a start as well"):
         bt.run(MARKETS, POLICY, resume=begun, start=MARKETS.times[50], **terms)
-    with pytest.raises(ParameterError, match="with a result of several positions"):
+    with pytest.raises(ParameterError, match="can only continue a result of several"):
         bt.run(MARKETS, POLICY, resume="earlier", **terms)
     other = simulate_pair(90, seed=1)
     with pytest.raises(DataError, match="the mark close of AAA"):
