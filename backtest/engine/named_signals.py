@@ -46,7 +46,7 @@ def read_named(signal: Any, market: Market | Markets, *, where: str = WHERE) -> 
 def weigh_directions(rule: SignalRule, markets: Markets) -> pd.DataFrame:
     """Return the direction of a rule in each instrument, times 1/n of those that can be traded."""
 
-    def weigh(seen: Markets) -> pd.DataFrame:
+    def compute_weights(seen: Markets) -> pd.DataFrame:
         count = np.maximum(seen.tradable().sum(axis=0), 1)
         found = {
             name: pd.Series(rule.compute(market), index=market.index).reindex(seen.times)
@@ -54,8 +54,8 @@ def weigh_directions(rule: SignalRule, markets: Markets) -> pd.DataFrame:
         }
         return pd.DataFrame(found).fillna(0.0).div(count, axis=0)
 
-    weigh.__name__ = rule.text()
-    return name_signal(compute_frame(markets, weigh), rule.text())
+    compute_weights.__name__ = rule.text()
+    return name_signal(compute_frame(markets, compute_weights), rule.text())
 
 
 def read_rule(

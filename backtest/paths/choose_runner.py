@@ -48,14 +48,15 @@ def choose_runner(
             where=f"{where}, overlay",
             cure="leave overlay out, or simulate paths of bt.Markets({name: market, ...})",
         )
-    checked: Any = (only(policy), only(venue), account)  # make_runner checks their classes
+    # make_runner checks their classes
+    checked: Any = (unwrap_single(policy), unwrap_single(venue), account)
     return make_runner(
         paths, checked[0], venue=checked[1], account=checked[2],
-        signal=1.0 if signal is None else only(signal), compile=compile, where=where,
+        signal=1.0 if signal is None else unwrap_single(signal), compile=compile, where=where,
     )  # fmt: skip
 
 
-def only(given: Any) -> Any:
+def unwrap_single(given: Any) -> Any:
     """Return what a mapping of one instrument holds; anything else as it is."""
     is_one = isinstance(given, Mapping) and len(given) == 1
     return next(iter(given.values())) if is_one else given

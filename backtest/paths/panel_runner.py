@@ -1,4 +1,4 @@
-"""Take one account with several positions through many paths."""
+"""Run one account with several positions on many paths."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class PanelRunner:
         start = self.paths.calendar.time[:1]
         return {name: each.with_table(each.in_use(start)[0]) for name, each in given.items()}
 
-    def weigh(self, markets: Markets) -> FloatArray:
+    def list_weights(self, markets: Markets) -> FloatArray:
         """Return the signal on the bars of a path, of shape (n, n_bars)."""
         chosen: Any = self.signal
         if chosen is None and self.resume is not None:
@@ -133,7 +133,7 @@ class PanelRunner:
                 self.policy,
                 venue=self.fixed_venues,
                 account=replace(self.terms, flows=None),
-                signal=self.weigh(joined).T,
+                signal=self.list_weights(joined).T,
                 overlay=self.overlay,
                 sampling="1d",
                 periods=365.0,
@@ -186,7 +186,7 @@ class PanelRunner:
     def begin_on(self, joined: Markets, setup: Setup, *, is_own: bool) -> PanelStart:
         """Return the account before its first bar on a joined path."""
         offset = joined.n_bars - self.paths.width
-        weights = self.weigh(joined)
+        weights = self.list_weights(joined)
         first, started = offset, int(joined.time[offset])
         if self.resume is not None:
             first, started = offset + 1, self.resume.span.start
@@ -210,7 +210,7 @@ class PanelRunner:
                 self.policy,
                 venue=self.fixed_venues,
                 account=self.terms,
-                signal=self.weigh(joined).T,
+                signal=self.list_weights(joined).T,
                 overlay=self.overlay,
                 compile=self.compile,
                 start=start,
@@ -264,7 +264,7 @@ class PanelRunner:
             joined = self.paths.join_history(self.paths.markets_of(bars, k, number), WARMUP)
             setup = self.begin_on(joined, prepared.setup, is_own=True).setup
         else:
-            setup = self.lay_path(bars, k)
+            setup = self.replace_prices(bars, k)
         outcome = self.run_loop(setup)
         width, first = self.paths.width, setup.first
         since = prepared.offset + 1 - first  # rows before the first bar after history
@@ -297,7 +297,7 @@ class PanelRunner:
             names=setup.markets.names,
         )
 
-    def lay_path(self, bars: Mapping[str, PathBars], k: int) -> Setup:
+    def replace_prices(self, bars: Mapping[str, PathBars], k: int) -> Setup:
         """Return the setup with the prices, volumes and funding of path k of some bars."""
         setup, width = self.prepared.setup, self.paths.width
         feed, part = setup.inputs.feed, slice(k * width, (k + 1) * width)
