@@ -107,7 +107,8 @@ def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
         raise ParameterError(
             f"a comparison needs two policies or more, {found}",
             where=drafts[0].command if drafts[0].file is None else str(drafts[0].file),
-            cure="add them: --policy vol-target --policy cppi; `backtest policies` lists them",
+            cure="add one: --policy vol-target --policy cppi, or compare the policy with itself by "
+            "--venue A --venue B or --margin cross,isolated; `backtest policies` lists policies",
         )
     return {label: build_policy(each) for label, each in entries.items()}
 

@@ -299,9 +299,10 @@ def read_signal(run: Section, market: Market) -> Any:
     if settings:
         if not isinstance(signal, str) or signal in market.columns:
             raise ParameterError(
-                f"signal_settings need a rule as the signal, was {signal!r}",
+                f"signal.{next(iter(settings))} is a parameter of a rule, the signal is "
+                f"{'not given' if signal is None else repr(signal)}",
                 where=run.where,
-                cure="name a rule: --signal rsi, or leave them out",
+                cure="name a rule, such as --signal rsi, or leave signal.NAME out",
             )
         return read_rule(signal, settings, columns=market.columns, where=run.where)
     return read_named(signal, market, where=run.where)

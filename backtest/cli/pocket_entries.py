@@ -7,6 +7,7 @@ from typing import Any
 
 from backtest.base.errors import ParameterError
 from backtest.base.fields import check_names
+from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, GivenFlag, flatten, located
 from backtest.cli.find_policy import read_policy
 from backtest.cli.typed_values import split_pair
@@ -24,8 +25,16 @@ def read_pocket_flags(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
     >>> next(read_pocket_flags("--pocket", ["a=0.6*Cppi(multiplier=3)"])).value
     {'share': 0.6, 'policy': 'Cppi(multiplier=3)'}
     """
+    seen: set[str] = set()
     for text in texts:
         name, rest = split_pair(flag, text, FORM)
+        if name in seen:
+            raise ParameterError(
+                f"each pocket must have a name of its own, {name!r} was given twice",
+                where=flag,
+                cure="give each pocket another name",
+            )
+        seen.add(name)
         share, star, policy = str(rest).partition("*")
         try:
             number = float(share)
@@ -54,6 +63,7 @@ def build_allocation(draft: Draft) -> Allocation:
         )
     with located(section.where):
         found = {name: build_pocket(name, each, draft) for name, each in pockets.items()}
+    with naming_source(draft, "allocation"):
         return Allocation(found, **table)
 
 

@@ -137,7 +137,7 @@ def replace_margin(account: Account, margin: Term) -> Account:
     try:
         return replace(account, margin=margin.value)
     except ParameterError as error:
-        place = f"{WHERE}, margins, {margin.value!r}: {error.where}"
+        place = Place("margins", repr(margin.value), of=WHERE)
         raise ParameterError(error.problem, where=place, cure=error.cure) from error
 
 

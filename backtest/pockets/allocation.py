@@ -9,7 +9,7 @@ from typing import Any
 
 from backtest.account import Account
 from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
+from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import TimeLike, parse_duration
 from backtest.market import Market, Markets
@@ -106,11 +106,11 @@ class Allocation:
         if not abs(total - 1.0) <= 1e-9:
             raise ParameterError(
                 f"the shares of pockets must add up to 1, were {total:.12g}",
-                where=f"{WHERE}, pockets",
+                where=Place("pockets", of=WHERE),
                 cure="change a share, or add a pocket that holds cash: Constant(0)",
             )
         parse_duration(rebalance, where=Place("rebalance", of=WHERE))
-        Choice(*RULES).check("transfer", transfer, where=f"{WHERE}, transfer")
+        Choice(*RULES).check("transfer", transfer, where=Place("transfer", of=WHERE))
         object.__setattr__(self, "pockets", found)
         object.__setattr__(self, "rebalance", rebalance)
         object.__setattr__(self, "transfer", transfer)
@@ -223,7 +223,13 @@ def find_market(name: str, pocket: Pocket, market: Market | Markets) -> Market:
         raise ParameterError(
             f"on several markets each pocket must name its instrument, was {found}",
             where=f"{WHERE}, pocket {name}",
-            cure=f"give bt.Pocket(policy, share, instrument=...), one of {', '.join(market)}",
+            cure=Phrase(
+                f"give {{}}, one of {', '.join(market)}",
+                Either(
+                    "bt.Pocket(policy, share, instrument=...)",
+                    f"instrument in [allocation.pockets.{name}] of an experiment file",
+                ),
+            ),
         )
     return market[str(pocket.instrument)]
 

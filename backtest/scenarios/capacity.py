@@ -14,6 +14,8 @@ import pandas as pd
 from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
+from backtest.base.number_text import format_money
+from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import Number
 from backtest.base.table_text import format_table
 from backtest.engine.run import run
@@ -28,6 +30,7 @@ FACTORS = tuple(10.0 ** (k / 2) for k in range(15))
 HALVED = ("growth", "sharpe")
 MONEY = Number(0, open_low=True)
 TOLERANCE = Number(1e-6, 0.5)
+GIVE_CAPITALS = Phrase("give {}", Either("[1e4, 1e6, 1e8]", "--capitals 1e4,1e6,1e8"))
 Progress = Callable[[int, int], None]
 
 
@@ -76,12 +79,21 @@ class Capacity(RiskRecord):
         """Return the table as text for a terminal."""
         shown = self.table.copy()
         shown.index = pd.Index([f"{x:,.0f}" for x in shown.index], name="capital")
-        halves = (
-            f"growth halves at {show_money(self.half_growth)}, "
-            f"the Sharpe ratio at {show_money(self.half_sharpe)}"
-        )
+        halves = "\n".join([
+            describe_half(self.table["growth"], self.half_growth, "growth"),
+            describe_half(self.table["sharpe"], self.half_sharpe, "the Sharpe ratio"),
+        ])  # fmt: skip
         table = format_table(shown, final_equity="{:.3f}x".format)
         return f"{self.settings['policy']}\n\n{table}\n\n{halves}"
+
+
+def describe_half(values: pd.Series, capital: float, words: str) -> str:
+    """Return a sentence on the capital at which a measure is half of that at the first."""
+    if not math.isnan(capital):
+        return f"{words} halves at {show_money(capital)}"
+    if not float(values.iloc[0]) > 0.0:
+        return f"{words} is not over 0 at the smallest capital, so half of it means nothing"
+    return f"{words} is not halved at any capital tried"
 
 
 def show_money(capital: float) -> str:
@@ -144,7 +156,7 @@ def capacity(
     """
     check_account(account)
     check_sizes(venue)
-    TOLERANCE.check("tolerance", tolerance, where=f"{WHERE}, tolerance")
+    TOLERANCE.check("tolerance", tolerance, where=Place("tolerance", of=WHERE))
     grid = read_capitals(capitals, account)
     done: dict[float, dict[str, float]] = {}
 
@@ -193,8 +205,14 @@ def check_sizes(venue: Venue | Mapping[str, Venue]) -> None:
             "capacity needs costs or limits that depend on size, the venue has impact 0 and no "
             "max_participation",
             where="Slippage",
-            cure="give Slippage(impact=1.0), or max_participation=0.05; at the command line "
-            "--set venue.slippage.impact=1.0",
+            cure=Phrase(
+                "{}, for example",
+                Either(
+                    "give Slippage(impact=1.0), or max_participation=0.05",
+                    "give --set venue.slippage.impact=1.0, "
+                    "or --set venue.slippage.max_participation=0.05",
+                ),
+            ),
         )
 
 
@@ -205,15 +223,16 @@ def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[fl
     if isinstance(capitals, str) or not isinstance(capitals, Sequence | np.ndarray):
         raise ParameterError(
             f"capitals must be a list of numbers, was {repr_plain(capitals)}",
-            where=f"{WHERE}, capitals",
-            cure="give [1e4, 1e6, 1e8]",
+            where=Place("capitals", of=WHERE),
+            cure=GIVE_CAPITALS,
         )
-    found = [MONEY.check("capital", each, where=f"{WHERE}, capitals") for each in capitals]
+    found = [MONEY.check("capital", each, where=Place("capitals", of=WHERE)) for each in capitals]
     if len(found) < 2 or any(b <= a for a, b in pairwise(found)):
         raise ParameterError(
-            f"capitals must be two or more increasing numbers, were {found!r:.60}",
-            where=f"{WHERE}, capitals",
-            cure="give [1e4, 1e6, 1e8]",
+            "capitals must be two or more increasing numbers, were "
+            f"{', '.join(format_money(each) for each in found[:6])}",
+            where=Place("capitals", of=WHERE),
+            cure=GIVE_CAPITALS,
         )
     return found
 

@@ -13,7 +13,7 @@ import pandas as pd
 from backtest.account import Account
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.number_text import format_percent
-from backtest.base.phrases import Place
+from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.table_text import format_table
 from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.run import run
@@ -253,6 +253,12 @@ def choose_factors(
         for each in (of_signal if name == "signal" and of_signal else [name])
     ]
     for name in spelled:
+        if name == "signal":
+            raise ParameterError(
+                "the factor 'signal' varies the parameters of a rule, the signal is none",
+                where=Place("factors", of=WHERE),
+                cure=Phrase("give {}, or leave the factor out", Argument("signal", "rsi:14:30:70")),
+            )
         if name not in known or name in idle:
             rule = "apply to this venue and market" if name in idle else "be known"
             raise ParameterError(

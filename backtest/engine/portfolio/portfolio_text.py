@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from backtest.base.number_text import format_leverage, format_percent
+
 MOST_CASES = 5
 """Liquidations of the pool that a summary tells."""
 
@@ -22,15 +24,16 @@ def write_portfolio_summary(result: Any) -> str:
         rows.append(("overlay", str(result.manifest["overlay"]["text"])))
     rows += [
         ("final equity", f"{metrics['final_equity']:,.2f}"),
-        ("total return", f"{metrics['total_return']:.2%}"),
-        ("cagr", f"{metrics['cagr']:.2%}"),
-        ("volatility", f"{metrics['volatility']:.2%}"),
+        ("total return", format_percent(metrics["total_return"])),
+        ("cagr", format_percent(metrics["cagr"])),
+        ("volatility", format_percent(metrics["volatility"])),
         ("sharpe", f"{metrics['sharpe']:.2f}"),
-        ("max drawdown", f"{metrics['max_drawdown']:.2%}"),
+        ("max drawdown", format_percent(metrics["max_drawdown"])),
         (
             "leverage",
-            f"{metrics['mean_leverage']:.2f} gross on average, at most "
-            f"{metrics['peak_leverage']:.2f}; net {metrics['mean_net_leverage']:.2f}",
+            f"{format_leverage(metrics['mean_leverage'])} gross on average, at most "
+            f"{format_leverage(metrics['peak_leverage'])}; "
+            f"net {format_leverage(metrics['mean_net_leverage'])}",
         ),
         (
             "diversification",
@@ -74,7 +77,10 @@ def describe_case(causes: pd.DataFrame) -> str:
     """Return one liquidation in words."""
     when = causes["time"].iloc[0].strftime("%Y-%m-%d %H:%M")
     fallen = causes[causes["share"] > 0.0].sort_values("share", ascending=False, kind="stable")
-    shares = ", ".join(f"{row.cause} {row.share:.0%}" for row in fallen.itertuples(index=False))
+    shares = ", ".join(
+        f"{name} {format_percent(float(share), 0)}"
+        for name, share in zip(fallen["cause"], fallen["share"], strict=True)
+    )
     pulled = causes.loc[causes["profit"] > 0.0, "cause"]
     rest = f"; in profit when it happened: {', '.join(pulled)}" if len(pulled) else ""
     return f"{when}: fell by {shares}{rest}"

@@ -1,0 +1,29 @@
+"""Pockets, capacity, comparisons and factors at the command line: what wrong words answer."""
+
+import pytest
+
+from backtest.cli import main
+
+POCKETS = ("allocation", "--pocket", "a=0.6*Cppi()", "--pocket")
+SPAN = ("--to", "2023-01-10", "--no-compile", "--no-save")
+IMPACT = ("capacity", "--set", "venue.slippage.impact=1.0")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem", "where"),
+    [
+        ((*POCKETS, "a=0.4*VolTarget()"), "'a' was given twice", "--pocket\n"),
+        ((*POCKETS, "b=0.4*VolTarget()", "--rebalance", "30"), "a duration", "--rebalance\n"),
+        ((*POCKETS, "b=0.4*VolTarget()", "--transfer", "losses"), "transfer", "--transfer\n"),
+        ((*IMPACT, "--capitals", "1e6,1e4"), "were 1,000,000.00, 10,000.00", "--capitals\n"),
+        (("compare", "--policy", "cppi", "--margin", "cross,isloated"), "'isolated'?", "--margin:"),
+        (("compare", "--policy", "cppi"), "--margin cross,isolated", "backtest compare\n"),
+        (("sensitivity", "--factors", "signal"), "the parameters of a rule", "--factors\n"),
+    ],
+)
+def test_wrong_words_name_their_own_flag(words, problem, where, capsys):
+    """An error names the flag that is wrong, and none of those beside it."""
+    assert main([*words, *SPAN]) == 2
+    text = capsys.readouterr().err
+    assert problem in text
+    assert f"where: {where}" in text
