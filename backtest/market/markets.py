@@ -328,8 +328,9 @@ class Markets(PanelData):
                     cure=f"leave {name} out of the markets, or correct Contract(expires=...)",
                 )
             kept[name] = _slice(self[name], 0, stop)
-            last = int(kept[name].time[-1]) if stop < self[name].n_bars else end - 1
-            lasts[name] = min(lasts[name], last)
+            last = int(kept[name].time[-1])
+            is_reached = stop < self[name].n_bars or last + self.interval >= end
+            lasts[name] = min(lasts[name], last if is_reached else end - 1)
         return _rebuild(kept, self.currency, self.source, lasts)
 
     def _cut(self, first: int, stop: int, step: str) -> Markets:

@@ -64,6 +64,13 @@ def test_it_equals_a_market_that_ends_there(when):
     assert found.events.equals(wanted.events)
 
 
+def test_a_prefix_that_ends_at_the_expiry_closes_it_too():
+    found = run(make_pair().prefix(3), expire("2024-01-01T03:00"))
+    wanted = run(make_pair(), expire("2024-01-01T03:00"))
+    assert found.bars.equals(wanted.bars.iloc[:3])
+    assert (found.events["kind"] == "delisted").any()
+
+
 def test_one_that_expires_after_the_data_changes_nothing():
     found, wanted = run(make_pair(), expire("2025-01-01")), run(make_pair(), expire(None))
     assert found.bars.equals(wanted.bars)
