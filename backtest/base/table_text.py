@@ -73,7 +73,9 @@ def format_table(table: pd.DataFrame, **formats: Callable[[float], str]) -> str:
 
 def format_cell(value: object, write: Callable[[float], str]) -> str:
     """Return a value as text: numbers in a format, ``-`` for NaN, all else as it is."""
-    if isinstance(value, bool | np.bool_ | str) or not isinstance(value, SupportsFloat):
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, str) or not isinstance(value, SupportsFloat):
         return str(value)
     number = float(value)
     return NONE if math.isnan(number) else write(number)

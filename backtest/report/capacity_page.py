@@ -7,10 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from backtest.base.table_text import COLUMN_FORMATS
 from backtest.report.page.figures import LIGHT, build_chart, build_layout, draw_line
 from backtest.report.page.page import Chart, Fact, Page, Section
 from backtest.report.risk_pages import describe_source, list_notices, to_records, write_table
 from backtest.scenarios.capacity import Capacity, show_money
+
+FORMATS = {**COLUMN_FORMATS, "final_equity": "{:.3f}x".format}
 
 
 def build_capacity(found: Capacity) -> Page:
@@ -35,7 +38,7 @@ def build_capacity(found: Capacity) -> Page:
             Section("capitals", "By capital", "The line is at half of the smallest capital's.", [
                 draw_by_capital(found, "growth", "Growth", "% a year", found.half_growth, 100.0),
                 draw_by_capital(found, "sharpe", "Sharpe ratio", "", found.half_sharpe, 1.0),
-                write_table("", table.rename_axis("capital")),
+                write_table("", table.rename_axis("capital"), formats=FORMATS),
             ])
         ],
         collect=lambda: {"table": to_records(found.table), "settings": found.manifest["settings"]},
@@ -59,5 +62,6 @@ def draw_by_capital(
                       "neutral", line=dot)
         ]  # fmt: skip
     axis = {"type": "log", "title": {"text": "capital"}}
-    caption = f"{title}{', ' + unit if unit else ''}; dotted: half of it, at {show_money(half)}."
+    dotted = "" if math.isnan(half) else f"; dotted: half of it, at {show_money(half)}"
+    caption = f"{title}{', ' + unit if unit else ''}{dotted}."
     return build_chart(f"capacity-{name}", title, caption, traces, build_layout(300, xaxis=axis))

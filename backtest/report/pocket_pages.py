@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.number_text import format_chance
+from backtest.base.table_text import COLUMN_FORMATS
 from backtest.base.units import format_duration, format_time
 from backtest.pockets import AllocationResult, Runway
 from backtest.pockets.allocation_result import WHOLE
@@ -69,10 +70,16 @@ def list_allocation_sections(found: AllocationResult) -> list[Section]:
     shown = found.transfers.rename(index=lambda time: format_time(time.value))
     ledger: list[Any] = [Text("There were none.")]
     if len(shown):
-        ledger = [write_table("What each pocket got, in money", shown.head(200))]
+        ledger = [
+            write_table(
+                "What each pocket got, in money",
+                shown.head(200),
+                formats=dict.fromkeys(map(str, shown), "{:+,.2f}".format),
+            )
+        ]
     return [
         Section("pockets", "By pocket", "Growth is without transfers.",
-                [draw_equity(found), write_table("", found.table),
+                [draw_equity(found), write_table("", found.table, formats=COLUMN_FORMATS),
                  Text(found.settings["policy"], "note")]),
         Section("transfers", "Transfers", "Each date adds up to 0.", ledger),
     ]  # fmt: skip

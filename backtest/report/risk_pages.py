@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
-import numpy as np
 import pandas as pd
 
 from backtest.base.json_values import from_plain
 from backtest.base.number_text import format_chance
+from backtest.base.table_text import format_cell
 from backtest.base.units import format_time
 from backtest.paths import LiquidationRisk, MaxLeverage
 from backtest.paths.risk_record import RiskRecord
@@ -58,26 +58,26 @@ def list_notices(manifest: Mapping[str, Any]) -> list[str]:
     return [SYNTHETIC] if manifest["data"]["synthetic"] else []
 
 
-def write_number(value: Any) -> str:
-    """Return a cell: a number in four digits, a dash if unknown, a text as it is."""
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, str):
-        return value
-    if math.isnan(value):
-        return "-"
+def write_number(value: float) -> str:
+    """Return a number in four digits, and without decimals from 1,000 on."""
     return f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.4g}"
 
 
-def write_table(caption: str, frame: pd.DataFrame, note: str = "") -> Table:
-    """Return a frame as a table of the page."""
+def write_table(
+    caption: str,
+    frame: pd.DataFrame,
+    note: str = "",
+    formats: Mapping[str, Callable[[float], str]] = MappingProxyType({}),
+) -> Table:
+    """Return a frame as a table of the page; ``formats`` are those of columns by name."""
     names = [str(name).replace("_", " ") for name in frame.columns]
     head = str(frame.index.name or "").replace("_", " ")
     words = {
         name for name, column in zip(names, frame, strict=True) if frame[column].dtype == object
     }
+    writers = [formats.get(str(name), write_number) for name in frame.columns]
     rows = tuple(
-        (str(label), *(write_number(value) for value in row))
+        (str(label), *(format_cell(*each) for each in zip(row, writers, strict=True)))
         for label, row in zip(frame.index, frame.itertuples(index=False), strict=True)
     )
     return Table(caption, name_columns(head, *names, text=words), rows, note)

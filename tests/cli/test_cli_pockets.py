@@ -1,8 +1,13 @@
 """Pockets, capacity, comparisons and factors at the command line: what wrong words answer."""
 
+import math
+
+import pandas as pd
 import pytest
 
+from backtest.base.table_text import COLUMN_FORMATS
 from backtest.cli import main
+from backtest.report.risk_pages import write_table
 
 POCKETS = ("allocation", "--pocket", "a=0.6*Cppi()", "--pocket")
 SPAN = ("--to", "2023-01-10", "--no-compile", "--no-save")
@@ -27,3 +32,11 @@ def test_wrong_words_name_their_own_flag(words, problem, where, capsys):
     text = capsys.readouterr().err
     assert problem in text
     assert f"where: {where}" in text
+
+
+def test_tables_keep_a_unit_for_each_column():
+    """Columns with a format have their unit, others four digits; NaN is a dash."""
+    frame = pd.DataFrame({"volatility": [0.5204, math.nan], "ok": [True, False]}, index=["a", "b"])
+    rows = write_table("", frame, formats=COLUMN_FORMATS).rows
+    assert rows == (("a", "52.04 %", "yes"), ("b", "-", "no"))
+    assert write_table("", frame).rows[0] == ("a", "0.5204", "yes")
