@@ -239,7 +239,7 @@ def format_result(
     origin: Origin,
 ) -> str:
     """Format all facts of one result, its measures, and the command that makes it again."""
-    seconds = "an unknown time" if entry.seconds is None else f"{entry.seconds:,.3f} s"
+    seconds = [] if entry.seconds is None else [("made in", f"{entry.seconds:,.3f} s")]
     pairs = [
         ("folder", str(folder)),
         ("kind", entry.kind + (f", {describe_note(entry)}" if entry.note else "")),
@@ -252,7 +252,7 @@ def format_result(
         *list_hashes(facts),
         ("versions", ", ".join(f"{k} {v}" for k, v in facts["versions"].items())),
         *list_code(making),
-        ("made in", seconds),
+        *seconds,
         ("saved", f"{format_time(entry.saved)[:19]} UTC, {entry.size / 1e6:,.2f} MB"),
     ]
     wide = max(len(name) for name, _ in pairs)

@@ -127,7 +127,8 @@ def build_runway(found: Runway) -> Page:
         ],
         write_sections=lambda: [
             Section("spending", "By spending", "",
-                    [draw_failure(found), draw_wealth(found), write_table("", found.table)])
+                    [draw_failure(found), draw_wealth(found),
+                     write_table("", found.table, formats=COLUMN_FORMATS)])
         ],
         collect=lambda: {"table": to_records(found.table), "settings": found.manifest["settings"]},
     )  # fmt: skip
