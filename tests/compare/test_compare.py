@@ -380,7 +380,7 @@ def test_a_loaded_result_cannot_be_scaled(tmp_path):
         ({"draws": 10}, "draws must be 99"),
         ({"seed": -1}, "seed must be"),
         ({"sampling": "1x"}, "a duration is"),
-        ({"venue": None}, "venue must be a Venue"),
+        ({"venue": None}, "give venue, or several venues"),
     ],
 )
 def test_what_is_refused_says_why(settings, words):
