@@ -8,6 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.engine.lookahead.alternative_futures import rewrite_after
+from backtest.strategies import VolTarget
 from backtest.tune.holdout import LOOKS
 from backtest.tune.tried_sets import TRIED
 from backtest.validation.estimates import estimate_share, find_rank, share_overfit
@@ -206,3 +207,21 @@ def test_the_compiled_walk_has_the_same_folds(walk):
     assert np.array_equal(again.result.record, walk.result.record, equal_nan=True)
     assert again.result.venue == VENUE
     assert again.result.account == ACCOUNT
+
+
+@pytest.mark.slow
+def test_a_walk_on_a_cluster_is_the_walk_of_threads():
+    pytest.importorskip("distributed")
+    terms = {
+        "venue": bt.Venue.preset("binance-usdm", "BTCUSDT"),
+        "account": bt.Account(capital=10_000.0),
+        "train": "60d",
+        "test": "20d",
+        "trials": 16,
+        "robust": False,
+    }
+    market = bt.Market.sample(bars=24 * 120)
+    here = bt.walk_forward(market, VolTarget, **terms)
+    there = bt.walk_forward(market, VolTarget, cluster="local:2", **terms)
+    assert there.result.bars.equals(here.result.bars)
+    assert there.folds.equals(here.folds)
