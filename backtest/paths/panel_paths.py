@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
-from backtest.base.units import FloatArray, format_time, utc_index
+from backtest.base.units import FloatArray, format_time
 from backtest.market import Markets
-from backtest.paths.path_calendar import PathCalendar, find_grid, find_period
+from backtest.paths.path_calendar import PathCalendar, PathSpan, find_grid, find_period
 from backtest.paths.path_model import PathModel
 from backtest.paths.path_set import ALONE, Paths
 from backtest.paths.path_writer import PathBars
@@ -55,7 +54,7 @@ def factor_correlation(correlation: FloatArray, *, where: str) -> FloatArray:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PanelPaths:
+class PanelPaths(PathSpan):
     """Possible continuations of several markets; ``paths[i]`` is a :class:`backtest.Markets`.
 
     Resampled models repeat the same rows of history in all instruments at once, with their mark
@@ -153,29 +152,6 @@ class PanelPaths:
     def can_split(self) -> bool:
         """Whether paths can be restarted near a liquidation: not those of several."""
         return False
-
-    @property
-    def width(self) -> int:
-        """Bars of a path, the last one of history included."""
-        return self.leader.width
-
-    @property
-    def n_bars(self) -> int:
-        """Bars of a path after history."""
-        return self.width - 1
-
-    @property
-    def time(self) -> pd.DatetimeIndex:
-        """The opens of the bars of every path, UTC."""
-        return utc_index(self.calendar.time)
-
-    @property
-    def start(self) -> pd.Timestamp:
-        """The open of the last bar of history, at whose close policies decide first."""
-        return self.time[0]
-
-    def __len__(self) -> int:
-        return self.count
 
     def __repr__(self) -> str:
         start = format_time(int(self.calendar.time[0]) + self.history.interval)

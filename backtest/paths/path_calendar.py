@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.phrases import Place
-from backtest.base.units import DAY, MINUTE, FloatArray, IntArray, format_duration
+from backtest.base.units import DAY, MINUTE, FloatArray, IntArray, format_duration, utc_index
 from backtest.market import Market
 from backtest.market.tables.settlements import cadence
 
@@ -47,6 +48,40 @@ class PathCalendar(NamedTuple):
     phases: IntArray
     row_phases: IntArray
     grid: FundingGrid | None
+
+
+class PathSpan:
+    """The bars of paths that share a calendar: how many, and when they open."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def calendar(self) -> PathCalendar: ...  # noqa: D102 - a subclass says it
+        @property
+        def count(self) -> int: ...  # noqa: D102
+
+    @property
+    def width(self) -> int:
+        """Bars of a path, the last one of history included."""
+        return len(self.calendar.time)
+
+    @property
+    def n_bars(self) -> int:
+        """Bars of a path after history."""
+        return self.width - 1
+
+    @property
+    def time(self) -> pd.DatetimeIndex:
+        """The opens of the bars of every path, UTC."""
+        return utc_index(self.calendar.time)
+
+    @property
+    def start(self) -> pd.Timestamp:
+        """The open of the last bar of history, at whose close policies decide first."""
+        return self.time[0]
+
+    def __len__(self) -> int:
+        return self.count
 
 
 def plan_calendar(history: Market, horizon: int, every: int | None = None) -> PathCalendar:

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from backtest.base.errors import ParameterError
-from backtest.base.units import FloatArray, IntArray, format_time, utc_index
+from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.market import Market
 from backtest.market.tables.dividends import DIVIDEND
-from backtest.paths.path_calendar import PathCalendar, plan_calendar
+from backtest.paths.path_calendar import PathCalendar, PathSpan, plan_calendar
 from backtest.paths.path_model import PathModel, WordArray
 from backtest.paths.path_writer import PathBars, PathSource, write_paths
 from backtest.venue.funding import FundingTerms
@@ -50,7 +49,7 @@ class DrawPlan(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Paths:
+class Paths(PathSpan):
     """Possible continuations of a market; ``paths[i]`` is a :class:`backtest.Market`.
 
     Path i depends on the model, the history, the seed and i alone: not on how many paths there are,
@@ -128,29 +127,6 @@ class Paths:
     def can_split(self) -> bool:
         """Whether paths can be restarted near a liquidation."""
         return True
-
-    @property
-    def width(self) -> int:
-        """Bars of a path, the last one of history included."""
-        return len(self.calendar.time)
-
-    @property
-    def n_bars(self) -> int:
-        """Bars of a path after history."""
-        return self.width - 1
-
-    @property
-    def start(self) -> pd.Timestamp:
-        """The open of the last bar of history, at whose close a policy decides first."""
-        return self.time[0]
-
-    @property
-    def time(self) -> pd.DatetimeIndex:
-        """The opens of the bars of every path, UTC."""
-        return utc_index(self.calendar.time)
-
-    def __len__(self) -> int:
-        return self.count
 
     def __repr__(self) -> str:
         return (
