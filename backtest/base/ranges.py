@@ -125,7 +125,7 @@ class Choice:
         ParameterError
             If it is not one of the options.
         """
-        if value not in self.options:
+        if not isinstance(value, str) or value not in self.options:  # a series has no truth value
             raise ParameterError(
                 f"{name} must be one of {self}, was {repr_plain(value)}"
                 + did_you_mean(str(value), self.options),

@@ -729,6 +729,22 @@ def test_an_empty_file_is_refused(tmp_path, suffix):
         Market.load(tmp_path)
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".feather"])
+def test_text_that_is_not_utf_8_is_refused(tmp_path, suffix):
+    """Times as text, one of which has a damaged byte."""
+    bars = good()["bars"].rename_axis("time").reset_index()
+    bars["time"] = bars["time"].astype(str)
+    path = tmp_path / f"bars{suffix}"
+    if suffix == ".feather":
+        bars.to_feather(path, compression="uncompressed")
+    else:
+        bars.to_parquet(path, compression="none", use_dictionary=False)
+    stamp = bars["time"][1].encode()
+    path.write_bytes(path.read_bytes().replace(stamp, b"\xff" + stamp[1:]))
+    with pytest.raises(DataError, match="a file must be whole and readable, was not: .*UTF8"):
+        Market.load(path)
+
+
 def test_a_file_cut_short_is_refused_and_does_not_hide_the_others(tmp_path):
     frames = good()
     frames["funding"].iloc[1, 0] = 0.5

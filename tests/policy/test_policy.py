@@ -153,6 +153,13 @@ def test_settings_that_do_not_exist_are_refused():
         Mixed.from_settings({"cuont": "4"})
 
 
+@pytest.mark.parametrize("value", [pd.Series([1.0, 2.0]), np.array(["low", "high"]), ["low"]])
+def test_a_choice_refuses_what_is_not_text(value):
+    """A table of dates in an experiment file becomes a series, which has no truth value."""
+    with pytest.raises(ParameterError, match="mode must be one of low, high, was"):
+        Choice("low", "high").check("mode", value, where="here")
+
+
 def test_a_parameter_without_a_range_is_refused():
     class Bare(bt.Policy):
         target: float = 1.0

@@ -56,6 +56,7 @@ def _to_pandas(table: pa.Table, where: str) -> pd.DataFrame | Defect:
     wrong = _check_columns(table, where)
     if wrong:
         return wrong
+    table.validate(full=True)  # texts that are no UTF-8 raise here, not where they are used
     try:
         frame: pd.DataFrame = table.to_pandas()
     except (LookupError, TypeError, AttributeError) as error:  # its pandas metadata are wrong
