@@ -132,6 +132,11 @@ class PanelData(Mapping[str, Market]):
         return hashlib.sha256(json.dumps([self.currency, content]).encode()).hexdigest()
 
     @property
+    def last_opens(self) -> dict[str, int]:
+        """The last open, UTC ns, of each instrument of the panel that this one was cut from."""
+        return dict(self._lasts)
+
+    @property
     def names_of_whole(self) -> tuple[str, ...]:
         """The names of the panel that this one was cut from, or its own."""
         return tuple(self._lasts)

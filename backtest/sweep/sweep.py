@@ -135,7 +135,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     BacktestError
         If every set fails, with the reason of the first.
     """
-    check_alone(market, overlay, cluster, of="bt.sweep")
+    check_overlaid(market, overlay, of="bt.sweep")
     check_arguments(market, policy, venue, account, metrics)
     named = read_named(signal, market)
     rule = named if isinstance(named, SignalRule) else None
@@ -176,19 +176,13 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     return Sweep(table, describe_sweep(evaluator, tuple(chosen), len(table), facts), evaluator)
 
 
-def check_alone(market: object, overlay: object, cluster: str | None, *, of: str) -> None:
-    """Refuse an overlay over one market, and a cluster for several."""
+def check_overlaid(market: object, overlay: object, *, of: str) -> None:
+    """Refuse an overlay over one market."""
     if overlay is not None and not isinstance(market, Markets):
         raise ParameterError(
             "an overlay needs several markets, was given one",
             where=Place("overlay", of=of),
             cure="combine the policies instead, or give bt.Markets({name: market, ...})",
-        )
-    if cluster is not None and isinstance(market, Markets):
-        raise ParameterError(
-            f"sets on several markets run on this machine, was given cluster {cluster!r}",
-            where=Place("cluster", of=of),
-            cure="leave cluster out",
         )
 
 

@@ -30,7 +30,7 @@ from backtest.sweep import Base, Evaluator
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.evaluator import check_terms
 from backtest.sweep.sets.space import read_space
-from backtest.sweep.sweep import check_alone, check_arguments
+from backtest.sweep.sweep import check_arguments, check_overlaid
 from backtest.tune.arguments import (
     ObjectivesLike,
     check_choices,
@@ -193,7 +193,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     PolicyError
         If every set of a batch fails.
     """
-    check_alone(market, overlay, cluster, of="bt.tune")
+    check_overlaid(market, overlay, of="bt.tune")
     check_arguments(market, policy, venue, account, "all")
     market = end_expired(market, venue)
     check_terms(market, account, venue, sampling, calendar)

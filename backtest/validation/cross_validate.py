@@ -162,7 +162,6 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
         venue=venue,
         account=account,
         overlay=overlay,
-        cluster=cluster,
         objective=objective,
         constraints=constraints,
         space=space,

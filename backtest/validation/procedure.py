@@ -28,7 +28,7 @@ from backtest.sweep import Base, Evaluator
 from backtest.sweep.evaluator import check_terms
 from backtest.sweep.sets.sets import SIGNAL, build_trio, read_settings
 from backtest.sweep.sets.space import Space, read_space
-from backtest.sweep.sweep import check_alone, check_arguments
+from backtest.sweep.sweep import check_arguments, check_overlaid
 from backtest.tune.arguments import check_choices, choose_metrics, read_budget, read_robustness
 from backtest.tune.study_identity import describe_objective, describe_policy
 from backtest.tune.study_signal import keep_times
@@ -147,7 +147,6 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     venue: Venue | Mapping[str, Venue],
     account: Account,
     overlay: Policy | None,
-    cluster: str | None,
     objective: Any,
     constraints: Mapping[str, str] | None,
     space: Mapping[str, Any] | None,
@@ -164,7 +163,7 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     compile: bool,  # noqa: A002 - the word users know
 ) -> Procedure:
     """Return the checked arguments of a validation; ``call`` is the function they were given to."""
-    check_alone(market, overlay, cluster, of=call)
+    check_overlaid(market, overlay, of=call)
     check_arguments(market, policy, venue, account, "all")
     market = end_expired(market, venue)
     check_terms(market, account, venue, sampling, calendar)

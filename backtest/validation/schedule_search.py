@@ -137,7 +137,6 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
         venue=venue,
         account=account,
         overlay=overlay,
-        cluster=cluster,
         objective=objective,
         constraints=constraints,
         space=space,

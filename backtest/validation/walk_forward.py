@@ -141,7 +141,6 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
         venue=venue,
         account=account,
         overlay=overlay,
-        cluster=cluster,
         objective=objective,
         constraints=constraints,
         space=space,

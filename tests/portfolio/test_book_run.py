@@ -336,15 +336,6 @@ def test_a_sweep_refuses_what_it_does_not_support():
     terms = {"account": bt.Account(capital=1_000.0)}
     with pytest.raises(ParameterError, match="none for BBB"):
         bt.sweep(simulate_pair(20), Hold, {"level": [1.0]}, venue={"AAA": make_venue()}, **terms)
-    with pytest.raises(ParameterError, match="run on this machine"):
-        bt.sweep(
-            simulate_pair(20),
-            Hold,
-            {"level": [1.0]},
-            venue=make_venue(),
-            cluster="local:1",
-            **terms,
-        )
 
 
 class TenPercent:

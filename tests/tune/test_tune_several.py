@@ -124,7 +124,6 @@ def test_other_studies_of_an_instrument_count():
     ("settings", "message"),
     [
         ({"policy": {"AAA": Hold(), "BBB": Hold()}}, "one policy for all instruments"),
-        ({"cluster": "local:1"}, "run on this machine"),
         ({"venue": {"AAA": make_venue()}}, "none for BBB"),
         (
             {"markets": MARKETS["AAA"], "venue": make_venue(), "overlay": Hold()},

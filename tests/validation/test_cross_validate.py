@@ -193,7 +193,7 @@ def test_the_memory_of_columns_is_the_window_and_limits_the_embargo():
     common = {
         "call": "x", "objective": "sharpe", "constraints": None, "trials": 8, "sampler": "sobol",
         "robust": False, "seed": 0, "signal": None, "sampling": "1d", "calendar": "365",
-        "threads": None, "memory": "1GiB", "overlay": None, "cluster": None,
+        "threads": None, "memory": "1GiB", "overlay": None,
     }  # fmt: skip
     procedure = read_procedure(
         MARKET, Lever, space={"window": (2, 48)}, fix=None, **common, **PLAIN

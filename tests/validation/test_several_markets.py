@@ -114,10 +114,7 @@ def test_folds_of_several_markets_are_those_of_their_clock():
     )
 
 
-def test_a_cluster_and_an_overlay_over_one_market_are_refused():
-    for more, match in (({"cluster": "tcp://x:1"}, "cluster"),):
-        with pytest.raises(bt.ParameterError, match=match):
-            bt.walk_forward(MARKETS, Follow, **TERMS, **SMALL, **more)
+def test_an_overlay_over_one_market_is_refused():
     one = {**TERMS, "venue": TERMS["venue"]["AAA"]}
     with pytest.raises(bt.ParameterError, match="an overlay needs several markets"):
         bt.walk_forward(MARKETS["AAA"], Follow, **one, **SMALL, overlay=Follow())

@@ -11,6 +11,7 @@ import numpy as np
 
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine import Progress
+from backtest.market import Market, Markets
 from backtest.sweep.cluster.shipped_code import collect_sources, pickle_by_value
 from backtest.sweep.cluster.worker import Block, BlockResult, ClusterJob, EvaluatorSettings
 from backtest.sweep.cluster.worker_pool import ClusterLost, Workers
@@ -30,6 +31,8 @@ from backtest.sweep.sets.sets import Sets, build_trio, count_sets, take_sets
 
 SHARE = 32
 """Blocks per worker, if there are sets enough: small blocks end at about the same time."""
+BOOKS = 8
+"""The least number of sets in a block of several positions, of which each takes its time."""
 MOST_OBSERVED = 2_048
 """Bars used to find the parameters that a policy's columns depend on."""
 
@@ -58,7 +61,8 @@ class ClusterEvaluator(Evaluator):
         """Return the measures of all sets, as :meth:`Evaluator.evaluate` does."""
         wanted = Block({}, first, stop, returns)
         order = sort_sets(self, sets) if self.compile else np.arange(count_sets(sets))
-        return self._send(sets, order, wanted, LANES if self.compile else 1, progress)
+        unit = BOOKS if self.is_portfolio else LANES
+        return self._send(sets, order, wanted, unit if self.compile else 1, progress)
 
     def evaluate_path(self, sets: Sets, *, progress: Progress | None = None) -> Rows:
         """Return the measures that need the path of an account."""
@@ -94,6 +98,7 @@ def describe_job(evaluator: Evaluator) -> ClusterJob:
     settings = EvaluatorSettings(
         evaluator.base,
         evaluator.signal,
+        evaluator.overlay,
         evaluator.sampling,
         evaluator.calendar,
         "all" if evaluator.metrics == STREAMED else "core",
@@ -101,17 +106,29 @@ def describe_job(evaluator: Evaluator) -> ClusterJob:
         evaluator.compile,
     )
     content, sources = pickle_by_value(settings), collect_sources()
-    market = evaluator.market.content_hash
+    market = hash_market(evaluator.market)
     digest = hashlib.sha256(market.encode() + content)
     digest.update(json.dumps(sources, sort_keys=True).encode())
     return ClusterJob(digest.hexdigest(), market, content, sources)
+
+
+def hash_market(market: Market | Markets) -> str:
+    """Return a hash by which workers know a market, or several markets.
+
+    Parts of a panel remember where its instruments end, which their bars do not say.
+    """
+    if isinstance(market, Markets):
+        content = json.dumps([market.content_hash, market.last_opens])
+        return hashlib.sha256(content.encode()).hexdigest()
+    return market.content_hash
 
 
 def sort_sets(evaluator: Evaluator, sets: Sets) -> IntArray:
     """Return the order of sets in which those that share rules and columns are adjacent."""
     policy = build_trio(evaluator.base, evaluator.settings, take_sets(sets, 0)).policy
     market = evaluator.market
-    few = market.prefix(min(market.n_bars, MOST_OBSERVED))
+    one = next(iter(market.values())) if isinstance(market, Markets) else market
+    few = one.prefix(min(one.n_bars, MOST_OBSERVED))
     reads = [name for name in find_reads(policy, "observe", few) if name in sets]
     keys = [find_codes(sets[name]) for name in reversed(reads)]
     order = []

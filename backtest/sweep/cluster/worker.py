@@ -15,7 +15,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from backtest.base.errors import BacktestError, ParameterError, PolicyError
 from backtest.engine import find_version
-from backtest.market import Market
+from backtest.market import Market, Markets
+from backtest.policy import Policy
 from backtest.sweep.cluster.shipped_code import Sources, unpickle_with_sources
 from backtest.sweep.evaluator import Evaluator, Metrics, Rows, Signal
 from backtest.sweep.sets.sets import Base, Sets
@@ -46,7 +47,7 @@ class RecentlyUsed(OrderedDict[str, _V], Generic[_V]):
         return self.get(name)
 
 
-MARKETS: RecentlyUsed[Market] = RecentlyUsed()
+MARKETS: RecentlyUsed[Market | Markets] = RecentlyUsed()
 EVALUATORS: RecentlyUsed[Evaluator] = RecentlyUsed()
 LOCK = threading.Lock()
 """One block is evaluated at a time: it uses all threads of the worker."""
@@ -55,8 +56,9 @@ LOCK = threading.Lock()
 class ClusterJob(NamedTuple):
     """Evaluator that all blocks of a search share, as it is sent to workers.
 
-    ``name`` is a hash of the rest and ``market`` the hash of the market. ``content`` is a pickled
-    :class:`EvaluatorSettings`, ``sources`` are the user's modules that it needs.
+    ``name`` is a hash of the rest and ``market`` the hash of the market, or of all markets.
+    ``content`` is a pickled :class:`EvaluatorSettings`, ``sources`` are the user's modules that it
+    needs.
     """
 
     name: str
@@ -66,10 +68,11 @@ class ClusterJob(NamedTuple):
 
 
 class EvaluatorSettings(NamedTuple):
-    """Arguments of an evaluator, without its market and threads."""
+    """Arguments of an evaluator, without its market or markets and threads."""
 
     base: Base
     signal: Signal
+    overlay: Policy | None
     sampling: str
     calendar: str
     metrics: Metrics
@@ -170,8 +173,8 @@ def check_versions(versions: dict[str, str], market: str, dask_worker: Any) -> b
     return market in MARKETS
 
 
-def store_market(name: str, market: Market, _: Any) -> None:
-    """Cache a market under its hash."""
+def store_market(name: str, market: Market | Markets, _: Any) -> None:
+    """Cache a market, or several, under their hash."""
     MARKETS.put(name, market)
 
 

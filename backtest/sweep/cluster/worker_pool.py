@@ -28,7 +28,7 @@ from backtest.sweep.cluster.worker import (
 )
 
 if TYPE_CHECKING:
-    from backtest.market import Market
+    from backtest.market import Market, Markets
 
 TICK = 1.0
 """Seconds without a result after which the connection to the cluster is checked."""
@@ -56,7 +56,9 @@ class Workers:
         except OSError:
             return []
 
-    def equip(self, job: ClusterJob, market: Market, workers: Sequence[str] | None = None) -> None:
+    def equip(
+        self, job: ClusterJob, market: Market | Markets, workers: Sequence[str] | None = None
+    ) -> None:
         """Send workers a job, and its market to those that lack it; refuse other versions."""
         found = self._call(workers, check_versions, read_versions(), job.market)
         lacking = [address for address, has_market in found.items() if not has_market]
@@ -86,7 +88,7 @@ class Workers:
             raise ClusterLost
 
     def evaluate(
-        self, job: ClusterJob, market: Market, blocks: Sequence[Block]
+        self, job: ClusterJob, market: Market | Markets, blocks: Sequence[Block]
     ) -> Iterator[BlockResult]:
         """Yield the results of blocks, in the order in which they are done."""
         self.equip(job, market)
