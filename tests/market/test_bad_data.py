@@ -741,7 +741,7 @@ def test_text_that_is_not_utf_8_is_refused(tmp_path, suffix):
         bars.to_parquet(path, compression="none", use_dictionary=False)
     stamp = bars["time"][1].encode()
     path.write_bytes(path.read_bytes().replace(stamp, b"\xff" + stamp[1:]))
-    with pytest.raises(DataError, match="a file must be whole and readable, was not: .*UTF8"):
+    with pytest.raises(DataError, match=r"a file must be whole and readable, was not: .*UTF8"):
         Market.load(path)
 
 
