@@ -16,13 +16,18 @@ class WorkMeter:
 
     def __init__(self) -> None:
         self.bars = 0.0
-        self._done: set[bytes] = set()
+        self._done: dict[bytes, float] = {}
 
     def add(self, key: bytes, bars: float) -> None:
         """Count work under a key, only once per key."""
         if key not in self._done:
-            self._done.add(key)
+            self._done[key] = bars
             self.bars += bars
+
+    def include(self, other: WorkMeter) -> None:
+        """Count the work that another meter has counted, only once per key."""
+        for key, bars in other._done.items():
+            self.add(key, bars)
 
 
 _meter: ContextVar[WorkMeter | None] = ContextVar("effort", default=None)

@@ -117,7 +117,7 @@ def forecast_har(
     n_fits = len(inputs) - first  # the last day's inputs have nothing to explain yet
     if n_fits <= 0:
         return forecasts
-    fits = fit_expanding(inputs[:-1], variance[month:])[first - 1 :]
+    fits = fit_expanding(inputs[:-1], variance[month:], first)
     fits = fits[np.arange(n_fits) // refit * refit]
     found = np.zeros(n_fits)
     for each in range(inputs.shape[1]):
@@ -146,18 +146,20 @@ def find_components(variance: FloatArray, lengths: tuple[int, ...]) -> FloatArra
     return np.column_stack(columns)
 
 
-def fit_expanding(inputs: FloatArray, outputs: FloatArray) -> FloatArray:
-    """Return the least squares coefficients of the first 1, 2, ... n rows, of shape (n, k).
+def fit_expanding(inputs: FloatArray, outputs: FloatArray, first: int) -> FloatArray:
+    """Return the least squares coefficients of the ``first`` rows, of one row more, ... of all.
+
+    Of shape (n - first + 1, k) for ``inputs`` (n, k) and ``outputs`` (n,).
 
     If several fit equally well, the smallest. Solved by the normal equations, in units of the first
     day's variance.
     """
     scale = np.append(1.0, np.full(inputs.shape[1] - 1, inputs[0, 1] or 1.0))
     scaled = inputs / scale
-    squares = np.cumsum(scaled[:, :, np.newaxis] * scaled[:, np.newaxis, :], axis=0)
-    products = np.cumsum(scaled * outputs[:, np.newaxis], axis=0)
+    squares = np.cumsum(scaled[:, :, np.newaxis] * scaled[:, np.newaxis, :], axis=0)[first - 1 :]
+    products = np.cumsum(scaled * outputs[:, np.newaxis], axis=0)[first - 1 :]
     inverses = np.linalg.pinv(squares, rcond=1e-12, hermitian=True)
-    fits = np.zeros_like(scaled)
+    fits = np.zeros_like(products)
     for each in range(scaled.shape[1]):
         fits += inverses[:, :, each] * products[:, each, np.newaxis]
     return np.asarray(fits / scale)

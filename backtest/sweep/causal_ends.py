@@ -14,6 +14,7 @@ from backtest.engine.portfolio.book_desk import seat_overlay
 from backtest.market import Markets
 from backtest.market.weight_frame import read_weights
 from backtest.policy import Policy
+from backtest.sweep.joint_checks import check_jointly
 from backtest.sweep.policy_columns import Columns
 from backtest.sweep.sets.representative_sets import Extremes, list_corners
 from backtest.sweep.sets.sets import Sets, count_sets, take_sets
@@ -45,8 +46,9 @@ class EndsChecker:
         while known != columns.reads:
             known = columns.reads
             corners = list_corners(sets, known)
-            self._check_pairs(columns, corners)
-            self._check_extremes(columns, corners)
+            self._check_corners(columns, corners)
+            if known == columns.reads:
+                self._check_extremes(columns, corners)
         self._check_extremes(columns, sets)
 
     def check_set(self, columns: Columns, values: Mapping[str, Any]) -> bool:
@@ -58,14 +60,18 @@ class EndsChecker:
             self.causality = found
         return found is not None
 
-    def _check_pairs(self, columns: Columns, corners: Sets) -> None:
+    def _check_corners(self, columns: Columns, corners: Sets) -> None:
         """Check the lowest and the highest numbers of each combination of words together."""
-        for first in range(0, count_sets(corners), 2):
-            names, pair = columns.reads, take_sets(corners, slice(first, first + 2))
-            is_new = self._extremes.choose(pair, names, np.zeros(2, dtype=np.bool_)) is not None
-            if is_new and self._note(columns.check_together(pair)):
-                self._extremes.accept(pair, names, 0)
-                self._extremes.accept(pair, names, 1)
+        names, none = columns.reads, np.zeros(2, dtype=np.bool_)
+        pairs = np.arange(count_sets(corners)).reshape(-1, 2)
+        is_new = [
+            self._extremes.choose(take_sets(corners, pair), names, none) is not None
+            for pair in pairs
+        ]
+        some = take_sets(corners, pairs[is_new].reshape(-1))
+        for row, found in enumerate(check_jointly(columns, some)):
+            if self._note(found):
+                self._extremes.accept(some, names, row)
 
     def _check_extremes(self, columns: Columns, sets: Sets) -> None:
         failed = np.zeros(count_sets(sets), dtype=np.bool_)

@@ -21,26 +21,15 @@ from backtest.base.errors import BacktestError, PolicyError
 from backtest.base.units import FloatArray, IntArray
 from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.causality import check_causality, observe
-from backtest.engine.lookahead.causality_checker import (
-    MOST_BARS,
-    SWEPT,
-    USUAL,
-    Causality,
-    CausalityChecker,
-    CutPlan,
-    find_first,
-)
+from backtest.engine.lookahead.causality_checker import USUAL, Causality, CutPlan
 from backtest.market import Market
 from backtest.policy import Policy
 from backtest.sweep.lanes.lane_rows import LANES, RUN
+from backtest.sweep.sets.representative_sets import varies
 from backtest.sweep.sets.sets import take_sets
 
 CHECKED = 8
 """Sets of the first block whose columns are also computed alone, to verify those of the block."""
-
-LONG = 33
-"""Multiple of a warm-up that checks of several sets at once observe; more than ``MOST_BARS`` is too
-much, and sets with a shorter one are then checked alone, at more cuts."""
 
 
 class Watched:
@@ -213,40 +202,6 @@ class Columns:
             )
         return self._checked[key]
 
-    def check_together(self, values: Mapping[str, np.ndarray]) -> Causality | None:
-        """Check the columns of k sets at the same cuts, with one call of ``observe`` for all.
-
-        Returns None if the sets must be checked one by one: if ``observe`` takes no arrays, if the
-        parts differ from the columns of single sets, or if too few cuts were made.
-        """
-        k = len(next(iter(values.values())))
-        names = [name for name in self.reads if name in values and varies(values[name])]
-        if not names or self.is_together is False:
-            return None
-        meter = WorkMeter()
-        try:
-            policy = self.build(take_sets(values, 0))
-            with measure_work(meter):
-                alone = [self.of_one(take_sets(values, j)) for j in range(k)]
-        except BacktestError:
-            return None
-        many = policy.settings() | {name: as_exact(values[name]) for name in names}
-        watched: Any = Watched(policy, many)
-
-        def observe_part(part: Market) -> dict[str, FloatArray]:
-            return split_columns(watched.observe(part), k, part.n_bars)
-
-        whole = {f"{name} {j}": each[name] for j, each in enumerate(alone) for name in each}
-        if LONG * max(map(find_first, whole.values()), default=0) > MOST_BARS:
-            return None
-        checker = CausalityChecker("", "", observe_part, self.market, whole, SWEPT, meter)
-        try:
-            found = checker.check()
-        except Exception:  # single sets show whether it is the policy or the arrays
-            return None
-        is_known = set(watched.reads()) <= {*self.reads}
-        return found if is_known and not found.is_weak and not found.unseen else None
-
     def _note(self, reads: tuple[str, ...]) -> None:
         """Add parameters that were read, and clear the cache, whose keys lack them."""
         with self._lock:
@@ -293,26 +248,6 @@ class Columns:
             alone = {j: self._observe_alone(take_sets(values, j)) for j in some}
             self.is_together = all(is_same(parts, each, j) for j, each in alone.items())
         return parts if self.is_together else None
-
-
-def split_columns(columns: Mapping[str, Any], k: int, n_bars: int) -> dict[str, FloatArray]:
-    """Return the columns of each of k sets, from arrays of shape (n_bars,) or (n_bars, k).
-
-    Raises ValueError for other shapes.
-    """
-    found: dict[str, FloatArray] = {}
-    for name, each in columns.items():
-        part = np.asarray(each, dtype=np.float64)
-        if part.shape not in ((n_bars,), (n_bars, k)):
-            raise ValueError(name)
-        rows = np.ascontiguousarray(part.T) if part.ndim == 2 else [part] * k
-        found |= {f"{name} {j}": rows[j] for j in range(k)}
-    return found
-
-
-def varies(values: np.ndarray) -> bool:
-    """Return whether the values of sets differ."""
-    return bool((values != values[0]).any())
 
 
 def as_exact(values: np.ndarray) -> np.ndarray:

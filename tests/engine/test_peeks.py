@@ -331,6 +331,51 @@ def test_a_peek_at_one_end_is_found_among_columns_of_both():
         evaluator.check_causal({"bars": np.linspace(1.0, 100.0, 9), "shift": np.ones(9)})
 
 
+class Lagged(bt.Policy):
+    """Takes words as arrays if told to; one word is known late, and one looks ahead if told to."""
+
+    lag: Annotated[str, Choice("none", "some", "long")] = "none"
+    is_ahead: bool = False
+    is_broad: bool = True
+
+    def observe(self, market: Any) -> Any:
+        OBSERVED.append(market.n_bars)
+        if not self.is_broad and np.ndim(self.lag):
+            raise TypeError
+        columns = []
+        for lag in np.atleast_1d(np.asarray(self.lag, dtype=object)):
+            warm = {"none": 0, "some": 20, "long": 700}[lag]
+            some = next_up(market) if lag == "some" and np.any(self.is_ahead) else market.close
+            columns.append(np.where(np.arange(market.n_bars) < warm, np.nan, some + warm))
+        return {"x": np.column_stack(columns) if np.ndim(self.lag) else columns[0]}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return 1.0
+
+
+def check_lagged(**settings: Any) -> list[int]:
+    """Check the three words; return the numbers of bars of the parts that were observed."""
+    OBSERVED.clear()
+    evaluator = Evaluator(MARKET, Lagged(**settings), **TERMS)
+    evaluator.check_causal({"lag": np.array(["none", "some", "long"], dtype=object)})
+    assert evaluator.causality == describe_cuts("columns", 21)
+    return [n for n in OBSERVED if n < MARKET.n_bars]
+
+
+def test_words_with_similar_warm_ups_are_observed_with_one_call_per_part():
+    """27 parts for two words in one call, and as many for the word that is known late."""
+    together = check_lagged()
+    assert len(together) < 2 * 30
+    alone = check_lagged(is_broad=False)
+    assert len(alone) < 3 * 30
+    assert set(together) <= set(alone)
+
+
+def test_a_peek_under_one_of_several_words_names_the_policy():
+    with pytest.raises(bt.PolicyError, match="Lagged looks ahead: column 'x' is"):
+        check_lagged(is_ahead=True)
+
+
 def test_ends_are_chosen_once_and_for_each_word():
     rng = np.random.default_rng(0)
     sets = {

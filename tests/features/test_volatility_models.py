@@ -326,7 +326,7 @@ def test_coefficients_of_a_simulated_autoregression_are_found():
         mean = b @ [1.0, past[-1], past[-7:].mean(), past.mean()]
         variance[t] = mean * (1.0 + 0.2 * rng.uniform(-1.0, 1.0))
     inputs = har.find_components(variance, har.WITHOUT_PAUSE)[:-1]
-    fit = har.fit_expanding(inputs, variance[30:])[-1]
+    fit = har.fit_expanding(inputs, variance[30:], 1)[-1]
     residuals = variance[30:] - inputs @ fit
     inverse = np.linalg.inv(inputs.T @ inputs)
     robust = inverse @ (inputs.T * residuals**2) @ inputs @ inverse

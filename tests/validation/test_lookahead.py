@@ -162,7 +162,7 @@ def test_corners_are_all_lowest_and_all_highest_for_each_word():
     }
     corners = list_corners(sets, ["word", "x", "y"])
     assert corners["word"].tolist() == ["a", "a", "b", "b"]
-    assert corners["x"].tolist() == [2, 3, 1, 5]
-    assert corners["y"].tolist() == [0.1, 0.3, 0.2, 0.4]
+    assert corners["x"].tolist() == [1, 5, 1, 5]
+    assert corners["y"].tolist() == [0.1, 0.4, 0.1, 0.4]
     assert corners["unread"].tolist() == [7.0, 7.0, 8.0, 8.0]
     assert corners["x"].dtype == sets["x"].dtype

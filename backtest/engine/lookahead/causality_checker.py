@@ -41,7 +41,7 @@ GROWTH_BARS = 25_000
 MOST_BARS = 100_000
 """Bars that may be observed at all, or a quarter of the work for the whole market if more."""
 LONGEST = 16_384
-"""Bars of the longest part that begins with the market, unless the warm-up is longer."""
+"""Bars of the longest part in which rounding is told from lookahead."""
 CURE = (
     "use only values up to each bar: rolling and ewm, not mean() of the whole, not shift(-1), no "
     "centered windows, no backward fill"
@@ -51,8 +51,9 @@ CURE = (
 class CutPlan(NamedTuple):
     """The number of cuts: ``chains`` of parts with the same start, with ``links`` cuts each.
 
-    ``prefixes`` are parts that begin with the market, compared with all of it; ``wanted`` is the
-    least number of cuts in all; ``budget`` multiplies the bars that may be observed.
+    ``prefixes`` are parts that begin with the market, compared with all of it, of up to ``longest``
+    bars unless the warm-up is longer; ``wanted`` is the least number of cuts in all; ``budget``
+    multiplies the bars that may be observed.
     """
 
     chains: int
@@ -60,11 +61,12 @@ class CutPlan(NamedTuple):
     prefixes: int
     wanted: int
     budget: float = 1.0
+    longest: int = 16_384
 
 
 USUAL = CutPlan(chains=8, links=3, prefixes=4, wanted=28)
 """The plan of every run: 28 cuts. 20 are enough for a chance of 1e-6."""
-SWEPT = CutPlan(chains=6, links=3, prefixes=3, wanted=21)
+SWEPT = CutPlan(chains=6, links=3, prefixes=3, wanted=21, longest=8192)
 """The plan for the ends of a sweep's numbers, of which there may be many: 21 cuts."""
 FULL = CutPlan(chains=64, links=4, prefixes=16, wanted=256, budget=16.0)
 """The plan of ``backtest check``."""
@@ -130,7 +132,8 @@ class CausalityChecker:
     """Cuts a market and compares the columns of its parts.
 
     ``name`` and ``where`` describe the subject in messages; a column with an empty name is the
-    subject itself. ``meter`` has counted the work of observing the whole market.
+    subject itself. ``meter`` has counted the work of observing the whole market, and the columns
+    are those of ``lanes`` parameter sets, whose bars all count.
     """
 
     def __init__(
@@ -142,6 +145,7 @@ class CausalityChecker:
         columns: Columns,
         plan: CutPlan = USUAL,
         meter: WorkMeter | None = None,
+        lanes: int = 1,
     ) -> None:
         self.name = name
         self.where = where
@@ -150,13 +154,14 @@ class CausalityChecker:
         self.columns = columns
         self.plan = plan
         self.meter = meter or WorkMeter()
+        self.lanes = lanes
         self.places = CutPlaces(market, columns)
         n = market.n_bars
         firsts = {name: find_first(column) for name, column in columns.items()}
         self.firsts = {name: first for name, first in firsts.items() if first < n}
         self.warm = max(self.firsts.values(), default=0)
         self.work = -self.meter.bars
-        self.budget = plan.budget * max(MOST_BARS, (n + self.meter.bars) / 4)
+        self.budget = plan.budget * max(MOST_BARS * lanes, (n * lanes + self.meter.bars) / 4)
         self.cuts: dict[str, set[int]] = {name: set() for name in columns}
         self.whole = MarketPart(0, n, columns)
         self.futures = 2
@@ -180,7 +185,7 @@ class CausalityChecker:
         """Compare parts that begin with the market with all of it: these columns are traded."""
         n = self.market.n_bars
         low = min(self.warm + KNOWN, max(self.warm + 1, n // 2), n - 1)
-        high = max(low, min(n - 1, LONGEST))
+        high = max(low, min(n - 1, self.plan.longest))
         lengths = np.geomspace(low, high, self.plan.prefixes)
         for k, length in enumerate(lengths.tolist()):
             stop = self.places.draw(int(length), min(high, int(length) + int(0.1 * length)))
@@ -216,7 +221,7 @@ class CausalityChecker:
         """Compare with other bars after a cut, for columns that are unknown in a part."""
         n, rng = self.market.n_bars, np.random.default_rng(stop)
         for _ in range(FUTURES):
-            self.work += n
+            self.work += n * self.lanes
             seen = self._observe_part(rewrite_future(self.market, stop - 1, rng))
             if seen is None or not self._can_afford(n):
                 return
@@ -297,10 +302,10 @@ class CausalityChecker:
     # ------------------------------------------------------------------------------- one comparison
 
     def _can_afford(self, length: int) -> bool:
-        return self.work + self.meter.bars + length <= self.budget
+        return self.work + self.meter.bars + length * self.lanes <= self.budget
 
     def _observe(self, first: int, stop: int) -> MarketPart | None:
-        self.work += stop - first
+        self.work += (stop - first) * self.lanes
         with measure_work(self.meter):
             seen = self._observe_part(self.market.slice(first, stop))
         return None if seen is None else MarketPart(first, stop, seen)

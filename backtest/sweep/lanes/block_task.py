@@ -20,7 +20,8 @@ from backtest.policy.formula_reads import find_unread
 from backtest.sweep.lane_groups import FEES, OWN, Group
 from backtest.sweep.lanes.lane_compiler import LanePolicy, Shape, pad_brackets, reads_table
 from backtest.sweep.lanes.lane_rows import ROWS, Kind
-from backtest.sweep.policy_columns import Columns, varies
+from backtest.sweep.policy_columns import Columns
+from backtest.sweep.sets.representative_sets import varies
 from backtest.venue import LEVELS, MarginRules, Venue
 from backtest.venue.requirement import is_bounded_by_rate
 

@@ -67,7 +67,8 @@ class Extremes:
 def list_corners(sets: Sets, names: Sequence[str]) -> Sets:
     """Return sets of all lowest and of all highest numbers, for each combination of words.
 
-    Only the numbers in ``names`` are replaced; all else is that of the first set with these words.
+    Only the numbers in ``names`` are replaced, where sets with these words differ in them; all else
+    is that of the first such set. The ends are those of all sets, so that words share them.
     """
     here = [name for name in names if name in sets and "." not in name]
     numbers = [name for name in here if sets[name].dtype.kind not in "Ob"]
@@ -75,9 +76,20 @@ def list_corners(sets: Sets, names: Sequence[str]) -> Sets:
     firsts = np.repeat([int(np.argmax(group)) for group in groups], 2)
     corners = {name: values[firsts] for name, values in sets.items()}
     for name in numbers:
-        ends = [(sets[name][group].min(), sets[name][group].max()) for group in groups]
-        corners[name] = np.array(ends, dtype=sets[name].dtype).reshape(-1)
+        values = sets[name]
+        ends = [find_ends(values if varies(values[group]) else values[group]) for group in groups]
+        corners[name] = np.array(ends, dtype=values.dtype).reshape(-1)
     return corners
+
+
+def find_ends(values: np.ndarray) -> tuple[float, float]:
+    """Return the lowest and the highest of some numbers."""
+    return values.min(), values.max()
+
+
+def varies(values: np.ndarray) -> bool:
+    """Return whether the values of sets differ."""
+    return bool((values != values[0]).any())
 
 
 def group_by_words(

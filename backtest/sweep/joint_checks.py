@@ -1,0 +1,185 @@
+"""Check the columns of several parameter sets for lookahead at the same cuts of the market.
+
+Sets share the parts of the market if their columns begin at about the same bar. One call of
+``observe`` gives the columns of all of them in a part if the policy accepts arrays for its
+parameters. Otherwise it is called for each combination of words, or for each set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from backtest.base.errors import BacktestError
+from backtest.base.units import FloatArray
+from backtest.base.work_budget import WorkMeter, measure_work
+from backtest.engine.lookahead.causality_checker import (
+    KNOWN,
+    SWEPT,
+    Causality,
+    CausalityChecker,
+    find_first,
+)
+from backtest.market import Market
+from backtest.sweep.policy_columns import Columns, Watched, as_exact
+from backtest.sweep.sets.representative_sets import group_by_words, varies
+from backtest.sweep.sets.sets import Sets, count_sets, take_sets
+
+ALIKE = 1.1
+"""Sets share cuts if the warm-up of one is at most so many times as long as that of another."""
+SHORT = 512
+"""Warm-ups of up to so many bars share cuts in any case."""
+
+Whole: TypeAlias = Mapping[str, FloatArray]
+"""The columns of one set in the whole market."""
+
+
+class ObservedSet(NamedTuple):
+    """The columns of the set in a ``row``, and the meter of the work of observing them."""
+
+    row: int
+    whole: Whole
+    meter: WorkMeter
+
+    @property
+    def warm(self) -> int:
+        """Number of bars that are needed to know all columns."""
+        return max(map(find_first, self.whole.values()), default=0) + KNOWN
+
+
+def check_jointly(columns: Columns, sets: Sets) -> list[Causality | None]:
+    """Check sets for lookahead; return how well, with None for each set to be checked alone.
+
+    None is returned where a set cannot be observed, where nothing is similar to it or a column
+    looks ahead, and for all sets if ``observe`` read a parameter for the first time.
+    """
+    n_sets, known = count_sets(sets), columns.reads
+    found: list[Causality | None] = [None] * n_sets
+    observed: list[ObservedSet] = []
+    for row in range(n_sets):
+        with contextlib.suppress(BacktestError), measure_work(WorkMeter()) as meter:
+            whole = columns.of_one(take_sets(sets, row))
+            observed.append(ObservedSet(row, whole, meter))
+    if columns.reads != known:
+        return found
+    for group in group_similar(observed):
+        rows = [each.row for each in group]
+        causality = check_group(columns, take_sets(sets, np.array(rows)), group)
+        for row in rows:
+            found[row] = causality
+    return found
+
+
+def group_similar(observed: Sequence[ObservedSet]) -> Iterator[list[ObservedSet]]:
+    """Yield groups of at least two sets with similar warm-ups, with or without further work."""
+    for is_fitted in (False, True):
+        rest = [each for each in observed if (each.meter.bars > 0.0) == is_fitted]
+        rest.sort(key=lambda each: each.warm)
+        while rest:
+            most = max(SHORT, ALIKE * rest[0].warm)
+            group = [each for each in rest if each.warm <= most]
+            rest = rest[len(group) :]
+            if len(group) > 1:
+                yield sorted(group, key=lambda each: each.row)
+
+
+def check_group(columns: Columns, sets: Sets, group: Sequence[ObservedSet]) -> Causality | None:
+    """Check sets at the same cuts; None if none of the ways to observe them together works."""
+    distinct, market = find_different([each.whole for each in group]), columns.market
+    for rows in list_calls(columns, sets):
+        calls = [SetsCall(columns, sets, each) for each in rows]
+        observe, meter = join_calls(calls, distinct), WorkMeter()
+        for each in group:
+            meter.include(each.meter)
+        checker = CausalityChecker("", "", observe, market, distinct, SWEPT, meter, len(group))
+        try:
+            found = checker.check()
+        except Exception:  # sets alone show whether it is the policy or the arrays
+            continue
+        if not any(call.has_new_reads() for call in calls):
+            return found if found.cuts else None
+    return None
+
+
+class SetsCall:
+    """One call of ``observe`` for some of the ``sets``, those in ``rows``."""
+
+    def __init__(self, columns: Columns, sets: Sets, rows: list[int]) -> None:
+        policy = columns.build(take_sets(sets, rows[0]))
+        names = [name for name in columns.reads if name in sets and varies(sets[name][rows])]
+        many = {name: as_exact(sets[name][rows]) for name in names}
+        self._watched: Any = Watched(policy, policy.settings() | many) if names else policy
+        self._columns = columns
+        self._rows = rows
+
+    def observe(self, part: Market) -> dict[str, FloatArray]:
+        """Return the columns of these sets in a part of the market."""
+        return split_columns(self._watched.observe(part), self._rows, part.n_bars)
+
+    def has_new_reads(self) -> bool:
+        """Return whether ``observe`` read a parameter that it did not read in the whole market."""
+        is_watched = isinstance(self._watched, Watched)
+        return is_watched and not {*self._watched.reads()} <= {*self._columns.reads}
+
+
+def find_different(wholes: Sequence[Whole]) -> dict[str, FloatArray]:
+    """Return the different columns of several sets, by name and number of the set."""
+    distinct: dict[str, FloatArray] = {}
+    for row, whole in enumerate(wholes):
+        for name, column in whole.items():
+            others = (wholes[k].get(name) for k in range(row))
+            if not any(each is not None and is_equal(column, each) for each in others):
+                distinct[f"{name} {row}"] = column
+    return distinct
+
+
+def is_equal(one: FloatArray, other: FloatArray) -> bool:
+    """Return whether two columns are equal, with equal NaN."""
+    return one is other or bool(
+        np.array_equal(one[-1:], other[-1:], equal_nan=True)
+        and np.array_equal(one, other, equal_nan=True)
+    )
+
+
+def list_calls(columns: Columns, sets: Sets) -> Iterator[list[list[int]]]:
+    """Yield ways to observe sets, the fewest calls first: for each call the rows it is for."""
+    n_sets = count_sets(sets)
+    if columns.is_together is not False:
+        yield [list(range(n_sets))]
+        words = [name for name in columns.reads if name in sets and sets[name].dtype.kind in "Ob"]
+        groups = [np.flatnonzero(each).tolist() for _, each in group_by_words(sets, words)]
+        if 1 < len(groups) < n_sets and sum(map(len, groups)) == n_sets:
+            yield groups
+    yield [[row] for row in range(n_sets)]
+
+
+def join_calls(
+    calls: Sequence[SetsCall], distinct: Mapping[str, FloatArray]
+) -> Callable[[Market], dict[str, FloatArray]]:
+    """Return a function that makes all calls for a part, and leaves out columns seen twice."""
+
+    def observe_part(part: Market) -> dict[str, FloatArray]:
+        seen = {name: each for call in calls for name, each in call.observe(part).items()}
+        return {name: seen[name] for name in distinct}
+
+    return observe_part
+
+
+def split_columns(
+    columns: Mapping[str, Any], rows: Sequence[int], n_bars: int
+) -> dict[str, FloatArray]:
+    """Return the columns of each of k sets, from arrays of shape (n_bars,) or (n_bars, k).
+
+    Raises ValueError for other shapes.
+    """
+    found: dict[str, FloatArray] = {}
+    for name, each in columns.items():
+        values = np.asarray(each, dtype=np.float64)
+        if values.shape not in ((n_bars,), (n_bars, len(rows))):
+            raise ValueError(name)
+        lanes = np.ascontiguousarray(values.T) if values.ndim == 2 else [values] * len(rows)
+        found |= {f"{name} {row}": lanes[k] for k, row in enumerate(rows)}
+    return found
