@@ -245,7 +245,7 @@ def draw_differences(measure: str, rows: pd.DataFrame) -> Chart:
         "zeroline": True, "zerolinecolor": LIGHT["ink"], "nticks": 6, "rangemode": "tozero",
         "tickformat": ".1~%" if measure in SHARES else "", "title": {"text": "difference"},
     }  # fmt: skip
-    caption = "Blue where it is more than noise, grey where it is not."
+    caption = "Blue where it is more than noise, gray where it is not."
     heading = f"Difference of {name_compared(measure)}"
     return build_chart(f"difference-{measure}", heading, caption, [trace], layout, "half")
 

@@ -197,9 +197,9 @@ def find_values(trials: Batch) -> FloatArray:
 
 
 def find_allowance(task: StudyTask, examiner: Examiner) -> float:
-    """Return how many neighbours the rest of the budget can pay for.
+    """Return how many neighbors the rest of the budget can pay for.
 
-    A neighbour is evaluated twice: over the whole time and over its parts.
+    A neighbor is evaluated twice: over the whole time and over its parts.
     """
     done = sum(count_sets(batch.sets) for batch in examiner.batches)
     by_number = math.inf
@@ -259,7 +259,7 @@ def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -
     if is_spike(verdict.score, verdict.plateau, scores):
         yield (
             f"the best sits on a spike: its own {name} is {verdict.score:.4g}, the median of its "
-            f"neighbours {verdict.plateau:.4g}"
+            f"neighbors {verdict.plateau:.4g}"
         )
     yield from warn_of_failures(trials)
 

@@ -35,7 +35,7 @@ SPLITS = 10
 EDGE = 0.01
 """A parameter is on the edge if it is within this share of its range from an end."""
 SPIKE = 0.2
-"""A score is a spike if it exceeds the median of its neighbours by more than this share of itself,
+"""A score is a spike if it exceeds the median of its neighbors by more than this share of itself,
 or of the interquartile range of all scores, whichever is larger."""
 
 
@@ -62,11 +62,11 @@ class Verdict(NamedTuple):
         better than the median in the other.
     score, robust_score, plateau : float
         Objective of the best set (the first of several), the robust score by which it was ranked,
-        and the median of its neighbours.
+        and the median of its neighbors.
     kept : float
-        Share of its neighbours, over the whole time and its parts, that break no constraint.
+        Share of its neighbors, over the whole time and its parts, that break no constraint.
     plain_score, plain_plateau : float
-        Highest objective of a candidate, and the median of its neighbours.
+        Highest objective of a candidate, and the median of its neighbors.
     holdout_score : float
         Objective of the best set on the holdout.
     looks : int
@@ -161,7 +161,7 @@ def find_overfitting(returns: FloatArray) -> float:
 
 
 def is_spike(score: float, plateau: float, scores: FloatArray) -> bool:
-    """Return whether a score is a spike above the median of its neighbours, ``plateau``.
+    """Return whether a score is a spike above the median of its neighbors, ``plateau``.
 
     ``scores`` are those of all sets that keep the constraints.
     """

@@ -1,4 +1,4 @@
-"""Robust scores: rank the leading sets by their neighbours and by parts of the time.
+"""Robust scores: rank the leading sets by their neighbors and by parts of the time.
 
 The best of many sets is partly noise: moved a little, it is often no better than others.
 """
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
 
 NEIGHBOUR, PART = "neighbour", "part"
 BUDGET_SHARE = 0.25
-"""Share of the budget that may be spent on the neighbours of candidates."""
+"""Share of the budget that may be spent on the neighbors of candidates."""
 CELLS = 2
 """Cells per half of a box and axis. One set of each cell counts as known."""
 KNOWN, LEAST_KNOWN = 32, 6
 """Known sets by which the robust score of another one is estimated, at most and at least."""
 WHOLE_STEPS = 1.5
-"""Reach of neighbours in steps of a whole number: the value and the two next to it are equally
+"""Reach of neighbors in steps of a whole number: the value and the two next to it are equally
 likely."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Robustness(Value):
-    """Rule by which candidates are scored: a low quantile over neighbours, averaged over time.
+    """Rule by which candidates are scored: a low quantile over neighbors, averaged over time.
 
     A candidate's robust score is the mean of two: the low quantile of the objective over its
-    neighbours on the whole time, and the mean over equal parts of the time of the same quantile
-    there. So a spike fails by its neighbours, and a lucky part counts for no more than its share.
+    neighbors on the whole time, and the mean over equal parts of the time of the same quantile
+    there. So a spike fails by its neighbors, and a lucky part counts for no more than its share.
 
     Parameters
     ----------
     quantile : float
-        Of the objective over the neighbours and the candidate itself. A tenth: of 17 the second
-        lowest, so that a single odd neighbour does not decide.
+        Of the objective over the neighbors and the candidate itself. A tenth: of 17 the second
+        lowest, so that a single odd neighbor does not decide.
     width : float
-        Neighbours lie in a box of this share of each range on either side, on its scale. A tenth is
+        Neighbors lie in a box of this share of each range on either side, on its scale. A tenth is
         farther than a spike of noise reaches, and near enough to be the same policy; whole numbers
         reach at least 1 on either side, options stay.
     neighbours : int
@@ -56,13 +56,13 @@ class Robustness(Value):
     parts : int
         Equal parts of the time, with a fresh account in each.
     candidates : int
-        Leading sets whose neighbours are evaluated. Their boxes do not overlap, so that they are
+        Leading sets whose neighbors are evaluated. Their boxes do not overlap, so that they are
         not all from one hill. If the budget allows, twice as many follow: the sets with the best
         estimated robust scores by then, with boxes that do not overlap either.
 
     Notes
     -----
-    A neighbour that breaks a constraint over the whole time, is ruined in it or in a part, or fails
+    A neighbor that breaks a constraint over the whole time, is ruined in it or in a part, or fails
     there, counts as minus infinity. A part where a set has no score (it does not trade) is left
     out.
     """
@@ -74,21 +74,21 @@ class Robustness(Value):
     candidates: Annotated[int, Whole(1)] = 32
 
     def fit(self, trials: float) -> Robustness:
-        """Return the rule with as many candidates, and neighbours, as ``trials`` can pay for."""
+        """Return the rule with as many candidates, and neighbors, as ``trials`` can pay for."""
         candidates = int(min(self.candidates, max(1.0, trials / self.neighbours)))
         neighbours = int(min(self.neighbours, max(1.0, trials)))
         return Robustness(**{**self.to_dict(), "candidates": candidates, "neighbours": neighbours})
 
 
 PLAIN = Robustness(parts=1, candidates=1)
-"""Rule for the plain optimum: it is the only candidate, so that its neighbours are known."""
+"""Rule for the plain optimum: it is the only candidate, so that its neighbors are known."""
 
 
 class CandidateScores(NamedTuple):
     """Robust scores of k candidates.
 
-    ``robust`` is the robust score and ``plateau`` the median of the neighbours over the whole time,
-    of shape (k, n_objectives). ``kept``, of shape (k,), is the share of neighbours, over the whole
+    ``robust`` is the robust score and ``plateau`` the median of the neighbors over the whole time,
+    of shape (k, n_objectives). ``kept``, of shape (k,), is the share of neighbors, over the whole
     time and its parts, that break no constraint and are not ruined.
     """
 
@@ -123,10 +123,10 @@ def find_extent(
     return np.maximum(width, WHOLE_STEPS * below), np.maximum(width, WHOLE_STEPS * above)
 
 
-def draw_neighbours(
+def draw_neighbors(
     space: Space, sets: Sets, robustness: Robustness, rng: np.random.Generator
 ) -> Sets:
-    """Draw the neighbours of k sets, those of the first set first; bounds reflect them."""
+    """Draw the neighbors of k sets, those of the first set first; bounds reflect them."""
     centers = space.encode(sets)
     down, up = half_widths(space, sets, robustness.width)
     drawn = draw_cube(centers.shape[1], robustness.neighbours, "sobol", rng)
@@ -164,7 +164,7 @@ def estimate_robustness(
 ) -> FloatArray:
     """Estimate robust scores from the sets evaluated so far, as keys for choosing candidates.
 
-    The leading sets often lie at the edge of a constraint, with neighbours that break it. The key
+    The leading sets often lie at the edge of a constraint, with neighbors that break it. The key
     of a set is the low quantile over the known sets in its box, one per cell, so that regions the
     search sampled densely count no more than others. If too many of them break a constraint, the
     key is below all others, by how many do. Only the best set of each cell has a key; the others,
@@ -204,12 +204,12 @@ def score_candidates(
     robustness: Robustness,
     rng: np.random.Generator,
 ) -> CandidateScores:
-    """Evaluate the neighbours of k sets and return the robust scores.
+    """Evaluate the neighbors of k sets and return the robust scores.
 
     ``own`` of shape (k, n_objectives) are the scores of the sets over the whole time.
     """
     k, m = own.shape
-    around = draw_neighbours(space, sets, robustness, rng)
+    around = draw_neighbors(space, sets, robustness, rng)
     batch = examiner.evaluate(around, NEIGHBOUR)
     is_bad = (batch.violation > 0.0)[:, None] | np.isnan(batch.scores)
     scores = np.where(is_bad, -np.inf, batch.scores).reshape(k, -1, m)

@@ -131,13 +131,13 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         paths), and ``max_leverage_at_1pct``, the largest factor on the policy at which 1 % of the
         paths are liquidated. All sets see the same paths, and begin there with a new account.
     trials : int, optional
-        Most sets to evaluate, neighbours included, at least 4. Default 20,000 if ``seconds`` is not
+        Most sets to evaluate, neighbors included, at least 4. Default 20,000 if ``seconds`` is not
         given either. A sampler may end earlier if nothing more is gained; ``study.spending`` says
         why fewer were evaluated.
     seconds : float, optional
         Most time to search, not counting the time to compile or load before the first result; time
         spent before a resume counts. With ``trials``, whichever ends first. With ``robust``, a
-        quarter of either is reserved for the neighbours of candidates.
+        quarter of either is reserved for the neighbors of candidates.
     sampler : str
         ``"auto"`` (Sobol in bulk, then a population), ``"de"``, ``"cmaes"``, ``"tpe"``, ``"gp"``,
         ``"forest"``, ``"sobol"``, ``"random"`` or ``"grid"``.
@@ -148,7 +148,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     fix : mapping, optional
         Settings with one value in every set.
     robust : bool or Robustness
-        Whether the leading sets are ranked by a low quantile of the objective over their neighbours
+        Whether the leading sets are ranked by a low quantile of the objective over their neighbors
         and over parts of the time; a :class:`~backtest.tune.plateau.Robustness` says how. False
         takes the highest objective. With too few trials for many candidates, the highest objective
         may win, with a warning.
@@ -382,7 +382,7 @@ def note_making(task: StudyTask, folder: Path, seconds: float | None = None) -> 
 
 
 def find_budget(task: StudyTask) -> Budget:
-    """Return the part of the budget for the search; the rest is for neighbours."""
+    """Return the part of the budget for the search; the rest is for neighbors."""
     trials = task.trials
     if trials is not None:
         trials -= reserve_trials(task.rule, trials, is_robust=task.is_robust)

@@ -31,9 +31,9 @@ class Outcome(NamedTuple):
     """Conclusion of a finished study.
 
     ``best`` is the trial that won, -1 if none keeps the constraints. ``candidates`` are the trials
-    whose neighbours were evaluated, ``robust`` and ``plateau`` their robust scores and the medians
-    of their neighbours, per objective. ``holdout`` has the measures of the best set there.
-    ``chosen_by`` is ``"robust_score"``; ``"kept"``, the share of neighbours that keep the
+    whose neighbors were evaluated, ``robust`` and ``plateau`` their robust scores and the medians
+    of their neighbors, per objective. ``holdout`` has the measures of the best set there.
+    ``chosen_by`` is ``"robust_score"``; ``"kept"``, the share of neighbors that keep the
     constraints, if no candidate has a robust score; ``"score"`` without ``robust``, or with too few
     candidates; or empty if no set won, or in studies of early versions.
     """
@@ -88,7 +88,7 @@ class StudyRecord:
 
     @cached_property
     def trials(self) -> int:
-        """Number of different sets that were evaluated, neighbours included."""
+        """Number of different sets that were evaluated, neighbors included."""
         return len(find_distinct(self._rows.sets))
 
     @cached_property
@@ -99,7 +99,7 @@ class StudyRecord:
         (``score: name`` for each of several); ``violation`` is by how much the constraints are
         broken, infinite for a ruined or failed set; ``error`` is why a set failed. The candidates
         also have ``robust_score``, by which they were ranked, and ``plateau``, the median of their
-        neighbours. The column of a parameter with the name of a measure, or of one of these
+        neighbors. The column of a parameter with the name of a measure, or of one of these
         columns, is ``policy.name``.
         """
         table = tabulate_trials(self.batches, name_scores(self.objectives))
@@ -115,7 +115,7 @@ class StudyRecord:
     def front(self) -> pd.DataFrame:
         """The rows of the table on the Pareto front: no other is better in every objective.
 
-        They keep all constraints. Sets that were evaluated only as neighbours are left out.
+        They keep all constraints. Sets that were evaluated only as neighbors are left out.
         """
         is_found = (self.table[STAGE] != NEIGHBOUR).to_numpy(copy=True)
         if self.outcome is not None:

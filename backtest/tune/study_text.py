@@ -39,7 +39,7 @@ LIKELY = 0.95
 EVEN = 0.5
 """Probability of overfitting above which the verdict mentions it."""
 
-NOT_RANKED = "the plain optimum: too few candidates to rank by neighbours"
+NOT_RANKED = "the plain optimum: too few candidates to rank by neighbors"
 
 
 def write_summary(study: StudyRecord, resume: str = str(Argument("resume", True))) -> str:
@@ -118,10 +118,10 @@ def find_measures(study: StudyRecord) -> list[str]:
 
 
 def describe_plateau(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
-    """Yield the score of the best set, those of its neighbours, and the plain optimum."""
+    """Yield the score of the best set, those of its neighbors, and the plain optimum."""
     name = study.objectives[0]
     own, around = format_number(verdict.score), format_number(verdict.plateau)
-    lines = [f"{name} {own}, median of its neighbours {around}"]
+    lines = [f"{name} {own}, median of its neighbors {around}"]
     if study.outcome is not None and study.facts["robust"]:
         is_ranked = study.outcome.chosen_by != BY_SCORE
         lines += list(describe_ranking(study, verdict)) if is_ranked else [NOT_RANKED]
@@ -129,13 +129,13 @@ def describe_plateau(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
         if n > 1:
             lines.append(
                 f"the highest {name} of {n} candidates is {format_number(verdict.plain_score)}, "
-                f"median of the neighbours there {format_number(verdict.plain_plateau)}"
+                f"median of the neighbors there {format_number(verdict.plain_plateau)}"
             )
         else:
             lines.append("there was one candidate only: nothing was ranked")
     if verdict.kept < 1.0:
         share = 100.0 * (1.0 - verdict.kept)
-        lines.append(f"{share:.0f} % of its neighbours break a constraint or are ruined")
+        lines.append(f"{share:.0f} % of its neighbors break a constraint or are ruined")
     yield from format_paragraph("Plateau", *lines)
     if len(study.objectives) > 1:
         front = format_sets(len(study.front))
@@ -151,7 +151,7 @@ def describe_ranking(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
         place = "worth"
     yield (
         f"{place} {format_number(verdict.robust_score)}: the {quantile:.0f} % quantile of its "
-        f"neighbours (within {width:.0f} % of each range), half over the whole time, half over "
+        f"neighbors (within {width:.0f} % of each range), half over the whole time, half over "
         f"{rule['parts']} parts of it"
     )
 

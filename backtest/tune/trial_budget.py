@@ -38,7 +38,7 @@ def explain_spending(study: StudyRecord) -> str:
     reasons = "; ".join(list_reasons(study, limit, counts[SEARCH], counts[NEIGHBOUR]))
     return (
         f"{study.trials:,} of {limit:,} trials: {counts[SEARCH]:,} in the search and "
-        f"{counts[NEIGHBOUR]:,} as neighbours of candidates; {reasons}"
+        f"{counts[NEIGHBOUR]:,} as neighbors of candidates; {reasons}"
     )
 
 
@@ -54,7 +54,7 @@ def list_reasons(study: StudyRecord, limit: int, searched: int, judged: int) -> 
         plan = plan_candidates(rule, limit - allotted, is_robust=bool(given))
         is_full = judged >= plan.candidates * plan.rule.neighbours
         why = "too few for one more candidate in every round" if is_full else NO_MORE
-        yield f"{unused:,} reserved for neighbours were left, {why}"
+        yield f"{unused:,} reserved for neighbors were left, {why}"
     repeated = searched + judged - study.trials
     if repeated > 0:
         yield f"{repeated:,} went to sets that had been evaluated before"

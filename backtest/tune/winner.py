@@ -44,14 +44,14 @@ class WinnerChoice(NamedTuple):
 
 
 def plan_candidates(rule: Robustness, allowance: float, *, is_robust: bool) -> CandidatePlan:
-    """Return the plan for a budget of ``allowance`` neighbours."""
+    """Return the plan for a budget of ``allowance`` neighbors."""
     is_enough = allowance >= (1 + REFINEMENTS) * rule.neighbours
     rounds = REFINEMENTS if is_robust and is_enough else 0
     return CandidatePlan(rule.fit(allowance / (1 + rounds)), rounds)
 
 
 def reserve_trials(rule: Robustness, trials: int, *, is_robust: bool) -> int:
-    """Return how many trials are reserved for neighbours."""
+    """Return how many trials are reserved for neighbors."""
     rounds = 1 + REFINEMENTS if is_robust else 1
     kept = rounds * rule.candidates * rule.neighbours
     return max(1, min(kept, int(BUDGET_SHARE * trials)))
@@ -62,8 +62,8 @@ def choose_winner(
 ) -> WinnerChoice:
     """Return the winner among k candidates: the one with the highest robust score.
 
-    If no candidate has one (some neighbours of each break a constraint), the winner is the one with
-    the largest share of neighbours that keep them. With too few candidates (not ``is_enough``),
+    If no candidate has one (some neighbors of each break a constraint), the winner is the one with
+    the largest share of neighbors that keep them. With too few candidates (not ``is_enough``),
     such a winner, or one below the median of the sets tried, is replaced by the highest score.
     ``scores`` of shape (k, n_objectives) are the candidates' own; ``median`` is of the first.
     """
@@ -91,18 +91,18 @@ def explain_choice(
     counted = "a single candidate was" if n == 1 else f"{n} candidates were"
     if choice.by == BY_SCORE:
         yield (
-            f"too few candidates to rank by neighbours: only {counted} scored, and none of them is "
+            f"too few candidates to rank by neighbors: only {counted} scored, and none of them is "
             "both robust and above the median of the sets tried; the best is the plain optimum, "
             f"the highest {name}. More trials score more candidates"
         )
     elif choice.by == BY_KEPT:
         yield (
-            f"none of the {n} candidates is robust: some neighbours of each break a constraint or "
-            "are ruined; the best is the one with the largest share of neighbours that do not"
+            f"none of the {n} candidates is robust: some neighbors of each break a constraint or "
+            "are ruined; the best is the one with the largest share of neighbors that do not"
         )
     if scores.shape[1] == 1 and scores[choice.place, 0] < median:
         yield (
             f"the best is below the median of the sets tried: its own {name} is "
             f"{scores[choice.place, 0]:.4g}, the median {median:.4g}; it was chosen for its "
-            "neighbours"
+            "neighbors"
         )

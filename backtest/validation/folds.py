@@ -40,7 +40,7 @@ class Folds(pd.DataFrame):
         return pd.DataFrame
 
     def draw(self) -> Any:
-        """Return the spans over time as a Plotly figure: train grey, test blue."""
+        """Return the spans over time as a Plotly figure: train gray, test blue."""
         return type(self)._draw_spans(self)
 
 

@@ -104,7 +104,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     folds : DataFrame, optional
         The spans themselves, as :func:`backtest.folds` returns them, instead of the four above.
     trials : int, optional
-        Most sets to evaluate in each fold, neighbours included; 2,000 by default.
+        Most sets to evaluate in each fold, neighbors included; 2,000 by default.
     carry : bool
         Whether one account lives through all test spans, so that switching parameters costs what
         it costs. False begins a fresh account in every fold, for comparison only.

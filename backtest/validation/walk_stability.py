@@ -25,7 +25,7 @@ def measure_stability(procedure: Procedure, found: Sequence[SearchedFold]) -> pd
 
     ``interquartile_range`` is that of the winners over the declared range, on its declared scale;
     NaN for options. ``plateau_held`` is the share of folds, after the first, whose winner lies
-    within the last winner's plateau: the box of neighbours of the search. ``rank_correlation`` is
+    within the last winner's plateau: the box of neighbors of the search. ``rank_correlation`` is
     the mean over consecutive folds of Spearman's correlation of the objectives of all sets that
     both tried, the same in every row.
     """

@@ -104,7 +104,7 @@ def test_one_step_by_hand():
 def test_probabilities_are_calibrated():
     """Of the bars said to be stress with p, p are: within 3 standard errors, sqrt(p (1-p) / n_eff).
 
-    Stays of 40 bars make neighbours depend on each other: n_eff = n / 40.
+    Stays of 40 bars make neighbors depend on each other: n_eff = n / 40.
     """
     market, state = simulate(40_000, (0.4, 1.0), (200.0, 40.0), seed=2)
     found = regime_probabilities(market, 0.4, 1.0, 200, 40).filtered

@@ -169,7 +169,7 @@ def test_the_report_names_the_rules_the_data_and_the_command(html, result):
         "Synthetic data",
         result.manifest["data"]["content_hash"],
         "taker 5 bp",
-        "not modelled",
+        "not modeled",
         f"backtest report constant-{result.manifest['id']}",
         "nothing: the data had no gaps",
     ):
@@ -246,7 +246,7 @@ def test_the_command_of_the_report_makes_the_same_result_again(result, tmp_path)
 
 
 def test_what_was_modelled_is_said_with_its_numbers(result):
-    rows = dict(tables_of(build_page(result))["What was modelled"].rows)
+    rows = dict(tables_of(build_page(result))["What was modeled"].rows)
     assert rows["fills"] == "at the open of the next bar, 1 bp worse, whole"
     assert rows["margin calls"].startswith(
         "from a margin ratio of 60.00 %, met from a reserve of 3"

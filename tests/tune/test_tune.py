@@ -37,7 +37,7 @@ from backtest.tune.holdout import find_split
 from backtest.tune.luck import is_spike, warn_of_edges
 from backtest.tune.plateau import (
     choose_candidates,
-    draw_neighbours,
+    draw_neighbors,
     half_widths,
     low_quantile,
     split_parts,
@@ -102,7 +102,7 @@ def test_the_budget_is_kept_neighbours_included():
         study = seek(trials=trials)
         assert study.trials <= trials
         assert study.trials > 0.9 * trials or trials < 64
-        # every draw here is another set, save where neighbours of two candidates coincide
+        # every draw here is another set, save where neighbors of two candidates coincide
         assert study.trials <= len(study.table) <= min(trials, study.trials + 2)
 
 
@@ -438,7 +438,7 @@ def test_neighbours_lie_in_the_box_and_whole_numbers_move_by_one():
     space = space_of(Mixed)
     sets = rows((5.0, 3), (0.0, 1), (10.0, 6))
     rule = Robustness(neighbours=64)
-    near = draw_neighbours(space, sets, rule, np.random.default_rng(0))
+    near = draw_neighbors(space, sets, rule, np.random.default_rng(0))
     for k in range(3):
         part = slice(64 * k, 64 * (k + 1))
         assert np.abs(near["x"][part] - sets["x"][k]).max() <= 1.0 + 1e-9
@@ -869,7 +869,7 @@ def test_the_summary_says_everything_in_eighty_columns(tmp_path):
     assert max(len(line) for line in text.splitlines()) <= 80
     for words in (
         "Study", "SYNTHETIC", "max_drawdown <= 0.4", "Best", "holdout", "Plateau",
-        "median of its neighbours", "independent", "deflated Sharpe ratio",
+        "median of its neighbors", "independent", "deflated Sharpe ratio",
         "probability of backtest overfitting", "looked at once",
     ):  # fmt: skip
         assert words in text.replace("\n              ", " "), words

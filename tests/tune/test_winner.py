@@ -13,7 +13,7 @@ from tests.tuning import Hills, Mixed, seek, stand_in
 
 @pytest.fixture(autouse=True)
 def stripes(monkeypatch):
-    """Put a surface in place of the evaluator on which no neighbourhood keeps the constraint."""
+    """Put a surface in place of the evaluator on which no neighborhood keeps the constraint."""
 
     def surface(sets):
         x = np.asarray(sets["x"])
@@ -28,7 +28,7 @@ BROKEN = {"liquidations": "== 0"}
 
 
 def test_with_few_trials_no_winner_comes_by_a_fallback_or_below_the_median():
-    """Before, all six came by the share of neighbours kept, and nothing said so."""
+    """Before, all six came by the share of neighbors kept, and nothing said so."""
     for seed in range(6):
         study = seek(constraints=BROKEN, trials=300, seed=seed)
         trials = gather(study.batches)
@@ -80,7 +80,7 @@ def test_fewer_sets_than_trials_are_explained(tmp_path):
     study = seek(Mixed, trials=4000, store=tmp_path)
     assert study.trials < 4000
     assert study.spending.startswith(f"{study.trials:,} of 4,000 trials: 3,000 in the search and ")
-    assert "reserved for neighbours were left" in study.spending
+    assert "reserved for neighbors were left" in study.spending
     assert study.to_dict()["spending"] == study.spending
     assert " ".join(study.spending.split()) in " ".join(study.summary().split())
     assert Study.load(study.folder).spending == study.spending

@@ -19,7 +19,7 @@ from backtest.report.basis.terms_by_instrument import (
     split_manifest,
     tabulate_instruments,
 )
-from backtest.report.basis.what_is_modelled import (
+from backtest.report.basis.what_is_modeled import (
     describe_interest,
     describe_liquidation,
 )
@@ -48,7 +48,7 @@ def build_assumptions(
     ]
     parts = split_manifest(manifest)
     rules: list[Block] = [
-        build_pair_table("What was modelled", merge_models(parts)),
+        build_pair_table("What was modeled", merge_models(parts)),
         *(Text(remark) for remark in remarks),
         *(block for part in parts for block in list_rules(part)),
         build_pair_table("Account", describe_settings(manifest["account"])),
@@ -60,7 +60,7 @@ def build_assumptions(
     return (
         Section("quality", "The data", "Where they are from, what was filled in, and how good they "
                 "are.", data),
-        Section("assumptions", "Assumptions", "What was modelled, which rules held and who says "
+        Section("assumptions", "Assumptions", "What was modeled, which rules held and who says "
                 "so, and how to make this again.", rules),
     )  # fmt: skip
 

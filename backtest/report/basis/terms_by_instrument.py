@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from backtest.account.account import BY_INSTRUMENT
 from backtest.base.text_layout import clip
-from backtest.report.basis.what_is_modelled import describe_model
+from backtest.report.basis.what_is_modeled import describe_model
 from backtest.report.page.page import Block, Table, name_columns
 
 SHOWN = ("liquidations_tested_on",)

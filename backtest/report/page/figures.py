@@ -54,7 +54,7 @@ AXIS = {
     "title": {"font": {"color": LIGHT["muted"], "size": 12}, "standoff": 8},
     "automargin": True,
 }
-"""An axis: thin grid, no box, small grey numbers."""
+"""An axis: thin grid, no box, small gray numbers."""
 TEMPLATE: Mapping[str, Any] = {
     "paper_bgcolor": LIGHT["paper"],
     "plot_bgcolor": LIGHT["paper"],

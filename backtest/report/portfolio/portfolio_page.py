@@ -190,7 +190,7 @@ def list_assumptions(manifest: Mapping[str, Any]) -> Iterator[Block]:
     """Yield the data and rules of each instrument, the account, and the manifest."""
     yield from tabulate_instruments(manifest["data"])
     parts = split_manifest(manifest)
-    yield build_pair_table("What was modelled", merge_models(parts))
+    yield build_pair_table("What was modeled", merge_models(parts))
     for part in parts:
         yield from list_rules(part)
     yield build_pair_table("Account", describe_settings(manifest["account"]))

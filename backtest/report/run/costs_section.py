@@ -81,7 +81,7 @@ def draw_waterfall(split: Attribution) -> Chart:
     }  # fmt: skip
     caption = (
         "Log growth of the unit value over the whole run, term by term: blue adds, orange takes "
-        "away, grey is what is left. 0.01 is about 1 % of wealth."
+        "away, gray is what is left. 0.01 is about 1 % of wealth."
     )
     return build_chart("growth", "From price to growth", caption, [trace], layout)
 

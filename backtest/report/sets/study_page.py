@@ -233,10 +233,10 @@ def tabulate_verdict(verdict: Verdict) -> Table:
         ("probability of overfitting", format_number(verdict.overfitting),
          "how often the best of one half of time was no better than the median in the other"),
         ("objective of the best", format_number(verdict.score), "its own"),
-        ("median of its neighbours", format_number(verdict.plateau), "a plateau is near its own"),
+        ("median of its neighbors", format_number(verdict.plateau), "a plateau is near its own"),
         ("highest objective found", format_number(verdict.plain_score),
-         f"median of the neighbours there {format_number(verdict.plain_plateau)}"),
-        ("neighbours that keep all constraints", format_percent(verdict.kept), ""),
+         f"median of the neighbors there {format_number(verdict.plain_plateau)}"),
+        ("neighbors that keep all constraints", format_percent(verdict.kept), ""),
         ("objective on the holdout", format_number(verdict.holdout_score), "never searched"),
     )  # fmt: skip
     return Table("Verdict", name_columns("", "value", "what it is", text=["what it is"]), rows)
@@ -315,8 +315,8 @@ def draw_search(study: Study, explored: Explored) -> Chart:
     layout["yaxis"]["title"] = {"text": name_measure(explored.name)}
     layout["yaxis"]["range"] = find_axis_range(values[kept])
     caption = (
-        f"{len(rows):,} of {len(values):,} trials. The chosen set is the one whose neighbours do "
-        "best too, so it need not be the highest point. Grey trials break a constraint and are "
+        f"{len(rows):,} of {len(values):,} trials. The chosen set is the one whose neighbors do "
+        "best too, so it need not be the highest point. Gray trials break a constraint and are "
         "excluded; very poor ones lie below the chart."
     )
     return build_chart("search", "Objective over the search", caption, traces, layout)

@@ -172,7 +172,7 @@ def build_landscape(explored: Explored, found: Importance | None) -> Iterator[Se
 
 
 def build_plateau(explored: Explored) -> Section:
-    """Return the section on the neighbours of the best set."""
+    """Return the section on the neighbors of the best set."""
     near = find_neighbors(explored)
     lead = "Whether the best set is one of many good ones, or alone."
     if not near.any():
@@ -183,13 +183,13 @@ def build_plateau(explored: Explored) -> Section:
     )
     groups = {
         "the best": np.arange(len(near)) == explored.best,
-        "its neighbours": near,
+        "its neighbors": near,
         "all": np.ones(len(near), dtype=np.bool_),
     }
     rows = tuple((name, *describe_group(explored, chosen)) for name, chosen in groups.items())
     note = (
-        "Neighbours differ from the best by at most a tenth of the range covered, or one step of "
-        "the grid, in every parameter. A best far above its neighbours sits on a spike: it may be "
+        "Neighbors differ from the best by at most a tenth of the range covered, or one step of "
+        "the grid, in every parameter. A best far above its neighbors sits on a spike: it may be "
         "chance."
     )
     table = Table(f"{name_measure(explored.name)} around the best", columns, rows, note)

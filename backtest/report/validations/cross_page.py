@@ -125,7 +125,7 @@ def draw_fan(found: CrossValidation) -> Chart:
     layout["margin"]["t"] = 40
     layout["xaxis"] = {"type": "date", "showgrid": False}
     choose_scale(layout, np.concatenate([drop_dust(unit) for unit in units.T]))
-    caption = f"{units.shape[1]} paths, grey; the blue line is their median at each time."
+    caption = f"{units.shape[1]} paths, gray; the blue line is their median at each time."
     return build_chart("fan", "Paths out of sample", caption, traces, layout)
 
 

@@ -106,7 +106,7 @@ def draw_gaps(found: Schedules) -> Chart | None:
     layout["xaxis"] = {"zeroline": True, "zerolinecolor": LIGHT["ink"], "nticks": 6,
                        "tickformat": ".0%", "title": {"text": "log growth per year"}}  # fmt: skip
     title = f"Growth less that of {found.baseline}"
-    caption = "Blue where it is more than noise, grey where it is not."
+    caption = "Blue where it is more than noise, gray where it is not."
     return build_chart("gaps", title, caption, [trace], layout)
 
 

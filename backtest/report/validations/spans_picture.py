@@ -13,7 +13,7 @@ MOST_ROWS = 60
 
 
 def draw_spans(folds: pd.DataFrame) -> Any:
-    """Return the spans of :func:`backtest.folds` as a Plotly figure: train grey, test blue."""
+    """Return the spans of :func:`backtest.folds` as a Plotly figure: train gray, test blue."""
     import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
 
     bars = list_walk_bars(folds) if "train_start" in folds else list_split_bars(folds)

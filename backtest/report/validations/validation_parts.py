@@ -75,7 +75,7 @@ def draw_scatter(table: pd.DataFrame, what: str, key: str) -> Chart:
     layout["xaxis"] = {"title": {"text": f"{what} in sample"}, "showgrid": True}
     layout["yaxis"] = {"title": {"text": f"{what} out of sample"}}
     caption = (
-        "Each grey point is a set, each blue one a winner. Winners under the dotted line lost "
+        "Each gray point is a set, each blue one a winner. Winners under the dotted line lost "
         "against what they showed in sample; a cloud without slope means that the past does not "
         "tell the sets apart."
     )

@@ -194,7 +194,7 @@ def draw_parameters(walk: WalkForward) -> list[Chart]:
         traces += draw_parameter(walk, each, x, axis)
         layout[f"yaxis{k + 1}" if k else "yaxis"] |= {"type": "log"} if each.log else {}
     caption = (
-        "Blue: the winner of each fold. Grey: the box of its neighbours, 10 % of the range on "
+        "Blue: the winner of each fold. Gray: the box of its neighbors, 10 % of the range on "
         "either side. A winner that leaves the last box every time was chosen by noise."
     )
     return [build_chart("parameters", "Parameters through time", caption, traces, layout)]

@@ -121,7 +121,7 @@ class LaneRunner:
     def _cut_blocks(
         self, sets: Sets, columns: Columns, first: int, has_returns: bool
     ) -> Iterator[LaneBlock]:
-        """Yield blocks of up to 64 sets of one group; neighbours have the same columns."""
+        """Yield blocks of up to 64 sets of one group; neighbors have the same columns."""
         base = self.base
         if first > 0:
             account = without_flows_before(base.account, int(columns.market.time[first]))

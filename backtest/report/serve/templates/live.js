@@ -12,7 +12,7 @@
     finished: "Finished.",
     stopped: "Not running: it was stopped before its end. Go on with it by --resume, then load this page again.",
   };
-  const stages = { search: "searching", neighbour: "judging neighbours", part: "judging parts of the time" };
+  const stages = { search: "searching", neighbour: "evaluating neighbors", part: "evaluating parts of the time" };
   let missed = 0;
 
   const draw = (now) => {

@@ -10,7 +10,7 @@ from backtest.account.leverage_limits import describe_limit
 from backtest.base.number_text import format_bps, format_percent, format_setting
 from backtest.venue.interest import describe_interest as describe_rates
 
-NOT_MODELLED = (
+NOT_MODELED = (
     "The order book, queue position and partial fills at several prices; latency; exchange "
     "outages, auto-deleveraging and insurance-fund rules; taxes; and what the account's own trades "
     "would have done to later prices."
@@ -60,7 +60,7 @@ def describe_model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "interest", describe_interest(venue)
     if account.get("flows"):
         yield "deposits and withdrawals", "as given with the account, at the open of their bar"
-    yield "not modelled", NOT_MODELLED
+    yield "not modeled", NOT_MODELED
 
 
 def describe_fills(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
