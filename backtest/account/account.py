@@ -183,7 +183,7 @@ class Account(Value):
             return  # the rest belongs to each instrument: for_instrument
         most = find_least(self.max_leverage)
         if not self.min_leverage <= most:
-            by_date = " at its least" * isinstance(self.max_leverage, pd.Series)
+            by_date = " at its lowest" * isinstance(self.max_leverage, pd.Series)
             raise ParameterError(
                 f"min_leverage must be at most max_leverage {most:g}{by_date}, "
                 f"was {self.min_leverage:g}",
@@ -194,7 +194,7 @@ class Account(Value):
             )
         if self.margin == "isolated" and self.venue_leverage is None:
             raise ParameterError(
-                "venue_leverage must be given with isolated margin, was None",
+                "isolated margin needs a venue_leverage",
                 where="Account.venue_leverage",
                 cure=Phrase(
                     "give {}, for example: it decides how much margin is posted",
@@ -218,7 +218,7 @@ class Account(Value):
     def _check_reserve(self) -> None:
         if self.reserve > 0 and (self.margin_call is None or self.top_up_to is None):
             raise ParameterError(
-                "a reserve must come with margin_call and top_up_to, or it does nothing, was "
+                "a reserve is used only with margin_call and top_up_to, was "
                 f"reserve {self.reserve:g}, margin_call {self.margin_call!r}, "
                 f"top_up_to {self.top_up_to!r}",
                 where="Account.reserve",
@@ -233,7 +233,7 @@ class Account(Value):
             return
         if self.margin_call is None or not self.reserve > 0:
             raise ParameterError(
-                "top_up_to must come with margin_call and a reserve, or it does nothing, was "
+                "top_up_to is used only with margin_call and a reserve, was "
                 f"top_up_to {self.top_up_to:g}, margin_call {self.margin_call!r}, "
                 f"reserve {self.reserve:g}",
                 where="Account.top_up_to",
@@ -249,7 +249,7 @@ class Account(Value):
                 f"top_up_to must be below margin_call {self.margin_call:g}, was {self.top_up_to:g}",
                 where="Account.top_up_to",
                 cure=Phrase(
-                    "lower {}: a top-up restores a lower ratio than the one that calls",
+                    "lower {}: a top-up must bring the ratio below the one that triggers a call",
                     Argument("top_up_to"),
                 ),
             )
@@ -270,22 +270,22 @@ def check_collateral(collateral: object, negative_limit: float | None) -> tuple[
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ParameterError(
-            f"each collateral must have a name of its own, was {', '.join(twice)} twice",
+            f"the names of collateral must be different, {', '.join(twice)} occurs twice",
             where=where,
-            cure="add the amounts up in one",
+            cure="add up the amounts in one entry",
         )
     if found and negative_limit is None:
         raise ParameterError(
-            "negative_limit must be given with collateral, was None",
+            "an account with collateral needs a negative_limit",
             where="Account.negative_limit",
             cure=Phrase(
-                "give {}: how far the balance may be under 0 before collateral is sold",
+                "give {}: how far the balance may fall below 0 before collateral is sold",
                 Argument("negative_limit", 10_000),
             ),
         )
     if negative_limit is not None and not found:
         raise ParameterError(
-            f"negative_limit must come with collateral, or it does nothing, was {negative_limit:g}",
+            f"negative_limit is used only with collateral, was {negative_limit:g}",
             where="Account.negative_limit",
             cure=Phrase("leave {} out, or give collateral", Argument("negative_limit")),
         )
@@ -299,7 +299,7 @@ def check_single(account: Account, *, where: str) -> None:
     given += [name for name in WHOLE if getattr(account, name) != fresh[name]]
     if given:
         raise ParameterError(
-            f"{', '.join(given)} belong to an account with several positions, the market is one",
+            f"only an account with several instruments takes {', '.join(given)}",
             where=where,
             cure="give bt.Markets({name: market, ...}), or leave them out",
         )
@@ -323,28 +323,27 @@ def check_account(account: Account, venue: Venue) -> None:
     setting = most if account.venue_leverage is None else account.venue_leverage
     if setting > most * (1 + TOLERANCE):
         raise ParameterError(
-            f"venue_leverage must be at most {most:g}, what the first bracket allows, "
+            f"venue_leverage must be at most {most:g}, the limit of the first bracket, "
             f"was {setting:g}",
             where="Account.venue_leverage",
             cure=Phrase(
                 "choose a {} up to {}{}",
                 Argument("venue_leverage"),
                 f"{most:g}",
-                ", or the venue of one day: its other margin tables count too"
+                ", or a preset with @DATE: the margin tables of all dates are checked"
                 * bool(venue.earlier),
             ),
         )
     if account.min_leverage > setting * (1 + TOLERANCE):
         raise ParameterError(
-            f"min_leverage must be at most {setting:g}, the most that initial margin allows, "
+            f"min_leverage must be at most {setting:g}, the limit set by initial margin, "
             f"was {account.min_leverage:g}",
             where="Account.min_leverage",
             cure=Phrase("choose a {} up to {}", Argument("min_leverage"), f"{setting:g}"),
         )
     if venue.call_grace is not None and account.margin_call is None:
         raise ParameterError(
-            f"margin_call must be given where the venue has call_grace {venue.call_grace}, "
-            "was None",
+            f"a venue with call_grace {venue.call_grace} needs a margin_call, was None",
             where="Account.margin_call",
             cure=Phrase(
                 "give for example {}, or a venue without call_grace", Argument("margin_call", 0.8)

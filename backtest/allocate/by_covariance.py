@@ -150,9 +150,9 @@ def read_memory(half_life: Any, window: Any, every: Any, name: str) -> Memory:
     Range(1, math.inf, "bars").check("every", every, where=where, whole=True)
     if half_life is not None and window is not None:
         raise ParameterError(
-            f"give half_life or window, were {half_life!r} and {window!r}",
+            f"give either half_life or window, were {half_life!r} and {window!r}",
             where=where,
-            cure="give half_life for weights that fall off, or window for shrunk covariances",
+            cure="give half_life for decaying weights, or window for shrunk covariances",
         )
     if window is not None:
         Range(2, math.inf, "bars").check("window", window, where=where, whole=True)
@@ -219,7 +219,7 @@ def _check_moves(covariances: FloatArray, segment: Segment, markets: Markets) ->
         fit, member = (int(each) for each in still[0])
         name = markets.names[int(segment.members[member])]
         raise ParameterError(
-            f"the price of an instrument must move, that of {name!r} has not",
+            f"the price of {name!r} has not moved, so its risk is unknown",
             where=f"bt.allocate, up to {format_time(int(markets.time[segment.bars[fit]]))} UTC",
             cure="leave it out, or give a longer half_life or window",
         )

@@ -141,7 +141,7 @@ def _fit(estimator: Any, returns: pd.DataFrame) -> FloatArray:
         raise PolicyError(
             f"{name}.fit raised {type(error).__name__}: {error}",
             where=where,
-            cure="mend it; it receives returns by time and name, and must return an object with "
+            cure="correct it; it receives returns by time and name, and must return an object with "
             "weights_",
         ) from error
     if weights.shape != (returns.shape[1],) or not np.isfinite(weights).all():
@@ -149,7 +149,7 @@ def _fit(estimator: Any, returns: pd.DataFrame) -> FloatArray:
             f"{name} must give a finite weight for each of {returns.shape[1]} columns, "
             f"was {weights!r:.200}",
             where=where,
-            cure="mend it, or give a longer window",
+            cure="correct it, or give a longer window",
         )
     return weights
 

@@ -57,7 +57,7 @@ def minimum_variance_weights(covariances: FloatArray, *, long_only: bool = False
     lowest = np.linalg.eigvalsh(correlations)[:, 0]
     if not (lowest > 1e-12).all():
         raise ParameterError(
-            "the covariances of returns must be invertible, were not: some instruments move alike",
+            "the covariance matrix of returns is singular: some instruments move together",
             where="bt.allocate.minimum_variance",
             cure="leave one of them out, give a longer half-life, or give window= to shrink them",
         )

@@ -60,7 +60,7 @@ def check_names(
     missing = ", ".join(name for name in needed if name not in names)
     if missing:
         raise ParameterError(
-            f"{owner} needs {missing}, which has no default, was given without",
+            f"{owner} needs {missing}, which has no default",
             where=where,
             cure=f"add {missing}",
         )
@@ -119,9 +119,9 @@ class Text:
         """Return the text."""
         if not isinstance(value, str) or not value:
             raise ParameterError(
-                f"{name} must be a text, was {repr_plain(value)}",
+                f"{name} must be text, was {repr_plain(value)}",
                 where=where,
-                cure=f"give {name} as a text",
+                cure=f"give {name} as text",
             )
         return value
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+MOST_PLAIN = 1e15
+"""Whole floats below this are written without a decimal point in messages."""
 WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -53,6 +55,19 @@ def repr_plain(value: object) -> str:
     ('1.5', '(2, [True])')
     """
     return repr(_strip(value))
+
+
+def repr_given(value: object) -> str:
+    """Return the repr of a value that a user gave; a whole float is written without ``.0``.
+
+    Examples
+    --------
+    >>> repr_given(-5.0), repr_given(np.float64(0.25)), repr_given("abc")
+    ('-5', '0.25', "'abc'")
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < MOST_PLAIN:
+        return f"{value:.0f}"
+    return repr_plain(value)
 
 
 def _strip(value: Any) -> Any:

@@ -208,9 +208,9 @@ def decode_provenance(content: bytes, folder: str) -> dict[str, Any]:
     body = content[:-SEAL_LENGTH]
     if content[-SEAL_LENGTH:] != SEAL.format(hashlib.sha256(body).hexdigest()).encode():
         raise DataError(
-            f"{PROVENANCE} must be as it was saved, was changed or truncated",
+            f"{PROVENANCE} was changed or truncated after saving",
             where=f"{folder}/{PROVENANCE}",
-            cure="delete it: the result is read without. Run the experiment again to have it anew",
+            cure="delete it: the result can be read without it; or run the experiment again",
         )
     data: dict[str, Any] = parse_json(content, f"{folder}/{PROVENANCE}")
     return data
@@ -253,7 +253,7 @@ def check_identity(data: Mapping[str, Any], identity: str, path: Path) -> None:
         )
     if data["id"] != identity:
         raise DataError(
-            f"{path.name} must be of the result beside it, {identity}, is of {data['id']!r:.40}",
+            f"{path.name} must belong to the result {identity}, was of {data['id']!r:.40}",
             where=str(path),
             cure="restore it, or delete it",
         )

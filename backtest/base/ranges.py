@@ -15,7 +15,7 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
+from backtest.base.json_values import repr_given
 from backtest.base.units import BoolArray, FloatArray
 
 Condition: TypeAlias = "tuple[str, object] | None"
@@ -74,7 +74,7 @@ class Range:
         number = check_number(name, value, where=where, whole=whole)
         if not self.low <= number <= self.high:
             raise ParameterError(
-                f"{name} must be {self}, was {repr_plain(value)}",
+                f"{name} must be {self}, was {repr_given(value)}",
                 where=where,
                 cure=f"choose a value from {self.low:g} to {self.high:g}",
             )
@@ -127,7 +127,7 @@ class Choice:
         """
         if not isinstance(value, str) or value not in self.options:  # a series has no truth value
             raise ParameterError(
-                f"{name} must be one of {self}, was {repr_plain(value)}"
+                f"{name} must be one of {self}, was {repr_given(value)}"
                 + did_you_mean(str(value), self.options),
                 where=where,
                 cure=f"choose one of {self}",
@@ -154,7 +154,7 @@ def check_number(name: str, value: object, *, where: str, whole: bool = False) -
     number = to_float(value) if real else math.nan
     if math.isnan(number) or (whole and not number.is_integer()):
         raise ParameterError(
-            f"{name} must be {kind}, was {repr_plain(value)}",
+            f"{name} must be {kind}, was {repr_given(value)}",
             where=where,
             cure=f"give {name} as {kind}",
         )
@@ -199,7 +199,7 @@ class Number:
         under = number < self.high if self.open_high else number <= self.high
         if not (over and under):
             raise ParameterError(
-                f"{name} must be {self}, was {repr_plain(value)}",
+                f"{name} must be {self}, was {repr_given(value)}",
                 where=where,
                 cure=f"choose a value that is {self}",
             )

@@ -37,7 +37,7 @@ def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what:
             replace_folder(draft, target, OLDER)
     except OSError as error:
         raise DataError(
-            f"a {what} must be writable to its folder: {error.strerror or error}",
+            f"cannot write the {what}: {error.strerror or error}",
             where=str(target),
             cure="choose another folder, or free some space",
         ) from error
@@ -70,19 +70,19 @@ def read_manifest(
     path = folder / MANIFEST
     if not path.is_file():
         raise DataError(
-            f"a {what} must hold {MANIFEST}, there is none", where=str(folder), cure=cure
+            f"{MANIFEST} is missing from the folder of the {what}", where=str(folder), cure=cure
         )
     manifest = read_json_file(path)
     if not isinstance(manifest, dict) or manifest.get("format") != format_:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         raise DataError(
-            f"the format of a {what} must be {format_}, was {found!r}",
+            f"the format of the saved {what} must be {format_}, was {found!r}",
             where=str(path),
             cure="load it with the version that saved it",
         )
     if manifest.get("kind", "result") != what:
         raise DataError(
-            f"a {what} must say so in its manifest, was {manifest.get('kind')!r:.40}",
+            f"the kind in the manifest must be {what!r}, was {manifest.get('kind')!r:.40}",
             where=str(path),
             cure=cure,
         )
@@ -91,8 +91,8 @@ def read_manifest(
         found = hash_file(folder / name) if (folder / name).is_file() else "missing"
         if found != expected:
             raise DataError(
-                f"{name} must be as it was saved, was "
-                + ("missing" if found == "missing" else "changed or truncated"),
+                f"{name} "
+                + ("is missing" if found == "missing" else "was changed or truncated after saving"),
                 where=str(folder / name),
                 cure=CURE,
             )
@@ -116,7 +116,7 @@ def read_json_file(path: Path) -> Any:
         return parse_json(read_small(path), path)
     except OSError as error:
         raise DataError(
-            f"{path.name} must be readable: {error.strerror or error}", where=str(path), cure=CURE
+            f"cannot read {path.name}: {error.strerror or error}", where=str(path), cure=CURE
         ) from error
 
 

@@ -124,7 +124,7 @@ def to_nanoseconds(time: TimeLike, *, where: str) -> int:
         return int(utc.as_unit("ns").value)
     except pd.errors.OutOfBoundsDatetime as error:
         raise ParameterError(
-            f"a time must be one that nanoseconds can hold, 1678 to 2261, was {time!r}",
+            f"a time must lie between the years 1678 and 2261, was {time!r}",
             where=where,
             cure="give a year in that range",
         ) from error

@@ -46,7 +46,7 @@ class Value:
         names = [each.name for each in fields(cls)]
         if args and fields(cls)[0].kw_only:
             raise ParameterError(
-                f"{cls.__name__} takes its values by name, was given {args[0]!r}",
+                f"{cls.__name__} takes keyword arguments only, was given {args[0]!r}",
                 where=f"{cls.__name__}(...)",
                 cure=f"write {cls.__name__}({names[0]}=...)",
             )
@@ -179,7 +179,7 @@ def _put(nested: dict[str, Any], names: list[str], entry: Any, *, where: str) ->
         below.update(entry)
     else:
         raise ParameterError(
-            f"a field must be changed once, {head!r} was given twice",
+            f"each field can be changed once, {head!r} was given twice",
             where=where,
             cure="give each name once, in one of its forms",
         )

@@ -10,6 +10,7 @@ import gc
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -53,6 +54,12 @@ from backtest.cli.experiment_keys import list_flags
 from backtest.cli.printing import add_command, format_help
 from backtest.engine import find_version
 from backtest.engine.compile import background_compiler
+
+TYPED_NUMBERS = {
+    "Input should be a valid number": "a number",
+    "Input should be a valid integer": "a whole number",
+}
+"""How the parser of flags begins its refusals of text that is no number, and what was needed."""
 
 
 class Group(typer.core.TyperGroup):
@@ -223,9 +230,27 @@ def report_usage_error(error: typer.TyperException, given: Sequence[str]) -> int
         known = [flag for each in context.command.params for flag in each.opts]
         message = f"No such option: {name}" + did_you_mean(str(name), known)
     path = context.command_path if context is not None else "backtest"
-    refusal = BacktestError(message, where=f"backtest {' '.join(given)}", cure=f"see {path} --help")
-    print_message(f"error: {refusal}")
+    cure = f"see {path} --help"
+    for start, kind in TYPED_NUMBERS.items():
+        if getattr(error, "message", "").startswith(start):
+            flag = error.param.opts[0]  # type: ignore[attr-defined] # a bad parameter has one
+            message = f"{flag} must be {kind}, was {find_typed(flag, given)!r:.60}"
+            cure = f"give {kind}; {cure}"
+    print_message(f"error: {BacktestError(message, where=path, cure=cure)}")
     return REFUSED
+
+
+def find_typed(flag: str, given: Sequence[str]) -> str:
+    """Return the value typed last for a flag, as ``--flag value`` or ``--flag=value``.
+
+    Examples
+    --------
+    >>> find_typed("--port", ["serve", "--port", "x"]), find_typed("--port", ["--port=y"])
+    ('x', 'y')
+    """
+    values = [after for word, after in pairwise(given) if word == flag]
+    values += [word.removeprefix(f"{flag}=") for word in given if word.startswith(f"{flag}=")]
+    return values[-1] if values else ""
 
 
 def make_warning_printer() -> Callable[..., None]:

@@ -70,9 +70,12 @@ def label_presets(texts: Sequence[str], where: str) -> dict[str, dict[str, Any]]
     """Return a table for each preset, by its venue's name, or by its whole text if names repeat."""
     names = Counter(text.partition(":")[0] for text in texts)
     labels = [name if names[name := text.partition(":")[0]] == 1 else text for text in texts]
-    if len(set(labels)) < len(labels):
+    twice = [label for label, count in Counter(labels).items() if count > 1]
+    if twice:
         raise ParameterError(
-            f"venues must differ, was {', '.join(texts)}", where=where, cure="give each once"
+            f"the venues to compare must be different, {twice[0]} was given twice",
+            where=where,
+            cure="give another venue, or the same one with another @DATE",
         )
     return {label: {"preset": text} for label, text in zip(labels, texts, strict=True)}
 

@@ -78,6 +78,10 @@ class Key(NamedTuple):
         yield from read_flag(self, value) if self.read is None else self.read(self.flag, value)
 
 
+PAIR_EXAMPLES = {"--shock": "price=-0.3", "--ladder": "price=-0.5:0.5:41", "--fix": "power=1"}
+"""An example of ``NAME=VALUE`` for the flags that take other pairs than ranges of parameters."""
+
+
 def read_flag(key: Key, value: Any) -> Iterator[GivenFlag]:
     """Yield the entries that the value of a flag sets."""
     flag, table, name = key.flag, key.table, key.name
@@ -91,7 +95,7 @@ def read_flag(key: Key, value: Any) -> Iterator[GivenFlag]:
             yield GivenFlag(flag, table, f"{name}.{measure}", bound)
     elif get_origin(key.kind) is dict:
         for text in value:
-            entry, typed = split_pair(flag, text, "target=0.4")
+            entry, typed = split_pair(flag, text, PAIR_EXAMPLES.get(flag, "target=0.1:1"))
             yield GivenFlag(flag, table, f"{name}.{entry}", typed)
     else:
         yield GivenFlag(flag, table, name, not flag.startswith("--no-") if value is True else value)

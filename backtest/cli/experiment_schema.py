@@ -104,7 +104,7 @@ def find_defects(tables: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             if name == "compare":
                 yield from find_policy_defects(table.get("policies"))
         elif not isinstance(table.get("preset", ""), str):
-            yield f"[{name}] preset must be a text, was {table['preset']!r:.60}", "correct preset"
+            yield f"[{name}] preset must be text, was {table['preset']!r:.60}", "correct preset"
 
 
 def find_policy_defects(policies: object) -> Iterator[tuple[str, str]]:

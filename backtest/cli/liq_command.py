@@ -231,7 +231,7 @@ def raise_missing(**given: object) -> NoReturn:
     """Raise the error of flags that one position needs."""
     missing = ", ".join(f"--{name}" for name, value in given.items() if value is None)
     raise ParameterError(
-        f"a position needs {missing}, which has no default",
+        f"a position needs {missing}",
         where="backtest liq",
         cure=f"add {missing}, or give --book FILE for several positions",
     )

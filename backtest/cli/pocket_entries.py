@@ -27,10 +27,10 @@ def read_pocket_flags(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
     """
     seen: set[str] = set()
     for text in texts:
-        name, rest = split_pair(flag, text, FORM)
+        name, rest = split_pair(flag, text, FORM, form="NAME=SHARE*POLICY")
         if name in seen:
             raise ParameterError(
-                f"each pocket must have a name of its own, {name!r} was given twice",
+                f"the names of pockets must be different, {name!r} was given twice",
                 where=flag,
                 cure="give each pocket another name",
             )
@@ -42,9 +42,9 @@ def read_pocket_flags(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
             star = ""
         if not star or not policy.strip() or "." in name:
             raise ParameterError(
-                f"a pocket must be NAME=SHARE*POLICY, was {text!r:.60}",
+                f"{flag} takes NAME=SHARE*POLICY, was {text!r:.60}",
                 where=flag,
-                cure=f"write {flag} '{FORM}'",
+                cure=f"write for example {flag} '{FORM}': 60 % of the capital under Cppi",
             )
         entry = {"share": number, "policy": policy.strip()}
         yield GivenFlag(flag, "allocation", f"pockets.{name}", entry)

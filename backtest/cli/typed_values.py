@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_given
 from backtest.base.ranges import read_range
 
 _WORDS: Mapping[str, Any] = {"none": None, "true": True, "false": False}
@@ -18,14 +20,14 @@ _BOUND = re.compile(r"\s*(\w+)\s*((?:<=|>=|==|<|>).*)")
 MOST_VALUES = 1_000_000
 
 
-def split_pair(name: str, text: str, example: str) -> tuple[str, str]:
-    """Split ``NAME=VALUE`` into name and value."""
+def split_pair(name: str, text: str, example: str, *, form: str = "NAME=VALUE") -> tuple[str, str]:
+    """Split ``NAME=VALUE`` into name and value; ``form`` describes it in the error."""
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals and value):
         raise ParameterError(
-            f"{name} takes NAME=VALUE, was {text!r}",
+            f"{name} takes {form}, was {text!r}",
             where=f"{name} {text}",
-            cure=f"write for example {name} {example}",
+            cure=f"write for example {name} {shlex.quote(example)}",
         )
     return key, value
 
@@ -52,12 +54,12 @@ def format_typed(value: object) -> str:
 
     Examples
     --------
-    >>> format_typed(0.1), format_typed(None), format_typed(True), format_typed("isolated")
-    ('0.1', 'none', 'true', 'isolated')
+    >>> format_typed(0.1), format_typed(48.0), format_typed(None), format_typed("isolated")
+    ('0.1', '48', 'none', 'isolated')
     """
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    return repr(value) if isinstance(value, float) else str(value)
+    return repr_given(value) if isinstance(value, float) else str(value)
 
 
 def read_values(given: Any, *, where: str) -> list[Any]:

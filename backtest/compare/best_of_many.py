@@ -73,7 +73,7 @@ def run_superiority_test(
         return SuperiorityTest(measure, base, *p_values, best, best is not None, 0, ruined)
     if base not in gains:
         raise ParameterError(
-            f"the baseline must have a {measure}, {base!r} has none: its returns do not deviate",
+            f"the baseline must have a {measure}, {base!r} has none: its returns do not vary",
             where=where,
             cure="choose another baseline, or measure='log_growth'",
         )

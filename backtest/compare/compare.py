@@ -219,7 +219,7 @@ def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
             f"draws must be {1.0 / (1.0 - level) - 1.0:,.0f} or more for a confidence of {level:g},"
             f" was {n}",
             where=where["draws"],
-            cure="draw more, or be less confident",
+            cure="give more draws, or a lower confidence",
         )
     start = Range(0, 2**63 - 1).check("seed", seed, where=where["seed"], whole=True)
     return BootstrapRules(level, n, int(start))
@@ -229,14 +229,14 @@ def check_several(named: Mapping[str, Compared], *, equal_risk: bool) -> None:
     """Refuse what a comparison of several instruments does not have: equal risk, and results."""
     if equal_risk:
         raise ParameterError(
-            "policies for several instruments are not compared at equal risk",
+            "equal_risk supports one instrument, the market has several",
             where=Place("equal_risk", of="bt.compare"),
             cure="leave it out, or give an overlay with a target of volatility to all",
         )
     given = [name for name, entry in named.items() if not isinstance(entry, Policy)]
     if given:
         raise ParameterError(
-            f"policies for several instruments are run by the comparison, {given[0]!r} is a result",
+            f"a comparison of several instruments takes policies, {given[0]!r} is a result",
             where=Place("policies", of="bt.compare"),
             cure="give its policy",
         )
@@ -269,7 +269,7 @@ def require_terms(venue: object, venues: object, account: object, accounts: obje
     for name, one, several in (("venue", venue, venues), ("account", account, accounts)):
         if one is None and several is None:
             raise ParameterError(
-                f"give {name}, or several {name}s, was given neither",
+                f"a comparison needs {name} or {name}s",
                 where=Place(name, of="bt.compare"),
                 cure=f"pass {name}={name}, or {name}s={{'one': {name}, 'other': other}}",
             )
@@ -290,7 +290,7 @@ def check_break_even(
             raise ParameterError(
                 f"break-even costs {reason}",
                 where=Place("break_even", of="bt.compare"),
-                cure="leave break_even out, or change that",
+                cure="leave break_even out",
             )
 
 

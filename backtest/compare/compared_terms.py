@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from backtest.account import Account
 from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
+from backtest.base.phrases import Either, Phrase, Place
 from backtest.compare.shared_terms import Compared, SharedTerms
 from backtest.policy import Policy
 from backtest.venue import Venue
@@ -97,7 +97,7 @@ def read_terms(
         return [Term("", "", shared)]
     if shared is not None:
         raise ParameterError(
-            f"{name}s replace {name}, was given both",
+            f"give either {name} or {name}s, not both",
             where=place,
             cure=f"leave {name} out, and add it to {name}s",
         )
@@ -124,7 +124,9 @@ def read_margins(margins: Sequence[str] | None) -> list[Term]:
         raise ParameterError(
             f"margins must be a list of different modes, was {margins!r}",
             where=Place("margins", of=WHERE),
-            cure="write margins=['cross', 'isolated']",
+            cure=Phrase(
+                "write {}", Either("margins=['cross', 'isolated']", "--margin cross,isolated")
+            ),
         )
     several = len(margins) > 1
     return [Term(mode if several else "", f"margin {mode}", mode) for mode in margins]
@@ -159,7 +161,7 @@ def check_kinds_alike(rows: Mapping[str, Row]) -> None:
     if len(set(kinds.values())) > 1:
         found = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
         raise ParameterError(
-            f"venues must settle in the same money to be compared, was {found}",
+            f"venues to compare must settle in the same kind of money, were {found}",
             where=Place("venues", of=WHERE),
             cure="compare linear contracts with linear ones, and inverse with inverse ones",
         )

@@ -40,7 +40,7 @@ def read_forced_rules(venue: Venue) -> ForcedRules:
     terms = venue.liquidation
     if terms.full_below_health > 0.0:
         raise ParameterError(
-            "full_below_health is not known to forced sales of many accounts, "
+            "forced sales of a crowd do not support full_below_health, "
             f"was {terms.full_below_health:g}",
             where="Liquidation.full_below_health",
             cure="leave it out: steps close their share at any health factor",

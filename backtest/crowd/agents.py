@@ -204,7 +204,7 @@ class Policies:
             raise ParameterError(
                 f"the shares must sum to 1 at most, was {total:g}",
                 where=where,
-                cure="lower some: the rest of the open interest holds still",
+                cure="lower some of them; the rest of the open interest does not trade",
             )
         check_range("open_interest", self.open_interest, where=where, low=0.0)
         check_impact(self.impact, where=where)

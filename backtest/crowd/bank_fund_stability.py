@@ -96,9 +96,9 @@ def find_critical_leverage(agents: LeverageCycle) -> float:
 
     if is_stable(high):
         raise ParameterError(
-            f"some leverage must be unstable, {high:.4g} is stable",
+            f"no leverage is unstable: the market is stable even at {high:.4g}",
             where=repr(agents),
-            cure="raise the equity: a bank of this size cannot upset the market",
+            cure="raise the equity: a bank of this size cannot destabilize the market",
         )
     while high - low > 1e-6 * high:
         middle = 0.5 * (low + high)

@@ -203,7 +203,7 @@ def run_rounds(
             return rows, outcomes, mark
         if len(rows) > MOST_ROUNDS:
             raise AccountingError(
-                f"a cascade must end within {MOST_ROUNDS:,} rounds, {len(failing)} accounts fail",
+                f"a cascade did not end in {MOST_ROUNDS:,} rounds, {len(failing)} still fail",
                 where=WHERE,
                 cure="this is a defect of the package: report it with the crowd and the arguments",
             )

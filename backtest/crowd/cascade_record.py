@@ -21,7 +21,7 @@ PAYERS = {
     "fund_paid": "insurance fund",
     "adl_paid": "deleveraged winners",
     "haircuts": "haircuts on profits",
-    "unpaid": "nobody: the venue owes it",
+    "unpaid": "unpaid: the venue owes it",
 }
 """Who paid for what bankrupt accounts lacked; the sum is the deficit."""
 
@@ -170,7 +170,7 @@ class Cascade(CrowdRecord):
         lines += [f"    {PAYERS[name]:<28}{paid[name]:,.0f}" for name in PAYERS if paid[name]]
         if self.is_ambiguous:
             others = ", ".join(f"{each:,.6g}" for each in self.clearing_prices[1:4])
-            lines.append(f"  The market also clears at {others}: the nearest price was taken.")
+            lines.append(f"  The market also clears at {others}. The nearest price was used.")
         return "\n".join([*lines, *self._describe_me()])
 
     def _describe_me(self) -> list[str]:

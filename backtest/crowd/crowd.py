@@ -366,9 +366,9 @@ def find_price(price: float | None, entries: object, where: str) -> float:
     known = entries if price is None and isinstance(entries, int | float) else price
     if known is None:
         raise ParameterError(
-            "the price now must be known, was None",
+            "a current price is needed, was None",
             where=f"{where}, price",
-            cure="pass price=, or entries=market, whose last close it then is",
+            cure="pass price=, or entries=market to use its last close",
         )
     return check_range("price", known, where=f"{where}, price", low=0.0, high=1e300, open_low=True)
 

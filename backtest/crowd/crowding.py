@@ -166,7 +166,7 @@ def read_shares(shares: Sequence[float]) -> list[float]:
             where=Place("shares", of=WHERE),
             cure="pass shares=(0, .01, .05, .2), for example",
         )
-    where = f"{WHERE}, shares"
+    where = Place("shares", of=WHERE)
     return [check_range("share", each, where=where, low=0.0, high=1.0) for each in shares]
 
 

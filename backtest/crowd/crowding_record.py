@@ -78,10 +78,10 @@ class Crowding(CrowdRecord):
 
 
 def describe_critical_share(share: float) -> str:
-    """Describe the share at which the crowd runs away."""
+    """Describe the share at which the crowd becomes unstable."""
     if math.isinf(share):
-        return "The crowd does not sell after falls: no share of it runs away."
-    more = "" if share <= 1.0 else ", more than there is"
+        return "The crowd does not sell after falls: it is stable at any share."
+    more = "" if share <= 1.0 else ", more than all of it"
     return f"The reproduction number reaches 1 at {format_percent(share)} of open interest{more}."
 
 

@@ -76,7 +76,7 @@ def read_result(result: Result) -> OwnAccount:
     position = books.positions[0]
     if position.quantity == 0.0:
         raise ParameterError(
-            "the run must hold a position at its end, was flat",
+            "the run must end with a position, was flat",
             where=WHERE,
             cure="pass a run that ends with a position, or a mapping of one",
         )
@@ -95,7 +95,7 @@ def read_account(account: Account, venue: Venue, price: float) -> OwnAccount:
     leverage = find_least(account.max_leverage) if leverage is None else leverage
     if not 0.0 < leverage < math.inf:
         raise ParameterError(
-            f"the account must have a leverage, was {leverage:g}",
+            f"the account must set a finite leverage, was {leverage:g}",
             where=WHERE,
             cure="give Account(venue_leverage=...) or max_leverage, or a position",
         )

@@ -59,10 +59,10 @@ def simulate_policies(
         solved = solve_market(base, crowds, curve, decay, terms, on_round)
     if not solved.clears:
         raise ParameterError(
-            "the flows of the policies must make the prices they trade at, after "
-            f"{solved.rounds} rounds the prices still change by {solved.last_change:.2g}",
+            "the prices and the orders of the policies do not converge: after "
+            f"{solved.rounds} rounds, prices still change by {solved.last_change:.2g}",
             where=Place("agents", of=WHERE),
-            cure="lower open_interest or the shares: this crowd runs away",
+            cure="lower open_interest or the shares: this crowd is unstable",
         )
     market = solved.market
     columns = ("open", "high", "low", "close", "volume")

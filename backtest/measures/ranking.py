@@ -265,7 +265,7 @@ def check_metric(name: str, *, where: str, on_paths: Collection[str] = ()) -> No
         return
     if read_risk_name(name) is not None:
         raise ParameterError(
-            f"{name} is measured on simulated paths, there are none",
+            f"{name} is measured on simulated paths, but there are none",
             where=where,
             cure=Phrase("give {}; only a search takes paths", GIVE_PATHS),
         )

@@ -122,7 +122,7 @@ class LiquidationRisk(RiskRecord):
         """
         if self.typical is None:
             raise ParameterError(
-                "a typical path needs one that is liquidated, there is none",
+                "there is no typical path: no path was liquidated",
                 where="LiquidationRisk.path",
                 cure="simulate more paths, a longer horizon, or a higher leverage",
             )
@@ -138,7 +138,7 @@ class LiquidationRisk(RiskRecord):
         """
         if self.runner is None:
             raise ParameterError(
-                "a path can be run again where it was simulated, this risk was loaded from files",
+                "a risk loaded from files has no paths to run",
                 where="LiquidationRisk.run",
                 cure="run bt.liquidation_risk again",
             )

@@ -101,7 +101,7 @@ def plan_calendar(history: Market, horizon: int, every: int | None = None) -> Pa
     missing = set(np.unique(phases[1:]).tolist()) - set(np.unique(row_phases).tolist())
     if missing:
         raise DataError(
-            "history must hold a bar for each phase of the funding interval or the week, "
+            "history must have a bar for each phase of the funding interval or the week, "
             f"{len(missing)} have none",
             where=repr(history),
             cure="give more history",
@@ -142,7 +142,7 @@ def check_horizon(n_bars: int, history: Market, horizon: int) -> None:
     """Require a horizon of a bar or more."""
     if n_bars < 1:
         raise ParameterError(
-            f"a horizon must hold a bar of {format_duration(history.interval)}, "
+            f"a horizon must be at least one bar of {format_duration(history.interval)}, "
             f"was {format_duration(horizon)}",
             where=Place("horizon", of="bt.simulate_paths"),
             cure=f"give {format_duration(10 * history.interval)}, for example",

@@ -270,7 +270,7 @@ class PathsRunner:
             return error
         return AccountingError(
             f"path {k} {'did not balance' if why == BROKEN else 'got a negative leverage'}, "
-            "but not in plain Python",
+            "though not in plain Python",
             where=repr(self.paths),
             cure="this is a defect of the engine: please report it with this text",
         )

@@ -171,9 +171,9 @@ def simulate_paths(
     if antithetic and not made.is_symmetric:
         first = next(each.model for each in members if not each.is_symmetric)
         raise ParameterError(
-            f"antithetic needs a model with normal numbers, was {type(first).__name__}",
+            f"antithetic paths need a model with normal random numbers, was {type(first).__name__}",
             where=Place("antithetic", of=WHERE),
-            cure="leave antithetic out: rows of history have no mirror image",
+            cure="leave antithetic out, or choose a parametric model such as gbm",
         )
     _ = [each.source for each in members]  # its errors belong here
     return made
@@ -191,7 +191,7 @@ def cut_panel(markets: Markets, start: TimeLike) -> Markets:
     ]
     if ended:
         raise DataError(
-            f"paths go on from the end of all instruments, {', '.join(ended)} ended before",
+            f"paths begin at the end of all instruments, {', '.join(ended)} ended earlier",
             where=repr(markets),
             cure="leave it out with markets.select(...), or cut the panel with between",
         )
@@ -217,7 +217,7 @@ def fit_models(model: Any, history: Markets) -> dict[str, PathModel]:
         return found
     if len({type(each) for each in found.values()}) > 1:
         raise ParameterError(
-            "rows of history are drawn for all instruments together, was given several models",
+            "resampled history needs one model for all instruments, was several models",
             where=Place("model", of=WHERE),
             cure="give one resampled model for all, or parametric models",
         )
@@ -232,7 +232,7 @@ def check_joint(correlation: object, common_jump: object, *, is_resampled: bool)
     for name, given in (("correlation", correlation), ("common_jump", common_jump)):
         if is_resampled and given is not None:
             raise ParameterError(
-                f"rows of history keep what instruments have in common, was given {name}",
+                f"resampled history has correlations and jumps of its own, was given {name}",
                 where=Place(name, of=WHERE),
                 cure=f"leave {name} out, or choose a parametric model",
             )

@@ -195,7 +195,7 @@ def check_account(account: Account) -> None:
     for field, is_given in (("flows", account.flows is not None), ("reserve", account.reserve > 0)):
         if is_given:
             raise ParameterError(
-                f"{field} must be left out: transfers are the flows of pockets",
+                f"{field} must be left out: transfers between pockets take its place",
                 where=f"{WHERE}.run, Account.{field}",
                 cure=f"leave {field} out",
             )

@@ -238,7 +238,7 @@ def split_policies(given: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple
         if isinstance(each, Policy) or (isinstance(each, type) and issubclass(each, Policy)):
             name = each.__name__ if isinstance(each, type) else type(each).__name__
             raise ParameterError(
-                f"policies must stand first, and be instances, was {given!r}",
+                f"policies must be instances and come before the parameters, was {given!r}",
                 where="a combinator",
                 cure=f"write {name}() in front of its other parameters",
             )
@@ -256,7 +256,7 @@ def name_settings(
         raise ParameterError(
             f"{cls.__name__} takes policies and {len(own)} parameters, was also given {rest!r}",
             where=f"{cls.__name__}(...)",
-            cure=f"use {', '.join(own) or 'no parameters'}; policies stand first",
+            cure=f"use {', '.join(own) or 'no parameters'}; policies come first",
         )
     yield from zip(own, rest, strict=False)
 
@@ -268,7 +268,7 @@ def check_doubles(
     for name in settings:
         if name in named:
             raise ParameterError(
-                f"{name} must be given once, was {named[name]!r} and {settings[name]!r}",
+                f"{name} was given twice: {named[name]!r} and {settings[name]!r}",
                 where=f"{cls.__name__}({name}={settings[name]!r})",
                 cure=f"leave {name} out",
             )
@@ -322,9 +322,9 @@ def check_names_free(cls: type[Combinator], parts: tuple[CombinedPart, ...]) -> 
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise ParameterError(
-            f"parameters must have different names, two would be {double}",
+            f"parameters must have different names, two are called {double}",
             where=f"{cls.__name__}(...)",
-            cure="name one of the policies, or its parameter, otherwise",
+            cure="rename one of the policies, or its parameter",
         )
 
 

@@ -81,9 +81,9 @@ def add_unique(held: dict[str, Any], more: dict[str, Any]) -> None:
     double = next((name for name in more if name in held), None)
     if double is not None:
         raise PolicyError(
-            f"columns and slots must have different names, two would be {double}",
+            f"columns and memory fields must have different names, two are called {double}",
             where="a combinator over its policies",
-            cure="name the combinator's own otherwise: those with __ belong to its policies",
+            cure="rename that of the combinator: names with __ belong to its policies",
         )
     held.update(more)
 

@@ -125,7 +125,10 @@ PATTERNS = (
     ),
     (r"Unknown attribute '(\w+)' of type Module\(<module '([\w.]+)'", "{1}.{0} is not supported"),
     (r"Untyped global name '(\w+)'", "{0} is not supported"),
-    (r"Cannot unify (\S+) and (\S+) for '([\w]+)", "{2} is now {0}, now {1}: give it one type"),
+    (
+        r"Cannot unify (\S+) and (\S+) for '([\w]+)",
+        "{2} is sometimes {0}, sometimes {1}: give it one type",
+    ),
     (r"(?:Use of unsupported opcode|opcode) \(?(\w+)\)?", "{0} is not supported"),
     (r"The use of (a?\s?\w+) is not supported", "{0} is not supported"),
 )

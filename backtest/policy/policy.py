@@ -237,7 +237,7 @@ def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
     for field in dataclasses.fields(cls):  # type: ignore[arg-type] # made one by __init_subclass__
         if field.name in TAKEN or field.name.startswith("_"):
             raise ParameterError(
-                f"a parameter needs a name that is free, was {field.name!r}",
+                f"the name of a parameter must not be reserved, was {field.name!r}",
                 where=f"class {cls.__name__}",
                 cure=f"choose a name without _ in front, other than {', '.join(sorted(TAKEN))}",
             )

@@ -55,15 +55,15 @@ def name_baseline(text: str) -> str:
 
 def find_baselines(places: Iterable[Path]) -> list[Path]:
     """Return the files of baselines among some paths, and those in folders, in order."""
-    cure = "backtest regress record EXPERIMENT --out FOLDER makes one"
+    cure = "record one: backtest regress record EXPERIMENT --out FOLDER"
     found: list[Path] = []
     for place in places:
         if not place.exists():
-            raise DataError("a baseline must exist, there is none", where=str(place), cure=cure)
+            raise DataError("there is no baseline", where=str(place), cure=cure)
         found += sorted(place.glob("*.json")) if place.is_dir() else [place]
     if not found:
         raise DataError(
-            "a baseline to check against must exist, there is none",
+            "there is no baseline to check",
             where=", ".join(map(str, places)),
             cure=cure,
         )
@@ -94,7 +94,7 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
             (folder / older).unlink(missing_ok=True)
     except OSError as error:
         raise DataError(
-            f"a baseline must be writable to its folder: {error.strerror or error}",
+            f"cannot write the baseline: {error.strerror or error}",
             where=str(target),
             cure="choose another folder, or free some space",
         ) from error
@@ -141,7 +141,7 @@ def load_baseline(path: Path) -> Baseline:
     """Load a baseline; raise DataError if a file is missing, damaged or changed."""
     document = read_document(path)
     if document["name"] != path.stem:
-        raise baseline_error(path, f"must stand in the file of its name, {document['name']}.json")
+        raise baseline_error(path, f"must be in the file of its name, {document['name']}.json")
     with_values = from_plain({name: each["value"] for name, each in document["metrics"].items()})
     try:
         bands = {
@@ -175,10 +175,11 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         seal = hash_measured(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise baseline_error(path, f"must be whole, was not: {error!r}") from error
+        raise baseline_error(path, f"must be complete: {error!r}") from error
     if document.get("seal") != seal:
         raise baseline_error(
-            path, "must hold what was recorded, was changed (mode and tolerances may be edited)"
+            path,
+            "must not be changed by hand, except for mode and tolerances; its hash does not match",
         )
     if document.get("mode") not in MODES:
         raise baseline_error(
@@ -194,13 +195,13 @@ def load_trace(folder: Path, about: Mapping[str, Any]) -> Trace:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         problem = "are missing" if not path.is_file() else f"cannot be read: {error}"
-        raise baseline_error(path, f"must have its bars, they {problem}") from error
+        raise baseline_error(path, f"must have bars, but they {problem}") from error
     arrays = {name: table[name].to_numpy() for name in table.column_names}
     arrays = restore_columns(arrays, about["columns"])
     names = [name for name in about["columns"] if name not in ("time", INPUTS)]
     missing = sorted({*about["columns"], "time", *BASIC} - {*arrays})
     if missing:
-        raise baseline_error(path, f"must have its bars whole, lacks {', '.join(missing)}")
+        raise baseline_error(path, f"must have all columns of its bars, lacks {', '.join(missing)}")
     trace = Trace(
         time=arrays["time"],
         columns={name: np.ascontiguousarray(arrays[name]) for name in names},
@@ -209,7 +210,7 @@ def load_trace(folder: Path, about: Mapping[str, Any]) -> Trace:
         interval=int(about["interval"]),
     )
     if hash_columns(trace) != about["columns"]:
-        raise baseline_error(path, "must have the bars that were recorded, they were changed")
+        raise baseline_error(path, "must have its recorded bars, but they were changed")
     return trace
 
 
@@ -231,7 +232,7 @@ def check_unique_names(paths: Sequence[Path], names: Sequence[str]) -> None:
         other = seen.setdefault(name.casefold(), path)
         if other != path:
             raise DataError(
-                f"an experiment has one baseline, {name!r} has two",
+                f"each experiment has one baseline, {name!r} has two",
                 where=f"{other} and {path}",
                 cure="delete one of them, or rename the experiment",
             )

@@ -84,7 +84,7 @@ class MetricValue:
 
     def __bool__(self) -> bool:
         raise ParameterError(
-            f"a measure must be compared with a bound, {self.name} was taken for true or false",
+            f"a measure must be compared with a bound, {self.name} was used as true or false",
             where=f"assert_policy(...).{self.name}",
             cure=f"write for example assert_policy(result).{self.name} >= 0",
         )

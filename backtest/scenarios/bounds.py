@@ -154,7 +154,7 @@ def bounds(
         raise ParameterError(
             f"depth must be at most {MOST_DEPTH}, was {depth}",
             where=Place("depth", of=WHERE),
-            cure="give a smaller depth: lives grow as 2^depth",
+            cure="give a smaller depth: the number of simulated orders grows as 2^depth",
         )
     if refine is not None and not isinstance(refine, Market):
         raise ParameterError(
@@ -220,7 +220,7 @@ def count_ambiguous(result: Result) -> int:
     """Return the number of bars of a run whose order of prices matters; ``result.ambiguous``."""
     if result.market is None or result.inputs is None:
         raise ParameterError(
-            "ambiguous bars are counted in the process of a run, this result was loaded from files",
+            "ambiguous bars need a result of this process, was given a loaded one",
             where="Result.ambiguous",
             cure="run the experiment again with bt.run",
         )

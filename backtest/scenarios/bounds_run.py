@@ -169,7 +169,7 @@ def check_result(result: Result) -> None:
     for name, is_used in refused.items():
         if is_used:
             raise ParameterError(
-                f"bounds are not known for an account with {name}",
+                f"bounds cannot be computed for an account with {name}",
                 where=Place("account", of=WHERE),
                 cure="leave it out, or run finer bars",
             )

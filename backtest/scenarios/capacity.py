@@ -92,7 +92,7 @@ def describe_half(values: pd.Series, capital: float, words: str) -> str:
     if not math.isnan(capital):
         return f"{words} halves at {show_money(capital)}"
     if not float(values.iloc[0]) > 0.0:
-        return f"{words} is not over 0 at the smallest capital, so half of it means nothing"
+        return f"{words} is not above 0 at the smallest capital, so it has no half"
     return f"{words} is not halved at any capital tried"
 
 

@@ -255,14 +255,18 @@ def choose_factors(
     for name in spelled:
         if name == "signal":
             raise ParameterError(
-                "the factor 'signal' varies the parameters of a rule, the signal is none",
+                "the factor 'signal' varies the parameters of a signal rule, the signal is none",
                 where=Place("factors", of=WHERE),
                 cure=Phrase("give {}, or leave the factor out", Argument("signal", "rsi:14:30:70")),
             )
         if name not in known or name in idle:
-            rule = "apply to this venue and market" if name in idle else "be known"
+            problem = (
+                f"the factor {name!r} has no effect on this venue and market"
+                if name in idle
+                else f"there is no factor {name!r}{did_you_mean(name, known)}"
+            )
             raise ParameterError(
-                f"a factor must {rule}, was {name!r}{did_you_mean(name, known)}",
+                problem,
                 where=Place("factors", of=WHERE),
                 cure=f"choose from {', '.join(each for each in known if each not in idle)}",
             )

@@ -58,7 +58,9 @@ def find_split(market: Market | Markets, holdout: str | float | None) -> int:
             "a holdout must be a share or a duration that leaves bars to search on, "
             f"was {holdout!r} of {n} bars",
             where=Place("holdout", of="bt.tune"),
-            cure=Phrase("write {} or '90d'; 0 or None for none", Argument("holdout", "25%")),
+            cure=Phrase(
+                "write {}, a duration such as 90d, or 0 for none", Argument("holdout", "25%")
+            ),
         )
     return split
 

@@ -47,7 +47,7 @@ class Tiers:
                 f"{name} must be rows that follow each other, with falling rates: "
                 + "; ".join(defects),
                 where=where,
-                cure="mend those rows; values beyond the last cap count nothing",
+                cure="correct those rows; amounts beyond the last cap do not count",
             )
         return rows
 
@@ -202,7 +202,7 @@ class Collateral(Value):
         if isinstance(self.prices, float):
             return self.prices
         raise ParameterError(
-            f"a price is needed to value collateral whose prices are {self.prices!r}, was without",
+            f"a price is needed to value collateral whose prices are {self.prices!r}",
             where=f"Collateral {self.name!r}",
             cure="give the prices of collateral, one for each",
         )
@@ -241,14 +241,14 @@ def check_collateral(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ParameterError(
-            f"each collateral must have a name of its own, was {', '.join(twice)} twice",
+            f"the names of collateral must be different, {', '.join(twice)} occurs twice",
             where="Account.collateral",
-            cure="add the amounts up, or name them apart",
+            cure="add up the amounts, or give them different names",
         )
     for each in collateral:
         if currency and each.name == currency:
             raise ParameterError(
-                f"collateral must not be the account's own money, was {each.name!r}, in which the "
+                f"collateral must not be the money of the account, was {each.name!r}, in which the "
                 "account settles",
                 where=f"Collateral {each.name!r}",
                 cure="add it to the capital of the account",

@@ -56,13 +56,13 @@ class InForce(Value):
         Examples
         --------
         >>> InForce(preset="x:Y", since="1970-01-03").describe_misfit(0, 10**15)
-        'the margin table of x:Y is of 1970-01-03, the run begins on 1970-01-01 and uses it already'
+        'the margin table of x:Y is of 1970-01-03, but the run uses it from 1970-01-01 on'
         """
         parts = []
         if start < to_nanoseconds(self.since, where="since"):
-            parts.append(f"the run begins on {format_time(start)[:10]} and uses it already")
+            parts.append(f"but the run uses it from {format_time(start)[:10]} on")
         if self.until is not None and end > to_nanoseconds(self.until, where="until"):
-            parts.append(f"it was followed by that of {self.until}, before the run ends")
+            parts.append(f"it was replaced on {self.until}, before the run ends")
         table = f"the margin table of {self.preset} is of {self.since}, "
         return table + " and ".join(parts) if parts else ""
 
@@ -119,17 +119,17 @@ def link_tables(earlier: Sequence[Earlier], brackets: tuple[Bracket, ...]) -> Li
     is_list = isinstance(earlier, Sequence) and all(isinstance(each, Earlier) for each in earlier)
     if not is_list or any(b.end <= a.end for a, b in itertools.pairwise(earlier)):
         raise VenueError(
-            f"earlier must be tables that end one after the other, was {earlier!r}",
+            f"earlier must be tables with increasing end dates, was {earlier!r}",
             where="Venue.earlier",
             cure='give earlier=[Earlier(until="2021-03-18", brackets=[...])], oldest first',
         )
     if isinstance(earlier, LinkedTables) and earlier and earlier.next != brackets:
         raise VenueError(
-            f"brackets must not be replaced alone if {len(earlier)} earlier margin tables apply "
-            "before them: they would hold for a part of the time only",
+            f"brackets must be replaced together with the {len(earlier)} earlier margin tables "
+            "that apply before them",
             where="Venue.brackets",
-            cure="write venue.override(brackets=...), for all times; with earlier=venue.earlier "
-            "in it they follow those tables",
+            cure="write venue.override(brackets=...) to use them at all times; add "
+            "earlier=venue.earlier to use them after those tables",
         )
     linked = LinkedTables(earlier)
     linked.next = brackets

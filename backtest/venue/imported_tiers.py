@@ -43,7 +43,7 @@ def read_tiers(file: Path, symbol: str, unit: float | None = None) -> list[Brack
         raise VenueError(
             f"the tiers of {symbol} are in contracts or coins, notionals are needed",
             where=str(file),
-            cure="say with --unit what one of them is worth in the settlement currency; a venue "
+            cure="give with --unit what one of them is worth in the settlement currency; a venue "
             "that charges a tier's rate on the whole position asks for more than such a table",
         )
     scale = 1.0 if unit is None else unit

@@ -86,7 +86,7 @@ def check_rising(venue: Any, rising: object) -> None:
     multiplier = getattr(venue, name)
     if name == "initial_multiplier" or not is_one(multiplier):
         raise ParameterError(
-            f"open_interest_margin must be the only rule of initial margin, was with {name} "
+            f"open_interest_margin must be the only rule of initial margin, {name} was given too: "
             f"{format_multiplier(multiplier)}",
             where=where,
             cure=f"leave {name} out; maintenance_multiplier may be given for the other margin",

@@ -115,7 +115,7 @@ class StoredRule:
     def requirement(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:  # noqa: ARG002
         """Raise a ParameterError: the object is not there."""
         raise ParameterError(
-            f"a requirement of your own is not stored with a result, was {self.name!r}",
+            f"a requirement of your own is not stored with a result; this one used {self.name!r}",
             where="Account.requirement",
             cure="pass the object again: Account(requirement=...)",
         )

@@ -134,8 +134,8 @@ def parse_name(text: str, *, where: str) -> PresetName:
     raise VenueError(
         f"a preset is a venue, a colon and a symbol, was {text!r}{hint}",
         where=where,
-        cure=f"choose one of {', '.join(known)}, with @DATE for that day's tables alone, @{LATEST} "
-        f"for the newest alone, or FILE{SUFFIX}:SYMBOL",
+        cure=f"choose one of {', '.join(known)}, with @DATE for the tables of that day, @{LATEST} "
+        f"for the newest, or FILE{SUFFIX}:SYMBOL",
     )
 
 

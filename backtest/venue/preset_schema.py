@@ -21,9 +21,9 @@ def find_defects(groups: Mapping[str, Any]) -> Iterator[str]:
         for name in groups
         if name not in known
     )
-    yield from (f"{name} must be said" for name in NEEDED if name not in groups)
+    yield from (f"{name} must be given" for name in NEEDED if name not in groups)
     if not isinstance(groups.get("title"), str):
-        yield f"title must be a text, was {groups.get('title')!r:.40}"
+        yield f"title must be text, was {groups.get('title')!r:.40}"
     for name in GROUPS:
         yield from (f"{name} {defect}" for defect in _find_group_defects(name, groups.get(name)))
 
@@ -66,7 +66,7 @@ def _find_row_defects(table: Mapping[str, Any]) -> Iterator[str]:
 def _find_term_defects(table: Mapping[str, Any]) -> Iterator[str]:
     known = {"date", "source", "interval", "period", *TERMS}
     yield from (f"must not have {name!r}" for name in table if name not in known)
-    yield from (f"must say {name}" for name in ("interval", *TERMS[:2]) if name not in table)
+    yield from (f"must give {name}" for name in ("interval", *TERMS[:2]) if name not in table)
     for name in TERMS:
         value = table.get(name, 0.0)
         if isinstance(value, bool) or not isinstance(value, int | float):

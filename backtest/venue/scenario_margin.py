@@ -109,8 +109,8 @@ class ScenarioMargin(MarginRule):
                     "groups of one product must have as many scenarios each with across='same "
                     f"row', was {listed}",
                     where=f"ScenarioMargin.moves, product {product!r}",
-                    cure="give them rows of one length, repeat one that should not add any, or "
-                    "put the groups into products of their own",
+                    cure="give them equally many (repeat one where there are fewer), or "
+                    "put the groups into different products",
                 )
 
     # ------------------------------------------------------------------- groups of an account

@@ -51,7 +51,7 @@ BAD: dict[str, Bad] = {
         "one of cross, isolated", "did you mean 'isolated'?", "Account.margin", "choose"),
     "isolated margin without a leverage": (
         lambda: fit(margin="isolated"),
-        "venue_leverage must be given with isolated", "was None", "Account.venue_leverage",
+        "isolated margin needs", "a venue_leverage", "Account.venue_leverage",
         "give venue_leverage="),
     "a venue leverage of zero": (
         lambda: Account(venue_leverage=0),
@@ -79,10 +79,10 @@ BAD: dict[str, Bad] = {
         "band must be at least 0", "was -0.1", "Account.band", "at least 0"),
     "a stop of the whole price": (
         lambda: Account(stop_loss=1.0),
-        "stop_loss must be over 0 and below 1", "was 1.0", "Account.stop_loss", "below 1"),
+        "stop_loss must be over 0 and below 1", "was 1", "Account.stop_loss", "below 1"),
     "a stop at the entry": (
         lambda: Account(stop_loss=0.0),
-        "stop_loss must be over 0", "was 0.0", "Account.stop_loss", "over 0"),
+        "stop_loss must be over 0", "was 0", "Account.stop_loss", "over 0"),
     "a margin call after liquidation": (
         lambda: Account(margin_call=1.2),
         "margin_call must be", "was 1.2", "Account.margin_call", "at most 1"),
@@ -91,26 +91,26 @@ BAD: dict[str, Bad] = {
         "reserve must be at least 0", "was -1", "Account.reserve", "at least 0"),
     "a reserve that is never used": (
         lambda: fit(reserve=1_000),
-        "or it does nothing", "reserve 1000, margin_call None", "Account.reserve",
+        "is used only with", "reserve 1000, margin_call None", "Account.reserve",
         "margin_call=0.8"),
     "a reserve without a ratio to restore": (
         lambda: fit(reserve=1_000, margin_call=0.8),
-        "must come with margin_call and top_up_to", "top_up_to None", "Account.reserve",
+        "is used only with margin_call and top_up_to", "top_up_to None", "Account.reserve",
         "top_up_to=0.5"),
     "a top-up without a reserve": (
         lambda: fit(margin_call=0.8, top_up_to=0.5),
-        "must come with margin_call and a reserve", "reserve 0", "Account.top_up_to",
+        "is used only with margin_call and a reserve", "reserve 0", "Account.top_up_to",
         "reserve=5000"),
     "a top-up without a margin call": (
         lambda: fit(top_up_to=0.5),
-        "must come with margin_call and a reserve", "margin_call None", "Account.top_up_to",
+        "is used only with margin_call and a reserve", "margin_call None", "Account.top_up_to",
         "margin_call=0.8"),
     "a top-up that does not help": (
         lambda: fit(**{**CALLED, "top_up_to": 0.8}),
         "top_up_to must be below margin_call 0.8", "was 0.8", "Account.top_up_to", "lower"),
     "a venue that reduces on calls that are never made": (
         lambda: fit(venue=replace(VENUE, call_grace=3)),
-        "where the venue has call_grace 3", "was None", "Account.margin_call", "margin_call=0.8"),
+        "needs a margin_call", "call_grace 3", "Account.margin_call", "margin_call=0.8"),
     "automatic margin where all money backs the position": (
         lambda: Account(auto_margin=True),
         "auto_margin must be False in cross margin", "was True", "Account.auto_margin",

@@ -275,9 +275,9 @@ def test_no_limit_has_no_cost(tmp_path):
 
 BAD = {
     "an unknown name": ("esma-cripto", "no leverage limit 'esma-cripto'; did you mean 'esma-cr"),
-    "zero": (0.0, "max_leverage must be over 0, was 0.0"),
+    "zero": (0.0, "max_leverage must be over 0, was 0"),
     "NaN": (math.nan, "max_leverage must be a number, was nan"),
-    "a negative series": (series({0: -1.0}), "max_leverage must be at least 0, was -1.0"),
+    "a negative series": (series({0: -1.0}), "max_leverage must be at least 0, was -1"),
     "a NaN series": (series({0: 1.0, 2: NAN}), "max_leverage must be numbers, was nan in 1 of 2"),
     "a series without zone": (
         pd.Series([1.0], index=pd.DatetimeIndex(["2020-01-01"])),
@@ -298,7 +298,7 @@ def test_bad_limits_are_refused_with_a_cure(case):
 
 
 def test_min_leverage_must_be_at_most_the_least_limit():
-    with pytest.raises(bt.ParameterError, match="at most max_leverage 0 at its least, was 1"):
+    with pytest.raises(bt.ParameterError, match="at most max_leverage 0 at its lowest, was 1"):
         account_of(max_leverage=DATED, min_leverage=1.0)
 
 

@@ -228,18 +228,18 @@ BAD = {
     "nan half-life": (lambda: bt.allocate.equal_risk(MARKETS, half_life=np.nan), "half_life"),
     "both": (
         lambda: bt.allocate.equal_risk(MARKETS, half_life=24.0, window=24),
-        "give half_life or window",
+        "give either half_life or window",
     ),
     "a part of a bar": (lambda: bt.allocate.equal_risk(MARKETS, window=24.5), "window"),
     "every nan": (lambda: bt.allocate.hierarchical(MARKETS, every=np.nan), "every"),
     "linkage": (lambda: bt.allocate.hierarchical(MARKETS, linkage="singel"), "linkage"),
     "no move": (
         lambda: bt.allocate.inverse_volatility(FLAT, half_life=24.0),
-        "the price of an instrument must move, that of 'S' has not",
+        "the price of 'S' has not moved",
     ),
     "twins": (
         lambda: bt.allocate.minimum_variance(bt.Markets({"A": A, "T": A}), half_life=24.0),
-        "must be invertible",
+        "covariance matrix of returns is singular",
     ),
 }
 

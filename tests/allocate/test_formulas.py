@@ -95,7 +95,7 @@ def test_long_weights_of_least_variance_are_those_of_an_optimizer(covariance):
 
 
 def test_a_singular_matrix_has_no_weights_of_least_variance():
-    with pytest.raises(ParameterError, match="must be invertible"):
+    with pytest.raises(ParameterError, match="covariance matrix of returns is singular"):
         formulas.minimum_variance_weights(make_covariance([0.2, 0.2], 1.0))
 
 

@@ -294,7 +294,7 @@ def test_flags_and_files_compare_venues_and_margins(tmp_path, capsys):
     ("words", "message"),
     [
         (("--margin", "cross,isolatd"), "margin must be one of cross, isolated"),
-        (("--venue", "binance-usdm:BTCUSDT", "--venue", "binance-usdm:BTCUSDT"), "must differ"),
+        (("--venue", "binance-usdm:BTCUSDT", "--venue", "binance-usdm:BTCUSDT"), "be different"),
         (("--venue", "binance-usdm:BTCUSDT", "--venue", "hyperlqd:BTC"), "did you mean"),
     ],
 )

@@ -455,7 +455,7 @@ def test_policies_for_several_are_compared(capsys, folder: Path):
     assert again.manifest["overlay"] == "Constant(leverage=0.5)"
     code, _, err = call(capsys, *words, "--equal-risk", "--no-save")
     assert code == 2
-    assert "not compared at equal risk" in err
+    assert "equal_risk supports one instrument" in err
 
 
 def test_weights_by_a_rule():

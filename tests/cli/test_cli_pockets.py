@@ -23,7 +23,7 @@ IMPACT = ("capacity", "--set", "venue.slippage.impact=1.0")
         ((*IMPACT, "--capitals", "1e6,1e4"), "were 1,000,000.00, 10,000.00", "--capitals\n"),
         (("compare", "--policy", "cppi", "--margin", "cross,isloated"), "'isolated'?", "--margin:"),
         (("compare", "--policy", "cppi"), "--margin cross,isolated", "backtest compare\n"),
-        (("sensitivity", "--factors", "signal"), "the parameters of a rule", "--factors\n"),
+        (("sensitivity", "--factors", "signal"), "the parameters of a signal rule", "--factors\n"),
     ],
 )
 def test_wrong_words_name_their_own_flag(words, problem, where, capsys):

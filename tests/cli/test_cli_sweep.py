@@ -215,7 +215,7 @@ def test_names_of_fields_may_be_tables_in_a_file(capsys, folder):
 # ------------------------------------------------------------------------------ mistakes, trouble
 
 MISTAKES = [
-    (["--vary", "target"], ["--vary takes NAME=VALUE", "'target'", "--vary target=0.4"]),
+    (["--vary", "target"], ["--vary takes NAME=VALUE", "'target'", "--vary target=0.1:1"]),
     (["--vary", "target=0.1:1"], ["LOW:HIGH:COUNT", "'0.1:1'", "--vary", "0.1:1:64"]),
     (["--vary", "target=0:1:x"], ["LOW:HIGH:COUNT", "'0:1:x'", "--vary", "0.1:1:64"]),
     (["--vary", "target=log:0:1:4"], ["above 0", "'log:0:1:4'", "--vary", "0.1:1:64"]),
@@ -223,14 +223,14 @@ MISTAKES = [
     (["--vary", "targt=1"], ["'targt'", "did you mean 'target'", "--vary", "account.band"]),
     (["--vary", "band=1"], ["'band'", "did you mean 'account.band'", "--vary", "use"]),
     (["--vary", "target=9"], ["0.05 to 2", "9", "--vary", "choose"]),
-    (["--vary", "account.margin=isolated"], ["venue_leverage must be given", "--vary", "give"]),
+    (["--vary", "account.margin=isolated"], ["needs a venue_leverage", "--vary", "give"]),
     (["--vary", "target=1", "--draws", "3"], ["both", "--vary, --draws", "leave one"]),
     (["--vary", "target=1", "--space", "target=0:1"], ["space must come", "--draws 1000"]),
     (["--vary", "target=1", "--method", "lhs"], ["values are given", "--method\n", "leave method"]),
     (["--vary", "target=1", "--seed", "3"], ["values are given", "--seed\n", "--draws 1000"]),
     (["--draws", "0"], ["the number of sets must be 1 to", "was 0", "--draws", "choose"]),
-    (["--draws", "x"], ["--draws", "valid integer", "--draws x", "--help"]),
-    (["--space", "target=9:20"], ["0.05 to 2", "was 9.0", "--space", "choose"]),
+    (["--draws", "x"], ["--draws", "must be a whole number", "'x'", "--help"]),
+    (["--space", "target=9:20"], ["0.05 to 2", "was 9", "--space", "choose"]),
     (["--space", "target=a:b"], ["LOW:HIGH", "'a:b'", "--space", "log:10:500"]),
     (["--method", "best"], ["sobol, lhs, uniform", "'best'", "--method", "choose"]),
     (["--metrics", "none"], ["all, core", "'none'", "--metrics", "choose"]),
@@ -304,7 +304,7 @@ def test_what_cannot_be_saved_is_still_printed(capsys, folder):
     code, out, err = call(capsys, "sweep", *SHORT, "--vary", "target=0.2,0.4")
     assert code == 2
     assert "VolTarget: 2 sets" in out
-    assert "must be writable" in err
+    assert "cannot write the sweep" in err
 
 
 # ---------------------------------------------------------------------------------- the terminal

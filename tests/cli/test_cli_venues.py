@@ -319,7 +319,7 @@ def test_a_run_by_the_rules_of_a_day_says_where_that_does_not_fit(capsys, folder
         code, out, err = call(capsys, *words, "--venue", f"{BTC}@latest")
     assert code == 0
     assert err.count("warning: the margin table of binance-usdm:BTCUSDT is of 2024-10-24") == 1
-    assert "the run begins on 2021-05-01" in manifest(out)["margin_table"]
+    assert "the run uses it from 2021-05-01" in manifest(out)["margin_table"]
     for preset in ((), ("--venue", f"{BTC}@history")):
         code, out, err = call(capsys, *words, *preset)
         assert (code, "margin table" in err) == (0, False)

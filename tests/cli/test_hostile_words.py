@@ -24,7 +24,7 @@ FILES = {
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["preset.toml"], "[venue] preset must be a text, was 1"),
+        (["preset.toml"], "[venue] preset must be text, was 1"),
         (["zone.toml"], "timezone must be the name of a zone, was ''"),
         (["--data", "bars.csv", "--timezone", ""], "timezone must be the name of a zone, was ''"),
         (["huge.toml"], "must fit into 64 bits"),

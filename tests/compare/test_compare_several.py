@@ -54,7 +54,7 @@ def test_the_risk_free_rate_is_that_of_the_venue():
 
 
 def test_equal_risk_and_results_are_refused():
-    with pytest.raises(ParameterError, match="not compared at equal risk"):
+    with pytest.raises(ParameterError, match="equal_risk supports one instrument"):
         bt.compare(MARKETS, POLICIES, equal_risk=True, **TERMS)
     one = bt.run(MARKETS["A"], Constant(leverage=1), **TERMS)
     with pytest.raises(ParameterError, match="'b' is a result"):

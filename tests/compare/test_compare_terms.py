@@ -93,13 +93,13 @@ def test_a_comparison_with_terms_is_saved_and_reported(tmp_path):
 
 INVERSE = bt.Venue.preset("bybit-inverse", "BTCUSD")
 WRONG = {
-    "no venue": ({"venue": None}, "give venue, or several venues"),
-    "both": ({"venues": {"a": free_venue()}, "venue": free_venue()}, "was given both"),
+    "no venue": ({"venue": None}, "a comparison needs venue or venues"),
+    "both": ({"venues": {"a": free_venue()}, "venue": free_venue()}, "give either venue or venues"),
     "a list": ({"venues": [free_venue()]}, "must be a mapping of labels"),
     "one row": ({"venues": {"a": free_venue()}}, "needs two accounts or more, has 1"),
     "a word": ({"margins": "cross", "venue": free_venue()}, "must be a list of different modes"),
     "a mode": ({"margins": ["crss"], "venue": free_venue()}, "margin must be one of"),
-    "kinds": ({"venues": {"a": free_venue(), "b": INVERSE}}, "settle in the same money"),
+    "kinds": ({"venues": {"a": free_venue(), "b": INVERSE}}, "settle in the same kind"),
     "equal": (
         {"margins": ["cross", "isolated"], "venue": free_venue(), "break_even": True,
          "equal_risk": True, "account": bt.Account(venue_leverage=5.0)},

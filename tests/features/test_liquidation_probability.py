@@ -270,7 +270,7 @@ def test_leverage_raises_the_probability_from_never_to_certain():
             (2.0, 0.5, DAY, -0.5),
             "maintenance must be at least 0 and below",
         ),
-        (liquidation_probability, (2.0, 0.5, DAY, 1.0), "maintenance must be .* below 1, was 1.0"),
+        (liquidation_probability, (2.0, 0.5, DAY, 1.0), "maintenance must be .* below 1, was 1"),
         (liquidation_probability, (2.0, 0.5, DAY, np.array([0.1, 2.0])), "maintenance .* was 2.0"),
         (liquidation_probability, (math.inf, 0.5, DAY, 0.01), "leverage must be finite, was inf"),
         (liquidation_probability, ("a", 0.5, DAY, 0.01), "leverage must be numbers, was 'a'"),

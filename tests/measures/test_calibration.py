@@ -250,15 +250,15 @@ def test_each_bin_holds_the_forecasts_that_its_ends_say(result: bt.Result, bins:
         ({"horizon": "soon"}, "a duration is a positive whole number"),
         ({"bins": 0}, "bins must be 1 to 1000, was 0"),
         ({"bins": 2.5}, "bins must be a whole number"),
-        ({"bins": [0.0, 0.5, 0.5]}, "ends of bins must rise"),
-        ({"bins": [0.5]}, "ends of bins must rise"),
+        ({"bins": [0.0, 0.5, 0.5]}, "edges of bins must increase"),
+        ({"bins": [0.5]}, "edges of bins must increase"),
         (
             {"bins": [0.0, 0.01, 0.1]},
-            r"ends of bins must reach from 0 to 1, were \[0.0, 0.01, 0.1\]",
+            r"edges of bins must reach from 0 to 1, were \[0.0, 0.01, 0.1\]",
         ),
-        ({"bins": [0.001, 1.0]}, "ends of bins must reach from 0 to 1"),
-        ({"bins": [0.0, math.nan]}, "an end of a bin must be a number"),
-        ({"degrees_of_freedom": 2.0}, "degrees_of_freedom must be over 2, was 2.0"),
+        ({"bins": [0.001, 1.0]}, "edges of bins must reach from 0 to 1"),
+        ({"bins": [0.0, math.nan]}, "an edge of a bin must be a number"),
+        ({"degrees_of_freedom": 2.0}, "degrees_of_freedom must be over 2, was 2"),
     ],
 )
 def test_calibration_refuses(result: bt.Result, arguments: dict[str, object], text: str):

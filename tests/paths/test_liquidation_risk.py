@@ -315,7 +315,7 @@ def test_the_report_of_a_risk_says_what_happened():
     quiet = bt.liquidation_risk(
         gbm_paths(paths=50, horizon="1d"), Hold(0.0), **TERMS, method="plain"
     )
-    with pytest.raises(bt.ParameterError, match="one that is liquidated"):
+    with pytest.raises(bt.ParameterError, match="no path was liquidated"):
         quiet.path()
 
 

@@ -179,15 +179,15 @@ def gone() -> bt.Markets:
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        ({"market": gone()}, bt.DataError, "B ended before"),
+        ({"market": gone()}, bt.DataError, "B ended earlier"),
         ({"model": {"BTCUSDT": "gbm"}}, bt.ParameterError, "one for each"),
-        ({"model": {"BTCUSDT": "gbm", "ETHUSDT": "block"}}, bt.ParameterError, "several models"),
+        ({"model": {"BTCUSDT": "gbm", "ETHUSDT": "block"}}, bt.ParameterError, "was several"),
         ({"model": "stationary", "correlation": 0.5}, bt.ParameterError, "leave correlation out"),
         ({"model": "gbm", "correlation": 1.5}, bt.ParameterError, "correlation must be"),
         ({"model": "gbm", "correlation": np.eye(3)}, bt.ParameterError, "shape"),
         ({"model": "gbm", "correlation": [[1, 2], [2, 1]]}, bt.ParameterError, "eigenvalue"),
         ({"model": "gbm", "common_jump": -0.1}, bt.ParameterError, "common_jump must be"),
-        ({"model": "block", "antithetic": True}, bt.ParameterError, "mirror image"),
+        ({"model": "block", "antithetic": True}, bt.ParameterError, "choose a parametric model"),
         (
             {"market": bt.Market.sample(bars=200), "model": "gbm", "correlation": 0.5},
             bt.ParameterError,

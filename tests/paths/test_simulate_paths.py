@@ -131,7 +131,7 @@ def test_mirrored_paths_are_opposite(market):
     assert np.allclose(logs[0], -logs[1], atol=1e-13)
     prices = drawn.draw(0, 2).prices.reshape(4, 2, -1)[:, :, 1:] / market.close[-1]
     assert np.allclose(prices[1, 0] * prices[2, 1], 1.0, atol=1e-13)  # a high is the other's low
-    with pytest.raises(bt.ParameterError, match="normal numbers"):
+    with pytest.raises(bt.ParameterError, match="normal random numbers"):
         bt.simulate_paths(market, "block", antithetic=True)
 
 
@@ -175,7 +175,7 @@ def test_sessions_go_on_at_their_times_of_the_week():
         ({"paths": 0}, "paths must be"),
         ({"paths": math.nan}, "paths must be a whole number"),
         ({"horizon": "0d"}, "duration"),
-        ({"horizon": "30m"}, "a horizon must hold a bar"),
+        ({"horizon": "30m"}, "a horizon must be at least one bar"),
         ({"seed": -1}, "seed must be"),
         ({"seed": 1.5}, "whole"),
         ({"bridge": 2}, "1 or 4 steps"),

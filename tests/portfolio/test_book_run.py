@@ -196,15 +196,15 @@ REFUSED = [
     ({"venue": {"AAA": make_venue(), "BBB": 1}}, "venue must be a Venue"),
     (
         {"venue": {"AAA": make_venue(), "BBB": make_venue(interest_on="loan", borrow_rate=0.1)}},
-        "interest_on belongs to the account",
+        "interest_on must be the same for all venues",
     ),
     (
         {"venue": {"AAA": make_venue(), "BBB": make_venue(mode="takeover")}},
-        "their modes must agree",
+        "modes of cross positions must be the same",
     ),
     (
         {"venue": {"AAA": make_venue(), "BBB": make_venue().override(call_grace=2)}},
-        "call_grace belongs to the account",
+        "call_grace must be the same for all venues",
     ),
     (
         {
@@ -213,7 +213,7 @@ REFUSED = [
                 "BBB": make_venue().override({"liquidation.order": "most_relief"}),
             }
         },
-        "liquidation.order belongs to the account",
+        "liquidation.order must be the same for all venues",
     ),
     (
         {"venue": make_venue(mode="partial").override({"liquidation.order": ["AAA", "BBX"]})},
@@ -244,7 +244,7 @@ def test_an_overlay_must_not_read_a_position():
         def leverage(self, bar, account):
             return 1.0 if account.liquidation_price > 0.0 else 0.5
 
-    with pytest.raises(ParameterError, match="an overlay sees the portfolio"):
+    with pytest.raises(ParameterError, match="an overlay has no venue"):
         run(simulate_pair(20), overlay=Careful())
 
 
@@ -261,9 +261,9 @@ def test_one_market_refuses_what_belongs_to_several():
     market = make_market([flat(100)] * 4)
     with pytest.raises(ParameterError, match="an overlay needs several markets"):
         run(market, overlay=Hold())
-    with pytest.raises(ParameterError, match="margin belong to an account with several"):
+    with pytest.raises(ParameterError, match="only an account with several"):
         run(market, account=bt.Account(margin={"A": "cross"}))
-    with pytest.raises(ParameterError, match="max_gross_leverage belong"):
+    with pytest.raises(ParameterError, match="takes max_gross_leverage"):
         run(market, account=bt.Account(max_gross_leverage=3.0))
 
 
@@ -272,7 +272,7 @@ ACCOUNTS = [
     ({"margin": {"A": "half"}}, "margin"),
     ({"band": {"A": float("nan")}}, "band"),
     ({"collateral": "BTC"}, "collateral must be a list"),
-    ({"negative_limit": 100.0}, "must come with collateral"),
+    ({"negative_limit": 100.0}, "is used only with collateral"),
     ({"max_gross_leverage": 0.0}, "max_gross_leverage"),
     ({"max_gross_leverage": float("nan")}, "max_gross_leverage"),
     ({"max_overlay": -1.0}, "max_overlay"),
@@ -290,9 +290,9 @@ def test_settings_that_are_not_allowed_are_refused(fields, message):
 
 def test_collateral_needs_a_limit_of_the_balance():
     asset = bt.Collateral("C", amount=1.0, prices=make_market([flat(1)] * 3), rate=0.5)
-    with pytest.raises(ParameterError, match="negative_limit must be given with collateral"):
+    with pytest.raises(ParameterError, match="needs a negative_limit"):
         bt.Account(collateral=[asset])
-    with pytest.raises(ParameterError, match="a name of its own"):
+    with pytest.raises(ParameterError, match="must be different"):
         bt.Account(collateral=[asset, asset], negative_limit=0.0)
 
 

@@ -82,7 +82,7 @@ def test_ruin_is_that_of_paths():
 @pytest.mark.parametrize(
     ("factors", "words"),
     [(["feees"], "did you mean 'fees'"), ([], "list of names"), ("fees", "list of names"),
-     (["rates"], "apply to this venue")],
+     (["rates"], "has no effect on this venue")],
 )  # fmt: skip
 def test_bad_factors_are_refused(factors, words):
     with pytest.raises(bt.ParameterError, match=words):

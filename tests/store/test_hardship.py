@@ -203,7 +203,7 @@ def test_a_user_who_may_write_nowhere_is_told_and_still_gets_the_numbers(tmp_pat
         pytest.skip("nobody may not read this interpreter")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert "a result must be writable to its folder: Permission denied" in done.stderr
+    assert "cannot write the result: Permission denied" in done.stderr
 
 
 # ------------------------------------------------------------------------------------------- clocks

@@ -513,10 +513,13 @@ def test_the_manifest_tells_what_made_the_table(tmp_path):
     ("damage", "problem"),
     [
         (lambda folder: (folder / "table.parquet").write_bytes(b"PAR1"), "changed or truncated"),
-        (lambda folder: (folder / "table.parquet").unlink(), "was missing"),
+        (lambda folder: (folder / "table.parquet").unlink(), "is missing"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "must be JSON"),
-        (lambda folder: (folder / "manifest.json").write_text("{}"), "format of a sweep must be 1"),
-        (lambda folder: (folder / "manifest.json").unlink(), "must hold manifest.json"),
+        (
+            lambda folder: (folder / "manifest.json").write_text("{}"),
+            "format of the saved sweep must be 1",
+        ),
+        (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
     ],
 )
 def test_a_damaged_folder_is_refused(tmp_path, damage, problem):
@@ -548,9 +551,9 @@ def test_a_manifest_whose_mixed_columns_were_changed_by_hand_is_refused(tmp_path
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):
     sweep = run(Constant, {"leverage": [1.0]})
-    with pytest.raises(DataError, match="format of a sweep"):
+    with pytest.raises(DataError, match="format of the saved sweep"):
         bt.Sweep.load(sweep.replay(0).save(tmp_path))
-    with pytest.raises(DataError, match="format of a result"):
+    with pytest.raises(DataError, match="format of the saved result"):
         bt.Result.load(sweep.save(tmp_path))
 
 
@@ -558,7 +561,7 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path):
     sweep = run(Constant, {"leverage": [1.0]})
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(DataError, match="a sweep must be writable"):
+    with pytest.raises(DataError, match="cannot write the sweep"):
         sweep.save(blocked / "inside")
     assert blocked.read_text() == ""
 

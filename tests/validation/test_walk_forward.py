@@ -163,7 +163,7 @@ def test_a_saved_walk_is_loaded_whole_and_counts_its_looks(tmp_path, walk):
     assert dict(loaded.result.metrics) == pytest.approx(dict(made.result.metrics), nan_ok=True)
     assert len(list((tmp_path / LOOKS).glob("*.json"))) == len(made.folds)
     (folder / "accounts" / "result" / "manifest.json").write_text("{}")
-    with pytest.raises(bt.DataError, match="as it was saved"):
+    with pytest.raises(bt.DataError, match="was changed or truncated"):
         bt.WalkForward.load(folder)
 
 

@@ -122,14 +122,14 @@ BAD = {
     ),
     "an amount of NaN": (lambda: coin(amount=NAN), "amount"),
     "an infinite amount": (lambda: coin(amount=INF), "amount must be finite"),
-    "no name": (lambda: coin(name=""), "name must be a text"),
+    "no name": (lambda: coin(name=""), "name must be text"),
     "no prices": (lambda: bt.Collateral("BTC", 1.0, rate=0.9), "Collateral needs prices"),
     "prices 0": (lambda: coin(prices=0.0), "prices must be over 0"),
     "prices NaN": (lambda: coin(prices=NAN), "prices"),
     "prices of a list": (lambda: coin(prices=[1.0]), "prices must be a Market"),
     "its own equity": (lambda: coin(prices="equity"), "the account's own equity"),
     "slippage of all": (lambda: coin(slippage=1.0), "slippage must be"),
-    "a number as cancelled group": (lambda: coin(cancels_risk=1), "cancels_risk must be a text"),
+    "a number as cancelled group": (lambda: coin(cancels_risk=1), "cancels_risk must be text"),
     "no tiers": (tiered, "tiers must be a list of (floor, cap, rate)"),
     "a tier of two numbers": (lambda: tiered((0, 1)), "a tier must be (floor, cap, rate)"),
     "rising rates": (
@@ -146,11 +146,11 @@ BAD = {
     "a floor of NaN": (lambda: tiered((NAN, 1, 0.5)), "floor must be"),
     "the same collateral twice": (
         lambda: check_collateral([coin(), coin()], ["A"]),
-        "a name of its own, was BTC twice",
+        "must be different, BTC occurs twice",
     ),
     "the account's own money": (
         lambda: check_collateral([coin(name="USDT")], ["A"], "USDT"),
-        "must not be the account's own money, was 'USDT'",
+        "must not be the money of the account, was 'USDT'",
     ),
     "prices of no instrument": (
         lambda: check_collateral([coin(prices="BTCUSD")], ["BTCUSDT"]),

@@ -183,7 +183,7 @@ def test_bad_tiers_are_refused_with_a_cure(case):
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ((0.0, 0.001, 0.0), "volume must be over 0, was 0.0"),
+        ((0.0, 0.001, 0.0), "volume must be over 0, was 0"),
         ((math.nan, 0.001, 0.0), "volume must be a number, was nan"),
         ((1.0, -0.001, 0.0), "taker must be at least 0"),
         ((1.0, math.nan, 0.0), "taker must be a number, was nan"),

@@ -175,10 +175,10 @@ def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():
     account = bt.Account(venue_leverage=40.0)
     with pytest.raises(bt.ParameterError, match="venue_leverage must be at most 25") as caught:
         live(Constant(1.0), account, BOTH)
-    assert "the venue of one day" in caught.value.cure
+    assert "a preset with @DATE" in caught.value.cure
     with pytest.raises(bt.ParameterError) as caught:
         live(Constant(1.0), account, AFTER)
-    assert "the venue of one day" not in caught.value.cure
+    assert "a preset with @DATE" not in caught.value.cure
 
 
 @pytest.mark.parametrize(
@@ -191,5 +191,5 @@ def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():
     ],
 )
 def test_tables_that_do_not_follow_each_other_are_refused(earlier: Any):
-    with pytest.raises(VenueError, match="earlier must be tables that end one after the other"):
+    with pytest.raises(VenueError, match="earlier must be tables with increasing end dates"):
         replace(AFTER, earlier=earlier)

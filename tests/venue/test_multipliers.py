@@ -190,18 +190,18 @@ BAD = {
         {"margin_multiplier": series({0: 2.0}), "maintenance_multiplier": 1.5},
         "with maintenance_multiplier: it sets both, was a series of 1 values",
     ),
-    "zero": ({"initial_multiplier": 0.0}, "initial_multiplier must be over 0, was 0.0"),
+    "zero": ({"initial_multiplier": 0.0}, "initial_multiplier must be over 0, was 0"),
     "NaN": ({"maintenance_multiplier": math.nan}, "maintenance_multiplier must be a number"),
     "infinite": ({"initial_multiplier": math.inf}, "initial_multiplier must be finite"),
-    "a negative series": ({"initial_multiplier": series({0: -1.0})}, "must be over 0, was -1.0"),
+    "a negative series": ({"initial_multiplier": series({0: -1.0})}, "must be over 0, was -1"),
     "a NaN series": ({"maintenance_multiplier": series({0: NAN})}, "must be finite, was nan"),
     "open interest and initial": (
         {"open_interest_margin": RISING, "initial_multiplier": 2.0},
-        "the only rule of initial margin, was with initial_multiplier 2",
+        "the only rule of initial margin, initial_multiplier was given too: 2",
     ),
     "open interest and both": (
         {"open_interest_margin": RISING, "margin_multiplier": 2.0},
-        "the only rule of initial margin, was with margin_multiplier 2",
+        "the only rule of initial margin, margin_multiplier was given too: 2",
     ),
     "open interest of two leverages": (
         {
@@ -229,8 +229,8 @@ def test_bad_multipliers_are_refused_with_a_cure(case):
         ({"lower": 5.0, "upper": 5.0}, "upper must be over lower 5, was 5"),
         ({"lower": -1.0, "upper": 5.0}, "lower must be at least 0"),
         ({"lower": 1.0, "upper": math.nan}, "upper must be a number"),
-        ({"lower": 1.0, "upper": 2.0, "column": ""}, "column must be a text"),
-        ({"lower": 1.0, "upper": 2.0, "column": 3}, "column must be a text"),
+        ({"lower": 1.0, "upper": 2.0, "column": ""}, "column must be text"),
+        ({"lower": 1.0, "upper": 2.0, "column": 3}, "column must be text"),
     ],
 )
 def test_bad_caps_are_refused(changes, text):

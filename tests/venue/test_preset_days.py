@@ -66,10 +66,10 @@ def live(market: bt.Market, venue: Venue) -> bt.Result:
 
 
 @pytest.mark.parametrize(("start", "at", "words"), [
-    ("2021-01-01", None, ["the oldest", "is of 2021-03-18", "the run begins on 2021-01-01"]),
-    ("2021-01-01", "latest", ["is of 2024-10-24", "the run begins on 2021-01-01"]),
-    ("2021-01-01", "2021-01-01", ["is of 2021-03-18", "the run begins on 2021-01-01"]),
-    ("2024-10-22", "2024-10-22", ["is of 2021-03-18", "followed by that of 2024-10-24"]),
+    ("2021-01-01", None, ["the oldest", "is of 2021-03-18", "the run uses it from 2021-01-01"]),
+    ("2021-01-01", "latest", ["is of 2024-10-24", "the run uses it from 2021-01-01"]),
+    ("2021-01-01", "2021-01-01", ["is of 2021-03-18", "the run uses it from 2021-01-01"]),
+    ("2024-10-22", "2024-10-22", ["is of 2021-03-18", "replaced on 2024-10-24"]),
 ])  # fmt: skip
 def test_a_run_outside_the_days_of_its_table_says_so_once_and_in_the_manifest(start, at, words):
     venue = Venue.preset(*BTC, at=at)
@@ -178,7 +178,7 @@ def test_other_brackets_may_go_on_from_the_earlier_tables_where_that_is_said():
 
 def test_replacing_the_brackets_alone_is_refused_and_says_how_to_do_it():
     venue = Venue.preset(*BTC)
-    with pytest.raises(VenueError, match="brackets must not be replaced alone") as caught:
+    with pytest.raises(VenueError, match="brackets must be replaced together") as caught:
         dataclasses.replace(venue, brackets=[bt.Bracket(0.0, math.inf, 10.0, 0.05)])
     assert "override(brackets=...)" in caught.value.cure
     assert dataclasses.replace(venue, day_count=360).days() == venue.days()

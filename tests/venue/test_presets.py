@@ -137,7 +137,7 @@ def test_an_override_takes_parts_tables_and_series():
 @pytest.mark.parametrize(("changes", "groups", "words"), [
     ({"fees.takr": 1e-4}, {}, ["'takr'; did you mean 'taker'?", "Venue.override, fees"]),
     ({"fee.taker": 1e-4}, {}, ["'fee'; did you mean 'fees'?", "Venue.override"]),
-    ({"fees.taker": 2.0}, {}, ["taker must be at least 0 and below 1", "was 2.0", "Fees.taker"]),
+    ({"fees.taker": 2.0}, {}, ["taker must be at least 0 and below 1", "was 2", "Fees.taker"]),
     ({"fees.taker": 1e-4}, {"fees": {"taker": 2e-4}}, ["'fees' was given twice"]),
     ({"fees.taker": 1e-4}, {"fees": 3}, ["'fees' was given twice"]),
     ({}, {"fees": 3}, ["fees must be a Fees", "was 3"]),
@@ -206,8 +206,8 @@ BAD = {
     "nothing": ("", "it has none"),
     "only common": ("[common.fees]\ntaker = 1\n", "it has none"),
     "no table": ('BTCUSDT = "x"\n', "must be a table of groups"),
-    "no title": (GOOD.replace('title = "mine"', ""), "title must be a text"),
-    "no fees": (GOOD.replace("BTCUSDT.fees", "ETHUSDT.fees"), "[BTCUSDT] fees must be said"),
+    "no title": (GOOD.replace('title = "mine"', ""), "title must be text"),
+    "no fees": (GOOD.replace("BTCUSDT.fees", "ETHUSDT.fees"), "[BTCUSDT] fees must be given"),
     "an unknown group": (GOOD + '[BTCUSDT.feees]\ndate = "2024-01-01"\nsource = "a"\n',
                          "feees must be one of"),
     "no date": (GOOD.replace('date = "2024-01-01"\nsource = "a"\ntaker', 'source = "a"\ntaker'),
@@ -221,7 +221,7 @@ BAD = {
     "no columns": (GOOD.replace("columns =", "colums ="), "must have columns"),
     "rows that are none": (GOOD.replace("[[0, inf, 20, 0.01]]", "[3]"), "rows of 4 columns"),
     "funding without terms": (GOOD + "[BTCUSDT.funding]\ndate='2024-01-01'\nsource='a'\n",
-                              "funding must say interval"),
+                              "funding must give interval"),
     "funding in words": (GOOD + "[BTCUSDT.funding]\ndate='2024-01-01'\nsource='a'\ninterval='8h'\n"
                          "interest='high'\nclamp=0\n", "interest as a number"),
 }  # fmt: skip

@@ -71,7 +71,7 @@ def check_overlay(overlay: Policy) -> None:
     read = [name for name in ("venue", "liquidation_price") if name in names]
     if read:
         raise ParameterError(
-            f"an overlay sees the portfolio, which has no venue and no liquidation price; "
+            f"an overlay has no venue and no liquidation price, because it scales the portfolio; "
             f"{type(overlay).__name__} reads {' and '.join(f'account.{name}' for name in read)}",
             where="bt.run, overlay",
             cure="use it as the policy of the instruments, or another overlay such as VolTarget",

@@ -320,7 +320,8 @@ def report_book_imbalance(ledger: FloatArray, inputs: BookInputs, t: int) -> Acc
     """Return the error of books that do not balance at bar t."""
     terms = book_loop.sum_book_terms(ledger)
     return AccountingError(
-        f"the terms of the ledger add up to {terms!r}, the equity changed by another amount",
+        f"the books do not balance: the terms of the ledger add up to {terms!r}, but the equity "
+        "changed by another amount",
         where=f"bar {t}, {format_time(int(inputs.feed.time[t]))}; ledger {ledger.tolist()}",
         cure="this is a defect of the engine: please report it with this text",
     )

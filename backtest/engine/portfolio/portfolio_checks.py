@@ -79,7 +79,7 @@ def check_expiry(market: Market, venue: Venue) -> None:
     if text is not None and int(market.time[-1]) >= to_nanoseconds(text, where="Contract.expires"):
         last = format_time(int(market.time[-1]))
         raise ParameterError(
-            f"no bar may open after the contract expires at {text} UTC, the last opened at {last}",
+            f"the last bar must open before the contract expires at {text} UTC, was {last}",
             where=market.instrument or repr(market),
             cure=Phrase(
                 "cut the market: {}", Either(f"market.between(end={text!r})", f"--to {text}")
@@ -95,7 +95,7 @@ def check_agreement(names: Sequence[str], venues: Mapping[str, Venue]) -> None:
             mine, theirs = read_field(venues[first], field), read_field(venues[name], field)
             if not is_equal(mine, theirs):
                 raise ParameterError(
-                    f"{field} belongs to the account, so venues must agree, was {describe(mine)} "
+                    f"{field} must be the same for all venues of an account, was {describe(mine)} "
                     f"for {first} and {describe(theirs)} for {name}",
                     where=f"bt.run, venue of {first} and of {name}",
                     cure=f"give both the same: venue.override({{{field!r}: ...}})",
@@ -112,7 +112,7 @@ def check_order(venue: Venue, markets: Markets) -> None:
             f"order must name instruments of the markets, was given an unknown "
             f"{', '.join(unknown)}",
             where="Liquidation.order",
-            cure=f"name some of {', '.join(known)}; those left out come last",
+            cure=f"name some of {', '.join(known)}; the others come last",
         )
 
 
@@ -164,7 +164,7 @@ def check_modes(names: Sequence[str], venues: Mapping[str, Venue], account: Acco
         mine, theirs = venues[cross[0]].liquidation.mode, venues[name].liquidation.mode
         if mine != theirs:
             raise ParameterError(
-                f"cross positions are liquidated together, so their modes must agree, was "
+                f"the liquidation modes of cross positions must be the same, was "
                 f"{mine!r} for {cross[0]} and {theirs!r} for {name}",
                 where=f"bt.run, venue of {cross[0]} and of {name}",
                 cure="give both the same mode, or hold one of them in isolated margin",

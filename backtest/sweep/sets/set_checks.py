@@ -150,7 +150,7 @@ def find_missing(
     for name, setting in settings.items():
         if setting.value is dataclasses.MISSING and name not in given:
             yield SetDefect(
-                f"{name}, which has no default, must be given, was not",
+                f"{name} has no default and must be given",
                 Place("sets", name),
                 f"add values of {name}, or pass a policy that has one",
             )

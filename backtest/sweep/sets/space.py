@@ -191,9 +191,9 @@ def _find_doubles(wanted: Given, fixed: Given) -> Iterator[SetDefect]:
     for name in fixed:
         if name in wanted:
             yield SetDefect(
-                f"{name} must vary or be fixed, was given as both",
+                f"{name} must not be both varied and fixed",
                 Place("fix", name),
-                f"leave {name} out of one of them",
+                f"leave {name} out of space or of fix",
             )
 
 
@@ -215,7 +215,7 @@ def _keep_active(
                 kept[each.name] = each._replace(when=when)
             elif is_given:
                 raise ParameterError(
-                    f"{each.name} must matter somewhere, but does only where {never}",
+                    f"{each.name} has no effect in any set: it is used only where {never}",
                     where=Place("space", each.name),
                     cure=f"leave {each.name} out, or let the other vary too",
                 )
