@@ -12,9 +12,9 @@ from backtest.base.fields import COST, SHARE, Text
 from backtest.base.json_values import repr_plain
 from backtest.base.ranges import Number, check_number
 from backtest.base.values import Value
-from backtest.market import Market
 from backtest.venue.book_tables import pack_collateral
 from backtest.venue.collateral_value import compute_value_at_rate
+from backtest.venue.price_history import PriceHistory
 
 OWN_EQUITY = ("equity", "account", "portfolio")
 """Names that would make the collateral of an account a part of its own equity."""
@@ -101,9 +101,11 @@ class Prices:
 
     kind: ClassVar[type] = object
 
-    def check(self, name: str, value: object, *, where: str) -> Market | StoredMarket | str | float:
+    def check(
+        self, name: str, value: object, *, where: str
+    ) -> PriceHistory | StoredMarket | str | float:
         """Return the prices."""
-        if isinstance(value, Market):
+        if isinstance(value, PriceHistory):
             if value.source.endswith(".index(...)"):
                 raise_cyclic(repr_plain(value), where)
             return value
@@ -167,7 +169,7 @@ class Collateral(Value):
 
     name: Annotated[str, Text()]
     amount: Annotated[float, Number()]
-    prices: Annotated[StoredMarket | Market | str | float, Prices()]
+    prices: Annotated[StoredMarket | PriceHistory | str | float, Prices()]
     rate: Annotated[float | None, SHARE] = None
     tiers: Annotated[Sequence[Sequence[float]] | None, Tiers()] = None
     slippage: Annotated[float, COST] = 0.0
@@ -197,7 +199,7 @@ class Collateral(Value):
 
         Raises ParameterError if ``prices`` only names them.
         """
-        if isinstance(self.prices, Market):
+        if isinstance(self.prices, PriceHistory):
             return float(self.prices.mark_close[-1])
         if isinstance(self.prices, float):
             return self.prices
@@ -210,7 +212,7 @@ class Collateral(Value):
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain data; a market by its name and content hash."""
         data = super().to_dict()
-        if isinstance(self.prices, Market):
+        if isinstance(self.prices, PriceHistory):
             stored = StoredMarket(
                 instrument=self.prices.instrument, content=self.prices.content_hash
             )

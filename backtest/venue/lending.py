@@ -13,7 +13,7 @@ from backtest.base.fields import FloatSeries
 from backtest.base.ranges import Number
 from backtest.base.units import FloatArray, utc_index
 from backtest.base.values import Value
-from backtest.market import Market
+from backtest.venue.price_history import PriceHistory
 
 SLOPE = Number(0, 100)
 
@@ -74,7 +74,9 @@ class RateCurve(Value):
         kept = 1.0 - self.reserve_factor
         return shape_like(utilization, self.borrow(used) * used * kept)
 
-    def rates(self, market: Market, utilization: float | str) -> dict[str, FloatSeries | float]:
+    def rates(
+        self, market: PriceHistory, utilization: float | str
+    ) -> dict[str, FloatSeries | float]:
         """Return ``borrow_rate`` and ``cash_rate`` of a venue, by a utilization through time.
 
         Parameters
