@@ -1,4 +1,4 @@
-"""The base class of runs, sweeps, studies and comparisons: each can be written as a report."""
+"""The base class of all results: each can be written as a report."""
 
 from __future__ import annotations
 

@@ -130,9 +130,10 @@ def list_(
 
 def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> None:
     """Show one result: its facts, its measures, and the command that makes it again."""
+    from backtest.base.command_again import describe_origin  # noqa: PLC0415 - loads much
     from backtest.base.provenance import making_to_json, read_provenance  # noqa: PLC0415
     from backtest.cli.results_text import format_result  # noqa: PLC0415 - loads much
-    from backtest.store import describe_origin, open_folder, read_usable  # noqa: PLC0415 - loads much
+    from backtest.store import open_folder, read_usable  # noqa: PLC0415 - loads much
 
     folder, entry = read_usable(name, results)
     _, facts = open_folder(folder)

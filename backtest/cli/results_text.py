@@ -11,13 +11,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from backtest.base.command_again import Origin
 from backtest.base.errors import ParameterError
 from backtest.base.git_state import Checkout
 from backtest.base.provenance import Code, Making
 from backtest.base.text_layout import clip, escape_directions
 from backtest.base.units import format_time
 from backtest.report.page.report_numbers import format_measure, name_measure, name_unit
-from backtest.store import KINDS, FolderCheck, Origin, StoreEntry, count_kinds
+from backtest.store import KINDS, FolderCheck, StoreEntry, count_kinds
 from backtest.store.kinds import VALIDATIONS
 from backtest.store.list_filters import FIELDS, check_measure
 from backtest.store.prune import KeptFolder

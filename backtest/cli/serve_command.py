@@ -37,7 +37,7 @@ def serve(
     """
     import webbrowser  # noqa: PLC0415 - seldom used
 
-    from backtest.report.serve.server import Server, is_local  # noqa: PLC0415 - loads much
+    from backtest.serve.server import Server, is_local  # noqa: PLC0415 - loads much
 
     Range(0, 65_535).check("port", port, where="--port", whole=True)
     if not results.is_dir():

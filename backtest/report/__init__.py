@@ -1,4 +1,4 @@
-"""Report pages of results of all kinds, and a server that shows them.
+"""Report pages of results of all kinds.
 
 ``import backtest`` attaches these functions to the results, as ``report()``, ``plot()`` and the
 HTML that a notebook shows.
@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from backtest.base.reportable import Reportable
     from backtest.engine import Result
-    from backtest.report.risk_pages import Risk
-    from backtest.store import Saved
 
 
-def write_report(source: Saved | Risk, path: Path, format_: str | None = None) -> Path:
+def write_report(source: Reportable, path: Path, format_: str | None = None) -> Path:
     """Write the report of a result of any kind to a file; return its path."""
     from backtest.report.page.formats import write_page  # noqa: PLC0415 - only when asked for
     from backtest.report.write import build_page  # noqa: PLC0415 - as above
@@ -23,7 +22,7 @@ def write_report(source: Saved | Risk, path: Path, format_: str | None = None) -
     return write_page(build_page(source), path, format_)
 
 
-def write_cell(source: Saved | Risk) -> str:
+def write_cell(source: Reportable) -> str:
     """Return the HTML that a notebook shows of a result, without a script."""
     from backtest.report import notebook  # noqa: PLC0415 - only in notebooks
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backtest.base.reportable import Reportable
 from backtest.base.text_layout import clip, escape_directions
 from backtest.base.units import FloatArray
 from backtest.engine import Result
@@ -17,10 +17,6 @@ from backtest.report.page.thinning import thin_rows
 from backtest.report.write import build_kind
 from backtest.tune import Study
 
-if TYPE_CHECKING:
-    from backtest.report.risk_pages import Risk
-    from backtest.store import Saved
-
 WIDTH, HEIGHT = 560, 90
 COLUMNS = 4
 """Headline numbers in a row."""
@@ -28,7 +24,7 @@ LONGEST = 200
 """Longest title in characters."""
 
 
-def write_cell(source: Saved | Risk) -> str:
+def write_cell(source: Reportable) -> str:
     """Return a result as an HTML fragment that inherits the colors of the notebook."""
     if isinstance(source, Study) and not source.trials:
         return f"<div><b>{escape_text(repr(source))}</b></div>"

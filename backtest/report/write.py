@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from backtest.base.reportable import Reportable
 from backtest.compare import Comparison
 from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine import Result
@@ -21,7 +22,7 @@ from backtest.report.crowd_pages import (
 from backtest.report.page.page import Page
 from backtest.report.pocket_pages import POCKETS, build_pocket_page
 from backtest.report.portfolio.portfolio_page import build_portfolio
-from backtest.report.risk_pages import RISKS, Risk, build_risk_page
+from backtest.report.risk_pages import RISKS, build_risk_page
 from backtest.report.run.run_page import build_run
 from backtest.report.sets.study_page import build_study
 from backtest.report.sets.sweep_page import build_sweep
@@ -29,7 +30,6 @@ from backtest.report.validations.cross_page import build_cross
 from backtest.report.validations.schedule_page import build_schedule_page
 from backtest.report.validations.walk_page import build_walk
 from backtest.scenarios import Capacity
-from backtest.store import Saved
 from backtest.sweep import Sweep
 from backtest.tune import Study
 from backtest.validation.cross_validation import CrossValidation
@@ -50,7 +50,7 @@ BUILDERS: dict[type, Callable[[Any, Background], Page]] = {
 """The functions that build the report of a result with its background."""
 
 
-def build_page(source: Saved | Risk, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
+def build_page(source: Reportable, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
     """Return the report of a result of any kind.
 
     The sets of a sweep are ranked by ``objective``. With ``reads_data``, the report covers the
@@ -66,7 +66,7 @@ def build_page(source: Saved | Risk, objective: str = "sharpe", *, reads_data: b
 
 
 def build_kind(
-    source: Saved | Risk, objective: str = "sharpe", background: Background = NOTHING
+    source: Reportable, objective: str = "sharpe", background: Background = NOTHING
 ) -> Page:
     """Return the report of a result with a background that is known already."""
     if isinstance(source, PortfolioResult):

@@ -1,6 +1,5 @@
 """The store: list, find, verify, compare, prune and export what was saved in ``results/``."""
 
-from backtest.store.command_again import Origin, describe_origin
 from backtest.store.compare_saved import compare_saved, name_saved
 from backtest.store.entry import StoreEntry, read_entry
 from backtest.store.export import export_result
@@ -21,14 +20,12 @@ __all__ = [
     "KINDS",
     "Filter",
     "FolderCheck",
-    "Origin",
     "Saved",
     "StoreEntry",
     "choose_deletions",
     "compare_saved",
     "count_kinds",
     "delete_chosen",
-    "describe_origin",
     "export_result",
     "find_folder",
     "list_folders",

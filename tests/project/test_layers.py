@@ -36,6 +36,7 @@ WINGS = (
     "regress",
     "store",
     "report",
+    "serve",
     "cli",
 )
 """The folders of the package. Each imports only those before it."""
@@ -103,6 +104,17 @@ def test_a_wing_imports_only_wings_before_it():
     found = {(find_wing(module), find_wing(imported)) for module, imported in list_imports()}
     upward = {(mine, theirs) for mine, theirs in found if order[theirs] > order[mine]}
     assert not upward
+
+
+def test_the_wings_stand_on_at_most_twelve_floors():
+    """The command line stands on the policies, they on the public names, those on the wings."""
+    below = {name: set[str]() for name in ORDER}
+    for module, imported in list_imports():
+        below[find_wing(module)] |= {find_wing(imported)} - {find_wing(module)}
+    floors: dict[str, int] = {}
+    for name in ORDER:
+        floors[name] = 1 + max((floors[each] for each in below[name]), default=0)
+    assert floors["cli"] <= 12, floors
 
 
 def test_modules_do_not_import_each_other_in_a_circle():

@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.paths.risk_record import RiskRecord
-from backtest.report.serve.site import Site
+from backtest.serve.site import Site
 from backtest.store.kinds import RISK_CLASSES
 from backtest.strategies import Constant
 from tests.commands import call

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from backtest.base.command_again import describe_origin
 from backtest.base.json_values import to_plain
 from backtest.base.provenance import Making, get_attached_making, try_read_provenance
 from backtest.report.basis.data_quality import NOT_READ, Examined, examine
-from backtest.store import Saved
-from backtest.store.command_again import describe_origin
 from backtest.tune import Study
 
 
@@ -35,7 +34,7 @@ class Background(NamedTuple):
 NOTHING = Background()
 
 
-def find_background(source: Saved, *, reads_data: bool) -> Background:
+def find_background(source: Any, *, reads_data: bool) -> Background:
     """Return the origin of a result; ``reads_data`` loads its data again to examine them."""
     manifest = to_plain(dict(source.facts if isinstance(source, Study) else source.manifest))
     origin = describe_origin(manifest, find_making(source))
@@ -45,7 +44,7 @@ def find_background(source: Saved, *, reads_data: bool) -> Background:
     return Background(examined, origin.command, origin.remarks)
 
 
-def find_making(source: Saved) -> Making | None:
+def find_making(source: Any) -> Making | None:
     """Return how a result was made, as noted in memory or in its folder."""
     if isinstance(source, Study):
         return (

@@ -30,9 +30,9 @@ from backtest.base.file_lock import hold_lock_file
 from backtest.cli import main
 from backtest.compare import Comparison
 from backtest.engine.result import Result
-from backtest.report.serve import server, site
-from backtest.report.serve.live_study import find_state
-from backtest.report.serve.server import Server
+from backtest.serve import server, site
+from backtest.serve.live_study import find_state
+from backtest.serve.server import Server
 from backtest.store import card, compare_saved, list_results, listing, name_saved
 from backtest.store.entry import take_stamp
 from backtest.store.kinds import hash_manifest
@@ -779,7 +779,7 @@ def test_a_result_that_goes_while_its_report_is_made_is_not_found(ask, store, na
         shutil.rmtree(folder)
         raise FileNotFoundError(2, "No such file or directory", str(folder))
 
-    monkeypatch.setattr("backtest.report.serve.site.load_saved", load)
+    monkeypatch.setattr("backtest.serve.site.load_saved", load)
     assert ask(f"/result/{names[0]}")[0].status == 404
     assert ask("/")[0].status == 200
 

@@ -15,8 +15,9 @@ from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 from backtest.base.errors import BacktestError, DataError, ParameterError
 from backtest.report.page.html import read_plotly, read_template, write_html, write_security_policy
 from backtest.report.page.page import Page
-from backtest.report.serve.live_study import RUNNING, Follower, find_state
-from backtest.report.serve.pages import (
+from backtest.report.write import build_page
+from backtest.serve.live_study import RUNNING, Follower, find_state
+from backtest.serve.pages import (
     MOST,
     decode_name,
     is_unfinished,
@@ -24,7 +25,6 @@ from backtest.report.serve.pages import (
     write_live,
     write_message,
 )
-from backtest.report.write import build_page
 from backtest.store import Saved
 from backtest.store.compare_saved import compare_saved, load_runs
 from backtest.store.entry import StoreEntry

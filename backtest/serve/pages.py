@@ -24,7 +24,7 @@ from backtest.store.kinds import (
     name_kind,
 )
 
-PACKAGE = "backtest.report.serve"
+PACKAGE = "backtest.serve"
 FIRST_ROWS = 200
 """Rows of the list that are shown at first."""
 LONGEST = 300
