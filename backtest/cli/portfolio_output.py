@@ -41,6 +41,8 @@ def portfolio_to_dict(result: PortfolioResult, path: str | None) -> dict[str, An
         "metrics": dict(result.metrics),
         "attribution": result.attribution().to_dict(orient="index"),
         "contagion": list_rows(result.contagion()),
+        "target_cuts": list(result.cut_rows),
+        "no_fill": result.no_fill or None,
     }
 
 

@@ -136,7 +136,7 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     check_break_even(market, rows, is_wanted=break_even, equal_risk=equal_risk)
     for name, row in rows.items():
         check_setting(row.setting, {name: row.entry})
-    warn_of_last_prices(market)  # type: ignore[arg-type] # of several, has_mark is that of all
+    warn_of_last_prices(market)
     on_done = count_accounts(progress, len(rows) * (2 if equal_risk else 1))
     results = {name: run_entry(name, row, on_done) for name, row in rows.items()}
     scaled = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from backtest.venue.interest import describe_interest, find_charged
 
 if TYPE_CHECKING:
     from backtest.engine.run_record import RunRecord
+    from backtest.measures.run_span import RunSpan
+    from backtest.venue import Venue
     from backtest.venue.dated_tables import InUse
 
 FILLS = {
@@ -38,6 +40,8 @@ FILLS = {
 """When decisions fill, if not at the next open."""
 WARM = 24
 """Bars without a decision at the start that are not mentioned."""
+SHORT = 330.0
+"""Days of a run under which its yearly figures are said to be extrapolated."""
 MOST_LISTED = 8
 """Number of liquidations that are listed; the others are counted."""
 MEASURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
@@ -87,7 +91,9 @@ def summarize_setting(result: RunRecord) -> Iterator[str]:
         yield from format_paragraph("NO FILL", f"no order was filled: {result.no_fill}")
     yield from format_paragraph("Policy", str(result.manifest["policy"]["text"]))
     yield from format_paragraph("Data", *describe_market(result))
-    yield from format_paragraph("Venue", describe_venue(result), *describe_table_dates(result))
+    yield from format_paragraph(
+        "Venue", describe_venue(result.manifest, result.venue), *describe_table_dates(result)
+    )
     account = filter(None, (describe_account(result), describe_isolated(result.account)))
     yield from format_paragraph("Account", *account)
 
@@ -108,10 +114,9 @@ def describe_market(result: RunRecord) -> Iterator[str]:
         yield "no funding rates: none is charged"
 
 
-def describe_venue(result: RunRecord) -> str:
+def describe_venue(manifest: Mapping[str, Any], venue: Venue) -> str:
     """Return contract, brackets, costs and the rules of liquidation, in one sentence."""
-    venue = result.venue
-    tables = read_tables(result.manifest, venue)
+    tables = read_tables(manifest, venue)
     parts = [
         f"{venue.contract.kind} contract",
         ", then ".join(describe_brackets(each) for each in tables),
@@ -208,6 +213,14 @@ def compare_measures(result: RunRecord) -> Iterator[str]:
     is_inverse = result.venue.contract.kind == "inverse"
     unit = "in the quote currency, " if is_inverse else ""
     yield f"  Buy and hold: the mark price from the first close on; {unit}price only, no costs."
+    yield from describe_short_span(result.span)
+
+
+def describe_short_span(span: RunSpan) -> Iterator[str]:
+    """Yield a line that says that yearly figures are extrapolated, if the span is under a year."""
+    days = (int(span.closes[-1]) - span.start) / DAY
+    if days < SHORT:
+        yield f"  Yearly figures are extrapolated from {days:,.1f} days."
 
 
 def measure_holding(result: RunRecord) -> BuyAndHold:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any, overload
 
@@ -13,7 +12,7 @@ import pandas as pd
 from backtest.account import Account
 from backtest.account.account import check_account
 from backtest.base.compile_choice import set_hurry
-from backtest.base.errors import ParameterError, VenueDateWarning
+from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.provenance import record_making
 from backtest.base.units import (
@@ -35,7 +34,11 @@ from backtest.engine.portfolio.portfolio_checks import check_account_kind, check
 from backtest.engine.portfolio.run_portfolio import is_single, run_portfolio
 from backtest.engine.result import Result
 from backtest.engine.resumed_market import History, join_markets, list_flows
-from backtest.engine.run_warnings import warn_of_last_prices, warn_of_outcome
+from backtest.engine.run_warnings import (
+    warn_of_last_prices,
+    warn_of_other_days,
+    warn_of_outcome,
+)
 from backtest.engine.sampling_periods import check_periods, count_periods
 from backtest.engine.signal_input import describe_signal, read_signal, recall_signal
 from backtest.engine.signal_rule import SignalRule
@@ -323,19 +326,6 @@ def check_settings(
     check_account(account, venue)
     check_periods(market, sampling, calendar)
     check_expiry(market, venue)
-
-
-def warn_of_other_days(market: Market, venue: Venue, first: int = 0) -> None:
-    """Warn if bars from the first on lie outside the dates of the venue's margin tables."""
-    end = int(market.time[-1]) + market.interval
-    misfit = "" if market.synthetic else venue.describe_misfit(int(market.time[first]), end)
-    if misfit:
-        warnings.warn(
-            f"{misfit}; a preset without @DATE takes at each bar the table of its day where there "
-            "is one, venue.override(brackets=...) one that you know",
-            VenueDateWarning,
-            stacklevel=4,  # who called bt.run or bt.sweep
-        )
 
 
 def check_resume(resume: Result | None, policy: Policy, venue: Venue, account: Account) -> None:

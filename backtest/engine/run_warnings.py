@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.errors import InfiniteLeverageWarning, LastPriceWarning, NoFillWarning
+from backtest.base.errors import (
+    InfiniteLeverageWarning,
+    LastPriceWarning,
+    NoFillWarning,
+    VenueDateWarning,
+)
 from backtest.base.units import FloatArray, IntArray, format_time
+from backtest.market.markets import Markets
 
 if TYPE_CHECKING:
     from backtest.market import Market
@@ -17,11 +24,15 @@ OF_EACH_RUN = (LastPriceWarning, NoFillWarning, InfiniteLeverageWarning)
 """Warnings that a sweep, a search or a comparison does not repeat for each of its runs."""
 
 
-def warn_of_last_prices(market: Market, stacklevel: int = 4) -> None:
+def warn_of_last_prices(market: Market | Markets, stacklevel: int = 4) -> None:
     """Warn if there are no mark prices, so that liquidations are tested on last prices."""
     if not market.has_mark:
+        named = "the market has"
+        if isinstance(market, Markets):
+            lacking = [name for name, each in market.items() if not each.has_mark]
+            named = f"{', '.join(lacking)} {'has' if len(lacking) == 1 else 'have'}"
         warnings.warn(
-            "the market has no mark prices: liquidations are tested on last prices, which swing "
+            f"{named} no mark prices: liquidations are tested on last prices, which swing "
             "wider than marks; give mark prices: a mark file "
             "in the folder of the data, or bt.Market.from_frames(bars, mark=...)",
             LastPriceWarning,
@@ -29,14 +40,42 @@ def warn_of_last_prices(market: Market, stacklevel: int = 4) -> None:
         )
 
 
-def warn_of_outcome(name: str, no_fill: str, target: FloatArray, closes: IntArray) -> None:
+def warn_of_other_days(
+    market: Market | Markets, venue: Any, first: int = 0, stacklevel: int = 4
+) -> None:
+    """Warn if bars from the first on lie outside the dates of a venue's margin tables.
+
+    ``venue`` is one for all markets, or a venue by name.
+    """
+    of = {"": market} if not isinstance(market, Markets) else dict(market.items())
+    found: dict[str, list[str]] = {}
+    start = int(market.time[first])
+    for name, each in of.items():
+        own = venue[name] if isinstance(venue, Mapping) else venue
+        end = int(each.time[-1]) + each.interval
+        misfit = "" if each.synthetic else own.describe_misfit(max(start, int(each.time[0])), end)
+        if misfit:
+            found.setdefault(misfit, []).append(name)
+    for misfit, names in found.items():
+        named = f"{', '.join(names)}: " if names != [""] else ""
+        warnings.warn(
+            f"{named}{misfit}; a preset without @DATE takes at each bar the table of its day where "
+            "there is one, venue.override(brackets=...) one that you know",
+            VenueDateWarning,
+            stacklevel=stacklevel,  # who called bt.run or bt.sweep
+        )
+
+
+def warn_of_outcome(
+    name: str, no_fill: str, target: FloatArray, closes: IntArray, stacklevel: int = 4
+) -> None:
     """Warn if a policy filled no order, or asked for an infinite leverage.
 
     ``no_fill`` is the reason, empty if there were fills; ``target`` and ``closes`` are the leverage
     and the time (ns) of each decision.
     """
     if no_fill:
-        warnings.warn(f"{name} filled no order: {no_fill}", NoFillWarning, stacklevel=4)
+        warnings.warn(f"{name} filled no order: {no_fill}", NoFillWarning, stacklevel=stacklevel)
     infinite = np.isinf(target)
     if infinite.any():
         first = format_time(int(closes[int(infinite.argmax())]))
@@ -45,5 +84,5 @@ def warn_of_outcome(name: str, no_fill: str, target: FloatArray, closes: IntArra
             f"closes, first at {first} UTC (a division by zero?): it took as much as its limits "
             "allow; return float('nan') there to leave the position, or set max_leverage",
             InfiniteLeverageWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )

@@ -36,17 +36,24 @@ def average_cuts(
     cause: str, cut: FloatArray, rows: BoolArray, of: Decisions, day: IntArray
 ) -> dict[str, Any]:
     """Return one row of the table: the decisions, the means over them, and their UTC days."""
+    return average_row(cause, cut[rows], of.asked[rows], of.held[rows], day[rows], len(rows))
+
+
+def average_row(
+    cause: str, cut: FloatArray, asked: FloatArray, held: FloatArray, day: IntArray, total: int
+) -> dict[str, Any]:
+    """Return a row of the decisions that a limit cut, out of ``total``."""
     columns = {
-        "mean_asked": of.asked[rows],
-        "mean_held": of.held[rows],
-        "mean_shortfall": cut[rows],
-        "mean_distance": np.abs(cut[rows]),
+        "mean_asked": asked,
+        "mean_held": held,
+        "mean_shortfall": cut,
+        "mean_distance": np.abs(cut),
     }
-    n, total = int(rows.sum()), len(rows)
+    n = len(cut)
     return {
         "cause": cause,
         "decisions": n,
         "share": n / total if total else math.nan,
         **{name: float(np.mean(x)) if n else math.nan for name, x in columns.items()},
-        "days": len(np.unique(day[rows])),
+        "days": len(np.unique(day)),
     }

@@ -20,6 +20,7 @@ WORDS = {
     "participation": "max_participation",
     "lot": "lots",
     "min_notional": "the least notional",
+    "max_gross_leverage": "the account's max_gross_leverage",
     "margin_call": "an unmet margin call",
 }
 """The causes of :data:`backtest.engine.target_cuts.CAUSES`, in words."""
@@ -27,10 +28,11 @@ LEAST_SHARE = 0.01
 """Limits are mentioned from this mean distance on, as a share of the mean target."""
 
 
-def describe_targets(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def describe_targets(rows: Sequence[Mapping[str, Any]], noun: str = "") -> Iterator[str]:
     """Yield mean asked against mean held leverage, then each limit that mattered.
 
     ``rows`` are those of ``Result.target_cuts``; empty if a result was saved without them.
+    ``noun`` is what a target is of, such as ``" per instrument"``.
     """
     if not rows:
         yield "not known: the result was saved by an earlier version"
@@ -41,7 +43,7 @@ def describe_targets(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         return
     shown = [row for row in rows[1:] if is_large(row, total)]
     start = (
-        f"asked for {format_leverage(total['mean_asked'])} on average, held "
+        f"asked for {format_leverage(total['mean_asked'])}{noun} on average, held "
         f"{format_leverage(total['mean_held'])} after the fill, over "
         f"{total['decisions']:,} decisions"
     )

@@ -35,7 +35,8 @@ from backtest.engine.portfolio.portfolio_manifest import (
     describe_markets,
     describe_venue,
 )
-from backtest.engine.run import check_kinds, warn_of_other_days
+from backtest.engine.run import check_kinds
+from backtest.engine.run_warnings import warn_of_other_days
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets
 from backtest.market.weight_frame import read_weights
@@ -195,11 +196,11 @@ def check_first(
     calendar: str,
 ) -> str:
     """Check that the settings of the first set fit the market; return the signal in words."""
-    warn_of_last_prices(market)  # type: ignore[arg-type]
+    warn_of_last_prices(market)
+    warn_of_other_days(market, venue)
     if isinstance(market, Markets):
         return describe_weights(signal, read_weights(signal, market, where="bt.sweep"))
     check_settings(market, account, venue, sampling, calendar)
-    warn_of_other_days(market, venue)
     return describe_signal(signal, read_signal(signal, market, 0))
 
 

@@ -22,7 +22,7 @@ from backtest.base.units import format_time
 from backtest.engine import warn_of_last_prices
 from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.portfolio.cut_terms import end_expired
-from backtest.engine.run import warn_of_other_days
+from backtest.engine.run_warnings import warn_of_other_days
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Markets
 from backtest.measures.ranking import read_constraints, read_objectives
@@ -197,9 +197,8 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     check_arguments(market, policy, venue, account, "all")
     market = end_expired(market, venue)
     check_terms(market, account, venue, sampling, calendar)
-    if not isinstance(market, Markets):
-        warn_of_other_days(market, venue)  # type: ignore[arg-type]
-    warn_of_last_prices(market, stacklevel=3)  # type: ignore[arg-type]
+    warn_of_other_days(market, venue)
+    warn_of_last_prices(market, stacklevel=3)
     plan = None if validate is None else Study._plan_validation(validate, market, sampling)
     number, limit = read_budget(trials, seconds)
     rule = read_robustness(robust)

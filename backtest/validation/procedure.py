@@ -19,8 +19,7 @@ from backtest.engine.portfolio.portfolio_manifest import (
     describe_markets,
     describe_venue,
 )
-from backtest.engine.run import warn_of_other_days
-from backtest.engine.run_warnings import OF_EACH_RUN
+from backtest.engine.run_warnings import OF_EACH_RUN, warn_of_other_days
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets
 from backtest.measures.ranking import read_constraints, read_objectives
@@ -167,9 +166,8 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     check_arguments(market, policy, venue, account, "all")
     market = end_expired(market, venue)
     check_terms(market, account, venue, sampling, calendar)
-    if isinstance(market, Market):
-        warn_of_other_days(market, venue)  # type: ignore[arg-type]
-    warn_of_last_prices(market, stacklevel=4)  # type: ignore[arg-type]
+    warn_of_other_days(market, venue)
+    warn_of_last_prices(market, stacklevel=4)
     number, _ = read_budget(TRIALS if trials is None else trials, None)
     check_choices(sampler, seed)
     named = read_named(signal, market)

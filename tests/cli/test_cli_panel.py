@@ -363,8 +363,9 @@ def test_a_run_of_several_prints_and_saves_its_account(capsys, folder: Path):
     write_weights("w.csv")
     code, out, err = call(capsys, *RUN, "--weights", "w.csv", "--overlay", "Constant(leverage=1)")
     assert (code, err) == (0, "")
-    assert "markets          BTCUSDT, ETHUSDT, 1h bars" in out
-    assert "overlay          Constant(leverage=1.0)" in out
+    assert "Data          BTCUSDT, ETHUSDT, 20" in out
+    assert "Overlay       Constant(leverage=1.0)" in out
+    assert "signal not checked: it was given as data" in " ".join(out.split())
     (saved,) = Path("results").iterdir()
     code, out, _ = call(capsys, *RUN, "--weights", "w.csv", "--json", "--no-save")
     found = json.loads(out)

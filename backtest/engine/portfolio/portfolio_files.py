@@ -97,6 +97,8 @@ def _pack_state(result: Any) -> dict[str, Any]:
         "names": list(result.names),
         "spans": result.spans.tolist(),
         **{name: getattr(result, name) for name in KEPT},
+        "target_cuts": list(result.cut_rows),
+        "no_fill": result.no_fill,
         "traded": None if result.traded is None else result.traded.to_dict(),
         "start": result.span.start,
         "first": result.span.first,
@@ -146,6 +148,8 @@ def load_portfolio(folder: Path, kind: type[Loaded]) -> Loaded:
         memory=np.array(stored["memory"], dtype=np.float64),
         **{name: stored[name] for name in KEPT},
         traded=read_traded(stored["traded"]),
+        cut_rows=stored.get("target_cuts", ()),
+        no_fill=str(stored.get("no_fill", "")),
         record=bars[list(ACCOUNT_RECORD)].to_numpy(dtype=np.float64),
         positions_record=np.stack(
             [wide[[f"{name} {each}" for each in POSITION_RECORD]].to_numpy() for name in names],

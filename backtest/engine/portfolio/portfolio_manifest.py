@@ -9,7 +9,13 @@ from backtest.account import Account
 from backtest.base.json_values import to_plain
 from backtest.base.units import IntArray, format_duration, format_time
 from backtest.engine.lookahead.checked_signals import join_checks
-from backtest.engine.manifest import compute_id, describe_data, find_versions, hash_source
+from backtest.engine.manifest import (
+    compute_id,
+    describe_data,
+    describe_margin_tables,
+    find_versions,
+    hash_source,
+)
 from backtest.market import Markets
 from backtest.policy import Policy
 from backtest.venue import Venue
@@ -54,6 +60,10 @@ def write_portfolio_manifest(
         **manifest,
         "compiled": plain_because or "yes",
         "causality": join_checks(checks, given),
+        "margin_table": {
+            name: describe_margin_tables(markets[name], venue, start, int(closes[-1]))
+            for name, venue in setup.venues.items()
+        },
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ class PortfolioRecord:
     and ``asset_marks`` are mark closes, of shape (n_bars, n) and (n_bars, C), NaN outside the
     ``spans`` of the instruments. ``market_returns`` are those of the equally weighted index.
     ``markets`` are None in a result that was loaded. ``started`` is when the account began (ns),
-    ``traded`` the volumes that choose fee tiers.
+    ``traded`` the volumes that choose fee tiers. ``cut_rows`` are those of ``target_cuts``, and
+    ``no_fill`` is why no order was filled, empty if one was.
     """
 
     policies: Mapping[str, Policy]
@@ -55,3 +56,5 @@ class PortfolioRecord:
     markets: Markets | None = None
     started: int = 0
     traded: TradedDays | None = None
+    cut_rows: Sequence[Mapping[str, Any]] = ()
+    no_fill: str = ""

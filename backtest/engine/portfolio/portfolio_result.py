@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from backtest.base.errors import ParameterError
 from backtest.base.ranges import Choice, Range
 from backtest.base.reportable import Reportable
 from backtest.base.units import DAY, FloatArray, IntArray, utc_index
@@ -221,6 +222,38 @@ class PortfolioResult(PortfolioRecord, Reportable):
             ``profit``, what a position in profit had gained since its entry, else 0.
         """
         return contagion_table(self.time, self.names, self.entries, self.span.first)
+
+    def target_cuts(self) -> pd.DataFrame:
+        """Return how often and how far each limit kept the account from its targets.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by ``instrument`` (``all``, then each) and ``cause`` (``all`` decisions that
+            reached an open, then each limit that bound). Columns as those of
+            :meth:`backtest.Result.target_cuts`: leverages are in turns of the account's equity at
+            the open, ``signal * leverage * overlay`` as asked and the position after the fill. A
+            shortfall within the account's leverage is named after the first limit that explains it;
+            ``wallet`` is any limit of an isolated order, ``initial_margin`` includes notional caps.
+
+        Raises
+        ------
+        ParameterError
+            If the result was saved by a version that did not store the table.
+
+        Notes
+        -----
+        A leverage of NaN is no decision, and infinite targets are left out. A limit counts if it
+        moved a target by more than 0.01 %.
+        """
+        if not self.cut_rows:
+            raise ParameterError(
+                "the cuts of targets must have been saved with a result, this one was saved "
+                "without them",
+                where="PortfolioResult.target_cuts",
+                cure="run the experiment again",
+            )
+        return pd.DataFrame(list(self.cut_rows)).set_index(["instrument", "cause"])
 
     def attribution(self, by: str = "instrument") -> pd.DataFrame:
         """Return the money that each instrument made and cost; the rows add up to the total.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
+
+import numpy as np
 
 from backtest.account import Account
 from backtest.account.account import WHOLE
@@ -20,6 +23,7 @@ from backtest.engine.compile.book_order import (
 )
 from backtest.engine.frame_signals import describe_weights
 from backtest.engine.loop_driver import CompileFirst, Progress
+from backtest.engine.portfolio.book_cuts import measure_book_cuts
 from backtest.engine.portfolio.book_desk import set_desk
 from backtest.engine.portfolio.book_driver import (
     BookOutcome,
@@ -29,6 +33,7 @@ from backtest.engine.portfolio.book_driver import (
 )
 from backtest.engine.portfolio.book_inputs import BookInputs, start_book
 from backtest.engine.portfolio.book_loop import Desk
+from backtest.engine.portfolio.no_book_fill import explain_no_book_fill, name_boundless
 from backtest.engine.portfolio.portfolio_checks import (
     warn_of_band,
     warn_of_delisting,
@@ -36,8 +41,13 @@ from backtest.engine.portfolio.portfolio_checks import (
 from backtest.engine.portfolio.portfolio_manifest import write_portfolio_manifest
 from backtest.engine.portfolio.portfolio_result import PortfolioResult
 from backtest.engine.portfolio.portfolio_setup import Setup, set_up
+from backtest.engine.portfolio.portfolio_tables import field
 from backtest.engine.portfolio.resumed_book import check_rules, read_resume
-from backtest.engine.run_warnings import warn_of_last_prices
+from backtest.engine.run_warnings import (
+    warn_of_last_prices,
+    warn_of_other_days,
+    warn_of_outcome,
+)
 from backtest.engine.sampling_periods import check_periods, count_periods
 from backtest.market.markets import Markets
 from backtest.measures.run_span import RunSpan
@@ -177,7 +187,8 @@ def run_portfolio(
     )
     if earlier is not None:
         check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
-    warn_of_last_prices(markets)  # type: ignore[arg-type]
+    warn_of_last_prices(markets, stacklevel=5)
+    warn_of_other_days(markets, setup.venues, setup.first, stacklevel=5)
     outcome = live(setup, is_compiled=is_compiled, progress=progress)
     return finish(setup, outcome, given=signal, sampling=sampling, calendar=calendar)
 
@@ -201,4 +212,10 @@ def finish(
         closes=closes,
         plain_because=outcome.plain_because,
     )
-    return PortfolioResult.from_outcome(setup, outcome, span, manifest)
+    rows = measure_book_cuts(setup, outcome)
+    no_fill = explain_no_book_fill(setup, outcome, rows)
+    level = field(outcome.positions, "target")
+    highest = np.where(np.isinf(level).any(axis=1), np.inf, 0.0)
+    warn_of_outcome(name_boundless(setup, level), no_fill, highest, closes, stacklevel=6)
+    result = PortfolioResult.from_outcome(setup, outcome, span, manifest)
+    return dataclasses.replace(result, cut_rows=rows, no_fill=no_fill)

@@ -22,7 +22,7 @@ from backtest.engine.switched_run import Stretch, merge_stretches
 from backtest.market.markets import Markets
 from backtest.policy import Policy
 
-NOT_IN_ID = ("compiled", "causality")
+NOT_IN_ID = ("compiled", "causality", "margin_table")
 """Entries of a manifest that its id does not depend on."""
 LEAST = 2
 """Least bars of an instrument on which columns are computed."""

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.base.number_text import format_money, format_number, format_percent
-from backtest.base.text_layout import clip
+from backtest.base.text_layout import capitalize, clip
 from backtest.base.units import DAY, format_time
+from backtest.engine.portfolio.portfolio_text import (
+    count_boundless,
+    describe_isolated_positions,
+)
 from backtest.measures.measure_names import ABOUT
 from backtest.measures.run_measures import COSTS
 from backtest.report.basis.assumptions import (
     build_pair_table,
+    describe_filled,
     describe_provenance,
     describe_settings,
     format_manifest,
@@ -38,6 +43,7 @@ from backtest.report.page.page import (
 from backtest.report.page.thinning import thin_rows
 from backtest.report.portfolio.exposure_charts import draw_account, list_charts
 from backtest.report.portfolio.pulled_down import build_contagion, count_victims
+from backtest.report.run.over_time_section import tabulate_targets
 
 if TYPE_CHECKING:
     from backtest.engine.portfolio.portfolio_result import PortfolioResult
@@ -78,7 +84,7 @@ def build_sections(result: PortfolioResult) -> list[Section]:
                 [draw_account(result)]),
         Section("exposure", "Exposure and risk",
                 "What was held, which instruments carried the risk, and how they moved together.",
-                list_charts(result)),
+                [*list_charts(result), tabulate_targets(result.cut_rows)]),
         build_contagion(result),
         Section("attribution", "What each instrument made and cost",
                 "Money by instrument; the account's own row is what belongs to none of them.",
@@ -94,7 +100,8 @@ def build_sections(result: PortfolioResult) -> list[Section]:
 def list_notices(result: PortfolioResult) -> list[str]:
     """Return what must be read before any number."""
     data, metrics = result.manifest["data"], result.metrics
-    notices = [SYNTHETIC] if data["synthetic"] else []
+    notices = [f"No order was filled: {result.no_fill}."] if result.no_fill else []
+    notices += [SYNTHETIC] if data["synthetic"] else []
     if metrics["ruined"]:
         time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))
         notices.append(f"Ruined at {time} UTC: no trade since.")
@@ -107,6 +114,18 @@ def list_notices(result: PortfolioResult) -> list[str]:
         notices.append(
             f"No mark prices, so liquidations are tested on last prices: {join(unmarked)}."
         )
+    unfunded = [n for n, each in data["instruments"].items() if not each.get("funding_events")
+                and "dividends" not in each]  # fmt: skip
+    if unfunded:
+        notices.append(f"No funding rates, so none is charged: {join(unfunded)}.")
+    filled = [f"{n}: {describe_filled(each['filled'])}"
+              for n, each in data["instruments"].items() if each.get("filled")]  # fmt: skip
+    if filled:
+        notices.append(f"Filled in: {join(filled)}.")
+    if backing := describe_isolated_positions(result.account, result.names):
+        notices.append(f"{capitalize(backing)}.")
+    if boundless := count_boundless(result):
+        notices.append(f"An infinite leverage was asked for at {boundless:,} closes.")
     if result.account.intrabar == "worst":
         notices.append("Each position meets its adverse extreme at once: a bound, not an estimate.")
     return notices
@@ -211,6 +230,8 @@ def collect_numbers(result: PortfolioResult) -> dict[str, Any]:
         "metrics": dict(result.metrics),
         "attribution": result.attribution().to_dict("index"),
         "contagion": contagion.to_dict("records"),
+        "target_cuts": list(result.cut_rows),
+        "no_fill": result.no_fill,
         "events": {str(kind): int(count) for kind, count in events.items()},
         "curves": curves,
         "exposures": {name: exposures[name].tolist() for name in exposures},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -188,7 +188,7 @@ def build_use(result: Result) -> Section:
     else:
         ahead = name_period(choose_horizon(result))
         blocks = [draw_levels(profile), draw_next(profile, ahead), tabulate_next(profile, ahead)]
-    blocks.append(tabulate_targets(result))
+    blocks.append(tabulate_targets(result.cut_rows))
     return Section("leverage", "How leverage was used", lead, blocks)
 
 
@@ -265,23 +265,28 @@ def tabulate_next(profile: LeverageProfile, ahead: str) -> Table:
     return Table("What followed leverage", columns, rows, note)
 
 
-def tabulate_targets(result: Result) -> Block:
-    """Return mean asked against mean held leverage, over all decisions and limit by limit."""
-    if not result.cut_rows:
+def tabulate_targets(cuts: Sequence[Mapping[str, Any]]) -> Block:
+    """Return mean asked against mean held leverage, over all decisions and limit by limit.
+
+    ``cuts`` are the rows of ``target_cuts``; those of several positions name the instrument.
+    """
+    if not cuts:
         text = "How far targets were cut is not known: an earlier version saved the result."
         return Text(text, "note")
     means = ("asked", "held", "shortfall", "distance")
+    of = ["instrument"] if "instrument" in cuts[0] else []
     columns = name_columns(
-        "limit", "decisions", ("share", "%"), *((name, "mean") for name in means), "days"
+        *of, "limit", "decisions", ("share", "%"), *((name, "mean") for name in means), "days"
     )
     rows = tuple(
         (
+            *(row[name] for name in of),
             WORDS.get(row["cause"], "all decisions"),
             f"{row['decisions']:,}",
             f"{100.0 * row['share']:.1f}",
             *(format_leverage(row[f"mean_{name}"]) for name in means),
             f"{row['days']:,}" if "days" in row else "",
         )
-        for row in result.cut_rows
+        for row in cuts
     )
     return Table("Targets, and what was held", columns, rows, TARGETS_NOTE)

@@ -1,0 +1,215 @@
+"""Compute from the record of a run of several positions how far limits cut its targets.
+
+A decision for an instrument asks for ``signal * leverage * overlay`` turns of the equity at the
+opens. The account's least and most leverage are clipped off first. What is then missing after the
+fill is the cut of one limit: the first of :data:`CAUSES` that explains it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.account import ledger
+from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
+from backtest.engine.portfolio.portfolio_tables import column, field
+from backtest.engine.result_tables import value_of
+from backtest.engine.target_cuts_table import average_row
+from backtest.portfolio.book_records import NUMBERS
+
+if TYPE_CHECKING:
+    from backtest.engine.portfolio.book_driver import BookOutcome
+    from backtest.engine.portfolio.portfolio_setup import Setup
+
+CAUSES = (
+    "min_leverage", "max_leverage", "band", "min_notional", "lot", "participation",
+    "max_gross_leverage", "wallet", "initial_margin",
+)  # fmt: skip
+"""The limits; ``wallet`` is any limit of an isolated order, ``initial_margin`` includes caps."""
+LEAST = 1e-4
+"""A limit binds if it moves a target by more than this share of it."""
+FORCED = (*ledger.STOPS, ledger.LIQUIDATED)
+
+
+class BookDecisions(NamedTuple):
+    """The decisions that reached an open, arrays of shape (n_decisions,).
+
+    ``asked`` and ``held`` are in turns of the account's equity at the open, positive along the
+    signal; infinite targets are left out. ``cuts`` is what each limit took away, negative where it
+    left more than was asked. ``bar`` is the bar of the fill.
+    """
+
+    asked: FloatArray
+    held: FloatArray
+    cuts: dict[str, FloatArray]
+    instrument: IntArray
+    bar: IntArray
+
+
+class AtOpens(NamedTuple):
+    """The account before and after the fills of each bar but the first, of shape (n_bars - 1, n).
+
+    ``before`` and ``traded`` are contracts, ``unit`` the value of one; ``equity`` has one column.
+    """
+
+    before: FloatArray
+    traded: FloatArray
+    unit: FloatArray
+    equity: FloatArray
+    is_hit: BoolArray
+
+
+def measure_book_cuts(setup: Setup, outcome: BookOutcome) -> list[dict[str, Any]]:
+    """Return the rows of ``PortfolioResult.target_cuts``: all instruments, then each of them."""
+    found = find_book_decisions(setup, outcome)
+    day = setup.markets.time[found.bar] // DAY
+    rows = list_rows("all", found, day, np.ones(len(found.bar), dtype=np.bool_))
+    for i, name in enumerate(setup.markets.names):
+        rows += list_rows(name, found, day, found.instrument == i)
+    return rows
+
+
+def list_rows(
+    name: str, found: BookDecisions, day: IntArray, chosen: BoolArray
+) -> list[dict[str, Any]]:
+    """Return the row of some decisions, then a row for each limit that cut some of them."""
+    parts = [("all", found.asked - found.held, chosen)]
+    parts += [(cause, cut, chosen & (cut != 0.0)) for cause, cut in found.cuts.items()]
+    n = int(chosen.sum())
+    return [
+        {"instrument": name}
+        | average_row(cause, cut[rows], found.asked[rows], found.held[rows], day[rows], n)
+        for cause, cut, rows in parts
+        if cause == "all" or rows.any()
+    ]
+
+
+def find_book_decisions(setup: Setup, outcome: BookOutcome) -> BookDecisions:
+    """Return every decision that reached an open, with what each limit took of it."""
+    terms, feed, first = setup.inputs.terms, setup.inputs.feed, setup.first
+    n = len(outcome.account)
+    at = read_book_opens(setup, outcome)
+    signal = feed.signal[first : first + n - 1]
+    level = field(outcome.positions, "target")[:-1]
+    overlay = column(outcome.account, "overlay")[:-1, None]
+    scale = np.abs(signal) * np.where(overlay > 0.0, overlay, 0.0)
+    least = dict(zip(NUMBERS, terms.numbers, strict=True))["min_leverage"]
+    limit = feed.limit[np.minimum(np.arange(first + 1, first + n), len(feed.limit) - 1)]
+    raised = np.where(level < least, least, level)
+    levels = (level, raised, np.where(raised > limit, limit, raised))
+    with np.errstate(all="ignore"):
+        asked, bounded, reach = (np.where(scale == 0.0, 0.0, scale * each) for each in levels)
+        side = np.where(signal != 0.0, np.sign(signal), np.where(at.before < 0.0, -1.0, 1.0))
+        held = (at.before + at.traded) * side * at.unit / at.equity
+        cuts = {"min_leverage": asked - bounded, "max_leverage": bounded - reach}
+        cuts |= split_rest(setup, at, reach, held)
+    is_asked = ~np.isnan(level) & ~np.isnan(overlay)
+    rows = is_asked | ((signal == 0.0) & (at.before != 0.0))
+    rows &= np.isfinite(asked) & np.isfinite(held) & (at.equity > 0.0)
+    rows &= ~(at.is_hit & (at.traded == 0.0))
+    bar, instrument = np.nonzero(rows)
+    return BookDecisions(
+        asked=asked[rows],
+        held=held[rows],
+        cuts={each: cuts[each][rows] for each in CAUSES},
+        instrument=instrument,
+        bar=first + 1 + bar,
+    )
+
+
+def split_rest(
+    setup: Setup, at: AtOpens, reach: FloatArray, held: FloatArray
+) -> dict[str, FloatArray]:
+    """Return what is missing of targets within the account's leverage, by the limit that bound."""
+    terms, first = setup.inputs.terms, setup.first
+    numbers = dict(zip(NUMBERS, terms.numbers, strict=True))
+    volume = setup.inputs.feed.volume[first : first + len(reach)]
+    left = np.where(np.isfinite(reach - held), reach - held, 0.0)
+    is_still, money = at.traded == 0.0, np.abs(left) * at.equity
+    gross = np.nansum(np.abs((at.before + at.traded) * at.unit), axis=1, keepdims=True)
+    slowest = numbers["participation"] * volume * (1.0 - LEAST) - numbers["lot"]
+    binds = {
+        "band": is_still & (reach != 0.0) & (np.abs(left) <= numbers["band"] * (1.0 + LEAST)),
+        "min_notional": is_still & (money < numbers["min_notional"]),
+        "lot": money <= numbers["lot"] * at.unit * (1.0 + LEAST),
+        "participation": np.isfinite(slowest) & (np.abs(at.traded) >= slowest),
+        "max_gross_leverage": gross >= terms.max_gross_leverage * at.equity * (1.0 - LEAST),
+        "wallet": np.array([each.is_isolated is not None for each in terms.instruments]),
+        "initial_margin": np.ones(1, dtype=np.bool_),
+    }
+    is_open = np.abs(left) > LEAST * np.maximum(np.abs(reach), np.abs(held))
+    found = {}
+    for cause, does_bind in binds.items():
+        found[cause] = np.where(is_open & does_bind, left, 0.0)
+        is_open = is_open & ~does_bind
+    return found
+
+
+def read_book_opens(setup: Setup, outcome: BookOutcome) -> AtOpens:
+    """Return the account before and after the fills of each bar but the first.
+
+    Flows, interest and the funding at the open come before; a conversion of collateral is left out.
+    """
+    first, n = setup.first, len(outcome.account)
+    feed, names = setup.inputs.feed, setup.markets.names
+    bars, venues = slice(first + 1, first + n), [setup.venues[name] for name in names]
+    opens, marks = feed.open[bars], feed.mark_close[first : first + n - 1]
+    value = np.stack([value_of(each, opens[:, i]) for i, each in enumerate(venues)], axis=1)
+    last = np.stack([value_of(each, marks[:, i]) for i, each in enumerate(venues)], axis=1)
+    before = field(outcome.positions, "quantity")[:-1]
+    equity = column(outcome.account, "equity")[:-1] + column(outcome.account, "flows")[1:]
+    equity = equity - column(outcome.account, "interest")[1:]
+    equity = equity + np.where(before != 0.0, before * (value - last), 0.0).sum(axis=1)
+    moved = feed.asset_open[:, bars] - feed.asset_mark_close[:, first : first + n - 1]
+    equity = equity + sum(
+        (each.amount * move for each, move in zip(setup.account.collateral, moved, strict=True)),
+        start=np.zeros(n - 1),
+    )
+    equity = equity - pay_at_opens(setup, before, n)
+    forced = sum_by_instrument(outcome.entries, FORCED, first, before.shape[1], n, counts=True)
+    is_cross = np.array([each.is_isolated is None for each in setup.inputs.terms.instruments])
+    liquidated = sum_by_instrument(
+        outcome.entries, (ledger.LIQUIDATED,), first, before.shape[1], n, counts=True
+    )
+    has_failed = (liquidated[1:] * is_cross).any(axis=1, keepdims=True) & is_cross
+    return AtOpens(
+        before=before,
+        traded=sum_by_instrument(outcome.entries, (ledger.FILL,), first, before.shape[1], n)[1:],
+        unit=np.abs(value),
+        equity=equity[:, None],
+        is_hit=(forced[1:] != 0.0) | has_failed,
+    )
+
+
+def pay_at_opens(setup: Setup, before: FloatArray, n_bars: int) -> FloatArray:
+    """Return the funding paid at the open of each bar but the first, of shape (n_bars - 1,)."""
+    feed, first = setup.inputs.feed, setup.first
+    paid = np.zeros(n_bars)
+    rows = np.flatnonzero((feed.funding_is_open == 1) & (feed.funding_bar > first))
+    for i, name in enumerate(setup.markets.names):
+        own = rows[feed.funding_instrument[rows] == i]
+        bar = feed.funding_bar[own]
+        price = feed.funding_price[own]
+        known = np.where(np.isnan(price), feed.mark_open[bar, i], price)
+        value = np.abs(value_of(setup.venues[name], known))
+        amount = before[bar - first - 1, i] * value * feed.funding_rate[own]
+        paid += np.bincount(bar - first, weights=amount, minlength=n_bars)
+    return paid[1:]
+
+
+def sum_by_instrument(
+    entries: FloatArray,
+    kinds: tuple[int, ...],
+    first: int,
+    n: int,
+    n_bars: int,
+    *,
+    counts: bool = False,
+) -> FloatArray:
+    """Return the contracts of entries of some kinds, or their number, of shape (n_bars, n)."""
+    chosen = entries[np.isin(entries[:, 1], kinds) & (entries[:, 8] >= 0.0) & (entries[:, 8] < n)]
+    cell = (chosen[:, 0].astype(np.int64) - first) * n + chosen[:, 8].astype(np.int64)
+    amounts = np.ones(len(chosen)) if counts else chosen[:, 3]
+    total = np.bincount(cell, weights=amounts, minlength=n_bars * n).astype(np.float64)
+    return total.reshape(n_bars, n)

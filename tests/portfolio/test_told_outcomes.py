@@ -1,0 +1,145 @@
+"""What kept several positions from their targets is told: cuts, no fill, infinite leverage."""
+
+import math
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.strategies import Constant
+from tests.portfolio.book_helpers import Hold, Once, flat, make_market, make_venue
+
+N = 30
+STILL = {name: make_market([flat(100.0)] * N) for name in ("A", "B")}
+
+
+class Unknown(bt.Policy):
+    """Return NaN: its column is never known."""
+
+    def observe(self, market):
+        return {"mean": np.full(market.n_bars, np.nan)}
+
+    def leverage(self, bar, account):
+        return bar.mean
+
+
+class Divides(bt.Policy):
+    """Divide by zero."""
+
+    def leverage(self, bar, account):
+        return math.inf
+
+
+def run(policy, *, markets=None, venue=None, signal=None, overlay=None, **terms):
+    """Run an account of two still markets in plain Python, without warnings of missing marks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bt.LastPriceWarning)
+        return bt.run(
+            bt.Markets(markets or STILL), policy, venue=venue or make_venue(), signal=signal,
+            overlay=overlay, account=bt.Account(**terms), compile=False,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("terms", "max_leverage", "cause", "held"),
+    [
+        ({}, 2.0, "initial_margin", 1.0),
+        ({"max_gross_leverage": 3.0}, 20.0, "max_gross_leverage", 1.5),
+        ({"max_leverage": 4.0}, 20.0, "max_leverage", 2.0),
+        ({"margin": "isolated", "venue_leverage": 3.0}, 20.0, "wallet", 1.5),
+    ],
+)
+def test_the_cut_of_a_limit_is_told(terms, max_leverage, cause, held):
+    """5x asked, 2.5x for each of two; what is held follows from the limit alone: no costs."""
+    venue = make_venue(max_leverage=max_leverage, maintenance_rate=0.01)
+    result = run(Hold(level=5.0), venue=venue, **terms)
+    cuts = result.target_cuts()
+    for name in ("all", "A", "B"):
+        row = cuts.loc[(name, cause)]
+        assert row["mean_asked"] == pytest.approx(2.5)
+        assert row["mean_held"] == pytest.approx(held)
+        assert row["mean_shortfall"] == pytest.approx(2.5 - held)
+        assert list(cuts.loc[name].index) == ["all", cause]
+    assert cuts.loc[("all", cause), "decisions"] == 2 * (N - 1)
+    text = " ".join(result.summary().split())
+    assert f"asked for 2.50x per instrument on average, held {held:.2f}x after the fill" in text
+
+
+def test_the_table_is_that_of_a_single_position_where_only_one_is_held():
+    """With lots, a least notional, a band and a limit; the second instrument has weight 0."""
+    market = bt.Market.sample(bars=400, seed=2)
+    venue = make_venue(taker=0.001, slippage=0.0005).override(
+        {"contract.lot": 0.003, "contract.min_notional": 60.0}
+    )
+    terms = {"capital": 5_000.0, "max_leverage": 1.2, "band": 0.004}
+    alone = bt.run(
+        market, Constant(leverage=1.5), venue=venue, account=bt.Account(**terms), compile=False
+    ).target_cuts()
+    weights = pd.DataFrame({"A": 1.0, "B": 0.0}, index=market.index)
+    pair = {"A": market, "B": bt.Market.sample(bars=400, seed=3)}
+    cuts = run(Constant(leverage=1.5), markets=pair, venue=venue, signal=weights, **terms)
+    own = cuts.target_cuts().loc["A"]
+    assert own.loc["all", "decisions"] == alone.loc["all", "decisions"] == 399
+    for name in ("mean_asked", "mean_held", "mean_shortfall"):
+        assert own.loc["all", name] == pytest.approx(alone.loc["all", name], rel=1e-9)
+    assert own.loc["max_leverage", "decisions"] == alone.loc["max_leverage", "decisions"]
+    assert "never a target but 0 for B" in " ".join(cuts.summary().split())
+
+
+@pytest.mark.parametrize(
+    ("policy", "given", "reason"),
+    [
+        (Unknown(), {}, "mean of A, mean of B were not known at any of"),
+        (Hold(level=0.0), {}, "asked for a leverage of 0, or the weights were 0, at all 58"),
+        (Hold(), {"overlay": Hold(level=0.0)}, "asked for a leverage of 0"),
+        (Hold(), {"signal": pd.DataFrame({"A": 0.0, "B": 0.0}, index=STILL["A"].index)},
+         "all weights were 0 at all 29 closes"),
+        (Hold(), {"venue": make_venue().override({"contract.min_notional": 6_000.0})},
+         "the least notional left no order at 58 of 58 decisions, which asked for 0.5x"),
+    ],
+)  # fmt: skip
+def test_a_run_without_a_fill_says_why(policy, given, reason, tmp_path):
+    with pytest.warns(bt.NoFillWarning, match=reason):
+        result = run(policy, **given)
+    assert reason in result.no_fill
+    first = " ".join(result.summary().split())
+    assert first.startswith(f"NO FILL no order was filled: {result.no_fill}")
+    assert f"No order was filled: {result.no_fill}." in result.report(
+        tmp_path / "page.md"
+    ).read_text(encoding="utf-8")
+
+
+def test_an_infinite_leverage_is_counted_and_warned_of():
+    with pytest.warns(bt.InfiniteLeverageWarning, match="^Divides of B asked .* 30 of 30 closes"):
+        result = run({"A": Once(), "B": Divides()}, max_leverage={"A": 20.0, "B": 2.0})
+    assert "an infinite leverage asked for at 30 closes" in " ".join(result.summary().split())
+
+
+def test_what_is_told_is_saved(tmp_path):
+    result = run(Hold(level=5.0), margin={"A": "cross", "B": "isolated"}, venue_leverage=3.0)
+    loaded = bt.PortfolioResult.load(result.save(tmp_path))
+    assert loaded.summary() == result.summary()
+    assert loaded.target_cuts().equals(result.target_cuts())
+    text = " ".join(result.summary().split())
+    assert "isolated: the margin of a position is its notional / the venue leverage (B 3)" in text
+    assert "no mark prices of A, B: liquidations tested on last prices" in text
+    assert "no funding rates of A, B: none is charged" in text
+    assert "Yearly figures are extrapolated from 1.2 days." in text
+
+
+def test_margin_tables_of_another_day_are_warned_of():
+    """Bars of 2018 under the oldest table that a preset has."""
+    markets = {
+        name: make_market([flat(100.0)] * N, start="2018-01-01") for name in ("BTCUSDT", "ETHUSDT")
+    }
+    venue = bt.Venue.preset("binance-usdm", [*markets])
+    with pytest.warns(bt.VenueDateWarning, match="margin table"):
+        result = run(Hold(), markets=markets, venue=venue)
+    assert "margin table" in " ".join(result.summary().split())
+
+
+def test_missing_marks_are_named():
+    with pytest.warns(bt.LastPriceWarning, match="A, B have no mark prices"):
+        bt.run(bt.Markets(STILL), Hold(), venue=make_venue(), account=bt.Account(), compile=False)
