@@ -4,7 +4,8 @@ Each function takes markets and returns a frame of weights by time and instrumen
 a run: ``signal=bt.allocate.equal_risk(markets)``. The weights are made anew every few bars, and
 when an instrument is listed or delisted. They add up to 1 among the instruments whose returns are
 known, and are 0 before. Each frame is compared with the one of a panel that ends earlier, as
-signals are.
+signals are. An :class:`WeightRule` names such a function and its parameters, so that sweeps and
+searches vary them.
 """
 
 from backtest.allocate.by_covariance import (
@@ -15,8 +16,10 @@ from backtest.allocate.by_covariance import (
 )
 from backtest.allocate.by_estimator import fitted
 from backtest.allocate.equal import equal
+from backtest.allocate.weight_rule import WeightRule
 
 __all__ = [
+    "WeightRule",
     "equal",
     "equal_risk",
     "fitted",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, get_args
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,9 @@ HALF_LIFE = 168.0
 """The default of ``half_life``: a week of hours."""
 _FAR = 60.0
 """Half-lives after which a return counts for nothing: 2^-60 is below rounding."""
+
+Solve: TypeAlias = Callable[[FloatArray], FloatArray]
+"""Returns weights, of shape (k, n), of covariances, of shape (k, n, n)."""
 
 
 class Memory(NamedTuple):
@@ -114,10 +118,7 @@ def minimum_variance(
     :func:`backtest.allocate.formulas.minimum_variance_weights`.
     """
     memory = read_memory(half_life, window, every, "minimum_variance")
-
-    def solve(covariances: FloatArray) -> FloatArray:
-        return formulas.minimum_variance_weights(covariances, long_only=long_only)
-
+    solve = partial(formulas.minimum_variance_weights, long_only=long_only)
     return _compute(markets, memory, every, solve)
 
 
@@ -137,11 +138,7 @@ def hierarchical(
     """
     memory = read_memory(half_life, window, every, "hierarchical")
     Choice(*get_args(formulas.Linkage)).check("linkage", linkage, where="bt.allocate.hierarchical")
-
-    def solve(covariances: FloatArray) -> FloatArray:
-        return formulas.hierarchical_weights(covariances, linkage=linkage)
-
-    return _compute(markets, memory, every, solve)
+    return _compute(markets, memory, every, partial(formulas.hierarchical_weights, linkage=linkage))
 
 
 def read_memory(half_life: Any, window: Any, every: Any, name: str) -> Memory:
@@ -162,22 +159,25 @@ def read_memory(half_life: Any, window: Any, every: Any, name: str) -> Memory:
     return Memory(float(half_life), None)
 
 
-def _compute(
-    markets: Markets, memory: Memory, every: int, solve: Callable[[FloatArray], FloatArray]
-) -> pd.DataFrame:
+def _compute(markets: Markets, memory: Memory, every: int, solve: Solve) -> pd.DataFrame:
     require_panel(markets, where="bt.allocate, markets")
 
     def allocate(seen: Markets) -> FloatArray:
-        returns = find_returns(seen)
-
-        def solve_segment(segment: Segment) -> FloatArray:
-            covariances = estimate(returns[:, segment.members], segment, memory)
-            _check_moves(covariances, segment, seen)
-            return solve(covariances)
-
-        return hold_weights(seen, list_segments(seen, memory.known, every), solve_segment)
+        return weigh_by_covariance(seen, memory, every, solve)
 
     return compute_frame(markets, allocate, plan=USUAL)
+
+
+def weigh_by_covariance(markets: Markets, memory: Memory, every: int, solve: Solve) -> FloatArray:
+    """Return the weights that ``solve`` finds every few bars, (n_bars, n_instruments)."""
+    returns = find_returns(markets)
+
+    def solve_segment(segment: Segment) -> FloatArray:
+        covariances = estimate(returns[:, segment.members], segment, memory)
+        _check_moves(covariances, segment, markets)
+        return solve(covariances)
+
+    return hold_weights(markets, list_segments(markets, memory.known, every), solve_segment)
 
 
 def find_returns(markets: Markets) -> FloatArray:

@@ -1,43 +1,35 @@
-"""Weights of several markets by the name of a rule, as ``--allocate`` and ``[run] allocate``."""
+"""Allocations by the name of a rule, as ``--allocate`` and ``[run] allocate``."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
-from backtest import allocate
+from backtest.allocate import WeightRule
+from backtest.allocate.weight_rule import BY_COVARIANCE
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.ranges import Choice
-from backtest.market import Markets
 
-ALLOCATIONS: dict[str, Callable[..., pd.DataFrame]] = {
-    "equal": allocate.equal,
-    "inverse-volatility": allocate.inverse_volatility,
-    "equal-risk": allocate.equal_risk,
-    "minimum-variance": allocate.minimum_variance,
-    "hierarchical": allocate.hierarchical,
-}
-"""The rules of :mod:`backtest.allocate` that need nothing but markets, by their names."""
+ALLOCATIONS = ("equal", *BY_COVARIANCE)
+"""The rules of :mod:`backtest.allocate` that need nothing but markets."""
 
 
-def allocate_by_name(
-    name: str, markets: Markets, settings: Mapping[str, Any], *, where: str
-) -> pd.DataFrame:
-    """Return the weights of a rule; ``settings`` are its keyword arguments.
+def read_allocation(name: str, settings: Mapping[str, Any], *, where: str) -> WeightRule:
+    """Return the allocation with a rule and parameters by name.
 
-    ``where`` is the flag or table that gave them, for messages.
+    A ``window`` alone also says that it is the memory. ``where`` is the flag or table that gave
+    them, for messages.
     """
-    Choice(*ALLOCATIONS).check("allocate", name, where=where)
-    rule = ALLOCATIONS[name]
-    known = [each for each in inspect.signature(rule).parameters if each != "markets"]
+    given = {"rule": name, **settings}
+    if "window" in settings and not {"memory", "half_life"} & {*settings}:
+        given["memory"] = "window"
+    found = WeightRule.from_settings(given)
+    known = [each for each in found.list_used() if each != "rule"]
     for each in settings:
-        if each not in known:
+        is_default = getattr(found, each) == found.parameters()[each].default
+        if each != "rule" and each not in known and not is_default:
             raise ParameterError(
-                f"{name} has no setting {each!r}{did_you_mean(each, known)}",
+                f"{found.text()} has no setting {each!r}{did_you_mean(each, known)}",
                 where=where,
                 cure=f"use {', '.join(known)}" if known else "leave allocate_settings out",
             )
-    return rule(markets, **settings)
+    return found

@@ -21,6 +21,7 @@ from backtest.cli.panel_experiment import (
 )
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_activity
+from backtest.engine.named_signals import resolve_signal
 from backtest.engine.policy_contract import Finding, check_policy
 from backtest.market import Market
 from backtest.market.read.several import is_panel
@@ -99,7 +100,13 @@ def list_of_experiment(
     ]
     overlay = terms.get("overlay")
     if overlay is not None:
-        found.append((type(overlay), "the portfolio index", market.index(terms["signal"])))
+        found.append(
+            (
+                type(overlay),
+                "the portfolio index",
+                market.index(resolve_signal(terms["signal"], market)),
+            )
+        )
     return found
 
 

@@ -14,6 +14,7 @@ from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.units import TimeLike, format_time, to_nanoseconds
 from backtest.cli.draft import Draft, GivenFlag, Section, Tables, flatten, located, nest, overlay
+from backtest.cli.experiment_keys import RULE_TABLES
 from backtest.cli.experiment_schema import read_experiment
 from backtest.cli.find_policy import read_policy
 from backtest.cli.lending_table import apply_lending
@@ -50,15 +51,16 @@ def draft_experiment(
 ) -> Draft:
     """Read an experiment file and apply the flags to it.
 
-    A flag that replaces the policy, the venue or the signal of the file also drops their settings.
+    A flag that replaces the policy, the venue, the signal or the allocation of the file also drops
+    their settings.
     """
     from_file = {} if file is None else read_experiment(file)
     tables: Tables = {name: dict(content) for name, content in from_file.items()}
     for flag in flags:
         if replaces_table(flag, tables):
             tables[flag.table] = {}
-        if (flag.table, flag.key) == ("run", "signal"):
-            tables.get("run", {}).pop("signal_settings", None)
+        if flag.table == "run" and flag.key in RULE_TABLES:
+            tables.get("run", {}).pop(f"{flag.key}_settings", None)
     for flag in flags:
         tables = overlay(tables, nest(flag))
     return Draft(tables, file, from_file, flags, command, tuple(arguments), tuple(line))

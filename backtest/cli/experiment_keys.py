@@ -106,8 +106,8 @@ def read_settings(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
     for text in texts:
         key, value = split_pair(flag, text, "target=0.4")
         table, dot, field = key.partition(".")
-        if dot and table == "signal":
-            yield GivenFlag(flag, "run", f"signal_settings.{field}", parse_typed(value))
+        if dot and table in RULE_TABLES:
+            yield GivenFlag(flag, "run", f"{table}_settings.{field}", parse_typed(value))
         elif dot and table in OPEN_TABLES:
             yield GivenFlag(flag, table, field, parse_typed(value))
         else:
@@ -158,6 +158,9 @@ def read_distance(flag: str, text: str) -> Iterator[GivenFlag]:
 
 OPEN_TABLES = ("venue", "account")
 """Tables whose keys are checked elsewhere."""
+RULE_TABLES = ("signal", "allocate")
+"""Beginnings of the names of parameters of the signal, which ``[run] signal_settings`` and
+``allocate_settings`` hold."""
 
 KEYS = (
     Key("data", "path", str | list[str], "--data", DATA,

@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 
 from backtest.account import Account
+from backtest.allocate import WeightRule
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.cli.allocations import allocate_by_name
+from backtest.cli.allocations import read_allocation
 from backtest.cli.draft import Draft, Section, flatten, located
 from backtest.cli.experiment import (
     RUN_TERMS,
@@ -281,8 +282,8 @@ def complete_preset(text: str, name: str, market: Market) -> str:
 # ---------------------------------------------------------------------------------------- signal
 
 
-def read_allocation(draft: Draft, run: Section, markets: Markets) -> pd.DataFrame:
-    """Return the weights of a rule."""
+def read_panel_allocation(draft: Draft, run: Section) -> WeightRule:
+    """Return the rule that gives the weights."""
     where = draft.locate("run", ("allocate", "allocate_settings"))
     others = [name for name in ("weights", "carry_weights") if name in run.entries]
     if others or "allocate" not in run.entries:
@@ -292,9 +293,9 @@ def read_allocation(draft: Draft, run: Section, markets: Markets) -> pd.DataFram
             where=draft.locate("run", ("allocate", "allocate_settings", *others)),
             cure="give --allocate RULE or --weights FILE; allocate_settings belong to a rule",
         )
-    settings = run.entries.get("allocate_settings", {})
     with located(where):
-        return allocate_by_name(run.entries["allocate"], markets, settings, where=where)
+        settings = flatten(run.entries.get("allocate_settings", {}))
+        return read_allocation(run.entries["allocate"], settings, where=where)
 
 
 def read_panel_rule(run: Section) -> SignalRule | None:
@@ -315,11 +316,11 @@ def read_panel_rule(run: Section) -> SignalRule | None:
     return read_rule(str(signal), settings, where=run.where)
 
 
-def read_weights(draft: Draft, markets: Markets) -> pd.DataFrame | None:
-    """Return the weights of a file or of a rule by the bars of the markets; None for 1/n."""
+def read_weights(draft: Draft, markets: Markets) -> pd.DataFrame | WeightRule | None:
+    """Return the weights of a file by the bars of the markets, or their rule; None for 1/n."""
     run = draft.section("run", path="weights")
     if "allocate" in run.entries or "allocate_settings" in run.entries:
-        return read_allocation(draft, run, markets)
+        return read_panel_allocation(draft, run)
     carries = bool(run.entries.get("carry_weights", False))
     if "weights" not in run.entries:
         if carries:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.cli.draft import Draft, GivenFlag, Section, overlay
+from backtest.cli.experiment_keys import RULE_TABLES
 from backtest.cli.policy_expression import is_expression
 from backtest.cli.typed_values import parse_typed, split_pair
 from backtest.policy.policy import format_title
 
 _LABELLED = re.compile(r"\s*([A-Za-z_][\w-]*)\s*=\s*(.+)", re.DOTALL)
 _CLASS = re.compile(r"(\w+)\s*\(")
-RESERVED = ("account", "venue", "signal")
+RESERVED = ("account", "venue", *RULE_TABLES)
 """Prefixes that ``--set`` uses for tables other than a policy's."""
 
 
@@ -62,8 +63,8 @@ def read_setting_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
                 where=f"{name} {text}",
                 cure=f"write for example {name} vol-target.{text}",
             )
-        if whose == "signal":
-            yield GivenFlag(name, "run", f"signal_settings.{field}", parse_typed(value))
+        if whose in RULE_TABLES:
+            yield GivenFlag(name, "run", f"{whose}_settings.{field}", parse_typed(value))
         elif whose in RESERVED:
             yield GivenFlag(name, whose, field, parse_typed(value))
         else:

@@ -10,6 +10,7 @@ import pandas as pd
 import typer
 
 import backtest
+from backtest.allocate import WeightRule
 from backtest.base.errors import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
@@ -20,6 +21,7 @@ from backtest.cli.paths_command import draw_paths
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.run_command import run_with_progress
+from backtest.market import Market, Markets
 from backtest.paths import LiquidationRisk, MaxLeverage
 
 EXAMPLES = """
@@ -66,7 +68,7 @@ def risk(
             experiment.policy,
             venue=terms["venue"],
             account=account,
-            signal=read_direction(terms.get("signal")),
+            signal=read_direction(terms.get("signal"), experiment.market),
             overlay=terms.get("overlay"),
             compile=terms.get("compile", True),
             threads=threads,
@@ -111,7 +113,7 @@ def find_leverage(draft: Draft, experiment: Experiment, threads: int) -> MaxLeve
             venue=terms["venue"],
             account=terms["account"],
             probability=draft.tables["risk"]["find_leverage"],
-            signal=read_direction(terms.get("signal")),
+            signal=read_direction(terms.get("signal"), experiment.market),
             overlay=terms.get("overlay"),
             compile=terms.get("compile", True),
             threads=threads,
@@ -156,13 +158,15 @@ def print_found(found: Any, report: Path | None) -> None:
         typer.echo(f"\nreport: {report}")
 
 
-def read_direction(signal: Any) -> float | dict[str, float] | None:
+def read_direction(signal: Any, market: Market | Markets) -> float | dict[str, float] | None:
     """Return a constant signal; one that changes cannot be known on paths.
 
     Of several instruments, the last weights.
     """
     if signal is None:
         return None
+    if isinstance(signal, WeightRule) and isinstance(market, Markets):
+        signal = signal.weigh(market)
     if isinstance(signal, pd.DataFrame):
         return {str(name): float(x) for name, x in signal.iloc[-1].fillna(0.0).items()}
     if isinstance(signal, (int, float)):

@@ -53,7 +53,7 @@ def runway(
             spending,
             venue=terms["venue"],
             account=account,
-            signal=read_direction(terms.get("signal")),
+            signal=read_direction(terms.get("signal"), experiment.market),
             overlay=terms.get("overlay"),
             compile=terms.get("compile", True),
             threads=threads,

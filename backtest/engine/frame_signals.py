@@ -37,18 +37,22 @@ Function: TypeAlias = Callable[[Markets], Any]
 
 
 def compute_frame(
-    markets: Markets, function: Function, sides: Sides = "both", *, plan: CutPlan = PLAN
+    markets: Markets, function: Function, sides: Sides = "both", *, plan: CutPlan | None = PLAN
 ) -> pd.DataFrame:
     """Return the weights that a function computes from a panel, checked for lookahead.
 
     The values up to a cut must be the same whether the panel ends there or goes on. ``plan`` says
-    how many cuts are made. Raises PolicyError if the function raises, looks ahead or returns
-    something else, and ParameterError if a value is not finite.
+    how many cuts are made, None that there is no check. Raises PolicyError if the function raises,
+    looks ahead or returns something else, and ParameterError if a value is not finite.
     """
     name = getattr(function, "__name__", type(function).__name__)
     with measure_work(WorkMeter()) as meter:
         answer = _call(function, markets, name)
         weights = _read_answer(answer, markets, name)
+        subject = f"the signal {name}"
+        frame = weights_to_frame(_keep_sides(weights, sides, subject), markets)
+        if plan is None:
+            return frame
         raw = _name_columns(answer, markets, markets.names)
 
         def compute_part(part: Markets) -> dict[str, FloatArray] | None:
@@ -59,10 +63,8 @@ def compute_frame(
             _read_answer(again, part, name)
             return _name_columns(again, part, markets.names)
 
-        subject = f"the signal {name}"
         checker = CausalityChecker(subject, subject, compute_part, markets, raw, plan, meter)
         cuts = checker.check().cuts
-    frame = weights_to_frame(_keep_sides(weights, sides, subject), markets)
     return mark_checked(frame, cuts)
 
 

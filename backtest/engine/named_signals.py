@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.phrases import Place
-from backtest.engine.frame_signals import compute_frame
 from backtest.engine.lookahead.checked_signals import name_signal
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.signal_rules import RULES
@@ -23,12 +21,12 @@ def resolve_signal(signal: Any, market: Market | Markets, *, where: str = WHERE)
     """Return a signal given by name as a Series by the bars of a market; others as they are.
 
     A text is a column of the bars, or else the text of a rule. A rule is checked for lookahead. Of
-    several instruments, it gives a frame: the direction in each, times 1/n.
+    several instruments, it gives a frame of weights.
     """
     named = read_named(signal, market, where=where)
     if not isinstance(named, SignalRule):
         return named
-    return named.apply(market) if isinstance(market, Market) else weigh_directions(named, market)
+    return named.apply(market) if isinstance(market, Market) else named.weigh(market)
 
 
 def read_named(signal: Any, market: Market | Markets, *, where: str = WHERE) -> Any:
@@ -41,21 +39,6 @@ def read_named(signal: Any, market: Market | Markets, *, where: str = WHERE) -> 
         values = pd.Series(market.columns[signal], index=market.index, name="signal")
         return name_signal(values, f"column {signal}")
     return read_rule(signal, columns=market.columns, where=where)
-
-
-def weigh_directions(rule: SignalRule, markets: Markets) -> pd.DataFrame:
-    """Return the direction of a rule in each instrument, times 1/n of those that can be traded."""
-
-    def compute_weights(seen: Markets) -> pd.DataFrame:
-        count = np.maximum(seen.tradable().sum(axis=0), 1)
-        found = {
-            name: pd.Series(rule.compute(market), index=market.index).reindex(seen.times)
-            for name, market in seen.items()
-        }
-        return pd.DataFrame(found).fillna(0.0).div(count, axis=0)
-
-    compute_weights.__name__ = rule.text()
-    return name_signal(compute_frame(markets, compute_weights), rule.text())
 
 
 def read_rule(

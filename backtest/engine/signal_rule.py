@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from typing import Any, Self, dataclass_transform
+from typing import Any, ClassVar, Self, dataclass_transform
 
+import numpy as np
 import pandas as pd
 
 from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray
 from backtest.engine import signal_checks as checks
+from backtest.engine.frame_signals import compute_frame
 from backtest.engine.lookahead.checked_signals import mark_checked, name_signal
-from backtest.market import Market
+from backtest.market import Market, Markets
 from backtest.policy import Parameter
 from backtest.policy.policy import (
     check_settings,
@@ -44,6 +46,9 @@ class SignalRule:
     >>> Rsi(low=25).text()
     'rsi:14:25:70'
     """
+
+    prefix: ClassVar[str] = "signal."
+    """The beginning of the names of its parameters in sweeps and searches."""
 
     def __init_subclass__(cls) -> None:
         dataclasses.dataclass(frozen=True, repr=False)(cls)
@@ -130,6 +135,28 @@ class SignalRule:
         cuts = checks.check_past(self.direction, market, raw, name)
         signal = checks.make_signal(market, raw, "both", where=f"the signal {name}")
         return name_signal(mark_checked(signal, cuts), name)
+
+    def weigh(self, markets: Markets, *, is_checked: bool = True) -> pd.DataFrame:
+        """Return the weights of several instruments by ``markets.times`` and name.
+
+        The weight of an instrument is its direction times 1/n, n of them that can be traded.
+        Without ``is_checked`` there is no check for lookahead. Raises as :meth:`apply` does.
+        """
+
+        def compute_weights(seen: Markets) -> Any:
+            return self._find_weights(seen)
+
+        compute_weights.__name__ = name = self.text()
+        plan = checks.PLAN if is_checked else None
+        return name_signal(compute_frame(markets, compute_weights, plan=plan), name)
+
+    def _find_weights(self, markets: Markets) -> Any:
+        count = np.maximum(markets.tradable().sum(axis=0), 1)
+        found = {
+            name: pd.Series(self.compute(market), index=market.index).reindex(markets.times)
+            for name, market in markets.items()
+        }
+        return pd.DataFrame(found).fillna(0.0).div(count, axis=0)
 
 
 def write_word(value: object) -> str:

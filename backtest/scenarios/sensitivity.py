@@ -216,7 +216,7 @@ def find_last_signal(setup: Setup) -> Any:
 def read_setup(market: Market | Markets, venue: AnyVenue, signal: Any) -> Setup:
     """Return what is run without changes, with the signal as a Series if it has a name."""
     if isinstance(market, Markets):
-        return Setup(market, venue, signal)
+        return Setup(market, venue, resolve_signal(signal, market))
     named = read_named(signal, market)
     rule = named if isinstance(named, SignalRule) else None
     return Setup(market, venue, resolve_signal(named, market), rule)

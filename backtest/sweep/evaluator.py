@@ -34,6 +34,7 @@ from backtest.market import Market, Markets
 from backtest.measures.path_measures import DATES, PATH, drawdown_dates
 from backtest.measures.run_measures import CORE, METRICS
 from backtest.policy import Policy
+from backtest.sweep.rule_checker import RuleChecker
 from backtest.sweep.sets.set_checks import find_broken_rules
 from backtest.sweep.sets.sets import (
     Base,
@@ -122,7 +123,7 @@ class Evaluator:
         self.memory = memory
         self.compile = compile
         self.plain_because = "" if compile else "compile=False"
-        self._lanes: Any = None  # a LaneRunner, RuleLanes if the signal varies, or a BookRunner
+        self._lanes: Any = None  # a runner of lanes or of books
         check_terms(market, account, venue, sampling, calendar)
 
     def evaluate(
@@ -214,6 +215,7 @@ class Evaluator:
             return
         from backtest.sweep.causal_ends import check_markets  # noqa: PLC0415 - numba loads with it
 
+        RuleChecker(self.base, self.market).check(sets)
         check_markets(
             self.market,
             partial(build_policy, self.base, self.settings),
@@ -285,9 +287,11 @@ class Evaluator:
 
     def _runner(self) -> LaneRunner:
         if self._lanes is None and self.is_portfolio:
-            from backtest.sweep.books.book_runner import BookRunner  # noqa: PLC0415 - numba loads with it
+            # numba loads with these
+            from backtest.sweep.books.book_runner import BookRunner  # noqa: PLC0415
+            from backtest.sweep.books.rule_books import RuleBooks  # noqa: PLC0415
 
-            self._lanes = BookRunner(self)
+            self._lanes = BookRunner(self) if self.base.signal is None else RuleBooks(self)
         elif self._lanes is None:
             # numba loads with these
             from backtest.sweep.lanes.lane_runner import LaneRunner  # noqa: PLC0415
@@ -300,11 +304,11 @@ class Evaluator:
     def _is_book_swept(self) -> bool:
         """Return whether sets of several positions need no record; else each is a whole run.
 
-        Sums over collateral are taken from the record, and a requirement or a signal of the user's
-        own is asked in Python.
+        Sums over collateral are taken from the record, and a requirement of the user's own is asked
+        in Python.
         """
         account = self.base.account
-        is_own = isinstance(account.requirement, OwnMargin) or self.base.signal is not None
+        is_own = isinstance(account.requirement, OwnMargin)
         return not (is_own or account.collateral or self.plain_because)
 
     def _evaluate_plainly(self, sets: Sets, wanted: Wanted, progress: Progress | None) -> Rows:

@@ -101,8 +101,9 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         table has one set per row; its index is not kept. A number draws that many sets from the
         declared ranges. Names are the policy's parameters, and fields of the account and venue such
         as ``account.band``, ``venue.fees.taker``; where ``signal`` is a rule, also its parameters,
-        ``signal.window``. None is a value if a field may be None. A
-        parameter that is not used in a set has its default there.
+        ``signal.window``, or ``allocate.half_life`` of a :class:`backtest.allocate.WeightRule`.
+        None is a value if a field may be None. A parameter that is not used in a set has its
+        default there.
     metrics : str
         ``"all"`` measures that need no path, or ``"core"``, which is faster.
     full : bool

@@ -25,7 +25,7 @@ from backtest.market import Market, Markets
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
 from backtest.sweep.evaluator import check_terms
-from backtest.sweep.sets.sets import SIGNAL, build_trio, read_settings
+from backtest.sweep.sets.sets import build_trio, names_signal, read_settings
 from backtest.sweep.sets.space import Space, read_space
 from backtest.sweep.sweep import check_arguments, check_overlaid
 from backtest.tune.arguments import check_choices, choose_metrics, read_budget, read_robustness
@@ -175,7 +175,7 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     found = read_space(policy, space, fix=fix, account=account, venue=venue, signal=rule)
     signal = resolve_signal(named, market)
     dotted = [each.name for each in found.dimensions if "." in each.name]
-    dotted += [name for name in found.fixed if name.startswith(SIGNAL)]
+    dotted += [name for name in found.fixed if names_signal([name])]
     if dotted:
         raise ParameterError(
             f"a validation varies parameters of the policy, was given {', '.join(dotted)}",

@@ -466,10 +466,13 @@ def test_weights_by_a_rule():
         ({}, f"{DATA}run.allocate = 'inverse-volatility'"),
     ):
         _, _, terms = build(text, **flags)
-        assert terms["signal"].equals(bt.allocate.inverse_volatility(markets))
+        assert terms["signal"].weigh(markets).equals(bt.allocate.inverse_volatility(markets))
     more = "run.allocate_settings = {half_life = 24, every = 12}"
     _, _, terms = build(f"{DATA}run.allocate = 'equal-risk'\n{more}")
-    assert terms["signal"].equals(bt.allocate.equal_risk(markets, half_life=24, every=12))
+    assert terms["signal"] == bt.allocate.WeightRule("equal-risk", half_life=24.0, every=12)
+    more = "run.allocate_settings.window = 48"
+    _, _, terms = build(f"{DATA}run.allocate = 'equal-risk'\n{more}", set=["allocate.every=6"])
+    assert terms["signal"].text() == "equal-risk(memory=window, window=48, every=6)"
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,15 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.thread_pool import run_in_threads
 from backtest.base.units import IntArray
 from backtest.engine.signal_rule import SignalRule
-from backtest.sweep.lane_groups import find_codes
 from backtest.sweep.lanes.lane_block import BlockFault
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.lanes.lane_runner import BlockOutcome, LaneBlock, LaneRunner, score_or_fail
-from backtest.sweep.sets.representative_sets import Extremes, list_corners
-from backtest.sweep.sets.sets import SIGNAL, Sets, build_signal, count_sets, take_sets
+from backtest.sweep.rule_checker import RuleChecker, split_by_signal
+from backtest.sweep.sets.sets import Sets, build_signal, count_sets, take_sets
 
 KEPT = 16
 """Number of signals kept with their columns, because a search repeats its best sets."""
@@ -27,8 +24,7 @@ KEPT = 16
 class RuleLanes:
     """Scores sets as :class:`LaneRunner` does, with a runner for each signal.
 
-    Columns of the policy are checked for lookahead with the signal of the evaluator's own rule. The
-    rule is checked with every word and both ends of each of its numbers, and with the winner.
+    Columns of the policy are checked for lookahead with the signal of the evaluator's own rule.
     """
 
     def __init__(self, evaluator: Any) -> None:
@@ -36,8 +32,7 @@ class RuleLanes:
         self.market = evaluator.market
         self.lanes = LaneRunner(evaluator)
         self._runners: OrderedDict[SignalRule, LaneRunner] = OrderedDict()
-        self._extremes = Extremes()
-        self._checked: set[SignalRule] = set()
+        self._rules = RuleChecker(evaluator.base, evaluator.market)
 
     @property
     def causality(self) -> Any:
@@ -66,35 +61,12 @@ class RuleLanes:
     def check_causal(self, sets: Sets, stop: int | None = None) -> None:
         """Refuse a policy or a rule that looks ahead; what was checked is not checked again."""
         self.lanes.check_causal(sets, stop)
-        own = {name[len(SIGNAL) :]: v for name, v in sets.items() if name.startswith(SIGNAL)}
-        self._check_extremes(list_corners(own, list(own)))
-        self._check_extremes(own)
-
-    def _check_extremes(self, own: Sets) -> None:
-        """Check rules with every word and both ends of numbers; ``own`` are their parameters."""
-        failed = np.zeros(count_sets(own), dtype=np.bool_)
-        while (row := self._extremes.choose(own, list(own), failed)) is not None:
-            values = take_sets(own, row)
-            if self._check_rule({f"{SIGNAL}{name}": value for name, value in values.items()}):
-                self._extremes.accept(own, list(own), row)
-            else:
-                failed[row] = True
+        self._rules.check(sets)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
         """Refuse a policy or a rule that looks ahead with one set of parameters."""
-        if self._check_rule(values):
+        if self._rules.check_set(values):
             self._find_runner(values).check_set(values)
-
-    def _check_rule(self, values: Mapping[str, Any]) -> bool:
-        """Check the rule of a set; return whether there is one."""
-        try:
-            rule = build_signal(self.base, values)
-        except ParameterError:  # the run of the set gives the reason
-            return False
-        if rule is not None and rule not in self._checked:
-            rule.apply(self.market)
-            self._checked.add(rule)
-        return True
 
     def _list_blocks(
         self,
@@ -132,15 +104,3 @@ class RuleLanes:
         while len(self._runners) > KEPT:
             self._runners.popitem(last=False)
         return runner
-
-
-def split_by_signal(sets: Sets) -> list[IntArray]:
-    """Return the rows of the sets that share a signal, in the order of the first of each."""
-    codes = np.zeros(count_sets(sets), dtype=np.int64)
-    for name in sets:
-        if name.startswith(SIGNAL):
-            key = find_codes(sets[name])
-            codes = find_codes(codes * (int(key.max()) + 1) + key)
-    order = np.argsort(codes, kind="stable")
-    ends = np.flatnonzero(np.diff(codes[order], append=-1)) + 1
-    return sorted(np.split(order, ends[:-1]), key=lambda rows: int(rows[0]))

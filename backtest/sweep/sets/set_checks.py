@@ -21,12 +21,12 @@ from backtest.account.leverage_limits import find_least
 from backtest.account.multiple import Multiple
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.frozen_tables import FrozenTable
-from backtest.base.phrases import Place, join_phrases
+from backtest.base.phrases import Either, Phrase, Place, join_phrases
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray
 from backtest.engine.signal_rule import SignalRule
 from backtest.policy import Policy
 from backtest.sweep.sets.sets import (
-    SIGNAL,
+    OF_RULES,
     Base,
     Sets,
     Setting,
@@ -46,6 +46,7 @@ from backtest.venue.multipliers import is_one
 
 OF_SEVERAL = frozenset(f"account.{name}" for name in WHOLE)
 """Fields that only accounts with several positions have."""
+ALLOCATED = Either("signal=bt.allocate.WeightRule()", "--allocate equal-risk")
 
 
 class SetDefect(NamedTuple):
@@ -116,11 +117,15 @@ def find_unknown(
     for name in given:
         if name not in settings:
             own = [each for each in settings if "." not in each]
-            if name.startswith(SIGNAL) and not names_signal(settings):
+            if name.startswith(OF_RULES) and not names_signal(settings):
+                is_signal = name.startswith("signal.")
                 yield SetDefect(
-                    f"{name} needs a signal rule, the signal is none",
+                    f"{name} needs {'a signal rule' if is_signal else 'an allocation'}, the signal "
+                    "is none",
                     Place(argument, name),
-                    "name a rule as the signal, such as rsi:14:30:70",
+                    "name a rule as the signal, such as rsi:14:30:70"
+                    if is_signal
+                    else Phrase("give {}", ALLOCATED),
                 )
                 continue
             yield SetDefect(

@@ -1,7 +1,8 @@
 """Parameter sets: the settings that a sweep may vary, and the run that one set describes.
 
 A name is a parameter of the policy, or the dotted name of a field of the account or the venue:
-``account.band``, ``venue.fees.taker``; or ``signal.window``, a parameter of the signal's rule.
+``account.band``, ``venue.fees.taker``; or ``signal.window``, a parameter of the signal's rule, and
+``allocate.half_life``, one of an allocation.
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ Sets: TypeAlias = Mapping[str, np.ndarray]
 MOST_CELLS = 1_000_000_000
 """Most values in a grid; more are treated as a mistake."""
 
-SIGNAL = "signal."
-"""The beginning of the names of the parameters of the signal's rule."""
+OF_RULES = ("signal.", "allocate.")
+"""The beginnings of the names of the parameters of the signal's rule, by its kind."""
 
 _FIXED = ("contract.kind",)
 """Fields that no set may vary: another kind of contract has other brackets, lots and data."""
 
 _V = TypeVar("_V", bound=Value)
+_T = TypeVar("_T")
 
 
 class Setting(NamedTuple):
@@ -77,7 +79,9 @@ class Setting(NamedTuple):
     @property
     def condition(self) -> Condition:
         """Parameter and values for which this one is used; None for always."""
-        return getattr(self.space, "when", None)
+        when: Condition = getattr(self.space, "when", None)
+        head, dot, _ = self.name.rpartition(".")
+        return when if when is None else (f"{head}{dot}{when[0]}", when[1])
 
 
 class Base(NamedTuple):
@@ -148,7 +152,9 @@ def _read_rule(rule: SignalRule) -> Iterator[Setting]:
         space: Any = Flag() if each.space is None else each.space
         check = partial(space.check, whole=True) if each.kind is int else space.check
         value = getattr(rule, each.name)
-        yield Setting(f"{SIGNAL}{each.name}", each.kind, space, check, value, may_be_none=False)
+        yield Setting(
+            f"{rule.prefix}{each.name}", each.kind, space, check, value, may_be_none=False
+        )
 
 
 def _read_fields(value: Value, prefix: str) -> Iterator[Setting]:
@@ -251,16 +257,22 @@ def change_fields(value: _V, changes: Mapping[str, object]) -> _V:
 
 def build_signal(base: Base, values: Mapping[str, object]) -> SignalRule | None:
     """Return the signal's rule in one set; None if the signal is no rule that may vary."""
-    own = {name[len(SIGNAL) :]: each for name, each in values.items() if name.startswith(SIGNAL)}
     if base.signal is None:
         return None
+    own = take_own(base.signal, values)
     plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in own.items()}
     return change_rule(base.signal, plain)
 
 
+def take_own(rule: SignalRule, values: Mapping[str, _T]) -> dict[str, _T]:
+    """Return the values of the parameters of a rule, by their names in the rule."""
+    own = (name for name in values if name.startswith(rule.prefix))
+    return {name.removeprefix(rule.prefix): values[name] for name in own}
+
+
 def names_signal(names: Iterable[str]) -> bool:
     """Return whether some names are parameters of the signal's rule."""
-    return any(name.startswith(SIGNAL) for name in names)
+    return any(name.startswith(OF_RULES) for name in names)
 
 
 def _below(head: str, changes: Mapping[str, object]) -> dict[str, object]:

@@ -132,7 +132,7 @@ def read_space(
         What varies, by name: ``(low, high)`` on the declared scale, a Range, a Choice, or a list of
         options. Default: all parameters of the policy over their declared ranges.
     signal : SignalRule, optional
-        A rule, whose parameters vary as ``signal.NAME``.
+        A rule, whose parameters vary as ``signal.NAME``; of an allocation, ``allocate.NAME``.
     fix : mapping, optional
         Settings with one value in every set.
     """

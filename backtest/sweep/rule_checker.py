@@ -1,0 +1,82 @@
+"""Check the signal rules of sets for lookahead, and sort sets by their rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from backtest.base.errors import ParameterError
+from backtest.base.units import IntArray
+from backtest.engine.named_signals import resolve_signal
+from backtest.engine.signal_rule import SignalRule
+from backtest.market import Market, Markets
+from backtest.sweep.lane_groups import find_codes
+from backtest.sweep.sets.representative_sets import Extremes, list_corners
+from backtest.sweep.sets.sets import (
+    Base,
+    Sets,
+    build_signal,
+    count_sets,
+    names_signal,
+    take_own,
+    take_sets,
+)
+
+
+class RuleChecker:
+    """Checks rules with every word and both ends of each number; none is checked twice."""
+
+    def __init__(self, base: Base, market: Market | Markets) -> None:
+        self.base = base
+        self.market = market
+        self._extremes = Extremes()
+        self._checked: set[SignalRule] = set()
+
+    def check(self, sets: Sets) -> None:
+        """Raise a PolicyError if a rule looks ahead in some set.
+
+        Sets whose rule is refused are left out: the run of the set gives the reason.
+        """
+        if self.base.signal is None or count_sets(sets) == 0:
+            return
+        if not names_signal(sets):
+            self.check_set(take_sets(sets, 0))
+            return
+        own = take_own(self.base.signal, sets)
+        self._check_extremes(list_corners(own, list(own)))
+        self._check_extremes(own)
+
+    def check_set(self, values: Mapping[str, Any]) -> bool:
+        """Check the rule of a set; return whether there is one and it has values."""
+        try:
+            rule = build_signal(self.base, values)
+            if rule is not None and rule not in self._checked:
+                resolve_signal(rule, self.market)
+                self._checked.add(rule)
+        except ParameterError:  # the run of the set gives the reason
+            return False
+        return True
+
+    def _check_extremes(self, own: Sets) -> None:
+        failed = np.zeros(count_sets(own), dtype=np.bool_)
+        while (row := self._extremes.choose(own, list(own), failed)) is not None:
+            values = take_sets(own, row)
+            prefix = "" if self.base.signal is None else self.base.signal.prefix
+            if self.check_set({f"{prefix}{name}": value for name, value in values.items()}):
+                self._extremes.accept(own, list(own), row)
+            else:
+                failed[row] = True
+
+
+def split_by_signal(sets: Sets) -> list[IntArray]:
+    """Return the rows of the sets that share a signal, in the order of the first of each."""
+    codes = np.zeros(count_sets(sets), dtype=np.int64)
+    for name in sets:
+        if names_signal([name]):
+            key = find_codes(sets[name])
+            codes = find_codes(codes * (int(key.max()) + 1) + key)
+    order = np.argsort(codes, kind="stable")
+    ends = np.flatnonzero(np.diff(codes[order], append=-1)) + 1
+    return sorted(np.split(order, ends[:-1]), key=lambda rows: int(rows[0]))
