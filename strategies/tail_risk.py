@@ -2,6 +2,8 @@
 
 from typing import Annotated
 
+import numpy as np
+
 from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Range
 from backtest.features import TAIL_MODELS, tail_losses
 
@@ -53,9 +55,8 @@ class TailRisk(Policy):
             window=self.window,
             half_life=self.half_life,
         )
-        if self.measure == "VaR":
-            return {"risk": tail.value_at_risk}
-        return {"risk": tail.expected_shortfall}
+        is_value = np.asarray(self.measure) == "VaR"
+        return {"risk": np.where(is_value, tail.value_at_risk, tail.expected_shortfall)}
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return min(budget / risk, cap)."""

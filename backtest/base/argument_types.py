@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,10 +58,16 @@ def make_like(value: tuple[Any, ...], items: Any) -> Any:
     return type(value)._make(items) if hasattr(value, "_make") else tuple(items)
 
 
+@functools.cache
+def describe_array(outline: ArrayOutline) -> str:
+    """Return the type of an array as text."""
+    return str(tuple(outline))
+
+
 def describe_types(value: Any) -> str:
     """Return the types of an outlined argument as text, in more detail than numba's types."""
     if isinstance(value, ArrayOutline):
-        return str(tuple(value))
+        return describe_array(value)
     if isinstance(value, tuple):
         inner = ", ".join(map(describe_types, value))
         return f"{type(value).__name__}{getattr(value, '_fields', '')}({inner})"
@@ -69,4 +76,10 @@ def describe_types(value: Any) -> str:
 
 def name_types(*outlined: Any) -> str:
     """Return a short name for the types of outlined arguments."""
-    return hash_texts(*map(describe_types, outlined))
+    return hash_types(tuple(map(describe_types, outlined)))
+
+
+@functools.lru_cache(maxsize=4096)
+def hash_types(texts: tuple[str, ...]) -> str:
+    """Return a short name for descriptions of types."""
+    return hash_texts(*texts)

@@ -229,5 +229,7 @@ def check_range(
     open_high: bool = False,
 ) -> float:
     """Check one number as :class:`Number` does; infinite ones are allowed."""
+    if type(value) is float and low < value < high:  # the usual case, at once
+        return value
     allowed = Number(low, high, open_low, open_high, may_be_infinite=True)
     return allowed.check(name, value, where=where)

@@ -40,6 +40,13 @@ def count_work(key: bytes, bars: float) -> None:
         meter.add(key, bars)
 
 
+def count_again(meter: WorkMeter) -> None:
+    """Count the work that another meter has counted, for a result that was kept."""
+    outer = _meter.get()
+    if outer is not None:
+        outer.include(meter)
+
+
 @contextlib.contextmanager
 def measure_work(meter: WorkMeter) -> Iterator[WorkMeter]:
     """Add the work done inside the block to a meter."""

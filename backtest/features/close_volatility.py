@@ -13,7 +13,7 @@ import numpy as np
 from backtest.base.ranges import check_range
 from backtest.base.units import FloatArray, IntArray
 from backtest.features.compiled import ewma_deviation, rolling_deviation
-from backtest.features.lane_parameters import check_bars, shape_as
+from backtest.features.lane_parameters import check_bars, list_lanes, shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, log_returns
 from backtest.market import Market
 
@@ -79,7 +79,7 @@ def read_half_lives(half_life: OneOrMany, *, where: str) -> list[float]:
     """Return one half-life or many as a list of numbers, checked to be over 0."""
     return [
         check_range("half_life", bars, where=where, low=0.0, open_low=True)
-        for bars in np.atleast_1d(half_life)
+        for bars in list_lanes(half_life)
     ]
 
 

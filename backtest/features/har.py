@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,9 @@ WITHOUT_PAUSE = (1, 7, 30)
 """Days in a day, a week, and a month of a market that never closes."""
 WITH_SESSIONS = (1, 5, 22)
 """Sessions in a day, a week, and a month."""
+
+MOST_KEPT = 64
+"""Forecasts of different days that are kept: ten years take 30 KB."""
 
 
 class DailyVariance(NamedTuple):
@@ -76,9 +80,8 @@ def har_volatility(market: Market, *, first: int = FIRST, refit: int = 1) -> Flo
             cure="load bars of an hour or less, or choose another estimator",
         )
     days = find_daily_variance(market)
-    forecasts = forecast_har(
-        days.variance, WITH_SESSIONS if market.sessions else WITHOUT_PAUSE, first, refit
-    )
+    lengths = WITH_SESSIONS if market.sessions else WITHOUT_PAUSE
+    forecasts = _forecast_once(days.variance.tobytes(), lengths, first, refit)
     found = np.append(np.nan, forecasts)[days.known]
     return np.sqrt(found * (SESSIONS if market.sessions else YEAR_DAYS))
 
@@ -102,6 +105,12 @@ def find_daily_variance(market: Market) -> DailyVariance:
     sums = np.bincount(number, weights=squares).astype(np.float64, copy=False)
     n_days = int(number[-1] + is_over[-1])
     return DailyVariance(sums[1:n_days], np.maximum(number - 1 + is_over, 0))
+
+
+@functools.lru_cache(maxsize=MOST_KEPT)
+def _forecast_once(days: bytes, lengths: tuple[int, ...], first: int, refit: int) -> FloatArray:
+    """Return the forecasts of :func:`forecast_har`, kept for the next calls with these days."""
+    return forecast_har(np.frombuffer(days), lengths, first, refit)
 
 
 def forecast_har(

@@ -18,13 +18,27 @@ MOST_BARS = 2.0**26
 
 def broadcast(*values: OneOrMany) -> list[FloatArray]:
     """Return parameters as arrays of one shape (k,); a single value applies to every lane."""
-    arrays = [np.atleast_1d(np.asarray(value, dtype=np.float64)) for value in values]
+    arrays = [np.array(value, dtype=np.float64, ndmin=1) for value in values]
+    if all(array.shape == arrays[0].shape for array in arrays):
+        return arrays
     return [np.array(array) for array in np.broadcast_arrays(*arrays)]
 
 
 def shape_as(columns: FloatArray, *values: Any) -> FloatArray:
     """Return columns (n_bars, k), or the only one (n_bars,) if every parameter is one value."""
     return columns if any(np.ndim(value) for value in values) else columns[:, 0]
+
+
+def list_lanes(value: Any) -> list[Any]:
+    """Return one value, or an array of shape (k,), as a list of Python objects.
+
+    Examples
+    --------
+    >>> list_lanes(2.0), list_lanes(np.array([1, 3]))
+    ([2.0], [1, 3])
+    """
+    found = np.asarray(value, dtype=object).tolist()
+    return found if isinstance(found, list) else [found]
 
 
 def check_lanes(
@@ -37,7 +51,7 @@ def check_lanes(
     open_low: bool = False,
 ) -> None:
     """Raise a ParameterError that names the parameter and its first value out of range, if any."""
-    for each in np.atleast_1d(np.asarray(value, dtype=object)):
+    for each in list_lanes(value):
         check_range(name, each, where=where, low=low, high=high, open_low=open_low)
 
 
@@ -45,7 +59,7 @@ def check_bars(
     name: str, value: OneOrMany, *, where: str, low: float = 1.0, or_infinite: bool = False
 ) -> None:
     """Check that every value is a whole number of bars from ``low`` to 2^26."""
-    for each in np.atleast_1d(np.asarray(value, dtype=object)):
+    for each in list_lanes(value):
         if not (or_infinite and each == math.inf):
             check_range(name, each, where=where, low=low, high=MOST_BARS)
             check_number(name, each, where=where, whole=True)

@@ -74,15 +74,16 @@ def returns_of_signal(market: Market, signal: FloatArray) -> FloatArray:
     bar, is_open = place_on_bars(market.funding_time, market.time, market.interval)
     known = find_known_bars(market)
     is_carried = is_open & (bar == known)
-    opened, inside = (
-        np.bincount(known[part], market.funding_rate[part], minlength=market.n_bars)
-        for part in (is_carried, ~is_carried)
-    )
-    before = signal[np.maximum(np.arange(market.n_bars) - 2, 0)]
-    paid = np.where(opened == 0.0, 0.0, before * opened)  # 0 also if that signal is NaN
-    returns = np.full(market.n_bars, np.nan)
+    rates, n_bars = market.funding_rate, market.n_bars
+    inside = np.bincount(known[~is_carried], rates[~is_carried], minlength=n_bars)
+    returns = np.full(n_bars, np.nan)
     price = market.close[1:] / market.close[:-1] - 1.0
-    returns[1:] = signal[:-1] * (price - inside[1:]) - paid[1:]
+    returns[1:] = signal[:-1] * (price - inside[1:])
+    if is_carried.any():
+        opened = np.bincount(known[is_carried], rates[is_carried], minlength=n_bars)
+        before = signal[np.maximum(np.arange(n_bars) - 2, 0)]
+        paid = np.where(opened == 0.0, 0.0, before * opened)  # 0 also if that signal is NaN
+        returns[1:] -= paid[1:]
     return returns
 
 

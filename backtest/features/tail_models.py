@@ -13,7 +13,7 @@ from backtest.base.ranges import check_range
 from backtest.base.units import FloatArray
 from backtest.features import tail_kernels
 from backtest.features.compiled import compile_module
-from backtest.features.lane_parameters import broadcast, check_bars, check_lanes
+from backtest.features.lane_parameters import broadcast, check_bars, check_lanes, list_lanes
 from backtest.features.returns import OneOrMany, settled_funding
 from backtest.market import Market
 
@@ -36,7 +36,7 @@ def read_tail_parameters(
     half_life: OneOrMany = 1.0,
 ) -> TailParameters:
     """Return the parameters of a tail, checked."""
-    for each in np.atleast_1d(level):
+    for each in list_lanes(level):
         check_range("level", each, where=where, low=0.5, high=1.0, open_low=True, open_high=True)
     check_bars("horizon", horizon, where=where)
     check_bars("window", window, where=where, low=2.0)
@@ -109,13 +109,14 @@ def roll_tails(
     one.
     """
     found = np.empty((2, len(samples), len(side)))
+    signs = [sign for sign in (-1.0, 1.0) if (side == sign).any()]
     sizes = lanes.window * (1.0 - lanes.level)
     for j, (sample, top, size) in enumerate(
         zip(samples, find_quantile_place(lanes), sizes, strict=True)
     ):
-        for sign in np.unique(side):
+        for sign in signs:
             tail = roll_tail(-sign * sample, int(lanes.window[j]), float(top), float(size))
-            np.copyto(found[:, j], tail, where=side == sign)
+            found[:, j] = tail if len(signs) == 1 else np.where(side == sign, tail, found[:, j])
     value, shortfall = np.ascontiguousarray(found.transpose(0, 2, 1))
     return value, shortfall
 

@@ -76,10 +76,7 @@ def normal_tail(
     Frey and Embrechts (2015), Quantitative Risk Management, examples 2.11 and 2.14.
     """
     lanes = read_tail_parameters("normal_tail", level, horizon, half_life=half_life)
-    deviation = ewma_deviation(long_returns(market), find_decay(lanes.half_life), 1.0)
-    deviation *= np.sqrt(lanes.horizon)
-    z, weight = find_normal(lanes.level)
-    return shape_tail(deviation * z, deviation * weight, half_life, level, horizon)
+    return shape_tail(_find_normal_tails(market, lanes), half_life, level, horizon)
 
 
 def cornish_fisher_tail(
@@ -127,18 +124,7 @@ def cornish_fisher_tail(
     Expansion, SSRN 1997178, for the domain and the shortfall.
     """
     lanes = read_tail_parameters("cornish_fisher_tail", level, horizon, window=window)
-    returns = long_returns(market)
-    sums, tiles = prepare_windows(returns, len(lanes.window))
-    powers = np.empty((4, len(returns)))
-    value, shortfall = np.empty((2, len(returns), len(lanes.window)))
-    compiled = compile_module(tail_kernels)
-    compiled.add_up_powers(returns, powers)
-    z, weight = find_normal(lanes.level)
-    windows, side = lanes.window.astype(np.int64), find_side(market)
-    compiled.cornish_fisher_lanes(
-        sums, powers, windows, lanes.horizon, z, weight, side, tiles, value, shortfall
-    )
-    return shape_tail(value, shortfall, window, level, horizon)
+    return shape_tail(_find_cornish_fisher_tails(market, lanes), window, level, horizon)
 
 
 def historical_tail(
@@ -181,11 +167,7 @@ def historical_tail(
     """
     lanes = read_tail_parameters("historical_tail", level, horizon, window=window)
     check_windows(lanes, where="historical_tail")
-    horizons = [int(bars) for bars in lanes.horizon]
-    earned = {h: held_returns(market, h) for h in horizons}
-    samples = [earned[h] for h in horizons]
-    value, shortfall = roll_tails(samples, lanes, find_side(market))
-    return shape_tail(value, shortfall, window, level, horizon)
+    return shape_tail(_find_historical_tails(market, lanes), window, level, horizon)
 
 
 def filtered_historical_tail(
@@ -230,24 +212,71 @@ def filtered_historical_tail(
     where = "filtered_historical_tail"
     lanes = read_tail_parameters(where, level, horizon, window=window, half_life=half_life)
     check_windows(lanes, where=where)
-    sigma = ewma_deviation(long_returns(market), find_decay(lanes.half_life), 1.0)
-    sigma *= np.sqrt(lanes.horizon)
+    tails = _find_filtered_tails(market, lanes)
+    return shape_tail(tails, window, half_life, level, horizon)
+
+
+def _find_normal_tails(market: Market, lanes: TailParameters) -> Tail:
+    deviation = _forecast_deviation(market, lanes)
+    z, weight = find_normal(lanes.level)
+    return Tail(deviation * z, deviation * weight)
+
+
+def _find_cornish_fisher_tails(market: Market, lanes: TailParameters) -> Tail:
+    returns = long_returns(market)
+    sums, tiles = prepare_windows(returns, len(lanes.window))
+    powers = np.empty((4, len(returns)))
+    value, shortfall = np.empty((2, len(returns), len(lanes.window)))
+    compiled = compile_module(tail_kernels)
+    compiled.add_up_powers(returns, powers)
+    z, weight = find_normal(lanes.level)
+    windows, side = lanes.window.astype(np.int64), find_side(market)
+    compiled.cornish_fisher_lanes(
+        sums, powers, windows, lanes.horizon, z, weight, side, tiles, value, shortfall
+    )
+    return Tail(value, shortfall)
+
+
+def _find_historical_tails(market: Market, lanes: TailParameters) -> Tail:
+    return Tail(*roll_tails(_hold_returns(market, lanes), lanes, find_side(market)))
+
+
+def _find_filtered_tails(market: Market, lanes: TailParameters) -> Tail:
+    sigma = _forecast_deviation(market, lanes)
+    samples = [
+        scale_to_forecast(earned, sigma[:, j], int(lanes.horizon[j]))
+        for j, earned in enumerate(_hold_returns(market, lanes))
+    ]
+    value, shortfall = roll_tails(samples, lanes, find_side(market))
+    return Tail(value * sigma, shortfall * sigma)
+
+
+def _forecast_deviation(market: Market, lanes: TailParameters) -> FloatArray:
+    """Return the deviation of the return over each horizon, of shape (n_bars, k)."""
+    deviation = ewma_deviation(long_returns(market), find_decay(lanes.half_life), 1.0)
+    deviation *= np.sqrt(lanes.horizon)
+    return deviation
+
+
+def _hold_returns(market: Market, lanes: TailParameters) -> list[FloatArray]:
+    """Return the returns over each horizon, arrays of shape (n_bars,)."""
     horizons = [int(bars) for bars in lanes.horizon]
     earned = {h: held_returns(market, h) for h in horizons}
-    samples = [scale_to_forecast(earned[h], sigma[:, j], h) for j, h in enumerate(horizons)]
-    value, shortfall = roll_tails(samples, lanes, find_side(market))
-    return shape_tail(value * sigma, shortfall * sigma, window, half_life, level, horizon)
+    return [earned[h] for h in horizons]
 
 
-MODELS: dict[str, Callable[[Market, TailParameters], Tail]] = {
-    "normal": lambda market, at: normal_tail(market, at.half_life, at.level, at.horizon),
-    "cornish-fisher": lambda market, at: cornish_fisher_tail(
-        market, at.window, at.level, at.horizon
-    ),
-    "historical": lambda market, at: historical_tail(market, at.window, at.level, at.horizon),
-    "filtered-historical": lambda market, at: filtered_historical_tail(
-        market, at.window, at.half_life, at.level, at.horizon
-    ),
+class TailModel(NamedTuple):
+    """A model of :func:`tail_losses`; ``has_ranks`` if windows must hold the rank of a level."""
+
+    find: Callable[[Market, TailParameters], Tail]
+    has_ranks: bool = False
+
+
+MODELS = {
+    "normal": TailModel(_find_normal_tails),
+    "cornish-fisher": TailModel(_find_cornish_fisher_tails),
+    "historical": TailModel(_find_historical_tails, has_ranks=True),
+    "filtered-historical": TailModel(_find_filtered_tails, has_ranks=True),
 }
 
 TAIL_MODELS = tuple(MODELS)
@@ -288,18 +317,27 @@ def tail_losses(
     lanes = read_tail_parameters("tail_losses", level, horizon, window=window, half_life=half_life)
     k = np.broadcast(names, lanes.level).size
     names = np.broadcast_to(names, k)
-    table: FloatArray = np.stack([np.broadcast_to(each, k) for each in lanes])
-    value, shortfall = np.empty((2, market.n_bars, k))
+    keys = list(
+        zip(names.tolist(), *(np.broadcast_to(each, k).tolist() for each in lanes), strict=True)
+    )
+    distinct = list(dict.fromkeys(keys))
+    value, shortfall = np.empty((2, market.n_bars, len(distinct)))
     for name in dict.fromkeys(names.tolist()):
-        some = np.flatnonzero(names == name)
-        value[:, some], shortfall[:, some] = find_model(name)(
-            market, TailParameters(*table[:, some])
-        )
+        known = find_model(name)
+        some = [j for j, each in enumerate(distinct) if each[0] == name]
+        own = TailParameters(*np.array([distinct[j][1:] for j in some]).T)
+        if known.has_ranks:
+            check_windows(own, where="tail_losses")
+        value[:, some], shortfall[:, some] = known.find(market, own)
+    found = Tail(value, shortfall)
+    if len(distinct) < k:
+        places = [distinct.index(each) for each in keys]
+        found = Tail(value[:, places], shortfall[:, places])
     is_many = np.zeros(k) if np.ndim(model) else 0.0
-    return shape_tail(value, shortfall, is_many, level, horizon, window, half_life)
+    return shape_tail(found, is_many, level, horizon, window, half_life)
 
 
-def find_model(name: object) -> Callable[[Market, TailParameters], Tail]:
+def find_model(name: object) -> TailModel:
     """Return the model of a name."""
     if name not in MODELS:
         raise ParameterError(
@@ -311,6 +349,6 @@ def find_model(name: object) -> Callable[[Market, TailParameters], Tail]:
     return MODELS[str(name)]
 
 
-def shape_tail(value: FloatArray, shortfall: FloatArray, *parameters: OneOrMany) -> Tail:
+def shape_tail(tail: Tail, *parameters: OneOrMany) -> Tail:
     """Return both as columns (n_bars, k), or (n_bars,) if every parameter is one value."""
-    return Tail(shape_as(value, *parameters), shape_as(shortfall, *parameters))
+    return Tail(*(shape_as(each, *parameters) for each in tail))

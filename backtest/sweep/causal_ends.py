@@ -39,9 +39,10 @@ class EndsChecker:
         """
         if count_sets(sets) == 0:
             return
-        if not columns.reads:
-            with contextlib.suppress(BacktestError):
-                columns.of_one(take_sets(sets, 0))  # finds what is read
+        for some in (list_corners(sets, list(sets)), sets):
+            if not columns.reads:
+                with contextlib.suppress(BacktestError):
+                    columns.of_one(take_sets(some, 0))  # finds what is read
         known = None
         while known != columns.reads:
             known = columns.reads
@@ -71,7 +72,7 @@ class EndsChecker:
         some = take_sets(corners, pairs[is_new].reshape(-1))
         for row, found in enumerate(check_jointly(columns, some)):
             if self._note(found):
-                self._extremes.accept(some, names, row)
+                self._extremes.accept(take_sets(some, slice(row, row + 1)), names, 0)
 
     def _check_extremes(self, columns: Columns, sets: Sets) -> None:
         failed = np.zeros(count_sets(sets), dtype=np.bool_)

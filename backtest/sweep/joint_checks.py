@@ -38,16 +38,15 @@ Whole: TypeAlias = Mapping[str, FloatArray]
 
 
 class ObservedSet(NamedTuple):
-    """The columns of the set in a ``row``, and the meter of the work of observing them."""
+    """The columns of the set in a ``row``, and the meter of the work of observing them.
+
+    ``warm`` is the number of bars that are needed to know all columns.
+    """
 
     row: int
     whole: Whole
     meter: WorkMeter
-
-    @property
-    def warm(self) -> int:
-        """Number of bars that are needed to know all columns."""
-        return max(map(find_first, self.whole.values()), default=0) + KNOWN
+    warm: int
 
 
 def check_jointly(columns: Columns, sets: Sets) -> list[Causality | None]:
@@ -62,7 +61,8 @@ def check_jointly(columns: Columns, sets: Sets) -> list[Causality | None]:
     for row in range(n_sets):
         with contextlib.suppress(BacktestError), measure_work(WorkMeter()) as meter:
             whole = columns.of_one(take_sets(sets, row))
-            observed.append(ObservedSet(row, whole, meter))
+            warm = max(map(find_first, whole.values()), default=0) + KNOWN
+            observed.append(ObservedSet(row, whole, meter, warm))
     if columns.reads != known:
         return found
     for group in group_similar(observed):

@@ -19,7 +19,7 @@ import numpy as np
 
 from backtest.base.errors import BacktestError, PolicyError
 from backtest.base.units import FloatArray, IntArray
-from backtest.base.work_budget import WorkMeter, measure_work
+from backtest.base.work_budget import WorkMeter, count_again, measure_work
 from backtest.engine.lookahead.causality import check_causality, observe
 from backtest.engine.lookahead.causality_checker import USUAL, Causality, CutPlan
 from backtest.market import Market
@@ -123,6 +123,7 @@ class Columns:
         self.reads: tuple[str, ...] = ()
         self.is_together: bool | None = None
         self._kept: OrderedDict[tuple[object, ...], dict[str, FloatArray]] = OrderedDict()
+        self._work: dict[tuple[object, ...], WorkMeter] = {}
         self._lock = threading.Lock()
         self._checked: dict[bytes, Causality] = {}
 
@@ -146,19 +147,25 @@ class Columns:
                 return join_columns(parts, places, self.market.n_bars)
 
     def of_one(self, values: Mapping[str, Any]) -> dict[str, FloatArray]:
-        """Return the columns of one set of values, each of shape (n_bars,)."""
+        """Return the columns of one set of values, each of shape (n_bars,).
+
+        The work of observing them counts at each call.
+        """
         with self._lock:
             key = tuple((name, values.get(name)) for name in self.reads)
             if key in self._kept:
                 self._kept.move_to_end(key)
+                count_again(self._work[key])
                 return self._kept[key]
-        seen = self._observe_alone(values)
+        with measure_work(WorkMeter()) as meter:
+            seen = self._observe_alone(values)
+        count_again(meter)
         size = sum(column.nbytes for column in seen.values())
         with self._lock:
             key = tuple((name, values.get(name)) for name in self.reads)
-            self._kept[key] = seen
+            self._kept[key], self._work[key] = seen, meter
             while len(self._kept) > 1 and size * len(self._kept) > self.memory:
-                self._kept.popitem(last=False)
+                del self._work[self._kept.popitem(last=False)[0]]
         return seen
 
     def of_many(self, values: Mapping[str, np.ndarray]) -> dict[str, FloatArray]:
@@ -209,6 +216,7 @@ class Columns:
             if missing:
                 self.reads = (*self.reads, *missing)
                 self._kept.clear()
+                self._work.clear()
 
     def _observe_alone(self, values: Mapping[str, Any]) -> dict[str, FloatArray]:
         policy = self.build(values)

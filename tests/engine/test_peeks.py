@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.ranges import Choice, Range
-from backtest.base.work_budget import WorkMeter, count_work, measure_work
+from backtest.base.work_budget import WorkMeter, count_again, count_work, measure_work
 from backtest.engine.contract_runs import ContractTrial, check_causal_columns
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.causality_checker import ENOUGH, Causality, describe_cuts
@@ -20,6 +20,7 @@ from backtest.engine.result_text import write_summary
 from backtest.features.garch import garch_volatility
 from backtest.strategies import Kelly, LiquidationProbability, Regime, TailRisk, TrendVol, VolTarget
 from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.policy_columns import Columns
 from backtest.sweep.sets.representative_sets import Extremes
 from backtest.sweep.sets.space import read_space
 from tests.fast_cases import every_nth
@@ -212,6 +213,33 @@ def test_work_under_a_key_is_counted_once():
         once = meter.bars
         garch_volatility(MARKET.prefix(1100))
     assert meter.bars == once > 10_000
+
+
+def test_work_of_a_kept_result_is_counted_again_but_once_per_key():
+    with measure_work(WorkMeter()) as first:
+        count_work(b"fit", 7.0)
+    with measure_work(WorkMeter()) as second:
+        count_again(first)
+        count_again(first)
+        count_work(b"fit", 7.0)
+        count_work(b"other", 1.0)
+    assert second.bars == 8.0
+
+
+def test_columns_that_were_kept_leave_the_same_budget_for_cuts():
+    """The fits of the whole market allow those of its parts, also where they were made before."""
+
+    class Fitted(bt.Policy):
+        def observe(self, market: Any) -> Any:
+            count_work(str(market.n_bars).encode(), 1e3 * market.n_bars)
+            return {"x": market.close}
+
+        def leverage(self, bar: Any, account: Any) -> float:
+            return 1.0
+
+    columns = Columns(SHORT, lambda _: Fitted(), 1e9)
+    columns.of_one({})
+    assert columns.check_causal({}) == Columns(SHORT, lambda _: Fitted(), 1e9).check_causal({})
 
 
 def test_a_slow_warm_up_leaves_fewer_cuts_and_a_chance_that_is_told():

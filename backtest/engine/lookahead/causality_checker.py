@@ -66,7 +66,7 @@ class CutPlan(NamedTuple):
 
 USUAL = CutPlan(chains=8, links=3, prefixes=4, wanted=28)
 """The plan of every run: 28 cuts. 20 are enough for a chance of 1e-6."""
-SWEPT = CutPlan(chains=6, links=3, prefixes=3, wanted=21, longest=8192)
+SWEPT = CutPlan(chains=6, links=3, prefixes=3, wanted=21, longest=4096)
 """The plan for the ends of a sweep's numbers, of which there may be many: 21 cuts."""
 FULL = CutPlan(chains=64, links=4, prefixes=16, wanted=256, budget=16.0)
 """The plan of ``backtest check``."""
@@ -187,11 +187,13 @@ class CausalityChecker:
         low = min(self.warm + KNOWN, max(self.warm + 1, n // 2), n - 1)
         high = max(low, min(n - 1, self.plan.longest))
         lengths = np.geomspace(low, high, self.plan.prefixes)
+        before = 0
         for k, length in enumerate(lengths.tolist()):
             stop = self.places.draw(int(length), min(high, int(length) + int(0.1 * length)))
             stop = high if k == len(lengths) - 1 else stop
-            if k == 0 or self._can_afford(stop):
+            if k == 0 or (stop != before and self._can_afford(stop)):
                 self._compare_with_whole(stop)
+            before = stop
 
     def _cut_more(self) -> None:
         """Add cuts if the chains made too few because the market, or the budget, is small."""
@@ -387,11 +389,16 @@ class CausalityChecker:
 
 def find_first(column: FloatArray) -> int:
     """Return the bar of the first value that is not NaN; the number of bars if all are NaN."""
-    known = ~np.isnan(column)
-    first = int(known.argmax())
-    return first if known[first] else len(column)
+    first, size = 0, 256
+    while first < len(column):
+        known = ~np.isnan(column[first : first + size])
+        place = int(known.argmax())
+        if known[place]:
+            return first + place
+        first, size = first + size, 8 * size
+    return len(column)
 
 
 def is_any_known(column: FloatArray) -> bool:
     """Return whether some value is not NaN."""
-    return not bool(np.isnan(column).all())
+    return not bool(np.isnan(column[-1:]).all() and np.isnan(column).all())
