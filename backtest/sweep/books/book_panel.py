@@ -115,6 +115,15 @@ class BookPanel:
             pattern = self._desks[key]
         return book, reseat(pattern, setup.panelists, self._flatten(setup.panelists)), tally
 
+    def set_up_lane(self, like: Setup, values: Mapping[str, Any]) -> Setup:
+        """Return the run of a set whose account and venue are those of another one."""
+        policy = build_policy(
+            self.base, self.settings, {k: v for k, v in values.items() if "." not in k}
+        )
+        names = self.markets.names
+        panelists = self._seat(policy, values)
+        return like._replace(policies=dict.fromkeys(names, policy), panelists=panelists)
+
     def _seat(self, policy: Policy, values: Mapping[str, Any]) -> list[Panelist]:
         """Return the policies of one set with their columns, and last the overlay."""
         own = {name: value for name, value in values.items() if "." not in name}

@@ -32,12 +32,26 @@ from backtest.measures.performance import sampled_returns
 from backtest.measures.run_measures import measure_accounts
 from backtest.measures.tally import flatten_tally
 from backtest.portfolio.book_records import EQUITY, UNIT
+from backtest.sweep.books.book_lane_block import (
+    LEAST_LANES,
+    BookBlock,
+    describe_terms,
+    fits_lanes,
+    join_columns,
+    score_block,
+)
 from backtest.sweep.books.book_panel import BookPanel
 from backtest.sweep.causal_ends import EndsChecker
 from backtest.sweep.lane_groups import find_codes
 from backtest.sweep.lanes.lane_block import BlockFault, NotCompiled, Scored
+from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.lanes.lane_runner import BlockOutcome
 from backtest.sweep.sets.sets import Sets, count_sets, take_sets
+
+OWN_TERMS = frozenset(
+    {"account.capital", "account.band", "account.min_leverage", "account.max_leverage"}
+)
+"""The fields of the account in which sets of a block may differ."""
 
 PANELS = 6
 """Number of market parts whose columns are kept, because a search uses them repeatedly."""
@@ -48,13 +62,17 @@ class Stopped(Exception):  # noqa: N818 - no error
 
 
 class BookTask(NamedTuple):
-    """A set to score: its row, its values and what it shares with others."""
+    """A set to score, its row and what it shares with others; or several, side by side.
 
-    row: int
-    values: Mapping[str, Any]
+    ``setup`` is the run of the first of several sets that fit into lanes, else None.
+    """
+
+    rows: IntArray
+    sets: Sets
     panel: BookPanel
     has_returns: bool
     is_compiled: bool
+    setup: Setup | None = None
 
 
 class BookRunner:
@@ -83,18 +101,37 @@ class BookRunner:
         self.check_causal(sets, first, stop)
         panel = self._find_panel(first, stop)
         is_compiled = self._choose(sets, panel) if self.is_compiled is None else self.is_compiled
-        tasks = (
-            BookTask(row, take_sets(sets, row), panel, returns, is_compiled)
-            for row in order_sets(sets, panel.list_reads())
-        )
+        tasks = self._cut(sets, panel, returns, is_compiled)
         threads = max(1, min(self.threads if is_compiled else 1, count_sets(sets)))
-        for task, found in run_in_threads(partial(score_set, self.metrics), tasks, threads):
-            if isinstance(found, BaseException) and not isinstance(found, BlockFault):
+        for _, found in run_in_threads(partial(score_task, self.metrics), tasks, threads):
+            if isinstance(found, BaseException):
                 raise found
             if self._order is not None:  # the loop is compiled now
                 mark_book_ready(self._order)
                 self._order = None
-            yield BlockOutcome(np.array([task.row]), found)
+            yield from found
+
+    def _cut(
+        self, sets: Sets, panel: BookPanel, has_returns: bool, is_compiled: bool
+    ) -> Iterator[BookTask]:
+        """Yield sets one by one, or up to 64 that differ in little and fit into lanes."""
+        reads = panel.list_reads()
+        apart = [name for name in sets if "." in name and name not in OWN_TERMS]
+        keys = [find_codes(sets[name]) for name in (*reversed(reads), *apart) if name in sets]
+        order = np.lexsort(keys) if keys else np.arange(count_sets(sets))
+        for rows in split_where(order, [sets[name] for name in apart]):
+            setup = None
+            if is_compiled and len(rows) >= LEAST_LANES:
+                setup = find_setup(panel, take_sets(sets, int(rows[0])))
+            limit = count_distinct(setup, self.memory) if setup is not None else 0
+            own = [sets[name] for name in reads if name in sets]
+            for part in cut_rows(rows, own, limit):
+                is_block = setup is not None and len(part) >= LEAST_LANES
+                for some in [part] if is_block else part[:, None]:
+                    yield BookTask(
+                        some, take_sets(sets, some), panel, has_returns, is_compiled,
+                        setup if is_block else None,
+                    )  # fmt: skip
 
     def check_causal(self, sets: Sets, first: int = 0, stop: int | None = None) -> None:
         """Refuse a policy that looks ahead, in sets with every word and both ends of each number.
@@ -153,11 +190,46 @@ class BookRunner:
         return True
 
 
-def order_sets(sets: Sets, reads: tuple[str, ...]) -> IntArray:
-    """Return the rows of sets such that neighbors have the same columns."""
-    keys = [find_codes(sets[name]) for name in reversed(reads) if name in sets]
-    order: IntArray = np.lexsort(keys) if keys else np.arange(count_sets(sets))
-    return order
+def split_where(rows: IntArray, columns: list[np.ndarray]) -> list[IntArray]:
+    """Split rows wherever the values of a column change from one to the next."""
+    codes = [find_codes(each)[rows] for each in columns]
+    changes = [np.flatnonzero(np.diff(each)) + 1 for each in codes]
+    return np.split(rows, np.unique(np.concatenate([*changes, np.zeros(0, np.int64)])))
+
+
+def cut_rows(rows: IntArray, columns: list[np.ndarray], limit: int) -> Iterator[IntArray]:
+    """Yield rows in parts of up to 64, in which at most ``limit`` sets of values differ."""
+    pieces = [piece for piece in split_where(rows, columns) if len(piece)]
+    part: list[IntArray] = []
+    for piece in pieces if limit > 0 else [rows]:
+        rest = piece
+        while len(rest):
+            room = LANES - sum(map(len, part))
+            if part and (room == 0 or len(part) >= limit > 0):
+                yield np.concatenate(part)
+                part, room = [], LANES
+            part.append(rest[:room])
+            rest = rest[room:]
+    if part:
+        yield np.concatenate(part)
+
+
+def find_setup(panel: BookPanel, values: Mapping[str, Any]) -> Setup | None:
+    """Return the run of a set if sets like it fit into lanes."""
+    try:
+        setup = panel.set_up(values)
+    except BacktestError:  # the run of this set gives the reason
+        return None
+    compile_or_explain(setup, panel)
+    _, desk, _ = panel.begin(setup, is_compiled=True)
+    return setup if fits_lanes(setup, desk) else None
+
+
+def count_distinct(setup: Setup, memory: float) -> int:
+    """Return how many sets with columns of their own a block may have within a memory."""
+    columns = [each for panelist in setup.panelists for each in panelist.columns.values()]
+    size = sum(each.nbytes for each in columns)
+    return max(1, int(memory // max(size, 1)))
 
 
 def compile_or_explain(setup: Setup, panel: BookPanel) -> None:
@@ -170,9 +242,44 @@ def compile_or_explain(setup: Setup, panel: BookPanel) -> None:
         raise NotCompiled(explain_refusal(refusal, setup.panelists[0].policy)) from refusal
 
 
+def score_task(
+    names: tuple[str, ...], task: BookTask, is_stopped: Callable[[], bool]
+) -> list[BlockOutcome]:
+    """Score the sets of a task; those of a block at fault one by one."""
+    if task.setup is not None:
+        try:
+            return [BlockOutcome(task.rows, score_lanes(names, task, task.setup, is_stopped))]
+        except (BacktestError, BlockFault):
+            pass
+    found = []
+    for k in range(len(task.rows)):
+        one = task._replace(rows=task.rows[k : k + 1], sets=take_sets(task.sets, k))
+        found.append(BlockOutcome(one.rows, score_set(names, one, is_stopped)))
+    return found
+
+
+def score_lanes(
+    names: tuple[str, ...], task: BookTask, like: Setup, is_stopped: Callable[[], bool]
+) -> Scored | None:
+    """Score sets side by side; raise BlockFault if their accounts differ in more than lanes may."""
+    panel, setups, known = task.panel, [], {}
+    for k in range(len(task.rows)):
+        values = take_sets(task.sets, k)
+        terms = tuple((name, value) for name, value in values.items() if "." in name)
+        if terms not in known:
+            known[terms] = panel.set_up(values) if k > 0 and terms else like
+        setups.append(panel.set_up_lane(known[terms], values))
+    if len({describe_terms(each) for each in known.values()}) > 1:
+        raise BlockFault
+    compile_or_explain(setups[0], panel)
+    _, desk, _ = panel.begin(setups[0], is_compiled=True)
+    block = BookBlock(setups, desk, join_columns(setups), panel.span, task.has_returns)
+    return score_block(names, block, is_stopped)
+
+
 def score_set(
     names: tuple[str, ...], task: BookTask, is_stopped: Callable[[], bool]
-) -> Scored | None:
+) -> Scored | BlockFault | None:
     """Score one set; an error is a fault of the set, which its run explains."""
 
     def go_on(_done: int, _all: int) -> None:
@@ -181,8 +288,8 @@ def score_set(
 
     try:
         return measure_set(names, task, go_on)
-    except BacktestError as error:
-        raise BlockFault from error
+    except BacktestError:
+        return BlockFault()
     except Stopped:
         return None
 
@@ -192,7 +299,7 @@ def measure_set(
 ) -> Scored:
     """Run one set on the markets and return its measures."""
     panel = task.panel
-    setup = panel.set_up(task.values)
+    setup = panel.set_up(task.sets)
     if task.is_compiled:
         compile_or_explain(setup, panel)
     book, desk, tally = panel.begin(setup, is_compiled=task.is_compiled)

@@ -1,0 +1,384 @@
+"""Take a block of up to 64 sets of several positions through the markets side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.account.ruin import find_line
+from backtest.base.interrupts import hold_signals
+from backtest.base.units import FloatArray, IntArray
+from backtest.engine.bar_loop import DONE
+from backtest.engine.loop_driver import CHUNK
+from backtest.engine.portfolio.book_compiler import pack_terms
+from backtest.engine.portfolio.book_desk import Panelist, flatten_settings
+from backtest.engine.portfolio.book_driver import Counts, drive, find_simulate, new_tape
+from backtest.engine.portfolio.book_inputs import (
+    new_ledger_array,
+    new_room,
+    new_scene,
+    start_book,
+    write_table,
+)
+from backtest.engine.portfolio.book_loop import Desk
+from backtest.engine.portfolio.portfolio_setup import Setup
+from backtest.measures.performance import sampled_returns
+from backtest.measures.run_measures import measure_accounts
+from backtest.measures.run_span import RunSpan
+from backtest.measures.tally import Tally, flatten_tally, start_tally
+from backtest.policy import start_memory
+from backtest.portfolio.book_records import EQUITY, FLAGS, PAID_IN, RESERVE, UNIT, Book, Terms
+from backtest.sweep.books.book_lane_rows import (
+    ACCOUNT_ROWS,
+    BAND,
+    ENTRY,
+    IS_LIVE,
+    LINE,
+    MARKED,
+    MAX_LEVERAGE,
+    MIN_LEVERAGE,
+    N_POSITION,
+    NUMBER_OF_BAND,
+    NUMBER_OF_LEAST,
+    NUMBER_OF_MOST,
+    PRICES,
+    PURSE_ROWS,
+    QUANTITY,
+    TARGET,
+    BookSheets,
+    Seats,
+    read_tally_of,
+    spot,
+    write_tally,
+)
+from backtest.sweep.lanes.block_state import make_aligned
+from backtest.sweep.lanes.lane_block import BlockFault, Scored
+from backtest.sweep.lanes.lane_rows import LANES, cell
+from backtest.venue.contract_value import compute_value
+
+LEAST_LANES = 8
+"""Fewer sets are faster one by one: a block takes as long for one set as for all."""
+
+REFUSED = (
+    "has_stop", "has_impact", "has_limits", "rounds_price", "has_auto_margin", "has_profit_share",
+    "has_order_fee", "has_exits",
+)  # fmt: skip
+"""Rules of an instrument whose bars are those of a single run."""
+
+
+class BookBlock(NamedTuple):
+    """Sets that differ in the parameters of their policy, their capital, bands and leverages.
+
+    ``setups`` are the runs of the sets, ``desk`` is the desk of the first. ``columns`` are those of
+    each set by instrument, one column after another.
+    """
+
+    setups: Sequence[Setup]
+    desk: Desk
+    columns: Sequence[Sequence[FloatArray]]
+    span: RunSpan
+    has_returns: bool
+
+
+def join_columns(setups: Sequence[Setup]) -> list[list[FloatArray]]:
+    """Return the columns of each set by instrument, one after another; equal sets share them."""
+    joined: dict[int, FloatArray] = {}
+    for setup in setups:
+        for each in setup.panelists:
+            if id(each.columns) not in joined:
+                own = list(each.columns.values()) or [np.zeros(1)]
+                one = own[0] if len(own) == 1 else np.concatenate(own)
+                joined[id(each.columns)] = np.ascontiguousarray(one, dtype=np.float64)
+    return [[joined[id(each.columns)] for each in setup.panelists] for setup in setups]
+
+
+# ------------------------------------------------------------------------ what lanes can hold
+
+
+def fits_lanes(setup: Setup, desk: Desk) -> bool:
+    """Return whether the ordinary bars of a run are those of lanes.
+
+    All positions are linear and in cross margin under brackets. There is no interest, no margin
+    call, no stop, no collateral, no overlay, and the policies see nothing of the account.
+    """
+    inputs, terms = setup.inputs, setup.inputs.terms
+    brackets, feed = terms.rules.brackets, inputs.feed
+    flags = [terms.flags[FLAGS.index(name)] for name in REFUSED]
+    is_plain = not (terms.has_interest or terms.rules.has_scenarios or np.any(flags))
+    is_plain &= terms.margin_call == 0.0 and terms.grace < 0.0 and inputs.fees is None
+    is_plain &= terms.max_gross_leverage == math.inf and not setup.account.collateral
+    is_plain &= not np.any(brackets.are_inverse) and not np.any(brackets.are_isolated)
+    is_plain &= not np.any(brackets.are_valued_at_entry)
+    is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1
+    return bool(is_plain and not np.any(desk.asks[-1:]) and not np.any(desk.wants_account))
+
+
+def describe_terms(setup: Setup) -> tuple[object, ...]:
+    """Return everything that the sets of a block must have in common."""
+    inputs = setup.inputs
+    own = (NUMBER_OF_BAND, NUMBER_OF_LEAST, NUMBER_OF_MOST)
+    numbers = np.delete(inputs.terms.numbers, own, axis=0)
+    terms = inputs.terms._replace(instruments=0, numbers=numbers)
+    feed = inputs.feed
+    lines = (feed.flow_bar, feed.flow_amount, feed.multiplier, feed.initial, feed.years)
+    tables = tuple((bar, i, tuple(map(freeze, margin))) for bar, i, margin in inputs.changes)
+    return (*map(freeze, lines), freeze(inputs.clock.risk_free), tables, *freeze_all(terms))
+
+
+def freeze(value: Any) -> object:
+    """Return a value that compares by its content."""
+    return value.tobytes() if isinstance(value, np.ndarray) else value
+
+
+def freeze_all(record: Any) -> list[object]:
+    """Return the fields of a record, and of those in it, as values that compare by content."""
+    found: list[object] = []
+    for value in record:
+        found += freeze_all(value) if hasattr(value, "_fields") else [freeze(value)]
+    return found
+
+
+# ---------------------------------------------------------------------------------- the block
+
+
+def score_block(
+    names: tuple[str, ...], block: BookBlock, is_stopped: Callable[[], bool]
+) -> Scored | None:
+    """Take a block to the end of the markets; None once ``is_stopped`` returns True."""
+    state = start_state(block)
+    if not run_state(block, state, is_stopped):
+        return None
+    return read_scores(names, block, state)
+
+
+class BlockState(NamedTuple):
+    """The arrays of a block, and the records in which a lane passes a bar alone."""
+
+    terms: Terms
+    sheets: BookSheets
+    seats: Seats
+    desk: Desk
+    book: Book
+    tally: Tally
+
+
+def start_state(block: BookBlock) -> BlockState:
+    """Return a block before its first bar."""
+    first = block.setups[0]
+    inputs = first.inputs
+    n = first.inputs.feed.open.shape[1]
+    ends = inputs.clock.ends_sample[first.first :]
+    n_samples = int(ends.sum()) if block.has_returns else 0
+    seats = seat_lanes(block, n)
+    sheets = BookSheets(
+        account=make_aligned(len(ACCOUNT_ROWS) * LANES),
+        position=make_aligned(n * N_POSITION * LANES),
+        prices=np.zeros((len(PRICES), n)),
+        reach=np.zeros(n),
+        signal=np.ones(n),
+        is_pending=np.zeros(n, np.int64),
+        is_traded=np.zeros(n, np.int64),
+        last_funding=np.full(n, np.nan),
+        cursor=np.zeros(3, np.int64),
+        kept_account=np.zeros(len(ACCOUNT_ROWS) * LANES),
+        kept_position=np.zeros(n * N_POSITION * LANES),
+        kept_memory=np.zeros_like(seats.memory),
+        left_at=np.full(LANES, -1, np.int64),
+        units=np.zeros((n_samples, LANES)),
+        free=np.zeros(1 + LANES),
+    )
+    for lane in range(LANES):
+        begin_lane(sheets, block.setups[min(lane, len(block.setups) - 1)], n, lane)
+    none = np.zeros(n + 1, np.int64)
+    book = start_book(inputs, first.account, first.first, has_overlay=False)
+    silent: dict[str, Any] = {
+        "asks": none,
+        "wants_price": none[:n].copy(),
+        "wants_account": none.copy(),
+    }
+    silent |= {"wants_bar": none.copy(), "tradable": np.zeros((1, n), np.int64)}
+    return BlockState(
+        terms=copy_terms(inputs.terms),
+        sheets=sheets,
+        seats=seats,
+        desk=block.desk._replace(**silent),
+        book=book,
+        tally=start_tally(1.0, 1.0, first.first),
+    )
+
+
+def begin_lane(sheets: BookSheets, setup: Setup, n: int, lane: int) -> None:
+    """Write the account of a set before its first bar."""
+    book = start_book(setup.inputs, setup.account, setup.first, has_overlay=False)
+    purse, numbers = book.purse, setup.inputs.terms.numbers
+    for k in range(PURSE_ROWS):
+        sheets.account[cell(k, lane)] = purse[k]
+    write_tally(
+        sheets.account, start_tally(float(purse[UNIT]), float(purse[EQUITY]), setup.first), lane
+    )
+    line = find_line(setup.inputs.terms.ruin_at, purse[RESERVE], purse[PAID_IN])
+    sheets.account[cell(LINE, lane)] = line
+    sheets.account[cell(ACCOUNT_ROWS.index("first_unit"), lane)] = purse[UNIT]
+    sheets.account[cell(IS_LIVE, lane)] = 1.0
+    for i in range(n):
+        sheets.position[spot(i, TARGET, lane)] = math.nan
+        sheets.position[spot(i, BAND, lane)] = numbers[NUMBER_OF_BAND, i]
+        sheets.position[spot(i, MIN_LEVERAGE, lane)] = numbers[NUMBER_OF_LEAST, i]
+        sheets.position[spot(i, MAX_LEVERAGE, lane)] = numbers[NUMBER_OF_MOST, i]
+
+
+def copy_terms(terms: Terms) -> Terms:
+    """Return terms with arrays of their own where a run writes into them."""
+    brackets, scenarios = terms.rules.brackets, terms.rules.scenarios
+    rules = terms.rules._replace(
+        brackets=brackets._replace(
+            multipliers=brackets.multipliers.copy(),
+            initial_multipliers=brackets.initial_multipliers.copy(),
+        ),
+        scenarios=scenarios._replace(nets=scenarios.nets.copy()),
+    )
+    return terms._replace(numbers=terms.numbers.copy(), rules=rules)
+
+
+def seat_lanes(block: BookBlock, n: int) -> Seats:
+    """Return the policies of all lanes with their parameters, columns and memories."""
+    params, memories, columns = [], [], np.zeros(n * LANES, np.int64)
+    desk = block.desk
+    for lane in range(LANES):
+        k = min(lane, len(block.setups) - 1)
+        panelists: Sequence[Panelist] = block.setups[k].panelists
+        params.append(flatten_settings(list(panelists))[0])
+        memory = [tuple(map(float, start_memory(each.policy) or ())) for each in panelists]
+        memories.append(np.concatenate([[*each, 0.0] for each in memory]))
+        for i in range(n):
+            columns[i * LANES + lane] = block.columns[k][i].ctypes.data
+    return Seats(
+        addresses=desk.addresses,
+        params=np.concatenate(params),
+        params_at=desk.params_at,
+        n_params=len(params[0]),
+        columns=columns,
+        lengths=desk.lengths,
+        firsts=desk.firsts,
+        memory=np.concatenate(memories),
+        memory_at=desk.memory_at,
+        n_memory=len(memories[0]),
+        tradable=desk.tradable,
+        wants_bar=desk.wants_bar,
+        sheet=np.zeros_like(desk.sheet),
+        bar=np.zeros_like(desk.bar),
+        margin=np.zeros_like(desk.margin),
+        levels=np.zeros_like(desk.levels),
+    )
+
+
+def run_state(block: BookBlock, state: BlockState, is_stopped: Callable[[], bool]) -> bool:
+    """Take a block to the end of the markets; False if it was stopped before."""
+    from backtest.sweep.books.book_lane_compiler import find_lane_loop  # noqa: PLC0415 - numba
+
+    first = block.setups[0]
+    inputs, total = first.inputs, len(first.inputs.feed.time)
+    n = inputs.feed.open.shape[1]
+    scene, room, ledger = new_scene(n, 0), new_room(n, 0), new_ledger_array(n)
+    tape = new_tape(n, 0, first.first, 0)
+    tape.is_on[0] = 0
+    records = (scene, room, ledger)
+    shared = (inputs.feed, inputs.clock, inputs.log_returns)
+    run_of = (state.desk, state.book, *records, state.tally, tape, 0, 1)
+    loop, address = find_lane_loop((pack_terms(state.terms), *shared, *run_of))
+    terms, t = state.terms, first.first
+    for bar, i, margin in inputs.changes:
+        terms = write_table(terms, i, margin) if bar < t else terms
+    while t < total:
+        if is_stopped():
+            return False
+        for bar, i, margin in inputs.changes:
+            terms = write_table(terms, i, margin) if bar == t else terms
+        stop = min(t + CHUNK, total, *(bar for bar, _, _ in inputs.changes if bar > t))
+        given = (pack_terms(terms), *shared, state.seats, state.sheets, state.desk, state.book)
+        with hold_signals():
+            t, why = loop(*given, *records, tape, address, first.first, t, stop)
+        if why != DONE:
+            raise BlockFault
+    return True
+
+
+# -------------------------------------------------------------------------------- its measures
+
+
+def read_scores(names: tuple[str, ...], block: BookBlock, state: BlockState) -> Scored:
+    """Return the measures of the sets of a block, and their returns if requested."""
+    first, count = block.setups[0], len(block.setups)
+    total = len(first.inputs.feed.time)
+    ends = first.inputs.clock.ends_sample[first.first :]
+    tallies, units, equities, returns = [], [], [], []
+    for lane in range(count):
+        account = state.sheets.account
+        tally = read_tally_of(account, 0.0, total - first.first, lane)
+        unit, equity = account[cell(UNIT, lane)], account[cell(EQUITY, lane)]
+        sampled = state.sheets.units[:, lane].copy()
+        if state.sheets.left_at[lane] >= 0:
+            tally, unit, equity, rest = finish_lane(block, state, lane)
+            sampled = np.concatenate([sampled[: len(sampled) - len(rest)], rest])
+        tallies.append(flatten_tally(tally))
+        units.append(unit)
+        equities.append(equity)
+        if block.has_returns:
+            whole = np.ones(int(ends.sum()))
+            returns.append(sampled_returns(sampled, whole, tally.first_unit))
+    numbers = {name: np.array([each[name] for each in tallies]) for name in tallies[0]}
+    measured = measure_accounts(numbers, block.span, np.array(units), np.array(equities))
+    metrics = {name: np.asarray(measured[name], dtype=np.float64) for name in names}
+    return Scored(metrics, np.stack(returns, axis=1) if returns else np.zeros((0, count)))
+
+
+def finish_lane(
+    block: BookBlock, state: BlockState, lane: int
+) -> tuple[Tally, float, float, FloatArray]:
+    """Take a lane that ended to the end of the markets; return its tally, unit value and equity.
+
+    Last the unit values at the ends of samples from then on.
+    """
+    setup, sheets = block.setups[lane], state.sheets
+    inputs, start = setup.inputs, int(sheets.left_at[lane])
+    book = read_kept(setup, sheets, block.desk.tradable, start, lane)
+    tally = read_tally_of(
+        sheets.kept_account, float(sheets.free[1 + lane]), start - setup.first, lane
+    )
+    total = len(inputs.feed.time)
+    tape = new_tape(len(book.margin), 0, start, 0)
+    tape.is_on[0] = 0
+    tape = tape._replace(units=np.zeros(total - start))
+    desk = state.desk._replace(tradable=block.desk.tradable)
+    given = (inputs, book, desk, desk, Counts(tally, None), start, total, tape, CHUNK, None)
+    counts = Counts(tally, None)
+    if start < total:
+        counts, _ = drive(find_simulate(is_compiled=True), pack_terms, *given)
+    rest = tape.units[inputs.clock.ends_sample[start:] != 0.0] if block.has_returns else np.zeros(0)
+    return counts.tally, float(book.purse[UNIT]), float(book.purse[EQUITY]), rest
+
+
+def read_kept(setup: Setup, sheets: BookSheets, tradable: IntArray, start: int, lane: int) -> Book:
+    """Return the account of a lane that ended, as it was before bar ``start``."""
+    feed = setup.inputs.feed
+    book = start_book(setup.inputs, setup.account, setup.first, has_overlay=False)
+    brackets = setup.inputs.terms.rules.brackets
+    for k in range(PURSE_ROWS):
+        book.purse[k] = sheets.kept_account[cell(k, lane)]
+    last = max(start - 1, 0)
+    for i in range(len(book.margin)):
+        quantity = sheets.kept_position[spot(i, QUANTITY, lane)]
+        book.held.quantities[i] = quantity
+        book.held.entries[i] = sheets.kept_position[spot(i, ENTRY, lane)]
+        book.marked[i] = sheets.kept_position[spot(i, MARKED, lane)]
+        if quantity != 0.0:
+            price = feed.mark_close[last, i]
+            book.marked[i] = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
+        book.signal[i] = feed.signal[min(last, len(feed.signal) - 1), i]
+        book.is_pending[i] = tradable[min(last, len(tradable) - 1), i]
+    book.cursor[0] = np.searchsorted(feed.funding_bar, start)
+    book.cursor[1] = np.searchsorted(feed.flow_bar, start)
+    return book

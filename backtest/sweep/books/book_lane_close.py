@@ -1,0 +1,415 @@
+"""The close of a bar for lanes of several positions: their equity, and what a tally counts of it.
+
+Sums over instruments are taken in the order given, as a run takes them. What a bar does to a lane
+is kept apart until it is known that nothing else happens to it; then it is written.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from backtest.engine.bar_loop import IDENTITY_TOLERANCE
+from backtest.measures.tally import (
+    FARTHEST,
+    finish_sample,
+    fold_product,
+    invert,
+    is_deeper,
+    needs_folding,
+    update_drawdown,
+)
+from backtest.portfolio.book_records import CASH, EQUITY, PEAK, RESERVE, SCALE, UNIT, Terms
+from backtest.sweep.books.book_lane_rows import (
+    AT_OPEN,
+    BEFORE,
+    CARRY,
+    CLOSE,
+    COSTS,
+    DECAY_HELD,
+    DECAY_LOG,
+    DECAY_PRODUCT,
+    DRIFT,
+    ENTRY,
+    EQUITY_SUM,
+    FEE,
+    FUNDED,
+    GAIN,
+    GROSS,
+    GROWN,
+    HIGHEST,
+    INITIAL,
+    INITIAL_RATE,
+    INVERSE,
+    IS_ADDING,
+    IS_LISTED,
+    IS_LIVE,
+    IS_ODD,
+    IS_PEAKING,
+    LARGEST,
+    LEAST,
+    LEVERAGE,
+    LINE,
+    LOW,
+    LOW_PEAK,
+    LOWEST,
+    MARKED,
+    MARKED_BEFORE,
+    MOVE,
+    NEEDED,
+    NEXT_CASH,
+    NEXT_ENTRY,
+    NEXT_EQUITY,
+    NEXT_MARKED,
+    NEXT_QUANTITY,
+    OF_FEES,
+    OF_FUNDING,
+    OF_PRICE_PNL,
+    OF_SLIPPAGE,
+    OF_TRADED,
+    PAID_FEES,
+    PAID_FUNDING,
+    PAID_SLIPPAGE,
+    PEAK_BACKING,
+    PEAK_LEVERAGE,
+    PEAK_NEEDED,
+    PROFIT,
+    QUANTITY,
+    RATE,
+    SIZE,
+    SLIPPAGE,
+    TRADED,
+    TURNED,
+    WIDEST,
+    WORTH,
+    BookSheets,
+    read_sample,
+    spot,
+    write_sample,
+)
+from backtest.sweep.lanes.lane_rows import LANES, cell
+from backtest.sweep.lanes.quick_looks import SLACK
+from backtest.venue.book_requirement import find_maintenance
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+SPARE = 1e-9
+"""Share of the equity that the initial margin must leave for increases to pass certainly."""
+
+SLIGHT = 1e-9
+"""Share of a price that its bounds allow for rounding."""
+
+# --------------------------------------------------------------------- bounds of what may happen
+
+
+def widen(prices: FloatArray, i: int) -> tuple[float, float]:
+    """Return the extremes of a contract with its margin: less for a long, more for a short."""
+    spare = (prices[RATE, i] + SLIGHT) * prices[WIDEST, i]
+    return prices[LOWEST, i] - spare, prices[HIGHEST, i] + spare
+
+
+def find_least(sheets: BookSheets, n: int) -> None:
+    """Write the least that a bar leaves over the requirement of what lanes hold before fills."""
+    account, position, prices = sheets.account, sheets.position, sheets.prices
+    for lane in range(LANES):
+        account[cell(LEAST, lane)] = account[cell(NEXT_CASH, lane)]
+    for i in range(n):
+        if prices[IS_LISTED, i] != 0.0:
+            low, high = widen(prices, i)
+            for lane in range(LANES):
+                quantity = position[spot(i, QUANTITY, lane)]
+                account[cell(LEAST, lane)] += min(quantity * low, quantity * high)
+
+
+def find_short(sheets: BookSheets) -> None:
+    """Mark lanes odd whose requirement may fail at some price of the bar."""
+    account = sheets.account
+    for lane in range(LANES):
+        is_short = not account[cell(LEAST, lane)] > 0.0
+        account[cell(IS_ODD, lane)] = 1.0 if is_short else account[cell(IS_ODD, lane)]
+
+
+# --------------------------------------------------------------------------- sums of the close
+
+
+def begin_close(sheets: BookSheets) -> None:
+    """Begin the sums of the close."""
+    account = sheets.account
+    for lane in range(LANES):
+        cash = account[cell(NEXT_CASH, lane)]
+        account[cell(NEXT_EQUITY, lane)], account[cell(LEAST, lane)] = cash, cash
+        account[cell(GAIN, lane)], account[cell(GROSS, lane)] = 0.0, 0.0
+        account[cell(NEEDED, lane)], account[cell(LARGEST, lane)] = 0.0, 0.0
+        account[cell(DRIFT, lane)], account[cell(GROWN, lane)] = 0.0, 1.0
+        account[cell(INITIAL, lane)] = 0.0
+        account[cell(PAID_FEES, lane)], account[cell(PAID_SLIPPAGE, lane)] = 0.0, 0.0
+        account[cell(PAID_FUNDING, lane)], account[cell(TURNED, lane)] = 0.0, 0.0
+
+
+def add_held(sheets: BookSheets, i: int) -> None:
+    """Add to the sums of lanes an instrument in which none of them traded."""
+    account, position, prices = sheets.account, sheets.position, sheets.prices
+    before, close, rate = prices[BEFORE, i], prices[CLOSE, i], prices[RATE, i]
+    low, high = widen(prices, i)
+    rise, move = close - before, prices[MOVE, i]
+    drift = abs(before) * move
+    unit = abs(close)
+    is_known = not math.isnan(move)
+    for lane in range(LANES):
+        quantity = position[spot(i, QUANTITY, lane)]
+        account[cell(NEXT_EQUITY, lane)] += quantity * close
+        account[cell(GAIN, lane)] += quantity * rise
+        account[cell(LEAST, lane)] += min(quantity * low, quantity * high)
+        notional = abs(quantity) * unit
+        account[cell(GROSS, lane)] += notional
+        account[cell(NEEDED, lane)] += notional * rate
+        account[cell(LARGEST, lane)] = max(account[cell(LARGEST, lane)], notional)
+    if is_known:
+        for lane in range(LANES):
+            scale = position[spot(i, QUANTITY, lane)] * account[cell(INVERSE, lane)]
+            account[cell(DRIFT, lane)] += scale * drift
+            account[cell(GROWN, lane)] += scale * rise
+
+
+def add_traded(sheets: BookSheets, i: int) -> None:
+    """Add to the sums of lanes an instrument in which some of them traded."""
+    account, position, prices = sheets.account, sheets.position, sheets.prices
+    close, rate, move = prices[CLOSE, i], prices[RATE, i], prices[MOVE, i]
+    low, high = widen(prices, i)
+    unit = abs(close)
+    is_known = not math.isnan(move)
+    for lane in range(LANES):
+        quantity = position[spot(i, NEXT_QUANTITY, lane)]
+        account[cell(NEXT_EQUITY, lane)] += quantity * close
+        account[cell(GAIN, lane)] += position[spot(i, PROFIT, lane)]
+        account[cell(LEAST, lane)] += min(quantity * low, quantity * high)
+        notional = abs(quantity) * unit
+        account[cell(GROSS, lane)] += notional
+        account[cell(NEEDED, lane)] += notional * rate
+        account[cell(LARGEST, lane)] = max(account[cell(LARGEST, lane)], notional)
+        account[cell(PAID_FEES, lane)] += position[spot(i, FEE, lane)]
+        account[cell(PAID_SLIPPAGE, lane)] += position[spot(i, SLIPPAGE, lane)]
+        account[cell(TURNED, lane)] += position[spot(i, TRADED, lane)]
+    if is_known:
+        for lane in range(LANES):
+            before = position[spot(i, MARKED_BEFORE, lane)]
+            scale = position[spot(i, NEXT_QUANTITY, lane)] * account[cell(INVERSE, lane)]
+            account[cell(DRIFT, lane)] += scale * (abs(before) * move)
+            account[cell(GROWN, lane)] += scale * (close - before)
+
+
+def add_funding(sheets: BookSheets, i: int) -> None:
+    """Add the funding of an instrument to the sums of lanes."""
+    account, position = sheets.account, sheets.position
+    for lane in range(LANES):
+        account[cell(PAID_FUNDING, lane)] += position[spot(i, FUNDED, lane)]
+
+
+def add_initial(sheets: BookSheets, i: int) -> None:
+    """Add an upper bound of the initial margin of an instrument after the fills."""
+    account, position, prices = sheets.account, sheets.position, sheets.prices
+    rate, unit = prices[INITIAL_RATE, i], prices[AT_OPEN, i]
+    if sheets.is_traded[i] != 0:
+        for lane in range(LANES):
+            account[cell(INITIAL, lane)] += position[spot(i, SIZE, lane)] * rate
+        return
+    for lane in range(LANES):
+        notional = abs(position[spot(i, QUANTITY, lane)]) * unit
+        account[cell(INITIAL, lane)] += notional * rate
+
+
+def sum_close(sheets: BookSheets, n: int, is_trading: bool, has_funding: bool) -> None:
+    """Write the sums of the close over all instruments, in the order given."""
+    begin_close(sheets)
+    for i in range(n):
+        if sheets.prices[IS_LISTED, i] == 0.0:
+            continue
+        if sheets.is_traded[i] != 0:
+            add_traded(sheets, i)
+        else:
+            add_held(sheets, i)
+        if is_trading:
+            add_initial(sheets, i)
+        if has_funding:
+            add_funding(sheets, i)
+
+
+# ------------------------------------------------------------------------------------ odd lanes
+
+
+def find_odd(terms: Terms, sheets: BookSheets, is_trading: bool, has_lots: bool) -> bool:
+    """Mark lanes odd to which anything else may happen; return whether there are any.
+
+    A price may make the requirement fail, the close may be near that or ruin the account, the
+    increases may have to be scaled.
+    """
+    account = sheets.account
+    far = (FARTHEST - 1.0) * (1.0 + terms.rules.level) * SLACK
+    found = False
+    for lane in range(LANES):
+        equity, gross = account[cell(NEXT_EQUITY, lane)], account[cell(GROSS, lane)]
+        is_safe = (account[cell(LEAST, lane)] > 0.0) & (equity > account[cell(LINE, lane)])
+        room = equity - account[cell(NEEDED, lane)]
+        is_safe &= (room > far * account[cell(LARGEST, lane)]) | (gross == 0.0)
+        is_safe &= account[cell(IS_ODD, lane)] == 0.0
+        if is_trading:
+            worth = account[cell(WORTH, lane)]
+            free = worth - account[cell(COSTS, lane)] - account[cell(INITIAL, lane)]
+            is_safe &= (account[cell(IS_ADDING, lane)] == 0.0) | (free > SPARE * worth)
+            if has_lots:
+                is_safe &= gross != 0.0
+        is_safe |= account[cell(IS_LIVE, lane)] == 0.0
+        account[cell(IS_ODD, lane)] = 0.0 if is_safe else 1.0
+        found |= not is_safe
+    return found
+
+
+# --------------------------------------------------------------------------------- the new state
+
+
+def write_positions(sheets: BookSheets, n: int) -> None:
+    """Write the positions of lanes after their fills, but for odd lanes."""
+    for i in range(n):
+        if sheets.is_traded[i] != 0:
+            write_position(sheets, i)
+
+
+def write_position(sheets: BookSheets, i: int) -> None:
+    """Write the positions of lanes in one instrument after their fills, but for odd lanes."""
+    account, position = sheets.account, sheets.position
+    for lane in range(LANES):
+        is_odd = account[cell(IS_ODD, lane)] != 0.0
+        quantity, entry = position[spot(i, QUANTITY, lane)], position[spot(i, ENTRY, lane)]
+        marked = position[spot(i, MARKED, lane)]
+        after, filled = position[spot(i, NEXT_QUANTITY, lane)], position[spot(i, NEXT_ENTRY, lane)]
+        value = position[spot(i, NEXT_MARKED, lane)]
+        position[spot(i, QUANTITY, lane)] = quantity if is_odd else after
+        position[spot(i, ENTRY, lane)] = entry if is_odd else filled
+        position[spot(i, MARKED, lane)] = marked if is_odd else value
+
+
+def count_close(sheets: BookSheets) -> tuple[bool, bool, bool, bool]:
+    """Count the close of lanes, but for odd ones.
+
+    Returns whether any may be at a new peak or drawdown, and at a new peak of exposure; whether a
+    product must be folded; and whether the books of any do not balance.
+    """
+    account = sheets.account
+    has_marks, has_peaks, has_folds, has_fault = False, False, False, False
+    for lane in range(LANES):
+        is_odd = account[cell(IS_ODD, lane)] != 0.0
+        equity, before = account[cell(NEXT_EQUITY, lane)], account[cell(EQUITY, lane)]
+        gain, gross = account[cell(GAIN, lane)], account[cell(GROSS, lane)]
+        costs = account[cell(PAID_FEES, lane)] + account[cell(PAID_SLIPPAGE, lane)]
+        change = gain - (costs + account[cell(PAID_FUNDING, lane)])
+        most = max(before, equity, account[cell(TURNED, lane)], gross)
+        is_even = abs(equity - before - change) <= IDENTITY_TOLERANCE * most
+        has_fault |= not (is_even | is_odd)
+        unit = account[cell(SCALE, lane)] * (equity + account[cell(RESERVE, lane)])
+        base, inverse = account[cell(INVERSE, lane)], invert(equity)
+        leverage = gross * inverse
+        peak = account[cell(PEAK, lane)]
+        is_mark = (unit > peak) | is_deeper(
+            peak, account[cell(LOW, lane)], account[cell(LOW_PEAK, lane)], unit
+        )
+        has_marks |= is_mark & (not is_odd)
+        needed = account[cell(NEEDED, lane)] * SLACK
+        is_peak = needed * account[cell(PEAK_BACKING, lane)] > (
+            account[cell(PEAK_NEEDED, lane)] * equity
+        )
+        is_peak &= not is_odd
+        has_peaks |= is_peak
+        account[cell(IS_PEAKING, lane)] = 1.0 if is_peak else 0.0
+        grown, product = account[cell(GROWN, lane)], account[cell(DECAY_PRODUCT, lane)]
+        held = account[cell(DECAY_HELD, lane)]
+        is_grown = (grown > 0.0) & (not is_odd)
+        product = product * grown if is_grown else product
+        account[cell(DECAY_HELD, lane)] = held + account[cell(DRIFT, lane)] if is_grown else held
+        account[cell(DECAY_PRODUCT, lane)] = product
+        has_folds |= needs_folding(product) & (not is_odd)
+        total, sum_of_leverage = account[cell(EQUITY_SUM, lane)], account[cell(LEVERAGE, lane)]
+        highest = account[cell(PEAK_LEVERAGE, lane)]
+        account[cell(EQUITY_SUM, lane)] = total if is_odd else total + equity
+        account[cell(LEVERAGE, lane)] = sum_of_leverage if is_odd else sum_of_leverage + leverage
+        account[cell(PEAK_LEVERAGE, lane)] = highest if is_odd else max(highest, leverage)
+        earned = account[cell(OF_PRICE_PNL, lane)]
+        account[cell(OF_PRICE_PNL, lane)] = earned if is_odd else earned + gain
+        account[cell(EQUITY, lane)] = before if is_odd else equity
+        account[cell(UNIT, lane)] = account[cell(UNIT, lane)] if is_odd else unit
+        account[cell(INVERSE, lane)] = base if is_odd else inverse
+    return has_marks, has_peaks, has_folds, has_fault
+
+
+def count_payments(sheets: BookSheets) -> None:
+    """Count what lanes paid in a bar with fills or funding, before its close is counted."""
+    account = sheets.account
+    for lane in range(LANES):
+        is_odd = account[cell(IS_ODD, lane)] != 0.0
+        fees = 0.0 if is_odd else account[cell(PAID_FEES, lane)]
+        funding = 0.0 if is_odd else account[cell(PAID_FUNDING, lane)]
+        slippage = 0.0 if is_odd else account[cell(PAID_SLIPPAGE, lane)]
+        base, cash = account[cell(INVERSE, lane)], account[cell(CASH, lane)]
+        account[cell(OF_FEES, lane)] += fees
+        account[cell(OF_SLIPPAGE, lane)] += slippage
+        account[cell(OF_FUNDING, lane)] += funding
+        account[cell(OF_TRADED, lane)] += 0.0 if is_odd else account[cell(TURNED, lane)]
+        account[cell(CARRY, lane)] = (account[cell(CARRY, lane)] + funding * base) + fees * base
+        account[cell(CASH, lane)] = cash if is_odd else account[cell(NEXT_CASH, lane)]
+
+
+# ------------------------------------------------------------------------------- rare measures
+
+
+def mark_lanes(sheets: BookSheets) -> None:
+    """Update peaks and deepest drawdowns, but for odd lanes."""
+    account = sheets.account
+    for lane in range(LANES):
+        is_odd = account[cell(IS_ODD, lane)] != 0.0
+        peak, low = account[cell(PEAK, lane)], account[cell(LOW, lane)]
+        low_peak = account[cell(LOW_PEAK, lane)]
+        after = update_drawdown(peak, low, low_peak, account[cell(UNIT, lane)])
+        account[cell(PEAK, lane)] = peak if is_odd else after[0]
+        account[cell(LOW, lane)] = low if is_odd else after[1]
+        account[cell(LOW_PEAK, lane)] = low_peak if is_odd else after[2]
+
+
+def mark_exposure(terms: Terms, sheets: BookSheets, n: int) -> None:
+    """Update the peak of the margin ratio in lanes that may be at a new one."""
+    account, position, tables = sheets.account, sheets.position, terms.rules.brackets
+    for lane in range(LANES):
+        if account[cell(IS_PEAKING, lane)] == 0.0:
+            continue
+        total = 0.0
+        for i in range(n):
+            quantity = position[spot(i, QUANTITY, lane)]
+            if quantity != 0.0:
+                notional = abs(quantity) * abs(sheets.prices[CLOSE, i])
+                total += find_maintenance(tables, i, notional)
+        needed, backing = terms.rules.level * total, account[cell(EQUITY, lane)]
+        peak_needed = account[cell(PEAK_NEEDED, lane)]
+        if needed * account[cell(PEAK_BACKING, lane)] > peak_needed * backing:
+            account[cell(PEAK_NEEDED, lane)] = needed
+            account[cell(PEAK_BACKING, lane)] = backing
+
+
+def fold_lanes(account: FloatArray) -> None:
+    """Move the products of the decay to their logarithms before they overflow."""
+    for lane in range(LANES):
+        log, product = fold_product(
+            account[cell(DECAY_LOG, lane)], account[cell(DECAY_PRODUCT, lane)]
+        )
+        account[cell(DECAY_LOG, lane)] = log
+        account[cell(DECAY_PRODUCT, lane)] = product
+
+
+def end_sample(sheets: BookSheets, free: float) -> None:
+    """End a sample at the close, but for odd lanes, and write the unit values of all."""
+    account, k = sheets.account, sheets.cursor[2]
+    for lane in range(LANES):
+        if account[cell(IS_ODD, lane)] == 0.0:
+            sample, _ = finish_sample(read_sample(account, free, lane), account[cell(UNIT, lane)])
+            write_sample(account, sample, lane)
+        if k < len(sheets.units):
+            sheets.units[k, lane] = account[cell(UNIT, lane)]
+    sheets.cursor[2] = k + 1

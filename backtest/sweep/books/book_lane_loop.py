@@ -1,0 +1,382 @@
+"""The bar loop of a sweep of several positions, over a block of accounts side by side (lanes).
+
+An ordinary bar is done for all lanes, one instrument after another: funding, the fills of their
+decisions, the close. A lane in which anything else may happen (a failing requirement, ruin,
+increases that must be scaled, a position near liquidation) is left as it was and passes the bar
+with the loop of a single run, through its address. ``pass_alone`` and ``ask_lane`` are
+placeholders: the compiler binds them to that loop and to the policies' formulas.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from backtest.account.ruin import find_line
+from backtest.engine.bar_loop import BROKEN, DONE, NEGATIVE
+from backtest.engine.portfolio.book_loop import BookTape, Desk
+from backtest.measures.tally import Clock, Tally, grow_free
+from backtest.portfolio.book_records import (
+    FLAGS,
+    IS_OVER,
+    IS_RUINED,
+    PAID_IN,
+    RESERVE,
+    Book,
+    BookFeed,
+    Room,
+    Scene,
+    Terms,
+    pick_margin,
+    share,
+)
+from backtest.sweep.books.book_lane_close import (
+    count_close,
+    count_payments,
+    end_sample,
+    find_least,
+    find_odd,
+    find_short,
+    fold_lanes,
+    mark_exposure,
+    mark_lanes,
+    sum_close,
+    write_positions,
+)
+from backtest.sweep.books.book_lane_fills import (
+    begin_lanes,
+    fill_lanes,
+    is_any_asking,
+    move_all_cash,
+    pay_lanes,
+    raise_reach,
+    read_costs,
+    value_opens,
+)
+from backtest.sweep.books.book_lane_rows import (
+    AT_OPEN,
+    BEFORE,
+    CLOSE,
+    HIGHEST,
+    INITIAL_RATE,
+    IS_LISTED,
+    IS_LIVE,
+    IS_ODD,
+    LIMIT,
+    LOWEST,
+    MOVE,
+    OPEN,
+    QUANTITY,
+    RATE,
+    TARGET,
+    VOLUME,
+    WIDEST,
+    BookSheets,
+    Seats,
+    keep_lane,
+    read_lane,
+    read_tally_of,
+    spot,
+    write_lane,
+    write_tally,
+)
+from backtest.sweep.lanes.lane_rows import LANES, cell
+from backtest.sweep.lanes.quick_looks import ROOM, SLACK
+from backtest.venue.book_requirement import scale_rate
+from backtest.venue.contract_value import compute_value
+from backtest.venue.requirement import compute_largest_notional
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+HAS_ROUNDING = FLAGS.index("has_rounding")
+
+
+def pass_alone(  # noqa: PLR0913, PLR0917 - the arguments of the loop of a run
+    address: Any,
+    terms: Terms,
+    feed: BookFeed,
+    clock: Clock,
+    log_returns: FloatArray,
+    desk: Desk,
+    book: Book,
+    scene: Scene,
+    room: Room,
+    ledger: FloatArray,
+    tally: Tally,
+    tape: BookTape,
+    start: int,
+    stop: int,
+) -> tuple[Tally, int, int]:
+    """Take one account through some bars as a run does: a placeholder."""
+    raise NotImplementedError
+
+
+def ask_lane(seats: Seats, i: int, lane: int, time: int, local: int) -> float:
+    """Return the leverage that the policy of instrument i decides in one lane: a placeholder."""
+    raise NotImplementedError
+
+
+def advance_books(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
+    terms: Terms,
+    feed: BookFeed,
+    clock: Clock,
+    log_returns: FloatArray,
+    seats: Seats,
+    sheets: BookSheets,
+    desk: Desk,
+    book: Book,
+    scene: Scene,
+    room: Room,
+    ledger: FloatArray,
+    tape: BookTape,
+    address: Any,
+    first: int,
+    start: int,
+    stop: int,
+) -> tuple[int, int]:
+    """Take a block through bars ``start`` to ``stop``; the run began at bar ``first``.
+
+    ``book``, ``scene``, ``room``, ``ledger`` and ``tape`` are room for a lane that passes a bar
+    alone, ``desk`` has no policies. Returns the bar reached, and why it stopped.
+    """
+    rules, markets, seated, block = share(terms), share(feed), share(seats), share(sheets)
+    own = share(book)
+    write_limits(rules, markets, block)
+    for t in range(start, stop):
+        write_prices(rules, markets, log_returns, block, t)
+        has_odd, has_fault = pass_bar(rules, markets, block, t)
+        if has_fault:
+            return t, BROKEN
+        for lane in range(LANES if has_odd else 0):
+            if block.account[cell(IS_ODD, lane)] != 0.0:
+                read_lane(block, rules, own, lane)
+                tally = read_tally_of(block.account, block.free[0], t - first, lane)
+                tally, _, why = pass_alone(
+                    address, terms, feed, clock, log_returns, desk, book, scene, room, ledger,
+                    tally, tape, t, t + 1,
+                )  # fmt: skip
+                if why != DONE:
+                    return t, why
+                line = find_line(rules.ruin_at, own.purse[RESERVE], own.purse[PAID_IN])
+                write_lane(block, own, line, lane)
+                write_tally(block.account, tally, lane)
+        end_bar(markets, clock, block, t)
+        if has_odd:
+            keep_ended(block, seated, t + 1)
+        if not ask_all(markets, seated, block, t):
+            return t, NEGATIVE
+    return stop, DONE
+
+
+def keep_ended(sheets: BookSheets, seats: Seats, t: int) -> None:
+    """Let the lanes that are ruined or over go on alone from bar t: they decide nothing more."""
+    account = sheets.account
+    for lane in range(LANES):
+        has_ended = account[cell(IS_RUINED, lane)] + account[cell(IS_OVER, lane)] != 0.0
+        if has_ended and account[cell(IS_ODD, lane)] != 0.0:
+            keep_lane(sheets, seats, len(sheets.signal), t, lane)
+
+
+# ------------------------------------------------------------------------- what lanes share
+
+
+def is_whole(feed: BookFeed, sheets: BookSheets, t: int) -> bool:
+    """Return whether all lanes pass bar t alone: flows are due, or an instrument is delisted."""
+    flow = sheets.cursor[1]
+    if flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
+        return True
+    found = False
+    for i in range(len(sheets.signal)):
+        found = found or (feed.ends[i] == 1 and t == feed.span[i, 1] - 1)
+    return bool(found)
+
+
+def write_limits(terms: Terms, feed: BookFeed, sheets: BookSheets) -> None:
+    """Write the largest notional of each instrument, which its margin table decides."""
+    for i in range(len(sheets.signal)):
+        terms.rules.brackets.multipliers[i] = feed.multiplier[0, i]
+        terms.rules.brackets.initial_multipliers[i] = feed.initial[0, i]
+        margin = pick_margin(terms, i)
+        sheets.prices[LIMIT, i] = compute_largest_notional(
+            margin, math.inf, 0.0, 0.0, feed.initial[0, i]
+        )
+
+
+def write_prices(
+    terms: Terms, feed: BookFeed, log_returns: FloatArray, sheets: BookSheets, t: int
+) -> None:
+    """Write the prices of bar t, and the bounds of what lanes may lose in it."""
+    prices, brackets, last = sheets.prices, terms.rules.brackets, max(t - 1, 0)
+    for i in range(len(sheets.signal)):
+        is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
+        prices[IS_LISTED, i] = 1.0 if is_listed else 0.0
+        if not is_listed:
+            continue
+        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+        prices[OPEN, i] = compute_value(size, is_inverse, feed.open[t, i])
+        prices[CLOSE, i] = compute_value(size, is_inverse, feed.mark_close[t, i])
+        before = compute_value(size, is_inverse, feed.mark_close[last, i])
+        prices[BEFORE, i] = prices[OPEN, i] if math.isnan(before) else before
+        prices[AT_OPEN, i] = abs(prices[OPEN, i])
+        prices[MOVE, i] = log_returns[t, i]
+        prices[VOLUME, i] = feed.volume[last, i]
+        opened = compute_value(size, is_inverse, feed.mark_open[t, i])
+        low = compute_value(size, is_inverse, feed.mark_low[t, i])
+        high = compute_value(size, is_inverse, feed.mark_high[t, i])
+        prices[LOWEST, i] = min(opened, low, prices[CLOSE, i])
+        prices[HIGHEST, i] = max(opened, high, prices[CLOSE, i])
+        prices[WIDEST, i] = max(abs(prices[LOWEST, i]), abs(prices[HIGHEST, i]))
+        write_bounds(terms, sheets, i)
+
+
+def write_bounds(terms: Terms, sheets: BookSheets, i: int) -> None:
+    """Write the margin rates that bound those of all lanes, and widen the extremes by the margin.
+
+    The requirement of a quantity up to the reach is at most the highest rate of the brackets up to
+    it times the notional, and the initial margin at most that of the least leverage.
+    """
+    prices, tables, reach = sheets.prices, terms.rules.brackets, sheets.reach[i]
+    most = reach * max(prices[WIDEST, i], prices[AT_OPEN, i]) * SLACK
+    x, fee = tables.multipliers[i], tables.close_fees[i]
+    rate, k = scale_rate(tables.rates[i, 0], x, fee), 1
+    while k < tables.counts[i] and most > tables.floors[i, k]:
+        rate = max(rate, scale_rate(tables.rates[i, k], x, fee))
+        k += 1
+    x = tables.initial_multipliers[i]
+    if tables.settings[i] > 0.0:
+        initial = 1.0 / min(tables.settings[i], tables.leverages[i, 0] / x)
+    else:
+        initial, k = x / tables.leverages[i, 0], 1
+        while k < tables.counts[i] and most > tables.caps[i, k - 1]:
+            initial = max(initial, x / tables.leverages[i, k])
+            k += 1
+    prices[RATE, i] = terms.rules.level * rate * SLACK
+    prices[INITIAL_RATE, i] = initial * SLACK
+
+
+# --------------------------------------------------------------------------------- a bar
+
+
+def pass_bar(terms: Terms, feed: BookFeed, sheets: BookSheets, t: int) -> tuple[bool, bool]:
+    """Take all lanes through bar t; return whether some are odd, and whether any is at fault."""
+    n, event, account = len(sheets.signal), sheets.cursor[0], sheets.account
+    if is_whole(feed, sheets, t):
+        for lane in range(LANES):
+            account[cell(IS_ODD, lane)] = account[cell(IS_LIVE, lane)]
+        return True, False
+    has_funding = event < len(feed.funding_bar) and feed.funding_bar[event] == t
+    begin_lanes(sheets, n, has_funding)
+    if has_funding:
+        event = pay_lanes(terms, feed, sheets, event, t, 1)
+    value_opens(sheets, n)
+    is_trading, has_lots = fill_all(terms, sheets, t)
+    if is_trading or has_funding:
+        find_least(sheets, n)
+        find_short(sheets)
+    if is_trading:
+        move_all_cash(sheets, n)
+    if has_funding:
+        pay_lanes(terms, feed, sheets, event, t, 0)
+    sum_close(sheets, n, is_trading, has_funding)
+    has_odd = find_odd(terms, sheets, is_trading, has_lots)
+    if is_trading or has_funding:
+        write_positions(sheets, n)
+        count_payments(sheets)
+    return has_odd, count_bar_of_lanes(terms, sheets, n)
+
+
+def fill_all(terms: Terms, sheets: BookSheets, t: int) -> tuple[bool, bool]:
+    """Fill the decisions of lanes; return whether any trades, and whether any does so in lots."""
+    is_trading, has_lots = False, False
+    for i in range(len(sheets.signal)):
+        is_open = sheets.is_pending[i] == 1 and sheets.prices[IS_LISTED, i] != 0.0
+        if is_open and t > 0 and is_any_asking(sheets, i):
+            has_lots = fill_instrument(terms, sheets, i) or has_lots
+            is_trading = True
+    return is_trading, has_lots
+
+
+def fill_instrument(terms: Terms, sheets: BookSheets, i: int) -> bool:
+    """Fill the decisions for one instrument; return whether it trades in lots."""
+    sheets.is_traded[i] = 1
+    costs = read_costs(terms, i)
+    has_lots = bool(terms.flags[HAS_ROUNDING, i] != 0)
+    if has_lots:  # noqa: SIM108 - compiled for each kind
+        is_over = fill_lanes(costs, sheets, True, i)
+    else:
+        is_over = fill_lanes(costs, sheets, None, i)
+    if is_over:
+        raise_reach(sheets, i)
+        write_bounds(terms, sheets, i)
+    return has_lots
+
+
+def count_bar_of_lanes(terms: Terms, sheets: BookSheets, n: int) -> bool:
+    """Count the close of all lanes; return whether the books of any do not balance."""
+    has_marks, has_peaks, has_folds, has_fault = count_close(sheets)
+    if has_marks:
+        mark_lanes(sheets)
+    if has_peaks:
+        mark_exposure(terms, sheets, n)
+    if has_folds:
+        fold_lanes(sheets.account)
+    return has_fault
+
+
+def end_bar(feed: BookFeed, clock: Clock, sheets: BookSheets, t: int) -> None:
+    """End a sample if one ends, and go on to the next funding event and flow."""
+    free = grow_free(sheets.free[0], clock.risk_free[t])
+    if clock.ends_sample[t] != 0.0:
+        end_sample(sheets, free)
+        tighten_reach(sheets)
+        free = 0.0
+    sheets.free[0] = free
+    event, flow = sheets.cursor[0], sheets.cursor[1]
+    while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
+        sheets.last_funding[feed.funding_instrument[event]] = feed.funding_rate[event]
+        event += 1
+    while flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
+        flow += 1
+    sheets.cursor[0], sheets.cursor[1] = event, flow
+
+
+def tighten_reach(sheets: BookSheets) -> None:
+    """Set the bounds of all quantities slightly above the largest."""
+    for i in range(len(sheets.signal)):
+        most = 0.0
+        for lane in range(LANES):
+            most = max(most, abs(sheets.position[spot(i, QUANTITY, lane)]))
+        sheets.reach[i] = ROOM * most
+
+
+# ------------------------------------------------------------------------------- decisions
+
+
+def ask_all(feed: BookFeed, seats: Seats, sheets: BookSheets, t: int) -> bool:
+    """Ask the policies of all lanes at the close of bar t; False if one returned a negative."""
+    is_negative = False
+    for i in range(len(sheets.signal)):
+        sheets.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
+        sheets.is_pending[i] = seats.tradable[min(t, len(seats.tradable) - 1), i]
+        if sheets.is_pending[i] == 0:
+            for lane in range(LANES):
+                sheets.position[spot(i, TARGET, lane)] = math.nan
+            continue
+        if seats.wants_bar[i] == 1:
+            show_bar_of(seats, feed, sheets, i, t)
+        for lane in range(LANES):
+            target = math.nan
+            if sheets.account[cell(IS_LIVE, lane)] != 0.0:
+                target = ask_lane(seats, i, lane, feed.time[t], t - seats.firsts[i])
+            sheets.position[spot(i, TARGET, lane)] = target
+            is_negative |= target < 0.0
+    return not is_negative
+
+
+def show_bar_of(seats: Seats, feed: BookFeed, sheets: BookSheets, i: int, t: int) -> None:
+    """Write the bar that the policies of one instrument see, without its time."""
+    bar = seats.bar
+    bar[0], bar[1], bar[2] = feed.open[t, i], feed.high[t, i], feed.low[t, i]
+    bar[3], bar[4], bar[5] = feed.close[t, i], feed.mark_close[t, i], feed.volume[t, i]
+    bar[6] = sheets.last_funding[i]

@@ -1,0 +1,361 @@
+"""The rows of a block of accounts with several positions, and how one lane is read from them.
+
+As :mod:`backtest.sweep.lanes.lane_rows`, with two arrays: the account's rows, and for each
+instrument the rows of its position. Accounts that pass a bar alone are copied into the records of a
+run and back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from backtest.account import Ledger
+from backtest.measures.tally import Decay, Drawdown, Exposure, Sample, Tally
+from backtest.portfolio.book_records import (
+    CASH,
+    EQUITY,
+    NUMBERS,
+    PAID_IN,
+    PEAK,
+    RESERVE,
+    UNIT,
+    Book,
+    Terms,
+)
+from backtest.sweep.lanes.lane_rows import LANES, cell
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray, IntArray
+
+PURSE_ROWS = 16
+"""The first rows of an account are its purse (:mod:`backtest.portfolio.book_records`)."""
+
+ACCOUNT_ROWS = (
+    *(f"purse_{k}" for k in range(PURSE_ROWS)),
+    "line", "is_live", "is_odd", "is_peaking",
+    "first_unit", "low", "low_peak",
+    "sample_unit", "samples", "mean", "squares", "excess_mean", "excess_squares", "downside",
+    "disutility",
+    *(f"money_{k}" for k in range(len(Ledger._fields))),
+    "near", "leverage", "peak_leverage", "peak_needed", "peak_backing",
+    "decay_held", "decay_log", "decay_product", "carry",
+    "equity_sum", "first_liquidation", "ruin", "inverse",
+    "next_cash", "worth", "least", "next_equity", "gain", "gross", "needed", "largest",
+    "drift", "grown", "margin", "costs", "is_adding",
+    "paid_fees", "paid_slippage", "paid_funding", "turned",
+)  # fmt: skip
+"""The account's rows; those from ``next_cash`` on are room for one bar.
+
+``line`` is the equity of :func:`backtest.account.ruin.find_line`. ``is_live`` is 0 for a lane that
+goes on alone, ``is_odd`` 1 for one that passes this bar alone. ``needed`` is an upper bound of the
+requirement, ``least`` a lower bound of what is left over it at any price of the bar, and ``margin``
+an upper bound of the initial margin.
+"""
+
+POSITION_ROWS = (
+    "quantity", "entry", "marked", "target", "band", "min_leverage", "max_leverage",
+    "next_quantity", "next_entry", "next_marked", "marked_before", "size", "flow", "fee",
+    "slippage", "traded", "profit", "is_increase", "funding",
+)  # fmt: skip
+"""The rows of each instrument; those from ``next_quantity`` on are room for one bar.
+
+``marked`` is the value of a position that is not held; of others it is the last mark close.
+"""
+
+(
+    LINE, IS_LIVE, IS_ODD, IS_PEAKING,
+    FIRST_UNIT, LOW, LOW_PEAK,
+    SAMPLE_UNIT, SAMPLES, MEAN, SQUARES, EXCESS_MEAN, EXCESS_SQUARES, DOWNSIDE,
+    DISUTILITY,
+) = range(PURSE_ROWS, PURSE_ROWS + 15)  # fmt: skip
+MONEY = PURSE_ROWS + 15
+NEAR = MONEY + len(Ledger._fields)
+(
+    LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING,
+    DECAY_HELD, DECAY_LOG, DECAY_PRODUCT, CARRY,
+    EQUITY_SUM, FIRST_LIQUIDATION, RUIN, INVERSE,
+    NEXT_CASH, WORTH, LEAST, NEXT_EQUITY, GAIN, GROSS, NEEDED, LARGEST,
+    DRIFT, GROWN, INITIAL, COSTS, IS_ADDING,
+    PAID_FEES, PAID_SLIPPAGE, PAID_FUNDING, TURNED,
+) = range(NEAR + 1, NEAR + 30)  # fmt: skip
+
+(
+    QUANTITY, ENTRY, MARKED, TARGET, BAND, MIN_LEVERAGE, MAX_LEVERAGE,
+    NEXT_QUANTITY, NEXT_ENTRY, NEXT_MARKED, MARKED_BEFORE, SIZE, FLOW, FEE,
+    SLIPPAGE, TRADED, PROFIT, IS_INCREASE, FUNDED,
+) = range(len(POSITION_ROWS))  # fmt: skip
+N_POSITION = len(POSITION_ROWS)
+
+(
+    OF_PRICE_PNL, OF_FEES, OF_SLIPPAGE, OF_IMPACT, OF_FUNDING,
+) = range(MONEY, MONEY + 5)  # fmt: skip
+OF_TRADED = MONEY + Ledger._fields.index("traded")
+
+PRICES = (
+    "open", "before", "close", "low", "high", "at_open", "widest", "rate", "initial_rate", "limit",
+    "move", "volume", "is_listed",
+)  # fmt: skip
+"""What lanes share of an instrument in a bar, in u: opens and closes, mark extremes, bounds."""
+(
+    OPEN, BEFORE, CLOSE, LOWEST, HIGHEST, AT_OPEN, WIDEST, RATE, INITIAL_RATE, LIMIT,
+    MOVE, VOLUME, IS_LISTED,
+) = range(len(PRICES))  # fmt: skip
+
+OWN_NUMBERS = ("band", "min_leverage", "max_leverage")
+"""The rules of an instrument in which lanes of a block may differ."""
+NUMBER_OF_BAND, NUMBER_OF_LEAST, NUMBER_OF_MOST = (NUMBERS.index(name) for name in OWN_NUMBERS)
+
+
+class BookSheets(NamedTuple):
+    """The arrays of a block.
+
+    ``account`` of shape (rows * LANES,) and ``position`` of shape (n * rows * LANES,) are its
+    state. ``prices`` of shape (len(PRICES), n) are those of the bar. ``reach`` bounds the
+    quantities of all lanes by instrument. ``is_pending``, ``signal`` and ``last_funding`` are what
+    all lanes have decided or seen; ``is_traded`` says which instruments trade in this bar.
+    ``cursor`` has the next settlement and flow, and the next sample. Lanes that go on alone are
+    kept as they were before bar ``left_at``, -1 for none. ``units`` of shape (n_samples, LANES) are
+    the unit values at the ends of samples. ``free[0]`` is the
+    risk-free return of the sample in progress, ``free[1:]`` that of lanes that go on alone.
+    """
+
+    account: FloatArray
+    position: FloatArray
+    prices: FloatArray
+    reach: FloatArray
+    signal: FloatArray
+    is_pending: IntArray
+    is_traded: IntArray
+    last_funding: FloatArray
+    cursor: IntArray
+    kept_account: FloatArray
+    kept_position: FloatArray
+    kept_memory: FloatArray
+    left_at: IntArray
+    units: FloatArray
+    free: FloatArray
+
+
+class Seats(NamedTuple):
+    """The policies of a block, one for each instrument, and their parameters by lane.
+
+    ``params`` and ``memory`` of shape (LANES * width,) are those of each lane as a
+    :class:`backtest.engine.portfolio.book_loop.Desk` has them, ``columns`` of shape (n * LANES,)
+    the addresses of their columns.
+    """
+
+    addresses: IntArray
+    params: FloatArray
+    params_at: IntArray
+    n_params: int
+    columns: IntArray
+    lengths: IntArray
+    firsts: IntArray
+    memory: FloatArray
+    memory_at: IntArray
+    n_memory: int
+    tradable: IntArray
+    wants_bar: IntArray
+    sheet: FloatArray
+    bar: FloatArray
+    margin: FloatArray
+    levels: FloatArray
+
+
+def spot(i: int, row: int, lane: int) -> int:
+    """Return the index of a lane's number in a row of instrument i."""
+    return cell(i * N_POSITION + row, lane)
+
+
+def read_lane(sheets: BookSheets, terms: Terms, book: Book, lane: int) -> None:
+    """Write the account of one lane, before a bar, into the records of a run."""
+    account, position = sheets.account, sheets.position
+    for k in range(PURSE_ROWS):
+        book.purse[k] = account[cell(k, lane)]
+    for i in range(len(book.margin)):
+        quantity = position[spot(i, QUANTITY, lane)]
+        book.held.quantities[i] = quantity
+        book.held.entries[i] = position[spot(i, ENTRY, lane)]
+        is_held = quantity != 0.0
+        marked = position[spot(i, MARKED, lane)]
+        book.marked[i] = sheets.prices[BEFORE, i] if is_held else marked
+        book.margin[i], book.best[i] = 0.0, 0.0
+        book.leverage[i] = position[spot(i, TARGET, lane)]
+        book.signal[i], book.is_pending[i] = sheets.signal[i], sheets.is_pending[i]
+        book.is_halted[i], book.factor[i] = 0, 1.0
+        book.last_funding[i] = sheets.last_funding[i]
+        terms.numbers[NUMBER_OF_BAND, i] = position[spot(i, BAND, lane)]
+        terms.numbers[NUMBER_OF_LEAST, i] = position[spot(i, MIN_LEVERAGE, lane)]
+        terms.numbers[NUMBER_OF_MOST, i] = position[spot(i, MAX_LEVERAGE, lane)]
+    book.cursor[0], book.cursor[1] = sheets.cursor[0], sheets.cursor[1]
+
+
+def write_lane(sheets: BookSheets, book: Book, line: float, lane: int) -> None:
+    """Write the account of one lane after a bar that it passed alone."""
+    account, position = sheets.account, sheets.position
+    for k in range(PURSE_ROWS):
+        account[cell(k, lane)] = book.purse[k]
+    account[cell(LINE, lane)] = line
+    for i in range(len(book.margin)):
+        position[spot(i, QUANTITY, lane)] = book.held.quantities[i]
+        position[spot(i, ENTRY, lane)] = book.held.entries[i]
+        position[spot(i, MARKED, lane)] = book.marked[i]
+        size = abs(book.held.quantities[i])
+        sheets.reach[i] = max(sheets.reach[i], size)
+
+
+def keep_lane(sheets: BookSheets, seats: Seats, n: int, t: int, lane: int) -> None:
+    """Keep a lane that goes on alone from bar t, and leave an idle account in its place."""
+    account, position = sheets.account, sheets.position
+    sheets.left_at[lane] = t
+    sheets.free[1 + lane] = sheets.free[0]
+    for row in range(len(account) // LANES):
+        sheets.kept_account[cell(row, lane)] = account[cell(row, lane)]
+    for row in range(len(position) // LANES):
+        sheets.kept_position[cell(row, lane)] = position[cell(row, lane)]
+    for k in range(seats.n_memory):
+        kept = seats.memory[lane * seats.n_memory + k]
+        sheets.kept_memory[lane * seats.n_memory + k] = kept
+    account[cell(IS_LIVE, lane)] = 0.0
+    for row in (CASH, EQUITY, UNIT, PEAK, PAID_IN):
+        account[cell(row, lane)] = 1.0
+    account[cell(RESERVE, lane)], account[cell(LINE, lane)] = 0.0, -1.0
+    account[cell(LOW, lane)], account[cell(LOW_PEAK, lane)] = 1.0, 1.0
+    for i in range(n):
+        position[spot(i, QUANTITY, lane)] = 0.0
+
+
+# ----------------------------------------------------------------------------------- the tally
+
+
+def read_tally_of(account: FloatArray, free: float, bars: int, lane: int) -> Tally:
+    """Return the tally of one lane; the bars of its drawdowns are not counted."""
+    unit = account[cell(PEAK, lane)]
+    return Tally(
+        first_unit=account[cell(FIRST_UNIT, lane)],
+        drawdown=Drawdown(
+            peak=unit,
+            low=account[cell(LOW, lane)],
+            low_peak=account[cell(LOW_PEAK, lane)],
+            peak_bar=0,
+            drawdown_peak=0,
+            drawdown_trough=0,
+            recovered=0,
+        ),
+        sample=read_sample(account, free, lane),
+        money=read_money(account, lane),
+        exposure=Exposure(
+            near=int(account[cell(NEAR, lane)]),
+            leverage=account[cell(LEVERAGE, lane)],
+            peak_leverage=account[cell(PEAK_LEVERAGE, lane)],
+            peak_needed=account[cell(PEAK_NEEDED, lane)],
+            peak_backing=account[cell(PEAK_BACKING, lane)],
+        ),
+        decay=Decay(
+            decay_held=account[cell(DECAY_HELD, lane)],
+            decay_log=account[cell(DECAY_LOG, lane)],
+            decay_product=account[cell(DECAY_PRODUCT, lane)],
+            carry=account[cell(CARRY, lane)],
+        ),
+        bars=bars,
+        equity=account[cell(EQUITY_SUM, lane)],
+        first_liquidation=int(account[cell(FIRST_LIQUIDATION, lane)]),
+        ruin=int(account[cell(RUIN, lane)]),
+        inverse=account[cell(INVERSE, lane)],
+    )
+
+
+def read_sample(account: FloatArray, free: float, lane: int) -> Sample:
+    """Return the sample in progress of one lane."""
+    return Sample(
+        sample_unit=account[cell(SAMPLE_UNIT, lane)],
+        sample_free=free,
+        samples=int(account[cell(SAMPLES, lane)]),
+        mean=account[cell(MEAN, lane)],
+        squares=account[cell(SQUARES, lane)],
+        excess_mean=account[cell(EXCESS_MEAN, lane)],
+        excess_squares=account[cell(EXCESS_SQUARES, lane)],
+        downside=account[cell(DOWNSIDE, lane)],
+        disutility=account[cell(DISUTILITY, lane)],
+    )
+
+
+def read_money(account: FloatArray, lane: int) -> Ledger:
+    """Return the sums of the ledgers of one lane."""
+    return Ledger(
+        price_pnl=account[cell(MONEY, lane)],
+        fees=account[cell(MONEY + 1, lane)],
+        slippage=account[cell(MONEY + 2, lane)],
+        impact=account[cell(MONEY + 3, lane)],
+        funding=account[cell(MONEY + 4, lane)],
+        interest=account[cell(MONEY + 5, lane)],
+        liquidation_loss=account[cell(MONEY + 6, lane)],
+        flows=account[cell(MONEY + 7, lane)],
+        bad_debt=account[cell(MONEY + 8, lane)],
+        top_up=account[cell(MONEY + 9, lane)],
+        traded=account[cell(MONEY + 10, lane)],
+        liquidations=int(account[cell(MONEY + 11, lane)]),
+        stops=int(account[cell(MONEY + 12, lane)]),
+        calls=int(account[cell(MONEY + 13, lane)]),
+        calls_met=int(account[cell(MONEY + 14, lane)]),
+        calls_failed=int(account[cell(MONEY + 15, lane)]),
+        liquidated_calls=int(account[cell(MONEY + 16, lane)]),
+        call_days=account[cell(MONEY + 17, lane)],
+        take_profits=int(account[cell(MONEY + 18, lane)]),
+    )
+
+
+def write_tally(account: FloatArray, tally: Tally, lane: int) -> None:
+    """Write the tally of one lane."""
+    account[cell(LOW, lane)] = tally.drawdown.low
+    account[cell(LOW_PEAK, lane)] = tally.drawdown.low_peak
+    write_sample(account, tally.sample, lane)
+    write_money(account, tally.money, lane)
+    account[cell(NEAR, lane)] = tally.exposure.near
+    account[cell(LEVERAGE, lane)] = tally.exposure.leverage
+    account[cell(PEAK_LEVERAGE, lane)] = tally.exposure.peak_leverage
+    account[cell(PEAK_NEEDED, lane)] = tally.exposure.peak_needed
+    account[cell(PEAK_BACKING, lane)] = tally.exposure.peak_backing
+    account[cell(DECAY_HELD, lane)] = tally.decay.decay_held
+    account[cell(DECAY_LOG, lane)] = tally.decay.decay_log
+    account[cell(DECAY_PRODUCT, lane)] = tally.decay.decay_product
+    account[cell(CARRY, lane)] = tally.decay.carry
+    account[cell(EQUITY_SUM, lane)] = tally.equity
+    account[cell(FIRST_LIQUIDATION, lane)] = tally.first_liquidation
+    account[cell(RUIN, lane)] = tally.ruin
+    account[cell(INVERSE, lane)] = tally.inverse
+
+
+def write_sample(account: FloatArray, sample: Sample, lane: int) -> None:
+    """Write the sample in progress of one lane, except its risk-free return, which all share."""
+    account[cell(SAMPLE_UNIT, lane)] = sample.sample_unit
+    account[cell(SAMPLES, lane)] = sample.samples
+    account[cell(MEAN, lane)] = sample.mean
+    account[cell(SQUARES, lane)] = sample.squares
+    account[cell(EXCESS_MEAN, lane)] = sample.excess_mean
+    account[cell(EXCESS_SQUARES, lane)] = sample.excess_squares
+    account[cell(DOWNSIDE, lane)] = sample.downside
+    account[cell(DISUTILITY, lane)] = sample.disutility
+
+
+def write_money(account: FloatArray, money: Ledger, lane: int) -> None:
+    """Write the sums of the ledgers of one lane."""
+    account[cell(MONEY, lane)] = money.price_pnl
+    account[cell(MONEY + 1, lane)] = money.fees
+    account[cell(MONEY + 2, lane)] = money.slippage
+    account[cell(MONEY + 3, lane)] = money.impact
+    account[cell(MONEY + 4, lane)] = money.funding
+    account[cell(MONEY + 5, lane)] = money.interest
+    account[cell(MONEY + 6, lane)] = money.liquidation_loss
+    account[cell(MONEY + 7, lane)] = money.flows
+    account[cell(MONEY + 8, lane)] = money.bad_debt
+    account[cell(MONEY + 9, lane)] = money.top_up
+    account[cell(MONEY + 10, lane)] = money.traded
+    account[cell(MONEY + 11, lane)] = money.liquidations
+    account[cell(MONEY + 12, lane)] = money.stops
+    account[cell(MONEY + 13, lane)] = money.calls
+    account[cell(MONEY + 14, lane)] = money.calls_met
+    account[cell(MONEY + 15, lane)] = money.calls_failed
+    account[cell(MONEY + 16, lane)] = money.liquidated_calls
+    account[cell(MONEY + 17, lane)] = money.call_days
+    account[cell(MONEY + 18, lane)] = money.take_profits

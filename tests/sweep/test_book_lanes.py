@@ -1,0 +1,215 @@
+"""Sets of several positions side by side: their rows are those of sets taken one by one."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.compiled_twins import find_own_functions, make_twin
+from backtest.engine.portfolio.book_driver import find_simulate
+from backtest.portfolio.book_records import NUMBERS
+from backtest.sweep.books import book_lane_block, book_lane_compiler, book_lane_loop, book_runner
+from backtest.sweep.books.book_lane_block import BookBlock, join_columns, score_block
+from backtest.sweep.books.book_lane_compiler import MODULES
+from backtest.sweep.books.book_lane_rows import OWN_NUMBERS
+from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.lanes import lane_rows
+from backtest.sweep.sets.sets import take_sets
+from tests.portfolio_agreement import trust_columns
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+HOURS = pd.date_range("2024-01-01", periods=400, freq="1h", tz="UTC")
+
+
+class Jumpy(bt.Policy):
+    """Ask for noise times a scale; now and then for nothing, for everything, or for no change."""
+
+    scale: Annotated[float, bt.Range(0.0, 1e3)] = 1.0
+    seed: Annotated[int, bt.Range(0, 1000)] = 0
+    wild: Annotated[float, bt.Range(0.0, 1.0)] = 0.1
+
+    def observe(self, market):
+        """Return the noise."""
+        rng = np.random.default_rng([self.seed, len(market.instrument)])
+        noise, draw = rng.uniform(0.5, 1.5, 999), rng.random(999)
+        noise[draw < self.wild] = np.nan
+        noise[draw < 0.5 * self.wild] = 0.0
+        noise[draw < 0.05 * self.wild] = np.inf
+        noise = noise[: market.n_bars]
+        return {"noise": noise, "spare": noise * 2.0}
+
+    def leverage(self, bar, account):
+        """Return scale * noise."""
+        return self.scale * (bar.spare - bar.noise) if bar.close > 0.0 else 0.0
+
+
+def make_markets(rng: np.random.Generator, n_bars: int) -> bt.Markets:
+    """Return two to four wild markets with funding; some are listed late, or delisted early."""
+    found = {}
+    for k in range(int(rng.integers(2, 5))):
+        first = int(rng.integers(0, n_bars // 3)) if k and rng.random() < 0.4 else 0
+        stop = n_bars - int(rng.integers(0, n_bars // 3)) if k and rng.random() < 0.4 else n_bars
+        steps = rng.normal(0.0, rng.uniform(0.005, 0.03), n_bars)
+        steps[rng.random(n_bars) < 0.01] *= 8.0
+        close = 100.0 * np.exp(np.cumsum(steps))
+        start = np.concatenate(([100.0], close[:-1])) * np.exp(rng.normal(0.0, 1e-3, n_bars))
+        wick = 1.0 + np.abs(rng.normal(0.0, 0.005, (2, n_bars)))
+        frame = pd.DataFrame(
+            {
+                "open": start,
+                "high": np.maximum(start, close) * wick[0],
+                "low": np.minimum(start, close) / wick[1],
+                "close": close,
+                "volume": rng.uniform(10.0, 1e4, n_bars),
+            },
+            index=HOURS[:n_bars],
+        ).iloc[first:stop]
+        stamps = frame.index[:: int(rng.integers(3, 9))]
+        stamps = stamps + pd.Timedelta(minutes=20 * int(rng.integers(0, 2)))
+        funding = pd.DataFrame({"rate": rng.normal(0.0, 1e-3, len(stamps))}, index=stamps)
+        found["ABCD"[: k + 1]] = bt.Market.from_frames(
+            frame, funding=funding, instrument="ABCD"[: k + 1], funding_gaps="zero"
+        )
+    return bt.Markets(found, currency="USDT")
+
+
+def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str, np.ndarray]]:
+    """Return random markets, an account and sets; the largest leverages are liquidated."""
+    rng = np.random.default_rng([seed, 17])
+    markets = make_markets(rng, n_bars)
+    pick = rng.random(12)
+    caps = np.array([2e4, 1e5, np.inf]) * rng.uniform(0.2, 5.0)
+    lots = {"lot": 0.01, "min_notional": 5.0} if pick[0] < 0.5 else {"lot": 0.0}
+    venue = bt.Venue(
+        contract=bt.Contract(kind="linear", **lots),
+        brackets=[
+            bt.Bracket(floor=floor, cap=cap, max_leverage=most, maintenance_rate=rate)
+            for floor, cap, most, rate in zip(
+                [0.0, *caps[:2]], caps, (50.0, 25.0, 10.0), (0.005, 0.01, 0.03), strict=True
+            )
+        ],
+        fees=bt.Fees(taker=5e-4 * (pick[1] < 0.7), maker=1e-4),
+        slippage=bt.Slippage(
+            rate=2e-4 * (pick[2] < 0.7), max_participation=0.05 if pick[3] < 0.2 else None
+        ),
+        liquidation=bt.Liquidation(
+            mode=["close", "takeover", "partial"][int(3 * pick[4])], fee=0.01, slippage=1e-3
+        ),
+    )
+    flows = pd.Series([500.0, -300.0], index=markets.times[[5, n_bars // 2]])
+    account = bt.Account(
+        capital=10_000.0,
+        band=0.1 * (pick[5] < 0.5),
+        max_leverage=20.0,
+        min_leverage=0.05 if pick[6] < 0.2 else 0.0,
+        after_liquidation="halt" if pick[7] < 0.3 else "continue",
+        flows=flows if pick[8] < 0.3 else None,
+        ruin_at=0.3 if pick[9] < 0.4 else None,
+        requirement=bt.Brackets(level=1.05 if pick[10] < 0.3 else 1.0),
+        intrabar="worst" if pick[11] < 0.3 else "path",
+    )
+    weights = rng.choice([-0.5, 0.0, 0.3, 1.0], (n_bars // 20 + 1, len(markets)))
+    signal = pd.DataFrame(
+        weights.repeat(20, axis=0)[:n_bars], index=markets.times, columns=list(markets.names)
+    )
+    evaluator = Evaluator(
+        markets, Jumpy, venue=venue, account=account, sampling="4h",
+        signal=signal if rng.random() < 0.6 else None,
+    )  # fmt: skip
+    sets = {
+        "scale": np.geomspace(0.2, 60.0, n_sets),
+        "seed": rng.integers(0, 3, n_sets),
+        "wild": np.full(n_sets, 0.1 * rng.random()),
+        "account.band": rng.choice([0.0, 0.02, 0.2], n_sets),
+        "account.capital": rng.choice([1e3, 1e4, 2e5], n_sets),
+    }
+    return evaluator, sets
+
+
+def write_plain_loop(desks: list[Any]) -> Any:
+    """Return the loop over lanes in plain Python; lanes alone pass a bar as plain runs do."""
+    simulate = find_simulate(is_compiled=False)
+
+    def pass_alone(_address: int, terms: Any, *given: Any) -> Any:
+        own = [
+            each._replace(**{name: terms.numbers[NUMBERS.index(name), i] for name in OWN_NUMBERS})
+            for i, each in enumerate(terms.instruments)
+        ]
+        return simulate(terms._replace(instruments=tuple(own)), *given)
+
+    def ask_lane(seats: Any, i: int, lane: int, time: int, local: int) -> float:
+        desk = desks[min(lane, len(desks) - 1)]
+        desk.bar[:] = seats.bar
+        return float(desk.deciders[i](desk, None, i, time, local))
+
+    bound: dict[str, Any] = dict(vars(book_lane_loop))
+    for name, own in find_own_functions(book_lane_loop):
+        bound[name] = make_twin(own, bound, Path(own.__code__.co_filename))
+    bound |= {"pass_alone": pass_alone, "ask_lane": ask_lane}
+    return bound["advance_books"]
+
+
+def score_plainly(monkeypatch: Any, evaluator: Evaluator, sets: dict[str, Any]) -> Any:
+    """Return the measures and returns of sets side by side, in plain Python, on a few lanes."""
+    n_sets = len(sets["scale"])
+    for module in (*MODULES, book_lane_block, lane_rows):
+        monkeypatch.setattr(module, "LANES", n_sets)
+    panel = evaluator._runner()._find_panel(0, None)
+    setups = [panel.set_up(take_sets(sets, k)) for k in range(n_sets)]
+    desks = [panel.begin(each, is_compiled=False)[1] for each in setups]
+    loop = write_plain_loop(desks)
+    monkeypatch.setattr(book_lane_compiler, "find_lane_loop", lambda _: (loop, 0))
+    monkeypatch.setattr(book_lane_block, "pack_terms", lambda terms: terms)
+    simulate = find_simulate(is_compiled=False)
+    monkeypatch.setattr(book_lane_block, "find_simulate", lambda **_: simulate)
+    block = BookBlock(setups, desks[0], join_columns(setups), panel.span, has_returns=True)
+    with np.errstate(all="ignore"):
+        return score_block(evaluator.metrics, block, lambda: False)
+
+
+def require_equal(rows: Any, others: Any) -> None:
+    """Compare all measures and returns of two sweeps bit for bit."""
+    assert rows.errors == others.errors
+    for name, column in rows.metrics.items():
+        np.testing.assert_array_equal(column, others.metrics[name], err_msg=name)
+    np.testing.assert_array_equal(rows.returns, others.returns)
+
+
+@pytest.mark.parametrize("seed", [2, 3, 6, 8])
+def test_a_block_of_random_accounts_has_the_rows_of_its_sets(monkeypatch, seed):
+    trust_columns(monkeypatch)
+    evaluator, sets = make_case(seed, 45, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        evaluator._runner().is_compiled = False
+        rows = evaluator.evaluate(sets, returns=True)
+        scored = score_plainly(monkeypatch, evaluator, sets)
+    for name, column in rows.metrics.items():
+        np.testing.assert_array_equal(scored.metrics[name], column, err_msg=name)
+    np.testing.assert_array_equal(scored.returns, rows.returns)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_of_random_accounts_are_single_sets(monkeypatch):
+    monkeypatch.setenv("BACKTEST_COMPILE", "now")
+    trust_columns(monkeypatch)
+    ruined = liquidated = 0
+    for seed in range(150):
+        evaluator, sets = make_case(seed, 300, 24)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            monkeypatch.setattr(book_runner, "LEAST_LANES", 2)
+            rows = evaluator.evaluate(sets, returns=True)
+            monkeypatch.setattr(book_runner, "LEAST_LANES", 1_000)
+            evaluator._lanes = None
+            require_equal(rows, evaluator.evaluate(sets, returns=True))
+        ruined += int(np.sum(rows.metrics["ruined"]))
+        liquidated += int(np.sum(rows.metrics["liquidations"]))
+    assert ruined > 100
+    assert liquidated > 1_000
