@@ -9,11 +9,11 @@ from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment_keys import Key
-from backtest.cli.flags import POLICY, RESULTS, AsJson, Results, Save
+from backtest.cli.flags import POLICY
+from backtest.cli.output_flags import Output
 from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.pocket_entries import build_allocation, read_pocket_flags
 from backtest.cli.progress import show_progress
-from backtest.cli.risk_command import ReportFile, give_out
 from backtest.market import Market
 from backtest.pockets import AllocationResult
 
@@ -29,14 +29,7 @@ POCKETS = Key(
 TERMS = ("venue", "account", "sampling", "calendar", "compile", "start")
 
 
-def allocation(
-    draft: Draft,
-    *,
-    report: ReportFile = None,
-    as_json: AsJson = False,
-    save: Save = True,
-    results: Results = RESULTS,
-) -> None:
+def allocation(draft: Draft, *, output: Output) -> None:
     """Divide one capital into separate accounts with transfers between them."""
     refuse_policy(draft)
     plan = build_allocation(draft)
@@ -45,7 +38,7 @@ def allocation(
     signal = experiment.terms.get("signal") if isinstance(experiment.market, Market) else None
     with naming_source(draft, "allocation"), show_progress("transfers", "dates") as progress:
         found = plan.run(experiment.market, **terms, signal=signal, progress=progress)
-    give_out(found, to_data, report, results if save else None, as_json=as_json)
+    output.give_out(found, to_data)
 
 
 def refuse_policy(draft: Draft) -> None:

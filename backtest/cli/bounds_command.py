@@ -9,10 +9,9 @@ import backtest
 from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
-from backtest.cli.flags import RESULTS, AsJson, Results, Save
+from backtest.cli.output_flags import Output
 from backtest.cli.panel_experiment import build_single_experiment
 from backtest.cli.progress import show_progress
-from backtest.cli.risk_command import ReportFile, give_out
 from backtest.market import Market
 from backtest.scenarios import Bounds
 
@@ -22,26 +21,22 @@ backtest bounds --data btc-1h/ --refine btc-1m/ --stop-loss 0.05 --take-profit 0
 """
 
 
-def bounds(
-    draft: Draft,
-    *,
-    report: ReportFile = None,
-    as_json: AsJson = False,
-    save: Save = True,
-    results: Results = RESULTS,
-) -> None:
+def bounds(draft: Draft, *, output: Output) -> None:
     """Show how far a run depends on the order of prices inside its bars."""
     experiment = build_single_experiment(draft, "backtest bounds")
     table = dict(draft.tables.get("bounds", {}))
     finer = table.pop("refine", None)
-    terms = {name: each for name, each in experiment.terms.items() if each is not None}
     with naming_source(draft, "bounds"), show_progress("bars", "bars") as progress:
         refine = None if finer is None else Market.load(Path(finer))
         found = backtest.bounds(
-            experiment.market, experiment.policy, **terms, refine=refine, **table,
+            experiment.market,
+            experiment.policy,
+            **experiment.list_given_terms(),
+            refine=refine,
+            **table,
             progress=progress,
-        )  # fmt: skip
-    give_out(found, to_data, report, results if save else None, as_json=as_json)
+        )
+    output.give_out(found, to_data)
 
 
 def to_data(found: Bounds) -> dict[str, Any]:

@@ -6,12 +6,9 @@ from typing import Any
 
 import backtest
 from backtest.base.json_values import from_plain
-from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
-from backtest.cli.flags import RESULTS, AsJson, Results, Save
-from backtest.cli.panel_experiment import build_experiment_or_panel
-from backtest.cli.progress import show_progress
-from backtest.cli.risk_command import ReportFile, give_out
+from backtest.cli.output_flags import Output
+from backtest.cli.sensitivity_command import run_variations
 from backtest.scenarios.capacity import Capacity
 
 EXAMPLES = """
@@ -21,23 +18,9 @@ backtest capacity --set venue.slippage.max_participation=0.05 --report capacity.
 """
 
 
-def capacity(
-    draft: Draft,
-    *,
-    report: ReportFile = None,
-    as_json: AsJson = False,
-    save: Save = True,
-    results: Results = RESULTS,
-) -> None:
+def capacity(draft: Draft, *, output: Output) -> None:
     """Show growth and Sharpe ratio by capital, and the capital at which each is half."""
-    experiment = build_experiment_or_panel(draft)
-    terms = {name: each for name, each in experiment.terms.items() if each is not None}
-    table = draft.tables.get("capacity", {})
-    with naming_source(draft, "capacity"), show_progress("capitals", "capitals") as progress:
-        found = backtest.capacity(
-            experiment.market, experiment.policy, **terms, **table, progress=progress
-        )
-    give_out(found, to_data, report, results if save else None, as_json=as_json)
+    output.give_out(run_variations(draft, backtest.capacity, "capitals"), to_data)
 
 
 def to_data(found: Capacity) -> dict[str, Any]:

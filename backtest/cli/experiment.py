@@ -41,6 +41,10 @@ class Experiment(NamedTuple):
     policy: Any
     terms: dict[str, Any]
 
+    def list_given_terms(self) -> dict[str, Any]:
+        """Return the terms that are not None."""
+        return {name: each for name, each in self.terms.items() if each is not None}
+
 
 def draft_experiment(
     file: Path | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
@@ -29,11 +30,15 @@ def take_experiment(
     """Return a command that reads an experiment and calls ``command`` with its draft.
 
     If ``command`` takes a list of drafts, the command line takes several files. Flags that are no
-    part of an experiment are passed by keyword. ``own`` are the keys whose flags only this command
+    part of an experiment are passed by keyword; a parameter that is a dataclass of flags stands for
+    all of its fields. ``own`` are the keys whose flags only this command
     takes; they replace shared flags of the same name. ``name`` is the full name of the command.
     """
     first, *rest = inspect.signature(command, eval_str=True).parameters.values()
     takes_several = get_origin(first.annotation) is list
+    groups: dict[str, Any] = {
+        each.name: each.annotation for each in rest if is_dataclass(each.annotation)
+    }
     taken = {each.flag for each in own}
     shared = [each for each in EXPERIMENT_KEYS if each.flag not in taken]
 
@@ -47,13 +52,24 @@ def take_experiment(
         typed = [*map(str, files), *list_arguments({each: values[each] for each in shared})]
         line, full = tuple(context.obj or ()), name or f"backtest {command.__name__}"
         drafts = [draft_experiment(file, flags, full, typed, line) for file in files or [None]]
+        for each, group in groups.items():
+            given[each] = group(**{field.name: given.pop(field.name) for field in fields(group)})
         command(drafts if takes_several else drafts[0], **given)
 
-    parameters = list_parameters([*own, *shared], rest, Files if takes_several else File)
+    alone = [flag for each in rest for flag in list_group(each)]
+    parameters = list_parameters([*own, *shared], alone, Files if takes_several else File)
     read_and_call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     read_and_call.__annotations__ = {each.name: each.annotation for each in parameters}
     read_and_call.__doc__ = command.__doc__
     return read_and_call
+
+
+def list_group(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """Return the flags of a dataclass of flags, or the one flag that a parameter is."""
+    group: Callable[..., Any] = parameter.annotation
+    if not is_dataclass(parameter.annotation):
+        return [parameter]
+    return [*inspect.signature(group, eval_str=True).parameters.values()]
 
 
 def list_parameters(

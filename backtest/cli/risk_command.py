@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-import typer
 
 import backtest
 from backtest.allocate import WeightRule
@@ -15,10 +12,10 @@ from backtest.base.errors import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment
-from backtest.cli.flags import OUTPUT, RESULTS, WORK, AsJson, Results, Save, option
+from backtest.cli.flags import OUTPUT, WORK, option
+from backtest.cli.output_flags import Output
 from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.paths_command import draw_paths
-from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.run_command import run_with_progress
 from backtest.market import Market, Markets
@@ -32,9 +29,6 @@ backtest risk --find-leverage 0.01 --horizon 7d
 backtest risk --data btc/ --data eth/ --policy constant --set leverage=3
 backtest risk --report risk.html
 """
-ReportFile = Annotated[
-    Path | None, option(OUTPUT, "Write a report: .html, .md, .json or .png.", "--report")
-]
 WorkThreads = Annotated[int, option(WORK, "Number of threads (1).", "--threads")]
 FromRun = Annotated[
     bool, option(OUTPUT, "Run the experiment, and go on from its last close.", "--from-run")
@@ -46,36 +40,28 @@ def risk(
     *,
     from_run: FromRun = False,
     threads: WorkThreads = 1,
-    report: ReportFile = None,
-    as_json: AsJson = False,
-    save: Save = True,
-    results: Results = RESULTS,
+    output: Output,
 ) -> None:
     """Estimate how likely the account is liquidated from the end of the data on."""
     experiment = build_experiment_or_panel(draft)
     if "find_leverage" in draft.tables.get("risk", {}):
         refuse_with_search(draft, from_run=from_run)
         searched = find_leverage(draft, experiment, threads)
-        give_out(searched, leverage_to_data, report, results if save else None, as_json=as_json)
+        output.give_out(searched, leverage_to_data)
         return
     drawn = draw_paths(draft, experiment.market)
-    terms = experiment.terms
-    account: Any = run_with_progress(experiment) if from_run else terms["account"]
+    terms = list_path_terms(experiment, from_run=from_run)
     settings = dict(draft.tables.get("risk", {}))
     with naming_source(draft, "risk"), show_progress("paths", "paths") as progress:
         found = backtest.liquidation_risk(
             drawn,
             experiment.policy,
-            venue=terms["venue"],
-            account=account,
-            signal=read_direction(terms.get("signal"), experiment.market),
-            overlay=terms.get("overlay"),
-            compile=terms.get("compile", True),
+            **terms,
             threads=threads,
             progress=progress,
             **settings,
         )
-    give_out(found, to_data, report, results if save else None, as_json=as_json)
+    output.give_out(found, to_data)
 
 
 SEARCHED = ("find_leverage", "model", "paths", "horizon", "seed")
@@ -100,7 +86,7 @@ def refuse_with_search(draft: Draft, *, from_run: bool) -> None:
 
 def find_leverage(draft: Draft, experiment: Experiment, threads: int) -> MaxLeverage:
     """Return the most leverage, or the largest factor on the policy if the draft names one."""
-    terms = experiment.terms
+    terms = list_path_terms(experiment, from_run=False)
     table = draft.tables.get("paths", {})
     settings: dict[str, Any] = {name: table[name] for name in SEARCHED if name in table}
     if "model" in settings:
@@ -110,12 +96,8 @@ def find_leverage(draft: Draft, experiment: Experiment, threads: int) -> MaxLeve
         return backtest.max_leverage(
             experiment.market,
             experiment.policy if has_policy else None,
-            venue=terms["venue"],
-            account=terms["account"],
+            **terms,
             probability=draft.tables["risk"]["find_leverage"],
-            signal=read_direction(terms.get("signal"), experiment.market),
-            overlay=terms.get("overlay"),
-            compile=terms.get("compile", True),
             threads=threads,
             progress=progress,
             **settings,
@@ -132,30 +114,19 @@ def to_data(found: LiquidationRisk) -> dict[str, Any]:
     return {"table": found.table.reset_index().to_dict("records"), "settings": found.settings}
 
 
-def give_out(
-    found: Any,
-    to_data: Callable[[Any], dict[str, Any]],
-    report: Path | None,
-    results: Path | None,
-    *,
-    as_json: bool,
-) -> None:
-    """Write the report of a result, save it unless there is no folder, and print it."""
-    if report is not None:
-        found.report(report)
-    save_and_print(
-        found,
-        results,
-        lambda: print_found(found, report),
-        (lambda path: {"folder": path, **to_data(found)}) if as_json else None,
-    )
+def list_path_terms(experiment: Experiment, *, from_run: bool) -> dict[str, Any]:
+    """Return the terms of an experiment on simulated paths.
 
-
-def print_found(found: Any, report: Path | None) -> None:
-    """Print the summary of a result, and where its report is."""
-    typer.echo(found.summary())
-    if report is not None:
-        typer.echo(f"\nreport: {report}")
+    With ``from_run``, the experiment is run over the data and its account goes on at their end.
+    """
+    terms = experiment.terms
+    return {
+        "venue": terms["venue"],
+        "account": run_with_progress(experiment) if from_run else terms["account"],
+        "signal": read_direction(terms.get("signal"), experiment.market),
+        "overlay": terms.get("overlay"),
+        "compile": terms.get("compile", True),
+    }
 
 
 def read_direction(signal: Any, market: Market | Markets) -> float | dict[str, float] | None:

@@ -9,18 +9,15 @@ from backtest.base.errors import ParameterError
 from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, located
-from backtest.cli.flags import RESULTS, AsJson, Results, Save
+from backtest.cli.output_flags import Output
 from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.paths_command import draw_paths
 from backtest.cli.progress import show_progress
 from backtest.cli.risk_command import (
     FromRun,
-    ReportFile,
     WorkThreads,
-    give_out,
-    read_direction,
+    list_path_terms,
 )
-from backtest.cli.run_command import run_with_progress
 from backtest.pockets import Runway, Spending
 
 EXAMPLES = """
@@ -35,31 +32,23 @@ def runway(
     *,
     from_run: FromRun = False,
     threads: WorkThreads = 1,
-    report: ReportFile = None,
-    as_json: AsJson = False,
-    save: Save = True,
-    results: Results = RESULTS,
+    output: Output,
 ) -> None:
     """Estimate whether and when an account can no longer pay for regular spending."""
     spending = build_spending(draft)
     experiment = build_experiment_or_panel(draft)
     drawn = draw_paths(draft, experiment.market)
-    terms = experiment.terms
-    account: Any = run_with_progress(experiment) if from_run else terms["account"]
+    terms = list_path_terms(experiment, from_run=from_run)
     with naming_source(draft, "spending"), show_progress("paths", "paths") as progress:
         found = backtest.runway(
             drawn,
             experiment.policy,
             spending,
-            venue=terms["venue"],
-            account=account,
-            signal=read_direction(terms.get("signal"), experiment.market),
-            overlay=terms.get("overlay"),
-            compile=terms.get("compile", True),
+            **terms,
             threads=threads,
             progress=progress,
         )
-    give_out(found, to_data, report, results if save else None, as_json=as_json)
+    output.give_out(found, to_data)
 
 
 def build_spending(draft: Draft) -> Spending:

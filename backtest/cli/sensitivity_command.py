@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import backtest
 from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
-from backtest.cli.flags import RESULTS, AsJson, Results, Save
+from backtest.cli.output_flags import Output
 from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.progress import show_progress
-from backtest.cli.risk_command import ReportFile, give_out
 from backtest.scenarios import Sensitivity
 
 EXAMPLES = """
@@ -22,23 +22,23 @@ backtest sensitivity --signal rsi:14:30:70 --factors signal
 """
 
 
-def sensitivity(
-    draft: Draft,
-    *,
-    report: ReportFile = None,
-    as_json: AsJson = False,
-    save: Save = True,
-    results: Results = RESULTS,
-) -> None:
+def sensitivity(draft: Draft, *, output: Output) -> None:
     """Show how growth changes with one assumption at a time, and where nothing is left of it."""
+    output.give_out(run_variations(draft, backtest.sensitivity, "factors"), to_data)
+
+
+def run_variations(draft: Draft, vary: Callable[..., Any], unit: str) -> Any:
+    """Run an experiment in variations, with the arguments of the table of the function's name."""
     experiment = build_experiment_or_panel(draft)
-    terms = {name: each for name, each in experiment.terms.items() if each is not None}
-    table = draft.tables.get("sensitivity", {})
-    with naming_source(draft, "sensitivity"), show_progress("factors", "factors") as progress:
-        found = backtest.sensitivity(
-            experiment.market, experiment.policy, **terms, **table, progress=progress
+    name = vary.__name__
+    with naming_source(draft, name), show_progress(unit, unit) as progress:
+        return vary(
+            experiment.market,
+            experiment.policy,
+            **experiment.list_given_terms(),
+            **draft.tables.get(name, {}),
+            progress=progress,
         )
-    give_out(found, to_data, report, results if save else None, as_json=as_json)
 
 
 def to_data(found: Sensitivity) -> dict[str, Any]:

@@ -10,10 +10,9 @@ from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
-from backtest.cli.flags import RESULTS, AsJson, Results, Save
+from backtest.cli.output_flags import Output
 from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.progress import show_progress
-from backtest.cli.risk_command import ReportFile, give_out
 from backtest.cli.run_command import run_with_progress
 from backtest.cli.typed_values import parse_typed
 from backtest.scenarios import Scenario, Stress
@@ -27,14 +26,7 @@ backtest stress --ladder price=-0.5:0.5:41 --ladder depth=0.1,0.3,1 --report str
 """
 
 
-def stress(
-    draft: Draft,
-    *,
-    report: ReportFile = None,
-    as_json: AsJson = False,
-    save: Save = True,
-    results: Results = RESULTS,
-) -> None:
+def stress(draft: Draft, *, output: Output) -> None:
     """Run an experiment, and show what shocks would do to its account from the last close on."""
     experiment = build_experiment_or_panel(draft)
     table = draft.tables.get("stress", {})
@@ -47,7 +39,7 @@ def stress(
                 result, chosen, rules=table.get("rules", "today"), ladder=ladder,
                 data=experiment.market, progress=progress,
             )  # fmt: skip
-    give_out(found, to_data, report, results if save else None, as_json=as_json)
+    output.give_out(found, to_data)
 
 
 def to_data(found: Stress) -> dict[str, Any]:

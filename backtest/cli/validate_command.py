@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,55 +53,36 @@ Resume = Annotated[
     bool, flags.option(flags.OUTPUT, "Resume the validation of the same arguments.", "--resume")
 ]
 
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationFlags:
+    """How a validation works and where it goes; each field is a flag."""
+
+    threads: flags.Threads = None
+    memory: flags.Memory = flags.MEMORY
+    cluster: flags.Cluster = None
+    resume: Resume = False
+    as_json: flags.AsJson = False
+    save: flags.Save = True
+    results: flags.Results = flags.RESULTS
+
+
 app = typer.Typer(help="Judge a way of choosing parameters by what came after each choice.")
 
 
-def walk_forward(
-    draft: Draft,
-    *,
-    threads: flags.Threads = None,
-    memory: flags.Memory = flags.MEMORY,
-    cluster: flags.Cluster = None,
-    resume: Resume = False,
-    as_json: flags.AsJson = False,
-    save: flags.Save = True,
-    results: flags.Results = flags.RESULTS,
-) -> None:
+def walk_forward(draft: Draft, *, how: ValidationFlags) -> None:
     """Tune on each train span, trade the test span after it, and judge the procedure."""
-    work = {"threads": threads, "memory": memory, "cluster": cluster}
-    run_validation(draft, backtest.walk_forward, WALK, work, resume, as_json, save, results)
+    run_validation(draft, backtest.walk_forward, WALK, how)
 
 
-def cross_validate(
-    draft: Draft,
-    *,
-    threads: flags.Threads = None,
-    memory: flags.Memory = flags.MEMORY,
-    cluster: flags.Cluster = None,
-    resume: Resume = False,
-    as_json: flags.AsJson = False,
-    save: flags.Save = True,
-    results: flags.Results = flags.RESULTS,
-) -> None:
+def cross_validate(draft: Draft, *, how: ValidationFlags) -> None:
     """Choose the best set on each choice of groups of time, and test it on the others."""
-    work = {"threads": threads, "memory": memory, "cluster": cluster}
-    run_validation(draft, backtest.cross_validate, CROSS, work, resume, as_json, save, results)
+    run_validation(draft, backtest.cross_validate, CROSS, how)
 
 
-def schedules(
-    draft: Draft,
-    *,
-    threads: flags.Threads = None,
-    memory: flags.Memory = flags.MEMORY,
-    cluster: flags.Cluster = None,
-    resume: Resume = False,
-    as_json: flags.AsJson = False,
-    save: flags.Save = True,
-    results: flags.Results = flags.RESULTS,
-) -> None:
+def schedules(draft: Draft, *, how: ValidationFlags) -> None:
     """Compare how often to tune, and on how much of the past, with tests of the differences."""
-    work = {"threads": threads, "memory": memory, "cluster": cluster}
-    run_validation(draft, backtest.schedules, SCHEDULES, work, resume, as_json, save, results)
+    run_validation(draft, backtest.schedules, SCHEDULES, how)
 
 
 def folds(draft: Draft, *, as_json: flags.AsJson = False) -> None:
@@ -129,18 +111,15 @@ def run_validation(
     draft: Draft,
     validate: Callable[..., Any],
     names: Sequence[str],
-    work: dict[str, Any],
-    resume: bool,
-    as_json: bool,
-    save: bool,
-    results: Path,
+    how: ValidationFlags,
 ) -> None:
     """Run one kind of validation, and print it; Ctrl-C says how to go on."""
-    flags.check_work(work["threads"], work["memory"])
+    flags.check_work(how.threads, how.memory)
+    store = how.results if how.save else None
     arguments = read_validation(draft, names)
     market, policy, terms = build_experiment_or_panel(draft, warms=False)
     with (
-        resumable(draft, is_stored=save),
+        resumable(draft, is_stored=how.save),
         naming_source(draft, "validate"),
         show_progress(name_policies(policy), "sets") as progress,
     ):
@@ -149,12 +128,14 @@ def run_validation(
             policy,
             **terms,
             **arguments,
-            **work,
-            store=results if save else None,
-            resume=resume,
+            threads=how.threads,
+            memory=how.memory,
+            cluster=how.cluster,
+            store=store,
+            resume=how.resume,
             progress=progress,
         )
-    print_validation(found, results if save else None, as_json=as_json)
+    print_validation(found, store, as_json=how.as_json)
 
 
 def walk_experiment(draft: Draft) -> backtest.WalkForward:
