@@ -1,4 +1,4 @@
-"""Weights of several instruments, made of their returns up to each bar.
+"""Weights of several instruments, computed from their returns up to each bar.
 
 Each function takes markets and returns a frame of weights by time and instrument, for the signal of
 a run: ``signal=bt.allocate.equal_risk(markets)``. The weights are made anew every few bars, and

@@ -24,7 +24,7 @@ backtest allocation examples/allocation.toml --report allocation.html
 """
 POCKETS = Key(
     "allocation", "pockets", dict[str, Any], "--pocket", POLICY,
-    "NAME=SHARE*POLICY, such as 'a=0.6*Cppi()'; repeat for each.", read_pocket_flags,
+    "A pocket, NAME=SHARE*POLICY, such as 'a=0.6*Cppi()'; repeat for each.", read_pocket_flags,
 )  # fmt: skip
 TERMS = ("venue", "account", "sampling", "calendar", "compile", "start")
 

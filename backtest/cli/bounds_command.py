@@ -22,7 +22,7 @@ backtest bounds --data btc-1h/ --refine btc-1m/ --stop-loss 0.05 --take-profit 0
 
 
 def bounds(draft: Draft, *, output: Output) -> None:
-    """Show how far a run depends on the order of prices inside its bars."""
+    """Show how much a run depends on the order of prices inside its bars."""
     experiment = build_single_experiment(draft, "backtest bounds")
     table = dict(draft.tables.get("bounds", {}))
     finer = table.pop("refine", None)

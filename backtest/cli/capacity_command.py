@@ -19,7 +19,7 @@ backtest capacity --set venue.slippage.max_participation=0.05 --report capacity.
 
 
 def capacity(draft: Draft, *, output: Output) -> None:
-    """Show growth and Sharpe ratio by capital, and the capital at which each is half."""
+    """Show growth and Sharpe ratio by capital, and the capital at which each is halved."""
     output.give_out(run_variations(draft, backtest.capacity, "capitals"), to_data)
 
 

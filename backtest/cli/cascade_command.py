@@ -27,13 +27,18 @@ backtest cascade --shock -0.1 --open-interest 3e9 --policy constant --set levera
 
 ImpactText = Annotated[
     str,
-    option(CROWD, "sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT (sqrt:1).", "--impact"),
+    option(
+        CROWD,
+        "Price impact of sales: sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT (sqrt:1).",
+        "--impact",
+    ),
 ]
 Volume = Annotated[
-    float | None, option(CROWD, "Money traded per day (that of the last 30 days).", "--volume")
+    float | None, option(CROWD, "Money traded per day (mean of the last 30 days).", "--volume")
 ]
 Recovery = Annotated[
-    str | None, option(CROWD, "Half-life of the impact, such as 2h (it stays).", "--recovery")
+    str | None,
+    option(CROWD, "Half-life of the impact, such as 2h (none: it is permanent).", "--recovery"),
 ]
 OpenInterest = Annotated[
     float, option(CROWD, "Notional of all leveraged accounts, in money.", "--open-interest")
@@ -43,20 +48,30 @@ OpenInterest = Annotated[
 def cascade(  # noqa: PLR0913 - one per flag
     draft: Draft,
     *,
-    shock: Annotated[float, option(CROWD, "The move that starts it; -0.1 is a fall of 10 %.")],
+    shock: Annotated[
+        float, option(CROWD, "The price move that starts the cascade; -0.1 is a fall of 10 %.")
+    ],
     open_interest: OpenInterest,
     leverage: Annotated[
-        str, option(CROWD, "Their leverage: loguniform:1:50, uniform:1:20 or constant:10.")
+        str,
+        option(
+            CROWD,
+            "Leverage of the accounts: loguniform:1:50 (default), uniform:1:20 or constant:10.",
+        ),
     ] = "loguniform:1:50",
     long_share: Annotated[float, option(CROWD, "Share of the notional that is long (0.5).")] = 0.5,
     accounts: Annotated[int, option(CROWD, "Number of accounts (100,000).")] = 100_000,
     seed: Annotated[int, option(CROWD, "Seed of the accounts (0).", "--crowd-seed")] = 0,
     impact: ImpactText = "sqrt:1",
     volume: Volume = None,
-    insurance: Annotated[float, option(CROWD, "The insurance fund (0).")] = 0.0,
-    adl: Annotated[str, option(CROWD, "'queue', 'pro-rata' or 'none' (queue).")] = "queue",
+    insurance: Annotated[float, option(CROWD, "Money in the insurance fund (0).")] = 0.0,
+    adl: Annotated[
+        str, option(CROWD, "Auto-deleveraging: 'queue' (default), 'pro-rata' or 'none'.")
+    ] = "queue",
     recovery: Recovery = None,
-    jump: Annotated[bool, option(CROWD, "The shock is a jump.", "--jump")] = False,
+    jump: Annotated[
+        bool, option(CROWD, "The price jumps: nobody trades on the way.", "--jump")
+    ] = False,
     as_json: AsJson = False,
     save: Save = True,
     results: Results = RESULTS,

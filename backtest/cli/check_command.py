@@ -47,7 +47,7 @@ def check(
     *,
     data: Annotated[
         list[str] | None,
-        flag("Data to check on (default: a synthetic market); repeat for several markets."),
+        flag("Data for the checks (default: a synthetic market); repeat for several markets."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -43,7 +43,7 @@ FLAGS = (
         "A parameter, LABEL.NAME=VALUE, or a field, account.NAME=VALUE; repeat for more.",
         read_setting_flags),
     Key("compare", "venues", dict[str, Any], "--venue", VENUE,
-        "NAME:SYMBOL or FILE.toml:SYMBOL; @DATE, @latest for one table; repeat to compare venues.",
+        "NAME:SYMBOL[@DATE] or FILE.toml:SYMBOL; repeat to compare venues.",
         read_venue_flags),
     Key("compare", "margins", str, "--margin", ACCOUNT,
         "'cross' (default), 'isolated', or 'cross,isolated' to compare them.", read_margin_flag),
@@ -125,7 +125,7 @@ def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> 
                 "experiments must share data, venue, account and signal, was another "
                 f"{', '.join(differing)}",
                 where=f"{draft.file}, beside {drafts[0].file}",
-                cure="make the files agree, or say it by flags, which go over all of them",
+                cure="make the files agree, or use flags, which override all files",
             )
 
 

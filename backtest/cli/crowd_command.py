@@ -34,14 +34,17 @@ def crowd(
     volume: Volume = None,
     recovery: Recovery = None,
     starts: Annotated[
-        int, option(CROWD, "Accounts for the probability of liquidation (12; 0: none).")
+        int,
+        option(
+            CROWD, "Number of accounts that measure the probability of liquidation (12; 0: none)."
+        ),
     ] = 12,
-    horizon: Annotated[str, option(CROWD, "Its horizon (30d).")] = "30d",
+    horizon: Annotated[str, option(CROWD, "Horizon of that probability (30d).")] = "30d",
     as_json: AsJson = False,
     save: Save = True,
     results: Results = RESULTS,
 ) -> None:
-    """Run a policy in a market in which a share of the open interest runs it too."""
+    """Run a policy in a market where a share of the open interest runs it too."""
     law, known = read_impact(impact), read_shares(shares)
     market, policy, terms = build_single_experiment(draft, "backtest crowd", warms=False)
     with show_progress("crowding", "shares") as progress:

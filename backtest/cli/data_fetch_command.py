@@ -33,15 +33,14 @@ def fetch(
     symbols: Annotated[
         list[str],
         typer.Argument(
-            help="The symbols as the venue or ccxt writes them; of several, each gets a folder in "
-            "that of --out.",
+            help="Symbols as the venue or ccxt writes them; each of several gets its own folder.",
             metavar="SYMBOL...",
             show_default=False,
         ),
     ],
     *,
     start: Annotated[str, flag("The first day, UTC.", "--from")],
-    out: Annotated[Path, flag("The folder: a new one, or that of an earlier fetch of it.")],
+    out: Annotated[Path, flag("The folder to write: new, or of an earlier fetch to continue.")],
     end: Annotated[
         str | None, flag("The day after the last one (default: as far as there are data).", "--to")
     ] = None,
@@ -55,14 +54,17 @@ def fetch(
     interval: Annotated[str, typer.Option(help="Length of a bar.")] = "1m",
     without: Annotated[list[str] | None, flag("What to leave out: mark, funding.")] = None,
     market: Annotated[
-        str, typer.Option(help="Market of the archive: um (in a stablecoin) or cm (in the coin).")
+        str,
+        typer.Option(
+            help="Market of the archive: um (settled in a stablecoin) or cm (settled in the coin)."
+        ),
     ] = "um",
     base_url: Annotated[str | None, flag("Address of a mirror.", envvar=BASE_URL)] = None,
     parallel: Annotated[
         int, typer.Option(min=1, max=8, help="Number of months to download at once.")
     ] = 4,
     accept_gaps: Annotated[
-        bool, flag("Store the data in spite of gaps; nothing is filled.", "--accept-gaps")
+        bool, flag("Store the data although rows are missing; nothing is filled.", "--accept-gaps")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -33,12 +33,12 @@ REPAIR_HELP = "; ".join(
 """The name of each repair and what it does."""
 
 Columns = Annotated[
-    str | None, flag("Which column is what: time=ts,open=o,...; by name or position.")
+    str | None, flag("Columns of the file, by name or position: time=ts,open=o,...")
 ]
-Instrument = Annotated[str | None, flag("Name of the instrument; chooses one of several.")]
-Interval = Annotated[str | None, flag("Chooses the bars among several files.")]
-FundingInterval = Annotated[str | None, flag("Chooses the funding among several files.")]
-Timezone = Annotated[str | None, flag("Time zone of stamps that carry none: UTC.")]
+Instrument = Annotated[str | None, flag("Name of the instrument; selects one of several.")]
+Interval = Annotated[str | None, flag("Selects the bars among several files.")]
+FundingInterval = Annotated[str | None, flag("Selects the funding among several files.")]
+Timezone = Annotated[str | None, flag("Time zone of stamps that have none, such as UTC.")]
 Sessions = Annotated[bool, flag("The market closes: bars may be missing.", "--sessions")]
 Decimal = Annotated[str, flag("Decimal mark of a CSV: '.' or ','.")]
 
@@ -63,7 +63,7 @@ def import_files(  # noqa: PLR0913 - one for each flag
     resample: Annotated[
         str | None, flag("Combine bars or trades into bars of this length: 1h.")
     ] = None,
-    repair: Annotated[list[str] | None, flag(f"Only where asked. {REPAIR_HELP}.")] = None,
+    repair: Annotated[list[str] | None, flag(f"Repairs to make. {REPAIR_HELP}.")] = None,
     instrument: Instrument = None,
     interval: Interval = None,
     funding_interval: FundingInterval = None,

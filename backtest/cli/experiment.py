@@ -287,7 +287,7 @@ def load_sample(
         raise ParameterError(
             f"the sample takes no {', '.join(choices)}: its data are known",
             where=where,
-            cure="leave that out, or say which data: --data PATH",
+            cure="leave that out, or choose the data: --data PATH",
         )
     market = Market.sample()
     if start is None and end is None:

@@ -57,7 +57,7 @@ def load_policy(text: str, *, where: str, folder: Path = Path()) -> type[Policy]
         raise ParameterError(
             f"one policy is run at a time, {text} holds {', '.join(names)}",
             where=where,
-            cure=f"say which: {text}:{names[0]}",
+            cure=f"choose one: {text}:{names[0]}",
         )
     return found[0]
 

@@ -48,7 +48,7 @@ def liq(  # noqa: PLR0913 - one for each flag
     margin: Annotated[str, typer.Option(help="'isolated' or 'cross'.")] = "isolated",
     capital: Annotated[
         float | None,
-        flag("Money in the account, all levered without --quantity (default: the initial margin)."),
+        flag("Money in the account; without --quantity all of it is margin (the initial margin)."),
     ] = None,
     quantity: Annotated[
         float | None, flag("Number of contracts (default: one coin, without --capital).")
@@ -59,7 +59,8 @@ def liq(  # noqa: PLR0913 - one for each flag
     ] = None,
     multiplier: Annotated[float, typer.Option(help="Multiplier of dynamic margin.")] = 1.0,
     book: Annotated[
-        Path | None, flag("A TOML file of several positions on one collateral, instead of one.")
+        Path | None,
+        flag("A TOML file of several positions on one collateral, instead of a single one."),
     ] = None,
     axes: Annotated[
         str | None,

@@ -156,7 +156,7 @@ def load_markets(data: Section, span: Span) -> Markets:
         raise ParameterError(
             "the sample is one instrument, was asked for several",
             where=data.where,
-            cure="say which data: --data PATH",
+            cure="choose the data: --data PATH",
         )
     between = None if span.low is None and span.high is None else (span.low, span.high)
     names = list_instruments(data) or None

@@ -28,7 +28,7 @@ def read_policy_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
         if label in seen or label in RESERVED:
             why = f"two are called {label!r}" if label in seen else f"one is called {label!r}"
             raise ParameterError(
-                f"policies must go by names of their own, {why}",
+                f"the names of policies must be different, {why}",
                 where=f"{name} {text}",
                 cure=f"give it a name: {name} 'bold={policy}'",
             )

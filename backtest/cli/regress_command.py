@@ -74,7 +74,7 @@ app = typer.Typer(rich_markup_mode="rich")
 Mode = Annotated[
     str | None,
     flag(
-        "What decides: exact (every bar and measure), tolerance (measures), statistical (returns)."
+        "What must match: exact (bars and measures), tolerance (measures), statistical (returns)."
     ),
 ]
 
@@ -226,11 +226,11 @@ def check_reason(reason: str | None, *, is_update: bool) -> None:
         raise ParameterError(
             "rewriting a baseline needs a reason, was given none",
             where="--update",
-            cure="say why the numbers moved: --reason 'funding was charged twice'",
+            cure="give the reason: --reason 'funding was charged twice'",
         )
     if reason is not None and not is_update:
         raise ParameterError(
-            "a reason is stored where a baseline is rewritten, none is",
+            "a reason is stored only with a rewritten baseline",
             where="--reason",
             cure="add --update, or leave --reason out",
         )
@@ -327,7 +327,7 @@ def write_output(path: Path, text: str, *, where: str, is_added: bool = False) -
             write_file(path, text.encode())
     except OSError as error:
         raise DataError(
-            f"a report must be writable: {error.strerror or error}",
+            f"cannot write the report: {error.strerror or error}",
             where=f"{where} {path}",
             cure="choose another file, or free some space",
         ) from error

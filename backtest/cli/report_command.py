@@ -23,7 +23,7 @@ def report(
         list[str],
         typer.Argument(
             metavar="RUN",
-            help="Folders of saved results, or how their names or ids in --results begin.",
+            help="Folders of saved results, or the beginning of their names or ids in --results.",
         ),
     ],
     *,

@@ -59,7 +59,9 @@ app = typer.Typer(rich_markup_mode="rich")
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="RESULT", help="Its name or id, or how either begins; or its folder."),
+    typer.Argument(
+        metavar="RESULT", help="The result: the beginning of its name or id, or its folder."
+    ),
 ]
 
 
@@ -155,13 +157,14 @@ def compare(
     ],
     *,
     baseline: Annotated[
-        str | None, option(WHAT, "The run the others are compared with (the first).", "--baseline")
+        str | None,
+        option(WHAT, "The run that the others are compared with (the first).", "--baseline"),
     ] = None,
     confidence: Annotated[
-        float, option(WHAT, "Of intervals and decisions (0.95).", "--confidence")
+        float, option(WHAT, "Confidence of intervals and decisions (0.95).", "--confidence")
     ] = 0.95,
-    draws: Annotated[int, option(WHAT, "Resampled histories (1999).", "--draws")] = 1_999,
-    seed: Annotated[int, option(WHAT, "Of the histories (0).", "--seed")] = 0,
+    draws: Annotated[int, option(WHAT, "Number of resampled histories (1999).", "--draws")] = 1_999,
+    seed: Annotated[int, option(WHAT, "Seed of the histories (0).", "--seed")] = 0,
     save: Annotated[bool, option(OUTPUT, "Save the comparison.", "--save/--no-save")] = False,
     as_json: AsJson = False,
     results: Results = RESULTS,
@@ -193,7 +196,7 @@ def load_runs(names: list[str], results: Path) -> dict[str, Any]:
     labels = [label or title for (label, _), title in zip(given, titles, strict=True)]
     if len(set(labels)) < len(labels):
         raise ParameterError(
-            f"each run must have a name of its own, was {', '.join(labels)}",
+            f"the names of runs must be different, were {', '.join(labels)}",
             where="backtest results compare",
             cure="label them: calm=0a1b2c3d bold=77aa8cc5",
         )
@@ -235,7 +238,9 @@ def warn_of_other_versions(named: dict[str, Any]) -> None:
 def verify(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RESULT...", help="By name or id (all).", show_default=False),
+        typer.Argument(
+            metavar="RESULT...", help="Results by name or id (all).", show_default=False
+        ),
     ] = None,
     *,
     as_json: AsJson = False,

@@ -268,7 +268,7 @@ def format_result(
     }
     if entry.metrics:
         lines += ["", f"measures{about.get(entry.kind, '')}", *format_measures(entry.metrics)]
-    lines += ["", "made again by", clean(origin.command)] if origin.command else [""]
+    lines += ["", "run again by", clean(origin.command)] if origin.command else [""]
     lines += [wrap(remark, "") for remark in origin.remarks]
     return "\n".join(lines)
 

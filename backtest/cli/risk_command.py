@@ -31,7 +31,7 @@ backtest risk --report risk.html
 """
 WorkThreads = Annotated[int, option(WORK, "Number of threads (1).", "--threads")]
 FromRun = Annotated[
-    bool, option(OUTPUT, "Run the experiment, and go on from its last close.", "--from-run")
+    bool, option(OUTPUT, "Run the experiment, and continue from its last close.", "--from-run")
 ]
 
 
@@ -42,7 +42,7 @@ def risk(
     threads: WorkThreads = 1,
     output: Output,
 ) -> None:
-    """Estimate how likely the account is liquidated from the end of the data on."""
+    """Estimate the probability that the account is liquidated after the end of the data."""
     experiment = build_experiment_or_panel(draft)
     if "find_leverage" in draft.tables.get("risk", {}):
         refuse_with_search(draft, from_run=from_run)

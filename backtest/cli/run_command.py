@@ -47,7 +47,7 @@ backtest run --max-leverage esma-crypto --limit-cost   [dim]# backtest venues --
 
 WithLimitCost = Annotated[
     bool,
-    option(OUTPUT, "Also what max_leverage cost in growth: a second run.", "--limit-cost"),
+    option(OUTPUT, "Also report what max_leverage cost in growth (runs twice).", "--limit-cost"),
 ]
 
 WithRealization = Annotated[
@@ -65,7 +65,7 @@ def run(
     save: Save = True,
     results: Results = RESULTS,
 ) -> None:
-    """Run an account through a market under a policy, and summarize what happened to it."""
+    """Run an account through a market under a policy, and summarize the result."""
     experiment = build_experiment_or_panel(draft)
     if limit_cost and isinstance(experiment.market, Markets):
         refuse_limit_cost()

@@ -23,7 +23,7 @@ backtest sensitivity --signal rsi:14:30:70 --factors signal
 
 
 def sensitivity(draft: Draft, *, output: Output) -> None:
-    """Show how growth changes with one assumption at a time, and where nothing is left of it."""
+    """Show how growth changes with one assumption at a time, and where it falls to 0."""
     output.give_out(run_variations(draft, backtest.sensitivity, "factors"), to_data)
 
 

@@ -27,7 +27,7 @@ backtest stress --ladder price=-0.5:0.5:41 --ladder depth=0.1,0.3,1 --report str
 
 
 def stress(draft: Draft, *, output: Output) -> None:
-    """Run an experiment, and show what shocks would do to its account from the last close on."""
+    """Run an experiment, and show what shocks after the last close would do to its account."""
     experiment = build_experiment_or_panel(draft)
     table = draft.tables.get("stress", {})
     with naming_source(draft, "stress"):

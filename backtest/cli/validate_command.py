@@ -67,7 +67,7 @@ class ValidationFlags:
     results: flags.Results = flags.RESULTS
 
 
-app = typer.Typer(help="Judge a way of choosing parameters by what came after each choice.")
+app = typer.Typer(help="Test a way of choosing parameters on the data after each choice.")
 
 
 def walk_forward(draft: Draft, *, how: ValidationFlags) -> None:

@@ -72,7 +72,10 @@ def venues(
     ] = False,
     margins: Annotated[
         bool,
-        flag("List the margin rules of whole accounts instead, each figure's source.", "--margins"),
+        flag(
+            "List the margin rules of whole accounts instead, with the source of each figure.",
+            "--margins",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

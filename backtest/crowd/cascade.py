@@ -71,7 +71,7 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
     me: Result | Account | Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Cascade:
-    """Shock a crowd, and let its liquidations move the price until nobody fails any more.
+    """Shock a crowd of accounts, and follow its liquidations until no account fails.
 
     Parameters
     ----------

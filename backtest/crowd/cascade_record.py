@@ -100,7 +100,7 @@ class Cascade(CrowdRecord):
 
     @property
     def final_price(self) -> float:
-        """The price at which nobody fails any more."""
+        """The price after the last round, at which no account fails."""
         return float(self.outcome["final_price"])
 
     @property
@@ -115,7 +115,7 @@ class Cascade(CrowdRecord):
 
     @property
     def deficit(self) -> float:
-        """What bankrupt accounts lacked, in the settlement currency."""
+        """Losses of bankrupt accounts beyond what backed them, in the settlement currency."""
         return float(self.outcome["deficit"])
 
     @property
@@ -135,7 +135,7 @@ class Cascade(CrowdRecord):
 
     @property
     def me(self) -> dict[str, Any] | None:
-        """What became of one's own account; None without one.
+        """The outcome of the own account; None without one.
 
         ``liquidated``, in which ``round``, the ``quantity`` left, the mean ``close_price``,
         ``equity_before`` the shock and ``equity`` now, their difference ``loss``, contracts

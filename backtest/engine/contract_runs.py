@@ -223,7 +223,7 @@ def check_finite(trial: ContractTrial) -> str:
     if len(infinite):
         raise BrokenContractError(
             f"infinite at {len(infinite)} of {asked.sum()} decisions, first at "
-            f"{trial.name_bar(int(infinite[0]))}: say how much is meant"
+            f"{trial.name_bar(int(infinite[0]))}: return a finite leverage"
         )
     known = asked & np.isfinite(target)
     if not known.any():

@@ -124,7 +124,7 @@ def _call(function: Function, markets: Markets, name: str) -> Any:
         raise PolicyError(
             f"the signal {name} raised {type(error).__name__}: {error}",
             where=f"{locate_in(function, error)}, given {markets!r}",
-            cure="mend it; it receives the panel, also parts of it, in which instruments that are "
+            cure="correct it; it also receives parts of the panel, in which instruments that are "
             "not listed yet are missing",
         ) from error
 

@@ -65,7 +65,7 @@ def measure_limit_cost(
         raise ParameterError(
             "the cost of a limit needs the market of the run, was a saved result",
             where=WHERE,
-            cure="run the experiment again, and ask its result",
+            cure="run the experiment again, and use its result",
         )
     signal = result.inputs.feed.signal
     with warnings.catch_warnings():

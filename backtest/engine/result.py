@@ -151,8 +151,7 @@ class Result(RunRecord, Reportable):
         """
         if not self.cut_rows:
             raise ParameterError(
-                "the cuts of targets must have been saved with a result, this one was saved "
-                "without them",
+                "this result was saved without the cuts of its targets",
                 where="Result.target_cuts",
                 cure="run the experiment again",
             )
@@ -314,10 +313,9 @@ class Result(RunRecord, Reportable):
         rows = slice(0 if math.isfinite(self.first_mark) else 1, int(lived.max(initial=-1)) + 1)
         if rows.start >= rows.stop:
             raise ParameterError(
-                "an account must live through two bars to have a leverage, "
-                f"lived through {len(lived)}",
+                f"a leverage profile needs an account that lives for two bars, was {len(lived)}",
                 where=where,
-                cure="look at a result from before its ruin, or run it longer",
+                cure="use a longer run, or one that is not ruined at once",
             )
         return profile_leverage(
             np.abs(life.leverage[rows]),

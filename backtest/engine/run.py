@@ -105,7 +105,7 @@ def run(
     start: TimeLike | None = None,
     progress: Progress | None = None,
 ) -> Any:
-    """Take an account through a market, or through several, under a policy.
+    """Run an account through a market, or through several, under a policy.
 
     Parameters
     ----------

@@ -128,7 +128,7 @@ def call_function(function: Callable[[Market], Any], market: Market, name: str) 
         raise PolicyError(
             f"the signal {name} raised {type(error).__name__}: {error}",
             where=f"{locate_in(function, error)}, given {market.n_bars} bars",
-            cure="mend it; it receives the market, also its first bars alone",
+            cure="correct it; it receives the market, and also its first bars only",
         ) from error
     return read_answer(answer, market, name)
 

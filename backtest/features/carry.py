@@ -125,6 +125,6 @@ def read_column(market: Market, column: str, *, where: str) -> FloatArray:
             f"the market must have a column {column!r}, has {', '.join(market.columns) or 'none'}"
             + did_you_mean(column, market.columns),
             where=where,
-            cure=f"let a column {column!r} ride along in the bars given to bt.Market.from_frames",
+            cure=f"add a column {column!r} to the bars given to bt.Market.from_frames",
         )
     return market.columns[column]

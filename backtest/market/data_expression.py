@@ -13,7 +13,7 @@ MAKERS = ("load", "sample")
 STEPS = ("between", "prefix", "resample")
 """The methods that may be called again: they take plain values and have no side effects."""
 _CURE = "load the data by hand: bt.quality(market) reports on them"
-_SEVERAL = "backtest data inspect reports on each of them and on all together"
+_SEVERAL = "inspect them with `backtest data inspect FOLDER FOLDER`"
 
 Call = tuple[str, list[Any], dict[str, Any]]
 
@@ -79,5 +79,5 @@ def load_again(source: str, content_hash: str) -> Market:
             "the data were loaded in another way", where=source[:200], cure=_CURE
         ) from error
     if market.content_hash != content_hash:
-        raise DataError("the data are others now", where=source[:200], cure=_CURE)
+        raise DataError("the data have changed since", where=source[:200], cure=_CURE)
     return market

@@ -1,4 +1,4 @@
-"""What can still happen: models of paths, and the risk of liquidation on them."""
+"""Models of possible price paths, and the risk of liquidation on them."""
 
 from backtest.paths.changing_volatility import Garch, Heston, Regimes
 from backtest.paths.diffusions import GBM, Kou, Merton

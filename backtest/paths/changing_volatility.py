@@ -30,7 +30,7 @@ LARGEST_PERSISTENCE = 0.9999
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Heston(PathModel):
-    """Variance that is drawn to a mean, with shocks correlated with returns.
+    """Stochastic variance that reverts to a mean, with shocks correlated with returns.
 
     Parameters
     ----------

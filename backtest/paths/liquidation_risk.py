@@ -107,7 +107,7 @@ class LiquidationRisk(RiskRecord):
         return f"{format_percent(chance)} liquidated in {self.table.index[-1]}"
 
     def path(self) -> pd.DataFrame:
-        """Return the typical way to die: the mean path, given that it is liquidated.
+        """Return the typical path to liquidation: the mean of the paths that are liquidated.
 
         Returns
         -------
@@ -129,7 +129,7 @@ class LiquidationRisk(RiskRecord):
         return self.typical
 
     def run(self, i: int) -> Result | PortfolioResult:
-        """Return the whole result of path i, bit for bit what its line in the risk is made of.
+        """Return the full result of path i, the same bits as in the risk.
 
         Raises
         ------
@@ -180,7 +180,7 @@ def liquidation_risk(
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
 ) -> LiquidationRisk:
-    """Return how likely an account is liquidated, ruined or called from where it stands.
+    """Return the probabilities that an account is liquidated, ruined or called from now on.
 
     Parameters
     ----------

@@ -99,7 +99,7 @@ class PathModel(Value):
         seed: int = 0,
         **settings: Any,
     ) -> Any:
-        """Return :class:`backtest.Paths` of this model that go on from a market.
+        """Return :class:`backtest.Paths` of this model that continue a market.
 
         See :func:`backtest.simulate_paths`, whose arguments these are.
         """

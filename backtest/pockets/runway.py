@@ -114,7 +114,7 @@ def runway(
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
 ) -> Runway:
-    """Return how likely an account cannot pay what is spent from it, and when.
+    """Return the probability that an account cannot pay its spending, and when it fails.
 
     Parameters
     ----------

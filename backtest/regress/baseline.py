@@ -152,7 +152,7 @@ def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:
         raise ParameterError(
             "rewriting a baseline needs a reason, was given none",
             where="reason",
-            cure="say why the numbers moved: --reason 'funding was charged twice'",
+            cure="give the reason: --reason 'funding was charged twice'",
         )
     entry = {
         "reason": given,

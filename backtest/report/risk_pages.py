@@ -153,7 +153,11 @@ def draw_typical(typical: pd.DataFrame) -> Chart:
     trace = draw_line(list_times(typical), typical["price"].to_numpy(), "price", "loss")
     caption = "Mean price, over the last close, of the paths that are liquidated."
     return build_chart(
-        "typical", "The typical way to die", caption, [trace], build_layout(260, xaxis=DATES)
+        "typical",
+        "The typical path to liquidation",
+        caption,
+        [trace],
+        build_layout(260, xaxis=DATES),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a shock would do to an account, and how far its result hangs on single assumptions."""
+"""Stress tests, crashes, the order inside bars, capacity, and sensitivity to assumptions."""
 
 from backtest.scenarios.bounds import Bounds, bounds, count_ambiguous
 from backtest.scenarios.capacity import Capacity, capacity

@@ -164,7 +164,7 @@ def check_result(result: Result) -> None:
         "an equity stop": account.equity_stop is not None,
         f"fill={account.fill!r}": account.fill != "next_open",
         "fee tiers": inputs is not None and inputs.fees is not None,
-        "an earlier run that it goes on from": math.isfinite(result.first_mark),
+        "an earlier run that it continues": math.isfinite(result.first_mark),
     }
     for name, is_used in refused.items():
         if is_used:

@@ -97,7 +97,7 @@ def stress(
     ladder: Mapping[str, Sequence[float]] | None = None,
     progress: Progress | None = None,
 ) -> Stress:
-    """Return what scenarios do to the account of a run, from its last close on.
+    """Return what scenarios after the last close of a run would do to its account.
 
     Parameters
     ----------

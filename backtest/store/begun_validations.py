@@ -32,7 +32,7 @@ def open_begun(folder: Path) -> tuple[str, dict[str, Any]]:
     kind, manifest = open_folder(folder)
     if kind not in VALIDATIONS or folder.resolve().name != name_begun(manifest):
         raise DataError(
-            f"{MANIFEST} must describe the validation in the name of the folder",
+            f"{MANIFEST} must describe the validation that the folder is named after",
             where=str(folder),
             cure="restore the name of the folder, or delete it",
         )

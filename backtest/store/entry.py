@@ -226,7 +226,7 @@ def read_leftover(folder: Path) -> StoreEntry:
     busy = is_lock_held(folder / LOCK)
     inner = [each.name for each in folder.glob("*") if each.is_dir()]
     about = f" of {inner[0]}" if len(inner) == 1 else ""
-    what = "is being written now" if busy else f"was left by a process that was ended{about}"
+    what = "is being written now" if busy else f"was left by a process that died{about}"
     facts = _find_time_and_size(take_stamp(folder))
     return StoreEntry(folder.name, LEFTOVER, f"it {what}", **facts, is_busy=busy)
 

@@ -111,7 +111,7 @@ def write_archive(out: Path, contents: dict[str, bytes]) -> Path:
         write_file(out, buffer.getvalue())
     except OSError as error:
         raise DataError(
-            f"an archive must be writable: {error.strerror or error}",
+            f"cannot write the archive: {error.strerror or error}",
             where=str(out),
             cure="choose another place, or free some space",
         ) from error
@@ -142,7 +142,7 @@ def write_contents(draft: Path, title: str, contents: dict[str, bytes]) -> None:
 def taken_error(path: Path) -> ParameterError:
     """Return the error for a path that already exists."""
     return ParameterError(
-        "an export must go to a new place, something is there",
+        "the target of an export must not exist yet",
         where=str(path),
         cure="delete it, or choose another --out",
     )

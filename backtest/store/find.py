@@ -82,7 +82,7 @@ def list_folders(store: Path) -> list[str]:
         return []
     except OSError as error:
         raise DataError(
-            f"the folder of results must be readable: {error.strerror or error}",
+            f"cannot read the folder of results: {error.strerror or error}",
             where=str(store),
             cure="give another folder with --results",
         ) from error
@@ -108,12 +108,12 @@ def find_folder(name: str, store: Path) -> Path:
     if fits:
         shown = ", ".join(fits[:MOST_NAMED]) + (", ..." if len(fits) > MOST_NAMED else "")
         raise ParameterError(
-            f"a name must fit one result, {name!r:.60} fits {len(fits)}: {shown}",
+            f"a name must match one result, {name!r:.60} matches {len(fits)}: {shown}",
             where=str(store),
             cure="give more letters of it",
         )
     raise DataError(
-        f"a saved result must exist, none is called {name!r:.60}" + did_you_mean(name, known),
+        f"no saved result is called {name!r:.60}" + did_you_mean(name, known),
         where=str(store),
         cure="give the folder that `backtest run` printed, or its name or id in --results",
     )

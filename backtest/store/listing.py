@@ -65,7 +65,7 @@ class ServedList:
         """Return the current entries by name; a folder is read again only if it has changed."""
         if not self.store.is_dir():
             raise DataError(
-                "a store must be a folder that can be read, there is none",
+                "the folder of results does not exist",
                 where=str(self.store),
                 cure="give the folder with --results",
             )
@@ -171,8 +171,8 @@ def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
     entry = read_stable_entry(place)
     if entry.trouble:
         raise DataError(
-            f"a result must be readable: {entry.trouble}",
+            f"cannot read the result: {entry.trouble}",
             where=str(place),
-            cure=f"backtest results verify {place.name} says more; run it again, or restore it",
+            cure=f"backtest results verify {place.name} shows more; run it again, or restore it",
         )
     return place, entry

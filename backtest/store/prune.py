@@ -93,7 +93,7 @@ def delete_chosen(folder: Path, to_delete: Sequence[Deletion]) -> tuple[list[str
             is_gone = is_unchanged(target, each.stamp) and delete_folder(target, each.stamp)
         except OSError as error:
             raise DataError(
-                f"a result must be deletable: {error.strerror or error}",
+                f"cannot delete the result: {error.strerror or error}",
                 where=str(target),
                 cure="make the folder writable",
             ) from error

@@ -83,7 +83,7 @@ def check_folder(folder: Path) -> FolderCheck:
         return FolderCheck(name, LEFTOVER, 0, (), ((".", left.trouble),))
     if is_begun(folder):
         begun = read_entry(folder)
-        note = begun.trouble or "is not finished: its command goes on with it, with --resume"
+        note = begun.trouble or "is not finished: continue it with its command and --resume"
         return FolderCheck(name, begun.kind, 0, (), ((".", note),))
     if is_foreign_folder(folder):
         return FolderCheck(

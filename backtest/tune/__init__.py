@@ -1,4 +1,4 @@
-"""Search for good parameters, and say how much of what is found is luck."""
+"""Search for good parameters, and measure how much of the result is luck."""
 
 from backtest.tune.luck import Verdict
 from backtest.tune.plateau import Robustness

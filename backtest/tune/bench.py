@@ -61,8 +61,8 @@ def measure_holdout(bench: Bench, values: Mapping[str, Any]) -> dict[str, float]
         raise KeyboardInterrupt
     if rows.errors[0]:
         raise PolicyError(
-            f"a set must run on the holdout, failed: {rows.errors[0]}",
+            f"a set failed on the holdout: {rows.errors[0]}",
             where=f"holdout, {dict(values)}",
-            cure="run it there alone to see more: bt.run(..., start=...)",
+            cure="run that set on the holdout to see more: bt.run(..., start=...)",
         )
     return {name: float(column[0]) for name, column in rows.metrics.items()}

@@ -271,7 +271,7 @@ def warn_of_known_holdout(task: StudyTask) -> Iterator[str]:
         return
     if risk.paths.history.time[-1] >= bench.whole.market.time[bench.split]:
         yield (
-            "the paths begin after bars of the holdout, so what was measured on them knows it; "
+            "the paths begin after bars of the holdout, so their measures depend on it; "
             "simulate them with start= at the end of the search to keep it unseen"
         )
 

@@ -95,7 +95,7 @@ def count_batches(folder: Path) -> int:
                 f"batch {number:06d} of a study is missing, but {name} is there",
                 where=str(folder),
                 cure=Phrase(
-                    "restore it; or delete the files after it and go on with {}: "
+                    "restore it; or delete the files after it and continue with {}: "
                     "those trials are evaluated again",
                     RESUME,
                 ),
@@ -133,7 +133,7 @@ def read_batch(path: Path, study: str, number: int) -> Batch:
             f"of study {head.get('study')}",
             where=str(path),
             cure=Phrase(
-                "put the right file in its place; or delete it and those after it and go on with "
+                "restore the right file; or delete it and those after it and continue with "
                 "{}: those trials are evaluated again",
                 RESUME,
             ),
@@ -165,7 +165,7 @@ def load_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
             f"a batch of trials is not a readable Parquet file: {reason}",
             where=str(path),
             cure=Phrase(
-                "restore it; or delete it and the files after it and go on with {}: "
+                "restore it; or delete it and the files after it and continue with {}: "
                 "those trials are evaluated again, the ones before are kept",
                 RESUME,
             ),

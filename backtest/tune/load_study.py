@@ -56,10 +56,10 @@ def load_outcome(folder: Path) -> Outcome | None:
     outcome = read_json(folder / OUTCOME)
     for name, what in find_broken(folder, outcome):
         raise DataError(
-            f"{name} of a finished study must be as it was written, was {what}",
+            f"{name} of a finished study was {what}",
             where=str(folder / name),
             cure=Phrase(
-                "restore it; or delete {} and go on with {}: the trials that are whole are kept",
+                "restore it; or delete {} and continue with {}: complete trials are kept",
                 f"{OUTCOME}",
                 Argument("resume", True),
             ),

@@ -188,7 +188,7 @@ def warn_of_edges(
             if is_there and not is_natural(settings[each.name], each, bound):
                 yield (
                     f"{each.name} = {value:.4g} lies on the {side} edge of its range, "
-                    f"{each.low:g} to {each.high:g}: better may lie beyond; widen it"
+                    f"{each.low:g} to {each.high:g}: widen it, better values may lie beyond"
                 )
 
 

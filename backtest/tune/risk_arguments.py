@@ -103,7 +103,7 @@ def read_direction(signal: object) -> float:
     if isinstance(signal, int | float) and not isinstance(signal, bool):
         return float(signal)
     raise ParameterError(
-        "with paths, the signal must be a number: nothing says how it goes on",
+        "with paths, the signal must be a number: a column or a rule ends with the data",
         where=Place("signal", of=WHERE),
         cure="give a number from -1 to 1",
     )

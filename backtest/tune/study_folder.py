@@ -43,7 +43,7 @@ def cannot_write(path: Path, error: OSError) -> DataError:
     if isinstance(error, FileExistsError | NotADirectoryError):
         cure = "a file is in the way: move it, or choose another store"
     return DataError(
-        f"a study must be able to write its folder: {error.strerror or error}",
+        f"cannot write the study: {error.strerror or error}",
         where=str(path),
         cure=cure,
     )
@@ -62,7 +62,9 @@ def read_json(path: Path) -> dict[str, Any]:
         data = parse_json(read_small(path, cure=cure), path, cure=cure)
     except OSError as error:
         raise DataError(
-            f"a study must hold a readable {path.name}: {error}", where=str(path), cure=cure
+            f"cannot read {path.name} of the study: {error.strerror or error}",
+            where=str(path),
+            cure=cure,
         ) from error
     found = data.get("format") if isinstance(data, dict) else type(data).__name__
     if found != FORMAT:

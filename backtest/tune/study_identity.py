@@ -161,7 +161,8 @@ def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) 
                 "a study must have a store to be resumed, was store=None",
                 where=Place("resume", of="bt.tune"),
                 cure=Phrase(
-                    "pass the store it was begun in, {} for example", Argument("store", "results")
+                    "pass the store that it was started in, {} for example",
+                    Argument("store", "results"),
                 ),
             )
         return
@@ -172,10 +173,10 @@ def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) 
             check_same(begun, facts, folder)
         else:
             raise ParameterError(
-                "this study has been begun already",
+                "this study was already started",
                 where=str(folder),
                 cure=Phrase(
-                    "pass {} to go on with it, or look at it: bt.Study.load({}); "
+                    "pass {} to continue it, or load it: bt.Study.load({}); "
                     "another seed is another study",
                     Argument("resume", True),
                     repr(str(folder)),
@@ -207,7 +208,7 @@ def describe_missing(store: Path, facts: Mapping[str, Any]) -> ParameterError:
         return ParameterError(
             f"there is no study of {facts['policy']['name']} to resume",
             where=str(store),
-            cure=Phrase("{}, or give the store it was begun in", NEW_STUDY),
+            cure=Phrase("{}, or give the store that it was started in", NEW_STUDY),
         )
     gaps = {folder: list(find_differences(other, facts)) for folder, other in others.items()}
     nearest = min(gaps, key=lambda folder: len(gaps[folder]))
@@ -221,7 +222,7 @@ def describe_differences(names: list[str], folder: Path) -> ParameterError:
         "a study must be resumed with the same data, policy source and settings; these differ: "
         f"{'; '.join(names[:LISTED])}{more}",
         where=str(folder),
-        cure=Phrase("give what it was begun with, or {} for a new study", NEW_STUDY),
+        cure=Phrase("give what it was started with, or {} for a new study", NEW_STUDY),
     )
 
 

@@ -79,7 +79,7 @@ def describe_search(study: StudyRecord, resume: str) -> Iterator[str]:
             "No fill", f"{unfilled:,} of {len(study.table):,} sets filled no order"
         )
     if not study.complete:
-        rest = f"{resume} goes on" if study.folder is not None else "nothing of it is stored"
+        rest = f"{resume} continues it" if study.folder is not None else "nothing of it is stored"
         yield from format_paragraph("UNFINISHED", f"the best so far, by its own score; {rest}")
 
 
@@ -236,7 +236,7 @@ def describe_holdout(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
     if study.outcome is None or not study.outcome.holdout:
         return
     times = "once" if study.looks == 1 else f"{study.looks:,} times"
-    worn = "" if study.looks == 1 else "; each look wears it out"
+    worn = "" if study.looks == 1 else "; each look makes it less independent"
     kept = "" if study.folder is not None else " (no store: other searches are not known)"
     yield from format_paragraph(
         "Holdout",

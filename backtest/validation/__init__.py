@@ -1,1 +1,1 @@
-"""Judge a way of choosing parameters: walk-forward, cross-validation, re-tuning schedules."""
+"""Validate a way of choosing parameters: walk-forward, cross-validation, re-tuning schedules."""

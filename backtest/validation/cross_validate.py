@@ -326,8 +326,8 @@ def describe_figures(
     if plan.memory > plan.embargo:
         notes.append(
             f"the columns remember up to {plan.memory:,} bars at the ends of the ranges, more than "
-            f"the embargo of {plan.embargo:,} bars, {share:.0%} of a group: what follows a test "
-            "group has seen some of it"
+            f"the embargo of {plan.embargo:,} bars, {share:.0%} of a group: training after a test "
+            "group uses some of its bars"
         )
     empty = int(np.sum(winners.row < 0))
     if empty:

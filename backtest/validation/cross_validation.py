@@ -15,7 +15,7 @@ from backtest.validation.validation_records import CrossRecord
 
 
 class CrossValidation(CrossRecord, Reportable):
-    """A combinatorial cross-validation of choosing the best of many sets.
+    """Result of a combinatorial cross-validation of choosing the best of many sets.
 
     Attributes
     ----------

@@ -187,7 +187,7 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
         raise ParameterError(
             f"a validation needs one objective, was given {len(objective)}",
             where=Place("objective", of=call),
-            cure="weigh them: {'sharpe': 1.0, 'turnover': -0.01}",
+            cure="combine them with weights: {'sharpe': 1.0, 'turnover': -0.01}",
         )
     single = objective[0] if isinstance(objective, list | tuple) else objective
     goal = Goal(read_objectives(single), read_constraints(constraints))

@@ -50,7 +50,9 @@ def open_progress(
             raise ParameterError(
                 "a validation must have a store to be resumed, was store=None",
                 where=where,
-                cure=Phrase("pass the store it was begun in, {}", Argument("store", "results")),
+                cure=Phrase(
+                    "pass the store that it was started in, {}", Argument("store", "results")
+                ),
             )
         yield None
         return
@@ -79,13 +81,11 @@ def check_begun(folder: Path, finished: Path, *, resume: bool | None) -> None:
         raise ParameterError(
             "there is no unfinished validation of these data, policy source and settings to resume",
             where=str(folder.parent),
-            cure=Phrase("{}, or give the store and the arguments it was begun with", ANEW),
+            cure=Phrase("{}, or give the store and the arguments that it was started with", ANEW),
         )
     if folder.is_dir() and resume is False:
         raise ParameterError(
-            "this validation has been begun already",
+            "this validation was already started",
             where=str(folder),
-            cure=Phrase(
-                "pass {} to go on with it, or delete that folder", Argument("resume", True)
-            ),
+            cure=Phrase("pass {} to continue it, or delete that folder", Argument("resume", True)),
         )

@@ -77,7 +77,7 @@ def plan_spans(market: Market | Markets, plan: WalkPlan) -> list[FoldSpan]:
     """
     if plan.gap >= min(plan.train, plan.test) > 0:
         raise ParameterError(
-            "a gap must be shorter than the train and the test span, or it eats one of them",
+            "a gap must be shorter than the train span and the test span",
             where=Place("gap", of="bt.walk_forward"),
             cure=Phrase("give a shorter gap, {} for none", Argument("gap", "0d")),
         )
@@ -125,8 +125,8 @@ def check_spans(spans: Sequence[FoldSpan], market: Market | Markets) -> None:
         before = spans[k - 1].stop if k else 0
         if span.train_stop > span.test or (k and span.test < before):
             raise ParameterError(
-                f"spans must be in order and apart, fold {k} trains or is tested on bars that an "
-                "earlier test span or its own has",
+                f"spans must be in order and must not overlap, fold {k} uses bars of its own or an "
+                "earlier test span",
                 where=Place("folds", describe_bar(market, span.test), of="bt.walk_forward"),
                 cure="let each train span end before its test span, and each test span before the "
                 "next",

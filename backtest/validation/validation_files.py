@@ -114,7 +114,7 @@ def load_account(folder: Path, seal: str) -> Any:
     path = folder / MANIFEST
     if not path.is_file() or hash_file(path) != seal:
         raise DataError(
-            f"{MANIFEST} must be as it was saved, was changed or is missing",
+            f"{MANIFEST} was changed or truncated after saving, or is missing",
             where=str(path),
             cure="run the validation again, or restore the file",
         )

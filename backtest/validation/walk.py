@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class WalkForward(WalkRecord, Reportable):
-    """A walk: tuned again and again, and tested on what came after each time.
+    """Result of a walk-forward: tuned on each train span, tested on the span after it.
 
     Attributes
     ----------

@@ -175,7 +175,7 @@ def list_warnings(
     if memory > shortest:
         yield (
             f"test spans of {shortest:,} bars are shorter than the memory of the columns, up to "
-            f"{memory:,} bars at the ends of the ranges: what is tested there was seen in training"
+            f"{memory:,} bars at the ends of the ranges: their columns use bars of the training"
         )
     few = sum(n < FEW_TRADES for n in trades)
     if 2 * few > len(found):

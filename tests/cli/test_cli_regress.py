@@ -258,7 +258,7 @@ def test_nothing_to_check_is_2(place, capsys, folder):
     (folder / "empty").mkdir()
     code, _, err = check(capsys, place)
     assert code == 2
-    assert "there is none" in err
+    assert "there is no baseline" in err
 
 
 def test_a_policy_that_ends_the_process_records_nothing(capsys):
@@ -444,7 +444,7 @@ MISTAKES = [
     (["check", "--mode", "fuzzy"], ["exact, tolerance, statistical", "--mode", "'fuzzy'"]),
     (["check", "--allow-better", "sharp"], ["did you mean 'sharpe'", "--allow-better"]),
     (["check", "--confidence", "2"], ["confidence", "--confidence"]),
-    (["check", "gone"], ["there is none", "gone"]),
+    (["check", "gone"], ["there is no baseline", "gone"]),
     (["record", "calm.toml", "--tolerance", "sharp=1"], ["did you mean 'sharpe'", "--tolerance"]),
     (["record", "calm.toml", "--tolerance", "sharpe=x"], ["a tolerance", "'x'", "--tolerance"]),
     (["record", "calm.toml", "--tolerance", "sharpe"], ["NAME=VALUE", "--tolerance"]),

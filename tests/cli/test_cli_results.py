@@ -164,7 +164,7 @@ def test_what_is_damaged_or_left_is_named_in_every_list(capsys, results):
     code, out, _ = call(capsys, "results", "list", "--kind", "sweep")
     assert code == 0
     assert f"{run.name}: bars.parquet" in out
-    assert ".saving-x: it was left by a process that was ended" in out
+    assert ".saving-x: it was left by a process that died" in out
     found = ask(capsys, "list")
     assert [each["name"] for each in found["not_readable"]] == [".saving-x", run.name]
 
@@ -184,7 +184,7 @@ def test_show_says_what_it_is_and_its_command_makes_it_again(capsys, results):
     assert (code, err) == (0, "")
     assert "Constant(leverage=1.0)" in out
     assert "source hash" in out
-    line = out.rsplit("made again by\n", 1)[1].strip()
+    line = out.rsplit("run again by\n", 1)[1].strip()
     assert "\n" not in line
     shutil.rmtree(run)
     code, _, err = call(capsys, *shlex.split(line)[1:], "--results", "results")
@@ -213,7 +213,7 @@ def test_show_refuses_what_is_damaged_or_not_there(capsys, results):
     assert "events.parquet is missing" in err
     code, _, err = call(capsys, "results", "show", "nothing")
     assert code == 2
-    assert "none is called 'nothing'" in err
+    assert "no saved result is called 'nothing'" in err
 
 
 @pytest.mark.slow
@@ -256,7 +256,7 @@ def test_two_makings_of_one_policy_are_compared_by_label_or_id(capsys, results, 
         (("voltarget",), "two runs or more"),
         (("voltarget", "voltarget"), "named twice"),
         (("voltarget", "sweep"), "is a sweep"),
-        (("a=voltarget", "a=constant"), "a name of its own"),
+        (("a=voltarget", "a=constant"), "must be different"),
     ],
 )
 def test_compare_refuses(capsys, names, told):
@@ -328,7 +328,7 @@ def test_export_writes_an_archive_or_a_folder(capsys, results):
     assert bt.Result.load(f"shared/{run.name}").metrics
     code, _, err = call(capsys, "results", "export", "voltarget", "--out", "a.zip")
     assert code == 2
-    assert "new place" in err
+    assert "must not exist yet" in err
 
 
 @pytest.mark.parametrize("name", ["list", "show", "compare", "verify", "prune", "export"])

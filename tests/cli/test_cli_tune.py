@@ -182,8 +182,8 @@ def test_a_study_that_is_there_is_not_begun_again(capsys):
     assert call(capsys, "tune", *FEW)[0] == 0
     code, out, err = call(capsys, "tune", *FEW)
     assert (code, out) == (2, "")
-    assert "has been begun" in err
-    assert "cure:  pass --resume to go on with it" in err
+    assert "was already started" in err
+    assert "cure:  pass --resume to continue it" in err
     code, out, _ = call(capsys, "tune", *FEW, "--resume")
     assert code == 0
     assert "Best" in out

@@ -438,7 +438,7 @@ class Silent(Waiting):
     ("cls", "passed", "text"),
     [
         (Waiting, True, "NaN (no change) at the others"),
-        (Endless, False, "decisions, first at bar 0, 2023-01-01: say how much is meant"),
+        (Endless, False, "decisions, first at bar 0, 2023-01-01: return a finite leverage"),
         (Silent, False, "it never trades"),
     ],
 )

@@ -641,7 +641,7 @@ def test_one_fault_is_not_reported_as_others(name, rules):
 def test_bars_that_are_not_as_long_as_said_are_refused_once():
     with pytest.raises(DataError) as refused:
         load(good(), interval="5m")
-    assert refused.value.problem == ("bars must open 5m apart, as was said, they open 1h apart")
+    assert refused.value.problem == ("bars must open 5m apart, as given, they open 1h apart")
     assert "interval='1h'" in refused.value.cure
 
 

@@ -73,5 +73,5 @@ def test_data_that_were_changed_are_not_taken_for_those_of_before(tmp_path):
     folder.rmdir()
     prices = dataclasses.replace(before, close=before.close * 1.0001, high=before.high * 1.001)
     prices.save(folder)
-    with pytest.raises(DataError, match="others now"):
+    with pytest.raises(DataError, match="changed since"):
         load_again(repr(before), before.content_hash)

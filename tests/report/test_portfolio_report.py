@@ -50,7 +50,7 @@ def test_exposure_stacks_longs_above_and_shorts_below(result):
 def test_the_report_is_written_in_every_format(result, tmp_path):
     """The JSON has metrics, attribution and contagion; the HTML has the sections."""
     page = result.report(tmp_path / "page.html").read_text(encoding="utf-8")
-    for words in ("Exposure by instrument", "Where the risk came from", "Who pulled whom down"):
+    for words in ("Exposure by instrument", "Where the risk came from", "Contagion"):
         assert words in page
     assert "56.22" in result.report(tmp_path / "page.md").read_text(encoding="utf-8")
     found = json.loads(result.report(tmp_path / "page.json").read_text(encoding="utf-8"))

@@ -201,7 +201,7 @@ def test_the_quality_of_the_data_stands_in_the_report_while_they_are_there(resul
     (folder / "bars.parquet").unlink()
     for run, words in ((made, "were made in Python"), (loaded, "a folder must hold bars")):
         (said,) = (block for block in blocks_of(build_page(run), "quality") if type(block) is Text)
-        assert said.text.startswith("The quality of the data could not be measured again")
+        assert said.text.startswith("The quality of the data is not in this report")
         assert words in said.text
 
 
@@ -499,7 +499,7 @@ def test_the_format_is_that_of_the_name_unless_it_is_said(page, tmp_path):
     assert write_page(page, tmp_path / "a.txt", "md").read_text().startswith("# ")
     with pytest.raises(ParameterError, match="format"):
         write_page(page, tmp_path / "a.txt", "pdf")
-    with pytest.raises(DataError, match="writable"):
+    with pytest.raises(DataError, match="cannot write"):
         write_page(page, tmp_path / "a.json" / "b.md")
 
 
@@ -727,10 +727,10 @@ def test_a_saved_run_is_found_by_folder_name_id_and_beginnings(saved, tmp_path):
     twin = results / f"constant-{'0' * 16}"
     twin.mkdir()
     write_json_file({"format": 2}, twin / "manifest.json")
-    with pytest.raises(ParameterError, match="fits 2"):
+    with pytest.raises(ParameterError, match="matches 2"):
         find_folder("constant", results)
     for name in ("constnat", "", ".", "*", "../../x"):
-        with pytest.raises(DataError, match="none is called"):
+        with pytest.raises(DataError, match="no saved result is called"):
             find_folder(name, results)
 
 

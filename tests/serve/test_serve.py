@@ -480,7 +480,7 @@ def test_the_list_follows_the_folders(ask, store, names):
     shutil.rmtree(store)
     answer, text = ask("/")
     assert answer.status == 422
-    assert "a store must be a folder" in text
+    assert "the folder of results does not exist" in text
 
 
 def test_a_folder_is_read_again_only_when_it_has_changed(store, names, monkeypatch):

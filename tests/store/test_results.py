@@ -270,7 +270,7 @@ def test_a_study_edited_by_hand_is_neither_loaded_nor_listed(store):
     outcome = folder / "outcome.json"
     text = outcome.read_text()
     outcome.write_text(text.replace('"best": ', '"best": 1'))
-    with pytest.raises(DataError, match="must be as it was written, was changed"):
+    with pytest.raises(DataError, match="of a finished study was changed"):
         Study.load(folder)
     assert "outcome.json" in read_entry(folder).trouble
     outcome.write_text(text)
@@ -387,7 +387,7 @@ def test_a_result_is_found_by_name_id_and_beginning_and_a_damaged_one_too(store)
         assert find_folder(name, store) == folder
     (folder / "manifest.json").unlink()
     assert find_folder(identity[:6], store) == folder
-    with pytest.raises(DataError, match="none is called"):
+    with pytest.raises(DataError, match="no saved result is called"):
         find_folder("nothing", store)
     with pytest.raises(DataError, match="made"):
         find_folder("../made", store)
@@ -528,7 +528,7 @@ def test_an_exported_folder_verifies_and_has_the_files_of_the_result_only(store,
     out = export_result(folder, tmp_path / "shared")
     assert not verify_folder(out).faults
     assert repr(read_entry(out).metrics) == repr(read_entry(folder).metrics)
-    with pytest.raises(ParameterError, match="new place"):
+    with pytest.raises(ParameterError, match="must not exist yet"):
         export_result(folder, tmp_path / "shared")
 
 

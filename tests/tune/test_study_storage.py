@@ -226,7 +226,7 @@ def test_time_spent_before_counts(tmp_path):
 
 def test_what_has_begun_is_not_begun_again(tmp_path):
     study = seek(store=tmp_path)
-    with pytest.raises(ParameterError, match="has been begun") as caught:
+    with pytest.raises(ParameterError, match="was already started") as caught:
         seek(store=tmp_path)
     assert "resume=True" in caught.value.cure
     assert str(study.folder) in caught.value.where
@@ -407,7 +407,7 @@ def test_a_batch_of_another_study_is_refused(tmp_path):
 
 
 def test_a_foreign_folder_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"readable study\.json"):
+    with pytest.raises(DataError, match=r"cannot read study\.json"):
         Study.load(tmp_path)
     (tmp_path / study_folder.STUDY).write_text("[1, 2]", encoding="utf-8")
     with pytest.raises(DataError, match="format of a study must be 1"):
@@ -480,7 +480,7 @@ def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, code, n):
 def test_a_store_that_cannot_be_a_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     for store in (tmp_path / "file", tmp_path / "file" / "store"):
-        with pytest.raises(DataError, match="must be able to write its folder") as caught:
+        with pytest.raises(DataError, match="cannot write the study") as caught:
             seek(store=store)
         assert caught.value.cure.startswith("a file is in the way")
 
@@ -509,9 +509,9 @@ def test_a_read_only_folder_is_refused_and_can_be_loaded():
         whole, folder = damaged(Path(name))
         with without_rights(folder):
             assert Study.load(folder).trials == whole.trials
-            with pytest.raises(DataError, match="must be able to write its folder") as caught:
+            with pytest.raises(DataError, match="cannot write the study") as caught:
                 seek(store=Path(name), resume=True)
-            with pytest.raises(DataError, match="must be able to write its folder"):
+            with pytest.raises(DataError, match="cannot write the study"):
                 seek(store=Path(name), seed=1)
         assert "make the folder writable" in caught.value.cure
         assert is_same(whole, seek(store=Path(name), resume=True))
@@ -538,7 +538,7 @@ def test_a_disk_too_full_for_the_number_of_the_process_is_told(tmp_path, monkeyp
             pass
     (tmp_path / LOCK).unlink()
     (tmp_path / LOCK).symlink_to("/dev/full")
-    with pytest.raises(DataError, match="must be able to write"), study_folder.hold_lock(tmp_path):
+    with pytest.raises(DataError, match="cannot write the study"), study_folder.hold_lock(tmp_path):
         pass
 
 

@@ -44,7 +44,7 @@ def test_the_best_of_a_study_is_its_runs(tmp_path):
     assert again.best_venue == VENUES
     with pytest.raises(ParameterError, match="another overlay"):
         bt.Study.load(study.folder, market=MARKETS, policy=Hold)
-    with pytest.raises(ParameterError, match="has been begun already"):
+    with pytest.raises(ParameterError, match="was already started"):
         seek(overlay=overlay, store=tmp_path)
     assert seek(overlay=overlay, store=tmp_path, resume=True).best_values == best
 

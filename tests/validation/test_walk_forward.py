@@ -196,7 +196,7 @@ def test_nothing_to_resume_and_one_begun_already_are_refused(tmp_path):
 
     with pytest.raises(Stop):
         walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path, progress=kill)
-    with pytest.raises(bt.ParameterError, match="begun already"):
+    with pytest.raises(bt.ParameterError, match="already started"):
         walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path)
 
 

@@ -32,7 +32,7 @@ def suggest_column(error: Exception, market: Market) -> str:
     if isinstance(error, KeyError):
         own = ", ".join(market.columns) or "none"
         return f"the further columns of this market are {own}; add one with market.with_columns"
-    return "mend observe; it receives the market and returns a dict of columns"
+    return "correct observe; it receives the market and returns a dict of columns"
 
 
 def observe_checked(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], Causality]:

@@ -123,8 +123,7 @@ class Retrier:
             raise self._final_error(what, failure)
         if wait is not None and wait > self.policy.asked:
             raise DataError(
-                f"a server may ask for a wait of at most {self.policy.asked:g} s, "
-                f"asks for {wait:g} s",
+                f"the server asks for a wait of {wait:g} s, more than {self.policy.asked:g} s",
                 where=what,
                 cure="run the same command again after that; what has arrived is kept",
             )
@@ -143,13 +142,12 @@ class Retrier:
     def _final_error(self, what: str, failure: TransientFailure) -> DataError:
         if self._is_reached:
             return DataError(
-                f"a download must arrive whole, did not in {self.policy.attempts} attempts: "
-                f"{failure.reason}",
+                f"the download failed {self.policy.attempts} times: {failure.reason}",
                 where=what,
                 cure="run the same command again later; what has arrived is kept",
             )
         return DataError(
-            f"a server must be reached, was not: {failure.reason}",
+            f"cannot reach the server: {failure.reason}",
             where=what,
             cure="check the network, the proxy, and the address (--base-url); then run the same "
             "command again: what has arrived is kept",

@@ -170,7 +170,7 @@ class Archive:
         where = f"{self.web.base}/{path}.CHECKSUM"
         if noted is None:
             raise DataError(
-                "a file of the archive must have a checksum file, there is none",
+                "the archive has no checksum for this file",
                 where=where,
                 cure="try again later; or choose another source with --source",
             )
@@ -195,7 +195,7 @@ def unpack(data: bytes, path: str, where: str) -> Content:
         raise DataError(
             f"a file of the archive must hold {name}, holds {content.name[:80]!r}",
             where=where,
-            cure="check the base address; if it is the venue's own, tell the venue",
+            cure="check the base address; if it is the venue's own, report it to the venue",
         )
     return content
 
@@ -223,7 +223,7 @@ def read_rows(content: Content, kind: str, where: str) -> TimedTable:
         raise DataError(
             f"every row must have numbers where they are needed, {' and '.join(empty)} lacks some",
             where=where,
-            cure="tell the venue; another source can be chosen with --source",
+            cure="report it to the venue; another source can be chosen with --source",
         )
     return TimedTable(where, table.time, columns)
 
@@ -262,5 +262,5 @@ def _check_times(
             f"the grid of {format_duration(interval)}, was {format_time(int(table.time[rows[0]]))} "
             f"in {rows.size} of {table.time.size} rows",
             where=where,
-            cure="tell the venue; another source can be chosen with --source",
+            cure="report it to the venue; another source can be chosen with --source",
         )

@@ -206,13 +206,13 @@ class Exchange:
                 raise TransientFailure(reason, wait, is_away=away is not None) from error
             except self.connection.final as error:
                 raise DataError(
-                    f"the exchange must answer, says {type(error).__name__}: {str(error)[:200]}",
+                    f"the exchange refused the request, {type(error).__name__}: {str(error)[:200]}",
                     where=where,
                     cure="check the symbol and the span; some venues refuse whole countries",
                 ) from error
             except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
                 raise DataError(
-                    f"an answer must be readable, was not: {type(error).__name__}: {error}",
+                    f"cannot read the exchange's answer, {type(error).__name__}: {error}",
                     where=where,
                     cure="try another version of ccxt, or another source",
                 ) from error

@@ -96,9 +96,9 @@ def _check_status(response: httpx.Response, url: str) -> None:
         return
     if status in TRANSIENT or status >= 500:
         wait = read_wait(response.headers.get("Retry-After"), time.time())
-        raise TransientFailure(f"the answer was {status}", wait)
+        raise TransientFailure(f"the HTTP status was {status}", wait)
     raise DataError(
-        f"the answer must be 200, was {status}",
+        f"the HTTP status must be 200, was {status}",
         where=url,
         cure="check the base address; some venues refuse whole countries, and --base-url takes "
         "the address of a mirror",

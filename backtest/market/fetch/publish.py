@@ -84,7 +84,7 @@ def _collect_kind(partial: Path, kind: str) -> tuple[TimedTable, list[ArchiveFil
         read = read_stored(part)
         if read is None:
             raise DataError(
-                "a file of stored days must be as it was written, was damaged since",
+                "a file of stored days was changed or damaged",
                 where=str(part.path),
                 cure="run the same command again: those days are fetched again",
             )

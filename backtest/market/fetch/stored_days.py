@@ -119,8 +119,7 @@ def _check_repeats(table: TimedTable, kind: str) -> None:
                 f"each time must have one {name}, {format_time(int(table.time[again[row]]))} UTC "
                 f"has {first[row]} and {second[row]}",
                 where=f"{kind}, {table.name}",
-                cure="the venue contradicts itself: fetch to a new folder, or choose another "
-                "source",
+                cure="the venue's answers differ: fetch to a new folder, or choose another source",
             )
 
 

@@ -47,13 +47,13 @@ def hold(folder: Path) -> Iterator[Path]:
             stack.enter_context(hold_lock_file(partial / LOCK))
         except LockHeldError as error:
             raise DataError(
-                f"a folder must be fetched into by one process, process {error.holder} is at it",
+                f"another process ({error.holder}) is already fetching into this folder",
                 where=str(folder),
-                cure="wait for it to end, or end it: the next one goes on where it was",
+                cure="wait for it to end, or end it: the next fetch continues from there",
             ) from error
         except OSError as error:
             raise DataError(
-                f"a fetch must be able to write to its folder: {error.strerror or error}",
+                f"cannot write to the folder of the fetch: {error.strerror or error}",
                 where=str(folder),
                 cure="choose another with --out, or free some space",
             ) from error
@@ -138,7 +138,7 @@ def check_untouched(folder: Path, partial: Path) -> None:
     """
     if (folder / FACTS).exists() and not is_under_way(partial) and not find_final(folder):
         raise DataError(
-            "the files of a fetch must be as they were fetched, were changed or removed since",
+            "files of the fetch were changed or removed",
             where=str(folder),
             cure=f"fetch to a new folder; or remove {FACTS} and the data files",
         )
@@ -167,7 +167,7 @@ def read_facts(path: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise DataError(
-            f"{path.name} must be readable: {error}",
+            f"cannot read {path.name}: {error}",
             where=str(path),
             cure="fetch to a new folder",
         ) from error

@@ -156,7 +156,7 @@ def write_folder(
             replace_folder(draft, folder, ".older-")
     except OSError as error:
         raise DataError(
-            f"a market must be written whole, was not: {error}",
+            f"cannot write the market: {error}",
             where=str(folder),
             cure="check the path, the rights and the space on the disk",
         ) from error

@@ -265,7 +265,7 @@ def find_interval(bars: TimedTable, options: ReadOptions) -> tuple[int | None, l
     if options.sessions or found is None or found == length:
         return length, []
     wrong = Defect(
-        f"bars must open {format_duration(length)} apart, as was said",
+        f"bars must open {format_duration(length)} apart, as given",
         f"they open {format_duration(found)} apart",
         bars.name,
         Phrase(

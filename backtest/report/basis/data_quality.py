@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from backtest.base.errors import BacktestError
 from backtest.base.number_text import format_percent
+from backtest.base.text_layout import capitalize
 from backtest.market import Quality, quality
 from backtest.market.data_expression import load_again
 from backtest.market.inspect.findings import Count
@@ -44,8 +45,9 @@ def examine(data: Mapping[str, Any], source: str) -> Examined:
     try:
         return Examined(quality(load_again(source, str(data["content_hash"]))))
     except (BacktestError, OSError) as error:
-        reason = error.problem if isinstance(error, BacktestError) else str(error.strerror)
-        return Examined(None, f"The quality of the data could not be measured again: {reason}.")
+        reason = str(error.strerror) if isinstance(error, OSError) else error.problem
+        cure = "" if isinstance(error, OSError) else f" {capitalize(error.cure)}."
+        return Examined(None, f"The quality of the data is not in this report: {reason}.{cure}")
 
 
 def write_quality(examined: Examined) -> Iterator[Block]:

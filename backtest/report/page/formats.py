@@ -35,7 +35,7 @@ def write_page(page: Page, path: Path, format_: str | None = None) -> Path:
                 write_format(page, draft, chosen)
     except OSError as error:
         raise DataError(
-            f"a report must be writable to its file: {error.strerror or error}",
+            f"cannot write the report: {error.strerror or error}",
             where=str(path),
             cure="choose another file with --out, or free some space",
         ) from error

@@ -1,4 +1,4 @@
-"""Who pulled whom down: the causes of each liquidation of the cross positions, and its victims."""
+"""Liquidations of the cross positions: what caused each, and which winners closed with it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ LEAST_SHARE = 0.005
 
 def build_contagion(result: PortfolioResult) -> Section:
     """Return the section on liquidations of the pool."""
-    lead = "Which position brought the cross positions down, and which closed with it in profit."
-    return Section("contagion", "Who pulled whom down", lead, [tabulate_contagion(result)])
+    lead = "Which positions caused each liquidation, and which were closed with them in profit."
+    return Section("contagion", "Contagion", lead, [tabulate_contagion(result)])
 
 
 def tabulate_contagion(result: PortfolioResult) -> Block:

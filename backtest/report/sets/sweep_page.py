@@ -40,7 +40,7 @@ NO_HOLDOUT = (
     "backtest tune says how much of that is luck."
 )
 UNMEASURED = "Too few sets, or one parameter only: importance is not measured."
-UNEXPLAINED = "The forest explains next to nothing: read no order into this."
+UNEXPLAINED = "The forest explains almost nothing: the order means nothing."
 TOP = 10
 MAPS = 3
 PROFILES = 8
