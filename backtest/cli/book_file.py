@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backtest.base.bounded_reads import read_small
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.errors import ParameterError
 from backtest.base.fields import check_names
 from backtest.cli.draft import located
 from backtest.cli.experiment import split_preset
-from backtest.cli.experiment_schema import check_values, describe_toml
+from backtest.cli.toml_files import read_toml
 from backtest.features.book_calculator import BookCalculation, calculate_book
 from backtest.venue import Venue, preset_files
 from backtest.venue.collateral import Collateral
@@ -33,7 +31,7 @@ def read_book_file(file: Path) -> BookCalculation:
         Naming the file and the table, if the file cannot be read, an entry is unknown or missing,
         or a value breaks a rule.
     """
-    tables = read_tables(file)
+    tables = read_toml(file, noun="a book", argument="--book", cure=CURE)
     with located(str(file)):
         check_names("a book", tables, KEYS, ("balance", "positions"), noun="entry", where="top")
         positions = read_positions(tables["positions"])
@@ -46,27 +44,6 @@ def read_book_file(file: Path) -> BookCalculation:
             rule=read_requirement(tables.get("requirement")),
             collateral=read_collateral(tables.get("collateral", [])),
         )
-
-
-def read_tables(file: Path) -> dict[str, Any]:
-    """Return the tables of the file."""
-    if not file.is_file():
-        near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
-        raise ParameterError(
-            f"a book must be a TOML file, {str(file)!r} does not exist{near}",
-            where=f"--book, searched from {Path.cwd()}",
-            cure=CURE,
-        )
-    try:
-        tables = tomllib.loads(read_small(file, cure=CURE).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ParameterError(
-            f"a book must be TOML: {describe_toml(error):.200}",
-            where=str(file),
-            cure="correct that line",
-        ) from error
-    check_values(tables, file)
-    return tables
 
 
 def read_positions(tables: object) -> dict[str, Mapping[str, Any]]:

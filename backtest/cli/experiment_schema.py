@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from backtest.base.bounded_reads import read_small
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.ranges import Choice
 from backtest.cli.draft import Tables
 from backtest.cli.experiment_keys import TABLES, Key, list_keys
+from backtest.cli.toml_files import read_toml
 
 KIND_TEXTS = {
     str: "a text",
@@ -28,25 +27,13 @@ KIND_TEXTS = {
 
 def read_experiment(file: Path) -> Tables:
     """Read the tables of a TOML file, and check their keys and types."""
-    cure = "give an experiment, such as examples/btc-vol-target.toml"
-    if not file.is_file():
-        near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
-        found = "is a folder" if file.is_dir() else "does not exist"
-        hint = "; data are given with --data" if file.is_dir() else near
-        raise ParameterError(
-            f"an experiment must be a TOML file, {str(file)!r} {found}{hint}",
-            where=f"EXPERIMENT, searched from {Path.cwd()}",
-            cure=cure,
-        )
-    try:
-        tables = tomllib.loads(read_small(file, cure=cure).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ParameterError(
-            f"an experiment must be TOML: {describe_toml(error):.200}",
-            where=str(file),
-            cure="correct that line",
-        ) from error
-    check_values(tables, file)
+    tables = read_toml(
+        file,
+        noun="an experiment",
+        argument="EXPERIMENT",
+        cure="give an experiment, such as examples/btc-vol-target.toml",
+        of_folder="; data are given with --data",
+    )
     defects = list(dict.fromkeys(find_defects(tables)))
     if defects:
         problems, cures = zip(*defects, strict=True)
@@ -54,40 +41,6 @@ def read_experiment(file: Path) -> Tables:
             "\n".join(problems), where=str(file), cure="; ".join(dict.fromkeys(cures))
         )
     return tables
-
-
-def describe_toml(error: Exception) -> str:
-    """Describe why a text is not TOML."""
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    if isinstance(error, tomllib.TOMLDecodeError | UnicodeDecodeError):
-        return str(error)
-    return "a number has too many digits"
-
-
-def check_values(raw: Mapping[str, Any], file: Path) -> None:
-    """Check that no text holds a NUL character and that whole numbers fit into 64 bits."""
-    for key, value in walk_values(raw):
-        is_huge = type(value) is int and not -(2**63) <= value < 2**63
-        if is_huge or (isinstance(value, str) and "\0" in value):
-            rule = "a whole number must fit into 64 bits" if is_huge else "a text must hold no NUL"
-            shown = f"one of {value.bit_length():,} bits" if is_huge else f"{value!r:.60}"
-            raise ParameterError(
-                f"{rule}, was {shown}", where=f"{file}, {key!r:.60}", cure="correct it"
-            )
-
-
-def walk_values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield all keys and values in nested tables and lists, each with its key."""
-    if isinstance(value, Mapping):
-        for name, each in value.items():
-            yield str(name), str(name)
-            yield from walk_values(each, str(name))
-    elif isinstance(value, list):
-        for each in value:
-            yield from walk_values(each, key)
-    else:
-        yield key, value
 
 
 def find_defects(tables: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -8,21 +8,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from backtest.base.json_values import from_plain, to_plain
-from backtest.base.provenance import attach_saved_making, find_making, write_provenance
+from backtest.base.provenance import attach_saved_making
 from backtest.base.reportable import Reportable
-from backtest.base.result_folders import (
-    name_folder,
-    read_manifest,
-    save_folder,
-    write_folder_manifest,
-    write_parquet,
-)
-from backtest.base.units import format_duration, format_time
+from backtest.base.saved_tables import list_table_files, read_saved_tables, save_tables
 from backtest.engine import compute_id
-from backtest.engine.manifest import find_versions
+from backtest.engine.manifest import describe_history, find_versions
 from backtest.market import Market
 
 FORMAT = 1
@@ -51,7 +43,7 @@ class CrowdRecord(Reportable):
     @classmethod
     def files(cls) -> tuple[str, ...]:
         """Return the names of the files of tables."""
-        return tuple(f"{name}.parquet" for name in cls.names)
+        return list_table_files(cls.names)
 
     @cached_property
     def outcome(self) -> dict[str, Any]:
@@ -78,17 +70,8 @@ class CrowdRecord(Reportable):
 
     def save(self, folder: str | Path = "results") -> Path:
         """Write the result into a folder of its own inside ``folder``; return that folder."""
-        identity = self.manifest["id"]
-        name = name_folder(self.kind, identity)
-        making = find_making(self, [])
-
-        def write(draft: Path) -> None:
-            for table in self.names:
-                write_parquet(self.tables[table], draft / f"{table}.parquet")
-            write_folder_manifest(draft, self.manifest, self.files(), FORMAT)
-            write_provenance(draft, Path(folder) / name, identity, making)
-
-        return save_folder(Path(folder), name, write, what=self.kind)
+        tables = {name: self.tables[name] for name in self.names}
+        return save_tables(self, Path(folder), tables, FORMAT)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -101,11 +84,9 @@ class CrowdRecord(Reportable):
         """
         path = Path(folder)
         cure = f"give the folder that save() of a {cls.kind} returned"
-        manifest = read_manifest(path, cls.files(), FORMAT, what=cls.kind, cure=cure)
-        tables = {name: pq.read_table(path / f"{name}.parquet").to_pandas() for name in cls.names}
-        facts = {key: value for key, value in manifest.items() if key not in ("format", "files")}
-        made = cls(tables, facts)
-        attach_saved_making(made, path, manifest["id"])
+        saved = read_saved_tables(path, cls.names, FORMAT, what=cls.kind, cure=cure)
+        made = cls(saved.tables, saved.manifest)
+        attach_saved_making(made, path, saved.manifest["id"])
         return made
 
 
@@ -116,17 +97,7 @@ def write_times(table: pd.DataFrame) -> pd.DataFrame:
 
 def describe_crowd_data(market: Market | None, source: str, content: str) -> dict[str, Any]:
     """Return the data of a result, as the manifest of a run describes them."""
-    return {
-        "source": source,
-        "instrument": "" if market is None else market.instrument,
-        "content_hash": content,
-        "start": "" if market is None else format_time(int(market.time[0])),
-        "end": "" if market is None else format_time(int(market.time[-1]) + market.interval),
-        "bars": 0 if market is None else market.n_bars,
-        "interval": "" if market is None else format_duration(market.interval),
-        "synthetic": market is not None and market.synthetic,
-        "filled": {},
-    }
+    return {**describe_history(market), "source": source, "content_hash": content}
 
 
 def build_crowd_manifest(

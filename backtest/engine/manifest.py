@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,11 @@ from backtest.market.tables.dividends import read_settlements
 from backtest.policy.policy import formula_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator
 
     from backtest.account import Account
     from backtest.base.units import IntArray
-    from backtest.market import Market
+    from backtest.market import Market, Markets
     from backtest.measures.run_span import RunSpan
     from backtest.policy import Policy
     from backtest.venue import Venue
@@ -97,6 +98,24 @@ def describe_data(
         "funding_events": len(market.funding_time),
         **({"dividends": paid} if paid else {}),
         "flows_after_the_end": count_later_flows(market, account),
+    }
+
+
+def describe_history(market: Market | Markets | None) -> Mapping[str, Any]:
+    """Return the data of a result, as the manifest of a run describes them."""
+    if market is None:
+        blank = dict.fromkeys(("source", "instrument", "content_hash", "start", "end"), "")
+        return {**blank, "bars": 0, "interval": "", "synthetic": False, "filled": {}}
+    return {
+        "source": repr(market),
+        "instrument": ", ".join(market) if isinstance(market, Mapping) else market.instrument,
+        "content_hash": market.content_hash,
+        "start": format_time(int(market.time[0])),
+        "end": format_time(int(market.time[-1]) + market.interval),
+        "bars": market.n_bars,
+        "interval": format_duration(market.interval),
+        "synthetic": market.synthetic,
+        "filled": {},
     }
 
 

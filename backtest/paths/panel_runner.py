@@ -29,7 +29,7 @@ from backtest.paths.paths_runner import (
     WARMUP,
     PathLives,
     Progress,
-    map_in_order,
+    run_blocks,
 )
 from backtest.policy import Policy
 from backtest.venue import Venue
@@ -238,12 +238,7 @@ class PanelRunner:
         def work(edge: tuple[int, int]) -> PathLives:
             return self.run_block(*edge)
 
-        done = 0
-        for lives in map_in_order(work, edges, threads):
-            done += len(lives.wealth)
-            if progress is not None:
-                progress(done, total)
-            yield lives
+        yield from run_blocks(work, edges, threads, progress)
 
     def run_block(self, first: int, stop: int) -> PathLives:
         """Return what the account lived through on the paths from ``first`` up to ``stop``."""

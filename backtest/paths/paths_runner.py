@@ -232,12 +232,7 @@ class PathsRunner:
         def work(edge: tuple[int, int]) -> PathLives:
             return self.run_plan(draw(*edge), edge[0])
 
-        done = 0
-        for lives in map_in_order(work, edges, threads):
-            done += len(lives.wealth)
-            if progress is not None:
-                progress(done, total)
-            yield lives
+        yield from run_blocks(work, edges, threads, progress)
 
     def run_plan(self, plan: DrawPlan, number: int, *, has_ratio: bool = False) -> PathLives:
         """Return what the account lived through on the paths that a plan draws."""
@@ -399,6 +394,21 @@ class PathsRunner:
         except Exception as refusal:  # numba raises what it likes; the policy does not run here
             return explain_refusal(refusal, self.policy)
         return loop
+
+
+def run_blocks(
+    work: Callable[[tuple[int, int]], PathLives],
+    edges: list[tuple[int, int]],
+    threads: int,
+    progress: Progress | None,
+) -> Iterator[PathLives]:
+    """Yield the lives of blocks of paths in order, and report the paths done."""
+    done = 0
+    for lives in map_in_order(work, edges, threads):
+        done += len(lives.wealth)
+        if progress is not None:
+            progress(done, edges[-1][1])
+        yield lives
 
 
 def map_in_order(work: Callable[[Any], Any], items: list[Any], threads: int) -> Iterator[Any]:

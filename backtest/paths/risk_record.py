@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from backtest.base.json_values import from_plain, to_plain
-from backtest.base.provenance import attach_saved_making, find_making, write_provenance
+from backtest.base.provenance import attach_saved_making
 from backtest.base.reportable import Reportable
-from backtest.base.result_folders import (
-    name_folder,
-    read_manifest,
-    save_folder,
-    write_folder_manifest,
-    write_parquet,
-)
-from backtest.base.units import format_duration, format_time
+from backtest.base.saved_tables import list_table_files, read_saved_tables, save_tables
 from backtest.engine import compute_id
-from backtest.engine.manifest import find_versions
+from backtest.engine.manifest import describe_history, find_versions
 from backtest.market import Market, Markets
 
 FORMAT = 1
@@ -46,7 +37,7 @@ class RiskRecord(Reportable):
     @classmethod
     def files(cls) -> tuple[str, ...]:
         """Return the names of the files of tables."""
-        return tuple(f"{name}.parquet" for name in cls.names)
+        return list_table_files(cls.names)
 
     def find_history(self) -> Market | Markets | None:
         """Return the market that the result is about; None if there is none or it was loaded."""
@@ -87,17 +78,8 @@ class RiskRecord(Reportable):
 
     def save(self, folder: str | Path = "results") -> Path:
         """Write the result into a folder of its own inside ``folder``; return that folder."""
-        identity = self.manifest["id"]
-        name = name_folder(self.kind, identity)
-        making = find_making(self, [])
-
-        def write(draft: Path) -> None:
-            for table in self.names:
-                write_parquet(lay_flat(getattr(self, table)), draft / f"{table}.parquet")
-            write_folder_manifest(draft, self.manifest, self.files(), FORMAT)
-            write_provenance(draft, Path(folder) / name, identity, making)
-
-        return save_folder(Path(folder), name, write, what=self.kind)
+        tables = {name: lay_flat(getattr(self, name)) for name in self.names}
+        return save_tables(self, Path(folder), tables, FORMAT)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -110,13 +92,11 @@ class RiskRecord(Reportable):
         """
         path = Path(folder)
         cure = "give the folder that save() returned"
-        manifest = read_manifest(path, cls.files(), FORMAT, what=cls.kind, cure=cure)
+        manifest, flat = read_saved_tables(path, cls.names, FORMAT, what=cls.kind, cure=cure)
         indices = manifest["indices"]
         tables = {
-            name: raise_index(pq.read_table(path / f"{name}.parquet").to_pandas(), indices[name])
-            if name in indices
-            else None
-            for name in cls.names
+            name: raise_index(table, indices[name]) if name in indices else None
+            for name, table in flat.items()
         }
         fields: dict[str, Any] = {
             "settings": from_plain(manifest["settings"]),
@@ -124,8 +104,7 @@ class RiskRecord(Reportable):
             **from_plain(manifest["outcome"]),
         }
         made = cls(**fields)
-        facts = {key: value for key, value in manifest.items() if key not in ("format", "files")}
-        vars(made)["manifest"] = facts  # what was saved, not what is left of it
+        vars(made)["manifest"] = manifest  # what was saved, not what is left of it
         attach_saved_making(made, path, manifest["id"])
         return made
 
@@ -148,21 +127,3 @@ def lay_flat(table: pd.DataFrame | None) -> pd.DataFrame:
 def raise_index(table: pd.DataFrame, names: list[Any]) -> pd.DataFrame:
     """Return a table with the index that it had before :func:`lay_flat`."""
     return table.set_index([f"index {k}" for k in range(len(names))]).rename_axis(index=names)
-
-
-def describe_history(market: Market | Markets | None) -> Mapping[str, Any]:
-    """Return the data of a result, as the manifest of a run describes them."""
-    if market is None:
-        blank = dict.fromkeys(("source", "instrument", "content_hash", "start", "end"), "")
-        return {**blank, "bars": 0, "interval": "", "synthetic": False, "filled": {}}
-    return {
-        "source": repr(market),
-        "instrument": market.instrument if isinstance(market, Market) else ", ".join(market),
-        "content_hash": market.content_hash,
-        "start": format_time(int(market.time[0])),
-        "end": format_time(int(market.time[-1]) + market.interval),
-        "bars": market.n_bars,
-        "interval": format_duration(market.interval),
-        "synthetic": market.synthetic,
-        "filled": {},
-    }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -272,20 +273,9 @@ def summarize_search(name: str, varied: Iterable[object]) -> dict[str, str]:
     return {"policy": name, "title": f"{name} over {', '.join(map(str, varied))}"}
 
 
-def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a run's entry, without reading its tables."""
-    check_manifest(folder, RUN, manifest)
-    for name in (result_files.METRICS, result_files.STATE):
-        if hash_file(folder / name) != manifest["files"][name]:
-            raise damage_error(folder / name, "was changed")
-    shown = result_files.describe_run(manifest, read_json_file(folder / result_files.METRICS))
-    metrics = read_metrics(shown["metrics"])
-    return {"id": manifest["id"], **shown, "title": shown["policy"], "metrics": metrics}
-
-
-def read_portfolio(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the entry of a run of several positions, without reading its tables."""
-    check_manifest(folder, PORTFOLIO, manifest)
+def read_run(folder: Path, manifest: Mapping[str, Any], kind: str = RUN) -> dict[str, Any]:
+    """Return the fields of a run's entry, of one position or several, without its tables."""
+    check_manifest(folder, kind, manifest)
     for name in (result_files.METRICS, result_files.STATE):
         if hash_file(folder / name) != manifest["files"][name]:
             raise damage_error(folder / name, "was changed")
@@ -436,12 +426,12 @@ def read_risk(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-READERS = {
+READERS: dict[str, Callable[[Path, Mapping[str, Any]], dict[str, Any]]] = {
     RUN: read_run,
     SWEEP: read_sweep,
     STUDY_KIND: read_study,
     COMPARISON: read_comparison,
-    PORTFOLIO: read_portfolio,
+    PORTFOLIO: partial(read_run, kind=PORTFOLIO),
     WALK: read_walk,
     CROSS: read_cross,
     SCHEDULES: read_schedules,

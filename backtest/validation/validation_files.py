@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from backtest.base.errors import DataError
 from backtest.base.json_values import from_plain
@@ -20,7 +19,12 @@ from backtest.base.result_folders import (
     save_folder,
     write_folder_manifest,
     write_json_file,
-    write_parquet,
+)
+from backtest.base.saved_tables import (
+    drop_file_keys,
+    list_table_files,
+    read_tables,
+    write_tables,
 )
 from backtest.engine import PortfolioResult, Result
 from backtest.engine.portfolio.portfolio_manifest import KIND as PORTFOLIO
@@ -38,7 +42,7 @@ ACCOUNTS = "accounts"
 """Folder with the accounts, each a saved result of its own."""
 
 
-class SavedTables(NamedTuple):
+class SavedValidation(NamedTuple):
     """Content of the folder of a validation."""
 
     folder: Path
@@ -54,7 +58,7 @@ class SavedTables(NamedTuple):
 
 def list_files(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the files of a validation with these tables."""
-    return (*(f"{name}.parquet" for name in names), FIGURES)
+    return (*list_table_files(names), FIGURES)
 
 
 def save_validation(
@@ -69,8 +73,7 @@ def save_validation(
     making = find_making(made, policies)
 
     def write(draft: Path) -> None:
-        for title, table in tables.items():
-            write_parquet(table, draft / f"{title}.parquet")
+        write_tables(tables, draft)
         seals = {}
         for title, account in accounts.items():
             account.save(draft / ACCOUNTS / title).rename(draft / ACCOUNTS / f".{title}")
@@ -84,7 +87,7 @@ def save_validation(
     return save_folder(folder, name, write, what=str(made.manifest["kind"]))
 
 
-def load_tables(folder: Path, kind: str) -> SavedTables:
+def load_tables(folder: Path, kind: str) -> SavedValidation:
     """Read the folder of a validation, after checking the hashes of all its files."""
     cure, names = "give the folder that save returned", TABLES[kind]
     manifest = read_manifest(folder, list_files(names), FORMAT, what=kind, cure=cure)
@@ -93,10 +96,10 @@ def load_tables(folder: Path, kind: str) -> SavedTables:
         title: load_account(folder / ACCOUNTS / title, seal)
         for title, seal in stored["accounts"].items()
     }
-    return SavedTables(
+    return SavedValidation(
         folder=folder,
-        manifest={k: v for k, v in manifest.items() if k not in ("format", "files")},
-        tables={name: pq.read_table(folder / f"{name}.parquet").to_pandas() for name in names},
+        manifest=drop_file_keys(manifest),
+        tables=read_tables(folder, names),
         figures=stored["figures"],
         accounts=accounts,
     )

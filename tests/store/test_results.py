@@ -22,6 +22,7 @@ import pytest
 import backtest as bt
 from backtest.base import atomic_files
 from backtest.base.atomic_files import LOCK
+from backtest.base.command_again import describe_origin
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.file_lock import hold_lock_file
 from backtest.base.provenance import read_provenance, recording_command
@@ -31,7 +32,6 @@ from backtest.store import (
     choose_deletions,
     compare_saved,
     delete_chosen,
-    describe_origin,
     export_result,
     find_folder,
     list_results,
