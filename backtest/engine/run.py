@@ -78,7 +78,7 @@ def run(
     *,
     venue: Venue | Mapping[str, Venue],
     account: Account,
-    signal: Weights = None,
+    signal: Weights | str | SignalRule = None,
     overlay: Policy | None = None,
     sampling: str = "1d",
     calendar: str = "365",

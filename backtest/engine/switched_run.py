@@ -7,17 +7,21 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from backtest.base.json_values import to_plain
-from backtest.base.units import FloatArray, format_time
+from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.engine.lookahead.causality import observe_checked
+from backtest.engine.lookahead.checked_signals import name_signal
 from backtest.engine.loop_driver import LoopOutcome, LoopStart, run_loop
 from backtest.engine.loop_inputs import Inputs, read_inputs, start_state
 from backtest.engine.manifest import compute_id
+from backtest.engine.signal_input import describe_signal
 from backtest.policy import start_memory
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result
+    from backtest.engine.signal_rule import SignalRule
     from backtest.market import Market
     from backtest.policy import Policy
 
@@ -26,11 +30,12 @@ NOT_IN_ID = ("id", "policy_module", "compiled", "causality", "margin_table", "ma
 
 
 class Stretch(NamedTuple):
-    """Bars ``first`` up to ``stop`` under one policy."""
+    """Bars ``first`` up to ``stop`` under one policy, and one rule of the signal if it changes."""
 
     first: int
     stop: int
     policy: Policy
+    rule: SignalRule | None = None
 
 
 def run_switched(
@@ -59,13 +64,14 @@ def run_switched(
     Result
         Of an account that was never closed at a boundary: what it holds there goes on, and the
         next decision trades from it, at its costs. A decision at the last close of a stretch
-        fills in the next one. The memory of a policy begins anew where its parameters change;
-        its columns are computed on the bars up to the end of its stretch. Without a change the
-        result is ``whole``, bit for bit.
+        fills in the next one. The memory of a policy begins anew where its parameters or those of
+        the signal change; its columns are computed on the bars up to the end of its stretch, with
+        the signal of its rule. Without a change the result is ``whole``, bit for bit.
     """
     merged = merge_stretches(stretches)
     if len(merged) == 1:
         return whole
+    whole = join_signals(whole, merged)
     outcomes: list[LoopOutcome] = []
     for stretch in merged:
         begin = begin_stretch(whole, stretch, outcomes[-1] if outcomes else None)
@@ -76,14 +82,54 @@ def run_switched(
 
 
 def merge_stretches(stretches: Sequence[Stretch]) -> list[Stretch]:
-    """Return stretches with neighbors of equal policies joined."""
+    """Return stretches with neighbors of equal policies and rules joined."""
     merged: list[Stretch] = []
     for each in stretches:
-        if merged and merged[-1].policy == each.policy:
+        if merged and merged[-1][2:] == each[2:]:
             merged[-1] = merged[-1]._replace(stop=each.stop)
         else:
             merged.append(each)
     return merged
+
+
+def join_signals(whole: Result, stretches: Sequence[Stretch]) -> Result:
+    """Return a run with the signal that its account gets: in each stretch that of its rule."""
+    if stretches[0].rule is None or whole.inputs is None:
+        return whole
+    market = find_market(whole)
+    joined = join_rules([find_signal(market, each) for each in stretches], stretches)
+    named = name_signal(pd.Series(joined, index=market.index), describe_rules(stretches))
+    feed = whole.inputs.feed._replace(signal=joined)
+    return dataclasses.replace(
+        whole,
+        market=market.with_signal(joined),
+        signal=joined[stretches[0].first :],
+        inputs=whole.inputs._replace(feed=feed),
+        manifest={**whole.manifest, "signal": describe_signal(named, joined)},
+    )
+
+
+def find_signal(market: Market, stretch: Stretch) -> FloatArray:
+    """Return the signal of a stretch by bar of the market, of shape (n_bars,) or (1,)."""
+    return market.signal if stretch.rule is None else stretch.rule.compute(market)
+
+
+def join_rules(signals: Sequence[FloatArray], stretches: Sequence[Stretch]) -> FloatArray:
+    """Return the signals of stretches one after another; before the first one, that of its rule.
+
+    The last axis of a signal is that of the bars.
+    """
+    joined = signals[0].copy()
+    for signal, stretch in zip(signals[1:], stretches[1:], strict=True):
+        joined[..., stretch.first :] = signal[..., stretch.first :]
+    return joined
+
+
+def describe_rules(stretches: Sequence[Stretch]) -> str:
+    """Return the rules of stretches in words."""
+    texts = [each.rule.text() for each in stretches if each.rule is not None]
+    different = len(dict.fromkeys(texts))
+    return texts[0] if different == 1 else f"{texts[0]} (and {different - 1} others)"
 
 
 def begin_stretch(whole: Result, stretch: Stretch, before: LoopOutcome | None) -> LoopStart:
@@ -100,6 +146,8 @@ def run_stretch(
 ) -> LoopOutcome:
     """Take the account through the bars of one stretch."""
     market = find_market(whole)
+    if stretch.rule is not None:
+        market = market.with_signal(find_signal(market, stretch))
     columns, _ = observe_checked(stretch.policy, market.prefix(stretch.stop))
     inputs = stop_inputs(read_stretch_inputs(whole, stretch.first), stretch.stop)
     return run_loop(stretch.policy, inputs, columns, begin, is_compiled=compiled, progress=None)
@@ -166,13 +214,17 @@ def join_outcomes(
 def describe_switches(whole: Result, stretches: Sequence[Stretch]) -> dict[str, Any]:
     """Return the manifest of a run whose parameters change, with the time of each change."""
     market, policy = find_market(whole), whole.manifest["policy"]
-    switches = [
-        {"from": format_time(int(market.time[each.first])), "settings": each.policy.settings()}
-        for each in stretches
-    ]
+    switches = [describe_stretch(each, market.time) for each in stretches]
     text = f"{policy['name']}(re-tuned {len(stretches) - 1} times)"
     facts = {name: value for name, value in whole.manifest.items() if name not in NOT_IN_ID}
     described = {**policy, "text": text, "switches": switches}
     plain: dict[str, Any] = to_plain({**facts, "policy": described})
     aside = {name: whole.manifest[name] for name in NOT_IN_ID[1:]}
     return {"id": compute_id(plain), **plain, **aside}
+
+
+def describe_stretch(stretch: Stretch, time: IntArray) -> dict[str, Any]:
+    """Return when a stretch begins, and its parameters."""
+    rule = {} if stretch.rule is None else {"signal": stretch.rule.text()}
+    start = format_time(int(time[stretch.first]))
+    return {"from": start, "settings": stretch.policy.settings(), **rule}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from backtest.sweep import count_sets, take_sets
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
+    from backtest.engine.signal_rule import SignalRule
     from backtest.market import Market
     from backtest.policy import Policy
     from backtest.sweep import Sets
@@ -31,22 +35,50 @@ def measure_memory(procedure: Procedure) -> int:
     """Return the memory in bars, the longest over the ends of all ranges and the defaults.
 
     One bar in the middle of the market is disturbed: its prices rise by 5 %, its volume and
-    further columns too. The memory is the number of bars until every column is, for good, within
-    1 % of its largest disturbance; at most half the market. 0 for a policy without columns. Of
-    several markets it is the longest.
+    further columns too. The memory is the number of bars until every column, and every signal of a
+    rule whose parameters vary, is for good within 1 % of its largest disturbance; at most half the
+    market. 0 for a policy without columns. Of several markets it is the longest.
     """
     whole = procedure.terms.market
-    markets = [*whole.values()] if isinstance(whole, Markets) else [whole]
-    policies = list_policies(procedure, procedure.space.list_ends())
+    markets = {**whole} if isinstance(whole, Markets) else {"": whole}
+    ends = procedure.space.list_ends()
+    policies, rules = list_policies(procedure, ends), list_rules(procedure, ends)
     memory = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for market in markets:
+        for name, market in markets.items():
             middle = market.n_bars // 2
             other = disturb_bar(market, middle)
             for policy in policies:
-                memory = max(memory, compare_columns(policy, market, other, middle))
+                found = compare_columns(partial(observe, policy), market, other, middle)
+                memory = max(memory, found)
+            for rule in rules:
+                found = compare_columns(
+                    partial(signal_columns, rule, whole, name), market, other, middle
+                )
+                memory = max(memory, found)
     return memory
+
+
+def list_rules(procedure: Procedure, ends: Sets) -> list[SignalRule]:
+    """Return the rules at the ends of the ranges; sets that are no rule are left out."""
+    found: dict[SignalRule, None] = {}
+    for row in range(count_sets(ends)):
+        with contextlib.suppress(BacktestError):  # as for policies
+            rule = procedure.build_signal(take_sets(ends, row))
+            found |= {} if rule is None else {rule: None}
+    return [*found]
+
+
+def signal_columns(
+    rule: SignalRule, whole: Market | Markets, name: str, market: Market
+) -> dict[str, FloatArray]:
+    """Return the signal of a rule in a market, or all weights with this market among several."""
+    if not isinstance(whole, Markets):
+        return {"signal": rule.compute(market)}
+    first, stop = whole.spans[whole.names.index(name)]
+    weights = rule.weigh(whole.with_markets({name: market}), is_checked=False)
+    return {str(key): values.to_numpy()[first:stop] for key, values in weights.items()}
 
 
 def list_policies(procedure: Procedure, ends: Sets) -> list[Policy]:
@@ -75,10 +107,12 @@ def scale_bar(values: FloatArray, t: int) -> FloatArray:
     return scaled
 
 
-def compare_columns(policy: Policy, market: Market, other: Market, t: int) -> int:
+def compare_columns(
+    compute: Callable[[Market], Mapping[str, FloatArray]], market: Market, other: Market, t: int
+) -> int:
     """Return the bars after t until the columns of two markets agree."""
     try:
-        one, two = observe(policy, market), observe(policy, other)
+        one, two = compute(market), compute(other)
     except BacktestError:
         return 0  # the run of the set gives the reason
     longest = 0

@@ -116,7 +116,8 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     market, venue, account, signal, overlay, sampling, calendar, compile
         As in :func:`backtest.walk_forward`.
     policy, space, fix, objective, constraints, seed, threads, memory, cluster
-        As in :func:`backtest.tune`. One objective; the space holds parameters of the policy only.
+        As in :func:`backtest.tune`. One objective; the space holds parameters of the policy
+        and of the signal.
     groups, test_groups : int
         N groups of whole sampling periods, k of them in each test: C(N, k) splits and
         k/N · C(N, k) paths.

@@ -25,7 +25,7 @@ from backtest.market import Market, Markets
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
 from backtest.sweep.evaluator import check_terms
-from backtest.sweep.sets.sets import build_trio, names_signal, read_settings
+from backtest.sweep.sets.sets import build_signal, build_trio, names_signal, read_settings
 from backtest.sweep.sets.space import Space, read_space
 from backtest.sweep.sweep import check_arguments, check_overlaid
 from backtest.tune.arguments import check_choices, choose_metrics, read_budget, read_robustness
@@ -54,7 +54,10 @@ def quiet_runs() -> Iterator[None]:
 
 
 class Procedure(NamedTuple):
-    """How parameters are chosen, on which market, and under which terms."""
+    """How parameters are chosen, on which market, and under which terms.
+
+    ``signal_rule`` is the rule of the signal if its parameters vary or are fixed, otherwise None.
+    """
 
     terms: SharedTerms
     policy: type[Policy] | Policy
@@ -69,11 +72,16 @@ class Procedure(NamedTuple):
     seed: int
     threads: int | None
     memory: str
+    signal_rule: SignalRule | None = None
 
     @property
     def base(self) -> Base:
-        """Policy, venue and account whose settings sets replace."""
-        return Base(self.policy, self.terms.venue, self.terms.account)
+        """Policy, venue, account and rule of the signal whose settings sets replace."""
+        return Base(self.policy, self.terms.venue, self.terms.account, self.signal_rule)
+
+    def build_signal(self, values: Mapping[str, Any]) -> SignalRule | None:
+        """Return the rule of the signal in one set; None if it is the same in all."""
+        return build_signal(self.base, values)
 
     def build_trio(self, values: Mapping[str, Any]) -> Trio:
         """Return the policy, venue and account of one set."""
@@ -87,7 +95,7 @@ class Procedure(NamedTuple):
             self.policy,
             venue=terms.venue,
             account=terms.account,
-            signal=keep_times(terms.directions, terms.market, terms.signal),
+            signal=self.signal_rule or keep_times(terms.directions, terms.market, terms.signal),
             overlay=terms.overlay,
             sampling=terms.sampling,
             calendar=terms.calendar,
@@ -174,14 +182,14 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     rule = named if isinstance(named, SignalRule) else None
     found = read_space(policy, space, fix=fix, account=account, venue=venue, signal=rule)
     signal = resolve_signal(named, market)
-    dotted = [each.name for each in found.dimensions if "." in each.name]
-    dotted += [name for name in found.fixed if names_signal([name])]
+    names = [each.name for each in found.dimensions]
+    dotted = [name for name in names if "." in name and not names_signal([name])]
     if dotted:
         raise ParameterError(
-            f"a validation varies parameters of the policy, was given {', '.join(dotted)}",
+            "a validation varies parameters of the policy and of the signal, was given "
+            f"{', '.join(dotted)}",
             where=Place("space", dotted[0], of=call),
-            cure="fix fields of the account and the venue, one value each, and give the signal its "
-            "parameters: signal='rsi:14:30:70'",
+            cure="fix fields of the account and the venue, one value each",
         )
     if isinstance(objective, list | tuple) and len(objective) != 1:
         raise ParameterError(
@@ -207,4 +215,5 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
         seed=seed,
         threads=threads,
         memory=memory,
+        signal_rule=rule if found.varies_signal else None,
     )

@@ -92,7 +92,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
         all instruments; an overlay stays as it is.
     policy, space, fix, objective, constraints, sampler, robust, seed, threads, memory, cluster
         As in :func:`backtest.tune`, which searches every train span with the same seed. One
-        objective; the space holds parameters of the policy only.
+        objective; the space holds parameters of the policy and of the signal.
     train, test : str
         Lengths of the spans, such as ``"365d"``: at least 200 and 20 bars. The first test span
         opens ``train + gap`` after the data begin. The last one ends with the data.
@@ -297,12 +297,16 @@ def build_walk(
 
 def run_walk(procedure: Procedure, found: list[SearchedFold], *, carry: bool) -> Walked:
     """Run the re-tuned account, and the one with the parameters of the first fold."""
-    trios = [procedure.build_trio(fold.values) for fold in found]
     first, end = found[0].span.test, found[-1].span.stop
     stops = [*(fold.span.test for fold in found[1:]), end]
     stretches = [
-        Stretch(fold.span.test, stop, trio.policy)
-        for fold, stop, trio in zip(found, stops, trios, strict=True)
+        Stretch(
+            fold.span.test,
+            stop,
+            procedure.build_trio(fold.values).policy,
+            procedure.build_signal(fold.values),
+        )
+        for fold, stop in zip(found, stops, strict=True)
     ]
     fixed = run_part(procedure, found[0].values, first, end)
     if carry:
@@ -345,7 +349,7 @@ def run_part(procedure: Procedure, values: Mapping[str, Any], first: int, stop: 
             trio.policy,
             venue=trio.venue,
             account=trio.account,
-            signal=cut_signal(procedure, stop),
+            signal=procedure.build_signal(values) or cut_signal(procedure, stop),
             overlay=terms.overlay,
             sampling=terms.sampling,
             calendar=terms.calendar,

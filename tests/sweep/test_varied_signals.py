@@ -110,13 +110,6 @@ def test_a_search_varies_the_rule_and_its_best_runs_again(tmp_path):
     assert equity.tolist() == study.replay().bars["equity"].tolist()
 
 
-def test_validations_refuse_to_vary_a_rule():
-    with pytest.raises(bt.ParameterError, match=r"parameters of the policy, was given signal\.w"):
-        bt.walk_forward(
-            MARKET, VolTarget, space={"signal.window": (5, 50)}, signal="breakout", **TERMS
-        )
-
-
 @pytest.mark.slow
 def test_rows_of_several_instruments_are_runs():
     markets = bt.Markets({"A": MARKET.prefix(100), "B": bt.Market.sample(bars=100, seed=1)})

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from backtest.base.json_values import to_plain
-from backtest.base.units import FloatArray, format_time, utc_index
+from backtest.base.units import FloatArray, utc_index
 from backtest.engine.lookahead.causality import observe_checked
+from backtest.engine.lookahead.checked_signals import name_signal
 from backtest.engine.manifest import compute_id
 from backtest.engine.portfolio.book_desk import Panelist, set_desk
 from backtest.engine.portfolio.book_driver import DeskSwitch
@@ -18,8 +19,15 @@ from backtest.engine.portfolio.portfolio_result import PortfolioResult
 from backtest.engine.portfolio.portfolio_setup import Setup, set_up
 from backtest.engine.portfolio.run_portfolio import finish, live
 from backtest.engine.sampling_periods import count_periods
-from backtest.engine.switched_run import Stretch, merge_stretches
+from backtest.engine.switched_run import (
+    Stretch,
+    describe_rules,
+    describe_stretch,
+    join_rules,
+    merge_stretches,
+)
 from backtest.market.markets import Markets
+from backtest.market.weight_frame import read_weights, weights_to_frame
 from backtest.policy import Policy
 
 NOT_IN_ID = ("compiled", "causality", "margin_table")
@@ -47,6 +55,10 @@ def run_switched_book(
     :func:`backtest.run`.
     """
     merged = merge_stretches(stretches)
+    weights = [find_weights(markets, each) for each in merged]
+    if merged[0].rule is not None:
+        joined = weights_to_frame(join_rules(weights, merged), markets)
+        signal = name_signal(joined, describe_rules(merged))
     setup = set_up(
         markets,
         merged[0].policy,
@@ -58,7 +70,7 @@ def run_switched_book(
         periods=count_periods(calendar, sampling, markets),
         start=utc_index(markets.time)[merged[0].first],
     )
-    seated = [seat_stretch(setup, each) for each in merged]
+    seated = [seat_stretch(setup, *each) for each in zip(merged, weights, strict=True)]
     width = setup.inputs.terms.rules.brackets.floors.shape[1]
     switches = [
         DeskSwitch(
@@ -76,14 +88,27 @@ def run_switched_book(
     return dataclasses.replace(whole, manifest=describe_switches(whole.manifest, markets, merged))
 
 
-def seat_stretch(setup: Setup, stretch: Stretch) -> list[Panelist]:
+def find_weights(markets: Markets, stretch: Stretch) -> FloatArray:
+    """Return the weights of the rule of a stretch by bar, (n_instruments, n_bars); empty if none.
+
+    The rule was checked for lookahead when its parameters were searched.
+    """
+    if stretch.rule is None:
+        return np.empty((len(markets), 0))
+    return read_weights(stretch.rule.weigh(markets, is_checked=False), markets, where="bt.run")
+
+
+def seat_stretch(setup: Setup, stretch: Stretch, weights: FloatArray) -> list[Panelist]:
     """Return the policies of a stretch, with columns of the bars up to its end; then the overlay.
 
     Columns of bars after the end are NaN: they are never read.
     """
     n = len(setup.markets)
     found = []
-    for each in setup.panelists[:n]:
+    for row, (each, span) in enumerate(zip(setup.panelists[:n], setup.markets.spans, strict=True)):
+        if stretch.rule is not None:
+            own = np.clip(weights[row, span[0] : span[1]], -1.0, 1.0)
+            each = each._replace(market=each.market.with_signal(own))  # noqa: PLW2901
         stop = min(stretch.stop - each.first, each.market.n_bars)
         columns: Mapping[str, FloatArray] = {}
         if stop >= LEAST:
@@ -102,10 +127,7 @@ def describe_switches(
 ) -> dict[str, Any]:
     """Return the manifest of a run whose parameters change, with the time of each change."""
     policy = manifest["policy"]
-    switches = [
-        {"from": format_time(int(markets.time[each.first])), "settings": each.policy.settings()}
-        for each in stretches
-    ]
+    switches = [describe_stretch(each, markets.time) for each in stretches]
     text = f"{policy['name']}(re-tuned {len(stretches) - 1} times)"
     described = {**policy, "text": text, "switches": switches}
     facts = {name: value for name, value in manifest.items() if name not in ("id", *NOT_IN_ID)}

@@ -1,0 +1,151 @@
+"""Walks in which each fold chooses the parameters of the signal, too."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.allocate import WeightRule
+from backtest.engine.portfolio.switched_book import run_switched_book
+from backtest.engine.switched_run import Stretch, run_switched
+from backtest.strategies import Constant
+from backtest.validation.column_memory import measure_memory
+from backtest.validation.procedure import read_procedure
+from tests.portfolio.book_helpers import make_venue, simulate_pair
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+MARKETS = simulate_pair(480)  # hours; BBB is listed at bar 48, and delisted at bar 432
+ONE = MARKETS["AAA"]
+TERMS = {
+    "venue": make_venue(taker=0.001),
+    "account": bt.Account(capital=1_000.0),
+    "sampling": "6h",
+    "compile": False,
+}
+SMALL = {"trials": 4, "robust": False, "seed": 1, "sampler": "random", "train": "10d", "test": "5d"}
+
+
+class Sized(bt.Policy):
+    """Hold a size where the signal was long in the bar before, half of it otherwise."""
+
+    size: Annotated[float, bt.Range(0.1, 2.0)] = 1.0
+
+    def observe(self, market):
+        return {"before": np.concatenate(([0.0], np.resize(market.signal, market.n_bars)[:-1]))}
+
+    def leverage(self, bar, account):
+        return self.size if bar.before > 0.0 else 0.5 * self.size
+
+
+@pytest.mark.slow
+def test_a_walk_of_one_rule_is_one_run_bit_for_bit():
+    rules = {"signal": "breakout:9", "space": {"size": [0.8]}, "fix": {"signal.window": 5}}
+    walk = bt.walk_forward(ONE, Sized, **TERMS, **SMALL, **rules)
+    start = walk.folds["test_start"].iloc[0]
+    alone = bt.run(ONE, Sized(0.8), **TERMS, start=start, signal="breakout:5")
+    assert np.array_equal(walk.result.record, alone.record, equal_nan=True)
+    assert walk.result.manifest["id"] == alone.manifest["id"]
+
+
+def test_the_account_trades_the_signal_of_each_fold():
+    # windows of 4 up to the boundary and of 20 after it, by hand: one signal of both
+    few, many = bt.signals.Breakout(window=4), bt.signals.Breakout(window=20)
+    policy, turn = Constant(leverage=1.0), 300
+    whole = bt.run(ONE, policy, **TERMS, signal="breakout:4")
+    stretches = [Stretch(0, turn, policy, few), Stretch(turn, 480, policy, many)]
+    found = run_switched(whole, stretches, compiled=False)
+    joined = np.concatenate([few.compute(ONE)[:turn], many.compute(ONE)[turn:]])
+    alone = bt.run(ONE, policy, **TERMS, signal=joined)
+    assert np.array_equal(found.record, alone.record, equal_nan=True)
+    assert np.array_equal(found.signal, alone.signal)
+    switches = found.manifest["policy"]["switches"]
+    assert [each["signal"] for each in switches] == ["breakout:4", "breakout:20"]
+    assert found.manifest["signal"].startswith("breakout:4 (and 1 others) sha256:")
+
+
+def test_an_account_of_several_trades_the_weights_of_each_fold():
+    small, turn = MARKETS.slice(20, 60), 25
+    few, many = WeightRule(half_life=4.0, every=6), WeightRule("equal-risk", half_life=9.0)
+    policy = Constant(leverage=1.0)
+    terms = {**TERMS, "overlay": None}
+    joined = bt.allocate.inverse_volatility(small, half_life=4.0, every=6)
+    joined.iloc[turn:] = bt.allocate.equal_risk(small, half_life=9.0).iloc[turn:]
+    alone = bt.run(small, policy, **terms, signal=joined)
+    stretches = [Stretch(0, turn, policy, few), Stretch(turn, 40, policy, many)]
+    del terms["compile"]
+    found = run_switched_book(
+        small, stretches, **terms, signal=None, calendar="365", is_compiled=False
+    )
+    assert np.array_equal(found.record, alone.record, equal_nan=True)
+    assert np.array_equal(found.positions_record, alone.positions_record, equal_nan=True)
+    texts = [each["signal"] for each in found.manifest["policy"]["switches"]]
+    assert texts == ["inverse-volatility(half_life=4, every=6)", "equal-risk(half_life=9)"]
+
+
+@pytest.mark.slow
+def test_winners_of_folds_have_their_own_weights():
+    space = {"size": (0.5, 1.0), "allocate.half_life": (3.0, 40.0)}
+    rule = WeightRule(every=6)
+    walk = bt.walk_forward(MARKETS, Sized, **TERMS, **SMALL, space=space, signal=rule)
+    for _, fold in walk.folds.iterrows():
+        own = bt.allocate.inverse_volatility(MARKETS, half_life=fold["allocate.half_life"], every=6)
+        stop = int(np.searchsorted(MARKETS.time, fold["test_end"].value))
+        alone = bt.run(
+            MARKETS.prefix(stop), Sized(fold["size"]), **TERMS, start=fold["test_start"],
+            signal=own.iloc[:stop],
+        )  # fmt: skip
+        assert alone.metrics["sharpe"] == fold["out_of_sample"]
+    assert walk.summary()
+
+
+@pytest.mark.slow
+def test_groups_and_schedules_vary_a_rule():
+    space = {"size": (0.5, 1.0), "signal.window": (3, 30)}
+    more = {"space": space, "signal": "breakout"}
+    cv = bt.cross_validate(
+        ONE, Sized, **TERMS, **more, trials=4, groups=2, test_groups=1, embargo=0
+    )
+    row = cv.sets.iloc[2]
+    early = bt.run(
+        ONE.prefix(240), Sized(row["size"]), **TERMS, signal=f"breakout:{row['signal.window']:.0f}"
+    )
+    assert cv.matrix.iloc[2, 0] == early.metrics["sharpe"]
+    rest = {name: value for name, value in SMALL.items() if name not in ("train", "test")}
+    plan = bt.schedules(ONE, Sized, **TERMS, **more, **rest, train="10d", test="5d", draws=99)
+    walk = bt.walk_forward(ONE, Sized, **TERMS, **more, **SMALL)
+    growth = float(np.sum(np.log1p(walk.result.returns))) / (len(walk.result.time) / 8760)
+    assert plan.table.loc["5d on 10d", "log_growth"] == pytest.approx(growth)
+    assert walk.summary()
+
+
+class Rise(bt.signals.SignalRule):
+    """The return over some bars, at most 1."""
+
+    window: Annotated[int, bt.Range(1, 100, "bars")] = 5
+
+    def direction(self, market):
+        close = market.bars()["close"]
+        return (close / close.shift(self.window) - 1.0).clip(-1.0, 1.0)
+
+
+def test_the_memory_of_a_rule_counts():
+    """The close of one bar is in the rise of its bar and in that of 30 bars later: 31 bars."""
+    common = {
+        "call": "x", "objective": "sharpe", "constraints": None, "trials": 8, "sampler": "sobol",
+        "robust": False, "seed": 0, "calendar": "365", "threads": None, "memory": "1GiB",
+        "overlay": None, "fix": None, "signal": Rise(), **TERMS,
+    }  # fmt: skip
+    size = {"size": (0.5, 1.0)}
+    found = [
+        measure_memory(read_procedure(ONE, Sized, space={**size, **space}, **common))
+        for space in ({}, {"signal.window": (5, 30)})
+    ]
+    assert found == [0, 31]
+
+
+def test_fields_of_the_account_are_still_refused():
+    with pytest.raises(bt.ParameterError, match=r"of the policy and of the signal, was given acc"):
+        bt.walk_forward(ONE, Sized, **TERMS, **SMALL, space={"account.band": (0.0, 0.2)})
