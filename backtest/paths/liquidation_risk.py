@@ -22,6 +22,7 @@ from backtest.paths.choose_runner import (
     Runner,
     choose_runner,
 )
+from backtest.paths.idle_paths import explain_idle, warn_of_idle
 from backtest.paths.panel_runner import PanelRunner
 from backtest.paths.path_events import PathEvents, reduce_lives
 from backtest.paths.paths_runner import PathsRunner, Progress
@@ -103,6 +104,8 @@ class LiquidationRisk(RiskRecord):
     @property
     def note(self) -> str:
         """The probability of liquidation within the longest horizon."""
+        if "no_fill" in self.settings:
+            return "no order was filled"
         chance = float(self.table["p_liquidation"].iloc[-1])
         return f"{format_percent(chance)} liquidated in {self.table.index[-1]}"
 
@@ -153,7 +156,13 @@ class LiquidationRisk(RiskRecord):
 
     def summary(self) -> str:
         """Return the table as text for a terminal."""
-        lines = [f"{self.settings['policy']} on {self.settings['paths']['paths']:,} paths"]
+        drawn = self.settings["paths"]
+        lines = [
+            f"{self.settings['policy']} on {drawn['paths']:,} paths of {drawn['model']['name']}, "
+            f"with {100.0 * self.settings['confidence']:g} % intervals"
+        ]
+        if no_fill := self.settings.get("no_fill"):
+            lines = [f"NO FILL: no order was filled on any path: {no_fill}", *lines]
         for horizon, row in self.table.iterrows():
             lines.append(
                 f"{horizon:>6}  liquidation {format_chance(row['p_liquidation'])} "
@@ -220,6 +229,11 @@ def liquidation_risk(
     -------
     LiquidationRisk
 
+    Warns
+    -----
+    NoFillWarning
+        If no path filled an order: nothing can be liquidated.
+
     Raises
     ------
     ParameterError
@@ -243,6 +257,8 @@ def liquidation_risk(
     runner = refine_runner(runner, question.method)
     lives = runner.run_chunks(threads=threads, progress=progress)
     events = reduce_lives(lives, question.bars, runner.base)
+    no_fill = explain_idle(runner, events.wealth, events.shown.T)
+    warn_of_idle(no_fill, runner.paths.count)
     rows, tilted = [], None
     for k, bars in enumerate(question.bars + 1):
         row = describe_plain(runner, question, events, k)
@@ -261,7 +277,7 @@ def liquidation_risk(
         fan=tabulate_fan(runner.paths, events),
         hazard=tabulate_hazard(runner.paths, events),
         typical=find_typical(runner.paths, events, tilted),
-        settings=describe_settings(runner, question),
+        settings=describe_settings(runner, question) | ({"no_fill": no_fill} if no_fill else {}),
         paths=runner.paths,
         runner=runner,
     )

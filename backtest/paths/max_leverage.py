@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from backtest.paths.choose_runner import (
     Runner,
     choose_runner,
 )
+from backtest.paths.idle_paths import describe_shortfall
 from backtest.paths.liquidation_risk import describe_each, name_policies
 from backtest.paths.panel_paths import PanelPaths
 from backtest.paths.path_events import find_first
@@ -35,6 +37,7 @@ from backtest.paths.risk_record import RiskRecord
 from backtest.paths.scaled_policies import HoldOnce, Scaled
 from backtest.paths.simulate_paths import simulate_paths
 from backtest.policy import Policy
+from backtest.venue import Venue
 
 WHERE = "bt.max_leverage"
 USUAL_MODELS = ("filtered", "stationary", "garch", "gbm")
@@ -106,6 +109,7 @@ class MaxLeverage(RiskRecord):
                 f"({format_chance(row['p_liquidation_low'])} to "
                 f"{format_chance(row['p_liquidation_high'])})"
             )
+        lines += [f"CAUTION, {each}" for each in self.settings.get("cautions", ())]
         return "\n".join(lines)
 
 
@@ -154,6 +158,11 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     -------
     MaxLeverage
 
+    Warns
+    -----
+    UserWarning
+        If the account fills no order at the leverage found, or limits cut it to less.
+
     Raises
     ------
     ParameterError
@@ -183,15 +192,18 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
             where=Place("paths", of=WHERE),
             cure=f"simulate {math.ceil(LEAST_HITS / chance)} paths",
         )
-    sizes = choose_grid(policy, venue, account)
+    sizes = choose_grid(policy, venue, account, is_several=isinstance(market, Markets))
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, list[float]] = {}
+    cautions: dict[str, str] = {}
     for done, each in enumerate(drawn, 1):
         scan = LeverageScan(
             each, policy, venue, account, signal, threads, compile, horizon, overlay
         )  # fmt: skip
         name = name_model(each, rows)
         rows[name], columns[name] = scan.search(sizes, chance)
+        if caution := scan.check(rows[name]["leverage"]):
+            cautions[name] = caution
         if progress is not None:
             progress(done, len(drawn))
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
@@ -208,7 +220,22 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
         "signal": signal,
         "paths": {name: each.describe() for name, each in zip(rows, drawn, strict=True)},
     }
+    for caution, names in list_alike(cautions):
+        settings.setdefault("cautions", []).append(f"{names}: {caution}")
+        warnings.warn(
+            f"the account did not hold the {label} found for {names}: {caution}",
+            UserWarning,
+            stacklevel=2,
+        )
     return MaxLeverage(table, grid, settings, market)
+
+
+def list_alike(cautions: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return each caution once, with the names of its models."""
+    found: dict[str, list[str]] = {}
+    for name, caution in cautions.items():
+        found.setdefault(caution, []).append(name)
+    return [(caution, ", ".join(names)) for caution, names in found.items()]
 
 
 def name_model(paths: AnyPaths, taken: dict[str, Any]) -> str:
@@ -218,16 +245,32 @@ def name_model(paths: AnyPaths, taken: dict[str, Any]) -> str:
     return name if name not in taken else f"{name} {len(taken) + 1}"
 
 
-def choose_grid(policy: AnyPolicy | None, venue: AnyVenue, account: Account) -> FloatArray:
+def choose_grid(
+    policy: AnyPolicy | None, venue: AnyVenue, account: Account, *, is_several: bool
+) -> FloatArray:
     """Return the leverages, or factors, that are scanned: even in the logarithm."""
     if policy is not None:
         return np.geomspace(0.1, LARGEST_FACTOR, 16)
     venues = list(venue.values()) if isinstance(venue, Mapping) else [venue]
     most = min(max(row.max_leverage for row in each.brackets) for each in venues)
+    if not is_several and isinstance(venue, Venue):
+        most = min(most, find_most_held(venue, account))
     for limit in (account.max_leverage, account.venue_leverage):
         most = min([most, *list_limits(limit)])
     most = min(most, 1000.0)
     return np.geomspace(min(0.5, 0.5 * most), most, 16)
+
+
+def find_most_held(venue: Venue, account: Account) -> float:
+    """Return the largest leverage that a new account can open: its brackets have caps, orders cost.
+
+    A bracket allows X up to a notional C, and N <= X (E - cost N), E being the capital.
+    """
+    cost = venue.fees.taker + venue.slippage.rate
+    return max(
+        min(row.cap / account.capital, row.max_leverage / (1.0 + cost * row.max_leverage))
+        for row in venue.brackets
+    )
 
 
 def list_limits(limit: Any) -> list[float]:
@@ -277,6 +320,10 @@ class LeverageScan:
             for lives in self.runner(size).run_chunks(count=count, threads=self.threads)
         ]
         return estimate_plain(np.concatenate(hits).astype(np.float64), 0.95)
+
+    def check(self, size: float) -> str:
+        """Return why the account does not hold a leverage, or a factor, that was found."""
+        return describe_shortfall(self.runner(size)) if size > 0.0 else ""
 
     def search(self, sizes: FloatArray, chance: float) -> tuple[dict[str, Any], list[float]]:
         """Return the row of the model, and the probabilities along the grid."""

@@ -24,6 +24,7 @@ from backtest.paths.choose_runner import (
     AnyVenue,
     choose_runner,
 )
+from backtest.paths.idle_paths import explain_idle, warn_of_idle
 from backtest.paths.liquidation_risk import describe_each, name_policies
 from backtest.paths.paths_runner import Progress
 from backtest.paths.risk_intervals import estimate_pairs, estimate_plain
@@ -83,6 +84,8 @@ class Runway(RiskRecord):
         spending = self.settings["spending"]
         rule = f"{100 * spending['share']:g} % of the {spending['of']} every {spending['every']}"
         lines = [f"{self.settings['policy']}, spending {rule}", "", format_table(self.table)]
+        if no_fill := self.settings.get("no_fill"):
+            lines = [f"NO FILL: no order was filled on any path: {no_fill}", *lines]
         if not np.isnan(self.runway_days):
             lines += ["", f"paths that fail do so after {self.runway_days:g} days (median)"]
         return "\n".join(lines)
@@ -161,6 +164,8 @@ def runway(
     ]
     wealth = np.concatenate([each for each, _ in chunks], axis=1)
     is_ruined = np.concatenate([each for _, each in chunks], axis=1)
+    no_fill = explain_idle(runner, wealth)
+    warn_of_idle(no_fill, paths.count)
     start = find_start(account, float(runner.terms.capital + runner.terms.reserve))
     spent = spend(wealth, is_ruined, start, spending)
     table = tabulate(spent, paths, bars, float(sure))
@@ -172,6 +177,7 @@ def runway(
         "overlay": None if overlay is None else repr(overlay),
         "spending": spending.to_dict(), "paths": paths.describe(), "confidence": float(sure),
     }  # fmt: skip
+    settings |= {"no_fill": no_fill} if no_fill else {}
     return Runway(
         table=table,
         p_failure=float(table["p_failure"].iloc[-1]),

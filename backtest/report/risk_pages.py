@@ -55,7 +55,11 @@ def describe_source(found: RiskRecord) -> dict[str, Any]:
 
 def list_notices(manifest: Mapping[str, Any]) -> list[str]:
     """Return what must be read before any number."""
-    return [SYNTHETIC] if manifest["data"]["synthetic"] else []
+    no_fill = manifest.get("no_fill")
+    found = [f"No order was filled on any path: {no_fill}."] if no_fill else []
+    found += [f"The account did not hold what was found, {each}." for each in
+              manifest.get("cautions", ())]  # fmt: skip
+    return [*found, SYNTHETIC] if manifest["data"]["synthetic"] else found
 
 
 def write_number(value: float) -> str:
@@ -198,7 +202,7 @@ def build_largest(found: MaxLeverage) -> Page:
         kind="largest leverage",
         manifest=manifest,
         title=f"Largest {label} at {format_chance(chance)} in {found.settings['horizon']}",
-        notices=[],
+        notices=list_notices(manifest),
         summary="The smallest over the models is the one to use: they differ in what they assume.",
         facts=[Fact(f"largest {label}", f"{found.leverage:.3g}", "worst model")],
         write_sections=lambda: [

@@ -129,5 +129,6 @@ class PathRisk:
         scan = LeverageScan(
             self.paths, policy, venue, account, self.signal, self.threads, self.compile, horizon
         )
-        row, _ = scan.search(choose_grid(policy, venue, account), measure.probability)
+        sizes = choose_grid(policy, venue, account, is_several=False)
+        row, _ = scan.search(sizes, measure.probability)
         return float(row["leverage"])

@@ -46,7 +46,8 @@ def test_the_most_leverage_is_found(capsys):
     assert [row["model"] for row in held] == ["gbm", "worst"]
     assert held[0]["p_liquidation"] <= 0.5
     words = [each for each in [*given, *drawn] if each != "--json"]
-    assert main([*words, "--policy", "constant", "--set", "leverage=8"]) == 0
+    with pytest.warns(UserWarning, match=r"asked for .*x on average and held .*, cut by initial"):
+        assert main([*words, "--policy", "constant", "--set", "leverage=8"]) == 0
     assert "largest factor by model" in capsys.readouterr().out
 
 

@@ -1,0 +1,73 @@
+"""Find accounts whose paths say nothing: none filled an order, or limits cut what was asked."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from backtest.base.errors import NoFillWarning
+from backtest.base.number_text import format_leverage
+from backtest.base.units import FloatArray
+from backtest.engine import PortfolioResult, Result
+from backtest.engine.target_cuts_text import WORDS, is_large
+from backtest.paths.choose_runner import Runner
+from backtest.paths.panel_runner import PanelRunner
+
+
+def run_first_path(runner: Runner) -> Result | PortfolioResult:
+    """Return the account on the first path, in plain Python and without its warnings."""
+    plain: Any = replace(runner, compile=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found: Result | PortfolioResult = plain.run_path(0)
+    return found
+
+
+def explain_idle(runner: Runner, *wealth: FloatArray) -> str:
+    """Return why no path filled an order, without a full stop; empty if some did.
+
+    The arrays of ``wealth`` have a column per path: where all paths end alike, the first is run
+    again to see whether it traded.
+    """
+    if any((each != each[:, :1]).any() for each in wealth):
+        return ""
+    if isinstance(runner, PanelRunner) and runner.resume is not None:
+        return ""  # such a path cannot be run again as a whole
+    return run_first_path(runner).no_fill
+
+
+def warn_of_idle(no_fill: str, count: int, stacklevel: int = 3) -> None:
+    """Warn if no path filled an order; ``no_fill`` is why, empty if one did."""
+    if no_fill:
+        warnings.warn(
+            f"no order was filled on any of {count:,} paths, so nothing can be liquidated: "
+            f"{no_fill}",
+            NoFillWarning,
+            stacklevel=stacklevel,
+        )
+
+
+def describe_shortfall(runner: Runner) -> str:
+    """Return that the first path filled no order, or how far limits kept it from what was asked.
+
+    Empty if it held what it asked for.
+    """
+    result = run_first_path(runner)
+    if result.no_fill:
+        return f"no order was filled: {result.no_fill}"
+    rows = [row for row in result.cut_rows if row.get("instrument", "all") == "all"]
+    if not rows:
+        return ""
+    total = rows[0]
+    cuts = [row for row in rows[1:] if is_large(row, total) and row["mean_shortfall"] > 0.0]
+    cuts = [row for row in cuts if row["cause"] != "band"]
+    if not cuts or not np.isfinite(total["mean_held"]):
+        return ""
+    causes = ", ".join(WORDS[row["cause"]] for row in cuts)
+    return (
+        f"asked for {format_leverage(total['mean_asked'])} on average and held "
+        f"{format_leverage(total['mean_held'])}, cut by {causes}"
+    )
