@@ -62,7 +62,7 @@ TYPED_NUMBERS = {
 """How the parser of flags begins its refusals of text that is no number, and what was needed."""
 
 
-class Group(typer.core.TyperGroup):
+class CommandGroup(typer.core.TyperGroup):
     """The group of all commands; it prints a message when Ctrl-C ends one."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -76,7 +76,7 @@ class Group(typer.core.TyperGroup):
 
 app = typer.Typer(
     name="backtest",
-    cls=Group,
+    cls=CommandGroup,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from backtest.base.errors import ParameterError
-from backtest.cli.draft import Section
+from backtest.cli.draft import DraftTable
 from backtest.cli.experiment import draft_experiment, load_market
 from backtest.cli.find_policy import load_policies
 from backtest.cli.flags import AsJson, flag
@@ -112,7 +112,7 @@ def list_of_experiment(
 
 def load_checked(data: list[str]) -> dict[str, Market | None]:
     """Return the markets to check on by name: one without a name, or each of several."""
-    section = Section({"path": data}, "--data", Path())
+    section = DraftTable({"path": data}, "--data", Path())
     if is_panel(list_paths(section)):
         return {**load_markets(section, NO_SPAN)}
     if not data:

@@ -8,7 +8,7 @@ from typing import Any
 
 from backtest.account import Account
 from backtest.base.errors import ParameterError
-from backtest.cli.draft import Draft, GivenFlag, Section, located, overlay
+from backtest.cli.draft import Draft, DraftTable, GivenFlag, located, overlay
 from backtest.cli.experiment import build_venue, split_preset
 from backtest.venue import Venue
 
@@ -62,7 +62,7 @@ def build_venues(draft: Draft, given: Any) -> dict[str, Venue]:
             )
         own = overlay(shared, table)
         preset = split_preset(str(own["preset"]), place, folder)
-        found[str(label)] = build_venue(Section(own, place, folder), preset)
+        found[str(label)] = build_venue(DraftTable(own, place, folder), preset)
     return found
 
 

@@ -31,7 +31,7 @@ class GivenFlag(NamedTuple):
         return self.key.partition(".")[2]
 
 
-class Section(NamedTuple):
+class DraftTable(NamedTuple):
     """One table of an experiment, where it was given, and the base folder of its path."""
 
     entries: Mapping[str, Any]
@@ -54,10 +54,10 @@ class Draft(NamedTuple):
     arguments: tuple[str, ...] = ()
     line: tuple[str, ...] = ()
 
-    def section(self, table: str, *, path: str = "") -> Section:
+    def section(self, table: str, *, path: str = "") -> DraftTable:
         """Return one table and where it was given; ``path`` is the key that holds a path."""
         folder = self.find_base(table, path)
-        return Section(self.tables.get(table, {}), self.locate(table), folder)
+        return DraftTable(self.tables.get(table, {}), self.locate(table), folder)
 
     def read_entries(self, table: str, key: str, read: Callable[..., Any]) -> dict[str, Any]:
         """Read each entry of a table in a table, such as ``[sweep.space]``, by its dotted name."""

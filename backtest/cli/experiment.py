@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.units import TimeLike, format_time, to_nanoseconds
-from backtest.cli.draft import Draft, GivenFlag, Section, Tables, flatten, located, nest, overlay
+from backtest.cli.draft import Draft, DraftTable, GivenFlag, Tables, flatten, located, nest, overlay
 from backtest.cli.experiment_keys import RULE_TABLES
 from backtest.cli.experiment_schema import read_experiment
 from backtest.cli.find_policy import read_policy
@@ -128,7 +128,7 @@ def build_run_command(draft: Draft, values: Mapping[str, object]) -> str:
     return shlex.join(words)
 
 
-def build_policy(section: Section) -> Policy:
+def build_policy(section: DraftTable) -> Policy:
     """Build the policy with its settings."""
     name = section.entries.get("name", DEFAULT_POLICY)
     settings = flatten(section.entries.get("settings", {}))
@@ -153,7 +153,7 @@ def split_preset(text: str, where: str, folder: Path = Path()) -> preset_files.P
     return name._replace(venue=str(folder / name.venue)) if is_file else name
 
 
-def build_venue(section: Section, preset: preset_files.PresetName | None) -> Venue:
+def build_venue(section: DraftTable, preset: preset_files.PresetName | None) -> Venue:
     """Build the venue: a preset overridden by the entries, or the entries alone."""
     table = {name: entry for name, entry in section.entries.items() if name != "preset"}
     with located(section.where):
@@ -200,7 +200,7 @@ def names_symbol(symbol: str, instrument: str) -> bool:
     return re.sub(r"[^A-Z0-9]", "", word) in plain
 
 
-class Span(NamedTuple):
+class DataSpan(NamedTuple):
     """The span of the data to read, ``low`` to ``high``, and the start of the account.
 
     None means no bound. ``where`` names the flags or the table that gave the account's span.
@@ -212,7 +212,7 @@ class Span(NamedTuple):
     where: str
 
 
-def check_start(span: Span, market: Market | Markets) -> None:
+def check_start(span: DataSpan, market: Market | Markets) -> None:
     """Check that the account begins inside the data."""
     if span.start is not None and to_nanoseconds(span.start, where=span.where) < market.start:
         raise ParameterError(
@@ -223,7 +223,7 @@ def check_start(span: Span, market: Market | Markets) -> None:
         )
 
 
-def read_span(draft: Draft, *, warms: bool) -> Span:
+def read_span(draft: Draft, *, warms: bool) -> DataSpan:
     """Return the span of the data to read and the start of the account, after checking them."""
     data, run = draft.tables.get("data", {}), draft.tables.get("run", {})
     low, high, start, end = data.get("from"), data.get("to"), run.get("start"), run.get("end")
@@ -240,7 +240,7 @@ def read_span(draft: Draft, *, warms: bool) -> Span:
             f"end must lie after start, were {start} to {end}", where=where, cure="give a later end"
         )
     first = low if warms or start is None else start
-    return Span(first, high if end is None else end, start, where)
+    return DataSpan(first, high if end is None else end, start, where)
 
 
 def is_before(time: TimeLike | None, other: TimeLike | None, where: str) -> bool:
@@ -261,7 +261,7 @@ def warn_of_cold_start(start: TimeLike) -> None:
 
 
 def load_market(
-    data: Section, start: TimeLike | None = None, end: TimeLike | None = None
+    data: DraftTable, start: TimeLike | None = None, end: TimeLike | None = None
 ) -> Market:
     """Load the sample or the data of a path, cut to a span and resampled."""
     choices = dict(data.entries)
@@ -296,7 +296,7 @@ def load_sample(
         return market.between(start, end)
 
 
-def read_signal(run: Section, market: Market) -> Any:
+def read_signal(run: DraftTable, market: Market) -> Any:
     """Return a constant, a column of the bars, or a rule, as ``[run]`` describes the signal."""
     signal, settings = run.entries.get("signal"), flatten(run.entries.get("signal_settings", {}))
     if isinstance(signal, str):

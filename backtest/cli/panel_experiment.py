@@ -16,12 +16,12 @@ from backtest.account import Account
 from backtest.allocate import WeightRule
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.cli.allocations import read_allocation
-from backtest.cli.draft import Draft, Section, flatten, located
+from backtest.cli.draft import Draft, DraftTable, flatten, located
 from backtest.cli.experiment import (
     RUN_TERMS,
     SAMPLE,
+    DataSpan,
     Experiment,
-    Span,
     build_experiment,
     build_policy,
     build_venue,
@@ -131,23 +131,23 @@ def build_panel(draft: Draft, *, warms: bool) -> Experiment:
 # ------------------------------------------------------------------------------------------ data
 
 
-def list_paths(data: Section) -> list[Path]:
+def list_paths(data: DraftTable) -> list[Path]:
     """Return the paths of the data; none for the sample."""
     given = data.entries.get("path", SAMPLE)
     paths = [given] if isinstance(given, str) else list(given)
     return [] if paths == [SAMPLE] else [data.folder / each for each in paths]
 
 
-def list_instruments(data: Section) -> list[str]:
+def list_instruments(data: DraftTable) -> list[str]:
     """Return the instruments that are named; empty if none is."""
     given = data.entries.get("instrument", [])
     return [given] if isinstance(given, str) else list(given)
 
 
-NO_SPAN = Span(None, None, None, "")
+NO_SPAN = DataSpan(None, None, None, "")
 
 
-def load_markets(data: Section, span: Span) -> Markets:
+def load_markets(data: DraftTable, span: DataSpan) -> Markets:
     """Load the markets of the data, cut to a span and resampled."""
     known = ("path", "instrument", "resample", "from", "to")
     choices = {name: choice for name, choice in data.entries.items() if name not in known}
@@ -194,7 +194,7 @@ def split_by_name(
     return {name: entry for name, entry in entries.items() if name not in single}, single
 
 
-def build_policies(section: Section, names: Sequence[str]) -> Policy | dict[str, Policy]:
+def build_policies(section: DraftTable, names: Sequence[str]) -> Policy | dict[str, Policy]:
     """Build one policy for all instruments, or one for each where tables name them."""
     of_all, single = split_by_name(section.entries, names, known=("settings",), where=section.where)
     if not single:
@@ -244,7 +244,7 @@ def list_venue_tables() -> list[str]:
     return list(Venue.__dataclass_fields__)
 
 
-def build_one_venue(section: Section, name: str, market: Market | None) -> Venue:
+def build_one_venue(section: DraftTable, name: str, market: Market | None) -> Venue:
     """Build the venue of one instrument, whose preset may leave the symbol out."""
     text = section.entries.get("preset")
     if text is None and "contract" in section.entries:
@@ -282,7 +282,7 @@ def complete_preset(text: str, name: str, market: Market) -> str:
 # ---------------------------------------------------------------------------------------- signal
 
 
-def read_panel_allocation(draft: Draft, run: Section) -> WeightRule:
+def read_panel_allocation(draft: Draft, run: DraftTable) -> WeightRule:
     """Return the rule that gives the weights."""
     where = draft.locate("run", ("allocate", "allocate_settings"))
     others = [name for name in ("weights", "carry_weights") if name in run.entries]
@@ -298,7 +298,7 @@ def read_panel_allocation(draft: Draft, run: Section) -> WeightRule:
         return read_allocation(run.entries["allocate"], settings, where=where)
 
 
-def read_panel_rule(run: Section) -> SignalRule | None:
+def read_panel_rule(run: DraftTable) -> SignalRule | None:
     """Return the rule of the signal; refuse a number or a column, which are of one instrument."""
     signal, settings = run.entries.get("signal"), flatten(run.entries.get("signal_settings", {}))
     if signal is None and not settings:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.cli.draft import Draft, GivenFlag, Section, overlay
+from backtest.cli.draft import Draft, DraftTable, GivenFlag, overlay
 from backtest.cli.experiment_keys import RULE_TABLES
 from backtest.cli.policy_expression import is_expression
 from backtest.cli.typed_values import parse_typed, split_pair
@@ -71,7 +71,7 @@ def read_setting_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
             yield GivenFlag(name, "compare", f"policies.{whose}.settings.{field}", value)
 
 
-def list_policy_entries(drafts: Sequence[Draft]) -> dict[str, Section]:
+def list_policy_entries(drafts: Sequence[Draft]) -> dict[str, DraftTable]:
     """Return the policies by label, those of files first, then those of flags.
 
     A file gives the policies of its table ``[compare.policies]``, or else the one of ``[policy]``,
@@ -83,7 +83,7 @@ def list_policy_entries(drafts: Sequence[Draft]) -> dict[str, Section]:
         where = locate_policy(first, label)
         if "name" in table:
             folder = first.find_base("compare", f"policies.{label}.name")
-            entries[label] = Section(table, where, folder)
+            entries[label] = DraftTable(table, where, folder)
         elif label in entries:
             merged = overlay(entries[label].entries, table)
             entries[label] = entries[label]._replace(entries=merged, where=where)
@@ -97,7 +97,7 @@ def list_policy_entries(drafts: Sequence[Draft]) -> dict[str, Section]:
     return entries
 
 
-def list_file_policies(drafts: Sequence[Draft]) -> Iterator[tuple[str, Section]]:
+def list_file_policies(drafts: Sequence[Draft]) -> Iterator[tuple[str, DraftTable]]:
     """Yield the policy of each file, labeled with the name of the file."""
     files = [draft for draft in drafts if draft.file is not None]
     for draft in files:

@@ -26,7 +26,7 @@ ALIKE_GROWTH, BOTH_RUINED = "their growth is equal", "both were ruined"
 COLUMNS = ("policy", "against", "cost", "gap", "added", "low", "high", "note")
 
 
-class Turn(NamedTuple):
+class BreakEven(NamedTuple):
     """The cost that reverses the order of two accounts if it is added to both.
 
     ``gap`` is the log growth per year of ``policy`` less that of ``against`` as they ran. ``added``
@@ -56,8 +56,8 @@ def find_turns(
     found = []
     for name in (each for each in rows if each != baseline):
         found += [
-            turn_of_fee(grow, name, baseline)._asdict(),
-            turn_of_funding(grow, name, baseline)._asdict(),
+            find_break_even_fee(grow, name, baseline)._asdict(),
+            find_break_even_funding(grow, name, baseline)._asdict(),
         ]
     return found
 
@@ -112,12 +112,12 @@ def add_funding(row: Row, added: float) -> dict[str, Any]:
     return {"market": dataclasses.replace(market, funding_rate=market.funding_rate + added)}
 
 
-def turn_of_fee(grow: Growths, one: str, other: str) -> Turn:
+def find_break_even_fee(grow: Growths, one: str, other: str) -> BreakEven:
     """Return the fee at which two accounts change order."""
     least = min(find_least_fee(grow.rows[name].setting.venue) for name in (one, other))
     down = tuple(-step for step in FEE_STEPS if step < least)
     down += (-least,) if least > 0.0 else ()
-    return find_turn(grow, one, other, "fee", FEE_STEPS, down)
+    return search_break_even(grow, one, other, "fee", FEE_STEPS, down)
 
 
 def find_least_fee(venue: Venue) -> float:
@@ -125,31 +125,31 @@ def find_least_fee(venue: Venue) -> float:
     return min([venue.fees.taker, *(tier.taker for tier in venue.fees.tiers)])
 
 
-def turn_of_funding(grow: Growths, one: str, other: str) -> Turn:
+def find_break_even_funding(grow: Growths, one: str, other: str) -> BreakEven:
     """Return the rate per settlement at which two accounts change order."""
     market = grow.rows[one].setting.market
     if not market.funding_time.size:
         gap = grow.gap(one, other, "funding", 0.0)
-        return Turn(one, other, "funding", gap, None, 0.0, 0.0, "the data have no funding")
+        return BreakEven(one, other, "funding", gap, None, 0.0, 0.0, "the data have no funding")
     down = tuple(-step for step in FUNDING_STEPS)
-    return find_turn(grow, one, other, "funding", FUNDING_STEPS, down)
+    return search_break_even(grow, one, other, "funding", FUNDING_STEPS, down)
 
 
-def find_turn(
+def search_break_even(
     grow: Growths,
     one: str,
     other: str,
     cost: str,
     up: tuple[float, ...],
     down: tuple[float, ...],
-) -> Turn:
+) -> BreakEven:
     """Return the nearest change of sign of the gap among steps upward and downward."""
 
     def gap(added: float) -> float:
         return grow.gap(one, other, cost, added)
 
     first = gap(0.0)
-    found = Turn(one, other, cost, first, None, min(down, default=0.0), max(up))
+    found = BreakEven(one, other, cost, first, None, min(down, default=0.0), max(up))
     if math.isnan(first):
         return found._replace(note=BOTH_RUINED)
     if abs(first) < LEAST_GAP:

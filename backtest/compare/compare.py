@@ -23,7 +23,7 @@ from backtest.compare.compared_accounts import (
 from backtest.compare.compared_terms import Row, list_rows
 from backtest.compare.comparison import Comparison
 from backtest.compare.comparison_manifest import build_manifest, find_cautions
-from backtest.compare.equal_risk import Scaled, equalize_risk
+from backtest.compare.equal_risk import ScaledAccount, equalize_risk
 from backtest.compare.pairs import BootstrapRules, tabulate_pairs
 from backtest.compare.shared_terms import (
     Compared,
@@ -172,7 +172,7 @@ def compare_results(
     rules: BootstrapRules,
     shared: Mapping[str, Any],
     *,
-    scaled: Mapping[str, Scaled] | None = None,
+    scaled: Mapping[str, ScaledAccount] | None = None,
     terms: Mapping[str, Any] | None = None,
     more: Mapping[str, Any] | None = None,
     progress: Progress | None = None,

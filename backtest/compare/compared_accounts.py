@@ -16,13 +16,13 @@ from backtest.engine.loop_inputs import read_clock
 from backtest.measures import Sampled
 
 if TYPE_CHECKING:
-    from backtest.compare.equal_risk import Scaled
+    from backtest.compare.equal_risk import ScaledAccount
     from backtest.compare.shared_terms import SharedTerms
     from backtest.engine import Result
 
 
 def tabulate_accounts(
-    results: Mapping[str, Result], scaled: Mapping[str, Scaled] | None
+    results: Mapping[str, Result], scaled: Mapping[str, ScaledAccount] | None
 ) -> pd.DataFrame:
     """Return a row per account: log growth, all measures of a run, and its scale if any."""
     rows = {}
@@ -73,7 +73,7 @@ def sample_returns(results: Mapping[str, Result], setting: SharedTerms) -> Sampl
     return Sampled(rows, sample_free(setting), rows.shape[1] / years, periods)
 
 
-def remove_residual_risk(sampled: Sampled, scaled: Mapping[str, Scaled] | None) -> Sampled:
+def remove_residual_risk(sampled: Sampled, scaled: Mapping[str, ScaledAccount] | None) -> Sampled:
     """Scale sampled returns so that no difference in volatility remains at equal risk."""
     if scaled is None:
         return sampled

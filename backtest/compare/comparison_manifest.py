@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from backtest.base.json_values import to_plain
-from backtest.compare.equal_risk import NEAR, Scaled
+from backtest.compare.equal_risk import NEAR, ScaledAccount
 from backtest.compare.pairs import LEAST_SAMPLES
 from backtest.engine import compute_id, find_version
 from backtest.engine.manifest import find_versions
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SHARED = ("venue", "account", "signal", "sampling", "calendar")
 
 
-def find_cautions(n: int, scaled: Mapping[str, Scaled] | None) -> list[str]:
+def find_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> list[str]:
     """Return the warnings of a comparison, one sentence each."""
     found = []
     if n < LEAST_SAMPLES:
@@ -41,7 +41,7 @@ def find_cautions(n: int, scaled: Mapping[str, Scaled] | None) -> list[str]:
 def build_manifest(
     shared: Mapping[str, Any],
     results: Mapping[str, Result],
-    scaled: Mapping[str, Scaled] | None,
+    scaled: Mapping[str, ScaledAccount] | None,
     sampled: Sampled,
     facts: Mapping[str, Any],
     terms: Mapping[str, Any] | None = None,

@@ -234,12 +234,12 @@ def explain_differences(comparison: ComparisonRecord) -> Iterator[str]:
 
 def describe_break_even(comparison: ComparisonRecord) -> Iterator[str]:
     """Yield at which fee and funding each account changes order with the baseline."""
-    lines = [explain_turn(row) for row in comparison.break_even.to_dict("records")]
+    lines = [explain_break_even(row) for row in comparison.break_even.to_dict("records")]
     if lines:
         yield from format_paragraph("Break-even", *lines)
 
 
-def explain_turn(row: Mapping[Any, Any]) -> str:
+def explain_break_even(row: Mapping[Any, Any]) -> str:
     """Return the cost that reverses the order of two accounts, as a sentence."""
     one, other, gap = row["policy"], row["against"], row["gap"]
     cost = "fee" if row["cost"] == "fee" else "funding per settlement"

@@ -39,7 +39,7 @@ ELASTICITY = (0.25, 4.0)
 AS_THEY_ARE = Either("equal_risk=False", Phrase("leave out {}", Argument("equal_risk")))
 
 
-class Scaled(NamedTuple):
+class ScaledAccount(NamedTuple):
     """A scaled account: the scale of its positions, its volatility before, and the target."""
 
     result: Result
@@ -66,7 +66,7 @@ def equalize_risk(
     results: Mapping[str, Result],
     settings: Mapping[str, SharedTerms],
     on_done: Callable[[], None],
-) -> dict[str, Scaled]:
+) -> dict[str, ScaledAccount]:
     """Scale every account to the volatility of the calmest one; call ``on_done`` after each.
 
     ``settings`` has the terms of each account.
@@ -81,14 +81,14 @@ def equalize_risk(
         )
     found = {}
     for name, result in results.items():
-        found[name] = Scaled(result, 1.0, known[name], min(moving))
+        found[name] = ScaledAccount(result, 1.0, known[name], min(moving))
         if known[name] > LEAST_DEVIATION:
             found[name] = search_scale(name, found[name], settings[name])
         on_done()
     return found
 
 
-def search_scale(name: str, given: Scaled, setting: SharedTerms) -> Scaled:
+def search_scale(name: str, given: ScaledAccount, setting: SharedTerms) -> ScaledAccount:
     """Search for the scale that brings the volatility of an account nearest to its target.
 
     Notes

@@ -27,8 +27,8 @@ from backtest.crowd.cascade_record import Cascade, build_cascade_manifest
 from backtest.crowd.crowd import Crowd
 from backtest.crowd.crowd import find_price as find_start
 from backtest.crowd.crowd_book import SLACK, CrowdBook, check_conservation, open_book, sum_books
-from backtest.crowd.forced_prices import Pressure, Scene, find_price
-from backtest.crowd.forced_rounds import Outcome, Round, do_round
+from backtest.crowd.forced_prices import CascadeTerms, Pressure, find_price
+from backtest.crowd.forced_rounds import Round, RoundOutcome, do_round
 from backtest.crowd.impact import Impact, ImpactCurve, check_impact
 from backtest.crowd.liquidation_ladder import build_ladder, sweep_ladder
 from backtest.crowd.own_account import describe_own_account, read_own_account
@@ -143,7 +143,7 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
     everyone = known if own is None else own.join(known)
     source = read_margin_source(margin, market)
     rules = read_forced_rules(venue)
-    scene = Scene(
+    scene = CascadeTerms(
         rules=rules,
         curve=curve,
         start=start,
@@ -188,14 +188,14 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
 
 def run_rounds(
     book: CrowdBook,
-    scene: Scene,
+    scene: CascadeTerms,
     source: Any,
     progress: Callable[[int, int], None] | None,
-) -> tuple[list[Round], list[Outcome], float]:
+) -> tuple[list[Round], list[RoundOutcome], float]:
     """Run rounds until nobody fails; return their rows, what each did, and the last price."""
     mark, state = scene.shocked, Pressure(0.0, scene.start)
     rows = [describe_start(book, scene)]
-    outcomes: list[Outcome] = []
+    outcomes: list[RoundOutcome] = []
     while True:
         source.update(book, mark)
         failing = np.flatnonzero(find_failing(book.quantity, book.liquidation, mark))
@@ -226,7 +226,7 @@ def run_rounds(
             progress(len(rows) - 1, 0)
 
 
-def describe_start(book: CrowdBook, scene: Scene) -> Round:
+def describe_start(book: CrowdBook, scene: CascadeTerms) -> Round:
     """Return the row before the first round: the shock alone."""
     nothing = dict.fromkeys(Round._fields, 0.0)
     known = {"mark": scene.start, "price": scene.shocked, "insurance": book.fund}
@@ -234,7 +234,7 @@ def describe_start(book: CrowdBook, scene: Scene) -> Round:
 
 
 def describe_round(
-    book: CrowdBook, done: Outcome, mark: float, price: float, accounts: int, off: float
+    book: CrowdBook, done: RoundOutcome, mark: float, price: float, accounts: int, off: float
 ) -> Round:
     """Return the row of a round."""
     return Round(
@@ -256,7 +256,7 @@ def describe_round(
     )
 
 
-def measure_reproduction(outcomes: list[Outcome]) -> float:
+def measure_reproduction(outcomes: list[RoundOutcome]) -> float:
     """Return the notional that newly fails in the second round over that sold in the first."""
     if len(outcomes) < 2:
         return 0.0
@@ -273,7 +273,7 @@ def count_days_empty(rows: list[Round], round_time: str) -> float:
     return empty * length / DAY
 
 
-def find_clearing_prices(book: CrowdBook, scene: Scene, shock: float) -> list[float]:
+def find_clearing_prices(book: CrowdBook, scene: CascadeTerms, shock: float) -> list[float]:
     """Return all prices at which the market clears, the nearest first.
 
     They hold for positions that are closed whole in the market, with an impact that stays. At most

@@ -37,7 +37,7 @@ PROBES = 8
 """How many bars the answer of the policy to a move is measured at."""
 
 
-class Setting(NamedTuple):
+class SharedTerms(NamedTuple):
     """What all shares have in common; ``open_interest`` is money, ``decay`` is per bar."""
 
     market: Market
@@ -174,7 +174,7 @@ def read_setting(
     policy: Policy, market: Market, venue: Venue, account: Account, open_interest: float,
     impact: Impact, recovery: str | None, volume: float | None, terms: dict[str, Any],
     starts: int, horizon: str,
-) -> Setting:  # fmt: skip
+) -> SharedTerms:  # fmt: skip
     """Check the arguments that all shares have in common."""
     check_range("open_interest", open_interest, where=Place("open_interest", of=WHERE), low=0.0,
                 high=1e300, open_low=True)  # fmt: skip
@@ -190,7 +190,7 @@ def read_setting(
     curve = check_impact(impact, where=WHERE).curve(
         volume=volume, market=market, contract=venue.contract
     )
-    return Setting(
+    return SharedTerms(
         market=market,
         policy=policy,
         open_interest=float(open_interest),
@@ -229,7 +229,7 @@ def find_accounts(result: Result, money: float) -> float:
 
 
 def measure_share(
-    setting: Setting, share: float, solved: Solved, reproduction: float
+    setting: SharedTerms, share: float, solved: Solved, reproduction: float
 ) -> dict[str, Any]:
     """Return the row of a share."""
     known = {"share": share, "reproduction": reproduction, "clears": solved.clears,
@@ -260,7 +260,7 @@ def measure_growth(result: Result) -> float:
     return math.log(total) / years if total > 0.0 else -math.inf
 
 
-def measure_liquidations(setting: Setting, market: Market) -> float:
+def measure_liquidations(setting: SharedTerms, market: Market) -> float:
     """Return the share of accounts that are liquidated within the horizon of their start."""
     if not len(setting.starts):
         return math.nan
@@ -283,7 +283,7 @@ def cut_signal(terms: dict[str, Any], part: Market) -> dict[str, Any]:
     return {**terms, "signal": signal[: len(part)]} if np.ndim(signal) == 1 else terms
 
 
-def measure_answer(setting: Setting, base: Result, shock: float) -> float:
+def measure_answer(setting: SharedTerms, base: Result, shock: float) -> float:
     """Return the mean notional that one account sells after a sudden fall by ``shock``.
 
     The price falls at the open of some bars, and stays there; what the account holds a bar later is

@@ -26,7 +26,7 @@ LEAST_PRICE = 1e-6
 """The lowest price, as a share of that before the shock, to which impact can carry it."""
 
 
-class Scene(NamedTuple):
+class CascadeTerms(NamedTuple):
     """What does not change in a cascade.
 
     ``start`` is the price before the shock, ``shocked`` the price after it without any impact.
@@ -76,19 +76,19 @@ class Path(NamedTuple):
     average: FloatArray
 
 
-def find_price(scene: Scene, fall: float) -> float:
+def find_price(scene: CascadeTerms, fall: float) -> float:
     """Return the price under a fall by impact, a fraction of the start price, after the shock."""
     return max(scene.shocked - scene.start * fall, scene.start * LEAST_PRICE)
 
 
-def order_accounts(book: CrowdBook, scene: Scene, rows: IntArray) -> IntArray:
+def order_accounts(book: CrowdBook, scene: CascadeTerms, rows: IntArray) -> IntArray:
     """Return failing accounts in the order in which they trade: the losing side, nearest first."""
     is_other = np.sign(book.quantity[rows]) != scene.losing_side
     distance = -scene.losing_side * book.liquidation[rows]
     return rows[np.lexsort((np.where(is_other, 0.0, distance), is_other))]
 
 
-def find_triggers(book: CrowdBook, scene: Scene, rows: IntArray, mark: float) -> FloatArray:
+def find_triggers(book: CrowdBook, scene: CascadeTerms, rows: IntArray, mark: float) -> FloatArray:
     """Return the prices at which accounts fail: on the way from the start to the mark.
 
     An account of the other side fails at the start. One that has failed before fails at the price
@@ -105,7 +105,7 @@ def find_triggers(book: CrowdBook, scene: Scene, rows: IntArray, mark: float) ->
 
 
 def trace_path(
-    scene: Scene, triggers: FloatArray, flows: FloatArray, pressure: float, level: float
+    scene: CascadeTerms, triggers: FloatArray, flows: FloatArray, pressure: float, level: float
 ) -> Path:
     """Return the levels and prices of accounts that trade one after the other.
 
@@ -127,7 +127,7 @@ def trace_path(
     return Path(levels, np.maximum(levels - fall, least), np.maximum(levels - average, least))
 
 
-def decide_in_turn(scene: Scene, queue: Queue, state: Pressure, fund: float) -> FloatArray:
+def decide_in_turn(scene: CascadeTerms, queue: Queue, state: Pressure, fund: float) -> FloatArray:
     """Return what each account of a queue lacks that is not sold, 0 for those that are sold.
 
     Each account meets the price and the fund that those sold before it have left. It is not sold
@@ -152,7 +152,7 @@ def decide_in_turn(scene: Scene, queue: Queue, state: Pressure, fund: float) -> 
     return lacks
 
 
-def find_level(scene: Scene, own: float, level: float) -> float:
+def find_level(scene: CascadeTerms, own: float, level: float) -> float:
     """Return the level at which one account trades, given its own and that of the one before."""
     if scene.is_jump:
         return scene.shocked

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
     from backtest.crowd.account_margin import ForcedRules
     from backtest.crowd.crowd_book import CrowdBook
-    from backtest.crowd.forced_prices import Scene
+    from backtest.crowd.forced_prices import CascadeTerms
 
 
 class Round(NamedTuple):
@@ -60,7 +60,7 @@ class Round(NamedTuple):
     off: float
 
 
-class Outcome(NamedTuple):
+class RoundOutcome(NamedTuple):
     """What a round did: flow and notionals at the start price, and money.
 
     ``flow`` is sales less purchases; ``level`` is where the price stood without impact when the
@@ -82,8 +82,8 @@ class Outcome(NamedTuple):
 
 
 def do_round(
-    book: CrowdBook, scene: Scene, rows: IntArray, mark: float, state: Pressure, number: int
-) -> Outcome:
+    book: CrowdBook, scene: CascadeTerms, rows: IntArray, mark: float, state: Pressure, number: int
+) -> RoundOutcome:
     """Close the accounts that fail at the mark price; ``rows`` are their indexes.
 
     ``number`` counts rounds from 1.
@@ -109,7 +109,7 @@ def do_round(
     deficit = gaps + closed.shortfall
     book.deficit += deficit
     is_whole = scene.rules.mode != "partial" and len(sold) > 0
-    return Outcome(
+    return RoundOutcome(
         flow=float(np.sum(sizes)) * scene.unit,
         level=float(path.level[-1]) if is_whole else state.level,
         fresh=fresh,
@@ -125,7 +125,9 @@ def do_round(
     )
 
 
-def size_closes(book: CrowdBook, scene: Scene, rows: IntArray, triggers: FloatArray) -> FloatArray:
+def size_closes(
+    book: CrowdBook, scene: CascadeTerms, rows: IntArray, triggers: FloatArray
+) -> FloatArray:
     """Return the signed contracts that the venue closes of each failing account."""
     return choose_sizes(
         scene.rules,
@@ -136,7 +138,9 @@ def size_closes(book: CrowdBook, scene: Scene, rows: IntArray, triggers: FloatAr
     )
 
 
-def find_uncovered(book: CrowdBook, scene: Scene, queue: Queue, state: Pressure) -> FloatArray:
+def find_uncovered(
+    book: CrowdBook, scene: CascadeTerms, queue: Queue, state: Pressure
+) -> FloatArray:
     """Return what failing accounts lack that the fund cannot cover, 0 for all others.
 
     Without auto-deleveraging all are sold in the market.

@@ -30,7 +30,7 @@ class Ladder(NamedTuple):
     forced: FloatArray
 
 
-class Sweep(NamedTuple):
+class LadderEnd(NamedTuple):
     """The end of a one-sided cascade.
 
     ``move`` is the adverse move in all, a fraction of the price before; ``forced`` the notional
@@ -60,7 +60,7 @@ def build_ladder(
     return Ladder(distance[order], np.cumsum(np.abs(notional[rows][order])))
 
 
-def sweep_ladder(ladder: Ladder, shock: float, curve: ImpactCurve) -> Sweep:
+def sweep_ladder(ladder: Ladder, shock: float, curve: ImpactCurve) -> LadderEnd:
     """Return where a one-sided cascade ends.
 
     ``shock`` is the adverse move that starts it, a positive fraction. With k rungs liquidated the
@@ -74,7 +74,7 @@ def sweep_ladder(ladder: Ladder, shock: float, curve: ImpactCurve) -> Sweep:
     held = np.append(True, ladder.distance <= move[1:] + slack)  # the last rung liquidated
     ends = ends[held[ends]]
     first = int(ends[0])
-    return Sweep(
+    return LadderEnd(
         move=float(move[first]),
         forced=float(forced[first]),
         accounts=first,

@@ -31,7 +31,7 @@ class CapitalUse(NamedTuple):
     unrealized_pnl: FloatArray
 
 
-class Table(NamedTuple):
+class TableSpan(NamedTuple):
     """Margin rules, and the bars of a run to which they apply, ``first`` up to ``stop``."""
 
     first: int
@@ -39,11 +39,11 @@ class Table(NamedTuple):
     rules: MarginRules
 
 
-def list_tables(venue: Venue, account: Account, time: IntArray) -> list[Table]:
+def list_tables(venue: Venue, account: Account, time: IntArray) -> list[TableSpan]:
     """Return the margin rules of a run, under the account's setting."""
     setting = account.venue_leverage or 0.0
     return [
-        Table(each.first, each.stop, read_rules(venue.with_table(each), setting))
+        TableSpan(each.first, each.stop, read_rules(venue.with_table(each), setting))
         for each in venue.in_use(time)
     ]
 
@@ -54,7 +54,7 @@ def compute_use(
     book: Mapping[str, FloatArray],
     mark: FloatArray,
     x: FloatArray,
-    tables: Sequence[Table],
+    tables: Sequence[TableSpan],
     first_unrealized: float,
 ) -> CapitalUse:
     """Return the use of capital of the record of a run.
@@ -95,7 +95,7 @@ def split_capital(
     notional: FloatArray,
     uncounted: FloatArray,
     x: FloatArray,
-    tables: Sequence[Table],
+    tables: Sequence[TableSpan],
     first: int = 0,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the initial margin and the money for new orders at each close.
@@ -127,7 +127,7 @@ def read_path(
     record: FloatArray,
     marks: FloatArray,
     x: FloatArray,
-    tables: Sequence[Table],
+    tables: Sequence[TableSpan],
     rows: slice,
 ) -> AccountPath:
     """Return the path of an account over some bars of its record.

@@ -15,7 +15,7 @@ from backtest.base.units import DAY, FloatArray, IntArray, utc_index
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.capital_use import (
     CapitalUse,
-    Table,
+    TableSpan,
     compute_loan_columns,
     compute_use,
     list_tables,
@@ -169,7 +169,7 @@ class RunRecord:
         )
 
     @cached_property
-    def _tables(self) -> list[Table]:
+    def _tables(self) -> list[TableSpan]:
         return list_tables(self.venue, self.account, self.time)
 
     @cached_property

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.features.failure_map import FailureMap, map_failure
-from backtest.features.priced_book import Book, read_arguments
+from backtest.features.priced_book import CheckedBook, read_arguments
 from backtest.venue import book_margin
 from backtest.venue.book_requirement import fill_shares
 from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRule
@@ -75,7 +75,7 @@ class BookCalculation(NamedTuple):
     positions: tuple[BookPosition, ...]
     moves: tuple[BookMove, ...]
     first: str | None
-    book: Book
+    book: CheckedBook
 
     def map_failure(
         self, x: str | None = None, y: str | None = None, *, span: float = 0.5, points: int = 41
@@ -183,7 +183,7 @@ def calculate_book(
 # ---------------------------------------------------------------------------------- what fails it
 
 
-def find_ratio(book: Book, threshold: float, backing: float) -> float:
+def find_ratio(book: CheckedBook, threshold: float, backing: float) -> float:
     """Return the margin ratio: 0 when flat, infinite without backing."""
     if not book.held():
         return 0.0
@@ -197,7 +197,7 @@ def divide(amount: float, equity: float) -> float:
     return amount / equity if equity > 0.0 else math.inf
 
 
-def describe_positions(book: Book) -> Iterator[BookPosition]:
+def describe_positions(book: CheckedBook) -> Iterator[BookPosition]:
     """Yield the positions with what each needs, and the moves of its price alone that fail."""
     shares = find_shares(book)
     for name, quantity in book.quantities.items():
@@ -218,7 +218,7 @@ def describe_positions(book: Book) -> Iterator[BookPosition]:
         )
 
 
-def find_shares(book: Book) -> dict[str, float]:
+def find_shares(book: CheckedBook) -> dict[str, float]:
     """Return the Euler share of each position in the requirement."""
     if not isinstance(book.rule, MarginRule):
         return dict.fromkeys(book.quantities, math.nan)
@@ -228,7 +228,7 @@ def find_shares(book: Book) -> dict[str, float]:
     return dict(zip(book.quantities, shares.tolist(), strict=False))
 
 
-def describe_moves(book: Book) -> Iterator[BookMove]:
+def describe_moves(book: CheckedBook) -> Iterator[BookMove]:
     """Yield the moves of each group with several instruments, and of all instruments together."""
     names = tuple(book.quantities)
     rule = book.rule.resolve(names) if isinstance(book.rule, MarginRule) else None
@@ -240,7 +240,7 @@ def describe_moves(book: Book) -> Iterator[BookMove]:
         yield BookMove("all", names, *find_moves(book, names))
 
 
-def find_moves(book: Book, moving: Sequence[str]) -> tuple[float, float]:
+def find_moves(book: CheckedBook, moving: Sequence[str]) -> tuple[float, float]:
     """Return the moves down and up of some prices by one ratio that fail the book; NaN if none.
 
     Both are 0 if it fails now.

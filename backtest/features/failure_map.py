@@ -11,7 +11,7 @@ import numpy as np
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.ranges import Number
 from backtest.base.units import FloatArray
-from backtest.features.priced_book import Book
+from backtest.features.priced_book import CheckedBook
 
 WHERE = "map_failure"
 BEYOND = 6
@@ -44,7 +44,9 @@ class FailureMap(NamedTuple):
         return self._asdict()
 
 
-def map_failure(book: Book, x: str, y: str, *, span: float = 0.5, points: int = 41) -> FailureMap:
+def map_failure(
+    book: CheckedBook, x: str, y: str, *, span: float = 0.5, points: int = 41
+) -> FailureMap:
     """Return where a book fails in the moves of two prices.
 
     Parameters
@@ -89,7 +91,7 @@ def map_failure(book: Book, x: str, y: str, *, span: float = 0.5, points: int = 
     return FailureMap(x, y, wide, moves, low, high, distance)
 
 
-def check_axis(book: Book, axis: str, name: str) -> None:
+def check_axis(book: CheckedBook, axis: str, name: str) -> None:
     """Check that an axis is an instrument of the book."""
     if name not in book.quantities:
         raise ParameterError(
@@ -100,13 +102,13 @@ def check_axis(book: Book, axis: str, name: str) -> None:
         )
 
 
-def left(book: Book, x: str, y: str, a: float, b: float) -> float:
+def left(book: CheckedBook, x: str, y: str, a: float, b: float) -> float:
     """Return what is left over the requirement after two moves."""
     return book.move({x: 1.0 + a, y: 1.0 + b}).distance()
 
 
 def find_range(
-    book: Book, x: str, y: str, a: float, moves: FloatArray, column: FloatArray
+    book: CheckedBook, x: str, y: str, a: float, moves: FloatArray, column: FloatArray
 ) -> tuple[float, float]:
     """Return the moves of y between which the book holds, at one move of x."""
     sound = np.flatnonzero(column > 0.0)

@@ -21,7 +21,7 @@ from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRul
 WHERE = "bt.calculate_book"
 
 
-class Book(NamedTuple):
+class CheckedBook(NamedTuple):
     """A checked book: its positions by name, its money, rule, and collateral.
 
     ``packed`` is the rules as arrays, of brackets if the rule is the user's own. ``linked`` is the
@@ -48,7 +48,7 @@ class Book(NamedTuple):
         """Return the value u of one contract."""
         return compute_value(self.rules[name].size, self.rules[name].is_inverse, price)
 
-    def move(self, ratios: Mapping[str, float]) -> Book:
+    def move(self, ratios: Mapping[str, float]) -> CheckedBook:
         """Return the book at prices multiplied by ratios; collateral of an instrument follows."""
         prices = {name: price * ratios.get(name, 1.0) for name, price in self.prices.items()}
         collateral = tuple(
@@ -118,7 +118,7 @@ def read_arguments(
     rule: RequirementRule | MarginRule,
     collateral: book_margin.Assets,
     collateral_prices: book_margin.Numbers | None,
-) -> Book:
+) -> CheckedBook:
     """Return the book of checked arguments."""
     found = book_margin.read_book(venues, quantities, prices, WHERE)
     names = list(found.rules)
@@ -142,9 +142,9 @@ def read_arguments(
         book_margin.PRICE.check("collateral_prices", price, where=f"{WHERE}, {name}")
     rule = rule.rule if isinstance(rule, OwnMargin) else rule
     if not isinstance(rule, MarginRule):
-        book_margin.ask(rule, "requirement", found, WHERE)
+        book_margin.call_own_rule(rule, "requirement", found, WHERE)
     known = rule if isinstance(rule, MarginRule) else Brackets()
-    return Book(
+    return CheckedBook(
         rules=found.rules,
         packed=known.pack(found.rules, assets),
         quantities=found.quantities,

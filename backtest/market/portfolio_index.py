@@ -34,7 +34,9 @@ def make_index(markets: PanelData, weights: FloatArray) -> Market:
     prices = {name: opens * (1.0 + gain) for name, gain in gains.items()}
     _check_positive(prices, markets, weights)
     none = np.empty(0)
-    settled = _settle(panel, held) if panel.funding_time.size else (none.astype(np.int64), none)
+    settled = (
+        _sum_settlements(panel, held) if panel.funding_time.size else (none.astype(np.int64), none)
+    )
     unknown = np.full(settled[0].size, np.nan)
     return Market(
         instrument=NAME,
@@ -108,7 +110,7 @@ def _chain(panel: Panel, held: FloatArray) -> FloatArray:
     return np.concatenate([[1.0], np.cumprod(growth[:-1])])
 
 
-def _settle(panel: Panel, held: FloatArray) -> tuple[IntArray, FloatArray]:
+def _sum_settlements(panel: Panel, held: FloatArray) -> tuple[IntArray, FloatArray]:
     """Return stamps and rates of the settlements, those of one moment added up.
 
     What is paid at an open is paid by the weights held before it.

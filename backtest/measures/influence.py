@@ -32,7 +32,7 @@ class Sampled(NamedTuple):
     """Samples per calendar year, whose root annualizes a deviation."""
 
 
-class Estimate(NamedTuple):
+class StatisticInfluence(NamedTuple):
     """Statistic of each of k series, and the influence of each of their n returns on it."""
 
     value: FloatArray
@@ -48,18 +48,18 @@ class Statistic(NamedTuple):
     """
 
     read: Callable[[Sampled], FloatArray]
-    estimate: Callable[[FloatArray], Estimate]
+    estimate: Callable[[FloatArray], StatisticInfluence]
     scale: Callable[[Sampled], float]
     is_risk: bool = False
 
 
-def estimate_mean(x: FloatArray) -> Estimate:
+def estimate_mean(x: FloatArray) -> StatisticInfluence:
     """Return the means of series of shape (k, n)."""
     value = np.mean(x, axis=1)
-    return Estimate(value, x - value[:, None])
+    return StatisticInfluence(value, x - value[:, None])
 
 
-def estimate_sharpe(x: FloatArray) -> Estimate:
+def estimate_sharpe(x: FloatArray) -> StatisticInfluence:
     """Return mean over standard deviation (ddof 1); NaN without deviation.
 
     Influence: z - S/2 (z^2 - 1), z the standardized return.
@@ -68,17 +68,17 @@ def estimate_sharpe(x: FloatArray) -> Estimate:
     known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
     ratio = np.mean(x, axis=1) / known
     z = standardise(x, known)
-    return Estimate(ratio, z - 0.5 * ratio[:, None] * (z * z - 1.0))
+    return StatisticInfluence(ratio, z - 0.5 * ratio[:, None] * (z * z - 1.0))
 
 
-def estimate_deviation(x: FloatArray) -> Estimate:
+def estimate_deviation(x: FloatArray) -> StatisticInfluence:
     """Return the standard deviations (ddof 1). Influence: s/2 (z^2 - 1)."""
     deviation = np.std(x, axis=1, ddof=1)
     z = standardise(x, np.maximum(deviation, LEAST_DEVIATION))
-    return Estimate(deviation, 0.5 * deviation[:, None] * (z * z - 1.0))
+    return StatisticInfluence(deviation, 0.5 * deviation[:, None] * (z * z - 1.0))
 
 
-def estimate_shortfall(x: FloatArray) -> Estimate:
+def estimate_shortfall(x: FloatArray) -> StatisticInfluence:
     """Return the mean of the losses at or beyond their quantile, positive = loss.
 
     Influence: q + (loss - q)^+ n / m - ES, m the number of losses at or beyond the quantile q.
@@ -90,7 +90,7 @@ def estimate_shortfall(x: FloatArray) -> Estimate:
     m = np.sum(beyond, axis=1)
     value = np.sum(np.where(beyond, losses, 0.0), axis=1) / m
     over = np.maximum(losses - quantile, 0.0) * (n / m)[:, None]
-    return Estimate(value, quantile + over - value[:, None])
+    return StatisticInfluence(value, quantile + over - value[:, None])
 
 
 def standardise(x: FloatArray, deviation: FloatArray) -> FloatArray:

@@ -84,7 +84,7 @@ class Lot(NamedTuple):
     time: int
 
 
-class Counts(NamedTuple):
+class GainCounts(NamedTuple):
     """Positions by bar: realized and kept, at gains and at losses."""
 
     realized_gains: float = 0.0
@@ -92,7 +92,7 @@ class Counts(NamedTuple):
     realized_losses: float = 0.0
     paper_losses: float = 0.0
 
-    def add(self, share: float, gain: float, *, is_realized: bool) -> Counts:
+    def add(self, share: float, gain: float, *, is_realized: bool) -> GainCounts:
         """Return the counts with a share of a position, by the sign of its gain; 0 is neither."""
         if gain == 0.0:
             return self
@@ -146,7 +146,7 @@ def realization(
     firsts = np.searchsorted(rows, np.arange(len(time) + 1))
     trades = [Lot(*each) for each in zip(quantity.tolist(), price.tolist(), traded_at.tolist(),
                                          strict=True)]  # fmt: skip
-    counts, lots, closed = Counts(), deque[Lot](), list[tuple[float, ...]]()
+    counts, lots, closed = GainCounts(), deque[Lot](), list[tuple[float, ...]]()
     for bar in range(len(time)):
         own = trades[firsts[bar] : firsts[bar + 1]]
         if lots or own:
@@ -156,8 +156,8 @@ def realization(
 
 
 def live_bar(
-    counts: Counts, lots: deque[Lot], trades: list[Lot], close: float
-) -> tuple[Counts, list[tuple[float, ...]]]:
+    counts: GainCounts, lots: deque[Lot], trades: list[Lot], close: float
+) -> tuple[GainCounts, list[tuple[float, ...]]]:
     """Return the counts after a bar, and the pieces its trades closed; ``lots`` are changed."""
     begun = sum(each.quantity for each in lots)
     entry = sum(each.quantity * each.price for each in lots) / begun if begun else math.nan
@@ -194,7 +194,7 @@ def close_lots(lots: deque[Lot], trade: Lot) -> Iterator[tuple[float, ...]]:
             lots.appendleft(lot._replace(quantity=kept))
 
 
-def summarize(counts: Counts, closed: list[tuple[float, ...]]) -> Realization:
+def summarize(counts: GainCounts, closed: list[tuple[float, ...]]) -> Realization:
     """Return the shares and the holding times."""
     lots = pd.DataFrame(closed, columns=list(COLUMNS)).astype(np.float64)
     weight = (lots["quantity"] * lots["entry"]).abs()

@@ -37,7 +37,7 @@ from backtest.paths.rare_events import (
 from backtest.paths.risk_intervals import (
     LEAST_SAMPLE,
     UNKNOWN,
-    Estimate,
+    RiskEstimate,
     estimate_pairs,
     estimate_plain,
 )
@@ -329,7 +329,7 @@ def describe_plain(
     return row
 
 
-def name_estimate(kind: str, found: Estimate) -> dict[str, float]:
+def name_estimate(kind: str, found: RiskEstimate) -> dict[str, float]:
     """Return an estimate as columns of the table."""
     return {kind: found.value, f"{kind}_low": found.low, f"{kind}_high": found.high}
 
@@ -355,7 +355,7 @@ def add_tilted(
         own = found if k == 0 else estimate_tilted(tilted, k, bars, question.confidence)
         if own.sample >= LEAST_SAMPLE and not math.isnan(row[kind]):
             row |= name_estimate(kind, own)
-    weights = tilted.weigh(0, bars)
+    weights = tilted.list_path_weights(0, bars)
     row["bad_debt"] = float(np.mean(weights * tilted.events.bad_debt[0]))
     died = tilted.events.liquidated < bars
     row["days_to_liquidation"] = weighted_median(

@@ -31,7 +31,7 @@ from backtest.paths.liquidation_risk import describe_each, name_policies
 from backtest.paths.panel_paths import PanelPaths
 from backtest.paths.path_events import find_first
 from backtest.paths.path_model import PathModel
-from backtest.paths.risk_intervals import Estimate, estimate_plain
+from backtest.paths.risk_intervals import RiskEstimate, estimate_plain
 from backtest.paths.risk_question import count_bars
 from backtest.paths.risk_record import RiskRecord
 from backtest.paths.scaled_policies import HoldOnce, Scaled
@@ -312,7 +312,7 @@ class LeverageScan:
             where=WHERE,
         )
 
-    def estimate(self, size: float, count: int) -> Estimate:
+    def estimate(self, size: float, count: int) -> RiskEstimate:
         """Return the probability of a liquidation at a leverage, on the first paths."""
         bars = count_bars(self.paths, self.horizon)
         hits = [
@@ -342,7 +342,7 @@ class LeverageScan:
         }
         return row, grid
 
-    def bisect(self, sizes: FloatArray, k: int, chance: float) -> tuple[float, Estimate]:
+    def bisect(self, sizes: FloatArray, k: int, chance: float) -> tuple[float, RiskEstimate]:
         """Return the largest leverage within the bound on all paths, near grid point k."""
         count = self.paths.count
         while k < len(sizes) and self.estimate(float(sizes[k]), count).value <= chance:

@@ -15,7 +15,7 @@ from backtest.paths.path_set import DrawPlan, make_keys, mix_words
 from backtest.paths.paths_runner import PathsRunner, Progress
 from backtest.paths.risk_intervals import (
     LEAST_SAMPLE,
-    Estimate,
+    RiskEstimate,
     estimate_repeats,
     estimate_weighted,
 )
@@ -39,7 +39,7 @@ class Tilted(NamedTuple):
     force: float
     psi: float
 
-    def weigh(self, kind: int, bars: int) -> FloatArray:
+    def list_path_weights(self, kind: int, bars: int) -> FloatArray:
         """Return the weights of the paths with an event of a kind within some bars, 0 for others.
 
         Kinds are the rows of :attr:`PathEvents.move`. The weight is that at the event: what comes
@@ -111,7 +111,7 @@ def narrow(share: object, low: float, high: float) -> float:
     return high
 
 
-def check_sample(found: Estimate) -> Estimate:
+def check_sample(found: RiskEstimate) -> RiskEstimate:
     """Return a weighted estimate, or raise if too few paths carry it."""
     if not found.sample >= LEAST_SAMPLE:
         raise ParameterError(
@@ -123,15 +123,15 @@ def check_sample(found: Estimate) -> Estimate:
     return found
 
 
-def estimate_tilted(tilted: Tilted, kind: int, bars: int, confidence: float) -> Estimate:
+def estimate_tilted(tilted: Tilted, kind: int, bars: int, confidence: float) -> RiskEstimate:
     """Return the probability of an event within some bars from tilted paths."""
-    return estimate_weighted(tilted.weigh(kind, bars), confidence)
+    return estimate_weighted(tilted.list_path_weights(kind, bars), confidence)
 
 
 # ---------------------------------------------------------------------------------- splitting
 
 
-def split_paths(runner: PathsRunner, bars: int, count: int, confidence: float) -> Estimate:
+def split_paths(runner: PathsRunner, bars: int, count: int, confidence: float) -> RiskEstimate:
     """Return the probability of a liquidation within some bars, by multilevel splitting.
 
     The margin ratio at closes measures how near a path is. Levels are set on paths of their own; in

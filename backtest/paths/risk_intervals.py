@@ -15,7 +15,7 @@ FEW_HITS = 10
 """Below this many hits the correlation within pairs is taken as 0: it cannot be estimated."""
 
 
-class Estimate(NamedTuple):
+class RiskEstimate(NamedTuple):
     """A probability with the ends of its interval, and the effective sample size."""
 
     value: float
@@ -24,7 +24,7 @@ class Estimate(NamedTuple):
     sample: float
 
 
-UNKNOWN = Estimate(math.nan, math.nan, math.nan, math.nan)
+UNKNOWN = RiskEstimate(math.nan, math.nan, math.nan, math.nan)
 
 
 def exact_interval(hits: float, n: float, confidence: float) -> tuple[float, float]:
@@ -45,13 +45,13 @@ def exact_interval(hits: float, n: float, confidence: float) -> tuple[float, flo
     return low, high
 
 
-def estimate_plain(is_hit: FloatArray, confidence: float) -> Estimate:
+def estimate_plain(is_hit: FloatArray, confidence: float) -> RiskEstimate:
     """Return the share of independent paths that were hit; ``is_hit`` has shape (n_paths,)."""
     n, hits = len(is_hit), float(np.sum(is_hit))
-    return Estimate(hits / n, *exact_interval(hits, n, confidence), n)
+    return RiskEstimate(hits / n, *exact_interval(hits, n, confidence), n)
 
 
-def estimate_pairs(is_hit: FloatArray, confidence: float) -> Estimate:
+def estimate_pairs(is_hit: FloatArray, confidence: float) -> RiskEstimate:
     """Return the share of paths that were hit, of pairs of mirrored paths side by side.
 
     The interval is that of Clopper and Pearson for the effective number of independent paths, p (1
@@ -66,7 +66,7 @@ def estimate_pairs(is_hit: FloatArray, confidence: float) -> Estimate:
     n = float(len(is_hit))
     if min(np.sum(is_hit), n - np.sum(is_hit)) >= FEW_HITS and variance > 0.0:
         n = p * (1.0 - p) / variance
-    return Estimate(p, *exact_interval(p * n, n, confidence), n)
+    return RiskEstimate(p, *exact_interval(p * n, n, confidence), n)
 
 
 def find_deviate(confidence: float) -> float:
@@ -76,7 +76,7 @@ def find_deviate(confidence: float) -> float:
     return NormalDist().inv_cdf(0.5 + 0.5 * confidence)
 
 
-def estimate_weighted(weights: FloatArray, confidence: float) -> Estimate:
+def estimate_weighted(weights: FloatArray, confidence: float) -> RiskEstimate:
     """Return the mean weight of tilted paths (0 where not hit), with a normal interval.
 
     The effective sample size is ``(sum w)^2 / sum w^2``.
@@ -85,10 +85,10 @@ def estimate_weighted(weights: FloatArray, confidence: float) -> Estimate:
     sample = total * total / square if square > 0.0 else 0.0
     mean, error = total / len(weights), float(np.std(weights, ddof=1)) / math.sqrt(len(weights))
     reach = find_deviate(confidence) * error
-    return Estimate(mean, max(mean - reach, 0.0), min(mean + reach, 1.0), sample)
+    return RiskEstimate(mean, max(mean - reach, 0.0), min(mean + reach, 1.0), sample)
 
 
-def estimate_repeats(means: FloatArray, confidence: float) -> Estimate:
+def estimate_repeats(means: FloatArray, confidence: float) -> RiskEstimate:
     """Return the mean of independent repetitions, with the interval of Student's t."""
     from scipy.special import stdtrit  # noqa: PLC0415 - slow to load
 
@@ -96,4 +96,4 @@ def estimate_repeats(means: FloatArray, confidence: float) -> Estimate:
     error = float(np.std(means, ddof=1)) / math.sqrt(n)
     reach = float(stdtrit(n - 1, 0.5 + 0.5 * confidence)) * error
     sample = mean * (1.0 - mean) / error**2 if error > 0.0 else math.inf
-    return Estimate(mean, max(mean - reach, 0.0), min(mean + reach, 1.0), sample)
+    return RiskEstimate(mean, max(mean - reach, 0.0), min(mean + reach, 1.0), sample)

@@ -12,7 +12,7 @@ import pandas as pd
 from backtest.base.number_text import format_percent
 from backtest.base.result_folders import name_folder
 from backtest.base.text_layout import capitalize, clip
-from backtest.compare.comparison_text import COVERAGE, explain_turn
+from backtest.compare.comparison_text import COVERAGE, explain_break_even
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.axis_scale import choose_scale, drop_dust
@@ -32,9 +32,9 @@ from backtest.report.page.page import (
     Chart,
     Fact,
     Page,
+    Paragraph,
     Section,
     Table,
-    Text,
     name_columns,
 )
 from backtest.report.page.report_numbers import format_measure, name_measure
@@ -224,7 +224,9 @@ def build_differences(comparison: Comparison) -> Section:
     ]
     blocks: list[Block] = [*charts, tabulate_differences(comparison)]
     if not charts:
-        blocks.insert(0, Text("No difference could be measured: see the table for why.", "note"))
+        blocks.insert(
+            0, Paragraph("No difference could be measured: see the table for why.", "note")
+        )
     return Section("differences", "What differs by more than noise", lead, blocks)
 
 
@@ -282,7 +284,7 @@ def list_break_even(comparison: Comparison) -> list[Section]:
         (
             row["policy"], row["against"], row["cost"], format_percent(row["gap"]),
             "none" if math.isnan(row["added"]) else f"{1e4 * row['added']:+.4g}",
-            f"{1e4 * row['low']:+.4g} to {1e4 * row['high']:+.4g}", explain_turn(row),
+            f"{1e4 * row['low']:+.4g} to {1e4 * row['high']:+.4g}", explain_break_even(row),
         )
         for row in turns.to_dict("records")
     )  # fmt: skip

@@ -24,9 +24,9 @@ def draw_failure_svg(found: FailureMap) -> str:
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{high}" '
         f'viewBox="0 0 {wide} {high}" font-family="sans-serif" font-size="12">',
-        f"<title>{say(title)}</title>",
+        f"<title>{escape_text(title)}</title>",
         f'<rect width="{wide}" height="{high}" fill="#ffffff"/>',
-        f'<text x="{EDGE}" y="24" font-size="14">{say(title)}</text>',
+        f'<text x="{EDGE}" y="24" font-size="14">{escape_text(title)}</text>',
         f'<rect x="{EDGE}" y="{TOP}" width="{SIZE}" height="{SIZE}" fill="#f4d6d2"/>',
         f'<clipPath id="map"><rect x="{EDGE}" y="{TOP}" width="{SIZE}" '
         f'height="{SIZE}"/></clipPath>',
@@ -41,7 +41,7 @@ def draw_failure_svg(found: FailureMap) -> str:
     ])  # fmt: skip
 
 
-def say(text: str) -> str:
+def escape_text(text: str) -> str:
     """Escape a text."""
     return escape(escape_directions(text))
 
@@ -103,7 +103,7 @@ def draw_axes(found: FailureMap) -> list[str]:
     centre = TOP + SIZE / 2
     return [
         *parts,
-        f'<text x="{middle}" y="{bottom + 42}" text-anchor="middle">{say(found.x)}</text>',
+        f'<text x="{middle}" y="{bottom + 42}" text-anchor="middle">{escape_text(found.x)}</text>',
         f'<text x="14" y="{centre}" text-anchor="middle" '
-        f'transform="rotate(-90 14 {centre})">{say(found.y)}</text>',
+        f'transform="rotate(-90 14 {centre})">{escape_text(found.y)}</text>',
     ]

@@ -13,7 +13,7 @@ from backtest.base.units import format_duration, format_time
 from backtest.pockets import AllocationResult, Runway
 from backtest.pockets.allocation_result import WHOLE
 from backtest.report.page.figures import build_chart, build_layout, draw_line, draw_series
-from backtest.report.page.page import Chart, Fact, Page, Section, Text
+from backtest.report.page.page import Chart, Fact, Page, Paragraph, Section
 from backtest.report.risk_pages import (
     DATES,
     describe_source,
@@ -68,7 +68,7 @@ def name_shares(found: AllocationResult) -> str:
 def list_allocation_sections(found: AllocationResult) -> list[Section]:
     """Return the sections of an allocation."""
     shown = found.transfers.rename(index=lambda time: format_time(time.value))
-    ledger: list[Any] = [Text("There were none.")]
+    ledger: list[Any] = [Paragraph("There were none.")]
     if len(shown):
         ledger = [
             write_table(
@@ -80,7 +80,7 @@ def list_allocation_sections(found: AllocationResult) -> list[Section]:
     return [
         Section("pockets", "By pocket", "Growth is without transfers.",
                 [draw_equity(found), write_table("", found.table, formats=COLUMN_FORMATS),
-                 Text(found.settings["policy"], "note")]),
+                 Paragraph(found.settings["policy"], "note")]),
         Section("transfers", "Transfers", "Each date adds up to 0.", ledger),
     ]  # fmt: skip
 

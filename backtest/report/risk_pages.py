@@ -20,9 +20,9 @@ from backtest.report.page.page import (
     Chart,
     Fact,
     Page,
+    Paragraph,
     Section,
     Table,
-    Text,
     name_columns,
 )
 from backtest.scenarios import Bounds, Sensitivity, Stress
@@ -234,7 +234,7 @@ def build_stress(found: Stress) -> Page:
         facts=[Fact("scenarios that liquidate", f"{dead} of {total}")],
         write_sections=lambda: [
             Section("scenarios", "Scenarios", "From the last close of the run on.", blocks),
-            Section("sources", "Sources", "", [Text(each, "note") for each in sources]),
+            Section("sources", "Sources", "", [Paragraph(each, "note") for each in sources]),
         ],
         collect=lambda: {"table": to_records(found.table), "settings": found.manifest["settings"]},
     )
@@ -282,7 +282,8 @@ def build_bounds(found: Bounds) -> Page:
             Section("metrics", "Metrics", "In every order that the bars allow.",
                     [write_table("", found.table)]),
             Section("bars", "Ambiguous bars", "Of the run as it is.",
-                    [write_table("", bars.head(200))] if len(bars) else [Text("There are none.")]),
+                    [write_table("", bars.head(200)) if len(bars)
+                     else Paragraph("There are none.")]),
         ],
         collect=lambda: {"table": to_records(found.table), "verdict": found.verdict},
     )  # fmt: skip

@@ -159,7 +159,7 @@ class BarSteps:
 
     def live(self, state: State, order: tuple[Move, ...]) -> tuple[State, Ledger]:
         """Return the state after the bar in one order, and the sum of its money."""
-        feed, n = self.lay_steps(order)
+        feed, n = self.make_step_feed(order)
         before = state
         now = state._replace(funding_next=0, flow_next=0)
         total = new_ledger()
@@ -172,7 +172,7 @@ class BarSteps:
                 now = with_decision(now, math.nan, 1.0)
         return finish(before, now, total, len(self.events), len(self.flows)), total
 
-    def lay_steps(self, order: tuple[Move, ...]) -> tuple[Feed, int]:
+    def make_step_feed(self, order: tuple[Move, ...]) -> tuple[Feed, int]:
         """Return the steps of an order as bars of a feed of their own, from bar 1 on."""
         feed, t = self.feed, self.t
         last, mark = [feed.open[t]], [feed.mark_open[t]]
@@ -199,11 +199,11 @@ class BarSteps:
                 one = values[min(t, len(values) - 1)] if len(values) else math.nan
                 fields[name] = [one]
         fields["years"] = [0.0, fields["years"][0], *([0.0] * (n - 1))]
-        fields |= self.lay_events(bars)
+        fields |= self.make_step_events(bars)
         fields["time"] = [feed.time[t]] * (n + 1)
         return Feed(**fields), n
 
-    def lay_events(self, bars: list[int]) -> dict[str, Any]:
+    def make_step_events(self, bars: list[int]) -> dict[str, Any]:
         """Return the settlements and flows of the bar at the steps of an order."""
         feed = self.feed
         prices = [

@@ -69,7 +69,7 @@ class AmbiguousBar(NamedTuple):
     probability: float
 
 
-class Ways(NamedTuple):
+class BarOutcomes(NamedTuple):
     """The ways through a bar from a state: that of the run first, and its quote."""
 
     run: Branch
@@ -128,14 +128,16 @@ class BoundsRun:
                 progress(t - first, market.n_bars - first)
         return lanes, found, is_cut
 
-    def pass_bar(self, rules: Rules, inputs: Any, market: Market, state: State, t: int) -> Ways:
+    def pass_bar(
+        self, rules: Rules, inputs: Any, market: Market, state: State, t: int
+    ) -> BarOutcomes:
         """Return the ways through bar t from a state."""
         log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
         with np.errstate(all="ignore"):
             after, ledger, quote = live_bar(rules, inputs.plan, inputs.feed, state, log, t)
             run = Branch(after, ledger, 0.0, "as run")
             if t == 0 or not is_suspect(rules, inputs.feed, state, after, ledger, t):
-                return Ways(run._replace(weight=1.0), [], quote)
+                return BarOutcomes(run._replace(weight=1.0), [], quote)
             branches = BarSteps(rules, inputs.plan, inputs.feed, t).branches(state)
             is_open = any(identify(each.state) != identify(after) for each in branches)
             if is_open and self.refine is not None:
@@ -144,7 +146,7 @@ class BoundsRun:
                     branches = live_fine(rules, inputs, fine, state, t)
         same = [b for b in branches if identify(b.state) == identify(after)]
         others = [b for b in branches if identify(b.state) != identify(after)]
-        return Ways(run._replace(weight=sum(b.weight for b in same)), others, quote)
+        return BarOutcomes(run._replace(weight=sum(b.weight for b in same)), others, quote)
 
     def finish(self, lane: Lane) -> Result:
         """Return a life as a result, for its metrics."""
@@ -198,7 +200,7 @@ def is_suspect(
     return False
 
 
-def spread(lane: Lane, ways: Ways, rules: Rules, inputs: Any, t: int) -> list[Lane]:
+def spread(lane: Lane, ways: BarOutcomes, rules: Rules, inputs: Any, t: int) -> list[Lane]:
     """Return the lives after a bar."""
     found = []
     for branch, is_run in [(ways.run, True), *((other, False) for other in ways.others)]:
@@ -281,7 +283,7 @@ def wealth_of(lane: Lane) -> float:
     return lane.state.equity + lane.state.reserve
 
 
-def describe_bar(ways: Ways, t: int) -> AmbiguousBar:
+def describe_bar(ways: BarOutcomes, t: int) -> AmbiguousBar:
     """Return what competes in an ambiguous bar."""
     branches = [ways.run, *ways.others]
     kinds = set()

@@ -20,7 +20,7 @@ from backtest.venue import Venue
 HALF_AND_DOUBLE = (0.5, 2.0)
 
 
-class Setup(NamedTuple):
+class VariedTerms(NamedTuple):
     """What a factor may change.
 
     ``rule`` is that of the signal, None if it is no rule. ``joined`` is how far the correlations of
@@ -43,13 +43,13 @@ class Setup(NamedTuple):
         """The different venues."""
         return [self.venue] if isinstance(self.venue, Venue) else list(self.venue.values())
 
-    def with_venues(self, change: Callable[[Venue], Venue]) -> Setup:
+    def with_venues(self, change: Callable[[Venue], Venue]) -> VariedTerms:
         """Return the setup with each venue changed."""
         if isinstance(self.venue, Venue):
             return self._replace(venue=change(self.venue))
         return self._replace(venue={name: change(each) for name, each in self.venue.items()})
 
-    def with_markets(self, change: Callable[[Market], Market]) -> Setup:
+    def with_markets(self, change: Callable[[Market], Market]) -> VariedTerms:
         """Return the setup with each market changed."""
         if isinstance(self.market, Market):
             return self._replace(market=change(self.market))
@@ -68,13 +68,13 @@ class Factor(NamedTuple):
     ``unit`` is the size of an added step.
     """
 
-    change: Callable[[Setup, float], Setup]
+    change: Callable[[VariedTerms, float], VariedTerms]
     steps: tuple[float, ...]
     is_shift: bool = False
     unit: float = 1.0
 
 
-def change_rates(setup: Setup, shift: float) -> Setup:
+def change_rates(setup: VariedTerms, shift: float) -> VariedTerms:
     """Return a setup in which what is borrowed costs more, and cash earns as much more."""
 
     def change(venue: Venue) -> Venue:
@@ -85,12 +85,12 @@ def change_rates(setup: Setup, shift: float) -> Setup:
     return setup.with_venues(change)
 
 
-def scale_funding(setup: Setup, factor: float) -> Setup:
+def scale_funding(setup: VariedTerms, factor: float) -> VariedTerms:
     """Return a setup with all funding rates multiplied."""
     return setup.with_markets(lambda market: replace_rates(market, market.funding_rate * factor))
 
 
-def shift_funding(setup: Setup, shift: float) -> Setup:
+def shift_funding(setup: VariedTerms, shift: float) -> VariedTerms:
     """Return a setup with all funding rates raised."""
     return setup.with_markets(lambda market: replace_rates(market, market.funding_rate + shift))
 
@@ -100,7 +100,7 @@ def replace_rates(market: Market, rates: FloatArray) -> Market:
     return Market(**market.fields() | {"funding_rate": rates}, source=f"{market.source}, funding")
 
 
-def scale_fees(setup: Setup, factor: float) -> Setup:
+def scale_fees(setup: VariedTerms, factor: float) -> VariedTerms:
     """Return a setup with trading fees multiplied."""
 
     def change(venue: Venue) -> Venue:
@@ -112,7 +112,7 @@ def scale_fees(setup: Setup, factor: float) -> Setup:
     return setup.with_venues(change)
 
 
-def scale_slippage(setup: Setup, factor: float) -> Setup:
+def scale_slippage(setup: VariedTerms, factor: float) -> VariedTerms:
     """Return a setup with slippage and impact multiplied."""
 
     def change(venue: Venue) -> Venue:
@@ -127,7 +127,7 @@ def scale_slippage(setup: Setup, factor: float) -> Setup:
     return setup.with_venues(change)
 
 
-def scale_margin(setup: Setup, factor: float) -> Setup:
+def scale_margin(setup: VariedTerms, factor: float) -> VariedTerms:
     """Return a setup with initial and maintenance margin multiplied."""
 
     def change(venue: Venue) -> Venue:
@@ -139,7 +139,7 @@ def scale_margin(setup: Setup, factor: float) -> Setup:
     return setup.with_venues(change)
 
 
-def scale_volatility(setup: Setup, factor: float) -> Setup:
+def scale_volatility(setup: VariedTerms, factor: float) -> VariedTerms:
     """Return a setup in which log moves are multiplied, around their mean."""
     return setup.with_markets(lambda market: scale_moves(market, factor))
 
@@ -161,7 +161,7 @@ def scale_moves(market: Market, factor: float) -> Market:
     return Market(**fields, source=f"{market.source}, volatility")
 
 
-def change_correlation(setup: Setup, step: float) -> Setup:
+def change_correlation(setup: VariedTerms, step: float) -> VariedTerms:
     """Return a setup in which the moves of several instruments have other correlations.
 
     A step s over 0 takes the correlation matrix C of log returns to ``(1 - s) C + s 1``, all ones
@@ -239,7 +239,7 @@ FACTORS: dict[str, Factor] = {
 """The assumptions that are changed, by name."""
 
 
-def scale_parameter(name: str, setup: Setup, factor: float) -> Setup:
+def scale_parameter(name: str, setup: VariedTerms, factor: float) -> VariedTerms:
     """Return a setup in which a parameter of the signal's rule is multiplied, within its range.
 
     The signal is None where the rule refuses the value.

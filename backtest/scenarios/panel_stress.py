@@ -36,7 +36,7 @@ from backtest.scenarios.scenario_bars import (
     make_bars,
     measure_recent,
 )
-from backtest.scenarios.stress_run import Outcome, find_lost_profit, quiet, scale_venue
+from backtest.scenarios.stress_run import StressOutcome, find_lost_profit, quiet, scale_venue
 from backtest.venue import Venue
 from backtest.venue.contract_value import compute_price
 from backtest.venue.own_requirement import OwnMargin
@@ -178,12 +178,12 @@ class PanelStress:
             found[name] = make_bars(alone.override(price=move), market, noise)
         return found
 
-    def live(self, scenario: Scenario, bars: Bars) -> Outcome:
+    def live(self, scenario: Scenario, bars: Bars) -> StressOutcome:
         """Return what a scenario does to the account."""
         n = next(iter(bars.values())).last.shape[1]
         if n == 0:
             distance = self.find_distance(self.result.positions_record[-1:], self.result.marks[-1:])
-            return Outcome(self.before, 0.0, False, distance, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
+            return StressOutcome(self.before, 0.0, False, distance, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
         markets = Markets(
             {name: append_bars(market, bars[name]) for name, market in self.history.items()},
             currency=self.history.currency or None,
@@ -201,7 +201,7 @@ class PanelStress:
         if out < n:
             now = self.live_part(scenario, markets, first + out, account, book, memory, False)
             parts.append(now)
-        return self.settle(scenario, markets, parts)
+        return self.build_outcome(scenario, markets, parts)
 
     def count_outage(self, scenario: Scenario) -> int:
         """Return the bars in which neither decisions nor stops act."""
@@ -249,7 +249,9 @@ class PanelStress:
             names=markets.names,
         )
 
-    def settle(self, scenario: Scenario, markets: Markets, parts: list[BookOutcome]) -> Outcome:
+    def build_outcome(
+        self, scenario: Scenario, markets: Markets, parts: list[BookOutcome]
+    ) -> StressOutcome:
         """Return the outcome, after auto-deleveraging of winning positions."""
         account = np.concatenate([each.account for each in parts])
         positions = np.concatenate([each.positions for each in parts])
@@ -268,7 +270,7 @@ class PanelStress:
         )
         equity = float(account[-1, 0] + account[-1, 3]) - lost
         liquidated = bool(np.any(entries[:, 1] == LIQUIDATED))
-        return Outcome(
+        return StressOutcome(
             equity=equity,
             loss=self.before - equity,
             liquidated=liquidated,

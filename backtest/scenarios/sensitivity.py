@@ -28,7 +28,7 @@ from backtest.policy import Policy
 from backtest.scenarios.factors import (
     FACTORS,
     Factor,
-    Setup,
+    VariedTerms,
     describe_value,
     list_signal_factors,
     mix_correlation,
@@ -139,14 +139,14 @@ def sensitivity(
     more: dict[str, Any] = {"compile": compile, **settings}
     more |= {} if overlay is None else {"overlay": overlay}
 
-    def grow(setup: Setup) -> float:
+    def grow(setup: VariedTerms) -> float:
         of_any: Any = setup.market  # one instrument or several
         result = run(
             of_any, policy, venue=setup.venue, account=account, signal=setup.signal, **more
         )
         return float(result.metrics["cagr"])
 
-    def ruin(setup: Setup) -> float:
+    def ruin(setup: VariedTerms) -> float:
         if paths is None:
             return math.nan
         found = liquidation_risk(
@@ -181,7 +181,7 @@ def sensitivity(
     return Sensitivity(table, first, described, market)
 
 
-def continue_changed(paths: AnyPaths, setup: Setup) -> AnyPaths:
+def continue_changed(paths: AnyPaths, setup: VariedTerms) -> AnyPaths:
     """Return the paths that continue a changed market, with their model fitted to it."""
     changed: Any = setup.market
     if isinstance(paths, Paths):
@@ -202,7 +202,7 @@ def continue_changed(paths: AnyPaths, setup: Setup) -> AnyPaths:
     )
 
 
-def find_last_signal(setup: Setup) -> Any:
+def find_last_signal(setup: VariedTerms) -> Any:
     """Return the direction, or the weights by instrument, at the end of a setup."""
     if isinstance(setup.market, Market):
         held = 1.0 if setup.signal is None else setup.signal
@@ -213,17 +213,17 @@ def find_last_signal(setup: Setup) -> Any:
     return dict(zip(setup.market.names, map(float, weights[:, -1]), strict=True))
 
 
-def read_setup(market: Market | Markets, venue: AnyVenue, signal: Any) -> Setup:
+def read_setup(market: Market | Markets, venue: AnyVenue, signal: Any) -> VariedTerms:
     """Return what is run without changes, with the signal as a Series if it has a name."""
     if isinstance(market, Markets):
-        return Setup(market, venue, resolve_signal(signal, market))
+        return VariedTerms(market, venue, resolve_signal(signal, market))
     named = read_named(signal, market)
     rule = named if isinstance(named, SignalRule) else None
-    return Setup(market, venue, resolve_signal(named, market), rule)
+    return VariedTerms(market, venue, resolve_signal(named, market), rule)
 
 
 def measure(
-    setup: Setup, grow: Callable[[Setup], float], ruin: Callable[[Setup], float]
+    setup: VariedTerms, grow: Callable[[VariedTerms], float], ruin: Callable[[VariedTerms], float]
 ) -> tuple[float, float]:
     """Return growth and probability of ruin, NaN where the rule of the signal refused a value."""
     is_refused = setup.rule is not None and setup.signal is None
@@ -231,7 +231,7 @@ def measure(
 
 
 def choose_factors(
-    factors: Sequence[str] | None, setup: Setup, known: Mapping[str, Factor]
+    factors: Sequence[str] | None, setup: VariedTerms, known: Mapping[str, Factor]
 ) -> tuple[str, ...]:
     """Return the factors to change, checked to be known and to apply."""
     idle = set() if any(each.interest_on for each in setup.venues) else {"rates"}
@@ -273,7 +273,9 @@ def choose_factors(
     return tuple(dict.fromkeys(spelled))
 
 
-def find_even(factor: Factor, base: Setup, first: float, grow: Callable[[Setup], float]) -> float:
+def find_even(
+    factor: Factor, base: VariedTerms, first: float, grow: Callable[[VariedTerms], float]
+) -> float:
     """Return the step at which the growth is 0, the nearest one; NaN if there is none."""
 
     def at(step: float) -> float:

@@ -21,7 +21,7 @@ from backtest.scenarios.crashes import crashes
 from backtest.scenarios.panel_stress import PanelStress, quiet_venues, run_panel_scenario
 from backtest.scenarios.scenario import Scenario
 from backtest.scenarios.scenario_bars import ShockBars, cut_replay, make_bars
-from backtest.scenarios.stress_run import Outcome, StressRun, find_values, quiet_venue
+from backtest.scenarios.stress_run import StressOutcome, StressRun, find_values, quiet_venue
 
 WHERE = "bt.stress"
 RULES = Choice("today", "then")
@@ -155,7 +155,7 @@ def stress(
         if progress is not None:
             progress(done, total)
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario"))
-    climbed = climb(result, grid, how, progress, len(chosen), total) if grid else None
+    climbed = run_ladder(result, grid, how, progress, len(chosen), total) if grid else None
     settings = {
         "policy": result.manifest["policy"]["text"],
         "data": result.manifest["data"]["source"],
@@ -303,7 +303,7 @@ def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, 
     ]
 
 
-def shock_once(result: Result | PortfolioResult, rules: str, shock: Scenario) -> Outcome:
+def shock_once(result: Result | PortfolioResult, rules: str, shock: Scenario) -> StressOutcome:
     """Return what a shock of one bar does."""
     if isinstance(result, PortfolioResult):
         several = PanelStress(result, quiet_venues(result, rules, shock))
@@ -312,7 +312,7 @@ def shock_once(result: Result | PortfolioResult, rules: str, shock: Scenario) ->
     return run.live(shock, make_bars(shock, run.history))
 
 
-def climb(
+def run_ladder(
     result: Result | PortfolioResult,
     grid: list[dict[str, float]],
     rules: str,
@@ -321,7 +321,7 @@ def climb(
     total: int,
 ) -> pd.DataFrame:
     """Return what the one-bar shocks of a ladder do, indexed by its axes."""
-    rows: list[Outcome] = []
+    rows: list[StressOutcome] = []
     for k, point in enumerate(grid, 1):
         shock = Scenario("ladder", shape="bar", **point)  # type: ignore[arg-type] # fields by name
         rows.append(shock_once(result, rules, shock))

@@ -40,7 +40,7 @@ WARMUP = 20_000
 """Bars of history in front of a scenario, for the columns of a policy and for impact."""
 
 
-class Outcome(NamedTuple):
+class StressOutcome(NamedTuple):
     """What a scenario did to an account.
 
     ``equity`` is wealth after it, ``loss`` what it took of it. ``distance`` is the smallest
@@ -127,12 +127,14 @@ class StressRun:
         """The last close."""
         return float(self.history.close[-1])
 
-    def live(self, scenario: Scenario, bars: ShockBars) -> Outcome:
+    def live(self, scenario: Scenario, bars: ShockBars) -> StressOutcome:
         """Return what a scenario does to the account."""
         result, n = self.result, bars.last.shape[1]
         before = result.state.equity + result.state.reserve
         if n == 0:
-            return Outcome(before, 0.0, False, self.find_distance(), 0, 0.0, 0.0, 0.0, 0.0, 0.0)
+            return StressOutcome(
+                before, 0.0, False, self.find_distance(), 0, 0.0, 0.0, 0.0, 0.0, 0.0
+            )
         market, first = append_bars(self.history, bars), self.history.n_bars
         market = market.with_signal(np.full(market.n_bars, self.signal))
         venue = scale_venue(self.venue, scenario)
@@ -147,7 +149,7 @@ class StressRun:
                 cure="run with the rates of your tier: venue.override(fees=bt.Fees(...))",
             )
         lived = self.live_bars(scenario, market, inputs, first)
-        return settle(self, scenario, lived, before, float(market.close[-1]))
+        return build_outcome(self, scenario, lived, before, float(market.close[-1]))
 
     @property
     def signal(self) -> float:
@@ -159,7 +161,7 @@ class StressRun:
         row = self.result.bars.iloc[-1]
         return abs(float(row["liquidation_price"]) / float(row["mark"]) - 1.0)
 
-    def live_bars(self, scenario: Scenario, market: Market, inputs: Any, first: int) -> Lived:
+    def live_bars(self, scenario: Scenario, market: Market, inputs: Any, first: int) -> StressSums:
         """Take the account through the bars after the first ones, in plain Python."""
         policy = self.result.policy
         columns = observe(policy, market)  # type: ignore[arg-type] # checked when constructed
@@ -174,7 +176,7 @@ class StressRun:
             state = with_decision(state, math.nan, 1.0)
         memory: Any = self.result.memory
         log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
-        lived = Lived()
+        lived = StressSums()
         for t in range(first, market.n_bars):
             is_out = t - first < outage
             rules = without_stops(inputs.rules) if is_out else inputs.rules
@@ -200,7 +202,7 @@ class StressRun:
         return lived
 
 
-class Lived:
+class StressSums:
     """Sums over the bars of a scenario."""
 
     def __init__(self) -> None:
@@ -235,7 +237,9 @@ def measure_distance(rules: Rules, state: State, feed: Any, t: int) -> float:
     return max(float(gap if position.quantity > 0.0 else -gap), 0.0)
 
 
-def settle(run: StressRun, scenario: Scenario, lived: Lived, before: float, last: float) -> Outcome:
+def build_outcome(
+    run: StressRun, scenario: Scenario, lived: StressSums, before: float, last: float
+) -> StressOutcome:
     """Return the outcome, after auto-deleveraging of a winning position."""
     state = lived.state
     if state is None:
@@ -245,7 +249,7 @@ def settle(run: StressRun, scenario: Scenario, lived: Lived, before: float, last
     lost = find_lost_profit(scenario, contract, held, run.last, last)
     equity = state.equity + state.reserve - lost
     distance = lived.distance if math.isfinite(lived.distance) else math.nan
-    return Outcome(
+    return StressOutcome(
         equity=equity,
         loss=before - equity,
         liquidated=bool(liquidated),

@@ -55,7 +55,7 @@ class Axis(NamedTuple):
         return np.sqrt(low * high) if self.is_log else (low + high) / 2.0
 
 
-class Grid(NamedTuple):
+class HeatmapCells(NamedTuple):
     """A measure by cell, arrays of shape (n_y, n_x): NaN where a cell has none."""
 
     values: FloatArray
@@ -162,7 +162,9 @@ def name_cells(values: FloatArray, edges: FloatArray) -> tuple[str, ...]:
     return tuple(f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges))
 
 
-def fill_grid(table: pd.DataFrame, across: Axis, along: Axis, metric: str, reduce: Reduce) -> Grid:
+def fill_grid(
+    table: pd.DataFrame, across: Axis, along: Axis, metric: str, reduce: Reduce
+) -> HeatmapCells:
     """Return the measure of each cell, with its number of rows and of ruined rows."""
     shape = (along.n_cells, across.n_cells)
     place = along.cells * across.n_cells + across.cells
@@ -180,7 +182,7 @@ def fill_grid(table: pd.DataFrame, across: Axis, along: Axis, metric: str, reduc
     least = counts if reduce == "best" else (counts + 1) // 2
     hides = (counts > 0) & (ruined >= least)
     values[hides] = np.nan
-    return Grid(
+    return HeatmapCells(
         values.reshape(shape),
         counts.astype(np.int64).reshape(shape),
         ruined.reshape(shape),
@@ -195,7 +197,7 @@ def rank_values(values: FloatArray, metric: str) -> IntArray:
     return order_sets(scores, zeros, nothing, zeros, nothing)
 
 
-def build_figure(across: Axis, along: Axis, grid: Grid, names: tuple[str, str, str]) -> Any:
+def build_figure(across: Axis, along: Axis, grid: HeatmapCells, names: tuple[str, str, str]) -> Any:
     """Return the figure without its titles."""
     import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
 
@@ -221,7 +223,7 @@ def build_figure(across: Axis, along: Axis, grid: Grid, names: tuple[str, str, s
     )
 
 
-def mark_ruined(figure: Any, across: Axis, along: Axis, grid: Grid) -> None:
+def mark_ruined(figure: Any, across: Axis, along: Axis, grid: HeatmapCells) -> None:
     """Add a cross to every cell that is marked as ruined."""
     rows, columns = np.nonzero(grid.is_ruined)
     if not len(rows):
@@ -239,7 +241,7 @@ def mark_ruined(figure: Any, across: Axis, along: Axis, grid: Grid) -> None:
     )
 
 
-def describe_cells(across: Axis, along: Axis, grid: Grid) -> np.ndarray:
+def describe_cells(across: Axis, along: Axis, grid: HeatmapCells) -> np.ndarray:
     """Return the hover texts of each cell, of shape (n_y, n_x, 3)."""
     notes = np.empty((*grid.values.shape, 3), dtype=object)
     notes[..., 0] = np.array(across.words, dtype=object)

@@ -48,7 +48,7 @@ SWITCHES = ("account.reserve", "venue.fees.per_order", "venue.liquidation.impact
 """Fields that switch on a part of the rules if they are not 0."""
 
 
-class Group(NamedTuple):
+class LaneGroup(NamedTuple):
     """Sets that one loop takes.
 
     ``rows`` are their positions among all sets, ``trio`` is built from the first of them. ``terms``
@@ -60,7 +60,9 @@ class Group(NamedTuple):
     terms: Mapping[str, FloatArray]
 
 
-def sort_into_groups(base: Base, settings: Mapping[str, Setting], sets: Sets) -> Iterator[Group]:
+def sort_into_groups(
+    base: Base, settings: Mapping[str, Setting], sets: Sets
+) -> Iterator[LaneGroup]:
     """Yield the groups of some sets."""
     n = count_sets(sets)
     by_lane = {*COMMON, *OWN, *FEES, *CAPITAL}
@@ -80,7 +82,7 @@ def sort_into_groups(base: Base, settings: Mapping[str, Setting], sets: Sets) ->
     for rows in np.split(order, ends[:-1]):
         trio = build_trio(base, settings, take_sets(sets, rows[0]))
         terms = {name: sets[name][rows].astype(np.float64) for name in sets if name in by_lane}
-        yield Group(rows, trio, terms)
+        yield LaneGroup(rows, trio, terms)
 
 
 def find_codes(values: np.ndarray) -> IntArray:

@@ -28,7 +28,7 @@ from backtest.tune.plateau import (
     score_candidates,
 )
 from backtest.tune.search_loop import find_knee
-from backtest.tune.study_record import Outcome
+from backtest.tune.study_record import StudyOutcome
 from backtest.tune.trials import find_distinct, gather, is_feasible, worst_where_broken
 from backtest.tune.winner import (
     BY_SCORE,
@@ -68,7 +68,7 @@ class StudyTask(NamedTuple):
     count_others: Callable[[], OtherTrials]
 
 
-def build_outcome(task: StudyTask, examiner: Examiner) -> Outcome:
+def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     """Choose the winner of a finished search, and describe it."""
     trials = gather(examiner.batches)
     if not is_feasible(trials).any():
@@ -103,10 +103,10 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> Outcome:
     found = list_warnings(task, trials, best, verdict)
     warnings = [*notes, *found, *failures, *task.seen.doubts]
     robust, plateau = candidates.robust.tolist(), candidates.plateau.tolist()
-    return Outcome(best, rows.tolist(), robust, plateau, verdict, warnings, holdout, choice.by)
+    return StudyOutcome(best, rows.tolist(), robust, plateau, verdict, warnings, holdout, choice.by)
 
 
-def build_outcome_without_winner(task: StudyTask, trials: Batch) -> Outcome:
+def build_outcome_without_winner(task: StudyTask, trials: Batch) -> StudyOutcome:
     """Return the outcome of a search in which no set keeps all constraints and has a score."""
     n = len(find_distinct(trials.sets))
     has_run = np.array([error == "" for error in trials.errors], dtype=np.bool_)
@@ -122,7 +122,7 @@ def build_outcome_without_winner(task: StudyTask, trials: Batch) -> Outcome:
     text = f"no set keeps all constraints and has a score: of {n:,} sets {', '.join(causes)}"
     others = task.count_others()
     verdict = Verdict(n, others.n_sets, other_policies=others.policies)
-    return Outcome(-1, [], [], [], verdict, [text, *warn_of_failures(trials)], {})
+    return StudyOutcome(-1, [], [], [], verdict, [text, *warn_of_failures(trials)], {})
 
 
 # ------------------------------------------------------------------------------------- the winner

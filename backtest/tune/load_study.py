@@ -19,7 +19,7 @@ from backtest.tune.holdout import find_split
 from backtest.tune.journal import Journal
 from backtest.tune.study_folder import OUTCOME, STUDY, find_broken, read_json
 from backtest.tune.study_identity import describe_market
-from backtest.tune.study_record import Outcome, StudyRecord
+from backtest.tune.study_record import StudyOutcome, StudyRecord
 from backtest.tune.study_signal import describe_directions, keep_times, read_directions
 from backtest.venue import Venue
 
@@ -49,7 +49,7 @@ def load_study(
     return kind(facts, batches, load_outcome(folder), folder, bench)
 
 
-def load_outcome(folder: Path) -> Outcome | None:
+def load_outcome(folder: Path) -> StudyOutcome | None:
     """Return the outcome of a study; None if it is not finished."""
     if not (folder / OUTCOME).is_file():
         return None
@@ -64,7 +64,7 @@ def load_outcome(folder: Path) -> Outcome | None:
                 Argument("resume", True),
             ),
         )
-    return Outcome.from_dict(outcome)
+    return StudyOutcome.from_dict(outcome)
 
 
 def rebuild_bench(

@@ -65,7 +65,7 @@ from backtest.tune.study_identity import (
     describe_study,
     name_folder,
 )
-from backtest.tune.study_record import Outcome
+from backtest.tune.study_record import StudyOutcome
 from backtest.tune.study_signal import describe_directions, keep_times, read_directions
 from backtest.tune.trial_evaluator import Examiner, Goal, Progress
 from backtest.tune.winner import reserve_trials
@@ -345,7 +345,7 @@ def run_study(
     return study
 
 
-def search_and_choose(task: StudyTask, examiner: Examiner, folder: Path | None) -> Outcome:
+def search_and_choose(task: StudyTask, examiner: Examiner, folder: Path | None) -> StudyOutcome:
     """Search and choose the winner. The outcome is the last file that a study writes."""
     task.seen.check_causal(task.space.list_ends())
     examiner.start_clock()  # a budget in seconds is for the search

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from backtest.tune.bench import Bench
 
 
-class Outcome(NamedTuple):
+class StudyOutcome(NamedTuple):
     """Conclusion of a finished study.
 
     ``best`` is the trial that won, -1 if none keeps the constraints. ``candidates`` are the trials
@@ -53,7 +53,7 @@ class Outcome(NamedTuple):
         return data
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Outcome:
+    def from_dict(cls, data: Mapping[str, Any]) -> StudyOutcome:
         """Return what :meth:`to_dict` wrote, once it is read."""
         known = {**cls._field_defaults, **data}
         content = {name: known[name] for name in cls._fields}
@@ -71,7 +71,7 @@ class StudyRecord:
 
     facts: Mapping[str, Any]
     batches: tuple[Batch, ...]
-    outcome: Outcome | None
+    outcome: StudyOutcome | None
     folder: Path | None = None
     bench: Bench | None = None
     seen: list[Mapping[str, Any]] = field(default_factory=list)

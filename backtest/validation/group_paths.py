@@ -37,7 +37,7 @@ def stitch_paths(
     for group in range(plan.groups.n):
         chosen = rows[:, group]
         lives = alive * (chosen >= 0)
-        part = parts[group].take(np.maximum(chosen, 0)).weigh(lives)
+        part = parts[group].take(np.maximum(chosen, 0)).leave_out_ruined(lives)
         idle = part.moments._replace(
             n=parts[group].moments.n[np.maximum(chosen, 0)],
             years=parts[group].moments.years[np.maximum(chosen, 0)],

@@ -81,7 +81,7 @@ class GroupPart(NamedTuple):
         moments = Moments(*(each[rows] for each in self.moments))
         return GroupPart(moments, {name: each[rows] for name, each in self.metrics.items()})
 
-    def weigh(self, alive: FloatArray) -> GroupPart:
+    def leave_out_ruined(self, alive: FloatArray) -> GroupPart:
         """Return the part with sets that are not alive (0) left out of every sum and maximum."""
         is_alive = alive > 0.0
         moments = Moments(*(np.where(is_alive, each, 0.0) for each in self.moments))

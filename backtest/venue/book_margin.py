@@ -108,7 +108,7 @@ def requirement(
     where = "bt.margin.requirement"
     book = read_book(venues, quantities, prices, where)
     if isinstance(rule, OwnMargin) or not isinstance(rule, MarginRule):
-        return ask(rule, "requirement", book, where)
+        return call_own_rule(rule, "requirement", book, where)
     bound = bind(rule, book, collateral, collateral_prices, entries, where)
     found = bound.value(book.quantities, book.prices)
     if index is None or not found[0].has_scenarios:
@@ -138,7 +138,7 @@ def initial(
     if venue_leverage is not None:
         book = set_leverage(book, venue_leverage, where)
     if isinstance(rule, OwnMargin) or not isinstance(rule, MarginRule):
-        return ask(rule, "initial", book, where)
+        return call_own_rule(rule, "initial", book, where)
     bound = bind(rule, book, collateral, collateral_prices, None, where)
     found = bound.value(book.quantities, book.prices)
     if index is None or not found[0].has_scenarios:
@@ -321,7 +321,7 @@ def bind(
     return rule.bind(book.rules, assets, price_assets(assets, collateral_prices, where), entered)
 
 
-def ask(rule: Any, method: str, book: PricedBook, where: str) -> float:
+def call_own_rule(rule: Any, method: str, book: PricedBook, where: str) -> float:
     """Return the answer of a rule of the user's own, checked."""
     own = OwnRule().check("rule", rule.rule if isinstance(rule, OwnMargin) else rule, where=where)
     held = {name: quantity for name, quantity in book.quantities.items() if quantity != 0.0}

@@ -357,7 +357,7 @@ def office(monkeypatch, tmp_path):
     monkeypatch.setenv("BACKTEST_COMPILE", "auto")
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setenv("BACKTEST_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(background_compiler, "BACKGROUND", background_compiler.Background())
+    monkeypatch.setattr(background_compiler, "BACKGROUND", background_compiler.CompilerProcess())
     monkeypatch.setattr(background_compiler.BACKGROUND, "notify", told.append)
     monkeypatch.setattr(
         background_compiler, "start_child", lambda *order: started.append(os.dup(order[-1]))

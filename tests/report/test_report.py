@@ -33,7 +33,7 @@ from backtest.report.page import picture
 from backtest.report.page.figures import LIGHT, encode_figure, write_script_data
 from backtest.report.page.formats import write_page, write_text
 from backtest.report.page.html import read_plotly, write_html
-from backtest.report.page.page import Chart, Table, Text
+from backtest.report.page.page import Chart, Paragraph, Table
 from backtest.report.page.thinning import thin_rows
 from backtest.report.run.costs_section import draw_waterfall
 from backtest.report.run.ledger_table import add_costs, build_ledger, choose_rows
@@ -200,7 +200,9 @@ def test_the_quality_of_the_data_stands_in_the_report_while_they_are_there(resul
     assert "Quality of the data" in tables_of(build_page(loaded))
     (folder / "bars.parquet").unlink()
     for run, words in ((made, "were made in Python"), (loaded, "a folder must hold bars")):
-        (said,) = (block for block in blocks_of(build_page(run), "quality") if type(block) is Text)
+        (said,) = (
+            block for block in blocks_of(build_page(run), "quality") if type(block) is Paragraph
+        )
         assert said.text.startswith("The quality of the data is not in this report")
         assert words in said.text
 
@@ -223,7 +225,9 @@ def test_the_rules_come_with_their_days_and_sources(result):
     rates = {"taker": 5e-4, "slippage": 0.0, "liquidation_fee": 0.0}
     own = bt.Venue.simple(**rates, maintenance_rate=0.01, max_leverage=20)
     bare = bt.run(market, Constant(), venue=own, account=bt.Account(), compile=False)
-    texts = [each.text for each in blocks_of(build_page(bare), "assumptions") if type(each) is Text]
+    texts = [
+        each.text for each in blocks_of(build_page(bare), "assumptions") if type(each) is Paragraph
+    ]
     assert any(text.startswith("The rules are of no preset") for text in texts)
 
 
@@ -241,7 +245,7 @@ def test_the_command_of_the_report_makes_the_same_result_again(result, tmp_path)
     assert main(shlex.split(command)[1:]) == 0
     assert folder.is_dir()
     texts = [block.text for block in blocks_of(build_page(result), "assumptions")[:-1]
-             if type(block) is Text]  # fmt: skip
+             if type(block) is Paragraph]  # fmt: skip
     assert any("made in Python, or by an earlier version: bt.run, " in text for text in texts)
 
 

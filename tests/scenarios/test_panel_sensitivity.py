@@ -6,7 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
-from backtest.scenarios.factors import Setup, change_correlation
+from backtest.scenarios.factors import VariedTerms, change_correlation
 from tests.paths.accounts import Hold, free_account, free_venue
 from tests.paths.test_panel_paths import two_markets
 
@@ -42,7 +42,7 @@ def test_correlations_are_moved_and_means_and_volatilities_stay(step):
     markets = two_markets(300)
     late = markets["ETHUSDT"].slice(50, 300)
     given = bt.Markets({"BTCUSDT": markets["BTCUSDT"], "ETHUSDT": late})
-    changed = change_correlation(Setup(given, free_venue()), step).market
+    changed = change_correlation(VariedTerms(given, free_venue()), step).market
     moves = [
         [np.diff(np.log(each[name].close[-250:])) for name in given] for each in (given, changed)
     ]

@@ -6,7 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
-from backtest.scenarios.factors import Setup, scale_volatility
+from backtest.scenarios.factors import VariedTerms, scale_volatility
 from backtest.strategies import Constant
 from tests.paths.accounts import Hold, free_account, free_venue
 
@@ -59,7 +59,7 @@ def test_only_what_applies_is_changed_by_default():
 
 def test_volatility_scales_moves_and_keeps_their_mean():
     market = bt.Market.sample(bars=500)
-    wild = scale_volatility(Setup(market, free_venue()), 1.5).market
+    wild = scale_volatility(VariedTerms(market, free_venue()), 1.5).market
     before, after = (np.diff(np.log(each.close)) for each in (market, wild))
     assert after.std() == pytest.approx(1.5 * before.std())
     assert after.mean() == pytest.approx(before.mean(), abs=1e-12)

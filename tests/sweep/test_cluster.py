@@ -23,7 +23,7 @@ from backtest.cli.find_policy import load_policy
 from backtest.strategies import Cppi, VolTarget
 from backtest.sweep.cluster import connect, on_cluster, shipped_code, worker, worker_pool
 from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator, cut_blocks
-from backtest.sweep.cluster.worker import Block, BlockResult, ClusterJob
+from backtest.sweep.cluster.worker import BlockResult, ClusterJob, WorkBlock
 from backtest.sweep.evaluator import Evaluator, Rows
 from backtest.sweep.sets.sets import grid
 
@@ -371,7 +371,7 @@ def make_tasks() -> worker_pool.SentBlocks:
     """Return the tasks of a cluster without workers."""
     client = types.SimpleNamespace(status="running", nthreads=dict)
     return worker_pool.SentBlocks(
-        worker_pool.Workers(client, "tcp://x:1"), ClusterJob("", "", b"", {}), [Block({})]
+        worker_pool.Workers(client, "tcp://x:1"), ClusterJob("", "", b"", {}), [WorkBlock({})]
     )
 
 
@@ -561,7 +561,7 @@ def test_a_worker_keeps_what_was_used_last():
 def test_an_answer_without_rows_is_asked_for_again(cluster):
     """A worker that has not been given the job says so."""
     with distributed.Client(cluster.address, set_as_default=False) as client:
-        future = client.submit(worker.evaluate_block, "unknown", Block({}), pure=False)
+        future = client.submit(worker.evaluate_block, "unknown", WorkBlock({}), pure=False)
         result: BlockResult = future.result()
     assert result.rows is None
     assert result.worker.startswith("tcp://")

@@ -5,7 +5,7 @@ import pytest
 
 from backtest.tune import Study, search_loop
 from backtest.tune.plateau import CandidateScores
-from backtest.tune.study_record import Outcome
+from backtest.tune.study_record import StudyOutcome
 from backtest.tune.trials import gather, is_feasible
 from backtest.tune.winner import choose_winner
 from tests.tuning import Hills, Mixed, seek, stand_in
@@ -67,9 +67,9 @@ def test_by_what_a_winner_is_chosen(judged, median, is_enough, expected):
 
 def test_an_outcome_of_an_earlier_version_is_read():
     data = seek(trials=100).outcome.to_dict()
-    assert Outcome.from_dict(data).chosen_by
+    assert StudyOutcome.from_dict(data).chosen_by
     del data["chosen_by"]
-    assert Outcome.from_dict(data).chosen_by == ""
+    assert StudyOutcome.from_dict(data).chosen_by == ""
 
 
 # ----- what became of the trials -----

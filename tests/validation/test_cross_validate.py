@@ -241,7 +241,7 @@ def test_a_ruined_set_never_wins_and_ruin_ends_a_path():
         sum_moments(returns, np.zeros(20), 20 / 365),
         {"ruined": np.array([0.0, 1.0]), "max_drawdown": np.array([0.0, 1.0])},
     )
-    after = alive.weigh(np.array([1.0, 0.0]))
+    after = alive.leave_out_ruined(np.array([1.0, 0.0]))
     found = combine_parts([alive, after], 365.0)
     assert found["ruined"].tolist() == [0.0, 1.0]
     assert found["cagr"][1] == -1.0

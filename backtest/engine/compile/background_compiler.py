@@ -78,7 +78,7 @@ def write_note(text: str) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is
 
 
-class Background:
+class CompilerProcess:
     """The child of this process, if any, and whether the user was notified of it."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Background:
             self.notify(NOTE)
 
 
-BACKGROUND = Background()
+BACKGROUND = CompilerProcess()
 
 
 def start_compiling(kernels: tuple[KernelOrder, ...], loop: LoopOrder | BookOrder) -> None:

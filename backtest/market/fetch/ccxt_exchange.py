@@ -40,7 +40,7 @@ class Connection(NamedTuple):
     final: tuple[type[Exception], ...]
 
 
-class Page(NamedTuple):
+class Answer(NamedTuple):
     """The rows of one answer, and the time up to which they are complete (ns)."""
 
     rows: TimedTable
@@ -95,14 +95,14 @@ class Exchange:
             self.report((reached - start) // DAY)
             start = reached
 
-    def _pages(self, kind: str, start: int, end: int) -> Iterator[Page]:
+    def _pages(self, kind: str, start: int, end: int) -> Iterator[Answer]:
         ask = self._ask_funding if kind == "funding" else self._ask_bars
         while start < end:
             page = ask(kind, start, end)
-            yield Page(rows_between(page.rows, start, end), min(page.end, end))
+            yield Answer(rows_between(page.rows, start, end), min(page.end, end))
             start = page.end
 
-    def _ask_bars(self, kind: str, start: int, end: int) -> Page:
+    def _ask_bars(self, kind: str, start: int, end: int) -> Answer:
         interval, limit = self.request.interval, self.offer.limits[kind]
         params: dict[str, Any] = {"price": "mark"} if kind == "mark" else {}
         window = start + limit * interval
@@ -131,9 +131,9 @@ class Exchange:
                 where=f"{self.request.source}, {kind} of {self.symbol}",
                 cure="choose another interval or source",
             )
-        return Page(rows, int(rows.time[-1]) + interval if rows.time.size else min(window, end))
+        return Answer(rows, int(rows.time[-1]) + interval if rows.time.size else min(window, end))
 
-    def _ask_funding(self, kind: str, start: int, end: int) -> Page:
+    def _ask_funding(self, kind: str, start: int, end: int) -> Answer:
         """Return a window that is so short that even hourly settlements fit into one answer."""
         limit = self.offer.limits[kind]
         until = min(end, start + (limit - 1) * HOUR)
@@ -145,7 +145,7 @@ class Exchange:
             return self._read(kind, [self._read_settlement(entry) for entry in answer])
 
         rows = self._call(f"{kind} from {format_time(start)}", ask)
-        return Page(rows_between(rows, start, until), until)
+        return Answer(rows_between(rows, start, until), until)
 
     def _read_settlement(self, entry: Mapping[str, Any]) -> tuple[Any, Any, float]:
         """Return the stamp (ms), the rate, and the price of the settlement, NaN if unknown."""

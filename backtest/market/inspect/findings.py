@@ -62,7 +62,7 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class MissingRows:
     """A span of time in which rows are missing, and how many."""
 
     start: str
@@ -77,7 +77,7 @@ class Gaps:
     count: int
     missing: int
     longest: int
-    first: tuple[Stretch, ...]
+    first: tuple[MissingRows, ...]
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def find_gaps(time: IntArray, interval: int) -> Gaps:
     rows = np.flatnonzero(steps > interval)
     missing = np.maximum(np.ceil(steps[rows] / interval).astype(np.int64) - 1, 1)
     first = tuple(
-        Stretch(format_time(int(time[r]) + interval), format_time(int(time[r + 1])), int(m))
+        MissingRows(format_time(int(time[r]) + interval), format_time(int(time[r + 1])), int(m))
         for r, m in zip(rows[:LISTED], missing[:LISTED], strict=True)
     )
     return Gaps(int(rows.size), int(missing.sum()), int(missing.max(initial=0)), first)
@@ -273,7 +273,9 @@ def find_missing(funding: TimedTable) -> Gaps:
     once = settled_once(funding.time)
     holes = missing_settlements(once, int(once[0]), int(once[-1]) + 1)
     first = tuple(
-        Stretch(format_time(nearest_minute(h.start)), format_time(nearest_minute(h.end)), h.missing)
+        MissingRows(
+            format_time(nearest_minute(h.start)), format_time(nearest_minute(h.end)), h.missing
+        )
         for h in holes[:LISTED]
     )
     lacking = [hole.missing for hole in holes]

@@ -23,7 +23,7 @@ from backtest.report.basis.what_is_modeled import (
     describe_interest,
     describe_liquidation,
 )
-from backtest.report.page.page import Block, Code, Section, Table, Text, name_columns
+from backtest.report.page.page import Block, Code, Paragraph, Section, Table, name_columns
 from backtest.report.page.report_numbers import format_measure, name_measure, name_unit
 from backtest.venue import Bracket, Venue
 
@@ -49,7 +49,7 @@ def build_assumptions(
     parts = split_manifest(manifest)
     rules: list[Block] = [
         build_pair_table("What was modeled", merge_models(parts)),
-        *(Text(remark) for remark in remarks),
+        *(Paragraph(remark) for remark in remarks),
         *(block for part in parts for block in list_rules(part)),
         build_pair_table("Account", describe_settings(manifest["account"])),
         *(block for part in parts for block in list_limit_sources(part.manifest["account"])),
@@ -77,7 +77,7 @@ def list_commands(command: str, background: Background) -> Iterator[Block]:
     """Yield the commands that make the result and its report again."""
     if background.command:
         yield Code("The command that makes the result again", background.command)
-    yield from (Text(f"The result: {remark}.", "note") for remark in background.remarks)
+    yield from (Paragraph(f"The result: {remark}.", "note") for remark in background.remarks)
     yield Code("The command that makes this report again, from the saved result", command)
 
 

@@ -12,7 +12,7 @@ from backtest.market import Quality, quality
 from backtest.market.data_expression import load_again
 from backtest.market.inspect.findings import Count
 from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality
-from backtest.report.page.page import Block, Table, Text, name_columns
+from backtest.report.page.page import Block, Paragraph, Table, name_columns
 
 USES = {
     "loading": "loading as they are",
@@ -54,7 +54,7 @@ def write_quality(examined: Examined) -> Iterator[Block]:
     """Yield the tables on the quality of data, or the sentence on why there are none."""
     found = examined.found
     if found is None:
-        yield Text(examined.why_not, "note")
+        yield Paragraph(examined.why_not, "note")
         return
     yield tabulate_bars(found)
     pairs = [*list_mark(found.beside), *list_funding(found.funding)]

@@ -10,7 +10,7 @@ from backtest.account.leverage_limits import available_limits, find_preset
 from backtest.base.json_values import to_plain
 from backtest.base.number_text import format_setting
 from backtest.engine.manifest import read_tables
-from backtest.report.page.page import Block, Table, Text, name_columns
+from backtest.report.page.page import Block, Paragraph, Table, name_columns
 from backtest.venue import Venue, preset_files
 
 GROUPS = {
@@ -42,9 +42,9 @@ def list_sources(manifest: Mapping[str, Any], suffix: str = "") -> Block:
     venue = manifest["venue"]
     preset = str((venue.get("in_force") or {}).get("preset", ""))
     if not preset:
-        return Text(NO_PRESET)
+        return Paragraph(NO_PRESET)
     if preset not in {each.name for each in preset_files.available()}:
-        return Text(
+        return Paragraph(
             f"The rules are those of {preset}, which is in a file of its own: it says more."
         )
     rows = list_group_sources(choose_tables(preset, venue), list_table_dates(manifest))

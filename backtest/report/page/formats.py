@@ -11,7 +11,17 @@ from backtest.base.atomic_files import replace_file
 from backtest.base.errors import DataError
 from backtest.base.json_values import to_json
 from backtest.base.ranges import Choice
-from backtest.report.page.page import Cell, Chart, Code, Column, Fact, Ledger, Page, Table, Text
+from backtest.report.page.page import (
+    Cell,
+    Chart,
+    Code,
+    Column,
+    Fact,
+    Page,
+    Paragraph,
+    SearchTable,
+    Table,
+)
 
 FORMATS = ("html", "md", "json", "png")
 LEDGER_ROWS = 30
@@ -110,11 +120,11 @@ def write_markdown(page: Page) -> str:
 
 def write_block(block: Any) -> Iterator[str]:
     """Yield the paragraphs of a block."""
-    if isinstance(block, Text):
+    if isinstance(block, Paragraph):
         yield escape_markdown(block.text)
     elif isinstance(block, Table):
         yield from write_table(block)
-    elif isinstance(block, Ledger):
+    elif isinstance(block, SearchTable):
         yield from write_table(block.table, LEDGER_ROWS)
     elif isinstance(block, Chart):
         yield f"*Chart in the HTML report: {escape_markdown(block.title)}.*"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.base.text_layout import escape_directions, keep_units
 from backtest.report.page.figures import DARK, LIGHT, TEMPLATE, encode_figure, write_script_data
-from backtest.report.page.page import Ledger, Page
+from backtest.report.page.page import Page, SearchTable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -111,7 +111,7 @@ def hash_text(text: str) -> str:
 def collect_script_data(page: Page) -> dict[str, Any]:
     """Return the data of the script: the figures, the ledgers, the colors."""
     blocks = [block for section in page.sections for block in section.blocks]
-    ledgers = [block.table for block in blocks if isinstance(block, Ledger)]
+    ledgers = [block.table for block in blocks if isinstance(block, SearchTable)]
     return {
         "charts": {chart.key: encode_figure(chart.figure) for chart in page.charts},
         "ledgers": [encode_figure(table.rows) for table in ledgers],

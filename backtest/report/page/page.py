@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 
-class Text(NamedTuple):
+class Paragraph(NamedTuple):
     """A paragraph; ``tone`` is ``"plain"``, ``"note"`` (small print) or ``"warning"``."""
 
     text: str
@@ -78,7 +78,7 @@ class Chart(NamedTuple):
     size: str = "full"
 
 
-class Ledger(NamedTuple):
+class SearchTable(NamedTuple):
     """A long table to search: ``kinds`` are what to filter by, found in the second column."""
 
     table: Table
@@ -95,7 +95,7 @@ class Code(NamedTuple):
 
 SYNTHETIC = "Synthetic data: these prices are made up."
 
-Block: TypeAlias = Text | Table | Chart | Ledger | Code
+Block: TypeAlias = Paragraph | Table | Chart | SearchTable | Code
 
 
 @dataclass(frozen=True)

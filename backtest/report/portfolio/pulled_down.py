@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from backtest.base.number_text import format_money, format_percent
-from backtest.report.page.page import Block, Section, Table, Text, name_columns
+from backtest.report.page.page import Block, Paragraph, Section, Table, name_columns
 
 if TYPE_CHECKING:
     from backtest.engine.portfolio.portfolio_result import PortfolioResult
@@ -27,7 +27,7 @@ def tabulate_contagion(result: PortfolioResult) -> Block:
     """Return a row per liquidation of the pool, or a sentence if there was none."""
     table = result.contagion()
     if len(table) == 0:
-        return Text("The cross positions were never liquidated together.")
+        return Paragraph("The cross positions were never liquidated together.")
     groups = list(table.groupby("liquidation"))
     rows = tuple(write_row(group) for _, group in groups[:MOST_LISTED])
     columns = name_columns(

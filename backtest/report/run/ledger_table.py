@@ -9,7 +9,7 @@ import pandas as pd
 
 from backtest.base.number_text import format_price
 from backtest.base.units import FloatArray, IntArray
-from backtest.report.page.page import Ledger, Table, name_columns
+from backtest.report.page.page import SearchTable, Table, name_columns
 
 if TYPE_CHECKING:
     from backtest.engine import Result
@@ -49,7 +49,7 @@ def add_costs(events: pd.DataFrame) -> FloatArray:
     return np.where(has_cost, paid, np.nan)
 
 
-def build_ledger(result: Result, rows: IntArray) -> Ledger:
+def build_ledger(result: Result, rows: IntArray) -> SearchTable:
     """Return the ledger of some rows of the events table."""
     events = result.events
     shown = events.loc[rows].assign(cost=add_costs(events)[rows])
@@ -61,7 +61,7 @@ def build_ledger(result: Result, rows: IntArray) -> Ledger:
     texts = tuple(write_row(*values) for values in shown.itertuples(index=False))
     table = Table("Events", columns, texts, note=describe_ledger(len(rows), total))
     kinds = shown["kind"].astype(str).unique()
-    return Ledger(table, tuple(sorted(kind.replace("_", " ") for kind in kinds)))
+    return SearchTable(table, tuple(sorted(kind.replace("_", " ") for kind in kinds)))
 
 
 def write_row(

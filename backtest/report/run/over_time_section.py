@@ -29,7 +29,7 @@ from backtest.report.page.figures import (
     draw_series,
     stack_panels,
 )
-from backtest.report.page.page import Block, Cell, Chart, Section, Table, Text, name_columns
+from backtest.report.page.page import Block, Cell, Chart, Paragraph, Section, Table, name_columns
 from backtest.report.page.report_numbers import format_day, name_period
 from backtest.report.run.risk_section import choose_horizon
 
@@ -104,7 +104,7 @@ def find_drawdowns(result: Result) -> pd.DataFrame:
 def tabulate_drawdowns(falls: pd.DataFrame) -> Block:
     """Return the worst drawdowns with their dates."""
     if falls.empty:
-        return Text("The account never closed below an earlier peak: there is no drawdown.")
+        return Paragraph("The account never closed below an earlier peak: there is no drawdown.")
     rows = tuple(
         (
             str(place),
@@ -133,7 +133,7 @@ def build_rolling(result: Result) -> Iterator[Block]:
     if window:
         yield draw_rolling(result, window)
     else:
-        yield Text("Too few returns for rolling measures: they need thirty.", "note")
+        yield Paragraph("Too few returns for rolling measures: they need thirty.", "note")
 
 
 def average_leverage(result: Result) -> FloatArray:
@@ -184,7 +184,7 @@ def build_use(result: Result) -> Section:
     try:
         profile = result.leverage_profile()
     except ParameterError as error:
-        blocks = [Text(error.problem, "note")]
+        blocks = [Paragraph(error.problem, "note")]
     else:
         ahead = name_period(choose_horizon(result))
         blocks = [draw_levels(profile), draw_next(profile, ahead), tabulate_next(profile, ahead)]
@@ -272,7 +272,7 @@ def tabulate_targets(cuts: Sequence[Mapping[str, Any]]) -> Block:
     """
     if not cuts:
         text = "How far targets were cut is not known: an earlier version saved the result."
-        return Text(text, "note")
+        return Paragraph(text, "note")
     means = ("asked", "held", "shortfall", "distance")
     of = ["instrument"] if "instrument" in cuts[0] else []
     columns = name_columns(

@@ -20,7 +20,7 @@ from backtest.report.page.figures import (
     draw_series,
     stack_panels,
 )
-from backtest.report.page.page import Block, Chart, Section, Table, Text, name_columns
+from backtest.report.page.page import Block, Chart, Paragraph, Section, Table, name_columns
 from backtest.report.page.report_numbers import name_frequency, name_period
 
 if TYPE_CHECKING:
@@ -91,11 +91,11 @@ def build_calibration(result: Result) -> Iterator[Block]:
     found = result.calibration(horizon=horizon)
     overall = found.scores.loc["all"]
     if not overall["count"] > 0:
-        yield Text(UNEXPOSED, "note")
+        yield Paragraph(UNEXPOSED, "note")
         return
     if not overall["frequency"] > 0.0:
         highest = found.reliability["forecast"].max()
-        yield Text(
+        yield Paragraph(
             "The mark price never touched the liquidation price of a close within a "
             f"{name_period(horizon)}. The forecasts said so: the highest tenth of them were "
             f"{format_percent(highest, 3)} on average."

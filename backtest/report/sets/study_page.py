@@ -28,9 +28,9 @@ from backtest.report.page.page import (
     Chart,
     Fact,
     Page,
+    Paragraph,
     Section,
     Table,
-    Text,
     name_columns,
 )
 from backtest.report.page.report_numbers import format_measure, name_measure
@@ -88,8 +88,8 @@ def build_study_sections(
         build_luck(study),
         Section("search", "How the search went", "Every trial in its order, and the best so far.",
                 [draw_search(study, explored),
-                 Text(f"Sampler: {describe_budget(study.facts)}.", "note"),
-                 *([Text(f"{study.spending}.", "note")] if study.spending else [])]),
+                 Paragraph(f"Sampler: {describe_budget(study.facts)}.", "note"),
+                 *([Paragraph(f"{study.spending}.", "note")] if study.spending else [])]),
         *build_landscape(explored, found),
         build_plateau(explored),
         Section("trials", "Trials", "Search by any word or number.",
@@ -197,14 +197,14 @@ def build_luck(study: Study) -> Section:
     verdict = study.verdict
     if verdict is None or study.best_trial < 0:
         text = "The study is not finished, or no set keeps the constraints: there is no verdict."
-        return Section("verdict", "How much of it is luck", lead, [Text(text)])
+        return Section("verdict", "How much of it is luck", lead, [Paragraph(text)])
     sentences = (
         describe_deflated(verdict.deflated_sharpe),
         describe_overfitting(verdict.overfitting),
     )
     blocks: list[Block] = [
         tabulate_verdict(verdict),
-        *(Text(f"{capitalize(each)}.") for each in sentences),
+        *(Paragraph(f"{capitalize(each)}.") for each in sentences),
         tabulate_best(study),
         tabulate_settings(study),
     ]

@@ -20,11 +20,11 @@ from backtest.report.page.page import (
     SYNTHETIC,
     Block,
     Fact,
-    Ledger,
     Page,
+    Paragraph,
+    SearchTable,
     Section,
     Table,
-    Text,
     name_columns,
 )
 from backtest.report.page.report_numbers import format_measure, name_measure
@@ -161,9 +161,11 @@ def build_landscape(explored: Explored, found: Importance | None) -> Iterator[Se
         lead = "Where good sets lie, by the parameters that matter most."
         maps = [draw_map(explored, x, y) for x, y in pairs]
         yield Section("map", "Where the best lie", lead, maps)
-    blocks: list[Block] = [Text(UNMEASURED, "note")] if found is None else [draw_importance(found)]
+    blocks: list[Block] = (
+        [Paragraph(UNMEASURED, "note")] if found is None else [draw_importance(found)]
+    )
     if found is not None and found.explained < EXPLAINS:
-        blocks.append(Text(UNEXPLAINED, "note"))
+        blocks.append(Paragraph(UNEXPLAINED, "note"))
     blocks += [draw_profile(explored, name) for name in names[:PROFILES]]
     if len(names) > 1:
         blocks.append(draw_parallel(explored))
@@ -177,7 +179,7 @@ def build_plateau(explored: Explored) -> Section:
     lead = "Whether the best set is one of many good ones, or alone."
     if not near.any():
         text = "No other set is near the best: whether it is a plateau or a spike cannot be told."
-        return Section("plateau", "The plateau around the best", lead, [Text(text)])
+        return Section("plateau", "The plateau around the best", lead, [Paragraph(text)])
     columns = name_columns(
         "sets", "count", "lowest", "a tenth below", "median", "a tenth above", "highest", "ruined"
     )
@@ -226,7 +228,7 @@ def tabulate_sets(caption: str, explored: Explored, count: int) -> Table:
     return Table(caption, columns, tuple(zip(ranks, *texts, strict=True)))
 
 
-def list_sets(explored: Explored, caption: str, whole: str) -> Ledger:
+def list_sets(explored: Explored, caption: str, whole: str) -> SearchTable:
     """Return the ranked sets as a ledger; ``whole`` names the table that holds all of them."""
     table = tabulate_sets(caption, explored, LISTED)
     total = len(explored.table)
@@ -235,7 +237,7 @@ def list_sets(explored: Explored, caption: str, whole: str) -> Ledger:
         if total <= LISTED
         else f"The best {LISTED} of {total:,} sets. All of them are in {whole}."
     )
-    return Ledger(table._replace(note=note), ())
+    return SearchTable(table._replace(note=note), ())
 
 
 def collect_sweep_numbers(

@@ -19,7 +19,7 @@ from backtest.report.page.figures import (
     draw_line,
     to_datetimes,
 )
-from backtest.report.page.page import Chart, Fact, Ledger, Page, Section, Table, name_columns
+from backtest.report.page.page import Chart, Fact, Page, SearchTable, Section, Table, name_columns
 from backtest.report.page.report_numbers import format_measure, name_measure
 from backtest.report.page.thinning import thin_rows
 from backtest.report.validations.validation_parts import (
@@ -155,7 +155,7 @@ def draw_ranks(found: CrossValidation) -> Chart:
     return build_chart("ranks", "Ranks of the winners", caption, [trace], layout)
 
 
-def list_all_splits(found: CrossValidation) -> Ledger:
+def list_all_splits(found: CrossValidation) -> SearchTable:
     """Return all splits as a table to search."""
     names = [str(name) for name in found.splits if name != "groups"]
     rows = tuple(
@@ -165,4 +165,4 @@ def list_all_splits(found: CrossValidation) -> Ledger:
     )  # fmt: skip
     heads = ("tested on groups", *(name.replace("_", " ") for name in names))
     columns = name_columns("split", *heads, text=("tested on groups",))
-    return Ledger(Table("Splits", columns, rows), ())
+    return SearchTable(Table("Splits", columns, rows), ())

@@ -14,7 +14,16 @@ from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.compare_page import STYLES
 from backtest.report.page.figures import LIGHT, build_chart, build_layout, draw_points
-from backtest.report.page.page import Block, Chart, Fact, Page, Section, Table, Text, name_columns
+from backtest.report.page.page import (
+    Block,
+    Chart,
+    Fact,
+    Page,
+    Paragraph,
+    Section,
+    Table,
+    name_columns,
+)
 from backtest.report.page.report_numbers import format_measure
 from backtest.report.validations.validation_parts import draw_units, list_notices
 from backtest.validation.progress_folder import name_result
@@ -65,7 +74,7 @@ def list_schedule_facts(found: Schedules) -> list[Fact]:
 def build_schedule_sections(found: Schedules, background: Background) -> list[Section]:
     """Return the sections of the report."""
     chart = draw_gaps(found)
-    nothing = Text("No difference could be measured: see the table for why.", "note")
+    nothing = Paragraph("No difference could be measured: see the table for why.", "note")
     gaps: list[Block] = [nothing if chart is None else chart, tabulate_schedules(found)]
     return [
         Section("differences", "What differs by more than noise",

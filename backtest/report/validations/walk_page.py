@@ -14,7 +14,16 @@ from backtest.base.text_layout import capitalize
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.figures import build_chart, build_layout, draw_line, stack_panels
-from backtest.report.page.page import Block, Chart, Fact, Page, Section, Table, Text, name_columns
+from backtest.report.page.page import (
+    Block,
+    Chart,
+    Fact,
+    Page,
+    Paragraph,
+    Section,
+    Table,
+    name_columns,
+)
 from backtest.report.page.report_numbers import format_measure, name_measure
 from backtest.report.validations.validation_parts import (
     draw_scatter,
@@ -95,7 +104,7 @@ def build_walk_sections(walk: WalkForward, background: Background) -> list[Secti
         draw_scatter(walk.trials, what, "scatter"),
         draw_folds(walk, what),
         tabulate_folds(walk),
-        *(Text(f"{capitalize(text)}.", "note") for text in split_warnings(walk)[1]),
+        *(Paragraph(f"{capitalize(text)}.", "note") for text in split_warnings(walk)[1]),
     ]
     return [
         Section("account", "The account that lived through it",

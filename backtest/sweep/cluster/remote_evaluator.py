@@ -13,7 +13,7 @@ from backtest.base.units import FloatArray, IntArray
 from backtest.engine import Progress
 from backtest.market import Market, Markets
 from backtest.sweep.cluster.shipped_code import collect_sources, pickle_by_value
-from backtest.sweep.cluster.worker import Block, BlockResult, ClusterJob, EvaluatorSettings
+from backtest.sweep.cluster.worker import BlockResult, ClusterJob, EvaluatorSettings, WorkBlock
 from backtest.sweep.cluster.worker_pool import ClusterLost, Workers
 from backtest.sweep.evaluator import (
     OF_PATH,
@@ -59,7 +59,7 @@ class ClusterEvaluator(Evaluator):
         progress: Progress | None = None,
     ) -> Rows:
         """Return the measures of all sets, as :meth:`Evaluator.evaluate` does."""
-        wanted = Block({}, first, stop, returns)
+        wanted = WorkBlock({}, first, stop, returns)
         order = sort_sets(self, sets) if self.compile else np.arange(count_sets(sets))
         unit = BOOKS if self.is_portfolio else LANES
         return self._send(sets, order, wanted, unit if self.compile else 1, progress)
@@ -67,10 +67,10 @@ class ClusterEvaluator(Evaluator):
     def evaluate_path(self, sets: Sets, *, progress: Progress | None = None) -> Rows:
         """Return the measures that need the path of an account."""
         order = np.arange(count_sets(sets))
-        return self._send(sets, order, Block({}, is_path=True), 1, progress)
+        return self._send(sets, order, WorkBlock({}, is_path=True), 1, progress)
 
     def _send(
-        self, sets: Sets, order: IntArray, wanted: Block, unit: int, progress: Progress | None
+        self, sets: Sets, order: IntArray, wanted: WorkBlock, unit: int, progress: Progress | None
     ) -> Rows:
         """Evaluate sets in blocks, cut in the given order. Ctrl-C returns what is done."""
         rows = start_rows(sets, OF_PATH if wanted.is_path else self.metrics)

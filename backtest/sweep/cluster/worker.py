@@ -80,7 +80,7 @@ class EvaluatorSettings(NamedTuple):
     compile: bool
 
 
-class Block(NamedTuple):
+class WorkBlock(NamedTuple):
     """Sets to evaluate, with the arguments of :meth:`backtest.sweep.evaluator.Evaluator.evaluate`.
 
     ``is_path`` requests the measures that need the path of an account instead of the others.
@@ -206,7 +206,7 @@ def prepare_job(job: ClusterJob, dask_worker: Any) -> bool:
     return True
 
 
-def evaluate_block(job: str, block: Block) -> BlockResult:
+def evaluate_block(job: str, block: WorkBlock) -> BlockResult:
     """Evaluate the sets of a block."""
     import distributed  # noqa: PLC0415 - it runs this
 
@@ -225,7 +225,7 @@ def evaluate_block(job: str, block: Block) -> BlockResult:
     return BlockResult(rows if rows.done.all() else None, tuple(warned), address)
 
 
-def compute_rows(evaluator: Evaluator, block: Block) -> Rows:
+def compute_rows(evaluator: Evaluator, block: WorkBlock) -> Rows:
     """Return the measures of a block's sets."""
     if block.is_path:
         return evaluator.evaluate_path(block.sets)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.base.errors import BacktestError
 from backtest.sweep.cluster.worker import (
-    Block,
     BlockResult,
     ClusterJob,
+    WorkBlock,
     answer,
     check_versions,
     describe_failure,
@@ -88,7 +88,7 @@ class Workers:
             raise ClusterLost
 
     def evaluate(
-        self, job: ClusterJob, market: Market | Markets, blocks: Sequence[Block]
+        self, job: ClusterJob, market: Market | Markets, blocks: Sequence[WorkBlock]
     ) -> Iterator[BlockResult]:
         """Yield the results of blocks, in the order in which they are done."""
         self.equip(job, market)
@@ -111,7 +111,7 @@ class Workers:
 class SentBlocks:
     """Blocks that were sent to the workers, and the queue of their results."""
 
-    def __init__(self, workers: Workers, job: ClusterJob, blocks: Sequence[Block]) -> None:
+    def __init__(self, workers: Workers, job: ClusterJob, blocks: Sequence[WorkBlock]) -> None:
         self.workers = workers
         self.client = workers.client
         self.job = job

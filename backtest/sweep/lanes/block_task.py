@@ -17,7 +17,7 @@ from backtest.engine.loop_inputs import Inputs, read_inputs
 from backtest.measures.run_span import RunSpan
 from backtest.policy import Policy, formula_for
 from backtest.policy.formula_reads import find_unread
-from backtest.sweep.lane_groups import FEES, OWN, Group
+from backtest.sweep.lane_groups import FEES, OWN, LaneGroup
 from backtest.sweep.lanes.lane_compiler import LanePolicy, Shape, pad_brackets, reads_table
 from backtest.sweep.lanes.lane_rows import ROWS, Kind
 from backtest.sweep.policy_columns import Columns
@@ -69,7 +69,7 @@ class GroupTask(NamedTuple):
 
 def prepare_group(
     runner: Any,
-    group: Group,
+    group: LaneGroup,
     columns: Columns,
     sets: Mapping[str, np.ndarray],
     first: int,
@@ -155,7 +155,7 @@ def read_rule_rows(rules: Rules) -> dict[str, float]:
     return {row: 0.0 if math.isnan(value) else value for row, value in rows.items()}
 
 
-def with_highest_fee(inputs: Inputs, group: Group) -> Inputs:
+def with_highest_fee(inputs: Inputs, group: LaneGroup) -> Inputs:
     """Return inputs whose margin rules, present and later, use the highest closing fee."""
     takers = group.terms.get("venue.fees.taker")
     if takers is None or not group.trio.venue.includes_close_fee:

@@ -18,7 +18,7 @@ from backtest.tune.samplers.de import DifferentialEvolution
 from backtest.tune.samplers.forest import Forest
 from backtest.tune.samplers.gp import GaussianProcess
 from backtest.tune.samplers.grid import Grid
-from backtest.tune.samplers.protocol import Capped, Sampler, SamplerName, Terms
+from backtest.tune.samplers.protocol import Capped, Sampler, SamplerName, SamplerTerms
 from backtest.tune.samplers.sobol_random import Random, Sobol
 from backtest.tune.samplers.tpe import Tpe
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sampler", "SamplerName", "make_sampler"]
 
-SAMPLERS: dict[SamplerName, Callable[[Terms], Sampler]] = {
+SAMPLERS: dict[SamplerName, Callable[[SamplerTerms], Sampler]] = {
     "auto": start_auto,
     "de": DifferentialEvolution,
     "cmaes": Cmaes,
@@ -73,6 +73,6 @@ def make_sampler(
     for what, count in (("trials", trials), ("batch", batch)):
         if count is not None:
             Whole(1).check(what, count, where=where)
-    terms = Terms(space, seed, trials, batch)
+    terms = SamplerTerms(space, seed, trials, batch)
     sampler = SAMPLERS[name](terms)
     return sampler if trials is None else Capped(sampler, trials, terms.n_dimensions)

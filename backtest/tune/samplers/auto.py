@@ -30,7 +30,7 @@ from backtest.base.units import BoolArray, FloatArray
 from backtest.tune.samplers.feasibility import Grades, grade, join
 from backtest.tune.samplers.grid import Grid, count_values
 from backtest.tune.samplers.population import Population, read_axes
-from backtest.tune.samplers.protocol import Sampler, Terms, no_points
+from backtest.tune.samplers.protocol import Sampler, SamplerTerms, no_points
 from backtest.tune.samplers.sobol_random import SobolStream
 
 BATCH, SMALL_BATCH = 128, 64
@@ -60,7 +60,7 @@ WHOLE_STEPS = 1.5
 """Least reach of a box, in steps of a whole number."""
 
 
-def start_auto(terms: Terms) -> Sampler:
+def start_auto(terms: SamplerTerms) -> Sampler:
     """Return the default sampler; a grid of all sets if there are few."""
     number = math.prod(count_values(each) for each in terms.space.dimensions)
     is_small = number <= min(FEW_SETS, terms.trials or FEW_SETS)
@@ -92,7 +92,7 @@ Round = Generator[FloatArray, Grades, Points]
 class Auto:
     """Explore and climb in rounds, until nothing more is gained."""
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: SamplerTerms) -> None:
         child, stream = np.random.SeedSequence(terms.seed).spawn(2)
         self._rng = np.random.default_rng(child)
         self._stream = SobolStream(terms.n_dimensions, np.random.default_rng(stream))

@@ -8,7 +8,7 @@ import numpy as np
 
 from backtest.base.units import FloatArray
 from backtest.tune.samplers.feasibility import Grades, grade
-from backtest.tune.samplers.protocol import Terms, load_optional
+from backtest.tune.samplers.protocol import SamplerTerms, load_optional
 from backtest.tune.samplers.sobol_random import split_seed
 
 BATCH = 128
@@ -26,7 +26,7 @@ class Cmaes:
     ``cmaes.CMA``.
     """
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: SamplerTerms) -> None:
         self._package = load_optional("cmaes", sampler="cmaes")
         self._stream, self._rng = split_seed(terms)
         n = terms.size(BATCH, least=4)

@@ -7,7 +7,7 @@ import numpy as np
 from backtest.base.units import FloatArray
 from backtest.tune.samplers.feasibility import Grades, grade
 from backtest.tune.samplers.population import Generation, Population, read_axes
-from backtest.tune.samplers.protocol import Terms, no_points
+from backtest.tune.samplers.protocol import SamplerTerms, no_points
 from backtest.tune.samplers.sobol_random import split_seed
 
 MEMBERS = 128
@@ -21,7 +21,7 @@ class DifferentialEvolution:
     Source: Zhang and Sanderson (2009), JADE, IEEE Trans. Evolutionary Computation 13(5).
     """
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: SamplerTerms) -> None:
         stream, self._rng = split_seed(terms)
         self._axes = read_axes(terms.space)
         self._asked = stream.take(terms.size(MEMBERS, least=5))

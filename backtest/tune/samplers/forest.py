@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backtest.base.units import FloatArray
-from backtest.tune.samplers.protocol import Terms
+from backtest.tune.samplers.protocol import SamplerTerms
 from backtest.tune.samplers.surrogate import ModelSearch
 
 POINTS = 512
@@ -18,7 +18,7 @@ class Forest(ModelSearch):
     algorithm configuration, LION 5: the trees' disagreement is the standard deviation.
     """
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: SamplerTerms) -> None:
         super().__init__(terms, Trees(terms.seed), POINTS)
 
 

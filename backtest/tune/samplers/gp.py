@@ -11,7 +11,7 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 
 from backtest.base.units import FloatArray
-from backtest.tune.samplers.protocol import Terms
+from backtest.tune.samplers.protocol import SamplerTerms
 from backtest.tune.samplers.surrogate import ModelSearch
 
 POINTS = 192
@@ -29,7 +29,7 @@ class GaussianProcess(ModelSearch):
     batch costs about as much as its evaluation.
     """
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: SamplerTerms) -> None:
         super().__init__(terms, Process(terms.seed), POINTS)
 
 

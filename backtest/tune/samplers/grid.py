@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backtest.base.units import FloatArray
-from backtest.tune.samplers.protocol import Terms
+from backtest.tune.samplers.protocol import SamplerTerms
 
 if TYPE_CHECKING:
     from backtest.sweep import Dimension, Space
@@ -25,7 +25,7 @@ class Grid:
     bounds. Points that decode to the same set of parameters are proposed once.
     """
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: SamplerTerms) -> None:
         points = build_grid(terms.space, terms.trials or MOST_POINTS)
         self._points = np.random.default_rng(terms.seed).permutation(points)
         self._n = terms.size(BATCH)

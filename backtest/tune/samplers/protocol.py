@@ -31,7 +31,7 @@ class Sampler(Protocol):
         """
 
 
-class Terms(NamedTuple):
+class SamplerTerms(NamedTuple):
     """Settings of a sampler: space, seed, points in all (None for no limit), points at once."""
 
     space: Space

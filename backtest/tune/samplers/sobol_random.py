@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from backtest.base.units import FloatArray
-from backtest.tune.samplers.protocol import Terms
+from backtest.tune.samplers.protocol import SamplerTerms
 
 BATCH = 1024
 BLOCK = 1024
@@ -33,7 +33,7 @@ class SobolStream:
         return points[:n]
 
 
-def split_seed(terms: Terms) -> tuple[SobolStream, np.random.Generator]:
+def split_seed(terms: SamplerTerms) -> tuple[SobolStream, np.random.Generator]:
     """Return a Sobol sequence and a generator of random numbers, both from the seed."""
     children = np.random.SeedSequence(terms.seed).spawn(2)
     stream, rng = (np.random.default_rng(child) for child in children)
@@ -43,7 +43,7 @@ def split_seed(terms: Terms) -> tuple[SobolStream, np.random.Generator]:
 class Sobol:
     """Propose the points of a scrambled Sobol sequence."""
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: SamplerTerms) -> None:
         self._stream = SobolStream(terms.n_dimensions, np.random.default_rng(terms.seed))
         self._n = terms.size(BATCH)
 
@@ -58,7 +58,7 @@ class Sobol:
 class Random:
     """Propose independent, uniform points."""
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: SamplerTerms) -> None:
         self._rng = np.random.default_rng(terms.seed)
         self._shape = (terms.size(BATCH), terms.n_dimensions)
 

@@ -19,7 +19,7 @@ from backtest.base.units import FloatArray, IntArray
 from backtest.tune.samplers.feasibility import Grades, grade, join
 from backtest.tune.samplers.grid import canonicalize
 from backtest.tune.samplers.population import move_a_little, read_axes
-from backtest.tune.samplers.protocol import Terms, no_points
+from backtest.tune.samplers.protocol import SamplerTerms, no_points
 from backtest.tune.samplers.sobol_random import split_seed
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ModelSearch:
     The model is fitted for every batch to ``most`` points: half of them the best, half random.
     """
 
-    def __init__(self, terms: Terms, model: Model, most: int) -> None:
+    def __init__(self, terms: SamplerTerms, model: Model, most: int) -> None:
         self._space, self._model, self._most = terms.space, model, most
         self._axes = read_axes(terms.space)
         self._stream, self._rng = split_seed(terms)

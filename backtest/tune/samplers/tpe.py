@@ -8,7 +8,7 @@ import numpy as np
 
 from backtest.base.units import FloatArray
 from backtest.tune.samplers.feasibility import grade
-from backtest.tune.samplers.protocol import Terms, load_optional
+from backtest.tune.samplers.protocol import SamplerTerms, load_optional
 
 BATCH = 64
 
@@ -20,7 +20,7 @@ class Tpe:
     NeurIPS, as in ``optuna.samplers.TPESampler``. Its time per point grows with their number.
     """
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: SamplerTerms) -> None:
         optuna = load_optional("optuna", sampler="tpe")
         self._options = [len(dimension.options) for dimension in terms.space.dimensions]
         self._distributions = {
