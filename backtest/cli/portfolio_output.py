@@ -10,6 +10,7 @@ from backtest.base.errors import ParameterError
 
 if TYPE_CHECKING:
     from backtest.engine.portfolio.portfolio_result import PortfolioResult
+    from backtest.measures import Realization
 
 
 def refuse_limit_cost() -> None:
@@ -21,18 +22,15 @@ def refuse_limit_cost() -> None:
     )
 
 
-def refuse_realization() -> None:
-    """Refuse the realization of gains, which is measured for one position."""
-    raise ParameterError(
-        "realized gains are measured for one instrument, the data have several",
-        where="--realization",
-        cure="leave it out, or run each instrument alone",
-    )
+def portfolio_to_dict(
+    result: PortfolioResult, path: str | None, *, realized: Realization | None = None
+) -> dict[str, Any]:
+    """Return a result as data: its identity, its folder, its metrics and those by instrument.
 
-
-def portfolio_to_dict(result: PortfolioResult, path: str | None) -> dict[str, Any]:
-    """Return a result as data: its identity, its folder, its metrics and those by instrument."""
+    ``realized`` gains are part of it if given.
+    """
     manifest = result.manifest
+    more = {} if realized is None else {"realization": realized.to_dict()}
     return {
         "id": manifest["id"],
         "path": path,
@@ -43,6 +41,7 @@ def portfolio_to_dict(result: PortfolioResult, path: str | None) -> dict[str, An
         "contagion": list_rows(result.contagion()),
         "target_cuts": list(result.cut_rows),
         "no_fill": result.no_fill or None,
+        **more,
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from backtest.compare.compared_accounts import count_years, find_growth
 from backtest.compare.compared_terms import Row
 from backtest.engine import Result
+from backtest.market import Market, Markets
 from backtest.venue import Venue
 
 BPS = 1e-4
@@ -94,8 +95,16 @@ def measure_growth(result: Result) -> float:
 
 
 def add_fee(row: Row, added: float) -> dict[str, Any]:
-    """Return the venue of an account with a rate added to its taker and maker fees."""
-    fees = row.setting.venue.fees
+    """Return the venue of an account, or each of several, with a rate added to its fees."""
+    given = row.setting.venue
+    if isinstance(given, Venue):
+        return {"venue": change_fees(given, added)}
+    return {"venue": {name: change_fees(venue, added) for name, venue in given.items()}}
+
+
+def change_fees(venue: Venue, added: float) -> Venue:
+    """Return a venue with a rate added to its taker and maker fees."""
+    fees = venue.fees
     tiers = [
         dataclasses.replace(each, taker=each.taker + added, maker=each.maker + added)
         for each in fees.tiers
@@ -103,18 +112,30 @@ def add_fee(row: Row, added: float) -> dict[str, Any]:
     changed = dataclasses.replace(
         fees, taker=fees.taker + added, maker=fees.maker + added, tiers=tiers
     )
-    return {"venue": dataclasses.replace(row.setting.venue, fees=changed)}
+    return dataclasses.replace(venue, fees=changed)
 
 
 def add_funding(row: Row, added: float) -> dict[str, Any]:
-    """Return the market with a rate added to each settlement."""
-    market = row.setting.market
-    return {"market": dataclasses.replace(market, funding_rate=market.funding_rate + added)}
+    """Return the market, or the markets, with a rate added to each settlement."""
+    given = row.setting.market
+    changed = {
+        name: dataclasses.replace(each, funding_rate=each.funding_rate + added)
+        for name, each in list_markets(row).items()
+    }
+    return {"market": given.with_markets(changed) if isinstance(given, Markets) else changed[""]}
+
+
+def list_markets(row: Row) -> dict[str, Market]:
+    """Return the markets of an account by name; a single one without a name."""
+    given = row.setting.market
+    return dict(given) if isinstance(given, Markets) else {"": given}
 
 
 def find_break_even_fee(grow: Growths, one: str, other: str) -> BreakEven:
     """Return the fee at which two accounts change order."""
-    least = min(find_least_fee(grow.rows[name].setting.venue) for name in (one, other))
+    given = [grow.rows[name].setting.venue for name in (one, other)]
+    venues = [each for v in given for each in ([v] if isinstance(v, Venue) else v.values())]
+    least = min(map(find_least_fee, venues))
     down = tuple(-step for step in FEE_STEPS if step < least)
     down += (-least,) if least > 0.0 else ()
     return search_break_even(grow, one, other, "fee", FEE_STEPS, down)
@@ -127,8 +148,7 @@ def find_least_fee(venue: Venue) -> float:
 
 def find_break_even_funding(grow: Growths, one: str, other: str) -> BreakEven:
     """Return the rate per settlement at which two accounts change order."""
-    market = grow.rows[one].setting.market
-    if not market.funding_time.size:
+    if not any(each.funding_time.size for each in list_markets(grow.rows[one]).values()):
         gap = grow.gap(one, other, "funding", 0.0)
         return BreakEven(one, other, "funding", gap, None, 0.0, 0.0, "the data have no funding")
     down = tuple(-step for step in FUNDING_STEPS)

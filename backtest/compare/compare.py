@@ -133,7 +133,7 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     rules = check_rules(confidence, draws, seed)
     if isinstance(market, Markets):
         check_several(named, equal_risk=equal_risk)
-    check_break_even(market, rows, is_wanted=break_even, equal_risk=equal_risk)
+    check_break_even(rows, is_wanted=break_even, equal_risk=equal_risk)
     for name, row in rows.items():
         check_setting(row.setting, {name: row.entry})
     warn_of_last_prices(market)
@@ -275,13 +275,10 @@ def require_terms(venue: object, venues: object, account: object, accounts: obje
             )
 
 
-def check_break_even(
-    market: Market | Markets, rows: Mapping[str, Row], *, is_wanted: bool, equal_risk: bool
-) -> None:
+def check_break_even(rows: Mapping[str, Row], *, is_wanted: bool, equal_risk: bool) -> None:
     """Refuse break-even costs where accounts cannot be run again with other costs."""
     loaded = [name for name, row in rows.items() if not isinstance(row.entry, Policy)]
     reasons = (
-        (isinstance(market, Markets), "need one instrument, the market has several"),
         (equal_risk, "need unscaled accounts, equal_risk scales them"),
         (bool(loaded), f"need policies that can run again, {''.join(loaded[:1])!r} is a result"),
     )

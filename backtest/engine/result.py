@@ -18,7 +18,13 @@ from backtest.base.units import DAY, YEAR_DAYS, parse_duration
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.limit_cost import LimitCost, measure_limit_cost
 from backtest.engine.result_files import load_result, save_result
-from backtest.engine.result_tables import FORCED, filled_changes, forced_changes, value_of
+from backtest.engine.result_tables import (
+    FORCED,
+    check_not_resumed,
+    filled_changes,
+    forced_changes,
+    value_of,
+)
 from backtest.engine.result_text import write_summary
 from backtest.engine.run_parts import tabulate_parts
 from backtest.engine.run_record import RunRecord
@@ -185,12 +191,7 @@ class Result(RunRecord, Reportable):
         ParameterError
             If the result goes on from an earlier one, which may have opened its position.
         """
-        if self.manifest["resumed_from"] is not None:
-            raise ParameterError(
-                "realized gains need the entry of every position, this result was resumed",
-                where="Result.realization",
-                cure="run the whole span at once",
-            )
+        check_not_resumed(self.manifest, "Result.realization")
         trades = self.events[self.events["kind"].isin(("fill", *FORCED))]
         return realization(
             self.time,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from backtest.account import ledger
 from backtest.base.compiled_twins import make_array_twins
+from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray, IntArray, utc_index
 from backtest.engine.bar_loop import RECORDED
 from backtest.venue import contract_value, liquidation_price, requirement
@@ -236,3 +238,13 @@ def _rows(
             "place": np.full(len(rows), place),
         }
     )
+
+
+def check_not_resumed(manifest: Mapping[str, Any], where: str) -> None:
+    """Refuse a result that goes on from an earlier one, whose entries it does not know."""
+    if manifest["resumed_from"] is not None:
+        raise ParameterError(
+            "realized gains need the entry of every position, this result was resumed",
+            where=where,
+            cure="run the whole span at once",
+        )

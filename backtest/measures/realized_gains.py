@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,7 +40,8 @@ class Realization:
         Mean time from entry to exit of lots closed at a gain, and at a loss, by their notional.
     lots : DataFrame
         One row per lot that was closed, first in first out: ``opened``, ``closed``, ``quantity``
-        (signed contracts), ``entry``, ``exit``, ``days``, and ``change``, the return of 1x over it.
+        (signed contracts), ``entry``, ``exit``, ``days``, and ``change``, the return of 1x over it;
+        of several instruments also the ``instrument``.
     """
 
     gains_realized: float
@@ -142,6 +144,17 @@ def realization(
     >>> found.gains_realized, found.winner_days * 24
     (0.5, 2.0)
     """
+    return summarize(*count_realized(time, close, traded_at, quantity, price))
+
+
+def count_realized(
+    time: IntArray,
+    close: FloatArray,
+    traded_at: IntArray,
+    quantity: FloatArray,
+    price: FloatArray,
+) -> tuple[Counts, list[tuple[float, ...]]]:
+    """Return positions by bar, and the lots that were closed; arguments of :func:`realization`."""
     rows = np.searchsorted(time, traded_at, side="right") - 1
     firsts = np.searchsorted(rows, np.arange(len(time) + 1))
     trades = [Lot(*each) for each in zip(quantity.tolist(), price.tolist(), traded_at.tolist(),
@@ -152,7 +165,20 @@ def realization(
         if lots or own:
             counts, pieces = live_bar(counts, lots, own, float(close[bar]))
             closed += pieces
-    return summarize(counts, closed)
+    return counts, closed
+
+
+def join_realized(
+    parts: Mapping[str, tuple[Counts, list[tuple[float, ...]]]],
+) -> Realization:
+    """Return the realization of several instruments: each position counts for itself."""
+    counts = Counts(
+        *(sum(column) for column in zip(*(each[0] for each in parts.values()), strict=True))
+    )
+    found = summarize(counts, [row for _, closed in parts.values() for row in closed])
+    names = [name for name, (_, closed) in parts.items() for _ in closed]
+    lots = found.lots.assign(instrument=names).sort_values("closed", kind="stable")
+    return dataclasses.replace(found, lots=lots.reset_index(drop=True))
 
 
 def live_bar(

@@ -45,6 +45,23 @@ def test_the_order_turns_where_the_arithmetic_says():
     assert (turns["low"][0], turns["high"][0]) == (0.0, 0.005)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the band")
+def test_the_order_of_accounts_with_several_positions_turns_where_the_arithmetic_says():
+    """With half in each, and B at 100, E(2x) = 1 + 2 (0.0003 / 2 - f - 7 x): 1.5 and 1.5 / 7."""
+    still = BARS.assign(close=100.0, high=100.0)
+    other = bt.Market.from_frames(still, mark=still, funding=FUNDING)
+    policies = {"one": Constant(leverage=1.0), "two": Constant(leverage=2.0)}
+    venues = {"A": free_venue(), "B": free_venue()}
+    turns = bt.compare(
+        bt.Markets({"A": MARKET, "B": other}), policies, venue=venues, account=LAZY,
+        break_even=True, **QUICK,
+    ).break_even  # fmt: skip
+    assert turns["added"].to_numpy() == pytest.approx([1.5e-4, 1.5e-4 / 7], abs=2e-7)
+    assert (turns["gap"] > 0.0).all()
+    assert (turns["low"][0], turns["high"][0]) == (0.0, 0.005)
+
+
 def test_rows_are_runs_under_their_terms_and_labels_name_what_differs():
     cheap, dear = free_venue(), free_venue().override({"fees.taker": 0.001})
     isolated = dataclasses.replace(LAZY, venue_leverage=5.0)

@@ -11,6 +11,7 @@ import backtest as bt
 from backtest.measures import realization
 from backtest.strategies import Constant
 from tests.markets import live, market_of
+from tests.portfolio.book_helpers import Hold, Once, flat, make_market, make_venue, simulate_pair
 
 HOUR = 3_600_000_000_000
 
@@ -63,6 +64,48 @@ def test_a_run_counts_its_fills_and_its_liquidation():
     assert found.lots["entry"].iloc[0] == 100.0
     assert (found.paper_gains, found.realized_losses) == (1.0, 1.0)
     assert found.loser_days * 24 == pytest.approx(2.0)
+
+
+@pytest.mark.filterwarnings("ignore:the history of B ends")
+def test_positions_of_several_instruments_count_each_for_itself():
+    """Long A at 100, 110 later; short B at 50, delisted at 60 in bar 2.
+
+    Bar 2: A is kept at a gain, B is closed at a loss of 20 %. Bar 3: A is kept at a gain.
+    """
+    both = bt.Markets(
+        {
+            "A": make_market([flat(100), flat(100), flat(110), flat(110)]),
+            "B": make_market([flat(50), flat(50), flat(60)]),
+        }
+    )
+    done = bt.run(
+        both, Once(1.0), venue=make_venue(), account=bt.Account(), compile=False,
+        signal={"A": 0.5, "B": -0.5},
+    )  # fmt: skip
+    found = done.realization()
+    assert (found.realized_gains, found.paper_gains) == (0.0, 2.0)
+    assert (found.realized_losses, found.paper_losses) == (1.0, 0.0)
+    assert found.disposition == -1.0
+    row = found.lots.iloc[0]
+    assert (row["instrument"], row["entry"], row["exit"]) == ("B", 50.0, 60.0)
+    assert row["change"] == pytest.approx(-0.2)
+    assert found.loser_days * 24 == pytest.approx(1.0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_result_of_several_counts_every_trade():
+    """The lots and what is left add up to the positions, through stops and liquidations."""
+    account = bt.Account(capital=1_000.0, margin="isolated", venue_leverage=8.0, stop_loss=0.03)
+    done = bt.run(simulate_pair(60), Hold(4.0), venue=make_venue(), account=account, compile=False)
+    found, trades = done.realization(), done.events
+    assert {"liquidation", "stop", "delisted"} & set(trades["kind"])
+    closed = found.lots.groupby("instrument")["quantity"].sum()
+    bought = trades[(trades["kind"] == "fill") & (trades["quantity"] > 0.0)]
+    for name, left in (
+        done.positions.groupby("instrument", observed=True)["quantity"].last().items()
+    ):
+        own = bought.loc[bought["instrument"] == name, "quantity"].sum()
+        assert closed[name] + left == pytest.approx(own)
 
 
 def test_a_resumed_result_is_refused():

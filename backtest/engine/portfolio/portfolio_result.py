@@ -29,8 +29,10 @@ from backtest.engine.portfolio.portfolio_tables import (
     portfolio_bars,
     portfolio_events,
     positions_table,
+    realize_by_instrument,
 )
 from backtest.engine.portfolio.portfolio_text import write_portfolio_summary
+from backtest.engine.result_tables import check_not_resumed
 from backtest.measures.margin_use import margin_used
 from backtest.measures.path_measures import AccountPath, Samples, sum_path
 from backtest.measures.performance import sampled_returns
@@ -40,6 +42,7 @@ from backtest.measures.portfolio_risk import (
     effective_bets,
     risk_shares,
 )
+from backtest.measures.realized_gains import Realization
 from backtest.measures.run_measures import measure_run
 from backtest.measures.run_span import RunSpan
 from backtest.portfolio.book_records import PEAK
@@ -254,6 +257,21 @@ class PortfolioResult(PortfolioRecord, Reportable):
                 cure="run the experiment again",
             )
         return pd.DataFrame(list(self.cut_rows)).set_index(["instrument", "cause"])
+
+    def realization(self) -> Realization:
+        """Return how readily the account closed positions at a gain, and at a loss.
+
+        The position in each instrument counts for itself, against its mark close. Liquidations,
+        stops and delistings close positions too. Source: Odean (1998); see
+        :func:`backtest.measures.realization`.
+
+        Raises
+        ------
+        ParameterError
+            If the result goes on from an earlier one, which may have opened its positions.
+        """
+        check_not_resumed(self.manifest, "PortfolioResult.realization")
+        return realize_by_instrument(self.time, self.spans, self.names, self.marks, self.events)
 
     def attribution(self, by: str = "instrument") -> pd.DataFrame:
         """Return the money that each instrument made and cost; the rows add up to the total.

@@ -11,7 +11,8 @@ import pandas as pd
 from backtest.account import ledger
 from backtest.base.units import BoolArray, FloatArray, IntArray, utc_index
 from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD
-from backtest.engine.result_tables import DIVIDEND, KINDS, ORDER, price_of, value_of
+from backtest.engine.result_tables import DIVIDEND, FORCED, KINDS, ORDER, price_of, value_of
+from backtest.measures.realized_gains import Realization, count_realized, join_realized
 from backtest.portfolio.book_causes import BLAMED
 from backtest.portfolio.book_ledger import CONVERTED, DELISTED
 from backtest.venue import Venue
@@ -19,6 +20,8 @@ from backtest.venue import Venue
 ALL_KINDS = {**KINDS, DELISTED: "delisted", CONVERTED: "conversion"}
 ALL_NAMES = (*ORDER, "delisted", "conversion")
 """The kinds of events of a portfolio: the categories of the events table."""
+TRADES = ("fill", *FORCED, "delisted")
+"""The kinds of events that change a position."""
 TERMS = (
     "price_pnl", "fees", "slippage", "impact", "funding", "interest", "liquidation_loss", "flows",
     "bad_debt", "collateral_pnl", "conversion",
@@ -184,6 +187,32 @@ def portfolio_events(
     table.loc[is_paid, "kind"] = DIVIDEND
     table["kind"] = pd.Categorical(table["kind"], categories=[*ALL_NAMES, DIVIDEND])
     return table
+
+
+def realize_by_instrument(
+    time: IntArray,
+    spans: IntArray,
+    names: Sequence[str],
+    marks: FloatArray,
+    events: pd.DataFrame,
+) -> Realization:
+    """Return how readily positions were closed at a gain and at a loss, of all instruments.
+
+    ``marks`` are the prices at closes, (n_bars, n_instruments), ``spans`` the bars of each
+    instrument, both in the order of ``names``.
+    """
+    trades = events[events["kind"].isin(TRADES)]
+    parts = {}
+    for k, (name, (first, stop)) in enumerate(zip(names, spans, strict=True)):
+        own = trades[trades["instrument"] == name]
+        parts[name] = count_realized(
+            time[first:stop],
+            marks[first:stop, k],
+            pd.DatetimeIndex(own["time"]).as_unit("ns").asi8,
+            own["quantity"].to_numpy(),
+            own["price"].to_numpy(),
+        )
+    return join_realized(parts)
 
 
 def find_costs(kinds: IntArray) -> tuple[tuple[str, BoolArray, int], ...]:

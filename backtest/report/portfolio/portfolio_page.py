@@ -44,6 +44,7 @@ from backtest.report.page.thinning import thin_rows
 from backtest.report.portfolio.exposure_charts import draw_account, list_charts
 from backtest.report.portfolio.pulled_down import build_contagion, count_victims
 from backtest.report.run.over_time_section import tabulate_targets
+from backtest.report.run.realization_section import list_realization
 
 if TYPE_CHECKING:
     from backtest.engine.portfolio.portfolio_result import PortfolioResult
@@ -89,6 +90,7 @@ def build_sections(result: PortfolioResult) -> list[Section]:
         Section("attribution", "What each instrument made and cost",
                 "Money by instrument; the account's own row is what belongs to none of them.",
                 [tabulate_attribution(result)]),
+        *list_realization(result),
         Section("measures", "All measures", "Every number of result.metrics.",
                 [tabulate_own(result.metrics), tabulate_shared(result.metrics)]),
         Section("assumptions", "Assumptions",
