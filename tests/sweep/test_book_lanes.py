@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,15 +16,19 @@ from backtest.engine.portfolio.book_driver import find_simulate
 from backtest.portfolio.book_records import NUMBERS
 from backtest.sweep.books import book_lane_block, book_lane_compiler, book_lane_loop, book_runner
 from backtest.sweep.books.book_lane_block import BookBlock, join_columns, score_block
-from backtest.sweep.books.book_lane_compiler import MODULES
-from backtest.sweep.books.book_lane_rows import OWN_NUMBERS
+from backtest.sweep.books.book_lane_rows import OWN_NUMBERS, TARGET, spot
 from backtest.sweep.evaluator import Evaluator
-from backtest.sweep.lanes import lane_rows
 from backtest.sweep.sets.sets import take_sets
 from tests.portfolio_agreement import trust_columns
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
 HOURS = pd.date_range("2024-01-01", periods=400, freq="1h", tz="UTC")
+
+
+class Count(NamedTuple):
+    """What :class:`Jumpy` remembers."""
+
+    bars: float
 
 
 class Jumpy(bt.Policy):
@@ -33,6 +37,11 @@ class Jumpy(bt.Policy):
     scale: Annotated[float, bt.Range(0.0, 1e3)] = 1.0
     seed: Annotated[int, bt.Range(0, 1000)] = 0
     wild: Annotated[float, bt.Range(0.0, 1.0)] = 0.1
+    mode: Annotated[str, bt.Choice("noise", "twice")] = "noise"
+
+    def start(self):
+        """Return a memory that counts its bars."""
+        return Count(0.0)
 
     def observe(self, market):
         """Return the noise."""
@@ -44,9 +53,11 @@ class Jumpy(bt.Policy):
         noise = noise[: market.n_bars]
         return {"noise": noise, "spare": noise * 2.0}
 
-    def leverage(self, bar, account):
-        """Return scale * noise."""
-        return self.scale * (bar.spare - bar.noise) if bar.close > 0.0 else 0.0
+    def leverage(self, bar, account, memory):
+        """Return scale * noise, less in every third bar."""
+        size = self.scale * (bar.spare - bar.noise) if bar.close > 0.0 else 0.0
+        size = 2.0 * size if self.mode == "twice" else size
+        return (0.5 * size if memory.bars % 3.0 == 2.0 else size), Count(memory.bars + 1.0)
 
 
 def make_markets(rng: np.random.Generator, n_bars: int) -> bt.Markets:
@@ -126,6 +137,7 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
         "scale": np.geomspace(0.2, 60.0, n_sets),
         "seed": rng.integers(0, 3, n_sets),
         "wild": np.full(n_sets, 0.1 * rng.random()),
+        "mode": np.array([*rng.choice(["noise", "twice"], n_sets)], object),
         "account.band": rng.choice([0.0, 0.02, 0.2], n_sets),
         "account.capital": rng.choice([1e3, 1e4, 2e5], n_sets),
     }
@@ -143,23 +155,24 @@ def write_plain_loop(desks: list[Any]) -> Any:
         ]
         return simulate(terms._replace(instruments=tuple(own)), *given)
 
-    def ask_lane(seats: Any, i: int, lane: int, time: int, local: int) -> float:
-        desk = desks[min(lane, len(desks) - 1)]
-        desk.bar[:] = seats.bar
-        return float(desk.deciders[i](desk, None, i, time, local))
+    def ask_lanes(seats: Any, sheets: Any, i: int, count: int, time: int, local: int) -> bool:
+        for lane, desk in enumerate(desks):
+            desk.bar[:] = seats.bar
+            leverage = float(desk.deciders[i](desk, None, i, time, local))
+            sheets.position[spot(i, TARGET, lane)] = leverage
+        return True
 
     bound: dict[str, Any] = dict(vars(book_lane_loop))
     for name, own in find_own_functions(book_lane_loop):
         bound[name] = make_twin(own, bound, Path(own.__code__.co_filename))
-    bound |= {"pass_alone": pass_alone, "ask_lane": ask_lane}
+    bound |= {"pass_alone": pass_alone, "ask_lanes": ask_lanes}
     return bound["advance_books"]
 
 
 def score_plainly(monkeypatch: Any, evaluator: Evaluator, sets: dict[str, Any]) -> Any:
     """Return the measures and returns of sets side by side, in plain Python, on a few lanes."""
     n_sets = len(sets["scale"])
-    for module in (*MODULES, book_lane_block, lane_rows):
-        monkeypatch.setattr(module, "LANES", n_sets)
+    monkeypatch.setattr(book_lane_block, "STEP", 1)
     panel = evaluator._runner()._find_panel(0, None)
     setups = [panel.set_up(take_sets(sets, k)) for k in range(n_sets)]
     desks = [panel.begin(each, is_compiled=False)[1] for each in setups]
@@ -168,7 +181,9 @@ def score_plainly(monkeypatch: Any, evaluator: Evaluator, sets: dict[str, Any]) 
     monkeypatch.setattr(book_lane_block, "pack_terms", lambda terms: terms)
     simulate = find_simulate(is_compiled=False)
     monkeypatch.setattr(book_lane_block, "find_simulate", lambda **_: simulate)
-    block = BookBlock(setups, desks[0], join_columns(setups), panel.span, has_returns=True)
+    block = BookBlock(
+        setups, desks[0], [0] * len(desks), join_columns(setups), panel.span, has_returns=True
+    )
     with np.errstate(all="ignore"):
         return score_block(evaluator.metrics, block, lambda: False)
 

@@ -59,8 +59,10 @@ from backtest.sweep.lanes.lane_block import BlockFault, Scored
 from backtest.sweep.lanes.lane_rows import LANES, cell
 from backtest.venue.contract_value import compute_value
 
-LEAST_LANES = 8
-"""Fewer sets are faster one by one: a block takes as long for one set as for all."""
+LEAST_LANES = 4
+"""Fewer sets are faster one by one: lanes are filled up to a multiple of :data:`STEP`."""
+STEP = 8
+"""Lanes that are computed at once."""
 
 REFUSED = (
     "has_stop", "has_impact", "has_limits", "rounds_price", "has_auto_margin", "has_profit_share",
@@ -72,12 +74,14 @@ REFUSED = (
 class BookBlock(NamedTuple):
     """Sets that differ in the parameters of their policy, their capital, bands and leverages.
 
-    ``setups`` are the runs of the sets, ``desk`` is the desk of the first. ``columns`` are those of
-    each set by instrument, one column after another.
+    ``setups`` are the runs of the sets, ``desk`` is the desk of the first. ``addresses`` are those
+    of the policies' formulas by instrument. ``columns`` are those of each set by instrument, one
+    column after another.
     """
 
     setups: Sequence[Setup]
     desk: Desk
+    addresses: Sequence[int]
     columns: Sequence[Sequence[FloatArray]]
     span: RunSpan
     has_returns: bool
@@ -93,6 +97,11 @@ def join_columns(setups: Sequence[Setup]) -> list[list[FloatArray]]:
                 one = own[0] if len(own) == 1 else np.concatenate(own)
                 joined[id(each.columns)] = np.ascontiguousarray(one, dtype=np.float64)
     return [[joined[id(each.columns)] for each in setup.panelists] for setup in setups]
+
+
+def has_own_columns(columns: Sequence[Sequence[FloatArray]]) -> bool:
+    """Return whether sets differ in their columns."""
+    return len({tuple(map(id, each)) for each in columns}) > 1
 
 
 # ------------------------------------------------------------------------ what lanes can hold
@@ -172,7 +181,8 @@ def start_state(block: BookBlock) -> BlockState:
     n = first.inputs.feed.open.shape[1]
     ends = inputs.clock.ends_sample[first.first :]
     n_samples = int(ends.sum()) if block.has_returns else 0
-    seats = seat_lanes(block, n)
+    count = min(LANES, -(-len(block.setups) // STEP) * STEP)
+    seats = seat_lanes(block, n, count)
     sheets = BookSheets(
         account=make_aligned(len(ACCOUNT_ROWS) * LANES),
         position=make_aligned(n * N_POSITION * LANES),
@@ -185,13 +195,14 @@ def start_state(block: BookBlock) -> BlockState:
         cursor=np.zeros(3, np.int64),
         kept_account=np.zeros(len(ACCOUNT_ROWS) * LANES),
         kept_position=np.zeros(n * N_POSITION * LANES),
-        kept_memory=np.zeros_like(seats.memory),
-        left_at=np.full(LANES, -1, np.int64),
+        left_at=np.full(count, -1, np.int64),
         units=np.zeros((n_samples, LANES)),
         free=np.zeros(1 + LANES),
     )
-    for lane in range(LANES):
+    for lane in range(count):
         begin_lane(sheets, block.setups[min(lane, len(block.setups) - 1)], n, lane)
+        is_filler = lane >= len(block.setups)
+        sheets.account[cell(IS_LIVE, lane)] = 0.0 if is_filler else 1.0
     none = np.zeros(n + 1, np.int64)
     book = start_book(inputs, first.account, first.first, has_overlay=False)
     silent: dict[str, Any] = {
@@ -222,7 +233,6 @@ def begin_lane(sheets: BookSheets, setup: Setup, n: int, lane: int) -> None:
     line = find_line(setup.inputs.terms.ruin_at, purse[RESERVE], purse[PAID_IN])
     sheets.account[cell(LINE, lane)] = line
     sheets.account[cell(ACCOUNT_ROWS.index("first_unit"), lane)] = purse[UNIT]
-    sheets.account[cell(IS_LIVE, lane)] = 1.0
     for i in range(n):
         sheets.position[spot(i, TARGET, lane)] = math.nan
         sheets.position[spot(i, BAND, lane)] = numbers[NUMBER_OF_BAND, i]
@@ -243,36 +253,46 @@ def copy_terms(terms: Terms) -> Terms:
     return terms._replace(numbers=terms.numbers.copy(), rules=rules)
 
 
-def seat_lanes(block: BookBlock, n: int) -> Seats:
-    """Return the policies of all lanes with their parameters, columns and memories."""
-    params, memories, columns = [], [], np.zeros(n * LANES, np.int64)
-    desk = block.desk
-    for lane in range(LANES):
-        k = min(lane, len(block.setups) - 1)
-        panelists: Sequence[Panelist] = block.setups[k].panelists
-        params.append(flatten_settings(list(panelists))[0])
-        memory = [tuple(map(float, start_memory(each.policy) or ())) for each in panelists]
-        memories.append(np.concatenate([[*each, 0.0] for each in memory]))
-        for i in range(n):
-            columns[i * LANES + lane] = block.columns[k][i].ctypes.data
+def seat_lanes(block: BookBlock, n: int, count: int) -> Seats:
+    """Return the policies of ``count`` lanes with their parameters, columns and memories."""
+    panels = [each.panelists for each in block.setups]
+    panels += [panels[-1]] * (count - len(panels))
+    own = [*block.columns, *[block.columns[-1]] * (count - len(block.columns))]
+    columns = np.zeros((n, LANES), np.int64)
+    for i in range(n):
+        columns[i, :count] = [each[i].ctypes.data for each in own]
+    desk, seats = block.desk, panels[0][:n]
+    memories = [join_memories(panel) for panel in panels]
+    widths = [len(start_memory(each.policy) or ()) for each in panels[0]]
+    n_columns = np.array([len(each.columns) for each in seats], np.int64)
     return Seats(
-        addresses=desk.addresses,
-        params=np.concatenate(params),
+        addresses=np.array(block.addresses, np.int64),
+        params=stack_lanes([flatten_settings(list(panel))[0] for panel in panels]),
         params_at=desk.params_at,
-        n_params=len(params[0]),
-        columns=columns,
+        memory=stack_lanes(memories),
+        memory_at=np.cumsum([0, *widths]).astype(np.int64),
+        columns=columns.ravel(),
+        n_columns=n_columns,
+        has_own_columns=has_own_columns(block.columns),
         lengths=desk.lengths,
         firsts=desk.firsts,
-        memory=np.concatenate(memories),
-        memory_at=desk.memory_at,
-        n_memory=len(memories[0]),
         tradable=desk.tradable,
-        wants_bar=desk.wants_bar,
-        sheet=np.zeros_like(desk.sheet),
-        bar=np.zeros_like(desk.bar),
-        margin=np.zeros_like(desk.margin),
-        levels=np.zeros_like(desk.levels),
+        seen=make_aligned(max(1, *n_columns.tolist()) * LANES),
+        bar=np.zeros(7),
     )
+
+
+def join_memories(panel: Sequence[Panelist]) -> FloatArray:
+    """Return the memories of the policies of one set, one after another."""
+    memories = [np.array(start_memory(each.policy) or (), np.float64) for each in panel]
+    return np.concatenate(memories)
+
+
+def stack_lanes(columns: Sequence[FloatArray]) -> FloatArray:
+    """Return a row of LANES numbers for each number of the lanes' columns."""
+    rows = make_aligned((len(columns[0]) + 1) * LANES)
+    rows.reshape(-1, LANES)[:-1, : len(columns)] = np.stack(columns, axis=1)
+    return rows
 
 
 def run_state(block: BookBlock, state: BlockState, is_stopped: Callable[[], bool]) -> bool:

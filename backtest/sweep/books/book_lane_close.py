@@ -87,7 +87,7 @@ from backtest.sweep.books.book_lane_rows import (
     spot,
     write_sample,
 )
-from backtest.sweep.lanes.lane_rows import LANES, cell
+from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.lanes.quick_looks import SLACK
 from backtest.venue.book_requirement import find_maintenance
 
@@ -111,21 +111,23 @@ def widen(prices: FloatArray, i: int) -> tuple[float, float]:
 
 def find_least(sheets: BookSheets, n: int) -> None:
     """Write the least that a bar leaves over the requirement of what lanes hold before fills."""
+    count = len(sheets.left_at)
     account, position, prices = sheets.account, sheets.position, sheets.prices
-    for lane in range(LANES):
+    for lane in range(count):
         account[cell(LEAST, lane)] = account[cell(NEXT_CASH, lane)]
     for i in range(n):
         if prices[IS_LISTED, i] != 0.0:
             low, high = widen(prices, i)
-            for lane in range(LANES):
+            for lane in range(count):
                 quantity = position[spot(i, QUANTITY, lane)]
                 account[cell(LEAST, lane)] += min(quantity * low, quantity * high)
 
 
 def find_short(sheets: BookSheets) -> None:
     """Mark lanes odd whose requirement may fail at some price of the bar."""
+    count = len(sheets.left_at)
     account = sheets.account
-    for lane in range(LANES):
+    for lane in range(count):
         is_short = not account[cell(LEAST, lane)] > 0.0
         account[cell(IS_ODD, lane)] = 1.0 if is_short else account[cell(IS_ODD, lane)]
 
@@ -135,8 +137,9 @@ def find_short(sheets: BookSheets) -> None:
 
 def begin_close(sheets: BookSheets) -> None:
     """Begin the sums of the close."""
+    count = len(sheets.left_at)
     account = sheets.account
-    for lane in range(LANES):
+    for lane in range(count):
         cash = account[cell(NEXT_CASH, lane)]
         account[cell(NEXT_EQUITY, lane)], account[cell(LEAST, lane)] = cash, cash
         account[cell(GAIN, lane)], account[cell(GROSS, lane)] = 0.0, 0.0
@@ -149,6 +152,7 @@ def begin_close(sheets: BookSheets) -> None:
 
 def add_held(sheets: BookSheets, i: int) -> None:
     """Add to the sums of lanes an instrument in which none of them traded."""
+    count = len(sheets.left_at)
     account, position, prices = sheets.account, sheets.position, sheets.prices
     before, close, rate = prices[BEFORE, i], prices[CLOSE, i], prices[RATE, i]
     low, high = widen(prices, i)
@@ -156,7 +160,7 @@ def add_held(sheets: BookSheets, i: int) -> None:
     drift = abs(before) * move
     unit = abs(close)
     is_known = not math.isnan(move)
-    for lane in range(LANES):
+    for lane in range(count):
         quantity = position[spot(i, QUANTITY, lane)]
         account[cell(NEXT_EQUITY, lane)] += quantity * close
         account[cell(GAIN, lane)] += quantity * rise
@@ -166,7 +170,7 @@ def add_held(sheets: BookSheets, i: int) -> None:
         account[cell(NEEDED, lane)] += notional * rate
         account[cell(LARGEST, lane)] = max(account[cell(LARGEST, lane)], notional)
     if is_known:
-        for lane in range(LANES):
+        for lane in range(count):
             scale = position[spot(i, QUANTITY, lane)] * account[cell(INVERSE, lane)]
             account[cell(DRIFT, lane)] += scale * drift
             account[cell(GROWN, lane)] += scale * rise
@@ -174,12 +178,13 @@ def add_held(sheets: BookSheets, i: int) -> None:
 
 def add_traded(sheets: BookSheets, i: int) -> None:
     """Add to the sums of lanes an instrument in which some of them traded."""
+    count = len(sheets.left_at)
     account, position, prices = sheets.account, sheets.position, sheets.prices
     close, rate, move = prices[CLOSE, i], prices[RATE, i], prices[MOVE, i]
     low, high = widen(prices, i)
     unit = abs(close)
     is_known = not math.isnan(move)
-    for lane in range(LANES):
+    for lane in range(count):
         quantity = position[spot(i, NEXT_QUANTITY, lane)]
         account[cell(NEXT_EQUITY, lane)] += quantity * close
         account[cell(GAIN, lane)] += position[spot(i, PROFIT, lane)]
@@ -192,7 +197,7 @@ def add_traded(sheets: BookSheets, i: int) -> None:
         account[cell(PAID_SLIPPAGE, lane)] += position[spot(i, SLIPPAGE, lane)]
         account[cell(TURNED, lane)] += position[spot(i, TRADED, lane)]
     if is_known:
-        for lane in range(LANES):
+        for lane in range(count):
             before = position[spot(i, MARKED_BEFORE, lane)]
             scale = position[spot(i, NEXT_QUANTITY, lane)] * account[cell(INVERSE, lane)]
             account[cell(DRIFT, lane)] += scale * (abs(before) * move)
@@ -201,20 +206,22 @@ def add_traded(sheets: BookSheets, i: int) -> None:
 
 def add_funding(sheets: BookSheets, i: int) -> None:
     """Add the funding of an instrument to the sums of lanes."""
+    count = len(sheets.left_at)
     account, position = sheets.account, sheets.position
-    for lane in range(LANES):
+    for lane in range(count):
         account[cell(PAID_FUNDING, lane)] += position[spot(i, FUNDED, lane)]
 
 
 def add_initial(sheets: BookSheets, i: int) -> None:
     """Add an upper bound of the initial margin of an instrument after the fills."""
+    count = len(sheets.left_at)
     account, position, prices = sheets.account, sheets.position, sheets.prices
     rate, unit = prices[INITIAL_RATE, i], prices[AT_OPEN, i]
     if sheets.is_traded[i] != 0:
-        for lane in range(LANES):
+        for lane in range(count):
             account[cell(INITIAL, lane)] += position[spot(i, SIZE, lane)] * rate
         return
-    for lane in range(LANES):
+    for lane in range(count):
         notional = abs(position[spot(i, QUANTITY, lane)]) * unit
         account[cell(INITIAL, lane)] += notional * rate
 
@@ -244,10 +251,11 @@ def find_odd(terms: Terms, sheets: BookSheets, is_trading: bool, has_lots: bool)
     A price may make the requirement fail, the close may be near that or ruin the account, the
     increases may have to be scaled.
     """
+    count = len(sheets.left_at)
     account = sheets.account
     far = (FARTHEST - 1.0) * (1.0 + terms.rules.level) * SLACK
     found = False
-    for lane in range(LANES):
+    for lane in range(count):
         equity, gross = account[cell(NEXT_EQUITY, lane)], account[cell(GROSS, lane)]
         is_safe = (account[cell(LEAST, lane)] > 0.0) & (equity > account[cell(LINE, lane)])
         room = equity - account[cell(NEEDED, lane)]
@@ -277,8 +285,9 @@ def write_positions(sheets: BookSheets, n: int) -> None:
 
 def write_position(sheets: BookSheets, i: int) -> None:
     """Write the positions of lanes in one instrument after their fills, but for odd lanes."""
+    count = len(sheets.left_at)
     account, position = sheets.account, sheets.position
-    for lane in range(LANES):
+    for lane in range(count):
         is_odd = account[cell(IS_ODD, lane)] != 0.0
         quantity, entry = position[spot(i, QUANTITY, lane)], position[spot(i, ENTRY, lane)]
         marked = position[spot(i, MARKED, lane)]
@@ -295,9 +304,10 @@ def count_close(sheets: BookSheets) -> tuple[bool, bool, bool, bool]:
     Returns whether any may be at a new peak or drawdown, and at a new peak of exposure; whether a
     product must be folded; and whether the books of any do not balance.
     """
+    count = len(sheets.left_at)
     account = sheets.account
     has_marks, has_peaks, has_folds, has_fault = False, False, False, False
-    for lane in range(LANES):
+    for lane in range(count):
         is_odd = account[cell(IS_ODD, lane)] != 0.0
         equity, before = account[cell(NEXT_EQUITY, lane)], account[cell(EQUITY, lane)]
         gain, gross = account[cell(GAIN, lane)], account[cell(GROSS, lane)]
@@ -343,8 +353,9 @@ def count_close(sheets: BookSheets) -> tuple[bool, bool, bool, bool]:
 
 def count_payments(sheets: BookSheets) -> None:
     """Count what lanes paid in a bar with fills or funding, before its close is counted."""
+    count = len(sheets.left_at)
     account = sheets.account
-    for lane in range(LANES):
+    for lane in range(count):
         is_odd = account[cell(IS_ODD, lane)] != 0.0
         fees = 0.0 if is_odd else account[cell(PAID_FEES, lane)]
         funding = 0.0 if is_odd else account[cell(PAID_FUNDING, lane)]
@@ -363,8 +374,9 @@ def count_payments(sheets: BookSheets) -> None:
 
 def mark_lanes(sheets: BookSheets) -> None:
     """Update peaks and deepest drawdowns, but for odd lanes."""
+    count = len(sheets.left_at)
     account = sheets.account
-    for lane in range(LANES):
+    for lane in range(count):
         is_odd = account[cell(IS_ODD, lane)] != 0.0
         peak, low = account[cell(PEAK, lane)], account[cell(LOW, lane)]
         low_peak = account[cell(LOW_PEAK, lane)]
@@ -376,8 +388,9 @@ def mark_lanes(sheets: BookSheets) -> None:
 
 def mark_exposure(terms: Terms, sheets: BookSheets, n: int) -> None:
     """Update the peak of the margin ratio in lanes that may be at a new one."""
+    count = len(sheets.left_at)
     account, position, tables = sheets.account, sheets.position, terms.rules.brackets
-    for lane in range(LANES):
+    for lane in range(count):
         if account[cell(IS_PEAKING, lane)] == 0.0:
             continue
         total = 0.0
@@ -393,9 +406,11 @@ def mark_exposure(terms: Terms, sheets: BookSheets, n: int) -> None:
             account[cell(PEAK_BACKING, lane)] = backing
 
 
-def fold_lanes(account: FloatArray) -> None:
+def fold_lanes(sheets: BookSheets) -> None:
     """Move the products of the decay to their logarithms before they overflow."""
-    for lane in range(LANES):
+    count = len(sheets.left_at)
+    account = sheets.account
+    for lane in range(count):
         log, product = fold_product(
             account[cell(DECAY_LOG, lane)], account[cell(DECAY_PRODUCT, lane)]
         )
@@ -405,8 +420,9 @@ def fold_lanes(account: FloatArray) -> None:
 
 def end_sample(sheets: BookSheets, free: float) -> None:
     """End a sample at the close, but for odd lanes, and write the unit values of all."""
+    count = len(sheets.left_at)
     account, k = sheets.account, sheets.cursor[2]
-    for lane in range(LANES):
+    for lane in range(count):
         if account[cell(IS_ODD, lane)] == 0.0:
             sample, _ = finish_sample(read_sample(account, free, lane), account[cell(UNIT, lane)])
             write_sample(account, sample, lane)

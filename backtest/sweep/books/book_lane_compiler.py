@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numba
-from llvmlite import ir
 from numba import typeof
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -26,8 +24,8 @@ from backtest.base.shared_records import share_record
 from backtest.engine.compile.loop_compiler import INNER, OPTIONS, compile_core
 from backtest.engine.portfolio.book_compiler import compile_book, find_book_folder
 from backtest.sweep.books import book_lane_close, book_lane_fills, book_lane_loop, book_lane_rows
+from backtest.sweep.books.book_lane_formula import ask_through_addresses
 from backtest.sweep.lanes.lane_compiler import find_cell
-from backtest.sweep.lanes.lane_rows import LANES
 
 MODULES = (book_lane_rows, book_lane_fills, book_lane_close, book_lane_loop)
 """The modules to compile; each uses only those before it."""
@@ -60,7 +58,7 @@ def compile_book_lanes() -> dict[str, Any]:
     inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
     names["cell"] = jit(find_cell, **inner)
     names["share"] = share_record
-    names["ask_lane"] = jit(ask_through_address, **inner)
+    names["ask_lanes"] = jit(ask_through_addresses, **inner)
     return names
 
 
@@ -125,61 +123,3 @@ def write_call(result: Any, kinds: tuple[Any, ...]) -> Any:
         return result(address, *kinds), build
 
     return call
-
-
-@intrinsic
-def call_lane_formula(  # noqa: PLR0913, PLR0917 - what a formula takes
-    _context: Any,
-    address: Any,
-    sheet: Any,
-    bar: Any,
-    params: Any,
-    params_at: Any,
-    columns: Any,
-    memory: Any,
-    memory_at: Any,
-    margin: Any,
-    levels: Any,
-    count: Any,
-    time: Any,
-    local: Any,
-    length: Any,
-) -> Any:
-    """Call a compiled formula with the parameters, columns and memory of one lane."""
-    given = (
-        address, sheet, bar, params, params_at, columns, memory, memory_at, margin, levels, count,
-        time, local, length,
-    )  # fmt: skip
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        double, whole = ir.DoubleType(), ir.IntType(64)
-        pointer = double.as_pointer()
-
-        def point(k: int, at: Any = None) -> Any:
-            array = context.make_array(signature.args[k])(context, builder, arguments[k])
-            return array.data if at is None else builder.gep(array.data, [at])
-
-        kind = ir.FunctionType(double, [pointer] * 7 + [whole] * 4)
-        function = builder.inttoptr(arguments[0], kind.as_pointer())
-        pointers = [
-            point(1),
-            point(2),
-            point(3, arguments[4]),
-            builder.inttoptr(arguments[5], pointer),
-            point(6, arguments[7]),
-            point(8),
-            point(9),
-        ]
-        return builder.call(function, [*pointers, *arguments[10:14]])
-
-    return numba.float64(*given), build
-
-
-def ask_through_address(seats: Any, i: int, lane: int, time: int, local: int) -> Any:
-    """Return the leverage that a compiled formula decides in one lane."""
-    return call_lane_formula(  # type: ignore[call-arg]
-        seats.addresses[i], seats.sheet, seats.bar, seats.params,
-        lane * seats.n_params + seats.params_at[i], seats.columns[i * LANES + lane], seats.memory,
-        lane * seats.n_memory + seats.memory_at[i], seats.margin, seats.levels, 1, time, local,
-        seats.lengths[i],
-    )  # fmt: skip

@@ -50,7 +50,7 @@ from backtest.sweep.books.book_lane_rows import (
     BookSheets,
     spot,
 )
-from backtest.sweep.lanes.lane_rows import LANES, cell
+from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.lanes.quick_looks import SLACK
 from backtest.venue import MarginRules
 from backtest.venue.contract_value import compute_payment, compute_value
@@ -209,8 +209,9 @@ def pay_lanes(
 
 def pay_event(sheets: BookSheets, row: int, value: float, rate: float, i: int) -> None:
     """Pay one funding event in all lanes; ``row`` has the quantities."""
+    count = len(sheets.left_at)
     account, position = sheets.account, sheets.position
-    for lane in range(LANES):
+    for lane in range(count):
         paid = compute_payment(position[spot(i, row, lane)], value, rate)
         account[cell(NEXT_CASH, lane)] -= paid
         position[spot(i, FUNDED, lane)] += paid
@@ -221,12 +222,13 @@ def pay_event(sheets: BookSheets, row: int, value: float, rate: float, i: int) -
 
 def is_any_asking(sheets: BookSheets, i: int) -> bool:
     """Return whether a decision of any lane may trade instrument i at its open."""
+    count = len(sheets.left_at)
     account, position = sheets.account, sheets.position
     quote, signal = quote_open(sheets.prices, i), sheets.signal[i]
     scale = (1.0 if signal > 0.0 else -1.0) * abs(quote.fill)
     nothing = Costs(0.0, 0.0, 0.0, 0.0, 0.0)
     found = False
-    for lane in range(LANES):
+    for lane in range(count):
         rules = read_rules(nothing, position, None, i, lane)
         equity = account[cell(WORTH, lane)]
         target = position[spot(i, TARGET, lane)]
@@ -238,12 +240,13 @@ def is_any_asking(sheets: BookSheets, i: int) -> bool:
 
 def fill_lanes(costs: Costs, sheets: BookSheets, has_rounding: bool | None, i: int) -> bool:
     """Fill the decisions for instrument i in all lanes; return whether a bound was exceeded."""
+    count = len(sheets.left_at)
     account, position, prices = sheets.account, sheets.position, sheets.prices
     quote, signal, before = quote_open(prices, i), sheets.signal[i], prices[BEFORE, i]
     unit, close, limit, most = abs(quote.fill), prices[CLOSE, i], prices[LIMIT, i], sheets.reach[i]
     side = 1.0 if signal > 0.0 else -1.0
     is_over = False
-    for lane in range(LANES):
+    for lane in range(count):
         rules = read_rules(costs, position, has_rounding, i, lane)
         equity = account[cell(WORTH, lane)]
         quantity = position[spot(i, QUANTITY, lane)]
@@ -287,8 +290,9 @@ def fill_lanes(costs: Costs, sheets: BookSheets, has_rounding: bool | None, i: i
 
 def raise_reach(sheets: BookSheets, i: int) -> None:
     """Set the bound of the quantities of instrument i over the largest one after its fill."""
+    count = len(sheets.left_at)
     position, unit, most = sheets.position, abs(sheets.prices[OPEN, i]), 0.0
-    for lane in range(LANES):
+    for lane in range(count):
         size = position[spot(i, SIZE, lane)]
         most = max(most, size) if size < math.inf else most
     sheets.reach[i] = max(sheets.reach[i], GROWTH * (most / unit))
@@ -296,9 +300,10 @@ def raise_reach(sheets: BookSheets, i: int) -> None:
 
 def move_cash(sheets: BookSheets, is_increase: bool, i: int) -> None:
     """Take what the reductions, or the increases, of instrument i cost from the cash of lanes."""
+    count = len(sheets.left_at)
     account, position = sheets.account, sheets.position
     wanted = 1.0 if is_increase else 0.0
-    for lane in range(LANES):
+    for lane in range(count):
         is_mine = position[spot(i, IS_INCREASE, lane)] == wanted
         flow = position[spot(i, FLOW, lane)] if is_mine else 0.0
         fee = position[spot(i, FEE, lane)] if is_mine else 0.0
@@ -317,8 +322,9 @@ def move_all_cash(sheets: BookSheets, n: int) -> None:
 
 def begin_lanes(sheets: BookSheets, n: int, has_funding: bool) -> None:
     """Empty the room of lanes for one bar."""
+    count = len(sheets.left_at)
     account, position = sheets.account, sheets.position
-    for lane in range(LANES):
+    for lane in range(count):
         account[cell(NEXT_CASH, lane)] = account[cell(CASH, lane)]
         account[cell(IS_ODD, lane)] = 0.0
         account[cell(IS_ADDING, lane)] = 0.0
@@ -326,17 +332,18 @@ def begin_lanes(sheets: BookSheets, n: int, has_funding: bool) -> None:
     for i in range(n):
         sheets.is_traded[i] = 0
         if has_funding:
-            for lane in range(LANES):
+            for lane in range(count):
                 position[spot(i, FUNDED, lane)] = 0.0
 
 
 def value_opens(sheets: BookSheets, n: int) -> None:
     """Write the equity of lanes at the opens."""
+    count = len(sheets.left_at)
     account, position, prices = sheets.account, sheets.position, sheets.prices
-    for lane in range(LANES):
+    for lane in range(count):
         account[cell(WORTH, lane)] = account[cell(NEXT_CASH, lane)]
     for i in range(n):
         if prices[IS_LISTED, i] != 0.0:
             value = prices[OPEN, i]
-            for lane in range(LANES):
+            for lane in range(count):
                 account[cell(WORTH, lane)] += position[spot(i, QUANTITY, lane)] * value

@@ -3,7 +3,7 @@
 An ordinary bar is done for all lanes, one instrument after another: funding, the fills of their
 decisions, the close. A lane in which anything else may happen (a failing requirement, ruin,
 increases that must be scaled, a position near liquidation) is left as it was and passes the bar
-with the loop of a single run, through its address. ``pass_alone`` and ``ask_lane`` are
+with the loop of a single run, through its address. ``pass_alone`` and ``ask_lanes`` are
 placeholders: the compiler binds them to that loop and to the policies' formulas.
 """
 
@@ -80,7 +80,7 @@ from backtest.sweep.books.book_lane_rows import (
     write_lane,
     write_tally,
 )
-from backtest.sweep.lanes.lane_rows import LANES, cell
+from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.lanes.quick_looks import ROOM, SLACK
 from backtest.venue.book_requirement import scale_rate
 from backtest.venue.contract_value import compute_value
@@ -112,8 +112,11 @@ def pass_alone(  # noqa: PLR0913, PLR0917 - the arguments of the loop of a run
     raise NotImplementedError
 
 
-def ask_lane(seats: Seats, i: int, lane: int, time: int, local: int) -> float:
-    """Return the leverage that the policy of instrument i decides in one lane: a placeholder."""
+def ask_lanes(seats: Seats, sheets: BookSheets, i: int, count: int, time: int, local: int) -> bool:
+    """Write the leverages that the policies of instrument i decide; False if one raised.
+
+    A placeholder.
+    """
     raise NotImplementedError
 
 
@@ -141,14 +144,14 @@ def advance_books(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     alone, ``desk`` has no policies. Returns the bar reached, and why it stopped.
     """
     rules, markets, seated, block = share(terms), share(feed), share(seats), share(sheets)
-    own = share(book)
+    own, count = share(book), len(block.left_at)
     write_limits(rules, markets, block)
     for t in range(start, stop):
         write_prices(rules, markets, log_returns, block, t)
         has_odd, has_fault = pass_bar(rules, markets, block, t)
         if has_fault:
             return t, BROKEN
-        for lane in range(LANES if has_odd else 0):
+        for lane in range(count if has_odd else 0):
             if block.account[cell(IS_ODD, lane)] != 0.0:
                 read_lane(block, rules, own, lane)
                 tally = read_tally_of(block.account, block.free[0], t - first, lane)
@@ -163,19 +166,20 @@ def advance_books(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
                 write_tally(block.account, tally, lane)
         end_bar(markets, clock, block, t)
         if has_odd:
-            keep_ended(block, seated, t + 1)
+            keep_ended(block, t + 1)
         if not ask_all(markets, seated, block, t):
             return t, NEGATIVE
     return stop, DONE
 
 
-def keep_ended(sheets: BookSheets, seats: Seats, t: int) -> None:
+def keep_ended(sheets: BookSheets, t: int) -> None:
     """Let the lanes that are ruined or over go on alone from bar t: they decide nothing more."""
+    count = len(sheets.left_at)
     account = sheets.account
-    for lane in range(LANES):
+    for lane in range(count):
         has_ended = account[cell(IS_RUINED, lane)] + account[cell(IS_OVER, lane)] != 0.0
         if has_ended and account[cell(IS_ODD, lane)] != 0.0:
-            keep_lane(sheets, seats, len(sheets.signal), t, lane)
+            keep_lane(sheets, len(sheets.signal), t, lane)
 
 
 # ------------------------------------------------------------------------- what lanes share
@@ -260,9 +264,10 @@ def write_bounds(terms: Terms, sheets: BookSheets, i: int) -> None:
 
 def pass_bar(terms: Terms, feed: BookFeed, sheets: BookSheets, t: int) -> tuple[bool, bool]:
     """Take all lanes through bar t; return whether some are odd, and whether any is at fault."""
+    count = len(sheets.left_at)
     n, event, account = len(sheets.signal), sheets.cursor[0], sheets.account
     if is_whole(feed, sheets, t):
-        for lane in range(LANES):
+        for lane in range(count):
             account[cell(IS_ODD, lane)] = account[cell(IS_LIVE, lane)]
         return True, False
     has_funding = event < len(feed.funding_bar) and feed.funding_bar[event] == t
@@ -320,7 +325,7 @@ def count_bar_of_lanes(terms: Terms, sheets: BookSheets, n: int) -> bool:
     if has_peaks:
         mark_exposure(terms, sheets, n)
     if has_folds:
-        fold_lanes(sheets.account)
+        fold_lanes(sheets)
     return has_fault
 
 
@@ -343,9 +348,10 @@ def end_bar(feed: BookFeed, clock: Clock, sheets: BookSheets, t: int) -> None:
 
 def tighten_reach(sheets: BookSheets) -> None:
     """Set the bounds of all quantities slightly above the largest."""
+    count = len(sheets.left_at)
     for i in range(len(sheets.signal)):
         most = 0.0
-        for lane in range(LANES):
+        for lane in range(count):
             most = max(most, abs(sheets.position[spot(i, QUANTITY, lane)]))
         sheets.reach[i] = ROOM * most
 
@@ -354,23 +360,33 @@ def tighten_reach(sheets: BookSheets) -> None:
 
 
 def ask_all(feed: BookFeed, seats: Seats, sheets: BookSheets, t: int) -> bool:
-    """Ask the policies of all lanes at the close of bar t; False if one returned a negative."""
-    is_negative = False
+    """Ask the policies of all lanes at the close of bar t.
+
+    False if one raised, or returned a negative number.
+    """
+    count, is_sound = len(sheets.left_at), True
     for i in range(len(sheets.signal)):
         sheets.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
         sheets.is_pending[i] = seats.tradable[min(t, len(seats.tradable) - 1), i]
-        if sheets.is_pending[i] == 0:
-            for lane in range(LANES):
-                sheets.position[spot(i, TARGET, lane)] = math.nan
-            continue
-        if seats.wants_bar[i] == 1:
+        if sheets.is_pending[i] != 0:
             show_bar_of(seats, feed, sheets, i, t)
-        for lane in range(LANES):
-            target = math.nan
-            if sheets.account[cell(IS_LIVE, lane)] != 0.0:
-                target = ask_lane(seats, i, lane, feed.time[t], t - seats.firsts[i])
-            sheets.position[spot(i, TARGET, lane)] = target
-            is_negative |= target < 0.0
+            is_sound &= ask_lanes(seats, sheets, i, count, feed.time[t], t - seats.firsts[i])
+        is_sound &= finish_decisions(sheets, i)
+    return is_sound
+
+
+def finish_decisions(sheets: BookSheets, i: int) -> bool:
+    """Drop the decisions of lanes that go on alone, and of a bar that cannot be traded.
+
+    Returns whether none of the others is negative.
+    """
+    account, position, count = sheets.account, sheets.position, len(sheets.left_at)
+    is_open, is_negative = sheets.is_pending[i] != 0, False
+    for lane in range(count):
+        is_live = (account[cell(IS_LIVE, lane)] != 0.0) & is_open
+        target = position[spot(i, TARGET, lane)] if is_live else math.nan
+        position[spot(i, TARGET, lane)] = target
+        is_negative |= target < 0.0
     return not is_negative
 
 

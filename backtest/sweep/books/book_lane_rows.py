@@ -114,9 +114,10 @@ class BookSheets(NamedTuple):
     quantities of all lanes by instrument. ``is_pending``, ``signal`` and ``last_funding`` are what
     all lanes have decided or seen; ``is_traded`` says which instruments trade in this bar.
     ``cursor`` has the next settlement and flow, and the next sample. Lanes that go on alone are
-    kept as they were before bar ``left_at``, -1 for none. ``units`` of shape (n_samples, LANES) are
-    the unit values at the ends of samples. ``free[0]`` is the
-    risk-free return of the sample in progress, ``free[1:]`` that of lanes that go on alone.
+    kept as they were before bar ``left_at`` of shape (n_lanes,), -1 for none; ``n_lanes``, up to
+    LANES, are in use. ``units`` of shape (n_samples, LANES) are the unit values at the ends of
+    samples. ``free[0]`` is the risk-free return of the sample in progress, ``free[1:]`` that of
+    lanes that go on alone.
     """
 
     account: FloatArray
@@ -130,36 +131,35 @@ class BookSheets(NamedTuple):
     cursor: IntArray
     kept_account: FloatArray
     kept_position: FloatArray
-    kept_memory: FloatArray
     left_at: IntArray
     units: FloatArray
     free: FloatArray
 
 
 class Seats(NamedTuple):
-    """The policies of a block, one for each instrument, and their parameters by lane.
+    """The policies of a block, one for each instrument, and what they see by lane.
 
-    ``params`` and ``memory`` of shape (LANES * width,) are those of each lane as a
-    :class:`backtest.engine.portfolio.book_loop.Desk` has them, ``columns`` of shape (n * LANES,)
-    the addresses of their columns.
+    ``params`` and ``memory`` have a row of LANES numbers for each parameter and each number of a
+    memory; those of instrument i begin at row ``*_at[i]``. ``columns`` of shape (n * LANES,) are
+    the addresses of the columns, one after another, each ``lengths[i]`` long. ``seen`` is room for
+    the numbers of one bar, a row for each of the ``n_columns``; without ``has_own_columns`` all
+    lanes have those of the first. ``firsts`` and ``tradable`` are those of a
+    :class:`backtest.engine.portfolio.book_loop.Desk`.
     """
 
     addresses: IntArray
     params: FloatArray
     params_at: IntArray
-    n_params: int
-    columns: IntArray
-    lengths: IntArray
-    firsts: IntArray
     memory: FloatArray
     memory_at: IntArray
-    n_memory: int
+    columns: IntArray
+    n_columns: IntArray
+    has_own_columns: bool
+    lengths: IntArray
+    firsts: IntArray
     tradable: IntArray
-    wants_bar: IntArray
-    sheet: FloatArray
+    seen: FloatArray
     bar: FloatArray
-    margin: FloatArray
-    levels: FloatArray
 
 
 def spot(i: int, row: int, lane: int) -> int:
@@ -204,7 +204,7 @@ def write_lane(sheets: BookSheets, book: Book, line: float, lane: int) -> None:
         sheets.reach[i] = max(sheets.reach[i], size)
 
 
-def keep_lane(sheets: BookSheets, seats: Seats, n: int, t: int, lane: int) -> None:
+def keep_lane(sheets: BookSheets, n: int, t: int, lane: int) -> None:
     """Keep a lane that goes on alone from bar t, and leave an idle account in its place."""
     account, position = sheets.account, sheets.position
     sheets.left_at[lane] = t
@@ -213,9 +213,6 @@ def keep_lane(sheets: BookSheets, seats: Seats, n: int, t: int, lane: int) -> No
         sheets.kept_account[cell(row, lane)] = account[cell(row, lane)]
     for row in range(len(position) // LANES):
         sheets.kept_position[cell(row, lane)] = position[cell(row, lane)]
-    for k in range(seats.n_memory):
-        kept = seats.memory[lane * seats.n_memory + k]
-        sheets.kept_memory[lane * seats.n_memory + k] = kept
     account[cell(IS_LIVE, lane)] = 0.0
     for row in (CASH, EQUITY, UNIT, PEAK, PAID_IN):
         account[cell(row, lane)] = 1.0

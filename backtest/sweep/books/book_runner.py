@@ -37,9 +37,12 @@ from backtest.sweep.books.book_lane_block import (
     BookBlock,
     describe_terms,
     fits_lanes,
+    has_own_columns,
     join_columns,
     score_block,
 )
+from backtest.sweep.books.book_lane_compiler import LOCK
+from backtest.sweep.books.book_lane_formula import LaneShape, compile_lane_formula
 from backtest.sweep.books.book_panel import BookPanel
 from backtest.sweep.causal_ends import EndsChecker
 from backtest.sweep.lane_groups import find_codes
@@ -116,7 +119,9 @@ class BookRunner:
     ) -> Iterator[BookTask]:
         """Yield sets one by one, or up to 64 that differ in little and fit into lanes."""
         reads = panel.list_reads()
-        apart = [name for name in sets if "." in name and name not in OWN_TERMS]
+        texts = [name for name in sets if sets[name].dtype == object]
+        terms = [name for name in sets if "." in name and name not in OWN_TERMS]
+        apart = list(dict.fromkeys([*texts, *terms]))
         keys = [find_codes(sets[name]) for name in (*reversed(reads), *apart) if name in sets]
         order = np.lexsort(keys) if keys else np.arange(count_sets(sets))
         for rows in split_where(order, [sets[name] for name in apart]):
@@ -273,7 +278,15 @@ def score_lanes(
         raise BlockFault
     compile_or_explain(setups[0], panel)
     _, desk, _ = panel.begin(setups[0], is_compiled=True)
-    block = BookBlock(setups, desk, join_columns(setups), panel.span, task.has_returns)
+    columns = join_columns(setups)
+    varied = frozenset(name for name, each in task.sets.items() if len(set(each.tolist())) > 1)
+    shape = LaneShape(varied, has_own_columns(columns))
+    with LOCK:
+        formulas = [
+            compile_lane_formula(each.policy, tuple(each.columns), shape)
+            for each in setups[0].panelists
+        ]
+    block = BookBlock(setups, desk, formulas, columns, panel.span, task.has_returns)
     return score_block(names, block, is_stopped)
 
 
