@@ -15,7 +15,7 @@ from backtest.cli.experiment_keys import TABLES, Key, list_keys
 from backtest.cli.toml_files import read_toml
 
 KIND_TEXTS = {
-    str: "a text",
+    str: "text",
     int: "a whole number",
     float: "a number",
     bool: "true or false",

@@ -344,7 +344,7 @@ def summarize_events(result: RunRecord) -> Iterator[str]:
         others.append(f"withdrawals refused {refused:,.2f}")
     later = result.manifest["data"]["flows_after_the_end"]
     if later:
-        others.append(f"flows after the last bar, not made: {later}")
+        others.append(f"flows after the last bar, ignored: {later}")
     boundless = int(np.isinf(result.bars["target"]).sum())
     if boundless:
         others.append(f"an infinite leverage asked for at {boundless:,} closes")
@@ -355,7 +355,7 @@ def summarize_events(result: RunRecord) -> Iterator[str]:
     if first > WARM:
         time = format_time(int(result.time[first]))
         text = f"no decision before {time} UTC, bar {first:,}: its columns were not known yet; "
-        text += "earlier data, or bt.run(start=...), warm them"
+        text += "earlier data, or bt.run(start=...), warm them up"
         yield from format_paragraph("Warming up", text)
     if metrics["ruined"]:
         time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))

@@ -59,8 +59,8 @@ def warn_of_other_days(
     for misfit, names in found.items():
         named = f"{', '.join(names)}: " if names != [""] else ""
         warnings.warn(
-            f"{named}{misfit}; a preset without @DATE takes at each bar the table of its day where "
-            "there is one, venue.override(brackets=...) one that you know",
+            f"{named}{misfit}; a preset without @DATE uses at each bar the table in force, where "
+            "there is one; venue.override(brackets=...) uses your own",
             VenueDateWarning,
             stacklevel=stacklevel,  # who called bt.run or bt.sweep
         )

@@ -82,7 +82,7 @@ def describe_isolated(account: Account) -> str:
     if account.margin != "isolated":
         return ""
     setting = account.venue_leverage or 1.0
-    rest = "the rest of the wallet does not stand behind it"
+    rest = "the rest of the wallet does not back it"
     if account.auto_margin:
         rest = "the rest of the wallet is added to it before a liquidation"
     posted = f"its notional / {setting:g}, the venue leverage"

@@ -86,7 +86,7 @@ def build_basis(record: CrowdRecord, background: Background) -> Section:
         if not isinstance(value, dict)
     )
     columns = name_columns("argument", "value", text=["value"])
-    blocks.append(Table("What it was made of", columns, rows, f"id {record.manifest['id']}"))
+    blocks.append(Table("Arguments", columns, rows, f"id {record.manifest['id']}"))
     return Section("basis", "How it was made", "Every argument that the numbers depend on.", blocks)
 
 
@@ -99,10 +99,10 @@ def build_cascade(cascade: Cascade, background: Background = NOTHING) -> Page:
         Fact("final move", format_percent(cascade.final_price / cascade.price - 1.0),
              f"shock {format_percent(cascade.shock)}"),
         Fact("multiplier", f"{cascade.multiplier:.2f}", "final move over shock"),
-        Fact("reproduction", f"{cascade.reproduction:.2f}", "it runs away from 1 on"),
+        Fact("reproduction", f"{cascade.reproduction:.2f}", "unstable from 1 on"),
         Fact("liquidated", f"{cascade.outcome['liquidated']:,}",
              f"of {len(cascade.accounts):,} accounts"),
-        Fact("deficit", format_amount(cascade.deficit), "what bankrupt accounts lacked"),
+        Fact("deficit", format_amount(cascade.deficit), "losses beyond what backed the accounts"),
     ]  # fmt: skip
     return start_page(
         cascade,
@@ -246,7 +246,7 @@ def build_simulation_page(sim: SimulatedMarket, background: Background = NOTHING
 def list_simulation_sections(sim: SimulatedMarket, background: Background) -> list[Section]:
     """Return the sections of the page of a simulated market."""
     return [
-        Section("facts", "Its facts beside real ones",
+        Section("facts", "Statistics beside those of bitcoin",
                 "A tail exponent under 4 means that the fourth moment does not exist.",
                 [tabulate_facts(sim)]),
         Section("path", "The market", "Price and leverage over time.",
@@ -288,7 +288,7 @@ def draw_leverage(sim: SimulatedMarket) -> Chart:
         draw_series(times, highest.to_numpy(dtype=np.float64), "highest", "loss", showlegend=True),
         draw_series(times, middle.to_numpy(dtype=np.float64), "median", "accent", showlegend=True),
     ]
-    return build_chart("leverage", "Leverage of the agents", "0 while all are away.",
+    return build_chart("leverage", "Leverage of the agents", "0 while no agent holds a position.",
                        traces, layout)  # fmt: skip
 
 

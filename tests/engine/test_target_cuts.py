@@ -304,7 +304,7 @@ def test_isolated_margin_says_what_backs_a_position():
     account = bt.Account(margin="isolated", venue_leverage=20.0)
     result = bt.run(MARKET, Constant(1.0), venue=venue, account=account, compile=False)
     text = " ".join(result.summary().split())
-    assert "its notional / 20, the venue leverage; the rest of the wallet does not stand" in text
+    assert "its notional / 20, the venue leverage; the rest of the wallet does not back" in text
 
 
 @pytest.mark.slow

@@ -228,7 +228,7 @@ def test_the_rules_come_with_their_days_and_sources(result):
     texts = [
         each.text for each in blocks_of(build_page(bare), "assumptions") if type(each) is Paragraph
     ]
-    assert any(text.startswith("The rules are of no preset") for text in texts)
+    assert any(text.startswith("The rules are not from a preset") for text in texts)
 
 
 @pytest.mark.slow

@@ -230,7 +230,7 @@ def test_runs_are_compared_as_bt_compare_does(ask, store, names):
     answer, text = ask(f"/compare?run={names[0]}&run={names[1]}")
     assert answer.status == 200
     assert "Constant leverage=0.5 against Constant leverage=2.0" in text
-    assert "makes this report again" not in text
+    assert "writes this report from" not in text
 
 
 @pytest.mark.slow

@@ -58,10 +58,9 @@ def build_assumptions(
         Code("Manifest", format_manifest(manifest), is_folded=True),
     ]
     return (
-        Section("quality", "The data", "Where they are from, what was filled in, and how good they "
-                "are.", data),
-        Section("assumptions", "Assumptions", "What was modeled, which rules held and who says "
-                "so, and how to make this again.", rules),
+        Section("quality", "The data", "Source, filled values and quality.", data),
+        Section("assumptions", "Assumptions", "What was modeled, the rules and their sources, "
+                "and how to reproduce the result.", rules),
     )  # fmt: skip
 
 
@@ -76,9 +75,9 @@ def list_rules(part: Part) -> Iterator[Block]:
 def list_commands(command: str, background: Background) -> Iterator[Block]:
     """Yield the commands that make the result and its report again."""
     if background.command:
-        yield Code("The command that makes the result again", background.command)
+        yield Code("Command that reproduces the result", background.command)
     yield from (Paragraph(f"The result: {remark}.", "note") for remark in background.remarks)
-    yield Code("The command that makes this report again, from the saved result", command)
+    yield Code("Command that writes this report from the saved result", command)
 
 
 def format_manifest(manifest: Mapping[str, Any]) -> str:

@@ -140,5 +140,5 @@ def tabulate_fitness(found: Quality) -> Table:
         )
         for each in found.verdicts
     )
-    note = "Judged by the data alone, whatever the policy: backtest data inspect says more."
+    note = "This depends on the data, not on the policy. backtest data inspect shows more."
     return Table("What the data are fit for", columns, rows, note)

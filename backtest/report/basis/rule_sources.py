@@ -25,8 +25,7 @@ GROUPS = {
 ASIDE = ("in_force", "earlier")
 COLUMNS = name_columns("rules", "as of", "source", text=["as of", "source"])
 NO_PRESET = (
-    "The rules are of no preset: they were given with the run, and nothing says of which day they "
-    "are or who published them."
+    "The rules are not from a preset: they were given with the run, without dates and sources."
 )
 
 
@@ -44,11 +43,9 @@ def list_sources(manifest: Mapping[str, Any], suffix: str = "") -> Block:
     if not preset:
         return Paragraph(NO_PRESET)
     if preset not in {each.name for each in preset_files.available()}:
-        return Paragraph(
-            f"The rules are those of {preset}, which is in a file of its own: it says more."
-        )
+        return Paragraph(f"The rules are those of {preset}; its file has their dates and sources.")
     rows = list_group_sources(choose_tables(preset, venue), list_table_dates(manifest))
-    note = "Figures without a source are assumptions, and say so."
+    note = "Figures without a source are assumptions, marked as such."
     return Table(f"Sources of the rules{suffix}", COLUMNS, tuple(rows), note)
 
 

@@ -20,8 +20,8 @@ NOT_MODELED = (
 FILLED_AT = {
     "next_open": "at the open of the next bar",
     "next_close": "at the close of the next bar",
-    "same_close": "at the very close of the decision, which is optimistic: nobody trades at a "
-    "price and knows it before",
+    "same_close": "at the close of the decision, which is optimistic: the price is known before "
+    "the trade",
 }
 """When decisions fill, by the account's ``fill``."""
 STOPS = {

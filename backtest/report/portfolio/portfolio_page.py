@@ -81,20 +81,20 @@ def build_sections(result: PortfolioResult) -> list[Section]:
     """Return the sections of the report."""
     return [
         Section("story", "The account's story",
-                "What the account lived through, from the first bar to the last.",
+                "The account from the first bar to the last.",
                 [draw_account(result)]),
         Section("exposure", "Exposure and risk",
                 "What was held, which instruments carried the risk, and how they moved together.",
                 [*list_charts(result), tabulate_targets(result.cut_rows)]),
         build_contagion(result),
         Section("attribution", "What each instrument made and cost",
-                "Money by instrument; the account's own row is what belongs to none of them.",
+                "Money by instrument; the row of the account has what belongs to no instrument.",
                 [tabulate_attribution(result)]),
         *list_realization(result),
         Section("measures", "All measures", "Every number of result.metrics.",
                 [tabulate_own(result.metrics), tabulate_shared(result.metrics)]),
         Section("assumptions", "Assumptions",
-                "The data, the rules that held, and everything that decided the numbers.",
+                "The data, the rules, and everything else that the numbers depend on.",
                 [*list_assumptions(result.manifest)]),
     ]  # fmt: skip
 

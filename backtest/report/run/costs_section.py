@@ -42,8 +42,8 @@ def build_costs(result: Result) -> Section:
     """Return the section on where growth came from and what was paid."""
     split = result.attribution()
     blocks: list[Block] = [draw_waterfall(split), tabulate_terms(split), state_money(result)]
-    lead = "Where the growth of the account came from, and what took it away; the terms add up."
-    return Section("costs", "What it cost", lead, blocks)
+    lead = "Sources of the account's growth, and its costs. The terms add up."
+    return Section("costs", "Costs", lead, blocks)
 
 
 def choose_terms(split: Attribution) -> list[str]:

@@ -58,8 +58,8 @@ def build_time(result: Result) -> Section:
     blocks = [
         tabulate_months(find_months(result)), tabulate_drawdowns(falls), *build_rolling(result)
     ]  # fmt: skip
-    lead = "Month by month, at its worst, and how steady its measures were."
-    return Section("time", "How it went over time", lead, blocks)
+    lead = "Monthly returns, worst drawdowns, and rolling measures."
+    return Section("time", "Over time", lead, blocks)
 
 
 # ----------------------------------------------------------------------------- months, drawdowns

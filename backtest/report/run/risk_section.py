@@ -42,10 +42,8 @@ LEAST_RETURNS = 20
 def build_risk(result: Result) -> Section:
     """Return the section on risk."""
     blocks = [draw_closeness(result), *build_calibration(result), *build_tails(result)]
-    lead = (
-        "How near the account came to liquidation, whether that could be foreseen, and its tails."
-    )
-    return Section("risk", "What risk it ran", lead, blocks)
+    lead = "How close the account came to liquidation, how well that was forecast, and its tails."
+    return Section("risk", "Risk", lead, blocks)
 
 
 # -------------------------------------------------------------------------------------- closeness
@@ -135,7 +133,12 @@ def draw_calibration(found: Calibration) -> Chart:
     )
     traces = [just, *mark_groups(table, forecast, upper, happened)]
     return build_chart(
-        "calibration", "Was liquidation foreseen?", caption, traces, layout, "narrow"
+        "calibration",
+        "Forecasts of liquidation against outcomes",
+        caption,
+        traces,
+        layout,
+        "narrow",
     )
 
 

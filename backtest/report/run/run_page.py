@@ -51,7 +51,7 @@ def build_run_sections(result: Result, background: Background) -> list[Section]:
     folder = name_folder(result.manifest["policy"]["name"], result.manifest["id"])
     return [
         Section("story", "The account's story",
-                "What the account lived through, from the first bar to the last.",
+                "The account from the first bar to the last.",
                 [draw_story(result, rows)]),
         build_costs(result),
         build_risk(result),
@@ -60,7 +60,7 @@ def build_run_sections(result: Result, background: Background) -> list[Section]:
         build_states(result),
         *list_realization(result),
         Section("events", "Event ledger",
-                "What happened, in order. Search by any word; marks in the first chart lead here.",
+                "All events in order. Search by any word; marks in the first chart link here.",
                 [build_ledger(result, rows)]),
         Section("measures", "All measures", "Every number of result.metrics.",
                 [tabulate_measures(result.metrics)]),

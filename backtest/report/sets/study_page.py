@@ -193,7 +193,7 @@ def count_looks(study: Study) -> str:
 
 def build_luck(study: Study) -> Section:
     """Return the section on how much of the best is luck."""
-    lead = "What the winner is worth once the number of attempts is counted in."
+    lead = "What the winner is worth, given the number of trials."
     verdict = study.verdict
     if verdict is None or study.best_trial < 0:
         text = "The study is not finished, or no set keeps the constraints: there is no verdict."

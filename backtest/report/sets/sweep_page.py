@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from backtest.sweep import Sweep
 
 NO_HOLDOUT = (
-    "A sweep keeps no holdout: its best set was chosen by the same prices it is judged by. "
-    "backtest tune says how much of that is luck."
+    "A sweep has no holdout: its best set is chosen and measured on the same prices. "
+    "backtest tune estimates how much of that is luck."
 )
 UNMEASURED = "Too few sets, or one parameter only: importance is not measured."
 UNEXPLAINED = "The forest explains almost nothing: the order means nothing."

@@ -77,7 +77,7 @@ def draw_scatter(table: pd.DataFrame, what: str, key: str) -> Chart:
     caption = (
         "Each gray point is a set, each blue one a winner. Winners under the dotted line lost "
         "against what they showed in sample; a cloud without slope means that the past does not "
-        "tell the sets apart."
+        "separate the sets."
     )
     title = f"{what} in and out of sample"
     return build_chart(key, title, caption, traces, layout)

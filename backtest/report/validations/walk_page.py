@@ -107,7 +107,7 @@ def build_walk_sections(walk: WalkForward, background: Background) -> list[Secti
         *(Paragraph(f"{capitalize(text)}.", "note") for text in split_warnings(walk)[1]),
     ]
     return [
-        Section("account", "The account that lived through it",
+        Section("account", "The account over time",
                 "One account through all test spans: it trades from what it holds when parameters "
                 "change.", blocks),
         Section("choice", "What choosing was worth", "Winners of the train spans, in their test "
