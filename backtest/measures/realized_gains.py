@@ -153,7 +153,7 @@ def count_realized(
     traded_at: IntArray,
     quantity: FloatArray,
     price: FloatArray,
-) -> tuple[Counts, list[tuple[float, ...]]]:
+) -> tuple[GainCounts, list[tuple[float, ...]]]:
     """Return positions by bar, and the lots that were closed; arguments of :func:`realization`."""
     rows = np.searchsorted(time, traded_at, side="right") - 1
     firsts = np.searchsorted(rows, np.arange(len(time) + 1))
@@ -169,10 +169,10 @@ def count_realized(
 
 
 def join_realized(
-    parts: Mapping[str, tuple[Counts, list[tuple[float, ...]]]],
+    parts: Mapping[str, tuple[GainCounts, list[tuple[float, ...]]]],
 ) -> Realization:
     """Return the realization of several instruments: each position counts for itself."""
-    counts = Counts(
+    counts = GainCounts(
         *(sum(column) for column in zip(*(each[0] for each in parts.values()), strict=True))
     )
     found = summarize(counts, [row for _, closed in parts.values() for row in closed])
