@@ -81,7 +81,7 @@ from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.folds import Folds, folds
 from backtest.validation.schedule_search import schedules
 from backtest.validation.schedules import Schedules
-from backtest.validation.tuned import plan_validation, validate_search
+from backtest.validation.search_validation import plan_validation, validate_search
 from backtest.validation.walk import WalkForward
 from backtest.validation.walk_forward import walk_forward
 from backtest.venue import Bracket, Venue, funding, margin

@@ -24,7 +24,7 @@ from backtest.cli.progress import show_activity
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.policy_contract import Finding, check_policy
 from backtest.market import Market
-from backtest.market.read.several import is_panel
+from backtest.market.read.instrument_folders import is_panel
 from backtest.policy import Policy
 
 WIDTH = 80

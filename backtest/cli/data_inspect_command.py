@@ -29,7 +29,7 @@ from backtest.market import Quality, quality
 from backtest.market.inspect.findings import Count, Gaps
 from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality
 from backtest.market.panel_quality import PanelQuality, inspect_panel
-from backtest.market.read.several import is_panel, list_names
+from backtest.market.read.instrument_folders import is_panel, list_names
 from backtest.market.tables.defects import Defect
 
 EXAMPLES = """

@@ -16,7 +16,6 @@ from backtest.account.leverage_limits import LimitDeclaration
 from backtest.account.multiple import StopDistance
 from backtest.base.ranges import Choice
 from backtest.cli.account_flags import ACCOUNT_FLAGS
-from backtest.cli.allocations import ALLOCATIONS
 from backtest.cli.draft import GivenFlag
 from backtest.cli.flags import (
     ACCOUNT,
@@ -32,6 +31,7 @@ from backtest.cli.flags import (
     SETS,
     VENUE,
 )
+from backtest.cli.named_weights import ALLOCATIONS
 from backtest.cli.typed_values import parse_typed, read_constraints, read_objective, split_pair
 from backtest.cli.unit_hints import warn_of_fraction
 from backtest.pockets.transfers import RULES

@@ -15,7 +15,6 @@ import pandas as pd
 from backtest.account import Account
 from backtest.allocate import WeightRule
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.cli.allocations import read_allocation
 from backtest.cli.draft import Draft, DraftTable, flatten, located
 from backtest.cli.experiment import (
     RUN_TERMS,
@@ -35,12 +34,13 @@ from backtest.cli.experiment import (
 )
 from backtest.cli.experiment_schema import find_single
 from backtest.cli.lending_table import apply_lending
+from backtest.cli.named_weights import read_allocation
 from backtest.engine import signals
+from backtest.engine.indicator_rules import RULES
 from backtest.engine.named_signals import read_rule
 from backtest.engine.signal_rule import SignalRule
-from backtest.engine.signal_rules import RULES
 from backtest.market import Market, Markets
-from backtest.market.read.several import is_panel
+from backtest.market.read.instrument_folders import is_panel
 from backtest.market.weight_files import read_weight_file
 from backtest.policy import Policy
 from backtest.venue import Venue, preset_files

@@ -13,7 +13,7 @@ import pandas as pd
 
 from backtest.base.units import FloatArray, parse_duration, utc_index
 from backtest.crowd.crowd_record import CrowdRecord, build_crowd_manifest, describe_crowd_data
-from backtest.crowd.market_facts import find_price_facts, measure_skew
+from backtest.crowd.stylized_facts import find_price_facts, measure_skew
 from backtest.market import Market
 
 FACTS = ("std", "kurtosis", "hill", "acf_abs_1", "margin_calls", "deaths")
@@ -52,8 +52,8 @@ class SimulatedMarket(CrowdRecord):
         """Return the facts of the market by name.
 
         ``std``, ``kurtosis``, ``hill`` and ``acf_abs_1`` of log returns, see
-        :func:`backtest.crowd.market_facts.find_price_facts`; in a market of value funds ``hill`` is
-        that of steps that begin under the value, and ``hill_all`` that of all. ``margin_calls``,
+        :func:`backtest.crowd.stylized_facts.find_price_facts`; in a market of value funds ``hill``
+        is that of steps that begin under the value, and ``hill_all`` that of all. ``margin_calls``,
         the times that a price put an agent over its cap; ``deaths``; ``leverage_mean`` and
         ``leverage_skew`` over agents and time; ``several_prices``, the steps with more than one
         clearing price.

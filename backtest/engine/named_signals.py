@@ -9,9 +9,9 @@ import pandas as pd
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.phrases import Place
+from backtest.engine.indicator_rules import RULES
 from backtest.engine.lookahead.checked_signals import name_signal
 from backtest.engine.signal_rule import SignalRule
-from backtest.engine.signal_rules import RULES
 from backtest.market import Market, Markets
 
 WHERE = Place("signal", of="bt.run")

@@ -26,7 +26,7 @@ from backtest.engine.result_tables import (
     value_of,
 )
 from backtest.engine.result_text import write_summary
-from backtest.engine.run_parts import tabulate_parts
+from backtest.engine.run_by_state import tabulate_parts
 from backtest.engine.run_record import RunRecord
 from backtest.engine.vectorbt_exchange import Kind, convert
 from backtest.features.liquidation_forecast import DEGREES, HORIZON, count_horizon, find_touches

@@ -29,7 +29,7 @@ from backtest.engine.manifest import hash_source, write_manifest
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.no_fill import TARGET, explain_no_fill
 from backtest.engine.portfolio.cut_terms import cut_account, end_expired
-from backtest.engine.portfolio.narrow import narrow_to_one
+from backtest.engine.portfolio.narrow_to_one import narrow_to_one
 from backtest.engine.portfolio.portfolio_checks import check_account_kind, check_expiry
 from backtest.engine.portfolio.run_portfolio import is_single, run_portfolio
 from backtest.engine.result import Result
@@ -118,10 +118,10 @@ def run(
         The rules and the costs.
     signal : float, array of shape (n_bars,), Series by UTC time, str or SignalRule, optional
         Direction and scale in [-1, 1]; default 1. The signal of a bar belongs to the decision at
-        its close. A text is a column of the bars, or a rule of :mod:`backtest.engine.signal_rules`
-        with its parameters in order, ``"rsi:14:30:70"``. With several instruments, a frame by time
-        and instrument of direction times weight, or a rule for the direction in each times 1/n;
-        default 1/n.
+        its close. A text is a column of the bars, or a rule of
+        :mod:`backtest.engine.indicator_rules` with its parameters in order, ``"rsi:14:30:70"``. With
+        several instruments, a frame by time and instrument of direction times weight, or a rule
+        for the direction in each times 1/n; default 1/n.
     overlay : Policy, optional
         Scales all targets of several instruments; its market is ``markets.index(signal)``.
     sampling : str

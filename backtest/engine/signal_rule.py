@@ -42,7 +42,7 @@ class SignalRule:
 
     Examples
     --------
-    >>> from backtest.engine.signal_rules import Rsi
+    >>> from backtest.engine.indicator_rules import Rsi
     >>> Rsi(low=25).text()
     'rsi:14:25:70'
     """

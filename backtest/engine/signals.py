@@ -17,10 +17,10 @@ import pandas as pd
 
 from backtest.engine import frame_signals
 from backtest.engine import signal_checks as checks
+from backtest.engine.indicator_rules import Bollinger, Breakout, MaCross, Rsi
 from backtest.engine.lookahead.checked_signals import mark_checked
 from backtest.engine.signal_checks import Sides
 from backtest.engine.signal_rule import SignalRule
-from backtest.engine.signal_rules import Bollinger, Breakout, MaCross, Rsi
 from backtest.engine.vectorbt_exchange import Fills, read_portfolio
 from backtest.market import Market, Markets
 

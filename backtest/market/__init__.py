@@ -7,8 +7,8 @@ downloads files.
 
 from backtest.market.inspect.quality_report import Quality
 from backtest.market.market import Market
+from backtest.market.market_quality import quality
 from backtest.market.markets import Markets
-from backtest.market.quality_of import quality
 
 __all__ = [
     "Market",

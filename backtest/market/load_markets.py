@@ -11,7 +11,7 @@ from backtest.base.units import DAY, format_time
 from backtest.market.market import Market
 from backtest.market.panel_data import PanelData
 from backtest.market.read.folder import load_data
-from backtest.market.read.several import MarketSource, find_sources
+from backtest.market.read.instrument_folders import MarketSource, find_sources
 from backtest.market.tables.read_options import ReadOptions, time_text
 
 LONGEST_CLOSURE = 14 * DAY

@@ -14,9 +14,9 @@ import pandas as pd
 from backtest.base.errors import BacktestError
 from backtest.base.units import DAY, FloatArray, IntArray, format_duration, format_time, utc_index
 from backtest.market.inspect.quality_report import Quality
+from backtest.market.market_quality import inspect_files
 from backtest.market.markets import Markets
-from backtest.market.quality_of import inspect_files
-from backtest.market.read.several import find_sources
+from backtest.market.read.instrument_folders import find_sources
 from backtest.market.tables.bar_checks import spacing
 from backtest.market.tables.frames import TimedTable, distinct, in_order
 from backtest.market.tables.read_options import read_options

@@ -13,7 +13,6 @@ from backtest.base.errors import BacktestError
 from backtest.base.units import FloatArray, IntArray
 from backtest.measures.ranking import pareto
 from backtest.sweep import count_sets, take_sets
-from backtest.tune.bench import Bench, complete_set, measure_holdout
 from backtest.tune.holdout import count_looks, record_look
 from backtest.tune.journal import Batch
 from backtest.tune.luck import Verdict, is_spike, measure_luck, warn_of_edges
@@ -28,6 +27,7 @@ from backtest.tune.plateau import (
     score_candidates,
 )
 from backtest.tune.search_loop import find_knee
+from backtest.tune.single_sets import Bench, complete_set, measure_holdout
 from backtest.tune.study_record import StudyOutcome
 from backtest.tune.trials import find_distinct, gather, is_feasible, worst_where_broken
 from backtest.tune.winner import (

@@ -83,8 +83,8 @@ def warn_of_unseen(market: Market | Markets, split: int) -> None:
 def record_look(store: Path, facts: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Record that a set is about to be evaluated on the holdout.
 
-    ``values`` are as :func:`backtest.tune.bench.complete_set` returns them. The same set of the
-    same study counts as one look. The record remains if the folder of the study is deleted.
+    ``values`` are as :func:`backtest.tune.single_sets.complete_set` returns them. The same set of
+    the same study counts as one look. The record remains if the folder of the study is deleted.
     """
     look: dict[str, Any] = to_plain(
         {

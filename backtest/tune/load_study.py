@@ -14,9 +14,9 @@ from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.sweep import Base, Evaluator
 from backtest.sweep.sets.sets import names_signal
-from backtest.tune.bench import Bench
 from backtest.tune.holdout import find_split
 from backtest.tune.journal import Journal
+from backtest.tune.single_sets import Bench
 from backtest.tune.study_folder import OUTCOME, STUDY, find_broken, read_json
 from backtest.tune.study_identity import describe_market
 from backtest.tune.study_record import StudyOutcome, StudyRecord

@@ -39,7 +39,6 @@ from backtest.tune.arguments import (
     read_budget,
     read_robustness,
 )
-from backtest.tune.bench import Bench
 from backtest.tune.conclusion import StudyTask, build_outcome
 from backtest.tune.holdout import find_split, warn_of_unseen
 from backtest.tune.journal import Journal
@@ -48,6 +47,7 @@ from backtest.tune.other_trials import find_other_trials
 from backtest.tune.plateau import BUDGET_SHARE, Robustness
 from backtest.tune.risk_arguments import read_path_risk
 from backtest.tune.search_loop import Budget, search
+from backtest.tune.single_sets import Bench
 from backtest.tune.study import Study
 from backtest.tune.study_folder import (
     FORMAT,

@@ -11,9 +11,9 @@ from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.reportable import Reportable
 from backtest.sweep.sets.sets import Trio, build_signal, build_trio
-from backtest.tune.bench import Bench, complete_set, measure_holdout
 from backtest.tune.holdout import record_look
 from backtest.tune.load_study import load_study
+from backtest.tune.single_sets import Bench, complete_set, measure_holdout
 from backtest.tune.study_record import StudyRecord
 from backtest.tune.study_text import write_summary
 from backtest.tune.trial_budget import explain_spending

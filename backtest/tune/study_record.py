@@ -24,7 +24,7 @@ from backtest.tune.search_loop import find_knee
 from backtest.tune.trials import find_distinct, gather, is_feasible, name_scores, tabulate_trials
 
 if TYPE_CHECKING:
-    from backtest.tune.bench import Bench
+    from backtest.tune.single_sets import Bench
 
 
 class StudyOutcome(NamedTuple):

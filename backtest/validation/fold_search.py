@@ -14,10 +14,10 @@ from backtest.base.units import DAY, YEAR_DAYS, BoolArray, FloatArray, IntArray,
 from backtest.market import Markets
 from backtest.sweep import take_sets, to_plain_value
 from backtest.sweep.tabulate import find_different
-from backtest.tune.bench import Bench
 from backtest.tune.conclusion import StudyTask
 from backtest.tune.journal import Journal
 from backtest.tune.search import search_and_choose
+from backtest.tune.single_sets import Bench
 from backtest.tune.study_identity import describe_market
 from backtest.tune.trial_evaluator import Examiner, Progress
 from backtest.tune.trials import find_distinct, gather, is_feasible

@@ -24,7 +24,7 @@ from backtest.base.ranges import Choice, Number
 from backtest.base.units import to_nanoseconds
 from backtest.base.values import Value
 from backtest.venue.fee_tiers import FeeTier, check_tiers
-from backtest.venue.words_or_numbers import ReductionOrder, Step
+from backtest.venue.liquidation_fields import ReductionOrder, Step
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

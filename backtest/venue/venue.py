@@ -36,9 +36,9 @@ from backtest.venue.dated_tables import (
 )
 from backtest.venue.fee_tiers import FeeTier, check_close_fee
 from backtest.venue.interest import RATES, check_interest
+from backtest.venue.liquidation_fields import ProfitShare
 from backtest.venue.multipliers import OpenInterestMargin, check_multipliers
 from backtest.venue.trading_terms import Contract, Fees, Liquidation, Slippage
-from backtest.venue.words_or_numbers import ProfitShare
 
 __all__ = [
     "Bracket",

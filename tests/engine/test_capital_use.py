@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.engine import run_record
 from backtest.engine.result_files import find_first_unrealized
-from backtest.engine.run_parts import gather_bars
+from backtest.engine.run_by_state import gather_bars
 from backtest.measures import (
     break_even_drift,
     break_even_leverage,

@@ -13,7 +13,7 @@ from backtest.base.units import DAY, format_time
 from backtest.market.fetch.backoff import Notice, Retrier, RetryPolicy
 from backtest.market.fetch.binance_archive import Archive, months
 from backtest.market.fetch.ccxt_exchange import Connection, Exchange, connect_exchange
-from backtest.market.fetch.continued import restore_stored_days, span_of
+from backtest.market.fetch.continued_fetch import restore_stored_days, span_of
 from backtest.market.fetch.download import open_downloader
 from backtest.market.fetch.publish import check_gaps, collect_rows, publish
 from backtest.market.fetch.request import Request

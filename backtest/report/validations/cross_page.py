@@ -22,7 +22,7 @@ from backtest.report.page.figures import (
 from backtest.report.page.page import Chart, Fact, Page, SearchTable, Section, Table, name_columns
 from backtest.report.page.report_numbers import format_measure, name_measure
 from backtest.report.page.thinning import thin_rows
-from backtest.report.validations.validation_parts import (
+from backtest.report.validations.validation_charts import (
     draw_scatter,
     format_entry,
     list_notices,

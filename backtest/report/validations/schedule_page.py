@@ -25,7 +25,7 @@ from backtest.report.page.page import (
     name_columns,
 )
 from backtest.report.page.report_numbers import format_measure
-from backtest.report.validations.validation_parts import draw_units, list_notices
+from backtest.report.validations.validation_charts import draw_units, list_notices
 from backtest.validation.progress_folder import name_result
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from backtest.report.page.page import (
     name_columns,
 )
 from backtest.report.page.report_numbers import format_measure, name_measure
-from backtest.report.validations.validation_parts import (
+from backtest.report.validations.validation_charts import (
     draw_scatter,
     draw_units,
     format_entry,
