@@ -31,6 +31,7 @@ from backtest.paths.liquidation_risk import describe_each, name_policies
 from backtest.paths.panel_paths import PanelPaths
 from backtest.paths.path_events import find_first
 from backtest.paths.path_model import PathModel
+from backtest.paths.path_set import Paths
 from backtest.paths.risk_intervals import RiskEstimate, estimate_plain
 from backtest.paths.risk_question import count_bars
 from backtest.paths.risk_record import RiskRecord
@@ -192,7 +193,7 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
             where=Place("paths", of=WHERE),
             cure=f"simulate {math.ceil(LEAST_HITS / chance)} paths",
         )
-    sizes = choose_grid(policy, venue, account, is_several=isinstance(market, Markets))
+    sizes = choose_grid(policy, venue, account, drawn[0])
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, list[float]] = {}
     cautions: dict[str, str] = {}
@@ -246,15 +247,19 @@ def name_model(paths: AnyPaths, taken: dict[str, Any]) -> str:
 
 
 def choose_grid(
-    policy: AnyPolicy | None, venue: AnyVenue, account: Account, *, is_several: bool
+    policy: AnyPolicy | None, venue: AnyVenue, account: Account, paths: AnyPaths
 ) -> FloatArray:
-    """Return the leverages, or factors, that are scanned: even in the logarithm."""
+    """Return the leverages, or factors, that are scanned: even in the logarithm.
+
+    On paths of one instrument, the largest is one that the account can open at their start.
+    """
     if policy is not None:
         return np.geomspace(0.1, LARGEST_FACTOR, 16)
     venues = list(venue.values()) if isinstance(venue, Mapping) else [venue]
     most = min(max(row.max_leverage for row in each.brackets) for each in venues)
-    if not is_several and isinstance(venue, Venue):
-        most = min(most, find_most_held(venue, account))
+    if isinstance(paths, Paths) and isinstance(venue, Venue):
+        first = venue.in_use(paths.calendar.time[:1])[0]
+        most = min(most, find_most_held(venue.with_table(first), account))
     for limit in (account.max_leverage, account.venue_leverage):
         most = min([most, *list_limits(limit)])
     most = min(most, 1000.0)

@@ -129,6 +129,6 @@ class PathRisk:
         scan = LeverageScan(
             self.paths, policy, venue, account, self.signal, self.threads, self.compile, horizon
         )
-        sizes = choose_grid(policy, venue, account, is_several=False)
+        sizes = choose_grid(policy, venue, account, self.paths)
         row, _ = scan.search(sizes, measure.probability)
         return float(row["leverage"])
