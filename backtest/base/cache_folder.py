@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-import warnings
 from pathlib import Path
 
 from backtest.base.atomic_files import write_file
+from backtest.base.caller_warnings import warn_caller
 
 ENVIRONMENT_NAME = "BACKTEST_CACHE_DIR"
 
@@ -61,7 +61,6 @@ def warn_of_damage(path: Path) -> None:
     """Warn, once per process, that a file of the cache is damaged."""
     _damaged.append(path)
     if len(_damaged) == 1:
-        warnings.warn(
-            f"the compile cache is damaged ({path}): compiling again, which takes some seconds",
-            stacklevel=2,
+        warn_caller(
+            f"the compile cache is damaged ({path}): compiling again, which takes some seconds"
         )

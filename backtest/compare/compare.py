@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from backtest.account import Account
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.phrases import Phrase, Place
 from backtest.base.provenance import record_making
@@ -153,7 +153,7 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
         scaled=scaled, terms=extra, more=turns, progress=progress,
     )  # fmt: skip
     for caution in done.manifest["warnings"]:
-        warnings.warn(caution, stacklevel=3)
+        warn_caller(caution)
     return done
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import types
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import Ledger, Log, Quote, State, live_bar
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.compile_choice import pop_kernels
 from backtest.base.errors import AccountingError, PolicyError
 from backtest.base.interrupts import hold_signals
@@ -175,9 +175,8 @@ def run_loop(
         if not because:
             plain_or_compiled.mark_ready(order)
             return run_chunks(runner, begin, progress, "")
-        warnings.warn(
-            f"{type(policy).__name__} runs in plain Python, some hundred times slower: {because}",
-            stacklevel=4,
+        warn_caller(
+            f"{type(policy).__name__} runs in plain Python, some hundred times slower: {because}"
         )
     return run_chunks(build_plain(policy, inputs, columns), begin, progress, because, PLAIN_CHUNK)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backtest.account.ledger import FILL
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import NoFillWarning
 from backtest.base.units import FloatArray
 from backtest.engine.bar_loop import RECORDED
@@ -101,12 +101,10 @@ def count_unfilled(metrics: Mapping[str, FloatArray]) -> int:
     return int((np.asarray(metrics["turnover"]) == 0.0).sum())
 
 
-def warn_of_unfilled(metrics: Mapping[str, FloatArray], stacklevel: int = 4) -> None:
+def warn_of_unfilled(metrics: Mapping[str, FloatArray]) -> None:
     """Warn about the sets of a sweep that filled no order."""
     n, total = count_unfilled(metrics), len(metrics["turnover"])
     if n:
-        warnings.warn(
-            f"{n:,} of {total:,} sets filled no order; a run of one of them says why",
-            NoFillWarning,
-            stacklevel=stacklevel,
+        warn_caller(
+            f"{n:,} of {total:,} sets filled no order; a run of one of them says why", NoFillWarning
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import (
     InfiniteLeverageWarning,
     LastPriceWarning,
@@ -24,25 +24,22 @@ OF_EACH_RUN = (LastPriceWarning, NoFillWarning, InfiniteLeverageWarning)
 """Warnings that a sweep, a search or a comparison does not repeat for each of its runs."""
 
 
-def warn_of_last_prices(market: Market | Markets, stacklevel: int = 4) -> None:
+def warn_of_last_prices(market: Market | Markets) -> None:
     """Warn if there are no mark prices, so that liquidations are tested on last prices."""
     if not market.has_mark:
         named = "the market has"
         if isinstance(market, Markets):
             lacking = [name for name, each in market.items() if not each.has_mark]
             named = f"{', '.join(lacking)} {'has' if len(lacking) == 1 else 'have'}"
-        warnings.warn(
+        warn_caller(
             f"{named} no mark prices: liquidations are tested on last prices, which swing "
             "wider than marks; give mark prices: a mark file "
             "in the folder of the data, or bt.Market.from_frames(bars, mark=...)",
             LastPriceWarning,
-            stacklevel=stacklevel,  # who called bt.run or bt.sweep
         )
 
 
-def warn_of_other_days(
-    market: Market | Markets, venue: Any, first: int = 0, stacklevel: int = 4
-) -> None:
+def warn_of_other_days(market: Market | Markets, venue: Any, first: int = 0) -> None:
     """Warn if bars from the first on lie outside the dates of a venue's margin tables.
 
     ``venue`` is one for all markets, or a venue by name.
@@ -58,31 +55,27 @@ def warn_of_other_days(
             found.setdefault(misfit, []).append(name)
     for misfit, names in found.items():
         named = f"{', '.join(names)}: " if names != [""] else ""
-        warnings.warn(
+        warn_caller(
             f"{named}{misfit}; a preset without @DATE uses at each bar the table in force, where "
             "there is one; venue.override(brackets=...) uses your own",
             VenueDateWarning,
-            stacklevel=stacklevel,  # who called bt.run or bt.sweep
         )
 
 
-def warn_of_outcome(
-    name: str, no_fill: str, target: FloatArray, closes: IntArray, stacklevel: int = 4
-) -> None:
+def warn_of_outcome(name: str, no_fill: str, target: FloatArray, closes: IntArray) -> None:
     """Warn if a policy filled no order, or asked for an infinite leverage.
 
     ``no_fill`` is the reason, empty if there were fills; ``target`` and ``closes`` are the leverage
     and the time (ns) of each decision.
     """
     if no_fill:
-        warnings.warn(f"{name} filled no order: {no_fill}", NoFillWarning, stacklevel=stacklevel)
+        warn_caller(f"{name} filled no order: {no_fill}", NoFillWarning)
     infinite = np.isinf(target)
     if infinite.any():
         first = format_time(int(closes[int(infinite.argmax())]))
-        warnings.warn(
+        warn_caller(
             f"{name} asked for an infinite leverage at {int(infinite.sum()):,} of {len(target):,} "
             f"closes, first at {first} UTC (a division by zero?): it took as much as its limits "
             "allow; return float('nan') there to leave the position, or set max_leverage",
             InfiniteLeverageWarning,
-            stacklevel=stacklevel,
         )

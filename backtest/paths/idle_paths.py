@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import NoFillWarning
 from backtest.base.number_text import format_leverage
 from backtest.base.units import FloatArray
@@ -39,14 +40,13 @@ def explain_idle(runner: Runner, *wealth: FloatArray) -> str:
     return run_first_path(runner).no_fill
 
 
-def warn_of_idle(no_fill: str, count: int, stacklevel: int = 3) -> None:
+def warn_of_idle(no_fill: str, count: int) -> None:
     """Warn if no path filled an order; ``no_fill`` is why, empty if one did."""
     if no_fill:
-        warnings.warn(
+        warn_caller(
             f"no order was filled on any of {count:,} paths, so nothing can be liquidated: "
             f"{no_fill}",
             NoFillWarning,
-            stacklevel=stacklevel,
         )
 
 

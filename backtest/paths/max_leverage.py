@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import ParameterError
 from backtest.base.number_text import format_chance
 from backtest.base.phrases import Place
@@ -223,10 +223,8 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     }
     for caution, names in list_alike(cautions):
         settings.setdefault("cautions", []).append(f"{names}: {caution}")
-        warnings.warn(
-            f"the account did not hold the {label} found for {names}: {caution}",
-            UserWarning,
-            stacklevel=2,
+        warn_caller(
+            f"the account did not hold the {label} found for {names}: {caution}", UserWarning
         )
     return MaxLeverage(table, grid, settings, market)
 

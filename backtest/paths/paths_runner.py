@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import Account, Log
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import AccountingError, BacktestError, DataError, ParameterError
 from backtest.base.units import FloatArray, format_time
 from backtest.engine import Result
@@ -364,10 +365,9 @@ class PathsRunner:
             because = self.try_compiled()
             if not isinstance(because, str):
                 return because
-            warnings.warn(
+            warn_caller(
                 f"{type(self.policy).__name__} runs in plain Python, some hundred times slower: "
-                f"{because}",
-                stacklevel=6,
+                f"{because}"
             )
         bound = {
             **vars(paths_loop),

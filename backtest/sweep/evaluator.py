@@ -13,6 +13,7 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.account.account import without_flows_before
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.compile_choice import set_hurry
 from backtest.base.errors import BacktestError
 from backtest.base.fields import Whole
@@ -154,10 +155,9 @@ class Evaluator:
             except NotCompiled as reason:
                 self.plain_because = str(reason)
                 self.compile = False
-            warnings.warn(
+            warn_caller(
                 f"{self.base.policy_class.__name__} is swept in plain Python, some thousand times "
-                f"slower: {self.plain_because}",
-                stacklevel=3,
+                f"slower: {self.plain_because}"
             )
         return self._evaluate_plainly(sets, wanted, progress)
 
@@ -437,4 +437,4 @@ def describe_error(error: Exception) -> str:
 def repeat_once(caught: list[warnings.WarningMessage]) -> None:
     """Repeat each different warning once."""
     for text, kind in dict.fromkeys((str(each.message), each.category) for each in caught):
-        warnings.warn(text, kind, stacklevel=4)
+        warn_caller(text, kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
 from backtest.base.number_text import format_value
@@ -94,7 +94,7 @@ class Sweep(Reportable):
         broken = [str(each) for each in read_constraints(constraints) if each.violation(row)[0] > 0]
         if broken:
             text = f"no set keeps all constraints, the best breaks {', '.join(broken)}"
-            warnings.warn(text, stacklevel=2)
+            warn_caller(text)
         return self.table.iloc[int(place)]
 
     def top(
@@ -155,7 +155,7 @@ class Sweep(Reportable):
             raise KeyboardInterrupt
         if done < len(table):
             text = f"interrupted: {len(table) - done:,} of {len(table):,} rows were not run again"
-            warnings.warn(text, stacklevel=2)
+            warn_caller(text)
         measured = convert_dates(table.assign(**found.metrics))[found.done]
         return order_columns(measured, self.parameters)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pandas as pd
 
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import PolicyError
 from backtest.base.phrases import Place
 from backtest.base.units import IntArray
@@ -85,7 +84,7 @@ def add_path(evaluator: Evaluator, sets: Sets, rows: Rows, progress: Progress | 
 
 def skip_path(rows: Rows) -> Rows:
     """Return rows with NaN for the measures that need the path, after Ctrl-C."""
-    warnings.warn("interrupted before the measures of the path: they are NaN", stacklevel=4)
+    warn_caller("interrupted before the measures of the path: they are NaN")
     nothing = {name: np.full(len(rows.done), np.nan) for name in OF_PATH}
     return rows._replace(metrics={**rows.metrics, **nothing})
 
@@ -96,10 +95,10 @@ def warn_of_losses(rows: Rows, codes: IntArray) -> None:
     failed = np.flatnonzero(errors != "")
     if len(failed):
         text = f"{len(failed):,} of {n:,} sets failed, the first (row {failed[0]}) with: "
-        warnings.warn(text + errors[failed[0]], stacklevel=5)
+        warn_caller(text + errors[failed[0]])
     left = int((~rows.done[codes]).sum())
     if left:
-        warnings.warn(f"interrupted: {left:,} of {n:,} sets were not done", stacklevel=5)
+        warn_caller(f"interrupted: {left:,} of {n:,} sets were not done")
 
 
 def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFrame:

@@ -6,13 +6,13 @@ import contextlib
 import hashlib
 import json
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Argument, Phrase, Place
@@ -73,10 +73,9 @@ def warn_of_unseen(market: Market | Markets, split: int) -> None:
         name for name, (listed, _) in zip(market, market.spans, strict=True) if listed >= split
     ]
     if unseen:
-        warnings.warn(
+        warn_caller(
             f"{', '.join(unseen)} is first listed in the holdout, so the search does not see it. "
-            "Use a shorter holdout or other markets to include it",
-            stacklevel=3,
+            "Use a shorter holdout or other markets to include it"
         )
 
 

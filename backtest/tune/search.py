@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import VenueDateWarning
 from backtest.base.provenance import (
     PROVENANCE,
@@ -199,7 +200,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     market = end_expired(market, venue)
     check_terms(market, account, venue, sampling, calendar)
     warn_of_other_days(market, venue)
-    warn_of_last_prices(market, stacklevel=3)
+    warn_of_last_prices(market)
     plan = None if validate is None else Study._plan_validation(validate, market, sampling)
     number, limit = read_budget(trials, seconds)
     rule = read_robustness(robust)
@@ -341,7 +342,7 @@ def run_study(
         study = Study(task.facts, tuple(examiner.batches), outcome, folder, task.bench)
     if not study.complete:
         text = f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated"
-        warnings.warn(text, stacklevel=3)
+        warn_caller(text)
     return study
 
 

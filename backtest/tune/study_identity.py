@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import platform
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FunctionType
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.code_identity import describe_function, find_references
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.json_values import from_plain, to_plain
@@ -194,10 +194,9 @@ def check_same(begun: Mapping[str, Any], facts: Mapping[str, Any], folder: Path)
     versions = list(find_differences(begun.get("versions"), facts["versions"], "versions"))
     if versions:
         names = ", ".join(text.removeprefix("versions.") for text in versions)
-        warnings.warn(
+        warn_caller(
             f"the study is resumed with other versions than it was started with: {names}; its "
-            "numbers may match neither",
-            stacklevel=4,
+            "numbers may match neither"
         )
 
 

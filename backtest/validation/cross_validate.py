@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import PolicyError
 from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
@@ -195,7 +195,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
             record_splits(Path(store), procedure, plan, manifest, found)
             found.save(store)
     for text in found.warnings:
-        warnings.warn(text, stacklevel=3)
+        warn_caller(text)
     return found
 
 

@@ -175,7 +175,7 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     market = end_expired(market, venue)
     check_terms(market, account, venue, sampling, calendar)
     warn_of_other_days(market, venue)
-    warn_of_last_prices(market, stacklevel=4)
+    warn_of_last_prices(market)
     number, _ = read_budget(TRIALS if trials is None else trials, None)
     check_choices(sampler, seed)
     named = read_named(signal, market)

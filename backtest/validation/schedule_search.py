@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
@@ -185,7 +185,7 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
             record_looks(store, procedure, manifest, [*different.values()])
             made.save(store)
     for text in made.warnings:
-        warnings.warn(text, stacklevel=3)
+        warn_caller(text)
     return made
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
@@ -171,7 +171,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
         if store is not None:
             walk.save(store)
     for text in walk.warnings:
-        warnings.warn(text, stacklevel=3)
+        warn_caller(text)
     return walk
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import pandas as pd
 from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
 from backtest.account.by_instrument import check_instruments
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.phrases import Argument, Either, Phrase
 from backtest.base.units import TOLERANCE, format_time, to_nanoseconds
@@ -212,11 +212,10 @@ def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> Non
         asked = asked[np.isfinite(asked) & (asked > 0.0)]
         band = account.for_instrument(name).band
         if len(asked) and band > 0.5 * float(np.median(asked)):
-            warnings.warn(
+            warn_caller(
                 f"the band of {name} is {band:g} turns of the account's equity, more than half the "
                 f"median target of {float(np.median(asked)):g}: it keeps most targets from being "
-                "traded; give a smaller band, such as band={name: number}",
-                stacklevel=4,
+                "traded; give a smaller band, such as band={name: number}"
             )
 
 
@@ -225,8 +224,7 @@ def warn_of_delisting(markets: Markets, entries: np.ndarray, delisted: int) -> N
     found = sorted({int(row[8]) for row in entries if row[1] == delisted})
     if found:
         names = ", ".join(markets.names[i] for i in found)
-        warnings.warn(
+        warn_caller(
             f"the history of {names} ends before that of the others: the position was closed in "
-            "its last bar at the mark close (event 'delisted')",
-            stacklevel=4,
+            "its last bar at the mark close (event 'delisted')"
         )

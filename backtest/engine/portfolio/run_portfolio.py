@@ -187,8 +187,8 @@ def run_portfolio(
     )
     if earlier is not None:
         check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
-    warn_of_last_prices(markets, stacklevel=5)
-    warn_of_other_days(markets, setup.venues, setup.first, stacklevel=5)
+    warn_of_last_prices(markets)
+    warn_of_other_days(markets, setup.venues, setup.first)
     outcome = live(setup, is_compiled=is_compiled, progress=progress)
     return finish(setup, outcome, given=signal, sampling=sampling, calendar=calendar)
 
@@ -216,6 +216,6 @@ def finish(
     no_fill = explain_no_book_fill(setup, outcome, rows)
     level = field(outcome.positions, "target")
     highest = np.where(np.isinf(level).any(axis=1), np.inf, 0.0)
-    warn_of_outcome(name_boundless(setup, level), no_fill, highest, closes, stacklevel=6)
+    warn_of_outcome(name_boundless(setup, level), no_fill, highest, closes)
     result = PortfolioResult.from_outcome(setup, outcome, span, manifest)
     return dataclasses.replace(result, cut_rows=rows, no_fill=no_fill)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine import Progress
 from backtest.market import Market, Markets
@@ -89,7 +89,7 @@ class ClusterEvaluator(Evaluator):
         except ClusterLost:
             warned[f"the scheduler at {self.workers.name} is gone", UserWarning] = None
         for text, kind in warned:
-            warnings.warn(text, kind, stacklevel=4)
+            warn_caller(text, kind)
         return rows._replace(returns=stack_returns(sampled, rows)) if wanted.has_returns else rows
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import queue
 import time
 import uuid
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import BacktestError
 from backtest.sweep.cluster.worker import (
     BlockResult,
@@ -177,10 +177,9 @@ class SentBlocks:
             self.active_at = time.monotonic()
         elif time.monotonic() - self.active_at > PATIENCE and not self.has_warned:
             self.has_warned = True
-            warnings.warn(
+            warn_caller(
                 f"no worker is left at {self.workers.name}; waiting for one to join. Ctrl-C "
-                "keeps what is done",
-                stacklevel=2,
+                "keeps what is done"
             )
 
     def cancel(self) -> None:
