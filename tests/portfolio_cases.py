@@ -119,8 +119,16 @@ class PortfolioCase:
             SimpleNamespace(**asset, prices=tape.for_reference()) for asset, tape in self.collateral
         ]
         account = SimpleNamespace(**self.account, requirement=requirement, collateral=collateral)
-        overlay = None if self.overlay is None else self.overlay.answers(self.clock.asi8)
-        return markets, targets, signals, venues, account, overlay
+        return markets, targets, signals, venues, account, self.answer_overlay()
+
+    def answer_overlay(self) -> np.ndarray | None:
+        """Return what the overlay answers at each close: NaN before the first weight."""
+        if self.overlay is None:
+            return None
+        answers = self.overlay.answers(self.clock.asi8)
+        is_weighted = np.any(self.signal.fillna(0.0).to_numpy() != 0.0, axis=1)
+        answers[: int(np.argmax(is_weighted))] = np.nan
+        return answers
 
     def for_engine(self, bt: Any) -> dict[str, Any]:
         """Return the keyword arguments ``market``, ``venue``, ``account``, ``signal`` of bt.run."""
