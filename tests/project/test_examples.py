@@ -45,7 +45,8 @@ def find_commands(page):
 def desk(tmp_path, monkeypatch):
     """Return a folder with a copy of the examples, as the working directory."""
     ignored = shutil.ignore_patterns("__pycache__", ".pytest_cache", "results")
-    shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=ignored)
+    for folder in (EXAMPLES, EXAMPLES.parent / "data"):
+        shutil.copytree(folder, tmp_path / folder.name, ignore=ignored)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BACKTEST_COMPILE", "no")  # short runs answer in plain Python
     return tmp_path

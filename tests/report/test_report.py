@@ -51,9 +51,8 @@ from tests.markets import market_of
 from tests.tuning import seek, stand_in
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-SECTIONS = ["story", "costs", "risk", "time", "leverage", "states", "events", "measures",
-            "quality"]  # fmt: skip
-SECTIONS += ["assumptions"]
+SECTIONS = ["story", "costs", "risk", "time", "leverage", "states", "realization", "events",
+            "measures", "quality", "assumptions"]  # fmt: skip
 HOSTILE = (
     "</script><script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
