@@ -119,9 +119,9 @@ def run(
     signal : float, array of shape (n_bars,), Series by UTC time, str or SignalRule, optional
         Direction and scale in [-1, 1]; default 1. The signal of a bar belongs to the decision at
         its close. A text is a column of the bars, or a rule of
-        :mod:`backtest.engine.indicator_rules` with its parameters in order, ``"rsi:14:30:70"``. With
-        several instruments, a frame by time and instrument of direction times weight, or a rule
-        for the direction in each times 1/n; default 1/n.
+        :mod:`backtest.engine.indicator_rules` with its parameters in order, ``"rsi:14:30:70"``.
+        With several instruments, a frame by time and instrument of direction times weight, or a
+        rule for the direction in each times 1/n; default 1/n.
     overlay : Policy, optional
         Scales all targets of several instruments; its market is ``markets.index(signal)``.
     sampling : str
