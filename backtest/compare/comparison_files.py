@@ -24,8 +24,6 @@ Loaded = TypeVar("Loaded", bound=ComparisonRecord)
 FORMAT = 1
 FILES = ("table.parquet", "pairs.parquet", "returns.parquet")
 TABLE, PAIRS, RETURNS = FILES
-FIXED = ("time", "risk_free")
-"""The first columns of the file of returns; those of the policies are numbered in their order."""
 
 
 def save_comparison(comparison: ComparisonRecord, folder: Path) -> Path:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from backtest.base.errors import DataError
-from backtest.base.units import FloatArray, IntArray, TimeLike
+from backtest.base.units import FloatArray, TimeLike
 from backtest.base.values import Value
 from backtest.features.returns import bars_per_year, log_returns
 from backtest.market import Market
@@ -22,27 +22,6 @@ MOST_RETURNS = 20_000
 """Returns that a fit looks at, the latest ones."""
 LEAST_RETURNS = 100
 """Returns that a fit needs."""
-
-
-class PathSheet(NamedTuple):
-    """Flat arrays of some paths laid end to end, and the words that draw them.
-
-    ``prices`` and ``marks`` have the rows open, high, low, close and shape (4, n_paths * width);
-    ``volume`` and ``basis`` (the log of mark over last) have shape (n_paths * width,). ``rows`` are
-    the rows of history that resampled bars repeat. ``keys`` and ``since`` have shape (n_paths,
-    n_parts), ``mirrored`` (n_paths,).
-    """
-
-    prices: FloatArray
-    marks: FloatArray
-    volume: FloatArray
-    basis: FloatArray
-    rows: IntArray
-    keys: WordArray
-    since: IntArray
-    mirrored: IntArray
-    width: int
-    steps: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -20,8 +20,6 @@ from backtest.account.ledger import new_ledger
 from backtest.engine.bar_loop import with_decision
 
 LOW, HIGH, FUND = "low", "high", "funding"
-MOST_STAMPS = 4
-"""Settlements inside a bar whose place among the extremes is varied; more are refused."""
 NODES = 0.05 * (np.arange(900) + 0.5)
 """Points of the midpoint rule for probabilities of orders, up to where nothing is left."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from backtest.base.json_values import to_plain
 from backtest.base.reportable import Reportable
@@ -11,9 +11,6 @@ from backtest.validation.plain_rows import list_rows
 from backtest.validation.schedule_text import write_summary, write_verdict
 from backtest.validation.validation_files import load_tables, save_validation
 from backtest.validation.validation_records import ScheduleRecord
-
-if TYPE_CHECKING:
-    pass
 
 
 class Schedules(ScheduleRecord, Reportable):

@@ -13,10 +13,10 @@ from tests.commands import call
 ROOT = Path(__file__).parents[2]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-TITLES = ("policy", "estimator", "metric", "sampler", "chart", "venue", "data vendor",
-          "source of downloads", "command")  # fmt: skip
-COMPLETE = TITLES[:7]
+COMPLETE = ("policy", "estimator", "metric", "sampler", "chart", "venue", "data vendor",
+            "path model", "weight rule", "portfolio-margin preset")  # fmt: skip
 """The lists whose example has a name of its own: nothing else of the package mentions it."""
+TITLES = (*COMPLETE, "source of downloads", "command")
 
 
 def read_section(title):
@@ -47,7 +47,7 @@ def list_sources():
 
 
 def test_every_list_is_checked():
-    assert re.findall(r"^### Add an? (.*)$", CONTRIBUTING, re.MULTILINE) == list(TITLES)
+    assert sorted(re.findall(r"^### Add an? (.*)$", CONTRIBUTING, re.MULTILINE)) == sorted(TITLES)
 
 
 @pytest.mark.parametrize("title", TITLES)
