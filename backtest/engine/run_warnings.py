@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
 
 OF_EACH_RUN = (LastPriceWarning, NoFillWarning, InfiniteLeverageWarning)
 """Warnings that a sweep, a search or a comparison does not repeat for each of its runs."""
+
+
+@contextlib.contextmanager
+def warn_once(*, is_first: bool) -> Iterator[None]:
+    """Show the warnings that every run of a comparison would repeat for its first run only."""
+    with warnings.catch_warnings():
+        for category in () if is_first else (*OF_EACH_RUN, VenueDateWarning):
+            warnings.simplefilter("ignore", category)
+        yield
 
 
 def warn_of_last_prices(market: Market | Markets) -> None:

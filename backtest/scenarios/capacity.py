@@ -19,6 +19,7 @@ from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import Number
 from backtest.base.table_text import format_table
 from backtest.engine.run import run
+from backtest.engine.run_warnings import warn_once
 from backtest.market import Market, Markets
 from backtest.paths.liquidation_risk import describe_each, name_policies
 from backtest.paths.risk_record import RiskRecord
@@ -45,7 +46,7 @@ class Capacity(RiskRecord):
         orders are cut by participation or by the venue's largest notional; ``impact`` and
         ``costs`` (fees, slippage and impact), per year of the mean equity; ``volume_share``, the
         notional traded over that of the market (NaN without volumes and of several instruments);
-        ``final_equity`` as a multiple of the capital.
+        ``final_equity`` as a multiple of the capital; ``ruined``, 1 where the account was.
     half_growth, half_sharpe : float
         The capital at which the growth, or the Sharpe ratio, is half of that at the smallest
         capital; NaN if it is not halved at the largest, or is not over 0 at the smallest.
@@ -80,18 +81,22 @@ class Capacity(RiskRecord):
         shown = self.table.copy()
         shown.index = pd.Index([f"{x:,.0f}" for x in shown.index], name="capital")
         halves = "\n".join([
-            describe_half(self.table["growth"], self.half_growth, "growth"),
-            describe_half(self.table["sharpe"], self.half_sharpe, "the Sharpe ratio"),
+            describe_half(self.table, "growth", self.half_growth, "growth"),
+            describe_half(self.table, "sharpe", self.half_sharpe, "the Sharpe ratio"),
         ])  # fmt: skip
+        if "ruined" in shown:
+            shown["ruined"] = ["yes" if each else "no" for each in shown["ruined"]]
         table = format_table(shown, final_equity="{:.3f}x".format)
         return f"{self.settings['policy']}\n\n{table}\n\n{halves}"
 
 
-def describe_half(values: pd.Series, capital: float, words: str) -> str:
+def describe_half(table: pd.DataFrame, name: str, capital: float, words: str) -> str:
     """Return a sentence on the capital at which a measure is half of that at the first."""
     if not math.isnan(capital):
         return f"{words} halves at {show_money(capital)}"
-    if not float(values.iloc[0]) > 0.0:
+    if "ruined" in table and table["ruined"].iloc[0]:
+        return f"the account is ruined at the smallest capital, so {words} has no half"
+    if not float(table[name].iloc[0]) > 0.0:
         return f"{words} is not above 0 at the smallest capital, so it has no half"
     return f"{words} is not halved at any capital tried"
 
@@ -163,7 +168,8 @@ def capacity(
     def measure(capital: float) -> dict[str, float]:
         if capital not in done:
             own = account.override({"capital": capital})
-            result = run(market, policy, venue=venue, account=own, **settings)
+            with warn_once(is_first=not done):
+                result = run(market, policy, venue=venue, account=own, **settings)
             done[capital] = describe_run(result, market, capital)
         return done[capital]
 
@@ -249,6 +255,7 @@ def describe_run(result: Any, market: Market | Markets, capital: float) -> dict[
         "costs": float(costs),
         "volume_share": measure_volume_share(result, market),
         "final_equity": float(metrics["final_equity"]) / capital,
+        "ruined": float(metrics["ruined"]),
     }
 
 
@@ -271,28 +278,32 @@ def find_half(
     measure: Callable[[float], Mapping[str, float]],
     tolerance: float,
 ) -> float:
-    """Return the capital at which a measure is half of that at the first; NaN if there is none."""
-    half = 0.5 * measure(grid[0])[name]
+    """Return the capital at which a measure is half of that at the first; NaN if there is none.
+
+    A ruined account has nothing left of any measure: its Sharpe ratio is that of the time before.
+    """
+
+    def value(capital: float) -> float:
+        row = measure(capital)
+        return -math.inf if row.get("ruined") else row[name]
+
+    half = 0.5 * value(grid[0])
     if not half > 0.0:
         return math.nan
     for low, high in pairwise(grid):
-        if not measure(high)[name] > half:
-            return bisect_half(name, half, (low, high), measure, tolerance)
+        if not value(high) > half:
+            return bisect_half(half, (low, high), value, tolerance)
     return math.nan
 
 
 def bisect_half(
-    name: str,
-    half: float,
-    ends: tuple[float, float],
-    measure: Callable[[float], Mapping[str, float]],
-    tolerance: float,
+    half: float, ends: tuple[float, float], value: Callable[[float], float], tolerance: float
 ) -> float:
     """Return the capital between two at which a measure falls to a value."""
     low, high = map(math.log, ends)
     while high - low > tolerance:
         middle = 0.5 * (low + high)
-        if measure(math.exp(middle))[name] > half:
+        if value(math.exp(middle)) > half:
             low = middle
         else:
             high = middle

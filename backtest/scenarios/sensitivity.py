@@ -17,6 +17,7 @@ from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.table_text import format_table
 from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.run import run
+from backtest.engine.run_warnings import warn_once
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets
 from backtest.market.weight_frame import read_weights
@@ -139,12 +140,16 @@ def sensitivity(
     more: dict[str, Any] = {"compile": compile, **settings}
     more |= {} if overlay is None else {"overlay": overlay}
 
+    grown: list[float] = []
+
     def grow(setup: VariedTerms) -> float:
         of_any: Any = setup.market  # one instrument or several
-        result = run(
-            of_any, policy, venue=setup.venue, account=account, signal=setup.signal, **more
-        )
-        return float(result.metrics["cagr"])
+        with warn_once(is_first=not grown):
+            result = run(
+                of_any, policy, venue=setup.venue, account=account, signal=setup.signal, **more
+            )
+        grown.append(float(result.metrics["cagr"]))
+        return grown[-1]
 
     def ruin(setup: VariedTerms) -> float:
         if paths is None:

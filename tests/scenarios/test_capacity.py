@@ -103,3 +103,36 @@ def test_the_usual_capitals_are_seven_decades_from_the_account():
     grid = read_capitals(None, bt.Account(capital=1000.0))
     assert (grid[0], grid[2], len(grid)) == (1000.0, pytest.approx(1e4), 15)
     assert grid[-1] == pytest.approx(1e10)
+
+
+def test_a_ruined_account_has_no_half_of_its_sharpe_ratio():
+    """Its ratio is that of the time before; a line said that it is not halved at any capital."""
+    grid = [1e3, 1e4, 1e5]
+    assert math.isnan(find_half("sharpe", grid, lambda _: {"sharpe": 2.0, "ruined": 1.0}, 1e-2))
+
+    def dying(capital):
+        return {"sharpe": 2.0, "ruined": float(capital > 3e4)}
+
+    assert find_half("sharpe", grid, dying, 1e-3) == pytest.approx(3e4, rel=1e-2)
+    market = bt.Market.sample(bars=200, seed=1)
+    venue = bt.Venue.simple(
+        taker=0.05, slippage=0.0, maintenance_rate=0.005, max_leverage=100.0, liquidation_fee=0.0
+    ).override({"slippage.impact": 1.0})
+    given = {"capitals": [1e3, 1e4], "account": bt.Account(), "compile": False}
+    found = bt.capacity(market, Constant(leverage=50.0), venue=venue, **given)
+    assert found.table["ruined"].tolist() == [1.0, 1.0]
+    assert "ruined at the smallest capital, so the Sharpe ratio has no half" in found.summary()
+
+
+@pytest.mark.parametrize("call", [bt.capacity, bt.sensitivity])
+def test_what_every_run_would_warn_of_is_said_once(call):
+    venue = bt.Venue.simple(
+        taker=0.0, slippage=0.001, maintenance_rate=0.005, max_leverage=10.0, liquidation_fee=0.0
+    ).override({"slippage.impact": 1.0})
+    more = {"capitals": [1e3, 1e4]} if call is bt.capacity else {"factors": ["slippage"]}
+    with pytest.warns(bt.NoFillWarning, match="within the band") as said:
+        call(
+            bt.Market.sample(bars=60), Constant(leverage=1.0), venue=venue,
+            account=bt.Account(band=50.0), compile=False, **more,
+        )  # fmt: skip
+    assert len([each for each in said if each.category is bt.NoFillWarning]) == 1
