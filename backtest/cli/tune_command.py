@@ -17,7 +17,6 @@ from backtest.cli.experiment import build_run_command
 from backtest.cli.panel_experiment import (
     build_experiment_or_panel,
     name_policies,
-    require_one,
 )
 from backtest.cli.paths_command import draw_paths
 from backtest.cli.printing import print_json
@@ -63,7 +62,6 @@ def tune(
     search = read_search(draft)
     market, policy, terms = build_experiment_or_panel(draft, warms=False)
     if needs_paths(draft, search):
-        require_one(market, "backtest tune --paths")
         search["paths"] = draw_paths(draft, market)
     with (
         naming_source(draft, "tune"),

@@ -16,10 +16,9 @@ from backtest.sweep.evaluator import Rows, describe_error
 from backtest.sweep.sets.sets import build_trio
 
 if TYPE_CHECKING:
-    from backtest.paths import Paths
+    from backtest.paths import PanelPaths, Paths
     from backtest.policy import Policy
     from backtest.sweep import Evaluator, Sets
-    from backtest.venue import Venue
 
 WHERE = "bt.tune"
 Found = dict[str, float] | str
@@ -35,8 +34,10 @@ class PathRisk:
         The paths. Each set begins at their start with the account as it is opened.
     measures : tuple of RiskMeasure
         What to measure.
-    signal : float
-        Direction and scale in [-1, 1].
+    signal : float, mapping or None
+        Direction and scale in [-1, 1]; of several instruments the weights by name, None for 1/n.
+    overlay : Policy, optional
+        That of several instruments.
     threads : int, optional
         By default all cores. The numbers do not depend on it.
     compile : bool
@@ -45,16 +46,18 @@ class PathRisk:
 
     def __init__(
         self,
-        paths: Paths,
+        paths: Paths | PanelPaths,
         measures: tuple[RiskMeasure, ...],
         *,
-        signal: float = 1.0,
+        signal: float | Mapping[str, float] | None = 1.0,
+        overlay: Policy | None = None,
         threads: int | None = None,
         compile: bool = True,  # noqa: A002 - the word of bt.tune
     ) -> None:
         self.paths = paths
         self.measures = measures
         self.signal = signal
+        self.overlay = overlay
         self.threads = threads or os.cpu_count() or 1
         self.compile = compile
         self._found: dict[tuple[Any, ...], Found] = {}
@@ -86,7 +89,7 @@ class PathRisk:
                 self._found[key] = describe_error(error)
         return self._found[key]
 
-    def measure(self, policy: Policy, venue: Venue, account: Any) -> dict[str, float]:
+    def measure(self, policy: Policy, venue: Any, account: Any) -> dict[str, float]:
         """Return the measures of a policy by name.
 
         Probabilities are those of ``bt.liquidation_risk(..., method="plain")``, factors those of
@@ -100,16 +103,16 @@ class PathRisk:
         return found
 
     def _find_chances(
-        self, chances: list[RiskMeasure], policy: Policy, venue: Venue, account: Any
+        self, chances: list[RiskMeasure], policy: Policy, venue: Any, account: Any
     ) -> dict[str, float]:
-        from backtest.paths.choose_runner import make_runner  # noqa: PLC0415 - only with paths
+        from backtest.paths.choose_runner import choose_runner  # noqa: PLC0415 - only with paths
         from backtest.paths.liquidation_risk import refine_runner  # noqa: PLC0415 - only with paths
         from backtest.paths.path_events import find_first  # noqa: PLC0415
         from backtest.paths.risk_question import count_bars  # noqa: PLC0415
 
-        runner = make_runner(
+        runner = choose_runner(
             self.paths, policy, venue=venue, account=account, signal=self.signal,
-            compile=self.compile, where=WHERE,
+            overlay=self.overlay, compile=self.compile, where=WHERE,
         )  # fmt: skip
         bars = {each.name: count_bars(self.paths, each.horizon) for each in chances}
         hits = dict.fromkeys(bars, 0)
@@ -121,14 +124,15 @@ class PathRisk:
         return {name: count / self.paths.count for name, count in hits.items()}
 
     def _find_largest(
-        self, measure: RiskMeasure, policy: Policy, venue: Venue, account: Any
+        self, measure: RiskMeasure, policy: Policy, venue: Any, account: Any
     ) -> float:
         from backtest.paths.max_leverage import LeverageScan, choose_grid  # noqa: PLC0415
 
         horizon = format_duration(self.paths.horizon)
         scan = LeverageScan(
-            self.paths, policy, venue, account, self.signal, self.threads, self.compile, horizon
-        )
+            self.paths, policy, venue, account, self.signal, self.threads, self.compile, horizon,
+            self.overlay,
+        )  # fmt: skip
         sizes = choose_grid(policy, venue, account, self.paths)
         row, _ = scan.search(sizes, measure.probability)
         return float(row["leverage"])

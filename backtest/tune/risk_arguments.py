@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Phrase, Place
@@ -14,16 +14,18 @@ from backtest.tune.path_risk import WHERE, PathRisk
 
 if TYPE_CHECKING:
     from backtest.market import Market
-    from backtest.paths import Paths
+    from backtest.paths import PanelPaths, Paths
+    from backtest.policy import Policy
 
 
 def read_path_risk(
-    paths: Paths | None,
+    paths: Paths | PanelPaths | None,
     objective: ObjectivesLike,
     constraints: Mapping[str, str] | None,
     market: Market | Markets,
     *,
     signal: object,
+    overlay: Policy | None,
     threads: int | None,
     compile: bool,  # noqa: A002 - the word of bt.tune
     validate: str | None,
@@ -38,16 +40,8 @@ def read_path_risk(
     """
     if paths is None:
         return None
-    if isinstance(market, Markets):
-        raise ParameterError(
-            f"paths need one market, the search has several: {', '.join(market)}",
-            where=Place("paths", of=WHERE),
-            cure=Phrase("leave {} out, or search one market", Argument("paths")),
-        )
-    from backtest.paths.path_set import check_paths  # noqa: PLC0415 - only with paths
-
-    check_paths(paths, where=Place("paths", of=WHERE))
-    check_use(paths, market, validate)
+    check_history(paths, market)
+    check_use(validate)
     bounded = constraints if isinstance(constraints, Mapping) else {}
     names = sorted(find_names(objective) | {str(name) for name in bounded})
     measures = tuple(each for each in map(read_risk_name, names) if each is not None)
@@ -59,19 +53,40 @@ def read_path_risk(
         )
     for each in measures:
         check_measure(paths, each)
-    direction = read_direction(signal)
-    return PathRisk(paths, measures, signal=direction, threads=threads, compile=compile)
+    return PathRisk(
+        paths,
+        measures,
+        signal=read_directions(signal) if isinstance(market, Markets) else read_direction(signal),
+        overlay=overlay,
+        threads=threads,
+        compile=compile,
+    )
 
 
-def check_use(paths: Paths, market: Market, validate: str | None) -> None:
-    """Refuse paths of another instrument, and a validation: its folds have no paths."""
-    if paths.history.instrument != market.instrument:
+def check_history(paths: Paths | PanelPaths, market: Market | Markets) -> None:
+    """Refuse paths of other instruments than those of the search."""
+    from backtest.paths.panel_paths import PanelPaths  # noqa: PLC0415 - only with paths
+    from backtest.paths.path_set import check_paths  # noqa: PLC0415
+
+    if isinstance(paths, PanelPaths):
+        found = paths.names
+    else:
+        found = (check_paths(paths, where=Place("paths", of=WHERE)).history.instrument,)
+    is_several = isinstance(market, Markets)
+    wanted = market.names if isinstance(market, Markets) else (market.instrument,)
+    if found != wanted or is_several != isinstance(paths, PanelPaths):
         raise ParameterError(
-            f"paths must be of the market of the search, {market.instrument!r}, were of "
-            f"{paths.history.instrument!r}",
+            f"paths must be of the market of the search, {', '.join(wanted)!r}, were of "
+            f"{', '.join(found)!r}",
             where=Place("paths", of=WHERE),
-            cure="simulate paths of that market",
+            cure="simulate paths of bt.Markets({name: market, ...}), those of the search"
+            if is_several
+            else "simulate paths of that market",
         )
+
+
+def check_use(validate: str | None) -> None:
+    """Refuse a validation: its folds have no paths."""
     if validate is not None:
         raise ParameterError(
             "a search with paths cannot be validated: the paths begin after the folds",
@@ -80,7 +95,7 @@ def check_use(paths: Paths, market: Market, validate: str | None) -> None:
         )
 
 
-def check_measure(paths: Paths, measure: RiskMeasure) -> None:
+def check_measure(paths: Paths | PanelPaths, measure: RiskMeasure) -> None:
     """Refuse a horizon beyond the paths, and a probability that they are too few for."""
     from backtest.paths.max_leverage import LEAST_HITS  # noqa: PLC0415
     from backtest.paths.risk_question import count_bars  # noqa: PLC0415 - only with paths
@@ -107,3 +122,16 @@ def read_direction(signal: object) -> float:
         where=Place("signal", of=WHERE),
         cure="give a number from -1 to 1",
     )
+
+
+def read_directions(signal: Any) -> Any:
+    """Return the weights on paths of several instruments: numbers by name; None for 1/n."""
+    is_table = isinstance(signal, Mapping)
+    for each in signal.values() if is_table else [] if signal is None else [signal]:
+        if not isinstance(each, int | float) or isinstance(each, bool):
+            raise ParameterError(
+                "with paths, the weights must be numbers: a frame or a rule ends with the data",
+                where=Place("signal", of=WHERE),
+                cure="give a weight for each instrument, {'BTCUSDT': 0.5, 'ETHUSDT': 0.5}, or none",
+            )
+    return signal

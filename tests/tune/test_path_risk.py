@@ -11,6 +11,7 @@ import backtest as bt
 from backtest import paths as models
 from backtest.measures.ranking import read_constraints, read_objective
 from backtest.measures.risk_names import read_risk_name
+from backtest.strategies import Constant
 from backtest.tune.path_risk import PathRisk
 from tests.paths.accounts import Hold, free_account, free_venue
 
@@ -113,6 +114,43 @@ def test_neighbors_parts_and_the_holdout_see_the_same_paths(tmp_path):
             fall(seed=2), constraints={"p_liquidation_4h": "<= 0.01"}, space={"lever": (1.0, 3.0)},
             sampler="sobol", trials=24, robust=True, holdout="25%", store=tmp_path, resume=True,
         )  # fmt: skip
+
+
+BOTH = bt.Markets({"AAA": MARKET, "BBB": MARKET})
+
+
+@pytest.mark.slow
+def test_a_bound_on_the_risk_of_several_excludes_what_dies_on_their_paths():
+    """Both fall together: half of L in each is the one long of L, whose edge is 1.777.
+
+    An overlay of a half doubles the edge, and a weight of 1 in one alone leaves it.
+    """
+    paths = bt.simulate_paths(BOTH, FALL, paths=10, horizon="4h", seed=1)
+    given = {
+        "space": {"lever": LEVERS}, "sampler": "grid", "trials": 8, "robust": False,
+        "holdout": None, "compile": False, "objective": "mean_leverage",
+        "constraints": {"p_liquidation_4h": "<= 0.01"}, **TERMS,
+    }  # fmt: skip
+    for more, dies in (
+        ({}, [0.0, 0.0, 1.0, 1.0]),
+        ({"signal": {"AAA": 0.0, "BBB": 1.0}}, [0.0, 0.0, 1.0, 1.0]),
+        ({"overlay": Constant(leverage=0.5)}, [0.0, 0.0, 0.0, 0.0]),
+    ):
+        study = bt.tune(BOTH, Hold, paths=paths, **{**given, **more})
+        assert list_searched(study)["p_liquidation_4h"].tolist() == dies
+
+
+def test_paths_of_other_instruments_and_weights_that_change_are_refused():
+    paths = bt.simulate_paths(BOTH, FALL, paths=10, horizon="4h", seed=1)
+    bound = {"constraints": {"p_liquidation_4h": "<= 0.01"}, **TERMS}
+    frame = pd.DataFrame(0.5, index=BOTH.times, columns=["AAA", "BBB"])
+    for market, given, words in (
+        (MARKET, {"paths": paths}, "of the market of the search, 'SYNTHETIC-PERP', were of 'AAA"),
+        (BOTH, {"paths": fall()}, "of the market of the search, 'AAA, BBB', were of 'SYN"),
+        (BOTH, {"paths": paths, "signal": frame}, "the weights must be numbers"),
+    ):
+        with pytest.raises(bt.ParameterError, match=words):
+            bt.tune(market, Hold, **bound, **given)
 
 
 def test_less_risk_and_more_leverage_are_better():
