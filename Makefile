@@ -1,6 +1,6 @@
 # make run: run the default experiment on the sample.
 # make test: check format, lint and types, and run the tests except those marked slow.
-# make test-all: the same with the slow tests, and with compiled code in all of them.
+# make test-all: the same with the slow tests, which compile what they run.
 # All create .venv first, with the versions of constraints.txt. For another interpreter: make PYTHON=...
 
 PYTHON ?= python3
@@ -25,7 +25,6 @@ test: .venv/installed-dev
 	wait $$types; types=$$?; cat .mypy_cache/report; exit $$((tests + types))
 
 test-all: cases := slow or not slow
-test-all: export BACKTEST_COMPILE := now
 test-all: test
 
 clean:

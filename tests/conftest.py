@@ -15,11 +15,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shel
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("BACKTEST_COMPILE", "no")
-"""Short runs are answered in plain Python, to the same bits; ``make test-all`` says "now"."""
+"""Short runs are answered in plain Python, to the same bits; slow tests compile."""
 
 
 @pytest.fixture(autouse=True)
 def _compile_where_it_is_tested(request, monkeypatch):
-    """Compile before running in tests of compiled code."""
-    if request.node.get_closest_marker("compiled"):
+    """Compile before running in slow tests, and in others that are marked ``compiled``."""
+    if any(map(request.node.get_closest_marker, ("slow", "compiled"))):
         monkeypatch.setenv("BACKTEST_COMPILE", "now")

@@ -263,7 +263,7 @@ def test_rows_with_a_line_of_ruin_are_their_runs(swept):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("margin", ["cross", pytest.param("isolated", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("margin", ["cross", "isolated"])
 def test_a_close_that_may_ruin_is_never_overlooked(margin):
     """The quick looks at every lane, against the rule: equities within 1e-12 to 1 % of the line."""
     isolated_ = {"margin": margin, "venue_leverage": 10.0}

@@ -42,15 +42,8 @@ def test_all_policies_are_found():
     assert [cls.__name__ for cls in OURS] == strategies.__all__
 
 
-QUICK = (strategies.VolTarget, strategies.Cppi, strategies.DrawdownControl)
-"""Policies that every run of the suite compiles; the slow tests compile all of them."""
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "cls",
-    [cls if cls in QUICK else pytest.param(cls, marks=pytest.mark.slow) for cls in OURS],
-)
+@pytest.mark.parametrize("cls", OURS)
 def test_our_policies_keep_the_contract(cls: type[Policy]):
     """All of it, that they compile, and that they decide at every bar once they are warm."""
     found = {each.name: each for each in check_policy(cls, accounts=[account_of(cls)])}

@@ -870,7 +870,7 @@ class Scripted(bt.Policy):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "block",
-    [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(1, BLOCKS))],
+    range(BLOCKS),
 )
 def test_engine_equals_the_reference(block):
     """Every money column of every bar, and every ledger total, to 1e-9 of equity or turnover."""

@@ -53,7 +53,7 @@ def desk(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_cut", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("is_cut", [True, False])
 def test_every_command_of_the_page_runs(desk, capsys, is_cut):
     for words in find_commands(PAGE):
         if is_cut and words[0] == COMPILES:

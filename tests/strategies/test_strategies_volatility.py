@@ -48,9 +48,9 @@ def test_vol_target_takes_the_estimator_it_is_told(estimator: str):
 @pytest.mark.parametrize(
     ("estimator", "efficiency"),
     [
-        pytest.param("parkinson", 4.9, marks=pytest.mark.slow),
-        pytest.param("garman-klass", 7.4, marks=pytest.mark.slow),
-        pytest.param("rogers-satchell", 6.0, marks=pytest.mark.slow),
+        ("parkinson", 4.9),
+        ("garman-klass", 7.4),
+        ("rogers-satchell", 6.0),
         ("yang-zhang", 7.9),
     ],
 )

@@ -56,7 +56,7 @@ def draw_stops(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["next_open", pytest.param("next_close", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["next_open", "next_close"])
 def test_rows_with_stops_are_their_runs(mode):
     """512 sets over four kinds of stops at once."""
     account = bt.Account(
@@ -72,8 +72,7 @@ def test_rows_with_stops_are_their_runs(mode):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", [pytest.param("next_close", marks=pytest.mark.slow), "same_close"])
-def test_rows_with_fills_at_closes_are_their_runs(mode):
+def test_rows_with_fills_at_the_same_close_are_their_runs():
     """512 sets over leverage and band, with funding, interest and a stop-loss."""
     rng = np.random.default_rng(2)
     sets = {
@@ -82,15 +81,14 @@ def test_rows_with_fills_at_closes_are_their_runs(mode):
         "account.stop_loss": rng.uniform(0.02, 0.5, SETS),
     }
     venue = VENUE.override(interest_on="loan", borrow_rate=0.08, cash_rate=0.02)
-    rows = check(sets, venue, bt.Account(fill=mode, stop_loss=0.1))
+    rows = check(sets, venue, bt.Account(fill="same_close", stop_loss=0.1))
     assert rows.metrics["stops"].sum() > 100.0
     assert (rows.metrics["interest"] != 0.0).all()
     assert (rows.metrics["funding"] != 0.0).all()
 
 
 @pytest.mark.slow
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_row_is_its_run_in_random_cases(seed):
     """Random markets, venues and accounts, with fill modes and stops of every kind."""
     case = make_exit_case(seed).for_engine(bt)

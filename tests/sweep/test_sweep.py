@@ -389,8 +389,8 @@ def test_interrupted_details_are_those_that_were_done(monkeypatch):
     [
         ("venue.liquidation.mode", ["close", "takeover"]),
         ("venue.includes_close_fee", [False, True]),
-        pytest.param("account.after_liquidation", ["continue", "halt"], marks=pytest.mark.slow),
-        pytest.param("account.margin_call", [None, 0.5], marks=pytest.mark.slow),
+        ("account.after_liquidation", ["continue", "halt"]),
+        ("account.margin_call", [None, 0.5]),
     ],
 )
 def test_a_field_that_lanes_cannot_differ_in_varies_alone(name, values):
