@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,7 +54,7 @@ def factor_correlation(correlation: FloatArray, *, where: str) -> FloatArray:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PanelPaths(PathSpan):
+class PanelPaths(PathSpan[Markets]):
     """Possible continuations of several markets; ``paths[i]`` is a :class:`backtest.Markets`.
 
     Resampled models repeat the same rows of history in all instruments at once, with their mark
@@ -163,20 +163,8 @@ class PanelPaths(PathSpan):
 
     def __getitem__(self, i: int) -> Markets:
         """Return path i as markets: the last bar of history, and the bars drawn after it."""
-        if not -self.count <= i < self.count:
-            raise IndexError(f"there are {self.count} paths, was asked for number {i}")
-        return self.markets_of(self.draw(i % self.count, i % self.count + 1), 0, i % self.count)
-
-    def __iter__(self) -> Iterator[Markets]:
-        return (self[i] for i in range(self.count))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, PanelPaths):
-            return NotImplemented
-        return self.describe() == other.describe() and self.history == other.history
-
-    def __hash__(self) -> int:
-        return hash((self.history, self.seed, self.count, self.horizon))
+        number = self.find_number(i)
+        return self.markets_of(self.draw(number, number + 1), 0, number)
 
     def describe(self) -> dict[str, Any]:
         """Return what draws the paths, as plain data for a manifest."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -50,15 +51,40 @@ class PathCalendar(NamedTuple):
     grid: FundingGrid | None
 
 
-class PathSpan:
-    """The bars of paths that share a calendar: how many, and when they open."""
+Path = TypeVar("Path")
+"""What one path is: a market, or several."""
+
+
+class PathSpan(Generic[Path]):
+    """Numbered paths that share a calendar; two sets are equal if they draw the same paths."""
 
     if TYPE_CHECKING:
+        history: Any
+        count: int
+        horizon: int
+        seed: int
 
         @property
         def calendar(self) -> PathCalendar: ...  # noqa: D102 - a subclass says it
-        @property
-        def count(self) -> int: ...  # noqa: D102
+        def describe(self) -> dict[str, Any]: ...  # noqa: D102
+        def __getitem__(self, i: int) -> Path: ...
+
+    def find_number(self, i: int) -> int:
+        """Return the number of a path; negative ones count from the end."""
+        if not -self.count <= i < self.count:
+            raise IndexError(f"there are {self.count} paths, was asked for number {i}")
+        return i % self.count
+
+    def __iter__(self) -> Iterator[Path]:
+        return (self[i] for i in range(self.count))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return self.describe() == other.describe() and bool(self.history == other.history)
+
+    def __hash__(self) -> int:
+        return hash((self.history, self.seed, self.count, self.horizon))
 
     @property
     def width(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -49,7 +48,7 @@ class DrawPlan(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Paths(PathSpan):
+class Paths(PathSpan[Market]):
     """Possible continuations of a market; ``paths[i]`` is a :class:`backtest.Market`.
 
     Path i depends on the model, the history, the seed and i alone: not on how many paths there are,
@@ -137,20 +136,8 @@ class Paths(PathSpan):
 
     def __getitem__(self, i: int) -> Market:
         """Return path i as a market: the last bar of history, and the bars drawn after it."""
-        if not -self.count <= i < self.count:
-            raise IndexError(f"there are {self.count} paths, was asked for number {i}")
-        return self.market_of(self.draw(i % self.count, i % self.count + 1), 0, i % self.count)
-
-    def __iter__(self) -> Iterator[Market]:
-        return (self[i] for i in range(self.count))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Paths):
-            return NotImplemented
-        return self.describe() == other.describe() and self.history == other.history
-
-    def __hash__(self) -> int:
-        return hash((self.history, self.seed, self.count, self.horizon))
+        number = self.find_number(i)
+        return self.market_of(self.draw(number, number + 1), 0, number)
 
     def describe(self) -> dict[str, Any]:
         """Return what draws the paths, as plain data for a manifest."""

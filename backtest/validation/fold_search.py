@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from backtest.sweep import Evaluator, Sets
     from backtest.tune.luck import Verdict
     from backtest.tune.other_trials import CountTries
+    from backtest.validation.fold_cuts import FoldSpan
     from backtest.validation.procedure import Procedure
-    from backtest.validation.spans import FoldSpan
 
 TEST = "part"
 """Stage of the batches evaluated on a test span: not sets of the search."""

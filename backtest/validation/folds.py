@@ -10,6 +10,12 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.market import Market, Markets
+from backtest.validation.fold_cuts import (
+    plan_spans,
+    read_plan,
+    tabulate_spans,
+    time_bars,
+)
 from backtest.validation.groups import (
     Groups,
     check_counts,
@@ -17,12 +23,6 @@ from backtest.validation.groups import (
     cut_groups,
     find_embargoed,
     list_splits,
-)
-from backtest.validation.spans import (
-    plan_spans,
-    read_plan,
-    tabulate_spans,
-    time_bars,
 )
 
 if TYPE_CHECKING:

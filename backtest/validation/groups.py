@@ -14,7 +14,7 @@ from backtest.base.phrases import Place
 from backtest.base.ranges import Range
 from backtest.base.units import BoolArray, IntArray, parse_duration
 from backtest.engine.loop_inputs import mark_ends
-from backtest.validation.spans import LEAST_TEST, LEAST_TRAIN, describe_bar
+from backtest.validation.fold_cuts import LEAST_TEST, LEAST_TRAIN, describe_bar
 
 if TYPE_CHECKING:
     from backtest.market import Market, Markets

@@ -24,10 +24,10 @@ from backtest.measures.deflated_sharpe import (
 from backtest.sweep.cluster import on_cluster
 from backtest.validation.counted_tries import read_other_tries
 from backtest.validation.estimates import share_overfit
+from backtest.validation.fold_cuts import FoldSpan, WalkPlan, plan_spans
 from backtest.validation.procedure import Procedure, quiet_runs, read_procedure
 from backtest.validation.progress_folder import open_progress
 from backtest.validation.schedules import Schedules
-from backtest.validation.spans import FoldSpan, WalkPlan, plan_spans
 from backtest.validation.walk_figures import tabulate_folds
 from backtest.validation.walk_forward import record_looks, run_walk, search_folds
 

@@ -8,9 +8,9 @@ from backtest.base.phrases import Place
 from backtest.base.ranges import Choice
 from backtest.base.units import DAY
 from backtest.validation.cross_validate import cross_validate
+from backtest.validation.fold_cuts import plan_spans, read_plan
 from backtest.validation.groups import cut_groups
 from backtest.validation.procedure import TRIALS
-from backtest.validation.spans import plan_spans, read_plan
 from backtest.validation.walk_forward import walk_forward
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from backtest.measures.deflated_sharpe import deflated_sharpe_of_returns
 from backtest.sweep.tabulate import name_column
 from backtest.validation.column_memory import measure_memory
 from backtest.validation.estimates import CONFIDENCE, estimate_share, share_overfit
-from backtest.validation.spans import tabulate_spans, warn_of_short
+from backtest.validation.fold_cuts import tabulate_spans, warn_of_short
 
 if TYPE_CHECKING:
     from backtest.engine import Result

@@ -21,10 +21,7 @@ from backtest.sweep.cluster import on_cluster
 from backtest.tune.holdout import record_look
 from backtest.tune.study_signal import keep_times
 from backtest.validation.counted_tries import read_other_tries, record_folds
-from backtest.validation.fold_search import SearchedFold, describe_look, search_fold
-from backtest.validation.procedure import Procedure, quiet_runs, read_procedure
-from backtest.validation.progress_folder import open_progress
-from backtest.validation.spans import (
+from backtest.validation.fold_cuts import (
     TIMES,
     FoldSpan,
     describe_bar,
@@ -33,6 +30,9 @@ from backtest.validation.spans import (
     read_spans,
     tabulate_spans,
 )
+from backtest.validation.fold_search import SearchedFold, describe_look, search_fold
+from backtest.validation.procedure import Procedure, quiet_runs, read_procedure
+from backtest.validation.progress_folder import open_progress
 from backtest.validation.walk import WalkForward
 from backtest.validation.walk_figures import Walked, judge_walk, tabulate_folds, tabulate_trials
 from backtest.validation.walk_stability import measure_stability

@@ -10,9 +10,9 @@ import pytest
 
 import backtest as bt
 from backtest.report.basis.terms_by_instrument import merge_models, split_manifest
+from backtest.report.portfolio.contagion_section import count_victims, tabulate_contagion
 from backtest.report.portfolio.exposure_charts import correlate_days, draw_exposure, draw_risk
 from backtest.report.portfolio.portfolio_page import build_portfolio
-from backtest.report.portfolio.pulled_down import count_victims, tabulate_contagion
 from tests.portfolio.book_helpers import Hold, make_venue, simulate_pair
 from tests.portfolio_agreement import run_engine
 from tests.portfolio_scenes import flat, scene, tape

@@ -8,9 +8,9 @@ import pytest
 
 import backtest as bt
 from backtest.base.units import DAY, HOUR
+from backtest.validation.fold_cuts import WalkPlan, plan_spans, read_spans
 from backtest.validation.folds import folds
 from backtest.validation.groups import cut_groups, find_embargoed, list_paths, list_splits
-from backtest.validation.spans import WalkPlan, plan_spans, read_spans
 
 MARKET = bt.Market.sample(bars=24 * 100)
 

@@ -41,8 +41,8 @@ from backtest.report.page.page import (
     name_columns,
 )
 from backtest.report.page.thinning import thin_rows
+from backtest.report.portfolio.contagion_section import build_contagion, count_victims
 from backtest.report.portfolio.exposure_charts import draw_account, list_charts
-from backtest.report.portfolio.pulled_down import build_contagion, count_victims
 from backtest.report.run.over_time_section import tabulate_targets
 from backtest.report.run.realization_section import list_realization
 
