@@ -142,7 +142,7 @@ def hierarchical(
 
 
 def read_memory(half_life: Any, window: Any, every: Any, name: str) -> Memory:
-    """Return the checked arguments that say how far covariances look back."""
+    """Return the arguments for how far covariances look back, checked."""
     where = f"bt.allocate.{name}"
     Range(1, math.inf, "bars").check("every", every, where=where, whole=True)
     if half_life is not None and window is not None:

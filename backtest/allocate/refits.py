@@ -1,4 +1,4 @@
-"""When weights are made anew, and for which instruments."""
+"""The bars at which weights are computed again, and the instruments that they cover."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def compare(
     """Compare accounts on one market, and report which differences are more than noise.
 
     They differ in their policy, or in venue, account or margin mode. Several files must share data,
-    venue, account and signal: flags go over all of them.
+    venue, account and signal: flags override all of them.
     """
     policies = build_policies(drafts)
     for draft in drafts:

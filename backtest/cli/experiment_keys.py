@@ -319,7 +319,8 @@ KEYS = (
     Key("spending", "most", float, "--most", RISK, "Largest amount spent each time, in money."),
 
     Key("paths", "model", str, "--model", PATHS,
-        "filtered (default), stationary, block, gbm, merton, kou, heston, garch or regimes."),
+        "Model of the paths: filtered (default), stationary, block, gbm, merton, kou, heston, "
+        "garch or regimes."),
     Key("paths", "paths", int, "--paths", PATHS, "Number of paths (10000)."),
     Key("paths", "horizon", str, "--horizon", PATHS, "Length of the paths (30d)."),
     Key("paths", "seed", int, "--seed", PATHS, "Seed of the paths (0)."),

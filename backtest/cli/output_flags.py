@@ -19,7 +19,7 @@ ReportFile = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What the flags of the output say; each field is a flag of the command that takes them."""
+    """Values of the output flags; each field is a flag of the commands that take them."""
 
     report: ReportFile = None
     as_json: AsJson = False

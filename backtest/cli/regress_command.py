@@ -150,7 +150,7 @@ def run_experiment(file: Path) -> Result | PortfolioResult:
 
 
 def walk_file(file: Path) -> backtest.WalkForward:
-    """Walk forward as an experiment file says; as :func:`run_experiment`."""
+    """Run the walk-forward of an experiment file; see :func:`run_experiment`."""
     with ending_by_itself(file):
         return walk_experiment(draft_experiment(file, [], "backtest regress"))
 

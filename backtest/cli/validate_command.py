@@ -47,7 +47,7 @@ backtest validate walk-forward --train 180d --test 30d
 backtest validate cross-validate --groups 8 --trials 500
 backtest validate schedules --train 90d,180d --test 30d,90d
 backtest validate walk-forward --data btc --data eth --trials 200
-backtest validate folds --train 180d          [dim]# the spans alone[/dim]
+backtest validate folds --train 180d          [dim]# only the spans[/dim]
 """
 Resume = Annotated[
     bool, flags.option(flags.OUTPUT, "Resume the validation of the same arguments.", "--resume")
@@ -113,7 +113,7 @@ def run_validation(
     names: Sequence[str],
     how: ValidationFlags,
 ) -> None:
-    """Run one kind of validation, and print it; Ctrl-C says how to go on."""
+    """Run one kind of validation, and print it; on Ctrl-C, print the command that continues it."""
     flags.check_work(how.threads, how.memory)
     store = how.results if how.save else None
     arguments = read_validation(draft, names)
@@ -159,7 +159,7 @@ def print_validation(found: Any, results: Path | None, *, as_json: bool) -> None
 
 @contextmanager
 def resumable(draft: Draft, *, is_stored: bool) -> Iterator[None]:
-    """Print the command that goes on, if Ctrl-C ends the block."""
+    """Print the command that continues the validation, if Ctrl-C ends the block."""
     try:
         yield
     except KeyboardInterrupt:

@@ -192,7 +192,7 @@ def run_rounds(
     source: Any,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[Round], list[RoundOutcome], float]:
-    """Run rounds until nobody fails; return their rows, what each did, and the last price."""
+    """Run rounds until no account fails; return rows, changes, and the last price."""
     mark, state = scene.shocked, Pressure(0.0, scene.start)
     rows = [describe_start(book, scene)]
     outcomes: list[RoundOutcome] = []
@@ -288,7 +288,7 @@ def find_clearing_prices(book: CrowdBook, scene: CascadeTerms, shock: float) -> 
 
 
 def tabulate_outcomes(book: CrowdBook, n: int) -> pd.DataFrame:
-    """Return a row per account: what it holds, when it failed, what was taken from it."""
+    """Return a row per account: its position, the round in which it failed, and its losses."""
     closed = book.closed[:n]
     with np.errstate(invalid="ignore", divide="ignore"):
         value = book.closed_money[:n] / closed

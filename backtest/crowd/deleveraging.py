@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Deleveraged(NamedTuple):
-    """What was closed: contracts, what the bankrupt lacked, and what their counterparties lack."""
+    """Outcome of deleveraging: closed contracts, losses of bankrupts and of counterparties."""
 
     quantity: float
     shortfall: float

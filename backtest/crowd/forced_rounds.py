@@ -1,4 +1,4 @@
-"""The rounds of a cascade: who fails, what is sold at which price, who pays for what is missing.
+"""The rounds of a cascade: failing accounts, prices of forced trades, and payment of deficits.
 
 A round takes the accounts that fail at the price that the round before has left. They are closed
 by the venue's mode, one after the other along the impact curve; see

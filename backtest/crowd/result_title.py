@@ -10,7 +10,7 @@ from backtest.base.number_text import format_percent
 
 
 def describe_crowd_result(manifest: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what was done and what came out, from a manifest."""
+    """Return a title and a one-line outcome of a result about crowds, from its manifest."""
     outcome = from_plain(manifest["outcome"])
     kind = manifest["kind"]
     if kind == "cascade":

@@ -39,7 +39,7 @@ ACCOUNTS = ("cross", "isolated", "inverse")
 
 
 class BrokenContractError(Exception):
-    """A policy breaks its contract; the message says where, and how to mend it."""
+    """A policy breaks its contract; the message has the place and the cure."""
 
 
 class Situation(NamedTuple):

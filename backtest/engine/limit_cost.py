@@ -31,7 +31,7 @@ REPEATED = (InfiniteLeverageWarning, LastPriceWarning, VenueDateWarning)
 
 
 class LimitCost(NamedTuple):
-    """On how many days a limit of leverage bound, and what it cost.
+    """Days on which a limit of leverage was binding, and its cost in growth.
 
     ``share`` is that of the days with decisions. ``growth`` and ``growth_without`` are the log
     growth per year with the limit and without it, -inf after ruin; ``cost`` is their difference,

@@ -30,7 +30,7 @@ def resolve_signal(signal: Any, market: Market | Markets, *, where: str = WHERE)
 
 
 def read_named(signal: Any, market: Market | Markets, *, where: str = WHERE) -> Any:
-    """Return the column or the rule that a text names; what is no text as it is."""
+    """Return the column or the rule that a text names; other values unchanged."""
     if not isinstance(signal, str):
         return signal
     if isinstance(market, Markets):

@@ -34,7 +34,7 @@ def find_currency(instrument: str) -> str:
 
 
 def check_markets(markets: object) -> None:
-    """Refuse what is not a mapping of names to markets, at least one."""
+    """Raise unless the argument maps at least one name to a market."""
     if not isinstance(markets, Mapping):
         raise ParameterError(
             f"markets must be a mapping of names to markets, was {type(markets).__name__}",

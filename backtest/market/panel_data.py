@@ -26,7 +26,7 @@ from backtest.market.tables.settlements import JITTER
 
 
 def require_panel(markets: object, *, where: str) -> None:
-    """Refuse what is not markets by name; a single market is a panel of one."""
+    """Raise unless the argument is a panel of markets."""
     if not isinstance(markets, PanelData):
         raise ParameterError(
             f"markets must be a Markets, was {type(markets).__name__}",

@@ -1,4 +1,4 @@
-"""Find accounts whose paths say nothing: none filled an order, or limits cut what was asked."""
+"""Find accounts that traded less than their policy asked: no order filled, or limits cut them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""liquidation_risk(): how likely an account is liquidated from where it stands."""
+"""liquidation_risk(): the probability that an account is liquidated from now on."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class PanelRunner:
 
     @property
     def resume(self) -> PortfolioResult | None:
-        """The result to go on from, None for a new account."""
+        """The result to continue, None for a new account."""
         return self.account if isinstance(self.account, PortfolioResult) else None
 
     @property
@@ -95,7 +95,7 @@ class PanelRunner:
 
     @property
     def base(self) -> float:
-        """What prices of lives are relative to: they are means over the instruments."""
+        """The reference price of lives, a mean over the instruments."""
         return 1.0
 
     @property
@@ -225,7 +225,7 @@ class PanelRunner:
         threads: int = 1,
         progress: Progress | None = None,
     ) -> Iterator[PathLives]:
-        """Yield what the account lived through, in order of the paths.
+        """Yield the outcomes of the account on chunks of paths, in order.
 
         ``plans`` is not for several instruments. Results do not depend on the number of threads.
         """
@@ -241,7 +241,7 @@ class PanelRunner:
         yield from run_blocks(work, edges, threads, progress)
 
     def run_block(self, first: int, stop: int) -> PathLives:
-        """Return what the account lived through on the paths from ``first`` up to ``stop``."""
+        """Return the outcomes of the account on the paths from ``first`` up to ``stop``."""
         bars, n, width = self.paths.draw(first, stop), stop - first, self.paths.width
         rows = np.zeros((6, n, width - 1))
         price = np.zeros((n, width - 1))

@@ -111,7 +111,7 @@ class PathSpan(Generic[Path]):
 
 
 def plan_calendar(history: Market, horizon: int, every: int | None = None) -> PathCalendar:
-    """Return the calendar of paths that go on from a market for a time in ns.
+    """Return the calendar of paths that continue a market for a time in ns.
 
     Phases repeat after ``every`` ns, by default the time between two settlements.
     """

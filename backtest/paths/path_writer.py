@@ -79,7 +79,7 @@ class PathSource(NamedTuple):
         funding: FundingTerms | None,
         loads: tuple[float, ...],
     ) -> PathSource:
-        """Return the source of paths that go on from a market."""
+        """Return the source of paths that continue a market."""
         names = ("open", "high", "low", "close")
         last = [getattr(history, name)[-1] for name in names]
         last += [getattr(history, f"mark_{name}")[-1] for name in names]

@@ -45,7 +45,7 @@ Progress = Callable[[int, int], None]
 
 
 class PathLives(NamedTuple):
-    """What an account lived through on some paths.
+    """Outcomes of an account on some paths.
 
     Each field of :data:`backtest.paths.paths_loop.LIVED` has shape (n_paths, n_bars), for the bars
     after history; ``first`` is the number of the first path. ``price`` (n_paths, n_bars) are
@@ -108,7 +108,7 @@ class PathsRunner:
 
     @property
     def resume(self) -> Result | None:
-        """The result to go on from, None for a new account."""
+        """The result to continue, None for a new account."""
         return self.account if isinstance(self.account, Result) else None
 
     @property
@@ -218,7 +218,7 @@ class PathsRunner:
         threads: int = 1,
         progress: Progress | None = None,
     ) -> Iterator[PathLives]:
-        """Yield what the account lived through, in order of the paths.
+        """Yield the outcomes of the account on chunks of paths, in order.
 
         ``plans`` says what draws the paths from one number up to another, by default those of
         ``paths``. Results do not depend on the number of threads.
@@ -236,7 +236,7 @@ class PathsRunner:
         yield from run_blocks(work, edges, threads, progress)
 
     def run_plan(self, plan: DrawPlan, number: int, *, has_ratio: bool = False) -> PathLives:
-        """Return what the account lived through on the paths that a plan draws."""
+        """Return the outcomes of the account on the paths that a plan draws."""
         paths, bars = self.paths, self.paths.draw_plan(plan)
         n, width = len(plan.keys), paths.width
         lived = np.zeros((len(paths_loop.LIVED), n * width))

@@ -193,7 +193,7 @@ def advance(
 
 
 def divide(given: float, asked: FloatArray) -> FloatArray:
-    """Return the parts of what was given, in proportion to what was asked, that add up to it."""
+    """Divide an amount in proportion to the requests, so that the parts add up to it."""
     if not len(asked):
         return asked
     parts = given * (asked / asked.sum())

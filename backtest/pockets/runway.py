@@ -214,7 +214,7 @@ def find_bars(paths: AnyPaths, spending: Spending) -> IntArray:
 
 
 def spend(wealth: FloatArray, is_ruined: np.ndarray, start: float, spending: Spending) -> Spent:
-    """Return what is left of paths from which money is spent.
+    """Return the wealth on paths after spending.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ TO_TARGET, LOSSES_ONLY, NONE = RULES = ("to-target", "losses-only", "none")
 def plan_transfers(
     rule: str, equity: FloatArray, shares: FloatArray, capital: float, is_ruined: BoolArray
 ) -> FloatArray:
-    """Return what each pocket gets, negative for what it gives, of shape (n_pockets,).
+    """Return the transfer to each pocket, negative if it gives, of shape (n_pockets,).
 
     Ruined pockets take no part. To the target, the others get to their shares of what they have
     together. With losses only, pockets below their share of the capital get what they lack from

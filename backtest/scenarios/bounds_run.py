@@ -79,7 +79,7 @@ class BarOutcomes(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class BoundsRun:
-    """An ordinary run, and what is needed to live it in other orders.
+    """A run, and the inputs for simulating it with other orders of prices inside bars.
 
     Parameters
     ----------

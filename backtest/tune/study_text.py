@@ -43,7 +43,7 @@ NOT_RANKED = "the plain optimum: too few candidates to rank by neighbors"
 
 
 def write_summary(study: StudyRecord, resume: str = str(Argument("resume", True))) -> str:
-    """Return the verdict, what was searched, what was found, and how much of it is luck.
+    """Return the summary: verdict, search, result, and how much of it is luck.
 
     ``resume`` is the argument that continues an unfinished study.
     """
@@ -58,7 +58,7 @@ def write_summary(study: StudyRecord, resume: str = str(Argument("resume", True)
 
 
 def describe_search(study: StudyRecord, resume: str) -> Iterator[str]:
-    """Yield what was searched: policy, data, objective, budget."""
+    """Yield the lines on policy, data, objective and budget."""
     facts, data = study.facts, study.facts["data"]
     names = ", ".join(each["name"] for each in facts["space"]["dimensions"])
     yield from format_paragraph(

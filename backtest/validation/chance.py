@@ -1,4 +1,4 @@
-"""What chance alone gives, said beside every count of good outcomes."""
+"""Number of good outcomes that chance alone gives, reported with every count."""
 
 from __future__ import annotations
 

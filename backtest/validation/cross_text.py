@@ -58,7 +58,7 @@ def write_summary(found: CrossRecord) -> str:
 
 
 def describe_splits(found: CrossRecord) -> Iterator[str]:
-    """Yield what was split, and how splits were scored."""
+    """Yield the lines on splits and their scoring."""
     facts, figures = found.manifest, found.figures
     n, k = facts["groups"], facts["test_groups"]
     yield from format_paragraph(

@@ -70,13 +70,13 @@ def open_progress(
 
 
 def write_begun(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Write what is being validated, once, for lists of results."""
+    """Write the description of the validation, once, for lists of results."""
     if not path.is_file():
         write_json(path, {"format": FORMAT, **manifest})
 
 
 def check_begun(folder: Path, finished: Path, *, resume: bool | None) -> None:
-    """Refuse to begin what was begun already, and to resume what was not."""
+    """Raise if a validation to start exists already, or one to resume does not."""
     if resume and not folder.is_dir() and not (finished / MANIFEST).is_file():
         raise ParameterError(
             "there is no unfinished validation of these data, policy source and settings to resume",

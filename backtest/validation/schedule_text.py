@@ -51,7 +51,7 @@ def write_summary(found: ScheduleRecord) -> str:
 
 
 def describe_data(found: ScheduleRecord) -> Iterator[str]:
-    """Yield what was re-tuned, and on which data."""
+    """Yield the lines on policy and data."""
     facts = found.manifest
     yield from format_paragraph("Schedules", f"{name_procedure(facts)}: test span on train span")
     data = facts["data"]

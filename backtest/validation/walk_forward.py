@@ -1,4 +1,4 @@
-"""walk_forward(): re-tune again and again, and live through what came after each time."""
+"""walk_forward(): tune on each train span, and trade the test span after it in one account."""
 
 from __future__ import annotations
 

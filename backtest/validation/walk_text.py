@@ -68,7 +68,7 @@ def write_summary(walk: WalkRecord) -> str:
 
 
 def describe_walk(walk: WalkRecord) -> Iterator[str]:
-    """Yield what was walked: policy, data, folds."""
+    """Yield the lines on policy, data and folds."""
     facts, folds = walk.manifest, walk.folds
     total = f"{len(folds)} folds, {int(folds['trials'].sum()):,} sets in all"
     yield from format_paragraph(

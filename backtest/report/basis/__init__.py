@@ -1,1 +1,1 @@
-"""What a report rests on: what is modeled, which rules and data, and how to make it again."""
+"""The basis of a report: model, rules, data, and the command that reproduces it."""
