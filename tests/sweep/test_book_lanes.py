@@ -18,11 +18,12 @@ from backtest.sweep.books import book_lane_block, book_lane_compiler, book_lane_
 from backtest.sweep.books.book_lane_block import BookBlock, join_columns, score_block
 from backtest.sweep.books.book_lane_rows import OWN_NUMBERS, TARGET, spot
 from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.sets.sets import take_sets
 from tests.portfolio_agreement import trust_columns
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
-HOURS = pd.date_range("2024-01-01", periods=400, freq="1h", tz="UTC")
+HOURS = pd.date_range("2024-01-01", periods=999, freq="1h", tz="UTC")
 
 
 class Count(NamedTuple):
@@ -160,6 +161,7 @@ def write_plain_loop(desks: list[Any]) -> Any:
             desk.bar[:] = seats.bar
             leverage = float(desk.deciders[i](desk, None, i, time, local))
             sheets.position[spot(i, TARGET, lane)] = leverage
+            seats.memory[cell(seats.memory_at[i], lane)] = desk.memory[desk.memory_at[i]]
         return True
 
     bound: dict[str, Any] = dict(vars(book_lane_loop))
@@ -173,6 +175,8 @@ def score_plainly(monkeypatch: Any, evaluator: Evaluator, sets: dict[str, Any]) 
     """Return the measures and returns of sets side by side, in plain Python, on a few lanes."""
     n_sets = len(sets["scale"])
     monkeypatch.setattr(book_lane_block, "STEP", 1)
+    monkeypatch.setattr(book_lane_loop, "WATCHED", 10)  # some lanes leave
+    monkeypatch.setattr(book_lane_loop, "OFTEN", 3)
     panel = evaluator._runner()._find_panel(0, None)
     setups = [panel.set_up(take_sets(sets, k)) for k in range(n_sets)]
     desks = [panel.begin(each, is_compiled=False)[1] for each in setups]
@@ -182,7 +186,13 @@ def score_plainly(monkeypatch: Any, evaluator: Evaluator, sets: dict[str, Any]) 
     simulate = find_simulate(is_compiled=False)
     monkeypatch.setattr(book_lane_block, "find_simulate", lambda **_: simulate)
     block = BookBlock(
-        setups, desks[0], [0] * len(desks), join_columns(setups), panel.span, has_returns=True
+        setups=setups,
+        desk=desks[0],
+        seat=lambda setup: panel.begin(setup, is_compiled=False)[1],
+        addresses=[0] * len(desks),
+        columns=join_columns(setups),
+        span=panel.span,
+        has_returns=True,
     )
     with np.errstate(all="ignore"):
         return score_block(evaluator.metrics, block, lambda: False)
@@ -215,8 +225,8 @@ def test_compiled_blocks_of_random_accounts_are_single_sets(monkeypatch):
     monkeypatch.setenv("BACKTEST_COMPILE", "now")
     trust_columns(monkeypatch)
     ruined = liquidated = 0
-    for seed in range(150):
-        evaluator, sets = make_case(seed, 300, 24)
+    for seed in range(100):
+        evaluator, sets = make_case(seed, 600, 24)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             monkeypatch.setattr(book_runner, "LEAST_LANES", 2)

@@ -74,13 +74,14 @@ REFUSED = (
 class BookBlock(NamedTuple):
     """Sets that differ in the parameters of their policy, their capital, bands and leverages.
 
-    ``setups`` are the runs of the sets, ``desk`` is the desk of the first. ``addresses`` are those
-    of the policies' formulas by instrument. ``columns`` are those of each set by instrument, one
-    column after another.
+    ``setups`` are the runs of the sets, ``desk`` is that of the first; ``seat`` returns those of
+    others. ``addresses`` are those of the policies' formulas by instrument. ``columns`` are those
+    of each set by instrument, one column after another.
     """
 
     setups: Sequence[Setup]
     desk: Desk
+    seat: Callable[[Setup], Desk]
     addresses: Sequence[int]
     columns: Sequence[Sequence[FloatArray]]
     span: RunSpan
@@ -195,6 +196,7 @@ def start_state(block: BookBlock) -> BlockState:
         cursor=np.zeros(3, np.int64),
         kept_account=np.zeros(len(ACCOUNT_ROWS) * LANES),
         kept_position=np.zeros(n * N_POSITION * LANES),
+        kept_memory=np.zeros_like(seats.memory),
         left_at=np.full(count, -1, np.int64),
         units=np.zeros((n_samples, LANES)),
         free=np.zeros(1 + LANES),
@@ -358,13 +360,15 @@ def read_scores(names: tuple[str, ...], block: BookBlock, state: BlockState) -> 
 def finish_lane(
     block: BookBlock, state: BlockState, lane: int
 ) -> tuple[Tally, float, float, FloatArray]:
-    """Take a lane that ended to the end of the markets; return its tally, unit value and equity.
+    """Take a lane that left to the end of the markets; return its tally, unit value and equity.
 
     Last the unit values at the ends of samples from then on.
     """
     setup, sheets = block.setups[lane], state.sheets
     inputs, start = setup.inputs, int(sheets.left_at[lane])
-    book = read_kept(setup, sheets, block.desk.tradable, start, lane)
+    desk = block.seat(setup)
+    book = read_kept(setup, sheets, desk.tradable, start, lane)
+    read_memories(state, desk, lane)
     tally = read_tally_of(
         sheets.kept_account, float(sheets.free[1 + lane]), start - setup.first, lane
     )
@@ -372,7 +376,6 @@ def finish_lane(
     tape = new_tape(len(book.margin), 0, start, 0)
     tape.is_on[0] = 0
     tape = tape._replace(units=np.zeros(total - start))
-    desk = state.desk._replace(tradable=block.desk.tradable)
     given = (inputs, book, desk, desk, Counts(tally, None), start, total, tape, CHUNK, None)
     counts = Counts(tally, None)
     if start < total:
@@ -382,7 +385,7 @@ def finish_lane(
 
 
 def read_kept(setup: Setup, sheets: BookSheets, tradable: IntArray, start: int, lane: int) -> Book:
-    """Return the account of a lane that ended, as it was before bar ``start``."""
+    """Return the account of a lane that left, as it was before bar ``start``."""
     feed = setup.inputs.feed
     book = start_book(setup.inputs, setup.account, setup.first, has_overlay=False)
     brackets = setup.inputs.terms.rules.brackets
@@ -397,8 +400,19 @@ def read_kept(setup: Setup, sheets: BookSheets, tradable: IntArray, start: int, 
         if quantity != 0.0:
             price = feed.mark_close[last, i]
             book.marked[i] = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
+        book.leverage[i] = sheets.kept_position[spot(i, TARGET, lane)]
         book.signal[i] = feed.signal[min(last, len(feed.signal) - 1), i]
         book.is_pending[i] = tradable[min(last, len(tradable) - 1), i]
     book.cursor[0] = np.searchsorted(feed.funding_bar, start)
     book.cursor[1] = np.searchsorted(feed.flow_bar, start)
+    for event in range(book.cursor[0]):
+        book.last_funding[feed.funding_instrument[event]] = feed.funding_rate[event]
     return book
+
+
+def read_memories(state: BlockState, desk: Desk, lane: int) -> None:
+    """Write the memories of the policies of a lane that left into their desk."""
+    at = state.seats.memory_at
+    for i in range(len(at) - 1):
+        for k in range(at[i + 1] - at[i]):
+            desk.memory[desk.memory_at[i] + k] = state.sheets.kept_memory[cell(at[i] + k, lane)]

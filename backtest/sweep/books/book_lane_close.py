@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING
 from backtest.engine.bar_loop import IDENTITY_TOLERANCE
 from backtest.measures.tally import (
     FARTHEST,
-    finish_sample,
-    fold_product,
     invert,
     is_deeper,
     needs_folding,
-    update_drawdown,
 )
-from backtest.portfolio.book_records import CASH, EQUITY, PEAK, RESERVE, SCALE, UNIT, Terms
+from backtest.portfolio.book_records import (
+    CASH,
+    EQUITY,
+    PEAK,
+    RESERVE,
+    SCALE,
+    UNIT,
+    Terms,
+)
 from backtest.sweep.books.book_lane_rows import (
     AT_OPEN,
     BEFORE,
@@ -27,7 +32,6 @@ from backtest.sweep.books.book_lane_rows import (
     CLOSE,
     COSTS,
     DECAY_HELD,
-    DECAY_LOG,
     DECAY_PRODUCT,
     DRIFT,
     ENTRY,
@@ -44,6 +48,7 @@ from backtest.sweep.books.book_lane_rows import (
     IS_ADDING,
     IS_LISTED,
     IS_LIVE,
+    IS_NEARING,
     IS_ODD,
     IS_PEAKING,
     LARGEST,
@@ -83,13 +88,10 @@ from backtest.sweep.books.book_lane_rows import (
     WIDEST,
     WORTH,
     BookSheets,
-    read_sample,
     spot,
-    write_sample,
 )
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.lanes.quick_looks import SLACK
-from backtest.venue.book_requirement import find_maintenance
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -245,21 +247,24 @@ def sum_close(sheets: BookSheets, n: int, is_trading: bool, has_funding: bool) -
 # ------------------------------------------------------------------------------------ odd lanes
 
 
-def find_odd(terms: Terms, sheets: BookSheets, is_trading: bool, has_lots: bool) -> bool:
-    """Mark lanes odd to which anything else may happen; return whether there are any.
+def find_odd(
+    terms: Terms, sheets: BookSheets, is_trading: bool, has_lots: bool
+) -> tuple[bool, bool]:
+    """Mark lanes odd to which anything else may happen, and lanes that may be near liquidation.
 
-    A price may make the requirement fail, the close may be near that or ruin the account, the
-    increases may have to be scaled.
+    A price may make the requirement fail, the close may ruin the account, the increases may have to
+    be scaled. Returns whether there are any of each.
     """
     count = len(sheets.left_at)
     account = sheets.account
     far = (FARTHEST - 1.0) * (1.0 + terms.rules.level) * SLACK
-    found = False
+    found, has_near, is_closed = False, False, terms.rules.level == 1.0
     for lane in range(count):
         equity, gross = account[cell(NEXT_EQUITY, lane)], account[cell(GROSS, lane)]
         is_safe = (account[cell(LEAST, lane)] > 0.0) & (equity > account[cell(LINE, lane)])
         room = equity - account[cell(NEEDED, lane)]
-        is_safe &= (room > far * account[cell(LARGEST, lane)]) | (gross == 0.0)
+        is_near = (not room > far * account[cell(LARGEST, lane)]) & (gross != 0.0)
+        is_safe &= is_closed | (not is_near)
         is_safe &= account[cell(IS_ODD, lane)] == 0.0
         if is_trading:
             worth = account[cell(WORTH, lane)]
@@ -269,8 +274,10 @@ def find_odd(terms: Terms, sheets: BookSheets, is_trading: bool, has_lots: bool)
                 is_safe &= gross != 0.0
         is_safe |= account[cell(IS_LIVE, lane)] == 0.0
         account[cell(IS_ODD, lane)] = 0.0 if is_safe else 1.0
+        account[cell(IS_NEARING, lane)] = 1.0 if is_near & is_safe else 0.0
         found |= not is_safe
-    return found
+        has_near |= is_near
+    return found, has_near
 
 
 # --------------------------------------------------------------------------------- the new state
@@ -367,65 +374,3 @@ def count_payments(sheets: BookSheets) -> None:
         account[cell(OF_TRADED, lane)] += 0.0 if is_odd else account[cell(TURNED, lane)]
         account[cell(CARRY, lane)] = (account[cell(CARRY, lane)] + funding * base) + fees * base
         account[cell(CASH, lane)] = cash if is_odd else account[cell(NEXT_CASH, lane)]
-
-
-# ------------------------------------------------------------------------------- rare measures
-
-
-def mark_lanes(sheets: BookSheets) -> None:
-    """Update peaks and deepest drawdowns, but for odd lanes."""
-    count = len(sheets.left_at)
-    account = sheets.account
-    for lane in range(count):
-        is_odd = account[cell(IS_ODD, lane)] != 0.0
-        peak, low = account[cell(PEAK, lane)], account[cell(LOW, lane)]
-        low_peak = account[cell(LOW_PEAK, lane)]
-        after = update_drawdown(peak, low, low_peak, account[cell(UNIT, lane)])
-        account[cell(PEAK, lane)] = peak if is_odd else after[0]
-        account[cell(LOW, lane)] = low if is_odd else after[1]
-        account[cell(LOW_PEAK, lane)] = low_peak if is_odd else after[2]
-
-
-def mark_exposure(terms: Terms, sheets: BookSheets, n: int) -> None:
-    """Update the peak of the margin ratio in lanes that may be at a new one."""
-    count = len(sheets.left_at)
-    account, position, tables = sheets.account, sheets.position, terms.rules.brackets
-    for lane in range(count):
-        if account[cell(IS_PEAKING, lane)] == 0.0:
-            continue
-        total = 0.0
-        for i in range(n):
-            quantity = position[spot(i, QUANTITY, lane)]
-            if quantity != 0.0:
-                notional = abs(quantity) * abs(sheets.prices[CLOSE, i])
-                total += find_maintenance(tables, i, notional)
-        needed, backing = terms.rules.level * total, account[cell(EQUITY, lane)]
-        peak_needed = account[cell(PEAK_NEEDED, lane)]
-        if needed * account[cell(PEAK_BACKING, lane)] > peak_needed * backing:
-            account[cell(PEAK_NEEDED, lane)] = needed
-            account[cell(PEAK_BACKING, lane)] = backing
-
-
-def fold_lanes(sheets: BookSheets) -> None:
-    """Move the products of the decay to their logarithms before they overflow."""
-    count = len(sheets.left_at)
-    account = sheets.account
-    for lane in range(count):
-        log, product = fold_product(
-            account[cell(DECAY_LOG, lane)], account[cell(DECAY_PRODUCT, lane)]
-        )
-        account[cell(DECAY_LOG, lane)] = log
-        account[cell(DECAY_PRODUCT, lane)] = product
-
-
-def end_sample(sheets: BookSheets, free: float) -> None:
-    """End a sample at the close, but for odd lanes, and write the unit values of all."""
-    count = len(sheets.left_at)
-    account, k = sheets.account, sheets.cursor[2]
-    for lane in range(count):
-        if account[cell(IS_ODD, lane)] == 0.0:
-            sample, _ = finish_sample(read_sample(account, free, lane), account[cell(UNIT, lane)])
-            write_sample(account, sample, lane)
-        if k < len(sheets.units):
-            sheets.units[k, lane] = account[cell(UNIT, lane)]
-    sheets.cursor[2] = k + 1

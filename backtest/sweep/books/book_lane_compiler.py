@@ -23,11 +23,19 @@ from backtest.base.compiled_twins import find_own_functions, make_twin
 from backtest.base.shared_records import share_record
 from backtest.engine.compile.loop_compiler import INNER, OPTIONS, compile_core
 from backtest.engine.portfolio.book_compiler import compile_book, find_book_folder
-from backtest.sweep.books import book_lane_close, book_lane_fills, book_lane_loop, book_lane_rows
+from backtest.sweep.books import (
+    book_lane_close,
+    book_lane_fills,
+    book_lane_loop,
+    book_lane_measures,
+    book_lane_rows,
+)
 from backtest.sweep.books.book_lane_formula import ask_through_addresses
 from backtest.sweep.lanes.lane_compiler import find_cell
 
-MODULES = (book_lane_rows, book_lane_fills, book_lane_close, book_lane_loop)
+MODULES = (
+    book_lane_rows, book_lane_fills, book_lane_close, book_lane_measures, book_lane_loop,
+)  # fmt: skip
 """The modules to compile; each uses only those before it."""
 
 INLINED = frozenset({"spot", "read_rules", "quote_open", "widen", "read_costs"})

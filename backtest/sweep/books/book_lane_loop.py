@@ -33,13 +33,9 @@ from backtest.portfolio.book_records import (
 from backtest.sweep.books.book_lane_close import (
     count_close,
     count_payments,
-    end_sample,
     find_least,
     find_odd,
     find_short,
-    fold_lanes,
-    mark_exposure,
-    mark_lanes,
     sum_close,
     write_positions,
 )
@@ -53,6 +49,13 @@ from backtest.sweep.books.book_lane_fills import (
     read_costs,
     value_opens,
 )
+from backtest.sweep.books.book_lane_measures import (
+    count_near,
+    end_sample,
+    fold_lanes,
+    mark_exposure,
+    mark_lanes,
+)
 from backtest.sweep.books.book_lane_rows import (
     AT_OPEN,
     BEFORE,
@@ -65,6 +68,7 @@ from backtest.sweep.books.book_lane_rows import (
     LIMIT,
     LOWEST,
     MOVE,
+    ODD_BARS,
     OPEN,
     QUANTITY,
     RATE,
@@ -90,6 +94,8 @@ if TYPE_CHECKING:
     from backtest.base.units import FloatArray
 
 HAS_ROUNDING = FLAGS.index("has_rounding")
+WATCHED, OFTEN = 256, 40
+"""A lane that passes more than so many of so many bars alone leaves the block."""
 
 
 def pass_alone(  # noqa: PLR0913, PLR0917 - the arguments of the loop of a run
@@ -166,20 +172,33 @@ def advance_books(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
                 write_tally(block.account, tally, lane)
         end_bar(markets, clock, block, t)
         if has_odd:
-            keep_ended(block, t + 1)
+            keep_ended(block, seated.memory, t + 1)
         if not ask_all(markets, seated, block, t):
             return t, NEGATIVE
+        keep_odd(block, seated.memory, t + 1)
     return stop, DONE
 
 
-def keep_ended(sheets: BookSheets, t: int) -> None:
+def keep_ended(sheets: BookSheets, memory: FloatArray, t: int) -> None:
     """Let the lanes that are ruined or over go on alone from bar t: they decide nothing more."""
-    count = len(sheets.left_at)
-    account = sheets.account
+    account, count = sheets.account, len(sheets.left_at)
     for lane in range(count):
-        has_ended = account[cell(IS_RUINED, lane)] + account[cell(IS_OVER, lane)] != 0.0
-        if has_ended and account[cell(IS_ODD, lane)] != 0.0:
-            keep_lane(sheets, len(sheets.signal), t, lane)
+        is_odd = account[cell(IS_ODD, lane)] != 0.0
+        account[cell(ODD_BARS, lane)] += 1.0 if is_odd else 0.0
+        if is_odd and account[cell(IS_RUINED, lane)] + account[cell(IS_OVER, lane)] != 0.0:
+            for i in range(len(sheets.signal)):
+                sheets.position[spot(i, TARGET, lane)] = math.nan
+            keep_lane(sheets, memory, len(sheets.signal), t, lane)
+
+
+def keep_odd(sheets: BookSheets, memory: FloatArray, t: int) -> None:
+    """Let the lanes that often pass a bar alone go on alone from bar t, which is faster."""
+    account, count = sheets.account, len(sheets.left_at) if t % WATCHED == 0 else 0
+    for lane in range(count):
+        is_often = account[cell(ODD_BARS, lane)] > OFTEN
+        account[cell(ODD_BARS, lane)] = 0.0
+        if is_often and account[cell(IS_LIVE, lane)] != 0.0:
+            keep_lane(sheets, memory, len(sheets.signal), t, lane)
 
 
 # ------------------------------------------------------------------------- what lanes share
@@ -284,11 +303,11 @@ def pass_bar(terms: Terms, feed: BookFeed, sheets: BookSheets, t: int) -> tuple[
     if has_funding:
         pay_lanes(terms, feed, sheets, event, t, 0)
     sum_close(sheets, n, is_trading, has_funding)
-    has_odd = find_odd(terms, sheets, is_trading, has_lots)
+    has_odd, has_near = find_odd(terms, sheets, is_trading, has_lots)
     if is_trading or has_funding:
         write_positions(sheets, n)
         count_payments(sheets)
-    return has_odd, count_bar_of_lanes(terms, sheets, n)
+    return has_odd, count_bar_of_lanes(terms, sheets, n, has_near)
 
 
 def fill_all(terms: Terms, sheets: BookSheets, t: int) -> tuple[bool, bool]:
@@ -317,13 +336,15 @@ def fill_instrument(terms: Terms, sheets: BookSheets, i: int) -> bool:
     return has_lots
 
 
-def count_bar_of_lanes(terms: Terms, sheets: BookSheets, n: int) -> bool:
+def count_bar_of_lanes(terms: Terms, sheets: BookSheets, n: int, has_near: bool) -> bool:
     """Count the close of all lanes; return whether the books of any do not balance."""
     has_marks, has_peaks, has_folds, has_fault = count_close(sheets)
     if has_marks:
         mark_lanes(sheets)
     if has_peaks:
         mark_exposure(terms, sheets, n)
+    if has_near:
+        count_near(terms, sheets, n)
     if has_folds:
         fold_lanes(sheets)
     return has_fault

@@ -7,6 +7,7 @@ run and back.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.account import Ledger
@@ -32,7 +33,7 @@ PURSE_ROWS = 16
 
 ACCOUNT_ROWS = (
     *(f"purse_{k}" for k in range(PURSE_ROWS)),
-    "line", "is_live", "is_odd", "is_peaking",
+    "line", "is_live", "is_odd", "odd_bars", "is_peaking", "is_nearing",
     "first_unit", "low", "low_peak",
     "sample_unit", "samples", "mean", "squares", "excess_mean", "excess_squares", "downside",
     "disutility",
@@ -47,7 +48,8 @@ ACCOUNT_ROWS = (
 """The account's rows; those from ``next_cash`` on are room for one bar.
 
 ``line`` is the equity of :func:`backtest.account.ruin.find_line`. ``is_live`` is 0 for a lane that
-goes on alone, ``is_odd`` 1 for one that passes this bar alone. ``needed`` is an upper bound of the
+goes on alone, ``is_odd`` 1 for one that passes this bar alone, and ``odd_bars`` counts these bars
+for a while. ``needed`` is an upper bound of the
 requirement, ``least`` a lower bound of what is left over it at any price of the bar, and ``margin``
 an upper bound of the initial margin.
 """
@@ -63,12 +65,12 @@ POSITION_ROWS = (
 """
 
 (
-    LINE, IS_LIVE, IS_ODD, IS_PEAKING,
+    LINE, IS_LIVE, IS_ODD, ODD_BARS, IS_PEAKING, IS_NEARING,
     FIRST_UNIT, LOW, LOW_PEAK,
     SAMPLE_UNIT, SAMPLES, MEAN, SQUARES, EXCESS_MEAN, EXCESS_SQUARES, DOWNSIDE,
     DISUTILITY,
-) = range(PURSE_ROWS, PURSE_ROWS + 15)  # fmt: skip
-MONEY = PURSE_ROWS + 15
+) = range(PURSE_ROWS, PURSE_ROWS + 17)  # fmt: skip
+MONEY = PURSE_ROWS + 17
 NEAR = MONEY + len(Ledger._fields)
 (
     LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING,
@@ -131,6 +133,7 @@ class BookSheets(NamedTuple):
     cursor: IntArray
     kept_account: FloatArray
     kept_position: FloatArray
+    kept_memory: FloatArray
     left_at: IntArray
     units: FloatArray
     free: FloatArray
@@ -204,9 +207,11 @@ def write_lane(sheets: BookSheets, book: Book, line: float, lane: int) -> None:
         sheets.reach[i] = max(sheets.reach[i], size)
 
 
-def keep_lane(sheets: BookSheets, n: int, t: int, lane: int) -> None:
+def keep_lane(sheets: BookSheets, memory: FloatArray, n: int, t: int, lane: int) -> None:
     """Keep a lane that goes on alone from bar t, and leave an idle account in its place."""
     account, position = sheets.account, sheets.position
+    for row in range(len(memory) // LANES):
+        sheets.kept_memory[cell(row, lane)] = memory[cell(row, lane)]
     sheets.left_at[lane] = t
     sheets.free[1 + lane] = sheets.free[0]
     for row in range(len(account) // LANES):
@@ -219,7 +224,7 @@ def keep_lane(sheets: BookSheets, n: int, t: int, lane: int) -> None:
     account[cell(RESERVE, lane)], account[cell(LINE, lane)] = 0.0, -1.0
     account[cell(LOW, lane)], account[cell(LOW_PEAK, lane)] = 1.0, 1.0
     for i in range(n):
-        position[spot(i, QUANTITY, lane)] = 0.0
+        position[spot(i, QUANTITY, lane)], position[spot(i, TARGET, lane)] = 0.0, math.nan
 
 
 # ----------------------------------------------------------------------------------- the tally

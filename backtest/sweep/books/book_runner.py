@@ -27,6 +27,7 @@ from backtest.engine.compile.book_order import (
 from backtest.engine.lookahead.causality_checker import Causality
 from backtest.engine.loop_driver import explain_refusal
 from backtest.engine.portfolio.book_driver import list_kernel_arguments, summarize_book
+from backtest.engine.portfolio.book_loop import Desk
 from backtest.engine.portfolio.portfolio_setup import Setup
 from backtest.measures.performance import sampled_returns
 from backtest.measures.run_measures import measure_accounts
@@ -130,7 +131,7 @@ class BookRunner:
                 setup = find_setup(panel, take_sets(sets, int(rows[0])))
             limit = count_distinct(setup, self.memory) if setup is not None else 0
             own = [sets[name] for name in reads if name in sets]
-            for part in cut_rows(rows, own, limit):
+            for part in cut_rows(rows, own, limit, min(LANES, -(-len(rows) // self.threads))):
                 is_block = setup is not None and len(part) >= LEAST_LANES
                 for some in [part] if is_block else part[:, None]:
                     yield BookTask(
@@ -202,17 +203,20 @@ def split_where(rows: IntArray, columns: list[np.ndarray]) -> list[IntArray]:
     return np.split(rows, np.unique(np.concatenate([*changes, np.zeros(0, np.int64)])))
 
 
-def cut_rows(rows: IntArray, columns: list[np.ndarray], limit: int) -> Iterator[IntArray]:
-    """Yield rows in parts of up to 64, in which at most ``limit`` sets of values differ."""
+def cut_rows(
+    rows: IntArray, columns: list[np.ndarray], limit: int, most: int
+) -> Iterator[IntArray]:
+    """Yield rows in parts of up to ``most``, in which at most ``limit`` sets of values differ."""
+    most = max(most, LEAST_LANES)
     pieces = [piece for piece in split_where(rows, columns) if len(piece)]
     part: list[IntArray] = []
     for piece in pieces if limit > 0 else [rows]:
         rest = piece
         while len(rest):
-            room = LANES - sum(map(len, part))
+            room = most - sum(map(len, part))
             if part and (room == 0 or len(part) >= limit > 0):
                 yield np.concatenate(part)
-                part, room = [], LANES
+                part, room = [], most
             part.append(rest[:room])
             rest = rest[room:]
     if part:
@@ -272,12 +276,11 @@ def score_lanes(
         values = take_sets(task.sets, k)
         terms = tuple((name, value) for name, value in values.items() if "." in name)
         if terms not in known:
-            known[terms] = panel.set_up(values) if k > 0 and terms else like
+            known[terms] = panel.set_up(values) if terms else like
         setups.append(panel.set_up_lane(known[terms], values))
     if len({describe_terms(each) for each in known.values()}) > 1:
         raise BlockFault
     compile_or_explain(setups[0], panel)
-    _, desk, _ = panel.begin(setups[0], is_compiled=True)
     columns = join_columns(setups)
     varied = frozenset(name for name, each in task.sets.items() if len(set(each.tolist())) > 1)
     shape = LaneShape(varied, has_own_columns(columns))
@@ -286,7 +289,12 @@ def score_lanes(
             compile_lane_formula(each.policy, tuple(each.columns), shape)
             for each in setups[0].panelists
         ]
-    block = BookBlock(setups, desk, formulas, columns, panel.span, task.has_returns)
+
+    def seat(setup: Setup) -> Desk:
+        return panel.begin(setup, is_compiled=True)[1]
+
+    desk = seat(setups[0])
+    block = BookBlock(setups, desk, seat, formulas, columns, panel.span, task.has_returns)
     return score_block(names, block, is_stopped)
 
 

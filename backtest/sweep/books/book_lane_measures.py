@@ -1,0 +1,128 @@
+"""Measures of lanes of several positions that rarely change at a close, and the ends of samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from backtest.engine.portfolio.book_close import is_near_failure
+from backtest.measures.tally import FARTHEST, finish_sample, fold_product, update_drawdown
+from backtest.portfolio.book_records import EQUITY, PEAK, UNIT, Terms, pick_margin
+from backtest.sweep.books.book_lane_rows import (
+    CLOSE,
+    DECAY_LOG,
+    DECAY_PRODUCT,
+    ENTRY,
+    IS_NEARING,
+    IS_ODD,
+    IS_PEAKING,
+    LOW,
+    LOW_PEAK,
+    NEAR,
+    PEAK_BACKING,
+    PEAK_NEEDED,
+    QUANTITY,
+    BookSheets,
+    read_sample,
+    spot,
+    write_sample,
+)
+from backtest.sweep.lanes.lane_rows import cell
+from backtest.venue.book_requirement import find_maintenance
+from backtest.venue.liquidation_price import compute_liquidation_value
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+
+class Closes(NamedTuple):
+    """The mark closes of a bar, as the test of a failure price reads them."""
+
+    mark_close: FloatArray
+
+
+def mark_lanes(sheets: BookSheets) -> None:
+    """Update peaks and deepest drawdowns, but for odd lanes."""
+    count = len(sheets.left_at)
+    account = sheets.account
+    for lane in range(count):
+        is_odd = account[cell(IS_ODD, lane)] != 0.0
+        peak, low = account[cell(PEAK, lane)], account[cell(LOW, lane)]
+        low_peak = account[cell(LOW_PEAK, lane)]
+        after = update_drawdown(peak, low, low_peak, account[cell(UNIT, lane)])
+        account[cell(PEAK, lane)] = peak if is_odd else after[0]
+        account[cell(LOW, lane)] = low if is_odd else after[1]
+        account[cell(LOW_PEAK, lane)] = low_peak if is_odd else after[2]
+
+
+def mark_exposure(terms: Terms, sheets: BookSheets, n: int) -> None:
+    """Update the peak of the margin ratio in lanes that may be at a new one."""
+    count = len(sheets.left_at)
+    account = sheets.account
+    for lane in range(count):
+        if account[cell(IS_PEAKING, lane)] == 0.0:
+            continue
+        needed = compute_needed(terms, sheets, n, lane)
+        backing = account[cell(EQUITY, lane)]
+        peak_needed = account[cell(PEAK_NEEDED, lane)]
+        if needed * account[cell(PEAK_BACKING, lane)] > peak_needed * backing:
+            account[cell(PEAK_NEEDED, lane)] = needed
+            account[cell(PEAK_BACKING, lane)] = backing
+
+
+def count_near(terms: Terms, sheets: BookSheets, n: int) -> None:
+    """Count the closes of lanes that are near liquidation, with the requirement of brackets."""
+    account, position, count = sheets.account, sheets.position, len(sheets.left_at)
+    closes = Closes(sheets.prices[CLOSE])
+    for lane in range(count):
+        if account[cell(IS_NEARING, lane)] == 0.0:
+            continue
+        excess = account[cell(EQUITY, lane)] - compute_needed(terms, sheets, n, lane)
+        is_near = False
+        for i in range(n):
+            quantity, close = position[spot(i, QUANTITY, lane)], sheets.prices[CLOSE, i]
+            notional = abs(quantity) * abs(close)
+            if quantity == 0.0 or excess > (FARTHEST - 1.0) * 2.0 * notional:
+                continue
+            own = find_maintenance(terms.rules.brackets, i, notional)
+            base = excess + own - quantity * close
+            margin, x = pick_margin(terms, i), terms.rules.brackets.multipliers[i]
+            entry = position[spot(i, ENTRY, lane)]
+            value = compute_liquidation_value(margin, quantity, entry, base, x)
+            is_near = is_near or is_near_failure(closes, i, value)  # type: ignore[arg-type]
+        account[cell(NEAR, lane)] += 1.0 if is_near else 0.0
+
+
+def compute_needed(terms: Terms, sheets: BookSheets, n: int, lane: int) -> float:
+    """Return the requirement of one lane at the close, times the level."""
+    total = 0.0
+    for i in range(n):
+        quantity = sheets.position[spot(i, QUANTITY, lane)]
+        if quantity != 0.0:
+            notional = abs(quantity) * abs(sheets.prices[CLOSE, i])
+            total += find_maintenance(terms.rules.brackets, i, notional)
+    return terms.rules.level * total
+
+
+def fold_lanes(sheets: BookSheets) -> None:
+    """Move the products of the decay to their logarithms before they overflow."""
+    count = len(sheets.left_at)
+    account = sheets.account
+    for lane in range(count):
+        log, product = fold_product(
+            account[cell(DECAY_LOG, lane)], account[cell(DECAY_PRODUCT, lane)]
+        )
+        account[cell(DECAY_LOG, lane)] = log
+        account[cell(DECAY_PRODUCT, lane)] = product
+
+
+def end_sample(sheets: BookSheets, free: float) -> None:
+    """End a sample at the close, but for odd lanes, and write the unit values of all."""
+    count = len(sheets.left_at)
+    account, k = sheets.account, sheets.cursor[2]
+    for lane in range(count):
+        if account[cell(IS_ODD, lane)] == 0.0:
+            sample, _ = finish_sample(read_sample(account, free, lane), account[cell(UNIT, lane)])
+            write_sample(account, sample, lane)
+        if k < len(sheets.units):
+            sheets.units[k, lane] = account[cell(UNIT, lane)]
+    sheets.cursor[2] = k + 1
