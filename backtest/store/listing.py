@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from backtest.base.atomic_files import write_file
 from backtest.base.errors import DataError
 from backtest.engine import find_version
-from backtest.store import card
+from backtest.store import card, kind_fields
 from backtest.store import entry as reading
 from backtest.store.card import Stamp
 from backtest.store.entry import StoreEntry, read_entry, take_stamp
@@ -132,7 +132,9 @@ def hash_stamp(stamp: Stamp) -> str:
 @functools.cache
 def describe_reader() -> str:
     """Return the version and a hash of the sources that an index must have been written by."""
-    sources = b"".join(Path(str(each.__file__)).read_bytes() for each in (reading, card))
+    sources = b"".join(
+        Path(str(each.__file__)).read_bytes() for each in (reading, kind_fields, card)
+    )
     return f"{find_version('leverage-backtest')} {hashlib.sha256(sources).hexdigest()[:16]}"
 
 
