@@ -17,6 +17,7 @@ from backtest.portfolio.book_records import NUMBERS
 from backtest.sweep.books import book_lane_block, book_lane_compiler, book_lane_loop, book_runner
 from backtest.sweep.books.book_lane_block import BookBlock, join_columns, score_block
 from backtest.sweep.books.book_lane_rows import OWN_NUMBERS, TARGET, spot
+from backtest.sweep.books.book_runner import BookTask, score_lanes
 from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.sets.sets import take_sets
@@ -218,6 +219,27 @@ def test_a_block_of_random_accounts_has_the_rows_of_its_sets(monkeypatch, seed):
     for name, column in rows.metrics.items():
         np.testing.assert_array_equal(scored.metrics[name], column, err_msg=name)
     np.testing.assert_array_equal(scored.returns, rows.returns)
+
+
+def test_a_later_block_has_the_accounts_of_its_own_sets(monkeypatch):
+    trust_columns(monkeypatch)
+    evaluator, sets = make_case(2, 45, 4)
+    sets["account.capital"] = np.array([1e3, 2e3, 3e3, 2e3])
+    sets["account.band"] = np.array([0.0, 0.1, 0.2, 0.1])
+    panel = evaluator._runner()._find_panel(0, None)
+    begin = panel.begin
+    monkeypatch.setattr(panel, "begin", lambda setup, **_: begin(setup, is_compiled=False))
+    monkeypatch.setattr(book_runner, "compile_lane_formula", lambda *_: 0)
+    monkeypatch.setattr(book_runner, "score_block", lambda _, block, __: block)
+    rows = np.array([1, 2, 3])
+    like = panel.set_up(take_sets(sets, 0))
+    task = BookTask(rows, take_sets(sets, rows), panel, False, True, like)
+
+    block = score_lanes((), task, like, lambda: False)
+
+    assert [each.account.capital for each in block.setups] == [2e3, 3e3, 2e3]
+    bands = [each.inputs.terms.numbers[NUMBERS.index("band"), 0] for each in block.setups]
+    assert bands == [0.1, 0.2, 0.1]
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ class Stopped(Exception):  # noqa: N818 - no error
 class BookTask(NamedTuple):
     """A set to score, its row and what it shares with others; or several, side by side.
 
-    ``setup`` is the run of the first of several sets that fit into lanes, else None.
+    ``setup`` is the run of a set like these, if they are several that fit into lanes, else None.
     """
 
     rows: IntArray
@@ -270,7 +270,10 @@ def score_task(
 def score_lanes(
     names: tuple[str, ...], task: BookTask, like: Setup, is_stopped: Callable[[], bool]
 ) -> Scored | None:
-    """Score sets side by side; raise BlockFault if their accounts differ in more than lanes may."""
+    """Score sets side by side; raise BlockFault if their accounts differ in more than lanes may.
+
+    ``like`` is the run of another set; only sets without terms of the account have its account.
+    """
     panel, setups, known = task.panel, [], {}
     for k in range(len(task.rows)):
         values = take_sets(task.sets, k)
