@@ -100,7 +100,7 @@ Reportable._write_report = report.write_report
 Reportable._write_cell = report.write_cell
 Result._draw = report.draw_run
 Folds._draw_spans = staticmethod(report.draw_spans)
-Result._run = staticmethod(run)  # it makes results
+Result._run = PortfolioResult._run = staticmethod(run)  # it makes results
 Study._plan_validation = staticmethod(plan_validation)  # validations stand above searches
 Study._validate_search = staticmethod(validate_search)
 Result._count_ambiguous = count_ambiguous  # it lives them again

@@ -6,31 +6,26 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-
 if TYPE_CHECKING:
+    from backtest.engine.limit_cost import LimitCost
     from backtest.engine.portfolio.portfolio_result import PortfolioResult
     from backtest.measures import Realization
 
 
-def refuse_limit_cost() -> None:
-    """Refuse the cost of a limit, which is measured for one position."""
-    raise ParameterError(
-        "the cost of max_leverage is measured for one instrument, the data are of several",
-        where="--limit-cost",
-        cure="leave it out, or run twice, with and without --max-leverage",
-    )
-
-
 def portfolio_to_dict(
-    result: PortfolioResult, path: str | None, *, realized: Realization | None = None
+    result: PortfolioResult,
+    path: str | None,
+    *,
+    cost: LimitCost | None = None,
+    realized: Realization | None = None,
 ) -> dict[str, Any]:
     """Return a result as data: its identity, its folder, its metrics and those by instrument.
 
-    ``realized`` gains are part of it if given.
+    ``cost``, that of the limit of leverage, and ``realized`` gains are part of it if given.
     """
     manifest = result.manifest
-    more = {} if realized is None else {"realization": realized.to_dict()}
+    more = {} if cost is None else {"limit_cost": cost._asdict()}
+    more |= {} if realized is None else {"realization": realized.to_dict()}
     return {
         "id": manifest["id"],
         "path": path,

@@ -15,13 +15,12 @@ from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, Save, option
 from backtest.cli.panel_experiment import build_experiment_or_panel, list_policies, name_policies
-from backtest.cli.portfolio_output import portfolio_to_dict, refuse_limit_cost
+from backtest.cli.portfolio_output import portfolio_to_dict
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.unit_hints import describe_bars
 from backtest.engine import Result
 from backtest.engine.limit_cost import LimitCost, check_limited
-from backtest.market import Markets
 from backtest.measures import Realization
 
 PYTHON_START = "bt.run(start=...)"
@@ -63,8 +62,6 @@ def run(
 ) -> None:
     """Run an account through a market under a policy, and summarize the result."""
     experiment = build_experiment_or_panel(draft)
-    if limit_cost and isinstance(experiment.market, Markets):
-        refuse_limit_cost()
     if limit_cost:
         check_limited(experiment.terms["account"])
     for policy in list_policies(experiment.policy):
@@ -88,7 +85,7 @@ def find_writer(
     """Return the function that makes data of a result and its folder."""
     if isinstance(result, Result):
         return partial(result_to_dict, result, cost=cost, realized=realized)
-    return partial(portfolio_to_dict, result, realized=realized)
+    return partial(portfolio_to_dict, result, cost=cost, realized=realized)
 
 
 def measure_cost(experiment: Experiment, result: Result) -> LimitCost:

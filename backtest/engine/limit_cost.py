@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -20,10 +21,13 @@ from backtest.base.number_text import format_percent
 from backtest.base.phrases import Argument, Phrase
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.target_cuts_text import count_days
+from backtest.market.weight_frame import weights_to_frame
 
 if TYPE_CHECKING:
     from backtest.account import Account
+    from backtest.engine.portfolio.portfolio_record import PortfolioRecord
     from backtest.engine.run_record import RunRecord
+    from backtest.measures.run_span import RunSpan
 
 WHERE = "Result.limit_cost"
 REPEATED = (InfiniteLeverageWarning, LastPriceWarning, VenueDateWarning)
@@ -58,31 +62,60 @@ def measure_limit_cost(
     result: RunRecord, run: Callable[..., RunRecord], *, is_compiled: bool
 ) -> LimitCost:
     """Return what ``max_leverage`` cost; ``run`` is :func:`backtest.run`."""
+    again = None
+    if result.market is not None and result.policy is not None and result.inputs is not None:
+        signal = result.inputs.feed.signal
+        direction = float(signal[0]) if len(signal) == 1 else signal
+        again = partial(run, result.market, result.policy, venue=result.venue, signal=direction)
+    return compare_without(result, result.metrics, again, is_compiled=is_compiled)
+
+
+def measure_book_limit_cost(
+    result: PortfolioRecord,
+    metrics: Mapping[str, float],
+    run: Callable[..., Any],
+    *,
+    is_compiled: bool,
+) -> LimitCost:
+    """Return what ``max_leverage`` cost an account with several positions.
+
+    ``metrics`` are those of the result.
+    """
+    again = None
+    if result.markets is not None and result.weights is not None:
+        weights = weights_to_frame(result.weights, result.markets)
+        terms = {"venue": result.venues, "overlay": result.overlay, "signal": weights}
+        again = partial(run, result.markets, result.policies, **terms)
+    return compare_without(result, metrics, again, is_compiled=is_compiled)
+
+
+def compare_without(
+    result: RunRecord | PortfolioRecord,
+    metrics: Mapping[str, float],
+    again: Callable[..., Any] | None,
+    *,
+    is_compiled: bool,
+) -> LimitCost:
+    """Run an account ``again`` without its ``max_leverage``, and compare."""
     check_limited(result.account)
     check_whole(result)
-    market, policy = result.market, result.policy
-    if market is None or policy is None or result.inputs is None:
+    if again is None:
         raise ParameterError(
             "the cost of a limit needs the market of the run, was a saved result",
             where=WHERE,
             cure="run the experiment again, and use its result",
         )
-    signal = result.inputs.feed.signal
     with warnings.catch_warnings():
         for category in REPEATED:
             warnings.simplefilter("ignore", category)
-        free = run(
-            market,
-            policy,
-            venue=result.venue,
+        free = again(
             account=replace(result.account, max_leverage=math.inf),
-            signal=float(signal[0]) if len(signal) == 1 else signal,
             sampling=str(result.manifest["sampling"]),
             calendar=str(result.manifest["calendar"]),
             compile=is_compiled,
             start=pd.Timestamp(result.span.start, tz="UTC"),
         )
-    growth, without = find_growth(result), find_growth(free)
+    growth, without = find_growth(metrics, result.span), find_growth(free.metrics, free.span)
     days, share = count_limit_days(result)
     return LimitCost(days, share, growth, without, without - growth)
 
@@ -90,7 +123,8 @@ def measure_limit_cost(
 def check_limited(account: Account) -> None:
     """Require an account with a limit of leverage."""
     limit = account.max_leverage
-    if not isinstance(limit, pd.Series) and math.isinf(limit):
+    limits = list(limit.values()) if isinstance(limit, Mapping) else [limit]
+    if not any(isinstance(each, pd.Series) or math.isfinite(each) for each in limits):
         raise ParameterError(
             "the account must have a limit of leverage, max_leverage was inf",
             where=WHERE,
@@ -98,27 +132,30 @@ def check_limited(account: Account) -> None:
         )
 
 
-def check_whole(result: RunRecord) -> None:
-    """Require a run that was not resumed."""
-    if result.manifest.get("resumed_from") is not None:
+def check_whole(result: RunRecord | PortfolioRecord) -> None:
+    """Require a run of one policy that was not resumed."""
+    is_resumed = result.manifest.get("resumed_from") is not None
+    if is_resumed or "switches" in result.manifest["policy"]:
         raise ParameterError(
-            "the cost of a limit needs the whole run, was a resumed one",
+            "the cost of a limit needs the whole run of one policy, was a "
+            f"{'resumed' if is_resumed else 're-tuned'} one",
             where=WHERE,
             cure="run the whole market at once",
         )
 
 
-def find_growth(result: RunRecord) -> float:
+def find_growth(metrics: Mapping[str, float], span: RunSpan) -> float:
     """Return the log growth of the unit value per year; -inf if nothing is left."""
-    total = result.metrics["total_return"]
-    years = (int(result.span.closes[-1]) - result.span.start) / (YEAR_DAYS * DAY)
-    is_left = total > -1.0 and not result.metrics["ruined"]
+    total = metrics["total_return"]
+    years = (int(span.closes[-1]) - span.start) / (YEAR_DAYS * DAY)
+    is_left = total > -1.0 and not metrics["ruined"]
     return math.log1p(total) / years if is_left else -math.inf
 
 
-def count_limit_days(result: RunRecord) -> tuple[int, float]:
+def count_limit_days(result: RunRecord | PortfolioRecord) -> tuple[int, float]:
     """Return the UTC days on which ``max_leverage`` cut a target, and their share."""
-    rows = {row["cause"]: row for row in result.cut_rows}
+    of_all = [row for row in result.cut_rows if row.get("instrument", "all") == "all"]
+    rows = {row["cause"]: row for row in of_all}
     total = int(rows["all"]["days"])
     days = int(rows["max_leverage"]["days"]) if "max_leverage" in rows else 0
     return days, days / total if total else math.nan

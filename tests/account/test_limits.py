@@ -20,6 +20,7 @@ from backtest.venue.preset_files import parse_name
 from tests.cases import make_case, with_limits
 from tests.engine.test_reference import compare_case
 from tests.fast_cases import every_nth
+from tests.portfolio.book_helpers import Once, flat, make_market, make_venue
 from tests.scenes import INF, NAN, account_of, at, market_of, play, series, venue_of
 
 DATED = series({0: INF, 3: 2.0, 5: 0.0, 7: 4.0})
@@ -253,6 +254,23 @@ def test_the_cost_begins_where_the_account_began():
     free = bt.run(market, Constant(4.0), account=account_of(), start=at(20), **run)
     found = late.limit_cost(compile=False)
     assert found.growth_without == is_(math.log1p(free.metrics["total_return"]) / (28 / 8760))
+
+
+def test_a_limit_of_several_tells_its_days_and_its_cost():
+    """4x in A asked, 2x held, from 100 to 110 in one bar: 1.2 against 1.4 of the capital."""
+    still, up = flat(100), (100, 110, 100, 110)
+    both = bt.Markets({"A": make_market([still, still, up]), "B": make_market([still] * 3)})
+    terms = {"venue": make_venue(), "signal": {"A": 1.0, "B": 0.0}, "compile": False}
+    account = bt.Account(max_leverage={"A": 2.0, "B": INF})
+    result = bt.run(both, Once(4.0), account=account, **terms)
+    cost, years = result.limit_cost(compile=False), 3 / 8760
+    assert (cost.days, cost.share) == (1, 1.0)
+    assert cost.growth == is_(math.log(1.2) / years)
+    assert cost.cost == is_(math.log(1.4 / 1.2) / years)
+    half = bt.run(both, Once(4.0), account=account, overlay=Constant(0.25), **terms)
+    assert half.limit_cost(compile=False).cost == is_(math.log(1.1 / 1.05) / years)
+    with pytest.raises(bt.ParameterError, match="must have a limit of leverage"):
+        bt.run(both, Once(4.0), account=bt.Account(), **terms).limit_cost()
 
 
 def test_a_resumed_run_has_no_cost():

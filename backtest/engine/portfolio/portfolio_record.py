@@ -28,7 +28,8 @@ class PortfolioRecord:
     and ``asset_marks`` are mark closes, of shape (n_bars, n) and (n_bars, C), NaN outside the
     ``spans`` of the instruments. ``market_returns`` are those of the equally weighted index.
     ``markets`` are None in a result that was loaded. ``started`` is when the account began (ns),
-    ``traded`` the volumes that choose fee tiers. ``cut_rows`` are those of ``target_cuts``, and
+    ``traded`` the volumes that choose fee tiers, ``weights`` the signal by instrument and bar of
+    ``markets``. ``cut_rows`` are those of ``target_cuts``, and
     ``no_fill`` is why no order was filled, empty if one was.
     """
 
@@ -58,3 +59,4 @@ class PortfolioRecord:
     traded: TradedDays | None = None
     cut_rows: Sequence[Mapping[str, Any]] = ()
     no_fill: str = ""
+    weights: FloatArray | None = None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from backtest.base.ranges import Choice, Range
 from backtest.base.reportable import Reportable
 from backtest.base.units import DAY, FloatArray, IntArray, utc_index
 from backtest.engine.feed_arrays import as_of
+from backtest.engine.limit_cost import LimitCost, measure_book_limit_cost
 from backtest.engine.portfolio.portfolio_files import load_portfolio, save_portfolio
 from backtest.engine.portfolio.portfolio_record import PortfolioRecord
 from backtest.engine.portfolio.portfolio_tables import (
@@ -75,6 +76,8 @@ class PortfolioResult(PortfolioRecord, Reportable):
         Data, venues, account, policies, settings and versions that produced this result.
     """
 
+    _run: ClassVar[Callable[..., Any]]
+
     @classmethod
     def from_outcome(
         cls, setup: Setup, outcome: BookOutcome, span: RunSpan, manifest: Mapping[str, Any]
@@ -112,6 +115,7 @@ class PortfolioResult(PortfolioRecord, Reportable):
             markets=markets,
             started=setup.inputs.started,
             traded=outcome.traded,
+            weights=setup.signal,
         )
 
     @property
@@ -257,6 +261,14 @@ class PortfolioResult(PortfolioRecord, Reportable):
                 cure="run the experiment again",
             )
         return pd.DataFrame(list(self.cut_rows)).set_index(["instrument", "cause"])
+
+    def limit_cost(self, *, compile: bool = True) -> LimitCost:  # noqa: A002 - as in bt.run
+        """Return on how many days ``max_leverage`` bound, and what it cost in growth.
+
+        As :meth:`backtest.Result.limit_cost`. The account runs a second time, without the limits of
+        all instruments; a day counts if the limit of one of them bound.
+        """
+        return measure_book_limit_cost(self, self.metrics, self._run, is_compiled=compile)
 
     def realization(self) -> Realization:
         """Return how readily the account closed positions at a gain, and at a loss.
