@@ -66,6 +66,9 @@ COVERAGE = (
 )
 """The coverage of the intervals, measured by ``benchmarks/intervals.py``."""
 
+LEAST_MEASURED = 500
+"""Periods of a comparison under which nobody measured the coverage."""
+
 RUINED = {-math.inf: "below", math.inf: "above"}
 """The words for an infinite difference, if one of two accounts was ruined."""
 
@@ -228,7 +231,18 @@ def explain_differences(comparison: ComparisonRecord) -> Iterator[str]:
         *(["?: no bound, because too few days make up the difference"] if is_open.any() else ()),
         f"stationary bootstrap: {comparison.draws:,} histories in blocks of a mean length of "
         f"{lengths} (periods of {comparison.manifest['sampling']})",
-        COVERAGE,
+        describe_coverage(comparison),
+    )
+
+
+def describe_coverage(comparison: ComparisonRecord) -> str:
+    """Return how often intervals held the truth where it was known, and whether that applies."""
+    n = len(comparison.returns)
+    if n >= LEAST_MEASURED:
+        return COVERAGE
+    return (
+        f"{COVERAGE}; here are {n:,} periods, fewer than were measured: the intervals may be too "
+        "narrow"
     )
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from backtest.base.number_text import format_percent
 from backtest.base.result_folders import name_folder
 from backtest.base.text_layout import capitalize, clip
-from backtest.compare.comparison_text import COVERAGE, explain_break_even
+from backtest.compare.comparison_text import describe_coverage, explain_break_even
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.axis_scale import choose_scale, drop_dust
@@ -153,7 +153,7 @@ def describe_test(comparison: Comparison) -> str:
     return (
         f"Intervals: stationary bootstrap of {comparison.draws:,} histories, seed "
         f"{comparison.seed}; all accounts are drawn together. Decisions allow for the number of "
-        f"comparisons of a measure (Holm). {capitalize(COVERAGE)}."
+        f"comparisons of a measure (Holm). {capitalize(describe_coverage(comparison))}."
     )
 
 

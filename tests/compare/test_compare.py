@@ -470,3 +470,15 @@ def test_compiled_and_plain_accounts_are_the_same():
     other = compare({"one": Constant(), "two": Constant(leverage=2.0)})
     pd.testing.assert_frame_equal(compiled.table, other.table, check_exact=True)
     pd.testing.assert_frame_equal(compiled.pairs, other.pairs, check_exact=True)
+
+
+def test_an_interval_of_few_days_does_not_claim_the_coverage_of_many():
+    """Coverage was measured on 500 days and more; 42 days say so."""
+    few = bt.compare(
+        bt.Market.sample(bars=1000), {"a": Constant(leverage=1.0), "b": Constant(leverage=2.0)},
+        venue=bt.Venue.preset("binance-usdm", "BTCUSDT"), account=bt.Account(), compile=False,
+        draws=99,
+    )  # fmt: skip
+    said = " ".join(few.summary().split())
+    assert f"here are {len(few.returns)} periods, fewer than were measured" in said
+    assert len(few.returns) == 42
