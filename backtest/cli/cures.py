@@ -26,6 +26,7 @@ OTHER_FLAGS = {
     "between, end": ("--to", "--end"),
     "constraints": ("--constraint",),
     "instruments": ("--instrument",),
+    "probability": ("--find-leverage",),
     "sets": ("--draws",),
     "store": ("--results",),
 }

@@ -8,7 +8,7 @@ import backtest
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
-from backtest.cli.draft import Draft, located
+from backtest.cli.draft import Draft
 from backtest.cli.output_flags import Output
 from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.paths_command import draw_paths
@@ -60,8 +60,14 @@ def build_spending(draft: Draft) -> Spending:
             where="--spend",
             cure="give --spend 0.01 for 1 % of the wealth every 30 days",
         )
-    with located(section.where):
+    try:
         return Spending.from_dict(dict(section.entries))
+    except ParameterError as error:
+        field = error.where.rpartition(".")[2]
+        is_given = field in section.entries
+        source = draft.locate("spending", (field,)) if is_given else section.where
+        where = f"{source}: {error.where}"
+        raise ParameterError(error.problem, where=where, cure=error.cure) from error
 
 
 def to_data(found: Runway) -> dict[str, Any]:

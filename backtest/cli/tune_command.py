@@ -152,5 +152,5 @@ def print_study(study: Study, draft: Draft, best: str | None) -> None:
         if not study.complete:
             resume = [] if "--resume" in draft.line else ["--resume"]
             line = shlex.join(["backtest", *draft.line, *resume])
-            typer.echo(f"\ngo on with the search:\n{line}")
+            typer.echo(f"\ncontinue the search:\n{line}")
         typer.echo(f"\nfull result: {study.folder}")

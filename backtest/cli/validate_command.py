@@ -166,7 +166,7 @@ def resumable(draft: Draft, *, is_stored: bool) -> Iterator[None]:
         if is_stored:
             resume = [] if "--resume" in draft.line else ["--resume"]
             line = shlex.join(["backtest", *draft.line, *resume])
-            print_message(f"unfinished; go on with:\n{line}")
+            print_message(f"unfinished; continue with:\n{line}")
         raise
 
 

@@ -36,7 +36,7 @@ def feedback_gain(leverage: float, wealth: float, impact: float) -> float:
 
 
 def critical_leverage(wealth: float, impact: float) -> float:
-    """Return the leverage at which the feedback runs away: the root of ``k W L (L - 1) = 1``.
+    """Return the leverage at which feedback becomes unstable: the root of ``k W L (L - 1) = 1``.
 
     Raises
     ------

@@ -112,7 +112,7 @@ def crowding(  # noqa: PLR0913 - keywords, each with a default that is said
     Notes
     -----
     A share of 0 is :func:`backtest.run`. The reproduction number is the fall that the crowd's
-    sales after a fall of ``shock`` make, over ``shock``; at 1 the crowd runs away. For a constant
+    sales after a fall of ``shock`` make, over ``shock``; from 1 on it is unstable. For a constant
     leverage L and linear impact it is ``k W L (L - 1)``. A row that does not clear (``clears`` is
     False) has no price that its own flow makes; its measures are NaN.
     """

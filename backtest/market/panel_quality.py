@@ -21,7 +21,7 @@ from backtest.market.tables.bar_checks import spacing
 from backtest.market.tables.frames import TimedTable, distinct, in_order
 from backtest.market.tables.read_options import read_options
 
-ALONE = "mend their defects, which are reported for each of them, or cut the panel to a part"
+ALONE = "correct their defects, which are reported for each of them, or cut the panel"
 LEAST_DAYS = 10
 """Days in common from which a correlation is shown."""
 

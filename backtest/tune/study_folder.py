@@ -37,7 +37,7 @@ def write_study_file(path: Path, content: bytes) -> None:
 def cannot_write(path: Path, error: OSError) -> DataError:
     """Return the error for a folder that cannot be written."""
     cure = (
-        "free some space or make the folder writable, then go on with resume=True; the trials in "
+        "free some space or make the folder writable, then use resume=True; the trials in "
         "the folder are kept. Or choose another store"
     )
     if isinstance(error, FileExistsError | NotADirectoryError):

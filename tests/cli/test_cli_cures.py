@@ -52,7 +52,7 @@ def list_cures(text: str) -> list[str]:
 COMMANDS = (
     *(("run",), ("sweep",), ("tune",), ("compare",), ("liq",)),
     *(("data", "import"), ("data", "fetch"), ("data", "inspect")),
-    ("validate", "walk-forward"),
+    *(("validate", "walk-forward"), ("risk",)),
 )
 FLAGS = {pair for words in COMMANDS for pair in find_command(app, words).flags.items()}
 

@@ -1,4 +1,4 @@
-"""Pockets, capacity, comparisons and factors at the command line: what wrong words answer."""
+"""Pockets, capacity, comparisons and factors at the command line: the answers to mistakes."""
 
 import math
 
@@ -23,6 +23,10 @@ IMPACT = ("capacity", "--set", "venue.slippage.impact=1.0")
         ((*IMPACT, "--capitals", "1e6,1e4"), "were 1,000,000.00, 10,000.00", "--capitals\n"),
         (("compare", "--policy", "cppi", "--margin", "cross,isloated"), "'isolated'?", "--margin:"),
         (("compare", "--policy", "cppi"), "--margin cross,isolated", "backtest compare\n"),
+        (("allocation", "--pocket", "abc"), "--pocket takes NAME=SHARE*POLICY", "--pocket abc\n"),
+        (("runway", "--spend", "0.01", "--of", "start", "--most", "-1"), "most must be", "--most:"),
+        (("runway", "--spend", "abc"), "--spend must be a number, was 'abc'", "backtest runway\n"),
+        (("risk", "--find-leverage", "2"), "below 1, was 2", "--find-leverage\n"),
         (("sensitivity", "--factors", "signal"), "the parameters of a signal rule", "--factors\n"),
     ],
 )

@@ -173,7 +173,7 @@ def test_pockets_trade_their_own_instruments_on_one_clock():
         (lambda: pair().run(bt.Markets({"A": market_of(np.full(9, 1.0))}, currency="USD"),
                             **TERMS), "each pocket must name its instrument, was none"),
         (lambda: bt.Spending(0.0), "share must be"),
-        (lambda: bt.Spending(0.1, least=2.0, most=1.0), "least must be at most most"),
+        (lambda: bt.Spending(0.1, least=2.0, most=1.0), "least must not be above most"),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_one_clear_error(make, message):

@@ -41,7 +41,7 @@ GROWTH_BARS = 25_000
 MOST_BARS = 100_000
 """Bars that may be observed at all, or a quarter of the work for the whole market if more."""
 LONGEST = 16_384
-"""Bars of the longest part in which rounding is told from lookahead."""
+"""Bars of the longest part in which rounding is distinguished from lookahead."""
 CURE = (
     "use only values up to each bar: rolling and ewm, not mean() of the whole, not shift(-1), no "
     "centered windows, no backward fill"
