@@ -13,6 +13,7 @@ import pytest
 import backtest as bt
 from backtest.base.compiled_twins import find_own_functions, make_twin
 from backtest.engine.portfolio.book_driver import find_simulate
+from backtest.engine.portfolio.book_loop import N_SHOWN
 from backtest.portfolio.book_records import NUMBERS
 from backtest.sweep.books import book_lane_block, book_lane_compiler, book_lane_loop, book_runner
 from backtest.sweep.books.book_lane_block import BookBlock, join_columns, score_block
@@ -59,6 +60,10 @@ class Jumpy(bt.Policy):
         """Return scale * noise, less in every third bar."""
         size = self.scale * (bar.spare - bar.noise) if bar.close > 0.0 else 0.0
         size = 2.0 * size if self.mode == "twice" else size
+        size *= 1.0 - 0.5 * account.drawdown + 0.01 * account.leverage + 0.1 * account.net_leverage
+        size *= account.peak_equity / account.wallet if account.wallet > 0.0 else 1.0
+        size *= 0.3 if account.bars_since_liquidation < 9.0 else account.days / (1.0 + account.days)
+        size = abs(size)
         return (0.5 * size if memory.bars % 3.0 == 2.0 else size), Count(memory.bars + 1.0)
 
 
@@ -160,6 +165,7 @@ def write_plain_loop(desks: list[Any]) -> Any:
     def ask_lanes(seats: Any, sheets: Any, i: int, count: int, time: int, local: int) -> bool:
         for lane, desk in enumerate(desks):
             desk.bar[:] = seats.bar
+            desk.sheet[:N_SHOWN] = seats.sheet.reshape(N_SHOWN, -1)[:, lane]
             leverage = float(desk.deciders[i](desk, None, i, time, local))
             sheets.position[spot(i, TARGET, lane)] = leverage
             seats.memory[cell(seats.memory_at[i], lane)] = desk.memory[desk.memory_at[i]]

@@ -23,14 +23,24 @@ from backtest.engine.portfolio.book_inputs import (
     start_book,
     write_table,
 )
-from backtest.engine.portfolio.book_loop import Desk
+from backtest.engine.portfolio.book_loop import N_SHOWN, Desk
 from backtest.engine.portfolio.portfolio_setup import Setup
 from backtest.measures.performance import sampled_returns
 from backtest.measures.run_measures import measure_accounts
 from backtest.measures.run_span import RunSpan
 from backtest.measures.tally import Tally, flatten_tally, start_tally
 from backtest.policy import start_memory
-from backtest.portfolio.book_records import EQUITY, FLAGS, PAID_IN, RESERVE, UNIT, Book, Terms
+from backtest.portfolio.book_records import (
+    EQUITY,
+    FLAGS,
+    PAID_IN,
+    RESERVE,
+    SINCE_POOL,
+    UNIT,
+    Book,
+    Terms,
+)
+from backtest.sweep.books.book_lane_formula import find_read
 from backtest.sweep.books.book_lane_rows import (
     ACCOUNT_ROWS,
     BAND,
@@ -54,6 +64,7 @@ from backtest.sweep.books.book_lane_rows import (
     spot,
     write_tally,
 )
+from backtest.sweep.books.book_lane_view import SHOWN
 from backtest.sweep.lanes.block_state import make_aligned
 from backtest.sweep.lanes.lane_block import BlockFault, Scored
 from backtest.sweep.lanes.lane_rows import LANES, cell
@@ -112,7 +123,7 @@ def fits_lanes(setup: Setup, desk: Desk) -> bool:
     """Return whether the ordinary bars of a run are those of lanes.
 
     All positions are linear and in cross margin under brackets. There is no interest, no margin
-    call, no stop, no collateral, no overlay, and the policies see nothing of the account.
+    call, no stop, no collateral, no overlay, and the policies read of the account what lanes show.
     """
     inputs, terms = setup.inputs, setup.inputs.terms
     brackets, feed = terms.rules.brackets, inputs.feed
@@ -123,7 +134,8 @@ def fits_lanes(setup: Setup, desk: Desk) -> bool:
     is_plain &= not np.any(brackets.are_inverse) and not np.any(brackets.are_isolated)
     is_plain &= not np.any(brackets.are_valued_at_entry)
     is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1
-    return bool(is_plain and not np.any(desk.asks[-1:]) and not np.any(desk.wants_account))
+    is_plain &= all(find_read(p.policy, tuple(p.columns)) <= SHOWN for p in setup.panelists)
+    return bool(is_plain and not np.any(desk.asks[-1:]))
 
 
 def describe_terms(setup: Setup) -> tuple[object, ...]:
@@ -281,6 +293,10 @@ def seat_lanes(block: BookBlock, n: int, count: int) -> Seats:
         tradable=desk.tradable,
         seen=make_aligned(max(1, *n_columns.tolist()) * LANES),
         bar=np.zeros(7),
+        sheet=make_aligned(N_SHOWN * LANES),
+        wants_account=bool(np.any(desk.wants_account)),
+        interval=desk.interval,
+        start=desk.start,
     )
 
 
@@ -400,6 +416,7 @@ def read_kept(setup: Setup, sheets: BookSheets, tradable: IntArray, start: int, 
         if quantity != 0.0:
             price = feed.mark_close[last, i]
             book.marked[i] = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
+        book.since[i] = book.purse[SINCE_POOL]
         book.leverage[i] = sheets.kept_position[spot(i, TARGET, lane)]
         book.signal[i] = feed.signal[min(last, len(feed.signal) - 1), i]
         book.is_pending[i] = tradable[min(last, len(tradable) - 1), i]

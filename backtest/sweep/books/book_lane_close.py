@@ -22,6 +22,7 @@ from backtest.portfolio.book_records import (
     PEAK,
     RESERVE,
     SCALE,
+    SINCE_POOL,
     UNIT,
     Terms,
 )
@@ -353,6 +354,7 @@ def count_close(sheets: BookSheets) -> tuple[bool, bool, bool, bool]:
         earned = account[cell(OF_PRICE_PNL, lane)]
         account[cell(OF_PRICE_PNL, lane)] = earned if is_odd else earned + gain
         account[cell(EQUITY, lane)] = before if is_odd else equity
+        account[cell(SINCE_POOL, lane)] += 0.0 if is_odd else 1.0
         account[cell(UNIT, lane)] = account[cell(UNIT, lane)] if is_odd else unit
         account[cell(INVERSE, lane)] = base if is_odd else inverse
     return has_marks, has_peaks, has_folds, has_fault

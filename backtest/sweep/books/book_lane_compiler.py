@@ -29,12 +29,14 @@ from backtest.sweep.books import (
     book_lane_loop,
     book_lane_measures,
     book_lane_rows,
+    book_lane_view,
 )
 from backtest.sweep.books.book_lane_formula import ask_through_addresses
 from backtest.sweep.lanes.lane_compiler import find_cell
 
 MODULES = (
-    book_lane_rows, book_lane_fills, book_lane_close, book_lane_measures, book_lane_loop,
+    book_lane_rows, book_lane_fills, book_lane_close, book_lane_measures, book_lane_view,
+    book_lane_loop,
 )  # fmt: skip
 """The modules to compile; each uses only those before it."""
 

@@ -1,7 +1,8 @@
 """Compile the formula of a policy for all lanes of a block of several positions.
 
-As :func:`backtest.engine.portfolio.book_compiler.compile_formula`, for policies that read nothing
-of the account. The loop calls it once per bar and instrument, through its address.
+As :func:`backtest.engine.portfolio.book_compiler.compile_formula`, for policies that read of the
+account what lanes show (:mod:`backtest.sweep.books.book_lane_view`). The loop calls it once per bar
+and instrument, through its address.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from backtest.engine.portfolio.book_compiler import (
     MARGIN_NUMBERS,
     POINTER,
     find_book_folder,
+    find_fields,
 )
 from backtest.policy import Policy, formula_for, start_memory
 from backtest.policy.policy import BAR_FIELDS
@@ -39,19 +41,24 @@ _loaded: dict[str, Any] = {}
 class LaneShape(NamedTuple):
     """What differs between the lanes of a block: some parameters, and the columns or not.
 
-    What does not is read once for all lanes, so that a choice by it is made once.
+    What does not is read once for all lanes, so that a choice by it is made once. ``read`` are the
+    fields of the account that the policy reads.
     """
 
     varied: frozenset[str]
     has_own_columns: bool
+    read: frozenset[str]
 
 
-def compile_lane_formula(policy: Policy, columns: tuple[str, ...], shape: LaneShape) -> int:
+def compile_lane_formula(
+    policy: Policy, columns: tuple[str, ...], varied: frozenset[str], *, has_own_columns: bool
+) -> int:
     """Return the address of a policy's formula for all lanes, for bars with these columns.
 
-    It depends only on the policy's class, the types of its parameters and the shape. Texts are
-    constants.
+    It depends only on the policy's class, the types of its parameters and its
+    :class:`LaneShape`. Texts are constants.
     """
+    shape = LaneShape(varied, has_own_columns, find_read(policy, columns))
     rule = formula_for(policy, columns)
     start = start_memory(policy)
     memory = None if start is None else type(start)
@@ -80,9 +87,14 @@ def compile_lane_formula(policy: Policy, columns: tuple[str, ...], shape: LaneSh
     spec.loader.exec_module(module)
     whole = numba.int64
     options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "cache": code.is_complete}
-    function = cfunc(whole(*[POINTER] * 5, whole, whole), module.decide, **options)
+    function = cfunc(whole(*[POINTER] * 6, whole, whole), module.decide, **options)
     _loaded[name] = function  # kept, so that its address stays valid
     return int(function.address)
+
+
+def find_read(policy: Policy, columns: tuple[str, ...]) -> frozenset[str]:
+    """Return the fields of the account that a policy's formula reads; ``"*"`` for any."""
+    return find_fields(formula_for(policy, columns), 2)
 
 
 def write_lane_formula(
@@ -110,19 +122,21 @@ def write_lane_formula(
     margin = dict.fromkeys(LEVEL_NAMES, "(0.0,)")
     margin |= {name: "False" if name.startswith("is_") else "0.0" for name in MARGIN_NUMBERS}
     venue = ", ".join(f"{name}={value}" for name, value in margin.items())
+    shown = AccountView._fields[:-1]
+    view = [f"sheet[{at_row(k)}]" if each in shape.read else "0.0" for k, each in enumerate(shown)]
     lines = ["class Bar(NamedTuple):"]
     lines += [f"    {name}: float" for name in (*names, *columns)]
     lines += ["", "class Params(NamedTuple):"]
     lines += [f"    {name}: float" for name in fields] or ["    nothing: float"]
     lines += [
         "",
-        "def decide(target, params, seen, memory, bar, count, time):",
+        "def decide(target, params, seen, memory, sheet, bar, count, time):",
         f"    venue = MarginRules({venue})",
-        f"    account = AccountView({'0.0, ' * (len(AccountView._fields) - 1)}venue)",
         *hoisted,
         "    for lane in range(count):",
         f"        settings = Params({', '.join(given)})",
         f"        now = Bar({', '.join(seen)})",
+        f"        account = AccountView({', '.join(view)}, venue)",
     ]
     if memory is None:
         lines += ["        target[np.uint64(lane)] = 1.0 * rule(settings, now, account)"]
@@ -175,13 +189,15 @@ def call_lanes(
     seen: Any,
     memory: Any,
     memory_at: Any,
+    sheet: Any,
     bar: Any,
     count: Any,
     time: Any,
 ) -> Any:
     """Call a compiled formula for all lanes, with pointers into the arrays of a block."""
     given = (
-        address, position, target_at, params, params_at, seen, memory, memory_at, bar, count, time,
+        address, position, target_at, params, params_at, seen, memory, memory_at, sheet, bar,
+        count, time,
     )  # fmt: skip
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -192,7 +208,7 @@ def call_lanes(
             array = context.make_array(signature.args[k])(context, builder, arguments[k])
             return array.data if at is None else builder.gep(array.data, [at])
 
-        kind = ir.FunctionType(whole, [pointer] * 5 + [whole] * 2)
+        kind = ir.FunctionType(whole, [pointer] * 6 + [whole] * 2)
         function = builder.inttoptr(arguments[0], kind.as_pointer())
         pointers = [
             point(1, arguments[2]),
@@ -200,8 +216,9 @@ def call_lanes(
             point(5),
             point(6, arguments[7]),
             point(8),
+            point(9),
         ]
-        return builder.call(function, [*pointers, *arguments[9:11]])
+        return builder.call(function, [*pointers, *arguments[10:12]])
 
     return numba.int64(*given), build
 
@@ -217,7 +234,7 @@ def ask_through_addresses(
             seen[k * LANES + lane] = read_number(at, k * length + local)  # type: ignore[call-arg]
     answered: int = call_lanes(  # type: ignore[call-arg]
         seats.addresses[i], sheets.position, (i * N_POSITION + TARGET) * LANES, seats.params,
-        seats.params_at[i] * LANES, seen, seats.memory, seats.memory_at[i] * LANES, seats.bar,
-        count, time,
+        seats.params_at[i] * LANES, seen, seats.memory, seats.memory_at[i] * LANES, seats.sheet,
+        seats.bar, count, time,
     )  # fmt: skip
     return answered == 1

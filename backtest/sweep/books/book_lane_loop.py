@@ -84,6 +84,7 @@ from backtest.sweep.books.book_lane_rows import (
     write_lane,
     write_tally,
 )
+from backtest.sweep.books.book_lane_view import show_accounts, show_positions
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.lanes.quick_looks import ROOM, SLACK
 from backtest.venue.book_requirement import scale_rate
@@ -386,11 +387,15 @@ def ask_all(feed: BookFeed, seats: Seats, sheets: BookSheets, t: int) -> bool:
     False if one raised, or returned a negative number.
     """
     count, is_sound = len(sheets.left_at), True
+    if seats.wants_account:
+        show_accounts(seats, sheets, feed.time[t])
     for i in range(len(sheets.signal)):
         sheets.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
         sheets.is_pending[i] = seats.tradable[min(t, len(seats.tradable) - 1), i]
         if sheets.is_pending[i] != 0:
             show_bar_of(seats, feed, sheets, i, t)
+            if seats.wants_account:
+                show_positions(seats, sheets, i)
             is_sound &= ask_lanes(seats, sheets, i, count, feed.time[t], t - seats.firsts[i])
         is_sound &= finish_decisions(sheets, i)
     return is_sound

@@ -19,6 +19,7 @@ from backtest.portfolio.book_records import (
     PAID_IN,
     PEAK,
     RESERVE,
+    SINCE_POOL,
     UNIT,
     Book,
     Terms,
@@ -146,8 +147,9 @@ class Seats(NamedTuple):
     memory; those of instrument i begin at row ``*_at[i]``. ``columns`` of shape (n * LANES,) are
     the addresses of the columns, one after another, each ``lengths[i]`` long. ``seen`` is room for
     the numbers of one bar, a row for each of the ``n_columns``; without ``has_own_columns`` all
-    lanes have those of the first. ``firsts`` and ``tradable`` are those of a
-    :class:`backtest.engine.portfolio.book_loop.Desk`.
+    lanes have those of the first. ``sheet`` has a row for each field of the account that policies
+    see, written if ``wants_account``. ``firsts`` and ``tradable`` are those of a
+    :class:`backtest.engine.portfolio.book_loop.Desk`, as are ``interval`` and ``start``.
     """
 
     addresses: IntArray
@@ -163,6 +165,10 @@ class Seats(NamedTuple):
     tradable: IntArray
     seen: FloatArray
     bar: FloatArray
+    sheet: FloatArray
+    wants_account: bool
+    interval: int
+    start: int
 
 
 def spot(i: int, row: int, lane: int) -> int:
@@ -187,6 +193,7 @@ def read_lane(sheets: BookSheets, terms: Terms, book: Book, lane: int) -> None:
         book.signal[i], book.is_pending[i] = sheets.signal[i], sheets.is_pending[i]
         book.is_halted[i], book.factor[i] = 0, 1.0
         book.last_funding[i] = sheets.last_funding[i]
+        book.since[i] = account[cell(SINCE_POOL, lane)]
         terms.numbers[NUMBER_OF_BAND, i] = position[spot(i, BAND, lane)]
         terms.numbers[NUMBER_OF_LEAST, i] = position[spot(i, MIN_LEVERAGE, lane)]
         terms.numbers[NUMBER_OF_MOST, i] = position[spot(i, MAX_LEVERAGE, lane)]

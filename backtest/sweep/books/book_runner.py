@@ -43,7 +43,7 @@ from backtest.sweep.books.book_lane_block import (
     score_block,
 )
 from backtest.sweep.books.book_lane_compiler import LOCK
-from backtest.sweep.books.book_lane_formula import LaneShape, compile_lane_formula
+from backtest.sweep.books.book_lane_formula import compile_lane_formula
 from backtest.sweep.books.book_panel import BookPanel
 from backtest.sweep.causal_ends import EndsChecker
 from backtest.sweep.lane_groups import find_codes
@@ -286,10 +286,10 @@ def score_lanes(
     compile_or_explain(setups[0], panel)
     columns = join_columns(setups)
     varied = frozenset(name for name, each in task.sets.items() if len(set(each.tolist())) > 1)
-    shape = LaneShape(varied, has_own_columns(columns))
+    own = has_own_columns(columns)
     with LOCK:
         formulas = [
-            compile_lane_formula(each.policy, tuple(each.columns), shape)
+            compile_lane_formula(each.policy, tuple(each.columns), varied, has_own_columns=own)
             for each in setups[0].panelists
         ]
 
