@@ -6,12 +6,13 @@ that shrinks, and so turns from exploring to climbing. A population ends on one 
 rugged surface is often not the highest. So the search runs in cycles. A cycle begins with a round
 over the whole space. Short rounds then climb the best hills that it has seen: the box around its
 best point, around its best point outside that box, and so on. The last round of a cycle climbs the
-best hill of all cycles once more. It is a reunion: its population begins with the last members of
-all rounds so far that ended on this hill, which lie on different spikes of one ridge. In every
-other cycle its first half is a round that begins with even points, as a reunion seldom leaves its
-hill. Some parameters do not matter on a hill (a leverage limit that is never reached); a box spans
-all of their axes, or the same hill would be climbed many times. The search ends after a long time
-without a gain: 31 parts in 32 of all evaluations.
+best hill of all cycles once more. In every other cycle it is a reunion: its population begins with
+the last members of all rounds so far that ended on this hill. They lie on different spikes of one
+ridge, so half of the small moves run along lines through two members. The other cycles begin the
+round with even points, as a reunion seldom leaves its hill. Some parameters do not matter on a hill
+(a leverage limit that is never reached); a box spans all of their axes, or the same hill would be
+climbed many times. The search ends after a long time without a gain: 31 parts in 32 of all
+evaluations.
 Source: Hansen (2009), Benchmarking a BI-population CMA-ES on the BBOB-2009 function testbed, GECCO
 (restarts of two kinds that share the evaluations).
 """
@@ -46,7 +47,7 @@ BOX = 0.05
 HILLS, HILL_ROUND = 5, 0.25
 """Hills that are climbed in a cycle, and the length of those rounds, in rounds."""
 ALONG = 0.5
-"""Share of the small moves that run along lines through two members."""
+"""Share of the small moves in a reunion that run along lines through two members."""
 GROWN = 5
 """After so many cycles, rounds become twice as long."""
 PATIENCE = 32
@@ -126,16 +127,11 @@ class Auto:
             for _ in range(HILLS):
                 if len(points.cube):
                     points = yield from self._climb_hill(points, HILL_ROUND * length)
-            yield from self._climb_best(length, is_reunion=cycle % 2 == 1)
-
-    def _climb_best(self, length: float, *, is_reunion: bool) -> Batches:
-        """Yield batches around the best point of all: a reunion, or a round and half a reunion."""
-        if self._best is not None and not is_reunion:
-            length /= 2.0
-            none = np.zeros(len(self._axes.grain), dtype=np.bool_)
-            yield from self._climb(self._surround(self._best.cube[0], BOX, none), length)
-        if self._best is not None:
-            yield from self._climb_hill(self._best, length, join_points(self._ends))
+            if self._best is not None and cycle % 2:
+                yield from self._climb_hill(self._best, length, join_points(self._ends))
+            elif self._best is not None:
+                none = np.zeros(d, dtype=np.bool_)
+                yield from self._climb(self._surround(self._best.cube[0], BOX, none), length)
 
     def _climb_hill(self, points: Points, length: float, known: Points | None = None) -> Round:
         """Yield the batches of a round around the best of points; return those off its hill.
@@ -174,7 +170,7 @@ class Auto:
             start.cube[best],
             start.grades.take(best),
             self._axes,
-            share_along=ALONG,
+            share_along=0.0 if known is None else ALONG,
         )
         while self._done < end:
             generation = population.breed(self._n, self._rng)

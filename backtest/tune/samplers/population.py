@@ -4,9 +4,9 @@ Differential evolution (moves towards one of the best, plus a difference of two 
 adapted strengths) spreads over the good regions. Small moves of all sizes around the leading
 members climb the spikes there, a few coordinates at a time because the cliffs of a backtest (one
 more trade, a liquidation) run along the axes. On rugged surfaces, both together have about half the
-regret of either alone with the same number of evaluations. Ridges often run across the axes (a
-band and a target that grow together, for instance), and the best sets of a backtest lie where such
-a ridge ends. So a share of the small moves runs along lines through two members, also beyond them.
+regret of either alone with the same number of evaluations. A population that begins on a ridge
+across the axes (where band and target grow together, for instance) can also move along lines
+through two of its members.
 Source: Tanabe and Fukunaga (2014), Improving the search performance of SHADE using linear
 population size reduction, IEEE CEC; Zhang and Sanderson (2009), JADE, IEEE Trans. Evolutionary
 Computation 13(5).
@@ -35,8 +35,8 @@ SMALLEST, LARGEST = 1e-4, 0.3
 """Log-uniform standard deviations of small moves, as shares of an axis."""
 MOVED_SHARE = 0.4
 """Probability that a small move changes a coordinate."""
-SHORTEST, LONGEST = 1e-3, 4.0
-"""Log-uniform standard deviations of moves along a line, as shares of its length."""
+SHORTEST = 1e-3
+"""Least standard deviation of moves along a line, as a share of its length; 1 at most."""
 
 
 class Axes(NamedTuple):
@@ -105,8 +105,7 @@ class Population:
         n, size = len(cube), len(self.cube)
         one = rng.integers(0, size, n)
         other = (one + rng.integers(1, size, n)) % size
-        share = np.exp(rng.uniform(np.log(SHORTEST), np.log(LONGEST), (n, 1)))
-        step = share * rng.standard_normal((n, 1))
+        step = np.exp(rng.uniform(np.log(SHORTEST), 0.0, (n, 1))) * rng.standard_normal((n, 1))
         moved = np.clip(cube + step * (self.cube[one] - self.cube[other]), 0.0, 1.0)
         return np.where(self.axes.is_unordered, cube, moved)
 
