@@ -31,8 +31,8 @@ from backtest.sweep.sets.sets import Sets, build_trio, count_sets, take_sets
 
 SHARE = 32
 """Blocks per worker, if there are sets enough: small blocks end at about the same time."""
-BOOKS = 8
-"""The least number of sets in a block of several positions, of which each takes its time."""
+BOOKS = 32
+"""The least number of sets in a block of several positions, each of which takes its time."""
 MOST_OBSERVED = 2_048
 """Bars used to find the parameters that a policy's columns depend on."""
 
