@@ -117,7 +117,7 @@ def test_a_sweep_tells_it_too():
         ),
         (
             "Cannot unify float64 and unicode_type for 'x.2', defined at <input> (3)",
-            "x is now float64, now unicode_type: give it one type",
+            "x is sometimes float64, sometimes unicode_type: give it one type",
         ),
         (
             "No implementation of function Function(<function sum at 0x7f0>) found for signature:",
