@@ -10,9 +10,11 @@ import numpy as np
 
 from backtest.base.number_text import format_number, format_percent
 from backtest.base.text_layout import format_paragraph
+from backtest.base.units import DAY, to_nanoseconds
 from backtest.compare.best_of_many import build_confidence_set, run_superiority_test
 from backtest.compare.break_even_terms import ALIKE_GROWTH, BOTH_RUINED
 from backtest.compare.pairs import FEW, NONE, RUIN, SAME
+from backtest.engine.result_text import SHORT
 
 if TYPE_CHECKING:
     from backtest.compare.comparison_record import ComparisonRecord
@@ -97,6 +99,9 @@ def describe_policies(comparison: ComparisonRecord) -> Iterator[str]:
     yield from format_paragraph("Policies", *named)
     name = data["instrument"] or "unnamed instrument"
     notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
+    start, end = (to_nanoseconds(data[each], where="manifest") for each in ("start", "end"))
+    if (days := (end - start) / DAY) < SHORT:
+        notes.append(f"yearly figures are extrapolated from {days:,.1f} days")
     yield from format_paragraph("Data", f"{name}, {data['start']} to {data['end']} UTC", *notes)
     if comparison.is_equal_risk:
         yield from format_paragraph("Equal risk", *describe_scales(comparison))

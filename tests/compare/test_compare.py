@@ -481,4 +481,5 @@ def test_an_interval_of_few_days_does_not_claim_the_coverage_of_many():
     )  # fmt: skip
     said = " ".join(few.summary().split())
     assert f"here are {len(few.returns)} periods, fewer than were measured" in said
+    assert "yearly figures are extrapolated from 41.7 days" in said
     assert len(few.returns) == 42
