@@ -15,10 +15,7 @@ from backtest.compare import Comparison
 from backtest.crowd.result_title import describe_crowd_result
 from backtest.engine import result_files
 from backtest.measures.run_measures import METRICS
-from backtest.store.card import (
-    has_ends,
-    read_metrics,
-)
+from backtest.store.card import has_ends, read_metrics
 from backtest.store.kinds import (
     COMPARISON,
     CROSS,

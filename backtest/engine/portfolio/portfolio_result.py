@@ -140,7 +140,9 @@ class PortfolioResult(PortfolioRecord, Reportable):
             self.tally, self.span, float(unit[-1]), float(equity[-1]), self._samples, sums
         )
         ends = np.flatnonzero(self.ends_sample)  # an eigenvalue problem each: not at every bar
-        weights, covariance = self._weigh(30 * DAY / self.interval, ends, collateral=False)
+        weights, covariance = self._compute_weights(
+            30 * DAY / self.interval, ends, collateral=False
+        )
         extra = {
             "mean_net_leverage": float(pd.Series(self._path.leverage).mean()),
             "collateral_pnl": float(pd.Series(column(self.record, "collateral_pnl")).sum()),
@@ -328,7 +330,7 @@ class PortfolioResult(PortfolioRecord, Reportable):
         Range(1, math.inf).check("half_life", bars, where=where)
         names = list(self.names)
         names += [each.name for each in self.account.collateral] * collateral
-        weights, covariance = self._weigh(bars, slice(None), collateral=collateral)
+        weights, covariance = self._compute_weights(bars, slice(None), collateral=collateral)
         shares = risk_shares(weights, covariance)
         table = {
             "gross_leverage": np.abs(weights).sum(axis=1),
@@ -339,7 +341,7 @@ class PortfolioResult(PortfolioRecord, Reportable):
         }
         return pd.DataFrame(table, index=utc_index(self.time))
 
-    def _weigh(
+    def _compute_weights(
         self, half_life: float, rows: IntArray | slice, *, collateral: bool
     ) -> tuple[FloatArray, FloatArray]:
         """Return the weights and the covariances of the positions at the closes of some bars."""
