@@ -17,8 +17,8 @@ from backtest.account.ledger import (
     CALLED,
     Ledger,
     Log,
-    add_entry,
     compute_earned,
+    enter_close,
     new_ledger,
     write_event,
 )
@@ -152,7 +152,7 @@ def live_bar(  # noqa: C901, PLR0912, PLR0915 - the steps in their order
         ledger = enter_call(ledger, end, log, t, quote.mark_close, size, ratio)
         if is_called:
             write_event(log, t, CALLED, quote.mark_close, size, ratio)
-    ledger = add_entry(ledger, price_pnl=pnl, bad_debt=bad_debt, calls=1 if is_called else 0)
+    ledger = enter_close(ledger, pnl, bad_debt, 1 if is_called else 0)
     # numba takes many arguments by keyword, but no branches among them
     since = 0.0 if ledger.liquidations > 0 else state.since + 1.0
     since_stop = 0.0 if ledger.stops > 0 else state.since_stop + 1.0

@@ -88,30 +88,32 @@ def write_event(
             log.entries[row, 7] = impact
 
 
+EMPTY = Ledger(
+    price_pnl=0.0,
+    fees=0.0,
+    slippage=0.0,
+    impact=0.0,
+    funding=0.0,
+    interest=0.0,
+    liquidation_loss=0.0,
+    flows=0.0,
+    bad_debt=0.0,
+    top_up=0.0,
+    traded=0.0,
+    liquidations=0,
+    stops=0,
+    calls=0,
+    calls_met=0,
+    calls_failed=0,
+    liquidated_calls=0,
+    call_days=0.0,
+    take_profits=0,
+)
+
+
 def new_ledger() -> Ledger:
     """Return a ledger without entries."""
-    zero = 0.0
-    return Ledger(
-        price_pnl=zero,
-        fees=zero,
-        slippage=zero,
-        impact=zero,
-        funding=zero,
-        interest=zero,
-        liquidation_loss=zero,
-        flows=zero,
-        bad_debt=zero,
-        top_up=zero,
-        traded=zero,
-        liquidations=0,
-        stops=0,
-        calls=0,
-        calls_met=0,
-        calls_failed=0,
-        liquidated_calls=0,
-        call_days=zero,
-        take_profits=0,
-    )
+    return EMPTY
 
 
 def add_entry(  # noqa: PLR0913, PLR0917 - one argument for each term
@@ -187,15 +189,51 @@ def add_ledgers(ledger: Ledger, other: Ledger) -> Ledger:
 
 def enter_trade(ledger: Ledger, done: Trade, stops: int, take_profits: int = 0) -> Ledger:
     """Add a trade to the ledger."""
-    return add_entry(
-        ledger,
-        price_pnl=done.price_pnl,
-        fees=done.fee,
-        slippage=done.slippage,
-        impact=done.impact,
-        traded=abs(done.quantity) * abs(done.value),
-        stops=stops,
-        take_profits=take_profits,
+    return Ledger(
+        price_pnl=ledger.price_pnl + done.price_pnl,
+        fees=ledger.fees + done.fee,
+        slippage=ledger.slippage + done.slippage,
+        impact=ledger.impact + done.impact,
+        funding=ledger.funding,
+        interest=ledger.interest,
+        liquidation_loss=ledger.liquidation_loss,
+        flows=ledger.flows,
+        bad_debt=ledger.bad_debt,
+        top_up=ledger.top_up,
+        traded=ledger.traded + abs(done.quantity) * abs(done.value),
+        liquidations=ledger.liquidations,
+        stops=ledger.stops + stops,
+        calls=ledger.calls,
+        calls_met=ledger.calls_met,
+        calls_failed=ledger.calls_failed,
+        liquidated_calls=ledger.liquidated_calls,
+        call_days=ledger.call_days,
+        take_profits=ledger.take_profits + take_profits,
+    )
+
+
+def enter_close(ledger: Ledger, pnl: float, bad_debt: float, calls: int) -> Ledger:
+    """Add the mark to market at a close to the ledger, and a margin call."""
+    return Ledger(
+        price_pnl=ledger.price_pnl + pnl,
+        fees=ledger.fees,
+        slippage=ledger.slippage,
+        impact=ledger.impact,
+        funding=ledger.funding,
+        interest=ledger.interest,
+        liquidation_loss=ledger.liquidation_loss,
+        flows=ledger.flows,
+        bad_debt=ledger.bad_debt + bad_debt,
+        top_up=ledger.top_up,
+        traded=ledger.traded,
+        liquidations=ledger.liquidations,
+        stops=ledger.stops,
+        calls=ledger.calls + calls,
+        calls_met=ledger.calls_met,
+        calls_failed=ledger.calls_failed,
+        liquidated_calls=ledger.liquidated_calls,
+        call_days=ledger.call_days,
+        take_profits=ledger.take_profits,
     )
 
 

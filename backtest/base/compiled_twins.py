@@ -18,7 +18,19 @@ from typing import Any
 
 import numpy as np
 
-ON_ARRAYS = {"choose": np.where, "is_any": np.any, "min": np.minimum, "max": np.maximum}
+
+def count_all_brackets(rules: Any, notional: Any) -> int:  # noqa: ARG001 - as the scalar one
+    """Return the number of all brackets, for code that chooses in each of them."""
+    return len(rules.floors)
+
+
+ON_ARRAYS = {
+    "choose": np.where,
+    "is_any": np.any,
+    "min": np.minimum,
+    "max": np.maximum,
+    "count_brackets": count_all_brackets,
+}
 """The functions that array twins call instead of the scalar ones of these names."""
 
 

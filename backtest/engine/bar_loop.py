@@ -136,6 +136,8 @@ def show_account(
 
 def with_multipliers(margin: MarginRules, multiplier: float, initial: float) -> MarginRules:
     """Return margin rules under the multipliers of maintenance and initial margin."""
+    if margin.multiplier == multiplier and margin.initial_multiplier == initial:
+        return margin
     return MarginRules(
         floors=margin.floors,
         caps=margin.caps,

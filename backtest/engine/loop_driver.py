@@ -28,8 +28,9 @@ from backtest.engine.compile.recipe import (
 from backtest.engine.fee_days import Rates, TradedDays, start_traded, with_fees
 from backtest.engine.loop_inputs import Inputs
 from backtest.measures.tally import Tally, start_tally
-from backtest.policy import Combinator, Policy
+from backtest.policy import Combinator, Policy, formula_for
 from backtest.policy.error_location import bind_plain, locate_numba_error
+from backtest.policy.formula_reads import may_read_of_account
 from backtest.venue import MarginRules
 
 CHUNK, PLAIN_CHUNK = 65_536, 4_096
@@ -149,7 +150,8 @@ def build_plain(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray
         feed=type(inputs.feed)(*(array.tolist() for array in inputs.feed)),
         clock=type(inputs.clock)(True, *(array.tolist() for array in inputs.clock[1:])),
     )
-    formula = Formula(None, tuple(columns.values()), True)
+    has_root = may_read_of_account(formula_for(policy, tuple(columns)), ROOT_NAMES)
+    formula = Formula(None, tuple(columns.values()), True if has_root else None)
     return LoopRunner(function, policy, lists, inputs, formula, columns, lambda table: table)
 
 

@@ -244,6 +244,8 @@ def count_bar(
 
 def mark_drawdown(drawdown: Drawdown, unit: float, t: int) -> Drawdown:
     """Return the drawdown updated with the unit value at the close of bar t."""
+    if unit < drawdown.peak and not is_deeper(drawdown.peak, drawdown.low, drawdown.low_peak, unit):
+        return drawdown
     peak_bar, recovered = drawdown.peak_bar, drawdown.recovered
     peak_at, trough_at = drawdown.drawdown_peak, drawdown.drawdown_trough
     peak, low, low_peak = update_drawdown(drawdown.peak, drawdown.low, drawdown.low_peak, unit)
@@ -286,9 +288,12 @@ def update_drawdown(
 
 def add_free(clock: Clock, sample: Sample, t: int) -> Sample:
     """Return the sample with the risk-free rate of bar t earned."""
+    free = grow_free(sample.sample_free, clock.risk_free[as_index(t)])
+    if free == sample.sample_free:
+        return sample
     return Sample(
         sample_unit=sample.sample_unit,
-        sample_free=grow_free(sample.sample_free, clock.risk_free[as_index(t)]),
+        sample_free=free,
         samples=sample.samples,
         mean=sample.mean,
         squares=sample.squares,
@@ -399,21 +404,24 @@ def add_exposure(
     rules: InstrumentRules, exposure: Exposure, books: Books, inverse: float, quote: Quote
 ) -> Exposure:
     """Return the exposure updated with a close."""
-    peaks = update_peaks(rules, exposure, books, inverse, quote)
+    leverage, needed, backing = update_peaks(rules, exposure, books, inverse, quote)
     notional = abs(books.positions[0].quantity) * abs(quote.mark_close)
     return Exposure(
         near=exposure.near + (1 if is_near(rules, books, quote) else 0),
         leverage=exposure.leverage + notional * inverse,
-        peak_leverage=peaks.peak_leverage,
-        peak_needed=peaks.peak_needed,
-        peak_backing=peaks.peak_backing,
+        peak_leverage=leverage,
+        peak_needed=needed,
+        peak_backing=backing,
     )
 
 
 def update_peaks(
     rules: InstrumentRules, exposure: Exposure, books: Books, inverse: float, quote: Quote
-) -> Exposure:
-    """Return the exposure with its peaks updated; a second call changes nothing."""
+) -> tuple[float, float, float]:
+    """Return the peaks of leverage and of needed margin with its backing, updated with a close.
+
+    A second call changes nothing.
+    """
     position = books.positions[0]
     leverage = abs(position.quantity) * abs(quote.mark_close) * inverse
     backing = compute_backing(rules, books, quote.mark_close)
@@ -423,13 +431,7 @@ def update_peaks(
         peak_needed, peak_backing = 1.0, 0.0
     elif needed * peak_backing > peak_needed * backing:
         peak_needed, peak_backing = needed, backing
-    return Exposure(
-        near=exposure.near,
-        leverage=exposure.leverage,
-        peak_leverage=max(exposure.peak_leverage, leverage),
-        peak_needed=peak_needed,
-        peak_backing=peak_backing,
-    )
+    return max(exposure.peak_leverage, leverage), peak_needed, peak_backing
 
 
 def is_near(rules: InstrumentRules, books: Books, quote: Quote) -> bool:

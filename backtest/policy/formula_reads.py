@@ -13,6 +13,8 @@ from backtest.policy.policy import Policy, formula_of
 
 BY_NAME = frozenset({"getattr", "vars", "settings"})
 """Functions through which a formula may read a parameter that its code does not name."""
+ACCOUNT = 2
+"""Place of the account among the arguments of a formula."""
 
 
 def find_unread(policy: Policy) -> frozenset[str]:
@@ -35,14 +37,21 @@ def find_unread(policy: Policy) -> frozenset[str]:
 def find_read(rule: Any, policy: Policy) -> frozenset[str]:
     """Return the parameters that a formula may read; all of them if its code is inconclusive."""
     code = describe_function(rule, {})
-    if not code.is_complete or code.names & BY_NAME or hands_on_self(rule.__code__):
+    if not code.is_complete or code.names & BY_NAME or hands_on(rule.__code__, 0):
         return frozenset(policy.settings())
     return code.names
 
 
-def hands_on_self(code: CodeType) -> bool:
-    """Return whether a function uses its first argument other than to read an attribute."""
-    me = code.co_varnames[0]
+def may_read_of_account(rule: Any, names: frozenset[str]) -> bool:
+    """Return whether a formula may read attributes of the account that have one of these names."""
+    code = describe_function(rule, {})
+    is_known = code.is_complete and not code.names & {*BY_NAME, *names}
+    return not is_known or hands_on(rule.__code__, ACCOUNT)
+
+
+def hands_on(code: CodeType, place: int) -> bool:
+    """Return whether a function uses an argument other than to read an attribute."""
+    me = code.co_varnames[place]
     steps = list(dis.get_instructions(code))
     for step, after in zip(steps, [*steps[1:], steps[-1]], strict=True):
         names = step.argval if isinstance(step.argval, tuple) else (step.argval,)

@@ -24,6 +24,7 @@ initial one.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.base.units import TOLERANCE
@@ -92,11 +93,20 @@ def compute_rate(rules: MarginRules, k: int, multiplier: float) -> float:
     return min(1.0, multiplier * rules.rates[k] + rules.close_fee)
 
 
+def count_brackets(rules: MarginRules, notional: float) -> int:
+    """Return the number of brackets over whose floor a notional is.
+
+    The compiled twin and the one for arrays return the number of all brackets: their loops are
+    unrolled, and choose in each bracket.
+    """
+    return bisect_left(rules.floors, notional)
+
+
 def compute_maintenance(rules: MarginRules, notional: float, multiplier: float) -> float:
     """Return MM(N): go up to the bracket of the notional, summing its amount."""
     rate = compute_rate(rules, 0, multiplier)
     amount = 0.0
-    for k in range(1, len(rules.floors)):
+    for k in range(1, count_brackets(rules, notional)):
         is_over = notional > rules.floors[k]
         if is_any(is_over):
             after = compute_rate(rules, k, multiplier)

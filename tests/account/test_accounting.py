@@ -328,6 +328,16 @@ def test_margin_on_arrays_has_the_bits_of_one_account(changes):
     assert 0 < np.isnan(found[1]).sum() < n
 
 
+def test_a_notional_at_a_floor_is_in_the_bracket_below_one_by_one_and_on_arrays():
+    rules = requirement.read_rules(bt.Venue.preset("binance-usdm", "BTCUSDT"))
+    arrays = make_array_twins(contract_value, requirement, liquidation_price)
+    at = np.array([0.0, *rules.floors, *np.nextafter(rules.floors, INF), 1e300, INF, NAN])
+    one = [requirement.compute_maintenance(rules, notional, 1.0) for notional in at.tolist()]
+    assert np.array_equal(arrays.compute_maintenance(rules, at, 1.0), one, equal_nan=True)
+    assert requirement.count_brackets(rules, rules.floors[3]) == 3
+    assert requirement.count_brackets(rules, math.nextafter(rules.floors[3], INF)) == 4
+
+
 def test_a_trade_under_the_minimum_notional_is_skipped_unless_it_closes():
     venue = venue_of(contract={"min_notional": 500.0})
     result = play(100, 100, 100, 100, 40, 40, targets=(0.4, 0.6, 0.5, NAN, 0.0), venue=venue)

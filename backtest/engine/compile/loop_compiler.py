@@ -27,7 +27,7 @@ from numba.extending import overload
 from backtest.base import cache_folder
 from backtest.base.code_identity import OWN_VERSION, find_references
 from backtest.base.compiled_files import jit
-from backtest.base.compiled_twins import find_own_functions, make_twin
+from backtest.base.compiled_twins import count_all_brackets, find_own_functions, make_twin
 from backtest.engine import bar_loop
 from backtest.engine.compile.recipe import CORE, Recipe, find_rules_folder
 from backtest.policy import Policy, formula_for
@@ -58,6 +58,8 @@ RARE = frozenset(
     }
 )  # fmt: skip
 """Rules that are rarely needed: they are called, not inlined into the loop."""
+ALL_BRACKETS = r"len\(rules\.(margin\.)?(floors|caps)\)|count_brackets\(rules, notional\)"
+"""The expressions for the number of brackets over which rules loop."""
 REASON = re.compile(
     r"unknown|untyped|cannot|unsupported|invalid|not supported|no implementation|can't",
     re.IGNORECASE,
@@ -97,6 +99,7 @@ def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
     options = {**OPTIONS, "cache": False, "forceinline": True}
     names["as_index"] = jit(as_unsigned, **options)
     names["floor"] = jit(floor_as_number, **options)
+    names["count_brackets"] = jit(count_all_brackets, **options)
     for public, scalar in PUBLIC if is_inlined and not n_brackets else ():
         register_overload(public, names[scalar])
     return Core(folder, names)
@@ -111,7 +114,7 @@ class BracketUnroller(ast.NodeTransformer):
     def visit_For(self, node: ast.For) -> Any:
         """Return the body once for each bracket."""
         text = ast.unparse(node.iter)
-        found = re.fullmatch(r"range\((\d+, )?len\(rules\.(margin\.)?(floors|caps)\)\)", text)
+        found = re.fullmatch(rf"range\((\d+, )?({ALL_BRACKETS})\)", text)
         has_break = any(isinstance(each, ast.Break) for each in ast.walk(node))
         if not found or has_break or not isinstance(node.target, ast.Name):
             return node

@@ -26,7 +26,7 @@ from backtest.account import InstrumentRules, orders
 from backtest.base import cache_folder
 from backtest.base.code_identity import describe_function, describe_value, hash_texts
 from backtest.base.compiled_files import cfunc, jit
-from backtest.base.compiled_twins import find_own_functions, make_twin
+from backtest.base.compiled_twins import count_all_brackets, find_own_functions, make_twin
 from backtest.base.shared_records import share_record
 from backtest.engine.compile.loop_compiler import (
     INNER,
@@ -65,6 +65,7 @@ from backtest.venue import (
     book_requirement,
     book_rules,
     collateral_value,
+    requirement,
     scenario_loss,
 )
 
@@ -136,6 +137,7 @@ def compile_book() -> dict[str, Any]:
     names |= {"MarginRules": MarginRules, "InstrumentRules": InstrumentRules}
     inner: dict[str, Any] = {**OPTIONS, "cache": False}
     twins[id(orders.floor)] = jit(floor_as_number, **inner, forceinline=True)
+    twins[id(requirement.count_brackets)] = jit(count_all_brackets, **inner, forceinline=True)
     twins[id(book_records.pick_instrument)] = jit(write_pick(names), **inner, forceinline=True)
     twins[id(book_loop.ask)] = jit(write_ask(names), **inner, forceinline=True)
     twins[id(book_records.share)] = share_record  # not inside a function, whose stack would be gone

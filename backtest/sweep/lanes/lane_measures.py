@@ -207,10 +207,11 @@ def mark_exposure(bar: LaneBar, block: FloatArray) -> None:
     for i in range(LANES):
         books = read_books(rules, block, quote.mark_close, i)
         own = read_own_instrument(rules, bar.kind, block, i)
-        peaks = update_peaks(own, read_exposure(block, i), books, block[cell(INVERSE, i)], quote)
-        block[cell(PEAK_LEVERAGE, i)] = peaks.peak_leverage
-        block[cell(PEAK_NEEDED, i)] = peaks.peak_needed
-        block[cell(PEAK_BACKING, i)] = peaks.peak_backing
+        exposure, inverse = read_exposure(block, i), block[cell(INVERSE, i)]
+        leverage, needed, backing = update_peaks(own, exposure, books, inverse, quote)
+        block[cell(PEAK_LEVERAGE, i)] = leverage
+        block[cell(PEAK_NEEDED, i)] = needed
+        block[cell(PEAK_BACKING, i)] = backing
 
 
 def take_samples(bar: LaneBar, block: FloatArray, free: float, returns: FloatArray, k: int) -> None:
