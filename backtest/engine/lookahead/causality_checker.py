@@ -64,7 +64,7 @@ class CutPlan(NamedTuple):
     longest: int = 16_384
 
 
-USUAL = CutPlan(chains=8, links=3, prefixes=4, wanted=28)
+USUAL = CutPlan(chains=8, links=3, prefixes=4, wanted=28, longest=8192)
 """The plan of every run: 28 cuts. 20 are enough for a chance of 1e-6."""
 SWEPT = CutPlan(chains=6, links=3, prefixes=3, wanted=21, longest=4096)
 """The plan for the ends of a sweep's numbers, of which there may be many: 21 cuts."""
