@@ -154,9 +154,7 @@ def compile_book_loop() -> Callable[..., Any]:
 
 def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
     """Return the function that makes the rules of one instrument of the arrays of the terms."""
-    fields: dict[str, str] = {}
-    for name in InstrumentRules._fields:
-        fields[name] = "None"
+    fields: dict[str, str] = dict.fromkeys(InstrumentRules._fields, "None")
     fields |= {name: f"terms.numbers[{k}, i]" for k, name in enumerate(NUMBERS)}
     lines = []
     for k, name in enumerate(FLAGS):
