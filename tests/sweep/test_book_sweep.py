@@ -103,6 +103,18 @@ def test_rows_of_a_part_are_runs_of_the_part():
     require_runs(rows, evaluator, sets, first=10, stop=30)
 
 
+def test_rows_of_one_instrument_given_as_several_are_runs():
+    alone = bt.Markets({"AAA": MARKETS["AAA"]}, currency="USDT")
+    flows = pd.Series([-1e6], index=MARKETS.times[[20]])  # as much as the rules of one allow
+    account = bt.Account(capital=1_000.0, flows=flows, max_leverage=5.0)
+    sets = {"target": np.array([0.5, 2.0])}
+    policy = VolTarget(half_life=4)
+    evaluator = Evaluator(alone, policy, venue=make_venue(), account=account, sampling="4h")
+    rows = sweep_plainly(sets, evaluator)
+    evaluator.compile = False
+    require_runs(rows, evaluator, sets)
+
+
 def test_a_set_that_fails_is_a_row_with_its_cause():
     evaluator = Evaluator(MARKETS, Fragile, venue=make_venue(), account=bt.Account())
     rows = sweep_plainly({"size": [1.0, -1.0, 2.0]}, evaluator)
