@@ -128,7 +128,7 @@ def describe_kind(kind: Any) -> str:
     Examples
     --------
     >>> describe_kind(str | list[str]), describe_kind(Choice("all", "core"))
-    ('a text or a list', "'all' or 'core'")
+    ('text or a list', "'all' or 'core'")
     """
     if isinstance(kind, Choice):
         return " or ".join(map(repr, kind.options))

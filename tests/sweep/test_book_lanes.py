@@ -235,7 +235,7 @@ def test_a_later_block_has_the_accounts_of_its_own_sets(monkeypatch):
     panel = evaluator._runner()._find_panel(0, None)
     begin = panel.begin
     monkeypatch.setattr(panel, "begin", lambda setup, **_: begin(setup, is_compiled=False))
-    monkeypatch.setattr(book_runner, "compile_lane_formula", lambda *_: 0)
+    monkeypatch.setattr(book_runner, "compile_lane_formula", lambda *_, **__: 0)
     monkeypatch.setattr(book_runner, "score_block", lambda _, block, __: block)
     rows = np.array([1, 2, 3])
     like = panel.set_up(take_sets(sets, 0))

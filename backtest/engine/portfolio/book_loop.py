@@ -60,7 +60,7 @@ from backtest.venue.book_requirement import (
     compute_own_maintenance,
 )
 from backtest.venue.collateral_value import compute_collateral_value, compute_full_value
-from backtest.venue.contract_value import compute_price
+from backtest.venue.contract_value import compute_price, compute_value
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
@@ -182,7 +182,7 @@ def simulate_book(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a 
     for t in range(start, stop):
         tape.cursor[0] = t
         equity = book.purse[EQUITY]
-        remember_marks(tape, book)
+        remember_marks(tape, terms, feed, t)
         may_be = has_calm and t > start  # the first bar writes the whole scene
         is_calm = may_be and live_calm_bar(
             terms, feed, book, scene, room, ledger, tape.log, t, was_calm
@@ -217,10 +217,12 @@ def is_any_set(flags: IntArray) -> bool:
     return bool(found)
 
 
-def remember_marks(tape: BookTape, book: Book) -> None:
-    """Keep the marks of the last close for the tally."""
-    for i in range(len(book.margin)):
-        tape.before[i] = book.marked[i]
+def remember_marks(tape: BookTape, terms: Terms, feed: BookFeed, t: int) -> None:
+    """Keep the marks of the close before bar t for the tally, also of what is not held then."""
+    brackets, last = terms.rules.brackets, max(t - 1, 0)
+    for i in range(len(tape.before)):
+        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+        tape.before[i] = compute_value(size, is_inverse, feed.mark_close[last, i])
 
 
 def sum_book_terms(ledger: FloatArray) -> float:

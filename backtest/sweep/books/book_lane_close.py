@@ -60,7 +60,6 @@ from backtest.sweep.books.book_lane_rows import (
     LOW_PEAK,
     LOWEST,
     MARKED,
-    MARKED_BEFORE,
     MOVE,
     NEEDED,
     NEXT_CASH,
@@ -184,6 +183,7 @@ def add_traded(sheets: BookSheets, i: int) -> None:
     count = len(sheets.left_at)
     account, position, prices = sheets.account, sheets.position, sheets.prices
     close, rate, move = prices[CLOSE, i], prices[RATE, i], prices[MOVE, i]
+    before = prices[BEFORE, i]
     low, high = widen(prices, i)
     unit = abs(close)
     is_known = not math.isnan(move)
@@ -201,7 +201,6 @@ def add_traded(sheets: BookSheets, i: int) -> None:
         account[cell(TURNED, lane)] += position[spot(i, TRADED, lane)]
     if is_known:
         for lane in range(count):
-            before = position[spot(i, MARKED_BEFORE, lane)]
             scale = position[spot(i, NEXT_QUANTITY, lane)] * account[cell(INVERSE, lane)]
             account[cell(DRIFT, lane)] += scale * (abs(before) * move)
             account[cell(GROWN, lane)] += scale * (close - before)

@@ -31,7 +31,6 @@ from backtest.sweep.books.book_lane_rows import (
     IS_ODD,
     LIMIT,
     MARKED,
-    MARKED_BEFORE,
     MAX_LEVERAGE,
     MIN_LEVERAGE,
     NEXT_CASH,
@@ -281,7 +280,6 @@ def fill_lanes(costs: Costs, sheets: BookSheets, has_rounding: bool | None, i: i
         position[spot(i, SLIPPAGE, lane)] = done.slippage
         position[spot(i, TRADED, lane)] = abs(done.quantity) * abs(done.value)
         marked = position[spot(i, MARKED, lane)]
-        position[spot(i, MARKED_BEFORE, lane)] = before if quantity != 0.0 else marked
         position[spot(i, NEXT_MARKED, lane)] = moved.value if done.quantity != 0.0 else marked
         pnl = moved.quantity * (close - moved.value)
         position[spot(i, PROFIT, lane)] = (0.0 + done.price_pnl) + pnl

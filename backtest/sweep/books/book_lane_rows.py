@@ -57,7 +57,7 @@ an upper bound of the initial margin.
 
 POSITION_ROWS = (
     "quantity", "entry", "marked", "target", "band", "min_leverage", "max_leverage",
-    "next_quantity", "next_entry", "next_marked", "marked_before", "size", "flow", "fee",
+    "next_quantity", "next_entry", "next_marked", "size", "flow", "fee",
     "slippage", "traded", "profit", "is_increase", "funding",
 )  # fmt: skip
 """The rows of each instrument; those from ``next_quantity`` on are room for one bar.
@@ -84,7 +84,7 @@ NEAR = MONEY + len(Ledger._fields)
 
 (
     QUANTITY, ENTRY, MARKED, TARGET, BAND, MIN_LEVERAGE, MAX_LEVERAGE,
-    NEXT_QUANTITY, NEXT_ENTRY, NEXT_MARKED, MARKED_BEFORE, SIZE, FLOW, FEE,
+    NEXT_QUANTITY, NEXT_ENTRY, NEXT_MARKED, SIZE, FLOW, FEE,
     SLIPPAGE, TRADED, PROFIT, IS_INCREASE, FUNDED,
 ) = range(len(POSITION_ROWS))  # fmt: skip
 N_POSITION = len(POSITION_ROWS)
