@@ -46,11 +46,11 @@ from backtest.cli import (
     validate_command,
     venues_command,
 )
-from backtest.cli.command_tree import build_tree
 from backtest.cli.cures import find_command, render_error
 from backtest.cli.exit_codes import FAILED, INTERRUPTED, REFUSED, print_message
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_keys import list_flags
+from backtest.cli.lazy_commands import build_tree
 from backtest.cli.printing import add_command, format_help
 from backtest.engine import find_version
 from backtest.engine.compile import background_compiler

@@ -12,10 +12,10 @@ import typer
 
 from backtest.base.errors import BacktestError
 from backtest.base.phrases import Argument, Either, Phrase, Piece, Place
-from backtest.cli.command_tree import build_tree
 from backtest.cli.data_import_command import import_files
 from backtest.cli.draft import Draft
 from backtest.cli.experiment_keys import EXPERIMENT_KEYS
+from backtest.cli.lazy_commands import build_tree
 from backtest.market.tables.repairs import KINDS
 
 IMPORT = "backtest data import"

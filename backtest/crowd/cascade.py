@@ -28,7 +28,7 @@ from backtest.crowd.crowd import Crowd
 from backtest.crowd.crowd import find_price as find_start
 from backtest.crowd.crowd_book import SLACK, CrowdBook, check_conservation, open_book, sum_books
 from backtest.crowd.forced_prices import CascadeTerms, Pressure, find_price
-from backtest.crowd.forced_rounds import Round, RoundOutcome, do_round
+from backtest.crowd.forced_round import Round, RoundOutcome, do_round
 from backtest.crowd.impact import Impact, ImpactCurve, check_impact
 from backtest.crowd.liquidation_ladder import build_ladder, sweep_ladder
 from backtest.crowd.own_account import describe_own_account, read_own_account

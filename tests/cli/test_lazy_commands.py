@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from backtest.cli import command_tree
+from backtest.cli import lazy_commands
 from backtest.cli.app import app
 from tests.commands import call
 
@@ -24,7 +24,7 @@ def describe(command: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], 
 
 
 def test_the_commands_are_those_of_typer_in_their_order():
-    ours, theirs = describe(command_tree.build_tree(app)), describe(typer.main.get_command(app))
+    ours, theirs = describe(lazy_commands.build_tree(app)), describe(typer.main.get_command(app))
     assert len(ours) > 30
     assert {name: str(each) for name, each in ours.items()} == {
         name: str(each) for name, each in theirs.items()
@@ -35,16 +35,16 @@ def test_the_commands_are_those_of_typer_in_their_order():
 def built(monkeypatch) -> list[str]:
     """Return the names of the commands that are built from here on."""
     names: list[str] = []
-    build = command_tree.build_command
+    build = lazy_commands.build_command
 
     def note(info: Any, root: typer.Typer) -> Any:
         names.append(str(info.name))
         return build(info, root)
 
-    monkeypatch.setattr(command_tree, "build_command", note)
-    command_tree.build_tree.cache_clear()
+    monkeypatch.setattr(lazy_commands, "build_command", note)
+    lazy_commands.build_tree.cache_clear()
     yield names
-    command_tree.build_tree.cache_clear()
+    lazy_commands.build_tree.cache_clear()
 
 
 def test_only_the_typed_command_is_built_and_once(capsys, built):
