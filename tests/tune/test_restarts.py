@@ -68,7 +68,7 @@ def test_the_spikes_of_a_ridge_across_the_axes_are_compared():
 
 
 def test_small_moves_along_lines_stay_on_the_line_of_the_members():
-    """Members on y = 2 x stay there; an option is kept."""
+    """Members on y = 2 x stay there, and reach far beyond themselves; an option is kept."""
     x = np.linspace(0.2, 0.3, 8)
     cube = np.column_stack([x, 2.0 * x, np.full(8, 0.7)])
     axes = Axes(np.zeros(3), np.array([False, False, True]))
@@ -77,6 +77,7 @@ def test_small_moves_along_lines_stay_on_the_line_of_the_members():
     inside = moved[(moved[:, 0] > 0.0) & (moved[:, 1] < 1.0)]
     assert len(inside) > 150
     assert len(np.unique(inside[:, 0])) > 150
+    assert np.ptp(inside[:, 0]) > 4.0 * np.ptp(x)
     np.testing.assert_allclose(inside[:, 1], 2.0 * inside[:, 0], atol=1e-12)
     np.testing.assert_array_equal(moved[:, 2], 0.7)
 

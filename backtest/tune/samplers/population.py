@@ -35,8 +35,8 @@ SMALLEST, LARGEST = 1e-4, 0.3
 """Log-uniform standard deviations of small moves, as shares of an axis."""
 MOVED_SHARE = 0.4
 """Probability that a small move changes a coordinate."""
-SHORTEST = 1e-3
-"""Least standard deviation of moves along a line, as a share of its length; 1 at most."""
+SHORTEST, LONGEST = 1e-3, 4.0
+"""Log-uniform standard deviations of moves along a line, as shares of its length."""
 
 
 class Axes(NamedTuple):
@@ -105,7 +105,8 @@ class Population:
         n, size = len(cube), len(self.cube)
         one = rng.integers(0, size, n)
         other = (one + rng.integers(1, size, n)) % size
-        step = np.exp(rng.uniform(np.log(SHORTEST), 0.0, (n, 1))) * rng.standard_normal((n, 1))
+        share = np.exp(rng.uniform(np.log(SHORTEST), np.log(LONGEST), (n, 1)))
+        step = share * rng.standard_normal((n, 1))
         moved = np.clip(cube + step * (self.cube[one] - self.cube[other]), 0.0, 1.0)
         return np.where(self.axes.is_unordered, cube, moved)
 
