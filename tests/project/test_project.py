@@ -56,7 +56,7 @@ def test_the_make_targets_that_it_runs_exist(path):
 
 
 def test_the_check_of_a_change_runs_the_tests():
-    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("exec make test\n")
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("exec make test-all\n")
 
 
 @pytest.mark.slow
