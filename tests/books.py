@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 import backtest as bt
-from backtest.base.compiled_twins import find_own_functions
+from backtest.base.compiled_twins import count_all_brackets, find_own_functions
 from backtest.venue import (
     book_failure,
     book_price,
@@ -42,7 +42,8 @@ def compile_book() -> types.SimpleNamespace:
     for module in MODULES:
         names |= {k: v for k, v in vars(module).items() if not isinstance(v, types.FunctionType)}
     for module in MODULES:
-        for name, own in find_own_functions(module):
+        for name, plain in find_own_functions(module):
+            own = count_all_brackets if name == "count_brackets" else plain
             copy = types.FunctionType(own.__code__, names, name, own.__defaults__)
             names[name] = numba.njit(**OPTIONS)(copy)
     return types.SimpleNamespace(**names)

@@ -435,7 +435,7 @@ def test_a_search_on_several_prints_its_best_run(capsys, folder: Path):
     assert f"--set leverage={found['best']['values']['leverage']!r}" in found["command"]
     code, _, err = call(capsys, "tune", *RUN[1:-2], "--paths", "100")
     assert code == 2
-    assert "backtest tune --paths takes one market, was given BTCUSDT, ETHUSDT" in err
+    assert "with paths, an objective or a constraint must be measured on them" in err
 
 
 @pytest.mark.slow

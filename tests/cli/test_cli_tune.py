@@ -154,7 +154,7 @@ def test_an_interrupted_search_says_how_to_go_on_and_ends_the_same(capsys, monke
     assert code == 130
     assert err == "warning: interrupted: the study is unfinished, 16 sets were evaluated\n"
     assert "UNFINISHED" in out
-    assert "--resume goes on" in out
+    assert "--resume continues it" in out
     line = shlex.split(re.search(r"^backtest tune .*$", out, re.MULTILINE)[0])
     assert line == ["backtest", "tune", *FEW, "--resume"]
     code, out, _ = call(capsys, *line[1:])

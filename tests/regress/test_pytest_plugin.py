@@ -85,7 +85,7 @@ def read(pytester, name="test_calm"):
 def test_a_result_is_recorded_held_and_caught(project, pytester):
     missing = project()
     missing.assert_outcomes(failed=1)
-    missing.stdout.fnmatch_lines(["*there is no baseline*", "*--backtest-update*"])
+    missing.stdout.fnmatch_lines(["*a result must have a baseline*", "*--backtest-update*"])
     assert missing.stdout.str().count("--backtest-update") == 1
     project(*FIRST).assert_outcomes(passed=1)
     project().assert_outcomes(passed=1)
