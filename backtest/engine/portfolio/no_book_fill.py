@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,18 +27,19 @@ CURES = {
 
 
 def explain_no_book_fill(
-    setup: Setup, outcome: BookOutcome, rows: Sequence[Mapping[str, Any]]
+    setup: Setup, outcome: BookOutcome, measure_cuts: Callable[[], Sequence[Mapping[str, Any]]]
 ) -> str:
     """Return why a run filled no order, without a full stop; empty if it did.
 
-    ``rows`` are those of the table of cuts.
+    ``measure_cuts`` returns the rows of the table of cuts.
     """
     has_position = (field(outcome.positions, "quantity") != 0.0).any()
     if has_position or (outcome.entries[:, 1] == FILL).any():
         return ""
     level, first = field(outcome.positions, "target")[:-1], setup.first
     signal = setup.inputs.feed.signal[first : first + len(level)]
-    total, n = rows[0], len(level)
+    rows, n = measure_cuts(), len(level)
+    total = rows[0]
     if not signal.any():
         return f"all weights were 0 at all {n:,} closes"
     if np.isnan(level).all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -148,7 +149,7 @@ def load_portfolio(folder: Path, kind: type[Loaded]) -> Loaded:
         memory=np.array(stored["memory"], dtype=np.float64),
         **{name: stored[name] for name in KEPT},
         traded=read_traded(stored["traded"]),
-        cut_rows=stored.get("target_cuts", ()),
+        measure_cuts=partial(list, stored.get("target_cuts", ())),
         no_fill=str(stored.get("no_fill", "")),
         record=bars[list(ACCOUNT_RECORD)].to_numpy(dtype=np.float64),
         positions_record=np.stack(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from backtest.account import Account
@@ -29,8 +30,8 @@ class PortfolioRecord:
     ``spans`` of the instruments. ``market_returns`` are those of the equally weighted index.
     ``markets`` are None in a result that was loaded. ``started`` is when the account began (ns),
     ``traded`` the volumes that choose fee tiers, ``weights`` the signal by instrument and bar of
-    ``markets``. ``cut_rows`` are those of ``target_cuts``, and
-    ``no_fill`` is why no order was filled, empty if one was.
+    ``markets``. ``measure_cuts`` returns the rows of ``target_cuts``, and ``no_fill`` is why no
+    order was filled, empty if one was.
     """
 
     policies: Mapping[str, Policy]
@@ -57,6 +58,11 @@ class PortfolioRecord:
     markets: Markets | None = None
     started: int = 0
     traded: TradedDays | None = None
-    cut_rows: Sequence[Mapping[str, Any]] = ()
+    measure_cuts: Callable[[], Sequence[Mapping[str, Any]]] = tuple
     no_fill: str = ""
     weights: FloatArray | None = None
+
+    @cached_property
+    def cut_rows(self) -> Sequence[Mapping[str, Any]]:
+        """The rows of ``target_cuts``, measured once; none in a result saved without them."""
+        return self.measure_cuts()

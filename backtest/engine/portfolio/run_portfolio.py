@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -212,10 +213,10 @@ def finish(
         closes=closes,
         plain_because=outcome.plain_because,
     )
-    rows = measure_book_cuts(setup, outcome)
-    no_fill = explain_no_book_fill(setup, outcome, rows)
+    measure_cuts = partial(measure_book_cuts, setup, outcome)  # slower than the run itself
+    no_fill = explain_no_book_fill(setup, outcome, measure_cuts)
     level = field(outcome.positions, "target")
     highest = np.where(np.isinf(level).any(axis=1), np.inf, 0.0)
     warn_of_outcome(name_boundless(setup, level), no_fill, highest, closes)
     result = PortfolioResult.from_outcome(setup, outcome, span, manifest)
-    return dataclasses.replace(result, cut_rows=rows, no_fill=no_fill)
+    return dataclasses.replace(result, measure_cuts=measure_cuts, no_fill=no_fill)
