@@ -62,9 +62,9 @@ def test_one_round_alone_ends_on_the_broad_hill_too_often():
 
 @pytest.mark.slow
 def test_the_spikes_of_a_ridge_across_the_axes_are_compared():
-    """Without reunions, 9 of 10 seeds ended on lower spikes, 0.65e-4 to 1.7e-4 below 1."""
-    lost = [1.0 - climb(seed, trials=30_000, surface=spiked_ridge) for seed in range(1, 6)]
-    assert max(lost) < 0.6e-4
+    """Of 60 seeds 56 lose less; of 30 without reunions 2, of 30 without moves along lines 7."""
+    lost = [1.0 - climb(seed, trials=30_000, surface=spiked_ridge) for seed in range(20)]
+    assert sum(each < 0.6e-4 for each in lost) >= 17
 
 
 def test_small_moves_along_lines_stay_on_the_line_of_the_members():
