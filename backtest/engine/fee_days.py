@@ -66,9 +66,13 @@ def read_traded(data: Mapping[str, Any] | None) -> TradedDays | None:
     return TradedDays(data["day"], data["today"], np.array(data["past"], dtype=np.float64))
 
 
-def start_traded(day: int) -> TradedDays:
-    """Return the volumes of an account that has not traded."""
-    return TradedDays(day, 0.0, np.zeros(WINDOW))
+def start_day(day: IntArray, traded: TradedDays | None, t: int) -> tuple[TradedDays, int]:
+    """Return the volumes as of the day of bar t, and the first bar after that day.
+
+    ``day`` has the day of every bar; ``traded`` is None for an account that has not traded.
+    """
+    now, end = int(day[t]), int(np.searchsorted(day, day[t], side="right"))
+    return (TradedDays(now, 0.0, np.zeros(WINDOW)) if traded is None else traded.at(now)), end
 
 
 class Rates(NamedTuple):
@@ -95,10 +99,6 @@ class FeeSchedule(NamedTuple):
     tiers: tuple[FeeTier, ...]
     first: Rates
     charged: tuple[tuple[int, float], ...] = ()
-
-    def find_end(self, t: int) -> int:
-        """Return the first bar after the day of bar t."""
-        return int(np.searchsorted(self.day, self.day[t], side="right"))
 
     def choose(self, traded: TradedDays) -> Rates:
         """Return the rates of a day."""

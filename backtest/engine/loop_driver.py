@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import Ledger, Log, Quote, State, live_bar
+from backtest.account import Log, State, live_bar
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.compile_choice import pop_kernels
 from backtest.base.errors import AccountingError, PolicyError
@@ -25,7 +25,7 @@ from backtest.engine.compile.recipe import (
     pack_columns,
     write_recipe,
 )
-from backtest.engine.fee_days import Rates, TradedDays, start_traded, with_fees
+from backtest.engine.fee_days import TradedDays, start_day, with_fees
 from backtest.engine.loop_inputs import Inputs
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy import Combinator, Policy, formula_for
@@ -104,17 +104,20 @@ class LoopRunner(NamedTuple):
             inputs=self.inputs._replace(rules=inputs.with_margin(self.pack(table))),
         )
 
-    def with_fees(self, rates: Rates) -> LoopRunner:
-        """Return the loop under other fee rates."""
+    def with_fees(self, traded: TradedDays | None, t: int) -> tuple[LoopRunner, Any, int]:
+        """Return the loop under the fee tier of bar t, the volumes, and where its day ends.
+
+        Nothing changes at a venue without tiers.
+        """
+        schedule = self.plain.fees
+        if schedule is None:
+            return self, None, len(self.plain.seen.time)
+        traded, end = start_day(schedule.day, traded, t)
+        rates = schedule.choose(traded)
         plain, inputs = (
             each._replace(rules=with_fees(each.rules, rates)) for each in (self.plain, self.inputs)
         )
-        return self._replace(plain=plain, inputs=inputs)
-
-    def live_bar(self, state: State, t: int) -> tuple[State, Ledger, Quote]:
-        """Take the account through bar t in plain Python, without a log."""
-        log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
-        return live_bar(self.plain.rules, self.plain.plan, self.plain.feed, state, log, t)
+        return self._replace(plain=plain, inputs=inputs), traded, end
 
 
 def pack_inputs(
@@ -144,15 +147,20 @@ def build_compiled(
 
 def build_plain(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]) -> LoopRunner:
     """Return the loop as ordinary Python around the policy, with lists, which are faster there."""
-    bound = {**vars(loop), "decide": bind_plain(policy, tuple(columns))}
-    function = types.FunctionType(loop.simulate.__code__, bound, "simulate")
     lists = inputs._replace(
         feed=type(inputs.feed)(*(array.tolist() for array in inputs.feed)),
         clock=type(inputs.clock)(True, *(array.tolist() for array in inputs.clock[1:])),
     )
     has_root = may_read_of_account(formula_for(policy, tuple(columns)), ROOT_NAMES)
     formula = Formula(None, tuple(columns.values()), True if has_root else None)
-    return LoopRunner(function, policy, lists, inputs, formula, columns, lambda table: table)
+    simulate = bind_simulate(policy, columns)
+    return LoopRunner(simulate, policy, lists, inputs, formula, columns, lambda table: table)
+
+
+def bind_simulate(policy: Policy, columns: Mapping[str, FloatArray]) -> types.FunctionType:
+    """Return the loop as ordinary Python that asks the policy itself."""
+    bound = {**vars(loop), "decide": bind_plain(policy, tuple(columns))}
+    return types.FunctionType(loop.simulate.__code__, bound, "simulate")
 
 
 def run_loop(
@@ -282,11 +290,11 @@ def run_chunks(
     t = first
     while t < total:
         runner, stop = runner.at(t, min(t + chunk, total))
-        runner, traded, stop = choose_fees(runner, traded, t, stop)
+        runner, traded, end = runner.with_fees(traded, t)
         charged.append((t, runner.plain.rules.instrument.fee))
         begun = (state, tally, memory)
         try:
-            state, tally, memory, reached, why = run_bars(runner, *begun, tape, t, stop)
+            state, tally, memory, reached, why = run_bars(runner, *begun, tape, t, min(stop, end))
         except PolicyError:
             raise
         except Exception as error:
@@ -317,22 +325,6 @@ def run_chunks(
     )
 
 
-def choose_fees(
-    runner: LoopRunner, traded: TradedDays | None, t: int, stop: int
-) -> tuple[LoopRunner, TradedDays | None, int]:
-    """Return the loop under the fee tier of bar t, the volumes, and the bar at which it must stop.
-
-    Nothing changes at a venue without tiers.
-    """
-    schedule = runner.plain.fees
-    if schedule is None:
-        return runner, None, stop
-    day = int(schedule.day[t])
-    traded = start_traded(day) if traded is None else traded.at(day)
-    stop = min(stop, schedule.find_end(t))
-    return runner.with_fees(schedule.choose(traded)), traded, stop
-
-
 def add_traded(traded: TradedDays | None, before: Tally, after: Tally) -> TradedDays | None:
     """Return the volumes after some bars; None without fee tiers."""
     if traded is None:
@@ -343,19 +335,21 @@ def add_traded(traded: TradedDays | None, before: Tally, after: Tally) -> Traded
 def find_fault(
     runner: LoopRunner, begun: tuple[State, Tally, Any], start: int, t: int, error: Exception
 ) -> Exception:
-    """Return the policy's error at bar t with what it saw, by running up to that bar again."""
-    state, _, memory = begun
+    """Return the policy's error at bar t with what it saw, by running up to that bar again.
+
+    Bar t itself runs in plain Python, on the arrays of the compiled loop.
+    """
     if t > start:
         tape = new_tape(t - start, 8 * (t - start) + 4096, start)
-        state, _, memory, _, _ = run_bars(runner, *begun, tape, start, t)
-    inputs = runner.plain
-    after, _, quote = runner.live_bar(state, t)
-    view = loop.show_account(inputs.rules, after, quote, loop.count_days(inputs.seen, t), True)
-    decide = bind_plain(runner.policy, tuple(runner.columns))
+        begun = run_bars(runner, *begun, tape, start, t)[:3]
     columns = tuple(runner.columns.values())
+    plain = runner._replace(
+        simulate=bind_simulate(runner.policy, runner.columns),
+        inputs=runner.plain,
+        formula=Formula(None, columns, True),
+    )
     try:
-        with np.errstate(all="ignore"):
-            decide(None, columns, memory, inputs.seen, view, after.last_funding, t)
+        run_bars(plain, *begun, new_tape(1, 4096, t), t, t + 1)
     except PolicyError as found:
         return found
     return error
@@ -363,11 +357,12 @@ def find_fault(
 
 def report_imbalance(runner: LoopRunner, state: State, t: int) -> AccountingError:
     """Return the error of books that do not balance at bar t, with both sides."""
-    after, ledger, _ = runner.live_bar(state, t)
+    inputs, log = runner.plain, new_tape(0, 1, t).log._replace(is_on=None)
+    after, ledger, _ = live_bar(inputs.rules, inputs.plan, inputs.feed, state, log, t)
     change, terms = after.equity - state.equity, loop.sum_terms(ledger)
     return AccountingError(
         f"equity changed by {change!r}, its terms add up to {terms!r}, "
         f"a difference of {change - terms!r}",
-        where=f"bar {t}, {format_time(int(runner.plain.seen.time[t]))}; {ledger}",
+        where=f"bar {t}, {format_time(int(inputs.seen.time[t]))}; {ledger}",
         cure="this is a defect of the engine: please report it with this text",
     )

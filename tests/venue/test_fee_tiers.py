@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.fee_days import start_traded
+from backtest.engine.fee_days import start_day
 from tests.cases import Case, make_case
 from tests.engine.test_reference import compare_case
 from tests.fast_cases import every_nth
@@ -142,7 +142,9 @@ def test_the_cuts_of_targets_know_the_tier():
 
 
 def test_days_are_counted_over_gaps():
-    traded = start_traded(100).add(5.0)
+    traded, end = start_day(np.array([100, 100, 101]), None, 0)
+    assert end == 2
+    traded = traded.add(5.0)
     assert traded.sum_past() == 0.0
     assert traded.at(101).sum_past() == 5.0
     assert traded.at(130).sum_past() == 5.0

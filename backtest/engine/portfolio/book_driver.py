@@ -11,7 +11,7 @@ import numpy as np
 from backtest.base.errors import AccountingError, PolicyError
 from backtest.base.units import FloatArray, format_time
 from backtest.engine.bar_loop import BROKEN, FULL, NEGATIVE
-from backtest.engine.fee_days import TradedDays
+from backtest.engine.fee_days import TradedDays, start_day
 from backtest.engine.loop_driver import CHUNK, PLAIN_CHUNK, Progress, add_traded
 from backtest.engine.portfolio import book_loop
 from backtest.engine.portfolio.book_desk import ask_plain
@@ -175,8 +175,8 @@ def drive(
         later = [bar for bar, _, _ in inputs.changes if bar > t]
         stop = min(t + chunk, total, *later)
         if inputs.fees is not None:
-            traded, stop = inputs.fees.turn(traded, t), min(stop, inputs.fees.find_end(t))
-            terms = inputs.fees.write(terms, traded)
+            traded, end = start_day(inputs.fees.day, traded, t)
+            terms, stop = inputs.fees.write(terms, traded), min(stop, end)
         saved = save_book(book, desk)
         packed = terms if pack is None else pack(terms)
         given = (packed, inputs.feed, inputs.clock, inputs.log_returns, bound, book, scene, room)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from backtest.base.units import DAY, IntArray
-from backtest.engine.fee_days import FeeSchedule, Rates, TradedDays, read_schedule, start_traded
+from backtest.engine.fee_days import FeeSchedule, Rates, TradedDays, read_schedule
 from backtest.portfolio.book_records import NUMBERS, Terms
 from backtest.venue import Venue
 from backtest.venue.book_tables import pack_brackets
@@ -19,15 +19,6 @@ class BookFees(NamedTuple):
 
     schedules: tuple[FeeSchedule | None, ...]
     day: IntArray
-
-    def turn(self, traded: TradedDays | None, t: int) -> TradedDays:
-        """Return the volumes of the account as of the day of bar t."""
-        day = int(self.day[t])
-        return start_traded(day) if traded is None else traded.at(day)
-
-    def find_end(self, t: int) -> int:
-        """Return the first bar after the day of bar t."""
-        return int(self.day.searchsorted(self.day[t], side="right"))
 
     def write(self, terms: Terms, traded: TradedDays) -> Terms:
         """Return the terms with the rates of a day."""
