@@ -1,0 +1,339 @@
+"""From a decision to its fill, by hand: fees, slippage, impact, limits, lots, bands and signals."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.account.orders import floor
+from backtest.base.compiled_twins import make_array_twins
+from backtest.engine.compile.loop_compiler import compile_core
+from backtest.venue import contract_value, liquidation_price, requirement
+from tests.account.account_scenes import FEE, ONCE, coin_venue, is_, slip
+from tests.scenes import INF, NAN, account_of, bracket, equities, happened, play, total, venue_of
+
+COIN = bt.Contract(kind="inverse", size=100.0)
+
+
+def test_bar_0_never_trades_and_its_decision_fills_at_the_next_open():
+    result = play(100, (110, 120, 110, 120), targets=ONCE)
+    # 1,000 / 110 contracts bought at the open 110; closed at 120
+    assert result.bars["position"].tolist() == [0.0, is_(1000 / 110)]
+    assert equities(result) == [1000.0, is_(1000 + 10 * 1000 / 110)]
+
+
+def test_a_taker_pays_the_fee_rate_on_the_notional_traded():
+    result = play(100, 100, 100, targets=ONCE, venue=venue_of(fees=FEE))
+    # 10 contracts x 100 x 0.001 = 1
+    assert equities(result) == [1000.0, is_(999.0), is_(999.0)]
+    assert total(result, "fee") == is_(1.0)
+
+
+def test_the_maker_share_pays_the_maker_rate_which_may_be_a_rebate():
+    venue = venue_of(fees={"taker": 0.001, "maker": -0.0002, "maker_share": 0.25})
+    # 0.75 x 0.001 - 0.25 x 0.0002 = 0.0007 of 1,000
+    assert equities(play(100, 100, targets=ONCE, venue=venue))[-1] == is_(999.3)
+
+
+def test_a_stop_pays_the_taker_rate_whatever_the_maker_share():
+    venue = venue_of(fees={"taker": 0.001, "maker": 0.0, "maker_share": 1.0})
+    account = account_of(stop_loss=0.05)
+    result = play(100, (100, 100, 90, 92), targets=ONCE, venue=venue, account=account)
+    # bought free; sold 10 at 95: fee 0.95, loss 50
+    assert equities(result)[-1] == is_(1000 - 50 - 0.95)
+
+
+@pytest.mark.parametrize(("side", "price"), [(1.0, 101.0), (-1.0, 99.0)])
+def test_slippage_worsens_the_price_against_the_trader(side, price):
+    result = play(100, 100, targets=ONCE, signal=side, venue=slip())
+    assert happened(result, "fill")["price"].item() == is_(price)
+    assert result.bars["entry"].iloc[-1] == is_(price)
+    assert total(result, "slippage") == is_(10.0)  # 10 contracts x 1
+    assert equities(result)[-1] == is_(990.0)
+
+
+@pytest.mark.parametrize(("side", "price"), [(1.0, 101.0), (-1.0, 99.0)])
+def test_an_inverse_contract_worsens_in_price_and_costs_coins(side, price):
+    venue = coin_venue(slippage={"rate": 0.01}, fees=FEE)
+    result = play(
+        100, 100, targets=ONCE, signal=side, venue=venue, account=account_of(capital=10.0)
+    )
+    # 10 coins at 100 dollars are 1,000 contracts; each loses |1/100 - 1/price| coins
+    worse = 1000 * abs(1 / 100 - 1 / price)
+    assert happened(result, "fill")["price"].item() == is_(price)
+    assert total(result, "slippage") == is_(worse)
+    assert total(result, "fee") == is_(0.001 * 1000 / price)
+    assert equities(result)[-1] == is_(10 - worse - 1 / price)
+
+
+def test_an_inverse_long_gains_coins_by_the_reciprocal_of_the_price():
+    result = play(
+        100, (100, 125, 100, 125), targets=ONCE, venue=coin_venue(), account=account_of(capital=10)
+    )
+    assert equities(result)[-1] == is_(10 + 1000 * (1 / 100 - 1 / 125))  # 12 coins
+
+
+def test_the_entry_of_a_linear_contract_is_the_arithmetic_mean():
+    # 10 at 100; at 120 the equity is 1,200, and 2x is 20 contracts: 10 more at 120
+    result = play(100, 100, 120, targets=(1.0, 2.0))
+    assert result.bars["position"].iloc[-1] == is_(20.0)
+    assert result.bars["entry"].iloc[-1] == is_(110.0)
+
+
+def test_the_entry_of_an_inverse_contract_is_the_harmonic_mean():
+    # 1,000 at 100; at 125 the equity is 12 coins, and 4/3 of it is 16 coins or 2,000 contracts
+    result = play(
+        100, 100, 125, targets=(1.0, 4 / 3), venue=coin_venue(), account=account_of(capital=10.0)
+    )
+    assert result.bars["position"].iloc[-1] == is_(2000.0)
+    assert result.bars["entry"].iloc[-1] == is_(2000 / (1000 / 100 + 1000 / 125))
+
+
+def test_a_reduction_keeps_the_entry_and_a_flip_starts_it_anew():
+    result = play(100, 100, 120, 90, targets=(2.0, 0.5, 1.0), signal=[1, 1, -1, -1])
+    entry = result.bars["entry"].tolist()
+    assert entry[1:] == [is_(100.0), is_(100.0), is_(90.0)]
+
+
+def impact_scene(**slippage):
+    """Closes that move by +1, -1, +1 % in logs, each bar worth 100; a fill of 24 at 100."""
+    up = 100 * math.exp(0.01)
+    closes = [100.0, up, 100.0, up]
+    bars = [(c, c, c, c) for c in closes]
+    return play(
+        *bars,
+        100,
+        targets=(NAN, NAN, NAN, 0.024, NAN),
+        venue=slip(impact=2.0, impact_window="3h", **slippage),
+        volume=[100 / c for c in closes] + [1.0],
+    )
+
+
+def test_impact_grows_with_the_square_root_of_the_share_of_the_daily_volume():
+    result = impact_scene(rate=0.0)
+    # log returns +-0.01: sample std 0.02 / sqrt(3), per day x sqrt(24) = 0.02 sqrt(8);
+    # ADV = 24 x 100 = 2,400; 2 x 0.02 sqrt(8) x sqrt(24 / 2,400) = 0.004 sqrt(8)
+    impact = 0.004 * math.sqrt(8)
+    assert happened(result, "fill")["price"].item() == is_(100 * (1 + impact))
+    assert total(result, "impact") == is_(24 * impact)
+    assert total(result, "slippage") == 0.0
+
+
+def test_slippage_and_impact_add_up_and_share_the_cost():
+    result = impact_scene(rate=0.001)
+    impact = 0.004 * math.sqrt(8)
+    assert happened(result, "fill")["price"].item() == is_(100 * (1.001 + impact))
+    assert total(result, "impact") == is_(24 * impact)
+    assert total(result, "slippage") == is_(0.024)
+    assert equities(result)[-1] == is_(1000 - 24 * (0.001 + impact))
+
+
+def test_there_is_no_impact_before_its_window_is_full():
+    venue = slip(0.0, impact=2.0, impact_window="3h")
+    result = play(100, (101, 101, 101, 101), 100, targets=ONCE, venue=venue, volume=1.0)
+    assert total(result, "impact") == 0.0
+
+
+def test_participation_fills_a_share_of_the_last_volume_and_leaves_the_rest():
+    venue = slip(0.0, max_participation=0.1)
+    result = play(100, 100, 100, 100, targets=1.0, venue=venue, volume=[30, 50, 70, 90])
+    # 10 wanted: 10 % of 30 at the first open, of 50 at the next, then the 2 that are left
+    assert result.bars["position"].tolist() == [0.0, is_(3.0), is_(8.0), is_(10.0)]
+
+
+def test_participation_trades_whole_lots():
+    venue = venue_of(contract={"lot": 2.0}, slippage={"rate": 0.0, "max_participation": 0.1})
+    result = play(100, 100, targets=1.0, venue=venue, volume=50.0)
+    assert result.bars["position"].iloc[-1] == is_(4.0)  # 5 allowed
+
+
+def test_no_trade_happens_within_the_band_and_a_trade_beyond_it_goes_all_the_way():
+    result = play(*[100] * 5, targets=(1.0, 1.4, 0.5, 1.6, NAN), account=account_of(band=0.5))
+    # 1 -> 1.4 and 1 -> 0.5 are within half a turn, its end included; 1 -> 1.6 is not
+    assert result.bars["position"].tolist() == [0.0, *map(is_, (10.0, 10.0, 10.0, 16.0))]
+
+
+def test_closing_is_exempt_from_the_band():
+    result = play(*[100] * 4, targets=(1.0, 0.4, 0.0), account=account_of(band=0.5))
+    assert result.bars["position"].tolist() == [0.0, is_(10.0), is_(4.0), 0.0]
+
+
+def test_the_band_compares_signed_notionals():
+    result = play(*[100] * 3, targets=(1.0, 0.2), signal=[1, -1, -1], account=account_of(band=0.9))
+    # from +1 to -0.2 are 1.2 turns
+    assert result.bars["position"].iloc[-1] == is_(-2.0)
+
+
+def test_an_order_shrinks_to_what_initial_margin_allows():
+    assert play(100, 100, targets=30.0).bars["leverage"].iloc[-1] == is_(16.0)
+
+
+@pytest.mark.parametrize(
+    ("side", "kind", "kappa"),
+    [
+        (1.0, "linear", 0.002 + 0.001 * 1.002),
+        (-1.0, "linear", 0.002 + 0.001 * 0.998),
+        (1.0, "inverse", 0.003 / 1.002),
+        (-1.0, "inverse", 0.003 / 0.998),
+    ],
+)
+def test_the_cap_holds_after_the_cost_of_the_trade_itself(side, kind, kappa):
+    venue = venue_of(contract={"kind": kind}, fees=FEE, slippage={"rate": 0.002})
+    result = play(100, 100, targets=INF, signal=side, venue=venue)
+    # N = 16 (1000 - kappa N): N = 16,000 / (1 + 16 kappa)
+    notional = 16_000 / (1 + 16 * kappa)
+    unit = 100 if kind == "linear" else 1 / 100
+    assert abs(result.bars["position"].iloc[-1]) == is_(notional / unit)
+    assert notional == is_(16 * equities(result)[-1])
+
+
+def test_the_cap_of_a_flip_pays_for_what_it_closes_too():
+    venue = venue_of(fees=FEE, slippage={"rate": 0.002}, brackets=[bracket(leverage=10.0)])
+    result = play(100, 100, 100, targets=(5.0, INF), signal=[-1, 1, 1], venue=venue)
+    # short 5,000 costs 0.002998 x 5,000 = 14.99; then with kappa 0.003002 from -5,000:
+    # N = 10 (985.01 - kappa (N + 5,000)) = 10 x 970 / 1.03002
+    assert result.bars["position"].iloc[-1] == is_(9700 / 1.03002 / 100)
+
+
+def test_the_cap_of_an_addition_pays_only_for_what_it_adds():
+    venue = venue_of(fees=FEE, slippage={"rate": 0.002}, brackets=[bracket(leverage=10.0)])
+    two = play(100, 100, 100, targets=(5.0, INF), venue=venue)
+    one = play(100, 100, 100, targets=(INF, NAN), venue=venue)
+    # E = 1000 - 5,000 kappa; N = 10 (E + 5,000 kappa) / (1 + 10 kappa), as in one go
+    assert two.bars["position"].iloc[-1] == is_(10_000 / 1.03002 / 100)
+    assert equities(two)[-1] == is_(equities(one)[-1])
+
+
+def test_a_position_over_the_limit_is_left_alone_and_not_reduced():
+    # 160 x 96 = 15,360 on an equity of 360, 42.7x; with 1 % maintenance it lives
+    venue = venue_of(brackets=[bracket(rate=0.01)])
+    result = play(100, 100, 96, 96, targets=(16.0, NAN, 1000.0), venue=venue)
+    assert result.bars["leverage"].iloc[2:].tolist() == [is_(15_360 / 360)] * 2
+    assert len(happened(result, "fill")) == 1
+
+
+def test_a_trade_that_only_reduces_passes_over_the_limit():
+    venue = venue_of(brackets=[bracket(rate=0.01)])
+    result = play(100, 100, 96, 96, targets=(16.0, NAN, 20.0), venue=venue)
+    assert result.bars["leverage"].iloc[-1] == is_(20.0)  # from 42.7, still over 16
+
+
+TABLE = [bracket(0.0, 5000.0, 20.0, 0.04), bracket(5000.0, 50_000.0, 5.0, 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("capital", "setting", "notional"),
+    [
+        (1000.0, None, 5000.0),  # max(min(5,000, 20 x 1,000), min(50,000, 5 x 1,000))
+        (2000.0, None, 10_000.0),  # the second bracket: 5 x 2,000
+        (200.0, None, 4000.0),  # the first: 20 x 200
+        (20_000.0, None, 50_000.0),  # the last cap
+        (2000.0, 20.0, 5000.0),  # the largest cap that allows 20x
+        (2000.0, 10.0, 5000.0),  # likewise
+        (400.0, 10.0, 4000.0),  # 10 x 400
+        (2000.0, 4.0, 8000.0),  # 4 x 2,000; the second bracket allows it
+    ],
+)
+def test_the_leverage_setting_and_the_caps_limit_the_notional(capital, setting, notional):
+    account = account_of(capital=capital, venue_leverage=setting)
+    result = play(100, 100, targets=INF, venue=venue_of(brackets=TABLE), account=account)
+    assert result.bars["position"].iloc[-1] * 100 == is_(notional)
+
+
+@pytest.mark.parametrize(("side", "position"), [(1.0, 9.0), (-1.0, -9.0)])
+def test_the_position_is_whole_lots_truncated_toward_zero(side, position):
+    venue = venue_of(contract={"lot": 3.0})
+    assert play(100, 100, signal=side, venue=venue).bars["position"].iloc[-1] == position
+
+
+@pytest.mark.parametrize(("short_of", "lots"), [(0.5e-6, 3), (2e-6, 2)])
+def test_a_lot_is_truncated_with_a_tolerance_of_a_millionth(short_of, lots):
+    # 3 lots of 0.1 are 30 of notional, 0.03x; a position short of that by a part of a lot
+    venue = venue_of(contract={"lot": 0.1})
+    result = play(100, 100, targets=0.01 * (3 - short_of), venue=venue)
+    assert result.bars["position"].iloc[-1] == pytest.approx(0.1 * lots, rel=1e-12)
+
+
+def test_more_lots_than_integers_are_truncated_alike_in_plain_and_compiled_code():
+    compiled = compile_core().names["floor"]
+    for size in (2.5, -0.5, 9.3e18, 1e23, 1e300, INF, NAN):
+        assert floor(size) == is_(compiled(size)) or math.isnan(size)
+    assert floor(1e23) == 1e23
+    assert floor(INF) == INF
+
+
+@pytest.mark.parametrize("changes", [{}, {"maintenance_at": "entry"}, {"contract": COIN}])
+def test_margin_on_arrays_has_the_bits_of_one_account(changes):
+    rules = requirement.read_rules(bt.Venue.preset("binance-usdm", "BTCUSDT").override(**changes))
+    arrays = make_array_twins(contract_value, requirement, liquidation_price)
+    rng = np.random.default_rng(0)
+    n = 500
+    quantity, x = rng.normal(size=n) * 10.0 ** rng.integers(0, 5, n), rng.uniform(1.0, 3.0, n)
+    entry = contract_value.compute_value(rules.size, rules.is_inverse, rng.uniform(1e3, 1e5, n))
+    base = -quantity * entry * rng.uniform(-0.5, 1.5, n)
+    given = (quantity, entry, base, x)
+    notional = np.abs(quantity * entry)
+    found = [arrays.compute_maintenance(rules, notional, x)]
+    found += [arrays.compute_liquidation_value(rules, *given)]
+    rows = [[float(each) for each in row] for row in zip(notional, *given, strict=True)]
+    one = [requirement.compute_maintenance(rules, row[0], row[-1]) for row in rows]
+    other = [liquidation_price.compute_liquidation_value(rules, *row[1:]) for row in rows]
+    assert np.array_equal(found, [one, other], equal_nan=True)
+    assert 0 < np.isnan(found[1]).sum() < n
+
+
+def test_a_notional_at_a_floor_is_in_the_bracket_below_one_by_one_and_on_arrays():
+    rules = requirement.read_rules(bt.Venue.preset("binance-usdm", "BTCUSDT"))
+    arrays = make_array_twins(contract_value, requirement, liquidation_price)
+    at = np.array([0.0, *rules.floors, *np.nextafter(rules.floors, INF), 1e300, INF, NAN])
+    one = [requirement.compute_maintenance(rules, notional, 1.0) for notional in at.tolist()]
+    assert np.array_equal(arrays.compute_maintenance(rules, at, 1.0), one, equal_nan=True)
+    assert requirement.count_brackets(rules, rules.floors[3]) == 3
+    assert requirement.count_brackets(rules, math.nextafter(rules.floors[3], INF)) == 4
+
+
+def test_a_trade_under_the_minimum_notional_is_skipped_unless_it_closes():
+    venue = venue_of(contract={"min_notional": 500.0})
+    result = play(100, 100, 100, 100, 40, 40, targets=(0.4, 0.6, 0.5, NAN, 0.0), venue=venue)
+    # 400 is skipped; 600 is bought; a reduction of 100 is skipped; 6 x 40 = 240 is closed
+    assert result.bars["position"].tolist() == [0.0, 0.0, is_(6.0), is_(6.0), is_(6.0), 0.0]
+
+
+def test_order_prices_are_not_rounded_to_the_tick():
+    venue = venue_of(contract={"tick": 10.0}, slippage={"rate": 0.01})
+    assert happened(play(100, 100, venue=venue), "fill")["price"].item() == is_(101.0)
+
+
+def test_nan_leaves_the_position_even_when_the_signal_turned():
+    result = play(*[100] * 3, targets=ONCE, signal=[1, -1, -1])
+    assert result.bars["position"].tolist() == [0.0, 10.0, 10.0]
+
+
+def test_signal_0_closes_even_where_the_target_is_nan():
+    result = play(*[100] * 3, targets=ONCE, signal=[1, 0, 0])
+    assert result.bars["position"].tolist() == [0.0, 10.0, 0.0]
+
+
+def test_the_signal_scales_and_directs_the_target():
+    result = play(*[100] * 3, targets=2.0, signal=[0.25, -0.5, 0.0])
+    assert result.bars["position"].tolist() == [0.0, is_(5.0), is_(-10.0)]
+
+
+def test_the_account_clips_what_the_policy_asks_for():
+    account = account_of(min_leverage=0.5, max_leverage=3.0)
+    result = play(*[100] * 4, targets=(0.1, 9.0, INF, NAN), account=account)
+    assert result.bars["leverage"].tolist() == [0.0, is_(0.5), is_(3.0), is_(3.0)]
+
+
+def test_the_minimum_leverage_holds_against_a_target_of_0_but_not_a_signal_of_0():
+    account = account_of(min_leverage=0.5)
+    result = play(*[100] * 4, targets=(1.0, 0.0, 0.0), signal=[1, 1, 0, 0], account=account)
+    assert result.bars["leverage"].tolist() == [0.0, is_(1.0), is_(0.5), 0.0]
+
+
+def test_an_infinite_target_is_what_the_limits_allow_scaled_by_the_signal():
+    result = play(*[100] * 3, targets=INF, signal=[1.0, -0.5, 1.0])
+    assert result.bars["leverage"].tolist() == [0.0, is_(16.0), is_(-8.0)]
