@@ -15,6 +15,9 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
+from backtest.account import Rules
+from backtest.engine.loop_inputs import read_account_rules
+from backtest.venue.requirement import read_rules
 
 NAN = math.nan
 INF = math.inf
@@ -106,6 +109,12 @@ def venue_of(**changes: Any) -> bt.Venue:
 def account_of(**changes: Any) -> bt.Account:
     """Return a cross account of 1,000 without any rule of its own."""
     return bt.Account(**{"capital": 1000.0} | changes)
+
+
+def rules_of(venue: bt.Venue, account: bt.Account) -> Rules:
+    """Return the rules of a venue and an account as plain numbers."""
+    margin = read_rules(venue, account.venue_leverage or 0.0, account.margin == "isolated")
+    return read_account_rules(venue, account, margin)
 
 
 def isolated(leverage: float = 10.0, **changes: Any) -> bt.Account:

@@ -74,9 +74,8 @@ class Inputs(NamedTuple):
     fees: FeeSchedule | None
 
 
-def read_account_rules(venue: Venue, account: Account) -> Rules:
-    """Return the rules of venue and account as plain numbers."""
-    margin = read_rules(venue, account.venue_leverage or 0.0, account.margin == "isolated")
+def read_account_rules(venue: Venue, account: Account, margin: MarginRules) -> Rules:
+    """Return the rules of venue and account as plain numbers, under the margin rules in force."""
     step, per_order = venue.liquidation.step, venue.fees.per_order
     instrument = InstrumentRules(
         is_inverse=True if venue.contract.kind == "inverse" else None,
@@ -251,7 +250,7 @@ def read_inputs(
         clock.risk_free[first] = 0.0
     (_, margin), *later = read_margin_tables(venue, account, market.time, first)
     return Inputs(
-        rules=read_account_rules(venue, account).with_margin(margin),
+        rules=read_account_rules(venue, account, margin),
         plan=read_plan(venue, account),
         feed=feed,
         clock=clock,

@@ -28,7 +28,7 @@ from backtest.engine.loop_inputs import has_interest, read_inputs, start_state
 from backtest.engine.manifest import hash_source, write_manifest
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.no_fill import TARGET, explain_no_fill
-from backtest.engine.portfolio.cut_terms import cut_account, end_expired
+from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.portfolio.narrow_to_one import narrow_to_one
 from backtest.engine.portfolio.portfolio_checks import check_account_kind, check_expiry
 from backtest.engine.portfolio.run_portfolio import is_single, run_portfolio
@@ -157,7 +157,6 @@ def run(
     if isinstance(market, Markets):
         check_account_kind(account)
         signal = resolve_signal(signal, market)
-        account = cut_account(account, market)
         panel = end_expired(market, venue)
         if not is_single(panel, account, overlay):
             return run_portfolio(

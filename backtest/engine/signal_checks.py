@@ -14,6 +14,7 @@ from backtest.base.ranges import Choice
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPlan
+from backtest.engine.lookahead.checked_signals import mark_checked
 from backtest.market import Market, Markets
 from backtest.policy.error_location import format_location
 
@@ -118,6 +119,26 @@ def make_signal(market: Market, raw: FloatArray, sides: Sides, *, where: str) ->
     return pd.Series(np.clip(values, low, high), index=market.index, name="signal")
 
 
+def compute_signal(
+    market: Market,
+    function: Callable[[Market], Any],
+    sides: Sides = "both",
+    *,
+    name: str,
+    plan: CutPlan | None = PLAN,
+) -> pd.Series:
+    """Return the signal that a function computes from a market, checked for lookahead.
+
+    ``plan`` says how many cuts are made, None that there is no check. Raises PolicyError if the
+    function raises, looks ahead or returns something else, and ParameterError if a value does not
+    lie in [-1, 1].
+    """
+    raw = call_function(function, market, name)
+    cuts = 0 if plan is None else check_past(function, market, raw, name, plan)
+    signal = make_signal(market, raw, sides, where=f"the signal {name}")
+    return signal if plan is None else mark_checked(signal, cuts)
+
+
 def call_function(function: Callable[[Market], Any], market: Market, name: str) -> FloatArray:
     """Return the signal that a function computes for a market, one number per bar."""
     try:
@@ -148,7 +169,7 @@ def read_answer(answer: Any, market: Market, name: str) -> FloatArray:
 
 
 def check_past(
-    function: Callable[[Market], Any], market: Market, signal: FloatArray, name: str
+    function: Callable[[Market], Any], market: Market, signal: FloatArray, name: str, plan: CutPlan
 ) -> int:
     """Require that a function's past values stay the same when the market goes on.
 
@@ -166,7 +187,7 @@ def check_past(
 
     with measure_work(WorkMeter()) as meter:
         checker = CausalityChecker(
-            subject, subject, compute_part, market, {"": signal}, PLAN, meter
+            subject, subject, compute_part, market, {"": signal}, plan, meter
         )
         return checker.check().cuts
 

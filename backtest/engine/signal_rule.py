@@ -12,9 +12,9 @@ import pandas as pd
 
 from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray
-from backtest.engine import signal_checks as checks
 from backtest.engine.frame_signals import compute_frame
-from backtest.engine.lookahead.checked_signals import mark_checked, name_signal
+from backtest.engine.lookahead.checked_signals import name_signal
+from backtest.engine.signal_checks import PLAN, compute_signal
 from backtest.market import Market, Markets
 from backtest.policy import Parameter
 from backtest.policy.policy import (
@@ -118,9 +118,8 @@ class SignalRule:
 
     def compute(self, market: Market) -> FloatArray:
         """Return the signal of shape (n_bars,), 0 where unknown, without a check for lookahead."""
-        raw = checks.call_function(self.direction, market, self.text())
-        where = f"the signal {self.text()}"
-        return checks.make_signal(market, raw, "both", where=where).to_numpy(copy=True)
+        signal = compute_signal(market, self.direction, name=self.text(), plan=None)
+        return signal.to_numpy(copy=True)
 
     def apply(self, market: Market) -> pd.Series:
         """Return the signal by ``market.index``, checked for lookahead as a policy's columns are.
@@ -131,10 +130,7 @@ class SignalRule:
             If ``direction`` raises, looks ahead, or returns something else.
         """
         name = self.text()
-        raw = checks.call_function(self.direction, market, name)
-        cuts = checks.check_past(self.direction, market, raw, name)
-        signal = checks.make_signal(market, raw, "both", where=f"the signal {name}")
-        return name_signal(mark_checked(signal, cuts), name)
+        return name_signal(compute_signal(market, self.direction, name=name), name)
 
     def weigh(self, markets: Markets, *, is_checked: bool = True) -> pd.DataFrame:
         """Return the weights of several instruments by ``markets.times`` and name.
@@ -147,7 +143,7 @@ class SignalRule:
             return self._find_weights(seen)
 
         compute_weights.__name__ = name = self.text()
-        plan = checks.PLAN if is_checked else None
+        plan = PLAN if is_checked else None
         return name_signal(compute_frame(markets, compute_weights, plan=plan), name)
 
     def _find_weights(self, markets: Markets) -> Any:

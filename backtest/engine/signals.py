@@ -18,7 +18,6 @@ import pandas as pd
 from backtest.engine import frame_signals
 from backtest.engine import signal_checks as checks
 from backtest.engine.indicator_rules import Bollinger, Breakout, MaCross, Rsi
-from backtest.engine.lookahead.checked_signals import mark_checked
 from backtest.engine.signal_checks import Sides
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.vectorbt_exchange import Fills, read_portfolio
@@ -177,9 +176,7 @@ def from_function(
     if isinstance(market, Markets):
         return frame_signals.compute_frame(market, function, sides)
     name = getattr(function, "__name__", type(function).__name__)
-    raw = checks.call_function(function, market, name)
-    cuts = checks.check_past(function, market, raw, name)
-    return mark_checked(checks.make_signal(market, raw, sides, where=f"the signal {name}"), cuts)
+    return checks.compute_signal(market, function, sides, name=name)
 
 
 def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False) -> pd.Series:

@@ -14,7 +14,6 @@ from backtest.account.account_records import Position, Watch
 from backtest.account.books import compute_equity, make_books
 from backtest.account.liquidation import liquidate
 from backtest.account.ruin import find_line, is_ruin
-from backtest.engine.loop_inputs import read_account_rules
 from backtest.measures.ranking import order_sets
 from backtest.report.sets.explored import explore_study
 from backtest.strategies import Constant
@@ -29,6 +28,7 @@ from tests.scenes import (
     happened,
     isolated,
     play,
+    rules_of,
     series,
     venue_of,
 )
@@ -65,7 +65,7 @@ def test_no_rounding_is_left_after_such_a_fee(account):
         rng.uniform(0.002, 0.05, 300), rng.uniform(1, 9e4, 300), strict=True
     ):
         venue = venue_of(brackets=[bracket(leverage=20.0, rate=rate)], liquidation={"fee": rate})
-        rules = read_account_rules(venue, account).instrument
+        rules = rules_of(venue, account).instrument
         margin = entry_price / 20.0
         base = margin if account.margin == "isolated" else margin - entry_price
         backed = base - entry_price if account.margin == "isolated" else base
@@ -271,7 +271,7 @@ def test_a_close_that_may_ruin_is_never_overlooked(margin):
     ruined, spared = 0, 0
     for _ in range(3_000):
         account = account_of(ruin_at=rng.choice([1e-12, 0.1, 0.5, 0.9]), **isolated_)
-        rules = read_account_rules(venue_of(brackets=[bracket(leverage=20.0, rate=0.001)]), account)
+        rules = rules_of(venue_of(brackets=[bracket(leverage=20.0, rate=0.001)]), account)
         low, close, high = np.sort(rng.uniform(50.0, 110.0, 3))
         start = rng.choice([low, high, rng.uniform(low, high)])
         quote = quote_of(start, low, high, close)

@@ -13,7 +13,6 @@ import backtest as bt
 from backtest.account.account_records import Position, Quote, Watch
 from backtest.account.books import is_failing, make_books
 from backtest.account.liquidation import is_triggered
-from backtest.engine.loop_inputs import read_account_rules
 from backtest.measures.tally import find_near, is_near
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.evaluator import Evaluator, Rows
@@ -22,6 +21,7 @@ from backtest.sweep.lanes import lane_block as blocks
 from backtest.sweep.lanes.lane_rows import BOUND, LANES, ROWS
 from backtest.sweep.lanes.lane_runner import LaneRunner
 from tests.cases import make_case
+from tests.scenes import rules_of
 
 
 class Scaled(bt.Policy):
@@ -271,7 +271,7 @@ def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
     the open lies in the bar, or far from it, and the last close anywhere.
     """
     venue = make_venue(brackets)
-    rules = read_account_rules(venue, bt.Account()).instrument._replace(has_stop=None)
+    rules = rules_of(venue, bt.Account()).instrument._replace(has_stop=None)
     rng = np.random.default_rng(2)
     none = Watch(0.0, 0.0)
     triggered, spared, unbroken = 0, 0, 0
@@ -312,7 +312,7 @@ def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
 def test_a_close_that_is_near_liquidation_is_never_overlooked():
     rng = np.random.default_rng(3)
     venue = make_venue(LADDER)
-    rules = read_account_rules(venue, bt.Account()).instrument
+    rules = rules_of(venue, bt.Account()).instrument
     near, spared = 0, 0
     for _ in range(2_000):
         close = rng.uniform(50.0, 110.0)

@@ -333,24 +333,15 @@ class CausalityChecker:
         self, name: str, part: MarketPart, rows: IntArray, other: FloatArray
     ) -> IntArray:
         """Return the rows whose difference is more than rounding in a part explains."""
-        market = self.market.slice(part.first, part.stop)
-        rng = np.random.default_rng(0)
         if part.is_continued:
             return rows
-        size = rounding.SINGLE_NOISE if rounding.fits_single(part.seen[name]) else rounding.NOISE
-        values = np.full((2, 2 * rounding.TRIES + 1, len(rows)), np.nan)
-        values[:, 0] = part.seen[name][rows]
-        left = rows
-        for k in range(rounding.TRIES if len(rows) > rounding.FEW_ROWS else 2 * rounding.TRIES):
-            for half in (0, 1):
-                seen = self._observe_part(rounding.add_noise(market, rng, half, size))
-                if seen is None or name not in seen:
-                    return rows
-                values[half, k + 1] = seen[name][rows]
-            left = rounding.leave_out_spread(rows, values[:, : k + 2], other, market.n_bars)
-            if not len(left):
-                break  # more tries only explain more
-        return left
+
+        def observe_column(market: Market | Markets) -> FloatArray | None:
+            seen = self._observe_part(market)
+            return None if seen is None else seen.get(name)
+
+        market = self.market.slice(part.first, part.stop)
+        return rounding.leave_out_rounding(market, part.seen[name], rows, other, observe_column)
 
     def _describe_difference(
         self, name: str, part: MarketPart, longer: MarketPart, t: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,36 @@ def is_clear(one: FloatArray, other: FloatArray, rows: IntArray, least: int) -> 
     share = SINGLE_CLEAR if is_single(one) else CLEAR
     far = np.abs(one[rows] - other[rows]) > share * np.median(sizes)
     return bool(far.any())
+
+
+def leave_out_rounding(
+    market: Market | Markets,
+    column: FloatArray,
+    rows: IntArray,
+    other: FloatArray,
+    observe: Callable[[Market | Markets], FloatArray | None],
+) -> IntArray:
+    """Return the rows whose difference from a longer part is more than rounding explains.
+
+    ``column`` holds the values in the part ``market``, ``other`` those of ``rows`` in the longer
+    one. ``observe`` returns the column of a changed part, None where it is not known; all rows stay
+    then.
+    """
+    rng = np.random.default_rng(0)
+    size = SINGLE_NOISE if fits_single(column) else NOISE
+    values = np.full((2, 2 * TRIES + 1, len(rows)), np.nan)
+    values[:, 0] = column[rows]
+    left = rows
+    for k in range(TRIES if len(rows) > FEW_ROWS else 2 * TRIES):
+        for half in (0, 1):
+            seen = observe(add_noise(market, rng, half, size))
+            if seen is None:
+                return rows
+            values[half, k + 1] = seen[rows]
+        left = leave_out_spread(rows, values[:, : k + 2], other, market.n_bars)
+        if not len(left):
+            break  # more tries only explain more
+    return left
 
 
 def leave_out_spread(rows: IntArray, tries: FloatArray, other: FloatArray, n_bars: int) -> IntArray:

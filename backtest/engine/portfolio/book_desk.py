@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine.lookahead.causality import observe, observe_checked
 from backtest.engine.portfolio.book_loop import N_SHOWN, Desk
+from backtest.engine.portfolio.portfolio_checks import give_each
 from backtest.market import Market
 from backtest.market.markets import Markets
 from backtest.policy import Policy, formula_for, start_memory
@@ -19,7 +19,6 @@ from backtest.policy.error_location import bind_plain
 from backtest.policy.view import AccountView
 
 BAR_NUMBERS = ("open", "high", "low", "close", "mark", "volume", "funding")
-WITHOUT_VENUE = AccountView._fields[:-1]
 
 
 class Panelist(NamedTuple):
@@ -39,19 +38,8 @@ def assign_policies(
     policy: object, markets: Markets, overlay: object
 ) -> tuple[dict[str, Policy], Policy | None]:
     """Return the policy of each instrument and the overlay, checked."""
-    given: Any = policy if isinstance(policy, Mapping) else dict.fromkeys(markets.names, policy)
-    known = markets.names_of_whole
-    unknown = [f"{n!r}{did_you_mean(str(n), known)}" for n in given if n not in known]
-    missing = [name for name in markets.names if name not in given]
-    if unknown or missing:
-        found = f"an unknown {', '.join(unknown)}" if unknown else f"none for {', '.join(missing)}"
-        raise ParameterError(
-            f"policies by instrument must have one for each, was given {found}",
-            where="bt.run, policy",
-            cure=f"give one for each of {', '.join(markets.names)}, or one policy for all",
-        )
-    everyone = {**{str(name): given[name] for name in markets.names}, "overlay": overlay}
-    for name, each in everyone.items():
+    policies = give_each(policy, markets, one="policy", several="policies")
+    for name, each in {**policies, "overlay": overlay}.items():
         if not isinstance(each, Policy) and not (name == "overlay" and each is None):
             cure = "pass an instance of a class derived from bt.Policy"
             raise ParameterError(
@@ -61,8 +49,7 @@ def assign_policies(
             )
     if isinstance(overlay, Policy):
         check_overlay(overlay)
-    above = overlay if isinstance(overlay, Policy) else None
-    return {name: given[name] for name in markets.names}, above
+    return policies, overlay if isinstance(overlay, Policy) else None
 
 
 def check_overlay(overlay: Policy) -> None:
@@ -275,8 +262,3 @@ def ask_plain(desk: Desk, terms: Any, scene: Any, i: int, time: int, local: int)
             multiplier=float(scene.multiplier[i]), initial_multiplier=float(scene.initial[i])
         )
     return float(desk.deciders[i](desk, rules, i, time, local))
-
-
-def copy_desk(desk: Desk) -> Desk:
-    """Return a desk with a memory of its own."""
-    return desk._replace(memory=copy.copy(desk.memory))

@@ -115,7 +115,7 @@ def read_book_inputs(
         read_margin_tables(venues[name], own[name], markets.time, first) for name in markets.names
     ]
     rules = [
-        read_account_rules(venues[name], own[name]).with_margin(table[0][1]).instrument
+        read_account_rules(venues[name], own[name], table[0][1]).instrument
         for name, table in zip(markets.names, tables, strict=True)
     ]
     width = max(len(margin.floors) for table in tables for _, margin in table)

@@ -11,6 +11,7 @@ from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
 from backtest.account.by_instrument import check_instruments
 from backtest.engine.portfolio.book_desk import assign_policies
+from backtest.engine.portfolio.cut_terms import cut_account
 from backtest.engine.portfolio.portfolio_checks import read_venues
 from backtest.market import Market, Markets
 from backtest.market.weight_frame import read_weights
@@ -22,7 +23,7 @@ def narrow_to_one(
     markets: Markets, policy: object, venue: object, account: Account, signal: Any
 ) -> tuple[Market, Policy, Venue, Account, Any]:
     """Return market, policy, venue, account and signal of the only instrument."""
-    name = markets.names[0]
+    name, account = markets.names[0], cut_account(account, markets)
     policies, _ = assign_policies(policy, markets, None)
     for field in BY_INSTRUMENT:
         check_instruments(getattr(account, field), markets.names, where=f"Account.{field}")

@@ -26,27 +26,36 @@ SHARED = (
 """Fields of the venue that belong to the account."""
 
 
-def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
-    """Return the venue of each instrument: one for all, or one by name."""
-    given: Any = venue if isinstance(venue, Mapping) else dict.fromkeys(markets.names, venue)
+def give_each(value: object, markets: Markets, *, one: str, several: str) -> dict[str, Any]:
+    """Return the value of each instrument: one for all, or one by name.
+
+    ``one`` and ``several`` are the noun of the argument, for errors.
+    """
+    given: Any = value if isinstance(value, Mapping) else dict.fromkeys(markets.names, value)
     known = markets.names_of_whole
     unknown = [f"{n!r}{did_you_mean(str(n), known)}" for n in given if n not in known]
     missing = [name for name in markets.names if name not in given]
     if unknown or missing:
         found = f"an unknown {', '.join(unknown)}" if unknown else f"none for {', '.join(missing)}"
         raise ParameterError(
-            f"venues by instrument must have one for each, was given {found}",
-            where="bt.run, venue",
-            cure=f"give one for each of {', '.join(markets.names)}, or one venue for all",
+            f"{several} by instrument must have one for each, was given {found}",
+            where=f"bt.run, {one}",
+            cure=f"give one for each of {', '.join(markets.names)}, or one {one} for all",
         )
-    for name in markets.names:
-        if not isinstance(given[name], Venue):
+    return {name: given[name] for name in markets.names}
+
+
+def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
+    """Return the venue of each instrument: one for all, or one by name."""
+    venues = give_each(venue, markets, one="venue", several="venues")
+    for name, each in venues.items():
+        if not isinstance(each, Venue):
             raise ParameterError(
-                f"venue must be a Venue, or a table of them, was {str(given[name])[:60]!r}",
+                f"venue must be a Venue, or a table of them, was {str(each)[:60]!r}",
                 where=f"bt.run, venue of {name}",
                 cure="pass bt.Venue(...), or bt.Venue.preset('binance-usdm', ['BTCUSDT', ...])",
             )
-    return {name: given[name] for name in markets.names}
+    return venues
 
 
 def check_account_kind(account: object) -> None:
@@ -65,10 +74,11 @@ def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Acco
     check_order(venues[markets.names[0]], markets)
     for name in BY_INSTRUMENT:
         check_instruments(getattr(account, name), markets.names, where=f"Account.{name}")
+    own = {name: account.for_instrument(name) for name in markets.names}
     for name in markets.names:
         check_expiry(markets[name], venues[name])
-        check_setting(name, account.for_instrument(name), venues[name])
-    check_modes(markets.names, venues, account)
+        check_setting(name, own[name], venues[name])
+    check_modes(own, venues)
     check_supported(markets.names, venues, account)
     account.requirement.check_names(list(markets.names), account.collateral)
 
@@ -157,9 +167,9 @@ def check_setting(name: str, own: Account, venue: Venue) -> None:
         )
 
 
-def check_modes(names: Sequence[str], venues: Mapping[str, Venue], account: Account) -> None:
+def check_modes(own: Mapping[str, Account], venues: Mapping[str, Venue]) -> None:
     """Require that the cross positions, which are one pool, are liquidated in one mode."""
-    cross = [name for name in names if account.for_instrument(name).margin == "cross"]
+    cross = [name for name, account in own.items() if account.margin == "cross"]
     for name in cross[1:]:
         mine, theirs = venues[cross[0]].liquidation.mode, venues[name].liquidation.mode
         if mine != theirs:
