@@ -98,6 +98,9 @@ def test_the_table_is_that_of_a_single_position_where_only_one_is_held():
          "all weights were 0 at all 29 closes"),
         (Hold(), {"venue": make_venue().override({"contract.min_notional": 6_000.0})},
          "the least notional left no order at 58 of 58 decisions, which asked for 0.5x"),
+        (Hold(level=0.036),  # 180 of each, which is one lot of 100
+         {"venue": make_venue().override({"contract.lot": 1.0, "contract.min_notional": 150.0})},
+         "the least notional left no order at 58 of 58 decisions, which asked for 0.018x"),
     ],
 )  # fmt: skip
 def test_a_run_without_a_fill_says_why(policy, given, reason, tmp_path):

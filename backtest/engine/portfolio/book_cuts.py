@@ -127,12 +127,17 @@ def split_rest(
     volume = setup.inputs.feed.volume[first : first + len(reach)]
     left = np.where(np.isfinite(reach - held), reach - held, 0.0)
     is_still, money = at.traded == 0.0, np.abs(left) * at.equity
+    lot, least = numbers["lot"], numbers["min_notional"]
+    wanted = reach * at.equity / at.unit
+    whole = np.where(lot > 0.0, np.floor(wanted / lot + 1e-6) * lot, wanted)
+    order = np.abs(whole * at.unit - held * at.equity)  # in whole lots, if nothing else binds
+    is_least = (money < least) | ((order > 1e-6 * lot * at.unit) & (order < least))
     gross = np.nansum(np.abs((at.before + at.traded) * at.unit), axis=1, keepdims=True)
-    slowest = numbers["participation"] * volume * (1.0 - LEAST) - numbers["lot"]
+    slowest = numbers["participation"] * volume * (1.0 - LEAST) - lot
     binds = {
         "band": is_still & (reach != 0.0) & (np.abs(left) <= numbers["band"] * (1.0 + LEAST)),
-        "min_notional": is_still & (money < numbers["min_notional"]),
-        "lot": money <= numbers["lot"] * at.unit * (1.0 + LEAST),
+        "min_notional": is_still & is_least,
+        "lot": money <= lot * at.unit * (1.0 + LEAST),
         "participation": np.isfinite(slowest) & (np.abs(at.traded) >= slowest),
         "max_gross_leverage": gross >= terms.max_gross_leverage * at.equity * (1.0 - LEAST),
         "wallet": np.array([each.is_isolated is not None for each in terms.instruments]),
