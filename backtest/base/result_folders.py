@@ -66,25 +66,27 @@ def write_folder_manifest(
 def read_manifest(
     folder: Path, files: Sequence[str], format_: int, *, what: str, cure: str
 ) -> dict[str, Any]:
-    """Return the manifest of a folder, after checking the format and the hashes of its files."""
+    """Return the manifest of a folder, after checking its kind, format and hashes of its files."""
     path = folder / MANIFEST
     if not path.is_file():
         raise DataError(
             f"{MANIFEST} is missing from the folder of the {what}", where=str(folder), cure=cure
         )
     manifest = read_json_file(path)
-    if not isinstance(manifest, dict) or manifest.get("format") != format_:
-        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+    is_table = isinstance(manifest, dict)
+    kind = manifest.get("kind", "result") if is_table and "format" in manifest else what
+    if kind != what:
+        raise DataError(
+            f"the folder must hold a saved {what}, was that of a {kind!s:.40}",
+            where=str(folder),
+            cure=cure,
+        )
+    if not is_table or manifest.get("format") != format_:
+        found = manifest.get("format") if is_table else type(manifest).__name__
         raise DataError(
             f"the format of the saved {what} must be {format_}, was {found!r}",
             where=str(path),
             cure="load it with the version that saved it",
-        )
-    if manifest.get("kind", "result") != what:
-        raise DataError(
-            f"the kind in the manifest must be {what!r}, was {manifest.get('kind')!r:.40}",
-            where=str(path),
-            cure=cure,
         )
     for name in files:
         expected = manifest.get("files", {}).get(name)

@@ -149,7 +149,7 @@ def find_first_unrealized(manifest: Mapping[str, Any]) -> float:
 
 def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
     """Read a saved result into an object of the given class."""
-    cure = "give the folder that Result.save returned"
+    cure = "give the folder that Result.save returned; of several positions, PortfolioResult.load"
     manifest = read_manifest(folder, FILES, FORMAT, what="result", cure=cure)
     venue = Venue.from_dict(manifest["venue"], where=f"{folder / MANIFEST}, venue")
     account = Account.from_dict(manifest["account"], where=f"{folder / MANIFEST}, account")

@@ -132,6 +132,12 @@ def test_what_is_told_is_saved(tmp_path):
     assert "Yearly figures are extrapolated from 1.2 days." in text
 
 
+def test_a_result_is_loaded_by_its_own_class(tmp_path):
+    folder = run(Hold()).save(tmp_path)
+    with pytest.raises(bt.DataError, match=r"was that of a portfolio(.|\n)*PortfolioResult\.load"):
+        bt.Result.load(folder)
+
+
 def test_margin_tables_of_another_day_are_warned_of():
     """Bars of 2018 under the oldest table that a preset has."""
     markets = {

@@ -120,7 +120,7 @@ def _read_book(stored: Mapping[str, Any]) -> Book:
 
 def load_portfolio(folder: Path, kind: type[Loaded]) -> Loaded:
     """Read a saved result into an object of the given class."""
-    cure = "give the folder that PortfolioResult.save returned"
+    cure = "give the folder that PortfolioResult.save returned; of one position, Result.load"
     manifest = read_manifest(folder, FILES, FORMAT, what=KIND, cure=cure)
     where = str(folder / MANIFEST)
     venues = {
