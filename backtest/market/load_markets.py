@@ -31,14 +31,19 @@ def load_markets(
         )
     sources = find_sources(paths, instruments)
     markets = {
-        name: _load(source, options._replace(clips=True)) for name, source in sources.items()
+        name: _load(name, source, options._replace(clips=True)) for name, source in sources.items()
     }
     return markets, {name: source.currency for name, source in sources.items()}
 
 
-def _load(source: MarketSource, options: ReadOptions) -> Market:
+def _load(name: str, source: MarketSource, options: ReadOptions) -> Market:
     options = options._replace(instrument=source.instrument or "")
-    data = load_data([source.path], options)
+    try:
+        data = load_data([source.path], options)
+    except ParameterError as error:
+        if isinstance(error.where, Place):  # an argument that does not fit this market
+            error.where = Place(error.where.arguments, name, *error.where.details)
+        raise
     return Market(**data.fields(), source=options.expression([source.path]))
 
 

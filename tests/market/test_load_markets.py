@@ -157,7 +157,7 @@ BAD = {
     "no overlap": (lambda at: LOAD(at["apart"]), "spans of the instruments must overlap"),
     "no bar in it": (
         lambda at: LOAD(at["apart"], between=("2023-01-01", "2023-01-01T12:00")),
-        "a span must lie inside the bars and hold one",
+        "UTC\n  where: between, B, for bars.parquet",
     ),
     "early": (lambda at: LOAD(at["own"], between=("2022-01-01", None)), "inside the panel"),
     "late": (lambda at: LOAD(at["own"], between=(None, "2023-02-01")), "end at 2023-02-01"),

@@ -308,8 +308,10 @@ def attribution_table(
         for i, name in enumerate(names)
     }
     total = {term: float(column(record, term).sum()) for term in TERMS}
-    rest = {term: total[term] - sum(row.get(term, 0.0) for row in rows.values()) for term in TERMS}
-    rows["account"] = rest
+    parts = {term: [row.get(term, 0.0) for row in rows.values()] for term in TERMS}
+    rest = {term: total[term] - sum(parts[term]) for term in TERMS}
+    rounding = {term: 1e-9 * np.abs(column(record, term)).sum() for term in TERMS}
+    rows["account"] = {term: 0.0 if abs(x) <= rounding[term] else x for term, x in rest.items()}
     rows["total"] = total
     table = pd.DataFrame.from_dict(rows, orient="index", columns=[*TERMS]).fillna(0.0)
     costs = table[["fees", "slippage", "impact", "funding", "interest", "liquidation_loss"]]
