@@ -73,18 +73,18 @@ def read_manifest(
             f"{MANIFEST} is missing from the folder of the {what}", where=str(folder), cure=cure
         )
     manifest = read_json_file(path)
-    is_table = isinstance(manifest, dict)
-    kind = manifest.get("kind", "result") if is_table and "format" in manifest else what
+    if not isinstance(manifest, dict):
+        manifest = {}
+    kind = manifest.get("kind", "result") if "format" in manifest else what
     if kind != what:
         raise DataError(
             f"the folder must hold a saved {what}, was that of a {kind!s:.40}",
             where=str(folder),
             cure=cure,
         )
-    if not is_table or manifest.get("format") != format_:
-        found = manifest.get("format") if is_table else type(manifest).__name__
+    if manifest.get("format") != format_:
         raise DataError(
-            f"the format of the saved {what} must be {format_}, was {found!r}",
+            f"the format of the saved {what} must be {format_}, was {manifest.get('format')!r}",
             where=str(path),
             cure="load it with the version that saved it",
         )
