@@ -1,0 +1,153 @@
+"""Downloaded files that are not what they should be: checksums, zip files, rows and bars."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from backtest.base.errors import DataError
+from backtest.market.fetch.binance_archive import read_rows, unpack
+from backtest.market.read.packed_files import Content
+from tests.market.fetches import content, fetch
+from tests.replay import HEADER, epoch, kline_text, klines
+
+pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
+
+
+@pytest.mark.parametrize(
+    ("checksum", "said"),
+    [
+        (None, "the archive has no checksum"),
+        (b"not a hash  x.zip\n", "must be a SHA-256"),
+        (b"0" * 64 + b"  other.zip\n", "must be a SHA-256"),
+        (b"0" * 64 + b"  BTCUSDT-1h-2024-01.zip\n", "its checksum says 0000"),
+    ],
+)
+def test_a_file_without_its_own_checksum_is_refused(tmp_path, server, checksum, said):
+    path = server.path("bars", "2024-01") + ".CHECKSUM"
+    if checksum is None:
+        del server.files[path]
+    else:
+        server.files[path] = checksum
+    with pytest.raises(DataError, match=said):
+        fetch(tmp_path / "btc", server)
+
+
+# zip files
+
+
+def zip_of(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (zip_of(**{"a.csv": b"1", "b.csv": b"2"}), "found 2: a.csv, b.csv"),
+        (zip_of(**{"../../a.csv": b"1"}), "'../../a.csv' leads out of its folder"),
+        (zip_of(**{"/etc/passwd": b"1"}), "'/etc/passwd' leads out of its folder"),
+        (zip_of(**{"b.csv": b"1"}), "must hold a.csv, holds 'b.csv'"),
+        (zip_of(), "found 0: nothing"),
+        (zip_of(**{"a.csv": b"1"})[:-5], "not a zip file"),
+        (b"", "not a zip file"),
+        (b"PK\x05\x06" + bytes(18), "found 0: nothing"),
+        (zip_of(**{"a.csv": bytes(1 << 20)}), "at most 0 MiB"),
+        (zip_of(**{str(n) * 9: b"" for n in range(2000)}), "has 2000 entries"),
+        (zip_of(**{"a.csv": b"x" * 99}).replace(b"a.csv", b"a.csw", 1), "was not"),
+    ],
+)
+def test_a_zip_file_of_anything_but_its_one_member_is_refused(content, said, monkeypatch):
+    monkeypatch.setattr("backtest.market.fetch.binance_archive.LARGEST_TEXT", 1000)
+    with pytest.raises(DataError, match=said):
+        unpack(content, "a.zip", "test")
+
+
+def test_an_encrypted_or_damaged_member_is_refused():
+    content = bytearray(zip_of(**{"a.csv": b"x,y,z\n" * 50}))
+    place = content.rfind(b"PK\x01\x02")
+    locked = bytearray(content)
+    struct.pack_into("<H", locked, place + 8, 1)
+    with pytest.raises(DataError, match="needs a password"):
+        unpack(bytes(locked), "a.zip", "test")
+    content[40] ^= 0xFF
+    with pytest.raises(DataError, match="must be whole and readable"):
+        unpack(bytes(content), "a.zip", "test")
+
+
+def test_a_member_that_lies_about_its_size_is_cut_off(monkeypatch):
+    monkeypatch.setattr("backtest.market.fetch.binance_archive.LARGEST_TEXT", 1000)
+    content = bytearray(zip_of(**{"a.csv": bytes(100_000)}))
+    place = content.rfind(b"PK\x01\x02")
+    struct.pack_into("<I", content, place + 24, 10)
+    with pytest.raises(DataError, match="whole"):
+        unpack(bytes(content), "a.zip", "test")
+
+
+@pytest.mark.slow
+def test_a_bomb_in_the_archive_writes_nothing(tmp_path, server):
+    path = server.path("bars", "2024-01")
+    name = path.rpartition("/")[2].replace(".zip", ".csv")
+    server.put_zip(path, zip_of(**{name: bytes(70 << 20)}))
+    with pytest.raises(DataError, match=r"at most 64 MiB|unpack to at most"):
+        fetch(tmp_path / "btc", server, parallel=1)
+    assert not (tmp_path / "btc" / "bars.parquet").exists()
+
+
+# texts
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("1704067200000,1,2,0.5", "as many cells as the header, 12, found 4"),
+        ("1704067200000,1,2,0.5,=1+1,3,0,0,0,0,0,0", "close must be numbers, was '=1\\+1'"),
+        ("1704067200000,1,2,0.5,,3,0,0,0,0,0,0", "numbers where they are needed, close lacks"),
+        ("17,1,2,0.5,1,3,0,0,0,0,0,0", "epochs"),
+        ("1704067200000,1,2,0.5,1," + "9" * 2_000_000 + "x,0,0,0,0,0,0", "a line must be at most"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_refused(line, said):
+    with pytest.raises(DataError, match=said):
+        read_rows(Content("a.csv", f"{HEADER}\n{line}\n".encode()), "bars", "test")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (klines(epoch("2024-01-31"), epoch("2024-02-03"), 3_600_000), "2024-01-31 in 24 of 72"),
+        (klines(epoch("2024-02-01") + 60_000, epoch("2024-02-02"), 3_600_000), "2024-02-01 00:01"),
+    ],
+)
+def test_rows_of_another_month_or_off_the_grid_are_refused(tmp_path, server, rows, said):
+    server.put("bars", "2024-02", kline_text(rows, server.length))
+    with pytest.raises(DataError, match=said):
+        fetch(tmp_path / "btc", server)
+
+
+def test_rows_that_are_there_twice_count_once_and_may_not_differ(tmp_path, server, calm):
+    rows = klines(epoch("2024-02-01"), epoch("2024-03-01"), server.length)
+    twice = np.concatenate([rows[:50], rows[20:], rows[-9:]])
+    server.put("bars", "2024-02", kline_text(twice, server.length))
+    fetch(tmp_path / "twice", server)
+    assert content(tmp_path / "twice")["bars.parquet"] == calm["bars.parquet"]
+    twice[60, 4] += 1.0
+    server.put("bars", "2024-02", kline_text(twice, server.length))
+    with pytest.raises(DataError, match=r"one close, 2024-02-02 06:00 UTC has 3\d+\.\d+ and 3"):
+        fetch(tmp_path / "torn", server)
+
+
+def test_bars_that_cannot_be_are_refused_and_nothing_is_stored(tmp_path, server):
+    rows = klines(epoch("2024-02-01"), epoch("2024-03-01"), server.length)
+    rows[7, 2] = 1.0
+    server.put("bars", "2024-02", kline_text(rows, server.length))
+    with pytest.raises(DataError, match="high must be at least open and close"):
+        fetch(tmp_path / "btc", server)
+    assert {path.name for path in (tmp_path / "btc").iterdir()} == {".partial"}
