@@ -18,7 +18,7 @@ import backtest as bt
 from backtest.measures.run_measures import CORE
 from backtest.sweep.evaluator import Rows
 from backtest.sweep.sets.sets import Base, count_sets, read_settings
-from backtest.sweep.sets.space import draw_cube
+from backtest.sweep.sets.space import draw_cube, read_space
 from backtest.tune import Study, load_study, search, search_loop, tune
 from tests.scenes import venue_of
 
@@ -157,6 +157,11 @@ def stand_in(
     for module in (search, load_study):
         put(module, "Evaluator", evaluator)
     put(search_loop, "start_sampler", start_drawn)
+
+
+def space_of(policy: type[bt.Policy], given: Any = None):
+    """Return the space of a policy, with the account and the venue of the searches."""
+    return read_space(policy, given, account=bt.Account(), venue=venue_of())
 
 
 def seek(policy: Any = Hills, **settings) -> Study:

@@ -29,16 +29,12 @@ from backtest.tune.study_identity import describe_objective
 from tests.fast_cases import every_nth
 from tests.tuning import MARKET, Hills, Mixed, seek, seek_slowly, stand_in
 
+pytestmark = pytest.mark.usefixtures("made_up")
+
 START = search_loop.start_sampler
 KILLS = 20
 PAUSE = 0.01
 """Seconds per call of the evaluator in a process that is to be killed."""
-
-
-@pytest.fixture(autouse=True)
-def made_up(monkeypatch):
-    """Put the made-up surface in place of the evaluator."""
-    stand_in(put=monkeypatch.setattr)
 
 
 @pytest.fixture(scope="module")

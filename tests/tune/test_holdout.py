@@ -1,0 +1,207 @@
+"""The holdout is never searched, and every look at it is counted."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from pyarrow import parquet as pq
+
+import backtest as bt
+from backtest.base.errors import ParameterError
+from backtest.strategies import VolTarget
+from backtest.tune import Study, search, search_loop, tune
+from backtest.tune.holdout import find_split
+from tests.tuning import MARKET, MadeUp, seek, start_drawn
+
+pytestmark = pytest.mark.usefixtures("made_up")
+
+
+def test_the_holdout_is_the_last_part():
+    assert find_split(MARKET, "25%") == 720
+    assert find_split(MARKET, 0.25) == 720
+    assert find_split(MARKET, "10d") == 720
+    assert find_split(MARKET, None) == find_split(MARKET, 0) == 960
+
+
+def test_the_search_sees_no_bar_of_the_holdout(monkeypatch):
+    made = []
+
+    evaluator = search.Evaluator
+
+    def build(market, *args, **kwargs):
+        made.append(evaluator(market, *args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(search, "Evaluator", build)
+    seek()
+    seen, whole = made
+    assert seen.market.n_bars == 720
+    assert whole.market.n_bars == 960
+    assert whole.asked == [(1, 720, None)]  # the winner, once, from the split on
+
+
+def test_the_winners_measures_on_the_holdout_stand_beside_the_others():
+    study = seek()
+    assert study.outcome.holdout["sharpe"] == study.best["sharpe"]  # the surface is the same there
+    assert study.verdict.holdout_score == study.verdict.score
+    assert study.verdict.looks == study.looks == 1
+    assert "looked at once" in study.summary()
+    without = seek(holdout=None)
+    assert without.outcome.holdout == {}
+    assert without.looks == 0
+    with pytest.raises(ParameterError, match="needs a holdout"):
+        without.look(without.best_values)
+
+
+def test_a_study_without_a_winner_can_look_at_the_holdout(on):
+    on(lambda sets: {"max_drawdown": np.full(len(sets["x"]), 0.9)})
+    study = seek(trials=40, constraints={"max_drawdown": "<= 0.1"})
+    assert study.best_trial == -1
+    looks = study.looks
+    assert study.look({"x": 1.0, "y": 2.0})["max_drawdown"] == 0.9
+    assert study.looks == looks + 1
+
+
+@pytest.mark.slow
+def test_every_look_is_counted(tmp_path):
+    first = seek(store=tmp_path)
+    assert first.looks == 1
+    assert seek(store=tmp_path, resume=True).looks == 1
+    first.look(first.best_values)
+    assert first.looks == 1  # the same set again tells nothing new
+    first.look({"x": 1.0, "y": 2.0})
+    assert first.looks == 2
+    second = seek(store=tmp_path, seed=1)
+    assert second.verdict.looks == 3
+    assert first.looks == 3
+    assert first.verdict.looks == 1  # at its time
+    assert "looked at 3 times" in second.summary()
+    elsewhere = seek(store=tmp_path, market=MARKET.prefix(900))
+    assert elsewhere.looks == 1
+    in_memory = seek()
+    in_memory.look({"x": 1.0, "y": 2.0})
+    assert in_memory.looks == 2
+    assert Study.load(first.folder).looks == 3
+
+
+def test_a_look_is_that_of_a_set_however_it_is_written(tmp_path):
+    for study in (seek(store=tmp_path), seek()):
+        looks = study.looks
+        for same in ({"x": 1, "y": 10.0}, {"y": 10, "x": 1.0}, {"x": np.float32(1.0)}):
+            study.look(same)  # y has its default, 10
+        assert study.looks == looks + 1
+        study.look({name: float(value) for name, value in study.best_values.items()})
+        assert study.looks == looks + 1
+        for wrong in ({"z": 1.0}, {"x": 99.0}, {"x": "a"}):
+            with pytest.raises(ParameterError, match=rf"\b{next(iter(wrong))}\b"):
+                study.look(wrong)
+        assert study.looks == looks + 1
+
+
+def of_instrument(market: bt.Market, name: str) -> bt.Market:
+    """Return a market as if its prices were real."""
+    return bt.Market.from_frames(market.bars(), funding=market.funding(), instrument=name)
+
+
+@pytest.mark.slow
+def test_looks_and_trials_on_data_that_have_grown_since_count(tmp_path):
+    """A market that is a day longer has nearly the same holdout, and the same past."""
+    long = of_instrument(MARKET, "BTC")
+    first = seek(store=tmp_path, market=long.prefix(900))
+    grown = seek(store=tmp_path, market=long)
+    assert grown.looks == 2
+    assert grown.verdict.other_trials == first.trials
+    other = seek(store=tmp_path, market=of_instrument(MARKET, "ETH"))
+    assert (other.looks, other.verdict.other_trials) == (1, 0)
+    early = seek(store=tmp_path, market=long.prefix(400), seed=7)  # its holdout ends before theirs
+    assert early.looks == 1
+    assert early.verdict.other_trials == first.trials + grown.trials
+
+
+@pytest.mark.slow
+def test_damaged_studies_beside_it_do_not_end_a_search(tmp_path):
+    one, two, three = (seek(store=tmp_path, seed=seed) for seed in range(3))
+    facts = json.loads((one.folder / "study.json").read_text(encoding="utf-8"))
+    del facts["searched"]
+    (one.folder / "study.json").write_text(json.dumps(facts), encoding="utf-8")
+    batch = two.folder / "trials" / "000000.parquet"
+    table, head = pq.read_table(batch), pq.read_schema(batch).metadata
+    words = pa.array([str(each) for each in table.column("set:y").to_pylist()])
+    table = table.set_column(table.column_names.index("set:y"), "set:y", words)
+    pq.write_table(table.replace_schema_metadata(head), batch)
+    found = seek(store=tmp_path, seed=9).verdict.other_trials
+    assert three.trials < found <= three.trials + len(two.table)
+
+
+def test_a_damaged_look_still_counts(tmp_path):
+    study = seek(store=tmp_path)
+    (look,) = (tmp_path / "holdout-looks").iterdir()
+    look.write_text("{", encoding="utf-8")
+    assert study.looks == 1
+
+
+def test_a_holdout_that_breaks_a_constraint_is_told(monkeypatch):
+    plain = MadeUp.evaluate
+
+    def evaluate(self, sets, *, first=0, stop=None, returns=False, progress=None):
+        found = plain(self, sets, first=first, stop=stop, returns=returns)
+        if first == 720:
+            found.metrics["ruined"][:] = 1.0
+        return found
+
+    monkeypatch.setattr(MadeUp, "evaluate", evaluate)
+    study = seek()
+    assert "on the holdout the best set breaks ruined == 0" in study.warnings
+    assert study.best is not None
+
+
+def poison(market: bt.Market, split: int) -> bt.Market:
+    """Return a market whose bars from the split on are another path."""
+    bars = market.bars()
+    after = slice(split, None)
+    factor = np.exp(np.cumsum(np.full(len(bars) - split, -0.002)))
+    for name in ("open", "high", "low", "close"):
+        values = bars[name].to_numpy().copy()
+        values[after] *= factor
+        bars[name] = values
+    bars["high"] = bars[["open", "high", "low", "close"]].max(axis=1)
+    bars["low"] = bars[["open", "high", "low", "close"]].min(axis=1)
+    return bt.Market.from_frames(bars, funding=market.funding(), instrument="POISON")
+
+
+@pytest.mark.slow
+def test_with_the_real_evaluator_a_poisoned_holdout_changes_nothing(monkeypatch):
+    monkeypatch.undo()
+    stand_in_sampler(monkeypatch)
+    clean = bt.Market.from_frames(MARKET.bars(), funding=MARKET.funding(), instrument="POISON")
+    studies = [
+        tune(
+            market,
+            VolTarget,
+            venue=bt.Venue.preset("binance-usdm", "BTCUSDT"),
+            account=bt.Account(),
+            trials=40,
+            threads=threads,
+        )
+        for market, threads in ((clean, 1), (poison(clean, 720), 2))
+    ]
+    pd.testing.assert_frame_equal(studies[0].table, studies[1].table)
+    assert studies[0].best_values == studies[1].best_values
+    assert studies[0].outcome.holdout != studies[1].outcome.holdout
+    row = bt.run(
+        clean.prefix(720),
+        studies[0].best_policy,
+        venue=studies[0].best_venue,
+        account=studies[0].best_account,
+    )
+    assert row.metrics["sharpe"] == studies[0].best["sharpe"]
+    assert studies[0].replay().metrics["final_equity"] > 0.0
+
+
+def stand_in_sampler(monkeypatch) -> None:
+    """Put the plain sampler in place of the others, and leave the evaluator."""
+    monkeypatch.setattr(search_loop, "start_sampler", start_drawn)

@@ -1,0 +1,218 @@
+"""How much of a study is luck, and what its summary says about it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.report.write import build_page
+from backtest.sweep.sets.sets import Base, read_settings
+from backtest.tune import Study
+from backtest.tune.luck import is_spike, warn_of_edges
+from tests.scenes import venue_of
+from tests.tuning import MARKET, Columns, Hills, Mixed, seek, space_of
+
+pytestmark = pytest.mark.usefixtures("made_up")
+
+
+def test_more_trials_ask_for_more(tmp_path):
+    few, many = seek(trials=64), seek(trials=2000)
+    assert many.verdict.effective_trials > few.verdict.effective_trials
+    assert many.verdict.trials == many.trials <= 2000
+    assert many.verdict.lucky_sharpe > 0.0
+    assert 0.0 <= many.verdict.deflated_sharpe <= 1.0
+    assert 0.0 <= many.verdict.overfitting <= 1.0
+
+
+@pytest.mark.slow
+def test_trials_of_other_studies_count(tmp_path):
+    first = seek(store=tmp_path)
+    second = seek(store=tmp_path, seed=1)
+    assert first.verdict.other_trials == 0
+    assert second.verdict.other_trials == first.trials
+    assert first.trials < len(first.table)  # one set was asked for twice
+    assert second.verdict.effective_trials > first.verdict.effective_trials
+    summary = " ".join(second.summary().split())
+    assert f"{first.trials:,} of other searches on some of the same bars (policy Hills)" in summary
+
+
+class Valleys(Hills):
+    """Another policy on the same map."""
+
+
+@pytest.mark.slow
+def test_sets_of_other_policies_count_once_each_and_are_named(tmp_path):
+    first = seek(store=tmp_path)
+    again = seek(store=tmp_path, objective="calmar")  # the same sets, another objective
+    other = seek(Valleys, store=tmp_path)
+    assert first.verdict.other_policies == ()
+    assert other.verdict.other_policies == ("Hills",)
+    tried = len(pd.concat([first.table, again.table]).drop_duplicates(subset=["x", "y"]))
+    assert other.verdict.other_trials == tried
+    assert "policy Hills" in " ".join(other.summary().split())
+    alone = seek(Valleys).verdict
+    assert other.verdict.deflated_sharpe <= alone.deflated_sharpe
+    assert Study.load(other.folder).verdict == other.verdict
+
+
+@pytest.mark.slow
+def test_sets_on_other_bars_do_not_count(tmp_path):
+    seek(store=tmp_path, market=MARKET.prefix(400))
+    later = seek(Valleys, store=tmp_path, market=MARKET.slice(500, MARKET.n_bars))
+    assert later.verdict.other_trials == 0
+
+
+def test_the_first_words_of_a_study_are_its_verdict(on):
+    on(lambda sets: {"sharpe": 0.001 * np.sin(sets["x"] * 50.0)})
+    study = seek(robust=False)
+    assert study.verdict.deflated_sharpe < 0.95
+    words = "no evidence that the winner is more than luck"
+    assert study.summary().startswith(f"Verdict       {words}")
+    page = build_page(study)
+    assert page.summary.startswith(words.capitalize())
+
+
+def test_noise_is_called_noise_and_skill_is_not(on):
+    def noise(sets: Columns) -> Columns:
+        word = (1e6 * sets["x"]).astype(np.int64)
+        return {"sharpe": 4.0 * np.sin(word * 12.9898) * np.cos(word * 78.233)}
+
+    on(noise)
+    unlucky = seek(robust=False).verdict
+    assert unlucky.score > 3.5
+    on(lambda sets: {"sharpe": 14.0 - np.abs(sets["x"] - 5.0)})
+    skilled = seek(robust=False).verdict
+    assert skilled.deflated_sharpe > 0.95
+    assert unlucky.deflated_sharpe < skilled.deflated_sharpe
+
+
+def test_an_edge_is_told_unless_it_is_natural(on):
+    on(lambda sets: {"sharpe": sets["x"].copy()})
+    assert any(
+        "x = 10 lies on the upper edge" in text for text in seek(robust=False, trials=2000).warnings
+    )
+    on(lambda sets: {"sharpe": -sets["x"]})
+    assert not any("edge" in text for text in seek(robust=False, trials=2000).warnings)
+
+
+def test_edges_of_every_kind():
+    space = space_of(Mixed)
+    settings = read_settings(Base(Mixed, venue_of(), bt.Account()))
+    values = {"x": 0.0, "n": 6, "mode": "a", "depth": 1.0, "fast": True}
+    told = list(warn_of_edges(space, settings, values))
+    assert len(told) == 1  # x = 0 is natural; depth does not matter in mode a
+    assert told[0].startswith("n = 6 lies on the upper edge")
+    assert len(list(warn_of_edges(space, settings, {**values, "mode": "b"}))) == 2
+
+
+def test_a_spike_is_what_its_neighbours_are_not():
+    scores = np.linspace(-1.0, 1.35, 100)
+    assert is_spike(1.35, 0.97, scores) is True
+    assert is_spike(1.35, 1.15, scores) is False
+    assert is_spike(0.1, 0.0, scores) is False  # little, in all that spread
+    assert is_spike(0.1, 0.0, np.full(100, 0.05)) is True
+    assert is_spike(math.nan, 1.0, scores) is False
+
+
+def test_the_summary_says_everything_in_eighty_columns(tmp_path):
+    study = seek(
+        store=tmp_path,
+        constraints={"max_drawdown": "<= 0.4"},
+        objective={"sharpe": 1, "turnover": -1},
+    )
+    text = study.summary()
+    assert max(len(line) for line in text.splitlines()) <= 80
+    for words in (
+        "Study", "SYNTHETIC", "max_drawdown <= 0.4", "Best", "holdout", "Plateau",
+        "median of its neighbors", "independent", "deflated Sharpe ratio",
+        "probability of backtest overfitting", "looked at once",
+    ):  # fmt: skip
+        assert words in text.replace("\n              ", " "), words
+
+
+def test_the_summary_of_a_tiny_budget_claims_no_ranking():
+    text = " ".join(seek(trials=6).summary().split())
+    assert "there was one candidate only: nothing was ranked" in text
+    assert "1 candidates" not in text
+    assert "1 independent ones" not in text
+
+
+def test_the_highest_of_the_candidates_is_no_lower_than_the_winner():
+    for seed in range(4):
+        study = seek(objective=["sharpe", "max_drawdown"], trials=200, seed=seed)
+        assert study.verdict.plain_score >= study.verdict.score
+        scores = study.table.loc[study.outcome.candidates, "score: sharpe"]
+        assert study.verdict.plain_score == scores.max()
+
+
+def test_one_set_alone_was_not_chosen(tmp_path):
+    study = seek(space={"x": [6.0]}, trials=10)
+    assert study.trials == 1
+    assert study.verdict.effective_trials == 1.0
+    assert study.verdict.lucky_sharpe == 0.0
+    assert 0.5 < study.verdict.deflated_sharpe < 1.0
+    assert "chosen from a single set" in " ".join(study.summary().split())
+
+
+class Scored(bt.Policy):
+    """Parameters with the names of columns of a study."""
+
+    score: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
+    plateau: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
+    stage: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
+    violation: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
+    robust_score: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
+
+    def leverage(self, bar, account):
+        return self.score
+
+
+def test_parameters_with_the_names_of_columns_are_kept(on):
+    on(lambda sets: {"sharpe": 1.0 - (sets["score"] - 0.25) ** 2})
+    study = seek(Scored, space=None, trials=100)
+    for name, value in study.best_values.items():
+        assert study.best[f"policy.{name}"] == value
+    assert study.best["score"] == study.best["sharpe"]
+    assert study.best["stage"] in ("search", "neighbour")
+
+
+def test_the_summary_of_several_objectives_says_whose_number_it_shows():
+    text = " ".join(seek(objective=["sharpe", "max_drawdown"]).summary().split())
+    assert re.search(r"the knee of all objectives, by sharpe -?[\d.]+: the 10 % quantile", text)
+
+
+class Tabled(bt.Policy):
+    """Hold what a table says, which does not compile."""
+
+    x: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
+
+    def leverage(self, bar, account):
+        return {"x": self.x, "word": "x"}["x"]
+
+
+@pytest.mark.slow
+def test_what_does_not_compile_is_told_once(monkeypatch):
+    """Two evaluators work on a study, one of all bars and one of those before the holdout."""
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match="Tabled is swept in plain Python") as caught:
+        study = bt.tune(
+            MARKET.prefix(96), Tabled, venue=venue_of(), account=bt.Account(), trials=4,
+            sampler="random",
+        )  # fmt: skip
+    assert study.outcome.holdout
+    assert len(caught) == 1
+
+
+def test_everything_is_json(tmp_path):
+    study = seek(Mixed, store=tmp_path)
+    data = json.loads(json.dumps(study.to_dict(), allow_nan=False))
+    assert data["outcome"]["verdict"]["trials"] == study.trials
+    assert data["best"]["values"]["mode"] in ("a", "b")
+    assert data["complete"] is True

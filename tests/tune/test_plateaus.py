@@ -1,0 +1,191 @@
+"""A robust search prefers plateaus: candidates, neighbors, parts of the time, and low quantiles."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backtest.base.errors import ParameterError
+from backtest.tune import Robustness, conclusion
+from backtest.tune.plateau import (
+    choose_candidates,
+    draw_neighbors,
+    half_widths,
+    low_quantile,
+    split_parts,
+)
+from tests.tuning import Columns, Hills, MadeUp, Mixed, seek, space_of, spike_and_plateau
+
+pytestmark = pytest.mark.usefixtures("made_up")
+
+
+def rows(*values: Any) -> dict[str, np.ndarray]:
+    """Return sets of Mixed of some (x, n)."""
+    return {
+        "x": np.array([float(x) for x, _ in values]),
+        "n": np.array([n for _, n in values]),
+        "mode": np.array(["a"] * len(values), dtype=object),
+        "depth": np.full(len(values), 0.5),
+        "fast": np.zeros(len(values), dtype=np.bool_),
+    }
+
+
+def test_robust_takes_the_plateau_and_plain_the_spike(on):
+    on(spike_and_plateau)
+    robust, plain = seek(trials=1200, seed=2), seek(trials=1200, seed=2, robust=False)
+    assert abs(robust.best["x"] - 7.5) < 1.5
+    assert plain.best["sharpe"] == 3.0
+    assert any("sits on a spike" in text for text in plain.warnings)
+    assert not any("spike" in text for text in robust.warnings)
+    assert robust.verdict.plain_score == 3.0
+    assert robust.verdict.plain_plateau == 0.0
+    assert robust.verdict.plateau == pytest.approx(1.0, abs=0.01)
+    assert "candidates is 3.00" in robust.summary()
+
+
+def test_candidates_are_the_best_and_no_two_boxes_overlap(monkeypatch):
+    chosen = []
+
+    def choose(*args):
+        chosen.append(choose_candidates(*args))
+        return chosen[-1]
+
+    monkeypatch.setattr(conclusion, "choose_candidates", choose)
+    study = seek(trials=2000)
+    judged = study.table[study.table["robust_score"].notna()]
+    assert len(chosen) == 3
+    assert 16 < len(judged) == sum(map(len, chosen)) <= 31
+    space = space_of(Hills)
+    for rows in chosen:
+        some = study.table.loc[rows]
+        cube = space.encode({name: some[name].to_numpy() for name in ("x", "y")})
+        for k, one in enumerate(cube):
+            away = np.abs(np.delete(cube, k, axis=0) - one).max(axis=1)
+            assert away.min() >= 0.2
+    assert study.table["score"][study.table["stage"] == "search"].idxmax() in judged.index
+
+
+def test_the_winner_has_the_highest_low_quantile():
+    study = seek()
+    assert study.table["robust_score"].idxmax() == study.best_trial
+    assert study.verdict.robust_score == study.best["robust_score"]
+    assert study.best["robust_score"] <= study.best["score"]
+    assert study.verdict.kept == 1.0
+
+
+def test_a_bad_part_of_the_time_counts(monkeypatch):
+    """Where x > 5 shines but for one quarter, x < 5 wins."""
+    plain = MadeUp.evaluate
+
+    def evaluate(self, sets, *, first=0, stop=None, returns=False, progress=None):
+        found = plain(self, sets, first=first, stop=stop, returns=returns)
+        is_high = np.asarray(sets["x"]) > 5.0
+        bad = stop is not None and first == 0
+        found.metrics["sharpe"][:] = np.where(is_high, -5.0 if bad else 2.0, 1.5)
+        return found
+
+    monkeypatch.setattr(MadeUp, "evaluate", evaluate)
+    assert seek(trials=2000).best["x"] < 5.0
+    assert seek(trials=2000, robust=False).best["x"] > 5.0
+
+
+def test_neighbours_lie_in_the_box_and_whole_numbers_move_by_one():
+    space = space_of(Mixed)
+    sets = rows((5.0, 3), (0.0, 1), (10.0, 6))
+    rule = Robustness(neighbours=64)
+    near = draw_neighbors(space, sets, rule, np.random.default_rng(0))
+    for k in range(3):
+        part = slice(64 * k, 64 * (k + 1))
+        assert np.abs(near["x"][part] - sets["x"][k]).max() <= 1.0 + 1e-9
+        assert near["x"][part].std() > 0.1
+        steps = set((near["n"][part] - sets["n"][k]).tolist())
+        assert steps == [{-1, 0, 1}, {0, 1}, {-1, 0}][k]
+        assert set(near["mode"][part]) == {"a"}
+        assert not near["fast"][part].any()
+    assert near["x"].min() >= 0.0
+    assert near["x"].max() <= 10.0
+
+
+def test_options_have_boxes_of_their_own():
+    space = space_of(Mixed)
+    sets = rows((5.0, 3), (5.1, 3), (5.0, 3))
+    sets["mode"][2] = "b"
+    down, _ = half_widths(space, sets, 0.05)
+    assert (down[:, 2] == 0.0).all()
+    chosen = choose_candidates(space, sets, np.array([3.0, 2.0, 1.0]), Robustness())
+    assert chosen.tolist() == [0, 2]
+
+
+def test_where_all_that_leads_stands_at_the_edge_of_a_constraint_the_winner_stands_back(on):
+    """A slope that ends in a cliff: 32 leading sets in the order of y, all at the cliff."""
+
+    def surface(sets: Columns) -> Columns:
+        x, y = sets["x"], sets["y"]
+        is_over = x > 8.0
+        return {"sharpe": x + 0.001 * y, "max_drawdown": np.where(is_over, 0.9, 0.1)}
+
+    on(surface)
+    for seed in range(3):
+        study = seek(constraints={"max_drawdown": "<= 0.4"}, trials=4000, seed=seed)
+        assert 6.6 < study.best["x"] <= 7.2  # 8, less a tenth of the range and some
+        assert study.verdict.kept > 0.94
+        assert math.isfinite(study.verdict.robust_score)
+        assert study.verdict.plain_score > 7.99
+
+
+def test_where_every_candidate_has_bad_neighbours_the_safest_wins(on):
+    """Feasible are only stripes of x: two narrow ones, and a wider one with a lower score."""
+
+    def surface(sets: Columns) -> Columns:
+        x = sets["x"]
+        narrow = (np.abs(x - 2.0) < 0.2) | (np.abs(x - 9.0) < 0.2)
+        wide = np.abs(x - 5.5) < 0.8
+        return {"sharpe": np.where(narrow, 2.0, 1.0), "liquidations": 1.0 - (narrow | wide)}
+
+    on(surface)
+    study = seek(constraints={"liquidations": "== 0"}, trials=2000)
+    assert np.isneginf(study.table["robust_score"].dropna()).all()
+    assert study.best["x"] == pytest.approx(5.5, abs=0.8)
+    assert 0.0 < study.verdict.kept < 1.0
+    assert "break a constraint" in study.summary()
+
+
+def test_sets_without_a_score_are_no_candidates():
+    space = space_of(Mixed)
+    scores = np.array([math.nan, -math.inf, 1.0])
+    chosen = choose_candidates(space, rows((1.0, 1), (5.0, 3), (9.0, 6)), scores, Robustness())
+    assert chosen.tolist() == [2]
+
+
+def test_parts_cover_the_bars_once():
+    for n in (2, 3, 7, 100, 8761):
+        parts = split_parts(n, 4)
+        assert sum(stop - first for first, stop in parts) in (n, 0)
+        assert all(stop - first >= 2 for first, stop in parts) or n == 7
+    assert split_parts(3, 4) == []
+
+
+def test_a_low_quantile_is_one_of_the_values():
+    samples = np.array([[[5.0], [4.0], [3.0], [2.0], [1.0]]])
+    assert low_quantile(samples, 0.25).tolist() == [[2.0]]
+    assert low_quantile(samples, 0.0).tolist() == [[1.0]]
+    assert low_quantile(samples, 1.0).tolist() == [[5.0]]
+    assert np.isnan(low_quantile(np.full((1, 3, 1), math.nan), 0.25)).all()
+
+
+def test_of_few_trials_fewer_candidates_are_judged():
+    rule = Robustness()
+    assert (rule.fit(math.inf).candidates, rule.fit(math.inf).neighbours) == (32, 16)
+    assert (rule.fit(100).candidates, rule.fit(100).neighbours) == (6, 16)
+    assert (rule.fit(5).candidates, rule.fit(5).neighbours) == (1, 5)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"quantile": 1.5}, {"width": 0.0}, {"neighbours": 0}, {"parts": math.nan}]
+)
+def test_a_robustness_is_checked(wrong):
+    with pytest.raises(ParameterError, match=next(iter(wrong))):
+        Robustness(**wrong)
