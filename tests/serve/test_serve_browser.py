@@ -18,7 +18,7 @@ from backtest.strategies import Constant
 from backtest.tune.journal import Journal
 from backtest.tune.study_folder import OUTCOME, TRIALS
 from tests.report.test_report_browser import FLAGS, contrast
-from tests.serve.test_serve import HOSTILE, batch_of
+from tests.serve.served import HOSTILE, batch_of
 from tests.tuning import seek, stand_in
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
