@@ -1,0 +1,86 @@
+"""``assert_policy``: bounds on the measures of a result."""
+
+import math
+
+import numpy as np
+import pytest
+
+from backtest.base.errors import ParameterError
+from backtest.measures.measure_names import ABOUT
+from backtest.measures.run_measures import METRICS
+from backtest.regress import assert_policy, compare_baselines, take_baseline
+from tests.markets import bars_market
+from tests.regress.baselines import run
+
+
+@pytest.fixture(scope="module")
+def result():
+    return run()
+
+
+def test_bounds_that_hold_are_true(result):
+    metrics = result.metrics
+    expected = assert_policy(result)
+    assert expected.sharpe >= metrics["sharpe"]
+    assert expected.sharpe <= metrics["sharpe"] + 1
+    assert 0.0 <= expected.max_drawdown < 1.0
+    assert expected.fees > 0
+    assert expected.liquidations == 0
+    assert expected.sharpe != 99
+    assert expected.final_equity == pytest.approx(metrics["final_equity"])
+    assert expected.sharpe >= assert_policy(result).sharpe
+
+
+def test_a_bound_that_fails_says_measure_value_bound_and_meaning(result):
+    with pytest.raises(AssertionError) as caught:
+        assert_policy(result).sharpe >= 99.0  # noqa: B015 - it raises by itself
+    text = str(caught.value)
+    assert text.startswith(f"sharpe must be at least 99.0, was {result.metrics['sharpe']!r}")
+    for words in (
+        ABOUT["sharpe"].meaning,
+        "more is better",
+        "Constant(leverage=2.0)",
+        "960 bars of 1h",
+    ):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda x: x.max_drawdown <= 0.0,
+        lambda x: x.max_drawdown < 0.0,
+        lambda x: x.sharpe > 1e9,
+        lambda x: x.liquidations == 7,
+        lambda x: x.liquidations != 0,
+        lambda x: x.ruin_time >= 0,  # NaN holds nothing
+        lambda x: x.ruin_time != 0,
+        lambda x: x.sharpe >= assert_policy(run(leverage=0.0)).final_equity,
+    ],
+)
+def test_each_comparison_raises_where_it_does_not_hold(check, result):
+    with pytest.raises(AssertionError, match=r"must be .*was"):
+        check(assert_policy(result))
+
+
+def test_mistakes_with_bounds_are_refused_with_a_cure(result):
+    with pytest.raises(ParameterError, match="did you mean 'sharpe'"):
+        _ = assert_policy(result).sharp
+    with pytest.raises(ParameterError, match="a bound must be a number"):
+        assert_policy(result).sharpe >= "1"  # noqa: B015
+    with pytest.raises(ParameterError, match="a bound must be a number"):
+        assert_policy(result).sharpe >= math.nan  # noqa: B015, PLW0177
+    with pytest.raises(ParameterError, match="compared with a bound"):
+        assert assert_policy(result).sharpe
+    with pytest.raises(ParameterError, match="takes a result"):
+        assert_policy({"sharpe": 1.0})
+
+
+def test_every_measure_has_a_meaning():
+    assert {*METRICS} == {*ABOUT}
+
+
+def test_bars_of_a_year_are_compared_where_the_data_have_no_funding():
+    quiet = bars_market(np.full(48, 100.0), np.full(48, 100.0))
+    one = take_baseline(run(data=quiet), "quiet")
+    assert compare_baselines(one, take_baseline(run(data=quiet), "quiet")).exit_code == 0

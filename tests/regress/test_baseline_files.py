@@ -1,0 +1,205 @@
+"""The files of a baseline: the same bytes, edits by hand, damage, and rewriting."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from backtest.base.errors import DataError, ParameterError
+from backtest.regress import (
+    baseline_files,
+    compare_baselines,
+    load_baseline,
+    rewrite_baseline,
+    save_baseline,
+)
+from backtest.regress.baseline_files import check_unique_names, find_baselines, name_baseline
+from backtest.regress.run_identity import shorten_lists
+from backtest.regress.tolerances import BETTER, Band
+from backtest.regress.verdict_markdown import write_markdown
+from backtest.regress.verdict_text import write_text
+from backtest.regress.verdict_words import combine_exit_codes
+from tests.regress.baselines import run, take
+
+
+def test_a_baseline_comes_back_as_it_was_written(was, tmp_path):
+    back = load_baseline(save_baseline(was, tmp_path))
+    assert compare_baselines(back, was).exit_code == 0
+    assert not back.is_other_than(was)
+    assert (back.name, back.mode, back.bands) == (was.name, was.mode, was.bands)
+
+
+def test_the_same_run_makes_the_same_bytes_sorted_and_indented(was, tmp_path):
+    one, two = (save_baseline(each, tmp_path / name) for each, name in ((was, "a"), (take(), "b")))
+    names = sorted(path.name for path in one.parent.iterdir())
+    assert names == sorted(path.name for path in two.parent.iterdir())
+    for name in names:
+        assert (one.parent / name).read_bytes() == (two.parent / name).read_bytes()
+    text = one.read_text()
+    assert text == json.dumps(json.loads(text), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    document = json.loads(text)
+    assert document["metrics"]["sharpe"]["tolerance"] == {"relative": 1e-9}
+    assert len(document["equity"]["thinned"]) == 48
+    assert {*document["hashes"]} == {"data", "policy_source", "venue", "account", "engine"}
+
+
+def edit(path, change):
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document, indent=1, sort_keys=True))
+
+
+def test_tolerances_and_mode_may_be_edited_by_hand_and_nothing_else(was, tmp_path):
+    path = save_baseline(was, tmp_path)
+    edit(path, lambda data: data["metrics"]["sharpe"].update(tolerance="5%"))
+    edit(path, lambda data: data.update(mode="tolerance"))
+    back = load_baseline(path)
+    assert back.bands["sharpe"] == Band(relative=0.05)
+    assert back.mode == "tolerance"
+    edit(path, lambda data: data["metrics"]["sharpe"].update(value=3.0))
+    with pytest.raises(DataError, match="changed by hand"):
+        load_baseline(path)
+
+
+DAMAGE = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:400]),
+    "empty": lambda path: path.write_text(""),
+    "a list": lambda path: path.write_text("[]"),
+    "another format": lambda path: edit(path, lambda data: data.update(format=7)),
+    "no metrics": lambda path: edit(path, lambda data: data.pop("metrics")),
+    "metrics of text": lambda path: edit(path, lambda data: data.update(metrics="x")),
+    "not finite": lambda path: path.write_text(path.read_text().replace("10000.0", "NaN", 1)),
+    "no mode": lambda path: edit(path, lambda data: data.pop("mode")),
+    "no tolerance": lambda path: edit(path, lambda data: data["metrics"]["fees"].pop("tolerance")),
+    "a name of another": lambda path: path.rename(path.with_name("other.json")),
+    "no bars": lambda path: next(path.parent.glob("*.parquet")).unlink(),
+    "half the bars": lambda path: [
+        bars.write_bytes(bars.read_bytes()[:9000]) for bars in path.parent.glob("*.parquet")
+    ],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_baseline_is_refused(damage, was, tmp_path):
+    DAMAGE[damage](save_baseline(was, tmp_path))
+    (path,) = tmp_path.glob("*.json")
+    with pytest.raises(DataError) as caught:
+        load_baseline(path)
+    assert str(tmp_path) in caught.value.where
+
+
+def test_bars_of_another_run_are_refused(was, tmp_path):
+    path = save_baseline(was, tmp_path / "a")
+    other = save_baseline(take(run(leverage=3.0)), tmp_path / "b")
+    theirs, mine = (next(each.parent.glob("*.parquet")) for each in (other, path))
+    mine.write_bytes(theirs.read_bytes())
+    with pytest.raises(DataError, match="recorded bars"):
+        load_baseline(path)
+
+
+@pytest.mark.slow
+def test_a_writer_that_fails_anywhere_leaves_the_old_baseline(was, tmp_path, monkeypatch):
+    path = save_baseline(was, tmp_path)
+    write = baseline_files.write_file
+    for stage in (1, 2):
+        calls = []
+
+        def full(target, content, calls=calls, stage=stage):
+            calls.append(target)
+            if len(calls) == stage:
+                raise OSError(28, "No space left on device")
+            write(target, content)
+
+        monkeypatch.setattr(baseline_files, "write_file", full)
+        with pytest.raises(DataError, match="No space left"):
+            save_baseline(take(run(leverage=3.0)), tmp_path)
+        assert not load_baseline(path).is_other_than(was)
+    monkeypatch.setattr(baseline_files, "write_file", write)
+    save_baseline(take(run(leverage=3.0)), tmp_path)
+    assert load_baseline(path).is_other_than(was)
+    assert not list(tmp_path.glob(".new-*"))
+
+
+def test_a_rewritten_baseline_takes_its_old_bars_away(was, tmp_path):
+    save_baseline(was, tmp_path)
+    save_baseline(take(run(leverage=3.0)), tmp_path)
+    assert len(list(tmp_path.glob("*.parquet"))) == 1
+
+
+def test_columns_with_the_same_bytes_are_written_once(was, tmp_path):
+    save_baseline(was, tmp_path)
+    names = baseline_files.pq.read_schema(next(tmp_path.glob("*.parquet"))).names
+    assert "equity" in names
+    assert "unit" not in names
+
+
+def test_a_rewritten_baseline_keeps_reason_old_values_tolerances_and_mode():
+    held = take(mode="tolerance", tolerance={"sharpe": 0.5}, experiment="../calm.toml")
+    renewed = rewrite_baseline(held, take(run(leverage=3.0)), " bolder ")
+    assert renewed.bands == held.bands
+    assert (renewed.mode, renewed.experiment) == ("tolerance", "../calm.toml")
+    (entry,) = renewed.history
+    assert entry["reason"] == "bolder"
+    assert entry["metrics"]["sharpe"] == held.metrics["sharpe"]
+    assert "policy.settings.leverage: 2.0 -> 3.0" in entry["changed"]
+    assert len(rewrite_baseline(renewed, held, "back").history) == 2
+    with pytest.raises(ParameterError, match="needs a reason"):
+        rewrite_baseline(held, held, "  ")
+
+
+def test_two_baselines_of_one_name_are_refused(tmp_path):
+    paths = [tmp_path / "a" / "x.json", tmp_path / "b" / "X.json"]
+    with pytest.raises(DataError, match="'X' has two"):
+        check_unique_names(paths, ["x", "X"])
+
+
+def test_no_baseline_at_all_is_no_pass(tmp_path):
+    with pytest.raises(DataError, match="no baseline to check"):
+        find_baselines([tmp_path])
+    with pytest.raises(DataError, match="there is no baseline"):
+        find_baselines([tmp_path / "gone.json"])
+    assert combine_exit_codes([]) == 2
+
+
+def test_names_of_files_are_harmless():
+    assert name_baseline("../../x") == "x"
+    assert name_baseline("<script>") == "script"
+    assert name_baseline("\u202e" + "a" * 10_000) == "a" * 100
+    assert name_baseline("///") == "baseline"
+
+
+def test_long_lists_and_series_are_told_by_their_hash():
+    short = shorten_lists({"flows": {f"2023-{day}": 1.0 for day in range(100)}, "fees": [1, 2]})
+    assert short["flows"].startswith("100 entries, sha256:")
+    assert short["fees"] == [1, 2]
+
+
+def of_before_the_carry(now, *, decay=None):
+    """A baseline as it was before leverage_decay had the carry in it."""
+    drag = now.metrics["volatility_drag"] if decay is None else decay
+    kept = {k: v for k, v in now.metrics.items() if k not in ("volatility_drag", "carry_decay")}
+    bands = {name: now.bands[name] for name in kept} | {"leverage_decay": Band(absolute=0.5)}
+    return replace(now, metrics=kept | {"leverage_decay": drag}, bands=bands)
+
+
+def test_an_older_leverage_decay_is_compared_with_the_volatility_drag(was):
+    verdict = compare_baselines(of_before_the_carry(was), was)
+    assert (verdict.status, verdict.moved) == ("same", ())
+    assert verdict.renamed == ("leverage_decay of this baseline is today's volatility_drag",)
+    for text in (write_text([verdict]), write_markdown([verdict]).replace("\\", "")):
+        assert "leverage_decay of this baseline is today's volatility_drag" in text
+    assert verdict.to_dict()["renamed"] == list(verdict.renamed)
+    assert "volatility_drag" in verdict.to_dict()["metrics"]
+    assert compare_baselines(was, was).renamed == ()
+
+
+def test_an_older_leverage_decay_that_moved_is_named_as_today(was):
+    old = of_before_the_carry(was, decay=was.metrics["volatility_drag"] + 1.0)
+    (moved,) = compare_baselines(old, was).moved
+    assert (moved.name, moved.direction) == ("volatility_drag", BETTER)
+
+
+def test_a_rewritten_baseline_takes_the_tolerance_to_the_present_name(was):
+    new = rewrite_baseline(of_before_the_carry(was), was, "the carry is part of it")
+    assert new.bands["volatility_drag"] == Band(absolute=0.5)
+    assert new.bands["leverage_decay"] == was.bands["leverage_decay"]

@@ -1,0 +1,118 @@
+"""Tolerances, directions and modes: which moves of a measure pass."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from backtest.base.errors import ParameterError
+from backtest.measures.run_measures import METRICS
+from backtest.regress import compare_baselines
+from backtest.regress.tolerances import (
+    BETTER,
+    NEITHER,
+    WORSE,
+    Band,
+    choose_bands,
+    find_direction,
+    read_band,
+)
+from backtest.regress.verdict_text import write_text
+from tests.regress.baselines import VENUE, disturb, run, take
+
+
+@pytest.mark.parametrize(
+    ("given", "band"),
+    [
+        ("5%", Band(relative=0.05)),
+        ("0.05", Band(absolute=0.05)),
+        (0.05, Band(absolute=0.05)),
+        (2, Band(absolute=2.0)),
+        ("any", Band()),
+        ({"relative": 1e-9}, Band(relative=1e-9)),
+    ],
+)
+def test_a_tolerance_is_read_and_written(given, band):
+    assert read_band(given, where="t") == band
+    assert read_band(band.to_data(), where="t") == band
+
+
+@pytest.mark.parametrize(
+    "given", ["-1", "x", "nan", "inf", "", None, True, [], {"relative": "y"}, {"rel": 1}, "-5%"]
+)
+def test_a_tolerance_that_is_none_is_refused(given):
+    with pytest.raises(ParameterError, match="a tolerance must be"):
+        read_band(given, where="t")
+
+
+def test_a_band_holds_its_ends_and_what_does_not_exist():
+    assert Band(absolute=0.1).holds(0.0, -0.1)
+    assert not Band(absolute=0.1).holds(0.0, 0.11)
+    assert Band(relative=0.0).holds(math.nan, math.nan)
+    assert Band(relative=0.0).holds(math.inf, math.inf)
+    assert not Band(relative=1.0).holds(math.nan, 1.0)
+    assert not Band(relative=1.0).holds(math.inf, 1.0)
+    assert Band().holds(math.nan, 1.0)
+    assert Band(relative=1e-9).holds(0.0, 1e-17)
+
+
+def test_the_last_pattern_that_names_a_measure_holds():
+    bands = choose_bands(METRICS, {"*": "5%", "es_*": 0.1, "es_99": "any"}, {}, where="t")
+    assert bands["sharpe"] == Band(relative=0.05)
+    assert bands["es_95"] == Band(absolute=0.1)
+    assert bands["es_99"].is_open
+    with pytest.raises(ParameterError, match="did you mean 'sharpe'"):
+        choose_bands(METRICS, {"sharp": 1}, {}, where="t")
+
+
+def test_directions_follow_the_measure():
+    assert find_direction("sharpe", 1.0, 2.0) == BETTER
+    assert find_direction("max_drawdown", 0.1, 0.2) == WORSE
+    assert find_direction("mean_leverage", 1.0, 2.0) == NEITHER
+    assert find_direction("ruin_time", math.nan, 3.0) == WORSE
+    assert find_direction("time_to_first_liquidation", 3.0, math.nan) == BETTER
+    assert find_direction("sharpe", math.nan, 3.0) == NEITHER
+
+
+@pytest.mark.slow
+def test_in_tolerance_mode_measures_decide_and_bars_are_told(was):
+    wide = take(mode="tolerance", tolerance={"*": "any", "sharpe": "10%"})
+    verdict = compare_baselines(wide, take(run(leverage=2.02)))
+    assert verdict.exit_code == 0
+    assert verdict.bars.first == 0
+    tight = take(mode="tolerance", tolerance={"*": "any", "mean_leverage": "0.1%"})
+    verdict = compare_baselines(tight, take(run(leverage=2.02)))
+    assert verdict.exit_code == 1
+    assert verdict.reason == "neither better nor worse in mean_leverage"
+
+
+@pytest.mark.slow
+def test_a_move_for_the_better_fails_unless_it_is_allowed():
+    held = take(mode="tolerance", tolerance={"*": "any", "fees": 0.0})
+    cheaper = take(run(venue=VENUE.override({"fees.taker": 4e-4})))
+    verdict = compare_baselines(held, cheaper)
+    assert (verdict.exit_code, verdict.reason) == (1, "better in fees")
+    verdict = compare_baselines(held, cheaper, allow_better=["fees"])
+    assert (verdict.exit_code, verdict.accepted) == (0, ("fees",))
+    assert "allowed" in write_text([verdict])
+    dearer = take(run(venue=VENUE.override({"fees.taker": 6e-4})))
+    assert compare_baselines(held, dearer, allow_better=["*"]).exit_code == 1
+    with pytest.raises(ParameterError, match="did you mean 'sharpe'"):
+        compare_baselines(held, cheaper, allow_better=["sharp"])
+
+
+def test_in_exact_mode_an_allowed_measure_explains_the_bars_and_no_other_measure(was):
+    better = replace(
+        disturb(was, 1.001), metrics={**was.metrics, "sharpe": was.metrics["sharpe"] + 1.0}
+    )
+    assert compare_baselines(was, better).exit_code == 1
+    assert compare_baselines(was, better, allow_better=["sharpe"]).exit_code == 0
+    dearer = replace(better, metrics={**better.metrics, "fees": was.metrics["fees"] + 1.0})
+    verdict = compare_baselines(was, dearer, allow_better=["*"])
+    assert (verdict.exit_code, verdict.reason) == (1, "worse in fees")
+    assert compare_baselines(was, disturb(was, 1.0 + 1e-15), allow_better=["*"]).exit_code == 1
+
+
+def test_an_unknown_mode_is_refused(was):
+    with pytest.raises(ParameterError, match="exact, tolerance, statistical"):
+        compare_baselines(was, was, mode="fuzzy")
