@@ -36,6 +36,7 @@ import backtest as bt
 from backtest.account.ledger import Log
 from backtest.engine import bar_loop, loop_driver, loop_inputs
 from backtest.engine.compile import loop_compiler
+from backtest.engine.compile.recipe import write_recipe
 from backtest.engine.lookahead.causality import observe
 from backtest.measures.tally import start_tally
 from backtest.strategies import Constant, VolTarget
@@ -151,7 +152,9 @@ def prepare_loop(market: bt.Market, policy: bt.Policy, is_silent: bool) -> Calla
         first=0,
         started=market.start,
     )
-    built = loop_driver.build_compiled(policy, inputs, columns)
+    built = loop_driver.build_compiled(
+        policy, inputs, columns, write_recipe(policy, tuple(columns))
+    )
     if is_silent:
         clock = built.inputs.clock._replace(is_on=None)
         built = built._replace(inputs=built.inputs._replace(clock=clock))

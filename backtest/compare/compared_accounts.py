@@ -11,8 +11,8 @@ import pandas as pd
 
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray
 from backtest.engine import count_periods
-from backtest.engine.feed_arrays import as_of
-from backtest.engine.loop_inputs import read_clock
+from backtest.engine.feed_arrays import as_of, earn_cash, measure_years
+from backtest.engine.loop_inputs import mark_samples
 from backtest.measures import Sampled
 
 if TYPE_CHECKING:
@@ -57,10 +57,9 @@ def sample_free(setting: SharedTerms) -> FloatArray:
     """Return the simple risk-free return of each sampling period, of shape (n,)."""
     market, venue, first = setting.clock, setting.first_venue, setting.first
     rates = as_of(venue.cash_rate, market.time, "Venue.cash_rate")
-    clock = read_clock(market, venue, rates, setting.sampling)
-    free = clock.risk_free[first:].copy()
-    free[0] = 0.0
-    ends = np.flatnonzero(clock.ends_sample[first:])
+    years = measure_years(market, venue, first, int(market.time[first]))
+    free = earn_cash(rates, years, market.n_bars)[first:]
+    ends = np.flatnonzero(mark_samples(market, setting.sampling)[first:])
     starts = np.concatenate(([0], ends[:-1] + 1))
     return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
 

@@ -74,12 +74,64 @@ def raise_initial(market: Market, venue: Venue, rising: OpenInterestMargin) -> F
     return raised
 
 
-def measure_years(market: Market, venue: Venue) -> FloatArray:
-    """Return the day-counted years since the previous open, one entry where all are the same."""
+def read_instrument(market: Market, venue: Venue, account: Account) -> dict[str, Any]:
+    """Return what venue and settings say of each bar of an instrument: fields of the feed."""
+    sigma, adv = measure_impact(market, venue)
+    initial, maintenance = read_multipliers(market, venue)
+    per_order = venue.fees.per_order
+    order_fee = per_order if isinstance(per_order, pd.Series) else 0.0
+    return {
+        "multiplier": maintenance,
+        "initial": initial,
+        "sigma": sigma,
+        "adv": adv,
+        "limit": as_of(account.max_leverage, market.time, "Account.max_leverage"),
+        "order_fee": as_of(order_fee, market.time, "Fees.per_order"),
+        **read_scales(market, account),
+    }
+
+
+def read_cash(
+    market: Market, venue: Venue, account: Account, first: int, started: int
+) -> dict[str, Any]:
+    """Return what the account pays and earns by time alone: fields of the feed.
+
+    These are the years since the last open, the rates of interest, and the flows.
+    """
+    flow_bar, flow_amount = place_flows(market, account, first, started)
+    return {
+        "years": measure_years(market, venue, first, started),
+        **{name: as_of(r, market.time, f"Venue.{name}") for name, r in venue.rates().items()},
+        "flow_bar": flow_bar,
+        "flow_amount": flow_amount,
+    }
+
+
+def measure_years(market: Market, venue: Venue, first: int, started: int) -> FloatArray:
+    """Return the day-counted years since the previous open, one entry where all are the same.
+
+    They are 0 in an account's very first bar, ``first`` if it ``started`` there: it owes no
+    interest yet.
+    """
     year = venue.day_count * DAY
-    if not market.sessions:
-        return np.array([market.interval / year])
-    return np.diff(market.time, prepend=market.time[0]) / year
+    if market.sessions:
+        years = np.diff(market.time, prepend=market.time[0]) / year
+    else:
+        years = np.array([market.interval / year])
+    if first == 0 or started != market.time[first]:
+        return years
+    own = np.broadcast_to(years, (market.n_bars,)).copy()
+    own[first] = 0.0
+    return own
+
+
+def earn_cash(cash_rate: FloatArray, years: FloatArray, n_bars: int) -> FloatArray:
+    """Return what cash earns in each bar, at the rate of the bar before; 0 in the first."""
+    free = np.zeros(n_bars)
+    if np.any(cash_rate != 0.0):
+        rates, spans = (np.broadcast_to(each, free.shape) for each in (cash_rate, years))
+        free[1:] = rates[:-1] * spans[1:]
+    return free
 
 
 def as_of(rate: float | pd.Series, time: IntArray, where: str) -> FloatArray:

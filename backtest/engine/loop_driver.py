@@ -134,12 +134,11 @@ def pack_inputs(
 
 
 def build_compiled(
-    policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray], recipe: Recipe | None = None
+    policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray], recipe: Recipe
 ) -> LoopRunner:
     """Return the loop compiled around the policy; numba compiles it at the first call."""
     from backtest.engine.compile import loop_compiler  # noqa: PLC0415 - loads numba
 
-    recipe = write_recipe(policy, tuple(columns)) if recipe is None else recipe
     simulate = loop_compiler.load_policy_loop(loop_compiler.compile_core(), recipe)
     loaded, formula = pack_inputs(recipe, policy, inputs, columns)
     return LoopRunner(simulate, policy, loaded, inputs, formula, columns, pack_brackets)

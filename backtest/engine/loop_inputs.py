@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,14 +30,11 @@ from backtest.base.units import (
 from backtest.engine.bar_loop import Seen
 from backtest.engine.fee_days import FeeSchedule, read_schedule
 from backtest.engine.feed_arrays import (
-    as_of,
     check_contract,
-    measure_impact,
-    measure_years,
-    place_flows,
+    earn_cash,
     place_funding,
-    read_multipliers,
-    read_scales,
+    read_cash,
+    read_instrument,
 )
 from backtest.measures.tally import Clock
 from backtest.venue import MarginRules
@@ -216,44 +213,22 @@ def read_inputs(
     out: an earlier run has paid them.
     """
     check_contract(market, venue)
-    sigma, adv = measure_impact(market, venue)
-    funding = place_funding(market, venue, first)
-    flow_bar, flow_amount = place_flows(market, account, first, started)
-    rates: dict[str, Any] = {
-        name: as_of(rate, market.time, f"Venue.{name}") for name, rate in venue.rates().items()
-    }
-    initial, maintenance = read_multipliers(market, venue)
-    per_order = venue.fees.per_order
     feed = Feed(
         **{name: getattr(market, name) for name in MARKET_FIELDS},
-        multiplier=maintenance,
-        sigma=sigma,
-        adv=adv,
+        **read_instrument(market, venue, account),
+        **place_funding(market, venue, first),
+        **read_cash(market, venue, account, first, started),
         signal=signal,
-        years=skip_first(measure_years(market, venue), market, first, started),
-        **rates,
-        **funding,
-        flow_bar=flow_bar,
-        flow_amount=flow_amount,
-        initial=initial,
-        limit=as_of(account.max_leverage, market.time, "Account.max_leverage"),
-        order_fee=as_of(
-            per_order if isinstance(per_order, pd.Series) else 0.0, market.time, "Fees.per_order"
-        ),
         time=market.time,
-        **read_scales(market, account),
     )
     shown = {name: getattr(market, name) for name in Seen._fields if name not in ("mark", "start")}
     seen = Seen(**shown, mark=market.mark_close, start=started)
-    clock = read_clock(market, venue, feed.cash_rate, sampling)
-    if started == market.time[first]:
-        clock.risk_free[first] = 0.0
     (_, margin), *later = read_margin_tables(venue, account, market.time, first)
     return Inputs(
         rules=read_account_rules(venue, account, margin),
         plan=read_plan(venue, account),
         feed=feed,
-        clock=clock,
+        clock=read_clock(market, feed, sampling, is_inverse=venue.contract.kind == "inverse"),
         seen=seen,
         changes=tuple(later),
         fees=read_schedule(venue, market.time),
@@ -271,32 +246,29 @@ def read_margin_tables(
     ]
 
 
-def skip_first(years: FloatArray, market: Market, first: int, started: int) -> FloatArray:
-    """Return the years with 0 for an account's very first bar: it owes no interest yet."""
-    if first == 0 or started != market.time[first]:
-        return years
-    own = np.broadcast_to(years, (market.n_bars,)).copy()
-    own[first] = 0.0
-    return own
-
-
-def read_clock(market: Market, venue: Venue, cash_rate: FloatArray, sampling: str) -> Clock:
+def read_clock(market: Market, feed: Feed, sampling: str, *, is_inverse: bool) -> Clock:
     """Return where samples end, the log mark returns, and the risk-free rate per bar."""
-    period = max(parse_duration(sampling, where=Place("sampling")), 1)
-    ends = mark_ends(market, period)
-    price = market.mark_close
-    returns = np.full(market.n_bars, np.nan)
+    returns = measure_log_returns(market.mark_close, is_inverse=is_inverse)
+    free = earn_cash(feed.cash_rate, feed.years, market.n_bars)
+    return Clock(True, mark_samples(market, sampling), returns, free)
+
+
+def measure_log_returns(price: FloatArray, *, is_inverse: bool) -> FloatArray:
+    """Return the log returns of one contract; NaN in the first bar and where they are not finite.
+
+    That of an inverse contract does not exist if the price more than halved.
+    """
+    returns = np.full(len(price), np.nan)
     before, after = price[:-1], price[1:]
     with np.errstate(invalid="ignore", divide="ignore"):
-        inverse = venue.contract.kind == "inverse"
-        returns[1:] = np.log(2.0 - before / after if inverse else after / before)
-        if inverse:
-            returns[~np.isfinite(returns)] = np.nan  # a price that more than halved
-    free = np.zeros(market.n_bars)
-    if np.any(cash_rate != 0.0):
-        rates = np.broadcast_to(cash_rate, free.shape)
-        free[1:] = rates[:-1] * np.broadcast_to(measure_years(market, venue), free.shape)[1:]
-    return Clock(True, ends, returns, free)
+        returns[1:] = np.log(2.0 - before / after if is_inverse else after / before)
+    returns[~np.isfinite(returns)] = np.nan
+    return returns
+
+
+def mark_samples(market: Market, sampling: str) -> FloatArray:
+    """Return 1 at the last bar of each sampling period, else 0."""
+    return mark_ends(market, max(parse_duration(sampling, where=Place("sampling")), 1))
 
 
 def mark_ends(market: Market, period: int) -> FloatArray:

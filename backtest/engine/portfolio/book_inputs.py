@@ -9,22 +9,19 @@ import numpy as np
 
 from backtest.account import Account, InstrumentRules
 from backtest.account.account_records import CLOSE
-from backtest.base.units import BoolArray, FloatArray, IntArray, parse_duration
+from backtest.base.units import FloatArray, IntArray, parse_duration
 from backtest.engine.feed_arrays import (
-    as_of,
     check_contract,
-    measure_impact,
-    measure_years,
-    place_flows,
-    read_multipliers,
-    read_scales,
+    earn_cash,
+    read_cash,
+    read_instrument,
 )
 from backtest.engine.loop_inputs import (
     has_interest,
-    mark_ends,
+    mark_samples,
+    measure_log_returns,
     read_account_rules,
     read_margin_tables,
-    skip_first,
 )
 from backtest.engine.portfolio.book_assets import ASSET, find_prices, read_assets
 from backtest.engine.portfolio.book_fees import BookFees, read_book_fees
@@ -126,9 +123,7 @@ def read_book_inputs(
     changes = sorted(
         (bar, i, margin) for i, table in enumerate(tables) for bar, margin in table[1:]
     )
-    clock, log_returns = read_book_clock(markets, feed, sampling, terms, venues, like)
-    if started == markets.time[first]:
-        clock.risk_free[first] = 0.0
+    clock, log_returns = read_book_clock(markets, feed, sampling, terms, like)
     fees = read_book_fees([venues[name] for name in markets.names], markets.time)
     return BookInputs(terms, feed, clock, log_returns, tuple(changes), started, fees)
 
@@ -224,11 +219,6 @@ def read_feed(
     """Return the markets as the loop takes them; ``signal`` is (n_bars, n)."""
     venue = venues[markets.names[0]]
     panel = markets.panel(parse_duration(venue.funding_jitter, where="Venue.funding_jitter"))
-    flow_bar, flow_amount = place_flows(markets, account, first, started)  # type: ignore[arg-type]
-    years = skip_first(measure_years(markets, venue), markets, first, started)  # type: ignore[arg-type]
-    rates: dict[str, Any] = {
-        name: as_of(rate, markets.time, f"Venue.{name}") for name, rate in venue.rates().items()
-    }
     kept = panel.funding_bar >= first
     ends = (markets.spans[:, 1] < markets.n_bars) | ~markets.tradable()[:, -1]
     return BookFeed(
@@ -238,15 +228,12 @@ def read_feed(
         span=markets.spans.astype(np.int64),
         ends=ends.astype(np.int64),
         **read_assets(markets, account),
-        years=years,
-        **rates,
+        **read_cash(markets, venue, account, first, started),  # type: ignore[arg-type] # the clock
         funding_bar=panel.funding_bar[kept].astype(np.int64),
         funding_is_open=panel.funding_is_open[kept].astype(np.int64),
         funding_instrument=panel.funding_instrument[kept].astype(np.int64),
         funding_price=panel.funding_price[kept],
         funding_rate=panel.funding_rate[kept],
-        flow_bar=flow_bar,
-        flow_amount=flow_amount,
         time=markets.time,
     )
 
@@ -257,23 +244,7 @@ def read_by_instrument(
     """Return what an instrument's venue and settings say of each bar, of shape (n_bars or 1, n)."""
     found: dict[str, list[FloatArray]] = {}
     for name in markets.names:
-        market, venue, account = markets[name], venues[name], own[name]
-        sigma, adv = measure_impact(market, venue)
-        initial, maintenance = read_multipliers(market, venue)
-        per_order = venue.fees.per_order
-        each = {
-            "multiplier": maintenance,
-            "initial": initial,
-            "sigma": sigma,
-            "adv": adv,
-            "limit": as_of(account.max_leverage, market.time, "Account.max_leverage"),
-            "order_fee": as_of(
-                0.0 if isinstance(per_order, float | int) else per_order,
-                market.time,
-                "Fees.per_order",
-            ),
-            **read_scales(market, account),
-        }
+        each = read_instrument(markets[name], venues[name], own[name])
         for field, values in each.items():
             found.setdefault(field, []).append(values)
     return {field: stack(values, markets) for field, values in found.items()}
@@ -294,37 +265,20 @@ def read_book_clock(
     feed: BookFeed,
     sampling: str,
     terms: Terms,
-    venues: Mapping[str, Venue],
     like: BookInputs | None,
 ) -> tuple[Clock, FloatArray]:
     """Return ends of samples and the risk-free rate by bar, and log mark returns (bars, n)."""
-    free = np.zeros(markets.n_bars)
-    if np.any(feed.cash_rate != 0.0):
-        venue = venues[markets.names[0]]
-        rates = np.broadcast_to(feed.cash_rate, free.shape)
-        years = np.broadcast_to(measure_years(markets, venue), free.shape)  # type: ignore[arg-type]
-        free[1:] = rates[:-1] * years[1:]
+    free = earn_cash(feed.cash_rate, feed.years, markets.n_bars)
     inverse = terms.rules.brackets.are_inverse
     if like is not None and np.array_equal(like.terms.rules.brackets.are_inverse, inverse):
         returns = like.log_returns
     else:
-        returns = measure_log_returns(feed, inverse)
+        columns = zip(feed.mark_close.T, inverse, strict=True)
+        returns = np.stack([measure_log_returns(p, is_inverse=bool(i)) for p, i in columns], axis=1)
     if like is not None:
         return Clock(True, like.clock.ends_sample, like.clock.log_return, free), returns
-    period = max(parse_duration(sampling, where="bt.run, sampling"), 1)
-    ends = mark_ends(markets, period)  # type: ignore[arg-type]
+    ends = mark_samples(markets, sampling)  # type: ignore[arg-type] # their clock
     return Clock(True, ends, np.ascontiguousarray(returns[:, 0]), free), returns
-
-
-def measure_log_returns(feed: BookFeed, inverse: BoolArray) -> FloatArray:
-    """Return the logarithmic mark returns of one contract, of shape (n_bars, n)."""
-    returns = np.full(feed.mark_close.shape, np.nan)
-    for i, is_inverse in enumerate(inverse):
-        before, after = feed.mark_close[:-1, i], feed.mark_close[1:, i]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            returns[1:, i] = np.log(2.0 - before / after if is_inverse else after / before)
-    returns[~np.isfinite(returns)] = np.nan
-    return returns
 
 
 # --------------------------------------------------------------------------- book and working room
