@@ -105,6 +105,11 @@ def format_days(days: float) -> str:
     return f"{days:,.1f}" if days < 100.0 else f"{days:,.0f}"
 
 
+def format_rate(per_second: float) -> str:
+    """Format a number per second: whole from 10 on, two significant digits below."""
+    return f"{per_second:,.0f}" if per_second >= 10.0 else f"{per_second:.2g}"
+
+
 def format_hours(nanoseconds: float) -> str:
     """Format a length of time in hours, or in days from 48 hours on."""
     hours = nanoseconds / HOUR

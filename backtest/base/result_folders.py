@@ -44,6 +44,29 @@ def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what:
     return target
 
 
+def explain_other_metrics(saved: Path, metrics: Mapping[str, float | None]) -> str:
+    """Return a warning if a result with the same id was saved with other metrics; empty if not.
+
+    The id covers everything that determines the numbers, so the policy is not repeatable, or the
+    code of this package was changed. A file that is missing or damaged has no metrics.
+    """
+    try:
+        before = read_json_file(saved)
+    except DataError:
+        return ""
+    names = before.keys() & metrics.keys() if isinstance(before, dict) else ()
+    moved = sorted(name for name in names if before[name] != metrics[name])
+    if not moved:
+        return ""
+    first = "total_return" if "total_return" in moved else moved[0]
+    return (
+        f"the same experiment gave other numbers before: {first} was {before[first]}, is now "
+        f"{metrics[first]}; this result replaces the saved one. A policy that uses random numbers, "
+        "a clock or other files is not repeatable (backtest check tests it); or the code of the "
+        "backtester changed"
+    )
+
+
 def name_folder(title: str, identity: str) -> str:
     """Build the name of a folder from a title and an id.
 

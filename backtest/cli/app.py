@@ -10,6 +10,7 @@ import gc
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -51,7 +52,7 @@ from backtest.cli.exit_codes import FAILED, INTERRUPTED, REFUSED, print_message
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.lazy_commands import build_tree
-from backtest.cli.printing import add_command, format_help
+from backtest.cli.printing import add_command, format_help, reserve_stdout
 from backtest.engine import find_version
 from backtest.engine.compile import background_compiler
 
@@ -191,7 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def call_command(given: list[str]) -> int:
     """Run one command and return its exit code; errors are raised."""
     exit_codes.check_arguments(given)
-    with recording_command(["backtest", *given]):
+    output = reserve_stdout() if "--json" in given else nullcontext()
+    with recording_command(["backtest", *given]), output:
         tree = build_tree(app)
         code = tree(args=given, prog_name="backtest", standalone_mode=False, obj=given)
     return code if isinstance(code, int) else exit_codes.DONE

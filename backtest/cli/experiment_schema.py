@@ -27,11 +27,14 @@ KIND_TEXTS = {
 
 def read_experiment(file: Path) -> Tables:
     """Read the tables of a TOML file, and check their keys and types."""
+    cure = "give an experiment, such as examples/btc-vol-target.toml"
+    if file.suffix == ".py":
+        cure += f"; a policy is given with --policy {file}"
     tables = read_toml(
         file,
         noun="an experiment",
         argument="EXPERIMENT",
-        cure="give an experiment, such as examples/btc-vol-target.toml",
+        cure=cure,
         of_folder="; data are given with --data",
     )
     defects = list(dict.fromkeys(find_defects(tables)))

@@ -6,10 +6,13 @@ import inspect
 import json
 import re
 import shutil
+import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import typer
 
@@ -17,6 +20,8 @@ from backtest.base.errors import BacktestError
 from backtest.base.json_values import to_json
 
 LONG_NAME = 9
+JSON_OUTPUT: ContextVar[TextIO | None] = ContextVar("json_output", default=None)
+"""Where JSON is printed while everything else goes to stderr; None is stdout."""
 
 
 def format_help(function: Callable[..., None], examples: str) -> str:
@@ -62,9 +67,21 @@ def save_and_print(
         raise failure
 
 
+@contextmanager
+def reserve_stdout() -> Iterator[None]:
+    """Keep stdout for JSON: what a policy or a library prints goes to stderr."""
+    token = JSON_OUTPUT.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        JSON_OUTPUT.reset(token)
+
+
 def print_json(value: object) -> None:
     """Print data as JSON; numbers that are not finite become null."""
-    typer.echo(json.dumps(to_json(value), indent=2, allow_nan=False, ensure_ascii=False))
+    text = json.dumps(to_json(value), indent=2, allow_nan=False, ensure_ascii=False)
+    typer.echo(text, file=JSON_OUTPUT.get())
 
 
 def print_paragraph(text: str, *, indent: str = "  ") -> None:

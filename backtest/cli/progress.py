@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from backtest.base.compile_time import COMPILING
-from backtest.base.number_text import format_clock, format_value
+from backtest.base.number_text import format_clock, format_rate, format_value
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -100,7 +100,7 @@ class Meter:
             return f"{text} {self.note}".rstrip()
         text = f"{self.what}: {self.done:,} {self.unit}"
         text += f" of {self.total:,}" if self.total else ""
-        text += f", {speed:,.0f} per second" if speed else ""
+        text += f", {format_rate(speed)} per second" if speed else ""
         text += f" ({COMPILING_NOW})" if COMPILING.is_running else ""
         return f"{text} {self.note}".rstrip()
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import typer
 
-from backtest.base.number_text import format_value
+from backtest.base.number_text import format_rate, format_value
 from backtest.base.text_layout import format_paragraph
 from backtest.base.units import BoolArray, format_time
 from backtest.cli.draft import Draft
@@ -175,7 +175,7 @@ def describe_counts(report: SweepReport) -> Iterator[str]:
     n = report.count()
     done = f"{n['done']:,}" if n["done"] == n["asked"] else f"{n['done']:,} of {n['asked']:,}"
     rate = n["done"] / max(report.seconds, 1e-9)
-    text = f"{done} in {report.seconds:,.1f} s, {rate:,.0f} per second"
+    text = f"{done} in {report.seconds:,.1f} s, {format_rate(rate)} per second"
     fates = [f"{n[name]:,} {name}" for name in ("ruined", "failed") if n[name]]
     if n["unfilled"]:
         fates.append(f"{n['unfilled']:,} without a fill")

@@ -49,7 +49,7 @@ def read_toml(
         raise ParameterError(
             f"{noun} must be TOML: {describe_toml(error):.200}",
             where=str(file),
-            cure="correct that line",
+            cure="correct that line" if file.suffix == ".toml" else cure,
         ) from error
     check_values(tables, file)
     return tables

@@ -12,10 +12,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from backtest.account import Account, Books, Position, State, Watch
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.json_values import from_plain
 from backtest.base.provenance import attach_saved_making, find_making, write_provenance
 from backtest.base.result_folders import (
     MANIFEST,
+    explain_other_metrics,
     hash_file,
     name_folder,
     read_json_file,
@@ -65,7 +67,11 @@ def save_result(result: RunRecord, folder: Path) -> Path:
         line = describe_line(draft, result.manifest, describe_metrics(result.metrics))
         write_provenance(draft, folder / name, result.manifest["id"], making, line)
 
-    return save_folder(folder, name, write, what="result")
+    other = explain_other_metrics(folder / name / METRICS, describe_metrics(result.metrics))
+    target = save_folder(folder, name, write, what="result")
+    if other:
+        warn_caller(other)
+    return target
 
 
 def describe_line(

@@ -73,11 +73,12 @@ def describe_search(study: StudyRecord, resume: str) -> Iterator[str]:
     spending = explain_spending(study)
     spent = [spending] if spending else []
     yield from format_paragraph("Search", describe_budget(facts), *spent)
-    unfilled = count_unfilled({"turnover": study.table["turnover"].to_numpy()})
-    if unfilled:
-        yield from format_paragraph(
-            "No fill", f"{unfilled:,} of {len(study.table):,} sets filled no order"
-        )
+    if study.trials:
+        unfilled = count_unfilled({"turnover": study.table["turnover"].to_numpy()})
+        if unfilled:
+            yield from format_paragraph(
+                "No fill", f"{unfilled:,} of {len(study.table):,} sets filled no order"
+            )
     if not study.complete:
         rest = f"{resume} continues it" if study.folder is not None else "nothing of it is stored"
         yield from format_paragraph("UNFINISHED", f"the best so far, by its own score; {rest}")

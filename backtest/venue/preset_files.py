@@ -129,6 +129,7 @@ def parse_name(text: str, *, where: str) -> PresetName:
         return PresetName(venue, symbol, read_at(date, where=where) if date else None)
     known = [each.name for each in available()]
     own = [each for each in known if each.startswith(f"{pair}:")]
+    own = own or [each for each in known if pair and each.startswith(pair)]
     hint = "" if own else did_you_mean(text, known)
     known = own or known
     raise VenueError(

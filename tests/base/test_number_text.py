@@ -43,6 +43,8 @@ NAN, INF = math.nan, math.inf
         (text.format_days(INF), "never"),
         (text.format_hours(72 * HOUR / 60), "1.2 h"),
         (text.format_hours(72 * 24 * HOUR), "72 d"),
+        (text.format_rate(1893.4), "1,893"),
+        (text.format_rate(0.344), "0.34"),
         (text.format_clock(3725.0), "1:02:05"),
         (text.format_clock(5.0), "0:05"),
         (text.format_pair(0.5, 0.25), ("0.5", "0.25")),

@@ -56,6 +56,31 @@ def call(capsys, *arguments):
 # ------------------------------------------------------------------------------------------- runs
 
 
+def test_what_a_policy_prints_is_no_part_of_the_json(capsys, folder):
+    noisy = MY_POLICY.replace("return 1.0", 'print("at", bar.close); return 1.0')
+    (folder / "noisy.py").write_text('print("imported")\n' + noisy)
+    words = ("--policy", "noisy.py:Mine", "--json", "--no-save", "--to", "2023-01-02")
+    code, out, err = call(capsys, "run", "--no-compile", *words)
+    assert code == 0
+    assert json.loads(out)["policy"] == "Mine()"
+    assert err.startswith("imported\nat ")
+    assert "imported" in call(capsys, "run", "--no-compile", *words[:2], *words[3:])[1]
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_another_answer_to_the_same_experiment_is_told(capsys, folder):
+    text = "import random\n" + MY_POLICY.replace("return 1.0", "return random.random()")
+    (folder / "dice.py").write_text(text)
+    words = ("run", "--policy", "dice.py:Mine", "--to", "2023-01-03", "--no-compile")
+    assert "warning" not in call(capsys, *words)[2]
+    code, _, err = call(capsys, *words)
+    assert code == 0
+    assert "warning: the same experiment gave other numbers before: total_return was" in err
+    assert "backtest check" in err
+    repeated = (*words[:2], "dice.py:Other", *words[3:])
+    assert [call(capsys, *repeated)[2] for _ in range(2)] == ["", ""]
+
+
 def test_a_run_prints_the_summary_and_says_where_the_full_result_is(capsys):
     code, out, err = call(capsys, "run", *SHORT)
     assert (code, err) == (0, "")
@@ -347,6 +372,11 @@ MISTAKES = [
     (["--capital", "-3"], ["must be over 0", "-3", "--capital", "choose"]),
     (["--capital", "nan"], ["capital must be a number", "nan", "--capital", "give"]),
     (["--captal", "3"], ["--captal", "did you mean '--capital'", "backtest run", "--help"]),
+    (
+        ["--venue", "binance"],
+        ["was 'binance'\n", "choose one of binance-coinm:BTCUSD_PERP, binance"],
+    ),
+    (["two.py"], ["must be TOML", "two.py", "a policy is given with --policy two.py"]),
     (["--margin", "corss"], ["cross, isolated", "'corss'", "--margin", "choose"]),
     (["--margin", "isolated"], ["isolated margin needs a venue_leverage", "--margin", "give"]),
     (["--venue-leverage", "500"], ["at most 125", "500", "venue_leverage", "choose"]),

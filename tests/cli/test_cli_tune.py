@@ -162,6 +162,20 @@ def test_an_interrupted_search_says_how_to_go_on_and_ends_the_same(capsys, monke
     assert without_places(out) == without_places(whole)
 
 
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_a_search_interrupted_before_its_first_set_says_so(capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["backtest.tune.search"], "search_and_choose", stop)
+    code, out, err = call(capsys, "tune", *FEW)
+    assert (code, err) == (
+        130,
+        "warning: interrupted: the study is unfinished, 0 sets were evaluated\n",
+    )
+    assert "--resume continues it" in out
+
+
 class watch:  # noqa: N801 - a context
     def __init__(self, report):
         self.report = report

@@ -12,10 +12,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from backtest.account import Account
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.json_values import from_plain
 from backtest.base.provenance import attach_saved_making, find_making, write_provenance
 from backtest.base.result_folders import (
     MANIFEST,
+    explain_other_metrics,
     name_folder,
     read_json_file,
     read_manifest,
@@ -58,7 +60,11 @@ def save_portfolio(result: Any, folder: Path) -> Path:
         _write(result, draft)
         write_provenance(draft, folder / name, result.manifest["id"], making)
 
-    return save_folder(folder, name, write, what=KIND)
+    other = explain_other_metrics(folder / name / METRICS, describe_metrics(result.metrics))
+    target = save_folder(folder, name, write, what=KIND)
+    if other:
+        warn_caller(other)
+    return target
 
 
 def _write(result: Any, folder: Path) -> None:
