@@ -14,7 +14,7 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.allocate import WeightRule
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.errors import ParameterError, VenueError, did_you_mean
 from backtest.cli.draft import Draft, DraftTable, flatten, located
 from backtest.cli.experiment import (
     RUN_TERMS,
@@ -251,7 +251,7 @@ def build_one_venue(section: DraftTable, name: str, market: Market | None) -> Ve
         return build_venue(section, None)
     text = DEFAULT_VENUE if text is None else text
     if market is not None:
-        text = complete_preset(text, name, market)
+        text = complete_preset(text, name, market, where=section.where)
     preset = split_preset(text, section.where, section.folder)
     venue = build_venue(section, preset)
     if market is not None:
@@ -260,8 +260,10 @@ def build_one_venue(section: DraftTable, name: str, market: Market | None) -> Ve
     return venue
 
 
-def complete_preset(text: str, name: str, market: Market) -> str:
+def complete_preset(text: str, name: str, market: Market, *, where: str = "") -> str:
     """Return ``venue:SYMBOL`` for ``venue``, with the symbol of an instrument.
+
+    Raises VenueError if the venue has no table for the instrument.
 
     Examples
     --------
@@ -275,8 +277,16 @@ def complete_preset(text: str, name: str, market: Market) -> str:
     names = [each for each in (name, market.instrument) if each]
     exact = [each for each in names if each in known]
     alike = [symbol for each in names for symbol in known if names_symbol(symbol, each)]
-    symbol = next(iter(exact or sorted(alike, key=len, reverse=True)), names[0])
-    return f"{venue}:{symbol}{at}{date}"
+    found = exact or sorted(alike, key=len, reverse=True)
+    if known and not found:
+        raise VenueError(
+            f"the venue must have a margin table of each instrument, {venue} has none of "
+            f"{names[-1]!r}, but of {', '.join(known)}",
+            where=where,
+            cure=f"give the table of one for all, --venue {venue}:{known[0]}; or that of this one "
+            f"in an experiment, [venue.{name}] with preset = 'NAME:SYMBOL'",
+        )
+    return f"{venue}:{found[0] if found else names[-1]}{at}{date}"
 
 
 # ---------------------------------------------------------------------------------------- signal

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.phrases import Place
+from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import check_number
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.market.panel_data import PanelData
 
 Weights: TypeAlias = "pd.DataFrame | FloatArray | Mapping[str, float] | None"
 """What callers may give as the signal of several instruments."""
+CARRY = Either("bt.signals.from_frame(markets, frame, carry=True)", "--carry-weights")
 
 
 def read_weights(
@@ -87,7 +88,9 @@ def check_columns_of_frame(frame: pd.DataFrame, markets: PanelData, place: Place
         raise ParameterError(
             f"each instrument has one column, {twice!r} has several",
             where=place,
-            cure="frame.loc[:, ~frame.columns.duplicated()]",
+            cure=Phrase(
+                "keep one of them{}", Either(": frame.loc[:, ~frame.columns.duplicated()]", "")
+            ),
         )
 
 
@@ -122,7 +125,10 @@ def read_stamps(index: pd.Index, place: Place) -> IntArray:
         raise ParameterError(
             "weights must have one row per time, the index has duplicates or NaT",
             where=place,
-            cure="frame[~frame.index.duplicated() & frame.index.notna()]",
+            cure=Phrase(
+                "keep one row of each time{}",
+                Either(": frame[~frame.index.duplicated() & frame.index.notna()]", ""),
+            ),
         )
     return np.asarray(index.as_unit("ns").asi8)
 
@@ -144,8 +150,7 @@ def _find_bars(stamps: Any, markets: PanelData, place: Place) -> Any:
             f"each row must be stamped with the open of a bar, {len(odd)} of {inside.sum()} are "
             f"not, the first at {format_time(int(stamps[odd[0]]))}",
             where=place,
-            cure="stamp each row with the moment from which it is known, and use "
-            "bt.signals.from_frame(markets, frame, carry=True)",
+            cure=Phrase("stamp each row with the moment from which it is known, and use {}", CARRY),
         )
     _check_density(bars[inside], place)
     return np.where(inside, bars, -1)
@@ -159,8 +164,11 @@ def _check_density(bars: Any, place: Place) -> None:
             f"weights must have a row for the bars that they span, have {len(bars):,} for "
             f"{spanned:,}; bars without one would be flat",
             where=place,
-            cure="stamp each row with the moment from which it is known (for daily bars the next "
-            "midnight), and use bt.signals.from_frame(markets, frame, carry=True)",
+            cure=Phrase(
+                "stamp each row with the moment from which it is known (for daily bars the next "
+                "midnight), and use {}",
+                CARRY,
+            ),
         )
 
 
@@ -211,8 +219,8 @@ def _check_finite(values: FloatArray, markets: PanelData, place: Place) -> None:
     if len(bad):
         bar, row = (int(each) for each in bad[0])
         raise ParameterError(
-            f"weights must be finite, that of {markets.names[row]!r} was {values[row, bar]} in "
-            f"{len(bad)} cells",
+            f"weights must be finite, {len(bad):,} of {values.size:,} are not, that of "
+            f"{markets.names[row]!r} was {values[row, bar]}",
             where=Place("signal", f"first at {format_time(int(markets.time[bar]))}", of=place.of),
             cure="give 0 or NaN for flat",
         )

@@ -332,6 +332,10 @@ BAD = {
         lambda: build(f"{DATA}venue.ETHUSDT = {{preset = 'bybit-linear:NOPEUSDT'}}"),
         "NOPEUSDT",
     ),
+    "no symbol of one": (
+        lambda: build(f"{DATA}venue.preset = 'dydx'"),
+        "dydx has none of 'ETHUSDT', but of BTC-USD",
+    ),
     "start before the data": (lambda: build(data=FOLDERS, start="2022-01-01"), "inside the data"),
     "calendar": (lambda: build(data=FOLDERS, sessions=True, to="2024-01-01"), "inside the panel"),
 }
