@@ -14,6 +14,7 @@ from backtest.account.leverage_limits import leverage_limit
 from backtest.base.errors import (
     AccountingError,
     BacktestError,
+    BandWarning,
     DataError,
     InfiniteLeverageWarning,
     LastPriceWarning,
@@ -112,6 +113,7 @@ __all__ = [
     "Allocation",
     "AllocationResult",
     "BacktestError",
+    "BandWarning",
     "Bar",
     "BookCalculation",
     "Bounds",

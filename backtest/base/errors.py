@@ -70,6 +70,10 @@ class InfiniteLeverageWarning(UserWarning):
     """A policy returned an infinite leverage, most often from a division by zero."""
 
 
+class BandWarning(UserWarning):
+    """A band that keeps most targets of an instrument from being traded."""
+
+
 LONGEST_NAME = 100
 """Length above which a name is not compared with known ones: it would take too long."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from backtest.base.errors import (
+    BandWarning,
     InfiniteLeverageWarning,
     LastPriceWarning,
     ParameterError,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from backtest.measures.run_span import RunSpan
 
 WHERE = "Result.limit_cost"
-REPEATED = (InfiniteLeverageWarning, LastPriceWarning, VenueDateWarning)
+REPEATED = (BandWarning, InfiniteLeverageWarning, LastPriceWarning, VenueDateWarning)
 """Warnings that the first run has given."""
 
 

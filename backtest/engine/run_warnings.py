@@ -11,6 +11,7 @@ import numpy as np
 
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import (
+    BandWarning,
     InfiniteLeverageWarning,
     LastPriceWarning,
     NoFillWarning,
@@ -22,7 +23,7 @@ from backtest.market.markets import Markets
 if TYPE_CHECKING:
     from backtest.market import Market
 
-OF_EACH_RUN = (LastPriceWarning, NoFillWarning, InfiniteLeverageWarning)
+OF_EACH_RUN = (LastPriceWarning, NoFillWarning, InfiniteLeverageWarning, BandWarning)
 """Warnings that a sweep, a search or a comparison does not repeat for each of its runs."""
 
 

@@ -120,6 +120,17 @@ def test_an_infinite_leverage_is_counted_and_warned_of():
     assert "an infinite leverage asked for at 30 closes" in " ".join(result.summary().split())
 
 
+def test_a_wide_band_is_warned_of_once_and_not_by_each_set_of_a_sweep():
+    """0.3x is half of what is asked of each of two; 0.1x is not."""
+    with pytest.warns(bt.BandWarning, match="the band of . is 0.3 turns .* median target of 0.5"):
+        run(Hold(), band=0.3)
+    sweep = bt.sweep(
+        bt.Markets(STILL), Hold, {"account.band": [0.1, 0.3]}, venue=make_venue(),
+        account=bt.Account(), overlay=Hold(), compile=False,
+    )  # fmt: skip
+    assert sweep.table["final_equity"].tolist() == [10_000.0, 10_000.0]
+
+
 def test_what_is_told_is_saved(tmp_path):
     result = run(Hold(level=5.0), margin={"A": "cross", "B": "isolated"}, venue_leverage=3.0)
     loaded = bt.PortfolioResult.load(result.save(tmp_path))

@@ -12,7 +12,7 @@ from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
 from backtest.account.by_instrument import check_instruments
 from backtest.base.caller_warnings import warn_caller
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.errors import BandWarning, ParameterError, did_you_mean
 from backtest.base.phrases import Argument, Either, Phrase
 from backtest.base.units import TOLERANCE, format_time, to_nanoseconds
 from backtest.market import Market
@@ -221,11 +221,13 @@ def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> Non
         asked = np.abs(targets[:, i])
         asked = asked[np.isfinite(asked) & (asked > 0.0)]
         band = account.for_instrument(name).band
-        if len(asked) and band > 0.5 * float(np.median(asked)):
+        median = float(np.median(asked)) if len(asked) else np.inf
+        if band > 0.5 * median:
             warn_caller(
-                f"the band of {name} is {band:g} turns of the account's equity, more than half the "
-                f"median target of {float(np.median(asked)):g}: it keeps most targets from being "
-                "traded; give a smaller band, such as band={name: number}"
+                f"the band of {name} is {band:.3g} turns of the account's equity, more than half "
+                f"the median target of {median:.3g}: it keeps most targets from being traded; give "
+                f"a smaller band, such as {0.1 * median:.2g}",
+                BandWarning,
             )
 
 
