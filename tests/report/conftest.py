@@ -1,0 +1,46 @@
+"""A run, its page, and a sweep."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.report.page.html import write_html
+from backtest.report.write import build_page
+from backtest.strategies import Constant, VolTarget
+from tests.report.reported import VENUE, live
+
+
+@pytest.fixture(scope="session")
+def result():
+    """Return a run with flows, margin calls, top-ups and liquidations."""
+    days = pd.to_datetime(["2023-01-20", "2023-02-10"], utc=True)
+    return live(
+        Constant(leverage=8.0),
+        margin="isolated",
+        venue_leverage=20,
+        margin_call=0.6,
+        reserve=3000.0,
+        top_up_to=0.3,
+        flows=pd.Series([2000.0, -500.0], index=days),
+    )
+
+
+@pytest.fixture(scope="session")
+def page(result):
+    return build_page(result)
+
+
+@pytest.fixture(scope="session")
+def html(page):
+    return write_html(page)
+
+
+@pytest.fixture(scope="session")
+def sweep():
+    market = bt.Market.sample(bars=24 * 8)
+    values = {"target": np.linspace(0.1, 1.5, 8), "half_life": [12.0, 24.0, 72.0, 168.0]}
+    values["account.band"] = [0.0, 0.1]
+    return bt.sweep(market, VolTarget, values, venue=VENUE, account=bt.Account(), compile=False)

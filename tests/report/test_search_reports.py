@@ -1,0 +1,129 @@
+"""Reports of sweeps, studies and comparisons."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.errors import ParameterError
+from backtest.report.page.formats import write_text
+from backtest.report.page.html import write_html
+from backtest.report.page.page import Chart
+from backtest.report.sets.explored import exclude_idle, explore_sweep, find_idle, find_neighbors
+from backtest.report.sets.importance import measure_importance
+from backtest.report.sets.set_charts import draw_profile
+from backtest.report.write import build_page
+from backtest.store.find import load_saved
+from backtest.strategies import Constant
+from backtest.sweep.sweep_table import Sweep
+from tests.report.reported import VENUE
+from tests.tuning import seek, stand_in
+
+
+def made_up(n=400):
+    """Return a sweep in which one parameter decides the Sharpe ratio and the other is noise."""
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(0.0, 1.0, n), rng.uniform(1.0, 100.0, n)
+    table = pd.DataFrame({"x": x, "y": y, "sharpe": -((x - 0.7) ** 2) + 0.01 * rng.normal(size=n)})
+    table["ruined"] = (x < 0.1).astype(float)
+    table["ruin_time"] = np.where(x < 0.1, 5.0, np.nan)
+    return table
+
+
+def test_the_parameter_that_decides_is_the_important_one(sweep):
+    facts = {"x": {"unit": "", "log": False}, "y": {"unit": "bars", "log": True}}
+    manifest = {**sweep.manifest, "parameters": facts}
+    explored = explore_sweep(Sweep(made_up(), manifest), "sharpe")
+    found = measure_importance(explored)
+    assert list(found.table.index) == ["x", "y"]
+    assert found.explained > 0.8
+    assert found.table.loc["x", "importance"] > 0.8
+    assert abs(found.table.loc["y", "importance"]) < 0.1
+    near = find_neighbors(explored)
+    x = explored.table["x"].to_numpy()
+    assert 0 < near.sum() < 80
+    assert np.abs(x[near] - x[explored.best]).max() <= 0.1 * np.ptp(x) + 1e-9
+    again = measure_importance(explored)
+    assert np.array_equal(found.table.to_numpy(), again.table.to_numpy())
+
+
+def test_sets_in_which_a_parameter_has_no_part_are_left_out_of_its_charts(sweep):
+    """A third of the sets have the default of x, for there it has no part: no cliff is drawn."""
+    facts = {"x": {"unit": "", "log": False}, "y": {"unit": "bars", "log": True}}
+    table = made_up(600)
+    idle = np.arange(600) % 3 == 0
+    table.loc[idle, "x"] = 0.5
+    table.loc[idle, "sharpe"] = -9.0
+    explored = explore_sweep(Sweep(table, {**sweep.manifest, "parameters": facts}), "sharpe")
+    assert np.array_equal(find_idle(explored, "x"), idle)
+    assert not find_idle(explored, "y").any()
+    chart = draw_profile(explored, "x")
+    assert "200 sets in which x has no part and is 0.5" in chart.caption
+    median = next(each for each in chart.figure["data"] if each["name"] == "median")
+    assert np.nanmin(median["y"]) > -1.0
+    kept, _ = exclude_idle(explored, "x")
+    best = explored.table.iloc[explored.best]
+    assert kept.table.iloc[kept.best].equals(best)
+    assert np.array_equal(kept.table["sharpe"].to_numpy()[kept.order][:5],
+                          explored.table["sharpe"].to_numpy()[explored.order][:5])  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_sweep_is_told_with_maps_importance_plateau_and_its_best(sweep):
+    page = build_page(sweep, "calmar")
+    keys = [section.key for section in page.sections]
+    assert keys == ["best", "map", "parameters", "plateau", "sets", "quality", "assumptions"]
+    kinds = {chart.key.partition("-")[0] for chart in page.charts}
+    assert kinds >= {"map", "importance", "profile", "parallel"}
+    best = sweep.best("calmar")
+    assert f"{best['target']:.4g}" in page.summary
+    assert "--objective calmar" in write_html(page)
+    assert write_html(page) == write_html(build_page(sweep, "calmar"))
+    cell = sweep._repr_html_()
+    for words in ("64 sets", "Best Sharpe", "sweep.report"):
+        assert words in cell
+    with pytest.raises(ParameterError, match="did you mean 'sharpe'"):
+        build_page(sweep, "sharp")
+
+
+@pytest.mark.slow
+def test_a_study_is_told_with_its_verdict_and_its_search(monkeypatch, tmp_path):
+    stand_in(put=monkeypatch.setattr)
+    study = seek(store=tmp_path)
+    page = build_page(study)
+    text = write_text(page, "md")
+    for words in ("Deflated Sharpe ratio", "Probability of backtest overfitting", "holdout"):
+        assert words in text
+    assert "search" in {chart.key for chart in page.charts}
+    assert write_html(build_page(load_saved(study.folder))) == write_html(page)
+    assert "Sets, the chosen one first, then by their own score" in text
+    cell = study._repr_html_()
+    for words in ("sets searched for", "Deflated Sharpe", "Overfitting", "On the holdout"):
+        assert words in cell
+    unfinished = dataclasses.replace(study, outcome=None)
+    assert any("Unfinished" in notice for notice in build_page(unfinished).notices)
+    assert write_html(build_page(unfinished))
+    assert "Unfinished" in unfinished._repr_html_()
+
+
+@pytest.mark.slow
+def test_a_comparison_is_told_with_accounts_over_each_other(tmp_path):
+    market = bt.Market.sample(bars=24 * 50)
+    policies = {"calm": Constant(leverage=1.0), "<b>bold</b>": Constant(leverage=3.0)}
+    compared = bt.compare(
+        market, policies, venue=VENUE, account=bt.Account(), compile=False, draws=99
+    )
+    page = build_page(load_saved(compared.save(tmp_path)))
+    accounts = page.charts[0].figure["data"]
+    assert [trace["name"] for trace in accounts[::2]] == ["calm", "&lt;b&gt;bold&lt;/b&gt;"]
+    total = np.prod(1.0 + compared.returns["calm"])
+    assert accounts[0]["y"][-1] == pytest.approx(total)
+    assert any(chart.key == "difference-log_growth" for chart in page.charts)
+    assert "<b>bold" not in write_html(page)
+    assert "&lt;b&gt;bold" in compared._repr_html_()
+    assert "<b>bold" not in compared._repr_html_()
+    assert all(isinstance(chart, Chart) for chart in page.charts)

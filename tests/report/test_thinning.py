@@ -1,0 +1,100 @@
+"""Long runs make small pages that keep their extremes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from backtest.base.units import DAY, MINUTE
+from backtest.measures.run_span import RunSpan
+from backtest.report.page.html import write_html
+from backtest.report.page.thinning import thin_rows
+from backtest.report.run.ledger_table import add_costs, build_ledger, choose_rows
+from backtest.report.run.run_page import build_run
+
+YEAR_OF_MINUTES = 525_600
+MOST_BYTES = 5_000_000
+
+
+def stretch(result, n):
+    """Return a run of n one-minute bars that repeats what a short one recorded."""
+    rows = np.arange(n) % len(result.close)
+    closes = result.span.start + MINUTE * np.arange(1, n + 1)
+    noise = 1.0 + 0.01 * np.random.default_rng(0).standard_normal(n)
+    columns = ("close", "mark", "mark_low", "mark_high", "signal")
+    events = pd.concat([result.events] * 20, ignore_index=True)
+    stamps = closes[np.linspace(0, n - 1, len(events)).astype(np.int64)] - MINUTE
+    events["time"] = pd.DatetimeIndex(stamps.view("datetime64[ns]"), tz="UTC")
+    record = result.record[:, rows]
+    record[0] *= noise
+    record[6] *= noise
+    return dataclasses.replace(
+        result,
+        **{name: np.broadcast_to(getattr(result, name), result.close.shape)[rows] * noise
+           for name in columns},
+        span=RunSpan(result.span.start, closes, result.span.first, 365.0),
+        interval=MINUTE,
+        record=record,
+        ends_sample=(closes % DAY == 0).astype(np.float64),
+        entries=events,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_year_of_minutes_is_under_five_megabytes_and_keeps_its_extremes(result):
+    long = stretch(result, YEAR_OF_MINUTES)
+    assert len(long.events) > 20_000
+    page = build_run(long)
+    size = len(write_html(page).encode())
+    assert size < MOST_BYTES
+    story = {trace["name"]: trace for trace in page.charts[0].figure["data"]}
+    for name, values in (("equity", long.bars["equity"]), ("mark price", long.mark)):
+        drawn = story[name]["y"]
+        assert len(drawn) < 20_000
+        assert (np.nanmin(drawn), np.nanmax(drawn)) == (np.min(values), np.max(values))
+
+
+def test_each_pixel_keeps_its_first_last_lowest_and_highest():
+    rng = np.random.default_rng(3)
+    n, buckets = 50_000, 100
+    time = np.cumsum(rng.integers(1, 9, n)).astype(np.int64)
+    values = rng.standard_normal(n)
+    values[1000:1500] = np.nan
+    rows = thin_rows(time, values, keep=np.array([1234, 777]), buckets=buckets)
+    assert len(rows) <= 4 * buckets + 2 * 2 + 2
+    assert {0, n - 1, 777, 1234, 999, 1000, 1499, 1500} <= set(rows.tolist())
+    edges = np.linspace(time[0], time[-1], buckets + 1)
+    bucket = np.clip(np.searchsorted(edges[1:-1], time, side="right"), 0, buckets - 1)
+    for k in range(buckets):
+        mine = np.flatnonzero(bucket == k)
+        kept = np.intersect1d(mine, rows)
+        if np.isnan(values[mine]).all():
+            continue
+        assert np.nanmin(values[kept]) == np.nanmin(values[mine])
+        assert np.nanmax(values[kept]) == np.nanmax(values[mine])
+
+
+def test_short_series_are_not_thinned():
+    time = np.arange(4000, dtype=np.int64)
+    assert np.array_equal(thin_rows(time, np.zeros(4000)), time)
+
+
+def test_a_ledger_keeps_rare_events_and_says_how_many_it_leaves_out(result):
+    events = pd.concat([result.events] * 4, ignore_index=True)
+    rows = choose_rows(events, most=300)
+    kinds = events["kind"].astype(str)
+    assert len(rows) == 300
+    rare = np.flatnonzero(kinds.isin(["liquidation", "margin_call", "top_up", "flow"]))
+    assert set(rare) <= set(rows.tolist())
+    long = dataclasses.replace(result, entries=events)
+    total = int((~kinds.isin(["fee", "slippage", "impact", "liquidation_loss"])).sum())
+    assert f"300 of {total:,} events" in build_ledger(long, rows).table.note
+
+
+def test_the_costs_of_the_ledger_add_up_to_those_of_the_run(result):
+    metrics = result.metrics
+    paid = sum(metrics[name] for name in ("fees", "slippage", "impact", "liquidation_loss"))
+    assert np.isclose(np.nansum(add_costs(result.events)), paid, rtol=1e-12)

@@ -1,0 +1,158 @@
+"""Reports in their formats, written by the command, through links, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import plotly.graph_objects as go
+import pytest
+
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.result_folders import write_json_file
+from backtest.cli import main
+from backtest.report.page import picture
+from backtest.report.page.figures import LIGHT
+from backtest.report.page.formats import write_page, write_text
+from backtest.report.write import build_page
+from backtest.store.find import find_folder
+
+# ----------------------------------------------------------------------------------- the formats
+
+
+def test_json_holds_the_numbers_and_null_for_those_that_are_none(page, result):
+    found = json.loads(write_text(page, "json"))
+    assert found["metrics"]["sharpe"] == result.metrics["sharpe"]
+    assert found["metrics"]["ruin_time"] is None
+    assert found["drawdowns"][0]["depth"] == result.metrics["max_drawdown"]
+    assert len(found["curves"]["equity"]) == len(found["curves"]["close"])
+
+
+def test_markdown_holds_the_tables_and_names_the_charts(page):
+    text = write_text(page, "md")
+    assert text.startswith("# Constant(leverage=8.0)")
+    assert "| liquidations | 0 |" not in text
+    assert "*Chart in the HTML report: The account over time.*" in text
+    tables = re.findall(r"(?m)^\|(?:---:?\|)+$", text)
+    assert len(tables) >= 10
+
+
+def test_the_format_is_that_of_the_name_unless_it_is_said(page, tmp_path):
+    assert write_page(page, tmp_path / "a.json").read_text().startswith("{")
+    assert write_page(page, tmp_path / "a.txt", "md").read_text().startswith("# ")
+    with pytest.raises(ParameterError, match="format"):
+        write_page(page, tmp_path / "a.txt", "pdf")
+    with pytest.raises(DataError, match="cannot write"):
+        write_page(page, tmp_path / "a.json" / "b.md")
+
+
+def test_a_picture_without_a_browser_is_refused_with_a_cure(page, tmp_path, monkeypatch):
+    monkeypatch.setattr(picture.shutil, "which", lambda name: None)
+    with pytest.raises(DataError, match="install one"):
+        write_page(page, tmp_path / "a.png")
+
+
+def test_plot_is_a_figure_of_the_account(result):
+    figure = result.plot()
+    assert isinstance(figure, go.Figure)
+    names = {trace.name for trace in figure.data}
+    assert {"equity", "drawdown", "leverage", "mark price", "liquidation price"} <= names
+
+
+def test_every_figure_is_one_that_plotly_knows(page, sweep):
+    for chart in (*page.charts, *build_page(sweep).charts):
+        assert go.Figure(chart.figure).data
+
+
+def test_a_full_disk_leaves_the_older_report_and_nothing_else(result, tmp_path, monkeypatch):
+    """Half a page of 57 kB stood where the report of yesterday had been."""
+    path = result.report(tmp_path / "run.md")
+    before = path.read_bytes()
+
+    def fill(page, draft, format_):
+        draft.write_text("# half a")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("backtest.report.page.formats.write_format", fill)
+    with pytest.raises(DataError, match="No space left on device") as caught:
+        result.report(path)
+    assert caught.value.where == str(path)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["run.md"]
+
+
+@pytest.mark.slow
+def test_a_report_goes_through_a_link_and_into_a_pipe(result, tmp_path):
+    path = result.report(tmp_path / "run.md")
+    link = tmp_path / "link.md"
+    link.symlink_to(path)
+    path.write_text("older")
+    path.chmod(0o640)
+    result.report(link)
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert path.read_text().startswith("# ")
+    pipe = tmp_path / "pipe.md"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        heard = pool.submit(pipe.read_text)
+        result.report(pipe)
+        assert heard.result(timeout=10) == path.read_text()
+
+
+# ------------------------------------------------------------------------------- found by its name
+
+
+@pytest.fixture
+def saved(result, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return result.save("results")
+
+
+def test_a_saved_run_is_found_by_folder_name_id_and_beginnings(saved, tmp_path):
+    results = tmp_path / "results"
+    identity = saved.name.partition("-")[2]
+    for name in (str(saved), saved.name, identity, identity[:6], "constant"):
+        assert find_folder(name, results).resolve() == saved.resolve()
+    twin = results / f"constant-{'0' * 16}"
+    twin.mkdir()
+    write_json_file({"format": 2}, twin / "manifest.json")
+    with pytest.raises(ParameterError, match="matches 2"):
+        find_folder("constant", results)
+    for name in ("constnat", "", ".", "*", "../../x"):
+        with pytest.raises(DataError, match="no saved result is called"):
+            find_folder(name, results)
+
+
+@pytest.mark.slow
+def test_the_command_writes_one_file_and_says_which(saved, tmp_path, capsys):
+    assert main(["report", saved.name]) == 0
+    assert capsys.readouterr().out.strip() == f"{saved.name}.html"
+    assert (tmp_path / f"{saved.name}.html").read_text("utf-8").startswith("<!DOCTYPE html>")
+    assert main(["report", "constant", str(saved), "--format", "md", "--out", "there"]) == 0
+    assert (tmp_path / "there" / f"{saved.name}.md").is_file()
+    assert main(["report", "constant", "--out", "r.json"]) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["kind"] == "run"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nothing",),
+        ("constant", "--format", "pdf"),
+        ("constant", "constant", "--out", "one.html"),
+        (),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_do(saved, capsys, arguments):
+    assert main(["report", *arguments]) == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_colors_are_swapped_whole():
+    """A color must not be the beginning of another, or the swap for dark paper would cut it."""
+    for one in LIGHT.values():
+        assert [other for other in set(LIGHT.values()) if other.startswith(one)] == [one]

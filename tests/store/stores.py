@@ -1,0 +1,45 @@
+"""Results of short runs in a store, and ways to damage them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import backtest as bt
+from backtest.store import list_results
+from backtest.store.listing import QUIET
+
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+DAYS = 40
+
+
+def live(policy, venue=VENUE, **settings):
+    market = bt.Market.sample(bars=24 * DAYS)
+    return bt.run(market, policy, venue=venue, account=bt.Account(**settings), compile=False)
+
+
+def folder_of(store: Path, kind: str) -> Path:
+    return next(store / each.name for each in list_results(store) if each.kind == kind)
+
+
+def settle(monkeypatch) -> None:
+    """Make the clock of lists run ahead, so that fresh folders count as long untouched."""
+    ahead = time.time_ns() + 10 * QUIET
+    monkeypatch.setattr("backtest.store.listing.time.time_ns", lambda: ahead)
+
+
+def spoil(path: Path, change: str) -> None:
+    """Damage a file in one of several ways."""
+    content = path.read_bytes()
+    match change:
+        case "cut":
+            path.write_bytes(content[: len(content) // 2])
+        case "emptied":
+            path.write_bytes(b"")
+        case "deleted":
+            path.unlink()
+        case "flipped":
+            middle = len(content) // 2
+            path.write_bytes(
+                content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+            )

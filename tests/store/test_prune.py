@@ -1,0 +1,85 @@
+"""Results are deleted by rules, and nothing else is."""
+
+from __future__ import annotations
+
+import os
+
+from backtest.base.units import DAY
+from backtest.store import (
+    Filter,
+    choose_deletions,
+    delete_chosen,
+    list_results,
+    sort_entries,
+    verify_folder,
+)
+from tests.store.stores import folder_of
+
+
+def test_prune_keeps_the_newest_and_what_it_cannot_read(store):
+    for k, each in enumerate(sorted(store.iterdir())):
+        path = each / ("study.json" if (each / "study.json").exists() else "manifest.json")
+        if path.exists():
+            os.utime(path, ns=(k * DAY, k * DAY))
+    run = folder_of(store, "run")
+    (run / "bars.parquet").unlink()
+    newest = sort_entries(each for each in list_results(store) if not each.trouble)[0]
+    to_delete = choose_deletions(store, Filter(), keep=1).to_delete
+    assert len(to_delete) == 3
+    deleted, left = delete_chosen(store, to_delete)
+    assert (len(deleted), left) == (3, [])
+    assert {each.name for each in list_results(store)} == {newest.name, run.name}
+    assert (store / "holdout-looks").is_dir()
+    assert [
+        e.entry.name for e in choose_deletions(store, Filter(before=0), with_damaged=True).to_delete
+    ] == [run.name]
+
+
+def test_prune_leaves_what_changed_after_it_was_chosen(store):
+    to_delete = choose_deletions(store, Filter(kinds=("run",))).to_delete
+    touched = store / to_delete[0].entry.name
+    (touched / "notes.txt").write_text("precious")
+    deleted, left = delete_chosen(store, to_delete)
+    assert left == [touched.name]
+    assert len(deleted) == 1
+    assert touched.is_dir()
+
+
+def test_prune_leaves_unfinished_studies_unless_told(store):
+    folder = folder_of(store, "study")
+    (folder / "outcome.json").unlink()
+    wanted = Filter(kinds=("study",))
+    assert choose_deletions(store, wanted).to_delete == []
+    assert len(choose_deletions(store, wanted, with_unfinished=True).to_delete) == 1
+
+
+def test_a_killed_prune_leaves_no_half_result_and_the_next_one_clears_it(store):
+    grave = store / ".pruned-x"
+    grave.mkdir()
+    folder_of(store, "run").rename(grave / "voltarget-0")
+    left = [each for each in list_results(store) if each.trouble]
+    assert [(each.kind, each.is_busy) for each in left] == [("leftover", False)]
+    delete_chosen(store, choose_deletions(store, Filter(before=0), with_damaged=True).to_delete)
+    assert not grave.exists()
+    assert len(list_results(store)) == 4
+
+
+def test_a_folder_that_somebody_put_there_is_named_and_never_deleted(store):
+    (store / "reports").mkdir()
+    (store / "reports" / "thesis.txt").write_text("precious")
+    assert "no manifest" in next(e for e in list_results(store) if e.name == "reports").trouble
+    check = verify_folder(store / "reports")
+    assert not check.faults
+    assert "not a result" in check.remarks[0][1]
+    delete_chosen(store, choose_deletions(store, Filter(), with_damaged=True).to_delete)
+    assert [each.name for each in list_results(store)] == ["reports"]
+
+
+def test_a_link_is_deleted_and_not_what_it_leads_to(store, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    folder = folder_of(store, "sweep")
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+    delete_chosen(store, choose_deletions(store, Filter(kinds=("sweep",))).to_delete)
+    assert not folder.exists()
+    assert (elsewhere / "manifest.json").is_file()

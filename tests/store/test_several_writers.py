@@ -1,0 +1,203 @@
+"""Several writers, kills and full disks leave whole results or none."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from backtest.base import atomic_files
+from backtest.base.atomic_files import LOCK
+from backtest.base.errors import DataError
+from backtest.base.file_lock import hold_lock_file
+from backtest.store import (
+    Filter,
+    choose_deletions,
+    delete_chosen,
+    list_results,
+    read_entry,
+    verify_folder,
+)
+from backtest.store.find import load_saved
+from backtest.store.kinds import hash_manifest
+from backtest.strategies import Constant
+from tests.fast_cases import every_nth
+from tests.store.stores import live, settle
+
+
+def save_again(source: Path, store: Path, times: int, log: Path) -> None:
+    """Save a result of another capital each time, and note what is finished."""
+    found = load_saved(source)
+    for k in range(times):
+        found.manifest["account"]["capital"] = 1e6 * os.getpid() + k
+        found.manifest["id"] = hash_manifest(found.manifest, read_entry(source).kind)
+        name = found.save(store).name
+        with log.open("a") as file:
+            file.write(f"{name}\n")
+
+
+def save_the_same(source: Path, store: Path, times: int) -> None:
+    """Save one result over and over under its own name."""
+    found = load_saved(source)
+    for _ in range(times):
+        found.save(store)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Return a way to start processes that have loaded everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["backtest", "pyarrow.parquet", "backtest.store"])
+    return context
+
+
+def test_the_same_experiment_is_the_same_folder_with_the_same_bytes(tmp_path):
+    first = live(Constant(leverage=1.0)).save(tmp_path)
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    again = live(Constant(leverage=1.0)).save(tmp_path)
+    assert first == again
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == [first.name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "can_exchange"), [("run", True), ("run", False), ("sweep", True), ("comparison", True)]
+)
+def test_two_writers_of_one_result_and_a_reader_never_meet_half_of_it(
+    made, processes, tmp_path, monkeypatch, kind, can_exchange
+):
+    """Without an exchange of folders there is a moment without any: the reader then sees none."""
+    source = next(made / e.name for e in list_results(made) if e.kind == kind)
+    shutil.copytree(source, tmp_path / source.name)
+    target = save_the_same if can_exchange else save_slowly
+    writers = [processes.Process(target=target, args=(source, tmp_path, 15)) for _ in range(2)]
+    for each in writers:
+        each.start()
+    seen = []
+    while any(each.is_alive() for each in writers):
+        entry = next((e for e in list_results(tmp_path) if e.name == source.name), None)
+        seen.append(entry is not None and not entry.trouble)
+    for each in writers:
+        each.join()
+        assert each.exitcode == 0
+    assert all(seen) or not can_exchange
+    assert not verify_folder(tmp_path / source.name).faults
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == [source.name]
+
+
+def save_slowly(source: Path, store: Path, times: int) -> None:
+    """Save as on a system that cannot exchange two folders at once."""
+    atomic_files.exchange_folders = lambda one, other: False
+    save_the_same(source, store, times)
+
+
+@pytest.mark.parametrize(
+    ("kind", "kills"),
+    [("run", 8), ("sweep", 4), pytest.param("run", 200, marks=pytest.mark.slow)],
+)
+def test_killed_writers_lose_nothing_finished_and_leave_nothing_that_could_be_taken_for_it(
+    made, processes, tmp_path, monkeypatch, kind, kills
+):
+    """Writers, killed at random moments: what was finished verifies, drafts are told."""
+    source = next(made / e.name for e in list_results(made) if e.kind == kind)
+    store, log = tmp_path / "store", tmp_path / "log"
+    store.mkdir()
+    log.touch()
+    moments = random.Random(1)
+    done = 0
+    while done < kills or (done < 50 * kills and not any(store.glob(".saving-*"))):
+        done += 1  # go on until one was killed within a save
+        child = processes.Process(target=save_again, args=(source, store, 1000, log))
+        before = log.stat().st_size
+        child.start()
+        for _ in range(2000):
+            if log.stat().st_size > before:
+                break
+            time.sleep(0.005)
+        time.sleep(0.1 * moments.random())
+        child.kill()
+        child.join()
+    finished = set(log.read_text().split())
+    checks = [verify_folder(folder) for folder in store.iterdir() if folder.is_dir()]
+    assert len(finished) >= kills
+    assert finished <= {each.name for each in checks if each.kind == kind}
+    assert not any(each.faults for each in checks)
+    assert {each.kind for each in checks} == {kind, "leftover"}
+    entries = list_results(store, use_index=False)
+    assert not any(each.is_busy for each in entries)
+    assert finished <= {each.name for each in entries if not each.trouble}
+    settle(monkeypatch)
+    delete_chosen(store, choose_deletions(store, Filter(before=0), with_damaged=True).to_delete)
+    assert {each.kind for each in list_results(store)} == {kind}
+
+
+def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
+    draft = tmp_path / ".saving-x"
+    draft.mkdir()
+    assert "was left" in read_entry(draft).trouble
+    with hold_lock_file(draft / LOCK):
+        assert read_entry(draft).is_busy
+        assert choose_deletions(tmp_path, Filter(), with_damaged=True).to_delete == []
+    to_delete = choose_deletions(tmp_path, Filter(), with_damaged=True).to_delete
+    assert len(to_delete) == 1
+    assert delete_chosen(tmp_path, to_delete) == (
+        [],
+        [".saving-x"],
+    )  # empty: it may have begun just now
+    os.utime(draft, ns=(0, 0))
+    assert delete_chosen(tmp_path, to_delete) == ([".saving-x"], [])
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
+@pytest.mark.parametrize(
+    "broken", ["pyarrow.parquet.write_table", "pathlib.Path.write_text", "os.fsync"]
+)
+@pytest.mark.parametrize("is_there", every_nth([True, False], 4))
+def test_a_full_disk_leaves_the_store_as_it_was(
+    made, tmp_path, monkeypatch, kind, broken, is_there
+):
+    """Whichever write finds no space: no folder that was not there, and the old one whole."""
+    source = next(made / e.name for e in list_results(made) if e.kind == kind)
+    found, store = load_saved(source), tmp_path / "store"
+    if is_there:
+        found.save(store)
+    before = repr(list_results(store, use_index=False))
+
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, refuse)
+        with pytest.raises(DataError, match="No space left") as caught:
+            found.save(store)
+    assert source.name in caught.value.where
+    assert repr(list_results(store, use_index=False)) == before
+    assert found.save(store).is_dir()
+
+
+def save_with_little_space(source: Path, store: Path, most: int) -> None:
+    """Save where the system itself refuses files of more than so many bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    with pytest.raises(DataError, match="cannot write the "):
+        load_saved(source).save(store)
+
+
+@pytest.mark.parametrize("most", [0, 100, 1_000, 3_000, 20_000])
+def test_wherever_the_space_ends_the_writer_is_told_and_nothing_is_left(
+    made, processes, tmp_path, most
+):
+    source = next(made / e.name for e in list_results(made) if e.kind == "run")
+    child = processes.Process(target=save_with_little_space, args=(source, tmp_path, most))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert list(tmp_path.iterdir()) == []
