@@ -28,7 +28,8 @@ from backtest.market.fetch import fetch_market, read_request
 from backtest.market.tables.repairs import parse_repairs
 from tests.commands import call
 from tests.fast_cases import every_nth
-from tests.market.test_bad_data import CASES, good
+from tests.market.bad_frames import CASES
+from tests.market.good_frames import good
 from tests.project.test_import import HOSTILE
 
 DAYS = bt.Market.sample(bars=72).bars().to_csv(index_label="time")

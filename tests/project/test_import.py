@@ -555,7 +555,7 @@ def test_a_hostile_file_is_refused_and_leaves_nothing(tmp_path: Path, name, writ
 
 
 def test_together_with_bad_frames_there_are_a_hundred_refusals():
-    from tests.market.test_bad_data import CASES  # noqa: PLC0415 - only their number
+    from tests.market.bad_frames import CASES  # noqa: PLC0415 - only their number
 
     assert len(HOSTILE) + len(CASES) >= 100
 

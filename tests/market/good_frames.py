@@ -1,0 +1,96 @@
+"""Frames without a defect, and ways to spoil them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pandas as pd
+
+from backtest.market.market import Market
+
+DAYS = 3
+Frames = dict[str, pd.DataFrame]
+
+
+def hourly(hours: int = 24 * DAYS, start: str = "2023-01-01", zone: str | None = "UTC"):
+    return pd.date_range(start, periods=hours, freq="h", tz=zone)
+
+
+def good() -> Frames:
+    """Three days of hourly bars, mark bars and 8-hour funding, without a defect."""
+    index = hourly()
+    last = pd.DataFrame(
+        {"open": 100.0, "high": 102.0, "low": 99.0, "close": 101.0, "volume": 5.0}, index=index
+    )
+    stamps = pd.date_range("2023-01-01", periods=3 * DAYS, freq="8h", tz="UTC")
+    return {
+        "bars": last,
+        "mark": last[["open", "high", "low", "close"]].copy(),
+        "funding": pd.DataFrame({"rate": 1e-4}, index=stamps),
+    }
+
+
+def load(frames: Frames, **arguments: object) -> Market:
+    bars = frames.pop("bars")
+    return Market.from_frames(bars, **frames, **arguments)
+
+
+class Case(NamedTuple):
+    """How the good frames are spoilt, and what the message must then say."""
+
+    name: str
+    spoil: Callable[[Frames], object]
+    rule: str
+    value: str
+    place: str
+    cure: str
+
+
+def cell(frame: str, column: str, row: int, value: object) -> Callable[[Frames], None]:
+    def spoil(frames: Frames) -> None:
+        if isinstance(value, str):
+            frames[frame][column] = frames[frame][column].astype(object)
+        frames[frame].iloc[row, frames[frame].columns.get_loc(column)] = value
+
+    return spoil
+
+
+def replace(frame: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Frames], None]:
+    def spoil(frames: Frames) -> None:
+        frames[frame] = change(frames[frame])
+
+    return spoil
+
+
+def reindexed(stamps: Callable[[pd.DatetimeIndex], object]) -> Callable[[Frames], None]:
+    return replace("bars", lambda f: f.set_axis(pd.Index(stamps(f.index), name="time")))
+
+
+def without(*rows: int) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return lambda frame: frame.drop(frame.index[list(rows)])
+
+
+def swapped(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.iloc[[0, 1, 3, 2, *range(4, len(frame))]]
+
+
+def doubled(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.iloc[[0, 1, 2, 2, *range(3, len(frame))]]
+
+
+def shifted(row: int, by: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def change(frame: pd.DataFrame) -> pd.DataFrame:
+        stamps = frame.index.to_series().reset_index(drop=True)
+        stamps.iloc[row] += pd.Timedelta(by)
+        return frame.set_axis(pd.DatetimeIndex(stamps))
+
+    return change
+
+
+def coarse_mark(frames: Frames) -> None:
+    frames["mark"] = frames["mark"].iloc[::8]
+
+
+def fine_mark(frames: Frames) -> None:
+    frames["mark"] = frames["mark"].resample("30min").ffill()
