@@ -13,52 +13,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tests import free_terms
 from tests.cases import HOUR, START, utc
+from tests.free_terms import GROUPS, TERMS
 from tests.portfolio_cases import PortfolioCase, Tape
 
 Bar = tuple[float, float, float, float]
 
-FREE: dict[str, dict[str, Any]] = {
-    "contract": {"kind": "linear", "size": 1.0, "lot": 0.0, "tick": 0.01, "min_notional": 0.0},
-    "fees": {"taker": 0.0, "maker": 0.0, "maker_share": 0.0},
-    "slippage": {"rate": 0.0, "impact": 0.0, "impact_window": "1d", "max_participation": None},
-    "liquidation": {
-        "mode": "close",
-        "fee": 0.0,
-        "slippage": 0.0,
-        "step": 0.2,
-        "full_below": 0.0,
-        "order": None,
-    },
-    "venue": {
-        "interest_on": "balance",
-        "borrow_rate": 0.0,
-        "cash_rate": 0.0,
-        "short_rate": 0.0,
-        "day_count": 365,
-        "funding_jitter": "60s",
-        "isolated_funding": "margin",
-        "maintenance_at": "mark",
-        "includes_close_fee": False,
-        "margin_multiplier": 1.0,
-        "call_grace": None,
-        "profit_counts": "all",
-    },
-}
+FREE: dict[str, dict[str, Any]] = {**GROUPS, "venue": TERMS}
 ACCOUNT: dict[str, Any] = {
-    "capital": 1000.0,
-    "margin": "cross",
-    "venue_leverage": None,
-    "min_leverage": 0.0,
-    "max_leverage": math.inf,
-    "band": 0.0,
-    "stop_loss": None,
-    "margin_call": None,
-    "reserve": 0.0,
-    "top_up_to": None,
-    "after_liquidation": "continue",
-    "flows": None,
-    "ruin_at": None,
+    **free_terms.ACCOUNT,
     "intrabar": "path",
     "max_gross_leverage": math.inf,
     "max_overlay": math.inf,

@@ -18,6 +18,7 @@ import backtest as bt
 from backtest.account import Rules
 from backtest.engine.loop_inputs import read_account_rules
 from backtest.venue.requirement import read_rules
+from tests.free_terms import GROUPS
 
 NAN = math.nan
 INF = math.inf
@@ -96,13 +97,11 @@ def bracket(
 
 def venue_of(**changes: Any) -> bt.Venue:
     """Return a venue without costs and with one bracket; parts are given as dicts."""
-    parts: dict[str, tuple[type, dict[str, Any]]] = {
-        "contract": (bt.Contract, {"lot": 0.0, "tick": 1e-8, "min_notional": 0.0}),
-        "fees": (bt.Fees, {"taker": 0.0, "maker": 0.0}),
-        "slippage": (bt.Slippage, {"rate": 0.0}),
-        "liquidation": (bt.Liquidation, {"fee": 0.0, "slippage": 0.0}),
+    kinds = (bt.Contract, bt.Fees, bt.Slippage, bt.Liquidation)
+    made = {
+        name: kind(**plain | changes.pop(name, {}))
+        for kind, (name, plain) in zip(kinds, GROUPS.items(), strict=True)
     }
-    made = {name: kind(**plain | changes.pop(name, {})) for name, (kind, plain) in parts.items()}
     return bt.Venue(**made, **{"brackets": [bracket()]} | changes)
 
 
