@@ -12,7 +12,7 @@ import backtest as bt
 from backtest.strategies import Constant
 from tests.account.test_fill_modes import FREE, make_market, run
 from tests.cases import HOUR, START, utc
-from tests.engine.test_reference import FLAT, account_of, near, play, venue_of
+from tests.engine.reference_scenes import FLAT, account_of, near, play, venue_of
 
 NAN = math.nan
 

@@ -16,6 +16,7 @@ from backtest.account.liquidation import liquidate
 from backtest.account.ruin import find_line, is_ruin
 from backtest.measures.ranking import order_sets
 from backtest.report.sets.explored import explore_study
+from backtest.store import sort_entries
 from backtest.strategies import Constant
 from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.heatmap import fill_grid, read_axis
@@ -32,7 +33,7 @@ from tests.scenes import (
     series,
     venue_of,
 )
-from tests.store.test_results import entry, sort_entries
+from tests.store.test_results import entry
 from tests.sweep.test_lanes import assert_rows_are_runs, quote_of
 
 FIVE = (5.0, NAN)
