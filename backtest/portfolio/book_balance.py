@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.account import Books, Position
+from backtest.account import Books
 from backtest.account.position import mark_position
 from backtest.base.units import TOLERANCE
 from backtest.portfolio.book_ledger import COLLATERAL_PNL, CONVERSION, CONVERTED, PRICE_PNL, note
@@ -125,15 +125,6 @@ def is_pool_short(terms: Terms, book: Book) -> bool:
     return is_short(terms.rules, book.held, book.purse[CASH])
 
 
-def compute_pool_ratio(terms: Terms, book: Book) -> float:
-    """Return level R / M of the pool: 0 when flat, infinite when nothing backs it."""
-    if count_cross(terms, book) == 0:
-        return 0.0
-    needed = terms.rules.level * compute_book_requirement(terms.rules, book.held)
-    backing = compute_pool(terms, book)
-    return needed / backing if backing > 0.0 else float("inf")
-
-
 # ------------------------------------------------------------------- the books of one position
 
 
@@ -161,11 +152,6 @@ def mark_book(book: Book, i: int, value: float, ledger: FloatArray) -> None:
     marked, pnl = mark_position(pick_position(book, i), value)
     put_position(book, i, marked)
     ledger[PRICE_PNL, i] += pnl
-
-
-def empty_position(book: Book, i: int) -> None:
-    """Leave no position in an instrument."""
-    put_position(book, i, Position(0.0, 0.0, 0.0, book.marked[i]))
 
 
 # ------------------------------------------------------------------------------ the collateral

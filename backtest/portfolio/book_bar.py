@@ -31,7 +31,7 @@ from backtest.portfolio.book_balance import (
     value_at,
 )
 from backtest.portfolio.book_calls import answer_calls, close_calls, force_reductions
-from backtest.portfolio.book_causes import book_falls
+from backtest.portfolio.book_contagion import book_falls
 from backtest.portfolio.book_gap import check_gap
 from backtest.portfolio.book_ledger import (
     BAD_DEBT,

@@ -1,7 +1,7 @@
 """Margin calls of an account with several positions: one for the cross pool, one per isolated one.
 
 A pot is what a call is about: isolated position i is pot i, the pool is the last. Calls, grace and
-top-up follow RULES 5 for each pot; the reserve serves the pool first.
+top-up are those of a single position for each pot; the reserve serves the pool first.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from backtest.account.ruin import NOTHING_LEFT
 from backtest.account.steps import has_wealth
 from backtest.base.units import TOLERANCE
 from backtest.portfolio.book_balance import compute_account_equity, value_at
-from backtest.portfolio.book_causes import book_falls
+from backtest.portfolio.book_contagion import book_falls
 from backtest.portfolio.book_gap import is_quiet
 from backtest.portfolio.book_ledger import PRICE_PNL, clear_ledger
 from backtest.portfolio.book_orders import is_deciding, is_ending, measure_target

@@ -31,7 +31,7 @@ from backtest.portfolio.book_balance import (
     mark_book,
     sell_collateral,
 )
-from backtest.portfolio.book_causes import blame
+from backtest.portfolio.book_contagion import blame
 from backtest.portfolio.book_fit import hide_others, show_others
 from backtest.portfolio.book_ledger import (
     BAD_DEBT,
@@ -84,7 +84,7 @@ def liquidate_pool(  # noqa: C901 - the modes, and what follows all of them
 ) -> None:
     """Liquidate the cross positions in the venue's mode.
 
-    ``is_alone``: the account holds one position and no collateral, for which RULES 5 holds.
+    ``is_alone``: the account holds one position and no collateral, like one of a single position.
     It drops the decisions of all cross instruments, and halts the account if liquidations halt.
     """
     blame(terms, book, room, ledger, log, t)
@@ -128,7 +128,7 @@ def mark_assets(book: Book, ledger: FloatArray) -> None:
 def liquidate_lone(
     terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int
 ) -> None:
-    """Liquidate the only position of the account as RULES 5 says, by the account's requirement."""
+    """Liquidate the only position of the account as a single one, by the account's requirement."""
     for i in range(len(book.margin)):
         if is_held(book, i):
             rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)

@@ -106,7 +106,7 @@ class Book(NamedTuple):
     ``signal`` and ``is_pending`` are the decision that fills next; ``factor`` is the overlay of the
     last fill. ``since`` and ``since_stop`` count bars. The arrays from ``ratio`` to ``called_at``
     have n + 1 entries, one per pot. ``fallen`` and ``shares`` belong to
-    :mod:`backtest.portfolio.book_causes`.
+    :mod:`backtest.portfolio.book_contagion`.
     """
 
     held: Holdings
@@ -229,7 +229,7 @@ class Room(NamedTuple):
     by a whole isolated order and what its flip ``returned``. The walk: last and mark values now and
     at the next waypoint, and the prices of collateral. ``start`` are quantities at the start of a
     liquidation, ``shares`` of shape (n + C,) Euler shares, ``falls`` of shape (n + 3,) what each
-    cause took (:mod:`backtest.portfolio.book_causes`). ``hidden`` and ``kept_assets`` are
+    cause took (:mod:`backtest.portfolio.book_contagion`). ``hidden`` and ``kept_assets`` are
     quantities and amounts left out for a moment. ``failure`` is the u at which each position
     fails.
     """

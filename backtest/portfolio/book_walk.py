@@ -33,7 +33,7 @@ from backtest.portfolio.book_balance import (
     open_books,
     value_at,
 )
-from backtest.portfolio.book_causes import blame
+from backtest.portfolio.book_contagion import blame
 from backtest.portfolio.book_gap import find_stop, is_quiet, stop_position
 from backtest.portfolio.book_ledger import LIQUIDATIONS, as_log, enter, stamp
 from backtest.portfolio.book_liquidation import is_lone, liquidate_pool
@@ -309,7 +309,7 @@ def fail_alone(
 def walk_alone(
     terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
 ) -> None:
-    """Take the only position of the account through the bar, as RULES 2.7 says."""
+    """Take the only position of the account through the bar as a single one."""
     for i in range(len(book.margin)):
         if is_held(book, i):
             if is_isolated(terms, i) or is_plain(terms):

@@ -12,7 +12,7 @@ import dis
 import functools
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +47,7 @@ from backtest.portfolio import (
     book_bar,
     book_calls,
     book_calm,
-    book_causes,
+    book_contagion,
     book_fit,
     book_gap,
     book_ledger,
@@ -71,7 +71,7 @@ from backtest.venue import (
 
 MODULES = (
     book_rules, collateral_value, scenario_loss, book_requirement, book_failure, book_price,
-    book_records, book_ledger, book_balance, book_causes, book_fit, book_orders, book_payments,
+    book_records, book_ledger, book_balance, book_contagion, book_fit, book_orders, book_payments,
     book_liquidation, book_gap, book_walk, book_calls, book_bar, book_calm, book_tally,
     book_close, book_loop,
 )  # fmt: skip
@@ -224,29 +224,30 @@ def call_formula(  # noqa: PLR0913, PLR0917 - what a formula takes
         address, sheet, bar, params, params_at, columns, columns_at, memory, memory_at, margin,
         levels, count, time, local, length,
     )  # fmt: skip
+    arrays = ((1, None), (2, None), (3, 4), (5, 6), (7, 8), (9, None), (10, None))
+    return numba.float64(*given), build_call(ir.DoubleType(), arrays, n_numbers=4)
+
+
+def build_call(
+    returned: Any, arrays: Sequence[tuple[int, int | None]], n_numbers: int
+) -> Callable[[Any, Any, Any, Any], Any]:
+    """Return what generates the call of a compiled formula, whose address is the first argument.
+
+    It gets ``arrays`` as pointers, each with the argument that says where in it the pointer begins,
+    or None, and the last ``n_numbers`` arguments as integers.
+    """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        double, whole = ir.DoubleType(), ir.IntType(64)
-        pointer = double.as_pointer()
-
-        def point(k: int, at: Any = None) -> Any:
+        def point(k: int, at: int | None) -> Any:
             array = context.make_array(signature.args[k])(context, builder, arguments[k])
-            return array.data if at is None else builder.gep(array.data, [at])
+            return array.data if at is None else builder.gep(array.data, [arguments[at]])
 
-        kind = ir.FunctionType(double, [pointer] * 7 + [whole] * 4)
-        function = builder.inttoptr(arguments[0], kind.as_pointer())
-        pointers = [
-            point(1),
-            point(2),
-            point(3, arguments[4]),
-            point(5, arguments[6]),
-            point(7, arguments[8]),
-            point(9),
-            point(10),
-        ]
-        return builder.call(function, [*pointers, *arguments[11:15]])
+        taken = [ir.DoubleType().as_pointer()] * len(arrays) + [ir.IntType(64)] * n_numbers
+        function = builder.inttoptr(arguments[0], ir.FunctionType(returned, taken).as_pointer())
+        pointers = [point(k, at) for k, at in arrays]
+        return builder.call(function, [*pointers, *arguments[-n_numbers:]])
 
-    return numba.float64(*given), build
+    return build
 
 
 def write_ask(names: Mapping[str, Any]) -> Callable[..., Any]:

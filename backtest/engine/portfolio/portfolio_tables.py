@@ -13,7 +13,7 @@ from backtest.base.units import BoolArray, FloatArray, IntArray, utc_index
 from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD
 from backtest.engine.result_tables import DIVIDEND, FORCED, KINDS, ORDER, price_of, value_of
 from backtest.measures.realized_gains import Realization, count_realized, join_realized
-from backtest.portfolio.book_causes import BLAMED
+from backtest.portfolio.book_contagion import BLAMED
 from backtest.portfolio.book_ledger import CONVERTED, DELISTED
 from backtest.venue import Venue
 

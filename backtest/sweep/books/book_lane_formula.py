@@ -25,6 +25,7 @@ from backtest.engine.portfolio.book_compiler import (
     LEVEL_NAMES,
     MARGIN_NUMBERS,
     POINTER,
+    build_call,
     find_book_folder,
     find_fields,
 )
@@ -200,27 +201,8 @@ def call_lanes(
         count, time,
     )  # fmt: skip
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        double, whole = ir.DoubleType(), ir.IntType(64)
-        pointer = double.as_pointer()
-
-        def point(k: int, at: Any = None) -> Any:
-            array = context.make_array(signature.args[k])(context, builder, arguments[k])
-            return array.data if at is None else builder.gep(array.data, [at])
-
-        kind = ir.FunctionType(whole, [pointer] * 6 + [whole] * 2)
-        function = builder.inttoptr(arguments[0], kind.as_pointer())
-        pointers = [
-            point(1, arguments[2]),
-            point(3, arguments[4]),
-            point(5),
-            point(6, arguments[7]),
-            point(8),
-            point(9),
-        ]
-        return builder.call(function, [*pointers, *arguments[10:12]])
-
-    return numba.int64(*given), build
+    arrays = ((1, 2), (3, 4), (5, None), (6, 7), (8, None), (9, None))
+    return numba.int64(*given), build_call(ir.IntType(64), arrays, n_numbers=2)
 
 
 def ask_through_addresses(
