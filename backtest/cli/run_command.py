@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 import backtest
@@ -15,9 +13,9 @@ from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, Save, option
 from backtest.cli.panel_experiment import build_experiment_or_panel, list_policies, name_policies
-from backtest.cli.portfolio_output import portfolio_to_dict
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
+from backtest.cli.run_output import result_to_dict
 from backtest.cli.unit_hints import describe_bars
 from backtest.engine import Result
 from backtest.engine.limit_cost import LimitCost, check_limited
@@ -75,17 +73,8 @@ def run(
         result,
         results if save else None,
         lambda: print_summary(result, cost, realized),
-        find_writer(result, cost, realized) if as_json else None,
+        partial(result_to_dict, result, cost=cost, realized=realized) if as_json else None,
     )
-
-
-def find_writer(
-    result: Any, cost: LimitCost | None, realized: Realization | None
-) -> Callable[[str | None], dict[str, Any]]:
-    """Return the function that makes data of a result and its folder."""
-    if isinstance(result, Result):
-        return partial(result_to_dict, result, cost=cost, realized=realized)
-    return partial(portfolio_to_dict, result, cost=cost, realized=realized)
 
 
 def measure_cost(experiment: Experiment, result: Result) -> LimitCost:
@@ -108,30 +97,3 @@ def run_with_progress(experiment: Experiment) -> Any:
         return backtest.run(
             experiment.market, experiment.policy, **experiment.terms, progress=progress
         )
-
-
-def result_to_dict(
-    result: Result,
-    path: str | None,
-    *,
-    cost: LimitCost | None = None,
-    realized: Realization | None = None,
-) -> dict[str, Any]:
-    """Return a result as data: its identity, its folder, what it ran on and its metrics.
-
-    ``cost``, that of the limit of leverage, and ``realized`` gains are part of it if given.
-    """
-    manifest = result.manifest
-    more = {} if cost is None else {"limit_cost": cost._asdict()}
-    more |= {} if realized is None else {"realization": realized.to_dict()}
-    return {
-        "id": manifest["id"],
-        "path": path,
-        "policy": manifest["policy"]["text"],
-        "data": manifest["data"],
-        "metrics": dict(result.metrics),
-        "target_cuts": result.cut_rows,
-        "no_fill": result.no_fill or None,
-        "infinite_leverage": int(np.isinf(result.bars["target"]).sum()),
-        **more,
-    }
