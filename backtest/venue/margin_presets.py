@@ -120,8 +120,8 @@ def margin_preset(
     name : str
         A preset: ``backtest venues --margins`` lists them with their figures and sources.
     instruments : sequence of str, or Mapping
-        The instruments of the account. Those of one coin form a group: ``"BTCUSDT"`` and
-        ``"BTC-PERPETUAL"`` that of ``"BTC"``. A mapping gives the instruments of each group.
+        The instruments of the account. Those of one coin form a group: ``"BTCUSDT"``,
+        ``"BTC-PERPETUAL"`` and ``"btc"`` that of ``"BTC"``. A mapping gives those of each group.
         Default: the requirement finds those of its account itself.
     at : str or Timestamp, optional
         The day in UTC. Default: the newest table. A day before the first gives the first.
@@ -233,8 +233,15 @@ def group_by_asset(
 
 
 def find_asset(instrument: str) -> str:
-    """Return the coin that an instrument is named after, or its own name."""
-    asset = QUOTES.sub("", instrument) or instrument
+    """Return the coin or stock that an instrument is named after, in capitals.
+
+    Examples
+    --------
+    >>> find_asset("XBT-PERPETUAL"), find_asset("btc"), find_asset("AAPL")
+    ('BTC', 'BTC', 'AAPL')
+    """
+    whole = instrument.upper()
+    asset = QUOTES.sub("", whole) or whole
     return ALIASES.get(asset, asset)
 
 
