@@ -114,6 +114,33 @@ def test_a_run_without_a_fill_says_why(policy, given, reason, tmp_path):
     ).read_text(encoding="utf-8")
 
 
+def test_collateral_that_was_sold_is_gone_from_leverage_and_targets(tmp_path):
+    """10 coins at 100 back 5x of 2,000, so 100 of A at 100, with a requirement of 5 %.
+
+    A fails where 1,900 - 100 d = 500 - 5 d, at d = 14.737. The loss of 1,473.68 is paid by 1,000 of
+    cash and 4.737 coins; 5.263 are left. The coins double at the next open, and 5x is held again.
+    """
+    fall = [flat(100), flat(100), (100, 100, 80, 90), flat(90), flat(90)]
+    markets = bt.Markets({"A": make_market(fall), "B": make_market([flat(100)] * 5)})
+    coins = make_market([flat(100)] * 3 + [flat(200)] * 2)
+    signal = pd.DataFrame({"A": 1.0, "B": 0.0}, index=markets.times)
+    terms = {
+        "venue": make_venue(), "compile": False,
+        "account": bt.Account(
+            capital=1_000.0, negative_limit=0.0,
+            collateral=[bt.Collateral("C", 10.0, prices=coins, rate=0.9)],
+        ),
+    }  # fmt: skip
+    result = bt.run(markets, Hold(5.0), signal=signal, **terms)
+    leverage = result.risk(collateral=True)["gross_leverage"]
+    assert leverage.tolist() == pytest.approx([0.5, 5.5, 1.0, 6.0, 6.0])
+    assert result.target_cuts().loc["A"].index.tolist() == ["all"]
+    early = bt.run(markets.prefix(3), Hold(5.0), signal=signal.iloc[:3], **terms)
+    later = bt.run(markets, Hold(5.0), signal=signal, resume=early, **terms)
+    loaded = bt.PortfolioResult.load(later.save(tmp_path))
+    assert loaded.risk(collateral=True)["gross_leverage"].tolist() == pytest.approx([6.0, 6.0])
+
+
 def test_an_infinite_leverage_is_counted_and_warned_of():
     with pytest.warns(bt.InfiniteLeverageWarning, match="^Divides of B asked .* 30 of 30 closes"):
         result = run({"A": Once(), "B": Divides()}, max_leverage={"A": 20.0, "B": 2.0})

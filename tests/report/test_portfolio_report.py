@@ -12,8 +12,8 @@ import backtest as bt
 from backtest.report.basis.terms_by_instrument import merge_models, split_manifest
 from backtest.report.portfolio.contagion_section import count_victims, tabulate_contagion
 from backtest.report.portfolio.exposure_charts import correlate_days, draw_exposure, draw_risk
-from backtest.report.portfolio.portfolio_page import build_portfolio
-from tests.portfolio.book_helpers import Hold, make_venue, simulate_pair
+from backtest.report.portfolio.portfolio_page import build_portfolio, tabulate_attribution
+from tests.portfolio.book_helpers import Hold, make_market, make_venue, simulate_pair
 from tests.portfolio_agreement import run_engine
 from tests.portfolio_scenes import flat, scene, tape
 
@@ -56,6 +56,24 @@ def test_the_report_is_written_in_every_format(result, tmp_path):
     found = json.loads(result.report(tmp_path / "page.json").read_text(encoding="utf-8"))
     assert found["attribution"]["A"]["price_pnl"] == pytest.approx(160 * 500 / 1423)
     assert {row["cause"] for row in found["contagion"]} >= {"A", "B"}
+
+
+def test_collateral_is_part_of_what_the_account_began_with():
+    """100 of collateral at 10 rises to 12 in the first bar: 1,000 + 1,000 became 2,200."""
+    still = {name: make_market([flat(100)] * 3) for name in ("A", "B")}
+    coins = make_market([(10, 12, 10, 12), flat(12), flat(12)])
+    account = bt.Account(
+        capital=1_000.0, negative_limit=0.0, collateral=[bt.Collateral("C", 100.0, coins, rate=0.9)]
+    )
+    result = bt.run(
+        bt.Markets(still), Hold(0.0), venue=make_venue(), account=account, compile=False
+    )
+    page = build_portfolio(result)
+    assert page.summary.startswith("2,000.00 became 2,200.00 in 0 days with 2 instruments.")
+    table = tabulate_attribution(result)
+    assert [column.title for column in table.columns][-2:] == ["collateral pnl", "net"]
+    assert table.rows[-1][-2:] == ("200.00", "200.00")
+    assert "capital 1,000 and collateral of 100 C" in " ".join(result.summary().split())
 
 
 def test_risk_has_a_line_for_each_instrument(result):

@@ -13,7 +13,7 @@ import numpy as np
 
 from backtest.account import ledger
 from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
-from backtest.engine.portfolio.portfolio_tables import column, field
+from backtest.engine.portfolio.portfolio_tables import column, count_assets, field
 from backtest.engine.result_tables import value_of
 from backtest.engine.target_cuts_table import average_row
 from backtest.portfolio.book_records import NUMBERS
@@ -167,10 +167,8 @@ def read_book_opens(setup: Setup, outcome: BookOutcome) -> AtOpens:
     equity = equity - column(outcome.account, "interest")[1:]
     equity = equity + np.where(before != 0.0, before * (value - last), 0.0).sum(axis=1)
     moved = feed.asset_open[:, bars] - feed.asset_mark_close[:, first : first + n - 1]
-    equity = equity + sum(
-        (each.amount * move for each, move in zip(setup.account.collateral, moved, strict=True)),
-        start=np.zeros(n - 1),
-    )
+    assets = count_assets(outcome.book.held.amounts, outcome.entries, len(names), first, n)
+    equity = equity + (assets[:-1] * moved.T).sum(axis=1)
     equity = equity - pay_at_opens(setup, before, n)
     forced = sum_by_instrument(outcome.entries, FORCED, first, before.shape[1], n, counts=True)
     is_cross = np.array([each.is_isolated is None for each in setup.inputs.terms.instruments])

@@ -25,6 +25,7 @@ from backtest.engine.portfolio.portfolio_tables import (
     column,
     compute_notionals,
     contagion_table,
+    count_assets,
     field,
     mean_of,
     portfolio_bars,
@@ -359,11 +360,8 @@ class PortfolioResult(PortfolioRecord, Reportable):
     @property
     def _amounts(self) -> FloatArray:
         """Amounts of collateral at each close, of shape (n_bars, C)."""
-        assets, n = self.account.collateral, len(self.names)
-        found = np.tile([each.amount for each in assets], (len(self.time), 1)).astype(np.float64)
-        for entry in self.entries[self.entries[:, 8] >= n]:
-            found[int(entry[0]) - self.span.first :, int(entry[8]) - n] += entry[3]
-        return found
+        final, n = self.book.held.amounts, len(self.names)
+        return count_assets(final, self.entries, n, self.span.first, len(self.time))
 
     @property
     def exposures(self) -> pd.DataFrame:

@@ -298,6 +298,20 @@ def number_liquidations(entries: FloatArray) -> IntArray:
     return np.cumsum(begins | falls)
 
 
+def count_assets(
+    final: FloatArray, entries: FloatArray, n: int, first: int, n_bars: int
+) -> FloatArray:
+    """Return the amounts of collateral at each close, of shape (n_bars, C).
+
+    ``final`` are those at the last close; entries of assets, numbered from ``n`` on, say what was
+    sold or lost in each bar.
+    """
+    found = np.tile(final, (n_bars, 1))
+    for entry in entries[(entries[:, 8] >= n) & (entries[:, 1] != BLAMED)]:
+        found[: int(entry[0]) - first, int(entry[8]) - n] -= entry[3]
+    return found
+
+
 def attribution_table(
     names: Sequence[str], record: FloatArray, positions: FloatArray
 ) -> pd.DataFrame:

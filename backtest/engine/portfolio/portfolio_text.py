@@ -88,7 +88,9 @@ def describe_book_account(account: Account, names: Sequence[str]) -> Iterator[st
         modes.setdefault(account.for_instrument(name).margin, []).append(name)
     each = [f"{mode} margin of {', '.join(of)}" for mode, of in modes.items()]
     margin = f"{next(iter(modes))} margin" if len(modes) == 1 else ", ".join(each)
-    yield f"{margin}, capital {account.capital:,.10g}"
+    assets = [f"{each.amount:,.10g} {each.name}" for each in account.collateral]
+    backed = f" and collateral of {', '.join(assets)}" if assets else ""
+    yield f"{margin}, capital {account.capital:,.10g}{backed}"
     if account != type(account)(capital=account.capital):
         yield repr(account)
     if backing := describe_isolated_positions(account, names):

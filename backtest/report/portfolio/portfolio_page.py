@@ -57,9 +57,10 @@ SPLIT = (
     "funding",
     "interest",
     "liquidation_loss",
-    "net",
 )
-"""The columns of the attribution that the page shows."""
+"""The columns of the attribution that the page always shows, before the net."""
+RARE = ("bad_debt", "collateral_pnl", "conversion")
+"""The columns that it shows where they are not 0."""
 CURVES = ("equity", "drawdown", "gross_leverage", "net_leverage", "margin_ratio")
 
 
@@ -123,7 +124,7 @@ def list_notices(result: PortfolioResult) -> list[str]:
     filled = [f"{n}: {describe_filled(each['filled'])}"
               for n, each in data["instruments"].items() if each.get("filled")]  # fmt: skip
     if filled:
-        notices.append(f"Filled in: {join(filled)}.")
+        notices.append(f"Filled in: {join(filled, 400)}.")
     if backing := describe_isolated_positions(result.account, result.names):
         notices.append(f"{capitalize(backing)}.")
     if boundless := count_boundless(result):
@@ -133,9 +134,19 @@ def list_notices(result: PortfolioResult) -> list[str]:
     return notices
 
 
-def join(names: list[str]) -> str:
-    """Join names with commas, shortened."""
-    return clip(", ".join(names), 120)
+def join(texts: list[str], most: int = 120) -> str:
+    """Join texts with commas; those beyond ``most`` characters are counted.
+
+    Examples
+    --------
+    >>> join(["BTCUSDT", "ETHUSDT", "LTCUSDT"]), join(["BTCUSDT", "ETHUSDT", "LTCUSDT"], 16)
+    ('BTCUSDT, ETHUSDT, LTCUSDT', 'BTCUSDT, ETHUSDT and 1 more')
+    """
+    shown = list(texts)
+    while len(shown) > 1 and len(", ".join(shown)) > most:
+        shown.pop()
+    left = len(texts) - len(shown)
+    return ", ".join(shown) + (f" and {left} more" if left else "")
 
 
 def summarize(result: PortfolioResult) -> str:
@@ -143,6 +154,8 @@ def summarize(result: PortfolioResult) -> str:
     metrics = result.metrics
     days = (int(result.span.closes[-1]) - result.span.start) / DAY
     start = result.account.capital + result.account.reserve
+    first = result.bars.iloc[0]
+    start += float(first["collateral"] - first["collateral_pnl"])  # as at the first open
     hits, victims = int(metrics["liquidations"]), count_victims(result)
     told = {0: "There was no liquidation", 1: "There was one liquidation"}.get(
         hits, f"There were {hits:,} liquidations"
@@ -180,15 +193,18 @@ def list_facts(result: PortfolioResult) -> list[Fact]:
 def tabulate_attribution(result: PortfolioResult) -> Table:
     """Return the money of each instrument by term."""
     table = result.attribution()
-    money = table[list(SPLIT)].to_numpy()
+    terms = [*SPLIT, *(name for name in RARE if (table[name] != 0.0).any()), "net"]
+    money = table[terms].to_numpy()
     dust = 1e-9 * float(np.max(np.abs(money)))
     shown = np.where(np.abs(money) <= dust, 0.0, money)
     rows = tuple(
         (str(name), *(format_money(float(value)) for value in row))
         for name, row in zip(table.index, shown, strict=True)
     )
-    columns = name_columns("instrument", *((name.replace("_", " "), "money") for name in SPLIT))
-    note = "Costs are positive and subtracted. Slippage includes what conversions cost."
+    columns = name_columns("instrument", *((name.replace("_", " "), "money") for name in terms))
+    note = "Costs are positive and subtracted."
+    if "conversion" in terms:
+        note += " A conversion costs the slippage of the collateral that is sold."
     return Table("Attribution", columns, rows, note)
 
 

@@ -46,9 +46,13 @@ TINTS = (0.0, 0.03, 0.10, 0.25)
 WITH_ZERO = {"zeroline": True, "zerolinecolor": LIGHT["neutral"]}
 """A y axis with a line at 0."""
 TARGETS_NOTE = (
-    "Leverage at the price of the fill, before its costs. A decision may be cut by several "
-    "limits, one after the other: shortfall is what the limit of the row took away, "
-    "negative where it left more than was asked; distance is the same without sign."
+    "Leverage at the price of the fill, before its costs. {} Shortfall is what the limit of the "
+    "row took away, negative where it left more than was asked; distance is the same without sign."
+)
+CUT_BY_SEVERAL = "A decision may be cut by several limits, one after the other."
+CUT_BY_ONE = (
+    "After the least and the most leverage of the account, what is missing counts as the cut of "
+    "the first limit that explains it."
 )
 
 
@@ -289,4 +293,5 @@ def tabulate_targets(cuts: Sequence[Mapping[str, Any]]) -> Block:
         )
         for row in cuts
     )
-    return Table("Targets, and what was held", columns, rows, TARGETS_NOTE)
+    note = TARGETS_NOTE.format(CUT_BY_ONE if of else CUT_BY_SEVERAL)
+    return Table("Targets, and what was held", columns, rows, note)
