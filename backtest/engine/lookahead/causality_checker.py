@@ -19,9 +19,10 @@ import numpy as np
 from backtest.base.errors import PolicyError
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.base.work_budget import WorkMeter, measure_work
-from backtest.engine.lookahead import column_rounding as rounding
 from backtest.engine.lookahead.alternative_futures import rewrite_future
+from backtest.engine.lookahead.column_rounding import find_differences
 from backtest.engine.lookahead.market_cuts import ORDER, CutKind, CutPlaces
+from backtest.engine.lookahead.rounding_noise import leave_out_spread, leave_out_ties
 from backtest.market import Market, Markets
 from backtest.policy import Columns
 
@@ -40,11 +41,13 @@ GROWTH_BARS = 25_000
 """Bars that may be observed for growing parts, or a quarter of the market if that is more."""
 MOST_BARS = 100_000
 """Bars that may be observed at all, or a quarter of the work for the whole market if more."""
-LONGEST = 16_384
-"""Bars of the longest part in which rounding is distinguished from lookahead."""
 CURE = (
     "use only values up to each bar: rolling and ewm, not mean() of the whole, not shift(-1), no "
     "centered windows, no backward fill"
+)
+FIRST_ROWS = (
+    "; if only rounding decides the first rows (the sign of a sum by FFT that is 0 there), set "
+    "them to NaN"
 )
 
 
@@ -319,41 +322,44 @@ class CausalityChecker:
             other = longer.seen.get(name)
             if one is None or other is None or not is_any_known(one):
                 continue  # not warm in so few bars
-            rows = rounding.find_differences(one, other[: len(one)])
-            if len(rows) and not rounding.is_clear(one, other[: len(one)], rows, KNOWN):
-                rows = self._leave_out_rounding(name, part, rows, other[rows])
-                if len(rows) and longer.stop - longer.first <= LONGEST:
-                    rows = self._leave_out_rounding(name, longer, rows, one[rows])
+            rows = find_differences(one, other[: len(one)])
+            if len(rows) and not part.is_continued:
+                rows = self._leave_out_rounding(name, part, longer, rows)
             if len(rows):
-                raise self._describe_difference(name, part, longer, int(rows[0]))
+                raise self._describe_difference(name, part, longer, rows)
             if is_any_known(one[-KNOWN:]):
                 self.cuts[name].add(part.stop)
 
     def _leave_out_rounding(
-        self, name: str, part: MarketPart, rows: IntArray, other: FloatArray
+        self, name: str, part: MarketPart, longer: MarketPart, rows: IntArray
     ) -> IntArray:
-        """Return the rows whose difference is more than rounding in a part explains."""
-        if part.is_continued:
-            return rows
+        """Return the rows whose difference is more than rounding."""
 
         def observe_column(market: Market | Markets) -> FloatArray | None:
-            seen = self._observe_part(market)
-            return None if seen is None else seen.get(name)
+            return (self._observe_part(market) or {}).get(name)
 
-        market = self.market.slice(part.first, part.stop)
-        return rounding.leave_out_rounding(market, part.seen[name], rows, other, observe_column)
+        market, shorter = (self.market.slice(each.first, each.stop) for each in (longer, part))
+        again = observe_column(shorter)
+        if again is None or len(find_differences(part.seen[name], again)):
+            return rows  # not repeatable
+        one, other = part.seen[name], longer.seen[name]
+        rows = leave_out_spread(observe_column, shorter, rows, one, other)
+        if len(rows):
+            rows = leave_out_spread(observe_column, market, rows, other, one)
+        return leave_out_ties(observe_column, market, shorter, rows) if len(rows) else rows
 
     def _describe_difference(
-        self, name: str, part: MarketPart, longer: MarketPart, t: int
+        self, name: str, part: MarketPart, longer: MarketPart, rows: IntArray
     ) -> PolicyError:
         """Return the error of a column that looks ahead: the bar, both values and both parts."""
+        t = int(rows[0])
         bar = part.first + t
         again: Columns | None = part.seen
         if not part.is_continued:
             again = self._observe_part(self.market.slice(part.first, part.stop))
         where = f"{self.where}, bar {bar}, {format_time(int(self.market.time[bar]))}"
         which = f"column {name!r}" if name else "it"
-        if again is None or len(rounding.find_differences(part.seen[name], again[name])):
+        if again is None or len(find_differences(part.seen[name], again[name])):
             return PolicyError(
                 f"{self.name} is not repeatable: {which} differs between two calls on "
                 f"the same {part.stop - part.first} bars",
@@ -365,7 +371,7 @@ class CausalityChecker:
             f"{self.name} looks ahead: {which} is {whole!r} when "
             f"{self._describe(longer)} are seen, {less!r} when {self._describe(part)} are",
             where=where,
-            cure=CURE,
+            cure=CURE + (FIRST_ROWS if rows[-1] < KNOWN <= part.stop - part.first else ""),
         )
 
     def _describe(self, part: MarketPart) -> str:

@@ -1,0 +1,164 @@
+"""Tell rounding errors from lookahead by noise in the last digits of the market.
+
+An FFT over the whole history rounds each row by some 1e-16 of the largest rows, and differently in
+a part of another length. Where a column loses digits (a variance as a difference of sums) or is a
+flag of a number that is 0 (a sign), that is more than any tolerance of its values. Such a row has
+one of two marks, which a row that looks ahead has not:
+
+- Noise in the last digits of the market changes it as much as the longer part does.
+- With other digits in both parts it is the same in both: the sign of 0 is arbitrary, but that of
+  1e-9 is not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.engine.lookahead.column_rounding import find_differences, fits_single
+from backtest.market import Market, Markets
+
+NOISE = 1e-14
+"""Relative noise in the numbers of the market that shows the effect of rounding on a column."""
+SINGLE_NOISE = 1e-7
+"""The same for a column whose values fit single precision, in the half of the bars without the row.
+
+Flags and signs fit single precision too. Near the row, noise of this size would change the sign of
+small moves, and excuse columns that look ahead at them.
+"""
+OTHER_DIGITS = 1e-9
+"""Relative noise after which a sum that is 0 has a sign."""
+TRIES = 12
+"""How often noise is added: not every noise changes a sign."""
+FEW_ROWS = 3
+"""Up to this number of rows are tried twice as often."""
+LEAST_TRIES = 4
+TRIED_BARS = 200_000
+"""Bars that are observed with noise; a longer part is tried ``LEAST_TRIES`` times."""
+FAR = 1e3
+"""A difference of so many times what noise changes, in all rows, is not tried further."""
+MANY = 32
+"""Bars in which a column of many values has at least half as many different ones."""
+
+Column = Callable[[Any], FloatArray | None]
+"""Returns a column of a market, or None if there is none."""
+
+
+def leave_out_spread(
+    column: Column, market: Market | Markets, rows: IntArray, own: FloatArray, other: FloatArray
+) -> IntArray:
+    """Return the rows whose difference is more than noise in the market changes them.
+
+    ``own`` is the column of the market, ``other`` that of a longer or shorter part, both from the
+    same bar on.
+    """
+    rng = np.random.default_rng(0)
+    noises = list_noises(own)
+    n_tries = count_tries(len(rows), market.n_bars)
+    values = np.full((len(noises), n_tries + 1, len(rows)), np.nan)
+    values[:, 0] = own[rows]
+    left = rows
+    for k in range(1, n_tries + 1):
+        for noise, (size, half) in enumerate(noises):
+            seen = column(add_noise(market, rng, size, half))
+            if seen is None:
+                return rows
+            values[noise, k] = seen[rows]
+        tries = values[:, : k + 1]
+        if len(noises) == 2:  # the half without the row
+            tries = np.where(rows >= market.n_bars // 2, tries[:1], tries[1:])
+        left = np.extract(~is_within_spread(tries[0], other[rows]), rows)
+        if not len(left) or (k == LEAST_TRIES and is_far(own, tries[0], other[rows])):
+            break  # more tries only explain more
+    return left
+
+
+def leave_out_ties(
+    column: Column, market: Market | Markets, shorter: Market | Markets, rows: IntArray
+) -> IntArray:
+    """Return the rows that differ between a market and a shorter part of it with other digits too.
+
+    Both begin with the same bar. Of 12 tries, 1 may differ.
+    """
+    rng = np.random.default_rng(0)
+    n_tries = count_tries(len(rows), market.n_bars)
+    n_unlike = np.zeros(len(rows), dtype=np.int64)
+    for _ in range(n_tries):
+        noisy = add_noise(market, rng, OTHER_DIGITS, None)
+        one, other = column(noisy.slice(0, shorter.n_bars)), column(noisy)
+        if one is None or other is None:
+            return rows
+        n_unlike += np.isin(rows, find_differences(one, other[: len(one)]))
+        if np.all(n_unlike > n_tries // TRIES):
+            break
+    return np.extract(n_unlike > n_tries // TRIES, rows)
+
+
+def count_tries(n_rows: int, n_bars: int) -> int:
+    """Return how often noise is added to a part of ``n_bars`` bars that differs in ``n_rows``."""
+    wanted = TRIES if n_rows > FEW_ROWS else 2 * TRIES
+    return min(wanted, max(LEAST_TRIES, TRIED_BARS // n_bars))
+
+
+def list_noises(column: FloatArray) -> list[tuple[float, int | None]]:
+    """Return the noises for a column: the size, and the half of the bars, None for all bars."""
+    if fits_single(column):
+        return [(SINGLE_NOISE, 0), (SINGLE_NOISE, 1)]
+    return [(NOISE, None)]
+
+
+def is_within_spread(tries: FloatArray, other: FloatArray) -> BoolArray:
+    """Return by row whether values of shape (n_tries, n_rows) vary as much as they differ.
+
+    Few tries may leave a row as it was: each varies at least as much as half of the rows do.
+    """
+    unknown = np.isnan(tries)
+    with np.errstate(all="ignore"):
+        spread = np.ptp(tries, axis=0)
+        usual = np.median(spread[np.isfinite(spread)]) if np.isfinite(spread).any() else 0.0
+        within: BoolArray = np.abs(tries[0] - other) <= 4.0 * np.maximum(spread, usual)
+    return within | (unknown.any(axis=0) & ~unknown.all(axis=0))
+
+
+def is_far(column: FloatArray, tries: FloatArray, other: FloatArray) -> bool:
+    """Return whether a column of many values differs by far more than noise changes it.
+
+    A flag never does: few noises change it.
+    """
+    if len(np.unique(column[np.isfinite(column)])) < max(MANY, len(column)) // 2:
+        return False
+    with np.errstate(all="ignore"):
+        return bool((np.abs(tries[0] - other) > FAR * np.ptp(tries, axis=0)).all())
+
+
+def add_noise(
+    market: Market | Markets, rng: np.random.Generator, size: float, half: int | None
+) -> Market | Markets:
+    """Change the last digits of all numbers in one half of a market or panel, or in all bars.
+
+    Values computed from the other half stay the same, except for the rounding of sums over all
+    bars, as in an FFT.
+    """
+    noise = 1.0 + size * rng.normal(size=market.n_bars)
+    if half is not None:
+        is_half = np.arange(market.n_bars) // max(1, market.n_bars // 2) == half
+        noise = np.where(is_half, noise, 1.0)
+    if isinstance(market, Market):
+        return _multiply(market, noise)
+    changed = {
+        name: _multiply(market[name], noise[first:stop])
+        for name, (first, stop) in zip(market.names, market.spans, strict=True)
+    }
+    return market.with_markets(changed)
+
+
+def _multiply(market: Market, noise: FloatArray) -> Market:
+    names = ("open", "high", "low", "close", "volume")
+    marks = ("mark_open", "mark_high", "mark_low", "mark_close")
+    changed: dict[str, Any] = {name: getattr(market, name) * noise for name in (*names, *marks)}
+    changed["columns"] = {name: values * noise for name, values in market.columns.items()}
+    return dataclasses.replace(market, **changed)
