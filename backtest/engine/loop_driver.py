@@ -5,19 +5,20 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from backtest.account import Log, State, live_bar
 from backtest.base.caller_warnings import warn_caller
-from backtest.base.compile_choice import pop_kernels
 from backtest.base.errors import AccountingError, PolicyError
 from backtest.base.interrupts import hold_signals
 from backtest.base.units import FloatArray, format_time
 from backtest.engine import bar_loop as loop
 from backtest.engine.bar_loop import Formula, Tape
-from backtest.engine.compile import background_compiler, plain_or_compiled
+from backtest.engine.compile import plain_or_compiled
+from backtest.engine.compile.background_compiler import CompileFirst, answer_first
 from backtest.engine.compile.recipe import (
     ROOT_NAMES,
     Recipe,
@@ -177,8 +178,11 @@ def run_loop(
         order = order_compiled(policy, inputs, columns, begin)
         n_bars = len(inputs.seen.time) - begin.first
         if plain_or_compiled.is_loop_plain(order, policy, inputs.rules, n_bars):
+            plain = build_plain(policy, inputs, columns)
             with suppress(CompileFirst):
-                return answer_first(build_plain(policy, inputs, columns), order, begin, progress)
+                return answer_first(
+                    partial(run_chunks, plain, begin, progress, "", PLAIN_CHUNK), order
+                )
         runner = build_compiled(policy, inputs, columns, order.recipe)
         because = try_compiled(runner, begin)
         if not because:
@@ -200,31 +204,6 @@ def order_compiled(
     given = (packed.rules, packed.plan, packed.feed, packed.clock, packed.seen, formula)
     rest = (state, begin.start_tally(), memory, new_tape(1, 1, first), first, first)
     return plain_or_compiled.order_loop(recipe, (*given, *rest))
-
-
-class CompileFirst(Exception):  # noqa: N818 - a reason to compile first
-    """Plain Python raised where compiled code may go on, as at the root of a negative number."""
-
-
-def answer_first(
-    runner: LoopRunner,
-    order: plain_or_compiled.LoopOrder,
-    begin: LoopStart,
-    progress: Progress | None,
-) -> LoopOutcome:
-    """Run in plain Python, and have the loop compiled in the background for the next run.
-
-    Raises :class:`CompileFirst` if the policy raised an error that compiled code may not raise.
-    """
-    try:
-        with background_compiler.ended_by_interrupts():
-            outcome = run_chunks(runner, begin, progress, "", PLAIN_CHUNK)
-    except PolicyError as error:
-        if error.__cause__ is None or isinstance(error.__cause__, (AttributeError, NameError)):
-            raise
-        raise CompileFirst from error
-    background_compiler.start_compiling(pop_kernels(), order)
-    return outcome
 
 
 def try_compiled(runner: LoopRunner, begin: LoopStart) -> str:

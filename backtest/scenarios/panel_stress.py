@@ -17,7 +17,7 @@ from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, format_duration, parse_duration
 from backtest.engine import PortfolioResult
-from backtest.engine.compile.book_order import is_book_plain, order_book
+from backtest.engine.compile.plain_or_compiled_book import is_book_plain, order_book_loop
 from backtest.engine.portfolio.book_driver import (
     BookOutcome,
     list_kernel_arguments,
@@ -152,7 +152,7 @@ class PanelStress:
         if self.result.manifest["compiled"] != "yes":
             return False
         setup = self.base
-        order = order_book(list_kernel_arguments(*begin(setup)))
+        order = order_book_loop(list_kernel_arguments(*begin(setup)))
         policies = [(each.policy, tuple(each.columns)) for each in setup.panelists]
         return not is_book_plain(order, policies, USUAL_BARS)
 

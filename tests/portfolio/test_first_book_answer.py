@@ -12,7 +12,7 @@ import backtest as bt
 from backtest.base import compile_choice
 from backtest.base.argument_types import outline_argument, rebuild_argument
 from backtest.base.compile_choice import set_hurry
-from backtest.engine.compile import background_compiler, book_order
+from backtest.engine.compile import background_compiler, plain_or_compiled_book
 from backtest.engine.compile.background_compiler import pack_order
 from backtest.engine.portfolio import book_driver
 from backtest.strategies.constant import Constant
@@ -39,7 +39,7 @@ def cold(monkeypatch, tmp_path):
 
     monkeypatch.setenv("BACKTEST_COMPILE", "auto")
     monkeypatch.setattr(compile_choice, "_spent", {})
-    monkeypatch.setattr(book_order, "find_rules_folder", lambda: tmp_path)
+    monkeypatch.setattr(plain_or_compiled_book, "find_rules_folder", lambda: tmp_path)
     monkeypatch.setattr(book_driver, "find_simulate", refuse)
     monkeypatch.setattr(background_compiler, "start_compiling", lambda *order: given.append(order))
     yield given
@@ -61,7 +61,7 @@ def test_a_first_run_compiles_nothing_before_it_answers(cold):
 def test_what_is_compiled_is_used(cold):
     run()
     ((_, order),) = cold
-    book_order.mark_book_ready(order)
+    plain_or_compiled_book.mark_book_ready(order)
     with pytest.raises(AssertionError, match="compiled"):
         run()
 
@@ -84,9 +84,9 @@ def test_a_long_market_and_many_short_runs_compile_first(cold):
     run()
     ((_, order),) = cold
     policies = [(Constant(), ())] * 2
-    assert book_order.is_book_plain(order, policies, 1_000)
-    assert not book_order.is_book_plain(order, policies, 1_000_000)
-    answers = [book_order.is_book_plain(order, policies, 100_000) for _ in range(3)]
+    assert plain_or_compiled_book.is_book_plain(order, policies, 1_000)
+    assert not plain_or_compiled_book.is_book_plain(order, policies, 1_000_000)
+    answers = [plain_or_compiled_book.is_book_plain(order, policies, 100_000) for _ in range(3)]
     assert answers == [True, True, False]  # 50 s each, 1 s before them: the third passes 140 s
 
 

@@ -19,14 +19,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, TypeVar
 
 from backtest.base.cache_folder import find_lasting_folder
-from backtest.base.compile_choice import KernelOrder, read_mode
+from backtest.base.compile_choice import KernelOrder, pop_kernels, read_mode
+from backtest.base.errors import PolicyError
 from backtest.base.file_lock import lock_handle
-from backtest.engine.compile.book_order import BookOrder
 from backtest.engine.compile.plain_or_compiled import LoopOrder
+from backtest.engine.compile.plain_or_compiled_book import BookLoopOrder
 from backtest.engine.compile.rule_pickles import pack_rule, unpack_rule
+
+Outcome = TypeVar("Outcome")
 
 LOCK = "background.lock"
 SECONDS = 60.0
@@ -59,7 +62,7 @@ class CompileOrder(NamedTuple):
     """
 
     kernels: tuple[KernelOrder, ...]
-    loop: LoopOrder | BookOrder
+    loop: LoopOrder | BookLoopOrder
     rule: bytes
 
 
@@ -96,7 +99,7 @@ class CompilerProcess:
 BACKGROUND = CompilerProcess()
 
 
-def start_compiling(kernels: tuple[KernelOrder, ...], loop: LoopOrder | BookOrder) -> None:
+def start_compiling(kernels: tuple[KernelOrder, ...], loop: LoopOrder | BookLoopOrder) -> None:
     """Compile in the background, unless that is unwanted, already under way, or impossible."""
     folder = find_lasting_folder()
     is_unwanted = bool(os.environ.get("CI")) or read_mode() == "no" or os.name != "posix"
@@ -135,15 +138,17 @@ def avoid_standard_streams(handle: int) -> int:
     return higher
 
 
-def pack_order(kernels: tuple[KernelOrder, ...], loop: LoopOrder | BookOrder) -> CompileOrder:
+def pack_order(kernels: tuple[KernelOrder, ...], loop: LoopOrder | BookLoopOrder) -> CompileOrder:
     """Return an order that can be pickled."""
-    if isinstance(loop, BookOrder):
+    if isinstance(loop, BookLoopOrder):
         return CompileOrder(kernels, loop, b"")
     bare = loop._replace(recipe=loop.recipe._replace(rule=None, memory=None))
     return CompileOrder(kernels, bare, pack_rule(loop.recipe))
 
 
-def start_child(kernels: tuple[KernelOrder, ...], loop: LoopOrder | BookOrder, lock: int) -> None:
+def start_child(
+    kernels: tuple[KernelOrder, ...], loop: LoopOrder | BookLoopOrder, lock: int
+) -> None:
     """Start the child with its order, the lock, and the reading end of a pipe."""
     order = pack_order(kernels, loop)
     kill_child()
@@ -195,6 +200,26 @@ def release_child() -> None:
         child.process.returncode = child.process.returncode or 0  # it is not waited for
 
 
+class CompileFirst(Exception):  # noqa: N818 - a reason to compile first
+    """Plain Python raised where compiled code may go on, as at the root of a negative number."""
+
+
+def answer_first(run: Callable[[], Outcome], loop: LoopOrder | BookLoopOrder) -> Outcome:
+    """Return what a run in plain Python returns, and have its loop compiled for the next run.
+
+    Raises :class:`CompileFirst` if a policy raised an error that compiled code may not raise.
+    """
+    try:
+        with ended_by_interrupts():
+            outcome = run()
+    except PolicyError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, (AttributeError, NameError)):
+            raise
+        raise CompileFirst from error
+    start_compiling(pop_kernels(), loop)
+    return outcome
+
+
 @contextlib.contextmanager
 def ended_by_interrupts() -> Iterator[None]:
     """Kill the child if Ctrl-C interrupts the block."""
@@ -212,14 +237,14 @@ def compile_order_from_stdin(pipe: int) -> None:
     """Compile the order on stdin: the main function of the child."""
     os.environ["BACKTEST_COMPILE"] = "now"
     order: CompileOrder = pickle.load(sys.stdin.buffer)
-    patience = SECONDS_OF_SEVERAL if isinstance(order.loop, BookOrder) else SECONDS
+    patience = SECONDS_OF_SEVERAL if isinstance(order.loop, BookLoopOrder) else SECONDS
     threading.Thread(target=exit_with_parent, args=(pipe, patience), daemon=True).start()
     from backtest.engine.compile import background_jobs  # noqa: PLC0415 - loads numba
 
     folder = find_lasting_folder()
     if folder is not None:
         remove_stale(folder)
-    if isinstance(order.loop, BookOrder):
+    if isinstance(order.loop, BookLoopOrder):
         background_jobs.compile_book_order(order.kernels, order.loop)
         return
     rule, memory = unpack_rule(order.rule)

@@ -11,9 +11,9 @@ from numba.core.typing.typeof import Purpose, typeof
 
 from backtest.base.argument_types import rebuild_argument
 from backtest.base.compile_choice import KernelOrder
-from backtest.engine.compile.book_order import BookOrder, mark_book_ready
 from backtest.engine.compile.loop_compiler import compile_core, load_policy_loop
 from backtest.engine.compile.plain_or_compiled import LoopOrder, mark_ready
+from backtest.engine.compile.plain_or_compiled_book import BookLoopOrder, mark_book_ready
 from backtest.features.compiled import compile_module
 
 
@@ -25,7 +25,7 @@ def compile_order(kernels: tuple[KernelOrder, ...], order: LoopOrder) -> None:
     mark_ready(order)
 
 
-def compile_book_order(kernels: tuple[KernelOrder, ...], order: BookOrder) -> None:
+def compile_book_order(kernels: tuple[KernelOrder, ...], order: BookLoopOrder) -> None:
     """Compile kernels and the loop of several positions, and mark the loop as ready."""
     from backtest.engine.portfolio.book_compiler import compile_book_loop  # noqa: PLC0415
 

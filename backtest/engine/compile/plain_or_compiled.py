@@ -53,17 +53,17 @@ def mark_ready(order: LoopOrder) -> None:
 def is_loop_plain(order: LoopOrder, policy: Policy, rules: Rules, n_bars: int) -> bool:
     """Return whether a run should be answered in plain Python."""
     mark = order.marks[0]
-    if mark.exists() or not order.recipe.is_complete or count_tries(order) >= ATTEMPTS:
+    if mark.exists() or not order.recipe.is_complete or count_tries(order.tries) >= ATTEMPTS:
         return False
     return gives_same_bits(order.recipe.rule, policy) and is_plain_sooner(
         mark.name, estimate_plain(rules, n_bars), estimate_compiling(order)
     )
 
 
-def count_tries(order: LoopOrder) -> int:
-    """Return how often the background has begun to compile a loop."""
+def count_tries(tries: Path) -> int:
+    """Return how often the background has begun to compile a loop, from the file that counts it."""
     try:
-        return order.tries.stat().st_size
+        return tries.stat().st_size
     except OSError:
         return 0
 

@@ -12,18 +12,15 @@ import numpy as np
 
 from backtest.account import Account
 from backtest.account.account import WHOLE
-from backtest.base.compile_choice import pop_kernels
-from backtest.base.errors import PolicyError
 from backtest.base.units import TimeLike
-from backtest.engine.compile import background_compiler
-from backtest.engine.compile.book_order import (
-    BookOrder,
+from backtest.engine.compile.background_compiler import CompileFirst, answer_first
+from backtest.engine.compile.plain_or_compiled_book import (
     is_book_plain,
     mark_book_ready,
-    order_book,
+    order_book_loop,
 )
 from backtest.engine.frame_signals import describe_weights
-from backtest.engine.loop_driver import CompileFirst, Progress
+from backtest.engine.loop_driver import Progress
 from backtest.engine.portfolio.book_cuts import measure_book_cuts
 from backtest.engine.portfolio.book_desk import set_desk
 from backtest.engine.portfolio.book_driver import (
@@ -76,32 +73,15 @@ def live(
     """Take the account through the markets; a first run may be answered in plain Python."""
     if not is_compiled or isinstance(setup.account.requirement, OwnMargin):
         return take(setup, is_compiled=False, progress=progress, switches=switches)
-    order = order_book(list_kernel_arguments(*begin(setup)))
+    order = order_book_loop(list_kernel_arguments(*begin(setup)))
     policies = [(each.policy, tuple(each.columns)) for each in setup.panelists]
     if is_book_plain(order, policies, len(setup.inputs.feed.time) - setup.first):
+        plain = partial(take, setup, is_compiled=False, progress=progress, switches=switches)
         with suppress(CompileFirst):
-            return answer_first(setup, order, progress, switches)
+            return answer_first(plain, order)._replace(plain_because="")
     outcome = take(setup, is_compiled=True, progress=progress, switches=switches)
     mark_book_ready(order)
     return outcome
-
-
-def answer_first(
-    setup: Setup, order: BookOrder, progress: Progress | None, switches: Sequence[DeskSwitch]
-) -> BookOutcome:
-    """Run in plain Python, and have the loop compiled in the background for the next run.
-
-    Raises :class:`CompileFirst` if a policy raised an error that compiled code may not raise.
-    """
-    try:
-        with background_compiler.ended_by_interrupts():
-            outcome = take(setup, is_compiled=False, progress=progress, switches=switches)
-    except PolicyError as error:
-        if error.__cause__ is None or isinstance(error.__cause__, (AttributeError, NameError)):
-            raise
-        raise CompileFirst from error
-    background_compiler.start_compiling(pop_kernels(), order)
-    return outcome._replace(plain_because="")
 
 
 def begin(setup: Setup) -> tuple[BookInputs, Book, Desk, Tally]:

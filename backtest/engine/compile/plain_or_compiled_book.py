@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from backtest.base.argument_types import name_types, outline_argument
 from backtest.base.code_identity import hash_texts
 from backtest.base.compile_choice import is_plain_sooner, write_marks
-from backtest.engine.compile.plain_or_compiled import ATTEMPTS
+from backtest.engine.compile.plain_or_compiled import ATTEMPTS, count_tries
 from backtest.engine.compile.recipe import find_rules_folder
 from backtest.engine.compile.same_bits import gives_same_bits
 from backtest.policy import Policy, formula_for
@@ -28,7 +28,7 @@ FOLDERS = ("portfolio", "venue", "engine/portfolio", "engine/compile", "base", "
 """Folders of the package that the kernel is made of."""
 
 
-class BookOrder(NamedTuple):
+class BookLoopOrder(NamedTuple):
     """The kernel to compile for arguments of some types, and the file that marks it as done."""
 
     arguments: tuple[Any, ...]
@@ -44,15 +44,15 @@ def hash_sources() -> str:
     return hash_texts(*(path.read_text(encoding="utf-8") for path in paths))
 
 
-def order_book(arguments: tuple[Any, ...]) -> BookOrder:
+def order_book_loop(arguments: tuple[Any, ...]) -> BookLoopOrder:
     """Return the order of the kernel for its arguments."""
     outlined = tuple(map(outline_argument, arguments))
     stem = f"book-{hash_texts(hash_sources(), name_types(*outlined))}"
     folder = find_rules_folder()
-    return BookOrder(outlined, folder / f"{stem}.ready", folder / f"{stem}.tries")
+    return BookLoopOrder(outlined, folder / f"{stem}.ready", folder / f"{stem}.tries")
 
 
-def mark_book_ready(order: BookOrder) -> None:
+def mark_book_ready(order: BookLoopOrder) -> None:
     """Mark the kernel as compiled and cached."""
     write_marks((order.mark,))
     with contextlib.suppress(OSError):
@@ -60,24 +60,16 @@ def mark_book_ready(order: BookOrder) -> None:
 
 
 def is_book_plain(
-    order: BookOrder, policies: Sequence[tuple[Policy, tuple[str, ...]]], n_bars: int
+    order: BookLoopOrder, policies: Sequence[tuple[Policy, tuple[str, ...]]], n_bars: int
 ) -> bool:
     """Return whether a run should be answered in plain Python.
 
     ``policies`` are those of the run, each with the names of its columns.
     """
-    if order.mark.exists() or count_book_tries(order) >= ATTEMPTS:
+    if order.mark.exists() or count_tries(order.tries) >= ATTEMPTS:
         return False
     are_same = all(
         gives_same_bits(formula_for(policy, columns), policy) for policy, columns in policies
     )
     plain = n_bars * (PER_BAR + PER_INSTRUMENT * len(policies))
     return are_same and is_plain_sooner(order.mark.name, plain, COMPILING)
-
-
-def count_book_tries(order: BookOrder) -> int:
-    """Return how often the background has begun to compile the kernel."""
-    try:
-        return order.tries.stat().st_size
-    except OSError:
-        return 0
