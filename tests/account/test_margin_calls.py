@@ -74,6 +74,12 @@ def test_a_call_without_a_reserve_is_met_at_the_close_that_recovers():
     assert happened(result, "call_met")["amount"].iloc[0] == pytest.approx(4.825 / 6.5)
 
 
+def test_a_call_stays_open_where_decisions_fill_at_their_close():
+    account = account_of(margin_call=0.8, fill="same_close")
+    result = called(95.5, (95.5, 96.5, 95.5, 96.5), 96.5, account=account)
+    assert ends(result) == [("margin_call", 1), ("call_met", 3)]
+
+
 def test_a_call_that_is_open_at_the_end_has_not_ended():
     assert counts(called(95.5, 95.5)) == (1.0, 0.0, 0.0, 0.0)
 
@@ -135,6 +141,7 @@ def test_a_grace_that_ends_at_an_open_under_the_call_meets_it_and_the_close_may_
         ("margin_call", 1), ("call_met", 2), ("margin_call", 2), ("call_met", 3),
     ]  # fmt: skip
     assert happened(result, "call_met")["price"].tolist() == [97.0, 97.0]
+    assert counts(result) == (2.0, 2.0, 0.0, 0.0)
 
 
 def test_a_broker_that_can_hardly_sell_fails_the_call_and_a_new_one_begins():

@@ -15,7 +15,7 @@ from backtest.validation.column_memory import measure_memory
 from backtest.validation.cross_validate import cross_validate
 from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.group_scores import GroupPart, combine_parts, sum_moments
-from backtest.validation.groups import cut_groups, list_splits
+from backtest.validation.groups import cut_groups, list_paths, list_splits
 from backtest.validation.procedure import read_procedure
 from backtest.validation.split_scores import choose_winners, estimate_overfitting
 from tests.validation.worlds import PLAIN, Lever, Stop, make_market, read_all
@@ -133,6 +133,21 @@ def test_a_path_is_stitched_from_the_winners_of_its_groups(found):
     assert np.allclose(found.curves[0].to_numpy()[:n], np.cumprod(1.0 + alone.returns))
     last = found.curves.iloc[-1].to_numpy() - 1.0
     assert found.paths["total_return"].to_numpy() == pytest.approx(last, rel=1e-9)
+
+
+def test_the_drawdown_of_a_path_is_the_deepest_in_a_group_or_across_groups(found):
+    winners = [(found.splits.iloc[split], group) for group, split in enumerate(list_paths(6, 2)[0])]
+    inside = [run_group(row, group).metrics["max_drawdown"] for row, group in winners]
+    curve = np.concatenate([[1.0], found.curves[0]])
+    across = np.max(1.0 - curve / np.maximum.accumulate(curve))
+    assert found.paths["max_drawdown"].iloc[0] == pytest.approx(max(*inside, across), rel=1e-12)
+
+
+def test_the_best_set_is_measured_over_all_groups(found):
+    best = found.sets.iloc[found.figures["best_set"]]
+    returns = np.concatenate([run_group(best, group).returns for group in range(6)])
+    sharpe = returns.mean() / returns.std(ddof=1) * math.sqrt(365)
+    assert found.figures["best_sharpe"] == pytest.approx(sharpe, rel=1e-9)
 
 
 def judge_panel(panel: np.ndarray, n: int, k: int):

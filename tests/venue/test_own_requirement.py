@@ -73,6 +73,13 @@ def test_a_field_takes_rules_presets_and_objects():
     assert bt.calculate_book(venue, 2.0, 100.0, balance=100.0, rule=own).distance == 40.0
 
 
+def test_an_instrument_that_is_not_held_needs_nothing():
+    bound = bt.Brackets().bind({name: read_rules(venue_of()) for name in ("A", "B")})
+    prices = {"A": 100.0, "B": 1000.0}
+    assert bound.requirement({"A": 2.0}, prices) == pytest.approx(10.0)  # 5 % of 200
+    assert bound.initial({"A": 2.0}, prices) == pytest.approx(12.5)  # a 16th
+
+
 @pytest.mark.parametrize("given", [5, None, Fifth, object()])
 def test_other_objects_are_refused(given):
     with pytest.raises(bt.ParameterError, match="must have the methods requirement and initial"):
