@@ -6,7 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,7 @@ from backtest.market import Market, Markets
 from backtest.measures.path_measures import DATES, PATH, drawdown_dates
 from backtest.measures.run_measures import CORE, METRICS
 from backtest.policy import Policy
+from backtest.sweep.lanes.lane_runner import LaneRunner
 from backtest.sweep.rule_checker import RuleChecker
 from backtest.sweep.sets.set_checks import find_broken_rules
 from backtest.sweep.sets.sets import (
@@ -49,9 +50,6 @@ from backtest.sweep.sets.sets import (
     take_sets,
 )
 from backtest.venue.own_requirement import OwnMargin
-
-if TYPE_CHECKING:
-    from backtest.sweep.lanes.lane_runner import LaneRunner
 
 Signal: TypeAlias = "pd.Series | FloatArray | float | SignalRule | None"
 """The signal: a rule if its parameters vary, otherwise a Series."""
@@ -292,12 +290,12 @@ class Evaluator:
             from backtest.sweep.books.rule_books import RuleBooks  # noqa: PLC0415
 
             self._lanes = BookRunner(self) if self.base.signal is None else RuleBooks(self)
-        elif self._lanes is None:
-            # numba loads with these
-            from backtest.sweep.lanes.lane_runner import LaneRunner  # noqa: PLC0415
-            from backtest.sweep.lanes.rule_lanes import RuleLanes  # noqa: PLC0415
+        elif self._lanes is None and self.base.signal is not None:
+            from backtest.sweep.lanes.rule_lanes import RuleLanes  # noqa: PLC0415 - numba loads with it
 
-            self._lanes = LaneRunner(self) if self.base.signal is None else RuleLanes(self)
+            self._lanes = RuleLanes(self)
+        elif self._lanes is None:
+            self._lanes = LaneRunner(self)
         runner: LaneRunner = self._lanes  # the others score and check in the same way
         return runner
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,11 +18,13 @@ from backtest.engine.lookahead.causality_checker import Causality
 from backtest.measures.run_measures import CORE
 from backtest.sweep.causal_ends import EndsChecker
 from backtest.sweep.lane_groups import find_codes, sort_into_groups
-from backtest.sweep.lanes.block_task import GroupTask, Loops, prepare_group
-from backtest.sweep.lanes.lane_block import BlockFault, Scored, score_block
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.policy_columns import Columns
 from backtest.sweep.sets.sets import Sets, build_policy, count_sets, take_sets
+
+if TYPE_CHECKING:  # numba loads with them: where nothing is compiled, columns are only checked
+    from backtest.sweep.lanes.block_task import GroupTask, Loops
+    from backtest.sweep.lanes.lane_block import BlockFault, Scored
 
 MARKETS = 6
 """Ends of markets whose columns are kept: the parts of a search come again and again."""
@@ -83,6 +85,8 @@ class LaneRunner:
         self, sets: Sets, *, first: int, stop: int | None, returns: bool
     ) -> Iterator[BlockOutcome]:
         """Yield blocks of sets as they are done; raise NotCompiled if numba refuses the policy."""
+        from backtest.sweep.lanes.lane_block import BlockFault  # noqa: PLC0415 - loads numba
+
         if count_sets(sets) == 0:
             return
         self.check_causal(sets, stop)
@@ -122,6 +126,8 @@ class LaneRunner:
         self, sets: Sets, columns: Columns, first: int, has_returns: bool
     ) -> Iterator[LaneBlock]:
         """Yield blocks of up to 64 sets of one group; neighbors have the same columns."""
+        from backtest.sweep.lanes.block_task import prepare_group  # noqa: PLC0415 - loads numba
+
         base = self.base
         if first > 0:
             account = without_flows_before(base.account, int(columns.market.time[first]))
@@ -169,6 +175,8 @@ def order_blocks(n: int) -> Iterator[int]:
 
 def score_or_fail(block: LaneBlock, is_stopped: Callable[[], bool]) -> Scored | None:
     """Score one block; an error of the policy is a fault of the block."""
+    from backtest.sweep.lanes.lane_block import BlockFault, score_block  # noqa: PLC0415 - loads numba
+
     try:
         return score_block(block.group, len(block.places), block.values, block.terms, is_stopped)
     except BacktestError as error:
