@@ -225,6 +225,17 @@ def test_the_rate_of_cash_is_earned_over_nights_and_weekends():
     assert sample_risk_free(result).sum() == pytest.approx(0.04 * years, rel=1e-12)
 
 
+def test_interest_at_the_last_open_is_that_of_the_days_since_the_one_before():
+    """2x of 1,000 from Friday's open on owes 1,000: three days to Monday's cost 3."""
+    index = pd.DatetimeIndex(["2015-01-08", "2015-01-09", "2015-01-12"], tz="UTC")
+    flat = pd.DataFrame(100.0, index, ["open", "high", "low", "close"]).assign(volume=1.0)
+    venue = VENUE.override(borrow_rate=0.365, interest_on="loan")
+    market, account = Market.from_frames(flat, sessions=True), bt.Account(capital=1000.0)
+    found = bt.run(market, Constant(2.0), venue=venue, account=account, calendar="252",
+                   compile=False)  # fmt: skip
+    assert found.bars["interest"].tolist() == [0.0, 0.0, pytest.approx(3.0)]
+
+
 def test_the_report_of_weekly_sessions_is_written(tmp_path):
     result = run(Market.from_frames(days(300), sessions=True).resample("1w"), 5.0)
     assert result.report(tmp_path / "page.html").is_file()

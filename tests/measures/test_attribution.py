@@ -187,6 +187,12 @@ def test_a_signal_decides_the_direction_and_times_without_one_count_for_nothing(
     assert split.leverage_held == pytest.approx(2.0, rel=1e-14)
 
 
+def test_an_account_that_is_never_in_the_market_held_no_leverage():
+    split = live(steps_market(), Constant(leverage=2.0), signal=0.0, compile=False).attribution()
+    assert (split.leverage_held, split.leverage_timing, split.growth) == (0.0, 0.0, 0.0)
+    assert split.timing_error == 0.0
+
+
 def test_a_signal_of_half_is_half_the_leverage():
     market = steps_market()
     split = live(market, Constant(leverage=2.0), signal=0.5, compile=False).attribution()
