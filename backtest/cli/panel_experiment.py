@@ -91,8 +91,7 @@ def require_one(market: Market | Markets, command: str) -> None:
         raise ParameterError(
             f"{command} takes one market, was given {', '.join(market)}",
             where="--data, --instrument",
-            cure="give one folder with one instrument; run, sweep, tune, validate and compare "
-            "take more",
+            cure="give one folder with one instrument",
         )
 
 

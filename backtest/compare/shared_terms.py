@@ -234,11 +234,15 @@ def check_entry(entry: object, where: str) -> Compared:
     """Check that an object is a policy or a result, and return it."""
     if isinstance(entry, (Policy, Result)):
         return entry
-    is_class = isinstance(entry, type)
+    cure = "pass VolTarget(...), or what bt.run gave"
+    if isinstance(entry, type):
+        cure = "pass an instance: add ()"
+    elif isinstance(entry, PortfolioResult):
+        cure = "pass its policy: a result of several instruments is run again"
     raise ParameterError(
         f"a policy or a result must be compared, was {str(entry)[:60]!r}",
         where=where,
-        cure="pass an instance: add ()" if is_class else "pass VolTarget(...), or what bt.run gave",
+        cure=cure,
     )
 
 

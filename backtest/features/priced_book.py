@@ -15,7 +15,7 @@ from backtest.venue.book_tables import pack_holdings
 from backtest.venue.collateral import Collateral
 from backtest.venue.collateral_value import compute_collateral_value
 from backtest.venue.contract_value import compute_value
-from backtest.venue.own_requirement import OwnMargin, check_answer
+from backtest.venue.own_requirement import OwnMargin, ask_rule
 from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRule
 
 WHERE = "bt.calculate_book"
@@ -89,15 +89,13 @@ class CheckedBook(NamedTuple):
         """Return R."""
         if isinstance(self.rule, MarginRule):
             return float(compute_book_requirement(self.packed, self.hold()))
-        answer = self.rule.requirement(self.held(), self.prices)
-        return check_answer(answer, f"{type(self.rule).__name__}.requirement")
+        return ask_rule(self.rule, "requirement", self.held(), self.prices)
 
     def initial(self) -> float:
         """Return the initial margin of the book."""
         if isinstance(self.rule, MarginRule):
             return float(compute_book_initial(self.packed, self.hold()))
-        answer = self.rule.initial(self.held(), self.prices)
-        return check_answer(answer, f"{type(self.rule).__name__}.initial")
+        return ask_rule(self.rule, "initial", self.held(), self.prices)
 
     def distance(self) -> float:
         """Return M - level R, negative where the book fails."""

@@ -85,7 +85,7 @@ def check_frames(bars: object, **more: object) -> None:
 
 def check_known(name: str, names: Collection[str], *, where: str) -> None:
     """Refuse a name that is not one of the panel."""
-    if name not in names:
+    if not isinstance(name, str) or name not in names:
         raise ParameterError(
             f"an instrument must be one of the panel, was {name!r}{did_you_mean(name, names)}",
             where=where,

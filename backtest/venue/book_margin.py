@@ -22,7 +22,7 @@ from backtest.venue.book_requirement import (
 from backtest.venue.book_rules import BookRules, Holdings
 from backtest.venue.collateral import Collateral
 from backtest.venue.contract_value import compute_value
-from backtest.venue.own_requirement import OwnMargin, OwnRule, check_answer
+from backtest.venue.own_requirement import OwnMargin, OwnRule, ask_rule
 from backtest.venue.requirement import MarginRules, read_rules
 from backtest.venue.requirement_rule import BoundRule, Brackets, MarginRule, RequirementRule
 from backtest.venue.scenario_loss import compute_gross, compute_offset, compute_scenario_loss
@@ -325,7 +325,7 @@ def call_own_rule(rule: Any, method: str, book: PricedBook, where: str) -> float
     """Return the answer of a rule of the user's own, checked."""
     own = OwnRule().check("rule", rule.rule if isinstance(rule, OwnMargin) else rule, where=where)
     held = {name: quantity for name, quantity in book.quantities.items() if quantity != 0.0}
-    return check_answer(getattr(own, method)(held, book.prices), f"{type(own).__name__}.{method}")
+    return ask_rule(own, method, held, book.prices)
 
 
 def read_index(book: PricedBook, index: Numbers, where: str) -> list[float]:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 
 from backtest.base.compiled_twins import find_own_functions, make_twin
-from backtest.base.errors import ParameterError
+from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.fields import POSITIVE
 from backtest.base.ranges import Number, check_number
 from backtest.base.units import FloatArray
@@ -142,8 +142,21 @@ class Requirement:
         return OwnMargin(rule=OwnRule().check(name, value, where=where))
 
 
-def check_answer(answer: object, where: str) -> float:
-    """Return what a requirement of the user's own answered, at least 0 and not NaN."""
+def ask_rule(
+    rule: RequirementRule, method: str, positions: Mapping[str, float], prices: Mapping[str, float]
+) -> float:
+    """Return what a method of the user's own rule answers, at least 0 and not NaN."""
+    where = f"{type(rule).__name__}.{method}"
+    try:
+        answer = getattr(rule, method)(positions, prices)
+    except BacktestError:
+        raise
+    except Exception as error:
+        raise ParameterError(
+            f"a requirement must answer for any positions, raised {type(error).__name__}: {error}",
+            where=f"{where}, given {dict(positions)!r:.200}",
+            cure="correct it; it is also asked without a position",
+        ) from error
     found = check_number("a requirement", answer, where=where)
     return float(Number(0, may_be_infinite=True).check("a requirement", found, where=where))
 
@@ -206,13 +219,11 @@ class OwnFunctions:
 
     def compute_requirement(self, book: BookRules, held: Holdings) -> float:
         """Return R."""
-        answer = self.rule.requirement(*self.describe(book, held))
-        return check_answer(answer, f"{type(self.rule).__name__}.requirement")
+        return ask_rule(self.rule, "requirement", *self.describe(book, held))
 
     def compute_initial(self, book: BookRules, held: Holdings) -> float:
         """Return the initial margin."""
-        answer = self.rule.initial(*self.describe(book, held))
-        return check_answer(answer, f"{type(self.rule).__name__}.initial")
+        return ask_rule(self.rule, "initial", *self.describe(book, held))
 
     def fill_shares(self, book: BookRules, held: Holdings, shares: FloatArray) -> None:
         """Write the Euler shares as central differences; collateral has none."""

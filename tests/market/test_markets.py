@@ -215,6 +215,7 @@ BAD = {
     "off the grid": (lambda: bt.Markets({"A": make_market(), "B": shifted()}), "'A' lacks 5 of 11"),
     "unknown": (lambda: WHOLE.select("A", "b"), "one of the panel, was 'b'"),
     "twice": (lambda: WHOLE.select("A", "A"), "selected once"),
+    "a list": (lambda: WHOLE.select(["A", "B"]), "one of the panel, was ['A', 'B']"),
     "nothing selected": (WHOLE.select, "at least one market"),
     "empty prefix": (lambda: WHOLE.prefix(0), "n must be"),
     "long prefix": (lambda: WHOLE.prefix(7), "n must be"),

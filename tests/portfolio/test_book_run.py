@@ -253,7 +253,7 @@ def test_an_infinite_overlay_is_an_error():
         def leverage(self, bar, account):
             return float("inf")
 
-    with pytest.raises(PolicyError, match="an overlay's also finite"):
+    with pytest.raises(PolicyError, match="that of an overlay finite"):
         run(simulate_pair(20), overlay=Endless())
 
 

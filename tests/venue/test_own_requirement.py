@@ -128,3 +128,8 @@ def test_bad_answers_are_errors():
     own = OwnMargin(rule=rule).pack({name: read_rules(venue_of()) for name in NAMES})
     with pytest.raises(bt.ParameterError, match=r"Fifth\.requirement"):
         twins.compute_book_requirement(own, pack_holdings([1.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
+    rule.requirement = lambda positions, prices: max(positions.values())
+    with pytest.raises(
+        bt.ParameterError, match=r"raised ValueError.*\n.*Fifth.requirement, given {}"
+    ):
+        twins.compute_book_requirement(own, pack_holdings([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]))

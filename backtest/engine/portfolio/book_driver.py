@@ -330,7 +330,8 @@ def report_book_imbalance(ledger: FloatArray, inputs: BookInputs, t: int) -> Acc
 def report_bad_decision(inputs: BookInputs, t: int) -> PolicyError:
     """Return the error of a decision that is not allowed."""
     return PolicyError(
-        "a leverage must be at least 0 (an overlay's also finite), or NaN to leave the position",
+        "a leverage must be at least 0 or NaN, which leaves the position, and that of an overlay "
+        "finite",
         where=f"close of bar {t}, {format_time(int(inputs.feed.time[t]))}",
-        cure="the signal sets the direction: return max(0.0, ...)",
+        cure="return max(0.0, ...): the signal sets the direction; limit what an overlay returns",
     )
