@@ -1,0 +1,177 @@
+"""Prefixes, spans and resampled bars of a market."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backtest.base.errors import ParameterError
+from backtest.base.units import HOUR
+from backtest.market.market import Market
+from tests.market.small_markets import ARRAYS, SAMPLE, WITH_COLUMN, four_bars
+
+
+def test_a_prefix_holds_nothing_stamped_at_or_after_its_end():
+    for n in (1, 7, 8, 9, 480):
+        part = SAMPLE.prefix(n)
+        assert part.n_bars == n
+        assert part.close.tolist() == SAMPLE.close[:n].tolist()
+        assert (part.funding_time < part.end).all()
+        assert part.funding_time.size == 1 + (n - 1) // 8
+    jittered = dataclasses.replace(SAMPLE, funding_time=SAMPLE.funding_time - 2_000_000)
+    assert jittered.prefix(8).funding_time.size == 2  # stamped 2 ms before the close of bar 8
+
+
+@pytest.mark.parametrize("n", [0, -1, 481, 2.5, "3"])
+def test_a_prefix_of_no_length_is_refused(n):
+    with pytest.raises(ParameterError, match="n must be"):
+        SAMPLE.prefix(n)
+
+
+def test_between_takes_the_opens_from_start_to_before_end():
+    part = SAMPLE.between("2023-01-02", pd.Timestamp("2023-01-03T00:30", tz="UTC"))
+    assert part.n_bars == 25
+    assert part.index[0] == pd.Timestamp("2023-01-02", tz="UTC")
+    assert part.index[-1] == pd.Timestamp("2023-01-03", tz="UTC")
+    assert part.funding_time.size == 4
+    assert SAMPLE.between() == SAMPLE
+    assert SAMPLE.between("2023-01-02").end == SAMPLE.end
+    tokyo = pd.Timestamp("2023-01-02T09:00", tz="Asia/Tokyo")
+    assert SAMPLE.between(tokyo) == SAMPLE.between("2023-01-02")
+
+
+def test_between_keeps_an_event_stamped_just_before_its_first_open_and_drops_the_next_ones():
+    for milliseconds in (-5, 0, 5):
+        jitter = milliseconds * 1_000_000
+        market = dataclasses.replace(SAMPLE, funding_time=SAMPLE.funding_time + jitter)
+        part = market.between("2023-01-02", "2023-01-02 08:00")
+        own = pd.Timestamp("2023-01-02").value + jitter
+        following = [pd.Timestamp("2023-01-02 08:00").value - 5_000_000] * (milliseconds < 0)
+        assert part.funding_time.tolist() == [own, *following]
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("2022-12-31", None),
+        (None, "2023-01-21 00:01"),
+        ("2023-01-05", "2023-01-05"),
+        ("2023-01-05", "2023-01-04"),
+        ("2023-01-05 00:10", "2023-01-05 00:50"),
+    ],
+)
+def test_between_refuses_what_is_outside_or_empty(start, end):
+    with pytest.raises(ParameterError, match="a span must lie inside the market") as refused:
+        SAMPLE.between(start, end)
+    assert refused.value.cure == "choose times from 2023-01-01 to 2023-01-21"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_between_of_between_is_between(data):
+    hours = st.integers(0, 480)
+    a, b, c, d = sorted(data.draw(st.lists(hours, min_size=4, max_size=4, unique=True)))
+    jitter = data.draw(st.integers(-20, 20)) * 1_000_000
+    market = dataclasses.replace(WITH_COLUMN, funding_time=WITH_COLUMN.funding_time + jitter)
+    a, b, c, d = (pd.Timestamp(market.start + hour * HOUR) for hour in (a, b, c, d))
+    assert market.between(a, d).between(b, c) == market.between(b, c)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 479), max_size=4, unique=True), st.integers(-20, 20))
+def test_the_parts_of_a_market_hold_all_its_bars_and_settlements(cuts, milliseconds):
+    stamped = SAMPLE.funding_time + milliseconds * 1_000_000
+    market = dataclasses.replace(SAMPLE, funding_time=stamped)
+    times = [pd.Timestamp(market.start + hour * HOUR) for hour in [0, *sorted(cuts), 480]]
+    parts = [market.between(a, b) for a, b in pairwise(times)]
+    assert np.concatenate([part.close for part in parts]).tolist() == market.close.tolist()
+    settled = np.unique(np.concatenate([part.funding_time for part in parts]))
+    assert settled.tolist() == stamped.tolist()
+
+
+def test_resampling_takes_first_highest_lowest_last_and_the_sum():
+    market = Market.from_frames(four_bars(x=[1.0, 2.0, 3.0, np.nan]), mark=four_bars() * 2)
+    longer = market.resample("2h")
+    assert longer.interval == 2 * HOUR
+    assert longer.time.tolist() == market.time[::2].tolist()
+    assert longer.open.tolist() == [100.0, 103.0]
+    assert longer.high.tolist() == [105.0, 105.0]
+    assert longer.low.tolist() == [98.0, 99.0]
+    assert longer.close.tolist() == [103.0, 101.0]
+    assert longer.volume.tolist() == [3.0, 7.0]
+    assert longer.mark_open.tolist() == [200.0, 206.0]
+    assert longer.mark_high.tolist() == [210.0, 210.0]
+    assert longer.mark_low.tolist() == [196.0, 198.0]
+    assert longer.mark_close.tolist() == [206.0, 202.0]
+    assert longer.columns["x"][0] == 2.0
+    assert np.isnan(longer.columns["x"][1])
+    assert longer.end == market.end
+    assert "resample" not in longer.filled
+
+
+def test_resampling_drops_partial_groups_at_the_ends_and_notes_it():
+    part = SAMPLE.between("2023-01-01 21:00", "2023-01-04 02:00")
+    days = part.resample("1d")
+    assert [str(t.date()) for t in days.index] == ["2023-01-02", "2023-01-03"]
+    assert days.filled["resample"] == (
+        "3 bars before the first whole group and 2 after the last dropped"
+    )
+    whole = SAMPLE.resample("1d").between("2023-01-02", "2023-01-04")
+    assert days == whole
+
+
+def test_weeks_begin_on_monday():
+    assert SAMPLE.resample("1w").index[0] == pd.Timestamp("2023-01-02", tz="UTC")
+    assert SAMPLE.resample("1w").index[0].day_name() == "Monday"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(["1h", "2h", "4h", "8h", "12h", "1d"]), st.integers(-20, 20))
+def test_resampling_keeps_every_settlement_and_all_volume(interval, milliseconds):
+    stamped = SAMPLE.funding_time + milliseconds * 1_000_000
+    market = dataclasses.replace(SAMPLE, funding_time=stamped).between("2023-01-06", "2023-01-21")
+    longer = market.resample(interval)
+    assert longer.funding_rate.sum() == market.funding_rate.sum()
+    assert longer.funding_time.tolist() == market.funding_time.tolist()
+    assert longer.volume.sum() == pytest.approx(market.volume.sum(), rel=1e-12)
+    assert longer.high.max() == market.high.max()
+    assert longer.mark_low.min() == market.mark_low.min()
+    assert longer.start == market.start
+    assert longer.end == market.end
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from([("2h", "8h"), ("4h", "1d"), ("8h", "2d"), ("1d", "1w")]))
+def test_resampling_in_two_steps_is_resampling_in_one(steps):
+    first, second = steps
+    two, one = SAMPLE.resample(first).resample(second), SAMPLE.resample(second)
+    for name in ARRAYS:
+        if name not in ("volume", "funding_mark"):
+            assert getattr(two, name).tolist() == getattr(one, name).tolist()
+    assert two.volume == pytest.approx(one.volume, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("interval", "rule"),
+    [
+        ("30m", "bars must become a multiple of 1h, was 30m"),
+        ("90m", "bars must become a multiple of 1h, was 90m"),
+        ("30d", "at least one whole group of 720 bars is needed"),
+        ("daily", "a duration is a positive whole number"),
+    ],
+)
+def test_resampling_refuses_what_is_no_multiple_or_too_long(interval, rule):
+    with pytest.raises(ParameterError, match=rule):
+        SAMPLE.resample(interval)
+
+
+def test_resampling_refuses_bars_off_the_grid():
+    shifted = four_bars().shift(30, freq="min")
+    with pytest.raises(ParameterError, match="bars must open on multiples of 1h in UTC"):
+        Market.from_frames(shifted).resample("2h")

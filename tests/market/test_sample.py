@@ -1,0 +1,115 @@
+"""The sample: the generator bit for bit, its statistics, and its card."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from backtest.base.errors import ParameterError
+from backtest.base.units import HOUR
+from backtest.market import market as module
+from backtest.market.market import Market
+from backtest.market.synthetic import generate
+from tests.market.small_markets import ARRAYS
+
+
+def test_the_embedded_year_equals_the_generator_bit_for_bit():
+    assert module._SAMPLE.is_dir(), "data/sample-1h is missing: run data/make_sample.py"
+    generated = Market(**generate(bars=8760, seed=0, interval=HOUR).fields(), source="generated")
+    sample = Market.sample()
+    assert repr(sample) == "Market.sample()"
+    for name in ARRAYS:
+        assert np.array_equal(getattr(sample, name), getattr(generated, name), equal_nan=True)
+    assert sample.content_hash == generated.content_hash
+    assert dict(sample.filled) == {}
+
+
+def test_the_card_says_what_is_in_the_sample():
+    path = module._SAMPLE.parent / "make_sample.py"
+    script = importlib.util.module_from_spec(
+        spec := importlib.util.spec_from_file_location("make_sample", path)
+    )
+    spec.loader.exec_module(script)
+    card = (module._SAMPLE / "README.md").read_text(encoding="utf-8")
+    assert card == script.card(Market.sample())
+    assert sum(file.stat().st_size for file in module._SAMPLE.iterdir()) < 1_000_000
+
+
+def test_without_the_embedded_file_the_sample_is_generated(monkeypatch, tmp_path):
+    embedded = Market.sample()
+    monkeypatch.setattr("backtest.market.market._SAMPLE", tmp_path / "absent")
+    assert Market.sample() == embedded
+    assert repr(Market.sample()) == "Market.sample()"
+
+
+@pytest.mark.parametrize("interval", ["1m", "15m", "1h", "8h"])
+def test_a_shorter_sample_is_the_beginning_of_a_longer_one(interval):
+    assert Market.sample(bars=200, interval=interval) == Market.sample(
+        bars=700, interval=interval
+    ).prefix(200)
+
+
+def test_samples_differ_by_seed_and_repeat_by_seed():
+    assert Market.sample(bars=50, seed=1) == Market.sample(bars=50, seed=1)
+    assert Market.sample(bars=50, seed=1) != Market.sample(bars=50, seed=2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("interval", ["5m", "1h", "12h", "1d"])
+def test_a_sample_passes_the_checks_of_real_data(seed, interval):
+    market = Market.sample(bars=600, seed=seed, interval=interval)
+    assert market.n_bars == 600
+    again = Market.from_frames(market.bars(), funding=market.funding(), mark=market.mark())
+    assert np.array_equal(again.close, market.close)
+    assert again.start == pd.Timestamp("2023-01-01").value
+
+
+def test_the_sample_looks_like_a_perpetual_future():
+    market = Market.sample()
+    returns = np.diff(np.log(market.close))
+    assert market.synthetic
+    assert market.instrument == "SYNTHETIC-PERP"
+    assert market.open[0] == 30_000.0
+    assert np.array_equal(np.round(market.close, 1), market.close)
+    assert np.array_equal(market.open[1:], market.close[:-1])
+    assert 0.5 < returns.std() * np.sqrt(8760) < 0.7
+    assert ((returns - returns.mean()) ** 4).mean() / returns.var() ** 2 > 8
+    fall = 1 - market.mark_low / market.mark_open
+    assert (fall > 0.036).sum() >= 3  # liquidates 25 times leverage
+    assert (fall > 0.096).sum() >= 1  # liquidates 10 times leverage
+
+
+def test_the_marks_wicks_are_shorter_than_the_last_prices():
+    market = Market.sample(bars=2000)
+    last = market.high - market.low
+    mark = market.mark_high - market.mark_low
+    assert (mark < last).mean() > 0.9
+    assert (market.mark_close != market.close).mean() > 0.9
+    assert np.abs(market.mark_close / market.close - 1).max() < 0.02
+
+
+def test_the_samples_funding_is_the_venues_formula():
+    market = Market.sample()
+    assert np.all(np.diff(market.funding_time) == 8 * HOUR)
+    assert market.funding_time[0] == market.start
+    assert np.abs(market.funding_rate).max() <= 0.0075
+    assert 0.3 < (market.funding_rate == 1e-4).mean() < 0.9
+    assert market.funding_rate.min() < 0 < market.funding_rate.max()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        ({"bars": 0}, "bars must be 1 to inf bars, was 0"),
+        ({"bars": 1.5}, "bars must be a whole number"),
+        ({"seed": -1}, "seed must be 0 to inf, was -1"),
+        ({"interval": "7h"}, "interval must be a whole part of 8 hours or of a day"),
+        ({"interval": "1w"}, "interval must be a whole part of 8 hours or of a day"),
+    ],
+)
+def test_a_sample_that_cannot_be_made_is_refused(arguments, rule):
+    with pytest.raises(ParameterError, match=rule):
+        Market.sample(**arguments)
