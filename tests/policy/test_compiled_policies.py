@@ -1,0 +1,283 @@
+"""Which policies compile, to the same bits, and what is said of the others."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest import PolicyError, Range
+from backtest.strategies import Cppi
+from tests.policy.policies import MARKET, VENUE, Mixed, Remembering, live
+
+ROOT = Path(__file__).parents[2]
+
+
+def compiled(policy: bt.Policy, **settings: Any) -> bt.Result:
+    """Run compiled, and check that plain Python gives the same bits."""
+    result = live(policy, compile=True, **settings)
+    plain = live(policy, **settings)
+    assert result.manifest["compiled"] == "yes"
+    assert np.array_equal(result.record, plain.record, equal_nan=True)
+    assert np.array_equal(result.entries, plain.entries)
+    assert np.array_equal(result.memory, plain.memory)
+    return result
+
+
+def bounded(value: float, high: float) -> float:
+    """Return a value from 0 to high."""
+    return not_negative(min(value, high))
+
+
+def not_negative(value: float) -> float:
+    """Return a value, at least 0."""
+    return max(value, 0.0)
+
+
+HIGH = 1.25
+
+
+class Helped(bt.Policy):
+    """Call helpers, which call helpers, and name a constant."""
+
+    target: Annotated[float, Range(0.1, 4.0)] = 1.0
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return the target times the bar's range, bounded."""
+        return bounded(self.target * 50.0 * math.log(bar.high / bar.low), HIGH)
+
+
+def make_closure(scale: float) -> bt.Policy:
+    """Return a policy of a class made here, whose formula names a local value and function."""
+
+    def scaled(value: float) -> float:
+        return scale * value
+
+    class Closed(bt.Policy):
+        """Name what stands around the class."""
+
+        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+            return scale * bar.low / bar.high
+
+    class Called(bt.Policy):
+        """Call what stands around the class."""
+
+        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+            return scaled(bar.low / bar.high)
+
+    return Closed() if scale < 10.0 else Called()
+
+
+@pytest.mark.slow
+def test_helpers_compile_with_the_policy():
+    target = compiled(Helped()).bars["target"].to_numpy()
+    expected = np.minimum(50.0 * np.log(MARKET.high / MARKET.low), HIGH)
+    np.testing.assert_allclose(target, expected, rtol=1e-12)
+    assert 1 < (target == HIGH).sum() < 299
+
+
+@pytest.mark.slow
+def test_a_policy_made_in_a_function_compiles_with_the_values_around_it():
+    """Two classes of one name and one text, told apart by what their closures hold."""
+    one, two = compiled(make_closure(1.0)), compiled(make_closure(2.0))
+    np.testing.assert_array_equal(two.bars["target"], 2.0 * one.bars["target"])
+    np.testing.assert_allclose(one.bars["target"], MARKET.low / MARKET.high, rtol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.compiled
+def test_choices_flags_and_whole_numbers_compile():
+    for policy, expected in ((Mixed(), 1 / 3), (Mixed(1.0, 4, "high"), 0.5), (Mixed(2.0, 1), 2.0)):
+        assert (compiled(policy).bars["target"] == expected).all()
+    assert (compiled(Mixed(is_on=False)).bars["target"] == 0.0).all()
+
+
+@pytest.mark.compiled
+def test_a_memory_compiles_and_holds_every_bar():
+    result = compiled(Remembering())
+    assert result.memory == (300.0, MARKET.close.max())
+    expected = MARKET.close / np.maximum.accumulate(MARKET.close)
+    np.testing.assert_array_equal(result.bars["target"], expected)
+
+
+class NearLiquidation(bt.Policy):
+    """Hold more the nearer the liquidation price, by the account and by the formula."""
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return 1 plus the liquidation price over the close, as the mean of both ways to it."""
+        if account.position == 0.0:
+            return 2.0
+        price = bt.margin.liquidation_price(
+            account.venue, account.position, account.entry, account.wallet
+        )
+        return 1.0 + 0.5 * (price + account.liquidation_price) / bar.close
+
+
+@pytest.mark.slow
+@pytest.mark.compiled
+@pytest.mark.parametrize("signal", [1.0, -0.3])
+def test_margin_functions_give_the_same_inside_compiled_code_as_outside(signal: float):
+    bars = compiled(NearLiquidation(), signal=signal).bars
+    held = bars[bars["position"] != 0.0]
+    assert len(held) > 250
+    np.testing.assert_allclose(
+        held["target"], 1.0 + held["liquidation_price"] / held["close"], rtol=1e-9
+    )
+    wallet = held["cash"] + held["position"] * held["entry"]
+    columns = (held["position"], held["entry"], wallet)
+    outside = bt.margin.liquidation_price(VENUE, *(column.to_numpy() for column in columns))
+    np.testing.assert_allclose(outside, held["liquidation_price"], rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_all_margin_functions_compile_with_their_defaults():
+    class Margins(bt.Policy):
+        """Sum what the functions of margin return."""
+
+        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+            most = bt.margin.largest_notional(account.venue, account.equity)
+            less = bt.margin.largest_notional(account.venue, account.equity, 3.0)
+            needed = bt.margin.maintenance(account.venue, most)
+            broke = bt.margin.bankruptcy_price(account.venue, 1.0, bar.close, account.equity)
+            return (less + needed) / most + broke / bar.close
+
+    result = compiled(Margins(), market=MARKET.prefix(20))
+    equity, close = result.bars["equity"].to_numpy(), MARKET.close[:20]
+    most = np.array([bt.margin.largest_notional(VENUE, e) for e in equity])
+    expected = (3.0 * equity + bt.margin.maintenance(VENUE, most)) / most
+    expected += bt.margin.bankruptcy_price(VENUE, 1.0, close, equity) / close
+    np.testing.assert_allclose(result.bars["target"], expected, rtol=1e-12)
+
+
+class Tabled(bt.Policy):
+    """Look words up, which numba cannot."""
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return 2 in rising bars."""
+        table = {"rising": 2.0, "falling": 1.0}
+        return table["rising" if bar.close > bar.open else "falling"]
+
+
+@pytest.mark.slow
+def test_what_does_not_compile_runs_in_plain_python_with_one_warning():
+    with pytest.warns(UserWarning, match="Tabled runs in plain Python") as caught:
+        result = live(Tabled(), compile=True)
+    assert len(caught) == 1
+    text = str(caught[0].message)
+    line = Tabled.leverage.__code__.co_firstlineno
+    assert any(f"test_compiled_policies.py, line {line + k}: " in text for k in range(4))
+    assert result.manifest["compiled"] in text
+    np.testing.assert_array_equal(result.record, live(Tabled()).record)
+    assert set(result.bars["target"]) == {1.0, 2.0}
+
+
+@pytest.mark.slow
+@pytest.mark.compiled
+def test_a_negative_leverage_is_placed_whether_compiled_or_not():
+    class Falling(bt.Policy):
+        """Fall below zero in the tenth hour."""
+
+        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+            return 10.0 - account.days * 24.0 - 0.5
+
+    for is_compiled in (False, True):
+        with pytest.raises(PolicyError, match=r"Falling returned -0\.5") as caught:
+            live(Falling(), compile=is_compiled)
+        assert "close of bar 9, 2023-01-01 09:00" in caught.value.where
+
+
+@pytest.mark.slow
+@pytest.mark.compiled
+def test_a_policy_of_ours_with_a_memory_compiles_to_the_same_bits():
+    compiled(Cppi(multiplier=5.0, floor=0.8, growth=0.1, ratchet=0.5))
+
+
+def write_module(folder, monkeypatch, name, text):
+    """Write a module of the user's and import it anew."""
+    (folder / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(folder))
+    sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    return importlib.import_module(name)
+
+
+BY_MODULE = """
+from typing import NamedTuple
+import backtest as bt
+import levels_of_a_test
+
+class Kept(NamedTuple):
+    {slots}
+
+class ByModule(bt.Policy):
+    "Hold what another module says."
+    def start(self):
+        return Kept(a=1.0, b=3.0)
+    def leverage(self, bar, account, memory):
+        return levels_of_a_test.LEVEL * memory.a, (memory[0], memory[1])
+"""
+
+
+@pytest.mark.slow
+def test_compiled_code_follows_a_changed_module_and_changed_memory(tmp_path, monkeypatch):
+    """What a policy refers to through a module, and the order of its memory, are its code too."""
+    market, venue, account = MARKET, VENUE, bt.Account()
+    for level, slots in (
+        (1.0, "a: float; b: float"),
+        (2.0, "a: float; b: float"),
+        (2.0, "b: float; a: float"),
+    ):
+        write_module(tmp_path, monkeypatch, "levels_of_a_test", f"LEVEL = {level}\n")
+        text = BY_MODULE.format(slots=slots)
+        policy = write_module(tmp_path, monkeypatch, "policy_of_a_test", text).ByModule()
+        rules = {"venue": venue, "account": account}
+        compiled = bt.run(market, policy, **rules)
+        plain = bt.run(market, policy, **rules, compile=False)
+        assert compiled.record.tobytes() == plain.record.tobytes()
+        assert compiled.bars["target"].iloc[3] == level
+
+
+REMEMBERING = """
+from typing import NamedTuple
+import backtest as bt
+
+class Kept(NamedTuple):
+    value: float
+
+class Remembering(bt.Policy):
+    def start(self):
+        return Kept(1.0)
+
+    def leverage(self, bar, account, memory):
+        return memory.value, Kept(memory.value)
+"""
+
+
+@pytest.mark.slow
+def test_what_is_compiled_of_a_file_is_not_taken_for_the_same_text_elsewhere(tmp_path):
+    """Compiled code refers to the class of a memory by its module, which another process lacks."""
+    script = (
+        "import sys, importlib, warnings; warnings.simplefilter('error')\n"
+        f"sys.path[:0] = [{str(tmp_path)!r}]\n"
+        "import backtest as bt\n"
+        "policy = importlib.import_module(sys.argv[1]).Remembering()\n"
+        "market, venue = bt.Market.sample(bars=50), bt.Venue.preset('binance-usdm', 'BTCUSDT')\n"
+        "bt.run(market, policy, venue=venue, account=bt.Account())\n"
+    )
+    for name in ("one", "other", "one"):
+        (tmp_path / "one.py").unlink(missing_ok=True)
+        (tmp_path / f"{name}.py").write_text(REMEMBERING)
+        done = subprocess.run(
+            [sys.executable, "-c", script, name],
+            check=False, capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert not done.stderr

@@ -1,0 +1,134 @@
+"""What a policy sees of the account, the bar, the signal and its own memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import Range
+from backtest.features import traded_returns
+from tests.markets import market_of
+from tests.policy.policies import MARKET, VENUE, Remembering, live
+
+# ----- what a policy sees -----
+VIEWS: list[tuple[Any, Any]] = []
+
+
+class Watching(bt.Policy):
+    """Keep what is shown (in plain Python), and hold enough to be liquidated."""
+
+    target: Annotated[float, Range(0.0, 100.0)] = 3.0
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return the target."""
+        VIEWS.append((bar, account))
+        return self.target
+
+
+@pytest.mark.parametrize(
+    ("settings", "signal"),
+    [
+        ({}, 1.0),
+        ({}, -1.0),
+        ({"margin": "isolated", "venue_leverage": 40.0, "max_leverage": 35.0}, 1.0),
+    ],
+)
+def test_the_account_a_policy_sees_is_the_one_in_the_result(settings: dict, signal: float):
+    VIEWS.clear()
+    policy = Watching(30.0 if settings else 3.0)
+    account = bt.Account(**settings)
+    bars = live(policy, account=account, signal=signal).bars
+    views = [view for _, view in VIEWS]
+    assert len(views) == len(bars) == 300
+    for name in ("equity", "position", "leverage", "margin_ratio", "liquidation_price", "entry"):
+        seen = np.array([getattr(view, name) for view in views])
+        np.testing.assert_allclose(seen, bars[name], rtol=1e-9, atol=1e-12, err_msg=name)
+    seen = np.array([view.maintenance for view in views])
+    np.testing.assert_allclose(seen, bars["maintenance"], rtol=1e-9, atol=1e-12)
+    peak = bars["equity"].cummax()
+    np.testing.assert_allclose([view.peak_equity for view in views], peak, rtol=1e-9)
+    drawdown = [view.drawdown for view in views]
+    np.testing.assert_allclose(drawdown, bars["drawdown"], rtol=1e-9, atol=1e-12)
+    days = np.arange(1, 301) / 24.0
+    np.testing.assert_allclose([view.days for view in views], days, rtol=1e-12)
+    if settings:
+        assert min(view.bars_since_liquidation for view in views) < 300
+    else:
+        assert {view.bars_since_liquidation for view in views} == {math.inf}
+
+
+def test_the_bar_a_policy_sees_is_the_one_that_closed():
+    VIEWS.clear()
+    live(Watching())
+    bars = [bar for bar, _ in VIEWS]
+    for name in ("open", "high", "low", "close", "volume", "time"):
+        assert [getattr(bar, name) for bar in bars] == list(getattr(MARKET, name))
+    assert [bar.mark for bar in bars] == list(MARKET.mark_close)
+    last = [MARKET.funding_rate[MARKET.funding_time <= stamp][-1] for stamp in MARKET.time]
+    assert [bar.funding for bar in bars] == last
+
+
+def test_a_memory_goes_on_where_a_run_is_resumed():
+    first = live(Remembering(), market=MARKET.prefix(100))
+    second = live(Remembering(), market=MARKET, resume=first)
+    assert first.memory == (100.0, MARKET.close[:100].max())
+    assert second.memory == (300.0, MARKET.close.max())
+
+
+# ----- the signal, as policies see it -----
+
+
+class Seeing(bt.Policy):
+    """Hold as much as was earned in the direction traded."""
+
+    def observe(self, market: Any) -> Any:
+        return {"signal": market.signal, "earned": traded_returns(market)}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return 1.0 + 10.0 * abs(bar.earned)
+
+
+def flips(n: int) -> np.ndarray:
+    return np.where(np.arange(n) // 7 % 2 == 0, 1.0, -0.5)
+
+
+def test_a_policy_sees_the_direction_it_trades_in():
+    """Up 10 % held long, then up 10 % held half short, then down 1/11 held short."""
+    market = market_of(np.array([100.0, 110.0, 121.0, 110.0])).with_signal(
+        np.array([1.0, -0.5, -1.0, 0.0])
+    )
+    np.testing.assert_allclose(traded_returns(market)[1:], [0.1, -0.05, 1.0 / 11.0], rtol=1e-12)
+    assert (market_of(np.array([100.0, 110.0])).signal == 1.0).all()
+    assert market.prefix(2).signal.tolist() == [1.0, -0.5]
+    assert market.content_hash == market.prefix(4).content_hash
+
+
+@pytest.mark.parametrize("has_market", [True, False])
+def test_a_resumed_run_sees_the_signal_of_the_earlier_one(has_market: bool):
+    market = bt.Market.sample(bars=200)
+    signal = pd.Series(flips(200), index=market.index)
+    terms: Any = {"venue": VENUE, "account": bt.Account(), "compile": False}
+    whole = bt.run(market, Seeing(), signal=signal, **terms)
+    first = bt.run(market.prefix(120), Seeing(), signal=signal[:120], **terms)
+    later, rest = market, signal
+    if has_market:
+        later, rest = market.between(market.index[120]), signal[120:]
+    else:
+        first = dataclasses.replace(first, market=None)
+    after = bt.run(later, Seeing(), signal=rest, resume=first, **terms)
+    assert after.bars["target"].equals(whole.bars["target"].iloc[120:])
+
+
+@pytest.mark.slow
+def test_a_sweep_sees_the_signal_of_a_run():
+    market = bt.Market.sample(bars=300)
+    terms: Any = {"venue": VENUE, "account": bt.Account(), "signal": flips(300)}
+    table = bt.sweep(market, Seeing, {"account.band": [0.0, 0.1]}, **terms).table
+    alone = bt.run(market, Seeing(), **terms)
+    assert table["final_equity"][0] == alone.metrics["final_equity"]
