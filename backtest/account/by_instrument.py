@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,14 +58,25 @@ def pick_value(value: Any, name: str) -> Any:
     return value[name] if isinstance(value, Mapping) else value
 
 
+def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]) -> str:
+    """Return what a table by instrument has too much or lacks; empty if nothing.
+
+    It must have an entry for each of ``names``, and may have others that are ``known``.
+    """
+    given = [*table]
+    unknown = [f"{each!r}{did_you_mean(str(each), known)}" for each in given if each not in known]
+    if unknown:
+        return f"an unknown {', '.join(unknown)}"
+    missing = [each for each in names if each not in given]
+    return f"none for {', '.join(missing)}" if missing else ""
+
+
 def check_instruments(value: Any, names: Sequence[str], *, where: str) -> None:
     """Require that a table names the instruments of the run, all of them and no others."""
     if not isinstance(value, FrozenTable):
         return
-    unknown = [f"{each!r}{did_you_mean(each, names)}" for each in value if each not in names]
-    missing = [each for each in names if each not in value]
-    if unknown or missing:
-        found = f"an unknown {', '.join(unknown)}" if unknown else f"none for {', '.join(missing)}"
+    found = find_misfit(value, names, names)
+    if found:
         raise ParameterError(
             f"a table by instrument must have one entry for each, was given {found}",
             where=where,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
-from backtest.account.by_instrument import check_instruments
+from backtest.account.by_instrument import check_instruments, find_misfit
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import BandWarning, ParameterError, did_you_mean
 from backtest.base.phrases import Argument, Either, Phrase
@@ -32,11 +32,8 @@ def give_each(value: object, markets: Markets, *, one: str, several: str) -> dic
     ``one`` and ``several`` are the noun of the argument, for errors.
     """
     given: Any = value if isinstance(value, Mapping) else dict.fromkeys(markets.names, value)
-    known = markets.names_of_whole
-    unknown = [f"{n!r}{did_you_mean(str(n), known)}" for n in given if n not in known]
-    missing = [name for name in markets.names if name not in given]
-    if unknown or missing:
-        found = f"an unknown {', '.join(unknown)}" if unknown else f"none for {', '.join(missing)}"
+    found = find_misfit(given, markets.names, markets.names_of_whole)
+    if found:
         raise ParameterError(
             f"{several} by instrument must have one for each, was given {found}",
             where=f"bt.run, {one}",
