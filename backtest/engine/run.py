@@ -35,8 +35,7 @@ from backtest.engine.portfolio.run_portfolio import is_single, run_portfolio
 from backtest.engine.result import Result
 from backtest.engine.resumed_market import History, join_markets, list_flows
 from backtest.engine.run_warnings import (
-    warn_of_last_prices,
-    warn_of_other_days,
+    warn_of_market,
     warn_of_outcome,
 )
 from backtest.engine.sampling_periods import check_periods, count_periods
@@ -195,8 +194,7 @@ def run(
         )
     signal = resolve_signal(signal, market)
     directions = read_signal(signal, market, first)
-    warn_of_other_days(market, venue, first)
-    warn_of_last_prices(market)
+    warn_of_market(market, venue, first)
     market = market.with_signal(recall_signal(directions, market, resume, first))
     columns, causality = observe_checked(policy, market)
     inputs = read_inputs(

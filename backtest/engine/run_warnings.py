@@ -36,6 +36,15 @@ def warn_once(*, is_first: bool) -> Iterator[None]:
         yield
 
 
+def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None:
+    """Warn of bars outside the dates of a venue's margin tables, and of missing mark prices.
+
+    ``venue`` is one for all markets, or a venue by name; ``first`` is the account's first bar.
+    """
+    warn_of_other_days(market, venue, first)
+    warn_of_last_prices(market)
+
+
 def warn_of_last_prices(market: Market | Markets) -> None:
     """Warn if there are no mark prices, so that liquidations are tested on last prices."""
     if not market.has_mark:

@@ -24,7 +24,6 @@ from backtest.engine import (
     describe_signal,
     hash_source,
     read_signal,
-    warn_of_last_prices,
 )
 from backtest.engine.frame_signals import describe_weights
 from backtest.engine.manifest import describe_data, find_versions
@@ -36,7 +35,7 @@ from backtest.engine.portfolio.portfolio_manifest import (
     describe_venue,
 )
 from backtest.engine.run import check_kinds
-from backtest.engine.run_warnings import warn_of_other_days
+from backtest.engine.run_warnings import warn_of_market
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets
 from backtest.market.weight_frame import read_weights
@@ -197,8 +196,7 @@ def check_first(
     calendar: str,
 ) -> str:
     """Check that the settings of the first set fit the market; return the signal in words."""
-    warn_of_last_prices(market)
-    warn_of_other_days(market, venue)
+    warn_of_market(market, venue)
     if isinstance(market, Markets):
         return describe_weights(signal, read_weights(signal, market, where="bt.sweep"))
     check_settings(market, account, venue, sampling, calendar)

@@ -20,10 +20,9 @@ from backtest.base.provenance import (
     try_read_provenance,
 )
 from backtest.base.units import format_time
-from backtest.engine import warn_of_last_prices
 from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.portfolio.cut_terms import end_expired
-from backtest.engine.run_warnings import warn_of_other_days
+from backtest.engine.run_warnings import warn_of_market
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Markets
 from backtest.measures.ranking import read_constraints, read_objectives
@@ -200,8 +199,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     check_arguments(market, policy, venue, account, "all")
     market = end_expired(market, venue)
     check_terms(market, account, venue, sampling, calendar)
-    warn_of_other_days(market, venue)
-    warn_of_last_prices(market)
+    warn_of_market(market, venue)
     plan = None if validate is None else Study._plan_validation(validate, market, sampling)
     number, limit = read_budget(trials, seconds)
     rule = read_robustness(robust)

@@ -11,7 +11,7 @@ from backtest.base.errors import ParameterError, VenueDateWarning
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Place
 from backtest.compare.shared_terms import SharedTerms
-from backtest.engine import compute_id, warn_of_last_prices
+from backtest.engine import compute_id
 from backtest.engine.manifest import describe_data, find_versions
 from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.portfolio.cut_terms import end_expired
@@ -19,7 +19,7 @@ from backtest.engine.portfolio.portfolio_manifest import (
     describe_markets,
     describe_venue,
 )
-from backtest.engine.run_warnings import OF_EACH_RUN, warn_of_other_days
+from backtest.engine.run_warnings import OF_EACH_RUN, warn_of_market
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets
 from backtest.measures.ranking import read_constraints, read_objectives
@@ -174,8 +174,7 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     check_arguments(market, policy, venue, account, "all")
     market = end_expired(market, venue)
     check_terms(market, account, venue, sampling, calendar)
-    warn_of_other_days(market, venue)
-    warn_of_last_prices(market)
+    warn_of_market(market, venue)
     number, _ = read_budget(TRIALS if trials is None else trials, None)
     check_choices(sampler, seed)
     named = read_named(signal, market)

@@ -42,8 +42,7 @@ from backtest.engine.portfolio.portfolio_setup import Setup, set_up
 from backtest.engine.portfolio.portfolio_tables import field
 from backtest.engine.portfolio.resumed_book import check_rules, read_resume
 from backtest.engine.run_warnings import (
-    warn_of_last_prices,
-    warn_of_other_days,
+    warn_of_market,
     warn_of_outcome,
 )
 from backtest.engine.sampling_periods import check_periods, count_periods
@@ -168,8 +167,7 @@ def run_portfolio(
     )
     if earlier is not None:
         check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
-    warn_of_last_prices(markets)
-    warn_of_other_days(markets, setup.venues, setup.first)
+    warn_of_market(markets, setup.venues, setup.first)
     outcome = live(setup, is_compiled=is_compiled, progress=progress)
     return finish(setup, outcome, given=signal, sampling=sampling, calendar=calendar)
 
