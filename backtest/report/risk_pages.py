@@ -10,7 +10,7 @@ import pandas as pd
 
 from backtest.base.json_values import from_plain
 from backtest.base.number_text import format_chance
-from backtest.base.table_text import format_cell
+from backtest.base.table_text import COLUMN_FORMATS, YEARLY, format_cell
 from backtest.base.units import format_time
 from backtest.paths import LiquidationRisk, MaxLeverage
 from backtest.paths.risk_record import RiskRecord
@@ -73,7 +73,10 @@ def write_table(
     note: str = "",
     formats: Mapping[str, Callable[[float], str]] = MappingProxyType({}),
 ) -> Table:
-    """Return a frame as a table of the page; ``formats`` are those of columns by name."""
+    """Return a frame as a table of the page; ``formats`` are those of columns by name.
+
+    The heads of ``YEARLY`` have a unit.
+    """
     names = [str(name).replace("_", " ") for name in frame.columns]
     head = str(frame.index.name or "").replace("_", " ")
     words = {
@@ -84,7 +87,11 @@ def write_table(
         (str(label), *(format_cell(*each) for each in zip(row, writers, strict=True)))
         for label, row in zip(frame.index, frame.itertuples(index=False), strict=True)
     )
-    return Table(caption, name_columns(head, *names, text=words), rows, note)
+    heads = [
+        (name, "per year") if column in YEARLY else name
+        for name, column in zip(names, frame, strict=True)
+    ]
+    return Table(caption, name_columns(head, *heads, text=words), rows, note)
 
 
 # ---------------------------------------------------------------------------- liquidation risk
@@ -303,7 +310,7 @@ def build_sensitivity(found: Sensitivity) -> Page:
         facts=[Fact("growth as run", f"{100 * found.base:.2f} %", "per year")],
         write_sections=lambda: [
             Section("factors", "By factor", "Steps are multiples, or shifts.",
-                    [draw_tornado(found), write_table("", frame)])
+                    [draw_tornado(found), write_table("", frame, formats=COLUMN_FORMATS)])
         ],
         collect=lambda: {"table": to_records(frame), "settings": found.manifest["settings"]},
     )  # fmt: skip

@@ -84,8 +84,6 @@ class Capacity(RiskRecord):
             describe_half(self.table, "growth", self.half_growth, "growth"),
             describe_half(self.table, "sharpe", self.half_sharpe, "the Sharpe ratio"),
         ])  # fmt: skip
-        if "ruined" in shown:
-            shown["ruined"] = ["yes" if each else "no" for each in shown["ruined"]]
         table = format_table(shown, final_equity="{:.3f}x".format)
         return f"{self.settings['policy']}\n\n{table}\n\n{halves}"
 

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from backtest.base.table_text import COLUMN_FORMATS
+from backtest.base.table_text import COLUMN_FORMATS, format_table
 from backtest.cli import main
 from backtest.report.risk_pages import write_table
 
@@ -43,4 +43,13 @@ def test_tables_keep_a_unit_for_each_column():
     frame = pd.DataFrame({"volatility": [0.5204, math.nan], "ok": [True, False]}, index=["a", "b"])
     rows = write_table("", frame, formats=COLUMN_FORMATS).rows
     assert rows == (("a", "52.04 %", "yes"), ("b", "-", "no"))
+    ruined = pd.DataFrame({"ruined": [1.0, 0.0]}, index=["a", "b"])
+    assert write_table("", ruined, formats=COLUMN_FORMATS).rows == (("a", "yes"), ("b", "no"))
     assert write_table("", frame).rows[0] == ("a", "0.5204", "yes")
+
+
+def test_heads_of_yearly_columns_say_so():
+    frame = pd.DataFrame({"growth": [0.1], "volume_share": [0.2]}, index=["a"])
+    heads = [(head.title, head.unit) for head in write_table("", frame).columns]
+    assert heads[1:] == [("growth", "per year"), ("volume share", "")]
+    assert "  growth a year volume_share" in f"  {format_table(frame).splitlines()[0].strip()}"
