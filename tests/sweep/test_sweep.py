@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import subprocess
 import sys
@@ -15,39 +14,13 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import Choice, DataError, ParameterError, PolicyError, Range
+from backtest import ParameterError, PolicyError, Range
 from backtest.measures.path_measures import DATES, PATH
 from backtest.measures.run_measures import CORE, METRICS
 from backtest.strategies import Constant, Cppi, VolTarget
 from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.sets.sets import Base, build_trio, read_settings
-
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-ACCOUNT = bt.Account()
-MARKET = bt.Market.sample(bars=400)
-CRASH = bt.Venue.simple(
-    taker=5e-4,
-    slippage=1e-4,
-    maintenance_rate=0.005,
-    max_leverage=100,
-    liquidation_fee=0.0125,
-    mode="takeover",
-)
-"""A venue where a liquidation in cross margin takes all."""
-
-
-class Modes(bt.Policy):
-    """Parameters of every kind; the scale matters in one mode only."""
-
-    mode: Annotated[str, Choice("plain", "scaled")] = "plain"
-    scale: Annotated[float, Range(0.5, 2.0, "turns", when=("mode", "scaled"))] = 1.0
-    count: Annotated[int, Range(1, 4)] = 2
-    is_on: bool = True
-
-    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-        """Return a number that depends on all of them."""
-        size = self.scale if self.mode == "scaled" else 1.0
-        return size * self.count if self.is_on else 0.0
+from tests.sweep.sweeps import ACCOUNT, CRASH, MARKET, VENUE, Modes, run
 
 
 class Fragile(bt.Policy):
@@ -71,12 +44,6 @@ class Tabled(bt.Policy):
         return {"size": self.size, "word": "x"}["size"]  # type: ignore[return-value]
 
 
-def run(policy: Any, sets: Any, **settings: Any) -> bt.Sweep:
-    """Sweep the sample in plain Python, unless told otherwise."""
-    given = {"venue": VENUE, "account": ACCOUNT, "compile": False, **settings}
-    return bt.sweep(given.pop("market", MARKET), policy, sets, **given)
-
-
 def same_bits(one: float, other: float) -> bool:
     return one == other or (math.isnan(one) and math.isnan(other))
 
@@ -96,7 +63,6 @@ def check_rows(sweep: bt.Sweep, policy: Any, *, names: tuple[str, ...], **settin
 
 
 STREAMED = tuple(name for name in METRICS if name not in PATH)
-
 ISOLATED = bt.Account(margin="isolated", venue_leverage=20.0)
 COIN = bt.Venue(
     contract=bt.Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0),
@@ -448,188 +414,6 @@ def test_wrong_arguments_are_refused_before_anything_runs(change, problem):
     }
     with pytest.raises(ParameterError, match=problem):
         bt.sweep(given["market"], given["policy"], given["sets"], **rest)
-
-
-# ----- files -----
-
-
-@pytest.mark.slow
-def test_a_saved_sweep_comes_back_as_it_was(tmp_path):
-    sets = {
-        "mode": ["plain", "scaled"],
-        "count": [1, 2],
-        "is_on": [True, False],
-        "account.stop_loss": [None, 0.1],
-        "venue.liquidation.step": [0.5, "bracket"],
-    }
-    sweep = run(Modes, sets, full=True)
-    folder = sweep.save(tmp_path)
-    assert folder.name == f"sweep-modes-{sweep.manifest['id']}"
-    loaded = bt.Sweep.load(folder)
-    pd.testing.assert_frame_equal(loaded.table, sweep.table)
-    assert loaded.manifest == sweep.manifest
-    assert repr(loaded) == repr(sweep)
-    assert loaded.best().equals(sweep.best())
-    names = sorted(path.name for path in folder.iterdir())
-    assert names == ["manifest.json", "provenance.json", "table.parquet"]
-    with pytest.raises(ParameterError, match="a loaded sweep has none"):
-        loaded.replay(0)
-
-
-@pytest.mark.slow
-def test_the_same_sweep_makes_the_same_files(tmp_path):
-    sets = {"target": [0.2, 0.4]}
-    one, other = (
-        run(VolTarget, sets).save(tmp_path / "a"),
-        run(VolTarget, sets).save(tmp_path / "b"),
-    )
-    assert one.name == other.name
-    for name in ("manifest.json", "table.parquet"):
-        assert (one / name).read_bytes() == (other / name).read_bytes()
-    assert run(VolTarget, sets).save(tmp_path / "a") == one
-    assert [path.name for path in (tmp_path / "a").iterdir()] == [one.name]
-    names = {
-        run(VolTarget(power=2.0), sets).save(tmp_path).name,
-        run(VolTarget, {"target": [0.2, 0.5]}).save(tmp_path).name,
-        run(VolTarget, sets, account=bt.Account(band=0.1)).save(tmp_path).name,
-        run(VolTarget, sets, sampling="8h").save(tmp_path).name,
-        run(VolTarget, sets, market=bt.Market.sample(bars=401)).save(tmp_path).name,
-    }
-    assert len(names - {one.name}) == 5
-
-
-def test_the_manifest_tells_what_made_the_table(tmp_path):
-    sweep = run(VolTarget(power=2.0), {"target": [0.2, 0.4]})
-    manifest = json.loads((sweep.save(tmp_path) / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["data"]["content_hash"] == MARKET.content_hash
-    fixed = {"half_life": 72.0, "power": 2.0, "estimator": "ewma"}
-    assert manifest["policy"]["settings"] == fixed
-    assert manifest["venue"] == VENUE.to_dict()
-    assert manifest["parameters"] == {"target": {"unit": "per sqrt(year)", "log": True}}
-    assert set(manifest["versions"]) >= {"python", "numpy", "numba"}
-
-
-@pytest.mark.parametrize(
-    ("damage", "problem"),
-    [
-        (lambda folder: (folder / "table.parquet").write_bytes(b"PAR1"), "changed or truncated"),
-        (lambda folder: (folder / "table.parquet").unlink(), "is missing"),
-        (lambda folder: (folder / "manifest.json").write_text("{"), "must be JSON"),
-        (
-            lambda folder: (folder / "manifest.json").write_text("{}"),
-            "format of the saved sweep must be 1",
-        ),
-        (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
-    ],
-)
-def test_a_damaged_folder_is_refused(tmp_path, damage, problem):
-    folder = run(Constant, {"leverage": [1.0]}).save(tmp_path)
-    damage(folder)
-    with pytest.raises(DataError, match=problem):
-        bt.Sweep.load(folder)
-
-
-def test_a_missing_value_among_numbers_and_words_is_saved_as_missing(tmp_path):
-    sweep = run(Constant, {"leverage": [0.1, 0.2, 0.3, 0.4]})
-    values = pd.Series([None, 0.5, "bracket", math.nan], index=sweep.table.index, dtype=object)
-    mixed = bt.Sweep(sweep.table.assign(kind=values), sweep.manifest)
-    loaded = bt.Sweep.load(mixed.save(tmp_path)).table["kind"].tolist()
-    assert loaded[:3] == [None, 0.5, "bracket"]
-    assert math.isnan(loaded[3])
-
-
-@pytest.mark.parametrize("mixed", [None, 3, ["nothing"], [["leverage"]]])
-def test_a_manifest_whose_mixed_columns_were_changed_by_hand_is_refused(tmp_path, mixed):
-    path = run(Constant, {"leverage": [1.0]}).save(tmp_path) / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    del manifest["mixed"]
-    changed = manifest if mixed is None else {**manifest, "mixed": mixed}
-    path.write_text(json.dumps(changed), encoding="utf-8")
-    with pytest.raises(DataError, match="mixed must be a list of columns"):
-        bt.Sweep.load(path.parent)
-
-
-def test_a_folder_of_another_kind_is_refused(tmp_path):
-    sweep = run(Constant, {"leverage": [1.0]})
-    with pytest.raises(DataError, match="must hold a saved sweep, was that of a result"):
-        bt.Sweep.load(sweep.replay(0).save(tmp_path))
-    with pytest.raises(DataError, match="must hold a saved result, was that of a sweep"):
-        bt.Result.load(sweep.save(tmp_path))
-
-
-def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path):
-    sweep = run(Constant, {"leverage": [1.0]})
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    with pytest.raises(DataError, match="cannot write the sweep"):
-        sweep.save(blocked / "inside")
-    assert blocked.read_text() == ""
-
-
-# ----- pictures -----
-
-
-def heat(figure: Any) -> Any:
-    return figure.data[0]
-
-
-@pytest.mark.slow
-def test_a_map_shows_the_median_of_the_other_parameters():
-    sets = {"target": [0.2, 0.4, 0.8], "half_life": [24, 72], "account.band": [0.0, 0.1, 0.2]}
-    sweep = run(VolTarget, sets)
-    figure = sweep.heatmap("target", "half_life")
-    medians = sweep.table.pivot_table("sharpe", "half_life", "target", aggfunc="median")
-    assert np.array_equal(heat(figure).z, medians.to_numpy())
-    assert figure.layout.xaxis.title.text == "target (per sqrt(year))"
-    assert figure.layout.yaxis.title.text == "half_life (bars)"
-    assert figure.layout.xaxis.type == figure.layout.yaxis.type == "log"
-    assert "median over account.band" in figure.layout.title.text
-    assert heat(figure).colorbar.title.text == "per sqrt(year)"
-    best = sweep.heatmap("target", "half_life", "max_drawdown", reduce="best")
-    least = sweep.table.pivot_table("max_drawdown", "half_life", "target", aggfunc="min")
-    assert np.array_equal(heat(best).z, least.to_numpy())
-    assert heat(best).reversescale
-    figure.to_json()
-
-
-def test_a_map_marks_what_is_ruined():
-    sets = {"leverage": [1.0, 2.0, 60.0], "account.band": [0.0, 0.5]}
-    figure = run(Constant, sets, venue=CRASH).heatmap("account.band", "leverage")
-    assert np.isnan(heat(figure).z).tolist() == [[False] * 2, [False] * 2, [True] * 2]
-    ruined = figure.data[1]
-    assert ruined.name == "ruined"
-    assert list(ruined.x) == [0.0, 0.5]
-    assert ruined.text[0] == "1 of 1 sets ruined"
-
-
-@pytest.mark.slow
-def test_a_map_bins_many_numbers_and_names_words():
-    space = {"target": (0.05, 2.0), "half_life": (2, 2000)}
-    figure = run(VolTarget, 60, space=space).heatmap("target", "half_life", "cagr")
-    assert heat(figure).z.shape == (24, 24)
-    assert np.isnan(heat(figure).z).any()
-    sweep = run(Modes, {"mode": ["plain", "scaled"], "count": [1, 2, 3], "scale": [2.0]})
-    words = sweep.heatmap("mode", "count")
-    assert list(heat(words).x) == ["plain", "scaled"]
-    assert words.layout.xaxis.type == "category"
-    loaded = bt.Sweep(sweep.table, sweep.manifest)
-    assert loaded.heatmap("mode", "count") == words
-
-
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (("targt", "half_life"), "x must be one of .*; did you mean 'target'"),
-        (("target", "target"), "x and y must be two parameters"),
-        (("target", "half_life", "sharp"), "metric must be one of .*; did you mean 'sharpe'"),
-        (("target", "half_life", "es_95"), "metric must be one of"),
-        (("target", "half_life", "sharpe", "mean"), "reduce must be one of median, best"),
-    ],
-)
-def test_a_map_of_what_is_not_there_is_refused(arguments, problem):
-    sweep = run(VolTarget, {"target": [0.2], "half_life": [24]})
-    with pytest.raises(ParameterError, match=problem):
-        sweep.heatmap(*arguments)
 
 
 @pytest.mark.slow

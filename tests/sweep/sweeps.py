@@ -1,0 +1,41 @@
+"""Short sweeps, in plain Python."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import backtest as bt
+from backtest import Choice, Range
+
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+ACCOUNT = bt.Account()
+MARKET = bt.Market.sample(bars=400)
+CRASH = bt.Venue.simple(
+    taker=5e-4,
+    slippage=1e-4,
+    maintenance_rate=0.005,
+    max_leverage=100,
+    liquidation_fee=0.0125,
+    mode="takeover",
+)
+"""A venue where a liquidation in cross margin takes all."""
+
+
+class Modes(bt.Policy):
+    """Parameters of every kind; the scale matters in one mode only."""
+
+    mode: Annotated[str, Choice("plain", "scaled")] = "plain"
+    scale: Annotated[float, Range(0.5, 2.0, "turns", when=("mode", "scaled"))] = 1.0
+    count: Annotated[int, Range(1, 4)] = 2
+    is_on: bool = True
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return a number that depends on all of them."""
+        size = self.scale if self.mode == "scaled" else 1.0
+        return size * self.count if self.is_on else 0.0
+
+
+def run(policy: Any, sets: Any, **settings: Any) -> bt.Sweep:
+    """Sweep the sample in plain Python, unless told otherwise."""
+    given = {"venue": VENUE, "account": ACCOUNT, "compile": False, **settings}
+    return bt.sweep(given.pop("market", MARKET), policy, sets, **given)
