@@ -23,23 +23,24 @@ def print_book(found: BookCalculation) -> None:
         typer.echo(f"  {name:<20}{text}")
     typer.echo()
     right = tuple(name for name in COLUMNS if name != "instrument")
-    print_table(COLUMNS, [list(row) for row in list_positions(found)], right=right)
+    print_table(COLUMNS, [list(row) for row in list_positions(found)], right=right, squeezes=True)
     typer.echo()
     print_paragraph(describe_first(found))
-    for move in found.moves:
+    for move in () if found.is_failing else found.moves:
         name = "all prices together" if move.name == "all" else move.name
         print_paragraph(f"{name}: {describe_moves(move.down, move.up)}")
 
 
 def list_figures(found: BookCalculation) -> list[tuple[str, str]]:
     """Return the figures of the account by name."""
+    share = f", of which collateral {found.collateral_share:,.8g}" * (found.collateral_share != 0.0)
     level = "" if found.level == 1.0 else f", fails at {found.level:g} times that"
     state = ": it fails now" if found.is_failing else ""
     return [
         ("balance", f"{found.balance:,.8g}"),
         ("equity", f"{found.equity:,.8g}"),
         ("backed by", f"{found.backing:,.8g}, of which collateral {found.collateral:,.8g}"),
-        ("requirement", f"{found.requirement:,.8g}{level}"),
+        ("requirement", f"{found.requirement:,.8g}{share}{level}"),
         ("initial margin", f"{found.initial:,.8g}"),
         ("margin ratio", format_percent(found.margin_ratio, 2) + state),
         ("left", f"{found.distance:,.8g}"),

@@ -20,6 +20,7 @@ from backtest.base.errors import BacktestError
 from backtest.base.json_values import to_json
 
 LONG_NAME = 9
+LONGEST_LINE = 10_000
 JSON_OUTPUT: ContextVar[TextIO | None] = ContextVar("json_output", default=None)
 """Where JSON is printed while everything else goes to stderr; None is stdout."""
 
@@ -99,9 +100,16 @@ def print_paragraph(text: str, *, indent: str = "  ") -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    squeezes: bool = False,
 ) -> None:
-    """Print a table as wide as the terminal, columns named in ``right`` aligned to the right."""
+    """Print a table as wide as the terminal, columns named in ``right`` aligned to the right.
+
+    Cells that do not fit are broken; with ``squeezes`` the gaps between columns are narrowed first.
+    """
     from rich import box  # noqa: PLC0415 - it takes longer to load than most commands to run
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
@@ -113,7 +121,11 @@ def print_table(
         table.add_column(break_name(name), justify=side, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    Console().print(table)
+    console = Console()
+    wide = console.options.update(max_width=LONGEST_LINE)
+    if squeezes and console.measure(table, options=wide).maximum > console.width:
+        table.padding = (0, 0)
+    console.print(table)
 
 
 def break_name(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,9 +55,11 @@ class BookCalculation(NamedTuple):
     ``backing`` is the balance with profits and collateral at its rates, ``equity`` with collateral
     in full. The book fails where the backing is at most ``level`` times ``requirement``:
     ``distance`` is the difference, ``margin_ratio`` their quotient (infinite without backing, 0
-    when flat). ``first`` is the instrument whose move alone fails the book soonest, None if no
-    move does. ``moves`` has the groups of portfolio margin with several instruments, and all of
-    them. ``book`` is what was calculated.
+    when flat). ``collateral_share`` is the Euler share of the collateral that cancels risk: under
+    scenarios, it and the shares of the positions add up to the requirement. ``first`` is the
+    instrument whose move alone fails the book soonest, None if no move does. ``moves`` has the
+    groups of portfolio margin with several instruments, and all of them. ``book`` is what was
+    calculated.
     """
 
     balance: float
@@ -65,6 +67,7 @@ class BookCalculation(NamedTuple):
     backing: float
     collateral: float
     requirement: float
+    collateral_share: float
     initial: float
     level: float
     margin_ratio: float
@@ -157,7 +160,8 @@ def calculate_book(
     )
     backing, needed = book.backing(), book.requirement()
     threshold = book.level * needed
-    rows = tuple(describe_positions(book))
+    shares, of_assets = find_shares(book)
+    rows = tuple(describe_positions(book, shares))
     pairs = zip(book.collateral, book.collateral_prices, strict=True)
     equity = backing - book.collateral_value() + sum(each.amount * at for each, at in pairs)
     return BookCalculation(
@@ -166,6 +170,7 @@ def calculate_book(
         backing=backing,
         collateral=book.collateral_value(),
         requirement=needed,
+        collateral_share=of_assets,
         initial=book.initial(),
         level=book.level,
         margin_ratio=find_ratio(book, threshold, backing),
@@ -197,9 +202,8 @@ def divide(amount: float, equity: float) -> float:
     return amount / equity if equity > 0.0 else math.inf
 
 
-def describe_positions(book: CheckedBook) -> Iterator[BookPosition]:
+def describe_positions(book: CheckedBook, shares: Mapping[str, float]) -> Iterator[BookPosition]:
     """Yield the positions with what each needs, and the moves of its price alone that fail."""
-    shares = find_shares(book)
     for name, quantity in book.quantities.items():
         down, up = find_moves(book, (name,))
         nearest = choose_nearest(down, up)
@@ -210,7 +214,7 @@ def describe_positions(book: CheckedBook) -> Iterator[BookPosition]:
             price=price,
             entry=book.entries[name],
             notional=quantity * abs(book.value_of(name, price)),
-            profit=book.profit_of(name),
+            profit=book.profit_of(name) + 0.0,
             share=shares[name],
             down=down,
             up=up,
@@ -218,14 +222,15 @@ def describe_positions(book: CheckedBook) -> Iterator[BookPosition]:
         )
 
 
-def find_shares(book: CheckedBook) -> dict[str, float]:
-    """Return the Euler share of each position in the requirement."""
+def find_shares(book: CheckedBook) -> tuple[dict[str, float], float]:
+    """Return the Euler share of each position in the requirement, and that of all collateral."""
     if not isinstance(book.rule, MarginRule):
-        return dict.fromkeys(book.quantities, math.nan)
+        return dict.fromkeys(book.quantities, math.nan), 0.0
     held = book.hold()
     shares = np.zeros(len(held.quantities) + len(held.amounts))
     fill_shares(book.packed, held, shares)
-    return dict(zip(book.quantities, shares.tolist(), strict=False))
+    own = dict(zip(book.quantities, shares.tolist(), strict=False))
+    return own, float(shares[len(own) :].sum())
 
 
 def describe_moves(book: CheckedBook) -> Iterator[BookMove]:

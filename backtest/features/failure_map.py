@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.phrases import Place
 from backtest.base.ranges import Number
 from backtest.base.units import FloatArray
 from backtest.features.priced_book import CheckedBook
 
 WHERE = "map_failure"
+AXES = Place("axes", of=WHERE)
 BEYOND = 6
 """Places beyond the span at which the ends of a range are searched, on either side."""
 LEAST = -0.999
@@ -75,9 +77,9 @@ def map_failure(
         check_axis(book, axis, name)
     if x == y:
         raise ParameterError(
-            f"x and y must be two instruments, were both {x!r}", where=WHERE, cure="choose another"
+            f"x and y must be two instruments, were both {x!r}", where=AXES, cure="choose another"
         )
-    wide = float(SPAN.check("span", span, where=WHERE))
+    wide = float(SPAN.check("span", span, where=Place("span", of=WHERE)))
     moves = np.linspace(-wide, wide, points)
     distance = np.array([[left(book, x, y, a, b) for a in moves] for b in moves])
     beyond = np.linspace(wide, 2.0 * wide, BEYOND)[1:]
@@ -97,7 +99,7 @@ def check_axis(book: CheckedBook, axis: str, name: str) -> None:
         raise ParameterError(
             f"{axis} must be an instrument of the book, was {name!r}"
             + did_you_mean(name, book.quantities),
-            where=WHERE,
+            where=AXES,
             cure=f"choose two of {', '.join(book.quantities)}",
         )
 

@@ -128,12 +128,31 @@ def test_the_failure_line_by_hand():
     assert found.map_failure().x == "A"
 
 
+def test_collateral_that_cancels_risk_has_its_share_of_the_requirement():
+    """A moves by 10 %: 10 A and 5 more as collateral, both at 100, need 100 and 50."""
+    found = bt.calculate_book(
+        PLAIN, {"A": 10.0}, {"A": 100.0}, balance=300.0, rule=bt.ScenarioMargin(moves=[-0.1, 0.1]),
+        collateral=bt.Collateral("C", 5.0, prices="A", rate=1.0, cancels_risk="A"),
+    )  # fmt: skip
+    assert (found.requirement, found.positions[0].share) == pytest.approx((150.0, 100.0))
+    assert found.collateral_share == pytest.approx(50.0)
+
+
 BAD = {
     "a NaN balance": (lambda: book(balance=math.nan), "balance must be"),
     "an entry of 0": (lambda: book(entries={"A": 0.0, "B": 1.0}), "entries must be over 0"),
     "collateral of no instrument": (
         lambda: book(collateral=bt.Collateral("C", 1.0, prices="X", rate=1.0)),
         "must be a number or an instrument of the book, was 'X'",
+    ),
+    "two currencies": (
+        lambda: bt.calculate_book(
+            {"BTCUSDT": PLAIN, "BTCUSD_PERP": PLAIN.override({"contract.kind": "inverse"})},
+            {"BTCUSDT": 1, "BTCUSD_PERP": 1},
+            {"BTCUSDT": 1, "BTCUSD_PERP": 1},
+            balance=1,
+        ),
+        "were BTC for 'BTCUSD_PERP' and USDT for 'BTCUSDT'",
     ),
     "no rule": (lambda: book(rule=5), "must have the methods"),
     "no such axis": (lambda: book().map_failure("A", "AB"), "was 'AB'; did you mean"),
