@@ -156,6 +156,8 @@ def test_bull_and_bear_markets_turn_at_their_extremes():
     assert not find_bulls(np.array([100.0, 105.0, 99.0])).any()
     assert not find_bulls(np.array([100.0, 79.0])).any()  # a fall from the first bar on
     assert find_bulls(np.array([100.0, 101.0, 79.0])).tolist() == [True, True, False]
+    # of two equal tops the first ends the bull market
+    assert find_bulls(np.array([100.0, 125.0, 125.0, 99.0])).tolist() == [True, True, False, False]
 
 
 def test_thirds_hold_equal_shares_and_leave_out_the_unknown():

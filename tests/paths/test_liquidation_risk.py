@@ -304,6 +304,7 @@ def test_the_report_of_a_risk_says_what_happened():
     risk = bt.liquidation_risk(gbm_paths(paths=2000), Hold(30.0), **TERMS, horizons=("1d", "7d"))
     last = risk.table.iloc[-1]
     hazard = risk.hazard
+    assert hazard["at_risk"].iloc[0] == 2000
     assert hazard["liquidated"].sum() == round(last.p_liquidation * 2000)
     assert 1 - np.prod(1 - hazard["hazard"]) == pytest.approx(last.p_liquidation)
     assert list(risk.fan.iloc[-1]) == sorted(risk.fan.iloc[-1])

@@ -53,6 +53,16 @@ def test_objectives_of_a_winner_are_those_of_fresh_accounts_on_both_spans(walk):
         assert alone.metrics["sharpe"] == row[name]
 
 
+def test_growth_in_sample_is_that_of_the_winners_per_year_of_training(walk):
+    growths = []
+    for row in walk.folds.to_dict("records"):
+        policy = Lever(size=row["size"], window=int(row["window"]))
+        stop = MARKET.index.searchsorted(row["train_end"])
+        alone = bt.run(MARKET.prefix(stop), policy, **PLAIN, start=row["train_start"])
+        growths.append(math.log1p(alone.metrics["total_return"]) / (50 / 365))
+    assert walk.figures["growth_in_sample"] == pytest.approx(np.mean(growths), rel=1e-9)
+
+
 def test_a_space_of_one_set_walks_as_one_run_bit_for_bit():
     only = {"space": {"size": [1.5]}, "fix": {"window": 5}}
     walk = walk_forward(MARKET, Lever, **PLAIN, **{**SMALL, "trials": 4}, **only)

@@ -1,0 +1,51 @@
+"""Exits of one of several positions, and what liquidation slippage costs each of them. By hand.
+
+Each account has 1,000 and takes half of it in A at 100 (5 contracts) and half in B at 50 (10).
+"""
+
+from __future__ import annotations
+
+import pytest
+
+import backtest as bt
+from tests.portfolio.book_helpers import Once, flat, make_market, make_venue
+
+
+def run(a, b, policy=None, venue=None, signal=1.0, **account):
+    markets = bt.Markets({"A": make_market(a), "B": make_market(b)}, currency="USDT")
+    weights = {"A": 0.5, "B": 0.5 * signal}
+    account = bt.Account(capital=1_000.0, **account)
+    terms = {"venue": venue or make_venue(), "account": account, "signal": weights}
+    return bt.run(markets, policy or Once(1.0), **terms, compile=False)
+
+
+def test_a_take_profit_closes_its_own_position_only():
+    rising = [flat(100), flat(100), (100, 110, 100, 108)]
+    result = run(rising, [flat(50)] * 3, take_profit=0.05)
+    # A goes at 105: 5 x 5
+    assert result.quantities.iloc[-1].tolist() == [0.0, 10.0]
+    assert result.bars["equity"].iloc[-1] == pytest.approx(1_025.0)
+    (event,) = result.events[result.events["kind"] == "take_profit"].itertuples()
+    assert (event.instrument, event.price) == ("A", pytest.approx(105.0))
+
+
+def test_a_trailing_stop_follows_the_best_price_of_its_own_position():
+    there_and_back = [flat(100), flat(100), (100, 120, 100, 120), (120, 120, 100, 100)]
+    result = run(there_and_back, [flat(50)] * 4, trailing_stop=0.1)
+    # 10 % under the 120 of the bar before: 5 x 8
+    assert result.quantities.iloc[-1].tolist() == [0.0, 10.0]
+    assert result.bars["equity"].iloc[-1] == pytest.approx(1_040.0)
+
+
+def test_liquidation_slippage_is_against_longs_and_shorts():
+    # 25 A long, 50 B short: the open loses 625 + 300, and 75 is under 5 % of 1,875 + 2,800.
+    # Closed at 75 x 0.99 and 56 x 1.01: 18.75 + 28 more
+    result = run(
+        [flat(100), flat(100), flat(75)],
+        [flat(50), flat(50), flat(56)],
+        policy=Once(5.0),
+        venue=make_venue(liquidation_slippage=0.01),
+        signal=-1.0,
+    )
+    assert result.bars["liquidation_loss"].iloc[-1] == pytest.approx(46.75)
+    assert result.bars["equity"].iloc[-1] == pytest.approx(28.25)
