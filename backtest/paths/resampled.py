@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
@@ -16,6 +17,9 @@ from backtest.features.returns import log_returns
 from backtest.market import Market
 from backtest.paths.changing_volatility import fit_student_garch
 from backtest.paths.path_model import PathModel, read_returns
+
+DOUBLINGS, NEGLIGIBLE = 64, 1e-12
+"""The most doublings of the rows in a sum, and the factor under which more rows add nothing."""
 
 
 def block_length(returns: FloatArray, *, is_stationary: bool = True) -> float:
@@ -42,6 +46,46 @@ def block_length(returns: FloatArray, *, is_stationary: bool = True) -> float:
 
     found = optimal_block_length(returns**2)["stationary" if is_stationary else "circular"]
     return max(float(found.iloc[0]), float(len(returns) ** (1.0 / 3.0)))
+
+
+def find_row_scale(model: Filtered, rows: FloatArray, weight: FloatArray, target: float) -> float:
+    """Return by what squared rows are multiplied, so that paths have the variance of history.
+
+    ``rows`` are squared returns over their variance, ``weight`` the same times ``alpha`` (and
+    ``gamma`` after a fall), of shape (n_rows,). ``target`` is the mean squared return.
+    """
+    if not rows.any():
+        return 1.0
+    low, high = 1e-6, 1e6
+    while high > low * (1.0 + 1e-9):
+        middle = math.sqrt(low * high)
+        if find_long_run(model, middle * rows, middle * weight) < target:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def find_long_run(model: Filtered, rows: FloatArray, weight: FloatArray) -> float:
+    """Return the mean squared return of a long path; infinite if its variance grows forever.
+
+    Notes
+    -----
+    With q the probability that a block ends, u_t the mean variance before row t, and
+    a_t = weight_t + beta, ``u_{t+1} = (1 - q) (omega + a_t u_t) + q mean(omega + a u)``. So u is a
+    multiple of S, ``S_{t+1} = 1 + (1 - q) a_t S_t``, on a circle of rows.
+    """
+    stay, n = 1.0 - 1.0 / model.block, len(rows)
+    growth = weight + model.beta
+    factor, total = stay * np.roll(growth, 1), np.ones(n)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for doubling in range(DOUBLINGS):  # of the rows behind each one that total counts
+            if not NEGLIGIBLE < np.max(factor) < math.inf:
+                break
+            total = total + factor * np.roll(total, 2**doubling % n)
+            factor = factor * np.roll(factor, 2**doubling % n)
+        left = 1.0 - (1.0 - stay) * float(np.mean(growth * total))
+    return model.omega / left * float(np.mean(rows * total)) if left > 0.0 else math.inf
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,6 +180,9 @@ class Filtered(_Resampled):
 
     Notes
     -----
+    The rows are scaled by one constant, so that the long-run variance of paths is that of history.
+    Fitted rows are too large for that, above all those of calm bars: drawn at any variance, they
+    would let it grow without bound.
     Source: Barone-Adesi, Giannopoulos and Vosper (1999), VaR without Correlations for Portfolios of
     Derivative Securities, J. Futures Markets 19(5).
     """
@@ -172,7 +219,10 @@ class Filtered(_Resampled):
         return np.array([0.0, self.variance_now, self.omega, self.alpha, self.gamma, self.beta])
 
     def volatilities(self, market: Market) -> FloatArray:
-        """Return the volatility per bar that the model had for each bar, at the close before."""
+        """Return the volatility per bar that the model had for each bar, at the close before.
+
+        All are multiplied by a constant; see the notes of the class.
+        """
         returns = log_returns(market)
         squares = returns**2
         ahead = np.full(market.n_bars, np.nan)
@@ -182,4 +232,7 @@ class Filtered(_Resampled):
             squares, (returns < 0.0).astype(np.float64), weights, backcast, 1, ahead
         )
         first = np.array([np.sqrt(backcast), np.sqrt(backcast)])
-        return np.concatenate([first[:1], first[1:], np.sqrt(ahead[1:-1])])
+        found = np.concatenate([first[:1], first[1:], np.sqrt(ahead[1:-1])])
+        rows = squares[1:] / found[1:] ** 2
+        weight = (self.alpha + self.gamma * (returns[1:] < 0.0)) * rows
+        return found / math.sqrt(find_row_scale(self, rows, weight, float(np.mean(squares[1:]))))

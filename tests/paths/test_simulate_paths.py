@@ -9,6 +9,7 @@ from arch.bootstrap import optimal_block_length
 
 import backtest as bt
 from backtest import paths as models
+from backtest.paths.resampled import find_long_run, find_row_scale
 from tests.fast_cases import every_nth
 
 NAMES = ["filtered", "stationary", "block", "gbm", "merton", "kou", "heston", "garch", "regimes"]
@@ -105,8 +106,8 @@ def test_block_length_of_an_autoregression_is_that_of_politis_and_white():
     assert models.block_length(noise(8000, 1)) == pytest.approx(20.0, rel=0.2)  # at least n^(1/3)
 
 
-def test_filtered_paths_start_at_todays_volatility():
-    returns = np.concatenate([0.002 * noise(3000, 1), 0.02 * noise(48, 2)])
+def with_returns(returns):
+    """Return a market of hourly closes with these log returns."""
     close = 100 * np.exp(np.cumsum(returns))
     opens = np.concatenate([[100.0], close[:-1]])
     index = pd.date_range("2023", periods=len(close), freq="1h", tz="UTC")
@@ -115,7 +116,35 @@ def test_filtered_paths_start_at_todays_volatility():
          "close": close},
         index=index,
     )  # fmt: skip
-    loud = bt.Market.from_frames(frame)
+    return bt.Market.from_frames(frame)
+
+
+def test_the_long_run_variance_of_resampled_rows_by_hand():
+    model = models.Filtered(block=2.0, omega=1.0, alpha=0.1, beta=0.5, variance_now=1.0)
+    rows = np.array([1.0, 3.0])
+    # a = 0.6 and 0.8; u1 = (1 + 0.8 u2 + W) / 2, u2 = (1 + 0.6 u1 + W) / 2,
+    # W = 1 + (0.6 u1 + 0.8 u2) / 2: u1 = 140 / 41, u2 = 130 / 41
+    assert find_long_run(model, rows, 0.1 * rows) == pytest.approx((140 + 3 * 130) / 82, rel=1e-9)
+    alone = model.override(block=1.0)  # each row by itself: (1 + 3) / 2 / (1 - 0.7)
+    assert find_long_run(alone, rows, 0.1 * rows) == pytest.approx(2.0 / 0.3, rel=1e-9)
+    assert find_long_run(alone, 3.0 * rows, 0.3 * rows) == math.inf
+    half = find_row_scale(alone, rows, 0.1 * rows, 2.5)  # 2 c / (0.5 - 0.2 c) = 2.5
+    assert half == pytest.approx(0.5, rel=1e-8)
+
+
+def test_filtered_paths_have_the_long_run_variance_of_history():
+    returns = 0.002 * noise(4000, 1)
+    returns[np.random.default_rng(2).choice(4000, 80, replace=False)] *= 6.0
+    jumpy = with_returns(returns)
+    model = models.Filtered(block=20.0, omega=2e-7, alpha=0.04, beta=0.94, variance_now=2e-5)
+    drawn = bt.simulate_paths(jumpy, model, paths=400, horizon="90d", seed=1)
+    moves = np.diff(np.log(drawn.closes()), axis=1)[:, -1000:]
+    assert np.mean(moves**2) == pytest.approx(np.mean(returns[1:] ** 2), rel=0.15)
+
+
+def test_filtered_paths_start_at_todays_volatility():
+    returns = np.concatenate([0.002 * noise(3000, 1), 0.02 * noise(48, 2)])
+    loud = with_returns(returns)
     drawn = bt.simulate_paths(loud, "filtered", paths=500, horizon="1d", seed=1)
     assert drawn.model.variance_now > (0.01) ** 2
     moves = np.diff(np.log(drawn.closes()), axis=1)[:, 0]
