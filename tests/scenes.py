@@ -16,6 +16,7 @@ import pandas as pd
 
 import backtest as bt
 from backtest.account import Rules
+from backtest.account.account_records import Quote
 from backtest.engine.loop_inputs import read_account_rules
 from backtest.venue.requirement import read_rules
 from tests.free_terms import GROUPS
@@ -114,6 +115,15 @@ def rules_of(venue: bt.Venue, account: bt.Account) -> Rules:
     """Return the rules of a venue and an account as plain numbers."""
     margin = read_rules(venue, account.venue_leverage or 0.0, account.margin == "isolated")
     return read_account_rules(venue, account, margin)
+
+
+def quote_of(start: float, low: float, high: float, close: float) -> Quote:
+    """Return a quote whose marks are its prices."""
+    return Quote(
+        open=start, low=low, high=high, mark_open=start, mark_low=low, mark_high=high,
+        mark_close=close, multiplier=1.0, volume=0.0, sigma=0.0, adv=0.0, order_fee=0.0,
+        initial=1.0, limit=np.inf, fill=start, stop_scale=1.0, profit_scale=1.0, trail_scale=1.0,
+    )  # fmt: skip
 
 
 def isolated(leverage: float = 10.0, **changes: Any) -> bt.Account:

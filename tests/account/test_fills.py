@@ -8,12 +8,24 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.account.orders import floor
+from backtest.account.orders import floor, round_quantity
 from backtest.base.compiled_twins import make_array_twins
 from backtest.engine.compile.loop_compiler import compile_core
 from backtest.venue import contract_value, liquidation_price, requirement
 from tests.account.account_scenes import FEE, ONCE, coin_venue, is_, slip
-from tests.scenes import INF, NAN, account_of, bracket, equities, happened, play, total, venue_of
+from tests.scenes import (
+    INF,
+    NAN,
+    account_of,
+    bracket,
+    equities,
+    happened,
+    play,
+    quote_of,
+    rules_of,
+    total,
+    venue_of,
+)
 
 COIN = bt.Contract(kind="inverse", size=100.0)
 
@@ -148,6 +160,15 @@ def test_participation_trades_whole_lots():
     venue = venue_of(contract={"lot": 2.0}, slippage={"rate": 0.0, "max_participation": 0.1})
     result = play(100, 100, targets=1.0, venue=venue, volume=50.0)
     assert result.bars["position"].iloc[-1] == is_(4.0)  # 5 allowed
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+@pytest.mark.parametrize("most", [None, 1.0])  # without and with the rounding of orders
+def test_a_change_of_the_size_of_rounding_is_no_trade(side, most):
+    rules = rules_of(slip(0.0, max_participation=most), account_of()).instrument
+    quote, held = quote_of(100.0, 100.0, 100.0, 100.0)._replace(volume=1e9), side * 10.0
+    assert round_quantity(rules, held, quote, held * (1.0 - 1e-13)) == held
+    assert round_quantity(rules, held, quote, held * (1.0 - 1e-6)) == held * (1.0 - 1e-6)
 
 
 def test_no_trade_happens_within_the_band_and_a_trade_beyond_it_goes_all_the_way():

@@ -29,12 +29,13 @@ from tests.scenes import (
     happened,
     isolated,
     play,
+    quote_of,
     rules_of,
     series,
     venue_of,
 )
 from tests.store.test_results import entry
-from tests.sweep.test_lanes import assert_rows_are_runs, quote_of
+from tests.sweep.test_lanes import assert_rows_are_runs
 
 FIVE = (5.0, NAN)
 """Five times long from the second bar on."""

@@ -9,6 +9,7 @@ from sklearn.covariance import ledoit_wolf
 
 import backtest as bt
 from backtest.allocate import by_covariance, formulas
+from backtest.allocate.by_covariance import Memory
 from backtest.base.errors import BacktestError, ParameterError, PolicyError
 from backtest.engine.lookahead.checked_signals import describe_signal_check
 from tests.fast_cases import every_nth
@@ -102,6 +103,12 @@ def test_one_instrument_has_all():
     single = bt.Markets({"A": A})
     for method in METHODS.values():
         assert method(single, half_life=24.0)["A"].to_numpy()[24:].tolist() == [1.0] * (24 * 29)
+
+
+def test_an_instrument_takes_part_after_a_half_life_or_a_window():
+    assert Memory(half_life=2.5, window=None).known == 3
+    assert Memory(half_life=1.0, window=None).known == 2
+    assert Memory(half_life=None, window=7).known == 7
 
 
 def test_sessions_count_their_bars():

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.account_records import Position, Quote, Watch
+from backtest.account.account_records import Position, Watch
 from backtest.account.books import is_failing, make_books
 from backtest.account.liquidation import is_triggered
 from backtest.measures.tally import find_near, is_near
@@ -21,7 +21,7 @@ from backtest.sweep.lanes import lane_block as blocks
 from backtest.sweep.lanes.lane_rows import BOUND, LANES, ROWS
 from backtest.sweep.lanes.lane_runner import LaneRunner
 from tests.cases import make_case
-from tests.scenes import rules_of
+from tests.scenes import quote_of, rules_of
 
 
 class Scaled(bt.Policy):
@@ -240,15 +240,6 @@ LADDER = [
     bt.Bracket(floor=300.0, cap=600.0, max_leverage=20, maintenance_rate=0.025),
     bt.Bracket(floor=600.0, cap=1e9, max_leverage=5, maintenance_rate=0.1),
 ]
-
-
-def quote_of(start: float, low: float, high: float, close: float) -> Quote:
-    """Return a quote whose marks are its prices."""
-    return Quote(
-        open=start, low=low, high=high, mark_open=start, mark_low=low, mark_high=high,
-        mark_close=close, multiplier=1.0, volume=0.0, sigma=0.0, adv=0.0, order_fee=0.0,
-        initial=1.0, limit=np.inf, fill=start, stop_scale=1.0, profit_scale=1.0, trail_scale=1.0,
-    )  # fmt: skip
 
 
 def make_venue(brackets: list[bt.Bracket]) -> bt.Venue:
