@@ -386,7 +386,15 @@ def bisect_scale(is_dead: Callable[[float], bool], largest: float) -> float:
         alive, dead = dead, 2.0 * dead
         if dead > largest:
             return math.nan
-    for _ in range(45):
+    return halve(is_dead, alive, dead, 45)
+
+
+def halve(is_dead: Callable[[float], bool], alive: float, dead: float, steps: int) -> float:
+    """Return where an account begins to be liquidated, to 2^-``steps`` of the way from one end.
+
+    It lives at ``alive`` and is liquidated at ``dead``.
+    """
+    for _ in range(steps):
         middle = 0.5 * (alive + dead)
         if middle in (alive, dead):
             break

@@ -18,7 +18,7 @@ from backtest.engine import PortfolioResult, Result
 from backtest.market import Market, Markets
 from backtest.paths.risk_record import RiskRecord
 from backtest.scenarios.crashes import crashes
-from backtest.scenarios.panel_stress import PanelStress, quiet_venues, run_panel_scenario
+from backtest.scenarios.panel_stress import PanelStress, halve, quiet_venues, run_panel_scenario
 from backtest.scenarios.scenario import Scenario
 from backtest.scenarios.scenario_bars import ShockBars, cut_replay, make_bars
 from backtest.scenarios.stress_run import StressOutcome, StressRun, find_values, quiet_venue
@@ -268,15 +268,7 @@ def bisect(is_dead: Callable[[float], bool], alive: float, dead: float) -> float
         return alive
     if not is_dead(dead):
         return math.nan
-    for _ in range(STEPS):
-        middle = 0.5 * (alive + dead)
-        if middle in (alive, dead):
-            break
-        if is_dead(middle):
-            dead = middle
-        else:
-            alive = middle
-    return dead
+    return halve(is_dead, alive, dead, STEPS)
 
 
 def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, float]]:
