@@ -6,20 +6,17 @@ import math
 from collections.abc import Mapping
 from typing import Any, overload
 
-import numpy as np
 import pandas as pd
 
 from backtest.account import Account
 from backtest.account.account import check_account
 from backtest.base.compile_choice import set_hurry
 from backtest.base.errors import ParameterError
-from backtest.base.phrases import Argument, Phrase, Place
+from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
 from backtest.base.units import (
     FloatArray,
     TimeLike,
-    format_time,
-    to_nanoseconds,
 )
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.checked_signals import join_checks
@@ -33,7 +30,7 @@ from backtest.engine.portfolio.narrow_to_one import narrow_to_one
 from backtest.engine.portfolio.portfolio_checks import check_account_kind, check_expiry
 from backtest.engine.portfolio.run_portfolio import is_single, run_portfolio
 from backtest.engine.result import Result
-from backtest.engine.resumed_market import History, join_markets, list_flows
+from backtest.engine.run_history import find_history, list_flows
 from backtest.engine.run_warnings import (
     warn_of_market,
     warn_of_outcome,
@@ -183,15 +180,7 @@ def run(
     check_kinds(market, policy, venue, account, resume)
     check_settings(market, account, venue, sampling, calendar)
     check_resume(resume, policy, venue, account)
-    history = join_markets(resume, market) if start is None else start_later(resume, market, start)
-    first = history.first
-    market = history.market
-    if market.n_bars - (first if resume is None else 0) < 2:
-        raise ParameterError(
-            f"a run needs at least 2 bars, was {market.n_bars - first}: the first never trades",
-            where=repr(market),
-            cure="give a longer market" if start is None else "give an earlier start",
-        )
+    market, first, started = find_history(resume, market, start)
     signal = resolve_signal(signal, market)
     directions = read_signal(signal, market, first)
     warn_of_market(market, venue, first)
@@ -204,7 +193,7 @@ def run(
         signal=directions,
         sampling=sampling,
         first=first,
-        started=history.started,
+        started=started,
     )
     begin = find_loop_start(resume, account, policy, first)
     outcome = run_loop(policy, inputs, columns, begin, is_compiled=compile, progress=progress)
@@ -238,7 +227,7 @@ def run(
         tally=outcome.tally,
         state=outcome.state,
         memory=outcome.memory,
-        started=history.started,
+        started=started,
         first_peak=account.capital + account.reserve if resume is None else resume.state.peak,
         interval=market.interval,
         is_session=market.sessions,
@@ -295,25 +284,6 @@ def check_kinds(
                 where=f"bt.run, {name}",
                 cure=f"{cure}: add ()" if isinstance(value, type) else cure,
             )
-
-
-def start_later(resume: Result | None, market: Market, start: TimeLike) -> History:
-    """Return the history of an account that begins inside the market."""
-    where = Place("start", of="bt.run")
-    if resume is not None:
-        raise ParameterError(
-            "a resumed run starts where the earlier one ended, was given a start as well",
-            where=where,
-            cure=Phrase("leave {} out", Argument("start")),
-        )
-    first = int(np.searchsorted(market.time, to_nanoseconds(start, where=where)))
-    if first == market.n_bars:
-        raise ParameterError(
-            f"start must lie before the last bar, {format_time(int(market.time[-1]))}, was {start}",
-            where=where,
-            cure="give an earlier start, or a longer market",
-        )
-    return History(market, first, int(market.time[first]))
 
 
 def check_settings(

@@ -22,8 +22,8 @@ from backtest.engine.compile.recipe import ROOT_NAMES, pack_brackets, pack_colum
 from backtest.engine.lookahead.causality import observe, observe_checked
 from backtest.engine.loop_driver import explain_refusal
 from backtest.engine.loop_inputs import Inputs, read_inputs
-from backtest.engine.resumed_market import History, join_markets
 from backtest.engine.run import find_loop_start, run
+from backtest.engine.run_history import History, join_markets
 from backtest.engine.signal_input import read_signal
 from backtest.market import Market
 from backtest.paths import paths_loop

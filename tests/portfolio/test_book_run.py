@@ -227,7 +227,8 @@ REFUSED = [
     ({"account": "all"}, "account must be an Account"),
     ({"overlay": 1.0}, "a policy must be a Policy"),
     ({"signal": {"AAA": 1.0, "CCC": 1.0}}, "CCC"),
-    ({"start": "2030-01-01"}, "at least 2 bars"),
+    ({"start": "2030-01-01"}, "start must lie before the last bar"),
+    ({"start": "2024-01-01 19:00"}, "a run needs at least 2 bars, was 1"),
     ({"sampling": "1d", "calendar": "360"}, "calendar must be"),
 ]
 

@@ -6,18 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from backtest.account import Account
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
-from backtest.base.units import FloatArray, TimeLike, format_time, to_nanoseconds
+from backtest.base.units import FloatArray, TimeLike
 from backtest.engine.portfolio.book_desk import Panelist, assign_policies, seat
 from backtest.engine.portfolio.book_inputs import BookInputs, read_book_inputs
 from backtest.engine.portfolio.cut_terms import cut_account
 from backtest.engine.portfolio.portfolio_checks import check_portfolio, read_venues
 from backtest.engine.portfolio.portfolio_record import PortfolioRecord
 from backtest.engine.portfolio.resumed_panel import join_panel
+from backtest.engine.run_history import find_start_bar
 from backtest.market.markets import Markets
 from backtest.market.weight_frame import read_weights
 from backtest.policy import Policy
@@ -59,7 +56,7 @@ def set_up(
     policies, above = assign_policies(policy, markets, overlay)
     venues, account = check_panel(markets, account, venue)
     if resume is None:
-        first = find_first(markets, start)
+        first = find_start_bar(markets, start)
     else:
         markets, first = join_panel(resume, markets)
     weights = read_weights(signal, markets, where="bt.run", first=first)
@@ -145,21 +142,3 @@ def set_up_again(
     return setup._replace(
         markets=markets, signal=weights, panelists=panelists, inputs=inputs, first=first
     )
-
-
-def find_first(markets: Markets, start: TimeLike | None) -> int:
-    """Return the bar of the clock at which the account begins."""
-    where = Place("start", of="bt.run")
-    if start is None:
-        first = 0
-    else:
-        first = int(np.searchsorted(markets.time, to_nanoseconds(start, where=where)))
-    if markets.n_bars - first < 2:
-        raise ParameterError(
-            f"a run needs at least 2 bars, was {markets.n_bars - first}: the first never trades",
-            where=repr(markets),
-            cure="give longer markets"
-            if start is None
-            else f"give an earlier start, before {format_time(int(markets.time[-1]))}",
-        )
-    return first

@@ -17,7 +17,7 @@ from backtest.engine.portfolio.portfolio_manifest import (
     describe_venue,
 )
 from backtest.engine.portfolio.portfolio_record import PortfolioRecord
-from backtest.engine.resumed_market import list_flows
+from backtest.engine.run_history import list_flows
 from backtest.policy import Policy
 from backtest.venue import Venue
 

@@ -1,4 +1,4 @@
-"""Join the bars of an earlier run with the market that continues it."""
+"""The market of a run and its first bar: the whole, from a later start, or after an earlier run."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.errors import DataError
-from backtest.base.units import format_time
-from backtest.market import Market
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.phrases import Argument, Phrase, Place
+from backtest.base.units import TimeLike, format_time, to_nanoseconds
+from backtest.market import Market, Markets
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result
@@ -24,10 +25,43 @@ class History(NamedTuple):
     started: int
 
 
-def join_markets(resume: Result | None, market: Market) -> History:
-    """Return the market to run on: the given one, with the earlier run's bars in front of it."""
+def find_history(resume: Result | None, market: Market, start: TimeLike | None) -> History:
+    """Return the market to run on, and where the account begins in it."""
     if resume is None:
-        return History(market, 0, market.start)
+        first = find_start_bar(market, start)
+        return History(market, first, int(market.time[first]))
+    if start is not None:
+        raise ParameterError(
+            "a resumed run starts where the earlier one ended, was given a start as well",
+            where=Place("start", of="bt.run"),
+            cure=Phrase("leave {} out", Argument("start")),
+        )
+    return join_markets(resume, market)
+
+
+def find_start_bar(market: Market | Markets, start: TimeLike | None) -> int:
+    """Return the bar at which an account begins: the first that opens at ``start`` or later."""
+    first, where = 0, Place("start", of="bt.run")
+    if start is not None:
+        first = int(np.searchsorted(market.time, to_nanoseconds(start, where=where)))
+        if first == market.n_bars:
+            last = format_time(int(market.time[-1]))
+            raise ParameterError(
+                f"start must lie before the last bar, {last}, was {start}",
+                where=where,
+                cure="give an earlier start, or a longer market",
+            )
+    if market.n_bars - first < 2:
+        raise ParameterError(
+            f"a run needs at least 2 bars, was {market.n_bars - first}: the first never trades",
+            where=repr(market),
+            cure="give a longer market" if start is None else "give an earlier start",
+        )
+    return first
+
+
+def join_markets(resume: Result, market: Market) -> History:
+    """Return the market to run on: the given one, with the earlier run's bars in front of it."""
     last = resume.last_time
     if resume.market is not None and resume.market.start < market.start <= last + market.interval:
         market = _concatenate(resume.market, market)
