@@ -13,6 +13,7 @@ import pandas as pd
 
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
+from backtest.engine import count_unfilled
 from backtest.measures.ranking import pareto
 from backtest.sweep import take_sets, to_plain_value
 from backtest.sweep.tabulate import PLATEAU, ROBUST, STAGE
@@ -90,6 +91,11 @@ class StudyRecord:
     def trials(self) -> int:
         """Number of different sets that were evaluated, neighbors included."""
         return len(find_distinct(self._rows.sets))
+
+    def count_unfilled(self) -> int:
+        """Return the number of different sets that filled no order."""
+        rows = self.table.iloc[find_distinct(self._rows.sets)]
+        return count_unfilled({"turnover": rows["turnover"].to_numpy()})
 
     @cached_property
     def table(self) -> pd.DataFrame:

@@ -14,7 +14,6 @@ from backtest.base.number_text import (
 )
 from backtest.base.phrases import Argument
 from backtest.base.text_layout import format_paragraph
-from backtest.engine import count_unfilled
 from backtest.tune.trial_budget import explain_spending
 from backtest.tune.winner import BY_SCORE
 
@@ -74,10 +73,10 @@ def describe_search(study: StudyRecord, resume: str) -> Iterator[str]:
     spent = [spending] if spending else []
     yield from format_paragraph("Search", describe_budget(facts), *spent)
     if study.trials:
-        unfilled = count_unfilled({"turnover": study.table["turnover"].to_numpy()})
+        unfilled = study.count_unfilled()
         if unfilled:
             yield from format_paragraph(
-                "No fill", f"{unfilled:,} of {len(study.table):,} sets filled no order"
+                "No fill", f"{unfilled:,} of {study.trials:,} sets filled no order"
             )
     if not study.complete:
         rest = f"{resume} continues it" if study.folder is not None else "nothing of it is stored"

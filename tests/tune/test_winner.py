@@ -87,6 +87,14 @@ def test_fewer_sets_than_trials_are_explained(tmp_path):
 
 
 @pytest.mark.slow
+def test_sets_that_were_evaluated_twice_count_once():
+    """The turnover of all sets is 0 here."""
+    study = seek(Mixed, trials=4000)
+    assert study.trials < len(study.table)
+    assert f"{study.trials:,} of {study.trials:,} sets filled no order" in study.summary()
+
+
+@pytest.mark.slow
 def test_every_trial_that_was_not_a_new_set_is_accounted_for():
     for trials in (100, 300, 1000, 4000):
         for robust in (True, False):
