@@ -75,7 +75,11 @@ def raise_initial(market: Market, venue: Venue, rising: OpenInterestMargin) -> F
 
 
 def read_instrument(market: Market, venue: Venue, account: Account) -> dict[str, Any]:
-    """Return what venue and settings say of each bar of an instrument: fields of the feed."""
+    """Return what venue and settings say of each bar of an instrument: fields of the feed.
+
+    Raises ParameterError if the market does not fit the contract.
+    """
+    check_contract(market, venue)
     sigma, adv = measure_impact(market, venue)
     initial, maintenance = read_multipliers(market, venue)
     per_order = venue.fees.per_order

@@ -30,7 +30,6 @@ from backtest.base.units import (
 from backtest.engine.bar_loop import Seen
 from backtest.engine.fee_days import FeeSchedule, read_schedule
 from backtest.engine.feed_arrays import (
-    check_contract,
     earn_cash,
     place_funding,
     read_cash,
@@ -212,7 +211,6 @@ def read_inputs(
     ``started`` is when the account began, in ns. Funding and flows before bar ``first`` are left
     out: an earlier run has paid them.
     """
-    check_contract(market, venue)
     feed = Feed(
         **{name: getattr(market, name) for name in MARKET_FIELDS},
         **read_instrument(market, venue, account),

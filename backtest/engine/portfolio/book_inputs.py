@@ -11,7 +11,6 @@ from backtest.account import Account, InstrumentRules
 from backtest.account.account_records import CLOSE
 from backtest.base.units import FloatArray, IntArray, parse_duration
 from backtest.engine.feed_arrays import (
-    check_contract,
     earn_cash,
     read_cash,
     read_instrument,
@@ -106,8 +105,6 @@ def read_book_inputs(
     are shared.
     """
     own = {name: account.for_instrument(name) for name in markets.names}
-    for name in markets.names:
-        check_contract(markets[name], venues[name])
     tables = [
         read_margin_tables(venues[name], own[name], markets.time, first) for name in markets.names
     ]
