@@ -12,6 +12,7 @@ from backtest.account.orders import floor, round_quantity
 from backtest.base.compiled_twins import make_array_twins
 from backtest.engine.compile.loop_compiler import compile_core
 from backtest.venue import contract_value, liquidation_price, requirement
+from backtest.venue.requirement import compute_after_cost
 from tests.account.account_scenes import FEE, ONCE, coin_venue, is_, slip
 from tests.scenes import (
     INF,
@@ -209,6 +210,13 @@ def test_the_cap_holds_after_the_cost_of_the_trade_itself(side, kind, kappa):
     unit = 100 if kind == "linear" else 1 / 100
     assert abs(result.bars["position"].iloc[-1]) == is_(notional / unit)
     assert notional == is_(16 * equities(result)[-1])
+
+
+def test_without_a_limit_of_leverage_an_order_is_what_its_cost_allows():
+    # N where the equity of 1,000 pays for it: 0.01 (N - held) = 1,000
+    assert compute_after_cost(INF, 1000.0, 0.0, 0.01) == is_(100_000.0)
+    assert compute_after_cost(INF, 1000.0, 500.0, 0.01) == is_(100_500.0)
+    assert compute_after_cost(INF, 1000.0, 0.0, 0.0) == INF
 
 
 def test_the_cap_of_a_flip_pays_for_what_it_closes_too():

@@ -85,6 +85,12 @@ def test_compiled_kernels_have_the_bits_of_plain_python(market: Market):
     assert found[0] == found[1]
 
 
+def test_equal_returns_are_counted_up_to_each_bar():
+    sums = np.zeros((5, 6))
+    rolling_kernels.add_up(np.array([math.nan, 0.1, 0.2, 0.2, 0.2, 0.1]), sums)
+    assert sums[4].tolist() == [0.0, 1.0, 1.0, 2.0, 3.0, 1.0]
+
+
 # ----- against pandas -----
 
 

@@ -27,7 +27,7 @@ from backtest.measures import (
     tail_ratio,
     ulcer_index,
 )
-from backtest.measures.return_shape import probability_of_skill
+from backtest.measures.return_shape import has_spread, probability_of_skill
 
 K = np.arange(60)
 MARKET = np.round(0.02 * np.sin(1.7 * K) + 0.013 * np.cos(0.9 * K * K) + 0.001, 6)
@@ -144,6 +144,12 @@ def test_what_is_undefined_is_nan():
     assert math.isnan(break_even_leverage(MARKET, 1.0, 0.0, 0.0))
     assert math.isnan(return_on_margin(np.ones(3), np.zeros(3), 1.0))
     assert math.isnan(idle_cash(np.zeros(3), np.zeros(3)))
+
+
+def test_two_returns_have_a_spread_if_they_differ():
+    assert has_spread(np.array([0.0, 0.1]))
+    assert not has_spread(np.array([0.1, 0.1]))
+    assert not has_spread(np.array([0.1]))
 
 
 def test_bull_and_bear_markets_turn_at_their_extremes():

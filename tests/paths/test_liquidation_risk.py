@@ -11,7 +11,7 @@ import backtest as bt
 from backtest import paths as models
 from backtest.features.first_passage import touch_probability
 from backtest.paths.choose_runner import make_runner
-from backtest.paths.risk_intervals import estimate_pairs, exact_interval
+from backtest.paths.risk_intervals import estimate_pairs, estimate_repeats, exact_interval
 from backtest.strategies import VolTarget
 from tests.fast_cases import every_nth
 from tests.paths.accounts import (
@@ -350,3 +350,11 @@ def test_tilting_needs_a_model_that_can_be_tilted_and_enough_paths():
         bt.liquidation_risk(drawn, Hold(5.0), **TERMS, method="tilt")
     with pytest.raises(bt.ParameterError, match="effective sample"):
         bt.liquidation_risk(gbm_paths(paths=50), Hold(3.0), **TERMS, method="tilt")
+
+
+def test_repeats_have_the_interval_of_students_t():
+    # of 0.1, 0.2 and 0.3: the error is 0.1 / sqrt(3), and t of 2 degrees is 2.919986 at 95 %
+    found = estimate_repeats(np.array([0.1, 0.2, 0.3]), 0.9)
+    reach = 2.919986 * 0.1 / math.sqrt(3)
+    assert (found.low, found.high) == pytest.approx((0.2 - reach, 0.2 + reach), rel=1e-6)
+    assert found.sample == pytest.approx(0.2 * 0.8 / (0.01 / 3))

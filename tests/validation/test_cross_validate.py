@@ -124,6 +124,8 @@ def test_measures_of_groups_add_up_as_one_series():
     assert found["sharpe"] == pytest.approx(sharpe, rel=1e-9)
     downside = np.sqrt(np.mean(np.minimum(returns, 0.0) ** 2, axis=0))
     assert found["sortino"] == pytest.approx(returns.mean(axis=0) / downside * scale, rel=1e-9)
+    assert found["calmar"][0] == pytest.approx(found["cagr"][0] / 0.3, rel=1e-12)
+    assert np.isnan(found["calmar"][1])  # no fall to compare with
 
 
 def test_a_path_is_stitched_from_the_winners_of_its_groups(found):
