@@ -81,11 +81,35 @@ def format_value(value: object) -> str:
 
 
 def format_setting(value: object) -> str:
-    """Format a field of a venue or account as stored by ``to_dict``; it may be a series."""
-    if isinstance(value, Mapping):
-        return f"a series of {len(value.get('value', ())):,} values"
+    """Format a field of a venue or account as stored by ``to_dict``: a value, series or table.
+
+    Examples
+    --------
+    >>> format_setting({"BTCUSDT": "cross", "ETHUSDT": "isolated"})
+    'BTCUSDT cross, ETHUSDT isolated'
+    >>> format_setting([{"name": "BTC", "tiers": [[0.0, 5000.0, 0.95]]}])
+    '(name BTC, tiers ((0, 5000, 0.95)))'
+    """
+    if isinstance(value, Mapping) and value.keys() == {"time", "value"}:
+        return f"a series of {len(value['value']):,} values"
+    if isinstance(value, Mapping | list | tuple):
+        return _format_parts(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return f"{value:,.10g}" if is_number else str(value)
+
+
+def _format_parts(value: object) -> str:
+    """Format the parts of a table or list, those that have parts in parentheses."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_enclose(each)}" for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_enclose, value))
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def _enclose(value: object) -> str:
+    text = _format_parts(value)
+    return f"({text})" if isinstance(value, Mapping | list | tuple) else text
 
 
 def format_magnitude(value: float) -> str:

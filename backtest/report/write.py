@@ -38,6 +38,7 @@ from backtest.validation.walk import WalkForward
 
 BUILDERS: dict[type, Callable[[Any, Background], Page]] = {
     Result: build_run,
+    PortfolioResult: build_portfolio,
     Comparison: build_comparison,
     Study: build_study,
     WalkForward: build_walk,
@@ -57,7 +58,7 @@ def build_page(source: Reportable, objective: str = "sharpe", *, reads_data: boo
     quality of the data: they are loaded again from their source, and used if their content is
     still the same.
     """
-    if isinstance(source, (PortfolioResult, *RISKS, *POCKETS, Capacity)):
+    if isinstance(source, (*RISKS, *POCKETS, Capacity)):
         return build_kind(source)
     background = find_background(source, reads_data=reads_data)
     page = build_kind(source, objective, background)
@@ -69,8 +70,6 @@ def build_kind(
     source: Reportable, objective: str = "sharpe", background: Background = NOTHING
 ) -> Page:
     """Return the report of a result with a background that is known already."""
-    if isinstance(source, PortfolioResult):
-        return build_portfolio(source)
     if isinstance(source, Capacity):
         return build_capacity(source)
     if isinstance(source, POCKETS):

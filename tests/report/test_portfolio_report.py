@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
+from backtest.report.basis.assumptions import describe_settings
 from backtest.report.basis.terms_by_instrument import merge_models, split_manifest
 from backtest.report.portfolio.contagion_section import count_victims, tabulate_contagion
 from backtest.report.portfolio.exposure_charts import correlate_days, draw_exposure, draw_risk
@@ -52,7 +53,11 @@ def test_the_report_is_written_in_every_format(result, tmp_path):
     page = result.report(tmp_path / "page.html").read_text(encoding="utf-8")
     for words in ("Exposure by instrument", "Where the risk came from", "Contagion"):
         assert words in page
-    assert "56.22" in result.report(tmp_path / "page.md").read_text(encoding="utf-8")
+    text = result.report(tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "56.22" in text
+    assert f"backtest report {result.save(tmp_path).name}" in text
+    assert "backtest data inspect reports on each" in text
+    assert "| margin | cross |" in text
     found = json.loads(result.report(tmp_path / "page.json").read_text(encoding="utf-8"))
     assert found["attribution"]["A"]["price_pnl"] == pytest.approx(160 * 500 / 1423)
     assert {row["cause"] for row in found["contagion"]} >= {"A", "B"}
@@ -73,6 +78,8 @@ def test_collateral_is_part_of_what_the_account_began_with():
     table = tabulate_attribution(result)
     assert [column.title for column in table.columns][-2:] == ["collateral pnl", "net"]
     assert table.rows[-1][-2:] == ("200.00", "200.00")
+    account_table = dict(describe_settings(result.manifest["account"]))
+    assert account_table["collateral"].startswith("(name C, amount 100, ")
     assert "capital 1,000 and collateral of 100 C" in " ".join(result.summary().split())
 
 

@@ -49,9 +49,16 @@ BARS, POSITIONS, EVENTS, STATE, METRICS = FILES
 KEPT = ("interval", "is_session", "first_peak", "started")
 
 
+def name_portfolio(result: Any) -> str:
+    """Return the name of the folder of a result."""
+    policy = str(result.manifest["policy"]["name"])
+    title = KIND if policy == KIND else f"{policy}-{KIND}"  # of several policies the name is KIND
+    return name_folder(title, result.manifest["id"])
+
+
 def save_portfolio(result: Any, folder: Path) -> Path:
     """Write a result into a folder of its own; it appears whole or not at all."""
-    name = name_folder(f"{result.manifest['policy']['name']}-{KIND}", result.manifest["id"])
+    name = name_portfolio(result)
     policies = [type(each) for each in result.policies.values()]
     policies += [] if result.overlay is None else [type(result.overlay)]
     making = find_making(result, policies)

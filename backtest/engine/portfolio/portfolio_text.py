@@ -73,6 +73,11 @@ def describe_venues(result: Any) -> Iterator[str]:
         found.setdefault(text, []).append(name)
     for text, names in found.items():
         yield text if len(found) == 1 else f"{', '.join(names)}: {text}"
+    yield from list_other_days(result)
+
+
+def list_other_days(result: Any) -> Iterator[str]:
+    """Yield the margin tables of other days than those of the run, each with its instruments."""
     said: dict[str, list[str]] = {}
     for name, text in result.manifest.get("margin_table", {}).items():
         if text.startswith(("the margin table", "the oldest")):

@@ -11,7 +11,7 @@ from typing import Any
 from backtest.base.number_text import format_bps, format_setting
 from backtest.engine.manifest import read_tables
 from backtest.report.basis.data_and_command import NOTHING, Background
-from backtest.report.basis.data_quality import write_quality
+from backtest.report.basis.data_quality import describe_filled, write_quality
 from backtest.report.basis.rule_sources import list_limit_sources, list_sources
 from backtest.report.basis.terms_by_instrument import (
     Part,
@@ -120,11 +120,6 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         count = data["funding_events"]
         yield "funding", f"{count:,} settlements" if count else "no rates: none is charged"
     yield "content hash", str(data["content_hash"])
-
-
-def describe_filled(filled: Mapping[str, str]) -> str:
-    """Describe what was filled in, how, and how much of it."""
-    return "; ".join(f"{name.replace('_', ' ')}, {how}" for name, how in filled.items())
 
 
 # ------------------------------------------------------------------------------------------ rules

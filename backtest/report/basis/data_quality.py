@@ -37,17 +37,30 @@ NOT_READ = Examined(
 )
 
 
+SEVERAL = Examined(
+    None,
+    "The quality of several markets is not in this report: backtest data inspect reports on each.",
+)
+
+
 def examine(data: Mapping[str, Any], source: str) -> Examined:
     """Load the data that a manifest describes again, and measure their quality.
 
     They must still have the ``content_hash`` of the manifest; ``source`` is how they were loaded.
     """
+    if data.get("instruments"):
+        return SEVERAL
     try:
         return Examined(quality(load_again(source, str(data["content_hash"]))))
     except (BacktestError, OSError) as error:
         reason = str(error.strerror) if isinstance(error, OSError) else error.problem
         cure = "" if isinstance(error, OSError) else f" {capitalize(error.cure)}."
         return Examined(None, f"The quality of the data is not in this report: {reason}.{cure}")
+
+
+def describe_filled(filled: Mapping[str, str]) -> str:
+    """Describe what was filled in, how, and how much of it."""
+    return "; ".join(f"{name.replace('_', ' ')}, {how}" for name, how in filled.items())
 
 
 def write_quality(examined: Examined) -> Iterator[Block]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from backtest.account.account import BY_INSTRUMENT
 from backtest.base.text_layout import clip
+from backtest.report.basis.data_quality import describe_filled
 from backtest.report.basis.what_is_modeled import describe_model
 from backtest.report.page.page import Block, Table, name_columns
 
@@ -86,11 +87,14 @@ def tabulate_instruments(data: Mapping[str, Any]) -> Iterator[Block]:
                 f"{each['bars']:,}",
                 f"{each['funding_events']:,}",
                 str(each["liquidations_tested_on"]),
+                str(each.get("source", "")),
+                describe_filled(each.get("filled", {})),
             )
             for name, each in instruments.items()
         )
         columns = name_columns(
             "instrument", ("span", "UTC"), "bars", "settlements", "liquidations tested on",
-            text=["span", "liquidations tested on"],
+            "source", "filled in",
+            text=["span", "liquidations tested on", "source", "filled in"],
         )  # fmt: skip
         yield Table("Instruments", columns, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,30 +10,18 @@ import numpy as np
 from backtest.base.number_text import format_money, format_number, format_percent
 from backtest.base.text_layout import capitalize, clip
 from backtest.base.units import DAY, format_time
+from backtest.engine.portfolio.portfolio_files import name_portfolio
 from backtest.engine.portfolio.portfolio_text import (
     count_boundless,
     describe_isolated_positions,
+    list_other_days,
 )
 from backtest.measures.measure_names import ABOUT
 from backtest.measures.run_measures import COSTS
-from backtest.report.basis.assumptions import (
-    build_pair_table,
-    describe_filled,
-    describe_provenance,
-    describe_settings,
-    format_manifest,
-    list_rules,
-    tabulate_measures,
-)
-from backtest.report.basis.terms_by_instrument import (
-    merge_models,
-    split_manifest,
-    tabulate_instruments,
-)
+from backtest.report.basis.assumptions import build_assumptions, tabulate_measures
+from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.page import (
     SYNTHETIC,
-    Block,
-    Code,
     Fact,
     Page,
     Section,
@@ -64,7 +52,7 @@ RARE = ("bad_debt", "collateral_pnl", "conversion")
 CURVES = ("equity", "drawdown", "gross_leverage", "net_leverage", "margin_ratio")
 
 
-def build_portfolio(result: PortfolioResult) -> Page:
+def build_portfolio(result: PortfolioResult, background: Background = NOTHING) -> Page:
     """Return the report of a run of several positions."""
     return Page(
         kind="run",
@@ -73,12 +61,12 @@ def build_portfolio(result: PortfolioResult) -> Page:
         notices=list_notices(result),
         summary=summarize(result),
         facts=list_facts(result),
-        write_sections=lambda: build_sections(result),
+        write_sections=lambda: build_sections(result, background),
         collect=lambda: collect_numbers(result),
     )
 
 
-def build_sections(result: PortfolioResult) -> list[Section]:
+def build_sections(result: PortfolioResult, background: Background) -> list[Section]:
     """Return the sections of the report."""
     return [
         Section("story", "The account's story",
@@ -94,9 +82,7 @@ def build_sections(result: PortfolioResult) -> list[Section]:
         *list_realization(result),
         Section("measures", "All measures", "Every number of result.metrics.",
                 [tabulate_own(result.metrics), tabulate_shared(result.metrics)]),
-        Section("assumptions", "Assumptions",
-                "The data, the rules, and everything else that the numbers depend on.",
-                [*list_assumptions(result.manifest)]),
+        *build_assumptions(result.manifest, [name_portfolio(result)], background=background),
     ]  # fmt: skip
 
 
@@ -121,10 +107,10 @@ def list_notices(result: PortfolioResult) -> list[str]:
                 and "dividends" not in each]  # fmt: skip
     if unfunded:
         notices.append(f"No funding rates, so none is charged: {join(unfunded)}.")
-    filled = [f"{n}: {describe_filled(each['filled'])}"
-              for n, each in data["instruments"].items() if each.get("filled")]  # fmt: skip
+    filled = [name for name, each in data["instruments"].items() if each.get("filled")]
     if filled:
-        notices.append(f"Filled in: {join(filled, 400)}.")
+        notices.append(f"Missing values were filled in: {join(filled)}. See the data below.")
+    notices += [f"{text}." for text in list_other_days(result)]
     if backing := describe_isolated_positions(result.account, result.names):
         notices.append(f"{capitalize(backing)}.")
     if boundless := count_boundless(result):
@@ -134,18 +120,18 @@ def list_notices(result: PortfolioResult) -> list[str]:
     return notices
 
 
-def join(texts: list[str], most: int = 120) -> str:
-    """Join texts with commas; those beyond ``most`` characters are counted.
+def join(names: list[str], most: int = 120) -> str:
+    """Join names with commas; those beyond ``most`` characters are counted.
 
     Examples
     --------
     >>> join(["BTCUSDT", "ETHUSDT", "LTCUSDT"]), join(["BTCUSDT", "ETHUSDT", "LTCUSDT"], 16)
     ('BTCUSDT, ETHUSDT, LTCUSDT', 'BTCUSDT, ETHUSDT and 1 more')
     """
-    shown = list(texts)
+    shown = list(names)
     while len(shown) > 1 and len(", ".join(shown)) > most:
         shown.pop()
-    left = len(texts) - len(shown)
+    left = len(names) - len(shown)
     return ", ".join(shown) + (f" and {left} more" if left else "")
 
 
@@ -221,18 +207,6 @@ def tabulate_own(metrics: Mapping[str, float]) -> Table:
 def tabulate_shared(metrics: Mapping[str, float]) -> Table:
     """Return the measures of any run."""
     return tabulate_measures({name: value for name, value in metrics.items() if name in ABOUT})
-
-
-def list_assumptions(manifest: Mapping[str, Any]) -> Iterator[Block]:
-    """Yield the data and rules of each instrument, the account, and the manifest."""
-    yield from tabulate_instruments(manifest["data"])
-    parts = split_manifest(manifest)
-    yield build_pair_table("What was modeled", merge_models(parts))
-    for part in parts:
-        yield from list_rules(part)
-    yield build_pair_table("Account", describe_settings(manifest["account"]))
-    yield build_pair_table("Provenance", describe_provenance(manifest))
-    yield Code("Manifest", format_manifest(manifest), is_folded=True)
 
 
 def collect_numbers(result: PortfolioResult) -> dict[str, Any]:

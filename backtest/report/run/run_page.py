@@ -13,8 +13,9 @@ from backtest.base.units import DAY, format_time
 from backtest.engine.result_text import describe_left, find_start, measure_holding
 from backtest.engine.target_cuts_text import describe_isolated
 from backtest.measures.run_measures import COSTS
-from backtest.report.basis.assumptions import build_assumptions, describe_filled, tabulate_measures
+from backtest.report.basis.assumptions import build_assumptions, tabulate_measures
 from backtest.report.basis.data_and_command import NOTHING, Background
+from backtest.report.basis.data_quality import describe_filled
 from backtest.report.page.page import SYNTHETIC, Fact, Page, Section
 from backtest.report.page.thinning import thin_rows
 from backtest.report.run.costs_section import build_costs
