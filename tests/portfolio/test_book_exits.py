@@ -49,3 +49,16 @@ def test_liquidation_slippage_is_against_longs_and_shorts():
     )
     assert result.bars["liquidation_loss"].iloc[-1] == pytest.approx(46.75)
     assert result.bars["equity"].iloc[-1] == pytest.approx(28.25)
+
+
+def test_a_forced_reduction_reaches_the_ratio_after_its_fees():
+    # 50 A and 100 B, for fees of 10: at 95.5 and 47.75 the ratio is 477.5 / 540, over 0.8
+    venue = make_venue(taker=0.001).override(call_grace=0)
+    falling = [flat(100), flat(100), (100, 100, 95.5, 95.5), flat(95.5)]
+    half = [flat(50), flat(50), (50, 50, 47.75, 47.75), flat(47.75)]
+    result = run(falling, half, policy=Once(10.0), venue=venue, margin_call=0.8)
+    assert result.bars["margin_ratio"].tolist()[2:] == [
+        pytest.approx(477.5 / 540), pytest.approx(0.8, rel=1e-9),
+    ]  # fmt: skip
+    held = result.quantities.iloc[-1]
+    assert held["A"] / 50 == pytest.approx(held["B"] / 100, rel=1e-9)
