@@ -14,6 +14,7 @@ from backtest.account import Account
 from backtest.account.by_instrument import ByInstrument
 from backtest.account.leverage_limits import LimitDeclaration
 from backtest.account.multiple import StopDistance
+from backtest.base.errors import ParameterError
 from backtest.base.ranges import Choice
 from backtest.cli.account_flags import ACCOUNT_FLAGS
 from backtest.cli.draft import GivenFlag
@@ -94,8 +95,16 @@ def read_flag(key: Key, value: Any) -> Iterator[GivenFlag]:
         for measure, bound in read_constraints(value):
             yield GivenFlag(flag, table, f"{name}.{measure}", bound)
     elif get_origin(key.kind) is dict:
+        seen = set()
         for text in value:
             entry, typed = split_pair(flag, text, PAIR_EXAMPLES.get(flag, "target=0.1:1"))
+            if entry in seen:
+                raise ParameterError(
+                    f"{flag} must name each entry once, {entry!r} was given twice",
+                    where=f"{flag} {text}",
+                    cure=f"leave one of them out, or list all values in one {flag}",
+                )
+            seen.add(entry)
             yield GivenFlag(flag, table, f"{name}.{entry}", typed)
     else:
         yield GivenFlag(flag, table, name, not flag.startswith("--no-") if value is True else value)

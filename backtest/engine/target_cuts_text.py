@@ -26,6 +26,8 @@ WORDS = {
 """The causes of :data:`backtest.engine.target_cuts.CAUSES`, in words."""
 LEAST_SHARE = 0.01
 """Limits are mentioned from this mean distance on, as a share of the mean target."""
+EITHER_WAY = 0.5
+"""A limit moves targets either way if its mean shortfall is below this share of its distance."""
 
 
 def describe_targets(rows: Sequence[Mapping[str, Any]], noun: str = "") -> Iterator[str]:
@@ -67,8 +69,10 @@ def describe_cut(row: Mapping[str, Any]) -> str:
         return f"left alone within {words} {often}, {apart} from the target on average"
     if row["cause"] == "max_leverage" and "days" in row:
         often += f" on {count_days(row['days'])}"
-    moved = float(row["mean_shortfall"])
+    moved, distance = float(row["mean_shortfall"]), float(row["mean_distance"])
     how = f"{'cut' if moved >= 0.0 else 'raised'} by {format_leverage(abs(moved))}"
+    if abs(moved) < EITHER_WAY * distance:
+        how = f"cut or raised by {format_leverage(distance)}"
     return f"{how} on average by {words} {often}: {means}"
 
 

@@ -77,7 +77,11 @@ class Stress(RiskRecord):
 
     def summary(self) -> str:
         """Return the table as text for a terminal."""
-        lines = [f"{'scenario':<22}{'equity':>14}{'loss':>14}  {'liquidated':<11}break-even"]
+        before = float(self.table["equity"].iloc[0] + self.table["loss"].iloc[0])
+        lines = [
+            f"The account is worth {before:,.2f} at the last close of the run.",
+            f"{'scenario':<22}{'equity':>14}{'loss':>14}  {'liquidated':<11}break-even",
+        ]
         for name, row in self.table.iterrows():
             even = "none" if math.isnan(row["break_even"]) else f"{100 * row['break_even']:.2f} %"
             dead = "yes" if row["liquidated"] else "no"

@@ -115,7 +115,8 @@ def find_folder(name: str, store: Path) -> Path:
     raise DataError(
         f"no saved result is called {name!r:.60}" + did_you_mean(name, known),
         where=str(store),
-        cure="give the folder that `backtest run` printed, or its name or id in --results",
+        cure="give the folder that `backtest run` printed, or its name or id in --results, or the "
+        f"first letters of either ({SHORTEST} or more of an id)",
     )
 
 

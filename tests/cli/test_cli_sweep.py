@@ -216,6 +216,7 @@ def test_names_of_fields_may_be_tables_in_a_file(capsys, folder):
 
 MISTAKES = [
     (["--vary", "target"], ["--vary takes NAME=VALUE", "'target'", "--vary target=0.1:1"]),
+    (["--vary", "target=1", "--vary", "target=2"], ["'target' was given twice", "--vary target=2"]),
     (["--vary", "target=0.1:1"], ["LOW:HIGH:COUNT", "'0.1:1'", "--vary", "0.1:1:64"]),
     (["--vary", "target=0:1:x"], ["LOW:HIGH:COUNT", "'0:1:x'", "--vary", "0.1:1:64"]),
     (["--vary", "target=log:0:1:4"], ["above 0", "'log:0:1:4'", "--vary", "0.1:1:64"]),

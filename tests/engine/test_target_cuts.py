@@ -12,7 +12,7 @@ import pytest
 import backtest as bt
 from backtest.cli.app import main
 from backtest.engine.target_cuts import find_decisions
-from backtest.engine.target_cuts_text import describe_targets
+from backtest.engine.target_cuts_text import describe_cut, describe_targets
 from backtest.strategies import Constant
 from tests.cases import make_exit_case
 from tests.engine.test_reference import Scripted
@@ -315,3 +315,13 @@ def test_cuts_of_random_accounts_explain_every_fill_in_every_mode():
         found = bt.run(policy=Scripted(), compile=False, **case)
         if case["venue"].call_grace is None:
             assert "margin_call" not in found.target_cuts().index, seed
+
+
+@pytest.mark.parametrize(
+    ("shortfall", "said"),
+    [(0.04, "cut by 0.04x"), (-0.04, "raised by 0.04x"), (-0.002, "cut or raised by 0.05x")],
+)
+def test_a_limit_that_moves_targets_either_way_is_described_by_its_distance(shortfall, said):
+    row = {"cause": "min_notional", "decisions": 9, "share": 0.5, "mean_asked": 3.0}
+    row |= {"mean_held": 2.98, "mean_shortfall": shortfall, "mean_distance": 0.05}
+    assert describe_cut(row).startswith(f"{said} on average by the least notional at 9 decisions")

@@ -199,6 +199,8 @@ def test_a_ladder_is_a_grid():
     assert ladder.xs(-0.3, level="price")["liquidated"].all()
     assert not ladder.xs(0.3, level="price")["liquidated"].any()
     assert "break-even" in found.summary()
+    worth = f"{found.table['equity'].iloc[0]:,.2f}"  # nothing happened
+    assert found.summary().startswith(f"The account is worth {worth} at the last close of the run.")
 
 
 @pytest.mark.parametrize(

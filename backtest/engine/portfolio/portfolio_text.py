@@ -173,7 +173,7 @@ def summarize_instruments(result: Any) -> Iterator[str]:
     if shown.empty:
         yield "No instrument made or cost anything."
         return
-    yield from shown.to_string(float_format=lambda value: f"{value:,.2f}").splitlines()
+    yield from shown.to_string(float_format=lambda x: f"{round(x, 2) + 0.0:,.2f}").splitlines()
 
 
 # ------------------------------------------------------------------------------ what happened
