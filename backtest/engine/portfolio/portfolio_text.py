@@ -203,7 +203,7 @@ def summarize_events(result: Any) -> Iterator[str]:
 
 
 def list_cases(result: Any) -> Iterator[str]:
-    """Yield the liquidations of the pool in words: what fell, and who closed in profit."""
+    """Yield the liquidations of the pool in words: their causes, and who closed in profit."""
     table = result.contagion()
     groups = list(table.groupby("liquidation", sort=True))
     for number, causes in groups[:MOST_CASES]:
@@ -221,8 +221,8 @@ def describe_case(causes: pd.DataFrame) -> str:
         for name, share in zip(fallen["cause"], fallen["share"], strict=True)
     )
     pulled = causes.loc[causes["profit"] > 0.0, "cause"]
-    rest = f"; in profit when it happened: {', '.join(pulled)}" if len(pulled) else ""
-    return f"{when}: fell by {shares}{rest}"
+    rest = f"; closed in profit: {', '.join(pulled)}" if len(pulled) else ""
+    return f"{when}: caused by {shares}{rest}"
 
 
 def summarize_checks(result: Any) -> Iterator[str]:
