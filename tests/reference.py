@@ -28,8 +28,8 @@ import pandas as pd
 DIGITS = 40
 ZERO, ONE = Decimal(0), Decimal(1)
 INFINITY = Decimal("Infinity")
-TIE = Decimal("1e-12")  # §4.7: in favour of the event
-LOT_TOLERANCE = Decimal("1e-6")  # §4.4, in lots
+TIE = Decimal("1e-12")  # §2: in favor of the event
+LOT_TOLERANCE = Decimal("1e-6")  # §4.5, in lots
 NOTHING_LEFT = Decimal("1e-9")  # §5: of the capital paid in
 REMAINDER = Decimal("1e-9")  # a partial liquidation that leaves less closes whole
 WORST = Decimal("0.99")  # §5: slippage and impact of a liquidation together
@@ -317,7 +317,7 @@ def decimals(values: Iterable[float]) -> list[Decimal]:
 
 
 def impact_statistics(market: Any, contract: Contract, window: int) -> list[tuple | None]:
-    """§4.5: daily sigma and daily notional volume of the window that ends at each bar.
+    """§4.6: daily sigma and daily notional volume of the window that ends at each bar.
 
     A window of n bars holds the n returns and the n volumes of these bars, so that the close
     before it is needed too. None until that is known, for one return alone, and where nothing
@@ -389,7 +389,7 @@ class Reference:
         self.lot, self.min_notional = exact(venue.contract.lot), exact(venue.contract.min_notional)
         self.taker = exact(fees.taker)
         share = exact(fees.maker_share)
-        self.fee_rate = self.taker * (ONE - share) + exact(fees.maker) * share  # §4.6
+        self.fee_rate = self.taker * (ONE - share) + exact(fees.maker) * share  # §4.7
         self.slip_rate, self.impact_factor = exact(slip.rate), exact(slip.impact)
         self.participation = (
             None if slip.max_participation is None else exact(slip.max_participation)
@@ -708,7 +708,7 @@ class Reference:
     # ----- margin calls (§5) -----
 
     def call_level(self) -> Decimal:
-        """The ratio that calls, with the tolerance of §4.7."""
+        """The ratio that calls, with the tolerance of §2."""
         return exact(self.account.margin_call) * (ONE - TIE)
 
     def end_call(self, how: str, price: Decimal) -> None:
@@ -879,7 +879,7 @@ class Reference:
         change = self.ordered(self.capped(wanted, held, equity))
         is_close = change == -self.quantity
         is_small = abs(change) * value < self.min_notional * (ONE - TIE)
-        is_dust = abs(change) <= TIE * abs(self.quantity)  # §4.7: no order, and no fixed fee
+        is_dust = abs(change) <= TIE * abs(self.quantity)  # §2: no order, and no fixed fee
         if is_dust and not is_close:
             return
         if change != 0 and is_small and not is_close:
@@ -1039,11 +1039,11 @@ class Reference:
         return (size / self.lot + LOT_TOLERANCE).to_integral_value(ROUND_FLOOR) * self.lot
 
     def worsening(self, notional: Decimal) -> Decimal:
-        """§4.5: slippage rate plus Y·sigma·sqrt(|dN|/ADV)."""
+        """§4.6: slippage rate plus Y·sigma·sqrt(|dN|/ADV)."""
         return self.slip_rate + self.impact(notional)
 
     def impact(self, notional: Decimal, factor: Decimal | None = None) -> Decimal:
-        """§4.5: over the window that ends at bar t - 1; 0 where it is not known."""
+        """§4.6: over the window that ends at bar t - 1; 0 where it is not known."""
         statistics = self.statistics[self.t - 1]
         if statistics is None:
             return ZERO
@@ -1076,7 +1076,7 @@ class Reference:
         return (abs(at_fill - at_open) + self.fee_rate * abs(at_fill)) / abs(at_open)
 
     def fill(self, change: Decimal) -> None:
-        """§4.5 and 4.6: trade at the worsened price and pay the fee."""
+        """§4.6 and 4.7: trade at the worsened price and pay the fee."""
         price = self.fill_price
         side = 1 if change > 0 else -1
         impact = self.impact(abs(change) * abs(self.contract.value(price)))
@@ -1211,7 +1211,7 @@ class Reference:
 
     @staticmethod
     def reaches(price: Decimal, stop: Decimal, is_falling: bool) -> bool:
-        """§4.7: a price is at or beyond a stop, with the tolerance in favour of the event."""
+        """§2: a price is at or beyond a stop, with the tolerance in favor of the event."""
         return price <= stop * (ONE + TIE) if is_falling else price >= stop * (ONE - TIE)
 
     def stop_price(self, name: str, start: Decimal, side: int) -> Decimal | None:

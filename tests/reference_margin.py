@@ -53,7 +53,7 @@ class Asset(NamedTuple):
 
 
 def bracket_requirement(leg: Leg) -> Decimal:
-    """RULES 3 of one position."""
+    """That of one position, §3 of docs/accounting.md."""
     valued = abs(leg.quantity * leg.entry) if leg.at_entry else leg.notional
     return leg.table.requirement(valued)
 

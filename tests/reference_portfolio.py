@@ -1,8 +1,9 @@
 """The account with several positions once more, in exact decimals: the oracle of the portfolio.
 
-Written from the rules alone: RULES for a position, RULES-MANY for what changes with several. It
-shares no code with ``backtest``; of ``tests/reference.py`` it uses the scalar helpers (valuation,
-brackets, series as of a stamp). One small method per rule, in the order of the bar.
+Written from the rules alone: docs/accounting.md for a position, whose sections the docstrings name,
+and docs/portfolio.md for what changes with several. It shares no code with ``backtest``; of
+``tests/reference.py`` it uses the scalar helpers (valuation, brackets, series as of a stamp). One
+small method per rule, in the order of the bar.
 
 Everything is valued through ``u``, the value of one contract, because inside a bar prices move
 linearly in it. A *point* is one place inside a bar: ``u`` of every instrument by mark price and by
@@ -58,7 +59,7 @@ from tests.reference_margin import (
 )
 
 DUST = Decimal("1e-6")  # of the capital at the start, times the tolerance: no order
-EXACT = Decimal("1e-28")  # the identity of RULES 6
+EXACT = Decimal("1e-28")  # the identity of §6
 COSTS = ("fees", "slippage", "funding", "interest", "liquidation_loss", "conversion")
 GAINS = ("price_pnl", "collateral_pnl", "flows", "bad_debt")
 PRICES = ("open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close")
@@ -84,7 +85,7 @@ class Point(NamedTuple):
 
 
 class Call:
-    """The margin call of the pool, or of one isolated position (RULES 5)."""
+    """The margin call of the pool, or of one isolated position (§5)."""
 
     def __init__(self) -> None:
         self.ratio = ZERO
@@ -224,7 +225,7 @@ class Holding:
         )
 
     def limits(self) -> list[tuple[Decimal, Decimal]]:
-        """RULES 3: pairs of cap and leverage; one of them must admit the order."""
+        """§3: pairs of cap and leverage; one of them must admit the order."""
         pairs = list(zip(self.table.caps, self.table.leverages, strict=True))
         setting = self.effective_setting
         if setting is None:
@@ -240,7 +241,7 @@ class Holding:
         return self.isolated_backing(value) - bracket_requirement(self.leg(value))
 
     def isolated_fails(self, value: Decimal) -> bool:
-        """RULES 3 and 4.7."""
+        """§3; equality counts."""
         needed = bracket_requirement(self.leg(value))
         return self.isolated_backing(value) <= needed * (ONE + TIE)
 
@@ -251,7 +252,7 @@ class Holding:
     # ----- prices of trades -----
 
     def impact(self, notional: Decimal, factor: Decimal) -> Decimal:
-        """RULES 4.5: over the window that ends at bar t - 1; 0 where it is not known."""
+        """§4.6: over the window that ends at bar t - 1; 0 where it is not known."""
         if factor == 0 or not self.here:
             return ZERO
         statistics = self.statistics[self.here - 1]
@@ -283,7 +284,7 @@ class Holding:
         return (size / self.lot + LOT_TOLERANCE).to_integral_value(ROUND_FLOOR) * self.lot
 
     def ordered(self, quantity: Decimal) -> Decimal:
-        """RULES 4.4 and 4.5: the change, in whole lots, as far as the volume admits."""
+        """§4.4 and 4.5: the change, in whole lots, as far as the volume admits."""
         change = quantity - self.quantity
         if self.participation is not None and self.here:
             most = self.participation * self.volume[self.here - 1]
@@ -421,7 +422,7 @@ class Portfolio:
             asset.valued_at = prices["open"][0]
 
     def read_funding(self) -> None:
-        """RULES 2.2 for all instruments: events by bar, by stamp, then in the order given."""
+        """§2.2 for all instruments: events by bar, by stamp, then in the order given."""
         jitter = min(nanoseconds(self.venue.funding_jitter), self.interval // 4)
         self.at_open: list[list[Stamp]] = [[] for _ in self.clock]
         self.inside: list[list[Stamp]] = [[] for _ in self.clock]
@@ -602,7 +603,7 @@ class Portfolio:
         self.out.paths[path] += 1
 
     def revalue(self, holding: Holding, value: Decimal) -> None:
-        """RULES 6: price pnl from where the position was last valued."""
+        """§6: price pnl from where the position was last valued."""
         self.row["price_pnl"] += holding.quantity * (value - holding.valued_at)
         holding.valued_at = value
 
@@ -646,7 +647,7 @@ class Portfolio:
         self.log("flow", amount=amount)
 
     def withdraw(self, asked: Decimal) -> None:
-        """At most what leaves M ≥ initial(cross) and B ≥ -negative_limit; RULES 2.1 for one."""
+        """At most what leaves M ≥ initial(cross) and B ≥ -negative_limit; §2.1 for one."""
         point = self.at_marks("open")
         free = self.backing(point) - self.uncounted(point) - self.initial(point)
         is_plain = isinstance(self.rule, Standard) and self.level == 1
@@ -698,7 +699,7 @@ class Portfolio:
         return sum((max(a.amount, ZERO) * p * (ONE - a.slippage) for a, p in pairs), ZERO)
 
     def top_up(self, call: Call, holding: Holding | None) -> None:
-        """RULES 5: from the reserve, what brings the ratio to ``top_up_to``."""
+        """§5: from the reserve, what brings the ratio to ``top_up_to``."""
         wanted = self.account.top_up_to
         if wanted is None or (holding is None and not self.cross):
             return
@@ -782,7 +783,7 @@ class Portfolio:
     # ----- step 3 -----
 
     def step_3_interest(self) -> None:
-        """On the sum of the bases of RULES 2.3, since the previous open."""
+        """On the sum of the bases of §2.3, since the previous open."""
         if self.t == 0:
             return
         since = self.clock[self.t - 1]
@@ -875,7 +876,7 @@ class Portfolio:
 
     @staticmethod
     def is_in_band(holding: Holding, target: Decimal, held: Decimal, equity: Decimal) -> bool:
-        """RULES 4.2, on the uncut target."""
+        """§4.2, on the uncut target."""
         return target != 0 and abs(target - held) <= holding.band * equity * (ONE + TIE)
 
     def target(
@@ -918,7 +919,7 @@ class Portfolio:
     # ----- step 5: forced reductions -----
 
     def force_reductions(self, point: Point) -> set[str]:
-        """RULES 5: the broker reduces after the grace; the names whose decision that replaces."""
+        """§5: the broker reduces after the grace; the names whose decision that replaces."""
         replaced: set[str] = set()
         if self.pool.was_forced and self.cross and not self.is_pool_liquidated:
             replaced |= self.force_pool(point)
@@ -1032,7 +1033,7 @@ class Portfolio:
         kappa: Decimal,
         fill_value: Decimal,
     ) -> Decimal:
-        """RULES 3: notional ≤ (E - costs)·X, and new margin + fee ≤ B and what a flip returns."""
+        """§3: notional ≤ (E - costs)·X, and new margin + fee ≤ B and what a flip returns."""
         if before > 0:
             profit = max(holding.profit(holding.value("open")), ZERO)
             equity -= (ONE - holding.counted) * profit
@@ -1138,7 +1139,7 @@ class Portfolio:
         self.fill(holding, change)
 
     def fill(self, holding: Holding, change: Decimal) -> None:
-        """RULES 4.5 and 4.6: at the worsened open, with its fee."""
+        """§4.6 and 4.7: at the worsened open, with its fee."""
         value, side = holding.value("open"), 1 if change > 0 else -1
         worsening = holding.slip + holding.impact(abs(change * value), holding.impact_factor)
         self.revalue(holding, value)
@@ -1149,7 +1150,7 @@ class Portfolio:
     def exchange(
         self, kind: str, holding: Holding, change: Decimal, value: Decimal, fee: Decimal
     ) -> None:
-        """RULES 1 and 3: what a trade does to cash, margin, quantity and entry."""
+        """§1 and 3: what a trade does to cash, margin, quantity and entry."""
         q, debt = holding.quantity, min(self.balance(), ZERO)
         is_against = q * change < 0
         reducing = -q if is_against and abs(change) > abs(q) else change if is_against else ZERO
@@ -1200,7 +1201,7 @@ class Portfolio:
     # ----- step 7 -----
 
     def step_7_walk(self) -> None:
-        """The walk inside the bar; a position that is alone goes by RULES 2.7."""
+        """The walk inside the bar; a position that is alone goes by §2.7."""
         if not self.held():
             return
         if self.is_alone():
@@ -1349,10 +1350,10 @@ class Portfolio:
 
         return act
 
-    # ----- step 7 of RULES: one position -----
+    # ----- step 7 of §2: one position -----
 
     def walk_alone(self, rank: int, holding: Holding) -> None:
-        """RULES 2.7: of stop and liquidation the nearer acts first, at the bar's extremes."""
+        """§2.7: of stop and liquidation the nearer acts first, at the bar's extremes."""
         while holding.quantity != 0:
             failure = self.failure_alone(rank, holding)
             stop = self.stop_alone(holding)
@@ -1432,7 +1433,7 @@ class Portfolio:
         holding.pending = None
 
     def liquidate_isolated(self, holding: Holding, value: Decimal) -> None:
-        """RULES 5 for one position: the wallet is not touched."""
+        """§5 for one position: the wallet is not touched."""
         self.revalue(holding, value)
         holding.pending = None
         if self.account.after_liquidation == "halt":
@@ -1656,7 +1657,7 @@ class Portfolio:
         self.exchange("delisted", holding, -holding.quantity, value, holding.taker)
 
     def test_ruin(self, point: Point) -> None:
-        """RULES 5, of the whole account."""
+        """§5, of the whole account."""
         costs = sum(self.row[name] for name in COSTS)
         gains = self.row["price_pnl"] + self.row["collateral_pnl"] + self.row["bad_debt"]
         if self.is_ruined or not gains < costs:
@@ -1715,7 +1716,7 @@ class Portfolio:
             self.log("margin_call", "" if holding is None else holding.name, amount=call.ratio)
 
     def check_identity(self, point: Point) -> None:
-        """RULES 6: the change of equity is the sum of its causes."""
+        """§6: the change of equity is the sum of its causes."""
         before = self.out.equity[-1] if self.out.equity else self.wealth_at_start
         equity = self.equity(point)
         causes = sum(self.row[name] for name in GAINS) - sum(self.row[name] for name in COSTS)
@@ -1815,7 +1816,7 @@ def part_to_close(holding: Holding, value: Decimal, initial: Decimal) -> Decimal
 def events_of(
     market: Any, jitter: int, interval: int
 ) -> Iterator[tuple[int, tuple[int, bool], Settlement]]:
-    """RULES 2.2: stamp, (bar of the market, whether at its open), and event."""
+    """§2.2: stamp, (bar of the market, whether at its open), and event."""
     opens = [int(stamp) for stamp in market.time]
     rows = zip(market.funding_time, market.funding_rate, market.funding_mark, strict=True)
     for stamp, rate, mark in rows:

@@ -1,6 +1,6 @@
 """Objectives, constraints, and the order of parameter sets under them.
 
-A ruined set ranks below every other set, whatever its objective (RULES 7): its Sharpe ratio before
+A ruined set ranks below every other set, whatever its objective: its Sharpe ratio before
 ruin is meaningless.
 """
 

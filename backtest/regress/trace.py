@@ -46,7 +46,7 @@ STEPS = {
     "target": "target leverage of the policy",
     "overlay": "leverage of the overlay",
 }
-"""The columns of a trace and their descriptions, in the order of events in a bar (RULES 2)."""
+"""The columns of a trace and their descriptions, in the order of events in a bar."""
 OF_SEVERAL = frozenset({"collateral_pnl", "conversion", "overlay"})
 """The columns that only runs of several positions have."""
 
