@@ -214,6 +214,16 @@ def test_a_loss_of_everything_is_no_stop(name):
         bt.Account(**{name: 1.0})
 
 
+def test_the_last_bar_has_the_multiple_of_the_close_before_it():
+    flat = make_market(4).bars() * 0.0 + 100.0
+    flat["atr"] = [1.0, 1.0, 4.0, 9.0]
+    flat.iloc[-1, flat.columns.get_indexer(["low", "close"])] = 90.0
+    account = bt.Account(stop_loss=bt.Multiple(2.0, "atr"))
+    found = run(1.0, bt.Market.from_frames(flat), account=account)
+    (price,) = found.events.loc[found.events["kind"] == "stop", "price"]
+    assert price == pytest.approx(100.0 - 2.0 * 4.0)
+
+
 @pytest.mark.parametrize(
     ("terms", "problem"),
     [
