@@ -20,6 +20,7 @@ from backtest.measures.ranking import (
     read_objectives,
     total_violation,
 )
+from backtest.measures.risk_names import read_risk_name
 from backtest.measures.run_measures import METRICS
 
 NAN = math.nan
@@ -214,3 +215,13 @@ def test_the_front_is_what_no_other_set_beats():
     ]
     assert pareto(scores, feasible).tolist() == expected
     assert pareto(scores, np.zeros(300, dtype=bool)).tolist() == []
+
+
+def test_names_of_measures_on_paths_tell_kind_and_horizon():
+    ruin = read_risk_name("p_ruin_36h")
+    assert (ruin.kind, ruin.horizon) == ("ruin", "36h")
+    chance = read_risk_name("p_liquidation_30d")
+    assert (chance.kind, chance.horizon) == ("liquidation", "30d")
+    largest = read_risk_name("max_leverage_at_0.5pct")
+    assert (largest.kind, largest.horizon, largest.probability) == ("max_leverage", "", 0.005)
+    assert read_risk_name("p_ruin_30") is None
