@@ -40,7 +40,8 @@ def summarize_setting(result: Any) -> Iterator[str]:
     yield from format_paragraph("Policy", str(manifest["policy"]["text"]))
     if manifest["overlay"] is not None:
         yield from format_paragraph("Overlay", str(manifest["overlay"]["text"]))
-    yield from format_paragraph("Weights", str(manifest["signal"]).partition(" sha256")[0])
+    weights = str(manifest["signal"]).partition(" sha256")[0]
+    yield from format_paragraph("Weights", "given as a frame" if weights == "frame" else weights)
     yield from format_paragraph("Data", *describe_panel(result))
     yield from format_paragraph("Venue", *describe_venues(result))
     yield from format_paragraph("Account", *describe_book_account(result.account, result.names))
