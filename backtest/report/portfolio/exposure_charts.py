@@ -137,8 +137,8 @@ def draw_risk(result: PortfolioResult) -> Chart:
     caption = (
         "From exponentially weighted covariances of mark returns with a half-life of 30 days. A "
         "share below 0 is a hedge. The diversification ratio is the sum of the positions' "
-        "volatilities over that of the portfolio; the effective number of bets is 1 over the sum "
-        "of the squared shares."
+        "volatilities over that of the portfolio. The effective number of bets counts uncorrelated "
+        "ones: exp of the entropy of the principal components' shares of the variance."
     )
     return build_chart("risk_shares", "Where the risk came from", caption, traces, layout)
 
