@@ -117,6 +117,16 @@ def test_trials_that_were_all_spent_need_no_word(monkeypatch):
     assert study.spending == ""
 
 
+def test_what_neighbors_left_is_the_only_reason_if_no_set_came_twice(
+    monkeypatch,
+):
+    stand_in(put=monkeypatch.setattr)
+    assert seek(trials=100).spending == (
+        "91 of 100 trials: 75 in the search and 16 as neighbors of candidates; "
+        "9 reserved for neighbors were left, too few for one more candidate in every round"
+    )
+
+
 @pytest.mark.parametrize("sampler", ["grid", "auto"])
 def test_a_small_space_ends_the_search_and_the_reason_is_said(sampler, monkeypatch):
     stand_in(put=monkeypatch.setattr)

@@ -67,6 +67,8 @@ def test_tims_requires_fifteen_percent_at_once():
 def test_okx_before_and_after_its_change():
     """BTC: 15 %, and half of 30 %, of 50,000; from January 2025 12 %. Initial is 1.3 of it."""
     assert needed("okx-portfolio", "2024-06-01", BTCUSDT=1) == pytest.approx((7_500, 9_750))
+    # a day before every table takes the oldest
+    assert needed("okx-portfolio", "2019-06-01", BTCUSDT=1) == pytest.approx((7_500, 9_750))
     assert needed("okx-portfolio", "2025-06-01", BTCUSDT=1) == pytest.approx((6_000, 7_800))
     # SOL: 25 % under the spot shock, more than half of 36 %
     rule = bt.margin_preset("okx-portfolio", ["SOL-USDT-SWAP"]).requirement
