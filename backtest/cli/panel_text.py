@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from backtest.cli.printing import print_paragraph, print_table
-from backtest.market.panel_quality import InstrumentSpan, PanelQuality
+from backtest.market.panel_quality import LEAST_RETURNS, InstrumentSpan, PanelQuality
 
 MOST_COLUMNS = 8
 """Instruments with a column of their own in the table of correlations."""
@@ -50,6 +50,8 @@ def _print_correlations(panel: PanelQuality) -> None:
     typer.secho(f"Correlations of {panel.period} log returns", bold=True)
     rows = ((name, *_format_row(panel, name, shown)) for name in names)
     print_table(("", *shown), rows, right=shown)
+    if any(np.isnan(panel.correlations[a][b]) for a in names for b in shown):
+        print_paragraph(f"no number: fewer than {LEAST_RETURNS} common returns")
     if len(names) > len(shown):
         print_paragraph(f"columns of {len(names) - len(shown)} more: --json has all of them")
 

@@ -22,8 +22,8 @@ from backtest.market.tables.frames import TimedTable, distinct, in_order
 from backtest.market.tables.read_options import read_options
 
 ALONE = "correct their defects, which are reported for each of them, or cut the panel"
-LEAST_DAYS = 10
-"""Days in common from which a correlation is shown."""
+LEAST_RETURNS = 10
+"""Returns in common from which a correlation is shown."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def correlate(tables: Mapping[str, TimedTable], period: int) -> dict[str, dict[s
     """Return the correlations of log returns between the last closes of each ``period`` (ns)."""
     closes = pd.DataFrame({name: _take_last(table, period) for name, table in tables.items()})
     logs = pd.DataFrame(_take_logs(closes.to_numpy()), closes.index, closes.columns)
-    found = logs.diff().corr(min_periods=LEAST_DAYS)
+    found = logs.diff().corr(min_periods=LEAST_RETURNS)
     return {name: {other: float(found[name][other]) for other in tables} for name in tables}
 
 

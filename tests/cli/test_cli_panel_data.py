@@ -89,6 +89,13 @@ def save(name: str, hours: pd.DatetimeIndex, seed: int, beside: np.ndarray | Non
     frame.rename_axis("time").to_csv(Path(name) / "bars.csv")
 
 
+def test_a_panel_of_few_days_says_why_it_has_no_correlations(capsys, folder: Path):
+    save("data/A", HOURS[:72], seed=0)
+    save("data/B", HOURS[:72], seed=1)
+    _, out, _ = call(capsys, "inspect", "data")
+    assert "no number: fewer than 10 common returns" in out
+
+
 def test_the_report_on_a_panel_has_spans_and_correlations(capsys, folder: Path):
     moves = np.random.default_rng(0).normal(0.0, 0.01, len(HOURS))
     save("data/A", HOURS, seed=0)
@@ -99,6 +106,7 @@ def test_the_report_on_a_panel_has_spans_and_correlations(capsys, folder: Path):
     assert "2 instruments together\n  720 bars, 2023-01-01 to 2023-01-31 UTC" in out
     assert "all instruments have 696 of them, 2023-01-02 to 2023-01-31 UTC" in out
     assert "Correlations of daily log returns" in out
+    assert "no number" not in out
     assert out.endswith("they load as a panel\n")
     code, out, _ = call(capsys, "inspect", "data/A", "data/B", "--json")
     panel = json.loads(out)["panel"]
