@@ -141,7 +141,7 @@ def read_scale(stop: Distance, market: Market, where: str) -> FloatArray:
             f"the market has no column {stop.column!r}{did_you_mean(stop.column, market.columns)}, "
             f"its columns are: {known}",
             where=where,
-            cure=f"add it: market.with_columns({stop.column}=values)",
+            cure=f"add it to the bars; in Python, market.with_columns({stop.column}=values)",
         )
     values = market.columns[stop.column]
     below = np.flatnonzero(values < 0.0)

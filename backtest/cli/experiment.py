@@ -19,6 +19,7 @@ from backtest.cli.experiment_schema import read_experiment
 from backtest.cli.find_policy import read_policy
 from backtest.cli.lending_table import apply_lending
 from backtest.cli.typed_values import format_typed
+from backtest.cli.unit_hints import warn_of_large_costs
 from backtest.engine.named_signals import read_named, read_rule
 from backtest.market import Market, Markets
 from backtest.policy import Policy
@@ -162,7 +163,9 @@ def build_venue(section: DraftTable, preset: preset_files.PresetName | None) -> 
             if "brackets" in table:
                 under = {name: under[name] for name in under if name not in ("in_force", "earlier")}
             table = overlay(under, table)
-        return Venue.from_dict(table)
+        venue = Venue.from_dict(table)
+    warn_of_large_costs(flatten(section.entries), section.where)
+    return venue
 
 
 def warn_of_other_symbol(preset: preset_files.PresetName | None, market: Market) -> None:

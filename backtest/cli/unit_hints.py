@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from backtest.base.number_text import format_hours, format_percent
 from backtest.base.ranges import Range
@@ -13,6 +13,11 @@ from backtest.policy import Parameter, Policy
 
 LEAST_BPS = 0.01
 """A smaller cost is likely a fraction: no venue charges a hundredth of a basis point."""
+
+COSTS = ("fees.taker", "fees.maker", "slippage.rate")
+"""Costs of a venue that are fractions of the notional."""
+MOST_COST = 0.01
+"""A larger cost is likely a percentage: 1 % of the notional for each fill."""
 
 MOST_VOLATILITY = 5.0
 """Per sqrt(year). A larger volatility is likely a percentage."""
@@ -29,6 +34,21 @@ def warn_of_fraction(flag: str, bps: float) -> None:
             f"{flag} {bps * 1e4:g}",
             stacklevel=2,
         )
+
+
+def warn_of_large_costs(given: Mapping[str, object], where: str) -> None:
+    """Warn if a cost among the fields of a venue, by their dotted names, looks like a percentage.
+
+    ``where`` names the flag or the table that gave them.
+    """
+    for name in COSTS:
+        cost = given.get(name)
+        if isinstance(cost, float) and MOST_COST <= abs(cost) < 1.0:
+            warnings.warn(
+                f"{where}: {name} {cost:g} is {100 * cost:g} % of the notional for each fill; "
+                f"{cost:g} % is {cost / 100:g}",
+                stacklevel=2,
+            )
 
 
 def warn_of_percentage(flag: str, volatility: float | None) -> None:
