@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import signal as filters
 
@@ -96,3 +97,22 @@ def test_the_cure_of_rounding_is_not_offered_for_later_rows():
 @pytest.mark.parametrize("name", [name for name in HONEST if "fft" in name or "single" in name])
 def test_no_fft_is_accused(name: str, market: bt.Market):
     assert check(HONEST[name], market).cuts >= ENOUGH
+
+
+@pytest.mark.slow
+def test_signs_of_sums_of_ticks_are_not_accused_in_a_panel():
+    """B is listed later; its first row is unknown, as rounding alone would decide it."""
+    markets = bt.Markets({"A": TICKS, "B": TICKS.slice(700, 2000)})
+
+    def sign(markets: Any) -> pd.DataFrame:
+        columns = {}
+        for name in markets.names:
+            market = markets[name]
+            sums = filters.fftconvolve(log_returns(market), np.ones(6))[: market.n_bars]
+            columns[name] = pd.Series(np.sign(sums), index=market.index)
+            columns[name].iloc[0] = 0.0
+        return pd.DataFrame(columns).fillna(0.0)
+
+    assert "B" in bt.signals.from_function(markets, sign)
+    with pytest.raises(bt.PolicyError, match="looks ahead"):
+        bt.signals.from_function(markets, lambda seen: sign(seen).shift(-1).fillna(0.0))
