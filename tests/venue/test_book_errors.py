@@ -284,3 +284,5 @@ def test_debts_count_in_full():
     rich = [bt.Collateral("X", n, prices=1.0, tiers=tiers) for n in (50, 150, 250, -250)]
     # 50; 100 + .5 * 50; 100 + .5 * 100, and nothing beyond 200; a debt of 250
     assert [bt.margin.collateral_value(each) for each in rich] == [50.0, 125.0, 150.0, -250.0]
+    little = bt.Collateral("X", 0.5, prices=1.0, tiers=[(0, 100, 0.5)])
+    assert bt.margin.collateral_value(little) == 0.25
