@@ -29,7 +29,7 @@ from backtest.market import Quality, quality
 from backtest.market.inspect.findings import Count, Gaps
 from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality
 from backtest.market.panel_quality import PanelQuality, inspect_panel
-from backtest.market.read.instrument_folders import is_panel, list_names
+from backtest.market.read.instrument_folders import find_in_folders, is_panel, list_names
 from backtest.market.tables.defects import Defect
 
 EXAMPLES = """
@@ -79,11 +79,15 @@ def inspect(
             reports, panel = inspect_panel(paths, instrument, sessions=sessions, **more)
         report_panel({name: add_flags(each) for name, each in reports.items()}, panel, as_json)
         return
+    named = names[0] if names else None
+    chosen = find_in_folders(paths, named)
+    if chosen is not None:
+        paths, named = [chosen.path], chosen.instrument
     with show_activity("inspecting"):
         report = quality(
             paths,
             columns=read_columns(columns),
-            instrument=names[0] if names else None,
+            instrument=named,
             interval=interval,
             funding_interval=funding_interval,
             timezone=timezone,

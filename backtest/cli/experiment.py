@@ -22,6 +22,7 @@ from backtest.cli.typed_values import format_typed
 from backtest.cli.unit_hints import warn_of_large_costs
 from backtest.engine.named_signals import read_named, read_rule
 from backtest.market import Market, Markets
+from backtest.market.read.instrument_folders import find_in_folders
 from backtest.policy import Policy
 from backtest.venue import Venue, preset_files
 
@@ -273,9 +274,12 @@ def load_market(
     if path == SAMPLE:
         market = load_sample(choices, start, end, where=data.where)
     else:
-        paths = [path] if isinstance(path, str) else path
+        paths = [data.folder / each for each in ([path] if isinstance(path, str) else path)]
         between = None if start is None and end is None else (start, end)
-        market = Market.load(*(data.folder / each for each in paths), between=between, **choices)
+        chosen = find_in_folders(paths, choices.get("instrument"))
+        if chosen is not None:  # of a folder with a folder for each market
+            paths, choices["instrument"] = [chosen.path], chosen.instrument
+        market = Market.load(*paths, between=between, **choices)
     if interval is None:
         return market
     with located(data.where):

@@ -98,6 +98,14 @@ def test_one_instrument_is_one_market_as_before():
     assert build().market == bt.Market.sample()
 
 
+def test_one_instrument_of_a_folder_of_folders_is_one_market():
+    alone = build(data=["data"], instrument=["BTCUSDT"]).market
+    assert isinstance(alone, bt.Market)
+    assert alone.content_hash == build(data=["data/BTCUSDT"]).market.content_hash
+    with pytest.raises(BacktestError, match="must be among the data, was 'ETHUSD'; did you mean"):
+        build(data=["data"], instrument=["ETHUSD"])
+
+
 def test_a_span_and_longer_bars_are_those_of_each():
     market, _, terms = build(data=["data"], to="2023-01-11", resample="4h", start="2023-01-06")
     assert market.interval == 4 * 3600 * 10**9

@@ -89,6 +89,14 @@ def save(name: str, hours: pd.DatetimeIndex, seed: int, beside: np.ndarray | Non
     frame.rename_axis("time").to_csv(Path(name) / "bars.csv")
 
 
+def test_one_market_of_a_folder_of_folders_is_inspected_alone(capsys, folder: Path):
+    save("data/A", HOURS[:72], seed=0)
+    save("data/B", HOURS[:48], seed=1)
+    code, out, err = call(capsys, "inspect", "data", "--instrument", "B")
+    assert (code, err) == (0, "")
+    assert out == call(capsys, "inspect", "data/B")[1]
+
+
 def test_a_panel_of_few_days_says_why_it_has_no_correlations(capsys, folder: Path):
     save("data/A", HOURS[:72], seed=0)
     save("data/B", HOURS[:72], seed=1)

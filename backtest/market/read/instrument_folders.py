@@ -69,6 +69,16 @@ def is_panel(paths: Sequence[Path], instruments: Sequence[str] = ()) -> bool:
     return not _list_in_folder(paths[0]) and bool(_list_in_folders(paths[0]))
 
 
+def find_in_folders(paths: Sequence[Path], instrument: object) -> MarketSource | None:
+    """Return one market of a folder that has a folder for each; None for other paths.
+
+    Raises ParameterError if the instrument is not among them.
+    """
+    if not isinstance(instrument, str) or not is_panel(paths) or len(paths) != 1:
+        return None
+    return _choose(instrument, _list_in_folders(paths[0]))
+
+
 def list_names(paths: Sequence[Path]) -> list[str]:
     """Return the names of the markets in the paths."""
     return [each.name for path in paths for each in _list_sources(path, is_only=len(paths) == 1)]
