@@ -337,10 +337,11 @@ def report_imbalance(runner: LoopRunner, state: State, t: int) -> AccountingErro
     """Return the error of books that do not balance at bar t, with both sides."""
     inputs, log = runner.plain, new_tape(0, 1, t).log._replace(is_on=None)
     after, ledger, _ = live_bar(inputs.rules, inputs.plan, inputs.feed, state, log, t)
-    change, terms = after.equity - state.equity, loop.sum_terms(ledger)
+    terms = {name: float(value) for name, value in ledger._asdict().items() if value != 0.0}
+    change, total = float(after.equity - state.equity), float(loop.sum_terms(ledger))
     return AccountingError(
-        f"equity changed by {change!r}, its terms add up to {terms!r}, "
-        f"a difference of {change - terms!r}",
-        where=f"bar {t}, {format_time(int(inputs.seen.time[t]))}; {ledger}",
+        f"equity changed by {change!r}, its terms add up to {total!r}, "
+        f"a difference of {change - total!r}",
+        where=f"bar {t}, {format_time(int(inputs.seen.time[t]))}; ledger {terms}",
         cure="this is a defect of the engine: please report it with this text",
     )

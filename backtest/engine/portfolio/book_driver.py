@@ -26,7 +26,7 @@ from backtest.engine.portfolio.book_inputs import (
 from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD, BookTape, Desk
 from backtest.measures.tally import Tally
 from backtest.policy import Policy
-from backtest.portfolio.book_records import Book, Terms
+from backtest.portfolio.book_records import EQUITY, Book, Terms
 from backtest.venue.own_requirement import OwnMargin, make_own_twins
 
 
@@ -188,7 +188,13 @@ def drive(
             tape = tape._replace(log=new_book_log(2 * len(tape.log.entries)))
             continue
         if why == BROKEN:
-            raise report_book_imbalance(ledger, inputs, reached)
+            after, terms = book.purse[EQUITY], ledger.copy()
+            restore_book(saved, book, desk)
+            tape.log.written[0] = 0
+            with np.errstate(all="ignore"):
+                simulate(*given, ledger, tally, tape, t, reached)  # once more, to the bar before
+            change = float(after - book.purse[EQUITY])
+            raise report_book_imbalance(change, terms, inputs, reached)
         if why == NEGATIVE:
             raise report_bad_decision(inputs, reached)
         traded = add_traded(traded, tally, counted)
@@ -316,12 +322,14 @@ def restore_book(saved: list[Any], book: Book, desk: Desk) -> None:
         each[...] = copy
 
 
-def report_book_imbalance(ledger: FloatArray, inputs: BookInputs, t: int) -> AccountingError:
-    """Return the error of books that do not balance at bar t."""
-    terms = book_loop.sum_book_terms(ledger)
+def report_book_imbalance(
+    change: float, ledger: FloatArray, inputs: BookInputs, t: int
+) -> AccountingError:
+    """Return the error of books that do not balance at bar t, with both sides."""
+    terms = float(book_loop.sum_book_terms(ledger))
     return AccountingError(
-        f"the books do not balance: the terms of the ledger add up to {terms!r}, but the equity "
-        "changed by another amount",
+        f"equity changed by {change!r}, its terms add up to {terms!r}, "
+        f"a difference of {change - terms!r}",
         where=f"bar {t}, {format_time(int(inputs.feed.time[t]))}; ledger {ledger.tolist()}",
         cure="this is a defect of the engine: please report it with this text",
     )

@@ -1,0 +1,48 @@
+"""Books that do not balance stop a run, with both sides of the difference."""
+
+import pytest
+
+import backtest as bt
+from backtest.account import bar
+from backtest.engine.portfolio import book_loop
+from backtest.portfolio.book_records import EQUITY
+from tests.portfolio.book_helpers import Hold, flat, make_market, make_venue
+from tests.scenes import play
+
+
+def test_a_run_stops_at_the_bar_whose_terms_miss_a_change_of_equity(monkeypatch):
+    """1x of 1,000 at prices 100, 100, 110: the profit of 100 is entered as 102."""
+    enter = bar.enter_close
+
+    def enter_too_much(ledger, pnl, *rest):
+        return enter(ledger, pnl + 2.0 * (pnl > 0.0), *rest)
+
+    monkeypatch.setattr(bar, "enter_close", enter_too_much)
+    with pytest.raises(bt.AccountingError) as raised:
+        play(100, 100, (100, 110, 100, 110), 110)
+    assert str(raised.value).startswith(
+        "equity changed by 100.0, its terms add up to 102.0, a difference of -2.0"
+    )
+    assert raised.value.where == "bar 2, 2024-01-01 02:00; ledger {'price_pnl': 102.0}"
+
+
+def test_a_run_of_several_stops_at_the_bar_whose_terms_miss_a_change_of_equity(monkeypatch):
+    """5,000 in each of two: prices rise by 10 % and 5 %, and 2 appear from nowhere."""
+    live = book_loop.live_book_bar
+
+    def live_with_gift(terms, feed, book, *rest):
+        live(terms, feed, book, *rest)
+        if rest[-1] == 1:
+            book.purse[EQUITY] += 2.0
+
+    monkeypatch.setattr(book_loop, "live_book_bar", live_with_gift)
+    up = {"A": (100.0, 110.0, 100.0, 110.0), "B": (100.0, 105.0, 100.0, 105.0)}
+    markets = bt.Markets({name: make_market([flat(100.0), last]) for name, last in up.items()})
+    with pytest.raises(bt.AccountingError) as raised:
+        bt.run(
+            markets, Hold(), venue=make_venue(), account=bt.Account(capital=10_000.0), compile=False
+        )
+    assert str(raised.value).startswith(
+        "equity changed by 752.0, its terms add up to 750.0, a difference of 2.0"
+    )
+    assert raised.value.where.startswith("bar 1, 2024-01-01 01:00; ledger [[")
