@@ -188,13 +188,13 @@ def drive(
             tape = tape._replace(log=new_book_log(2 * len(tape.log.entries)))
             continue
         if why == BROKEN:
-            after, terms = book.purse[EQUITY], ledger.copy()
+            after, entered = book.purse[EQUITY], ledger.copy()
             restore_book(saved, book, desk)
             tape.log.written[0] = 0
             with np.errstate(all="ignore"):
                 simulate(*given, ledger, tally, tape, t, reached)  # once more, to the bar before
             change = float(after - book.purse[EQUITY])
-            raise report_book_imbalance(change, terms, inputs, reached)
+            raise report_book_imbalance(change, entered, inputs, reached)
         if why == NEGATIVE:
             raise report_bad_decision(inputs, reached)
         traded = add_traded(traded, tally, counted)
