@@ -9,6 +9,7 @@ import pytest
 import backtest as bt
 from backtest import paths as models
 from backtest.features.first_passage import touch_probability
+from backtest.paths.changing_volatility import fit_student_garch
 from backtest.paths.path_model import PathModel
 from tests.fast_cases import every_nth
 
@@ -222,3 +223,18 @@ def test_watched_at_closes_only_the_barrier_is_shifted():
         shifted = distance - 0.5826 * sigma * math.sqrt(1 / HOURS)
         known = touch_probability(shifted, sigma, days / 365, drift=-0.5 * sigma**2)
         assert np.mean(lowest <= distance) == pytest.approx(known, abs=0.005)
+
+
+@pytest.mark.slow
+def test_an_asymmetric_fit_finds_how_much_more_falls_raise_the_variance():
+    rng, alpha, gamma, beta = np.random.default_rng(1), 0.03, 0.15, 0.85
+    shocks = rng.standard_t(8, 6000) * math.sqrt(6 / 8)
+    returns, variance = np.zeros(6000), 1e-4
+    for t, shock in enumerate(shocks):
+        returns[t] = math.sqrt(variance) * shock
+        variance = 4.5e-6 + (alpha + gamma * (shock < 0.0)) * returns[t] ** 2 + beta * variance
+    fit = fit_student_garch(returns, is_asymmetric=True)
+    assert fit.gamma == pytest.approx(gamma, abs=0.04)
+    assert fit.beta == pytest.approx(beta, abs=0.04)
+    assert fit.variance_now == pytest.approx(variance, rel=0.1)
+    assert fit_student_garch(returns, is_asymmetric=False).gamma == 0.0
