@@ -29,6 +29,8 @@ OTHER_FLAGS = {
     "probability": ("--find-leverage",),
     "sets": ("--draws",),
     "store": ("--results",),
+    "x": ("--map",),
+    "y": ("--map",),
 }
 """Flags of the arguments whose flag has another name."""
 EXPERIMENT_FLAGS = {key.parameter.rstrip("_"): key.flag for key in EXPERIMENT_KEYS}
@@ -159,7 +161,7 @@ def render_place(place: Place, line: CommandLine) -> str:
     '--from, for bars.csv'
     """
     given = {word.partition("=")[0] for word in line.words}
-    flags = [flag for flag in list_place_flags(place, line) if flag in given]
+    flags = [flag for flag in dict.fromkeys(list_place_flags(place, line)) if flag in given]
     details = () if place in OTHER_FLAGS else place.details
     return ", ".join([*flags, *details]) if flags else str(place)
 

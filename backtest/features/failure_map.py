@@ -15,7 +15,7 @@ from backtest.base.units import FloatArray
 from backtest.features.priced_book import CheckedBook
 
 WHERE = "map_failure"
-AXES = Place("axes", of=WHERE)
+AXES = Place(("x", "y"), of=WHERE)
 BEYOND = 6
 """Places beyond the span at which the ends of a range are searched, on either side."""
 LEAST = -0.999
