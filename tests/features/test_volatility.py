@@ -507,4 +507,6 @@ def test_a_column_that_is_missing_or_in_per_cent_is_named_with_its_cure(market: 
     with pytest.raises(DataError, match=r"must be a fraction .* was 55 in 400 of") as at:
         implied_volatility(attached)
     assert at.value.cure == "divide per cent by 100"
+    most = market.with_columns(implied_volatility=np.full(400, 10.0))
+    assert implied_volatility(most).tolist() == [10.0] * 400
     assert bt.BacktestError in type(at.value).__mro__

@@ -103,3 +103,10 @@ def test_schedules_killed_at_any_moment_end_at_the_same_bytes(tmp_path, found):
 def test_arguments_that_cannot_be_are_refused(given, match):
     with pytest.raises(bt.ParameterError, match=match):
         schedules(MARKET, Lever, **PLAIN, **{**SMALL, **given})
+
+
+def test_more_than_forty_schedules_are_refused():
+    lengths = [f"{days}d" for days in range(5, 46)]
+    assert len(plan_schedules(MARKET, ["60d"], lengths[:40])) == 1 + 40  # and never
+    with pytest.raises(bt.ParameterError, match=r"at most 40 schedules can be .* given 41"):
+        plan_schedules(MARKET, ["60d"], lengths)
