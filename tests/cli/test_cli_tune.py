@@ -174,6 +174,10 @@ def test_a_search_interrupted_before_its_first_set_says_so(capsys, monkeypatch):
         "warning: interrupted: the study is unfinished, 0 sets were evaluated\n",
     )
     assert "--resume continues it" in out
+    code, _, err = call(capsys, "report", "vol-target-study")
+    assert code == 2
+    assert "needs at least one set" in err
+    assert "cure:  continue the search, its command with --resume" in err
 
 
 class watch:  # noqa: N801 - a context

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backtest.base.errors import DataError
 from backtest.base.json_values import to_plain
 from backtest.base.number_text import (
     format_number,
@@ -15,6 +16,7 @@ from backtest.base.number_text import (
     format_probability,
     format_value,
 )
+from backtest.base.phrases import Either, Phrase
 from backtest.base.text_layout import capitalize
 from backtest.base.units import FloatArray
 from backtest.measures.measure_names import ABOUT
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from backtest.tune.luck import Verdict
 
 MOST_POINTS = 3000
+RESUMED = Either("bt.tune with resume=True", "its command with --resume")
 COMPARED = (
     "total_return", "cagr", "volatility", "sharpe", "max_drawdown", "calmar", "turnover",
     "liquidations",
@@ -62,7 +65,16 @@ COMPARED = (
 
 
 def build_study(study: Study, background: Background = NOTHING) -> Page:
-    """Return the report of a study."""
+    """Return the report of a study.
+
+    Raises DataError if it was interrupted before its first set.
+    """
+    if not study.trials:
+        raise DataError(
+            "a report of a study needs at least one set, this one evaluated none",
+            where=str(study.folder or "Study.report"),
+            cure=Phrase("continue the search, {}", RESUMED),
+        )
     explored = explore_study(study)
     measure = functools.cache(lambda: measure_importance(explored))
     facts = study.facts
