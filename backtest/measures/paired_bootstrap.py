@@ -16,6 +16,9 @@ from backtest.base.units import FloatArray, IntArray
 from backtest.measures.influence import STATISTICS, Sampled, measure_activity
 from backtest.measures.persistence import Errors, estimate_errors
 
+ROUNDING = 1e-12
+"""Largest error of a history that is rounding, as a share of the largest influence."""
+
 
 class Differences(NamedTuple):
     """Differences of p pairs with intervals and p-values; arrays of shape (p,)."""
@@ -87,11 +90,13 @@ def compare_pairs(
     influence = pair_differences(whole.influence, pairs)
     length = choose_block(influence) if block is None else block
     errors = difference_errors(influence, series, pairs, length, is_risk=statistic.is_risk)
+    rounding = ROUNDING * np.max(np.abs(influence), axis=1)
     ratios = np.empty((draws, len(pairs)))
     for row, (chosen, starts) in enumerate(draw_histories(series.shape[1], length, draws, rng)):
         drawn = statistic.estimate(np.take(series, chosen, axis=1))
         sums = pair_differences(np.add.reduceat(drawn.influence, starts, axis=1), pairs)
         spread = np.sqrt(np.sum(sums**2, axis=1)) / series.shape[1]
+        spread[spread <= rounding] = 0.0  # a history of equal differences has no error
         ratios[row] = studentize(pair_differences(drawn.value, pairs) - gap, spread)
         if progress is not None:
             progress(row + 1)
