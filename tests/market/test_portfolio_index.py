@@ -234,7 +234,7 @@ BAD = {
         pd.DataFrame({"X": 1.0}, index=LONG.times[::24]),
         "have 4 for 73; bars without one would be flat",
     ),
-    "infinite": (PAIR, frame(A=[0.0, np.inf, 0.0, 0.0]), "that of 'A' was inf in 1 cells"),
+    "infinite": (PAIR, frame(A=[0.0, np.inf, 0.0, 0.0]), "1 of 8 are not, that of 'A' was inf"),
     "minus infinite": (PAIR, {"A": -np.inf}, "finite"),
     "nan constant": (PAIR, {"A": np.nan}, "weight of 'A' must be a number"),
     "words": (PAIR, frame(A="long"), "weights must be numbers"),
@@ -245,7 +245,7 @@ BAD = {
     "one row": (PAIR, np.ones(4), "was a ndarray"),
     "transposed": (PAIR, np.ones((2, 4)), "(4, 2), had (2, 4)"),
     "too long": (PAIR, np.ones((5, 2)), "(4, 2), had (5, 2)"),
-    "infinite array": (PAIR, np.full((4, 2), np.inf), "'A' was inf in 8 cells"),
+    "infinite array": (PAIR, np.full((4, 2), np.inf), "8 of 8 are not, that of 'A' was inf"),
 }
 
 
