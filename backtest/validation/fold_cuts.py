@@ -12,7 +12,15 @@ import pandas as pd
 
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.units import IntArray, format_time, parse_duration, to_nanoseconds, utc_index
+from backtest.base.units import (
+    DAY,
+    IntArray,
+    format_duration,
+    format_time,
+    parse_duration,
+    to_nanoseconds,
+    utc_index,
+)
 
 if TYPE_CHECKING:
     from backtest.market import Market, Markets
@@ -99,11 +107,13 @@ def list_opens(market: Market | Markets, plan: WalkPlan) -> list[int]:
     """Return when the test spans open, in ns, the first at least."""
     first = market.start + plan.train + plan.gap if plan.begin is None else plan.begin
     if first >= market.end:
+        half = (market.end - market.start) // 2
+        shorter = f"{half // DAY}d" if half >= DAY else format_duration(half)
         raise ParameterError(
             "a train span must leave bars to test on, the data end "
             f"{format_time(market.end)} and the first test span would open {format_time(first)}",
             where=Place("train", of="bt.walk_forward"),
-            cure="give a shorter train span, or more data",
+            cure=Phrase("give a shorter train span, {}, or more data", Argument("train", shorter)),
         )
     return list(range(first, market.end, plan.test))
 
