@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from backtest.base.json_values import to_plain
 MANIFEST = "manifest.json"
 DRAFT, OLDER, PRUNED = LEFTOVERS = (".saving-", ".older-", ".pruned-")
 """Prefixes of the names of folders that are being written, replaced or deleted."""
+ROUNDING = 1e-9
+"""Difference of two numbers, relative or absolute, by which processors of other models differ."""
 
 
 def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:
@@ -48,14 +51,15 @@ def explain_other_metrics(saved: Path, metrics: Mapping[str, float | None]) -> s
     """Return a warning if a result with the same id was saved with other metrics; empty if not.
 
     The id covers everything that determines the numbers, so the policy is not repeatable, or the
-    code of this package was changed. A file that is missing or damaged has no metrics.
+    code of this package was changed. Processors of other models may differ by a relative 1e-9. A
+    file that is missing or damaged has no metrics.
     """
     try:
         before = read_json_file(saved)
     except DataError:
         return ""
     names = before.keys() & metrics.keys() if isinstance(before, dict) else ()
-    moved = sorted(name for name in names if before[name] != metrics[name])
+    moved = sorted(name for name in names if not is_rounded(before[name], metrics[name]))
     if not moved:
         return ""
     first = "total_return" if "total_return" in moved else moved[0]
@@ -65,6 +69,19 @@ def explain_other_metrics(saved: Path, metrics: Mapping[str, float | None]) -> s
         "a clock or other files is not repeatable (backtest check tests it); or the code of the "
         "backtester changed"
     )
+
+
+def is_rounded(one: object, other: object) -> bool:
+    """Return whether two saved values are the same but for rounding.
+
+    Examples
+    --------
+    >>> is_rounded(0.1 + 0.2, 0.3), is_rounded(0.3, 0.31), is_rounded(0.0, None)
+    (True, False, False)
+    """
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
+    return one == other
 
 
 def name_folder(title: str, identity: str) -> str:

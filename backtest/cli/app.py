@@ -210,6 +210,9 @@ def run_process(arguments: Sequence[str]) -> int:
     try:
         early_interrupt.disarm()
         code = exit_codes.flush_output(main(arguments))
+    except SystemExit:  # typer's, where the reader of the output has left
+        exit_codes.flush_output(FAILED)
+        raise
     except KeyboardInterrupt:  # between two of these lines
         code = INTERRUPTED
     finally:
