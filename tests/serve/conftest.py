@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 import backtest as bt
+from backtest.store.listing import INDEX
 from backtest.strategies import Constant
 from tests.serve.served import SECRET, VENUE, live, serving
 
@@ -26,8 +27,8 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def store(saved, tmp_path):
-    """Return a copy of the store, to be spoiled."""
-    shutil.copytree(saved[0], tmp_path / "results")
+    """Return a copy of the store, to be spoiled, without the index of an earlier listing."""
+    shutil.copytree(saved[0], tmp_path / "results", ignore=shutil.ignore_patterns(INDEX))
     (tmp_path / "secret.txt").write_text(SECRET)
     return tmp_path / "results"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
+from backtest.store.listing import INDEX
 from backtest.strategies import Constant, VolTarget
 from tests.store.stores import DAYS, VENUE, live
 from tests.tuning import seek, stand_in
@@ -32,5 +33,6 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def store(made, tmp_path):
-    """Return a copy of the store that may be damaged; long untouched, so that it may be noted."""
-    return Path(shutil.copytree(made, tmp_path / "results"))
+    """Return a copy of the store that may be damaged, without the index of an earlier listing."""
+    no_index = shutil.ignore_patterns(INDEX)
+    return Path(shutil.copytree(made, tmp_path / "results", ignore=no_index))
