@@ -3,7 +3,8 @@
 All are functions of weights (signed notionals over equity) and of a covariance of returns.
 
 Sources: Choueifaty and Coignard (2008), Toward Maximum Diversification, J. Portfolio Management
-35(1); Meucci (2009), Managing Diversification, Risk 22(5).
+35(1); Meucci, Santangelo and Deguest (2015), Risk Budgeting and Diversification Based on Optimized
+Uncorrelated Factors, Risk 28(11).
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from backtest.base.units import FloatArray, IntArray
 
 LEAST_VARIANCE = 1e-24
 """A variance of the portfolio under which it counts as none."""
+PRECISION = 1e-9
+"""Change of the torsion's correlations at which its iteration ends."""
+MOST_STEPS = 1000
 
 
 def average_covariances(
@@ -86,18 +90,54 @@ def effective_bets(weights: FloatArray, covariance: FloatArray) -> FloatArray:
 
     Notes
     -----
-    exp of the entropy of the shares of the principal components in the variance of the portfolio.
+    exp of the entropy of the shares of n uncorrelated factors in the variance of the portfolio. The
+    factors are the minimum-torsion bets: of all uncorrelated ones those that track the n returns
+    with the least error, each in units of its own deviation. With C the correlations, y the weights
+    times the deviations, c the symmetric root of C, and q the rotation of :func:`find_rotation`,
+    the shares are (q c y)_k^2 / y'C y. Two instruments of equal risk are two bets for any
+    correlation between -1 and 1.
 
     Examples
     --------
     >>> round(float(effective_bets(np.array([1.0, 1.0]), np.diag([0.04, 0.04]))), 6)
     2.0
     """
-    values, vectors = np.linalg.eigh(covariance)
-    loads = np.einsum("...ji,...j->...i", vectors, weights)
-    parts = np.maximum(values, 0.0) * loads**2
+    deviation = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+    unit = np.where(deviation > 0.0, deviation, 1.0)
+    correlation = covariance / (unit[..., :, None] * unit[..., None, :])
+    places = np.arange(correlation.shape[-1])
+    correlation[..., places, places] = 1.0
+    values, vectors = np.linalg.eigh(correlation)
+    scaled = vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]
+    root = scaled @ np.swapaxes(vectors, -1, -2)
+    bets = find_rotation(root) @ root @ (weights * deviation)[..., None]
+    parts = bets[..., 0] ** 2
     total = parts.sum(axis=-1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = parts / total
         entropy = -np.sum(np.where(share > 0.0, share * np.log(share), 0.0), axis=-1)
     return np.asarray(np.where(total[..., 0] > LEAST_VARIANCE, np.exp(entropy), np.nan))
+
+
+def find_rotation(root: FloatArray) -> FloatArray:
+    """Return the rotation q of the minimum torsion of correlations C = root root, of their shape.
+
+    Notes
+    -----
+    The torsion D q root^-1 with a diagonal D > 0 has the least error. q is the orthogonal polar
+    factor of D root, and D the diagonal of q root: each is computed from the other in turn,
+    beginning with D = 1.
+    """
+    roots = root.reshape(-1, *root.shape[-2:])
+    rotation, scale = np.empty_like(roots), np.ones(roots.shape[:2])
+    left = np.arange(len(roots))
+    for _ in range(MOST_STEPS):
+        before, _, after = np.linalg.svd(scale[left][:, :, None] * roots[left])
+        rotation[left] = before @ after
+        found = np.einsum("kij,kji->ki", rotation[left], roots[left])
+        gap = np.abs(found - scale[left]).max(axis=-1)
+        scale[left] = found
+        left = left[gap > PRECISION]
+        if not len(left):
+            break
+    return rotation.reshape(root.shape)
