@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from backtest.base.units import FloatArray
+
+MOST_STEPS = 200
+"""Steps of Newton's method; ten are usual."""
+PRECISION = 1e-9
+"""Relative size of the step at which it ends."""
 
 
 def break_even_drift(moves: FloatArray, years: float, growth: float, leverage: float) -> float:
@@ -68,27 +74,81 @@ def break_even_leverage(
     -------
     float
         Turns of equity, positive in the direction of ``leverage``; 0 if every leverage in that
-        direction would have lost. NaN if the carry is unknown, the mean leverage is 0 or the
-        market did not move.
+        direction would have lost, infinite if none would have. NaN if the carry is unknown, the
+        mean leverage is 0 or the market did not move.
 
     Notes
     -----
-    The growth at a constant leverage l is G(l) = l·mu - l²·sigma² / 2 - |l|·c to second order, with
-    mu = sum r / years, sigma² = sum r² / years over the bars of the path, and c the carry per turn.
-    It is 0 at |l| = 2 (s·mu - c) / sigma², s the sign of the leverage held.
+    The root l > 0 of G(l) = sum ln(1 + s·l·r) / years - l·c over the bars of the path, with s the
+    sign of the leverage held, r the moves, and c the carry per turn: the growth of an account that
+    is brought back to the leverage l at every bar. G is concave and 0 at 0: there is at most one.
 
     Examples
     --------
-    >>> round(break_even_leverage(np.array([0.1, -0.1, 0.05]), 1.0, 0.0, 1.0), 12)
-    4.444444444444
+    >>> round(break_even_leverage(np.array([0.1, -0.05]), 1.0, 0.0, 1.0), 12)
+    10.0
     """
-    total, square = float(np.sum(moves)) / years, float(np.sum(moves * moves)) / years
-    return find_leverage(total, square, carry_per_turn, leverage)
+    return find_leverage([moves], years, carry_per_turn, leverage)
 
 
-def find_leverage(total: float, square: float, carry_per_turn: float, leverage: float) -> float:
-    """Return the break-even leverage from the sums per year of market returns and their squares."""
-    if leverage == 0.0 or math.isnan(leverage) or math.isnan(carry_per_turn) or not square > 0.0:
+def find_leverage(
+    pieces: Sequence[FloatArray], years: float, carry_per_turn: float, leverage: float
+) -> float:
+    """Return the break-even leverage of a path that comes in pieces; small ones are faster."""
+    if leverage == 0.0 or math.isnan(leverage) or math.isnan(carry_per_turn):
         return math.nan
-    drift = math.copysign(1.0, leverage) * total
-    return max(0.0, 2.0 * (drift - carry_per_turn) / square)
+    square = sum(float(np.sum(piece * piece)) for piece in pieces)
+    if not square > 0.0:
+        return math.nan
+    side, carry = math.copysign(1.0, leverage), carry_per_turn * years
+    drift = side * sum(float(np.sum(piece)) for piece in pieces) - carry
+    if drift <= 0.0:
+        return 0.0
+    worst = max(float(np.max(-side * piece, initial=0.0)) for piece in pieces)
+    if worst == 0.0 and carry <= 0.0:
+        return math.inf
+    most = 1.0 / worst if worst > 0.0 else math.inf
+    return solve_growth(pieces, side, carry, most, 2.0 * drift / square)
+
+
+def solve_growth(
+    pieces: Sequence[FloatArray], side: float, carry: float, most: float, guess: float
+) -> float:
+    """Return the root l > 0 of sum ln(1 + side·l·r) - l·carry; it lies under ``most``.
+
+    Newton's method. A tangent of a concave function lies above it, so that every step from the
+    falling part ends at the root or beyond it, and then comes closer from there.
+    """
+    at = guess if guess < most else 0.5 * most
+    for _ in range(MOST_STEPS):
+        growth, slope = measure_growth(pieces, side * at)
+        growth, slope = growth - at * carry, side * slope - carry
+        # before the peak of the growth a tangent leads away
+        following = at - growth / slope if slope < 0.0 else 2.0 * at
+        following = following if following < most else 0.5 * (at + most)
+        if abs(following - at) <= PRECISION * at:
+            return following
+        at = following
+    return at
+
+
+def measure_growth(pieces: Sequence[FloatArray], leverage: float) -> tuple[float, float]:
+    """Return the log growth at a constant signed leverage, and its slope there."""
+    growth, slope = 0.0, 0.0
+    for moves in pieces:
+        grown = 1.0 + leverage * moves
+        growth += sum_logs(grown)
+        slope += float(np.sum(moves / grown))
+    return growth, slope
+
+
+def sum_logs(factors: FloatArray) -> float:
+    """Return the sum of the logarithms of factors; it is taken of products of 16 of them.
+
+    Examples
+    --------
+    >>> round(sum_logs(np.full(20, 1.01)) / 20, 12) == round(math.log(1.01), 12)
+    True
+    """
+    products = np.multiply.reduceat(factors, np.arange(0, len(factors), 16))
+    return float(np.sum(np.log(products)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.base.units import DAY, FloatArray
-from backtest.measures.break_even import find_drift, find_leverage
+from backtest.measures.break_even import find_drift, find_leverage, sum_logs
 from backtest.measures.margin_use import divide_by_equity
 from backtest.measures.market_fit import fit_market
 from backtest.measures.performance import expected_shortfall, value_at_risk
@@ -80,8 +80,7 @@ class PathSums(NamedTuple):
 
     ``peak`` is the running peak of the unit value and ``falls`` the sum of its squared drawdowns,
     ``idle`` the sum of available money over equity in the ``living`` bars that have equity.
-    ``growth`` is the log growth of the market at 1x, ``moves`` and ``squares`` the sums of its
-    returns and their squares.
+    ``growth`` is the log growth of the market at 1x, ``moves`` are its returns, by piece.
     """
 
     n: int
@@ -94,8 +93,7 @@ class PathSums(NamedTuple):
     living: int
     leverage: float
     growth: float
-    moves: float
-    squares: float
+    moves: tuple[FloatArray, ...]
 
 
 def sum_path(pieces: Iterable[AccountPath], first_peak: float) -> PathSums:
@@ -103,7 +101,7 @@ def sum_path(pieces: Iterable[AccountPath], first_peak: float) -> PathSums:
 
     ``first_peak`` is the highest unit value before the first bar.
     """
-    sums = PathSums(0, first_peak, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0.0, 0.0, 0.0, 0.0)
+    sums = PathSums(0, first_peak, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0.0, 0.0, ())
     for piece in pieces:
         sums = add_piece(sums, piece)
     return sums
@@ -127,22 +125,9 @@ def add_piece(sums: PathSums, piece: AccountPath) -> PathSums:
         idle=sums.idle + float(np.sum(share)),
         living=sums.living + int(np.count_nonzero(piece.equity > 0.0)),
         leverage=sums.leverage + float(np.sum(piece.leverage)),
-        growth=sums.growth + sum_log_growth(moves),
-        moves=sums.moves + float(np.sum(moves)),
-        squares=sums.squares + float(np.dot(moves, moves)),
+        growth=sums.growth + sum_logs(1.0 + moves),
+        moves=(*sums.moves, moves),
     )
-
-
-def sum_log_growth(moves: FloatArray) -> float:
-    """Return the sum of ln(1 + r); the logarithm is taken of products of 16 factors.
-
-    Examples
-    --------
-    >>> round(sum_log_growth(np.full(20, 0.01)) / 20, 12) == round(math.log(1.01), 12)
-    True
-    """
-    products = np.multiply.reduceat(1.0 + moves, np.arange(0, len(moves), 16))
-    return float(np.sum(np.log(products)))
 
 
 def measure_path(
@@ -170,9 +155,7 @@ def measure_sums(sums: PathSums, years: float, known: Mapping[str, float]) -> di
     return {
         "ulcer_index": math.sqrt(sums.falls / sums.n),
         "break_even_drift": find_drift(sums.growth / years, growth, leverage),
-        "break_even_leverage": find_leverage(
-            sums.moves / years, sums.squares / years, known["carry_per_turn"], leverage
-        ),
+        "break_even_leverage": find_leverage(sums.moves, years, known["carry_per_turn"], leverage),
         "mean_margin_used": sums.used / sums.n,
         "peak_margin_used": sums.most_used,
         "return_on_margin": gain / years / margin if margin > 0.0 else math.nan,

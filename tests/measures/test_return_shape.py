@@ -111,13 +111,20 @@ def test_a_sure_return_is_its_own_certainty_equivalent():
 
 
 def test_break_even_of_a_random_walk():
-    moves = np.array([0.01, -0.008, 0.004, 0.002])
-    mu, square = np.sum(moves) / 0.5, np.sum(moves**2) / 0.5
-    found = break_even_leverage(moves, 0.5, 0.003, 2.0)
-    assert found == is_(2 * (mu - 0.003) / square)
-    # growth to second order is 0 there
-    assert found * mu - found**2 * square / 2 - found * 0.003 == pytest.approx(0, abs=1e-12)
-    assert break_even_leverage(moves, 0.5, 0.003, -2.0) == 0.0  # a short lost at any leverage
+    # as many rises of a as falls of b: (1 + l a)(1 - l b) = 1 at l = 1/b - 1/a
+    moves = np.array([0.1, -0.05] * 30)
+    assert break_even_leverage(moves, 2.0, 0.0, 3.0) == is_(1 / 0.05 - 1 / 0.1)
+    assert break_even_leverage(-moves, 2.0, 0.0, -3.0) == is_(1 / 0.05 - 1 / 0.1)
+    assert break_even_leverage(moves, 2.0, 0.0, -3.0) == 0.0  # a short lost at any leverage
+    # a rise of 30 % in half a year, and a carry that takes all of it at 2.5x
+    carry = math.log(1 + 2.5 * 0.3) / 0.5 / 2.5
+    assert break_even_leverage(np.array([0.3]), 0.5, carry, 1.0) == is_(2.5)
+    assert break_even_leverage(np.array([0.3]), 0.5, 0.0, 1.0) == math.inf
+    # growth is 0 there, also where a fall would take nearly all
+    moves = np.array([0.01, -0.008, 0.004, 0.2, -0.19])
+    for carry in (0.003, 0.03, -2.0):
+        found = break_even_leverage(moves, 0.5, carry, 1.0)
+        assert np.sum(np.log1p(found * moves)) / 0.5 - found * carry == pytest.approx(0, abs=1e-7)
     m = np.sum(np.log1p(moves)) / 0.5
     assert break_even_drift(moves, 0.5, 0.02, -2.0) == is_(m + 0.01)
 
