@@ -23,6 +23,7 @@ from backtest.engine.result_tables import (
     check_not_resumed,
     filled_changes,
     forced_changes,
+    is_inverse,
     value_of,
 )
 from backtest.engine.result_text import write_summary
@@ -199,6 +200,7 @@ class Result(RunRecord, Reportable):
             pd.DatetimeIndex(trades["time"]).as_unit("ns").asi8,
             trades["quantity"].to_numpy(),
             trades["price"].to_numpy(),
+            is_inverse=is_inverse(self.venue),
         )
 
     @cached_property

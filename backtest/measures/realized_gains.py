@@ -86,6 +86,30 @@ class Lot(NamedTuple):
     time: int
 
 
+class Held(NamedTuple):
+    """Signed contracts of a position, and its average entry in u: the price, or -1 / price."""
+
+    quantity: float
+    entry: float
+
+    def find_entry(self, *, is_inverse: bool) -> float:
+        """Return the average entry as a price."""
+        return -1.0 / self.entry if is_inverse else self.entry
+
+    def trade(self, trade: Lot, *, is_inverse: bool) -> Held:
+        """Return the position after a trade: a reduction keeps the entry, a flip begins it anew."""
+        value = -1.0 / trade.price if is_inverse else trade.price
+        after = self.quantity + trade.quantity
+        if abs(after) <= TOLERANCE * abs(trade.quantity):
+            return Held(0.0, math.nan)
+        if self.quantity * after <= 0.0:
+            return Held(after, value)
+        if self.quantity * trade.quantity < 0.0:
+            return Held(after, self.entry)
+        total = self.quantity * self.entry + trade.quantity * value
+        return Held(after, total / after)
+
+
 class GainCounts(NamedTuple):
     """Positions by bar: realized and kept, at gains and at losses."""
 
@@ -108,6 +132,8 @@ def realization(
     traded_at: IntArray,
     quantity: FloatArray,
     price: FloatArray,
+    *,
+    is_inverse: bool = False,
 ) -> Realization:
     """Return how gains and losses were realized.
 
@@ -123,6 +149,8 @@ def realization(
         Contracts bought (positive) or sold, liquidations included.
     price : FloatArray of shape (n_trades,)
         What they traded at.
+    is_inverse : bool
+        Whether the contracts are inverse ones, whose average entry is the harmonic mean.
 
     Returns
     -------
@@ -132,9 +160,10 @@ def realization(
     -----
     In each bar, the position with which it began counts once: what trades of the bar closed is
     realized at their prices, the rest is on paper at the close. It is at a gain if the price is
-    better than the average entry. Prices only: fees and funding do not count. Source: Odean
-    (1998), Are Investors Reluctant to Realize Their Losses?, J. Finance 53(5), who counts stocks
-    on days with a sale; here each bar is a chance to sell.
+    better than the average entry, which is that of the account: a reduction keeps it, a flip begins
+    it anew. Prices only: fees and funding do not count. Source: Odean (1998), Are Investors
+    Reluctant to Realize Their Losses?, J. Finance 53(5), who counts stocks on days with a sale;
+    here each bar is a chance to sell.
 
     Examples
     --------
@@ -144,7 +173,8 @@ def realization(
     >>> found.gains_realized, found.winner_days * 24
     (0.5, 2.0)
     """
-    return summarize(*count_realized(time, close, traded_at, quantity, price))
+    found = count_realized(time, close, traded_at, quantity, price, is_inverse=is_inverse)
+    return summarize(*found)
 
 
 def count_realized(
@@ -153,6 +183,8 @@ def count_realized(
     traded_at: IntArray,
     quantity: FloatArray,
     price: FloatArray,
+    *,
+    is_inverse: bool,
 ) -> tuple[GainCounts, list[tuple[float, ...]]]:
     """Return positions by bar, and the lots that were closed; arguments of :func:`realization`."""
     rows = np.searchsorted(time, traded_at, side="right") - 1
@@ -160,11 +192,15 @@ def count_realized(
     trades = [Lot(*each) for each in zip(quantity.tolist(), price.tolist(), traded_at.tolist(),
                                          strict=True)]  # fmt: skip
     counts, lots, closed = GainCounts(), deque[Lot](), list[tuple[float, ...]]()
+    held = Held(0.0, math.nan)
     for bar in range(len(time)):
         own = trades[firsts[bar] : firsts[bar + 1]]
         if lots or own:
-            counts, pieces = live_bar(counts, lots, own, float(close[bar]))
+            entry = held.find_entry(is_inverse=is_inverse)
+            counts, pieces = live_bar(counts, lots, own, float(close[bar]), entry)
             closed += pieces
+        for trade in own:
+            held = held.trade(trade, is_inverse=is_inverse)
     return counts, closed
 
 
@@ -182,11 +218,13 @@ def join_realized(
 
 
 def live_bar(
-    counts: GainCounts, lots: deque[Lot], trades: list[Lot], close: float
+    counts: GainCounts, lots: deque[Lot], trades: list[Lot], close: float, entry: float
 ) -> tuple[GainCounts, list[tuple[float, ...]]]:
-    """Return the counts after a bar, and the pieces its trades closed; ``lots`` are changed."""
+    """Return the counts after a bar, and the pieces its trades closed; ``lots`` are changed.
+
+    ``entry`` is the average entry of the position with which the bar began.
+    """
     begun = sum(each.quantity for each in lots)
-    entry = sum(each.quantity * each.price for each in lots) / begun if begun else math.nan
     left, closed = begun, []
     for trade in trades:
         pieces = list(close_lots(lots, trade))

@@ -16,11 +16,12 @@ from tests.portfolio.book_helpers import Hold, Once, flat, make_market, make_ven
 HOUR = 3_600_000_000_000
 
 
-def realize(closes, trades):
+def realize(closes, trades, **kind):
     """Return the realization over hourly bars of (bar, quantity, price) trades."""
     rows, quantity, price = (np.array(each, dtype=float) for each in zip(*trades, strict=True))
     time = np.arange(len(closes)) * HOUR
-    return realization(time, np.array(closes, float), (rows * HOUR).astype(int), quantity, price)
+    return realization(time, np.array(closes, float), (rows * HOUR).astype(int), quantity, price,
+                       **kind)  # fmt: skip
 
 
 def test_shares_and_times_by_hand():
@@ -47,6 +48,30 @@ def test_a_flip_closes_the_oldest_lots_and_opens_the_other_side():
     assert (found.realized_gains, found.paper_gains) == (1.0, 2.0)
     assert (found.realized_losses, found.paper_losses) == (0.0, 0.0)
     assert math.isnan(found.losses_realized)
+
+
+def test_the_average_entry_is_that_of_the_account():
+    """1 at 10 and 1 at 14 enter at 12; what is left of them after a sale gains at 13."""
+    found = realize([10, 14, 13, 13], [(0, 1, 10), (1, 1, 14), (2, -1, 13)])
+    assert (found.paper_gains, found.paper_losses) == (2.5, 0.0)
+    # inverse contracts at 10 and 40 enter at their harmonic mean, 16
+    found = realize([10, 40, 20], [(0, 1, 10), (1, 1, 40)], is_inverse=True)
+    assert (found.paper_gains, found.paper_losses) == (2.0, 0.0)
+
+
+@pytest.mark.parametrize("kind", ["linear", "inverse"])
+def test_gains_are_counted_against_the_entry_of_the_bars(kind):
+    market = bt.Market.sample(bars=150, seed=3)
+    venue = make_venue().override({"contract": {"kind": kind}})
+    signal = np.where(np.arange(150) // 40 % 2, -1.0, 1.0) * (0.3 + 0.1 * (np.arange(150) % 7))
+    done = live(market, Constant(leverage=1.0), venue=venue, signal=signal, compile=False)
+    held, entry = done.bars["position"].to_numpy(), done.bars["entry"].to_numpy()
+    rows = held[:-1] != 0.0
+    kept = np.clip(held[1:][rows] / held[:-1][rows], 0.0, 1.0)
+    gain = (np.sign(held[:-1]) * (done.bars["close"].to_numpy()[1:] - entry[:-1]))[rows]
+    found = done.realization()
+    assert found.paper_gains == pytest.approx(np.nansum(kept[gain > 0.0]))
+    assert found.paper_losses == pytest.approx(np.nansum(kept[gain < 0.0]))
 
 
 def test_nothing_traded_is_nothing_realized():

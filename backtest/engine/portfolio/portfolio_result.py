@@ -286,7 +286,8 @@ class PortfolioResult(PortfolioRecord, Reportable):
             If the result goes on from an earlier one, which may have opened its positions.
         """
         check_not_resumed(self.manifest, "PortfolioResult.realization")
-        return realize_by_instrument(self.time, self.spans, self.names, self.marks, self.events)
+        given = (self.time, self.spans, self.names, self._venues, self.marks, self.events)
+        return realize_by_instrument(*given)
 
     def attribution(self, by: str = "instrument") -> pd.DataFrame:
         """Return the money that each instrument made and cost; the rows add up to the total.

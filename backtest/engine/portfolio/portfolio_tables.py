@@ -11,7 +11,15 @@ import pandas as pd
 from backtest.account import ledger
 from backtest.base.units import BoolArray, FloatArray, IntArray, utc_index
 from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD
-from backtest.engine.result_tables import DIVIDEND, FORCED, KINDS, ORDER, price_of, value_of
+from backtest.engine.result_tables import (
+    DIVIDEND,
+    FORCED,
+    KINDS,
+    ORDER,
+    is_inverse,
+    price_of,
+    value_of,
+)
 from backtest.measures.realized_gains import Realization, count_realized, join_realized
 from backtest.portfolio.book_contagion import BLAMED
 from backtest.portfolio.book_ledger import CONVERTED, DELISTED
@@ -193,13 +201,14 @@ def realize_by_instrument(
     time: IntArray,
     spans: IntArray,
     names: Sequence[str],
+    venues: Sequence[Venue],
     marks: FloatArray,
     events: pd.DataFrame,
 ) -> Realization:
     """Return how readily positions were closed at a gain and at a loss, of all instruments.
 
     ``marks`` are the prices at closes, (n_bars, n_instruments), ``spans`` the bars of each
-    instrument, both in the order of ``names``.
+    instrument, both and the ``venues`` in the order of ``names``.
     """
     trades = events[events["kind"].isin(TRADES)]
     parts = {}
@@ -211,6 +220,7 @@ def realize_by_instrument(
             pd.DatetimeIndex(own["time"]).as_unit("ns").asi8,
             own["quantity"].to_numpy(),
             own["price"].to_numpy(),
+            is_inverse=is_inverse(venues[k]),
         )
     return join_realized(parts)
 
