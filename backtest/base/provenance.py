@@ -83,7 +83,8 @@ def record_making(function: Callable[P, T]) -> Callable[P, T]:
         began = time.perf_counter()
         made = function(*args, **kwargs)
         seconds = round(time.perf_counter() - began, 6)
-        attach_making(made, Making(seconds, {}, argv=COMMAND.get()))
+        if get_attached_making(made) is None:  # otherwise it was loaded from a store
+            attach_making(made, Making(seconds, {}, argv=COMMAND.get()))
         return made
 
     return clock

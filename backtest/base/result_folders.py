@@ -6,7 +6,9 @@ import hashlib
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from backtest.base.atomic_files import replace_folder, temporary_folder
+from backtest.base.atomic_files import held_folder, replace_folder, temporary_folder
 from backtest.base.bounded_reads import CURE, parse_json, read_small
 from backtest.base.errors import DataError
 from backtest.base.json_values import to_plain
@@ -45,6 +47,22 @@ def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what:
             cure="choose another folder, or free some space",
         ) from error
     return target
+
+
+def discard_folder(folder: Path) -> None:
+    """Delete a folder of this package so that a kill leaves all of it, or a leftover for prune.
+
+    It is renamed first, and its manifest, by which ``results prune`` knows it, is deleted last.
+    What cannot be deleted stays, and lists show it.
+    """
+    with suppress(OSError), held_folder(folder.parent, PRUNED) as grave:
+        moved = folder.rename(grave / folder.name)
+        for each in moved.iterdir():
+            if each.is_dir():
+                shutil.rmtree(each)
+            elif each.name != MANIFEST:
+                each.unlink()
+        shutil.rmtree(moved)
 
 
 def explain_other_metrics(saved: Path, metrics: Mapping[str, float | None]) -> str:

@@ -43,7 +43,7 @@ def prune(
         bool, option(WHAT, "Also studies and validations that could be resumed.", "--unfinished")
     ] = False,
     damaged: Annotated[
-        bool, option(WHAT, "Also damaged results, and leftovers of killed writers.", "--damaged")
+        bool, option(WHAT, "Also damaged results, and those that were being replaced.", "--damaged")
     ] = False,
     kind: Kind = None,
     policy: PolicyPart = "",
@@ -56,6 +56,8 @@ def prune(
     results: Results = RESULTS,
 ) -> None:
     """Delete saved results: lists them and asks first. Unreadable ones stay without --damaged.
+
+    What a killed process left half written or half deleted always goes.
 
     Only folders with a readable manifest or study and its id are deleted; others are listed.
     """

@@ -22,13 +22,15 @@ from backtest.base.result_folders import DRAFT, MANIFEST
 from backtest.store.begun_validations import examine_begun, is_begun
 from backtest.store.kinds import FORMATS, PORTFOLIO, RUN, WALK, hash_manifest, read_json_object
 from backtest.tune import OUTCOME, STUDY, TRIALS
-from backtest.validation.validation_files import ACCOUNTS
+from backtest.validation.validation_files import ACCOUNTS, TITLES
 
 ID = re.compile(r"[0-9a-f]{16}")
 HASH = re.compile(r"[0-9a-f]{64}")
 FILE = re.compile(r"[a-z_]+\.(parquet|json)")
 BATCH = re.compile(rf"{TRIALS}/[0-9]{{6,}}\.parquet")
 OF_A_STUDY = (STUDY, OUTCOME, LOCK, PROVENANCE, f"{TRIALS}/")
+PARTS = (REPLACED, ACCOUNTS, *TITLES)
+"""Folders in the draft of a result, beside those named after ids."""
 LISTED = 3
 
 
@@ -55,12 +57,19 @@ def find_reason_to_keep(folder: Path) -> str:
 
 def examine_draft(folder: Path) -> str:
     """Return why a writer's draft must be kept; empty if it holds only files of a result."""
-    files = {MANIFEST, PROVENANCE, *(name for _, names in FORMATS.values() for name in names)}
-    known = {LOCK, *files}  # earlier versions wrote the files into the draft itself
-    for each in folder.iterdir():
-        if each.name == REPLACED or ID.fullmatch(each.name.rpartition("-")[2]):
-            known |= {f"{each.name}/", *(f"{each.name}/{name}" for name in files)}
+    files = {LOCK, MANIFEST, PROVENANCE, *(name for _, names in FORMATS.values() for name in names)}
+    known = set()
+    for place, inner, names in os.walk(folder):
+        prefix = f"{Path(place).relative_to(folder).as_posix()}/".removeprefix("./")
+        known |= {f"{prefix}{each}/" for each in inner if is_part_of_draft(each)}
+        known |= {f"{prefix}{each}" for each in names if each in files}
     return name_foreign_files(folder, known)
+
+
+def is_part_of_draft(name: str) -> bool:
+    """Return whether a folder with this name is found in drafts, also of the accounts of a walk."""
+    is_result = ID.fullmatch(name.rpartition("-")[2]) is not None
+    return is_result or name.startswith(DRAFT) or name.lstrip(".") in PARTS
 
 
 def examine_deleted(folder: Path) -> str:
@@ -100,7 +109,7 @@ def examine_result(folder: Path) -> str:
 def list_account_files() -> Iterator[str]:
     """Yield the folders and files of the accounts inside a walk."""
     yield f"{ACCOUNTS}/"
-    for title in ("fixed", "result"):
+    for title in TITLES:
         yield f"{ACCOUNTS}/{title}/"
         for name in (MANIFEST, PROVENANCE, *FORMATS[RUN][1], *FORMATS[PORTFOLIO][1]):
             yield f"{ACCOUNTS}/{title}/{name}"

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from backtest.base.atomic_files import LOCK, held_folder
+from backtest.base.atomic_files import LOCK, REPLACED, held_folder
 from backtest.base.errors import DataError
-from backtest.base.result_folders import LEFTOVERS, MANIFEST, PRUNED
+from backtest.base.result_folders import DRAFT, LEFTOVERS, MANIFEST, OLDER, PRUNED
 from backtest.store.card import Stamp
 from backtest.store.deletable_folders import describe_removal, find_reason_to_keep
 from backtest.store.entry import StoreEntry
@@ -57,8 +57,9 @@ def choose_deletions(
     """Choose the folders of a store to delete, without deleting them.
 
     They are the ``wanted`` results except the ``keep`` newest. Studies and validations that could
-    be resumed are chosen only ``with_unfinished``, unreadable results and leftovers only
-    ``with_damaged``. With None for ``wanted``, these alone are chosen.
+    be resumed are chosen only ``with_unfinished``, damaged and replaced results only
+    ``with_damaged``. With None for ``wanted``, these alone are chosen. What a killed process left
+    half written or half deleted always is.
     """
     stamped = {each.name: try_stamp(each) for each in folder.glob("*") if each.is_dir()}
     entries = [each for each in list_results(folder, use_index=False) if not each.is_busy]
@@ -67,8 +68,8 @@ def choose_deletions(
         each for each in entries if matches(each) and not (wanted is None and each.is_finished)
     )
     chosen = [each for each in meant[keep:] if each.is_finished or with_unfinished]
-    if with_damaged:
-        chosen += [each for each in entries if each.trouble]
+    troubled = [each for each in entries if each.trouble]
+    chosen += [each for each in troubled if with_damaged or is_remains(folder / each.name)]
     reasons = {each.name: find_reason_to_keep(folder / each.name) for each in chosen}
     return Deletions(
         [Deletion(each, stamped.get(each.name, ())) for each in chosen if not reasons[each.name]],
@@ -127,10 +128,23 @@ def delete_folder(target: Path, stamp: Stamp) -> bool:
         is_gone = is_same and (is_leftover or not find_reason_to_keep(moved))
         if is_gone:
             delete_files(moved, stamp)
-        with suppress(OSError):  # the place may be taken by now: then both stay, and are listed
-            if not is_gone:
-                moved.rename(target)
+        if not is_gone:
+            put_back(moved, target)
     return is_gone
+
+
+def is_remains(folder: Path) -> bool:
+    """Return whether a folder holds only what a killed process was writing or deleting."""
+    return folder.name.startswith((DRAFT, PRUNED)) and not (folder / REPLACED).exists()
+
+
+def put_back(moved: Path, target: Path) -> None:
+    """Return a folder to its place; if that is taken, it stays as a leftover of a replacement."""
+    try:
+        moved.rename(target)
+    except OSError:
+        kept = moved.parent.name.removeprefix(PRUNED)
+        moved.parent.rename(target.with_name(f"{OLDER}{kept}"))
 
 
 def delete_files(folder: Path, stamp: Stamp) -> None:

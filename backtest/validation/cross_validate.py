@@ -49,7 +49,7 @@ from backtest.validation.groups import (
 )
 from backtest.validation.luck_of_sets import judge_best, measure_sharpes
 from backtest.validation.procedure import Procedure, quiet_runs, read_procedure
-from backtest.validation.progress_folder import open_progress
+from backtest.validation.progress_folder import find_finished, open_progress
 from backtest.validation.split_scores import (
     SplitWinners,
     choose_winners,
@@ -184,6 +184,8 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     )
     drawn = draw_sets(procedure.space, procedure.trials, seed=procedure.seed)
     sets = take_sets(drawn, find_distinct(drawn))
+    if (finished := find_finished(store, manifest, resume=resume)) is not None:
+        return CrossValidation.load(finished)
     with open_progress(store, manifest, resume=resume) as folder:
         evaluator = procedure.build_evaluator()
         with quiet_runs(), on_cluster(evaluator, cluster) as working:

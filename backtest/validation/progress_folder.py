@@ -7,14 +7,13 @@ was evaluated lies in ``fold-00000/`` (``schedule-000/fold-00000/``) or ``sets-0
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.phrases import Argument, Either, Phrase, Place
-from backtest.base.result_folders import MANIFEST, name_folder
+from backtest.base.result_folders import MANIFEST, discard_folder, name_folder
 from backtest.tune.study_folder import clear_drafts, hold_lock, write_json
 
 UNFINISHED = ".unfinished-"
@@ -26,6 +25,16 @@ ANEW = Either("pass resume=False", Phrase("leave out {}", Argument("resume")))
 def name_result(manifest: Mapping[str, Any]) -> str:
     """Return the name of the folder of a finished validation."""
     return name_folder(f"{manifest['policy']['name']} {manifest['kind']}", manifest["id"])
+
+
+def find_finished(
+    store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool | None
+) -> Path | None:
+    """Return the folder of the result that ``resume=True`` gives back; None if there is work."""
+    if not resume or store is None:
+        return None
+    finished, begun = (Path(store) / f"{k}{name_result(manifest)}" for k in ("", UNFINISHED))
+    return finished if (finished / MANIFEST).is_file() and not begun.is_dir() else None
 
 
 @contextlib.contextmanager
@@ -57,16 +66,16 @@ def open_progress(
         yield None
         return
     folder = Path(store) / f"{UNFINISHED}{name_result(manifest)}"
-    check_begun(folder, Path(store) / name_result(manifest), resume=resume)
+    check_begun(folder, resume=resume)
     with hold_lock(folder):
         clear_drafts(folder)
         write_begun(folder / MANIFEST, manifest)
         try:
             yield folder
         except (ParameterError, PolicyError):  # a resume would end the same way
-            shutil.rmtree(folder, ignore_errors=True)
+            discard_folder(folder)
             raise
-        shutil.rmtree(folder, ignore_errors=True)
+        discard_folder(folder)
 
 
 def write_begun(path: Path, manifest: Mapping[str, Any]) -> None:
@@ -75,11 +84,11 @@ def write_begun(path: Path, manifest: Mapping[str, Any]) -> None:
         write_json(path, {"format": FORMAT, **manifest})
 
 
-def check_begun(folder: Path, finished: Path, *, resume: bool | None) -> None:
+def check_begun(folder: Path, *, resume: bool | None) -> None:
     """Raise if a validation to start exists already, or one to resume does not."""
-    if resume and not folder.is_dir() and not (finished / MANIFEST).is_file():
+    if resume and not folder.is_dir():
         raise ParameterError(
-            "there is no unfinished validation of these data, policy source and settings to resume",
+            "there is no validation of these data, policy source and settings to resume",
             where=str(folder.parent),
             cure=Phrase("{}, or give the store and the arguments that it was started with", ANEW),
         )

@@ -26,7 +26,7 @@ from backtest.validation.counted_tries import read_other_tries
 from backtest.validation.estimates import share_overfit
 from backtest.validation.fold_cuts import FoldSpan, WalkPlan, plan_spans
 from backtest.validation.procedure import Procedure, quiet_runs, read_procedure
-from backtest.validation.progress_folder import open_progress
+from backtest.validation.progress_folder import find_finished, open_progress
 from backtest.validation.schedules import Schedules
 from backtest.validation.walk_figures import tabulate_folds
 from backtest.validation.walk_forward import record_looks, run_walk, search_folds
@@ -164,6 +164,8 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
         confidence=rules.confidence,
         draws=rules.draws,
     )
+    if (finished := find_finished(store, manifest, resume=resume)) is not None:
+        return Schedules.load(finished)
     with open_progress(store, manifest, resume=resume) as folder:
         evaluator = procedure.build_evaluator()
         with quiet_runs(), on_cluster(evaluator, cluster) as working:

@@ -40,6 +40,8 @@ TABLES = {
 """Tables of each kind of validation."""
 ACCOUNTS = "accounts"
 """Folder with the accounts, each a saved result of its own."""
+TITLES = ("result", "fixed")
+"""Names of the folders of the accounts of a walk."""
 
 
 class SavedValidation(NamedTuple):

@@ -32,7 +32,7 @@ from backtest.validation.fold_cuts import (
 )
 from backtest.validation.fold_search import SearchedFold, describe_look, search_fold
 from backtest.validation.procedure import Procedure, quiet_runs, read_procedure
-from backtest.validation.progress_folder import open_progress
+from backtest.validation.progress_folder import find_finished, open_progress
 from backtest.validation.walk import WalkForward
 from backtest.validation.walk_figures import Walked, judge_walk, tabulate_folds, tabulate_trials
 from backtest.validation.walk_stability import measure_stability
@@ -112,8 +112,8 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
         Folder in which the walk is saved, ``"results"`` for example. It keeps every batch until
         then, so that a killed walk can be resumed.
     resume : bool or None
-        Continue the walk of the same arguments in the store. It ends at the same bytes. None
-        continues it if it was begun.
+        Continue the walk of the same arguments in the store. It ends at the same bytes. A finished
+        walk is loaded from the store. None continues it if it was begun.
     progress : callable, optional
         Called with the sets evaluated and the most there will be.
 
@@ -161,6 +161,8 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     else:
         spans = read_spans(folds, market)
     manifest = describe_walk(procedure, spans, carry=check_carry(carry))
+    if (finished := find_finished(store, manifest, resume=resume)) is not None:
+        return WalkForward.load(finished)
     with open_progress(store, manifest, resume=resume) as folder:
         evaluator = procedure.build_evaluator()
         with quiet_runs(), on_cluster(evaluator, cluster) as working:

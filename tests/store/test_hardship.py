@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from backtest.store.list_filters import Filter
 from backtest.strategies import Constant
 from tests.commands import call
 from tests.fuzzing import write_market
+from tests.kills import die_at
 
 ROOT = Path(__file__).parents[2]
 SAID = ("--instrument", "BTCUSDT")
@@ -37,31 +37,6 @@ def live(leverage=1.0):
 
 
 # ------------------------------------------------------------------------------------------- kills
-
-
-def die_at(step: int, work) -> int:
-    """Do some work in a process that is killed at its so-many-th step on the disk.
-
-    Returns how it ended: -9 of a kill, 0 where there were fewer steps.
-    """
-    child = os.fork()
-    if not child:
-        left = [step]
-
-        def kill_or(real):
-            def act(*args, **how):
-                if left[0] == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left[0] -= 1
-                return real(*args, **how)
-
-            return act
-
-        for module, name in ((os, "fsync"), (os, "replace"), (os, "rename"), (os, "unlink")):
-            setattr(module, name, kill_or(getattr(module, name)))
-        work()
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.slow

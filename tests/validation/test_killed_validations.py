@@ -1,21 +1,20 @@
 """Validations whose process is killed: they go on to the same bytes, and the store knows them."""
 
 import os
+import shutil
 import signal
-import time
-import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.base.result_folders import MANIFEST
+from backtest.base.result_folders import MANIFEST, discard_folder
 from backtest.store import choose_deletions, delete_chosen, list_results, load_saved, verify_folder
 from backtest.store.list_filters import Filter
 from backtest.validation.progress_folder import UNFINISHED
 from backtest.validation.walk_forward import walk_forward
 from tests.commands import call
+from tests.kills import NEVER, clear_leftovers, die_at
 from tests.validation.worlds import PLAIN, Lever, Stop, make_market, read_all
 
 pytestmark = [
@@ -31,44 +30,6 @@ def walk(store: Path, **more):
     return walk_forward(MARKET, Lever, **PLAIN, **SMALL, **SPACE, store=store, **more)
 
 
-def run_and_kill(store: Path, seconds: float, **more) -> bool:
-    """Begin or go on in a process of its own, and kill it after some time; was it killed?"""
-    child = os.fork()
-    if not child:
-        warnings.simplefilter("ignore")
-        try:
-            walk(store, resume=None, **more)
-        finally:
-            os._exit(0)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status) == -signal.SIGKILL
-        time.sleep(0.001)
-    os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-
-
-@pytest.mark.slow
-def test_a_walk_killed_at_30_random_moments_ends_at_the_same_bytes(tmp_path):
-    walk(tmp_path / "whole")
-    began = time.monotonic()
-    walk(tmp_path / "again")
-    whole, most = read_all(tmp_path / "whole"), time.monotonic() - began
-    rng, kills, stores = np.random.default_rng(0), 0, 0
-    while kills < 30:
-        store, stores = tmp_path / str(stores), stores + 1
-        for _ in range(6):
-            if not run_and_kill(store, rng.uniform(0.0, 0.6 * most)):
-                break
-            kills += 1
-            assert all(each.trouble == "" for each in list_results(store) if each.id)
-        walk(store, resume=None)
-        assert not list(store.glob(f"{UNFINISHED}*"))
-        assert {k: v for k, v in read_all(store).items() if k[0] != "."} == whole
-
-
 def kill_this_process(done, total):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -77,14 +38,31 @@ def kill_this_process(done, total):
 def begun(tmp_path):
     """Return the store of a walk that was killed after its first batch."""
     store = tmp_path / "killed"
-    assert run_and_kill(store, 60.0, progress=kill_this_process)
+    assert die_at(NEVER, lambda: walk(store, progress=kill_this_process)) == -signal.SIGKILL
     return store
 
 
 def test_a_walk_killed_after_a_batch_ends_at_the_same_bytes(begun, tmp_path):
-    walk(tmp_path / "whole")
+    made = walk(tmp_path / "whole")
     walk(begun, resume=True)
     assert read_all(begun) == read_all(tmp_path / "whole")
+    given_back = walk(begun, resume=True, progress=kill_this_process)
+    assert given_back.summary() == made.summary()
+    assert read_all(begun) == read_all(tmp_path / "whole")
+
+
+def test_a_kill_while_a_finished_walk_is_cleared_away_leaves_no_half_journal(begun, tmp_path):
+    """Half of it stayed under its name: "already started", then "batch 000000 is missing"."""
+    journal = next(begun.glob(f"{UNFINISHED}*"))
+    whole, ends = read_all(journal), []
+    while not ends or ends[-1] != 0:
+        folder = shutil.copytree(journal, tmp_path / str(len(ends)) / journal.name)
+        ends.append(die_at(len(ends), lambda folder=folder: discard_folder(folder)))
+        assert not folder.exists() or read_all(folder) == whole
+        shutil.rmtree(folder, ignore_errors=True)
+        clear_leftovers(folder.parent)
+        assert not list(folder.parent.iterdir())
+    assert len(ends) > 3
 
 
 def test_an_unfinished_walk_is_listed_and_pruned_only_when_asked(begun, capsys):

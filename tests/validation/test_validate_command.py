@@ -132,7 +132,7 @@ def test_folds_are_printed(place, capsys):
     [
         (["walk-forward", "--train", "6d"], "200 bars"),
         (["walk-forward", "--train", "x"], "--train"),
-        (["walk-forward", "--train", "60d", "--resume"], "no unfinished"),
+        (["walk-forward", "--train", "60d", "--resume"], "no validation of these"),
         (["cross-validate", "--groups", "1"], "groups"),
         (["cross-validate", "--groups", "2", "--test-groups", "1", "--embargo", "nan"], "embargo"),
         (["schedules", "--train", "60d", "--baseline", "hourly"], "baseline"),

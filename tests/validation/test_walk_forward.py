@@ -198,7 +198,7 @@ def test_arguments_that_cannot_be_are_refused(given, match):
 
 
 def test_nothing_to_resume_and_one_begun_already_are_refused(tmp_path):
-    with pytest.raises(bt.ParameterError, match="no unfinished"):
+    with pytest.raises(bt.ParameterError, match="no validation of these"):
         walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path, resume=True)
 
     def kill(done, total):

@@ -1,0 +1,79 @@
+"""Processes that are killed at a chosen step of their work on the disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from unittest import mock
+
+from backtest.store import Filter, choose_deletions, delete_chosen
+
+STEPS = ("fsync", "replace", "rename", "unlink")
+"""Functions of :mod:`os` whose calls are counted as steps."""
+NEVER = 1_000_000_000
+
+
+def die_at(step: int, work: Callable[[], object]) -> int:
+    """Do some work in a process of its own that is killed before a step on the disk.
+
+    Returns how it ended: -9 of a kill, 0 where there were fewer steps.
+    """
+    child = os.fork()
+    if not child:
+        kill_at(step)
+        warnings.simplefilter("ignore")
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill_at(step: int) -> None:
+    """Kill this process before a step on the disk, counted from now."""
+    left = [step]
+
+    def kill_or(real: Callable[..., object]) -> Callable[..., object]:
+        def act(*args: object, **how: object) -> object:
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+            return real(*args, **how)
+
+        return act
+
+    for name in STEPS:
+        setattr(os, name, kill_or(getattr(os, name)))
+
+
+def clear_leftovers(store: Path) -> None:
+    """Prune what a kill left half written or half deleted: all of it goes."""
+    for each in (*store.glob(".saving-*"), *store.glob(".pruned-*")):
+        os.utime(each, ns=(0, 0))  # an empty one may have just begun
+    chosen = choose_deletions(store, Filter(before=0))
+    assert not chosen.kept
+    assert not delete_chosen(store, chosen.to_delete)[1]
+
+
+def count_steps(work: Callable[[], object]) -> int:
+    """Do some work in this process, and return how many steps it takes."""
+    found = [0]
+
+    def count(real: Callable[..., object]) -> Callable[..., object]:
+        def act(*args: object, **how: object) -> object:
+            found[0] += 1
+            return real(*args, **how)
+
+        return act
+
+    with ExitStack() as stack:
+        for name in STEPS:
+            stack.enter_context(mock.patch.object(os, name, count(getattr(os, name))))
+        work()
+    return found[0]
