@@ -1,4 +1,7 @@
-"""Ours next to the published figure: a row per number, as a table and as JSON."""
+"""Ours next to a reference figure: a row per number, as a table and as JSON.
+
+Each table names its reference: what a paper published, a formula, or a second implementation.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +17,32 @@ class Row(NamedTuple):
 
     name: str
     ours: float
-    published: float
+    reference: float
     tolerance: float = math.nan
 
     @property
     def agrees(self) -> bool:
         """Whether ours is within the tolerance, or none is claimed."""
-        return not abs(self.ours - self.published) > self.tolerance
+        return not abs(self.ours - self.reference) > self.tolerance
 
 
-def write(title: str, rows: Iterable[Row], facts: dict[str, Any]) -> None:
-    """Print a table, then everything on one line of JSON."""
+def write(
+    title: str, rows: Iterable[Row], facts: dict[str, Any], *, against: str = "published"
+) -> None:
+    """Print a table, then everything on one line of JSON; ``against`` names the reference."""
     found = list(rows)
     width = max(len(row.name) for row in found) + 2
-    lines = [title, f"{'':{width}}{'ours':>11}{'published':>11}{'allowed':>10}"]
+    column = max(11, len(against) + 2)
+    lines = [title, f"{'':{width}}{'ours':>11}{against:>{column}}{'allowed':>10}"]
     for row in found:
         allowed = "" if math.isnan(row.tolerance) else f"{row.tolerance:.4g}"
-        published = "" if math.isnan(row.published) else f"{row.published:.4f}"
+        reference = "" if math.isnan(row.reference) else f"{row.reference:.4f}"
         mark = "" if row.agrees else "  DIFFERS"
-        lines.append(f"{row.name:{width}}{row.ours:>11.4f}{published:>11}{allowed:>10}{mark}")
+        lines.append(f"{row.name:{width}}{row.ours:>11.4f}{reference:>{column}}{allowed:>10}{mark}")
     plain = [
         {k: v if isinstance(v, str) or math.isfinite(v) else None for k, v in row._asdict().items()}
         | {"agrees": row.agrees}
         for row in found
     ]
-    text = json.dumps({"replication": title, "rows": plain, **facts})
+    text = json.dumps({"replication": title, "against": against, "rows": plain, **facts})
     sys.stdout.write("\n".join(lines) + f"\n{text}\n")

@@ -137,7 +137,12 @@ def main() -> None:
     wanted = parser.parse_args()
     facts = {"mu": MU, "sigma": SIGMA, "floor": FLOOR, "years": YEARS, **JUMPS._asdict()}
     rows = replicate(wanted.paths, wanted.seed)
-    write("CPPI gap risk, Cont and Tankov (2009)", rows, facts | {"paths": wanted.paths})
+    write(
+        "CPPI gap risk, Cont and Tankov (2009)",
+        rows,
+        facts | {"paths": wanted.paths},
+        against="formula",
+    )
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("file", type=Path)
     rows = replicate(parser.parse_args().file)
-    write("Daily funds on the US market", rows, {"since": SINCE, "rate": RATE})
+    write("Daily funds on the US market", rows, {"since": SINCE, "rate": RATE}, against="formula")
 
 
 if __name__ == "__main__":

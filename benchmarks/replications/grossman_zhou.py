@@ -100,10 +100,8 @@ def replicate(years: int = 60, seed: int = 0) -> list[Row]:
     for i, share in enumerate(SHARES, start=len(FLOORS)):
         over = middle * OVERSHOOT * share * KELLY * SIGMA / math.sqrt(YEAR)
         near = over * abs(2.0 * share - share**2) + allow(share, years)
-        ours, published = float(growth[i]) / (1.0 - middle), 2.0 * share - share**2
-        rows.append(
-            Row(f"alpha {middle:g}: growth at {share:g} Kelly / best", ours, published, near)
-        )
+        ours, known = float(growth[i]) / (1.0 - middle), 2.0 * share - share**2
+        rows.append(Row(f"alpha {middle:g}: growth at {share:g} Kelly / best", ours, known, near))
     fastest = SHARES[int(np.argmax(growth[len(FLOORS) :]))]
     return [*rows, Row(f"alpha {middle:g}: share of Kelly that grows fastest", fastest, 1.0, 0.25)]
 
@@ -125,7 +123,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     wanted = parser.parse_args()
     facts = {"mu": MU, "sigma": SIGMA, "years": wanted.years, "bars_a_year": YEAR}
-    write("Grossman and Zhou (1993)", replicate(wanted.years, wanted.seed), facts)
+    write(
+        "Grossman and Zhou (1993)", replicate(wanted.years, wanted.seed), facts, against="formula"
+    )
 
 
 if __name__ == "__main__":

@@ -73,7 +73,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     wanted = parser.parse_args()
     facts = {"mu": MU, "sigma": SIGMA, "years": wanted.years, "bars_a_year": YEAR}
-    write("Kelly growth, Thorp (2006)", replicate(wanted.years, wanted.seed), facts)
+    write(
+        "Kelly growth, Thorp (2006)", replicate(wanted.years, wanted.seed), facts, against="formula"
+    )
 
 
 if __name__ == "__main__":

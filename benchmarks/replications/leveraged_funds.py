@@ -160,7 +160,7 @@ def main() -> None:
     wanted = parser.parse_args()
     rows = replicate(wanted.years, wanted.seed, wanted.folder)
     facts = {"mu": MU, "sigma": SIGMA, "rate": RATE, "fee": FEE, "years": wanted.years}
-    write("Leveraged funds, Avellaneda and Zhang (2010)", rows, facts)
+    write("Leveraged funds, Avellaneda and Zhang (2010)", rows, facts, against="formula")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Published results come out of our own runs, in the small; ``benchmarks/replications`` prints all.
+"""Known results come out of our own runs, in the small; ``benchmarks/replications`` prints all.
 
 A tolerance is what each file derives from standard errors, or from the rounding of what is printed.
 """
@@ -167,15 +167,32 @@ def test_simulated_prices_have_the_moments_asked_for():
 
 def test_a_comparison_prints_a_table_and_json_and_says_what_differs(capsys):
     rows = [Row("one", 1.0, 1.005, 0.01), Row("two", 1.0, 2.0, 0.5), Row("said", 3.0, math.nan)]
-    write("Title", rows, {"seed": 1})
+    write("Title", rows, {"seed": 1}, against="second implementation")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Title"
+    assert lines[1].split() == ["ours", "second", "implementation", "allowed"]
     assert [line.endswith("DIFFERS") for line in lines[2:5]] == [False, True, False]
     told = json.loads(lines[-1])
     assert told["replication"] == "Title"
     assert told["seed"] == 1
     assert [row["agrees"] for row in told["rows"]] == [True, False, True]
-    assert told["rows"][2]["published"] is None
+    assert told["against"] == "second implementation"
+    assert told["rows"][2]["reference"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "against"),
+    [("value_funds", "second implementation"), ("basel_cycle", "paper's statement")],
+)
+def test_no_table_calls_figures_published_that_no_paper_prints(name, against, capsys, monkeypatch):
+    """Both tables headed a second implementation's figures, or our reading, as published."""
+    module = globals()[name]
+    monkeypatch.setattr(module, "replicate", lambda *_: [Row("one", 1.0, 1.0)])
+    monkeypatch.setattr("sys.argv", [name])
+    module.main()
+    told = capsys.readouterr().out
+    assert "published" not in told
+    assert json.loads(told.splitlines()[-1])["against"] == against
 
 
 @pytest.mark.parametrize(
