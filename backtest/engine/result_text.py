@@ -19,6 +19,7 @@ from backtest.base.number_text import (
 )
 from backtest.base.text_layout import format_paragraph
 from backtest.base.units import DAY, format_time
+from backtest.engine.checks_text import describe_checks
 from backtest.engine.loop_inputs import has_order_fee
 from backtest.engine.manifest import read_tables
 from backtest.engine.run_record import sample_risk_free
@@ -115,9 +116,10 @@ def describe_market(result: RunRecord) -> Iterator[str]:
 
 
 def describe_venue(manifest: Mapping[str, Any], venue: Venue) -> str:
-    """Return contract, brackets, costs and the rules of liquidation, in one sentence."""
+    """Return the preset, contract, brackets, costs and liquidation rules, in one sentence."""
     tables = read_tables(manifest, venue)
     parts = [
+        "rules of your own" if venue.in_force is None else venue.in_force.preset,
         f"{venue.contract.kind} contract",
         ", then ".join(describe_brackets(each) for each in tables),
         f"taker {format_bps(venue.fees.taker)}",
@@ -394,10 +396,4 @@ def list_liquidations(result: RunRecord) -> Iterator[str]:
 
 def summarize_checks(result: RunRecord) -> Iterator[str]:
     """Yield which data were filled in, and what was checked."""
-    manifest = result.manifest
-    filled = [f"{name}: {how}" for name, how in manifest["data"]["filled"].items()]
-    yield from format_paragraph("Filled", *(filled or ["nothing; the data had no gaps"]))
-    causality = f"causality: {manifest['causality']}"
-    yield from format_paragraph("Checked", f"the books balance at every bar; {causality}")
-    if manifest["compiled"] != "yes":
-        yield from format_paragraph("Plain Python", str(manifest["compiled"]))
+    yield from describe_checks(result.manifest, {"": result.manifest["data"]["filled"]})

@@ -24,8 +24,8 @@ WORDS = {
     "margin_call": "an unmet margin call",
 }
 """The causes of :data:`backtest.engine.target_cuts.CAUSES`, in words."""
-LEAST_SHARE = 0.01
-"""Limits are mentioned from this mean distance on, as a share of the mean target."""
+LEAST_SHARE = 0.05
+"""Limits are mentioned if they moved the decisions that they touched by this share on average."""
 EITHER_WAY = 0.5
 """A limit moves targets either way if its mean shortfall is below this share of its distance."""
 
@@ -49,7 +49,7 @@ def describe_targets(rows: Sequence[Mapping[str, Any]], noun: str = "") -> Itera
         f"{format_leverage(total['mean_held'])} after the fill, over "
         f"{total['decisions']:,} decisions"
     )
-    yield start if shown else f"{start}; no limit moved them by 1 % or more on average"
+    yield start if shown else f"{start}; no limit moved those it touched by 5 % or more on average"
     yield from map(describe_cut, shown)
 
 

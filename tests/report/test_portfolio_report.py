@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -13,7 +14,11 @@ from backtest.report.basis.assumptions import describe_settings
 from backtest.report.basis.terms_by_instrument import merge_models, split_manifest
 from backtest.report.portfolio.contagion_section import count_victims, tabulate_contagion
 from backtest.report.portfolio.exposure_charts import correlate_days, draw_exposure, draw_risk
-from backtest.report.portfolio.portfolio_page import build_portfolio, tabulate_attribution
+from backtest.report.portfolio.portfolio_page import (
+    build_portfolio,
+    list_notices,
+    tabulate_attribution,
+)
 from tests.portfolio.book_helpers import Hold, make_market, make_venue, simulate_pair
 from tests.portfolio_agreement import run_engine
 from tests.portfolio_scenes import flat, scene, tape
@@ -37,6 +42,23 @@ def test_the_page_says_who_pulled_whom_down(result):
     assert [row[1:] for row in table.rows] == [("B 100.00 %", "A 56.22")]
     assert count_victims(result) == 1
     assert "1 position in profit closed with the others." in build_portfolio(result).summary
+
+
+def test_only_what_was_filled_in_is_called_filled(result):
+    """A funding file that was chosen among two filled nothing; it used to head the page."""
+    for notes, filled in (
+        ({"funding_file": "by the share of the bars covered: a.csv"}, ""),
+        ({"mark_gaps": "last: 2 of 9 bars"}, "Missing values were filled in: A."),
+    ):
+        data = result.manifest["data"]
+        told = {**data["instruments"], "A": {**data["instruments"]["A"], "filled": notes}}
+        manifest = {**result.manifest, "data": {**data, "instruments": told}}
+        noted = dataclasses.replace(result, manifest=manifest)
+        said = [text for text in list_notices(noted) if "filled in" in text]
+        assert said == ([f"{filled} See the data below."] if filled else [])
+        summary = " ".join(noted.summary().split())
+        assert ("Filled nothing; the data had no gaps" in summary) is not bool(filled)
+        assert ("Data choices A, funding_file: by the share" in summary) is not bool(filled)
 
 
 def test_exposure_stacks_longs_above_and_shorts_below(result):

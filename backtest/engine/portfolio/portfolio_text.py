@@ -12,6 +12,7 @@ from backtest.account.account import Account
 from backtest.base.number_text import format_leverage, format_number, format_percent
 from backtest.base.text_layout import format_paragraph
 from backtest.base.units import DAY, format_time
+from backtest.engine.checks_text import describe_checks
 from backtest.engine.portfolio.portfolio_tables import field
 from backtest.engine.result_text import MEASURES, describe_short_span, describe_venue
 from backtest.engine.target_cuts_text import describe_targets
@@ -228,14 +229,6 @@ def describe_case(causes: pd.DataFrame) -> str:
 
 def summarize_checks(result: Any) -> Iterator[str]:
     """Yield which data were filled in, and what was checked."""
-    manifest: Any = result.manifest
-    filled = [
-        f"{name}, {field_name}: {how}"
-        for name, each in manifest["data"]["instruments"].items()
-        for field_name, how in each.get("filled", {}).items()
-    ]
-    yield from format_paragraph("Filled", *(filled or ["nothing; the data had no gaps"]))
-    causality = f"causality: {manifest['causality']}"
-    yield from format_paragraph("Checked", f"the books balance at every bar; {causality}")
-    if manifest["compiled"] != "yes":
-        yield from format_paragraph("Plain Python", str(manifest["compiled"]))
+    instruments = result.manifest["data"]["instruments"]
+    notes = {f"{name}, ": each.get("filled", {}) for name, each in instruments.items()}
+    yield from describe_checks(result.manifest, notes)

@@ -49,8 +49,23 @@ KINDS: Mapping[str, RepairKind] = {
 }
 """The last two are the arguments of the same name of ``Market.load``."""
 
+FILLING = frozenset({"zero_opens", "volume_gaps", "bar_gaps", "mark_gaps", "funding_gaps"})
+"""Notes of ``Market.filled`` on values that were filled in; the other notes are on choices."""
+
 MOST_FLAT = 10_000_000
 """The largest number of bars that is filled in."""
+
+
+def split_notes(notes: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the notes on values that were filled in, and those on other choices about the data.
+
+    Examples
+    --------
+    >>> split_notes({"mark_gaps": "last: 2 of 9 bars", "funding_file": "by cover: a.csv"})
+    ({'mark_gaps': 'last: 2 of 9 bars'}, {'funding_file': 'by cover: a.csv'})
+    """
+    filled = {name: how for name, how in notes.items() if name in FILLING}
+    return filled, {name: how for name, how in notes.items() if name not in FILLING}
 
 
 def parse_repairs(texts: Sequence[str], *, where: str) -> tuple[Repair, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 from backtest.base.number_text import format_bps, format_setting
 from backtest.engine.manifest import read_tables
 from backtest.report.basis.data_and_command import NOTHING, Background
-from backtest.report.basis.data_quality import describe_filled, write_quality
+from backtest.report.basis.data_quality import describe_choices, describe_filled, write_quality
 from backtest.report.basis.rule_sources import list_limit_sources, list_sources
 from backtest.report.basis.terms_by_instrument import (
     Part,
@@ -112,6 +112,8 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "time", f"{data['start']} to {data['end']} UTC, {bars}"
     if "filled" in data:
         yield "filled in", describe_filled(data["filled"]) or "nothing: the data had no gaps"
+        if chosen := describe_choices(data["filled"]):
+            yield "data choices", chosen
     if "liquidations_tested_on" in data:
         yield "liquidations tested on", str(data["liquidations_tested_on"])
     if "dividends" in data:

@@ -12,6 +12,7 @@ from backtest.market import Quality, quality
 from backtest.market.data_expression import load_again
 from backtest.market.inspect.findings import Count
 from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality
+from backtest.market.tables.repairs import split_notes
 from backtest.report.page.page import Block, Paragraph, Table, name_columns
 
 USES = {
@@ -59,8 +60,18 @@ def examine(data: Mapping[str, Any], source: str) -> Examined:
 
 
 def describe_filled(filled: Mapping[str, str]) -> str:
-    """Describe what was filled in, how, and how much of it."""
-    return "; ".join(f"{name.replace('_', ' ')}, {how}" for name, how in filled.items())
+    """Describe what was filled in, how, and how much of it; empty if nothing was."""
+    return join_notes(split_notes(filled)[0])
+
+
+def describe_choices(filled: Mapping[str, str]) -> str:
+    """Describe choices about the data that filled in nothing, such as one of several files."""
+    return join_notes(split_notes(filled)[1])
+
+
+def join_notes(notes: Mapping[str, str]) -> str:
+    """Return notes on the data in one line."""
+    return "; ".join(f"{name.replace('_', ' ')}, {how}" for name, how in notes.items())
 
 
 def write_quality(examined: Examined) -> Iterator[Block]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from backtest.account.account import BY_INSTRUMENT
 from backtest.base.text_layout import clip
-from backtest.report.basis.data_quality import describe_filled
+from backtest.report.basis.data_quality import describe_choices, describe_filled
 from backtest.report.basis.what_is_modeled import describe_model
 from backtest.report.page.page import Block, Table, name_columns
 
@@ -89,12 +89,13 @@ def tabulate_instruments(data: Mapping[str, Any]) -> Iterator[Block]:
                 str(each["liquidations_tested_on"]),
                 str(each.get("source", "")),
                 describe_filled(each.get("filled", {})),
+                describe_choices(each.get("filled", {})),
             )
             for name, each in instruments.items()
         )
         columns = name_columns(
             "instrument", ("span", "UTC"), "bars", "settlements", "liquidations tested on",
-            "source", "filled in",
-            text=["span", "liquidations tested on", "source", "filled in"],
+            "source", "filled in", "data choices",
+            text=["span", "liquidations tested on", "source", "filled in", "data choices"],
         )  # fmt: skip
         yield Table("Instruments", columns, rows)

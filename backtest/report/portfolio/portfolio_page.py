@@ -20,6 +20,7 @@ from backtest.measures.measure_names import ABOUT
 from backtest.measures.run_measures import COSTS
 from backtest.report.basis.assumptions import build_assumptions, tabulate_measures
 from backtest.report.basis.data_and_command import NOTHING, Background
+from backtest.report.basis.data_quality import describe_filled
 from backtest.report.page.page import (
     SYNTHETIC,
     Fact,
@@ -107,7 +108,8 @@ def list_notices(result: PortfolioResult) -> list[str]:
                 and "dividends" not in each]  # fmt: skip
     if unfunded:
         notices.append(f"No funding rates, so none is charged: {join(unfunded)}.")
-    filled = [name for name, each in data["instruments"].items() if each.get("filled")]
+    instruments = data["instruments"].items()
+    filled = [name for name, each in instruments if describe_filled(each.get("filled", {}))]
     if filled:
         notices.append(f"Missing values were filled in: {join(filled)}. See the data below.")
     notices += [f"{text}." for text in list_other_days(result)]

@@ -88,8 +88,8 @@ def list_run_notices(result: Result) -> list[str]:
         notices.append(f"Dividends: {data['dividends']}, booked as funding.")
     elif data["funding_events"] == 0:
         notices.append("No funding rates: none is charged.")
-    if data["filled"]:
-        notices.append(f"Filled in: {describe_filled(data['filled'])}.")
+    if filled := describe_filled(data["filled"]):
+        notices.append(f"Filled in: {filled}.")
     said = str(result.manifest.get("margin_table", ""))
     if said.startswith("the "):  # of other days, or changed within the run
         notices.append(f"{capitalize(said)}.")
