@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from backtest.base.errors import ParameterError
+from backtest.base.frozen_arrays import freeze
 from backtest.base.phrases import Place
 from backtest.base.ranges import Range
 from backtest.base.units import (
@@ -46,7 +47,7 @@ _SAMPLE_DEFAULTS = {"bars": 8760, "seed": 0, "interval": "1h"}
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Market(MarketData):
-    """Aligned history of one instrument; arrays are read-only and C-contiguous.
+    """Aligned history of one instrument; arrays are C-contiguous and cannot be written to.
 
     Parameters
     ----------
@@ -100,7 +101,9 @@ class Market(MarketData):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "signal", np.broadcast_to(self.signal, self.time.shape))
+        signal = np.asarray(self.signal)
+        signal = freeze(signal[:1] if signal.strides == (0,) else signal)  # a constant stays one
+        object.__setattr__(self, "signal", np.broadcast_to(signal, self.time.shape))
 
     @classmethod
     def from_frames(

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base.frozen_arrays import freeze
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import IntArray, format_duration, format_time
 from backtest.market.market import Market
@@ -170,8 +171,7 @@ def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
     for (name, market), (first, stop) in zip(markets.items(), spans, strict=True):
         _check_whole(name, market, time[first:stop], markets)
     _check_overlap([*markets], spans, time)
-    time.flags.writeable = spans.flags.writeable = False
-    return time, spans
+    return freeze(time), freeze(spans)
 
 
 def _check_whole(name: str, market: Market, clock: IntArray, markets: Mapping[str, Market]) -> None:

@@ -141,7 +141,8 @@ def test_what_is_derived_is_frozen_too(derived):
     for name in ARRAYS:
         array = getattr(derived, name)
         assert array.flags.c_contiguous
-        assert not array.flags.writeable
+        with pytest.raises(ValueError, match="cannot set WRITEABLE flag"):
+            array.flags.writeable = True
 
 
 def test_a_constructor_copies_an_array_somebody_else_could_still_write_to():

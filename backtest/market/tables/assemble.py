@@ -225,8 +225,6 @@ def _build_data(
         "funding_mark": settled.columns.get("mark", unknown),
         "funding_predicted": settled.columns.get("predicted", unknown),
     }
-    for array in (*fields.values(), *extras.values()):
-        array.flags.writeable = False  # nobody else holds them: MarketData need not copy them
     return MarketData(
         **fields,
         instrument=options.instrument,

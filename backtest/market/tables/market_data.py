@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from backtest.base.frozen_arrays import freeze
 from backtest.base.units import FloatArray, IntArray, utc_index
 
 _Array: TypeAlias = "npt.NDArray[Any]"
@@ -53,9 +54,9 @@ class MarketData:
         frozen: dict[int, _Array] = {}  # without mark prices, two fields share one array
         for name, array in self._arrays().items():
             if id(array) not in frozen:
-                frozen[id(array)] = _freeze(array)
+                frozen[id(array)] = freeze(array)
             object.__setattr__(self, name, frozen[id(array)])
-        columns = {name: _freeze(values) for name, values in self.columns.items()}
+        columns = {name: freeze(values) for name, values in self.columns.items()}
         object.__setattr__(self, "columns", MappingProxyType(columns))
         object.__setattr__(self, "filled", MappingProxyType(dict(self.filled)))
 
@@ -135,12 +136,3 @@ class MarketData:
 
 
 _NAMES = tuple(each.name for each in dataclasses.fields(MarketData))
-
-
-def _freeze(array: _Array) -> _Array:
-    """Return a read-only, C-contiguous array; a copy unless it is both already."""
-    if not array.flags.writeable and array.flags.c_contiguous:
-        return array
-    frozen = array.copy(order="C")
-    frozen.flags.writeable = False
-    return frozen
