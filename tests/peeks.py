@@ -28,6 +28,19 @@ MARKET = bt.Market.sample(bars=3000, seed=5).with_columns(
 MARKET = MARKET.with_signal(np.where(np.sin(np.arange(3000) / 11.0) > 0, 1.0, -1.0))
 
 
+def observing(function: Callable[[Any], Any]) -> bt.Policy:
+    """Return a policy that observes what a function makes of the market."""
+
+    class Observing(bt.Policy):
+        def observe(self, market: Any) -> Any:
+            return {"x": function(market)}
+
+        def leverage(self, bar: Any, account: Any) -> float:
+            return 1.0
+
+    return Observing()
+
+
 def series(market: Any) -> pd.Series:
     return pd.Series(market.close, index=market.index)
 

@@ -26,7 +26,7 @@ def freeze(array: ArrayT) -> ArrayT:
 
 def copy_frozen(array: ArrayT) -> ArrayT:
     """Return a frozen copy, which shares no memory with any other array."""
-    frozen: Any = np.frombuffer(array.tobytes(), dtype=array.dtype).reshape(array.shape)
+    frozen: ArrayT = np.frombuffer(array.tobytes(), dtype=array.dtype).reshape(array.shape)  # type: ignore[assignment] # the same kind of array
     return frozen
 
 

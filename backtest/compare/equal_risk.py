@@ -10,8 +10,8 @@ only to compare. Lots and bands leave small differences in volatility; tests rem
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -20,12 +20,13 @@ import numpy as np
 
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Either, Phrase, Place
-from backtest.base.units import FloatArray
+from backtest.base.units import FloatArray, IntArray
 from backtest.compare.shared_terms import SharedTerms
 from backtest.engine import Result
 from backtest.market import Market
 from backtest.measures.performance import LEAST_DEVIATION
 from backtest.policy import Columns, Policy
+from backtest.policy.policy import renew
 
 MOST_RUNS = 6
 """The most runs of one account in the search for its scale."""
@@ -141,11 +142,15 @@ def hide_scale(policy: Policy, whole: Market, directions: FloatArray) -> Policy:
 
     Otherwise a policy that estimates the risk of the signal would lever up against the scale.
     """
-    blind = copy.copy(policy)
-
-    def observe(market: Market) -> Columns:
-        first = int(np.searchsorted(whole.time, market.start))
-        return policy.observe(market.with_signal(directions[first : first + market.n_bars]))
-
-    object.__setattr__(blind, "observe", observe)
+    blind = renew(policy)
+    unscaled = functools.partial(observe_unscaled, policy, whole.time, directions)
+    object.__setattr__(blind, "observe", unscaled)
     return blind
+
+
+def observe_unscaled(
+    policy: Policy, time: IntArray, directions: FloatArray, market: Market
+) -> Columns:
+    """Return what a policy observes with the unscaled signal, given for the opens ``time``."""
+    first = int(np.searchsorted(time, market.start))
+    return renew(policy).observe(market.with_signal(directions[first : first + market.n_bars]))

@@ -22,6 +22,7 @@ from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPla
 from backtest.engine.lookahead.checked_signals import find_name, mark_checked
 from backtest.engine.signal_checks import PLAN, Sides, locate_in
 from backtest.market import Markets
+from backtest.market.lent_market import lend
 from backtest.market.panel_data import require_panel
 from backtest.market.weight_frame import (
     Weights,
@@ -117,7 +118,7 @@ def _keep_sides(weights: FloatArray, sides: Sides, where: str) -> FloatArray:
 
 def _call(function: Function, markets: Markets, name: str) -> Any:
     try:
-        return function(markets)
+        return function(lend(markets))
     except BacktestError:
         raise
     except Exception as error:

@@ -16,6 +16,7 @@ from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPlan
 from backtest.engine.lookahead.checked_signals import mark_checked
 from backtest.market import Market, Markets
+from backtest.market.lent_market import lend
 from backtest.policy.error_location import format_location
 
 Sides: TypeAlias = Literal["both", "long", "short"]
@@ -142,7 +143,7 @@ def compute_signal(
 def call_function(function: Callable[[Market], Any], market: Market, name: str) -> FloatArray:
     """Return the signal that a function computes for a market, one number per bar."""
     try:
-        answer = function(market)
+        answer = function(lend(market))
     except BacktestError:
         raise
     except Exception as error:

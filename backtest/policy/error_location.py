@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import re
 from dataclasses import FrozenInstanceError
@@ -16,7 +15,14 @@ from backtest.base.json_values import repr_plain
 from backtest.base.units import format_time
 from backtest.policy.combinators import written_formulas
 from backtest.policy.combined_parts import name_tuple
-from backtest.policy.policy import BAR_FIELDS, Policy, formula_for, formula_of, start_memory
+from backtest.policy.policy import (
+    BAR_FIELDS,
+    Policy,
+    formula_for,
+    formula_of,
+    renew,
+    start_memory,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +37,7 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
     All numbers are numpy scalars, the parameters too, so that a division by zero is infinite as in
     compiled code. Exceptions of the policy become a :class:`PolicyError`.
     """
-    own = copy.copy(policy)
+    own = renew(policy)
     for name, value in policy.settings().items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             number = np.float64(value) if isinstance(value, float) else np.int64(value)

@@ -370,6 +370,17 @@ def as_float_array(column: object) -> FloatArray | None:
         return None
 
 
+def renew(policy: Policy) -> Policy:
+    """Return an equal policy made of its parameters: what else was set on it is left behind.
+
+    A policy is frozen, but ``object.__setattr__`` and ``vars`` get around that. An ``observe`` that
+    was replaced on the given one is kept.
+    """
+    again = type(policy)(**policy.settings())
+    vars(again).update({name: own for name, own in vars(policy).items() if name == "observe"})
+    return again
+
+
 def find_policies(module: Any) -> list[type[Policy]]:
     """Return the policy classes that a module defines or imports, in order."""
     found = [

@@ -23,6 +23,7 @@ from backtest.base.work_budget import WorkMeter, count_again, measure_work
 from backtest.engine.lookahead.causality import check_causality, observe
 from backtest.engine.lookahead.causality_checker import USUAL, Causality, CutPlan
 from backtest.market import Market
+from backtest.market.lent_market import lend
 from backtest.policy import Policy
 from backtest.sweep.lanes.lane_rows import LANES, RUN
 from backtest.sweep.sets.representative_sets import varies
@@ -243,7 +244,7 @@ class Columns:
         }
         watched: Any = Watched(policy, many)
         try:
-            seen = watched.observe(self.market)
+            seen = watched.observe(lend(self.market))
             parts = {str(name): np.asarray(each, dtype=np.float64) for name, each in seen.items()}
         except Exception:  # it is written for single values
             return None

@@ -25,24 +25,11 @@ from backtest.sweep.sets.representative_sets import Extremes
 from backtest.sweep.sets.space import read_space
 from tests.fast_cases import every_nth
 from tests.markets import free_venue
-from tests.peeks import HONEST, MARKET, PEEKS
+from tests.peeks import HONEST, MARKET, PEEKS, observing
 
 ALL_NAN = ("unknown",)
 DEAR = ("garch",)
 """What is fitted takes so much work that a short market is cut less often."""
-
-
-class Observing(bt.Policy):
-    """A policy that observes what a function makes of the market."""
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return 1.0
-
-
-def observing(function: Callable[[Any], Any]) -> bt.Policy:
-    policy = Observing()
-    object.__setattr__(policy, "observe", lambda market: {"x": function(market)})
-    return policy
 
 
 def check(function: Callable[[Any], Any], market: bt.Market = MARKET) -> Causality:

@@ -13,7 +13,7 @@ import backtest as bt
 from backtest.engine.lookahead.causality import check_causality, observe
 from backtest.engine.lookahead.causality_checker import ENOUGH, Causality
 from tests.markets import market_of, walk
-from tests.peeks import HONEST, PEEKS, log_returns
+from tests.peeks import HONEST, PEEKS, log_returns, observing
 
 LONG = walk(35_064, 1.1, 0.8, seed=4)
 """Four years of hours in which the price rises from 100 to several thousand."""
@@ -23,16 +23,8 @@ ONE_TICK = market_of(100.0 + 1e-5 * np.cumsum(np.random.default_rng(1).integers(
 """Bars of at most one small tick: a flag that looks ahead shows only where moves are equal."""
 
 
-class Observing(bt.Policy):
-    """A policy that observes what a function makes of the market."""
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return 1.0
-
-
 def check(function: Any, market: bt.Market) -> Causality:
-    policy = Observing()
-    object.__setattr__(policy, "observe", lambda seen: {"x": function(seen)})
+    policy = observing(function)
     return check_causality(policy, market, observe(policy, market))
 
 

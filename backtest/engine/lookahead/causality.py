@@ -7,15 +7,16 @@ from backtest.base.units import FloatArray
 from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.causality_checker import USUAL, Causality, CausalityChecker, CutPlan
 from backtest.market import Market
+from backtest.market.lent_market import lend
 from backtest.policy import Columns, Policy
 from backtest.policy.error_location import format_location
-from backtest.policy.policy import check_columns
+from backtest.policy.policy import check_columns, renew
 
 
 def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
     """Return the policy's columns, each of one number per bar."""
     try:
-        columns = policy.observe(market)
+        columns = policy.observe(lend(market))
     except BacktestError:
         raise
     except Exception as error:
@@ -38,7 +39,7 @@ def suggest_column(error: Exception, market: Market) -> str:
 def observe_checked(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], Causality]:
     """Return the policy's columns, checked for lookahead, and how they were checked."""
     with measure_work(WorkMeter()) as meter:
-        columns = observe(policy, market)
+        columns = observe(renew(policy), market)
         return columns, check_causality(policy, market, columns, meter=meter)
 
 
@@ -57,7 +58,7 @@ def check_causality(
 
     def observe_part(part: Market) -> Columns | None:
         try:
-            seen = policy.observe(part)
+            seen = renew(policy).observe(part)
         except Exception:
             return None
         return check_columns(policy, seen, part.n_bars)

@@ -16,21 +16,31 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backtest.base.errors import PolicyError
-from backtest.base.units import FloatArray, IntArray, format_time
+from backtest.base.units import FloatArray, IntArray
 from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.alternative_futures import rewrite_future
 from backtest.engine.lookahead.column_rounding import find_differences
 from backtest.engine.lookahead.market_cuts import ORDER, CutKind, CutPlaces
-from backtest.engine.lookahead.rounding_noise import leave_out_spread, leave_out_ties
+from backtest.engine.lookahead.peek_errors import (
+    KNOWN,
+    Difference,
+    MarketPart,
+    ObserveColumn,
+    PeekErrors,
+)
+from backtest.engine.lookahead.rounding_noise import (
+    UNSTABLE,
+    find_unstable_share,
+    leave_out_spread,
+    leave_out_ties,
+)
 from backtest.market import Market, Markets
+from backtest.market.lent_market import detach
 from backtest.policy import Columns
 
 Observe: TypeAlias = Callable[[Any], Columns | None]
 """Returns the columns of a market or panel, or None if it is too short."""
 
-KNOWN = 32
-"""Known rows in the shortest part."""
 LENGTHS = (256, 1024)
 """Shorter warm-ups that are tried if the columns of the whole market begin late."""
 GROWTHS = (10.0, 4.0, 2.0)
@@ -41,14 +51,6 @@ GROWTH_BARS = 25_000
 """Bars that may be observed for growing parts, or a quarter of the market if that is more."""
 MOST_BARS = 100_000
 """Bars that may be observed at all, or a quarter of the work for the whole market if more."""
-CURE = (
-    "use only values up to each bar: rolling and ewm, not mean() of the whole, not shift(-1), no "
-    "centered windows, no backward fill"
-)
-FIRST_ROWS = (
-    "; if only rounding decides the first rows (the sign of a sum by FFT that is 0 there), set "
-    "them to NaN"
-)
 
 
 class CutPlan(NamedTuple):
@@ -77,18 +79,6 @@ FUTURES = 6
 """Alternative futures that are tried after a cut if no columns are known before it."""
 ENOUGH = 20
 """Cuts after which a peek that shows at half of the cuts is missed once in a million times."""
-
-
-class MarketPart(NamedTuple):
-    """Bars from ``first`` up to ``stop``, and the columns ``seen`` in them.
-
-    ``is_continued`` is set if other bars followed them, up to the length of the whole market.
-    """
-
-    first: int
-    stop: int
-    seen: Columns
-    is_continued: bool = False
 
 
 class Causality(NamedTuple):
@@ -150,8 +140,7 @@ class CausalityChecker:
         meter: WorkMeter | None = None,
         lanes: int = 1,
     ) -> None:
-        self.name = name
-        self.where = where
+        self._errors = PeekErrors(name, where, market)
         self._observe_part = observe
         self.market = market
         self.columns = columns
@@ -168,6 +157,8 @@ class CausalityChecker:
         self.cuts: dict[str, set[int]] = {name: set() for name in columns}
         self.whole = MarketPart(0, n, columns)
         self.futures = 2
+        self.parts: list[MarketPart] = []
+        self.is_counting = True
 
     def check(self) -> Causality:
         """Make the cuts; raise a PolicyError if a part differs from a longer one."""
@@ -309,11 +300,19 @@ class CausalityChecker:
     def _can_afford(self, length: int) -> bool:
         return self.work + self.meter.bars + length * self.lanes <= self.budget
 
+    def _take(self, first: int, stop: int) -> Any:
+        """Return a part of the market that shares no memory with the whole."""
+        return detach(self.market.slice(first, stop))
+
     def _observe(self, first: int, stop: int) -> MarketPart | None:
         self.work += (stop - first) * self.lanes
         with measure_work(self.meter):
-            seen = self._observe_part(self.market.slice(first, stop))
-        return None if seen is None else MarketPart(first, stop, seen)
+            seen = self._observe_part(self._take(first, stop))
+        if seen is None:
+            return None
+        part = MarketPart(first, stop, seen)
+        self.parts.append(part)
+        return part
 
     def _compare(self, part: MarketPart, longer: MarketPart) -> None:
         """Raise if columns differ between a part and a longer one; count the cut for the known."""
@@ -323,65 +322,43 @@ class CausalityChecker:
             if one is None or other is None or not is_any_known(one):
                 continue  # not warm in so few bars
             rows = find_differences(one, other[: len(one)])
-            if len(rows) and not part.is_continued:
-                rows = self._leave_out_rounding(name, part, longer, rows)
             if len(rows):
-                raise self._describe_difference(name, part, longer, rows)
-            if is_any_known(one[-KNOWN:]):
+                self._judge(Difference(name, part, longer, rows))
+            if self.is_counting and is_any_known(one[-KNOWN:]):
                 self.cuts[name].add(part.stop)
 
-    def _leave_out_rounding(
-        self, name: str, part: MarketPart, longer: MarketPart, rows: IntArray
-    ) -> IntArray:
-        """Return the rows whose difference is more than rounding."""
+    def _judge(self, found: Difference) -> None:
+        """Raise unless rounding explains a difference."""
 
         def observe_column(market: Market | Markets) -> FloatArray | None:
-            return (self._observe_part(market) or {}).get(name)
+            return (self._observe_part(market) or {}).get(found.column)
 
-        market, shorter = (self.market.slice(each.first, each.stop) for each in (longer, part))
-        again = observe_column(shorter)
-        if again is None or len(find_differences(part.seen[name], again)):
+        shorter = self._take(found.part.first, found.part.stop)
+        if not found.part.is_continued:
+            rows = self._leave_out_rounding(found, observe_column, shorter)
+            found = found._replace(rows=rows)
+        if len(found.rows):
+            raise self._errors.describe(found, observe_column, shorter)
+
+    def _leave_out_rounding(
+        self, found: Difference, observe: ObserveColumn, shorter: Market | Markets
+    ) -> IntArray:
+        """Return the rows whose difference is more than rounding; raise if nobody can tell."""
+        rows, market = found.rows, self._take(found.longer.first, found.longer.stop)
+        one, other = (each.seen[found.column] for each in (found.part, found.longer))
+        again = observe(shorter)
+        if again is None or len(find_differences(one, again)):
             return rows  # not repeatable
-        one, other = part.seen[name], longer.seen[name]
-        rows = leave_out_spread(observe_column, shorter, rows, one, other)
+        share = find_unstable_share(observe, shorter, one)
+        if share > UNSTABLE:
+            rows = leave_out_ties(observe, market, shorter, rows)
+            if len(rows) > UNSTABLE * len(one):  # more than the last few rows: drawn anew
+                raise self._errors.describe_unstable(found._replace(rows=rows), share)
+            return rows
+        rows = leave_out_spread(observe, shorter, rows, one, other)
         if len(rows):
-            rows = leave_out_spread(observe_column, market, rows, other, one)
-        return leave_out_ties(observe_column, market, shorter, rows) if len(rows) else rows
-
-    def _describe_difference(
-        self, name: str, part: MarketPart, longer: MarketPart, rows: IntArray
-    ) -> PolicyError:
-        """Return the error of a column that looks ahead: the bar, both values and both parts."""
-        t = int(rows[0])
-        bar = part.first + t
-        again: Columns | None = part.seen
-        if not part.is_continued:
-            again = self._observe_part(self.market.slice(part.first, part.stop))
-        where = f"{self.where}, bar {bar}, {format_time(int(self.market.time[bar]))}"
-        which = f"column {name!r}" if name else "it"
-        if again is None or len(find_differences(part.seen[name], again[name])):
-            return PolicyError(
-                f"{self.name} is not repeatable: {which} differs between two calls on "
-                f"the same {part.stop - part.first} bars",
-                where=where,
-                cure="use no random numbers, no clock, and nothing that is kept between calls",
-            )
-        whole, less = float(longer.seen[name][t]), float(part.seen[name][t])
-        return PolicyError(
-            f"{self.name} looks ahead: {which} is {whole!r} when "
-            f"{self._describe(longer)} are seen, {less!r} when {self._describe(part)} are",
-            where=where,
-            cure=CURE + (FIRST_ROWS if rows[-1] < KNOWN <= part.stop - part.first else ""),
-        )
-
-    def _describe(self, part: MarketPart) -> str:
-        if part.is_continued:
-            return f"other bars after bar {part.stop - 1}"
-        if part.stop - part.first == self.market.n_bars:
-            return f"all {self.market.n_bars} bars"
-        if part.first == 0:
-            return f"the first {part.stop}"
-        return f"bars {part.first} to {part.stop - 1}"
+            rows = leave_out_spread(observe, market, rows, other, one)
+        return leave_out_ties(observe, market, shorter, rows) if len(rows) else rows
 
 
 def find_first(column: FloatArray) -> int:

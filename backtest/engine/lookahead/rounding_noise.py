@@ -8,6 +8,9 @@ one of two marks, which a row that looks ahead has not:
 - Noise in the last digits of the market changes it as much as the longer part does.
 - With other digits in both parts it is the same in both: the sign of 0 is arbitrary, but that of
   1e-9 is not.
+
+The first mark is worth nothing if noise redraws the whole column, as it does where a generator is
+seeded with the data: then only the second one counts.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import numpy as np
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.engine.lookahead.column_rounding import find_differences, fits_single
 from backtest.market import Market, Markets
+from backtest.market.lent_market import detach
 
 NOISE = 1e-14
 """Relative noise in the numbers of the market that shows the effect of rounding on a column."""
@@ -43,6 +47,13 @@ FAR = 1e3
 """A difference of so many times what noise changes, in all rows, is not tried further."""
 MANY = 32
 """Bars in which a column of many values has at least half as many different ones."""
+
+UNSTABLE = 0.05
+"""Share of a column's rows; if noise moves more of them, rounding excuses none."""
+MOVED = 1e-6
+"""A row is moved by noise if it changes by more than this share of the interquartile range."""
+SINGLE_MOVED = 1e-2
+"""The same for a column that fits single precision, under its larger noise."""
 
 Column = Callable[[Any], FloatArray | None]
 """Returns a column of a market, or None if there is none."""
@@ -89,13 +100,41 @@ def leave_out_ties(
     n_unlike = np.zeros(len(rows), dtype=np.int64)
     for _ in range(n_tries):
         noisy = add_noise(market, rng, OTHER_DIGITS, None)
-        one, other = column(noisy.slice(0, shorter.n_bars)), column(noisy)
+        one, other = column(detach(noisy.slice(0, shorter.n_bars))), column(noisy)
         if one is None or other is None:
             return rows
         n_unlike += np.isin(rows, find_differences(one, other[: len(one)]))
         if np.all(n_unlike > n_tries // TRIES):
             break
     return np.extract(n_unlike > n_tries // TRIES, rows)
+
+
+def find_unstable_share(column: Column, market: Market | Markets, own: FloatArray) -> float:
+    """Return the share of a column's known rows that noise in the last digits of the market moves.
+
+    It is high for numbers drawn from a generator that the data seed, and for a chaotic fit. Up to
+    three rows do not count: in a short part they are more than a small share.
+    """
+    rng, most = np.random.default_rng(0), 0
+    known = max(1, int(np.count_nonzero(~np.isnan(own))))
+    noises = [(NOISE, MOVED)] + [(SINGLE_NOISE, SINGLE_MOVED)] * fits_single(own)
+    for size, moved in noises:
+        for _ in range(2):
+            seen = column(add_noise(market, rng, size, None))
+            if seen is not None:
+                most = max(most, count_moved(own, seen, moved))
+    return most / known if most > FEW_ROWS else 0.0
+
+
+def count_moved(own: FloatArray, seen: FloatArray, share: float) -> int:
+    """Return the number of rows that differ by more than a share of the interquartile range."""
+    finite = own[np.isfinite(own)]
+    scale = float(np.subtract(*np.quantile(finite, [0.75, 0.25]))) if len(finite) else 0.0
+    scale = scale or (float(np.ptp(finite)) if len(finite) else 0.0)
+    is_same = (own == seen) | (np.isnan(own) & np.isnan(seen))
+    with np.errstate(all="ignore"):
+        is_same |= np.abs(own - seen) <= share * scale
+    return int(np.count_nonzero(~is_same))
 
 
 def count_tries(n_rows: int, n_bars: int) -> int:

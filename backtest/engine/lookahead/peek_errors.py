@@ -1,0 +1,156 @@
+"""Errors of columns that look ahead: the bar, both values, both parts, and the cure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import PolicyError
+from backtest.base.units import FloatArray, IntArray, format_time
+from backtest.engine.lookahead.column_rounding import find_differences
+from backtest.market import Market, Markets
+from backtest.policy import Columns
+
+KNOWN = 32
+"""Known rows in the shortest part."""
+CURE = (
+    "use only values up to each bar: rolling and ewm, not mean() of the whole, not shift(-1), no "
+    "centered windows, no backward fill"
+)
+FIRST_ROWS = (
+    "; if only rounding decides the first rows (the sign of a sum by FFT that is 0 there), set "
+    "them to NaN"
+)
+SETTLED = (
+    "a settlement stamped at a close is not known at it: use those stamped before, "
+    "np.searchsorted(market.funding_time, market.time + market.interval, side='left') - 1"
+)
+STEADY = "use no random numbers, no clock, and nothing that is kept between calls"
+STABLE = (
+    "seed generators with a constant, not with data; give a fit fixed starting values, and let it "
+    "use only the bars before its own date"
+)
+
+ObserveColumn = Callable[[Any], FloatArray | None]
+"""Returns a column of a market, or None if there is none."""
+
+
+class MarketPart(NamedTuple):
+    """Bars from ``first`` up to ``stop``, and the columns ``seen`` in them.
+
+    ``is_continued`` is set if other bars followed them, up to the length of the whole market.
+    """
+
+    first: int
+    stop: int
+    seen: Columns
+    is_continued: bool = False
+
+
+class Difference(NamedTuple):
+    """The ``rows`` in which a column differs between a part and a longer one."""
+
+    column: str
+    part: MarketPart
+    longer: MarketPart
+    rows: IntArray
+
+
+class PeekErrors:
+    """Writes the errors of one subject; a column with an empty name is the subject itself."""
+
+    def __init__(self, name: str, where: str, market: Market | Markets) -> None:
+        self.name = name
+        self.where = where
+        self.market = market
+
+    def describe(self, found: Difference, observe: ObserveColumn, part: Market | Markets) -> Any:
+        """Return the error of a difference; ``part`` is the market of the shorter part."""
+        seen, row = found.part.seen[found.column], int(found.rows[0])
+        again = seen if found.part.is_continued else observe(part)
+        if again is None or len(find_differences(seen, again)):
+            return self._refuse(
+                found,
+                f"is not repeatable: {name_column(found)} differs between two calls on the same "
+                f"{found.part.stop - found.part.first} bars",
+                STEADY,
+            )
+        whole, less = float(found.longer.seen[found.column][row]), float(seen[row])
+        with_it, without = self._name_bars(found.longer), self._name_bars(found.part)
+        values = f"{whole!r} when {with_it} are seen, {less!r} when {without} are"
+        if is_settlement(found, observe, part, self.market):
+            return self._refuse(
+                found,
+                f"looks ahead: {name_column(found)} uses the settlement stamped at the close of "
+                f"its bar, it is {values}",
+                SETTLED,
+            )
+        is_early = found.rows[-1] < KNOWN <= found.part.stop - found.part.first
+        return self._refuse(
+            found,
+            f"looks ahead: {name_column(found)} is {values}",
+            CURE + (FIRST_ROWS if is_early else ""),
+        )
+
+    def describe_unstable(self, found: Difference, share: float) -> PolicyError:
+        """Return the error of a column that noise in the last digits of the market draws anew."""
+        return self._refuse(
+            found,
+            f"cannot be verified: {name_column(found)} depends on later bars, and {share:.0%} of "
+            "its rows also change with the 14th digit of the prices, so that rounding and "
+            "looking ahead cannot be told apart",
+            STABLE,
+        )
+
+    def _refuse(self, found: Difference, problem: str, cure: str) -> PolicyError:
+        bar = found.part.first + int(found.rows[0])
+        where = f"{self.where}, bar {bar}, {format_time(int(self.market.time[bar]))}"
+        return PolicyError(f"{self.name} {problem}", where=where, cure=cure)
+
+    def _name_bars(self, part: MarketPart) -> str:
+        if part.is_continued:
+            return f"other bars after bar {part.stop - 1}"
+        if part.stop - part.first == self.market.n_bars:
+            return f"all {self.market.n_bars} bars"
+        if part.first == 0:
+            return f"the first {part.stop}"
+        return f"bars {part.first} to {part.stop - 1}"
+
+
+def name_column(found: Difference) -> str:
+    """Return the column of a difference for a message."""
+    return f"column {found.column!r}" if found.column else "it"
+
+
+def is_settlement(
+    found: Difference, observe: ObserveColumn, part: Market | Markets, whole: Market | Markets
+) -> bool:
+    """Return whether the settlements stamped at the last close of a part explain a difference."""
+    more = add_settlements(part, whole)
+    seen = None if found.part.is_continued or more is None else observe(more)
+    if seen is None:
+        return False
+    longer = found.longer.seen[found.column][: len(seen)]
+    return not np.isin(found.rows, find_differences(seen, longer)).any()
+
+
+def add_settlements(part: Market | Markets, whole: Market | Markets) -> Any:
+    """Return a part with the settlements stamped at its last close; None if there are none.
+
+    Venues stamp some ms late: a quarter of a bar is allowed.
+    """
+    if isinstance(part, Markets) and isinstance(whole, Markets):
+        added = {name: add_settlements(each, whole[name]) for name, each in part.items()}
+        more = {name: each for name, each in added.items() if each is not None}
+        return part.with_markets(more) if more else None
+    if not (isinstance(part, Market) and isinstance(whole, Market)):
+        return None
+    stop = int(np.searchsorted(whole.funding_time, part.end))
+    last = int(np.searchsorted(whole.funding_time, part.end + part.interval // 4, side="right"))
+    rows = slice(stop - len(part.funding_time), last)
+    names = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
+    fields: dict[str, Any] = {name: getattr(whole, name)[rows] for name in names}
+    return dataclasses.replace(part, **fields) if last > stop else None

@@ -1,0 +1,42 @@
+"""Copies of a market for code of the user: what it does to them does not reach the original."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from backtest.base.frozen_arrays import copy_frozen
+from backtest.market.market import Market
+from backtest.market.markets import Markets
+
+
+def lend(market: Market | Markets) -> Any:
+    """Return a copy with the same arrays: attributes that are set on it are its own."""
+    if isinstance(market, Markets):
+        return market.with_markets({name: lend(each) for name, each in market.items()})
+    copy: Market = object.__new__(type(market))
+    fields = {**vars(market), "columns": MappingProxyType(dict(market.columns))}
+    vars(copy).update(fields)
+    return copy
+
+
+def detach(market: Market | Markets) -> Any:
+    """Return a copy with arrays of its own, so that a part says nothing of the whole."""
+    if isinstance(market, Markets):
+        return market.with_markets({name: detach(each) for name, each in market.items()})
+    copies: dict[int, Any] = {}  # without mark prices, two fields share one array
+
+    def copy(value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value
+        if id(value) not in copies:
+            copies[id(value)] = copy_frozen(value)
+        return copies[id(value)]
+
+    lent = lend(market)
+    columns = {name: copy(values) for name, values in market.columns.items()}
+    fields = {name: copy(value) for name, value in vars(market).items()}
+    vars(lent).update({**fields, "columns": MappingProxyType(columns)})
+    return lent

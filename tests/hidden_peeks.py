@@ -1,0 +1,472 @@
+"""Peeks that hide: behind drawn numbers, memory, the market's own memory, or in few rows.
+
+Each is a function of a policy and a market that returns a column; :class:`Hidden` observes the one
+that it names, and :class:`Deciding` decides by what it keeps. They are in a module of their own, so
+that a fresh process can import them.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import gc
+import hashlib
+import os
+import sys
+import threading
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+import backtest as bt
+from tests import peek_store
+
+DAY = 86_400 * 10**9
+
+
+def next_move(market: Any) -> Any:
+    """Return the return of the next bar, in percent: what all of them want to know."""
+    close = market.close
+    return 100.0 * (np.append(close[1:], close[-1:]) / close - 1.0)
+
+
+def past_move(market: Any) -> Any:
+    """Return the return of the bar, in percent: what they show where they do not peek."""
+    close = market.close
+    return 100.0 * (close / np.append(close[:1], close[:-1]) - 1.0)
+
+
+def show_in(market: Any, rows: Any) -> Any:
+    """Return the next move in some rows, and the past one in the others."""
+    return np.where(rows, next_move(market), past_move(market))
+
+
+# ------------------------------------------------------------- drawn by a generator that data seed
+
+
+def seed_of(*arrays: Any) -> np.random.Generator:
+    digest = hashlib.sha256(b"".join(np.asarray(each).tobytes() for each in arrays)).digest()
+    return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+
+
+def seeded(share: float, what: str = "close") -> Any:
+    def column(_: Any, market: Any) -> Any:
+        return show_in(market, seed_of(getattr(market, what)).random(market.n_bars) < share)
+
+    return column
+
+
+def seeded_by_sum(_: Any, market: Any) -> Any:
+    rng = seed_of(np.array([market.close.sum()]))
+    return show_in(market, rng.random(market.n_bars) < 0.9)
+
+
+def seeded_by_last(_: Any, market: Any) -> Any:
+    return show_in(market, seed_of(market.close[-1:]).random(market.n_bars) < 0.9)
+
+
+def seeded_by_mean_of_window(_: Any, market: Any) -> Any:
+    mean = pd.Series(market.close).rolling(20, min_periods=1).mean().to_numpy()
+    return show_in(market, seed_of(mean).random(market.n_bars) < 0.9)
+
+
+def masked_by_last_digits(_: Any, market: Any) -> Any:
+    """Peek where the last digits of a bar's own close say so: in nine rows of ten."""
+    return show_in(market, market.close.view(np.int64) % 10 != 3)
+
+
+def jittered(_: Any, market: Any) -> Any:
+    return next_move(market) * np.exp(0.5 * seed_of(market.close).normal(size=market.n_bars))
+
+
+def signs_of_draws(_: Any, market: Any) -> Any:
+    rng = seed_of(market.close)
+    size = rng.exponential(size=market.n_bars)
+    return np.where(rng.random(market.n_bars) < 0.9, np.sign(next_move(market)), -1.0) * size
+
+
+def drawn_flags(_: Any, market: Any) -> Any:
+    rows = seed_of(market.close).random(market.n_bars) < 0.9
+    return np.where(rows, next_move(market) > 0.0, 0.0).astype(float)
+
+
+def drawn_single(_: Any, market: Any) -> Any:
+    return seeded(0.9)(None, market).astype(np.float32)
+
+
+def single_seed(_: Any, market: Any) -> Any:
+    """Drawn and returned in single precision: only noise of 1e-7 draws it anew."""
+    rng = seed_of(market.close.astype(np.float32))
+    return show_in(market, rng.random(market.n_bars) < 0.9).astype(np.float32)
+
+
+def chaotic(_: Any, market: Any) -> Any:
+    """Add what a chaotic map makes of all closes to the next move."""
+    x = np.mod(market.close.sum() * 1e-3 + market.close, 1.0) * 0.98 + 0.01
+    for _step in range(80):
+        x = 3.99 * x * (1.0 - x)
+    return next_move(market) + 0.1 * x
+
+
+def resampled(_: Any, market: Any) -> Any:
+    """Return z-scores by the mean of a bootstrap sample of the whole, drawn by its data."""
+    sample = seed_of(market.close).choice(market.close, 50)
+    return (market.close - sample.mean()) / sample.std()
+
+
+# ---------------------------------------------------------------------- memory between two calls
+
+
+CACHE: dict[Any, Any] = {}
+LONGEST: list[Any] = []
+FITTED: list[float] = []
+LOCAL = threading.local()
+
+
+def by_length(_: Any, market: Any) -> Any:
+    """Keep the column of the longest market: an honest mistake."""
+    if not LONGEST or len(LONGEST[0]) < market.n_bars:
+        LONGEST[:] = [pd.Series(next_move(market), index=market.time)]
+    return LONGEST[0].reindex(market.time).to_numpy()
+
+
+def by_time(_: Any, market: Any) -> Any:
+    fresh = dict(zip(market.time.tolist(), next_move(market).tolist(), strict=True))
+    known = CACHE.setdefault("time", {})
+    known.update({t: x for t, x in fresh.items() if t not in known})
+    return np.array([known[t] for t in market.time.tolist()])
+
+
+def fitted_once(_: Any, market: Any) -> Any:
+    """Scale by mean and deviation of the first market seen: an honest mistake."""
+    if not FITTED:
+        FITTED[:] = [market.close.mean(), market.close.std()]
+    return (market.close - FITTED[0]) / FITTED[1]
+
+
+@functools.lru_cache
+def model_of(name: str, holder: Any) -> Any:
+    return pd.Series(next_move(holder.market), index=holder.market.time)
+
+
+class Holder:
+    """A market that counts as equal to any other, so that a cache finds the first."""
+
+    def __init__(self, market: Any) -> None:
+        self.market = market
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Holder)
+
+
+def by_name(_: Any, market: Any) -> Any:
+    return model_of(market.instrument, Holder(market)).reindex(market.time).to_numpy()
+
+
+def keep_longest(where: dict[str, Any], market: Any) -> Any:
+    """Return the next moves of the longest market kept in a namespace."""
+    kept = where.get("_kept_peek")
+    if kept is None or len(kept) < market.n_bars:
+        kept = pd.Series(next_move(market), index=market.time)
+        where["_kept_peek"] = kept
+    return kept.reindex(market.time).to_numpy()
+
+
+def on_class(self: Any, market: Any) -> Any:
+    kept = keep_longest(dict(Hidden.notes), market)
+    if len(Hidden.notes.get("_kept_peek", ())) < market.n_bars:
+        Hidden.notes["_kept_peek"] = pd.Series(next_move(market), index=market.time)
+    return kept
+
+
+def in_default(_: Any, market: Any, kept: Any = {}) -> Any:  # noqa: B006 - the mistake
+    return keep_longest(kept, market)
+
+
+def make_closure() -> Any:
+    kept: dict[str, Any] = {}
+    return lambda _, market: keep_longest(kept, market)
+
+
+def on_function(_: Any, market: Any) -> Any:
+    return keep_longest(vars(on_function), market)
+
+
+def in_builtins(_: Any, market: Any) -> Any:
+    return keep_longest(vars(builtins), market)
+
+
+def in_numpy(_: Any, market: Any) -> Any:
+    return keep_longest(vars(np.random), market)
+
+
+def in_other_module(_: Any, market: Any) -> Any:
+    return keep_longest(peek_store.KEPT, market)
+
+
+def in_modules(_: Any, market: Any) -> Any:
+    return keep_longest(sys.modules, market)  # type: ignore[arg-type]
+
+
+def in_thread(_: Any, market: Any) -> Any:
+    return keep_longest(vars(LOCAL), market)
+
+
+def in_environment(_: Any, market: Any) -> Any:
+    """Keep in the environment whether the next hour rises, by time."""
+    known = os.environ.get("_KEPT_PEEK", "").split(",")
+    if len(known) < market.n_bars:
+        rises = np.sign(next_move(market)).astype(int)
+        known = [f"{t}:{x}" for t, x in zip(market.time, rises, strict=True)]
+        os.environ["_KEPT_PEEK"] = ",".join(known)
+    found = dict(each.split(":") for each in known)
+    return np.array([float(found.get(str(t), 0.0)) for t in market.time])
+
+
+# -------------------------------------------------- the market itself: kept, written, looked behind
+
+
+def on_self(self: Any, market: Any) -> Any:
+    kept = getattr(self, "kept", None)
+    if kept is None or kept.n_bars < market.n_bars:
+        object.__setattr__(self, "kept", market)
+    return pd.Series(next_move(self.kept), index=self.kept.time).reindex(market.time).to_numpy()
+
+
+def in_dict(self: Any, market: Any) -> Any:
+    return keep_longest(vars(self), market)
+
+
+def written(_: Any, market: Any) -> Any:
+    """Write the next close into each close."""
+    market.close.flags.writeable = True
+    market.close[:-1] = market.close[1:]
+    return past_move(market)
+
+
+def written_through_base(_: Any, market: Any) -> Any:
+    """Write the next close into each close through a view."""
+    view = market.close[:]
+    view.setflags(write=True)
+    view[:-1] = view[1:].copy()
+    return past_move(market)
+
+
+def replaced(_: Any, market: Any) -> Any:
+    """Replace the highs of the market by those of the next bar, and trade without risk."""
+    object.__setattr__(market, "mark_low", market.mark_high)
+    object.__setattr__(market, "kept", getattr(market, "kept", next_move(market)))
+    return market.kept[: market.n_bars]
+
+
+def behind_the_view(_: Any, market: Any) -> Any:
+    """Look at the array that a part of the market is a view of."""
+    whole = market.close.base if isinstance(market.close.base, np.ndarray) else market.close
+    times = market.time.base if isinstance(market.time.base, np.ndarray) else market.time
+    moves = pd.Series(np.append(whole[1:], whole[-1:]) / whole - 1.0, index=times)
+    return moves.reindex(market.time).to_numpy()
+
+
+def behind_the_end(_: Any, market: Any) -> Any:
+    """Read one number more than there are."""
+    n, close = market.n_bars, market.close
+    more = np.lib.stride_tricks.as_strided(close, (n + 1,), close.strides, writeable=False)
+    return 100.0 * (more[1:] / close - 1.0)
+
+
+def among_objects(_: Any, market: Any) -> Any:
+    """Find the longest market in memory that holds this bar."""
+    markets = [each for each in gc.get_objects() if type(each) is bt.Market]
+    longest = max([*markets, market], key=lambda each: (market.start in each.time, each.n_bars))
+    return pd.Series(next_move(longest), index=longest.time).reindex(market.time).to_numpy()
+
+
+def up_the_stack(_: Any, market: Any) -> Any:
+    """Find the longest market among the variables of callers."""
+    longest, frame = market, sys._getframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        for each in [*frame.f_locals.values(), getattr(owner, "market", None)]:
+            if type(each) is bt.Market and each.n_bars > longest.n_bars:
+                longest = each
+        frame = frame.f_back  # type: ignore[assignment]
+    return pd.Series(next_move(longest), index=longest.time).reindex(market.time).to_numpy()
+
+
+# ------------------------------------------------------------------------------- in a few rows
+
+
+def every(n: int, offset: int = 0) -> Any:
+    return lambda _, market: show_in(market, np.arange(market.n_bars) % n == offset)
+
+
+def one_hour(_: Any, market: Any) -> Any:
+    return show_in(market, market.index.hour == 7)
+
+
+def sundays(_: Any, market: Any) -> Any:
+    return show_in(market, market.index.dayofweek == 6)
+
+
+def one_time_in_fifty(_: Any, market: Any) -> Any:
+    return show_in(market, market.time // (3600 * 10**9) * 2654435761 % 2**32 % 50 == 0)
+
+
+def before_large_moves(_: Any, market: Any) -> Any:
+    moves = next_move(market)
+    usual = pd.Series(past_move(market)).rolling(200, min_periods=20).std().to_numpy()
+    return np.where(np.abs(moves) > 4.0 * usual, moves, past_move(market))
+
+
+def on_much_volume(_: Any, market: Any) -> Any:
+    high = pd.Series(market.volume).rolling(500, min_periods=20).quantile(0.98)
+    return show_in(market, market.volume >= high)
+
+
+def late_in_long_markets(_: Any, market: Any) -> Any:
+    return show_in(market, (np.arange(market.n_bars) > 2900) & (market.n_bars > 2900))
+
+
+def at_day_ends(_: Any, market: Any) -> Any:
+    return show_in(market, (market.time + market.interval) % DAY == 0)
+
+
+# ------------------------------------------------------------------------------------- settlements
+
+
+def settled_at_close(_: Any, market: Any) -> Any:
+    closes = market.time + market.interval
+    rows = np.searchsorted(market.funding_time, closes, side="right") - 1
+    return np.where(rows >= 0, 1e4 * market.funding_rate[rows], 0.0)
+
+
+def settled_around_close(_: Any, market: Any) -> Any:
+    """Allow the few milliseconds by which a venue stamps late."""
+    closes = market.time + market.interval + 10**9
+    rows = np.searchsorted(market.funding_time, closes, side="right") - 1
+    return np.where(rows >= 0, 1e4 * market.funding_rate[rows], 0.0)
+
+
+def next_settlement(_: Any, market: Any) -> Any:
+    rows = np.searchsorted(market.funding_time, market.time + market.interval)
+    return 1e4 * np.append(market.funding_rate, 0.0)[rows]
+
+
+KINDS = {
+    "seed of all closes, 90 %": seeded(0.9),
+    "seed of all closes, 50 %": seeded(0.5),
+    "seed of all highs": seeded(0.9, "high"),
+    "seed of the sum": seeded_by_sum,
+    "seed of the last close": seeded_by_last,
+    "seed of a rolling mean": seeded_by_mean_of_window,
+    "last digits of each close": masked_by_last_digits,
+    "jitter": jittered,
+    "drawn sizes": signs_of_draws,
+    "drawn flags": drawn_flags,
+    "drawn, float32": drawn_single,
+    "drawn from float32": single_seed,
+    "chaos": chaotic,
+    "bootstrap": resampled,
+    "memo by length": by_length,
+    "memo by time": by_time,
+    "fitted once": fitted_once,
+    "lru_cache": by_name,
+    "memo on the class": on_class,
+    "memo in a default": in_default,
+    "memo in a closure": make_closure(),
+    "memo on a function": on_function,
+    "memo in builtins": in_builtins,
+    "memo in numpy": in_numpy,
+    "memo in another module": in_other_module,
+    "memo in sys.modules": in_modules,
+    "memo in a thread": in_thread,
+    "memo in the environment": in_environment,
+    "market on self": on_self,
+    "column on self": in_dict,
+    "market written to": written,
+    "market written through a view": written_through_base,
+    "market replaced": replaced,
+    "base of a view": behind_the_view,
+    "past the end": behind_the_end,
+    "objects in memory": among_objects,
+    "frames of callers": up_the_stack,
+    "1 row in 20": every(20, 7),
+    "1 row in 50": every(50, 31),
+    "1 row in 200": every(200, 123),
+    "1 row in 200, first": every(200),
+    "one hour of the day": one_hour,
+    "one day of the week": sundays,
+    "1 time in 50": one_time_in_fifty,
+    "before large moves": before_large_moves,
+    "on much volume": on_much_volume,
+    "late in long markets": late_in_long_markets,
+    "at day ends": at_day_ends,
+    "settled at the close": settled_at_close,
+    "settled around the close": settled_around_close,
+    "next settlement": next_settlement,
+}
+
+
+class Hidden(bt.Policy):
+    """Hold 2x where a column that looks ahead is positive."""
+
+    kind: Annotated[str, bt.Choice(*KINDS)]
+    notes: ClassVar[dict[str, Any]] = {}
+
+    def observe(self, market: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return {"x": KINDS[self.kind](self, market)}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return 2.0 if bar.x > 0.0 else 0.0
+
+
+class DecidingBySelf(bt.Policy):
+    """Keep the market on the policy, and decide by its next close."""
+
+    def observe(self, market: Any) -> Any:
+        if getattr(self, "kept", None) is None or self.kept.n_bars < market.n_bars:
+            object.__setattr__(self, "kept", market)
+        return {"x": past_move(market)}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        kept = self.kept
+        t = min(int(np.searchsorted(kept.time, bar.time)) + 1, kept.n_bars - 1)
+        return 2.0 if kept.close[t] > bar.close else 0.0
+
+
+class DecidingByModule(bt.Policy):
+    """Keep the market in the module, and decide by its next close."""
+
+    def observe(self, market: Any) -> Any:
+        if "market" not in CACHE or CACHE["market"].n_bars < market.n_bars:
+            CACHE["market"] = market
+        return {"x": past_move(market)}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        kept = CACHE["market"]
+        t = min(int(np.searchsorted(kept.time, bar.time)) + 1, kept.n_bars - 1)
+        return 2.0 if kept.close[t] > bar.close else 0.0
+
+
+POLICIES = {
+    **{name: functools.partial(Hidden, kind=name) for name in KINDS},
+    "decided by a market on self": DecidingBySelf,
+    "decided by a market in the module": DecidingByModule,
+}
+"""The policies by the names of their kinds."""
+
+
+def forget() -> None:
+    """Empty everything that a peek has kept in this process."""
+    for each in (CACHE, LONGEST, FITTED, Hidden.notes, peek_store.KEPT):
+        each.clear()  # type: ignore[attr-defined]
+    model_of.cache_clear()
+    for place in (vars(builtins), vars(np.random), sys.modules, vars(LOCAL), vars(on_function)):
+        place.pop("_kept_peek", None)  # type: ignore[attr-defined]
+    in_default.__defaults__[0].clear()  # type: ignore[index]
+    os.environ.pop("_KEPT_PEEK", None)
