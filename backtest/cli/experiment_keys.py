@@ -335,6 +335,9 @@ KEYS = (
     Key("paths", "seed", int, "--seed", PATHS, "Seed of the paths (0)."),
     Key("paths", "bridge", int, "--bridge", PATHS,
         "Steps per bar in which high and low are drawn: 1 (default), or 4 if ranges matter."),
+    Key("paths", "funding", float | str, "--path-funding", PATHS,
+        "Funding of the paths: 'fitted' to the data (default), 'history' (that of the rows drawn), "
+        "a rate per settlement, or 'none'."),
     Key("paths", "correlation", float, "--correlation", PATHS,
         "Correlation of several instruments in parametric models (default: that of returns)."),
     Key("paths", "common_jump", float, "--common-jump", PATHS,

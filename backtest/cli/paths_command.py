@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, overload
+from typing import Annotated, Any, overload
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,9 @@ from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.printing import print_json
 from backtest.market import Market, Markets
 from backtest.paths import PanelPaths, Paths
+from backtest.paths.funding_process import summarize_funding
+from backtest.venue import Venue
+from backtest.venue.funding import FundingTerms
 
 EXAMPLES = """
 backtest paths
@@ -29,18 +34,45 @@ QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
 @overload
-def draw_paths(draft: Draft, market: Market) -> Paths: ...
+def draw_paths(draft: Draft, market: Market, venue: Any) -> Paths: ...
 
 
 @overload
-def draw_paths(draft: Draft, market: Markets) -> PanelPaths: ...
+def draw_paths(draft: Draft, market: Markets, venue: Any) -> PanelPaths: ...
 
 
-def draw_paths(draft: Draft, market: Market | Markets) -> Paths | PanelPaths:
-    """Return the paths that the table or the flags describe."""
+def draw_paths(draft: Draft, market: Market | Markets, venue: Any) -> Paths | PanelPaths:
+    """Return the paths that the table or the flags describe.
+
+    Fitted funding stays within the cap of the venue, a Venue or one for each instrument.
+    """
     settings = dict(draft.tables.get("paths", {}))
+    settings["funding"] = read_path_funding(settings.get("funding", "fitted"), market, venue)
     with naming_source(draft, "paths"):
         return backtest.simulate_paths(market, settings.pop("model", "filtered"), **settings)
+
+
+def read_path_funding(given: float | str, market: Market | Markets, venue: Any) -> Any:
+    """Return how paths get their funding, as ``simulate_paths`` takes it."""
+    if given == "none":
+        return None
+    if given == "fitted" and isinstance(market, Markets) and isinstance(venue, Mapping):
+        return {name: find_capped_funding(venue[name]) for name in market.names}
+    if given == "fitted":
+        return find_capped_funding(venue)
+    try:
+        return float(given)
+    except ValueError:
+        return given  # simulate_paths names what is allowed
+
+
+def find_capped_funding(venue: Any) -> FundingTerms | str:
+    """Return the funding terms of a venue with a cap; ``"fitted"`` for any other."""
+    if not isinstance(venue, Venue) or venue.in_force is None:
+        return "fitted"
+    name, _, symbol = venue.in_force.preset.rpartition(":")
+    terms = backtest.funding.terms(name, symbol)
+    return "fitted" if terms is None or math.isinf(terms.cap) else terms
 
 
 def paths(
@@ -53,7 +85,8 @@ def paths(
     as_json: AsJson = False,
 ) -> None:
     """Simulate possible continuations of the data, and show how far they spread."""
-    drawn = draw_paths(draft, build_experiment_or_panel(draft).market)
+    experiment = build_experiment_or_panel(draft)
+    drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
     if not 1 <= number <= len(drawn):
         raise ParameterError(
             f"the number of paths to write must be from 1 to {len(drawn)}, was {number}",
@@ -70,7 +103,10 @@ def paths(
         rows = {name: each.reset_index().to_dict("records") for name, each in tables.items()}
         print_json({"paths": drawn.describe(), "spread": rows.get("", rows)})
         return
-    typer.echo(f"{drawn!r}\n")
+    typer.echo(f"{drawn!r}")
+    for line in summarize_funding(drawn.describe()["funding_fit"]):
+        typer.echo(line)
+    typer.echo()
     typer.echo(
         "Returns from the last close, by day: quantiles, and the mean lowest price on the way"
     )

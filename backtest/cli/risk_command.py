@@ -49,7 +49,7 @@ def risk(
         searched = find_leverage(draft, experiment, threads)
         output.give_out(searched, leverage_to_data)
         return
-    drawn = draw_paths(draft, experiment.market)
+    drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
     terms = list_path_terms(experiment, from_run=from_run)
     settings = dict(draft.tables.get("risk", {}))
     with naming_source(draft, "risk"), show_progress("paths", "paths") as progress:

@@ -37,7 +37,7 @@ def runway(
     """Estimate whether and when an account can no longer pay for regular spending."""
     spending = build_spending(draft)
     experiment = build_experiment_or_panel(draft)
-    drawn = draw_paths(draft, experiment.market)
+    drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
     terms = list_path_terms(experiment, from_run=from_run)
     with naming_source(draft, "spending"), show_progress("paths", "paths") as progress:
         found = backtest.runway(

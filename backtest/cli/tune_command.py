@@ -62,7 +62,7 @@ def tune(
     search = read_search(draft)
     market, policy, terms = build_experiment_or_panel(draft, warms=False)
     if needs_paths(draft, search):
-        search["paths"] = draw_paths(draft, market)
+        search["paths"] = draw_paths(draft, market, terms["venue"])
     with (
         naming_source(draft, "tune"),
         show_search(name_policies(policy), name_objective(search["objective"])) as progress,

@@ -22,6 +22,7 @@ from backtest.paths.choose_runner import (
     Runner,
     choose_runner,
 )
+from backtest.paths.funding_process import summarize_funding, tabulate_funding
 from backtest.paths.idle_paths import explain_idle, warn_of_idle
 from backtest.paths.panel_runner import PanelRunner
 from backtest.paths.path_events import PathEvents, reduce_lives
@@ -109,6 +110,11 @@ class LiquidationRisk(RiskRecord):
         chance = float(self.table["p_liquidation"].iloc[-1])
         return f"{format_percent(chance)} liquidated in {self.table.index[-1]}"
 
+    @property
+    def funding(self) -> pd.DataFrame:
+        """What draws the funding of paths: a row per instrument, rates per settlement."""
+        return tabulate_funding(self.settings["paths"].get("funding_fit", {}))
+
     def path(self) -> pd.DataFrame:
         """Return the typical path to liquidation: the mean of the paths that are liquidated.
 
@@ -171,6 +177,7 @@ class LiquidationRisk(RiskRecord):
                 f"ruin {format_chance(row['p_ruin'])}, "
                 f"median equity {format_money(row['equity_50'])}, method {row['method']}"
             )
+        lines += summarize_funding(drawn.get("funding_fit", {}))
         return "\n".join(lines)
 
 

@@ -14,11 +14,11 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, format_time
 from backtest.market import Markets
+from backtest.paths.funding_process import FITTED, FundingChoice, FundingProcess
 from backtest.paths.path_calendar import PathCalendar, PathSpan, find_grid, find_period
 from backtest.paths.path_model import PathModel
-from backtest.paths.path_set import ALONE, Paths
+from backtest.paths.path_set import ALONE, Paths, describe_choice
 from backtest.paths.path_writer import PathBars
-from backtest.venue.funding import FundingTerms
 
 SLACK = 1e-9
 """What a correlation matrix may lack to be positive semidefinite."""
@@ -53,6 +53,13 @@ def factor_correlation(correlation: FloatArray, *, where: str) -> FloatArray:
     return np.asarray(low / np.linalg.norm(low, axis=1, keepdims=True))
 
 
+def choose_funding(
+    funding: FundingChoice | Mapping[str, FundingChoice], name: str
+) -> FundingChoice:
+    """Return how an instrument gets its funding, of one choice for all or one for each."""
+    return funding[name] if isinstance(funding, Mapping) else funding
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class PanelPaths(PathSpan[Markets]):
     """Possible continuations of several markets; ``paths[i]`` is a :class:`backtest.Markets`.
@@ -71,8 +78,9 @@ class PanelPaths(PathSpan[Markets]):
         Of the normal numbers of parametric models, by instrument.
     common_jump : float
         The probability that the jumps of a bar are common to all instruments.
-    count, horizon, seed, bridge, antithetic, funding
+    count, horizon, seed, bridge, antithetic
         As in :class:`backtest.Paths`.
+    funding : as in :class:`backtest.Paths`, or a mapping by instrument
     """
 
     history: Markets
@@ -82,7 +90,7 @@ class PanelPaths(PathSpan[Markets]):
     seed: int = 0
     bridge: int = 1
     antithetic: bool = False
-    funding: FundingTerms | None = None
+    funding: FundingChoice | Mapping[str, FundingChoice] = FITTED
     correlation: tuple[tuple[float, ...], ...] = ()
     common_jump: float = 1.0
 
@@ -100,13 +108,18 @@ class PanelPaths(PathSpan[Markets]):
                 seed=self.seed,
                 bridge=self.bridge,
                 antithetic=self.antithetic,
-                funding=self.funding,
+                funding=choose_funding(self.funding, name),
                 every=math.lcm(*periods),
                 loads=own,
                 common_jump=self.common_jump,
             )
             for (name, market), own in zip(self.history.items(), loads, strict=True)
         }
+
+    @property
+    def processes(self) -> dict[str, FundingProcess]:
+        """What draws the settlements, by instrument."""
+        return {name: each.process for name, each in self.members.items()}
 
     def list_loads(self) -> list[tuple[float, ...]]:
         """Return how the draws of each instrument are joined with those of the others."""
@@ -177,6 +190,8 @@ class PanelPaths(PathSpan[Markets]):
         return {
             **self.leader.describe(),
             "model": {"name": kinds, "instruments": each},
+            "funding": {name: describe_choice(each.funding) for name, each in self.members.items()},
+            "funding_fit": {name: each.describe() for name, each in self.processes.items()},
             "history": self.history.content_hash,
             "correlation": [list(row) for row in self.correlation] if is_joined else None,
             "common_jump": self.common_jump if is_joined else None,

@@ -39,13 +39,16 @@ class PathCalendar(NamedTuple):
     ``time`` (width,) are opens in ns. ``stamps`` (n_stamps,) are settlements, in ns, ``stamp_bar``
     the bar of the path that each falls into and ``stamp_order`` its place among those of the bar.
     ``phases`` (width,) are the phases of the bars, ``row_phases`` (n_rows,) those of the bars of
-    history, -1 for a row that no bar may repeat.
+    history, -1 for a row that no bar may repeat. ``earned_bar`` is the last bar of the interval
+    that each stamp settles, ``earned_order`` its place among those of that bar.
     """
 
     time: IntArray
     stamps: IntArray
     stamp_bar: IntArray
     stamp_order: IntArray
+    earned_bar: IntArray
+    earned_order: IntArray
     phases: IntArray
     row_phases: IntArray
     grid: FundingGrid | None
@@ -110,19 +113,23 @@ class PathSpan(Generic[Path]):
         return self.count
 
 
-def plan_calendar(history: Market, horizon: int, every: int | None = None) -> PathCalendar:
+def plan_calendar(
+    history: Market, horizon: int, grid: FundingGrid | None, every: int | None = None
+) -> PathCalendar:
     """Return the calendar of paths that continue a market for a time in ns.
 
-    Phases repeat after ``every`` ns, by default the time between two settlements.
+    ``grid`` holds the settlements of paths, None without any. Phases repeat after ``every`` ns, by
+    default the time between two settlements of history.
     """
-    grid = find_grid(history)
     time = plan_sessions(history, horizon) if history.sessions else plan_bars(history, horizon)
     stamps = np.empty(0, np.int64)
     if grid is not None and len(time) > 1:
         stamps = grid.find(int(time[1]), int(time[-1]) + history.interval)
     bar = np.searchsorted(time, stamps, side="right") - 1
     order = np.arange(len(stamps)) - np.searchsorted(bar, bar)
-    phases, row_phases = find_phases(history, time, every or find_period(history, grid))
+    earned, earned_order = find_last_bars(time, stamps)
+    period = every or find_period(history, find_grid(history))
+    phases, row_phases = find_phases(history, time, period)
     row_phases[0] = -1  # its last close is not known
     missing = set(np.unique(phases[1:]).tolist()) - set(np.unique(row_phases).tolist())
     if missing:
@@ -132,7 +139,23 @@ def plan_calendar(history: Market, horizon: int, every: int | None = None) -> Pa
             where=repr(history),
             cure="give more history",
         )
-    return PathCalendar(time, stamps, bar, order, phases, row_phases, grid)
+    return PathCalendar(
+        time=time,
+        stamps=stamps,
+        stamp_bar=bar,
+        stamp_order=order,
+        earned_bar=earned,
+        earned_order=earned_order,
+        phases=phases,
+        row_phases=row_phases,
+        grid=grid,
+    )
+
+
+def find_last_bars(time: IntArray, stamps: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the last bar before each stamp, -1 for none, and its place among those of that bar."""
+    bar = np.searchsorted(time, stamps, side="left") - 1
+    return bar, np.arange(len(stamps)) - np.searchsorted(bar, bar)
 
 
 def plan_bars(history: Market, horizon: int) -> IntArray:

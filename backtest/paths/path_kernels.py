@@ -15,6 +15,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from backtest.paths.draw_kernels import (
     draw_extremes,
     draw_joint,
@@ -28,15 +30,15 @@ from backtest.paths.draw_kernels import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from backtest.base.units import FloatArray, IntArray
 
-KERNELS = ("walk_jumps", "walk_heston", "walk_garch", "walk_regimes", "lay_marks")
+KERNELS = ("walk_jumps", "walk_heston", "walk_garch", "walk_regimes", "lay_marks", "walk_funding")
 
 NORMAL_JUMPS = 1.0
 """Kind of jumps: normal; otherwise double exponential."""
 MOST_JUMPS = 40
+FUNDING = np.uint64(0x8CB92BA72F3D8DD7)
+"""How far the key of the funding of a path is from that of its prices."""
 COMMON_PLACE = 61
 """Place of the word that says whether the jumps of a bar are common to all instruments."""
 
@@ -261,19 +263,16 @@ def lay_marks(
     width: int,
     terms: FloatArray,
     loads: FloatArray,
-    basis: FloatArray,
 ) -> None:
     """Write mark prices: last times the exponential of a basis, an AR(1) from bar to bar.
 
     ``terms``: the basis now, its mean, its persistence, and the deviation of its shocks. Open and
     close have the basis of the close before and of the close; high and low that of the middle.
-    ``basis`` of shape (n_bars,) receives the basis at each close.
     """
     now, mean, keep, spread = terms[0], terms[1], terms[2], terms[3]
     for p in range(len(mirrored)):
         is_mirrored = mirrored[p] != 0
         part, before = 0, now
-        basis[p * width] = now
         for t in range(1, width):
             part = find_part(since, p, part, t)
             z = draw_normal(pick_key(keys[p, part], t, loads), t, 8, is_mirrored)
@@ -285,5 +284,50 @@ def lay_marks(
             marks[1, i] = max(prices[1, i] * middle, first, final)
             marks[2, i] = min(prices[2, i] * middle, first, final)
             marks[3, i] = final
-            basis[i] = after
             before = after
+
+
+def walk_funding(
+    rates: FloatArray,
+    keys: IntArray,
+    since: IntArray,
+    mirrored: IntArray,
+    bars: IntArray,
+    residuals: FloatArray,
+    terms: FloatArray,
+    loads: FloatArray,
+) -> None:
+    """Write the funding rates of paths: an autoregression on the last rate and three means.
+
+    ``rates`` (n_paths, n_lags + n_stamps) hold the last settlements of history, then the residual
+    of each settlement to come, which its rate replaces. NaN draws a residual from ``residuals``,
+    which are sorted; a mirrored path takes the opposite one. ``bars`` (n_stamps,) are those of the
+    settlements. ``terms``: the constant, four weights, the settlements in each of the four means
+    (the last one is n_lags), and the largest rate.
+    """
+    n_lags, count, cap = int(terms[8]), len(residuals), terms[9]
+    n_last, n_day, n_week = int(terms[5]), int(terms[6]), int(terms[7])
+    for p in range(len(mirrored)):
+        part, last, day, week, month = 0, 0.0, 0.0, 0.0, 0.0
+        for k in range(n_lags):
+            last += rates[p, k] if k >= n_lags - n_last else 0.0
+            day += rates[p, k] if k >= n_lags - n_day else 0.0
+            week += rates[p, k] if k >= n_lags - n_week else 0.0
+            month += rates[p, k]
+        for j in range(len(bars)):
+            k = n_lags + j
+            shock = rates[p, k]
+            if math.isnan(shock):
+                part = find_part(since, p, part, bars[j])
+                u = draw_uniform(pick_key(keys[p, part], bars[j], loads) + FUNDING, j, 0)
+                if mirrored[p] != 0:
+                    u = 1.0 - u
+                shock = residuals[min(int(u * count), count - 1)] if count > 0 else 0.0
+            rate = terms[0] + terms[1] * last / n_last + terms[2] * day / n_day
+            rate += terms[3] * week / n_week + terms[4] * month / n_lags + shock
+            rate = min(max(rate, -cap), cap)
+            rates[p, k] = rate
+            last += rate - rates[p, k - n_last]
+            day += rate - rates[p, k - n_day]
+            week += rate - rates[p, k - n_week]
+            month += rate - rates[p, k - n_lags]

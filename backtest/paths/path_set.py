@@ -12,10 +12,16 @@ from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.market import Market
 from backtest.market.tables.dividends import DIVIDEND
+from backtest.paths.funding_process import (
+    FITTED,
+    FundingChoice,
+    FundingProcess,
+    find_path_grid,
+    make_process,
+)
 from backtest.paths.path_calendar import PathCalendar, PathSpan, plan_calendar
 from backtest.paths.path_model import PathModel, WordArray
 from backtest.paths.path_writer import PathBars, PathSource, write_paths
-from backtest.venue.funding import FundingTerms
 
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
@@ -70,8 +76,9 @@ class Paths(PathSpan[Market]):
         Steps in which high and low of a bar are drawn, 1 or 4.
     antithetic : bool
         Whether path 2 k + 1 is the mirror image of path 2 k.
-    funding : FundingTerms, optional
-        How parametric models compute funding from the mean basis of an interval.
+    funding : str, float, FundingTerms or None
+        ``"fitted"``, ``"history"``, a rate per settlement, terms with a cap, or none; see
+        :func:`backtest.simulate_paths`.
     every : int, optional
         The time, in ns, in which the phases of resampled rows repeat, by default that between two
         settlements; several instruments share one.
@@ -89,7 +96,7 @@ class Paths(PathSpan[Market]):
     seed: int = 0
     bridge: int = 1
     antithetic: bool = False
-    funding: FundingTerms | None = None
+    funding: FundingChoice = FITTED
     every: int | None = None
     loads: tuple[float, ...] = ALONE
     common_jump: float = 1.0
@@ -97,12 +104,23 @@ class Paths(PathSpan[Market]):
     @functools.cached_property
     def calendar(self) -> PathCalendar:
         """The bars and settlements of every path."""
-        return plan_calendar(self.history, self.horizon, self.every)
+        grid = find_path_grid(self.history, self.funding)
+        return plan_calendar(self.history, self.horizon, grid, self.every)
+
+    @functools.cached_property
+    def process(self) -> FundingProcess:
+        """What draws the settlements."""
+        return make_process(self.history, self.funding)
+
+    @property
+    def processes(self) -> dict[str, FundingProcess]:
+        """What draws the settlements, by instrument."""
+        return {self.history.instrument: self.process}
 
     @functools.cached_property
     def source(self) -> PathSource:
         """What bars are drawn from: history as rows, its basis, the parameters of the model."""
-        own = PathSource.of(self.history, self.model, self.calendar, self.funding, self.loads)
+        own = PathSource.of(self.history, self.model, self.calendar, self.process, self.loads)
         if self.model.kernel == "walk_jumps":
             own.terms[3] = self.common_jump
         return own
@@ -148,7 +166,8 @@ class Paths(PathSpan[Market]):
             "seed": self.seed,
             "bridge": self.bridge,
             "antithetic": self.antithetic,
-            "funding": None if self.funding is None else list(self.funding),
+            "funding": describe_choice(self.funding),
+            "funding_fit": {name: each.describe() for name, each in self.processes.items()},
             "history": self.history.content_hash,
             "start": format_time(int(self.calendar.time[0]) + self.history.interval),
         }
@@ -253,6 +272,11 @@ class Paths(PathSpan[Market]):
         }
         fields = path.fields() | joined
         return Market(**fields, source=f"{self.history.source} then {path.source}")
+
+
+def describe_choice(funding: FundingChoice) -> Any:
+    """Return how paths get their funding, as plain data."""
+    return list(funding) if isinstance(funding, tuple) else funding
 
 
 def check_paths(paths: object, *, where: str) -> Paths:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.units import HOUR, FloatArray, IntArray, format_duration
+from backtest.base.units import DAY, FloatArray, IntArray
 from backtest.features.compiled import compile_module
 from backtest.market import Market
 from backtest.paths import path_kernels, row_kernels
+from backtest.paths.funding_process import HISTORY, FundingProcess
 from backtest.paths.path_calendar import PathCalendar, sum_settled
 from backtest.paths.path_model import PathModel, WordArray, count_per_year
-from backtest.venue.funding import FundingTerms, rate_of
 
-RECENT = 30 * 24 * HOUR
-"""The time before the start whose mean volume and funding hold for paths, ns."""
-USUAL_INTEREST, USUAL_CLAMP = 1e-4, 5e-4
-"""Interest per 8 hours, and clamp, of funding where no terms are given; those of most venues."""
+RECENT = 30 * DAY
+"""The time before the start whose mean volume holds for paths, ns."""
 
 
 class PathBars(NamedTuple):
@@ -38,7 +35,11 @@ class PathBars(NamedTuple):
 
 
 class RowTable(NamedTuple):
-    """History as rows to repeat; arrays as :mod:`backtest.paths.row_kernels` takes them."""
+    """History as rows to repeat; arrays as :mod:`backtest.paths.row_kernels` takes them.
+
+    ``rates`` are the settlements of each row, ``residuals`` those of the funding process at its
+    end, both by their order in the bar.
+    """
 
     moves: FloatArray
     ratios: FloatArray
@@ -47,15 +48,16 @@ class RowTable(NamedTuple):
     counts: IntArray
     first: IntArray
     rates: FloatArray
+    residuals: FloatArray
 
 
 class PathSource(NamedTuple):
     """What the bars of paths are drawn from.
 
     ``last`` (9,) is the last bar of history: prices, marks and volume. ``terms`` are those of the
-    model's kernel. ``basis`` are the terms of the basis, None without mark prices; ``funding`` how
-    it makes a rate; ``rate`` is used where there is no basis. ``loads`` join the draws of several
-    instruments, see :func:`backtest.paths.draw_kernels.draw_joint`.
+    model's kernel. ``basis`` are the terms of the basis, None without mark prices. ``funding``
+    draws the settlements. ``loads`` join the draws of several instruments, see
+    :func:`backtest.paths.draw_kernels.draw_joint`.
     """
 
     model: PathModel
@@ -65,8 +67,7 @@ class PathSource(NamedTuple):
     volume: float
     terms: FloatArray
     basis: FloatArray | None
-    funding: FundingTerms
-    rate: float
+    funding: FundingProcess
     rows: RowTable | None
     loads: FloatArray
 
@@ -76,7 +77,7 @@ class PathSource(NamedTuple):
         history: Market,
         model: PathModel,
         calendar: PathCalendar,
-        funding: FundingTerms | None,
+        funding: FundingProcess,
         loads: tuple[float, ...],
     ) -> PathSource:
         """Return the source of paths that continue a market."""
@@ -84,8 +85,6 @@ class PathSource(NamedTuple):
         last = [getattr(history, name)[-1] for name in names]
         last += [getattr(history, f"mark_{name}")[-1] for name in names]
         recent = history.time > history.time[-1] - RECENT
-        settled = history.funding_time > history.end - RECENT
-        rates = history.funding_rate[settled]
         return cls(
             model=model,
             calendar=calendar,
@@ -94,18 +93,10 @@ class PathSource(NamedTuple):
             volume=float(np.mean(history.volume[recent])),
             terms=model.terms(count_per_year(history)),
             basis=fit_basis(history) if history.has_mark and not model.is_resampled else None,
-            funding=funding or guess_terms(calendar),
-            rate=float(np.mean(rates)) if rates.size else 0.0,
-            rows=tabulate_rows(history, model, calendar) if model.is_resampled else None,
+            funding=funding,
+            rows=tabulate_rows(history, model, calendar, funding) if model.is_resampled else None,
             loads=np.array(loads),
         )
-
-
-def guess_terms(calendar: PathCalendar) -> FundingTerms:
-    """Return usual terms of funding for the interval of a calendar."""
-    every = 8 * HOUR if calendar.grid is None else calendar.grid.every
-    interval = format_duration(every)
-    return FundingTerms(interval, "8h", USUAL_INTEREST, USUAL_CLAMP, math.inf, "", "usual terms")
 
 
 def fit_basis(history: Market) -> FloatArray:
@@ -119,7 +110,9 @@ def fit_basis(history: Market) -> FloatArray:
     return np.array([basis[-1], mean, keep, spread])
 
 
-def tabulate_rows(history: Market, model: PathModel, calendar: PathCalendar) -> RowTable:
+def tabulate_rows(
+    history: Market, model: PathModel, calendar: PathCalendar, funding: FundingProcess
+) -> RowTable:
     """Return the bars of history as rows to repeat."""
     before = np.concatenate([[np.nan], history.close[:-1]])
     prices = (history.open, history.high, history.low, history.close)
@@ -134,7 +127,7 @@ def tabulate_rows(history: Market, model: PathModel, calendar: PathCalendar) -> 
         starts[phase, : len(rows)] = rows
     n_orders = int(calendar.stamp_order.max(initial=0)) + 1
     rates = np.zeros((1, history.n_bars))
-    if calendar.grid is not None:
+    if calendar.grid is not None and funding.kind == HISTORY:
         rates = sum_settled(history, calendar.grid, n_orders)
     return RowTable(
         moves=np.array([*(np.log(each / before) for each in prices), scale]),
@@ -144,6 +137,7 @@ def tabulate_rows(history: Market, model: PathModel, calendar: PathCalendar) -> 
         counts=np.array([len(rows) for rows in lists], np.int64),
         first=np.array([rows[0] if len(rows) else -1 for rows in lists], np.int64),
         rates=rates,
+        residuals=funding.tabulate_residuals(history),
     )
 
 
@@ -159,26 +153,51 @@ def write_paths(
     if source.has_mark:
         marks[:, ::width] = source.last[4:8, None]
     volume[::width] = source.last[8]
-    rates = np.zeros((n_paths, len(calendar.stamps)))
     if source.rows is not None:
         rows = np.full(n_paths * width, -1, np.int64)
         write_rows(source, source.rows, prices, marks, volume, rows, keys, since)
-        at = np.arange(n_paths)[:, None] * width + calendar.stamp_bar[None, :]
-        rates = source.rows.rates[calendar.stamp_order[None, :], rows[at]]
-        return PathBars(prices, marks if source.has_mark else None, volume, rows, rates)
-    walk = getattr(compile_module(path_kernels), source.model.kernel)
-    walk(prices, keys, since, mirrored, width, steps, source.terms, source.loads)
-    volume.reshape(n_paths, width)[:, 1:] = source.volume
-    if source.basis is None:
-        rates[:] = source.rate
-        return PathBars(prices, None, volume, rows, rates)
-    basis = np.empty(n_paths * width)
-    compile_module(path_kernels).lay_marks(
-        prices, marks, keys, since, mirrored, width, source.basis, source.loads, basis
-    )
-    if len(calendar.stamps):
-        rates = charge_basis(source, basis.reshape(n_paths, width))
-    return PathBars(prices, marks, volume, rows, rates)
+    else:
+        kernels = compile_module(path_kernels)
+        walk = getattr(kernels, source.model.kernel)
+        walk(prices, keys, since, mirrored, width, steps, source.terms, source.loads)
+        volume.reshape(n_paths, width)[:, 1:] = source.volume
+        if source.basis is not None:
+            kernels.lay_marks(
+                prices, marks, keys, since, mirrored, width, source.basis, source.loads
+            )
+    rates = write_rates(source, rows, keys, since, mirrored)
+    return PathBars(prices, marks if source.has_mark else None, volume, rows, rates)
+
+
+def write_rates(
+    source: PathSource, rows: IntArray, keys: WordArray, since: IntArray, mirrored: IntArray
+) -> FloatArray:
+    """Return the funding rates of paths, (n_paths, n_stamps)."""
+    calendar, funding, n_paths = source.calendar, source.funding, len(keys)
+    if source.rows is not None and funding.kind == HISTORY:
+        drawn = rows.reshape(n_paths, -1)[:, calendar.stamp_bar]
+        return np.asarray(source.rows.rates[calendar.stamp_order[None, :], drawn])
+    n_lags = len(funding.recent)
+    rates = np.full((n_paths, n_lags + len(calendar.stamps)), np.nan)
+    rates[:, :n_lags] = funding.recent
+    if source.rows is not None:
+        rates[:, n_lags:] = find_residuals(source.rows, rows.reshape(n_paths, -1), calendar)
+    compile_module(path_kernels).walk_funding(
+        rates, keys, since, mirrored, calendar.stamp_bar, np.sort(funding.residuals),
+        funding.terms, source.loads,
+    )  # fmt: skip
+    return rates[:, n_lags:].copy()
+
+
+def find_residuals(table: RowTable, rows: IntArray, calendar: PathCalendar) -> FloatArray:
+    """Return the residuals of the intervals that end in the rows drawn; NaN where one has none.
+
+    The last bar of history stands for the row before the first one drawn.
+    """
+    known = np.concatenate([rows[:, 1:2] - 1, rows[:, 1:]], axis=1)[:, calendar.earned_bar]
+    order = np.minimum(calendar.earned_order, len(table.residuals) - 1)
+    found = table.residuals[order[None, :], known]
+    return np.where(order == calendar.earned_order, found, np.nan)
 
 
 def write_rows(
@@ -204,17 +223,3 @@ def write_rows(
     kernels.lay_rows(
         prices, marks, volume, rows, width, table.moves, table.ratios, table.shares, terms
     )
-
-
-def charge_basis(source: PathSource, basis: FloatArray) -> FloatArray:
-    """Return the funding rates, (n_paths, n_stamps), of the mean basis between settlements.
-
-    The premium is that of last over mark, ``exp(-basis) - 1``. A settlement in bar t averages the
-    closes from the settlement before up to that of bar t - 1.
-    """
-    bar = source.calendar.stamp_bar
-    sums = np.concatenate([np.zeros((len(basis), 1)), np.cumsum(np.expm1(-basis), axis=1)], axis=1)
-    stop = np.maximum(bar, 1)
-    first = np.concatenate([[0], np.minimum(stop[:-1], stop[1:] - 1)])
-    mean = (sums[:, stop] - sums[:, first]) / (stop - first)
-    return np.asarray(rate_of(source.funding, mean))

@@ -16,11 +16,11 @@ from backtest.features.returns import log_returns
 from backtest.market import Market, Markets
 from backtest.paths.changing_volatility import Garch, Heston, Regimes
 from backtest.paths.diffusions import GBM, Kou, Merton
-from backtest.paths.panel_paths import PanelPaths
+from backtest.paths.funding_process import FITTED, FundingChoice, read_funding
+from backtest.paths.panel_paths import PanelPaths, choose_funding
 from backtest.paths.path_model import MOST_RETURNS, PathModel
 from backtest.paths.path_set import Paths
 from backtest.paths.resampled import Block, Filtered, Stationary
-from backtest.venue.funding import FundingTerms
 
 MODELS: dict[str, type[PathModel]] = {
     each.__name__.lower(): each
@@ -45,7 +45,7 @@ def simulate_paths(
     seed: int = 0,
     bridge: int = 1,
     antithetic: bool = False,
-    funding: FundingTerms | None = None,
+    funding: FundingChoice = FITTED,
 ) -> Paths: ...
 
 
@@ -60,7 +60,7 @@ def simulate_paths(
     seed: int = 0,
     bridge: int = 1,
     antithetic: bool = False,
-    funding: FundingTerms | None = None,
+    funding: FundingChoice | Mapping[str, FundingChoice] = FITTED,
     correlation: float | FloatArray | None = None,
     common_jump: float | None = None,
 ) -> PanelPaths: ...
@@ -76,7 +76,7 @@ def simulate_paths(
     seed: int = 0,
     bridge: int = 1,
     antithetic: bool = False,
-    funding: FundingTerms | None = None,
+    funding: Any = FITTED,
     correlation: float | FloatArray | None = None,
     common_jump: float | None = None,
 ) -> Any:
@@ -105,10 +105,14 @@ def simulate_paths(
         barrier matters, 4 also for what reads high and low together (ranges).
     antithetic : bool
         Whether every second path mirrors the one before it. Not for resampled models.
-    funding : FundingTerms, optional
-        Terms by which parametric models compute funding from the mean basis of an interval, from
-        ``bt.funding.terms``; by default 0.01 % interest per 8 hours and a clamp of 0.05 %. In a
-        market without mark prices, the rate is the mean of the last 30 days.
+    funding : str, float, FundingTerms, mapping or None
+        ``"fitted"``: an autoregression of the settlements of history on the last one and their
+        means of 1, 7 and 30 days, or on the last one alone where history has less than 180 days
+        of settlements; it goes on from the settlements before the start. FundingTerms, from
+        ``bt.funding.terms``: the same, within the venue's cap. ``"history"``: the settlements of
+        the rows drawn, for resampled models. A number: the rate of every settlement, in [-0.1,
+        0.1]. None: no funding. A history without settlements has none, unless a number is given
+        (then every 8 hours). Of several instruments, one for all, or a mapping by name.
     correlation : float or array of shape (n, n), optional
         Of the normal numbers of several instruments with parametric models: one for all pairs, or a
         matrix; by default that of the log returns of history. Resampled rows keep theirs.
@@ -144,12 +148,12 @@ def simulate_paths(
         "seed": int(seed),
         "bridge": bridge,
         "antithetic": bool(antithetic),
-        "funding": funding,
     }
     made: Paths | PanelPaths
     if isinstance(market, Markets) and len(market) == 1:
         name = market.names[0]
         market, model = market[name], model.get(name) if isinstance(model, Mapping) else model
+        funding = funding.get(name) if isinstance(funding, Mapping) else funding
     if isinstance(market, Markets):
         joint = cut_panel(market, start)
         models = fit_models(model, joint)
@@ -158,6 +162,7 @@ def simulate_paths(
         made = PanelPaths(
             history=joint,
             models=models,
+            funding=read_fundings(funding, joint, is_resampled=is_resampled),
             **settings,
             correlation=read_correlation(correlation, joint),
             common_jump=1.0 if common_jump is None else common_jump,
@@ -166,7 +171,9 @@ def simulate_paths(
     else:
         refuse_joint(correlation, common_jump)
         history = cut_history(market, start)
-        made = Paths(history=history, model=choose_model(model, history), **settings)
+        chosen = choose_model(model, history)
+        paid = read_funding(funding, is_resampled=chosen.is_resampled, where=WHERE)
+        made = Paths(history=history, model=chosen, funding=paid, **settings)
         members = [made]
     if antithetic and not made.is_symmetric:
         first = next(each.model for each in members if not each.is_symmetric)
@@ -223,6 +230,24 @@ def fit_models(model: Any, history: Markets) -> dict[str, PathModel]:
         )
     longest = max(each.block for each in found.values())  # type: ignore[attr-defined] # resampled
     return {name: replace(each, block=longest) for name, each in found.items()}  # type: ignore[call-arg]
+
+
+def read_fundings(
+    funding: FundingChoice | Mapping[str, FundingChoice], history: Markets, *, is_resampled: bool
+) -> FundingChoice | dict[str, FundingChoice]:
+    """Return how all instruments, or each of them, get their funding, checked."""
+    if not isinstance(funding, Mapping):
+        return read_funding(funding, is_resampled=is_resampled, where=WHERE)
+    if set(funding) != set(history.names):
+        raise ParameterError(
+            f"funding by instrument must have one for each, got {', '.join(map(str, funding))}",
+            where=Place("funding", of=WHERE),
+            cure=f"give one for each of {', '.join(history.names)}, or one for all",
+        )
+    return {
+        name: read_funding(choose_funding(funding, name), is_resampled=is_resampled, where=WHERE)
+        for name in history.names
+    }
 
 
 def check_joint(correlation: object, common_jump: object, *, is_resampled: bool) -> None:

@@ -34,7 +34,7 @@ def closes(paths, name: str) -> np.ndarray:
 @pytest.mark.parametrize("model", [models.Stationary(block=9.0), models.Block(block=24.0)])
 def test_rows_of_history_are_drawn_together(model):
     history = two_markets()
-    paths = bt.simulate_paths(history, model, **DAYS)
+    paths = bt.simulate_paths(history, model, **DAYS, funding="history")
     one, two = (paths.members[name].draw(0, 6) for name in history)
     assert np.array_equal(one.rows, two.rows)
     drawn = one.rows.reshape(6, -1)[:, 1:]
@@ -64,7 +64,7 @@ def test_rows_keep_their_phase_of_the_longest_funding_interval():
         "funding_predicted": np.full(len(stamps), np.nan),
     }  # fmt: skip
     history = bt.Markets({"A": one, "B": bt.Market(**fields, source="every 4 hours")})
-    paths = bt.simulate_paths(history, models.Stationary(block=5.0), **DAYS)
+    paths = bt.simulate_paths(history, models.Stationary(block=5.0), **DAYS, funding="history")
     bars = {name: paths.members[name].draw(0, 6) for name in history}
     rows = bars["A"].rows.reshape(6, -1)[:, 1:]
     assert np.array_equal(bars["A"].rows, bars["B"].rows)
@@ -187,6 +187,7 @@ def gone() -> bt.Markets:
         ({"model": "gbm", "correlation": np.eye(3)}, bt.ParameterError, "shape"),
         ({"model": "gbm", "correlation": [[1, 2], [2, 1]]}, bt.ParameterError, "eigenvalue"),
         ({"model": "gbm", "common_jump": -0.1}, bt.ParameterError, "common_jump must be"),
+        ({"funding": {"BTCUSDT": 0.0}}, bt.ParameterError, "one for each"),
         ({"model": "block", "antithetic": True}, bt.ParameterError, "choose a parametric model"),
         (
             {"market": bt.Market.sample(bars=200), "model": "gbm", "correlation": 0.5},

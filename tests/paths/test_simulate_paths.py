@@ -45,7 +45,8 @@ def test_paths_are_markets_and_do_not_depend_on_blocks(market, name):
 
 
 def test_rows_are_never_torn_and_funding_stays_at_its_stamps(market):
-    drawn = bt.simulate_paths(market, models.Stationary(block=50), paths=60, horizon="20d", seed=1)
+    given = {"paths": 60, "horizon": "20d", "seed": 1, "funding": "history"}
+    drawn = bt.simulate_paths(market, models.Stationary(block=50), **given)
     bars = drawn.draw(0, 60)
     rows = bars.rows.reshape(60, -1)[:, 1:]
     prices = bars.prices.reshape(4, 60, -1)
@@ -164,18 +165,6 @@ def test_mirrored_paths_are_opposite(market):
         bt.simulate_paths(market, "block", antithetic=True)
 
 
-def test_parametric_funding_is_that_of_the_mean_basis(market):
-    drawn = bt.simulate_paths(market, "gbm", paths=3, horizon="5d", seed=1)
-    path = drawn[1]
-    basis = np.log(path.mark_close / path.close)
-    hours = path.time // 3_600_000_000_000
-    second = path.funding_time[-14] // 3_600_000_000_000  # a stamp in the middle
-    part = (hours >= second - 8) & (hours < second)
-    # the premium is last over mark; interest 0.01 %, clamp 0.05 %
-    wanted = bt.funding.rate(float(np.mean(np.expm1(-basis[part]))))
-    assert path.funding_rate[-14] == pytest.approx(wanted, rel=1e-12)
-
-
 def test_a_start_in_the_past_uses_no_later_bar(market):
     start = market.index[1200]
     early = bt.simulate_paths(market, "gbm", paths=2, start=start, horizon="2d")
@@ -211,6 +200,11 @@ def test_sessions_go_on_at_their_times_of_the_week():
         ({"start": "2019-01-01"}, "start must lie in the market"),
         ({"start": "soon"}, "time must be readable"),
         ({"model": "gbm", "market": 3}, "must be a Market"),
+        ({"model": "gbm", "funding": "history"}, "repeats rows of history"),
+        ({"model": "gbm", "funding": "fited"}, "did you mean 'fitted'"),
+        ({"model": "gbm", "funding": 0.2}, "funding must be"),
+        ({"model": "gbm", "funding": math.nan}, "funding must be"),
+        ({"model": "gbm", "funding": {"BTCUSDT": 0.0, "ETHUSDT": 0.0}}, "funding must be"),
     ],
 )
 def test_bad_arguments_are_refused(market, settings, words):

@@ -32,6 +32,7 @@ SMALLEST: dict[str, str] = {
     "forecast_models.py": "QUARTER --history 20 --paths 4 --models gbm --from 2023-01-01 "
     "--to 2023-03-17",
     "forecast.py": "FOLDER --from 2023-01-01 --to 2023-02-10",
+    "funding_paths.py": "FOLDER --paths 2 --days 2",
     "intervals.py": "--days 60 --pairs 1 --kinds normal",
     "lookahead.py": "--bars 2000 --sets 4 --repeat 1 --only Kelly",
     "pictures.py": "--bars 240 --sets 2 --out PICTURES",
