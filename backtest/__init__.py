@@ -4,6 +4,10 @@
 returns what it lived through: fees, funding, interest, margin calls, liquidations, bad debt.
 """
 
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 # isort: off
 from backtest.base import early_interrupt as early_interrupt  # before all that takes time
 # isort: on
@@ -95,6 +99,17 @@ from backtest.venue.multipliers import OpenInterestMargin
 from backtest.venue.requirement_rule import Brackets, RequirementRule
 from backtest.venue.scenario_margin import ScenarioMargin
 from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
+
+if TYPE_CHECKING:
+    strategies: ModuleType
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import ``bt.strategies`` at its first use."""
+        if name == "strategies":
+            return importlib.import_module("backtest.strategies")
+        raise AttributeError(f"module 'backtest' has no attribute {name!r}")
+
 
 # Reports stand above results, which must not import them: their methods are attached here.
 Reportable._write_report = report.write_report

@@ -154,3 +154,17 @@ def test_import_backtest_loads_nothing_slow():
         env={"PYTHONPATH": str(ROOT)},
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_the_strategies_are_imported_at_their_first_use():
+    code = "import sys, backtest as bt; print('backtest.strategies' in sys.modules); "
+    code += "print(bt.strategies.Constant(2.0), hasattr(bt, 'strategis'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.split() == ["False", "Constant(leverage=2.0)", "False"]
