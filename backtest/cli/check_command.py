@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from backtest.base.errors import ParameterError
-from backtest.cli.draft import DraftTable
-from backtest.cli.experiment import draft_experiment, load_market
+from backtest.cli.draft import GivenFlag
+from backtest.cli.experiment import draft_experiment
+from backtest.cli.experiment_command import list_flags
+from backtest.cli.experiment_keys import EXPERIMENT_KEYS
 from backtest.cli.find_policy import load_policies
-from backtest.cli.flags import AsJson, flag
-from backtest.cli.panel_experiment import (
-    NO_SPAN,
-    build_experiment_or_panel,
-    list_paths,
-    load_markets,
-)
+from backtest.cli.flags import AsJson
+from backtest.cli.panel_experiment import build_experiment_or_panel, load_market_or_panel
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_activity
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.policy_contract import Finding, check_policy
 from backtest.market import Market
-from backtest.market.read.instrument_folders import is_panel
 from backtest.policy import Policy
 
 WIDTH = 80
@@ -32,10 +30,29 @@ EXAMPLES = """
 backtest check vol-target
 backtest check my_policy.py
 backtest check my_policy.py:MyPolicy --data btc/ --json
+backtest check vol-target --data user_data/data/binance/futures --instrument BTCUSDT --interval 1h
 backtest check examples/btc-vol-target.toml
 """
 
 
+def take_data(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with the flags of ``[data]``, which it gets as a list."""
+    policy, _, *rest = inspect.signature(command, eval_str=True).parameters.values()
+    keys = [each for each in EXPERIMENT_KEYS if each.table == "data"]
+
+    def read_and_call(policy: str, **given: Any) -> None:
+        values = {each: given.pop(each.parameter) for each in keys}
+        flags = [flag for each in keys for flag in each.list_entries(values[each])]
+        command(policy, flags, **given)
+
+    parameters = [policy, *list_flags(keys), *rest]
+    read_and_call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    read_and_call.__annotations__ = {each.name: each.annotation for each in parameters}
+    read_and_call.__doc__ = command.__doc__
+    return read_and_call
+
+
+@take_data
 def check(
     policy: Annotated[
         str,
@@ -44,26 +61,20 @@ def check(
             "policies of an experiment, on its data)."
         ),
     ],
+    flags: Sequence[GivenFlag],
     *,
-    data: Annotated[
-        list[str] | None,
-        flag("Data for the checks (default: a synthetic market); repeat for several markets."),
-    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that a policy keeps the contract: above all, that it does not look ahead.
 
-    The exit code is 1 if a check fails.
+    Without data it is checked on a synthetic market. The exit code is 1 if a check fails.
     """
     if policy.endswith(".toml"):
-        trials = list_of_experiment(Path(policy), data)
+        trials = list_of_experiment(Path(policy), flags)
     else:
+        markets = load_checked(flags)
         classes = load_policies(policy, where="POLICY")
-        trials = [
-            (each, name, market)
-            for each in classes
-            for name, market in load_checked(data or []).items()
-        ]
+        trials = [(each, name, market) for each in classes for name, market in markets.items()]
     found = {}
     for each, name, market in trials:
         title = f"{each.__name__} on {name}" if name else each.__name__
@@ -79,17 +90,18 @@ def check(
 
 
 def list_of_experiment(
-    file: Path, data: list[str] | None
+    file: Path, flags: Sequence[GivenFlag]
 ) -> list[tuple[type[Policy], str, Market | None]]:
     """Return the policies of an experiment with the market of each, by name if there are several.
 
     The market of an overlay is the portfolio index.
     """
-    if data:
+    if flags:
+        given = ", ".join(each.name for each in flags)
         raise ParameterError(
-            f"the policies of an experiment are checked on its data, was given {', '.join(data)}",
-            where="--data",
-            cure="leave --data out, or name the policy instead of the file",
+            f"the policies of an experiment are checked on its data, got {given}",
+            where=given,
+            cure=f"leave {given} out, or name the policy instead of the file",
         )
     market, policy, terms = build_experiment_or_panel(draft_experiment(file, [], "backtest check"))
     if isinstance(market, Market):
@@ -110,14 +122,12 @@ def list_of_experiment(
     return found
 
 
-def load_checked(data: list[str]) -> dict[str, Market | None]:
+def load_checked(flags: Sequence[GivenFlag]) -> dict[str, Market | None]:
     """Return the markets to check on by name: one without a name, or each of several."""
-    section = DraftTable({"path": data}, "--data", Path())
-    if is_panel(list_paths(section)):
-        return {**load_markets(section, NO_SPAN)}
-    if not data:
+    if not flags:
         return {"": None}
-    return {"": load_market(section)}
+    found = load_market_or_panel(draft_experiment(None, flags, "backtest check"))
+    return {"": found} if isinstance(found, Market) else {**found}
 
 
 def print_findings(name: str, findings: list[Finding]) -> None:

@@ -78,18 +78,22 @@ def list_parameters(
     """Return the parameters of a command: its files, the flags of the keys, and the rest."""
     by_name = inspect.Parameter.KEYWORD_ONLY
     either = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    flags = [
+    context = inspect.Parameter("context", either, annotation=typer.Context)
+    file = inspect.Parameter("experiment", by_name, default=None, annotation=files)
+    return [context, file, *list_flags(keys), *rest]
+
+
+def list_flags(keys: Sequence[Key]) -> list[inspect.Parameter]:
+    """Return the parameters of a command that stand for the flags of the keys."""
+    return [
         inspect.Parameter(
             each.parameter,
-            by_name,
+            inspect.Parameter.KEYWORD_ONLY,
             default=False if each.kind is bool else None,
             annotation=Annotated[each.flag_kind, option(each.panel, each.text, each.flag)],
         )
         for each in keys
     ]
-    context = inspect.Parameter("context", either, annotation=typer.Context)
-    file = inspect.Parameter("experiment", by_name, default=None, annotation=files)
-    return [context, file, *flags, *rest]
 
 
 def list_arguments(values: Mapping[Key, Any]) -> Iterator[str]:

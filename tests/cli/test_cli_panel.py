@@ -342,7 +342,7 @@ BAD = {
     ),
     "no symbol of one": (
         lambda: build(f"{DATA}venue.preset = 'dydx'"),
-        "dydx has none of 'ETHUSDT', but of BTC-USD",
+        "dydx has none of 'ETHUSDT'",
     ),
     "start before the data": (lambda: build(data=FOLDERS, start="2022-01-01"), "inside the data"),
     "calendar": (lambda: build(data=FOLDERS, sessions=True, to="2024-01-01"), "inside the panel"),
@@ -531,6 +531,11 @@ def test_a_policy_is_checked_on_each_of_several_markets(capsys, monkeypatch):
     assert "market  ETHUSDT\nConstant: keeps" in out
     code, out, _ = call(capsys, "check", "constant")
     assert "market  none" in out
+    code, out, _ = call(capsys, "check", "constant", "--data", "data", "--instrument", "ETHUSDT")
+    assert "market  ETHUSDT\nConstant: keeps" in out
+    code, _, err = call(capsys, "check", "constant", "--instrument", "ETHUSDT")
+    assert code == 2
+    assert "the sample takes no instrument" in err
     write("e.toml", f"{DATA}policy.name = 'constant'\noverlay.name = 'vol-target'")
     code, out, _ = call(capsys, "check", "e.toml")
     assert code == 0
