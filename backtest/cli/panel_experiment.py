@@ -164,7 +164,8 @@ def load_markets(data: DraftTable, span: DataSpan) -> Markets:
         interval = data.entries.get("resample")
         if interval is None:
             return markets
-        return Markets({name: each.resample(interval) for name, each in markets.items()})
+        resampled = {name: each.resample(interval) for name, each in markets.items()}
+        return Markets(resampled, currency=markets.currency or None)
 
 
 # -------------------------------------------------------------------------------- policy and venue
@@ -280,10 +281,10 @@ def complete_preset(text: str, name: str, market: Market, *, where: str = "") ->
     if known and not found:
         raise VenueError(
             f"the venue must have a margin table of each instrument, {venue} has none of "
-            f"{names[-1]!r}, but of {', '.join(known)}",
+            f"{names[-1]!r}",
             where=where,
-            cure=f"give the table of one for all, --venue {venue}:{known[0]}; or that of this one "
-            f"in an experiment, [venue.{name}] with preset = 'NAME:SYMBOL'",
+            cure=f"{preset_files.cure_missing_symbol(venue, names[-1], known)}, and give it in an "
+            f"experiment, [venue.{name}] with preset = 'NAME:SYMBOL'",
         )
     return f"{venue}:{found[0] if found else names[-1]}{at}{date}"
 

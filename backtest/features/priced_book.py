@@ -8,7 +8,6 @@ from typing import NamedTuple
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Number
 from backtest.base.units import TOLERANCE
-from backtest.market.panel_checks import find_currency
 from backtest.venue import MarginRules, book_margin
 from backtest.venue.book_requirement import compute_book_initial, compute_book_requirement
 from backtest.venue.book_rules import BookRules, Holdings
@@ -108,21 +107,6 @@ class CheckedBook(NamedTuple):
         return bool(self.held()) and self.backing() <= needed * (1.0 + TOLERANCE)
 
 
-def check_currency(rules: Mapping[str, MarginRules]) -> None:
-    """Refuse inverse contracts whose names say another settlement currency than other names do."""
-    said = {name: find_currency(name) for name in rules}
-    coins = {name: said[name] for name, each in rules.items() if each.is_inverse and said[name]}
-    for name, coin in coins.items():
-        other = next((each for each in said if said[each] not in ("", coin)), None)
-        if other is not None:
-            raise ParameterError(
-                f"positions must settle in one currency, were {coin} for {name!r} and "
-                f"{said[other]} for {other!r}",
-                where=WHERE,
-                cure="calculate a book for each settlement currency",
-            )
-
-
 def read_arguments(
     venues: book_margin.Venues,
     quantities: book_margin.Numbers,
@@ -136,7 +120,6 @@ def read_arguments(
     """Return the book of checked arguments."""
     found = book_margin.read_book(venues, quantities, prices, WHERE)
     names = list(found.rules)
-    check_currency(found.rules)
     entered = found.prices
     if entries is not None:
         entered = book_margin.read_numbers("entries", entries, names, WHERE)

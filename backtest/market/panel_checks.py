@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from backtest.base.currency_names import find_currency
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.frozen_arrays import freeze
 from backtest.base.phrases import Argument, Phrase, Place
@@ -14,24 +14,6 @@ from backtest.base.units import IntArray, format_duration, format_time
 from backtest.market.market import Market
 
 WHERE = "bt.Markets"
-
-_QUOTES = "USDT|USDC|FDUSD|BUSD|TUSD|USD|EUR|GBP|JPY|BTC|ETH|BNB"
-_SETTLED = re.compile(r"[^/:]+/[^/:]+:(?P<currency>[A-Z]+)(-.*)?")
-_INVERSE = re.compile(r"(?P<currency>[A-Z0-9]{2,})USD_(PERP|\d{6})")
-_QUOTED = re.compile(rf"[A-Z0-9]{{2,}}?[-/_]?(?P<currency>{_QUOTES})([-_](PERP|SWAP|\d{{6}}))?")
-_PATTERNS = (_SETTLED, _INVERSE, _QUOTED)
-
-
-def find_currency(instrument: str) -> str:
-    """Return the settlement currency that the name of an instrument says, empty if it says none.
-
-    Examples
-    --------
-    >>> [find_currency(name) for name in ("BTCUSDT", "ETH/USDC:USDC", "BTCUSD_PERP", "SPY")]
-    ['USDT', 'USDC', 'BTC', '']
-    """
-    matches = (pattern.fullmatch(instrument) for pattern in _PATTERNS)
-    return next((match["currency"] for match in matches if match), "")
 
 
 def check_markets(markets: object) -> None:

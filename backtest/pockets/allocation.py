@@ -12,6 +12,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import TimeLike, parse_duration
+from backtest.engine.portfolio.portfolio_checks import check_settlement, read_venues
 from backtest.market import Market, Markets
 from backtest.pockets.allocation_result import AllocationResult
 from backtest.pockets.allocation_run import PocketRun, run_pockets
@@ -151,7 +152,8 @@ class Allocation:
         Raises
         ------
         ParameterError
-            If an argument is not allowed, or the markets of pockets have other bars.
+            If an argument is not allowed, or the markets of pockets have other bars, or their
+            venues settle in different currencies.
         """
         check_account(account)
         terms = {"sampling": sampling, "calendar": calendar, "compile": compile, "start": start}
@@ -166,6 +168,10 @@ class Allocation:
             for name, each in self.pockets.items()
         }
         check_bars(runs)
+        if isinstance(market, Markets):
+            traded = {str(each.instrument): runs[n].venue for n, each in self.pockets.items()}
+            chosen = market.select(*traded)
+            check_settlement(chosen, read_venues(traded, chosen))
         return run_pockets(
             runs, account, self.rebalance, self.transfer, terms=terms, progress=progress
         )

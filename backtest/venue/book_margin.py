@@ -26,6 +26,7 @@ from backtest.venue.own_requirement import OwnMargin, OwnRule, ask_rule
 from backtest.venue.requirement import MarginRules, read_rules
 from backtest.venue.requirement_rule import BoundRule, Brackets, MarginRule, RequirementRule
 from backtest.venue.scenario_loss import compute_gross, compute_offset, compute_scenario_loss
+from backtest.venue.settlement import agree_settlement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,7 +100,7 @@ def requirement(
     >>> venues = bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"])
     >>> held, prices = {"BTCUSDT": 1.0, "ETHUSDT": -20.0}, {"BTCUSDT": 60_000, "ETHUSDT": 3_000}
     >>> bt.margin.requirement(venues, held, prices)
-    500.0
+    480.0
     >>> hedged = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"coins": ["BTCUSDT", "ETHUSDT"]},
     ...                            minimum=0.005)
     >>> bt.margin.requirement(venues, held, prices, hedged)
@@ -191,8 +192,10 @@ def read_book(venues: Venues, quantities: Numbers, prices: Numbers, where: str) 
     priced = read_numbers("prices", prices, names, where)
     for name, price in priced.items():
         PRICE.check("prices", price, where=f"{where}, {name}")
+    rules = {name: read_rules(venue) for name, venue in chosen.items()}
+    agree_settlement({name: venue.contract for name, venue in chosen.items()}, where=where)
     return PricedBook(
-        {name: read_rules(venue) for name, venue in chosen.items()},
+        rules,
         dict(zip(names, held.values(), strict=True)),
         priced,
     )

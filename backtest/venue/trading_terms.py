@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+from backtest.base.currency_names import is_currency
 from backtest.base.errors import ParameterError
 from backtest.base.fields import (
     COST,
@@ -49,9 +50,12 @@ class Contract(Value):
     expires : str, optional
         When it expires, in UTC. A run of several instruments closes the position at the mark close
         of the last bar that opens before; the market of one instrument must end there.
+    settles : str, optional
+        The currency in which it settles, ``"BTC"``. All positions of one balance must settle in one
+        currency. Default: unknown; the name of a linear contract may say it (``"BTCUSDT"``).
     """
 
-    _omitted = frozenset({"round_to_tick", "expires"})
+    _omitted = frozenset({"round_to_tick", "expires", "settles"})
 
     kind: Annotated[str, Choice("linear", "inverse")] = "linear"
     size: Annotated[float, POSITIVE] = 1.0
@@ -60,8 +64,15 @@ class Contract(Value):
     min_notional: Annotated[float | None, NOT_NEGATIVE] = None
     round_to_tick: Annotated[bool, Flag()] = False
     expires: str | None = None
+    settles: str | None = None
 
     def _check_rules(self) -> None:
+        if self.settles is not None and not is_currency(self.settles):
+            raise ParameterError(
+                f"settles must be the name of a currency, got {self.settles!r}",
+                where="Contract.settles",
+                cure="give it in capital letters, for example 'BTC' or 'USDT'",
+            )
         if self.expires is not None:
             to_nanoseconds(self.expires, where="Contract.expires")
         if self.min_notional is None:

@@ -152,7 +152,7 @@ BAD = {
             {"BTCUSDT": 1, "BTCUSD_PERP": 1},
             balance=1,
         ),
-        "were BTC for 'BTCUSD_PERP' and USDT for 'BTCUSDT'",
+        "got USDT for 'BTCUSDT' and BTC for 'BTCUSD_PERP'",
     ),
     "no rule": (lambda: book(rule=5), "must have the methods"),
     "no such axis": (lambda: book().map_failure("A", "AB"), "was 'AB'; did you mean"),

@@ -199,7 +199,7 @@ def test_a_dividend_of_the_whole_price_and_one_of_a_coin_contract_are_refused():
     ):
         follow(market, 1.0)
     market = bt.Market.from_frames(bars_of(100, 100, 98, 98), dividends=paid(2, 2.0))
-    coin = venue_of(contract={"kind": "inverse"})
+    coin = venue_of(contract={"kind": "inverse", "settles": "USD"})
     with pytest.raises(bt.ParameterError, match="dividends are paid on linear contracts"):
         bt.run(
             market, bt.strategies.Constant(leverage=1.0), venue=coin, account=account_of(),

@@ -12,12 +12,14 @@ from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
 from backtest.account.by_instrument import check_instruments, find_misfit
 from backtest.base.caller_warnings import warn_caller
+from backtest.base.currency_names import find_currency
 from backtest.base.errors import BandWarning, ParameterError, did_you_mean
 from backtest.base.phrases import Argument, Either, Phrase
 from backtest.base.units import TOLERANCE, format_time, to_nanoseconds
 from backtest.market import Market
 from backtest.market.markets import Markets
 from backtest.venue import Venue
+from backtest.venue.settlement import agree_settlement, check_names_agree
 
 SHARED = (
     "interest_on", "borrow_rate", "cash_rate", "short_rate", "day_count", "funding_jitter",
@@ -68,6 +70,7 @@ def check_account_kind(account: object) -> None:
 def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Account) -> None:
     """Require settings of venues and account that fit together, and are supported."""
     check_agreement(markets.names, venues)
+    check_settlement(markets, venues)
     check_order(venues[markets.names[0]], markets)
     for name in BY_INSTRUMENT:
         check_instruments(getattr(account, name), markets.names, where=f"Account.{name}")
@@ -92,6 +95,18 @@ def check_expiry(market: Market, venue: Venue) -> None:
                 "cut the market: {}", Either(f"market.between(end={text!r})", f"--to {text}")
             ),
         )
+
+
+def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
+    """Require one settlement currency of all venues, and of the markets; return it."""
+    where = "bt.run, venue"
+    contracts = {name: venues[name].contract for name in markets.names}
+    said = {name: (market.instrument,) for name, market in markets.items()}
+    by_name = {find_currency(m.instrument) or find_currency(name) for name, m in markets.items()}
+    if by_name - {""} == {markets.currency} - {""}:  # not given, or given as the names say it
+        check_names_agree(contracts, said, where=where)
+        return agree_settlement(contracts, said=said, where=where)
+    return agree_settlement(contracts, said=said, given=markets.currency, where=where)
 
 
 def check_agreement(names: Sequence[str], venues: Mapping[str, Venue]) -> None:

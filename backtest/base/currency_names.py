@@ -1,0 +1,33 @@
+"""What the name of an instrument says of its settlement currency."""
+
+from __future__ import annotations
+
+import re
+
+_QUOTES = "USDT|USDC|FDUSD|BUSD|TUSD|USD|EUR|GBP|JPY|BTC|ETH|BNB"
+_SETTLED = re.compile(r"[^/:]+/[^/:]+:(?P<currency>[A-Z]+)(-.*)?")
+_INVERSE = re.compile(r"(?P<currency>[A-Z0-9]{2,})USD_(PERP|\d{6})")
+_QUOTED = re.compile(rf"[A-Z0-9]{{2,}}?[-/_]?(?P<currency>{_QUOTES})([-_](PERP|SWAP|\d{{6}}))?")
+_CURRENCY = re.compile(r"[A-Z0-9]{2,12}")
+
+
+def is_currency(text: object) -> bool:
+    """Whether a value is the name of a currency: 2 to 12 capital letters and digits."""
+    return isinstance(text, str) and _CURRENCY.fullmatch(text) is not None
+
+
+def find_currency(instrument: str, *, is_inverse: bool = False) -> str:
+    """Return the settlement currency that the name of an instrument says, empty if it says none.
+
+    The last part of a name is the quote currency, in which only a linear contract settles.
+
+    Examples
+    --------
+    >>> [find_currency(name) for name in ("BTCUSDT", "ETH/USDC:USDC", "BTCUSD_PERP", "SPY")]
+    ['USDT', 'USDC', 'BTC', '']
+    >>> find_currency("BTCUSD"), find_currency("BTCUSD", is_inverse=True)
+    ('USD', '')
+    """
+    patterns = (_SETTLED, _INVERSE) if is_inverse else (_SETTLED, _INVERSE, _QUOTED)
+    matches = (pattern.fullmatch(instrument) for pattern in patterns)
+    return next((match["currency"] for match in matches if match), "")

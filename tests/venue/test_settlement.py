@@ -1,0 +1,100 @@
+"""Positions of one balance settle in one currency: coins are not added to tethers."""
+
+from __future__ import annotations
+
+import pytest
+
+import backtest as bt
+from backtest.strategies import Constant
+from tests.scenes import venue_of
+
+COIN = bt.Venue.preset("binance-coinm", "BTCUSD_PERP")
+TETHER = bt.Venue.preset("binance-usdm", "BTCUSDT@latest")
+BYBIT = bt.Venue.preset("bybit-inverse", "BTCUSD")
+OWN_COIN = venue_of(contract={"kind": "inverse"})
+OWN = venue_of()
+TWO, ASKS = "must settle in one currency", "must all have a known settlement currency"
+
+
+def panel(*names: str, currency: str | None = None) -> bt.Markets:
+    """Return markets whose own names say nothing."""
+    markets = {name: bt.Market.sample(bars=30, seed=k) for k, name in enumerate(names)}
+    return bt.Markets(markets, currency=currency)
+
+
+def run(markets: bt.Markets, *venues: bt.Venue) -> None:
+    each = dict(zip(markets, venues, strict=True))
+    bt.run(markets, Constant(0.5), venue=each, account=bt.Account(capital=1e4), compile=False)
+
+
+@pytest.mark.parametrize(("venues", "words"), [
+    ((COIN, TETHER), f"{TWO}, got BTC for 'A' and USDT for 'B'"),
+    ((OWN_COIN, TETHER), f"{ASKS}, got none for 'A'"),
+    ((OWN, COIN), f"{ASKS}, got none for 'A', and 'B' is inverse"),
+    ((OWN_COIN, OWN_COIN), f"{ASKS}, got none for 'A'"),
+    ((OWN.override({"contract.settles": "USDC"}), TETHER), f"{TWO}, got USDC for 'A'"),
+])  # fmt: skip
+def test_names_that_say_nothing_do_not_hide_two_currencies(venues, words):
+    with pytest.raises(bt.ParameterError, match=words) as caught:
+        run(panel("A", "B"), *venues)
+    assert caught.value.where == "bt.run, venue"
+    book = (dict(zip("AB", venues, strict=True)), {"A": 1, "B": 1}, {"A": 100.0, "B": 100.0})
+    with pytest.raises(bt.ParameterError, match=words) as caught:
+        bt.calculate_book(*book, balance=1e3)
+    assert caught.value.where == "bt.calculate_book"
+    with pytest.raises(bt.ParameterError, match=words):
+        bt.margin.requirement(*book)
+    plan = bt.Allocation({n: bt.Pocket(Constant(0.5), 0.5, instrument=n) for n in "AB"})
+    with pytest.raises(bt.ParameterError, match=words):
+        plan.run(panel("A", "B"), venue=book[0], account=bt.Account(), compile=False)
+
+
+@pytest.mark.parametrize(("venues", "names", "currency"), [
+    ((OWN, OWN), ("A", "B"), None),  # linear, and nothing is known
+    ((OWN, TETHER), ("A", "B"), None),
+    ((COIN, COIN), ("A", "B"), None),
+    ((OWN_COIN.override({"contract.settles": "BTC"}), COIN), ("A", "B"), None),
+    ((OWN_COIN, COIN), ("BTCUSD_PERP", "B"), None),  # the name says it
+    ((OWN_COIN, OWN_COIN), ("A", "B"), "BTC"),
+    ((BYBIT, BYBIT), ("BTCUSD", "B"), None),  # the name says the quote of an inverse contract
+])  # fmt: skip
+def test_one_currency_is_run(venues, names, currency):
+    run(panel(*names, currency=currency), *venues)
+
+
+@pytest.mark.parametrize(("names", "currency", "venue", "words"), [
+    (("A", "B"), "USDT", COIN, "got 'USDT' for the markets and 'BTC' for 'A'"),
+    (("BTCUSDT", "ETHUSDC"), "USD", TETHER, "got 'USD' for the markets and 'USDT' for 'BTCUSDT'"),
+    (("BTCUSDT", "ETHUSDT"), None, bt.Venue.preset("hyperliquid", "BTC"),
+     "got USDT by the name of 'BTCUSDT' and USDC of its venue"),
+    (("BTCUSD_PERP", "B"), "USDT", OWN_COIN, "got BTC for 'BTCUSD_PERP' and USDT for 'B'"),
+])  # fmt: skip
+def test_the_currency_of_the_markets_never_goes_over_that_of_a_preset(
+    names, currency, venue, words
+):
+    with pytest.raises(bt.ParameterError, match=words):
+        run(panel(*names, currency=currency), venue, venue)
+
+
+def test_prices_of_one_dollar_may_be_counted_as_another_where_that_is_said():
+    dollars = bt.Venue.preset("hyperliquid", "BTC")
+    run(panel("BTCUSDT", "ETHUSDT", currency="USDC"), dollars, dollars)
+
+
+def test_every_preset_declares_its_currency_but_a_loan_in_any_stable_coin():
+    for each in bt.venue.preset_files.available():
+        settles = bt.Venue.preset(each.venue, each.symbol).contract.settles
+        said = each.title.partition("settled in ")[2].split(",")[0]
+        assert settles == {"a stable coin": None, "XBT": "BTC"}.get(said, said), each.name
+
+
+@pytest.mark.parametrize("settles", ["", "btc", " BTC", 3, "B" * 20])
+def test_a_currency_is_a_name_in_capital_letters(settles):
+    with pytest.raises(bt.ParameterError, match="settles must be the name of a currency"):
+        bt.Contract(settles=settles)
+
+
+def test_a_currency_is_kept_in_files_and_left_out_where_there_is_none():
+    assert bt.Contract(settles="BTC").to_dict()["settles"] == "BTC"
+    assert bt.Contract.from_dict(bt.Contract(settles="BTC").to_dict()).settles == "BTC"
+    assert "settles" not in bt.Contract().to_dict()
