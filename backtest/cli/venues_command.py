@@ -101,11 +101,13 @@ def venues(
     if as_json:
         print_json([{"name": each.name, **each._asdict()} for each in found])
         return
-    for each in found:
-        typer.secho(each.name, bold=True)
-        print_paragraph(each.title)
-        older = f" (others of {', '.join(each.dates[:-1])})" if each.dates[:-1] else ""
-        print_paragraph(f"margin table of {each.date}{older}: {each.source}")
+    for group in preset_files.group_alike(found):
+        first, names = group[0], ", ".join(each.name for each in group)
+        is_one = len(group) == 1
+        typer.secho(names if is_one else f"{first.venue}, {len(group)} symbols", bold=True)
+        print_paragraph(first.title if is_one else names)
+        older = f" (others of {', '.join(first.dates[:-1])})" if first.dates[:-1] else ""
+        print_paragraph(f"margin table of {first.date}{older}: {first.source}")
 
 
 def list_limits(*, as_json: bool) -> None:

@@ -14,7 +14,7 @@ import copy
 import datetime as dt
 import itertools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from backtest.base.errors import VenueError, did_you_mean
 from backtest.base.phrases import Either, Phrase
 from backtest.base.units import TimeLike, format_time, to_nanoseconds
 from backtest.venue.preset_schema import GROUPS, NEEDED, find_defects
+from backtest.venue.tier_tables import TIERS, add_own_groups, read_tier_tables
 
 FOLDER = Path(__file__).with_name("presets")
 SUFFIX = ".toml"
@@ -100,9 +101,20 @@ def to_markdown() -> str:
     """Return the presets as a Markdown table: symbols with the days of their margin tables."""
     lines = ["| venue | symbols, with the days of their margin tables |", "|---|---|"]
     for venue in _venues():
-        symbols = (f"`{each.symbol}` ({', '.join(each.dates)})" for each in in_file(venue))
-        lines.append(f"| `{venue}` | {', '.join(symbols)} |")
+        alike = [
+            f"{', '.join(f'`{each.symbol}`' for each in group)} ({', '.join(group[0].dates)})"
+            for group in group_alike(in_file(venue))
+        ]
+        lines.append(f"| `{venue}` | {'; '.join(alike)} |")
     return "\n".join(lines)
+
+
+def group_alike(presets: Sequence[Preset]) -> list[list[Preset]]:
+    """Return presets in groups of the same venue, days and source, in their order."""
+    groups: dict[tuple[object, ...], list[Preset]] = {}
+    for each in presets:
+        groups.setdefault((each.venue, each.dates, each.source), []).append(each)
+    return [*groups.values()]
 
 
 def _make_preset(venue: str, symbol: str, groups: Mapping[str, Any]) -> Preset:
@@ -131,18 +143,57 @@ def parse_name(text: str, *, where: str) -> PresetName:
     own = [each for each in known if each.startswith(f"{pair}:")]
     own = own or [each for each in known if pair and each.startswith(pair)]
     hint = "" if own else did_you_mean(text, known)
-    known = own or known
     raise VenueError(
         f"a preset is a venue, a colon and a symbol, was {text!r}{hint}",
         where=where,
-        cure=f"choose one of {', '.join(known)}, with @DATE for the tables of that day, @{LATEST} "
-        f"for the newest, or FILE{SUFFIX}:SYMBOL",
+        cure=f"choose one of {name_some(own or known)}, with @DATE for the tables of that day, "
+        f"@{LATEST} for the newest, or FILE{SUFFIX}:SYMBOL",
+    )
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Return names as text: all of up to a dozen, else the first ten and where the rest are.
+
+    Examples
+    --------
+    >>> name_some([str(k) for k in range(60)])
+    "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 50 more ('backtest venues' lists them)"
+    """
+    if len(names) <= 12:
+        return ", ".join(names)
+    return f"{', '.join(names[:10])} and {len(names) - 10} more ('backtest venues' lists them)"
+
+
+def cure_missing_symbol(venue: str, symbol: str, known: Sequence[str]) -> str:
+    """Return what to do about a symbol without a table: the known ones, and the import."""
+    like = f"{venue}:{known[0]}"
+    return (
+        f"choose one of {name_some(known)}; or import its leverage tiers, as ccxt writes them: "
+        f"backtest venues import tiers.json --venue mine --symbol {symbol or 'SYMBOL'} "
+        f"--like {like}"
     )
 
 
 def read_at(text: str, *, where: str) -> str:
     """Return the text after an ``@``, checked: a day, ``"history"`` or ``"latest"``."""
     return text if text in (HISTORY, LATEST) else read_day(text, where=where)
+
+
+def split_day(symbol: str, at: TimeLike | None) -> tuple[str, TimeLike | None]:
+    """Return the symbol and the choice of ``SYMBOL@DATE``; ``at`` is the one of a plain symbol.
+
+    Raises VenueError if both are given.
+    """
+    name, sign, date = symbol.partition("@")
+    if not sign:
+        return symbol, at
+    if at is not None or not date:
+        raise VenueError(
+            f"the day of a preset must be given once, got {symbol!r} and at={at!r}",
+            where="Venue.preset",
+            cure=f"write {name}@2021-05-19, or give at='2021-05-19'",
+        )
+    return name, read_at(date, where=f"Venue.preset, {symbol}")
 
 
 def read_day(at: TimeLike | dt.date, *, where: str) -> str:
@@ -199,7 +250,8 @@ def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str
 def check_list(symbols: object) -> list[str]:
     """Return a list of symbols, each named once."""
     names = list(symbols) if isinstance(symbols, list | tuple) else []
-    if not names or len(set(map(str, names))) < len(names):
+    plain = {each.partition("@")[0] for each in names if isinstance(each, str)}
+    if not names or len(plain) < len(names):
         raise VenueError(
             f"symbol must be a name, or a list of different names, was {symbols!r}",
             where="Venue.preset",
@@ -246,7 +298,7 @@ def _find(venue: str, symbol: str) -> dict[str, Any]:
             f"symbol must be one that {venue} has a table for, was {symbol!r}"
             + did_you_mean(str(symbol).upper(), symbols),
             where=f"Venue.preset({venue!r}, ...)",
-            cure=Phrase("choose one of {}{}", ", ".join(symbols), BUILD_VENUE),
+            cure=Phrase("{}{}", cure_missing_symbol(venue, symbol, [*symbols]), BUILD_VENUE),
         )
     found: dict[str, Any] = symbols[symbol]
     return found
@@ -299,9 +351,16 @@ def _parse(path: Path, changed: int) -> dict[str, dict[str, Any]]:  # noqa: ARG0
             f"a file of venue tables must be TOML: {error}", where=str(path), cure="mend that line"
         ) from error
     common = content.pop(COMMON, {})
-    symbols = {
+    shared = content.pop(TIERS, None) if path.parent == FOLDER else None
+    listed = {} if shared is None else read_tier_tables(path.with_suffix(".csv"), shared)
+    own = {
         symbol: _as_lists({**common, **_check_table(table, f"{path.name}, {symbol}")})
         for symbol, table in content.items()
+    }
+    listed = {symbol: {**_as_lists(common), **groups} for symbol, groups in listed.items()}
+    symbols = {
+        symbol: add_own_groups(listed.get(symbol, {}), own.get(symbol, {}))
+        for symbol in {**own, **listed}
     }
     defects = [
         f"[{symbol}] {defect}"

@@ -199,7 +199,8 @@ class Venue(Value):
             One of :func:`backtest.venue.preset_files.available`, or the path of a TOML file that
             ``backtest venues import`` wrote.
         symbol : str or list of str
-            The venue's name of the instrument; a list gives a table of venues by name.
+            The venue's name of the instrument, which may end with ``@`` and a day as at the command
+            line, ``"BTCUSDT@2021-05-19"``; a list gives a table of venues by name.
         at : str or Timestamp, optional
             By default, or with ``"history"``: the margin tables of all days (a run uses the one in
             force at each bar) and the newest table of the other groups. With a day in UTC: the last
@@ -210,7 +211,7 @@ class Venue(Value):
         Raises
         ------
         VenueError
-            If there is no such venue or symbol.
+            If there is no such venue or symbol, or the symbol has a day beside ``at``.
 
         Examples
         --------
@@ -222,10 +223,10 @@ class Venue(Value):
         ('2021-03-18', '2024-10-24')
         """
         if not isinstance(symbol, str):
-            return {each: cls.preset(venue, each, at) for each in preset_files.check_list(symbol)}
-        return cls.from_dict(
-            preset_files.read_preset(venue, symbol, at), where=f"{venue}, {symbol}"
-        )
+            names = preset_files.check_list(symbol)
+            return {each.partition("@")[0]: cls.preset(venue, each, at) for each in names}
+        name, day = preset_files.split_day(symbol, at)
+        return cls.from_dict(preset_files.read_preset(venue, name, day), where=f"{venue}, {symbol}")
 
     @classmethod
     def simple(

@@ -78,7 +78,7 @@ def test_05_maintenance_is_neither_initial_nor_nothing_nor_flat():
     dead = play(100, (100, 100, 94, 94), targets=TEN)
     assert dead.bars["equity"].iloc[-1] == is_(5 * LP)
     # and a larger position needs a larger share
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="2024-10-24")
     shares = bt.margin.maintenance(venue, [1e4, 1e6, 1e8]) / [1e4, 1e6, 1e8]
     assert shares == pytest.approx([0.004, 0.00555, 0.02018550], rel=1e-7)
 

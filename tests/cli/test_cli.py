@@ -286,7 +286,7 @@ def test_venues_show_date_source_brackets_and_fees(capsys):
     code, out, _ = call(capsys, "venues")
     assert code == 0
     assert "binance-usdm:BTCUSDT" in out
-    assert "2024-10-24" in out
+    assert "2026-09-29" in out
     code, out, _ = call(capsys, "venues", "binance-usdm:BTCUSDT")
     assert "taker 0.0005" in out
     assert "1,800,000,000" in out

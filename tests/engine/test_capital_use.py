@@ -314,8 +314,8 @@ def test_the_margin_table_of_each_day_decides_in_every_piece(monkeypatch):
     terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "compile": False}
     result = bt.run(market, Constant(1.0), account=bt.Account(capital=5e6), **terms)
     shares = result.bars["margin_used"].to_numpy()
-    # 5 million at 1x: 20x in the table of 2021, 50x in that of 2024-10-24
-    assert shares[1:48] == pytest.approx(1 / 20, rel=1e-3)
+    # 5 million at 1x: 15x in the table of 2022-12-29, 50x in that of 2024-10-24
+    assert shares[1:48] == pytest.approx(1 / 15, rel=1e-3)
     assert shares[48:] == pytest.approx(1 / 50, rel=1e-3)
     monkeypatch.setattr(run_record, "PIECE", 7)
     assert replace(result).metrics["mean_margin_used"] == is_(float(np.mean(shares)))

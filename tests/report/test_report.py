@@ -143,7 +143,7 @@ def test_the_rules_come_with_their_days_and_sources(result):
         "contract", "margin table", "fees", "slippage", "liquidation", "other rules",
     }  # fmt: skip
     assert days["slippage"][1].startswith("assumption, not a published figure")
-    assert days["margin table"][0] == "2021-03-18", "the table of 2023, not the newest"
+    assert days["margin table"][0] == "2022-12-29", "the table of 2023, not the newest"
     cheap = VENUE.override({"fees.taker": 1e-4, "day_count": 360.0})
     market = bt.Market.sample(bars=48)
     other = bt.run(market, Constant(), venue=cheap, account=bt.Account(), compile=False)

@@ -16,7 +16,7 @@ from tests.books import make_books
 from tests.scenes import bracket, venue_of
 
 BTC, ETH = "BTCUSDT", "ETHUSDT"
-BINANCE = bt.Venue.preset("binance-usdm", [BTC, ETH])
+BINANCE = bt.Venue.preset("binance-usdm", [BTC, ETH], at="2024-10-24")
 PLAIN = venue_of(brackets=[bracket(leverage=10.0, rate=0.05)])
 PRICES = {BTC: 60_000.0, ETH: 3_000.0}
 

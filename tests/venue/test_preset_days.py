@@ -22,8 +22,8 @@ BTC = ("binance-usdm", "BTCUSDT")
 def test_a_preset_has_the_tables_of_all_days_unless_one_is_asked_for():
     venue = Venue.preset(*BTC)
     assert venue == Venue.preset(*BTC, at="history")
-    assert venue.days() == ("2021-03-18", "2024-10-24")
-    days = ("2021-05-19", "latest")
+    assert venue.days() == ("2021-03-18", "2022-12-29", "2024-10-24", "2026-09-29")
+    days = ("2021-05-19", "2023-01-01", "2024-10-24", "latest")
     assert venue.tables() == tuple(Venue.preset(*BTC, at=day).brackets for day in days)
     assert venue.in_force == InForce(preset="binance-usdm:BTCUSDT", since="2021-03-18")
 
@@ -67,9 +67,9 @@ def live(market: bt.Market, venue: Venue) -> bt.Result:
 
 @pytest.mark.parametrize(("start", "at", "words"), [
     ("2021-01-01", None, ["the oldest", "is of 2021-03-18", "the run uses it from 2021-01-01"]),
-    ("2021-01-01", "latest", ["is of 2024-10-24", "the run uses it from 2021-01-01"]),
+    ("2021-01-01", "latest", ["is of 2026-09-29", "the run uses it from 2021-01-01"]),
     ("2021-01-01", "2021-01-01", ["is of 2021-03-18", "the run uses it from 2021-01-01"]),
-    ("2024-10-22", "2024-10-22", ["is of 2021-03-18", "replaced on 2024-10-24"]),
+    ("2024-10-22", "2024-10-22", ["is of 2022-12-29", "replaced on 2024-10-24"]),
 ])  # fmt: skip
 def test_a_run_outside_the_days_of_its_table_says_so_once_and_in_the_manifest(start, at, words):
     venue = Venue.preset(*BTC, at=at)
@@ -85,8 +85,8 @@ def test_a_run_outside_the_days_of_its_table_says_so_once_and_in_the_manifest(st
 
 
 @pytest.mark.parametrize(("start", "at"), [("2021-05-19", "2021-05-19"), ("2025-01-01", None),
-                                           ("2021-05-19", None), ("2024-10-19", "2021-05-19"),
-                                           ("2025-01-01", "latest")])  # fmt: skip
+                                           ("2021-05-19", None), ("2024-10-19", "2023-01-01"),
+                                           ("2026-10-01", "latest")])  # fmt: skip
 def test_a_run_inside_the_days_of_its_table_says_nothing(start, at, recwarn):
     result = live(fall(start), Venue.preset(*BTC, at=at))
     assert not [each for each in recwarn if each.category is VenueDateWarning]
@@ -102,10 +102,10 @@ def test_bars_that_only_warm_the_columns_may_be_of_other_days(recwarn):
 
 @pytest.mark.parametrize(("start", "at", "used"), [
     ("2021-05-19", None, [("2021-03-18", "2021-05-19", 5)]),
-    ("2021-05-19", "latest", [("2024-10-24", "2021-05-19", 5)]),
+    ("2021-05-19", "latest", [("2026-09-29", "2021-05-19", 5)]),
     ("2020-01-01", None, [("2021-03-18", "2020-01-01", 5)]),
     ("2025-01-01", None, [("2024-10-24", "2025-01-01", 5)]),
-    ("2024-10-22", None, [("2021-03-18", "2024-10-22", 2), ("2024-10-24", "2024-10-24", 3)]),
+    ("2024-10-22", None, [("2022-12-29", "2024-10-22", 2), ("2024-10-24", "2024-10-24", 3)]),
 ])  # fmt: skip
 @pytest.mark.filterwarnings("ignore::backtest.VenueDateWarning")
 def test_a_manifest_says_which_table_was_used_at_which_bars(tmp_path, start, at, used):
@@ -114,14 +114,17 @@ def test_a_manifest_says_which_table_was_used_at_which_bars(tmp_path, start, at,
     assert result.manifest["margin_tables"] == rows
     kept = bt.Result.load(result.save(tmp_path))
     assert kept.manifest["margin_tables"] == rows
-    counts = {"2021-03-18": "10 brackets of 2021-03-18", "2024-10-24": "12 brackets of 2024-10-24"}
-    said = ", then ".join(f"{counts[of]} up to 125x" for of, *_ in used)
+    counts = {"2021-03-18": (10, 125), "2022-12-29": (10, 125), "2024-10-24": (12, 125),
+              "2026-09-29": (12, 150)}  # fmt: skip
+    said = ", then ".join(
+        f"{counts[of][0]} brackets of {of} up to {counts[of][1]}x" for of, *_ in used
+    )
     assert said in " ".join(kept.summary().split())
 
 
 def test_a_report_has_the_tables_that_were_used_and_no_others():
     for start, found in (("2021-05-19", ["2021-03-18"]), ("2025-01-01", ["2024-10-24"]),
-                         ("2024-10-22", ["2021-03-18", "2024-10-24"])):  # fmt: skip
+                         ("2024-10-22", ["2022-12-29", "2024-10-24"])):  # fmt: skip
         manifest = live(fall(start), Venue.preset(*BTC)).manifest
         for each in (manifest, {k: v for k, v in manifest.items() if k != "margin_tables"}):
             titles = [table.caption for table in tabulate_tables(each)]
@@ -146,7 +149,7 @@ def test_an_override_holds_under_every_margin_table():
     venue = Venue.preset(*BTC).override(
         {"fees.taker": 4e-4, "includes_close_fee": True, "margin_multiplier": 1.5}
     )
-    assert venue.days() == ("2021-03-18", "2024-10-24")
+    assert venue.days() == Venue.preset(*BTC).days()
     for at in ("2021-05-19", "2024-10-24"):
         day = Venue.preset(*BTC, at=at).override(
             {"fees.taker": 4e-4, "includes_close_fee": True, "margin_multiplier": 1.5}

@@ -16,18 +16,23 @@ from backtest.venue import preset_files, preset_schema
 from backtest.venue.dated_tables import InForce
 from backtest.venue.imported_tiers import read_tiers, write_venue
 from backtest.venue.venue import Venue
+from tests.fast_cases import every_nth
 from tests.markets import market_of
 from tests.venue import test_vectors as vectors
 
 BTC = ("binance-usdm", "BTCUSDT")
+PUBLISHED = ("binance-usdm", "BTCUSDT", "2024-10-24")
+"""The table of the day to which the published cases belong."""
 ALL = preset_files.available()
-NAMES = [each.name for each in ALL]
+LISTED = [each for each in ALL if each.source.startswith("freqtrade ")]
+SOME = [*(each for each in ALL if each not in LISTED), *every_nth(LISTED, 12)]
+"""Every preset; of those whose tables are listed together, the fast tests take some."""
 
 
 # ------------------------------------------------------------------------------------ every preset
 
 
-@pytest.mark.parametrize("preset", ALL, ids=NAMES)
+@pytest.mark.parametrize("preset", SOME, ids=lambda each: each.name)
 def test_every_table_of_a_preset_builds_and_says_when_and_where_from(preset):
     for date in preset.dates:
         venue = Venue.preset(preset.venue, preset.symbol, at=date)
@@ -54,7 +59,7 @@ def test_what_is_assumed_says_so():
                 assert origin.source.startswith("assumption")
 
 
-@pytest.mark.parametrize("preset", ALL, ids=NAMES)
+@pytest.mark.parametrize("preset", SOME, ids=lambda each: each.name)
 def test_every_preset_carries_an_account_through_a_market(preset):
     venue = Venue.preset(preset.venue, preset.symbol)
     price = 10_000.0 * np.array([1.0, 1.0, 1.001, 0.999, 0.5, 0.5])
@@ -76,16 +81,17 @@ def test_an_old_day_has_the_table_of_that_day():
     venue = Venue.preset(*BTC, at="2021-05-19")
     assert [row.cap for row in venue.brackets[:3]] == [50_000.0, 250_000.0, 1_000_000.0]
     assert venue.in_force == InForce(
-        preset="binance-usdm:BTCUSDT", since="2021-03-18", until="2024-10-24"
+        preset="binance-usdm:BTCUSDT", since="2021-03-18", until="2022-12-29"
     )
     assert bt.margin.maintenance(venue, 3_500_032.458) == pytest.approx(71_200.81145, abs=1e-5)
 
 
 @pytest.mark.parametrize(("at", "since"), [
     ("2019-01-01", "2021-03-18"), ("2021-03-17T23:59", "2021-03-18"), ("2021-03-18", "2021-03-18"),
-    ("2024-10-23T23:59:59", "2021-03-18"), ("2024-10-24", "2024-10-24"),
+    ("2022-12-28T23:59:59", "2021-03-18"), ("2024-10-23T23:59:59", "2022-12-29"),
+    ("2024-10-24", "2024-10-24"),
     (pd.Timestamp("2024-10-24 23:00", tz="America/New_York"), "2024-10-24"),
-    ("latest", "2024-10-24"), (pd.Timestamp("2021-05-19"), "2021-03-18"),
+    ("latest", "2026-09-29"), (pd.Timestamp("2021-05-19"), "2021-03-18"),
 ])  # fmt: skip
 def test_the_table_in_force_is_the_last_that_began_by_the_day(at, since):
     venue = Venue.preset(*BTC, at=at)
@@ -93,9 +99,31 @@ def test_the_table_in_force_is_the_last_that_began_by_the_day(at, since):
     assert venue.earlier == ()
 
 
+def test_a_symbol_may_end_with_its_day():
+    venue, symbol = BTC
+    for at in ("2021-05-19", "latest", "history"):
+        assert Venue.preset(venue, f"{symbol}@{at}") == Venue.preset(venue, symbol, at=at)
+    each = Venue.preset(venue, ["BTCUSDT@2021-05-19", "ETHUSDT"], at=None)
+    assert {name: one.days()[0] for name, one in each.items()} == {
+        "BTCUSDT": "2021-03-18", "ETHUSDT": "2022-12-29"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("symbol", "at", "words"), [
+    ("BTCUSDT@2021-05-19", "2022-01-01", "the day of a preset must be given once"),
+    ("BTCUSDT@", None, "the day of a preset must be given once"),
+    ("BTCUSDT@soon", None, "a time must be readable"),
+    (["BTCUSDT", "BTCUSDT@latest"], None, "a list of different names"),
+    (["BTCUSDT", 3], None, "a list of different names"),
+])  # fmt: skip
+def test_a_day_is_given_once_and_readable(symbol, at, words):
+    with pytest.raises(BacktestError, match=words):
+        Venue.preset("binance-usdm", symbol, at)
+
+
 def test_groups_have_dates_of_their_own():
     found = {each.group: each for each in preset_files.origins(*BTC, "2021-05-19")}
-    assert found["brackets"].until == "2024-10-24"
+    assert found["brackets"].until == "2022-12-29"
     assert found["fees"].until is None
 
 
@@ -284,7 +312,7 @@ def test_a_name_may_have_a_path_and_a_day(text, name):
 
 
 PRESETS = {
-    "binance_usdm": BTC,
+    "binance_usdm": PUBLISHED,
     "binance_coinm": ("binance-coinm", "BTCUSD_PERP"),
     "bybit_linear": ("bybit-linear", "BTCUSDT"),
     "bybit_inverse": ("bybit-inverse", "BTCUSD"),
@@ -297,9 +325,9 @@ PRESETS = {
 """The preset whose rules a case goes by; brackets of its own are laid over it."""
 
 TABLES = {
-    "binance_usdm.BTCUSDT": BTC,
-    "binance_usdm.ETHUSDT": ("binance-usdm", "ETHUSDT"),
-    "binance_usdm.KSMUSDT": ("binance-usdm", "KSMUSDT"),
+    "binance_usdm.BTCUSDT": PUBLISHED,
+    "binance_usdm.ETHUSDT": ("binance-usdm", "ETHUSDT", "2024-10-24"),
+    "binance_usdm.KSMUSDT": ("binance-usdm", "KSMUSDT", "2024-10-31"),
     "bybit_linear.BTCUSDT": ("bybit-linear", "BTCUSDT", "2026-09-24"),
     "hyperliquid.BTC": ("hyperliquid", "BTC"),
     "hyperliquid.SOL": ("hyperliquid", "SOL"),

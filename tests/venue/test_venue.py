@@ -232,7 +232,7 @@ def test_a_simple_venue_has_one_bracket_no_lot_and_the_costs_that_were_said() ->
 
 
 def test_the_binance_preset_is_the_published_table() -> None:
-    venue = Venue.preset("binance-usdm", "BTCUSDT")
+    venue = Venue.preset("binance-usdm", "BTCUSDT", at="2024-10-24")
     rows = [
         (row.floor, row.cap, row.max_leverage, row.maintenance_rate, row.amount)
         for row in venue.brackets
@@ -240,14 +240,14 @@ def test_the_binance_preset_is_the_published_table() -> None:
     assert rows == BTCUSDT
     held = next(row for row in venue.brackets if row.floor < 550_000 <= row.cap)
     assert (held.maintenance_rate, held.amount) == (0.005, 50.0)
-    assert venue.contract == Contract(lot=0.001, tick=0.1, min_notional=100.0)
+    assert venue.contract == Contract(lot=0.001, tick=0.1, min_notional=100.0, settles="USDT")
     assert venue.fees == Fees(taker=5e-4, maker=2e-4)
     assert venue.liquidation == Liquidation(mode="close", fee=0.0125, slippage=0.002)
 
 
 def test_every_preset_builds_with_a_date_and_a_source_for_each_group() -> None:
     listed = preset_files.available()
-    assert ("binance-usdm", "BTCUSDT", "2024-10-24") in [
+    assert ("binance-usdm", "BTCUSDT", "2026-09-29") in [
         (each.venue, each.symbol, each.date) for each in listed
     ]
     for preset in listed:
