@@ -261,7 +261,8 @@ def _list_firsts(report: Quality) -> Iterator[tuple[str, str]]:
         counts["rate not believable"] = report.funding.unbelievable
     for name, count in counts.items():
         if count is not None and count.first is not None:
-            yield f"first {name}", count.first
+            last = f", last {count.last}" if count.count > 1 else ""
+            yield f"first {name}", f"{count.first}{last}"
 
 
 def _print_defects(defects: Sequence[Defect]) -> None:

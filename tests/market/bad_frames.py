@@ -40,7 +40,8 @@ CASES = [
         replace("bars", without(10, 11, 40)),
         "bars must follow each other every 1h",
         "3 missing in 2 gaps",
-        "first gap from 2023-01-01 10:00 to 2023-01-01 12:00 UTC",
+        "first gap from 2023-01-01 10:00 to 2023-01-01 12:00, last from 2023-01-02 16:00 to "
+        "2023-01-02 17:00 UTC",
         "between=('2023-01-02 17:00', '2023-01-04')",
     ),
     Case(
@@ -144,7 +145,7 @@ CASES = [
         replace("mark", without(20, 30, 31)),
         "every bar must have a mark bar",
         "3 of 72 bars have none",
-        "mark, first at 2023-01-01 20:00 UTC",
+        "mark, first at 2023-01-01 20:00, last at 2023-01-02 07:00 UTC",
         "mark_gaps='last'",
     ),
     Case(
@@ -160,7 +161,7 @@ CASES = [
         fine_mark,
         "mark bars must open with the bars and be as long",
         "mark bars are 30m apart, bars 1h",
-        "mark, first at 2023-01-01 00:30 UTC",
+        "mark, first at 2023-01-01 00:30, last at 2023-01-03 22:30 UTC",
         "give mark bars of 1h",
     ),
     Case(
@@ -200,7 +201,7 @@ CASES = [
         replace("funding", lambda f: pd.concat([f, f.shift(1, freq="7ms")]).sort_index()),
         "each settlement must occur once",
         "9 pairs are under 1m apart, the first by 7 ms",
-        "funding, first at 2023-01-01 UTC",
+        "funding, first at 2023-01-01, last at 2023-01-03 16:00 UTC",
         "keep one stamp of each pair",
     ),
     Case(
@@ -232,7 +233,7 @@ CASES = [
         replace("funding", lambda f: f.assign(mark=0.0)),
         "the mark of a settlement must be positive",
         "was 0.0 in 9 of 9",
-        "funding, first at 2023-01-01 UTC",
+        "funding, first at 2023-01-01, last at 2023-01-03 16:00 UTC",
         "write NaN",
     ),
     Case(

@@ -138,6 +138,7 @@ def test_bars_off_the_boundary_are_counted(tmp_path: Path):
     report = spoilt(tmp_path, "bars", change)
     assert report.bars.off_boundary.count == 1
     assert report.bars.off_boundary.first == "2023-01-01 07:07"
+    assert report.bars.off_boundary.last == "2023-01-01 07:07"
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0, -3.0, np.inf])
@@ -230,10 +231,11 @@ def test_prices_times_a_thousand_have_the_same_outliers():
 
 def test_wicks_of_the_last_price_beyond_the_mark_are_counted(tmp_path: Path):
     low = float(MARKET.mark_low[50])
-    report = spoilt(tmp_path, "bars", with_cells("low", [50], low * 0.9))
-    assert report.beside.wicks.count == 1
-    assert report.beside.wicks.first == "2023-01-03 02:00"
-    assert report.beside.longest_wick == pytest.approx(0.1, rel=1e-6)
+    report = spoilt(tmp_path, "bars", with_cells("low", [50, 60], low * 0.9))
+    wicks = report.beside.wicks
+    assert (wicks.count, wicks.first, wicks.last) == (2, "2023-01-03 02:00", "2023-01-03 12:00")
+    beyond = 1.0 - 0.9 * low / max(low, MARKET.mark_low[60])
+    assert report.beside.longest_wick == pytest.approx(beyond, rel=1e-6)
 
 
 def test_a_stale_mark_is_found_with_the_length_of_its_run(tmp_path: Path):

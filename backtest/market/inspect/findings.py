@@ -53,12 +53,13 @@ STALE_RULE = "a mark that repeats its last close in all four prices while the la
 
 @dataclass(frozen=True)
 class Count:
-    """The number of rows, their share, the longest run of them, and the time of the first."""
+    """The number of rows, their share, the longest run of them, and the first and last times."""
 
     count: int
     share: float
     longest: int
     first: str | None
+    last: str | None
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def count_rows(mask: BoolArray, time: IntArray) -> Count:
     """Count the rows that a mask selects; ``time`` has the same shape."""
     rows = np.flatnonzero(mask)
     if not rows.size:
-        return Count(0, 0.0, 0, None)
+        return Count(0, 0.0, 0, None, None)
     breaks = np.flatnonzero(np.diff(rows) > 1)
     edges = np.concatenate([[-1], breaks, [rows.size - 1]])
     return Count(
@@ -121,6 +122,7 @@ def count_rows(mask: BoolArray, time: IntArray) -> Count:
         float(rows.size / mask.size),
         int(np.diff(edges).max()),
         format_time(int(time[rows[0]])),
+        format_time(int(time[rows[-1]])),
     )
 
 

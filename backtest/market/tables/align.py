@@ -10,7 +10,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import BoolArray, FloatArray, IntArray, format_duration, format_time
 from backtest.market.tables.bar_checks import name_span, spacing
-from backtest.market.tables.defects import Defect
+from backtest.market.tables.defects import Defect, locate_rows
 from backtest.market.tables.frames import PRICES, TimedTable
 from backtest.market.tables.read_options import ReadOptions
 from backtest.market.tables.settlements import (
@@ -141,7 +141,7 @@ class AlignedMark(NamedTuple):
         return Defect(
             "every bar must have a mark bar",
             f"{absent.size} of {self.time.size} bars have none",
-            f"{self.table.name}, first at {format_time(int(self.time[absent[0]]))} UTC",
+            locate_rows(self.table.name, self.time[absent]),
             Phrase(
                 "download them, or give {} to take last prices there", Argument("mark_gaps", "last")
             ),
@@ -170,12 +170,12 @@ def _other_length(
     longer = found is not None and found > usual and mark.time.size > 3
     if not between.any() and not longer:
         return None
-    first = inside[between][0] if between.any() else mark.time[0]
+    wrong = inside[between] if between.any() else mark.time[:1]
     length = format_duration(found) if found else "unknown"
     return Defect(
         "mark bars must open with the bars and be as long",
         f"mark bars are {length} apart, bars {format_duration(usual)}",
-        f"{mark.name}, first at {format_time(int(first))} UTC",
+        locate_rows(mark.name, wrong),
         f"give mark bars of {format_duration(usual)}, or leave mark out",
     )
 
@@ -226,11 +226,13 @@ class FundingEvents(NamedTuple):
 
     def _holes(self, holes: list[SettlementGap]) -> Defect:
         missing = sum(hole.missing for hole in holes)
+        end = f", last from {format_time(holes[-1].start)} to {format_time(holes[-1].end)}"
+        last = end if len(holes) > 1 else ""
         return Defect(
             f"settlements must follow each other every {format_duration(holes[0].every)}",
             f"{missing} missing in {len(holes)} gap{'s' if len(holes) > 1 else ''}",
             f"{self.table.name}, first gap from {format_time(holes[0].start)} "
-            f"to {format_time(holes[0].end)} UTC",
+            f"to {format_time(holes[0].end)}{last} UTC",
             Phrase("download them, or give {} to charge none there", _NO_FUNDING),
         )
 

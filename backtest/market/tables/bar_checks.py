@@ -8,7 +8,7 @@ import numpy as np
 
 from backtest.base.phrases import Argument, Either, Phrase
 from backtest.base.units import DAY, BoolArray, FloatArray, IntArray, format_duration, format_time
-from backtest.market.tables.defects import Defect
+from backtest.market.tables.defects import Defect, locate_rows
 from backtest.market.tables.frames import PRICES, TimedTable, distinct, is_increasing
 
 _MONDAY = 4 * DAY  # 1970-01-05; the epoch was a Thursday
@@ -43,7 +43,7 @@ def order_defects(table: TimedTable, noun: str) -> Iterator[Defect]:
         yield Defect(
             f"{noun} must be in order of time",
             f"{backwards.size} of {time.size} came before the one above",
-            _locate(table, time[backwards[0] + 1]),
+            locate_rows(table.name, time[backwards + 1]),
             Phrase("sort them: {}", Either("frame.sort_index()", Argument("repair", "sort"))),
         )
     ordered = np.sort(time)
@@ -52,7 +52,7 @@ def order_defects(table: TimedTable, noun: str) -> Iterator[Defect]:
         yield Defect(
             f"{noun} must have each time once",
             f"{twice.size} of {time.size} are duplicates",
-            _locate(table, ordered[twice[0]]),
+            locate_rows(table.name, ordered[twice]),
             Phrase("keep one of each: {}", Either("frame[~frame.index.duplicated()]", _KEEP_ONE)),
         )
 
@@ -66,7 +66,7 @@ def spacing_defects(table: TimedTable, interval: int, *, sessions: bool) -> Iter
         yield Defect(
             f"bars must open {'at least ' * sessions}{format_duration(interval)} apart",
             f"{np.count_nonzero(odd)} of {time.size} open at other times",
-            _locate(table, time[odd][0]),
+            locate_rows(table.name, time[odd]),
             Phrase(
                 "give {} if the bars are of another length; otherwise download them again",
                 Argument("interval"),
@@ -154,7 +154,7 @@ def _value_defects(
     rows = np.flatnonzero(bad)
     if rows.size:
         found = f"was {values[rows[0]]} in {rows.size} of {values.size} {noun}"
-        yield Defect(rule, found, _locate(table, table.time[rows[0]]), cure)
+        yield Defect(rule, found, locate_rows(table.name, table.time[rows]), cure)
 
 
 def _range_defects(table: TimedTable, noun: str, sound: BoolArray) -> Iterator[Defect]:
@@ -170,7 +170,7 @@ def _range_defects(table: TimedTable, noun: str, sound: BoolArray) -> Iterator[D
             yield Defect(
                 f"{noun}{name} must be at {least} open and close",
                 f"was {values[row]} {side} {bound[row]} in {rows.size} of {values.size} bars",
-                _locate(table, table.time[row]),
+                locate_rows(table.name, table.time[rows]),
                 "download those bars again: a range that excludes its own prices hides "
                 "liquidations",
             )
@@ -179,11 +179,13 @@ def _range_defects(table: TimedTable, noun: str, sound: BoolArray) -> Iterator[D
 def _missing_bars(table: TimedTable, time: IntArray, holes: IntArray, interval: int) -> Defect:
     missing = int((np.diff(time)[holes] // interval - 1).sum())
     first, until = int(time[holes[0]]) + interval, int(time[holes[0] + 1])
+    begin, end = int(time[holes[-1]]) + interval, int(time[holes[-1] + 1])
+    last = f", last from {format_time(begin)} to {format_time(end)}" if holes.size > 1 else ""
     whole = max(np.split(time, holes + 1), key=len)
     return Defect(
         f"bars must follow each other every {format_duration(interval)}",
         f"{missing} missing in {holes.size} gap{'s' if holes.size > 1 else ''}",
-        f"{table.name}, first gap from {format_time(first)} to {format_time(until)} UTC",
+        f"{table.name}, first gap from {format_time(first)} to {format_time(until)}{last} UTC",
         Phrase(
             "download them; or take the longest whole stretch, {}; "
             "or give {} if the market was closed then",
@@ -196,7 +198,3 @@ def _missing_bars(table: TimedTable, time: IntArray, holes: IntArray, interval: 
 def name_span(start: int, end: int) -> Argument:
     """Return a span of time as the argument that cuts it out, ``between=('…', '…')``."""
     return Argument("between", (format_time(start), format_time(end)))
-
-
-def _locate(table: TimedTable, time: int | np.int64) -> str:
-    return f"{table.name}, first at {format_time(int(time))} UTC"

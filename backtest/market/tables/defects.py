@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 
 from backtest.base.errors import DataError
 from backtest.base.phrases import Argument, Either, Phrase, join_phrases
+from backtest.base.units import IntArray, format_time
 
 DECIMAL_COMMA = Either("bt.import_market(..., decimal=',')", Argument("decimal", ","))
 """How a file with decimal commas is read."""
@@ -24,7 +25,7 @@ class Defect(NamedTuple):
     found : str
         The value that broke it and how often, for example ``"was -1.0 in 3 of 8760 bars"``.
     where : str
-        The file or frame, and the first time.
+        The file or frame, the first time, and the last if there are several.
     cure : str
         What to do about it.
     """
@@ -36,6 +37,21 @@ class Defect(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.rule}, {self.found}" if self.found else self.rule
+
+
+def locate_rows(name: str, times: IntArray) -> str:
+    """Return where rows with these times (UTC ns) are: the file or frame, the first and the last.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> locate_rows("bars.csv", np.array([0]))
+    'bars.csv, first at 1970-01-01 UTC'
+    >>> locate_rows("bars.csv", np.array([0, 3_600_000_000_000]))
+    'bars.csv, first at 1970-01-01, last at 1970-01-01 01:00 UTC'
+    """
+    last = f", last at {format_time(int(times[-1]))}" if len(times) > 1 else ""
+    return f"{name}, first at {format_time(int(times[0]))}{last} UTC"
 
 
 def unreadable(reason: object, where: str, cure: str = "download or write it again") -> Defect:

@@ -15,7 +15,7 @@ import numpy as np
 from backtest.base.errors import DataError
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.market.tables.bar_checks import is_price, order_defects
-from backtest.market.tables.defects import Defect
+from backtest.market.tables.defects import Defect, locate_rows
 from backtest.market.tables.frames import TimedTable
 from backtest.market.tables.market_data import MarketData
 
@@ -44,7 +44,7 @@ def dividend_defects(table: TimedTable, *, has_funding: bool) -> Iterator[Defect
         yield Defect(
             "a dividend per share must be positive and finite",
             f"was {amount[bad[0]]:g} in {bad.size} of {amount.size} dividends",
-            f"{table.name}, first at {format_time(int(table.time[bad[0]]))} UTC",
+            locate_rows(table.name, table.time[bad]),
             "leave out dates without a dividend",
         )
     if has_funding:

@@ -20,10 +20,9 @@ from backtest.base.units import (
     BoolArray,
     IntArray,
     format_duration,
-    format_time,
 )
 from backtest.market.tables.bar_checks import spacing
-from backtest.market.tables.defects import Defect
+from backtest.market.tables.defects import Defect, locate_rows
 from backtest.market.tables.frames import TimedTable, distinct
 
 JITTER = MINUTE
@@ -59,7 +58,7 @@ def stamp_defects(table: TimedTable) -> Iterator[Defect]:
             "each settlement must occur once",
             f"{pairs} under {format_duration(JITTER)} apart, "
             f"the first by {(second - first) / 1e6:g} ms",
-            f"{table.name}, first at {format_time(int(first))} UTC",
+            locate_rows(table.name, time[near]),
             Phrase(
                 "keep one stamp of each pair: they look like two sources of the same event; "
                 "{} keeps the first",
