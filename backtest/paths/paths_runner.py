@@ -403,12 +403,12 @@ class PathsRunner:
 def list_blocks(total: int, width: int, *, is_own: bool) -> list[tuple[int, int]]:
     """Return the first and last paths of the blocks that are drawn at once.
 
-    The first block is small, so that the time that paths take is soon known. ``is_own``: each path
-    is prepared by itself, which is slow.
+    The first of several blocks is small, so that the time that paths take is soon known.
+    ``is_own``: each path is prepared by itself, which is slow.
     """
     size = OWN_BLOCK if is_own else max(CHUNK_BARS // width, 1)
     size += size % 2
-    starts = [0, *range(2, total, size)]
+    starts = [0] if total <= OWN_BLOCK else [0, *range(2, total, size)]
     return [(k, min(stop, total)) for k, stop in zip(starts, [*starts[1:], total], strict=True)]
 
 

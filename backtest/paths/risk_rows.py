@@ -142,8 +142,10 @@ def describe_split(runner: PathsRunner, question: Question, k: int) -> dict[str,
     """Return the row of a horizon by splitting; None if no path was liquidated."""
     own = replace(runner, paths=runner.paths.with_settings(antithetic=False))
     bars, count = int(question.bars[k]) + 1, own.paths.count
-    phase = name_phase(question.progress, f"splitting paths, {question.names[k]}")
-    repeats = split_paths(own, bars, count, phase)
+    repeats = split_paths(
+        own, bars, count,
+        lambda phase: name_phase(question.progress, f"{phase}, {question.names[k]}"),
+    )  # fmt: skip
     means = np.array([[np.sum(x.weights[f < bars]) for f in x.firsts] for x in repeats])
     if not means[:, 0].any():
         return None
