@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from backtest.base import early_interrupt as early_interrupt  # before all that takes time
 # isort: on
 
-from backtest import allocate, measures, paths, report
+from backtest import allocate, measures, options, paths, report
 from backtest.account import Account, Multiple
 from backtest.account.leverage_limits import leverage_limit
+from backtest.base import normal as math
 from backtest.base.errors import (
     AccountingError,
     BacktestError,
@@ -51,6 +52,7 @@ from backtest.features.book_calculator import BookCalculation, calculate_book
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
 from backtest.market import Market, Markets, Quality, quality
 from backtest.market.import_market import import_market
+from backtest.options import Chain, Surface, Surfaces
 from backtest.paths import (
     LiquidationRisk,
     MaxLeverage,
@@ -137,6 +139,7 @@ __all__ = [
     "Calculation",
     "Capacity",
     "Cascade",
+    "Chain",
     "Choice",
     "Collateral",
     "Columns",
@@ -190,6 +193,8 @@ __all__ = [
     "SquareRoot",
     "Stress",
     "Study",
+    "Surface",
+    "Surfaces",
     "Sweep",
     "Venue",
     "VenueDateWarning",
@@ -215,8 +220,10 @@ __all__ = [
     "margin",
     "margin_preset",
     "margin_rules",
+    "math",
     "max_leverage",
     "measures",
+    "options",
     "paths",
     "quality",
     "run",

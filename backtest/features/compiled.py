@@ -29,6 +29,9 @@ PLAIN_SECONDS = {
     (range_kernels.__name__, "mean_lanes"): 4e-6,
     (range_kernels.__name__, "skipping_ewma_lanes"): 4e-6,
     (range_kernels.__name__, "yang_zhang_lanes"): 2e-5,
+    ("backtest.options.black_kernels", "fill_prices"): 1e-5,
+    ("backtest.options.black_kernels", "fill_greeks"): 2e-6,
+    ("backtest.options.implied_kernels", "fill_volatilities"): 6e-5,
 }
 """Seconds per item of the last argument in plain Python. Other kernels are always compiled."""
 COMPILE_SECONDS = 2.0

@@ -27,12 +27,21 @@ def compile_kernels(module: ModuleType) -> Any:
     compiled at its first call, and loaded from the cache in later processes. All other functions,
     also those imported from other kernel modules, are inlined.
     """
-    path = write_copy(module)
     names: dict[str, Any] = dict(vars(module))
     for other in helpers_of(module):
-        names |= compile_functions(other, dict(vars(other)), write_copy(other), ())
-    compiled = compile_functions(module, names, path, module.KERNELS)
+        names |= compile_helpers(other)
+    compiled = compile_functions(module, names, write_copy(module), module.KERNELS)
     return SimpleNamespace(**{name: compiled[name] for name in module.KERNELS})
+
+
+@functools.cache
+def compile_helpers(module: ModuleType) -> dict[str, Any]:
+    """Return the functions of a module and those that it imports, compiled to be inlined."""
+    names: dict[str, Any] = dict(vars(module))
+    imported: dict[str, Any] = {}
+    for other in helpers_of(module):
+        imported |= compile_helpers(other)
+    return imported | compile_functions(module, names | imported, write_copy(module), ())
 
 
 def compile_functions(

@@ -22,6 +22,7 @@ WINGS = (
     "portfolio",
     "policy",
     "features",
+    "options",
     "measures",
     "engine",
     "allocate",

@@ -22,14 +22,18 @@ from typing import Any, NamedTuple, cast
 
 import numba
 import numpy as np
+from numba.core.errors import TypingError
 from numba.extending import overload
 
-from backtest.base import cache_folder
+from backtest.base import cache_folder, normal
 from backtest.base.code_identity import OWN_VERSION, find_references
 from backtest.base.compiled_files import jit
 from backtest.base.compiled_twins import count_all_brackets, find_own_functions, make_twin
 from backtest.engine import bar_loop
 from backtest.engine.compile.recipe import CORE, Recipe, find_rules_folder
+from backtest.features.kernel_compiler import compile_helpers
+from backtest.options import implied_kernels, pricing
+from backtest.options.pricing import SIGNS
 from backtest.policy import Policy, formula_for
 from backtest.policy.common_mistakes import explain_numba
 from backtest.venue import margin
@@ -41,6 +45,15 @@ PUBLIC = (
     (margin.liquidation_price, "scalar_liquidation_price"),
     (margin.bankruptcy_price, "scalar_bankruptcy_price"),
 )
+OPTION_FUNCTIONS: tuple[tuple[Any, str], ...] = (
+    (pricing.price, "scalar_price"),
+    (pricing.greeks, "scalar_greeks"),
+    (pricing.implied_volatility, "scalar_implied"),
+    (normal.mills_ratio, "mills_ratio"),
+    (normal.normal_density, "normal_density"),
+    (normal.normal_cdf, "normal_cdf"),
+)
+"""Functions outside the rules that compiled policies may call, with their scalar ones."""
 PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
 """Functions that take arrays in Python, and are replaced by scalar ones in compiled code."""
 OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
@@ -100,8 +113,10 @@ def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
     names["as_index"] = jit(as_unsigned, **options)
     names["floor"] = jit(floor_as_number, **options)
     names["count_brackets"] = jit(count_all_brackets, **options)
-    for public, scalar in PUBLIC if is_inlined and not n_brackets else ():
-        register_overload(public, names[scalar])
+    if is_inlined and not n_brackets:
+        found = names | compile_helpers(implied_kernels)
+        for public, scalar in (*PUBLIC, *OPTION_FUNCTIONS):
+            register_overload(public, found[scalar])
     return Core(folder, names)
 
 
@@ -174,27 +189,45 @@ def as_unsigned(t: int) -> Any:
 
 
 def register_overload(public: Callable[..., Any], scalar: Any) -> None:
-    """Let compiled policies call a public function of :mod:`backtest.venue.margin`.
+    """Let compiled policies call a public function that broadcasts a scalar one.
 
-    A default of None is this bar's multiplier, as it is in Python.
+    A multiplier of None is this bar's, as it is in Python. The kind of an option and its settlement
+    are literals, which become a sign and a flag.
     """
     names = public.__code__.co_varnames[: public.__code__.co_argcount]
     defaults = dict(zip(reversed(names), reversed(public.__defaults__ or ()), strict=False))
     head = ", ".join(f"{each}=default_{each}" if each in defaults else each for each in names)
-    own = "venue.multiplier"
-    given = [
-        f"({own} if {each} is None else {each})" if each == "multiplier" else each for each in names
-    ]
+    given = ", ".join(REPLACED.get(each, each) for each in names)
+    literals = "    sign, is_coin = read_literals(kind, settlement)\n" if "kind" in names else ""
     text = (
         f"def choose({head}):\n"
+        f"{literals}"
         f"    def implementation({head}):\n"
-        f"        return scalar({', '.join(given)})\n"
+        f"        return scalar({given})\n"
         f"    return implementation\n"
     )
-    scope: dict[str, Any] = {"scalar": scalar}
+    scope: dict[str, Any] = {"scalar": scalar, "read_literals": read_literals}
     scope |= {f"default_{name}": value for name, value in defaults.items()}
-    exec(compile(text, "<margin overload>", "exec"), scope)  # our own text, nothing of the user's
-    overload(public)(scope["choose"])
+    exec(compile(text, "<public overload>", "exec"), scope)  # our own text, nothing of the user's
+    overload(public, prefer_literal=bool(literals))(scope["choose"])
+
+
+REPLACED = {
+    "multiplier": "(venue.multiplier if multiplier is None else multiplier)",
+    "kind": "sign",
+    "settlement": "is_coin",
+}
+"""What compiled code passes to the scalar function in place of public arguments."""
+
+
+def read_literals(kind: Any, settlement: Any) -> tuple[float, bool]:
+    """Return the sign of an option and whether it settles in coins, from numba's types."""
+    words = [
+        getattr(each, "literal_value", getattr(each, "value", each)) for each in (kind, settlement)
+    ]
+    if words[0] not in SIGNS or words[1] not in ("cash", "coin"):
+        raise TypingError("kind and settlement must be written as literals, such as 'call', 'cash'")
+    return SIGNS[words[0]], words[1] == "coin"
 
 
 _loaded: dict[str, Callable[..., Any]] = {}

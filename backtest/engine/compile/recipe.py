@@ -30,7 +30,9 @@ from backtest.base import cache_folder, compiled_twins, units
 from backtest.base.code_identity import describe_function, describe_value, hash_texts
 from backtest.base.compiled_twins import describe_target
 from backtest.engine import bar_loop
+from backtest.features.kernel_sources import list_sources
 from backtest.measures import tally
+from backtest.options import implied_kernels
 from backtest.policy import Policy, formula_for, start_memory, view
 from backtest.policy.policy import BAR_FIELDS
 from backtest.venue import (
@@ -108,7 +110,8 @@ def write_module(fields: tuple[str, ...], columns: tuple[str, ...], memory: type
 @functools.cache
 def find_rules_folder() -> Path:
     """Return the cache folder of the compiled rules; every change of the rules gets its own."""
-    texts = [Path(str(each.__file__)).read_text() for each in (*CORE, units, compiled_twins)]
+    modules = (*CORE, units, compiled_twins, *list_sources(implied_kernels))
+    texts = [Path(str(each.__file__)).read_text() for each in modules]
     here = Path(__file__)
     texts += [path.read_text() for path in (here, here.with_name("loop_compiler.py"))]
     return cache_folder.find_cache_folder() / f"rules-{hash_texts(*texts, *describe_target())}"

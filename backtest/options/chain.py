@@ -1,0 +1,211 @@
+"""Chain: the quotes of many options at one or several instants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base.json_values import repr_given
+from backtest.base.units import YEAR_DAYS, FloatArray, TimeLike, to_nanoseconds, utc_index
+from backtest.market.read.files import read_file
+from backtest.market.tables.defects import require
+from backtest.options.chain_inspection import Inspection, inspect_quotes
+from backtest.options.chain_tables import read_table
+from backtest.options.forwards import fill_forwards
+from backtest.options.pricing import Settlement, implied_volatility, volatility_reason
+
+SETTLEMENTS = ("cash", "coin")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Chain:
+    """Quotes of options, by snapshot, underlying, expiry, strike and kind.
+
+    Build it with :meth:`load` or :meth:`from_frame`.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A row per quote, sorted: ``time`` and ``expiry`` (UTC), ``underlying``, ``strike``, ``kind``
+        ("call" or "put"), ``bid``, ``ask`` and ``mark`` (per unit of the underlying, in the
+        currency of settlement; NaN if there is none), ``iv`` (of the mark, per sqrt(year)),
+        ``forward`` of the same expiry, ``index``, ``forward_source`` ("future", "given", "parity",
+        "index" or "none"), ``quoted`` (the row's own stamp) and ``name``.
+    settlement : "cash" or "coin"
+        Whether prices are in the quote currency, or in coins of the underlying.
+    source : str
+        The file.
+    """
+
+    table: pd.DataFrame
+    settlement: Settlement
+    source: str = ""
+
+    @classmethod
+    def load(cls, path: str | Path, *, settlement: str | None = None) -> Chain:
+        """Read a file of quotes: Parquet, Feather, CSV or JSON.
+
+        Parameters
+        ----------
+        path : str or Path
+            A table in Deribit's columns (``instrument_name``, ``option_type``, ``mark_price``, …),
+            or with the columns ``time, expiry, strike, kind, bid, ask`` and optionally ``mark, iv,
+            forward, index, underlying, quoted, name``.
+        settlement : "cash" or "coin", optional
+            Needed for plain tables; Deribit's are in coins.
+
+        Raises
+        ------
+        DataError
+            If the file cannot be read, or is no chain; all defects are listed.
+        ParameterError
+            If the settlement is needed and missing.
+        """
+        file = Path(path)
+        return cls._build(require(read_file(file)), settlement, str(file))
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, *, settlement: str | None = None) -> Chain:
+        """Return the chain of a frame; see :meth:`load`."""
+        if not isinstance(frame, pd.DataFrame):
+            raise ParameterError(
+                f"a chain is made from a DataFrame, got {repr_given(frame)}",
+                where="bt.Chain.from_frame",
+                cure="give a DataFrame, or load a file with bt.Chain.load(path)",
+            )
+        return cls._build(frame, settlement, "frame")
+
+    @classmethod
+    def _build(cls, frame: pd.DataFrame, settlement: str | None, source: str) -> Chain:
+        table, known = read_table(frame, where=source)
+        chosen = settlement or known
+        if chosen not in SETTLEMENTS:
+            raise ParameterError(
+                f"settlement must be 'cash' or 'coin', got {repr_given(settlement)}",
+                where=source,
+                cure="say settlement='coin' if premiums are in coins, else settlement='cash'",
+            )
+        return cls(fill_forwards(table, chosen), cast("Settlement", chosen), source)
+
+    def __repr__(self) -> str:
+        times, names = self.times, ", ".join(self.underlyings)
+        span = f"{times[0]:%Y-%m-%d %H:%M}"
+        span += f" to {times[-1]:%Y-%m-%d %H:%M}, {len(times)} snapshots" if len(times) > 1 else ""
+        expiries = self.table["expiry"].nunique()
+        return f"Chain({names}: {len(self.table):,} quotes, {expiries} expiries, {span})"
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def times(self) -> pd.DatetimeIndex:
+        """The instants of the snapshots, increasing."""
+        return pd.DatetimeIndex(self.table["time"].unique()).sort_values()
+
+    @property
+    def underlyings(self) -> list[str]:
+        """Names of the underlyings."""
+        return sorted(self.table["underlying"].unique())
+
+    @property
+    def years(self) -> FloatArray:
+        """Time to expiry of each row, in years of 365 days."""
+        return years_between(self.table["time"], self.table["expiry"])
+
+    def select(self, underlying: str | None = None, time: TimeLike | None = None) -> Chain:
+        """Return the quotes of one underlying, of one snapshot, or both.
+
+        Parameters
+        ----------
+        underlying : str, optional
+            A name of :attr:`underlyings`.
+        time : time, optional
+            The last snapshot at or before it.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such underlying.
+        DataError
+            If no snapshot is that old.
+        """
+        table = self.table
+        if underlying is not None:
+            self._check_name(underlying)
+            table = table[table["underlying"] == underlying]
+        if time is not None:
+            stamp = to_nanoseconds(time, where="bt.Chain.select")
+            known = table["time"] <= utc_index(np.array([stamp]))[0]
+            if not known.any():
+                raise DataError(
+                    f"no snapshot is at or before {time}",
+                    where=f"{self.source}, first {table['time'].min():%Y-%m-%d %H:%M} UTC",
+                    cure="choose a later time",
+                )
+            table = table[table["time"] == table.loc[known, "time"].max()]
+        return Chain(table.reset_index(drop=True), self.settlement, self.source)
+
+    def _check_name(self, underlying: object) -> None:
+        if underlying not in self.underlyings:
+            names = self.underlyings
+            raise ParameterError(
+                f"the chain has {', '.join(names)}, got {repr_given(underlying)}"
+                f"{did_you_mean(underlying, names)}",
+                where=self.source,
+                cure="choose one of them as underlying",
+            )
+
+    def only(self, underlying: str | None = None, *, where: str) -> Chain:
+        """Return the quotes of one underlying at one instant: of the only one if none is named.
+
+        Raises ParameterError where there are several.
+        """
+        chosen = self if underlying is None else self.select(underlying)
+        for found, name in ((chosen.underlyings, "underlying"), (chosen.times, "snapshot")):
+            if len(found) > 1:
+                raise ParameterError(
+                    f"one {name} is needed, got {len(found)}: {', '.join(map(str, found[:5]))}",
+                    where=where,
+                    cure="choose one: chain.select(underlying=..., time=...)",
+                )
+        return chosen
+
+    def inspect(self) -> Inspection:
+        """Return the defects of the quotes, counted by snapshot and underlying."""
+        return inspect_quotes(self.table.assign(years=self.years), self.settlement)
+
+    def implied(self) -> pd.DataFrame:
+        """Return the volatilities of bids, asks and marks.
+
+        Returns
+        -------
+        DataFrame
+            The rows of :attr:`table` with ``years``, ``bid_iv``, ``ask_iv``, ``mark_iv`` (per
+            sqrt(year), NaN where there is none) and ``reason``: why the mark has none.
+        """
+        rows = self.table.assign(years=self.years)
+        good = ((rows["forward"] > 0.0) & (rows["years"] > 0.0)).to_numpy()
+        given = rows[good]
+        place = (given["forward"].to_numpy(), given["strike"].to_numpy(), given["years"].to_numpy())
+        kinds = given["kind"].to_numpy(dtype=str)
+        for side in ("bid", "ask", "mark"):
+            found = np.full(len(rows), np.nan)
+            prices = given[side].to_numpy()
+            found[good] = implied_volatility(kinds, prices, *place, 0.0, self.settlement)
+            rows[f"{side}_iv"] = found
+        marks = given["mark"].to_numpy()
+        reason = np.where(rows["years"] > 0.0, "no forward", "no time to expiry").astype(object)
+        reason[good] = volatility_reason(kinds, marks, *place, 0.0, self.settlement)
+        rows["reason"] = reason
+        return rows
+
+
+def years_between(time: pd.Series, expiry: pd.Series) -> FloatArray:
+    """Return the years of 365 days from times to expiries."""
+    days = (expiry - time).dt.total_seconds().to_numpy() / 86_400.0
+    return np.asarray(days / YEAR_DAYS, dtype=np.float64)

@@ -1,0 +1,165 @@
+"""Tables of option quotes, as exchanges and users write them, brought to one form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import did_you_mean
+from backtest.market.tables.defects import Defect, refuse
+from backtest.market.tables.frames import to_floats
+from backtest.market.tables.times import to_utc
+
+NUMBERS = ("bid", "ask", "mark", "iv", "forward", "index")
+REQUIRED = ("time", "expiry", "strike", "kind", "bid", "ask")
+COLUMNS = (
+    "time", "underlying", "expiry", "strike", "kind", *NUMBERS, "forward_source", "quoted", "name",
+)  # fmt: skip
+"""Columns of a chain, in this order."""
+KINDS = {"call": "call", "put": "put", "c": "call", "p": "put"}
+
+
+class Layout(NamedTuple):
+    """How a source names its columns, and what its prices are in."""
+
+    columns: Mapping[str, str]
+    settlement: str
+
+
+DERIBIT = Layout(
+    {
+        "timestamp": "time",
+        "currency": "underlying",
+        "expiry_datetime": "expiry",
+        "strike": "strike",
+        "option_type": "kind",
+        "bid_price": "bid",
+        "ask_price": "ask",
+        "mark_price": "mark",
+        "implied_volatility": "iv",
+        "underlying": "forward",
+        "index_price": "index",
+        "futures_instrument_name": "future",
+        "instrument_name": "name",
+    },
+    "coin",
+)
+PLAIN = Layout({name: name for name in (*COLUMNS, "future")}, "")
+
+
+def read_table(frame: pd.DataFrame, *, where: str) -> tuple[pd.DataFrame, str]:
+    """Return a table of quotes with the columns of a chain, and its settlement if known.
+
+    Raises a DataError that lists all defects.
+    """
+    layout = DERIBIT if {"instrument_name", "option_type"} <= {*frame.columns} else PLAIN
+    known = {old: new for old, new in layout.columns.items() if old in frame.columns}
+    renamed = frame[list(known)].rename(columns=known).reset_index(drop=True)
+    missing = [name for name in REQUIRED if name not in renamed]
+    refuse([describe_missing(name, frame.columns, where) for name in missing], where=where)
+    refuse([*check_rows(renamed, where)], where=where)
+    columns, defects = read_columns(renamed, where)
+    refuse(defects, where=where)
+    table = pd.DataFrame(columns)
+    refuse(find_impossible(table, where), where=where)
+    return complete(table), layout.settlement
+
+
+def describe_missing(name: str, columns: pd.Index, where: str) -> Defect:
+    """Return the defect of a column that is not there."""
+    others = [str(each) for each in columns]
+    return Defect(
+        f"a chain needs a column {name!r}",
+        f"got {', '.join(others[:8])}{did_you_mean(name, others)}",
+        where,
+        f"name the columns {', '.join(REQUIRED)}",
+    )
+
+
+def check_rows(frame: pd.DataFrame, where: str) -> Sequence[Defect]:
+    """Return the defect of a table without rows."""
+    empty = Defect("a chain needs at least one row", "got none", where, "give another file")
+    return [] if len(frame) else [empty]
+
+
+def read_columns(frame: pd.DataFrame, where: str) -> tuple[dict[str, object], list[Defect]]:
+    """Return the columns as numbers, times and texts, and what cannot be read."""
+    read: dict[str, object | Defect] = {}
+    for name in ("time", "expiry", "quoted"):
+        given = frame[name] if name in frame else frame["time"]
+        stamps = to_utc(given, name=f"{where}, {name}", timezone="UTC")
+        read[name] = stamps if isinstance(stamps, Defect) else pd.DatetimeIndex(stamps, tz="UTC")
+    for name in ("strike", *NUMBERS):
+        given = frame[name] if name in frame else pd.Series(np.nan, frame.index)
+        read[name] = to_floats(given, column=name, name=where)
+    read["kind"] = read_kinds(frame["kind"], where)
+    for name in ("underlying", "name"):
+        read[name] = frame[name].astype(str) if name in frame else ""
+    future = frame.get("future", frame.get("forward_source"))
+    read["forward_source"] = "" if future is None else future.astype(object)
+    defects = [each for each in read.values() if isinstance(each, Defect)]
+    return dict(read), defects
+
+
+def read_kinds(values: pd.Series, where: str) -> np.ndarray | Defect:
+    """Return "call" or "put" for each row."""
+    kinds = values.astype(str).str.lower().map(KINDS)
+    if kinds.isna().any():
+        first = values[kinds.isna()].iloc[0]
+        found = f"got {first!r} in {int(kinds.isna().sum())} of {len(values)} rows"
+        return Defect("kind must be call or put", found, where, "write call or put")
+    return kinds.to_numpy(dtype=str)
+
+
+def find_impossible(table: pd.DataFrame, where: str) -> list[Defect]:
+    """Return defects of values that no chain has: these rows are errors of the file."""
+    rules = {
+        "strike must be positive": ~(table["strike"] > 0.0),
+        "a forward must be positive": table["forward"] <= 0.0,
+        "an index must be positive": table["index"] <= 0.0,
+        "prices must not be negative": (table[["bid", "ask", "mark"]] < 0.0).any(axis=1),
+        "volatility must be finite and not negative": (table["iv"] < 0.0) | np.isinf(table["iv"]),
+        "prices must be finite": np.isinf(table[["bid", "ask", "mark", "forward"]]).any(axis=1),
+    }
+    return [
+        Defect(
+            rule,
+            f"got {table.loc[bad].iloc[0][['strike', *NUMBERS]].to_dict()} in {int(bad.sum())} of "
+            f"{len(table)} rows",
+            f"{where}, row {int(np.flatnonzero(bad)[0]) + 1}",
+            "repair those rows from the source, or remove them",
+        )
+        for rule, bad in rules.items()
+        if bad.any()
+    ]
+
+
+def complete(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table sorted, with the source of each forward: future, given, or none yet.
+
+    A bid or an ask of 0 is no quote. A forward that Deribit computed from its index has no future.
+    """
+    for name in ("bid", "ask"):
+        table[name] = table[name].where(table[name] > 0.0)
+    source = table["forward_source"]
+    if (source == "").all():
+        named = np.where(table["forward"].notna(), "given", "none")
+    else:
+        named = np.where(source.notna() & table["forward"].notna(), "future", "none")
+    table["forward_source"] = named
+    table["name"] = np.where(table["name"] == "", write_names(table), table["name"])
+    keys = ["time", "underlying", "expiry", "strike", "kind"]
+    return table[list(COLUMNS)].sort_values(keys, kind="stable", ignore_index=True)
+
+
+def write_names(table: pd.DataFrame) -> pd.Series:
+    """Return names of contracts as Deribit writes them: BTC-26JUN26-60000-P."""
+    day = table["expiry"].dt.strftime("%d%b%y").str.upper().str.lstrip("0")
+    letter = table["kind"].str[0].str.upper()
+    head = table["underlying"].where(table["underlying"] != "", "OPTION")
+    strike = table["strike"].map("{:g}".format)
+    parts = zip(head, day, strike, letter, strict=True)
+    return pd.Series(["-".join(each) for each in parts], table.index)

@@ -1,0 +1,59 @@
+"""Forwards of expiries that have no future, by put-call parity."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.units import BoolArray
+
+NEAREST = 3
+"""Strikes nearest the money whose parities are averaged by their median."""
+
+
+def fill_forwards(table: pd.DataFrame, settlement: str) -> pd.DataFrame:
+    """Return a chain in which every row has a forward, and where it comes from.
+
+    Without a future: the median of put-call parity over the strikes nearest the money that have
+    both quotes; else the index; else none (NaN).
+    """
+    filled = table.copy()
+    without = filled["forward_source"] == "none"
+    for _, rows in filled[without].groupby(["time", "underlying", "expiry"], sort=False):
+        every = find_rows(filled, rows.iloc[0])
+        forward = find_parity(filled.loc[every], settlement)
+        source = "parity"
+        if np.isnan(forward):
+            forward, source = float(rows["index"].median()), "index"
+        if np.isnan(forward):
+            source = "none"
+        filled.loc[rows.index, "forward"] = forward
+        filled.loc[rows.index, "forward_source"] = source
+    return filled
+
+
+def find_rows(table: pd.DataFrame, row: pd.Series) -> BoolArray:
+    """Return which rows are of the same snapshot, underlying and expiry."""
+    keys = ["time", "expiry", "underlying"]
+    return np.asarray((table[keys] == row[keys]).all(axis=1))
+
+
+def find_parity(rows: pd.DataFrame, settlement: str) -> float:
+    """Return the forward at which calls less puts of one expiry agree, NaN without a pair.
+
+    In cash ``C - P = F - K``, undiscounted; in coins ``C - P = 1 - K / F``.
+    """
+    mid = (0.5 * (rows["bid"] + rows["ask"])).to_numpy()
+    pairs = pd.DataFrame({"strike": rows["strike"], "kind": rows["kind"], "mid": mid})
+    wide = pairs.pivot_table(index="strike", columns="kind", values="mid", aggfunc="first")
+    if not {"call", "put"} <= {*wide.columns}:
+        return float("nan")
+    difference = (wide["call"] - wide["put"]).dropna()
+    nearest = np.argsort(difference.abs().to_numpy(), kind="stable")[:NEAREST]
+    difference = difference.iloc[nearest]
+    if difference.empty:
+        return float("nan")
+    strikes = difference.index.to_numpy(dtype=np.float64)
+    values = difference.to_numpy()
+    forwards = strikes / (1.0 - values) if settlement == "coin" else strikes + values
+    return float(np.median(forwards))

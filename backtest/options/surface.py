@@ -1,0 +1,354 @@
+"""Surface: implied volatility by strike and expiry at one instant."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base.json_values import repr_given
+from backtest.base.units import DAY, YEAR_DAYS, FloatArray, parse_duration
+from backtest.options.chain import Chain
+from backtest.options.pricing import price, read_numbers
+from backtest.options.quotes import WIDENING, Quotes
+from backtest.options.svi import SVI
+
+Model = Literal["svi", "ssvi"]
+Number = float | FloatArray
+MODELS = ("svi", "ssvi")
+FEWEST = 5
+"""Two-sided strikes that the fit of an expiry needs: as many as parameters."""
+WIDTH = 2.5
+"""Standard deviations of log-moneyness within which a fit is judged."""
+CROSSING_GRID = np.linspace(-1.5, 1.5, 601)
+CROSSING_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Surface:
+    """Implied volatility by strike and time to expiry, fitted to one snapshot of a chain.
+
+    Between expiries total variance is linear in time at constant log-moneyness; outside them
+    volatility is flat.
+
+    Parameters
+    ----------
+    time : Timestamp
+        The instant, UTC.
+    underlying : str
+        Its name in the chain.
+    model : "svi" or "ssvi"
+        Raw SVI by expiry, or SSVI across them.
+    smiles : tuple of SVI
+        Raw parameters, by expiry.
+    fits : DataFrame
+        A row per expiry: ``expiry``, ``years``, ``forward``, ``forward_source``, the parameters,
+        ``quotes`` (two-sided, within 2.5 standard deviations), ``strikes``, ``inside`` (share of
+        these quotes whose bid and ask, widened by half a volatility point, contain the fit),
+        ``median_error`` and ``worst_error`` against the marks (in volatility), ``least_density``.
+    left_out : DataFrame
+        Rows of the chain that the fit did not use, with the reason.
+    index : float
+        Price of the underlying; NaN if the chain has none.
+    settlement : str
+        Of the chain.
+    """
+
+    time: pd.Timestamp
+    underlying: str
+    model: str
+    smiles: tuple[SVI, ...]
+    fits: pd.DataFrame
+    left_out: pd.DataFrame
+    index: float
+    settlement: str
+    quotes: pd.DataFrame
+
+    @classmethod
+    def fit(cls, chain: Chain, model: Model = "svi", *, underlying: str | None = None) -> Surface:
+        """Fit a surface to bids and asks.
+
+        Parameters
+        ----------
+        chain : Chain
+            Quotes of one snapshot.
+        model : "svi" or "ssvi"
+            "svi": each expiry on its own, five parameters, no butterfly arbitrage. "ssvi": three
+            parameters for all and one per expiry, no arbitrage of either kind.
+        underlying : str, optional
+            Needed if the chain has several.
+
+        Raises
+        ------
+        ParameterError
+            If the model is unknown, or the chain has several underlyings or snapshots.
+        DataError
+            If no expiry has enough quotes.
+        """
+        where = "bt.Surface.fit"
+        if model not in MODELS:
+            raise ParameterError(
+                f"model must be 'svi' or 'ssvi', got {repr_given(model)}"
+                f"{did_you_mean(model, MODELS)}",
+                where=where,
+                cure="choose one of them",
+            )
+        one = chain.only(underlying, where=where)
+        rows, left_out = choose_rows(one.implied())
+        expiries = list(rows.groupby("expiry", sort=True))
+        if not expiries:
+            raise DataError(
+                f"an expiry needs {FEWEST} strikes with bid and ask, got none that has",
+                where=f"{one.source}, {len(one)} quotes",
+                cure="look at chain.inspect(); give a chain with quotes on both sides",
+            )
+        quotes = [collect_quotes(part) for _, part in expiries]
+        smiles = fit_smiles(quotes, model)
+        fits = pd.DataFrame(
+            [describe_fit(part, smile) for (_, part), smile in zip(expiries, smiles, strict=True)]
+        )
+        return cls(
+            one.times[0], one.underlyings[0], model, smiles, fits, left_out,
+            float(one.table["index"].median()), one.settlement, rows,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        inside = np.average(self.fits["inside"], weights=self.fits["quotes"])
+        name = f"{self.underlying} " if self.underlying else ""
+        return (
+            f"Surface({name}{self.time:%Y-%m-%d %H:%M}, {self.model}, {len(self.fits)} expiries, "
+            f"{inside:.1%} of quotes inside)"
+        )
+
+    @property
+    def years(self) -> FloatArray:
+        """Time to expiry of the fitted smiles, increasing."""
+        return self.fits["years"].to_numpy(dtype=np.float64)
+
+    def forward(self, years: Number) -> FloatArray:
+        """Return the forward of times to expiry.
+
+        ln(F / index) is linear in time from 0 over the expiries, and in proportion to it after.
+        """
+        times, forwards = self.years, self.fits["forward"].to_numpy(dtype=np.float64)
+        base = self.index if self.index > 0.0 else forwards[0]
+        carry = np.log(forwards / base)
+        wanted = np.asarray(years, dtype=np.float64)
+        inner = np.interp(wanted, np.append(0.0, times), np.append(0.0, carry))
+        after = carry[-1] * wanted / times[-1]
+        return np.asarray(base * np.exp(np.where(wanted > times[-1], after, inner)))
+
+    def total_variance(self, k: Number, years: Number) -> FloatArray:
+        """Return volatility^2 years at log-moneyness ``k = ln(K / F)``, both broadcast.
+
+        Raises ParameterError if a number is not finite, or years are negative.
+        """
+        where = "bt.Surface.total_variance"
+        ks, wanted = np.broadcast_arrays(
+            read_numbers("k", k, where), read_numbers("years", years, where)
+        )
+        if (wanted < 0.0).any():
+            raise ParameterError(
+                f"years must be at least 0, got {float(wanted.min()):g}",
+                where=where,
+                cure="give the time to expiry in years of 365 days",
+            )
+        times = self.years
+        after = np.clip(np.searchsorted(times, wanted), 1, max(len(times) - 1, 1))
+        totals = np.stack([smile.total_variance(ks) for smile in self.smiles])
+        if len(times) == 1:
+            return np.asarray(totals[0] * wanted / times[0])
+        low = np.take_along_axis(totals, (after - 1)[None], axis=0)[0]
+        high = np.take_along_axis(totals, after[None], axis=0)[0]
+        share = (wanted - times[after - 1]) / (times[after] - times[after - 1])
+        inner = low + share * (high - low)
+        first, last = totals[0] * wanted / times[0], totals[-1] * wanted / times[-1]
+        outside = np.where(wanted < times[0], first, last)
+        is_inner = (wanted >= times[0]) & (wanted <= times[-1])
+        return np.asarray(np.where(is_inner, inner, outside), dtype=np.float64)
+
+    def volatility(self, strike: Number, years: Number) -> FloatArray:
+        """Return the implied volatility, per sqrt(year), of strikes and times to expiry.
+
+        Raises
+        ------
+        ParameterError
+            If a strike or a time is not positive.
+        """
+        where = "bt.Surface.volatility"
+        wanted, strikes = read_numbers("years", years, where), read_numbers("strike", strike, where)
+        for name, each in (("years", wanted), ("strike", strikes)):
+            if (each <= 0.0).any():
+                raise ParameterError(
+                    f"{name} must be positive, got {float(each.min()):g}",
+                    where=where,
+                    cure="give strikes in the quote currency and times in years of 365 days",
+                )
+        k = np.log(strikes / self.forward(wanted))
+        return np.asarray(np.sqrt(self.total_variance(k, wanted) / wanted))
+
+    def atm(self, tenor: str | float) -> float:
+        """Return the volatility at the forward for a tenor such as ``"30d"``, or in years."""
+        years = read_tenor(tenor, "bt.Surface.atm")
+        return math.sqrt(float(self.total_variance(0.0, years)) / years)
+
+    def skew(self, tenor: str | float, delta: float = 0.25) -> float:
+        """Return the volatility of the put less that of the call of one delta (undiscounted).
+
+        Raises ParameterError if delta is not between 0 and 0.5.
+        """
+        years = read_tenor(tenor, "bt.Surface.skew")
+        if not 0.0 < delta < 0.5:
+            raise ParameterError(
+                f"delta must be between 0 and 0.5, got {delta!r}",
+                where="bt.Surface.skew",
+                cure="0.25 is usual",
+            )
+        return self._at_delta(-delta, years) - self._at_delta(delta, years)
+
+    def _at_delta(self, delta: float, years: float) -> float:
+        """Return the volatility at which a call (positive) or put has a delta N(d1)."""
+        from scipy.optimize import brentq  # noqa: PLC0415 - takes 0.2 s
+        from scipy.special import ndtri  # noqa: PLC0415
+
+        level = float(ndtri(delta if delta > 0.0 else 1.0 + delta))
+
+        def gap(k: float) -> float:
+            root = math.sqrt(float(self.total_variance(k, years)))
+            return -k / root + 0.5 * root - level
+
+        reach = 12.0 * self.atm(years) * math.sqrt(years)
+        k = brentq(gap, -reach, reach, xtol=1e-12)
+        return math.sqrt(float(self.total_variance(k, years)) / years)
+
+    def vix(self, tenor: str | float) -> float:
+        """Return the model-free volatility of a tenor: the fair strike of a variance swap.
+
+        The square root of ``2 / T`` times the integral of undiscounted prices out of the money over
+        K^2, from all strikes of the smile. Source: Cboe (2019), VIX white paper; here the sum over
+        quotes is an integral over the fit. Variance between expiries is linear in time.
+        """
+        years = read_tenor(tenor, "bt.Surface.vix")
+        width = self.atm(years) * math.sqrt(years)
+        k = np.linspace(-12.0 * width, 12.0 * width, 4001)
+        volatility = np.sqrt(self.total_variance(k, years) / years)
+        kinds = np.where(k < 0.0, "put", "call")
+        values = price(kinds, 1.0, np.exp(k), years, volatility) * np.exp(-k)
+        weights = np.full(k.size, 2.0)  # Simpson's rule; the kink at k = 0 is one of its knots
+        weights[1::2], weights[0], weights[-1] = 4.0, 1.0, 1.0
+        integral = float(values @ weights) * (k[1] - k[0]) / 3.0
+        return math.sqrt(2.0 / years * integral)
+
+    def arbitrage(self) -> pd.DataFrame:
+        """Return what could be earned without risk on the fit itself.
+
+        Returns
+        -------
+        DataFrame
+            A row per expiry: ``least_density`` (the smallest g(k), negative where butterflies cost
+            less than nothing), ``butterfly`` (whether it is under -1e-9), ``crossings`` (share of
+            601 points with |k| <= 1.5 where total variance is under that of the expiry before).
+        """
+        totals = np.stack([smile.total_variance(CROSSING_GRID) for smile in self.smiles])
+        falls = np.diff(totals, axis=0) < -CROSSING_TOLERANCE
+        least = [smile.least_density for smile in self.smiles]
+        return pd.DataFrame(
+            {
+                "expiry": self.fits["expiry"],
+                "least_density": least,
+                "butterfly": [each < -1e-9 for each in least],
+                "crossings": [0.0, *falls.mean(axis=1)],
+            }
+        )
+
+
+def fit_smiles(quotes: list[Quotes], model: str) -> tuple[SVI, ...]:
+    """Return the raw parameters of each expiry."""
+    from backtest.options.fit_smiles import (  # noqa: PLC0415 - scipy.optimize takes 0.3 s
+        fit_ssvi,
+        fit_svi,
+    )
+
+    if model == "svi":
+        return tuple(fit_svi(each) for each in quotes)
+    return tuple(each.raw for each in fit_ssvi(quotes))
+
+
+def read_tenor(tenor: object, where: str) -> float:
+    """Return a tenor in years."""
+    if isinstance(tenor, str):
+        years = parse_duration(tenor, where=where) / (DAY * YEAR_DAYS)
+    else:
+        years = float(read_numbers("tenor", tenor, where))
+    if not years > 0.0:
+        raise ParameterError(
+            f"tenor must be positive, got {tenor!r}", where=where, cure="write for example '30d'"
+        )
+    return years
+
+
+def choose_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows that a fit may use, and the others with the reason."""
+    rows = rows.assign(k=np.log(rows["strike"] / rows["forward"]))
+    keys = ["expiry", "strike", "kind"]
+    reasons = pd.Series("", rows.index)
+    for reason, bad in (
+        ("expired", ~(rows["years"] > 0.0)),
+        ("no forward", rows["forward"].isna()),
+        ("duplicated", rows.duplicated(keys)),
+        ("no bid", rows["bid"].isna()),
+        ("no ask", rows["ask"].isna()),
+        ("crossed", rows["bid"] > rows["ask"]),
+        ("ask without a volatility", rows["ask_iv"].isna()),
+    ):
+        reasons = reasons.where((reasons != "") | ~bad, reason)
+    strikes = rows[reasons == ""].groupby("expiry")["strike"].nunique()
+    few = rows["expiry"].map(strikes).fillna(0) < FEWEST
+    reasons = reasons.where((reasons != "") | ~few, f"fewer than {FEWEST} two-sided strikes")
+    used = reasons == ""
+    columns = ["expiry", "strike", "kind", "name"]
+    left = rows.loc[~used, columns].assign(reason=reasons[~used])
+    return rows[used].reset_index(drop=True), left.reset_index(drop=True)
+
+
+def collect_quotes(part: pd.DataFrame) -> Quotes:
+    """Return the volatilities of bids and asks of one expiry, out of the money where quoted."""
+    is_out = np.where(part["k"] >= 0.0, "call", "put") == part["kind"]
+    both = part["bid_iv"].notna()
+    ranked = part[both].assign(rank=~is_out[both]).sort_values(["strike", "rank"], kind="stable")
+    best = ranked.drop_duplicates("strike")
+    k, bid, ask = (best[name].to_numpy(dtype=np.float64) for name in ("k", "bid_iv", "ask_iv"))
+    return Quotes(k, bid, ask, float(part["years"].median()))
+
+
+def describe_fit(part: pd.DataFrame, smile: SVI) -> dict[str, object]:
+    """Return the row of an expiry: its parameters, and how well the quotes agree."""
+    years = float(part["years"].median())
+    fitted = np.sqrt(smile.total_variance(part["k"].to_numpy()) / years)
+    money = math.sqrt(float(smile.total_variance(0.0)))
+    near = (part["k"].abs() <= WIDTH * money).to_numpy()
+    low = part["bid_iv"].fillna(0.0).to_numpy() - WIDENING
+    inside = (fitted >= low) & (fitted <= part["ask_iv"].to_numpy() + WIDENING)
+    errors = np.abs(fitted - part["iv"].to_numpy())[near]
+    known = errors[~np.isnan(errors)]
+    return {
+        "expiry": part["expiry"].iloc[0],
+        "years": years,
+        "forward": float(part["forward"].median()),
+        "forward_source": part["forward_source"].iloc[0],
+        "a": smile.a,
+        "b": smile.b,
+        "rho": smile.rho,
+        "m": smile.m,
+        "sigma": smile.sigma,
+        "quotes": int(near.sum()),
+        "strikes": int(part.loc[near, "strike"].nunique()),
+        "inside": float(inside[near].mean()) if near.any() else math.nan,
+        "median_error": float(np.median(known)) if known.size else math.nan,
+        "worst_error": float(known.max()) if known.size else math.nan,
+        "least_density": smile.least_density,
+    }

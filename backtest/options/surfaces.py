@@ -1,0 +1,238 @@
+"""Surfaces through time, and their columns for policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.json_values import repr_given
+from backtest.base.units import DAY, TimeLike, to_nanoseconds
+from backtest.market import Market
+from backtest.market.read.files import SUFFIXES, suffix_of
+from backtest.options.chain import Chain
+from backtest.options.surface import Model, Surface
+
+Progress = Callable[[int, int], None]
+"""Called with the number of snapshots done and their total."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Surfaces:
+    """Surfaces of one underlying at increasing instants.
+
+    Parameters
+    ----------
+    surfaces : tuple of Surface
+        By time.
+    skipped : DataFrame
+        Snapshots that could not be fitted: ``time`` and ``reason``.
+    """
+
+    surfaces: tuple[Surface, ...]
+    skipped: pd.DataFrame
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        underlying: str | None = None,
+        model: Model = "svi",
+        settlement: str | None = None,
+        progress: Progress | None = None,
+    ) -> Surfaces:
+        """Fit a surface to each snapshot of a folder of chains, or of one file.
+
+        Parameters
+        ----------
+        path : str or Path
+            A file that :meth:`Chain.load` reads, or a folder of them.
+        underlying : str, optional
+            Needed if the chains have several.
+        model, settlement
+            As in :meth:`Surface.fit` and :meth:`Chain.load`.
+        progress : callable, optional
+            Called with the number of files done and their total.
+
+        Raises
+        ------
+        DataError
+            If there is no file, a file is no chain, or no snapshot can be fitted.
+        ParameterError
+            If an underlying is needed.
+        """
+        files = find_files(Path(path))
+        surfaces: list[Surface] = []
+        skipped: list[tuple[pd.Timestamp, str]] = []
+        for k, file in enumerate(files):
+            fit_all(Chain.load(file, settlement=settlement), underlying, model, surfaces, skipped)
+            if progress is not None:
+                progress(k + 1, len(files))
+        return collect(surfaces, skipped, str(path))
+
+    @classmethod
+    def fit(cls, chain: Chain, model: Model = "svi", *, underlying: str | None = None) -> Surfaces:
+        """Fit a surface to each snapshot of a chain; see :meth:`load`."""
+        surfaces: list[Surface] = []
+        skipped: list[tuple[pd.Timestamp, str]] = []
+        fit_all(chain, underlying, model, surfaces, skipped)
+        return collect(surfaces, skipped, chain.source)
+
+    def __repr__(self) -> str:
+        first, last = self.surfaces[0], self.surfaces[-1]
+        name = f"{first.underlying}, " if first.underlying else ""
+        return (
+            f"Surfaces({name}{len(self.surfaces)} snapshots, {first.time:%Y-%m-%d %H:%M} to "
+            f"{last.time:%Y-%m-%d %H:%M}, {len(self.skipped)} skipped)"
+        )
+
+    def __len__(self) -> int:
+        return len(self.surfaces)
+
+    @property
+    def times(self) -> pd.DatetimeIndex:
+        """The instants, UTC."""
+        return pd.DatetimeIndex([each.time for each in self.surfaces], name="time")
+
+    def at(self, time: TimeLike) -> Surface:
+        """Return the last surface stamped at or before a time.
+
+        Raises DataError if there is none.
+        """
+        stamp = to_nanoseconds(time, where="bt.Surfaces.at")
+        k = int(np.searchsorted(self._stamps, stamp, side="right")) - 1
+        if k < 0:
+            raise DataError(
+                f"no surface is stamped at or before {time}",
+                where=f"{self!r}",
+                cure=f"choose a time from {self.times[0]:%Y-%m-%d %H:%M} on",
+            )
+        return self.surfaces[k]
+
+    @property
+    def _stamps(self) -> np.ndarray:
+        return np.asarray(self.times.as_unit("ns").asi8)
+
+    @property
+    def fits(self) -> pd.DataFrame:
+        """The rows of :attr:`Surface.fits` of all snapshots, with ``time``."""
+        parts = [each.fits.assign(time=each.time) for each in self.surfaces]
+        return pd.concat(parts, ignore_index=True)
+
+    def atm(self, tenor: str | float) -> pd.Series:
+        """Return the volatility at the forward of a tenor, by snapshot."""
+        return self._series("atm", tenor)
+
+    def skew(self, tenor: str | float) -> pd.Series:
+        """Return the volatility of the 25-delta put less that of the call, by snapshot."""
+        return self._series("skew", tenor)
+
+    def vix(self, tenor: str | float) -> pd.Series:
+        """Return the model-free volatility of a tenor, by snapshot."""
+        return self._series("vix", tenor)
+
+    def _series(self, name: str, tenor: str | float) -> pd.Series:
+        values = [getattr(each, name)(tenor) for each in self.surfaces]
+        return pd.Series(values, self.times, name=f"{name}_{tenor}")
+
+    def attach(self, market: Market, tenors: Sequence[str] = ("30d",)) -> Market:
+        """Return a market with columns of these surfaces, for policies to observe.
+
+        Parameters
+        ----------
+        market : Market
+            Bars of the underlying.
+        tenors : sequence of str
+            For example ``("7d", "30d")``.
+
+        Returns
+        -------
+        Market
+            With the columns ``iv_<tenor>``, ``skew_<tenor>`` and ``vix_<tenor>`` of each tenor,
+            ``surface_age`` (days since the snapshot), and ``implied_volatility``, the model-free
+            volatility of the first tenor, which the implied-volatility policies read. The values of
+            a bar are of the last snapshot stamped strictly before its close, never of a later one;
+            NaN before the first.
+
+        Raises
+        ------
+        ParameterError
+            If there is no tenor.
+        """
+        if not tenors or isinstance(tenors, str):
+            raise ParameterError(
+                f"tenors must be a sequence of durations, got {repr_given(tenors)}",
+                where="bt.Surfaces.attach",
+                cure="write for example ('30d',)",
+            )
+        closes = market.time + market.interval
+        row = np.searchsorted(self._stamps, closes, side="left") - 1
+        is_known = row >= 0
+        columns: dict[str, np.ndarray] = {}
+        for tenor in tenors:
+            for name, key in (("iv", "atm"), ("skew", "skew"), ("vix", "vix")):
+                values = self._series(key, tenor).to_numpy()[np.maximum(row, 0)]
+                columns[f"{name}_{tenor}"] = np.where(is_known, values, np.nan)
+        age = (closes - self._stamps[np.maximum(row, 0)]) / DAY
+        columns["surface_age"] = np.where(is_known, age, np.nan)
+        columns["implied_volatility"] = columns[f"vix_{tenors[0]}"]
+        return market.with_columns(**columns)
+
+
+def find_files(path: Path) -> list[Path]:
+    """Return the file, or the readable files of a folder by name."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(each for each in path.iterdir() if suffix_of(each) in SUFFIXES)
+    if not files:
+        raise DataError(
+            f"a folder of chains needs files that end in {', '.join(SUFFIXES)}, got none",
+            where=str(path),
+            cure="give the folder that holds the snapshots",
+        )
+    return files
+
+
+def fit_all(
+    chain: Chain,
+    underlying: str | None,
+    model: Model,
+    surfaces: list[Surface],
+    skipped: list[tuple[pd.Timestamp, str]],
+) -> None:
+    """Fit every snapshot; note those without enough quotes."""
+    for time in chain.times:
+        try:
+            surfaces.append(Surface.fit(chain.select(underlying, time), model))
+        except DataError as error:
+            skipped.append((time, error.problem))
+
+
+def collect(
+    surfaces: list[Surface], skipped: list[tuple[pd.Timestamp, str]], source: str
+) -> Surfaces:
+    """Return surfaces in order of time; raise a DataError if there are none, or two at once."""
+    left = pd.DataFrame(skipped, columns=["time", "reason"])
+    if not surfaces:
+        reason = left["reason"].iloc[0] if len(left) else "no snapshot"
+        raise DataError(
+            f"a snapshot must have a surface, got none: {reason}",
+            where=source,
+            cure="look at bt.Chain.load(path).inspect()",
+        )
+    ordered = sorted(surfaces, key=lambda each: each.time)
+    times = [each.time for each in ordered]
+    if len(set(times)) < len(times):
+        double = next(a for a, b in pairwise(times) if a == b)
+        raise DataError(
+            f"snapshots must have different times, got {double} twice",
+            where=source,
+            cure="remove one of the files",
+        )
+    return Surfaces(tuple(ordered), left)
