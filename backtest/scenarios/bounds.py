@@ -17,7 +17,7 @@ from backtest.base.table_text import format_table
 from backtest.base.units import FloatArray
 from backtest.engine import Result
 from backtest.engine.run import run
-from backtest.market import Market
+from backtest.market import Market, Markets
 from backtest.measures.measure_names import ABOUT
 from backtest.paths.risk_record import RiskRecord
 from backtest.policy import Policy
@@ -97,7 +97,7 @@ class Bounds(RiskRecord):
 
 
 def bounds(
-    market: Market,
+    market: Market | Markets,
     policy: Policy,
     *,
     venue: Venue,
@@ -114,7 +114,7 @@ def bounds(
     Parameters
     ----------
     market, policy, venue, account, signal, compile
-        As in :func:`backtest.run`.
+        As in :func:`backtest.run`; markets of one instrument only.
     refine : Market, optional
         Finer bars of the same market: an ambiguous bar is replaced by those of its span, which must
         add up to it. Where they are missing, the bar stays as it is.
@@ -132,8 +132,8 @@ def bounds(
     Raises
     ------
     ParameterError
-        If an argument is not allowed, or the account has margin calls, an equity stop, another fill
-        than at the next open, or a venue with fee tiers.
+        If an argument is not allowed, the markets are of several instruments, or the account has
+        margin calls, an equity stop, another fill than at the next open, or a venue with fee tiers.
     DataError
         If finer bars do not add up to a bar.
 
@@ -162,10 +162,21 @@ def bounds(
             where=Place("refine", of=WHERE),
             cure="pass finer bars as a Market",
         )
+    require_one(market)
     result = run(
         market, policy, venue=venue, account=account, signal=signal, compile=compile, **settings
     )
     return measure_bounds(BoundsRun(result, refine, depth), progress)
+
+
+def require_one(market: Market | Markets) -> None:
+    """Refuse markets of several instruments, whose orders inside a bar are not enumerated."""
+    if isinstance(market, Markets) and len(market) > 1:
+        raise ParameterError(
+            f"bounds are of one instrument, got {', '.join(market)}",
+            where=Place("market", of=WHERE),
+            cure=f"take each alone: bt.bounds(markets[{market.names[0]!r}], ...)",
+        )
 
 
 def measure_bounds(lived: BoundsRun, progress: Progress | None) -> Bounds:
