@@ -44,6 +44,7 @@ from backtest.market.read.instrument_folders import is_panel
 from backtest.market.weight_files import read_weight_file
 from backtest.policy import Policy
 from backtest.venue import Venue, preset_files
+from backtest.venue.missing_symbol import cure_missing_symbol
 
 DEFAULT_VENUE = "binance-usdm"
 PANEL_KEYS = ("weights", "carry_weights", "allocate", "allocate_settings")
@@ -283,7 +284,7 @@ def complete_preset(text: str, name: str, market: Market, *, where: str = "") ->
             f"the venue must have a margin table of each instrument, {venue} has none of "
             f"{names[-1]!r}",
             where=where,
-            cure=f"{preset_files.cure_missing_symbol(venue, names[-1], known)}, and give it in an "
+            cure=f"{cure_missing_symbol(venue, names[-1], known)}, and give it in an "
             f"experiment, [venue.{name}] with preset = 'NAME:SYMBOL'",
         )
     return f"{venue}:{found[0] if found else names[-1]}{at}{date}"

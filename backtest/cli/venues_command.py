@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +13,6 @@ from typer.core import TyperGroup
 from backtest.account.leverage_limits import available_limits
 from backtest.base.errors import ParameterError
 from backtest.base.fields import POSITIVE
-from backtest.cli.draft import located
 from backtest.cli.experiment import split_preset
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import (
@@ -25,10 +22,11 @@ from backtest.cli.printing import (
     print_paragraph,
     print_table,
 )
+from backtest.cli.venues_import_command import EXAMPLES as IMPORT_EXAMPLES
+from backtest.cli.venues_import_command import import_tiers, print_brackets
 from backtest.features.liquidation_calculator import calculate_liquidation
-from backtest.venue import Bracket, Venue, preset_files
+from backtest.venue import Venue, preset_files
 from backtest.venue.funding import terms as funding_terms
-from backtest.venue.imported_tiers import plain_symbol, read_tiers, write_venue
 from backtest.venue.margin_presets import list_presets
 
 EXAMPLES = """
@@ -42,10 +40,6 @@ backtest venues import tiers.json --venue mine --symbol BTC/USDT:USDT --like bin
 SHOW_EXAMPLES = """
 backtest venues show binance-usdm:BTCUSDT
 backtest venues show binance-usdm:BTCUSDT --at 2021-05-19 --json
-"""
-IMPORT_EXAMPLES = """
-backtest venues import tiers.json --venue mine --symbol BTC/USDT:USDT --like binance-usdm:BTCUSDT
-backtest run --venue venues/mine.toml:BTCUSDT
 """
 LEVERAGES = (5.0, 10.0, 20.0)
 SMALL = 1e-3
@@ -284,66 +278,6 @@ def print_tables(venue: Venue) -> None:
         if venue.earlier:
             typer.secho(f"from {day}", bold=True)
         print_brackets(brackets)
-
-
-def print_brackets(brackets: Sequence[Bracket]) -> None:
-    """Print a margin table, notionals in the settlement currency."""
-    columns = ("from", "to", "most leverage", "maintenance", "amount")
-    rows = [
-        (
-            f"{row.floor:,.12g}",
-            f"{row.cap:,.12g}",
-            f"{row.max_leverage:g}x",
-            f"{100 * row.maintenance_rate:g} %",
-            f"{row.amount:,.10g}",
-        )
-        for row in brackets
-    ]
-    print_table(columns, rows, right=columns)
-
-
-def import_tiers(
-    file: Annotated[
-        Path, typer.Argument(help="JSON file of ccxt or freqtrade.", show_default=False)
-    ],
-    *,
-    venue: Annotated[str, typer.Option(help="Name of the file to write, without .toml.")],
-    symbol: Annotated[str, flag("The symbol as FILE has it, for example BTC/USDT:USDT.")],
-    like: Annotated[str, flag("The preset to copy fees, liquidation and contract kind from.")],
-    date: Annotated[
-        str | None, flag("The day from which the tiers apply (default: today).")
-    ] = None,
-    unit: Annotated[
-        float | None, flag("Value of one unit of FILE's sizes, if they count contracts.")
-    ] = None,
-    to: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("venues"),
-    as_json: AsJson = False,
-) -> None:
-    """Read leverage tiers of ccxt or freqtrade, and write a venue file for --venue."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", venue):
-        raise ParameterError(
-            f"a venue's name must be letters, digits, - and _, was {venue!r}",
-            where="--venue",
-            cure="write for example --venue mine",
-        )
-    base = split_preset(like, where="--like", folder=Path())
-    with located("--like"):
-        preset_files.origins(*base)
-    today = f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}"
-    day = today if date is None else preset_files.read_day(date, where="--date")
-    if unit is not None and not 0 < unit < math.inf:
-        raise ParameterError(f"unit must be over 0, was {unit}", where="--unit", cure="give one")
-    brackets = read_tiers(file, symbol, unit)
-    read = "" if date is not None else ", day of the import"
-    path, name = to / f"{venue}.toml", plain_symbol(symbol)
-    made = write_venue(
-        path, name, brackets, date=day, source=f"{file.name}, {symbol}{read}", like=base
-    )
-    if as_json:
-        print_json({"file": str(path), "name": f"{path}:{name}", "venue": made.to_dict()})
-        return
-    print_brackets(made.brackets)
-    typer.echo(f"written to {path}; use it with --venue {path}:{name}")
 
 
 add_command(app, "show", show, SHOW_EXAMPLES)

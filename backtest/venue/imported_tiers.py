@@ -11,11 +11,14 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from backtest.base.atomic_files import write_file
+from backtest.base.currency_names import is_currency
 from backtest.base.errors import VenueError, did_you_mean
+from backtest.base.units import TOLERANCE
 from backtest.venue import preset_files, preset_schema
 from backtest.venue.brackets import Bracket
 from backtest.venue.venue import Venue
@@ -47,8 +50,18 @@ def read_tiers(file: Path, symbol: str, unit: float | None = None) -> list[Brack
             "that charges a tier's rate on the whole position asks for more than such a table",
         )
     scale = 1.0 if unit is None else unit
-    return [
+    rows = [
         _read_tier(tier, scale, f"{file}, {symbol}, tier {k}") for k, tier in enumerate(tiers, 1)
+    ]
+    return rows if unit is None else _close_steps(rows, unit)
+
+
+def _close_steps(rows: Sequence[Bracket], unit: float) -> list[Bracket]:
+    """Return tiers in sizes without the steps between them, up to one contract: 0-100, 101-200."""
+    caps = [0.0, *(row.cap for row in rows[:-1])]
+    return [
+        replace(row, floor=cap) if 0.0 < row.floor - cap <= unit * (1.0 + TOLERANCE) else row
+        for cap, row in zip(caps, rows, strict=True)
     ]
 
 
@@ -90,6 +103,9 @@ def _find_tiers(content: Any, symbol: str, file: Path) -> list[Mapping[str, Any]
 def _read_tier(tier: Mapping[str, Any], scale: float, where: str) -> Bracket:
     floor, cap, leverage, rate = (_number(tier.get(name), name, where) for name in NAMES)
     info = {**_info(tier), **tier}
+    initial = info.get("initialMargin")  # of Bybit, whose rates are in percent for some contracts
+    if initial not in (None, "") and _number(initial, "initialMargin", where) * leverage > 10:
+        rate /= 100
     amount = next((info[name] for name in AMOUNTS if info.get(name) not in (None, "")), None)
     return Bracket(
         floor * scale,
@@ -136,6 +152,18 @@ def plain_symbol(symbol: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "", symbol.partition(":")[0])
 
 
+def read_settlement(symbol: str) -> str | None:
+    """Return the settlement currency in ccxt's name of an instrument, None if it has none.
+
+    Examples
+    --------
+    >>> read_settlement("BTC/USD:BTC"), read_settlement("BTC/USDT")
+    ('BTC', None)
+    """
+    found = symbol.partition(":")[2].partition("-")[0]
+    return found if is_currency(found) else None
+
+
 def write_venue(
     file: Path,
     symbol: str,
@@ -144,6 +172,7 @@ def write_venue(
     date: str,
     source: str,
     like: preset_files.PresetName,
+    settles: str | None = None,
 ) -> Venue:
     """Add a margin table to a file of venue tables, and return the resulting venue.
 
@@ -151,13 +180,16 @@ def write_venue(
 
     The name of the file ends with ``.toml``; its folder is created if necessary. ``date`` is the
     day from which the table holds. ``like`` names the preset whose fees, liquidation, kind of
-    contract and other rules are used.
+    contract and other rules are used. ``settles`` is the settlement currency, by default that of
+    ``like``.
 
     Raises VenueError if the brackets do not form a table, or the existing file is not one of venue
     tables.
     """
     held = preset_files.read_tables(file) if file.is_file() else {}
     groups = held.get(symbol) or _borrow_groups(symbol, like)
+    if settles is not None:
+        groups["contract"][-1]["settles"] = settles
     complete = Venue.preset(*like).override(brackets=list(brackets)).brackets  # with amounts
     rows = [[getattr(row, name) for name in COLUMNS] for row in complete]
     table = {"date": date, "source": source, "columns": list(COLUMNS), "rows": rows}

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from backtest.base.errors import VenueError, did_you_mean
 from backtest.base.phrases import Either, Phrase
 from backtest.base.units import TimeLike, format_time, to_nanoseconds
+from backtest.venue.missing_symbol import cure_missing_symbol, name_some
 from backtest.venue.preset_schema import GROUPS, NEEDED, find_defects
 from backtest.venue.tier_tables import TIERS, add_own_groups, read_tier_tables
 
@@ -148,29 +149,6 @@ def parse_name(text: str, *, where: str) -> PresetName:
         where=where,
         cure=f"choose one of {name_some(own or known)}, with @DATE for the tables of that day, "
         f"@{LATEST} for the newest, or FILE{SUFFIX}:SYMBOL",
-    )
-
-
-def name_some(names: Sequence[str]) -> str:
-    """Return names as text: all of up to a dozen, else the first ten and where the rest are.
-
-    Examples
-    --------
-    >>> name_some([str(k) for k in range(60)])
-    "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 50 more ('backtest venues' lists them)"
-    """
-    if len(names) <= 12:
-        return ", ".join(names)
-    return f"{', '.join(names[:10])} and {len(names) - 10} more ('backtest venues' lists them)"
-
-
-def cure_missing_symbol(venue: str, symbol: str, known: Sequence[str]) -> str:
-    """Return what to do about a symbol without a table: the known ones, and the import."""
-    like = f"{venue}:{known[0]}"
-    return (
-        f"choose one of {name_some(known)}; or import its leverage tiers, as ccxt writes them: "
-        f"backtest venues import tiers.json --venue mine --symbol {symbol or 'SYMBOL'} "
-        f"--like {like}"
     )
 
 

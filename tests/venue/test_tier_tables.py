@@ -98,5 +98,7 @@ def test_a_symbol_without_a_table_is_answered_with_the_import():
     cure = caught.value.cure
     assert "AAVEUSDT" in cure
     assert "67 more ('backtest venues' lists them)" in cure
-    assert "backtest venues import tiers.json --venue mine --symbol FOOUSDT" in cure
+    assert "backtest venues import tiers.json --venue mine --symbol FOO/USDT:USDT" in cure
     assert "--like binance-usdm:BTCUSDT" in cure
+    with pytest.raises(VenueError, match="import --exchange bybit --venue mine --symbol FOO/USDT"):
+        bt.Venue.preset("bybit-linear", "FOOUSDT")
