@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.0
 """Seconds before anything appears."""
+EARLY = 0.5
+"""The same for work that may take minutes."""
+LONG = 10.0
+"""Seconds from which on a phase says how long it takes without a terminal."""
 SHOWN = 6
 """Number of best sets that a search shows."""
 COMPILES = "the first time compiles"
@@ -44,10 +49,21 @@ def show_progress(
 
 
 @contextmanager
-def show_activity(what: str) -> Iterator[None]:
+def show_activity(what: str, patience: float | None = None) -> Iterator[None]:
     """Show that work is going on whose progress cannot be counted."""
-    with draw(Meter(what, "")):
+    with draw(Meter(what, ""), patience):
         yield
+
+
+@contextmanager
+def show_phases(plan: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function that takes a phase, the units of it that are done, and all of them.
+
+    ``plan`` says what the work does. Without a terminal, phases that take long say so on stderr.
+    """
+    meter = PhaseMeter(plan)
+    with draw(meter, EARLY) as is_watched:
+        yield meter.report_phase if is_watched else meter.print_phase
 
 
 @contextmanager
@@ -109,6 +125,68 @@ class Meter:
         return []
 
 
+class PhaseMeter(Meter):
+    """The progress of work in phases: each has a line with its share, its time, and what is left.
+
+    ``clock`` returns seconds.
+    """
+
+    def __init__(self, plan: str, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(plan, "")
+        self.clock = clock
+        self.phase = ""
+        self.began = 0.0
+        self.is_announced = False
+        self.over: list[str] = []
+
+    def report_phase(self, phase: str, done: int, total: int) -> None:
+        """Set the progress of a phase; another one than before ends that."""
+        if phase != self.phase:
+            if self.phase:
+                self.over.append(f"{self.phase}: {self.done_units()}{self.took()}")
+            self.phase, self.began, self.is_announced = phase, self.clock(), False
+        self.report(done, total)
+
+    def print_phase(self, phase: str, done: int, total: int) -> None:
+        """Set the progress of a phase, and print once that it will take long."""
+        self.report_phase(phase, done, total)
+        whole = self.estimate_seconds()
+        if whole >= LONG and done < total and not self.is_announced:
+            self.is_announced = True
+            sys.stderr.write(f"{self.phase}: {total:,} in about {format_clock(whole)}\n")
+            sys.stderr.flush()
+
+    def done_units(self) -> str:
+        """Return the units of the phase that are done, if they are counted."""
+        return f"{self.done:,}, " if self.total > 1 else ""
+
+    def took(self) -> str:
+        """Return the time since the phase began."""
+        return format_clock(self.clock() - self.began)
+
+    def estimate_seconds(self) -> float:
+        """Return how long the whole phase takes at the speed so far; 0 if that is not known."""
+        if not (self.done and self.total):
+            return 0.0
+        return (self.clock() - self.began) / self.done * self.total
+
+    def describe(self, speed: float | None = None) -> str:  # noqa: ARG002 - phases have their own
+        """Describe the phase: units done, its share, its time, and what is left of it."""
+        if not (self.done and self.total):
+            return f"{self.phase} ({self.took()})" if self.phase else ""
+        left = self.estimate_seconds() * (1.0 - self.done / self.total)
+        return (
+            f"{self.phase}: {self.done:,} of {self.total:,} ({self.done / self.total:.0%}), "
+            f"{self.took()} so far, about {format_clock(left)} left"
+        )
+
+    def draw_above(self) -> list[Any]:
+        """Return the plan and the phases that are over."""
+        from rich.text import Text  # noqa: PLC0415 - most runs are over before
+
+        return [Text(each) for each in (self.what, *self.over)]
+
+
 class SearchMeter(Meter):
     """The progress of a search, and its best sets so far."""
 
@@ -148,13 +226,14 @@ class SearchMeter(Meter):
 
 
 @contextmanager
-def draw(meter: Meter) -> Iterator[bool]:
-    """Draw a meter on stderr after ``PATIENCE``; yield whether stderr is a terminal."""
+def draw(meter: Meter, patience: float | None = None) -> Iterator[bool]:
+    """Draw a meter on stderr after some seconds; yield whether stderr is a terminal."""
     if not sys.stderr.isatty():
         yield False
         return
     with ExitStack() as shown:
-        timer = threading.Timer(PATIENCE, lambda: shown.enter_context(build_live(meter)))
+        wait = PATIENCE if patience is None else patience
+        timer = threading.Timer(wait, lambda: shown.enter_context(build_live(meter)))
         timer.daemon = True
         timer.start()
         try:
@@ -172,7 +251,8 @@ def build_live(meter: Meter) -> Live:
     from rich.text import Text  # noqa: PLC0415
 
     console = Console(stderr=True)
-    bar = Progress(BarColumn(60), TimeRemainingColumn(compact=True), console=console)
+    columns = () if isinstance(meter, PhaseMeter) else (TimeRemainingColumn(compact=True),)
+    bar = Progress(BarColumn(60), *columns, console=console)
     task = bar.add_task("", total=None)
 
     def render() -> Group:

@@ -16,10 +16,11 @@ from backtest.cli.flags import OUTPUT, WORK, option
 from backtest.cli.output_flags import Output
 from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.paths_command import draw_paths
-from backtest.cli.progress import show_progress
+from backtest.cli.progress import EARLY, show_activity, show_phases, show_progress
 from backtest.cli.run_command import run_with_progress
 from backtest.market import Market, Markets
 from backtest.paths import LiquidationRisk, MaxLeverage
+from backtest.paths.choose_runner import AnyPaths
 
 EXAMPLES = """
 backtest risk --policy constant --set leverage=5
@@ -43,16 +44,19 @@ def risk(
     output: Output,
 ) -> None:
     """Estimate the probability that the account is liquidated after the end of the data."""
-    experiment = build_experiment_or_panel(draft)
+    with show_activity(describe_start(draft), EARLY):
+        experiment = build_experiment_or_panel(draft)
     if "find_leverage" in draft.tables.get("risk", {}):
         refuse_with_search(draft, from_run=from_run)
         searched = find_leverage(draft, experiment, threads)
         output.give_out(searched, leverage_to_data)
         return
-    drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
+    fitting = f"fitting the model of the paths to {experiment.market.n_bars:,} bars"
+    with show_activity(fitting, EARLY):
+        drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
     terms = list_path_terms(experiment, from_run=from_run)
     settings = dict(draft.tables.get("risk", {}))
-    with naming_source(draft, "risk"), show_progress("paths", "paths") as progress:
+    with naming_source(draft, "risk"), show_phases(describe_plan(drawn)) as progress:
         found = backtest.liquidation_risk(
             drawn,
             experiment.policy,
@@ -62,6 +66,24 @@ def risk(
             **settings,
         )
     output.give_out(found, to_data)
+
+
+def describe_start(draft: Draft) -> str:
+    """Return what the command does and how long it may take, before the data are read."""
+    count = draft.tables.get("paths", {}).get("paths", 10_000)
+    return (
+        f"risk of liquidation on {count:,} paths: reading the data; this takes seconds, or minutes "
+        "if the policy has columns or does not compile"
+    )
+
+
+def describe_plan(drawn: AnyPaths) -> str:
+    """Return what an estimate of the risk does, before its first figure."""
+    return (
+        f"risk of liquidation on {len(drawn):,} paths of {drawn.n_bars:,} bars: the policy is "
+        "checked, then taken through all paths; horizons at which under 1 % of them are liquidated "
+        "take a phase or two more"
+    )
 
 
 SEARCHED = ("find_leverage", "model", "paths", "horizon", "seed")

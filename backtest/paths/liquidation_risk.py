@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from backtest.base.errors import ParameterError
@@ -25,44 +23,12 @@ from backtest.paths.choose_runner import (
 from backtest.paths.funding_process import summarize_funding, tabulate_funding
 from backtest.paths.idle_paths import explain_idle, warn_of_idle
 from backtest.paths.panel_runner import PanelRunner
-from backtest.paths.path_events import PathEvents, reduce_lives
-from backtest.paths.paths_runner import PathsRunner, Progress
-from backtest.paths.rare_events import (
-    Tilted,
-    check_sample,
-    estimate_tilted,
-    find_force,
-    run_tilted,
-    split_paths,
-)
-from backtest.paths.risk_intervals import (
-    LEAST_SAMPLE,
-    UNKNOWN,
-    RiskEstimate,
-    estimate_pairs,
-    estimate_plain,
-)
-from backtest.paths.risk_question import WHERE, Question, read_question
+from backtest.paths.path_events import reduce_lives
+from backtest.paths.risk_question import WHERE, PhaseProgress, Question, read_question
 from backtest.paths.risk_record import RiskRecord
-from backtest.paths.risk_tables import (
-    find_days,
-    find_typical,
-    tabulate_fan,
-    tabulate_hazard,
-    weighted_median,
-)
+from backtest.paths.risk_rows import COLUMNS, estimate_row, name_phase
+from backtest.paths.risk_tables import find_typical, tabulate_fan, tabulate_hazard
 from backtest.policy import Policy
-
-PILOT = 2000
-"""Paths that say whether a liquidation is rare."""
-RARE = 0.01
-"""Below this probability, ``method="auto"`` pushes paths towards liquidation."""
-KINDS = ("p_liquidation", "p_ruin", "p_margin_call")
-QUANTILES = (0.05, 0.5, 0.95)
-COLUMNS = (
-    *(f"{kind}{end}" for kind in KINDS for end in ("", "_low", "_high")),
-    "bad_debt", "equity_05", "equity_50", "equity_95", "days_to_liquidation", "method",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +160,7 @@ def liquidation_risk(
     overlay: Policy | None = None,
     threads: int = 1,
     compile: bool = True,  # noqa: A002 - the word of bt.run
-    progress: Progress | None = None,
+    progress: PhaseProgress | None = None,
 ) -> LiquidationRisk:
     """Return the probabilities that an account is liquidated, ruined or called from now on.
 
@@ -230,7 +196,8 @@ def liquidation_risk(
     compile : bool
         False runs the policy in plain Python; the numbers are the same bits.
     progress : callable, optional
-        Called with paths done and paths in all.
+        Called with the name of a phase, the units of it that are done, and all of them (0 where
+        that is not known): the policy, the paths, and a phase or two per rare horizon.
 
     Returns
     -------
@@ -253,8 +220,8 @@ def liquidation_risk(
     Intervals: Clopper-Pearson for independent paths; the same with the effective number of paths
     for mirrored pairs; normal for weighted paths; Student's t over 20 repetitions for splitting.
     Where a policy has columns and paths a bridge of one step, bars get four steps, so that ranges
-    are right: ``risk.paths`` are the paths used. With splitting, only ``p_liquidation`` is that of
-    splitting, the rest of the row that of plain paths.
+    are right: ``risk.paths`` are the paths used. All columns of a row come from the estimator that
+    ``method`` names. ``fan`` and ``hazard`` are always those of the plain paths.
     """
     runner = choose_runner(
         paths, policy, venue=venue, account=account, signal=signal, overlay=overlay,
@@ -262,19 +229,16 @@ def liquidation_risk(
     )  # fmt: skip
     question = read_question(paths, horizons, confidence, method, threads, progress)
     runner = refine_runner(runner, question.method)
-    lives = runner.run_chunks(threads=threads, progress=progress)
+    report = name_phase(progress, "paths")
+    prepare(runner, progress)
+    lives = runner.run_chunks(threads=threads, progress=report)
     events = reduce_lives(lives, question.bars, runner.base)
     no_fill = explain_idle(runner, events.wealth, events.shown.T)
     warn_of_idle(no_fill, runner.paths.count)
     rows, tilted = [], None
-    for k, bars in enumerate(question.bars + 1):
-        row = describe_plain(runner, question, events, k)
-        way = choose_way(runner, question, events, int(bars))
-        if way == "tilt" and isinstance(runner, PathsRunner):
-            row, last = add_tilted(runner, question, row, int(bars))
-            tilted = last or tilted
-        elif way == "split" and isinstance(runner, PathsRunner):
-            row = add_split(runner, question, row, int(bars))
+    for k in range(len(question.names)):
+        row, last = estimate_row(runner, question, events, k)
+        tilted = last or tilted
         rows.append(row)
     table = pd.DataFrame(
         rows, columns=list(COLUMNS), index=pd.Index(question.names, name="horizon")
@@ -290,6 +254,16 @@ def liquidation_risk(
     )
 
 
+def prepare(runner: Runner, progress: PhaseProgress | None) -> None:
+    """Check and compile the policy on the first path, as a phase of its own."""
+    report = name_phase(progress, "checking and compiling the policy")
+    if report is not None:
+        report(0, 0)
+    runner.prepare()
+    if report is not None:
+        report(1, 1)
+
+
 def refine_runner(runner: Runner, method: str) -> Runner:
     """Return a runner on mirrored pairs where they help, with four steps where ranges are read."""
     paths = runner.paths
@@ -301,85 +275,6 @@ def refine_runner(runner: Runner, method: str) -> Runner:
     if not changes:
         return runner
     return replace(runner, paths=paths.with_settings(**changes))  # type: ignore[arg-type] # its own
-
-
-def choose_way(runner: Runner, question: Question, events: PathEvents, bars: int) -> str:
-    """Return how the probability within some bars is estimated: plain, tilt or split."""
-    if question.method != "auto":
-        return question.method
-    if float(np.mean(events.liquidated[:PILOT] < bars)) >= RARE:
-        return "plain"
-    if runner.paths.can_tilt:
-        return "tilt"
-    return "split" if runner.paths.can_split else "plain"
-
-
-def describe_plain(
-    runner: Runner, question: Question, events: PathEvents, k: int
-) -> dict[str, Any]:
-    """Return the row of a horizon from the paths as they are."""
-    bars, paths = int(question.bars[k]) + 1, runner.paths
-    estimate = estimate_pairs if paths.antithetic else estimate_plain
-    has_calls = runner.terms.margin_call is not None
-    row: dict[str, Any] = {}
-    for kind, first in zip(KINDS, (events.liquidated, events.ruined, events.called), strict=True):
-        is_known = kind != "p_margin_call" or has_calls
-        found = estimate((first < bars).astype(np.float64), question.confidence)
-        row |= name_estimate(kind, found if is_known else UNKNOWN)
-    quantiles = np.quantile(events.wealth[k], QUANTILES)
-    died = events.liquidated[events.liquidated < bars]
-    row["bad_debt"] = float(np.mean(events.bad_debt[k]))
-    row |= dict(zip(("equity_05", "equity_50", "equity_95"), map(float, quantiles), strict=True))
-    days = find_days(paths)
-    row["days_to_liquidation"] = float(np.median(days[died])) if died.size else math.nan
-    row["method"] = "antithetic" if paths.antithetic else "plain"
-    return row
-
-
-def name_estimate(kind: str, found: RiskEstimate) -> dict[str, float]:
-    """Return an estimate as columns of the table."""
-    return {kind: found.value, f"{kind}_low": found.low, f"{kind}_high": found.high}
-
-
-def add_tilted(
-    runner: PathsRunner, question: Question, row: dict[str, Any], bars: int
-) -> tuple[dict[str, Any], Tilted | None]:
-    """Return a row with the probabilities of tilted paths; as it was if they do not help."""
-    force = find_force(runner, bars)
-    last, count = np.array([bars - 1]), runner.paths.count
-    tilted = None
-    if force is not None:
-        tilted = run_tilted(runner, last, force, count, question.threads, question.progress)
-    if tilted is None:
-        return row, None
-    found = estimate_tilted(tilted, 0, bars, question.confidence)
-    if question.method == "tilt":
-        check_sample(found)
-    if not found.sample >= LEAST_SAMPLE:
-        return row, None
-    row = {**row, "method": "tilt"}
-    for k, kind in enumerate(KINDS):
-        own = found if k == 0 else estimate_tilted(tilted, k, bars, question.confidence)
-        if own.sample >= LEAST_SAMPLE and not math.isnan(row[kind]):
-            row |= name_estimate(kind, own)
-    weights = tilted.list_path_weights(0, bars)
-    row["bad_debt"] = float(np.mean(weights * tilted.events.bad_debt[0]))
-    died = tilted.events.liquidated < bars
-    row["days_to_liquidation"] = weighted_median(
-        find_days(runner.paths)[tilted.events.liquidated[died]], weights[died]
-    )
-    return row, tilted
-
-
-def add_split(
-    runner: PathsRunner, question: Question, row: dict[str, Any], bars: int
-) -> dict[str, Any]:
-    """Return a row with the probability of liquidation by splitting; as it was if that is 0."""
-    own = replace(runner, paths=runner.paths.with_settings(antithetic=False))
-    found = split_paths(own, bars, own.paths.count, question.confidence)
-    if found.value == 0.0:
-        return row
-    return {**row, **name_estimate("p_liquidation", found), "method": "split"}
 
 
 def describe_settings(runner: Runner, question: Question) -> dict[str, Any]:

@@ -24,11 +24,11 @@ from backtest.market.weight_frame import read_weights
 from backtest.paths.panel_paths import PanelPaths
 from backtest.paths.path_writer import PathBars
 from backtest.paths.paths_runner import (
-    CHUNK_BARS,
     PRICES,
     WARMUP,
     PathLives,
     Progress,
+    list_blocks,
     run_blocks,
 )
 from backtest.policy import Policy
@@ -231,14 +231,17 @@ class PanelRunner:
         """
         del plans
         total = self.paths.count if count is None else count
-        size = max(CHUNK_BARS // self.paths.width, 1)
-        edges = [(k, min(k + size, total)) for k in range(0, total, size)]
-        _ = self.prepared
+        self.prepare()
+        edges = list_blocks(total, self.paths.width, is_own=True)
 
         def work(edge: tuple[int, int]) -> PathLives:
             return self.run_block(*edge)
 
         yield from run_blocks(work, edges, threads, progress)
+
+    def prepare(self) -> None:
+        """Check the policies on the first path."""
+        _ = self.prepared
 
     def run_block(self, first: int, stop: int) -> PathLives:
         """Return the outcomes of the account on the paths from ``first`` up to ``stop``."""

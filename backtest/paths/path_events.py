@@ -19,10 +19,11 @@ class PathEvents(NamedTuple):
 
     ``liquidated``, ``ruined`` and ``called`` (n_paths,) are the bars of the first such event, the
     number of bars where there is none. ``move`` (3, n_paths) is ln(close / last close of history)
-    at the close of those bars (the last close where there is none). ``wealth`` and ``bad_debt``
-    (n_horizons, n_paths) are those at the end of each horizon. ``shown`` (up to 2000, n_bars) is
-    the wealth of the first paths. ``doomed`` (2, n_bars) sums close (relative) and wealth over the
-    paths that are liquidated, by their weights, and ``doom`` is the sum of these.
+    at the close of those bars (the last close where there is none). ``wealth``, ``bad_debt`` and
+    ``ends`` (n_horizons, n_paths) are wealth, debt and move at the end of each horizon. ``shown``
+    (up to 2000, n_bars) is the wealth of the first paths. ``doomed`` (2, n_bars) sums close
+    (relative) and wealth over the paths that are liquidated, by their weights, and ``doom`` is the
+    sum of these.
     """
 
     liquidated: IntArray
@@ -31,6 +32,7 @@ class PathEvents(NamedTuple):
     move: FloatArray
     wealth: FloatArray
     bad_debt: FloatArray
+    ends: FloatArray
     shown: FloatArray
     doomed: FloatArray
     doom: float
@@ -65,7 +67,8 @@ def reduce_lives(
         move = np.log(np.take_along_axis(each.price, at.T, axis=1).T / last)
         debt = np.cumsum(each.bad_debt, axis=1)
         firsts.append(found)
-        rows.append(np.concatenate([move, each.wealth[:, bars].T, debt[:, bars].T]))
+        ends = np.log(each.price[:, bars].T / last)
+        rows.append(np.concatenate([move, each.wealth[:, bars].T, debt[:, bars].T, ends]))
         if each.first < SHOWN:
             shown.append(each.wealth[: SHOWN - each.first])
         hit = found[0] < n
@@ -80,7 +83,8 @@ def reduce_lives(
         called=called,
         move=kept[:3],
         wealth=kept[3 : 3 + k],
-        bad_debt=kept[3 + k :],
+        bad_debt=kept[3 + k : 3 + 2 * k],
+        ends=kept[3 + 2 * k :],
         shown=np.concatenate(shown),
         doomed=doomed,
         doom=doom,

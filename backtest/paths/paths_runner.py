@@ -35,6 +35,8 @@ from backtest.venue import Venue
 
 CHUNK_BARS = 65_536
 """Bars of the paths that are drawn at once: more would only take memory."""
+OWN_BLOCK = 16
+"""Paths drawn at once where each is prepared by itself."""
 WARMUP = 2000
 """Bars of history in front of a path, for the columns of a policy."""
 PRICES = ("open", "high", "low", "close")
@@ -223,17 +225,19 @@ class PathsRunner:
         ``plans`` says what draws the paths from one number up to another, by default those of
         ``paths``. Results do not depend on the number of threads.
         """
+        self.prepare()  # compiled before threads start
         total = self.paths.count if count is None else count
-        size = max(CHUNK_BARS // self.paths.width, 1)
-        size += size % 2
-        edges = [(k, min(k + size, total)) for k in range(0, total, size)]
+        edges = list_blocks(total, self.paths.width, is_own=self.prepared.is_own)
         draw = self.paths.plan if plans is None else plans
-        self.simulate  # noqa: B018 - compiled before threads start
 
         def work(edge: tuple[int, int]) -> PathLives:
             return self.run_plan(draw(*edge), edge[0])
 
         yield from run_blocks(work, edges, threads, progress)
+
+    def prepare(self) -> None:
+        """Check the policy on the first path, and compile the loop around it."""
+        self.simulate  # noqa: B018 - it is kept
 
     def run_plan(self, plan: DrawPlan, number: int, *, has_ratio: bool = False) -> PathLives:
         """Return the outcomes of the account on the paths that a plan draws."""
@@ -394,6 +398,18 @@ class PathsRunner:
         except Exception as refusal:  # numba raises what it likes; the policy does not run here
             return explain_refusal(refusal, self.policy)
         return loop
+
+
+def list_blocks(total: int, width: int, *, is_own: bool) -> list[tuple[int, int]]:
+    """Return the first and last paths of the blocks that are drawn at once.
+
+    The first of several blocks is small, so that the time that paths take is soon known.
+    ``is_own``: each path is prepared by itself, which is slow.
+    """
+    size = OWN_BLOCK if is_own else max(CHUNK_BARS // width, 1)
+    size += size % 2
+    starts = [0] if total <= OWN_BLOCK else [0, *range(2, total, size)]
+    return [(k, min(stop, total)) for k, stop in zip(starts, [*starts[1:], total], strict=True)]
 
 
 def run_blocks(

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from backtest.base.errors import ParameterError
-from backtest.base.units import FloatArray, IntArray
+from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.paths.path_events import PathEvents, find_first, reduce_lives
 from backtest.paths.path_model import count_per_year
 from backtest.paths.path_set import DrawPlan, make_keys, mix_words
-from backtest.paths.paths_runner import PathsRunner, Progress
-from backtest.paths.risk_intervals import (
-    LEAST_SAMPLE,
-    RiskEstimate,
-    estimate_repeats,
-    estimate_weighted,
-)
+from backtest.paths.paths_runner import OWN_BLOCK, PathsRunner, Progress
+from backtest.paths.risk_intervals import LEAST_SAMPLE, RiskEstimate
 
 SEARCHED = 256
 """Paths of each step in the search for a force."""
+TILTED_SEED = 2**61
+"""What the seed of tilted paths is larger by: they join plain paths in one sample."""
 DOUBLINGS = 24
 WANTED = 0.5
 """Share of tilted paths that should be liquidated."""
@@ -39,17 +37,6 @@ class Tilted(NamedTuple):
     force: float
     psi: float
 
-    def list_path_weights(self, kind: int, bars: int) -> FloatArray:
-        """Return the weights of the paths with an event of a kind within some bars, 0 for others.
-
-        Kinds are the rows of :attr:`PathEvents.move`. The weight is that at the event: what comes
-        after it does not count.
-        """
-        events = self.events
-        first = (events.liquidated, events.ruined, events.called)[kind]
-        weights = np.exp(-self.force * events.move[kind] + self.psi * (first + 1))
-        return np.where(first < bars, weights, 0.0)
-
 
 def run_tilted(
     runner: PathsRunner,
@@ -66,7 +53,9 @@ def run_tilted(
         return None
     model, psi = moved
     own = PathsRunner(
-        paths=paths.with_settings(model=model, antithetic=False, count=count),
+        paths=paths.with_settings(
+            model=model, antithetic=False, count=count, seed=paths.seed + TILTED_SEED
+        ),
         policy=runner.policy,
         venue=runner.venue,
         account=runner.account,
@@ -123,29 +112,92 @@ def check_sample(found: RiskEstimate) -> RiskEstimate:
     return found
 
 
-def estimate_tilted(tilted: Tilted, kind: int, bars: int, confidence: float) -> RiskEstimate:
-    """Return the probability of an event within some bars from tilted paths."""
-    return estimate_weighted(tilted.list_path_weights(kind, bars), confidence)
-
-
 # ---------------------------------------------------------------------------------- splitting
 
 
-def split_paths(runner: PathsRunner, bars: int, count: int, confidence: float) -> RiskEstimate:
-    """Return the probability of a liquidation within some bars, by multilevel splitting.
+class SplitPaths(NamedTuple):
+    """The last paths of one repetition of splitting, up to a horizon; their weights add up to 1.
+
+    ``firsts`` (3, n_paths) are the bars of the first liquidation, ruin and margin call, the number
+    of bars where there is none; ``wealth`` and ``bad_debt`` (n_paths,) those at the horizon.
+    """
+
+    weights: FloatArray
+    firsts: IntArray
+    wealth: FloatArray
+    bad_debt: FloatArray
+
+
+class StagePaths(NamedTuple):
+    """Paths of one stage of splitting: their margin ratios, and the fields of ``SplitPaths``."""
+
+    ratio: FloatArray
+    firsts: IntArray
+    wealth: FloatArray
+    bad_debt: FloatArray
+
+    def weigh(self, chosen: BoolArray, weight: float) -> SplitPaths:
+        """Return some of the paths, each with this weight."""
+        n = int(chosen.sum())
+        return SplitPaths(
+            np.full(n, weight), self.firsts[:, chosen], self.wealth[chosen], self.bad_debt[chosen]
+        )
+
+
+class PathCount:
+    """Paths of splitting that are done, reported as they are.
+
+    ``per_repeat`` are those of a repetition in which every level is reached.
+    """
+
+    def __init__(self, progress: Progress | None, per_repeat: int) -> None:
+        self.progress = progress
+        self.per_repeat = per_repeat
+        self.done = 0
+
+    def add(self, paths: int) -> None:
+        """Report more paths."""
+        self.done += paths
+        if self.progress is not None:
+            self.progress(self.done, REPEATS * self.per_repeat)
+
+    def end_repeat(self, number: int) -> None:
+        """Count the paths of a repetition that were not needed."""
+        self.add(number * self.per_repeat - self.done)
+
+
+def split_paths(
+    runner: PathsRunner,
+    bars: int,
+    count: int,
+    find_progress: Callable[[str], Progress | None],
+) -> list[SplitPaths]:
+    """Return independent repetitions of paths up to some bars, by multilevel splitting.
 
     The margin ratio at closes measures how near a path is. Levels are set on paths of their own; in
     each repetition, paths that reach a level are drawn with replacement and go on with new random
-    numbers, as many as there were. The mean over repetitions is unbiased. It saves a factor of 2 to
-    10 over plain paths, not more: a margin ratio at a close says little about a jump.
+    numbers, as many as there were. A path that does not reach the next level keeps the share of
+    paths that reached its own as its weight: any weighted mean is unbiased over repetitions. It
+    saves a factor of 2 to 10 over plain paths, not more: a margin ratio at a close says little
+    about a jump.
+
+    ``find_progress`` returns what reports the progress of a phase of this name.
 
     Source: Glasserman, Heidelberger, Shahabuddin and Zajic (1999), Multilevel Splitting for
     Estimating Rare Event Probabilities, Operations Research 47(4).
     """
     size = max(count // REPEATS, 100)
+    search = find_progress("searching levels of splitting")
+    if search is not None:
+        search(0, 0)
     levels = find_levels(runner, bars, size)
-    found = [repeat_split(runner, bars, size, levels, k + 1) for k in range(REPEATS)]
-    return estimate_repeats(np.array(found), confidence)
+    counted = PathCount(find_progress("splitting paths"), size * (len(levels) + 1))
+    counted.add(0)
+    found = []
+    for k in range(1, REPEATS + 1):
+        found.append(repeat_split(runner, bars, size, levels, k, counted))
+        counted.end_repeat(k)
+    return found
 
 
 def start_plan(runner: PathsRunner, size: int, repeat: int) -> DrawPlan:
@@ -155,27 +207,33 @@ def start_plan(runner: PathsRunner, size: int, repeat: int) -> DrawPlan:
     return DrawPlan(keys[:, None], np.zeros((size, 1), np.int64), np.zeros(size, np.int64))
 
 
-def run_scores(runner: PathsRunner, plan: DrawPlan, bars: int) -> tuple[FloatArray, IntArray]:
-    """Return the margin ratios at closes, infinite from a liquidation on, and its bar, by path."""
-    ratios, firsts = [], []
-    size = max(32_768 // runner.paths.width, 1)
+def run_stage(
+    runner: PathsRunner, plan: DrawPlan, bars: int, counted: PathCount | None = None
+) -> StagePaths:
+    """Return the paths of a plan up to some bars; ratios are infinite from a liquidation on."""
+    found = []
+    size = OWN_BLOCK if runner.prepared.is_own else max(32_768 // runner.paths.width, 1)
     for k in range(0, len(plan.keys), size):
         part = slice(k, k + size)
         lives = runner.run_plan(
             DrawPlan(plan.keys[part], plan.since[part], plan.mirrored[part]), k, has_ratio=True
         )
-        hit = find_first(lives.liquidations[:, :bars])
-        ratio = np.where(np.arange(bars) >= hit[:, None], math.inf, lives.ratio[:, :bars])
-        ratios.append(ratio)
-        firsts.append(hit)
-    return np.concatenate(ratios), np.concatenate(firsts)
+        events = (lives.liquidations, lives.is_ruined, lives.calls)
+        firsts = np.array([find_first(each[:, :bars]) for each in events])
+        ratio = np.where(np.arange(bars) >= firsts[0][:, None], math.inf, lives.ratio[:, :bars])
+        debt = np.sum(lives.bad_debt[:, :bars], axis=1)
+        found.append((ratio, firsts.T, lives.wealth[:, bars - 1], debt))
+        if counted is not None:
+            counted.add(len(debt))
+    ratio, by_path, wealth, debt = (np.concatenate(each) for each in zip(*found, strict=True))
+    return StagePaths(ratio, by_path.T, wealth, debt)
 
 
 def find_levels(runner: PathsRunner, bars: int, size: int) -> list[float]:
     """Return margin ratios that a share of the paths at the level before reach."""
     plan, levels = start_plan(runner, size, 0), [0.0]
     for stage in range(MOST_LEVELS):
-        ratio, _ = run_scores(runner, plan, bars)
+        ratio = run_stage(runner, plan, bars).ratio
         level = float(np.quantile(ratio.max(axis=1), 1.0 - KEPT, method="lower"))
         if not levels[-1] < level < math.inf:
             break
@@ -202,16 +260,28 @@ def branch(
 
 
 def repeat_split(
-    runner: PathsRunner, bars: int, size: int, levels: list[float], repeat: int
-) -> float:
-    """Return one estimate of the probability of a liquidation, over fixed levels."""
-    plan, chance = start_plan(runner, size, repeat), 1.0
-    for stage, level in enumerate(levels):
-        ratio, _ = run_scores(runner, plan, bars)
-        share = float(np.mean((ratio >= level).any(axis=1)))
-        if share == 0.0:
-            return 0.0
-        chance *= share
-        plan = branch(runner, plan, ratio, level, stage, repeat)
-    _, first = run_scores(runner, plan, bars)
-    return chance * float(np.mean(first < bars))
+    runner: PathsRunner,
+    bars: int,
+    size: int,
+    levels: list[float],
+    repeat: int,
+    counted: PathCount,
+) -> SplitPaths:
+    """Return the last paths of one repetition, over fixed levels."""
+    plan, chance, found = start_plan(runner, size, repeat), 1.0, []
+    for stage, level in enumerate([*levels, None]):
+        lives = run_stage(runner, plan, bars, counted)
+        is_near = lives.ratio >= (math.inf if level is None else level)
+        reached = np.asarray(is_near.any(axis=1) & (level is not None))
+        found.append(lives.weigh(~reached, chance / size))
+        if level is None or not reached.any():
+            break
+        chance *= float(np.mean(reached))
+        plan = branch(runner, plan, lives.ratio, level, stage, repeat)
+    weights, by_path, wealth, debt = (
+        np.concatenate(each)
+        for each in zip(
+            *((x.weights, x.firsts.T, x.wealth, x.bad_debt) for x in found), strict=True
+        )
+    )
+    return SplitPaths(weights, by_path.T, wealth, debt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -76,23 +77,33 @@ def find_deviate(confidence: float) -> float:
     return NormalDist().inv_cdf(0.5 + 0.5 * confidence)
 
 
-def estimate_weighted(weights: FloatArray, confidence: float) -> RiskEstimate:
-    """Return the mean weight of tilted paths (0 where not hit), with a normal interval.
+def estimate_weighted(samples: Sequence[FloatArray], confidence: float) -> RiskEstimate:
+    """Return the mean weight of paths (0 where not hit), of samples that count the same.
 
-    The effective sample size is ``(sum w)^2 / sum w^2``.
+    The interval is normal, from the variance within each sample; the effective sample size is
+    ``(sum w)^2 / sum w^2``. Without a hit, the upper end is that of Clopper and Pearson for the
+    first sample, and the size is unknown.
     """
-    total, square = float(np.sum(weights)), float(np.sum(weights**2))
-    sample = total * total / square if square > 0.0 else 0.0
-    mean, error = total / len(weights), float(np.std(weights, ddof=1)) / math.sqrt(len(weights))
-    reach = find_deviate(confidence) * error
-    return RiskEstimate(mean, max(mean - reach, 0.0), min(mean + reach, 1.0), sample)
+    shares = np.concatenate([each / (len(each) * len(samples)) for each in samples])
+    mean, square = float(np.sum(shares)), float(np.sum(shares**2))
+    if not square > 0.0:
+        return RiskEstimate(0.0, *exact_interval(0.0, len(samples[0]), confidence), math.nan)
+    variance = sum(float(np.var(each, ddof=1)) / len(each) for each in samples) / len(samples) ** 2
+    reach = find_deviate(confidence) * math.sqrt(variance)
+    low, high = max(mean - reach, 0.0), min(mean + reach, 1.0)
+    return RiskEstimate(mean, low, high, mean * mean / square)
 
 
-def estimate_repeats(means: FloatArray, confidence: float) -> RiskEstimate:
-    """Return the mean of independent repetitions, with the interval of Student's t."""
+def estimate_repeats(means: FloatArray, confidence: float, paths: float = 0.0) -> RiskEstimate:
+    """Return the mean of independent repetitions, with the interval of Student's t.
+
+    If all are 0, the upper end is that of Clopper and Pearson for the number of paths, if given.
+    """
     from scipy.special import stdtrit  # noqa: PLC0415 - slow to load
 
     mean, n = float(np.mean(means)), len(means)
+    if mean == 0.0 and paths > 0.0:
+        return RiskEstimate(0.0, *exact_interval(0.0, paths, confidence), math.nan)
     error = float(np.std(means, ddof=1)) / math.sqrt(n)
     reach = float(stdtrit(n - 1, 0.5 + 0.5 * confidence)) * error
     sample = mean * (1.0 - mean) / error**2 if error > 0.0 else math.inf

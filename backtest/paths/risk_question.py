@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +12,14 @@ from backtest.base.phrases import Place
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import IntArray, format_duration, parse_duration
 from backtest.paths.choose_runner import AnyPaths
-from backtest.paths.paths_runner import Progress
 
 WHERE = "bt.liquidation_risk"
 USUAL = ("1d", "7d", "30d")
 METHODS = Choice("auto", "plain", "tilt", "split")
+
+
+PhaseProgress = Callable[[str, int, int], None]
+"""Takes the name of a phase, the units of it that are done, and all of them (0: not known)."""
 
 
 class Question(NamedTuple):
@@ -27,7 +30,7 @@ class Question(NamedTuple):
     confidence: float
     method: str
     threads: int
-    progress: Progress | None
+    progress: PhaseProgress | None
 
 
 def read_question(
@@ -36,7 +39,7 @@ def read_question(
     confidence: float,
     method: str,
     threads: int,
-    progress: Progress | None,
+    progress: PhaseProgress | None,
 ) -> Question:
     """Return the arguments that say what to estimate, checked."""
     chosen = METHODS.check("method", method, where=Place("method", of=WHERE))

@@ -20,11 +20,14 @@ def find_days(paths: AnyPaths) -> FloatArray:
     return np.asarray((time[1:] - time[0]) / DAY, dtype=np.float64)
 
 
-def weighted_median(values: FloatArray, weights: FloatArray) -> float:
-    """Return the value below which half of the weight lies."""
+def weighted_quantiles(
+    values: FloatArray, weights: FloatArray, chances: tuple[float, ...]
+) -> list[float]:
+    """Return the values below which these shares of the weight lie."""
     order = np.argsort(values, kind="stable")
     total = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(total, 0.5 * total[-1])])
+    at = np.searchsorted(total, np.array(chances) * total[-1])
+    return [float(values[order][min(k, len(values) - 1)]) for k in at]
 
 
 def tabulate_fan(paths: AnyPaths, events: PathEvents) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.cli import main
+from backtest.cli.progress import PhaseMeter
 
 CONSTANT = ["--policy", "constant", "--set", "leverage=8", "--no-compile", "--to", "2023-01-20"]
 SHORT = ["--to", "2023-01-05"]
@@ -37,6 +38,45 @@ def test_a_risk_is_estimated_and_repeats(capsys, tmp_path):
     assert "liquidation" in capsys.readouterr().out
     assert (tmp_path / "risk.html").exists()
     assert main([*given, "--model", "gbm", "--from-run"]) == 0
+
+
+def test_phases_of_a_long_estimate_have_lines_of_their_own(capsys):
+    now = [0.0]
+    meter = PhaseMeter("what it does", clock=lambda: now[0])
+    meter.report_phase("checking", 0, 0)
+    now[0] = 3.0
+    assert meter.describe() == "checking (0:03)"
+    meter.report_phase("paths", 0, 10_000)
+    now[0] = 63.0
+    meter.report_phase("paths", 2500, 10_000)
+    assert meter.describe() == "paths: 2,500 of 10,000 (25%), 1:00 so far, about 3:00 left"
+    now[0] = 243.0
+    meter.print_phase("paths", 10_000, 10_000)
+    assert capsys.readouterr().err == ""  # it is over
+    meter.print_phase("splitting", 0, 800)
+    now[0] = 253.0
+    meter.print_phase("splitting", 100, 800)
+    meter.print_phase("splitting", 200, 800)
+    assert capsys.readouterr().err == "splitting: 800 in about 1:20\n"
+    assert [str(each) for each in meter.draw_above()] == [
+        "what it does", "checking: 0:03", "paths: 10,000, 4:00",
+    ]  # fmt: skip
+
+
+def test_funding_of_paths_is_a_flag(capsys):
+    given = ["paths", "--paths", "5", "--horizon", "1d", "--model", "gbm"]
+    for words, text in (
+        ([], "funding: heterogeneous autoregression of 1,095 settlements every 8h"),
+        (["--path-funding", "0.0003"], "funding: constant at 3 bp"),
+        (["--path-funding", "none"], "funding: none (none was asked for)"),
+    ):
+        assert main([*given, *words]) == 0
+        assert text in capsys.readouterr().out
+    assert main([*given, "--venue", "hyperliquid:BTC@latest", "--json"]) == 0
+    (fit,) = json.loads(capsys.readouterr().out)["paths"]["funding_fit"].values()
+    assert fit["cap"] == 0.04
+    assert main([*given, "--path-funding", "fited"]) == 2
+    assert "did you mean 'fitted'" in capsys.readouterr().err
 
 
 def test_the_most_leverage_is_found(capsys):

@@ -11,7 +11,12 @@ import backtest as bt
 from backtest import paths as models
 from backtest.features.first_passage import touch_probability
 from backtest.paths.choose_runner import make_runner
-from backtest.paths.risk_intervals import estimate_pairs, estimate_repeats, exact_interval
+from backtest.paths.risk_intervals import (
+    estimate_pairs,
+    estimate_repeats,
+    estimate_weighted,
+    exact_interval,
+)
 from backtest.strategies import VolTarget
 from tests.fast_cases import every_nth
 from tests.paths.accounts import (
@@ -75,6 +80,43 @@ def test_auto_tilts_what_is_rare_and_mirrors_the_rest():
     assert risk.paths.antithetic
     near = bt.liquidation_risk(gbm_paths(paths=4000), Hold(20.0), **TERMS, horizons=("7d",))
     assert near.table["method"].iloc[0] == "antithetic"
+
+
+@pytest.mark.slow
+def test_all_columns_of_a_row_come_from_one_estimator():
+    # regression: "liquidation 0.054 %, ruin 0.14 %", of splitting beside plain paths
+    market = bt.Market.sample(bars=2000)
+    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")}
+    drawn = bt.simulate_paths(market, models.Stationary(block=40.0), paths=4000, horizon="7d")
+    gbm = bt.simulate_paths(market, models.GBM(0.6), paths=4000, horizon="7d", seed=1)
+    phases: list[str] = []
+    for paths, lever, method in ((drawn, 4.0, "split"), (gbm, 3.5, "tilt")):
+        given = {**terms, "account": bt.Account(capital=10_000), "horizons": ("7d",)}
+        told = bt.liquidation_risk(
+            paths, Hold(lever), **given, progress=lambda phase, *_: phases.append(phase)
+        )
+        row = told.table.iloc[0]
+        assert row.method == method
+        # a position that is held once is ruined by its liquidation, and by nothing else
+        assert 0.0 < row.p_ruin == row.p_liquidation < 0.01
+        plain = bt.liquidation_risk(paths, Hold(lever), **given, method="plain").table.iloc[0]
+        assert plain.p_liquidation_low <= row.p_liquidation <= plain.p_liquidation_high
+        for name in ("equity_05", "equity_50", "equity_95"):
+            assert row[name] == pytest.approx(plain[name], rel=0.03)
+    assert list(dict.fromkeys(phases)) == [
+        "checking and compiling the policy", "paths", "searching levels of splitting, 7d",
+        "splitting paths, 7d", "searching a tilt of the model, 7d", "tilted paths, 7d",
+    ]  # fmt: skip
+
+
+def test_weighted_samples_by_hand():
+    # means 0.5 and 0.1: 0.3; variances 1/3 / 4 and 0.04 / 4, over 2^2: 0.0233333
+    found = estimate_weighted([np.array([1.0, 1.0, 0.0, 0.0]), np.array([0.4, 0.0, 0.0, 0.0])], 0.9)
+    assert found.value == pytest.approx(0.3)
+    assert found.high - 0.3 == pytest.approx(1.644854 * math.sqrt((1 / 3 / 4 + 0.04 / 4) / 4))
+    assert found.sample == pytest.approx(2.4**2 / (1 + 1 + 0.16))
+    none = estimate_weighted([np.zeros(100), np.zeros(100)], 0.95)
+    assert (none.low, none.high) == exact_interval(0, 100, 0.95)
 
 
 @pytest.mark.slow
