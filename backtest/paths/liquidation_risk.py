@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from backtest.base.errors import ParameterError
-from backtest.base.number_text import format_chance, format_money, format_percent
+from backtest.base.number_text import format_chance, format_leverage, format_money, format_percent
 from backtest.engine import PortfolioResult, Result
 from backtest.market import Market, Markets
 from backtest.paths.choose_runner import (
@@ -126,12 +126,26 @@ class LiquidationRisk(RiskRecord):
             f"{last['p_liquidation']:.3g} in {self.table.index[-1]}>"
         )
 
+    @property
+    def verdict(self) -> str:
+        """The probability of liquidation within the longest horizon, as a sentence."""
+        row, horizon = self.table.iloc[-1], self.table.index[-1]
+        held = self.settings.get("leverage")
+        at = "" if held is None else f" at {format_leverage(held)}"
+        chance = format_chance(row["p_liquidation"])
+        low, high = (format_chance(row[f"p_liquidation_{end}"]) for end in ("low", "high"))
+        return (
+            f"The account{at} is liquidated within {horizon} with a probability of {chance} "
+            f"({100.0 * self.settings['confidence']:g} % interval: {low} to {high})."
+        )
+
     def summary(self) -> str:
-        """Return the table as text for a terminal."""
+        """Return the verdict and the table as text for a terminal."""
         drawn = self.settings["paths"]
         lines = [
+            self.verdict,
             f"{self.settings['policy']} on {drawn['paths']:,} paths of {drawn['model']['name']}, "
-            f"with {100.0 * self.settings['confidence']:g} % intervals"
+            f"with {100.0 * self.settings['confidence']:g} % intervals",
         ]
         if no_fill := self.settings.get("no_fill"):
             lines = [f"NO FILL: no order was filled on any path: {no_fill}", *lines]
@@ -283,6 +297,7 @@ def describe_settings(runner: Runner, question: Question) -> dict[str, Any]:
     overlay = runner.overlay if isinstance(runner, PanelRunner) else None
     return {
         "policy": name_policies(policy),
+        "leverage": find_leverage(runner),
         "venue": describe_each(venue, lambda each: each.to_dict()),
         "account": runner.terms.to_dict(),
         "overlay": None if overlay is None else repr(overlay),
@@ -292,6 +307,17 @@ def describe_settings(runner: Runner, question: Question) -> dict[str, Any]:
         "method": question.method,
         "paths": runner.paths.describe(),
     }
+
+
+def find_leverage(runner: Runner) -> float | None:
+    """Return the leverage that a run ended with, or that a policy states; None if neither says."""
+    resume: Any = runner.resume
+    if isinstance(runner, PanelRunner):
+        return None
+    if resume is not None:
+        return float(resume.bars["leverage"].iloc[-1])
+    stated = runner.policy.settings().get("leverage")
+    return stated * runner.signal if isinstance(stated, float) else None
 
 
 def name_policies(policy: AnyPolicy) -> str:

@@ -26,6 +26,7 @@ from backtest.paths.choose_runner import (
     Runner,
     choose_runner,
 )
+from backtest.paths.funding_process import summarize_funding
 from backtest.paths.idle_paths import describe_shortfall
 from backtest.paths.liquidation_risk import describe_each, name_policies
 from backtest.paths.panel_paths import PanelPaths
@@ -110,6 +111,8 @@ class MaxLeverage(RiskRecord):
                 f"({format_chance(row['p_liquidation_low'])} to "
                 f"{format_chance(row['p_liquidation_high'])})"
             )
+        drawn = next(iter(self.settings["paths"].values()))  # all models draw the same funding
+        lines += summarize_funding(drawn.get("funding_fit", {}))
         lines += [f"CAUTION, {each}" for each in self.settings.get("cautions", ())]
         return "\n".join(lines)
 

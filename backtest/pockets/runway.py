@@ -24,6 +24,7 @@ from backtest.paths.choose_runner import (
     AnyVenue,
     choose_runner,
 )
+from backtest.paths.funding_process import summarize_funding
 from backtest.paths.idle_paths import explain_idle, warn_of_idle
 from backtest.paths.liquidation_risk import describe_each, name_policies
 from backtest.paths.paths_runner import Progress
@@ -88,6 +89,7 @@ class Runway(RiskRecord):
             lines = [f"NO FILL: no order was filled on any path: {no_fill}", *lines]
         if not np.isnan(self.runway_days):
             lines += ["", f"paths that fail do so after {self.runway_days:g} days (median)"]
+        lines += summarize_funding(self.settings["paths"].get("funding_fit", {}))
         return "\n".join(lines)
 
 

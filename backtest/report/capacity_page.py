@@ -10,7 +10,7 @@ import pandas as pd
 from backtest.base.table_text import COLUMN_FORMATS
 from backtest.report.page.figures import LIGHT, build_chart, build_layout, draw_line
 from backtest.report.page.page import Chart, Fact, Page, Section
-from backtest.report.risk_pages import describe_source, list_notices, to_records, write_table
+from backtest.report.risk_blocks import describe_source, list_notices, to_records, write_table
 from backtest.scenarios.capacity import Capacity, show_money
 
 FORMATS = {**COLUMN_FORMATS, "final_equity": "{:.3f}x".format}

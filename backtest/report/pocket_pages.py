@@ -14,7 +14,7 @@ from backtest.pockets import AllocationResult, Runway
 from backtest.pockets.allocation_result import WHOLE
 from backtest.report.page.figures import build_chart, build_layout, draw_line, draw_series
 from backtest.report.page.page import Chart, Fact, Page, Paragraph, Section
-from backtest.report.risk_pages import (
+from backtest.report.risk_blocks import (
     DATES,
     describe_source,
     list_notices,

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import pandas as pd
 
-from backtest.base.json_values import from_plain
 from backtest.base.number_text import format_chance
-from backtest.base.table_text import COLUMN_FORMATS, YEARLY, format_cell
+from backtest.base.table_text import COLUMN_FORMATS
 from backtest.base.units import format_time
 from backtest.paths import LiquidationRisk, MaxLeverage
-from backtest.paths.risk_record import RiskRecord
-from backtest.report.page.figures import LIGHT, build_chart, build_layout, draw_line, to_datetimes
-from backtest.report.page.page import (
-    SYNTHETIC,
-    Chart,
-    Fact,
-    Page,
-    Paragraph,
-    Section,
-    Table,
-    name_columns,
-)
+from backtest.report.liquidation_page import build_liquidation
+from backtest.report.page.figures import LIGHT, build_chart, build_layout, draw_line
+from backtest.report.page.page import Chart, Fact, Page, Paragraph, Section, Table
+from backtest.report.risk_blocks import describe_source, list_notices, to_records, write_table
 from backtest.scenarios import Bounds, Sensitivity, Stress
 
 Risk: TypeAlias = LiquidationRisk | MaxLeverage | Stress | Bounds | Sensitivity
-DATES = {"showgrid": False, "type": "date"}
-"""An axis of time."""
 RISKS = (LiquidationRisk, MaxLeverage, Stress, Bounds, Sensitivity)
 
 
@@ -44,147 +31,6 @@ def build_risk_page(source: Risk) -> Page:
     if isinstance(source, Sensitivity):
         return build_sensitivity(source)
     return build_bounds(source)
-
-
-def describe_source(found: RiskRecord) -> dict[str, Any]:
-    """Return what a page needs of a manifest: settings, the id, and the data."""
-    data = dict(found.manifest["data"])
-    return {**found.settings, "id": found.manifest["id"],
-            "data": {**data, "interval": data["interval"] or "unknown"}}  # fmt: skip
-
-
-def list_notices(manifest: Mapping[str, Any]) -> list[str]:
-    """Return what must be read before any number."""
-    no_fill = manifest.get("no_fill")
-    found = [f"No order was filled on any path: {no_fill}."] if no_fill else []
-    found += [f"The account did not hold what was found, {each}." for each in
-              manifest.get("cautions", ())]  # fmt: skip
-    return [*found, SYNTHETIC] if manifest["data"]["synthetic"] else found
-
-
-def write_number(value: float) -> str:
-    """Return a number in four digits, and without decimals from 1,000 on."""
-    return f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.4g}"
-
-
-def write_table(
-    caption: str,
-    frame: pd.DataFrame,
-    note: str = "",
-    formats: Mapping[str, Callable[[float], str]] = MappingProxyType({}),
-) -> Table:
-    """Return a frame as a table of the page; ``formats`` are those of columns by name.
-
-    The heads of ``YEARLY`` have a unit.
-    """
-    names = [str(name).replace("_", " ") for name in frame.columns]
-    head = str(frame.index.name or "").replace("_", " ")
-    words = {
-        name for name, column in zip(names, frame, strict=True) if frame[column].dtype == object
-    }
-    writers = [formats.get(str(name), write_number) for name in frame.columns]
-    rows = tuple(
-        (str(label), *(format_cell(*each) for each in zip(row, writers, strict=True)))
-        for label, row in zip(frame.index, frame.itertuples(index=False), strict=True)
-    )
-    heads = [
-        (name, "per year") if column in YEARLY else name
-        for name, column in zip(names, frame, strict=True)
-    ]
-    return Table(caption, name_columns(head, *heads, text=words), rows, note)
-
-
-# ---------------------------------------------------------------------------- liquidation risk
-
-
-def build_liquidation(risk: LiquidationRisk) -> Page:
-    """Return the page of a liquidation risk."""
-    manifest = describe_source(risk)
-    facts = [
-        Fact(f"liquidated within {name}", format_chance(row["p_liquidation"]),
-             f"{format_chance(row['p_liquidation_low'])} to "
-             f"{format_chance(row['p_liquidation_high'])}, {row['method']}")
-        for name, row in risk.table.iterrows()
-    ]  # fmt: skip
-    model = risk.settings["paths"]["model"]["name"]
-    return Page(
-        kind="risk",
-        manifest=manifest,
-        title=f"Risk of liquidation: {risk.settings['policy']}",
-        notices=list_notices(manifest),
-        summary=f"{risk.settings['paths']['paths']:,} paths of the model {model}.",
-        facts=facts,
-        write_sections=lambda: list_risk_sections(risk),
-        collect=lambda: {"table": to_records(risk.table), "settings": risk.manifest["settings"]},
-    )
-
-
-def list_risk_sections(risk: LiquidationRisk) -> list[Section]:
-    """Return the sections of a liquidation risk."""
-    columns = [str(name) for name in risk.table]
-    ends = [name for name in columns if name.endswith(("_low", "_high"))]
-    columns = [name for name in columns if name not in ends]
-    level = f"{risk.settings['confidence']:.0%} intervals"
-    blocks: list[Any] = [draw_fan(risk)]
-    if risk.typical is not None:
-        blocks.append(draw_typical(risk.typical))
-    return [
-        Section("horizons", "By horizon", "From the last close of history on.", [
-            write_table("Probabilities, wealth and time", risk.table[columns]),
-            write_table(level, risk.table[ends]),
-        ]),
-        Section("paths", "What happens on the way", "Wealth by time, over the paths.", blocks),
-        Section("hazard", "Hazard by day", "First liquidations, of those not liquidated before.", [
-            draw_hazard(risk.hazard), write_table("By day", risk.hazard.head(60)),
-        ]),
-    ]  # fmt: skip
-
-
-def draw_fan(risk: LiquidationRisk) -> Chart:
-    """Return the quantiles of wealth by time."""
-    fan, closes = risk.fan, list_times(risk.fan)
-    traces = [
-        draw_line(closes, fan[name].to_numpy(), str(name).replace("equity_", "") + " %",
-                  "accent" if name == "equity_50" else "neutral")
-        for name in fan
-    ]  # fmt: skip
-    return build_chart(
-        "fan", "Wealth", "Quantiles of 5, 25, 50, 75 and 95 % at each close.", traces,
-        build_layout(320, xaxis=DATES),
-    )  # fmt: skip
-
-
-def list_times(frame: pd.DataFrame) -> Any:
-    """Return the times of a frame as an axis takes them."""
-    return to_datetimes(pd.DatetimeIndex(frame.index).as_unit("ns").asi8)
-
-
-def draw_typical(typical: pd.DataFrame) -> Chart:
-    """Return the mean path given a liquidation."""
-    trace = draw_line(list_times(typical), typical["price"].to_numpy(), "price", "loss")
-    caption = "Mean price, over the last close, of the paths that are liquidated."
-    return build_chart(
-        "typical",
-        "The typical path to liquidation",
-        caption,
-        [trace],
-        build_layout(260, xaxis=DATES),
-    )
-
-
-def draw_hazard(hazard: pd.DataFrame) -> Chart:
-    """Return the hazard by day as bars."""
-    bars = {
-        "type": "bar", "x": list(hazard.index), "y": list(hazard["hazard"]),
-        "marker": {"color": LIGHT["loss"]}, "showlegend": False,
-    }  # fmt: skip
-    caption = "Share of the accounts not liquidated before that is liquidated in each day."
-    return build_chart("hazard", "Hazard", caption, [bars], build_layout(240))
-
-
-def to_records(frame: pd.DataFrame) -> Any:
-    """Return a frame as data for JSON."""
-    return from_plain(frame.reset_index().to_dict("records"))
 
 
 # ---------------------------------------------------------------------- leverage, stress, bounds
@@ -213,10 +59,19 @@ def build_largest(found: MaxLeverage) -> Page:
         summary="The smallest over the models is the one to use: they differ in what they assume.",
         facts=[Fact(f"largest {label}", f"{found.leverage:.3g}", "worst model")],
         write_sections=lambda: [
-            Section("models", "By model", "", [write_table("", found.table), chart])
+            Section("models", "By model", "", [tabulate_models(found, label), chart])
         ],
         collect=lambda: {"table": to_records(found.table), "settings": found.manifest["settings"]},
     )
+
+
+def tabulate_models(found: MaxLeverage, label: str) -> Table:
+    """Return the largest leverage, or factor, by model, with the probability at it."""
+    heads = {"leverage": label, "p_liquidation": "liquidation", "p_liquidation_low": "95 % from",
+             "p_liquidation_high": "95 % to", "is_monotone": "rises with size throughout",
+             "is_limited": "the largest allowed"}  # fmt: skip
+    chances = {heads[name]: format_chance for name in heads if name.startswith("p_")}
+    return write_table("", found.table.rename(columns=heads), formats=chances)
 
 
 def build_stress(found: Stress) -> Page:

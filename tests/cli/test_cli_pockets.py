@@ -7,7 +7,7 @@ import pytest
 
 from backtest.base.table_text import COLUMN_FORMATS, format_table
 from backtest.cli import main
-from backtest.report.risk_pages import write_table
+from backtest.report.risk_blocks import write_table
 
 POCKETS = ("allocation", "--pocket", "a=0.6*Cppi()", "--pocket")
 SPAN = ("--to", "2023-01-10", "--no-compile", "--no-save")

@@ -6,6 +6,9 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
+from backtest.base.number_text import format_chance
+from backtest.report.risk_pages import build_risk_page
+from backtest.strategies import Constant
 from tests.fast_cases import every_nth
 from tests.paths.accounts import Hold, free_account, free_venue, still_market
 
@@ -53,3 +56,21 @@ def test_a_report_is_written_in_every_format(make, tmp_path):
     for label in source.table.index.get_level_values(0)[:3]:
         assert str(label).replace("_", " ") in text.replace("\\", "").replace("_", " ")
     assert "<b>" in source._repr_html_()
+
+
+def test_the_page_of_a_risk_leads_with_its_verdict_and_has_readable_heads():
+    risk = make_risk()
+    page = build_risk_page(risk)
+    row = risk.table.iloc[-1]
+    assert page.summary == risk.verdict
+    assert page.summary.startswith("The account is liquidated within 2d with a probability of ")
+    assert format_chance(row["p_liquidation_high"]) in page.summary
+    assert {"data", "assumptions"} <= {section.key for section in page.sections}
+    tables = [each for section in page.sections for each in section.blocks if hasattr(each, "rows")]
+    heads = {column.title for table in tables for column in table.columns}
+    assert not any("_" in head or head.startswith("p ") for head in heads)
+    assert {"liquidation", "95 % interval of liquidation", "median", "hazard"} <= heads
+    (paths,) = (table for table in tables if table.caption == "Paths")
+    assert ("funding", "none (the history has no settlements)") in paths.rows
+    stated = bt.liquidation_risk(risk.paths, Constant(4.0), **TERMS, compile=False, method="plain")
+    assert stated.verdict.startswith("The account at 4.00x is liquidated within 2d")

@@ -1,0 +1,239 @@
+"""Report page of a liquidation risk: the verdict, its figures, the data and the assumptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from backtest.base.number_text import format_chance, format_money, format_setting
+from backtest.base.units import format_duration
+from backtest.paths import LiquidationRisk
+from backtest.paths.funding_process import summarize_funding
+from backtest.report.basis.assumptions import (
+    build_pair_table,
+    describe_data,
+    describe_settings,
+    describe_venue,
+)
+from backtest.report.page.figures import LIGHT, build_chart, build_layout, draw_line
+from backtest.report.page.page import Block, Chart, Fact, Page, Section, Table, name_columns
+from backtest.report.risk_blocks import (
+    DATES,
+    describe_source,
+    list_notices,
+    list_times,
+    to_records,
+)
+
+KINDS = {"p_liquidation": "liquidation", "p_ruin": "ruin", "p_margin_call": "margin call"}
+ESTIMATORS = {
+    "plain": "share of independent paths",
+    "antithetic": "share of paths in mirrored pairs",
+    "tilt": "paths of a tilted model and plain ones, weighted",
+    "split": "paths split near a liquidation, weighted",
+}
+"""The estimators of rows by their names."""
+DAYS_SHOWN = 60
+
+
+def build_liquidation(risk: LiquidationRisk) -> Page:
+    """Return the page of a liquidation risk."""
+    manifest = describe_source(risk)
+    facts = [
+        Fact(f"liquidated within {name}", format_chance(row["p_liquidation"]),
+             f"{write_interval(row, 'p_liquidation')}; {row['method']}")
+        for name, row in risk.table.iterrows()
+    ]  # fmt: skip
+    return Page(
+        kind="risk",
+        manifest=manifest,
+        title=f"Risk of liquidation: {risk.settings['policy']}",
+        notices=list_notices(manifest),
+        summary=risk.verdict,
+        facts=facts,
+        write_sections=lambda: list_risk_sections(risk),
+        collect=lambda: {
+            "verdict": risk.verdict,
+            "table": to_records(risk.table),
+            "funding": to_records(risk.funding),
+            "settings": risk.manifest["settings"],
+        },
+    )
+
+
+def write_interval(row: pd.Series, kind: str) -> str:
+    """Return the interval of a probability."""
+    return f"{format_chance(row[f'{kind}_low'])} to {format_chance(row[f'{kind}_high'])}"
+
+
+def list_risk_sections(risk: LiquidationRisk) -> list[Section]:
+    """Return the sections of a liquidation risk."""
+    ways: list[Block] = [draw_fan(risk)]
+    if risk.typical is not None:
+        ways.append(draw_typical(risk.typical))
+    return [
+        Section("horizons", "By horizon", "From the last close of the data on. All figures of a "
+                "row come from one estimator.", [
+            tabulate_chances(risk), tabulate_wealth(risk.table), list_estimators(risk.table),
+        ]),
+        Section("paths", "What happens on the way", "Wealth by time, over the plain paths.", ways),
+        Section("hazard", "Hazard by day", "First liquidations, of those not liquidated before, on "
+                "the plain paths.", [draw_hazard(risk.hazard), tabulate_days(risk.hazard)]),
+        Section("data", "Data", "The history that the paths continue.", [
+            build_pair_table("", describe_data(risk.manifest["data"])),
+        ]),
+        Section("assumptions", "Assumptions", "How paths are drawn, and the rules of the account.",
+                list_assumptions(risk)),
+    ]  # fmt: skip
+
+
+def tabulate_chances(risk: LiquidationRisk) -> Table:
+    """Return the probabilities with their intervals, a row per horizon."""
+    table = risk.table
+    interval = f"{100 * risk.settings['confidence']:g} % interval"
+    kinds = [kind for kind in KINDS if not table[kind].isna().all()]
+    heads: list[str | tuple[str, str]] = ["horizon"]
+    for kind in kinds:
+        heads += [(f"{KINDS[kind]}", "probability"), f"{interval} of {KINDS[kind]}"]
+    rows = tuple(
+        (
+            str(name),
+            *(
+                text
+                for kind in kinds
+                for text in (format_chance(row[kind]), write_interval(row, kind))
+            ),
+            str(row["method"]),
+        )
+        for name, row in table.iterrows()
+    )
+    return Table("Probabilities", name_columns(*heads, "estimator", text=["estimator"]), rows)
+
+
+def tabulate_wealth(table: pd.DataFrame) -> Table:
+    """Return bad debt, quantiles of wealth, and the time to a liquidation, by horizon."""
+    money = "settlement currency"
+    heads = name_columns(
+        "horizon", ("5 % quantile", money), ("median", money),
+        ("95 % quantile", money), ("expected bad debt", money),
+        ("median time to a liquidation", "days"), "estimator", text=["estimator"],
+    )  # fmt: skip
+    rows = tuple(
+        (
+            str(name),
+            *(format_money(row[each]) for each in ("equity_05", "equity_50", "equity_95")),
+            format_money(row["bad_debt"]),
+            "-" if pd.isna(row["days_to_liquidation"]) else f"{row['days_to_liquidation']:.3g}",
+            str(row["method"]),
+        )
+        for name, row in table.iterrows()
+    )
+    return Table("Wealth at the horizon", heads, rows)
+
+
+def list_estimators(table: pd.DataFrame) -> Table:
+    """Return what the estimators of the table are."""
+    used = dict.fromkeys(table["method"])
+    return build_pair_table("Estimators", ((name, ESTIMATORS[name]) for name in used))
+
+
+def tabulate_days(hazard: pd.DataFrame) -> Table:
+    """Return the hazard by day as a table."""
+    heads = name_columns(
+        "day", ("not liquidated before", "paths"), ("liquidated in it", "paths"),
+        ("hazard", "share of those"),
+    )  # fmt: skip
+    rows = tuple(
+        (str(day), f"{row['at_risk']:,.0f}", f"{row['liquidated']:,.0f}",
+         format_chance(row["hazard"]))
+        for day, row in hazard.head(DAYS_SHOWN).iterrows()
+    )  # fmt: skip
+    return Table("By day", heads, rows)
+
+
+def list_assumptions(risk: LiquidationRisk) -> list[Block]:
+    """Return the model of the paths with its fit, the funding, the venue and the account."""
+    settings = risk.settings
+    blocks: list[Block] = [build_pair_table("Paths", describe_paths(settings["paths"]))]
+    venue = settings["venue"]
+    each = {"": venue} if "contract" in venue else venue
+    blocks += [
+        build_pair_table(f"Venue rules{f', {name}' if name else ''}", describe_venue(rules))
+        for name, rules in each.items()
+    ]
+    return [*blocks, build_pair_table("Account", describe_account(settings))]
+
+
+def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield how paths are drawn."""
+    model = paths["model"]
+    yield "model", str(model["name"])
+    of_each = model.get("instruments", {"": model})
+    for name, own in of_each.items():
+        words = (f"{key.replace('_', ' ')} {write_parameter(value)}"
+                 for key, value in own.items() if key not in ("name", "class"))  # fmt: skip
+        yield f"parameters{f' of {name}' if name else ''}", ", ".join(words)
+    yield "paths", f"{paths['paths']:,} of {format_duration(paths['horizon'])}"
+    yield "start", f"{paths['start']} UTC"
+    yield "seed", str(paths["seed"])
+    for line in summarize_funding(paths.get("funding_fit", {})):
+        name, _, text = line.partition(": ")
+        yield name, text
+    if paths.get("correlation"):
+        rows = "; ".join(", ".join(f"{x:.3f}" for x in row) for row in paths["correlation"])
+        yield "correlation of instruments", rows
+
+
+def write_parameter(value: object) -> str:
+    """Return a parameter of a model to four significant digits."""
+    return f"{value:.4g}" if isinstance(value, float) else format_setting(value)
+
+
+def describe_account(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the policy, the signal, and the settings of the account."""
+    yield "policy", str(settings["policy"])
+    if settings.get("overlay"):
+        yield "overlay", str(settings["overlay"])
+    yield "signal", "as in the result" if settings["signal"] is None else str(settings["signal"])
+    begins = settings.get("resumed")
+    yield "begins", f"where result {begins} ended" if begins else "new, without a position"
+    yield from describe_settings(settings["account"])
+
+
+def draw_fan(risk: LiquidationRisk) -> Chart:
+    """Return the quantiles of wealth by time."""
+    fan, closes = risk.fan, list_times(risk.fan)
+    traces = [
+        draw_line(closes, fan[name].to_numpy(), str(name).replace("equity_", "") + " %",
+                  "accent" if name == "equity_50" else "neutral")
+        for name in fan
+    ]  # fmt: skip
+    return build_chart(
+        "fan", "Wealth", "Quantiles of 5, 25, 50, 75 and 95 % at each close.", traces,
+        build_layout(320, xaxis=DATES),
+    )  # fmt: skip
+
+
+def draw_typical(typical: pd.DataFrame) -> Chart:
+    """Return the mean path given a liquidation."""
+    trace = draw_line(list_times(typical), typical["price"].to_numpy(), "price", "loss")
+    caption = "Mean price, over the last close, of the paths that are liquidated."
+    return build_chart(
+        "typical",
+        "The typical path to liquidation",
+        caption,
+        [trace],
+        build_layout(260, xaxis=DATES),
+    )
+
+
+def draw_hazard(hazard: pd.DataFrame) -> Chart:
+    """Return the hazard by day as bars."""
+    bars = {
+        "type": "bar", "x": list(hazard.index), "y": list(hazard["hazard"]),
+        "marker": {"color": LIGHT["loss"]}, "showlegend": False,
+    }  # fmt: skip
+    caption = "Share of the accounts not liquidated before that is liquidated in each day."
+    return build_chart("hazard", "Hazard", caption, [bars], build_layout(240))
