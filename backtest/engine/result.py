@@ -30,7 +30,7 @@ from backtest.engine.result_text import write_summary
 from backtest.engine.run_by_state import tabulate_parts
 from backtest.engine.run_record import RunRecord
 from backtest.engine.vectorbt_exchange import Kind, convert
-from backtest.features.liquidation_forecast import DEGREES, HORIZON, count_horizon, find_touches
+from backtest.features.liquidation_forecast import HORIZON, count_horizon, find_touches
 from backtest.measures.attribution import (
     AccountHistory,
     Attribution,
@@ -81,7 +81,7 @@ class Result(RunRecord, Reportable):
         self,
         horizon: str = HORIZON,
         bins: int | Sequence[float] = 10,
-        degrees_of_freedom: float = DEGREES,
+        degrees_of_freedom: float | None = None,
     ) -> Calibration:
         """Compare the forecasts of liquidation with the liquidations that happened.
 
@@ -91,8 +91,9 @@ class Result(RunRecord, Reportable):
             The horizon of the forecasts, in whole bars.
         bins : int, or a sequence of float
             The number of bins with equally many forecasts, or the ends of bins, rising from 0 to 1.
-        degrees_of_freedom : float
-            Degrees of freedom, over 2, of Student's t in the forecasts; infinite: normal.
+        degrees_of_freedom : float, optional
+            Degrees of freedom, over 2, of Student's t in the forecasts; infinite: normal. By
+            default those that fit the horizon: 4 for a day or less, 7.7 for 7 days, 12 for 30.
 
         Returns
         -------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import DAY, FloatArray, IntArray, utc_index
+from backtest.base.units import DAY, FloatArray, IntArray, parse_duration, utc_index
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.capital_use import (
     CapitalUse,
@@ -25,10 +25,10 @@ from backtest.engine.feed_arrays import as_of
 from backtest.engine.result_tables import bars_table, events_table, value_of
 from backtest.engine.target_cuts_table import measure_cuts
 from backtest.features.liquidation_forecast import (
-    DEGREES,
     HORIZON,
     VolatilityState,
     count_years,
+    degrees_for,
     forecast_liquidation,
     forecast_volatility,
 )
@@ -201,9 +201,11 @@ class RunRecord:
         return self._volatility[1]
 
     def _forecast(
-        self, bars: pd.DataFrame, horizon: str, degrees_of_freedom: float = DEGREES
+        self, bars: pd.DataFrame, horizon: str, degrees_of_freedom: float | None = None
     ) -> FloatArray:
         where = "Result.calibration, horizon"
+        if degrees_of_freedom is None:
+            degrees_of_freedom = degrees_for(parse_duration(horizon, where=where) / DAY)
         return forecast_liquidation(
             bars["position"].to_numpy(),
             bars["mark"].to_numpy(),

@@ -132,7 +132,9 @@ def touch_probability(
     drift : float or array
         Of the logarithm of the price, per year: ``mu - sigma^2 / 2`` for a price that grows by mu.
     degrees_of_freedom : float or array
-        Of Student's t, over 2; infinite for the normal distribution.
+        Of Student's t, over 2; infinite for the normal distribution. They depend on the horizon:
+        hourly prices of BTC, ETH and LTC in 2020 and 2021 are fit by 4 for a day, 8 for 7 days and
+        12 for 30. With 4, forecasts of 7 days are too low.
 
     Returns
     -------

@@ -301,7 +301,8 @@ def test_a_week_of_weekly_sessions_is_the_one_bar_that_volatility_counts():
     bars = result.bars.iloc[2:-1]
     sigma = ewma_volatility(result.market, 1.0)[2:-1] / math.sqrt(365 / 7)
     distance = np.log(bars["liquidation_price"] / bars["mark"]).to_numpy()
-    expected = touch_probability(distance, sigma, 1.0, degrees_of_freedom=4.0)
+    # of 7 days: 4 * 7^(1/3) degrees of freedom; of one: 4
+    expected = touch_probability(distance, sigma, 1.0, degrees_of_freedom=4.0 * 7.0 ** (1 / 3))
     assert found.bars == 1
     assert found.scores.loc["all", "count"] == len(bars)
     assert found.scores.loc["all", "forecast"] == pytest.approx(expected.mean(), rel=1e-12)
