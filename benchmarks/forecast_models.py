@@ -1,15 +1,21 @@
-"""How well models of paths forecast liquidations of BTC and ETH. Prints a table, and JSON.
+"""How well models of paths forecast liquidations of BTC, ETH and LTC. Prints tables, and JSON.
 
-    python benchmarks/forecast_models.py FOLDER... [--paths 200] [--models gbm ...] [--from DAY]
+    python benchmarks/forecast_models.py FOLDER... [--from DAY] [--to DAY] [--models gbm ...]
 
-Each FOLDER holds hourly bars, mark prices and funding of BTCUSDT or ETHUSDT. At the beginning of
-each month a long of 3x, 5x and 10x is opened once and kept, at the venue's margin rules of the day.
-Each model is fitted to the year before, and forecasts the probability of a liquidation within 1, 7
-and 30 days; then the account lives through what came. The Brier score is the mean of (forecast -
-outcome)^2: smaller is better. ``constant`` forecasts the share of each leverage and horizon over
-all months, known only afterwards. ``closed form`` is ``touch_probability`` with the settings of
-``bt.features``: an exponentially weighted volatility of today, and Student's t. ``error`` is the
-standard error of the difference to it, over months: forecasts of one month are not independent.
+Each FOLDER holds hourly bars and mark prices of BTCUSDT, ETHUSDT or LTCUSDT. Every 8 days (so that
+all days of the week take part), positions of 5x, 10x and 20x, long and short, are opened in the
+mind: is the mark going to touch their liquidation price within 1, 7 and 30 days? Each model is
+fitted to the year before (at least 180 days) and draws paths without drift. The maintenance margin
+is 0.5 %; fees and funding are left out.
+
+``normal`` is the reference: the closed form of a Brownian motion with the volatility of the last 30
+days. ``normal 3d`` has that of ``Filtered``: a half-life of 3 days, back to the year's in 20.
+``student 3d`` is ``touch_probability`` as reports use it: a half-life of 3 days, and the degrees of
+freedom of ``degrees_for`` a horizon; ``student4 3d`` has 4 for every horizon.
+
+The Brier score is the mean of (forecast - outcome)^2: smaller is better. Standard errors are those
+of sums over whole weeks, all instruments together; forecasts of 30 days overlap, so that theirs
+count the covariance of neighboring weeks (Newey and West 1987, 4 lags).
 """
 
 from __future__ import annotations
@@ -20,7 +26,6 @@ import itertools
 import json
 import math
 import sys
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -30,130 +35,158 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
+from backtest.base.units import BoolArray, FloatArray
 from backtest.features import ewma_volatility, touch_probability
-from backtest.features.liquidation_forecast import DEGREES
-from backtest.paths.choose_runner import make_runner
-from backtest.paths.path_events import find_first
-from backtest.paths.risk_question import count_bars
-from backtest.paths.scaled_policies import HoldOnce
+from backtest.features.liquidation_forecast import DEGREES, degrees_for
+from backtest.paths.resampled import REVERSION
 
-COINS = ("BTCUSDT", "ETHUSDT")
-LEVERS = (3.0, 5.0, 10.0)
+COINS = ("BTCUSDT", "ETHUSDT", "LTCUSDT")
+LEVERS = tuple(side * lever for lever in (5.0, 10.0, 20.0) for side in (1.0, -1.0))
 DAYS = (1, 7, 30)
-MODELS = ("filtered", "stationary", "garch", "gbm", "kou", "merton", "heston", "regimes")
-HALF_LIFE = 3 * 24
-"""Bars: the three days of the forecast in reports."""
-BINS = (0.0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
-ACCOUNT = bt.Account(capital=10_000)
+MODELS = (
+    "filtered", "stationary", "block", "garch", "gbm", "merton", "kou", "heston", "regimes",
+)  # fmt: skip
+CLOSED = ("normal", "normal 3d", "student 3d", "student4 3d")
+STEP = 8 * 24
+"""Bars from one date to the next."""
+LAGS = 4
+BINS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
+MAINTENANCE = 0.005
+CHUNK = 500
+"""Paths drawn at a time."""
 
 
-def load_coins(folders: list[str], between: tuple[str, str]) -> dict[str, bt.Market]:
-    """Return the markets of the folders by instrument."""
-    found, errors = {}, []
+def load_coins(folders: list[str], between: tuple[str, str]) -> list[bt.Market]:
+    """Return the markets of the folders; last prices stand in before the first mark price."""
+    gaps: dict[str, Any] = {"mark_gaps": "last", "funding_gaps": "zero"}
+    found, errors = [], []
     for folder, coin in itertools.product(folders, COINS):
         try:
-            found[coin] = bt.Market.load(folder, instrument=coin, between=between)
-        except bt.BacktestError as error:  # a folder may hold one of them only
+            whole = bt.Market.load(folder, instrument=coin, **gaps)
+        except bt.BacktestError as error:  # a folder may hold some of them only
             errors.append(f"{folder}, {coin}: {error.problem}")
+            continue
+        first = pd.Timestamp(between[0], tz="UTC") - pd.Timedelta(days=366)
+        last = min(pd.Timestamp(between[1], tz="UTC") + pd.Timedelta(days=31), whole.index[-1])
+        found.append(whole.between(max(first, whole.index[0]), last))
     if not found:
         sys.exit("\n".join(errors))
     return found
 
 
-def find_starts(market: bt.Market, history: int) -> Iterator[int]:
-    """Yield the last bar before each month that has the history behind and 30 days ahead."""
-    months = pd.date_range(market.index[0], market.index[-1], freq="MS", normalize=True)
-    for month in months:
-        k = int(np.searchsorted(market.time, month.value)) - 1
-        if k >= history and k + DAYS[-1] * 24 < market.n_bars:
-            yield k
+def find_level(lever: float) -> float:
+    """Return ln(liquidation price / entry): where ``1 + L (x - 1) = MAINTENANCE |L| x``."""
+    return math.log((lever - 1.0) / (lever - MAINTENANCE * abs(lever)))
 
 
-def find_outcome(market: bt.Market, k: int, lever: float, venue: bt.Venue) -> float:
-    """Return after how many days the account was liquidated; infinite if it was not."""
-    lived = market.slice(k, k + DAYS[-1] * 24 + 1)
-    result = bt.run(lived, HoldOnce(size=lever), venue=venue, account=ACCOUNT, compile=False)
-    events = result.events
-    hits = events.loc[events["kind"] == "liquidation", "time"]
-    if not len(hits):
-        return math.inf
-    return float((hits.iloc[0] - lived.index[1]) / pd.Timedelta("1D"))
+LEVELS = np.array([find_level(lever) for lever in LEVERS])
 
 
-def forecast(paths: bt.Paths, lever: float, venue: bt.Venue) -> list[float]:
-    """Return the probabilities of a liquidation within each horizon."""
-    runner = make_runner(
-        paths, HoldOnce(size=lever), venue=venue, account=ACCOUNT, where="benchmark"
+def find_touched(low: FloatArray, high: FloatArray) -> BoolArray:
+    """Return whether paths of lows and highs touched the levels, (days, levels, n_paths).
+
+    ``low`` and ``high`` (n_paths, n_bars) are logs over the mark at the start.
+    """
+    lows, highs = np.minimum.accumulate(low, axis=1), np.maximum.accumulate(high, axis=1)
+    ends = [min(24 * days, low.shape[1]) - 1 for days in DAYS]
+    return np.array(
+        [
+            [lows[:, end] <= x if x < 0.0 else highs[:, end] >= x for x in LEVELS.tolist()]
+            for end in ends
+        ]
     )
-    first = np.concatenate([find_first(each.liquidations) for each in runner.run_chunks()])
-    return [float(np.mean(first < count_bars(paths, f"{days}d"))) for days in DAYS]
 
 
-def forecast_closed(history: bt.Market, lever: float, venue: bt.Venue) -> list[float]:
-    """Return the closed form of the same probabilities."""
-    price = float(history.mark_close[-1])
-    quantity = lever * ACCOUNT.capital / price
-    at = bt.margin.liquidation_price(venue, quantity, price, ACCOUNT.capital)
-    sigma = float(ewma_volatility(history, HALF_LIFE)[-1])
-    if not at > 0.0:
-        return [0.0] * len(DAYS)
+def forecast(paths: bt.Paths, price: float) -> FloatArray:
+    """Return the share of the paths that touch each level, (days, levels)."""
+    total = np.zeros((len(DAYS), len(LEVELS)))
+    for first in range(0, len(paths), CHUNK):
+        bars = paths.draw(first, min(first + CHUNK, len(paths)))
+        marks = bars.prices if bars.marks is None else bars.marks
+        rows = np.log(marks[1:3].reshape(2, -1, paths.width)[:, :, 1:] / price)
+        total += find_touched(rows[1], rows[0]).sum(axis=2)
+    return total / len(paths)
+
+
+def forecast_closed(history: bt.Market) -> dict[str, FloatArray]:
+    """Return the forecasts in closed form, (days, levels)."""
+    moves = np.diff(np.log(history.close))
+    month = float(np.std(moves[-30 * 24 :])) * math.sqrt(8760.0)
+    mean = float(np.mean(moves**2)) * 8760.0
+    now = float(ewma_volatility(history, 3 * 24)[-1])
+    found: dict[str, list[FloatArray]] = {name: [] for name in CLOSED}
+    for days in DAYS:
+        left = np.mean(0.5 ** (np.arange(24 * days) / (24.0 * REVERSION)))
+        back = math.sqrt(mean + (now**2 - mean) * left)
+        ways = {
+            "normal": (month, math.inf),
+            "normal 3d": (back, math.inf),
+            "student 3d": (now, degrees_for(days)),
+            "student4 3d": (now, DEGREES),
+        }
+        for name, (sigma, degrees) in ways.items():
+            chance = touch_probability(LEVELS, sigma, days / 365.0, degrees_of_freedom=degrees)
+            found[name].append(chance)
+    return {name: np.array(rows) for name, rows in found.items()}
+
+
+def judge_date(market: bt.Market, k: int, models: list[str], count: int) -> list[dict[str, Any]]:
+    """Return a row per leverage and horizon: every forecast, and what happened."""
+    history = market.slice(max(k + 1 - 365 * 24, 0), k + 1)
+    price = float(market.mark_close[k])
+    ahead = slice(k + 1, k + 1 + 24 * DAYS[-1])
+    low, high = (np.log(each[ahead] / price)[None] for each in (market.mark_low, market.mark_high))
+    outcome = find_touched(low, high)[:, :, 0]
+    told = forecast_closed(history)
+    for name in models:
+        paths = bt.simulate_paths(history, name, paths=count, horizon=f"{DAYS[-1]}d", seed=k)
+        told[name] = forecast(paths, price)
+    year, week, _ = market.index[k + 1].isocalendar()
     return [
-        float(touch_probability(math.log(at / price), sigma, days / 365.0,
-                                degrees_of_freedom=DEGREES))
-        for days in DAYS
+        {"week": f"{year}-{week:02}", "coin": market.instrument, "days": days, "lever": lever,
+         "outcome": float(outcome[i, j]), **{name: each[i, j] for name, each in told.items()}}
+        for i, days in enumerate(DAYS) if 24 * days <= low.shape[1]
+        for j, lever in enumerate(LEVERS)
     ]  # fmt: skip
 
 
-def judge_month(
-    market: bt.Market, k: int, models: list[str], count: int, bars: int
-) -> Iterator[dict[str, Any]]:
-    """Yield a row per leverage and horizon: every forecast, and what happened."""
-    history = market.slice(k + 1 - bars, k + 1)
-    dated = bt.Venue.preset("binance-usdm", market.instrument)
-    ruled = bt.Venue.preset("binance-usdm", market.instrument, at=market.index[k])
-    drawn = {
-        name: bt.simulate_paths(history, name, paths=count, horizon=f"{DAYS[-1]}d", seed=k)
-        for name in models
-    }
-    for lever in LEVERS:
-        died = find_outcome(market, k, lever, dated)
-        told = {name: forecast(paths, lever, ruled) for name, paths in drawn.items()}
-        told["closed form"] = forecast_closed(history, lever, ruled)
-        for j, days in enumerate(DAYS):
-            yield {"month": f"{market.index[k + 1]:%Y-%m}", "coin": market.instrument,
-                   "lever": lever, "days": days, "outcome": float(died <= days),
-                   **{name: each[j] for name, each in told.items()}}  # fmt: skip
+def find_dates(market: bt.Market, start: str, end: str, least: int) -> Iterator[int]:
+    """Yield the last bar before each date; ``least`` are the bars of history it has."""
+    first, last = (pd.Timestamp(each, tz="UTC").value for each in (start, end))
+    for k in range(least, market.n_bars - 24, STEP):
+        if first <= market.time[k + 1] < last:
+            yield k
 
 
-def judge_market(
-    market: bt.Market, models: list[str], count: int, bars: int
-) -> list[dict[str, Any]]:
-    """Return the rows of all months of a market; ``bars`` are the history of a fit."""
-    warnings.simplefilter("ignore", bt.VenueDateWarning)
-    rows = []
-    for k in find_starts(market, bars):
-        rows += judge_month(market, k, models, count, bars)
-        sys.stderr.write(f"{market.instrument} {market.index[k + 1]:%Y-%m}\n")
-    return rows
-
-
-def score(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Return the Brier score of each forecaster, by horizon and in all, with its error."""
-    base = rows.groupby(["lever", "days"])["outcome"].transform("mean")
+def score(rows: pd.DataFrame, names: list[str], lags: int) -> pd.DataFrame:
+    """Return the Brier score of each forecaster, its distance to the reference, and the bias."""
     losses = pd.DataFrame({name: (rows[name] - rows["outcome"]) ** 2 for name in names})
-    losses.insert(0, "constant", (base - rows["outcome"]) ** 2)
-    table = losses.groupby(rows["days"]).mean().T
-    table.columns = [f"{days} d" for days in table]
-    table["all"] = losses.mean()
-    gap = losses.sub(losses["closed form"], axis=0).groupby(rows["month"]).mean()
-    table["to closed form"] = gap.mean()
-    table["error"] = gap.std(ddof=1) / math.sqrt(len(gap))
-    table.insert(0, "mean forecast", rows[names].mean().reindex(table.index))
-    return table.sort_values("all")
+    counts = rows.groupby("week").size().to_numpy(dtype=np.float64)
+
+    def find_error(values: pd.Series) -> float:
+        sums = values.groupby(rows["week"]).sum().to_numpy()
+        rest = sums - sums.sum() / counts.sum() * counts
+        variance = float(rest @ rest)
+        for lag in range(1, min(lags, len(rest) - 1) + 1):
+            variance += 2.0 * (1.0 - lag / (lags + 1.0)) * float(rest[lag:] @ rest[:-lag])
+        return math.sqrt(max(variance, 0.0)) / counts.sum()
+
+    found = {
+        name: {
+            "Brier": losses[name].mean(),
+            "to normal": (losses[name] - losses["normal"]).mean(),
+            "error": find_error(losses[name] - losses["normal"]),
+            "told": rows[name].mean(),
+            "came": rows["outcome"].mean(),
+            "error of came": find_error(rows["outcome"] - rows[name]),
+        }
+        for name in names
+    }
+    return pd.DataFrame(found).T.sort_values("Brier")
 
 
 def tabulate_reliability(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Return by bin of the forecast how often there was a liquidation, and of how many."""
+    """Return by bin of the forecast how often the level was touched, and of how many."""
     cells = {}
     for name in names:
         group = pd.cut(rows[name], BINS, include_lowest=True)
@@ -166,34 +199,48 @@ def tabulate_reliability(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     return pd.DataFrame(cells, index=pd.Index(labels, name="forecast")).T
 
 
+def show(rows: pd.DataFrame, names: list[str]) -> dict[str, Any]:
+    """Print the tables of some forecasts; return the scores."""
+    parts = {"all": rows, **{f"{days} d": rows[rows["days"] == days] for days in DAYS}}
+    is_asked = (rows["days"] == 7) & rows["lever"].isin((10.0, 20.0))
+    parts["7 d, longs of 10x and 20x"] = rows[is_asked]
+    found = {}
+    for title, part in parts.items():
+        if part.empty:
+            continue
+        lags = LAGS if part["days"].max() > 7 else 0
+        table = score(part, names, lags)
+        found[title] = table.to_dict("index")
+        sys.stdout.write(f"{title}: {len(part)} forecasts\n{table.round(4).to_string()}\n\n")
+    bins = tabulate_reliability(rows, names)
+    sys.stdout.write(f"calibration: touched, of forecasts\n{bins.to_string()}\n")
+    return {"forecasts": len(rows), "scores": found, "reliability": bins.T.to_dict()}
+
+
 def main() -> None:
-    """Forecast every month, score and print."""
+    """Forecast on every date, score and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", nargs="+")
-    parser.add_argument("--paths", type=int, default=200)
-    parser.add_argument("--history", type=int, default=365, help="days that a model is fitted to")
+    parser.add_argument("--paths", type=int, default=2000)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--from", dest="start", default="2020-01-01")
-    parser.add_argument("--to", dest="end", default="2024-01-01")
+    parser.add_argument("--to", dest="end", default="2022-01-01")
+    parser.add_argument("--least", type=int, default=180, help="days of history at least")
+    parser.add_argument("--processes", type=int, default=2)
     wanted = parser.parse_args()
-    markets = load_coins(wanted.folder, (wanted.start, wanted.end)).values()
-    judge = functools.partial(
-        judge_market, models=wanted.models, count=wanted.paths, bars=24 * wanted.history
-    )
-    with ProcessPoolExecutor(len(markets), get_context("spawn")) as pool:
-        rows = list(itertools.chain(*pool.map(judge, markets)))
-    if not rows:
-        sys.exit("no month has the bars of a fit before and 30 days after its beginning")
-    table = pd.DataFrame(rows)
-    names = [*wanted.models, "closed form"]
-    scores, bins = score(table, names), tabulate_reliability(table, names)
-    n = f"{len(table)} forecasts of {table['month'].nunique()} months"
-    sys.stdout.write(f"{n}, {table['outcome'].mean():.1%} liquidated\n\n")
-    sys.stdout.write(f"Brier score\n{scores.round(4).to_string()}\n\n")
-    sys.stdout.write(f"reliability: liquidated, of forecasts\n{bins.to_string()}\n")
-    brier = scores["all"].to_dict()
-    found = {"forecasts": len(table), "brier": brier, "reliability": bins.T.to_dict()}
-    sys.stdout.write(json.dumps(found) + "\n")
+    markets = load_coins(wanted.folder, (wanted.start, wanted.end))
+    span, least = (wanted.start, wanted.end), 24 * wanted.least
+    tasks = [(each, k) for each in markets for k in find_dates(each, *span, least)]
+    if not tasks:
+        sys.exit(f"no date has {wanted.least} days of history before it and a day after it")
+    judge = functools.partial(judge_date, models=wanted.models, count=wanted.paths)
+    with ProcessPoolExecutor(wanted.processes, get_context("spawn")) as pool:
+        found = pool.map(judge, *zip(*tasks, strict=True), chunksize=8)
+        rows = pd.DataFrame(list(itertools.chain(*found)))
+    weeks = rows["week"].nunique()
+    sys.stdout.write(f"{len(tasks)} dates in {weeks} weeks, {wanted.start} to {wanted.end}\n\n")
+    report = show(rows, [*wanted.models, *CLOSED])
+    sys.stdout.write(json.dumps(report) + "\n")
 
 
 if __name__ == "__main__":

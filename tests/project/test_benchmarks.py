@@ -29,7 +29,7 @@ SMALLEST: dict[str, str] = {
     "cascades.py": "--accounts 500 --steps 200 --repeat 1",
     "defaults.py": "FOLDER --draws 4 --only VolTarget Constant --from 2023-01-01 --to 2023-02-10",
     "fetch.py": "--months 1 --interval 1h",
-    "forecast_models.py": "QUARTER --history 20 --paths 4 --models gbm --from 2023-01-01 "
+    "forecast_models.py": "QUARTER --least 20 --paths 4 --models gbm --from 2023-01-01 "
     "--to 2023-03-17",
     "forecast.py": "FOLDER --from 2023-01-01 --to 2023-02-10",
     "funding_paths.py": "FOLDER --paths 2 --days 2",
