@@ -131,8 +131,9 @@ def read_bps(flag: str, bps: float) -> Iterator[GivenFlag]:
 
 
 def read_number_or_name(flag: str, text: str) -> Iterator[GivenFlag]:
-    """Yield the field of the account that a flag sets: a number, or the name of a preset."""
-    yield GivenFlag(flag, "account", flag.strip("-").replace("-", "_"), parse_typed(text))
+    """Yield the entry that a flag sets to a number or a name: the drift, or an account field."""
+    table = "paths" if flag == "--drift" else "account"
+    yield GivenFlag(flag, table, flag.strip("-").replace("-", "_"), parse_typed(text))
 
 
 def list_account_keys() -> Iterator[Key]:
@@ -333,6 +334,9 @@ KEYS = (
     Key("paths", "paths", int, "--paths", PATHS, "Number of paths (10000)."),
     Key("paths", "horizon", str, "--horizon", PATHS, "Length of the paths (30d)."),
     Key("paths", "seed", int, "--seed", PATHS, "Seed of the paths (0)."),
+    Key("paths", "drift", float | str, "--drift", PATHS,
+        "Growth of the expected price per year: none (default), a number, or 'history'.",
+        read_number_or_name),
     Key("paths", "bridge", int, "--bridge", PATHS,
         "Steps per bar in which high and low are drawn: 1 (default), or 4 if ranges matter."),
     Key("paths", "funding", float | str, "--path-funding", PATHS,

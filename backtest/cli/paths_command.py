@@ -21,12 +21,14 @@ from backtest.cli.printing import print_json
 from backtest.market import Market, Markets
 from backtest.paths import PanelPaths, Paths
 from backtest.paths.funding_process import summarize_funding
+from backtest.paths.path_model import describe_drift
 from backtest.venue import Venue
 from backtest.venue.funding import FundingTerms
 
 EXAMPLES = """
 backtest paths
 backtest paths --model gbm --horizon 7d --paths 1000 --seed 1
+backtest paths --drift history       [dim]# by default the mean price is today's[/dim]
 backtest paths --data btc/ --write paths/ --number 3      [dim]# three paths as data[/dim]
 backtest paths --data btc/ --data eth/ --model gbm --correlation 0.9
 """
@@ -103,8 +105,9 @@ def paths(
         rows = {name: each.reset_index().to_dict("records") for name, each in tables.items()}
         print_json({"paths": drawn.describe(), "spread": rows.get("", rows)})
         return
-    typer.echo(f"{drawn!r}")
-    for line in summarize_funding(drawn.describe()["funding_fit"]):
+    told = drawn.describe()
+    typer.echo(f"{drawn!r}, {describe_drift(told)}")
+    for line in summarize_funding(told["funding_fit"]):
         typer.echo(line)
     typer.echo()
     typer.echo(

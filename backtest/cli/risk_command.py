@@ -86,7 +86,7 @@ def describe_plan(drawn: AnyPaths) -> str:
     )
 
 
-SEARCHED = ("find_leverage", "model", "paths", "horizon", "seed")
+SEARCHED = ("find_leverage", "model", "paths", "horizon", "seed", "drift")
 """Keys of ``[risk]`` and ``[paths]`` that a search for the leverage reads."""
 
 

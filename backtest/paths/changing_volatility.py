@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Self
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from backtest.base.units import DAY, FloatArray
 from backtest.features.compiled import compile_module
 from backtest.market import Market
 from backtest.paths import regime_fit_kernels
-from backtest.paths.diffusions import read_drift
 from backtest.paths.path_model import PathModel, count_per_year, read_returns
 
 PULL = (0.5, 200.0)
@@ -25,7 +24,6 @@ ROUNDS = 200
 """Most rounds of expectation and maximization in a fit of two regimes."""
 SETTLED = 1e-9
 """Gain of the mean log likelihood in a round at which such a fit ends."""
-LARGEST_PERSISTENCE = 0.9999
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,7 +58,7 @@ class Heston(PathModel):
     drift: Annotated[float, Number()] = 0.0
 
     @classmethod
-    def fit(cls, market: Market, drift: float | None = 0.0) -> Self:
+    def fit(cls, market: Market) -> Self:
         """Return the model with parameters by moments of the daily realized variance.
 
         The pull comes from the decay of its autocovariance from one to five days, which estimation
@@ -84,7 +82,6 @@ class Heston(PathModel):
             pull=pull,
             volatility_of_variance=spread,
             correlation=float(min(max(rho, -0.95), 0.95)),
-            drift=read_drift(returns, per_year, drift),
         )
 
     @property
@@ -137,8 +134,11 @@ class Garch(PathModel):
         Of Student's t, over 2; infinite for the normal distribution.
     variance_now : float
         That of the next bar.
-    mean : float
-        Log return of a bar in the mean.
+    variance_most : float
+        The largest that the variance of a path may be. With heavy tails, the variance of a GARCH
+        grows so far on a few paths that they make its mean.
+    drift : float
+        Growth of the expected price per year.
 
     Notes
     -----
@@ -156,7 +156,8 @@ class Garch(PathModel):
         math.inf
     )
     variance_now: Annotated[float | None, Number(0.0, open_low=True)] = None
-    mean: Annotated[float, Number(-1.0, 1.0)] = 0.0
+    variance_most: Annotated[float, Number(0.0, open_low=True, may_be_infinite=True)] = math.inf
+    drift: Annotated[float, Number()] = 0.0
 
     def _check_rules(self) -> None:
         if not self.persistence < 1.0 or self.alpha + self.gamma < 0.0:
@@ -175,8 +176,11 @@ class Garch(PathModel):
         return self.alpha + 0.5 * self.gamma + self.beta
 
     @classmethod
-    def fit(cls, market: Market, *, asymmetric: bool = False, mean: float | None = 0.0) -> Self:
-        """Return the most likely model with Student's t of the last 20,000 returns, by ``arch``.
+    def fit(cls, market: Market, *, asymmetric: bool = False) -> Self:
+        """Return the most likely model with Student's t of the last 20,000 returns.
+
+        Its mean variance is that of these returns, ``variance_now`` that of today, and
+        ``variance_most`` the largest that it had at any of them.
 
         Parameters
         ----------
@@ -184,60 +188,23 @@ class Garch(PathModel):
             Its closes.
         asymmetric : bool
             Whether falls may weigh more than rises (GJR).
-        mean : float or None
-            Log return of a bar in the mean; None takes that of the returns.
         """
+        from backtest.paths.garch_fit import fit_student_garch  # noqa: PLC0415 - loads scipy
+
         returns = read_returns(market, cls.__name__)
-        center = float(np.mean(returns)) if mean is None else mean
-        found = fit_student_garch(returns - center, is_asymmetric=asymmetric)
-        return cls(**found._asdict(), mean=center)
+        return cls(**fit_student_garch(returns, is_asymmetric=asymmetric)._asdict())
 
     @property
     def kernel(self) -> str:
         """The name of the kernel."""
         return "walk_garch"
 
-    def terms(self, per_year: float) -> FloatArray:  # noqa: ARG002 - its parameters are per bar
+    def terms(self, per_year: float) -> FloatArray:
         """Return the terms of :func:`backtest.paths.path_kernels.walk_garch`."""
         now = math.nan if self.variance_now is None else self.variance_now
         weights = (self.omega, self.alpha, self.gamma, self.beta)
-        return np.array([self.mean, now, *weights, self.degrees_of_freedom])
-
-
-class StudentGarch(NamedTuple):
-    """Parameters of a fit, named as the fields of :class:`Garch`."""
-
-    omega: float
-    alpha: float
-    beta: float
-    gamma: float
-    degrees_of_freedom: float
-    variance_now: float
-
-
-def fit_student_garch(returns: FloatArray, *, is_asymmetric: bool) -> StudentGarch:
-    """Return the most likely GARCH(1,1), or GJR, with Student's t of returns of mean 0."""
-    from arch import arch_model  # noqa: PLC0415 - takes a second to import
-
-    scale = 10.0 / float(np.std(returns))
-    order = int(is_asymmetric)
-    model = arch_model(returns * scale, mean="Zero", vol="GARCH", o=order, dist="t", rescale=False)
-    with np.errstate(all="ignore"):  # the optimizer may try parameters without a likelihood
-        found = model.fit(disp="off", show_warning=False)
-    omega, alpha, *gamma, beta, degrees = (float(each) for each in found.params)
-    skew = gamma[0] if gamma else 0.0
-    excess = (alpha + 0.5 * skew + beta) - LARGEST_PERSISTENCE
-    beta -= max(excess, 0.0)
-    last, variance = float(returns[-1] * scale), float(found.conditional_volatility[-1]) ** 2
-    now = omega + (alpha + (skew if last < 0.0 else 0.0)) * last**2 + beta * variance
-    return StudentGarch(
-        omega=max(omega, 1e-12) / scale**2,
-        alpha=alpha,
-        beta=max(beta, 0.0),
-        gamma=skew,
-        degrees_of_freedom=max(degrees, 2.05),
-        variance_now=now / scale**2,
-    )
+        limits = (self.degrees_of_freedom, self.variance_most)
+        return np.array([self.drift / per_year, now, *weights, *limits])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -254,6 +221,8 @@ class Regimes(PathModel):
         Probability that the next bar is in stress; by default its share in the long run,
         ``stress_bars / (calm_bars + stress_bars)``.
     calm_drift, stress_drift : float
+        Growth of the expected price per year in a regime, on top of ``drift``.
+    drift : float
         Growth of the expected price per year.
 
     Notes
@@ -269,6 +238,7 @@ class Regimes(PathModel):
     stress_now: Annotated[float | None, Number(0.0, 1.0)] = None
     calm_drift: Annotated[float, Number()] = 0.0
     stress_drift: Annotated[float, Number()] = 0.0
+    drift: Annotated[float, Number()] = 0.0
 
     def _check_rules(self) -> None:
         if self.stress_now is None:
@@ -315,8 +285,8 @@ class Regimes(PathModel):
         """Return the terms of :func:`backtest.paths.path_kernels.walk_regimes`."""
         now = self.stress_share if self.stress_now is None else self.stress_now
         both = (
-            (self.calm_drift, self.calm_volatility),
-            (self.stress_drift, self.stress_volatility),
+            (self.drift + self.calm_drift, self.calm_volatility),
+            (self.drift + self.stress_drift, self.stress_volatility),
         )
         moments = [((mu - 0.5 * s * s) / per_year, s * s / per_year) for mu, s in both]
         leaves = (1.0 / self.calm_bars, 1.0 / self.stress_bars)

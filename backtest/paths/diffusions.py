@@ -18,16 +18,6 @@ MOST_PER_BAR = 2.0
 """The largest expected number of jumps in a bar; at most 40 are drawn."""
 
 
-def read_drift(returns: FloatArray, per_year: float, drift: float | None) -> float:
-    """Return the growth per year to use: the one given, or the estimate if it is None.
-
-    Growth is that of the expected price, ``mean + variance / 2`` of the log returns.
-    """
-    if drift is not None:
-        return drift
-    return float(np.mean(returns) + 0.5 * np.var(returns)) * per_year
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class GBM(PathModel):
     """Geometric Brownian motion.
@@ -45,22 +35,10 @@ class GBM(PathModel):
     drift: Annotated[float, Number()] = 0.0
 
     @classmethod
-    def fit(cls, market: Market, drift: float | None = 0.0) -> Self:
-        """Return the model with the volatility of the last 20,000 returns.
-
-        Parameters
-        ----------
-        market : Market
-            Its closes.
-        drift : float or None
-            Growth per year; None estimates it. The mean of a few years is mostly noise, so the
-            default is 0.
-        """
+    def fit(cls, market: Market) -> Self:
+        """Return the model with the volatility of the last 20,000 returns."""
         returns, per_year = read_returns(market, cls.__name__), count_per_year(market)
-        return cls(
-            volatility=float(np.std(returns)) * math.sqrt(per_year),
-            drift=read_drift(returns, per_year, drift),
-        )
+        return cls(volatility=float(np.std(returns)) * math.sqrt(per_year))
 
     @property
     def kernel(self) -> str:
@@ -124,8 +102,8 @@ class Merton(PathModel):
     drift: Annotated[float, Number()] = 0.0
 
     @classmethod
-    def fit(cls, market: Market, drift: float | None = 0.0) -> Self:
-        """Return the most likely model of the last 20,000 returns; see :meth:`GBM.fit`."""
+    def fit(cls, market: Market) -> Self:
+        """Return the most likely model of the last 20,000 returns."""
         from backtest.paths.jump_fit import fit_merton  # noqa: PLC0415 - loads scipy
 
         returns, per_year = read_returns(market, cls.__name__), count_per_year(market)
@@ -135,7 +113,6 @@ class Merton(PathModel):
             jumps=jumps * per_year,
             jump_mean=mean,
             jump_deviation=spread,
-            drift=read_drift(returns, per_year, drift),
         )
 
     @property
@@ -203,8 +180,8 @@ class Kou(PathModel):
     drift: Annotated[float, Number()] = 0.0
 
     @classmethod
-    def fit(cls, market: Market, drift: float | None = 0.0) -> Self:
-        """Return the most likely model of the last 20,000 returns; see :meth:`GBM.fit`."""
+    def fit(cls, market: Market) -> Self:
+        """Return the most likely model of the last 20,000 returns."""
         from backtest.paths.jump_fit import fit_kou  # noqa: PLC0415 - loads scipy
 
         returns, per_year = read_returns(market, cls.__name__), count_per_year(market)
@@ -215,7 +192,6 @@ class Kou(PathModel):
             up=up,
             up_size=up_size,
             down_size=down_size,
-            drift=read_drift(returns, per_year, drift),
         )
 
     @property

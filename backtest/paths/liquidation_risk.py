@@ -24,6 +24,7 @@ from backtest.paths.funding_process import summarize_funding, tabulate_funding
 from backtest.paths.idle_paths import explain_idle, warn_of_idle
 from backtest.paths.panel_runner import PanelRunner
 from backtest.paths.path_events import reduce_lives
+from backtest.paths.path_model import describe_drift
 from backtest.paths.risk_question import WHERE, PhaseProgress, Question, read_question
 from backtest.paths.risk_record import RiskRecord
 from backtest.paths.risk_rows import COLUMNS, estimate_row, name_phase
@@ -145,7 +146,7 @@ class LiquidationRisk(RiskRecord):
         lines = [
             self.verdict,
             f"{self.settings['policy']} on {drawn['paths']:,} paths of {drawn['model']['name']}, "
-            f"with {100.0 * self.settings['confidence']:g} % intervals",
+            f"{describe_drift(drawn)}, with {100.0 * self.settings['confidence']:g} % intervals",
         ]
         if no_fill := self.settings.get("no_fill"):
             lines = [f"NO FILL: no order was filled on any path: {no_fill}", *lines]

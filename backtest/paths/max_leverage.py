@@ -31,7 +31,7 @@ from backtest.paths.idle_paths import describe_shortfall
 from backtest.paths.liquidation_risk import describe_each, name_policies
 from backtest.paths.panel_paths import PanelPaths
 from backtest.paths.path_events import find_first
-from backtest.paths.path_model import PathModel
+from backtest.paths.path_model import Drift, PathModel, describe_drift
 from backtest.paths.path_set import Paths
 from backtest.paths.risk_intervals import RiskEstimate, estimate_plain
 from backtest.paths.risk_question import count_bars
@@ -102,7 +102,9 @@ class MaxLeverage(RiskRecord):
     def summary(self) -> str:
         """Return the table as text for a terminal."""
         label = str(self.grid.index.name)
-        lines = [f"{self.settings['policy']}, largest {label} by model, {self!r}"]
+        drawn = next(iter(self.settings["paths"].values()))
+        text = f"largest {label} by model, {describe_drift(drawn)}"
+        lines = [f"{self.settings['policy']}, {text}, {self!r}"]
         for model, row in self.table.iterrows():
             limit = ", the largest allowed" if row["is_limited"] else ""
             lines.append(
@@ -128,6 +130,7 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     models: Sequence[str | PathModel | type[PathModel]] = USUAL_MODELS,
     paths: int = 10_000,
     seed: int = 0,
+    drift: Drift | None = None,
     signal: float | Mapping[str, float] | None = None,
     overlay: Policy | None = None,
     threads: int = 1,
@@ -153,7 +156,7 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     models : sequence
         Models of paths, as :func:`backtest.simulate_paths` takes them. The row ``worst`` is the
         smallest over them: how far models differ is part of the answer.
-    paths, seed, threads, compile, progress
+    paths, seed, drift, threads, compile, progress
         As in :func:`backtest.simulate_paths` and :func:`backtest.liquidation_risk`.
     signal, overlay
         As in :func:`backtest.liquidation_risk`.
@@ -188,7 +191,8 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
         )
     of_any: Any = market  # one instrument or several
     drawn: list[AnyPaths] = [
-        simulate_paths(of_any, each, paths=paths, horizon=horizon, seed=seed) for each in models
+        simulate_paths(of_any, each, paths=paths, horizon=horizon, seed=seed, drift=drift)
+        for each in models
     ]
     if not chance * paths >= LEAST_HITS:
         raise ParameterError(

@@ -78,7 +78,7 @@ class PanelPaths(PathSpan[Markets]):
         Of the normal numbers of parametric models, by instrument.
     common_jump : float
         The probability that the jumps of a bar are common to all instruments.
-    count, horizon, seed, bridge, antithetic
+    count, horizon, seed, bridge, antithetic, drift_of_history
         As in :class:`backtest.Paths`.
     funding : as in :class:`backtest.Paths`, or a mapping by instrument
     """
@@ -91,6 +91,7 @@ class PanelPaths(PathSpan[Markets]):
     bridge: int = 1
     antithetic: bool = False
     funding: FundingChoice | Mapping[str, FundingChoice] = FITTED
+    drift_of_history: bool = False
     correlation: tuple[tuple[float, ...], ...] = ()
     common_jump: float = 1.0
 
@@ -109,6 +110,7 @@ class PanelPaths(PathSpan[Markets]):
                 bridge=self.bridge,
                 antithetic=self.antithetic,
                 funding=choose_funding(self.funding, name),
+                drift_of_history=self.drift_of_history,
                 every=math.lcm(*periods),
                 loads=own,
                 common_jump=self.common_jump,
@@ -192,6 +194,7 @@ class PanelPaths(PathSpan[Markets]):
             "model": {"name": kinds, "instruments": each},
             "funding": {name: describe_choice(each.funding) for name, each in self.members.items()},
             "funding_fit": {name: each.describe() for name, each in self.processes.items()},
+            "drift": {name: model.drift for name, model in self.models.items()},
             "history": self.history.content_hash,
             "correlation": [list(row) for row in self.correlation] if is_joined else None,
             "common_jump": self.common_jump if is_joined else None,

@@ -39,6 +39,8 @@ NORMAL_JUMPS = 1.0
 MOST_JUMPS = 40
 FUNDING = np.uint64(0x8CB92BA72F3D8DD7)
 """How far the key of the funding of a path is from that of its prices."""
+MOST_MOVE = 0.9
+"""The largest simple return of a bar in GARCH, in either direction."""
 COMMON_PLACE = 61
 """Place of the word that says whether the jumps of a bar are common to all instruments."""
 
@@ -197,10 +199,11 @@ def walk_garch(
 ) -> None:
     """Write paths of a GARCH or GJR model with normal or Student's t innovations.
 
-    ``terms``, per bar: mean log return, variance now, omega, alpha, gamma, beta, and the degrees of
-    freedom, infinite for the normal distribution.
+    ``terms``, per bar: growth, variance now, omega, alpha, gamma, beta, the degrees of freedom,
+    infinite for the normal distribution, and the largest variance. Innovations are simple returns,
+    cut at :data:`MOST_MOVE` on both sides: the exponential of Student's t has no mean.
     """
-    mean, now, omega, alpha, gamma, beta, degrees = (
+    growth, now, omega, alpha, gamma, beta, degrees = (
         terms[0], terms[1], terms[2], terms[3], terms[4], terms[5], terms[6],
     )  # fmt: skip
     for p in range(len(mirrored)):
@@ -214,12 +217,12 @@ def walk_garch(
             else:
                 z = draw_joint_student(key, t, degrees, is_mirrored, loads)
             surprise = math.sqrt(variance) * z
-            x = mean + surprise
+            x = growth + math.log1p(min(max(surprise, -MOST_MOVE), MOST_MOVE))
             own = pick_key(key, t, loads)
             high, low = draw_extremes(own, t, 32, x, variance, steps, is_mirrored)
             last = write_prices(prices, p * width + t, last, x, high, low)
             weight = alpha + (gamma if surprise < 0.0 else 0.0)
-            variance = omega + weight * surprise * surprise + beta * variance
+            variance = min(omega + weight * surprise * surprise + beta * variance, terms[7])
 
 
 def walk_regimes(

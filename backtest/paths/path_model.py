@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from backtest.base.errors import DataError
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.number_text import format_percent
+from backtest.base.phrases import Place
+from backtest.base.ranges import Number
 from backtest.base.units import FloatArray, TimeLike
 from backtest.base.values import Value
 from backtest.features.returns import bars_per_year, log_returns
@@ -22,6 +25,12 @@ MOST_RETURNS = 20_000
 """Returns that a fit looks at, the latest ones."""
 LEAST_RETURNS = 100
 """Returns that a fit needs."""
+
+
+HISTORY = "history"
+"""The drift that is estimated."""
+Drift = float | str
+"""Growth of the expected price per year, or :data:`HISTORY`."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,6 +56,18 @@ class PathModel(Value):
         ------
         DataError
             If the market has too few bars, or its prices do not move.
+        """
+        raise NotImplementedError
+
+    def with_drift(self, drift: Drift, market: Market) -> Self:
+        """Return the model with a growth per year, or with that of a market."""
+        return self.override(drift=read_drift(drift, market))
+
+    @property
+    def drift(self) -> float:
+        """Growth of the expected price per year: after T years it is exp(drift T) times today's.
+
+        A field of every model, 0 by default: the mean return of a few years is mostly noise.
         """
         raise NotImplementedError
 
@@ -85,6 +106,31 @@ class PathModel(Value):
         return self._simulate(
             market, model=self, paths=paths, horizon=horizon, start=start, seed=seed, **settings
         )
+
+
+def read_drift(drift: Drift, market: Market) -> float:
+    """Return a growth per year; that of history is that of the mean simple return of its bars."""
+    if drift == HISTORY:
+        growth = float(np.mean(np.exp(log_returns(market)[1:])))
+        return math.log(growth) * count_per_year(market)
+    if isinstance(drift, str):
+        raise ParameterError(
+            f"drift must be a number per year or 'history', was {drift[:60]!r}",
+            where=Place("drift", of="bt.simulate_paths"),
+            cure="give 0.1 for 10 % a year, or leave it out for none",
+        )
+    return Number().check("drift", drift, where=Place("drift", of="bt.simulate_paths"))
+
+
+def describe_drift(paths: Mapping[str, Any]) -> str:
+    """Return the drift of some paths in words, from what describes them in a manifest."""
+    rates = paths["drift"] if isinstance(paths["drift"], Mapping) else {"": paths["drift"]}
+    shown = {name: format_percent(rate, is_signed=True) for name, rate in rates.items()}
+    if not any(rates.values()):
+        return "no drift"
+    each = [f"{name} {rate}".strip() for name, rate in shown.items()]
+    text = shown[next(iter(shown))] if len(set(rates.values())) == 1 else ", ".join(each)
+    return f"a drift {'of history, ' if paths['drift_of_history'] else 'of '}{text} per year"
 
 
 def read_returns(market: Market, model: str) -> FloatArray:

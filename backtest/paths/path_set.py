@@ -79,6 +79,8 @@ class Paths(PathSpan[Market]):
     funding : str, float, FundingTerms or None
         ``"fitted"``, ``"history"``, a rate per settlement, terms with a cap, or none; see
         :func:`backtest.simulate_paths`.
+    drift_of_history : bool
+        Whether the drift of the model was estimated on history.
     every : int, optional
         The time, in ns, in which the phases of resampled rows repeat, by default that between two
         settlements; several instruments share one.
@@ -97,6 +99,7 @@ class Paths(PathSpan[Market]):
     bridge: int = 1
     antithetic: bool = False
     funding: FundingChoice = FITTED
+    drift_of_history: bool = False
     every: int | None = None
     loads: tuple[float, ...] = ALONE
     common_jump: float = 1.0
@@ -168,6 +171,8 @@ class Paths(PathSpan[Market]):
             "antithetic": self.antithetic,
             "funding": describe_choice(self.funding),
             "funding_fit": {name: each.describe() for name, each in self.processes.items()},
+            "drift": self.model.drift,
+            "drift_of_history": self.drift_of_history,
             "history": self.history.content_hash,
             "start": format_time(int(self.calendar.time[0]) + self.history.interval),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +50,9 @@ class RowTable(NamedTuple):
     first: IntArray
     rates: FloatArray
     residuals: FloatArray
+    kind: FloatArray
+    terms: FloatArray
+    growth: FloatArray
 
 
 class PathSource(NamedTuple):
@@ -85,16 +89,22 @@ class PathSource(NamedTuple):
         last = [getattr(history, name)[-1] for name in names]
         last += [getattr(history, f"mark_{name}")[-1] for name in names]
         recent = history.time > history.time[-1] - RECENT
+        terms = model.terms(count_per_year(history))
+        volume = float(np.mean(history.volume[recent]))
+        rows = None
+        if model.is_resampled:
+            numbers = np.concatenate([[volume], terms])
+            rows = tabulate_rows(history, model, calendar, funding, numbers)
         return cls(
             model=model,
             calendar=calendar,
             last=np.array([*last, history.volume[-1]]),
             has_mark=history.has_mark,
-            volume=float(np.mean(history.volume[recent])),
-            terms=model.terms(count_per_year(history)),
+            volume=volume,
+            terms=terms,
             basis=fit_basis(history) if history.has_mark and not model.is_resampled else None,
             funding=funding,
-            rows=tabulate_rows(history, model, calendar, funding) if model.is_resampled else None,
+            rows=rows,
             loads=np.array(loads),
         )
 
@@ -111,9 +121,13 @@ def fit_basis(history: Market) -> FloatArray:
 
 
 def tabulate_rows(
-    history: Market, model: PathModel, calendar: PathCalendar, funding: FundingProcess
+    history: Market,
+    model: PathModel,
+    calendar: PathCalendar,
+    funding: FundingProcess,
+    terms: FloatArray,
 ) -> RowTable:
-    """Return the bars of history as rows to repeat."""
+    """Return the bars of history as rows to repeat; ``terms`` are mean volume and the model's."""
     before = np.concatenate([[np.nan], history.close[:-1]])
     prices = (history.open, history.high, history.low, history.close)
     marks = (history.mark_open, history.mark_high, history.mark_low, history.mark_close)
@@ -129,8 +143,14 @@ def tabulate_rows(
     rates = np.zeros((1, history.n_bars))
     if calendar.grid is not None and funding.kind == HISTORY:
         rates = sum_settled(history, calendar.grid, n_orders)
-    return RowTable(
-        moves=np.array([*(np.log(each / before) for each in prices), scale]),
+    moves = np.array([*(np.log(each / before) for each in prices), scale])
+    single = moves[3] / scale
+    is_scaled = bool(model.is_scaled)  # type: ignore[attr-defined] # resampled
+    cumulants = find_cumulants(single[own >= 0], is_scaled=is_scaled)
+    if is_scaled:  # the first bar has the variance of the model, whatever the scale of rows
+        terms[2] /= float(np.mean(single[own >= 0] ** 2))
+    table = RowTable(
+        moves=moves,
         ratios=np.array([mark / price for mark, price in zip(marks, prices, strict=True)]),
         shares=history.volume / mean if mean > 0.0 else np.zeros(history.n_bars),
         starts=starts,
@@ -138,7 +158,28 @@ def tabulate_rows(
         first=np.array([rows[0] if len(rows) else -1 for rows in lists], np.int64),
         rates=rates,
         residuals=funding.tabulate_residuals(history),
+        kind=np.array([model.block, float(model.varies)]),  # type: ignore[attr-defined] # resampled
+        terms=np.array([terms[0], float(is_scaled), *terms[1:], *cumulants]),
+        growth=np.zeros(len(calendar.time)),
     )
+    states = np.zeros((2, 2, history.n_bars))
+    compile_module(row_kernels).expect_growth(
+        table.growth, states[0], states[1], single, calendar.phases, table.starts, table.counts,
+        own, table.first, table.kind, table.terms,
+    )  # fmt: skip
+    return table
+
+
+def find_cumulants(moves: FloatArray, *, is_scaled: bool) -> FloatArray:
+    """Return the cumulants of the log moves of rows, (4,), for their expected growth.
+
+    Rows that are never scaled have the whole of it as the first.
+    """
+    if not is_scaled:
+        return np.array([math.log(float(np.mean(np.exp(moves)))), 0.0, 0.0, 0.0])
+    mean = float(np.mean(moves))
+    second, third, fourth = (float(np.mean((moves - mean) ** k)) for k in (2, 3, 4))
+    return np.array([mean, second, third, fourth - 3.0 * second * second])
 
 
 def write_paths(
@@ -211,15 +252,14 @@ def write_rows(
     since: IntArray,
 ) -> None:
     """Choose rows of history and write the bars that repeat them."""
-    model, calendar = source.model, source.calendar
+    calendar = source.calendar
     width = len(calendar.time)
-    kind = np.array([model.block, float(model.varies)])  # type: ignore[attr-defined] # resampled
     kernels = compile_module(row_kernels)
     kernels.choose_rows(
         rows, keys, since, width, calendar.phases, table.starts, table.counts,
-        calendar.row_phases, table.first, kind,
+        calendar.row_phases, table.first, table.kind,
     )  # fmt: skip
-    terms = np.array([source.volume, float(model.is_scaled), *source.terms])  # type: ignore[attr-defined]
     kernels.lay_rows(
-        prices, marks, volume, rows, width, table.moves, table.ratios, table.shares, terms
-    )
+        prices, marks, volume, rows, width, table.moves, table.ratios, table.shares, table.growth,
+        table.terms,
+    )  # fmt: skip

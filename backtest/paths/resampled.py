@@ -9,15 +9,19 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 
 from backtest.base.ranges import Number
-from backtest.base.units import FloatArray
+from backtest.base.units import YEAR_DAYS, FloatArray
 from backtest.features import garch_kernels
 from backtest.features.compiled import compile_module
 from backtest.features.garch import find_backcast
-from backtest.features.returns import log_returns
+from backtest.features.returns import SESSIONS, log_returns
 from backtest.market import Market
-from backtest.paths.changing_volatility import fit_student_garch
-from backtest.paths.path_model import PathModel, read_returns
+from backtest.paths.path_model import PathModel, count_per_year, read_returns
 
+HALF_LIFE, REVERSION = 3.0, 20.0
+"""Days in which half of a shock leaves the volatility of ``Filtered``, and in which the volatility
+comes half of the way back to that of history. Chosen on 2020 and 2021, see docs/risk.md."""
+LEAST_HALF_LIFE = 11.0
+"""Bars that this half-life has at least: fewer make a noisy variance (0.94 for daily returns)."""
 DOUBLINGS, NEGLIGIBLE = 64, 1e-12
 """The most doublings of the rows in a sum, and the factor under which more rows add nothing."""
 
@@ -94,7 +98,8 @@ class _Resampled(PathModel):
 
     A row is the logs of open, high, low and close over the last close, mark over last prices,
     volume over its mean, and the funding settled in it. A row stays in its phase of the funding
-    interval (and of the week, in markets with sessions).
+    interval (and of the week, in markets with sessions). All prices of a row are shifted by the
+    same factor, so that its close rises by the drift in the mean over rows.
     """
 
     block: Annotated[float, Number(1.0)]
@@ -109,9 +114,9 @@ class _Resampled(PathModel):
         """The name of the kernel, in :mod:`backtest.paths.row_kernels`."""
         return "lay_rows"
 
-    def terms(self, per_year: float) -> FloatArray:  # noqa: ARG002 - all is per bar
+    def terms(self, per_year: float) -> FloatArray:
         """Return the terms of moves of :func:`backtest.paths.row_kernels.lay_rows`."""
-        return np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+        return np.array([self.drift / per_year, 0.0, 0.0, 0.0, 0.0, 0.0])
 
     def volatilities(self, market: Market) -> FloatArray:
         """Return the volatility per bar by which rows are divided: ones."""
@@ -126,11 +131,15 @@ class Stationary(_Resampled):
     ----------
     block : float
         Mean length in bars, at least 1. The length of a week keeps stress together.
+    drift : float
+        Growth of the expected price per year.
 
     Notes
     -----
     Source: Politis and Romano (1994), The Stationary Bootstrap, JASA 89(428).
     """
+
+    drift: Annotated[float, Number()] = 0.0
 
     @classmethod
     def fit(cls, market: Market) -> Self:
@@ -146,11 +155,15 @@ class Block(_Resampled):
     ----------
     block : float
         Length in whole bars, at least 1.
+    drift : float
+        Growth of the expected price per year.
 
     Notes
     -----
     Source: Politis and Romano (1992), A Circular Block-Resampling Procedure for Stationary Data.
     """
+
+    drift: Annotated[float, Number()] = 0.0
 
     varies: ClassVar[bool] = False
 
@@ -165,9 +178,10 @@ class Block(_Resampled):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Filtered(_Resampled):
-    """Rows of history divided by their GARCH volatility, times the volatility of the path.
+    """Rows of history divided by the volatility of their time, times the volatility of the path.
 
-    So paths start at today's volatility, and blocks keep what GARCH leaves of dependence.
+    So paths start at today's volatility, which returns to that of history, and blocks keep what
+    the volatility leaves of dependence.
 
     Parameters
     ----------
@@ -177,12 +191,13 @@ class Filtered(_Resampled):
         ``v' = omega + (alpha + gamma [e < 0]) e^2 + beta v`` per bar.
     variance_now : float
         That of the next bar.
+    drift : float
+        Growth of the expected price per year.
 
     Notes
     -----
-    The rows are scaled by one constant, so that the long-run variance of paths is that of history.
-    Fitted rows are too large for that, above all those of calm bars: drawn at any variance, they
-    would let it grow without bound.
+    The rows are scaled by one constant, so that the long-run variance of paths is that of history;
+    the first bar has ``variance_now``.
     Source: Barone-Adesi, Giannopoulos and Vosper (1999), VaR without Correlations for Portfolios of
     Derivative Securities, J. Futures Markets 19(5).
     """
@@ -192,31 +207,53 @@ class Filtered(_Resampled):
     beta: Annotated[float, Number(0.0, 1.0, open_high=True)]
     variance_now: Annotated[float, Number(0.0, open_low=True)]
     gamma: Annotated[float, Number(-1.0, 2.0)] = 0.0
+    drift: Annotated[float, Number()] = 0.0
 
     is_scaled: ClassVar[bool] = True
 
     @classmethod
-    def fit(cls, market: Market, *, asymmetric: bool = False) -> Self:
-        """Return the model with the most likely GARCH (or GJR) with Student's t.
+    def fit(cls, market: Market) -> Self:
+        """Return the model with today's variance, and the block length of the divided returns.
 
-        The block length is that of the standardized returns.
+        The weights are not estimated: with those of the highest likelihood, single large returns
+        raise the variance so much that most paths are too calm, and forecasts of liquidations are
+        worse. Half of a shock is gone after :data:`HALF_LIFE` days, and the variance returns to the
+        mean square of history by half in :data:`REVERSION` days.
         """
         returns = read_returns(market, cls.__name__)
-        found = fit_student_garch(returns, is_asymmetric=asymmetric)
+        day = count_per_year(market) / (SESSIONS if market.sessions else YEAR_DAYS)
+        alpha = 1.0 - 0.5 ** (1.0 / max(HALF_LIFE * day, LEAST_HALF_LIFE))
+        back = 1.0 - 0.5 ** (1.0 / max(REVERSION * day, LEAST_HALF_LIFE))
+        square = float(np.mean(returns**2))
         bare = cls(
             block=1.0,
-            omega=found.omega,
-            alpha=found.alpha,
-            beta=found.beta,
-            gamma=found.gamma,
-            variance_now=found.variance_now,
+            omega=back * square,
+            alpha=alpha,
+            beta=1.0 - alpha - back,
+            variance_now=square,
         )
-        left = log_returns(market)[1:] / bare.volatilities(market)[1:]
-        return bare.override(block=block_length(left[-len(returns) :]))
+        made = bare.override(variance_now=float(bare.filter(market)[-1]))
+        left = log_returns(market)[1:] / made.volatilities(market)[1:]
+        return made.override(block=block_length(left[-len(returns) :]))
 
-    def terms(self, per_year: float) -> FloatArray:  # noqa: ARG002 - all is per bar
+    def terms(self, per_year: float) -> FloatArray:
         """Return the terms of moves of :func:`backtest.paths.row_kernels.lay_rows`."""
-        return np.array([0.0, self.variance_now, self.omega, self.alpha, self.gamma, self.beta])
+        weights = (self.omega, self.alpha, self.gamma, self.beta)
+        return np.array([self.drift / per_year, self.variance_now, *weights])
+
+    def filter(self, market: Market) -> FloatArray:
+        """Return the variance that the model forecasts for the bar after each, of shape (n_bars,).
+
+        Before the first return, it is a weighted mean square of the first ones.
+        """
+        returns = log_returns(market)
+        squares = returns**2
+        ahead = np.full(market.n_bars, find_backcast(squares[1:]))
+        weights = np.array([self.omega, self.alpha, self.gamma, self.beta])
+        compile_module(garch_kernels).filter_variance(
+            squares, (returns < 0.0).astype(np.float64), weights, float(ahead[0]), 1, ahead
+        )
+        return ahead
 
     def volatilities(self, market: Market) -> FloatArray:
         """Return the volatility per bar that the model had for each bar, at the close before.
@@ -224,15 +261,9 @@ class Filtered(_Resampled):
         All are multiplied by a constant; see the notes of the class.
         """
         returns = log_returns(market)
-        squares = returns**2
-        ahead = np.full(market.n_bars, np.nan)
-        weights = np.array([self.omega, self.alpha, self.gamma, self.beta])
-        backcast = find_backcast(squares[1:])
-        compile_module(garch_kernels).filter_variance(
-            squares, (returns < 0.0).astype(np.float64), weights, backcast, 1, ahead
-        )
-        first = np.array([np.sqrt(backcast), np.sqrt(backcast)])
-        found = np.concatenate([first[:1], first[1:], np.sqrt(ahead[1:-1])])
-        rows = squares[1:] / found[1:] ** 2
+        ahead = self.filter(market)
+        found = np.sqrt(np.concatenate([ahead[:1], ahead[:-1]]))
+        rows = (returns[1:] / found[1:]) ** 2
         weight = (self.alpha + self.gamma * (returns[1:] < 0.0)) * rows
-        return found / math.sqrt(find_row_scale(self, rows, weight, float(np.mean(squares[1:]))))
+        target = float(np.mean(returns[1:] ** 2))
+        return found / math.sqrt(find_row_scale(self, rows, weight, target))

@@ -18,7 +18,7 @@ from backtest.paths.changing_volatility import Garch, Heston, Regimes
 from backtest.paths.diffusions import GBM, Kou, Merton
 from backtest.paths.funding_process import FITTED, FundingChoice, read_funding
 from backtest.paths.panel_paths import PanelPaths, choose_funding
-from backtest.paths.path_model import MOST_RETURNS, PathModel
+from backtest.paths.path_model import HISTORY, MOST_RETURNS, Drift, PathModel
 from backtest.paths.path_set import Paths
 from backtest.paths.resampled import Block, Filtered, Stationary
 
@@ -46,6 +46,7 @@ def simulate_paths(
     bridge: int = 1,
     antithetic: bool = False,
     funding: FundingChoice = FITTED,
+    drift: Drift | None = None,
 ) -> Paths: ...
 
 
@@ -61,6 +62,7 @@ def simulate_paths(
     bridge: int = 1,
     antithetic: bool = False,
     funding: FundingChoice | Mapping[str, FundingChoice] = FITTED,
+    drift: Drift | None = None,
     correlation: float | FloatArray | None = None,
     common_jump: float | None = None,
 ) -> PanelPaths: ...
@@ -77,6 +79,7 @@ def simulate_paths(
     bridge: int = 1,
     antithetic: bool = False,
     funding: Any = FITTED,
+    drift: Drift | None = None,
     correlation: float | FloatArray | None = None,
     common_jump: float | None = None,
 ) -> Any:
@@ -113,6 +116,9 @@ def simulate_paths(
         the rows drawn, for resampled models. A number: the rate of every settlement, in [-0.1,
         0.1]. None: no funding. A history without settlements has none, unless a number is given
         (then every 8 hours). Of several instruments, one for all, or a mapping by name.
+    drift : float or str, optional
+        Growth of the expected price per year, or ``"history"`` for that of the history. By default
+        none: the mean price of all paths is today's (a model with parameters keeps its own drift).
     correlation : float or array of shape (n, n), optional
         Of the normal numbers of several instruments with parametric models: one for all pairs, or a
         matrix; by default that of the log returns of history. Resampled rows keep theirs.
@@ -148,6 +154,7 @@ def simulate_paths(
         "seed": int(seed),
         "bridge": bridge,
         "antithetic": bool(antithetic),
+        "drift_of_history": drift == HISTORY,
     }
     made: Paths | PanelPaths
     if isinstance(market, Markets) and len(market) == 1:
@@ -156,7 +163,7 @@ def simulate_paths(
         funding = funding.get(name) if isinstance(funding, Mapping) else funding
     if isinstance(market, Markets):
         joint = cut_panel(market, start)
-        models = fit_models(model, joint)
+        models = fit_models(model, joint, drift)
         is_resampled = all(each.is_resampled for each in models.values())
         check_joint(correlation, common_jump, is_resampled=is_resampled)
         made = PanelPaths(
@@ -171,7 +178,7 @@ def simulate_paths(
     else:
         refuse_joint(correlation, common_jump)
         history = cut_history(market, start)
-        chosen = choose_model(model, history)
+        chosen = choose_model(model, history, drift)
         paid = read_funding(funding, is_resampled=chosen.is_resampled, where=WHERE)
         made = Paths(history=history, model=chosen, funding=paid, **settings)
         members = [made]
@@ -210,7 +217,7 @@ def cut_panel(markets: Markets, start: TimeLike) -> Markets:
     )
 
 
-def fit_models(model: Any, history: Markets) -> dict[str, PathModel]:
+def fit_models(model: Any, history: Markets, drift: Drift | None) -> dict[str, PathModel]:
     """Return the model of each instrument; blocks of rows have the largest of their lengths."""
     given = model if isinstance(model, Mapping) else dict.fromkeys(history.names, model)
     if set(given) != set(history.names):
@@ -219,7 +226,7 @@ def fit_models(model: Any, history: Markets) -> dict[str, PathModel]:
             where=Place("model", of=WHERE),
             cure=f"give one for each of {', '.join(history.names)}, or one for all",
         )
-    found = {name: choose_model(given[name], history[name]) for name in history.names}
+    found = {name: choose_model(given[name], history[name], drift) for name in history.names}
     if not any(each.is_resampled for each in found.values()):
         return found
     if len({type(each) for each in found.values()}) > 1:
@@ -336,17 +343,19 @@ def cut_history(market: Market, start: TimeLike) -> Market:
     return history
 
 
-def choose_model(model: object, history: Market) -> PathModel:
-    """Return the model given, fitted to history if it is a name or a class."""
+def choose_model(model: object, history: Market, drift: Drift | None) -> PathModel:
+    """Return the model given, fitted to history if it is a name or a class, with a drift."""
     if isinstance(model, PathModel):
-        return model
-    if isinstance(model, type) and issubclass(model, PathModel) and model in MODELS.values():
-        return model.fit(history)
-    if not isinstance(model, str) or model.lower() not in MODELS:
+        chosen = model
+    elif isinstance(model, type) and issubclass(model, PathModel) and model in MODELS.values():
+        chosen = model.fit(history)
+    elif isinstance(model, str) and model.lower() in MODELS:
+        chosen = MODELS[model.lower()].fit(history)
+    else:
         raise ParameterError(
             f"model must be one of {', '.join(MODELS)}, was {str(model)[:60]!r}"
             + did_you_mean(model, MODELS),
             where=Place("model", of="bt.simulate_paths"),
             cure="choose one of them, or pass bt.paths.GBM(volatility=0.8)",
         )
-    return MODELS[model.lower()].fit(history)
+    return chosen if drift is None else chosen.with_drift(drift, history)

@@ -27,6 +27,7 @@ from backtest.paths.choose_runner import (
 from backtest.paths.funding_process import summarize_funding
 from backtest.paths.idle_paths import explain_idle, warn_of_idle
 from backtest.paths.liquidation_risk import describe_each, name_policies
+from backtest.paths.path_model import describe_drift
 from backtest.paths.paths_runner import Progress
 from backtest.paths.risk_intervals import estimate_pairs, estimate_plain
 from backtest.paths.risk_record import RiskRecord
@@ -84,7 +85,13 @@ class Runway(RiskRecord):
         """Return the table as text for a terminal."""
         spending = self.settings["spending"]
         rule = f"{100 * spending['share']:g} % of the {spending['of']} every {spending['every']}"
-        lines = [f"{self.settings['policy']}, spending {rule}", "", format_table(self.table)]
+        drawn = self.settings["paths"]
+        model = f"{drawn['paths']:,} paths of {drawn['model']['name']}, {describe_drift(drawn)}"
+        lines = [
+            f"{self.settings['policy']}, spending {rule}, on {model}",
+            "",
+            format_table(self.table),
+        ]
         if no_fill := self.settings.get("no_fill"):
             lines = [f"NO FILL: no order was filled on any path: {no_fill}", *lines]
         if not np.isnan(self.runway_days):

@@ -28,6 +28,21 @@ def test_paths_are_shown_and_written(capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["paths"]["model"]["name"] == "GBM"
 
 
+def test_the_drift_of_paths_is_a_flag_or_an_entry_of_a_file(capsys, tmp_path):
+    given = ["paths", "--paths", "5", "--horizon", "2h", "--model", "gbm"]
+    for words, told in (
+        ([], "no drift"), (["--drift", "0.5"], "a drift of +50.00 % per year"),
+        (["--drift", "history"], "a drift of history, "),
+    ):  # fmt: skip
+        assert main([*given, *words]) == 0
+        assert told in capsys.readouterr().out
+    (tmp_path / "e.toml").write_text('[paths]\ndrift = "history"\n')
+    assert main(["paths", "e.toml", *given[1:], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["paths"]["drift_of_history"] is True
+    assert main([*given, "--drift", "up"]) == 2
+    assert "--drift" in capsys.readouterr().err
+
+
 def test_a_risk_is_estimated_and_repeats(capsys, tmp_path):
     given = ["risk", *CONSTANT, "--paths", "40", "--horizon", "1d", "--method", "plain"]
     assert main([*given, "--model", "gbm", "--json"]) == 0

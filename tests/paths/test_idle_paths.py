@@ -44,7 +44,7 @@ def test_a_risk_with_fills_says_what_was_drawn():
     )
     assert "no_fill" not in risk.settings
     first = risk.summary().splitlines()[0]
-    assert first == "Constant(leverage=3.0) on 1 paths of GBM, with 90 % intervals"
+    assert first == "Constant(leverage=3.0) on 1 paths of GBM, no drift, with 90 % intervals"
 
 
 GIVEN = {"probability": 0.5, "horizon": "3h", "models": [CALM], "paths": 40, "compile": False}

