@@ -133,7 +133,11 @@ def leverage_to_data(found: MaxLeverage) -> dict[str, Any]:
 
 def to_data(found: LiquidationRisk) -> dict[str, Any]:
     """Return a risk as data for JSON."""
-    return {"table": found.table.reset_index().to_dict("records"), "settings": found.settings}
+    return {
+        "verdict": found.verdict,
+        "table": found.table.reset_index().to_dict("records"),
+        "settings": found.settings,
+    }
 
 
 def list_path_terms(experiment: Experiment, *, from_run: bool) -> dict[str, Any]:

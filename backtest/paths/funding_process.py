@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -79,6 +80,11 @@ class FundingProcess:
         """The settlements that a path goes on from, as many as the longest mean has."""
         longest = self.windows[-1]
         return self.rates[-longest:] if len(self.rates) >= longest else np.zeros(longest)
+
+    @functools.cached_property
+    def ranked(self) -> FloatArray:
+        """The residuals, sorted."""
+        return np.sort(self.residuals)
 
     @property
     def terms(self) -> FloatArray:

@@ -224,7 +224,7 @@ def write_rates(
     if source.rows is not None:
         rates[:, n_lags:] = find_residuals(source.rows, rows.reshape(n_paths, -1), calendar)
     compile_module(path_kernels).walk_funding(
-        rates, keys, since, mirrored, calendar.stamp_bar, np.sort(funding.residuals),
+        rates, keys, since, mirrored, calendar.stamp_bar, funding.ranked,
         funding.terms, source.loads,
     )  # fmt: skip
     return rates[:, n_lags:].copy()
@@ -235,7 +235,8 @@ def find_residuals(table: RowTable, rows: IntArray, calendar: PathCalendar) -> F
 
     The last bar of history stands for the row before the first one drawn.
     """
-    known = np.concatenate([rows[:, 1:2] - 1, rows[:, 1:]], axis=1)[:, calendar.earned_bar]
+    bar = calendar.earned_bar
+    known = np.where(bar > 0, rows[:, bar], rows[:, 1:2] - 1)
     order = np.minimum(calendar.earned_order, len(table.residuals) - 1)
     found = table.residuals[order[None, :], known]
     return np.where(order == calendar.earned_order, found, np.nan)
