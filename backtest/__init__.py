@@ -117,6 +117,7 @@ else:
 Reportable._write_report = report.write_report
 Reportable._write_cell = report.write_cell
 Result._draw = report.draw_run
+Surface._draw = report.draw_surface
 Folds._draw_spans = staticmethod(report.draw_spans)
 Result._run = PortfolioResult._run = staticmethod(run)  # it makes results
 Study._plan_validation = staticmethod(plan_validation)  # validations stand above searches

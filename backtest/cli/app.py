@@ -31,6 +31,7 @@ from backtest.cli import (
     data_command,
     exit_codes,
     liq_command,
+    options_command,
     paths_command,
     policies_command,
     regress_command,
@@ -139,6 +140,7 @@ add_command(app, "check", check_command.check, check_command.EXAMPLES)
 add_command(app, "report", report_command.report, report_command.EXAMPLES)
 add_command(app, "serve", serve_command.serve, serve_command.EXAMPLES)
 app.add_typer(data_command.app, name="data")
+app.add_typer(options_command.app, name="options")
 app.add_typer(regress_command.app, name="regress")
 app.add_typer(results_command.app, name="results")
 

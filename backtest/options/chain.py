@@ -18,6 +18,7 @@ from backtest.options.chain_inspection import Inspection, inspect_quotes
 from backtest.options.chain_tables import read_table
 from backtest.options.forwards import fill_forwards
 from backtest.options.pricing import Settlement, implied_volatility, volatility_reason
+from backtest.options.sample_chain import write_sample
 
 SETTLEMENTS = ("cash", "coin")
 
@@ -79,6 +80,11 @@ class Chain:
                 cure="give a DataFrame, or load a file with bt.Chain.load(path)",
             )
         return cls._build(frame, settlement, "frame")
+
+    @classmethod
+    def sample(cls) -> Chain:
+        """Return a synthetic chain of five expiries, whose underlying is called SYNTHETIC."""
+        return cls._build(write_sample(), "coin", "sample")
 
     @classmethod
     def _build(cls, frame: pd.DataFrame, settlement: str | None, source: str) -> Chain:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.json_values import repr_given
+from backtest.base.reportable import Reportable
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray, parse_duration
 from backtest.options.chain import Chain
+from backtest.options.chain_inspection import Inspection
 from backtest.options.pricing import price, read_numbers
 from backtest.options.quotes import WIDENING, Quotes
 from backtest.options.svi import SVI
@@ -29,7 +33,7 @@ CROSSING_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Surface:
+class Surface(Reportable):
     """Implied volatility by strike and time to expiry, fitted to one snapshot of a chain.
 
     Between expiries total variance is linear in time at constant log-moneyness; outside them
@@ -56,6 +60,10 @@ class Surface:
         Price of the underlying; NaN if the chain has none.
     settlement : str
         Of the chain.
+    quotes : DataFrame
+        The rows that the fit used, with their volatilities and log-moneyness ``k``.
+    inspection : Inspection
+        The defects of the chain.
     """
 
     time: pd.Timestamp
@@ -67,6 +75,9 @@ class Surface:
     index: float
     settlement: str
     quotes: pd.DataFrame
+    inspection: Inspection
+
+    _draw: ClassVar[Callable[[Any], Any]]
 
     @classmethod
     def fit(cls, chain: Chain, model: Model = "svi", *, underlying: str | None = None) -> Surface:
@@ -114,6 +125,7 @@ class Surface:
         return cls(
             one.times[0], one.underlyings[0], model, smiles, fits, left_out,
             float(one.table["index"].median()), one.settlement, rows,
+            one.inspect(),
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -123,6 +135,30 @@ class Surface:
             f"Surface({name}{self.time:%Y-%m-%d %H:%M}, {self.model}, {len(self.fits)} expiries, "
             f"{inside:.1%} of quotes inside)"
         )
+
+    @property
+    def summary(self) -> str:
+        """What the surface shows, in one or two sentences."""
+        butterflies = int(self.arbitrage()["butterfly"].sum())
+        inside = np.average(self.fits["inside"], weights=self.fits["quotes"])
+        sides = ("puts", "calls") if self.skew("30d") >= 0.0 else ("calls", "puts")
+        return (
+            f"30 days: {100 * self.atm('30d'):.1f} % a year at the money, 25-delta {sides[0]} "
+            f"{100 * abs(self.skew('30d')):.1f} points above {sides[1]}. "
+            f"{100 * inside:.1f} % of {self.fits['quotes'].sum():,} two-sided quotes contain the "
+            f"fit; butterfly arbitrage in {butterflies} of {len(self.fits)} expiries."
+        )
+
+    @property
+    def identity(self) -> str:
+        """A hash of the quotes and the model."""
+        columns = ["expiry", "strike", "kind", "bid", "ask", "forward"]
+        rows = pd.util.hash_pandas_object(self.quotes[columns], index=False).to_numpy().tobytes()
+        return hashlib.sha256(rows + f"{self.time} {self.model}".encode()).hexdigest()[:16]
+
+    def plot(self) -> Any:
+        """Return the surface as a Plotly figure: volatility by moneyness and time."""
+        return type(self)._draw(self)
 
     @property
     def years(self) -> FloatArray:

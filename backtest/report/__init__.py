@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from backtest.base.reportable import Reportable
     from backtest.engine import Result
+    from backtest.options import Surface
 
 
 def write_report(source: Reportable, path: Path, format_: str | None = None) -> Path:
@@ -45,3 +46,10 @@ def draw_run(result: Result) -> Any:
 
     figure = go.Figure(draw_story(result).figure)
     return figure.update_layout(template={"layout": TEMPLATE})
+
+
+def draw_surface(surface: Surface) -> Any:
+    """Return a volatility surface as a Plotly figure."""
+    from backtest.report import surface_page  # noqa: PLC0415 - only when drawn
+
+    return surface_page.draw_surface(surface)

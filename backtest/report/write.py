@@ -11,6 +11,7 @@ from backtest.compare import Comparison
 from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine import Result
 from backtest.engine.portfolio.portfolio_result import PortfolioResult
+from backtest.options import Surface
 from backtest.report.basis.data_and_command import NOTHING, Background, find_background
 from backtest.report.capacity_page import build_capacity
 from backtest.report.compare_page import build_comparison
@@ -26,6 +27,7 @@ from backtest.report.risk_pages import RISKS, build_risk_page
 from backtest.report.run.run_page import build_run
 from backtest.report.sets.study_page import build_study
 from backtest.report.sets.sweep_page import build_sweep
+from backtest.report.surface_page import build_surface
 from backtest.report.validations.cross_page import build_cross
 from backtest.report.validations.schedule_page import build_schedule_page
 from backtest.report.validations.walk_page import build_walk
@@ -58,7 +60,7 @@ def build_page(source: Reportable, objective: str = "sharpe", *, reads_data: boo
     quality of the data: they are loaded again from their source, and used if their content is
     still the same.
     """
-    if isinstance(source, (*RISKS, *POCKETS, Capacity)):
+    if isinstance(source, (*RISKS, *POCKETS, Capacity, Surface)):
         return build_kind(source)
     background = find_background(source, reads_data=reads_data)
     page = build_kind(source, objective, background)
@@ -72,6 +74,8 @@ def build_kind(
     """Return the report of a result with a background that is known already."""
     if isinstance(source, Capacity):
         return build_capacity(source)
+    if isinstance(source, Surface):
+        return build_surface(source)
     if isinstance(source, POCKETS):
         return build_pocket_page(source)
     if isinstance(source, RISKS):

@@ -12,6 +12,7 @@ import pytest
 
 import backtest as bt
 from backtest import options
+from backtest.cli import main
 from backtest.options import SVI
 from tests.options.test_pricing import VECTORS
 
@@ -237,13 +238,22 @@ def test_volatility_between_and_outside_expiries(surface: bt.Surface):
     assert surface.volatility(forward, years[1]) == pytest.approx(surface.atm("30d"), rel=1e-12)
 
 
+def make_surface(smiles: tuple[SVI, ...], years: object) -> bt.Surface:
+    """Return a surface of given smiles, at a forward of 100."""
+    fits = pd.DataFrame({"years": years, "forward": 100.0})
+    none = make_chain().inspect()
+    return bt.Surface(NOW, "", "svi", smiles, fits, fits, 100.0, "cash", fits, none)
+
+
 def test_money_skew_and_model_free_volatility(surface: bt.Surface):
     assert surface.atm("30d") == pytest.approx(0.6, abs=0.003)
     assert surface.skew("30d") == pytest.approx(0.1 * 2 * 0.117, abs=0.004)
     assert surface.vix("30d") == pytest.approx(surface.atm("30d"), abs=0.01)
     flat = SVI(a=0.04, b=0.0, rho=0.0, m=0.0, sigma=0.1)
     fits = pd.DataFrame({"years": [1.0], "forward": [100.0]})
-    constant = bt.Surface(NOW, "", "svi", (flat,), fits, fits, 100.0, "cash", fits)
+    constant = bt.Surface(
+        NOW, "", "svi", (flat,), fits, fits, 100.0, "cash", fits, make_chain().inspect()
+    )
     assert constant.vix(1.0) == pytest.approx(0.2, rel=1e-7)
 
 
@@ -252,7 +262,9 @@ def test_the_published_vix_interpolates_total_variance():
     times, variances = np.array([12_960.0, 53_280.0]) / 525_600.0, (0.4727679, 0.366818)
     smiles = tuple(SVI(v * t, 0.0, 0.0, 0.0, 1.0) for v, t in zip(variances, times, strict=True))
     fits = pd.DataFrame({"years": times, "forward": [100.0, 100.0]})
-    surface = bt.Surface(NOW, "", "svi", smiles, fits, fits, 100.0, "cash", fits)
+    surface = bt.Surface(
+        NOW, "", "svi", smiles, fits, fits, 100.0, "cash", fits, make_chain().inspect()
+    )
     assert 100.0 * surface.atm(30.0 / 365.0) == pytest.approx(61.22, abs=0.005)
 
 
@@ -455,3 +467,61 @@ def test_every_real_snapshot_agrees_and_fits():
     judged = every[(every["years"] >= 2.0 / 365.0) & (every["strikes"] >= 8)]
     assert np.average(judged["inside"], weights=judged["quotes"]) > 0.99
     assert judged["median_error"].median() < 0.003
+
+
+# ----- command line and report -----
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = main(["options", *words])
+    return code, *capsys.readouterr()
+
+
+PLACE = ("--kind", "put", "--forward", "60000", "--strike", "50000", "--days", "30")
+
+
+def test_prices_at_the_command_line(capsys):
+    code, text, _ = call(capsys, "price", *PLACE, "--volatility", "0.55", "--json")
+    found = json.loads(text)
+    assert code == 0
+    assert found["price"] == options.price("put", 60_000.0, 50_000.0, 30.0 / 365.0, 0.55)
+    assert found["vega"] > 0.0
+    code, text, _ = call(capsys, "implied", *PLACE, "--price", str(found["price"]))
+    assert (code, text.strip()) == (0, "55.0000 % a year")
+    assert "per 1.00 of volatility" in call(capsys, "price", *PLACE, "--volatility", "0.55")[1]
+
+
+def test_chains_and_surfaces_at_the_command_line(capsys, tmp_path: Path):
+    file = str(tmp_path / "chain.parquet")
+    rows = make_rows()
+    rows.loc[0, "bid"] = 1.0
+    rows.to_parquet(file)
+    code, text, _ = call(capsys, "chain", file, "--settlement", "coin")
+    assert code == 0
+    assert "1 (1.3%): the bid is above the ask" in text
+    code, text, _ = call(capsys, "chain", file, "--settlement", "coin", "--json")
+    assert json.loads(text)["defects"][0]["check"] == "crossed"
+    page = tmp_path / "page.html"
+    code, text, _ = call(capsys, "surface", file, "--settlement", "coin", "--report", str(page))
+    assert code == 0
+    assert "left out: 1 quotes, crossed" in text
+    assert "Term structure" in page.read_text(encoding="utf-8")
+    code, text, _ = call(capsys, "surface", file, "--settlement", "coin", "--json")
+    assert len(json.loads(text)["fits"]) == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("price", *PLACE, "--volatility", "-1"),
+        ("price", *PLACE[2:], "--kind", "cal", "--volatility", "0.5"),
+        ("implied", *PLACE, "--price", "60000"),
+        ("chain", "nowhere.parquet"),
+        ("surface", "nowhere.parquet", "--model", "sabr"),
+    ],
+)
+def test_bad_words_end_with_exit_code_2(capsys, words):
+    code, _, error = call(capsys, *words)
+    assert code == 2
+    assert error.startswith("error: ")
+    assert "cure:" in error

@@ -130,6 +130,8 @@ class Page:
         Returns the sections in the order of reading; called when they are first asked for.
     collect : callable
         Returns the numbers themselves, for JSON.
+    about : str
+        The subtitle of a page about no market's bars.
     """
 
     kind: str
@@ -140,6 +142,7 @@ class Page:
     facts: Sequence[Fact]
     write_sections: Callable[[], Sequence[Section]]
     collect: Callable[[], Mapping[str, Any]] = dict
+    about: str = ""
 
     @property
     def identity(self) -> str:
@@ -148,7 +151,9 @@ class Page:
 
     @property
     def subtitle(self) -> str:
-        """The instrument, the time and the bars of the data."""
+        """The instrument, the time and the bars of the data, or what the page is about."""
+        if self.about:
+            return self.about
         data = self.manifest["data"]
         bars = f"{data['bars']:,} bars of {data['interval']}"
         name = data["instrument"] or "unnamed instrument"
