@@ -309,7 +309,7 @@ def one_hour(_: Any, market: Any) -> Any:
 
 
 def sundays(_: Any, market: Any) -> Any:
-    return show_in(market, market.index.dayofweek == 6)
+    return show_in(market, market.index.day_of_week == 6)
 
 
 def one_time_in_fifty(_: Any, market: Any) -> Any:
@@ -412,9 +412,10 @@ KINDS = {
 
 
 class Hidden(bt.Policy):
-    """Hold 2x where a column that looks ahead is positive."""
+    """Hold a size where a column that looks ahead is positive."""
 
     kind: Annotated[str, bt.Choice(*KINDS)]
+    size: Annotated[float, bt.Range(0.1, 5.0, "turns of equity")] = 2.0
     notes: ClassVar[dict[str, Any]] = {}
 
     def observe(self, market: Any) -> Any:
@@ -422,7 +423,7 @@ class Hidden(bt.Policy):
             return {"x": KINDS[self.kind](self, market)}
 
     def leverage(self, bar: Any, account: Any) -> float:
-        return 2.0 if bar.x > 0.0 else 0.0
+        return self.size if bar.x > 0.0 else 0.0
 
 
 class DecidingBySelf(bt.Policy):
@@ -451,6 +452,26 @@ class DecidingByModule(bt.Policy):
         kept = CACHE["market"]
         t = min(int(np.searchsorted(kept.time, bar.time)) + 1, kept.n_bars - 1)
         return 2.0 if kept.close[t] > bar.close else 0.0
+
+
+class HiddenRule(bt.signals.SignalRule):
+    """Long where the next bar of the longest market that was kept rises."""
+
+    def direction(self, market: Any) -> Any:
+        return np.sign(by_length(self, market))
+
+
+def hidden_direction(market: Any) -> Any:
+    return np.sign(by_length(None, market))
+
+
+def hidden_weights(markets: Any) -> Any:
+    """Return equal weights where the next bar of the longest panel that was kept rises."""
+    frame = pd.DataFrame({name: pd.Series(next_move(m), m.index) for name, m in markets.items()})
+    if "frame" not in CACHE or len(CACHE["frame"]) < len(frame):
+        CACHE["frame"] = frame
+    kept = CACHE["frame"].reindex(index=frame.index, columns=frame.columns)
+    return np.sign(kept.fillna(0.0)) / len(markets)
 
 
 POLICIES = {

@@ -74,10 +74,17 @@ def describe_value(value: Any, seen: dict[int, int]) -> CodeText:
 def describe_bytecode(code: types.CodeType) -> str:
     """Return bytecode, constants and names of a code object as text, without file and line."""
     constants = [
-        describe_bytecode(item) if isinstance(item, types.CodeType) else repr(item)
+        describe_bytecode(item) if isinstance(item, types.CodeType) else describe_constant(item)
         for item in code.co_consts
     ]
     return repr((code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars))
+
+
+def describe_constant(value: Any) -> str:
+    """Return a constant of code as text; the order of a set differs between processes."""
+    if isinstance(value, frozenset):
+        return f"frozenset({sorted(map(repr, value))})"
+    return repr(value)
 
 
 def find_code_names(code: types.CodeType) -> Iterator[str]:
@@ -94,7 +101,13 @@ def find_references(function: Any) -> dict[str, Any]:
     found = {name: scope[name] for name in find_code_names(function.__code__) if name in scope}
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     found |= {name: cell.cell_contents for name, cell in cells}
-    return {name: value for name, value in found.items() if not hasattr(builtins, name)}
+    return {name: value for name, value in found.items() if not is_builtin(name, value)}
+
+
+def is_builtin(name: str, value: Any) -> bool:
+    """Return whether a name refers to a builtin, and not to something of the user called so."""
+    is_special = name.startswith("__") and hasattr(builtins, name)
+    return is_special or value is getattr(builtins, name, is_builtin)
 
 
 def hash_texts(*texts: str) -> str:

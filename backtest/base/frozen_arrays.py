@@ -26,8 +26,9 @@ def freeze(array: ArrayT) -> ArrayT:
 
 def copy_frozen(array: ArrayT) -> ArrayT:
     """Return a frozen copy, which shares no memory with any other array."""
-    frozen: ArrayT = np.frombuffer(array.tobytes(), dtype=array.dtype).reshape(array.shape)  # type: ignore[assignment] # the same kind of array
-    return frozen
+    frozen: Any = np.frombuffer(array.tobytes(), dtype=array.dtype)
+    same: ArrayT = frozen if array.ndim == 1 else frozen.reshape(array.shape)
+    return same
 
 
 def is_frozen(array: npt.NDArray[Any]) -> bool:

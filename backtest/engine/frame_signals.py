@@ -6,6 +6,7 @@ these functions to users.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -20,6 +21,7 @@ from backtest.base.units import FloatArray
 from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPlan
 from backtest.engine.lookahead.checked_signals import find_name, mark_checked
+from backtest.engine.lookahead.fresh_check import compare_fresh
 from backtest.engine.signal_checks import PLAN, Sides, locate_in
 from backtest.market import Markets
 from backtest.market.lent_market import lend
@@ -38,35 +40,45 @@ Function: TypeAlias = Callable[[Markets], Any]
 
 
 def compute_frame(
-    markets: Markets, function: Function, sides: Sides = "both", *, plan: CutPlan | None = PLAN
+    markets: Markets,
+    function: Function,
+    sides: Sides = "both",
+    *,
+    name: str = "",
+    plan: CutPlan | None = PLAN,
 ) -> pd.DataFrame:
     """Return the weights that a function computes from a panel, checked for lookahead.
 
     The values up to a cut must be the same whether the panel ends there or goes on. ``plan`` says
-    how many cuts are made, None that there is no check. Raises PolicyError if the function raises,
+    how many cuts are made, None that there is no check; ``name`` replaces that of the function.
+    Raises PolicyError if the function raises,
     looks ahead or returns something else, and ParameterError if a value is not finite.
     """
-    name = getattr(function, "__name__", type(function).__name__)
+    name = name or getattr(function, "__name__", type(function).__name__)
     with measure_work(WorkMeter()) as meter:
         answer = _call(function, markets, name)
         weights = _read_answer(answer, markets, name)
-        subject = f"the signal {name}"
-        frame = weights_to_frame(_keep_sides(weights, sides, subject), markets)
+        title = f"the signal {name}"
+        frame = weights_to_frame(_keep_sides(weights, sides, title), markets)
         if plan is None:
             return frame
         raw = _name_columns(answer, markets, markets.names)
-
-        def compute_part(part: Markets) -> dict[str, FloatArray] | None:
-            try:
-                again = function(part)
-            except Exception:
-                return None
-            _read_answer(again, part, name)
-            return _name_columns(again, part, markets.names)
-
-        checker = CausalityChecker(subject, subject, compute_part, markets, raw, plan, meter)
+        subject = functools.partial(compute_part, function, name, markets.names)
+        checker = CausalityChecker(title, title, subject, markets, raw, plan, meter)
         cuts = checker.check().cuts
-    return mark_checked(frame, cuts)
+    return mark_checked(frame, cuts, compare_fresh(checker, subject, None, is_forced=False))
+
+
+def compute_part(
+    function: Function, name: str, names: Sequence[str], part: Markets
+) -> dict[str, FloatArray] | None:
+    """Return what a function computes for ``names`` in a part of a panel; None if it raises."""
+    try:
+        again = function(part)
+    except Exception:
+        return None
+    _read_answer(again, part, name)
+    return _name_columns(again, part, names)
 
 
 def read_frame(

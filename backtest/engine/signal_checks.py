@@ -13,8 +13,9 @@ from backtest.base.errors import BacktestError, ParameterError, PolicyError
 from backtest.base.ranges import Choice
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.base.work_budget import WorkMeter, measure_work
-from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPlan
+from backtest.engine.lookahead.causality_checker import Causality, CausalityChecker, CutPlan
 from backtest.engine.lookahead.checked_signals import mark_checked
+from backtest.engine.lookahead.fresh_check import compare_fresh
 from backtest.market import Market, Markets
 from backtest.market.lent_market import lend
 from backtest.policy.error_location import format_location
@@ -135,9 +136,9 @@ def compute_signal(
     lie in [-1, 1].
     """
     raw = call_function(function, market, name)
-    cuts = 0 if plan is None else check_past(function, market, raw, name, plan)
+    found = None if plan is None else check_past(function, market, raw, name, plan)
     signal = make_signal(market, raw, sides, where=f"the signal {name}")
-    return signal if plan is None else mark_checked(signal, cuts)
+    return signal if found is None else mark_checked(signal, found.cuts, found.fresh)
 
 
 def call_function(function: Callable[[Market], Any], market: Market, name: str) -> FloatArray:
@@ -171,26 +172,28 @@ def read_answer(answer: Any, market: Market, name: str) -> FloatArray:
 
 def check_past(
     function: Callable[[Market], Any], market: Market, signal: FloatArray, name: str, plan: CutPlan
-) -> int:
+) -> Causality:
     """Require that a function's past values stay the same when the market goes on.
 
-    Returns the number of cuts at which they were compared. Cuts are a sample, not a proof: see
+    Returns how they were compared. Cuts are a sample, not a proof: see
     :mod:`backtest.engine.lookahead.causality_checker`.
     """
-    subject = f"the signal {name}"
-
-    def compute_part(part: Market) -> dict[str, FloatArray] | None:
-        try:
-            answer = function(part)
-        except Exception:
-            return None
-        return {"": read_answer(answer, part, name)}
-
+    title, subject = f"the signal {name}", functools.partial(compute_part, function, name)
     with measure_work(WorkMeter()) as meter:
-        checker = CausalityChecker(
-            subject, subject, compute_part, market, {"": signal}, plan, meter
-        )
-        return checker.check().cuts
+        checker = CausalityChecker(title, title, subject, market, {"": signal}, plan, meter)
+        found = checker.check()
+    return found._replace(fresh=compare_fresh(checker, subject, None, is_forced=False))
+
+
+def compute_part(
+    function: Callable[[Market], Any], name: str, part: Market
+) -> dict[str, FloatArray] | None:
+    """Return what a function computes for a part of a market; None if it raises."""
+    try:
+        answer = function(part)
+    except Exception:
+        return None
+    return {"": read_answer(answer, part, name)}
 
 
 def locate_in(function: Callable[..., Any], error: BaseException) -> str:

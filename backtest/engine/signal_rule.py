@@ -138,13 +138,8 @@ class SignalRule:
         The weight of an instrument is its direction times 1/n, n of them that can be traded.
         Without ``is_checked`` there is no check for lookahead. Raises as :meth:`apply` does.
         """
-
-        def compute_weights(seen: Markets) -> Any:
-            return self._find_weights(seen)
-
-        compute_weights.__name__ = name = self.text()
-        plan = PLAN if is_checked else None
-        return name_signal(compute_frame(markets, compute_weights, plan=plan), name)
+        name, plan = self.text(), PLAN if is_checked else None
+        return name_signal(compute_frame(markets, self._find_weights, name=name, plan=plan), name)
 
     def _find_weights(self, markets: Markets) -> Any:
         count = np.maximum(markets.tradable().sum(axis=0), 1)

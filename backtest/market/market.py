@@ -289,7 +289,8 @@ class Market(MarketData):
     def __reduce__(self) -> tuple[object, ...]:
         fields = self.fields()
         fields |= {"columns": dict(self.columns), "filled": dict(self.filled)}
-        return _rebuild, (fields, self.source)
+        is_constant = self.signal.strides == (0,)
+        return _rebuild, (fields, self.source, self.signal[:1] if is_constant else self.signal)
 
     def prefix(self, n: int) -> Market:
         """Return the first n bars, and the funding stamped before the close of the last of them.
@@ -436,5 +437,5 @@ class Market(MarketData):
         return Path(folder)
 
 
-def _rebuild(fields: dict[str, Any], source: str) -> Market:
-    return Market(**fields, source=source)
+def _rebuild(fields: dict[str, Any], source: str, signal: FloatArray) -> Market:
+    return Market(**fields, source=source, signal=signal)

@@ -381,6 +381,13 @@ def renew(policy: Policy) -> Policy:
     return again
 
 
+def copy_policy(policy: Policy) -> Policy:
+    """Return a copy with the same attributes, made without the constructor."""
+    copy = object.__new__(type(policy))
+    vars(copy).update(vars(policy))
+    return copy
+
+
 def find_policies(module: Any) -> list[type[Policy]]:
     """Return the policy classes that a module defines or imports, in order."""
     found = [

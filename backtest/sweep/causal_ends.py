@@ -10,6 +10,7 @@ import numpy as np
 
 from backtest.base.errors import BacktestError
 from backtest.engine.lookahead.causality_checker import SWEPT, Causality
+from backtest.engine.lookahead.fresh_check import is_known
 from backtest.engine.portfolio.book_desk import seat_overlay
 from backtest.market import Markets
 from backtest.market.weight_frame import read_weights
@@ -39,6 +40,7 @@ class EndsChecker:
         """
         if count_sets(sets) == 0:
             return
+        self._check_code(columns, sets)
         for some in (list_corners(sets, list(sets)), sets):
             if not columns.reads:
                 with contextlib.suppress(BacktestError):
@@ -51,6 +53,15 @@ class EndsChecker:
             if known == columns.reads:
                 self._check_extremes(columns, corners)
         self._check_extremes(columns, sets)
+
+    def _check_code(self, columns: Columns, sets: Sets) -> None:
+        """Check one set alone if the code of the policy was never compared with a fresh process."""
+        for row in range(min(count_sets(sets), 2)):
+            values = take_sets(sets, row)
+            with contextlib.suppress(BacktestError):
+                if is_known(columns.build(values)):
+                    return
+            columns.check_causal(values)
 
     def check_set(self, columns: Columns, values: Mapping[str, Any]) -> bool:
         """Check the columns of one set; return whether it can be observed."""

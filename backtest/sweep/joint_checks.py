@@ -23,6 +23,7 @@ from backtest.engine.lookahead.causality_checker import (
     CausalityChecker,
     find_first,
 )
+from backtest.engine.lookahead.code_origin import is_ours
 from backtest.market import Market
 from backtest.sweep.policy_columns import Columns, Watched, as_exact
 from backtest.sweep.sets.representative_sets import group_by_words, varies
@@ -95,6 +96,7 @@ def check_group(columns: Columns, sets: Sets, group: Sequence[ObservedSet]) -> C
         for each in group:
             meter.include(each.meter)
         checker = CausalityChecker("", "", observe, market, distinct, SWEPT, meter, len(group))
+        checker.is_ours = is_ours(columns.build(take_sets(sets, 0)))
         try:
             found = checker.check()
         except Exception:  # sets alone show whether it is the policy or the arrays

@@ -50,6 +50,13 @@ IN_PLACE = {
 """Kinds that comparisons inside this process find, with the text of the error."""
 
 
+DENSE = ("1 row in 200", "1 row in 200, first", "one hour of the day", "one day of the week",
+         "1 time in 50", "on much volume")  # fmt: skip
+"""Kinds that cuts at consecutive bars find, the first time that the code is seen."""
+KEPT = [name for name in POLICIES if name not in (*IN_PLACE, *DENSE)]
+"""Kinds that only a fresh process finds."""
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_kept():
     forget()
@@ -57,11 +64,29 @@ def _nothing_is_kept():
     forget()
 
 
-@pytest.mark.parametrize(
-    ("name", "text"), [*list(IN_PLACE.items())[:8], *every_nth([*IN_PLACE.items()][8:], 999)]
-)
+def test_the_kinds_are_many():
+    assert len(POLICIES) >= 53
+    assert len(KEPT) >= 16
+
+
+@pytest.mark.parametrize(("name", "text"), every_nth(IN_PLACE.items(), 4))
 def test_a_hidden_peek_is_refused(name: str, text: str):
     with pytest.raises(bt.PolicyError, match=text):
+        bt.run(MARKET, POLICIES[name](), **TERMS)
+
+
+@pytest.mark.fresh
+@pytest.mark.parametrize("name", DENSE)
+def test_a_peek_in_few_rows_is_refused(name: str):
+    with pytest.raises(bt.PolicyError, match=AHEAD):
+        bt.run(MARKET, POLICIES[name](), **TERMS)
+
+
+@pytest.mark.slow
+@pytest.mark.fresh
+@pytest.mark.parametrize("name", KEPT)
+def test_a_peek_at_what_was_kept_is_refused(name: str):
+    with pytest.raises(bt.PolicyError, match=r"keeps something between calls: .* in a fresh one"):
         bt.run(MARKET, POLICIES[name](), **TERMS)
 
 

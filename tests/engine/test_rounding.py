@@ -108,3 +108,17 @@ def test_signs_of_sums_of_ticks_are_not_accused_in_a_panel():
     assert "B" in bt.signals.from_function(markets, sign)
     with pytest.raises(bt.PolicyError, match="looks ahead"):
         bt.signals.from_function(markets, lambda seen: sign(seen).shift(-1).fillna(0.0))
+
+
+def test_a_chaotic_map_of_an_fft_of_the_whole_cannot_be_verified():
+    """It is honest, but amplifies rounding as it would amplify a peek: here lies the line."""
+
+    def chaotic(market: Any) -> Any:
+        x = np.mod(momentum_by_fft(market), 0.9) + 0.05
+        for _ in range(80):
+            x = 3.99 * x * (1.0 - x)
+        return x
+
+    with pytest.raises(bt.PolicyError, match="cannot be verified") as caught:
+        check(chaotic, TICKS)
+    assert "seed generators with a constant" in caught.value.cure

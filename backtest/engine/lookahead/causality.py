@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from backtest.base.errors import BacktestError, PolicyError
 from backtest.base.units import FloatArray
 from backtest.base.work_budget import WorkMeter, measure_work
-from backtest.engine.lookahead.causality_checker import USUAL, Causality, CausalityChecker, CutPlan
+from backtest.engine.lookahead.causality_checker import (
+    FULL,
+    USUAL,
+    Causality,
+    CausalityChecker,
+    CutPlan,
+)
+from backtest.engine.lookahead.fresh_check import compare_fresh
 from backtest.market import Market
 from backtest.market.lent_market import lend
 from backtest.policy import Columns, Policy
 from backtest.policy.error_location import format_location
-from backtest.policy.policy import check_columns, renew
+from backtest.policy.policy import check_columns, copy_policy, renew
 
 
 def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
@@ -55,14 +64,17 @@ def check_causality(
 
     ``columns`` are those of the whole market, ``meter`` has counted the work of computing them.
     """
-
-    def observe_part(part: Market) -> Columns | None:
-        try:
-            seen = renew(policy).observe(part)
-        except Exception:
-            return None
-        return check_columns(policy, seen, part.n_bars)
-
     name = type(policy).__name__
-    where = f"{name}.observe"
-    return CausalityChecker(name, where, observe_part, market, columns, plan, meter).check()
+    subject = partial(observe_part, renew(policy))
+    checker = CausalityChecker(name, f"{name}.observe", subject, market, columns, plan, meter)
+    found = checker.check()
+    return found._replace(fresh=compare_fresh(checker, subject, renew(policy), plan is FULL))
+
+
+def observe_part(policy: Policy, part: Market) -> Columns | None:
+    """Return the columns that a policy observes in a part of a market; None if it raises."""
+    try:
+        seen = copy_policy(policy).observe(part)
+    except Exception:
+        return None
+    return check_columns(policy, seen, part.n_bars)

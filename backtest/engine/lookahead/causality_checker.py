@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from backtest.base.units import FloatArray, IntArray
 from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.alternative_futures import rewrite_future
+from backtest.engine.lookahead.code_origin import is_ours
 from backtest.engine.lookahead.column_rounding import find_differences
 from backtest.engine.lookahead.market_cuts import ORDER, CutKind, CutPlaces
 from backtest.engine.lookahead.peek_errors import (
@@ -58,7 +60,8 @@ class CutPlan(NamedTuple):
 
     ``prefixes`` are parts that begin with the market, compared with all of it, of up to ``longest``
     bars unless the warm-up is longer; ``wanted`` is the least number of cuts in all; ``budget``
-    multiplies the bars that may be observed.
+    multiplies the bars that may be observed. Code that is seen for the first time is also cut at up
+    to ``dense`` consecutive bars.
     """
 
     chains: int
@@ -67,13 +70,14 @@ class CutPlan(NamedTuple):
     wanted: int
     budget: float = 1.0
     longest: int = 16_384
+    dense: int = 256
 
 
 USUAL = CutPlan(chains=8, links=3, prefixes=4, wanted=28, longest=8192)
 """The plan of every run: 28 cuts. 20 are enough for a chance of 1e-6."""
 SWEPT = CutPlan(chains=6, links=3, prefixes=3, wanted=21, longest=4096)
 """The plan for the ends of a sweep's numbers, of which there may be many: 21 cuts."""
-FULL = CutPlan(chains=64, links=4, prefixes=16, wanted=256, budget=16.0)
+FULL = CutPlan(chains=64, links=4, prefixes=16, wanted=256, budget=16.0, dense=1024)
 """The plan of ``backtest check``."""
 FUTURES = 6
 """Alternative futures that are tried after a cut if no columns are known before it."""
@@ -84,12 +88,14 @@ ENOUGH = 20
 class Causality(NamedTuple):
     """How well columns were checked: the number of cuts of the column with the fewest.
 
-    ``unseen`` are columns that are known in the whole market but not in any part.
+    ``unseen`` are columns that are known in the whole market but not in any part. ``fresh`` says
+    how they compare with those of a fresh process, empty for code of ours.
     """
 
     cuts: int
     has_columns: bool
     unseen: tuple[str, ...] = ()
+    fresh: str = ""
 
     @property
     def is_weak(self) -> bool:
@@ -102,7 +108,7 @@ class Causality(NamedTuple):
         if self.cuts == 0:
             names = f": {', '.join(self.unseen)} known in too few bars" if self.unseen else ""
             return f"columns not checked{names}"
-        return describe_cuts("columns", self.cuts)
+        return "; ".join(filter(None, (describe_cuts("columns", self.cuts), self.fresh)))
 
 
 def describe_cuts(what: str, cuts: int) -> str:
@@ -140,7 +146,7 @@ class CausalityChecker:
         meter: WorkMeter | None = None,
         lanes: int = 1,
     ) -> None:
-        self._errors = PeekErrors(name, where, market)
+        self.errors = PeekErrors(name, where, market)
         self._observe_part = observe
         self.market = market
         self.columns = columns
@@ -159,6 +165,7 @@ class CausalityChecker:
         self.futures = 2
         self.parts: list[MarketPart] = []
         self.is_counting = True
+        self.is_ours = isinstance(observe, partial) and is_ours(observe)
 
     def check(self) -> Causality:
         """Make the cuts; raise a PolicyError if a part differs from a longer one."""
@@ -172,6 +179,19 @@ class CausalityChecker:
         unseen = tuple(name for name in self.firsts if not self.cuts[name])
         names = list(self.firsts) or list(self.columns)
         return Causality(min(len(self.cuts[name]) for name in names), True, unseen)
+
+    def cut_densely(self) -> None:
+        """Cut at consecutive bars, as far as it is cheap: a peek in one row of 200 shows there."""
+        if not self.columns or self.market.n_bars < 2:
+            return
+        low, self.is_counting = self.warm + KNOWN, False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for stop in range(low, min(low + self.plan.dense, self.market.n_bars)):
+                part = self._observe(0, stop) if self._can_afford(stop) else None
+                if part is None:
+                    return
+                self._compare(part, self.whole)
 
     # ------------------------------------------------------------- parts that begin with the market
 
@@ -300,19 +320,25 @@ class CausalityChecker:
     def _can_afford(self, length: int) -> bool:
         return self.work + self.meter.bars + length * self.lanes <= self.budget
 
-    def _take(self, first: int, stop: int) -> Any:
-        """Return a part of the market that shares no memory with the whole."""
-        return detach(self.market.slice(first, stop))
+    def take(self, first: int, stop: int) -> Any:
+        """Return a part of the market, which for code of the user shares no memory with it."""
+        part = self.market.slice(first, stop)
+        return part if self.is_ours else detach(part)
 
     def _observe(self, first: int, stop: int) -> MarketPart | None:
         self.work += (stop - first) * self.lanes
         with measure_work(self.meter):
-            seen = self._observe_part(self._take(first, stop))
+            seen = self._observe_part(self.take(first, stop))
         if seen is None:
             return None
         part = MarketPart(first, stop, seen)
-        self.parts.append(part)
+        if self.is_counting:
+            self.parts.append(part)
         return part
+
+    def observe(self, market: Market | Markets) -> Columns | None:
+        """Return the columns of a market; None if they cannot be observed."""
+        return self._observe_part(market)
 
     def _compare(self, part: MarketPart, longer: MarketPart) -> None:
         """Raise if columns differ between a part and a longer one; count the cut for the known."""
@@ -333,18 +359,18 @@ class CausalityChecker:
         def observe_column(market: Market | Markets) -> FloatArray | None:
             return (self._observe_part(market) or {}).get(found.column)
 
-        shorter = self._take(found.part.first, found.part.stop)
+        shorter = self.take(found.part.first, found.part.stop)
         if not found.part.is_continued:
             rows = self._leave_out_rounding(found, observe_column, shorter)
             found = found._replace(rows=rows)
         if len(found.rows):
-            raise self._errors.describe(found, observe_column, shorter)
+            raise self.errors.describe(found, observe_column, shorter)
 
     def _leave_out_rounding(
         self, found: Difference, observe: ObserveColumn, shorter: Market | Markets
     ) -> IntArray:
         """Return the rows whose difference is more than rounding; raise if nobody can tell."""
-        rows, market = found.rows, self._take(found.longer.first, found.longer.stop)
+        rows, market = found.rows, self.take(found.longer.first, found.longer.stop)
         one, other = (each.seen[found.column] for each in (found.part, found.longer))
         again = observe(shorter)
         if again is None or len(find_differences(one, again)):
@@ -353,7 +379,7 @@ class CausalityChecker:
         if share > UNSTABLE:
             rows = leave_out_ties(observe, market, shorter, rows)
             if len(rows) > UNSTABLE * len(one):  # more than the last few rows: drawn anew
-                raise self._errors.describe_unstable(found._replace(rows=rows), share)
+                raise self.errors.describe_unstable(found._replace(rows=rows), share)
             return rows
         rows = leave_out_spread(observe, shorter, rows, one, other)
         if len(rows):

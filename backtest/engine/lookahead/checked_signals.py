@@ -20,9 +20,13 @@ TEXT = "backtest.signal"
 NOT_CHECKED = "signal not checked: it was given as data"
 
 
-def mark_checked(signal: SignalT, cuts: int) -> SignalT:
-    """Record on a signal by how many cuts it was checked, with a hash of its values."""
-    signal.attrs[KEY] = {"cuts": cuts, "sha256": hash_values(signal.to_numpy())}
+def mark_checked(signal: SignalT, cuts: int, fresh: str) -> SignalT:
+    """Record on a signal how it was checked, with a hash of its values.
+
+    That is the number of cuts, and how it compares with that of a fresh process.
+    """
+    digest = hash_values(signal.to_numpy())
+    signal.attrs[KEY] = {"cuts": cuts, "fresh": fresh, "sha256": digest}
     return signal
 
 
@@ -59,7 +63,8 @@ def describe_signal_check(signal: object) -> str:
     values = signal.to_numpy(dtype=np.float64)
     if note.get("sha256") not in (hash_values(values), hash_values(-values)):
         return NOT_CHECKED
-    return describe_cuts("signal", int(note["cuts"]))
+    cuts = describe_cuts("signal", int(note["cuts"]))
+    return "; ".join(filter(None, (cuts, str(note.get("fresh", "")))))
 
 
 def keep_note(signal: object, copy: SignalT) -> SignalT:

@@ -1,0 +1,191 @@
+"""Where the code of a policy or a rule comes from, and the text that identifies it."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import hashlib
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from backtest.base.code_identity import (
+    describe_bytecode,
+    describe_value,
+    find_references,
+    hash_texts,
+)
+from backtest.engine.lookahead.needed_source import select_statements
+from backtest.engine.manifest import find_functions, is_constant
+from backtest.policy.combinators import combinator_of
+
+OURS = ("backtest", "builtins", "numpy", "pandas")
+MAIN = "__main__"
+STORES = ("STORE_GLOBAL", "STORE_ATTR", "DELETE_GLOBAL", "DELETE_ATTR")
+
+
+class NoSourceError(Exception):
+    """Code has no source that another process could read; the message says why."""
+
+
+class ModuleOrigin(NamedTuple):
+    """How to make a module again: its ``file``, and the ``text`` of the statements that are needed.
+
+    A notebook has no file.
+    """
+
+    file: str
+    text: str
+
+
+class CodeOrigin(NamedTuple):
+    """The user's classes and functions in a subject, and a hash of their code.
+
+    ``key`` covers their bytecode and the constants they refer to, but not what they store.
+    """
+
+    owners: tuple[Any, ...]
+    key: str
+
+
+def find_origin(subject: Any) -> CodeOrigin | None:
+    """Return the origin of the code of a policy, a rule or a function; None if it is all ours."""
+    owners = tuple(dict.fromkeys(list_owners(subject)))
+    return CodeOrigin(owners, hash_code(owners)) if owners else None
+
+
+def is_ours(subject: Any) -> bool:
+    """Return whether a policy, a rule or a function has no code of the user."""
+    return next(list_owners(subject), None) is None
+
+
+def list_owners(subject: Any) -> Iterator[Any]:
+    """Yield the classes and functions of the user that a subject consists of."""
+    if isinstance(subject, functools.partial):
+        for each in (subject.func, *subject.args, *subject.keywords.values()):
+            yield from list_owners(each)
+    elif isinstance(subject, types.MethodType):
+        yield from list_owners(subject.__self__)
+    elif isinstance(subject, types.FunctionType):
+        yield from [subject] if is_foreign(subject.__module__) else []
+    else:
+        yield from list_classes(subject if isinstance(subject, type) else type(subject))
+
+
+def list_classes(cls: type) -> Iterator[type]:
+    """Yield the user's classes among the bases of a class, and among the parts of a combinator."""
+    written = combinator_of(cls) if getattr(cls, "parts", ()) else cls
+    yield from (base for base in written.__mro__ if is_foreign(base.__module__))
+    for part in getattr(cls, "parts", ()):
+        yield from list_classes(part.policy)
+
+
+def is_foreign(module: str | None) -> bool:
+    """Return whether a module is the user's."""
+    top = str(module).partition(".")[0]
+    return module == MAIN or (top not in OURS and top not in sys.stdlib_module_names)
+
+
+# ------------------------------------------------------------------------------ what it consists of
+
+
+def hash_code(owners: tuple[Any, ...]) -> str:
+    """Return a hash of the code of classes and functions, and of all functions they refer to."""
+    functions = [each for owner in owners for each in list_functions(owner)]
+    seen: dict[int, Any] = {}
+    for function in functions:
+        collect_functions(function, seen)
+    codes = [each.__code__ for each in seen.values()]
+    stored = {name for code in codes for name in list_stored(code)}
+    texts = [describe_code(each, stored) for each in seen.values()]
+    texts += [text for each in owners if isinstance(each, type) for text in describe(each, stored)]
+    return hash_texts(*texts)
+
+
+def list_functions(owner: Any) -> Iterator[types.FunctionType]:
+    """Yield the functions of a class, properties and static methods too, or a function itself."""
+    if isinstance(owner, types.FunctionType):
+        yield owner
+        return
+    for value in vars(owner).values():
+        if isinstance(value, types.FunctionType):
+            yield value
+        else:
+            yield from find_functions(value)
+
+
+def collect_functions(function: types.FunctionType, seen: dict[int, Any]) -> None:
+    """Add a function and all functions of the user that it refers to, by identity."""
+    if id(function) in seen:
+        return
+    seen[id(function)] = function
+    for value in find_references(function).values():
+        inner = getattr(value, "__wrapped__", value)
+        if isinstance(inner, types.FunctionType) and is_foreign(inner.__module__):
+            collect_functions(inner, seen)
+
+
+def describe_code(function: types.FunctionType, stored: set[str]) -> str:
+    """Return the bytecode of a function and the constants it refers to, except what is stored."""
+    found = sorted(find_references(function).items())
+    constants = [
+        f"{name}={describe_value(value, {}).text}"
+        for name, value in found
+        if name not in stored and is_constant(value)
+    ]
+    return "\n".join([function.__qualname__, describe_bytecode(function.__code__), *constants])
+
+
+def describe(cls: type, stored: set[str]) -> Iterator[str]:
+    """Yield the name of a class and its constants, except those that its methods store."""
+    yield cls.__qualname__
+    for name, value in vars(cls).items():
+        if not name.startswith("__") and name not in stored and is_constant(value):
+            yield f"{name}={value!r}"
+
+
+def list_stored(code: types.CodeType) -> Iterator[str]:
+    """Yield the names of the globals and attributes that code assigns to."""
+    for step in dis.get_instructions(code):
+        if step.opname in STORES:
+            yield str(step.argval)
+    for item in code.co_consts:
+        if isinstance(item, types.CodeType):
+            yield from list_stored(item)
+
+
+# ----------------------------------------------------------------------------- where it comes from
+
+
+def list_modules(owners: tuple[Any, ...]) -> dict[str, ModuleOrigin]:
+    """Return how to make the modules of some classes and functions again, by name."""
+    names: dict[str, set[str]] = {}
+    for owner in owners:
+        if "<" in owner.__qualname__:
+            raise NoSourceError(f"{owner.__name__} is defined inside a function")
+        names.setdefault(owner.__module__, set()).add(owner.__qualname__.partition(".")[0])
+    return {module: find_module(module, wanted) for module, wanted in names.items()}
+
+
+def find_module(name: str, wanted: set[str]) -> ModuleOrigin:
+    """Return how to make a module again that binds the ``wanted`` names."""
+    module = sys.modules.get(name)
+    file = getattr(module, "__file__", None)
+    if file is not None and Path(file).is_file():
+        text = Path(file).read_text(encoding="utf-8")
+        return ModuleOrigin(str(Path(file).resolve()), select_statements([text], wanted))
+    cells = getattr(module, "In", ()) if name == MAIN else ()  # of a notebook
+    texts = [each for each in cells if isinstance(each, str)]
+    if not texts:
+        raise NoSourceError(f"its module {name} has no file, or it was typed at a prompt")
+    return ModuleOrigin("", select_statements(texts, wanted))
+
+
+def hash_file(file: str) -> str:
+    """Return a hash of the content of a file; empty if it cannot be read."""
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError:
+        return ""

@@ -1,0 +1,203 @@
+"""Compare what was observed in this process with what a fresh one observes, once per code.
+
+What a policy keeps between calls (a cache, a global, a market) is the same for all observations in
+one process, so that cuts of the market do not show it. A fresh process has kept nothing. Code that
+was compared once is not compared again until it changes: the cache folder has a note for it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backtest.base.atomic_files import write_file
+from backtest.base.cache_folder import find_lasting_folder, read_bytes
+from backtest.base.code_identity import hash_texts
+from backtest.base.errors import PolicyError
+from backtest.base.units import FloatArray, IntArray, format_time
+from backtest.engine.lookahead.causality_checker import CausalityChecker
+from backtest.engine.lookahead.code_origin import (
+    CodeOrigin,
+    NoSourceError,
+    find_origin,
+    hash_file,
+)
+from backtest.engine.lookahead.column_rounding import find_differences
+from backtest.engine.lookahead.formula_probe import BARS, decide
+from backtest.engine.lookahead.fresh_process import FreshProcess, FreshProcessError
+from backtest.engine.lookahead.peek_errors import MarketPart
+from backtest.engine.lookahead.rounding_noise import (
+    UNSTABLE,
+    find_unstable_share,
+    leave_out_spread,
+)
+from backtest.market import Market, Markets
+from backtest.policy import Policy
+
+IS_FRESH = False
+"""Whether this is a fresh process, which starts no other."""
+SAME = "the same in a fresh process"
+NOT_COMPARED = "not compared with a fresh process"
+VERSION = "1"
+"""Changes when the comparison does, so that code is compared again."""
+CURE = (
+    "compute from the market that is given and from parameters alone: keep no cache, global, class "
+    "attribute or market between calls, and fit nothing once for all parts"
+)
+_NOTES: dict[str, str] = {}
+
+
+def compare_fresh(
+    checker: CausalityChecker, subject: Any, policy: Policy | None, is_forced: bool
+) -> str:
+    """Compare the parts of a checker with a fresh process; return a note for the manifest.
+
+    ``subject`` returns the columns of a part; if they are a policy's, its decisions are compared
+    too. The note is empty for code of ours, and gives the reason if nothing could be compared.
+    Code that was compared before is not compared again unless ``is_forced``. Raises a PolicyError
+    if something differs.
+    """
+    origin = None if IS_FRESH else find_origin(subject)
+    if origin is None:
+        return ""
+    note = None if is_forced else recall(origin)
+    if note is None:
+        checker.cut_densely()
+        note = compare_in_process(checker, subject, policy, origin)
+    return note
+
+
+def is_known(subject: Any) -> bool:
+    """Return whether code is ours, or was compared before."""
+    origin = None if IS_FRESH else find_origin(subject)
+    return origin is None or recall(origin) is not None
+
+
+def compare_in_process(
+    checker: CausalityChecker, subject: Any, policy: Policy | None, origin: CodeOrigin
+) -> str:
+    """Make the comparison, and keep its note."""
+    note, files = SAME, {}
+    try:
+        with FreshProcess(origin, subject) as process:
+            process.ask("make")
+            parts = sorted(checker.parts, key=lambda part: part.stop)
+            for k, part in enumerate(parts):
+                compare_part(checker, part, process.ask("observe", checker.take(*part[:2])))
+                if k == 0 and policy is not None:
+                    compare_decisions(checker, part, policy, process)
+            files = process.ask("files")
+    except NoSourceError as error:
+        _NOTES[origin.key] = note = f"{NOT_COMPARED}: {error}"
+        return note
+    except FreshProcessError as error:
+        note = f"{NOT_COMPARED}, which `backtest check` tries again: {error}"
+    remember(origin, note, files)
+    return note
+
+
+def compare_part(checker: CausalityChecker, part: MarketPart, fresh: Any) -> None:
+    """Raise if a fresh process observes other columns in a part."""
+    if fresh is None:
+        raise FreshProcessError("it raises there (does it write, start a process or connect?)")
+    for name, seen in part.seen.items():
+        again = fresh.get(name)
+        rows = np.arange(1) if again is None else leave_out_rounding(checker, part, name, again)
+        if len(rows):
+            row = int(rows[0])
+            value = "unknown" if again is None else repr(float(again[row]))
+            what = f"column {name!r} is" if name else "it is"
+            raise refuse(checker, part.first + row, f"{what} {float(seen[row])!r}", value)
+
+
+def leave_out_rounding(
+    checker: CausalityChecker, part: MarketPart, name: str, fresh: FloatArray
+) -> IntArray:
+    """Return the rows in which a fresh process observes another value, but for rounding.
+
+    Sums by FFT depend on where in memory the numbers lie.
+    """
+
+    def observe_column(market: Market | Markets) -> FloatArray | None:
+        return (checker.observe(market) or {}).get(name)
+
+    seen = part.seen[name]
+    rows = find_differences(seen, fresh)
+    if len(rows) == 0:
+        return rows
+    market = checker.take(part.first, part.stop)
+    is_wide = len(rows) > UNSTABLE * len(seen)
+    if is_wide and find_unstable_share(observe_column, market, seen) > UNSTABLE:
+        return rows
+    return leave_out_spread(observe_column, market, rows, seen, fresh)
+
+
+def compare_decisions(
+    checker: CausalityChecker, part: MarketPart, policy: Policy, process: FreshProcess
+) -> None:
+    """Raise if a fresh process, which has seen this part only, decides otherwise after its end."""
+    stop = min(part.stop + BARS, checker.market.n_bars)
+    market = checker.take(part.first, stop)
+    columns = checker.observe(market)
+    if not isinstance(market, Market) or columns is None:
+        return
+    try:
+        ours = decide(policy, market, columns)
+    except Exception:  # the account of the probe may not suit it; its run shows its own errors
+        return
+    theirs: FloatArray = process.ask("decide", (policy, market, columns))
+    rows = find_differences(ours, theirs)
+    if len(rows):
+        row = int(rows[0])
+        values = f"the leverage is {float(ours[row])!r}", repr(float(theirs[row]))
+        raise refuse(checker, part.first + row, *values)
+
+
+def refuse(checker: CausalityChecker, bar: int, ours: str, theirs: str) -> PolicyError:
+    """Return the error of something that is kept between calls."""
+    errors = checker.errors
+    return PolicyError(
+        f"{errors.name} keeps something between calls: {ours} in this process, {theirs} in a fresh "
+        "one that is given the same bars",
+        where=f"{errors.where}, bar {bar}, {format_time(int(errors.market.time[bar]))}",
+        cure=CURE,
+    )
+
+
+# -------------------------------------------------------------------------------- notes of the past
+
+
+def recall(origin: CodeOrigin) -> str | None:
+    """Return the note of code that was compared before; None if its files have changed."""
+    if origin.key in _NOTES:
+        return _NOTES[origin.key]
+    place = find_place(origin)
+    content = None if place is None else read_bytes(place)
+    try:
+        kept = json.loads(content or b"")
+        is_same = all(hash_file(file) == digest for file, digest in kept["files"].items())
+        note = str(kept["note"]) if is_same else None
+    except (ValueError, KeyError, TypeError, AttributeError):  # none, or a damaged one
+        return None
+    if note is not None:
+        _NOTES[origin.key] = note
+    return note
+
+
+def remember(origin: CodeOrigin, note: str, files: dict[str, str]) -> None:
+    """Keep a note in this process and in the cache folder."""
+    _NOTES[origin.key] = note
+    place = find_place(origin)
+    if place is not None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_file(place, json.dumps({"note": note, "files": files}).encode())
+
+
+def find_place(origin: CodeOrigin) -> Path | None:
+    """Return the file of the note of some code."""
+    folder = find_lasting_folder()
+    name = f"{hash_texts(VERSION, origin.key)}.json"
+    return None if folder is None else folder / "fresh" / name
