@@ -17,13 +17,13 @@ from backtest.base.errors import BacktestError
 from backtest.base.units import FloatArray
 from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.causality_checker import (
-    KNOWN,
     SWEPT,
     Causality,
     CausalityChecker,
     find_first,
 )
 from backtest.engine.lookahead.code_origin import is_ours
+from backtest.engine.lookahead.peek_errors import KNOWN
 from backtest.market import Market
 from backtest.sweep.policy_columns import Columns, Watched, as_exact
 from backtest.sweep.sets.representative_sets import group_by_words, varies
