@@ -21,7 +21,7 @@ from backtest.paths.choose_runner import (
     choose_runner,
 )
 from backtest.paths.funding_process import summarize_funding, tabulate_funding
-from backtest.paths.idle_paths import explain_idle, warn_of_idle
+from backtest.paths.idle_paths import explain_idle, run_first_path, warn_of_idle
 from backtest.paths.panel_runner import PanelRunner
 from backtest.paths.path_events import reduce_lives
 from backtest.paths.path_model import describe_drift
@@ -132,11 +132,11 @@ class LiquidationRisk(RiskRecord):
         """The probability of liquidation within the longest horizon, as a sentence."""
         row, horizon = self.table.iloc[-1], self.table.index[-1]
         held = self.settings.get("leverage")
-        at = "" if held is None else f" at {format_leverage(held)}"
+        account = "The" if held is None else f"Beginning at {format_leverage(held)}, the"
         chance = format_chance(row["p_liquidation"])
         low, high = (format_chance(row[f"p_liquidation_{end}"]) for end in ("low", "high"))
         return (
-            f"The account{at} is liquidated within {horizon} with a probability of {chance} "
+            f"{account} account is liquidated within {horizon} with a probability of {chance} "
             f"({100.0 * self.settings['confidence']:g} % interval: {low} to {high})."
         )
 
@@ -311,14 +311,21 @@ def describe_settings(runner: Runner, question: Question) -> dict[str, Any]:
 
 
 def find_leverage(runner: Runner) -> float | None:
-    """Return the leverage that a run ended with, or that a policy states; None if neither says."""
-    resume: Any = runner.resume
+    """Return the leverage of one position at the start; None if it has none, or of several.
+
+    It is that of the result to continue, the one that the policy states, or the first that it asks
+    for on the first path.
+    """
     if isinstance(runner, PanelRunner):
         return None
-    if resume is not None:
-        return float(resume.bars["leverage"].iloc[-1])
+    if runner.resume is not None:
+        return float(runner.resume.bars["leverage"].iloc[-1])
     stated = runner.policy.settings().get("leverage")
-    return stated * runner.signal if isinstance(stated, float) else None
+    if isinstance(stated, float):
+        return stated * runner.signal
+    first: Any = run_first_path(runner)
+    asked = first.bars["target"].dropna().to_numpy()
+    return float(asked[asked != 0.0][0]) if asked.any() else None
 
 
 def name_policies(policy: AnyPolicy) -> str:

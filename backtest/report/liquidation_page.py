@@ -11,6 +11,7 @@ from backtest.base.number_text import format_chance, format_money, format_settin
 from backtest.base.units import format_duration
 from backtest.paths import LiquidationRisk
 from backtest.paths.funding_process import summarize_funding
+from backtest.paths.path_model import describe_drift
 from backtest.report.basis.assumptions import (
     build_pair_table,
     describe_data,
@@ -176,6 +177,8 @@ def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                  for key, value in own.items() if key not in ("name", "class"))  # fmt: skip
         yield f"parameters{f' of {name}' if name else ''}", ", ".join(words)
     yield "paths", f"{paths['paths']:,} of {format_duration(paths['horizon'])}"
+    if "drift" in paths:
+        yield "drift", describe_drift(paths)
     yield "start", f"{paths['start']} UTC"
     yield "seed", str(paths["seed"])
     for line in summarize_funding(paths.get("funding_fit", {})):

@@ -63,7 +63,7 @@ def test_the_page_of_a_risk_leads_with_its_verdict_and_has_readable_heads():
     page = build_risk_page(risk)
     row = risk.table.iloc[-1]
     assert page.summary == risk.verdict
-    assert page.summary.startswith("The account is liquidated within 2d with a probability of ")
+    assert page.summary.startswith("Beginning at 30.00x, the account is liquidated within 2d ")
     assert format_chance(row["p_liquidation_high"]) in page.summary
     assert {"data", "assumptions"} <= {section.key for section in page.sections}
     tables = [each for section in page.sections for each in section.blocks if hasattr(each, "rows")]
@@ -73,4 +73,4 @@ def test_the_page_of_a_risk_leads_with_its_verdict_and_has_readable_heads():
     (paths,) = (table for table in tables if table.caption == "Paths")
     assert ("funding", "none (the history has no settlements)") in paths.rows
     stated = bt.liquidation_risk(risk.paths, Constant(4.0), **TERMS, compile=False, method="plain")
-    assert stated.verdict.startswith("The account at 4.00x is liquidated within 2d")
+    assert stated.verdict.startswith("Beginning at 4.00x, the account is liquidated")
