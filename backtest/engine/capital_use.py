@@ -9,7 +9,7 @@ import numpy as np
 from backtest.base.units import TOLERANCE, FloatArray, IntArray
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.result_tables import ARRAYS, value_of
-from backtest.measures.margin_use import divide_by_equity, margin_used
+from backtest.measures.margin_use import count_available, divide_by_equity, margin_used
 from backtest.measures.path_measures import AccountPath
 from backtest.venue.requirement import MarginRules, read_rules
 
@@ -104,14 +104,15 @@ def split_capital(
     of these bars in the tables' run.
     """
     if account.margin == "isolated":
-        return np.where(book["position"] != 0.0, book["margin"], 0.0), book["cash"]
+        margin = np.where(book["position"] != 0.0, book["margin"], 0.0)
+        return margin, count_available(book["cash"], 0.0, 0.0)
     initial = np.zeros(len(notional))
     for table in tables:
         begin, end = max(table.first - first, 0), table.stop - first
         if begin < end and begin < len(notional):
             rows = slice(begin, end)
             initial[rows] = compute_initial(table.rules, notional[rows], x[rows])
-    return initial, np.maximum(book["equity"] - uncounted - initial, 0.0)
+    return initial, count_available(book["equity"], initial, uncounted)
 
 
 def compute_initial(rules: MarginRules, notional: FloatArray, x: FloatArray) -> FloatArray:

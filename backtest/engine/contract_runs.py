@@ -24,7 +24,7 @@ from backtest.engine.lookahead.causality_checker import FULL
 from backtest.engine.result import Result
 from backtest.engine.run import run
 from backtest.market import Market
-from backtest.measures.tally import flatten_tally
+from backtest.measures.stored_tally import flatten_tally
 from backtest.policy import Policy
 from backtest.venue import Bracket, Venue
 from backtest.venue.venue import Contract, Fees, Liquidation, Slippage

@@ -48,8 +48,12 @@ def write_manifest(
     plain_because: str,
     causality: str,
     resumed: str | None,
+    benchmark: str | None,
 ) -> dict[str, Any]:
-    """Return everything that decides the numbers, with an ``id`` made of it."""
+    """Return everything that decides the numbers, with an ``id`` made of it.
+
+    ``benchmark`` is what was given as such; without it, the market is the benchmark.
+    """
     facts = {
         "data": describe_data(market, account, span.start, span.closes),
         "policy": {
@@ -66,6 +70,7 @@ def write_manifest(
         "seed": None,
         "resumed_from": resumed,
         "versions": find_versions(),
+        **({} if benchmark is None else {"benchmark": benchmark}),
     }
     manifest: dict[str, Any] = to_plain(facts)
     return {

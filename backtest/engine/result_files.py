@@ -32,7 +32,7 @@ from backtest.engine.fee_days import read_traded
 from backtest.engine.run_record import RunRecord
 from backtest.features.liquidation_forecast import VolatilityState
 from backtest.measures.run_span import RunSpan
-from backtest.measures.tally import flatten_tally, read_tally
+from backtest.measures.stored_tally import flatten_tally, read_tally
 from backtest.venue import Venue
 
 Loaded = TypeVar("Loaded", bound=RunRecord)
@@ -111,6 +111,8 @@ def _write(result: RunRecord, folder: Path) -> None:
     hidden = (book["entry"], book["unit"], *(getattr(result, name) for name in ARRAYS))
     for name, values in zip(HIDDEN, hidden, strict=True):
         bars[name] = np.broadcast_to(values, (len(bars),))
+    if result.benchmark is not None:
+        bars["benchmark"] = result.benchmark
     write_parquet(bars, folder / BARS)
     write_parquet(result.events, folder / EVENTS)
     write_json_file(_pack_state(result), folder / STATE)
@@ -191,6 +193,7 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
         stored_cuts=stored.get("target_cuts"),
         no_fill=str(stored.get("no_fill", "")),
         traded=read_traded(stored.get("traded")),
+        benchmark=values.get("benchmark"),
         first_unrealized=float(stored.get("first_unrealized", find_first_unrealized(manifest))),
     )
     attach_saved_making(result, folder, manifest["id"])

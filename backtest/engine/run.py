@@ -18,6 +18,7 @@ from backtest.base.units import (
     FloatArray,
     TimeLike,
 )
+from backtest.engine.benchmark import BenchmarkLike, begin_moves, read_own_benchmark
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.checked_signals import join_checks
 from backtest.engine.loop_driver import LoopStart, Progress, run_loop
@@ -64,6 +65,7 @@ def run(
     resume: Result | None = None,
     start: TimeLike | None = None,
     progress: Progress | None = None,
+    benchmark: BenchmarkLike = None,
 ) -> Result: ...
 
 
@@ -82,11 +84,12 @@ def run(
     resume: Any = None,
     start: TimeLike | None = None,
     progress: Progress | None = None,
+    benchmark: BenchmarkLike = None,
 ) -> Any: ...
 
 
 @record_making
-def run(
+def run(  # noqa: PLR0913 - the terms of a run, by name
     market: Market | Markets,
     policy: Any,
     *,
@@ -100,6 +103,7 @@ def run(
     resume: Result | None = None,
     start: TimeLike | None = None,
     progress: Progress | None = None,
+    benchmark: BenchmarkLike = None,
 ) -> Any:
     """Run an account through a market, or through several, under a policy.
 
@@ -135,6 +139,11 @@ def run(
         warm the policy's columns.
     progress : callable, optional
         Called with bars done and bars in all.
+    benchmark : str, DataFrame, mapping or Series, optional
+        What ``alpha``, ``beta``, ``break_even_drift`` and ``break_even_leverage`` compare with: an
+        instrument, weights by time and instrument (:meth:`Markets.index`), or prices at the closes
+        of the bars that open at the times of a Series. Default: the market; of several instruments
+        the index of what is traded, with the weights abs(s_i) / sum abs(s) of the signal.
 
     Returns
     -------
@@ -150,6 +159,7 @@ def run(
         If the books do not balance at some bar.
     """
     set_hurry(True)
+    name = ""
     if isinstance(market, Markets):
         check_account_kind(account)
         signal = resolve_signal(signal, market)
@@ -168,9 +178,11 @@ def run(
                 start=start,
                 progress=progress,
                 resume=resume,
+                benchmark=benchmark,
             )
         one = narrow_to_one(panel, policy, venue, account, signal)
         market, policy, venue, account, signal = one
+        name = panel.names[0]
     elif overlay is not None:
         raise ParameterError(
             "an overlay needs several markets, was given one",
@@ -181,6 +193,7 @@ def run(
     check_settings(market, account, venue, sampling, calendar)
     check_resume(resume, policy, venue, account)
     market, first, started = find_history(resume, market, start)
+    compared = read_own_benchmark(benchmark, market, venue, name, first)
     signal = resolve_signal(signal, market)
     directions = read_signal(signal, market, first)
     warn_of_market(market, venue, first)
@@ -217,6 +230,7 @@ def run(
         plain_because=outcome.plain_because,
         causality=join_checks(causality, signal),
         resumed=None if resume is None else resume.manifest["id"],
+        benchmark=None if compared is None else compared.text,
     )
     return Result(
         policy=policy,
@@ -250,6 +264,9 @@ def run(
         no_fill=no_fill,
         traded=outcome.traded,
         first_unrealized=0.0 if resume is None else resume.last_unrealized,
+        benchmark=None
+        if compared is None
+        else begin_moves(compared.moves, first, is_resumed=resume is not None),
     )
 
 

@@ -63,11 +63,10 @@ def gather_bars(result: RunRecord) -> RunBars:
     ends = result.ends_sample != 0.0
     counts = count_events(result)
     is_cut = counts["liquidations"] + counts["stops"] + counts["take_profits"] > 0.0
-    path = result.read_path(slice(None))
-    drag, carry = measure_decay(result, book, path.moves, is_cut)
+    drag, carry = measure_decay(result, book, result.read_path(slice(None)).moves, is_cut)
     return RunBars(
         samples=result.samples,
-        path=path,
+        path=result.compare_path(slice(None)),
         growth=np.divide(unit[1:], unit[:-1], out=np.ones(len(closes) - 1), where=unit[:-1] > 0.0),
         years=np.diff(closes) / (YEAR_DAYS * DAY),
         book=book,

@@ -33,7 +33,7 @@ from backtest.features.liquidation_forecast import (
     forecast_volatility,
 )
 from backtest.measures.path_measures import AccountPath, PathSums, Samples, sum_path
-from backtest.measures.performance import sampled_returns
+from backtest.measures.performance import sample_moves, sampled_returns
 from backtest.measures.run_measures import measure_run
 from backtest.measures.run_span import RunSpan
 
@@ -55,6 +55,7 @@ class RunRecord:
     """The record of a run. Tables are made on first access.
 
     Files and texts of a result are made from this record; ``Result`` adds the analyses.
+    ``benchmark`` has the returns by bar of the one that was given, None if it is the market.
     """
 
     policy: Policy | None
@@ -89,6 +90,7 @@ class RunRecord:
     no_fill: str = ""
     traded: TradedDays | None = None
     first_unrealized: float = 0.0
+    benchmark: FloatArray | None = None
 
     @property
     def last_time(self) -> int:
@@ -160,13 +162,23 @@ class RunRecord:
     @property
     def samples(self) -> Samples:
         """Sampled returns of the account, risk-free, and of the market at 1x."""
-        return Samples(self._sampled, sample_risk_free(self), sample_market(self))
+        market = (
+            sample_market(self)
+            if self.benchmark is None
+            else sample_moves(self.benchmark, self.ends_sample)
+        )
+        return Samples(self._sampled, sample_risk_free(self), market)
 
     def read_path(self, rows: slice) -> AccountPath:
-        """Return the path of the account over some bars."""
+        """Return the path of the account over some bars, with the returns of its market."""
         return read_path(
             self.venue, self.account, self.record, self._marks, self._initial_x, self._tables, rows
         )
+
+    def compare_path(self, rows: slice) -> AccountPath:
+        """Return the path of the account over some bars, with the returns of its benchmark."""
+        path = self.read_path(rows)
+        return path if self.benchmark is None else path._replace(moves=self.benchmark[rows])
 
     @cached_property
     def _tables(self) -> list[TableSpan]:
@@ -180,7 +192,8 @@ class RunRecord:
     @property
     def _sums(self) -> PathSums:
         pieces = (
-            self.read_path(slice(first, first + PIECE)) for first in range(0, len(self.mark), PIECE)
+            self.compare_path(slice(first, first + PIECE))
+            for first in range(0, len(self.mark), PIECE)
         )
         return sum_path(pieces, self.first_peak)
 

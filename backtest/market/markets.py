@@ -7,7 +7,6 @@ instrument may be listed later than others and delisted earlier.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.ranges import Range
 from backtest.base.units import (
-    FloatArray,
     TimeLike,
     to_nanoseconds,
 )
@@ -31,7 +29,7 @@ from backtest.market.panel_checks import (
     check_replacement,
 )
 from backtest.market.panel_data import PanelData
-from backtest.market.portfolio_index import make_index, measure_moves
+from backtest.market.portfolio_index import make_index
 from backtest.market.tables.read_options import read_options, time_text
 from backtest.market.weight_frame import Weights, read_weights
 
@@ -222,14 +220,6 @@ class Markets(PanelData):
         [1.0, 1.0]
         """
         return make_index(self, read_weights(signal, self, where="Markets.index"))
-
-    @cached_property
-    def index_moves(self) -> FloatArray:
-        """Simple returns of the marks of the equally weighted index by bar; do not write to it.
-
-        The first is that since the first mark open.
-        """
-        return measure_moves(self, read_weights(None, self))
 
     def with_markets(self, markets: Mapping[str, Market]) -> Markets:
         """Return the panel with other markets under some of its names, of the same bars.

@@ -57,19 +57,6 @@ def make_index(markets: PanelData, weights: FloatArray) -> Market:
     )
 
 
-def measure_moves(markets: PanelData, weights: FloatArray) -> FloatArray:
-    """Return the simple returns of the index's mark from close to close, of shape (n_bars,).
-
-    The first is that since the first mark open. ``weights`` are as for :func:`make_index`.
-    """
-    panel, held = markets.panel(), _hold(weights)
-    opens = _chain(panel, held)
-    begin = opens[:1] * (1.0 + _add(held[:, :1], panel.mark_open[:, :1], panel.open[:, :1]))
-    close = opens * (1.0 + _add(held, panel.mark_close, panel.open))
-    before = np.concatenate((begin, close[:-1]))
-    return np.asarray((close - before) / before)
-
-
 def _hold(weights: FloatArray) -> FloatArray:
     """Return the weights that each bar holds: those of the bar before."""
     held = np.zeros_like(weights)

@@ -20,7 +20,12 @@ CARRY = Either("bt.signals.from_frame(markets, frame, carry=True)", "--carry-wei
 
 
 def read_weights(
-    signal: Weights, markets: PanelData, *, where: str = "signal", first: int = 0
+    signal: Weights,
+    markets: PanelData,
+    *,
+    where: str = "signal",
+    first: int = 0,
+    argument: str = "signal",
 ) -> FloatArray:
     """Return the weights decided at each close, of shape (n_instruments, n_bars).
 
@@ -33,8 +38,8 @@ def read_weights(
         instruments.
     markets : PanelData
         The panel. Where an instrument is not tradable, its weight is ignored.
-    where : str
-        The argument, for errors.
+    where, argument : str
+        The function and its argument, for errors.
     first : int
         The bar from which an array may begin instead of the first one.
 
@@ -52,7 +57,7 @@ def read_weights(
     if signal is None:
         count = tradable.sum(axis=0)
         return np.where(tradable, 1.0 / np.maximum(count, 1), 0.0)
-    place = Place("signal", of=where)
+    place = Place(argument, of=where)
     if isinstance(signal, pd.DataFrame):
         values = _read_frame(signal, markets, place)
     elif isinstance(signal, Mapping):
@@ -221,6 +226,8 @@ def _check_finite(values: FloatArray, markets: PanelData, place: Place) -> None:
         raise ParameterError(
             f"weights must be finite, {len(bad):,} of {values.size:,} are not, that of "
             f"{markets.names[row]!r} was {values[row, bar]}",
-            where=Place("signal", f"first at {format_time(int(markets.time[bar]))}", of=place.of),
+            where=Place(
+                place.arguments, f"first at {format_time(int(markets.time[bar]))}", of=place.of
+            ),
             cure="give 0 or NaN for flat",
         )

@@ -16,6 +16,17 @@ def divide_by_equity(money: FloatArray, equity: FloatArray) -> FloatArray:
     return np.divide(money, equity, out=np.zeros(len(equity)), where=equity > 0.0)
 
 
+def count_available(
+    backing: FloatArray, initial: FloatArray | float, uncounted: FloatArray | float
+) -> FloatArray:
+    """Return the money that may back a new order at each close, of shape (n_bars,).
+
+    ``backing`` is what backs the cross positions (in isolated margin the wallet), ``initial`` their
+    initial margin, ``uncounted`` their unrealized profit that backs no order.
+    """
+    return np.maximum(backing - uncounted - initial, 0.0)
+
+
 def margin_used(initial: FloatArray, equity: FloatArray) -> FloatArray:
     """Return initial margin over equity at each close, of shape (n_bars,).
 

@@ -91,6 +91,15 @@ def expected_shortfall(returns: FloatArray, level: float) -> float:
     return float(np.mean(losses[losses >= value_at_risk(returns, level)]))
 
 
+def sample_moves(moves: FloatArray, ends_sample: FloatArray) -> FloatArray:
+    """Return the simple returns per sampling period of those of bars, of shape (n_samples,).
+
+    ``ends_sample`` (n_bars,) is 1 at the last bar of each period.
+    """
+    growth = np.cumprod(1.0 + moves)[ends_sample != 0.0]
+    return np.asarray(growth / np.concatenate(([1.0], growth[:-1])) - 1.0)
+
+
 def sampled_returns(unit: FloatArray, ends_sample: FloatArray, first_unit: float) -> FloatArray:
     """Return the simple returns between sample ends, of shape (n_samples,), from the start on.
 

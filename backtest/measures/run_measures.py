@@ -10,7 +10,8 @@ import numpy as np
 from backtest.base.units import DAY, FloatArray, IntArray
 from backtest.measures.path_measures import PathSums, Samples, measure_path
 from backtest.measures.performance import LEAST_DEVIATION, compound_growth
-from backtest.measures.tally import Tally, flatten_tally
+from backtest.measures.stored_tally import flatten_tally
+from backtest.measures.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

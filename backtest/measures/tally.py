@@ -8,7 +8,7 @@ marks.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.account import (
     Books,
@@ -26,15 +26,10 @@ from backtest.account.ledger import add_ledgers, new_ledger
 from backtest.account.position import worsen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from backtest.base.units import FloatArray
 
 NEAR = 0.1
 """A close within this fraction of the liquidation price counts as near it."""
-
-LATER = ("disutility", "carry", "calls_met", "calls_failed", "liquidated_calls", "call_days")
-"""Sums that results of earlier versions do not have."""
 
 FARTHEST = 1.01 / (1.0 - NEAR)
 """Factor of the close beyond which a failing requirement cannot make the close near."""
@@ -171,35 +166,6 @@ def start_tally(unit: float, equity: float, t: int) -> Tally:
         ruin=-1,
         inverse=invert(equity),
     )
-
-
-def flatten_tally(tally: Tally) -> dict[str, float]:
-    """Return all numbers of a tally by name, as results store them."""
-    flat: dict[str, Any] = {}
-    for name, value in tally._asdict().items():
-        flat |= value._asdict() if hasattr(value, "_asdict") else {name: value}
-    return flat
-
-
-def read_tally(flat: Mapping[str, Any]) -> Tally:
-    """Return the tally that :func:`flatten_tally` has made numbers of.
-
-    A sum of :data:`LATER`, which an earlier version did not store, is NaN.
-    """
-    flat = {**dict.fromkeys(LATER, math.nan), **flat}
-
-    def read(record: Any) -> Any:
-        # results of earlier versions have no take-profits
-        return record(**{name: flat.get(name, 0) for name in record._fields})
-
-    parts = {
-        "drawdown": read(Drawdown),
-        "sample": read(Sample),
-        "money": read(Ledger),
-        "exposure": read(Exposure),
-        "decay": read(Decay),
-    }
-    return Tally(**parts, **{name: flat[name] for name in Tally._fields if name not in parts})
 
 
 def count_bar(
@@ -426,12 +392,25 @@ def update_peaks(
     leverage = abs(position.quantity) * abs(quote.mark_close) * inverse
     backing = compute_backing(rules, books, quote.mark_close)
     needed = compute_requirement(rules, position, quote.mark_close, quote.multiplier)
-    peak_needed, peak_backing = exposure.peak_needed, exposure.peak_backing
-    if position.quantity != 0.0 and not backing > 0.0:
-        peak_needed, peak_backing = 1.0, 0.0
-    elif needed * peak_backing > peak_needed * backing:
-        peak_needed, peak_backing = needed, backing
+    is_held = position.quantity != 0.0
+    peak_needed, peak_backing = raise_ratio(
+        exposure.peak_needed, exposure.peak_backing, needed, backing, is_held
+    )
     return max(exposure.peak_leverage, leverage), peak_needed, peak_backing
+
+
+def raise_ratio(
+    peak_needed: float, peak_backing: float, needed: float, backing: float, is_held: bool
+) -> tuple[float, float]:
+    """Return the higher of two margin ratios, as requirement and backing.
+
+    That of a position without backing is infinite: 1 over 0.
+    """
+    if is_held and not backing > 0.0:
+        return 1.0, 0.0
+    if needed * peak_backing > peak_needed * backing:
+        return needed, backing
+    return peak_needed, peak_backing
 
 
 def is_near(rules: InstrumentRules, books: Books, quote: Quote) -> bool:

@@ -64,7 +64,7 @@ NOT_IN_ID = {
     RUN: ("policy_module", "compiled", "causality", "margin_table", "margin_tables"),
     SWEEP: ("policy_module", "mixed", "causality"),
     COMPARISON: (),
-    PORTFOLIO: ("compiled", "causality", "margin_table"),
+    PORTFOLIO: ("compared_with", "compiled", "causality", "margin_table"),
     **dict.fromkeys((*CROWD_CLASSES, *RISK_CLASSES), ()),
     **dict.fromkeys(VALIDATIONS, ("policy_module",)),
 }

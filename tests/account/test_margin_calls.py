@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from backtest.measures.tally import LATER, flatten_tally, read_tally
+from backtest.measures.stored_tally import LATER, flatten_tally, read_tally
 from tests.scenes import NAN, account_of, at, happened, isolated, play, series, venue_of
 
 TEN = (10.0, NAN)

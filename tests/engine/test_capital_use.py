@@ -21,7 +21,7 @@ from backtest.measures import (
 from backtest.measures.part_measures import PART_METRICS, WHOLE_ONLY, measure_part
 from backtest.measures.path_measures import PATH
 from backtest.measures.run_measures import METRICS
-from backtest.measures.tally import LATER, flatten_tally, read_tally
+from backtest.measures.stored_tally import LATER, flatten_tally, read_tally
 from backtest.strategies import Constant
 from tests.fast_cases import every_nth
 from tests.scenes import (

@@ -43,15 +43,6 @@ def test_the_index_by_hand():
     assert index.instrument == "portfolio"
 
 
-def test_moves_are_returns_between_closes():
-    # 1 at the first open and close, then 1, 1.05, 1.05: see the index by hand
-    moves = PAIR.index_moves
-    np.testing.assert_allclose(moves, [0.0, 0.0, 0.05, 0.0], rtol=1e-12, atol=1e-15)
-    index = bt.Markets({"A": bt.Market.sample(bars=50), "B": bt.Market.sample(bars=50, seed=1)})
-    close = index.index().mark_close
-    np.testing.assert_array_equal(index.index_moves[1:], (close[1:] - close[:-1]) / close[:-1])
-
-
 def test_without_marks_a_panel_shares_its_arrays():
     panel = PAIR.panel()
     assert panel.mark_close is panel.close

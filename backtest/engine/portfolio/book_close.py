@@ -8,9 +8,9 @@ from backtest.account import Books
 from backtest.account.books import compute_root
 from backtest.base.units import TOLERANCE
 from backtest.engine.portfolio.book_tally import BookClose
-from backtest.measures.tally import FARTHEST, NEAR
+from backtest.measures.tally import FARTHEST, NEAR, raise_ratio
 from backtest.portfolio.book_balance import compute_pool, count_cross
-from backtest.portfolio.book_calls import compute_pot_needed
+from backtest.portfolio.book_calls import compute_pot_backing, compute_pot_needed
 from backtest.portfolio.book_records import (
     CASH,
     Book,
@@ -43,16 +43,32 @@ def look_at_close(
     if has_pool:
         needed = compute_pot_needed(terms, book, scene, len(book.margin))
         backing = compute_pool(terms, book)
+    worst_needed, worst_backing = raise_ratio(0.0, 1.0, needed, backing, has_pool)
     is_near = False
     for i in range(len(book.margin)):
         room.failure[i] = math.nan
         if is_held(book, i):
             notional = abs(book.held.quantities[i]) * abs(scene.mark_close[i])
             gross += notional
+            if is_isolated(terms, i):
+                worst_needed, worst_backing = raise_ratio(
+                    worst_needed,
+                    worst_backing,
+                    compute_pot_needed(terms, book, scene, i),
+                    compute_pot_backing(terms, book, i),
+                    True,
+                )
             if has_prices or not is_far(terms, book, i, notional, backing - needed):
                 room.failure[i] = find_failure_value(terms, book, scene, room, i, backing - needed)
                 is_near = is_near or is_near_failure(scene, i, room.failure[i])
-    return BookClose(gross, backing, needed, is_near)
+    return BookClose(
+        gross=gross,
+        backing=backing,
+        needed=needed,
+        worst_backing=worst_backing,
+        worst_needed=worst_needed,
+        is_near=is_near,
+    )
 
 
 def is_far(terms: Terms, book: Book, i: int, notional: float, excess: float) -> bool:

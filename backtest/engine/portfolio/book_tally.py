@@ -18,6 +18,7 @@ from backtest.measures.tally import (
     fold_product,
     invert,
     mark_drawdown,
+    raise_ratio,
 )
 from backtest.portfolio.book_records import EQUITY, IS_RUINED, UNIT, Book, Scene, is_held
 
@@ -28,12 +29,16 @@ if TYPE_CHECKING:
 class BookClose(NamedTuple):
     """What a tally needs of a close: gross notional, backing, requirement, nearness.
 
-    ``is_near``: a move of a tenth of the price of one instrument would liquidate something.
+    ``backing`` and ``needed`` are those of the cross pool, ``worst_backing`` and ``worst_needed``
+    of the pool or the isolated position with the highest margin ratio. ``is_near``: a move of a
+    tenth of the price of one instrument would liquidate something.
     """
 
     gross: float
     backing: float
     needed: float
+    worst_backing: float
+    worst_needed: float
     is_near: bool
 
 
@@ -84,11 +89,13 @@ def count_book_bar(
 def expose(exposure: Exposure, close: BookClose, inverse: float) -> Exposure:
     """Return the exposure updated with a close; leverage is gross."""
     leverage = close.gross * inverse
-    needed, backing = exposure.peak_needed, exposure.peak_backing
-    if close.needed > 0.0 and not close.backing > 0.0:
-        needed, backing = 1.0, 0.0
-    elif close.needed * backing > needed * close.backing:
-        needed, backing = close.needed, close.backing
+    needed, backing = raise_ratio(
+        exposure.peak_needed,
+        exposure.peak_backing,
+        close.worst_needed,
+        close.worst_backing,
+        close.gross > 0.0,
+    )
     return Exposure(
         near=exposure.near + (1 if close.is_near else 0),
         leverage=exposure.leverage + leverage,

@@ -32,7 +32,7 @@ from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD
 from backtest.engine.portfolio.portfolio_manifest import KIND
 from backtest.engine.result_files import describe_metrics
 from backtest.measures.run_span import RunSpan
-from backtest.measures.tally import flatten_tally, read_tally
+from backtest.measures.stored_tally import flatten_tally, read_tally
 from backtest.portfolio.book_ledger import WIDTH
 from backtest.portfolio.book_records import Book
 from backtest.venue import Venue

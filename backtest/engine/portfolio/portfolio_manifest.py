@@ -35,8 +35,12 @@ def write_portfolio_manifest(
     calendar: str,
     closes: IntArray,
     plain_because: str,
+    benchmark: str,
 ) -> dict[str, Any]:
-    """Return everything that decides the numbers, with an ``id`` made of it."""
+    """Return everything that decides the numbers, with an ``id`` made of it.
+
+    A benchmark that was not given follows from the rest: ``compared_with`` is no part of the id.
+    """
     markets, account = setup.markets, setup.account
     start = int(closes[0]) - markets.interval
     facts = {
@@ -52,12 +56,14 @@ def write_portfolio_manifest(
         "seed": None,
         "resumed_from": None if setup.resume is None else setup.resume.manifest["id"],
         "versions": find_versions(),
+        **({} if setup.benchmark is None else {"benchmark": benchmark}),
     }
     manifest: dict[str, Any] = to_plain(facts)
     checks = "; ".join(dict.fromkeys(each.causality for each in setup.panelists))
     return {
         "id": compute_id(manifest),
         **manifest,
+        "compared_with": benchmark,
         "compiled": plain_because or "yes",
         "causality": join_checks(checks, given),
         "margin_table": {

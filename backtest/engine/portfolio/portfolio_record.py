@@ -27,7 +27,7 @@ class PortfolioRecord:
     ``record`` has shape (n_bars, fields) and ``positions`` (n_bars, n, fields), in the order of
     :data:`backtest.engine.portfolio.book_loop.ACCOUNT_RECORD` and ``POSITION_RECORD``. ``marks``
     and ``asset_marks`` are mark closes, of shape (n_bars, n) and (n_bars, C), NaN outside the
-    ``spans`` of the instruments. ``market_returns`` are those of the equally weighted index.
+    ``spans`` of the instruments. ``market_returns`` are those of the benchmark.
     ``markets`` are None in a result that was loaded. ``started`` is when the account began (ns),
     ``traded`` the volumes that choose fee tiers, ``weights`` the signal by instrument and bar of
     ``markets``. ``measure_cuts`` returns the rows of ``target_cuts``, and ``no_fill`` is why no

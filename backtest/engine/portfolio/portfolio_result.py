@@ -16,9 +16,11 @@ from backtest.base.errors import ParameterError
 from backtest.base.ranges import Choice, Range
 from backtest.base.reportable import Reportable
 from backtest.base.units import DAY, FloatArray, IntArray, utc_index
+from backtest.engine.benchmark import begin_moves, name_benchmark, sample_benchmark
 from backtest.engine.feed_arrays import as_of
 from backtest.engine.limit_cost import LimitCost, measure_book_limit_cost
 from backtest.engine.portfolio.portfolio_files import load_portfolio, save_portfolio
+from backtest.engine.portfolio.portfolio_path import read_book_path
 from backtest.engine.portfolio.portfolio_record import PortfolioRecord
 from backtest.engine.portfolio.portfolio_tables import (
     attribution_table,
@@ -35,7 +37,6 @@ from backtest.engine.portfolio.portfolio_tables import (
 )
 from backtest.engine.portfolio.portfolio_text import write_portfolio_summary
 from backtest.engine.result_tables import check_not_resumed
-from backtest.measures.margin_use import margin_used
 from backtest.measures.path_measures import AccountPath, Samples, sum_path
 from backtest.measures.performance import sampled_returns
 from backtest.measures.portfolio_risk import (
@@ -81,9 +82,14 @@ class PortfolioResult(PortfolioRecord, Reportable):
 
     @classmethod
     def from_outcome(
-        cls, setup: Setup, outcome: BookOutcome, span: RunSpan, manifest: Mapping[str, Any]
+        cls,
+        setup: Setup,
+        outcome: BookOutcome,
+        span: RunSpan,
+        manifest: Mapping[str, Any],
+        moves: FloatArray,
     ) -> PortfolioResult:
-        """Return the result of a run."""
+        """Return the result of a run; ``moves`` are the returns of its benchmark."""
         markets, first, feed = setup.markets, setup.first, setup.inputs.feed
         spans = np.clip(markets.spans - first, 0, None)
         account = setup.account
@@ -112,7 +118,7 @@ class PortfolioResult(PortfolioRecord, Reportable):
             marks=np.ascontiguousarray(feed.mark_close[first:]),
             asset_marks=np.ascontiguousarray(feed.asset_mark_close[:, first:].T),
             ends_sample=setup.inputs.clock.ends_sample[first:],
-            market_returns=markets.index_moves[first:],
+            market_returns=begin_moves(moves, first, is_resumed=setup.resume is not None),
             markets=markets,
             started=setup.inputs.started,
             traded=outcome.traded,
@@ -162,29 +168,19 @@ class PortfolioResult(PortfolioRecord, Reportable):
 
     @cached_property
     def _path(self) -> AccountPath:
-        equity, initial = column(self.record, "equity"), column(self.record, "initial")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            net = np.where(equity > 0.0, self._notionals.sum(axis=1) / equity, 0.0)
-        return AccountPath(
-            unit=column(self.record, "unit"),
-            equity=equity,
-            initial=initial,
-            available=np.maximum(equity - initial, 0.0),
-            used=margin_used(initial, equity),
-            leverage=net,
-            moves=self.market_returns,
-        )
+        return read_book_path(self, self._notionals)
 
     @cached_property
     def _samples(self) -> Samples:
         ends = self.ends_sample != 0.0
-        growth = np.cumprod(1.0 + self.market_returns)[ends]
-        market = growth / np.concatenate(([1.0], growth[:-1])) - 1.0
         rate = as_of(self._venues[0].cash_rate, self.time, "Venue.cash_rate")
         year = self._venues[0].day_count * DAY
         lengths = np.diff(self.time, prepend=self.time[:1]) if self.is_session else self.interval
         total = np.cumsum(np.broadcast_to(rate * (lengths / year), self.time.shape))
         free = np.diff(total[ends], prepend=0.0)
+        market = sample_benchmark(
+            self.market_returns, self.ends_sample, name_benchmark(self.manifest), self.venues
+        )
         return Samples(self._sampled, free, market)
 
     @cached_property

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from backtest.account import Account
 from backtest.base.units import FloatArray, TimeLike
+from backtest.engine.benchmark import Benchmark, BenchmarkLike, read_benchmark
 from backtest.engine.portfolio.book_desk import Panelist, assign_policies, seat
 from backtest.engine.portfolio.book_inputs import BookInputs, read_book_inputs
 from backtest.engine.portfolio.cut_terms import cut_account
@@ -36,6 +37,7 @@ class Setup(NamedTuple):
     periods: float
     sampling: str
     resume: PortfolioRecord | None = None
+    benchmark: Benchmark | None = None
 
 
 def set_up(
@@ -51,6 +53,7 @@ def set_up(
     start: TimeLike | None,
     panelists: list[Panelist] | None = None,
     resume: PortfolioRecord | None = None,
+    benchmark: BenchmarkLike = None,
 ) -> Setup:
     """Check and read everything that a run needs; ``panelists`` are its policies if known."""
     policies, above = assign_policies(policy, markets, overlay)
@@ -60,6 +63,7 @@ def set_up(
     else:
         markets, first = join_panel(resume, markets)
     weights = read_weights(signal, markets, where="bt.run", first=first)
+    compared = None if benchmark is None else read_benchmark(benchmark, markets, venues, first)
     panelists = panelists or seat(policies, above, markets, weights)
     inputs = read_book_inputs(
         markets,
@@ -83,6 +87,7 @@ def set_up(
         periods=periods,
         sampling=sampling,
         resume=resume,
+        benchmark=compared,
     )
 
 
@@ -140,5 +145,10 @@ def set_up_again(
     )
     panelists = seat(setup.policies, setup.overlay, markets, weights, is_checked=False)
     return setup._replace(
-        markets=markets, signal=weights, panelists=panelists, inputs=inputs, first=first
+        markets=markets,
+        signal=weights,
+        panelists=panelists,
+        inputs=inputs,
+        first=first,
+        benchmark=None,
     )

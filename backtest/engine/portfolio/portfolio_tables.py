@@ -65,6 +65,15 @@ def compute_notionals(
     return np.where(quantity != 0.0, quantity * np.stack(values, axis=1), 0.0)
 
 
+def measure_profits(
+    positions: FloatArray, marks: FloatArray, venues: Sequence[Venue]
+) -> FloatArray:
+    """Return the unrealized profits at each close, of shape (n_bars, n); ``marks`` are prices."""
+    quantity, entry = field(positions, "quantity"), field(positions, "entry")
+    values = np.stack([value_of(venue, marks[:, i]) for i, venue in enumerate(venues)], axis=1)
+    return np.where(quantity != 0.0, quantity * (values - entry), 0.0)
+
+
 def portfolio_bars(
     time: IntArray, record: FloatArray, notionals: FloatArray, paid_in: float, first_peak: float
 ) -> pd.DataFrame:
@@ -122,13 +131,12 @@ def positions_table(
     ``liquidation_price`` (the others frozen), ``requirement_share`` (its Euler share), ``target``.
     """
     notionals = compute_notionals(positions, marks, venues)
+    profits = measure_profits(positions, marks, venues)
     parts = []
     for i, name in enumerate(names):
         rows = slice(*(int(each) for each in spans[i]))
         own = {each: field(positions, each)[rows, i] for each in POSITION_RECORD}
         held = own["quantity"] != 0.0
-        value = value_of(venues[i], marks[rows, i])
-        profit = np.where(held, own["quantity"] * (value - own["entry"]), 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             leverage = np.where(equity[rows] > 0.0, notionals[rows, i] / equity[rows], 0.0)
         parts.append(
@@ -141,7 +149,7 @@ def positions_table(
                     "mark": marks[rows, i],
                     "notional": notionals[rows, i],
                     "leverage": leverage,
-                    "profit": profit,
+                    "profit": profits[rows, i],
                     **{each: own[each] for each in SHOWN},
                     "liquidation_price": np.where(
                         held, price_of(venues[i], own["failure"]), np.nan

@@ -13,6 +13,7 @@ import numpy as np
 from backtest.account import Account
 from backtest.account.account import WHOLE
 from backtest.base.units import TimeLike
+from backtest.engine.benchmark import BenchmarkLike, index_traded
 from backtest.engine.compile.background_compiler import CompileFirst, answer_first
 from backtest.engine.compile.plain_or_compiled_book import (
     is_book_plain,
@@ -134,7 +135,7 @@ def take(
     )
 
 
-def run_portfolio(
+def run_portfolio(  # noqa: PLR0913 - the terms of a run, by name
     markets: Markets,
     policy: Policy | Mapping[str, Policy],
     *,
@@ -148,6 +149,7 @@ def run_portfolio(
     start: TimeLike | None,
     progress: Progress | None,
     resume: object,
+    benchmark: BenchmarkLike,
 ) -> PortfolioResult:
     """Take an account with several positions through several markets; see :func:`backtest.run`."""
     earlier = read_resume(resume, start)
@@ -164,6 +166,7 @@ def run_portfolio(
         periods=periods,
         start=start,
         resume=earlier,
+        benchmark=benchmark,
     )
     if earlier is not None:
         check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
@@ -182,6 +185,7 @@ def finish(
     warn_of_delisting(markets, outcome.entries, DELISTED)
     closes = markets.time[first:] + markets.interval
     span = RunSpan(int(markets.time[first]), closes, first, setup.periods)
+    benchmark = setup.benchmark or index_traded(markets, setup.venues, setup.signal, first)
     manifest = write_portfolio_manifest(
         setup,
         signal=describe_weights(given, setup.signal),
@@ -190,11 +194,12 @@ def finish(
         calendar=calendar,
         closes=closes,
         plain_because=outcome.plain_because,
+        benchmark=benchmark.text,
     )
     measure_cuts = partial(measure_book_cuts, setup, outcome)  # slower than the run itself
     no_fill = explain_no_book_fill(setup, outcome, measure_cuts)
     level = field(outcome.positions, "target")
     highest = np.where(np.isinf(level).any(axis=1), np.inf, 0.0)
     warn_of_outcome(name_boundless(setup, level), no_fill, highest, closes)
-    result = PortfolioResult.from_outcome(setup, outcome, span, manifest)
+    result = PortfolioResult.from_outcome(setup, outcome, span, manifest, benchmark.moves)
     return dataclasses.replace(result, measure_cuts=measure_cuts, no_fill=no_fill)

@@ -30,7 +30,7 @@ from backtest.market.markets import Markets
 from backtest.market.weight_frame import read_weights, weights_to_frame
 from backtest.policy import Policy
 
-NOT_IN_ID = ("compiled", "causality", "margin_table")
+NOT_IN_ID = ("compared_with", "compiled", "causality", "margin_table")
 """Entries of a manifest that its id does not depend on."""
 LEAST = 2
 """Least bars of an instrument on which columns are computed."""

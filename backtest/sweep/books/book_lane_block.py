@@ -28,7 +28,8 @@ from backtest.engine.portfolio.portfolio_setup import Setup
 from backtest.measures.performance import sampled_returns
 from backtest.measures.run_measures import measure_accounts
 from backtest.measures.run_span import RunSpan
-from backtest.measures.tally import Tally, flatten_tally, start_tally
+from backtest.measures.stored_tally import flatten_tally
+from backtest.measures.tally import Tally, start_tally
 from backtest.policy import start_memory
 from backtest.portfolio.book_records import (
     EQUITY,

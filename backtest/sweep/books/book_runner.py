@@ -31,7 +31,7 @@ from backtest.engine.portfolio.book_loop import Desk
 from backtest.engine.portfolio.portfolio_setup import Setup
 from backtest.measures.performance import sampled_returns
 from backtest.measures.run_measures import measure_accounts
-from backtest.measures.tally import flatten_tally
+from backtest.measures.stored_tally import flatten_tally
 from backtest.portfolio.book_records import EQUITY, UNIT
 from backtest.sweep.books.book_lane_block import (
     LEAST_LANES,

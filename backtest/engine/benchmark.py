@@ -1,0 +1,234 @@
+"""The benchmark of a run: what alpha, beta and the break-evens compare the account with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.number_text import format_number, format_percent
+from backtest.base.phrases import Place
+from backtest.base.units import FloatArray, format_time
+from backtest.engine.result_tables import is_inverse, value_of
+from backtest.market import Market, Markets
+from backtest.market.weight_frame import read_stamps, read_weights
+from backtest.measures.performance import sample_moves
+from backtest.venue import Venue
+
+BenchmarkLike: TypeAlias = "str | pd.DataFrame | Mapping[str, float] | pd.Series | None"
+"""What callers may give as the benchmark of a run."""
+PLACE = Place("benchmark", of="bt.run")
+
+
+class Benchmark(NamedTuple):
+    """What it is, and its simple returns by bar of the market, of shape (n_bars,).
+
+    ``text`` may end in a hash of the values. The first return is that of the first bar.
+    """
+
+    text: str
+    moves: FloatArray
+
+
+def read_benchmark(
+    given: BenchmarkLike, markets: Markets, venues: Mapping[str, Venue], first: int
+) -> Benchmark:
+    """Return the benchmark that a user described.
+
+    Parameters
+    ----------
+    given : str, DataFrame, mapping or Series
+        An instrument; weights, whose index is the benchmark (:meth:`Markets.index`); or prices at
+        the closes of the bars that open at the times of a Series.
+    markets, venues : Markets, mapping of str to Venue
+        Those of the run.
+    first : int
+        The first bar of the account.
+
+    Raises
+    ------
+    ParameterError
+        If it is none of these, names no instrument, or does not fit the bars.
+    """
+    if isinstance(given, pd.Series):
+        moves = read_prices(given, markets, first)
+        return Benchmark(f"{given.name or 'series'} {hash_values(moves[first:])}", moves)
+    if isinstance(given, str):
+        name = check_name(given, markets)
+        return Benchmark(name, follow_instrument(markets, venues, name))
+    if not isinstance(given, pd.DataFrame | Mapping):
+        raise ParameterError(
+            f"a benchmark must be an instrument, weights or prices, was {type(given).__name__}",
+            where=PLACE,
+            cure=f"give {markets.names[0]!r}, a frame by time and instrument, or a Series of "
+            "prices by the opens of the bars",
+        )
+    weights = read_weights(given, markets, where="bt.run", argument="benchmark")
+    text = f"index of given weights {hash_values(weights)}"
+    return Benchmark(text, measure_moves(markets, venues, weights))
+
+
+def read_own_benchmark(
+    given: BenchmarkLike, market: Market, venue: Venue, name: str, first: int
+) -> Benchmark | None:
+    """Return the benchmark of a run of one instrument; None if it is its market.
+
+    ``name`` is that of the instrument among several markets, empty if it was given alone.
+    """
+    name = name or market.instrument or "market"
+    if given is None or (isinstance(given, str) and given == name):
+        return None
+    return read_benchmark(given, Markets({name: market}), {name: venue}, first)
+
+
+def index_traded(
+    markets: Markets, venues: Mapping[str, Venue], signal: FloatArray, first: int
+) -> Benchmark:
+    """Return the index of what is traded: weights abs(s_i) / sum abs(s) of the signal by bar.
+
+    A bar without a signal keeps the weights of the last one that has any; those before the first
+    have its weights. Without any signal, all instruments have equal weights. The benchmark of one
+    instrument is itself. ``first`` is the first bar of the account.
+    """
+    weights = spread_weights(signal, markets)
+    own = weights[:, first:]
+    names = [name for name, row in zip(markets.names, own, strict=True) if row.any()]
+    if len(names) == 1:
+        return Benchmark(names[0], follow_instrument(markets, venues, names[0]))
+    text = f"index of what is traded: {', '.join(names)}"
+    return Benchmark(text, measure_moves(markets, venues, weights))
+
+
+def spread_weights(signal: FloatArray, markets: Markets) -> FloatArray:
+    """Return the weights of the index of what is traded, of shape (n_instruments, n_bars)."""
+    size = np.abs(signal)
+    total = size.sum(axis=0)
+    if not total.any():
+        return read_weights(None, markets)
+    has_any = np.flatnonzero(total)
+    last = np.searchsorted(has_any, np.arange(len(total)), side="right") - 1
+    kept = np.where(markets.tradable(), size[:, has_any[np.maximum(last, 0)]], 0.0)
+    sums = kept.sum(axis=0)
+    return np.divide(kept, sums, out=np.zeros_like(kept), where=sums > 0.0)
+
+
+def measure_moves(markets: Markets, venues: Mapping[str, Venue], weights: FloatArray) -> FloatArray:
+    """Return the simple returns of the index's mark from close to close, of shape (n_bars,).
+
+    Bar t holds the weights of bar t - 1, rebalanced at its open without costs; the first bar has no
+    return. Gains are those of the value of a contract in the settlement currency.
+    """
+    panel, inverse = markets.panel(), [is_inverse(venues[name]) for name in markets.names]
+    held = np.concatenate((weights[:, :1], weights[:, :-1]), axis=1)
+    following = np.roll(panel.open, -1, axis=1)
+    following[:, -1] = np.nan
+    following = np.where(np.isnan(following), panel.close, following)
+    growth = 1.0 + add_gains(held, following, panel.open, inverse)
+    opens = np.concatenate(([1.0], np.cumprod(growth[:-1])))
+    close = opens * (1.0 + add_gains(held, panel.mark_close, panel.open, inverse))
+    before = np.concatenate((close[:1], close[:-1]))
+    moves: FloatArray = (close - before) / before
+    return moves
+
+
+def sample_benchmark(
+    moves: FloatArray, ends_sample: FloatArray, name: str, venues: Mapping[str, Venue]
+) -> FloatArray:
+    """Return the simple returns of a benchmark per sampling period, from those of bars.
+
+    Returns of one inverse contract add up as its value -1 / P does: 1 - P / P' over any period.
+    """
+    side = -1.0 if name in venues and is_inverse(venues[name]) else 1.0
+    return side * sample_moves(side * moves, ends_sample)
+
+
+def begin_moves(moves: FloatArray, first: int, *, is_resumed: bool) -> FloatArray:
+    """Return the returns from the first bar of an account on; its own is 0 unless it was resumed.
+
+    The market at 1x begins at the first close of an account.
+    """
+    own = moves[first:].copy()
+    own[0] = own[0] if is_resumed else 0.0
+    return own
+
+
+def follow_instrument(markets: Markets, venues: Mapping[str, Venue], name: str) -> FloatArray:
+    """Return the returns of one contract of an instrument at mark closes, 0 where it has none."""
+    value = value_of(venues[name], markets.panel().mark_close[markets.names.index(name)])
+    before = np.concatenate((value[:1], value[:-1]))
+    return np.nan_to_num((value - before) / np.abs(before))
+
+
+def add_gains(
+    held: FloatArray, price: FloatArray, base: FloatArray, inverse: Sequence[bool]
+) -> FloatArray:
+    """Return sum_i w_i (u(P_i) - u(B_i)) / abs(u(B_i)) by bar, without what is not held."""
+    total = np.zeros(held.shape[1])
+    for weight, one, other, is_coin in zip(held, price, base, inverse, strict=True):
+        gain = 1.0 - other / one if is_coin else one / other - 1.0
+        total += np.where(weight != 0.0, weight * gain, 0.0)
+    return total
+
+
+def read_prices(prices: pd.Series, markets: Markets, first: int) -> FloatArray:
+    """Return the returns of a Series of prices by bar; it must have the bars of the account."""
+    stamps = read_stamps(prices.index, PLACE)
+    values = pd.Series(prices.to_numpy(dtype=np.float64), index=stamps).reindex(markets.time)
+    own = values.to_numpy()[first:]
+    bad = np.flatnonzero(~((own > 0.0) & np.isfinite(own)))
+    if len(bad):
+        raise ParameterError(
+            f"a benchmark must have a positive price at each bar, {len(bad):,} of {len(own):,} "
+            f"have none, the first at {format_time(int(markets.time[first + bad[0]]))}",
+            where=PLACE,
+            cure="fill it: prices.reindex(markets.times, method='ffill')",
+        )
+    moves = values.to_numpy() / values.shift().to_numpy() - 1.0
+    return np.where(np.isnan(moves), 0.0, moves)
+
+
+def describe_benchmark(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+    """Return what the benchmark is, and how the account compares with it, in a sentence."""
+    beta, alpha = metrics["beta"], metrics["alpha"]
+    return (
+        f"{name_benchmark(manifest)}; beta {format_number(beta)} ± "
+        f"{format_number(metrics['beta_error'])}, alpha {format_percent(alpha)} ± "
+        f"{format_percent(metrics['alpha_error'])} per year (standard errors)"
+    )
+
+
+def explain_measures(manifest: Mapping[str, Any]) -> str:
+    """Return what a table of all measures has, and what some of them compare with."""
+    name = name_benchmark(manifest)
+    return f"Every number of result.metrics. Alpha, beta and the break-evens compare with: {name}."
+
+
+def name_benchmark(manifest: Mapping[str, Any]) -> str:
+    """Return what the benchmark of a run is: what its manifest says, or what is the default.
+
+    Earlier versions had equal weights for all runs of several positions.
+    """
+    default = "index of equal weights" if "kind" in manifest else "the market at 1x"
+    text = manifest.get("benchmark", manifest.get("compared_with", default))
+    return str(text).partition(" sha256")[0]
+
+
+def check_name(name: str, markets: Markets) -> str:
+    """Return the name of an instrument, or raise a ParameterError."""
+    if name not in markets:
+        raise ParameterError(
+            f"a benchmark must be an instrument of the run, was {name!r}"
+            + did_you_mean(name, markets.names),
+            where=PLACE,
+            cure=f"choose one of {', '.join(markets.names)}, or give a Series of prices",
+        )
+    return name
+
+
+def hash_values(values: FloatArray) -> str:
+    """Return a hash of numbers, for the manifest."""
+    return f"sha256:{hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"

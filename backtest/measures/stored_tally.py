@@ -1,0 +1,44 @@
+"""The numbers of a tally by name, as results store them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from backtest.account import Ledger
+from backtest.measures.tally import Decay, Drawdown, Exposure, Sample, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LATER = ("disutility", "carry", "calls_met", "calls_failed", "liquidated_calls", "call_days")
+"""Sums that results of earlier versions do not have."""
+
+
+def flatten_tally(tally: Tally) -> dict[str, float]:
+    """Return all numbers of a tally by name, as results store them."""
+    flat: dict[str, Any] = {}
+    for name, value in tally._asdict().items():
+        flat |= value._asdict() if hasattr(value, "_asdict") else {name: value}
+    return flat
+
+
+def read_tally(flat: Mapping[str, Any]) -> Tally:
+    """Return the tally that :func:`flatten_tally` has made numbers of.
+
+    A sum of :data:`LATER`, which an earlier version did not store, is NaN.
+    """
+    flat = {**dict.fromkeys(LATER, math.nan), **flat}
+
+    def read(record: Any) -> Any:
+        # results of earlier versions have no take-profits
+        return record(**{name: flat.get(name, 0) for name in record._fields})
+
+    parts = {
+        "drawdown": read(Drawdown),
+        "sample": read(Sample),
+        "money": read(Ledger),
+        "exposure": read(Exposure),
+        "decay": read(Decay),
+    }
+    return Tally(**parts, **{name: flat[name] for name in Tally._fields if name not in parts})
