@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -142,6 +143,26 @@ def format_time(nanoseconds: int) -> str:
     if nanoseconds % DAY == 0:
         return f"{stamp:%Y-%m-%d}"
     return f"{stamp:%Y-%m-%d %H:%M}" if nanoseconds % MINUTE == 0 else f"{stamp:%Y-%m-%d %H:%M:%S}"
+
+
+def format_span(data: Mapping[str, Any]) -> str:
+    """Return the span of data by its texts ``start``, ``end`` and ``interval``.
+
+    The end is the moment at which the last bar closes; of bars of a day or longer it is the date of
+    the last bar.
+
+    Examples
+    --------
+    >>> format_span({"start": "2023-01-01", "end": "2023-01-08", "interval": "1h"})
+    '2023-01-01 to 2023-01-08 UTC'
+    >>> format_span({"start": "2000-03-20", "end": "2000-03-25", "interval": "1d"})
+    '2000-03-20 to 2000-03-24 UTC'
+    """
+    end, text = str(data["end"]), str(data.get("interval") or "1m")
+    interval = parse_duration(text, where="interval")
+    if interval >= DAY and end:
+        end = format_time(to_nanoseconds(end, where="end") - interval)
+    return f"{data['start']} to {end} UTC"
 
 
 def utc_index(nanoseconds: IntArray) -> pd.DatetimeIndex:

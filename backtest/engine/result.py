@@ -325,7 +325,7 @@ class Result(RunRecord, Reportable):
             np.abs(life.leverage[rows]),
             life.move[rows],
             self.record[6][rows],
-            self.span.closes[rows],
+            self.span.named[rows],
             first_peak=self.first_peak,
             horizon=ahead,
             groups=int(whole),

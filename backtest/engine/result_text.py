@@ -18,7 +18,8 @@ from backtest.base.number_text import (
     format_setting,
 )
 from backtest.base.text_layout import format_paragraph
-from backtest.base.units import DAY, format_time
+from backtest.base.units import DAY, format_span, format_time
+from backtest.engine.benchmark import describe_benchmark
 from backtest.engine.checks_text import describe_checks
 from backtest.engine.loop_inputs import has_order_fee
 from backtest.engine.manifest import read_tables
@@ -59,6 +60,8 @@ MEASURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("ES 99 %", "es_99", format_percent),
 )
 """The rows of the table of measures: label, measure and format."""
+RATIOS = ("sharpe", "sortino")
+"""Measures that are marked if the account was ruined: returns after the ruin count as 0."""
 
 
 class BuyAndHold(NamedTuple):
@@ -103,7 +106,7 @@ def describe_market(result: RunRecord) -> Iterator[str]:
     """Yield the instrument and its span, and the caveats of the data."""
     data = result.manifest["data"]
     name = data["instrument"] or "unnamed instrument"
-    span = f"{data['start']} to {data['end']} UTC"
+    span = format_span(data)
     yield f"{name}, {span}, {data['bars']:,} bars of {data['interval']}"
     if data["synthetic"]:
         yield "SYNTHETIC: these prices are made up"
@@ -210,12 +213,18 @@ def compare_measures(result: RunRecord) -> Iterator[str]:
     yield f"{'':28}{'account':>14}{'buy and hold 1x':>20}"
     for label, name, format_value in MEASURES:
         theirs = format_value(held[name]) if name in held else ""
-        row = f"  {label.format(result.manifest['sampling']):26}"
+        row = f"  {label_measure(label, name, result):26}"
         yield f"{row}{format_value(result.metrics[name]):>14}{theirs:>20}".rstrip()
     is_inverse = result.venue.contract.kind == "inverse"
     unit = "in the quote currency, " if is_inverse else ""
     yield f"  Buy and hold: the mark price from the first close on; {unit}price only, no costs."
     yield from describe_short_span(result.span)
+
+
+def label_measure(label: str, name: str, result: RunRecord) -> str:
+    """Return the label of a measure; that of a ratio says what a ruined account adds to it."""
+    text = label.format(result.manifest["sampling"])
+    return f"{text} (0 after ruin)" if name in RATIOS and result.metrics["ruined"] else text
 
 
 def describe_short_span(span: RunSpan) -> Iterator[str]:
@@ -267,26 +276,22 @@ def summarize_risk(result: RunRecord) -> Iterator[str]:
     yield from format_paragraph(
         "Trading", f"{fills:,} fills; turnover {turnover} times equity per year"
     )
+    if result.benchmark is not None:
+        yield from format_paragraph("Benchmark", describe_benchmark(result.manifest, metrics))
 
 
 def describe_drawdown(result: RunRecord) -> str:
     """Return the depth of the worst drawdown, its dates, its length and whether it is over."""
-    fall, metrics = result.tally.drawdown, result.metrics
+    fall, metrics, span = result.tally.drawdown, result.metrics, result.span
     if fall.low == fall.low_peak:
         return "none"
     is_over = fall.recovered >= 0
-    end = f"recovered {date_of(result, fall.recovered)}" if is_over else "not recovered by the end"
+    end = f"recovered {span.day_of(fall.recovered)}" if is_over else "not recovered by the end"
     return (
-        f"{format_percent(metrics['max_drawdown'])} from {date_of(result, fall.drawdown_peak)} "
-        f"to {date_of(result, fall.drawdown_trough)}, {end}; "
+        f"{format_percent(metrics['max_drawdown'])} from {span.day_of(fall.drawdown_peak)} "
+        f"to {span.day_of(fall.drawdown_trough)}, {end}; "
         f"{metrics['drawdown_days']:,.0f} days under water"
     )
-
-
-def date_of(result: RunRecord, bar: int) -> str:
-    """Return the day on which a bar closed; the start for the bar before the first."""
-    time = result.span.time_of(bar)
-    return format_time(time - time % DAY)
 
 
 # ------------------------------------------------------------------------------------- the account
@@ -360,9 +365,9 @@ def summarize_events(result: RunRecord) -> Iterator[str]:
         text += "earlier data, or bt.run(start=...), warm them up"
         yield from format_paragraph("Warming up", text)
     if metrics["ruined"]:
-        time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))
         days = f"{metrics['ruin_time']:,.1f} days"
-        text = f"at {time} UTC, after {days}: {describe_left(result)}, no trade since"
+        when = result.span.describe_close(result.tally.ruin)
+        text = f"{when}, after {days}: {describe_left(result)}, no trade since"
         yield from format_paragraph("RUINED", text)
 
 

@@ -209,10 +209,11 @@ def recovery_days(fall: Drawdown, span: RunSpan) -> float:
 def drawdown_dates(fall: Drawdown, span: RunSpan) -> dict[str, float]:
     """Return the peak, trough, and recovery of the deepest drawdown, in UTC nanoseconds.
 
-    NaN without a drawdown, or if it was not over by the end. Whole seconds are exact in a double.
+    Closes are named as in :attr:`RunSpan.named`, bars of a day or longer by their dates. NaN
+    without a drawdown, or if it was not over by the end. Whole seconds are exact in a double.
     """
     if fall.low == fall.low_peak:
         return dict.fromkeys(DATES, math.nan)
-    over = span.time_of(fall.recovered) if fall.recovered >= 0 else math.nan
-    times = (span.time_of(fall.drawdown_peak), span.time_of(fall.drawdown_trough), over)
+    over = span.name_of(fall.recovered) if fall.recovered >= 0 else math.nan
+    times = (span.name_of(fall.drawdown_peak), span.name_of(fall.drawdown_trough), over)
     return dict(zip(DATES, map(float, times), strict=True))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.units import format_span
 from backtest.measures.measure_names import ABOUT
 
 if TYPE_CHECKING:
@@ -157,8 +158,8 @@ class MetricValue:
             f"{self.name} must be {rule} {shown}, was {self.value!r}",
             f"  meaning: {', '.join(filter(None, (about.meaning, about.unit, wish)))}",
             f"  policy:  {_name_policy(self.result)}",
-            f"  data:    {data['instrument'] or 'unnamed instrument'}, {data['start']} to "
-            f"{data['end']} UTC, {data['bars']:,} bars of {data['interval']}",
+            f"  data:    {data['instrument'] or 'unnamed instrument'}, {format_span(data)}, "
+            f"{data['bars']:,} bars of {data['interval']}",
             "  others:  " + ", ".join(f"{name} {value:.4g}" for name, value in others.items()),
         ]
         return "\n".join(lines)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from backtest.base.number_text import format_number, format_percent, format_probability
 from backtest.base.text_layout import format_paragraph
+from backtest.base.units import format_span
 from backtest.validation.chance import EVIDENCE
 from backtest.validation.walk_figures import read_figures
 from backtest.validation.walk_text import EVEN, describe_others, name_procedure
@@ -69,7 +70,7 @@ def describe_splits(found: CrossRecord) -> Iterator[str]:
     data = facts["data"]
     notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
     name = data["instrument"] or "unnamed instrument"
-    yield from format_paragraph("Data", f"{name}, {data['start']} to {data['end']} UTC", *notes)
+    yield from format_paragraph("Data", f"{name}, {format_span(data)}", *notes)
     how = "the accounts of groups" if figures["scored_by"] == "groups" else "runs of each stretch"
     known = figures["memory_bars"]
     memory = "" if known is None else f", for a memory of the columns of {known:,} bars"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from backtest.base.number_text import format_number, format_percent, format_probability
 from backtest.base.text_layout import format_paragraph
+from backtest.base.units import format_span
 from backtest.validation.walk_text import name_procedure
 
 if TYPE_CHECKING:
@@ -57,8 +58,9 @@ def describe_data(found: ScheduleRecord) -> Iterator[str]:
     data = facts["data"]
     notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
     name = data["instrument"] or "unnamed instrument"
-    first = found.folds["test_start"].min()
-    yield from format_paragraph("Data", f"{name}, tested {first:%Y-%m-%d} to {data['end']}", *notes)
+    first = f"{found.folds['test_start'].min():%Y-%m-%d}"
+    span = format_span({**data, "start": first}).removesuffix(" UTC")
+    yield from format_paragraph("Data", f"{name}, tested {span}", *notes)
 
 
 def describe_table(found: ScheduleRecord) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.base.number_text import format_number, format_percent, format_probability
 from backtest.base.text_layout import format_paragraph
+from backtest.base.units import format_span
 from backtest.validation.chance import EVIDENCE
 from backtest.validation.walk_figures import read_figures
 
@@ -76,10 +77,9 @@ def describe_walk(walk: WalkRecord) -> Iterator[str]:
     )
     name = facts["data"]["instrument"] or "unnamed instrument"
     notes = ["SYNTHETIC: these prices are made up"] if facts["data"]["synthetic"] else []
-    first, last = folds["test_start"].iloc[0], folds["test_end"].iloc[-1]
-    yield from format_paragraph(
-        "Data", f"{name}, tested {first:%Y-%m-%d} to {last:%Y-%m-%d}", *notes
-    )
+    first = f"{folds['test_start'].iloc[0]:%Y-%m-%d}"
+    tested = format_span({**walk.fixed.manifest["data"], "start": first}).removesuffix(" UTC")
+    yield from format_paragraph("Data", f"{name}, tested {tested}", *notes)
     rules = ", ".join(facts["constraints"])
     yield from format_paragraph("Objective", f"{facts['objective']}, where {rules}")
 

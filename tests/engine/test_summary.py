@@ -186,7 +186,7 @@ def test_liquidations_are_listed_up_to_eight_and_the_rest_counted(wild):
 
 def test_the_drawdown_has_dates_and_says_whether_it_is_over():
     over = flat(live(make_market([0.1, 0.1, -0.2, 0.1, 0.3])).summary())
-    assert "from 2021-01-03 to 2021-01-04, recovered 2021-01-06" in over
+    assert "from 2021-01-02 to 2021-01-03, recovered 2021-01-05" in over
     lasting = flat(live(make_market([0.1, 0.1, -0.2, 0.1])).summary())
     assert "not recovered by the end" in lasting
 
@@ -203,6 +203,8 @@ def test_ruin_is_said_with_its_time():
     text = live(make_market([0.0, 0.0, -0.3, 0.1]), 10.0, venue=venue).summary()
     assert "RUINED" in text
     assert "n/a" in text
+    assert "Sharpe (0 after ruin)" in text
+    assert "Sortino (0 after ruin)" in text
 
 
 def test_filled_gaps_are_said(market):

@@ -198,6 +198,7 @@ def test_a_ruined_account_is_said_to_be_ruined_before_anything_else():
     page = build_run(live(Constant(leverage=60.0), days=20))
     assert any(notice.startswith("Ruined at") for notice in page.notices)
     assert "before ruin" in write_html(page)
+    assert "Sharpe (0 after ruin)" in {fact.label for fact in page.facts}
 
 
 FREQUENCIES = {"weekly": "7D", "seven hours": "7h"}

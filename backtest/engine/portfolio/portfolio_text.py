@@ -11,10 +11,11 @@ import pandas as pd
 from backtest.account.account import Account
 from backtest.base.number_text import format_leverage, format_number, format_percent
 from backtest.base.text_layout import format_paragraph
-from backtest.base.units import DAY, format_time
+from backtest.base.units import format_span
+from backtest.engine.benchmark import describe_benchmark
 from backtest.engine.checks_text import describe_checks
 from backtest.engine.portfolio.portfolio_tables import field
-from backtest.engine.result_text import MEASURES, describe_short_span, describe_venue
+from backtest.engine.result_text import MEASURES, describe_short_span, describe_venue, label_measure
 from backtest.engine.target_cuts_text import describe_targets
 
 MOST_CASES = 5
@@ -51,7 +52,7 @@ def summarize_setting(result: Any) -> Iterator[str]:
 def describe_panel(result: Any) -> Iterator[str]:
     """Yield the instruments and their span, and the caveats of the data."""
     data = result.manifest["data"]
-    span = f"{data['start']} to {data['end']} UTC"
+    span = format_span(data)
     yield f"{', '.join(result.names)}, {span}, {data['bars']:,} bars of {data['interval']}"
     if data["synthetic"]:
         yield "SYNTHETIC: these prices are made up"
@@ -125,8 +126,7 @@ def list_measures(result: Any) -> Iterator[str]:
     metrics = result.metrics
     yield f"  {'final equity':26}{metrics['final_equity']:>14,.2f}"
     for label, name, format_value in MEASURES:
-        text = label.format(result.manifest["sampling"])
-        yield f"  {text:26}{format_value(metrics[name]):>14}"
+        yield f"  {label_measure(label, name, result):26}{format_value(metrics[name]):>14}"
     yield from describe_short_span(result.span)
 
 
@@ -161,6 +161,7 @@ def summarize_risk(result: Any) -> Iterator[str]:
         f"diversification ratio {format_number(metrics['diversification_ratio'])}, "
         f"{format_number(metrics['effective_bets'])} effective bets of {len(result.names)}",
     )
+    yield from format_paragraph("Benchmark", describe_benchmark(result.manifest, metrics))
 
 
 def count_boundless(result: Any) -> int:
@@ -196,11 +197,11 @@ def summarize_events(result: Any) -> Iterator[str]:
     others += [f"delisted {delisted}"] if delisted else []
     yield from format_paragraph("Other events", ", ".join(others))
     if metrics["ruined"]:
-        time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))
         yield from format_paragraph(
             "RUINED",
-            f"at {time} UTC, after {metrics['ruin_time']:,.1f} days: equity "
-            f"{metrics['final_equity']:,.2f}, no trade since",
+            f"{result.span.describe_close(result.tally.ruin)}, after "
+            f"{metrics['ruin_time']:,.1f} days: equity {metrics['final_equity']:,.2f}, no trade "
+            "since",
         )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backtest.base.number_text import format_bps, format_setting
+from backtest.base.units import format_span
 from backtest.engine.manifest import read_tables
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.basis.data_quality import describe_choices, describe_filled, write_quality
@@ -109,7 +110,7 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     made_up = ", SYNTHETIC: these prices are made up" if data.get("synthetic") else ""
     yield "source", f"{data.get('source', 'not said')}{made_up}"
     bars = f"{data['bars']:,} bars of {data['interval']}"
-    yield "time", f"{data['start']} to {data['end']} UTC, {bars}"
+    yield "time", f"{format_span(data)}, {bars}"
     if "filled" in data:
         yield "filled in", describe_filled(data["filled"]) or "nothing: the data had no gaps"
         if chosen := describe_choices(data["filled"]):

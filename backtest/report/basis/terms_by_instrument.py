@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from backtest.account.account import BY_INSTRUMENT
 from backtest.base.text_layout import clip
+from backtest.base.units import format_span
 from backtest.report.basis.data_quality import describe_choices, describe_filled
 from backtest.report.basis.what_is_modeled import describe_model
 from backtest.report.page.page import Block, Table, name_columns
@@ -83,7 +84,7 @@ def tabulate_instruments(data: Mapping[str, Any]) -> Iterator[Block]:
         rows = tuple(
             (
                 name,
-                f"{each['start']} to {each['end']}",
+                format_span(each).removesuffix(" UTC"),
                 f"{each['bars']:,}",
                 f"{each['funding_events']:,}",
                 str(each["liquidations_tested_on"]),

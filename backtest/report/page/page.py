@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
+from backtest.base.units import format_span
+
 
 class Paragraph(NamedTuple):
     """A paragraph; ``tone`` is ``"plain"``, ``"note"`` (small print) or ``"warning"``."""
@@ -157,7 +159,7 @@ class Page:
         data = self.manifest["data"]
         bars = f"{data['bars']:,} bars of {data['interval']}"
         name = data["instrument"] or "unnamed instrument"
-        return f"{name}, {data['start']} to {data['end']} UTC, {bars}"
+        return f"{name}, {format_span(data)}, {bars}"
 
     @cached_property
     def sections(self) -> Sequence[Section]:

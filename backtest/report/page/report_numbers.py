@@ -93,8 +93,8 @@ def name_frequency(duration: str) -> str:
     return PERIODS.get(duration, ("", duration))[1]
 
 
-def format_day(stamp: pd.Timestamp) -> str:
-    """Format a time as its day, with the time of day unless it is midnight; NaT is ``not yet``."""
+def format_close(stamp: pd.Timestamp, *, is_daily: bool) -> str:
+    """Format what names a close: a date, of bars under a day a time; NaT is ``not yet``."""
     if pd.isna(stamp):
         return "not yet"
-    return f"{stamp:%Y-%m-%d %H:%M}".removesuffix(" 00:00")
+    return f"{stamp:%Y-%m-%d}" if is_daily else f"{stamp:%Y-%m-%d %H:%M}"

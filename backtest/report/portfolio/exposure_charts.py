@@ -37,7 +37,7 @@ MOST_CELLS = 12
 
 def draw_account(result: PortfolioResult) -> Chart:
     """Draw equity, drawdown, gross and net leverage, and the margin ratio of the pool."""
-    bars, closes = result.bars, result.span.closes
+    bars, closes = result.bars, result.span.named
     titles = (
         "Equity (x: the pool or an isolated position was liquidated)",
         "Drawdown",
@@ -70,7 +70,7 @@ def mark_liquidations(result: PortfolioResult) -> Iterator[dict[str, Any]]:
         return
     at = np.searchsorted(result.time, times.as_unit("ns").asi8)
     equity = result.bars["equity"].to_numpy()[at]
-    closes = result.span.closes[at]
+    closes = result.span.named[at]
     yield draw_points(
         to_datetimes(closes), equity, "liquidation", "loss", symbol="x-thin", stroke=2.0
     )
@@ -78,7 +78,7 @@ def mark_liquidations(result: PortfolioResult) -> Iterator[dict[str, Any]]:
 
 def draw_exposure(result: PortfolioResult) -> Chart:
     """Draw the signed leverage of each instrument, stacked: longs above 0, shorts below."""
-    table, closes = result.exposures, result.span.closes
+    table, closes = result.exposures, result.span.named
     rows = thin_rows(closes, *(table[name].to_numpy() for name in table))
     layout = build_layout(340, showlegend=True)
     layout["xaxis"] |= {"type": "date"}
@@ -115,7 +115,7 @@ def stack_sides(
 
 def draw_risk(result: PortfolioResult) -> Chart:
     """Draw the share of each instrument in the variance, and how diversified the portfolio is."""
-    risk, closes = result.risk(), result.span.closes
+    risk, closes = result.risk(), result.span.named
     names = list(result.names)
     titles = ("Share of the variance", "Diversification ratio", "Effective number of bets")
     span = (result.span.start, int(closes[-1]))

@@ -10,12 +10,14 @@ import numpy as np
 from backtest.base.number_text import format_money, format_number, format_percent
 from backtest.base.text_layout import capitalize, clip
 from backtest.base.units import DAY, format_time
+from backtest.engine.benchmark import explain_measures
 from backtest.engine.portfolio.portfolio_files import name_portfolio
 from backtest.engine.portfolio.portfolio_text import (
     count_boundless,
     describe_isolated_positions,
     list_other_days,
 )
+from backtest.measures.cautions import name_sharpe
 from backtest.measures.measure_names import ABOUT
 from backtest.measures.run_measures import COSTS
 from backtest.report.basis.assumptions import build_assumptions, tabulate_measures
@@ -81,7 +83,7 @@ def build_sections(result: PortfolioResult, background: Background) -> list[Sect
                 "Money by instrument; the row of the account has what belongs to no instrument.",
                 [tabulate_attribution(result)]),
         *list_realization(result),
-        Section("measures", "All measures", "Every number of result.metrics.",
+        Section("measures", "All measures", explain_measures(result.manifest),
                 [tabulate_own(result.metrics), tabulate_shared(result.metrics)]),
         *build_assumptions(result.manifest, [name_portfolio(result)], background=background),
     ]  # fmt: skip
@@ -93,8 +95,8 @@ def list_notices(result: PortfolioResult) -> list[str]:
     notices = [f"No order was filled: {result.no_fill}."] if result.no_fill else []
     notices += [SYNTHETIC] if data["synthetic"] else []
     if metrics["ruined"]:
-        time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))
-        notices.append(f"Ruined at {time} UTC: no trade since.")
+        when = result.span.describe_close(result.tally.ruin)
+        notices.append(f"Ruined {when}: no trade since.")
     unmarked = [
         name
         for name, each in data["instruments"].items()
@@ -165,7 +167,7 @@ def list_facts(result: PortfolioResult) -> list[Fact]:
     return [
         Fact("Return", format_percent(metrics["total_return"]), "of the unit value"),
         Fact("CAGR", format_percent(metrics["cagr"]), "per year"),
-        Fact("Sharpe", format_number(metrics["sharpe"])),
+        Fact(name_sharpe(metrics), format_number(metrics["sharpe"])),
         Fact("Volatility", format_percent(metrics["volatility"])),
         Fact("Worst drawdown", format_percent(metrics["max_drawdown"]),
              f"{metrics['drawdown_days']:,.0f} days"),
@@ -213,7 +215,7 @@ def tabulate_shared(metrics: Mapping[str, float]) -> Table:
 
 def collect_numbers(result: PortfolioResult) -> dict[str, Any]:
     """Return the numbers of the report: measures, attribution, contagion, curves, manifest."""
-    bars, closes = result.bars, result.span.closes
+    bars, closes = result.bars, result.span.named
     rows = thin_rows(closes, *(bars[name].to_numpy() for name in CURVES), buckets=250)
     curves: dict[str, Any] = {"close": [format_time(int(each)) for each in closes[rows]]}
     curves |= {name: bars[name].to_numpy()[rows].tolist() for name in CURVES}

@@ -30,14 +30,16 @@ from backtest.report.page.figures import (
     stack_panels,
 )
 from backtest.report.page.page import Block, Cell, Chart, Paragraph, Section, Table, name_columns
-from backtest.report.page.report_numbers import format_day, name_period
+from backtest.report.page.report_numbers import format_close, name_period
 from backtest.report.run.risk_section import choose_horizon
 
 if TYPE_CHECKING:
     from backtest.engine import Result
     from backtest.measures.leverage_cycle import LeverageProfile
+    from backtest.measures.run_span import RunSpan
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+DATED = ("peak", "trough", "recovery")
 WORST = 10
 WINDOWS = ((365, 90), (90, 30), (30, 10))
 """Least number of samples, and the rolling window that it allows."""
@@ -60,8 +62,10 @@ def build_time(result: Result) -> Section:
     """Return the section on the run over time."""
     falls = find_drawdowns(result)
     blocks = [
-        tabulate_months(find_months(result)), tabulate_drawdowns(falls), *build_rolling(result)
-    ]  # fmt: skip
+        tabulate_months(find_months(result)),
+        tabulate_drawdowns(falls, is_daily=result.span.is_daily),
+        *build_rolling(result),
+    ]
     lead = "Monthly returns, worst drawdowns, and rolling measures."
     return Section("time", "Over time", lead, blocks)
 
@@ -102,10 +106,19 @@ def tint_return(value: float) -> Cell:
 def find_drawdowns(result: Result) -> pd.DataFrame:
     """Return the ten deepest drawdowns."""
     unit, span, first_peak = result.record[6], result.span, result.first_peak
-    return worst_drawdowns(unit, span.closes, start=span.start, first_peak=first_peak, count=WORST)
+    falls = worst_drawdowns(unit, span.closes, start=span.start, first_peak=first_peak, count=WORST)
+    for name in DATED:
+        falls[name] = name_closes(span, falls[name])
+    return falls
 
 
-def tabulate_drawdowns(falls: pd.DataFrame) -> Block:
+def name_closes(span: RunSpan, stamps: pd.Series) -> pd.Series:
+    """Return the moments that name some closes, or the start; see :attr:`RunSpan.named`."""
+    shift = pd.Timedelta(int(span.closes[0] - span.named[0]), "ns")
+    return stamps.where(stamps <= pd.Timestamp(span.start, tz="UTC"), stamps - shift)
+
+
+def tabulate_drawdowns(falls: pd.DataFrame, *, is_daily: bool) -> Block:
     """Return the worst drawdowns with their dates."""
     if falls.empty:
         return Paragraph("The account never closed below an earlier peak: there is no drawdown.")
@@ -113,7 +126,7 @@ def tabulate_drawdowns(falls: pd.DataFrame) -> Block:
         (
             str(place),
             format_percent(row["depth"]),
-            *(format_day(row[name]) for name in ("peak", "trough", "recovery")),
+            *(format_close(row[name], is_daily=is_daily) for name in DATED),
             *(format_days(row[name]) for name in ("days_down", "days_under_water")),
         )
         for place, row in enumerate(falls.to_dict("records"), start=1)
@@ -156,7 +169,7 @@ def draw_rolling(result: Result, window: int) -> Chart:
     returns = result.returns.to_numpy()
     measured = rolling_measures(returns, sample_risk_free(result), result.span.periods, window)
     leverage = pd.Series(average_leverage(result)).rolling(window).mean().to_numpy()
-    closes = result.span.closes[result.ends_sample != 0.0]
+    closes = result.span.named[result.ends_sample != 0.0]
     sampling = str(result.manifest["sampling"])
     from_zero = {"rangemode": "tozero"}
     panels: tuple[tuple[str, FloatArray, str, str, dict[str, Any]], ...] = (

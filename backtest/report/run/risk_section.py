@@ -51,7 +51,7 @@ def build_risk(result: Result) -> Section:
 
 def draw_closeness(result: Result) -> Chart:
     """Draw margin ratio, distance to liquidation and its forecast over time."""
-    bars, closes = result.bars, result.span.closes
+    bars, closes = result.bars, result.span.named
     distance = np.abs(bars["liquidation_price"].to_numpy() / bars["mark"].to_numpy() - 1.0)
     ratio = np.minimum(bars["margin_ratio"].to_numpy(), 1.5)
     panels = (

@@ -10,8 +10,10 @@ from backtest.base.number_text import format_money, format_number, format_percen
 from backtest.base.result_folders import name_folder
 from backtest.base.text_layout import capitalize, clip
 from backtest.base.units import DAY, format_time
+from backtest.engine.benchmark import explain_measures
 from backtest.engine.result_text import describe_left, find_start, measure_holding
 from backtest.engine.target_cuts_text import describe_isolated
+from backtest.measures.cautions import name_sharpe
 from backtest.measures.run_measures import COSTS
 from backtest.report.basis.assumptions import build_assumptions, tabulate_measures
 from backtest.report.basis.data_and_command import NOTHING, Background
@@ -63,7 +65,7 @@ def build_run_sections(result: Result, background: Background) -> list[Section]:
         Section("events", "Event ledger",
                 "All events in order. Search by any word; marks in the first chart link here.",
                 [build_ledger(result, rows)]),
-        Section("measures", "All measures", "Every number of result.metrics.",
+        Section("measures", "All measures", explain_measures(result.manifest),
                 [tabulate_measures(result.metrics)]),
         *build_assumptions(result.manifest, [folder], background=background),
     ]  # fmt: skip
@@ -76,11 +78,10 @@ def list_run_notices(result: Result) -> list[str]:
     if data["synthetic"]:
         notices.append(SYNTHETIC)
     if metrics["ruined"]:
-        time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))
         notices.append(
-            f"Ruined at {time} UTC, after {metrics['ruin_time']:,.1f} days: "
-            f"{describe_left(result)}, no trade since. "
-            "Ratios such as Sharpe keep the returns from before."
+            f"Ruined {result.span.describe_close(result.tally.ruin)}, after "
+            f"{metrics['ruin_time']:,.1f} days: {describe_left(result)}, no trade since. Ratios "
+            "such as Sharpe have the returns from before ruin, and 0 for each day after it."
         )
     if data["liquidations_tested_on"] == "last prices":
         notices.append("No mark prices: liquidations are tested on last prices, which swing wider.")
@@ -136,7 +137,8 @@ def list_run_facts(result: Result) -> list[Fact]:
         Fact("Return", format_percent(metrics["total_return"]),
              f"1x {format_percent(held.total_return)}"),
         Fact("CAGR", format_percent(metrics["cagr"]), "per year"),
-        Fact("Sharpe", format_number(metrics["sharpe"]), f"1x {format_number(held.sharpe)}"),
+        Fact(name_sharpe(metrics), format_number(metrics["sharpe"]),
+             f"1x {format_number(held.sharpe)}"),
         Fact("Volatility", format_percent(metrics["volatility"]),
              f"1x {format_percent(held.volatility)}"),
         Fact("Worst drawdown", format_percent(metrics["max_drawdown"]),
@@ -158,7 +160,7 @@ def describe_calls(metrics: Mapping[str, float]) -> str:
 
 def collect_run_numbers(result: Result) -> dict[str, Any]:
     """Return the numbers of the report: measures, split, months, drawdowns, curves, manifest."""
-    closes, bars = result.span.closes, result.bars
+    closes, bars = result.span.named, result.bars
     columns = ("equity", "drawdown", "leverage", "mark", "liquidation_price", "margin_ratio")
     rows = thin_rows(closes, *(bars[name].to_numpy() for name in columns), buckets=250)
     curves = {"close": [format_time(int(each)) for each in closes[rows]]}

@@ -82,7 +82,7 @@ def draw_story(result: Result, ledger_rows: IntArray | None = None) -> Chart:
         f"Paid so far {color_key('funding', 'accent')}  "
         f"{color_key('fees, slippage, impact', 'neutral')}",
     )
-    span = (result.span.start, int(result.span.closes[-1]))
+    span = (result.span.start, int(result.span.named[-1]))
     layout = build_layout(HEIGHT, **stack_panels(titles, PANELS, 0.05, span))
     traces = [
         *draw_equity(result, at, layout),
@@ -111,7 +111,7 @@ def draw_story(result: Result, ledger_rows: IntArray | None = None) -> Chart:
 
 def draw_equity(result: Result, at: IntArray, layout: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the equity, its peak, and the same money in the instrument."""
-    closes, bars = result.span.closes, result.bars
+    closes, bars = result.span.named, result.bars
     equity, fall = bars["equity"].to_numpy(), bars["drawdown"].to_numpy()
     held = equity[0] * result.mark / result.mark[0]
     rows = thin_rows(closes, equity, held, keep=at)
@@ -129,7 +129,7 @@ def draw_drawdown(result: Result, layout: dict[str, Any]) -> Iterator[dict[str, 
     """Yield the fall from the peak, below zero."""
     fall = -result.bars["drawdown"].to_numpy() + 0.0
     layout["yaxis2"] |= {"tickformat": ".1~%", "rangemode": "tozero", "nticks": 4}
-    yield draw_series(result.span.closes, fall, "drawdown", "loss", yaxis="y2",
+    yield draw_series(result.span.named, fall, "drawdown", "loss", yaxis="y2",
                       fill="tozeroy", fillcolor=LIGHT["loss_soft"], hovertemplate="%{y:.1%}",
                       line={"width": 1.0})  # fmt: skip
 
@@ -138,7 +138,7 @@ def draw_leverage(result: Result) -> Iterator[dict[str, Any]]:
     """Yield the leverage held at each close."""
     leverage = result.bars["leverage"].to_numpy()
     leverage = np.where(np.isfinite(leverage), leverage, np.nan)
-    yield draw_series(result.span.closes, leverage, "leverage", yaxis="y3",
+    yield draw_series(result.span.named, leverage, "leverage", yaxis="y3",
                       hovertemplate="%{y:.2f}x", line={"width": 1.0, "shape": "hv"})  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def draw_price(result: Result, layout: dict[str, Any]) -> Iterator[dict[str, Any
     The axis ends at 1.5 times the highest price, and begins at 0 if the price moved far; a
     liquidation price outside is not drawn. A price that moved very far gets a log scale.
     """
-    closes, mark = result.span.closes, result.mark
+    closes, mark = result.span.named, result.mark
     price = result.bars["liquidation_price"].to_numpy()
     lowest, highest = float(np.min(mark)), float(np.max(mark))
     is_log = is_wide(mark)
@@ -187,7 +187,7 @@ def build_band(
 
 def draw_costs(result: Result) -> Iterator[dict[str, Any]]:
     """Yield the costs paid up to each close."""
-    closes, bars = result.span.closes, result.bars
+    closes, bars = result.span.named, result.bars
     trading = bars[["fees", "slippage", "impact"]].sum(axis=1).to_numpy()
     costs = (("funding", bars["funding"].to_numpy(), "accent"), ("trading", trading, "neutral"))
     for name, paid, color in costs:
@@ -220,7 +220,7 @@ def draw_marks(
         count = f"{is_mine.sum():,} of {total[name]:,}"
         label = f"{total[name]:,}" if is_mine.sum() == total[name] else f"largest {count}"
         trace = draw_points(
-            to_datetimes(result.span.closes[rows]), equity[rows], f"{mark.words} ({label})",
+            to_datetimes(result.span.named[rows]), equity[rows], f"{mark.words} ({label})",
             mark.color, symbol=mark.symbol, stroke=1.2, showlegend=True,
             hovertemplate=f"{mark.words}<extra></extra>",
         )  # fmt: skip

@@ -136,7 +136,7 @@ def draw_accounts(walk: WalkForward) -> Chart:
         units = {"re-tuned": read_units(walk.result), **units}
     styles = (("accent", "solid"), ("neutral", "solid"))
     edges = pd.DatetimeIndex(walk.folds["test_start"]).as_unit("ns").asi8.tolist()
-    return draw_units(walk.fixed.span.closes, units, styles[-len(units) :], edges)
+    return draw_units(walk.fixed.span.named, units, styles[-len(units) :], edges)
 
 
 def tabulate_accounts(walk: WalkForward) -> Table:

@@ -1,0 +1,102 @@
+"""What closes are called: daily bars by their dates, shorter ones by the time of the close."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.units import format_span
+from backtest.cli.sweep_text import format_dates
+from backtest.report.run.over_time_section import find_drawdowns, tabulate_drawdowns
+from backtest.report.run.run_page import build_run
+from backtest.strategies import Constant
+from tests.markets import free_venue
+
+DAYS = pd.bdate_range("2000-03-13", periods=15, tz="UTC")
+"""Business days: the market peaks on Friday 2000-03-24 and recovers on Friday 2000-03-31."""
+CLOSES = [100, 101, 102, 103, 104, 105, 106, 107, 108, 120, 110, 100, 105, 115, 125]
+
+
+def sessions(closes=CLOSES, index=DAYS, **more):
+    start = np.concatenate(([closes[0]], closes[:-1])).astype(float)
+    start[10] = closes[10]  # a gap after the peak
+    frame = pd.DataFrame(
+        {"open": start, "high": np.maximum(start, closes), "low": np.minimum(start, closes),
+         "close": closes, "volume": 1e6}, index=index[: len(closes)], dtype=float)  # fmt: skip
+    return bt.Market.from_frames(frame, **more)
+
+
+def run(market, leverage=1.0, **more):
+    return bt.run(
+        market, Constant(leverage=leverage), venue=free_venue(), account=bt.Account(),
+        compile=False, **more,
+    )  # fmt: skip
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+@pytest.fixture(scope="module")
+def daily():
+    return run(sessions(interval="1d", sessions=True), calendar="252")
+
+
+def test_business_days_are_named_by_their_sessions(daily, tmp_path):
+    """The close of Friday, midnight of Saturday, is called Friday."""
+    text = words(daily.summary())
+    assert "from 2000-03-24 to 2000-03-28, recovered 2000-03-31; 7 days under water" in text
+    assert "2000-03-13 to 2000-03-31 UTC, 15 bars of 1d" in text
+    assert "2000-03-25" not in text
+    loaded = bt.Result.load(daily.save(tmp_path))
+    assert loaded.summary() == daily.summary()
+    page = build_run(daily)
+    assert "2000-03-13 to 2000-03-31 UTC" in page.subtitle
+    worst = find_drawdowns(daily).iloc[0]
+    assert [f"{worst[name]:%a %d}" for name in ("peak", "trough", "recovery")] == [
+        "Fri 24", "Tue 28", "Fri 31",
+    ]  # fmt: skip
+    assert (worst["days_down"], worst["days_under_water"]) == (4.0, 7.0)
+    row = tabulate_drawdowns(find_drawdowns(daily), is_daily=True).rows[0]
+    assert row[2:5] == ("2000-03-24", "2000-03-28", "2000-03-31")
+    figures = page.collect()
+    dates = re.findall(r"2000-03-\d\d", str(figures["curves"]["close"]))
+    assert {pd.Timestamp(each).weekday() for each in dates} <= {0, 1, 2, 3, 4}
+
+
+@pytest.mark.slow
+def test_the_dates_of_sweeps_and_episodes_are_sessions(daily):
+    swept = bt.sweep(
+        sessions(interval="1d", sessions=True), Constant, {"leverage": [1.0]}, venue=free_venue(),
+        account=bt.Account(), calendar="252",
+    )  # fmt: skip
+    row = swept.detail(0).iloc[0]
+    assert format_dates(row.to_dict())["drawdown_peak"] == "2000-03-24"
+    episode = daily.leverage_profile(depth=0.05).releveraging.iloc[0]
+    assert f"{episode['peak']:%a %d}" == "Fri 24"
+
+
+def test_a_ruin_is_named_by_its_session_or_its_hour():
+    falls = [*CLOSES[:10], 40, 41, 42]
+    text = words(run(sessions(falls, interval="1d", sessions=True), 9.0, calendar="252").summary())
+    assert "RUINED on 2000-03-27, after 15.0 days" in text
+    hours = pd.date_range("2000-03-24 14:00", periods=13, freq="1h", tz="UTC")
+    hourly = run(sessions(falls, hours), 9.0)
+    assert "RUINED at 2000-03-25 01:00 UTC, after 0.5 days" in words(hourly.summary())
+    assert any("Ruined at 2000-03-25 01:00 UTC" in each for each in build_run(hourly).notices)
+
+
+def test_the_close_of_an_hour_at_midnight_belongs_to_the_day_that_ends():
+    """The peak is the close of 23:00 to 24:00 on Friday, the low that of 01:00 to 02:00."""
+    hours = pd.date_range("2000-03-24 14:00", periods=15, freq="1h", tz="UTC")
+    result = run(sessions(index=hours))
+    assert "from 2000-03-24 to 2000-03-25, recovered 2000-03-25" in words(result.summary())
+    row = tabulate_drawdowns(find_drawdowns(result), is_daily=False).rows[0]
+    assert row[2:4] == ("2000-03-25 00:00", "2000-03-25 02:00")
+    days = {"start": "2000-03-13", "end": "2000-03-25", "interval": "1d"}
+    assert format_span(days) == "2000-03-13 to 2000-03-24 UTC"
+    assert format_span({**days, "interval": "1h"}) == "2000-03-13 to 2000-03-25 UTC"
