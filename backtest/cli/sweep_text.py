@@ -11,11 +11,12 @@ import typer
 
 from backtest.base.number_text import format_rate, format_value
 from backtest.base.text_layout import format_paragraph
-from backtest.base.units import BoolArray, format_time
+from backtest.base.units import BoolArray, format_span, format_time
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_run_command
 from backtest.cli.printing import break_name, print_table
 from backtest.engine import count_unfilled
+from backtest.measures.cautions import count_cautions, find_cautions
 from backtest.measures.path_measures import DATES
 from backtest.measures.ranking import read_constraints, read_objective, total_violation
 from backtest.sweep import ERROR, Sweep, to_plain_value
@@ -23,6 +24,7 @@ from backtest.sweep.tabulate import name_parameter
 
 SHOWN = ("sharpe", "total_return", "max_drawdown", "liquidations", "turnover")
 """Measures that are printed besides those that rank."""
+CURE = "--constraint 'cagr>=0' --constraint 'max_drawdown<=0.8' ranks such sets last"
 GAP = 3
 """Spaces between two columns of a printed table."""
 
@@ -65,6 +67,10 @@ class SweepReport:
             "breaking": int((~failed & ~ruined & ~(self.over == 0.0)).sum()),
         }
 
+    def measures(self, row: int) -> dict[str, float]:
+        """Return the measures of the set at a place of the table."""
+        return {name: float(values[row]) for name, values in self.sweep.metrics.items()}
+
     def build_rerun_command(self) -> str | None:
         """Return the command that runs the best set again; None if all failed."""
         sweep, best = self.sweep, int(self.places[0])
@@ -91,7 +97,10 @@ class SweepReport:
             "complete": self.sweep.complete,
             "sets": self.count(),
             "seconds": self.seconds,
-            "top": [{"row": label, **format_dates(row)} for label, row in rows],
+            "top": [
+                {"row": label, **format_dates(row), "note": describe_fate(self, int(place))}
+                for (label, row), place in zip(rows, self.places, strict=False)
+            ],
             "command": self.build_rerun_command(),
         }
 
@@ -122,9 +131,12 @@ def describe_sweep(report: SweepReport) -> Iterator[str]:
     yield from format_paragraph("Sweep", f"{manifest['policy']['name']}: {asked:,} sets of {names}")
     name = data["instrument"] or "unnamed instrument"
     notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
-    yield from format_paragraph("Data", f"{name}, {data['start']} to {data['end']} UTC", *notes)
+    yield from format_paragraph("Data", f"{name}, {format_span(data)}", *notes)
     rules = ", ".join(map(str, report.rules))
     yield from format_paragraph("Ranking", f"{report.objective.name}, where {rules}")
+    shown = [report.measures(row) for row in report.places[: len(report.top)].tolist()]
+    if caution := count_cautions(shown):
+        yield from format_paragraph("Caution", f"{caution}: see their notes. {CURE}")
 
 
 def tabulate_top(report: SweepReport) -> tuple[list[str], list[list[str]]]:
@@ -161,13 +173,12 @@ def calculate_width(columns: Mapping[str, list[str]]) -> int:
 
 
 def describe_fate(report: SweepReport, row: int) -> str:
-    """Describe what went wrong with a set: failed, ruined, over a bound; empty if nothing did."""
+    """Describe what speaks against a set: failed, ruined, over a bound, a loss; else empty."""
     if report.failed[row]:
         return "failed"
-    metrics = report.sweep.metrics
-    if metrics["ruined"][row] > 0.0:
-        return f"ruined, day {metrics['ruin_time'][row]:.0f}"
-    return "breaks a bound" if report.over[row] > 0.0 else ""
+    cautions = find_cautions(report.measures(row))
+    is_over = report.over[row] > 0.0 and not cautions.startswith("ruined")
+    return ", ".join(filter(None, ["breaks a bound" if is_over else "", cautions]))
 
 
 def describe_counts(report: SweepReport) -> Iterator[str]:

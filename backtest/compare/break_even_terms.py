@@ -11,6 +11,7 @@ from backtest.compare.compared_accounts import count_years, find_growth
 from backtest.compare.compared_terms import Row
 from backtest.engine import Result
 from backtest.market import Market, Markets
+from backtest.measures.cautions import is_lost
 from backtest.venue import Venue
 
 BPS = 1e-4
@@ -23,7 +24,7 @@ LEAST_GAP = 1e-9
 HALVINGS = 12
 """Bisections between two steps."""
 
-ALIKE_GROWTH, BOTH_RUINED = "their growth is equal", "both were ruined"
+ALIKE_GROWTH, BOTH_LOST = "their growth is equal", "both were lost"
 COLUMNS = ("policy", "against", "cost", "gap", "added", "low", "high", "note")
 
 
@@ -68,6 +69,7 @@ class Growths:
 
     def __init__(self, rows: Mapping[str, Row], results: Mapping[str, Result]) -> None:
         self.rows = rows
+        self.lost = {name for name, result in results.items() if is_lost(result.metrics)}
         self.known = {
             (name, cost, 0.0): measure_growth(result)
             for name, result in results.items()
@@ -168,10 +170,10 @@ def search_break_even(
     def gap(added: float) -> float:
         return grow.gap(one, other, cost, added)
 
-    first = gap(0.0)
+    first = math.nan if {one, other} <= grow.lost else gap(0.0)
     found = BreakEven(one, other, cost, first, None, min(down, default=0.0), max(up))
     if math.isnan(first):
-        return found._replace(note=BOTH_RUINED)
+        return found._replace(note=BOTH_LOST)
     if abs(first) < LEAST_GAP:
         return found._replace(note=ALIKE_GROWTH)
     before = {1: 0.0, -1: 0.0}

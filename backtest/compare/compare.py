@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from backtest.account import Account
@@ -39,6 +40,7 @@ from backtest.engine.named_signals import resolve_signal
 from backtest.engine.portfolio.portfolio_manifest import describe_markets
 from backtest.engine.run import check_kinds
 from backtest.market import Market, Markets
+from backtest.measures.cautions import is_lost
 from backtest.policy import Policy
 from backtest.venue import Venue
 
@@ -186,8 +188,9 @@ def compare_results(
     sampled = sample_returns(results, setting)
     table = tabulate_accounts(results, scaled)
     fallen = table["ruined"].to_numpy() != 0.0
+    lost = np.array([is_lost(result.metrics) for result in results.values()])
     pairs, blocks = tabulate_pairs(
-        remove_residual_risk(sampled, scaled), tuple(results), fallen, rules, progress
+        remove_residual_risk(sampled, scaled), tuple(results), fallen, lost, rules, progress
     )
     facts = {
         "baseline": baseline,

@@ -14,6 +14,7 @@ from backtest.compare.break_even_terms import COLUMNS
 from backtest.compare.pairs import correct_p_values, orient_pairs
 from backtest.compare.shared_terms import check_baseline
 from backtest.measures import Sampled
+from backtest.measures.cautions import is_lost
 
 if TYPE_CHECKING:
     from backtest.engine import Result
@@ -74,6 +75,12 @@ class ComparisonRecord:
         fallen = self.table[self.table["ruined"] != 0.0]
         rows = fallen.sort_values("ruin_time", ascending=False, kind="stable")
         return tuple(map(str, rows.index))
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The policies whose account was lost: ruined, or 99 % of its unit value is gone."""
+        rows = self.table[["ruined", "total_return"]].to_dict("index")
+        return tuple(str(name) for name, row in rows.items() if is_lost(row))
 
     @property
     def order(self) -> tuple[str, ...]:

@@ -10,11 +10,12 @@ import numpy as np
 
 from backtest.base.number_text import format_number, format_percent
 from backtest.base.text_layout import format_paragraph
-from backtest.base.units import DAY, to_nanoseconds
+from backtest.base.units import DAY, format_span, to_nanoseconds
 from backtest.compare.best_of_many import build_confidence_set, run_superiority_test
-from backtest.compare.break_even_terms import ALIKE_GROWTH, BOTH_RUINED
-from backtest.compare.pairs import FEW, NONE, RUIN, SAME
+from backtest.compare.break_even_terms import ALIKE_GROWTH, BOTH_LOST
+from backtest.compare.pairs import FEW, LOST, NONE, RUIN, SAME
 from backtest.engine.result_text import SHORT
+from backtest.measures.cautions import AFTER_RUIN
 
 if TYPE_CHECKING:
     from backtest.compare.comparison_record import ComparisonRecord
@@ -102,7 +103,7 @@ def describe_policies(comparison: ComparisonRecord) -> Iterator[str]:
     start, end = (to_nanoseconds(data[each], where="manifest") for each in ("start", "end"))
     if (days := (end - start) / DAY) < SHORT:
         notes.append(f"yearly figures are extrapolated from {days:,.1f} days")
-    yield from format_paragraph("Data", f"{name}, {data['start']} to {data['end']} UTC", *notes)
+    yield from format_paragraph("Data", f"{name}, {format_span(data)}", *notes)
     if comparison.is_equal_risk:
         yield from format_paragraph("Equal risk", *describe_scales(comparison))
     for caution in comparison.warnings:
@@ -120,11 +121,22 @@ def describe_scales(comparison: ComparisonRecord) -> Iterator[str]:
 
 
 def describe_accounts(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield the table of measures, and a line for each ruined account."""
+    """Yield the table of measures, and a line for each account that was lost."""
     yield from format_rows(comparison, "Measures", PERFORMANCE)
+    yield from describe_lost(comparison)
+
+
+def describe_lost(comparison: ComparisonRecord) -> Iterator[str]:
+    """Yield a line for each account that was lost, and that lost ones are not compared."""
     for name in comparison.ruined:
         day = comparison.table["ruin_time"][name]
-        yield f"  {name} was RUINED after {day:,.1f} days: no trade since"
+        yield f"  {name} was RUINED after {day:,.1f} days: no trade since; {AFTER_RUIN}"
+    for name in comparison.lost:
+        if name not in comparison.ruined:
+            left = 1.0 + float(comparison.table["total_return"][name])
+            yield f"  {name} was LOST: {format_percent(left, 4)} of its money is left at the end"
+    if len(comparison.lost) > 1:
+        yield f"  nothing is compared between lost accounts: {', '.join(comparison.lost)}"
 
 
 def describe_costs(comparison: ComparisonRecord) -> Iterator[str]:
@@ -196,6 +208,8 @@ def write_gap(row: Mapping[str, Any], column: SummaryColumn) -> str:
     mark = " *" if row["distinguishable"] else "  "
     if row["basis"] == SAME:
         text = "alike"
+    elif row["basis"] == LOST:
+        text = LOST
     elif row["basis"] in (RUIN, NONE):
         text = RUINED.get(row["difference"], "n/a")
     else:
@@ -262,7 +276,7 @@ def explain_break_even(row: Mapping[Any, Any]) -> str:
     """Return the cost that reverses the order of two accounts, as a sentence."""
     one, other, gap = row["policy"], row["against"], row["gap"]
     cost = "fee" if row["cost"] == "fee" else "funding per settlement"
-    if row["note"] in (ALIKE_GROWTH, BOTH_RUINED):
+    if row["note"] in (ALIKE_GROWTH, BOTH_LOST):
         return f"{cost}: {one} and {other}: {row['note']}"
     ahead, behind = (one, other) if gap > 0.0 else (other, one)
     if not math.isnan(row["added"]):
@@ -299,7 +313,7 @@ def describe_conclusions(comparison: ComparisonRecord) -> Iterator[str]:
         words = [f"{name} ({'higher' if gap > 0.0 else 'lower'})" for name, gap in pairs]
         lines.append(f"{column.title}: {', '.join(words) or 'none'}")
     yield from format_paragraph("Beyond noise", *lines)
-    living = len(comparison.names) - len(comparison.ruined)
+    living = len(comparison.names) - len(comparison.lost)
     if living > 2:
         yield from format_paragraph("All at once", *describe_joint_tests(comparison))
 

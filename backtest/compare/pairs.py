@@ -21,6 +21,7 @@ ALIKE = 1e-4
 share of that of the returns."""
 
 TEST, SAME, RUIN, FEW, NONE = "test", "alike", "ruin", "too few returns", "undefined"
+LOST = "both lost"
 """The basis of a row of differences."""
 
 COLUMNS = (
@@ -49,15 +50,18 @@ def tabulate_pairs(
     sampled: Sampled,
     names: Sequence[str],
     ruined: BoolArray,
+    lost: BoolArray,
     rules: BootstrapRules,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Return a row per measure and pair of accounts, and the mean block length by measure.
 
-    ``sampled``, ``names`` and ``ruined`` hold all k accounts, including ruined ones.
+    ``sampled``, ``names``, ``ruined`` and ``lost`` hold all k accounts, including ruined ones. Of
+    two lost accounts nothing is compared.
     """
     pairs = np.array(list(combinations(range(len(names)), 2)), dtype=np.int64)
     bases = np.array([find_basis(sampled.returns, pair, ruined) for pair in pairs], dtype=object)
+    bases[lost[pairs].all(axis=1)] = LOST
     living = sampled._replace(returns=np.where(ruined[:, None], 0.0, sampled.returns))
     whole = rules.draws * len(STATISTICS)
     tables, blocks = [], {}
@@ -68,7 +72,9 @@ def tabulate_pairs(
             blocks[measure] = block
         if measure == "log_growth":
             set_ruined_growth(found, ruined, pairs)
-        unknown = np.isnan(found["difference"]) & (bases != RUIN)
+        for name in ("difference", "low", "high"):
+            found[name][bases == LOST] = np.nan
+        unknown = np.isnan(found["difference"]) & ~np.isin(bases, (RUIN, LOST))
         rows: dict[str, Any] = {
             "policy": [names[one] for one, _ in pairs],
             "against": [names[other] for _, other in pairs],

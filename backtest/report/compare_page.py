@@ -13,6 +13,7 @@ from backtest.base.number_text import format_percent
 from backtest.base.result_folders import name_folder
 from backtest.base.text_layout import capitalize, clip
 from backtest.compare.comparison_text import describe_coverage, explain_break_even
+from backtest.measures.cautions import AFTER_RUIN
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.axis_scale import choose_scale, drop_dust
@@ -104,7 +105,10 @@ def list_comparison_notices(comparison: Comparison) -> list[str]:
     notices = [SYNTHETIC] if comparison.manifest["data"]["synthetic"] else []
     for name in comparison.ruined:
         day = comparison.table["ruin_time"][name]
-        notices.append(f"{name} was ruined after {day:,.1f} days: no trade since.")
+        notices.append(f"{name} was ruined after {day:,.1f} days: no trade since; {AFTER_RUIN}.")
+    if len(comparison.lost) > 1:
+        lost = ", ".join(comparison.lost)
+        notices.append(f"Nothing is compared between lost accounts: {lost}.")
     if any(each.get("terms") for each in comparison.manifest["policies"].values()):
         notices.append(f"The accounts differ in their terms. Venue and account under assumptions "
                        f"are those of {comparison.baseline}.")  # fmt: skip

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.reportable import Reportable
+from backtest.measures.cautions import find_cautions
 from backtest.sweep.sets.sets import Trio, build_signal, build_trio
 from backtest.tune.holdout import record_look
 from backtest.tune.load_study import load_study
@@ -156,7 +157,13 @@ class Study(StudyRecord, Reportable):
                 "trials": self.trials,
                 "spending": self.spending,
                 "looks": self.looks,
-                "best": None if best is None else {"values": self.best_values, **best.to_dict()},
+                "best": None
+                if best is None
+                else {
+                    "values": self.best_values,
+                    **best.to_dict(),
+                    "note": find_cautions(best),
+                },
                 "outcome": outcome,
             }
         )

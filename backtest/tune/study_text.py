@@ -14,6 +14,8 @@ from backtest.base.number_text import (
 )
 from backtest.base.phrases import Argument
 from backtest.base.text_layout import format_paragraph
+from backtest.base.units import format_span
+from backtest.measures.cautions import find_cautions
 from backtest.tune.trial_budget import explain_spending
 from backtest.tune.winner import BY_SCORE
 
@@ -64,7 +66,8 @@ def describe_search(study: StudyRecord, resume: str) -> Iterator[str]:
         "Study", f"{facts['policy']['name']}: {study.trials:,} sets of {names}"
     )
     name = data["instrument"] or "unnamed instrument"
-    span = f"{name}, searched from {data['start']} to {facts['searched']} UTC"
+    searched = format_span({**data, "end": facts["searched"]})
+    span = f"{name}, searched from {searched}"
     notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
     yield from format_paragraph("Data", span, *notes)
     rules = ", ".join(facts["constraints"])
@@ -102,6 +105,8 @@ def describe_best(study: StudyRecord) -> Iterator[str]:
         f"{name} = {format_value(value)}" for name, value in study.best_values.items()
     )
     yield from format_paragraph("Best", values)
+    if cautions := find_cautions(best):
+        yield from format_paragraph("Caution", f"the best set has {cautions} in the search")
     holdout = {} if study.outcome is None else study.outcome.holdout
     yield f"  {'':26}{'search':>14}{'holdout' if holdout else '':>14}".rstrip()
     for name in dict.fromkeys([*SHOWN, *find_measures(study)]):

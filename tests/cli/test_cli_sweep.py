@@ -179,6 +179,22 @@ def test_ruined_failed_and_forbidden_sets_stand_below_and_are_counted(capsys, fo
     assert "1 failed" in out
 
 
+def test_the_top_table_marks_sets_that_lost_money_or_nearly_all_of_it(capsys):
+    """At 9x the week lost money; short, both sizes lost it, and the best is marked too."""
+    flags = ("--policy", "constant", "--vary", "leverage=0.5,9")
+    found = ask(capsys, *flags)
+    assert {row["leverage"]: row["note"] for row in found["top"]} == {
+        0.5: "",
+        9.0: "negative growth",
+    }
+    code, out, _ = call(capsys, "sweep", *SHORT, "--no-save", *flags, "--signal", "-1")
+    assert code == 0
+    text = " ".join(out.split())
+    assert "2 of these 2 sets, the best one among them, have negative growth or a drawdown" in text
+    assert "see their notes. --constraint 'cagr>=0' --constraint 'max_drawdown<=0.8' ranks" in text
+    assert len(re.findall("  negative growth$", out, re.MULTILINE)) == 2
+
+
 # ------------------------------------------------------------------------------------ experiments
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Annotated
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import backtest as bt
 from backtest.features import bars_per_year, traded_returns
 from backtest.measures.influence import STATISTICS
+from backtest.report.compare_page import build_comparison
 from backtest.strategies import Constant, Cppi, VolTarget
 from tests.markets import bars_market, free_venue
 
@@ -256,6 +258,26 @@ def test_many_at_once_leave_ruined_accounts_out():
     assert (test.is_beaten, test.best) == (True, "calm")
     assert math.isnan(test.p_value)
     assert found.spa(baseline="calm").ruined == ("three",)
+
+
+def test_of_two_lost_accounts_nothing_is_compared():
+    """Two halvings leave .05^2 and .075^2 of the money: neither is ruined, nor is one higher."""
+    policies = {"a": Constant(leverage=1.9), "b": Constant(leverage=1.85),
+                "calm": Constant(leverage=0.5)}  # fmt: skip
+    market = crash((300, 0.5), (700, 0.5))
+    found = compare(policies, market, venue=free_venue(), account=bt.Account())
+    assert found.lost == ("a", "b")
+    assert not found.ruined
+    row = pick(found.differences, "b")
+    assert (row["basis"], row["distinguishable"]) == ("both lost", False)
+    assert np.isnan([row["difference"], row["low"], row["high"], row["p_value"]]).all()
+    assert pick(found.differences, "calm")["basis"] == "test"
+    text = found.summary()
+    assert "nothing is compared between lost accounts: a, b" in text
+    assert re.search(r"^  b +both lost +both lost +both lost +both lost$", text, re.MULTILINE)
+    assert "b (" not in text
+    page = build_comparison(found)
+    assert "Nothing is compared between lost accounts: a, b." in page.notices
 
 
 def test_where_all_are_ruined_the_longest_lived_stands_first():

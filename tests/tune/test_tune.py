@@ -16,6 +16,7 @@ import backtest as bt
 from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.json_values import to_plain
 from backtest.measures.ranking import pareto
+from backtest.report.sets.study_page import build_study
 from backtest.tune import Progress, trial_evaluator
 from backtest.tune.search_loop import find_knee, spread_weights
 from tests.tuning import Columns, Hills, MadeUp, Mixed, dome, seek, stand_in
@@ -220,6 +221,16 @@ def test_a_ruined_set_never_wins(on):
         assert study.best["ruined"] == 0.0
         assert study.best["x"] <= 5.0
         assert np.isinf(study.table.loc[study.table["ruined"] == 1.0, "violation"]).all()
+
+
+def test_a_winner_that_lost_money_is_marked(on):
+    lost = {"cagr": np.array(-0.5), "max_drawdown": np.array(0.99)}
+    on(lambda sets: dome(sets) | {k: np.full(len(sets["x"]), v) for k, v in lost.items()})
+    study = seek(trials=60)
+    marks = "negative growth, drawdown over 80 %"
+    assert study.to_dict()["best"]["note"] == marks
+    assert f"the best set has {marks} in the search" in " ".join(study.summary().split())
+    assert f"The chosen set has {marks} in the search." in build_study(study).notices
 
 
 def test_where_no_set_keeps_the_constraints_there_is_no_best(on):

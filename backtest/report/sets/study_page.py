@@ -18,7 +18,8 @@ from backtest.base.number_text import (
 )
 from backtest.base.phrases import Either, Phrase
 from backtest.base.text_layout import capitalize
-from backtest.base.units import FloatArray
+from backtest.base.units import FloatArray, format_span
+from backtest.measures.cautions import find_cautions
 from backtest.measures.measure_names import ABOUT
 from backtest.measures.risk_names import read_risk_name
 from backtest.report.basis.assumptions import build_assumptions
@@ -127,10 +128,8 @@ def describe_parts(study: Study) -> str:
     facts = study.facts
     constraints = ", ".join(facts["constraints"])
     kept = f"the rest ({facts['holdout']}) is the holdout" if facts["holdout"] else "no holdout"
-    return (
-        f"Searched on {facts['data']['start']} to {facts['searched']} UTC; {kept}. Sets must keep: "
-        f"{constraints}."
-    )
+    searched = format_span({**facts["data"], "end": facts["searched"]})
+    return f"Searched on {searched}; {kept}. Sets must keep: {constraints}."
 
 
 def list_study_notices(study: Study) -> list[str]:
@@ -140,6 +139,8 @@ def list_study_notices(study: Study) -> list[str]:
         notices.append("Unfinished: the best so far, by its own score.")
     if study.best_trial < 0:
         notices.append("No set keeps the constraints.")
+    elif cautions := find_cautions(study.table.iloc[study.best_trial]):
+        notices.append(f"The chosen set has {cautions} in the search.")
     names = tuple(f"{each['name']} =" for each in study.facts["space"]["dimensions"])
     said = (text if text.startswith(names) else capitalize(text) for text in study.warnings)
     return [*notices, *(f"{text}." for text in said)]

@@ -11,8 +11,9 @@ import numpy as np
 
 from backtest.base.number_text import format_number, format_percent, format_value
 from backtest.base.result_folders import name_folder
-from backtest.base.text_layout import clip
+from backtest.base.text_layout import capitalize, clip
 from backtest.engine import count_unfilled
+from backtest.measures.cautions import count_cautions, find_cautions
 from backtest.measures.measure_names import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
@@ -45,6 +46,7 @@ TOP = 10
 MAPS = 3
 PROFILES = 8
 LISTED = 500
+MARKING = ("ruined", "ruin_time", "cagr", "max_drawdown")
 SHOWN = ("sharpe", "total_return", "max_drawdown", "turnover", "liquidations")
 
 
@@ -72,6 +74,8 @@ def build_sweep_sections(
     folder = name_folder(f"sweep {sweep.manifest['policy']['name']}", sweep.manifest["id"])
     more = () if explored.name == "sharpe" else ("--objective", explored.name)
     lead = f"Ranked by {name_measure(explored.name)}; ruined sets stand last."
+    if caution := count_cautions(read_rows(explored, TOP)):
+        lead += f" {capitalize(caution)}: see their notes."
     return [
         Section("best", "The best sets", lead, [tabulate_sets("Best sets", explored, TOP)]),
         *build_landscape(explored, found),
@@ -212,11 +216,13 @@ def tabulate_sets(caption: str, explored: Explored, count: int) -> Table:
     """Return the first sets of the ranking, with parameters and measures."""
     measures = [name for name in dict.fromkeys((explored.name, *SHOWN)) if name in explored.table]
     words = [name for name in explored.parameters if explored.table[name].dtype.kind not in "fiu"]
+    notes = [find_cautions(row) for row in read_rows(explored, count)]
     columns = name_columns(
         "rank",
         *((name, str(facts["unit"])) for name, facts in explored.parameters.items()),
         *map(name_measure, measures),
-        text=words,
+        *(["note"] if any(notes) else []),
+        text=[*words, "note"],
     )
     chosen = explored.order[:count]
     table = explored.table.iloc[chosen]
@@ -224,8 +230,15 @@ def tabulate_sets(caption: str, explored: Explored, count: int) -> Table:
         [format_value(value) for value in table[name].tolist()] for name in explored.parameters
     ]
     texts += [[format_measure(name, float(v)) for v in table[name].tolist()] for name in measures]
+    texts += [notes] if any(notes) else []
     ranks = (str(place) for place in range(1, len(chosen) + 1))
     return Table(caption, columns, tuple(zip(ranks, *texts, strict=True)))
+
+
+def read_rows(explored: Explored, count: int) -> list[dict[Any, float]]:
+    """Return the measures of the first sets of the ranking that tell what speaks against them."""
+    names = [name for name in MARKING if name in explored.table]
+    return explored.table[names].iloc[explored.order[:count]].to_dict("records")
 
 
 def list_sets(explored: Explored, caption: str, whole: str) -> SearchTable:
@@ -249,7 +262,7 @@ def collect_sweep_numbers(
         "objective": explored.name,
         "sets": len(explored.table),
         "ruined": int(explored.is_ruined.sum()),
-        "best": best.to_dict("records"),
+        "best": [{**row, "note": find_cautions(row)} for row in best.to_dict("records")],
         "neighbours": explored.values[find_neighbors(explored)],
         "importance": None if found is None else found.table["importance"].to_dict(),
         "explained": None if found is None else found.explained,
