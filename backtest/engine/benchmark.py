@@ -113,7 +113,8 @@ def spread_weights(signal: FloatArray, markets: Markets) -> FloatArray:
     last = np.searchsorted(has_any, np.arange(len(total)), side="right") - 1
     kept = np.where(markets.tradable(), size[:, has_any[np.maximum(last, 0)]], 0.0)
     sums = kept.sum(axis=0)
-    return np.divide(kept, sums, out=np.zeros_like(kept), where=sums > 0.0)
+    weights: FloatArray = kept / np.where(sums > 0.0, sums, 1.0)
+    return weights
 
 
 def measure_moves(markets: Markets, venues: Mapping[str, Venue], weights: FloatArray) -> FloatArray:
