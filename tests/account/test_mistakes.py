@@ -200,7 +200,7 @@ class Swing(bt.Policy):
 @pytest.mark.slow
 def test_14_the_fast_mode_equals_the_slow_one_bit_for_bit():
     market = bt.Market.sample()
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT@2024-10-24")
     account = bt.Account(band=0.05, max_leverage=50.0)
     fast, slow = (
         bt.run(market, Swing(), venue=venue, account=account, compile=compiled)
