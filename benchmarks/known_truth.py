@@ -1,7 +1,7 @@
 """Simulated markets whose law is known, a policy, and what each of its sets truly earns.
 
-Used by ``validation.py``. Nothing costs, and each day opens where the last one closed. So true
-figures need no account: they are means over 5,000 years of returns.
+Used by ``validation.py`` and ``luck.py``. Nothing costs, and each day opens where the last one
+closed. So true figures need no account: they are means over 5,000 years of returns.
 """
 
 from __future__ import annotations
@@ -60,12 +60,14 @@ def draw_steps(law: str, paths: int, days: int, rng: np.random.Generator) -> np.
     GBM with a drift of 20 % and a volatility of 60 % per year; Heston (speed 3, volatility of
     variance 0.9) and Merton (12 jumps a year) with the same mean variance; two regimes of drift
     60 % and -40 % that change twice a year; a drift of 100 % in the first half and -20 % after
-    it. All but the last are stationary. ``"burst-before"`` and ``"burst-after"`` are its halves.
+    it. All but the last are stationary. ``"driftless"`` is a GBM in which no set has skill.
+    ``"burst-before"`` and ``"burst-after"`` are the halves of the burst.
     """
     dt, shape = 1.0 / YEAR, (paths, days)
     shocks = rng.standard_normal(shape)
     shocks -= shocks.mean() if paths > 1 else 0.0  # less noise in true figures
-    drift, variance, jumps = np.full(shape, DRIFT), np.full(shape, DEVIATION**2), np.zeros(shape)
+    drift = np.full(shape, 0.0 if law == "driftless" else DRIFT)
+    variance, jumps = np.full(shape, DEVIATION**2), np.zeros(shape)
     if law == "heston":
         variance = draw_variance(paths, days, rng)
     elif law == "merton":

@@ -21,7 +21,6 @@ from backtest.measures.deflated_sharpe import (
     SharpeMoments,
     deflated_sharpe,
     deflated_sharpe_of_returns,
-    effective_trials,
     estimate_moments,
     expected_max_sharpe,
     min_track_record_length,
@@ -52,6 +51,7 @@ from backtest.measures.return_shape import (
     ulcer_index,
 )
 from backtest.measures.superiority import Superiority, find_confidence_set, find_superiority
+from backtest.measures.trial_luck import effective_trials
 
 __all__ = [
     "STATISTICS",

@@ -121,7 +121,7 @@ def expected_max_sharpe(n_trials: float, std: float) -> float:
     Parameters
     ----------
     n_trials : float
-        Independent trials, at least 1; see :func:`effective_trials`.
+        Independent trials, at least 1; see :func:`backtest.measures.effective_trials`.
     std : float
         Standard deviation of the trials' Sharpe ratios, per observation, at least 0.
 
@@ -260,72 +260,6 @@ def estimation_variance(sharpe: float, skew: float, kurtosis: float, *, where: s
             cure="give the full kurtosis, 3 for a normal distribution: add 3 to an excess one",
         )
     return max(0.0, 1.0 - skew * sharpe + 0.25 * (kurtosis - 1.0) * sharpe**2)
-
-
-def effective_trials(returns: FloatArray, *, n_trials: int | None = None) -> float:
-    """Return the number of independent trials equivalent to several correlated trials.
-
-    Parameters
-    ----------
-    returns : array of shape (n_samples, k)
-        Simple returns of k trials over the same samples; at least 2 samples, all finite.
-    n_trials : int, optional
-        How many trials there were, of which these k are a random sample; k by default.
-
-    Returns
-    -------
-    float
-        From 1 (identical columns) to ``n_trials`` (uncorrelated ones).
-
-    Raises
-    ------
-    ParameterError
-        If the returns have another shape or are not finite, or ``n_trials`` is below k.
-
-    Notes
-    -----
-    N_eff = rho + (1 - rho) N with rho the mean correlation over all pairs, at least 0. Source:
-    Bailey and Lopez de Prado (2014), The Deflated Sharpe Ratio, J. Portfolio Management 40(5),
-    appendix 3. Constant trials count as identical, and as uncorrelated with others.
-
-    The participation ratio (sum l)^2 / sum l^2 of the eigenvalues is not used. The standard
-    deviation over trials in :func:`expected_max_sharpe` already excludes what all trials share, so
-    N trials with a common correlation need nearly all N there. This formula gives most of them
-    (with 200 trials at 0.8 its benchmark is a fifth too low). The ratio is at most 1 / rho^2 and
-    would leave no deflation. This formula also extends from a sample to any N, and few samples do
-    not make independent trials look similar. With separate families of similar trials it counts too
-    many, which is the cautious side.
-
-    Examples
-    --------
-    >>> effective_trials(np.array([[0.1, 0.1, 0.1], [0.2, 0.2, 0.2]]))
-    1.0
-    """
-    where = "effective_trials"
-    table = check_returns(returns, where=where, samples=2, trials=1)
-    k = table.shape[1]
-    total = k if n_trials is None else n_trials
-    check_range("n_trials", total, where=where, low=k, open_high=True)
-    rho = mean_correlation(table)
-    return rho + (1.0 - rho) * total
-
-
-def mean_correlation(table: FloatArray) -> float:
-    """Return the mean correlation of all pairs of columns, from 0 to 1; 1 for one column.
-
-    Constant columns count as identical, and as uncorrelated with the others.
-    """
-    k: int = table.shape[1]
-    if k == 1:
-        return 1.0
-    centered = table - np.mean(table, axis=0)
-    deviation = np.std(table, axis=0)
-    moves = deviation >= LEAST_DEVIATION
-    total = np.sum(centered[:, moves] / deviation[moves], axis=1)
-    # the squared sum of unit columns contains every pair twice, and each column with itself
-    still = k - int(np.count_nonzero(moves))
-    pairs = float(np.mean(total**2)) - (k - still) + still * (still - 1)
-    return min(1.0, max(0.0, pairs / (k * (k - 1))))
 
 
 def check_finite(name: str, value: float, where: str) -> float:

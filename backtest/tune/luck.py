@@ -14,14 +14,14 @@ from backtest.engine import count_periods
 from backtest.measures.deflated_sharpe import (
     deflated_sharpe,
     deflated_sharpe_of_returns,
-    effective_trials,
     estimate_moments,
     expected_max_sharpe,
 )
 from backtest.measures.overfitting import probability_of_backtest_overfitting
+from backtest.measures.trial_luck import simulate_luck
 from backtest.sweep import take_sets
 from backtest.tune.journal import Batch
-from backtest.tune.other_trials import OtherTrials, pool_deviation
+from backtest.tune.other_trials import OtherTrials, count_independent, pool_deviation
 from backtest.tune.trials import find_distinct, is_feasible, spread_sample
 
 if TYPE_CHECKING:
@@ -121,17 +121,18 @@ def measure_luck(
     periods = count_periods(evaluator.calendar, evaluator.sampling, evaluator.market)
     scale = math.sqrt(periods)
     sharpes = np.nan_to_num(trials.metrics["sharpe"][sample])
-    total = max(len(places) + others.n_sets, len(sample))
+    n_sets = max(len(places), len(sample))
     try:
-        if total == 1:  # nothing was chosen, so only the data can be lucky
+        if n_sets + others.n_sets == 1:  # nothing was chosen, so only the data can be lucky
             alone = deflated_sharpe_of_returns(rows.returns[:, -1], n_trials=1.0, std=0.0)
             return Luck(1.0, 0.0, alone, math.nan)
         if len(sample) == 1 and not len(others.sharpes):
             return UNKNOWN
-        std = pool_deviation(sharpes, len(places), others)
-        count = float(total)
-        if len(sample) > 1:  # by the correlation of this study's sets
-            count = effective_trials(rows.returns, n_trials=total)
+        found = simulate_luck(rows.returns, n_trials=n_sets)
+        own = found.find_deviation(len(rows.returns), periods)
+        std = pool_deviation(own, sharpes, n_sets, others)
+        n = found.n if len(sample) > 1 else float(n_sets)  # one set shows no correlations
+        count = count_independent(n, n_sets, others)
         deflated = deflate(sharpes[-1] / scale, rows.returns[:, -1], count, std / scale)
         lucky, pbo = expected_max_sharpe(count, std), find_overfitting(rows.returns)
         return Luck(count, lucky, deflated, pbo)

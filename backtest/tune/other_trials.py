@@ -144,16 +144,27 @@ def keep_other_sets(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return different[~different["is_own"]]
 
 
-def pool_deviation(sharpes: FloatArray, n_sets: int, others: OtherTrials) -> float:
+def count_independent(n: float, n_sets: int, others: OtherTrials) -> float:
+    """Return how many independent sets the sets of a search and of others are worth.
+
+    ``n`` is how many its own ``n_sets`` are worth. The others are taken to repeat one another as
+    much, and to be independent of its own.
+    """
+    return n * (1.0 + others.n_sets / n_sets)
+
+
+def pool_deviation(
+    deviation: float, sharpes: FloatArray, n_sets: int, others: OtherTrials
+) -> float:
     """Return the standard deviation of the Sharpe ratios of this search and of others.
 
-    ``sharpes`` are those of a sample of the ``n_sets`` sets of this search, per sqrt(year). The
-    variance is that within both groups, weighted by their numbers, plus that between their means.
+    ``deviation`` is that of this search without skill, ``sharpes`` are those of a sample of its
+    ``n_sets`` sets, per sqrt(year). The variance is that within both groups, weighted by their
+    numbers, plus that between their means.
     """
-    own = float(np.var(sharpes, ddof=1)) if len(sharpes) > 1 else 0.0
     if not len(others.sharpes):
-        return float(np.sqrt(own))
+        return deviation
     share = n_sets / (n_sets + others.n_alike)
     gap = float(np.mean(sharpes) - np.mean(others.sharpes))
-    within = share * own + (1.0 - share) * float(np.var(others.sharpes))
+    within = share * deviation**2 + (1.0 - share) * float(np.var(others.sharpes))
     return float(np.sqrt(within + share * (1.0 - share) * gap * gap))

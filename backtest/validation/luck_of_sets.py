@@ -12,10 +12,10 @@ from backtest.base.units import FloatArray
 from backtest.engine import count_periods
 from backtest.measures.deflated_sharpe import (
     deflated_sharpe_of_returns,
-    effective_trials,
     expected_max_sharpe,
 )
-from backtest.tune.other_trials import OtherTrials, pool_deviation
+from backtest.measures.trial_luck import simulate_luck
+from backtest.tune.other_trials import OtherTrials, count_independent, pool_deviation
 from backtest.validation.group_scores import GroupPart, combine_parts
 
 if TYPE_CHECKING:
@@ -57,15 +57,17 @@ def judge_best(
     best, kept = int(np.nanargmax(sharpe)), np.flatnonzero(np.isfinite(sharpe))
     returns = np.concatenate([each.returns for each in runs])
     chosen = kept[np.unique(np.linspace(0, len(kept) - 1, SAMPLE).astype(np.int64))]
-    n = effective_trials(returns[:, chosen], n_trials=len(kept) + others.n_sets)
-    deviation = pool_deviation(sharpe[kept], len(kept), others)
-    scale = math.sqrt(find_periods(procedure))
+    found = simulate_luck(returns[:, chosen], n_trials=len(kept))
+    n = count_independent(found.n, len(kept), others)
+    periods = find_periods(procedure)
+    own = found.find_deviation(len(returns), periods)
+    deviation = pool_deviation(own, sharpe[kept], len(kept), others)
     return {
         "best_sharpe": float(sharpe[best]),
         "best_set": best,
         "effective_trials": n,
         "lucky_sharpe": expected_max_sharpe(n, deviation),
         "deflated_sharpe": deflated_sharpe_of_returns(
-            returns[:, best], n_trials=n, std=deviation / scale
+            returns[:, best], n_trials=n, std=deviation / math.sqrt(periods)
         ),
     }

@@ -18,9 +18,9 @@ from backtest.base.units import DAY, parse_duration, utc_index
 from backtest.compare.compare import check_rules, compare_results, describe_shared_data
 from backtest.measures.deflated_sharpe import (
     deflated_sharpe_of_returns,
-    effective_trials,
     expected_max_sharpe,
 )
+from backtest.measures.trial_luck import simulate_luck
 from backtest.sweep.cluster import on_cluster
 from backtest.validation.counted_tries import read_other_tries
 from backtest.validation.estimates import share_overfit
@@ -323,8 +323,8 @@ def judge_schedules(compared: Comparison) -> dict[str, Any]:
     excess = sampled.returns - sampled.free
     sharpes = np.nan_to_num(compared.table.loc[living, "sharpe"].to_numpy(dtype=np.float64))
     scale = float(np.sqrt(sampled.periods))
-    n = effective_trials(excess.T, n_trials=len(compared.names))
-    deviation = float(np.std(sharpes, ddof=1)) if len(sharpes) > 1 else 0.0
+    found = simulate_luck(excess.T, n_trials=len(compared.names))
+    n, deviation = found.n, found.find_deviation(excess.shape[1], sampled.periods)
     best = int(np.argmax(sharpes))
     return {
         "best": living[best],

@@ -17,13 +17,13 @@ from backtest import ParameterError
 from backtest.measures.deflated_sharpe import (
     deflated_sharpe,
     deflated_sharpe_of_returns,
-    effective_trials,
     estimate_moments,
     expected_max_sharpe,
     min_track_record_length,
     probabilistic_sharpe,
 )
 from backtest.measures.overfitting import probability_of_backtest_overfitting
+from backtest.measures.trial_luck import effective_trials, simulate_luck
 
 
 def noise(seed: int, samples: int = 1000, trials: int = 100) -> np.ndarray:
@@ -271,49 +271,57 @@ def test_independent_trials_are_as_many_as_they_are():
     assert effective_trials(noise(1)) == pytest.approx(100.0, rel=0.01)
 
 
-def test_three_trials_by_hand():
-    """Correlations 1, 0 and 0: a mean of 1/3, so 1/3 + 2/3 * 3."""
-    returns = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, -1.0], [-1.0, -1.0, 1.0], [-1.0, -1.0, -1.0]])
-    assert effective_trials(returns) == pytest.approx(7 / 3, rel=1e-12)
-    assert effective_trials(returns, n_trials=30) == pytest.approx(1 / 3 + 2 / 3 * 30, rel=1e-12)
+def luck_of(returns, **given):
+    """Return the expected highest ratio of trials without skill, in standard errors of one."""
+    found = simulate_luck(returns, **given)
+    return expected_max_sharpe(found.n, found.deviation)
 
 
-def test_opposite_trials_count_as_uncorrelated():
+def test_opposite_trials_are_lucky_as_often_as_one_is():
+    """The higher of z and -z has a mean of sqrt(2 / pi); that of two independent ones, 0.564."""
     one = noise(0, trials=1)
+    assert luck_of(np.hstack([one, -one])) == pytest.approx(math.sqrt(2.0 / math.pi), rel=0.02)
     assert effective_trials(np.hstack([one, -one])) == 2.0
 
 
 def test_trials_that_never_traded_are_one_trial():
-    """Two movers and two that stand still: of six pairs one is alike, 1/6 + 5/6 * 4."""
+    """Two movers and two that stand still count as three independent ones: 0.846."""
     returns = np.array([[1.0, 1.0, 0.0, 0.1], [1.0, -1.0, 0.0, 0.1], [-1.0, 1.0, 0.0, 0.1],
                         [-1.0, -1.0, 0.0, 0.1]])  # fmt: skip
-    assert effective_trials(returns) == pytest.approx(1 / 6 + 5 / 6 * 4, rel=1e-12)
+    assert luck_of(returns) == pytest.approx(1.5 / math.sqrt(math.pi), rel=0.02)
 
 
-def test_the_mean_correlation_is_that_of_all_pairs():
-    rng = np.random.default_rng(2)
-    returns = rng.normal(size=(300, 6)) + rng.normal(size=(300, 1))
-    rho = np.mean(np.corrcoef(returns.T)[np.triu_indices(6, 1)])
-    assert effective_trials(returns) == pytest.approx(rho + (1 - rho) * 6, rel=1e-12)
+def test_copies_add_no_luck_and_new_trials_add_theirs():
+    """Ten trials have an expected maximum of 1.539, 128 of 2.59 and 2,000 of 3.44 (exact)."""
+    ten = np.repeat(noise(3, 500, 10), 12, axis=1)
+    assert luck_of(ten, n_trials=2_000) == pytest.approx(1.539, rel=0.02)
+    many = noise(4, 1_000, 128)
+    assert luck_of(many) == pytest.approx(2.59, rel=0.03)
+    assert luck_of(many, n_trials=2_000) == pytest.approx(3.44, rel=0.03)
+
+
+@pytest.mark.parametrize("width", [0.5, 5.0, 50.0])
+def test_neighbors_are_as_lucky_as_a_simulation_of_theirs_shows(width):
+    """Sets on a line, each like its neighbors: the mean correlation told nothing of their luck.
+
+    With correlations exp(-d^2 / 2 w^2) of 64 sets at distances d, the mean of the highest of
+    20,000 draws is compared with the benchmark, from 1,000 returns and half of the sets.
+    """
+    at = np.arange(64.0)
+    root = np.linalg.cholesky(np.exp(-0.5 * ((at[:, None] - at) / width) ** 2) + 1e-9 * np.eye(64))
+    rng = np.random.default_rng(5)
+    true = np.mean(np.max(rng.standard_normal((20_000, 64)) @ root.T, axis=1))
+    returns = rng.standard_normal((1_000, 64)) @ root.T
+    assert luck_of(returns) == pytest.approx(true, rel=0.03)
+    assert luck_of(returns[:, ::2], n_trials=64) == pytest.approx(true, rel=0.05)
 
 
 def test_trials_with_a_common_part_expect_the_best_that_is_seen():
-    """Why this definition: with correlation 0.8, luck is worth what the benchmark says.
-
-    The spread over trials lacks the common part, so that the benchmark must count nearly all
-    trials: 1 / 0.8^2, the participation ratio, would expect almost nothing of 200.
-    """
+    """The luck that all share does not choose: with correlation 0.8, sqrt(0.2) of 2.75 is left."""
     rng = np.random.default_rng(4)
-    seen, expected = [], []
-    for _ in range(40):
-        common = rng.standard_normal((400, 1))
-        returns = math.sqrt(0.8) * common + math.sqrt(0.2) * rng.standard_normal((400, 200))
-        sharpe = returns.mean(axis=0) / returns.std(axis=0, ddof=1)
-        seen.append(sharpe.max() - sharpe.mean())
-        expected.append(expected_max_sharpe(effective_trials(returns), float(sharpe.std(ddof=1))))
-    # 0.2 * 200 = 40 trials: the best of 40 is 2.2 deviations away, that of 200 2.75
-    assert np.mean(expected) == pytest.approx(np.mean(seen), rel=0.25)
-    assert expected_max_sharpe(1 / 0.8**2, 1.0) < 0.2 * expected_max_sharpe(200, 1.0)
+    common = rng.standard_normal((2_000, 1))
+    returns = math.sqrt(0.8) * common + math.sqrt(0.2) * rng.standard_normal((2_000, 200))
+    assert luck_of(returns) == pytest.approx(math.sqrt(0.2) * 2.746, rel=0.03)
 
 
 # ----- refused -----

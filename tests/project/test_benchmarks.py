@@ -42,6 +42,7 @@ SMALLEST: dict[str, str] = {
     "real.py": "FOLDER --json --from 2023-01-01 --to 2023-02-10",
     "restarts.py": "--only sample --seeds 1 --budget 600",
     "options.py": "--options 2000",
+    "luck.py": "--paths 2 --sets 24 --days 240 --only Lever",
     "order_in_bars.py": "FOLDER --json --from 2023-01-01 --to 2023-01-04",
     "replays.py": "FOLDER --json --from 2023-01-01",
     "report.py": "--bars 3000 --sets 60",

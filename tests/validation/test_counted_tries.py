@@ -113,7 +113,7 @@ def test_sharpe_ratios_of_shorter_spans_scatter_more_and_are_left_out(tmp_path):
     found = count(tmp_path)
     assert (found.n_sets, found.n_alike, len(found.sharpes)) == (4, 0, 0)
     assert count(tmp_path, MARKET.prefix(100 * 4)).n_alike == 4
-    assert pool_deviation(np_of(1.0, 3.0), 2, found) == pytest.approx(2.0**0.5)
+    assert pool_deviation(2.0**0.5, np_of(1.0, 3.0), 2, found) == pytest.approx(2.0**0.5)
 
 
 def np_of(*values):
@@ -123,7 +123,7 @@ def np_of(*values):
 def test_the_pooled_deviation_by_hand():
     """Own 1 and 3 (variance 2), others 0 and 4 (variance 4) of 6: 2/8 2 + 6/8 4 + 0 = 3.5."""
     others = OtherTrials(6, ("Other",), np_of(0.0, 4.0), 6)
-    assert pool_deviation(np_of(1.0, 3.0), 2, others) == pytest.approx(3.5**0.5)
+    assert pool_deviation(2.0**0.5, np_of(1.0, 3.0), 2, others) == pytest.approx(3.5**0.5)
 
 
 def test_the_record_is_no_result_survives_the_result_and_may_be_damaged(tmp_path):
