@@ -8,8 +8,9 @@
 same sets and bars. ``truth`` simulates histories of four years whose process is known, chooses sets
 by growth with a holdout, a walk and a cross-validation, and compares what each method says with
 what the chosen set truly earns: in the long run of a stationary process, and after the burst where
-the drift changes. ``plain`` computes the biases on the GBM a second time without the package. All
-print JSON.
+the drift changes. ``spread_coverage`` is how often the lowest and the highest path of a
+cross-validation have the true figure between them. ``plain`` computes the biases on the GBM a
+second time without the package. All print JSON.
 """
 
 from __future__ import annotations
@@ -102,12 +103,16 @@ PLANS: dict[str, Any] = {"train": ("365d", "all"), "test": ("180d",), "draws": 4
 
 
 class Promise(NamedTuple):
-    """What a method says of a set that it chose: figures and their standard errors."""
+    """What a method says of a set that it chose: figures and their standard errors.
+
+    ``spread`` are the lowest and the highest figures of the paths of a cross-validation.
+    """
 
     said: Figures
     error: Figures
     size: float
     window: int
+    spread: tuple[Figures, Figures] | None = None
 
 
 def measure_truth(
@@ -175,10 +180,13 @@ def promise_paths(market: bt.Market, sets: int) -> Promise:
     cross = bt.cross_validate(market, Lever, groups=6, objective="cagr", trials=sets, **FREE)
     best = cross.sets.loc[np.log1p(cross.matrix).mean(axis=1).idxmax()]
     paths, years = cross.paths, market.n_bars / YEAR
-    growth = float(np.log1p(paths["total_return"]).mean()) / years
-    sharpe = float(paths["sharpe"].mean())
+    figures = np.array([np.log1p(paths["total_return"]) / years, paths["sharpe"]])
+    growth, sharpe = figures.mean(axis=1).tolist()
     errors = find_errors(sharpe, float(paths["volatility"].mean()), years)
-    return Promise(Figures(growth, sharpe), errors, float(best["size"]), int(best["window"]))
+    spread = Figures(*figures.min(axis=1).tolist()), Figures(*figures.max(axis=1).tolist())
+    return Promise(
+        Figures(growth, sharpe), errors, float(best["size"]), int(best["window"]), spread
+    )
 
 
 def judge_method(law: str, name: str, promises: Sequence[Promise]) -> dict[str, Any]:
@@ -195,6 +203,13 @@ def judge_method(law: str, name: str, promises: Sequence[Promise]) -> dict[str, 
             f"{figure}_bias_error": float(gaps.std(ddof=1) / math.sqrt(len(gaps))),
             f"{figure}_coverage": float(np.mean(np.abs(gaps) <= 1.96 * widths)),
         }
+        spreads = [
+            [getattr(end, figure) for end in each.spread] for each in promises if each.spread
+        ]
+        if spreads:
+            low, high = np.array(spreads).T
+            is_inside = (low <= truth) & (truth <= high)
+            found[f"{figure}_spread_coverage"] = float(np.mean(is_inside))
     return found
 
 

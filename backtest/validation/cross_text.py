@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from backtest.validation.validation_records import CrossRecord
 
 PATHS = ("sharpe", "cagr", "max_drawdown")
+SPREAD = "the spread of the paths is not an interval"
+"""What the lowest and the highest path must not be read as; see docs/validation.md."""
 
 
 def write_verdict(found: CrossRecord) -> str:
@@ -88,6 +90,7 @@ def describe_paths(found: CrossRecord) -> Iterator[str]:
         column = found.paths[name]
         cells = (column.min(), column.median(), column.max())
         yield f"  {name:26}" + "".join(f"{write(float(each)):>14}" for each in cells)
+    yield f"  {SPREAD}: all are made of one history"
     ruined = int((found.paths["ruined"] != 0.0).sum())
     if ruined:
         yield f"  {ruined} of {len(found.paths)} paths end in ruin"

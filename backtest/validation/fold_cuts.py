@@ -197,10 +197,25 @@ def time_bars(market: Market | Markets, bars: IntArray) -> pd.DatetimeIndex:
 
 def warn_of_short(spans: Sequence[FoldSpan]) -> Iterator[str]:
     """Yield a warning if test spans have few bars."""
-    short = [span for span in spans if span.stop - span.test < FEW_BARS]
-    if short:
-        least = min(span.stop - span.test for span in short)
+    bars = count_test_bars(spans)
+    short = bars[bars < FEW_BARS]
+    if is_last_alone(bars, FEW_BARS):
         yield (
-            f"{len(short)} of {len(spans)} test spans have under {FEW_BARS} bars, the shortest "
-            f"{least}: scores of single folds are mostly noise"
+            f"the last of {len(bars)} test spans has {short[0]} bars, under {FEW_BARS}: its scores "
+            "are mostly noise"
         )
+    elif len(short):
+        yield (
+            f"{len(short)} of {len(bars)} test spans have under {FEW_BARS} bars, the shortest "
+            f"{short.min()}: scores of these folds are mostly noise"
+        )
+
+
+def count_test_bars(spans: Sequence[FoldSpan]) -> IntArray:
+    """Return the number of bars of each test span."""
+    return np.array([span.stop - span.test for span in spans], dtype=np.int64)
+
+
+def is_last_alone(bars: IntArray, least: int) -> bool:
+    """Return whether only the last of several test spans has fewer than ``least`` bars."""
+    return len(bars) > 1 and bool(bars[-1] < least <= bars[:-1].min())

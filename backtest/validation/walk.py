@@ -31,7 +31,8 @@ class WalkForward(WalkRecord, Reportable):
     stability : DataFrame
         See :func:`backtest.validation.walk_stability.measure_stability`.
     trials : DataFrame
-        One row per fold and set: ``fold, in_sample, out_of_sample, is_winner``.
+        One row per fold and set tried: ``fold, in_sample, out_of_sample, is_winner``, and its
+        parameters.
     figures : mapping
         Headline figures as data; the properties below name the most important.
     manifest : mapping

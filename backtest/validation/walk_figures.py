@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import FloatArray, utc_index
+from backtest.base.units import FloatArray, IntArray, utc_index
 from backtest.compare.compared_accounts import count_years, find_growth, sample_returns
 from backtest.compare.pairs import BootstrapRules, estimate_pairs, find_basis
 from backtest.measures.deflated_sharpe import deflated_sharpe_of_returns
 from backtest.sweep.tabulate import name_column
 from backtest.validation.column_memory import measure_memory
 from backtest.validation.estimates import CONFIDENCE, estimate_share, share_overfit
-from backtest.validation.fold_cuts import tabulate_spans, warn_of_short
+from backtest.validation.fold_cuts import (
+    count_test_bars,
+    is_last_alone,
+    tabulate_spans,
+    warn_of_short,
+)
 
 if TYPE_CHECKING:
     from backtest.engine import Result
@@ -65,8 +70,8 @@ def tabulate_folds(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.Da
     )
 
 
-def tabulate_trials(found: Sequence[SearchedFold]) -> pd.DataFrame:
-    """Return a row per fold and set: both objectives, NaN after ruin, and whether it won."""
+def tabulate_trials(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.DataFrame:
+    """Return a row per fold and set: objectives, NaN after ruin, whether it won, parameters."""
     parts = [
         pd.DataFrame(
             {
@@ -74,6 +79,7 @@ def tabulate_trials(found: Sequence[SearchedFold]) -> pd.DataFrame:
                 "in_sample": finite_or_nan(fold.inside),
                 "out_of_sample": finite_or_nan(fold.outside),
                 "is_winner": np.arange(len(fold.inside)) == fold.winner,
+                **{name_column(name): fold.sets[name] for name in procedure.names},
             }
         )
         for k, fold in enumerate(found)
@@ -171,12 +177,7 @@ def list_warnings(
     """Yield the warnings of a walk."""
     spans = [fold.span for fold in found]
     yield from warn_of_short(spans)
-    shortest = min(span.stop - span.test for span in spans)
-    if memory > shortest:
-        yield (
-            f"test spans of {shortest:,} bars are shorter than the memory of the columns, up to "
-            f"{memory:,} bars at the ends of the ranges: their columns use bars of the training"
-        )
+    yield from warn_of_memory(count_test_bars(spans), memory)
     few = sum(n < FEW_TRADES for n in trades)
     if 2 * few > len(found):
         yield (
@@ -184,6 +185,22 @@ def list_warnings(
             "a fold says little about its parameters"
         )
     yield from count_notes(found)
+
+
+def warn_of_memory(bars: IntArray, memory: int) -> Iterator[str]:
+    """Yield a warning if test spans, of so many bars, are shorter than the columns remember."""
+    short = bars[bars < memory]
+    end = f"the memory of the columns, up to {memory:,} bars at the ends of the ranges"
+    if is_last_alone(bars, memory):
+        yield (
+            f"the last of {len(bars)} test spans, of {short[0]:,} bars, is shorter than {end}: "
+            "its columns use bars of the training"
+        )
+    elif len(short):
+        yield (
+            f"{len(short)} of {len(bars)} test spans, the shortest of {short.min():,} bars, are "
+            f"shorter than {end}: their columns use bars of the training"
+        )
 
 
 def count_notes(found: Sequence[SearchedFold]) -> Iterator[str]:

@@ -290,7 +290,7 @@ def build_walk(
         result=walked.result,
         fixed=walked.fixed,
         stability=measure_stability(procedure, found),
-        trials=tabulate_trials(found),
+        trials=tabulate_trials(procedure, found),
         figures=figures | others.describe(),
         manifest=manifest,
         parts=walked.parts,

@@ -41,6 +41,16 @@ def test_a_walk_has_the_rows_and_columns_of_the_page(walk):
     assert np.allclose(folds.loc[positive, "shrinkage"], ratio[positive])
 
 
+def test_the_trials_have_the_parameters_of_every_set_tried(walk, tmp_path):
+    for made in (walk, bt.WalkForward.load(walk.save(tmp_path))):
+        winners = made.trials[made.trials["is_winner"]].set_index("fold")
+        assert len(made.trials) == made.folds["trials"].sum()
+        for name in ("size", "window"):
+            assert winners[name].tolist() == made.folds[name].tolist()
+    first = walk.trials[walk.trials["fold"] == 0]
+    assert not first.duplicated(["size", "window"]).any()
+
+
 def test_objectives_of_a_winner_are_those_of_fresh_accounts_on_both_spans(walk):
     row = walk.folds.iloc[1]
     policy = Lever(size=row["size"], window=int(row["window"]))

@@ -28,7 +28,7 @@ from backtest.report.validations.validation_charts import (
     list_notices,
     name_objective,
 )
-from backtest.validation.cross_text import describe_luck
+from backtest.validation.cross_text import SPREAD, describe_luck
 from backtest.validation.progress_folder import name_result
 from backtest.validation.walk_figures import read_figures
 
@@ -125,7 +125,10 @@ def draw_fan(found: CrossValidation) -> Chart:
     layout["margin"]["t"] = 40
     layout["xaxis"] = {"type": "date", "showgrid": False}
     choose_scale(layout, np.concatenate([drop_dust(unit) for unit in units.T]))
-    caption = f"{units.shape[1]} paths, gray; the blue line is their median at each time."
+    caption = (
+        f"{units.shape[1]} paths, gray; the blue line is their median at each time. "
+        f"{capitalize(SPREAD)}: all are made of one history, and the true figure is often outside."
+    )
     return build_chart("fan", "Paths out of sample", caption, traces, layout)
 
 
@@ -136,7 +139,10 @@ def tabulate_paths(found: CrossValidation) -> Table:
         (str(path), *(format_measure(name, float(row[name])) for name in names))
         for path, row in zip(found.paths.index, found.paths.to_dict("records"), strict=True)
     )
-    note = "The drawdown is the deepest inside a group, or across groups by sampled returns."
+    note = (
+        "The drawdown is the deepest inside a group, or across groups by sampled returns. "
+        f"{capitalize(SPREAD)}."
+    )
     return Table("Paths", name_columns("path", *map(name_measure, names)), rows, note)
 
 
