@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 import backtest
+from backtest.base.compile_time import COMPILING
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Range
 from backtest.cli import flags
@@ -65,7 +66,7 @@ def sweep(
     with naming_source(draft, "sweep"):
         request = read_request(draft, top)
     market, policy, terms = build_experiment_or_panel(draft, warms=False)
-    began = time.perf_counter()
+    began, compiled = time.perf_counter(), COMPILING.seconds
     with (
         naming_source(draft, "sweep"),
         show_progress(name_policies(policy), "sets") as progress,
@@ -81,7 +82,8 @@ def sweep(
             cluster=cluster,
             progress=progress,
         )
-    report = SweepReport(done, request.ranking, draft, time.perf_counter() - began)
+    seconds, compiled = time.perf_counter() - began, COMPILING.seconds - compiled
+    report = SweepReport(done, request.ranking, draft, seconds, compiled)
     save_and_print(
         done,
         results if save else None,

@@ -24,6 +24,8 @@ from backtest.sweep.tabulate import name_parameter
 
 SHOWN = ("sharpe", "total_return", "max_drawdown", "liquidations", "turnover")
 """Measures that are printed besides those that rank."""
+LEAST_COMPILED = 0.1
+"""Seconds of compiling that are mentioned; the rate never counts them."""
 CURE = "--constraint 'cagr>=0' --constraint 'max_drawdown<=0.8' ranks such sets last"
 GAP = 3
 """Spaces between two columns of a printed table."""
@@ -38,13 +40,16 @@ class Ranking(NamedTuple):
 
 
 class SweepReport:
-    """A sweep with the ranking of its sets, and the seconds that it took."""
+    """A sweep with the ranking of its sets, the seconds that it took, and those it compiled."""
 
-    def __init__(self, sweep: Sweep, ranking: Ranking, draft: Draft, seconds: float) -> None:
+    def __init__(
+        self, sweep: Sweep, ranking: Ranking, draft: Draft, seconds: float, compiled: float
+    ) -> None:
         self.sweep = sweep
         self.ranking = ranking
         self.draft = draft
         self.seconds = seconds
+        self.compiled = compiled
         self.objective = read_objective(ranking.objective)
         self.rules = read_constraints(ranking.constraints)
         self.places = sweep.rank(ranking.objective, ranking.constraints)
@@ -97,6 +102,7 @@ class SweepReport:
             "complete": self.sweep.complete,
             "sets": self.count(),
             "seconds": self.seconds,
+            "compiled_seconds": self.compiled,
             "top": [
                 {"row": label, **format_dates(row), "note": describe_fate(self, int(place))}
                 for (label, row), place in zip(rows, self.places, strict=False)
@@ -185,8 +191,10 @@ def describe_counts(report: SweepReport) -> Iterator[str]:
     """Yield how many sets ran, how fast, how many failed, and a caution about luck."""
     n = report.count()
     done = f"{n['done']:,}" if n["done"] == n["asked"] else f"{n['done']:,} of {n['asked']:,}"
-    rate = n["done"] / max(report.seconds, 1e-9)
+    rate = n["done"] / max(report.seconds - report.compiled, 1e-9)
     text = f"{done} in {report.seconds:,.1f} s, {format_rate(rate)} per second"
+    if report.compiled >= LEAST_COMPILED:
+        text += f" without the {report.compiled:,.1f} s that were spent compiling, once"
     fates = [f"{n[name]:,} {name}" for name in ("ruined", "failed") if n[name]]
     if n["unfilled"]:
         fates.append(f"{n['unfilled']:,} without a fill")

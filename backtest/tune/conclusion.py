@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import BacktestError
+from backtest.base.errors import BacktestError, BandWarning
 from backtest.base.units import FloatArray, IntArray
+from backtest.market import Markets
 from backtest.measures.ranking import pareto
 from backtest.sweep import count_sets, take_sets
 from backtest.tune.holdout import count_looks, record_look
@@ -101,9 +103,9 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
         looks=count_all_looks(task),
     )
     found = list_warnings(task, trials, best, verdict)
-    warnings = [*notes, *found, *failures, *task.seen.doubts]
+    told = [*notes, *found, *failures, *task.seen.doubts]
     robust, plateau = candidates.robust.tolist(), candidates.plateau.tolist()
-    return StudyOutcome(best, rows.tolist(), robust, plateau, verdict, warnings, holdout, choice.by)
+    return StudyOutcome(best, rows.tolist(), robust, plateau, verdict, told, holdout, choice.by)
 
 
 def build_outcome_without_winner(task: StudyTask, trials: Batch) -> StudyOutcome:
@@ -261,7 +263,21 @@ def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -
             f"the best sits on a spike: its own {name} is {verdict.score:.4g}, the median of its "
             f"neighbors {verdict.plateau:.4g}"
         )
+    yield from warn_of_trading(task.seen, values, float(trials.metrics["turnover"][best]))
     yield from warn_of_failures(trials)
+
+
+def warn_of_trading(seen: Evaluator, values: Mapping[str, Any], turnover: float) -> Iterator[str]:
+    """Yield why the best set hardly trades, as a run of it would warn."""
+    if turnover == 0.0:
+        yield "the best set filled no order: bt.run of it says why"
+    elif isinstance(seen.market, Markets):  # of one instrument, a run warns of nothing else
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            seen.replay(values)
+        for each in caught:
+            if issubclass(each.category, BandWarning):
+                yield f"the best set hardly trades: {each.message}"
 
 
 def warn_of_known_holdout(task: StudyTask) -> Iterator[str]:
