@@ -28,6 +28,7 @@ from backtest.base.errors import (
     PolicyError,
     VenueDateWarning,
     VenueError,
+    WeightWarning,
 )
 from backtest.base.ranges import Choice, Range
 from backtest.base.reportable import Reportable
@@ -201,6 +202,7 @@ __all__ = [
     "VenueDateWarning",
     "VenueError",
     "WalkForward",
+    "WeightWarning",
     "agents",
     "allocate",
     "bounds",

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from backtest.cli import main
+
+
+def override(words: Sequence[str], *flags: str) -> list[str]:
+    """Return the words of a command with flags, in the place of those of the same name."""
+    given = {flag for flag in flags if flag.startswith("--")}
+    kept = [
+        word
+        for before, word in pairwise(["", *words])
+        if not (word in given or (before in given and not word.startswith("--")))
+    ]
+    return [*kept, *flags]
 
 
 def call(capsys, *words: object) -> tuple[int, str, str]:

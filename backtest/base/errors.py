@@ -74,6 +74,10 @@ class BandWarning(UserWarning):
     """A band that keeps most targets of an instrument from being traded."""
 
 
+class WeightWarning(UserWarning):
+    """Weights that leave bars or an instrument flat because rows or numbers are missing."""
+
+
 LONGEST_NAME = 100
 """Length above which a name is not compared with known ones: it would take too long."""
 

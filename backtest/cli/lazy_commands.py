@@ -6,11 +6,16 @@ Typer builds all commands before it runs one, which takes longer than most comma
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from itertools import pairwise
 from typing import Any
 
 import typer
+import typer.core
+
+from backtest.base.errors import ParameterError
 
 
 class Commands(Mapping[str, Any]):
@@ -76,5 +81,40 @@ def build_group(app: typer.Typer, root: typer.Typer, name: Any) -> Any:
 def build_command(info: Any, root: typer.Typer) -> Any:
     """Return one command."""
     alone = typer.Typer(add_completion=False, rich_markup_mode=root.rich_markup_mode)
-    alone.registered_commands = [info]
+    strict = copy.copy(info)
+    strict.cls = StrictCommand
+    alone.registered_commands = [strict]
     return typer.main.get_command(alone)
+
+
+class StrictCommand(typer.core.TyperCommand):
+    """A command that refuses two values of an option of which the parser would keep the last."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Check the options, and parse the arguments."""
+        given = self.make_parser(ctx).parse_args(args=[*args])[2]
+        for each, count in Counter(given).items():
+            if count > 1 and each.nargs == 1 and not each.multiple:
+                check_repeated(each, args)
+        return super().parse_args(ctx, args)
+
+
+def check_repeated(option: Any, args: Sequence[str]) -> None:
+    """Raise if the arguments have several values of an option, or a flag and its opposite."""
+    values = [word for word in args if option.is_flag and word in _spell(option)]
+    if not option.is_flag:
+        values = [after for word, after in pairwise(args) if word in option.opts]
+        starts = tuple(f"{name}=" for name in option.opts)
+        values += [word.partition("=")[2] for word in args if word.startswith(starts)]
+    if len({*values}) > 1:
+        flag = option.opts[0]
+        lists = "" if option.is_flag else f"; if {flag} takes a list, give it once: {flag} A,B"
+        raise ParameterError(
+            f"{'/'.join(_spell(option))} takes one value, was given {' and '.join(values)}",
+            where=flag,
+            cure=f"leave all but one out{lists}",
+        )
+
+
+def _spell(option: Any) -> list[str]:
+    return [*option.opts, *option.secondary_opts]

@@ -17,7 +17,8 @@ def describe_checks(
     ``notes`` are those of ``Market.filled`` by what their lines begin with: the instrument and a
     comma, or nothing.
     """
-    filled, chosen = [], []
+    filled: list[str] = []
+    chosen: list[str] = []
     for start, of_market in notes.items():
         for lines, found in zip((filled, chosen), split_notes(of_market), strict=True):
             lines += [f"{start}{name}: {how}" for name, how in found.items()]

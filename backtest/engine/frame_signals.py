@@ -22,6 +22,7 @@ from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPlan
 from backtest.engine.lookahead.checked_signals import find_name, mark_checked
 from backtest.engine.lookahead.fresh_check import compare_fresh
+from backtest.engine.run_warnings import warn_of_weights
 from backtest.engine.signal_checks import PLAN, Sides, locate_in
 from backtest.market import Markets
 from backtest.market.lent_market import lend
@@ -99,6 +100,7 @@ def read_frame(
         )
     given = _carry(markets, frame, where) if carry else frame
     weights = read_weights(given, markets, where=where)
+    warn_of_weights(given, markets)
     return weights_to_frame(_keep_sides(weights, sides, where), markets)
 
 

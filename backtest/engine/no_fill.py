@@ -29,6 +29,14 @@ def is_filled(outcome: LoopOutcome) -> bool:
     return bool(has_fill or (outcome.book[POSITION] != 0.0).any())
 
 
+def is_cash(columns: Mapping[str, FloatArray], target: FloatArray) -> bool:
+    """Return whether a policy that computes nothing from the market asked for 0 at every close.
+
+    This is ``Constant(0.0)``, which holds cash on purpose.
+    """
+    return not columns and not target.any()
+
+
 def explain_no_fill(
     outcome: LoopOutcome,
     inputs: Inputs,

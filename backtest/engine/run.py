@@ -25,7 +25,7 @@ from backtest.engine.loop_driver import LoopStart, Progress, run_loop
 from backtest.engine.loop_inputs import has_interest, read_inputs, start_state
 from backtest.engine.manifest import hash_source, write_manifest
 from backtest.engine.named_signals import resolve_signal
-from backtest.engine.no_fill import TARGET, explain_no_fill
+from backtest.engine.no_fill import TARGET, explain_no_fill, is_cash
 from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.portfolio.narrow_to_one import narrow_to_one
 from backtest.engine.portfolio.portfolio_checks import check_account_kind, check_expiry
@@ -215,7 +215,9 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     multiplier, initial = inputs.feed.multiplier, inputs.feed.initial
     closes = market.time[first:] + market.interval
     no_fill = explain_no_fill(outcome, inputs, columns, venue, account, first)
-    warn_of_outcome(type(policy).__name__, no_fill, outcome.book[TARGET], closes)
+    target = outcome.book[TARGET]
+    said = "" if is_cash(columns, target) else no_fill
+    warn_of_outcome(type(policy).__name__, said, target, closes)
     periods = count_periods(calendar, sampling, market, first)
     span = RunSpan(int(market.time[first]), closes, first, periods)
     manifest = write_manifest(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import (
@@ -16,6 +17,7 @@ from backtest.base.errors import (
     LastPriceWarning,
     NoFillWarning,
     VenueDateWarning,
+    WeightWarning,
 )
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.market.markets import Markets
@@ -23,7 +25,7 @@ from backtest.market.markets import Markets
 if TYPE_CHECKING:
     from backtest.market import Market
 
-OF_EACH_RUN = (LastPriceWarning, NoFillWarning, InfiniteLeverageWarning, BandWarning)
+OF_EACH_RUN = (LastPriceWarning, NoFillWarning, InfiniteLeverageWarning, BandWarning, WeightWarning)
 """Warnings that a sweep, a search or a comparison does not repeat for each of its runs."""
 
 
@@ -43,6 +45,44 @@ def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None
     """
     warn_of_other_days(market, venue, first)
     warn_of_last_prices(market)
+
+
+def warn_of_weights(signal: object, markets: Markets) -> None:
+    """Warn of weights, as they were given, that leave bars or instruments flat unsaid."""
+    if isinstance(signal, pd.DataFrame):
+        warn_of_missing_rows(signal, markets)
+        warn_of_unknown_weights(signal)
+    elif isinstance(signal, np.ndarray) and signal.ndim == 2:
+        warn_of_unknown_weights(pd.DataFrame(signal, columns=[*markets.names]))
+
+
+def warn_of_missing_rows(frame: pd.DataFrame, markets: Markets) -> None:
+    """Warn if bars after the first row have none, other than the last bar, which fills nothing."""
+    times = markets.times[:-1]
+    has_row = np.asarray(times.isin(frame.index))
+    if not has_row.any():
+        return
+    lacking = np.flatnonzero(~has_row & (np.cumsum(has_row) > 0))
+    if len(lacking):
+        rows = int(has_row.sum())
+        warn_caller(
+            f"the weights have {rows:,} row{'s' * (rows != 1)}, and the {len(lacking):,} bars "
+            f"without one are flat, first at {times[lacking[0]]:%Y-%m-%d %H:%M} UTC; to hold each "
+            "row until the next, stamp it with the moment from which it is known and use "
+            "bt.signals.from_frame(markets, frame, carry=True), or --carry-weights",
+            WeightWarning,
+        )
+
+
+def warn_of_unknown_weights(frame: pd.DataFrame) -> None:
+    """Warn of instruments whose weights are all NaN, so that they are never traded."""
+    unknown = [str(name) for name in frame.columns[frame.isna().all()]]
+    if unknown and len(frame):
+        warn_caller(
+            f"the weights of {', '.join(unknown)} are NaN in all {len(frame):,} rows, which "
+            "trades nothing; give numbers, 0 for flat, or leave the column out",
+            WeightWarning,
+        )
 
 
 def warn_of_last_prices(market: Market | Markets) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from backtest.base.number_text import format_chance
 from backtest.base.table_text import COLUMN_FORMATS
+from backtest.base.text_layout import capitalize
 from backtest.base.units import format_time
 from backtest.paths import LiquidationRisk, MaxLeverage
 from backtest.report.liquidation_page import build_liquidation
@@ -15,6 +16,7 @@ from backtest.report.page.figures import LIGHT, build_chart, build_layout, draw_
 from backtest.report.page.page import Chart, Fact, Page, Paragraph, Section, Table
 from backtest.report.risk_blocks import describe_source, list_notices, to_records, write_table
 from backtest.scenarios import Bounds, Sensitivity, Stress
+from backtest.scenarios.stress import describe_lost
 
 Risk: TypeAlias = LiquidationRisk | MaxLeverage | Stress | Bounds | Sensitivity
 RISKS = (LiquidationRisk, MaxLeverage, Stress, Bounds, Sensitivity)
@@ -79,6 +81,7 @@ def build_stress(found: Stress) -> Page:
     manifest = describe_source(found)
     dead = int(found.table["liquidated"].sum())
     total = len(found.table)
+    lost = [f"{capitalize(describe_lost(found.lost))}."] if found.lost else []
     blocks: list[Any] = [write_table("Scenarios", found.table)]
     if found.ladder is not None:
         blocks += [draw_ladder(found.ladder)]
@@ -92,8 +95,8 @@ def build_stress(found: Stress) -> Page:
         manifest=manifest,
         title=f"Stress test: {found.settings['policy']}",
         notices=list_notices(manifest),
-        summary=f"{dead} of {total} scenarios liquidate the account.",
-        facts=[Fact("scenarios that liquidate", f"{dead} of {total}")],
+        summary=" ".join(lost) or f"{dead} of {total} scenarios liquidate the account.",
+        facts=[] if lost else [Fact("scenarios that liquidate", f"{dead} of {total}")],
         write_sections=lambda: [
             Section("scenarios", "Scenarios", "From the last close of the run on.", blocks),
             Section("sources", "Sources", "", [Paragraph(each, "note") for each in sources]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ import pandas as pd
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.phrases import Place
 from backtest.base.ranges import Choice
+from backtest.base.text_layout import capitalize
+from backtest.base.units import DAY, format_time
 from backtest.engine import PortfolioResult, Result
 from backtest.market import Market, Markets
 from backtest.paths.risk_record import RiskRecord
@@ -67,16 +70,24 @@ class Stress(RiskRecord):
         return self.market
 
     @property
+    def lost(self) -> str:
+        """When the account was ruined in the run, as words; empty if it was not."""
+        return str(self.settings.get("lost", ""))
+
+    @property
     def note(self) -> str:
-        """How many scenarios liquidate."""
+        """How many scenarios liquidate, or that the account was lost before them."""
+        if self.lost:
+            return "account lost before"
         return f"{int(self.table['liquidated'].sum())} of {len(self.table)} liquidate"
 
     def __repr__(self) -> str:
-        dead = int(self.table["liquidated"].sum())
-        return f"<Stress of {len(self.table)} scenarios: {dead} liquidate the account>"
+        return f"<Stress of {len(self.table)} scenarios: {self.note}>"
 
     def summary(self) -> str:
-        """Return the table as text for a terminal."""
+        """Return the table as text for a terminal; of a lost account, that it is lost."""
+        if self.lost:
+            return textwrap.fill(f"{capitalize(describe_lost(self.lost))}.", 80)
         before = float(self.table["equity"].iloc[0] + self.table["loss"].iloc[0])
         lines = [
             f"The account is worth {before:,.2f} at the last close of the run.",
@@ -161,6 +172,7 @@ def stress(
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario"))
     climbed = run_ladder(result, grid, how, progress, len(chosen), total) if grid else None
     settings = {
+        "lost": find_loss(result),
         "policy": result.manifest["policy"]["text"],
         "data": result.manifest["data"]["source"],
         "run": result.manifest["id"],
@@ -170,6 +182,19 @@ def stress(
     }
     market = result.market if isinstance(result, Result) else result.markets
     return Stress(table, climbed, settings, market)
+
+
+def find_loss(result: Result | PortfolioResult) -> str:
+    """Return when the account of a run was ruined, and what was left; empty if it was not."""
+    if not result.metrics["ruined"]:
+        return ""
+    time = format_time(result.span.start + round(result.metrics["ruin_time"] * DAY))
+    return f"{time} UTC with {result.metrics['final_equity']:,.2f} left"
+
+
+def describe_lost(lost: str) -> str:
+    """Return that a scenario can do nothing more to an account, without a full stop."""
+    return f"the account was ruined in the run, at {lost}: no scenario can change it"
 
 
 def read_scenarios(

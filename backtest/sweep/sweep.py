@@ -35,7 +35,7 @@ from backtest.engine.portfolio.portfolio_manifest import (
     describe_venue,
 )
 from backtest.engine.run import check_kinds
-from backtest.engine.run_warnings import warn_of_market
+from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets
 from backtest.market.weight_frame import read_weights
@@ -198,7 +198,9 @@ def check_first(
     """Check that the settings of the first set fit the market; return the signal in words."""
     warn_of_market(market, venue)
     if isinstance(market, Markets):
-        return describe_weights(signal, read_weights(signal, market, where="bt.sweep"))
+        weights = read_weights(signal, market, where="bt.sweep")
+        warn_of_weights(signal, market)
+        return describe_weights(signal, weights)
     check_settings(market, account, venue, sampling, calendar)
     return describe_signal(signal, read_signal(signal, market, 0))
 

@@ -10,6 +10,7 @@ from backtest.base.units import FloatArray
 from backtest.engine import describe_signal, read_signal
 from backtest.engine.frame_signals import describe_weights
 from backtest.engine.lookahead.checked_signals import keep_note
+from backtest.engine.run_warnings import warn_of_weights
 from backtest.market import Market, Markets
 from backtest.market.weight_frame import read_weights, weights_to_frame
 
@@ -17,7 +18,9 @@ from backtest.market.weight_frame import read_weights, weights_to_frame
 def read_directions(signal: Any, market: Market | Markets) -> FloatArray:
     """Return the signal by bar, or the weights of several instruments, (n_instruments, n_bars)."""
     if isinstance(market, Markets):
-        return read_weights(signal, market, where="bt.tune")
+        weights = read_weights(signal, market, where="bt.tune")
+        warn_of_weights(signal, market)
+        return weights
     return read_signal(signal, market, 0)
 
 

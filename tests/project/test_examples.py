@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import call
+from tests.commands import call, override
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -58,7 +58,8 @@ def test_every_command_of_the_page_runs(desk, capsys, is_cut):
     for words in find_commands(PAGE):
         if is_cut and words[0] == COMPILES:
             continue
-        code, _, err = call(capsys, *words, *(CUTS.get(words[0], ()) if is_cut else ()))
+        cut = CUTS.get(words[0], ()) if is_cut else ()
+        code, _, err = call(capsys, *override(words, *cut))
         assert code == 0, f"backtest {shlex.join(words)}: {err}"
     assert (desk / "btc" / "bars.parquet").is_file()
     assert list(desk.glob("sweep-cppi-*.md"))

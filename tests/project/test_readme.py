@@ -10,6 +10,7 @@ import pytest
 from backtest import Account
 from backtest.cli import main
 from backtest.cli.experiment_keys import TABLES, list_keys
+from tests.commands import override
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -113,7 +114,7 @@ def test_the_sweeps_and_searches_of_the_readme_run(command, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     words = [str(ROOT / word) if word.startswith("examples/") else word for word in command[1:]]
     less = () if "--vary" in words else LESS[command[1]]
-    assert main([*words, *SHORT, *less]) == 0
+    assert main(override(words, *SHORT, *less)) == 0
     assert "\nbacktest run " in capsys.readouterr().out
 
 

@@ -55,6 +55,26 @@ def test_the_break_even_of_a_bar_is_the_liquidation_price(signal, margin):
     assert table["distance"].iloc[0] > 0.0
 
 
+def test_an_account_lost_before_is_said_to_be_lost(tmp_path):
+    """It printed an account worth 0.00, and "liquidated no" for every scenario."""
+    market = steady()
+    bars = market.bars()
+    bars.loc[bars.index[30:], ["open", "high", "low", "close"]] *= 0.5
+    result = bt.run(
+        bt.Market.from_frames(bars), Hold(10.0), venue=free_venue(), account=free_account(),
+        compile=False,
+    )  # fmt: skip
+    assert result.metrics["ruined"]
+    found = bt.stress(result, bt.Scenario("fall", price=-0.3))
+    told = "The account was ruined in the run, at 2023-01-02 07:00 UTC with 0.00 left: no"
+    for made in (found, bt.Stress.load(found.save(tmp_path))):
+        assert " ".join(made.summary().split()) == f"{told} scenario can change it."
+        assert repr(made) == "<Stress of 1 scenarios: account lost before>"
+    page = found.report(tmp_path / "page.md").read_text(encoding="utf-8")
+    assert told in page
+    assert "scenarios liquidate" not in page
+
+
 def test_a_fall_by_hand():
     # a long of q = 10 * 1000 / 100.0909 at the second open; -5 % from the last close in one bar
     result = held()

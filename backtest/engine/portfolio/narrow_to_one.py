@@ -13,6 +13,7 @@ from backtest.account.by_instrument import check_instruments
 from backtest.engine.portfolio.book_desk import assign_policies
 from backtest.engine.portfolio.cut_terms import cut_account
 from backtest.engine.portfolio.portfolio_checks import read_venues
+from backtest.engine.run_warnings import warn_of_weights
 from backtest.market import Market, Markets
 from backtest.market.weight_frame import read_weights
 from backtest.policy import Policy
@@ -28,6 +29,7 @@ def narrow_to_one(
     for field in BY_INSTRUMENT:
         check_instruments(getattr(account, field), markets.names, where=f"Account.{field}")
     own = account.for_instrument(name) if account.has_tables() else account
+    warn_of_weights(signal, markets)
     if isinstance(signal, pd.DataFrame | Mapping):
         signal = pd.Series(read_weights(signal, markets, where="bt.run")[0], index=markets.times)
     return markets[name], policies[name], read_venues(venue, markets)[name], own, signal

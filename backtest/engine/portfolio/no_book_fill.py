@@ -41,7 +41,7 @@ def explain_no_book_fill(
     rows, n = measure_cuts(), len(level)
     total = rows[0]
     if not signal.any():
-        return f"all weights were 0 at all {n:,} closes"
+        return f"all weights were 0 or NaN at all {n:,} closes"
     if np.isnan(level).all():
         unknown = find_unknown(setup)
         return explain_nan(np.append(level[:, 0], np.nan), unknown)

@@ -22,6 +22,7 @@ from backtest.engine.compile.plain_or_compiled_book import (
 )
 from backtest.engine.frame_signals import describe_weights
 from backtest.engine.loop_driver import Progress
+from backtest.engine.no_fill import is_cash
 from backtest.engine.portfolio.book_cuts import measure_book_cuts
 from backtest.engine.portfolio.book_desk import set_desk
 from backtest.engine.portfolio.book_driver import (
@@ -32,7 +33,11 @@ from backtest.engine.portfolio.book_driver import (
 )
 from backtest.engine.portfolio.book_inputs import BookInputs, start_book
 from backtest.engine.portfolio.book_loop import Desk
-from backtest.engine.portfolio.no_book_fill import explain_no_book_fill, name_boundless
+from backtest.engine.portfolio.no_book_fill import (
+    explain_no_book_fill,
+    find_unknown,
+    name_boundless,
+)
 from backtest.engine.portfolio.portfolio_checks import (
     warn_of_band,
     warn_of_delisting,
@@ -45,6 +50,7 @@ from backtest.engine.portfolio.resumed_book import check_rules, read_resume
 from backtest.engine.run_warnings import (
     warn_of_market,
     warn_of_outcome,
+    warn_of_weights,
 )
 from backtest.engine.sampling_periods import check_periods, count_periods
 from backtest.market.markets import Markets
@@ -171,6 +177,7 @@ def run_portfolio(  # noqa: PLR0913 - the terms of a run, by name
     if earlier is not None:
         check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
     warn_of_market(markets, setup.venues, setup.first)
+    warn_of_weights(signal, markets)
     outcome = live(setup, is_compiled=is_compiled, progress=progress)
     return finish(setup, outcome, given=signal, sampling=sampling, calendar=calendar)
 
@@ -200,6 +207,7 @@ def finish(
     no_fill = explain_no_book_fill(setup, outcome, measure_cuts)
     level = field(outcome.positions, "target")
     highest = np.where(np.isinf(level).any(axis=1), np.inf, 0.0)
-    warn_of_outcome(name_boundless(setup, level), no_fill, highest, closes)
+    said = "" if is_cash(find_unknown(setup), level) else no_fill
+    warn_of_outcome(name_boundless(setup, level), said, highest, closes)
     result = PortfolioResult.from_outcome(setup, outcome, span, manifest, benchmark.moves)
     return dataclasses.replace(result, measure_cuts=measure_cuts, no_fill=no_fill)
