@@ -141,12 +141,12 @@ class LiquidationRisk(RiskRecord):
         )
 
     def summary(self) -> str:
-        """Return what was drawn, the verdict and the table as text for a terminal."""
+        """Return the verdict and the table as text for a terminal."""
         drawn = self.settings["paths"]
         lines = [
+            self.verdict,
             f"{self.settings['policy']} on {drawn['paths']:,} paths of {drawn['model']['name']}, "
             f"{describe_drift(drawn)}, with {100.0 * self.settings['confidence']:g} % intervals",
-            self.verdict,
         ]
         if no_fill := self.settings.get("no_fill"):
             lines = [f"NO FILL: no order was filled on any path: {no_fill}", *lines]
