@@ -336,6 +336,19 @@ class Order(NamedTuple):
         """Contracts traded."""
         return abs(self.closing) + factor * abs(self.adding)
 
+    def opens_with(self) -> Decimal:
+        """Isolated: margin and fee of what is added."""
+        h, value = self.holding, abs(self.fill_value)
+        return abs(self.adding) * value * (ONE / h.effective_setting + h.fee)
+
+    def returns(self) -> Decimal:
+        """Isolated: what the closing part of a flip returns to B, net of its fee."""
+        if self.closing == 0:
+            return ZERO
+        h = self.holding
+        fee = h.fee * abs(self.closing * self.fill_value)
+        return h.isolated_backing(self.fill_value) - fee
+
 
 class Stamp(NamedTuple):
     """A funding event of one instrument."""
@@ -392,7 +405,7 @@ class Portfolio:
         self.cash = +exact(account.capital)
         self.reserve = exact(account.reserve)
         self.pool = Call()
-        self.is_ruined = self.is_halted = self.must_convert = False
+        self.is_ruined = self.is_halted = self.must_convert = self.posts_in_full = False
         self.factor = math.nan if self.overlay is not None else 1.0
         self.ruin_at = ZERO if getattr(account, "ruin_at", None) is None else exact(account.ruin_at)
         self.mode = self.venue.liquidation.mode
@@ -849,12 +862,8 @@ class Portfolio:
         if equity <= 0:
             return
         increases: list[tuple[Holding, Decimal, Decimal]] = []
-        wanted = [
-            (h, self.wanted(h, equity, point)) for h in self.present if h.name not in replaced
-        ]
-        for h, (target, held) in wanted:
-            if target is None:
-                continue
+        deciding = [h for h in self.present if h.name not in replaced and h.pending is not None]
+        for h, target, held in self.orders(deciding, equity, point):
             if target == 0 or (target * held > 0 and abs(target) <= abs(held)):
                 self.fill_to(h, target / abs(h.value("open")))
             else:
@@ -862,21 +871,47 @@ class Portfolio:
         if increases:
             self.fill_increases(increases, equity, point)
 
-    def wanted(
-        self, holding: Holding, equity: Decimal, point: Point
-    ) -> tuple[Decimal | None, Decimal]:
-        """The target notional where something is to be done, and the notional held."""
-        held = holding.quantity * abs(holding.value("open"))
-        if holding.pending is None:
-            return None, held
-        target = self.target(holding, equity, held, point)
-        if target is None or self.is_in_band(holding, target, held, equity):
-            return None, held
-        return target, held
+    def orders(
+        self, deciding: Sequence[Holding], equity: Decimal, point: Point
+    ) -> list[tuple[Holding, Decimal, Decimal]]:
+        """What trades: the holding, its target notional within the cap, the notional held."""
+        held = {h.name: h.quantity * abs(h.value("open")) for h in self.present}
+        wanted = {h.name: self.target(h, equity, held[h.name], point) for h in deciding}
+        own = [h for h in deciding if wanted[h.name] is not None]
+        aimed = [h for h in own if not (self.is_halted or h.is_halted)]  # a halt is no target
+        self.scale_to_cap(wanted, held, {h.name for h in aimed}, equity)
+        kept = [h for h in own if self.is_in_band(h, wanted[h.name], held[h.name], equity)]
+        if not math.isinf(self.max_gross):
+            trading = {h.name for h in own} - {h.name for h in kept}
+            gross = sum((abs(wanted[n] if n in trading else held[n]) for n in held), ZERO)
+            if gross > Decimal("1.1") * exact(self.max_gross) * equity * (ONE + TIE):
+                over = [h for h in kept if abs(held[h.name]) > abs(wanted[h.name])]
+                if over:
+                    self.note("bands narrowed by the cap")
+                kept = [h for h in kept if h not in over]
+        return [(h, wanted[h.name], held[h.name]) for h in own if h not in kept]
+
+    def scale_to_cap(
+        self,
+        wanted: dict[str, Decimal | None],
+        held: Mapping[str, Decimal],
+        aimed: set[str],
+        equity: Decimal,
+    ) -> None:
+        """``max_gross_leverage``: one factor for all targets; what has none counts as held."""
+        if math.isinf(self.max_gross):
+            return
+        most = exact(self.max_gross) * equity
+        rest = sum((abs(held[name]) for name in held if name not in aimed), ZERO)
+        total = sum((abs(wanted[name]) for name in aimed), ZERO)
+        if total > 0 and total + rest > most:
+            self.note("scaled to the cap")
+            for name in aimed:
+                wanted[name] *= max(most - rest, ZERO) / total
 
     @staticmethod
     def is_in_band(holding: Holding, target: Decimal, held: Decimal, equity: Decimal) -> bool:
-        """§4.2, on the uncut target."""
+        """§4.2, on the target within the cap."""
         return target != 0 and abs(target - held) <= holding.band * equity * (ONE + TIE)
 
     def target(
@@ -895,7 +930,7 @@ class Portfolio:
         if math.isinf(leverage):
             most = max(self.most_alone(holding, equity, held, signal, point), ZERO)
             is_over = abs(signal) == 1 and held * exact(signal) > most
-            return None if is_over else exact(signal) * most
+            return held if is_over else exact(signal) * most
         return exact(signal) * exact(leverage) * exact(self.factor) * equity
 
     def most_alone(
@@ -997,14 +1032,17 @@ class Portfolio:
     def fill_increases(
         self, increases: Sequence[tuple[Holding, Decimal, Decimal]], equity: Decimal, point: Point
     ) -> None:
-        """Own limits, the gross limit, the common factor; then lots and fills in order."""
+        """Own limits, the balance, the common factor; then lots and fills in order."""
         orders = [self.cut_alone(h, target, held, equity) for h, target, held in increases]
-        orders = self.cut_gross(orders, equity)
+        orders = self.cut_to_balance(orders)
         factor = self.common_factor(orders, point)
         if factor < 1:
             self.note("increases scaled")
+        self.posts_in_full = True
         for order in orders:
             self.fill_to(order.holding, order.quantity(factor))
+        self.posts_in_full = False
+        self.lift_balance([order.holding for order in orders])
 
     def cut_alone(self, holding: Holding, target: Decimal, held: Decimal, equity: Decimal) -> Order:
         """The venue's cap; an isolated order as if it were the only one."""
@@ -1051,32 +1089,39 @@ class Portfolio:
         most = max(ZERO, wallet / per_contract) * abs(holding.value("open"))
         return kept + min(size - kept, most)
 
-    def cut_gross(self, orders: list[Order], equity: Decimal) -> list[Order]:
-        """``max_gross_leverage``: what is added shrinks by one factor."""
-        if math.isinf(self.max_gross):
-            return orders
-        values = {h.name: abs(h.value("open")) for h in self.present}
-        flips = {order.holding.name for order in orders if order.closing != 0}
-        kept = sum(
-            (abs(h.quantity) * values[h.name] for _, h in self.held() if h.name not in flips), ZERO
+    def cut_to_balance(self, orders: list[Order]) -> list[Order]:
+        """All isolated increases take at most B less the fees of the cross ones, by one factor."""
+        isolated = [o for o in orders if o.holding.is_isolated]
+        fees = sum(
+            (
+                o.holding.fee * o.traded(ONE) * abs(o.fill_value)
+                for o in orders
+                if not o.holding.is_isolated
+            ),
+            ZERO,
         )
-        added = sum((abs(o.adding) * values[o.holding.name] for o in orders), ZERO)
-        room = exact(self.max_gross) * equity - kept
-        if added <= max(room, ZERO):
+        taken = sum((o.opens_with() for o in isolated), ZERO)
+        returned = sum(  # what is cut to 0 binds nobody
+            (o.returns() if o.adding != 0 else max(o.returns(), ZERO) for o in isolated), ZERO
+        )
+        most = max(max(self.balance() - fees, ZERO) + returned, ZERO)
+        if taken <= most:
             return orders
-        self.note("cut by gross leverage")
-        factor = max(ZERO, room / added)
-        return [order._replace(adding=factor * order.adding) for order in orders]
+        self.note("cut by the balance")
+        return [
+            o._replace(adding=o.adding * most / taken) if o.holding.is_isolated else o
+            for o in orders
+        ]
 
     def common_factor(self, orders: list[Order], point: Point) -> Decimal:
-        """The largest share of all increases with M ≥ initial(cross) and margins ≤ B; else 0."""
+        """The largest share of all increases with M ≥ initial(cross) after costs; else 0."""
         orders = [o for o in orders if o.adding != 0 or o.closing != 0]
         flips = [o.holding.name for o in orders if o.closing != 0]
-        purse = max(self.balance(), ZERO)
         free = self.backing(point) - self.uncounted(point, flips)
 
         def taken(factor: Decimal) -> Decimal:
-            return sum((self.taken_by(o, factor) for o in orders if o.holding.is_isolated), ZERO)
+            isolated = [o for o in orders if o.holding.is_isolated]
+            return sum((factor * o.opens_with() - o.returns() for o in isolated), ZERO)
 
         cross = [o for o in orders if not o.holding.is_isolated]
 
@@ -1094,24 +1139,9 @@ class Portfolio:
         else:
             signs = find_signs(lambda factor: self.rule.nets(self.legs(point, sizes(factor))))
             found = largest_passing(room, signs)
-        if len(cross) < len(orders):
-            slack = EXACT * (purse + self.out.capital)
-            share = largest_of_pieces(lambda factor: purse + slack - taken(factor), [])
-            if found is not None and (share is None or share < found):
-                is_passing = share is not None and room(share) >= -slack
-                found = share if is_passing else None
         if found is None:
             self.note("no increase passes")
         return ZERO if found is None else found
-
-    @staticmethod
-    def taken_by(order: Order, factor: Decimal) -> Decimal:
-        """What an isolated order takes from B, net of what its own flip returns."""
-        h, value = order.holding, abs(order.fill_value)
-        opening = factor * abs(order.adding) * value * (ONE / h.effective_setting + h.fee)
-        if order.closing == 0:
-            return opening
-        return opening + h.fee * abs(order.closing) * value - h.isolated_backing(order.fill_value)
 
     @staticmethod
     def edges_of(orders: list[Order]) -> list[Decimal]:
@@ -1165,7 +1195,8 @@ class Portfolio:
         self.row["fees"] += cost
         self.row["traded"] += abs(change * value)
         self.cash -= cost
-        self.lift_wallet(holding, debt)
+        if not self.posts_in_full:
+            self.lift_wallet(holding, debt)
         self.log(kind, holding.name, change, abs(change * value))
 
     def lift_wallet(self, holding: Holding, debt: Decimal) -> None:
@@ -1175,6 +1206,17 @@ class Portfolio:
             self.note("wallet empty: M pays")
             holding.margin -= missing
             self.cash += missing
+
+    def lift_balance(self, increased: list[Holding]) -> None:
+        """What impact at the final size costs beyond B, if nothing backs it: new margins pay."""
+        if self.cross or any(asset.amount != 0 for asset in self.assets):
+            return
+        for holding in reversed([h for h in increased if h.is_isolated and h.quantity != 0]):
+            moved = min(max(-self.cash, ZERO), max(holding.margin, ZERO))
+            if moved > 0:
+                self.note("new margins pay for impact")
+            holding.margin -= moved
+            self.cash += moved
 
     def reduce(self, holding: Holding, change: Decimal, value: Decimal) -> None:
         """Entry is kept; isolated gets φ·(M + q·(u - u_entry)) back."""

@@ -106,7 +106,8 @@ class Account(Value):
         How prices move inside a bar: along a ``"path"`` of waypoints, or ``"worst"``, each
         position to its adverse extreme at once, which is a bound.
     max_gross_leverage : float
-        Most gross leverage after a fill: the sum of all notionals, in turns of equity.
+        Cap on the sum of all notionals, in turns of equity: targets are scaled by one factor to
+        it. Bands may keep up to a tenth more, and prices may carry it higher between fills.
     max_overlay : float
         Most leverage that an overlay may give the portfolio.
     negative_limit : float or None

@@ -21,7 +21,7 @@ ACCOUNT_FLAGS = {
     "trailing_stop": "Close at this fraction below the best price, or 2*atr.",
     "equity_stop": "Close at this fraction below the highest equity.",
     "intrabar": "Several positions: prices inside a bar, 'path' (default) or 'worst'.",
-    "max_gross_leverage": "Several positions: highest gross leverage.",
+    "max_gross_leverage": "Several positions: cap on gross leverage at fills.",
     "max_overlay": "Highest leverage that an overlay may return.",
     "negative_limit": "Debt at which collateral is sold.",
 }

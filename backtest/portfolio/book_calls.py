@@ -223,7 +223,7 @@ def force_pool(
     for i in range(n):
         if is_held(book, i) and not is_isolated(terms, i):
             held = book.held.quantities[i]
-            trade_to(terms, book, scene, ledger, log, t, i, factor * held)
+            trade_to(terms, book, scene, ledger, log, t, i, factor * held, False)
             if book.held.quantities[i] != held:
                 before += 1
     if before > 0:

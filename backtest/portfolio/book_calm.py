@@ -19,17 +19,24 @@ from backtest.portfolio.book_balance import compute_account_equity, value_at
 from backtest.portfolio.book_contagion import book_falls
 from backtest.portfolio.book_gap import is_quiet
 from backtest.portfolio.book_ledger import PRICE_PNL, clear_ledger
-from backtest.portfolio.book_orders import is_deciding, is_ending, measure_target
+from backtest.portfolio.book_orders import (
+    choose_orders,
+    is_deciding,
+    is_ending,
+    measure_target,
+)
 from backtest.portfolio.book_records import (
     CASH,
     EQUITY,
     FLAGS,
     FLOW_NEXT,
     FUNDING_NEXT,
+    INCREASE,
     IS_RUINED,
     PAID_IN,
     PEAK,
     POOL_FAILED,
+    REDUCE,
     RESERVE,
     SCALE,
     SINCE_POOL,
@@ -85,7 +92,7 @@ def live_calm_bar(
     if is_event_due(feed, book, t):
         return False
     set_opens(terms, feed, book, scene, t)
-    if is_any_trading(terms, book, scene):
+    if is_any_trading(terms, book, scene, room):
         return False
     if not set_rest(terms, feed, book, scene, t) or not is_quiet(terms, book, scene):
         return False
@@ -150,13 +157,24 @@ def set_rest(terms: Terms, feed: BookFeed, book: Book, scene: Scene, t: int) -> 
     return True
 
 
-def is_any_trading(terms: Terms, book: Book, scene: Scene) -> bool:
+def is_any_trading(terms: Terms, book: Book, scene: Scene, room: Room) -> bool:
     """Return whether any decision of the last close may trade at the opens."""
     value_at(book, scene.open, scene.asset_open)
     equity = compute_account_equity(terms, book)
+    if terms.max_gross_leverage < math.inf:
+        choose_orders(terms, book, scene, room, equity)
+        return has_order(room)
     found = False
     for i in range(len(book.margin)):
         found = found or is_trading(terms, book, scene, equity, i)
+    return bool(found)
+
+
+def has_order(room: Room) -> bool:
+    """Return whether any decision trades."""
+    found = False
+    for i in range(len(room.kind)):
+        found = found or room.kind[i] == REDUCE or room.kind[i] == INCREASE
     return bool(found)
 
 

@@ -1,8 +1,8 @@
 """The common factor of the increases of a bar: the largest that the initial margin allows.
 
-The increases pass if the backing after all costs is at least the initial margin of the cross
-positions, and isolated margins and fees take no more than the balance. With a factor f each
-increase is ``kept + f added``. Costs are linear in f, so the room that is left is concave (an
+The increases pass if the backing after all costs, and after the margins of isolated positions, is
+at least the initial margin of the cross positions. With a factor f each increase is
+``kept + f added``. Costs are linear in f, so the room that is left is concave (an
 initial margin by brackets jumps up at the caps, and the room is then falling).
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from backtest.account.position import compute_profit
-from backtest.portfolio.book_balance import compute_balance, value_at
+from backtest.portfolio.book_balance import value_at
 from backtest.portfolio.book_records import (
     CASH,
     INCREASE,
@@ -42,21 +42,20 @@ def fit_increases(terms: Terms, book: Book, scene: Scene, room: Room) -> float:
     value_at(book, scene.open, scene.asset_open)
     free = compute_book_backing(terms.rules, book.held, book.purse[CASH])
     free -= compute_all_uncounted(terms, book, room, -2)
-    wallet = max(compute_balance(terms, book), 0.0)
     count, only = count_increases(room)
     fixed = 0.0
     if not terms.rules.has_scenarios:
         fixed = sum_other_initial(terms, book, scene, room)
         if count == 1 and not is_isolated(terms, only):
             return fit_single(terms, scene, room, free - fixed, only)
-    if compute_room(terms, book, scene, room, free, wallet, fixed, 1.0) >= 0.0:
+    if compute_room(terms, book, scene, room, free, fixed, 1.0) >= 0.0:
         return 1.0
     low, high = 0.0, 1.0
-    if not compute_room(terms, book, scene, room, free, wallet, fixed, 0.0) >= 0.0:
-        low = find_passing(terms, book, scene, room, free, wallet, fixed)
+    if not compute_room(terms, book, scene, room, free, fixed, 0.0) >= 0.0:
+        low = find_passing(terms, book, scene, room, free, fixed)
         if math.isnan(low):
             return 0.0
-    return narrow(terms, book, scene, room, free, wallet, fixed, low, high)
+    return narrow(terms, book, scene, room, free, fixed, low, high)
 
 
 def count_increases(room: Room) -> tuple[int, int]:
@@ -112,11 +111,10 @@ def compute_room(
     scene: Scene,
     room: Room,
     free: float,
-    wallet: float,
     fixed: float,
     factor: float,
 ) -> float:
-    """Return what is left after the increases: of the backing or of the balance, the lesser."""
+    """Return what is left of the backing after the increases."""
     costs, taken, needed = 0.0, 0.0, fixed
     for i in range(len(book.margin)):
         if room.kind[i] == INCREASE:
@@ -129,8 +127,7 @@ def compute_room(
                 needed += compute_initial(pick_margin(terms, i), size, scene.initial[i])
     if terms.rules.has_scenarios:
         needed = try_initial(terms, book, scene, room, factor)
-    of_backing = free - costs - taken - needed
-    return min(of_backing, wallet - taken) if taken > 0.0 else of_backing
+    return free - costs - taken - needed
 
 
 def try_initial(terms: Terms, book: Book, scene: Scene, room: Room, factor: float) -> float:
@@ -152,7 +149,6 @@ def find_passing(
     scene: Scene,
     room: Room,
     free: float,
-    wallet: float,
     fixed: float,
 ) -> float:
     """Return a factor between 0 and 1 that passes though neither end does; NaN if none does.
@@ -161,19 +157,19 @@ def find_passing(
     """
     low, high = 0.0, 1.0
     left, right = GOLDEN, 1.0 - GOLDEN
-    of_left = compute_room(terms, book, scene, room, free, wallet, fixed, left)
-    of_right = compute_room(terms, book, scene, room, free, wallet, fixed, right)
+    of_left = compute_room(terms, book, scene, room, free, fixed, left)
+    of_right = compute_room(terms, book, scene, room, free, fixed, right)
     for _ in range(80):
         if of_left >= 0.0 or of_right >= 0.0:
             return right if of_right >= 0.0 else left
         if of_left < of_right:
             low, left, of_left = left, right, of_right
             right = high - GOLDEN * (high - low)
-            of_right = compute_room(terms, book, scene, room, free, wallet, fixed, right)
+            of_right = compute_room(terms, book, scene, room, free, fixed, right)
         else:
             high, right, of_right = right, left, of_left
             left = low + GOLDEN * (high - low)
-            of_left = compute_room(terms, book, scene, room, free, wallet, fixed, left)
+            of_left = compute_room(terms, book, scene, room, free, fixed, left)
     return math.nan
 
 
@@ -183,7 +179,6 @@ def narrow(
     scene: Scene,
     room: Room,
     free: float,
-    wallet: float,
     fixed: float,
     low: float,
     high: float,
@@ -192,8 +187,8 @@ def narrow(
 
     The chord finds the end of a straight piece at once; halving makes progress everywhere else.
     """
-    of_low = compute_room(terms, book, scene, room, free, wallet, fixed, low)
-    of_high = compute_room(terms, book, scene, room, free, wallet, fixed, high)
+    of_low = compute_room(terms, book, scene, room, free, fixed, low)
+    of_high = compute_room(terms, book, scene, room, free, fixed, high)
     for trial in range(MOST_TRIALS):
         if not high - low > NARROW:
             break
@@ -204,7 +199,7 @@ def narrow(
             middle = low + 0.5 * (high - low)
         if not low < middle < high:
             break
-        of_middle = compute_room(terms, book, scene, room, free, wallet, fixed, middle)
+        of_middle = compute_room(terms, book, scene, room, free, fixed, middle)
         if of_middle >= 0.0:
             low, of_low = middle, of_middle
         else:

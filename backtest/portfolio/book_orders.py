@@ -1,9 +1,10 @@
 """From decisions to fills: targets of all instruments, their own limits, one common factor.
 
-Step 5 of a bar. Targets are computed from the equity at the last opens before anything fills.
-Reductions fill first. Each increase is then cut to its own limits, all by the limit of gross
-leverage, and all by the initial margin of the whole book, each by one factor. Notionals are on the
-side of the order: what is held on the other side is negative.
+Step 5 of a bar. Targets are computed from the equity at the last opens before anything fills, and
+scaled by one factor to the cap of gross leverage. Reductions fill first. Each increase is then cut
+to its own limits, the isolated ones together to the balance, and all to the initial margin of the
+whole book, each by one factor. Notionals are on the side of the order: what is held on the other
+side is negative.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.account import Quote
-from backtest.account.fills import fill
+from backtest.account import Books, Quote
+from backtest.account.account_records import Trade
+from backtest.account.fills import fill, move_margin
 from backtest.account.ledger import FILL, enter_trade, log_trade, new_ledger
 from backtest.account.orders import (
     LARGEST_WORSENING,
@@ -28,8 +30,12 @@ from backtest.account.orders import (
     size_order,
 )
 from backtest.account.position import compute_profit, worsen
+from backtest.base.units import TOLERANCE
 from backtest.portfolio.book_balance import (
     close_account_books,
+    compute_balance,
+    count_cross,
+    has_collateral,
     open_books,
     value_at,
 )
@@ -40,6 +46,7 @@ from backtest.portfolio.book_records import (
     INCREASE,
     IS_OVER,
     IS_RUINED,
+    KEPT,
     LEFT,
     OVERLAY,
     REDUCE,
@@ -62,6 +69,9 @@ from backtest.venue.requirement import compute_largest_notional, compute_setting
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
 
+BAND_SLACK = 0.1
+"""Share of the cap by which bands may carry gross leverage over it."""
+
 
 def fill_decisions(
     terms: Terms,
@@ -78,15 +88,14 @@ def fill_decisions(
     ``equity`` is that of the targets: at the last opens, before anything fills.
     """
     value_at(book, scene.open, scene.asset_open)
-    for i in range(len(book.margin)):
-        room.kind[i] = aim(terms, book, scene, room, equity, i)
+    choose_orders(terms, book, scene, room, equity)
     for i in range(len(book.margin)):
         if room.kind[i] == REDUCE:
             wanted = room.side[i] * room.reach[i] * (1.0 / abs(scene.open[i]))
-            trade_to(terms, book, scene, ledger, log, t, i, wanted + 0.0)
+            trade_to(terms, book, scene, ledger, log, t, i, wanted + 0.0, False)
     if has_increase(room):
         cut_increases(terms, book, scene, room, equity)
-        cut_to_gross(terms, book, scene, room, equity)
+        cut_to_balance(terms, book, scene, room)
         factor = fit_increases(terms, book, scene, room)
         fill_increases(terms, book, scene, room, ledger, log, t, factor)
     for i in range(len(book.margin)):
@@ -101,6 +110,68 @@ def has_increase(room: Room) -> bool:
     return found
 
 
+def choose_orders(terms: Terms, book: Book, scene: Scene, room: Room, equity: float) -> None:
+    """Write the targets of all instruments, and what each decision does to its position."""
+    has_cap = terms.max_gross_leverage < math.inf
+    for i in range(len(book.margin)):
+        room.kind[i] = aim(terms, book, scene, room, equity, i)
+    if has_cap:
+        scale_targets(terms, book, scene, room, equity)
+    for i in range(len(book.margin)):
+        if room.kind[i] == KEPT:
+            rules = pick_instrument(terms, i)
+            if is_outside(rules, equity, room.reach[i], room.before[i]):
+                room.kind[i] = tell_order(room, i)
+    if has_cap:
+        narrow_bands(terms, book, scene, room, equity)
+
+
+def tell_order(room: Room, i: int) -> int:
+    """Return whether trading to the target is an increase or a pure reduction."""
+    return INCREASE if room.reach[i] > max(room.before[i], 0.0) else REDUCE
+
+
+def scale_targets(terms: Terms, book: Book, scene: Scene, room: Room, equity: float) -> None:
+    """Scale all targets by one factor to the cap of gross leverage.
+
+    Instruments without a target of their own count with what they hold.
+    """
+    most = terms.max_gross_leverage * equity
+    wanted, rest = 0.0, 0.0
+    for i in range(len(book.margin)):
+        if room.kind[i] == KEPT:
+            room.reach[i] = most if room.reach[i] == math.inf else room.reach[i]
+            wanted += room.reach[i]
+        elif is_held(book, i):
+            rest += compute_notional(book, scene, i)
+    if wanted > 0.0 and wanted + rest > most:
+        factor = max(most - rest, 0.0) / wanted
+        for i in range(len(book.margin)):
+            room.reach[i] *= factor
+
+
+def narrow_bands(terms: Terms, book: Book, scene: Scene, room: Room, equity: float) -> None:
+    """Let no band keep a position over its target where gross leverage would pass the cap by far.
+
+    That is by more than :data:`BAND_SLACK` of it.
+    """
+    total = 0.0
+    for i in range(len(book.margin)):
+        if room.kind[i] == REDUCE or room.kind[i] == INCREASE:
+            total += room.reach[i]
+        elif is_held(book, i):
+            total += compute_notional(book, scene, i)
+    if total > (1.0 + BAND_SLACK) * terms.max_gross_leverage * equity * (1.0 + TOLERANCE):
+        for i in range(len(book.margin)):
+            if room.kind[i] == KEPT and abs(room.before[i]) > room.reach[i]:
+                room.kind[i] = tell_order(room, i)
+
+
+def compute_notional(book: Book, scene: Scene, i: int) -> float:
+    """Return the notional of a position at the last open."""
+    return float(abs(book.held.quantities[i]) * abs(scene.open[i]))
+
+
 def is_deciding(book: Book, scene: Scene, i: int) -> bool:
     """Return whether a decision, or a halt, may trade an instrument in this bar."""
     is_waiting = book.is_pending[i] == 1 and book.purse[IS_RUINED] == 0.0
@@ -113,7 +184,10 @@ def is_ending(book: Book, i: int) -> bool:
 
 
 def aim(terms: Terms, book: Book, scene: Scene, room: Room, equity: float, i: int) -> int:
-    """Write the target of one instrument, and return what it does to the position."""
+    """Write the target of one instrument; return ``KEPT`` if it has one, before bands are tested.
+
+    Without one it is left as it is, or closed by a halt.
+    """
     room.reach[i], room.added[i], room.kept[i] = 0.0, 0.0, 0.0
     if not is_deciding(book, scene, i):
         return LEFT
@@ -127,9 +201,7 @@ def aim(terms: Terms, book: Book, scene: Scene, room: Room, equity: float, i: in
         quote, scale = pick_quote(scene, i), abs(book.signal[i])
         reach = compute_everything(terms, book, room, quote, equity, scale, i)
     room.reach[i] = reach
-    if not is_outside(pick_instrument(terms, i), equity, reach, held):
-        return LEFT
-    return INCREASE if reach > max(held, 0.0) else REDUCE
+    return KEPT
 
 
 def measure_target(
@@ -182,8 +254,6 @@ def cut_increases(terms: Terms, book: Book, scene: Scene, room: Room, equity: fl
             limit = find_own_limit(terms, book, scene, room, equity, i)
             room.kept[i] = kept
             room.added[i] = max(min(room.reach[i], limit) - kept, 0.0)
-            if is_isolated(terms, i):
-                price_margin(terms, book, scene, room, i)
 
 
 def price_order(terms: Terms, scene: Scene, room: Room, i: int) -> None:
@@ -214,14 +284,18 @@ def find_own_limit(
     return float(side * wanted * abs(quote.fill))
 
 
-def price_margin(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> None:
-    """Write what a whole isolated increase takes from the balance, and what its flip returns.
+def price_balance(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> None:
+    """Write what an increase takes from the balance, and what the flip of an isolated one returns.
 
-    ``taken`` is per unit of notional added; ``returned`` is net of the fee of closing.
+    ``taken`` is per unit of notional: margin and fee of an isolated order, the fee of a cross one.
+    ``returned`` is net of the fee of closing.
     """
     rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
     filled = worsen(rules, quote.fill, room.side[i], room.saved[i])
     ratio = abs(filled) / abs(quote.fill)
+    if not is_isolated(terms, i):
+        room.taken[i] = ratio * rules.fee
+        return
     posted = 1.0 / compute_setting(rules.margin, quote.initial)
     room.taken[i] = ratio * (posted + rules.fee)
     room.returned[i] = -room.fee[i]
@@ -229,24 +303,42 @@ def price_margin(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> 
         position = pick_position(book, i)
         fee = rules.fee * abs(position.quantity) * abs(filled)
         room.returned[i] += position.margin + compute_profit(position, filled) - fee
+    elif room.added[i] == 0.0:
+        room.returned[i] = 0.0
 
 
-def cut_to_gross(terms: Terms, book: Book, scene: Scene, room: Room, equity: float) -> None:
-    """Scale all increases by one factor to the limit of gross leverage."""
-    if terms.max_gross_leverage == math.inf:
+def cut_to_balance(terms: Terms, book: Book, scene: Scene, room: Room) -> None:
+    """Scale the isolated increases by one factor to what the fees of the cross ones leave of B.
+
+    What isolated flips return is free for all of them; one that its own limits cut to 0 takes
+    nothing.
+    """
+    if not has_isolated_increase(terms, room):
         return
-    fixed, added = 0.0, 0.0
+    fees, taken, returned = 0.0, 0.0, 0.0
     for i in range(len(book.margin)):
         if room.kind[i] == INCREASE:
-            fixed += room.kept[i]
-            added += room.added[i]
-        elif is_held(book, i):
-            fixed += abs(book.held.quantities[i]) * abs(scene.open[i])
-    most = terms.max_gross_leverage * equity
-    if fixed + added > most:
-        factor = max(most - fixed, 0.0) / added if added > 0.0 else 0.0
+            price_balance(terms, book, scene, room, i)
+            if is_isolated(terms, i):
+                is_cut = room.added[i] == 0.0
+                taken += room.taken[i] * room.added[i]
+                returned += max(room.returned[i], 0.0) if is_cut else room.returned[i]
+            else:
+                traded = room.kept[i] + room.added[i] - room.before[i]
+                fees += room.taken[i] * traded + (room.fee[i] if traded > 0.0 else 0.0)
+    most = max(max(compute_balance(terms, book) - fees, 0.0) + returned, 0.0)
+    if taken > most:
         for i in range(len(book.margin)):
-            room.added[i] *= factor
+            if room.kind[i] == INCREASE and is_isolated(terms, i):
+                room.added[i] *= most / taken
+
+
+def has_isolated_increase(terms: Terms, room: Room) -> bool:
+    """Return whether any isolated order adds to a position."""
+    found = False
+    for i in range(len(room.kind)):
+        found = found or (room.kind[i] == INCREASE and is_isolated(terms, i))
+    return bool(found)
 
 
 def fill_increases(
@@ -265,7 +357,25 @@ def fill_increases(
             size = room.kept[i] + factor * room.added[i]
             wanted = room.side[i] * size * (1.0 / abs(scene.open[i]))
             if not (size <= room.before[i] and room.before[i] > 0.0):
-                trade_to(terms, book, scene, ledger, log, t, i, wanted + 0.0)
+                trade_to(terms, book, scene, ledger, log, t, i, wanted + 0.0, True)
+    lift_balance(terms, book, room)
+
+
+def lift_balance(terms: Terms, book: Book, room: Room) -> None:
+    """Take what is missing after the fills from the margin of isolated increases, the last first.
+
+    Only without cross positions and collateral, which back a negative balance. It is what impact at
+    the final size costs more than at the wanted one.
+    """
+    if not book.purse[CASH] < 0.0 or count_cross(terms, book) > 0 or has_collateral(book):
+        return
+    n = len(book.margin)
+    for k in range(n):
+        i = n - 1 - k
+        if room.kind[i] == INCREASE and is_isolated(terms, i) and is_held(book, i):
+            moved = min(max(book.margin[i], 0.0), max(-book.purse[CASH], 0.0))
+            book.margin[i] -= moved
+            book.purse[CASH] += moved
 
 
 def trade_to(
@@ -277,6 +387,7 @@ def trade_to(
     t: int,
     i: int,
     wanted: float,
+    is_increase: bool,
 ) -> None:
     """Trade one instrument to a quantity at the last open, as far as lots and volume allow."""
     if wanted == book.held.quantities[i]:
@@ -289,9 +400,22 @@ def trade_to(
     stamp(log, row, i)
     enter(ledger, i, enter_trade(new_ledger(), done, 0))
     close_account_books(terms, book, i, before, done.books)
+    if is_increase and is_isolated(terms, i):
+        post_in_full(terms, book, scene, before, done, i)
     if done.quantity != 0.0:
         book.factor[i] = book.purse[OVERLAY]
     follow_best(book, i, before.positions[0].quantity)
+
+
+def post_in_full(
+    terms: Terms, book: Book, scene: Scene, before: Books, done: Trade, i: int
+) -> None:
+    """Take from the balance what a fill took from the margin of an isolated position."""
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
+    held = book.held.quantities[i]
+    _, margin = move_margin(rules, before, held, done.value, quote.initial)
+    book.purse[CASH] -= margin - book.margin[i]
+    book.margin[i] = margin
 
 
 def follow_best(book: Book, i: int, held: float) -> None:

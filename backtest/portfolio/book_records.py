@@ -26,8 +26,9 @@ fills at the next open, ``SINCE_POOL`` the bars since the last liquidation of th
 FUNDING_NEXT, FLOW_NEXT = range(2)
 """Entries of ``Book.cursor``: the next event of the feed."""
 
-LEFT, REDUCE, INCREASE = range(3)
-"""What a decision does to a position: nothing, a pure reduction, or an increase or flip."""
+LEFT, REDUCE, INCREASE, KEPT = range(4)
+"""What a decision does to a position: nothing as it has no target, a pure reduction, an increase or
+flip, or nothing as the position is within the band of its target."""
 
 PATH, WORST = 0, 1
 """How prices move inside a bar."""
@@ -226,7 +227,8 @@ class Room(NamedTuple):
 
     Orders of shape (n,): the ``side``, the signed notional ``before`` on that side, the notional
     ``kept`` and ``added``, the ``cost`` per unit of notional, the money ``taken`` from the balance
-    by a whole isolated order and what its flip ``returned``. The walk: last and mark values now and
+    per unit (margin and fee of an isolated order, the fee of a cross order) and what the flip of an
+    isolated order ``returned``. The walk: last and mark values now and
     at the next waypoint, and the prices of collateral. ``start`` are quantities at the start of a
     liquidation, ``shares`` of shape (n + C,) Euler shares, ``falls`` of shape (n + 3,) what each
     cause took (:mod:`backtest.portfolio.book_contagion`). ``hidden`` and ``kept_assets`` are

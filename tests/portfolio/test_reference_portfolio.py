@@ -111,17 +111,6 @@ def test_a_cap_is_an_edge_of_the_common_factor():
     assert near(out.quantity[1][1], 4000 * Fraction(5, 6))
 
 
-def test_gross_leverage_scales_what_is_added():
-    """A holds 2x; 4x of B and 2x more of A would be 8x: the limit of 5x leaves 3 of 6."""
-    tapes = {
-        "A": tape([flat(100)] * 3, (2.0, 4.0)),
-        "B": tape([flat(1)] * 3, (0.0, 4.0)),
-    }
-    out = play(scene(tapes, {"A": 1.0, "B": 1.0}, max_gross_leverage=5.0))
-    assert near(out.quantity[2][0], 30)
-    assert near(out.quantity[2][1], 2000)
-
-
 def test_isolated_margin_is_not_funded_by_unrealized_profit():
     """A gains 1000 on 1000: B = 1000 still; B's 20x at setting 10 needs 2000: 1000 carry 10000."""
     tapes = {
@@ -317,7 +306,8 @@ def test_with_one_instrument_it_is_the_reference_of_one_position(block):
 LEAST = {
     "walked: path": 30, "walked: worst": 15, "cross liquidated in the bar": 6,
     "isolated liquidated in the bar": 15, "stopped in the bar": 15, "stopped in a gap": 1,
-    "increases scaled": 12, "cut alone": 30, "cut by gross leverage": 8, "flipped": 40,
+    "increases scaled": 8, "cut alone": 30, "scaled to the cap": 30, "flipped": 40,
+    "cut by the balance": 6, "bands narrowed by the cap": 1,
     "pool: partial": 4, "pool: close": 1, "pool: takeover": 1, "a step passed over": 1,
     "converted": 2, "ruined": 6, "liquidated alone": 3, "wallet empty: M pays": 5,
 }  # fmt: skip

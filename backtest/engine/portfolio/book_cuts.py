@@ -1,8 +1,9 @@
 """Compute from the record of a run of several positions how far limits cut its targets.
 
 A decision for an instrument asks for ``signal * leverage * overlay`` turns of the equity at the
-opens. The account's least and most leverage are clipped off first. What is then missing after the
-fill is the cut of one limit: the first of :data:`CAUSES` that explains it.
+opens. The account's least and most leverage are clipped off first, and the cap of gross leverage
+scales what is left. What is then missing after the fill is the cut of one limit: the first of
+:data:`CAUSES` that explains it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from backtest.engine.portfolio.portfolio_setup import Setup
 
 CAUSES = (
-    "min_leverage", "max_leverage", "band", "min_notional", "lot", "participation",
-    "max_gross_leverage", "wallet", "initial_margin",
+    "min_leverage", "max_leverage", "max_gross_leverage", "band", "min_notional", "lot",
+    "participation", "wallet", "initial_margin",
 )  # fmt: skip
 """The limits; ``wallet`` is any limit of an isolated order, ``initial_margin`` includes caps."""
 LEAST = 1e-4
@@ -102,9 +103,14 @@ def find_book_decisions(setup: Setup, outcome: BookOutcome) -> BookDecisions:
         asked, bounded, reach = (np.where(scale == 0.0, 0.0, scale * each) for each in levels)
         side = np.where(signal != 0.0, np.sign(signal), np.where(at.before < 0.0, -1.0, 1.0))
         held = (at.before + at.traded) * side * at.unit / at.equity
+        is_asked = ~np.isnan(level) & ~np.isnan(overlay)
+        has_target = (is_asked | (signal == 0.0)) & ~at.is_hit
+        factor = find_cap_factors(terms.max_gross_leverage, at, reach, has_target)
+        scaled = np.where(factor < 1.0, reach * factor, reach)
         cuts = {"min_leverage": asked - bounded, "max_leverage": bounded - reach}
-        cuts |= split_rest(setup, at, reach, held)
-    is_asked = ~np.isnan(level) & ~np.isnan(overlay)
+        rest = split_rest(setup, at, scaled, held)
+        rest["max_gross_leverage"] += np.where(np.isfinite(reach), reach - scaled, 0.0)
+        cuts |= rest
     rows = is_asked | ((signal == 0.0) & (at.before != 0.0))
     rows &= np.isfinite(asked) & np.isfinite(held) & (at.equity > 0.0)
     rows &= ~(at.is_hit & (at.traded == 0.0))
@@ -116,6 +122,20 @@ def find_book_decisions(setup: Setup, outcome: BookOutcome) -> BookDecisions:
         instrument=instrument,
         bar=first + 1 + bar,
     )
+
+
+def find_cap_factors(
+    cap: float, at: AtOpens, reach: FloatArray, has_target: BoolArray
+) -> FloatArray:
+    """Return the factor by which the cap of gross leverage scaled the targets of each bar.
+
+    1 in bars with an infinite target, whose size is not recorded.
+    """
+    held = np.nan_to_num(np.abs(at.before * at.unit) / at.equity)
+    wanted = np.where(has_target, reach, 0.0).sum(axis=1, keepdims=True)
+    rest = np.where(has_target, 0.0, held).sum(axis=1, keepdims=True)
+    factor = np.clip((cap - rest) / wanted, 0.0, 1.0)
+    return np.where((wanted > 0.0) & np.isfinite(wanted) & (cap < np.inf), factor, 1.0)
 
 
 def split_rest(
@@ -134,12 +154,14 @@ def split_rest(
     is_least = (money < least) | ((order > 1e-6 * lot * at.unit) & (order < least))
     gross = np.nansum(np.abs((at.before + at.traded) * at.unit), axis=1, keepdims=True)
     slowest = numbers["participation"] * volume * (1.0 - LEAST) - lot
+    has_infinite = np.isinf(reach).any(axis=1, keepdims=True)
     binds = {
+        "max_gross_leverage": (gross >= terms.max_gross_leverage * at.equity * (1.0 - LEAST))
+        & has_infinite,
         "band": is_still & (reach != 0.0) & (np.abs(left) <= numbers["band"] * (1.0 + LEAST)),
         "min_notional": is_still & is_least,
         "lot": money <= lot * at.unit * (1.0 + LEAST),
         "participation": np.isfinite(slowest) & (np.abs(at.traded) >= slowest),
-        "max_gross_leverage": gross >= terms.max_gross_leverage * at.equity * (1.0 - LEAST),
         "wallet": np.array([each.is_isolated is not None for each in terms.instruments]),
         "initial_margin": np.ones(1, dtype=np.bool_),
     }
