@@ -72,6 +72,8 @@ ABOUT = {
     "time_to_liquidation_after_call": Metric("days", 1, "mean from a call to that liquidation"),
     "mean_leverage": Metric("turns of equity", 0, "mean of notional over equity at closes"),
     "peak_leverage": Metric("turns of equity", -1, "highest notional over equity at a close"),
+    "gross_over_cap": Metric("fraction", -1, "closes above the cap of gross leverage"),
+    "peak_gross_leverage": Metric("turns of equity", -1, "highest gross leverage at a close"),
     "peak_margin_ratio": Metric("fraction", -1, "highest maintenance over what backs the position"),
     "mean_margin_used": Metric("fraction", 0, "mean of initial margin over equity at closes"),
     "peak_margin_used": Metric("fraction", -1, "highest initial margin over equity at a close"),

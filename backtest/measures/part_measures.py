@@ -142,13 +142,15 @@ def measure_rates(part: RunBars, money: Mapping[str, float], years: float) -> di
 def measure_leverage(part: RunBars, years: float, ruined: float) -> dict[str, float]:
     """Return the measures of leverage and its decay by name."""
     leverage = np.abs(part.path.leverage)
-    mean = float(np.mean(leverage))
+    mean, peak = float(np.mean(leverage)), float(np.max(leverage))
     drag = math.nan if ruined else float(np.sum(part.drag)) / years
     carry = math.nan if ruined else float(np.sum(part.carry)) / years
     return {
         "near_liquidation_share": float(np.mean(part.counts["near"])),
         "mean_leverage": mean,
-        "peak_leverage": float(np.max(leverage)),
+        "peak_leverage": peak,
+        "gross_over_cap": 0.0,  # one position has no such cap
+        "peak_gross_leverage": peak,
         "peak_margin_ratio": float(np.max(part.margin_ratio)),
         "leverage_decay": drag + carry,
         "volatility_drag": drag,

@@ -11,7 +11,9 @@ from backtest.measures.tally import Decay, Drawdown, Exposure, Sample, Tally
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LATER = ("disutility", "carry", "calls_met", "calls_failed", "liquidated_calls", "call_days")
+LATER = (
+    "disutility", "carry", "calls_met", "calls_failed", "liquidated_calls", "call_days", "over_cap",
+)  # fmt: skip
 """Sums that results of earlier versions do not have."""
 
 

@@ -85,9 +85,13 @@ class Sample(NamedTuple):
 
 
 class Exposure(NamedTuple):
-    """Leverage and margin use at closes; the peak margin ratio is peak_needed / peak_backing."""
+    """Leverage and margin use at closes; the peak margin ratio is peak_needed / peak_backing.
+
+    ``over_cap`` counts closes above ``Account.max_gross_leverage``, which one position has not.
+    """
 
     near: int
+    over_cap: int
     leverage: float
     peak_leverage: float
     peak_needed: float
@@ -157,7 +161,12 @@ def start_tally(unit: float, equity: float, t: int) -> Tally:
         ),
         money=new_ledger(),
         exposure=Exposure(
-            near=0, leverage=0.0, peak_leverage=0.0, peak_needed=0.0, peak_backing=1.0
+            near=0,
+            over_cap=0,
+            leverage=0.0,
+            peak_leverage=0.0,
+            peak_needed=0.0,
+            peak_backing=1.0,
         ),
         decay=Decay(decay_held=0.0, decay_log=0.0, decay_product=1.0, carry=0.0),
         bars=0,
@@ -374,6 +383,7 @@ def add_exposure(
     notional = abs(books.positions[0].quantity) * abs(quote.mark_close)
     return Exposure(
         near=exposure.near + (1 if is_near(rules, books, quote) else 0),
+        over_cap=exposure.over_cap,
         leverage=exposure.leverage + notional * inverse,
         peak_leverage=leverage,
         peak_needed=needed,

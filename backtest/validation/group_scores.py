@@ -20,10 +20,10 @@ SUMS = (
     "margin_calls", "calls_met", "calls_failed", "liquidated_after_call", "flows", "top_ups",
 )  # fmt: skip
 """Measures that are the sum over groups, each with fresh capital."""
-MAXIMA = ("max_drawdown", "ruined", "peak_leverage", "peak_margin_ratio")
+MAXIMA = ("max_drawdown", "ruined", "peak_leverage", "peak_gross_leverage", "peak_margin_ratio")
 """Measures that are the largest of any group."""
 MEANS = ("turnover", *(f"{name}_annual" for name in COSTS), "mean_leverage",
-         "near_liquidation_share")  # fmt: skip
+         "near_liquidation_share", "gross_over_cap")  # fmt: skip
 """Measures that are the mean over groups, weighted by time."""
 OF_RETURNS = ("total_return", "cagr", "volatility", "sharpe", "sortino")
 """Measures of sampled returns: their moments add up over groups."""

@@ -131,6 +131,7 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
         ruin_at=0.3 if pick[9] < 0.4 else None,
         requirement=bt.Brackets(level=1.05 if pick[10] < 0.3 else 1.0),
         intrabar="worst" if pick[11] < 0.3 else "path",
+        max_gross_leverage=(4.0, 15.0, np.inf)[seed % 3],
     )
     weights = rng.choice([-0.5, 0.0, 0.3, 1.0], (n_bars // 20 + 1, len(markets)))
     signal = pd.DataFrame(

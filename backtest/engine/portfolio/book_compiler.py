@@ -86,8 +86,9 @@ INLINED = frozenset(
         "find_side", "find_adverse", "measure_target", "compute_target", "find_limit", "is_outside",
         "can_order", "compute_order_fee", "is_deciding", "is_ending", "is_trading", "value_at",
         "compute_cost", "decide", "count_book_bar", "add_free", "grow_free", "mark_drawdown",
-        "update_drawdown", "is_deeper", "add_ledgers", "expose", "decay_book", "fold_product",
-        "needs_folding", "add_carry", "invert", "sum_calm_ledger", "is_book_balanced", "is_far",
+        "update_drawdown", "is_deeper", "add_ledgers", "expose", "is_over_cap", "decay_book",
+        "fold_product", "needs_folding", "add_carry", "invert", "sum_calm_ledger",
+        "is_book_balanced", "is_far",
     }
 )  # fmt: skip
 """Small functions that are called for every instrument in every bar."""

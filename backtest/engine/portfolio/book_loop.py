@@ -198,8 +198,9 @@ def simulate_book(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a 
         if not is_book_balanced(equity, book, change, found.traded, close.gross):
             return tally, t, BROKEN
         tally = count_book_bar(
-            clock, tally, book, tape.before, equity, scene, found, close, log_returns, t
-        )
+            clock, tally, book, tape.before, equity, scene, found, close, log_returns,
+            terms.max_gross_leverage, t,
+        )  # fmt: skip
         if not decide_all(terms, feed, desk, book, scene, close, room, t):
             return tally, t, NEGATIVE
         if len(tape.units) > 0:

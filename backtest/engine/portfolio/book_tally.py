@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.account import Ledger
 from backtest.account.ledger import add_ledgers
+from backtest.base.units import TOLERANCE
 from backtest.measures.tally import (
     Clock,
     Decay,
@@ -52,12 +53,13 @@ def count_book_bar(
     ledger: Ledger,
     close: BookClose,
     log_returns: FloatArray,
+    cap: float,
     t: int,
 ) -> Tally:
     """Return the tally with bar t added.
 
     ``before`` are the marks of the last close, ``started`` the equity then; ``log_returns`` of
-    shape (n_bars, n) those of the marks.
+    shape (n_bars, n) those of the marks. ``cap`` is that of gross leverage.
     """
     unit, equity = book.purse[UNIT], book.purse[EQUITY]
     sample = add_free(clock, tally.sample, t)
@@ -76,7 +78,7 @@ def count_book_bar(
         drawdown=mark_drawdown(tally.drawdown, unit, t),
         sample=sample,
         money=add_ledgers(tally.money, ledger),
-        exposure=expose(tally.exposure, close, inverse),
+        exposure=expose(tally.exposure, close, inverse, cap),
         decay=decay_book(tally.decay, book, before, scene, ledger, log_returns, base, t),
         bars=tally.bars + 1,
         equity=tally.equity + equity,
@@ -86,7 +88,7 @@ def count_book_bar(
     )
 
 
-def expose(exposure: Exposure, close: BookClose, inverse: float) -> Exposure:
+def expose(exposure: Exposure, close: BookClose, inverse: float, cap: float) -> Exposure:
     """Return the exposure updated with a close; leverage is gross."""
     leverage = close.gross * inverse
     needed, backing = raise_ratio(
@@ -98,11 +100,17 @@ def expose(exposure: Exposure, close: BookClose, inverse: float) -> Exposure:
     )
     return Exposure(
         near=exposure.near + (1 if close.is_near else 0),
+        over_cap=exposure.over_cap + (1 if is_over_cap(leverage, cap) else 0),
         leverage=exposure.leverage + leverage,
         peak_leverage=max(exposure.peak_leverage, leverage),
         peak_needed=needed,
         peak_backing=backing,
     )
+
+
+def is_over_cap(leverage: float, cap: float) -> bool:
+    """Return whether gross leverage is above its cap, by more than rounding."""
+    return leverage > cap * (1.0 + TOLERANCE)
 
 
 def decay_book(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,7 @@ def summarize_risk(result: Any) -> Iterator[str]:
         f"{format_leverage(metrics['peak_leverage'])}; "
         f"net {format_leverage(metrics['mean_net_leverage'])}; peak margin ratio "
         f"{format_percent(metrics['peak_margin_ratio'])}",
+        *describe_cap(result.account.max_gross_leverage, metrics),
     )
     rows = [row for row in result.cut_rows if row["instrument"] == "all"]
     boundless = count_boundless(result)
@@ -162,6 +164,20 @@ def summarize_risk(result: Any) -> Iterator[str]:
         f"{format_number(metrics['effective_bets'])} effective bets of {len(result.names)}",
     )
     yield from format_paragraph("Benchmark", describe_benchmark(result.manifest, metrics))
+
+
+def describe_cap(cap: float, metrics: Mapping[str, float]) -> Iterator[str]:
+    """Yield how far prices carried the gross leverage over its cap; nothing without a cap."""
+    if cap == math.inf:
+        return
+    if metrics["gross_over_cap"] > 0.0:
+        yield (
+            f"above the cap of {format_leverage(cap)} at "
+            f"{format_percent(metrics['gross_over_cap'])} of closes: the cap limits targets at "
+            "fills, not what prices do between them"
+        )
+    else:
+        yield f"never above the cap of {format_leverage(cap)} at a close"
 
 
 def count_boundless(result: Any) -> int:

@@ -131,7 +131,7 @@ def fits_lanes(setup: Setup, desk: Desk) -> bool:
     flags = [terms.flags[FLAGS.index(name)] for name in REFUSED]
     is_plain = not (terms.has_interest or terms.rules.has_scenarios or np.any(flags))
     is_plain &= terms.margin_call == 0.0 and terms.grace < 0.0 and inputs.fees is None
-    is_plain &= terms.max_gross_leverage == math.inf and not setup.account.collateral
+    is_plain &= not setup.account.collateral
     is_plain &= not np.any(brackets.are_inverse) and not np.any(brackets.are_isolated)
     is_plain &= not np.any(brackets.are_valued_at_entry)
     is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1

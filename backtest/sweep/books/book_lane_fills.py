@@ -45,6 +45,7 @@ from backtest.sweep.books.book_lane_rows import (
     TARGET,
     TRADED,
     VOLUME,
+    WANTED,
     WORTH,
     BookSheets,
     spot,
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
     NUMBERS.index(name)
     for name in ("lot", "min_notional", "fee", "slippage", "participation")
 )  # fmt: skip
+CAUTION = 1e-9
+"""Share of the cap of gross leverage that lanes leave for rounding."""
 GROWTH = 1.5
 """Ratio of the bound of quantities to the largest one that exceeded the last bound."""
 
@@ -235,6 +238,39 @@ def is_any_asking(sheets: BookSheets, i: int) -> bool:
         held = position[spot(i, QUANTITY, lane)] * scale
         found |= is_outside(rules, equity, reach, held)
     return found
+
+
+def find_capped(terms: Terms, sheets: BookSheets) -> None:
+    """Mark lanes odd whose targets the cap of gross leverage may scale.
+
+    It does not if positions and targets fit into it whichever of the two is larger.
+    """
+    count, most = len(sheets.left_at), terms.max_gross_leverage * (1.0 - CAUTION)
+    account = sheets.account
+    if most == math.inf:
+        return
+    for lane in range(count):
+        account[cell(WANTED, lane)] = 0.0
+    for i in range(len(sheets.signal)):
+        if sheets.prices[IS_LISTED, i] != 0.0:
+            add_wanted(sheets, i)
+    for lane in range(count):
+        is_capped = account[cell(WANTED, lane)] > most * account[cell(WORTH, lane)]
+        account[cell(IS_ODD, lane)] = 1.0 if is_capped else account[cell(IS_ODD, lane)]
+
+
+def add_wanted(sheets: BookSheets, i: int) -> None:
+    """Add the larger of position and target of instrument i to the notional that lanes want."""
+    count = len(sheets.left_at)
+    account, position = sheets.account, sheets.position
+    quote, signal = quote_open(sheets.prices, i), sheets.signal[i]
+    nothing, is_open = Costs(0.0, 0.0, 0.0, 0.0, 0.0), sheets.is_pending[i] == 1
+    for lane in range(count):
+        rules = read_rules(nothing, position, None, i, lane)
+        equity = account[cell(WORTH, lane)]
+        held = abs(position[spot(i, QUANTITY, lane)]) * abs(quote.fill)
+        reach = compute_target(rules, quote, equity, position[spot(i, TARGET, lane)], signal)
+        account[cell(WANTED, lane)] += reach if is_open & (reach > held) else held
 
 
 def fill_lanes(costs: Costs, sheets: BookSheets, has_rounding: bool | None, i: int) -> bool:

@@ -42,6 +42,7 @@ from backtest.sweep.books.book_lane_close import (
 from backtest.sweep.books.book_lane_fills import (
     begin_lanes,
     fill_lanes,
+    find_capped,
     is_any_asking,
     move_all_cash,
     pay_lanes,
@@ -51,6 +52,7 @@ from backtest.sweep.books.book_lane_fills import (
 )
 from backtest.sweep.books.book_lane_measures import (
     count_near,
+    count_over_cap,
     end_sample,
     fold_lanes,
     mark_exposure,
@@ -295,6 +297,7 @@ def pass_bar(terms: Terms, feed: BookFeed, sheets: BookSheets, t: int) -> tuple[
     if has_funding:
         event = pay_lanes(terms, feed, sheets, event, t, 1)
     value_opens(sheets, n)
+    find_capped(terms, sheets)
     is_trading, has_lots = fill_all(terms, sheets, t)
     if is_trading or has_funding:
         find_least(sheets, n)
@@ -340,6 +343,8 @@ def fill_instrument(terms: Terms, sheets: BookSheets, i: int) -> bool:
 def count_bar_of_lanes(terms: Terms, sheets: BookSheets, n: int, has_near: bool) -> bool:
     """Count the close of all lanes; return whether the books of any do not balance."""
     has_marks, has_peaks, has_folds, has_fault = count_close(sheets)
+    if terms.max_gross_leverage < math.inf:
+        count_over_cap(sheets, terms.max_gross_leverage)
     if has_marks:
         mark_lanes(sheets)
     if has_peaks:

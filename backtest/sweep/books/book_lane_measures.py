@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.engine.portfolio.book_close import is_near_failure
+from backtest.engine.portfolio.book_tally import is_over_cap
 from backtest.measures.tally import FARTHEST, finish_sample, fold_product, update_drawdown
 from backtest.portfolio.book_records import EQUITY, PEAK, UNIT, Terms, pick_margin
 from backtest.sweep.books.book_lane_rows import (
@@ -12,12 +13,15 @@ from backtest.sweep.books.book_lane_rows import (
     DECAY_LOG,
     DECAY_PRODUCT,
     ENTRY,
+    GROSS,
+    INVERSE,
     IS_NEARING,
     IS_ODD,
     IS_PEAKING,
     LOW,
     LOW_PEAK,
     NEAR,
+    OVER_CAP,
     PEAK_BACKING,
     PEAK_NEEDED,
     QUANTITY,
@@ -67,6 +71,16 @@ def mark_exposure(terms: Terms, sheets: BookSheets, n: int) -> None:
         if needed * account[cell(PEAK_BACKING, lane)] > peak_needed * backing:
             account[cell(PEAK_NEEDED, lane)] = needed
             account[cell(PEAK_BACKING, lane)] = backing
+
+
+def count_over_cap(sheets: BookSheets, cap: float) -> None:
+    """Count the closes of lanes above the cap of gross leverage, but for odd lanes."""
+    count = len(sheets.left_at)
+    account = sheets.account
+    for lane in range(count):
+        leverage = account[cell(GROSS, lane)] * account[cell(INVERSE, lane)]
+        is_over = is_over_cap(leverage, cap) & (account[cell(IS_ODD, lane)] == 0.0)
+        account[cell(OVER_CAP, lane)] += 1.0 if is_over else 0.0
 
 
 def count_near(terms: Terms, sheets: BookSheets, n: int) -> None:

@@ -39,11 +39,11 @@ ACCOUNT_ROWS = (
     "sample_unit", "samples", "mean", "squares", "excess_mean", "excess_squares", "downside",
     "disutility",
     *(f"money_{k}" for k in range(len(Ledger._fields))),
-    "near", "leverage", "peak_leverage", "peak_needed", "peak_backing",
+    "near", "over_cap", "leverage", "peak_leverage", "peak_needed", "peak_backing",
     "decay_held", "decay_log", "decay_product", "carry",
     "equity_sum", "first_liquidation", "ruin", "inverse",
     "next_cash", "worth", "least", "next_equity", "gain", "gross", "needed", "largest",
-    "drift", "grown", "margin", "costs", "is_adding",
+    "drift", "grown", "margin", "costs", "is_adding", "wanted",
     "paid_fees", "paid_slippage", "paid_funding", "turned",
 )  # fmt: skip
 """The account's rows; those from ``next_cash`` on are room for one bar.
@@ -52,7 +52,7 @@ ACCOUNT_ROWS = (
 goes on alone, ``is_odd`` 1 for one that passes this bar alone, and ``odd_bars`` counts these bars
 for a while. ``needed`` is an upper bound of the
 requirement, ``least`` a lower bound of what is left over it at any price of the bar, and ``margin``
-an upper bound of the initial margin.
+an upper bound of the initial margin. ``wanted`` sums the larger of position and target.
 """
 
 POSITION_ROWS = (
@@ -74,13 +74,13 @@ POSITION_ROWS = (
 MONEY = PURSE_ROWS + 17
 NEAR = MONEY + len(Ledger._fields)
 (
-    LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING,
+    OVER_CAP, LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING,
     DECAY_HELD, DECAY_LOG, DECAY_PRODUCT, CARRY,
     EQUITY_SUM, FIRST_LIQUIDATION, RUIN, INVERSE,
     NEXT_CASH, WORTH, LEAST, NEXT_EQUITY, GAIN, GROSS, NEEDED, LARGEST,
-    DRIFT, GROWN, INITIAL, COSTS, IS_ADDING,
+    DRIFT, GROWN, INITIAL, COSTS, IS_ADDING, WANTED,
     PAID_FEES, PAID_SLIPPAGE, PAID_FUNDING, TURNED,
-) = range(NEAR + 1, NEAR + 30)  # fmt: skip
+) = range(NEAR + 1, NEAR + 32)  # fmt: skip
 
 (
     QUANTITY, ENTRY, MARKED, TARGET, BAND, MIN_LEVERAGE, MAX_LEVERAGE,
@@ -255,6 +255,7 @@ def read_tally_of(account: FloatArray, free: float, bars: int, lane: int) -> Tal
         money=read_money(account, lane),
         exposure=Exposure(
             near=int(account[cell(NEAR, lane)]),
+            over_cap=int(account[cell(OVER_CAP, lane)]),
             leverage=account[cell(LEVERAGE, lane)],
             peak_leverage=account[cell(PEAK_LEVERAGE, lane)],
             peak_needed=account[cell(PEAK_NEEDED, lane)],
@@ -321,6 +322,7 @@ def write_tally(account: FloatArray, tally: Tally, lane: int) -> None:
     write_sample(account, tally.sample, lane)
     write_money(account, tally.money, lane)
     account[cell(NEAR, lane)] = tally.exposure.near
+    account[cell(OVER_CAP, lane)] = tally.exposure.over_cap
     account[cell(LEVERAGE, lane)] = tally.exposure.leverage
     account[cell(PEAK_LEVERAGE, lane)] = tally.exposure.peak_leverage
     account[cell(PEAK_NEEDED, lane)] = tally.exposure.peak_needed

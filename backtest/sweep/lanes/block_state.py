@@ -129,5 +129,5 @@ def read_metrics(task: GroupTask, block: FloatArray, n: int) -> dict[str, FloatA
     names = {**TALLIED, **(TALLIED_MORE if task.kind.is_full is not None else {})}
     tally: dict[str, Any] = {name: rows[ROW[row]] for name, row in names.items()}
     n_bars = len(task.span.closes)
-    tally |= {"bars": n_bars, "first_unit": rows[ROW["first_unit"]]}
+    tally |= {"bars": n_bars, "first_unit": rows[ROW["first_unit"]], "over_cap": np.zeros(n)}
     return measure_accounts(tally, task.span, rows[ROW["unit"]], rows[ROW["equity"]])

@@ -359,6 +359,7 @@ def read_exposure(block: FloatArray, i: int) -> Exposure:
     """Return the exposure of one lane so far."""
     return Exposure(
         near=0,
+        over_cap=0,
         leverage=0.0,
         peak_leverage=block[cell(PEAK_LEVERAGE, i)],
         peak_needed=block[cell(PEAK_NEEDED, i)],
