@@ -87,7 +87,7 @@ class Sample(NamedTuple):
 class Exposure(NamedTuple):
     """Leverage and margin use at closes; the peak margin ratio is peak_needed / peak_backing.
 
-    ``over_cap`` counts closes above ``Account.max_gross_leverage``, which one position has not.
+    ``over_cap`` counts closes above the cap of gross leverage.
     """
 
     near: int
@@ -161,12 +161,7 @@ def start_tally(unit: float, equity: float, t: int) -> Tally:
         ),
         money=new_ledger(),
         exposure=Exposure(
-            near=0,
-            over_cap=0,
-            leverage=0.0,
-            peak_leverage=0.0,
-            peak_needed=0.0,
-            peak_backing=1.0,
+            near=0, over_cap=0, leverage=0.0, peak_leverage=0.0, peak_needed=0.0, peak_backing=1.0
         ),
         decay=Decay(decay_held=0.0, decay_log=0.0, decay_product=1.0, carry=0.0),
         bars=0,

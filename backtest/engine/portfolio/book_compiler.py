@@ -2,8 +2,7 @@
 
 The rules of one position are compiled with flags that are decided at run time, so that one kernel
 serves any number of instruments and any kind of account. The kernel calls the policies through
-pointers. What is compiled is cached as that of a single run is
-(:mod:`backtest.engine.compile.loop_compiler`).
+pointers. The cache is that of :mod:`backtest.engine.compile.loop_compiler`.
 """
 
 from __future__ import annotations
@@ -87,8 +86,8 @@ INLINED = frozenset(
         "can_order", "compute_order_fee", "is_deciding", "is_ending", "is_trading", "value_at",
         "compute_cost", "decide", "count_book_bar", "add_free", "grow_free", "mark_drawdown",
         "update_drawdown", "is_deeper", "add_ledgers", "expose", "is_over_cap", "decay_book",
-        "fold_product", "needs_folding", "add_carry", "invert", "sum_calm_ledger",
-        "is_book_balanced", "is_far",
+        "fold_product", "needs_folding", "add_carry", "invert", "sum_calm_ledger", "is_far",
+        "is_book_balanced",
     }
 )  # fmt: skip
 """Small functions that are called for every instrument in every bar."""
