@@ -55,7 +55,8 @@ def choose_rows(
 def sum_cumulants(size: float, terms: FloatArray) -> float:
     """Return the log of the mean of exp(size x), x the log move of a row drawn by itself."""
     rest: float = terms[9] / 2.0 + size * (terms[10] / 6.0 + size * (terms[11] / 24.0))
-    return size * (terms[8] + size * rest)
+    growth: float = size * (terms[8] + size * rest)
+    return growth
 
 
 def sum_ended(

@@ -43,7 +43,7 @@ def test_a_risk_with_fills_says_what_was_drawn():
         draw(count=1), Constant(leverage=3.0), **terms, confidence=0.9, compile=False
     )
     assert "no_fill" not in risk.settings
-    drawn = risk.summary().splitlines()[1]
+    drawn = risk.summary().splitlines()[0]
     assert drawn == "Constant(leverage=3.0) on 1 paths of GBM, no drift, with 90 % intervals"
 
 
