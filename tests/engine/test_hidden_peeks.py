@@ -26,7 +26,7 @@ IN_PLACE = {
     "decided by a market on self": "no attribute 'kept'",
     "seed of all closes, 50 %": VERIFY,
     "seed of all highs": VERIFY,
-    "seed of the sum": VERIFY,
+    "seed of the sum": AHEAD,
     "seed of the last close": VERIFY,
     "seed of a rolling mean": VERIFY,
     "jitter": VERIFY,

@@ -378,12 +378,12 @@ class CausalityChecker:
         share = find_unstable_share(observe, shorter, one)
         if share > UNSTABLE:
             rows = leave_out_ties(observe, market, shorter, rows)
-            if len(rows) > UNSTABLE * len(one):  # more than the last few rows: drawn anew
+            if len(rows) > max(8, 2.0 * UNSTABLE * len(one)):  # more than a few: drawn anew
                 raise self.errors.describe_unstable(found._replace(rows=rows), share)
-            return rows
-        rows = leave_out_spread(observe, shorter, rows, one, other)
+        reach = 4.0 if share <= UNSTABLE else 1.0
+        rows = leave_out_spread(observe, shorter, rows, one, other, reach)
         if len(rows):
-            rows = leave_out_spread(observe, market, rows, other, one)
+            rows = leave_out_spread(observe, market, rows, other, one, reach)
         return leave_out_ties(observe, market, shorter, rows) if len(rows) else rows
 
 

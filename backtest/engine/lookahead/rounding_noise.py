@@ -60,12 +60,17 @@ Column = Callable[[Any], FloatArray | None]
 
 
 def leave_out_spread(
-    column: Column, market: Market | Markets, rows: IntArray, own: FloatArray, other: FloatArray
+    column: Column,
+    market: Market | Markets,
+    rows: IntArray,
+    own: FloatArray,
+    other: FloatArray,
+    reach: float = 4.0,
 ) -> IntArray:
     """Return the rows whose difference is more than noise in the market changes them.
 
     ``own`` is the column of the market, ``other`` that of a longer or shorter part, both from the
-    same bar on.
+    same bar on. Noise explains a difference of ``reach`` times what it changes.
     """
     rng = np.random.default_rng(0)
     noises = list_noises(own)
@@ -82,7 +87,7 @@ def leave_out_spread(
         tries = values[:, : k + 1]
         if len(noises) == 2:  # the half without the row
             tries = np.where(rows >= market.n_bars // 2, tries[:1], tries[1:])
-        left = np.extract(~is_within_spread(tries[0], other[rows]), rows)
+        left = np.extract(~is_within_spread(tries[0], other[rows], reach), rows)
         if not len(left) or (k == LEAST_TRIES and is_far(own, tries[0], other[rows])):
             break  # more tries only explain more
     return left
@@ -150,7 +155,7 @@ def list_noises(column: FloatArray) -> list[tuple[float, int | None]]:
     return [(NOISE, None)]
 
 
-def is_within_spread(tries: FloatArray, other: FloatArray) -> BoolArray:
+def is_within_spread(tries: FloatArray, other: FloatArray, reach: float) -> BoolArray:
     """Return by row whether values of shape (n_tries, n_rows) vary as much as they differ.
 
     Few tries may leave a row as it was: each varies at least as much as half of the rows do.
@@ -159,7 +164,7 @@ def is_within_spread(tries: FloatArray, other: FloatArray) -> BoolArray:
     with np.errstate(all="ignore"):
         spread = np.ptp(tries, axis=0)
         usual = np.median(spread[np.isfinite(spread)]) if np.isfinite(spread).any() else 0.0
-        within: BoolArray = np.abs(tries[0] - other) <= 4.0 * np.maximum(spread, usual)
+        within: BoolArray = np.abs(tries[0] - other) <= reach * np.maximum(spread, usual)
     return within | (unknown.any(axis=0) & ~unknown.all(axis=0))
 
 
