@@ -12,6 +12,7 @@ import pandas as pd
 from backtest.account.by_instrument import ByInstrument, pick_value
 from backtest.account.leverage_limits import LimitDeclaration, find_least
 from backtest.account.multiple import Distance, Multiple, StopDistance
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE, Flag, FloatSeries, Timed
 from backtest.base.frozen_tables import FrozenTable
@@ -154,6 +155,7 @@ class Account(Value):
     negative_limit: Annotated[float | None, NOT_NEGATIVE] = None
     conversion: Annotated[str, Choice("listed", "pro_rata")] = "listed"
 
+    @checked
     def for_instrument(self, name: str) -> Account:
         """Return the settings of one instrument, as an account of its own.
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.fields import FloatSeries, Rate, check_series
 from backtest.base.json_values import repr_plain
@@ -69,6 +70,7 @@ def _read_limit(name: str, table: Mapping[str, Any]) -> LeverageLimit:
     return LeverageLimit(name, table["title"], table["note"], steps)
 
 
+@checked
 def leverage_limit(name: str) -> FloatSeries:
     """Return a limit of leverage by date, for ``Account(max_leverage=...)``.
 

@@ -169,7 +169,9 @@ def check_series(
     Its numbers must be finite, unless they ``may_be_infinite``; none may be NaN.
     """
     if not isinstance(series, pd.Series) or not isinstance(series.index, pd.DatetimeIndex):
-        found = repr(series) if not isinstance(series, pd.Series) else type(series.index).__name__
+        found = (
+            repr_plain(series) if not isinstance(series, pd.Series) else type(series.index).__name__
+        )
         raise ParameterError(
             f"{name} must be a series indexed by UTC time, was {found}",
             where=where,

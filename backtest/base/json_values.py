@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import reprlib
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +12,8 @@ import numpy as np
 
 MOST_PLAIN = 1e15
 """Whole floats below this are written without a decimal point in messages."""
+LONGEST_TEXT, MOST_ITEMS, MOST_BITS = 200, 20, 10_000
+"""Letters, items and bits of a value that messages write."""
 WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -46,15 +50,52 @@ def _convert(value: Any, write_special: Callable[[float], str | None]) -> Any:
     return write_special(value) if is_special else value
 
 
+class PlainRepr(reprlib.Repr):
+    """Short texts of values of any type, also of those that cannot write themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxlong = self.maxother = LONGEST_TEXT
+        self.maxlist = self.maxtuple = self.maxdict = MOST_ITEMS
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        """Write a dict in its own order."""
+        parts = [f"{self.repr1(k, level - 1)}: {self.repr1(x[k], level - 1)}" for k in x]
+        more = ["..."] if len(parts) > MOST_ITEMS else []
+        return f"{{{', '.join(parts[:MOST_ITEMS] + more)}}}"
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Write an int; one of more digits than Python writes by its size."""
+        is_short = x.bit_length() < MOST_BITS
+        return super().repr_int(x, level) if is_short else f"an int of {x.bit_length():,} bits"
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        """Write any other value: a class by its name, a table or a large array by its shape."""
+        if isinstance(x, type | types.ModuleType):
+            return f"the {'class' if isinstance(x, type) else 'module'} {x.__name__}"
+        if isinstance(x, types.FunctionType):
+            return f"the function {x.__name__}"
+        shape = getattr(x, "shape", ())
+        is_array = isinstance(shape, tuple) and len(shape) > 0
+        if is_array and (len(shape) > 1 or shape[0] > MOST_ITEMS or hasattr(x, "index")):
+            return f"a {type(x).__name__} of shape {shape}"
+        return super().repr_instance(x, level)
+
+
+WRITER = PlainRepr()
+
+
 def repr_plain(value: object) -> str:
-    """Return the repr of a value for messages, with numpy numbers written as Python numbers.
+    """Return a short repr of a value for messages, with numpy numbers written as Python numbers.
 
     Examples
     --------
     >>> repr_plain(np.float64(1.5)), repr_plain((np.int64(2), [np.bool_(True)]))
     ('1.5', '(2, [True])')
+    >>> repr_plain(np.zeros((2, 3))), repr_plain(-(10**5_000))
+    ('a ndarray of shape (2, 3)', 'an int of 16,610 bits')
     """
-    return repr(_strip(value))
+    return WRITER.repr(_strip(value))
 
 
 def repr_given(value: object) -> str:

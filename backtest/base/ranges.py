@@ -14,6 +14,7 @@ from typing import ClassVar, TypeAlias
 
 import numpy as np
 
+from backtest.base.checked_calls import checked, checked_fields
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import repr_given
 from backtest.base.units import BoolArray, FloatArray
@@ -22,6 +23,7 @@ Condition: TypeAlias = "tuple[str, object] | None"
 """Another parameter, and the value (or tuple of values) of it for which this one matters."""
 
 
+@checked_fields
 @dataclass(frozen=True, repr=False)
 class Range:
     """Numbers from ``low`` to ``high``, both included.
@@ -80,6 +82,7 @@ class Range:
             )
         return number
 
+    @checked
     def admits(self, values: FloatArray) -> BoolArray:
         """Return a mask of the numbers that :meth:`check` accepts, whole or not."""
         return (values >= self.low) & (values <= self.high)
@@ -128,7 +131,7 @@ class Choice:
         if not isinstance(value, str) or value not in self.options:  # a series has no truth value
             raise ParameterError(
                 f"{name} must be one of {self}, was {repr_given(value)}"
-                + did_you_mean(str(value), self.options),
+                + did_you_mean(value, self.options),
                 where=where,
                 cure=f"choose one of {self}",
             )

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+from backtest.base.checked_calls import checked
+
 
 class Reportable:
     """Base of results that can be written as a report.
@@ -17,6 +19,7 @@ class Reportable:
     _write_report: ClassVar[Callable[[Any, Path, str | None], Path]]
     _write_cell: ClassVar[Callable[[Any], str]]
 
+    @checked
     def report(self, path: str | Path, format: str | None = None) -> Path:  # noqa: A002
         """Write a report and return its path.
 

@@ -23,7 +23,10 @@ from backtest.base.errors import ParameterError
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
+Numbers: TypeAlias = float | FloatArray
 TimeLike: TypeAlias = str | dt.datetime | np.datetime64 | pd.Timestamp
+TIMES = (str, dt.date, np.datetime64, int, np.integer)
+"""Types that are read as times; whole numbers are nanoseconds."""
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
@@ -111,7 +114,7 @@ def to_nanoseconds(time: TimeLike, *, where: str) -> int:
             cure="write it year first, as 2021-05-19 or 2021-05-19T12:00 (UTC)",
         )
     try:
-        stamp = pd.Timestamp(time)
+        stamp = pd.Timestamp(time if isinstance(time, TIMES) else None)
     except (ValueError, TypeError) as error:
         raise ParameterError(
             f"a time must be readable, was {time!r}",

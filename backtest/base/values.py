@@ -16,9 +16,11 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args, get_origin
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked, checked_only
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.fields import Declaration, FloatSeries, check_names
 from backtest.base.frozen_tables import FrozenTable
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import join_phrases
 from backtest.base.units import SECOND, IntArray
 
@@ -46,7 +48,7 @@ class Value:
         names = [each.name for each in fields(cls)]
         if args and fields(cls)[0].kw_only:
             raise ParameterError(
-                f"{cls.__name__} takes keyword arguments only, was given {args[0]!r}",
+                f"{cls.__name__} takes keyword arguments only, was given {repr_plain(args[0])}",
                 where=f"{cls.__name__}(...)",
                 cure=f"write {cls.__name__}({names[0]}=...)",
             )
@@ -108,6 +110,7 @@ class Value:
         }
 
     @classmethod
+    @checked_only("where")
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
         """Return the value that :meth:`to_dict` wrote; nothing in the data is executed.
 
@@ -141,6 +144,7 @@ class Value:
             found = f"{where}: {error.where}"
             raise type(error)(error.problem, where=found, cure=error.cure) from error
 
+    @checked
     def override(self, changes: Mapping[str, object] | None = None, /, **groups: object) -> Self:
         """Return the value with some of its content changed, and checked again.
 
@@ -224,7 +228,7 @@ class PartDeclaration:
         """Return the part."""
         if not isinstance(value, self.of):
             raise ParameterError(
-                f"{name} must be a {self.of.__name__}, was {value!r}",
+                f"{name} must be a {self.of.__name__}, was {repr_plain(value)}",
                 where=where,
                 cure=f"give {name}={self.of.__name__}(...)",
             )
@@ -312,7 +316,7 @@ def _check_names(cls: type[Value], data: object, *, where: str) -> None:
     known = [each.name for each in fields(cls)]
     if not isinstance(data, Mapping):
         raise ParameterError(
-            f"a {cls.__name__} must be a table of its fields, was {data!r}",
+            f"a {cls.__name__} must be a table of its fields, was {repr_plain(data)}",
             where=where,
             cure=f"give a table with {', '.join(known)}",
         )

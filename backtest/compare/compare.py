@@ -10,6 +10,7 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.base.caller_warnings import warn_caller
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.phrases import Phrase, Place
 from backtest.base.provenance import record_making
@@ -48,6 +49,7 @@ MOST_DRAWS = 1_000_000
 
 
 @record_making
+@checked_only("progress")
 def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policies: ComparedPolicies | Policy,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from backtest.base.checked_calls import checked
 from backtest.base.json_values import to_plain
 from backtest.base.reportable import Reportable
 from backtest.compare.best_of_many import (
@@ -119,6 +120,7 @@ class Comparison(ComparisonRecord, Reportable):
         return save_comparison(self, Path(folder))
 
     @classmethod
+    @checked
     def load(cls, folder: str | Path) -> Comparison:
         """Load a saved comparison; nothing in the folder is executed.
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
+from backtest.base.checked_calls import checked
 from backtest.base.errors import AccountingError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Place
@@ -54,6 +55,7 @@ class Settings(NamedTuple):
 
 
 @record_making
+@checked
 def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
     crowd: Crowd,
     venue: Venue,

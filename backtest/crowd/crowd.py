@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked, checked_fields
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.ranges import Range, check_range
@@ -30,6 +31,7 @@ MOST_ACCOUNTS = 10_000_000
 COLUMNS = ("side", "quantity", "entry", "collateral")
 
 
+@checked_fields
 @dataclass(frozen=True, eq=False, repr=False)
 class Crowd:
     """The accounts that trade one contract with leverage; one row each.
@@ -83,6 +85,7 @@ class Crowd:
         return f"<Crowd of {n:,} account{'' if n == 1 else 's'}, {self.content_hash}>"
 
     @classmethod
+    @checked
     def from_positions(cls, frame: pd.DataFrame, *, price: float | None = None) -> Crowd:
         """Return a crowd of given positions.
 
@@ -124,6 +127,7 @@ class Crowd:
         )
 
     @classmethod
+    @checked
     def from_leverage(
         cls,
         *,
@@ -234,15 +238,18 @@ class Crowd:
         value = to_value(read_contract(self.contract), self.entry)
         return np.asarray(self.quantity * np.abs(value) / self.collateral)
 
+    @checked
     def notional(self, price: float | None = None) -> FloatArray:
         """Return the signed notional of each account at a price, by default that of the crowd."""
         at = find_price(price, self.price, "bt.Crowd.notional")
         return np.asarray(self.quantity * abs(to_value(read_contract(self.contract), at)))
 
+    @checked
     def open_interest(self, price: float | None = None) -> float:
         """Return the notional of all accounts, longs and shorts together."""
         return float(np.sum(np.abs(self.notional(price))))
 
+    @checked
     def liquidation_prices(self, venue: Venue, multiplier: float = 1.0) -> FloatArray:
         """Return the price at which a venue liquidates each account, NaN where none does.
 
@@ -253,6 +260,7 @@ class Crowd:
         base = self.collateral - self.quantity * value
         return find_liquidation_prices(rules, self.quantity, value, base, multiplier)
 
+    @checked
     def ladder(self, venue: Venue | None = None, *, price: float | None = None, bins: int = 100,
                span: float = 0.5) -> pd.DataFrame:  # fmt: skip
         """Return the notional that is liquidated at each price.
@@ -290,6 +298,7 @@ class Crowd:
             )
         return tabulate_ladder(prices, self.notional(now), now, n, span)
 
+    @checked
     def at_venue(self, venue: Venue) -> Crowd:
         """Return the crowd with a venue, whose contract its quantities count.
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.json_values import from_plain, to_plain
 from backtest.base.provenance import attach_saved_making
 from backtest.base.reportable import Reportable
@@ -36,6 +37,7 @@ class CrowdRecord(Reportable):
     kind: ClassVar[str]
     names: ClassVar[tuple[str, ...]]
 
+    @checked
     def __init__(self, tables: Mapping[str, pd.DataFrame], manifest: Mapping[str, Any]) -> None:
         self.tables = dict(tables)
         self.manifest = manifest
@@ -74,6 +76,7 @@ class CrowdRecord(Reportable):
         return save_tables(self, Path(folder), tables, FORMAT)
 
     @classmethod
+    @checked
     def load(cls, folder: str | Path) -> Self:
         """Load a saved result; nothing in the folder is executed.
 

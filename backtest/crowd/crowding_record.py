@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.number_text import format_percent
 from backtest.crowd.crowd_record import CrowdRecord, build_crowd_manifest
 
@@ -40,6 +41,7 @@ class Crowding(CrowdRecord):
     kind = "crowding"
     names = ("table",)
 
+    @checked
     def __init__(
         self,
         tables: Mapping[str, pd.DataFrame],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import AccountingError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Place
@@ -29,6 +30,7 @@ SPAN_DAYS = 80_000
 
 
 @record_making
+@checked
 def simulate_market(
     agents: Thurner | LeverageCycle | Policies,
     *,

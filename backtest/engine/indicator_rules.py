@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Choice, Range
 from backtest.base.units import FloatArray
@@ -39,6 +40,7 @@ class MaCross(SignalRule):
                 cure="swap them; for the opposite direction take the negative of the signal",
             )
 
+    @checked
     def direction(self, market: Market) -> FloatArray:
         """Return the sign of the difference of the averages."""
         one, two = (average(closes(market), n, ewm=self.ewm) for n in (self.fast, self.slow))

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, overload
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Range, check_range
 from backtest.base.reportable import Reportable
@@ -77,6 +78,7 @@ class Result(RunRecord, Reportable):
         """
         return self._count_ambiguous()
 
+    @checked
     def calibration(
         self,
         horizon: str = HORIZON,
@@ -165,6 +167,7 @@ class Result(RunRecord, Reportable):
             )
         return pd.DataFrame(self.cut_rows).set_index("cause")
 
+    @checked
     def limit_cost(self, *, compile: bool = True) -> LimitCost:  # noqa: A002 - as in bt.run
         """Return on how many days ``max_leverage`` bound, and what it cost in growth.
 
@@ -229,6 +232,7 @@ class Result(RunRecord, Reportable):
     @overload
     def attribution(self, by: Period) -> pd.DataFrame: ...
 
+    @checked
     def attribution(self, by: Period | None = None) -> Attribution | pd.DataFrame:
         """Return where the log growth of the unit value came from; the terms add up exactly.
 
@@ -253,6 +257,7 @@ class Result(RunRecord, Reportable):
         years = (int(self.span.closes[-1]) - self.span.start) / (YEAR_DAYS * DAY)
         return attribute(self._life, years)
 
+    @checked
     def measures_by(self, by: MarketState) -> pd.DataFrame:
         """Return the measures of the run by the state of its market.
 
@@ -282,6 +287,7 @@ class Result(RunRecord, Reportable):
         """
         return tabulate_parts(self, by)
 
+    @checked
     def leverage_profile(
         self, horizon: str = "1d", groups: int = 5, depth: float = 0.1, window: str = "30d"
     ) -> LeverageProfile:
@@ -352,6 +358,7 @@ class Result(RunRecord, Reportable):
         """
         return self._draw()
 
+    @checked
     def save(self, folder: str | Path = "results") -> Path:
         """Write the result into a folder of its own inside ``folder``; return that folder.
 
@@ -360,6 +367,7 @@ class Result(RunRecord, Reportable):
         return save_result(self, Path(folder))
 
     @classmethod
+    @checked
     def load(cls, folder: str | Path) -> Result:
         """Return a saved result; nothing in the folder is executed.
 
@@ -370,6 +378,7 @@ class Result(RunRecord, Reportable):
         """
         return load_result(Path(folder), cls)
 
+    @checked
     def to_vectorbt(self, kind: Kind = "returns") -> Any:
         """Return the account for vectorbt: its returns bar by bar, or its trades as a Portfolio.
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.account.account import check_account
+from backtest.base.checked_calls import checked_only
 from backtest.base.compile_choice import set_hurry
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
@@ -89,6 +90,7 @@ def run(
 
 
 @record_making
+@checked_only("progress")
 def run(  # noqa: PLR0913 - the terms of a run, by name
     market: Market | Markets,
     policy: Any,

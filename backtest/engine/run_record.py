@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.units import DAY, FloatArray, IntArray, parse_duration, utc_index
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.capital_use import (
@@ -169,6 +170,7 @@ class RunRecord:
         )
         return Samples(self._sampled, sample_risk_free(self), market)
 
+    @checked
     def read_path(self, rows: slice) -> AccountPath:
         """Return the path of the account over some bars, with the returns of its market."""
         return read_path(

@@ -73,7 +73,7 @@ def read_numbers(values: object, *, where: str) -> FloatArray:
     """Return numbers as a new float64 array."""
     try:
         return np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ParameterError(
             f"a signal must be numbers: {error}", where=where, cure="give -1, 0 or 1"
         ) from error

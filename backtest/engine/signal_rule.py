@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self, dataclass_transform
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray
 from backtest.engine.frame_signals import compute_frame
@@ -82,10 +83,11 @@ class SignalRule:
         return format_title(cls.__name__)
 
     @classmethod
+    @checked
     def from_settings(cls, settings: Mapping[str, object]) -> Self:
         """Create a rule from its parameters; numbers may be given as text."""
-        check_settings(cls, settings)  # type: ignore[arg-type] # it reads fields only
         declared = cls.parameters()
+        check_settings(cls, settings)  # type: ignore[arg-type] # it reads fields only
         return cls(**{name: parse_value(declared[name], v) for name, v in settings.items()})
 
     def settings(self) -> dict[str, Any]:
@@ -116,11 +118,13 @@ class SignalRule:
             cure="add: def direction(self, market): return market.bars()['close'].diff() > 0",
         )
 
+    @checked
     def compute(self, market: Market) -> FloatArray:
         """Return the signal of shape (n_bars,), 0 where unknown, without a check for lookahead."""
         signal = compute_signal(market, self.direction, name=self.text(), plan=None)
         return signal.to_numpy(copy=True)
 
+    @checked
     def apply(self, market: Market) -> pd.Series:
         """Return the signal by ``market.index``, checked for lookahead as a policy's columns are.
 
@@ -132,6 +136,7 @@ class SignalRule:
         name = self.text()
         return name_signal(compute_signal(market, self.direction, name=name), name)
 
+    @checked
     def weigh(self, markets: Markets, *, is_checked: bool = True) -> pd.DataFrame:
         """Return the weights of several instruments by ``markets.times`` and name.
 

@@ -15,6 +15,7 @@ from typing import Any, overload
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked_only
 from backtest.engine import frame_signals
 from backtest.engine import signal_checks as checks
 from backtest.engine.indicator_rules import Bollinger, Breakout, MaCross, Rsi
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 
+@checked_only("market", "carry")
+@checked_only("market", "carry")
 def from_series(
     market: Market, series: pd.Series, sides: Sides = "both", *, carry: bool = False
 ) -> pd.Series:
@@ -88,6 +91,8 @@ def from_series(
     return checks.make_signal(market, raw, sides, where=where)
 
 
+@checked_only("market", "carry")
+@checked_only("market", "carry")
 def from_frame(
     markets: Markets, frame: pd.DataFrame, sides: Sides = "both", *, carry: bool = False
 ) -> pd.DataFrame:
@@ -130,6 +135,7 @@ def from_function(
 ) -> pd.DataFrame: ...
 
 
+@checked_only("market")
 def from_function(
     market: Market | Markets, function: Callable[[Any], Any], sides: Sides = "both"
 ) -> pd.Series | pd.DataFrame:
@@ -179,6 +185,7 @@ def from_function(
     return checks.compute_signal(market, function, sides, name=name)
 
 
+@checked_only("market", "sized")
 def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False) -> pd.Series:
     """Return what a portfolio of vectorbt held as a signal.
 
@@ -207,6 +214,7 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
     return read_portfolio(portfolio, fills, sized=sized)
 
 
+@checked_only("market")
 def ma_cross(
     market: Market, fast: int = 24, slow: int = 168, sides: Sides = "both", *, ewm: bool = False
 ) -> pd.Series:
@@ -236,6 +244,7 @@ def ma_cross(
     return MaCross(fast, slow, sides, ewm).apply(market)
 
 
+@checked_only("market")
 def rsi(
     market: Market, window: int = 14, low: float = 30.0, high: float = 70.0, sides: Sides = "both"
 ) -> pd.Series:
@@ -269,6 +278,7 @@ def rsi(
     return Rsi(window, low, high, sides).apply(market)
 
 
+@checked_only("market")
 def bollinger(
     market: Market, window: int = 20, width: float = 2.0, sides: Sides = "both"
 ) -> pd.Series:
@@ -301,6 +311,7 @@ def bollinger(
     return Bollinger(window, width, sides).apply(market)
 
 
+@checked_only("market")
 def breakout(market: Market, window: int = 48, sides: Sides = "both") -> pd.Series:
     """Return long from a close over the highest high of the bars before it, short under the lowest.
 

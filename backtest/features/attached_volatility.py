@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError
 from backtest.base.units import FloatArray, format_time
 from backtest.market import Market
@@ -24,6 +25,7 @@ CURES = {
 }
 
 
+@checked
 def implied_volatility(market: Market) -> FloatArray:
     """Return the column ``implied_volatility`` of a market.
 

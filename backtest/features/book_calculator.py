@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.features.failure_map import FailureMap, map_failure
 from backtest.features.priced_book import CheckedBook, read_arguments
 from backtest.venue import book_margin
@@ -114,6 +115,7 @@ class BookCalculation(NamedTuple):
         return {name: value for name, value in (self._asdict() | rows).items() if name != "book"}
 
 
+@checked
 def calculate_book(
     venues: book_margin.Venues,
     quantities: book_margin.Numbers,

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, did_you_mean
 from backtest.base.ranges import Choice, check_range
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray
@@ -24,6 +25,7 @@ YEAR = YEAR_DAYS * DAY
 """A year in ns; funding is paid around the clock."""
 
 
+@checked
 def funding_forecast(market: Market, half_life: OneOrMany) -> FloatArray:
     """Return the exponentially weighted mean of the funding rates settled so far, per year.
 
@@ -60,6 +62,7 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> FloatArray:
     return shape_as(out, half_life)
 
 
+@checked
 def predicted_funding(
     market: Market,
     column: str = "premium",

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.ranges import check_range
 from backtest.base.units import FloatArray, IntArray
 from backtest.features.compiled import ewma_deviation, rolling_deviation
@@ -18,6 +19,7 @@ from backtest.features.returns import OneOrMany, bars_per_year, log_returns
 from backtest.market import Market
 
 
+@checked
 def ewma_volatility(market: Market, half_life: OneOrMany) -> FloatArray:
     """Return the exponentially weighted volatility of close-to-close log returns.
 
@@ -45,6 +47,7 @@ def ewma_volatility(market: Market, half_life: OneOrMany) -> FloatArray:
     return shape_as(columns, half_life)
 
 
+@checked
 def close_to_close_volatility(market: Market, window: OneOrMany) -> FloatArray:
     """Return the sample standard deviation of the last ``window`` log returns.
 

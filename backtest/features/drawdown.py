@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.units import FloatArray
 from backtest.features import drawdown_kernels
 from backtest.features.compiled import compile_module
@@ -26,6 +27,7 @@ class Drawdown(NamedTuple):
     bars: FloatArray
 
 
+@checked
 def drawdown_state(market: Market, window: OneOrMany = math.inf) -> Drawdown:
     """Return how far each close is below the highest of the last closes, and the bars since that.
 

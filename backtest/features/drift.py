@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.units import FloatArray
 from backtest.features.close_volatility import read_windows
 from backtest.features.compiled import rolling_deviation
@@ -24,6 +25,7 @@ class Drift(NamedTuple):
     error: FloatArray
 
 
+@checked
 def rolling_drift(market: Market, window: OneOrMany) -> Drift:
     """Return the mean return of the traded position, at 1x and net of funding, with its error.
 

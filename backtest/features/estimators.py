@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import FloatArray
 from backtest.features.attached_volatility import REALISED, implied_volatility, read_volatility
@@ -33,6 +34,7 @@ VOLATILITY_ESTIMATORS = (*WEIGHTED_ESTIMATORS, "garch", "gjr", "har")
 Estimator: TypeAlias = Callable[[Market, FloatArray], FloatArray]
 
 
+@checked
 def volatility(
     market: Market, estimator: str | Sequence[str] = "ewma", half_life: OneOrMany = 72.0
 ) -> FloatArray:

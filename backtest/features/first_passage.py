@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray
 from backtest.features.estimators import volatility
@@ -31,6 +32,7 @@ REACH = 80.0
 """Twice the exponent at which the density of ln V is cut off, below 1e-17 of its peak."""
 
 
+@checked
 def liquidation_probability(
     leverage: OneOrMany,
     sigma: OneOrMany,
@@ -111,6 +113,7 @@ def _find_distance(turns: FloatArray, rate: FloatArray, amount: FloatArray) -> F
     return np.asarray(np.where(turns == 0.0, np.inf, np.where(is_failing, 0.0, known)))
 
 
+@checked
 def touch_probability(
     distance: OneOrMany,
     sigma: OneOrMany,
@@ -161,6 +164,7 @@ def touch_probability(
     return _touch(distance, sigma, horizon, drift, degrees_of_freedom, "touch_probability")
 
 
+@checked
 def touch_distance(
     probability: OneOrMany,
     sigma: OneOrMany,
@@ -205,6 +209,7 @@ def touch_distance(
         return _float_if_single(np.asarray(spread * factor))
 
 
+@checked
 def forecast_reach(
     market: Market,
     probability: OneOrMany,

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.ranges import check_number, check_range
 from backtest.base.units import FloatArray
 from backtest.base.work_budget import count_work
@@ -52,6 +53,7 @@ class GarchFit(NamedTuple):
     beta: float
 
 
+@checked
 def garch_volatility(market: Market, *, first: int = FIRST, growth: float = GROWTH) -> FloatArray:
     """Return the volatility that a GARCH(1,1) forecasts for the next bar.
 
@@ -89,6 +91,7 @@ def garch_volatility(market: Market, *, first: int = FIRST, growth: float = GROW
     )
 
 
+@checked
 def gjr_volatility(market: Market, *, first: int = FIRST, growth: float = GROWTH) -> FloatArray:
     """Return the volatility that a GJR-GARCH(1,1) forecasts for the next bar.
 

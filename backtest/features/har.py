@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError
 from backtest.base.ranges import check_number, check_range
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray, format_duration
@@ -34,6 +35,7 @@ class DailyVariance(NamedTuple):
     known: IntArray
 
 
+@checked
 def har_volatility(market: Market, *, first: int = FIRST, refit: int = 1) -> FloatArray:
     """Return the volatility that the heterogeneous autoregression forecasts for the next day.
 

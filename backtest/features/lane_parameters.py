@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from backtest.base.checked_calls import check_broadcast, check_shape
 from backtest.base.ranges import check_number, check_range
 from backtest.base.units import FloatArray
 from backtest.features.returns import OneOrMany
@@ -18,6 +19,9 @@ MOST_BARS = 2.0**26
 
 def broadcast(*values: OneOrMany) -> list[FloatArray]:
     """Return parameters as arrays of one shape (k,); a single value applies to every lane."""
+    check_broadcast(
+        where="arrays of parameters", **{f"array_{k}": each for k, each in enumerate(values)}
+    )
     arrays = [np.array(value, dtype=np.float64, ndmin=1) for value in values]
     if all(array.shape == arrays[0].shape for array in arrays):
         return arrays
@@ -41,6 +45,13 @@ def list_lanes(value: Any) -> list[Any]:
     return found if isinstance(found, list) else [found]
 
 
+def list_row(name: str, value: Any, *, where: str) -> list[Any]:
+    """Return the values of a parameter, one or a row of them, as a list."""
+    if np.ndim(value):
+        check_shape(name, value, (-1,), where=where)
+    return list_lanes(value)
+
+
 def check_lanes(
     name: str,
     value: OneOrMany,
@@ -51,7 +62,7 @@ def check_lanes(
     open_low: bool = False,
 ) -> None:
     """Raise a ParameterError that names the parameter and its first value out of range, if any."""
-    for each in list_lanes(value):
+    for each in list_row(name, value, where=where):
         check_range(name, each, where=where, low=low, high=high, open_low=open_low)
 
 
@@ -59,7 +70,7 @@ def check_bars(
     name: str, value: OneOrMany, *, where: str, low: float = 1.0, or_infinite: bool = False
 ) -> None:
     """Check that every value is a whole number of bars from ``low`` to 2^26."""
-    for each in list_lanes(value):
+    for each in list_row(name, value, where=where):
         if not (or_infinite and each == math.inf):
             check_range(name, each, where=where, low=low, high=MOST_BARS)
             check_number(name, each, where=where, whole=True)

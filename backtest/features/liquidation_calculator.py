@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.fields import POSITIVE
 from backtest.base.phrases import Place
@@ -46,6 +47,7 @@ class Calculation(NamedTuple):
     probabilities: dict[float, float]
 
 
+@checked
 def calculate_liquidation(
     venue: Venue,
     *,

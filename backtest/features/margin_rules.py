@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.ranges import check_range
 from backtest.base.units import HOUR, FloatArray, TimeLike, format_time, to_nanoseconds, utc_index
@@ -33,6 +34,7 @@ MOST = 100.0
 """Largest multiplier: with it a venue with 100x requires the whole notional."""
 
 
+@checked
 def by_volatility(
     market: Market, *, calm: float, half_life: float = 72.0, least: float = 1.0, most: float = 5.0
 ) -> Multiplier:
@@ -73,6 +75,7 @@ def by_volatility(
     )
 
 
+@checked
 def by_open_interest(
     market: Market,
     column: str = "open_interest",
@@ -117,6 +120,7 @@ def by_open_interest(
     return _from_closes(market, fraction / initial, 1.0)
 
 
+@checked
 def read_open_interest(market: Market, column: str, *, where: str) -> FloatArray:
     """Return a column of open notionals, of shape (n_bars,); none may be negative or NaN."""
     interest = read_column(market, column, where=where)
@@ -131,6 +135,7 @@ def read_open_interest(market: Market, column: str, *, where: str) -> FloatArray
     return interest
 
 
+@checked
 def effective_initial(
     initial: float, open_interest: float | FloatArray, lower: float, upper: float
 ) -> Any:
@@ -171,6 +176,7 @@ def effective_initial(
     return float(found) if np.ndim(found) == 0 else found
 
 
+@checked
 def by_calendar(
     market: Market,
     *,
@@ -231,6 +237,7 @@ def by_calendar(
     return pd.Series(np.where(found > 0.0, found, 1.0), index=utc_index(market.time))
 
 
+@checked
 def largest(*multipliers: Multiplier) -> Multiplier:
     """Return the largest of several multipliers at every time.
 

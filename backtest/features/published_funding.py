@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.units import FloatArray
 from backtest.market import Market
 
 
+@checked
 def published_funding(market: Market) -> FloatArray:
     """Return the rate of the next settlement as the venue published it, at each close.
 

@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.units import FloatArray
 from backtest.features.close_volatility import read_windows
 from backtest.features.compiled import rolling_deviation
@@ -24,6 +25,7 @@ from backtest.market import Market
 FOUR_LN_2 = 4.0 * math.log(2.0)
 
 
+@checked
 def parkinson_volatility(market: Market, window: OneOrMany) -> FloatArray:
     """Return the volatility of the last ``window`` bars, from their highs and lows.
 
@@ -49,6 +51,7 @@ def parkinson_volatility(market: Market, window: OneOrMany) -> FloatArray:
     return _rolling_mean(parkinson_variance(market), market, window, "parkinson_volatility")
 
 
+@checked
 def garman_klass_volatility(market: Market, window: OneOrMany) -> FloatArray:
     """Return the volatility of the last ``window`` bars, from open, high, low and close.
 
@@ -65,6 +68,7 @@ def garman_klass_volatility(market: Market, window: OneOrMany) -> FloatArray:
     return _rolling_mean(garman_klass_variance(market), market, window, "garman_klass_volatility")
 
 
+@checked
 def rogers_satchell_volatility(market: Market, window: OneOrMany) -> FloatArray:
     """Return the volatility of the last ``window`` bars, free of drift within them.
 
@@ -82,6 +86,7 @@ def rogers_satchell_volatility(market: Market, window: OneOrMany) -> FloatArray:
     return _rolling_mean(variance, market, window, "rogers_satchell_volatility")
 
 
+@checked
 def yang_zhang_volatility(market: Market, window: OneOrMany) -> FloatArray:
     """Return the volatility of the last ``window`` bars, with their opening jumps.
 

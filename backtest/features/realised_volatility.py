@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError
 from backtest.base.number_text import format_percent
 from backtest.base.units import BoolArray, FloatArray, IntArray, format_duration, format_time
@@ -16,6 +17,7 @@ ENOUGH = 10
 """Fewest closes to compare."""
 
 
+@checked
 def realised_volatility(market: Market, finer: Market) -> FloatArray:
     """Return the realised volatility of each bar, from finer bars.
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.units import FloatArray
 from backtest.features import regime_kernels
 from backtest.features.close_volatility import find_decay
@@ -39,6 +40,7 @@ class RegimeVolatility(NamedTuple):
     stress: FloatArray
 
 
+@checked
 def regime_probabilities(
     market: Market,
     calm_volatility: OneOrMany,
@@ -92,6 +94,7 @@ def regime_probabilities(
     return Regimes(shape_as(out, *given), shape_as(predict_next(out, leave), *given))
 
 
+@checked
 def learned_regimes(
     market: Market, half_life: OneOrMany, calm_bars: OneOrMany, stress_bars: OneOrMany
 ) -> Regimes:
@@ -133,6 +136,7 @@ def learned_regimes(
     return Regimes(shape_as(filtered, *given), shape_as(predict_next(filtered, leave), *given))
 
 
+@checked
 def learned_volatility(
     market: Market, half_life: OneOrMany, calm_bars: OneOrMany, stress_bars: OneOrMany
 ) -> RegimeVolatility:

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray
 from backtest.market import Market
 from backtest.market.tables.settlements import place_on_bars
@@ -17,6 +18,7 @@ SESSIONS = 252.0
 """Sessions per year, in a market with sessions."""
 
 
+@checked
 def log_returns(market: Market) -> FloatArray:
     """Return ln(C_t / C_{t-1}) of the last prices at closes, of shape (n_bars,).
 
@@ -29,6 +31,7 @@ def log_returns(market: Market) -> FloatArray:
     return returns
 
 
+@checked
 def long_returns(market: Market) -> FloatArray:
     """Return the return of a long position of 1x over each bar, net of funding.
 
@@ -47,6 +50,7 @@ def long_returns(market: Market) -> FloatArray:
     return returns_of_signal(market, np.ones(market.n_bars))
 
 
+@checked
 def traded_returns(market: Market) -> FloatArray:
     """Return the return of the traded position over each bar at 1x, net of funding.
 
@@ -87,6 +91,7 @@ def returns_of_signal(market: Market, signal: FloatArray) -> FloatArray:
     return returns
 
 
+@checked
 def settled_funding(market: Market) -> FloatArray:
     """Return the sum of the funding rates known at each close and not at the one before.
 
@@ -102,6 +107,7 @@ def find_known_bars(market: Market) -> IntArray:
     return np.searchsorted(market.time + market.interval, market.funding_time, side="right")
 
 
+@checked
 def bars_per_year(market: Market) -> float | FloatArray:
     """Return the number of bars in a year, by which variances are annualized.
 

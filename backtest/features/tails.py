@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import FloatArray
 from backtest.features import tail_kernels
@@ -42,6 +43,7 @@ class Tail(NamedTuple):
     expected_shortfall: FloatArray
 
 
+@checked
 def normal_tail(
     market: Market, half_life: OneOrMany, level: OneOrMany, horizon: OneOrMany = 1
 ) -> Tail:
@@ -79,6 +81,7 @@ def normal_tail(
     return shape_tail(_find_normal_tails(market, lanes), half_life, level, horizon)
 
 
+@checked
 def cornish_fisher_tail(
     market: Market, window: OneOrMany, level: OneOrMany, horizon: OneOrMany = 1
 ) -> Tail:
@@ -127,6 +130,7 @@ def cornish_fisher_tail(
     return shape_tail(_find_cornish_fisher_tails(market, lanes), window, level, horizon)
 
 
+@checked
 def historical_tail(
     market: Market, window: OneOrMany, level: OneOrMany, horizon: OneOrMany = 1
 ) -> Tail:
@@ -170,6 +174,7 @@ def historical_tail(
     return shape_tail(_find_historical_tails(market, lanes), window, level, horizon)
 
 
+@checked
 def filtered_historical_tail(
     market: Market,
     window: OneOrMany,
@@ -283,6 +288,7 @@ TAIL_MODELS = tuple(MODELS)
 """Models of :func:`tail_losses`."""
 
 
+@checked
 def tail_losses(
     market: Market,
     model: str | Sequence[str],

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.base.checked_calls import check_broadcast, checked
 from backtest.base.units import FloatArray
 from backtest.features.close_volatility import read_windows
 from backtest.features.compiled import rolling_ratio
@@ -24,6 +25,7 @@ class Sharpe(NamedTuple):
     error: FloatArray
 
 
+@checked
 def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
     """Return the Sharpe ratio of the traded position, at 1x, over the last bars, with its error.
 
@@ -57,6 +59,7 @@ def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
     return Sharpe(shape_as(ratio, window), shape_as(error, window))
 
 
+@checked
 def sharpe_error(ratio: OneOrMany, n: OneOrMany) -> FloatArray:
     """Return the standard error of a Sharpe ratio of n independent returns, per return.
 
@@ -69,4 +72,5 @@ def sharpe_error(ratio: OneOrMany, n: OneOrMany) -> FloatArray:
     >>> round(float(sharpe_error(1.0, 60)), 3)
     0.158
     """
+    check_broadcast(ratio=ratio, n=n, where="features.sharpe_error")
     return np.asarray(np.sqrt((1.0 + 0.5 * np.square(ratio)) / n))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.units import FloatArray, IntArray
 from backtest.features import trend_kernels
 from backtest.features.close_volatility import ewma_volatility
@@ -13,6 +14,7 @@ from backtest.features.returns import OneOrMany, bars_per_year, settled_funding
 from backtest.market import Market
 
 
+@checked
 def excess_momentum(market: Market, lookback: OneOrMany) -> FloatArray:
     """Return the log return of a long position over the last bars, net of funding.
 
@@ -40,6 +42,7 @@ def excess_momentum(market: Market, lookback: OneOrMany) -> FloatArray:
     return shape_as(out, lookback)
 
 
+@checked
 def trend_sign(market: Market, lookback: OneOrMany) -> FloatArray:
     """Return the direction of the last bars: 1 up, -1 down, 0 if the return is 0.
 
@@ -55,6 +58,7 @@ def trend_sign(market: Market, lookback: OneOrMany) -> FloatArray:
     return signs
 
 
+@checked
 def trend_strength(
     market: Market, lookback: OneOrMany, half_life: OneOrMany, full: OneOrMany = 1.0
 ) -> FloatArray:

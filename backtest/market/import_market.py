@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
 from backtest.market.market import Between, Market
 from backtest.market.read.files import SUFFIXES, suffix_of
@@ -15,6 +16,9 @@ from backtest.market.tables.read_options import read_options
 Paths: TypeAlias = Sequence[str | Path]
 
 
+@checked_only(
+    "paths", "mark", "funding", "dividends", "columns", "instrument", "sessions", "repair"
+)
 def import_market(  # noqa: PLR0913 - one for each choice of the reader
     *paths: str | Path,
     mark: Paths = (),

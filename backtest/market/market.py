@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from backtest.base.checked_calls import check_shape, checked, checked_fields, checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.frozen_arrays import freeze
 from backtest.base.phrases import Place
@@ -45,6 +46,7 @@ _SAMPLE = Path(__file__).parents[2] / "data" / "sample-1h"
 _SAMPLE_DEFAULTS = {"bars": 8760, "seed": 0, "interval": "1h"}
 
 
+@checked_fields
 @dataclass(frozen=True, eq=False, repr=False)
 class Market(MarketData):
     """Aligned history of one instrument; arrays are C-contiguous and cannot be written to.
@@ -106,6 +108,7 @@ class Market(MarketData):
         object.__setattr__(self, "signal", np.broadcast_to(signal, self.time.shape))
 
     @classmethod
+    @checked_only("sessions", "instrument")
     def from_frames(
         cls,
         bars: pd.DataFrame,
@@ -185,6 +188,7 @@ class Market(MarketData):
         return cls(**data.fields(), source=f"<Market.from_frames: {label}>")
 
     @classmethod
+    @checked_only("paths", "sessions", "columns", "instrument")
     def load(
         cls,
         *paths: str | Path,
@@ -246,6 +250,7 @@ class Market(MarketData):
         return cls(**data.fields(), source=options.expression(paths))
 
     @classmethod
+    @checked
     def sample(cls, *, bars: int = 8760, seed: int = 0, interval: str = "1h") -> Market:
         """Return a synthetic perpetual future with mark prices and funding, from 2023-01-01 on.
 
@@ -292,6 +297,7 @@ class Market(MarketData):
         is_constant = self.signal.strides == (0,)
         return _rebuild, (fields, self.source, self.signal[:1] if is_constant else self.signal)
 
+    @checked
     def prefix(self, n: int) -> Market:
         """Return the first n bars, and the funding stamped before the close of the last of them.
 
@@ -306,6 +312,7 @@ class Market(MarketData):
         Range(1, self.n_bars, "bars").check("n", n, where="prefix", whole=True)
         return self._cut(0, n, f".prefix({n})")
 
+    @checked
     def slice(self, first: int, stop: int) -> Market:
         """Return the bars from ``first`` up to ``stop``, with their signal and funding.
 
@@ -327,6 +334,7 @@ class Market(MarketData):
         fields = cut_fields(self, slice(first, stop), funding_from=int(self.time[first]) - lead)
         return Market(**fields, source=self.source + step, signal=self.signal[first:stop])
 
+    @checked
     def with_signal(self, signal: FloatArray) -> Market:
         """Return the market as policies see it in a run with this signal.
 
@@ -335,8 +343,11 @@ class Market(MarketData):
         signal : FloatArray of shape (n_bars,) or (1,)
             The direction decided at each close, in [-1, 1].
         """
+        if np.shape(signal) != (1,):
+            check_shape("signal", signal, (self.n_bars,), where="Market.with_signal")
         return dataclasses.replace(self, signal=signal)
 
+    @checked
     def with_columns(self, **columns: npt.ArrayLike | pd.Series) -> Market:
         """Return the market with further columns, for policies to observe.
 
@@ -362,6 +373,7 @@ class Market(MarketData):
         source = f"{self.source}.with_columns({', '.join(read)})"
         return dataclasses.replace(self, columns={**self.columns, **read}, source=source)
 
+    @checked
     def between(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Market:
         """Return the bars that open from ``start`` up to but not including ``end``, both UTC.
 
@@ -390,6 +402,7 @@ class Market(MarketData):
         step = f".between({time_text(low)!r}, {time_text(high)!r})"
         return Market(**fields, source=self.source + step)
 
+    @checked
     def resample(self, interval: str) -> Market:
         """Return longer bars, aligned to UTC (weeks begin on Monday).
 
@@ -416,6 +429,7 @@ class Market(MarketData):
         data = resample_data(self, parse_duration(interval, where=Place("resample")))
         return Market(**data.fields(), source=f"{self.source}.resample({interval!r})")
 
+    @checked
     def save(self, folder: str | Path) -> Path:
         """Write the market to a new folder that :meth:`load` reads; all of it or nothing.
 

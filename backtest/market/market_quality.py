@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Phrase
 from backtest.market.inspect.inspection import build_quality
@@ -28,6 +29,7 @@ _NOTE = Phrase(
 )
 
 
+@checked_only("data", "columns", "instrument", "sessions")
 def quality(
     data: Market | str | Path | Sequence[str | Path],
     *,

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked, checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.ranges import Range
@@ -78,6 +79,7 @@ class Markets(PanelData):
     """
 
     @classmethod
+    @checked_only("paths", "sessions", "instruments", "currency")
     def load(
         cls,
         *paths: str | Path,
@@ -135,6 +137,7 @@ class Markets(PanelData):
         return markets
 
     @classmethod
+    @checked_only("sessions", "currency")
     def from_frames(
         cls,
         bars: Mapping[str, pd.DataFrame],
@@ -186,6 +189,7 @@ class Markets(PanelData):
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (self._markets, self.currency, self.source, self._lasts)
 
+    @checked
     def index(self, signal: Weights = None) -> Market:
         """Return the portfolio index: the price of one unit of equity that holds the weights.
 
@@ -221,6 +225,7 @@ class Markets(PanelData):
         """
         return make_index(self, read_weights(signal, self, where="Markets.index"))
 
+    @checked
     def with_markets(self, markets: Mapping[str, Market]) -> Markets:
         """Return the panel with other markets under some of its names, of the same bars.
 
@@ -237,6 +242,7 @@ class Markets(PanelData):
             check_replacement(name, market, self)
         return _rebuild({**self, **markets}, self.currency, self.source, self._lasts)
 
+    @checked
     def select(self, *names: str) -> Markets:
         """Return the markets of some instruments, in the order of the names.
 
@@ -261,6 +267,7 @@ class Markets(PanelData):
         source = f"{self.source}.select({', '.join(map(repr, names))})"
         return _rebuild(chosen, self.currency, source, lasts)
 
+    @checked
     def prefix(self, n: int) -> Markets:
         """Return the first n bars of the clock; each instrument as :meth:`Market.prefix` cuts it.
 
@@ -270,6 +277,7 @@ class Markets(PanelData):
         Range(1, self.n_bars, "bars").check("n", n, where="prefix", whole=True)
         return self._cut(0, n, f".prefix({n})")
 
+    @checked
     def slice(self, first: int, stop: int) -> Markets:
         """Return the bars of the clock from ``first`` up to ``stop``, with their funding.
 
@@ -280,6 +288,7 @@ class Markets(PanelData):
         Range(first + 1, self.n_bars, "bars").check("stop", stop, where="slice", whole=True)
         return self._cut(first, stop, f".slice({first}, {stop})")
 
+    @checked
     def between(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Markets:
         """Return the bars that open from ``start`` up to but not including ``end``, both UTC.
 
@@ -303,6 +312,7 @@ class Markets(PanelData):
             )
         return self._cut(first, stop, f".between({time_text(low)!r}, {time_text(high)!r})")
 
+    @checked
     def end_at(self, ends: Mapping[str, int]) -> Markets:
         """Return the panel with some instruments delisted after their last bar before a time.
 

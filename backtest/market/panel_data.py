@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.units import BoolArray, IntArray, format_duration, utc_index
 from backtest.market.market import Market
@@ -141,6 +142,7 @@ class PanelData(Mapping[str, Market]):
         """The names of the panel that this one was cut from, or its own."""
         return tuple(self._lasts)
 
+    @checked
     def panel(self, jitter: int = JITTER) -> Panel:
         """Return the prices on the clock, NaN outside the spans, and all settlements in time order.
 

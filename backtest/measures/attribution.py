@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.ranges import Choice
 from backtest.base.units import FloatArray, IntArray, utc_index
 
@@ -184,6 +185,7 @@ def measure_leverage(life: AccountHistory) -> tuple[float, float]:
     return mean, float(np.sqrt(np.sum(np.square(products))))
 
 
+@checked
 def attribute(life: AccountHistory, years: float) -> Attribution:
     """Return the split of the log growth of a whole history, which covers ``years``."""
     terms = split_growth(life)
@@ -192,6 +194,7 @@ def attribute(life: AccountHistory, years: float) -> Attribution:
     return Attribution(**totals, timing_error=error, leverage_held=mean, years=years)
 
 
+@checked
 def attribute_by(life: AccountHistory, time: IntArray, by: Period) -> pd.DataFrame:
     """Return the terms and ``growth`` summed over periods of UTC time, a row each.
 

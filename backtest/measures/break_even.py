@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.units import FloatArray
 
 MOST_STEPS = 200
@@ -15,6 +16,7 @@ PRECISION = 1e-9
 """Relative size of the step at which it ends."""
 
 
+@checked
 def break_even_drift(moves: FloatArray, years: float, growth: float, leverage: float) -> float:
     """Return the market's log growth per year at which an account's growth would be 0.
 
@@ -54,6 +56,7 @@ def find_drift(market: float, growth: float, leverage: float) -> float:
     return market - growth / leverage
 
 
+@checked
 def break_even_leverage(
     moves: FloatArray, years: float, carry_per_turn: float, leverage: float
 ) -> float:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import check_lengths, checked
 from backtest.base.errors import ParameterError
 from backtest.base.number_text import format_percent
 from backtest.base.ranges import Range, check_range
@@ -88,6 +89,7 @@ def _format_table(table: pd.DataFrame, shares: Sequence[str], numbers: Sequence[
     return shown.to_string()
 
 
+@checked
 def calibrate(
     forecast: FloatArray,
     happened: BoolArray,
@@ -137,6 +139,9 @@ def calibrate(
     the intervals, which are those of Clopper and Pearson (1934), continued to fractions. If the
     closes of a bin are scattered, the interval is too wide.
     """
+    check_lengths(
+        forecast=forecast, happened=happened, sigma=sigma, is_counted=is_counted, where="calibrate"
+    )
     known = sigma[is_counted]
     thirds = np.quantile(known, (1 / 3, 2 / 3)) if known.size else np.full(2, np.nan)
     period = np.where(np.isnan(sigma), -1, np.searchsorted(thirds, sigma))

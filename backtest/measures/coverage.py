@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import check_range
 from backtest.base.units import BoolArray
@@ -36,6 +37,7 @@ class Transitions(NamedTuple):
     n11: int
 
 
+@checked
 def unconditional_coverage(violations: npt.ArrayLike, level: float) -> LikelihoodRatio:
     """Test that violations have the frequency 1 - level: Kupiec's proportion of failures.
 
@@ -76,6 +78,7 @@ def unconditional_coverage(violations: npt.ArrayLike, level: float) -> Likelihoo
     return chi_squared_test(statistic, degrees=1)
 
 
+@checked
 def independence(violations: npt.ArrayLike) -> LikelihoodRatio:
     """Test that violations are independent of the previous bar's: Christoffersen's test.
 
@@ -108,6 +111,7 @@ def independence(violations: npt.ArrayLike) -> LikelihoodRatio:
     return chi_squared_test(2.0 * (apart - log_likelihood(n00 + n10, n01 + n11)), degrees=1)
 
 
+@checked
 def conditional_coverage(violations: npt.ArrayLike, level: float) -> LikelihoodRatio:
     """Test the frequency and the independence of violations jointly.
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import check_number, check_range
 from backtest.base.units import FloatArray
@@ -35,6 +36,7 @@ class SharpeMoments(NamedTuple):
     """Fourth standardized moment: 3 for a normal distribution, not 0."""
 
 
+@checked
 def estimate_moments(returns: FloatArray) -> SharpeMoments:
     """Return the Sharpe ratio of a series and the moments its standard error needs.
 
@@ -66,6 +68,7 @@ def estimate_moments(returns: FloatArray) -> SharpeMoments:
     return SharpeMoments(float(np.mean(column)) / deviation, n, skew, kurtosis)
 
 
+@checked
 def probabilistic_sharpe(
     sharpe: float,
     n: int,
@@ -115,6 +118,7 @@ def probabilistic_sharpe(
     return 0.5 * math.erfc(-excess / error / math.sqrt(2.0))
 
 
+@checked
 def expected_max_sharpe(n_trials: float, std: float) -> float:
     """Return the expected Sharpe ratio of the best of several trials without skill.
 
@@ -157,6 +161,7 @@ def expected_max_sharpe(n_trials: float, std: float) -> float:
     return max(0.0, std * ((1.0 - EULER_MASCHERONI) * upper + EULER_MASCHERONI * outer))
 
 
+@checked
 def deflated_sharpe(
     sharpe: float,
     n: int,
@@ -188,6 +193,7 @@ def deflated_sharpe(
     return probabilistic_sharpe(sharpe, n, skew=skew, kurtosis=kurtosis, benchmark=benchmark)
 
 
+@checked
 def deflated_sharpe_of_returns(returns: FloatArray, *, n_trials: float, std: float) -> float:
     """Return :func:`deflated_sharpe` of a series of returns of shape (n,).
 
@@ -197,6 +203,7 @@ def deflated_sharpe_of_returns(returns: FloatArray, *, n_trials: float, std: flo
     return deflated_sharpe(**estimate_moments(returns)._asdict(), n_trials=n_trials, std=std)
 
 
+@checked
 def min_track_record_length(
     sharpe: float,
     *,

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import check_lengths, check_shape, checked
+from backtest.base.ranges import check_range
 from backtest.base.units import DAY, TOLERANCE, FloatArray, IntArray, utc_index
 from backtest.measures.performance import LEAST_DEVIATION
 
@@ -14,6 +16,7 @@ YEAR = "year"
 """Name of the column of whole years."""
 
 
+@checked
 def monthly_returns(time: IntArray, unit: FloatArray, first_unit: float) -> pd.DataFrame:
     """Return the simple return of every calendar month (UTC) and year.
 
@@ -32,6 +35,8 @@ def monthly_returns(time: IntArray, unit: FloatArray, first_unit: float) -> pd.D
         Indexed by year, columns 1 to 12 and ``"year"``; NaN without bars, or if the unit value
         before was 0. Months compound to their year, years to the run.
     """
+    check_shape("time", time, (-1,), where="monthly_returns")
+    check_lengths(time=time, unit=unit, where="monthly_returns")
     index = utc_index(time)
     month = np.asarray(index.year * 12 + index.month - 1)
     last = np.append(np.flatnonzero(np.diff(month)), len(month) - 1)
@@ -56,6 +61,7 @@ def change_of(values: FloatArray, first: float) -> FloatArray:
     return growth - 1.0
 
 
+@checked
 def worst_drawdowns(
     unit: FloatArray, closes: IntArray, *, start: int, first_peak: float, count: int
 ) -> pd.DataFrame:
@@ -78,6 +84,7 @@ def worst_drawdowns(
         ``depth``; ``peak``, ``trough`` and ``recovery`` (NaT without one); ``days_down``
         from peak to trough; ``days_under_water`` from peak to recovery, or to the end.
     """
+    check_lengths(unit=unit, closes=closes, where="worst_drawdowns")
     fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, first_peak))
     begins, ends = find_falls(fall)
     if not len(begins):
@@ -119,6 +126,7 @@ def tabulate_falls(
     )
 
 
+@checked
 def rolling_measures(
     returns: FloatArray, risk_free: FloatArray, periods: float, window: int
 ) -> pd.DataFrame:
@@ -137,6 +145,9 @@ def rolling_measures(
     -----
     Each window as :func:`backtest.measures.run_measures.measure_run` measures a whole run.
     """
+    check_lengths(returns=returns, risk_free=risk_free, where="rolling_measures")
+    check_range("window", window, where="rolling_measures", low=1)
+    check_range("periods", periods, where="rolling_measures", low=0.0)
     excess = pd.Series(returns - risk_free).rolling(window)
     deviation = excess.std(ddof=1)
     known = deviation.where(deviation >= LEAST_DEVIATION)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import check_lengths, check_shape, checked
 from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS, FloatArray, IntArray
 from backtest.measures.history import find_falls
 from backtest.measures.performance import LEAST_DEVIATION
@@ -268,6 +269,7 @@ def _time_at(closes: IntArray, row: npt.ArrayLike) -> FloatArray:
     return days
 
 
+@checked
 def profile_leverage(
     leverage: FloatArray,
     move: FloatArray,
@@ -296,6 +298,8 @@ def profile_leverage(
         Least drawdown to count, and the bars up to its peak whose median leverage is the former
         level.
     """
+    check_shape("closes", closes, (-1,), where="profile_leverage")
+    check_lengths(closes=closes, leverage=leverage, move=move, unit=unit, where="profile_leverage")
     days = (closes[-1] - closes[0]) / DAY * len(closes) / max(len(closes) - 1, 1)
     bars_per_year = len(closes) / max(days, LEAST_DEVIATION) * YEAR_DAYS
     ahead = pair_with_next(leverage, move, horizon, bars_per_year)

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from backtest.base.checked_calls import check_lengths, checked
+from backtest.base.ranges import check_range
 from backtest.base.units import FloatArray
 
 
@@ -38,6 +40,7 @@ def margin_used(initial: FloatArray, equity: FloatArray) -> FloatArray:
     return share
 
 
+@checked
 def return_on_margin(gains: FloatArray, initial: FloatArray, years: float) -> float:
     """Return the profit after costs per year over the mean initial margin.
 
@@ -60,10 +63,12 @@ def return_on_margin(gains: FloatArray, initial: FloatArray, years: float) -> fl
     >>> return_on_margin(np.array([0.0, 10.0]), np.array([100.0, 300.0]), 0.5)
     0.1
     """
+    check_range("years", years, where="return_on_margin", low=0.0, open_low=True)
     mean = float(np.mean(initial)) if len(initial) else 0.0
     return float(np.sum(gains)) / years / mean if mean > 0.0 else math.nan
 
 
+@checked
 def idle_cash(available: FloatArray, equity: FloatArray) -> float:
     """Return the mean share of the equity that backs no position.
 
@@ -84,5 +89,6 @@ def idle_cash(available: FloatArray, equity: FloatArray) -> float:
     >>> idle_cash(np.array([50.0, 0.0]), np.array([100.0, 80.0]))
     0.25
     """
+    check_lengths(available=available, equity=equity, where="idle_cash")
     has_any = equity > 0.0
     return float(np.mean(available[has_any] / equity[has_any])) if has_any.any() else math.nan

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.base.checked_calls import check_lengths, checked
 from backtest.base.units import FloatArray
 from backtest.measures.performance import LEAST_DEVIATION
 
@@ -23,6 +24,7 @@ class MarketFit(NamedTuple):
 UNKNOWN = MarketFit(math.nan, math.nan, math.nan, math.nan)
 
 
+@checked
 def fit_market(excess: FloatArray, market: FloatArray, periods: float) -> MarketFit:
     """Return alpha and beta of an account against its market at 1x.
 
@@ -54,6 +56,8 @@ def fit_market(excess: FloatArray, market: FloatArray, periods: float) -> Market
     >>> round(fit_market(2.0 * market + 0.001, market, 365.0).beta, 12)
     2.0
     """
+    check_lengths(excess=excess, market=market, where="fit_market")
+    excess, market = np.asarray(excess), np.asarray(market)
     n = len(market)
     if n < 3 or not np.std(market, ddof=1) >= LEAST_DEVIATION:
         return UNKNOWN

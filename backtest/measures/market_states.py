@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.units import BoolArray, FloatArray, IntArray
 
 MarketState: TypeAlias = Literal["phase", "volatility"]
@@ -16,6 +17,7 @@ PHASES = ("bull", "bear")
 THIRDS = ("calm", "normal", "stress")
 
 
+@checked
 def find_bulls(price: FloatArray, move: float = PHASE_MOVE) -> BoolArray:
     """Return whether each bar belongs to a bull market; the others belong to a bear market.
 
@@ -58,6 +60,7 @@ def find_bulls(price: FloatArray, move: float = PHASE_MOVE) -> BoolArray:
     return found
 
 
+@checked
 def find_thirds(volatility: FloatArray) -> IntArray:
     """Return the third of its distribution to which each volatility belongs.
 

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Choice, check_number
 from backtest.base.units import TOLERANCE, FloatArray
@@ -42,6 +43,7 @@ class Overfitting(NamedTuple):
     """Share of halves whose best trial has a figure below 0 in the other half."""
 
 
+@checked
 def probability_of_backtest_overfitting(
     returns: FloatArray, *, n_splits: int = 16, metric: Figure = "sharpe"
 ) -> Overfitting:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.units import FloatArray, IntArray
 from backtest.measures.influence import STATISTICS, Sampled, measure_activity
 from backtest.measures.persistence import Errors, estimate_errors
@@ -33,6 +34,7 @@ class Differences(NamedTuple):
     """Mean length of the blocks, in samples."""
 
 
+@checked
 def compare_pairs(
     sampled: Sampled,
     pairs: IntArray,
@@ -216,6 +218,7 @@ def resampling_error(influence: FloatArray, block: int) -> FloatArray:
     return error
 
 
+@checked
 def holm(p_values: FloatArray) -> FloatArray:
     """Return p-values of shape (m,), corrected for their number. NaN means no test, and stays.
 
@@ -230,6 +233,7 @@ def holm(p_values: FloatArray) -> FloatArray:
     >>> holm(np.array([0.01, 0.04, np.nan, 0.03])).tolist()
     [0.03, 0.06, nan, 0.06]
     """
+    p_values = np.asarray(p_values)
     order = np.argsort(p_values, kind="stable")[: np.count_nonzero(~np.isnan(p_values))]
     steps = np.arange(len(order), 0, -1)
     corrected = np.full(len(p_values), np.nan)

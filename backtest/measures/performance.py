@@ -6,12 +6,14 @@ import math
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.units import FloatArray
 
 LEAST_DEVIATION = 1e-12
 """A standard deviation below this counts as 0: the ratio is NaN, never infinite."""
 
 
+@checked
 def compound_growth(growth: float, years: float) -> float:
     """Return the annual rate of a total growth factor over some years.
 
@@ -31,6 +33,7 @@ def ratio(mean: float, deviation: float, periods: float) -> float:
     return mean / deviation * math.sqrt(periods) if deviation >= LEAST_DEVIATION else math.nan
 
 
+@checked
 def max_drawdown(equity: FloatArray) -> float:
     """Return the deepest fall from a running peak, as a fraction of the peak.
 
@@ -53,6 +56,7 @@ def max_drawdown(equity: FloatArray) -> float:
     return float(np.max(1.0 - equity / peak))
 
 
+@checked
 def value_at_risk(returns: FloatArray, level: float) -> float:
     """Return the historical value at risk: the loss at a quantile, positive = loss.
 
@@ -77,6 +81,7 @@ def value_at_risk(returns: FloatArray, level: float) -> float:
     return float(np.quantile(-returns, level, method="higher"))
 
 
+@checked
 def expected_shortfall(returns: FloatArray, level: float) -> float:
     """Return the mean of the losses at or beyond the value at risk, positive = loss.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.number_text import format_percent
 from backtest.base.units import DAY, TOLERANCE, utc_index
 
@@ -126,6 +127,7 @@ class GainCounts(NamedTuple):
         return self._replace(**{name: getattr(self, name) + share})
 
 
+@checked
 def realization(
     time: IntArray,
     close: FloatArray,

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
+from backtest.base.ranges import check_range
 from backtest.base.units import FloatArray
 from backtest.measures.deflated_sharpe import (
     estimate_moments,
@@ -18,6 +20,7 @@ RISK_AVERSION = 3.0
 """Relative risk aversion of the measure ``certainty_equivalent``."""
 
 
+@checked
 def skewness(returns: FloatArray) -> float:
     """Return the sample skewness of returns, corrected for bias.
 
@@ -49,6 +52,7 @@ def skewness(returns: FloatArray) -> float:
     return float(math.sqrt(n * (n - 1.0)) / (n - 2.0) * m3 / m2**1.5)
 
 
+@checked
 def kurtosis(returns: FloatArray) -> float:
     """Return the sample kurtosis of returns, corrected for bias: 3 for a normal distribution.
 
@@ -97,6 +101,7 @@ def central_moments(returns: FloatArray) -> tuple[float, float, float]:
     )
 
 
+@checked
 def omega(excess: FloatArray) -> float:
     """Return the sum of gains over the sum of losses, with a threshold of 0.
 
@@ -125,6 +130,7 @@ def omega(excess: FloatArray) -> float:
     return gains / losses if losses > 0.0 else math.nan
 
 
+@checked
 def ulcer_index(equity: FloatArray, first: float) -> float:
     """Return the root of the mean squared fall from the running peak, as a fraction.
 
@@ -156,6 +162,7 @@ def ulcer_index(equity: FloatArray, first: float) -> float:
     return float(np.sqrt(np.mean(fall * fall)))
 
 
+@checked
 def tail_ratio(returns: FloatArray) -> float:
     """Return the size of the 95th percentile of returns over that of the 5th.
 
@@ -185,6 +192,7 @@ def tail_ratio(returns: FloatArray) -> float:
     return float(abs(high) / abs(low)) if low != 0.0 else math.nan
 
 
+@checked
 def sharpe_error(excess: FloatArray, periods: float) -> float:
     """Return the standard error of the annual Sharpe ratio.
 
@@ -213,6 +221,7 @@ def sharpe_error(excess: FloatArray, periods: float) -> float:
     >>> round(sharpe_error(np.array([0.01, -0.01] * 50), 365.0), 12)
     1.920122049993
     """
+    check_range("periods", periods, where="sharpe_error, periods", low=0.0)
     if not has_spread(excess):
         return math.nan
     found = estimate_moments(excess)
@@ -239,6 +248,7 @@ def probability_of_skill(excess: FloatArray) -> float:
     return probabilistic_sharpe(**estimate_moments(excess)._asdict())
 
 
+@checked
 def certainty_equivalent(
     returns: FloatArray, periods: float, risk_aversion: float = RISK_AVERSION
 ) -> float:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.base.checked_calls import check_shape, checked
 from backtest.base.units import FloatArray
 from backtest.measures.paired_bootstrap import choose_block, resampling_error
 
@@ -33,6 +34,7 @@ class Superiority(NamedTuple):
     """Mean length of blocks, in samples."""
 
 
+@checked
 def find_superiority(
     gains: FloatArray, baseline: FloatArray, *, draws: int, seed: int
 ) -> Superiority:
@@ -55,6 +57,8 @@ def find_superiority(
     differences (of 8.0, whatever ``studentize`` says), so they are divided by s_k before. Accounts
     that are the same as the baseline are left out.
     """
+    check_shape("gains", gains, (-1, -1), where="find_superiority")
+    check_shape("baseline", baseline, (len(gains[0]),), where="find_superiority")
     from arch.bootstrap import SPA  # noqa: PLC0415 - it takes a second to import
 
     difference = gains - baseline
@@ -72,6 +76,7 @@ def find_superiority(
     return Superiority(found["consistent"], found["lower"], found["upper"], int(best), block)
 
 
+@checked
 def find_confidence_set(gains: FloatArray, *, draws: int, seed: int) -> tuple[FloatArray, int]:
     """Return the p-value of each account being the best, and the mean length of blocks.
 
@@ -94,6 +99,7 @@ def find_confidence_set(gains: FloatArray, *, draws: int, seed: int) -> tuple[Fl
     Lunde and Nason (2011), The Model Confidence Set, Econometrica 79(2). Accounts that are the same
     count once, and share their p-value.
     """
+    check_shape("gains", gains, (-1, -1), where="find_confidence_set")
     from arch.bootstrap import MCS  # noqa: PLC0415 - it takes a second to import
 
     distinct, place = np.unique(gains, axis=0, return_inverse=True)

@@ -8,6 +8,7 @@ from typing import Annotated, Self
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Number
 from backtest.base.units import DAY, FloatArray
@@ -58,6 +59,7 @@ class Heston(PathModel):
     drift: Annotated[float, Number()] = 0.0
 
     @classmethod
+    @checked
     def fit(cls, market: Market) -> Self:
         """Return the model with parameters by moments of the daily realized variance.
 
@@ -176,6 +178,7 @@ class Garch(PathModel):
         return self.alpha + 0.5 * self.gamma + self.beta
 
     @classmethod
+    @checked
     def fit(cls, market: Market, *, asymmetric: bool = False) -> Self:
         """Return the most likely model with Student's t of the last 20,000 returns.
 
@@ -250,6 +253,7 @@ class Regimes(PathModel):
         return self.stress_bars / (self.calm_bars + self.stress_bars)
 
     @classmethod
+    @checked
     def fit(cls, market: Market) -> Self:
         """Return the most likely model of the last 20,000 returns with mean 0.
 

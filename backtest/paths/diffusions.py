@@ -8,6 +8,7 @@ from typing import Annotated, Self
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Number
 from backtest.base.units import FloatArray
@@ -35,6 +36,7 @@ class GBM(PathModel):
     drift: Annotated[float, Number()] = 0.0
 
     @classmethod
+    @checked
     def fit(cls, market: Market) -> Self:
         """Return the model with the volatility of the last 20,000 returns."""
         returns, per_year = read_returns(market, cls.__name__), count_per_year(market)
@@ -102,6 +104,7 @@ class Merton(PathModel):
     drift: Annotated[float, Number()] = 0.0
 
     @classmethod
+    @checked
     def fit(cls, market: Market) -> Self:
         """Return the most likely model of the last 20,000 returns."""
         from backtest.paths.jump_fit import fit_merton  # noqa: PLC0415 - loads scipy
@@ -180,6 +183,7 @@ class Kou(PathModel):
     drift: Annotated[float, Number()] = 0.0
 
     @classmethod
+    @checked
     def fit(cls, market: Market) -> Self:
         """Return the most likely model of the last 20,000 returns."""
         from backtest.paths.jump_fit import fit_kou  # noqa: PLC0415 - loads scipy

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.number_text import format_chance, format_leverage, format_money, format_percent
 from backtest.engine import PortfolioResult, Result
@@ -104,6 +105,7 @@ class LiquidationRisk(RiskRecord):
             )
         return self.typical
 
+    @checked
     def run(self, i: int) -> Result | PortfolioResult:
         """Return the full result of path i, the same bits as in the risk.
 
@@ -162,6 +164,7 @@ class LiquidationRisk(RiskRecord):
         return "\n".join(lines)
 
 
+@checked
 def liquidation_risk(
     paths: AnyPaths,
     policy: AnyPolicy,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.phrases import Place
 from backtest.base.units import DAY, MINUTE, FloatArray, IntArray, format_duration, utc_index
@@ -72,6 +73,7 @@ class PathSpan(Generic[Path]):
         def describe(self) -> dict[str, Any]: ...  # noqa: D102
         def __getitem__(self, i: int) -> Path: ...
 
+    @checked
     def find_number(self, i: int) -> int:
         """Return the number of a path; negative ones count from the end."""
         if not -self.count <= i < self.count:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.number_text import format_percent
 from backtest.base.phrases import Place
@@ -49,6 +50,7 @@ class PathModel(Value):
     """:func:`backtest.simulate_paths`, which stands above the models and is assigned later."""
 
     @classmethod
+    @checked
     def fit(cls, market: Market) -> Self:
         """Return the model with its parameters estimated on a market.
 

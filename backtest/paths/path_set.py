@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.market import Market
@@ -177,10 +178,12 @@ class Paths(PathSpan[Market]):
             "start": format_time(int(self.calendar.time[0]) + self.history.interval),
         }
 
+    @checked
     def with_settings(self, **changes: Any) -> Paths:
         """Return the paths with other settings, such as ``count``, ``seed`` or ``bridge``."""
         return replace(self, **changes)
 
+    @checked
     def plan(self, first: int, stop: int) -> DrawPlan:
         """Return what draws the paths from ``first`` up to ``stop``."""
         numbers = np.arange(first, stop, dtype=np.int64)
@@ -188,19 +191,23 @@ class Paths(PathSpan[Market]):
         keys = make_keys(self.seed, numbers // 2 if self.antithetic else numbers)
         return DrawPlan(keys[:, None], np.zeros((len(numbers), 1), np.int64), mirrored)
 
+    @checked
     def draw(self, first: int, stop: int) -> PathBars:
         """Return the bars of the paths from ``first`` up to ``stop``, laid end to end."""
         return self.draw_plan(self.plan(first, stop))
 
+    @checked
     def draw_plan(self, plan: DrawPlan) -> PathBars:
         """Return the bars of the paths that a plan draws, laid end to end."""
         return write_paths(self.source, plan.keys, plan.since, plan.mirrored, self.bridge)
 
+    @checked
     def closes(self, first: int = 0, stop: int | None = None) -> FloatArray:
         """Return last prices at closes, of shape (paths, width), of some or all paths."""
         bars = self.draw(first, self.count if stop is None else stop)
         return np.asarray(bars.prices[3].reshape(-1, self.width))
 
+    @checked
     def market_of(self, bars: PathBars, k: int, number: int) -> Market:
         """Return path k of some bars as a market; ``number`` names it."""
         part = slice(k * self.width, (k + 1) * self.width)
@@ -232,6 +239,7 @@ class Paths(PathSpan[Market]):
             source=f"{self!r}[{number}]",
         )
 
+    @checked
     def join_events(self, rates: FloatArray) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
         """Return the settlements of a path with those of its first bar, which is of history."""
         history, unknown = self.history, np.full(len(rates), np.nan)
@@ -250,6 +258,7 @@ class Paths(PathSpan[Market]):
         since = self.history.time[-1] - self.history.interval // 4
         return int(np.sum(self.history.funding_time >= since))
 
+    @checked
     def join_history(self, path: Market, bars: int) -> Market:
         """Return a path with up to ``bars`` bars of history in front of its first one.
 

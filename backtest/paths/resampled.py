@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Self
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.ranges import Number
 from backtest.base.units import YEAR_DAYS, FloatArray
 from backtest.features import garch_kernels
@@ -26,6 +27,7 @@ DOUBLINGS, NEGLIGIBLE = 64, 1e-12
 """The most doublings of the rows in a sum, and the factor under which more rows add nothing."""
 
 
+@checked
 def block_length(returns: FloatArray, *, is_stationary: bool = True) -> float:
     """Return the length of blocks for a bootstrap of squared returns, in bars.
 
@@ -142,6 +144,7 @@ class Stationary(_Resampled):
     drift: Annotated[float, Number()] = 0.0
 
     @classmethod
+    @checked
     def fit(cls, market: Market) -> Self:
         """Return the model with the block length of :func:`block_length`."""
         return cls(block=block_length(read_returns(market, cls.__name__)))
@@ -171,6 +174,7 @@ class Block(_Resampled):
         self._set_fields(block=float(round(self.block)))
 
     @classmethod
+    @checked
     def fit(cls, market: Market) -> Self:
         """Return the model with the block length of :func:`block_length`."""
         return cls(block=block_length(read_returns(market, cls.__name__), is_stationary=False))
@@ -212,6 +216,7 @@ class Filtered(_Resampled):
     is_scaled: ClassVar[bool] = True
 
     @classmethod
+    @checked
     def fit(cls, market: Market) -> Self:
         """Return the model with today's variance, and the block length of the divided returns.
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.json_values import from_plain, to_plain
 from backtest.base.provenance import attach_saved_making
 from backtest.base.reportable import Reportable
@@ -76,12 +77,14 @@ class RiskRecord(Reportable):
         )
         return {"id": compute_id(manifest), **manifest}
 
+    @checked
     def save(self, folder: str | Path = "results") -> Path:
         """Write the result into a folder of its own inside ``folder``; return that folder."""
         tables = {name: lay_flat(getattr(self, name)) for name in self.names}
         return save_tables(self, Path(folder), tables, FORMAT)
 
     @classmethod
+    @checked
     def load(cls, folder: str | Path) -> Self:
         """Load a saved result; nothing in the folder is executed.
 

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.phrases import Place
 from backtest.base.ranges import Number, Range
@@ -68,6 +69,7 @@ def simulate_paths(
 ) -> PanelPaths: ...
 
 
+@checked
 def simulate_paths(
     market: Market | Markets,
     model: Any = "filtered",

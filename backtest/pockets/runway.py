@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
 from backtest.base.number_text import format_percent
@@ -112,6 +113,7 @@ class Spent(NamedTuple):
     paid: FloatArray
 
 
+@checked
 def runway(
     paths: AnyPaths,
     policy: AnyPolicy,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType
 from typing import Annotated, Any, ClassVar
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.ranges import Choice, Range
 from backtest.policy.combined_parts import (
@@ -107,6 +108,7 @@ class Combinator(Policy):
         )
 
     @classmethod
+    @checked
     def over(cls, *policies: type[Policy]) -> type[Combinator]:
         """Return the class over some policy classes, which a sweep or a search accepts.
 

@@ -29,6 +29,7 @@ from typing import (
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError, PolicyError, did_you_mean
 from backtest.base.fields import Flag, check_names
 from backtest.base.json_values import repr_plain
@@ -134,6 +135,7 @@ class Policy:
         return (inspect.getdoc(cls) or "").partition("\n")[0]
 
     @classmethod
+    @checked
     def from_settings(cls, settings: Mapping[str, object]) -> Self:
         """Create a policy from its parameters; numbers may be given as text."""
         check_settings(cls, settings)
@@ -232,6 +234,12 @@ def find_parameters(cls: type[Policy]) -> Mapping[str, Parameter]:
 
 def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
     """Yield the declared parameters of a policy class."""
+    if not dataclasses.is_dataclass(cls):
+        raise ParameterError(
+            f"{cls.__name__} has no parameters: it is a base class",
+            where=f"class {cls.__name__}",
+            cure="derive a class from it, and use that",
+        )
     hints = get_type_hints(cls, include_extras=True)
     found: dict[str, Parameter] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type] # made one by __init_subclass__
@@ -294,7 +302,7 @@ def check_settings(
     """
     declared = dataclasses.fields(cls)  # type: ignore[arg-type]
     known = [field.name for field in declared]
-    given = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    given = ", ".join(f"{name}={repr_plain(value)}" for name, value in settings.items())
     where = f"{cls.__name__}({given or '...'})"
     if n_positional is None:
         check_names(cls.__name__, settings, known, noun="parameter", where=where)

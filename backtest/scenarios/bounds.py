@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
 from backtest.base.phrases import Place
@@ -96,6 +97,7 @@ class Bounds(RiskRecord):
         return f"{self.verdict}\n{format_table(self.table.loc[names].T)}"
 
 
+@checked
 def bounds(
     market: Market | Markets,
     policy: Policy,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from backtest.account.by_instrument import ByInstrument
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Duration, Text, Whole
 from backtest.base.ranges import Choice, Number
@@ -142,6 +143,7 @@ class Scenario(Value):
             and self.outage is None
         )
 
+    @checked
     def with_price(self, price: float) -> Scenario:
         """Return the scenario with another move of the price."""
         return self.override(price=max(price, math.nextafter(-1.0, 0.0)))

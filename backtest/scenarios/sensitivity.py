@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.json_values import repr_plain
 from backtest.base.number_text import format_percent
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.table_text import format_table
@@ -87,6 +89,7 @@ class Sensitivity(RiskRecord):
         return f"growth {format_percent(self.base)} a year as run\n{format_table(self.table)}"
 
 
+@checked_only("progress", "market", "overlay")
 def sensitivity(
     market: Market | Markets,
     policy: AnyPolicy,
@@ -245,9 +248,9 @@ def choose_factors(
     idle |= {"correlation"} if len(setup.markets) < 2 else set()
     if factors is None:
         return tuple(name for name in known if name not in idle)
-    if isinstance(factors, str) or not factors:
+    if isinstance(factors, str) or not isinstance(factors, Sequence) or not len(factors):
         raise ParameterError(
-            f"factors must be a list of names, was {factors!r}",
+            f"factors must be a list of names, was {repr_plain(factors)}",
             where=Place("factors", of=WHERE),
             cure="give for example ['fees', 'funding']",
         )

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.ranges import Choice
 from backtest.base.text_layout import capitalize
@@ -103,6 +105,7 @@ class Stress(RiskRecord):
         return "\n".join(lines)
 
 
+@checked_only("progress", "data")
 def stress(
     result: Result | PortfolioResult,
     scenarios: Sequence[Scenario] | Scenario | None = None,
@@ -202,10 +205,10 @@ def read_scenarios(
 ) -> tuple[Scenario, ...]:
     """Return scenarios, checked to be some, with different names."""
     given = crashes() if scenarios is None else scenarios
-    chosen = (given,) if isinstance(given, Scenario) else tuple(given)
+    chosen = tuple(given) if isinstance(given, Sequence) else (given,)
     if not chosen or not all(isinstance(each, Scenario) for each in chosen):
         raise ParameterError(
-            f"scenarios must be a list of bt.Scenario, was {str(given)[:60]!r}",
+            f"scenarios must be a list of bt.Scenario, was {repr_plain(given):.60}",
             where=Place("scenarios", of=WHERE),
             cure="pass bt.crashes(), or [bt.Scenario('fall', price=-0.3)]",
         )

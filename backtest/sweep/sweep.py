@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
 from backtest.base.json_values import to_plain
@@ -65,6 +66,7 @@ SetsLike: TypeAlias = "Mapping[str, Any] | pd.DataFrame | int"
 
 
 @record_making
+@checked_only("progress")
 def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,

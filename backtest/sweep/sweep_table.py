@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.caller_warnings import warn_caller
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
 from backtest.base.number_text import format_value
@@ -71,6 +72,7 @@ class Sweep(Reportable):
         """The measures by name, arrays of shape (n_sets,)."""
         return {name: self.table[name].to_numpy() for name in METRICS if name in self.table}
 
+    @checked
     def rank(
         self, objective: ObjectiveLike = "sharpe", constraints: Mapping[str, str] | None = None
     ) -> IntArray:
@@ -82,6 +84,7 @@ class Sweep(Reportable):
         """
         return rank_by_objective(self.metrics, objective, constraints, find_failed(self.table))
 
+    @checked
     def best(
         self, objective: ObjectiveLike = "sharpe", constraints: Mapping[str, str] | None = None
     ) -> pd.Series:
@@ -97,6 +100,7 @@ class Sweep(Reportable):
             warn_caller(text)
         return self.table.iloc[int(place)]
 
+    @checked
     def top(
         self,
         n: int = 10,
@@ -113,6 +117,7 @@ class Sweep(Reportable):
         Whole(1).check("n", n, where="Sweep.top")
         return self.table.iloc[self.rank(objective, constraints)[:n]]
 
+    @checked
     def heatmap(self, x: str, y: str, metric: str = "sharpe", reduce: Reduce = "median") -> Any:
         """Return a Plotly figure of a measure over two parameters.
 
@@ -120,11 +125,13 @@ class Sweep(Reportable):
         """
         return draw_map(self.table, self.manifest, x, y, metric, reduce)
 
+    @checked
     def replay(self, row: int) -> Result:
         """Return the run of a row, by its label, as :func:`backtest.run` returns it."""
         evaluator = self._find_evaluator()
         return evaluator.replay(take_sets(self._find_sets(self._select(row)), 0))
 
+    @checked
     def detail(self, rows: Labels) -> pd.DataFrame:
         """Return some rows with the measures that need their path, by running them again.
 
@@ -159,12 +166,14 @@ class Sweep(Reportable):
         measured = convert_dates(table.assign(**found.metrics))[found.done]
         return order_columns(measured, self.parameters)
 
+    @checked
     def save(self, folder: str | Path = "results") -> Path:
         """Write the sweep into a folder of its own inside ``folder``; return that folder."""
         making = find_making(self, [self.evaluator.base.policy_class] if self.evaluator else [])
         return save_sweep(self.table, self.manifest, making, Path(folder))
 
     @classmethod
+    @checked
     def load(cls, folder: str | Path) -> Sweep:
         """Return a saved sweep; nothing in the folder is executed.
 

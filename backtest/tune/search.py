@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backtest.base.caller_warnings import warn_caller
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import VenueDateWarning
 from backtest.base.provenance import (
     PROVENANCE,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from backtest.venue import Venue
 
 
+@checked_only("progress")
 def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,

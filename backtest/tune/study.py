@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.reportable import Reportable
@@ -179,6 +180,7 @@ class Study(StudyRecord, Reportable):
         )
 
     @classmethod
+    @checked
     def load(
         cls,
         folder: str | Path,

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.caller_warnings import warn_caller
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import PolicyError
 from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
@@ -82,6 +83,7 @@ class SplitPlan(NamedTuple):
 
 
 @record_making
+@checked_only("progress")
 def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,

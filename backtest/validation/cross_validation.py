@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from backtest.base.checked_calls import checked
 from backtest.base.json_values import to_plain
 from backtest.base.reportable import Reportable
 from backtest.validation.cross_text import write_summary, write_verdict
@@ -83,6 +84,7 @@ class CrossValidation(CrossRecord, Reportable):
         return save_validation(self, Path(folder), tables, {})
 
     @classmethod
+    @checked
     def load(cls, folder: str | Path) -> CrossValidation:
         """Load a saved cross-validation; nothing in the folder is executed.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.market import Market, Markets
@@ -44,6 +45,7 @@ class Folds(pd.DataFrame):
         return type(self)._draw_spans(self)
 
 
+@checked
 def folds(
     market: Market | Markets,
     *,

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.caller_warnings import warn_caller
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
 from backtest.base.units import DAY, parse_duration, utc_index
@@ -62,6 +64,7 @@ class Schedule(NamedTuple):
 
 
 @record_making
+@checked_only("progress")
 def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,
@@ -232,10 +235,10 @@ def plan_schedules(market: Market | Markets, trains: list[str], tests: list[str]
 def check_baseline(baseline: str, planned: Sequence[Schedule]) -> None:
     """Raise if no schedule has this name."""
     names = [each.name for each in planned]
-    if baseline not in names:
+    if not isinstance(baseline, str) or baseline not in names:
         raise ParameterError(
-            f"the baseline must be a schedule, was {baseline!r}"
-            + did_you_mean(str(baseline), names),
+            f"the baseline must be a schedule, was {repr_plain(baseline)}"
+            + did_you_mean(baseline, names),
             where=Place("baseline", of=CALL),
             cure=f"choose one of {', '.join(names)}",
         )

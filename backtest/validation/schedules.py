@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from backtest.base.checked_calls import checked
 from backtest.base.json_values import to_plain
 from backtest.base.reportable import Reportable
 from backtest.validation.plain_rows import list_rows
@@ -73,6 +74,7 @@ class Schedules(ScheduleRecord, Reportable):
         return save_validation(self, Path(folder), tables, {})
 
     @classmethod
+    @checked
     def load(cls, folder: str | Path) -> Schedules:
         """Load a saved comparison of schedules; nothing in the folder is executed.
 

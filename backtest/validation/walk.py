@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from backtest.base.checked_calls import checked
 from backtest.base.json_values import to_plain
 from backtest.base.reportable import Reportable
 from backtest.validation.plain_rows import list_rows
@@ -85,6 +86,7 @@ class WalkForward(WalkRecord, Reportable):
         return save_validation(self, Path(folder), tables, accounts)
 
     @classmethod
+    @checked
     def load(cls, folder: str | Path) -> WalkForward:
         """Load a saved walk; nothing in the folder is executed.
 

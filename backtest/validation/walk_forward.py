@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from backtest.base.caller_warnings import warn_caller
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
@@ -51,6 +52,7 @@ KIND = "walk-forward"
 
 
 @record_making
+@checked_only("progress", "folds")
 def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,

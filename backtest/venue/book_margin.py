@@ -243,7 +243,7 @@ def match_venues(venues: Any, names: tuple[str, ...], where: str) -> dict[str, A
     missing = [name for name in names if not hasattr(found.get(name), "brackets")]
     if missing:
         raise ParameterError(
-            f"venues must give a Venue for every instrument, was {venues!r:.80} "
+            f"venues must give a Venue for every instrument, was {repr_plain(venues):.80} "
             f"for {', '.join(missing)}",
             where=where,
             cure="give one Venue for all, or {name: Venue}",

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from backtest.base.checked_calls import check_broadcast, checked
 from backtest.base.compiled_twins import make_array_twins
 from backtest.base.ranges import Choice, check_range
 from backtest.base.units import TimeLike, parse_duration
 from backtest.venue import contract_value, preset_files
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base.units import FloatArray, Numbers
     from backtest.venue.venue import Contract
-
-    Numbers = float | FloatArray
 
 
 ARRAYS = make_array_twins(contract_value)
 """The formulas of value and payment, on arrays."""
 
 
+@checked
 def payment(
     contract: Contract,
     quantity: float | FloatArray,
@@ -59,6 +59,7 @@ def payment(
     >>> payment(Contract(), 10.0, 2.0, 0.0001)
     0.002
     """
+    check_broadcast(quantity=quantity, price=price, rate=rate, where="funding.payment")
     q, p, r = (np.asarray(each, dtype=np.float64) for each in (quantity, price, rate))
     _check_positive("price", p, "payment")
     value = ARRAYS.compute_value(contract.size, contract.kind == "inverse", p)
@@ -66,6 +67,7 @@ def payment(
     return _plain(paid)
 
 
+@checked
 def rate(
     premium: Numbers, interest: Numbers = 1e-4, clamp: Numbers = 5e-4, cap: Numbers = math.inf
 ) -> Any:
@@ -98,6 +100,7 @@ def rate(
     >>> round(rate(0.0012), 6), round(rate(0.0003), 6)
     (0.0007, 0.0001)
     """
+    check_broadcast(premium=premium, interest=interest, clamp=clamp, cap=cap, where="funding.rate")
     p = np.asarray(premium, dtype=np.float64)
     pull = np.clip(np.asarray(interest, dtype=np.float64) - p, np.negative(clamp), clamp)
     found = np.clip(p + pull, np.negative(cap), cap)
@@ -120,6 +123,7 @@ class FundingTerms(NamedTuple):
     source: str
 
 
+@checked
 def terms(venue: str, symbol: str, at: TimeLike | None = None) -> FundingTerms | None:
     """Return how a preset's venue computes its funding rate at a day; None if it is unknown.
 
@@ -148,6 +152,7 @@ def terms(venue: str, symbol: str, at: TimeLike | None = None) -> FundingTerms |
     )
 
 
+@checked
 def rate_of(terms: FundingTerms, premium: Numbers) -> Any:
     """Return the rate of one settlement at a venue from the average premium.
 
@@ -178,6 +183,7 @@ def rate_of(terms: FundingTerms, premium: Numbers) -> Any:
     return _plain(found)
 
 
+@checked
 def impact_premium(bid: Numbers, ask: Numbers, index: Numbers) -> Any:
     """Return the premium of impact prices over the index, a fraction.
 
@@ -203,12 +209,14 @@ def impact_premium(bid: Numbers, ask: Numbers, index: Numbers) -> Any:
     >>> impact_premium(9_990.0, 9_992.0, 10_000.0)
     -0.0008
     """
+    check_broadcast(bid=bid, ask=ask, index=index, where="funding.impact_premium")
     low, high, center = (np.asarray(each, dtype=np.float64) for each in (bid, ask, index))
     _check_positive("index", center, "impact_premium")
     found = (np.maximum(low - center, 0.0) - np.maximum(center - high, 0.0)) / center
     return _plain(found)
 
 
+@checked
 def interest_rate(quote: Numbers, base: Numbers, per_day: Numbers = 3.0) -> Any:
     """Return the interest of a period: (quote - base) / per_day, of daily rates of two currencies.
 
@@ -224,12 +232,14 @@ def interest_rate(quote: Numbers, base: Numbers, per_day: Numbers = 3.0) -> Any:
     >>> round(interest_rate(0.0006, 0.0003), 6)
     0.0001
     """
+    check_broadcast(quote=quote, base=base, per_day=per_day, where="funding.interest_rate")
     count = np.asarray(per_day, dtype=np.float64)
     _check_positive("per_day", count, "interest_rate")
     found = (np.asarray(quote, dtype=np.float64) - np.asarray(base, dtype=np.float64)) / count
     return _plain(found)
 
 
+@checked
 def average_premium(premium: FloatArray, weights: str = "linear") -> Any:
     """Return the average of the premiums measured during each period.
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.base.ranges import check_range
 from backtest.base.units import TOLERANCE, FloatArray
 from backtest.venue.book_margin import collateral_value, initial, requirement
@@ -319,13 +320,15 @@ def _broadcast(
 ) -> Any:
     if not isinstance(venue, MarginRules) and not hasattr(venue, "brackets"):
         raise ParameterError(
-            f"venue must be a Venue, was {venue!r}", where=where, cure="pass bt.Venue(...)"
+            f"venue must be a Venue, was {repr_plain(venue)}",
+            where=where,
+            cure="pass bt.Venue(...)",
         )
     rules = venue if isinstance(venue, MarginRules) else read_rules(venue)
     try:
         arrays = [np.asarray(number, dtype=np.float64) for number in numbers]
         flat = np.broadcast_arrays(*arrays)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ParameterError(
             f"arguments must be numbers, or arrays of shapes that fit: {error}",
             where=where,
@@ -339,7 +342,7 @@ def _broadcast(
 def _check_positive(name: str, values: Number, where: str, *, is_nan_allowed: bool = False) -> None:
     try:
         array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ParameterError(
             f"{name} must be numbers: {error}", where=where, cure=f"give {name} as numbers"
         ) from error

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError, VenueError, did_you_mean
 from backtest.base.fields import Text
 from backtest.base.json_values import repr_plain
@@ -108,6 +109,7 @@ class MarginPreset:
         }
 
 
+@checked
 def margin_preset(
     name: str,
     instruments: Sequence[str] | Mapping[str, Sequence[str]] = (),

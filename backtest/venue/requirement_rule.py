@@ -20,6 +20,7 @@ from typing import (
     runtime_checkable,
 )
 
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.fields import POSITIVE
 from backtest.base.values import Value
@@ -73,6 +74,7 @@ class MarginRule(Value):
     """The rules by the field that tells them apart from others in stored data."""
 
     @classmethod
+    @checked_only("where")
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
         """Return the rule that :meth:`to_dict` wrote: its fields tell what kind it is."""
         if cls is not MarginRule:

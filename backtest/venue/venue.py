@@ -12,6 +12,7 @@ from typing import Annotated, Self, overload
 
 import numpy as np
 
+from backtest.base.checked_calls import check_shape, checked
 from backtest.base.errors import VenueError
 from backtest.base.fields import (
     POSITIVE,
@@ -158,6 +159,7 @@ class Venue(Value):
             complete_table(each.brackets, close_fee)
         self._set_fields(earlier=linked)
 
+    @checked
     def override(self, changes: Mapping[str, object] | None = None, /, **groups: object) -> Self:
         """Return the venue with some of its rules changed; see :meth:`Value.override`.
 
@@ -188,6 +190,7 @@ class Venue(Value):
     ) -> dict[str, Self]: ...
 
     @classmethod
+    @checked
     def preset(
         cls, venue: str, symbol: str | list[str] | tuple[str, ...], at: TimeLike | None = None
     ) -> Self | dict[str, Self]:
@@ -229,6 +232,7 @@ class Venue(Value):
         return cls.from_dict(preset_files.read_preset(venue, name, day), where=f"{venue}, {symbol}")
 
     @classmethod
+    @checked
     def simple(
         cls,
         *,
@@ -285,6 +289,7 @@ class Venue(Value):
             cash_rate=cash_rate,
         )
 
+    @checked
     def describe_misfit(self, start: int, end: int) -> str:
         """Describe the part of a span, in ns, that no dated margin table covers.
 
@@ -307,6 +312,7 @@ class Venue(Value):
         first = None if self.in_force is None else self.in_force.since
         return (first, *(each.until for each in self.earlier))
 
+    @checked
     def in_use(self, time: IntArray) -> list[InUse]:
         """Return the margin tables that apply to bars with these open times, with their bars.
 
@@ -317,8 +323,10 @@ class Venue(Value):
         >>> [(each.since, each.first, each.stop) for each in used]
         [('2021-03-18', 0, 1), ('2024-10-24', 1, 3)]
         """
+        check_shape("time", time, (-1,), where="Venue.in_use")
         return list_in_use(self.tables(), self.days(), [each.end for each in self.earlier], time)
 
+    @checked
     def with_table(self, table: InUse) -> Venue:
         """Return the venue with one of its margin tables for all times."""
         if not self.earlier:
@@ -327,6 +335,7 @@ class Venue(Value):
         vars(own).update(vars(self), brackets=table.brackets, earlier=())
         return own
 
+    @checked
     def describe_changes(self, start: int, end: int) -> str:
         """List the days within a span, in ns, on which a margin table came into force."""
         return ", ".join(each.until for each in self.earlier if start < each.end < end)

@@ -95,7 +95,15 @@ def test_the_commands_in_an_experiment_are_on_the_page_or_are_of_its_tables(path
 @pytest.mark.slow
 def test_the_gate_of_the_policy_repository_passes_and_notices_a_change(desk, capsys, monkeypatch):
     monkeypatch.chdir(desk / "examples" / "policy-repo")
-    assert call(capsys, "regress", "check")[0] == 0
+    code, out, _ = call(capsys, "regress", "check", "--json")
+    (found,) = json.loads(out)["baselines"]
+    named = [each["name"] for each in found["changes"] if each["kind"] != "engine"]
+    is_other_python = any(each.startswith("python ") for each in found["platform"])
+    assert code == 0
+    assert named in ([], ["policy.source_hash"] if is_other_python else []), (
+        "the baseline is stale: record it again, in examples/policy-repo, with "
+        "backtest regress check --update"
+    )
     policy = Path("policies/brake.py")
     policy.write_text(policy.read_text().replace("1.0 - account", "0.99 - account"))
     code, out, _ = call(capsys, "regress", "check")

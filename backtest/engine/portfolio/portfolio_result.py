@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Choice, Range
 from backtest.base.reportable import Reportable
@@ -81,6 +82,7 @@ class PortfolioResult(PortfolioRecord, Reportable):
     _run: ClassVar[Callable[..., Any]]
 
     @classmethod
+    @checked
     def from_outcome(
         cls,
         setup: Setup,
@@ -261,6 +263,7 @@ class PortfolioResult(PortfolioRecord, Reportable):
             )
         return pd.DataFrame(list(self.cut_rows)).set_index(["instrument", "cause"])
 
+    @checked
     def limit_cost(self, *, compile: bool = True) -> LimitCost:  # noqa: A002 - as in bt.run
         """Return on how many days ``max_leverage`` bound, and what it cost in growth.
 
@@ -285,6 +288,7 @@ class PortfolioResult(PortfolioRecord, Reportable):
         given = (self.time, self.spans, self.names, self._venues, self.marks, self.events)
         return realize_by_instrument(*given)
 
+    @checked
     def attribution(self, by: str = "instrument") -> pd.DataFrame:
         """Return the money that each instrument made and cost; the rows add up to the total.
 
@@ -301,6 +305,7 @@ class PortfolioResult(PortfolioRecord, Reportable):
         Choice("instrument").check("by", by, where="PortfolioResult.attribution, by")
         return attribution_table(self.names, self.record, self.positions_record)
 
+    @checked
     def risk(self, half_life: float | None = None, *, collateral: bool = False) -> pd.DataFrame:
         """Return the risk of the portfolio at each close.
 
@@ -386,6 +391,7 @@ class PortfolioResult(PortfolioRecord, Reportable):
         """Return a text summary of the run, for a terminal."""
         return write_portfolio_summary(self)
 
+    @checked
     def save(self, folder: str | Path = "results") -> Path:
         """Write the result into a folder of its own inside ``folder``; return that folder.
 
@@ -394,6 +400,7 @@ class PortfolioResult(PortfolioRecord, Reportable):
         return save_portfolio(self, Path(folder))
 
     @classmethod
+    @checked
     def load(cls, folder: str | Path) -> PortfolioResult:
         """Return a saved result; nothing in the folder is executed.
 

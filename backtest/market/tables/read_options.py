@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import (
     SECOND,
@@ -67,7 +68,9 @@ class ReadOptions(NamedTuple):
             **more,
         }
         arguments = [repr(str(path)) for path in paths]
-        arguments += [f"{name}={value!r}" for name, value in named.items() if value is not None]
+        arguments += [
+            f"{name}={repr_plain(value)}" for name, value in named.items() if value is not None
+        ]
         return f"{loader}({', '.join(arguments)})"
 
 
@@ -100,7 +103,7 @@ def read_options(
     check_timezone(timezone)
     if decimal not in (".", ","):
         raise ParameterError(
-            f"decimal must be '.' or ',', was {decimal!r}",
+            f"decimal must be '.' or ',', was {repr_plain(decimal)}",
             where=Place("decimal"),
             cure=Phrase("give {} for files with decimal commas", Argument("decimal", ",")),
         )
@@ -108,8 +111,8 @@ def read_options(
         instrument=instrument or "",
         interval=_read_duration(interval, "interval"),
         timezone=timezone,
-        mark_gaps=_read_gaps("mark_gaps", mark_gaps or ways.get("mark-gaps")),
-        funding_gaps=_read_gaps("funding_gaps", funding_gaps or ways.get("funding-gaps")),
+        mark_gaps=_read_gaps("mark_gaps", mark_gaps, ways.get("mark-gaps")),
+        funding_gaps=_read_gaps("funding_gaps", funding_gaps, ways.get("funding-gaps")),
         sessions=sessions,
         between=_read_between(between),
         columns=_read_names(columns),
@@ -134,11 +137,11 @@ def _read_duration(text: str | None, name: str) -> int | None:
     return None if text is None else parse_duration(text, where=Place(name))
 
 
-def _read_gaps(name: str, value: str | None) -> str | None:
-    way = _GAPS[name]
-    if value is not None and value != way:
+def _read_gaps(name: str, given: str | None, repaired: str | None) -> str | None:
+    way, value = _GAPS[name], repaired if given is None else given
+    if value is not None and (not isinstance(value, str) or value != way):
         raise ParameterError(
-            f"{name} must be {way!r} or None, was {value!r}" + did_you_mean(str(value), [way]),
+            f"{name} must be {way!r} or None, was {repr_plain(value)}" + did_you_mean(value, [way]),
             where=Place(name),
             cure=Phrase(
                 "give {} to fill gaps, or leave it out to refuse them", Argument(name, way)
@@ -155,7 +158,7 @@ def _read_names(columns: Mapping[str, str | int] | None) -> dict[str, str]:
     for ours in columns or {}:
         if "." in ours and ours not in names:
             raise ParameterError(
-                f"a column of another table must be a known one, was {ours!r}"
+                f"a column of another table must be a known one, was {repr_plain(ours)}"
                 + did_you_mean(ours, names),
                 where=Place("columns"),
                 cure=f"choose among {', '.join(names)}",
@@ -170,7 +173,7 @@ def _read_between(
         return None, None
     if not isinstance(between, (tuple, list)) or len(between) != 2:
         raise ParameterError(
-            f"between must be a pair of times, was {between!r}",
+            f"between must be a pair of times, was {repr_plain(between)}",
             where=Place("between"),
             cure=Phrase(
                 "give {}; None leaves an end as it is",

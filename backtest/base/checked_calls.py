@@ -1,0 +1,361 @@
+"""Check the arguments of public functions against the types that their signatures declare.
+
+``@checked`` refuses what cannot be an argument at all: a text for a number, a table for a market, a
+list of texts for an array. The function itself checks what the numbers mean. Types that have no
+plain test, such as ``Any`` and annotated fields, are left to the function.
+"""
+
+from __future__ import annotations
+
+import builtins
+import datetime as dt
+import functools
+import inspect
+import numbers
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from backtest.base import units
+from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
+from backtest.base.phrases import Place
+
+P = ParamSpec("P")
+T = TypeVar("T")
+C = TypeVar("C")
+
+REFUSED: Any = object()
+"""What a reader returns for a value that is not of its kind."""
+LONGEST_NAME, LONGEST_PATH = 255, 4096
+"""Bytes that file systems allow in the name of a file, and in a path."""
+NUMERIC = "biuf"
+"""Kinds of numpy types that are numbers."""
+
+
+class Kind(NamedTuple):
+    """A kind of argument: its name in messages, and a reader that returns a value or REFUSED."""
+
+    noun: str
+    read: Callable[[Any], Any]
+
+
+def checked(function: Callable[P, T]) -> Callable[P, T]:
+    """Wrap a function so that its arguments are checked against its annotations."""
+    return check_some(function, frozenset(inspect.signature(function).parameters))
+
+
+def checked_only(*names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Return :func:`checked` for a few arguments of a function, which checks the others itself."""
+    return lambda function: check_some(function, frozenset(names))
+
+
+def check_some(function: Callable[P, T], names: frozenset[str]) -> Callable[P, T]:
+    """Wrap a function so that some of its arguments are checked against its annotations."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        kinds = find_kinds(function)
+        bound = signature.bind(*args, **kwargs)
+        for name in bound.arguments.keys() & kinds.keys() & names:
+            bound.arguments[name] = read_argument(
+                function, name, kinds[name], bound.arguments[name]
+            )
+        return function(*bound.args, **bound.kwargs)
+
+    return call
+
+
+def read_argument(function: Callable[..., Any], name: str, kind: Kind, given: Any) -> Any:
+    """Return an argument if it is of its kind, and raise a ParameterError if it is not."""
+    found = kind.read(given)
+    if found is REFUSED:
+        raise ParameterError(
+            f"{name} must be {kind.noun}, got {repr_plain(given)}",
+            where=Place(name, of=name_call(function)),
+            cure=f"give {name} as {kind.noun}",
+        )
+    return found
+
+
+def name_call(function: Callable[..., Any]) -> str:
+    """Return the name that a user calls a function by."""
+    name = function.__qualname__.removesuffix(".__init__")
+    is_public = hasattr(sys.modules["backtest"], name.partition(".")[0])
+    return f"bt.{name}" if is_public else name
+
+
+def checked_fields(cls: type[C]) -> type[C]:
+    """Check the fields that a record is made of, as :func:`checked` does arguments."""
+    cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
+    return cls
+
+
+class Names(dict[str, Any]):
+    """Names in annotations of a module; those imported only for type checkers may be anything."""
+
+    def __init__(self, scope: Mapping[str, Any]) -> None:
+        super().__init__()
+        public = [vars(sys.modules[name]) for name in ("backtest", "backtest.engine")]
+        self.scopes = (scope, vars(builtins), vars(units), *public, {"Path": Path})
+
+    def __missing__(self, name: str) -> Any:
+        """Return what a name stands for."""
+        return next((scope[name] for scope in self.scopes if name in scope), Any)
+
+
+@functools.cache
+def find_kinds(function: Callable[..., Any]) -> dict[str, Kind]:
+    """Return the kinds of the parameters that can be checked."""
+    names = Names(function.__globals__)
+    found = {}
+    for name, each in inspect.signature(function).parameters.items():
+        if each.kind is each.VAR_KEYWORD or each.annotation is each.empty:
+            continue
+        kind = read_kind(resolve(each.annotation, names))
+        if kind is not None and each.kind is each.VAR_POSITIONAL:
+            found[name] = make_tuple_kind(kind)
+        elif kind is not None:
+            may_be_left_out = each.default is None and kind.read(None) is REFUSED
+            found[name] = join_kinds([kind, NOTHING]) if may_be_left_out else kind
+    return found
+
+
+def resolve(annotation: Any, names: Names) -> Any:
+    """Return the type of an annotation; Any if it exists for type checkers alone."""
+    holder = types.SimpleNamespace(__annotations__={"it": annotation})
+    try:
+        return typing.get_type_hints(holder, {}, names, include_extras=True)["it"]
+    except (AttributeError, TypeError):
+        return Any
+
+
+def check_shape(name: str, values: Any, shape: tuple[int, ...], *, where: str) -> None:
+    """Check the shape of an array; -1 in ``shape`` stands for any length but 0."""
+    found = np.shape(values)
+    is_fit = len(found) == len(shape) and all(
+        n == asked or (asked < 0 < n) for n, asked in zip(found, shape, strict=True)
+    )
+    if not is_fit:
+        asked = ", ".join("n" if each < 0 else f"{each:,}" for each in shape)
+        raise ParameterError(
+            f"{name} must be an array of shape ({asked}), got shape {found}",
+            where=where,
+            cure=f"give {name} in that shape",
+        )
+
+
+def check_lengths(*, where: str, **arrays: Any) -> None:
+    """Check that arrays have one dimension, and the length of the first."""
+    first = next(iter(arrays.values()))
+    for name, values in arrays.items():
+        check_shape(name, values, (len(first),) if np.ndim(first) else (-1,), where=where)
+
+
+def check_broadcast(*, where: str, **arrays: Any) -> None:
+    """Check that the shapes of arrays fit each other."""
+    shapes = {name: np.shape(values) for name, values in arrays.items()}
+    try:
+        np.broadcast_shapes(*shapes.values())
+    except ValueError as error:
+        raise ParameterError(
+            "arrays must be of shapes that fit, got "
+            + ", ".join(f"{name} of {shape}" for name, shape in shapes.items()),
+            where=where,
+            cure="give numbers, or arrays of one length",
+        ) from error
+
+
+# ------------------------------------------------------------------------------------------ kinds
+
+
+def read_kind(hint: Any) -> Kind | None:
+    """Return the kind that a type describes; None if it has no plain test."""
+    if hint in PLAIN:
+        return PLAIN[hint]
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        kinds = [read_kind(each) for each in parts if not (each is str and Path in parts)]
+        return None if None in kinds else join_kinds([each for each in kinds if each])
+    if origin is Literal:
+        named = ", ".join(map(repr, parts))
+        return Kind(f"one of {named}", keep_if(lambda it: type(it) is str and it in parts))
+    if origin is type:
+        return read_class_kind(parts[0])
+    if origin in MAKERS:
+        return MAKERS[origin](*parts)
+    return read_instance_kind(hint)
+
+
+def keep_if(admits: Callable[[Any], bool]) -> Callable[[Any], Any]:
+    """Return a reader that keeps what passes a test."""
+    return lambda value: value if admits(value) else REFUSED
+
+
+def join_kinds(kinds: Sequence[Kind]) -> Kind:
+    """Return the kind of values that are of one of some kinds."""
+
+    def read(value: Any) -> Any:
+        readings = (kind.read(value) for kind in kinds)
+        return next((each for each in readings if each is not REFUSED), REFUSED)
+
+    return Kind(" or ".join(dict.fromkeys(kind.noun for kind in kinds)), read)
+
+
+def read_class_kind(base: Any) -> Kind | None:
+    """Return the kind of a class that derives from another."""
+    if not isinstance(base, type):
+        return None
+    noun = f"a class of {base.__name__}"
+    return Kind(noun, keep_if(lambda it: isinstance(it, type) and issubclass(it, base)))
+
+
+def read_instance_kind(hint: Any) -> Kind | None:
+    """Return the kind of the objects of a class."""
+    if not isinstance(hint, type) or hint is object or getattr(hint, "_is_protocol", False):
+        return None
+    article = "an" if hint.__name__[0] in "AEIO" else "a"
+    return Kind(f"{article} {hint.__name__}", keep_if(lambda it: isinstance(it, hint)))
+
+
+def read_number(value: Any) -> Any:
+    """Return a real number that fits into a float."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return REFUSED
+    try:
+        plain = float(value)
+    except OverflowError:
+        return REFUSED
+    return value if type(value) in (int, float) else plain
+
+
+def read_whole(value: Any) -> Any:
+    """Return a whole number of 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        return REFUSED
+    return int(value) if -(2**63) <= value < 2**63 else REFUSED
+
+
+def read_array(value: Any) -> Any:
+    """Return an array of numbers, or a pandas object that holds nothing else."""
+    if isinstance(value, pd.DataFrame):
+        is_table = value.shape[1] > 0 and all(map(is_numeric, value.dtypes))
+        return value.to_numpy(dtype=np.float64) if is_table else REFUSED
+    if isinstance(value, np.ndarray | pd.Series | pd.Index):
+        return value if is_numeric(value.dtype) and value.ndim else REFUSED
+    if not isinstance(value, list | tuple):
+        return REFUSED
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return REFUSED
+
+
+def is_numeric(dtype: Any) -> bool:
+    """Return whether the values of a type are real numbers of numpy."""
+    return isinstance(dtype, np.dtype) and dtype.kind in NUMERIC
+
+
+def make_sequence_kind(*parts: Any) -> Kind:
+    """Return the kind of sequences whose items are of a kind."""
+    item = read_kind(parts[0]) if parts else None
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+            return REFUSED
+        if isinstance(value, np.ndarray | pd.DataFrame) and value.ndim != 1:
+            return REFUSED
+        is_kept = isinstance(value, Sequence | np.ndarray | pd.Series | pd.Index)
+        items = value if is_kept else tuple(value)
+        is_fit = item is None or all(item.read(each) is not REFUSED for each in items)
+        return items if is_fit else REFUSED
+
+    return Kind("a sequence" + (f" ({item.noun} each)" if item else ""), read)
+
+
+def make_fixed_kind(*parts: Any) -> Kind | None:
+    """Return the kind of tuples of a fixed length; lists are as good."""
+    if not parts or parts[-1] is Ellipsis:
+        return make_sequence_kind(*parts[:1])
+    kinds, n = [read_kind(each) for each in parts], len(parts)
+
+    def admits(value: Any) -> bool:
+        if not isinstance(value, tuple | list) or len(value) != n:
+            return False
+        pairs = zip(kinds, value, strict=True)
+        return all(kind is None or kind.read(each) is not REFUSED for kind, each in pairs)
+
+    named = ", ".join(kind.noun if kind else "any" for kind in kinds)
+    return Kind(f"a tuple ({named})", keep_if(admits))
+
+
+def make_tuple_kind(item: Kind) -> Kind:
+    """Return the kind of tuples of values of a kind."""
+
+    def read(values: Any) -> Any:
+        found = tuple(map(item.read, values))
+        return REFUSED if any(each is REFUSED for each in found) else found
+
+    return Kind(f"each {item.noun}", read)
+
+
+def make_mapping_kind(*parts: Any) -> Kind:
+    """Return the kind of mappings whose keys and values are of kinds."""
+    key, item = map(read_kind, parts) if parts else (None, None)
+
+    def admits(value: Any) -> bool:
+        return (
+            isinstance(value, Mapping)
+            and (key is None or all(key.read(each) is not REFUSED for each in value))
+            and (item is None or all(item.read(each) is not REFUSED for each in value.values()))
+        )
+
+    return Kind("a mapping" + (f" to {item.noun} each" if item else ""), keep_if(admits))
+
+
+def is_path(value: Any) -> bool:
+    """Return whether a value can be the path of a file."""
+    if type(value) is not str and not isinstance(value, Path):
+        return False
+    try:
+        name = os.fsencode(value)
+    except (UnicodeEncodeError, TypeError):
+        return False
+    is_short = len(name) < LONGEST_PATH
+    return b"\0" not in name and is_short and max(map(len, name.split(b"/"))) <= LONGEST_NAME
+
+
+ARRAY = Kind("an array of numbers", read_array)
+TIME = Kind("a time", keep_if(lambda value: isinstance(value, units.TIMES)))
+NOTHING = Kind("None", keep_if(lambda value: value is None))
+PLAIN: dict[Any, Kind | None] = {
+    Any: None,
+    float: Kind("a number", read_number),
+    int: Kind("a whole number", read_whole),
+    bool: Kind("True or False", keep_if(lambda value: isinstance(value, bool | np.bool_))),
+    str: Kind("text", keep_if(lambda value: isinstance(value, str))),
+    type(None): NOTHING,
+    npt.ArrayLike: ARRAY,
+    **dict.fromkeys((dt.datetime, np.datetime64, pd.Timestamp), TIME),
+    Path: Kind("the path of a file or folder", keep_if(is_path)),
+}
+MAKERS: dict[Any, Callable[..., Kind | None]] = {
+    np.ndarray: lambda *_: ARRAY,
+    Sequence: make_sequence_kind,
+    list: make_sequence_kind,
+    Mapping: make_mapping_kind,
+    dict: make_mapping_kind,
+    Callable: lambda *_: Kind("a function", keep_if(callable)),
+    tuple: make_fixed_kind,
+    typing.Annotated: lambda *_: None,
+}
+"""Kinds of generic types, from their parameters."""
