@@ -15,6 +15,7 @@ import pandas as pd
 from backtest.account import Account
 from backtest.allocate import WeightRule
 from backtest.base.errors import ParameterError, VenueError, did_you_mean
+from backtest.base.fields import Text
 from backtest.cli.draft import Draft, DraftTable, flatten, located
 from backtest.cli.experiment import (
     RUN_TERMS,
@@ -248,6 +249,7 @@ def list_venue_tables() -> list[str]:
 def build_one_venue(section: DraftTable, name: str, market: Market | None) -> Venue:
     """Build the venue of one instrument, whose preset may leave the symbol out."""
     text = section.entries.get("preset")
+    text = None if text is None else Text().check(f"preset of {name}", text, where=section.where)
     if text is None and "contract" in section.entries:
         return build_venue(section, None)
     text = DEFAULT_VENUE if text is None else text

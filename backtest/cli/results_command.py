@@ -246,9 +246,17 @@ def verify(
     as_json: AsJson = False,
     results: Results = RESULTS,
 ) -> None:
-    """Check every file of saved results against its hash; the exit code is 1 if one differs."""
+    """Check every file of saved results against its hash; the exit code is 1 if one differs.
+
+    Without names, the records of looks at holdouts and of tried sets are checked too.
+    """
     from backtest.cli.results_text import format_checks  # noqa: PLC0415 - loads much
-    from backtest.store import find_folder, list_folders, verify_folder  # noqa: PLC0415
+    from backtest.store import (  # noqa: PLC0415 - loads much
+        find_folder,
+        list_folders,
+        verify_folder,
+        verify_records,
+    )
 
     if names:
         folders = [find_folder(name, results) for name in names]
@@ -256,6 +264,7 @@ def verify(
         folders = [results / name for name in list_folders(results)]
     checks = [verify_folder(folder) for folder in folders]
     checks = [each for each, place in zip(checks, folders, strict=True) if place.exists()]
+    checks += [] if names else verify_records(results)
     if as_json:
         print_json({"folder": str(results), "checked": [each.to_dict() for each in checks]})
     else:

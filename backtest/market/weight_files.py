@@ -32,6 +32,13 @@ def read_weight_file(path: Path, timezone: str | None = None) -> pd.DataFrame:
     stamps, column = require(find_stamps(frame, name=path.name))
     times = require(to_utc(stamps, name=path.name, timezone=timezone))
     names = [name for name in frame.columns if name != column]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        raise DataError(
+            f"each instrument must have one column, {str(doubled)!r} has {names.count(doubled)}",
+            where=path.name,
+            cure="keep one of them",
+        )
     values = {
         str(name): require(to_floats(frame[name], column=str(name), name=path.name))
         for name in names

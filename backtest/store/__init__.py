@@ -14,7 +14,7 @@ from backtest.store.list_filters import (
 )
 from backtest.store.listing import list_results, read_usable
 from backtest.store.prune import choose_deletions, count_kinds, delete_chosen
-from backtest.store.verify import FolderCheck, verify_folder
+from backtest.store.verify import FolderCheck, verify_folder, verify_records
 
 __all__ = [
     "KINDS",
@@ -40,4 +40,5 @@ __all__ = [
     "read_usable",
     "sort_entries",
     "verify_folder",
+    "verify_records",
 ]

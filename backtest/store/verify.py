@@ -28,10 +28,15 @@ from backtest.store.kinds import (
     open_folder,
 )
 from backtest.tune import OUTCOME, STUDY, TRIALS
+from backtest.tune.holdout import LOOKS, find_damaged_looks
 from backtest.tune.study_folder import find_broken
 from backtest.tune.study_folder import read_json as read_study_json
 from backtest.tune.study_identity import ASIDE
+from backtest.tune.tried_sets import TRIED, find_damaged_tries
 from backtest.validation.validation_files import ACCOUNTS
+
+RECORDS = "records"
+"""What is checked of a store beside its results."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,16 @@ def verify_folder(folder: Path) -> FolderCheck:
     except OSError as error:
         what = f"cannot be read: {error.strerror or error}"
         return FolderCheck(folder.name, UNKNOWN, 0, ((".", what),))
+
+
+def verify_records(store: Path) -> list[FolderCheck]:
+    """Verify the records of looks at holdouts and of tried sets that a store keeps."""
+    finders = {LOOKS: find_damaged_looks, TRIED: find_damaged_tries}
+    return [
+        FolderCheck(name, RECORDS, sum(1 for _ in (store / name).iterdir()), (*find(store),))
+        for name, find in finders.items()
+        if (store / name).is_dir()
+    ]
 
 
 def check_folder(folder: Path) -> FolderCheck:
@@ -122,13 +137,17 @@ def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterato
         return
     yield from compare_hashes(folder, hashes)
     yield from find_provenance_faults(folder, str(manifest.get("id")))
+    for inner in list_inner(kind):
+        for account in sorted((folder / inner).iterdir()):
+            for name, what in check_folder(account).faults:
+                yield f"{inner}/{account.name}/{name}".removesuffix("/."), what
     for each in sorted(folder.iterdir()):
         if each.name not in (*files, *list_inner(kind), MANIFEST, PROVENANCE):
             yield each.name, "is not part of the result"
 
 
 def list_inner(kind: str) -> tuple[str, ...]:
-    """Return the folders inside a result of a kind, whose files loading verifies."""
+    """Return the folders inside a result of a kind."""
     return (ACCOUNTS,) if kind == WALK else ()
 
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from backtest.base.json_values import to_plain
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import parse_duration
 from backtest.market import Markets
-from backtest.tune.study_folder import FORMAT, read_json, write_json
+from backtest.tune.study_folder import FORMAT, hash_outcome, read_json, write_json
 
 if TYPE_CHECKING:
     from backtest.market import Market
@@ -96,11 +96,9 @@ def record_look(store: Path, facts: Mapping[str, Any], values: Mapping[str, Any]
             "values": values,
         }
     )
-    text = json.dumps([facts["id"], look["values"]], sort_keys=True)
-    name = hashlib.sha256(text.encode()).hexdigest()[:16]
-    path = store / LOOKS / f"{name_data(facts)}-{name}.json"
+    path = store / LOOKS / name_look(facts, facts["id"], look["values"])
     if not path.exists():
-        write_json(path, look)
+        write_json(path, {**look, "seal": hash_outcome(look)})
 
 
 def count_looks(store: Path, facts: Mapping[str, Any]) -> int:
@@ -118,6 +116,28 @@ def count_looks(store: Path, facts: Mapping[str, Any]) -> int:
         except (DataError, KeyError, TypeError):  # damaged: counted by its name
             total += path.name.startswith(name_data(facts))
     return total
+
+
+def find_damaged_looks(store: Path) -> Iterator[tuple[str, str]]:
+    """Yield the records of looks that are damaged, each with what is wrong.
+
+    Records of early versions have no seal: their name must be that of their content.
+    """
+    for path in sorted((store / LOOKS).glob("*.json")):
+        try:
+            look = read_json(path)
+            is_sealed = look.get("seal", "") in ("", hash_outcome(look))
+            is_whole = is_sealed and path.name == name_look(look, look["study"], look["values"])
+        except (DataError, KeyError, TypeError, ValueError):
+            is_whole = False
+        if not is_whole:
+            yield path.name, "was changed or truncated: a look at a holdout may be counted wrongly"
+
+
+def name_look(facts: Mapping[str, Any], study: str, values: Any) -> str:
+    """Return the name of the file of a look."""
+    text = json.dumps(to_plain([study, values]), sort_keys=True)
+    return f"{name_data(facts)}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
 
 def shares_bars(

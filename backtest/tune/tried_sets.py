@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from backtest.tune.study_identity import find_studies
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
     from backtest.sweep import Sets
 
@@ -28,6 +30,8 @@ TERMS = (
     "data", "policy", "venue", "account", "signal", "overlay", "sampling", "calendar", "searched",
 )  # fmt: skip
 """Entries of a study that decide the result of a set; a study without an overlay has none."""
+SEAL = "backtest_seal"
+"""Entry of the metadata of a record with the hash of all that it holds."""
 
 
 class SpanTries(NamedTuple):
@@ -82,11 +86,41 @@ def record_tries(store: Path, facts: Mapping[str, Any], spans: Sequence[SpanTrie
     kept = {name: facts[name] for name in (*TERMS, "id", "space") if name in facts}
     note = to_plain({"facts": kept, "spans": [[each.start, each.stop] for each in known]})
     table = pa.table({name: pa.array(column) for name, column in columns.items()})
-    table = table.replace_schema_metadata({"backtest": json.dumps(note, sort_keys=True)})
+    sealed = {"backtest": json.dumps(note, sort_keys=True), SEAL: hash_tries(table, note)}
+    table = table.replace_schema_metadata(sealed)
     sink = pa.BufferOutputStream()
     parquet.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    path = store / TRIED / f"{name_data(facts)}-{facts['id']}.parquet"
+    path = store / TRIED / name_tries(facts)
     write_study_file(path, sink.getvalue().to_pybytes())
+
+
+def hash_tries(table: pa.Table, note: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a record of tried sets."""
+    text = json.dumps(to_plain([note, table.to_pydict()]), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find_damaged_tries(store: Path) -> Iterator[tuple[str, str]]:
+    """Yield the records of tried sets that are damaged, each with what is wrong.
+
+    Those of early versions have no seal: they must be readable, and named by their content.
+    """
+    for path in sorted((store / TRIED).glob("*.parquet")):
+        try:
+            table, note = load_table(path)
+            seal = (table.schema.metadata or {}).get(SEAL.encode(), b"").decode()
+            is_whole = seal in ("", hash_tries(table, note)) and path.name == name_tries(
+                note["facts"]
+            )
+        except (DataError, KeyError, TypeError, ValueError):
+            is_whole = False
+        if not is_whole:
+            yield path.name, "was changed or truncated: its tried sets may not be counted"
+
+
+def name_tries(facts: Mapping[str, Any]) -> str:
+    """Return the name of the file of a record."""
+    return f"{name_data(facts)}-{facts['id']}.parquet"
 
 
 def read_tries(store: Path) -> Iterator[Tries]:

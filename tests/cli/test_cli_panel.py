@@ -284,6 +284,14 @@ BAD = {
         lambda: build(data=FOLDERS, weights=write("w.csv", f"time,BTC\n{ROW},1\n")),
         "of an instrument of the panel, was of 'BTC'",
     ),
+    "column twice": (
+        lambda: build(data=FOLDERS, weights=write("w.csv", f"time,BTCUSDT,BTCUSDT\n{ROW},1,2\n")),
+        "each instrument must have one column, 'BTCUSDT' has 2",
+    ),
+    "preset of one": (
+        lambda: build(f"{DATA}venue.BTCUSDT = {{preset = 0.5}}"),
+        "preset of BTCUSDT must be text, was 0.5",
+    ),
     "words": (
         lambda: build(data=FOLDERS, weights=write("w.csv", f"time,BTCUSDT\n{ROW},long\n")),
         "BTCUSDT",

@@ -273,7 +273,11 @@ def test_leverage_raises_the_probability_from_never_to_certain():
         (liquidation_probability, (2.0, 0.5, DAY, 1.0), "maintenance must be .* below 1, was 1"),
         (liquidation_probability, (2.0, 0.5, DAY, np.array([0.1, 2.0])), "maintenance .* was 2.0"),
         (liquidation_probability, (math.inf, 0.5, DAY, 0.01), "leverage must be finite, was inf"),
-        (liquidation_probability, ("a", 0.5, DAY, 0.01), "leverage must be numbers, was 'a'"),
+        (
+            liquidation_probability,
+            ("a", 0.5, DAY, 0.01),
+            "leverage must be a number or an array of numbers, got 'a'",
+        ),
         (
             liquidation_probability,
             (2.0, math.inf, DAY, 0.01),
@@ -281,9 +285,21 @@ def test_leverage_raises_the_probability_from_never_to_certain():
         ),
         (touch_probability, (0.1, 0.5, math.inf), "horizon must be at least 0 and finite"),
         (touch_probability, (0.1, 0.5, DAY, -math.inf), "drift must be finite, was -inf"),
-        (touch_probability, ("a", 0.5, DAY), "distance must be numbers, was 'a'"),
-        (touch_probability, (0.1, "a", DAY), "sigma must be numbers, was 'a'"),
-        (touch_distance, (0.1, 0.5, None), "horizon must be numbers, was None"),
+        (
+            touch_probability,
+            ("a", 0.5, DAY),
+            "distance must be a number or an array of numbers, got 'a'",
+        ),
+        (
+            touch_probability,
+            (0.1, "a", DAY),
+            "sigma must be a number or an array of numbers, got 'a'",
+        ),
+        (
+            touch_distance,
+            (0.1, 0.5, None),
+            "horizon must be a number or an array of numbers, got None",
+        ),
     ],
 )
 def test_impossible_arguments_are_refused(function, arguments, text):

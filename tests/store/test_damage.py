@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+import backtest as bt
 from backtest.base.errors import DataError
 from backtest.store import read_entry, verify_folder
 from backtest.tune import Study
+from tests.commands import call
 from tests.fast_cases import every_nth
 from tests.store.stores import folder_of, spoil
+from tests.validation.worlds import PLAIN, Lever, make_market
 
 
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison", "study"])
@@ -128,3 +131,26 @@ def test_hostile_json_is_named_and_raises_nothing(store):
         (folder / "manifest.json").write_text(text)
         assert read_entry(folder).trouble
         assert verify_folder(folder).faults
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_damage_to_what_a_store_keeps_beside_its_results_is_found(tmp_path, capsys):
+    """Before: verify overlooked the records, and the provenance of the accounts of a walk."""
+    terms = {**PLAIN, "space": {"size": (0.5, 2.0)}, "fix": {"window": 5}, "trials": 4}
+    spans = {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False}
+    bt.walk_forward(make_market(90), Lever, **terms, **spans, store=tmp_path)
+    assert call(capsys, "results", "verify", "--results", tmp_path)[0] == 0
+    paths = [next(tmp_path.glob(name)) for name in (
+        "holdout-looks/*.json", "tried-sets/*.parquet", "*/accounts/result/provenance.json",
+        "*/provenance.json")]  # fmt: skip
+    for path in paths:
+        content = path.read_bytes()
+        for damaged in (
+            content[:-9],
+            content.replace(b"0", b"1", 1),
+            content[:-90] + content[-89:],
+        ):
+            path.write_bytes(damaged)
+            code, out, _ = call(capsys, "results", "verify", "--results", tmp_path)
+            assert (code, path.name in out) == (1, True), (path, out)
+        path.write_bytes(content)
