@@ -177,14 +177,28 @@ def _read_sum(weights: Mapping[str, float], on_paths: Collection[str]) -> Object
     for name, weight in weights.items():
         check_metric(name, where=Place("objective"), on_paths=on_paths)
         check_number(f"the weight of {name}", weight, where=Place("objective"))
-    title = " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
 
     def add(metrics: MetricArrays) -> FloatArray:
         terms = [weight * select_measure(metrics, name) for name, weight in weights.items()]
         total: FloatArray = np.sum(terms, axis=0)
         return total
 
-    return Objective(title.replace("+ -", "- "), add)
+    return Objective(write_sum(weights), add)
+
+
+def write_sum(weights: Mapping[str, float]) -> str:
+    """Return a weighted sum of measures as text.
+
+    Examples
+    --------
+    >>> write_sum({"calmar": 1.0, "turnover": -0.001}), write_sum({"sharpe": 2.0, "cagr": -1.0})
+    ('calmar - 0.001 * turnover', '2 * sharpe - cagr')
+    """
+    terms = []
+    for name, weight in weights.items():
+        size = "" if abs(weight) == 1.0 else f"{abs(weight):g} * "
+        terms.append(f"{'-' if weight < 0.0 else '+'} {size}{name}")
+    return " ".join(terms).removeprefix("+ ")
 
 
 def _read_function(function: Callable[[Mapping[str, float]], float]) -> Objective:

@@ -156,7 +156,7 @@ def test_full_adds_what_needs_the_path_and_can_rank_by_it(capsys):
 def test_weights_give_a_score(capsys):
     flags = ("--vary", "target=0.2,0.8", "--objective", "total_return=1,turnover=-0.01")
     found = ask(capsys, *flags)
-    assert found["objective"] == "1 total_return - 0.01 turnover"
+    assert found["objective"] == "total_return - 0.01 * turnover"
     code, out, _ = call(capsys, "sweep", *SHORT, "--no-save", *flags)
     assert code == 0
     assert "score" in out

@@ -51,7 +51,7 @@ def test_every_measure_has_a_unit_and_a_direction():
         ("-sharpe", "-sharpe", [-3.0, -1.0]),
         ("max_drawdown", "-max_drawdown", [-0.9, -0.2]),
         ("-max_drawdown", "-max_drawdown", [-0.9, -0.2]),
-        ({"sharpe": 1.0, "turnover": -0.01}, "1 sharpe - 0.01 turnover", [2.9, 0.8]),
+        ({"sharpe": 1.0, "turnover": -0.01}, "sharpe - 0.01 * turnover", [2.9, 0.8]),
         (lambda row: row["sharpe"] / row["max_drawdown"], "<lambda>", [3.0 / 0.9, 5.0]),
     ],
 )

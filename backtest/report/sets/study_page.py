@@ -81,7 +81,7 @@ def build_study(study: Study, background: Background = NOTHING) -> Page:
     facts = study.facts
     return Page(
         kind="study",
-        title=f"{facts['policy']['name']}: {study.trials:,} sets searched for "
+        title=f"{facts['policy']['name']}: {study.trials:,} sets searched for the best "
         f"{' and '.join(study.objectives)}",
         manifest=facts,
         notices=list_study_notices(study),

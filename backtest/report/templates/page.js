@@ -58,6 +58,24 @@
     if (meta.held.length) add("checkbox", "buy and hold", true, (isOn) => { choice.held = isOn; });
     box.before(bar);
   };
+  // The title of a panel that is wider than a narrow screen goes on in a second line.
+  const pen = document.createElement("canvas").getContext("2d");
+  const fit = (note, layout) => {
+    const parts = note.text.split(/(<[^>]*>)|\s+/).filter((part) => part);
+    const room = layout.width - 2 * 60;
+    pen.font = `${note.font.size}px ${getComputedStyle(document.body).fontFamily}`;
+    if (pen.measureText(note.text.replace(/<[^>]*>/g, "")).width <= room) return;
+    let line = "";
+    let isOpen = false;
+    note.text = parts.map((part) => {
+      if (part.startsWith("<")) { isOpen = !part.startsWith("</"); return part; }
+      const next = line ? `${line} ${part}` : part;
+      const isFull = pen.measureText(next).width > room && !isOpen;
+      line = isFull ? part : next;
+      return isFull ? `<br>${part} ` : `${part} `;
+    }).join("");
+    layout.margin = { ...layout.margin, t: layout.margin.t + 16 };
+  };
   const draw = (box) => {
     const plain = data.charts[box.dataset.chart];
     const figure = isDark() ? recolor(plain) : JSON.parse(JSON.stringify(plain));
@@ -66,6 +84,7 @@
     const width = printing ? (box.parentElement.matches(".half") ? 330 : 690) : box.clientWidth;
     const layout = { ...figure.layout, template, width, height: printing ? Math.min(box.dataset.height, 800) : Number(box.dataset.height) };
     if (width < wide) layout.dragmode = false;
+    (layout.annotations || []).forEach((note) => { if (note.align === "left") fit(note, layout); });
     return window.Plotly.react(box, figure.data, layout, settings);
   };
   const drawAll = () => Promise.all(charts.map(draw));
