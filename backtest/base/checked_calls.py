@@ -187,7 +187,7 @@ def read_kind(hint: Any) -> Kind | None:
         kinds = [read_kind(each) for each in parts if not (each is str and Path in parts)]
         return None if None in kinds else join_kinds([each for each in kinds if each])
     if origin is Literal:
-        named = ", ".join(map(repr, parts))
+        named = ", ".join(map(str, parts))
         return Kind(f"one of {named}", keep_if(lambda it: type(it) is str and it in parts))
     if origin is type:
         return read_class_kind(parts[0])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.checked_calls import checked
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import AccountingError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Place
@@ -55,7 +55,7 @@ class Settings(NamedTuple):
 
 
 @record_making
-@checked
+@checked_only("progress", "crowd", "venue")
 def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
     crowd: Crowd,
     venue: Venue,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.checked_calls import checked
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Place
@@ -52,7 +52,7 @@ class SharedTerms(NamedTuple):
 
 
 @record_making
-@checked
+@checked_only("progress", "market")
 def crowding(  # noqa: PLR0913 - keywords, each with a default that is said
     policy: Policy,
     market: Market,

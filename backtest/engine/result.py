@@ -232,7 +232,6 @@ class Result(RunRecord, Reportable):
     @overload
     def attribution(self, by: Period) -> pd.DataFrame: ...
 
-    @checked
     def attribution(self, by: Period | None = None) -> Attribution | pd.DataFrame:
         """Return where the log growth of the unit value came from; the terms add up exactly.
 

@@ -242,7 +242,6 @@ class Markets(PanelData):
             check_replacement(name, market, self)
         return _rebuild({**self, **markets}, self.currency, self.source, self._lasts)
 
-    @checked
     def select(self, *names: str) -> Markets:
         """Return the markets of some instruments, in the order of the names.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked
+from backtest.base.checked_calls import checked, checked_only
 from backtest.base.ranges import Choice
 from backtest.base.units import FloatArray, IntArray, utc_index
 
@@ -194,7 +194,7 @@ def attribute(life: AccountHistory, years: float) -> Attribution:
     return Attribution(**totals, timing_error=error, leverage_held=mean, years=years)
 
 
-@checked
+@checked_only("life", "time")
 def attribute_by(life: AccountHistory, time: IntArray, by: Period) -> pd.DataFrame:
     """Return the terms and ``growth`` summed over periods of UTC time, a row each.
 

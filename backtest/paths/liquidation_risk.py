@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from backtest.base.checked_calls import checked
+from backtest.base.checked_calls import checked, checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.number_text import format_chance, format_leverage, format_money, format_percent
 from backtest.engine import PortfolioResult, Result
@@ -164,7 +164,7 @@ class LiquidationRisk(RiskRecord):
         return "\n".join(lines)
 
 
-@checked
+@checked_only("progress", "overlay")
 def liquidation_risk(
     paths: AnyPaths,
     policy: AnyPolicy,

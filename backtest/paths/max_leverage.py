@@ -12,7 +12,7 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.base.caller_warnings import warn_caller
-from backtest.base.checked_calls import checked
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.number_text import format_chance
 from backtest.base.phrases import Place
@@ -120,7 +120,7 @@ class MaxLeverage(RiskRecord):
         return "\n".join(lines)
 
 
-@checked
+@checked_only("progress", "overlay", "market")
 def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     market: Market | Markets,
     policy: AnyPolicy | None = None,

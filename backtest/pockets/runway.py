@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
 from backtest.base.number_text import format_percent
@@ -113,7 +113,7 @@ class Spent(NamedTuple):
     paid: FloatArray
 
 
-@checked
+@checked_only("progress", "overlay", "spending")
 def runway(
     paths: AnyPaths,
     policy: AnyPolicy,

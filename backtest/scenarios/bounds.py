@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.checked_calls import checked
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
 from backtest.base.phrases import Place
@@ -97,7 +97,7 @@ class Bounds(RiskRecord):
         return f"{self.verdict}\n{format_table(self.table.loc[names].T)}"
 
 
-@checked
+@checked_only("progress", "refine", "market")
 def bounds(
     market: Market | Markets,
     policy: Policy,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.checked_calls import checked
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
 from backtest.base.number_text import format_money
@@ -114,7 +114,7 @@ def show_money(capital: float) -> str:
     return f"{round(capital, -digits):,.0f}"
 
 
-@checked
+@checked_only("progress", "market")
 def capacity(
     market: Market | Markets,
     policy: Any,

@@ -190,7 +190,6 @@ class Venue(Value):
     ) -> dict[str, Self]: ...
 
     @classmethod
-    @checked
     def preset(
         cls, venue: str, symbol: str | list[str] | tuple[str, ...], at: TimeLike | None = None
     ) -> Self | dict[str, Self]:

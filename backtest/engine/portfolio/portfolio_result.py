@@ -288,7 +288,6 @@ class PortfolioResult(PortfolioRecord, Reportable):
         given = (self.time, self.spans, self.names, self._venues, self.marks, self.events)
         return realize_by_instrument(*given)
 
-    @checked
     def attribution(self, by: str = "instrument") -> pd.DataFrame:
         """Return the money that each instrument made and cost; the rows add up to the total.
 
