@@ -36,6 +36,8 @@ MOST_SECONDS = 60.0
 MOST_BYTES = 6 << 30
 """Memory of the process beyond which an allocation fails."""
 MODULES: dict[str, types.ModuleType] = {"": bt, "features": features, "strategies": strategies}
+OUTSIDE = {"math", "options"}
+"""Modules whose functions compile inside policies, or that still trust their arguments."""
 SKIPPED = {"Folds", "RequirementRule", "held_leverage"}
 """A frame of pandas, an abstract class, and a part of formulas that compile."""
 
@@ -65,7 +67,8 @@ def list_callables() -> dict[str, Callable[..., Any]]:
     """Return every public callable by its name."""
     found: dict[str, Any] = {}
     modules = dict(MODULES)
-    modules |= {name: each for name, each in list_public(bt).items() if inspect.ismodule(each)}
+    inner = {name: each for name, each in list_public(bt).items() if inspect.ismodule(each)}
+    modules |= {name: each for name, each in inner.items() if name not in OUTSIDE}
     for prefix, module in modules.items():
         for name, each in list_public(module).items():
             if callable(each) and is_ours(each) and name not in SKIPPED:
