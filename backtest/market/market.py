@@ -297,7 +297,6 @@ class Market(MarketData):
         is_constant = self.signal.strides == (0,)
         return _rebuild, (fields, self.source, self.signal[:1] if is_constant else self.signal)
 
-    @checked
     def prefix(self, n: int) -> Market:
         """Return the first n bars, and the funding stamped before the close of the last of them.
 
@@ -312,7 +311,6 @@ class Market(MarketData):
         Range(1, self.n_bars, "bars").check("n", n, where="prefix", whole=True)
         return self._cut(0, n, f".prefix({n})")
 
-    @checked
     def slice(self, first: int, stop: int) -> Market:
         """Return the bars from ``first`` up to ``stop``, with their signal and funding.
 
@@ -347,7 +345,6 @@ class Market(MarketData):
             check_shape("signal", signal, (self.n_bars,), where="Market.with_signal")
         return dataclasses.replace(self, signal=signal)
 
-    @checked
     def with_columns(self, **columns: npt.ArrayLike | pd.Series) -> Market:
         """Return the market with further columns, for policies to observe.
 
@@ -373,7 +370,6 @@ class Market(MarketData):
         source = f"{self.source}.with_columns({', '.join(read)})"
         return dataclasses.replace(self, columns={**self.columns, **read}, source=source)
 
-    @checked
     def between(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Market:
         """Return the bars that open from ``start`` up to but not including ``end``, both UTC.
 
@@ -402,7 +398,6 @@ class Market(MarketData):
         step = f".between({time_text(low)!r}, {time_text(high)!r})"
         return Market(**fields, source=self.source + step)
 
-    @checked
     def resample(self, interval: str) -> Market:
         """Return longer bars, aligned to UTC (weeks begin on Monday).
 

@@ -113,7 +113,7 @@ class Spent(NamedTuple):
     paid: FloatArray
 
 
-@checked_only("progress", "overlay", "spending")
+@checked_only("progress", "overlay")
 def runway(
     paths: AnyPaths,
     policy: AnyPolicy,
