@@ -44,7 +44,7 @@ def degrees_for(days: float) -> float:
     12, these had the best Brier scores on 2020 and 2021: with 4 throughout, forecasts of 7 days
     are too low. ``python benchmarks/forecast_models.py FOLDER...`` prints the scores.
     """
-    return DEGREES * max(days, 1.0) ** (1.0 / 3.0)
+    return float(DEGREES * max(days, 1.0) ** (1.0 / 3.0))
 
 
 class VolatilityState(NamedTuple):

@@ -271,4 +271,4 @@ class Filtered(_Resampled):
         rows = (returns[1:] / found[1:]) ** 2
         weight = (self.alpha + self.gamma * (returns[1:] < 0.0)) * rows
         target = float(np.mean(returns[1:] ** 2))
-        return found / math.sqrt(find_row_scale(self, rows, weight, target))
+        return np.asarray(found / math.sqrt(find_row_scale(self, rows, weight, target)))
