@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DEEP = 0.8
 """A drawdown above which a set is marked: what is left must rise fivefold to get back."""
@@ -20,7 +23,7 @@ def is_lost(metrics: Mapping[Any, float]) -> bool:
     return metrics["ruined"] > 0.0 or metrics["total_return"] <= LEFT - 1.0
 
 
-def find_cautions(metrics: Mapping[Any, float]) -> str:
+def find_cautions(metrics: Mapping[Any, float] | pd.Series) -> str:
     """Return in a few words what speaks against an account; empty if nothing does.
 
     Examples
@@ -38,7 +41,7 @@ def find_cautions(metrics: Mapping[Any, float]) -> str:
     return ", ".join(found)
 
 
-def _is_deep(metrics: Mapping[Any, float]) -> bool:
+def _is_deep(metrics: Mapping[Any, float] | pd.Series) -> bool:
     return metrics.get("max_drawdown", 0.0) > DEEP
 
 

@@ -45,7 +45,7 @@ def build_surface(found: Surface) -> Page:
             Section("surface", "Surface", "Volatility by moneyness and time.", [draw_map(found)]),
             Section("quality", "Quality of the fit", "By expiry.", [
                 write_fits(found), *write_arbitrage(found)]),
-            Section("data-quality", "Data", "What the inspection of the quotes found.", [
+            Section("data", "Data", "What the inspection of the quotes found.", [
                 *write_defects(found)]),
             Section("assumptions", "Assumptions", "What the figures rest on.", [
                 Paragraph(each) for each in ASSUMPTIONS]),

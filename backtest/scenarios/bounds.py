@@ -164,21 +164,29 @@ def bounds(
             where=Place("refine", of=WHERE),
             cure="pass finer bars as a Market",
         )
-    require_one(market)
     result = run(
-        market, policy, venue=venue, account=account, signal=signal, compile=compile, **settings
+        take_one(market),
+        policy,
+        venue=venue,
+        account=account,
+        signal=signal,
+        compile=compile,
+        **settings,
     )
     return measure_bounds(BoundsRun(result, refine, depth), progress)
 
 
-def require_one(market: Market | Markets) -> None:
-    """Refuse markets of several instruments, whose orders inside a bar are not enumerated."""
-    if isinstance(market, Markets) and len(market) > 1:
+def take_one(market: Market | Markets) -> Market:
+    """Return the only market; refuse several, whose orders inside a bar are not enumerated."""
+    if isinstance(market, Market):
+        return market
+    if len(market) > 1:
         raise ParameterError(
             f"bounds are of one instrument, got {', '.join(market)}",
             where=Place("market", of=WHERE),
             cure=f"take each alone: bt.bounds(markets[{market.names[0]!r}], ...)",
         )
+    return market[market.names[0]]
 
 
 def measure_bounds(lived: BoundsRun, progress: Progress | None) -> Bounds:

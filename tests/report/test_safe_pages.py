@@ -105,7 +105,7 @@ def test_hostile_names_of_parameters_are_text(sweep, name):
     figures = json.dumps([encode_figure(chart.figure) for chart in page.charts])
     assert "<img" not in figures
     assert "<script" not in figures
-    data = next(text for head, text in scripts_of(html) if 'id="data"' in head)
+    data = next(text for head, text in scripts_of(html) if 'id="page-data"' in head)
     assert "<" not in data
 
 

@@ -188,7 +188,7 @@ READ_BY = {
     "engine/compile/background_compiler.py": "whether an unfinished file of the cache is old",
     "cli/data_fetch_command.py": "which days are over",
     "cli/results_prune_command.py": "how long ago",
-    "cli/venues_command.py": "the day a table was imported",
+    "cli/venues_import_command.py": "the day a table was imported",
     "market/fetch/ccxt_exchange.py": "Retry-After may be a date",
     "market/fetch/download.py": "Retry-After may be a date",
     "store/listing.py": "whether a folder was touched just now",

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  const data = JSON.parse(document.getElementById("page-data").textContent);
   const root = document.documentElement;
   const charts = [...document.querySelectorAll("[data-chart]")];
   const system = window.matchMedia("(prefers-color-scheme: dark)");
