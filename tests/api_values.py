@@ -21,8 +21,8 @@ import backtest as bt
 from backtest.strategies import Average, Capped, Constant, VolTarget
 
 BARS = 24 * 12
-FORMULAS = {"leverage", "observe", "start", "remember"}
-"""Methods of policies, which the engine calls with what it made itself."""
+FORMULAS = {"leverage", "observe", "start", "remember", "check", "invalid"}
+"""Methods of policies and declarations, which are called with what this package made itself."""
 
 
 class Mute:

@@ -235,14 +235,15 @@ def read_number(value: Any) -> Any:
         plain = float(value)
     except OverflowError:
         return REFUSED
-    return value if type(value) in (int, float) else plain
+    return value if isinstance(value, int) and not isinstance(value, np.generic) else plain
 
 
 def read_whole(value: Any) -> Any:
     """Return a whole number of 64 bits."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         return REFUSED
-    return int(value) if -(2**63) <= value < 2**63 else REFUSED
+    whole = int(value)
+    return whole if -(2**63) <= whole < 2**63 else REFUSED
 
 
 def read_array(value: Any) -> Any:

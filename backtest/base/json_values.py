@@ -75,8 +75,8 @@ class PlainRepr(reprlib.Repr):
             return f"the {'class' if isinstance(x, type) else 'module'} {x.__name__}"
         if isinstance(x, types.FunctionType):
             return f"the function {x.__name__}"
-        shape = getattr(x, "shape", ())
-        is_array = isinstance(shape, tuple) and len(shape) > 0
+        shape: Any = getattr(x, "shape", ())
+        is_array = isinstance(shape, tuple) and bool(shape)
         if is_array and (len(shape) > 1 or shape[0] > MOST_ITEMS or hasattr(x, "index")):
             return f"a {type(x).__name__} of shape {shape}"
         return super().repr_instance(x, level)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
@@ -49,10 +50,10 @@ def parse_duration(text: str, *, where: str) -> int:
     >>> parse_duration("8h", where="doc") // HOUR
     8
     """
-    match = _DURATION.fullmatch(str(text).strip())
+    match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None or int(match[1]) == 0:
         raise ParameterError(
-            f"a duration is a positive whole number and a unit, was {text!r}",
+            f"a duration is a positive whole number and a unit, was {repr_plain(text)}",
             where=where,
             cure="write for example '60s', '5m', '1h', '1d' or '1w'",
         )

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE, Duration, Flag, Whole
+from backtest.base.json_values import repr_plain
 from backtest.base.ranges import Number, check_range
 from backtest.base.values import Value
 from backtest.crowd.impact import Impact, SquareRoot, check_impact
@@ -187,7 +188,7 @@ class Policies:
         where = "bt.agents.Policies"
         if not isinstance(self.mix, Mapping) or not self.mix:
             raise ParameterError(
-                f"mix must map policies to shares, was {str(self.mix)[:60]!r}",
+                f"mix must map policies to shares, was {repr_plain(self.mix):.60}",
                 where=where,
                 cure="pass {VolTarget(): 0.5, Constant(leverage=3.0): 0.5}, for example",
             )

@@ -208,7 +208,7 @@ def by_calendar(
         time is given.
     """
     where = "bt.margin_rules.by_calendar"
-    if not (weekdays or hours or spans):
+    if not (weekdays or hours or len(spans)):
         raise ParameterError(
             "a calendar must say when the margin is raised, was empty",
             where=where,
@@ -246,7 +246,7 @@ def largest(*multipliers: Multiplier) -> Multiplier:
     ParameterError
         If there are none, or they do not begin at the same time.
     """
-    starts = {series.index[0] for series in multipliers}
+    starts = {series.index[0] for series in multipliers if len(series)}
     if len(starts) != 1:
         raise ParameterError(
             "multipliers must begin at one time, begin at "

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
+from backtest.base.checked_calls import check_lengths, checked
 from backtest.base.units import FloatArray, IntArray
 from backtest.measures.influence import STATISTICS, Sampled, measure_activity
 from backtest.measures.persistence import Errors, estimate_errors
@@ -182,6 +182,10 @@ def draw_histories(
         yield chosen, np.flatnonzero(np.concatenate(([True], ~follows)))
 
 
+LEAST_FOR_BLOCKS = 8
+"""Samples below which the optimal length of blocks is not defined."""
+
+
 def choose_block(influence: FloatArray) -> int:
     """Return the mean length of blocks for series of shape (p, n), in samples.
 
@@ -192,7 +196,7 @@ def choose_block(influence: FloatArray) -> int:
 
     least: float = influence.shape[1] ** (1.0 / 3.0)
     moving = influence[np.ptp(influence, axis=1) > 0.0]  # NaN is not over 0 either
-    if not len(moving):
+    if not len(moving) or influence.shape[1] < LEAST_FOR_BLOCKS:
         return math.ceil(least)
     with np.errstate(all="ignore"):
         asked = optimal_block_length(moving.T)["stationary"].fillna(0.0)
@@ -233,6 +237,7 @@ def holm(p_values: FloatArray) -> FloatArray:
     >>> holm(np.array([0.01, 0.04, np.nan, 0.03])).tolist()
     [0.03, 0.06, nan, 0.06]
     """
+    check_lengths(p_values=p_values, where="holm")
     p_values = np.asarray(p_values)
     order = np.argsort(p_values, kind="stable")[: np.count_nonzero(~np.isnan(p_values))]
     steps = np.arange(len(order), 0, -1)

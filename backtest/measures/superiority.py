@@ -58,6 +58,7 @@ def find_superiority(
     that are the same as the baseline are left out.
     """
     check_shape("gains", gains, (-1, -1), where="find_superiority")
+    gains = np.asarray(gains)
     check_shape("baseline", baseline, (len(gains[0]),), where="find_superiority")
     from arch.bootstrap import SPA  # noqa: PLC0415 - it takes a second to import
 
@@ -100,6 +101,7 @@ def find_confidence_set(gains: FloatArray, *, draws: int, seed: int) -> tuple[Fl
     count once, and share their p-value.
     """
     check_shape("gains", gains, (-1, -1), where="find_confidence_set")
+    gains = np.asarray(gains)
     from arch.bootstrap import MCS  # noqa: PLC0415 - it takes a second to import
 
     distinct, place = np.unique(gains, axis=0, return_inverse=True)

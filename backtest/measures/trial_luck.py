@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.base.checked_calls import checked
 from backtest.base.ranges import check_range
 from backtest.base.units import FloatArray
 from backtest.measures.deflated_sharpe import check_returns, expected_max_sharpe
@@ -42,6 +43,7 @@ class TrialLuck(NamedTuple):
         return self.deviation * math.sqrt(periods / (n_returns - 1))
 
 
+@checked
 def effective_trials(returns: FloatArray, *, n_trials: int | None = None) -> float:
     """Return the number of independent trials equivalent to several correlated trials.
 

@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.json_values import repr_given
 from backtest.base.units import YEAR_DAYS, FloatArray, TimeLike, to_nanoseconds, utc_index
@@ -48,6 +49,7 @@ class Chain:
     source: str = ""
 
     @classmethod
+    @checked
     def load(cls, path: str | Path, *, settlement: str | None = None) -> Chain:
         """Read a file of quotes: Parquet, Feather, CSV or JSON.
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.json_values import repr_given
 from backtest.base.reportable import Reportable
@@ -80,6 +81,7 @@ class Surface(Reportable):
     _draw: ClassVar[Callable[[Any], Any]]
 
     @classmethod
+    @checked
     def fit(cls, chain: Chain, model: Model = "svi", *, underlying: str | None = None) -> Surface:
         """Fit a surface to bids and asks.
 

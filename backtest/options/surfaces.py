@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import repr_given
 from backtest.base.units import DAY, TimeLike, to_nanoseconds
@@ -38,6 +39,7 @@ class Surfaces:
     skipped: pd.DataFrame
 
     @classmethod
+    @checked
     def load(
         cls,
         path: str | Path,
@@ -77,6 +79,7 @@ class Surfaces:
         return collect(surfaces, skipped, str(path))
 
     @classmethod
+    @checked
     def fit(cls, chain: Chain, model: Model = "svi", *, underlying: str | None = None) -> Surfaces:
         """Fit a surface to each snapshot of a chain; see :meth:`load`."""
         surfaces: list[Surface] = []

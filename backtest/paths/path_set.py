@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
+from backtest.base.checked_calls import check_shape, checked
 from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.market import Market
@@ -242,6 +242,7 @@ class Paths(PathSpan[Market]):
     @checked
     def join_events(self, rates: FloatArray) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
         """Return the settlements of a path with those of its first bar, which is of history."""
+        check_shape("rates", rates, np.shape(rates)[:1] or (-1,), where="Paths.join_events")
         history, unknown = self.history, np.full(len(rates), np.nan)
         n = self.n_settled
         kept = slice(len(history.funding_time) - n, None)

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Self
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
+from backtest.base.checked_calls import check_lengths, checked
 from backtest.base.ranges import Number
 from backtest.base.units import YEAR_DAYS, FloatArray
 from backtest.features import garch_kernels
@@ -48,6 +48,7 @@ def block_length(returns: FloatArray, *, is_stationary: bool = True) -> float:
     Source: Politis and White (2004), Automatic Block-Length Selection for the Dependent Bootstrap,
     Econometric Reviews 23(1), with the correction of Patton, Politis and White (2009), by ``arch``.
     """
+    check_lengths(returns=returns, where="bt.paths.block_length")
     from arch.bootstrap import optimal_block_length  # noqa: PLC0415 - takes a second to import
 
     found = optimal_block_length(returns**2)["stationary" if is_stationary else "circular"]

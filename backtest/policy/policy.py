@@ -232,17 +232,23 @@ def find_parameters(cls: type[Policy]) -> Mapping[str, Parameter]:
     return MappingProxyType({parameter.name: parameter for parameter in read_parameters(cls)})
 
 
-def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
-    """Yield the declared parameters of a policy class."""
+def list_fields(cls: type[Policy]) -> tuple[dataclasses.Field[Any], ...]:
+    """Return the fields of a policy class, which is not the base class itself."""
     if not dataclasses.is_dataclass(cls):
         raise ParameterError(
             f"{cls.__name__} has no parameters: it is a base class",
             where=f"class {cls.__name__}",
             cure="derive a class from it, and use that",
         )
+    return dataclasses.fields(cls)
+
+
+def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
+    """Yield the declared parameters of a policy class."""
+    declared = list_fields(cls)
     hints = get_type_hints(cls, include_extras=True)
     found: dict[str, Parameter] = {}
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type] # made one by __init_subclass__
+    for field in declared:
         if field.name in TAKEN or field.name.startswith("_"):
             raise ParameterError(
                 f"the name of a parameter must not be reserved, was {field.name!r}",
@@ -300,7 +306,7 @@ def check_settings(
 
     With a number of positional values, also check that no parameter without a default is missing.
     """
-    declared = dataclasses.fields(cls)  # type: ignore[arg-type]
+    declared = list_fields(cls)
     known = [field.name for field in declared]
     given = ", ".join(f"{name}={repr_plain(value)}" for name, value in settings.items())
     where = f"{cls.__name__}({given or '...'})"

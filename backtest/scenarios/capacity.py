@@ -190,7 +190,7 @@ def check_account(account: Account) -> None:
     """Require an account whose capital can be changed."""
     if not isinstance(account, Account):
         raise ParameterError(
-            f"account must be an Account, was {str(account)[:60]!r}",
+            f"account must be an Account, was {repr_plain(account):.60}",
             where=f"{WHERE}, account",
             cure="pass bt.Account(...)",
         )

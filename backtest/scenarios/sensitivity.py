@@ -89,7 +89,7 @@ class Sensitivity(RiskRecord):
         return f"growth {format_percent(self.base)} a year as run\n{format_table(self.table)}"
 
 
-@checked_only("progress", "market", "overlay")
+@checked_only("progress", "market", "overlay", "venue")
 def sensitivity(
     market: Market | Markets,
     policy: AnyPolicy,

@@ -307,6 +307,12 @@ def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, 
     """Return every combination of the axes of a ladder."""
     if ladder is None:
         return []
+    if not isinstance(ladder, Mapping):
+        raise ParameterError(
+            f"a ladder must be a table of its axes, got {repr_plain(ladder)}",
+            where=Place("ladder", of=WHERE),
+            cure="give {'price': (-0.5, 0.5, 41)}, or leave it out",
+        )
     for name in ladder:
         if name not in AXES:
             raise ParameterError(
@@ -315,7 +321,7 @@ def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, 
                 where=Place("ladder", of=WHERE),
                 cure="choose one of them",
             )
-    if not ladder:
+    if not len(ladder):
         raise ParameterError(
             "a ladder needs an axis, was empty",
             where=Place("ladder", of=WHERE),

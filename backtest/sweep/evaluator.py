@@ -16,7 +16,7 @@ from backtest.account.account import without_flows_before
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.compile_choice import set_hurry
 from backtest.base.errors import BacktestError
-from backtest.base.fields import Whole
+from backtest.base.fields import Flag, Whole
 from backtest.base.units import BoolArray, FloatArray, IntArray, parse_size, utc_index
 from backtest.engine import Progress, Result, check_settings
 from backtest.engine.lookahead.checked_signals import (
@@ -120,8 +120,8 @@ class Evaluator:
             None if threads is None else Whole(1).check("threads", threads, where="threads")
         )
         self.memory = memory
-        self.compile = compile
-        self.plain_because = "" if compile else "compile=False"
+        self.compile = Flag().check("compile", compile, where="compile")
+        self.plain_because = "" if self.compile else "compile=False"
         self._lanes: Any = None  # a runner of lanes or of books
         check_terms(market, account, venue, sampling, calendar)
 

@@ -286,7 +286,7 @@ def list_assets(collateral: Any, where: str) -> tuple[Collateral, ...]:
     is_list = isinstance(assets, list | tuple)
     if not is_list or not all(isinstance(each, Collateral) for each in assets):
         raise ParameterError(
-            f"collateral must be a Collateral or a list of them, was {collateral!r:.80}",
+            f"collateral must be a Collateral or a list of them, was {repr_plain(collateral):.80}",
             where=where,
             cure="give bt.Collateral(name, amount=..., prices=..., rate=...)",
         )

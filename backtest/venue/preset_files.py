@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from backtest.base.checked_calls import is_path
 from backtest.base.errors import VenueError, did_you_mean
 from backtest.base.phrases import Either, Phrase
 from backtest.base.units import TimeLike, format_time, to_nanoseconds
@@ -250,12 +251,13 @@ def group_at(venue: str, symbol: str, group: str, at: TimeLike | None) -> Group 
 
 def is_history(at: TimeLike | None) -> bool:
     """Whether a choice stands for the margin tables of all days."""
-    return at is None or at == HISTORY
+    return at is None or (isinstance(at, str) and at == HISTORY)
 
 
 def _read_choice(at: TimeLike | None) -> str | None:
     """Return the chosen day; None for the newest table of each group."""
-    return None if at is None or at in (HISTORY, LATEST) else read_day(at, where="at")
+    is_word = isinstance(at, str) and at in (HISTORY, LATEST)
+    return None if at is None or is_word else read_day(at, where="at")
 
 
 def _choose(tables: list[Group], day: str | None) -> tuple[Group, str | None]:
@@ -300,7 +302,7 @@ def _load(venue: str) -> dict[str, dict[str, Any]]:
     Raises VenueError if there is no such venue, or its file has defects.
     """
     path = Path(venue) if str(venue).endswith(SUFFIX) else FOLDER / f"{venue}{SUFFIX}"
-    if not path.is_file():
+    if not is_path(path) or not path.is_file():
         raise _unknown_venue(venue)
     return _parse(path, path.stat().st_mtime_ns)
 
