@@ -305,7 +305,7 @@ def test_with_one_instrument_it_is_the_reference_of_one_position(block):
 
 LEAST = {
     "walked: path": 30, "walked: worst": 15, "cross liquidated in the bar": 6,
-    "isolated liquidated in the bar": 15, "stopped in the bar": 15, "stopped in a gap": 1,
+    "isolated liquidated in the bar": 15, "stopped in the bar": 10, "stopped in a gap": 1,
     "increases scaled": 8, "cut alone": 30, "scaled to the cap": 30, "flipped": 40,
     "cut by the balance": 6, "bands narrowed by the cap": 1,
     "pool: partial": 4, "pool: close": 1, "pool: takeover": 1, "a step passed over": 1,
