@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from backtest.base import units
-from backtest.base.errors import ParameterError
+from backtest.base.errors import BacktestError, DataError, ParameterError
 from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 
@@ -42,10 +42,14 @@ NUMERIC = "biuf"
 
 
 class Kind(NamedTuple):
-    """A kind of argument: its name in messages, and a reader that returns a value or REFUSED."""
+    """A kind of argument: its name in messages, and a reader that returns a value or REFUSED.
+
+    ``error`` is raised for a value of another kind.
+    """
 
     noun: str
     read: Callable[[Any], Any]
+    error: type[BacktestError] = ParameterError
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
@@ -79,7 +83,7 @@ def read_argument(function: Callable[..., Any], name: str, kind: Kind, given: An
     """Return an argument if it is of its kind, and raise a ParameterError if it is not."""
     found = kind.read(given)
     if found is REFUSED:
-        raise ParameterError(
+        raise kind.error(
             f"{name} must be {kind.noun}, got {repr_plain(given)}",
             where=Place(name, of=name_call(function)),
             cure=f"give {name} as {kind.noun}",
@@ -208,7 +212,9 @@ def join_kinds(kinds: Sequence[Kind]) -> Kind:
         readings = (kind.read(value) for kind in kinds)
         return next((each for each in readings if each is not REFUSED), REFUSED)
 
-    return Kind(" or ".join(dict.fromkeys(kind.noun for kind in kinds)), read)
+    nouns = dict.fromkeys(kind.noun for kind in kinds)
+    is_file = any(kind.error is DataError for kind in kinds)
+    return Kind(" or ".join(nouns), read, DataError if is_file else ParameterError)
 
 
 def read_class_kind(base: Any) -> Kind | None:
@@ -228,7 +234,9 @@ def read_instance_kind(hint: Any) -> Kind | None:
 
 
 def read_number(value: Any) -> Any:
-    """Return a real number that fits into a float."""
+    """Return a real number that fits into a float; an array without dimensions is one."""
+    if isinstance(value, np.ndarray):
+        return value if not value.ndim and is_numeric(value.dtype) else REFUSED
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return REFUSED
     try:
@@ -306,7 +314,7 @@ def make_tuple_kind(item: Kind) -> Kind:
         found = tuple(map(item.read, values))
         return REFUSED if any(each is REFUSED for each in found) else found
 
-    return Kind(f"each {item.noun}", read)
+    return Kind(f"each {item.noun}", read, item.error)
 
 
 def make_mapping_kind(*parts: Any) -> Kind:
@@ -347,7 +355,7 @@ PLAIN: dict[Any, Kind | None] = {
     type(None): NOTHING,
     npt.ArrayLike: ARRAY,
     **dict.fromkeys((dt.datetime, np.datetime64, pd.Timestamp), TIME),
-    Path: Kind("the path of a file or folder", keep_if(is_path)),
+    Path: Kind("the path of a file or folder", keep_if(is_path), DataError),
 }
 MAKERS: dict[Any, Callable[..., Kind | None]] = {
     np.ndarray: lambda *_: ARRAY,

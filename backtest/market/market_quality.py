@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from backtest.base.checked_calls import checked_only
+from backtest.base.checked_calls import checked_only, is_path
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Argument, Phrase
 from backtest.market.inspect.inspection import build_quality
 from backtest.market.inspect.quality_report import Quality
@@ -29,7 +30,7 @@ _NOTE = Phrase(
 )
 
 
-@checked_only("data", "columns", "instrument", "sessions")
+@checked_only("columns", "instrument", "sessions")
 def quality(
     data: Market | str | Path | Sequence[str | Path],
     *,
@@ -80,9 +81,13 @@ def quality(
             cure="call it for each, bt.quality(markets[name]); `backtest data inspect` also shows "
             "how they fit together",
         )
-    paths = [data] if isinstance(data, (str, Path)) else list(data)
-    if not paths:
-        raise ParameterError("quality needs a path", where="bt.quality", cure="give a folder")
+    paths = [data] if isinstance(data, (str, Path)) or not isinstance(data, Sequence) else data
+    if not len(paths) or not all(map(is_path, paths)):
+        raise ParameterError(
+            f"quality needs a path, got {repr_plain(data)}",
+            where="bt.quality",
+            cure="give a folder",
+        )
     options = read_options(
         instrument=instrument,
         interval=interval,

@@ -189,7 +189,6 @@ class Markets(PanelData):
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (self._markets, self.currency, self.source, self._lasts)
 
-    @checked
     def index(self, signal: Weights = None) -> Market:
         """Return the portfolio index: the price of one unit of equity that holds the weights.
 

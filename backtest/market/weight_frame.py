@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import check_number
 from backtest.base.units import FloatArray, IntArray, format_time
@@ -191,7 +192,9 @@ def _read_array(given: Any, markets: PanelData, place: Place, first: int) -> Flo
     wanted = (markets.n_bars, len(markets))
     cure = f"give a frame by time and instrument, or an array of shape {wanted}"
     if isinstance(given, str | pd.Series) or np.ndim(given) != 2:
-        kind = f"was {given!r}" if np.ndim(given) == 0 else f"was a {type(given).__name__}"
+        kind = (
+            f"was {repr_plain(given)}" if np.ndim(given) == 0 else f"was a {type(given).__name__}"
+        )
         raise ParameterError(
             f"the signal of several instruments must have a value for each of them, {kind}",
             where=place,

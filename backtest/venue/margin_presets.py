@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
-from backtest.base.checked_calls import checked
+from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError, VenueError, did_you_mean
 from backtest.base.fields import Text
 from backtest.base.json_values import repr_plain
@@ -109,7 +109,7 @@ class MarginPreset:
         }
 
 
-@checked
+@checked_only("name", "at")
 def margin_preset(
     name: str,
     instruments: Sequence[str] | Mapping[str, Sequence[str]] = (),
@@ -154,7 +154,7 @@ def margin_preset(
         leaves_out=content["leaves_out"],
         figures=tuple(Figure(**figure) for figure in content["figures"]),
         requirement=make_rule(name, table, instruments)
-        if instruments
+        if not isinstance(instruments, Sequence | Mapping) or len(instruments)
         else PresetMargin(preset=name, at=day),
         rates=table.get("rates", {}),
         slippage=table.get("slippage", 0.0),
@@ -221,14 +221,15 @@ def group_by_asset(
     """
     if isinstance(instruments, Mapping):
         return {str(group): tuple(names) for group, names in instruments.items()}
-    if isinstance(instruments, str):
+    if isinstance(instruments, str) or not isinstance(instruments, Sequence):
         raise ParameterError(
-            f"instruments must be a list of names, was {instruments!r}",
+            f"instruments must be a list of names, was {repr_plain(instruments)}",
             where="bt.margin_preset",
-            cure=f"give [{instruments!r}]",
+            cure=f"give [{repr_plain(instruments)}]",
         )
     groups: dict[str, tuple[str, ...]] = {}
-    for name in instruments:
+    for each in instruments:
+        name = Text().check("a name among instruments", each, where="bt.margin_preset")
         asset = find_asset(name)
         groups[asset] = (*groups.get(asset, ()), name)
     return groups
