@@ -155,7 +155,7 @@ def calculate_book(
     >>> book = bt.calculate_book(venues, {"BTCUSDT": 1.0, "ETHUSDT": 10.0},
     ...     {"BTCUSDT": 60_000, "ETHUSDT": 3_000}, balance=9_000)
     >>> book.requirement, round(book.margin_ratio, 4), book.first
-    (370.0, 0.0411, 'BTCUSDT')
+    (360.0, 0.04, 'BTCUSDT')
     """
     book = read_arguments(
         venues, quantities, prices, balance, entries, rule, collateral, collateral_prices

@@ -153,7 +153,7 @@ def maintenance(
     Examples
     --------
     >>> from backtest import Venue
-    >>> maintenance(Venue.preset("binance-usdm", "BTCUSDT"), 550_000)
+    >>> maintenance(Venue.preset("binance-usdm", "BTCUSDT@2024-10-24"), 550_000)
     2700.0
     """
     where = "bt.margin.maintenance"

@@ -217,7 +217,7 @@ class Venue(Value):
 
         Examples
         --------
-        >>> Venue.preset("binance-usdm", "BTCUSDT").brackets[1].amount
+        >>> Venue.preset("binance-usdm", "BTCUSDT@2024-10-24").brackets[1].amount
         50.0
         >>> Venue.preset("binance-usdm", "BTCUSDT", at="2021-05-19").brackets[1].cap
         250000.0
@@ -320,7 +320,7 @@ class Venue(Value):
         >>> bars = np.array(["2024-10-23", "2024-10-24", "2024-10-25"], dtype="M8[ns]").view("i8")
         >>> used = Venue.preset("binance-usdm", "BTCUSDT").in_use(bars)
         >>> [(each.since, each.first, each.stop) for each in used]
-        [('2021-03-18', 0, 1), ('2024-10-24', 1, 3)]
+        [('2022-12-29', 0, 1), ('2024-10-24', 1, 3)]
         """
         check_shape("time", time, (-1,), where="Venue.in_use")
         return list_in_use(self.tables(), self.days(), [each.end for each in self.earlier], time)

@@ -16,6 +16,7 @@ from backtest.cli.progress import Meter
 from backtest.market.fetch.download import check_address, read_wait
 from backtest.market.fetch.stored_days import merge_rows
 from backtest.market.tables.frames import TimedTable
+from tests.commands import override
 from tests.market.fetches import NOW, at, call, content, fetch
 from tests.replay import HEADER, epoch, kline_text, klines, settlements
 
@@ -194,7 +195,8 @@ def test_the_command_takes_the_address_from_the_environment(
 )
 def test_the_command_refuses_what_cannot_be(tmp_path, capsys, change, said):
     flags = ["--from", "2024-01-01", "--to", "2024-02-01", "--interval", "1h"]
-    code, _, err = call(capsys, "BTCUSDT", *flags, *change, "--out", tmp_path / "x")
+    words = override(["BTCUSDT", *flags], *change)
+    code, _, err = call(capsys, *words, "--out", tmp_path / "x")
     assert code == 2
     assert said in err
     assert not (tmp_path / "x").exists()

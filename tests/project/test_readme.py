@@ -20,7 +20,7 @@ PAGES = [
 ]
 
 
-GROUPS = ("data", "regress", "results", "validate")
+GROUPS = ("data", "options", "regress", "results", "validate")
 """The commands that have commands of their own."""
 
 
