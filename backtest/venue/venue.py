@@ -222,7 +222,7 @@ class Venue(Value):
         >>> Venue.preset("binance-usdm", "BTCUSDT", at="2021-05-19").brackets[1].cap
         250000.0
         >>> Venue.preset("binance-usdm", "BTCUSDT").days()
-        ('2021-03-18', '2024-10-24')
+        ('2021-03-18', '2022-12-29', '2024-10-24', '2026-09-29')
         """
         if not isinstance(symbol, str):
             names = preset_files.check_list(symbol)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -113,6 +114,14 @@ def start_worker(folder: Path, address: str) -> subprocess.Popen[bytes]:
     return start(folder, "worker", address, *options)
 
 
+def start_client(address: str) -> distributed.Client:
+    """Return a client; Dask wants its thread to start in ten seconds, also on a busy machine."""
+    for _ in range(5):
+        with contextlib.suppress(AssertionError):
+            return distributed.Client(address, set_as_default=False)
+    return distributed.Client(address, set_as_default=False)
+
+
 class Cluster:
     """A scheduler and its workers."""
 
@@ -124,7 +133,7 @@ class Cluster:
 
     def wait(self, n: int) -> None:
         """Wait until there are so many workers."""
-        with distributed.Client(self.address, set_as_default=False) as client:
+        with start_client(self.address) as client:
             for _ in range(600):
                 if len(client.nthreads()) == n:
                     return
@@ -560,7 +569,7 @@ def test_a_worker_keeps_what_was_used_last():
 
 def test_an_answer_without_rows_is_asked_for_again(cluster):
     """A worker that has not been given the job says so."""
-    with distributed.Client(cluster.address, set_as_default=False) as client:
+    with start_client(cluster.address) as client:
         future = client.submit(worker.evaluate_block, "unknown", WorkBlock({}), pure=False)
         result: BlockResult = future.result()
     assert result.rows is None
