@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.errors import BacktestError, ParameterError, PolicyError
+from backtest.base.json_values import repr_plain
 from backtest.base.ranges import Choice
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.base.work_budget import WorkMeter, measure_work
@@ -28,13 +29,19 @@ PLAN = CutPlan(chains=16, links=3, prefixes=8, wanted=56, budget=2.0)
 
 
 def require_one(market: object, *, where: str) -> None:
-    """Refuse several markets where one is meant."""
+    """Refuse anything but one market."""
     if isinstance(market, Markets):
         raise ParameterError(
             f"a signal of this kind is of one market, was given {market!r}",
             where=where,
             cure="call it for each, markets[name], put the signals into a frame by name and divide "
             "it by their number; or use from_frame or from_function",
+        )
+    if not isinstance(market, Market):
+        raise ParameterError(
+            f"market must be a Market, got {repr_plain(market)}",
+            where=where,
+            cure="load one: bt.Market.load(...)",
         )
 
 

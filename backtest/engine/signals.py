@@ -42,8 +42,7 @@ __all__ = [
 ]
 
 
-@checked_only("market", "carry")
-@checked_only("market", "carry")
+@checked_only("carry")
 def from_series(
     market: Market, series: pd.Series, sides: Sides = "both", *, carry: bool = False
 ) -> pd.Series:
@@ -91,8 +90,7 @@ def from_series(
     return checks.make_signal(market, raw, sides, where=where)
 
 
-@checked_only("market", "carry")
-@checked_only("market", "carry")
+@checked_only("carry")
 def from_frame(
     markets: Markets, frame: pd.DataFrame, sides: Sides = "both", *, carry: bool = False
 ) -> pd.DataFrame:
@@ -185,7 +183,7 @@ def from_function(
     return checks.compute_signal(market, function, sides, name=name)
 
 
-@checked_only("market", "sized")
+@checked_only("sized")
 def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False) -> pd.Series:
     """Return what a portfolio of vectorbt held as a signal.
 
@@ -214,7 +212,6 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
     return read_portfolio(portfolio, fills, sized=sized)
 
 
-@checked_only("market")
 def ma_cross(
     market: Market, fast: int = 24, slow: int = 168, sides: Sides = "both", *, ewm: bool = False
 ) -> pd.Series:
@@ -244,7 +241,6 @@ def ma_cross(
     return MaCross(fast, slow, sides, ewm).apply(market)
 
 
-@checked_only("market")
 def rsi(
     market: Market, window: int = 14, low: float = 30.0, high: float = 70.0, sides: Sides = "both"
 ) -> pd.Series:
@@ -278,7 +274,6 @@ def rsi(
     return Rsi(window, low, high, sides).apply(market)
 
 
-@checked_only("market")
 def bollinger(
     market: Market, window: int = 20, width: float = 2.0, sides: Sides = "both"
 ) -> pd.Series:
@@ -311,7 +306,6 @@ def bollinger(
     return Bollinger(window, width, sides).apply(market)
 
 
-@checked_only("market")
 def breakout(market: Market, window: int = 48, sides: Sides = "both") -> pd.Series:
     """Return long from a close over the highest high of the bars before it, short under the lowest.
 

@@ -14,6 +14,7 @@ from backtest.account import Account
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.base.number_text import format_chance
 from backtest.base.phrases import Place
 from backtest.base.ranges import Number
@@ -120,7 +121,7 @@ class MaxLeverage(RiskRecord):
         return "\n".join(lines)
 
 
-@checked_only("progress", "overlay", "market", "models")
+@checked_only("progress", "overlay", "market")
 def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     market: Market | Markets,
     policy: AnyPolicy | None = None,
@@ -185,9 +186,9 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     """
     bound = Number(0.0, 1.0, open_low=True, open_high=True)
     chance = bound.check("probability", probability, where=Place("probability", of=WHERE))
-    if not models or isinstance(models, str):
+    if isinstance(models, str) or not isinstance(models, Sequence) or not len(models):
         raise ParameterError(
-            f"models must be a list with at least one model, was {models!r}",
+            f"models must be a list with at least one model, was {repr_plain(models)}",
             where=Place("models", of=WHERE),
             cure="give models=['filtered', 'gbm']",
         )
