@@ -20,6 +20,8 @@ from backtest.base.normal import ROOT_TWO_PI, mills_ratio, normal_cdf, normal_de
 from backtest.base.units import FloatArray
 
 KERNELS = ("fill_prices", "fill_greeks")
+MOST_CARRY = 700.0
+"""Largest rate times years: its exponential must fit into a float."""
 SERIES_LIMIT = 0.12
 """Half deviations below which the difference is a series in t."""
 
@@ -37,6 +39,14 @@ class Greeks(NamedTuple):
     rho: Any
     vanna: Any
     volga: Any
+
+
+def is_possible(
+    forward: float, strike: float, years: float, volatility: float, rate: float
+) -> bool:
+    """Return whether numbers are those of an option; NaN is not."""
+    is_placed = forward > 0.0 and strike > 0.0 and abs(rate * years) <= MOST_CARRY
+    return is_placed and years >= 0.0 and volatility >= 0.0
 
 
 def log_ratio(forward: float, strike: float) -> float:
@@ -87,7 +97,12 @@ def scalar_price(
     rate: float,
     is_coin: bool,
 ) -> float:
-    """Return the discounted Black-76 price; ``sign`` is 1 for a call, -1 for a put."""
+    """Return the discounted Black-76 price; ``sign`` is 1 for a call, -1 for a put.
+
+    NaN where a number is NaN or out of range.
+    """
+    if not is_possible(forward, strike, years, volatility, rate):
+        return math.nan
     intrinsic = max(0.0, sign * (forward - strike))
     s = volatility * math.sqrt(years)
     value = 0.0
@@ -108,6 +123,11 @@ def scalar_greeks(
     is_coin: bool,
 ) -> Greeks:
     """Return the Greeks of the discounted Black-76 price, in cash or in coins."""
+    if not is_possible(forward, strike, years, volatility, rate):
+        nan = math.nan
+        return Greeks(
+            delta=nan, gamma=nan, vega=nan, theta=nan, rho=nan, vanna=nan, volga=nan
+        )  # fmt: skip
     value = scalar_price(sign, forward, strike, years, volatility, rate, False)
     found = cash_greeks(sign, forward, strike, years, volatility, rate, value)
     if not is_coin:

@@ -11,8 +11,10 @@ import numpy as np
 
 from backtest.options.black_kernels import Greeks
 from backtest.options.pricing import (
+    MOST_CARRY,
     Kind,
     Number,
+    broadcast,
     check_positive,
     greeks,
     implied_volatility,
@@ -62,7 +64,7 @@ def bs_greeks(
     forward, growth = carry(where, spot, years, rate, dividend)
     found = greeks(kind, forward, strike, years, volatility, rate)
     drift = np.asarray(rate, dtype=np.float64) - np.asarray(dividend, dtype=np.float64)
-    has_time = np.asarray(volatility) * np.sqrt(np.asarray(years)) > 0.0
+    has_time = np.asarray(volatility) * np.sqrt(np.asarray(years)) != 0.0
     parts = Greeks(
         delta=found.delta * growth,
         gamma=found.gamma * growth**2,
@@ -96,5 +98,6 @@ def carry(
     numbers = {"spot": spot, "years": years, "rate": rate, "dividend": dividend}
     spots, times, rates, yields = (read_numbers(k, v, where) for k, v in numbers.items())
     check_positive("spot", spots, where)
-    growth = np.exp((rates - yields) * times)
+    spots, times, rates, yields = broadcast(where, spots, times, rates, yields)
+    growth = np.exp(np.clip((rates - yields) * times, -MOST_CARRY, MOST_CARRY))
     return spots * growth, growth

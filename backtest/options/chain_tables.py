@@ -19,6 +19,8 @@ COLUMNS = (
     "time", "underlying", "expiry", "strike", "kind", *NUMBERS, "forward_source", "quoted", "name",
 )  # fmt: skip
 """Columns of a chain, in this order."""
+SOURCES = ("future", "given", "parity", "index", "none")
+"""Where a forward may come from, as a table that was read before says."""
 KINDS = {"call": "call", "put": "put", "c": "call", "p": "put"}
 
 
@@ -98,8 +100,10 @@ def read_columns(frame: pd.DataFrame, where: str) -> tuple[dict[str, object], li
     read["kind"] = read_kinds(frame["kind"], where)
     for name in ("underlying", "name"):
         read[name] = frame[name].astype(str) if name in frame else ""
-    future = frame.get("future", frame.get("forward_source"))
+    future = frame.get("future")
     read["forward_source"] = "" if future is None else future.astype(object)
+    if "forward_source" in frame:
+        read["forward_source"] = frame["forward_source"].astype(str)
     defects = [each for each in read.values() if isinstance(each, Defect)]
     return dict(read), defects
 
@@ -145,7 +149,9 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
     for name in ("bid", "ask"):
         table[name] = table[name].where(table[name] > 0.0)
     source = table["forward_source"]
-    if (source == "").all():
+    if source.isin(SOURCES).all():
+        named = source
+    elif (source == "").all():
         named = np.where(table["forward"].notna(), "given", "none")
     else:
         named = np.where(source.notna() & table["forward"].notna(), "future", "none")

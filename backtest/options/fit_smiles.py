@@ -11,7 +11,8 @@ from backtest.base.units import FloatArray
 from backtest.options.quotes import Quotes
 from backtest.options.svi import SSVI, SVI
 
-LEAST_DENSITY = -1e-9
+LEAST_DENSITY = 1e-7
+"""Smallest g(k) of a fit: over 0 by more than what lies between two points of the examination."""
 STEEPEST = 1.99
 """Largest slope of a wing: total variance grows at most as 2 |k| (Lee 2004)."""
 
@@ -21,7 +22,8 @@ def fit_svi(quotes: Quotes) -> SVI:
 
     The start is the best of a grid over m and sigma, where the other three parameters are linear
     (Zeliade 2009). Least squares of volatility against the middle, in units of half the widened
-    spread, with a penalty for negative densities that grows until there is none.
+    spread, with a penalty for negative densities that grows. A smile that keeps some is moved
+    towards a repair, and if that is not enough, replaced by an SSVI smile, which has none.
     """
     bounds = find_bounds(quotes)
     start = np.clip(find_start(quotes), bounds[0] + 1e-9, bounds[1] - 1e-9)
@@ -36,7 +38,8 @@ def fit_svi(quotes: Quotes) -> SVI:
         smile = build(found)
         if is_sound(smile):
             return smile
-    return soften(build(found), quotes.years)
+    softened = soften(build(found), quotes.years)
+    return softened if is_sound(softened) else fit_ssvi([quotes])[0].raw
 
 
 def find_bounds(quotes: Quotes) -> tuple[FloatArray, FloatArray]:

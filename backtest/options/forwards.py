@@ -55,5 +55,9 @@ def find_parity(rows: pd.DataFrame, settlement: str) -> float:
         return float("nan")
     strikes = difference.index.to_numpy(dtype=np.float64)
     values = difference.to_numpy()
-    forwards = strikes / (1.0 - values) if settlement == "coin" else strikes + values
-    return float(np.median(forwards))
+    if settlement == "coin":
+        strikes, values = strikes[values < 1.0], values[values < 1.0]
+        forwards = strikes / (1.0 - values)
+    else:
+        forwards = (strikes + values)[strikes + values > 0.0]
+    return float(np.median(forwards)) if forwards.size else float("nan")

@@ -13,7 +13,7 @@ import math
 
 from backtest.base.normal import ROOT_TWO_PI
 from backtest.base.units import FloatArray
-from backtest.options.black_kernels import log_ratio, normalized_price
+from backtest.options.black_kernels import is_possible, log_ratio, normalized_price
 
 KERNELS = ("fill_volatilities",)
 BELOW, AT_INTRINSIC, AT_BOUND, NO_TIME, FOUND = 1, 2, 3, 4, 0
@@ -52,6 +52,8 @@ def scalar_implied(
     is_coin: bool,
 ) -> float:
     """Return the volatility at which Black-76 gives a price; NaN where there is none."""
+    if not is_possible(forward, strike, years, price, rate):
+        return math.nan
     if check_price(sign, price, forward, strike, years, rate, is_coin) != FOUND:
         return math.nan
     intrinsic = max(0.0, sign * (forward - strike))

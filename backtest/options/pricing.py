@@ -19,7 +19,7 @@ from backtest.base.json_values import repr_given
 from backtest.base.units import FloatArray
 from backtest.features.compiled import compile_module
 from backtest.options import black_kernels, implied_kernels
-from backtest.options.black_kernels import Greeks, scalar_greeks, scalar_price
+from backtest.options.black_kernels import MOST_CARRY, Greeks, scalar_greeks, scalar_price
 from backtest.options.implied_kernels import check_price, scalar_implied
 
 Number = float | FloatArray
@@ -145,8 +145,11 @@ def greeks(
     found = Greeks(*evaluate(scalar_greeks, black_kernels, "fill_greeks", given, len(SCALES)))
     if not in_money:
         return found
-    place = given[1] if spot is None else read_numbers("spot", spot, where)
-    amount = read_numbers("quantity", quantity, where) * read_numbers("size", size, where)
+    place = np.asarray(given[1]) if spot is None else read_numbers("spot", spot, where)
+    check_positive("spot", place, where)
+    numbers = (read_numbers("quantity", quantity, where), read_numbers("size", size, where))
+    place, held, each_size, _ = broadcast(where, place, *numbers, np.asarray(given[1]))
+    amount = held * each_size
     scaled = [
         value * (amount * place**power / per)
         for value, (power, per) in zip(found, SCALES, strict=True)
@@ -286,22 +289,33 @@ def read_inputs(
         check_positive(key, arrays[key], where)
     for key in ("years", name):
         check_positive(key, arrays[key], where, is_zero_allowed=True)
+    found = broadcast(where, read_signs(kind, where), *arrays.values())
+    if (np.abs(arrays["rate"]) * np.max(arrays["years"], initial=0.0) > MOST_CARRY).any():
+        raise ParameterError(
+            f"rate times years must be at most {MOST_CARRY:g} in size, got a rate of {rate!r:.40}",
+            where=where,
+            cure="write rates as fractions per year: 0.05 is 5 %",
+        )
+    return tuple(found) if found[0].shape else tuple(float(each) for each in found)
+
+
+def broadcast(where: str, *arrays: FloatArray) -> tuple[FloatArray, ...]:
+    """Return arrays of one shape; raise a ParameterError if theirs do not fit."""
     try:
-        found = np.broadcast_arrays(read_signs(kind, where), *arrays.values())
+        return tuple(np.broadcast_arrays(*arrays))
     except ValueError as error:
-        shapes = ", ".join(f"{key} {each.shape}" for key, each in arrays.items() if each.shape)
+        shapes = ", ".join(str(each.shape) for each in arrays if each.shape)
         raise ParameterError(
             f"arguments must have shapes that broadcast, got {shapes}",
             where=where,
             cure="give scalars, or arrays of one shape",
         ) from error
-    return tuple(found) if found[0].shape else tuple(float(each) for each in found)
 
 
 def read_signs(kind: Kind, where: str) -> FloatArray:
     """Return 1 for calls and -1 for puts."""
     kinds = np.asarray(kind)
-    names = [str(each) for each in np.unique(kinds)] if kinds.dtype.kind in "UOT" else [kind]
+    names = sorted(map(str, set(kinds.ravel().tolist())))
     wrong = [each for each in names if each not in SIGNS]
     if wrong:
         raise ParameterError(

@@ -9,7 +9,8 @@ import pandas as pd
 
 from backtest.options.pricing import price
 
-TIME = pd.Timestamp("2026-01-01 12:00", tz="UTC")
+TIME = pd.Timestamp("2023-01-01 12:00", tz="UTC")
+"""Half a day after the sample market begins."""
 SPOT = 100_000.0
 DAYS = (2.0, 7.0, 30.0, 90.0, 180.0)
 SPREAD = 0.01

@@ -18,7 +18,7 @@ from backtest.base.reportable import Reportable
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray, parse_duration
 from backtest.options.chain import Chain
 from backtest.options.chain_inspection import Inspection
-from backtest.options.pricing import price, read_numbers
+from backtest.options.pricing import broadcast, price, read_numbers
 from backtest.options.quotes import WIDENING, Quotes
 from backtest.options.svi import SVI
 
@@ -131,25 +131,31 @@ class Surface(Reportable):
         )  # fmt: skip
 
     def __repr__(self) -> str:
-        inside = np.average(self.fits["inside"], weights=self.fits["quotes"])
         name = f"{self.underlying} " if self.underlying else ""
         return (
             f"Surface({name}{self.time:%Y-%m-%d %H:%M}, {self.model}, {len(self.fits)} expiries, "
-            f"{inside:.1%} of quotes inside)"
+            f"{self.inside:.1%} of quotes inside)"
         )
 
     @property
     def summary(self) -> str:
         """What the surface shows, in one or two sentences."""
         butterflies = int(self.arbitrage()["butterfly"].sum())
-        inside = np.average(self.fits["inside"], weights=self.fits["quotes"])
         sides = ("puts", "calls") if self.skew("30d") >= 0.0 else ("calls", "puts")
         return (
             f"30 days: {100 * self.atm('30d'):.1f} % a year at the money, 25-delta {sides[0]} "
             f"{100 * abs(self.skew('30d')):.1f} points above {sides[1]}. "
-            f"{100 * inside:.1f} % of {self.fits['quotes'].sum():,} two-sided quotes contain the "
+            f"{100 * self.inside:.1f} % of {self.fits['quotes'].sum():,} two-sided quotes contain the "
             f"fit; butterfly arbitrage in {butterflies} of {len(self.fits)} expiries."
         )
+
+    @property
+    def inside(self) -> float:
+        """The share of two-sided quotes near the money that contain the fit; NaN without any."""
+        judged = self.fits[self.fits["quotes"] > 0]
+        if judged.empty:
+            return math.nan
+        return float(np.average(judged["inside"], weights=judged["quotes"]))
 
     @property
     def identity(self) -> str:
@@ -186,8 +192,8 @@ class Surface(Reportable):
         Raises ParameterError if a number is not finite, or years are negative.
         """
         where = "bt.Surface.total_variance"
-        ks, wanted = np.broadcast_arrays(
-            read_numbers("k", k, where), read_numbers("years", years, where)
+        ks, wanted = broadcast(
+            where, read_numbers("k", k, where), read_numbers("years", years, where)
         )
         if (wanted < 0.0).any():
             raise ParameterError(
@@ -226,6 +232,7 @@ class Surface(Reportable):
                     where=where,
                     cure="give strikes in the quote currency and times in years of 365 days",
                 )
+        strikes, wanted = broadcast(where, strikes, wanted)
         k = np.log(strikes / self.forward(wanted))
         return np.asarray(np.sqrt(self.total_variance(k, wanted) / wanted))
 
@@ -260,6 +267,12 @@ class Surface(Reportable):
             return -k / root + 0.5 * root - level
 
         reach = 12.0 * self.atm(years) * math.sqrt(years)
+        if not gap(-reach) > 0.0 > gap(reach):
+            raise ParameterError(
+                f"a tenor must be near the fitted expiries, got {years:g} years",
+                where="bt.Surface.skew",
+                cure=f"choose one up to about {2.0 * self.years[-1]:.2g} years",
+            )
         k = brentq(gap, -reach, reach, xtol=1e-12)
         return math.sqrt(float(self.total_variance(k, years)) / years)
 
@@ -344,7 +357,8 @@ def choose_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         ("ask without a volatility", rows["ask_iv"].isna()),
     ):
         reasons = reasons.where((reasons != "") | ~bad, reason)
-    strikes = rows[reasons == ""].groupby("expiry")["strike"].nunique()
+    inverted = (reasons == "") & rows["bid_iv"].notna()
+    strikes = rows[inverted].groupby("expiry")["strike"].nunique()
     few = rows["expiry"].map(strikes).fillna(0) < FEWEST
     reasons = reasons.where((reasons != "") | ~few, f"fewer than {FEWEST} two-sided strikes")
     used = reasons == ""
@@ -371,7 +385,8 @@ def describe_fit(part: pd.DataFrame, smile: SVI) -> dict[str, object]:
     near = (part["k"].abs() <= WIDTH * money).to_numpy()
     low = part["bid_iv"].fillna(0.0).to_numpy() - WIDENING
     inside = (fitted >= low) & (fitted <= part["ask_iv"].to_numpy() + WIDENING)
-    errors = np.abs(fitted - part["iv"].to_numpy())[near]
+    marks = part["iv"].fillna(part["mark_iv"]).to_numpy()
+    errors = np.abs(fitted - marks)[near]
     known = errors[~np.isnan(errors)]
     return {
         "expiry": part["expiry"].iloc[0],

@@ -161,8 +161,14 @@ class SVI:
     def least_density(self) -> float:
         """The smallest g(k) for |k| <= 1.5, the neighborhood of the vertex included."""
         near = self.m + self.sigma * np.sinh(np.linspace(-5.0, 5.0, 401))
-        k = np.concatenate([GRID, near[np.abs(near) <= 1.5]])
-        return float(np.min(self.density(k)))
+        k = np.sort(np.concatenate([GRID, near[np.abs(near) <= 1.5]]))
+        found = self.density(k)
+        for _ in range(3):  # zoom in on the lowest points: a dip may lie between two
+            lowest = np.argsort(found)[:3]
+            low, high = k[np.maximum(lowest - 1, 0)], k[np.minimum(lowest + 1, k.size - 1)]
+            k = np.sort(np.linspace(low, high, 41).ravel())
+            found = self.density(k)
+        return float(np.min(found))
 
 
 @dataclass(frozen=True)

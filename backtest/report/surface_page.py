@@ -57,12 +57,13 @@ def build_surface(found: Surface) -> Page:
 
 def list_facts(found: Surface) -> list[Fact]:
     """Return the headline numbers."""
-    inside = float(np.average(found.fits["inside"], weights=found.fits["quotes"]))
     return [
         Fact("at the money, 30 days", f"{100 * found.atm('30d'):.1f} %", "a year"),
         Fact("skew, 25 delta", f"{100 * found.skew('30d'):+.1f} pt", "put less call, 30 days"),
         Fact("model-free, 30 days", f"{100 * found.vix('30d'):.1f} %", "a year"),
-        Fact("quotes that contain the fit", f"{100 * inside:.1f} %", "widened by half a point"),
+        Fact(
+            "quotes that contain the fit", f"{100 * found.inside:.1f} %", "widened by half a point"
+        ),
     ]
 
 
