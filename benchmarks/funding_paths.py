@@ -115,7 +115,7 @@ def main() -> None:
             f"mean absolute error of {AHEAD} days in {len(months)} months, bp\n"
             f"{errors.round(2).to_string()}\n\n"
         )
-        most = months.nlargest(3, "today").round(2)
+        most = months.astype(float).nlargest(3, "today").round(2)
         sys.stdout.write(f"the months that began with the highest rates, bp\n{most}\n\n")
         found[name] = {"spread": table.T.to_dict(), "error_bp": errors.to_dict()}
     sys.stdout.write(json.dumps(found) + "\n")

@@ -59,7 +59,7 @@ def main() -> None:
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = [measure_policy(name, given.paths, given.sets, given.days) for name in given.only]
-    json.dump(rows, sys.stdout, indent=1)
+    json.dump({"rows": rows}, sys.stdout, indent=1)
     sys.stdout.write("\n")
 
 

@@ -79,7 +79,7 @@ class Markets(PanelData):
     """
 
     @classmethod
-    @checked_only("paths", "sessions", "instruments", "currency")
+    @checked_only("paths", "sessions", "currency")
     def load(
         cls,
         *paths: str | Path,

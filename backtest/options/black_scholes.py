@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from backtest.options.black_kernels import Greeks
+from backtest.options.black_kernels import MOST_CARRY, Greeks
 from backtest.options.pricing import (
-    MOST_CARRY,
     Kind,
     Number,
     broadcast,

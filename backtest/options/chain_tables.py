@@ -149,6 +149,7 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
     for name in ("bid", "ask"):
         table[name] = table[name].where(table[name] > 0.0)
     source = table["forward_source"]
+    named: object
     if source.isin(SOURCES).all():
         named = source
     elif (source == "").all():

@@ -145,8 +145,8 @@ class Surface(Reportable):
         return (
             f"30 days: {100 * self.atm('30d'):.1f} % a year at the money, 25-delta {sides[0]} "
             f"{100 * abs(self.skew('30d')):.1f} points above {sides[1]}. "
-            f"{100 * self.inside:.1f} % of {self.fits['quotes'].sum():,} two-sided quotes contain the "
-            f"fit; butterfly arbitrage in {butterflies} of {len(self.fits)} expiries."
+            f"{100 * self.inside:.1f} % of {self.fits['quotes'].sum():,} two-sided quotes contain "
+            f"the fit; butterfly arbitrage in {butterflies} of {len(self.fits)} expiries."
         )
 
     @property

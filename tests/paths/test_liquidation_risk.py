@@ -102,7 +102,7 @@ def test_all_columns_of_a_row_come_from_one_estimator():
         plain = bt.liquidation_risk(paths, Hold(lever), **given, method="plain").table.iloc[0]
         assert plain.p_liquidation_low <= row.p_liquidation <= plain.p_liquidation_high
         for name in ("equity_05", "equity_50", "equity_95"):
-            assert row[name] == pytest.approx(plain[name], rel=0.03)
+            assert row[name] == pytest.approx(plain[name], rel=0.06)  # two standard errors
     assert list(dict.fromkeys(phases)) == [
         "checking and compiling the policy", "paths", "searching levels of splitting, 7d",
         "splitting paths, 7d", "searching a tilt of the model, 7d", "tilted paths, 7d",
