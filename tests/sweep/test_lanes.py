@@ -486,7 +486,8 @@ def make_path(close: np.ndarray, start: np.ndarray | None = None) -> bt.Market:
 @pytest.mark.slow
 def test_a_lane_is_liquidated_by_its_own_closing_fee():
     """The quick look takes in the dearest of the lanes, not the first set's rules."""
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT").override(includes_close_fee=True)
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT@2024-10-24")
+    venue = venue.override(includes_close_fee=True)
     market = make_path(np.r_[100.0, np.linspace(100.0, 88.0, 60)])
     evaluator = Evaluator(market, Once, venue=venue, account=bt.Account())
     sets = {"venue.fees.taker": np.array([0.0, 0.003]), "scale": np.array([1.0, 10.0])}
