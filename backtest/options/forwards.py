@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import BoolArray
-
 NEAREST = 3
 """Strikes nearest the money whose parities are averaged by their median."""
 
@@ -18,24 +16,18 @@ def fill_forwards(table: pd.DataFrame, settlement: str) -> pd.DataFrame:
     both quotes; else the index; else none (NaN).
     """
     filled = table.copy()
-    without = filled["forward_source"] == "none"
-    for _, rows in filled[without].groupby(["time", "underlying", "expiry"], sort=False):
-        every = find_rows(filled, rows.iloc[0])
-        forward = find_parity(filled.loc[every], settlement)
-        source = "parity"
+    for _, rows in table.groupby(["time", "underlying", "expiry"], sort=False):
+        without = rows.index[rows["forward_source"] == "none"]
+        if without.empty:
+            continue
+        forward, source = find_parity(rows, settlement), "parity"
         if np.isnan(forward):
-            forward, source = float(rows["index"].median()), "index"
+            forward, source = float(rows.loc[without, "index"].median()), "index"
         if np.isnan(forward):
             source = "none"
-        filled.loc[rows.index, "forward"] = forward
-        filled.loc[rows.index, "forward_source"] = source
+        filled.loc[without, "forward"] = forward
+        filled.loc[without, "forward_source"] = source
     return filled
-
-
-def find_rows(table: pd.DataFrame, row: pd.Series) -> BoolArray:
-    """Return which rows are of the same snapshot, underlying and expiry."""
-    keys = ["time", "expiry", "underlying"]
-    return np.asarray((table[keys] == row[keys]).all(axis=1))
 
 
 def find_parity(rows: pd.DataFrame, settlement: str) -> float:
