@@ -10,6 +10,7 @@ import typer
 
 from backtest.base.errors import ParameterError
 from backtest.base.number_text import format_percent
+from backtest.base.units import YEAR_DAYS
 from backtest.cli.flags import OUTPUT, AsJson, flag, option
 from backtest.cli.printing import add_command, format_help, print_json, print_paragraph, print_table
 from backtest.cli.progress import show_activity
@@ -42,7 +43,7 @@ SURFACE_EXAMPLES = """
 backtest options surface deribit.parquet --underlying BTC
 backtest options surface deribit.parquet --underlying ETH --model ssvi --report surface.html
 """
-DAYS = 365.0
+
 
 Kind = Annotated[str, flag("'call' or 'put'.", "--kind")]
 Forward = Annotated[float, flag("Price of the forward with the same expiry.")]
@@ -94,7 +95,7 @@ def show_price(
 ) -> None:
     """Price a European option by Black-76, with its Greeks per unit of the underlying."""
     warn_of_percentage("--volatility", volatility)
-    given = (kind, forward, strike, days / DAYS, volatility, rate, settlement)
+    given = (kind, forward, strike, days / YEAR_DAYS, volatility, rate, settlement)
     value, found = price(*given), greeks(*given)  # type: ignore[arg-type] # checked by both
     if as_json:
         print_json({"price": value, **found._asdict()})
@@ -117,7 +118,7 @@ def show_implied(
     as_json: AsJson = False,
 ) -> None:
     """Find the volatility at which Black-76 gives a price."""
-    given = (kind, price, forward, strike, days / DAYS, rate, settlement)
+    given = (kind, price, forward, strike, days / YEAR_DAYS, rate, settlement)
     found = implied_volatility(*given)  # type: ignore[arg-type] # checked there
     reason = volatility_reason(*given)  # type: ignore[arg-type]
     if as_json:
@@ -188,7 +189,7 @@ def show_surface(
              "crosses")  # fmt: skip
     rows = [
         (
-            f"{row['expiry']:%Y-%m-%d}", f"{DAYS * row['years']:.1f}",
+            f"{row['expiry']:%Y-%m-%d}", f"{YEAR_DAYS * row['years']:.1f}",
             f"{row['forward']:,.6g}", f"{row['quotes']}", format_percent(row["inside"]),
             f"{100 * row['median_error']:.2f} pt", f"{100 * row['worst_error']:.2f} pt",
             format_percent(row["crossings"]),

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from backtest.base.units import YEAR_DAYS
 from backtest.options import Surface
 from backtest.options.chain_inspection import CHECKS
 from backtest.report.page.figures import LIGHT, TEMPLATE, build_chart, build_layout, draw_line
 from backtest.report.page.page import Chart, Fact, Page, Paragraph, Section, Table, name_columns
 
-DAYS = 365.0
 REACH = 3.0
 """Standard deviations of log-moneyness that the charts show."""
 ASSUMPTIONS = (
@@ -28,7 +28,7 @@ ASSUMPTIONS = (
 def build_surface(found: Surface) -> Page:
     """Return the page of a surface."""
     name = found.underlying or "options"
-    days = DAYS * found.years
+    days = YEAR_DAYS * found.years
     return Page(
         kind="surface",
         manifest={"id": found.identity},
@@ -89,7 +89,7 @@ def draw_smile(found: Surface, place: int) -> Chart:
     layout = build_layout(
         240, xaxis={"title": {"text": "strike"}}, yaxis={"title": {"text": "% a year"}}
     )
-    title = f"{row['expiry']:%Y-%m-%d %H:%M}, {DAYS * row['years']:.1f} days"
+    title = f"{row['expiry']:%Y-%m-%d %H:%M}, {YEAR_DAYS * row['years']:.1f} days"
     caption = f"{100 * row['inside']:.0f} % of {row['quotes']} quotes contain the fit."
     return build_chart(f"smile-{place}", title, caption, [bars, line], layout, "half")
 
@@ -100,9 +100,9 @@ def draw_term(found: Surface) -> Chart:
     money = [100.0 * found.atm(float(each)) for each in years]
     free = [100.0 * found.vix(float(each)) for each in years]
     traces = [
-        draw_line(DAYS * years, money, "at the money"),
-        draw_line(DAYS * years, free, "model-free", "loss"),
-        draw_line(DAYS * found.years, [100.0 * found.atm(float(each)) for each in found.years],
+        draw_line(YEAR_DAYS * years, money, "at the money"),
+        draw_line(YEAR_DAYS * years, free, "model-free", "loss"),
+        draw_line(YEAR_DAYS * found.years, [100.0 * found.atm(float(each)) for each in found.years],
                   "expiries", mode="markers"),
     ]  # fmt: skip
     layout = build_layout(
@@ -133,7 +133,7 @@ def write_map(found: Surface) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         rows.append(100.0 * np.sqrt(found.total_variance(k, float(each)) / each))
     shades = [LIGHT[f"step_{k}"] for k in range(1, 6)]
     heat = {
-        "type": "heatmap", "x": steps, "y": DAYS * years, "z": np.stack(rows),
+        "type": "heatmap", "x": steps, "y": YEAR_DAYS * years, "z": np.stack(rows),
         "colorscale": [[k / 4, shade] for k, shade in enumerate(shades)],
         "colorbar": {"title": {"text": "% a year"}, "thickness": 12},
         "hovertemplate": "%{x:.1f} deviations, %{y:.0f} days: %{z:.1f} %<extra></extra>",
@@ -164,7 +164,7 @@ def write_fits(found: Surface) -> Table:
     )  # fmt: skip
     rows = tuple(
         (
-            f"{row['expiry']:%Y-%m-%d %H:%M}", f"{DAYS * row['years']:.1f}",
+            f"{row['expiry']:%Y-%m-%d %H:%M}", f"{YEAR_DAYS * row['years']:.1f}",
             f"{row['forward']:,.6g}", str(row["forward_source"]), str(row["quotes"]),
             f"{100 * row['inside']:.1f}", f"{100 * row['median_error']:.2f}",
             f"{100 * row['worst_error']:.2f}", f"{row['least_density']:.3g}",
