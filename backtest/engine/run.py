@@ -271,6 +271,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
         benchmark=None
         if compared is None
         else begin_moves(compared.moves, first, is_resumed=resume is not None),
+        name=name,
     )
 
 

@@ -33,6 +33,7 @@ from backtest.features.liquidation_forecast import (
     forecast_liquidation,
     forecast_volatility,
 )
+from backtest.market import Markets
 from backtest.measures.path_measures import AccountPath, PathSums, Samples, sum_path
 from backtest.measures.performance import sample_moves, sampled_returns
 from backtest.measures.run_measures import measure_run
@@ -92,6 +93,50 @@ class RunRecord:
     traded: TradedDays | None = None
     first_unrealized: float = 0.0
     benchmark: FloatArray | None = None
+    name: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The instruments; a market without a name is called ``market``."""
+        return (self.name or str(self.manifest["data"]["instrument"]) or "market",)
+
+    @property
+    def policies(self) -> dict[str, Policy]:
+        """The policy of each instrument; none in a result that was loaded."""
+        return {} if self.policy is None else {self.names[0]: self.policy}
+
+    @property
+    def overlay(self) -> None:
+        """The policy that scales all targets: none."""
+        return
+
+    @property
+    def venues(self) -> dict[str, Venue]:
+        """The venue of each instrument."""
+        return {self.names[0]: self.venue}
+
+    @property
+    def markets(self) -> Markets | None:
+        """The markets by name; None in a result that was loaded."""
+        return None if self.market is None else Markets({self.names[0]: self.market})
+
+    @property
+    def spans(self) -> IntArray:
+        """The first bar of each instrument and one past its last, of shape (n, 2)."""
+        return np.array([[0, len(self.close)]])
+
+    @property
+    def marks(self) -> FloatArray:
+        """Mark closes, of shape (n_bars, n)."""
+        return self.mark[:, None]
+
+    def of_account(self, name: str) -> FloatArray:
+        """Return a field of the account at each close, of shape (n_bars,)."""
+        return np.asarray(self.record[RECORDED.index(name)])
+
+    def of_positions(self, name: str) -> FloatArray:
+        """Return a field of the positions at each close, of shape (n_bars, n)."""
+        return self.of_account("position" if name == "quantity" else name)[:, None]
 
     @property
     def last_time(self) -> int:

@@ -8,11 +8,12 @@ downloads files.
 from backtest.market.inspect.quality_report import Quality
 from backtest.market.market import Market
 from backtest.market.market_quality import quality
-from backtest.market.markets import Markets
+from backtest.market.markets import Markets, as_markets
 
 __all__ = [
     "Market",
     "Markets",
     "Quality",
+    "as_markets",
     "quality",
 ]

@@ -340,6 +340,16 @@ class Markets(PanelData):
         return _rebuild(kept, self.currency, self.source + step, self._lasts)
 
 
+def as_markets(market: Market | Markets) -> Markets:
+    """Return markets as they are, and one market as the only instrument of markets.
+
+    Its name is that of its instrument, ``"market"`` if it has none.
+    """
+    if isinstance(market, Markets):
+        return market
+    return Markets({market.instrument or "market": market})
+
+
 def _slice(market: Market, first: int, stop: int) -> Market:
     is_whole = (first, stop) == (0, market.n_bars)
     return market if is_whole else market.slice(first, stop)

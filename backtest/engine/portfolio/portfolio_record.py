@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from backtest.account import Account
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine.fee_days import TradedDays
+from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD
 from backtest.measures.run_span import RunSpan
 from backtest.measures.tally import Tally
 from backtest.policy import Policy
@@ -61,6 +62,24 @@ class PortfolioRecord:
     measure_cuts: Callable[[], Sequence[Mapping[str, Any]]] = tuple
     no_fill: str = ""
     weights: FloatArray | None = None
+
+    @property
+    def time(self) -> IntArray:
+        """Open times of the bars, int64 ns of shape (n_bars,)."""
+        return self.span.closes - self.interval
+
+    @property
+    def last_time(self) -> int:
+        """Open time of the last bar, in ns."""
+        return int(self.time[-1])
+
+    def of_account(self, name: str) -> FloatArray:
+        """Return a field of the account at each close, of shape (n_bars,)."""
+        return self.record[:, ACCOUNT_RECORD.index(name)]
+
+    def of_positions(self, name: str) -> FloatArray:
+        """Return a field of the positions at each close, of shape (n_bars, n)."""
+        return self.positions_record[:, :, POSITION_RECORD.index(name)]
 
     @cached_property
     def cut_rows(self) -> Sequence[Mapping[str, Any]]:

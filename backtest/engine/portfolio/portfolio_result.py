@@ -128,11 +128,6 @@ class PortfolioResult(PortfolioRecord, Reportable):
         )
 
     @property
-    def time(self) -> IntArray:
-        """Open times of the bars, int64 ns of shape (n_bars,)."""
-        return self.span.closes - self.interval
-
-    @property
     def _venues(self) -> list[Venue]:
         return [self.venues[name] for name in self.names]
 
