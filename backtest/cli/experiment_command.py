@@ -12,7 +12,7 @@ import typer
 
 from backtest.cli.experiment import draft_experiment
 from backtest.cli.experiment_keys import EXPERIMENT_KEYS, Key
-from backtest.cli.flags import option
+from backtest.cli.flags import FIRST, option
 
 File = Annotated[
     Path | None,
@@ -24,15 +24,27 @@ Files = Annotated[
 ]
 
 
+USUAL = (
+    "--data", "--instrument", "--from", "--policy", "--set", "--signal", "--venue", "--capital",
+    "--margin", "--max-leverage",
+)  # fmt: skip
+"""The flags that the help of a command shows first."""
+
+
 def take_experiment(
-    command: Callable[..., None], own: Sequence[Key] = (), *, name: str = ""
+    command: Callable[..., None],
+    own: Sequence[Key] = (),
+    *,
+    name: str = "",
+    usual: Sequence[str] = USUAL,
 ) -> Callable[..., None]:
     """Return a command that reads an experiment and calls ``command`` with its draft.
 
     If ``command`` takes a list of drafts, the command line takes several files. Flags that are no
     part of an experiment are passed by keyword; a parameter that is a dataclass of flags stands for
-    all of its fields. ``own`` are the keys whose flags only this command
-    takes; they replace shared flags of the same name. ``name`` is the full name of the command.
+    all of its fields. ``own`` are the keys whose flags only this command takes; they replace shared
+    flags of the same name. ``name`` is the full name of the command, and ``usual`` are the flags
+    that its help shows first.
     """
     first, *rest = inspect.signature(command, eval_str=True).parameters.values()
     takes_several = get_origin(first.annotation) is list
@@ -57,11 +69,20 @@ def take_experiment(
         command(drafts if takes_several else drafts[0], **given)
 
     alone = [flag for each in rest for flag in list_group(each)]
-    parameters = list_parameters([*own, *shared], alone, Files if takes_several else File)
+    parameters = list_parameters(
+        lead_with(usual, [*own, *shared]), alone, Files if takes_several else File
+    )
     read_and_call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     read_and_call.__annotations__ = {each.name: each.annotation for each in parameters}
     read_and_call.__doc__ = command.__doc__
     return read_and_call
+
+
+def lead_with(usual: Sequence[str], keys: Sequence[Key]) -> list[Key]:
+    """Return the keys with those of the usual flags first, in a panel of their own."""
+    by_flag = {each.flag: each for each in keys}
+    first = [by_flag[flag]._replace(panel=FIRST) for flag in usual if flag in by_flag]
+    return [*first, *(each for each in keys if each.flag not in usual)]
 
 
 def list_group(parameter: inspect.Parameter) -> list[inspect.Parameter]:

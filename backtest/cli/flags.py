@@ -16,6 +16,7 @@ FOLDS = "Folds"
 WORK, OUTPUT = "Work", "Output"
 CROWD = "Crowd"
 PATHS, RISK = "Paths", "Risk"
+FIRST = "Usual flags"
 
 
 def option(panel: str, text: str, *names: str) -> Any:

@@ -57,11 +57,16 @@ def build_tree(app: typer.Typer) -> Any:
     It does what that of ``typer.main.get_command`` does. An application must have all its commands
     when this is called first; later calls return the same command.
     """
-    return build_group(app, app, app.info.name)
+    group = build_group(app, app, app.info.name)
+    group.params += typer.main.get_install_completion_arguments()
+    return group
 
 
-def build_group(app: typer.Typer, root: typer.Typer, name: Any) -> Any:
-    """Return the group of an application below a root, which says how texts are shown."""
+def build_group(app: typer.Typer, root: typer.Typer, name: Any, panel: Any = None) -> Any:
+    """Return the group of an application below a root, which says how texts are shown.
+
+    ``panel`` is where the help of the root lists it.
+    """
     alone = copy.copy(app)
     alone.registered_commands, alone.registered_groups = [], []
     alone.rich_markup_mode, alone.suggest_commands = root.rich_markup_mode, root.suggest_commands
@@ -70,11 +75,14 @@ def build_group(app: typer.Typer, root: typer.Typer, name: Any) -> Any:
         str(each.name): partial(build_command, each, root) for each in app.registered_commands
     }
     groups = {
-        str(each.name): partial(build_group, each.typer_instance, root, each.name)
+        str(each.name): partial(
+            build_group, each.typer_instance, root, each.name, each.rich_help_panel
+        )
         for each in app.registered_groups
         if each.typer_instance is not None
     }
     group.name, group.commands = name, Commands({**commands, **groups})
+    group.rich_help_panel = panel
     return group
 
 

@@ -30,9 +30,15 @@ def format_help(function: Callable[..., None], examples: str) -> str:
     return f"{inspect.getdoc(function)}\n\n\b\n[bold]Examples[/bold]\n{examples.strip()}"
 
 
-def add_command(app: typer.Typer, name: str, function: Callable[..., None], examples: str) -> None:
-    """Add a command to a group, with examples in its help."""
-    app.command(name, help=format_help(function, examples))(function)
+def add_command(
+    app: typer.Typer,
+    name: str,
+    function: Callable[..., None],
+    examples: str,
+    panel: str | None = None,
+) -> None:
+    """Add a command to a group, with examples in its help, in a panel of the group's help."""
+    app.command(name, help=format_help(function, examples), rich_help_panel=panel)(function)
 
 
 class Saveable(Protocol):

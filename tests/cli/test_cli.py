@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 import time
@@ -322,6 +323,36 @@ def test_help_shows_examples_for_every_command(capsys):
         code, out, _ = call(capsys, *command, "--help")
         assert code == 0
         assert f"backtest {' '.join(command)}".strip() in out.split("Examples", 1)[1]
+
+
+def test_help_groups_the_commands(capsys):
+    out = call(capsys, "--help")[1]
+    found = [line.split("─ ")[1].split(" ─")[0] for line in out.splitlines() if "╭─ " in line]
+    assert found == [
+        "Options", "Run", "Search and validate", "Risk", "Results", "Data and policies", "Venues",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["run", "tune", "risk", "sweep"])
+def test_help_shows_ten_usual_flags_first(capsys, command):
+    out = call(capsys, command, "--help")[1]
+    panels = dict(part.split(" ─", 1) for part in out.split("╭─ ")[1:])
+    assert list(panels)[:3] == ["Arguments", "Options", "Usual flags"]
+    assert len(re.findall(r"│ --", panels["Usual flags"])) == 10
+    assert {"Data", "Policy", "Account", "Output"} <= {*panels}
+
+
+def test_a_shell_can_complete_words(capsys, monkeypatch):
+    for given, position, expected in (
+        ("backtest va", 1, "validate"),
+        ("backtest run --ban", 2, "--band"),
+    ):
+        monkeypatch.setenv("_BACKTEST_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", given)
+        monkeypatch.setenv("COMP_CWORD", str(position))
+        with pytest.raises(SystemExit):
+            main([])
+        assert capsys.readouterr().out.split() == [expected]
 
 
 def test_no_arguments_show_the_help(capsys):

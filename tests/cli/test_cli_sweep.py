@@ -373,10 +373,3 @@ def test_no_cell_of_a_table_that_fits_is_folded(monkeypatch, capsys):
 def test_names_of_columns_break_at_their_joints():
     assert printing.break_name("account.max_leverage") == "account.\nmax_\nleverage"
     assert printing.break_name("best so far") == "best so far"
-
-
-def test_help_shows_every_panel(capsys):
-    code, out, _ = call(capsys, "sweep", "--help")
-    assert code == 0
-    for panel in ("Sets", "Ranking", "Data", "Policy", "Venue", "Account", "Run", "Work", "Output"):
-        assert f"─ {panel} ─" in out
