@@ -157,7 +157,7 @@ def judge_returns(procedure: Procedure, walked: Walked) -> dict[str, Any]:
 
 def find_market(account: Any) -> Any:
     """Return the market of an account, or its markets; None if it was loaded."""
-    return account.markets if hasattr(account, "markets") else account.market
+    return account.market if hasattr(account, "market") else account.markets
 
 
 def count_trades(walked: Walked, found: Sequence[SearchedFold]) -> list[int]:
