@@ -219,6 +219,22 @@ def make_portfolio_case(seed: int) -> PortfolioCase:
     )
 
 
+def make_mode_case(seed: int) -> PortfolioCase:
+    """Return the account of a seed with a fill mode, and an equity stop or a health factor.
+
+    A health factor needs partial liquidations under brackets.
+    """
+    case, rng = make_portfolio_case(seed), np.random.default_rng([seed, 19])
+    stop = float(rng.uniform(0.05, 0.6)) if rng.random() < 0.6 else None
+    fill = str(rng.choice(["next_open", "next_close", "same_close"], p=[0.2, 0.4, 0.4]))
+    has_scenarios = case.requirement is not None and "moves" in case.requirement
+    for venue in case.venues.values():
+        is_partial = venue["liquidation"]["mode"] == "partial" and not has_scenarios
+        if is_partial and rng.random() < 0.6:
+            venue["liquidation"]["full_below_health"] = float(rng.uniform(0.9, 1.0))
+    return replace(case, account={**case.account, "fill": fill, "equity_stop": stop})
+
+
 def make_stage(rng: np.random.Generator) -> Scene:
     """Draw what all instruments share; bars move by a good part of what the leverage bears."""
     is_linear = bool(rng.random() < 0.85)

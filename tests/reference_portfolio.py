@@ -161,6 +161,7 @@ class Holding:
         forced = venue.liquidation
         self.forced_fee, self.forced_slip = exact(forced.fee), exact(forced.slippage)
         self.forced_impact = exact(getattr(forced, "impact", 0.0))
+        self.healthy = exact(getattr(forced, "full_below_health", 0.0))
         self.full_below = exact(forced.full_below)
         self.multiplier = AsOf(venue.margin_multiplier)
         counted = getattr(venue, "profit_counts", "all")
@@ -174,6 +175,7 @@ class Holding:
         self.floor = per_name(account.min_leverage, self.name, 0.0)
         self.most = AsOf(per_name(account.max_leverage, self.name, math.inf))
         self.band = exact(per_name(account.band, self.name, 0.0))
+        self.fills = getattr(account, "fill", "next_open")
         stop = per_name(account.stop_loss, self.name)
         self.stop = None if stop is None else exact(stop)
 
@@ -198,12 +200,20 @@ class Holding:
         self.table: Brackets = brackets_of(self.venue, scale, scale, close_fee)
 
     def price(self, name: str) -> Decimal:
-        """A price of this bar."""
-        return getattr(self, name)[self.here]
+        """A price of this bar; ``fill`` is that at which decisions fill (accounting.md, §2)."""
+        if name != "fill":
+            return getattr(self, name)[self.here]
+        if self.fills == "same_close" and self.here > 0:
+            return self.close[self.here - 1]
+        return (self.close if self.fills == "next_close" else self.open)[self.here]
 
     def value(self, name: str) -> Decimal | None:
         """``u`` of a price of this bar; None without a bar."""
-        return None if self.here is None else getattr(self, f"{name}_u")[self.here]
+        if self.here is None:
+            return None
+        if name == "fill":
+            return self.contract.value(self.price(name))
+        return getattr(self, f"{name}_u")[self.here]
 
     @property
     def effective_setting(self) -> Decimal | None:
@@ -274,7 +284,7 @@ class Holding:
 
     def cost(self, side: int, worsening: Decimal) -> Decimal:
         """κ: worsening and fee per unit of notional at the open."""
-        at_open, at_fill = self.value("open"), self.worse(self.price("open"), side, worsening)
+        at_open, at_fill = self.value("fill"), self.worse(self.price("fill"), side, worsening)
         return (abs(at_fill - at_open) + self.fee * abs(at_fill)) / abs(at_open)
 
     def truncated(self, size: Decimal) -> Decimal:
@@ -402,6 +412,9 @@ class Portfolio:
         self.max_gross = getattr(account, "max_gross_leverage", math.inf)
         self.max_overlay = getattr(account, "max_overlay", math.inf)
         self.intrabar = getattr(account, "intrabar", "path")
+        self.fills = getattr(account, "fill", "next_open")
+        stop = getattr(account, "equity_stop", None)
+        self.equity_stop = None if stop is None else exact(stop)
         self.cash = +exact(account.capital)
         self.reserve = exact(account.reserve)
         self.pool = Call()
@@ -417,6 +430,7 @@ class Portfolio:
         )
         self.wealth_at_start = self.cash + at_start
         self.paid_in = self.wealth_at_start + self.reserve
+        self.highest = self.wealth_at_start  # equity at a close, for the equity stop
         self.borrow_rate = AsOf(self.venue.borrow_rate)
         self.cash_rate, self.short_rate = AsOf(self.venue.cash_rate), AsOf(self.venue.short_rate)
         shape = type("Clock", (), {"time": self.clock})
@@ -451,13 +465,16 @@ class Portfolio:
         """Go through the bars."""
         for t in range(len(self.clock)):
             self.begin(t)
+            self.step_0_fill_early()
             self.step_1_flows()
             self.step_2_funding_at_open()
             self.step_3_interest()
             self.step_4_gap_check()
-            self.step_5_fills()
+            if self.fills == "next_open":
+                self.step_5_fills()
             self.step_6_funding_inside()
             self.step_7_walk()
+            self.fill_late()
             self.step_8_close()
         return self.out
 
@@ -466,6 +483,7 @@ class Portfolio:
         self.t, self.stamp = t, self.clock[t]
         self.row = dict.fromkeys((*COSTS, *GAINS, "traded"), ZERO)
         self.is_pool_liquidated = False
+        self.arrived, self.highest_before = ZERO, self.highest
         for holding in self.holdings:
             holding.begin(t, self.stamp)
             holding.pending = self.decision_of(holding)
@@ -502,12 +520,14 @@ class Portfolio:
         """All at the mark (and last) open or close."""
         return self.point(f"mark_{name}", name)
 
-    def at_last_open(self) -> Point:
-        """Everything valued at the last opens, where targets are computed and orders fill."""
+    def at_fills(self) -> Point:
+        """Everything valued at the last prices where targets are computed and orders fill."""
+        name = "open" if self.fills == "next_open" else "close"
+        t = max(self.t - 1, 0) if self.fills == "same_close" else self.t
         return Point(
-            tuple(h.value("open") for h in self.holdings),
-            tuple(h.value("open") for h in self.holdings),
-            tuple(prices[self.t] for prices in self.asset_open),
+            tuple(h.value("fill") for h in self.holdings),
+            tuple(h.value("fill") for h in self.holdings),
+            tuple(prices[name][t] for prices in self.asset_marks),
         )
 
     def held(self, *, is_isolated: bool | None = None) -> list[tuple[int, Holding]]:
@@ -647,6 +667,10 @@ class Portfolio:
         for call, holding in calls:
             if call.is_called:
                 self.top_up(call, holding)
+        self.test_grace()
+
+    def test_grace(self) -> None:
+        """Whether a call has been unmet for longer than the broker waits."""
         grace = self.venue.call_grace
         for call in [self.pool, *(h.call for h in self.holdings)]:
             call.was_forced = grace is not None and call.unmet > grace
@@ -656,8 +680,16 @@ class Portfolio:
         wealth = self.equity(self.at_marks("open")) + self.reserve
         self.paid_in += amount if amount >= 0 else self.paid_in * amount / wealth
         self.cash += amount
+        self.rescale_highest(amount)
         self.row["flows"] += amount
         self.log("flow", amount=amount)
+
+    def rescale_highest(self, amount: Decimal) -> None:
+        """§5: money from outside moves the highest equity in proportion, all of a bar at once."""
+        self.arrived += amount
+        equity = self.out.equity[-1] if self.out.equity else self.wealth_at_start
+        if equity > 0:
+            self.highest = max(ZERO, self.highest_before * (equity + self.arrived) / equity)
 
     def withdraw(self, asked: Decimal) -> None:
         """At most what leaves M ≥ initial(cross) and B ≥ -negative_limit; §2.1 for one."""
@@ -726,6 +758,7 @@ class Portfolio:
             self.cash += amount
         else:
             holding.margin += amount
+        self.rescale_highest(amount)
         self.row["flows"] += amount
         self.log("top_up", "" if holding is None else holding.name, amount=amount)
         call.ratio = self.margin_ratio(point, holding)
@@ -838,6 +871,7 @@ class Portfolio:
         """All mark opens together, isolated positions each; otherwise stops at their opens."""
         point = self.at_marks("open")
         acted: set[str] = set()
+        was_alone = self.is_alone()
         if self.cross_fails(point):
             self.note("cross liquidated in a gap")
             acted |= {h.name for _, h in self.cross}
@@ -847,16 +881,101 @@ class Portfolio:
                 self.note("isolated liquidated in a gap")
                 acted.add(h.name)
                 self.liquidate_isolated(h, point.marks[i])
+        if not was_alone and self.is_drawn(point):
+            self.note("equity stop in a gap")
+            self.close_account(point)
         for i, h in self.held():
-            if h.name not in acted and h.is_stopped_at(point.lasts[i]):
+            if h.name in acted:
+                continue
+            stop = self.stop_alone(i, h, at="open") if was_alone else None
+            if stop is not None or h.is_stopped_at(point.lasts[i]):
                 self.note("stopped in a gap")
-                self.close_by_stop(h, point.lasts[i])
+                self.close_by_stop(h, point.lasts[i], "stop" if stop is None else stop[0])
+
+    # ----- the equity stop -----
+
+    def last_equity(self, point: Point) -> Decimal:
+        """E with every position at its last price; collateral at its mark."""
+        lasts = point._replace(marks=point.lasts)
+        return self.equity(lasts)
+
+    def stop_level(self) -> Decimal:
+        """The equity at or under which the stop acts."""
+        return (ONE - self.equity_stop) * self.highest
+
+    def is_drawn(self, point: Point) -> bool:
+        """Whether the equity stop acts at a point; never on a flat account."""
+        if self.equity_stop is None or not self.held():
+            return False
+        return self.last_equity(point) <= self.stop_level() * (ONE + TIE)
+
+    def next_drawdown(self, start: Point, end: Point, place: Decimal) -> Decimal | None:
+        """Where the equity stop acts on the rest of a segment: the equity is linear on it."""
+        now = between(start, end, place)
+        if self.is_drawn(now):
+            return place
+        if not self.is_drawn(end):
+            return None
+        before, after = self.last_equity(now), self.last_equity(end)
+        share = (before - self.stop_level()) / (before - after)
+        return min(ONE, place + max(ZERO, share) * (ONE - place))
+
+    def drawn_in_walk(self, point: Point) -> None:
+        """The equity stop inside the bar."""
+        self.note("equity stop in the bar")
+        self.close_account(point)
+
+    def close_account(self, point: Point) -> None:
+        """All positions at their last prices; the highest equity starts anew at what is left."""
+        for i, h in self.held():
+            self.close_by_stop(h, point.lasts[i], "equity_stop")
+        self.highest = self.last_equity(point)
+
+    def root_of_stop(self, rank: int, holding: Holding, at: str) -> Decimal | None:
+        """``u`` at which the equity of a lone position is at the stop; the price if it is under."""
+        if self.equity_stop is None:
+            return None
+        here = holding.value(at)
+        point = self.at_marks("open")
+        lasts = list(point.lasts)
+        lasts[rank] = here
+        equity = self.last_equity(point._replace(lasts=tuple(lasts)))
+        root = here + (self.stop_level() - equity) / holding.quantity
+        if root > 0 if holding.contract.is_linear else root < 0:
+            return root
+        return here if equity <= self.stop_level() else None
+
+    def follow_highest(self, equity: Decimal) -> None:
+        """The highest at a close; a flat account at or under the stop starts anew."""
+        if self.equity_stop is None:
+            return
+        if not self.held() and equity <= self.stop_level() * (ONE + REMAINDER):
+            self.highest = equity
+        self.highest = max(self.highest, equity)
 
     # ----- step 5 -----
 
+    def step_0_fill_early(self) -> None:
+        """``same_close``: the decisions of the last close fill there; nothing is pending after."""
+        if self.fills == "same_close" and self.t > 0:
+            self.test_grace()
+            for i, h in self.held():
+                self.revalue(h, self.at_fills().marks[i])
+            self.step_5_fills()
+            for h in self.holdings:
+                h.pending = None
+
+    def fill_late(self) -> None:
+        """``next_close``: after the walk, but for what is delisted there."""
+        if self.fills == "next_close":
+            for h in self.holdings:
+                if self.is_delisted(h):
+                    h.pending = None
+            self.step_5_fills()
+
     def step_5_fills(self) -> None:
         """Targets from the equity at the last opens; reductions; then increases together."""
-        point = self.at_last_open()
+        point = self.at_fills()
         equity = self.equity(point)
         replaced = self.force_reductions(point)
         if equity <= 0:
@@ -865,7 +984,7 @@ class Portfolio:
         deciding = [h for h in self.present if h.name not in replaced and h.pending is not None]
         for h, target, held in self.orders(deciding, equity, point):
             if target == 0 or (target * held > 0 and abs(target) <= abs(held)):
-                self.fill_to(h, target / abs(h.value("open")))
+                self.fill_to(h, target / abs(h.value("fill")))
             else:
                 increases.append((h, target, held))
         if increases:
@@ -875,7 +994,7 @@ class Portfolio:
         self, deciding: Sequence[Holding], equity: Decimal, point: Point
     ) -> list[tuple[Holding, Decimal, Decimal]]:
         """What trades: the holding, its target notional within the cap, the notional held."""
-        held = {h.name: h.quantity * abs(h.value("open")) for h in self.present}
+        held = {h.name: h.quantity * abs(h.value("fill")) for h in self.present}
         wanted = {h.name: self.target(h, equity, held[h.name], point) for h in deciding}
         own = [h for h in deciding if wanted[h.name] is not None]
         aimed = [h for h in own if not (self.is_halted or h.is_halted)]  # a halt is no target
@@ -947,8 +1066,8 @@ class Portfolio:
         caps = [cap for cap, _ in holding.limits()]
         if isinstance(self.rule, Standard):
             return max(min(cap, most * free) for cap, most in holding.limits())
-        unit = (ONE if signal > 0 else -ONE) / abs(holding.value("open"))
-        each = self.rule.initial([holding.leg(holding.value("open"), unit)], [])
+        unit = (ONE if signal > 0 else -ONE) / abs(holding.value("fill"))
+        each = self.rule.initial([holding.leg(holding.value("fill"), unit)], [])
         return min(max(caps), free / each) if each > 0 else max(caps)
 
     # ----- step 5: forced reductions -----
@@ -957,10 +1076,13 @@ class Portfolio:
         """§5: the broker reduces after the grace; the names whose decision that replaces."""
         replaced: set[str] = set()
         if self.pool.was_forced and self.cross and not self.is_pool_liquidated:
+            self.pool.is_called = False  # with same_close, this comes before the top-up
             replaced |= self.force_pool(point)
         for _, h in self.isolated:
-            if h.call.was_forced and h.pending and self.force_isolated(h):
-                replaced.add(h.name)
+            if h.call.was_forced and h.pending:
+                h.call.is_called = False
+                if self.force_isolated(h):
+                    replaced.add(h.name)
         return replaced
 
     def forced_ratio(self) -> Decimal:
@@ -975,7 +1097,7 @@ class Portfolio:
         legs = self.cross
         whole = sum(
             (
-                abs(h.quantity * h.value("open")) * h.cost(-1 if h.quantity > 0 else 1, h.slip)
+                abs(h.quantity * h.value("fill")) * h.cost(-1 if h.quantity > 0 else 1, h.slip)
                 for _, h in legs
             ),
             ZERO,
@@ -998,7 +1120,7 @@ class Portfolio:
     def force_isolated(self, holding: Holding) -> bool:
         """One isolated position; what is freed stays in M."""
         ratio = self.forced_ratio()
-        value = holding.value("open")
+        value = holding.value("fill")
         kappa = holding.cost(-1 if holding.quantity > 0 else 1, holding.slip)
         backing, held = holding.isolated_backing(value), holding.quantity
 
@@ -1020,7 +1142,7 @@ class Portfolio:
         """Fill a forced reduction; False where it is dust or too small to trade."""
         change = holding.ordered(quantity.copy_sign(holding.quantity))
         is_close = change == -holding.quantity
-        is_small = abs(change * holding.value("open")) < holding.least * (ONE - TIE)
+        is_small = abs(change * holding.value("fill")) < holding.least * (ONE - TIE)
         is_dust = abs(change) <= TIE * abs(holding.quantity)
         if is_dust or (is_small and not is_close):
             return False
@@ -1046,12 +1168,12 @@ class Portfolio:
 
     def cut_alone(self, holding: Holding, target: Decimal, held: Decimal, equity: Decimal) -> Order:
         """The venue's cap; an isolated order as if it were the only one."""
-        value = abs(holding.value("open"))
+        value = abs(holding.value("fill"))
         direction = 1 if target > 0 else -1
         before = held * direction  # negative for a flip
         worsening = holding.slip + holding.impact(abs(target - held), holding.impact_factor)
         kappa = holding.cost(direction, worsening)
-        fill_value = holding.worse(holding.price("open"), direction, worsening)
+        fill_value = holding.worse(holding.price("fill"), direction, worsening)
         kept = max(before, ZERO)
         size = min(abs(target), max(kept, *(cap for cap, _ in holding.limits())))
         if holding.is_isolated:
@@ -1073,7 +1195,7 @@ class Portfolio:
     ) -> Decimal:
         """§3: notional ≤ (E - costs)·X, and new margin + fee ≤ B and what a flip returns."""
         if before > 0:
-            profit = max(holding.profit(holding.value("open")), ZERO)
+            profit = max(holding.profit(holding.value("fill")), ZERO)
             equity -= (ONE - holding.counted) * profit
         allowed = max(
             min(cap, most * (equity + kappa * before) / (ONE + kappa * most))
@@ -1086,7 +1208,7 @@ class Portfolio:
             wallet += holding.isolated_backing(fill_value)
             wallet -= holding.fee * abs(holding.quantity * fill_value)
         per_contract = abs(fill_value) * (ONE / holding.effective_setting + holding.fee)
-        most = max(ZERO, wallet / per_contract) * abs(holding.value("open"))
+        most = max(ZERO, wallet / per_contract) * abs(holding.value("fill"))
         return kept + min(size - kept, most)
 
     def cut_to_balance(self, orders: list[Order]) -> list[Order]:
@@ -1130,7 +1252,7 @@ class Portfolio:
 
         def room(factor: Decimal) -> Decimal:
             costs = sum(
-                (o.kappa * o.traded(factor) * abs(o.holding.value("open")) for o in cross), ZERO
+                (o.kappa * o.traded(factor) * abs(o.holding.value("fill")) for o in cross), ZERO
             )
             return free - costs - taken(factor) - self.initial(point, sizes(factor))
 
@@ -1150,7 +1272,7 @@ class Portfolio:
         for order in orders:
             h = order.holding
             if order.adding != 0:
-                value = abs(h.value("open"))
+                value = abs(h.value("fill"))
                 kept = abs(order.quantity(ZERO)) * value
                 added = abs(order.adding) * value
                 edges += [(cap - kept) / added for cap in h.table.caps if cap != INFINITY]
@@ -1160,20 +1282,20 @@ class Portfolio:
         """Order a position: lots, least notional, then the fill."""
         change = holding.ordered(quantity)
         is_close = change == -holding.quantity
-        size = max(abs(holding.quantity), self.out.capital * DUST / abs(holding.value("open")))
+        size = max(abs(holding.quantity), self.out.capital * DUST / abs(holding.value("fill")))
         if abs(change) <= TIE * size and not is_close:
             return
-        is_small = abs(change * holding.value("open")) < holding.least * (ONE - TIE)
+        is_small = abs(change * holding.value("fill")) < holding.least * (ONE - TIE)
         if change == 0 or (is_small and not is_close):
             return
         self.fill(holding, change)
 
     def fill(self, holding: Holding, change: Decimal) -> None:
         """§4.6 and 4.7: at the worsened open, with its fee."""
-        value, side = holding.value("open"), 1 if change > 0 else -1
+        value, side = holding.value("fill"), 1 if change > 0 else -1
         worsening = holding.slip + holding.impact(abs(change * value), holding.impact_factor)
         self.revalue(holding, value)
-        filled = holding.worse(holding.price("open"), side, worsening)
+        filled = holding.worse(holding.price("fill"), side, worsening)
         self.row["slippage"] += change * (filled - value)
         self.exchange("fill", holding, change, filled, holding.fee)
 
@@ -1346,10 +1468,13 @@ class Portfolio:
             where = next_isolated_failure(h, start.marks[i], end.marks[i], place)
             if where is not None:
                 yield where, 1 + i, self.isolated_in_walk(h, i)
+        where = self.next_drawdown(start, end, place)
+        if where is not None:
+            yield where, 1 + n, self.drawn_in_walk
         for i, h in self.held():
             where = next_stop(h, start.lasts[i], end.lasts[i], place)
             if where is not None:
-                yield where, 1 + n + i, self.stop_in_walk(h, i, is_open=is_open and where == 0)
+                yield where, 2 + n + i, self.stop_in_walk(h, i, is_open=is_open and where == 0)
 
     def next_failure(self, start: Point, end: Point, place: Decimal) -> Decimal | None:
         """Where the pool fails on the rest of a segment."""
@@ -1398,7 +1523,7 @@ class Portfolio:
         """§2.7: of stop and liquidation the nearer acts first, at the bar's extremes."""
         while holding.quantity != 0:
             failure = self.failure_alone(rank, holding)
-            stop = self.stop_alone(holding)
+            kind, stop = self.stop_alone(rank, holding) or NONE
             if failure is None and stop is None:
                 return
             if self.failure_is_nearer(holding, failure, stop):
@@ -1411,8 +1536,8 @@ class Portfolio:
                     point = self.at_marks("open")._replace(marks=tuple(marks))
                     self.liquidate_cross(point, is_alone=True)
             else:
-                self.note("stopped alone")
-                self.close_by_stop(holding, stop)
+                self.note(f"{kind} alone")
+                self.close_by_stop(holding, stop, kind)
 
     def failure_alone(self, rank: int, holding: Holding) -> Decimal | None:
         """``u`` at which the adverse extreme liquidates, between it and the mark open."""
@@ -1443,14 +1568,22 @@ class Portfolio:
             return holding.isolated_surplus(value)
         return self.surplus(moved(opened, rank, value))
 
-    @staticmethod
-    def stop_alone(holding: Holding) -> Decimal | None:
-        """``u`` of the stop that the last extreme reaches; the open where that is beyond it."""
-        side = "low" if holding.quantity > 0 else "high"
-        if not holding.is_stopped_at(holding.value(side)):
+    def stop_alone(
+        self, rank: int, holding: Holding, at: str | None = None
+    ) -> tuple[str, Decimal] | None:
+        """The stop that the last extreme, or a price, reaches first; the open if it is beyond."""
+        is_long = holding.quantity > 0
+        reached = holding.value(at or ("low" if is_long else "high"))
+        found = [("stop", holding.stop_value())] if holding.is_stopped_at(reached) else []
+        root = self.root_of_stop(rank, holding, "open")
+        if root is not None:
+            slack = TIE * abs(root)
+            if reached <= root + slack if is_long else reached >= root - slack:
+                found.append(("equity_stop", root))
+        if not found:
             return None
-        choose = min if holding.quantity > 0 else max
-        return choose(holding.stop_value(), holding.value("open"))
+        kind, value = (max if is_long else min)(found, key=lambda each: each[1])
+        return kind, (min if is_long else max)(value, holding.value("open"))
 
     @staticmethod
     def failure_is_nearer(holding: Holding, failure: Decimal | None, stop: Decimal | None) -> bool:
@@ -1464,15 +1597,19 @@ class Portfolio:
 
     # ----- forced closes -----
 
-    def close_by_stop(self, holding: Holding, value: Decimal) -> None:
-        """At the trigger worsened by slippage, with the taker fee."""
+    def close_by_stop(self, holding: Holding, value: Decimal, kind: str = "stop") -> None:
+        """At the trigger worsened by slippage, with the taker fee.
+
+        The equity stop drops the decisions of all instruments, another one its own.
+        """
         self.revalue(holding, value)
         change = -holding.quantity
         side = 1 if change > 0 else -1
         filled = holding.worse(holding.contract.price(value), side, holding.slip)
         self.row["slippage"] += change * (filled - value)
-        self.exchange("stop", holding, change, filled, holding.taker)
-        holding.pending = None
+        self.exchange(kind, holding, change, filled, holding.taker)
+        for each in self.holdings if kind == "equity_stop" else [holding]:
+            each.pending = None
 
     def liquidate_isolated(self, holding: Holding, value: Decimal) -> None:
         """§5 for one position: the wallet is not touched."""
@@ -1497,7 +1634,17 @@ class Portfolio:
         initial = abs(holding.quantity)
         is_empty = holding.isolated_backing(value) <= TIE * abs(holding.quantity * value)
         while holding.quantity != 0:
-            part = holding.quantity if is_empty else part_to_close(holding, value, initial)
+            needed = bracket_requirement(holding.leg(value))
+            size, left = abs(holding.quantity * value), holding.isolated_backing(value)
+            debt = max(size - left, ZERO)
+            weights = (size - needed, debt, debt)
+            if holding.quantity < 0:
+                weights = (size + left, size + needed, ZERO)
+            repaid = repaid_by(holding, value, *weights)
+            if repaid is not None:
+                self.note("whole debt repaid")
+            part = part_to_close(holding, value, initial, repaid)
+            part = holding.quantity if is_empty else part
             is_empty = self.force_isolated_part(holding, part, value)
             if not (is_empty or holding.isolated_fails(value)):
                 return
@@ -1611,9 +1758,12 @@ class Portfolio:
         self, point: Point, initial: Mapping[str, Decimal], *, is_alone: bool
     ) -> tuple[Holding, Decimal, int] | None:
         """The first step in the venue's order that raises M - level·R."""
-        steps = []
+        steps, weights = [], self.weigh(point)
         for i, h in self.cross:
-            part = part_to_close(h, point.marks[i], initial[h.name])
+            repaid = repaid_by(h, point.marks[i], *weights)
+            if repaid is not None:
+                self.note("whole debt repaid")
+            part = part_to_close(h, point.marks[i], initial[h.name], repaid)
             steps.append((h, part, i))
         if is_alone:
             return steps[0]
@@ -1626,6 +1776,25 @@ class Portfolio:
                 return step
             self.note("a step passed over")
         return None
+
+    def weigh(self, point: Point) -> tuple[Decimal, Decimal, Decimal]:
+        """Assets at their thresholds, debts at theirs, and the cash owed: the health of the pool.
+
+        A long is an asset less its requirement, a short a debt plus it; the cash is the rest of M.
+        """
+        pairs = zip(self.assets, point.assets, strict=True)
+        assets = sum((a.counted(p) for a, p in pairs), ZERO)
+        cash, debts = self.backing(point) - assets, ZERO
+        if not isinstance(self.rule, Standard):
+            return assets, debts, ZERO
+        for i, h in self.cross:
+            size = abs(h.quantity * point.marks[i])
+            needed = self.level * bracket_requirement(h.leg(point.marks[i]))
+            if h.quantity > 0:
+                assets, cash = assets + size - needed, cash - size
+            else:
+                debts, cash = debts + size + needed, cash + size
+        return assets + max(cash, ZERO), debts + max(-cash, ZERO), max(-cash, ZERO)
 
     def gain(self, holding: Holding, part: Decimal, rank: int, point: Point) -> Decimal:
         """What a step adds to M - level·R, after worsening and fee."""
@@ -1681,7 +1850,7 @@ class Portfolio:
             self.revalue(h, point.marks[i])
         self.revalue_assets(point.assets)
         for i, h in self.held():
-            if h.here == h.end - h.first - 1 and self.t < len(self.clock) - 1:
+            if self.is_delisted(h):
                 self.delist(h, point.marks[i])
         self.settle_pool()
         if self.equity(point) < 0:
@@ -1689,10 +1858,16 @@ class Portfolio:
             self.row["bad_debt"] -= self.equity(point)
             self.cash -= self.equity(point)
         self.test_ruin(point)
+        self.follow_highest(self.equity(point))
         self.check_identity(point)
         self.must_convert = self.has_collateral and self.balance() < -self.negative_limit
         self.test_calls(point)
         self.record(point)
+
+    def is_delisted(self, holding: Holding) -> bool:
+        """Whether this is the last bar of an instrument before the end of the clock."""
+        is_last = holding.here == holding.end - holding.first - 1
+        return is_last and self.t < len(self.clock) - 1
 
     def delist(self, holding: Holding, value: Decimal) -> None:
         """Closed in its last bar at the mark close, with the taker fee."""
@@ -1840,12 +2015,31 @@ def next_stop(holding: Holding, start: Decimal, end: Decimal, place: Decimal) ->
     return min(ONE, max(place, where))
 
 
-def part_to_close(holding: Holding, value: Decimal, initial: Decimal) -> Decimal:
+def repaid_by(
+    holding: Holding, value: Decimal, assets: Decimal, debts: Decimal, debt: Decimal
+) -> Decimal | None:
+    """Contracts whose sale repays the whole debt, where the health factor is low; None elsewhere.
+
+    A short owes its contracts; a long repays no debt where no cash is owed.
+    """
+    if holding.healthy == 0 or assets > holding.healthy * debts:
+        return None
+    if holding.quantity < 0:
+        return holding.quantity
+    kept = (ONE - holding.forced_fee) * (ONE - holding.forced_slip)
+    return min(holding.quantity, debt / kept / abs(value)) if debt > 0 else None
+
+
+def part_to_close(
+    holding: Holding, value: Decimal, initial: Decimal, repaid: Decimal | None
+) -> Decimal:
     """One step of a partial liquidation, or all of the position when it is small."""
     rules = holding.venue.liquidation
     notional = abs(holding.quantity * value)
     if notional <= holding.full_below:
         return holding.quantity
+    if repaid is not None:
+        return repaid
     if rules.step == "bracket":
         kept = holding.table.floors[holding.table.index(notional)] / notional
     else:

@@ -165,17 +165,29 @@ def choose_reduction(
 ) -> float:
     """Return the signed contracts the next liquidation step closes."""
     held = books.positions[0].quantity
+    if is_step_whole(rules, books, value, initial):
+        return held
+    if rules.full_below_health > 0.0 and is_unhealthy(rules, books, value, multiplier):
+        debt = held * abs(value) - compute_backing(rules, books, value)
+        return repay_all(rules, held, value, debt)
+    return choose_share(rules, held, value)
+
+
+def is_step_whole(rules: InstrumentRules, books: Books, value: float, initial: float) -> bool:
+    """Return whether a step closes all of a position, whatever its share."""
+    held = books.positions[0].quantity
     notional = abs(held) * abs(value)
-    is_whole = (
+    return (
         rules.liquidation_mode != PARTIAL
         or notional <= rules.full_below * (1.0 + TOLERANCE)
         or abs(held) <= 1e-9 * initial
         or compute_backing(rules, books, value) <= TOLERANCE * notional
     )
-    if is_whole:
-        return held
-    if rules.full_below_health > 0.0 and is_unhealthy(rules, books, value, multiplier):
-        return repay_all(rules, books, value)
+
+
+def choose_share(rules: InstrumentRules, held: float, value: float) -> float:
+    """Return the signed contracts of a step: a share of the position, or down to a bracket."""
+    notional = abs(held) * abs(value)
     if rules.step > 0.0:
         return held * rules.step
     floor = compute_step_floor(rules.margin, notional * (1.0 - 1e-9))
@@ -201,15 +213,13 @@ def is_unhealthy(rules: InstrumentRules, books: Books, value: float, multiplier:
     return above <= rules.full_below_health * below * (1.0 + TOLERANCE)
 
 
-def repay_all(rules: InstrumentRules, books: Books, value: float) -> float:
-    """Return the signed contracts whose sale repays the debt after fee and slippage.
+def repay_all(rules: InstrumentRules, held: float, value: float, debt: float) -> float:
+    """Return the signed contracts whose sale repays a debt after fee and slippage.
 
     At most all of them; a short owes its contracts, and buys back all.
     """
-    held = books.positions[0].quantity
     if held < 0.0:
         return held
-    debt = held * abs(value) - compute_backing(rules, books, value)
     kept = (1.0 - rules.liquidation_fee) * (1.0 - rules.liquidation_slippage)
     return min(held, debt / (kept * abs(value)))
 

@@ -309,15 +309,28 @@ def close_at_extreme(
         kind, value = find_trigger(rules, books, quote, watch)
         if kind == NOTHING:
             break
-        if kind == LIQUIDATION and can_add(rules, books):
-            books = add_from_wallet(rules, books, value, quote, log, t)
-        elif kind == LIQUIDATION:
-            done = liquidate(rules, books, value, quote)
-            books, ledger = done.books, enter_liquidation(ledger, done)
-            log_liquidation(log, t, value, done)
-        else:
-            books, ledger = close_by_stop(rules, books, ledger, quote, value, kind, log, t)
+        books, ledger = act_at_extreme(rules, books, ledger, quote, kind, value, log, t)
     return books, ledger
+
+
+def act_at_extreme(
+    rules: InstrumentRules,
+    books: Books,
+    ledger: Ledger,
+    quote: Quote,
+    kind: int,
+    value: float,
+    log: Log,
+    t: int,
+) -> tuple[Books, Ledger]:
+    """Liquidate, add margin or stop out at u, as an extreme of the bar triggers it."""
+    if kind == LIQUIDATION and can_add(rules, books):
+        return add_from_wallet(rules, books, value, quote, log, t), ledger
+    if kind == LIQUIDATION:
+        done = liquidate(rules, books, value, quote)
+        log_liquidation(log, t, value, done)
+        return done.books, enter_liquidation(ledger, done)
+    return close_by_stop(rules, books, ledger, quote, value, kind, log, t)
 
 
 # ----------------------------------------------------------------------------- steps 0, 5: fills

@@ -35,6 +35,8 @@ from backtest.portfolio.book_contagion import book_falls
 from backtest.portfolio.book_gap import check_gap
 from backtest.portfolio.book_ledger import (
     BAD_DEBT,
+    CALLS_FAILED,
+    CALLS_MET,
     DELISTED,
     FLOWS,
     TOP_UP,
@@ -55,10 +57,13 @@ from backtest.portfolio.book_payments import (
     take_book_flows,
 )
 from backtest.portfolio.book_records import (
+    AT_OPEN,
     CASH,
+    EARLY,
     EQUITY,
     IS_CONVERTING,
     IS_RUINED,
+    LATE,
     PAID_IN,
     PEAK,
     POOL_FAILED,
@@ -82,6 +87,7 @@ from backtest.portfolio.book_records import (
     share,
 )
 from backtest.portfolio.book_walk import walk
+from backtest.portfolio.equity_stop import follow_highest, rescale_highest
 from backtest.venue.contract_value import compute_value
 from backtest.venue.requirement import compute_best_leverage
 
@@ -104,22 +110,25 @@ def live_book_bar(
     clear_ledger(ledger)
     before, wealth = book.purse[EQUITY], book.purse[EQUITY] + book.purse[RESERVE]
     book.purse[POOL_FAILED] = 0.0
+    if terms.fill == EARLY and t > 0:
+        fill_early(terms, book, scene, room, ledger, log, t)  # 0
     take_book_flows(terms, feed, book, scene, ledger, log, t)  # 1
     convert_collateral(terms, book, scene, ledger, log, t)
     answer_calls(terms, book, scene, ledger, log, t)
     rescale_unit(book, ledger, before)
+    if terms.equity_stop > 0.0:
+        rescale_highest(book, total(ledger, FLOWS) + total(ledger, TOP_UP), before)
     pay_book_funding(terms, feed, book, scene, ledger, log, t, 1)  # 2
     if terms.has_interest and t > 0:
         charge_book_interest(terms, feed, book, scene, ledger, log, t)  # 3
     check_gap(terms, book, scene, room, ledger, log, t)  # 4
-    if t > 0 and book.purse[IS_RUINED] == 0.0:
-        value_at(book, scene.open, scene.asset_open)
-        equity = compute_account_equity(terms, book)
-        force_reductions(terms, book, scene, room, ledger, log, t)
-        fill_decisions(terms, book, scene, room, equity, ledger, log, t)  # 5
+    if terms.fill == AT_OPEN and t > 0:
+        fill_pending(terms, book, scene, room, ledger, log, t)  # 5
     pay_book_funding(terms, feed, book, scene, ledger, log, t, 0)  # 6
     walk(terms, book, scene, room, ledger, log, t)  # 7
     follow_bests(terms, book, scene)
+    if terms.fill == LATE:
+        fill_late(terms, book, scene, room, ledger, log, t)
     close_book(terms, feed, book, scene, room, ledger, log, t, wealth)  # 8
 
 
@@ -153,6 +162,7 @@ def set_scene(terms: Terms, feed: BookFeed, scene: Scene, t: int) -> None:
         scene.trail_scale[i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
         brackets.multipliers[i] = scene.multiplier[i]
         brackets.initial_multipliers[i] = scene.initial[i]
+        scene.fill[i] = scene.open[i]
     for c in range(len(scene.asset_open)):
         scene.asset_open[c] = feed.asset_open[c, t]
         scene.asset_low[c] = feed.asset_low[c, t]
@@ -162,6 +172,21 @@ def set_scene(terms: Terms, feed: BookFeed, scene: Scene, t: int) -> None:
         scene.asset_mark_low[c] = feed.asset_mark_low[c, t]
         scene.asset_mark_high[c] = feed.asset_mark_high[c, t]
         scene.asset_mark_close[c] = feed.asset_mark_close[c, t]
+        scene.asset_fill[c] = scene.asset_open[c]
+    if terms.fill != AT_OPEN:
+        set_fill_prices(terms, feed, scene, t)
+
+
+def set_fill_prices(terms: Terms, feed: BookFeed, scene: Scene, t: int) -> None:
+    """Write the closes at which decisions fill: of bar t, or those at which they were taken."""
+    at = t if terms.fill == LATE else max(t - 1, 0)
+    brackets = terms.rules.brackets
+    for i in range(len(scene.open)):
+        if feed.span[i, 0] <= at < feed.span[i, 1]:
+            size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+            scene.fill[i] = compute_value(size, is_inverse, feed.close[at, i])
+    for c in range(len(scene.asset_open)):
+        scene.asset_fill[c] = feed.asset_close[c, at]
 
 
 def rescale_unit(book: Book, ledger: FloatArray, equity: float) -> None:
@@ -170,6 +195,46 @@ def rescale_unit(book: Book, ledger: FloatArray, equity: float) -> None:
     wealth = equity + book.purse[RESERVE] + total(ledger, TOP_UP)
     if flows != 0.0 and has_wealth(wealth, flows):
         book.purse[SCALE] = book.purse[UNIT] / (wealth + flows)
+
+
+# ---------------------------------------------------------------------- steps 0 and 5: the fills
+
+
+def fill_pending(
+    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+) -> None:
+    """Fill what was decided at the last close, or what a broker or a halt forces."""
+    if book.purse[IS_RUINED] == 0.0:
+        value_at(book, scene.fill, scene.asset_fill)
+        equity = compute_account_equity(terms, book)
+        force_reductions(terms, book, scene, room, ledger, log, t)
+        fill_decisions(terms, book, scene, room, equity, ledger, log, t)
+
+
+def fill_early(
+    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+) -> None:
+    """Value the positions at the last closes before the bar, and fill the decisions there."""
+    for i in range(len(book.margin)):
+        if is_held(book, i):
+            mark_book(book, i, scene.fill[i], ledger)
+    fill_pending(terms, book, scene, room, ledger, log, t)
+    for pot in range(len(book.is_called)):
+        if ledger[CALLS_MET, pot] + ledger[CALLS_FAILED, pot] > 0.0:
+            book.is_call_open[pot] = 0
+            book.is_called[pot] = 0
+
+
+def fill_late(
+    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+) -> None:
+    """Fill the decisions at the last closes of the bar, but for what is delisted there."""
+    for i in range(len(book.margin)):
+        room.carried[i] = book.held.quantities[i]
+        if scene.is_last[i] == 1:
+            book.is_pending[i] = 0
+    if t > 0:
+        fill_pending(terms, book, scene, room, ledger, log, t)
 
 
 def follow_bests(terms: Terms, book: Book, scene: Scene) -> None:
@@ -216,6 +281,7 @@ def close_book(
     under = compute_balance(terms, book) < -terms.negative_limit * (1.0 - TOLERANCE)
     book.purse[IS_CONVERTING] = 1.0 if has_collateral(book) and under else 0.0
     book.purse[EQUITY] = equity
+    follow_highest(terms, book, equity)
     count_bars(book)
     is_growing = has_wealth(wealth, total(ledger, FLOWS)) and book.purse[IS_RUINED] == 0.0
     if is_growing:

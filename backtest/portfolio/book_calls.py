@@ -217,7 +217,7 @@ def force_pool(
 ) -> None:
     """Reduce all cross positions by one factor, the largest that meets the ratio of the call."""
     n = len(book.margin)
-    value_at(book, scene.open, scene.asset_open)
+    value_at(book, scene.fill, scene.asset_fill)
     factor = find_reduction(terms, book, scene, room)
     before = 0
     for i in range(n):
@@ -291,7 +291,7 @@ def end_pot_grace(
     """End the open call of a pot when its grace is over."""
     if book.is_call_open[pot] == 0:
         return
-    value_at(book, scene.open, scene.asset_open)
+    value_at(book, scene.fill, scene.asset_fill)
     ratio = compute_pot_ratio(terms, book, scene, pot)
     is_met = is_pot_under(terms, ratio) and not is_reduced
     note_pot(log, t, len(book.margin), pot, CALL_MET if is_met else CALL_FAILED, ratio)

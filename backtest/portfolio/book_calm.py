@@ -26,6 +26,7 @@ from backtest.portfolio.book_orders import (
     measure_target,
 )
 from backtest.portfolio.book_records import (
+    AT_OPEN,
     CASH,
     EQUITY,
     FLAGS,
@@ -62,10 +63,10 @@ HAS_ORDER_FEE, HAS_EXITS = FLAGS.index("has_order_fee"), FLAGS.index("has_exits"
 def may_be_calm(terms: Terms, feed: BookFeed, book: Book) -> bool:
     """Return whether bars of an account can be calm at all.
 
-    Not with interest, calls, collateral, fixed fees, moving stops or margin multipliers that
-    change: each makes bars that only the whole rules describe.
+    Not with interest, calls, collateral, fixed fees, moving stops, fills at closes or margin
+    multipliers that change: each makes bars that only the whole rules describe.
     """
-    found = not terms.has_interest and terms.margin_call == 0.0
+    found = not terms.has_interest and terms.margin_call == 0.0 and terms.fill == AT_OPEN
     found = found and len(book.held.amounts) == 0
     found = found and len(feed.multiplier) == 1 and len(feed.initial) == 1
     for i in range(len(book.margin)):
@@ -128,6 +129,7 @@ def set_opens(terms: Terms, feed: BookFeed, book: Book, scene: Scene, t: int) ->
         if is_listed:
             size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
             scene.open[i] = compute_value(size, is_inverse, feed.open[t, i])
+            scene.fill[i] = scene.open[i]
             scene.limit[i] = feed.limit[min(t, len(feed.limit) - 1), i]
 
 

@@ -39,7 +39,7 @@ GOLDEN = 0.3819660112501051
 
 def fit_increases(terms: Terms, book: Book, scene: Scene, room: Room) -> float:
     """Return the factor of all increases: 1, or the upper end of the passing interval, or 0."""
-    value_at(book, scene.open, scene.asset_open)
+    value_at(book, scene.fill, scene.asset_fill)
     free = compute_book_backing(terms.rules, book.held, book.purse[CASH])
     free -= compute_all_uncounted(terms, book, room, -2)
     count, only = count_increases(room)
@@ -89,7 +89,7 @@ def sum_other_initial(terms: Terms, book: Book, scene: Scene, room: Room) -> flo
     found = 0.0
     for i in range(len(book.margin)):
         if is_held(book, i) and not is_isolated(terms, i) and room.kind[i] != INCREASE:
-            notional = abs(book.held.quantities[i]) * abs(scene.open[i])
+            notional = abs(book.held.quantities[i]) * abs(scene.fill[i])
             found += compute_initial(pick_margin(terms, i), notional, scene.initial[i])
     return found
 
@@ -136,7 +136,7 @@ def try_initial(terms: Terms, book: Book, scene: Scene, room: Room, factor: floa
         room.start[i] = book.held.quantities[i]
         if room.kind[i] == INCREASE:
             size = room.kept[i] + factor * room.added[i]
-            book.held.quantities[i] = room.side[i] * size / abs(scene.open[i])
+            book.held.quantities[i] = room.side[i] * size / abs(scene.fill[i])
     needed = compute_book_initial(terms.rules, book.held)
     for i in range(len(book.margin)):
         book.held.quantities[i] = room.start[i]

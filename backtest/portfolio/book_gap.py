@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.account import Books, Watch
-from backtest.account.exits import NOTHING, PROFIT, STOP, find_exit
+from backtest.account import Watch
+from backtest.account.exits import DRAW, NOTHING, PROFIT, STOP, find_exit
 from backtest.account.ledger import new_ledger
 from backtest.account.position import compute_stop, find_adverse, is_stopped
 from backtest.account.steps import close_by_stop
@@ -21,6 +21,7 @@ from backtest.portfolio.book_liquidation import is_lone, liquidate_pool
 from backtest.portfolio.book_payments import liquidate_isolated
 from backtest.portfolio.book_records import (
     CASH,
+    HIGHEST,
     Book,
     BookLog,
     Room,
@@ -35,53 +36,76 @@ from backtest.portfolio.book_records import (
     pick_quote,
     share,
 )
+from backtest.portfolio.equity_stop import CAUTION, compute_last_equity, is_drawdown_near, is_drawn
 from backtest.venue.book_requirement import find_maintenance
 from backtest.venue.collateral_value import compute_value_at_rate
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
 
-CAUTION = 1e-9
-"""Share of the gross notional that a quiet bar must leave: more than rounding."""
-
 # --------------------------------------------------------------------------- step 4: the open
 
 
-def check_gap(  # noqa: C901 - the pool, isolated positions, stops
+def check_gap(
     terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
 ) -> None:
-    """Liquidate what fails at the mark opens; otherwise stops act at the last opens."""
+    """Liquidate what fails at the mark opens; otherwise stops act at the last opens.
+
+    A lone position has an equity stop by the rule of a single one.
+    """
+    was_lone = terms.equity_stop > 0.0 and is_lone(book)
+    is_any_hit = liquidate_at_gap(terms, book, scene, room, ledger, log, t)
+    highest = math.nan
+    if terms.equity_stop > 0.0 and was_lone:
+        highest = book.purse[HIGHEST]
+    elif terms.equity_stop > 0.0 and is_drawn(terms, book, scene.open, scene.asset_mark_open):
+        close_account(terms, book, scene, ledger, log, t, scene.open, scene.asset_mark_open)
+    for i in range(len(book.margin)):
+        is_waiting = is_any_hit and room.kind[i] == 1
+        if is_held(book, i) and scene.is_listed[i] == 1 and has_stops(terms, i) and not is_waiting:
+            kind = find_stop(terms, book, scene, i, scene.open[i], scene.open[i], highest)[0]
+            if kind != NOTHING:
+                stop_position(terms, book, scene, ledger, log, t, i, kind, scene.open[i])
+
+
+def liquidate_at_gap(
+    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+) -> bool:
+    """Liquidate what fails at the mark opens; return whether anything did.
+
+    ``room.kind`` is 1 where it did: the stops there wait.
+    """
     value_at(book, scene.mark_open, scene.asset_mark_open)
     is_pool_hit = is_pool_short(terms, book)
     if is_pool_hit:
         liquidate_pool(terms, book, scene, room, ledger, log, t, is_lone(book))
+    found = is_pool_hit
     for i in range(len(book.margin)):
-        if not is_held(book, i) or scene.is_listed[i] == 0:
-            continue
+        is_hit = is_pool_hit
         if is_isolated(terms, i):
-            if liquidate_isolated(terms, book, scene, ledger, log, t, i):
-                continue
-        elif is_pool_hit:
-            continue
-        if not has_stops(terms, i):
-            continue
-        kind = find_stop(terms, book, scene, i, scene.open[i], scene.open[i])[0]
-        if kind != NOTHING:
-            stop_position(terms, book, scene, ledger, log, t, i, kind, scene.open[i])
+            is_hit = False
+            if is_held(book, i) and scene.is_listed[i] == 1:
+                is_hit = liquidate_isolated(terms, book, scene, ledger, log, t, i)
+        room.kind[i] = 1 if is_hit else 0
+        found = found or is_hit
+    return found
 
 
 def find_stop(
-    terms: Terms, book: Book, scene: Scene, i: int, low: float, high: float
+    terms: Terms, book: Book, scene: Scene, i: int, low: float, high: float, highest: float
 ) -> tuple[int, float]:
-    """Return the stop of one position that prices from ``low`` to ``high`` reach, and its u."""
+    """Return the stop of one position that prices from ``low`` to ``high`` reach, and its u.
+
+    ``highest`` is the equity that the stop of a lone position compares with; NaN of all others.
+    """
     rules, quote, position = (
         share(pick_instrument(terms, i)),
         pick_quote(scene, i),
         pick_position(book, i),
     )
     if rules.has_exits is not None:
-        books = Books(0.0, (position,))
-        return find_exit(rules, books, quote, Watch(book.best[i], 0.0), low, high)
+        books = open_books(terms, book, i)
+        return find_exit(rules, books, quote, Watch(book.best[i], highest), low, high)
     if rules.has_stop is not None and is_stopped(
         rules, position, find_adverse(position, low, high)
     ):
@@ -110,6 +134,32 @@ def stop_position(
     book.is_pending[i] = 0
     if kind != PROFIT:
         book.since_stop[i] = -1.0
+    if kind == DRAW:
+        drop_after_equity_stop(book)
+
+
+def drop_after_equity_stop(book: Book) -> None:
+    """Drop the decisions of all instruments after an equity stop, which counts for all of them."""
+    for i in range(len(book.margin)):
+        book.is_pending[i] = 0
+        book.since_stop[i] = -1.0
+
+
+def close_account(
+    terms: Terms,
+    book: Book,
+    scene: Scene,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    values: FloatArray,
+    prices: FloatArray,
+) -> None:
+    """Close all positions by the equity stop; the highest equity starts anew at what is left."""
+    for i in range(len(book.margin)):
+        if is_held(book, i):
+            stop_position(terms, book, scene, ledger, log, t, i, DRAW, values[i])
+    book.purse[HIGHEST] = compute_last_equity(terms, book, values, prices)
 
 
 # ------------------------------------------------------------------------- can anything act?
@@ -121,6 +171,8 @@ def is_quiet(terms: Terms, book: Book, scene: Scene) -> bool:  # noqa: C901 - al
     D = M - level R under brackets is a sum of concave functions of one price each. So it is least
     at an extreme of each, whichever way the prices move.
     """
+    if terms.equity_stop > 0.0 and is_drawdown_near(terms, book, scene):
+        return False
     least, gross = book.purse[CASH], 0.0
     has_pool = False
     for i in range(len(book.margin)):
@@ -177,6 +229,6 @@ def is_stop_near(terms: Terms, book: Book, scene: Scene, i: int) -> bool:
     """Return whether a stop of a position acts in the bar."""
     low, high = scene.low[i], scene.high[i]
     if has_exits(terms, i):
-        return find_stop(terms, book, scene, i, low, high)[0] != NOTHING
+        return find_stop(terms, book, scene, i, low, high, math.nan)[0] != NOTHING
     position = pick_position(book, i)
     return is_stopped(pick_instrument(terms, i), position, find_adverse(position, low, high))

@@ -14,7 +14,14 @@ from backtest.account import Books, Position
 from backtest.account.account_records import CLOSE, TAKEOVER, InstrumentRules, Quote
 from backtest.account.ledger import BAD_DEBT as DEBT
 from backtest.account.ledger import LIQUIDATED
-from backtest.account.liquidation import choose_reduction, close_contracts, forfeit
+from backtest.account.liquidation import (
+    choose_reduction,
+    choose_share,
+    close_contracts,
+    forfeit,
+    is_step_whole,
+    repay_all,
+)
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
 from backtest.account.position import worsen
 from backtest.base.units import TOLERANCE
@@ -63,7 +70,8 @@ from backtest.portfolio.book_records import (
     put_position,
     share,
 )
-from backtest.venue.book_requirement import compute_book_requirement
+from backtest.venue.book_requirement import compute_book_requirement, compute_own_maintenance
+from backtest.venue.collateral_value import compute_collateral_value
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -97,7 +105,7 @@ def liquidate_pool(  # noqa: C901 - the modes, and what follows all of them
     ledger[LIQUIDATIONS, last] += 1.0
     mark_assets(book, ledger)
     if is_alone:
-        liquidate_lone(terms, book, scene, ledger, log, t)
+        liquidate_lone(terms, book, scene, room, ledger, log, t)
     elif terms.liquidation_mode == TAKEOVER:
         forfeit_pool(terms, book, ledger, log, t)
     elif terms.liquidation_mode == CLOSE:
@@ -126,7 +134,7 @@ def mark_assets(book: Book, ledger: FloatArray) -> None:
 
 
 def liquidate_lone(
-    terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int
+    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
 ) -> None:
     """Liquidate the only position of the account as a single one, by the account's requirement."""
     for i in range(len(book.margin)):
@@ -139,7 +147,11 @@ def liquidate_lone(
                 ledger[TRADED, i] += abs(held) * abs(value)
                 books, loss = forfeit(rules, books, value)
             while books.positions[0].quantity != 0.0:
-                closed = choose_reduction(rules, books, value, abs(held), 1.0)
+                if rules.full_below_health > 0.0 and terms.rules.level != 1.0:
+                    closed = find_step(terms, book, room, i)
+                else:
+                    x = scene.multiplier[i]
+                    closed = choose_reduction(rules, books, value, abs(held), x)
                 books, cost, notional = close_contracts(rules, books, value, closed, quote)
                 loss += cost
                 ledger[TRADED, i] += notional
@@ -284,11 +296,41 @@ def reduce_pool(
 
 def find_step(terms: Terms, book: Book, room: Room, i: int) -> float:
     """Return the signed contracts that a step closes of one position."""
-    position = pick_position(book, i)
-    value = book.held.values[i]
+    position, rules = pick_position(book, i), share(pick_instrument(terms, i))
+    held, value = position.quantity, book.held.values[i]
     pool = compute_pool(terms, book)
-    books = Books(pool - position.quantity * value, (position,))
-    return choose_reduction(share(pick_instrument(terms, i)), books, value, abs(room.start[i]), 1.0)
+    books = Books(pool - held * value, (position,))
+    if is_step_whole(rules, books, value, abs(room.start[i])):
+        return held
+    if rules.full_below_health > 0.0:
+        assets, debts, debt = weigh_pool(terms, book, pool)
+        is_unhealthy = assets <= rules.full_below_health * debts * (1.0 + TOLERANCE)
+        if is_unhealthy and (held < 0.0 or debt > 0.0):
+            return repay_all(rules, held, value, debt)
+    return choose_share(rules, held, value)
+
+
+def weigh_pool(terms: Terms, book: Book, pool: float) -> tuple[float, float, float]:
+    """Return assets and debts of the pool, whose quotient is its health factor, and the cash owed.
+
+    Longs are assets of their notional less their requirement, shorts are debts of their notional
+    plus theirs. The cash is what is left of M, without the collateral, after selling the longs and
+    buying the shorts back: an asset, or a debt.
+    """
+    counted = compute_collateral_value(terms.rules.collateral, book.held)
+    cash, assets, debts = pool - counted, counted, 0.0
+    for i in range(len(book.margin)):
+        if is_held(book, i) and not is_isolated(terms, i):
+            notional = abs(book.held.quantities[i] * book.held.values[i])
+            needed = terms.rules.level * compute_own_maintenance(terms.rules, book.held, i)
+            if book.held.quantities[i] > 0.0:
+                cash -= notional
+                assets += notional - needed
+            else:
+                cash += notional
+                debts += notional + needed
+    debt = max(-cash, 0.0)
+    return assets + max(cash, 0.0), debts + debt, debt
 
 
 def try_step(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> tuple[float, float]:

@@ -87,11 +87,11 @@ def fill_decisions(
 
     ``equity`` is that of the targets: at the last opens, before anything fills.
     """
-    value_at(book, scene.open, scene.asset_open)
+    value_at(book, scene.fill, scene.asset_fill)
     choose_orders(terms, book, scene, room, equity)
     for i in range(len(book.margin)):
         if room.kind[i] == REDUCE:
-            wanted = room.side[i] * room.reach[i] * (1.0 / abs(scene.open[i]))
+            wanted = room.side[i] * room.reach[i] * (1.0 / abs(scene.fill[i]))
             trade_to(terms, book, scene, ledger, log, t, i, wanted + 0.0, False)
     if has_increase(room):
         cut_increases(terms, book, scene, room, equity)
@@ -169,7 +169,7 @@ def narrow_bands(terms: Terms, book: Book, scene: Scene, room: Room, equity: flo
 
 def compute_notional(book: Book, scene: Scene, i: int) -> float:
     """Return the notional of a position at the last open."""
-    return float(abs(book.held.quantities[i]) * abs(scene.open[i]))
+    return float(abs(book.held.quantities[i]) * abs(scene.fill[i]))
 
 
 def is_deciding(book: Book, scene: Scene, i: int) -> bool:
@@ -355,7 +355,7 @@ def fill_increases(
     for i in range(len(book.margin)):
         if room.kind[i] == INCREASE:
             size = room.kept[i] + factor * room.added[i]
-            wanted = room.side[i] * size * (1.0 / abs(scene.open[i]))
+            wanted = room.side[i] * size * (1.0 / abs(scene.fill[i]))
             if not (size <= room.before[i] and room.before[i] > 0.0):
                 trade_to(terms, book, scene, ledger, log, t, i, wanted + 0.0, True)
     lift_balance(terms, book, room)

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 (
     CASH, RESERVE, EQUITY, UNIT, PEAK, SCALE, PAID_IN, IS_OVER, IS_RUINED, OVERLAY, SINCE_POOL,
-    IS_CONVERTING, POOL_FAILED, FLOWS_SO_FAR, BACKING, DISTANCE,
-) = range(16)  # fmt: skip
+    IS_CONVERTING, POOL_FAILED, FLOWS_SO_FAR, BACKING, DISTANCE, HIGHEST,
+) = range(17)  # fmt: skip
 """Entries of ``Book.purse``; flags are 0 or 1. ``OVERLAY`` is the leverage of the portfolio that
 fills at the next open, ``SINCE_POOL`` the bars since the last liquidation of the pool,
-``POOL_FAILED`` whether the pool failed in this bar, ``DISTANCE`` M - level R at the last close."""
+``POOL_FAILED`` whether the pool failed in this bar, ``DISTANCE`` M - level R at the last close,
+``HIGHEST`` the highest equity at a close since the start or the last equity stop."""
 
 FUNDING_NEXT, FLOW_NEXT = range(2)
 """Entries of ``Book.cursor``: the next event of the feed."""
@@ -29,6 +30,9 @@ FUNDING_NEXT, FLOW_NEXT = range(2)
 LEFT, REDUCE, INCREASE, KEPT = range(4)
 """What a decision does to a position: nothing as it has no target, a pure reduction, an increase or
 flip, or nothing as the position is within the band of its target."""
+
+AT_OPEN, LATE, EARLY = range(3)
+"""When decisions fill: at the next open, the next close, or the close at which they were taken."""
 
 PATH, WORST = 0, 1
 """How prices move inside a bar."""
@@ -56,7 +60,7 @@ HAS_STOP, HAS_EXITS = FLAGS.index("has_stop"), FLAGS.index("has_exits")
 SCENE = (
     "open", "low", "high", "close", "mark_open", "mark_low", "mark_high", "mark_close",
     "multiplier", "initial", "volume", "sigma", "adv", "limit", "order_fee",
-    "stop_scale", "profit_scale", "trail_scale",
+    "stop_scale", "profit_scale", "trail_scale", "fill",
 )  # fmt: skip
 """The fields of a scene that have one number for each instrument."""
 
@@ -70,7 +74,7 @@ class Terms(NamedTuple):
     ``ranks`` is the order of a liquidation by name, ``modes`` that of each
     instrument. A ``negative_limit`` is at least 0.
     ``grace`` is in bars, -1 for none. ``conversion_is_pro_rata`` sells all collateral in proportion
-    to its value, otherwise in the order given.
+    to its value, otherwise in the order given. ``equity_stop`` is a fraction, 0 for none.
     """
 
     instruments: Any
@@ -96,6 +100,8 @@ class Terms(NamedTuple):
     grace_ratio: float
     is_halting: bool
     ruin_at: float
+    fill: int
+    equity_stop: float
 
 
 class Book(NamedTuple):
@@ -189,7 +195,8 @@ class Scene(NamedTuple):
     """The bar being lived: values u of shape (n,), and what is known of each instrument.
 
     ``is_listed`` is 1 in the span of an instrument, ``is_last`` in its last bar before it is
-    delisted. The ``asset_*`` are prices of the collateral, of shape (C,).
+    delisted. The ``asset_*`` are prices of the collateral, of shape (C,). ``fill`` and
+    ``asset_fill`` are those at which the decisions of the last close fill.
     """
 
     open: FloatArray
@@ -210,6 +217,7 @@ class Scene(NamedTuple):
     stop_scale: FloatArray
     profit_scale: FloatArray
     trail_scale: FloatArray
+    fill: FloatArray
     is_listed: IntArray
     is_last: IntArray
     asset_open: FloatArray
@@ -220,6 +228,7 @@ class Scene(NamedTuple):
     asset_mark_low: FloatArray
     asset_mark_high: FloatArray
     asset_mark_close: FloatArray
+    asset_fill: FloatArray
 
 
 class Room(NamedTuple):
@@ -233,7 +242,7 @@ class Room(NamedTuple):
     liquidation, ``shares`` of shape (n + C,) Euler shares, ``falls`` of shape (n + 3,) what each
     cause took (:mod:`backtest.portfolio.book_contagion`). ``hidden`` and ``kept_assets`` are
     quantities and amounts left out for a moment. ``failure`` is the u at which each position
-    fails.
+    fails, ``carried`` the quantities held before fills at the close of the bar.
     """
 
     side: FloatArray
@@ -259,6 +268,7 @@ class Room(NamedTuple):
     kept_assets: FloatArray
     hidden: FloatArray
     failure: FloatArray
+    carried: FloatArray
 
 
 class BookLog(NamedTuple):
@@ -338,7 +348,7 @@ def pick_quote(scene: Scene, i: int) -> Quote:
         initial=scene.initial[i],
         limit=scene.limit[i],
         order_fee=scene.order_fee[i],
-        fill=scene.open[i],
+        fill=scene.fill[i],
         stop_scale=scene.stop_scale[i],
         profit_scale=scene.profit_scale[i],
         trail_scale=scene.trail_scale[i],

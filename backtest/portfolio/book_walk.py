@@ -15,6 +15,7 @@ from backtest.account import Books, Watch
 from backtest.account.auto_margin import add_from_wallet, can_add
 from backtest.account.books import compute_root, is_failing
 from backtest.account.exits import (
+    DRAW,
     LIQUIDATION,
     NOTHING,
     PROFIT,
@@ -25,7 +26,7 @@ from backtest.account.exits import (
 from backtest.account.ledger import enter_liquidation, log_liquidation, new_ledger
 from backtest.account.liquidation import find_trigger, is_nearer, liquidate
 from backtest.account.position import find_adverse
-from backtest.account.steps import close_at_extreme
+from backtest.account.steps import act_at_extreme
 from backtest.portfolio.book_balance import (
     close_account_books,
     count_cross,
@@ -34,12 +35,19 @@ from backtest.portfolio.book_balance import (
     value_at,
 )
 from backtest.portfolio.book_contagion import blame
-from backtest.portfolio.book_gap import find_stop, is_quiet, stop_position
+from backtest.portfolio.book_gap import (
+    close_account,
+    drop_after_equity_stop,
+    find_stop,
+    is_quiet,
+    stop_position,
+)
 from backtest.portfolio.book_ledger import LIQUIDATIONS, as_log, enter, stamp
 from backtest.portfolio.book_liquidation import is_lone, liquidate_pool
 from backtest.portfolio.book_payments import drop_after_liquidation
 from backtest.portfolio.book_records import (
     CASH,
+    HIGHEST,
     IS_OVER,
     POOL_FAILED,
     SINCE_POOL,
@@ -56,6 +64,7 @@ from backtest.portfolio.book_records import (
     pick_quote,
     share,
 )
+from backtest.portfolio.equity_stop import find_stop_on_segment
 from backtest.venue.book_failure import Waypoint, find_failure
 
 if TYPE_CHECKING:
@@ -63,8 +72,8 @@ if TYPE_CHECKING:
 
 SAME_PLACE = 1e-12
 """Places nearer to each other than this share of a segment are equal."""
-POOL, ALONE, EXIT = range(3)
-"""What acts in a walk: the pool fails, an isolated position fails, a stop."""
+POOL, ALONE, EXIT, DRAWN = range(4)
+"""What acts in a walk: the pool fails, an isolated position fails, a stop, the equity stop."""
 
 
 class Event(NamedTuple):
@@ -162,6 +171,8 @@ def walk_segment(
         if event.what == POOL:
             value_at(book, room.mark, room.price)
             liquidate_pool(terms, book, scene, room, ledger, log, t, False)
+        elif event.what == DRAWN:
+            close_account(terms, book, scene, ledger, log, t, room.last, room.price)
         elif event.what == ALONE:
             fail_alone(terms, book, scene, ledger, log, t, who, room.mark[who])
         else:
@@ -194,6 +205,14 @@ def find_event(terms: Terms, book: Book, scene: Scene, room: Room) -> Event:
             place = find_own_failure(terms, book, scene, room, i)
             if place < found.place - SAME_PLACE:
                 found = Event(ALONE, i, place, math.nan, NOTHING)
+    place = find_stop_on_segment(terms, book, room)
+    if place < found.place - SAME_PLACE:
+        found = Event(DRAWN, -1, place, math.nan, NOTHING)
+    return add_stops(terms, book, scene, room, found)
+
+
+def add_stops(terms: Terms, book: Book, scene: Scene, room: Room, found: Event) -> Event:
+    """Return the event, or the stop of a position that comes before it."""
     for i in range(len(book.margin)):
         if is_held(book, i):
             kind, place, value = find_stop_place(terms, book, scene, room, i)
@@ -247,14 +266,14 @@ def find_stop_place(
     start, end = room.last[i], room.last_end[i]
     low, high = min(start, end), max(start, end)
     if rules.has_exits is None:
-        kind, stop = find_stop(terms, book, scene, i, low, high)
+        kind, stop = find_stop(terms, book, scene, i, low, high, math.nan)
         if kind == NOTHING:
             return NOTHING, 2.0, math.nan
         place, value = place_stop(1.0 if position.quantity > 0.0 else -1.0, start, end, stop)
         return kind, place, value
     side = 1.0 if position.quantity > 0.0 else -1.0
     found, nearest, at = NOTHING, 2.0, math.nan
-    books, watch = Books(0.0, (position,)), Watch(book.best[i], 0.0)
+    books, watch = Books(0.0, (position,)), Watch(book.best[i], math.nan)
     kind, stop = find_nearest_stop(rules, books, quote, watch)
     if kind != NOTHING and is_through(side, find_adverse(position, low, high), stop):
         found = kind
@@ -336,21 +355,27 @@ def walk_by_rule(
 ) -> None:
     """Take one position through the extremes with the rules of a single position."""
     rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
-    watch, before = Watch(book.best[i], 0.0), open_books(terms, book, i)
+    watch, before = Watch(book.best[i], book.purse[HIGHEST]), open_books(terms, book, i)
     kind, at = find_trigger(rules, before, quote, watch)
     if kind == NOTHING:
         return
     if kind == LIQUIDATION and not is_isolated(terms, i):
         book.held.values[i] = at
         blame(terms, book, room, ledger, log, t)
-    row = log.written[0]
-    after, found = close_at_extreme(rules, before, watch, new_ledger(), quote, as_log(log), t)
+    row, after, found, last = log.written[0], before, new_ledger(), kind
+    while kind != NOTHING:
+        after, found = act_at_extreme(rules, after, found, quote, kind, at, as_log(log), t)
+        last, kind = kind, NOTHING
+        if after.positions[0].quantity != 0.0:
+            kind, at = find_trigger(rules, after, quote, watch)
     stamp(log, row, i)
     close_account_books(terms, book, i, before, after)
     enter(ledger, i, found)
     book.is_pending[i] = 0
     if found.stops > 0:
         book.since_stop[i] = -1.0
+    if last == DRAW:
+        drop_after_equity_stop(book)
     if found.liquidations > 0:
         end_by_rule(terms, book, ledger, i, found.liquidations)
 
@@ -392,7 +417,8 @@ def walk_by_distance(
         room.mark_end[i] = find_adverse(position, scene.mark_low[i], scene.mark_high[i])
         place = find_pool_failure(terms, book, room)
         value = move(room.mark[i], room.mark_end[i], place) if place <= 1.0 else math.nan
-        kind, stop = find_stop(terms, book, scene, i, scene.low[i], scene.high[i])
+        highest = book.purse[HIGHEST]
+        kind, stop = find_stop(terms, book, scene, i, scene.low[i], scene.high[i], highest)
         is_caught = place <= 1.0
         if kind != NOTHING and not (is_caught and kind == PROFIT):
             is_down = (position.quantity > 0.0) != (kind == PROFIT)

@@ -55,6 +55,7 @@ from backtest.portfolio import (
     book_payments,
     book_records,
     book_walk,
+    equity_stop,
 )
 from backtest.portfolio.book_records import FLAGS, NUMBERS, Terms
 from backtest.venue import (
@@ -71,7 +72,7 @@ from backtest.venue import (
 MODULES = (
     book_rules, collateral_value, scenario_loss, book_requirement, book_failure, book_price,
     book_records, book_ledger, book_balance, book_contagion, book_fit, book_orders, book_payments,
-    book_liquidation, book_gap, book_walk, book_calls, book_bar, book_calm, book_tally,
+    book_liquidation, equity_stop, book_gap, book_walk, book_calls, book_bar, book_calm, book_tally,
     book_close, book_loop,
 )  # fmt: skip
 """The modules of the kernel; each uses only those before it, and the rules of one position."""
@@ -160,9 +161,8 @@ def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
     for k, name in enumerate(FLAGS):
         lines.append(f"    {name} = True if terms.flags[{k}, i] != 0 else None")
         fields[name] = name
-    lines.append(
-        f"    is_funded_by_wallet = terms.flags[{FLAGS.index('is_funded_by_wallet')}, i] != 0"
-    )
+    row = FLAGS.index("is_funded_by_wallet")
+    lines.append(f"    is_funded_by_wallet = terms.flags[{row}, i] != 0")
     lines.append("    is_inverse = True if terms.rules.brackets.are_inverse[i] else None")
     lines.append("    is_isolated = True if terms.rules.brackets.are_isolated[i] else None")
     fields |= {
@@ -172,7 +172,7 @@ def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
         "marks_entry": "True",
         "margin": "pick_rules(terms.rules.brackets, i)",
         "liquidation_mode": "terms.modes[i]",
-        "equity_stop": "0.0",
+        "equity_stop": "terms.equity_stop",
     }
     given = ", ".join(f"{name}={text}" for name, text in fields.items())
     body = "\n".join(lines)

@@ -17,7 +17,7 @@ from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
 from backtest.engine.portfolio.portfolio_tables import column, count_assets, field
 from backtest.engine.result_tables import value_of
 from backtest.engine.target_cuts_table import average_row
-from backtest.portfolio.book_records import NUMBERS
+from backtest.portfolio.book_records import AT_OPEN, EARLY, NUMBERS
 
 if TYPE_CHECKING:
     from backtest.engine.portfolio.book_driver import BookOutcome
@@ -34,9 +34,9 @@ FORCED = (*ledger.STOPS, ledger.LIQUIDATED)
 
 
 class BookDecisions(NamedTuple):
-    """The decisions that reached an open, arrays of shape (n_decisions,).
+    """The decisions that reached a fill, arrays of shape (n_decisions,).
 
-    ``asked`` and ``held`` are in turns of the account's equity at the open, positive along the
+    ``asked`` and ``held`` are in turns of the account's equity at the fill, positive along the
     signal; infinite targets are left out. ``cuts`` is what each limit took away, negative where it
     left more than was asked. ``bar`` is the bar of the fill.
     """
@@ -176,22 +176,29 @@ def split_rest(
 def read_book_opens(setup: Setup, outcome: BookOutcome) -> AtOpens:
     """Return the account before and after the fills of each bar but the first.
 
-    Flows, interest and the funding at the open come before; a conversion of collateral is left out.
+    Flows, interest and the funding at the open come before, at the bar's close that inside the bar
+    too, and nothing at the close before; a conversion of collateral is left out.
     """
     first, n = setup.first, len(outcome.account)
-    feed, names = setup.inputs.feed, setup.markets.names
-    bars, venues = slice(first + 1, first + n), [setup.venues[name] for name in names]
-    opens, marks = feed.open[bars], feed.mark_close[first : first + n - 1]
-    value = np.stack([value_of(each, opens[:, i]) for i, each in enumerate(venues)], axis=1)
+    feed, names, mode = setup.inputs.feed, setup.markets.names, setup.inputs.terms.fill
+    before_fill, venues = slice(first, first + n - 1), [setup.venues[name] for name in names]
+    bars = before_fill if mode == EARLY else slice(first + 1, first + n)
+    fills = (feed.open if mode == AT_OPEN else feed.close)[bars]
+    assets_fill = (feed.asset_open if mode == AT_OPEN else feed.asset_close)[:, bars]
+    marks = feed.mark_close[before_fill]
+    value = np.stack([value_of(each, fills[:, i]) for i, each in enumerate(venues)], axis=1)
     last = np.stack([value_of(each, marks[:, i]) for i, each in enumerate(venues)], axis=1)
     before = field(outcome.positions, "quantity")[:-1]
-    equity = column(outcome.account, "equity")[:-1] + column(outcome.account, "flows")[1:]
-    equity = equity - column(outcome.account, "interest")[1:]
+    equity = column(outcome.account, "equity")[:-1]
+    if mode != EARLY:
+        paid = pay_at_opens(setup, before, n)
+        paid = paid if mode == AT_OPEN else column(outcome.account, "funding")[1:]
+        equity = equity + column(outcome.account, "flows")[1:]
+        equity = equity - column(outcome.account, "interest")[1:] - paid
     equity = equity + np.where(before != 0.0, before * (value - last), 0.0).sum(axis=1)
-    moved = feed.asset_open[:, bars] - feed.asset_mark_close[:, first : first + n - 1]
+    moved = assets_fill - feed.asset_mark_close[:, before_fill]
     assets = count_assets(outcome.book.held.amounts, outcome.entries, len(names), first, n)
     equity = equity + (assets[:-1] * moved.T).sum(axis=1)
-    equity = equity - pay_at_opens(setup, before, n)
     forced = sum_by_instrument(outcome.entries, FORCED, first, before.shape[1], n, counts=True)
     is_cross = np.array([each.is_isolated is None for each in setup.inputs.terms.instruments])
     liquidated = sum_by_instrument(
@@ -203,7 +210,7 @@ def read_book_opens(setup: Setup, outcome: BookOutcome) -> AtOpens:
         traded=sum_by_instrument(outcome.entries, (ledger.FILL,), first, before.shape[1], n)[1:],
         unit=np.abs(value),
         equity=equity[:, None],
-        is_hit=(forced[1:] != 0.0) | has_failed,
+        is_hit=((forced[1:] != 0.0) | has_failed) & (mode != EARLY),
     )
 
 

@@ -28,14 +28,18 @@ from backtest.market.markets import Markets
 from backtest.measures.tally import Clock
 from backtest.portfolio.book_ledger import N_TERMS, WIDTH
 from backtest.portfolio.book_records import (
+    AT_OPEN,
     BY_NAME,
     CASH,
     DISTANCE,
+    EARLY,
     EQUITY,
     FLAGS,
+    HIGHEST,
     LARGEST_LOSS,
     LARGEST_NOTIONAL,
     LARGEST_REQUIREMENT,
+    LATE,
     MOST_RELIEF,
     NUMBERS,
     OVERLAY,
@@ -67,6 +71,7 @@ ORDERS = {
     "largest_requirement": LARGEST_REQUIREMENT,
     "largest_notional": LARGEST_NOTIONAL,
 }
+FILLS = {"next_open": AT_OPEN, "next_close": LATE, "same_close": EARLY}
 ON_CLOCK = (
     "open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close", "volume",
 )  # fmt: skip
@@ -168,6 +173,8 @@ def read_terms(
         grace_ratio=account.top_up_to or call * (1.0 - 1e-11),
         is_halting=account.after_liquidation == "halt",
         ruin_at=account.ruin_at or 0.0,
+        fill=FILLS[account.fill],
+        equity_stop=account.equity_stop or 0.0,
     )
 
 
@@ -295,8 +302,8 @@ def start_book(inputs: BookInputs, account: Account, first: int, *, has_overlay:
     )
     equity = account.capital + float(np.sum(amounts * prices))
     wealth = equity + account.reserve
-    purse = np.zeros(16)
-    purse[[CASH, RESERVE, EQUITY]] = account.capital, account.reserve, equity
+    purse = np.zeros(17)
+    purse[[CASH, RESERVE, EQUITY, HIGHEST]] = account.capital, account.reserve, equity, equity
     purse[[UNIT, PEAK, SCALE, PAID_IN]] = wealth, wealth, 1.0, wealth
     purse[OVERLAY] = np.nan if has_overlay else 1.0
     purse[SINCE_POOL] = np.inf
@@ -332,7 +339,7 @@ def new_scene(n: int, assets: int) -> Scene:
     """Return an empty scene."""
     flags: dict[str, Any] = {"is_listed": np.zeros(n, np.int64), "is_last": np.zeros(n, np.int64)}
     own: dict[str, Any] = {name: np.full(n, np.nan) for name in SCENE}
-    prices: dict[str, Any] = {f"asset_{name}": np.zeros(assets) for name in ASSET}
+    prices: dict[str, Any] = {f"asset_{name}": np.zeros(assets) for name in (*ASSET, "fill")}
     return Scene(**own, **flags, **prices)
 
 

@@ -40,6 +40,7 @@ from backtest.portfolio.book_records import (
     EQUITY,
     IS_OVER,
     IS_RUINED,
+    LATE,
     OVERLAY,
     PEAK,
     RESERVE,
@@ -195,11 +196,13 @@ def simulate_book(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a 
         close = look_at_close(terms, book, scene, room, has_prices)
         found = sum_calm_ledger(ledger) if is_calm else sum_ledger(ledger)
         change = found.price_pnl if is_calm else sum_book_terms(ledger)
-        if not is_book_balanced(equity, book, change, found.traded, close.gross):
+        turnover = max(found.traded, abs(found.price_pnl))  # that of collateral may be all there is
+        if not is_book_balanced(equity, book, change, turnover, close.gross):
             return tally, t, BROKEN
+        held = room.carried if terms.fill == LATE else book.held.quantities
         tally = count_book_bar(
             clock, tally, book, tape.before, equity, scene, found, close, log_returns,
-            terms.max_gross_leverage, t,
+            terms.max_gross_leverage, held, t,
         )  # fmt: skip
         if not decide_all(terms, feed, desk, book, scene, close, room, t):
             return tally, t, NEGATIVE

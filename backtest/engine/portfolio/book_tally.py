@@ -21,7 +21,7 @@ from backtest.measures.tally import (
     mark_drawdown,
     raise_ratio,
 )
-from backtest.portfolio.book_records import EQUITY, IS_RUINED, UNIT, Book, Scene, is_held
+from backtest.portfolio.book_records import EQUITY, IS_RUINED, UNIT, Book, Scene
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -54,12 +54,14 @@ def count_book_bar(
     close: BookClose,
     log_returns: FloatArray,
     cap: float,
+    held: FloatArray,
     t: int,
 ) -> Tally:
     """Return the tally with bar t added.
 
     ``before`` are the marks of the last close, ``started`` the equity then; ``log_returns`` of
-    shape (n_bars, n) those of the marks. ``cap`` is that of gross leverage.
+    shape (n_bars, n) those of the marks. ``cap`` is that of gross leverage, ``held`` the quantities
+    held over the bar.
     """
     unit, equity = book.purse[UNIT], book.purse[EQUITY]
     sample = add_free(clock, tally.sample, t)
@@ -79,7 +81,7 @@ def count_book_bar(
         sample=sample,
         money=add_ledgers(tally.money, ledger),
         exposure=expose(tally.exposure, close, inverse, cap),
-        decay=decay_book(tally.decay, book, before, scene, ledger, log_returns, base, t),
+        decay=decay_book(tally.decay, held, before, scene, ledger, log_returns, base, t),
         bars=tally.bars + 1,
         equity=tally.equity + equity,
         first_liquidation=first,
@@ -115,7 +117,7 @@ def is_over_cap(leverage: float, cap: float) -> bool:
 
 def decay_book(
     decay: Decay,
-    book: Book,
+    quantities: FloatArray,
     before: FloatArray,
     scene: Scene,
     ledger: Ledger,
@@ -129,8 +131,8 @@ def decay_book(
         drift, grown = 0.0, 1.0
         for i in range(len(before)):
             move = log_returns[t, i]
-            if is_held(book, i) and not math.isnan(move):
-                scale = book.held.quantities[i] * inverse
+            if quantities[i] != 0.0 and not math.isnan(move):
+                scale = quantities[i] * inverse
                 drift += scale * (abs(before[i]) * move)
                 grown += scale * (scene.mark_close[i] - before[i])
         if grown > 0.0:

@@ -19,6 +19,7 @@ from backtest.base.units import TOLERANCE, format_time, to_nanoseconds
 from backtest.market import Market
 from backtest.market.markets import Markets
 from backtest.venue import Venue
+from backtest.venue.requirement_rule import Brackets
 from backtest.venue.settlement import agree_settlement, check_names_agree
 
 SHARED = (
@@ -79,7 +80,7 @@ def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Acco
         check_expiry(markets[name], venues[name])
         check_setting(name, own[name], venues[name])
     check_modes(own, venues)
-    check_supported(markets.names, venues, account)
+    check_health(markets.names, venues, account)
     account.requirement.check_names(list(markets.names), account.collateral)
 
 
@@ -193,34 +194,16 @@ def check_modes(own: Mapping[str, Account], venues: Mapping[str, Venue]) -> None
             )
 
 
-def check_supported(names: Sequence[str], venues: Mapping[str, Venue], account: Account) -> None:
-    """Refuse what an account with several positions does not have."""
-    refused: list[tuple[bool, str, object, str]] = [
-        (account.fill != "next_open", "Account.fill", account.fill, "leave fill out"),
-        (
-            account.equity_stop is not None,
-            "Account.equity_stop",
-            account.equity_stop,
-            "use an overlay that closes the portfolio, such as DrawdownControl",
-        ),
-    ]
+def check_health(names: Sequence[str], venues: Mapping[str, Venue], account: Account) -> None:
+    """Refuse a health factor where positions have no requirement of their own."""
     for name in names:
-        venue = venues[name]
-        refused += [
-            (
-                venue.liquidation.full_below_health > 0.0,
-                f"Liquidation.full_below_health of {name}",
-                venue.liquidation.full_below_health,
-                "leave it out: steps close their share at any health factor",
-            ),
-        ]
-    for is_given, where, value, cure in refused:
-        if is_given:
+        health = venues[name].liquidation.full_below_health
+        if health > 0.0 and not isinstance(account.requirement, Brackets):
             raise ParameterError(
-                f"{where.rpartition('.')[2]} is not supported with several positions, "
-                f"was {value!r:.60}",
-                where=where,
-                cure=cure,
+                "full_below_health needs a requirement of each position, which bt.Brackets() has, "
+                f"got {health:g} with {type(account.requirement).__name__}",
+                where=f"Liquidation.full_below_health of {name}",
+                cure="leave it out: steps close their share at any health factor",
             )
 
 

@@ -34,7 +34,7 @@ from backtest.engine.result_files import describe_metrics
 from backtest.measures.run_span import RunSpan
 from backtest.measures.stored_tally import flatten_tally, read_tally
 from backtest.portfolio.book_ledger import WIDTH
-from backtest.portfolio.book_records import Book
+from backtest.portfolio.book_records import EQUITY, HIGHEST, Book
 from backtest.venue import Venue
 from backtest.venue.book_rules import Holdings
 
@@ -127,6 +127,8 @@ def _read_book(stored: Mapping[str, Any]) -> Book:
         for name, each in stored.items()
         if name != "held"
     }
+    if len(arrays["purse"]) == HIGHEST:  # stored before there was an equity stop
+        arrays["purse"] = np.append(arrays["purse"], arrays["purse"][EQUITY])
     held = {name: np.array(each, dtype=np.float64) for name, each in stored["held"].items()}
     return Book(held=Holdings(**held), **arrays)
 

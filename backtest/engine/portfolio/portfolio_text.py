@@ -16,7 +16,13 @@ from backtest.base.units import format_span
 from backtest.engine.benchmark import describe_benchmark
 from backtest.engine.checks_text import describe_checks
 from backtest.engine.portfolio.portfolio_tables import field
-from backtest.engine.result_text import MEASURES, describe_short_span, describe_venue, label_measure
+from backtest.engine.result_text import (
+    FILLS,
+    MEASURES,
+    describe_short_span,
+    describe_venue,
+    label_measure,
+)
 from backtest.engine.target_cuts_text import describe_targets
 
 MOST_CASES = 5
@@ -102,6 +108,8 @@ def describe_book_account(account: Account, names: Sequence[str]) -> Iterator[st
     yield f"{margin}, capital {account.capital:,.10g}{backed}"
     if account != type(account)(capital=account.capital):
         yield repr(account)
+    if account.fill in FILLS:
+        yield FILLS[account.fill]
     if backing := describe_isolated_positions(account, names):
         yield backing
 

@@ -32,6 +32,7 @@ from backtest.measures.stored_tally import flatten_tally
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy import start_memory
 from backtest.portfolio.book_records import (
+    AT_OPEN,
     EQUITY,
     FLAGS,
     PAID_IN,
@@ -131,7 +132,7 @@ def fits_lanes(setup: Setup, desk: Desk) -> bool:
     flags = [terms.flags[FLAGS.index(name)] for name in REFUSED]
     is_plain = not (terms.has_interest or terms.rules.has_scenarios or np.any(flags))
     is_plain &= terms.margin_call == 0.0 and terms.grace < 0.0 and inputs.fees is None
-    is_plain &= not setup.account.collateral
+    is_plain &= not setup.account.collateral and terms.fill == AT_OPEN
     is_plain &= not np.any(brackets.are_inverse) and not np.any(brackets.are_isolated)
     is_plain &= not np.any(brackets.are_valued_at_entry)
     is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1
