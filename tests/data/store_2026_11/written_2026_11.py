@@ -26,10 +26,8 @@ HERE = Path(__file__).parent
 MARKETS, STORE, BASELINES, CONTENTS = (
     HERE / name for name in ("markets", "store", "baselines", "contents.json")
 )
-BARS = 336
-"""Hours: two weeks."""
-CUT = 264
-"""The bars of the runs that are resumed."""
+BARS, SHORT_BARS, CUT = 408, 120, 90
+"""Hours: of validations, of all other results, and of the runs that are resumed."""
 
 
 class Held(NamedTuple):
@@ -74,10 +72,10 @@ class Keep(bt.Policy):
 
 
 def make_market(name: str, seed: int, first: int, stop: int) -> bt.Market:
-    """Return hourly bars with marks and funding, and a fall of 9 % in bar 150."""
+    """Return hourly bars with marks and funding, and a fall of 9 % in bar 60."""
     rng = np.random.default_rng(seed)
     moves = rng.normal(0.0002, 0.006, BARS)
-    moves[150] = -0.09
+    moves[60] = -0.09
     close = 100.0 * np.exp(np.cumsum(moves))
     opens = np.concatenate(([100.0], close[:-1]))
     wick = 1.0 + np.abs(rng.normal(0.0, 0.003, (2, BARS)))
@@ -100,10 +98,25 @@ def make_market(name: str, seed: int, first: int, stop: int) -> bt.Market:
 
 
 @functools.cache
+def load_long() -> bt.Markets:
+    """Return the two markets; BBB is listed at bar 20, and delisted at bar 392."""
+    return bt.Markets({name: read_market(name) for name in ("AAA", "BBB")}, currency="USDT")
+
+
+def read_market(name: str) -> bt.Market:
+    """Return a market of the folder, whose place is no part of what results say of their data."""
+    found = bt.Market.load(MARKETS / name)
+    return bt.Market.from_frames(
+        found.bars(), mark=found.mark(), funding=found.funding(), instrument=name
+    )
+
+
+@functools.cache
 def load_markets() -> bt.Markets:
-    """Return the two markets; BBB is listed at bar 20, and delisted at bar 320."""
+    """Return the first bars of the two markets; BBB is delisted at bar 112."""
+    whole = load_long()
     return bt.Markets(
-        {name: bt.Market.load(MARKETS / name) for name in ("AAA", "BBB")}, currency="USDT"
+        {"AAA": whole["AAA"].prefix(SHORT_BARS), "BBB": whole["BBB"].prefix(92)}, currency="USDT"
     )
 
 
@@ -134,7 +147,7 @@ def make_venues() -> dict[str, bt.Venue]:
 
 def make_flows() -> pd.Series:
     """Return a deposit and a withdrawal."""
-    stamps = pd.DatetimeIndex(["2024-03-04 12:00", "2024-03-09 00:00"], tz="UTC")
+    stamps = pd.DatetimeIndex(["2024-03-02 12:00", "2024-03-04 20:00"], tz="UTC")
     return pd.Series([500.0, -250.0], index=stamps)
 
 
@@ -148,8 +161,8 @@ CALLED = bt.Account(
     top_up_to=0.15,
 )
 ISOLATED = bt.Account(
-    capital=10_000.0, margin="isolated", venue_leverage=15.0, stop_loss=0.05, take_profit=0.08,
-    trailing_stop=0.06,
+    capital=10_000.0, margin="isolated", venue_leverage=15.0, stop_loss=0.3, take_profit=0.02,
+    trailing_stop=0.1,
 )  # fmt: skip
 MIXED = bt.Account(
     capital=10_000.0, margin={"AAA": "cross", "BBB": "isolated"}, venue_leverage=12.0, band=0.02,
@@ -165,7 +178,7 @@ SEARCH: dict[str, Any] = {
     "space": {"size": (0.2, 3.0)}, "fix": {"window": 5}, "robust": False, "sampler": "sobol",
     "seed": 1, "threads": 1,
 }  # fmt: skip
-FOLDS: dict[str, Any] = {"train": "10d", "test": "2d", "trials": 4}
+FOLDS: dict[str, Any] = {"train": "15d", "test": "1d", "trials": 4}
 
 
 def hold_collateral() -> bt.Account:
@@ -217,7 +230,7 @@ RESUMED: dict[str, Callable[[Any], Any]] = {
 
 def walk(several: bool) -> bt.WalkForward:
     """Return a walk forward on one market, or on two."""
-    market, terms = (load_markets(), TWO) if several else (load_market(), ONE)
+    market, terms = (load_long(), TWO) if several else (load_long()["AAA"], ONE)
     return bt.walk_forward(market, Rise, account=PLAIN, **terms, **SEARCH, **FOLDS)
 
 
@@ -229,20 +242,21 @@ def search(several: bool, store: Path) -> bt.Study:
 
 def draw_paths(market: Any) -> Any:
     """Return a few continuations of a day."""
-    return bt.simulate_paths(market, bt.paths.GBM, paths=40, horizon="12h", seed=1)
+    return bt.simulate_paths(market, bt.paths.GBM(volatility=1.5), paths=40, horizon="12h", seed=1)
 
 
 def make_risks() -> Iterator[tuple[str, Any]]:
     """Yield the results about risk, of one market and of two."""
-    for text, market, venue in (
-        ("", load_market(), make_venue()),
-        (" of two", load_markets(), make_venues()),
+    long = load_long().prefix(130)
+    for text, market, longer, venue in (
+        ("", load_market(), long["AAA"], make_venue()),
+        (" of two", load_markets(), long, make_venues()),
     ):
         terms: dict[str, Any] = {"venue": venue, "account": PLAIN, "compile": False}
-        paths = draw_paths(market)
+        paths = draw_paths(market.prefix(104))
         yield f"risk{text}", bt.liquidation_risk(paths, Keep(20.0), **terms, method="plain")
         yield f"runway{text}", bt.runway(paths, Keep(2.0), bt.Spending(0.1, every="4h"), **terms)
-        run = bt.run(market, Keep(5.0), account=PLAIN, venue=venue, **SHORT)
+        run = bt.run(market.prefix(104), Keep(5.0), account=PLAIN, venue=venue, **SHORT)
         fall = [bt.Scenario("fall", price=-0.15, over="2h"), bt.Scenario("rise", price=0.1)]
         yield f"stress{text}", bt.stress(run, fall, ladder={"price": (-0.2, 0.2, 3)})
         found = bt.sensitivity(market, Keep(2.0), **terms, sampling="6h", factors=["fees"])
@@ -254,7 +268,7 @@ def make_risks() -> Iterator[tuple[str, Any]]:
         yield (
             f"largest{text}",
             bt.max_leverage(
-                market, **terms, probability=0.6, horizon="4h", models=["gbm"], paths=34
+                longer, **terms, probability=0.6, horizon="4h", models=["gbm"], paths=34
             ),
         )
     market, terms = load_market(), {**ONE, "account": PLAIN}
@@ -289,14 +303,15 @@ def make_results(store: Path) -> Iterator[tuple[str, Any]]:
     )
     yield "walk", walk(False)
     yield "walk of two", walk(True)
-    search_all = {**SEARCH}
-    del search_all["robust"], search_all["sampler"]
-    groups: dict[str, Any] = {"groups": 4, "test_groups": 1, "embargo": 0, "trials": 4}
-    yield "cross-validation", bt.cross_validate(market, Rise, **one, **search_all, **groups)
-    yield "cross-validation of two", bt.cross_validate(markets, Rise, **two, **search_all, **groups)
-    plans: dict[str, Any] = {"train": ("10d",), "test": ("2d",), "trials": 4, "draws": 99}
-    yield "schedules", bt.schedules(market, Rise, **one, **SEARCH, **plans)
-    yield "schedules of two", bt.schedules(markets, Rise, **two, **SEARCH, **plans)
+    search_all = {name: each for name, each in SEARCH.items() if name not in ("robust", "sampler")}
+    groups: dict[str, Any] = {"groups": 2, "test_groups": 1, "embargo": 0, "trials": 4}
+    plans: dict[str, Any] = {"train": ("15d",), "test": ("1d",), "trials": 4, "draws": 99}
+    for text, long, terms in (("", load_long()["AAA"], one), (" of two", load_long(), two)):
+        yield (
+            f"cross-validation{text}",
+            bt.cross_validate(long, Rise, **terms, **search_all, **groups),
+        )
+        yield f"schedules{text}", bt.schedules(long, Rise, **terms, **SEARCH, **plans)
     yield from make_risks()
 
 
