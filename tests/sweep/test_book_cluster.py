@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import types
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 
 import backtest as bt
 from backtest.strategies import Constant, VolTarget
-from backtest.sweep.cluster import worker
 from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator, describe_job, hash_market
 from backtest.sweep.evaluator import Evaluator
 from tests.portfolio.book_helpers import make_venue, simulate_pair
+from tests.sweep.sweeps import Here
 
 pytest.importorskip("distributed")
 
@@ -32,30 +29,6 @@ TERMS = {
     "compile": False,
 }
 SETS = {"leverage": np.array([0.3, 1.5]), "account.band": np.array([0.0, 0.1])}
-
-
-class Here:
-    """Workers of one process, which is this one; counts the panels that it was sent."""
-
-    name = "here"
-
-    def __init__(self) -> None:
-        self.address = "tcp://here:1"
-        self.state = types.SimpleNamespace(nthreads=1)
-        self.received = 0
-
-    def count_threads(self) -> list[int]:
-        return [1, 1]
-
-    def evaluate(self, job: Any, market: Any, blocks: Any) -> Any:
-        if not worker.check_versions(worker.read_versions(), job.market, self):
-            worker.store_market(job.market, market, self)
-            self.received += 1
-        assert worker.prepare_job(job._replace(sources={}), self)  # this process has the modules
-        evaluator = worker.EVALUATORS.use(job.name)
-        for number, block in enumerate(blocks):
-            rows = worker.compute_rows(evaluator, block)
-            yield worker.BlockResult(rows, (), self.address, number=number)
 
 
 def test_workers_are_sent_the_panel_once_with_weights_and_overlay():

@@ -187,7 +187,8 @@ def finish(
 ) -> PortfolioResult:
     """Return the result of a run whose loop has ended; ``given`` is its signal as it was given."""
     markets, account, first = setup.markets, setup.account, setup.first
-    targets = outcome.positions[:, :, 3] * setup.signal.T[first:]
+    level, weights = field(outcome.positions, "target"), setup.signal.T[first:]
+    targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
     warn_of_band(account, markets, targets)
     warn_of_delisting(markets, outcome.entries, DELISTED)
     closes = markets.time[first:] + markets.interval
@@ -205,7 +206,6 @@ def finish(
     )
     measure_cuts = partial(measure_book_cuts, setup, outcome)  # slower than the run itself
     no_fill = explain_no_book_fill(setup, outcome, measure_cuts)
-    level = field(outcome.positions, "target")
     highest = np.where(np.isinf(level).any(axis=1), np.inf, 0.0)
     said = "" if is_cash(find_unknown(setup), level) else no_fill
     warn_of_outcome(name_boundless(setup, level), said, highest, closes)
