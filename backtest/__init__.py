@@ -51,7 +51,7 @@ from backtest.engine.run import run
 from backtest.features import margin_rules
 from backtest.features.book_calculator import BookCalculation, calculate_book
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
-from backtest.market import Market, Markets, Quality, quality
+from backtest.market import Market, Markets, PanelQuality, Quality, quality
 from backtest.market.import_market import import_market
 from backtest.options import Chain, Surface, Surfaces
 from backtest.paths import (
@@ -171,6 +171,7 @@ __all__ = [
     "NoFillWarning",
     "OpenInterestMargin",
     "PanelPaths",
+    "PanelQuality",
     "ParameterError",
     "Paths",
     "Pocket",

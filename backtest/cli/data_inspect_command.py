@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -76,8 +76,8 @@ def inspect(
     if columns is None and (is_whole or is_panel(paths, names)):
         more = {"interval": interval, "funding_interval": funding_interval, "timezone": timezone}
         with show_activity("inspecting"):
-            reports, panel = inspect_panel(paths, instrument, sessions=sessions, **more)
-        report_panel({name: add_flags(each) for name, each in reports.items()}, panel, as_json)
+            panel = inspect_panel(paths, instrument, sessions=sessions, **more)
+        report_panel(panel, as_json)
         return
     named = names[0] if names else None
     chosen = find_in_folders(paths, named)
@@ -101,12 +101,13 @@ def inspect(
         print_quality(report)
 
 
-def report_panel(reports: Mapping[str, Quality], panel: PanelQuality, as_json: bool) -> None:
+def report_panel(panel: PanelQuality, as_json: bool) -> None:
     """Print the reports on the markets and on the panel, as text or as data."""
-    panel = dataclasses.replace(panel, cure=render_text(panel.cure, CommandLine()))
+    reports = {name: add_flags(each) for name, each in panel.reports.items()}
+    cure = render_text(panel.cure, CommandLine())
+    panel = dataclasses.replace(panel, cure=cure, reports=reports)
     if as_json:
-        markets = {name: report.to_dict() for name, report in reports.items()}
-        print_json({"markets": markets, "panel": panel.to_dict()})
+        print_json(panel.to_dict())
         return
     for report in reports.values():
         print_quality(report)

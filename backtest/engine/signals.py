@@ -1,10 +1,11 @@
 """Directions for ``bt.run(signal=...)``: from named rules, a Series, or a function.
 
 Each returns a Series by the opens of the market's bars, in [-1, 1]: 1 long, -1 short, 0 flat; for
-several instruments, :func:`from_frame` and :func:`from_function` return a frame of weights. The
-signal of a bar is known at its close and trades at the next open. Unknown values (NaN) are flat.
-The values of a function are compared with those it computes when the market ends earlier, to find
-functions that look ahead. A :class:`SignalRule` has named parameters that sweeps and searches vary.
+several instruments a frame of weights, of a rule the direction of each times 1/n, where n can be
+traded. The signal of a bar is known at its close and trades at the next open. Unknown values (NaN)
+are flat. The values of a function are compared with those it computes when the market ends earlier,
+to find functions that look ahead. A :class:`SignalRule` has named parameters that sweeps and
+searches vary.
 """
 
 from __future__ import annotations
@@ -212,14 +213,39 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
     return read_portfolio(portfolio, fills, sized=sized)
 
 
+def _apply(rule: SignalRule, market: Market | Markets, *, where: str) -> pd.Series | pd.DataFrame:
+    """Return the signal of a rule; of several instruments the direction of each times 1/n."""
+    if isinstance(market, Markets):
+        return rule.weigh(market)
+    checks.require_one(market, where=where)
+    return rule.apply(market)
+
+
+@overload
 def ma_cross(
-    market: Market, fast: int = 24, slow: int = 168, sides: Sides = "both", *, ewm: bool = False
-) -> pd.Series:
+    market: Market, fast: int = ..., slow: int = ..., sides: Sides = ..., *, ewm: bool = ...
+) -> pd.Series: ...
+
+
+@overload
+def ma_cross(
+    market: Markets, fast: int = ..., slow: int = ..., sides: Sides = ..., *, ewm: bool = ...
+) -> pd.DataFrame: ...
+
+
+def ma_cross(
+    market: Market | Markets,
+    fast: int = 24,
+    slow: int = 168,
+    sides: Sides = "both",
+    *,
+    ewm: bool = False,
+) -> pd.Series | pd.DataFrame:
     """Return long while the fast moving average of closes is over the slow one, short under it.
 
     Parameters
     ----------
-    market : Market
+    market : Market or Markets
         Only its closes count.
     fast, slow : int
         Bars of each average, fast below slow.
@@ -230,20 +256,35 @@ def ma_cross(
 
     Returns
     -------
-    Series of shape (n_bars,)
+    Series of shape (n_bars,), or DataFrame of shape (n_bars, n_instruments)
         Flat until the slow average is known.
 
     Notes
     -----
     sign(MA_fast - MA_slow), the rule ``ma-cross:24:168``.
     """
-    checks.require_one(market, where="bt.signals.ma_cross")
-    return MaCross(fast, slow, sides, ewm).apply(market)
+    return _apply(MaCross(fast, slow, sides, ewm), market, where="bt.signals.ma_cross")
+
+
+@overload
+def rsi(
+    market: Market, window: int = ..., low: float = ..., high: float = ..., sides: Sides = ...
+) -> pd.Series: ...
+
+
+@overload
+def rsi(
+    market: Markets, window: int = ..., low: float = ..., high: float = ..., sides: Sides = ...
+) -> pd.DataFrame: ...
 
 
 def rsi(
-    market: Market, window: int = 14, low: float = 30.0, high: float = 70.0, sides: Sides = "both"
-) -> pd.Series:
+    market: Market | Markets,
+    window: int = 14,
+    low: float = 30.0,
+    high: float = 70.0,
+    sides: Sides = "both",
+) -> pd.Series | pd.DataFrame:
     """Return long after the relative strength index was under ``low``, until it is over 50.
 
     Short after it was over ``high``, until it is under 50: a bet on reversal. The negative of this
@@ -251,7 +292,7 @@ def rsi(
 
     Parameters
     ----------
-    market : Market
+    market : Market or Markets
         Only its closes count.
     window : int
         Bars of the index.
@@ -262,7 +303,7 @@ def rsi(
 
     Returns
     -------
-    Series of shape (n_bars,)
+    Series of shape (n_bars,), or DataFrame of shape (n_bars, n_instruments)
         Flat until the index is known.
 
     Notes
@@ -270,13 +311,24 @@ def rsi(
     The rule ``rsi:14:30:70``, with plain means. Source: Wilder (1978), New Concepts in Technical
     Trading Systems.
     """
-    checks.require_one(market, where="bt.signals.rsi")
-    return Rsi(window, low, high, sides).apply(market)
+    return _apply(Rsi(window, low, high, sides), market, where="bt.signals.rsi")
+
+
+@overload
+def bollinger(
+    market: Market, window: int = ..., width: float = ..., sides: Sides = ...
+) -> pd.Series: ...
+
+
+@overload
+def bollinger(
+    market: Markets, window: int = ..., width: float = ..., sides: Sides = ...
+) -> pd.DataFrame: ...
 
 
 def bollinger(
-    market: Market, window: int = 20, width: float = 2.0, sides: Sides = "both"
-) -> pd.Series:
+    market: Market | Markets, window: int = 20, width: float = 2.0, sides: Sides = "both"
+) -> pd.Series | pd.DataFrame:
     """Return long after a close under the lower Bollinger band, until one over the middle.
 
     Short after a close over the upper band, until one under the middle: a bet on reversal. The
@@ -284,7 +336,7 @@ def bollinger(
 
     Parameters
     ----------
-    market : Market
+    market : Market or Markets
         Only its closes count.
     window : int
         Bars of the middle, a moving average, and of the deviation.
@@ -295,23 +347,32 @@ def bollinger(
 
     Returns
     -------
-    Series of shape (n_bars,)
+    Series of shape (n_bars,), or DataFrame of shape (n_bars, n_instruments)
         Flat until the bands are known.
 
     Notes
     -----
     The rule ``bollinger:20:2``. Source: Bollinger (2001), Bollinger on Bollinger Bands.
     """
-    checks.require_one(market, where="bt.signals.bollinger")
-    return Bollinger(window, width, sides).apply(market)
+    return _apply(Bollinger(window, width, sides), market, where="bt.signals.bollinger")
 
 
-def breakout(market: Market, window: int = 48, sides: Sides = "both") -> pd.Series:
+@overload
+def breakout(market: Market, window: int = ..., sides: Sides = ...) -> pd.Series: ...
+
+
+@overload
+def breakout(market: Markets, window: int = ..., sides: Sides = ...) -> pd.DataFrame: ...
+
+
+def breakout(
+    market: Market | Markets, window: int = 48, sides: Sides = "both"
+) -> pd.Series | pd.DataFrame:
     """Return long from a close over the highest high of the bars before it, short under the lowest.
 
     Parameters
     ----------
-    market : Market
+    market : Market or Markets
         Its highs, lows and closes count.
     window : int
         Bars of the channel, which ends before the bar.
@@ -320,12 +381,11 @@ def breakout(market: Market, window: int = 48, sides: Sides = "both") -> pd.Seri
 
     Returns
     -------
-    Series of shape (n_bars,)
+    Series of shape (n_bars,), or DataFrame of shape (n_bars, n_instruments)
         Flat until the first breakout; then each holds until the opposite one.
 
     Notes
     -----
     The rule ``breakout:48``. Source: Donchian (1960), High Finance in Copper.
     """
-    checks.require_one(market, where="bt.signals.breakout")
-    return Breakout(window, sides).apply(market)
+    return _apply(Breakout(window, sides), market, where="bt.signals.breakout")

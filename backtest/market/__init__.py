@@ -9,10 +9,12 @@ from backtest.market.inspect.quality_report import Quality
 from backtest.market.market import Market
 from backtest.market.market_quality import quality
 from backtest.market.markets import Markets, as_markets
+from backtest.market.panel_quality import PanelQuality
 
 __all__ = [
     "Market",
     "Markets",
+    "PanelQuality",
     "Quality",
     "as_markets",
     "quality",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import pandas as pd
 
 from backtest.base.errors import BacktestError
 from backtest.base.units import DAY, FloatArray, IntArray, format_duration, format_time, utc_index
-from backtest.market.inspect.quality_report import Quality
-from backtest.market.market_quality import inspect_files
+from backtest.market.inspect.market_report import inspect_files, inspect_market
+from backtest.market.inspect.quality_report import Fit, Quality
 from backtest.market.markets import Markets
 from backtest.market.read.instrument_folders import find_sources
 from backtest.market.tables.bar_checks import spacing
@@ -22,6 +22,8 @@ from backtest.market.tables.frames import TimedTable, distinct, in_order
 from backtest.market.tables.read_options import read_options
 
 ALONE = "correct their defects, which are reported for each of them, or cut the panel"
+FITS: tuple[Fit, ...] = ("yes", "with care", "no")
+"""The verdicts on a use, the best first."""
 LEAST_RETURNS = 10
 """Returns in common from which a correlation is shown."""
 
@@ -51,6 +53,7 @@ class PanelQuality:
     in number; empty if there are none. ``correlations`` are those of ``period`` log returns at
     closes, by pair, NaN with fewer than ten of them. ``refused`` says what does not load, or why
     the markets do not load together, and ``cure`` how to mend it; both are empty if they do.
+    ``reports`` has the report on each instrument.
     """
 
     start: str
@@ -64,16 +67,32 @@ class PanelQuality:
     correlations: Mapping[str, Mapping[str, float]]
     refused: str = ""
     cure: str = ""
+    reports: Mapping[str, Quality] = field(default_factory=dict)
+
+    def fit_for(self, use: str) -> Fit:
+        """Return the worst verdict of the instruments on a use; see :meth:`Quality.fit_for`."""
+        return max((each.fit_for(use) for each in self.reports.values()), key=FITS.index)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain data."""
+        """Return the reports on the markets and on the panel as plain data."""
         facts = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        return facts | {"instruments": [dataclasses.asdict(each) for each in self.instruments]}
+        facts["instruments"] = [dataclasses.asdict(each) for each in self.instruments]
+        reports = facts.pop("reports")
+        return {"markets": {name: each.to_dict() for name, each in reports.items()}, "panel": facts}
+
+
+def inspect_markets(markets: Markets) -> PanelQuality:
+    """Return the report on markets that are loaded."""
+    tables = {
+        name: TimedTable("bars", each.time, {"close": each.close}) for name, each in markets.items()
+    }
+    reports = {name: inspect_market(each) for name, each in markets.items()}
+    return dataclasses.replace(measure_panel(tables), reports=reports)
 
 
 def inspect_panel(
     paths: Sequence[str | Path], instruments: Sequence[str] | None = None, **options: Any
-) -> tuple[dict[str, Quality], PanelQuality]:
+) -> PanelQuality:
     """Return the report on each market in folders of several, and on the panel of them.
 
     The data are read even if they do not load. ``options`` are interval, funding_interval,
@@ -95,7 +114,8 @@ def inspect_panel(
         refused, cure = f"by themselves: {', '.join(alone)}", ALONE
     else:
         refused, cure = _find_refusal(paths, instruments, options)
-    return reports, dataclasses.replace(measure_panel(tables), refused=refused, cure=cure)
+    panel = measure_panel(tables)
+    return dataclasses.replace(panel, refused=refused, cure=cure, reports=reports)
 
 
 def _find_refusal(

@@ -10,6 +10,7 @@ import backtest as bt
 from backtest.base.errors import BacktestError, ParameterError, PolicyError
 from backtest.engine.frame_signals import describe_weights
 from backtest.engine.lookahead.checked_signals import describe_signal_check
+from backtest.engine.named_signals import resolve_signal
 from tests.fast_cases import every_nth
 
 LONG = bt.Market.sample(bars=24 * 60)
@@ -146,7 +147,6 @@ BAD = {
         lambda: bt.signals.from_series(FEW, GOOD["A"]),
         "a signal of this kind is of one market",
     ),
-    "an indicator of several": (lambda: bt.signals.ma_cross(FEW), "is of one market"),
     "unknown": (lambda: FRAME(FEW, GOOD.rename(columns={"A": "X"})), "was of 'X'"),
     "carried unknown": (
         lambda: FRAME(FEW, GOOD.rename(columns={"A": "X"}), carry=True),
@@ -169,6 +169,17 @@ BAD = {
     "unknown answer": (lambda: FUNCTION(FEW, lambda seen: {"X": 1.0}), "was of 'X'"),
     "raises": (lambda: FUNCTION(FEW, lambda seen: seen["X"]), "raised KeyError"),
 }
+
+
+def test_a_rule_at_the_call_is_the_rule_by_name():
+    few = MARKETS.slice(380, 480)
+    found = bt.signals.rsi(few, 14, 35, 65)
+    again = resolve_signal("rsi:14:35:65", few)
+    pd.testing.assert_frame_equal(found, again)
+    alone = bt.signals.rsi(few["A"], 14, 35, 65)
+    share = np.where(few.tradable()[2], 3.0, 2.0)
+    np.testing.assert_array_equal(found["A"], alone / share)
+    assert describe_signal_check(found) == describe_signal_check(again) != ""
 
 
 @pytest.mark.parametrize("case", BAD)

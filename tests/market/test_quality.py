@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import ParameterError
 from backtest.base.units import HOUR, MINUTE
 from backtest.market.inspect.findings import MOST_MOVES, find_outliers, list_cadences
 from backtest.market.tables.frames import TimedTable
@@ -51,10 +50,17 @@ def with_cells(
 # ----------------------------------------------------------------------------------- a good market
 
 
-def test_several_markets_are_reported_one_by_one():
-    markets = bt.Markets({"A": bt.Market.sample(bars=48)})
-    with pytest.raises(ParameterError, match="quality reports on one market"):
-        bt.quality(markets)
+def test_several_markets_are_reported_one_by_one_and_together():
+    whole, late = (
+        bt.Market.sample(bars=480),
+        bt.Market.sample(bars=480, seed=1).between("2023-01-11"),
+    )
+    report = bt.quality(bt.Markets({"A": whole, "B": late}, currency="USDT"))
+    assert report.reports["A"].to_dict() == bt.quality(whole).to_dict()
+    assert report.fit_for("liquidation") == "yes"
+    assert report.common_bars == late.n_bars
+    assert report.to_dict()["panel"]["instruments"][1]["bars"] == late.n_bars
+    assert not report.refused
 
 
 def test_sound_data_are_fit_for_what_their_length_allows():
