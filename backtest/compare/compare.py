@@ -35,7 +35,7 @@ from backtest.compare.shared_terms import (
     check_result,
     name_entries,
 )
-from backtest.engine import Progress, Result, check_settings, warn_of_last_prices
+from backtest.engine import PortfolioResult, Progress, Result, check_settings, warn_of_last_prices
 from backtest.engine.manifest import describe_data
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.portfolio.portfolio_manifest import describe_markets
@@ -135,8 +135,6 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     rows = list_rows(named, setting, venues=venues, accounts=accounts, margins=margins)
     base = check_baseline(baseline, tuple(rows))
     rules = check_rules(confidence, draws, seed)
-    if isinstance(market, Markets):
-        check_several(named, equal_risk=equal_risk)
     check_break_even(rows, is_wanted=break_even, equal_risk=equal_risk)
     for name, row in rows.items():
         check_setting(row.setting, {name: row.entry})
@@ -230,36 +228,18 @@ def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
     return BootstrapRules(level, n, int(start))
 
 
-def check_several(named: Mapping[str, Compared], *, equal_risk: bool) -> None:
-    """Refuse what a comparison of several instruments does not have: equal risk, and results."""
-    if equal_risk:
-        raise ParameterError(
-            "equal_risk supports one instrument, the market has several",
-            where=Place("equal_risk", of="bt.compare"),
-            cure="leave it out, or give an overlay with a target of volatility to all",
-        )
-    given = [name for name, entry in named.items() if not isinstance(entry, Policy)]
-    if given:
-        raise ParameterError(
-            f"a comparison of several instruments takes policies, {given[0]!r} is a result",
-            where=Place("policies", of="bt.compare"),
-            cure="give its policy",
-        )
-
-
 def check_setting(setting: SharedTerms, named: Mapping[str, Compared]) -> None:
     """Raise if the terms do not fit each other, or a result was made under other terms.
 
     Those of several instruments are checked by their runs.
     """
-    if isinstance(setting.market, Markets):
-        return
-    check_kinds(setting.market, Policy(), setting.venue, setting.account, None)
-    check_settings(
-        setting.market, setting.account, setting.first_venue, setting.sampling, setting.calendar
-    )
+    if not isinstance(setting.market, Markets):
+        check_kinds(setting.market, Policy(), setting.venue, setting.account, None)
+        check_settings(
+            setting.market, setting.account, setting.first_venue, setting.sampling, setting.calendar
+        )
     for name, entry in named.items():
-        if isinstance(entry, Result):
+        if isinstance(entry, Result | PortfolioResult):
             check_result(name, entry, setting)
 
 
@@ -300,7 +280,8 @@ def run_entry(name: str, row: Row, on_done: Callable[[], None]) -> Result:
     """Run a policy, or return a result unchanged; an error names the account."""
     entry = row.entry
     try:
-        result = entry if isinstance(entry, Result) else row.setting.run(entry)
+        is_done = isinstance(entry, Result | PortfolioResult)
+        result: Any = entry if is_done else row.setting.run(entry)
     except BacktestError as error:
         place = Phrase("policy {}: {}", repr(name), error.where)
         raise type(error)(error.problem, where=place, cure=error.cure) from error

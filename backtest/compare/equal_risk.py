@@ -13,8 +13,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import warnings
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +23,15 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import FloatArray, IntArray
 from backtest.compare.shared_terms import SharedTerms
-from backtest.engine import Result
-from backtest.market import Market
+from backtest.engine import PortfolioResult, Result, count_periods
+from backtest.engine.portfolio.book_desk import assign_policies, seat
+from backtest.engine.portfolio.cut_terms import end_expired
+from backtest.engine.portfolio.narrow_to_one import narrow_to_one
+from backtest.engine.portfolio.portfolio_setup import set_up
+from backtest.engine.portfolio.run_portfolio import finish, live
+from backtest.engine.run_warnings import OF_EACH_RUN
+from backtest.market import Market, Markets
+from backtest.market.weight_frame import read_weights, weights_to_frame
 from backtest.measures.performance import LEAST_DEVIATION
 from backtest.policy import Columns, Policy
 from backtest.policy.policy import renew
@@ -97,14 +105,14 @@ def search_scale(name: str, given: ScaledAccount, setting: SharedTerms) -> Scale
     Secant steps in logarithms: ln c <- ln c + ln(target / sigma) / e, with the elasticity e = 1 at
     first, and then d ln sigma / d ln c of the last two runs.
     """
-    best, target, policy = given, given.target, given.result.policy
+    best, target = given, given.target
     scale, volatility, elasticity = 1.0, given.volatility, 1.0
     for _ in range(MOST_RUNS):
         if best.distance <= EXACT:
             break
         step = math.exp(math.log(target / volatility) / elasticity)
         again = given._replace(scale=min(1.0, scale * step))
-        again = again._replace(result=run_scaled(name, policy, again.scale, setting))
+        again = again._replace(result=run_scaled(name, given.result, again.scale, setting))
         if again.distance < best.distance:
             best = again
         after = again.result.metrics["volatility"]
@@ -116,19 +124,66 @@ def search_scale(name: str, given: ScaledAccount, setting: SharedTerms) -> Scale
     return best
 
 
-def run_scaled(name: str, policy: Policy | None, scale: float, setting: SharedTerms) -> Result:
-    """Run a policy with all positions multiplied by a scale in (0, 1].
+def run_scaled(name: str, result: Any, scale: float, setting: SharedTerms) -> Result:
+    """Run an account again with all positions multiplied by a scale in (0, 1].
 
     The signal is scaled, after the bounds of policy and account, so that any leverage, even an
     infinite one, is reduced by the scale. Bands, lots and minimum orders apply to the smaller
     positions.
     """
-    if policy is None:
+    policies = result.policies if isinstance(result, PortfolioResult) else result.policy
+    if not policies:
         raise ParameterError(
             f"equal risk runs every policy again, the loaded result {name!r} has no policy",
             where=f"bt.compare, policies[{name!r}]",
             cure=Phrase("pass the policy in place of the result, or {}", AS_THEY_ARE),
         )
+    if isinstance(result, PortfolioResult):
+        return run_scaled_portfolio(policies, scale, setting)
+    return run_scaled_policy(policies, scale, take_one(policies, setting))
+
+
+def take_one(policy: Policy, setting: SharedTerms) -> SharedTerms:
+    """Return the terms with the only market of several, which runs by the rules of one."""
+    if not isinstance(setting.market, Markets):
+        return setting
+    given = (setting.market, policy, setting.venue, setting.account, setting.signal)
+    market, _, venue, account, signal = narrow_to_one(*given)
+    return setting._replace(market=market, venue=venue, account=account, signal=signal)
+
+
+def run_scaled_portfolio(
+    policy: Mapping[str, Policy], scale: float, setting: SharedTerms
+) -> Result:
+    """Run several positions with scaled weights; policies and overlay see the unscaled ones."""
+    markets = end_expired(setting.market, setting.venue)
+    weights = read_weights(setting.signal, markets, where="bt.compare", first=setting.first)
+    policies, overlay = assign_policies(policy, markets, setting.overlay)
+    signal = weights_to_frame(weights * scale, markets)
+    with warnings.catch_warnings():
+        for category in OF_EACH_RUN:
+            warnings.simplefilter("ignore", category)
+        setup = set_up(
+            markets,
+            policies,
+            venue=setting.venue,
+            account=setting.account,
+            signal=signal,
+            overlay=overlay,
+            sampling=setting.sampling,
+            periods=count_periods(setting.calendar, setting.sampling, markets),
+            start=setting.start,
+            panelists=seat(policies, overlay, markets, weights, is_checked=False),
+        )
+        outcome = live(setup, is_compiled=setting.compile, progress=None)
+        given = {"sampling": setting.sampling, "calendar": setting.calendar}
+        result: Any = finish(setup, outcome, given=signal, **given)
+    scaled: Result = result
+    return scaled
+
+
+def run_scaled_policy(policy: Policy, scale: float, setting: SharedTerms) -> Result:
+    """Run one position with a scaled signal, which the policy sees unscaled."""
     directions = setting.directions
     given = directions * scale
     signal = float(given[0]) if len(given) == 1 else given

@@ -23,7 +23,7 @@ from backtest.market.weight_frame import read_weights
 from backtest.policy import Policy
 from backtest.venue import Venue
 
-Compared: TypeAlias = "Policy | Result"
+Compared: TypeAlias = "Policy | Result | PortfolioResult"
 ComparedPolicies: TypeAlias = "Mapping[str, Compared] | Sequence[Compared]"
 
 
@@ -155,7 +155,7 @@ def list_differences(
     return found
 
 
-def check_result(name: str, result: Result, setting: SharedTerms) -> None:
+def check_result(name: str, result: Result | PortfolioResult, setting: SharedTerms) -> None:
     """Raise if a result was made under other terms."""
     differing = list_differences(setting.describe(), describe_result(result))
     if result.manifest["resumed_from"] is not None:
@@ -178,7 +178,7 @@ def name_entries(policies: ComparedPolicies | Compared, least: int = 2) -> dict[
     There must be at least ``least``; one alone may be given as it is.
     """
     where = "bt.compare, policies"
-    if isinstance(policies, Policy | Result) and least == 1:
+    if isinstance(policies, Policy | Result | PortfolioResult) and least == 1:
         named = name_uniquely([policies])
     elif isinstance(policies, Mapping):
         named = dict(policies)
@@ -232,13 +232,11 @@ def find_settings(entry: Compared) -> Mapping[str, Any]:
 
 def check_entry(entry: object, where: str) -> Compared:
     """Check that an object is a policy or a result, and return it."""
-    if isinstance(entry, (Policy, Result)):
+    if isinstance(entry, Policy | Result | PortfolioResult):
         return entry
     cure = "pass VolTarget(...), or what bt.run gave"
     if isinstance(entry, type):
         cure = "pass an instance: add ()"
-    elif isinstance(entry, PortfolioResult):
-        cure = "pass its policy: a result of several instruments is run again"
     raise ParameterError(
         f"a policy or a result must be compared, was {str(entry)[:60]!r}",
         where=where,

@@ -53,12 +53,52 @@ def test_the_risk_free_rate_is_that_of_the_venue():
     np.testing.assert_allclose(done.risk_free, single.risk_free, rtol=1e-12)
 
 
-def test_equal_risk_and_results_are_refused():
-    with pytest.raises(ParameterError, match="equal_risk supports one instrument"):
-        bt.compare(MARKETS, POLICIES, equal_risk=True, **TERMS)
-    one = bt.run(MARKETS["A"], Constant(leverage=1), **TERMS)
-    with pytest.raises(ParameterError, match="'b' is a result"):
-        bt.compare(MARKETS, {"a": Constant(leverage=1), "b": one}, **TERMS)
+class SignalVol(bt.Policy):
+    """Hold less of an instrument with a larger weight, so that a scaled signal would be undone."""
+
+    def observe(self, market):
+        """Return the size of the signal."""
+        return {"size": np.abs(np.broadcast_to(market.signal, market.n_bars))}
+
+    def leverage(self, bar, account):
+        """Return what makes size times leverage constant."""
+        return 1.0 / bar.size
+
+
+@pytest.mark.slow
+def test_equal_risk_scales_the_positions_of_several():
+    """Volatilities meet; neither policies nor the overlay see the scale."""
+    markets, policies = MARKETS.prefix(240), {"calm": Constant(leverage=1), "bold": SignalVol()}
+    given = {
+        **TERMS, "sampling": "4h", "overlay": VolTarget(target=0.4, half_life=12),
+        "draws": 99, "confidence": 0.9,
+        "signal": {"A": 0.5, "B": 0.25},
+    }  # fmt: skip
+    done = bt.compare(markets, policies, equal_risk=True, **given)
+    volatility = done.table["volatility"]
+    assert volatility["bold"] == pytest.approx(volatility["calm"], rel=1e-3)
+    assert done.table.loc["calm", "scale"] == 1.0
+    assert 0.2 < done.table.loc["bold", "scale"] < 0.9
+    one = bt.Markets({"A": markets["A"]})
+    alone = {**given, "signal": 0.5, "overlay": None}
+    single = bt.compare(markets["A"], policies, equal_risk=True, **alone)
+    many = bt.compare(one, policies, equal_risk=True, **{**alone, "signal": {"A": 0.5}})
+    np.testing.assert_array_equal(single.table["scale"], many.table["scale"])
+
+
+def test_a_result_of_several_is_compared_as_its_policy():
+    markets = MARKETS.prefix(240)
+    given = {**TERMS, "sampling": "4h", "overlay": Constant(leverage=0.5)}
+    two = bt.run(markets, POLICIES["two"], **given)
+    more = {"draws": 99, "confidence": 0.9}
+    done = bt.compare(markets, {"one": POLICIES["one"], "two": two}, **given, **more)
+    whole = bt.compare(markets, {"one": POLICIES["one"], "two": POLICIES["two"]}, **given, **more)
+    assert done.table.equals(whole.table)
+    with pytest.raises(ParameterError, match="'two' has another overlay"):
+        bt.compare(markets, {"one": POLICIES["one"], "two": two}, **{**given, "overlay": None})
+    single = bt.run(markets["A"], Constant(leverage=1), **TERMS)
+    with pytest.raises(ParameterError, match="'b' has another market"):
+        bt.compare(markets, {"a": Constant(leverage=1), "b": single}, **TERMS)
 
 
 @pytest.mark.filterwarnings("ignore:8 returns are too few:UserWarning")
