@@ -23,12 +23,12 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import FloatArray, IntArray
 from backtest.compare.shared_terms import SharedTerms
-from backtest.engine import PortfolioResult, Result, count_periods
+from backtest.engine import Result, count_periods
 from backtest.engine.portfolio.book_desk import assign_policies, seat
 from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.portfolio.narrow_to_one import narrow_to_one
 from backtest.engine.portfolio.portfolio_setup import set_up
-from backtest.engine.portfolio.run_portfolio import finish, live
+from backtest.engine.portfolio.run_portfolio import finish, is_single, live
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.market import Market, Markets
 from backtest.market.weight_frame import read_weights, weights_to_frame
@@ -131,16 +131,19 @@ def run_scaled(name: str, result: Any, scale: float, setting: SharedTerms) -> Re
     infinite one, is reduced by the scale. Bands, lots and minimum orders apply to the smaller
     positions.
     """
-    policies = result.policies if isinstance(result, PortfolioResult) else result.policy
-    if not policies:
+    policies = result.policies if hasattr(result, "policies") else {"": result.policy}
+    if not any(policies.values()):
         raise ParameterError(
             f"equal risk runs every policy again, the loaded result {name!r} has no policy",
             where=f"bt.compare, policies[{name!r}]",
             cure=Phrase("pass the policy in place of the result, or {}", AS_THEY_ARE),
         )
-    if isinstance(result, PortfolioResult):
-        return run_scaled_portfolio(policies, scale, setting)
-    return run_scaled_policy(policies, scale, take_one(policies, setting))
+    if isinstance(setting.market, Markets):
+        markets = end_expired(setting.market, setting.venue)
+        if not is_single(markets, setting.account, setting.overlay):
+            return run_scaled_portfolio(policies, scale, setting)
+    policy = next(iter(policies.values()))
+    return run_scaled_policy(policy, scale, take_one(policy, setting))
 
 
 def take_one(policy: Policy, setting: SharedTerms) -> SharedTerms:
