@@ -8,13 +8,12 @@ from backtest.base.errors import ParameterError
 from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
+from backtest.cli.experiment import build_experiment
 from backtest.cli.experiment_keys import Key
 from backtest.cli.flags import POLICY
 from backtest.cli.output_flags import Output
-from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.pocket_entries import build_allocation, read_pocket_flags
 from backtest.cli.progress import show_progress
-from backtest.market import Market
 from backtest.pockets import AllocationResult
 
 EXAMPLES = """
@@ -33,9 +32,9 @@ def allocation(draft: Draft, *, output: Output) -> None:
     """Divide one capital into separate accounts with transfers between them."""
     refuse_policy(draft)
     plan = build_allocation(draft)
-    experiment = build_experiment_or_panel(draft)
+    experiment = build_experiment(draft)
     terms = {name: each for name, each in experiment.terms.items() if name in TERMS}
-    signal = experiment.terms.get("signal") if isinstance(experiment.market, Market) else None
+    signal = experiment.terms["signal"]
     with naming_source(draft, "allocation"), show_progress("transfers", "dates") as progress:
         found = plan.run(experiment.market, **terms, signal=signal, progress=progress)
     output.give_out(found, to_data)

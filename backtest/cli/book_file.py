@@ -9,7 +9,7 @@ from typing import Any
 from backtest.base.errors import ParameterError
 from backtest.base.fields import check_names
 from backtest.cli.draft import located
-from backtest.cli.experiment import split_preset
+from backtest.cli.experiment_venue import split_preset
 from backtest.cli.toml_files import read_toml
 from backtest.features.book_calculator import BookCalculation, calculate_book
 from backtest.venue import Venue, preset_files

@@ -9,8 +9,8 @@ import backtest
 from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
+from backtest.cli.experiment import build_experiment
 from backtest.cli.output_flags import Output
-from backtest.cli.panel_experiment import build_single_experiment
 from backtest.cli.progress import show_progress
 from backtest.market import Market
 from backtest.scenarios import Bounds
@@ -23,7 +23,7 @@ backtest bounds --data btc-1h/ --refine btc-1m/ --stop-loss 0.05 --take-profit 0
 
 def bounds(draft: Draft, *, output: Output) -> None:
     """Show how much a run depends on the order of prices inside its bars."""
-    experiment = build_single_experiment(draft, "backtest bounds")
+    experiment = build_experiment(draft)
     table = dict(draft.tables.get("bounds", {}))
     finer = table.pop("refine", None)
     with naming_source(draft, "bounds"), show_progress("bars", "bars") as progress:

@@ -9,10 +9,9 @@ import typer
 import backtest
 from backtest.base.json_values import from_plain
 from backtest.cli.draft import Draft
-from backtest.cli.experiment import Experiment
+from backtest.cli.experiment import Experiment, build_single_experiment
 from backtest.cli.flags import CROWD, RESULTS, AsJson, Results, Save, option
 from backtest.cli.impact_text import read_impact
-from backtest.cli.panel_experiment import build_single_experiment
 from backtest.cli.printing import save_and_print
 from backtest.cli.run_command import run_with_progress
 from backtest.crowd import Cascade

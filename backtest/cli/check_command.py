@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,17 +12,17 @@ import typer
 
 from backtest.base.errors import ParameterError
 from backtest.cli.draft import GivenFlag
-from backtest.cli.experiment import draft_experiment
+from backtest.cli.experiment import build_experiment, draft_experiment
 from backtest.cli.experiment_command import list_flags
+from backtest.cli.experiment_data import load_data
 from backtest.cli.experiment_keys import EXPERIMENT_KEYS
 from backtest.cli.find_policy import load_policies
 from backtest.cli.flags import AsJson
-from backtest.cli.panel_experiment import build_experiment_or_panel, load_market_or_panel
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_activity
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.policy_contract import Finding, check_policy
-from backtest.market import Market
+from backtest.market import Market, Markets, as_markets
 from backtest.policy import Policy
 
 WIDTH = 80
@@ -103,12 +103,10 @@ def list_of_experiment(
             where=given,
             cure=f"leave {given} out, or name the policy instead of the file",
         )
-    market, policy, terms = build_experiment_or_panel(draft_experiment(file, [], "backtest check"))
-    if isinstance(market, Market):
-        return [(type(policy), "", market)]
+    market, policy, terms = build_experiment(draft_experiment(file, [], "backtest check"))
     found: list[tuple[type[Policy], str, Market | None]] = [
         (type(policy if isinstance(policy, Policy) else policy[name]), name, each)
-        for name, each in market.items()
+        for name, each in name_markets(market).items()
     ]
     overlay = terms.get("overlay")
     if overlay is not None:
@@ -126,8 +124,14 @@ def load_checked(flags: Sequence[GivenFlag]) -> dict[str, Market | None]:
     """Return the markets to check on by name: one without a name, or each of several."""
     if not flags:
         return {"": None}
-    found = load_market_or_panel(draft_experiment(None, flags, "backtest check"))
-    return {"": found} if isinstance(found, Market) else {**found}
+    found = load_data(draft_experiment(None, flags, "backtest check"))
+    return {**name_markets(found)}
+
+
+def name_markets(market: Market | Markets) -> Mapping[str, Market]:
+    """Return markets by the names that titles show; the only one needs none."""
+    markets = as_markets(market)
+    return markets if len(markets) > 1 else dict.fromkeys([""], *markets.values())
 
 
 def print_findings(name: str, findings: list[Finding]) -> None:

@@ -14,11 +14,11 @@ from backtest.base.json_values import from_plain
 from backtest.cli.compared_terms_text import read_margin_flag, read_venue_flags, replace_terms
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
-from backtest.cli.experiment import Experiment, build_policy
+from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_keys import Key, list_flags
 from backtest.cli.experiment_schema import find_single
+from backtest.cli.experiment_venue import build_policy
 from backtest.cli.flags import ACCOUNT, POLICY, RESULTS, VENUE, AsJson, Results, Save
-from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.policy_entries import list_policy_entries, read_policy_flags, read_setting_flags
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
@@ -62,7 +62,7 @@ def compare(
     policies = build_policies(drafts)
     for draft in drafts:
         refuse_single_policies(draft)
-    experiments = [build_experiment_or_panel(draft) for draft in drafts]
+    experiments = [build_experiment(draft) for draft in drafts]
     check_shared(drafts, experiments)
     market, _, terms = experiments[0]
     table = drafts[0].tables.get("compare", {})

@@ -10,9 +10,9 @@ import backtest
 from backtest.base.json_values import from_plain
 from backtest.cli.cascade_command import ImpactText, OpenInterest, Recovery, Volume
 from backtest.cli.draft import Draft
+from backtest.cli.experiment import build_single_experiment
 from backtest.cli.flags import CROWD, RESULTS, AsJson, Results, Save, option
 from backtest.cli.impact_text import read_impact, read_shares
-from backtest.cli.panel_experiment import build_single_experiment
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 

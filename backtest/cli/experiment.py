@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest.account import Account
 from backtest.base.errors import ParameterError
-from backtest.base.units import TimeLike, format_time, to_nanoseconds
-from backtest.cli.draft import Draft, DraftTable, GivenFlag, Tables, flatten, located, nest, overlay
+from backtest.base.units import TimeLike
+from backtest.cli.draft import Draft, GivenFlag, Tables, located, nest, overlay
+from backtest.cli.experiment_data import check_start, load_data, read_span
 from backtest.cli.experiment_keys import RULE_TABLES
 from backtest.cli.experiment_schema import read_experiment
-from backtest.cli.find_policy import read_policy
+from backtest.cli.experiment_signal import read_signal
+from backtest.cli.experiment_venue import build_policies, build_policy, build_venues
 from backtest.cli.lending_table import apply_lending
 from backtest.cli.typed_values import format_typed
-from backtest.cli.unit_hints import warn_of_large_costs
-from backtest.engine.named_signals import read_named, read_rule
-from backtest.market import Market, Markets
-from backtest.market.read.instrument_folders import find_in_folders
-from backtest.policy import Policy
-from backtest.venue import Venue, preset_files
+from backtest.market import as_markets
 
-SAMPLE = "sample"
-DEFAULT_POLICY = "vol-target"
-DEFAULT_VENUE = "binance-usdm:BTCUSDT"
 RUN_TERMS = ("sampling", "calendar", "compile")
 """The keys of ``[run]`` that are passed to :func:`backtest.run` unchanged."""
 
@@ -85,25 +77,36 @@ def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
     ``warms`` keeps the bars before the account's start, to warm the policy's columns. The accounts
     of a sweep or a search begin with their market, so their market is cut at the start instead.
     """
-    run = draft.section("run")
-    policy = build_policy(draft.section("policy", path="name"))
-    preset = find_preset(draft)
-    venue = build_venue(draft.section("venue"), preset)
+    run, span = draft.section("run"), read_span(draft, warms=warms)
     with located(draft.locate("account")):
         account = Account.from_dict(draft.tables.get("account", {}))
-    span = read_span(draft, warms=warms)
-    market = load_market(draft.section("data", path="path"), span.low, span.high)
-    warn_of_other_symbol(preset, market)
-    venue = apply_lending(draft, venue, market)
+    market = load_data(draft, span)
+    markets = as_markets(market)
+    policy = build_policies(draft.section("policy", path="name"), markets.names)
+    venue = apply_lending(draft, build_venues(draft, markets), markets)
     terms = {name: run.entries[name] for name in RUN_TERMS if name in run.entries}
-    terms |= {"venue": venue, "account": account}
-    terms["signal"] = read_signal(run, market)
+    terms |= {"venue": venue, "account": account, "signal": read_signal(draft, market)}
+    if draft.tables.get("overlay"):
+        terms["overlay"] = build_policy(draft.section("overlay", path="name"))
     if warms:
         check_start(span, market)
         terms["start"] = span.start
     elif span.start is not None:
         warn_of_cold_start(span.start)
     return Experiment(market, policy, terms)
+
+
+def build_single_experiment(draft: Draft, command: str, *, warms: bool = True) -> Experiment:
+    """Build the objects that a draft describes, for a command that takes one instrument."""
+    experiment = build_experiment(draft, warms=warms)
+    names = as_markets(experiment.market).names
+    if len(names) > 1:
+        raise ParameterError(
+            f"{command} takes one market, got {', '.join(names)}",
+            where="--data, --instrument",
+            cure="give one folder with one instrument",
+        )
+    return experiment
 
 
 def build_run_command(draft: Draft, values: Mapping[str, object]) -> str:
@@ -130,130 +133,6 @@ def build_run_command(draft: Draft, values: Mapping[str, object]) -> str:
     return shlex.join(words)
 
 
-def build_policy(section: DraftTable) -> Policy:
-    """Build the policy with its settings."""
-    name = section.entries.get("name", DEFAULT_POLICY)
-    settings = flatten(section.entries.get("settings", {}))
-    return read_policy(name, settings, where=section.where, folder=section.folder)
-
-
-def find_preset(draft: Draft) -> preset_files.PresetName | None:
-    """Return the preset that the venue begins with; None if the file gives a venue in full."""
-    section = draft.section("venue", path="preset")
-    is_whole = "contract" in draft.from_file.get("venue", {})
-    text = section.entries.get("preset", None if is_whole else DEFAULT_VENUE)
-    return None if text is None else split_preset(text, section.where, section.folder)
-
-
-def split_preset(text: str, where: str, folder: Path = Path()) -> preset_files.PresetName:
-    """Parse ``venue:SYMBOL``, ``venue:SYMBOL@DATE`` or ``FILE.toml:SYMBOL``.
-
-    The path of a file is relative to ``folder``; ``where`` names the flag or table in messages.
-    """
-    name = preset_files.parse_name(text, where=where)
-    is_file = name.venue.endswith(preset_files.SUFFIX)
-    return name._replace(venue=str(folder / name.venue)) if is_file else name
-
-
-def build_venue(section: DraftTable, preset: preset_files.PresetName | None) -> Venue:
-    """Build the venue: a preset overridden by the entries, or the entries alone."""
-    table = {name: entry for name, entry in section.entries.items() if name != "preset"}
-    with located(section.where):
-        if preset is not None:
-            under = preset_files.read_preset(*preset)
-            if "brackets" in table:
-                under = {name: under[name] for name in under if name not in ("in_force", "earlier")}
-            table = overlay(under, table)
-        venue = Venue.from_dict(table)
-    warn_of_large_costs(flatten(section.entries), section.where)
-    return venue
-
-
-def warn_of_other_symbol(preset: preset_files.PresetName | None, market: Market) -> None:
-    """Warn if the venue's rules and the prices are of different symbols."""
-    if preset is None or market.synthetic:
-        return
-    symbol = preset.symbol
-    if not market.instrument:
-        warnings.warn(
-            "the data do not name their instrument; the venue's rules (brackets, lot, least "
-            f"notional) are those of {symbol}: name it, --instrument {symbol}, or choose other "
-            "rules, --venue NAME:SYMBOL",
-            stacklevel=2,
-        )
-    elif not names_symbol(symbol, market.instrument):
-        warnings.warn(
-            f"the venue's rules (brackets, lot, least notional) are those of {symbol}, "
-            f"the prices are those of {market.instrument}",
-            stacklevel=2,
-        )
-
-
-def names_symbol(symbol: str, instrument: str) -> bool:
-    """Compare a venue's symbol with the name of an instrument, by letters and digits only.
-
-    Examples
-    --------
-    >>> names_symbol("BTCUSDT", "BTC/USDT:USDT"), names_symbol("BTC-USDT-SWAP", "BTC_USDT")
-    (True, True)
-    >>> names_symbol("BTCUSDT", "ETH/USDT:USDT"), names_symbol("BTC", "BTC/USDC:USDC")
-    (False, True)
-    """
-    word = re.sub(r"^PF_|[-_](SWAP|PERPETUAL|PERP)$", "", symbol.upper()).replace("XBT", "BTC")
-    plain = re.sub(r"[^A-Z0-9]", "", instrument.upper()).replace("XBT", "BTC")
-    return re.sub(r"[^A-Z0-9]", "", word) in plain
-
-
-class DataSpan(NamedTuple):
-    """The span of the data to read, ``low`` to ``high``, and the start of the account.
-
-    None means no bound. ``where`` names the flags or the table that gave the account's span.
-    """
-
-    low: TimeLike | None
-    high: TimeLike | None
-    start: TimeLike | None
-    where: str
-
-
-def check_start(span: DataSpan, market: Market | Markets) -> None:
-    """Check that the account begins inside the data."""
-    if span.start is not None and to_nanoseconds(span.start, where=span.where) < market.start:
-        raise ParameterError(
-            f"the account must begin inside the data, which begin {format_time(market.start)}, "
-            f"was {span.start}",
-            where=span.where,
-            cure="give a later start, or more data",
-        )
-
-
-def read_span(draft: Draft, *, warms: bool) -> DataSpan:
-    """Return the span of the data to read and the start of the account, after checking them."""
-    data, run = draft.tables.get("data", {}), draft.tables.get("run", {})
-    low, high, start, end = data.get("from"), data.get("to"), run.get("start"), run.get("end")
-    where = draft.locate("run", ("start", "end"))
-    if is_before(start, low, where) or is_before(high, end, where):
-        raise ParameterError(
-            f"start and end must lie inside the data, were {start or 'none'} to {end or 'none'} of "
-            f"{low or 'none'} to {high or 'none'}",
-            where=where,
-            cure="leave --from and --to out, or choose them further apart",
-        )
-    if start is not None and end is not None and not is_before(start, end, where):
-        raise ParameterError(
-            f"end must lie after start, were {start} to {end}", where=where, cure="give a later end"
-        )
-    first = low if warms or start is None else start
-    return DataSpan(first, high if end is None else end, start, where)
-
-
-def is_before(time: TimeLike | None, other: TimeLike | None, where: str) -> bool:
-    """Return whether a time comes before another; False if either is None."""
-    if time is None or other is None:
-        return False
-    return to_nanoseconds(time, where=where) < to_nanoseconds(other, where=where)
-
-
 def warn_of_cold_start(start: TimeLike) -> None:
     """Warn that no bars before the start are left to warm the columns of policies."""
     warnings.warn(
@@ -262,60 +141,3 @@ def warn_of_cold_start(start: TimeLike) -> None:
         "`backtest compare` keep them",
         stacklevel=2,
     )
-
-
-def load_market(
-    data: DraftTable, start: TimeLike | None = None, end: TimeLike | None = None
-) -> Market:
-    """Load the sample or the data of a path, cut to a span and resampled."""
-    choices = dict(data.entries)
-    path, interval = choices.pop("path", SAMPLE), choices.pop("resample", None)
-    choices = {name: choice for name, choice in choices.items() if name not in ("from", "to")}
-    if path == SAMPLE:
-        market = load_sample(choices, start, end, where=data.where)
-    else:
-        paths = [data.folder / each for each in ([path] if isinstance(path, str) else path)]
-        between = None if start is None and end is None else (start, end)
-        chosen = find_in_folders(paths, choices.get("instrument"))
-        if chosen is not None:  # of a folder with a folder for each market
-            paths, choices["instrument"] = [chosen.path], chosen.instrument
-        market = Market.load(*paths, between=between, **choices)
-    if interval is None:
-        return market
-    with located(data.where):
-        return market.resample(interval)
-
-
-def load_sample(
-    choices: Mapping[str, Any], start: TimeLike | None, end: TimeLike | None, *, where: str
-) -> Market:
-    """Return the embedded sample, cut to a span."""
-    if choices:
-        raise ParameterError(
-            f"the sample takes no {', '.join(choices)}: its data are known",
-            where=where,
-            cure="leave that out, or choose the data: --data PATH",
-        )
-    market = Market.sample()
-    if start is None and end is None:
-        return market
-    with located(where):
-        return market.between(start, end)
-
-
-def read_signal(run: DraftTable, market: Market) -> Any:
-    """Return a constant, a column of the bars, or a rule, as ``[run]`` describes the signal."""
-    signal, settings = run.entries.get("signal"), flatten(run.entries.get("signal_settings", {}))
-    if isinstance(signal, str):
-        with suppress(ValueError):
-            signal = float(signal)
-    if settings:
-        if not isinstance(signal, str) or signal in market.columns:
-            raise ParameterError(
-                f"signal.{next(iter(settings))} is a parameter of a rule, the signal is "
-                f"{'not given' if signal is None else repr(signal)}",
-                where=run.where,
-                cure="name a rule, such as --signal rsi, or leave signal.NAME out",
-            )
-        return read_rule(signal, settings, columns=market.columns, where=run.where)
-    return read_named(signal, market, where=run.where)

@@ -7,14 +7,14 @@ from typing import Any
 
 from backtest.base.errors import ParameterError
 from backtest.cli.draft import Draft, located
-from backtest.market import Market, Markets
+from backtest.market import Markets
 from backtest.venue import Venue
 from backtest.venue.lending import RateCurve
 
 RATES = ("borrow_rate", "cash_rate")
 
 
-def apply_lending(draft: Draft, venue: Any, market: Market | Markets) -> Any:
+def apply_lending(draft: Draft, venue: Any, markets: Markets) -> Any:
     """Return a venue, or venues by instrument, with the rates of the draft's curve, if any.
 
     Raises ParameterError if the venue has rates of its own, or the curve or utilization is wrong.
@@ -26,16 +26,14 @@ def apply_lending(draft: Draft, venue: Any, market: Market | Markets) -> Any:
     with located(section.where):
         utilization = terms.pop("utilization", None)
         curve = RateCurve.from_dict(terms)
-        check_utilization(utilization, market)
-        if isinstance(market, Markets):
-            market = next(iter(market.values()))
-        rates = curve.rates(market, utilization)
+        check_utilization(utilization, markets)
+        rates = curve.rates(next(iter(markets.values())), utilization)
         if not isinstance(venue, Mapping):
             return replace_rates(venue, rates)
         return {name: replace_rates(each, rates) for name, each in venue.items()}
 
 
-def check_utilization(utilization: object, market: Market | Markets) -> None:
+def check_utilization(utilization: object, markets: Markets) -> None:
     """Require a utilization, of several markets a number: their interest is the account's."""
     if utilization is None:
         raise ParameterError(
@@ -43,10 +41,10 @@ def check_utilization(utilization: object, market: Market | Markets) -> None:
             where="utilization",
             cure="give utilization = 0.8, or the name of a column of the bars",
         )
-    if isinstance(market, Markets) and isinstance(utilization, str):
+    if len(markets) > 1 and isinstance(utilization, str):
         raise ParameterError(
             "the utilization of several markets must be a number, as interest belongs to the "
-            f"account, was {utilization!r}",
+            f"account, got {utilization!r}",
             where="utilization",
             cure="give utilization = 0.8, or run one market",
         )

@@ -13,7 +13,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.number_text import format_percent, format_price_at_tick
 from backtest.cli.book_file import read_book_file
 from backtest.cli.book_text import print_book, print_map
-from backtest.cli.experiment import DEFAULT_VENUE, split_preset
+from backtest.cli.experiment_venue import DEFAULT_VENUE, split_preset
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.unit_hints import warn_of_percentage

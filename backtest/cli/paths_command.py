@@ -15,8 +15,8 @@ import backtest
 from backtest.base.errors import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
+from backtest.cli.experiment import build_experiment
 from backtest.cli.flags import OUTPUT, AsJson, option
-from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.printing import print_json
 from backtest.market import Market, Markets
 from backtest.paths import PanelPaths, Paths
@@ -87,7 +87,7 @@ def paths(
     as_json: AsJson = False,
 ) -> None:
     """Simulate possible continuations of the data, and show how far they spread."""
-    experiment = build_experiment_or_panel(draft)
+    experiment = build_experiment(draft)
     drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
     if not 1 <= number <= len(drawn):
         raise ParameterError(

@@ -17,10 +17,9 @@ import backtest
 from backtest.base.atomic_files import write_file
 from backtest.base.errors import BacktestError, DataError, ParameterError, PolicyError
 from backtest.base.ranges import check_range
-from backtest.cli.experiment import draft_experiment
+from backtest.cli.experiment import build_experiment, draft_experiment
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.isolation import isolated_imports
-from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.printing import add_command, format_help, print_json
 from backtest.cli.run_command import run_with_progress
 from backtest.cli.typed_values import split_pair
@@ -144,7 +143,7 @@ def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> N
 def run_experiment(file: Path) -> Result | PortfolioResult:
     """Run an experiment file; modules that its policy imports are unloaded afterwards."""
     with ending_by_itself(file):
-        experiment = build_experiment_or_panel(draft_experiment(file, [], "backtest regress"))
+        experiment = build_experiment(draft_experiment(file, [], "backtest regress"))
         result: Result | PortfolioResult = run_with_progress(experiment)
         return result
 

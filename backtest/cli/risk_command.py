@@ -11,14 +11,13 @@ from backtest.allocate import WeightRule
 from backtest.base.errors import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
-from backtest.cli.experiment import Experiment
+from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.flags import OUTPUT, WORK, option
 from backtest.cli.output_flags import Output
-from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.paths_command import draw_paths
 from backtest.cli.progress import EARLY, show_activity, show_phases, show_progress
 from backtest.cli.run_command import run_with_progress
-from backtest.market import Market, Markets
+from backtest.market import Market, Markets, as_markets
 from backtest.paths import LiquidationRisk, MaxLeverage
 from backtest.paths.choose_runner import AnyPaths
 
@@ -45,7 +44,7 @@ def risk(
 ) -> None:
     """Estimate the probability that the account is liquidated after the end of the data."""
     with show_activity(describe_start(draft), EARLY):
-        experiment = build_experiment_or_panel(draft)
+        experiment = build_experiment(draft)
     if "find_leverage" in draft.tables.get("risk", {}):
         refuse_with_search(draft, from_run=from_run)
         searched = find_leverage(draft, experiment, threads)
@@ -162,8 +161,8 @@ def read_direction(signal: Any, market: Market | Markets) -> float | dict[str, f
     """
     if signal is None:
         return None
-    if isinstance(signal, WeightRule) and isinstance(market, Markets):
-        signal = signal.weigh(market)
+    if isinstance(signal, WeightRule):
+        signal = signal.weigh(as_markets(market))
     if isinstance(signal, pd.DataFrame):
         return {str(name): float(x) for name, x in signal.iloc[-1].fillna(0.0).items()}
     if isinstance(signal, (int, float)):

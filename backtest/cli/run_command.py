@@ -10,9 +10,9 @@ import typer
 import backtest
 from backtest.base.text_layout import format_paragraph
 from backtest.cli.draft import Draft
-from backtest.cli.experiment import Experiment
+from backtest.cli.experiment import Experiment, build_experiment
+from backtest.cli.experiment_venue import list_policies, name_policies
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, Save, option
-from backtest.cli.panel_experiment import build_experiment_or_panel, list_policies, name_policies
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.run_output import result_to_dict
@@ -59,7 +59,7 @@ def run(
     results: Results = RESULTS,
 ) -> None:
     """Run an account through a market under a policy, and summarize the result."""
-    experiment = build_experiment_or_panel(draft)
+    experiment = build_experiment(draft)
     if limit_cost:
         check_limited(experiment.terms["account"])
     for policy in list_policies(experiment.policy):

@@ -9,8 +9,8 @@ from backtest.base.errors import ParameterError
 from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
+from backtest.cli.experiment import build_experiment
 from backtest.cli.output_flags import Output
-from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.paths_command import draw_paths
 from backtest.cli.progress import show_progress
 from backtest.cli.risk_command import (
@@ -36,7 +36,7 @@ def runway(
 ) -> None:
     """Estimate whether and when an account can no longer pay for regular spending."""
     spending = build_spending(draft)
-    experiment = build_experiment_or_panel(draft)
+    experiment = build_experiment(draft)
     drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
     terms = list_path_terms(experiment, from_run=from_run)
     with naming_source(draft, "spending"), show_progress("paths", "paths") as progress:

@@ -9,8 +9,8 @@ import backtest
 from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
+from backtest.cli.experiment import build_experiment
 from backtest.cli.output_flags import Output
-from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.progress import show_progress
 from backtest.scenarios import Sensitivity
 
@@ -29,7 +29,7 @@ def sensitivity(draft: Draft, *, output: Output) -> None:
 
 def run_variations(draft: Draft, vary: Callable[..., Any], unit: str) -> Any:
     """Run an experiment in variations, with the arguments of the table of the function's name."""
-    experiment = build_experiment_or_panel(draft)
+    experiment = build_experiment(draft)
     name = vary.__name__
     with naming_source(draft, name), show_progress(unit, unit) as progress:
         return vary(

@@ -10,8 +10,8 @@ from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
+from backtest.cli.experiment import build_experiment
 from backtest.cli.output_flags import Output
-from backtest.cli.panel_experiment import build_experiment_or_panel
 from backtest.cli.progress import show_progress
 from backtest.cli.run_command import run_with_progress
 from backtest.cli.typed_values import parse_typed
@@ -28,7 +28,7 @@ backtest stress --ladder price=-0.5:0.5:41 --ladder depth=0.1,0.3,1 --report str
 
 def stress(draft: Draft, *, output: Output) -> None:
     """Run an experiment, and show what shocks after the last close would do to its account."""
-    experiment = build_experiment_or_panel(draft)
+    experiment = build_experiment(draft)
     table = draft.tables.get("stress", {})
     with naming_source(draft, "stress"):
         chosen = list_scenarios(table)

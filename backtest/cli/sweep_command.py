@@ -17,7 +17,8 @@ from backtest.cli import flags
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
 from backtest.cli.exit_codes import INTERRUPTED
-from backtest.cli.panel_experiment import build_experiment_or_panel, name_policies
+from backtest.cli.experiment import build_experiment
+from backtest.cli.experiment_venue import name_policies
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.sweep_text import Ranking, SweepReport, print_sweep
@@ -65,7 +66,7 @@ def sweep(
     flags.check_work(threads, memory)
     with naming_source(draft, "sweep"):
         request = read_request(draft, top)
-    market, policy, terms = build_experiment_or_panel(draft, warms=False)
+    market, policy, terms = build_experiment(draft, warms=False)
     began, compiled = time.perf_counter(), COMPILING.seconds
     with (
         naming_source(draft, "sweep"),

@@ -13,11 +13,8 @@ from backtest.cli import flags
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
 from backtest.cli.exit_codes import FAILED, INTERRUPTED
-from backtest.cli.experiment import build_run_command
-from backtest.cli.panel_experiment import (
-    build_experiment_or_panel,
-    name_policies,
-)
+from backtest.cli.experiment import build_experiment, build_run_command
+from backtest.cli.experiment_venue import name_policies
 from backtest.cli.paths_command import draw_paths
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_search
@@ -60,7 +57,7 @@ def tune(
     """
     flags.check_work(threads, memory)
     search = read_search(draft)
-    market, policy, terms = build_experiment_or_panel(draft, warms=False)
+    market, policy, terms = build_experiment(draft, warms=False)
     if needs_paths(draft, search):
         search["paths"] = draw_paths(draft, market, terms["venue"])
     with (

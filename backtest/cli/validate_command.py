@@ -18,13 +18,11 @@ from backtest.cli import flags
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
 from backtest.cli.exit_codes import print_message
+from backtest.cli.experiment import build_experiment
 from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_data import load_data
 from backtest.cli.experiment_keys import Key, list_flags
-from backtest.cli.panel_experiment import (
-    build_experiment_or_panel,
-    load_market_or_panel,
-    name_policies,
-)
+from backtest.cli.experiment_venue import name_policies
 from backtest.cli.printing import add_command, print_json, print_table
 from backtest.cli.progress import show_progress
 from backtest.cli.tune_command import read_fixed
@@ -87,7 +85,7 @@ def schedules(draft: Draft, *, how: ValidationFlags) -> None:
 
 def folds(draft: Draft, *, as_json: flags.AsJson = False) -> None:
     """Print the spans of a walk, or with --groups those of a cross-validation."""
-    market = load_market_or_panel(draft)
+    market = load_data(draft)
     table = {name: read_one(name, value) for name, value in read_table(draft, FOLDS).items()}
     sampling = draft.tables.get("run", {}).get("sampling", "1d")
     with naming_source(draft, "validate"):
@@ -117,7 +115,7 @@ def run_validation(
     flags.check_work(how.threads, how.memory)
     store = how.results if how.save else None
     arguments = read_validation(draft, names)
-    market, policy, terms = build_experiment_or_panel(draft, warms=False)
+    market, policy, terms = build_experiment(draft, warms=False)
     with (
         resumable(draft, is_stored=how.save),
         naming_source(draft, "validate"),
@@ -141,7 +139,7 @@ def run_validation(
 def walk_experiment(draft: Draft) -> backtest.WalkForward:
     """Return the walk forward of an experiment, with the arguments of ``[validate]``, not saved."""
     arguments = read_validation(draft, WALK)
-    market, policy, terms = build_experiment_or_panel(draft, warms=False)
+    market, policy, terms = build_experiment(draft, warms=False)
     with naming_source(draft, "validate"), show_progress(name_policies(policy), "sets") as progress:
         return backtest.walk_forward(market, policy, **terms, **arguments, progress=progress)
 

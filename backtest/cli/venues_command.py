@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from backtest.account.leverage_limits import available_limits
 from backtest.base.errors import ParameterError
 from backtest.base.fields import POSITIVE
-from backtest.cli.experiment import split_preset
+from backtest.cli.experiment_venue import split_preset
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import (
     add_command,

@@ -14,7 +14,7 @@ import typer
 from backtest.base.errors import ParameterError
 from backtest.cli.draft import located
 from backtest.cli.exchange_tiers import fetch_tiers
-from backtest.cli.experiment import split_preset
+from backtest.cli.experiment_venue import split_preset
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph, print_table
 from backtest.venue import Bracket, preset_files

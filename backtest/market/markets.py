@@ -287,6 +287,18 @@ class Markets(PanelData):
         return self._cut(first, stop, f".slice({first}, {stop})")
 
     @checked
+    def resample(self, interval: str) -> Markets:
+        """Return the panel with the bars of each instrument combined, as :meth:`Market.resample`.
+
+        Parameters
+        ----------
+        interval : str
+            The length of the new bars, such as ``"4h"``: a multiple of the present one.
+        """
+        combined = {name: market.resample(interval) for name, market in self.items()}
+        return Markets(combined, currency=self.currency or None)
+
+    @checked
     def between(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Markets:
         """Return the bars that open from ``start`` up to but not including ``end``, both UTC.
 

@@ -12,10 +12,10 @@ import pytest
 import backtest as bt
 from backtest.base.errors import BacktestError
 from backtest.cli import check_command, main
-from backtest.cli.experiment import Experiment, draft_experiment
+from backtest.cli.experiment import Experiment, build_experiment, draft_experiment
 from backtest.cli.experiment_command import list_arguments
 from backtest.cli.experiment_keys import EXPERIMENT_KEYS
-from backtest.cli.panel_experiment import build_experiment_or_panel, complete_preset
+from backtest.cli.experiment_venue import complete_preset
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import Constant, VolTarget
 
@@ -51,7 +51,7 @@ def build(text: str = "", **flags: object) -> Experiment:
     file = Path("e.toml") if text else None
     if file is not None:
         file.write_text(text)
-    return build_experiment_or_panel(draft_experiment(file, list_flags(**flags)))
+    return build_experiment(draft_experiment(file, list_flags(**flags)))
 
 
 BTC = "binance-usdm:BTCUSDT"
@@ -86,7 +86,7 @@ def test_a_file_names_several_markets_relative_to_itself(folder: Path, monkeypat
     (folder / "away").mkdir()
     monkeypatch.chdir(folder / "away")
     draft = draft_experiment(folder / "e.toml", [])
-    found = build_experiment_or_panel(draft).market
+    found = build_experiment(draft).market
     assert found.start == pd.Timestamp("2023-01-06", tz="UTC").value
     assert found.spans.tolist() == [[0, 360], [0, 360]]
 
@@ -173,6 +173,8 @@ def test_a_venue_is_completed_by_the_symbol_of_each():
         venue["ETHUSDT"].brackets
         == bt.Venue.preset("binance-usdm", "ETHUSDT", at="latest").brackets
     )
+    fine = build(data=FOLDERS, set=["venue.contract.lot=0.5"]).terms["venue"]  # was: in full
+    assert [each.contract.lot for each in fine.values()] == [0.5, 0.5]
     one = build(data=FOLDERS, venue="binance-usdm:BTCUSDT").terms["venue"]
     assert one == bt.Venue.preset("binance-usdm", "BTCUSDT")
 
@@ -338,6 +340,10 @@ BAD = {
     "policies of one": (
         lambda: build("policy.BTCUSDT = {name = 'cppi'}"),
         "policy] BTCUSDT is for several instruments",
+    ),
+    "venue of one": (
+        lambda: build("venue.BTCUSDT = {preset = 'bybit-linear:BTCUSDT'}"),
+        "venue] BTCUSDT is for several instruments",
     ),
     "overlay without a name": (lambda: build(f"{DATA}overlay = {{settings = {{}}}}"), "a name"),
     "venue of nobody": (
