@@ -13,7 +13,7 @@ from backtest.cli.find_policy import read_policy
 from backtest.cli.typed_values import split_pair
 from backtest.pockets import Allocation, Pocket
 
-FIELDS = ("share", "policy", "settings", "instrument", "signal")
+FIELDS = ("share", "policy", "settings", "instrument", "signal", "overlay")
 FORM = "a=0.6*Cppi()"
 
 
@@ -80,6 +80,13 @@ def build_pocket(name: str, entry: Any, draft: Draft) -> Pocket:
     section = draft.section("allocation")
     settings = flatten(entry.get("settings", {}))
     policy = read_policy(entry["policy"], settings, where=where, folder=section.folder)
+    overlay = None
+    if "overlay" in entry:
+        overlay = read_policy(entry["overlay"], {}, where=where, folder=section.folder)
     return Pocket(
-        policy, entry["share"], instrument=entry.get("instrument"), signal=entry.get("signal")
+        policy,
+        entry["share"],
+        instrument=entry.get("instrument"),
+        signal=entry.get("signal"),
+        overlay=overlay,
     )

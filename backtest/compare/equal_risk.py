@@ -24,10 +24,9 @@ from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import FloatArray, IntArray
 from backtest.compare.shared_terms import SharedTerms
 from backtest.engine import Result, count_periods
-from backtest.engine.portfolio.book_desk import assign_policies, seat
 from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.portfolio.narrow_to_one import narrow_to_one
-from backtest.engine.portfolio.portfolio_setup import set_up
+from backtest.engine.portfolio.portfolio_setup import seat_again, set_up
 from backtest.engine.portfolio.run_portfolio import finish, is_single, live
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.market import Market, Markets
@@ -161,22 +160,21 @@ def run_scaled_portfolio(
     """Run several positions with scaled weights; policies and overlay see the unscaled ones."""
     markets = end_expired(setting.market, setting.venue)
     weights = read_weights(setting.signal, markets, where="bt.compare", first=setting.first)
-    policies, overlay = assign_policies(policy, markets, setting.overlay)
     signal = weights_to_frame(weights * scale, markets)
     with warnings.catch_warnings():
         for category in OF_EACH_RUN:
             warnings.simplefilter("ignore", category)
         setup = set_up(
             markets,
-            policies,
+            policy,
             venue=setting.venue,
             account=setting.account,
             signal=signal,
-            overlay=overlay,
+            overlay=setting.overlay,
             sampling=setting.sampling,
             periods=count_periods(setting.calendar, setting.sampling, markets),
             start=setting.start,
-            panelists=seat(policies, overlay, markets, weights, is_checked=False),
+            panelists=seat_again(markets, policy, setting.overlay, setting.signal, setting.start),
         )
         outcome = live(setup, is_compiled=setting.compile, progress=None)
         given = {"sampling": setting.sampling, "calendar": setting.calendar}

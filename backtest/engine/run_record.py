@@ -305,8 +305,8 @@ class RunRecord:
 
 def sample_risk_free(result: RunRecord) -> FloatArray:
     """Return the simple risk-free rate over each sampling period, of shape (n_samples,)."""
-    rate = as_of(result.venue.cash_rate, result.time, "Venue.cash_rate")
-    time, year = result.time, result.venue.day_count * DAY
+    venue, time = result.venues[result.names[0]], result.time
+    rate, year = as_of(venue.cash_rate, time, "Venue.cash_rate"), venue.day_count * DAY
     lengths = np.diff(time, prepend=time[:1]) if result.is_session else result.interval
     total = np.cumsum(np.broadcast_to(rate * (lengths / year), time.shape))
     return np.diff(total[result.ends_sample != 0.0], prepend=0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import Choice, Number
-from backtest.base.units import TimeLike, parse_duration
+from backtest.base.units import TimeLike, parse_duration, utc_index
 from backtest.engine.portfolio.portfolio_checks import check_settlement, read_venues
 from backtest.market import Market, Markets
 from backtest.pockets.allocation_result import AllocationResult
@@ -31,25 +31,30 @@ class Pocket:
 
     Parameters
     ----------
-    policy : Policy
+    policy : Policy, or mapping of instruments to policies
         Decides the leverage of the pocket's own account.
     share : float
         Of the capital, over 0 and up to 1.
-    instrument : str, optional
-        The market it trades; needed if the allocation runs on several.
-    signal : float, array, Series or str, optional
-        Its direction, as in :func:`backtest.run`; by default that of the allocation.
+    instrument : str or sequence of str, optional
+        What it trades of several markets: one, some as one account with several positions, or all
+        of them by default.
+    signal : optional
+        Its direction or weights, as in :func:`backtest.run`; by default that of the allocation.
+    overlay : Policy, optional
+        The leverage of a pocket with several positions, as in :func:`backtest.run`.
     """
 
-    policy: Policy
+    policy: Policy | Mapping[str, Policy]
     share: float
-    instrument: str | None = None
+    instrument: str | Sequence[str] | None = None
     signal: Any = None
+    overlay: Policy | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.policy, Policy):
+        given = self.policy.values() if isinstance(self.policy, Mapping) else [self.policy]
+        if not given or not all(isinstance(each, Policy) for each in given):
             raise ParameterError(
-                f"policy must be a Policy, was {str(self.policy)[:60]!r}",
+                f"policy must be a Policy, or one by instrument, got {str(self.policy)[:60]!r}",
                 where="bt.Pocket, policy",
                 cure="pass an instance of a class derived from bt.Policy",
             )
@@ -134,7 +139,8 @@ class Allocation:
         Parameters
         ----------
         market : Market or Markets
-            Of several instruments, each pocket names its own; all have the same bars.
+            Of several instruments, a pocket names its own, or trades all; all pockets have the
+            same bars.
         venue : Venue or mapping of names to venues
             The rules of each instrument.
         account : Account
@@ -157,19 +163,21 @@ class Allocation:
         """
         check_account(account)
         terms = {"sampling": sampling, "calendar": calendar, "compile": compile, "start": start}
-        runs = {
-            name: PocketRun(
+        runs, traded = {}, {}
+        for name, each in self.pockets.items():
+            own, names = find_market(name, each, market), list_instruments(each, market)
+            found = find_venue(name, names, own, venue)
+            runs[name] = PocketRun(
                 policy=each.policy,
                 share=each.share,
-                market=find_market(name, each, market),
-                venue=find_venue(name, each, market, venue),
+                market=own,
+                venue=found,
                 signal=signal if each.signal is None else each.signal,
+                overlay=each.overlay,
             )
-            for name, each in self.pockets.items()
-        }
+            traded |= {k: found[k] if isinstance(found, Mapping) else found for k in names}
         check_bars(runs)
         if isinstance(market, Markets):
-            traded = {str(each.instrument): runs[n].venue for n, each in self.pockets.items()}
             chosen = market.select(*traded)
             check_settlement(chosen, read_venues(traded, chosen))
         return run_pockets(
@@ -198,6 +206,12 @@ def check_account(account: Account) -> None:
             where=f"{WHERE}.run, account",
             cure="pass bt.Account(...)",
         )
+    if account.collateral:
+        raise ParameterError(
+            "collateral must be left out: pockets divide money, which it is not",
+            where=f"{WHERE}.run, Account.collateral",
+            cure="run the account that holds it by itself",
+        )
     for field, is_given in (("flows", account.flows is not None), ("reserve", account.reserve > 0)):
         if is_given:
             raise ParameterError(
@@ -207,52 +221,62 @@ def check_account(account: Account) -> None:
             )
 
 
-def find_market(name: str, pocket: Pocket, market: Market | Markets) -> Market:
-    """Return the market that a pocket trades."""
+def find_market(name: str, pocket: Pocket, market: Market | Markets) -> Market | Markets:
+    """Return the market that a pocket trades, or its markets."""
+    chosen = pocket.instrument
     if isinstance(market, Market):
-        if pocket.instrument not in (None, market.instrument):
+        if chosen not in (None, market.instrument):
             raise ParameterError(
-                f"instrument must be that of the market, {market.instrument!r}, "
-                f"was {pocket.instrument!r}",
+                f"instrument must be that of the market, {market.instrument!r}, got {chosen!r}",
                 where=f"{WHERE}, pocket {name}",
                 cure="leave it out, or run the allocation on bt.Markets",
             )
         return market
     if not isinstance(market, Markets):
         raise ParameterError(
-            f"market must be a Market or Markets, was {str(market)[:60]!r}",
+            f"market must be a Market or Markets, got {str(market)[:60]!r}",
             where=f"{WHERE}.run, market",
             cure="pass bt.Market.load(...), or bt.Markets({name: market, ...})",
         )
-    if pocket.instrument not in market:
-        found = "none" if pocket.instrument is None else repr(pocket.instrument)
+    names = list_instruments(pocket, market)
+    unknown = [each for each in names if each not in market]
+    if unknown:
         raise ParameterError(
-            f"on several markets each pocket must name its instrument, was {found}",
+            f"instrument must be one of the markets, or some of them, got {unknown[0]!r}",
             where=f"{WHERE}, pocket {name}",
             cure=Phrase(
-                f"give {{}}, one of {', '.join(market)}",
+                f"give {{}}, one or more of {', '.join(market)}",
                 Either(
                     "bt.Pocket(policy, share, instrument=...)",
                     f"instrument in [allocation.pockets.{name}] of an experiment file",
                 ),
             ),
         )
-    return market[str(pocket.instrument)]
+    is_one = len(names) == 1 and pocket.overlay is None and isinstance(pocket.policy, Policy)
+    return market[names[0]] if is_one else market.select(*names)
 
 
-def find_venue(name: str, pocket: Pocket, market: Market | Markets, venue: Any) -> Venue:
-    """Return the venue of a pocket."""
+def list_instruments(pocket: Pocket, market: Market | Markets) -> list[str]:
+    """Return the instruments that a pocket trades."""
+    chosen = pocket.instrument
+    if isinstance(market, Market):
+        return [chosen if isinstance(chosen, str) else market.instrument]
+    return [chosen] if isinstance(chosen, str) else [*(chosen or market)]
+
+
+def find_venue(name: str, instruments: Sequence[str], own: Market | Markets, venue: Any) -> Any:
+    """Return the venue of a pocket, of several instruments by name."""
     if not isinstance(venue, Mapping):
-        return venue  # type: ignore[no-any-return] # bt.run checks it
-    wanted = pocket.instrument or (market.instrument if isinstance(market, Market) else "")
-    if wanted not in venue:
-        raise ParameterError(
-            f"each instrument must have a venue, {wanted!r} has none",
-            where=f"{WHERE}.run, venue of pocket {name}",
-            cure="give one venue for all, or one for each instrument",
-        )
-    found: Venue = venue[wanted]
-    return found
+        return venue
+    for wanted in instruments:
+        if wanted not in venue:
+            raise ParameterError(
+                f"each instrument must have a venue, {wanted!r} has none",
+                where=f"{WHERE}.run, venue of pocket {name}",
+                cure="give one venue for all, or one for each instrument",
+            )
+    found = {each: venue[each] for each in instruments}
+    return found if isinstance(own, Markets) else found[instruments[0]]
 
 
 def check_bars(runs: Mapping[str, PocketRun]) -> None:
@@ -264,8 +288,8 @@ def check_bars(runs: Mapping[str, PocketRun]) -> None:
         if other.time.shape != first.time.shape or (other.time != first.time).any():
             raise ParameterError(
                 f"the markets of pockets must have the same bars, those of {names[0]!r} are "
-                f"{first.n_bars} from {first.index[0]}, of {name!r} {other.n_bars} from "
-                f"{other.index[0]}",
+                f"{first.n_bars} from {utc_index(first.time)[0]}, of {name!r} {other.n_bars} from "
+                f"{utc_index(other.time)[0]}",
                 where=f"{WHERE}.run, market",
                 cure="cut them to the time that they share: markets.between(start, end)",
             )

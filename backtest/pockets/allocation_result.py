@@ -14,7 +14,6 @@ from backtest.base.table_text import format_table
 from backtest.base.units import FloatArray
 from backtest.engine import Result
 from backtest.engine.run_record import sample_risk_free
-from backtest.engine.switched_run import find_market
 from backtest.market import Market
 from backtest.measures.performance import compound_growth, max_drawdown, ratio
 from backtest.paths.risk_record import RiskRecord
@@ -43,6 +42,8 @@ class AllocationResult(RiskRecord):
         What the numbers come from.
     results : dict of str to Result
         The run of each pocket, with its transfers as flows; None if loaded from files.
+    history : Market, optional
+        The market of the first pocket that has one; None if loaded from files.
     """
 
     table: pd.DataFrame
@@ -50,15 +51,14 @@ class AllocationResult(RiskRecord):
     transfers: pd.DataFrame
     settings: dict[str, Any]
     results: Mapping[str, Result] | None = None
+    history: Market | None = None
 
     kind = "allocation"
     names = ("table", "equity", "transfers")
 
     def find_history(self) -> Market | None:
-        """Return the market of the first pocket; None for a loaded result."""
-        if self.results is None:
-            return None
-        return find_market(next(iter(self.results.values())))
+        """Return the market of the first pocket with one position; None for a loaded result."""
+        return self.history
 
     @property
     def note(self) -> str:
@@ -85,6 +85,7 @@ def build_result(
     shares: FloatArray,
     capital: float,
     settings: dict[str, Any],
+    history: Market | None,
 ) -> AllocationResult:
     """Return the result of pockets that have been run."""
     equity = pd.DataFrame({name: each.bars["equity"] for name, each in results.items()})
@@ -96,7 +97,7 @@ def build_result(
     table["share"] = [*shares, 1.0]
     table["capital"] = table["share"] * capital
     table = table[list(COLUMNS)].rename_axis("pocket")
-    return AllocationResult(table, equity, ledger, settings, dict(results))
+    return AllocationResult(table, equity, ledger, settings, dict(results), history)
 
 
 def measure_pocket(result: Result, transfers: float) -> dict[str, float]:

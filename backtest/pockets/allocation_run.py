@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,44 +12,12 @@ from backtest.account import Account
 from backtest.base.errors import AccountingError
 from backtest.base.units import FloatArray, IntArray, format_time, parse_duration, utc_index
 from backtest.engine import Result
-from backtest.engine.bar_loop import RECORDED
-from backtest.engine.lookahead.causality import observe_checked
-from backtest.engine.loop_driver import LoopOutcome, LoopStart, run_loop
-from backtest.engine.loop_inputs import start_state
+from backtest.engine.portfolio.portfolio_checks import read_venues
 from backtest.engine.run import run
-from backtest.engine.switched_run import find_market, read_stretch_inputs, stop_inputs
 from backtest.market import Market
 from backtest.pockets.allocation_result import AllocationResult, build_result
+from backtest.pockets.live_pockets import LivePocket, LivePortfolio, PocketRun, start_pocket
 from backtest.pockets.transfers import NONE, plan_transfers
-from backtest.policy import Policy, start_memory
-from backtest.venue import Venue
-
-FLOWS = RECORDED.index("flows")
-"""The column of flows in the record of a run."""
-
-
-class PocketRun(NamedTuple):
-    """What one pocket runs on."""
-
-    policy: Policy
-    share: float
-    market: Market
-    venue: Venue
-    signal: Any
-
-
-class LivePocket(NamedTuple):
-    """A pocket during a run: its run without transfers, its columns, and its state."""
-
-    whole: Result
-    policy: Policy
-    columns: Mapping[str, FloatArray]
-    begin: LoopStart
-
-    @property
-    def equity(self) -> float:
-        """The equity at the last close."""
-        return self.begin.state.equity
 
 
 def run_pockets(
@@ -69,15 +37,14 @@ def run_pockets(
     parts = {name: account.override({"capital": each.share * account.capital})
              for name, each in runs.items()}  # fmt: skip
     results = {name: live_alone(each, parts[name], terms) for name, each in runs.items()}
-    first = next(iter(results.values()))
-    dates = find_dates(first, rebalance) if transfer != NONE and len(runs) > 1 else []
+    first, time = next(iter(results.values())).span.first, next(iter(runs.values())).market.time
+    dates = find_dates(time, first, rebalance) if transfer != NONE and len(runs) > 1 else []
     shares = np.array([each.share for each in runs.values()])
-    begun = [start_pocket(results[name], runs[name].policy) for name in runs if dates]
+    begun = [start_pocket(runs[name], parts[name], results[name], terms) for name in runs if dates]
     moved = pass_dates(
-        begun, shares, account.capital, transfer, dates,
+        begun, shares, account.capital, transfer, dates, time,
         is_compiled=terms["compile"], progress=progress,
     )  # fmt: skip
-    time = find_market(first).time
     index = utc_index(time[np.array(dates, dtype=np.int64)])
     ledger = pd.DataFrame(moved, index=index, columns=list(runs)).rename_axis("time")
     for name in runs:
@@ -85,6 +52,7 @@ def run_pockets(
         if len(flows):
             own = parts[name].override({"flows": flows})
             results[name] = live_alone(runs[name], own, terms)
+    history = next((each.market for each in runs.values() if isinstance(each.market, Market)), None)
     settings = {
         "policy": ", ".join(
             f"{name}: {each.share:g} of {each.policy!r}" for name, each in runs.items()
@@ -93,45 +61,47 @@ def run_pockets(
         "rebalance": rebalance, "transfer": transfer, "account": account.to_dict(),
         "sampling": terms["sampling"], "calendar": terms["calendar"],
     }  # fmt: skip
-    return build_result(results, ledger, shares, account.capital, settings)
+    return build_result(results, ledger, shares, account.capital, settings, history)
 
 
 def live_alone(pocket: PocketRun, account: Account, terms: Mapping[str, Any]) -> Result:
     """Return the run of a pocket as an account of its own."""
-    return run(
-        pocket.market, pocket.policy, venue=pocket.venue, account=account, signal=pocket.signal,
-        **terms,
-    )  # fmt: skip
+    given: Any = {**pocket._asdict(), **terms}
+    del given["share"]
+    return run(account=account, **given)
 
 
 def describe_pocket(pocket: PocketRun) -> dict[str, Any]:
     """Return a pocket for the manifest."""
-    return {
-        "policy": repr(pocket.policy),
-        "share": pocket.share,
-        "instrument": pocket.market.instrument,
-        "content_hash": pocket.market.content_hash,
-        "venue": pocket.venue.to_dict(),
-    }
+    market, facts = pocket.market, {"policy": repr(pocket.policy), "share": pocket.share}
+    if isinstance(market, Market):
+        facts |= {"instrument": market.instrument, "venue": pocket.venue.to_dict()}
+    else:
+        venues = read_venues(pocket.venue, market)
+        facts |= {"instrument": [*market], "overlay": repr(pocket.overlay)}
+        facts["venue"] = {name: each.to_dict() for name, each in venues.items()}
+    return {**facts, "content_hash": market.content_hash}
 
 
-def find_dates(result: Result, rebalance: str) -> list[int]:
-    """Return the bars at whose opens transfers are made: the first open from each date on."""
-    market = find_market(result)
+def find_dates(time: IntArray, first: int, rebalance: str) -> list[int]:
+    """Return the bars at whose opens transfers are made: the first open from each date on.
+
+    ``first`` is the first bar of the accounts.
+    """
     every = parse_duration(rebalance, where="rebalance")
-    first = result.span.first
-    start = int(market.time[first])
-    stamps = start + every * np.arange(1, (int(market.time[-1]) - start) // every + 1)
-    bars: IntArray = np.unique(np.searchsorted(market.time, stamps, side="left"))
-    return [int(bar) for bar in bars if first + 1 < bar < market.n_bars]
+    start = int(time[first])
+    stamps = start + every * np.arange(1, (int(time[-1]) - start) // every + 1)
+    bars: IntArray = np.unique(np.searchsorted(time, stamps, side="left"))
+    return [int(bar) for bar in bars if first + 1 < bar < len(time)]
 
 
 def pass_dates(
-    pockets: Sequence[LivePocket],
+    pockets: list[LivePocket | LivePortfolio],
     shares: FloatArray,
     capital: float,
     transfer: str,
     dates: Sequence[int],
+    time: IntArray,
     *,
     is_compiled: bool,
     progress: Callable[[int, int], None] | None,
@@ -140,56 +110,25 @@ def pass_dates(
     moved = np.zeros((len(dates), len(shares)))
     if not dates:
         return moved
-    market = find_market(pockets[0].whole)
-    stops = [*dates[1:], market.n_bars]
-    pockets = [advance(each, 0.0, dates[0], is_compiled=is_compiled)[0] for each in pockets]
+    stops = [*dates[1:], len(time)]
+    pockets = [each.advance(0.0, dates[0], is_compiled=is_compiled)[0] for each in pockets]
     for k, stop in enumerate(stops):
         equity = np.array([each.equity for each in pockets])
-        is_ruined = np.array([each.begin.state.is_ruined for each in pockets])
+        is_ruined = np.array([each.is_ruined for each in pockets])
         asked = plan_transfers(transfer, equity, shares, capital, is_ruined)
         given = 0.0
         for i in np.flatnonzero(asked < 0.0):
-            pockets[i], moved[k, i] = advance(pockets[i], asked[i], stop, is_compiled=is_compiled)
+            pockets[i], moved[k, i] = pockets[i].advance(asked[i], stop, is_compiled=is_compiled)
             given -= moved[k, i]
         takers = np.flatnonzero(asked > 0.0)
         for i, amount in zip(takers, divide(given, asked[takers]), strict=True):
-            pockets[i], moved[k, i] = advance(pockets[i], amount, stop, is_compiled=is_compiled)
+            pockets[i], moved[k, i] = pockets[i].advance(amount, stop, is_compiled=is_compiled)
         for i in np.flatnonzero(asked == 0.0):
-            pockets[i], _ = advance(pockets[i], 0.0, stop, is_compiled=is_compiled)
-        check_sum(moved[k], equity, int(market.time[dates[k]]))
+            pockets[i], _ = pockets[i].advance(0.0, stop, is_compiled=is_compiled)
+        check_sum(moved[k], equity, int(time[dates[k]]))
         if progress is not None:
             progress(k + 1, len(dates))
     return moved
-
-
-def start_pocket(whole: Result, policy: Policy) -> LivePocket:
-    """Return a pocket at its beginning."""
-    memory = tuple(map(float, start_memory(policy) or ()))
-    begin = LoopStart(start_state(whole.account), memory, whole.span.first)
-    columns, _ = observe_checked(policy, find_market(whole))
-    return LivePocket(whole, policy, columns, begin)
-
-
-def advance(
-    pocket: LivePocket, flow: float, stop: int, *, is_compiled: bool
-) -> tuple[LivePocket, float]:
-    """Take a pocket up to bar ``stop`` with a flow at the open of its next bar.
-
-    Returns it there, and the flow that was made: a withdrawal leaves what its margin needs.
-    """
-    whole, begin = pocket.whole, pocket.begin
-    inputs = stop_inputs(read_stretch_inputs(whole, begin.first), stop)
-    if flow != 0.0:
-        feed = inputs.feed._replace(
-            flow_bar=np.array([begin.first], dtype=np.int64), flow_amount=np.array([flow])
-        )
-        inputs = inputs._replace(feed=feed)
-    done: LoopOutcome = run_loop(
-        pocket.policy, inputs, pocket.columns, begin, is_compiled=is_compiled, progress=None
-    )
-    state = done.state._replace(funding_next=0, flow_next=0)
-    after = LoopStart(state, done.memory, stop, done.traded)
-    return pocket._replace(begin=after), float(done.book[FLOWS, 0])
 
 
 def divide(given: float, asked: FloatArray) -> FloatArray:

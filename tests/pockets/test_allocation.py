@@ -153,6 +153,43 @@ def test_pockets_trade_their_own_instruments_on_one_clock():
     assert done.equity["b"].iloc[-1] == pytest.approx(250.0)  # 5 coins short at 50, at 100
 
 
+@pytest.mark.parametrize("margin", ["cross", pytest.param("isolated", marks=pytest.mark.slow)])
+def test_a_pocket_may_hold_several_positions(margin):
+    """Transfers restore the shares, are the flows of each run, and add up to 0."""
+    names = ("A", "B", "C")
+    markets = bt.Markets(
+        {name: bt.Market.sample(bars=24 * 6, seed=k) for k, name in enumerate(names)},
+        currency="USD",
+    )
+    plan = bt.Allocation(
+        {
+            "pair": bt.Pocket(
+                {"A": Constant(2.0), "B": Constant(1.0)}, 0.5, instrument=("A", "B"),
+                signal={"A": 0.5, "B": -0.5}, overlay=Constant(0.9),
+            ),
+            "all": (Constant(1.5), 0.3),
+            "one": bt.Pocket(Constant(1.0), 0.2, instrument="C"),
+        },
+        rebalance="36h",
+    )  # fmt: skip
+    account = bt.Account(capital=1000.0, margin=margin, venue_leverage=10.0, band=0.05)
+    done = plan.run(markets, **TERMS | {"account": account})
+    assert len(done.transfers) == 3
+    assert done.transfers.sum(axis=1).tolist() == pytest.approx([0.0] * 3, abs=1e-9)
+    for name, result in done.results.items():
+        flows = result.bars["flows"]
+        assert flows[flows != 0.0].tolist() == done.transfers[name].tolist()
+    place = done.equity.index.get_loc(done.transfers.index[1])
+    before, moved = done.equity.iloc[place - 1], done.transfers.iloc[1]
+    shares = done.table["share"].drop("whole")
+    assert (before[shares.index] + moved).tolist() == pytest.approx(
+        (shares * before["whole"]).tolist()
+    )
+    assert list(done.results["pair"].names) == ["A", "B"]
+    assert done.settings["pockets"]["all"]["instrument"] == list(names)
+    assert "pair: 0.5 of" in done.summary()
+
+
 # ----- bad input -----
 
 
@@ -170,8 +207,12 @@ def test_pockets_trade_their_own_instruments_on_one_clock():
                             account=bt.Account(flows=pd.Series(
                                 [1.0], pd.DatetimeIndex(["2020-01-01 02:00"], tz="UTC")))),
          "flows must be left out"),
-        (lambda: pair().run(bt.Markets({"A": market_of(np.full(9, 1.0))}, currency="USD"),
-                            **TERMS), "each pocket must name its instrument, was none"),
+        (lambda: pair().run(market_of(np.full(9, 1.0)), venue=free_venue(), account=bt.Account(
+            collateral=[bt.Collateral("X", 1.0, prices=1.0, rate=1.0)], negative_limit=0.0)),
+         "collateral must be left out"),
+        (lambda: bt.Allocation({"a": bt.Pocket(Constant(1.0), 1.0, instrument=("A", "B"))}).run(
+            bt.Markets({"A": market_of(np.full(9, 1.0))}, currency="USD"), **TERMS),
+         "some of them, got 'B'"),
         (lambda: bt.Spending(0.0), "share must be"),
         (lambda: bt.Spending(0.1, least=2.0, most=1.0), "least must not be above most"),
     ],

@@ -138,6 +138,35 @@ def run_book_loop(
     )
 
 
+def advance_book(
+    inputs: BookInputs,
+    book: Book,
+    desk: Desk,
+    policies: list[tuple[Policy, tuple[str, ...]]],
+    counts: Counts,
+    first: int,
+    stop: int,
+    *,
+    requirement: object,
+    names: Sequence[str],
+    is_compiled: bool,
+) -> tuple[Counts, float]:
+    """Take an account up to bar ``stop``; return the counts, and the flows of the first bar.
+
+    Book and memory change in place.
+    """
+    own = requirement if isinstance(requirement, OwnMargin) else None
+    is_compiled = is_compiled and own is None
+    simulate = find_simulate(is_compiled=is_compiled, own=own, names=names)
+    bind, pack = find_binders(is_compiled=is_compiled)
+    n, chunk = len(book.margin), CHUNK if is_compiled else PLAIN_CHUNK
+    tape = new_tape(n, stop - first, first, 4 * n * min(chunk, stop - first) + 1024)
+    bound = bind(desk, policies)
+    given = (inputs, book, desk, bound, counts, first, stop, tape, chunk, None)
+    counts, _ = drive(simulate, pack, *given)
+    return counts, float(tape.account[0, ACCOUNT_RECORD.index("flows")])
+
+
 class Counts(NamedTuple):
     """What a run adds up: its measures, and the volumes that choose fee tiers, if there are any."""
 

@@ -91,6 +91,19 @@ def set_up(
     )
 
 
+def seat_again(
+    markets: Markets,
+    policy: Policy | Mapping[str, Policy],
+    overlay: Policy | None,
+    signal: Any,
+    start: TimeLike | None,
+) -> list[Panelist]:
+    """Return the policies of a run that was made before; their columns are not checked again."""
+    policies, above = assign_policies(policy, markets, overlay)
+    weights = read_weights(signal, markets, where="bt.run", first=find_start_bar(markets, start))
+    return seat(policies, above, markets, weights, is_checked=False)
+
+
 def set_up_like(
     other: Setup, venue: Venue | Mapping[str, Venue], account: Account, panelists: list[Panelist]
 ) -> Setup:
