@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 import pandas as pd
 
-from backtest.base.number_text import format_chance, format_money, format_setting
-from backtest.base.units import format_duration
+from backtest.base.number_text import format_chance, format_money
 from backtest.paths import LiquidationRisk
-from backtest.paths.funding_process import summarize_funding
-from backtest.paths.path_model import describe_drift
-from backtest.report.basis.assumptions import (
-    build_pair_table,
-    describe_data,
-    describe_settings,
-    describe_venue,
-)
+from backtest.report.basis.assumptions import build_pair_table
 from backtest.report.page.figures import LIGHT, build_chart, build_layout, draw_line
 from backtest.report.page.page import Block, Chart, Fact, Page, Section, Table, name_columns
 from backtest.report.risk_blocks import (
     DATES,
     describe_source,
+    list_assumptions,
     list_notices,
     list_times,
     to_records,
@@ -82,11 +72,7 @@ def list_risk_sections(risk: LiquidationRisk) -> list[Section]:
         Section("paths", "What happens on the way", "Wealth by time, over the plain paths.", ways),
         Section("hazard", "Hazard by day", "First liquidations, of those not liquidated before, on "
                 "the plain paths.", [draw_hazard(risk.hazard), tabulate_days(risk.hazard)]),
-        Section("data", "Data", "The history that the paths continue.", [
-            build_pair_table("", describe_data(risk.manifest["data"])),
-        ]),
-        Section("assumptions", "Assumptions", "How paths are drawn, and the rules of the account.",
-                list_assumptions(risk)),
+        *list_assumptions(risk),
     ]  # fmt: skip
 
 
@@ -152,57 +138,6 @@ def tabulate_days(hazard: pd.DataFrame) -> Table:
         for day, row in hazard.head(DAYS_SHOWN).iterrows()
     )  # fmt: skip
     return Table("By day", heads, rows)
-
-
-def list_assumptions(risk: LiquidationRisk) -> list[Block]:
-    """Return the model of the paths with its fit, the funding, the venue and the account."""
-    settings = risk.settings
-    blocks: list[Block] = [build_pair_table("Paths", describe_paths(settings["paths"]))]
-    venue = settings["venue"]
-    each = {"": venue} if "contract" in venue else venue
-    blocks += [
-        build_pair_table(f"Venue rules{f', {name}' if name else ''}", describe_venue(rules))
-        for name, rules in each.items()
-    ]
-    return [*blocks, build_pair_table("Account", describe_account(settings))]
-
-
-def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield how paths are drawn."""
-    model = paths["model"]
-    yield "model", str(model["name"])
-    of_each = model.get("instruments", {"": model})
-    for name, own in of_each.items():
-        words = (f"{key.replace('_', ' ')} {write_parameter(value)}"
-                 for key, value in own.items() if key not in ("name", "class"))  # fmt: skip
-        yield f"parameters{f' of {name}' if name else ''}", ", ".join(words)
-    yield "paths", f"{paths['paths']:,} of {format_duration(paths['horizon'])}"
-    if "drift" in paths:
-        yield "drift", describe_drift(paths)
-    yield "start", f"{paths['start']} UTC"
-    yield "seed", str(paths["seed"])
-    for line in summarize_funding(paths.get("funding_fit", {})):
-        name, _, text = line.partition(": ")
-        yield name, text
-    if paths.get("correlation"):
-        rows = "; ".join(", ".join(f"{x:.3f}" for x in row) for row in paths["correlation"])
-        yield "correlation of instruments", rows
-
-
-def write_parameter(value: object) -> str:
-    """Return a parameter of a model to four significant digits."""
-    return f"{value:.4g}" if isinstance(value, float) else format_setting(value)
-
-
-def describe_account(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the policy, the signal, and the settings of the account."""
-    yield "policy", str(settings["policy"])
-    if settings.get("overlay"):
-        yield "overlay", str(settings["overlay"])
-    yield "signal", "as in the result" if settings["signal"] is None else str(settings["signal"])
-    begins = settings.get("resumed")
-    yield "begins", f"where result {begins} ended" if begins else "new, without a position"
-    yield from describe_settings(settings["account"])
 
 
 def draw_fan(risk: LiquidationRisk) -> Chart:

@@ -10,13 +10,15 @@ import pandas as pd
 from backtest.base.number_text import format_chance
 from backtest.base.table_text import COLUMN_FORMATS
 from backtest.base.units import format_duration, format_time
+from backtest.paths.path_model import describe_drift
 from backtest.pockets import AllocationResult, Runway
 from backtest.pockets.allocation_result import WHOLE
 from backtest.report.page.figures import build_chart, build_layout, draw_line, draw_series
-from backtest.report.page.page import Chart, Fact, Page, Paragraph, Section
+from backtest.report.page.page import Chart, Fact, Page, Paragraph, Section, Table
 from backtest.report.risk_blocks import (
     DATES,
     describe_source,
+    list_assumptions,
     list_notices,
     to_records,
     write_table,
@@ -111,15 +113,16 @@ def build_runway(found: Runway) -> Page:
     days = f"{found.runway_days:,.0f} days" if not np.isnan(found.runway_days) else "-"
     last = found.table.iloc[-1]
     span = f"{format_chance(last['p_failure_low'])} to {format_chance(last['p_failure_high'])}"
-    horizon = format_duration(found.settings["paths"]["horizon"])
-    spending = found.settings["spending"]
+    drawn, spending = found.settings["paths"], found.settings["spending"]
+    horizon = format_duration(drawn["horizon"])
     return Page(
         kind="runway",
         manifest=manifest,
         title=f"Runway: {found.settings['policy']}",
         notices=list_notices(manifest),
         summary=f"{100 * spending['share']:g} % of the {spending['of']} is spent every "
-        f"{spending['every']}, on {found.settings['paths']['paths']:,} paths.",
+        f"{spending['every']}, on {drawn['paths']:,} paths of {drawn['model']['name']} with "
+        f"{describe_drift(drawn)}.",
         facts=[
             Fact(f"fails within {horizon}", format_chance(found.p_failure), span),
             Fact("runway of the paths that fail", days, "median"),
@@ -128,10 +131,21 @@ def build_runway(found: Runway) -> Page:
         write_sections=lambda: [
             Section("spending", "By spending", "",
                     [draw_failure(found), draw_wealth(found),
-                     write_table("", found.table, formats=COLUMN_FORMATS)])
+                     tabulate_spendings(found.table)]),
+            *list_assumptions(found),
         ],
         collect=lambda: {"table": to_records(found.table), "settings": found.manifest["settings"]},
     )  # fmt: skip
+
+
+def tabulate_spendings(table: pd.DataFrame) -> Table:
+    """Return the failures and the wealth after each spending, by day."""
+    heads = {"p_failure": "failed so far", "p_failure_low": "interval from",
+             "p_failure_high": "interval to", "wealth_05": "wealth, 5 %",
+             "wealth_50": "wealth, median", "wealth_95": "wealth, 95 %",
+             "spent": "spent, mean"}  # fmt: skip
+    formats = {heads[name]: COLUMN_FORMATS[name] for name in heads}
+    return write_table("", table.rename(columns=heads), formats=formats)
 
 
 def draw_failure(found: Runway) -> Chart:

@@ -1,18 +1,28 @@
-"""Blocks that pages of risk, capacity and pockets share: notices, tables, axes of time."""
+"""What pages of risk, capacity and pockets share: notices, tables, assumptions, axes of time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
 from backtest.base.json_values import from_plain
+from backtest.base.number_text import format_money, format_setting
 from backtest.base.table_text import YEARLY, format_cell
+from backtest.base.units import format_duration
+from backtest.paths.funding_process import summarize_funding
+from backtest.paths.path_model import describe_drift
 from backtest.paths.risk_record import RiskRecord
+from backtest.report.basis.assumptions import (
+    build_pair_table,
+    describe_data,
+    describe_settings,
+    describe_venue,
+)
 from backtest.report.page.figures import to_datetimes
-from backtest.report.page.page import SYNTHETIC, Table, name_columns
+from backtest.report.page.page import SYNTHETIC, Block, Section, Table, name_columns
 
 DATES = {"showgrid": False, "type": "date"}
 """An axis of time."""
@@ -74,3 +84,66 @@ def list_times(frame: pd.DataFrame) -> Any:
 def to_records(frame: pd.DataFrame) -> Any:
     """Return a frame as data for JSON."""
     return from_plain(frame.reset_index().to_dict("records"))
+
+
+def list_assumptions(found: RiskRecord) -> list[Section]:
+    """Return the sections on the data, and on how paths are drawn and what the rules are."""
+    settings = found.manifest["settings"]
+    drawn, venue = settings["paths"], settings["venue"]
+    models = {"": drawn} if "model" in drawn else drawn
+    venues = {"": venue} if "contract" in venue else venue
+    blocks: list[Block] = [
+        *(build_pair_table(f"Paths{f' of {name}' if name else ''}", describe_paths(each))
+          for name, each in models.items()),
+        *(build_pair_table(f"Venue rules{f', {name}' if name else ''}", describe_venue(rules))
+          for name, rules in venues.items()),
+        build_pair_table("Account", describe_account(settings)),
+    ]  # fmt: skip
+    data = build_pair_table("", describe_data(found.manifest["data"]))
+    lead = "How paths are drawn, and the rules of the account."
+    return [
+        Section("data", "Data", "The history that the paths continue.", [data]),
+        Section("assumptions", "Assumptions", lead, blocks),
+    ]
+
+
+def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield how paths are drawn."""
+    model = paths["model"]
+    yield "model", str(model["name"])
+    of_each = model.get("instruments", {"": model})
+    for name, own in of_each.items():
+        words = (f"{key.replace('_', ' ')} {write_parameter(value)}"
+                 for key, value in own.items() if key not in ("name", "class"))  # fmt: skip
+        yield f"parameters{f' of {name}' if name else ''}", ", ".join(words)
+    yield "paths", f"{paths['paths']:,} of {format_duration(paths['horizon'])}"
+    if "drift" in paths:
+        yield "drift", describe_drift(paths)
+    yield "start", f"{paths['start']} UTC"
+    yield "seed", str(paths["seed"])
+    for line in summarize_funding(paths.get("funding_fit", {})):
+        name, _, text = line.partition(": ")
+        yield name, text
+    if paths.get("correlation"):
+        rows = "; ".join(", ".join(f"{x:.3f}" for x in row) for row in paths["correlation"])
+        yield "correlation of instruments", rows
+
+
+def write_parameter(value: object) -> str:
+    """Return a parameter of a model to four significant digits."""
+    return f"{value:.4g}" if isinstance(value, float) else format_setting(value)
+
+
+def describe_account(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the policy, the signal, and what is known of the account."""
+    yield "policy", str(settings["policy"])
+    if settings.get("overlay"):
+        yield "overlay", str(settings["overlay"])
+    default = "as in the result" if settings.get("resumed") else "long"
+    yield "signal", default if settings["signal"] is None else str(settings["signal"])
+    if "resumed" in settings:
+        begins = settings["resumed"]
+        yield "begins", f"where result {begins} ended" if begins else "new, without a position"
+    if "start" in settings:
+        yield "money at the start", format_money(settings["start"])
+    yield from describe_settings(settings.get("account", {}))

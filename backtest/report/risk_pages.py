@@ -11,10 +11,17 @@ from backtest.base.table_text import COLUMN_FORMATS
 from backtest.base.text_layout import capitalize
 from backtest.base.units import format_time
 from backtest.paths import LiquidationRisk, MaxLeverage
+from backtest.paths.path_model import describe_drift
 from backtest.report.liquidation_page import build_liquidation
 from backtest.report.page.figures import LIGHT, build_chart, build_layout, draw_line
 from backtest.report.page.page import Chart, Fact, Page, Paragraph, Section, Table
-from backtest.report.risk_blocks import describe_source, list_notices, to_records, write_table
+from backtest.report.risk_blocks import (
+    describe_source,
+    list_assumptions,
+    list_notices,
+    to_records,
+    write_table,
+)
 from backtest.scenarios import Bounds, Sensitivity, Stress
 from backtest.scenarios.stress import describe_lost
 
@@ -43,6 +50,7 @@ def build_largest(found: MaxLeverage) -> Page:
     manifest = describe_source(found)
     label = str(found.grid.index.name)
     chance = found.settings["probability"]
+    drawn = next(iter(found.settings["paths"].values()))
     traces = [
         draw_line(
             list(found.grid.index), found.grid[name].to_numpy(), str(name), color, showlegend=True
@@ -58,10 +66,12 @@ def build_largest(found: MaxLeverage) -> Page:
         manifest=manifest,
         title=f"Largest {label} at {format_chance(chance)} in {found.settings['horizon']}",
         notices=list_notices(manifest),
-        summary="The smallest over the models is the one to use: they differ in what they assume.",
+        summary="The smallest over the models is the one to use: they differ in what they assume. "
+        f"Their paths have {describe_drift(drawn)}.",
         facts=[Fact(f"largest {label}", f"{found.leverage:.3g}", "worst model")],
         write_sections=lambda: [
-            Section("models", "By model", "", [tabulate_models(found, label), chart])
+            Section("models", "By model", "", [tabulate_models(found, label), chart]),
+            *list_assumptions(found),
         ],
         collect=lambda: {"table": to_records(found.table), "settings": found.manifest["settings"]},
     )
