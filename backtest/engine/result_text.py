@@ -17,7 +17,7 @@ from backtest.base.number_text import (
     format_price,
     format_setting,
 )
-from backtest.base.text_layout import format_paragraph
+from backtest.base.text_layout import capitalize, format_paragraph
 from backtest.base.units import DAY, format_span, format_time
 from backtest.engine.benchmark import describe_benchmark
 from backtest.engine.checks_text import describe_checks
@@ -25,13 +25,13 @@ from backtest.engine.loop_inputs import has_order_fee
 from backtest.engine.manifest import read_tables
 from backtest.engine.run_record import sample_risk_free
 from backtest.engine.target_cuts_text import describe_isolated, describe_targets
+from backtest.measures.cautions import AFTER_RUIN
 from backtest.measures.performance import max_drawdown, ratio, sampled_returns
 from backtest.measures.run_measures import COSTS
 from backtest.venue.interest import describe_interest, find_charged
 
 if TYPE_CHECKING:
     from backtest.engine.run_record import RunRecord
-    from backtest.measures.run_span import RunSpan
     from backtest.venue import Venue
     from backtest.venue.dated_tables import InUse
 
@@ -218,7 +218,7 @@ def compare_measures(result: RunRecord) -> Iterator[str]:
     is_inverse = result.venue.contract.kind == "inverse"
     unit = "in the quote currency, " if is_inverse else ""
     yield f"  Buy and hold: the mark price from the first close on; {unit}price only, no costs."
-    yield from describe_short_span(result.span)
+    yield from describe_sample(result)
 
 
 def label_measure(label: str, name: str, result: RunRecord) -> str:
@@ -227,9 +227,11 @@ def label_measure(label: str, name: str, result: RunRecord) -> str:
     return f"{text} (0 after ruin)" if name in RATIOS and result.metrics["ruined"] else text
 
 
-def describe_short_span(span: RunSpan) -> Iterator[str]:
-    """Yield a line that says that yearly figures are extrapolated, if the span is under a year."""
-    days = (int(span.closes[-1]) - span.start) / DAY
+def describe_sample(result: RunRecord) -> Iterator[str]:
+    """Yield lines that say that days after ruin count, and that yearly figures are extrapolated."""
+    if result.metrics["ruined"]:
+        yield f"  {capitalize(AFTER_RUIN)}."
+    days = (int(result.span.closes[-1]) - result.span.start) / DAY
     if days < SHORT:
         yield f"  Yearly figures are extrapolated from {days:,.1f} days."
 

@@ -14,8 +14,8 @@ DEEP = 0.8
 LEFT = 0.01
 """An account is lost if at most this share of its unit value is left at the end."""
 
-AFTER_RUIN = "returns after the ruin count as 0 in the Sharpe ratio"
-"""What the Sharpe ratio of a ruined account includes."""
+AFTER_RUIN = "returns after the ruin count as 0 in Sharpe, Sortino, volatility, VaR and ES"
+"""What the measures of the returns of a ruined account include."""
 
 
 def is_lost(metrics: Mapping[Any, float]) -> bool:

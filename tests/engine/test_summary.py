@@ -205,6 +205,7 @@ def test_ruin_is_said_with_its_time():
     assert "n/a" in text
     assert "Sharpe (0 after ruin)" in text
     assert "Sortino (0 after ruin)" in text
+    assert "Returns after the ruin count as 0 in Sharpe, Sortino, volatility, VaR and ES." in text
 
 
 def test_filled_gaps_are_said(market):

@@ -198,6 +198,13 @@ def test_a_ruined_account_is_said_to_be_ruined_before_anything_else():
     page = build_run(live(Constant(leverage=60.0), days=20))
     assert any(notice.startswith("Ruined at") for notice in page.notices)
     assert "before ruin" in write_html(page)
+    (losses,) = (
+        block
+        for section in page.sections
+        for block in section.blocks
+        if getattr(block, "caption", "").startswith("Losses of")
+    )
+    assert "count as 0" in losses.note
     assert "Sharpe (0 after ruin)" in {fact.label for fact in page.facts}
 
 

@@ -19,7 +19,7 @@ from backtest.engine.portfolio.portfolio_tables import field
 from backtest.engine.result_text import (
     FILLS,
     MEASURES,
-    describe_short_span,
+    describe_sample,
     describe_venue,
     label_measure,
 )
@@ -136,7 +136,7 @@ def list_measures(result: Any) -> Iterator[str]:
     yield f"  {'final equity':26}{metrics['final_equity']:>14,.2f}"
     for label, name, format_value in MEASURES:
         yield f"  {label_measure(label, name, result):26}{format_value(metrics[name]):>14}"
-    yield from describe_short_span(result.span)
+    yield from describe_sample(result)
 
 
 def summarize_risk(result: Any) -> Iterator[str]:

@@ -17,7 +17,7 @@ from backtest.engine.portfolio.portfolio_text import (
     describe_isolated_positions,
     list_other_days,
 )
-from backtest.measures.cautions import name_sharpe
+from backtest.measures.cautions import AFTER_RUIN, name_sharpe
 from backtest.measures.measure_names import ABOUT
 from backtest.measures.run_measures import COSTS
 from backtest.report.basis.assumptions import build_assumptions, tabulate_measures
@@ -96,7 +96,7 @@ def list_notices(result: PortfolioResult) -> list[str]:
     notices += [SYNTHETIC] if data["synthetic"] else []
     if metrics["ruined"]:
         when = result.span.describe_close(result.tally.ruin)
-        notices.append(f"Ruined {when}: no trade since.")
+        notices.append(f"Ruined {when}: no trade since. {capitalize(AFTER_RUIN)}.")
     unmarked = [
         name
         for name, each in data["instruments"].items()

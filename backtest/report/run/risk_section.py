@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.base.number_text import format_percent
+from backtest.base.text_layout import capitalize
 from backtest.base.units import DAY, BoolArray, FloatArray, format_duration
+from backtest.measures.cautions import AFTER_RUIN
 from backtest.measures.performance import LEAST_DEVIATION
 from backtest.report.page.figures import (
     LIGHT,
+    PERCENTS,
     build_chart,
     build_layout,
     draw_line,
@@ -68,7 +71,7 @@ def draw_closeness(result: Result) -> Chart:
     traces = []
     for place, (title, values, color) in enumerate(panels, start=1):
         number = "" if place == 1 else str(place)
-        layout[f"yaxis{number}"] |= {"tickformat": ",.3~%", "rangemode": "tozero", "nticks": 4}
+        layout[f"yaxis{number}"] |= {"tickformat": PERCENTS, "rangemode": "tozero", "nticks": 4}
         traces.append(
             draw_series(closes, values, title.partition(":")[0], color,
                         yaxis=f"y{number}", hovertemplate="%{y:.2%}", line={"width": 1.0})
@@ -146,7 +149,7 @@ def scale_share(values: FloatArray, *, is_log: bool) -> dict[str, Any]:
     """Return an axis of probabilities: from 0, or logarithmic with powers of ten."""
     top = 1.08 * max(float(np.nanmax(values)), 0.01)
     if not is_log:
-        return {"tickformat": ".1~%", "range": [0, min(top, 1.0)]}
+        return {"tickformat": PERCENTS, "range": [0, min(top, 1.0)]}
     low = math.floor(math.log10(0.7 * float(np.nanmin(values))) * 10.0) / 10.0
     ticks = [10.0**power for power in range(math.ceil(low), 1)]
     labels = [f"{100.0 * each:.10g}%" for each in ticks]
@@ -213,12 +216,13 @@ def build_tails(result: Result) -> Iterator[Block]:
         (f"{level} %", *(format_percent(metrics[f"{name}_{level}"]) for name in ("var", "es")))
         for level in (95, 99)
     )
+    ruined = f" {capitalize(AFTER_RUIN)}." if metrics["ruined"] else ""
     yield Table(
         f"Losses of {name_frequency(str(result.manifest['sampling']))} returns",
         name_columns("confidence", "value at risk", "expected shortfall"),
         rows,
         "Historical; a positive number is a loss. Expected shortfall is the mean of the losses at "
-        "or beyond the value at risk.",
+        f"or beyond the value at risk.{ruined}",
     )
 
 
@@ -246,9 +250,9 @@ def draw_tails(returns: FloatArray, sampling: str) -> Chart:
         draw_line(size[shown], normal[shown], "normal, same volatility", "neutral", showlegend=True,
                   hoverinfo="skip", line={"width": 1, "dash": "dot"})
     )  # fmt: skip
-    layout = build_layout(360, showlegend=True, yaxis={"type": "log", "tickformat": ".3~%"})
+    layout = build_layout(360, showlegend=True, yaxis={"type": "log", "tickformat": PERCENTS})
     size_of = {"text": f"size of a {name_frequency(sampling)} return"}
-    layout["xaxis"] |= {"title": size_of, "tickformat": ".1~%"}
+    layout["xaxis"] |= {"title": size_of, "tickformat": PERCENTS}
     layout["yaxis"]["title"] = {"text": "share of periods beyond"}
     caption = (
         "The share of periods with a gain or a loss beyond each size, on a log scale. A line above "

@@ -13,7 +13,7 @@ from backtest.base.units import DAY, format_time
 from backtest.engine.benchmark import explain_measures
 from backtest.engine.result_text import describe_left, find_start, measure_holding
 from backtest.engine.target_cuts_text import describe_isolated
-from backtest.measures.cautions import name_sharpe
+from backtest.measures.cautions import AFTER_RUIN, name_sharpe
 from backtest.measures.run_measures import COSTS
 from backtest.report.basis.assumptions import build_assumptions, tabulate_measures
 from backtest.report.basis.data_and_command import NOTHING, Background
@@ -80,8 +80,8 @@ def list_run_notices(result: Result) -> list[str]:
     if metrics["ruined"]:
         notices.append(
             f"Ruined {result.span.describe_close(result.tally.ruin)}, after "
-            f"{metrics['ruin_time']:,.1f} days: {describe_left(result)}, no trade since. Ratios "
-            "such as Sharpe have the returns from before ruin, and 0 for each day after it."
+            f"{metrics['ruin_time']:,.1f} days: {describe_left(result)}, no trade since. "
+            f"{capitalize(AFTER_RUIN)}."
         )
     if data["liquidations_tested_on"] == "last prices":
         notices.append("No mark prices: liquidations are tested on last prices, which swing wider.")
