@@ -19,6 +19,7 @@ from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.axis_scale import choose_scale, drop_dust
 from backtest.report.page.figures import (
     LIGHT,
+    PERCENTS,
     build_chart,
     build_layout,
     draw_line,
@@ -189,7 +190,7 @@ def draw_accounts(comparison: Comparison) -> Chart:
                       hovertemplate="%{y:.1%}"),
         ]  # fmt: skip
     choose_scale(layout, everything)
-    layout["yaxis2"] |= {"tickformat": ".0%", "nticks": 4}
+    layout["yaxis2"] |= {"tickformat": PERCENTS, "nticks": 4}
     layout["margin"]["t"] = 60
     layout["legend"] = {"y": 1.06, "traceorder": "normal"}
     caption = "The unit value of each account, free of deposits, and its fall from its own peak."
@@ -249,7 +250,7 @@ def draw_differences(measure: str, rows: pd.DataFrame) -> Chart:
     layout["yaxis"] = {"autorange": "reversed", "type": "category", "showgrid": False}
     layout["xaxis"] = {
         "zeroline": True, "zerolinecolor": LIGHT["ink"], "nticks": 6, "rangemode": "tozero",
-        "tickformat": ".1~%" if measure in SHARES else "", "title": {"text": "difference"},
+        "tickformat": PERCENTS if measure in SHARES else "", "title": {"text": "difference"},
     }  # fmt: skip
     caption = "Blue where it is more than noise, gray where it is not."
     heading = f"Difference of {name_compared(measure)}"

@@ -14,7 +14,14 @@ from backtest.crowd.cascade_record import PAYERS
 from backtest.crowd.crowding_record import describe_critical_share
 from backtest.crowd.result_title import describe_crowd_result
 from backtest.report.basis.data_and_command import NOTHING, Background
-from backtest.report.page.figures import LIGHT, build_chart, build_layout, draw_line, draw_series
+from backtest.report.page.figures import (
+    LIGHT,
+    PERCENTS,
+    build_chart,
+    build_layout,
+    draw_line,
+    draw_series,
+)
 from backtest.report.page.page import (
     SYNTHETIC,
     Block,
@@ -323,7 +330,7 @@ def draw_growth(crowding: Crowding) -> Chart:
     """Draw growth by share."""
     table = crowding.table
     layout = build_layout(280)
-    layout["xaxis"] = {"tickformat": ".0%", "title": {"text": "share of open interest"}}
+    layout["xaxis"] = {"tickformat": PERCENTS, "title": {"text": "share of open interest"}}
     layout["yaxis"] = {"title": {"text": "log growth per year"}}
     known = table[np.isfinite(table["growth"])]
     trace = draw_line(known.index.to_numpy(dtype=np.float64),

@@ -13,7 +13,12 @@ import backtest as bt
 from backtest.report.basis.assumptions import describe_settings
 from backtest.report.basis.terms_by_instrument import merge_models, split_manifest
 from backtest.report.portfolio.contagion_section import count_victims, tabulate_contagion
-from backtest.report.portfolio.exposure_charts import correlate_days, draw_exposure, draw_risk
+from backtest.report.portfolio.exposure_charts import (
+    correlate_days,
+    draw_account,
+    draw_exposure,
+    draw_risk,
+)
 from backtest.report.portfolio.portfolio_page import (
     build_portfolio,
     list_notices,
@@ -68,6 +73,11 @@ def test_exposure_stacks_longs_above_and_shorts_below(result):
     assert highest == pytest.approx(
         {("A", "long"): 4.0, ("A", "short"): 0.0, ("B", "long"): 0.0, ("B", "short"): 6.0}
     )
+
+
+def test_ticks_tell_small_margin_ratios_apart(result):
+    """Before: "0 % 0 % 0 %" for ratios up to 0.04 %."""
+    assert draw_account(result).figure["layout"]["yaxis4"]["tickformat"] == ",.3~%"
 
 
 def test_the_report_is_written_in_every_format(result, tmp_path):

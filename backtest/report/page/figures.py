@@ -39,6 +39,8 @@ LIGHT = {role: light for role, (light, _) in COLORS.items()}
 DARK = {role: dark for role, (_, dark) in COLORS.items()}
 MOST_TICKS = 7
 """A log axis with more ticks than this keeps only the powers of ten."""
+PERCENTS = ",.3~%"
+"""Format of ticks that are shares: as many decimals as it takes to tell small ones apart."""
 MOST_LETTERS = 40
 """Longest label in a chart, in characters."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"

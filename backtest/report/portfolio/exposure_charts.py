@@ -11,6 +11,7 @@ import pandas as pd
 from backtest.base.units import DAY, FloatArray, IntArray
 from backtest.report.page.figures import (
     LIGHT,
+    PERCENTS,
     build_chart,
     build_layout,
     draw_line,
@@ -46,8 +47,8 @@ def draw_account(result: PortfolioResult) -> Chart:
     )
     span = (result.span.start, int(closes[-1]))
     layout = build_layout(640, **stack_panels(titles, (2.2, 1.0, 1.4, 1.2), 0.07, span))
-    layout["yaxis2"] |= {"tickformat": ",.0%"}
-    layout["yaxis4"] |= {"tickformat": ",.0%", "rangemode": "tozero", "nticks": 4}
+    layout["yaxis2"] |= {"tickformat": PERCENTS}
+    layout["yaxis4"] |= {"tickformat": PERCENTS, "rangemode": "tozero", "nticks": 4}
     ratio = np.minimum(bars["margin_ratio"].to_numpy(), 1.5)
     traces = [
         draw_series(closes, bars["equity"].to_numpy(), "equity"),
@@ -55,7 +56,7 @@ def draw_account(result: PortfolioResult) -> Chart:
                     hovertemplate="%{y:.1%}"),
         draw_series(closes, bars["gross_leverage"].to_numpy(), "gross", yaxis="y3"),
         draw_series(closes, bars["net_leverage"].to_numpy(), "net", "neutral", yaxis="y3"),
-        draw_series(closes, ratio, "margin ratio", yaxis="y4", hovertemplate="%{y:.1%}"),
+        draw_series(closes, ratio, "margin ratio", yaxis="y4", hovertemplate="%{y:.2%}"),
         *mark_liquidations(result),
     ]  # fmt: skip
     caption = "The account at each close. Gross leverage adds all notionals, net their signs too."
@@ -121,7 +122,7 @@ def draw_risk(result: PortfolioResult) -> Chart:
     span = (result.span.start, int(closes[-1]))
     layout = build_layout(560, **stack_panels(titles, (2.2, 1.0, 1.0), 0.08, span))
     layout |= {"showlegend": True, "legend": {"y": 1.06}}
-    layout["yaxis"] |= {"tickformat": ",.0%"}
+    layout["yaxis"] |= {"tickformat": PERCENTS}
     rows = thin_rows(closes, *(risk[name].to_numpy() for name in names))
     traces = [
         draw_line(
@@ -138,7 +139,7 @@ def draw_risk(result: PortfolioResult) -> Chart:
         "From exponentially weighted covariances of mark returns with a half-life of 30 days. A "
         "share below 0 is a hedge. The diversification ratio is the sum of the positions' "
         "volatilities over that of the portfolio. The effective number of bets counts uncorrelated "
-        "ones: exp of the entropy of the principal components' shares of the variance."
+        "ones: exp of the entropy of the minimum-torsion factors' shares of the variance."
     )
     return build_chart("risk_shares", "Where the risk came from", caption, traces, layout)
 

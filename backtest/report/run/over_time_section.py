@@ -23,6 +23,7 @@ from backtest.engine.target_cuts_text import WORDS
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
 from backtest.report.page.figures import (
     LIGHT,
+    PERCENTS,
     build_chart,
     build_layout,
     draw_line,
@@ -174,7 +175,7 @@ def draw_rolling(result: Result, window: int) -> Chart:
     from_zero = {"rangemode": "tozero"}
     panels: tuple[tuple[str, FloatArray, str, str, dict[str, Any]], ...] = (
         ("Sharpe ratio", measured["sharpe"].to_numpy(), "", ".2f", WITH_ZERO),
-        ("Volatility, annual", measured["volatility"].to_numpy(), ".0%", ".1%", from_zero),
+        ("Volatility, annual", measured["volatility"].to_numpy(), PERCENTS, ".1%", from_zero),
         ("Leverage, mean without sign", leverage, "", ".2f", from_zero),
     )
     span = (result.span.start, int(result.span.closes[-1]))
@@ -219,7 +220,7 @@ def draw_levels(profile: LeverageProfile) -> Chart:
     }  # fmt: skip
     layout = build_layout(260, bargap=0.25)
     layout["xaxis"] |= {"title": {"text": "leverage, turns of equity"}, "type": "category"}
-    layout["yaxis"] |= {"tickformat": ".0%", "title": {"text": "share of time"}}
+    layout["yaxis"] |= {"tickformat": PERCENTS, "title": {"text": "share of time"}}
     caption = (
         f"Mean {profile.mean:.2f}, median {profile.median:.2f}, skew "
         f"{format_number(profile.skew)}: positive where leverage is mostly low and seldom high."
@@ -239,8 +240,8 @@ def draw_next(profile: LeverageProfile, ahead: str) -> Chart:
     layout = build_layout(380, **stack_panels(titles, (1, 1), 0.16))
     layout["xaxis"] |= {"type": "linear", "hoverformat": ".2f",
                         "title": {"text": f"leverage at the start of the {ahead}"}}  # fmt: skip
-    layout["yaxis"] |= {"tickformat": ".2~%", **WITH_ZERO}
-    layout["yaxis2"] |= {"tickformat": ".0%", "rangemode": "tozero"}
+    layout["yaxis"] |= {"tickformat": PERCENTS, **WITH_ZERO}
+    layout["yaxis2"] |= {"tickformat": PERCENTS, "rangemode": "tozero"}
     traces = [
         draw_line(leverage, table["next_return"].to_numpy(), "return", mode="lines+markers",
                   error_y=error, marker={"size": 7, "color": LIGHT["accent"]},

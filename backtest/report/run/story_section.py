@@ -12,6 +12,7 @@ from backtest.base.units import FloatArray, IntArray
 from backtest.report.page.axis_scale import choose_scale, drop_dust, is_wide
 from backtest.report.page.figures import (
     LIGHT,
+    PERCENTS,
     build_chart,
     build_layout,
     color_key,
@@ -128,7 +129,7 @@ def draw_equity(result: Result, at: IntArray, layout: dict[str, Any]) -> Iterato
 def draw_drawdown(result: Result, layout: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the fall from the peak, below zero."""
     fall = -result.bars["drawdown"].to_numpy() + 0.0
-    layout["yaxis2"] |= {"tickformat": ".1~%", "rangemode": "tozero", "nticks": 4}
+    layout["yaxis2"] |= {"tickformat": PERCENTS, "rangemode": "tozero", "nticks": 4}
     yield draw_series(result.span.named, fall, "drawdown", "loss", yaxis="y2",
                       fill="tozeroy", fillcolor=LIGHT["loss_soft"], hovertemplate="%{y:.1%}",
                       line={"width": 1.0})  # fmt: skip

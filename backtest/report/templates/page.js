@@ -5,6 +5,7 @@
   const charts = [...document.querySelectorAll("[data-chart]")];
   const system = window.matchMedia("(prefers-color-scheme: dark)");
   const wide = 640;
+  const buttons = 32;
   let printing = false;
 
   // ---------------------------------------------------------------- colors
@@ -83,7 +84,11 @@
     if (choices.has(box)) choose(figure, choices.get(box));
     const width = printing ? (box.parentElement.matches(".half") ? 330 : 690) : box.clientWidth;
     const layout = { ...figure.layout, template, width, height: printing ? Math.min(box.dataset.height, 800) : Number(box.dataset.height) };
-    if (width < wide) layout.dragmode = false;
+    if (width < wide) {
+      layout.dragmode = false;
+      // The buttons are always shown where nothing hovers: keep them off the first line of the chart.
+      layout.margin = { ...layout.margin, t: Math.max(layout.margin.t, buttons) };
+    }
     (layout.annotations || []).forEach((note) => { if (note.align === "left") fit(note, layout); });
     return window.Plotly.react(box, figure.data, layout, settings);
   };

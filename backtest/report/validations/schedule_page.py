@@ -13,7 +13,7 @@ from backtest.base.text_layout import capitalize
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.compare_page import STYLES
-from backtest.report.page.figures import LIGHT, build_chart, build_layout, draw_points
+from backtest.report.page.figures import LIGHT, PERCENTS, build_chart, build_layout, draw_points
 from backtest.report.page.page import (
     Block,
     Chart,
@@ -113,7 +113,8 @@ def draw_gaps(found: Schedules) -> Chart | None:
     layout = build_layout(110 + 34 * len(rows))
     layout["yaxis"] = {"autorange": "reversed", "type": "category", "showgrid": False}
     layout["xaxis"] = {"zeroline": True, "zerolinecolor": LIGHT["ink"], "nticks": 6,
-                       "tickformat": ".0%", "title": {"text": "log growth per year"}}  # fmt: skip
+                       "tickformat": PERCENTS,
+                       "title": {"text": "log growth per year"}}  # fmt: skip
     title = f"Growth less that of {found.baseline}"
     caption = "Blue where it is more than noise, gray where it is not."
     return build_chart("gaps", title, caption, [trace], layout)

@@ -17,6 +17,7 @@ from backtest.engine.portfolio.portfolio_tables import column
 from backtest.report.page.axis_scale import choose_scale, drop_dust
 from backtest.report.page.figures import (
     LIGHT,
+    PERCENTS,
     build_chart,
     build_layout,
     draw_line,
@@ -112,7 +113,7 @@ def draw_units(
             draw_line(x, fall[rows], name, color, **shared, yaxis="y2", hovertemplate="%{y:.1%}"),
         ]  # fmt: skip
     choose_scale(layout, np.concatenate([drop_dust(each) for each in units.values()]))
-    layout["yaxis2"] |= {"tickformat": ".0%", "nticks": 4}
+    layout["yaxis2"] |= {"tickformat": PERCENTS, "nticks": 4}
     layout["margin"]["t"] = 60
     layout["legend"] = {"y": 1.06, "traceorder": "normal"}
     layout["shapes"] = [draw_edge(edge) for edge in edges]
