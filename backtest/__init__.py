@@ -5,6 +5,7 @@ returns what it lived through: fees, funding, interest, margin calls, liquidatio
 """
 
 import importlib
+import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ from backtest.crowd import (
     crowding,
     simulate_market,
 )
-from backtest.engine import PortfolioResult, Result, signals
+from backtest.engine import Result, signals
 from backtest.engine.run import run
 from backtest.features import margin_rules
 from backtest.features.book_calculator import BookCalculation, calculate_book
@@ -108,7 +109,15 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Import ``bt.strategies`` at its first use."""
+        """Import ``bt.strategies`` at its first use, and warn of a former name of ``Result``."""
+        if name == "PortfolioResult":
+            warnings.warn(
+                "bt.PortfolioResult is bt.Result since results of several positions are of the "
+                "same class; the name goes in the next release",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            return Result
         if name == "strategies":
             return importlib.import_module("backtest.strategies")
         raise AttributeError(f"module 'backtest' has no attribute {name!r}")
@@ -120,7 +129,7 @@ Reportable._write_cell = report.write_cell
 Result._draw = report.draw_run
 Surface._draw = report.draw_surface
 Folds._draw_spans = staticmethod(report.draw_spans)
-Result._run = PortfolioResult._run = staticmethod(run)  # it makes results
+Result._run = staticmethod(run)  # it makes results
 Study._plan_validation = staticmethod(plan_validation)  # validations stand above searches
 Study._validate_search = staticmethod(validate_search)
 Result._count_ambiguous = count_ambiguous  # it lives them again
@@ -177,7 +186,6 @@ __all__ = [
     "Pocket",
     "Policy",
     "PolicyError",
-    "PortfolioResult",
     "PresetMargin",
     "Quality",
     "Range",

@@ -12,7 +12,7 @@ import pytest
 
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.cli.regress_command import run_experiment
-from backtest.engine import PortfolioResult, Result
+from backtest.engine import Result
 from backtest.regress import (
     Baseline,
     RegressVerdict,
@@ -29,7 +29,7 @@ from backtest.regress.tolerances import choose_bands
 from backtest.regress.verdict_text import write_text
 from backtest.validation.walk import WalkForward
 
-MEASURED = (Result, PortfolioResult, WalkForward)
+MEASURED = (Result, WalkForward)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Regression:
 
     def __call__(
         self,
-        experiment_or_result: str | Path | Result | PortfolioResult | WalkForward,
+        experiment_or_result: str | Path | Result | WalkForward,
         name: str | None = None,
         *,
         tolerance: Mapping[str, object] | None = None,
@@ -72,7 +72,7 @@ class Regression:
 
         Parameters
         ----------
-        experiment_or_result : path of an experiment, Result, PortfolioResult or WalkForward
+        experiment_or_result : path of an experiment, Result or WalkForward
             A relative path starts from pytest's rootdir.
         name : str, optional
             The name of the baseline; by default that of the file, or of the test.

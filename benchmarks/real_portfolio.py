@@ -116,7 +116,7 @@ def make_venues(order: str) -> dict[str, bt.Venue]:
 
 def live(
     markets: bt.Markets, policy: bt.Policy, book: str, terms: Terms, gross: float
-) -> bt.PortfolioResult:
+) -> bt.Result:
     """Run one account."""
     isolated = {} if terms.margin == "cross" else {"venue_leverage": max(gross, 1.0)}
     account = bt.Account(
@@ -133,7 +133,7 @@ def live(
         )
 
 
-def describe(result: bt.PortfolioResult, book: str, terms: Terms, gross: float) -> dict[str, Any]:
+def describe(result: bt.Result, book: str, terms: Terms, gross: float) -> dict[str, Any]:
     """Return one row of the table."""
     metrics, contagion = result.metrics, result.contagion()
     dead = result.events[result.events["kind"] == "liquidation"]
@@ -175,7 +175,7 @@ def is_inside(markets: bt.Markets, first: str, last: str) -> bool:
 
 
 def describe_day(
-    result: bt.PortfolioResult, day: str, book: str, terms: Terms, gross: float
+    result: bt.Result, day: str, book: str, terms: Terms, gross: float
 ) -> dict[str, Any]:
     """Return what one account lived through, in words too."""
     dead = result.events[result.events["kind"] == "liquidation"]

@@ -24,7 +24,7 @@ from backtest.cli.printing import add_command, format_help, print_json
 from backtest.cli.run_command import run_with_progress
 from backtest.cli.typed_values import split_pair
 from backtest.cli.validate_command import walk_experiment
-from backtest.engine import PortfolioResult, Result
+from backtest.engine import Result
 from backtest.measures.run_measures import METRICS
 from backtest.regress import (
     Baseline,
@@ -140,11 +140,11 @@ def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> N
             )
 
 
-def run_experiment(file: Path) -> Result | PortfolioResult:
+def run_experiment(file: Path) -> Result:
     """Run an experiment file; modules that its policy imports are unloaded afterwards."""
     with ending_by_itself(file):
         experiment = build_experiment(draft_experiment(file, [], "backtest regress"))
-        result: Result | PortfolioResult = run_with_progress(experiment)
+        result: Result = run_with_progress(experiment)
         return result
 
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.engine import PortfolioResult
-
 if TYPE_CHECKING:
     from backtest.engine import Result
     from backtest.engine.limit_cost import LimitCost
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def result_to_dict(
-    result: Result | PortfolioResult,
+    result: Result,
     path: str | None,
     *,
     cost: LimitCost | None = None,
@@ -35,11 +33,11 @@ def result_to_dict(
         "data": manifest["data"],
         "metrics": dict(result.metrics),
     }
-    if isinstance(result, PortfolioResult):
+    if not result.has_one_position:
         data["attribution"] = result.attribution().to_dict(orient="index")
         data["contagion"] = list_rows(result.contagion())
     data |= {"target_cuts": list(result.cut_rows), "no_fill": result.no_fill or None}
-    if not isinstance(result, PortfolioResult):
+    if result.has_one_position:
         data["infinite_leverage"] = int(np.isinf(result.bars["target"]).sum())
     if cost is not None:
         data["limit_cost"] = cost._asdict()

@@ -35,10 +35,9 @@ from backtest.compare.shared_terms import (
     check_result,
     name_entries,
 )
-from backtest.engine import PortfolioResult, Progress, Result, check_settings, warn_of_last_prices
+from backtest.engine import Progress, Result, check_settings, warn_of_last_prices
 from backtest.engine.manifest import describe_data
 from backtest.engine.named_signals import resolve_signal
-from backtest.engine.portfolio.portfolio_manifest import describe_markets
 from backtest.engine.run import check_kinds
 from backtest.market import Market, Markets
 from backtest.measures.cautions import is_lost
@@ -162,8 +161,6 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
 def describe_shared_data(results: Mapping[str, Result], setting: SharedTerms) -> dict[str, object]:
     """Return the data of a comparison, as the manifest of its first account describes them."""
     span = next(iter(results.values())).span
-    if isinstance(setting.market, Markets):
-        return describe_markets(setting.market, setting.account, span.start, span.closes)
     return describe_data(setting.market, setting.account, span.start, span.closes)
 
 
@@ -231,7 +228,7 @@ def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
 def check_setting(setting: SharedTerms, named: Mapping[str, Compared]) -> None:
     """Raise if the terms do not fit each other, or a result was made under other terms.
 
-    Those of several instruments are checked by their runs.
+    Whether those of several instruments fit is checked by their runs.
     """
     if not isinstance(setting.market, Markets):
         check_kinds(setting.market, Policy(), setting.venue, setting.account, None)
@@ -239,7 +236,7 @@ def check_setting(setting: SharedTerms, named: Mapping[str, Compared]) -> None:
             setting.market, setting.account, setting.first_venue, setting.sampling, setting.calendar
         )
     for name, entry in named.items():
-        if isinstance(entry, Result | PortfolioResult):
+        if isinstance(entry, Result):
             check_result(name, entry, setting)
 
 
@@ -280,8 +277,7 @@ def run_entry(name: str, row: Row, on_done: Callable[[], None]) -> Result:
     """Run a policy, or return a result unchanged; an error names the account."""
     entry = row.entry
     try:
-        is_done = isinstance(entry, Result | PortfolioResult)
-        result: Any = entry if is_done else row.setting.run(entry)
+        result = entry if isinstance(entry, Result) else row.setting.run(entry)
     except BacktestError as error:
         place = Phrase("policy {}: {}", repr(name), error.where)
         raise type(error)(error.problem, where=place, cure=error.cure) from error

@@ -27,7 +27,7 @@ from backtest.engine import Result, count_periods
 from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.portfolio.narrow_to_one import narrow_to_one
 from backtest.engine.portfolio.portfolio_setup import seat_again, set_up
-from backtest.engine.portfolio.run_portfolio import finish, is_single, live
+from backtest.engine.portfolio.run_portfolio import finish, live
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.market import Market, Markets
 from backtest.market.weight_frame import read_weights, weights_to_frame
@@ -130,17 +130,15 @@ def run_scaled(name: str, result: Any, scale: float, setting: SharedTerms) -> Re
     infinite one, is reduced by the scale. Bands, lots and minimum orders apply to the smaller
     positions.
     """
-    policies = result.policies if hasattr(result, "policies") else {"": result.policy}
-    if not any(policies.values()):
+    policies = result.policies
+    if not policies:
         raise ParameterError(
             f"equal risk runs every policy again, the loaded result {name!r} has no policy",
             where=f"bt.compare, policies[{name!r}]",
             cure=Phrase("pass the policy in place of the result, or {}", AS_THEY_ARE),
         )
-    if isinstance(setting.market, Markets):
-        markets = end_expired(setting.market, setting.venue)
-        if not is_single(markets, setting.account, setting.overlay):
-            return run_scaled_portfolio(policies, scale, setting)
+    if not result.has_one_position:
+        return run_scaled_portfolio(policies, scale, setting)
     policy = next(iter(policies.values()))
     return run_scaled_policy(policy, scale, take_one(policy, setting))
 
@@ -190,7 +188,7 @@ def run_scaled_policy(policy: Policy, scale: float, setting: SharedTerms) -> Res
     signal = float(given[0]) if len(given) == 1 else given
     whole = np.broadcast_to(directions, setting.market.n_bars)
     result = setting.run(hide_scale(policy, setting.clock, whole), signal=signal)
-    return dataclasses.replace(result, policy=policy)
+    return dataclasses.replace(result, policies={result.names[0]: policy})
 
 
 def hide_scale(policy: Policy, whole: Market, directions: FloatArray) -> Policy:

@@ -14,7 +14,7 @@ from backtest.base.errors import LastPriceWarning, ParameterError, did_you_mean
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, TimeLike, format_time, to_nanoseconds
-from backtest.engine import PortfolioResult, Result, describe_signal, read_signal
+from backtest.engine import Result, describe_signal, read_signal
 from backtest.engine.frame_signals import describe_weights
 from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
@@ -23,7 +23,7 @@ from backtest.market.weight_frame import read_weights
 from backtest.policy import Policy
 from backtest.venue import Venue
 
-Compared: TypeAlias = "Policy | Result | PortfolioResult"
+Compared: TypeAlias = "Policy | Result"
 ComparedPolicies: TypeAlias = "Mapping[str, Compared] | Sequence[Compared]"
 
 
@@ -118,13 +118,13 @@ class SharedTerms(NamedTuple):
         return facts if self.overlay is None else facts | {"overlay": repr(self.overlay)}
 
 
-def find_overlay(result: Result | PortfolioResult) -> str:
+def find_overlay(result: Result) -> str:
     """Return the overlay of a result as text; empty without one."""
     overlay = result.manifest.get("overlay") or {}
     return str(overlay.get("text", ""))
 
 
-def describe_result(result: Result | PortfolioResult) -> dict[str, Any]:
+def describe_result(result: Result) -> dict[str, Any]:
     """Return the terms of a result, in the form of :meth:`SharedTerms.describe`."""
     manifest = result.manifest
     data = manifest["data"]
@@ -155,7 +155,7 @@ def list_differences(
     return found
 
 
-def check_result(name: str, result: Result | PortfolioResult, setting: SharedTerms) -> None:
+def check_result(name: str, result: Result, setting: SharedTerms) -> None:
     """Raise if a result was made under other terms."""
     differing = list_differences(setting.describe(), describe_result(result))
     if result.manifest["resumed_from"] is not None:
@@ -178,7 +178,7 @@ def name_entries(policies: ComparedPolicies | Compared, least: int = 2) -> dict[
     There must be at least ``least``; one alone may be given as it is.
     """
     where = "bt.compare, policies"
-    if isinstance(policies, Policy | Result | PortfolioResult) and least == 1:
+    if isinstance(policies, Policy | Result) and least == 1:
         named = name_uniquely([policies])
     elif isinstance(policies, Mapping):
         named = dict(policies)
@@ -218,13 +218,13 @@ def find_title(entry: Compared) -> str:
     if isinstance(entry, Policy):
         return type(entry).title()
     name = str(entry.manifest["policy"]["name"])
-    policy = getattr(entry, "policy", None)
-    return name if policy is None else str(type(policy).title())
+    kinds = {type(policy) for policy in entry.policies.values()}
+    return str(kinds.pop().title()) if len(kinds) == 1 else name
 
 
 def find_settings(entry: Compared) -> Mapping[str, Any]:
     """Return the settings of a policy, or of a result's policy."""
-    if isinstance(entry, Result | PortfolioResult):
+    if isinstance(entry, Result):
         found: Mapping[str, Any] = entry.manifest["policy"]["settings"]
         return found
     return entry.settings()
@@ -232,7 +232,7 @@ def find_settings(entry: Compared) -> Mapping[str, Any]:
 
 def check_entry(entry: object, where: str) -> Compared:
     """Check that an object is a policy or a result, and return it."""
-    if isinstance(entry, Policy | Result | PortfolioResult):
+    if isinstance(entry, Policy | Result):
         return entry
     cure = "pass VolTarget(...), or what bt.run gave"
     if isinstance(entry, type):

@@ -21,7 +21,6 @@ from backtest.base.units import DAY, YEAR_DAYS, parse_duration
 from backtest.crowd.crowding_record import Crowding, build_crowding_manifest
 from backtest.crowd.impact import Impact, ImpactCurve, check_impact
 from backtest.crowd.impacted_market import Crowded, Solved, move_prices, solve_market
-from backtest.engine.bar_loop import RECORDED
 from backtest.engine.result_tables import value_of
 from backtest.engine.run import check_kinds, run
 from backtest.engine.run_warnings import OF_EACH_RUN
@@ -215,7 +214,7 @@ def find_decay(recovery: str | None, interval: int) -> float:
 
 def find_accounts(result: Result, money: float) -> float:
     """Return how many accounts like that of a run have a mean notional of ``money``."""
-    position = result.record[RECORDED.index("position")]
+    position = result.of_account("position")
     notional = np.abs(position * value_of(result.venue, result.close))
     held = notional[notional > 0.0]
     if not len(held):
@@ -292,7 +291,7 @@ def measure_answer(setting: SharedTerms, base: Result, shock: float) -> float:
     compared with what it would have held.
     """
     market = setting.market
-    position = base.record[RECORDED.index("position")]
+    position = base.of_account("position")
     held = np.flatnonzero(position[:-2] != 0.0)
     bars = np.unique(held[np.linspace(0, len(held) - 1, PROBES).astype(np.int64)])
     answers = []
@@ -301,7 +300,7 @@ def measure_answer(setting: SharedTerms, base: Result, shock: float) -> float:
         fall[bar + 1 :] = shock
         part = move_prices(market, fall).prefix(bar + 3)
         moved = run(part, setting.policy, **cut_signal(setting.terms, part))
-        after = moved.record[RECORDED.index("position")][-1]
+        after = moved.of_account("position")[-1]
         value = abs(float(value_of(moved.venue, np.asarray(part.open[-1]))))
         answers.append((position[bar + 2] - after) * value)
     return float(np.mean(answers)) if answers else 0.0

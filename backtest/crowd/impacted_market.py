@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.crowd import flow_kernels
-from backtest.engine.bar_loop import RECORDED
 from backtest.engine.result_tables import filled_changes, value_of
 from backtest.engine.run import run
 from backtest.features.compiled import compile_module
@@ -96,7 +95,7 @@ def solve_market(
 
 def sell_flow(result: Result, accounts: float, market: Market) -> FloatArray:
     """Return the notional that a crowd sells at each open of the market, at its own prices."""
-    position = result.record[RECORDED.index("position")]
+    position = result.of_account("position")
     fills = filled_changes(result.entries, result.time, result.span.first)
     changes = np.diff(position, prepend=0.0)
     forced = np.append(0.0, (changes - fills)[:-1])

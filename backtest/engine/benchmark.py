@@ -209,13 +209,17 @@ def explain_measures(manifest: Mapping[str, Any]) -> str:
 
 
 def name_benchmark(manifest: Mapping[str, Any]) -> str:
-    """Return what the benchmark of a run is: what its manifest says, or what is the default.
+    """Return what the benchmark of a run is, without the hash of its values."""
+    return find_benchmark(manifest).partition(" sha256")[0]
+
+
+def find_benchmark(manifest: Mapping[str, Any]) -> str:
+    """Return the benchmark of a run: what its manifest says, or what is the default.
 
     Earlier versions had equal weights for all runs of several positions.
     """
     default = "index of equal weights" if "kind" in manifest else "the market at 1x"
-    text = manifest.get("benchmark", manifest.get("compared_with", default))
-    return str(text).partition(" sha256")[0]
+    return str(manifest.get("benchmark", manifest.get("compared_with", default)))
 
 
 def check_name(name: str, markets: Markets) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.base.units import TOLERANCE, FloatArray, IntArray
-from backtest.engine.bar_loop import RECORDED
 from backtest.engine.result_tables import ARRAYS, value_of
 from backtest.measures.margin_use import count_available, divide_by_equity, margin_used
 from backtest.measures.path_measures import AccountPath
@@ -125,25 +124,21 @@ def compute_initial(rules: MarginRules, notional: FloatArray, x: FloatArray) -> 
 def read_path(
     venue: Venue,
     account: Account,
-    record: FloatArray,
+    book: Mapping[str, FloatArray],
     marks: FloatArray,
     x: FloatArray,
     tables: Sequence[TableSpan],
-    rows: slice,
+    first: int,
 ) -> AccountPath:
-    """Return the path of an account over some bars of its record.
+    """Return the path of an account over some bars of its record, from bar ``first`` of the run.
 
-    ``marks`` are the mark closes, with the one before the first bar.
+    ``marks`` are the mark closes, with the one before those bars.
     """
-    first, stop, _ = rows.indices(len(x))
-    book = dict(zip(RECORDED, record[:, rows], strict=True))
-    value = value_of(venue, marks[first : stop + 1])
+    value = value_of(venue, marks)
     size = np.abs(value)
     signed, equity = book["position"] * size[1:], book["equity"]
     uncounted = (1.0 - venue.profit_share()) * np.maximum(find_unrealized(book, value[1:]), 0.0)
-    initial, available = split_capital(
-        account, book, np.abs(signed), uncounted, x[rows], tables, first
-    )
+    initial, available = split_capital(account, book, np.abs(signed), uncounted, x, tables, first)
     return AccountPath(
         unit=book["unit"],
         equity=equity,
@@ -153,6 +148,25 @@ def read_path(
         leverage=divide_by_equity(signed, equity),
         moves=np.diff(value) / size[:-1],
     )
+
+
+def find_available(
+    book: Mapping[str, FloatArray],
+    margin: FloatArray,
+    profits: FloatArray,
+    modes: Sequence[str],
+    venues: Sequence[Venue],
+) -> FloatArray:
+    """Return the money for new orders at each close: that of the cross pool, without its margin.
+
+    ``margin`` and ``profits`` are those of the positions, of shape (n_bars, n), and ``modes`` their
+    margin modes. With isolated positions only, the pool is the wallet.
+    """
+    is_own = np.array([mode == "isolated" for mode in modes])
+    shares = np.array([venue.profit_share() for venue in venues])
+    uncounted = np.where(is_own, 0.0, (1.0 - shares) * np.maximum(profits, 0.0)).sum(axis=1)
+    posted = margin[:, is_own].sum(axis=1)
+    return count_available(book["backing"], book["initial"] - posted, uncounted)
 
 
 def compute_loan_columns(

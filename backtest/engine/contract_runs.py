@@ -17,7 +17,6 @@ from backtest.account import Account
 from backtest.base.compile_choice import compiling_first
 from backtest.base.json_values import repr_plain
 from backtest.base.units import FloatArray, format_time
-from backtest.engine.bar_loop import RECORDED
 from backtest.engine.lookahead.alternative_futures import make_futures
 from backtest.engine.lookahead.causality import check_causality, observe
 from backtest.engine.lookahead.causality_checker import FULL
@@ -29,7 +28,6 @@ from backtest.policy import Policy
 from backtest.venue import Bracket, Venue
 from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
 
-TARGET = RECORDED.index("target")
 STEADY = "use no random numbers, no clock, and no state but the memory"
 SAMPLES = (600, 2400, 8760)
 """Bars of the sample market: the first of these on which the policy is warm half of the time."""
@@ -217,7 +215,7 @@ def check_runs(trial: ContractTrial) -> str:
 
 def check_finite(trial: ContractTrial) -> str:
     """Require finite decisions once the columns are known."""
-    target, equity = trial.plain.record[TARGET], trial.plain.record[0]
+    target, equity = trial.plain.of_account("target"), trial.plain.of_account("equity")
     asked = trial.is_warm & (equity > 0.0)
     infinite = np.flatnonzero(asked & np.isinf(target))
     if len(infinite):
@@ -236,7 +234,7 @@ def check_finite(trial: ContractTrial) -> str:
 def check_repeatable(trial: ContractTrial) -> str:
     """Require the same bits in a second run."""
     again = ContractTrial(trial.cls, trial.market, trial.accounts)
-    bad = find_difference(again.plain.record[TARGET], trial.plain.record[TARGET])
+    bad = find_difference(again.plain.of_account("target"), trial.plain.of_account("target"))
     if bad is not None:
         raise BrokenContractError(
             f"the leverage at {trial.name_bar(bad)} differs between two runs: {STEADY}"
@@ -270,9 +268,10 @@ def compare_runs(
         "in leverage use math.log, math.exp, math.sqrt and so on rather than numpy's functions or "
         "** 0.5, whose last bit may differ once compiled"
     )
-    bad = find_difference(compiled.record[TARGET], plain.record[TARGET])
+    ours, theirs = compiled.of_account("target"), plain.of_account("target")
+    bad = find_difference(ours, theirs)
     if bad is not None:
-        one, other = compiled.record[TARGET, bad], plain.record[TARGET, bad]
+        one, other = ours[bad], theirs[bad]
         raise BrokenContractError(
             f"{situation.name}: the leverage at {trial.name_bar(bad)} is {repr_plain(one)} "
             f"compiled, {repr_plain(other)} in plain Python; {advice}"
@@ -297,8 +296,8 @@ def check_causal_decisions(trial: ContractTrial) -> str:
     for t in choose_cuts(trial)[1::2]:
         for what, market in make_futures(trial.market, t, rng):
             result = trial.run(market, situation)
-            rows = np.s_[TARGET, : t + 1]
-            bad = find_difference(trial.plain.record[rows], result.record[rows])
+            targets = (each.of_account("target")[: t + 1] for each in (trial.plain, result))
+            bad = find_difference(*targets)
             if bad is not None:
                 raise BrokenContractError(
                     f"looks ahead: the leverage at {trial.name_bar(bad)} differs {what} {t}"

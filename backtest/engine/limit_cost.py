@@ -26,7 +26,6 @@ from backtest.market.weight_frame import weights_to_frame
 
 if TYPE_CHECKING:
     from backtest.account import Account
-    from backtest.engine.portfolio.portfolio_record import PortfolioRecord
     from backtest.engine.run_record import RunRecord
     from backtest.measures.run_span import RunSpan
 
@@ -63,39 +62,20 @@ def measure_limit_cost(
     result: RunRecord, run: Callable[..., RunRecord], *, is_compiled: bool
 ) -> LimitCost:
     """Return what ``max_leverage`` cost; ``run`` is :func:`backtest.run`."""
-    again = None
-    if result.market is not None and result.policy is not None and result.inputs is not None:
+    again, markets = None, result.markets
+    if result.inputs is not None and markets is not None:
         signal = result.inputs.feed.signal
         direction = float(signal[0]) if len(signal) == 1 else signal
         again = partial(run, result.market, result.policy, venue=result.venue, signal=direction)
-    return compare_without(result, result.metrics, again, is_compiled=is_compiled)
-
-
-def measure_book_limit_cost(
-    result: PortfolioRecord,
-    metrics: Mapping[str, float],
-    run: Callable[..., Any],
-    *,
-    is_compiled: bool,
-) -> LimitCost:
-    """Return what ``max_leverage`` cost an account with several positions.
-
-    ``metrics`` are those of the result.
-    """
-    again = None
-    if result.markets is not None and result.weights is not None:
-        weights = weights_to_frame(result.weights, result.markets)
+    elif result.weights is not None and markets is not None:
+        weights = weights_to_frame(result.weights, markets)
         terms = {"venue": result.venues, "overlay": result.overlay, "signal": weights}
-        again = partial(run, result.markets, result.policies, **terms)
-    return compare_without(result, metrics, again, is_compiled=is_compiled)
+        again = partial(run, markets, result.policies, **terms)
+    return compare_without(result, again, is_compiled=is_compiled)
 
 
 def compare_without(
-    result: RunRecord | PortfolioRecord,
-    metrics: Mapping[str, float],
-    again: Callable[..., Any] | None,
-    *,
-    is_compiled: bool,
+    result: RunRecord, again: Callable[..., Any] | None, *, is_compiled: bool
 ) -> LimitCost:
     """Run an account ``again`` without its ``max_leverage``, and compare."""
     check_limited(result.account)
@@ -116,7 +96,7 @@ def compare_without(
             compile=is_compiled,
             start=pd.Timestamp(result.span.start, tz="UTC"),
         )
-    growth, without = find_growth(metrics, result.span), find_growth(free.metrics, free.span)
+    growth, without = find_growth(result.metrics, result.span), find_growth(free.metrics, free.span)
     days, share = count_limit_days(result)
     return LimitCost(days, share, growth, without, without - growth)
 
@@ -133,7 +113,7 @@ def check_limited(account: Account) -> None:
         )
 
 
-def check_whole(result: RunRecord | PortfolioRecord) -> None:
+def check_whole(result: RunRecord) -> None:
     """Require a run of one policy that was not resumed."""
     is_resumed = result.manifest.get("resumed_from") is not None
     if is_resumed or "switches" in result.manifest["policy"]:
@@ -153,7 +133,7 @@ def find_growth(metrics: Mapping[str, float], span: RunSpan) -> float:
     return math.log1p(total) / years if is_left else -math.inf
 
 
-def count_limit_days(result: RunRecord | PortfolioRecord) -> tuple[int, float]:
+def count_limit_days(result: RunRecord) -> tuple[int, float]:
     """Return the UTC days on which ``max_leverage`` cut a target, and their share."""
     of_all = [row for row in result.cut_rows if row.get("instrument", "all") == "all"]
     rows = {row["cause"]: row for row in of_all}

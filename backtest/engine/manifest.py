@@ -9,13 +9,14 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from backtest.base.code_identity import describe_function
 from backtest.base.json_values import to_plain
 from backtest.base.units import format_duration, format_time, to_nanoseconds, utc_index
+from backtest.market import Market
 from backtest.market.tables.dividends import read_settlements
 from backtest.policy.policy import formula_of
 
@@ -24,70 +25,123 @@ if TYPE_CHECKING:
 
     from backtest.account import Account
     from backtest.base.units import IntArray
-    from backtest.market import Market, Markets
+    from backtest.market import Markets
     from backtest.measures.run_span import RunSpan
     from backtest.policy import Policy
     from backtest.venue import Venue
     from backtest.venue.dated_tables import InUse
 
+PORTFOLIO = "portfolio"
+"""The kind of a run of several positions."""
+NOT_IN_ID = (
+    "id", "policy_module", "compared_with", "compiled", "causality", "margin_table",
+    "margin_tables",
+)  # fmt: skip
+"""Entries of a manifest that its id does not depend on."""
 LIBRARIES = (
     "leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "pyarrow", "scipy", "arch",
 )  # fmt: skip
 
 
+class RunTerms(NamedTuple):
+    """What a run is made of; ``signal`` is its text. A run of one position is no panel."""
+
+    is_panel: bool
+    markets: Markets
+    policies: Mapping[str, Policy]
+    overlay: Policy | None
+    venues: Mapping[str, Venue]
+    account: Account
+    signal: str
+    sampling: str
+    calendar: str
+
+
 def write_manifest(
-    *,
-    market: Market,
+    terms: RunTerms,
     span: RunSpan,
-    policy: Policy,
-    venue: Venue,
-    account: Account,
-    signal: str,
-    sampling: str,
-    calendar: str,
+    *,
     plain_because: str,
     causality: str,
     resumed: str | None,
     benchmark: str | None,
+    compared_with: str,
 ) -> dict[str, Any]:
     """Return everything that decides the numbers, with an ``id`` made of it.
 
-    ``benchmark`` is what was given as such; without it, the market is the benchmark.
+    That of a run of one position has neither kind nor overlay, and names no instruments.
+    ``benchmark`` is the one that was given. One that was not given follows from the rest:
+    ``compared_with`` is no part of the id.
     """
+    is_panel, markets, venues, account = terms.is_panel, terms.markets, terms.venues, terms.account
+    market: Market | Markets = markets if is_panel else next(iter(markets.values()))
+    above = None if terms.overlay is None else describe_policy(terms.overlay)
     facts = {
+        **({"kind": PORTFOLIO} if is_panel else {}),
         "data": describe_data(market, account, span.start, span.closes),
-        "policy": {
-            "text": repr(policy),
-            "name": type(policy).__name__,
-            "settings": policy.settings(),
-            "source_hash": hash_source(type(policy)),
-        },
-        "venue": venue.to_dict(),
+        "policy": describe_policies(terms.policies),
+        **({"overlay": above} if is_panel else {}),
+        "venue": describe_venue(venues if is_panel else next(iter(venues.values()))),
         "account": account.to_dict(),
-        "signal": signal,
-        "sampling": sampling,
-        "calendar": calendar,
+        "signal": terms.signal,
+        "sampling": terms.sampling,
+        "calendar": terms.calendar,
         "seed": None,
         "resumed_from": resumed,
         "versions": find_versions(),
         **({} if benchmark is None else {"benchmark": benchmark}),
     }
     manifest: dict[str, Any] = to_plain(facts)
-    return {
-        "id": compute_id(manifest),
-        **manifest,
-        "policy_module": type(policy).__module__,
-        "compiled": plain_because or "yes",
-        "causality": causality,
-        "margin_table": describe_margin_tables(market, venue, span.start, int(span.closes[-1])),
-        "margin_tables": list_tables(venue, market.time[market.time >= span.start]),
+    end = int(span.closes[-1])
+    tables = {
+        name: describe_margin_tables(markets[name], venue, span.start, end)
+        for name, venue in venues.items()
     }
+    checked = {"compiled": plain_because or "yes", "causality": causality}
+    if is_panel:
+        aside: dict[str, Any] = {"compared_with": compared_with, **checked, "margin_table": tables}
+    else:
+        (name,) = venues
+        used = list_tables(venues[name], market.time[market.time >= span.start])
+        module = {"policy_module": type(terms.policies[name]).__module__}
+        aside = {**module, **checked, "margin_table": tables[name], "margin_tables": used}
+    return {"id": compute_id(manifest), **manifest, **aside}
+
+
+def change_policy(manifest: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest of the same run of a policy that is described otherwise."""
+    facts = {name: value for name, value in manifest.items() if name not in NOT_IN_ID}
+    plain: dict[str, Any] = to_plain({**facts, "policy": {**manifest["policy"], **changes}})
+    aside = {name: manifest[name] for name in NOT_IN_ID[1:] if name in manifest}
+    return {"id": compute_id(plain), **plain, **aside}
 
 
 def describe_data(
+    market: Market | Markets, account: Account, start: int, closes: IntArray
+) -> dict[str, Any]:
+    """Return the source, the content and the bars of the data, of markets also of each."""
+    if isinstance(market, Market):
+        return describe_instrument(market, account, start, closes)
+    return {
+        "source": repr(market),
+        "instrument": ", ".join(market.names),
+        "content_hash": market.content_hash,
+        "start": format_time(start),
+        "end": format_time(int(closes[-1])),
+        "bars": len(closes),
+        "interval": format_duration(market.interval),
+        "synthetic": market.synthetic,
+        "instruments": {
+            name: describe_instrument(each, account, start, each.time + each.interval)
+            for name, each in market.items()
+        },
+    }
+
+
+def describe_instrument(
     market: Market, account: Account, start: int, closes: IntArray
-) -> dict[str, object]:
-    """Return the source, the content and the bars of the data."""
+) -> dict[str, Any]:
+    """Return the source, the content and the bars of one market."""
     paid = 0 if market.funding_time.size else len(read_settlements(market).time)
     return {
         "source": repr(market),
@@ -104,6 +158,39 @@ def describe_data(
         **({"dividends": paid} if paid else {}),
         "flows_after_the_end": count_later_flows(market, account),
     }
+
+
+def describe_policy(policy: Policy) -> dict[str, Any]:
+    """Return one policy for the manifest."""
+    return {
+        "text": repr(policy),
+        "name": type(policy).__name__,
+        "settings": policy.settings(),
+        "source_hash": hash_source(type(policy)),
+    }
+
+
+def describe_policies(policies: Mapping[str, Policy]) -> dict[str, Any]:
+    """Return the policies: one entry if all instruments have the same."""
+    distinct = list(dict.fromkeys(map(repr, policies.values())))
+    first = next(iter(policies.values()))
+    if len(distinct) == 1:
+        return describe_policy(first)
+    texts = ", ".join(f"{name}: {policy!r}" for name, policy in policies.items())
+    return {
+        "text": f"{{{texts}}}",
+        "name": PORTFOLIO,
+        "settings": {},
+        "source_hash": "",
+        "by_instrument": {name: describe_policy(each) for name, each in policies.items()},
+    }
+
+
+def describe_venue(venue: Venue | Mapping[str, Venue]) -> dict[str, Any]:
+    """Return the venue, or the venue of each instrument."""
+    if isinstance(venue, Mapping):
+        return {name: each.to_dict() for name, each in venue.items()}
+    return venue.to_dict()
 
 
 def describe_history(market: Market | Markets | None) -> Mapping[str, Any]:

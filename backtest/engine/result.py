@@ -6,18 +6,29 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, Literal, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
 
 from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
-from backtest.base.ranges import Range, check_range
+from backtest.base.ranges import Choice
 from backtest.base.reportable import Reportable
-from backtest.base.units import DAY, YEAR_DAYS, parse_duration
-from backtest.engine.bar_loop import RECORDED
+from backtest.base.units import (
+    DAY,
+    YEAR_DAYS,
+    BoolArray,
+    FloatArray,
+)
 from backtest.engine.limit_cost import LimitCost, measure_limit_cost
+from backtest.engine.portfolio_views import PortfolioViews
+from backtest.engine.position_tables import (
+    attribute_money,
+    attribution_table,
+    realize_by_instrument,
+)
+from backtest.engine.result_analyses import calibrate_run, profile_run
 from backtest.engine.result_files import load_result, save_result
 from backtest.engine.result_tables import (
     FORCED,
@@ -29,39 +40,49 @@ from backtest.engine.result_tables import (
 )
 from backtest.engine.result_text import write_summary
 from backtest.engine.run_by_state import tabulate_parts
-from backtest.engine.run_record import RunRecord
 from backtest.engine.vectorbt_exchange import Kind, convert
-from backtest.features.liquidation_forecast import HORIZON, count_horizon, find_touches
+from backtest.features.liquidation_forecast import HORIZON
 from backtest.measures.attribution import (
     AccountHistory,
     Attribution,
     Period,
     attribute,
     attribute_by,
+    find_periods,
     read_account_history,
 )
-from backtest.measures.calibration import Calibration, calibrate, check_bins
-from backtest.measures.leverage_cycle import LeverageProfile, profile_leverage
+from backtest.measures.calibration import Calibration
+from backtest.measures.leverage_cycle import LeverageProfile
+from backtest.measures.margin_use import divide_by_equity
 from backtest.measures.market_states import MarketState
 from backtest.measures.realized_gains import Realization, realization
 
+PERIODS = Choice("instrument", "day", "week", "month", "quarter", "year")
+Split: TypeAlias = Period | Literal["instrument"]
+"""What an attribution may be split by."""
 
-class Result(RunRecord, Reportable):
+
+class Result(PortfolioViews, Reportable):
     """Result of a run. Tables are made on first access.
 
     Attributes
     ----------
     metrics : mapping of str to float
         The measures of a run by name: fractions (0.25 is 25 %), money in the settlement currency,
-        times in days.
+        times in days. Of several positions also those of the portfolio.
     bars : DataFrame
-        One row per bar; see :func:`backtest.engine.result_tables.bars_table`.
+        One row per bar of the account, of one position with its columns; see
+        :func:`backtest.engine.result_tables.bars_table` and ``portfolio_bars``.
+    positions : DataFrame
+        One row per bar and instrument.
     events : DataFrame
         The ledger; see :func:`backtest.engine.result_tables.events_table`.
     returns : Series
         Simple returns of the unit value per sampling period.
     manifest : mapping
-        Data, venue, account, policy, settings and versions that produced this result.
+        Data, venues, account, policies, settings and versions that produced this result.
+    names, venues, policies, overlay, markets
+        Instruments, and what each of them has.
     state, memory
         State of the account at the last close, to resume from.
     """
@@ -76,7 +97,18 @@ class Result(RunRecord, Reportable):
 
         See :func:`backtest.bounds`, which also gives the bounds of every metric.
         """
+        self._require_one(
+            "ambiguous", "the order of prices inside a bar is followed for one market"
+        )
         return self._count_ambiguous()
+
+    def _require_one(self, name: str, reason: str) -> None:
+        if not self.has_one_position:
+            raise ParameterError(
+                f"{reason}, this result has several positions",
+                where=f"Result.{name}",
+                cure="run one instrument alone, without an overlay",
+            )
 
     @checked
     def calibration(
@@ -113,29 +145,10 @@ class Result(RunRecord, Reportable):
         the mark touched the liquidation price of the close within the horizon, whatever became of
         the position. Closes without a position that can be liquidated make no forecast, nor do
         those nearer to the end than the horizon. Actual liquidations are counted separately, in
-        the period of the close before.
+        the period of the close before. With several positions, the forecasts of all of them count;
+        a liquidation price is that at which the position fails while the others stay.
         """
-        where = "Result.calibration"
-        ends = check_bins(bins, where=f"{where}, bins")
-        sigma, trail = self._volatility
-        ahead = count_horizon(
-            trail, horizon, self.interval, is_session=self.is_session, where=f"{where}, horizon"
-        )
-        price = self.bars["liquidation_price"].to_numpy()
-        position = self.record[RECORDED.index("position")]
-        touched, is_known = find_touches(position, price, self.mark_low, self.mark_high, ahead)
-        dead = self.events.loc[self.events["kind"] == "liquidation", "time"]
-        rows = np.searchsorted(self.time, pd.DatetimeIndex(dead).as_unit("ns").asi8) - 1
-        return calibrate(
-            self._forecast(self.bars, horizon, degrees_of_freedom),
-            touched,
-            sigma,
-            np.bincount(np.maximum(rows, 0), minlength=len(price)),
-            is_counted=is_known & ~np.isnan(sigma),
-            horizon=horizon,
-            bars=ahead,
-            bins=ends,
-        )
+        return calibrate_run(self, horizon, bins, degrees_of_freedom)
 
     def target_cuts(self) -> pd.DataFrame:
         """Return how often and how far each limit kept the account from its target leverage.
@@ -149,6 +162,7 @@ class Result(RunRecord, Reportable):
             turns of the equity before the costs of the fill; ``mean_shortfall``, the amount that
             this limit took away (the shortfalls of a decision add up to asked less held);
             ``mean_distance``, the same without sign; ``days``, the UTC days of these decisions.
+            With several positions also indexed by ``instrument`` (``all``, then each).
 
         Raises
         ------
@@ -158,6 +172,12 @@ class Result(RunRecord, Reportable):
         Notes
         -----
         See docs/accounting.md, section 4, for the causes. A leverage of NaN is no decision.
+
+        With several positions, leverages are in turns of the account's equity at the open,
+        ``signal * leverage * overlay`` as asked and the position after the fill. A shortfall
+        within the account's leverage is named after the first limit that explains it; ``wallet`` is
+        any limit of an isolated order, ``initial_margin`` includes notional caps. Infinite targets
+        are left out, and a limit counts if it moved a target by more than 0.01 %.
         """
         if not self.cut_rows:
             raise ParameterError(
@@ -165,13 +185,16 @@ class Result(RunRecord, Reportable):
                 where="Result.target_cuts",
                 cure="run the experiment again",
             )
-        return pd.DataFrame(self.cut_rows).set_index("cause")
+        table = pd.DataFrame(list(self.cut_rows))
+        index = [name for name in ("instrument", "cause") if name in table]
+        return table.set_index(index if len(index) > 1 else "cause")
 
     @checked
     def limit_cost(self, *, compile: bool = True) -> LimitCost:  # noqa: A002 - as in bt.run
         """Return on how many days ``max_leverage`` bound, and what it cost in growth.
 
-        The account runs a second time, without its ``max_leverage``.
+        The account runs a second time, without its ``max_leverage``; of several positions without
+        the limits of all of them, and a day counts if one of them bound.
 
         Parameters
         ----------
@@ -188,7 +211,8 @@ class Result(RunRecord, Reportable):
     def realization(self) -> Realization:
         """Return how readily the account closed positions at a gain, and at a loss.
 
-        Liquidations and stops close positions too. Source: Odean (1998); see
+        Liquidations, stops and delistings close positions too. With several instruments, the
+        position in each counts for itself, against its mark close. Source: Odean (1998); see
         :func:`backtest.measures.realization`.
 
         Raises
@@ -197,6 +221,9 @@ class Result(RunRecord, Reportable):
             If the result goes on from an earlier one, which may have opened its position.
         """
         check_not_resumed(self.manifest, "Result.realization")
+        if not self.has_one_position:
+            given = (self.time, self.spans, self.names, self._venues, self.marks, self.events)
+            return realize_by_instrument(*given)
         trades = self.events[self.events["kind"].isin(("fill", *FORCED))]
         return realization(
             self.time,
@@ -209,48 +236,58 @@ class Result(RunRecord, Reportable):
 
     @cached_property
     def _life(self) -> AccountHistory:
-        n = len(self.close)
+        n = len(self.time)
         ruin = n if self.tally.ruin < 0 else self.tally.ruin - self.span.first
         first = value_of(self.venue, np.array([self.first_mark]))
         late = None
         if self.account.fill == "next_close":
             late = filled_changes(self.entries, self.time, self.span.first)
         return read_account_history(
-            dict(zip(RECORDED, self.record, strict=True)),
+            self._book,
             value_of(self.venue, self.mark),
             self.signal,
             forced_changes(self.entries, self.time, self.span.first),
             first_value=float(first[0]),
-            first_signal=self.first_signal,
+            first_signal=float(self.before.signal[0]),
             ruin=ruin,
             late=late,
         )
 
     @overload
-    def attribution(self, by: None = None) -> Attribution: ...
+    def attribution(self, by: None = None) -> Any: ...
 
     @overload
-    def attribution(self, by: Period) -> pd.DataFrame: ...
+    def attribution(self, by: Split) -> pd.DataFrame: ...
 
-    def attribution(self, by: Period | None = None) -> Attribution | pd.DataFrame:
-        """Return where the log growth of the unit value came from; the terms add up exactly.
+    def attribution(self, by: Split | None = None) -> Attribution | pd.DataFrame:
+        """Return where the growth of the account came from; the terms add up exactly.
 
         Parameters
         ----------
         by : str, optional
-            ``"day"``, ``"week"``, ``"month"``, ``"quarter"`` or ``"year"``: a table with a row per
-            period instead of the sum over the run.
+            ``"instrument"``: a table of the money that each instrument made and cost, which is the
+            default for several positions. ``"day"``, ``"week"``, ``"month"``, ``"quarter"`` or
+            ``"year"``: a row per period; of one position the terms of log growth, of several the
+            money of each instrument in each period. Default for one position: the terms of log
+            growth over the run.
 
         Raises
         ------
         ParameterError
-            If the period is another one.
+            If ``by`` is another word.
 
         Notes
         -----
         See :func:`backtest.measures.attribution.split_growth` for the formula. A resumed run is
         split from where it went on.
         """
+        if by is not None:
+            PERIODS.check("by", by, where="Result.attribution, by")
+        if by == "instrument" or (by is None and not self.has_one_position):
+            return attribution_table(self.names, self._book, self._held)
+        if not self.has_one_position:
+            starts = find_periods(self.time, by)  # type: ignore[arg-type] # not None, nor instrument
+            return attribute_money(self.names, self._book, self._held, starts)
         if by is not None:
             return attribute_by(self._life, self.time, by)
         years = (int(self.span.closes[-1]) - self.span.start) / (YEAR_DAYS * DAY)
@@ -284,6 +321,8 @@ class Result(RunRecord, Reportable):
         they followed one another. Phases are known in hindsight only; see
         :func:`backtest.measures.find_bulls`.
         """
+        reason = "measures by the state of the market need one market"
+        self._require_one("measures_by", reason)
         return tabulate_parts(self, by)
 
     @checked
@@ -291,6 +330,8 @@ class Result(RunRecord, Reportable):
         self, horizon: str = "1d", groups: int = 5, depth: float = 0.1, window: str = "30d"
     ) -> LeverageProfile:
         """Return how leverage was used: time at each level, what followed it, how it came back.
+
+        With several positions, it is the gross leverage, and the market is the benchmark.
 
         Parameters
         ----------
@@ -308,35 +349,17 @@ class Result(RunRecord, Reportable):
         ParameterError
             If an argument is not allowed, or the run has fewer than two bars before ruin.
         """
-        where = "Result.leverage_profile"
-        whole = Range(2, 1000).check("groups", groups, where=f"{where}, groups", whole=True)
-        least = check_range(
-            "depth", depth, where=f"{where}, depth", low=0, high=1, open_low=True, open_high=True
-        )
-        ahead, back = (
-            max(parse_duration(text, where=f"{where}, {name}") // self.interval, 1)
-            for name, text in (("horizon", horizon), ("window", window))
-        )
-        life = self._life
-        lived = np.flatnonzero(life.is_counted)
-        rows = slice(0 if math.isfinite(self.first_mark) else 1, int(lived.max(initial=-1)) + 1)
-        if rows.start >= rows.stop:
-            raise ParameterError(
-                f"a leverage profile needs an account that lives for two bars, was {len(lived)}",
-                where=where,
-                cure="use a longer run, or one that is not ruined at once",
-            )
-        return profile_leverage(
-            np.abs(life.leverage[rows]),
-            life.move[rows],
-            self.record[6][rows],
-            self.span.named[rows],
-            first_peak=self.first_peak,
-            horizon=ahead,
-            groups=int(whole),
-            depth=least,
-            window=back,
-        )
+        return profile_run(self, self._read_leverage(), horizon, groups, depth, window)
+
+    def _read_leverage(self) -> tuple[FloatArray, FloatArray, BoolArray, int]:
+        """Return leverage over bars, returns of the market, which bars count, and the first."""
+        if self.has_one_position:
+            life = self._life
+            start = 0 if math.isfinite(self.first_mark) else 1
+            return np.abs(life.leverage), life.move, life.is_counted, start
+        gross = divide_by_equity(np.abs(self._notionals).sum(axis=1), self.of_account("equity"))
+        before = np.concatenate(([math.nan], gross[:-1]))
+        return before, self.market_returns, self.of_account("equity") > 0.0, 1
 
     def __repr__(self) -> str:
         metrics = self.metrics
@@ -401,5 +424,6 @@ class Result(RunRecord, Reportable):
         -----
         The index is UTC without a zone.
         """
-        unit = np.concatenate(([self.tally.first_unit], self.record[6]))
+        self._require_one("to_vectorbt", "an object of vectorbt holds one asset on its own margin")
+        unit = np.concatenate(([self.tally.first_unit], self.of_account("unit")))
         return convert(self, unit, kind)

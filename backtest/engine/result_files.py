@@ -1,9 +1,15 @@
-"""Save results as Parquet and JSON, and load them again; nothing in them is code."""
+"""Save results as Parquet and JSON, and load them again; nothing in them is code.
+
+A result of one position has four files. Those of its bars and events hold the tables that
+``Result.bars`` and ``events`` show, and what only loading needs. With several positions they hold
+the record itself, and a fifth file that of the positions.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,48 +33,73 @@ from backtest.base.result_folders import (
     write_json_file,
     write_parquet,
 )
+from backtest.base.units import FloatArray
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.fee_days import read_traded
+from backtest.engine.manifest import PORTFOLIO
+from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD
+from backtest.engine.run_data import Before, Quotes
 from backtest.engine.run_record import RunRecord
-from backtest.features.liquidation_forecast import VolatilityState
+from backtest.features.liquidation_forecast import NO_BARS_SEEN, VolatilityState
 from backtest.measures.run_span import RunSpan
 from backtest.measures.stored_tally import flatten_tally, read_tally
+from backtest.portfolio.book_ledger import WIDTH
+from backtest.portfolio.book_records import EQUITY, HIGHEST, Book
 from backtest.venue import Venue
+from backtest.venue.book_rules import Holdings
 
 Loaded = TypeVar("Loaded", bound=RunRecord)
 
-FORMAT = 2
+RUN = "result"
+FORMATS = {RUN: 2, PORTFOLIO: 1}
+"""The number of the format of a run of one position, and of several."""
 FILES = ("bars.parquet", "events.parquet", "state.json", "metrics.json")
 BARS, EVENTS, STATE, METRICS = FILES
+POSITIONS = "positions.parquet"
+FILES_OF = {RUN: FILES, PORTFOLIO: (BARS, POSITIONS, EVENTS, STATE, METRICS)}
 HASHED = (MANIFEST, METRICS, STATE)
 """The files whose hashes a list compares."""
 ARRAYS = (
     "mark_low", "mark_high", "signal", "multiplier", "initial_multiplier", "ends_sample",
 )  # fmt: skip
 HIDDEN = ("entry_value", "unit_value", *ARRAYS)
-"""Columns of the bars file that only loading needs."""
-KEPT = (
-    "memory", "started", "first_peak", "interval", "is_session", "trail", "first_mark",
-    "first_signal", "last_mark",
-)  # fmt: skip
+"""Columns of the bars of one position that only loading needs."""
+KEPT = ("interval", "is_session", "first_peak", "started")
 """Fields of a run that are stored beside its state."""
+WHOLE = ("is_pending", "is_halted", "is_called", "is_call_open", "cursor")
+"""Arrays of the state of several positions that hold whole numbers."""
 NO_WATCH = {"best": 0.0, "highest": 0.0}
 """What stops compare with, in results of accounts that had none but a stop-loss."""
 
 
+def find_kind(manifest: object) -> str:
+    """Return what the folder of a run holds: one position, or several."""
+    is_panel = isinstance(manifest, Mapping) and manifest.get("kind") == PORTFOLIO
+    return PORTFOLIO if is_panel else RUN
+
+
+def name_result(manifest: Mapping[str, Any]) -> str:
+    """Return the name of the folder of a result."""
+    policy = str(manifest["policy"]["name"])
+    is_named = find_kind(manifest) == RUN or policy == PORTFOLIO
+    return name_folder(policy if is_named else f"{policy}-{PORTFOLIO}", manifest["id"])
+
+
 def save_result(result: RunRecord, folder: Path) -> Path:
     """Write a result into a folder of its own; it appears whole or not at all."""
-    name = name_folder(result.manifest["policy"]["name"], result.manifest["id"])
-    policies = [] if result.policy is None else [type(result.policy)]
+    manifest = result.manifest
+    name, kind = name_result(manifest), find_kind(manifest)
+    policies = [type(each) for each in (*result.policies.values(), result.overlay) if each]
     making = find_making(result, policies)
 
     def write(draft: Path) -> None:
         _write(result, draft)
-        line = describe_line(draft, result.manifest, describe_metrics(result.metrics))
-        write_provenance(draft, folder / name, result.manifest["id"], making, line)
+        line = describe_line(draft, manifest, describe_metrics(result.metrics))
+        more = (line,) if kind == RUN else ()
+        write_provenance(draft, folder / name, manifest["id"], making, *more)
 
     other = explain_other_metrics(folder / name / METRICS, describe_metrics(result.metrics))
-    target = save_folder(folder, name, write, what="result")
+    target = save_folder(folder, name, write, what=kind)
     if other:
         warn_caller(other)
     return target
@@ -79,7 +110,7 @@ def describe_line(
 ) -> dict[str, Any]:
     """Return a result's line in a list of results, with the sizes and hashes that keep it valid."""
     return {
-        "run_format": FORMAT,
+        "run_format": FORMATS[RUN],
         "shows": describe_run(manifest, metrics),
         "sizes": {name: (folder / name).stat().st_size for name in sorted((*FILES, MANIFEST))},
         "hashes": {name: hash_file(folder / name) for name in HASHED},
@@ -106,36 +137,103 @@ def describe_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def _write(result: RunRecord, folder: Path) -> None:
+    kind = find_kind(result.manifest)
+    if kind == RUN:
+        write_parquet(_widen_bars(result), folder / BARS)
+        write_parquet(result.events, folder / EVENTS)
+    else:
+        write_parquet(_list_account(result), folder / BARS)
+        write_parquet(pd.DataFrame(_list_positions(result)), folder / POSITIONS)
+        columns = [f"column_{k}" for k in range(WIDTH)]
+        write_parquet(pd.DataFrame(result.entries, columns=columns), folder / EVENTS)
+    write_json_file(_pack_state(result), folder / STATE)
+    write_json_file(describe_metrics(result.metrics), folder / METRICS)
+    write_folder_manifest(folder, result.manifest, FILES_OF[kind], FORMATS[kind])
+
+
+def _widen_bars(result: RunRecord) -> pd.DataFrame:
+    """Return the bars of one position, with the columns that only loading needs."""
     bars = result.bars.reset_index()
-    book = dict(zip(RECORDED, result.record, strict=True))
-    hidden = (book["entry"], book["unit"], *(getattr(result, name) for name in ARRAYS))
-    for name, values in zip(HIDDEN, hidden, strict=True):
+    arrays = {**_name_quotes(result), "ends_sample": result.ends_sample}
+    own = (result.of_account("entry"), result.of_account("unit"), *(arrays[x] for x in ARRAYS))
+    for name, values in zip(HIDDEN, own, strict=True):
         bars[name] = np.broadcast_to(values, (len(bars),))
     if result.benchmark is not None:
         bars["benchmark"] = result.benchmark
-    write_parquet(bars, folder / BARS)
-    write_parquet(result.events, folder / EVENTS)
-    write_json_file(_pack_state(result), folder / STATE)
-    write_json_file(describe_metrics(result.metrics), folder / METRICS)
-    write_folder_manifest(folder, result.manifest, FILES, FORMAT)
+    return bars
+
+
+def _name_quotes(result: RunRecord) -> dict[str, FloatArray]:
+    return {name: each[:, 0] for name, each in result.quotes._asdict().items()}
+
+
+def _list_account(result: RunRecord) -> pd.DataFrame:
+    """Return the record of an account with several positions, its benchmark and collateral."""
+    bars = pd.DataFrame(result.record, columns=list(ACCOUNT_RECORD))
+    bars.insert(0, "time", pd.DatetimeIndex(result.time, tz="UTC"))
+    bars = bars.assign(ends_sample=result.ends_sample, market_return=result.benchmark)
+    for c, asset in enumerate(result.account.collateral):
+        bars[f"price of {asset.name}"] = result.asset_marks[:, c]
+    return bars
+
+
+def _list_positions(result: RunRecord) -> dict[str, FloatArray]:
+    """Return the record of the positions and their quotes as columns named ``instrument field``."""
+    n = len(result.record)
+    found: dict[str, FloatArray] = {}
+    quotes = {name: each for name, each in result.quotes._asdict().items() if len(each)}
+    for i, name in enumerate(result.names):
+        found |= {f"{name} {each}": result.of_positions(each)[:, i] for each in POSITION_RECORD}
+        found |= {f"{name} {k}": np.broadcast_to(each[:, i], (n,)) for k, each in quotes.items()}
+    return found
 
 
 def _pack_state(result: RunRecord) -> dict[str, Any]:
-    books = result.state.books
-    owned = {"cash": books.cash} | books.positions[0]._asdict()
-    kept = {name: getattr(result, name) for name in KEPT}
-    return {
-        "state": result.state._asdict() | {"books": owned, "watch": result.state.watch._asdict()},
+    before, traded = result.before, result.traded
+    shared = {
         "tally": flatten_tally(result.tally),
-        **(kept | {"memory": list(result.memory), "trail": result.trail._asdict()}),
+        **{name: getattr(result, name) for name in KEPT},
+        "memory": np.asarray(result.memory, dtype=np.float64).tolist(),
         "start": result.span.start,
         "first": result.span.first,
         "periods": result.span.periods,
-        "target_cuts": result.cut_rows,
+        "target_cuts": list(result.cut_rows),
         "no_fill": result.no_fill,
-        **({} if result.traded is None else {"traded": result.traded.to_dict()}),
-        "first_unrealized": result.first_unrealized,
     }
+    if isinstance(result.state, State):
+        return {
+            "state": _pack_position(result.state),
+            **shared,
+            "names": list(result.names),
+            "trail": before.trails[0]._asdict(),
+            "first_mark": float(before.mark[0]),
+            "first_signal": float(before.signal[0]),
+            "last_mark": float(result.marks[-1, 0]),
+            **({} if traded is None else {"traded": traded.to_dict()}),
+            "first_unrealized": float(before.unrealized[0]),
+        }
+    return {
+        "book": _pack_positions(result.state),
+        **shared,
+        "names": list(result.names),
+        "spans": result.spans.tolist(),
+        "traded": None if traded is None else traded.to_dict(),
+        "before": {
+            name: getattr(before, name).tolist() for name in ("mark", "signal", "unrealized")
+        },
+        "trails": [each._asdict() for each in before.trails],
+    }
+
+
+def _pack_position(state: State) -> dict[str, Any]:
+    books = state.books
+    owned = {"cash": books.cash} | books.positions[0]._asdict()
+    return state._asdict() | {"books": owned, "watch": state.watch._asdict()}
+
+
+def _pack_positions(book: Book) -> dict[str, Any]:
+    arrays = {name: each.tolist() for name, each in book._asdict().items() if name != "held"}
+    return {**arrays, "held": {k: v.tolist() for k, v in book.held._asdict().items()}}
 
 
 def find_paid_in(account: Account, events: pd.DataFrame) -> float:
@@ -157,44 +255,127 @@ def find_first_unrealized(manifest: Mapping[str, Any]) -> float:
 
 def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
     """Read a saved result into an object of the given class."""
-    cure = "give the folder that Result.save returned; of several positions, PortfolioResult.load"
-    manifest = read_manifest(folder, FILES, FORMAT, what="result", cure=cure)
-    venue = Venue.from_dict(manifest["venue"], where=f"{folder / MANIFEST}, venue")
+    path = folder / MANIFEST
+    found = find_kind(read_json_file(path)) if path.is_file() else RUN
+    cure = "give the folder that Result.save returned"
+    manifest = read_manifest(folder, FILES_OF[found], FORMATS[found], what=found, cure=cure)
     account = Account.from_dict(manifest["account"], where=f"{folder / MANIFEST}, account")
-    stored = from_plain(read_json_file(folder / STATE))
+    stored: Any = from_plain(read_json_file(folder / STATE))
     bars = pq.read_table(folder / BARS).to_pandas()
-    events = pq.read_table(folder / EVENTS).to_pandas()
     time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
-    values = {name: bars[name].to_numpy(dtype=np.float64) for name in bars}
-    values |= {"entry": values["entry_value"], "unit": values["unit_value"]}
-    values.setdefault("initial_multiplier", values["multiplier"])  # earlier versions had one
-    kept = {name: stored[name] for name in KEPT}
-    kept |= {"memory": tuple(stored["memory"]), "trail": VolatilityState(**stored["trail"])}
-    arrays: dict[str, Any] = {name: values[name] for name in ("close", "mark", *ARRAYS)}
-    state = {"paid_in": find_paid_in(account, events), "watch": NO_WATCH, **stored["state"]}
-    state = {"is_call_open": state["is_called"], "called_at": math.nan, **state}
-    cash, position = state["books"].pop("cash"), Position(**state["books"])
+    read = _read_one if found == RUN else _read_several
     result = kind(
-        policy=None,
-        venue=venue,
+        policies={},
+        overlay=None,
         account=account,
         manifest={k: v for k, v in manifest.items() if k not in ("format", "files")},
         span=RunSpan(
             stored["start"], time + stored["interval"], stored["first"], stored["periods"]
         ),
         tally=read_tally(stored["tally"]),
-        state=State(
-            **{**state, "books": Books(cash, (position,)), "watch": Watch(**state["watch"])}
-        ),
-        **kept,
-        **arrays,
-        record=np.array([values[name] for name in RECORDED]),
-        entries=events,
-        stored_cuts=stored.get("target_cuts"),
+        **{name: stored[name] for name in KEPT},
+        ends_sample=bars["ends_sample"].to_numpy(dtype=np.float64),
+        measure_cuts=partial(list, stored.get("target_cuts", ())),
         no_fill=str(stored.get("no_fill", "")),
         traded=read_traded(stored.get("traded")),
-        benchmark=values.get("benchmark"),
-        first_unrealized=float(stored.get("first_unrealized", find_first_unrealized(manifest))),
+        **read(folder, manifest, account, stored, bars),
     )
     attach_saved_making(result, folder, manifest["id"])
     return result
+
+
+def _read_one(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    account: Account,
+    stored: Mapping[str, Any],
+    bars: pd.DataFrame,
+) -> dict[str, Any]:
+    """Return the fields of a result of one position."""
+    venue = Venue.from_dict(manifest["venue"], where=f"{folder / MANIFEST}, venue")
+    events = pq.read_table(folder / EVENTS).to_pandas()
+    values = {name: bars[name].to_numpy(dtype=np.float64) for name in bars}
+    values |= {"entry": values["entry_value"], "unit": values["unit_value"]}
+    values.setdefault("initial_multiplier", values["multiplier"])  # earlier versions had one
+    names = tuple(stored.get("names", [manifest["data"]["instrument"] or "market"]))
+    unrealized = stored.get("first_unrealized", find_first_unrealized(manifest))
+    return {
+        "venues": {names[0]: venue},
+        "names": names,
+        "spans": np.array([[0, len(bars)]]),
+        "state": _read_position(stored["state"], account, events),
+        "memory": tuple(stored["memory"]),
+        "record": np.array([values[name] for name in RECORDED]).T,
+        "positions_record": None,
+        "entries": events,
+        "quotes": Quotes(*(values[name][:, None] for name in Quotes._fields)),
+        "asset_marks": np.empty((len(bars), 0)),
+        "before": Before(
+            mark=np.array([stored["first_mark"]]),
+            signal=np.array([stored["first_signal"]]),
+            unrealized=np.array([unrealized], dtype=np.float64),
+            trails=(VolatilityState(**stored["trail"]),),
+        ),
+        "benchmark": values.get("benchmark"),
+    }
+
+
+def _read_position(stored: Mapping[str, Any], account: Account, events: pd.DataFrame) -> State:
+    state = {"paid_in": find_paid_in(account, events), "watch": NO_WATCH, **stored}
+    state = {"is_call_open": state["is_called"], "called_at": math.nan, **state}
+    owned = dict(state["books"])
+    cash = owned.pop("cash")
+    books = Books(cash, (Position(**owned),))
+    return State(**{**state, "books": books, "watch": Watch(**state["watch"])})
+
+
+def _read_several(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    account: Account,
+    stored: Mapping[str, Any],
+    bars: pd.DataFrame,
+) -> dict[str, Any]:
+    """Return the fields of a result of several positions."""
+    names, where = tuple(stored["names"]), str(folder / MANIFEST)
+    wide = pq.read_table(folder / POSITIONS).to_pandas()
+
+    def gather(field: str) -> FloatArray:
+        columns = [f"{name} {field}" for name in names]
+        return wide[columns].to_numpy() if columns[0] in wide else np.empty((0, len(names)))
+
+    before = stored.get("before", {name: [math.nan] for name in Before._fields[:3]})
+    trails = stored.get("trails", [NO_BARS_SEEN._asdict()] * len(names))
+    assets = [f"price of {each.name}" for each in account.collateral]
+    return {
+        "venues": {
+            name: Venue.from_dict(each, where=f"{where}, venue of {name}")
+            for name, each in manifest["venue"].items()
+        },
+        "names": names,
+        "spans": np.array(stored["spans"], dtype=np.int64),
+        "state": _read_positions(stored["book"]),
+        "memory": np.array(stored["memory"], dtype=np.float64),
+        "record": bars[list(ACCOUNT_RECORD)].to_numpy(dtype=np.float64),
+        "positions_record": np.stack([gather(each) for each in POSITION_RECORD], axis=2),
+        "entries": pq.read_table(folder / EVENTS).to_pandas().to_numpy(dtype=np.float64),
+        "quotes": Quotes(*(gather(name) for name in Quotes._fields)),
+        "asset_marks": bars[assets].to_numpy(dtype=np.float64),
+        "before": Before(
+            **{name: np.array(each, dtype=np.float64) for name, each in before.items()},
+            trails=tuple(VolatilityState(**each) for each in trails),
+        ),
+        "benchmark": bars["market_return"].to_numpy(),
+    }
+
+
+def _read_positions(stored: Mapping[str, Any]) -> Book:
+    arrays: dict[str, Any] = {
+        name: np.array(each, dtype=np.int64 if name in WHOLE else np.float64)
+        for name, each in stored.items()
+        if name != "held"
+    }
+    if len(arrays["purse"]) == HIGHEST:  # stored before there was an equity stop
+        arrays["purse"] = np.append(arrays["purse"], arrays["purse"][EQUITY])
+    held = {name: np.array(each, dtype=np.float64) for name, each in stored["held"].items()}
+    return Book(held=Holdings(**held), **arrays)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import pandas as pd
 from backtest.account import ledger
 from backtest.base.compiled_twins import make_array_twins
 from backtest.base.errors import ParameterError
-from backtest.base.units import FloatArray, IntArray, utc_index
-from backtest.engine.bar_loop import RECORDED
+from backtest.base.units import BoolArray, FloatArray, IntArray, utc_index
+from backtest.portfolio.book_contagion import BLAMED
+from backtest.portfolio.book_ledger import CONVERTED, DELISTED
 from backtest.venue import contract_value, liquidation_price, requirement
 from backtest.venue.requirement import read_rules
 
@@ -39,6 +40,8 @@ KINDS = {
     ledger.TRAILED: "trailing_stop",
     ledger.EQUITY_STOPPED: "equity_stop",
     ledger.TOOK_PROFIT: "take_profit",
+    DELISTED: "delisted",
+    CONVERTED: "conversion",
 }
 ORDER = (
     "fill", "stop", "liquidation", "fee", "slippage", "impact", "liquidation_loss", "funding",
@@ -47,10 +50,29 @@ ORDER = (
     "trailing_stop", "equity_stop", "take_profit",
 )  # fmt: skip
 """The kinds of events: the categories of the events table."""
+OF_SEVERAL = ("delisted", "conversion")
+"""The kinds of events that only accounts with several positions have."""
+OWNER = 8
+"""The column of entries that says whose they are: an instrument, then collateral; -1 the account.
+
+Entries of an account with one position have none."""
+TERMS = (
+    "price_pnl", "fees", "slippage", "impact", "funding", "interest", "liquidation_loss", "flows",
+    "bad_debt", "collateral_pnl", "conversion",
+)  # fmt: skip
+"""The terms of the identity of equity; the last two of accounts with collateral."""
+COSTS_OF_BAR = TERMS[:7]
+WITHOUT_PRICE = (
+    ledger.INTEREST, ledger.FLOW, ledger.TOP_UP, ledger.REFUSED, ledger.CALLED, ledger.CALL_MET,
+    ledger.CALL_PARTLY_MET, ledger.CALL_FAILED,
+)  # fmt: skip
+"""Kinds of entries of an account with several positions that have no price."""
 DIVIDEND = "dividend"
 """The kind of a payment for shares held at the open of an ex-date."""
 FORCED = (*(KINDS[kind] for kind in ledger.STOPS), "liquidation", "ruin")
 """The kinds of events that close a position without a decision."""
+TRADES = ("fill", *FORCED, "delisted")
+"""The kinds of events that change a position."""
 ARRAYS = make_array_twins(contract_value, requirement, liquidation_price)
 """The formulas of value and margin, on arrays."""
 
@@ -112,9 +134,9 @@ def bars_table(
     close: FloatArray,
     mark: FloatArray,
     multiplier: FloatArray,
-    record: FloatArray,
+    book: dict[str, FloatArray],
 ) -> pd.DataFrame:
-    """Return the table by bar, indexed by open time.
+    """Return the table by bar of an account with one position, indexed by open time.
 
     Columns: ``close`` and ``mark`` (prices at the close); ``equity``; ``position`` in contracts;
     signed ``leverage``; ``margin_ratio``; ``liquidation_price`` and average ``entry`` as prices;
@@ -126,8 +148,7 @@ def bars_table(
     ``margin_used``, ``position_leverage``, ``realized_pnl``, ``unrealized_pnl``, and with
     ``interest_on="loan"`` ``health_factor`` and ``ltv``.
     """
-    book = dict(zip(RECORDED, record, strict=True))
-    copied = (*RECORDED[7:14], "flows", "bad_debt", "cash", "margin", "reserve")
+    copied = (*COSTS_OF_BAR, "flows", "bad_debt", "cash", "margin", "reserve")
     derived = compute_margin_columns(venue, account, book, mark, multiplier, time)
     columns = {
         "close": close,
@@ -144,8 +165,49 @@ def bars_table(
     return pd.DataFrame(columns, index=utc_index(time), copy=False)
 
 
+def portfolio_bars(
+    time: IntArray, book: Mapping[str, FloatArray], notionals: FloatArray, first_peak: float
+) -> pd.DataFrame:
+    """Return the table by bar of an account with several positions, indexed by open time.
+
+    Columns: ``equity``; ``gross_leverage`` and ``net_leverage`` of the positions; ``backing`` (M),
+    ``requirement`` (times the level) and ``margin_ratio`` of the cross pool; ``balance`` (B);
+    ``collateral`` in full and ``collateral_at_rate``; the terms of the identity (costs positive,
+    ``flows`` with top-ups); ``cash``, ``reserve``, ``initial_margin``, ``overlay``; ``unit`` value
+    and ``drawdown`` free of flows. ``RunRecord`` adds ``available``, ``margin_used``,
+    ``realized_pnl`` and ``unrealized_pnl``.
+    """
+    equity, needed, backing = book["equity"], book["requirement"], book["backing"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(backing > 0.0, needed / backing, np.inf)
+        gross = np.where(equity > 0.0, np.abs(notionals).sum(axis=1) / equity, 0.0)
+        net = np.where(equity > 0.0, notionals.sum(axis=1) / equity, 0.0)
+    peak = np.maximum.accumulate(np.maximum(book["unit"], first_peak))
+    copied = ("balance", "collateral", "collateral_at_rate", *TERMS, "top_up", "cash", "reserve")
+    columns = {
+        "equity": equity,
+        "gross_leverage": gross,
+        "net_leverage": net,
+        "backing": backing,
+        "requirement": needed,
+        "margin_ratio": np.where(needed > 0.0, ratio, 0.0),
+        **{name: book[name] for name in copied},
+        "initial_margin": book["initial"],
+        "overlay": book["overlay"],
+        "unit": book["unit"] / first_peak,
+        "drawdown": 1.0 - book["unit"] / peak,
+    }
+    return pd.DataFrame(columns, index=utc_index(time), copy=False)
+
+
 def events_table(
-    venue: Venue, time: IntArray, entries: FloatArray, first: int, *, has_dividends: bool = False
+    names: Sequence[str],
+    assets: Sequence[str],
+    venues: Sequence[Venue],
+    time: IntArray,
+    entries: FloatArray,
+    first: int,
+    paying: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Return the ledger, one row per event: time, kind, price, quantity, amount.
 
@@ -155,32 +217,60 @@ def events_table(
     the money that ``margin_added`` moves from the wallet. The price of a liquidation is the one
     that triggered it, of a fill or stop the one it traded at. A ruin closes what the account holds
     at the mark close of its bar. The costs of an event follow it as rows of their own. Payments of
-    a market with dividends are of the kind ``dividend``, at the close before the ex-date.
+    instruments with dividends, those named in ``paying``, are of the kind ``dividend``, at the
+    close before the ex-date.
+
+    Entries of several positions say whose they are. Their table has a column ``instrument``: also
+    the collateral of a ``conversion``, or nothing for an event of the account, which has no price.
     """
-    kinds = entries[:, 1].astype(np.int64)
-    price = price_of(venue, entries[:, 2])
-    parts = [
-        _rows(entries, price, np.flatnonzero(kinds == code), name) for code, name in KINDS.items()
-    ]
-    trades = np.isin(kinds, (ledger.FILL, *ledger.STOPS))
+    is_panel = entries.shape[1] > OWNER
+    shown = entries[entries[:, 1] != BLAMED]
+    price = find_prices(shown, venues) if is_panel else price_of(venues[0], shown[:, 2])
+    kinds = shown[:, 1].astype(np.int64)
+    parts = [_rows(shown, price, np.arange(len(shown)), "")]
+    parts[0]["kind"] = [KINDS[kind] for kind in kinds]
+    for place, (name, chosen, column) in enumerate(find_costs(kinds), start=1):
+        rows = np.flatnonzero(chosen & (shown[:, column] != 0.0))
+        parts.append(_rows(shown, price, rows, name, amount=column, place=place))
+    table = pd.concat(parts).sort_values(["row", "place"], kind="stable", ignore_index=True)
+    bar = table.pop("bar").to_numpy(dtype=np.int64) - first
+    who = table.pop("who").to_numpy(dtype=np.int64)
+    table = table.drop(columns=["row", "place"])
+    table.insert(0, "time", utc_index(time[bar]))
+    labels = np.array([*names, *assets, ""], dtype=object)
+    is_paid = (table["kind"] == "funding") & np.isin(labels[who], list(paying))
+    table.loc[is_paid, "kind"] = DIVIDEND  # paid as funding is, and a market has one of the two
+    ordered = (*ORDER, *OF_SEVERAL) if is_panel else ORDER
+    table["kind"] = pd.Categorical(table["kind"], categories=[*ordered, DIVIDEND])
+    if is_panel:
+        of: Any = pd.Categorical(labels[who], categories=list(labels))
+        table.insert(2, "instrument", of)
+    return table
+
+
+def find_costs(kinds: IntArray) -> tuple[tuple[str, BoolArray, int], ...]:
+    """Return the costs of events: name, which entries may have one, and its column."""
+    trades = np.isin(kinds, (ledger.FILL, *ledger.STOPS, DELISTED))
     liquidations = kinds == ledger.LIQUIDATED
-    costs = (
+    return (
         ("fee", trades, 5),
         ("slippage", trades, 6),
         ("impact", trades, 7),
         ("liquidation_loss", liquidations, 5),
     )
-    for place, (name, chosen, column) in enumerate(costs, start=1):
-        rows = np.flatnonzero(chosen & (entries[:, column] != 0.0))
-        parts.append(_rows(entries, price, rows, name, amount=column, place=place))
-    table = pd.concat(parts).sort_values(["row", "place"], kind="stable", ignore_index=True)
-    bar = table.pop("bar").to_numpy(dtype=np.int64) - first
-    table = table.drop(columns=["row", "place"])
-    table.insert(0, "time", utc_index(time[bar]))
-    if has_dividends:  # they are paid as funding is, and a market has one of the two
-        table["kind"] = table["kind"].replace("funding", DIVIDEND)
-    table["kind"] = pd.Categorical(table["kind"], categories=[*ORDER, DIVIDEND])
-    return table
+
+
+def find_prices(entries: FloatArray, venues: Sequence[Venue]) -> FloatArray:
+    """Return the prices of entries of the log; those of collateral are prices already."""
+    price = np.full(len(entries), np.nan)
+    who, kinds = entries[:, OWNER].astype(np.int64), entries[:, 1].astype(np.int64)
+    has_price = ~np.isin(kinds, WITHOUT_PRICE)
+    for i, venue in enumerate(venues):
+        rows = (who == i) & has_price
+        price[rows] = price_of(venue, entries[rows, 2])
+    assets = who >= len(venues)
+    price[assets] = entries[assets, 2]
+    return price
 
 
 def forced_changes(entries: FloatArray | pd.DataFrame, time: IntArray, first: int) -> FloatArray:
@@ -227,9 +317,11 @@ def _rows(
     amount: int = 4,
     place: int = 0,
 ) -> pd.DataFrame:
+    who = entries[rows, OWNER] if entries.shape[1] > OWNER else np.zeros(len(rows))
     return pd.DataFrame(
         {
             "bar": entries[rows, 0],
+            "who": who,
             "kind": np.full(len(rows), kind, dtype=object),
             "price": price[rows],
             "quantity": entries[rows, 3],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, overload
 
+import numpy as np
 import pandas as pd
 
 from backtest.account import Account
@@ -23,8 +23,8 @@ from backtest.engine.benchmark import BenchmarkLike, begin_moves, read_own_bench
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.checked_signals import join_checks
 from backtest.engine.loop_driver import LoopStart, Progress, run_loop
-from backtest.engine.loop_inputs import has_interest, read_inputs, start_state
-from backtest.engine.manifest import hash_source, write_manifest
+from backtest.engine.loop_inputs import Inputs, has_interest, read_inputs, start_state
+from backtest.engine.manifest import RunTerms, hash_source, write_manifest
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.no_fill import TARGET, explain_no_fill, is_cash
 from backtest.engine.portfolio.cut_terms import end_expired
@@ -32,6 +32,8 @@ from backtest.engine.portfolio.narrow_to_one import narrow_to_one
 from backtest.engine.portfolio.portfolio_checks import check_account_kind, check_expiry
 from backtest.engine.portfolio.run_portfolio import is_single, run_portfolio
 from backtest.engine.result import Result
+from backtest.engine.run_before import find_before
+from backtest.engine.run_data import Quotes
 from backtest.engine.run_history import find_history, list_flows
 from backtest.engine.run_warnings import (
     warn_of_market,
@@ -40,11 +42,6 @@ from backtest.engine.run_warnings import (
 from backtest.engine.sampling_periods import check_periods, count_periods
 from backtest.engine.signal_input import describe_signal, read_signal, recall_signal
 from backtest.engine.signal_rule import SignalRule
-from backtest.features.liquidation_forecast import (
-    NO_BARS_SEEN,
-    VolatilityState,
-    forecast_volatility,
-)
 from backtest.market import Market, Markets
 from backtest.market.weight_frame import Weights
 from backtest.measures.run_span import RunSpan
@@ -132,7 +129,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
         ``"365"`` days a year, or ``"252"`` sessions.
     compile : bool
         False runs the policy in plain Python, for a debugger; the numbers are the same bits.
-    resume : Result or PortfolioResult, optional
+    resume : Result, optional
         Go on from the last close of an earlier result; ``market`` holds the bars after it and may
         overlap. The new result holds the new bars only. Several markets must hold the earlier bars
         too.
@@ -149,7 +146,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
 
     Returns
     -------
-    Result, or PortfolioResult for several instruments
+    Result
 
     Raises
     ------
@@ -192,6 +189,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
             cure="combine the policies instead, or give bt.Markets({name: market, ...})",
         )
     check_kinds(market, policy, venue, account, resume)
+    name = name or market.instrument or "market"
     check_settings(market, account, venue, sampling, calendar)
     check_resume(resume, policy, venue, account)
     market, first, started = find_history(resume, market, start)
@@ -214,7 +212,6 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     outcome = run_loop(policy, inputs, columns, begin, is_compiled=compile, progress=progress)
     if inputs.fees is not None:
         inputs = inputs._replace(fees=inputs.fees._replace(charged=outcome.charged))
-    multiplier, initial = inputs.feed.multiplier, inputs.feed.initial
     closes = market.time[first:] + market.interval
     no_fill = explain_no_fill(outcome, inputs, columns, venue, account, first)
     target = outcome.book[TARGET]
@@ -222,70 +219,74 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     warn_of_outcome(type(policy).__name__, said, target, closes)
     periods = count_periods(calendar, sampling, market, first)
     span = RunSpan(int(market.time[first]), closes, first, periods)
-    manifest = write_manifest(
-        market=market,
-        span=span,
-        policy=policy,
-        venue=venue,
+    markets = Markets({name: market})
+    given = None if compared is None else compared.text
+    terms = RunTerms(
+        is_panel=False,
+        markets=markets,
+        policies={name: policy},
+        overlay=None,
+        venues={name: venue},
         account=account,
         signal=describe_signal(signal, directions),
         sampling=sampling,
         calendar=calendar,
+    )
+    manifest = write_manifest(
+        terms,
+        span,
         plain_because=outcome.plain_because,
         causality=join_checks(causality, signal),
         resumed=None if resume is None else resume.manifest["id"],
-        benchmark=None if compared is None else compared.text,
+        benchmark=given,
+        compared_with=given or "",
     )
     return Result(
-        policy=policy,
-        venue=venue,
+        policies={name: policy},
+        overlay=None,
+        venues={name: venue},
         account=account,
         manifest=manifest,
+        names=(name,),
         span=span,
+        spans=np.array([[0, len(closes)]]),
+        interval=market.interval,
+        is_session=market.sessions,
         tally=outcome.tally,
         state=outcome.state,
         memory=outcome.memory,
         started=started,
         first_peak=account.capital + account.reserve if resume is None else resume.state.peak,
-        interval=market.interval,
-        is_session=market.sessions,
-        trail=find_trail(resume, market, first),
-        first_mark=math.nan if resume is None else resume.last_mark,
-        first_signal=0.0 if resume is None else resume.state.signal,
-        last_mark=float(market.mark_close[-1]),
-        close=market.close[first:],
-        mark=market.mark_close[first:],
-        mark_low=market.mark_low[first:],
-        mark_high=market.mark_high[first:],
-        signal=market.signal[first:],
-        multiplier=multiplier if len(multiplier) == 1 else multiplier[first:],
-        initial_multiplier=initial if len(initial) == 1 else initial[first:],
-        ends_sample=inputs.clock.ends_sample[first:],
-        record=outcome.book,
+        record=outcome.book.T,
+        positions_record=None,
         entries=outcome.entries,
-        market=market,
-        inputs=inputs,
-        no_fill=no_fill,
-        traded=outcome.traded,
-        first_unrealized=0.0 if resume is None else resume.last_unrealized,
+        quotes=read_quotes(market, inputs, first),
+        asset_marks=np.empty((len(closes), 0)),
+        ends_sample=inputs.clock.ends_sample[first:],
+        before=find_before(resume, markets, first),
         benchmark=None
         if compared is None
         else begin_moves(compared.moves, first, is_resumed=resume is not None),
-        name=name,
+        markets=markets,
+        inputs=inputs,
+        no_fill=no_fill,
+        traded=outcome.traded,
     )
 
 
-def find_trail(resume: Result | None, market: Market, first: int) -> VolatilityState:
-    """Return the state of the volatility forecast after the bars before the first."""
-    if resume is not None:
-        return resume.last_trail
-    return forecast_volatility(
-        NO_BARS_SEEN,
-        market.time[:first],
-        market.close[:first],
-        market.interval,
-        is_session=market.sessions,
-    )[1]
+def read_quotes(market: Market, inputs: Inputs, first: int) -> Quotes:
+    """Return prices, signal and multipliers of the bars of a run of one position."""
+    margin = (inputs.feed.multiplier, inputs.feed.initial)
+    multiplier, initial = (each if len(each) == 1 else each[first:] for each in margin)
+    return Quotes(
+        close=market.close[first:, None],
+        mark=market.mark_close[first:, None],
+        mark_low=market.mark_low[first:, None],
+        mark_high=market.mark_high[first:, None],
+        signal=market.signal[first:, None],
+        multiplier=multiplier[:, None],
+        initial_multiplier=initial[:, None],
+    )
 
 
 def check_kinds(
@@ -300,7 +301,8 @@ def check_kinds(
         ("resume", resume, Result, "pass the earlier result, or bt.Result.load(folder)"),
     )
     for name, value, kind, cure in wanted:
-        if not isinstance(value, kind) and not (name == "resume" and value is None):
+        is_other = isinstance(value, Result) and not value.has_one_position
+        if is_other or not (isinstance(value, kind) or (name == "resume" and value is None)):
             raise ParameterError(
                 f"{name} must be a {kind.__name__}, was {str(value)[:60]!r}",
                 where=f"bt.run, {name}",

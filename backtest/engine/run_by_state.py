@@ -57,7 +57,7 @@ def find_volatility(result: RunRecord) -> IntArray:
 
 def gather_bars(result: RunRecord) -> RunBars:
     """Return what the measures of parts need of a run."""
-    book = dict(zip(RECORDED, result.record, strict=True))
+    book = {name: result.of_account(name) for name in RECORDED}
     unit = np.concatenate(([result.tally.first_unit], book["unit"]))
     closes = np.concatenate(([result.span.start], result.span.closes))
     ends = result.ends_sample != 0.0
@@ -89,7 +89,7 @@ def count_events(result: RunRecord) -> dict[str, FloatArray]:
         return np.bincount(rows[np.isin(kind, names)], minlength=n).astype(np.float64)
 
     price, mark = result.bars["liquidation_price"].to_numpy(), result.mark
-    is_long = result.record[RECORDED.index("position")] > 0.0
+    is_long = result.of_account("position") > 0.0
     near = np.where(is_long, price >= mark / (1.0 + NEAR), price <= mark / (1.0 - NEAR))
     return {
         "liquidations": count("liquidation"),

@@ -78,10 +78,11 @@ def join_markets(resume: Result, market: Market) -> History:
             "policy's columns, and ends after it",
         )
     marked = float(market.mark_close[first - 1])
-    if marked != resume.last_mark:
+    ended = float(resume.marks[-1, 0])
+    if marked != ended:
         raise DataError(
             f"the mark close of {format_time(last)} must be the one the earlier run ended on, "
-            f"{resume.last_mark!r}, was {marked!r}",
+            f"{ended!r}, was {marked!r}",
             where="bt.run, resume",
             cure="resume on the same data",
         )

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from backtest.base.json_values import to_plain
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.checked_signals import name_signal
 from backtest.engine.loop_driver import LoopOutcome, LoopStart, run_loop
 from backtest.engine.loop_inputs import Inputs, read_inputs, start_state
-from backtest.engine.manifest import compute_id
+from backtest.engine.manifest import change_policy
 from backtest.engine.signal_input import describe_signal
+from backtest.market import Markets
 from backtest.policy import start_memory
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from backtest.engine.signal_rule import SignalRule
     from backtest.market import Market
     from backtest.policy import Policy
-
-NOT_IN_ID = ("id", "policy_module", "compiled", "causality", "margin_table", "margin_tables")
-"""Entries of a manifest on which the id does not depend."""
 
 
 class Stretch(NamedTuple):
@@ -102,8 +99,8 @@ def join_signals(whole: Result, stretches: Sequence[Stretch]) -> Result:
     feed = whole.inputs.feed._replace(signal=joined)
     return dataclasses.replace(
         whole,
-        market=market.with_signal(joined),
-        signal=joined[stretches[0].first :],
+        markets=Markets({whole.names[0]: market.with_signal(joined)}),
+        quotes=whole.quotes._replace(signal=joined[stretches[0].first :, None]),
         inputs=whole.inputs._replace(feed=feed),
         manifest={**whole.manifest, "signal": describe_signal(named, joined)},
     )
@@ -198,12 +195,12 @@ def join_outcomes(
     record: FloatArray = np.concatenate([each.book for each in outcomes], axis=1)
     return dataclasses.replace(
         whole,
-        policy=stretches[-1].policy,
-        manifest=describe_switches(whole, stretches),
+        policies={whole.names[0]: stretches[-1].policy},
+        manifest=describe_switches(whole.manifest, find_market(whole).time, stretches),
         tally=last.tally,
         state=last.state,
         memory=last.memory,
-        record=record,
+        record=record.T,
         entries=np.concatenate([each.entries for each in outcomes]),
         inputs=inputs,
         no_fill="" if last.tally.money.traded > 0.0 else "no parameters of any stretch traded",
@@ -211,16 +208,13 @@ def join_outcomes(
     )
 
 
-def describe_switches(whole: Result, stretches: Sequence[Stretch]) -> dict[str, Any]:
+def describe_switches(
+    manifest: Mapping[str, Any], time: IntArray, stretches: Sequence[Stretch]
+) -> dict[str, Any]:
     """Return the manifest of a run whose parameters change, with the time of each change."""
-    market, policy = find_market(whole), whole.manifest["policy"]
-    switches = [describe_stretch(each, market.time) for each in stretches]
-    text = f"{policy['name']}(re-tuned {len(stretches) - 1} times)"
-    facts = {name: value for name, value in whole.manifest.items() if name not in NOT_IN_ID}
-    described = {**policy, "text": text, "switches": switches}
-    plain: dict[str, Any] = to_plain({**facts, "policy": described})
-    aside = {name: whole.manifest[name] for name in NOT_IN_ID[1:]}
-    return {"id": compute_id(plain), **plain, **aside}
+    switches = [describe_stretch(each, time) for each in stretches]
+    text = f"{manifest['policy']['name']}(re-tuned {len(stretches) - 1} times)"
+    return change_policy(manifest, {"text": text, "switches": switches})
 
 
 def describe_stretch(stretch: Stretch, time: IntArray) -> dict[str, Any]:

@@ -146,7 +146,9 @@ def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
 
     Raises DataError if an instrument lacks a bar inside its span, or spans do not overlap.
     """
-    time = np.unique(np.concatenate([market.time for market in markets.values()]))
+    times = [market.time for market in markets.values()]
+    is_shared = all(np.array_equal(each, times[0]) for each in times[1:])
+    time = times[0] if is_shared else np.unique(np.concatenate(times))
     starts = np.searchsorted(time, [market.start for market in markets.values()])
     stops = np.searchsorted(time, [int(m.time[-1]) for m in markets.values()]) + 1
     spans = np.stack([starts, stops], axis=1).astype(np.int64)

@@ -219,9 +219,13 @@ def attribute_by(life: AccountHistory, time: IntArray, by: Period) -> pd.DataFra
         If the period is none of these.
     """
     Choice(*CALENDAR_PERIODS).check("by", by, where="Result.attribution, by")
+    return pd.DataFrame(split_growth(life), index=find_periods(time, by)).groupby(level=0).sum()
+
+
+def find_periods(time: IntArray, by: Period) -> pd.DatetimeIndex:
+    """Return the start of the period of UTC time in which each bar opens."""
     naive = utc_index(time).tz_localize(None)
-    starts = naive.to_period(CALENDAR_PERIODS[by]).start_time.tz_localize("UTC").rename(by)
-    return pd.DataFrame(split_growth(life), index=starts).groupby(level=0).sum()
+    return naive.to_period(CALENDAR_PERIODS[by]).start_time.tz_localize("UTC").rename(by)
 
 
 def read_account_history(

@@ -9,7 +9,7 @@ from backtest.account import Account
 from backtest.account.account import check_account
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Number, Range
-from backtest.engine import PortfolioResult, Result
+from backtest.engine import Result
 from backtest.engine.portfolio.portfolio_checks import check_portfolio, read_venues
 from backtest.paths.panel_paths import PanelPaths
 from backtest.paths.panel_runner import PanelRunner
@@ -22,7 +22,7 @@ Runner: TypeAlias = PathsRunner | PanelRunner
 AnyPaths: TypeAlias = Paths | PanelPaths
 AnyPolicy: TypeAlias = Policy | Mapping[str, Policy]
 AnyVenue: TypeAlias = Venue | Mapping[str, Venue]
-AnyAccount: TypeAlias = Account | Result | PortfolioResult
+AnyAccount: TypeAlias = Account | Result
 
 
 def choose_runner(
@@ -56,6 +56,11 @@ def choose_runner(
     )  # fmt: skip
 
 
+def is_of_several(account: object) -> bool:
+    """Return whether an account is the result of a run of several positions."""
+    return isinstance(account, Result) and not account.has_one_position
+
+
 def unwrap_single(given: Any) -> Any:
     """Return what a mapping of one instrument holds; anything else as it is."""
     is_one = isinstance(given, Mapping) and len(given) == 1
@@ -80,7 +85,7 @@ def make_runner(
         ("account", account, (Account, Result), "pass bt.Account(...), or a result of bt.run"),
     )
     for name, value, kinds, cure in wanted:
-        if not isinstance(value, kinds):
+        if not isinstance(value, kinds) or is_of_several(value):
             raise ParameterError(
                 f"{name} must be a {kinds[0].__name__}, was {str(value)[:60]!r}",
                 where=f"{where}, {name}",
@@ -111,7 +116,7 @@ def make_panel_runner(
     where: str,
 ) -> PanelRunner:
     """Return a runner for paths of several instruments, with its arguments checked."""
-    if not isinstance(account, Account | PortfolioResult):
+    if not isinstance(account, Account) and not is_of_several(account):
         raise ParameterError(
             f"account must be an Account or a result of several instruments, was {account!r:.60}",
             where=f"{where}, account",

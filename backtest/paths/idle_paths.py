@@ -12,18 +12,18 @@ from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import NoFillWarning
 from backtest.base.number_text import format_leverage
 from backtest.base.units import FloatArray
-from backtest.engine import PortfolioResult, Result
+from backtest.engine import Result
 from backtest.engine.target_cuts_text import WORDS, is_large
 from backtest.paths.choose_runner import Runner
 from backtest.paths.panel_runner import PanelRunner
 
 
-def run_first_path(runner: Runner) -> Result | PortfolioResult:
+def run_first_path(runner: Runner) -> Result:
     """Return the account on the first path, in plain Python and without its warnings."""
     plain: Any = replace(runner, compile=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found: Result | PortfolioResult = plain.run_path(0)
+        found: Result = plain.run_path(0)
     return found
 
 

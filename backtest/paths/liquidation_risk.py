@@ -11,7 +11,7 @@ import pandas as pd
 from backtest.base.checked_calls import checked, checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.number_text import format_chance, format_leverage, format_money, format_percent
-from backtest.engine import PortfolioResult, Result
+from backtest.engine import Result
 from backtest.market import Market, Markets
 from backtest.paths.choose_runner import (
     AnyAccount,
@@ -106,7 +106,7 @@ class LiquidationRisk(RiskRecord):
         return self.typical
 
     @checked
-    def run(self, i: int) -> Result | PortfolioResult:
+    def run(self, i: int) -> Result:
         """Return the full result of path i, the same bits as in the risk.
 
         Raises
@@ -192,7 +192,7 @@ def liquidation_risk(
     venue : Venue
         Of dated margin tables, the one in force at the start holds for all bars. Of several
         instruments, one for all or one for each.
-    account : Account, Result or PortfolioResult
+    account : Account, Result
         A new account, or a result that ended where the paths begin: positions, pending decisions
         and memory go on.
     horizons : sequence of str, optional

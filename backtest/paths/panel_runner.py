@@ -14,7 +14,7 @@ from backtest.account import Account
 from backtest.account.ledger import CALLED, LIQUIDATED, RUINED
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.units import FloatArray, format_time
-from backtest.engine import PortfolioResult
+from backtest.engine import Result
 from backtest.engine.portfolio.book_driver import BookOutcome, run_book_loop
 from backtest.engine.portfolio.portfolio_setup import Setup, set_up, set_up_again
 from backtest.engine.portfolio.run_portfolio import begin, copy_book
@@ -63,7 +63,7 @@ class PanelRunner:
         The bars.
     policy, venue : as in :func:`backtest.run` of several instruments
         Of dated margin tables, those in force at the start hold for all bars.
-    account : Account or PortfolioResult
+    account : Account or Result
         A new account, which decides first at the last close of history; or a result that ended
         there, to go on from.
     signal : mapping of str to float, optional
@@ -78,20 +78,20 @@ class PanelRunner:
     paths: PanelPaths
     policy: Policy | Mapping[str, Policy]
     venue: Venue | Mapping[str, Venue]
-    account: Account | PortfolioResult
+    account: Account | Result
     signal: Mapping[str, float] | None = None
     overlay: Policy | None = None
     compile: bool = True
 
     @property
-    def resume(self) -> PortfolioResult | None:
+    def resume(self) -> Result | None:
         """The result to continue, None for a new account."""
-        return self.account if isinstance(self.account, PortfolioResult) else None
+        return self.account if isinstance(self.account, Result) else None
 
     @property
     def terms(self) -> Account:
         """The account as it was opened."""
-        return self.account.account if isinstance(self.account, PortfolioResult) else self.account
+        return self.account.account if isinstance(self.account, Result) else self.account
 
     @property
     def base(self) -> float:
@@ -116,7 +116,7 @@ class PanelRunner:
         """Return the signal on the bars of a path, of shape (n, n_bars)."""
         chosen: Any = self.signal
         if chosen is None and self.resume is not None:
-            last = self.resume.book.signal
+            last = self.resume.state.signal
             chosen = dict(zip(self.paths.names, map(float, last), strict=True))
         return read_weights(chosen, markets, where=WHERE, first=0)
 
@@ -193,7 +193,7 @@ class PanelRunner:
         own = set_up_again(setup, joined, weights, first=first, started=started)
         return PanelStart(own, weights, offset, is_own)
 
-    def run_path(self, i: int) -> PortfolioResult:
+    def run_path(self, i: int) -> Result:
         """Return the whole result of path i, from :func:`backtest.run`."""
         if self.resume is not None:
             raise ParameterError(
@@ -205,7 +205,7 @@ class PanelRunner:
         start = np.datetime64(int(joined.time[joined.n_bars - self.paths.width]), "ns")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found: PortfolioResult = run(
+            found: Result = run(
                 joined,
                 self.policy,
                 venue=self.fixed_venues,
@@ -280,7 +280,7 @@ class PanelRunner:
         inputs, book, desk, tally = begin(setup)
         own = setup.account.requirement
         if self.resume is not None:
-            book = copy_book(self.resume.book)
+            book = copy_book(self.resume.state)
             desk.memory[:] = self.resume.memory
         return run_book_loop(
             inputs,

@@ -16,7 +16,7 @@ from backtest.base.phrases import Place
 from backtest.base.ranges import Number
 from backtest.base.table_text import format_table
 from backtest.base.units import DAY, FloatArray, IntArray, format_duration, parse_duration
-from backtest.engine import PortfolioResult, Result
+from backtest.engine import Result
 from backtest.market import Market, Markets
 from backtest.paths.choose_runner import (
     AnyAccount,
@@ -201,9 +201,7 @@ def runway(
 def find_start(account: AnyAccount, capital: float) -> float:
     """Return the wealth at the start: the capital of a new account, or the end of a result."""
     if isinstance(account, Result):
-        return float(account.state.equity + account.state.reserve)
-    if isinstance(account, PortfolioResult):
-        return float(account.metrics["final_equity"])
+        return float(account.of_account("equity")[-1] + account.of_account("reserve")[-1])
     return capital
 
 

@@ -12,9 +12,8 @@ import numpy as np
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.units import format_time
-from backtest.engine import PortfolioResult, Result
+from backtest.engine import Result
 from backtest.regress.host import describe_host, list_host_changes
-from backtest.regress.panel_trace import take_panel_trace
 from backtest.regress.renamed_measures import find_present_name
 from backtest.regress.run_identity import (
     OF_FILES,
@@ -86,7 +85,7 @@ class Baseline:
 
 
 def take_baseline(
-    result: Result | PortfolioResult | WalkForward,
+    result: Result | WalkForward,
     name: str,
     *,
     experiment: str | None = None,
@@ -97,7 +96,7 @@ def take_baseline(
 
     Parameters
     ----------
-    result : Result, PortfolioResult or WalkForward
+    result : Result or WalkForward
         The result of a run, or a walk forward: the baseline of a walk records its re-tuned account
         with the figures of the walk (``walk_growth``, ``walk_efficiency``, ...), its search and the
         winner of each fold.
@@ -111,7 +110,7 @@ def take_baseline(
         Tolerances of measures by name or pattern: ``{"*": "5%", "sharpe": 0.05}``; the last match
         applies. Other measures have a relative tolerance of 1e-9.
     """
-    account: Result | PortfolioResult
+    account: Result
     if isinstance(result, WalkForward):
         account, metrics = require_account(result), measure_walk(result)
         facts = gather_walk_facts(result)
@@ -126,7 +125,7 @@ def take_baseline(
         host=describe_host(),
         metrics=metrics,
         bands=choose_bands(metrics, tolerance or {}, {}, where="tolerance"),
-        trace=take_trace(account) if isinstance(account, Result) else take_panel_trace(account),
+        trace=take_trace(account),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest.base.json_values import to_plain
-from backtest.engine import PortfolioResult, Result
+from backtest.engine import Result
 from backtest.policy.combinators import written_formulas
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ NOT_OF_THE_ENGINE = frozenset(
         *("engine/compile/background_compiler.py", "engine/compile/background_jobs.py"),
         *("engine/compile/plain_or_compiled.py", "engine/compile/rule_pickles.py"),
         *("engine/contract_runs.py", "engine/policy_contract.py", "engine/result_files.py"),
-        *("engine/result_tables.py", "engine/result_text.py", "features/liquidation_calculator.py"),
+        *("engine/account_text.py", "engine/result_tables.py", "engine/result_text.py"),
+        *("engine/setting_text.py", "features/liquidation_calculator.py"),
         *("measures/ranking.py", "policy/formula_reads.py"),
         *("venue/imported_tiers.py", "venue/preset_schema.py"),
     }
@@ -63,7 +64,7 @@ class FactChange(NamedTuple):
         return f"{self.name}: {shorten_value(self.was)} -> {shorten_value(self.now)}"
 
 
-def gather_facts(result: Result | PortfolioResult) -> dict[str, Any]:
+def gather_facts(result: Result) -> dict[str, Any]:
     """Return the inputs of a result as plain data."""
     manifest, policy = result.manifest, result.manifest["policy"]
     facts: dict[str, Any] = {
@@ -126,12 +127,9 @@ def drop_sources(data: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def list_policies(result: Result | PortfolioResult) -> list[Policy]:
-    """Return the policies of a result: one, or those of the instruments and the overlay."""
-    if isinstance(result, Result):
-        found = [result.policy]
-    else:
-        found = [*result.policies.values(), result.overlay]
+def list_policies(result: Result) -> list[Policy]:
+    """Return the policies of the instruments of a result, and the overlay."""
+    found = [*result.policies.values(), result.overlay]
     return [each for each in found if each is not None]
 
 

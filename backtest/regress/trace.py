@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from backtest.base.units import FloatArray, IntArray
-from backtest.engine.bar_loop import RECORDED
+from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD
 from backtest.measures.performance import sampled_returns
 
 if TYPE_CHECKING:
     from backtest.engine import Result
-    from backtest.market import Market
+    from backtest.market import Market, Markets
 
 STEPS = {
     "close": "last price of the data",
@@ -49,6 +49,12 @@ STEPS = {
 """The columns of a trace and their descriptions, in the order of events in a bar."""
 OF_SEVERAL = frozenset({"collateral_pnl", "conversion", "overlay"})
 """The columns that only runs of several positions have."""
+OF_QUOTES = ("close", "mark", "signal", "multiplier")
+"""The columns of one position that are quotes."""
+OF_POSITIONS = {
+    "quantity": "position", **{name: name for name in POSITION_RECORD if name in STEPS},
+}  # fmt: skip
+"""The columns of each of several positions: of the record, and what a trace calls them."""
 
 TERMS = {
     "price_pnl": 1.0,
@@ -125,23 +131,37 @@ def describe_column(column: str) -> str:
 
 
 def take_trace(result: Result) -> Trace:
-    """Return the trace of a result."""
-    n = len(result.close)
-    known = {
-        **dict(zip(RECORDED, result.record, strict=True)),
-        "close": result.close,
-        "mark": result.mark,
-        "signal": result.signal,
-        "multiplier": result.multiplier,
-        "ends_sample": result.ends_sample,
-    }
-    columns = {
-        name: normalize_values(np.broadcast_to(known[name], (n,)))
-        for name in STEPS
-        if name not in OF_SEVERAL
-    }
-    inputs = None if result.market is None else fingerprint_bars(result.market)[-n:]
-    return Trace(np.asarray(result.time), columns, inputs, result.tally.first_unit, result.interval)
+    """Return the trace of a result.
+
+    A column of one of several positions is called by its instrument too, ``"BTCUSDT position"``.
+    """
+    columns = name_columns(result)
+    n = len(result.time)
+    inputs = None
+    if result.has_one_position and result.market is not None:
+        inputs = fingerprint_bars(result.market)[-n:]
+    elif result.markets is not None:
+        inputs = fingerprint_panel(result.markets)[-n:]
+    arrays = {name: normalize_values(np.broadcast_to(x, (n,))) for name, x in columns.items()}
+    return Trace(np.asarray(result.time), arrays, inputs, result.tally.first_unit, result.interval)
+
+
+def name_columns(result: Result) -> dict[str, FloatArray]:
+    """Return the columns of the trace of a result, not yet normalized."""
+    if result.has_one_position:
+        quotes = {name: getattr(result, name) for name in OF_QUOTES}
+        known = {**quotes, "ends_sample": result.ends_sample}
+        own = (name for name in STEPS if name not in OF_SEVERAL)
+        return {name: known[name] if name in known else result.of_account(name) for name in own}
+    columns = {name: result.of_account(name) for name in STEPS if name in ACCOUNT_RECORD}
+    columns["ends_sample"] = result.ends_sample
+    for i, name in enumerate(result.names):
+        columns[f"{name} mark"] = result.marks[:, i]
+        columns |= {
+            f"{name} {called}": result.of_positions(field)[:, i]
+            for field, called in OF_POSITIONS.items()
+        }
+    return columns
 
 
 def normalize_values(values: FloatArray) -> FloatArray:
@@ -181,6 +201,15 @@ def fingerprint_bars(market: Market) -> npt.NDArray[np.uint32]:
         settled = scramble_bits(settled ^ normalize_values(np.asarray(values)).view(np.uint64))
     bars = np.searchsorted(market.time, market.funding_time, side="right") - 1
     np.bitwise_xor.at(mixed, np.clip(bars, 0, market.n_bars - 1), settled)
+    return (mixed >> np.uint64(32)).astype(np.uint32)
+
+
+def fingerprint_panel(markets: Markets) -> npt.NDArray[np.uint32]:
+    """Return a hash of each bar's data on the clock, over all instruments that have the bar."""
+    mixed = np.zeros(markets.n_bars, dtype=np.uint64)
+    for market, (first, stop) in zip(markets.values(), markets.spans, strict=True):
+        own = fingerprint_bars(market).astype(np.uint64)
+        mixed[first:stop] = scramble_bits(mixed[first:stop] ^ own)
     return (mixed >> np.uint64(32)).astype(np.uint32)
 
 

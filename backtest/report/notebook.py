@@ -60,7 +60,7 @@ def write_facts_table(facts: Sequence[Fact]) -> str:
 
 def draw_equity_svg(result: Result) -> str:
     """Return the unit value over time as an SVG line that keeps its extremes."""
-    unit = result.record[6] / result.tally.first_unit
+    unit = result.of_account("unit") / result.tally.first_unit
     rows = thin_rows(result.span.closes, unit, buckets=280)
     x = rescale(result.span.closes[rows].astype(np.float64), 0.0, float(WIDTH))
     y = rescale(unit[rows], HEIGHT - 2.0, 2.0)

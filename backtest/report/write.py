@@ -10,7 +10,6 @@ from backtest.base.reportable import Reportable
 from backtest.compare import Comparison
 from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine import Result
-from backtest.engine.portfolio.portfolio_result import PortfolioResult
 from backtest.options import Surface
 from backtest.report.basis.data_and_command import NOTHING, Background, find_background
 from backtest.report.capacity_page import build_capacity
@@ -38,9 +37,15 @@ from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.schedules import Schedules
 from backtest.validation.walk import WalkForward
 
+
+def build_result(result: Result, background: Background) -> Page:
+    """Return the report of a run, of one position or of several."""
+    build = build_run if result.has_one_position else build_portfolio
+    return build(result, background)
+
+
 BUILDERS: dict[type, Callable[[Any, Background], Page]] = {
-    Result: build_run,
-    PortfolioResult: build_portfolio,
+    Result: build_result,
     Comparison: build_comparison,
     Study: build_study,
     WalkForward: build_walk,

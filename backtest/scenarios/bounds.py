@@ -213,7 +213,7 @@ def measure_bounds(lived: BoundsRun, progress: Progress | None) -> Bounds:
         "depth": lived.depth,
         "refined": bool(lived.refine),
     }
-    return Bounds(table, bars, len(lanes), is_cut, len(result.record[0]), settings, result)
+    return Bounds(table, bars, len(lanes), is_cut, len(result.record), settings, result)
 
 
 COLUMNS = ["events", "states", "equity_low", "as_run", "equity_high", "probability", "width"]

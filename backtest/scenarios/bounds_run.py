@@ -155,7 +155,7 @@ class BoundsRun:
             node, column = node
             rows.append(column)
         book = np.concatenate(rows[::-1], axis=1)
-        return replace(self.result, record=book, tally=lane.tally, state=lane.state)
+        return replace(self.result, record=book.T, tally=lane.tally, state=lane.state)
 
 
 def check_result(result: Result) -> None:

@@ -16,7 +16,7 @@ from backtest.account.ledger import CALLED, LIQUIDATED
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, format_duration, parse_duration
-from backtest.engine import PortfolioResult
+from backtest.engine import Result
 from backtest.engine.compile.plain_or_compiled_book import is_book_plain, order_book_loop
 from backtest.engine.portfolio.book_driver import (
     BookOutcome,
@@ -93,13 +93,13 @@ class PanelStress:
 
     Parameters
     ----------
-    result : PortfolioResult
+    result : Result
         A run in this process; its policies go on deciding.
     venues : mapping of str to Venue
         The rules after its end, each with one margin table.
     """
 
-    result: PortfolioResult
+    result: Result
     venues: Mapping[str, Venue]
 
     @functools.cached_property
@@ -159,7 +159,7 @@ class PanelStress:
     @property
     def before(self) -> float:
         """Equity and reserve at the end of the run."""
-        return float(self.result.record[-1, 0] + self.result.record[-1, 3])
+        return float(self.result.of_account("equity")[-1] + self.result.of_account("reserve")[-1])
 
     def make(self, scenario: Scenario) -> dict[str, ShockBars]:
         """Return the bars of a scenario from its figures, of each instrument."""
@@ -182,7 +182,8 @@ class PanelStress:
         """Return what a scenario does to the account."""
         n = next(iter(bars.values())).last.shape[1]
         if n == 0:
-            distance = self.find_distance(self.result.positions_record[-1:], self.result.marks[-1:])
+            last = np.asarray(self.result.positions_record)[-1:]
+            distance = self.find_distance(last, self.result.marks[-1:])
             return StressOutcome(self.before, 0.0, False, distance, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
         markets = Markets(
             {name: append_bars(market, bars[name]) for name, market in self.history.items()},
@@ -191,7 +192,7 @@ class PanelStress:
         first = self.history.n_bars
         out = min(self.count_outage(scenario), n)
         account = self.result.account
-        parts, book, memory = [], copy_book(self.result.book), self.result.memory
+        parts, book, memory = [], copy_book(self.result.state), self.result.memory
         if out:
             book.leverage[:], book.is_pending[:] = np.nan, 0
             quiet_account = replace(account, **NO_STOPS)
@@ -223,7 +224,7 @@ class PanelStress:
         """Take the account through the bars of some markets from one on."""
         account = replace(account, requirement=self.base.account.requirement)
         venues = {name: scale_venue(each, scenario) for name, each in self.venues.items()}
-        weights = np.tile(self.result.book.signal[:, None], (1, markets.n_bars))
+        weights = np.tile(self.result.state.signal[:, None], (1, markets.n_bars))
         setup = set_up_again(
             self.base._replace(venues=venues, account=account),
             markets,
@@ -299,9 +300,7 @@ class PanelStress:
         return least if math.isfinite(least) else math.nan
 
 
-def run_panel_scenario(
-    result: PortfolioResult, scenario: Scenario, rules: str, data: Any
-) -> dict[str, Any]:
+def run_panel_scenario(result: Result, scenario: Scenario, rules: str, data: Any) -> dict[str, Any]:
     """Return the row of a scenario."""
     run = PanelStress(result, quiet_venues(result, rules, scenario))
     replayed = cut_panel_replay(run, scenario, data)
@@ -315,7 +314,7 @@ def run_panel_scenario(
     }
 
 
-def quiet_venues(result: PortfolioResult, rules: str, scenario: Scenario) -> dict[str, Venue]:
+def quiet_venues(result: Result, rules: str, scenario: Scenario) -> dict[str, Venue]:
     """Return the venues, each with the margin table of a day."""
     end = int(result.time[-1])
     return {name: quiet(venue, end, rules, scenario) for name, venue in result.venues.items()}
@@ -341,7 +340,7 @@ def find_panel_break_even(
     moved = [end for end in ends.values() if abs(math.log(end)) > 1e-9]
     if not moved:
         marks = [market.mark_close[-1] for market in run.history.values()]
-        net = float(run.result.book.held.quantities @ np.array(marks))
+        net = float(run.result.state.held.quantities @ np.array(marks))
         end = 0.99 if net >= 0.0 else 1.01
         bars = run.make(scenario.override(price=end - 1.0, prices=None, correlation=None))
         moved = [end]

@@ -19,7 +19,7 @@ from backtest.base.phrases import Place
 from backtest.base.ranges import Choice
 from backtest.base.text_layout import capitalize
 from backtest.base.units import DAY, format_time
-from backtest.engine import PortfolioResult, Result
+from backtest.engine import Result
 from backtest.market import Market, Markets
 from backtest.paths.risk_record import RiskRecord
 from backtest.scenarios.crashes import crashes
@@ -107,7 +107,7 @@ class Stress(RiskRecord):
 
 @checked_only("progress", "data")
 def stress(
-    result: Result | PortfolioResult,
+    result: Result,
     scenarios: Sequence[Scenario] | Scenario | None = None,
     *,
     rules: str = "today",
@@ -119,7 +119,7 @@ def stress(
 
     Parameters
     ----------
-    result : Result or PortfolioResult
+    result : Result
         Of :func:`backtest.run`, in this process. Its policies go on deciding at the closes of the
         scenario, with the last direction and weights of the signal.
     scenarios : sequence of Scenario, optional
@@ -158,13 +158,13 @@ def stress(
     scenario that moves none, of all alike, against the net position. Their ``distance`` is measured
     at closes, the prices of the others frozen, and their policies are not asked in an outage.
     """
-    if not isinstance(result, Result | PortfolioResult):
+    if not isinstance(result, Result):
         raise ParameterError(
             f"result must be a Result, was {str(result)[:60]!r}",
             where=Place("result", of=WHERE),
             cure="pass what bt.run returned",
         )
-    chosen = read_scenarios(scenarios, of_several=isinstance(result, PortfolioResult))
+    chosen = read_scenarios(scenarios, of_several=not result.has_one_position)
     how = RULES.check("rules", rules, where=Place("rules", of=WHERE))
     grid = list_shocks(ladder)
     rows, total = {}, len(chosen) + len(grid)
@@ -183,11 +183,11 @@ def stress(
         "scenarios": [each.to_dict() for each in chosen],
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
     }
-    market = result.market if isinstance(result, Result) else result.markets
+    market = result.market if result.has_one_position else result.markets
     return Stress(table, climbed, settings, market)
 
 
-def find_loss(result: Result | PortfolioResult) -> str:
+def find_loss(result: Result) -> str:
     """Return when the account of a run was ruined, and what was left; empty if it was not."""
     if not result.metrics["ruined"]:
         return ""
@@ -231,11 +231,9 @@ def read_scenarios(
     return chosen
 
 
-def run_scenario(
-    result: Result | PortfolioResult, scenario: Scenario, rules: str, data: Any
-) -> dict[str, Any]:
+def run_scenario(result: Result, scenario: Scenario, rules: str, data: Any) -> dict[str, Any]:
     """Return the row of a scenario."""
-    if isinstance(result, PortfolioResult):
+    if not result.has_one_position:
         return run_panel_scenario(result, scenario, rules, data)
     if data is not None and not isinstance(data, Market):
         raise ParameterError(
@@ -333,9 +331,9 @@ def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, 
     ]
 
 
-def shock_once(result: Result | PortfolioResult, rules: str, shock: Scenario) -> StressOutcome:
+def shock_once(result: Result, rules: str, shock: Scenario) -> StressOutcome:
     """Return what a shock of one bar does."""
-    if isinstance(result, PortfolioResult):
+    if not result.has_one_position:
         several = PanelStress(result, quiet_venues(result, rules, shock))
         return several.live(shock, several.make(shock))
     run = StressRun(result, quiet_venue(result, rules, shock))
@@ -343,7 +341,7 @@ def shock_once(result: Result | PortfolioResult, rules: str, shock: Scenario) ->
 
 
 def run_ladder(
-    result: Result | PortfolioResult,
+    result: Result,
     grid: list[dict[str, float]],
     rules: str,
     progress: Progress | None,

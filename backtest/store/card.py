@@ -41,7 +41,10 @@ def read_card(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
         data = decode_provenance(read_small(f"{place}/{PROVENANCE}"), place)
     except DataError:
         return None  # reading the whole folder reports it
-    is_known = (data["format"], data.get("run_format")) == (FORMAT, result_files.FORMAT)
+    is_known = (data["format"], data.get("run_format")) == (
+        FORMAT,
+        result_files.FORMATS[result_files.RUN],
+    )
     if not is_known or data["sizes"] != sizes:
         return None
     if not (is_untouched(stamp) or has_saved_hashes(place, data)):

@@ -23,7 +23,7 @@ from backtest.compare.shared_terms import (
     find_title,
     name_uniquely,
 )
-from backtest.engine import PortfolioResult, Result
+from backtest.engine import Result
 from backtest.market import Market
 from backtest.store.find import load_saved
 from backtest.venue import Venue
@@ -44,14 +44,14 @@ def name_saved(results: Sequence[Any]) -> list[str]:
     return [f"{find_title(each)} {each.manifest['id'][:SHOWN_ID]}" for each in results]
 
 
-def load_runs(folders: Sequence[Path]) -> dict[str, Result | PortfolioResult]:
+def load_runs(folders: Sequence[Path]) -> dict[str, Result]:
     """Load runs, each under a unique name."""
     loaded: list[Any] = [load_saved(folder) for folder in folders]
     return dict(zip(name_saved(loaded), loaded, strict=True))
 
 
 def compare_saved(
-    results: Mapping[str, Result | PortfolioResult],
+    results: Mapping[str, Result],
     *,
     baseline: str | None = None,
     confidence: float = 0.95,
@@ -76,10 +76,10 @@ def compare_saved(
     shared = {name: each for name, each in first.manifest.items() if name != "overlay"}
     if overlay := find_overlay(first):
         shared["overlay"] = overlay
-    return compare_results(results, rebuild_setting(first), base, rules, shared)  # type: ignore[arg-type] # of several, too
+    return compare_results(results, rebuild_setting(first), base, rules, shared)
 
 
-def check_alike(results: Mapping[str, Result | PortfolioResult]) -> None:
+def check_alike(results: Mapping[str, Result]) -> None:
     """Raise if a run was resumed, or differs from the first in data, signal or other terms."""
     name, first = next(iter(results.items()))
     terms = to_plain(describe_result(first))
@@ -102,7 +102,7 @@ def terms_error(name: str, what: str) -> ParameterError:
     )
 
 
-def rebuild_setting(result: Result | PortfolioResult) -> SharedTerms:
+def rebuild_setting(result: Result) -> SharedTerms:
     """Return the terms of a run, with a market that has its bar times, which sampling needs.
 
     All prices of that market are closes, of several instruments those of their index; no policy is
@@ -110,7 +110,7 @@ def rebuild_setting(result: Result | PortfolioResult) -> SharedTerms:
     """
     venue: Any
     close: FloatArray
-    if isinstance(result, Result):
+    if result.has_one_position:
         close, venue = np.asarray(result.close), Venue.from_dict(result.manifest["venue"])
     else:
         close = np.asarray(np.cumprod(1.0 + result.market_returns), dtype=np.float64)

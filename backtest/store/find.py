@@ -10,7 +10,7 @@ from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.compare import Comparison
 from backtest.crowd import Cascade, Crowding, SimulatedMarket
-from backtest.engine import PortfolioResult, Result
+from backtest.engine import Result
 from backtest.paths import LiquidationRisk, MaxLeverage
 from backtest.pockets import AllocationResult, Runway
 from backtest.scenarios import Bounds, Capacity, Sensitivity, Stress
@@ -44,12 +44,10 @@ Risk: TypeAlias = (
     LiquidationRisk | MaxLeverage | Stress | Bounds | Sensitivity | Capacity | Pocketed
 )
 Validation: TypeAlias = WalkForward | CrossValidation | Schedules
-Saved: TypeAlias = (
-    Result | Sweep | Study | Comparison | PortfolioResult | Crowded | Validation | Risk
-)
+Saved: TypeAlias = Result | Sweep | Study | Comparison | Crowded | Validation | Risk
 CLASSES: dict[str, Any] = {
     **dict(zip(FIRST_KINDS, (Result, Sweep, Study, Comparison), strict=True)),
-    PORTFOLIO: PortfolioResult,
+    PORTFOLIO: Result,
     **CROWD_CLASSES,
     **RISK_CLASSES,
     **dict(zip(VALIDATIONS, (WalkForward, CrossValidation, Schedules), strict=True)),

@@ -14,7 +14,7 @@ from backtest.compare import comparison_files as compare_storage
 from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.crowd.crowd_record import FORMAT as CROWD_FORMAT
 from backtest.engine import compute_id, result_files
-from backtest.engine.portfolio import portfolio_files
+from backtest.engine.manifest import PORTFOLIO as OF_SEVERAL
 from backtest.paths import LiquidationRisk, MaxLeverage
 from backtest.paths.risk_record import FORMAT as RISK_FORMAT
 from backtest.pockets import AllocationResult, Runway
@@ -33,7 +33,7 @@ RISK_CLASSES = {
     )
 }
 """The classes of results about risk, by kind."""
-PORTFOLIO = "portfolio"
+PORTFOLIO = OF_SEVERAL
 RUN, SWEEP, STUDY_KIND, COMPARISON = FIRST_KINDS = ("run", "sweep", "study", "comparison")
 WALK, CROSS, SCHEDULES = VALIDATIONS = ("walk-forward", "cross-validation", "schedules")
 KINDS = (*FIRST_KINDS, *VALIDATIONS, *CROWD_CLASSES, *RISK_CLASSES, PORTFOLIO)
@@ -48,10 +48,10 @@ PLURALS = {
     **{kind: kind for kind in (SCHEDULES, "crowding", "bounds")},
 }
 FORMATS = {
-    RUN: (result_files.FORMAT, result_files.FILES),
+    RUN: (result_files.FORMATS[result_files.RUN], result_files.FILES),
     SWEEP: (sweep_files.FORMAT, (sweep_files.TABLE,)),
     COMPARISON: (compare_storage.FORMAT, compare_storage.FILES),
-    PORTFOLIO: (portfolio_files.FORMAT, portfolio_files.FILES),
+    PORTFOLIO: (result_files.FORMATS[PORTFOLIO], result_files.FILES_OF[PORTFOLIO]),
     **{kind: (CROWD_FORMAT, each.files()) for kind, each in CROWD_CLASSES.items()},
     **{kind: (RISK_FORMAT, each.files()) for kind, each in RISK_CLASSES.items()},
     **{

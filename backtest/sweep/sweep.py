@@ -27,14 +27,10 @@ from backtest.engine import (
     read_signal,
 )
 from backtest.engine.frame_signals import describe_weights
-from backtest.engine.manifest import describe_data, find_versions
+from backtest.engine.manifest import describe_data, describe_venue, find_versions
 from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.no_fill import warn_of_unfilled
 from backtest.engine.portfolio.portfolio_checks import check_account_kind, read_venues
-from backtest.engine.portfolio.portfolio_manifest import (
-    describe_markets,
-    describe_venue,
-)
 from backtest.engine.run import check_kinds
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_rule import SignalRule
@@ -298,14 +294,15 @@ def describe_sweep(
     """Return everything that determines the numbers of a sweep, with an ``id`` made of it."""
     market, (_, venue, account, _) = evaluator.market, evaluator.base
     overlay = evaluator.overlay
-    describe = describe_markets if isinstance(market, Markets) else describe_data
     cls = evaluator.base.policy_class
     settings = {name: evaluator.settings[name] for name in names}
     held = {name: evaluator.settings[name].value for name in cls.parameters()}
     manifest: dict[str, Any] = to_plain(
         {
             "kind": "sweep",
-            "data": describe(market, account, int(market.time[0]), market.time + market.interval),
+            "data": describe_data(
+                market, account, int(market.time[0]), market.time + market.interval
+            ),
             "policy": {
                 "name": cls.__name__,
                 "settings": {name: value for name, value in held.items() if name not in names},

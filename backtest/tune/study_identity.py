@@ -20,8 +20,7 @@ from backtest.base.json_values import from_plain, to_plain
 from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import format_duration, format_time
 from backtest.engine import find_version, hash_source
-from backtest.engine.manifest import LIBRARIES
-from backtest.engine.portfolio.portfolio_manifest import describe_venue
+from backtest.engine.manifest import LIBRARIES, describe_venue
 from backtest.market import Market, Markets
 from backtest.sweep import Base
 from backtest.tune.study_folder import FORMAT, STUDY, read_json

@@ -12,13 +12,9 @@ from backtest.base.json_values import to_plain
 from backtest.base.phrases import Place
 from backtest.compare.shared_terms import SharedTerms
 from backtest.engine import compute_id
-from backtest.engine.manifest import describe_data, find_versions
+from backtest.engine.manifest import describe_data, describe_venue, find_versions
 from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.portfolio.cut_terms import end_expired
-from backtest.engine.portfolio.portfolio_manifest import (
-    describe_markets,
-    describe_venue,
-)
 from backtest.engine.run_warnings import OF_EACH_RUN, warn_of_market
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets
@@ -110,12 +106,11 @@ class Procedure(NamedTuple):
         terms, base = self.terms, self.base
         market = terms.market
         held = describe_policy(base)
-        describe = describe_markets if isinstance(market, Markets) else describe_data
         above = {} if terms.overlay is None else {"overlay": repr(terms.overlay)}
         manifest: dict[str, Any] = to_plain(
             {
                 "kind": kind,
-                "data": describe(
+                "data": describe_data(
                     market, terms.account, market.start, market.time + market.interval
                 ),
                 "policy": {**held, "text": f"{held['name']} over {', '.join(self.names)}"},

@@ -26,8 +26,7 @@ from backtest.base.saved_tables import (
     read_tables,
     write_tables,
 )
-from backtest.engine import PortfolioResult, Result
-from backtest.engine.portfolio.portfolio_manifest import KIND as PORTFOLIO
+from backtest.engine import Result
 from backtest.validation.progress_folder import name_result
 
 FORMAT = 1
@@ -109,9 +108,7 @@ def load_tables(folder: Path, kind: str) -> SavedValidation:
 
 def list_policies(account: Any) -> list[Any]:
     """Return the policies of an account with one position, or with several; none if loaded."""
-    if isinstance(account, PortfolioResult):
-        return [*account.policies.values()] + ([account.overlay] if account.overlay else [])
-    return [] if account.policy is None else [account.policy]
+    return [*account.policies.values()] + ([account.overlay] if account.overlay else [])
 
 
 def load_account(folder: Path, seal: str) -> Any:
@@ -123,5 +120,4 @@ def load_account(folder: Path, seal: str) -> Any:
             where=str(path),
             cure="run the validation again, or restore the file",
         )
-    is_portfolio = read_json_file(path).get("kind") == PORTFOLIO
-    return PortfolioResult.load(folder) if is_portfolio else Result.load(folder)
+    return Result.load(folder)

@@ -157,7 +157,7 @@ def judge_returns(procedure: Procedure, walked: Walked) -> dict[str, Any]:
 
 def find_market(account: Any) -> Any:
     """Return the market of an account, or its markets; None if it was loaded."""
-    return account.market if hasattr(account, "market") else account.markets
+    return account.market if account.has_one_position else account.markets
 
 
 def count_trades(walked: Walked, found: Sequence[SearchedFold]) -> list[int]:

@@ -162,7 +162,7 @@ def lived(setting, *, seed=4):
 
 def assert_same_bits(whole, head, tail):
     """The recorded bars and events of two parts, put together, are those of the whole."""
-    both = np.concatenate([head.record, tail.record], axis=1)
+    both = np.concatenate([head.record, tail.record])
     assert both.tobytes() == whole.record.tobytes()
     assert np.concatenate([head.entries, tail.entries]).tobytes() == whole.entries.tobytes()
     assert tail.memory == whole.memory
@@ -230,7 +230,7 @@ def test_resuming_in_three_parts_and_on_the_whole_market_gives_the_same_bits():
     middle = bt.run(market.between(None, market.index[90]), **settings_ | cut_signal(
         settings_, None, market.index[90]), resume=part)  # fmt: skip
     last = bt.run(market, **settings_, resume=middle)
-    pieces = np.concatenate([part.record, middle.record, last.record], axis=1)
+    pieces = np.concatenate([part.record, middle.record, last.record])
     assert pieces.tobytes() == whole.record.tobytes()
 
 

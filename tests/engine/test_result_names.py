@@ -36,5 +36,5 @@ def test_results_of_one_and_of_several_have_the_same_names():
         assert result.marks.shape == result.of_positions("quantity").shape == (60, n)
         np.testing.assert_array_equal(result.of_account("equity"), result.bars["equity"])
     np.testing.assert_array_equal(
-        one.of_positions("quantity")[:, 0], one.record[RECORDED.index("position")]
+        one.of_positions("quantity")[:, 0], one.record[:, RECORDED.index("position")]
     )

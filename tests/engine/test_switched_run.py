@@ -54,8 +54,8 @@ def test_the_memory_of_a_policy_goes_on_within_a_stretch_and_begins_anew_after_a
     whole = bt.run(MARKET, one, venue=VENUE, account=ACCOUNT, compile=False)
     stretches = [Stretch(0, 300, one), Stretch(300, 500, one), Stretch(500, 720, other)]
     found = run_switched(whole, stretches, compiled=False)
-    assert np.array_equal(found.record[:, :500], whole.record[:, :500], equal_nan=True)
-    assert not np.array_equal(found.record[0, 501:], whole.record[0, 501:])
+    assert np.array_equal(found.record[:500], whole.record[:500], equal_nan=True)
+    assert not np.array_equal(found.record[501:, 0], whole.record[501:, 0])
     switches = found.manifest["policy"]["switches"]
     assert [each["settings"]["multiplier"] for each in switches] == [2.0, 3.0]
     assert found.manifest["id"] != whole.manifest["id"]
@@ -98,9 +98,9 @@ def test_a_switch_pays_for_the_difference_alone():
     found = run_switched(
         whole, [Stretch(0, 2, Held(size=1.0)), Stretch(2, 5, Held(size=3.0))], compiled=False
     )
-    fees = found.record[8]
+    fees = found.of_account("fees")
     assert fees.tolist() == pytest.approx([0.0, 1.0, 0.001, 1.997997, fees[4]])
-    assert found.record[0, 3] == pytest.approx(997.001003, rel=1e-12)
+    assert found.of_account("equity")[3] == pytest.approx(997.001003, rel=1e-12)
     assert found.metrics["fees"] == pytest.approx(float(fees.sum()))
 
 

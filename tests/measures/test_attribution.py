@@ -102,7 +102,7 @@ def test_the_terms_of_a_random_run_add_up(seed):
     finite = split.terms.drop("ruin")
     scale = max(1.0, finite.abs().sum())
     start = case.account["capital"] + case.account["reserve"]
-    unit = float(result.record[6, -1])
+    unit = float(result.of_account("unit")[-1])
     assert np.isfinite(finite).all()
     if unit > 0.0:
         assert split.ruin == 0.0

@@ -112,7 +112,7 @@ def test_compiled_and_plain_lives_are_the_same_bits():
     assert np.array_equal(lives[0].wealth, lives[1].wealth)
 
 
-def ended() -> bt.PortfolioResult:
+def ended() -> bt.Result:
     market = bt.Markets({"A": sample().prefix(100), "B": sample(1).prefix(100)})
     return bt.run(market, Hold(2.0), venue=free_venue(), account=free_account(), compile=False)
 

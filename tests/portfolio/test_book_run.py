@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import DataError, ParameterError, PolicyError
-from backtest.engine import PortfolioResult
+from backtest.engine import Result
 from backtest.measures.portfolio_risk import diversification_ratio, effective_bets, risk_shares
 from backtest.strategies import VolTarget
 from tests.portfolio.book_helpers import Hold, Once, flat, make_market, make_venue, simulate_pair
@@ -162,7 +162,7 @@ def test_one_instrument_is_the_single_run():
 def test_a_saved_result_is_the_same(tmp_path):
     result = run(simulate_pair(200), Hold(4.0))
     folder = result.save(tmp_path)
-    again = PortfolioResult.load(folder)
+    again = Result.load(folder)
     assert [str(value) for value in again.metrics.values()] == [
         str(value) for value in result.metrics.values()
     ]
@@ -393,7 +393,7 @@ def test_collateral_takes_its_price_from_an_instrument_or_a_constant(tmp_path):
     other = run(markets, Hold(0.0), account=replace(account, collateral=given))
     assert other.bars.equals(result.bars)
     for each in (result, other):
-        again = PortfolioResult.load(each.save(tmp_path))
+        again = Result.load(each.save(tmp_path))
         assert again.bars.equals(each.bars)
     unknown = replace(account, collateral=[replace(held[0], prices="C")])
     with pytest.raises(DataError, match="an instrument of the run or a number, was 'C'"):

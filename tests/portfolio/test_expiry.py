@@ -7,7 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import ParameterError
-from backtest.engine import PortfolioResult
+from backtest.engine import Result
 from tests.portfolio.book_helpers import Hold, flat, make_market, make_venue
 
 TERMS = {"account": bt.Account(capital=1_000.0), "compile": False}
@@ -26,7 +26,7 @@ def make_pair() -> bt.Markets:
     return bt.Markets({"A": make_market([flat(100)] * 6), "B": make_market(rising)})
 
 
-def run(markets: bt.Markets, venue: object) -> PortfolioResult:
+def run(markets: bt.Markets, venue: object) -> Result:
     """Run half of the capital long in B alone."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -20,7 +20,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import ParameterError
-from backtest.engine import PortfolioResult
+from backtest.engine import Result
 from backtest.engine.portfolio import run_portfolio as portfolio_run
 from tests.cases import make_exit_case
 from tests.fast_cases import first_only
@@ -265,7 +265,7 @@ def test_parts_and_sweeps_are_the_whole_run(fill, tmp_path):
     whole = bt.run(markets, Hold(4.0), **given)
     assert (whole.events["kind"] == "equity_stop").any()
     begun = bt.run(markets.prefix(45), Hold(4.0), **given)
-    begun = PortfolioResult.load(begun.save(tmp_path))
+    begun = Result.load(begun.save(tmp_path))
     rest = bt.run(markets, Hold(4.0), resume=begun, **given)
     assert np.array_equal(np.concatenate([begun.record, rest.record]), whole.record)
     assert np.array_equal(np.concatenate([begun.entries, rest.entries]), whole.entries)

@@ -14,7 +14,7 @@ VENUE = bt.Venue.simple(
 DECAYS = ("volatility_drag", "carry_decay", "leverage_decay")
 
 
-def run_twice(prices: np.ndarray, signal: np.ndarray) -> tuple[bt.Result, bt.PortfolioResult]:
+def run_twice(prices: np.ndarray, signal: np.ndarray) -> tuple[bt.Result, bt.Result]:
     """Run a market alone, and twice at half the size."""
     market = bars_market(prices, prices)
     terms = {"venue": VENUE, "account": bt.Account(), "compile": False}

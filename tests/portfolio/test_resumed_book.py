@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import DataError, ParameterError
-from backtest.engine import PortfolioResult
+from backtest.engine import Result
 from backtest.engine.policy_contract import Probe
 from tests.portfolio.book_helpers import Hold, Once, flat, make_market, make_venue, simulate_pair
 
@@ -47,7 +47,7 @@ def test_parts_are_the_whole_bit_for_bit(tmp_path, is_stored):
         positions.append(begun.positions_record)
         events.append(begun.entries)
         if is_stored:
-            begun = PortfolioResult.load(begun.save(tmp_path))
+            begun = Result.load(begun.save(tmp_path))
     np.testing.assert_array_equal(np.concatenate(bars), whole.record)
     np.testing.assert_array_equal(np.concatenate(positions), whole.positions_record)
     np.testing.assert_array_equal(np.concatenate(events), whole.entries)

@@ -165,7 +165,7 @@ def test_collateral_that_was_sold_is_gone_from_leverage_and_targets(tmp_path):
     assert result.target_cuts().loc["A"].index.tolist() == ["all"]
     early = bt.run(markets.prefix(3), Hold(5.0), signal=signal.iloc[:3], **terms)
     later = bt.run(markets, Hold(5.0), signal=signal, resume=early, **terms)
-    loaded = bt.PortfolioResult.load(later.save(tmp_path))
+    loaded = bt.Result.load(later.save(tmp_path))
     assert loaded.risk(collateral=True)["gross_leverage"].tolist() == pytest.approx([6.0, 6.0])
 
 
@@ -188,7 +188,7 @@ def test_a_wide_band_is_warned_of_once_and_not_by_each_set_of_a_sweep():
 
 def test_what_is_told_is_saved(tmp_path):
     result = run(Hold(level=5.0), margin={"A": "cross", "B": "isolated"}, venue_leverage=3.0)
-    loaded = bt.PortfolioResult.load(result.save(tmp_path))
+    loaded = bt.Result.load(result.save(tmp_path))
     assert loaded.summary() == result.summary()
     assert loaded.target_cuts().equals(result.target_cuts())
     text = " ".join(result.summary().split())
@@ -198,10 +198,11 @@ def test_what_is_told_is_saved(tmp_path):
     assert "Yearly figures are extrapolated from 1.2 days." in text
 
 
-def test_a_result_is_loaded_by_its_own_class(tmp_path):
+def test_the_former_class_of_results_of_several_is_an_alias(tmp_path):
     folder = run(Hold()).save(tmp_path)
-    with pytest.raises(bt.DataError, match=r"was that of a portfolio(.|\n)*PortfolioResult\.load"):
-        bt.Result.load(folder)
+    with pytest.warns(DeprecationWarning, match="bt.PortfolioResult is bt.Result"):
+        loaded = bt.PortfolioResult.load(folder)
+    assert type(loaded) is bt.Result
 
 
 def test_margin_tables_of_another_day_are_warned_of():

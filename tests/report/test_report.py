@@ -237,7 +237,7 @@ def test_months_and_years_compound_to_the_run(result):
     assert np.isnan(table.loc[2021, 2])
     assert table.loc[2021, 3] == pytest.approx(-0.5)
     assert table["year"].tolist() == pytest.approx([0.1, -0.4])
-    whole = monthly_returns(result.time, result.record[6], result.tally.first_unit)
+    whole = monthly_returns(result.time, result.of_account("unit"), result.tally.first_unit)
     assert np.prod(1.0 + whole["year"]) - 1.0 == pytest.approx(result.metrics["total_return"])
 
 
@@ -251,7 +251,7 @@ def test_the_worst_drawdown_is_that_of_the_metrics(result):
     assert falls["days_down"].tolist() == [2.0, 1.0]
     assert falls["recovery"].isna().tolist() == [True, False]
     found = worst_drawdowns(
-        result.record[6],
+        result.of_account("unit"),
         result.span.closes,
         start=result.span.start,
         first_peak=result.first_peak,

@@ -24,17 +24,18 @@ def stretch(result, n):
     rows = np.arange(n) % len(result.close)
     closes = result.span.start + MINUTE * np.arange(1, n + 1)
     noise = 1.0 + 0.01 * np.random.default_rng(0).standard_normal(n)
-    columns = ("close", "mark", "mark_low", "mark_high", "signal")
     events = pd.concat([result.events] * 20, ignore_index=True)
     stamps = closes[np.linspace(0, n - 1, len(events)).astype(np.int64)] - MINUTE
     events["time"] = pd.DatetimeIndex(stamps.view("datetime64[ns]"), tz="UTC")
-    record = result.record[:, rows]
-    record[0] *= noise
-    record[6] *= noise
+    record = result.record[rows]
+    record[:, 0] *= noise
+    record[:, 6] *= noise
+    shape = (len(result.close), 1)
+    quotes = (np.broadcast_to(each, shape)[rows] * noise[:, None] for each in result.quotes)
     return dataclasses.replace(
         result,
-        **{name: np.broadcast_to(getattr(result, name), result.close.shape)[rows] * noise
-           for name in columns},
+        quotes=type(result.quotes)(*quotes),
+        spans=np.array([[0, n]]),
         span=RunSpan(result.span.start, closes, result.span.first, 365.0),
         interval=MINUTE,
         record=record,

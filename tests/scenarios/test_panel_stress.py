@@ -61,7 +61,7 @@ def test_the_same_market_twice_at_half_the_size_is_one_account(margin):
 
 def test_shocks_by_instrument_and_correlations_by_hand():
     result = held(bt.Markets({"A": steady(), "B": wild()}), 2.0, {"A": 0.5, "B": -0.5})
-    quantity, last = result.book.held.quantities, result.marks[-1]
+    quantity, last = result.state.held.quantities, result.marks[-1]
     sigma = [np.std(np.diff(np.log(each.close))) for each in (steady(), wild())]
     follow = math.expm1(0.5 * sigma[1] / sigma[0] * math.log(0.9))
     moves = {
@@ -91,8 +91,8 @@ def test_a_hedge_survives_a_common_move_and_not_one_of_its_legs():
     assert abs(table.loc["fall", "loss"]) < 1e-6
     assert table.loc["leg", "liquidated"]
     # equity + q_a (P_a - P) = 0.005 (q_a P_a + q_b P), of the legs q P = 10,000 at the last close
-    q, last = result.book.held.quantities[0], result.marks[-1, 0]
-    equity = float(result.record[-1, 0])
+    q, last = result.state.held.quantities[0], result.marks[-1, 0]
+    equity = float(result.of_account("equity")[-1])
     price = (q * last * 1.005 - equity) / (0.995 * q)
     assert table.loc["leg", "break_even"] == pytest.approx(price / last - 1.0, rel=1e-6)
 

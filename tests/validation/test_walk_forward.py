@@ -109,7 +109,7 @@ def test_other_bars_after_a_fold_change_nothing_up_to_it(walk):
     again = walk_forward(other, Lever, **PLAIN, **SMALL)
     pd.testing.assert_frame_equal(again.folds.iloc[:2], walk.folds.iloc[:2], check_exact=True)
     n = stop - (MARKET.n_bars - len(walk.result.close))
-    assert np.array_equal(again.result.record[:17, :n], walk.result.record[:17, :n])
+    assert np.array_equal(again.result.record[:n, :17], walk.result.record[:n, :17])
     trials = [each.trials[each.trials["fold"] < 2] for each in (walk, again)]
     pd.testing.assert_frame_equal(*trials, check_exact=True)
     assert not again.folds.iloc[2:].equals(walk.folds.iloc[2:])

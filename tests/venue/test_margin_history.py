@@ -137,7 +137,7 @@ def test_a_resumed_run_goes_on_under_the_table_of_its_bars(cut: int):
     whole = live(policy, account, BOTH)
     first = live(policy, account, BOTH, market=SAMPLE.prefix(cut))
     after = live(policy, account, BOTH, resume=first)
-    assert np.array_equal(after.record, whole.record[:, cut:], equal_nan=True)
+    assert np.array_equal(after.record, whole.record[cut:], equal_nan=True)
     pd.testing.assert_frame_equal(after.bars, whole.bars.iloc[cut:])
 
 

@@ -177,7 +177,7 @@ def test_a_resumed_run_knows_the_open_interest_before_it():
     head = bt.run(market.between(None, at(11)), Most(), signal=signal[:11], **run)
     rest = market.between(at(10), None)
     tail = bt.run(rest, Most(), signal=signal[11:], resume=head, **run)
-    both = np.concatenate([head.record, tail.record], axis=1)
+    both = np.concatenate([head.record, tail.record])
     assert both.tobytes() == whole.record.tobytes()
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from backtest.account import ledger
 from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
-from backtest.engine.portfolio.portfolio_tables import column, count_assets, field
+from backtest.engine.position_tables import count_assets
 from backtest.engine.result_tables import value_of
 from backtest.engine.target_cuts_table import average_row
 from backtest.portfolio.book_records import AT_OPEN, EARLY, NUMBERS
@@ -62,7 +62,7 @@ class AtOpens(NamedTuple):
 
 
 def measure_book_cuts(setup: Setup, outcome: BookOutcome) -> list[dict[str, Any]]:
-    """Return the rows of ``PortfolioResult.target_cuts``: all instruments, then each of them."""
+    """Return the rows of ``Result.target_cuts``: all instruments, then each of them."""
     found = find_book_decisions(setup, outcome)
     day = setup.markets.time[found.bar] // DAY
     rows = list_rows("all", found, day, np.ones(len(found.bar), dtype=np.bool_))
@@ -92,8 +92,8 @@ def find_book_decisions(setup: Setup, outcome: BookOutcome) -> BookDecisions:
     n = len(outcome.account)
     at = read_book_opens(setup, outcome)
     signal = feed.signal[first : first + n - 1]
-    level = field(outcome.positions, "target")[:-1]
-    overlay = column(outcome.account, "overlay")[:-1, None]
+    level = outcome.of_positions("target")[:-1]
+    overlay = outcome.of_account("overlay")[:-1, None]
     scale = np.abs(signal) * np.where(overlay > 0.0, overlay, 0.0)
     least = dict(zip(NUMBERS, terms.numbers, strict=True))["min_leverage"]
     limit = feed.limit[np.minimum(np.arange(first + 1, first + n), len(feed.limit) - 1)]
@@ -188,13 +188,13 @@ def read_book_opens(setup: Setup, outcome: BookOutcome) -> AtOpens:
     marks = feed.mark_close[before_fill]
     value = np.stack([value_of(each, fills[:, i]) for i, each in enumerate(venues)], axis=1)
     last = np.stack([value_of(each, marks[:, i]) for i, each in enumerate(venues)], axis=1)
-    before = field(outcome.positions, "quantity")[:-1]
-    equity = column(outcome.account, "equity")[:-1]
+    before = outcome.of_positions("quantity")[:-1]
+    equity = outcome.of_account("equity")[:-1]
     if mode != EARLY:
         paid = pay_at_opens(setup, before, n)
-        paid = paid if mode == AT_OPEN else column(outcome.account, "funding")[1:]
-        equity = equity + column(outcome.account, "flows")[1:]
-        equity = equity - column(outcome.account, "interest")[1:] - paid
+        paid = paid if mode == AT_OPEN else outcome.of_account("funding")[1:]
+        equity = equity + outcome.of_account("flows")[1:]
+        equity = equity - outcome.of_account("interest")[1:] - paid
     equity = equity + np.where(before != 0.0, before * (value - last), 0.0).sum(axis=1)
     moved = assets_fill - feed.asset_mark_close[:, before_fill]
     assets = count_assets(outcome.book.held.amounts, outcome.entries, len(names), first, n)

@@ -58,6 +58,14 @@ class BookOutcome(NamedTuple):
     plain_because: str
     traded: TradedDays | None = None
 
+    def of_account(self, name: str) -> FloatArray:
+        """Return a field of the account at each close, of shape (n_bars,)."""
+        return self.account[:, ACCOUNT_RECORD.index(name)]
+
+    def of_positions(self, name: str) -> FloatArray:
+        """Return a field of the positions at each close, of shape (n_bars, n)."""
+        return self.positions[:, :, POSITION_RECORD.index(name)]
+
 
 def find_simulate(
     *, is_compiled: bool, own: OwnMargin | None = None, names: Sequence[str] = ()

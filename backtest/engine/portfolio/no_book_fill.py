@@ -10,7 +10,6 @@ import numpy as np
 from backtest.account.ledger import FILL
 from backtest.base.units import FloatArray
 from backtest.engine.no_fill import explain_nan
-from backtest.engine.portfolio.portfolio_tables import field
 from backtest.engine.target_cuts_text import WORDS
 
 if TYPE_CHECKING:
@@ -33,10 +32,10 @@ def explain_no_book_fill(
 
     ``measure_cuts`` returns the rows of the table of cuts.
     """
-    has_position = (field(outcome.positions, "quantity") != 0.0).any()
+    has_position = (outcome.of_positions("quantity") != 0.0).any()
     if has_position or (outcome.entries[:, 1] == FILL).any():
         return ""
-    level, first = field(outcome.positions, "target")[:-1], setup.first
+    level, first = outcome.of_positions("target")[:-1], setup.first
     signal = setup.inputs.feed.signal[first : first + len(level)]
     rows, n = measure_cuts(), len(level)
     total = rows[0]

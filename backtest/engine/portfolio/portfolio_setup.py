@@ -13,9 +13,9 @@ from backtest.engine.portfolio.book_desk import Panelist, assign_policies, seat
 from backtest.engine.portfolio.book_inputs import BookInputs, read_book_inputs
 from backtest.engine.portfolio.cut_terms import cut_account
 from backtest.engine.portfolio.portfolio_checks import check_portfolio, read_venues
-from backtest.engine.portfolio.portfolio_record import PortfolioRecord
 from backtest.engine.portfolio.resumed_panel import join_panel
 from backtest.engine.run_history import find_start_bar
+from backtest.engine.run_record import RunRecord
 from backtest.market.markets import Markets
 from backtest.market.weight_frame import read_weights
 from backtest.policy import Policy
@@ -36,7 +36,7 @@ class Setup(NamedTuple):
     first: int
     periods: float
     sampling: str
-    resume: PortfolioRecord | None = None
+    resume: RunRecord | None = None
     benchmark: Benchmark | None = None
 
 
@@ -52,7 +52,7 @@ def set_up(
     periods: float,
     start: TimeLike | None,
     panelists: list[Panelist] | None = None,
-    resume: PortfolioRecord | None = None,
+    resume: RunRecord | None = None,
     benchmark: BenchmarkLike = None,
 ) -> Setup:
     """Check and read everything that a run needs; ``panelists`` are its policies if known."""

@@ -11,29 +11,29 @@ from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import TimeLike
-from backtest.engine.portfolio.portfolio_manifest import (
+from backtest.engine.manifest import (
     describe_policies,
     describe_policy,
     describe_venue,
 )
-from backtest.engine.portfolio.portfolio_record import PortfolioRecord
 from backtest.engine.run_history import list_flows
+from backtest.engine.run_record import RunRecord
 from backtest.policy import Policy
 from backtest.venue import Venue
 
 WHERE = Place("resume", of="bt.run")
 
 
-def read_resume(resume: object, start: TimeLike | None) -> PortfolioRecord | None:
+def read_resume(resume: object, start: TimeLike | None) -> RunRecord | None:
     """Return the earlier result; refuse what is none, and a start besides it."""
     if resume is None:
         return None
-    if not isinstance(resume, PortfolioRecord):
+    if not isinstance(resume, RunRecord) or resume.has_one_position:
         raise ParameterError(
             "a run of several positions can only continue a result of several positions, "
             f"was {resume!r:.60}",
             where=WHERE,
-            cure="pass the earlier result, or bt.PortfolioResult.load(folder)",
+            cure="pass the earlier result, or bt.Result.load(folder)",
         )
     if start is not None:
         raise ParameterError(
@@ -45,7 +45,7 @@ def read_resume(resume: object, start: TimeLike | None) -> PortfolioRecord | Non
 
 
 def check_rules(
-    resume: PortfolioRecord,
+    resume: RunRecord,
     policies: Mapping[str, Policy],
     overlay: Policy | None,
     venues: Mapping[str, Venue],

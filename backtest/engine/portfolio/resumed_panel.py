@@ -7,14 +7,14 @@ import numpy as np
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.phrases import Place
 from backtest.base.units import format_time
-from backtest.engine.portfolio.portfolio_record import PortfolioRecord
+from backtest.engine.run_record import RunRecord
 from backtest.market import Market, Markets
 from backtest.market.tables.dividends import DIVIDEND
 
 WHERE = Place("resume", of="bt.run")
 
 
-def join_panel(resume: PortfolioRecord, markets: Markets) -> tuple[Markets, int]:
+def join_panel(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
     """Return the markets of a resumed run, and its first bar.
 
     An instrument that is held and has no further bar gets one at its last prices, in which its
@@ -55,7 +55,7 @@ def join_panel(resume: PortfolioRecord, markets: Markets) -> tuple[Markets, int]
             markets.names,
             markets.values(),
             markets.spans[:, 1],
-            resume.book.held.quantities,
+            resume.state.held.quantities,
             strict=True,
         )
         if gone == first and quantity != 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,7 +12,7 @@ import numpy as np
 from backtest.account import Account
 from backtest.account.account import WHOLE
 from backtest.base.units import TimeLike
-from backtest.engine.benchmark import BenchmarkLike, index_traded
+from backtest.engine.benchmark import BenchmarkLike, begin_moves, index_traded
 from backtest.engine.compile.background_compiler import CompileFirst, answer_first
 from backtest.engine.compile.plain_or_compiled_book import (
     is_book_plain,
@@ -21,7 +20,9 @@ from backtest.engine.compile.plain_or_compiled_book import (
     order_book_loop,
 )
 from backtest.engine.frame_signals import describe_weights
+from backtest.engine.lookahead.checked_signals import join_checks
 from backtest.engine.loop_driver import Progress
+from backtest.engine.manifest import RunTerms, write_manifest
 from backtest.engine.no_fill import is_cash
 from backtest.engine.portfolio.book_cuts import measure_book_cuts
 from backtest.engine.portfolio.book_desk import set_desk
@@ -42,11 +43,11 @@ from backtest.engine.portfolio.portfolio_checks import (
     warn_of_band,
     warn_of_delisting,
 )
-from backtest.engine.portfolio.portfolio_manifest import write_portfolio_manifest
-from backtest.engine.portfolio.portfolio_result import PortfolioResult
 from backtest.engine.portfolio.portfolio_setup import Setup, set_up
-from backtest.engine.portfolio.portfolio_tables import field
 from backtest.engine.portfolio.resumed_book import check_rules, read_resume
+from backtest.engine.result import Result
+from backtest.engine.run_before import find_before
+from backtest.engine.run_data import Quotes
 from backtest.engine.run_warnings import (
     warn_of_market,
     warn_of_outcome,
@@ -58,7 +59,7 @@ from backtest.measures.run_span import RunSpan
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy import Policy
 from backtest.portfolio.book_ledger import DELISTED
-from backtest.portfolio.book_records import EQUITY, UNIT, Book
+from backtest.portfolio.book_records import EQUITY, PEAK, UNIT, Book, BookFeed
 from backtest.venue import Venue
 from backtest.venue.own_requirement import OwnMargin
 
@@ -96,7 +97,7 @@ def begin(setup: Setup) -> tuple[BookInputs, Book, Desk, Tally]:
     if resume is None:
         book = start_book(inputs, setup.account, setup.first, has_overlay=setup.overlay is not None)
     else:
-        book = copy_book(resume.book)
+        book = copy_book(resume.state)
     desk = set_desk(
         setup.panelists,
         setup.markets,
@@ -156,7 +157,7 @@ def run_portfolio(  # noqa: PLR0913 - the terms of a run, by name
     progress: Progress | None,
     resume: object,
     benchmark: BenchmarkLike,
-) -> PortfolioResult:
+) -> Result:
     """Take an account with several positions through several markets; see :func:`backtest.run`."""
     earlier = read_resume(resume, start)
     check_periods(markets, sampling, calendar)
@@ -184,30 +185,87 @@ def run_portfolio(  # noqa: PLR0913 - the terms of a run, by name
 
 def finish(
     setup: Setup, outcome: BookOutcome, *, given: Any, sampling: str, calendar: str
-) -> PortfolioResult:
+) -> Result:
     """Return the result of a run whose loop has ended; ``given`` is its signal as it was given."""
     markets, account, first = setup.markets, setup.account, setup.first
-    level, weights = field(outcome.positions, "target"), setup.signal.T[first:]
+    level, weights = outcome.of_positions("target"), setup.signal.T[first:]
     targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
     warn_of_band(account, markets, targets)
     warn_of_delisting(markets, outcome.entries, DELISTED)
     closes = markets.time[first:] + markets.interval
     span = RunSpan(int(markets.time[first]), closes, first, setup.periods)
     benchmark = setup.benchmark or index_traded(markets, setup.venues, setup.signal, first)
-    manifest = write_portfolio_manifest(
-        setup,
+    checks = "; ".join(dict.fromkeys(each.causality for each in setup.panelists))
+    terms = RunTerms(
+        is_panel=True,
+        markets=markets,
+        policies=setup.policies,
+        overlay=setup.overlay,
+        venues=setup.venues,
+        account=account,
         signal=describe_weights(given, setup.signal),
-        given=given,
         sampling=sampling,
         calendar=calendar,
-        closes=closes,
+    )
+    manifest = write_manifest(
+        terms,
+        span,
         plain_because=outcome.plain_because,
-        benchmark=benchmark.text,
+        causality=join_checks(checks, given),
+        resumed=None if setup.resume is None else setup.resume.manifest["id"],
+        benchmark=None if setup.benchmark is None else benchmark.text,
+        compared_with=benchmark.text,
     )
     measure_cuts = partial(measure_book_cuts, setup, outcome)  # slower than the run itself
     no_fill = explain_no_book_fill(setup, outcome, measure_cuts)
     highest = np.where(np.isinf(level).any(axis=1), np.inf, 0.0)
     said = "" if is_cash(find_unknown(setup), level) else no_fill
     warn_of_outcome(name_boundless(setup, level), said, highest, closes)
-    result = PortfolioResult.from_outcome(setup, outcome, span, manifest, benchmark.moves)
-    return dataclasses.replace(result, measure_cuts=measure_cuts, no_fill=no_fill)
+    is_resumed, feed = setup.resume is not None, setup.inputs.feed
+    return Result(
+        policies=setup.policies,
+        overlay=setup.overlay,
+        venues=setup.venues,
+        account=account,
+        manifest=manifest,
+        names=markets.names,
+        span=span,
+        spans=np.clip(markets.spans - first, 0, None),
+        interval=markets.interval,
+        is_session=markets.sessions,
+        tally=outcome.tally,
+        state=outcome.book,
+        memory=outcome.memory,
+        started=setup.inputs.started,
+        first_peak=find_peak(setup),
+        record=outcome.account,
+        positions_record=outcome.positions,
+        entries=outcome.entries,
+        quotes=read_quotes(feed, first),
+        asset_marks=np.ascontiguousarray(feed.asset_mark_close[:, first:].T),
+        ends_sample=setup.inputs.clock.ends_sample[first:],
+        before=find_before(setup.resume, markets, first),
+        benchmark=begin_moves(benchmark.moves, first, is_resumed=is_resumed),
+        markets=markets,
+        weights=setup.signal,
+        measure_cuts=measure_cuts,
+        no_fill=no_fill,
+        traded=outcome.traded,
+    )
+
+
+def find_peak(setup: Setup) -> float:
+    """Return the highest unit value before the first bar."""
+    if setup.resume is not None:
+        return float(setup.resume.state.purse[PEAK])
+    account, prices = setup.account, setup.inputs.feed.asset_open[:, setup.first]
+    pairs = zip(account.collateral, prices, strict=True)
+    backing: float = sum(each.amount * price for each, price in pairs)
+    return account.capital + account.reserve + backing
+
+
+def read_quotes(feed: BookFeed, first: int) -> Quotes:
+    """Return prices, signals and multipliers of the bars of a run of several positions."""
+    names = ("close", "mark_close", "mark_low", "mark_high", "signal", "multiplier", "initial")
+    arrays = (getattr(feed, name) for name in names)
+    return Quotes(*(each if len(each) == 1 else each[first:] for each in arrays))

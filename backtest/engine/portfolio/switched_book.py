@@ -8,21 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.json_values import to_plain
 from backtest.base.units import FloatArray, utc_index
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.checked_signals import name_signal
-from backtest.engine.manifest import compute_id
 from backtest.engine.portfolio.book_desk import Panelist, set_desk
 from backtest.engine.portfolio.book_driver import DeskSwitch
-from backtest.engine.portfolio.portfolio_result import PortfolioResult
 from backtest.engine.portfolio.portfolio_setup import Setup, set_up
 from backtest.engine.portfolio.run_portfolio import finish, live
+from backtest.engine.result import Result
 from backtest.engine.sampling_periods import count_periods
 from backtest.engine.switched_run import (
     Stretch,
     describe_rules,
-    describe_stretch,
+    describe_switches,
     join_rules,
     merge_stretches,
 )
@@ -30,8 +28,6 @@ from backtest.market.markets import Markets
 from backtest.market.weight_frame import read_weights, weights_to_frame
 from backtest.policy import Policy
 
-NOT_IN_ID = ("compared_with", "compiled", "causality", "margin_table")
-"""Entries of a manifest that its id does not depend on."""
 LEAST = 2
 """Least bars of an instrument on which columns are computed."""
 
@@ -47,7 +43,7 @@ def run_switched_book(
     sampling: str,
     calendar: str,
     is_compiled: bool,
-) -> PortfolioResult:
+) -> Result:
     """Run an account whose policies change parameters at given bars.
 
     As :func:`backtest.engine.switched_run.run_switched`, for several positions: all instruments
@@ -85,7 +81,9 @@ def run_switched_book(
     whole = finish(setup, outcome, given=signal, sampling=sampling, calendar=calendar)
     if len(merged) == 1:
         return whole
-    return dataclasses.replace(whole, manifest=describe_switches(whole.manifest, markets, merged))
+    return dataclasses.replace(
+        whole, manifest=describe_switches(whole.manifest, markets.time, merged)
+    )
 
 
 def find_weights(markets: Markets, stretch: Stretch) -> FloatArray:
@@ -120,17 +118,3 @@ def seat_stretch(setup: Setup, stretch: Stretch, weights: FloatArray) -> list[Pa
         blank = {name: np.full(each.market.n_bars, np.nan) for name in each.columns}
         found.append(each._replace(policy=stretch.policy, columns=padded or blank))
     return [*found, *setup.panelists[n:]]
-
-
-def describe_switches(
-    manifest: Mapping[str, Any], markets: Markets, stretches: Sequence[Stretch]
-) -> dict[str, Any]:
-    """Return the manifest of a run whose parameters change, with the time of each change."""
-    policy = manifest["policy"]
-    switches = [describe_stretch(each, markets.time) for each in stretches]
-    text = f"{policy['name']}(re-tuned {len(stretches) - 1} times)"
-    described = {**policy, "text": text, "switches": switches}
-    facts = {name: value for name, value in manifest.items() if name not in ("id", *NOT_IN_ID)}
-    plain: dict[str, Any] = to_plain({**facts, "policy": described})
-    aside = {name: manifest[name] for name in NOT_IN_ID}
-    return {"id": compute_id(plain), **plain, **aside}

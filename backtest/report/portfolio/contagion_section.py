@@ -10,20 +10,20 @@ from backtest.base.number_text import format_money, format_percent
 from backtest.report.page.page import Block, Paragraph, Section, Table, name_columns
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio.portfolio_result import PortfolioResult
+    from backtest.engine import Result
 
 MOST_LISTED = 50
 LEAST_SHARE = 0.005
 """Causes of less than this share are not named."""
 
 
-def build_contagion(result: PortfolioResult) -> Section:
+def build_contagion(result: Result) -> Section:
     """Return the section on liquidations of the pool."""
     lead = "Which positions caused each liquidation, and which were closed with them in profit."
     return Section("contagion", "Contagion", lead, [tabulate_contagion(result)])
 
 
-def tabulate_contagion(result: PortfolioResult) -> Block:
+def tabulate_contagion(result: Result) -> Block:
     """Return a row per liquidation of the pool, or a sentence if there was none."""
     table = result.contagion()
     if len(table) == 0:
@@ -61,6 +61,6 @@ def write_row(group: pd.DataFrame) -> tuple[str, ...]:
     )
 
 
-def count_victims(result: PortfolioResult) -> int:
+def count_victims(result: Result) -> int:
     """Return how many positions in profit closed in a liquidation of the pool."""
     return int((result.contagion()["profit"] > 0.0).sum())

@@ -25,7 +25,7 @@ from backtest.report.page.page import Chart
 from backtest.report.page.thinning import thin_rows
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio.portfolio_result import PortfolioResult
+    from backtest.engine import Result
 
 PALETTE = ("accent", "loss", "neutral", "step_5", "step_2", "ink", "step_3", "muted")
 """The colors of the instruments, in order; more than eight share them."""
@@ -36,7 +36,7 @@ MOST_CELLS = 12
 """Correlations of more instruments than this are not written into the cells."""
 
 
-def draw_account(result: PortfolioResult) -> Chart:
+def draw_account(result: Result) -> Chart:
     """Draw equity, drawdown, gross and net leverage, and the margin ratio of the pool."""
     bars, closes = result.bars, result.span.named
     titles = (
@@ -63,7 +63,7 @@ def draw_account(result: PortfolioResult) -> Chart:
     return build_chart("story", "The account over time", caption, traces, layout)
 
 
-def mark_liquidations(result: PortfolioResult) -> Iterator[dict[str, Any]]:
+def mark_liquidations(result: Result) -> Iterator[dict[str, Any]]:
     """Yield a mark at the equity of each bar with a liquidation."""
     events = result.events
     times = pd.DatetimeIndex(events.loc[events["kind"] == "liquidation", "time"].unique())
@@ -77,7 +77,7 @@ def mark_liquidations(result: PortfolioResult) -> Iterator[dict[str, Any]]:
     )
 
 
-def draw_exposure(result: PortfolioResult) -> Chart:
+def draw_exposure(result: Result) -> Chart:
     """Draw the signed leverage of each instrument, stacked: longs above 0, shorts below."""
     table, closes = result.exposures, result.span.named
     rows = thin_rows(closes, *(table[name].to_numpy() for name in table))
@@ -114,7 +114,7 @@ def stack_sides(
         )
 
 
-def draw_risk(result: PortfolioResult) -> Chart:
+def draw_risk(result: Result) -> Chart:
     """Draw the share of each instrument in the variance, and how diversified the portfolio is."""
     risk, closes = result.risk(), result.span.named
     names = list(result.names)
@@ -144,7 +144,7 @@ def draw_risk(result: PortfolioResult) -> Chart:
     return build_chart("risk_shares", "Where the risk came from", caption, traces, layout)
 
 
-def draw_correlation(result: PortfolioResult) -> Chart | None:
+def draw_correlation(result: Result) -> Chart | None:
     """Draw the correlations of daily log returns of mark prices; None for too few days."""
     names = list(result.names)
     found = correlate_days(result.time, result.marks)
@@ -183,7 +183,7 @@ def correlate_days(time: IntArray, marks: FloatArray) -> FloatArray | None:
     return np.asarray(returns.corr(min_periods=LEAST_DAYS))
 
 
-def list_charts(result: PortfolioResult) -> Sequence[Chart]:
+def list_charts(result: Result) -> Sequence[Chart]:
     """Return the charts of exposure and risk."""
     correlation = draw_correlation(result)
     found = [draw_exposure(result), draw_risk(result)]

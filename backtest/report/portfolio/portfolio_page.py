@@ -10,13 +10,10 @@ import numpy as np
 from backtest.base.number_text import format_money, format_number, format_percent
 from backtest.base.text_layout import capitalize, clip
 from backtest.base.units import DAY, format_time
+from backtest.engine.account_text import count_boundless
 from backtest.engine.benchmark import explain_measures
-from backtest.engine.portfolio.portfolio_files import name_portfolio
-from backtest.engine.portfolio.portfolio_text import (
-    count_boundless,
-    describe_isolated_positions,
-    list_other_days,
-)
+from backtest.engine.result_files import name_result
+from backtest.engine.setting_text import describe_isolated_positions, list_other_days
 from backtest.measures.cautions import AFTER_RUIN, name_sharpe
 from backtest.measures.measure_names import ABOUT
 from backtest.measures.run_measures import COSTS
@@ -34,11 +31,13 @@ from backtest.report.page.page import (
 from backtest.report.page.thinning import thin_rows
 from backtest.report.portfolio.contagion_section import build_contagion, count_victims
 from backtest.report.portfolio.exposure_charts import draw_account, list_charts
-from backtest.report.run.over_time_section import tabulate_targets
+from backtest.report.run.ledger_table import build_ledger, choose_rows
+from backtest.report.run.over_time_section import build_time, build_use
 from backtest.report.run.realization_section import list_realization
+from backtest.report.run.risk_section import build_risk
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio.portfolio_result import PortfolioResult
+    from backtest.engine import Result
 
 SPLIT = (
     "price_pnl",
@@ -55,7 +54,7 @@ RARE = ("bad_debt", "collateral_pnl", "conversion")
 CURVES = ("equity", "drawdown", "gross_leverage", "net_leverage", "margin_ratio")
 
 
-def build_portfolio(result: PortfolioResult, background: Background = NOTHING) -> Page:
+def build_portfolio(result: Result, background: Background = NOTHING) -> Page:
     """Return the report of a run of several positions."""
     return Page(
         kind="run",
@@ -69,7 +68,7 @@ def build_portfolio(result: PortfolioResult, background: Background = NOTHING) -
     )
 
 
-def build_sections(result: PortfolioResult, background: Background) -> list[Section]:
+def build_sections(result: Result, background: Background) -> list[Section]:
     """Return the sections of the report."""
     return [
         Section("story", "The account's story",
@@ -77,19 +76,25 @@ def build_sections(result: PortfolioResult, background: Background) -> list[Sect
                 [draw_account(result)]),
         Section("exposure", "Exposure and risk",
                 "What was held, which instruments carried the risk, and how they moved together.",
-                [*list_charts(result), tabulate_targets(result.cut_rows)]),
+                [*list_charts(result)]),
         build_contagion(result),
         Section("attribution", "What each instrument made and cost",
                 "Money by instrument; the row of the account has what belongs to no instrument.",
                 [tabulate_attribution(result)]),
+        build_risk(result),
+        build_time(result),
+        build_use(result),
         *list_realization(result),
+        Section("events", "Event ledger",
+                "All events in order. Search by any word.",
+                [build_ledger(result, choose_rows(result.events))]),
         Section("measures", "All measures", explain_measures(result.manifest),
                 [tabulate_own(result.metrics), tabulate_shared(result.metrics)]),
-        *build_assumptions(result.manifest, [name_portfolio(result)], background=background),
+        *build_assumptions(result.manifest, [name_result(result.manifest)], background=background),
     ]  # fmt: skip
 
 
-def list_notices(result: PortfolioResult) -> list[str]:
+def list_notices(result: Result) -> list[str]:
     """Return what must be read before any number."""
     data, metrics = result.manifest["data"], result.metrics
     notices = [f"No order was filled: {result.no_fill}."] if result.no_fill else []
@@ -139,7 +144,7 @@ def join(names: list[str], most: int = 120) -> str:
     return ", ".join(shown) + (f" and {left} more" if left else "")
 
 
-def summarize(result: PortfolioResult) -> str:
+def summarize(result: Result) -> str:
     """Summarize the run in three sentences."""
     metrics = result.metrics
     days = (int(result.span.closes[-1]) - result.span.start) / DAY
@@ -161,7 +166,7 @@ def summarize(result: PortfolioResult) -> str:
     )
 
 
-def list_facts(result: PortfolioResult) -> list[Fact]:
+def list_facts(result: Result) -> list[Fact]:
     """Return the headline numbers."""
     metrics = result.metrics
     return [
@@ -180,7 +185,7 @@ def list_facts(result: PortfolioResult) -> list[Fact]:
     ]  # fmt: skip
 
 
-def tabulate_attribution(result: PortfolioResult) -> Table:
+def tabulate_attribution(result: Result) -> Table:
     """Return the money of each instrument by term."""
     table = result.attribution()
     terms = [*SPLIT, *(name for name in RARE if (table[name] != 0.0).any()), "net"]
@@ -213,7 +218,7 @@ def tabulate_shared(metrics: Mapping[str, float]) -> Table:
     return tabulate_measures({name: value for name, value in metrics.items() if name in ABOUT})
 
 
-def collect_numbers(result: PortfolioResult) -> dict[str, Any]:
+def collect_numbers(result: Result) -> dict[str, Any]:
     """Return the numbers of the report: measures, attribution, contagion, curves, manifest."""
     bars, closes = result.bars, result.span.named
     rows = thin_rows(closes, *(bars[name].to_numpy() for name in CURVES), buckets=250)

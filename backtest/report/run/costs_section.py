@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backtest.base.number_text import format_money, format_percent
-from backtest.engine.result_text import find_start
+from backtest.engine.account_text import find_start
 from backtest.measures.attribution import TERMS, Attribution
 from backtest.measures.run_measures import COSTS
 from backtest.report.page.figures import LIGHT, build_chart, build_layout

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -54,23 +55,25 @@ def build_ledger(result: Result, rows: IntArray) -> SearchTable:
     events = result.events
     shown = events.loc[rows].assign(cost=add_costs(events)[rows])
     total = int((~events["kind"].isin(COSTS)).sum())
+    of = ["instrument"] if "instrument" in events else []
     columns = name_columns(
-        ("time", "UTC"), "event", "price", ("quantity", "contracts"), ("amount", "money"),
-        ("cost", "money"), text=["event"],
+        ("time", "UTC"), "event", *of, "price", ("quantity", "contracts"), ("amount", "money"),
+        ("cost", "money"), text=["event", *of],
     )  # fmt: skip
-    texts = tuple(write_row(*values) for values in shown.itertuples(index=False))
+    texts = tuple(map(write_row, shown.to_dict("records")))
     table = Table("Events", columns, texts, note=describe_ledger(len(rows), total))
     kinds = shown["kind"].astype(str).unique()
     return SearchTable(table, tuple(sorted(kind.replace("_", " ") for kind in kinds)))
 
 
-def write_row(
-    time: pd.Timestamp, kind: str, price: float, quantity: float, amount: float, cost: float
-) -> tuple[str, ...]:
+def write_row(event: Mapping[Any, Any]) -> tuple[str, ...]:
     """Return the texts of one event."""
+    price, quantity, amount, cost = (event[x] for x in ("price", "quantity", "amount", "cost"))
+    kind = str(event["kind"])
     return (
-        f"{time:%Y-%m-%d %H:%M}",
+        f"{event['time']:%Y-%m-%d %H:%M}",
         kind.replace("_", " "),
+        *([str(event["instrument"])] if "instrument" in event else []),
         "" if np.isnan(price) else format_price(price),
         "" if quantity == 0.0 or np.isnan(quantity) else f"{quantity:+,.6g}",
         f"{amount:.1%}" if kind in RATIOS else f"{amount:,.2f}",

@@ -76,7 +76,7 @@ def build_time(result: Result) -> Section:
 
 def find_months(result: Result) -> pd.DataFrame:
     """Return the returns by month and year."""
-    return monthly_returns(result.time, result.record[6], result.tally.first_unit)
+    return monthly_returns(result.time, result.of_account("unit"), result.tally.first_unit)
 
 
 def tabulate_months(months: pd.DataFrame) -> Table:
@@ -106,7 +106,7 @@ def tint_return(value: float) -> Cell:
 
 def find_drawdowns(result: Result) -> pd.DataFrame:
     """Return the ten deepest drawdowns."""
-    unit, span, first_peak = result.record[6], result.span, result.first_peak
+    unit, span, first_peak = result.of_account("unit"), result.span, result.first_peak
     falls = worst_drawdowns(unit, span.closes, start=span.start, first_peak=first_peak, count=WORST)
     for name in DATED:
         falls[name] = name_closes(span, falls[name])
@@ -156,7 +156,8 @@ def build_rolling(result: Result) -> Iterator[Block]:
 
 def average_leverage(result: Result) -> FloatArray:
     """Return the mean absolute leverage over the bars of each sampling period."""
-    leverage = np.abs(result.bars["leverage"].to_numpy())
+    name = "leverage" if result.has_one_position else "gross_leverage"
+    leverage = np.abs(result.bars[name].to_numpy())
     leverage = np.where(np.isfinite(leverage), leverage, 0.0)
     ends = np.flatnonzero(result.ends_sample != 0.0)
     starts = np.concatenate([[0], ends[:-1] + 1])

@@ -8,7 +8,7 @@ from backtest.base.number_text import format_percent
 from backtest.report.page.page import Section, Table, name_columns
 
 if TYPE_CHECKING:
-    from backtest.engine import PortfolioResult, Result
+    from backtest.engine import Result
 
 NOTE = (
     "In each bar, the part of the position that trades closed is realized, the rest stays on "
@@ -17,7 +17,7 @@ NOTE = (
 )
 
 
-def list_realization(result: Result | PortfolioResult) -> list[Section]:
+def list_realization(result: Result) -> list[Section]:
     """Return the section on realization; none if nothing was closed, or the run was resumed."""
     if result.manifest["resumed_from"] is not None:
         return []

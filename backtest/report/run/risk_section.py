@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backtest.base.errors import ParameterError
 from backtest.base.number_text import format_percent
 from backtest.base.text_layout import capitalize
 from backtest.base.units import DAY, BoolArray, FloatArray, format_duration
@@ -44,7 +45,8 @@ LEAST_RETURNS = 20
 
 def build_risk(result: Result) -> Section:
     """Return the section on risk."""
-    blocks = [draw_closeness(result), *build_calibration(result), *build_tails(result)]
+    close = [draw_closeness(result)] if result.has_one_position else []
+    blocks = [*close, *build_calibration(result), *build_tails(result)]
     lead = "How close the account came to liquidation, how well that was forecast, and its tails."
     return Section("risk", "Risk", lead, blocks)
 
@@ -89,7 +91,11 @@ def draw_closeness(result: Result) -> Chart:
 def build_calibration(result: Result) -> Iterator[Block]:
     """Yield the forecasts of liquidation against what happened."""
     horizon = choose_horizon(result)
-    found = result.calibration(horizon=horizon)
+    try:
+        found = result.calibration(horizon=horizon)
+    except ParameterError as error:
+        yield Paragraph(capitalize(f"{error.problem}."), "note")
+        return
     overall = found.scores.loc["all"]
     if not overall["count"] > 0:
         yield Paragraph(UNEXPOSED, "note")

@@ -10,8 +10,9 @@ from backtest.base.number_text import format_money, format_number, format_percen
 from backtest.base.result_folders import name_folder
 from backtest.base.text_layout import capitalize, clip
 from backtest.base.units import DAY, format_time
+from backtest.engine.account_text import describe_left, find_start
 from backtest.engine.benchmark import explain_measures
-from backtest.engine.result_text import describe_left, find_start, measure_holding
+from backtest.engine.result_text import measure_holding
 from backtest.engine.target_cuts_text import describe_isolated
 from backtest.measures.cautions import AFTER_RUIN, name_sharpe
 from backtest.measures.run_measures import COSTS

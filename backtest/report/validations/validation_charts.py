@@ -11,9 +11,6 @@ import pandas as pd
 
 from backtest.base.number_text import format_number, format_percent
 from backtest.base.text_layout import capitalize
-from backtest.engine import PortfolioResult
-from backtest.engine.bar_loop import RECORDED
-from backtest.engine.portfolio.portfolio_tables import column
 from backtest.report.page.axis_scale import choose_scale, drop_dust
 from backtest.report.page.figures import (
     LIGHT,
@@ -86,10 +83,7 @@ def draw_scatter(table: pd.DataFrame, what: str, key: str) -> Chart:
 
 def read_units(account: Any) -> FloatArray:
     """Return the unit value of an account at each close, 1 at its beginning."""
-    record = account.record
-    several = isinstance(account, PortfolioResult)
-    unit = column(record, "unit") if several else record[RECORDED.index("unit")]
-    return np.asarray(unit / account.tally.first_unit)
+    return np.asarray(account.of_account("unit") / account.tally.first_unit)
 
 
 def draw_units(

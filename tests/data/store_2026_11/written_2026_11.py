@@ -195,7 +195,7 @@ def run_one(**changes: Any) -> bt.Result:
     return bt.run(load_market(), Rise(9.0, 4), **{**ONE, "account": CALLED, **changes})
 
 
-def run_two(**changes: Any) -> bt.PortfolioResult:
+def run_two(**changes: Any) -> bt.Result:
     """Return a run of two positions, one isolated, under an overlay."""
     terms = {**TWO, "account": MIXED, "signal": LONG, "overlay": Keep(0.8), **changes}
     return bt.run(load_markets(), Rise(20.0, 4), **terms)
@@ -206,7 +206,7 @@ def cut_one(**changes: Any) -> bt.Result:
     return bt.run(load_market().prefix(CUT), Rise(9.0, 4), **{**ONE, "account": CALLED}, **changes)
 
 
-def cut_two(**changes: Any) -> bt.PortfolioResult:
+def cut_two(**changes: Any) -> bt.Result:
     """Return the first part of the run of two positions."""
     terms = {**TWO, "account": MIXED, "signal": LONG, "overlay": Keep(0.8), **changes}
     return bt.run(load_markets().prefix(CUT), Rise(20.0, 4), **terms)

@@ -1,0 +1,188 @@
+"""The last part of a run's summary: the statement of the account, and what happened to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.number_text import (
+    format_percent,
+    format_price,
+)
+from backtest.base.text_layout import format_paragraph
+from backtest.base.units import format_time
+from backtest.engine.position_tables import contagion_table
+from backtest.measures.run_measures import COSTS
+from backtest.venue.interest import find_charged
+
+if TYPE_CHECKING:
+    from backtest.engine.run_record import RunRecord
+
+WARM = 24
+"""Bars without a decision at the start that are not mentioned."""
+MOST_LISTED = 8
+"""Number of liquidations that are listed; the others are counted."""
+MOST_CASES = 5
+"""Liquidations of the pool that a summary tells."""
+
+
+def summarize_account(result: RunRecord) -> Iterator[str]:
+    """Yield the statement of the account: from the first equity to the last, with every cost."""
+    metrics = result.metrics
+    rows = [("price profit and loss", metrics["price_pnl"], "")]
+    for name in COSTS:
+        rate = -metrics[f"{name}_annual"]
+        rows.append((name, -metrics[name], "" if metrics[name] == 0.0 else format_percent(rate)))
+    rows += [
+        ("profit of collateral", metrics.get("collateral_pnl", 0.0), ""),
+        ("cost of selling collateral", -metrics.get("conversion", 0.0), ""),
+        ("liquidation loss", -metrics["liquidation_loss"], ""),
+        ("bad debt, the venue's loss", metrics["bad_debt"], ""),
+        ("deposits and withdrawals", metrics["flows"] - metrics["top_ups"], ""),
+        ("top-ups from the reserve", metrics["top_ups"], ""),
+    ]
+    final = metrics["final_equity"]
+    start = find_start(result)
+    decimals = 2 if abs(start) >= 100.0 else 6
+    always = ("price profit and loss", *COSTS)
+    venue = result.venues[result.names[0]]
+    is_charged = find_charged(venue.rates())
+    labels = {"interest": f"interest on the {venue.interest_on}"} if is_charged else {}
+    yield f"{'':28}{'money':>14}{'per year, of equity':>22}"
+    yield f"  {'equity at the start':26}{start:>14,.{decimals}f}"
+    for name, amount, yearly in rows:
+        if amount != 0.0 or name in always:
+            money = f"{amount:+,.{decimals}f}" if amount != 0.0 else "0"
+            yield f"  {labels.get(name, name):26}{money:>14}{yearly:>22}".rstrip()
+    yield f"  {'equity at the end':26}{final:>14,.{decimals}f}"
+    reserve = float(result.of_account("reserve")[-1])
+    if reserve > 0.0:
+        yield f"  {'left in the reserve':26}{reserve:>14,.{decimals}f}"
+
+
+def find_start(result: RunRecord) -> float:
+    """Return the equity before the first bar, computed back from the first bar."""
+    first = result.bars.iloc[0]
+    several = () if result.has_one_position else ("collateral_pnl",)
+    sold = 0.0 if result.has_one_position else float(first["conversion"])
+    costs = first[[*COSTS, "liquidation_loss"]].sum()
+    gains = first[["price_pnl", "flows", "bad_debt", *several]].sum()
+    return float(first["equity"] + costs + sold - gains)
+
+
+def summarize_events(result: RunRecord) -> Iterator[str]:
+    """Yield liquidations, then stops, margin calls, bad debt and ruin."""
+    metrics = result.metrics
+    yield from summarize_liquidations(result)
+    yield from format_paragraph("Other events", ", ".join(list_other_events(result)))
+    target = result.of_positions("target")
+    first = int(np.argmax(~np.isnan(target).all(axis=1)))
+    if first > WARM and result.has_one_position:
+        time = format_time(int(result.time[first]))
+        text = f"no decision before {time} UTC, bar {first:,}: its columns were not known yet; "
+        text += "earlier data, or bt.run(start=...), warm them up"
+        yield from format_paragraph("Warming up", text)
+    if metrics["ruined"]:
+        days = f"{metrics['ruin_time']:,.1f} days"
+        when = result.span.describe_close(result.tally.ruin)
+        text = f"{when}, after {days}: {describe_left(result)}, no trade since"
+        yield from format_paragraph("RUINED", text)
+
+
+def summarize_liquidations(result: RunRecord) -> Iterator[str]:
+    """Yield the liquidations one by one, of several positions with their causes."""
+    metrics = result.metrics
+    count = int(metrics["liquidations"])
+    if result.has_one_position:
+        yield from format_paragraph("Liquidations", str(count) if count else "none")
+        yield from list_liquidations(result)
+        return
+    lost = (
+        f"{count:,}, loss {metrics['liquidation_loss']:,.2f}, bad debt {metrics['bad_debt']:,.2f}"
+    )
+    yield from format_paragraph("Liquidations", lost if count else "none", *list_cases(result))
+
+
+def list_other_events(result: RunRecord) -> list[str]:
+    """Return stops, margin calls and what else happened, a few words each."""
+    metrics, kinds = result.metrics, result.events["kind"]
+    failed = metrics["calls_failed"]
+    more = f" ({failed:.0f} failed)" if failed > 0.0 else ""
+    others = [f"stops {metrics['stops']:.0f}", f"margin calls {metrics['margin_calls']:.0f}{more}"]
+    if metrics["take_profits"] > 0.0:
+        others.insert(1, f"take-profits {metrics['take_profits']:.0f}")
+    if not result.has_one_position:
+        delisted = int((kinds == "delisted").sum())
+        return [*others, f"delisted {delisted}"] if delisted else others
+    refused = result.events.loc[kinds == "withdrawal_refused", "amount"].sum()
+    if refused > 0.0:
+        others.append(f"withdrawals refused {refused:,.2f}")
+    later = result.manifest["data"]["flows_after_the_end"]
+    if later:
+        others.append(f"flows after the last bar, ignored: {later}")
+    boundless = count_boundless(result)
+    if boundless:
+        others.append(f"an infinite leverage asked for at {boundless:,} closes")
+    if metrics["bad_debt"] > 0.0:
+        others.append(f"bad debt {metrics['bad_debt']:,.2f}")
+    return others
+
+
+def list_cases(result: RunRecord) -> Iterator[str]:
+    """Yield the liquidations of the pool in words: their causes, and who closed in profit."""
+    entries = np.asarray(result.entries)
+    table = contagion_table(result.time, result.names, entries, result.span.first)
+    groups = list(table.groupby("liquidation", sort=True))
+    for number, causes in groups[:MOST_CASES]:
+        yield f"liquidation {number}, {describe_case(causes)}"
+    if len(groups) > MOST_CASES:
+        yield f"and {len(groups) - MOST_CASES} more: result.contagion()"
+
+
+def describe_case(causes: pd.DataFrame) -> str:
+    """Return one liquidation in words."""
+    when = causes["time"].iloc[0].strftime("%Y-%m-%d %H:%M")
+    fallen = causes[causes["share"] > 0.0].sort_values("share", ascending=False, kind="stable")
+    shares = ", ".join(
+        f"{name} {format_percent(float(share), 0)}"
+        for name, share in zip(fallen["cause"], fallen["share"], strict=True)
+    )
+    pulled = causes.loc[causes["profit"] > 0.0, "cause"]
+    rest = f"; closed in profit: {', '.join(pulled)}" if len(pulled) else ""
+    return f"{when}: caused by {shares}{rest}"
+
+
+def describe_left(result: RunRecord) -> str:
+    """Return the final equity of a ruined account, and its threshold of ruin if any."""
+    left = result.metrics["final_equity"]
+    text = f"equity {left:,.2f}" if left >= 0.005 else "equity 0"
+    line = result.account.ruin_at
+    return text if line is None else f"{text}, its line {100.0 * line:g} % of the capital paid in"
+
+
+def list_liquidations(result: RunRecord) -> Iterator[str]:
+    """Yield one line per liquidation: bar, price, notional, loss and equity."""
+    events = result.events
+    rows = np.flatnonzero(events["kind"] == "liquidation")
+    if len(rows) == 0:
+        return
+    has_loss = events["kind"].shift(-1) == "liquidation_loss"  # it follows its liquidation
+    losses = events["amount"].shift(-1).where(has_loss, 0.0)
+    yield f"  {'bar (UTC)':18}{'price':>12}{'notional':>15}{'liquidation loss':>18}{'equity':>14}"
+    for row in rows[:MOST_LISTED]:
+        event = events.iloc[row]
+        equity = result.bars["equity"].loc[event["time"]]
+        yield (
+            f"  {event['time']:%Y-%m-%d %H:%M}  {format_price(event['price']):>12}"
+            f"{event['amount']:>15,.2f}{losses.iloc[row]:>18,.2f}{equity:>14,.2f}"
+        )
+    if len(rows) > MOST_LISTED:
+        yield f"  and {len(rows) - MOST_LISTED:,} more"
+
+
+def count_boundless(result: RunRecord) -> int:
+    """Return the number of closes at which a policy asked for an infinite leverage."""
+    return int(np.isinf(result.of_positions("target")).any(axis=1).sum())

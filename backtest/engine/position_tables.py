@@ -1,0 +1,210 @@
+"""Tables by position: of each bar, of causes of liquidations, of money, of gains.
+
+Fields of the positions come as arrays of shape (n_bars, n) by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import ledger
+from backtest.base.units import FloatArray, IntArray, utc_index
+from backtest.engine.result_tables import TERMS, TRADES, is_inverse, price_of, value_of
+from backtest.measures.realized_gains import Realization, count_realized, join_realized
+from backtest.portfolio.book_contagion import BLAMED
+from backtest.venue import Venue
+
+Fields = Mapping[str, FloatArray]
+SHOWN = (
+    "price_pnl", "fees", "slippage", "impact", "funding", "liquidation_loss", "margin",
+)  # fmt: skip
+"""Fields of a position that its table shows as they are."""
+OWN = ("price_pnl", "fees", "slippage", "impact", "funding", "liquidation_loss", "bad_debt")
+"""The terms of the identity of equity that belong to a position."""
+
+
+def compute_notionals(held: Fields, marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
+    """Return the signed notionals at each close, of shape (n_bars, n); ``marks`` are prices."""
+    quantity = held["quantity"]
+    values = [np.abs(value_of(venue, marks[:, i])) for i, venue in enumerate(venues)]
+    return np.where(quantity != 0.0, quantity * np.stack(values, axis=1), 0.0)
+
+
+def measure_profits(held: Fields, marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
+    """Return the unrealized profits at each close, of shape (n_bars, n); ``marks`` are prices."""
+    quantity = held["quantity"]
+    values = np.stack([value_of(venue, marks[:, i]) for i, venue in enumerate(venues)], axis=1)
+    return np.where(quantity != 0.0, quantity * (values - held["entry"]), 0.0)
+
+
+def positions_table(
+    time: IntArray,
+    names: Sequence[str],
+    venues: Sequence[Venue],
+    spans: IntArray,
+    equity: FloatArray,
+    held: Fields,
+    marks: FloatArray,
+    liquidation_prices: FloatArray,
+    shares: FloatArray,
+) -> pd.DataFrame:
+    """Return a row per bar and instrument that has it.
+
+    Columns: ``time``, ``instrument``, ``quantity`` in contracts, ``entry`` and ``mark`` as prices,
+    signed ``notional`` and ``leverage``, ``profit`` (unrealized), ``price_pnl``, ``fees``,
+    ``slippage``, ``impact``, ``funding``, ``liquidation_loss`` of the bar, ``margin`` (isolated),
+    ``liquidation_price`` (the others frozen), ``requirement_share`` (its Euler share; the whole
+    maintenance of the only position), ``target``.
+    """
+    notionals = compute_notionals(held, marks, venues)
+    profits = measure_profits(held, marks, venues)
+    parts = []
+    for i, name in enumerate(names):
+        rows = slice(*(int(each) for each in spans[i]))
+        is_held = held["quantity"][rows, i] != 0.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            leverage = np.where(equity[rows] > 0.0, notionals[rows, i] / equity[rows], 0.0)
+        own = {
+            "time": utc_index(time[rows]),
+            "instrument": name,
+            "quantity": held["quantity"][rows, i],
+            "entry": np.where(is_held, price_of(venues[i], held["entry"][rows, i]), np.nan),
+            "mark": marks[rows, i],
+            "notional": notionals[rows, i],
+            "leverage": leverage,
+            "profit": profits[rows, i],
+            **{each: held[each][rows, i] for each in SHOWN},
+            "liquidation_price": np.where(is_held, liquidation_prices[rows, i], np.nan),
+            "requirement_share": shares[rows, i],
+            "target": held["target"][rows, i],
+        }
+        parts.append(pd.DataFrame(own))
+    table = pd.concat(parts, ignore_index=True)
+    table["instrument"] = pd.Categorical(table["instrument"], categories=list(names))
+    return table.sort_values(["time", "instrument"], kind="stable", ignore_index=True)
+
+
+def realize_by_instrument(
+    time: IntArray,
+    spans: IntArray,
+    names: Sequence[str],
+    venues: Sequence[Venue],
+    marks: FloatArray,
+    events: pd.DataFrame,
+) -> Realization:
+    """Return how readily positions were closed at a gain and at a loss, of all instruments.
+
+    ``marks`` are the prices at closes, (n_bars, n_instruments), ``spans`` the bars of each
+    instrument, both and the ``venues`` in the order of ``names``.
+    """
+    trades = events[events["kind"].isin(TRADES)]
+    parts = {}
+    for k, (name, (first, stop)) in enumerate(zip(names, spans, strict=True)):
+        own = trades[trades["instrument"] == name]
+        parts[name] = count_realized(
+            time[first:stop],
+            marks[first:stop, k],
+            pd.DatetimeIndex(own["time"]).as_unit("ns").asi8,
+            own["quantity"].to_numpy(),
+            own["price"].to_numpy(),
+            is_inverse=is_inverse(venues[k]),
+        )
+    return join_realized(parts)
+
+
+def contagion_table(
+    time: IntArray, names: Sequence[str], entries: FloatArray, first: int
+) -> pd.DataFrame:
+    """Return a row per cause of each liquidation of the cross pool.
+
+    Columns: ``liquidation`` (its number), ``time``, ``cause`` (an instrument, ``collateral``,
+    ``flows`` or ``rules``), ``share`` of the fall since the last high (they sum to 1),
+    ``quantity`` held, and ``profit``: what a position in profit had gained since its entry when
+    this liquidation closed or reduced it, else 0.
+    """
+    labels = np.array([*names, "collateral", "flows", "rules"], dtype=object)
+    is_cause, numbers = entries[:, 1] == BLAMED, number_liquidations(entries)
+    pairs = numbers * len(labels) + entries[:, 8]
+    is_closed = np.isin(pairs, pairs[entries[:, 1] == ledger.LIQUIDATED])
+    gained = np.where(is_closed, np.maximum(entries[:, 4], 0.0), 0.0)
+    is_shown = is_cause & ((entries[:, 2] > 0.0) | (gained > 0.0))
+    chosen, hits = entries[is_shown], numbers[is_shown]
+    bar = chosen[:, 0].astype(np.int64) - first
+    return pd.DataFrame(
+        {
+            "liquidation": hits,
+            "time": utc_index(time[bar]),
+            "cause": labels[chosen[:, 8].astype(np.int64)],
+            "share": chosen[:, 2],
+            "quantity": chosen[:, 3],
+            "profit": gained[is_shown],
+        }
+    )
+
+
+def number_liquidations(entries: FloatArray) -> IntArray:
+    """Return the number of the last liquidation up to each entry: 0 before the first."""
+    is_cause = entries[:, 1] == BLAMED
+    begins = is_cause & ~np.concatenate(([False], is_cause[:-1]))
+    falls = np.concatenate(([False], np.diff(entries[:, 8]) <= 0.0)) & is_cause
+    return np.cumsum(begins | falls)
+
+
+def count_assets(
+    final: FloatArray, entries: FloatArray, n: int, first: int, n_bars: int
+) -> FloatArray:
+    """Return the amounts of collateral at each close, of shape (n_bars, C).
+
+    ``final`` are those at the last close; entries of assets, numbered from ``n`` on, say what was
+    sold or lost in each bar.
+    """
+    found = np.tile(final, (n_bars, 1))
+    for entry in entries[(entries[:, 8] >= n) & (entries[:, 1] != BLAMED)]:
+        found[: int(entry[0]) - first, int(entry[8]) - n] -= entry[3]
+    return found
+
+
+def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd.DataFrame:
+    """Return the money of each instrument by term, of the account's own terms, and their sum."""
+    rows: dict[str, dict[str, float]] = {
+        name: {term: float(held[term][:, i].sum()) for term in OWN} for i, name in enumerate(names)
+    }
+    known = {term: account[term] for term in TERMS if term in account}
+    total = {term: float(each.sum()) for term, each in known.items()}
+    parts = {term: [row.get(term, 0.0) for row in rows.values()] for term in known}
+    rest = {term: total[term] - sum(parts[term]) for term in known}
+    rounding = {term: 1e-9 * np.abs(each).sum() for term, each in known.items()}
+    rows["account"] = {term: 0.0 if abs(x) <= rounding[term] else x for term, x in rest.items()}
+    rows["total"] = total
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=[*TERMS]).fillna(0.0)
+    costs = table[["fees", "slippage", "impact", "funding", "interest", "liquidation_loss"]]
+    gains = table[["price_pnl", "bad_debt", "collateral_pnl"]].sum(axis=1)
+    table["net"] = gains - costs.sum(axis=1) - table["conversion"]
+    return table.rename_axis("instrument")
+
+
+def attribute_money(
+    names: Sequence[str], account: Fields, held: Fields, starts: pd.DatetimeIndex
+) -> pd.DataFrame:
+    """Return :func:`attribution_table` of each period; ``starts`` are those of the bars."""
+    found = {}
+    for start in starts.unique():
+        rows = np.flatnonzero(starts == start)
+        own = slice(rows[0], rows[-1] + 1)
+        found[start] = attribution_table(
+            names,
+            {name: each[own] for name, each in account.items()},
+            {name: each[own] for name, each in held.items()},
+        )
+    return pd.concat(found, names=[starts.name])
+
+
+def mean_of(values: Mapping[str, FloatArray]) -> dict[str, float]:
+    """Return the mean of each array over its known values; NaN if there are none."""
+    return {
+        name: float(np.nanmean(each)) if np.any(np.isfinite(each)) else float("nan")
+        for name, each in values.items()
+    }

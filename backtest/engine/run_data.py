@@ -1,0 +1,282 @@
+"""The data of a run, and its fields by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import State
+from backtest.base.errors import ParameterError
+from backtest.base.units import DAY, FloatArray, IntArray, parse_duration
+from backtest.engine.bar_loop import RECORDED
+from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD
+from backtest.features.liquidation_forecast import (
+    VolatilityState,
+    count_years,
+    degrees_for,
+    forecast_liquidation,
+    forecast_volatility,
+)
+from backtest.measures.run_span import RunSpan
+
+if TYPE_CHECKING:
+    from backtest.account import Account
+    from backtest.engine.fee_days import TradedDays
+    from backtest.engine.loop_inputs import Inputs
+    from backtest.market import Market, Markets
+    from backtest.measures.tally import Tally
+    from backtest.policy import Policy
+    from backtest.venue import Venue
+
+T = TypeVar("T")
+
+
+class Quotes(NamedTuple):
+    """Prices, signals and margin multipliers at closes, of shape (n_bars, n).
+
+    Those that stay the same may have one row. A result of several positions that an earlier version
+    saved has marks only; the others have no rows.
+    """
+
+    close: FloatArray
+    mark: FloatArray
+    mark_low: FloatArray
+    mark_high: FloatArray
+    signal: FloatArray
+    multiplier: FloatArray
+    initial_multiplier: FloatArray
+
+
+class Before(NamedTuple):
+    """What a run knew at the close before its first bar, by instrument, of shape (n,).
+
+    ``mark`` is NaN unless the run went on from an earlier one. ``trails`` are the states of the
+    volatility forecasts.
+    """
+
+    mark: FloatArray
+    signal: FloatArray
+    unrealized: FloatArray
+    trails: tuple[VolatilityState, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RunData:
+    """The data of a run; ``RunRecord`` adds measures and tables, ``Result`` the analyses.
+
+    ``state`` is a :class:`backtest.account.State`, of several positions a ``Book``. ``record`` has
+    shape (n_bars, fields); its fields are :data:`backtest.engine.bar_loop.RECORDED` if the loop of
+    one position wrote it, which leaves ``positions_record`` None. The loop of several writes
+    ``ACCOUNT_RECORD`` and, of shape (n_bars, n, fields), ``POSITION_RECORD``. ``asset_marks`` are
+    mark closes of the collateral, of shape (n_bars, C). ``spans`` are the bars of each instrument.
+    ``benchmark`` has the returns by bar of the one that was given, or of what is traded; None if it
+    is the market. ``markets`` are None in a result that was loaded, and ``policies`` empty.
+    ``weights`` are the signal of several by instrument and bar of the markets. ``measure_cuts``
+    returns the rows of ``target_cuts``; without it they follow from ``inputs`` and the record.
+    """
+
+    policies: Mapping[str, Policy]
+    overlay: Policy | None
+    venues: Mapping[str, Venue]
+    account: Account
+    manifest: Mapping[str, Any]
+    names: tuple[str, ...]
+    span: RunSpan
+    spans: IntArray
+    interval: int
+    is_session: bool
+    tally: Tally
+    state: Any
+    memory: Any
+    started: int
+    first_peak: float
+    record: FloatArray
+    positions_record: FloatArray | None
+    entries: FloatArray | pd.DataFrame
+    quotes: Quotes
+    asset_marks: FloatArray
+    ends_sample: FloatArray
+    before: Before
+    benchmark: FloatArray | None = None
+    markets: Markets | None = None
+    inputs: Inputs | None = None
+    weights: FloatArray | None = None
+    measure_cuts: Callable[[], Sequence[Mapping[str, Any]]] | None = None
+    no_fill: str = ""
+    traded: TradedDays | None = None
+
+    # ------------------------------------------------------------------- what it ran on
+
+    @property
+    def has_one_position(self) -> bool:
+        """Whether the loop of one position made it, which leaves a ``State`` to go on from."""
+        return isinstance(self.state, State)
+
+    @property
+    def time(self) -> IntArray:
+        """Open times of the bars, int64 ns of shape (n_bars,)."""
+        return self.span.closes - self.interval
+
+    @property
+    def last_time(self) -> int:
+        """Open time of the last bar, in ns."""
+        return int(self.time[-1])
+
+    @property
+    def marks(self) -> FloatArray:
+        """Mark closes, of shape (n_bars, n); NaN outside the spans of the instruments."""
+        return self.quotes.mark
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy of the only instrument; None in a result that was loaded."""
+        return self._only("policy", self.policies) if self.policies else None
+
+    @property
+    def venue(self) -> Venue:
+        """The venue of the only instrument."""
+        return self._only("venue", self.venues)
+
+    @property
+    def market(self) -> Market | None:
+        """The market of the only instrument; None in a result that was loaded."""
+        return None if self.markets is None else self._only("market", self.markets)
+
+    @property
+    def close(self) -> FloatArray:
+        """Closes of the only instrument, of shape (n_bars,)."""
+        return self._column("close")
+
+    @property
+    def mark(self) -> FloatArray:
+        """Mark closes of the only instrument, of shape (n_bars,)."""
+        return self._column("mark")
+
+    @property
+    def mark_low(self) -> FloatArray:
+        """Lowest marks of the bars of the only instrument, of shape (n_bars,)."""
+        return self._column("mark_low")
+
+    @property
+    def mark_high(self) -> FloatArray:
+        """Highest marks of the bars of the only instrument, of shape (n_bars,)."""
+        return self._column("mark_high")
+
+    @property
+    def signal(self) -> FloatArray:
+        """Signal of the only instrument at closes, of shape (n_bars,) or (1,)."""
+        return self._column("signal")
+
+    @property
+    def multiplier(self) -> FloatArray:
+        """Multiplier of maintenance margin of the only instrument, of shape (n_bars,) or (1,)."""
+        return self._column("multiplier")
+
+    @property
+    def first_mark(self) -> float:
+        """Mark close before the first bar of a resumed run of the only instrument, else NaN."""
+        return float(self.before.mark[0])
+
+    def _only(self, name: str, values: Mapping[str, T]) -> T:
+        if len(values) != 1:
+            raise ParameterError(
+                f"only a result of one instrument has a single {name}, got {len(values)} "
+                "instruments",
+                where=f"Result.{name}",
+                cure="read names, policies, venues, markets, marks and positions",
+            )
+        return next(iter(values.values()))
+
+    def _column(self, name: str) -> FloatArray:
+        values: FloatArray = getattr(self.quotes, name)
+        return self._only(name, dict(zip(self.names, values.T, strict=True)))
+
+    @property
+    def _venues(self) -> list[Venue]:
+        return [self.venues[name] for name in self.names]
+
+    # ------------------------------------------------------------------- fields by name
+
+    def of_account(self, name: str) -> FloatArray:
+        """Return a field of the account at each close, of shape (n_bars,)."""
+        return self._book[name]
+
+    def of_positions(self, name: str) -> FloatArray:
+        """Return a field of the positions at each close, of shape (n_bars, n)."""
+        return self._held[name]
+
+    @property
+    def _book(self) -> dict[str, FloatArray]:
+        """The record of the account by name."""
+        fields = RECORDED if self.positions_record is None else ACCOUNT_RECORD
+        return dict(zip(fields, self.record.T, strict=True))
+
+    @property
+    def _held(self) -> dict[str, FloatArray]:
+        """The record of the positions by name."""
+        if self.positions_record is not None:
+            return {name: self.positions_record[:, :, k] for k, name in enumerate(POSITION_RECORD)}
+        book = {name: values[:, None] for name, values in self._book.items()}
+        return {**book, "quantity": book["position"]}
+
+    # ------------------------------------------------------------------- forecasts
+
+    @cached_property
+    def volatilities(self) -> tuple[FloatArray, tuple[VolatilityState, ...]]:
+        """Forecasts of shape (n_bars, n), and their states after the last bar."""
+        if not len(self.quotes.close):
+            raise ParameterError(
+                "forecasts need the closes, this result was saved by a version that left them out",
+                where="Result.volatility_forecast",
+                cure="run the experiment again",
+            )
+        forecasts = np.full((len(self.time), len(self.names)), np.nan)
+        states = []
+        for i, (first, stop) in enumerate(self.spans.tolist()):
+            rows = slice(first, stop)
+            close = self.quotes.close[rows, i]
+            forecasts[rows, i], state = forecast_volatility(
+                self.before.trails[i],
+                self.time[rows],
+                close,
+                self.interval,
+                is_session=self.is_session,
+            )
+            states.append(state)
+        return forecasts, tuple(states)
+
+    @property
+    def volatility_forecast(self) -> FloatArray:
+        """The volatility forecast at each close, NaN until it is known.
+
+        Of shape (n_bars,), of several instruments (n_bars, n).
+        """
+        forecasts = self.volatilities[0]
+        return forecasts[:, 0] if self.has_one_position else forecasts
+
+    @property
+    def last_trails(self) -> tuple[VolatilityState, ...]:
+        """The states of the volatility forecasts after the last bar; without closes none begins."""
+        if not len(self.quotes.close):
+            return self.before.trails
+        return self.volatilities[1]
+
+    def forecast_touches(
+        self, horizon: str, degrees_of_freedom: float | None, prices: FloatArray
+    ) -> FloatArray:
+        """Return the probabilities that the marks touch ``prices`` within the horizon."""
+        where = "Result.calibration, horizon"
+        if degrees_of_freedom is None:
+            degrees_of_freedom = degrees_for(parse_duration(horizon, where=where) / DAY)
+        years = count_years(horizon, self.interval, is_session=self.is_session, where=where)
+        columns = zip(
+            self.of_positions("quantity").T, self.marks.T, prices.T, self.volatilities[0].T,
+            strict=True,
+        )  # fmt: skip
+        found = [forecast_liquidation(*each, years, degrees_of_freedom) for each in columns]
+        return np.stack(found, axis=1)
