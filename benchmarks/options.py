@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.features.compiled import compile_module
+from backtest.base.kernels import compile_module
 from backtest.options import black_kernels, implied_kernels
 
 REPEAT = 9

@@ -13,11 +13,11 @@ import pandas as pd
 from backtest.allocate import covariance_kernels, formulas
 from backtest.allocate.refits import Segment, hold_weights, list_segments
 from backtest.base.errors import ParameterError
+from backtest.base.kernels import compile_module
 from backtest.base.ranges import Choice, Range
 from backtest.base.units import FloatArray, format_time
 from backtest.engine.frame_signals import compute_frame
 from backtest.engine.lookahead.causality_checker import USUAL
-from backtest.features.compiled import compile_module
 from backtest.market import Markets
 from backtest.market.panel_data import require_panel
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from backtest.allocate import covariance_kernels
 from backtest.base.errors import ParameterError
+from backtest.base.kernels import compile_module
 from backtest.base.units import FloatArray, IntArray
-from backtest.features.compiled import compile_module
 
 Linkage: TypeAlias = Literal["single", "complete", "average", "ward"]
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from backtest.base.kernels import compile_module
 from backtest.crowd import flow_kernels
 from backtest.engine.result_tables import filled_changes, value_of
 from backtest.engine.run import run
-from backtest.features.compiled import compile_module
 from backtest.market.tables.frames import PRICES
 
 if TYPE_CHECKING:

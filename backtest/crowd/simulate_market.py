@@ -10,6 +10,7 @@ import numpy as np
 from backtest.base.checked_calls import checked
 from backtest.base.errors import AccountingError, ParameterError
 from backtest.base.json_values import to_plain
+from backtest.base.kernels import compile_module
 from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
 from backtest.base.ranges import Range
@@ -18,7 +19,6 @@ from backtest.crowd import bank_fund_kernels, value_fund_kernels
 from backtest.crowd.agents import LeverageCycle, Policies, Thurner
 from backtest.crowd.bank_fund_stability import list_cycle_terms, start_cycle
 from backtest.crowd.simulated_market import SimulatedMarket, build_simulation
-from backtest.features.compiled import compile_module
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray

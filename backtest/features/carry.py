@@ -9,11 +9,11 @@ import numpy as np
 
 from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, did_you_mean
+from backtest.base.kernels import compile_module
 from backtest.base.ranges import Choice, check_range
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray
 from backtest.features import carry_kernels
 from backtest.features.close_volatility import find_decay, read_half_lives
-from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import shape_as
 from backtest.features.returns import OneOrMany, find_known_bars
 from backtest.market import Market

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base.checked_calls import checked
+from backtest.base.kernels import compile_module
 from backtest.base.units import FloatArray
 from backtest.features import drawdown_kernels
-from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import broadcast, check_bars, shape_as
 from backtest.features.returns import OneOrMany
 from backtest.market import Market

@@ -1,4 +1,4 @@
-"""Kernel for the recursion of GARCH, compiled by :mod:`backtest.features.compiled`."""
+"""Kernel for the recursion of GARCH, compiled by :mod:`backtest.base.kernels`."""
 
 from __future__ import annotations
 

@@ -11,6 +11,12 @@ from backtest.base.units import FloatArray, IntArray
 from backtest.features.rolling_kernels import exact_sum
 
 KERNELS = ("add_up_all", "mean_lanes", "skipping_ewma_lanes", "yang_zhang_lanes")
+PLAIN_SECONDS = {
+    "add_up_all": 1e-6,
+    "mean_lanes": 4e-6,
+    "skipping_ewma_lanes": 4e-6,
+    "yang_zhang_lanes": 2e-5,
+}
 ALPHA = 1.34
 """E[V_RS^2] / sigma^4 of a bar, the value that Yang and Zhang (2000) recommend."""
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from backtest.base.kernels import compile_module
 from backtest.base.units import FloatArray, IntArray
 from backtest.features import range_kernels
-from backtest.features.compiled import broadcast_to_bars, compile_module
+from backtest.features.rolling_lanes import broadcast_to_bars
 
 
 def rolling_root(values: FloatArray, windows: IntArray, scale: float | FloatArray) -> FloatArray:

@@ -15,11 +15,11 @@ import numpy as np
 from backtest.base.checked_calls import checked
 from backtest.base.units import FloatArray
 from backtest.features.close_volatility import read_windows
-from backtest.features.compiled import rolling_deviation
 from backtest.features.lane_parameters import shape_as
 from backtest.features.range_kernels import ALPHA
 from backtest.features.range_lanes import rolling_root
 from backtest.features.returns import OneOrMany, bars_per_year
+from backtest.features.rolling_lanes import rolling_deviation
 from backtest.market import Market
 
 FOUR_LN_2 = 4.0 * math.log(2.0)

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base.checked_calls import checked
+from backtest.base.kernels import compile_module
 from backtest.base.units import FloatArray
 from backtest.features import regime_kernels
 from backtest.features.close_volatility import find_decay
-from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import broadcast, check_lanes, shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, log_returns
 from backtest.market import Market

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base.errors import ParameterError
+from backtest.base.kernels import compile_module
 from backtest.base.ranges import check_range
 from backtest.base.units import FloatArray
 from backtest.features import tail_kernels
-from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import broadcast, check_bars, check_lanes, list_lanes
 from backtest.features.returns import OneOrMany, settled_funding
 from backtest.market import Market

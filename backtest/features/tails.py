@@ -14,12 +14,13 @@ import numpy as np
 
 from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.kernels import compile_module
 from backtest.base.units import FloatArray
 from backtest.features import tail_kernels
 from backtest.features.close_volatility import find_decay
-from backtest.features.compiled import compile_module, ewma_deviation, prepare_windows
 from backtest.features.lane_parameters import shape_as
 from backtest.features.returns import OneOrMany, long_returns
+from backtest.features.rolling_lanes import ewma_deviation, prepare_windows
 from backtest.features.tail_models import (
     TailParameters,
     check_windows,

@@ -9,9 +9,9 @@ import numpy as np
 from backtest.base.checked_calls import check_broadcast, checked
 from backtest.base.units import FloatArray
 from backtest.features.close_volatility import read_windows
-from backtest.features.compiled import rolling_ratio
 from backtest.features.lane_parameters import shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, traded_returns
+from backtest.features.rolling_lanes import rolling_ratio
 from backtest.market import Market
 
 

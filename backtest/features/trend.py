@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from backtest.base.checked_calls import checked
+from backtest.base.kernels import compile_module
 from backtest.base.units import FloatArray, IntArray
 from backtest.features import trend_kernels
 from backtest.features.close_volatility import ewma_volatility
-from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import broadcast, check_bars, check_lanes, shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, settled_funding
 from backtest.market import Market

@@ -20,6 +20,7 @@ from backtest.base.normal import ROOT_TWO_PI, mills_ratio, normal_cdf, normal_de
 from backtest.base.units import FloatArray
 
 KERNELS = ("fill_prices", "fill_greeks")
+PLAIN_SECONDS = {"fill_prices": 1e-5, "fill_greeks": 2e-6}
 MOST_CARRY = 700.0
 """Largest rate times years: its exponential must fit into a float."""
 SERIES_LIMIT = 0.12

@@ -16,6 +16,7 @@ from backtest.base.units import FloatArray
 from backtest.options.black_kernels import is_possible, log_ratio, normalized_price
 
 KERNELS = ("fill_volatilities",)
+PLAIN_SECONDS = {"fill_volatilities": 6e-5}
 BELOW, AT_INTRINSIC, AT_BOUND, NO_TIME, FOUND = 1, 2, 3, 4, 0
 """Why a price has no implied volatility; see :data:`backtest.options.pricing.REASONS`."""
 

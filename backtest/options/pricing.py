@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import repr_given
+from backtest.base.kernels import compile_module
 from backtest.base.units import FloatArray
-from backtest.features.compiled import compile_module
 from backtest.options import black_kernels, implied_kernels
 from backtest.options.black_kernels import MOST_CARRY, Greeks, scalar_greeks, scalar_price
 from backtest.options.implied_kernels import check_price, scalar_implied

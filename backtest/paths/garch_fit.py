@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, gammaln
 
+from backtest.base.kernels import compile_module
 from backtest.base.units import FloatArray
 from backtest.features import garch_kernels
-from backtest.features.compiled import compile_module
 from backtest.features.garch import find_backcast
 from backtest.paths.jump_fit import maximize
 

@@ -7,7 +7,7 @@ are drawn by ``keys[p, i]``. ``mirrored`` is 1 for a path whose normal numbers a
 those of its keys. ``loads`` join the draws of several instruments, see
 :func:`backtest.paths.draw_kernels.draw_joint`.
 
-Compiled by :mod:`backtest.features.kernel_compiler`.
+Compiled by :mod:`backtest.base.kernel_compiler`.
 """
 
 from __future__ import annotations

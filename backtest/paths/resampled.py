@@ -9,10 +9,10 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 
 from backtest.base.checked_calls import check_lengths, checked
+from backtest.base.kernels import compile_module
 from backtest.base.ranges import Number
 from backtest.base.units import YEAR_DAYS, FloatArray
 from backtest.features import garch_kernels
-from backtest.features.compiled import compile_module
 from backtest.features.garch import find_backcast
 from backtest.features.returns import SESSIONS, log_returns
 from backtest.market import Market

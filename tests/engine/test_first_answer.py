@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.base import compile_choice
+from backtest.base import compile_choice, kernels
 from backtest.base.argument_types import name_types, outline_argument, rebuild_argument
 from backtest.base.code_identity import describe_function
 from backtest.base.compile_choice import is_plain_sooner, read_mode, set_hurry
@@ -27,7 +27,7 @@ from backtest.engine.compile.plain_or_compiled import estimate_plain
 from backtest.engine.compile.recipe import write_recipe
 from backtest.engine.compile.rule_pickles import pack_rule
 from backtest.engine.compile.same_bits import gives_same_bits
-from backtest.features import compiled
+from backtest.features import rolling_kernels
 from backtest.policy.policy import formula_for
 from backtest.strategies.cppi import Cppi
 from backtest.strategies.vol_target import VolTarget
@@ -53,14 +53,14 @@ def cold(monkeypatch, tmp_path):
     monkeypatch.setenv("BACKTEST_COMPILE", "auto")
     monkeypatch.setattr(compile_choice, "_spent", {})
     monkeypatch.setattr(plain_or_compiled, "find_rules_folder", lambda: tmp_path)
-    monkeypatch.setattr(compiled.Kernel, "mark", lambda self, key: tmp_path / key)
-    compiled.compile_module.cache_clear()  # kernels of other tests are compiled already
+    monkeypatch.setattr(kernels.Kernel, "mark", lambda self, key: tmp_path / key)
+    kernels.compile_module.cache_clear()  # kernels of other tests are compiled already
     compile_choice.pop_kernels()  # or wait to be
-    monkeypatch.setattr(compiled.Kernel, "compiled", property(refuse))
+    monkeypatch.setattr(kernels.Kernel, "compiled", property(refuse))
     monkeypatch.setattr(loop_driver, "build_compiled", refuse)
     monkeypatch.setattr(background_compiler, "start_compiling", lambda *order: given.append(order))
     yield given
-    compiled.compile_module.cache_clear()
+    kernels.compile_module.cache_clear()
     compile_choice.pop_kernels()
     set_hurry(False)
 
@@ -111,8 +111,8 @@ def test_a_kernel_that_raises_in_plain_python_is_undone_and_compiled(cold, monke
         out[:] = 1.0
         raise ValueError("math domain error")
 
-    monkeypatch.setattr(compiled.rolling_kernels, "add_up", spoil)
-    kernel = compiled.Kernel(compiled.rolling_kernels, "add_up")
+    monkeypatch.setattr(rolling_kernels, "add_up", spoil)
+    kernel = kernels.Kernel(rolling_kernels, "add_up")
     values, out = np.zeros(3), np.full((5, 3), 7.0)
     set_hurry(True)
     with pytest.raises(AssertionError, match="compiled"):

@@ -12,9 +12,9 @@ import pytest
 
 from backtest import Market
 from backtest.base import cache_folder
+from backtest.base.kernels import compile_module
 from backtest.features import (
     close_to_close_volatility,
-    compiled,
     ewma_volatility,
     log_returns,
     long_returns,
@@ -70,7 +70,7 @@ def test_many_values_of_a_prefix_are_the_prefix(market: Market, name: str):
 def test_compiled_kernels_have_the_bits_of_plain_python(market: Market):
     """Fused or reordered arithmetic would show."""
     n, windows = 200, np.array([2, 3, 10, 64, 65, 150])
-    k, fast = len(windows), compiled.compile_module(rolling_kernels)
+    k, fast = len(windows), compile_module(rolling_kernels)
     root = np.linspace(1.0, 2.0, n)
     returns = np.where(np.arange(n) % 7 < 3, 0.0, log_returns(market)[:n])
     found = []
@@ -227,7 +227,7 @@ def test_equal_funding_on_a_price_that_stands_still_has_no_sharpe_ratio():
 def test_what_is_compiled_lies_in_the_cache_folder(market: Market):
     ewma_volatility(market, 10.0)
     found = sorted(
-        cache_folder.find_cache_folder().glob("features-*/__pycache__/rolling_kernels.ewma_lanes-*")
+        cache_folder.find_cache_folder().glob("kernels-*/__pycache__/rolling_kernels.ewma_lanes-*")
     )
     assert ".nbc" in {path.suffix for path in found}
     beside = Path(rolling_kernels.__file__).parent / "__pycache__"

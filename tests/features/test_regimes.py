@@ -9,8 +9,8 @@ import pytest
 from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 
 from backtest import Market, ParameterError
+from backtest.base.kernels import compile_module
 from backtest.features import (
-    compiled,
     learned_regimes,
     learned_volatility,
     log_returns,
@@ -64,7 +64,7 @@ def test_compiled_kernels_have_the_bits_of_plain_python():
     market = Market.sample(bars=300)
     returns, leave = log_returns(market), np.array([[0.01, 0.5], [0.05, 0.9]])
     found = []
-    for each in (regime_kernels, compiled.compile_module(regime_kernels)):
+    for each in (regime_kernels, compile_module(regime_kernels)):
         out, state = np.zeros((4, 300, 2)), np.zeros((regime_kernels.SLOTS, 2))
         states = np.array([[0.1, 0.0], [0.2, 0.1]]), np.array([[-1.0, 0.0], [1.0, 3.0]])
         each.filter_lanes(returns, np.full(300, 1 / YEAR), *states, leave, leave[0].copy(), out[0])

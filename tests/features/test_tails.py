@@ -12,6 +12,7 @@ from scipy import stats
 from scipy.integrate import quad
 
 from backtest import Market, ParameterError
+from backtest.base.kernels import compile_module
 from backtest.features import (
     TAIL_MODELS,
     Tail,
@@ -23,7 +24,6 @@ from backtest.features import (
     tail_kernels,
     tail_losses,
 )
-from backtest.features.compiled import compile_module
 from backtest.features.rolling_kernels import BLOCK, add_up
 from backtest.features.tail_models import held_returns
 from backtest.measures.coverage import (

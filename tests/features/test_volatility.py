@@ -17,6 +17,7 @@ import pytest
 
 import backtest as bt
 from backtest import DataError, Market, ParameterError
+from backtest.base.kernels import compile_module
 from backtest.features import (
     VOLATILITY_ESTIMATORS,
     WEIGHTED_ESTIMATORS,
@@ -33,7 +34,6 @@ from backtest.features import (
     volatility,
     yang_zhang_volatility,
 )
-from backtest.features.compiled import compile_module
 from backtest.features.range_volatility import (
     garman_klass_variance,
     parkinson_variance,

@@ -11,6 +11,7 @@ import pytest
 from arch import arch_model
 
 from backtest import DataError, Market, ParameterError
+from backtest.base.kernels import compile_module
 from backtest.engine.lookahead.alternative_futures import rewrite_after
 from backtest.features import (
     ewma_volatility,
@@ -23,7 +24,6 @@ from backtest.features import (
     log_returns,
     volatility,
 )
-from backtest.features.compiled import compile_module
 from backtest.features.garch import GarchFit, find_fit_bars, fit_garch
 from tests.bits import check_knows_the_past_only, check_lanes_are_each_alone
 from tests.features.test_features import sessions_market

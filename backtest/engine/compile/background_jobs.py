@@ -11,10 +11,10 @@ from numba.core.typing.typeof import Purpose, typeof
 
 from backtest.base.argument_types import rebuild_argument
 from backtest.base.compile_choice import KernelOrder
+from backtest.base.kernels import compile_module
 from backtest.engine.compile.loop_compiler import compile_core, load_policy_loop
 from backtest.engine.compile.plain_or_compiled import LoopOrder, mark_ready
 from backtest.engine.compile.plain_or_compiled_book import BookLoopOrder, mark_book_ready
-from backtest.features.compiled import compile_module
 
 
 def compile_order(kernels: tuple[KernelOrder, ...], order: LoopOrder) -> None:

@@ -29,9 +29,9 @@ from backtest.base import cache_folder, normal
 from backtest.base.code_identity import OWN_VERSION, find_references
 from backtest.base.compiled_files import jit
 from backtest.base.compiled_twins import count_all_brackets, find_own_functions, make_twin
+from backtest.base.kernel_compiler import compile_helpers
 from backtest.engine import bar_loop
 from backtest.engine.compile.recipe import CORE, Recipe, find_rules_folder
-from backtest.features.kernel_compiler import compile_helpers
 from backtest.options import implied_kernels, pricing
 from backtest.options.pricing import SIGNS
 from backtest.policy import Policy, formula_for

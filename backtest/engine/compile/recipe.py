@@ -29,8 +29,8 @@ from backtest.account import (
 from backtest.base import cache_folder, compiled_twins, units
 from backtest.base.code_identity import describe_function, describe_value, hash_texts
 from backtest.base.compiled_twins import describe_target
+from backtest.base.kernel_sources import list_sources
 from backtest.engine import bar_loop
-from backtest.features.kernel_sources import list_sources
 from backtest.measures import tally
 from backtest.options import implied_kernels
 from backtest.policy import Policy, formula_for, start_memory, view

@@ -1,4 +1,8 @@
-"""Kernels of the estimators: compiled, or in plain Python where compiling would take longer."""
+"""Kernels of arrays: compiled, or in plain Python where compiling would take longer.
+
+A module of kernels names them in the tuple ``KERNELS``. Its dictionary ``PLAIN_SECONDS`` has the
+seconds per item of the last argument in plain Python; kernels without them are always compiled.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +20,8 @@ from backtest.base.compile_choice import (
     is_plain_sooner,
     write_marks,
 )
-from backtest.base.units import FloatArray, IntArray
-from backtest.features import range_kernels, rolling_kernels
-from backtest.features.kernel_sources import write_copy
+from backtest.base.kernel_sources import write_copy
 
-PLAIN_SECONDS = {
-    (rolling_kernels.__name__, "add_up"): 1e-6,
-    (rolling_kernels.__name__, "deviation_lanes"): 4e-6,
-    (rolling_kernels.__name__, "ewma_lanes"): 3e-6,
-    (rolling_kernels.__name__, "sharpe_lanes"): 5e-6,
-    (range_kernels.__name__, "add_up_all"): 1e-6,
-    (range_kernels.__name__, "mean_lanes"): 4e-6,
-    (range_kernels.__name__, "skipping_ewma_lanes"): 4e-6,
-    (range_kernels.__name__, "yang_zhang_lanes"): 2e-5,
-    ("backtest.options.black_kernels", "fill_prices"): 1e-5,
-    ("backtest.options.black_kernels", "fill_greeks"): 2e-6,
-    ("backtest.options.implied_kernels", "fill_volatilities"): 6e-5,
-}
-"""Seconds per item of the last argument in plain Python. Other kernels are always compiled."""
 COMPILE_SECONDS = 2.0
 """Seconds to compile one kernel."""
 
@@ -78,15 +66,13 @@ class Kernel:
     @functools.cached_property
     def compiled(self) -> Any:
         """The compiled function."""
-        from backtest.features.kernel_compiler import (  # noqa: PLC0415 - loads numba
-            compile_kernels,
-        )
+        from backtest.base.kernel_compiler import compile_kernels  # noqa: PLC0415 - loads numba
 
         return getattr(compile_kernels(self.module), self.name)
 
     def is_plain(self, key: str, outlined: tuple[Any, ...], n_items: int) -> bool:
         """Return whether plain Python is faster for this many items of the last argument."""
-        cost = PLAIN_SECONDS.get((self.module.__name__, self.name))
+        cost = getattr(self.module, "PLAIN_SECONDS", {}).get(self.name)
         if cost is None or self.mark(key).exists():
             return False
         name = f"{self.module.__name__}.{self.name} {key}"
@@ -112,61 +98,3 @@ class Kernel:
         given = map(rebuild_argument, outlined)
         self.compiled.compile(tuple(typeof(each, Purpose.argument) for each in given))  # type: ignore[no-untyped-call] # numba's
         self.note(name_types(*outlined))
-
-
-def ewma_deviation(returns: FloatArray, decay: FloatArray, scale: float | FloatArray) -> FloatArray:
-    """Return roots of weighted means of squares, of shape (n_bars, k) for k decays.
-
-    See :func:`backtest.features.rolling_kernels.ewma_lanes`; ``scale`` is one number, or one per
-    bar.
-    """
-    out = np.empty((len(returns), len(decay)))
-    state = np.zeros((3, len(decay)))
-    compile_module(rolling_kernels).ewma_lanes(
-        returns**2, decay, broadcast_to_bars(scale, len(out)), state, out
-    )
-    return out
-
-
-def rolling_deviation(
-    returns: FloatArray, windows: IntArray, root: float | FloatArray
-) -> FloatArray:
-    """Return standard deviations of shape (n_bars, k) for k windows.
-
-    See :func:`backtest.features.rolling_kernels.deviation_lanes`; ``root`` is one number, or one
-    per bar.
-    """
-    out = np.empty((len(returns), len(windows)))
-    sums, tiles = prepare_windows(returns, len(windows))
-    compile_module(rolling_kernels).deviation_lanes(
-        sums, windows, broadcast_to_bars(root, len(out)), tiles, out
-    )
-    return out
-
-
-def rolling_ratio(
-    returns: FloatArray, windows: IntArray, root: float | FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return Sharpe ratios and their errors, of shape (n_bars, k) each for k windows.
-
-    See :func:`backtest.features.rolling_kernels.sharpe_lanes`; ``root`` is one number, or one per
-    bar.
-    """
-    ratio, error = np.empty((2, len(returns), len(windows)))
-    sums, tiles = prepare_windows(returns, len(windows))
-    compile_module(rolling_kernels).sharpe_lanes(
-        sums, windows, broadcast_to_bars(root, len(ratio)), tiles, ratio, error
-    )
-    return ratio, error
-
-
-def prepare_windows(returns: FloatArray, lanes: int) -> tuple[FloatArray, FloatArray]:
-    """Return the running sums of returns, and scratch space for a tile of bars."""
-    sums = np.empty((5, len(returns)))
-    compile_module(rolling_kernels).add_up(returns, sums)
-    return sums, np.empty((2, lanes, rolling_kernels.BLOCK))
-
-
-def broadcast_to_bars(value: float | FloatArray, n_bars: int) -> FloatArray:
-    """Return a number, or one per bar, as an array of shape (n_bars,)."""
-    return np.array(np.broadcast_to(value, n_bars))

@@ -1,4 +1,4 @@
-"""Compiler of the estimators' kernels; each is compiled once per machine.
+"""Compiler of kernels: functions of arrays that several wings use; each compiles once per machine.
 
 As in :mod:`backtest.engine.compile.loop_compiler`, numba's cache refers to a copy of the source in
 the cache folder. So results can be cached even if the folder of the package is read-only.
@@ -13,7 +13,7 @@ from typing import Any
 
 from backtest.base.compiled_files import jit
 from backtest.base.compiled_twins import find_own_functions, make_twin
-from backtest.features.kernel_sources import helpers_of, write_copy
+from backtest.base.kernel_sources import helpers_of, write_copy
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
 """Options of numba: kernels allocate nothing and follow IEEE 754 strictly."""

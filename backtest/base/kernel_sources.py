@@ -20,7 +20,7 @@ def write_copy(module: ModuleType) -> Path:
     mark = hash_texts(*texts, *describe_target())
     name = Path(str(module.__file__)).name
     return cache_folder.write_once(
-        cache_folder.find_cache_folder() / f"features-{mark}" / name, texts[0]
+        cache_folder.find_cache_folder() / f"kernels-{mark}" / name, texts[0]
     )
 
 

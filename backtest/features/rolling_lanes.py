@@ -1,0 +1,67 @@
+"""Rolling and weighted deviations of returns, for several values of a parameter at once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from backtest.base.kernels import compile_module
+from backtest.base.units import FloatArray, IntArray
+from backtest.features import rolling_kernels
+
+
+def ewma_deviation(returns: FloatArray, decay: FloatArray, scale: float | FloatArray) -> FloatArray:
+    """Return roots of weighted means of squares, of shape (n_bars, k) for k decays.
+
+    See :func:`backtest.features.rolling_kernels.ewma_lanes`; ``scale`` is one number, or one per
+    bar.
+    """
+    out = np.empty((len(returns), len(decay)))
+    state = np.zeros((3, len(decay)))
+    compile_module(rolling_kernels).ewma_lanes(
+        returns**2, decay, broadcast_to_bars(scale, len(out)), state, out
+    )
+    return out
+
+
+def rolling_deviation(
+    returns: FloatArray, windows: IntArray, root: float | FloatArray
+) -> FloatArray:
+    """Return standard deviations of shape (n_bars, k) for k windows.
+
+    See :func:`backtest.features.rolling_kernels.deviation_lanes`; ``root`` is one number, or one
+    per bar.
+    """
+    out = np.empty((len(returns), len(windows)))
+    sums, tiles = prepare_windows(returns, len(windows))
+    compile_module(rolling_kernels).deviation_lanes(
+        sums, windows, broadcast_to_bars(root, len(out)), tiles, out
+    )
+    return out
+
+
+def rolling_ratio(
+    returns: FloatArray, windows: IntArray, root: float | FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return Sharpe ratios and their errors, of shape (n_bars, k) each for k windows.
+
+    See :func:`backtest.features.rolling_kernels.sharpe_lanes`; ``root`` is one number, or one per
+    bar.
+    """
+    ratio, error = np.empty((2, len(returns), len(windows)))
+    sums, tiles = prepare_windows(returns, len(windows))
+    compile_module(rolling_kernels).sharpe_lanes(
+        sums, windows, broadcast_to_bars(root, len(ratio)), tiles, ratio, error
+    )
+    return ratio, error
+
+
+def prepare_windows(returns: FloatArray, lanes: int) -> tuple[FloatArray, FloatArray]:
+    """Return the running sums of returns, and scratch space for a tile of bars."""
+    sums = np.empty((5, len(returns)))
+    compile_module(rolling_kernels).add_up(returns, sums)
+    return sums, np.empty((2, lanes, rolling_kernels.BLOCK))
+
+
+def broadcast_to_bars(value: float | FloatArray, n_bars: int) -> FloatArray:
+    """Return a number, or one per bar, as an array of shape (n_bars,)."""
+    return np.array(np.broadcast_to(value, n_bars))
