@@ -1,24 +1,28 @@
 """Implied volatility, in scalar functions that also compile.
 
 The price of the option out of the money, normalized as in :mod:`backtest.options.black_kernels`, is
-inverted by Householder steps of third order: on ``ln b`` below the inflection point
-``s = sqrt(2|x|)``, where b may be as small as 1e-300; on b above it; on the logarithm of the
-distance to the upper bound where b is close to it. Bisection replaces a step that leaves the
-bracket.
+inverted from a guess by Householder steps of third order. A step solves for ``ln b`` below the
+inflection point ``s = sqrt(2|x|)``, where b may be as small as 1e-300; for b above it; and for the
+logarithm of the distance to the upper bound where b is close to it. Bisection replaces a step that
+leaves the bracket. The guess is so near that one step is enough for most options.
 """
 
 from __future__ import annotations
 
 import math
 
-from backtest.base.normal import ROOT_TWO_PI
+from backtest.base.normal import ROOT_TWO_PI, mills_ratio
 from backtest.base.units import FloatArray
-from backtest.options.black_kernels import is_possible, log_ratio, normalized_price
+from backtest.options.black_kernels import is_possible, log_ratio, price_and_slope
 
 KERNELS = ("fill_volatilities",)
 PLAIN_SECONDS = {"fill_volatilities": 6e-5}
 BELOW, AT_INTRINSIC, AT_BOUND, NO_TIME, FOUND = 1, 2, 3, 4, 0
 """Why a price has no implied volatility; see :data:`backtest.options.pricing.REASONS`."""
+LAST_STEP = 5e-4
+"""Size of a step, in units of s or 1, after which the error, of fourth order in it, is nothing."""
+LARGE = 2.0
+"""Deviation above which a guess by the normal model is poor."""
 
 
 def check_price(
@@ -33,10 +37,18 @@ def check_price(
     """Return why a price has no implied volatility, or FOUND."""
     if not years > 0.0:
         return NO_TIME
-    undiscounted = (price * forward if is_coin else price) * math.exp(rate * years)
+    return compare_price(sign, undiscount(price, forward, years, rate, is_coin), forward, strike)
+
+
+def undiscount(price: float, forward: float, years: float, rate: float, is_coin: bool) -> float:
+    """Return the price in cash at expiry."""
+    return (price * forward if is_coin else price) * math.exp(rate * years)
+
+
+def compare_price(sign: float, undiscounted: float, forward: float, strike: float) -> int:
+    """Return where an undiscounted price lies among its no-arbitrage bounds; FOUND is inside."""
     intrinsic = max(0.0, sign * (forward - strike))
-    largest = forward if sign > 0.0 else strike
-    if undiscounted >= largest:
+    if undiscounted >= (forward if sign > 0.0 else strike):
         return AT_BOUND
     if undiscounted == intrinsic:
         return AT_INTRINSIC
@@ -53,12 +65,12 @@ def scalar_implied(
     is_coin: bool,
 ) -> float:
     """Return the volatility at which Black-76 gives a price; NaN where there is none."""
-    if not is_possible(forward, strike, years, price, rate):
+    if not (is_possible(forward, strike, years, price, rate) and years > 0.0):
         return math.nan
-    if check_price(sign, price, forward, strike, years, rate, is_coin) != FOUND:
+    undiscounted = undiscount(price, forward, years, rate, is_coin)
+    if compare_price(sign, undiscounted, forward, strike) != FOUND:
         return math.nan
-    intrinsic = max(0.0, sign * (forward - strike))
-    value = (price * forward if is_coin else price) * math.exp(rate * years) - intrinsic
+    value = undiscounted - max(0.0, sign * (forward - strike))
     x = -abs(log_ratio(forward, strike))
     scaled = value / (math.sqrt(forward) * math.sqrt(strike))
     if not 0.0 < scaled < math.exp(0.5 * x):
@@ -68,42 +80,38 @@ def scalar_implied(
 
 def solve_deviation(x: float, price: float) -> float:
     """Return s with normalized_price(x, s) = price, for x <= 0 and 0 < price < exp(x / 2)."""
-    center = math.sqrt(-2.0 * x)
-    at_center = normalized_price(x, center)
     bound = math.exp(0.5 * x)
-    is_low = price < at_center
-    if is_low:
-        low, high = 0.0, center
-        s = guess_low(x, price, center)
-    else:
-        low, high = center, math.inf
-        s = guess_high(x, price, center, at_center, bound)
-    for _ in range(40):
-        b = normalized_price(x, s)
+    s = guess_deviation(x, price)
+    is_low = s * s < -2.0 * x
+    if s > LARGE and not is_low:
+        s = guess_large(x, price, bound)
+    low, high = 0.0, math.inf
+    for _ in range(60):
+        b, slope = price_and_slope(x, s)
         if b == price:
             break
         if b < price:
             low = s
         else:
             high = s
-        step = find_step(x, s, b, price, bound, is_low)
-        if abs(step) <= 1e-5 * s:  # the error of a step of fourth order is then below rounding
-            s += step
-            break
+        step = find_step(x, s, b, slope, price, bound, is_low)
         s += step
+        if abs(step) <= LAST_STEP * min(s, 1.0):
+            break
         if not low < s < high:
             s = 2.0 * low if high == math.inf else 0.5 * (low + high)
     return s
 
 
-def find_step(x: float, s: float, b: float, price: float, bound: float, is_low: bool) -> float:
-    """Return the Householder step of third order from s towards the price."""
-    q, t = x / s, 0.5 * s
-    slope = math.exp(-0.5 * (q * q + t * t)) / ROOT_TWO_PI
+def find_step(
+    x: float, s: float, b: float, slope: float, price: float, bound: float, is_low: bool
+) -> float:
+    """Return the Householder step of third order from s, where b is known, towards the price."""
     if not (slope > 0.0 and b > 0.0):
         return math.nan
+    q = x / s
     bend = q * q / s - 0.25 * s  # b'' / b'
-    twist = bend * bend - 3.0 * q * q / (s * s) - 0.25  # b''' / b'
+    twist = bend * bend - 3.0 * q * q / (s * s) - 0.25  # b""" / b'
     if is_low:  # f = ln b - ln price
         g = slope / b
         newton = math.log(price / b) / g
@@ -127,29 +135,38 @@ def find_step(x: float, s: float, b: float, price: float, bound: float, is_low: 
     return newton * top / bottom
 
 
-def guess_low(x: float, price: float, center: float) -> float:
-    """Return a first s under the inflection point.
+def guess_deviation(x: float, price: float) -> float:
+    """Return a first s, for small s within a thousandth.
 
-    From ln b ~ -x^2/(2 s^2) - s^2/8 + ln(s^3 / (x^2 sqrt(2 pi))), solved by repeated substitution.
+    In the normal model the price is ``|x| B(q) / sqrt(2 pi)`` with ``q = |x| / s`` and
+    ``B = exp(-q^2/2) (1 - q R(q)) / q``, R being Mills' ratio. Its inverse, two rational functions
+    fitted by least squares, is moved by the first difference between the models, as
+    ``ln b`` of the log-normal one is about ``ln B - s^2/8 - ln(1 - (s/2)^2 / (3 + 1.8 q + q^2))``.
     """
-    s = center
-    base = -math.log(price) - math.log(x * x * ROOT_TWO_PI)
-    for _ in range(3):
-        level = base + 3.0 * math.log(s) - 0.125 * s * s
-        if not level > 0.0:
-            return 0.7 * center
-        s = min(-x / math.sqrt(2.0 * level), center)
-    return s
+    y = -x / (price * ROOT_TWO_PI)  # 1 / B
+    if y < 5.0:
+        top = 1.0 + y * (2.71290617 + y * (1.5911244 + y * 0.13528099))
+        s = price * ROOT_TWO_PI * top / (1.0 + y * (1.46056391 + y * 0.24630523))
+    else:
+        e = math.sqrt(2.0 * math.log(y))
+        top = -x * (1.0 + e * (-0.06068225 + e * 0.17122895))
+        s = top / (0.49542897 + e * (0.19081231 + e * (-0.11370882 + e * 0.17194886)))
+    q = -x / s
+    z = 0.25 * s * s / (3.0 + q * (1.8 + q))
+    moved = (0.125 * s * s - z / (1.0 - 0.5 * z)) / (1.0 + q * (1.2533 + q))
+    return s * (1.0 + moved * (1.0 + 3.0 * moved))
 
 
-def guess_high(x: float, price: float, center: float, at_center: float, bound: float) -> float:
-    """Return a first s above the inflection point.
+def guess_large(x: float, price: float, bound: float) -> float:
+    """Return a first s above the inflection point, where it is large.
 
     b is concave there: its tangent at the point gives too small an s. At the money the exact answer
     is -2 z with Phi(z) = (1 - b) / 2, z by formula 26.2.23 of Abramowitz and Stegun (1964).
     """
-    tangent = center + (price - at_center) * ROOT_TWO_PI / math.exp(0.5 * x)
-    share = 0.5 * (bound - price) / (bound - at_center)
+    center = math.sqrt(-2.0 * x)
+    above = bound * (0.5 + mills_ratio(center) / ROOT_TWO_PI)  # bound less b at the point
+    tangent = center + (price - bound + above) * ROOT_TWO_PI / bound
+    share = 0.5 * (bound - price) / above
     if not share > 0.0:
         return tangent
     r = math.sqrt(-2.0 * math.log(share))
@@ -159,18 +176,12 @@ def guess_high(x: float, price: float, center: float, at_center: float, bound: f
     return max(tangent, math.sqrt(center * center + 4.0 * z * z))
 
 
-def fill_volatilities(
-    signs: FloatArray,
-    prices: FloatArray,
-    forwards: FloatArray,
-    strikes: FloatArray,
-    years: FloatArray,
-    rates: FloatArray,
-    is_coin: bool,
-    out: FloatArray,
-) -> None:
-    """Write the implied volatility of each price to ``out``; all arrays have shape (n,)."""
+def fill_volatilities(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:
+    """Write the implied volatility of each price to ``out``.
+
+    ``terms`` (6, n) holds the numbers of :func:`scalar_implied`, in its order.
+    """
     for i in range(len(out)):
         out[i] = scalar_implied(
-            signs[i], prices[i], forwards[i], strikes[i], years[i], rates[i], is_coin
+            terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], is_coin
         )

@@ -8,25 +8,30 @@ currency, coin settlement in coins of the underlying (the cash value over the fo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_given
-from backtest.base.kernels import compile_module
-from backtest.base.units import FloatArray
 from backtest.options import black_kernels, implied_kernels
-from backtest.options.black_kernels import MOST_CARRY, Greeks, scalar_greeks, scalar_price
+from backtest.options.black_kernels import Greeks, scalar_greeks, scalar_price
 from backtest.options.implied_kernels import check_price, scalar_implied
+from backtest.options.option_terms import (
+    Formula,
+    Kind,
+    Number,
+    Settlement,
+    broadcast,
+    check_positive,
+    evaluate,
+    read_numbers,
+    read_terms,
+)
 
-Number = float | FloatArray
-Kind = str | npt.NDArray[np.str_]
-Settlement = Literal["cash", "coin"]
-
-SIGNS = {"call": 1.0, "put": -1.0}
+PRICE = Formula(scalar_price, black_kernels, "fill_prices")
+GREEKS = Formula(scalar_greeks, black_kernels, "fill_greeks", width=len(Greeks._fields))
+IMPLIED = Formula(scalar_implied, implied_kernels, "fill_volatilities")
 REASONS = (
     "",
     "below the intrinsic value",
@@ -82,9 +87,9 @@ def price(
     >>> round(price("call", 100.0, 100.0, 0.5, 0.2, rate=0.02), 6)
     5.581107
     """
-    where = "bt.options.price"
-    given = read_options(where, kind, forward, strike, years, rate, settlement, volatility)
-    return evaluate(scalar_price, black_kernels, "fill_prices", given)
+    numbers = {"forward": forward, "strike": strike, "years": years, "volatility": volatility}
+    numbers["rate"] = rate
+    return evaluate(PRICE, read_terms("bt.options.price", kind, numbers, settlement))
 
 
 def greeks(
@@ -97,8 +102,8 @@ def greeks(
     settlement: Settlement = "cash",
     *,
     in_money: bool = False,
-    quantity: Number = 1.0,
-    size: Number = 1.0,
+    quantity: Number | None = None,
+    size: Number | None = None,
     spot: Number | None = None,
 ) -> Greeks:
     """Return the Greeks of the Black-76 price.
@@ -109,8 +114,9 @@ def greeks(
         As in :func:`price`.
     in_money : bool
         Whether they are in money for a position, instead of per unit of the underlying.
-    quantity, size : float or array
-        Signed contracts and units of the underlying per contract; for ``in_money`` only.
+    quantity, size : float or array, optional
+        Signed contracts, and units of the underlying per contract; for ``in_money`` only.
+        Default: 1.
     spot : float or array, optional
         Price of the underlying; for ``in_money`` only. Default: the forward.
 
@@ -141,20 +147,38 @@ def greeks(
         As :func:`price`.
     """
     where = "bt.options.greeks"
-    given = read_options(where, kind, forward, strike, years, rate, settlement, volatility)
-    found = Greeks(*evaluate(scalar_greeks, black_kernels, "fill_greeks", given, len(SCALES)))
+    numbers = {"forward": forward, "strike": strike, "years": years, "volatility": volatility}
+    numbers["rate"] = rate
+    terms = read_terms(where, kind, numbers, settlement)
+    found = Greeks(*evaluate(GREEKS, terms))
+    position = {"quantity": quantity, "size": size, "spot": spot}
     if not in_money:
+        refuse_position(position, where)
         return found
-    place = np.asarray(given[1]) if spot is None else read_numbers("spot", spot, where)
-    check_positive("spot", place, where)
-    numbers = (read_numbers("quantity", quantity, where), read_numbers("size", size, where))
-    place, held, each_size, _ = broadcast(where, place, *numbers, np.asarray(given[1]))
-    amount = held * each_size
+    defaults = {"quantity": 1.0, "size": 1.0, "spot": np.asarray(terms.numbers[1])}
+    held = {
+        name: read_numbers(name, defaults[name] if value is None else value, where)
+        for name, value in position.items()
+    }
+    check_positive("spot", held["spot"], where)
+    contracts, size_, place, _ = broadcast(where, *held.values(), np.asarray(terms.numbers[1]))
+    amount = contracts * size_
     scaled = [
         value * (amount * place**power / per)
         for value, (power, per) in zip(found, SCALES, strict=True)
     ]
     return Greeks(*(each if np.ndim(each) else float(each) for each in scaled))
+
+
+def refuse_position(position: dict[str, Any], where: str) -> None:
+    """Raise an error if a position is described for Greeks per unit of the underlying."""
+    for name, value in position.items():
+        if value is not None:
+            raise ParameterError(
+                f"{name} needs in_money=True, got {name}={repr_given(value)} without it",
+                where=where,
+                cure=f"add in_money=True for the Greeks of a position, or leave {name} out",
+            )
 
 
 SCALES = (
@@ -203,9 +227,8 @@ def implied_volatility(
     >>> round(implied_volatility("put", 5.581106724604812, 100.0, 100.0, 0.5, rate=0.02), 12)
     0.2
     """
-    where = "bt.options.implied_volatility"
-    given = read_prices(where, kind, price, forward, strike, years, rate, settlement)
-    return evaluate(scalar_implied, implied_kernels, "fill_volatilities", given)
+    numbers = {"price": price, "forward": forward, "strike": strike, "years": years, "rate": rate}
+    return evaluate(IMPLIED, read_terms("bt.options.implied_volatility", kind, numbers, settlement))
 
 
 def volatility_reason(
@@ -226,11 +249,12 @@ def volatility_reason(
     >>> volatility_reason("call", 9.0, 100.0, 90.0, 1.0)
     'below the intrinsic value'
     """
-    where = "bt.options.volatility_reason"
-    given = read_prices(where, kind, price, forward, strike, years, rate, settlement)
-    rows = zip(*(np.ravel(each).tolist() for each in given[:-1]), strict=True)
-    texts = np.array([explain_row(*row, given[-1]) for row in rows])
-    return texts.reshape(np.shape(given[0])) if np.ndim(given[0]) else str(texts[0])
+    numbers = {"price": price, "forward": forward, "strike": strike, "years": years, "rate": rate}
+    terms = read_terms("bt.options.volatility_reason", kind, numbers, settlement)
+    rows = zip(*(np.ravel(each).tolist() for each in terms.numbers), strict=True)
+    texts = np.array([explain_row(*row, *terms.flags) for row in rows])
+    shape = np.shape(terms.numbers[0])
+    return texts.reshape(shape) if shape else str(texts[0])
 
 
 def explain_row(*row: Any) -> str:
@@ -238,165 +262,3 @@ def explain_row(*row: Any) -> str:
     if any(math.isnan(number) for number in row):
         return "a number is missing"
     return REASONS[check_price(*row)]
-
-
-def read_options(
-    where: str,
-    kind: Kind,
-    forward: Number,
-    strike: Number,
-    years: Number,
-    rate: Number,
-    settlement: Settlement,
-    volatility: Number,
-) -> tuple[Any, ...]:
-    """Return the arguments of :func:`scalar_price`, checked and broadcast."""
-    inputs = read_inputs(where, kind, forward, strike, years, rate, volatility=volatility)
-    signs, forwards, strikes, times, rates, volatilities = inputs
-    return signs, forwards, strikes, times, volatilities, rates, is_coin(settlement, where)
-
-
-def read_prices(
-    where: str,
-    kind: Kind,
-    price: Number,
-    forward: Number,
-    strike: Number,
-    years: Number,
-    rate: Number,
-    settlement: Settlement,
-) -> tuple[Any, ...]:
-    """Return the arguments of :func:`scalar_implied`, checked and broadcast."""
-    inputs = read_inputs(where, kind, forward, strike, years, rate, price=price)
-    signs, forwards, strikes, times, rates, prices = inputs
-    return signs, prices, forwards, strikes, times, rates, is_coin(settlement, where)
-
-
-def read_inputs(
-    where: str,
-    kind: Kind,
-    forward: Number,
-    strike: Number,
-    years: Number,
-    rate: Number,
-    **last: Number,
-) -> tuple[Any, ...]:
-    """Return sign, forward, strike, years, rate and a last number, checked and broadcast."""
-    ((name, value),) = last.items()
-    numbers = {"forward": forward, "strike": strike, "years": years, "rate": rate, name: value}
-    arrays = {key: read_numbers(key, each, where) for key, each in numbers.items()}
-    for key in ("forward", "strike"):
-        check_positive(key, arrays[key], where)
-    for key in ("years", name):
-        check_positive(key, arrays[key], where, is_zero_allowed=True)
-    found = broadcast(where, read_signs(kind, where), *arrays.values())
-    if (np.abs(arrays["rate"]) * np.max(arrays["years"], initial=0.0) > MOST_CARRY).any():
-        raise ParameterError(
-            f"rate times years must be at most {MOST_CARRY:g} in size, got a rate of {rate!r:.40}",
-            where=where,
-            cure="write rates as fractions per year: 0.05 is 5 %",
-        )
-    return tuple(found) if found[0].shape else tuple(float(each) for each in found)
-
-
-def broadcast(where: str, *arrays: FloatArray) -> tuple[FloatArray, ...]:
-    """Return arrays of one shape; raise a ParameterError if theirs do not fit."""
-    try:
-        return tuple(np.broadcast_arrays(*arrays))
-    except ValueError as error:
-        shapes = ", ".join(str(each.shape) for each in arrays if each.shape)
-        raise ParameterError(
-            f"arguments must have shapes that broadcast, got {shapes}",
-            where=where,
-            cure="give scalars, or arrays of one shape",
-        ) from error
-
-
-def read_signs(kind: Kind, where: str) -> FloatArray:
-    """Return 1 for calls and -1 for puts."""
-    kinds = np.asarray(kind)
-    names = sorted(map(str, set(kinds.ravel().tolist())))
-    wrong = [each for each in names if each not in SIGNS]
-    if wrong:
-        raise ParameterError(
-            f"kind must be 'call' or 'put', got {repr_given(wrong[0])}"
-            f"{did_you_mean(wrong[0], SIGNS)}",
-            where=where,
-            cure="write 'call' or 'put', or give an array of them",
-        )
-    return np.where(kinds == "call", 1.0, -1.0)
-
-
-def read_numbers(name: str, value: object, where: str) -> FloatArray:
-    """Return numbers as an array of floats; NaN is allowed, infinite ones are not."""
-    try:
-        given = np.asarray(value)
-        array = None if given.dtype.kind in "USc" or value is None else given.astype(np.float64)
-    except (TypeError, ValueError, OverflowError):
-        array = None
-    if array is None:
-        raise ParameterError(
-            f"{name} must be numbers, got {repr_given(value)}",
-            where=where,
-            cure=f"give {name} as a number or an array of numbers",
-        )
-    if np.isinf(array).any():
-        raise ParameterError(
-            f"{name} must be finite, got {float(array[np.isinf(array)].flat[0])}",
-            where=where,
-            cure="leave such rows out, or mark them with NaN",
-        )
-    return array
-
-
-def check_positive(
-    name: str, array: FloatArray, where: str, *, is_zero_allowed: bool = False
-) -> None:
-    """Raise an error if a number is negative, or 0 where that is not allowed."""
-    with np.errstate(invalid="ignore"):
-        bad = array < 0.0 if is_zero_allowed else array <= 0.0
-    if bad.any():
-        rule = "at least 0" if is_zero_allowed else "positive"
-        count = f" in {int(bad.sum())} of {array.size} places" if array.size > 1 else ""
-        raise ParameterError(
-            f"{name} must be {rule}, got {float(array[bad].flat[0]):g}{count}",
-            where=where,
-            cure="leave such rows out, or mark them with NaN",
-        )
-
-
-def is_coin(settlement: object, where: str) -> bool:
-    """Return whether values are in coins rather than in the quote currency."""
-    if settlement not in ("cash", "coin"):
-        raise ParameterError(
-            f"settlement must be 'cash' or 'coin', got {repr_given(settlement)}"
-            f"{did_you_mean(settlement, ('cash', 'coin'))}",
-            where=where,
-            cure="write 'coin' for premiums in coins of the underlying, else 'cash'",
-        )
-    return settlement == "coin"
-
-
-def evaluate(
-    scalar: Callable[..., Any], kernels: Any, name: str, given: tuple[Any, ...], width: int = 0
-) -> Any:
-    """Return a scalar function of floats, or its kernel over arrays, ``width`` values each.
-
-    The last of ``given`` is no array: whether settlement is in coins.
-    """
-    if not np.ndim(given[0]):
-        if any(math.isnan(number) for number in given):
-            return (math.nan,) * width if width else math.nan
-        return scalar(*given)
-    shape, n = given[0].shape, given[0].size
-    flat = [np.ascontiguousarray(each, dtype=np.float64).ravel() for each in given[:-1]]
-    is_known = ~np.isnan(np.sum(flat, axis=0))
-    out = np.full((n, width) if width else n, math.nan)
-    chosen = [each[is_known] for each in flat]
-    found = np.empty((len(chosen[0]), width) if width else len(chosen[0]))
-    if len(found):
-        getattr(compile_module(kernels), name)(*chosen, given[-1], found)
-    out[is_known] = found
-    if not width:
-        return out.reshape(shape)
-    return tuple(out[:, k].reshape(shape) for k in range(width))

@@ -32,8 +32,8 @@ from backtest.base.compiled_twins import count_all_brackets, find_own_functions,
 from backtest.base.kernel_compiler import compile_helpers
 from backtest.engine import bar_loop
 from backtest.engine.compile.recipe import CORE, Recipe, find_rules_folder
-from backtest.options import implied_kernels, pricing
-from backtest.options.pricing import SIGNS
+from backtest.options import black_scholes, bs_kernels, pricing
+from backtest.options.option_terms import SIGNS
 from backtest.policy import Policy, formula_for
 from backtest.policy.common_mistakes import explain_numba
 from backtest.venue import margin
@@ -49,6 +49,9 @@ OPTION_FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (pricing.price, "scalar_price"),
     (pricing.greeks, "scalar_greeks"),
     (pricing.implied_volatility, "scalar_implied"),
+    (black_scholes.bs, "scalar_bs"),
+    (black_scholes.bs_greeks, "scalar_bs_greeks"),
+    (black_scholes.bs_implied_volatility, "scalar_bs_implied"),
     (normal.mills_ratio, "mills_ratio"),
     (normal.normal_density, "normal_density"),
     (normal.normal_cdf, "normal_cdf"),
@@ -114,7 +117,7 @@ def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
     names["floor"] = jit(floor_as_number, **options)
     names["count_brackets"] = jit(count_all_brackets, **options)
     if is_inlined and not n_brackets:
-        found = names | compile_helpers(implied_kernels)
+        found = names | compile_helpers(bs_kernels)
         for public, scalar in (*PUBLIC, *OPTION_FUNCTIONS):
             register_overload(public, found[scalar])
     return Core(folder, names)
@@ -198,7 +201,8 @@ def register_overload(public: Callable[..., Any], scalar: Any) -> None:
     defaults = dict(zip(reversed(names), reversed(public.__defaults__ or ()), strict=False))
     head = ", ".join(f"{each}=default_{each}" if each in defaults else each for each in names)
     given = ", ".join(REPLACED.get(each, each) for each in names)
-    literals = "    sign, is_coin = read_literals(kind, settlement)\n" if "kind" in names else ""
+    words = ", ".join(each for each in ("kind", "settlement") if each in names)
+    literals = f"    sign, is_coin = read_literals({words})\n" if words else ""
     text = (
         f"def choose({head}):\n"
         f"{literals}"
@@ -220,7 +224,7 @@ REPLACED = {
 """What compiled code passes to the scalar function in place of public arguments."""
 
 
-def read_literals(kind: Any, settlement: Any) -> tuple[float, bool]:
+def read_literals(kind: Any, settlement: Any = "cash") -> tuple[float, bool]:
     """Return the sign of an option and whether it settles in coins, from numba's types."""
     words = [
         getattr(each, "literal_value", getattr(each, "value", each)) for each in (kind, settlement)

@@ -32,7 +32,7 @@ from backtest.base.compiled_twins import describe_target
 from backtest.base.kernel_sources import list_sources
 from backtest.engine import bar_loop
 from backtest.measures import tally
-from backtest.options import implied_kernels
+from backtest.options import bs_kernels
 from backtest.policy import Policy, formula_for, start_memory, view
 from backtest.policy.policy import BAR_FIELDS
 from backtest.venue import (
@@ -110,7 +110,7 @@ def write_module(fields: tuple[str, ...], columns: tuple[str, ...], memory: type
 @functools.cache
 def find_rules_folder() -> Path:
     """Return the cache folder of the compiled rules; every change of the rules gets its own."""
-    modules = (*CORE, units, compiled_twins, *list_sources(implied_kernels))
+    modules = (*CORE, units, compiled_twins, *list_sources(bs_kernels))
     texts = [Path(str(each.__file__)).read_text() for each in modules]
     here = Path(__file__)
     texts += [path.read_text() for path in (here, here.with_name("loop_compiler.py"))]
