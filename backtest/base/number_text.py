@@ -120,6 +120,17 @@ def format_magnitude(value: float) -> str:
     return f"{value:g}"
 
 
+def count_nouns(number: float, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, singular or plural.
+
+    Examples
+    --------
+    >>> count_nouns(1, "quote"), count_nouns(2_000, "quote"), count_nouns(0, "expiry", "expiries")
+    ('1 quote', '2,000 quotes', '0 expiries')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"
+
+
 def format_days(days: float) -> str:
     """Format a number of days, with a decimal below 100; infinity is ``never``."""
     if math.isnan(days):

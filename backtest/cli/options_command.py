@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,13 +10,23 @@ import pandas as pd
 import typer
 
 from backtest.base.errors import ParameterError
-from backtest.base.number_text import format_percent
+from backtest.base.number_text import count_nouns, format_percent
+from backtest.base.ranges import check_range
 from backtest.base.units import YEAR_DAYS
 from backtest.cli.flags import OUTPUT, AsJson, flag, option
 from backtest.cli.printing import add_command, format_help, print_json, print_paragraph, print_table
-from backtest.cli.progress import show_activity
+from backtest.cli.progress import show_activity, show_progress
 from backtest.cli.unit_hints import warn_of_percentage
-from backtest.options import Chain, Surface, greeks, implied_volatility, price, volatility_reason
+from backtest.options import (
+    Chain,
+    Surface,
+    Surfaces,
+    greeks,
+    implied_volatility,
+    price,
+    volatility_reason,
+)
+from backtest.options.chain import name_underlying
 from backtest.options.chain_inspection import CHECKS
 from backtest.options.surface import MODELS
 
@@ -42,6 +53,7 @@ backtest options chain quotes.csv --settlement cash --json
 SURFACE_EXAMPLES = """
 backtest options surface deribit.parquet --underlying BTC
 backtest options surface deribit.parquet --underlying ETH --model ssvi --report surface.html
+backtest options surface chains --underlying BTC   [dim]# a folder: a line per snapshot[/dim]
 """
 
 
@@ -56,7 +68,8 @@ Settlement = Annotated[
 File = Annotated[
     Path | None,
     typer.Argument(
-        help="A Parquet, Feather, CSV or JSON file; without one, a synthetic chain.",
+        help="A Parquet, Feather, CSV or JSON file, or a folder of them; without one, a synthetic "
+        "chain.",
         metavar="FILE",
         show_default=False,
     ),
@@ -71,9 +84,11 @@ UNITS = {
     "vega": "per 1.00 of volatility",
     "theta": "per year",
     "rho": "per 1.00 of the rate",
-    "vanna": "",
-    "volga": "",
+    "vanna": "per unit of the forward and 1.00 of volatility",
+    "volga": "per 1.00 of volatility, squared",
 }
+HEADLINE = "30d"
+"""Tenor of the figures of several snapshots."""
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -95,14 +110,16 @@ def show_price(
 ) -> None:
     """Price a European option by Black-76, with its Greeks per unit of the underlying."""
     warn_of_percentage("--volatility", volatility)
-    given = (kind, forward, strike, days / YEAR_DAYS, volatility, rate, settlement)
+    check_typed(forward=forward, strike=strike, volatility=volatility, rate=rate)
+    given = (kind, forward, strike, read_days(days), volatility, rate, settlement)
     value, found = price(*given), greeks(*given)  # type: ignore[arg-type] # checked by both
+    shown = {name: number + 0.0 for name, number in found._asdict().items()}  # no -0
     if as_json:
-        print_json({"price": value, **found._asdict()})
+        print_json({"price": value, **shown})
         return
     currency = "coins" if settlement == "coin" else "the quote currency"
     print_paragraph(f"{value:,.8g} in {currency}, per unit of the underlying", indent="")
-    rows = [(name, f"{number:,.6g}", UNITS[name]) for name, number in found._asdict().items()]
+    rows = [(name, f"{number:,.6g}", UNITS[name]) for name, number in shown.items()]
     print_table(("greek", "value", "unit"), rows, right=("value",))
 
 
@@ -118,7 +135,8 @@ def show_implied(
     as_json: AsJson = False,
 ) -> None:
     """Find the volatility at which Black-76 gives a price."""
-    given = (kind, price, forward, strike, days / YEAR_DAYS, rate, settlement)
+    check_typed(price=price, forward=forward, strike=strike, rate=rate)
+    given = (kind, price, forward, strike, read_days(days), rate, settlement)
     found = implied_volatility(*given)  # type: ignore[arg-type] # checked there
     reason = volatility_reason(*given)  # type: ignore[arg-type]
     if as_json:
@@ -142,17 +160,22 @@ def show_chain(
 ) -> None:
     """Count the defects of a chain's quotes, by snapshot."""
     with show_activity("reading the chain"):
-        chain = read_chain(file, settlement)
-        found = chain.select(underlying).inspect()
+        chain = read_chain(file, settlement).select(underlying)
+        found = chain.inspect()
     if as_json:
         print_json({"snapshots": to_rows(found.table), "defects": to_rows(found.rows)})
         return
     print_paragraph(repr(chain), indent="")
     typer.echo(repr(found))
     kept = [name for name in CHECKS if found.total[name]]
-    heads = ("time", "underlying", "quotes", "two_sided", *kept)
+    counts = ("quotes", "two_sided", *kept)
+    heads = ("time", "underlying", *(name.replace("_", " ") for name in counts))
     rows = [
-        (f"{row['time']:%Y-%m-%d %H:%M}", row["underlying"], *(f"{row[k]:,}" for k in heads[2:]))
+        (
+            f"{row['time']:%Y-%m-%d %H:%M}",
+            name_underlying(row["underlying"]),
+            *(f"{row[k]:,}" for k in counts),
+        )
         for row in found.table.to_dict("records")
     ]
     print_table(heads, rows, right=heads[2:])
@@ -163,7 +186,7 @@ def show_surface(
     *,
     settlement: FileSettlement = None,
     underlying: Underlying = None,
-    at: Annotated[
+    time: Annotated[
         str | None, flag("The last snapshot at or before this time, if there are several.", "--at")
     ] = None,
     model: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "svi",
@@ -172,35 +195,137 @@ def show_surface(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit a surface of implied volatility to bids and asks, and say how well it fits."""
+    """Fit a surface of implied volatility to bids and asks, and say how well it fits.
+
+    Of several snapshots, a line each.
+    """
+    if report is not None:
+        check_report(report)
+    with show_activity("reading the chain"):
+        chain = read_chain(file, settlement).select(underlying, time)
+    if len(chain.times) > 1:
+        if report is not None:
+            raise ParameterError(
+                f"a report shows one snapshot, got {len(chain.times)}",
+                where="--report",
+                cure="choose a snapshot with --at",
+            )
+        show_surfaces(chain, model, as_json=as_json)
+        return
     with show_activity("fitting the surface"):
-        chain = read_chain(file, settlement).select(time=at)
-        surface = Surface.fit(chain, model, underlying=underlying)  # type: ignore[arg-type]
-        arbitrage = surface.arbitrage()
+        surface = Surface.fit(chain, model)  # type: ignore[arg-type] # checked there
     if report is not None:
         surface.report(report)
-    fits = surface.fits.assign(crossings=arbitrage["crossings"])
+    fits = surface.fits.assign(crossings=surface.arbitrage()["crossings"])
     if as_json:
         print_json({"summary": surface.summary, "fits": to_rows(fits),
                     "left_out": to_rows(surface.left_out)})  # fmt: skip
         return
     print_paragraph(surface.summary, indent="")
+    print_fits(fits)
+    for reason, count in surface.left_out["reason"].value_counts().items():
+        print_paragraph(f"left out: {count_nouns(count, 'quote')}, {reason}")
+    if report is not None:
+        typer.echo(f"\nreport: {report}")
+
+
+def print_fits(fits: pd.DataFrame) -> None:
+    """Print the quality of the fit of each expiry."""
     heads = ("expiry", "days", "forward", "quotes", "inside", "median", "worst",
              "crosses")  # fmt: skip
     rows = [
         (
             f"{row['expiry']:%Y-%m-%d}", f"{YEAR_DAYS * row['years']:.1f}",
-            f"{row['forward']:,.6g}", f"{row['quotes']}", format_percent(row["inside"]),
-            f"{100 * row['median_error']:.2f} pt", f"{100 * row['worst_error']:.2f} pt",
-            format_percent(row["crossings"]),
+            f"{row['forward']:,.6g}", f"{row['quotes']}",
+            show_percent(row["inside"]), show_points(row["median_error"]),
+            show_points(row["worst_error"]), show_percent(row["crossings"]),
         )
         for row in fits.to_dict("records")
     ]  # fmt: skip
-    print_table(heads, rows, right=heads[1:])
-    for reason, count in surface.left_out["reason"].value_counts().items():
-        print_paragraph(f"left out: {count:,} quotes, {reason}")
-    if report is not None:
-        typer.echo(f"\nreport: {report}")
+    print_table(heads, rows, right=heads[1:], squeezes=True)
+    print_paragraph(
+        "inside: quotes, widened by half a point, that contain the fit; median and worst: distance "
+        "from the marks; crosses: share of strikes with less total variance than the expiry before."
+    )
+
+
+def show_surfaces(chain: Chain, model: str, *, as_json: bool) -> None:
+    """Print the surface of each snapshot in a line."""
+    with show_progress("fitting surfaces", "snapshots") as progress:
+        found = Surfaces.fit(chain, model, progress=progress)  # type: ignore[arg-type]
+    table = measure_surfaces(found)
+    if as_json:
+        print_json({"surfaces": to_rows(table), "skipped": to_rows(found.skipped)})
+        return
+    print_paragraph(repr(found), indent="")
+    heads = ("time", "expiries", "iv", "skew", "vix", "inside", "butterfly",
+             "crossing")  # fmt: skip
+    rows = [
+        (
+            f"{row['time']:%Y-%m-%d %H:%M}", f"{row['expiries']}", show_percent(row["iv"]),
+            show_points(row["skew"]), show_percent(row["vix"]), show_percent(row["inside"]),
+            f"{row['butterflies']}", f"{row['crossings']}",
+        )
+        for row in table.to_dict("records")
+    ]  # fmt: skip
+    print_table(heads, rows, right=heads[1:], squeezes=True)
+    print_paragraph(
+        "At 30 days: iv at the money, skew of the 25-delta put less the call, vix model-free. "
+        "butterfly and crossing: expiries with arbitrage of that kind."
+    )
+    for time, reason in found.skipped.itertuples(index=False):
+        print_paragraph(f"skipped: {time:%Y-%m-%d %H:%M}, {reason}")
+
+
+def measure_surfaces(found: Surfaces) -> pd.DataFrame:
+    """Return a row per surface: its figures of 30 days, and the quality of the fit."""
+    rows = []
+    for each in found.surfaces:
+        arbitrage = each.arbitrage()
+        rows.append(
+            {
+                "time": each.time,
+                "expiries": len(each.fits),
+                "iv": each.measure("atm", HEADLINE),
+                "skew": each.measure("skew", HEADLINE),
+                "vix": each.measure("vix", HEADLINE),
+                "inside": each.inside,
+                "butterflies": int(arbitrage["butterfly"].sum()),
+                "crossings": int((arbitrage["crossings"] > 0.0).sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def show_percent(share: float) -> str:
+    """Return a share as a percentage, or a dash if there is none."""
+    return "-" if math.isnan(share) else format_percent(share, 1)
+
+
+def show_points(volatility: float) -> str:
+    """Return a difference of volatilities in points, or a dash if there is none."""
+    return "-" if math.isnan(volatility) else f"{100.0 * volatility:.2f} pt"
+
+
+def read_days(days: float) -> float:
+    """Return years, of days that were typed."""
+    return check_range("days", days, where="--days", low=0.0) / YEAR_DAYS
+
+
+def check_typed(**numbers: float) -> None:
+    """Refuse numbers that were typed as nan."""
+    for name, value in numbers.items():
+        check_range(name, value, where=f"--{name}")
+
+
+def check_report(path: Path) -> None:
+    """Refuse a report of an unknown kind before anything is computed."""
+    from backtest.report.page.formats import choose_format  # noqa: PLC0415 - seldom used
+
+    try:
+        choose_format(path, None)
+    except ParameterError as error:
+        raise ParameterError(error.problem, where="--report", cure=error.cure) from error
 
 
 def read_chain(file: Path | None, settlement: str | None) -> Chain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -12,16 +13,23 @@ import pandas as pd
 from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.json_values import repr_given
+from backtest.base.number_text import count_nouns
+from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import YEAR_DAYS, FloatArray, TimeLike, to_nanoseconds, utc_index
-from backtest.market.read.files import read_file
+from backtest.market.read.files import SUFFIXES, read_file, suffix_of
 from backtest.market.tables.defects import require
 from backtest.options.chain_inspection import Inspection, inspect_quotes
 from backtest.options.chain_tables import read_table
 from backtest.options.forwards import fill_forwards
-from backtest.options.pricing import Settlement, implied_volatility, volatility_reason
+from backtest.options.option_terms import Settlement
+from backtest.options.pricing import implied_volatility, volatility_reason
 from backtest.options.sample_chain import write_sample
 
 SETTLEMENTS = ("cash", "coin")
+UNNAMED = "unnamed underlying"
+"""What stands in for the name of an underlying where a table has none."""
+MOST_NAMES = 5
+"""Number of names that a message lists."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,8 +44,9 @@ class Chain:
         A row per quote, sorted: ``time`` and ``expiry`` (UTC), ``underlying``, ``strike``, ``kind``
         ("call" or "put"), ``bid``, ``ask`` and ``mark`` (per unit of the underlying, in the
         currency of settlement; NaN if there is none), ``iv`` (of the mark, per sqrt(year)),
-        ``forward`` of the same expiry, ``index``, ``forward_source`` ("future", "given", "parity",
-        "index" or "none"), ``quoted`` (the row's own stamp) and ``name``.
+        ``forward`` of the same expiry, ``index``, ``forward_source`` ("future"; "synthetic" where
+        the venue computes it; "given", "parity", "index" or "none"), ``quoted`` (the row's own
+        stamp) and ``name``.
     settlement : "cash" or "coin"
         Whether prices are in the quote currency, or in coins of the underlying.
     source : str
@@ -51,14 +60,14 @@ class Chain:
     @classmethod
     @checked
     def load(cls, path: str | Path, *, settlement: str | None = None) -> Chain:
-        """Read a file of quotes: Parquet, Feather, CSV or JSON.
+        """Read a file of quotes, or a folder of them: Parquet, Feather, CSV or JSON.
 
         Parameters
         ----------
         path : str or Path
-            A table in Deribit's columns (``instrument_name``, ``option_type``, ``mark_price``, …),
-            or with the columns ``time, expiry, strike, kind, bid, ask`` and optionally ``mark, iv,
-            forward, index, underlying, quoted, name``.
+            A folder, or a table in Deribit's columns (``instrument_name``, ``option_type``,
+            ``mark_price``, …), or with the columns ``time, expiry, strike, kind, bid, ask`` and
+            optionally ``mark, iv, forward, index, underlying, quoted, name``.
         settlement : "cash" or "coin", optional
             Needed for plain tables; Deribit's are in coins.
 
@@ -69,8 +78,10 @@ class Chain:
         ParameterError
             If the settlement is needed and missing.
         """
-        file = Path(path)
-        return cls._build(require(read_file(file)), settlement, str(file))
+        given = Path(path)
+        files = find_files(given)
+        chains = [cls._build(require(read_file(each)), settlement, str(each)) for each in files]
+        return chains[0] if not given.is_dir() else cls._join(chains, str(given))
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, *, settlement: str | None = None) -> Chain:
@@ -94,18 +105,38 @@ class Chain:
         chosen = settlement or known
         if chosen not in SETTLEMENTS:
             raise ParameterError(
-                f"settlement must be 'cash' or 'coin', got {repr_given(settlement)}",
-                where=source,
-                cure="say settlement='coin' if premiums are in coins, else settlement='cash'",
+                f"settlement must be 'cash' or 'coin', got {repr_given(settlement)}"
+                f"{did_you_mean(settlement, SETTLEMENTS)}",
+                where=Place("settlement", f"for {source}"),
+                cure=Phrase(
+                    "give {} if premiums are in coins of the underlying, else {}",
+                    Argument("settlement", "coin"),
+                    Argument("settlement", "cash"),
+                ),
             )
         return cls(fill_forwards(table, chosen), cast("Settlement", chosen), source)
 
+    @classmethod
+    def _join(cls, chains: Sequence[Chain], source: str) -> Chain:
+        """Return one chain of the quotes of several, by time."""
+        settlements = {each.settlement for each in chains}
+        if len(settlements) > 1:
+            raise DataError(
+                "the files of a folder must settle alike, got cash and coin",
+                where=source,
+                cure="put them into two folders",
+            )
+        table = pd.concat([each.table for each in chains], ignore_index=True)
+        ordered = table.sort_values("time", kind="stable", ignore_index=True)
+        return cls(ordered, settlements.pop(), source)
+
     def __repr__(self) -> str:
-        times, names = self.times, ", ".join(self.underlyings)
+        times, names = self.times, ", ".join(map(name_underlying, self.underlyings))
         span = f"{times[0]:%Y-%m-%d %H:%M}"
         span += f" to {times[-1]:%Y-%m-%d %H:%M}, {len(times)} snapshots" if len(times) > 1 else ""
-        expiries = self.table["expiry"].nunique()
-        return f"Chain({names}: {len(self.table):,} quotes, {expiries} expiries, {span})"
+        quotes = count_nouns(len(self.table), "quote")
+        expiries = count_nouns(self.table["expiry"].nunique(), "expiry", "expiries")
+        return f"Chain({names}: {quotes}, {expiries}, {span})"
 
     def __len__(self) -> int:
         return len(self.table)
@@ -153,19 +184,19 @@ class Chain:
                 raise DataError(
                     f"no snapshot is at or before {time}",
                     where=f"{self.source}, first {table['time'].min():%Y-%m-%d %H:%M} UTC",
-                    cure="choose a later time",
+                    cure=Phrase("choose a later {}", Argument("time")),
                 )
             table = table[table["time"] == table.loc[known, "time"].max()]
         return Chain(table.reset_index(drop=True), self.settlement, self.source)
 
     def _check_name(self, underlying: object) -> None:
-        if underlying not in self.underlyings:
-            names = self.underlyings
+        names = self.underlyings
+        if underlying not in names:
             raise ParameterError(
-                f"the chain has {', '.join(names)}, got {repr_given(underlying)}"
-                f"{did_you_mean(underlying, names)}",
-                where=self.source,
-                cure="choose one of them as underlying",
+                f"underlying must be one of {list_names(names)}, got {repr_given(underlying)}"
+                f"{did_you_mean(underlying, names) or match_start(underlying, names)}",
+                where=Place("underlying", f"for {self.source}"),
+                cure=Phrase("choose one of them, for example {}", Argument("underlying", names[0])),
             )
 
     def only(self, underlying: str | None = None, *, where: str) -> Chain:
@@ -174,12 +205,18 @@ class Chain:
         Raises ParameterError where there are several.
         """
         chosen = self if underlying is None else self.select(underlying)
-        for found, name in ((chosen.underlyings, "underlying"), (chosen.times, "snapshot")):
+        for found, name, argument in (
+            (list(map(name_underlying, chosen.underlyings)), "underlying", "underlying"),
+            ([f"{each:%Y-%m-%d %H:%M}" for each in chosen.times], "snapshot", "time"),
+        ):
             if len(found) > 1:
                 raise ParameterError(
-                    f"one {name} is needed, got {len(found)}: {', '.join(map(str, found[:5]))}",
-                    where=where,
-                    cure="choose one: chain.select(underlying=..., time=...)",
+                    f"one {name} is needed, got {len(found)}: {list_names(found)}",
+                    where=f"{where}, {self.source}",
+                    cure=Phrase(
+                        "choose one: {}",
+                        Either(f"chain.select({argument}=...)", Argument(argument)),
+                    ),
                 )
         return chosen
 
@@ -211,6 +248,38 @@ class Chain:
         reason[good] = volatility_reason(kinds, marks, *place, 0.0, self.settlement)
         rows["reason"] = reason
         return rows
+
+
+def find_files(path: Path) -> list[Path]:
+    """Return the file, or the readable files of a folder by name."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(each for each in path.iterdir() if suffix_of(each) in SUFFIXES)
+    if not files:
+        raise DataError(
+            f"a folder of chains needs files that end in {', '.join(SUFFIXES)}, got none",
+            where=str(path),
+            cure="give the folder that holds the snapshots",
+        )
+    return files
+
+
+def name_underlying(name: str) -> str:
+    """Return the name of an underlying, or what stands in for it where a table has none."""
+    return name or UNNAMED
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    shown = ", ".join(map(name_underlying, names[:MOST_NAMES]))
+    return f"{shown} and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else shown
+
+
+def match_start(given: object, names: Sequence[str]) -> str:
+    """Return ``"; did you mean 'ETH'?"`` for a name that is longer, shorter or in small letters."""
+    word = str(given).upper()
+    near = [each for each in names if each and (each.upper() in word or word in each.upper())]
+    return f"; did you mean {near[0]!r}?" if len(near) == 1 and word else ""
 
 
 def years_between(time: pd.Series, expiry: pd.Series) -> FloatArray:

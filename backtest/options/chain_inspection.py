@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from backtest.base.number_text import count_nouns
 from backtest.options.pricing import price
 
 KEYS = ["time", "underlying"]
 AGREEMENT = 1e-4
-"""Largest difference between a mark and the price of its volatility: coins, or parts of the
-forward."""
+"""Largest difference between a mark and the price of its volatility, in coins or parts of the
+forward, and between forwards of one expiry, relative."""
 STALE = pd.Timedelta("5min")
 """Age of a row's own stamp (``quoted``) at the snapshot, above which it is stale."""
 
@@ -24,6 +25,7 @@ CHECKS: dict[str, str] = {
     "duplicated": "the same contract stands twice",
     "no_future": "the expiry has no future: its forward is from put-call parity or the index",
     "no_forward": "the expiry has no forward at all",
+    "forward_differs": "the forward differs from that of its expiry by over 1e-4",
     "stale": "the row was quoted over five minutes before the snapshot",
     "expired": "the expiry is not after the snapshot",
 }
@@ -57,8 +59,9 @@ class Inspection:
 
     def __repr__(self) -> str:
         counts = self.table[["quotes", "two_sided"]].sum()
+        snapshots = count_nouns(self.table["time"].nunique(), "snapshot")
         lines = [
-            f"{counts['quotes']:,} quotes in {len(self.table)} snapshots, "
+            f"{count_nouns(counts['quotes'], 'quote')} in {snapshots}, "
             f"{counts['two_sided']:,} with bid and ask"
         ]
         for name, count in self.total.items():
@@ -141,6 +144,14 @@ def has_no_forward(rows: pd.DataFrame, settlement: str) -> Found:
     return rows["forward"].isna(), write(rows, "expiry {expiry:%Y-%m-%d}")
 
 
+def has_other_forward(rows: pd.DataFrame, settlement: str) -> Found:
+    """Find forwards that differ from the median of their expiry, as those of other instants do."""
+    del settlement
+    usual = rows.groupby([*KEYS, "expiry"])["forward"].transform("median")
+    bad = (rows["forward"] / usual - 1.0).abs() > AGREEMENT
+    return bad, write(rows.assign(usual=usual), "forward {forward:g}, of its expiry {usual:g}")
+
+
 def is_stale(rows: pd.DataFrame, settlement: str) -> Found:
     """Find rows whose own stamp is old."""
     del settlement
@@ -176,6 +187,7 @@ FINDERS: dict[str, Callable[[pd.DataFrame, str], Found]] = {
     "duplicated": is_duplicated,
     "no_future": has_no_future,
     "no_forward": has_no_forward,
+    "forward_differs": has_other_forward,
     "stale": is_stale,
     "expired": is_expired,
 }

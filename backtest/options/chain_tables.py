@@ -19,8 +19,10 @@ COLUMNS = (
     "time", "underlying", "expiry", "strike", "kind", *NUMBERS, "forward_source", "quoted", "name",
 )  # fmt: skip
 """Columns of a chain, in this order."""
-SOURCES = ("future", "given", "parity", "index", "none")
+SOURCES = ("future", "synthetic", "given", "parity", "index", "none")
 """Where a forward may come from, as a table that was read before says."""
+SYNTHETIC = "SYN."
+"""How the names of Deribit's synthetic futures begin: forwards that it computes itself."""
 KINDS = {"call": "call", "put": "put", "c": "call", "p": "put"}
 
 
@@ -142,9 +144,10 @@ def find_impossible(table: pd.DataFrame, where: str) -> list[Defect]:
 
 
 def complete(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table sorted, with the source of each forward: future, given, or none yet.
+    """Return a table sorted, with the source of each forward, "none" where it is not known yet.
 
-    A bid or an ask of 0 is no quote. A forward that Deribit computed from its index has no future.
+    A bid or an ask of 0 is no quote. A forward of Deribit's without the name of a future is its
+    index.
     """
     for name in ("bid", "ask"):
         table[name] = table[name].where(table[name] > 0.0)
@@ -155,7 +158,9 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
     elif (source == "").all():
         named = np.where(table["forward"].notna(), "given", "none")
     else:
-        named = np.where(source.notna() & table["forward"].notna(), "future", "none")
+        is_synthetic = source.astype(str).str.startswith(SYNTHETIC)
+        known = np.where(is_synthetic, "synthetic", "future")
+        named = np.where(source.notna() & table["forward"].notna(), known, "none")
     table["forward_source"] = named
     table["name"] = np.where(table["name"] == "", write_names(table), table["name"])
     keys = ["time", "underlying", "expiry", "strike", "kind"]

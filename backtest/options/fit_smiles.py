@@ -48,14 +48,9 @@ def find_bounds(quotes: Quotes) -> tuple[FloatArray, FloatArray]:
     m and sigma are held near the standard deviation of log-moneyness: few quotes near the money say
     nothing about a curvature that is much wider, and the wings would be arbitrary.
     """
-    width = find_width(quotes)
+    width = quotes.width
     low = np.array([0.0, 0.0, -0.999, -2.0 * width, 0.01 * width])
-    return low, np.array([20.0, 2.0, 0.999, 2.0 * width, 4.0 * width])
-
-
-def find_width(quotes: Quotes) -> float:
-    """Return the standard deviation of log-moneyness to expiry."""
-    return find_money(quotes) * math.sqrt(quotes.years)
+    return low, np.array([20.0, 2.0, 0.999, 2.0 * width, 8.0 * width])
 
 
 def build(x: FloatArray) -> SVI:
@@ -78,13 +73,13 @@ def residuals(x: FloatArray, quotes: Quotes, grid: FloatArray, weight: float) ->
 
 def penalty_grid(quotes: Quotes) -> FloatArray:
     """Return log-moneyness at which arbitrage is penalized while fitting."""
-    width = find_width(quotes)
+    width = quotes.width
     return np.concatenate([np.linspace(-1.5, 1.5, 121), width * np.linspace(-6.0, 6.0, 121)])
 
 
 def find_start(quotes: Quotes) -> FloatArray:
     """Return the best parameters over a grid of m and sigma, the others by linear least squares."""
-    width = find_width(quotes)
+    width = quotes.width
     total = quotes.mid**2 * quotes.years
     weights = 1.0 / (2.0 * quotes.mid * quotes.years * quotes.tolerance)
     best, best_cost = np.array([total.min(), 0.1, 0.0, 0.0, width]), math.inf
@@ -146,18 +141,13 @@ def fit_ssvi(expiries: list[Quotes]) -> list[SSVI]:
 
     Parameters of the search: rho, eta (1 + |rho|) / 2 in [0, 1], gamma, and the rises of theta.
     """
-    atm = [find_money(each) ** 2 * each.years for each in expiries]
+    atm = [each.money**2 * each.years for each in expiries]
     rises = np.maximum(np.diff([0.0, *atm]), 1e-8)
     start = np.array([-0.1, 0.5, 0.4, *np.log(rises)])
     low = [-0.99, 1e-3, 1e-3, *[-25.0] * len(rises)]
     high = [0.99, 1.0, 0.5, *[3.0] * len(rises)]
     solved = least_squares(ssvi_residuals, start, bounds=(low, high), args=(expiries,))
     return build_ssvi(solved.x)
-
-
-def find_money(quotes: Quotes) -> float:
-    """Return the volatility nearest the money."""
-    return float(quotes.mid[np.argmin(np.abs(quotes.k))])
 
 
 def build_ssvi(x: FloatArray) -> list[SSVI]:

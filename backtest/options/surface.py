@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable
@@ -14,21 +15,24 @@ import pandas as pd
 from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.json_values import repr_given
+from backtest.base.number_text import count_nouns
 from backtest.base.reportable import Reportable
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray, parse_duration
 from backtest.options.chain import Chain
 from backtest.options.chain_inspection import Inspection
-from backtest.options.pricing import broadcast, price, read_numbers
-from backtest.options.quotes import WIDENING, Quotes
-from backtest.options.svi import SVI
+from backtest.options.option_terms import broadcast, check_positive, read_numbers
+from backtest.options.pricing import price
+from backtest.options.quotes import FEWEST, Quotes, choose_rows, collect_quotes, describe_fit
+from backtest.options.svi import LEAST_SOUND, SVI
 
 Model = Literal["svi", "ssvi"]
+Measure = Literal["atm", "skew", "vix"]
 Number = float | FloatArray
 MODELS = ("svi", "ssvi")
-FEWEST = 5
-"""Two-sided strikes that the fit of an expiry needs: as many as parameters."""
-WIDTH = 2.5
-"""Standard deviations of log-moneyness within which a fit is judged."""
+FARTHEST = 2.0
+"""Times to the last expiry up to which a smile is extrapolated in time."""
+USUAL = 30.0 / YEAR_DAYS
+"""Time to expiry of the headline figures, where it lies among the expiries."""
 CROSSING_GRID = np.linspace(-1.5, 1.5, 601)
 CROSSING_TOLERANCE = 1e-12
 
@@ -138,15 +142,24 @@ class Surface(Reportable):
         )
 
     @property
+    def headline_tenor(self) -> float:
+        """Years of the headline figures: 30 days, or the nearest expiry if they lie outside."""
+        return float(np.clip(USUAL, self.years[0], self.years[-1]))
+
+    @property
     def summary(self) -> str:
         """What the surface shows, in one or two sentences."""
+        tenor = self.headline_tenor
         butterflies = int(self.arbitrage()["butterfly"].sum())
-        sides = ("puts", "calls") if self.skew("30d") >= 0.0 else ("calls", "puts")
+        skew = self.skew(tenor)
+        sides = ("puts", "calls") if skew >= 0.0 else ("calls", "puts")
+        expiries = count_nouns(len(self.fits), "expiry", "expiries")
+        days = f"{YEAR_DAYS * tenor:.3g} days"
         return (
-            f"30 days: {100 * self.atm('30d'):.1f} % a year at the money, 25-delta {sides[0]} "
-            f"{100 * abs(self.skew('30d')):.1f} points above {sides[1]}. "
-            f"{100 * self.inside:.1f} % of {self.fits['quotes'].sum():,} two-sided quotes contain "
-            f"the fit; butterfly arbitrage in {butterflies} of {len(self.fits)} expiries."
+            f"At {days}: {100 * self.atm(tenor):.1f} % a year at the money, 25-delta {sides[0]} "
+            f"{100 * abs(skew):.1f} points above {sides[1]}. {100 * self.inside:.1f} % of "
+            f"{count_nouns(int(self.fits['quotes'].sum()), 'two-sided quote')} contain the fit; "
+            f"butterfly arbitrage in {butterflies} of {expiries}."
         )
 
     @property
@@ -173,39 +186,37 @@ class Surface(Reportable):
         """Time to expiry of the fitted smiles, increasing."""
         return self.fits["years"].to_numpy(dtype=np.float64)
 
-    def forward(self, years: Number) -> FloatArray:
-        """Return the forward of times to expiry.
+    def forward(self, years: Number) -> Any:
+        """Return the forward of times to expiry, of the same shape.
 
         ln(F / index) is linear in time from 0 over the expiries, and in proportion to it after.
+        Raises ParameterError if years are negative or no numbers.
         """
+        return as_given(self._find_forward(read_years(years, "bt.Surface.forward")))
+
+    def _find_forward(self, wanted: FloatArray) -> FloatArray:
         times, forwards = self.years, self.fits["forward"].to_numpy(dtype=np.float64)
         base = self.index if self.index > 0.0 else forwards[0]
         carry = np.log(forwards / base)
-        wanted = np.asarray(years, dtype=np.float64)
         inner = np.interp(wanted, np.append(0.0, times), np.append(0.0, carry))
         after = carry[-1] * wanted / times[-1]
         return np.asarray(base * np.exp(np.where(wanted > times[-1], after, inner)))
 
-    def total_variance(self, k: Number, years: Number) -> FloatArray:
+    def total_variance(self, k: Number, years: Number) -> Any:
         """Return volatility^2 years at log-moneyness ``k = ln(K / F)``, both broadcast.
 
         Raises ParameterError if a number is not finite, or years are negative.
         """
         where = "bt.Surface.total_variance"
-        ks, wanted = broadcast(
-            where, read_numbers("k", k, where), read_numbers("years", years, where)
-        )
-        if (wanted < 0.0).any():
-            raise ParameterError(
-                f"years must be at least 0, got {float(wanted.min()):g}",
-                where=where,
-                cure="give the time to expiry in years of 365 days",
-            )
+        given = broadcast(where, read_numbers("k", k, where), read_years(years, where))
+        return as_given(self._find_total(*given))
+
+    def _find_total(self, ks: FloatArray, wanted: FloatArray) -> FloatArray:
         times = self.years
-        after = np.clip(np.searchsorted(times, wanted), 1, max(len(times) - 1, 1))
         totals = np.stack([smile.total_variance(ks) for smile in self.smiles])
         if len(times) == 1:
             return np.asarray(totals[0] * wanted / times[0])
+        after = np.clip(np.searchsorted(times, wanted), 1, len(times) - 1)
         low = np.take_along_axis(totals, (after - 1)[None], axis=0)[0]
         high = np.take_along_axis(totals, after[None], axis=0)[0]
         share = (wanted - times[after - 1]) / (times[after] - times[after - 1])
@@ -215,7 +226,7 @@ class Surface(Reportable):
         is_inner = (wanted >= times[0]) & (wanted <= times[-1])
         return np.asarray(np.where(is_inner, inner, outside), dtype=np.float64)
 
-    def volatility(self, strike: Number, years: Number) -> FloatArray:
+    def volatility(self, strike: Number, years: Number) -> Any:
         """Return the implied volatility, per sqrt(year), of strikes and times to expiry.
 
         Raises
@@ -224,27 +235,33 @@ class Surface(Reportable):
             If a strike or a time is not positive.
         """
         where = "bt.Surface.volatility"
-        wanted, strikes = read_numbers("years", years, where), read_numbers("strike", strike, where)
-        for name, each in (("years", wanted), ("strike", strikes)):
-            if (each <= 0.0).any():
-                raise ParameterError(
-                    f"{name} must be positive, got {float(each.min()):g}",
-                    where=where,
-                    cure="give strikes in the quote currency and times in years of 365 days",
-                )
+        strikes = read_numbers("strike", strike, where)
+        check_positive("strike", strikes, where)
+        wanted = read_years(years, where, is_zero_allowed=False)
         strikes, wanted = broadcast(where, strikes, wanted)
-        k = np.log(strikes / self.forward(wanted))
-        return np.asarray(np.sqrt(self.total_variance(k, wanted) / wanted))
+        k = np.log(strikes / self._find_forward(wanted))
+        return as_given(np.sqrt(self._find_total(k, wanted) / wanted))
 
     def atm(self, tenor: str | float) -> float:
-        """Return the volatility at the forward for a tenor such as ``"30d"``, or in years."""
+        """Return the volatility at the forward for a tenor such as ``"30d"``, or in years.
+
+        Flat before the first expiry and after the last.
+        """
         years = read_tenor(tenor, "bt.Surface.atm")
-        return math.sqrt(float(self.total_variance(0.0, years)) / years)
+        return math.sqrt(self.total_variance(0.0, years) / years)
+
+    @property
+    def longest_tenor(self) -> float:
+        """The years for which there is a skew and a model-free volatility: twice the last expiry.
+
+        Beyond it the wings of the last smile, extrapolated in time, are no prices of anything.
+        """
+        return FARTHEST * float(self.years[-1])
 
     def skew(self, tenor: str | float, delta: float = 0.25) -> float:
         """Return the volatility of the put less that of the call of one delta (undiscounted).
 
-        Raises ParameterError if delta is not between 0 and 0.5.
+        NaN beyond :attr:`longest_tenor`. Raises ParameterError if delta is not between 0 and 0.5.
         """
         years = read_tenor(tenor, "bt.Surface.skew")
         if not 0.0 < delta < 0.5:
@@ -253,37 +270,41 @@ class Surface(Reportable):
                 where="bt.Surface.skew",
                 cure="0.25 is usual",
             )
+        if years > self.longest_tenor:
+            return math.nan
         return self._at_delta(-delta, years) - self._at_delta(delta, years)
 
     def _at_delta(self, delta: float, years: float) -> float:
-        """Return the volatility at which a call (positive) or put has a delta N(d1)."""
+        """Return the volatility at which a call (positive) or put has a delta N(d1); else NaN."""
         from scipy.optimize import brentq  # noqa: PLC0415 - takes 0.2 s
         from scipy.special import ndtri  # noqa: PLC0415
 
         level = float(ndtri(delta if delta > 0.0 else 1.0 + delta))
 
         def gap(k: float) -> float:
-            root = math.sqrt(float(self.total_variance(k, years)))
+            root = math.sqrt(self.total_variance(k, years))
             return -k / root + 0.5 * root - level
 
         reach = 12.0 * self.atm(years) * math.sqrt(years)
         if not gap(-reach) > 0.0 > gap(reach):
-            raise ParameterError(
-                f"a tenor must be near the fitted expiries, got {years:g} years",
-                where="bt.Surface.skew",
-                cure=f"choose one up to about {2.0 * self.years[-1]:.2g} years",
-            )
+            return math.nan
         k = brentq(gap, -reach, reach, xtol=1e-12)
-        return math.sqrt(float(self.total_variance(k, years)) / years)
+        return math.sqrt(self.total_variance(k, years) / years)
 
     def vix(self, tenor: str | float) -> float:
         """Return the model-free volatility of a tenor: the fair strike of a variance swap.
 
+        NaN beyond :attr:`longest_tenor`.
+
+        Notes
+        -----
         The square root of ``2 / T`` times the integral of undiscounted prices out of the money over
         K^2, from all strikes of the smile. Source: Cboe (2019), VIX white paper; here the sum over
         quotes is an integral over the fit. Variance between expiries is linear in time.
         """
         years = read_tenor(tenor, "bt.Surface.vix")
+        if years > self.longest_tenor:
+            return math.nan
         width = self.atm(years) * math.sqrt(years)
         k = np.linspace(-12.0 * width, 12.0 * width, 4001)
         volatility = np.sqrt(self.total_variance(k, years) / years)
@@ -294,6 +315,17 @@ class Surface(Reportable):
         integral = float(values @ weights) * (k[1] - k[0]) / 3.0
         return math.sqrt(2.0 / years * integral)
 
+    def measure(self, name: Measure, tenor: str | float) -> float:
+        """Return :meth:`atm`, :meth:`skew` or :meth:`vix` of a tenor, computed once."""
+        key = (name, tenor)
+        if key not in self._measured:
+            self._measured[key] = getattr(self, name)(tenor)
+        return self._measured[key]
+
+    @functools.cached_property
+    def _measured(self) -> dict[tuple[str, str | float], float]:
+        return {}
+
     def arbitrage(self) -> pd.DataFrame:
         """Return what could be earned without risk on the fit itself.
 
@@ -301,8 +333,9 @@ class Surface(Reportable):
         -------
         DataFrame
             A row per expiry: ``least_density`` (the smallest g(k), negative where butterflies cost
-            less than nothing), ``butterfly`` (whether it is under -1e-9), ``crossings`` (share of
-            601 points with |k| <= 1.5 where total variance is under that of the expiry before).
+            less than nothing), ``butterfly`` (whether it is under -1e-9, beyond rounding),
+            ``crossings`` (share of 601 points with |k| <= 1.5 where total variance is under that of
+            the expiry before).
         """
         totals = np.stack([smile.total_variance(CROSSING_GRID) for smile in self.smiles])
         falls = np.diff(totals, axis=0) < -CROSSING_TOLERANCE
@@ -311,7 +344,7 @@ class Surface(Reportable):
             {
                 "expiry": self.fits["expiry"],
                 "least_density": least,
-                "butterfly": [each < -1e-9 for each in least],
+                "butterfly": [each < LEAST_SOUND for each in least],
                 "crossings": [0.0, *falls.mean(axis=1)],
             }
         )
@@ -329,6 +362,18 @@ def fit_smiles(quotes: list[Quotes], model: str) -> tuple[SVI, ...]:
     return tuple(each.raw for each in fit_ssvi(quotes))
 
 
+def read_years(years: object, where: str, *, is_zero_allowed: bool = True) -> FloatArray:
+    """Return times to expiry, checked."""
+    wanted = read_numbers("years", years, where)
+    check_positive("years", wanted, where, is_zero_allowed=is_zero_allowed)
+    return wanted
+
+
+def as_given(found: FloatArray) -> Any:
+    """Return an array, or a float if it has no dimension."""
+    return found if found.ndim else float(found)
+
+
 def read_tenor(tenor: object, where: str) -> float:
     """Return a tenor in years."""
     if isinstance(tenor, str):
@@ -340,68 +385,3 @@ def read_tenor(tenor: object, where: str) -> float:
             f"tenor must be positive, got {tenor!r}", where=where, cure="write for example '30d'"
         )
     return years
-
-
-def choose_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows that a fit may use, and the others with the reason."""
-    rows = rows.assign(k=np.log(rows["strike"] / rows["forward"]))
-    keys = ["expiry", "strike", "kind"]
-    reasons = pd.Series("", rows.index)
-    for reason, bad in (
-        ("expired", ~(rows["years"] > 0.0)),
-        ("no forward", rows["forward"].isna()),
-        ("duplicated", rows.duplicated(keys)),
-        ("no bid", rows["bid"].isna()),
-        ("no ask", rows["ask"].isna()),
-        ("crossed", rows["bid"] > rows["ask"]),
-        ("ask without a volatility", rows["ask_iv"].isna()),
-    ):
-        reasons = reasons.where((reasons != "") | ~bad, reason)
-    inverted = (reasons == "") & rows["bid_iv"].notna()
-    strikes = rows[inverted].groupby("expiry")["strike"].nunique()
-    few = rows["expiry"].map(strikes).fillna(0) < FEWEST
-    reasons = reasons.where((reasons != "") | ~few, f"fewer than {FEWEST} two-sided strikes")
-    used = reasons == ""
-    columns = ["expiry", "strike", "kind", "name"]
-    left = rows.loc[~used, columns].assign(reason=reasons[~used])
-    return rows[used].reset_index(drop=True), left.reset_index(drop=True)
-
-
-def collect_quotes(part: pd.DataFrame) -> Quotes:
-    """Return the volatilities of bids and asks of one expiry, out of the money where quoted."""
-    is_out = np.where(part["k"] >= 0.0, "call", "put") == part["kind"]
-    both = part["bid_iv"].notna()
-    ranked = part[both].assign(rank=~is_out[both]).sort_values(["strike", "rank"], kind="stable")
-    best = ranked.drop_duplicates("strike")
-    k, bid, ask = (best[name].to_numpy(dtype=np.float64) for name in ("k", "bid_iv", "ask_iv"))
-    return Quotes(k, bid, ask, float(part["years"].median()))
-
-
-def describe_fit(part: pd.DataFrame, smile: SVI) -> dict[str, object]:
-    """Return the row of an expiry: its parameters, and how well the quotes agree."""
-    years = float(part["years"].median())
-    fitted = np.sqrt(smile.total_variance(part["k"].to_numpy()) / years)
-    money = math.sqrt(float(smile.total_variance(0.0)))
-    near = (part["k"].abs() <= WIDTH * money).to_numpy()
-    low = part["bid_iv"].fillna(0.0).to_numpy() - WIDENING
-    inside = (fitted >= low) & (fitted <= part["ask_iv"].to_numpy() + WIDENING)
-    marks = part["iv"].fillna(part["mark_iv"]).to_numpy()
-    errors = np.abs(fitted - marks)[near]
-    known = errors[~np.isnan(errors)]
-    return {
-        "expiry": part["expiry"].iloc[0],
-        "years": years,
-        "forward": float(part["forward"].median()),
-        "forward_source": part["forward_source"].iloc[0],
-        "a": smile.a,
-        "b": smile.b,
-        "rho": smile.rho,
-        "m": smile.m,
-        "sigma": smile.sigma,
-        "quotes": int(near.sum()),
-        "strikes": int(part.loc[near, "strike"].nunique()),
-        "inside": float(inside[near].mean()) if near.any() else math.nan,
-        "median_error": float(np.median(known)) if known.size else math.nan,
-        "worst_error": float(known.max()) if known.size else math.nan,
-        "least_density": smile.least_density,
-    }

@@ -10,15 +10,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import repr_given
-from backtest.base.units import DAY, TimeLike, to_nanoseconds
+from backtest.base.number_text import count_nouns
+from backtest.base.units import DAY, FloatArray, IntArray, TimeLike, format_time, to_nanoseconds
 from backtest.market import Market
-from backtest.market.read.files import SUFFIXES, suffix_of
-from backtest.options.chain import Chain
-from backtest.options.surface import Model, Surface
+from backtest.options.chain import Chain, find_files
+from backtest.options.surface import Measure, Model, Surface, read_tenor
 
+COLUMNS: dict[str, Measure] = {"iv": "atm", "skew": "skew", "vix": "vix"}
+"""Columns of a tenor, and the methods of a surface that give them."""
+MAX_AGE = 14 * DAY
+"""Largest age of the last surface at the first bar of a market, in nanoseconds."""
 Progress = Callable[[int, int], None]
 """Called with the number of snapshots done and their total."""
 
@@ -80,11 +85,18 @@ class Surfaces:
 
     @classmethod
     @checked
-    def fit(cls, chain: Chain, model: Model = "svi", *, underlying: str | None = None) -> Surfaces:
+    def fit(
+        cls,
+        chain: Chain,
+        model: Model = "svi",
+        *,
+        underlying: str | None = None,
+        progress: Progress | None = None,
+    ) -> Surfaces:
         """Fit a surface to each snapshot of a chain; see :meth:`load`."""
         surfaces: list[Surface] = []
         skipped: list[tuple[pd.Timestamp, str]] = []
-        fit_all(chain, underlying, model, surfaces, skipped)
+        fit_all(chain, underlying, model, surfaces, skipped, progress)
         return collect(surfaces, skipped, chain.source)
 
     def __repr__(self) -> str:
@@ -140,8 +152,8 @@ class Surfaces:
         """Return the model-free volatility of a tenor, by snapshot."""
         return self._series("vix", tenor)
 
-    def _series(self, name: str, tenor: str | float) -> pd.Series:
-        values = [getattr(each, name)(tenor) for each in self.surfaces]
+    def _series(self, name: Measure, tenor: str | float) -> pd.Series:
+        values = [each.measure(name, tenor) for each in self.surfaces]
         return pd.Series(values, self.times, name=f"{name}_{tenor}")
 
     def attach(self, market: Market, tenors: Sequence[str] = ("30d",)) -> Market:
@@ -161,12 +173,15 @@ class Surfaces:
             ``surface_age`` (days since the snapshot), and ``implied_volatility``, the model-free
             volatility of the first tenor, which the implied-volatility policies read. The values of
             a bar are of the last snapshot stamped strictly before its close, never of a later one;
-            NaN before the first.
+            NaN before the first, and skew and vix also where a tenor is over twice the last expiry,
+            which a warning tells.
 
         Raises
         ------
         ParameterError
             If there is no tenor.
+        DataError
+            If no bar closes after a surface, or all close over 14 days after the last.
         """
         if not tenors or isinstance(tenors, str):
             raise ParameterError(
@@ -176,30 +191,48 @@ class Surfaces:
             )
         closes = market.time + market.interval
         row = np.searchsorted(self._stamps, closes, side="left") - 1
-        is_known = row >= 0
-        columns: dict[str, np.ndarray] = {}
-        for tenor in tenors:
-            for name, key in (("iv", "atm"), ("skew", "skew"), ("vix", "vix")):
-                values = self._series(key, tenor).to_numpy()[np.maximum(row, 0)]
-                columns[f"{name}_{tenor}"] = np.where(is_known, values, np.nan)
-        age = (closes - self._stamps[np.maximum(row, 0)]) / DAY
-        columns["surface_age"] = np.where(is_known, age, np.nan)
+        self._check_overlap(closes, row)
+        columns = {
+            f"{name}_{tenor}": self._align(key, tenor, row)
+            for tenor in tenors
+            for name, key in COLUMNS.items()
+        }
+        ages = (closes - self._stamps[np.maximum(row, 0)]) / DAY
+        columns["surface_age"] = np.where(row >= 0, ages, np.nan)
         columns["implied_volatility"] = columns[f"vix_{tenors[0]}"]
+        self._warn_of_long_tenors(tenors, row)
         return market.with_columns(**columns)
 
+    def _align(self, key: Measure, tenor: str, row: IntArray) -> FloatArray:
+        """Return a number of the surface of each bar, NaN before the first."""
+        values = np.full(len(self.surfaces) + 1, np.nan)  # the last is for row -1
+        for k in np.unique(row[row >= 0]):
+            values[k] = self.surfaces[k].measure(key, tenor)
+        return values[row]
 
-def find_files(path: Path) -> list[Path]:
-    """Return the file, or the readable files of a folder by name."""
-    if not path.is_dir():
-        return [path]
-    files = sorted(each for each in path.iterdir() if suffix_of(each) in SUFFIXES)
-    if not files:
+    def _check_overlap(self, closes: IntArray, row: IntArray) -> None:
+        """Raise an error if no bar closes within 14 days after a surface."""
+        age = int(closes[0] - self._stamps[-1])
+        if row[-1] >= 0 and age <= MAX_AGE:
+            return
         raise DataError(
-            f"a folder of chains needs files that end in {', '.join(SUFFIXES)}, got none",
-            where=str(path),
-            cure="give the folder that holds the snapshots",
+            f"bars must close after a surface and at most {MAX_AGE / DAY:g} days after the last, "
+            f"got bars from {format_time(int(closes[0]))} to {format_time(int(closes[-1]))}",
+            where=f"bt.Surfaces.attach, {self!r}",
+            cure="give a market of the days of the surfaces",
         )
-    return files
+
+    def _warn_of_long_tenors(self, tenors: Sequence[str], row: IntArray) -> None:
+        """Warn of tenors for which some surfaces have no skew and no model-free volatility."""
+        used = np.unique(row[row >= 0])
+        limits = np.array([self.surfaces[k].longest_tenor for k in used])
+        for tenor in tenors:
+            short = int((limits < read_tenor(tenor, "bt.Surfaces.attach")).sum())
+            if short:
+                warn_caller(
+                    f"skew_{tenor} and vix_{tenor} are missing for {short} of "
+                    f"{count_nouns(len(used), 'surface')}: {tenor} is over twice their last expiry"
+                )
 
 
 def fit_all(
@@ -208,13 +241,17 @@ def fit_all(
     model: Model,
     surfaces: list[Surface],
     skipped: list[tuple[pd.Timestamp, str]],
+    progress: Progress | None = None,
 ) -> None:
     """Fit every snapshot; note those without enough quotes."""
-    for time in chain.times:
+    chosen = chain.select(underlying)
+    for k, time in enumerate(chosen.times):
         try:
-            surfaces.append(Surface.fit(chain.select(underlying, time), model))
+            surfaces.append(Surface.fit(chosen.select(time=time), model))
         except DataError as error:
             skipped.append((time, error.problem))
+        if progress is not None:
+            progress(k + 1, len(chosen.times))
 
 
 def collect(

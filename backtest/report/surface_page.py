@@ -9,6 +9,7 @@ import numpy as np
 from backtest.base.units import YEAR_DAYS
 from backtest.options import Surface
 from backtest.options.chain_inspection import CHECKS
+from backtest.options.quotes import is_out_of_the_money
 from backtest.report.page.figures import LIGHT, TEMPLATE, build_chart, build_layout, draw_line
 from backtest.report.page.page import Chart, Fact, Page, Paragraph, Section, Table, name_columns
 
@@ -72,8 +73,9 @@ def draw_smile(found: Surface, place: int) -> Chart:
     row, smile = found.fits.iloc[place], found.smiles[place]
     part = found.quotes[found.quotes["expiry"] == row["expiry"]]
     money = float(np.sqrt(smile.total_variance(0.0)))
-    is_out = np.where(part["k"] >= 0.0, "call", "put") == part["kind"]
-    part = part[is_out & part["bid_iv"].notna() & (part["k"].abs() <= REACH * money)]
+    part = part[
+        is_out_of_the_money(part) & part["bid_iv"].notna() & (part["k"].abs() <= REACH * money)
+    ]
     part = part.sort_values("strike")
     k = np.linspace(-REACH * money, REACH * money, 121)
     fitted = 100.0 * np.sqrt(smile.total_variance(k) / row["years"])

@@ -53,7 +53,7 @@ def list_cures(text: str) -> list[str]:
 COMMANDS = (
     *(("run",), ("sweep",), ("tune",), ("compare",), ("liq",)),
     *(("data", "import"), ("data", "fetch"), ("data", "inspect")),
-    *(("validate", "walk-forward"), ("risk",)),
+    *(("validate", "walk-forward"), ("risk",), ("options", "chain"), ("options", "surface")),
 )
 FLAGS = {pair for words in COMMANDS for pair in find_command(app, words).flags.items()}
 

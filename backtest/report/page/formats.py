@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backtest.base.atomic_files import replace_file
-from backtest.base.errors import DataError
+from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import to_json
 from backtest.base.ranges import Choice
 from backtest.report.page.page import (
@@ -63,10 +63,17 @@ def write_format(page: Page, path: Path, format_: str) -> None:
 
 
 def choose_format(path: Path, format_: str | None) -> str:
-    """Return the format that was asked for, else that of the file's name, else HTML."""
+    """Return the format that was asked for, else that of the file's ending; without one, HTML."""
+    ending = path.suffix.lstrip(".").lower()
+    if format_ is None and ending and ending not in FORMATS:
+        endings = ", ".join(f".{each}" for each in FORMATS)
+        raise ParameterError(
+            f"a report must end in one of {endings}, got {path.name!r}",
+            where="report",
+            cure=f"name it {path.stem}.html",
+        )
     if format_ is None:
-        ending = path.suffix.lstrip(".").lower()
-        format_ = ending if ending in FORMATS else "html"
+        format_ = ending or "html"
     Choice(*FORMATS).check("format", format_, where="report, format")
     return format_
 
