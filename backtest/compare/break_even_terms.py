@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from backtest.compare.compared_accounts import count_years, find_growth
 from backtest.compare.compared_terms import Row
 from backtest.engine import Result
-from backtest.market import Market, Markets
+from backtest.market import as_given, as_markets
 from backtest.measures.cautions import is_lost
 from backtest.venue import Venue
 
@@ -120,17 +120,12 @@ def change_fees(venue: Venue, added: float) -> Venue:
 def add_funding(row: Row, added: float) -> dict[str, Any]:
     """Return the market, or the markets, with a rate added to each settlement."""
     given = row.setting.market
+    markets = as_markets(given)
     changed = {
         name: dataclasses.replace(each, funding_rate=each.funding_rate + added)
-        for name, each in list_markets(row).items()
+        for name, each in markets.items()
     }
-    return {"market": given.with_markets(changed) if isinstance(given, Markets) else changed[""]}
-
-
-def list_markets(row: Row) -> dict[str, Market]:
-    """Return the markets of an account by name; a single one without a name."""
-    given = row.setting.market
-    return dict(given) if isinstance(given, Markets) else {"": given}
+    return {"market": as_given(markets.with_markets(changed), given)}
 
 
 def find_break_even_fee(grow: Growths, one: str, other: str) -> BreakEven:
@@ -150,7 +145,8 @@ def find_least_fee(venue: Venue) -> float:
 
 def find_break_even_funding(grow: Growths, one: str, other: str) -> BreakEven:
     """Return the rate per settlement at which two accounts change order."""
-    if not any(each.funding_time.size for each in list_markets(grow.rows[one]).values()):
+    markets = as_markets(grow.rows[one].setting.market)
+    if not any(each.funding_time.size for each in markets.values()):
         gap = grow.gap(one, other, "funding", 0.0)
         return BreakEven(one, other, "funding", gap, None, 0.0, 0.0, "the data have no funding")
     down = tuple(-step for step in FUNDING_STEPS)

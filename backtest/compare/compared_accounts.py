@@ -55,7 +55,7 @@ def find_growth(result: Result, years: float) -> float:
 
 def sample_free(setting: SharedTerms) -> FloatArray:
     """Return the simple risk-free return of each sampling period, of shape (n,)."""
-    market, venue, first = setting.clock, setting.first_venue, setting.first
+    market, venue, first = setting.market, setting.first_venue, setting.first
     rates = as_of(venue.cash_rate, market.time, "Venue.cash_rate")
     years = measure_years(market, venue, first, int(market.time[first]))
     free = earn_cash(rates, years, market.n_bars)[first:]
@@ -68,7 +68,7 @@ def sample_returns(results: Mapping[str, Result], setting: SharedTerms) -> Sampl
     """Return the sampled returns of all accounts, of shape (k, n)."""
     rows = np.array([result.returns.to_numpy() for result in results.values()])
     years = count_years(next(iter(results.values())))
-    periods = count_periods(setting.calendar, setting.sampling, setting.clock, setting.first)
+    periods = count_periods(setting.calendar, setting.sampling, setting.market, setting.first)
     return Sampled(rows, sample_free(setting), rows.shape[1] / years, periods)
 
 

@@ -187,7 +187,7 @@ def run_scaled_policy(policy: Policy, scale: float, setting: SharedTerms) -> Res
     given = directions * scale
     signal = float(given[0]) if len(given) == 1 else given
     whole = np.broadcast_to(directions, setting.market.n_bars)
-    result = setting.run(hide_scale(policy, setting.clock, whole), signal=signal)
+    result = setting.run(hide_scale(policy, setting.market, whole), signal=signal)
     return dataclasses.replace(result, policies={result.names[0]: policy})
 
 

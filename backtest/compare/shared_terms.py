@@ -14,12 +14,11 @@ from backtest.base.errors import LastPriceWarning, ParameterError, did_you_mean
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, TimeLike, format_time, to_nanoseconds
-from backtest.engine import Result, describe_signal, read_signal
-from backtest.engine.frame_signals import describe_weights
+from backtest.engine import Result
+from backtest.engine.directions import Directions, read_directions
 from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
-from backtest.market import Market, Markets
-from backtest.market.weight_frame import read_weights
+from backtest.market import as_given, as_markets
 from backtest.policy import Policy
 from backtest.venue import Venue
 
@@ -51,19 +50,14 @@ class SharedTerms(NamedTuple):
         since = to_nanoseconds(self.start, where=Place("start", of="bt.compare"))
         return int(np.searchsorted(self.market.time, since))
 
+    def read_directions(self) -> Directions:
+        """Return the values of the signal."""
+        return read_directions(self.signal, self.market, first=self.first, where="bt.compare")
+
     @property
     def directions(self) -> FloatArray:
         """The signal of shape (n_bars,), or (1,) for a constant; weights of several by row."""
-        if isinstance(self.market, Markets):
-            return read_weights(self.signal, self.market, where="bt.compare", first=self.first)
-        return read_signal(self.signal, self.market, self.first)
-
-    @property
-    def clock(self) -> Market:
-        """The market whose bars are those of the accounts: of several, their index."""
-        several = isinstance(self.market, Markets)
-        clock: Market = self.market.index() if several else self.market
-        return clock
+        return self.read_directions().values
 
     @property
     def first_venue(self) -> Venue:
@@ -75,9 +69,9 @@ class SharedTerms(NamedTuple):
 
     def describe_venue(self) -> dict[str, Any]:
         """Return the venue, or of several instruments that of each by name."""
-        if isinstance(self.market, Markets):
-            return {name: self.pick_venue(name).to_dict() for name in self.market}
-        return self.first_venue.to_dict()
+        venues = {name: self.pick_venue(name).to_dict() for name in as_markets(self.market)}
+        described: dict[str, Any] = as_given(venues, self.market)
+        return described
 
     def pick_venue(self, name: str) -> Venue:
         """Return the venue of one instrument."""
@@ -86,9 +80,7 @@ class SharedTerms(NamedTuple):
 
     def describe_signal(self) -> str:
         """Return the signal for the manifest."""
-        if isinstance(self.market, Markets):
-            return describe_weights(self.signal, self.directions)
-        return describe_signal(self.signal, self.directions)
+        return self.read_directions().describe()
 
     def run(self, policy: Policy, **changes: Any) -> Result:
         """Run a policy, with some of the terms changed."""

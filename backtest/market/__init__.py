@@ -8,7 +8,7 @@ downloads files.
 from backtest.market.inspect.quality_report import Quality
 from backtest.market.market import Market
 from backtest.market.market_quality import quality
-from backtest.market.markets import Markets, as_markets
+from backtest.market.markets import Markets, as_given, as_markets
 from backtest.market.panel_quality import PanelQuality
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Markets",
     "PanelQuality",
     "Quality",
+    "as_given",
     "as_markets",
     "quality",
 ]

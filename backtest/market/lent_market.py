@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
@@ -14,18 +15,31 @@ from backtest.market.markets import Markets
 
 def lend(market: Market | Markets) -> Any:
     """Return a copy with the same arrays: attributes that are set on it are its own."""
+    return copy_each(market, lend_one)
+
+
+def detach(market: Market | Markets) -> Any:
+    """Return a copy with arrays of its own, so that a part says nothing of the whole."""
+    return copy_each(market, detach_one)
+
+
+def copy_each(market: Market | Markets, copy: Callable[[Market], Market]) -> Any:
+    """Return a copy of a market, or of each of several."""
     if isinstance(market, Markets):
-        return market.with_markets({name: lend(each) for name, each in market.items()})
+        return market.with_markets({name: copy(each) for name, each in market.items()})
+    return copy(market)
+
+
+def lend_one(market: Market) -> Market:
+    """Return a copy of one market with the same arrays."""
     copy: Market = object.__new__(type(market))
     fields = {**vars(market), "columns": MappingProxyType(dict(market.columns))}
     vars(copy).update(fields)
     return copy
 
 
-def detach(market: Market | Markets) -> Any:
-    """Return a copy with arrays of its own, so that a part says nothing of the whole."""
-    if isinstance(market, Markets):
-        return market.with_markets({name: detach(each) for name, each in market.items()})
+def detach_one(market: Market) -> Market:
+    """Return a copy of one market with arrays of its own."""
     copies: dict[int, Any] = {}  # without mark prices, two fields share one array
 
     def copy(value: Any) -> Any:
@@ -35,7 +49,7 @@ def detach(market: Market | Markets) -> Any:
             copies[id(value)] = copy_frozen(value)
         return copies[id(value)]
 
-    lent = lend(market)
+    lent = lend_one(market)
     columns = {name: copy(values) for name, values in market.columns.items()}
     fields = {name: copy(value) for name, value in vars(market).items()}
     vars(lent).update({**fields, "columns": MappingProxyType(columns)})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -352,14 +353,29 @@ class Markets(PanelData):
         return _rebuild(kept, self.currency, self.source + step, self._lasts)
 
 
-def as_markets(market: Market | Markets) -> Markets:
+def as_markets(market: Market | Markets, *, where: str = "market") -> Markets:
     """Return markets as they are, and one market as the only instrument of markets.
 
-    Its name is that of its instrument, ``"market"`` if it has none.
+    Its name is that of its instrument, ``"market"`` if it has none. Anything else is refused;
+    ``where`` names the argument.
     """
     if isinstance(market, Markets):
         return market
+    if not isinstance(market, Market):
+        raise ParameterError(
+            f"market must be a Market or Markets, got {str(market)[:60]!r}",
+            where=where,
+            cure="pass bt.Market.load(...), from_frames(...) or sample()",
+        )
     return Markets({market.instrument or "market": market})
+
+
+def as_given(values: Mapping[str, object], market: Market | Markets) -> Any:
+    """Return values by instrument in the form of a market that was given.
+
+    Of markets they stay as they are; of one market the only value is returned.
+    """
+    return values if isinstance(market, Markets) else next(iter(values.values()))
 
 
 def _slice(market: Market, first: int, stop: int) -> Market:

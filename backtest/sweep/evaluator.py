@@ -18,7 +18,7 @@ from backtest.base.compile_choice import set_hurry
 from backtest.base.errors import BacktestError
 from backtest.base.fields import Flag, Whole
 from backtest.base.units import BoolArray, FloatArray, IntArray, parse_size, utc_index
-from backtest.engine import Progress, Result, check_settings
+from backtest.engine import Progress, Result
 from backtest.engine.lookahead.checked_signals import (
     NOT_CHECKED,
     describe_signal_check,
@@ -26,12 +26,11 @@ from backtest.engine.lookahead.checked_signals import (
 )
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.portfolio.cut_terms import end_expired
-from backtest.engine.portfolio.portfolio_setup import check_panel
 from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
-from backtest.engine.sampling_periods import check_periods
 from backtest.engine.signal_rule import SignalRule
-from backtest.market import Market, Markets
+from backtest.engine.term_checks import check_terms
+from backtest.market import Markets
 from backtest.measures.path_measures import DATES, PATH, drawdown_dates
 from backtest.measures.run_measures import CORE, METRICS
 from backtest.policy import Policy
@@ -208,7 +207,7 @@ class Evaluator:
 
     def check_causal(self, sets: Sets) -> None:
         """Raise if the columns look ahead, in sets with each option and all bounds of numbers."""
-        if not isinstance(self.market, Markets) or self._is_book_swept():
+        if not self.is_portfolio or self._is_book_swept():
             self._runner().check_causal(sets)
             return
         from backtest.sweep.causal_ends import check_markets  # noqa: PLC0415 - numba loads with it
@@ -341,17 +340,6 @@ class Evaluator:
             **begin,
         )
         return result
-
-
-def check_terms(
-    market: Market | Markets, account: Account, venue: Any, sampling: str, calendar: str
-) -> None:
-    """Require settings of an account, its venue or venues, and periods that fit together."""
-    if isinstance(market, Markets):
-        check_panel(market, account, venue)
-        check_periods(market, sampling, calendar)
-    else:
-        check_settings(market, account, venue, sampling, calendar)
 
 
 def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:

@@ -20,22 +20,17 @@ from backtest.base.provenance import record_making
 from backtest.base.ranges import Choice
 from backtest.engine import (
     Progress,
-    check_settings,
     compute_id,
-    describe_signal,
     hash_source,
-    read_signal,
 )
-from backtest.engine.frame_signals import describe_weights
+from backtest.engine.directions import read_directions
 from backtest.engine.manifest import describe_data, describe_venue, find_versions
 from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.no_fill import warn_of_unfilled
-from backtest.engine.portfolio.portfolio_checks import check_account_kind, read_venues
-from backtest.engine.run import check_kinds
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_rule import SignalRule
-from backtest.market import Market, Markets
-from backtest.market.weight_frame import read_weights
+from backtest.engine.term_checks import check_arguments, check_terms
+from backtest.market import Market, Markets, as_markets
 from backtest.measures.ranking import rank_by_objective
 from backtest.measures.run_measures import METRICS
 from backtest.policy import Policy
@@ -134,8 +129,8 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     BacktestError
         If every set fails, with the reason of the first.
     """
-    check_overlaid(market, overlay, of="bt.sweep")
-    check_arguments(market, policy, venue, account, metrics)
+    check_arguments(market, policy, venue, account, overlay, of="bt.sweep")
+    Choice("all", "core").check("metrics", metrics, where=Place("metrics", of="bt.sweep"))
     named = read_named(signal, market)
     rule = named if isinstance(named, SignalRule) else None
     base = Base(policy, venue, account, rule)
@@ -175,16 +170,6 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     return Sweep(table, describe_sweep(evaluator, tuple(chosen), len(table), facts), evaluator)
 
 
-def check_overlaid(market: object, overlay: object, *, of: str) -> None:
-    """Refuse an overlay over one market."""
-    if overlay is not None and not isinstance(market, Markets):
-        raise ParameterError(
-            "an overlay needs several markets, was given one",
-            where=Place("overlay", of=of),
-            cure="combine the policies instead, or give bt.Markets({name: market, ...})",
-        )
-
-
 def check_first(
     market: Market | Markets,
     account: Account,
@@ -195,12 +180,9 @@ def check_first(
 ) -> str:
     """Check that the settings of the first set fit the market; return the signal in words."""
     warn_of_market(market, venue)
-    if isinstance(market, Markets):
-        weights = read_weights(signal, market, where="bt.sweep")
-        warn_of_weights(signal, market)
-        return describe_weights(signal, weights)
-    check_settings(market, account, venue, sampling, calendar)
-    return describe_signal(signal, read_signal(signal, market, 0))
+    check_terms(market, account, venue, sampling, calendar)
+    warn_of_weights(signal, as_markets(market))
+    return read_directions(signal, market, where="bt.sweep").describe()
 
 
 def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
@@ -211,33 +193,6 @@ def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
     metrics = {name: table[name].to_numpy() for name in METRICS if name in table}
     place = int(rank_by_objective(metrics, "sharpe", None, find_failed(table))[0])
     evaluator.check_set(take_sets(sets, int(table.index[place])))
-
-
-def check_arguments(
-    market: object, policy: object, venue: object, account: object, metrics: object
-) -> None:
-    """Refuse arguments of the wrong kind."""
-    is_class = isinstance(policy, type) and issubclass(policy, Policy)
-    if isinstance(market, Markets):
-        check_one_policy(policy)
-        check_account_kind(account)
-        read_venues(venue, market)
-    else:
-        check_kinds(market, Policy() if is_class else policy, venue, account, None)
-    Choice("all", "core").check("metrics", metrics, where=Place("metrics", of="bt.sweep"))
-
-
-def check_one_policy(policy: object) -> None:
-    """Require one policy, whose parameters vary, for all of several instruments."""
-    if not isinstance(policy, Policy) and not (
-        isinstance(policy, type) and issubclass(policy, Policy)
-    ):
-        found = "a table of policies" if isinstance(policy, Mapping) else f"{policy!r:.60}"
-        raise ParameterError(
-            f"sets vary the parameters of one policy for all instruments, was {found}",
-            where="policy",
-            cure="give one policy or its class; bt.run takes one for each instrument",
-        )
 
 
 def build_sets(

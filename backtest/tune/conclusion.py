@@ -12,9 +12,9 @@ import numpy as np
 
 from backtest.base.errors import BacktestError, BandWarning
 from backtest.base.units import FloatArray, IntArray
-from backtest.market import Markets
 from backtest.measures.ranking import pareto
 from backtest.sweep import count_sets, take_sets
+from backtest.sweep.sets.sets import build_trio
 from backtest.tune.holdout import count_looks, record_look
 from backtest.tune.journal import Batch
 from backtest.tune.luck import Verdict, is_spike, measure_luck, warn_of_edges
@@ -271,7 +271,7 @@ def warn_of_trading(seen: Evaluator, values: Mapping[str, Any], turnover: float)
     """Yield why the best set hardly trades, as a run of it would warn."""
     if turnover == 0.0:
         yield "the best set filled no order: bt.run of it says why"
-    elif isinstance(seen.market, Markets):  # of one instrument, a run warns of nothing else
+    elif build_trio(seen.base, seen.settings, values).account.band:  # a run warns of wide bands
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             seen.replay(values)

@@ -17,11 +17,11 @@ from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import parse_duration
-from backtest.market import Markets
+from backtest.market import as_markets
 from backtest.tune.study_folder import FORMAT, hash_outcome, read_json, write_json
 
 if TYPE_CHECKING:
-    from backtest.market import Market
+    from backtest.market import Market, Markets
 
 LOOKS = "holdout-looks"
 LEAST_BARS = 2
@@ -67,10 +67,9 @@ def find_split(market: Market | Markets, holdout: str | float | None) -> int:
 
 def warn_of_unseen(market: Market | Markets, split: int) -> None:
     """Warn of instruments that are listed in the holdout, which begins at bar ``split``."""
-    if not isinstance(market, Markets):
-        return
+    markets = as_markets(market)
     unseen = [
-        name for name, (listed, _) in zip(market, market.spans, strict=True) if listed >= split
+        name for name, (listed, _) in zip(markets, markets.spans, strict=True) if listed >= split
     ]
     if unseen:
         warn_caller(

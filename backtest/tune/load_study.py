@@ -10,6 +10,7 @@ from backtest.account import Account
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.phrases import Argument, Phrase
 from backtest.engine import hash_source
+from backtest.engine.directions import read_directions
 from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.sweep import Base, Evaluator
@@ -20,7 +21,6 @@ from backtest.tune.single_sets import Bench
 from backtest.tune.study_folder import OUTCOME, STUDY, find_broken, read_json
 from backtest.tune.study_identity import describe_market
 from backtest.tune.study_record import StudyOutcome, StudyRecord
-from backtest.tune.study_signal import describe_directions, keep_times, read_directions
 from backtest.venue import Venue
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ def rebuild_bench(
     market = end_expired(market, rebuild_venue(facts))
     named = read_named(signal, market)
     signal = resolve_signal(named, market)
-    directions = read_directions(signal, market)
+    directions = read_directions(signal, market, where="Study.load")
     pairs = {
         "market": (describe_market(market), facts["data"]),
         "policy": (hash_source(cls), facts["policy"]["source_hash"]),
-        "signal": (describe_directions(signal, directions, market), facts["signal"]),
+        "signal": (directions.describe(), facts["signal"]),
         "overlay": (None if overlay is None else repr(overlay), facts.get("overlay")),
     }
     differing = [name for name, (now, before) in pairs.items() if now != before]
@@ -101,7 +101,7 @@ def rebuild_bench(
         base.policy,
         venue=base.venue,
         account=base.account,
-        signal=named if has_rule(facts) else keep_times(directions, market, signal),
+        signal=named if has_rule(facts) else directions.keep_times(),
         overlay=overlay,
         sampling=facts["sampling"],
         calendar=facts["calendar"],

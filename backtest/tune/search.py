@@ -21,17 +21,17 @@ from backtest.base.provenance import (
     try_read_provenance,
 )
 from backtest.base.units import format_time
+from backtest.engine.directions import read_directions
 from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.portfolio.cut_terms import end_expired
-from backtest.engine.run_warnings import warn_of_market
+from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_rule import SignalRule
-from backtest.market import Markets
+from backtest.engine.term_checks import check_arguments, check_terms
+from backtest.market import Markets, as_markets
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
 from backtest.sweep.cluster import on_cluster
-from backtest.sweep.evaluator import check_terms
 from backtest.sweep.sets.space import read_space
-from backtest.sweep.sweep import check_arguments, check_overlaid
 from backtest.tune.arguments import (
     ObjectivesLike,
     check_choices,
@@ -67,7 +67,6 @@ from backtest.tune.study_identity import (
     name_folder,
 )
 from backtest.tune.study_record import StudyOutcome
-from backtest.tune.study_signal import describe_directions, keep_times, read_directions
 from backtest.tune.trial_evaluator import Examiner, Goal, Progress
 from backtest.tune.winner import reserve_trials
 
@@ -197,8 +196,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     PolicyError
         If every set of a batch fails.
     """
-    check_overlaid(market, overlay, of="bt.tune")
-    check_arguments(market, policy, venue, account, "all")
+    check_arguments(market, policy, venue, account, overlay, of="bt.tune")
     market = end_expired(market, venue)
     check_terms(market, account, venue, sampling, calendar)
     warn_of_market(market, venue)
@@ -230,11 +228,12 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     split = find_split(market, holdout)
     warn_of_unseen(market, split)
     signal = resolve_signal(named, market)
-    directions = read_directions(signal, market)
+    directions = read_directions(signal, market, where="bt.tune")
+    warn_of_weights(signal, as_markets(market))
     facts = describe_study(
         Base(policy, venue, account),
         market,
-        describe_directions(signal, directions, market),
+        directions.describe(),
         sampling=sampling,
         calendar=calendar,
         objectives=[each.name for each in goal.objectives],
@@ -258,7 +257,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
             policy,
             venue=venue,
             account=account,
-            signal=keep_times(directions, market, signal) if varied is None else varied,
+            signal=directions.keep_times() if varied is None else varied,
             overlay=overlay,
             sampling=sampling,
             calendar=calendar,

@@ -13,13 +13,13 @@ import numpy as np
 
 from backtest.base.errors import BacktestError
 from backtest.engine.lookahead.causality import observe
-from backtest.market import Markets
+from backtest.market import as_markets
 from backtest.sweep import count_sets, take_sets
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
     from backtest.engine.signal_rule import SignalRule
-    from backtest.market import Market
+    from backtest.market import Market, Markets
     from backtest.policy import Policy
     from backtest.sweep import Sets
     from backtest.validation.procedure import Procedure
@@ -39,8 +39,7 @@ def measure_memory(procedure: Procedure) -> int:
     rule whose parameters vary, is for good within 1 % of its largest disturbance; at most half the
     market. 0 for a policy without columns. Of several markets it is the longest.
     """
-    whole = procedure.terms.market
-    markets = {**whole} if isinstance(whole, Markets) else {"": whole}
+    markets = as_markets(procedure.terms.market)
     ends = procedure.space.list_ends()
     policies, rules = list_policies(procedure, ends), list_rules(procedure, ends)
     memory = 0
@@ -54,7 +53,7 @@ def measure_memory(procedure: Procedure) -> int:
                 memory = max(memory, found)
             for rule in rules:
                 found = compare_columns(
-                    partial(signal_columns, rule, whole, name), market, other, middle
+                    partial(signal_columns, rule, markets, name), market, other, middle
                 )
                 memory = max(memory, found)
     return memory
@@ -71,11 +70,9 @@ def list_rules(procedure: Procedure, ends: Sets) -> list[SignalRule]:
 
 
 def signal_columns(
-    rule: SignalRule, whole: Market | Markets, name: str, market: Market
+    rule: SignalRule, whole: Markets, name: str, market: Market
 ) -> dict[str, FloatArray]:
-    """Return the signal of a rule in a market, or all weights with this market among several."""
-    if not isinstance(whole, Markets):
-        return {"signal": rule.compute(market)}
+    """Return all weights of a rule with this market among several, at the bars of the market."""
     first, stop = whole.spans[whole.names.index(name)]
     weights = rule.weigh(whole.with_markets({name: market}), is_checked=False)
     return {str(key): values.to_numpy()[first:stop] for key, values in weights.items()}

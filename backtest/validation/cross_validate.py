@@ -367,7 +367,7 @@ def record_splits(
 ) -> None:
     """Record that each winner was looked at on the test groups of its split."""
     market, names = procedure.terms.market, [name_column(name) for name in procedure.names]
-    data = describe_market(market) if isinstance(market, Markets) else manifest["data"]
+    data = describe_market(market)
     ends = [
         market.start,
         *(int(market.time[e - 1]) + market.interval for e in plan.groups.edges[1:]),

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.base.units import DAY, YEAR_DAYS, BoolArray, FloatArray, IntArray, format_time
-from backtest.market import Markets
 from backtest.sweep import take_sets, to_plain_value
 from backtest.sweep.tabulate import find_different
 from backtest.tune.conclusion import StudyTask
@@ -158,7 +157,7 @@ def measure_years(whole: Evaluator, span: FoldSpan) -> float:
 def describe_look(procedure: Procedure, manifest: dict[str, Any], span: FoldSpan) -> dict[str, Any]:
     """Return a fold as the record of looks describes a study: its test span is the holdout."""
     market = procedure.terms.market
-    data = describe_market(market) if isinstance(market, Markets) else manifest["data"]
+    data = describe_market(market)
     last = int(market.time[span.stop - 1]) + market.interval
     end = format_time(last)
     return {

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
-from backtest.market import Market, Markets
+from backtest.market import Market, Markets, as_markets
 from backtest.validation.fold_cuts import (
     plan_spans,
     read_plan,
@@ -92,12 +91,7 @@ def folds(
     >>> len(bt.folds(market, groups=6, test_groups=2))
     90
     """
-    if not isinstance(market, Market | Markets):
-        raise ParameterError(
-            f"market must be a Market or Markets, was {str(market)[:60]!r}",
-            where=Place("market", of="bt.folds"),
-            cure="pass bt.Market.load(...), from_frames(...) or sample()",
-        )
+    as_markets(market, where=Place("market", of="bt.folds"))
     if groups is None:
         plan = read_plan(train, test, anchored=anchored, gap=gap)
         return Folds(tabulate_spans(market, plan_spans(market, plan)))

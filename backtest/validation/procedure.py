@@ -17,16 +17,14 @@ from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.run_warnings import OF_EACH_RUN, warn_of_market
 from backtest.engine.signal_rule import SignalRule
+from backtest.engine.term_checks import check_arguments, check_terms
 from backtest.market import Market, Markets
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
-from backtest.sweep.evaluator import check_terms
 from backtest.sweep.sets.sets import build_signal, build_trio, names_signal, read_settings
 from backtest.sweep.sets.space import Space, read_space
-from backtest.sweep.sweep import check_arguments, check_overlaid
 from backtest.tune.arguments import check_choices, choose_metrics, read_budget, read_robustness
 from backtest.tune.study_identity import describe_objective, describe_policy
-from backtest.tune.study_signal import keep_times
 from backtest.tune.trial_evaluator import Goal
 
 if TYPE_CHECKING:
@@ -91,7 +89,7 @@ class Procedure(NamedTuple):
             self.policy,
             venue=terms.venue,
             account=terms.account,
-            signal=self.signal_rule or keep_times(terms.directions, terms.market, terms.signal),
+            signal=self.signal_rule or terms.read_directions().keep_times(),
             overlay=terms.overlay,
             sampling=terms.sampling,
             calendar=terms.calendar,
@@ -165,8 +163,7 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     compile: bool,  # noqa: A002 - the word users know
 ) -> Procedure:
     """Return the checked arguments of a validation; ``call`` is the function they were given to."""
-    check_overlaid(market, overlay, of=call)
-    check_arguments(market, policy, venue, account, "all")
+    check_arguments(market, policy, venue, account, overlay, of=call)
     market = end_expired(market, venue)
     check_terms(market, account, venue, sampling, calendar)
     warn_of_market(market, venue)

@@ -20,7 +20,6 @@ from backtest.engine.switched_run import Stretch, run_switched
 from backtest.market import Markets
 from backtest.sweep.cluster import on_cluster
 from backtest.tune.holdout import record_look
-from backtest.tune.study_signal import keep_times
 from backtest.validation.counted_tries import read_other_tries, record_folds
 from backtest.validation.fold_cuts import (
     TIMES,
@@ -368,7 +367,4 @@ def cut_signal(procedure: Procedure, stop: int) -> Any:
     terms = procedure.terms
     if stop == terms.market.n_bars:
         return terms.signal
-    if isinstance(terms.market, Markets):
-        return keep_times(terms.directions, terms.market, terms.signal)
-    directions = terms.directions
-    return float(directions[0]) if len(directions) == 1 else directions[:stop]
+    return terms.read_directions().take_first(stop)

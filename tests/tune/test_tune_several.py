@@ -143,7 +143,6 @@ def test_other_studies_of_an_instrument_count():
         ),
         ({"account": "rich"}, "account must be an Account"),
         ({"signal": np.zeros(3)}, "must have a value for each of them"),
-        ({"account": ACCOUNT.override({"fill": "next_close"})}, "fill is not supported"),
     ],
 )
 def test_what_a_search_of_several_cannot_do_is_refused(settings, message):

@@ -11,7 +11,7 @@ import numpy as np
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine import Progress
-from backtest.market import Market, Markets
+from backtest.market import Market, Markets, as_markets
 from backtest.sweep.cluster.shipped_code import collect_sources, pickle_by_value
 from backtest.sweep.cluster.worker import BlockResult, ClusterJob, EvaluatorSettings, WorkBlock
 from backtest.sweep.cluster.worker_pool import ClusterLost, Workers
@@ -117,17 +117,15 @@ def hash_market(market: Market | Markets) -> str:
 
     Parts of a panel remember where its instruments end, which their bars do not say.
     """
-    if isinstance(market, Markets):
-        content = json.dumps([market.content_hash, market.last_opens])
-        return hashlib.sha256(content.encode()).hexdigest()
-    return market.content_hash
+    ends = as_markets(market).last_opens
+    content = json.dumps([type(market).__name__, market.content_hash, ends])
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def sort_sets(evaluator: Evaluator, sets: Sets) -> IntArray:
     """Return the order of sets in which those that share rules and columns are adjacent."""
     policy = build_trio(evaluator.base, evaluator.settings, take_sets(sets, 0)).policy
-    market = evaluator.market
-    one = next(iter(market.values())) if isinstance(market, Markets) else market
+    one = next(iter(as_markets(evaluator.market).values()))
     few = one.prefix(min(one.n_bars, MOST_OBSERVED))
     reads = [name for name in find_reads(policy, "observe", few) if name in sets]
     keys = [find_codes(sets[name]) for name in reversed(reads)]
