@@ -15,7 +15,8 @@ from backtest.base.units import TimeLike, parse_duration, utc_index
 from backtest.engine.portfolio.portfolio_checks import check_settlement, read_venues
 from backtest.market import Market, Markets
 from backtest.pockets.allocation_result import AllocationResult
-from backtest.pockets.allocation_run import PocketRun, run_pockets
+from backtest.pockets.allocation_run import run_pockets
+from backtest.pockets.live_pockets import PocketRun
 from backtest.pockets.transfers import RULES
 from backtest.policy import Policy
 from backtest.venue import Venue
@@ -163,7 +164,8 @@ class Allocation:
         """
         check_account(account)
         terms = {"sampling": sampling, "calendar": calendar, "compile": compile, "start": start}
-        runs, traded = {}, {}
+        runs: dict[str, PocketRun] = {}
+        traded: dict[str, Any] = {}
         for name, each in self.pockets.items():
             own, names = find_market(name, each, market), list_instruments(each, market)
             found = find_venue(name, names, own, venue)

@@ -68,7 +68,8 @@ def live_alone(pocket: PocketRun, account: Account, terms: Mapping[str, Any]) ->
     """Return the run of a pocket as an account of its own."""
     given: Any = {**pocket._asdict(), **terms}
     del given["share"]
-    return run(account=account, **given)
+    result: Result = run(account=account, **given)
+    return result
 
 
 def describe_pocket(pocket: PocketRun) -> dict[str, Any]:

@@ -129,7 +129,8 @@ def start_pocket(
         markets = end_expired(pocket.market, pocket.venue)
         if not is_single(markets, account, pocket.overlay):
             return start_portfolio(pocket._replace(market=markets), account, terms)
-    policy = whole.policy
+    policy: Any = pocket.policy
+    policy = next(iter(policy.values())) if isinstance(policy, Mapping) else policy
     memory = tuple(map(float, start_memory(policy) or ()))
     start = LoopStart(start_state(whole.account), memory, whole.span.first)
     columns, _ = observe_checked(policy, find_market(whole))
