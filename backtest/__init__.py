@@ -58,7 +58,6 @@ from backtest.options import Chain, Surface, Surfaces
 from backtest.paths import (
     LiquidationRisk,
     MaxLeverage,
-    PanelPaths,
     Paths,
     liquidation_risk,
     max_leverage,
@@ -107,19 +106,20 @@ from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
 if TYPE_CHECKING:
     strategies: ModuleType
 else:
+    RENAMED = {"PanelPaths": "Paths", "PortfolioResult": "Result"}
 
     def __getattr__(name: str) -> object:
-        """Import ``bt.strategies`` at its first use, and warn of a former name of ``Result``."""
-        if name == "PortfolioResult":
+        """Import ``bt.strategies`` at its first use, and warn of former names."""
+        if name == "strategies":
+            return importlib.import_module("backtest.strategies")
+        if name in RENAMED:
             warnings.warn(
-                "bt.PortfolioResult is bt.Result since results of several positions are of the "
-                "same class; the name goes in the next release",
+                f"bt.{name} is bt.{RENAMED[name]} since one instrument and several share a class; "
+                "the name goes in the next release",
                 DeprecationWarning,
                 stacklevel=2,
             )
-            return Result
-        if name == "strategies":
-            return importlib.import_module("backtest.strategies")
+            return globals()[RENAMED[name]]
         raise AttributeError(f"module 'backtest' has no attribute {name!r}")
 
 
@@ -179,7 +179,6 @@ __all__ = [
     "Multiple",
     "NoFillWarning",
     "OpenInterestMargin",
-    "PanelPaths",
     "PanelQuality",
     "ParameterError",
     "Paths",

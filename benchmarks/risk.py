@@ -19,7 +19,7 @@ import pandas as pd
 
 import backtest as bt
 from backtest import paths as models
-from backtest.paths.choose_runner import choose_runner, make_runner
+from backtest.paths.runner_arguments import make_runner
 
 HOURS = 720
 
@@ -56,7 +56,7 @@ def time_panel(market: bt.Market, count: int) -> float:
     paths = bt.simulate_paths(markets, "filtered", paths=count, horizon=f"{HOURS}h", seed=1)
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
     account = bt.Account(capital=10_000)
-    runner = choose_runner(paths, Hold(), venue=venue, account=account, where="benchmark")
+    runner = make_runner(paths, Hold(), venue=venue, account=account, where="benchmark")
     for _ in runner.run_chunks(count=8):
         pass
     start = time.process_time()

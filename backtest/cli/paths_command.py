@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, overload
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,10 @@ from backtest.cli.experiment import build_experiment
 from backtest.cli.flags import OUTPUT, AsJson, option
 from backtest.cli.printing import print_json
 from backtest.market import Market, Markets
-from backtest.paths import PanelPaths, Paths
+from backtest.paths import Paths
 from backtest.paths.funding_process import summarize_funding
 from backtest.paths.path_model import describe_drift
+from backtest.paths.runner_arguments import unwrap_single
 from backtest.venue import Venue
 from backtest.venue.funding import FundingTerms
 
@@ -35,31 +36,23 @@ backtest paths --data btc/ --data eth/ --model gbm --correlation 0.9
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
-@overload
-def draw_paths(draft: Draft, market: Market, venue: Any) -> Paths: ...
-
-
-@overload
-def draw_paths(draft: Draft, market: Markets, venue: Any) -> PanelPaths: ...
-
-
-def draw_paths(draft: Draft, market: Market | Markets, venue: Any) -> Paths | PanelPaths:
+def draw_paths(draft: Draft, market: Market | Markets, venue: Any) -> Paths:
     """Return the paths that the table or the flags describe.
 
     Fitted funding stays within the cap of the venue, a Venue or one for each instrument.
     """
     settings = dict(draft.tables.get("paths", {}))
-    settings["funding"] = read_path_funding(settings.get("funding", "fitted"), market, venue)
+    settings["funding"] = read_path_funding(settings.get("funding", "fitted"), venue)
     with naming_source(draft, "paths"):
         return backtest.simulate_paths(market, settings.pop("model", "filtered"), **settings)
 
 
-def read_path_funding(given: float | str, market: Market | Markets, venue: Any) -> Any:
+def read_path_funding(given: float | str, venue: Any) -> Any:
     """Return how paths get their funding, as ``simulate_paths`` takes it."""
     if given == "none":
         return None
-    if given == "fitted" and isinstance(market, Markets) and isinstance(venue, Mapping):
-        return {name: find_capped_funding(venue[name]) for name in market.names}
+    if given == "fitted" and isinstance(venue, Mapping):
+        return {name: find_capped_funding(each) for name, each in venue.items()}
     if given == "fitted":
         return find_capped_funding(venue)
     try:
@@ -95,15 +88,12 @@ def paths(
             where="--number",
             cure="give a smaller number",
         )
-    members = drawn.members if isinstance(drawn, PanelPaths) else {"": drawn}
-    tables = {name: tabulate_spread(each) for name, each in members.items()}
+    tables = {name: tabulate_spread(drawn, name) for name in drawn.names}
     for i in range(number if write is not None else 0):
-        folder = Path(str(write)) / f"path-{i}"
-        for name, each in members.items():
-            each[i].save(folder / name)
+        write_path(drawn[i], Path(str(write)) / f"path-{i}")
     if as_json:
         rows = {name: each.reset_index().to_dict("records") for name, each in tables.items()}
-        print_json({"paths": drawn.describe(), "spread": rows.get("", rows)})
+        print_json({"paths": drawn.describe(), "spread": unwrap_single(rows)})
         return
     told = drawn.describe()
     typer.echo(f"{drawn!r}, {describe_drift(told)}")
@@ -114,20 +104,30 @@ def paths(
         "Returns from the last close, by day: quantiles, and the mean lowest price on the way"
     )
     for name, table in tables.items():
-        typer.echo(f"\n{name}" if name else "", nl=bool(name))
+        typer.echo(f"\n{name}" * (len(tables) > 1), nl=len(tables) > 1)
         typer.echo(table.map(lambda x: f"{100 * x:.2f} %").to_string())
     if write is not None:
         typer.echo(f"\nwritten: {write}")
 
 
-def tabulate_spread(drawn: Paths) -> pd.DataFrame:
-    """Return quantiles of the return after 1, 7, 30 days and at the end, and the mean lowest."""
+def write_path(path: Market | Markets, folder: Path) -> None:
+    """Write a path as data; of several instruments, each into a folder of its name."""
+    parts = path if isinstance(path, Markets) else {"": path}
+    for name, market in parts.items():
+        market.save(folder / name)
+
+
+def tabulate_spread(drawn: Paths, name: str) -> pd.DataFrame:
+    """Return quantiles of the return of an instrument after 1, 7, 30 days and at the end.
+
+    The last column is its mean lowest price on the way.
+    """
     days = np.asarray(drawn.calendar.time[1:] - drawn.calendar.time[0]) / 86_400e9
     marks = [k for k in (1.0, 7.0, 30.0) if k < days[-1]]
     rows = {f"{day:g}": int(np.searchsorted(days, day)) for day in [*marks, float(days[-1])]}
     ends, lows, size = [], [], max(65_536 // drawn.width, 1)
     for first in range(0, len(drawn), size):
-        bars = drawn.draw(first, min(first + size, len(drawn)))
+        bars = drawn.draw(first, min(first + size, len(drawn)), name)
         shaped = bars.prices.reshape(4, -1, drawn.width)
         base = shaped[3, :, :1]
         low = np.minimum.accumulate(shaped[2, :, 1:], axis=1) / base - 1.0

@@ -18,8 +18,7 @@ from backtest.cli.paths_command import draw_paths
 from backtest.cli.progress import EARLY, show_activity, show_phases, show_progress
 from backtest.cli.run_command import run_with_progress
 from backtest.market import Market, Markets, as_markets
-from backtest.paths import LiquidationRisk, MaxLeverage
-from backtest.paths.choose_runner import AnyPaths
+from backtest.paths import LiquidationRisk, MaxLeverage, Paths
 
 EXAMPLES = """
 backtest risk --policy constant --set leverage=5
@@ -76,7 +75,7 @@ def describe_start(draft: Draft) -> str:
     )
 
 
-def describe_plan(drawn: AnyPaths) -> str:
+def describe_plan(drawn: Paths) -> str:
     """Return what an estimate of the risk does, before its first figure."""
     return (
         f"risk of liquidation on {len(drawn):,} paths of {drawn.n_bars:,} bars: the policy is "

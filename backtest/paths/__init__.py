@@ -4,7 +4,6 @@ from backtest.paths.changing_volatility import Garch, Heston, Regimes
 from backtest.paths.diffusions import GBM, Kou, Merton
 from backtest.paths.liquidation_risk import LiquidationRisk, liquidation_risk
 from backtest.paths.max_leverage import MaxLeverage, max_leverage
-from backtest.paths.panel_paths import PanelPaths
 from backtest.paths.path_model import PathModel
 from backtest.paths.path_set import Paths
 from backtest.paths.resampled import Block, Filtered, Stationary, block_length
@@ -22,7 +21,6 @@ __all__ = [
     "LiquidationRisk",
     "MaxLeverage",
     "Merton",
-    "PanelPaths",
     "PathModel",
     "Paths",
     "Regimes",

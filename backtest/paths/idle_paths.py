@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -14,20 +13,17 @@ from backtest.base.number_text import format_leverage
 from backtest.base.units import FloatArray
 from backtest.engine import Result
 from backtest.engine.target_cuts_text import WORDS, is_large
-from backtest.paths.choose_runner import Runner
-from backtest.paths.panel_runner import PanelRunner
+from backtest.paths.paths_runner import PathsRunner
 
 
-def run_first_path(runner: Runner) -> Result:
+def run_first_path(runner: PathsRunner) -> Result:
     """Return the account on the first path, in plain Python and without its warnings."""
-    plain: Any = replace(runner, compile=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found: Result = plain.run_path(0)
-    return found
+        return replace(runner, compile=False).run_path(0)
 
 
-def explain_idle(runner: Runner, *wealth: FloatArray) -> str:
+def explain_idle(runner: PathsRunner, *wealth: FloatArray) -> str:
     """Return why no path filled an order, without a full stop; empty if some did.
 
     The arrays of ``wealth`` have a column per path: where all paths end alike, the first is run
@@ -35,8 +31,6 @@ def explain_idle(runner: Runner, *wealth: FloatArray) -> str:
     """
     if any((each != each[:, :1]).any() for each in wealth):
         return ""
-    if isinstance(runner, PanelRunner) and runner.resume is not None:
-        return ""  # such a path cannot be run again as a whole
     return run_first_path(runner).no_fill
 
 
@@ -50,7 +44,7 @@ def warn_of_idle(no_fill: str, count: int) -> None:
         )
 
 
-def describe_shortfall(runner: Runner) -> str:
+def describe_shortfall(runner: PathsRunner) -> str:
     """Return that the first path filled no order, or how far limits kept it from what was asked.
 
     Empty if it held what it asked for.

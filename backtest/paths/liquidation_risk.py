@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from backtest.base.checked_calls import checked, checked_only
@@ -13,23 +14,18 @@ from backtest.base.errors import ParameterError
 from backtest.base.number_text import format_chance, format_leverage, format_money, format_percent
 from backtest.engine import Result
 from backtest.market import Market, Markets
-from backtest.paths.choose_runner import (
-    AnyAccount,
-    AnyPaths,
-    AnyPolicy,
-    AnyVenue,
-    Runner,
-    choose_runner,
-)
 from backtest.paths.funding_process import summarize_funding, tabulate_funding
 from backtest.paths.idle_paths import explain_idle, run_first_path, warn_of_idle
-from backtest.paths.panel_runner import PanelRunner
-from backtest.paths.path_events import reduce_lives
+from backtest.paths.path_events import Push, reduce_lives
 from backtest.paths.path_model import describe_drift
+from backtest.paths.path_set import Paths
+from backtest.paths.paths_runner import PathsRunner
 from backtest.paths.risk_question import WHERE, PhaseProgress, Question, read_question
 from backtest.paths.risk_record import RiskRecord
 from backtest.paths.risk_rows import COLUMNS, estimate_row, name_phase
 from backtest.paths.risk_tables import find_typical, tabulate_fan, tabulate_hazard
+from backtest.paths.runner_arguments import AnyAccount, AnyPolicy, AnyVenue, make_runner
+from backtest.paths.tilted_models import can_tilt
 from backtest.policy import Policy
 
 
@@ -60,8 +56,8 @@ class LiquidationRisk(RiskRecord):
     hazard: pd.DataFrame
     typical: pd.DataFrame | None
     settings: dict[str, Any]
-    paths: AnyPaths | None = None
-    runner: Runner | None = None
+    paths: Paths | None = None
+    runner: PathsRunner | None = None
 
     kind = "liquidation-risk"
     names = ("table", "fan", "hazard", "typical")
@@ -166,7 +162,7 @@ class LiquidationRisk(RiskRecord):
 
 @checked_only("progress", "overlay")
 def liquidation_risk(
-    paths: AnyPaths,
+    paths: Paths,
     policy: AnyPolicy,
     *,
     venue: AnyVenue,
@@ -184,7 +180,7 @@ def liquidation_risk(
 
     Parameters
     ----------
-    paths : Paths or PanelPaths
+    paths : Paths
         From :func:`backtest.simulate_paths`.
     policy : Policy
         Decides at each close, first at the last one of history. Of several instruments, one for
@@ -241,7 +237,7 @@ def liquidation_risk(
     are right: ``risk.paths`` are the paths used. All columns of a row come from the estimator that
     ``method`` names. ``fan`` and ``hazard`` are always those of the plain paths.
     """
-    runner = choose_runner(
+    runner = make_runner(
         paths, policy, venue=venue, account=account, signal=signal, overlay=overlay,
         compile=compile, where=WHERE,
     )  # fmt: skip
@@ -250,7 +246,7 @@ def liquidation_risk(
     report = name_phase(progress, "paths")
     prepare(runner, progress)
     lives = runner.run_chunks(threads=threads, progress=report)
-    events = reduce_lives(lives, question.bars, runner.base)
+    events = reduce_lives(lives, question.bars, runner.last, find_push(runner, question.method))
     no_fill = explain_idle(runner, events.wealth, events.shown.T)
     warn_of_idle(no_fill, runner.paths.count)
     rows, tilted = [], None
@@ -272,7 +268,7 @@ def liquidation_risk(
     )
 
 
-def prepare(runner: Runner, progress: PhaseProgress | None) -> None:
+def prepare(runner: PathsRunner, progress: PhaseProgress | None) -> None:
     """Check and compile the policy on the first path, as a phase of its own."""
     report = name_phase(progress, "checking and compiling the policy")
     if report is not None:
@@ -282,23 +278,30 @@ def prepare(runner: Runner, progress: PhaseProgress | None) -> None:
         report(1, 1)
 
 
-def refine_runner(runner: Runner, method: str) -> Runner:
+def refine_runner(runner: PathsRunner, method: str) -> PathsRunner:
     """Return a runner on mirrored pairs where they help, with four steps where ranges are read."""
     paths = runner.paths
     changes: dict[str, Any] = {}
     if method == "auto" and paths.is_symmetric and paths.count >= 2:
         changes["antithetic"] = True
-    if paths.bridge == 1 and not paths.is_resampled and runner.has_columns:
+    if paths.bridge == 1 and not paths.is_resampled and runner.loop.has_columns:
         changes["bridge"] = 4
     if not changes:
         return runner
-    return replace(runner, paths=paths.with_settings(**changes))  # type: ignore[arg-type] # its own
+    return replace(runner, paths=paths.with_settings(**changes))
 
 
-def describe_settings(runner: Runner, question: Question) -> dict[str, Any]:
+def find_push(runner: PathsRunner, method: str) -> Push:
+    """Return the direction in which paths are pushed if they are: that of the positions."""
+    if method in ("auto", "tilt") and can_tilt(runner.paths):
+        return Push(runner.loop.find_exposure())
+    return Push(np.ones(len(runner.paths.names)))
+
+
+def describe_settings(runner: PathsRunner, question: Question) -> dict[str, Any]:
     """Return what the numbers come from, as plain data."""
     resume, venue, policy = runner.resume, runner.venue, runner.policy
-    overlay = runner.overlay if isinstance(runner, PanelRunner) else None
+    overlay = runner.overlay
     return {
         "policy": name_policies(policy),
         "leverage": find_leverage(runner),
@@ -313,21 +316,22 @@ def describe_settings(runner: Runner, question: Question) -> dict[str, Any]:
     }
 
 
-def find_leverage(runner: Runner) -> float | None:
+def find_leverage(runner: PathsRunner) -> float | None:
     """Return the leverage of one position at the start; None if it has none, or of several.
 
     It is that of the result to continue, the one that the policy states, or the first that it asks
     for on the first path.
     """
-    if isinstance(runner, PanelRunner):
+    if len(runner.paths.names) > 1 or runner.overlay is not None:
         return None
     if runner.resume is not None:
         return float(runner.resume.bars["leverage"].iloc[-1])
-    stated = runner.policy.settings().get("leverage")
+    policy: Any = runner.policy
+    signal: Any = runner.signal  # of one instrument
+    stated = policy.settings().get("leverage")
     if isinstance(stated, float):
-        return stated * runner.signal
-    first: Any = run_first_path(runner)
-    asked = first.bars["target"].dropna().to_numpy()
+        return float(stated * signal)
+    asked = run_first_path(runner).bars["target"].dropna().to_numpy()
     return float(asked[asked != 0.0][0]) if asked.any() else None
 
 

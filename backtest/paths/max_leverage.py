@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,24 +20,23 @@ from backtest.base.phrases import Place
 from backtest.base.ranges import Number
 from backtest.base.units import FloatArray
 from backtest.market import Market, Markets
-from backtest.paths.choose_runner import (
-    AnyAccount,
-    AnyPaths,
-    AnyPolicy,
-    AnyVenue,
-    Runner,
-    choose_runner,
-)
 from backtest.paths.funding_process import summarize_funding
 from backtest.paths.idle_paths import describe_shortfall
 from backtest.paths.liquidation_risk import describe_each, name_policies
-from backtest.paths.panel_paths import PanelPaths
 from backtest.paths.path_events import find_first
 from backtest.paths.path_model import Drift, PathModel, describe_drift
 from backtest.paths.path_set import Paths
+from backtest.paths.paths_runner import PathsRunner, Progress
 from backtest.paths.risk_intervals import RiskEstimate, estimate_plain
 from backtest.paths.risk_question import count_bars
 from backtest.paths.risk_record import RiskRecord
+from backtest.paths.runner_arguments import (
+    AnyAccount,
+    AnyPolicy,
+    AnyVenue,
+    make_runner,
+    unwrap_single,
+)
 from backtest.paths.scaled_policies import HoldOnce, Scaled
 from backtest.paths.simulate_paths import simulate_paths
 from backtest.policy import Policy
@@ -52,8 +51,6 @@ SCANNED = 2000
 STEPS = 10
 """Bisections after the scan."""
 LARGEST_FACTOR = 20.0
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,9 +189,8 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
             where=Place("models", of=WHERE),
             cure="give models=['filtered', 'gbm']",
         )
-    of_any: Any = market  # one instrument or several
-    drawn: list[AnyPaths] = [
-        simulate_paths(of_any, each, paths=paths, horizon=horizon, seed=seed, drift=drift)
+    drawn = [
+        simulate_paths(market, each, paths=paths, horizon=horizon, seed=seed, drift=drift)
         for each in models
     ]
     if not chance * paths >= LEAST_HITS:
@@ -247,15 +243,14 @@ def list_alike(cautions: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(caution, ", ".join(names)) for caution, names in found.items()]
 
 
-def name_model(paths: AnyPaths, taken: dict[str, Any]) -> str:
+def name_model(paths: Paths, taken: dict[str, Any]) -> str:
     """Return a name for the row of a model, with its place where a name is taken."""
-    model = next(iter(paths.models.values())) if isinstance(paths, PanelPaths) else paths.model
-    name = type(model).__name__.lower()
+    name = type(paths.model).__name__.lower()
     return name if name not in taken else f"{name} {len(taken) + 1}"
 
 
 def choose_grid(
-    policy: AnyPolicy | None, venue: AnyVenue, account: Account, paths: AnyPaths
+    policy: AnyPolicy | None, venue: AnyVenue, account: Account, paths: Paths
 ) -> FloatArray:
     """Return the leverages, or factors, that are scanned: even in the logarithm.
 
@@ -265,9 +260,10 @@ def choose_grid(
         return np.geomspace(0.1, LARGEST_FACTOR, 16)
     venues = list(venue.values()) if isinstance(venue, Mapping) else [venue]
     most = min(max(row.max_leverage for row in each.brackets) for each in venues)
-    if isinstance(paths, Paths) and isinstance(venue, Venue):
-        first = venue.in_use(paths.calendar.time[:1])[0]
-        most = min(most, find_most_held(venue.with_table(first), account))
+    if len(paths.names) == 1:
+        own: Venue = unwrap_single(venue)
+        first = own.in_use(paths.calendar.time[:1])[0]
+        most = min(most, find_most_held(own.with_table(first), account))
     for limit in (account.max_leverage, account.venue_leverage):
         most = min([most, *list_limits(limit)])
     most = min(most, 1000.0)
@@ -296,7 +292,7 @@ def list_limits(limit: Any) -> list[float]:
 class LeverageScan:
     """Search for the largest leverage on the paths of one model."""
 
-    paths: AnyPaths
+    paths: Paths
     policy: AnyPolicy | None
     venue: AnyVenue
     account: AnyAccount
@@ -306,7 +302,7 @@ class LeverageScan:
     horizon: str
     overlay: Policy | None = None
 
-    def runner(self, size: float) -> Runner:
+    def runner(self, size: float) -> PathsRunner:
         """Return the runner at a leverage, or a factor."""
         scaled: Any = Scaled  # a combinator takes its policies first
         held: AnyPolicy = HoldOnce(size=size)
@@ -314,7 +310,7 @@ class LeverageScan:
             held = {name: scaled(each, factor=size) for name, each in self.policy.items()}
         elif self.policy is not None:
             held = scaled(self.policy, factor=size)
-        return choose_runner(
+        return make_runner(
             self.paths,
             held,
             venue=self.venue,

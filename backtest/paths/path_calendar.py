@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.phrases import Place
-from backtest.base.units import DAY, MINUTE, FloatArray, IntArray, format_duration, utc_index
+from backtest.base.units import DAY, MINUTE, FloatArray, IntArray, format_duration
 from backtest.market import Market
 from backtest.market.tables.settlements import cadence
 
@@ -55,73 +52,12 @@ class PathCalendar(NamedTuple):
     grid: FundingGrid | None
 
 
-Path = TypeVar("Path")
-"""What one path is: a market, or several."""
-
-
-class PathSpan(Generic[Path]):
-    """Numbered paths that share a calendar; two sets are equal if they draw the same paths."""
-
-    if TYPE_CHECKING:
-        history: Any
-        count: int
-        horizon: int
-        seed: int
-
-        @property
-        def calendar(self) -> PathCalendar: ...  # noqa: D102 - a subclass says it
-        def describe(self) -> dict[str, Any]: ...  # noqa: D102
-        def __getitem__(self, i: int) -> Path: ...
-
-    @checked
-    def find_number(self, i: int) -> int:
-        """Return the number of a path; negative ones count from the end."""
-        if not -self.count <= i < self.count:
-            raise IndexError(f"there are {self.count} paths, was asked for number {i}")
-        return i % self.count
-
-    def __iter__(self) -> Iterator[Path]:
-        return (self[i] for i in range(self.count))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, type(self)):
-            return NotImplemented
-        return self.describe() == other.describe() and bool(self.history == other.history)
-
-    def __hash__(self) -> int:
-        return hash((self.history, self.seed, self.count, self.horizon))
-
-    @property
-    def width(self) -> int:
-        """Bars of a path, the last one of history included."""
-        return len(self.calendar.time)
-
-    @property
-    def n_bars(self) -> int:
-        """Bars of a path after history."""
-        return self.width - 1
-
-    @property
-    def time(self) -> pd.DatetimeIndex:
-        """The opens of the bars of every path, UTC."""
-        return utc_index(self.calendar.time)
-
-    @property
-    def start(self) -> pd.Timestamp:
-        """The open of the last bar of history, at whose close policies decide first."""
-        return self.time[0]
-
-    def __len__(self) -> int:
-        return self.count
-
-
 def plan_calendar(
-    history: Market, horizon: int, grid: FundingGrid | None, every: int | None = None
+    history: Market, horizon: int, grid: FundingGrid | None, every: int
 ) -> PathCalendar:
     """Return the calendar of paths that continue a market for a time in ns.
 
-    ``grid`` holds the settlements of paths, None without any. Phases repeat after ``every`` ns, by
-    default the time between two settlements of history.
+    ``grid`` holds the settlements of paths, None without any. Phases repeat after ``every`` ns.
     """
     time = plan_sessions(history, horizon) if history.sessions else plan_bars(history, horizon)
     stamps = np.empty(0, np.int64)
@@ -130,8 +66,7 @@ def plan_calendar(
     bar = np.searchsorted(time, stamps, side="right") - 1
     order = np.arange(len(stamps)) - np.searchsorted(bar, bar)
     earned, earned_order = find_last_bars(time, stamps)
-    period = every or find_period(history, find_grid(history))
-    phases, row_phases = find_phases(history, time, period)
+    phases, row_phases = find_phases(history, time, every)
     row_phases[0] = -1  # its last close is not known
     missing = set(np.unique(phases[1:]).tolist()) - set(np.unique(row_phases).tolist())
     if missing:

@@ -1,72 +1,52 @@
-"""Paths: many possible continuations of a market, drawn on demand."""
+"""Paths: many possible continuations of a market or of several, drawn on demand."""
 
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from backtest.base.checked_calls import check_shape, checked
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
-from backtest.base.units import FloatArray, IntArray, format_time
-from backtest.market import Market
-from backtest.market.tables.dividends import DIVIDEND
-from backtest.paths.funding_process import (
-    FITTED,
-    FundingChoice,
-    FundingProcess,
-    find_path_grid,
-    make_process,
-)
-from backtest.paths.path_calendar import PathCalendar, PathSpan, plan_calendar
-from backtest.paths.path_model import PathModel, WordArray
-from backtest.paths.path_writer import PathBars, PathSource, write_paths
+from backtest.base.phrases import Place
+from backtest.base.units import FloatArray, format_time, utc_index
+from backtest.market import Market, Markets, as_markets
+from backtest.paths.correlations import factor_correlation
+from backtest.paths.draw_plan import DrawPlan, make_keys
+from backtest.paths.funding_process import FITTED, FundingChoice, FundingProcess
+from backtest.paths.instrument_paths import InstrumentPaths
+from backtest.paths.path_calendar import PathCalendar, find_grid, find_period
+from backtest.paths.path_model import PathModel
+from backtest.paths.path_writer import PathBars
 
-_FIRST = np.uint64(0xBF58476D1CE4E5B9)
-_SECOND = np.uint64(0x94D049BB133111EB)
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 ALONE = (0.0, 1.0)
-"""The loads of an instrument alone."""
-
-
-def mix_words(words: WordArray) -> WordArray:
-    """Return the SplitMix64 hash of each word."""
-    with np.errstate(over="ignore"):
-        z = words + _GOLDEN
-        z = (z ^ (z >> np.uint64(30))) * _FIRST
-        z = (z ^ (z >> np.uint64(27))) * _SECOND
-        return np.asarray(z ^ (z >> np.uint64(31)))
-
-
-def make_keys(seed: int, numbers: IntArray) -> WordArray:
-    """Return the key of each path: a hash of the seed and its number."""
-    start = mix_words(np.array([seed % 2**64], dtype=np.uint64))
-    return mix_words(mix_words(numbers.astype(np.uint64)) ^ start)
-
-
-class DrawPlan(NamedTuple):
-    """What draws some paths: keys and the bars they hold from, and whether normals are mirrored."""
-
-    keys: WordArray
-    since: IntArray
-    mirrored: IntArray
+"""The loads of an instrument whose draws are joined with no others."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Paths(PathSpan[Market]):
-    """Possible continuations of a market; ``paths[i]`` is a :class:`backtest.Market`.
+class Paths:
+    """Possible continuations of a market, or of several instruments drawn together.
 
-    Path i depends on the model, the history, the seed and i alone: not on how many paths there are,
-    nor in which blocks or threads they are drawn. Nothing is kept: paths are drawn when asked for.
+    Path i depends on the models, the history, the seed and i alone: not on how many paths there
+    are, nor in which blocks or threads they are drawn. Nothing is kept: paths are drawn when asked
+    for. Two sets are equal if they draw the same paths.
+
+    Resampled models repeat the same rows of history in all instruments at once, with their mark
+    prices, volumes and funding. Parametric models have correlated normal numbers. Path i of the
+    first instrument is the same as alone, if its model is.
 
     Parameters
     ----------
-    history : Market
-        The bars up to the start. The first bar of every path is its last one.
-    model : PathModel
-        Draws the bars after it.
+    history : Market or Markets
+        The bars up to the start; of several instruments, those that all of them have. The first
+        bar of every path is its last one. ``paths[i]`` is a Market or Markets, as this is.
+    models : mapping of str to PathModel
+        What draws the bars after it, by instrument.
     count : int
         The number of paths.
     horizon : int
@@ -77,106 +57,195 @@ class Paths(PathSpan[Market]):
         Steps in which high and low of a bar are drawn, 1 or 4.
     antithetic : bool
         Whether path 2 k + 1 is the mirror image of path 2 k.
-    funding : str, float, FundingTerms or None
+    funding : str, float, FundingTerms or None, or a mapping of them by instrument
         ``"fitted"``, ``"history"``, a rate per settlement, terms with a cap, or none; see
         :func:`backtest.simulate_paths`.
     drift_of_history : bool
-        Whether the drift of the model was estimated on history.
-    every : int, optional
-        The time, in ns, in which the phases of resampled rows repeat, by default that between two
-        settlements; several instruments share one.
-    loads : tuple of float
-        How draws are joined with those of other instruments, see
-        :func:`backtest.paths.draw_kernels.draw_joint`.
+        Whether the drift of the models was estimated on history.
+    correlation : tuple of tuple of float
+        Of the normal numbers of parametric models, by instrument.
     common_jump : float
-        The probability that the jumps of a bar are those of the first of several instruments.
+        The probability that the jumps of a bar are common to all instruments.
     """
 
-    history: Market
-    model: PathModel
+    history: Market | Markets
+    models: Mapping[str, PathModel]
     count: int
     horizon: int
     seed: int = 0
     bridge: int = 1
     antithetic: bool = False
-    funding: FundingChoice = FITTED
+    funding: FundingChoice | Mapping[str, FundingChoice] = FITTED
     drift_of_history: bool = False
-    every: int | None = None
-    loads: tuple[float, ...] = ALONE
+    correlation: tuple[tuple[float, ...], ...] = ((1.0,),)
     common_jump: float = 1.0
 
     @functools.cached_property
-    def calendar(self) -> PathCalendar:
-        """The bars and settlements of every path."""
-        grid = find_path_grid(self.history, self.funding)
-        return plan_calendar(self.history, self.horizon, grid, self.every)
-
-    @functools.cached_property
-    def process(self) -> FundingProcess:
-        """What draws the settlements."""
-        return make_process(self.history, self.funding)
+    def markets(self) -> Markets:
+        """The history by instrument."""
+        return as_markets(self.history)
 
     @property
-    def processes(self) -> dict[str, FundingProcess]:
-        """What draws the settlements, by instrument."""
-        return {self.history.instrument: self.process}
+    def names(self) -> tuple[str, ...]:
+        """The instruments."""
+        return self.markets.names
 
     @functools.cached_property
-    def source(self) -> PathSource:
-        """What bars are drawn from: history as rows, its basis, the parameters of the model."""
-        own = PathSource.of(self.history, self.model, self.calendar, self.process, self.loads)
-        if self.model.kernel == "walk_jumps":
-            own.terms[3] = self.common_jump
-        return own
+    def members(self) -> dict[str, InstrumentPaths]:
+        """What draws each instrument."""
+        periods = [find_period(each, find_grid(each)) for each in self.markets.values()]
+        return {
+            name: InstrumentPaths(
+                history=market,
+                model=self.models[name],
+                horizon=self.horizon,
+                funding=choose_funding(self.funding, name),
+                every=math.lcm(*periods),
+                loads=loads,
+                common_jump=self.common_jump,
+            )
+            for (name, market), loads in zip(self.markets.items(), self.list_loads(), strict=True)
+        }
+
+    def list_loads(self) -> list[tuple[float, ...]]:
+        """Return how the draws of each instrument are joined with those of the others."""
+        if self.is_resampled:
+            return [ALONE] * len(self.names)
+        return [(float(i), *map(float, row)) for i, row in enumerate(self.factor)]
+
+    @functools.cached_property
+    def factor(self) -> FloatArray:
+        """The lower Cholesky factor of the correlation, (n, n)."""
+        place = Place("correlation", of="bt.simulate_paths")
+        return factor_correlation(np.array(self.correlation), where=place)
+
+    @property
+    def leader(self) -> InstrumentPaths:
+        """What draws the first instrument."""
+        return self.members[self.names[0]]
+
+    @property
+    def model(self) -> PathModel:
+        """The model of the first instrument."""
+        return self.leader.model
+
+    @property
+    def calendar(self) -> PathCalendar:
+        """The bars of every path, and the settlements of the first instrument."""
+        return self.leader.calendar
 
     @property
     def is_resampled(self) -> bool:
         """Whether bars repeat rows of history."""
-        return self.model.is_resampled
+        return all(each.is_resampled for each in self.models.values())
 
     @property
     def is_symmetric(self) -> bool:
         """Whether paths have mirrored twins."""
-        return self.model.is_symmetric
+        return all(each.is_symmetric for each in self.models.values())
 
     @property
-    def can_tilt(self) -> bool:
-        """Whether paths can be pushed towards a liquidation by exponential tilting."""
-        return self.model.tilt(1e-9, 1.0) is not None
+    def width(self) -> int:
+        """Bars of a path, the last one of history included."""
+        return len(self.calendar.time)
 
     @property
-    def can_split(self) -> bool:
-        """Whether paths can be restarted near a liquidation."""
-        return True
+    def n_bars(self) -> int:
+        """Bars of a path after history."""
+        return self.width - 1
+
+    @property
+    def time(self) -> pd.DatetimeIndex:
+        """The opens of the bars of every path, UTC."""
+        return utc_index(self.calendar.time)
+
+    @property
+    def start(self) -> pd.Timestamp:
+        """The open of the last bar of history, at whose close policies decide first."""
+        return self.time[0]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(self.count))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Paths):
+            return NotImplemented
+        mine, theirs = ([*each.markets.values()] for each in (self, other))
+        return self.describe() == other.describe() and mine == theirs
+
+    def __hash__(self) -> int:
+        return hash((*self.markets.values(), self.seed, self.count, self.horizon))
 
     def __repr__(self) -> str:
+        begins = format_time(int(self.calendar.time[0]) + self.markets.interval)
+        kinds = ", ".join(dict.fromkeys(type(each).__name__ for each in self.models.values()))
+        names, drawn = f" of {', '.join(self.names)}", kinds
+        if len(self.names) == 1:
+            names, drawn = "", repr(self.model)
         return (
-            f"<Paths: {self.count} of {self.n_bars} bars from "
-            f"{format_time(int(self.calendar.time[0]) + self.history.interval)}, {self.model!r}, "
+            f"<Paths: {self.count} of {self.n_bars} bars{names} from {begins}, {drawn}, "
             f"seed {self.seed}>"
         )
 
-    def __getitem__(self, i: int) -> Market:
-        """Return path i as a market: the last bar of history, and the bars drawn after it."""
+    def __getitem__(self, i: int) -> Any:
+        """Return path i as a Market or Markets: the last bar of history, and the bars after it."""
         number = self.find_number(i)
-        return self.market_of(self.draw(number, number + 1), 0, number)
+        return self.like_history(self.markets_of(self.draw_plan(self.plan(number)), 0, number))
+
+    @checked
+    def find_number(self, i: int) -> int:
+        """Return the number of a path; negative ones count from the end."""
+        if not -self.count <= i < self.count:
+            raise IndexError(f"there are {self.count} paths, was asked for number {i}")
+        return i % self.count
 
     def describe(self) -> dict[str, Any]:
         """Return what draws the paths, as plain data for a manifest."""
         return {
-            "model": {"name": type(self.model).__name__, **self.model.to_dict()},
+            "model": {},
             "paths": self.count,
             "horizon": self.horizon,
             "seed": self.seed,
             "bridge": self.bridge,
             "antithetic": self.antithetic,
-            "funding": describe_choice(self.funding),
-            "funding_fit": {name: each.describe() for name, each in self.processes.items()},
-            "drift": self.model.drift,
             "drift_of_history": self.drift_of_history,
-            "history": self.history.content_hash,
-            "start": format_time(int(self.calendar.time[0]) + self.history.interval),
+            "start": format_time(int(self.calendar.time[0]) + self.markets.interval),
+            **(self.describe_each() if len(self.names) > 1 else self.describe_one()),
         }
+
+    def describe_one(self) -> dict[str, Any]:
+        """Return what draws the only instrument, whatever its name."""
+        own = self.leader
+        return {
+            "model": describe_model(own.model),
+            "funding": describe_choice(own.funding),
+            "funding_fit": {own.history.instrument: own.process.describe()},
+            "drift": own.model.drift,
+            "history": own.history.content_hash,
+        }
+
+    def describe_each(self) -> dict[str, Any]:
+        """Return what draws each of several instruments, and how they are joined."""
+        each = {name: describe_model(model) for name, model in self.models.items()}
+        kinds = ", ".join(dict.fromkeys(model["name"] for model in each.values()))
+        is_joined = not self.is_resampled
+        return {
+            "model": {"name": kinds, "instruments": each},
+            "funding": {name: describe_choice(each.funding) for name, each in self.members.items()},
+            "funding_fit": {name: each.describe() for name, each in self.processes.items()},
+            "drift": {name: model.drift for name, model in self.models.items()},
+            "history": self.markets.content_hash,
+            "correlation": [list(row) for row in self.correlation] if is_joined else None,
+            "common_jump": self.common_jump if is_joined else None,
+        }
+
+    @property
+    def processes(self) -> dict[str, FundingProcess]:
+        """What draws the settlements, by instrument."""
+        return {name: each.process for name, each in self.members.items()}
 
     @checked
     def with_settings(self, **changes: Any) -> Paths:
@@ -184,109 +253,66 @@ class Paths(PathSpan[Market]):
         return replace(self, **changes)
 
     @checked
-    def plan(self, first: int, stop: int) -> DrawPlan:
-        """Return what draws the paths from ``first`` up to ``stop``."""
-        numbers = np.arange(first, stop, dtype=np.int64)
+    def plan(self, first: int, stop: int | None = None) -> DrawPlan:
+        """Return what draws the paths from ``first`` up to ``stop``, by default the first alone."""
+        numbers = np.arange(first, first + 1 if stop is None else stop, dtype=np.int64)
         mirrored = numbers % 2 if self.antithetic else np.zeros_like(numbers)
         keys = make_keys(self.seed, numbers // 2 if self.antithetic else numbers)
         return DrawPlan(keys[:, None], np.zeros((len(numbers), 1), np.int64), mirrored)
 
     @checked
-    def draw(self, first: int, stop: int) -> PathBars:
-        """Return the bars of the paths from ``first`` up to ``stop``, laid end to end."""
-        return self.draw_plan(self.plan(first, stop))
+    def draw_plan(self, plan: DrawPlan) -> dict[str, PathBars]:
+        """Return the bars of the paths that a plan draws, laid end to end, by instrument."""
+        return {name: each.draw(plan, self.bridge) for name, each in self.members.items()}
 
     @checked
-    def draw_plan(self, plan: DrawPlan) -> PathBars:
-        """Return the bars of the paths that a plan draws, laid end to end."""
-        return write_paths(self.source, plan.keys, plan.since, plan.mirrored, self.bridge)
+    def draw(self, first: int, stop: int, name: str | None = None) -> PathBars:
+        """Return the bars of the paths from ``first`` up to ``stop``, laid end to end.
+
+        They are those of one instrument, by default the first.
+        """
+        member = self.leader if name is None else self.members[name]
+        return member.draw(self.plan(first, stop), self.bridge)
 
     @checked
-    def closes(self, first: int = 0, stop: int | None = None) -> FloatArray:
-        """Return last prices at closes, of shape (paths, width), of some or all paths."""
-        bars = self.draw(first, self.count if stop is None else stop)
+    def closes(
+        self, first: int = 0, stop: int | None = None, name: str | None = None
+    ) -> FloatArray:
+        """Return last prices at closes, of shape (paths, width), of some or all paths.
+
+        They are those of one instrument, by default the first.
+        """
+        bars = self.draw(first, self.count if stop is None else stop, name)
         return np.asarray(bars.prices[3].reshape(-1, self.width))
 
     @checked
-    def market_of(self, bars: PathBars, k: int, number: int) -> Market:
-        """Return path k of some bars as a market; ``number`` names it."""
-        part = slice(k * self.width, (k + 1) * self.width)
-        marks = bars.prices if bars.marks is None else bars.marks
-        calendar = self.calendar
-        names = ("open", "high", "low", "close")
-        last = {name: bars.prices[j, part] for j, name in enumerate(names)}
-        mark = {f"mark_{name}": marks[j, part] for j, name in enumerate(names)}
-        if bars.marks is None:
-            mark = {f"mark_{name}": values for name, values in last.items()}
-        stamps, rates, settled, predicted = self.join_events(bars.rates[k])
-        unpaid = {DIVIDEND: np.full(self.width, np.nan)}  # a run with dividends goes on with none
-        return Market(
-            **last,
-            **mark,
-            instrument=self.history.instrument,
-            interval=self.history.interval,
-            time=calendar.time,
-            volume=bars.volume[part],
-            has_mark=bars.marks is not None,
-            funding_time=stamps,
-            funding_rate=rates,
-            funding_mark=settled,
-            funding_predicted=predicted,
-            columns=unpaid if DIVIDEND in self.history.columns else {},
-            synthetic=True,
-            sessions=self.history.sessions,
-            filled={},
-            source=f"{self!r}[{number}]",
-        )
+    def markets_of(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
+        """Return path k of some bars by instrument; ``number`` names it."""
+        source = f"{self!r}[{number}]"
+        found = {name: each.market_of(bars[name], k, source) for name, each in self.members.items()}
+        return Markets(found, currency=self.markets.currency or None)
 
-    @checked
-    def join_events(self, rates: FloatArray) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
-        """Return the settlements of a path with those of its first bar, which is of history."""
-        check_shape("rates", rates, np.shape(rates)[:1] or (-1,), where="Paths.join_events")
-        history, unknown = self.history, np.full(len(rates), np.nan)
-        n = self.n_settled
-        kept = slice(len(history.funding_time) - n, None)
-        return (
-            np.concatenate([history.funding_time[kept], self.calendar.stamps]),
-            np.concatenate([history.funding_rate[kept], rates]),
-            np.concatenate([history.funding_mark[kept], unknown]),
-            np.concatenate([history.funding_predicted[kept], unknown]),
-        )
-
-    @functools.cached_property
-    def n_settled(self) -> int:
-        """The settlements of history that belong to its last bar."""
-        since = self.history.time[-1] - self.history.interval // 4
-        return int(np.sum(self.history.funding_time >= since))
-
-    @checked
-    def join_history(self, path: Market, bars: int) -> Market:
+    def join_history(self, path: Any, bars: int) -> Any:
         """Return a path with up to ``bars`` bars of history in front of its first one.
 
-        Policies with columns need them to begin warm.
+        Policies with columns need them to begin warm. The path may be a Market or Markets.
         """
-        first = max(self.history.n_bars - 1 - bars, 0)
-        if first == self.history.n_bars - 1:
-            return path
-        before = self.history.slice(first, self.history.n_bars)
-        names = (
-            "time", "open", "high", "low", "close", "volume",
-            "mark_open", "mark_high", "mark_low", "mark_close",
-        )  # fmt: skip
-        joined: dict[str, Any] = {
-            name: np.concatenate([getattr(before, name), getattr(path, name)[1:]]) for name in names
-        }
-        events = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
-        joined |= {
-            name: np.concatenate([getattr(before, name), getattr(path, name)[self.n_settled :]])
-            for name in events
-        }
-        joined["columns"] = {
-            name: np.concatenate([before.columns[name], values[1:]])
-            for name, values in path.columns.items()
-        }
-        fields = path.fields() | joined
-        return Market(**fields, source=f"{self.history.source} then {path.source}")
+        pairs = zip(self.members.items(), as_markets(path).values(), strict=True)
+        joined = {name: each.join_history(market, bars) for (name, each), market in pairs}
+        if isinstance(path, Market):
+            return joined[self.names[0]]
+        return Markets(joined, currency=self.markets.currency or None)
+
+    def like_history(self, path: Markets) -> Market | Markets:
+        """Return a path as the history is given: a Market, or Markets."""
+        return path[self.names[0]] if isinstance(self.history, Market) else path
+
+
+def choose_funding(
+    funding: FundingChoice | Mapping[str, FundingChoice], name: str
+) -> FundingChoice:
+    """Return how an instrument gets its funding, of one choice for all or one for each."""
+    return funding[name] if isinstance(funding, Mapping) else funding
 
 
 def describe_choice(funding: FundingChoice) -> Any:
@@ -294,11 +320,16 @@ def describe_choice(funding: FundingChoice) -> Any:
     return list(funding) if isinstance(funding, tuple) else funding
 
 
+def describe_model(model: PathModel) -> dict[str, Any]:
+    """Return a model as plain data."""
+    return {"name": type(model).__name__, **model.to_dict()}
+
+
 def check_paths(paths: object, *, where: str) -> Paths:
     """Return paths, or raise a ParameterError."""
     if not isinstance(paths, Paths):
         raise ParameterError(
-            f"paths must be Paths, was {str(paths)[:60]!r}",
+            f"paths must be Paths, got {str(paths)[:60]!r}",
             where=where,
             cure="pass bt.simulate_paths(market, ...)",
         )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from backtest.base.errors import ParameterError
 from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.paths.path_events import PathEvents, find_first, reduce_lives
-from backtest.paths.path_model import count_per_year
-from backtest.paths.path_set import DrawPlan, make_keys, mix_words
-from backtest.paths.paths_runner import OWN_BLOCK, PathsRunner, Progress
+from backtest.paths.draw_plan import DrawPlan, make_keys, mix_words
+from backtest.paths.path_events import PathEvents, Push, find_first, reduce_lives
+from backtest.paths.paths_runner import PathsRunner, Progress
 from backtest.paths.risk_intervals import LEAST_SAMPLE, RiskEstimate
+from backtest.paths.tilted_models import tilt_models
 
 SEARCHED = 256
 """Paths of each step in the search for a force."""
@@ -28,58 +30,50 @@ REPEATS = 20
 KEPT = 0.2
 """Share of paths that reach the next level of splitting."""
 MOST_LEVELS = 30
-
-
-class Tilted(NamedTuple):
-    """Paths of a tilted model: their events, and what undoes the tilt."""
-
-    events: PathEvents
-    force: float
-    psi: float
+STAGE_BARS = 32_768
+"""Bars of the paths of a stage that are drawn at once."""
 
 
 def run_tilted(
     runner: PathsRunner,
     bars: IntArray,
+    direction: FloatArray,
     force: float,
     count: int,
     threads: int,
     progress: Progress | None,
-) -> Tilted | None:
-    """Return the events of paths under a force on the log price; None if it is too strong."""
+) -> PathEvents | None:
+    """Return the events of paths under a force on the log prices; None if it is too strong.
+
+    ``direction`` (n,) are the weights of the instruments.
+    """
     paths = runner.paths
-    moved = paths.model.tilt(force, count_per_year(paths.history))
+    moved = tilt_models(paths, force * direction)
     if moved is None:
         return None
-    model, psi = moved
-    own = PathsRunner(
-        paths=paths.with_settings(
-            model=model, antithetic=False, count=count, seed=paths.seed + TILTED_SEED
-        ),
-        policy=runner.policy,
-        venue=runner.venue,
-        account=runner.account,
-        signal=runner.signal,
-        compile=runner.compile,
+    models, psi = moved
+    drawn = paths.with_settings(
+        models=models, antithetic=False, count=count, seed=paths.seed + TILTED_SEED
     )
-    lives = own.run_chunks(threads=threads, progress=progress)
-    return Tilted(reduce_lives(lives, bars, float(paths.history.close[-1]), force, psi), force, psi)
+    lives = replace(runner, paths=drawn).run_chunks(threads=threads, progress=progress)
+    return reduce_lives(lives, bars, runner.last, Push(direction, force, psi))
 
 
-def find_force(runner: PathsRunner, bars: int) -> float | None:
+def find_force(runner: PathsRunner, bars: int, direction: FloatArray) -> float | None:
     """Return a force under which about half of the paths are liquidated within some bars.
 
-    Both directions are tried, the weaker one that suffices is taken. None if none does.
+    Both signs are tried, the weaker force that suffices is taken. None if none does.
     """
-    closes = runner.paths.with_settings(antithetic=False).closes(
-        0, min(SEARCHED, len(runner.paths))
-    )
-    spread = float(np.std(np.diff(np.log(closes), axis=1))) * math.sqrt(bars)
+    paths = runner.paths.with_settings(antithetic=False)
+    logs = [np.log(paths.closes(0, min(SEARCHED, len(paths)), name)) for name in paths.names]
+    joint = functools.reduce(np.add, (w * each for w, each in zip(direction, logs, strict=True)))
+    spread = float(np.std(np.diff(joint, axis=1))) * math.sqrt(bars)
     force = 0.5 / max(spread, 1e-12)
 
     def share(size: float) -> float:
-        tilted = run_tilted(runner, np.array([bars - 1]), size, SEARCHED, 1, None)
-        return -1.0 if tilted is None else float(np.mean(tilted.events.liquidated < bars))
+        last = np.array([bars - 1])
+        tilted = run_tilted(runner, last, direction, size, SEARCHED, 1, None)
+        return -1.0 if tilted is None else float(np.mean(tilted.liquidated < bars))
 
     for _ in range(DOUBLINGS):
         for sign in (-1.0, 1.0):
@@ -212,12 +206,9 @@ def run_stage(
 ) -> StagePaths:
     """Return the paths of a plan up to some bars; ratios are infinite from a liquidation on."""
     found = []
-    size = OWN_BLOCK if runner.prepared.is_own else max(32_768 // runner.paths.width, 1)
+    size = min(runner.loop.block, max(STAGE_BARS // runner.paths.width, 1))
     for k in range(0, len(plan.keys), size):
-        part = slice(k, k + size)
-        lives = runner.run_plan(
-            DrawPlan(plan.keys[part], plan.since[part], plan.mirrored[part]), k, has_ratio=True
-        )
+        lives = runner.run_plan(plan.part(k, k + size), k, has_ratio=True)
         events = (lives.liquidations, lives.is_ruined, lives.calls)
         firsts = np.array([find_first(each[:, :bars]) for each in events])
         ratio = np.where(np.arange(bars) >= firsts[0][:, None], math.inf, lives.ratio[:, :bars])

@@ -11,7 +11,8 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import IntArray, format_duration, parse_duration
-from backtest.paths.choose_runner import AnyPaths
+from backtest.paths.path_set import Paths
+from backtest.paths.tilted_models import can_tilt
 
 WHERE = "bt.liquidation_risk"
 USUAL = ("1d", "7d", "30d")
@@ -34,7 +35,7 @@ class Question(NamedTuple):
 
 
 def read_question(
-    paths: AnyPaths,
+    paths: Paths,
     horizons: Sequence[str] | None,
     confidence: float,
     method: str,
@@ -43,17 +44,12 @@ def read_question(
 ) -> Question:
     """Return the arguments that say what to estimate, checked."""
     chosen = METHODS.check("method", method, where=Place("method", of=WHERE))
-    if chosen == "tilt" and not paths.can_tilt:
+    if chosen == "tilt" and not can_tilt(paths):
         raise ParameterError(
-            f"method='tilt' needs GBM, Merton or Kou of one instrument, was {paths!r}",
+            "method='tilt' needs GBM, Merton or Kou, and GBM of several instruments, "
+            f"got {paths!r}",
             where=Place("method", of=WHERE),
-            cure="use method='auto'",
-        )
-    if chosen == "split" and not paths.can_split:
-        raise ParameterError(
-            "method='split' needs paths of one instrument, was several",
-            where=Place("method", of=WHERE),
-            cure="use method='plain' and more paths",
+            cure="use method='auto' or 'split'",
         )
     level = Number(0.0, 1.0, open_low=True, open_high=True)
     sure = level.check("confidence", confidence, where=Place("confidence", of=WHERE))
@@ -68,7 +64,7 @@ def read_question(
     return Question(names, bars - 1, sure, chosen, threads, progress)
 
 
-def read_horizons(paths: AnyPaths, horizons: Sequence[str] | None) -> tuple[str, ...]:
+def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> tuple[str, ...]:
     """Return the horizons given, or the usual ones that fit into the paths and the whole."""
     if horizons is None:
         fit = tuple(x for x in USUAL if parse_duration(x, where=WHERE) <= paths.horizon)
@@ -82,7 +78,7 @@ def read_horizons(paths: AnyPaths, horizons: Sequence[str] | None) -> tuple[str,
     return given
 
 
-def count_bars(paths: AnyPaths, horizon: str, *, is_strict: bool = True) -> int:
+def count_bars(paths: Paths, horizon: str, *, is_strict: bool = True) -> int:
     """Return the bars of a path that close within a horizon, checked to be one or more."""
     span = parse_duration(horizon, where=Place("horizons", of=WHERE))
     calendar = paths.calendar

@@ -10,12 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.base.units import FloatArray, IntArray
-from backtest.paths.choose_runner import Runner
-from backtest.paths.path_events import PathEvents
+from backtest.paths.path_events import PathEvents, Push
 from backtest.paths.paths_runner import PathsRunner, Progress
 from backtest.paths.rare_events import (
     SplitPaths,
-    Tilted,
     check_sample,
     find_force,
     run_tilted,
@@ -32,6 +30,7 @@ from backtest.paths.risk_intervals import (
 )
 from backtest.paths.risk_question import PhaseProgress, Question
 from backtest.paths.risk_tables import find_days, weighted_quantiles
+from backtest.paths.tilted_models import can_tilt
 
 PILOT = 2000
 """Paths that say whether a liquidation is rare."""
@@ -47,30 +46,28 @@ COLUMNS = (
 
 
 def estimate_row(
-    runner: Runner, question: Question, events: PathEvents, k: int
-) -> tuple[dict[str, Any], Tilted | None]:
+    runner: PathsRunner, question: Question, events: PathEvents, k: int
+) -> tuple[dict[str, Any], PathEvents | None]:
     """Return the row of a horizon, and the tilted paths if it comes from some."""
     way = choose_way(runner, question, events, int(question.bars[k]) + 1)
-    if way == "tilt" and isinstance(runner, PathsRunner):
+    if way == "tilt":
         row, tilted = describe_tilted(runner, question, events, k)
         if row is not None:
             return row, tilted
-    if way == "split" and isinstance(runner, PathsRunner):
+    if way == "split":
         row = describe_split(runner, question, k)
         if row is not None:
             return row, None
     return describe_plain(runner, question, events, k), None
 
 
-def choose_way(runner: Runner, question: Question, events: PathEvents, bars: int) -> str:
+def choose_way(runner: PathsRunner, question: Question, events: PathEvents, bars: int) -> str:
     """Return how the probability within some bars is estimated: plain, tilt or split."""
     if question.method != "auto":
         return question.method
     if float(np.mean(events.liquidated[:PILOT] < bars)) >= RARE:
         return "plain"
-    if runner.paths.can_tilt:
-        return "tilt"
-    return "split" if runner.paths.can_split else "plain"
+    return "tilt" if can_tilt(runner.paths) else "split"
 
 
 def name_phase(progress: PhaseProgress | None, phase: str) -> Progress | None:
@@ -87,13 +84,13 @@ def name_estimates(found: list[RiskEstimate], *, has_calls: bool) -> dict[str, f
     return row
 
 
-def has_margin_calls(runner: Runner) -> bool:
+def has_margin_calls(runner: PathsRunner) -> bool:
     """Return whether the account may get margin calls."""
     return runner.terms.margin_call is not None
 
 
 def describe_plain(
-    runner: Runner, question: Question, events: PathEvents, k: int
+    runner: PathsRunner, question: Question, events: PathEvents, k: int
 ) -> dict[str, Any]:
     """Return the row of a horizon from the paths as they are."""
     bars, paths = int(question.bars[k]) + 1, runner.paths
@@ -169,7 +166,7 @@ def describe_split(runner: PathsRunner, question: Question, k: int) -> dict[str,
 
 def describe_tilted(
     runner: PathsRunner, question: Question, plain: PathEvents, k: int
-) -> tuple[dict[str, Any] | None, Tilted | None]:
+) -> tuple[dict[str, Any] | None, PathEvents | None]:
     """Return the row of a horizon from plain and tilted paths; None if they do not help.
 
     The two samples together are paths of a mixture of both models. Each path is weighted by the
@@ -180,15 +177,16 @@ def describe_tilted(
     bars, paths, name = int(question.bars[k]) + 1, runner.paths, question.names[k]
     if question.progress is not None:
         question.progress(f"searching a tilt of the model, {name}", 0, 0)
-    force = find_force(runner, bars)
+    direction = plain.push.direction
+    force = find_force(runner, bars, direction)
     if force is None:
         return None, None
     phase = name_phase(question.progress, f"tilted paths, {name}")
     last = np.array([bars - 1])
-    tilted = run_tilted(runner, last, force, paths.count, question.threads, phase)
+    tilted = run_tilted(runner, last, direction, force, paths.count, question.threads, phase)
     if tilted is None:
         return None, None
-    samples, horizons = (plain, tilted.events), (k, 0)
+    samples, horizons = (plain, tilted), (k, 0)
     hits = [weigh_events(samples, tilted, kind, bars) for kind in range(len(KINDS))]
     found = [
         estimate_weighted([find_means(own, paths.antithetic), other], question.confidence)
@@ -199,11 +197,12 @@ def describe_tilted(
     if not found[0].sample >= LEAST_SAMPLE:
         return None, None
     ends = [
-        weigh_mixture(tilted, each.ends[h], bars) for each, h in zip(samples, horizons, strict=True)
+        weigh_mixture(tilted.push, each.ends[h], bars)
+        for each, h in zip(samples, horizons, strict=True)
     ]
     debts = [each.bad_debt[h] for each, h in zip(samples, horizons, strict=True)]
     weighted = WeightedPaths(
-        wealth=np.concatenate([plain.wealth[k], tilted.events.wealth[0]]),
+        wealth=np.concatenate([plain.wealth[k], tilted.wealth[0]]),
         ends=np.concatenate(ends),
         debt=np.concatenate(debts) * np.concatenate(hits[0]),
         died=np.concatenate([each.liquidated for each in samples]),
@@ -218,15 +217,15 @@ def describe_tilted(
     return row, tilted
 
 
-def weigh_mixture(tilted: Tilted, move: FloatArray, bars: IntArray | int) -> FloatArray:
+def weigh_mixture(push: Push, move: FloatArray, bars: IntArray | int) -> FloatArray:
     """Return the weights of paths of which half are tilted, by their move in some bars."""
     with np.errstate(over="ignore"):
-        ratio = np.exp(tilted.force * move - tilted.psi * bars)
+        ratio = np.exp(push.force * move - push.psi * bars)
     return np.asarray(1.0 / (0.5 + 0.5 * ratio))
 
 
 def weigh_events(
-    samples: tuple[PathEvents, PathEvents], tilted: Tilted, kind: int, bars: int
+    samples: tuple[PathEvents, PathEvents], tilted: PathEvents, kind: int, bars: int
 ) -> list[FloatArray]:
     """Return the weights of the paths with an event of a kind within some bars, 0 for others.
 
@@ -236,7 +235,7 @@ def weigh_events(
     found = []
     for each in samples:
         first = (each.liquidated, each.ruined, each.called)[kind]
-        weights = weigh_mixture(tilted, each.move[kind], first + 1)
+        weights = weigh_mixture(tilted.push, each.move[kind], first + 1)
         found.append(np.where(first < bars, weights, 0.0))
     return found
 

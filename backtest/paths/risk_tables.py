@@ -6,15 +6,14 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.units import DAY, FloatArray
-from backtest.paths.choose_runner import AnyPaths
 from backtest.paths.path_events import PathEvents
-from backtest.paths.rare_events import Tilted
+from backtest.paths.path_set import Paths
 
 FAN = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of the fan."""
 
 
-def find_days(paths: AnyPaths) -> FloatArray:
+def find_days(paths: Paths) -> FloatArray:
     """Return the days from the start to the close of each bar, of shape (n_bars,)."""
     time = paths.calendar.time
     return np.asarray((time[1:] - time[0]) / DAY, dtype=np.float64)
@@ -30,14 +29,14 @@ def weighted_quantiles(
     return [float(values[order][min(k, len(values) - 1)]) for k in at]
 
 
-def tabulate_fan(paths: AnyPaths, events: PathEvents) -> pd.DataFrame:
+def tabulate_fan(paths: Paths, events: PathEvents) -> pd.DataFrame:
     """Return quantiles of wealth by close."""
     values = np.quantile(events.shown, FAN, axis=0).T
     names = [f"equity_{round(100 * q):02d}" for q in FAN]
     return pd.DataFrame(values, columns=names, index=paths.time[1:])
 
 
-def tabulate_hazard(paths: AnyPaths, events: PathEvents) -> pd.DataFrame:
+def tabulate_hazard(paths: Paths, events: PathEvents) -> pd.DataFrame:
     """Return liquidations by day: paths at risk, liquidated in it, and the share."""
     day = np.ceil(find_days(paths) - 1e-9).astype(np.int64)
     n_days = int(day[-1])
@@ -49,9 +48,11 @@ def tabulate_hazard(paths: AnyPaths, events: PathEvents) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.RangeIndex(1, n_days + 1, name="day"))
 
 
-def find_typical(paths: AnyPaths, events: PathEvents, tilted: Tilted | None) -> pd.DataFrame | None:
+def find_typical(
+    paths: Paths, events: PathEvents, tilted: PathEvents | None
+) -> pd.DataFrame | None:
     """Return the mean path given a liquidation, from tilted paths where those are used."""
-    chosen = events if tilted is None else tilted.events
+    chosen = events if tilted is None else tilted
     if not chosen.doom > 0.0:
         return None
     price, wealth = chosen.doomed / chosen.doom

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, overload
-
-import numpy as np
+from typing import Any
 
 from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.phrases import Place
 from backtest.base.ranges import Number, Range
 from backtest.base.units import FloatArray, TimeLike, format_time, parse_duration, to_nanoseconds
-from backtest.features.returns import log_returns
-from backtest.market import Market, Markets
+from backtest.market import Market, Markets, as_markets
 from backtest.paths.changing_volatility import Garch, Heston, Regimes
+from backtest.paths.correlations import read_correlation
 from backtest.paths.diffusions import GBM, Kou, Merton
 from backtest.paths.funding_process import FITTED, FundingChoice, read_funding
-from backtest.paths.panel_paths import PanelPaths, choose_funding
-from backtest.paths.path_model import HISTORY, MOST_RETURNS, Drift, PathModel
-from backtest.paths.path_set import Paths
+from backtest.paths.path_model import HISTORY, Drift, PathModel
+from backtest.paths.path_set import Paths, choose_funding
 from backtest.paths.resampled import Block, Filtered, Stationary
 
 MODELS: dict[str, type[PathModel]] = {
@@ -33,40 +30,6 @@ BRIDGES = (1, 4)
 
 Model = str | PathModel | type[PathModel]
 WHERE = "bt.simulate_paths"
-
-
-@overload
-def simulate_paths(
-    market: Market,
-    model: Model = "filtered",
-    *,
-    paths: int = 10_000,
-    horizon: str = "30d",
-    start: TimeLike = "now",
-    seed: int = 0,
-    bridge: int = 1,
-    antithetic: bool = False,
-    funding: FundingChoice = FITTED,
-    drift: Drift | None = None,
-) -> Paths: ...
-
-
-@overload
-def simulate_paths(
-    market: Markets,
-    model: Model | Mapping[str, Model] = "filtered",
-    *,
-    paths: int = 10_000,
-    horizon: str = "30d",
-    start: TimeLike = "now",
-    seed: int = 0,
-    bridge: int = 1,
-    antithetic: bool = False,
-    funding: FundingChoice | Mapping[str, FundingChoice] = FITTED,
-    drift: Drift | None = None,
-    correlation: float | FloatArray | None = None,
-    common_jump: float | None = None,
-) -> PanelPaths: ...
 
 
 @checked
@@ -84,7 +47,7 @@ def simulate_paths(
     drift: Drift | None = None,
     correlation: float | FloatArray | None = None,
     common_jump: float | None = None,
-) -> Any:
+) -> Paths:
     """Return possible continuations of a market, or of several.
 
     Parameters
@@ -130,8 +93,9 @@ def simulate_paths(
 
     Returns
     -------
-    Paths, or PanelPaths for several instruments (Markets of one instrument count as one)
-        ``paths[i]`` is a Market (or Markets): the last bar of history and those after it.
+    Paths
+        ``paths[i]`` is a Market, or Markets if ``market`` is: the last bar of history and those
+        after it.
 
     Raises
     ------
@@ -150,55 +114,35 @@ def simulate_paths(
     Range(0, 2**62).check("seed", seed, where=Place("seed", of=WHERE), whole=True)
     check_bridge(bridge)
     span = parse_duration(horizon, where=Place("horizon", of=WHERE))
-    settings: dict[str, Any] = {
-        "count": count,
-        "horizon": span,
-        "seed": int(seed),
-        "bridge": bridge,
-        "antithetic": bool(antithetic),
-        "drift_of_history": drift == HISTORY,
-    }
-    made: Paths | PanelPaths
-    if isinstance(market, Markets) and len(market) == 1:
-        name = market.names[0]
-        market, model = market[name], model.get(name) if isinstance(model, Mapping) else model
-        funding = funding.get(name) if isinstance(funding, Mapping) else funding
-    if isinstance(market, Markets):
-        joint = cut_panel(market, start)
-        models = fit_models(model, joint, drift)
-        is_resampled = all(each.is_resampled for each in models.values())
-        check_joint(correlation, common_jump, is_resampled=is_resampled)
-        made = PanelPaths(
-            history=joint,
-            models=models,
-            funding=read_fundings(funding, joint, is_resampled=is_resampled),
-            **settings,
-            correlation=read_correlation(correlation, joint),
-            common_jump=1.0 if common_jump is None else common_jump,
-        )
-        members = list(made.members.values())
-    else:
-        refuse_joint(correlation, common_jump)
-        history = cut_history(market, start)
-        chosen = choose_model(model, history, drift)
-        paid = read_funding(funding, is_resampled=chosen.is_resampled, where=WHERE)
-        made = Paths(history=history, model=chosen, funding=paid, **settings)
-        members = [made]
+    history = cut_markets(as_markets(market), start)
+    models = fit_models(model, history, drift)
+    is_resampled = all(each.is_resampled for each in models.values())
+    check_joint(correlation, common_jump, history, is_resampled=is_resampled)
+    made = Paths(
+        history=history if isinstance(market, Markets) else history[history.names[0]],
+        models=models,
+        count=count,
+        horizon=span,
+        seed=int(seed),
+        bridge=bridge,
+        antithetic=bool(antithetic),
+        funding=read_fundings(funding, history, is_resampled=is_resampled),
+        drift_of_history=drift == HISTORY,
+        correlation=read_correlation(correlation, history),
+        common_jump=1.0 if common_jump is None else common_jump,
+    )
     if antithetic and not made.is_symmetric:
-        first = next(each.model for each in members if not each.is_symmetric)
+        first = next(each for each in models.values() if not each.is_symmetric)
         raise ParameterError(
             f"antithetic paths need a model with normal random numbers, was {type(first).__name__}",
             where=Place("antithetic", of=WHERE),
             cure="leave antithetic out, or choose a parametric model such as gbm",
         )
-    _ = [each.source for each in members]  # its errors belong here
+    _ = [each.source for each in made.members.values()]  # its errors belong here
     return made
 
 
-# ------------------------------------------------------------------------- several instruments
-
-
-def cut_panel(markets: Markets, start: TimeLike) -> Markets:
+def cut_markets(markets: Markets, start: TimeLike) -> Markets:
     """Return the bars that all instruments have, up to the start."""
     ended = [
         name
@@ -249,7 +193,7 @@ def read_fundings(
         return read_funding(funding, is_resampled=is_resampled, where=WHERE)
     if set(funding) != set(history.names):
         raise ParameterError(
-            f"funding by instrument must have one for each, got {', '.join(map(str, funding))}",
+            f"funding must be one for all or one for each, got {', '.join(map(str, funding))}",
             where=Place("funding", of=WHERE),
             cure=f"give one for each of {', '.join(history.names)}, or one for all",
         )
@@ -259,55 +203,25 @@ def read_fundings(
     }
 
 
-def check_joint(correlation: object, common_jump: object, *, is_resampled: bool) -> None:
-    """Require a probability of common jumps, and no correlation of resampled rows."""
+def check_joint(
+    correlation: object, common_jump: object, history: Markets, *, is_resampled: bool
+) -> None:
+    """Require several instruments and parametric models where their draws are joined."""
     if common_jump is not None:
         Number(0.0, 1.0).check("common_jump", common_jump, where=Place("common_jump", of=WHERE))
     for name, given in (("correlation", correlation), ("common_jump", common_jump)):
-        if is_resampled and given is not None:
-            raise ParameterError(
-                f"resampled history has correlations and jumps of its own, was given {name}",
-                where=Place(name, of=WHERE),
-                cure=f"leave {name} out, or choose a parametric model",
-            )
-
-
-def refuse_joint(correlation: object, common_jump: object) -> None:
-    """Refuse what only several instruments have."""
-    for name, given in (("correlation", correlation), ("common_jump", common_jump)):
-        if given is not None:
+        if given is not None and len(history) == 1:
             raise ParameterError(
                 f"{name} is for several instruments, the market is one",
                 where=Place(name, of=WHERE),
                 cure=f"leave {name} out, or give bt.Markets({{name: market, ...}})",
             )
-
-
-def read_correlation(given: Any, history: Markets) -> tuple[tuple[float, ...], ...]:
-    """Return the correlations of the normal numbers, (n, n); by default those of log returns."""
-    n = len(history)
-    if given is None:
-        returns = [log_returns(each)[1:][-MOST_RETURNS:] for each in history.values()]
-        with np.errstate(all="ignore"):
-            found = np.atleast_2d(np.corrcoef(returns))
-        found = np.where(np.isfinite(found), found, 0.0)
-        np.fill_diagonal(found, 1.0)
-    elif np.ndim(given) == 0:
-        rho = Number(-1.0, 1.0).check("correlation", given, where=Place("correlation", of=WHERE))
-        found = np.full((n, n), rho)
-        np.fill_diagonal(found, 1.0)
-    else:
-        found = np.asarray(given, dtype=np.float64)
-        if found.shape != (n, n):
+        if given is not None and is_resampled:
             raise ParameterError(
-                f"correlations of {n} instruments must have shape ({n}, {n}), was {found.shape}",
-                where=Place("correlation", of=WHERE),
-                cure="give a row and a column for each instrument, or one number",
+                f"resampled history has correlations and jumps of its own, was given {name}",
+                where=Place(name, of=WHERE),
+                cure=f"leave {name} out, or choose a parametric model",
             )
-    return tuple(tuple(map(float, row)) for row in found)
-
-
-# ------------------------------------------------------------------------------ one instrument
 
 
 def check_bridge(bridge: int) -> None:

@@ -16,22 +16,16 @@ from backtest.base.phrases import Place
 from backtest.base.ranges import Number
 from backtest.base.table_text import format_table
 from backtest.base.units import DAY, FloatArray, IntArray, format_duration, parse_duration
-from backtest.engine import Result
 from backtest.market import Market, Markets
-from backtest.paths.choose_runner import (
-    AnyAccount,
-    AnyPaths,
-    AnyPolicy,
-    AnyVenue,
-    choose_runner,
-)
 from backtest.paths.funding_process import summarize_funding
 from backtest.paths.idle_paths import explain_idle, warn_of_idle
 from backtest.paths.liquidation_risk import describe_each, name_policies
 from backtest.paths.path_model import describe_drift
-from backtest.paths.paths_runner import Progress
+from backtest.paths.path_set import Paths
+from backtest.paths.paths_runner import PathsRunner, Progress
 from backtest.paths.risk_intervals import estimate_pairs, estimate_plain
 from backtest.paths.risk_record import RiskRecord
+from backtest.paths.runner_arguments import AnyAccount, AnyPolicy, AnyVenue, make_runner
 from backtest.pockets.spending import Spending
 from backtest.policy import Policy
 
@@ -63,7 +57,7 @@ class Runway(RiskRecord):
     p_failure: float
     runway_days: float
     settings: dict[str, Any]
-    paths: AnyPaths | None = None
+    paths: Paths | None = None
 
     kind = "runway"
     names = ("table",)
@@ -115,7 +109,7 @@ class Spent(NamedTuple):
 
 @checked_only("progress", "overlay")
 def runway(
-    paths: AnyPaths,
+    paths: Paths,
     policy: AnyPolicy,
     spending: Spending,
     *,
@@ -164,7 +158,7 @@ def runway(
         )
     level = Number(0.0, 1.0, open_low=True, open_high=True)
     sure = level.check("confidence", confidence, where=f"{WHERE}, confidence")
-    runner = choose_runner(
+    runner = make_runner(
         paths, policy, venue=venue, account=account, signal=signal, overlay=overlay,
         compile=compile, where=WHERE,
     )  # fmt: skip
@@ -177,7 +171,7 @@ def runway(
     is_ruined = np.concatenate([each for _, each in chunks], axis=1)
     no_fill = explain_idle(runner, wealth)
     warn_of_idle(no_fill, paths.count)
-    start = find_start(account, float(runner.terms.capital + runner.terms.reserve))
+    start = find_start(runner)
     spent = spend(wealth, is_ruined, start, spending)
     table = tabulate(spent, paths, bars, float(sure))
     days = table.index.to_numpy(dtype=np.float64)
@@ -198,14 +192,15 @@ def runway(
     )
 
 
-def find_start(account: AnyAccount, capital: float) -> float:
+def find_start(runner: PathsRunner) -> float:
     """Return the wealth at the start: the capital of a new account, or the end of a result."""
-    if isinstance(account, Result):
-        return float(account.of_account("equity")[-1] + account.of_account("reserve")[-1])
-    return capital
+    if runner.resume is None:
+        return float(runner.terms.capital + runner.terms.reserve)
+    ends = (runner.resume.of_account(name)[-1] for name in ("equity", "reserve"))
+    return float(sum(ends))
 
 
-def find_bars(paths: AnyPaths, spending: Spending) -> IntArray:
+def find_bars(paths: Paths, spending: Spending) -> IntArray:
     """Return the bars of a path at whose closes money is spent."""
     every = parse_duration(spending.every, where=Place("every", of="Spending"))
     closes = paths.calendar.time[1:] + paths.history.interval
@@ -253,7 +248,7 @@ def spend(wealth: FloatArray, is_ruined: np.ndarray, start: float, spending: Spe
     return Spent(failed, after, paid)
 
 
-def tabulate(spent: Spent, paths: AnyPaths, bars: IntArray, confidence: float) -> pd.DataFrame:
+def tabulate(spent: Spent, paths: Paths, bars: IntArray, confidence: float) -> pd.DataFrame:
     """Return the table of a runway."""
     time = paths.calendar.time
     days = (time[1:][bars] - time[0]) / DAY

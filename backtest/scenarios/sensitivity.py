@@ -21,12 +21,12 @@ from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.run import run
 from backtest.engine.run_warnings import warn_once
 from backtest.engine.signal_rule import SignalRule
-from backtest.market import Market, Markets
+from backtest.market import Market, Markets, as_markets
 from backtest.market.weight_frame import read_weights
 from backtest.paths import Paths, liquidation_risk
-from backtest.paths.choose_runner import AnyPaths, AnyPolicy, AnyVenue
 from backtest.paths.liquidation_risk import describe_each, name_policies
 from backtest.paths.risk_record import RiskRecord
+from backtest.paths.runner_arguments import AnyPolicy, AnyVenue
 from backtest.policy import Policy
 from backtest.scenarios.factors import (
     FACTORS,
@@ -99,7 +99,7 @@ def sensitivity(
     signal: Any = None,
     overlay: Policy | None = None,
     factors: Sequence[str] | None = None,
-    paths: AnyPaths | None = None,
+    paths: Paths | None = None,
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
     **settings: Any,
@@ -118,7 +118,7 @@ def sensitivity(
         0.5, 0.8, 1.25 and 2, within their ranges), or ``"signal"`` for all of them; of several
         instruments ``"correlation"`` (half the way to independence, and half the way to 1); by
         default all that apply.
-    paths : Paths or PanelPaths, optional
+    paths : Paths, optional
         For the probability of ruin over their horizon, on plain paths of the same seed: those of
         a changed market continue it, and their model is fitted to it.
     progress : callable, optional
@@ -189,24 +189,23 @@ def sensitivity(
     return Sensitivity(table, first, described, market)
 
 
-def continue_changed(paths: AnyPaths, setup: VariedTerms) -> AnyPaths:
+def continue_changed(paths: Paths, setup: VariedTerms) -> Paths:
     """Return the paths that continue a changed market, with their model fitted to it."""
     changed: Any = setup.market
-    if isinstance(paths, Paths):
-        history = changed.prefix(paths.history.n_bars)
-        return paths.with_settings(history=history, model=type(paths.model).fit(history))
-    first, stop = (int(paths.history.time[k]) for k in (0, -1))
+    first, stop = (int(paths.markets.time[k]) for k in (0, -1))
     rows = np.searchsorted(changed.time, [first, stop])
-    panel = changed.slice(int(rows[0]), int(rows[1]) + 1)
-    models = {name: type(paths.models[name]).fit(panel[name]) for name in panel}
-    if paths.is_resampled:
+    history = changed.slice(int(rows[0]), int(rows[1]) + 1)
+    models = {
+        name: type(paths.models[name]).fit(market) for name, market in as_markets(history).items()
+    }
+    if paths.is_resampled and len(models) > 1:
         models = {
             name: each.override(block=paths.models[name].block)  # type: ignore[attr-defined] # rows
             for name, each in models.items()
         }
     turned = mix_correlation(np.array(paths.correlation), setup.joined)
     return paths.with_settings(
-        history=panel, models=models, correlation=tuple(tuple(map(float, row)) for row in turned)
+        history=history, models=models, correlation=tuple(tuple(map(float, row)) for row in turned)
     )
 
 

@@ -16,7 +16,7 @@ from backtest.sweep.evaluator import Rows, describe_error
 from backtest.sweep.sets.sets import build_trio
 
 if TYPE_CHECKING:
-    from backtest.paths import PanelPaths, Paths
+    from backtest.paths import Paths
     from backtest.policy import Policy
     from backtest.sweep import Evaluator, Sets
 
@@ -35,7 +35,7 @@ class PathRisk:
     measures : tuple of RiskMeasure
         What to measure.
     signal : float, mapping or None
-        Direction and scale in [-1, 1]; of several instruments the weights by name, None for 1/n.
+        Direction and scale, 1 for None; of several instruments the weights by name, 1/n for None.
     overlay : Policy, optional
         That of several instruments.
     threads : int, optional
@@ -46,10 +46,10 @@ class PathRisk:
 
     def __init__(
         self,
-        paths: Paths | PanelPaths,
+        paths: Paths,
         measures: tuple[RiskMeasure, ...],
         *,
-        signal: float | Mapping[str, float] | None = 1.0,
+        signal: float | Mapping[str, float] | None = None,
         overlay: Policy | None = None,
         threads: int | None = None,
         compile: bool = True,  # noqa: A002 - the word of bt.tune
@@ -105,12 +105,12 @@ class PathRisk:
     def _find_chances(
         self, chances: list[RiskMeasure], policy: Policy, venue: Any, account: Any
     ) -> dict[str, float]:
-        from backtest.paths.choose_runner import choose_runner  # noqa: PLC0415 - only with paths
         from backtest.paths.liquidation_risk import refine_runner  # noqa: PLC0415 - only with paths
         from backtest.paths.path_events import find_first  # noqa: PLC0415
         from backtest.paths.risk_question import count_bars  # noqa: PLC0415
+        from backtest.paths.runner_arguments import make_runner  # noqa: PLC0415
 
-        runner = choose_runner(
+        runner = make_runner(
             self.paths, policy, venue=venue, account=account, signal=self.signal,
             overlay=self.overlay, compile=self.compile, where=WHERE,
         )  # fmt: skip

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Phrase, Place
-from backtest.market import Markets
+from backtest.market import Markets, as_markets
 from backtest.measures.risk_names import LARGEST, RiskMeasure, read_risk_name
 from backtest.tune.arguments import ObjectivesLike, find_names
 from backtest.tune.path_risk import WHERE, PathRisk
 
 if TYPE_CHECKING:
     from backtest.market import Market
-    from backtest.paths import PanelPaths, Paths
+    from backtest.paths import Paths
     from backtest.policy import Policy
 
 
 def read_path_risk(
-    paths: Paths | PanelPaths | None,
+    paths: Paths | None,
     objective: ObjectivesLike,
     constraints: Mapping[str, str] | None,
     market: Market | Markets,
@@ -56,32 +56,25 @@ def read_path_risk(
     return PathRisk(
         paths,
         measures,
-        signal=read_directions(signal) if isinstance(market, Markets) else read_direction(signal),
+        signal=read_constant(signal),
         overlay=overlay,
         threads=threads,
         compile=compile,
     )
 
 
-def check_history(paths: Paths | PanelPaths, market: Market | Markets) -> None:
+def check_history(paths: Paths, market: Market | Markets) -> None:
     """Refuse paths of other instruments than those of the search."""
-    from backtest.paths.panel_paths import PanelPaths  # noqa: PLC0415 - only with paths
-    from backtest.paths.path_set import check_paths  # noqa: PLC0415
+    from backtest.paths.path_set import check_paths  # noqa: PLC0415 - only with paths
 
-    if isinstance(paths, PanelPaths):
-        found = paths.names
-    else:
-        found = (check_paths(paths, where=Place("paths", of=WHERE)).history.instrument,)
-    is_several = isinstance(market, Markets)
-    wanted = market.names if isinstance(market, Markets) else (market.instrument,)
-    if found != wanted or is_several != isinstance(paths, PanelPaths):
+    found = check_paths(paths, where=Place("paths", of=WHERE)).names
+    wanted = as_markets(market).names
+    if found != wanted:
         raise ParameterError(
-            f"paths must be of the market of the search, {', '.join(wanted)!r}, were of "
+            f"paths must be of the market of the search, {', '.join(wanted)!r}, got paths of "
             f"{', '.join(found)!r}",
             where=Place("paths", of=WHERE),
-            cure="simulate paths of bt.Markets({name: market, ...}), those of the search"
-            if is_several
-            else "simulate paths of that market",
+            cure="simulate paths of the market, or the markets, of the search",
         )
 
 
@@ -95,7 +88,7 @@ def check_use(validate: str | None) -> None:
         )
 
 
-def check_measure(paths: Paths | PanelPaths, measure: RiskMeasure) -> None:
+def check_measure(paths: Paths, measure: RiskMeasure) -> None:
     """Refuse a horizon beyond the paths, and a probability that they are too few for."""
     from backtest.paths.max_leverage import LEAST_HITS  # noqa: PLC0415
     from backtest.paths.risk_question import count_bars  # noqa: PLC0415 - only with paths
@@ -111,27 +104,15 @@ def check_measure(paths: Paths | PanelPaths, measure: RiskMeasure) -> None:
         )
 
 
-def read_direction(signal: object) -> float:
-    """Return the signal on paths: a number, 1 by default."""
-    if signal is None:
-        return 1.0
-    if isinstance(signal, int | float) and not isinstance(signal, bool):
-        return float(signal)
-    raise ParameterError(
-        "with paths, the signal must be a number: a column or a rule ends with the data",
-        where=Place("signal", of=WHERE),
-        cure="give a number from -1 to 1",
-    )
-
-
-def read_directions(signal: Any) -> Any:
-    """Return the weights on paths of several instruments: numbers by name; None for 1/n."""
-    is_table = isinstance(signal, Mapping)
-    for each in signal.values() if is_table else [] if signal is None else [signal]:
-        if not isinstance(each, int | float) or isinstance(each, bool):
+def read_constant(signal: Any) -> Any:
+    """Return the signal on paths: a number, or one for each instrument; None for the default."""
+    for each in signal.values() if isinstance(signal, Mapping) else [signal]:
+        is_number = isinstance(each, int | float) and not isinstance(each, bool)
+        if not is_number and signal is not None:
             raise ParameterError(
-                "with paths, the weights must be numbers: a frame or a rule ends with the data",
+                "with paths, the signal must be a number, or a table of one for each instrument: "
+                f"columns, frames and rules end with the data, got {each!r:.60}",
                 where=Place("signal", of=WHERE),
-                cure="give a weight for each instrument, {'BTCUSDT': 0.5, 'ETHUSDT': 0.5}, or none",
+                cure="give a number from -1 to 1, or {'BTCUSDT': 0.5, 'ETHUSDT': 0.5}",
             )
     return signal

@@ -73,7 +73,7 @@ from backtest.tune.winner import reserve_trials
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.market import Market
-    from backtest.paths import PanelPaths, Paths
+    from backtest.paths import Paths
     from backtest.policy import Policy
     from backtest.tune.samplers import SamplerName
     from backtest.venue import Venue
@@ -88,7 +88,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     account: Account,
     objective: ObjectivesLike = "sharpe",
     constraints: Mapping[str, str] | None = None,
-    paths: Paths | PanelPaths | None = None,
+    paths: Paths | None = None,
     trials: int | None = None,
     seconds: float | None = None,
     sampler: SamplerName = "auto",
@@ -126,7 +126,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     constraints : mapping, optional
         Bounds such as ``{"max_drawdown": "<= 0.4", "liquidations": "== 0"}``. A set that breaks one
         never wins over a set that does not. No ruin is always a constraint.
-    paths : Paths or PanelPaths, optional
+    paths : Paths, optional
         From :func:`backtest.simulate_paths` of the market or markets, for objectives and
         constraints on the risk ahead: the probabilities ``p_liquidation_30d`` and ``p_ruin_30d``
         (any horizon up to that of the paths), and ``max_leverage_at_1pct``, the largest factor on

@@ -62,7 +62,7 @@ def test_least_squares_find_the_weights_of_a_known_process():
 @pytest.mark.parametrize("model", [ROWS, GBM])
 def test_paths_follow_the_regression_from_the_last_settlements(market, model):
     drawn = bt.simulate_paths(market, model, paths=7, horizon="60d", seed=3)
-    rates, process = drawn.draw(0, 7).rates, drawn.process
+    rates, process = drawn.draw(0, 7).rates, drawn.leader.process
     assert np.array_equal(drawn.draw(4, 5).rates[0], rates[4])
     whole = np.concatenate([market.funding_rate, rates[4]])
     shocks = []
@@ -112,14 +112,14 @@ def test_a_fall_and_a_fall_of_the_rate_come_together_in_single_rows():
     drawn = bt.simulate_paths(history, models.Stationary(block=1.0), paths=1, horizon="40d")
     path = drawn.draw(0, 1)
     returns = np.diff(np.log(path.prices[3]))
-    shocks = path.rates[0, 1:] - drawn.process.weights[0] * path.rates[0, :-1]
+    shocks = path.rates[0, 1:] - drawn.leader.process.weights[0] * path.rates[0, :-1]
     assert np.corrcoef(shocks, returns[: len(shocks)])[0, 1] > 0.999
 
 
 def test_short_histories_have_simpler_processes_and_say_so(market):
     days = market.prefix(3 * 100)
     found = bt.simulate_paths(days, GBM, paths=2, horizon="5d")
-    assert found.process.kind == "first-order autoregression"
+    assert found.leader.process.kind == "first-order autoregression"
     (said,) = summarize_funding(found.describe()["funding_fit"])
     assert "because the history has 100 days of settlements, fewer than 180" in said
     few = bt.simulate_paths(market.prefix(6), GBM, paths=2, horizon="5d")
@@ -150,7 +150,7 @@ def test_a_number_is_a_constant_none_is_none_and_terms_cap(market):
 
 def test_a_mirrored_path_has_the_opposite_residual(market):
     drawn = bt.simulate_paths(market, GBM, paths=2, horizon="8h", seed=3, antithetic=True)
-    process, rates = drawn.process, drawn.draw(0, 2).rates[:, 0]
+    process, rates = drawn.leader.process, drawn.draw(0, 2).rates[:, 0]
     ranks = [int(np.abs(np.sort(process.residuals) + free - rate).argmin())
              for rate in rates for free in [forecast(process, market)]]  # fmt: skip
     assert sum(ranks) == len(process.residuals) - 1
@@ -168,7 +168,7 @@ def test_several_instruments_have_processes_of_their_own(market):
     for model, joint in ((GBM, {"correlation": 0.5}), (ROWS, {})):
         paths = bt.simulate_paths(both, model, **given, **joint)
         alone = bt.simulate_paths(market, model, **given)
-        assert np.array_equal(paths.members["A"].draw(0, 4).rates, alone.draw(0, 4).rates)
+        assert np.array_equal(paths.draw(0, 4, "A").rates, alone.draw(0, 4).rates)
         deviations = [np.std(each.residuals) for each in paths.processes.values()]
         assert deviations[1] == pytest.approx(4 * deviations[0], rel=0.1)
     mixed = bt.simulate_paths(both, GBM, **given, funding={"A": 2e-4, "B": None})

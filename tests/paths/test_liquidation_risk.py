@@ -10,13 +10,13 @@ from scipy.stats import beta, norm
 import backtest as bt
 from backtest import paths as models
 from backtest.features.first_passage import touch_probability
-from backtest.paths.choose_runner import make_runner
 from backtest.paths.risk_intervals import (
     estimate_pairs,
     estimate_repeats,
     estimate_weighted,
     exact_interval,
 )
+from backtest.paths.runner_arguments import make_runner
 from backtest.strategies import VolTarget
 from tests.fast_cases import every_nth
 from tests.paths.accounts import (

@@ -6,7 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
-from backtest.paths.panel_paths import factor_correlation
+from backtest.paths.correlations import factor_correlation
 from tests.fast_cases import every_nth
 from tests.paths.accounts import still_market
 
@@ -28,14 +28,14 @@ def two_markets(bars: int = 400) -> bt.Markets:
 
 
 def closes(paths, name: str) -> np.ndarray:
-    return paths.members[name].closes()
+    return paths.closes(name=name)
 
 
 @pytest.mark.parametrize("model", [models.Stationary(block=9.0), models.Block(block=24.0)])
 def test_rows_of_history_are_drawn_together(model):
     history = two_markets()
     paths = bt.simulate_paths(history, model, **DAYS, funding="history")
-    one, two = (paths.members[name].draw(0, 6) for name in history)
+    one, two = (paths.draw(0, 6, name) for name in history)
     assert np.array_equal(one.rows, two.rows)
     drawn = one.rows.reshape(6, -1)[:, 1:]
     for name, bars in (("BTCUSDT", one), ("ETHUSDT", two)):
@@ -64,7 +64,7 @@ def test_rows_keep_their_phase_of_the_longest_funding_interval():
     }  # fmt: skip
     history = bt.Markets({"A": one, "B": bt.Market(**fields, source="every 4 hours")})
     paths = bt.simulate_paths(history, models.Stationary(block=5.0), **DAYS, funding="history")
-    bars = {name: paths.members[name].draw(0, 6) for name in history}
+    bars = {name: paths.draw(0, 6, name) for name in history}
     rows = bars["A"].rows.reshape(6, -1)[:, 1:]
     assert np.array_equal(bars["A"].rows, bars["B"].rows)
     assert (rows % 8 == (np.arange(rows.shape[1]) + history.n_bars) % 8).all()
@@ -77,7 +77,7 @@ def test_rows_keep_their_phase_of_the_longest_funding_interval():
 def test_filtered_rows_are_drawn_together_each_at_its_own_volatility():
     history = two_markets()
     paths = bt.simulate_paths(history, "filtered", **DAYS)
-    one, two = (paths.members[name].draw(0, 6) for name in history)
+    one, two = (paths.draw(0, 6, name) for name in history)
     assert np.array_equal(one.rows, two.rows)
     blocks = {each.block for each in paths.models.values()}
     assert len(blocks) == 1

@@ -5,7 +5,7 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
-from backtest.paths.choose_runner import choose_runner
+from backtest.paths.runner_arguments import make_runner
 from backtest.strategies import VolTarget
 from tests.paths.accounts import Hold, free_account, free_venue
 
@@ -17,7 +17,7 @@ def sample(seed: int = 0) -> bt.Market:
     return bt.Market.sample(bars=120, seed=seed)
 
 
-def twins(**terms) -> tuple[bt.Paths, models.PanelPaths]:
+def twins(**terms) -> tuple[bt.Paths, bt.Paths]:
     """Return paths of one market, and of the same market under two names."""
     given = {"model": GBM, "paths": 12, "horizon": "1d", "seed": 2, **terms}
     one = bt.simulate_paths(sample(), **given)
@@ -46,7 +46,9 @@ def test_a_path_is_bit_for_bit_the_run_on_it():
     paths = bt.simulate_paths(market, models.Block(block=24.0), paths=3, horizon="1d", seed=1)
     for policy in (Hold(8.0), {"A": Hold(5.0), "B": VolTarget(target=2.0, half_life=12.0)}):
         given = {"venue": free_venue(), "account": free_account(), "compile": False}
-        found = bt.liquidation_risk(paths, policy, **given, signal={"A": 0.6, "B": -0.4})
+        found = bt.liquidation_risk(
+            paths, policy, **given, signal={"A": 0.6, "B": -0.4}, method="plain"
+        )
         lives = next(found.runner.run_chunks())
         for i in range(3):
             whole = found.run(i)
@@ -65,7 +67,9 @@ def test_a_portfolio_goes_on_from_where_it_stands(policy):
     }
     before = bt.run(history, policy, **given, signal={"A": 0.7, "B": -0.3}, compile=False)
     paths = bt.simulate_paths(history, models.Stationary(block=6.0), paths=2, horizon="1d")
-    risk = bt.liquidation_risk(paths, policy, **{**given, "account": before}, compile=False)
+    risk = bt.liquidation_risk(
+        paths, policy, **{**given, "account": before}, compile=False, method="plain"
+    )
     lives = next(risk.runner.run_chunks())
     for i in range(2):
         joined = paths.join_history(paths[i], 10**6)
@@ -104,7 +108,7 @@ def test_compiled_and_plain_lives_are_the_same_bits():
     paths = bt.simulate_paths(market, models.Block(block=24.0), paths=4, horizon="1d", seed=1)
     lives = []
     for is_compiled in (True, False):
-        runner = choose_runner(
+        runner = make_runner(
             paths, VolTarget(target=2.0, half_life=12.0), venue=free_venue(),
             account=free_account(), compile=is_compiled, where="test",
         )  # fmt: skip
@@ -120,8 +124,6 @@ def ended() -> bt.Result:
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        ({"method": "tilt"}, bt.ParameterError, "of one instrument"),
-        ({"method": "split"}, bt.ParameterError, "paths of one instrument"),
         ({"signal": {"A": 0.5}}, bt.ParameterError, "weights must name each"),
         ({"account": 5}, bt.ParameterError, "account must be"),
         ({"account": ended()}, bt.DataError, "must begin where the result ended"),
@@ -151,11 +153,3 @@ def test_markets_of_one_instrument_are_that_instrument():
         named, {"A": Hold(20.0)}, venue={"A": free_venue()}, signal={"A": 1.0}, **given
     )
     assert plain.table.equals(mapped.table)
-
-
-def test_an_overlay_is_refused_with_one_instrument():
-    one, _ = twins()
-    with pytest.raises(bt.ParameterError, match="an overlay needs several"):
-        bt.liquidation_risk(
-            one, Hold(2.0), venue=free_venue(), account=free_account(), overlay=Hold(1.0)
-        )
