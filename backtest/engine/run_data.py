@@ -12,6 +12,7 @@ import pandas as pd
 
 from backtest.account import State
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.base.units import DAY, FloatArray, IntArray, parse_duration
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD
@@ -204,11 +205,11 @@ class RunData:
 
     def of_account(self, name: str) -> FloatArray:
         """Return a field of the account at each close, of shape (n_bars,)."""
-        return self._book[name]
+        return read_field(self._book, name, "Result.of_account")
 
     def of_positions(self, name: str) -> FloatArray:
         """Return a field of the positions at each close, of shape (n_bars, n)."""
-        return self._held[name]
+        return read_field(self._held, name, "Result.of_positions")
 
     @property
     def _book(self) -> dict[str, FloatArray]:
@@ -280,3 +281,14 @@ class RunData:
         )  # fmt: skip
         found = [forecast_liquidation(*each, years, degrees_of_freedom) for each in columns]
         return np.stack(found, axis=1)
+
+
+def read_field(fields: Mapping[str, FloatArray], name: object, where: str) -> FloatArray:
+    """Return a field of a record by its name."""
+    if not isinstance(name, str) or name not in fields:
+        raise ParameterError(
+            f"name must be a field of the record, got {repr_plain(name)}",
+            where=where,
+            cure=f"choose one of {', '.join(fields)}",
+        )
+    return fields[name]

@@ -56,7 +56,7 @@ def find_bulls(price: FloatArray, move: float = PHASE_MOVE) -> BoolArray:
             may_fall, may_rise = not falls, falls
             begun, high, low = end, t, t
     is_one = may_fall and may_rise
-    found[begun:] = values[-1] >= values[0] if is_one else may_fall
+    found[begun:] = values[-1:] >= values[:1] if is_one else may_fall
     return found
 
 

@@ -45,13 +45,15 @@ def max_drawdown(equity: FloatArray) -> float:
     Notes
     -----
     max over t of 1 - E_t / max_{s <= t} E_s. Measured at bar closes: falls inside a bar are
-    missed.
+    missed. NaN without a close.
 
     Examples
     --------
     >>> max_drawdown(np.array([1.0, 2.0, 1.5, 3.0]))
     0.25
     """
+    if not len(equity):
+        return math.nan
     peak = np.maximum.accumulate(equity)
     return float(np.max(1.0 - equity / peak))
 

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 
 from backtest.base.checked_calls import check_lengths, checked
+from backtest.base.errors import ParameterError
 from backtest.base.kernels import compile_module
 from backtest.base.ranges import Number
 from backtest.base.units import YEAR_DAYS, FloatArray
@@ -23,6 +24,8 @@ HALF_LIFE, REVERSION = 3.0, 20.0
 comes half of the way back to that of history. Chosen on 2020 and 2021, see docs/risk.md."""
 LEAST_HALF_LIFE = 11.0
 """Bars that this half-life has at least: fewer make a noisy variance (0.94 for daily returns)."""
+LEAST_SQUARES = 11
+"""Fewer returns have no estimate of a block length."""
 DOUBLINGS, NEGLIGIBLE = 64, 1e-12
 """The most doublings of the rows in a sum, and the factor under which more rows add nothing."""
 
@@ -49,10 +52,17 @@ def block_length(returns: FloatArray, *, is_stationary: bool = True) -> float:
     Econometric Reviews 23(1), with the correction of Patton, Politis and White (2009), by ``arch``.
     """
     check_lengths(returns=returns, where="bt.paths.block_length")
+    if len(returns) < LEAST_SQUARES:
+        raise ParameterError(
+            f"a block length needs at least {LEAST_SQUARES} returns, got {len(returns)}",
+            where="bt.paths.block_length, returns",
+            cure="give more returns",
+        )
     from arch.bootstrap import optimal_block_length  # noqa: PLC0415 - takes a second to import
 
-    found = optimal_block_length(returns**2)["stationary" if is_stationary else "circular"]
-    return max(float(found.iloc[0]), float(len(returns) ** (1.0 / 3.0)))
+    with np.errstate(divide="ignore", invalid="ignore"):  # NaN if the squares do not vary
+        found = optimal_block_length(returns**2)["stationary" if is_stationary else "circular"]
+    return max(float(len(returns) ** (1.0 / 3.0)), float(found.iloc[0]))
 
 
 def find_row_scale(model: Filtered, rows: FloatArray, weight: FloatArray, target: float) -> float:

@@ -5,6 +5,7 @@ The calls are those of :mod:`tests.api_fuzzing`.
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -46,6 +47,9 @@ def test_every_public_callable_is_drawn_from_and_the_same_call_every_time():
         lambda: bt.margin_rules.by_calendar(build_objects()["market"], spans=[None]),
         lambda: bt.Contract(expires=Mute()),
         lambda: bt.signals.from_function(3, len),
+        lambda: bt.paths.block_length([0.01] * 10),
+        lambda: build_objects()["result"].of_account("wealth"),
+        lambda: build_objects()["result"].of_positions({}),
     ],
 )
 def test_what_cannot_be_an_argument_is_one_error_with_a_cure(call):
@@ -55,6 +59,12 @@ def test_what_cannot_be_an_argument_is_one_error_with_a_cure(call):
     assert caught.value.where
     assert caught.value.cure
     assert len(caught.value.problem) < 500
+
+
+def test_measures_of_nothing_are_unknown():
+    """Before: ValueError and IndexError."""
+    assert np.isnan(bt.measures.max_drawdown([]))
+    assert bt.measures.find_bulls([]).tolist() == []
 
 
 def test_a_value_that_cannot_write_itself_is_named():
