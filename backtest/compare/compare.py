@@ -39,7 +39,7 @@ from backtest.engine import Progress, Result, warn_of_last_prices
 from backtest.engine.manifest import describe_data
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.portfolio.cut_terms import end_expired
-from backtest.engine.term_checks import check_arguments, check_terms
+from backtest.engine.term_checks import check_terms
 from backtest.market import Market, Markets
 from backtest.measures.cautions import is_lost
 from backtest.policy import Policy
@@ -229,9 +229,8 @@ def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
 def check_setting(setting: SharedTerms, named: Mapping[str, Compared]) -> None:
     """Raise if the terms do not fit each other, or a result was made under other terms."""
     market, venue, account = setting.market, setting.venue, setting.account
-    check_arguments(market, Policy(), venue, account, setting.overlay, of="bt.compare")
-    panel = end_expired(market, venue)
-    check_terms(panel, account, venue, setting.sampling, setting.calendar)
+    terms = (setting.overlay, setting.sampling, setting.calendar)
+    check_terms(end_expired(market, venue), Policy(), venue, account, *terms, of="bt.compare")
     for name, entry in named.items():
         if isinstance(entry, Result):
             check_result(name, entry, setting)

@@ -375,7 +375,7 @@ def as_given(values: Mapping[str, object], market: Market | Markets) -> Any:
 
     Of markets they stay as they are; of one market the only value is returned.
     """
-    return values if isinstance(market, Markets) else next(iter(values.values()))
+    return values if as_markets(market) is market else next(iter(values.values()))
 
 
 def _slice(market: Market, first: int, stop: int) -> Market:

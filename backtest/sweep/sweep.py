@@ -27,9 +27,10 @@ from backtest.engine.directions import read_directions
 from backtest.engine.manifest import describe_data, describe_venue, find_versions
 from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.no_fill import warn_of_unfilled
+from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_rule import SignalRule
-from backtest.engine.term_checks import check_arguments, check_terms
+from backtest.engine.term_checks import check_terms
 from backtest.market import Market, Markets, as_markets
 from backtest.measures.ranking import rank_by_objective
 from backtest.measures.run_measures import METRICS
@@ -129,7 +130,8 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     BacktestError
         If every set fails, with the reason of the first.
     """
-    check_arguments(market, policy, venue, account, overlay, of="bt.sweep")
+    terms = (overlay, sampling, calendar)
+    check_terms(end_expired(market, venue), policy, venue, account, *terms, of="bt.sweep")
     Choice("all", "core").check("metrics", metrics, where=Place("metrics", of="bt.sweep"))
     named = read_named(signal, market)
     rule = named if isinstance(named, SignalRule) else None
@@ -154,35 +156,22 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     first_venue, first_account = build_terms(
         evaluator.base, evaluator.settings, take_sets(chosen, 0)
     )
-    described = check_first(market, first_account, first_venue, signal, sampling, calendar)
+    warn_of_market(market, first_venue)
+    check_terms(evaluator.market, policy, first_venue, first_account, *terms, of="bt.sweep")
+    warn_of_weights(signal, as_markets(market))
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:
         table = build_table(working, chosen, full=full, progress=progress)
     check_winner(evaluator, chosen, table)
     warn_of_unfilled({"turnover": table["turnover"].to_numpy()})
     facts = {
-        "signal": described,
+        "signal": read_directions(signal, market, where="bt.sweep").describe(),
         "metrics": metrics,
         "full": full,
         "drawn": {"method": method, "seed": seed} if is_count(sets) else None,
         "sets": {"asked": count_sets(chosen), "hash": hash_sets(chosen)},
     }
     return Sweep(table, describe_sweep(evaluator, tuple(chosen), len(table), facts), evaluator)
-
-
-def check_first(
-    market: Market | Markets,
-    account: Account,
-    venue: Any,
-    signal: Any,
-    sampling: str,
-    calendar: str,
-) -> str:
-    """Check that the settings of the first set fit the market; return the signal in words."""
-    warn_of_market(market, venue)
-    check_terms(market, account, venue, sampling, calendar)
-    warn_of_weights(signal, as_markets(market))
-    return read_directions(signal, market, where="bt.sweep").describe()
 
 
 def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:

@@ -26,7 +26,7 @@ from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_rule import SignalRule
-from backtest.engine.term_checks import check_arguments, check_terms
+from backtest.engine.term_checks import check_terms
 from backtest.market import Markets, as_markets
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
@@ -196,9 +196,8 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     PolicyError
         If every set of a batch fails.
     """
-    check_arguments(market, policy, venue, account, overlay, of="bt.tune")
     market = end_expired(market, venue)
-    check_terms(market, account, venue, sampling, calendar)
+    check_terms(market, policy, venue, account, overlay, sampling, calendar, of="bt.tune")
     warn_of_market(market, venue)
     plan = None if validate is None else Study._plan_validation(validate, market, sampling)
     number, limit = read_budget(trials, seconds)

@@ -17,7 +17,7 @@ from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.run_warnings import OF_EACH_RUN, warn_of_market
 from backtest.engine.signal_rule import SignalRule
-from backtest.engine.term_checks import check_arguments, check_terms
+from backtest.engine.term_checks import check_terms
 from backtest.market import Market, Markets
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
@@ -163,9 +163,8 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     compile: bool,  # noqa: A002 - the word users know
 ) -> Procedure:
     """Return the checked arguments of a validation; ``call`` is the function they were given to."""
-    check_arguments(market, policy, venue, account, overlay, of=call)
     market = end_expired(market, venue)
-    check_terms(market, account, venue, sampling, calendar)
+    check_terms(market, policy, venue, account, overlay, sampling, calendar, of=call)
     warn_of_market(market, venue)
     number, _ = read_budget(TRIALS if trials is None else trials, None)
     check_choices(sampler, seed)

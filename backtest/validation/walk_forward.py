@@ -325,7 +325,7 @@ def switch(procedure: Procedure, stretches: Sequence[Stretch], fixed: Result) ->
     """Run the account whose parameters change; ``fixed`` has those of the first stretch."""
     terms, stop = procedure.terms, stretches[-1].stop
     with quiet_runs():
-        if not isinstance(terms.market, Markets):
+        if fixed.has_one_position:
             return run_switched(fixed, stretches, compiled=terms.compile)
         found: Any = run_switched_book(
             terms.market.prefix(stop),

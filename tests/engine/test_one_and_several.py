@@ -165,7 +165,6 @@ CALLS: dict[str, Callable[[Any], Mapping[str, Any]]] = {
     if name.startswith("call_")
 }  # fmt: skip
 NOT_ONE = {
-    "walk_forward": "the account of a walk of markets has the measures of several positions",
     "capacity": "volume_share of markets is unknown",
     "check": "check_policy takes a market; the command checks on each",
 }
