@@ -24,10 +24,11 @@ from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import FloatArray, IntArray
 from backtest.compare.shared_terms import SharedTerms
 from backtest.engine import Result, count_periods
+from backtest.engine.account_loop import live
 from backtest.engine.portfolio.cut_terms import end_expired
-from backtest.engine.portfolio.narrow_to_one import narrow_to_one
 from backtest.engine.portfolio.portfolio_setup import seat_again, set_up
-from backtest.engine.portfolio.run_portfolio import finish, live
+from backtest.engine.run_result import finish
+from backtest.engine.run_setup import take_only
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.market import Market, Markets
 from backtest.market.weight_frame import read_weights, weights_to_frame
@@ -148,7 +149,8 @@ def take_one(policy: Policy, setting: SharedTerms) -> SharedTerms:
     if not isinstance(setting.market, Markets):
         return setting
     given = (setting.market, policy, setting.venue, setting.account, setting.signal)
-    market, _, venue, account, signal = narrow_to_one(*given)
+    _, venue, account, signal = take_only(*given)
+    (market,) = setting.market.values()
     return setting._replace(market=market, venue=venue, account=account, signal=signal)
 
 
@@ -175,10 +177,7 @@ def run_scaled_portfolio(
             panelists=seat_again(markets, policy, setting.overlay, setting.signal, setting.start),
         )
         outcome = live(setup, is_compiled=setting.compile, progress=None)
-        given = {"sampling": setting.sampling, "calendar": setting.calendar}
-        result: Any = finish(setup, outcome, given=signal, **given)
-    scaled: Result = result
-    return scaled
+        return finish(setup, outcome, calendar=setting.calendar)
 
 
 def run_scaled_policy(policy: Policy, scale: float, setting: SharedTerms) -> Result:

@@ -22,7 +22,8 @@ from backtest.crowd.crowding_record import Crowding, build_crowding_manifest
 from backtest.crowd.impact import Impact, ImpactCurve, check_impact
 from backtest.crowd.impacted_market import Crowded, Solved, move_prices, solve_market
 from backtest.engine.result_tables import value_of
-from backtest.engine.run import check_kinds, run
+from backtest.engine.run import run
+from backtest.engine.run_setup import check_kinds
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.market import Market
 from backtest.policy import Policy

@@ -7,7 +7,7 @@ from backtest.engine.loop_driver import Progress
 from backtest.engine.manifest import compute_id, find_version, hash_source
 from backtest.engine.no_fill import count_unfilled
 from backtest.engine.result import Result
-from backtest.engine.run import check_settings
+from backtest.engine.run_setup import check_settings
 from backtest.engine.run_warnings import warn_of_last_prices
 from backtest.engine.sampling_periods import count_periods
 from backtest.engine.signal_input import describe_signal, read_signal

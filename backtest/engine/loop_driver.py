@@ -75,6 +75,20 @@ class LoopOutcome(NamedTuple):
     traded: TradedDays | None
     charged: tuple[tuple[int, float], ...]
 
+    @property
+    def record(self) -> FloatArray:
+        """The record by bar, of shape (n_bars, fields)."""
+        return self.book.T
+
+    @property
+    def positions_record(self) -> None:
+        """The record of one position is part of that of the account."""
+        return
+
+    def of_account(self, name: str) -> FloatArray:
+        """Return a field of the record at each close, of shape (n_bars,)."""
+        return np.asarray(self.book[loop.RECORDED.index(name)])
+
 
 class LoopRunner(NamedTuple):
     """The loop with all arguments that stay the same from chunk to chunk.

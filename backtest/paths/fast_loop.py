@@ -17,14 +17,15 @@ from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import AccountingError, BacktestError
 from backtest.base.units import FloatArray
 from backtest.engine import Result
+from backtest.engine.account_loop import find_loop_start
 from backtest.engine.bar_loop import BROKEN, Formula, Seen
 from backtest.engine.compile.recipe import ROOT_NAMES, pack_brackets, pack_columns, write_recipe
 from backtest.engine.lookahead.causality import observe, observe_checked
 from backtest.engine.loop_driver import explain_refusal
 from backtest.engine.loop_inputs import Inputs, read_inputs
 from backtest.engine.portfolio.portfolio_checks import read_venues
-from backtest.engine.run import find_loop_start, run
-from backtest.engine.run_history import History, join_markets
+from backtest.engine.resumed_markets import History, join_market
+from backtest.engine.run import run
 from backtest.engine.signal_input import read_signal
 from backtest.market import Market, Markets
 from backtest.paths import paths_loop
@@ -128,7 +129,7 @@ class FastLoop:
     def join(self, path: Market) -> History:
         """Return a path with history in front, the bar the account begins at, and when it began."""
         if self.runner.resume is not None:
-            return join_markets(self.runner.resume, path)
+            return join_market(self.runner.resume, path)
         market = self.member.join_history(path, WARMUP)
         first = market.n_bars - self.paths.width
         return History(market, first, int(market.time[first]))

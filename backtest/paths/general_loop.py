@@ -15,10 +15,10 @@ from backtest.account.ledger import CALLED, LIQUIDATED
 from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray
 from backtest.engine import Result
+from backtest.engine.account_loop import begin
 from backtest.engine.portfolio.book_driver import BookOutcome, run_book_loop
 from backtest.engine.portfolio.portfolio_checks import check_portfolio, read_venues
 from backtest.engine.portfolio.portfolio_setup import Setup, set_up, set_up_again
-from backtest.engine.portfolio.run_portfolio import begin
 from backtest.engine.position_tables import compute_notionals, measure_profits
 from backtest.engine.run import run
 from backtest.market import Markets

@@ -10,6 +10,7 @@ import numpy as np
 from backtest.account import Account
 from backtest.base.units import FloatArray
 from backtest.engine import Result, count_periods
+from backtest.engine.account_loop import begin
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.loop_driver import LoopOutcome, LoopStart, run_loop
@@ -20,7 +21,7 @@ from backtest.engine.portfolio.book_inputs import BookInputs
 from backtest.engine.portfolio.book_loop import Desk
 from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.portfolio.portfolio_setup import Setup, seat_again, set_up
-from backtest.engine.portfolio.run_portfolio import begin, is_single
+from backtest.engine.run_setup import fits_one_position
 from backtest.engine.switched_run import find_market, read_stretch_inputs, stop_inputs
 from backtest.market import Market, Markets
 from backtest.policy import Policy, start_memory
@@ -127,7 +128,7 @@ def start_pocket(
     """Return a pocket at its beginning; ``whole`` is its run without transfers."""
     if isinstance(pocket.market, Markets):
         markets = end_expired(pocket.market, pocket.venue)
-        if not is_single(markets, account, pocket.overlay):
+        if not fits_one_position(markets, account, pocket.overlay):
             return start_portfolio(pocket._replace(market=markets), account, terms)
     policy: Any = pocket.policy
     policy = next(iter(policy.values())) if isinstance(policy, Mapping) else policy

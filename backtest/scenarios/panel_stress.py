@@ -17,6 +17,7 @@ from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, format_duration, parse_duration
 from backtest.engine import Result
+from backtest.engine.account_loop import begin, copy_book
 from backtest.engine.compile.plain_or_compiled_book import is_book_plain, order_book_loop
 from backtest.engine.portfolio.book_driver import (
     BookOutcome,
@@ -24,7 +25,6 @@ from backtest.engine.portfolio.book_driver import (
     run_book_loop,
 )
 from backtest.engine.portfolio.portfolio_setup import Setup, set_up, set_up_again
-from backtest.engine.portfolio.run_portfolio import begin, copy_book
 from backtest.market import Market, Markets
 from backtest.portfolio.book_records import Book
 from backtest.scenarios.scenario import Scenario

@@ -16,8 +16,11 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.engine import count_periods
+from backtest.engine.account_loop import live
 from backtest.engine.policy_contract import check_policy
-from backtest.engine.portfolio.run_portfolio import run_portfolio
+from backtest.engine.portfolio.portfolio_setup import set_up
+from backtest.engine.run_result import finish
 from backtest.regress import take_baseline
 from backtest.regress.trace import name_field
 from backtest.strategies import VolTarget
@@ -211,10 +214,12 @@ def test_two_markets_are_taken(name):
 def run_several(markets: bt.Markets, policy: bt.Policy, **terms: Any) -> Any:
     """Run the loop of several positions, whatever the number of instruments."""
     given: dict[str, Any] = {"signal": None, **terms}
-    return run_portfolio(
-        markets, policy, overlay=None, sampling="6h", calendar="365", is_compiled=False,
-        start=None, progress=None, resume=None, benchmark=None, **given,
-    )  # fmt: skip
+    periods = count_periods("365", "6h", markets)
+    setup = set_up(
+        markets, policy, overlay=None, sampling="6h", periods=periods, start=None, **given
+    )
+    outcome = live(setup, is_compiled=False, progress=None)
+    return finish(setup, outcome, calendar="365")
 
 
 LIQUID = make_venue(taker=5e-4, slippage=2e-4, liquidation_fee=0.005, maintenance_rate=0.02)

@@ -20,8 +20,10 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import ParameterError
-from backtest.engine import Result
-from backtest.engine.portfolio import run_portfolio as portfolio_run
+from backtest.engine import Result, account_loop, count_periods
+from backtest.engine.account_loop import live
+from backtest.engine.portfolio.portfolio_setup import set_up
+from backtest.engine.run_result import finish
 from tests.cases import make_exit_case
 from tests.fast_cases import first_only
 from tests.portfolio.book_helpers import Hold, make_venue, simulate_pair
@@ -205,7 +207,7 @@ def test_random_accounts_reach_the_rules():
 @pytest.mark.compiled
 def test_compiled_runs_have_the_bits_of_plain_python(monkeypatch):
     trust_columns(monkeypatch)
-    monkeypatch.setattr(portfolio_run, "is_book_plain", lambda *_: False)
+    monkeypatch.setattr(account_loop, "is_book_plain", lambda *_: False)
     for seed in range(40):
         case = make_mode_case(seed)
         if len(case.tapes) > 1:
@@ -229,10 +231,12 @@ def run_both(seed: int) -> tuple[Any, Any]:
         one = bt.run(policy=Scripted(), compile=False, **given)
         markets = bt.Markets({"A": given.pop("market")}, currency="TEST")
         given["signal"] = given["signal"].to_frame("A")
-        many = portfolio_run.run_portfolio(
-            markets, Scripted(), overlay=None, sampling="1d", calendar="365", is_compiled=False,
-            start=None, progress=None, resume=None, benchmark=None, **given,
-        )  # fmt: skip
+        periods = count_periods("365", "1d", markets)
+        setup = set_up(
+            markets, Scripted(), overlay=None, sampling="1d", periods=periods, start=None, **given
+        )
+        outcome = live(setup, is_compiled=False, progress=None)
+        many = finish(setup, outcome, calendar="365")
     return one, many
 
 

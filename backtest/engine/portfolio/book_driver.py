@@ -58,6 +58,21 @@ class BookOutcome(NamedTuple):
     plain_because: str
     traded: TradedDays | None = None
 
+    @property
+    def state(self) -> Book:
+        """Where the account ended."""
+        return self.book
+
+    @property
+    def record(self) -> FloatArray:
+        """The record of the account, of shape (n_bars, fields)."""
+        return self.account
+
+    @property
+    def positions_record(self) -> FloatArray:
+        """The record of the positions, of shape (n_bars, n, fields)."""
+        return self.positions
+
     def of_account(self, name: str) -> FloatArray:
         """Return a field of the account at each close, of shape (n_bars,)."""
         return self.account[:, ACCOUNT_RECORD.index(name)]

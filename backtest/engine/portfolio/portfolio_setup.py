@@ -10,11 +10,10 @@ from backtest.account import Account
 from backtest.base.units import FloatArray, TimeLike
 from backtest.engine.benchmark import Benchmark, BenchmarkLike, read_benchmark
 from backtest.engine.portfolio.book_desk import Panelist, assign_policies, seat
-from backtest.engine.portfolio.book_inputs import BookInputs, read_book_inputs
+from backtest.engine.portfolio.book_inputs import read_book_inputs
 from backtest.engine.portfolio.cut_terms import cut_account
 from backtest.engine.portfolio.portfolio_checks import check_portfolio, read_venues
-from backtest.engine.portfolio.resumed_panel import join_panel
-from backtest.engine.run_history import find_start_bar
+from backtest.engine.resumed_markets import find_start_bar, join_resumed
 from backtest.engine.run_record import RunRecord
 from backtest.market.markets import Markets
 from backtest.market.weight_frame import read_weights
@@ -23,7 +22,11 @@ from backtest.venue import Venue
 
 
 class Setup(NamedTuple):
-    """A run of several positions before its loop: everything that its parameters decide."""
+    """A run before its loop: everything that its parameters decide.
+
+    ``given`` is the signal as it was given. With ``has_one_position``, the loop of one position
+    runs: ``inputs`` are its :class:`Inputs`, and ``signal`` has shape (n_bars,) or (1,).
+    """
 
     markets: Markets
     policies: dict[str, Policy]
@@ -32,12 +35,15 @@ class Setup(NamedTuple):
     account: Account
     signal: FloatArray
     panelists: list[Panelist]
-    inputs: BookInputs
+    inputs: Any
     first: int
     periods: float
     sampling: str
     resume: RunRecord | None = None
     benchmark: Benchmark | None = None
+    given: Any = None
+    has_one_position: bool = False
+    started: int = 0
 
 
 def set_up(
@@ -61,7 +67,7 @@ def set_up(
     if resume is None:
         first = find_start_bar(markets, start)
     else:
-        markets, first = join_panel(resume, markets)
+        markets, first = join_resumed(resume, markets)
     weights = read_weights(signal, markets, where="bt.run", first=first)
     compared = None if benchmark is None else read_benchmark(benchmark, markets, venues, first)
     panelists = panelists or seat(policies, above, markets, weights)
@@ -88,6 +94,8 @@ def set_up(
         sampling=sampling,
         resume=resume,
         benchmark=compared,
+        given=signal,
+        started=inputs.started,
     )
 
 

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from backtest.base.units import FloatArray, utc_index
+from backtest.engine.account_loop import live
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.checked_signals import name_signal
 from backtest.engine.portfolio.book_desk import Panelist, set_desk
 from backtest.engine.portfolio.book_driver import DeskSwitch
 from backtest.engine.portfolio.portfolio_setup import Setup, set_up
-from backtest.engine.portfolio.run_portfolio import finish, live
 from backtest.engine.result import Result
+from backtest.engine.run_result import finish
 from backtest.engine.sampling_periods import count_periods
 from backtest.engine.switched_run import (
     Stretch,
@@ -78,7 +79,7 @@ def run_switched_book(
     ]
     setup = setup._replace(panelists=seated[0])
     outcome = live(setup, is_compiled=is_compiled, progress=None, switches=switches)
-    whole = finish(setup, outcome, given=signal, sampling=sampling, calendar=calendar)
+    whole = finish(setup, outcome, calendar=calendar)
     if len(merged) == 1:
         return whole
     return dataclasses.replace(

@@ -1,0 +1,194 @@
+"""The markets of a run and its first bar: from a start, or after an earlier run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.phrases import Place
+from backtest.base.units import TimeLike, format_time, to_nanoseconds
+from backtest.market import Market, Markets
+from backtest.market.tables.dividends import DIVIDEND
+
+if TYPE_CHECKING:
+    from backtest.engine.run_record import RunRecord
+
+WHERE = Place("resume", of="bt.run")
+
+
+def find_start_bar(market: Market | Markets, start: TimeLike | None) -> int:
+    """Return the bar at which an account begins: the first that opens at ``start`` or later."""
+    first, where = 0, Place("start", of="bt.run")
+    if start is not None:
+        first = int(np.searchsorted(market.time, to_nanoseconds(start, where=where)))
+        if first == market.n_bars:
+            last = format_time(int(market.time[-1]))
+            raise ParameterError(
+                f"start must lie before the last bar, {last}, was {start}",
+                where=where,
+                cure="give an earlier start, or a longer market",
+            )
+    if market.n_bars - first < 2:
+        raise ParameterError(
+            f"a run needs at least 2 bars, was {market.n_bars - first}: the first never trades",
+            where=repr(market),
+            cure="give a longer market" if start is None else "give an earlier start",
+        )
+    return first
+
+
+class History(NamedTuple):
+    """A market, the first bar of a run on it, and when its account began (ns)."""
+
+    market: Market
+    first: int
+    started: int
+
+
+def join_market(resume: RunRecord, market: Market) -> History:
+    """Return the market of a resumed run of one position, as :func:`join_resumed` does."""
+    markets, first = join_resumed(resume, Markets({resume.names[0]: market}))
+    return History(markets[resume.names[0]], first, resume.started)
+
+
+def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
+    """Return the markets of a resumed run, and its first bar.
+
+    Those that begin later than in the earlier run get its bars in front, if it still has them. An
+    instrument that is held and has no further bar gets one at its last prices, in which its
+    position is closed.
+    """
+    last, markets = resume.last_time, put_before(resume, markets)
+    first = int(np.searchsorted(markets.time, last, side="right"))
+    is_inside = 0 < first < markets.n_bars and int(markets.time[first - 1]) == last
+    is_next = is_inside and int(markets.time[first]) == last + markets.interval
+    if not (is_next or (is_inside and markets.sessions)):
+        raise DataError(
+            f"the markets must hold the bar of {format_time(last)}, the last one of the earlier "
+            f"run, and go on after it, were from {format_time(markets.start)} to "
+            f"{format_time(markets.end)}",
+            where=WHERE,
+            cure="give bars that begin at or before that one, with enough history for the columns "
+            "of the policy, and end after it",
+        )
+    check_marks(resume, markets, first)
+    return close_ended(resume, markets, first), first
+
+
+def put_before(resume: RunRecord, markets: Markets) -> Markets:
+    """Return the markets with the bars of the earlier run in front of those that begin later."""
+    if len(markets) > 1 and markets.names != resume.names:
+        raise ParameterError(
+            f"a resumed run must have the same instruments, {', '.join(resume.names)}, "
+            f"was given {', '.join(markets.names)}",
+            where=WHERE,
+            cure="give them in the same order: markets.select(...)",
+        )
+    if resume.markets is None:
+        return markets
+    last, joined = resume.last_time, {}
+    for (name, market), before in zip(markets.items(), resume.markets.values(), strict=True):
+        if before.start < market.start <= last + market.interval:
+            joined[name] = _concatenate(before, market)
+    return replace_markets(markets, joined)
+
+
+def replace_markets(markets: Markets, changed: dict[str, Market]) -> Markets:
+    """Return markets of which some have other bars."""
+    if not changed:
+        return markets
+    return Markets({**markets, **changed}, currency=markets.currency or None)
+
+
+def check_marks(resume: RunRecord, markets: Markets, first: int) -> None:
+    """Require the marks on which the earlier run ended."""
+    for mark, (name, market), (listed, gone) in zip(
+        resume.marks[-1].tolist(), markets.items(), markets.spans.tolist(), strict=True
+    ):
+        if not listed < first <= gone:
+            continue
+        found = float(market.mark_close[first - 1 - listed])
+        if found != mark:
+            raise DataError(
+                f"the mark close of {name} at {format_time(resume.last_time)} must be the one the "
+                f"earlier run ended on, {mark!r}, was {found!r}",
+                where=WHERE,
+                cure="resume on the same data",
+            )
+
+
+def close_ended(resume: RunRecord, markets: Markets, first: int) -> Markets:
+    """Return the markets with a last bar for each instrument that is held and has no more."""
+    held = resume.of_positions("quantity")[-1].tolist()
+    ended = {
+        name: append_last_bar(market, int(markets.time[first]))
+        for (name, market), gone, quantity in zip(
+            markets.items(), markets.spans[:, 1].tolist(), held, strict=True
+        )
+        if gone == first and quantity != 0.0
+    }
+    return replace_markets(markets, ended)
+
+
+def _concatenate(before: Market, after: Market) -> Market:
+    """Return one market of both; where they overlap, the later one counts."""
+    kept = int(np.searchsorted(before.time, after.start))
+    if after.interval != before.interval or set(after.columns) != set(before.columns):
+        raise DataError(
+            "the market must have the interval and columns of the earlier run, "
+            f"was {sorted(after.columns)}, before {sorted(before.columns)}",
+            where="bt.run, resume",
+            cure="load both in the same way",
+        )
+    bars = ("time", "open", "high", "low", "close", "volume")
+    marks = ("mark_open", "mark_high", "mark_low", "mark_close")
+    events = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
+    cuts = dict.fromkeys((*bars, *marks), (kept, 0))
+    later = int(np.searchsorted(after.funding_time, after.start - after.interval // 4))
+    ours = np.concatenate([after.funding_time[later:], [after.end]])
+    funded = int(np.searchsorted(before.funding_time, ours[0]))
+    cuts |= dict.fromkeys(events, (funded, later))
+    joined = {
+        name: np.concatenate([getattr(before, name)[:stop], getattr(after, name)[start:]])
+        for name, (stop, start) in cuts.items()
+    }
+    columns = {
+        name: np.concatenate([before.columns[name][:kept], after.columns[name]])
+        for name in after.columns
+    }
+    return Market(
+        **joined,
+        instrument=after.instrument,
+        interval=after.interval,
+        has_mark=before.has_mark and after.has_mark,
+        columns=columns,
+        synthetic=before.synthetic or after.synthetic,
+        sessions=after.sessions,
+        filled={**before.filled, **after.filled},
+        source=f"{before.source} then {after.source}",
+    )
+
+
+def append_last_bar(market: Market, time: int) -> Market:
+    """Return a market with one more bar at its last prices, without volume and dividend."""
+    last, marked = float(market.close[-1]), float(market.mark_close[-1])
+    rows = {"time": time, **dict.fromkeys(("open", "high", "low", "close"), last), "volume": 0.0}
+    rows |= dict.fromkeys(("mark_open", "mark_high", "mark_low", "mark_close"), marked)
+    kept = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
+    return Market(
+        **{name: np.append(getattr(market, name), value) for name, value in rows.items()},
+        **{name: getattr(market, name) for name in kept},
+        columns={
+            name: np.append(each, np.nan if name == DIVIDEND else each[-1])
+            for name, each in market.columns.items()
+        },
+        instrument=market.instrument,
+        interval=market.interval,
+        has_mark=market.has_mark,
+        synthetic=market.synthetic,
+        sessions=market.sessions,
+        filled=market.filled,
+        source=f"{market.source} and its last prices",
+    )
