@@ -90,7 +90,7 @@ def differences(case: PortfolioCase, out: Outcome, result: Any) -> list[str]:
     compare("equity", bars["equity"], floats(out.equity))
     compare("reserve", bars["reserve"], floats(out.reserve))
     rows = {name: floats(values) for name, values in out.rows.items()}
-    if hasattr(result, "positions"):
+    if result.positions_record is not None:
         compare("cash", bars["cash"], floats(out.cash))
         for name in MONEY:
             compare(name, bars[name], rows[name])
@@ -124,7 +124,7 @@ def unit_of(case: PortfolioCase, name: str) -> np.ndarray:
 
 def read_positions(result: Any, case: PortfolioCase, n_bars: int) -> dict[str, np.ndarray]:
     """Return quantities and margins on the clock, by instrument; 0 without a bar."""
-    if not hasattr(result, "positions"):  # a run of one position
+    if result.positions_record is None:  # a run of one position
         return {"quantity": result.bars["position"].to_numpy()[None, :]}
     table = result.positions
     codes = table["instrument"].cat.codes.to_numpy()

@@ -278,7 +278,8 @@ def close_book(
         end_book(terms, book, scene, ledger, log, t)
         equity = compute_account_equity(terms, book)
     close_calls(terms, feed, book, scene, ledger, log, t, is_lost)
-    under = compute_balance(terms, book) < -terms.negative_limit * (1.0 - TOLERANCE)
+    limit = terms.negative_limit * (1.0 - TOLERANCE) + TOLERANCE * max(equity, 0.0)
+    under = compute_balance(terms, book) < -limit  # beyond the rounding of a balance of 0
     book.purse[IS_CONVERTING] = 1.0 if has_collateral(book) and under else 0.0
     book.purse[EQUITY] = equity
     follow_highest(terms, book, equity)
