@@ -41,11 +41,19 @@ def test_the_same_market_twice_at_half_the_size_has_the_risk_of_one_account(mode
         assert np.allclose(alone[name], joint[name], rtol=1e-9, equal_nan=True), name
 
 
-def test_a_path_is_bit_for_bit_the_run_on_it():
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"fill": "same_close", "equity_stop": 0.1},
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ({}, {"fill": "next_close"})),
+    ],
+)
+def test_a_path_is_bit_for_bit_the_run_on_it(terms):
     market = bt.Markets({"A": sample(), "B": sample(1)})
     paths = bt.simulate_paths(market, models.Block(block=24.0), paths=3, horizon="1d", seed=1)
     for policy in (Hold(8.0), {"A": Hold(5.0), "B": VolTarget(target=2.0, half_life=12.0)}):
-        given = {"venue": free_venue(), "account": free_account(), "compile": False}
+        account = free_account(**terms)
+        given = {"venue": free_venue(), "account": account, "compile": False}
         found = bt.liquidation_risk(
             paths, policy, **given, signal={"A": 0.6, "B": -0.4}, method="plain"
         )
@@ -58,12 +66,19 @@ def test_a_path_is_bit_for_bit_the_run_on_it():
             assert lives.liquidations[i].sum() == dead
 
 
-@pytest.mark.parametrize("policy", [Hold(6.0), VolTarget(target=2.0, half_life=12.0)])
-def test_a_portfolio_goes_on_from_where_it_stands(policy):
+@pytest.mark.parametrize(
+    ("policy", "terms"),
+    [
+        (Hold(6.0), {}),
+        (VolTarget(target=2.0, half_life=12.0), {"fill": "next_close"}),
+        (VolTarget(target=2.0, half_life=12.0), {"fill": "same_close", "equity_stop": 0.2}),
+    ],
+)
+def test_a_portfolio_goes_on_from_where_it_stands(policy, terms):
     history = bt.Markets({"A": sample(), "B": sample(1)})
     given = {
         "venue": free_venue(),
-        "account": free_account(reserve=100.0, margin_call=0.9, top_up_to=0.5),
+        "account": free_account(reserve=100.0, margin_call=0.9, top_up_to=0.5, **terms),
     }
     before = bt.run(history, policy, **given, signal={"A": 0.7, "B": -0.3}, compile=False)
     paths = bt.simulate_paths(history, models.Stationary(block=6.0), paths=2, horizon="1d")

@@ -214,6 +214,19 @@ def test_compiled_runs_have_the_bits_of_plain_python(monkeypatch):
             assert is_same(run_engine(case), run_engine(case, is_compiled=True)), seed
 
 
+@pytest.mark.slow
+@pytest.mark.compiled
+@pytest.mark.parametrize("words", [{"fill": "next_close"}, {"equity_stop": 0.2}])
+def test_compiled_sweeps_run_such_sets_one_by_one(words):
+    given = {"venue": make_venue(taker=0.001), "account": bt.Account(**words)}
+    sets = {"level": [0.5, 1.0, 2.0, 3.0, 4.0]}
+    one, other = (
+        bt.sweep(simulate_pair(90), Hold, sets=sets, compile=compiled, **given).table
+        for compiled in (False, True)
+    )
+    assert one.equals(other)
+
+
 def run_both(seed: int) -> tuple[Any, Any]:
     """Run a random account by the engine of one position, and by that of several.
 
@@ -276,5 +289,7 @@ def test_parts_and_sweeps_are_the_whole_run(fill, tmp_path):
     text = whole.summary()
     assert ("optimistic" in text) == (fill == "same_close")
     assert whole.target_cuts()["mean_distance"].abs().max() < 20.0
-    rows = bt.sweep(markets, Hold, sets={"level": [1.0, 4.0]}, **given).table
+    sets = {"level": [4.0, 4.0], "account.equity_stop": [0.4, 0.2]}
+    rows = bt.sweep(markets, Hold, sets=sets, **given).table
     assert rows["final_equity"].iloc[1] == whole.metrics["final_equity"]
+    assert rows["stops"].nunique() == 2
