@@ -196,11 +196,12 @@ class Sweep(Reportable):
         )
 
     def _select(self, rows: Labels) -> pd.DataFrame:
-        labels = rows.index if isinstance(rows, pd.DataFrame) else pd.Index(list_labels(rows))
+        given = list_labels(rows.index if isinstance(rows, pd.DataFrame) else rows)
+        labels = pd.Index(given, tupleize_cols=False, name=self.table.index.name)
         unknown = labels[~labels.isin(self.table.index)].tolist()
         if unknown or not len(labels):
             raise ParameterError(
-                f"rows must be labels of the table, was {unknown[0] if unknown else labels!r}",
+                f"rows must be labels of the table, got {unknown[0] if unknown else labels!r}",
                 where="Sweep, rows",
                 cure=f"choose from {self.table.index[0]} to {self.table.index[-1]}",
             )
@@ -225,5 +226,5 @@ class Sweep(Reportable):
 def list_labels(rows: object) -> list[Any]:
     """Return labels as a list; anything that cannot be a label as its text, which no row has."""
     if isinstance(rows, Iterable) and not isinstance(rows, str):
-        return list(rows)
+        return [repr(each) if isinstance(each, bool | np.bool_) else each for each in rows]
     return [rows if isinstance(rows, int | np.integer) else repr(rows)]

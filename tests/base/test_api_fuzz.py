@@ -48,6 +48,8 @@ def test_every_public_callable_is_drawn_from_and_the_same_call_every_time():
         lambda: bt.Contract(expires=Mute()),
         lambda: bt.signals.from_function(3, len),
         lambda: bt.paths.block_length([0.01] * 10),
+        lambda: build_objects()["sweep"].detail([(1, 2), (3,)]),
+        lambda: build_objects()["sweep"].detail([True]),
         lambda: build_objects()["result"].of_account("wealth"),
         lambda: build_objects()["result"].of_positions({}),
     ],
