@@ -18,6 +18,7 @@ from backtest.scenarios import Bounds
 EXAMPLES = """
 backtest bounds --stop-loss 0.05
 backtest bounds --data btc-1h/ --refine btc-1m/ --stop-loss 0.05 --take-profit 0.1
+backtest bounds --data btc/ --data eth/ --stop-loss 0.05 --depth 4
 """
 
 
@@ -42,6 +43,7 @@ def bounds(draft: Draft, *, output: Output) -> None:
 def to_data(found: Bounds) -> dict[str, Any]:
     """Return bounds as data for JSON."""
     rows = found.table.reset_index().to_dict("records")
-    facts = {"verdict": found.verdict, "lives": found.lives, "is_inner": found.is_inner}
+    facts = {"verdict": found.verdict, "lives": found.lives, "is_inner": found.is_inner,
+             "limits": found.limits}  # fmt: skip
     data: dict[str, Any] = from_plain({**facts, "ambiguous": len(found.bars), "table": rows})
     return data

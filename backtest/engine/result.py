@@ -97,9 +97,6 @@ class Result(PortfolioViews, Reportable):
 
         See :func:`backtest.bounds`, which also gives the bounds of every metric.
         """
-        self._require_one(
-            "ambiguous", "the order of prices inside a bar is followed for one market"
-        )
         return self._count_ambiguous()
 
     def _require_one(self, name: str, reason: str) -> None:

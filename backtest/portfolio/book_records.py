@@ -34,8 +34,8 @@ flip, or nothing as the position is within the band of its target."""
 AT_OPEN, LATE, EARLY = range(3)
 """When decisions fill: at the next open, the next close, or the close at which they were taken."""
 
-PATH, WORST = 0, 1
-"""How prices move inside a bar."""
+PATH, WORST, ALONG = range(3)
+"""How prices move inside a bar; ``ALONG``: on the path also where one position is open alone."""
 
 MOST_RELIEF, LARGEST_LOSS, LARGEST_REQUIREMENT, LARGEST_NOTIONAL, BY_NAME = range(5)
 """The orders in which a partial liquidation reduces the cross positions."""
@@ -75,6 +75,8 @@ class Terms(NamedTuple):
     instrument. A ``negative_limit`` is at least 0.
     ``grace`` is in bars, -1 for none. ``conversion_is_pro_rata`` sells all collateral in proportion
     to its value, otherwise in the order given. ``equity_stop`` is a fraction, 0 for none.
+    ``mirrored`` of shape (n + C,) is 1 for instruments, and collateral, whose path inside a bar
+    reaches its extremes in the other order.
     """
 
     instruments: Any
@@ -102,6 +104,7 @@ class Terms(NamedTuple):
     ruin_at: float
     fill: int
     equity_stop: float
+    mirrored: IntArray
 
 
 class Book(NamedTuple):

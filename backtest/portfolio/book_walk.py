@@ -46,6 +46,7 @@ from backtest.portfolio.book_ledger import LIQUIDATIONS, as_log, enter, stamp
 from backtest.portfolio.book_liquidation import is_lone, liquidate_pool
 from backtest.portfolio.book_payments import drop_after_liquidation
 from backtest.portfolio.book_records import (
+    ALONG,
     CASH,
     HIGHEST,
     IS_OVER,
@@ -95,7 +96,7 @@ def walk(
     """Take the account through the prices inside the bar."""
     if is_quiet(terms, book, scene):
         return
-    if is_lone(book):
+    if is_lone(book) and terms.intrabar != ALONG:
         walk_alone(terms, book, scene, room, ledger, log, t)
         return
     start_walk(scene, room)
@@ -104,7 +105,7 @@ def walk(
         walk_segment(terms, book, scene, room, ledger, log, t)
         return
     for leg in range(3):
-        aim_at_leg(scene, room, leg)
+        aim_at_leg(terms, scene, room, leg)
         walk_segment(terms, book, scene, room, ledger, log, t)
 
 
@@ -116,16 +117,18 @@ def start_walk(scene: Scene, room: Room) -> None:
         room.price[c] = scene.asset_mark_open[c]
 
 
-def aim_at_leg(scene: Scene, room: Room, leg: int) -> None:
+def aim_at_leg(terms: Terms, scene: Scene, room: Room, leg: int) -> None:
     """Write the next waypoint of the path: first extreme, second extreme, close."""
-    for i in range(len(room.last)):
-        is_low = (scene.close[i] >= scene.open[i]) == (leg == 0)
+    n = len(room.last)
+    for i in range(n):
+        is_low = ((scene.close[i] >= scene.open[i]) == (leg == 0)) != (terms.mirrored[i] == 1)
         room.last_end[i] = scene.low[i] if is_low else scene.high[i]
         room.mark_end[i] = scene.mark_low[i] if is_low else scene.mark_high[i]
         if leg == 2:
             room.last_end[i], room.mark_end[i] = scene.close[i], scene.mark_close[i]
     for c in range(len(room.price)):
         is_low = (scene.asset_close[c] >= scene.asset_open[c]) == (leg == 0)
+        is_low = is_low != (terms.mirrored[n + c] == 1)
         room.price_end[c] = scene.asset_mark_low[c] if is_low else scene.asset_mark_high[c]
         if leg == 2:
             room.price_end[c] = scene.asset_mark_close[c]

@@ -148,7 +148,7 @@ def build_bounds(found: Bounds) -> Page:
         manifest=manifest,
         title=f"Order inside bars: {found.settings['policy']}",
         notices=list_notices(manifest),
-        summary=found.verdict,
+        summary=f"{found.verdict} {found.limits}".rstrip(),
         facts=[
             Fact("ambiguous bars", f"{len(found.bars):,}", f"of {found.n_bars:,}"),
             Fact("final equity", span, f"{row['as_run']:,.2f} as run"),
@@ -160,7 +160,9 @@ def build_bounds(found: Bounds) -> Page:
                     [write_table("", bars.head(200)) if len(bars)
                      else Paragraph("There are none.")]),
         ],
-        collect=lambda: {"table": to_records(found.table), "verdict": found.verdict},
+        collect=lambda: {
+            "table": to_records(found.table), "verdict": found.verdict, "limits": found.limits,
+        },
     )  # fmt: skip
 
 

@@ -36,9 +36,12 @@ class Move(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """One way through a bar: the state after it, its money, and the probability of its orders."""
+    """One way through a bar: the state after it, its money, and the probability of its orders.
 
-    state: State
+    The state is a :class:`backtest.account.State`, or that of the bars of several positions.
+    """
+
+    state: Any
     ledger: Ledger
     weight: float
     order: str

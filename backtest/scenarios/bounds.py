@@ -15,15 +15,16 @@ from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
 from backtest.base.phrases import Place
 from backtest.base.table_text import format_table
-from backtest.base.units import FloatArray
+from backtest.base.units import FloatArray, utc_index
 from backtest.engine import Result
 from backtest.engine.run import run
 from backtest.market import Market, Markets
 from backtest.measures.measure_names import ABOUT
 from backtest.paths.risk_record import RiskRecord
+from backtest.paths.runner_arguments import AnyPolicy, AnyVenue
 from backtest.policy import Policy
-from backtest.scenarios.bounds_run import WHERE, BoundsRun, Progress
-from backtest.venue import Venue
+from backtest.scenarios.bounds_lanes import WHERE
+from backtest.scenarios.bounds_run import BoundsRun, Progress
 
 MOST_DEPTH = 16
 
@@ -44,12 +45,14 @@ class Bounds(RiskRecord):
     lives : int
         Different lives at the end.
     is_inner : bool
-        Whether lives were dropped, as they were more than 2^depth: then the true bounds may be
-        wider.
+        Whether lives were dropped, as they were more than 2^depth, or more than ``depth``
+        instruments were ambiguous in one bar: then the true bounds may be wider.
     n_bars : int
         Bars of the run.
     result : Result or None
         The run; None for loaded bounds.
+    market : Market, Markets or None
+        The market of the run; None for loaded bounds.
     """
 
     table: pd.DataFrame
@@ -59,14 +62,15 @@ class Bounds(RiskRecord):
     n_bars: int
     settings: dict[str, Any]
     result: Result | None = None
+    market: Market | Markets | None = None
 
     kind = "bounds"
     names = ("table", "bars")
     numbers = ("lives", "is_inner", "n_bars")
 
-    def find_history(self) -> Market | None:
+    def find_history(self) -> Market | Markets | None:
         """Return the market of the run; None for loaded bounds."""
-        return None if self.result is None else self.result.market
+        return self.market
 
     @property
     def note(self) -> str:
@@ -88,23 +92,39 @@ class Bounds(RiskRecord):
             f"{row['expected']:,.2f} expected."
         )
 
+    @property
+    def limits(self) -> str:
+        """Why the true bounds may be wider, as a sentence; empty if all orders were followed."""
+        if not self.is_inner:
+            return ""
+        beyond, depth = int(self.settings.get("bars_beyond_depth", 0)), self.settings["depth"]
+        if not beyond:
+            return f"The true bounds may be wider: at most 2^{depth} states were followed."
+        bars = "one bar" if beyond == 1 else f"{beyond:,} bars"
+        return (
+            f"The true bounds may be wider: in {bars} more than {depth} instruments were "
+            "ambiguous, and only the order of the largest positions was varied."
+        )
+
     def __repr__(self) -> str:
         return f"<Bounds: {self.verdict}>"
 
     def summary(self) -> str:
         """Return the verdict and the main metrics as text for a terminal."""
         names = ["final_equity", "total_return", "max_drawdown", "liquidations", "bad_debt"]
-        return f"{self.verdict}\n{format_table(self.table.loc[names].T)}"
+        told = f"{self.verdict} {self.limits}".rstrip()
+        return f"{told}\n{format_table(self.table.loc[names].T)}"
 
 
 @checked_only("progress", "refine", "market")
 def bounds(
     market: Market | Markets,
-    policy: Policy,
+    policy: AnyPolicy,
     *,
-    venue: Venue,
+    venue: AnyVenue,
     account: Account,
-    signal: pd.Series | FloatArray | float | None = None,
+    signal: Any = None,
+    overlay: Policy | None = None,
     refine: Market | None = None,
     depth: int = 12,
     compile: bool = True,  # noqa: A002 - the word of bt.run
@@ -115,13 +135,15 @@ def bounds(
 
     Parameters
     ----------
-    market, policy, venue, account, signal, compile
-        As in :func:`backtest.run`; markets of one instrument only.
+    market, policy, venue, account, signal, overlay, compile
+        As in :func:`backtest.run`.
     refine : Market, optional
-        Finer bars of the same market: an ambiguous bar is replaced by those of its span, which must
-        add up to it. Where they are missing, the bar stays as it is.
+        Finer bars of the same market, which must be of one instrument: an ambiguous bar is replaced
+        by those of its span, which must add up to it. Where they are missing, the bar stays as it
+        is.
     depth : int
-        At most 2^depth lives are followed, from 0 to 16.
+        At most 2^depth lives are followed, from 0 to 16. Of several instruments, at most the
+        ``depth`` largest positions of a bar are mirrored.
     progress : callable, optional
         Called with bars done and bars in all.
     **settings
@@ -134,8 +156,8 @@ def bounds(
     Raises
     ------
     ParameterError
-        If an argument is not allowed, the markets are of several instruments, or the account has
-        margin calls, an equity stop, another fill than at the next open, or a venue with fee tiers.
+        If an argument is not allowed, or an account with one instrument has margin calls, an
+        equity stop, another fill than at the next open, or a venue with fee tiers.
     DataError
         If finer bars do not add up to a bar.
 
@@ -148,13 +170,20 @@ def bounds(
     ``worst <= as_run <= best``. A price reaches each extreme of a bar once: what happens by moving
     to and fro between them is not in the bounds, and finer bars show it.
 
+    Of several instruments, all prices of a bar move together along waypoints, and each instrument
+    that is held takes the path of a run (``Account(intrabar="path")``) or its mirror, which reaches
+    the other extreme first: 2^k paths for k instruments, with weights as if their orders were
+    independent. The same market under two names, or as collateral, has one order. Last and mark
+    prices go together, and settlements come before the walk. Orders that follow each other within
+    a bar, such as one instrument at both extremes before another moves, are not in the bounds.
+
     Orders are weighted by the probability that a Brownian bar of this shape had its low first
     (:func:`backtest.scenarios.bar_orders.low_first_probability`), and otherwise equally.
     """
     Whole(0).check("depth", depth, where=Place("depth", of=WHERE))
     if depth > MOST_DEPTH:
         raise ParameterError(
-            f"depth must be at most {MOST_DEPTH}, was {depth}",
+            f"depth must be at most {MOST_DEPTH}, got {depth}",
             where=Place("depth", of=WHERE),
             cure="give a smaller depth: the number of simulated orders grows as 2^depth",
         )
@@ -164,38 +193,20 @@ def bounds(
             where=Place("refine", of=WHERE),
             cure="pass finer bars as a Market",
         )
-    result = run(
-        take_one(market),
-        policy,
-        venue=venue,
-        account=account,
-        signal=signal,
-        compile=compile,
-        **settings,
-    )
+    of_any: dict[str, Any] = {"policy": policy, "venue": venue, "signal": signal, **settings}
+    of_any |= {} if overlay is None else {"overlay": overlay}
+    given: Any = market  # one instrument or several
+    result = run(given, account=account, compile=compile, **of_any)
     return measure_bounds(BoundsRun(result, refine, depth), progress)
-
-
-def take_one(market: Market | Markets) -> Market:
-    """Return the only market; refuse several, whose orders inside a bar are not enumerated."""
-    if isinstance(market, Market):
-        return market
-    if len(market) > 1:
-        raise ParameterError(
-            f"bounds are of one instrument, got {', '.join(market)}",
-            where=Place("market", of=WHERE),
-            cure=f"take each alone: bt.bounds(markets[{market.names[0]!r}], ...)",
-        )
-    return market[market.names[0]]
 
 
 def measure_bounds(lived: BoundsRun, progress: Progress | None) -> Bounds:
     """Return the bounds of a run."""
     lanes, found, is_cut = lived.live(progress)
-    rows = [dict(lived.finish(lane).metrics) for lane in lanes]
+    orders, result = lived.orders, lived.result
+    rows = [dict(orders.finish(lane).metrics) for lane in lanes]
     weights = np.array([lane.weight for lane in lanes])
     as_run = next(k for k, lane in enumerate(lanes) if lane.is_run)
-    result = lived.result
     rows[as_run] = dict(result.metrics)
     table = pd.DataFrame(
         {name: describe_metric(name, rows, weights, as_run) for name in rows[as_run]}
@@ -204,16 +215,18 @@ def measure_bounds(lived: BoundsRun, progress: Progress | None) -> Bounds:
     bars = pd.DataFrame(found).drop(columns="bar") if found else pd.DataFrame(columns=COLUMNS)
     if found:
         bars["width"] = bars["equity_high"] - bars["equity_low"]
-        market = result.market
-        times = [] if market is None else [market.index[each.bar] for each in found]
-        bars.index = pd.DatetimeIndex(times, name="time")
+        times = utc_index(result.time)[[each.bar - orders.first for each in found]]
+        bars.index = pd.DatetimeIndex(list(times), name="time")
     settings = {
         "policy": result.manifest["policy"]["text"],
         "run": result.manifest["id"],
         "depth": lived.depth,
         "refined": bool(lived.refine),
+        **({"bars_beyond_depth": orders.n_beyond} if orders.n_beyond else {}),
     }
-    return Bounds(table, bars, len(lanes), is_cut, len(result.record), settings, result)
+    return Bounds(
+        table, bars, len(lanes), is_cut, len(result.time), settings, result, orders.source
+    )
 
 
 COLUMNS = ["events", "states", "equity_low", "as_run", "equity_high", "probability", "width"]
@@ -239,9 +252,9 @@ def describe_metric(
 
 def count_ambiguous(result: Result) -> int:
     """Return the number of bars of a run whose order of prices matters; ``result.ambiguous``."""
-    if result.market is None or result.inputs is None:
+    if result.markets is None or not result.policies:
         raise ParameterError(
-            "ambiguous bars need a result of this process, was given a loaded one",
+            "ambiguous bars need a result of this process, got a loaded one",
             where="Result.ambiguous",
             cure="run the experiment again with bt.run",
         )

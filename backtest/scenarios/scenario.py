@@ -55,7 +55,8 @@ class Scenario(Value):
     basis : float
         Mark over last at the end, less 1; it grows evenly over the bars.
     prices : mapping of str to float, optional
-        Moves of single instruments of an account with several; the others move by ``price``.
+        Moves of single instruments of an account with several, and of its collateral by name; the
+        others move by ``price``, except collateral with a constant price.
     correlation : float, optional
         Instruments without a move of their own move with those of ``prices``, or else with the
         first, which moves by ``price``: by this, times their volatility over that of the others.

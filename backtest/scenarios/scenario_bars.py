@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Set
 from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import DataError
+from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.units import DAY, FloatArray, format_time, parse_duration, to_nanoseconds
 from backtest.market import Market
 from backtest.scenarios.scenario import Scenario
@@ -30,6 +31,91 @@ class ShockBars(NamedTuple):
     rates: FloatArray
 
 
+Bars = Mapping[str, ShockBars]
+"""The bars of a scenario by name."""
+
+
+def find_moves(
+    scenario: Scenario, markets: Mapping[str, Market], resting: Set[str] = frozenset()
+) -> dict[str, float]:
+    """Return the move of each market in a scenario, a fraction of its last close.
+
+    Without a correlation, markets without a move of their own have that of all. With one, c, a
+    market without a move of its own has the log move ``c sigma z``: what is expected of it if those
+    that have one (or else the first) moved by z of their own volatilities in the mean. Those
+    ``resting`` have no move but their own.
+    """
+    own = {} if scenario.prices is None else dict(scenario.prices)
+    for name in own:
+        if name not in markets:
+            raise ParameterError(
+                f"prices must be of instruments or collateral of the account, got {name!r}"
+                + did_you_mean(name, list(markets)),
+                where=f"bt.Scenario({scenario.name!r}).prices",
+                cure=f"name some of {', '.join(markets)}",
+            )
+    free = {name: market for name, market in markets.items() if name not in resting}
+    rest = {name: own.get(name, 0.0) for name in markets if name in resting}
+    if scenario.correlation is None:
+        return {name: own.get(name, scenario.price) for name in free} | rest
+    leads = {name: move for name, move in own.items() if name in free}
+    leads = leads or {next(iter(free)): scenario.price}
+    sigma = {name: measure_recent(market) for name, market in free.items()}
+    if not all(each > 0.0 for each in sigma.values()):
+        sigma = dict.fromkeys(free, 1.0)
+    z = float(np.mean([math.log1p(move) / sigma[name] for name, move in leads.items()]))
+    return {
+        name: leads[name] if name in leads else shrink(scenario.correlation * sigma[name] * z)
+        for name in free
+    } | rest
+
+
+def shrink(log_move: float) -> float:
+    """Return a log move as a fraction, over -1."""
+    return max(math.expm1(log_move), math.nextafter(-1.0, 0.0))
+
+
+def shift_scenario(
+    scenario: Scenario, moves: Mapping[str, float], lead: str, move: float
+) -> Scenario:
+    """Return the scenario in which ``lead`` moves otherwise, and all others in proportion.
+
+    If all moves are equal, they stay equal; otherwise all log moves are multiplied by one factor.
+    ``moves`` are those of the scenario (:func:`find_moves`).
+    """
+    before = moves[lead]
+    if all(each == before for each in moves.values()):
+        return scenario.override(
+            price=max(move, math.nextafter(-1.0, 0.0)), prices=None, correlation=None
+        )
+    scale = math.log1p(move) / math.log1p(before)
+    shifted = {name: shrink(scale * math.log1p(each)) for name, each in moves.items()}
+    shifted[lead] = max(move, math.nextafter(-1.0, 0.0))
+    return scenario.override(price=0.0, prices=shifted, correlation=None)
+
+
+def make_all_bars(
+    scenario: Scenario, markets: Mapping[str, Market], moves: Mapping[str, float], bare: Set[str]
+) -> Bars:
+    """Return the bars of a scenario from its figures, of each market.
+
+    Bridges of several markets have the correlation of the scenario, 1 without one. The ``bare``
+    pay no funding and have no basis.
+    """
+    n = count_scenario_bars(scenario, next(iter(markets.values())).interval)
+    rho = 1.0 if scenario.correlation is None else scenario.correlation
+    rng = np.random.Generator(np.random.Philox(scenario.seed))
+    first, found = rng.standard_normal(16 * n), {}
+    for k, (name, market) in enumerate(markets.items()):
+        own = first if k == 0 else rng.standard_normal(16 * n)
+        noise = first if k == 0 else rho * first + math.sqrt(1.0 - rho * rho) * own
+        alone = scenario.override(price=moves[name], prices=None, correlation=None)
+        if name in bare:
+            alone = alone.override(funding=None, basis=0.0)
+        found[name] = make_bars(alone, market, n, noise)
+    return found
+
+
 def count_scenario_bars(scenario: Scenario, interval: int) -> int:
     """Return how many bars a scenario takes, rounded up; none if it is empty."""
     if scenario.is_empty:
@@ -40,12 +126,11 @@ def count_scenario_bars(scenario: Scenario, interval: int) -> int:
     return max(-(-parse_duration(scenario.over, where=where) // interval), 1)
 
 
-def make_bars(scenario: Scenario, market: Market, noise: FloatArray | None = None) -> ShockBars:
-    """Return the bars of a scenario from its figures; none if it is empty.
+def make_bars(scenario: Scenario, market: Market, n: int, noise: FloatArray) -> ShockBars:
+    """Return n bars of a scenario of one market from its figures.
 
-    ``noise`` (16 n,) are the normal numbers of a bridge, by default those of its seed.
+    ``noise`` (16 n,) are the normal numbers of a bridge.
     """
-    n = count_scenario_bars(scenario, market.interval)
     steps = np.arange(1, n + 1) / max(n, 1)
     end = math.log1p(scenario.price)
     if scenario.shape == "bridge" and scenario.volatility > 0.0:
@@ -83,12 +168,10 @@ def measure_recent(market: Market) -> float:
 
 
 def walk_bridge(
-    scenario: Scenario, market: Market, n: int, end: float, noise: FloatArray | None
+    scenario: Scenario, market: Market, n: int, end: float, noise: FloatArray
 ) -> FloatArray:
     """Return bars of a Brownian bridge to ``end``, of 16 steps each."""
     sigma, steps = measure_recent(market), 16 * n
-    if noise is None:
-        noise = np.random.Generator(np.random.Philox(scenario.seed)).standard_normal(steps)
     walk = np.cumsum(noise) * scenario.volatility * sigma / 4.0
     share = np.arange(1, steps + 1) / steps
     path = np.concatenate([[0.0], walk + share * (end - walk[-1])]).clip(-50.0, 50.0)

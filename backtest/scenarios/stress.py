@@ -18,24 +18,20 @@ from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.ranges import Choice
 from backtest.base.text_layout import capitalize
-from backtest.base.units import DAY, format_time
+from backtest.base.units import DAY, FloatArray, format_time
 from backtest.engine import Result
 from backtest.market import Market, Markets
 from backtest.paths.risk_record import RiskRecord
+from backtest.scenarios.break_even import find_break_even, find_break_even_of
 from backtest.scenarios.crashes import crashes
-from backtest.scenarios.panel_stress import PanelStress, halve, quiet_venues, run_panel_scenario
 from backtest.scenarios.scenario import Scenario
-from backtest.scenarios.scenario_bars import ShockBars, cut_replay, make_bars
-from backtest.scenarios.stress_run import StressOutcome, StressRun, find_values, quiet_venue
+from backtest.scenarios.scenario_bars import Bars, cut_replay
+from backtest.scenarios.stress_run import StressOutcome, StressRun, find_table_time, quiet_venues
 
 WHERE = "bt.stress"
 RULES = Choice("today", "then")
 AXES = ("price", "volatility", "funding", "spread", "depth", "margin", "adl", "basis")
 """The fields of a scenario that a ladder may go along."""
-STEPS = 60
-LARGEST_RISE = 64.0
-"""The largest rise of the price, as a multiple, that a search for the break-even tries."""
-
 Progress = Callable[[int, int], None]
 
 
@@ -151,29 +147,39 @@ def stress(
 
     Notes
     -----
-    Bars are those of the market of the run: a scenario takes whole ones, rounded up, and the policy
-    decides at their closes. ``break_even`` is found by bisection on the move of the price in the
-    direction that hurts the position; in a replay, all log moves are scaled. Of several instruments
-    all log moves are always scaled together, and it is the move of the first that moves; in a
-    scenario that moves none, of all alike, against the net position. Their ``distance`` is measured
-    at closes, the prices of the others frozen, and their policies are not asked in an outage.
+    Bars are those of the market of the run: a scenario takes whole ones, rounded up, and policies
+    decide at their closes. ``distance`` is measured at the marks inside the bars: of several
+    positions, at each waypoint of a bar for each position, with all marks at the waypoint.
+
+    ``break_even`` is found by bisection on the move of the price in the direction that hurts the
+    account, with bars made anew for each move. Of several instruments it is the move of the first
+    that moves in the scenario (of a scenario that moves none, the move of all alike). The others
+    move with it as the scenario says: where all move alike, by the same; otherwise all log moves
+    of the scenario are multiplied by one factor. Funding, basis, noise of a bridge and everything
+    else stay as they are. In a replay, all log moves of all bars and marks are multiplied by one
+    factor, and it is the move of the first that moves against its position, at its worst point.
+
+    Instruments that ended in the run have no bars; one whose contract expires during a scenario is
+    closed at its mark price then. Collateral moves as the instrument whose prices it has; with
+    prices of its own it moves as an instrument without a move of its own, under its name, and with
+    a constant price only where ``prices`` name it. Collateral pays no funding and has no basis.
     """
     if not isinstance(result, Result):
         raise ParameterError(
-            f"result must be a Result, was {str(result)[:60]!r}",
+            f"result must be a Result, got {str(result)[:60]!r}",
             where=Place("result", of=WHERE),
             cure="pass what bt.run returned",
         )
-    chosen = read_scenarios(scenarios, of_several=not result.has_one_position)
+    chosen = read_scenarios(scenarios, len(result.names))
     how = RULES.check("rules", rules, where=Place("rules", of=WHERE))
     grid = list_shocks(ladder)
-    rows, total = {}, len(chosen) + len(grid)
+    rows, total, runs = {}, len(chosen) + len(grid), Runs(result, how)
     for done, each in enumerate(chosen, 1):
-        rows[each.name] = run_scenario(result, each, how, data)
+        rows[each.name] = run_scenario(runs.under(each), each, data)
         if progress is not None:
             progress(done, total)
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario"))
-    climbed = run_ladder(result, grid, how, progress, len(chosen), total) if grid else None
+    climbed = run_ladder(runs, grid, progress, len(chosen), total) if grid else None
     settings = {
         "lost": find_loss(result),
         "policy": result.manifest["policy"]["text"],
@@ -183,8 +189,7 @@ def stress(
         "scenarios": [each.to_dict() for each in chosen],
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
     }
-    market = result.market if result.has_one_position else result.markets
-    return Stress(table, climbed, settings, market)
+    return Stress(table, climbed, settings, runs.under(chosen[0]).account.source)
 
 
 def find_loss(result: Result) -> str:
@@ -200,10 +205,23 @@ def describe_lost(lost: str) -> str:
     return f"the account was ruined in the run, at {lost}: no scenario can change it"
 
 
-def read_scenarios(
-    scenarios: Sequence[Scenario] | Scenario | None, *, of_several: bool
-) -> tuple[Scenario, ...]:
-    """Return scenarios, checked to be some, with different names."""
+class Runs:
+    """The account of a result under the margin tables of scenarios, kept by their time."""
+
+    def __init__(self, result: Result, rules: str) -> None:
+        self.result, self.rules = result, rules
+        self.by_time: dict[int, StressRun] = {}
+
+    def under(self, scenario: Scenario) -> StressRun:
+        """Return the account under the margin tables of a scenario."""
+        time = find_table_time(self.result, self.rules, scenario)
+        if time not in self.by_time:
+            self.by_time[time] = StressRun(self.result, quiet_venues(self.result, time))
+        return self.by_time[time]
+
+
+def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None, n: int) -> tuple[Scenario, ...]:
+    """Return scenarios for n instruments, checked to be some, with different names."""
     given = crashes() if scenarios is None else scenarios
     chosen = tuple(given) if isinstance(given, Sequence) else (given,)
     if not chosen or not all(isinstance(each, Scenario) for each in chosen):
@@ -220,7 +238,7 @@ def read_scenarios(
             where=Place("scenarios", of=WHERE),
             cure="rename them",
         )
-    for each in () if of_several else chosen:
+    for each in chosen if n == 1 else ():
         for name in ("correlation", "prices"):
             if getattr(each, name) is not None:
                 raise ParameterError(
@@ -231,19 +249,10 @@ def read_scenarios(
     return chosen
 
 
-def run_scenario(result: Result, scenario: Scenario, rules: str, data: Any) -> dict[str, Any]:
+def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> dict[str, Any]:
     """Return the row of a scenario."""
-    if not result.has_one_position:
-        return run_panel_scenario(result, scenario, rules, data)
-    if data is not None and not isinstance(data, Market):
-        raise ParameterError(
-            f"data of one instrument must be a Market, was {str(data)[:60]!r}",
-            where=Place("data", of=WHERE),
-            cure="pass the Market of the instrument",
-        )
-    run = StressRun(result, quiet_venue(result, rules, scenario))
-    replayed = cut_replay(scenario, data, run.history.interval)
-    bars = make_bars(scenario, run.history) if replayed is None else replayed
+    replayed = cut_replays(run, scenario, data)
+    bars = run.make(scenario) if replayed is None else replayed
     outcome = run.live(scenario, bars)
     if replayed is None:
         even = find_break_even(run, scenario)
@@ -252,53 +261,33 @@ def run_scenario(result: Result, scenario: Scenario, rules: str, data: Any) -> d
     return {
         **outcome._asdict(),
         "break_even": even,
-        "bars": bars.last.shape[1],
+        "bars": next(iter(bars.values())).last.shape[1],
         "from": "figures" if replayed is None else "data",
     }
 
 
-def find_side(run: StressRun) -> float:
-    """Return the direction of the price that hurts: down for a long position, or none held."""
-    held = run.result.state.books.positions[0].quantity
-    return 1.0 if held < 0.0 else -1.0
+def cut_replays(run: StressRun, scenario: Scenario, data: Any) -> Bars | None:
+    """Return the bars of the days of a scenario from data; None if they do not cover all."""
+    markets = read_data(data, run)
+    found = {
+        name: cut_replay(scenario, markets.get(name), run.history.interval) for name in run.moving
+    }
+    cut = {name: bars for name, bars in found.items() if bars is not None}
+    return cut if len(cut) == len(found) else None
 
 
-def find_break_even(run: StressRun, scenario: Scenario) -> float:
-    """Return the move of the price at which the account is liquidated; NaN if none does."""
-
-    def is_dead(price: float) -> bool:
-        moved = scenario.with_price(price)
-        if moved.is_empty:
-            return False
-        return run.live(moved, make_bars(moved, run.history)).liquidated
-
-    if find_side(run) < 0.0:
-        return bisect(is_dead, 0.0, math.nextafter(-1.0, 0.0))
-    return bisect(is_dead, 0.0, LARGEST_RISE)
-
-
-def find_break_even_of(run: StressRun, scenario: Scenario, bars: ShockBars) -> float:
-    """Return the move at the worst point of a replay, all log moves scaled, that liquidates."""
-    worst = bars.last[2].min() if find_side(run) < 0.0 else bars.last[1].max()
-    if worst == 1.0:
-        return math.nan
-
-    def is_dead(scale: float) -> bool:
-        scaled = bars._replace(last=bars.last**scale, mark=bars.mark**scale)
-        return run.live(scenario, scaled).liquidated
-
-    limit = math.log(LARGEST_RISE) / abs(math.log(worst))
-    scale = bisect(is_dead, 0.0, limit)
-    return float(worst**scale - 1.0)
-
-
-def bisect(is_dead: Callable[[float], bool], alive: float, dead: float) -> float:
-    """Return where an account begins to be liquidated, from one end to another; NaN if nowhere."""
-    if is_dead(alive):
-        return alive
-    if not is_dead(dead):
-        return math.nan
-    return halve(is_dead, alive, dead, STEPS)
+def read_data(data: Any, run: StressRun) -> Mapping[str, Market]:
+    """Return the data of a replay by name; those of one instrument may be a market."""
+    if data is None or isinstance(data, Markets):
+        return data or {}
+    if isinstance(data, Market) and len(run.history) == 1:
+        return {run.history.names[0]: data}
+    kinds = "a Market" if len(run.history) == 1 else "Markets"
+    raise ParameterError(
+        f"data must be {kinds}, got {str(data)[:60]!r}",
+        where=Place("data", of=WHERE),
+        cure=f"pass the bars of {', '.join(run.history)}",
+    )
 
 
 def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, float]]:
@@ -331,30 +320,42 @@ def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, 
     ]
 
 
-def shock_once(result: Result, rules: str, shock: Scenario) -> StressOutcome:
-    """Return what a shock of one bar does."""
-    if not result.has_one_position:
-        several = PanelStress(result, quiet_venues(result, rules, shock))
-        return several.live(shock, several.make(shock))
-    run = StressRun(result, quiet_venue(result, rules, shock))
-    return run.live(shock, make_bars(shock, run.history))
-
-
 def run_ladder(
-    result: Result,
-    grid: list[dict[str, float]],
-    rules: str,
-    progress: Progress | None,
-    done: int,
-    total: int,
+    runs: Runs, grid: list[dict[str, float]], progress: Progress | None, done: int, total: int
 ) -> pd.DataFrame:
     """Return what the one-bar shocks of a ladder do, indexed by its axes."""
     rows: list[StressOutcome] = []
     for k, point in enumerate(grid, 1):
         shock = Scenario("ladder", shape="bar", **point)  # type: ignore[arg-type] # fields by name
-        rows.append(shock_once(result, rules, shock))
+        run = runs.under(shock)
+        rows.append(run.live(shock, run.make(shock)))
         if progress is not None:
             progress(done + k, total)
     index = pd.MultiIndex.from_frame(pd.DataFrame(grid))
     found = pd.DataFrame(rows, index=index)[["equity", "loss", "liquidated"]]
     return found.astype({"liquidated": np.bool_})
+
+
+def find_values(axis: Any, name: str) -> FloatArray:
+    """Return the values of an axis of a ladder.
+
+    ``(low, high, n)`` with a whole n over 2 are n values from low to high; any other sequence is
+    the values themselves.
+    """
+    try:
+        given = [float(x) for x in axis]
+        is_range = len(given) == 3 and isinstance(axis[2], int) and axis[2] > 2
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"an axis of a ladder must be (low, high, n) or values, was {axis!r}",
+            where=f"bt.stress, ladder, {name}",
+            cure="give for example (-0.5, 0.5, 41)",
+        ) from error
+    values = np.linspace(given[0], given[1], int(given[2])) if is_range else np.array(given)
+    if not len(values) or not np.isfinite(values).all():
+        raise ParameterError(
+            f"an axis of a ladder must hold finite numbers, was {axis!r}",
+            where=f"bt.stress, ladder, {name}",
+            cure="give for example (-0.5, 0.5, 41)",
+        )
+    return values

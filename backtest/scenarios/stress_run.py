@@ -5,47 +5,37 @@ from __future__ import annotations
 import functools
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import Log, Rules, State, live_bar
-from backtest.account.books import compute_root
-from backtest.account.position import compute_value_of
-from backtest.base.errors import AccountingError, ParameterError
+from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
-from backtest.base.units import FloatArray, parse_duration, to_nanoseconds
+from backtest.base.units import parse_duration, to_nanoseconds
 from backtest.engine import Result
-from backtest.engine.bar_loop import (
-    Seen,
-    count_days,
-    is_balanced,
-    show_account,
-    with_decision,
-)
-from backtest.engine.lookahead.causality import observe
-from backtest.engine.loop_inputs import read_inputs
-from backtest.market import Market
-from backtest.paths.paths_loop import begin_path
-from backtest.policy.error_location import bind_plain
+from backtest.market import Market, Markets
 from backtest.scenarios.scenario import Scenario
-from backtest.scenarios.scenario_bars import ShockBars, append_bars
+from backtest.scenarios.scenario_bars import Bars, append_bars, find_moves, make_all_bars
+from backtest.scenarios.stress_account import Continued, Shocked
+from backtest.scenarios.stress_book import BookAccount
+from backtest.scenarios.stress_position import PositionAccount
 from backtest.venue import Venue
 from backtest.venue.contract_value import compute_value
 from backtest.venue.trading_terms import Contract
 
 MULTIPLIERS = ("margin_multiplier", "initial_multiplier", "maintenance_multiplier")
 WARMUP = 20_000
-"""Bars of history in front of a scenario, for the columns of a policy and for impact."""
+"""Bars of history in front of a scenario, for the columns of policies and for impact."""
 
 
 class StressOutcome(NamedTuple):
     """What a scenario did to an account.
 
     ``equity`` is wealth after it, ``loss`` what it took of it. ``distance`` is the smallest
-    distance of the mark price from the liquidation price in any bar, a fraction of the mark, 0 once
-    liquidated, NaN if no price liquidates.
+    distance of a mark price from the liquidation price of its position in any bar, a fraction of
+    the mark, 0 once liquidated, NaN if no price liquidates.
     """
 
     equity: float
@@ -82,15 +72,6 @@ def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
     return venue.override(changes) if changes else venue
 
 
-def without_stops(rules: Rules) -> Rules:
-    """Return rules under which no stop acts."""
-    instrument = rules.instrument._replace(
-        has_stop=None, has_exits=None, stop_loss=0.0, take_profit=0.0, trailing_stop=0.0,
-        equity_stop=0.0,
-    )  # fmt: skip
-    return rules._replace(instrument=instrument)
-
-
 @dataclass(frozen=True, eq=False)
 class StressRun:
     """An account where a run ended, to be taken through scenarios.
@@ -98,169 +79,110 @@ class StressRun:
     Parameters
     ----------
     result : Result
-        A run in this process; its policy goes on deciding.
-    venue : Venue
-        The rules after its end, with one margin table.
+        A run in this process; its policies go on deciding.
+    venues : mapping of str to Venue
+        The rules after its end, each with one margin table.
     """
 
     result: Result
-    venue: Venue
+    venues: Mapping[str, Venue]
 
-    def __post_init__(self) -> None:
-        if self.result.market is None or self.result.policy is None:
+    @functools.cached_property
+    def history(self) -> Markets:
+        """The last bars of the markets of the run."""
+        markets = self.result.markets
+        if markets is None or not self.result.policies:
             raise ParameterError(
-                "a stress test needs a result of this process, was given a loaded one",
+                "a stress test needs a result of this process, got a loaded one",
                 where=Place("result", of="bt.stress"),
                 cure="run the experiment again with bt.run",
             )
+        return markets.slice(max(markets.n_bars - WARMUP, 0), markets.n_bars)
 
     @functools.cached_property
-    def history(self) -> Market:
-        """The last bars of the market of the run."""
-        market = self.result.market
-        if market is None:
-            raise TypeError("the constructor requires a market")
-        return market.slice(max(market.n_bars - WARMUP, 0), market.n_bars)
+    def account(self) -> Continued:
+        """The account at the end of the run, with the loop of its positions."""
+        if not self.result.has_one_position:
+            return BookAccount(self.result, self.history, self.venues)
+        return PositionAccount(self.result, self.history)
 
-    @property
-    def last(self) -> float:
-        """The last close."""
-        return float(self.history.close[-1])
-
-    def live(self, scenario: Scenario, bars: ShockBars) -> StressOutcome:
-        """Return what a scenario does to the account."""
-        result, n = self.result, bars.last.shape[1]
-        before = result.state.equity + result.state.reserve
-        if n == 0:
-            return StressOutcome(
-                before, 0.0, False, self.find_distance(), 0, 0.0, 0.0, 0.0, 0.0, 0.0
-            )
-        market, first = append_bars(self.history, bars), self.history.n_bars
-        market = market.with_signal(np.full(market.n_bars, self.signal))
-        venue = scale_venue(self.venue, scenario)
-        inputs = read_inputs(
-            market, venue, result.account, signal=np.array([self.signal]), sampling="1d",
-            first=first, started=result.started,
-        )  # fmt: skip
-        if inputs.fees is not None:
+    @functools.cached_property
+    def moving(self) -> dict[str, Market]:
+        """The markets that have bars in a scenario: of instruments and of collateral."""
+        found = self.account.list_moving()
+        if not found:
             raise ParameterError(
-                "a stress test needs one fee rate, was a venue with fee tiers",
-                where="Venue.fees.tiers",
-                cure="run with the rates of your tier: venue.override(fees=bt.Fees(...))",
+                f"a scenario begins where an instrument goes on, {', '.join(self.history)} ended "
+                "with the run",
+                where=Place("result", of="bt.stress"),
+                cure="run on markets that end before the contracts expire",
             )
-        lived = self.live_bars(scenario, market, inputs, first)
-        return build_outcome(self, scenario, lived, before, float(market.close[-1]))
+        return found
 
-    @property
-    def signal(self) -> float:
-        """The direction of the decisions, that of the last close."""
-        return float(self.result.state.signal)
+    def find_moves(self, scenario: Scenario) -> dict[str, float]:
+        """Return the move of each market in a scenario."""
+        return find_moves(scenario, self.moving, self.account.resting)
 
-    def find_distance(self) -> float:
-        """Return the distance of the liquidation price at the end of the run."""
-        row = self.result.bars.iloc[-1]
-        return abs(float(row["liquidation_price"]) / float(row["mark"]) - 1.0)
+    def make(self, scenario: Scenario) -> Bars:
+        """Return the bars of a scenario from its figures, of each market that moves."""
+        moves, bare = self.find_moves(scenario), {*self.moving} - {*self.history}
+        return make_all_bars(scenario, self.moving, moves, bare)
 
-    def live_bars(self, scenario: Scenario, market: Market, inputs: Any, first: int) -> StressSums:
-        """Take the account through the bars after the first ones, in plain Python."""
-        policy = self.result.policy
-        columns = observe(policy, market)  # type: ignore[arg-type] # checked when constructed
-        decide = bind_plain(policy, tuple(columns))  # type: ignore[arg-type] # as above
-        values = tuple(columns.values())
+    def live(self, scenario: Scenario, bars: Bars) -> StressOutcome:
+        """Return what a scenario does to the account."""
+        before = self.account.wealth
+        if count_bars(bars) == 0:
+            distance = self.account.find_distance()
+            return StressOutcome(before, 0.0, False, distance, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        markets, shocked = self.pass_bars(scenario, bars, is_search=False)
+        lost = sum(
+            find_lost_profit(
+                scenario,
+                self.venues[name].contract,
+                shocked.quantities[name],
+                float(self.history[name].close[-1]),
+                float(markets[name].close[-1]),
+            )
+            for name in self.history
+            if name in markets
+        )
+        equity = shocked.wealth - lost
+        liquidated = shocked.liquidations > 0
+        return StressOutcome(
+            equity=equity,
+            loss=before - equity,
+            liquidated=liquidated,
+            distance=0.0 if liquidated else shocked.distance,
+            margin_calls=shocked.calls,
+            fees=shocked.fees,
+            slippage=shocked.slippage,
+            impact=shocked.impact,
+            funding=shocked.funding,
+            lost_to_adl=lost,
+        )
+
+    def is_liquidated(self, scenario: Scenario, bars: Bars) -> bool:
+        """Return whether a scenario liquidates the account."""
+        if count_bars(bars) == 0:
+            return False
+        return self.pass_bars(scenario, bars, is_search=True)[1].liquidations > 0
+
+    def pass_bars(
+        self, scenario: Scenario, bars: Bars, *, is_search: bool
+    ) -> tuple[dict[str, Market], Shocked]:
+        """Return the markets with the bars of a scenario, and the account after them."""
+        markets = {name: append_bars(each, bars[name]) for name, each in self.moving.items()}
+        venues = {name: scale_venue(each, scenario) for name, each in self.venues.items()}
         outage = 0
         if scenario.outage is not None:
             where = f"bt.Scenario({scenario.name!r}).outage"
-            outage = -(-parse_duration(scenario.outage, where=where) // market.interval)
-        state = begin_path(self.result.state, 0, 0)
-        if outage:
-            state = with_decision(state, math.nan, 1.0)
-        memory: Any = self.result.memory
-        log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
-        lived = StressSums()
-        for t in range(first, market.n_bars):
-            is_out = t - first < outage
-            rules = without_stops(inputs.rules) if is_out else inputs.rules
-            with np.errstate(all="ignore"):
-                near = measure_distance(rules, state, inputs.feed, t)
-                after, ledger, quote = live_bar(rules, inputs.plan, inputs.feed, state, log, t)
-            if not is_balanced(state, after, ledger, quote):
-                raise AccountingError(
-                    "the books do not balance in a scenario",
-                    where=f"{scenario!r}, bar {t - first}",
-                    cure="this is a defect of the engine: please report it with this text",
-                )
-            lived.add(after, ledger, near)
-            leverage = math.nan
-            if not (after.is_ruined or after.is_over):
-                view = show_account(rules, after, quote, count_days(inputs.seen, t), True)
-                seen: Seen = inputs.seen
-                leverage, memory = decide(None, values, memory, seen, view, after.last_funding, t)
-            is_lost = t + 1 - first < outage  # an order that would fill while the venue is out
-            state = with_decision(
-                after, math.nan if is_lost else leverage, 1.0 if is_lost else self.signal
-            )
-        return lived
+            outage = -(-parse_duration(scenario.outage, where=where) // self.history.interval)
+        return markets, self.account.pass_bars(markets, venues, outage, is_search=is_search)
 
 
-class StressSums:
-    """Sums over the bars of a scenario."""
-
-    def __init__(self) -> None:
-        self.state: State | None = None
-        self.distance = math.inf
-        self.sums = np.zeros(6)
-
-    def add(self, state: State, ledger: Any, near: float) -> None:
-        """Add a bar."""
-        self.state = state
-        self.sums += (
-            ledger.liquidations, ledger.calls, ledger.fees, ledger.slippage, ledger.impact,
-            ledger.funding,
-        )  # fmt: skip
-        if not math.isnan(near):
-            self.distance = min(self.distance, near)
-
-
-def measure_distance(rules: Rules, state: State, feed: Any, t: int) -> float:
-    """Return how near the mark of bar t comes to the liquidation price of the position carried in.
-
-    A fraction of that mark price; 0 or less is a liquidation. NaN if no price liquidates.
-    """
-    instrument, position = rules.instrument, state.books.positions[0]
-    if position.quantity == 0.0:
-        return math.nan
-    multiplier = feed.multiplier[min(t, len(feed.multiplier) - 1)]
-    root = compute_root(instrument, state.books, multiplier)
-    price = feed.mark_low[t] if position.quantity > 0.0 else feed.mark_high[t]
-    value = compute_value_of(instrument, price)
-    gap = (value - root) / abs(value)
-    return max(float(gap if position.quantity > 0.0 else -gap), 0.0)
-
-
-def build_outcome(
-    run: StressRun, scenario: Scenario, lived: StressSums, before: float, last: float
-) -> StressOutcome:
-    """Return the outcome, after auto-deleveraging of a winning position."""
-    state = lived.state
-    if state is None:
-        raise TypeError("a scenario without bars")
-    liquidated = lived.sums[0] > 0
-    held, contract = state.books.positions[0].quantity, run.venue.contract
-    lost = find_lost_profit(scenario, contract, held, run.last, last)
-    equity = state.equity + state.reserve - lost
-    distance = lived.distance if math.isfinite(lived.distance) else math.nan
-    return StressOutcome(
-        equity=equity,
-        loss=before - equity,
-        liquidated=bool(liquidated),
-        distance=0.0 if liquidated else distance,
-        margin_calls=int(lived.sums[1]),
-        fees=float(lived.sums[2]),
-        slippage=float(lived.sums[3]),
-        impact=float(lived.sums[4]),
-        funding=float(lived.sums[5]),
-        lost_to_adl=lost,
-    )
+def count_bars(bars: Bars) -> int:
+    """Return the number of bars of a scenario."""
+    return int(next(iter(bars.values())).last.shape[1])
 
 
 def find_lost_profit(
@@ -283,42 +205,16 @@ def find_lost_profit(
     return float(scenario.adl * quantity * gap)
 
 
-def find_values(axis: Any, name: str) -> FloatArray:
-    """Return the values of an axis of a ladder.
-
-    ``(low, high, n)`` with a whole n over 2 are n values from low to high; any other sequence is
-    the values themselves.
-    """
-    try:
-        given = [float(x) for x in axis]
-        is_range = len(given) == 3 and isinstance(axis[2], int) and axis[2] > 2
-    except (TypeError, ValueError) as error:
-        raise ParameterError(
-            f"an axis of a ladder must be (low, high, n) or values, was {axis!r}",
-            where=f"bt.stress, ladder, {name}",
-            cure="give for example (-0.5, 0.5, 41)",
-        ) from error
-    values = np.linspace(given[0], given[1], int(given[2])) if is_range else np.array(given)
-    if not len(values) or not np.isfinite(values).all():
-        raise ParameterError(
-            f"an axis of a ladder must hold finite numbers, was {axis!r}",
-            where=f"bt.stress, ladder, {name}",
-            cure="give for example (-0.5, 0.5, 41)",
-        )
-    return values
-
-
-def quiet_venue(result: Result, rules: str, scenario: Scenario) -> Venue:
-    """Return the venue with the margin table of a day: today's, or that of the scenario's date."""
-    return quiet(result.venue, int(result.time[-1]), rules, scenario)
-
-
-def quiet(venue: Venue, time: int, rules: str, scenario: Scenario) -> Venue:
-    """Return a venue with one margin table; ``time`` is the end of a run in ns."""
-    if rules == "then" and scenario.date is not None:
-        time = to_nanoseconds(scenario.date, where="Scenario.date")
-    elif rules == "today":
-        time = np.iinfo(np.int64).max
+def quiet_venues(result: Result, time: int) -> dict[str, Venue]:
+    """Return the venues, each with the margin table of a time in ns."""
+    at = np.array([time], dtype=np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return venue.with_table(venue.in_use(np.array([time], dtype=np.int64))[0])
+        return {name: each.with_table(each.in_use(at)[0]) for name, each in result.venues.items()}
+
+
+def find_table_time(result: Result, rules: str, scenario: Scenario) -> int:
+    """Return the time, in ns, whose margin tables hold in a scenario."""
+    if rules == "then" and scenario.date is not None:
+        return to_nanoseconds(scenario.date, where="Scenario.date")
+    return int(np.iinfo(np.int64).max) if rules == "today" else result.last_time

@@ -173,7 +173,6 @@ NOT_ONE = {
 }
 """Calls whose numbers differ between a market and markets of it, with the reason."""
 NOT_TWO = {
-    "bounds": "bounds are of one instrument",
     "check": "check_policy takes a market; the command checks on each",
 }
 """Calls that several instruments do not take, with the reason."""

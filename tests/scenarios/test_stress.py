@@ -181,6 +181,22 @@ def test_a_replay_on_its_own_day_equals_the_run(policy):
     assert row["funding"] == pytest.approx(whole.bars["funding"].sum(), rel=1e-12)
 
 
+def test_fee_tiers_go_on_with_the_volume_of_the_run():
+    """They were refused."""
+    tiers = [bt.FeeTier(2e3, 3e-4, 1e-4), bt.FeeTier(9e3, 1e-4, 0.0)]
+    venue = free_venue().override({"fees.taker": 5e-4, "fees.tiers": tiers})
+    market, terms = bt.Market.sample(bars=120), {"venue": venue, "compile": False}
+    policy, account = VolTarget(target=1.0), free_account()
+    first = market.prefix(48)
+    before = bt.run(first, policy, account=account, **terms)
+    span = {"date": str(market.index[48]), "until": str(market.index[96])}
+    row = bt.stress(before, bt.Scenario("then", **span), data=market).table.iloc[0]
+    whole = bt.run(market.prefix(96), policy, account=account, resume=before, **terms)
+    assert row["equity"] == pytest.approx(whole.metrics["final_equity"], rel=1e-12)
+    assert row["fees"] == pytest.approx(whole.bars["fees"].sum(), rel=1e-12)
+    assert before.traded.sum_past() + before.traded.today > 2e3
+
+
 def test_an_episode_is_replayed_only_from_data_of_its_kind_of_asset():
     # regression: stocks of March 2020 were read from the bars of whatever market there was
     market = bt.Market.sample(bars=400)

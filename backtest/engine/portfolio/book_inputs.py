@@ -175,6 +175,7 @@ def read_terms(
         ruin_at=account.ruin_at or 0.0,
         fill=FILLS[account.fill],
         equity_stop=account.equity_stop or 0.0,
+        mirrored=np.zeros(len(names) + len(account.collateral), np.int64),
     )
 
 

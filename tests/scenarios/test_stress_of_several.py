@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.scenarios import stress_run
 from backtest.strategies import VolTarget
 from tests.paths.accounts import Hold, free_account, free_venue
 from tests.scenarios.test_stress import steady
@@ -25,6 +26,29 @@ def wild(n: int = 60, seed: int = 5) -> bt.Market:
     return bt.Market.from_frames(pd.DataFrame(frame, index=index))
 
 
+SHOCKS = [
+    bt.Scenario("nothing"),
+    bt.Scenario("fall", price=-0.05, over="3h"),
+    bt.Scenario("rate", price=-0.01, funding=0.001, basis=-0.02),
+    bt.Scenario("margin", margin=2.0, shape="bar"),
+    bt.Scenario("crash", price=-0.4, over="2h"),
+    bt.Scenario("bridge", price=-0.02, over="4h", shape="bridge", volatility=3.0),
+    bt.Scenario("out", price=-0.05, over="3h", outage="2h"),
+    bt.Scenario("adl", price=0.3, shape="bar", adl=0.5),
+]
+
+
+def check_same(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    """Require two tables of stress tests that are equal but for rounding."""
+    assert list(one.columns) == list(other.columns)
+    for name in one.columns:
+        if name == "from":
+            assert (one[name] == other[name]).all()
+        else:
+            given = (each[name].to_numpy(dtype=float) for each in (one, other))
+            assert np.allclose(*given, rtol=1e-9, atol=1e-9, equal_nan=True), name
+
+
 def held(market, lever=10.0, signal=None, policy=None, **terms):
     return bt.run(
         market, Hold(lever) if policy is None else policy, venue=free_venue(),
@@ -38,23 +62,13 @@ def test_the_same_market_twice_at_half_the_size_is_one_account(margin):
     terms = {"margin": margin} | ({"venue_leverage": 10.0} if margin == "isolated" else {})
     one = held(steady(), 8.0, **terms)
     two = held(bt.Markets(dict.fromkeys(TWINS, steady())), 8.0, TWINS, **terms)
-    given = [
-        bt.Scenario("nothing"),
-        bt.Scenario("fall", price=-0.05, over="3h"),
-        bt.Scenario("rate", price=-0.01, funding=0.001, basis=-0.02),
-        bt.Scenario("margin", margin=2.0, shape="bar"),
-        bt.Scenario("crash", price=-0.4, over="2h"),
-        bt.Scenario("bridge", price=-0.02, over="4h", shape="bridge", volatility=3.0),
-        bt.Scenario("out", price=-0.05, over="3h", outage="2h"),
-        bt.Scenario("adl", price=0.3, shape="bar", adl=0.5),
-    ]
+    given = SHOCKS
     alone, both = bt.stress(one, given).table, bt.stress(two, given).table
-    for name in ("equity", "loss", "funding", "fees", "lost_to_adl"):
-        assert np.allclose(alone[name], both[name], rtol=1e-9, atol=1e-7), name
-    assert (alone["liquidated"] == both["liquidated"]).all()
-    falls = ["fall", "crash", "out"]
-    assert np.allclose(alone.loc[falls, "break_even"], both.loc[falls, "break_even"], rtol=1e-9)
-    ladder = {"price": (-0.2, 0.2, 5)}
+    # one leg alone has to fall twice as far
+    legs = 1.0 if margin == "isolated" else 2.0
+    both["distance"] = np.where(both["liquidated"], 0.0, both["distance"] / legs)
+    check_same(alone, both)
+    ladder = {"price": (-0.2, 0.2, 3)}
     rungs = [bt.stress(each, given[0], ladder=ladder).ladder for each in (one, two)]
     assert np.allclose(rungs[0]["equity"], rungs[1]["equity"], rtol=1e-9, atol=1e-7)
 
@@ -109,7 +123,6 @@ def test_a_replay_on_its_own_days_equals_the_run(policy):
     after = held(whole.prefix(180), policy=policy, signal=weights)
     assert row["from"] == "data"
     assert row["bars"] == 30
-    # columns begin later in a stress test only where more than 2,000 bars are in front of it
     assert row["equity"] == pytest.approx(after.metrics["final_equity"], rel=1e-12)
     one = bt.stress(before, bt.Scenario("then", **span), data=whole.select("A")).table.iloc[0]
     assert one["from"] == "figures"
@@ -142,7 +155,7 @@ def test_in_an_outage_neither_stops_nor_decisions_act():
 @pytest.mark.parametrize(
     ("scenario", "words"),
     [
-        (bt.Scenario("x", prices={"C": -0.1}), "instruments of the account"),
+        (bt.Scenario("x", prices={"C": -0.1}), "instruments or collateral of the account"),
         (bt.Scenario("x"), None),
     ],
 )
@@ -170,9 +183,90 @@ def test_moves_of_instruments_are_checked(settings, words):
     assert words in str(caught.value)
 
 
-def test_an_instrument_that_ended_is_refused():
+def test_markets_of_one_are_the_market():
+    one, panel = held(steady(), 8.0), held(bt.Markets({"A": steady()}), 8.0)
+    tables = [bt.stress(each, SHOCKS[:2]).table for each in (one, panel)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+@pytest.mark.parametrize("signal", [1.0, -1.0])
+def test_a_second_instrument_without_weight_changes_nothing(signal):
+    """Distances were taken at closes, and a bridge's noise was scaled with its move."""
+    one = held(steady(), 8.0, signal)
+    two = held(bt.Markets({"A": steady(), "B": wild()}), 8.0, {"A": signal, "B": 0.0})
+    given = [SHOCKS[0], *SHOCKS[4:6]]
+    check_same(bt.stress(one, given).table, bt.stress(two, given).table)
+
+
+def test_an_instrument_that_ended_has_no_bars():
     market = bt.Market.sample(bars=100)
     with pytest.warns(UserWarning, match="ends before"):
-        result = held(bt.Markets({"A": market, "B": market.prefix(60)}), 2.0)
-    with pytest.raises(bt.ParameterError, match="B ended before"):
-        bt.stress(result, bt.Scenario("fall", price=-0.1))
+        result = held(bt.Markets({"B": market.prefix(60), "A": market}), 2.0)
+    row = bt.stress(result, bt.Scenario("fall", price=-0.1, shape="bar")).table.iloc[0]
+    quantity, last = result.state.held.quantities[1], market.mark_close[-1]
+    assert row["loss"] == pytest.approx(0.1 * quantity * last, rel=1e-9)
+
+
+def test_instruments_that_ended_long_ago_are_left_out(monkeypatch):
+    monkeypatch.setattr(stress_run, "WARMUP", 20)
+    market = bt.Market.sample(bars=100)
+    given = {"A": market, "B": market.prefix(60), "C": market}
+    with pytest.warns(UserWarning, match="ends before"):
+        result = held(bt.Markets(given), 2.0)
+    row = bt.stress(result, bt.Scenario("fall", prices={"C": -0.1}, shape="bar")).table.iloc[0]
+    quantity, last = result.state.held.quantities[2], market.mark_close[-1]
+    assert row["loss"] == pytest.approx(0.1 * quantity * last, rel=1e-9)
+    with pytest.raises(bt.ParameterError, match="got 'B'"):
+        bt.stress(result, bt.Scenario("fall", prices={"B": -0.1}))
+
+
+def test_a_contract_that_expires_in_a_scenario_is_closed_at_its_mark():
+    market = steady()
+    ends = str(market.index[-1] + pd.Timedelta("2h"))[:16]
+    future = free_venue().override({"contract.expires": ends})
+    result = bt.run(
+        bt.Markets({"A": market, "B": market}), Hold(4.0), account=free_account(), compile=False,
+        venue={"A": free_venue(), "B": future},
+    )  # fmt: skip
+    fall = bt.Scenario("fall", price=-0.1, over="4h")
+    row = bt.stress(result, fall).table.iloc[0]
+    # B is closed after one of four bars, at 0.9 ** 0.25 of the last close
+    quantities, last = result.state.held.quantities, market.close[-1]
+    wanted = last * (0.1 * quantities[0] + (1.0 - 0.9**0.25) * quantities[1])
+    assert row["loss"] == pytest.approx(wanted, rel=1e-9)
+
+
+def test_collateral_moves_by_its_own_prices_and_a_constant_one_where_it_is_named():
+    assets = [
+        bt.Collateral("COIN", 2.0, prices="A", rate=0.9),
+        bt.Collateral("GOLD", 3.0, prices=wild(), rate=0.5),
+        bt.Collateral("USDC", 50.0, prices=1.0, rate=1.0),
+    ]
+    account = free_account(collateral=assets, negative_limit=1e6)
+    market = bt.Markets({"A": steady(), "B": wild()})
+    result = bt.run(market, Hold(3.0), venue=free_venue(), account=account, compile=False)
+    quantities, last = result.state.held.quantities, result.marks[-1]
+    given = {
+        "all": (bt.Scenario("all", price=-0.1, shape="bar"), (-0.1, -0.1, -0.1, 0.0)),
+        "peg": (bt.Scenario("peg", prices={"USDC": -0.2}, shape="bar"), (0.0, 0.0, 0.0, -0.2)),
+        "gold": (bt.Scenario("gold", prices={"GOLD": 0.1, "B": -0.1}, shape="bar"),
+                 (0.0, -0.1, 0.1, 0.0)),
+    }  # fmt: skip
+    table = bt.stress(result, [scenario for scenario, _ in given.values()]).table
+    for name, (_, (a, b, gold, peg)) in given.items():
+        gained = a * last[0] * (quantities[0] + 2.0) + b * last[1] * quantities[1]
+        gained += 3.0 * gold * last[1] + 50.0 * peg
+        assert table.loc[name, "loss"] == pytest.approx(-gained, rel=1e-9), name
+    assert -1.0 < table.loc["all", "break_even"] < -0.1
+
+
+def test_the_distance_is_that_of_all_marks_at_a_waypoint():
+    """Of a hedge, the other leg moves too: frozen, each leg would be near its liquidation."""
+    hedge = held(bt.Markets(dict.fromkeys(TWINS, steady())), 8.0, {"A": 1.0, "B": -1.0})
+    deep = bt.Scenario("deep", price=-0.3, shape="bar")
+    row = bt.stress(hedge, deep).table.iloc[0]
+    # nearest at the open: B fails d above P, where E - q d = 0.005 q (2 P + d). With A frozen, B
+    # would be liquidated by the fall, and with B frozen A.
+    quantity, last = hedge.state.held.quantities[0], hedge.marks[-1, 0]
+    gap = (hedge.metrics["final_equity"] / quantity - 0.01 * last) / 1.005
+    assert row["distance"] == pytest.approx(gap / last, rel=1e-9)

@@ -1,0 +1,315 @@
+"""The bars of an account with several positions: the path of each instrument, and its mirror."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.account import Account, Ledger
+from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
+from backtest.base.units import FloatArray, IntArray
+from backtest.engine import Result
+from backtest.engine.account_loop import begin, copy_book
+from backtest.engine.portfolio.book_assets import find_prices
+from backtest.engine.portfolio.book_desk import seat
+from backtest.engine.portfolio.book_driver import (
+    Counts,
+    drive,
+    find_binders,
+    find_simulate,
+    new_tape,
+    read_tables,
+)
+from backtest.engine.portfolio.book_inputs import BookInputs, new_scene
+from backtest.engine.portfolio.portfolio_setup import Setup, set_up
+from backtest.market import Market, Markets
+from backtest.measures.tally import Tally
+from backtest.portfolio.book_bar import set_scene
+from backtest.portfolio.book_gap import is_quiet
+from backtest.portfolio.book_records import (
+    ALONG,
+    EQUITY,
+    IS_OVER,
+    IS_RUINED,
+    LATE,
+    RESERVE,
+    Book,
+)
+from backtest.scenarios.bar_orders import Branch, low_first_probability
+from backtest.scenarios.bounds_lanes import WHERE, BarOutcomes, Lane
+from backtest.venue.own_requirement import OwnMargin
+
+INSTRUMENT = 8
+"""The column of the log with the instrument of an entry."""
+
+
+class BookState(NamedTuple):
+    """An account after a bar, with its decisions for the next, and the records of the bar."""
+
+    book: Book
+    memory: FloatArray
+    counts: Counts
+    account: FloatArray
+    positions: FloatArray
+    entries: FloatArray
+
+    @property
+    def equity(self) -> float:
+        """The equity at the close."""
+        return float(self.book.purse[EQUITY])
+
+    @property
+    def reserve(self) -> float:
+        """The reserve at the close."""
+        return float(self.book.purse[RESERVE])
+
+
+class Group(NamedTuple):
+    """What moves as one: its places among instruments and collateral, and its notional.
+
+    ``path`` is the probability that it takes the path of a run rather than its mirror.
+    """
+
+    places: IntArray
+    notional: float
+    path: float
+
+
+class BookOrders:
+    """A run of several positions, whose bars are lived with paths and their mirrors.
+
+    At most the ``depth`` largest positions of a bar are mirrored; with a depth of 0, at which only
+    the run is followed, at most 12.
+    """
+
+    def __init__(self, result: Result, refine: Market | None, depth: int) -> None:
+        check_result(result, refine)
+        self.result, self.depth, self.beyond = result, depth or 12, set[int]()
+        setup = read_setup(result)
+        self.inputs, self.book, self.desk, self.tally = begin(setup)
+        self.markets, self.first, self.n_bars = setup.markets, setup.first, setup.markets.n_bars
+        self.groups = list_groups(self.markets, setup.account)
+        own = setup.account.requirement
+        is_compiled = result.manifest["compiled"] == "yes" and not isinstance(own, OwnMargin)
+        self.simulate = find_simulate(
+            is_compiled=is_compiled,
+            own=own if isinstance(own, OwnMargin) else None,
+            names=self.markets.names,
+        )
+        bind, self.pack = find_binders(is_compiled=is_compiled)
+        self.bound = bind(self.desk, [(p.policy, tuple(p.columns)) for p in setup.panelists])
+        n = len(self.markets)
+        self.tape = new_tape(n, self.n_bars - self.first, self.first, 8 * n + 1024)
+        self.scene = new_scene(n, len(self.book.priced))
+
+    @property
+    def n_beyond(self) -> int:
+        """Bars in which more instruments were ambiguous than were mirrored."""
+        return len(self.beyond)
+
+    @property
+    def source(self) -> Markets | None:
+        """The markets of the run."""
+        return self.result.markets
+
+    def begin(self) -> Lane:
+        """Return the life before the first bar."""
+        nothing = np.zeros((0, 9))
+        counts = Counts(self.tally, None)
+        state = BookState(self.book, self.desk.memory.copy(), counts, nothing, nothing, nothing)
+        return Lane(state, (), self.tally, None, 1.0, True)
+
+    def open_bar(self, t: int) -> None:
+        """Margin tables and fees are those of the driver."""
+
+    def pass_bar(self, lane: Lane, t: int) -> BarOutcomes:
+        """Return the ways through bar t from a state: that of the run, and every path."""
+        run = self.take(lane.state, t, self.inputs)
+        if t == 0 or not self.is_suspect(lane.state, run, t):
+            return BarOutcomes(run._replace(weight=1.0), [])
+        moving = self.list_moving(lane.state.book, run.state, t)
+        if len(moving) > self.depth:
+            self.beyond.add(t)
+            moving = moving[: self.depth]
+        own = identify(run.state.book)
+        found: dict[Any, Branch] = {}
+        for mirrored in itertools.product((False, True), repeat=len(moving)):
+            chances = [1.0 - g.path if m else g.path for g, m in zip(moving, mirrored, strict=True)]
+            ways = [g.places for g, m in zip(moving, mirrored, strict=True) if m]
+            branch = self.take(lane.state, t, self.mirror(ways))
+            key = identify(branch.state.book)
+            weight = math.prod(chances) + (found[key].weight if key in found else 0.0)
+            found[key] = found.get(key, branch)._replace(weight=weight)
+        same = found.pop(own, run._replace(weight=0.0))
+        places = sorted(int(k) for group in moving for k in group.places)
+        names = [self.name(k) for k in places]
+        return BarOutcomes(
+            run._replace(weight=same.weight), [*found.values()], names=f" ({', '.join(names)})"
+        )
+
+    def take(self, state: BookState, t: int, inputs: BookInputs) -> Branch:
+        """Return the account after bar t and its decisions."""
+        book = copy_book(state.book)
+        book.cursor[:] = state.book.cursor
+        self.desk.memory[:] = state.memory
+        counts, entries = drive(
+            self.simulate, self.pack, inputs, book, self.desk, self.bound, state.counts, t, t + 1,
+            self.tape, 1, None,
+        )  # fmt: skip
+        rows = slice(t - self.first, t - self.first + 1)
+        before, after = state.counts.tally.money, counts.tally.money
+        ledger = Ledger._make(b - a for a, b in zip(before, after, strict=True))
+        now = BookState(
+            book, self.desk.memory.copy(), counts, self.tape.account[rows].copy(),
+            self.tape.positions[rows].copy(), entries,
+        )  # fmt: skip
+        return Branch(now, ledger, 0.0, "")
+
+    def mirror(self, places: list[IntArray]) -> BookInputs:
+        """Return the inputs with every position on its path, or on the mirror of it."""
+        mirrored = np.zeros_like(self.inputs.terms.mirrored)
+        mirrored[np.concatenate([np.zeros(0, np.int64), *places])] = 1
+        terms = self.inputs.terms._replace(mirrored=mirrored, intrabar=ALONG)
+        return self.inputs._replace(terms=terms)
+
+    def is_suspect(self, before: BookState, run: Branch, t: int) -> bool:
+        """Return whether the order inside a bar may matter: something acts, or may act.
+
+        Without anything that acts, what is held at the close was held inside the bar.
+        """
+        ledger, book = run.ledger, run.state.book
+        if ledger.liquidations + ledger.stops + ledger.take_profits > 0:
+            return True
+        was_held = before.book.held.quantities != 0.0
+        is_held = book.held.quantities != 0.0
+        if not (was_held.any() or is_held.any()):
+            return False
+        if (was_held & ~is_held).any() or self.inputs.terms.fill == LATE:
+            return True
+        terms = read_tables(self.inputs, t + 1)
+        set_scene(terms, self.inputs.feed, self.scene, t)
+        with np.errstate(all="ignore"):
+            return not is_quiet(terms, copy_book(book), self.scene)
+
+    def list_moving(self, before: Book, after: BookState, t: int) -> list[Group]:
+        """Return what is held in bar t and moves in it, the largest first."""
+        traded = np.zeros(len(self.markets), np.bool_)
+        who = after.entries[:, INSTRUMENT].astype(np.int64)
+        traded[who[(who >= 0) & (who < len(traded))]] = True
+        held = np.maximum(abs(before.held.quantities), abs(after.book.held.quantities))
+        held = np.concatenate([np.where(traded & (held == 0.0), 1e-300, held),
+                               abs(before.held.amounts)])  # fmt: skip
+        found = []
+        for places in self.groups:
+            open_, high, low, close, mark = self.read_bar(int(places[0]), t)
+            if held[places].any() and high > low:
+                chance = low_first_probability(open_, high, low, close)
+                path = chance if close >= open_ else 1.0 - chance
+                found.append(Group(places, float(held[places].sum()) * abs(mark), path))
+        return sorted(found, key=lambda each: -each.notional)
+
+    def read_bar(self, k: int, t: int) -> tuple[float, ...]:
+        """Return open, high, low and close of an instrument or a collateral, and its value."""
+        feed, n = self.inputs.feed, len(self.markets)
+        names = ("open", "high", "low", "close")
+        if k >= n:
+            bar = tuple(float(getattr(feed, f"asset_{name}")[k - n, t]) for name in names)
+            return (*bar, bar[-1])
+        bar = tuple(float(getattr(feed, name)[t, k]) for name in names)
+        return (*bar, bar[-1] * float(self.inputs.terms.rules.brackets.sizes[k]))
+
+    def name(self, k: int) -> str:
+        """Return the name of an instrument or a collateral."""
+        n = len(self.markets)
+        return self.markets.names[k] if k < n else self.result.account.collateral[k - n].name
+
+    def count(self, lane: Lane, branch: Branch, ways: BarOutcomes, t: int) -> tuple[Tally, Any]:  # noqa: ARG002 - the driver counts
+        """Return the measures of a life with a bar added, and the record of the bar."""
+        state = branch.state
+        return state.counts.tally, (state.account, state.positions, state.entries)
+
+    def decide(self, lane: Lane, t: int) -> Lane:  # noqa: ARG002 - the driver asks the policies
+        """Return the life, whose decisions the driver has asked for."""
+        return lane
+
+    def identify(self, lane: Lane) -> Any:
+        """Return what makes state and memory different from others."""
+        return identify(lane.state.book), lane.state.memory.tobytes()
+
+    def finish(self, lane: Lane) -> Result:
+        """Return a life as a result, for its metrics."""
+        rows, node = [], lane.trail
+        while node is not None:
+            node, row = node
+            rows.append(row)
+        account, positions, entries = (
+            np.concatenate(each) for each in zip(*rows[::-1], strict=True)
+        )
+        return replace(
+            self.result,
+            record=account,
+            positions_record=positions,
+            entries=entries,
+            tally=lane.tally,
+            state=lane.state.book,
+        )
+
+
+def identify(book: Book) -> tuple[Any, ...]:
+    """Return what makes the book of an account different from others, to nine digits."""
+    held = book.held
+    purse = (book.purse[:IS_OVER], book.purse[IS_RUINED + 1 :])
+    arrays = (held.quantities, held.entries, held.amounts, book.margin, book.best, *purse)
+    numbers = tuple(f"{x:.9g}" for each in arrays for x in each.tolist())
+    flags = (book.since, book.since_stop, book.is_halted, book.purse[[IS_OVER, IS_RUINED]])
+    return (numbers, *(each.tobytes() for each in flags))
+
+
+def list_groups(markets: Markets, account: Account) -> list[IntArray]:
+    """Return the places, among instruments and then collateral, that have the same market."""
+    prices = [*markets.values(), *(find_prices(each, markets) for each in account.collateral)]
+    keys = np.array([next(k for k, other in enumerate(prices) if other is each) for each in prices])
+    return [np.flatnonzero(keys == key) for key in np.unique(keys)]
+
+
+def check_result(result: Result, refine: Market | None) -> None:
+    """Refuse accounts whose orders inside a bar are not enumerated."""
+    if result.manifest["resumed_from"] is not None:
+        raise ParameterError(
+            "bounds cannot be computed for an account with an earlier run that it continues",
+            where=Place("account", of=WHERE),
+            cure="run the whole span at once",
+        )
+    if refine is not None:
+        raise ParameterError(
+            f"refine is for markets of one instrument, got {', '.join(result.names)}",
+            where=Place("refine", of=WHERE),
+            cure="leave refine out, or run on finer bars",
+        )
+
+
+def read_setup(result: Result) -> Setup:
+    """Return the setup of a run, without checking its policies again."""
+    markets, weights = result.markets, result.weights
+    if markets is None or weights is None:
+        raise TypeError("bounds require a result of this process")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return set_up(
+            markets,
+            {**result.policies},
+            venue={**result.venues},
+            account=result.account,
+            signal=weights.T,
+            overlay=result.overlay,
+            sampling=str(result.manifest["sampling"]),
+            periods=result.span.periods,
+            start=markets.times[result.span.first],
+            panelists=seat({**result.policies}, result.overlay, markets, weights, is_checked=False),
+        )
