@@ -16,7 +16,7 @@ from backtest.base import early_interrupt as early_interrupt  # before all that 
 from backtest import allocate, measures, options, paths, report
 from backtest.account import Account, Multiple
 from backtest.account.leverage_limits import leverage_limit
-from backtest.base import normal as math
+from backtest.base import public_math as math
 from backtest.base.errors import (
     AccountingError,
     BacktestError,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, NamedTuple
 
-from backtest import AccountView, Bar, Policy, Range
+from backtest import AccountView, Bar, Policy, Range, math
 
 
 class Floor(NamedTuple):
@@ -35,7 +35,7 @@ class Cppi(Policy):
     def leverage(self, bar: Bar, account: AccountView, memory: Floor) -> tuple[float, Floor]:
         """Return m (E - F) / E, and the equity at the first close."""
         base = memory.base if memory.base > 0.0 else account.equity
-        grown = self.floor * base * (1.0 + self.growth) ** (account.days / 365.0)
+        grown = self.floor * base * math.power(1.0 + self.growth, account.days / 365.0)
         floor = max(grown, self.ratchet * account.peak_equity)
         cushion = (account.equity - floor) / account.equity
         return max(self.multiplier * cushion, 0.0), Floor(base)

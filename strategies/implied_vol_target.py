@@ -1,9 +1,8 @@
 """A volatility target on the implied volatility of options."""
 
-import math
 from typing import Annotated
 
-from backtest import AccountView, Bar, Columns, Market, Policy, Range
+from backtest import AccountView, Bar, Columns, Market, Policy, Range, math
 from backtest.features import implied_volatility
 
 
@@ -30,5 +29,5 @@ class ImpliedVolTarget(Policy):
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return (target / (IV sqrt(1 - haircut)))^power."""
-        ratio = self.target / (bar.implied * math.sqrt(1.0 - self.haircut))
-        return ratio if self.power == 1.0 else float(ratio**self.power)
+        adjusted = bar.implied * math.power(1.0 - self.haircut, 0.5)
+        return math.power(self.target / adjusted, self.power)

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Range
+from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Range, math
 from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS, volatility
 
 
@@ -32,5 +32,4 @@ class VolTarget(Policy):
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return (target / sigma)^power."""
-        ratio = self.target / bar.sigma
-        return ratio if self.power == 1.0 else float(ratio**self.power)
+        return math.power(self.target / bar.sigma, self.power)

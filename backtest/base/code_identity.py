@@ -19,7 +19,12 @@ KNOWN_MODULES = frozenset({"math", "numpy", "backtest"})
 """Modules whose attributes are fixed by a version, which is part of the cache's name."""
 
 OWN_VERSION = frozenset(
-    {"backtest.venue.margin", "backtest.base.normal", "backtest.options.pricing"}
+    {
+        "backtest.venue.margin",
+        "backtest.base.elementary",
+        "backtest.base.normal",
+        "backtest.options.pricing",
+    }
 )
 """Modules of functions that compiled policies call by name; the rules' version covers them."""
 

@@ -25,7 +25,7 @@ import numpy as np
 from numba.core.errors import TypingError
 from numba.extending import overload
 
-from backtest.base import cache_folder, normal
+from backtest.base import cache_folder, elementary, normal
 from backtest.base.code_identity import OWN_VERSION, find_references
 from backtest.base.compiled_files import jit
 from backtest.base.compiled_twins import count_all_brackets, find_own_functions, make_twin
@@ -52,11 +52,17 @@ OPTION_FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (black_scholes.bs, "scalar_bs"),
     (black_scholes.bs_greeks, "scalar_bs_greeks"),
     (black_scholes.bs_implied_volatility, "scalar_bs_implied"),
-    (normal.mills_ratio, "mills_ratio"),
-    (normal.normal_density, "normal_density"),
-    (normal.normal_cdf, "normal_cdf"),
 )
 """Functions outside the rules that compiled policies may call, with their scalar ones."""
+MATH: tuple[Any, ...] = (
+    elementary.exp,
+    elementary.log,
+    elementary.power,
+    normal.mills_ratio,
+    normal.normal_density,
+    normal.normal_cdf,
+)
+"""Functions of numbers that compiled policies may call; they are inlined, to be vectorized."""
 PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
 """Functions that take arrays in Python, and are replaced by scalar ones in compiled code."""
 OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
@@ -120,6 +126,8 @@ def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
         found = names | compile_helpers(bs_kernels)
         for public, scalar in (*PUBLIC, *OPTION_FUNCTIONS):
             register_overload(public, found[scalar])
+        for public in MATH:
+            register_overload(public, found[public.__name__], is_inlined=True)
     return Core(folder, names)
 
 
@@ -191,7 +199,7 @@ def as_unsigned(t: int) -> Any:
     return np.uint64(t)
 
 
-def register_overload(public: Callable[..., Any], scalar: Any) -> None:
+def register_overload(public: Callable[..., Any], scalar: Any, *, is_inlined: bool = False) -> None:
     """Let compiled policies call a public function that broadcasts a scalar one.
 
     A multiplier of None is this bar's, as it is in Python. The kind of an option and its settlement
@@ -213,7 +221,8 @@ def register_overload(public: Callable[..., Any], scalar: Any) -> None:
     scope: dict[str, Any] = {"scalar": scalar, "read_literals": read_literals}
     scope |= {f"default_{name}": value for name, value in defaults.items()}
     exec(compile(text, "<public overload>", "exec"), scope)  # our own text, nothing of the user's
-    overload(public, prefer_literal=bool(literals))(scope["choose"])
+    options: Any = {"forceinline": is_inlined}
+    overload(public, jit_options=options, prefer_literal=bool(literals))(scope["choose"])
 
 
 REPLACED = {
@@ -274,7 +283,7 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
     copy = types.FunctionType(
         function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
     )
-    done[id(function)] = numba.njit(error_model="numpy")(copy)
+    done[id(function)] = numba.njit(error_model="numpy", forceinline=True)(copy)
     for name, value in find_references(function).items():
         is_helper = isinstance(value, types.FunctionType) and name in scope
         if is_helper and value.__module__ not in OWN_VERSION:

@@ -1,9 +1,9 @@
 """Find out from its bytecode whether a formula gives the same bits compiled and in plain Python.
 
-Arithmetic, comparisons, and the functions of ``math`` do. A power with a literal does not, as base
-or as exponent: compilers compute ``2.0 ** x`` differently. Nor do numpy's functions, and integers
-that a loop may grow beyond 64 bits. Anything unknown counts as different. A formula that passes
-also compiles.
+Arithmetic, comparisons, and the functions of ``math`` and ``backtest.math`` do. A power with a
+literal does not, as base or as exponent: compilers compute ``2.0 ** x`` differently. Nor do numpy's
+functions, and integers that a loop may grow beyond 64 bits. Anything unknown counts as different. A
+formula that passes also compiles.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from backtest.base import public_math
 from backtest.base.code_identity import find_references
 from backtest.policy import Policy
 
@@ -41,6 +42,12 @@ OF_MATH = frozenset(
     }
 )  # fmt: skip
 OF_NUMPY = frozenset({"inf", "isfinite", "isinf", "isnan", "nan", "pi"})
+ALLOWED = {
+    "math": OF_MATH,
+    "numpy": OF_NUMPY,
+    public_math.__name__: frozenset(public_math.__all__),
+}
+"""The attributes of modules that give the same bits."""
 LOADS = ("LOAD_ATTR", "LOAD_METHOD")
 BASES = (*LOADS, "BINARY_OP", "CALL")
 """Instructions whose result is no constant for the compiler."""
@@ -143,7 +150,7 @@ def is_known(name: str, known: Mapping[str, Any]) -> bool:
         return name in BUILT_IN and hasattr(builtins, name)
     value = known[name]
     if isinstance(value, types.ModuleType):
-        return value.__name__ in ("math", "numpy")
+        return value.__name__ in ALLOWED
     is_record = isinstance(value, type) and hasattr(value, "_fields")
     is_function = isinstance(value, types.FunctionType)
     is_replaced = is_function and value.__module__ == "backtest.venue.margin"
@@ -159,4 +166,4 @@ def is_attribute(
     if before.opname != "LOAD_GLOBAL":
         return False
     module = getattr(known.get(before.argval), "__name__", "")
-    return step.argval in {"math": OF_MATH, "numpy": OF_NUMPY}.get(module, frozenset())
+    return step.argval in ALLOWED.get(module, frozenset())

@@ -1,0 +1,161 @@
+"""Exponential, logarithm, power and the normal distribution, against fifty digits."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.engine.compile.loop_compiler import compile_core
+
+INF, NAN = math.inf, math.nan
+EDGES = (
+    0.0, -0.0, 5e-324, 1e-310, 2.2250738585072014e-308, 1e-17, 0.5, 1.0 - 2.0**-53, 1.0,
+    1.0 + 2.0**-52, 1.5, 2.0, 3.0, 4.0, 709.78, 709.79, 745.13, 745.14, 2.0**52, 2.0**52 + 1.0,
+    2.0**53 - 1.0, 2.0**53, 1e75, 1e300, 1.7976931348623157e308, INF, NAN,
+)  # fmt: skip
+BOTH_SIGNS = np.array([*EDGES, *(-each for each in EDGES)])
+
+
+def make_draws(n: int) -> dict[str, tuple[np.ndarray, ...]]:
+    """Return arguments of every size, and edges: of exp, log, and power."""
+    rng = np.random.default_rng(35)
+    x, y = (each.ravel() for each in np.meshgrid(BOTH_SIGNS, BOTH_SIGNS))
+    bases = [np.exp(rng.uniform(-3, 3, n)), np.exp(rng.uniform(-744, 709, n))]
+    bases += [1.0 + rng.normal(0.0, 1e-9, n), np.exp(rng.uniform(-5, 5, n))]
+    powers = [rng.uniform(-4, 4, n), rng.uniform(-2, 2, n)]
+    powers += [rng.uniform(-1e10, 1e10, n), rng.integers(-8, 9, n) / 2.0]
+    return {
+        "exp": (np.concatenate([BOTH_SIGNS, rng.uniform(-745, 710, n), rng.normal(0, 1, n)]),),
+        "log": (np.concatenate([BOTH_SIGNS, bases[0], bases[1], bases[2]]),),
+        "power": (np.concatenate([x, *bases]), np.concatenate([y, *powers])),
+    }
+
+
+def count_ulps(found: float, true: Any) -> float:
+    """Return the error of a float in units of its last place; infinite floats must be due."""
+    if math.isinf(found):
+        return 0.0 if true > sys.float_info.max else INF
+    return float(abs(true - found)) / math.ulp(min(float(true), sys.float_info.max))
+
+
+def largest_error(name: str, n: int) -> float:
+    """Return the largest error of a function over its bound, at n arguments of each kind."""
+    mpmath = pytest.importorskip("mpmath")
+    arguments = make_draws(n)[name]
+    function = getattr(bt.math, name)
+    worst = 0.0
+    with mpmath.workdps(50):
+        for each in zip(*(array.tolist() for array in arguments), strict=True):
+            x, y = each[0], each[-1]
+            positive = x > 0.0 or name == "exp"
+            if not positive or not all(map(math.isfinite, each)):
+                continue
+            exponent = mpmath.mpf(x) if name == "exp" else mpmath.log(mpmath.mpf(x))
+            scale = 1.0
+            if name == "power":
+                exponent *= mpmath.mpf(y)
+                scale += min(float(abs(exponent)), 1e6)
+            true = exponent if name == "log" else mpmath.exp(min(exponent, mpmath.mpf(800)))
+            worst = max(worst, count_ulps(function(*each), true) / scale)
+    return worst
+
+
+@pytest.mark.parametrize("name", ["exp", "log", "power"])
+def test_errors_stay_within_their_bounds(name):
+    assert largest_error(name, 300) <= 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["exp", "log", "power"])
+def test_errors_stay_within_their_bounds_at_a_hundred_thousand_arguments(name):
+    assert largest_error(name, 25_000 if name == "power" else 50_000) <= 1.0
+
+
+def test_powers_of_edges_are_those_of_the_standard():
+    """As C's pow, except NaN where ``math.pow`` raises: there it is an infinity or no number."""
+    x, y = make_draws(0)["power"]
+    for base, factor in zip(x.tolist(), y.tolist(), strict=True):
+        if base <= 0.0 and factor == 0.5:
+            continue  # numpy takes the root there
+        with np.errstate(all="ignore"):
+            expected = float(np.power(np.float64(base), np.float64(factor)))
+        found = bt.math.power(base, factor)
+        is_edge = expected == 0.0 or math.isinf(expected)
+        close = expected if is_edge else pytest.approx(expected, rel=1e-12)
+        if math.isnan(expected):
+            assert math.isnan(found), (base, factor)
+            continue
+        assert found == close, (base, factor)
+        assert math.copysign(1.0, found) == math.copysign(1.0, expected), (base, factor)
+
+
+def test_other_edges():
+    assert [bt.math.exp(x) for x in (INF, -INF, 0.0, 710.0, -746.0)] == [INF, 0.0, 1.0, INF, 0.0]
+    assert [bt.math.log(x) for x in (INF, 0.0, -0.0, 1.0)] == [INF, -INF, -INF, 0.0]
+    assert all(math.isnan(bt.math.log(x)) for x in (NAN, -1.0, -INF))
+    assert math.isnan(bt.math.exp(NAN))
+    assert [bt.math.normal_cdf(z) for z in (-INF, 0.0, INF, 50.0, -50.0)] == [0.0, 0.5, 1.0, 1.0, 0]
+    assert math.isnan(bt.math.normal_cdf(NAN))
+    assert bt.math.normal_density(INF) == 0.0
+
+
+def test_whole_and_half_powers_are_exact():
+    """Those of a machine's root and products, and every other whose result is a float."""
+    rng = np.random.default_rng(4)
+    for x in np.exp(rng.uniform(-50, 50, 500)).tolist():
+        root = math.sqrt(x)
+        assert [bt.math.power(x, y) for y in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)] == [
+            1.0, root, x, x * root, x * x, x * x * x,
+        ]  # fmt: skip
+    for n in range(1, 98):
+        powers = [bt.math.power(float(n * n), half / 2.0) for half in range(9)]
+        assert powers == [float(n**half) for half in range(9)]
+        assert bt.math.power(-float(n), 3.0) == -float(n**3)
+
+
+@functools.cache
+def compile_plainly(name: str) -> Callable[..., Any]:
+    """Return a function compiled over arrays, as compiled formulas contain it."""
+    numba = pytest.importorskip("numba")
+    compile_core()  # lets compiled code call them
+    function = getattr(bt.math, name)
+
+    @numba.njit(error_model="numpy")
+    def fill(first: Any, second: Any, out: Any) -> None:
+        for i in range(len(out)):
+            out[i] = function(first[i], second[i])
+
+    @numba.njit(error_model="numpy")
+    def fill_one(first: Any, out: Any) -> None:
+        for i in range(len(out)):
+            out[i] = function(first[i])
+
+    return fill if name == "power" else fill_one
+
+
+@pytest.mark.slow
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    "name", ["exp", "log", "power", "normal_cdf", "normal_density", "mills_ratio"]
+)
+def test_compiled_code_gives_the_bits_of_plain_python(name):
+    arguments = make_draws(25_000).get(name, (np.random.default_rng(1).normal(0, 9, 50_000),))
+    if name == "mills_ratio":
+        arguments = (np.abs(arguments[0]),)
+    found = np.empty_like(arguments[0])
+    compile_plainly(name)(*arguments, found)
+    plain = [
+        getattr(bt.math, name)(*each)
+        for each in zip(*map(np.ndarray.tolist, arguments), strict=True)
+    ]
+    both_nan = np.isnan(found) & np.isnan(plain)
+    assert np.array_equal(
+        found[~both_nan].view(np.int64), np.array(plain)[~both_nan].view(np.int64)
+    )
