@@ -39,7 +39,7 @@ BLOCKS = 125
 SAFE = {"*": {"brackets": [bracket(0.02)]}}
 LEAST = {
     "equity stop in the bar": 15, "equity stop in a gap": 3, "equity_stop alone": 3,
-    "whole debt repaid": 3,
+    "whole debt repaid": 1,
 }  # fmt: skip
 """How many of the first 100 random accounts take each path, at least."""
 
@@ -168,6 +168,21 @@ def test_a_pool_of_low_health_repays_its_whole_debt():
     }
     assert near(steps[0.97][0].quantity, -4)
     assert near(steps[0.98][0].quantity, -40)
+
+
+def test_a_pool_of_low_health_buys_a_short_back_whole():
+    """B opens at 1.1: assets 95 % of 4000 and 3000 of cash, debts 105 % of 6600: health .981."""
+    tapes = {
+        "A": tape([flat(100), flat(100), flat(100)], (4.0, NAN)),
+        "B": tape([flat(1), flat(1), flat(1.1)], (6.0, NAN)),
+    }
+    closed = {}
+    for health in (0.98, 0.985):
+        terms = {"mode": "partial", "step": 0.1, "full_below_health": health}
+        out = play(scene(tapes, {"A": 1.0, "B": -1.0}, venues={"*": {"liquidation": terms}}))
+        closed[health] = out.of_kind("liquidation")[0].quantity
+    assert near(closed[0.98], 600)
+    assert near(closed[0.985], 6000)
 
 
 def test_a_health_factor_needs_a_requirement_of_each_position():
