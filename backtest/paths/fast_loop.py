@@ -7,7 +7,7 @@ import types
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -86,8 +86,7 @@ class FastLoop:
     @property
     def policy(self) -> Policy:
         """What decides."""
-        given: Any = self.runner.policy  # of one instrument
-        return given
+        return cast("Policy", self.runner.policy)  # of one instrument
 
     @property
     def venue(self) -> Venue:
@@ -97,8 +96,7 @@ class FastLoop:
     @property
     def signal(self) -> float:
         """Direction and scale."""
-        given: Any = self.runner.signal  # of one instrument
-        return given
+        return cast("float", self.runner.signal)  # of one instrument
 
     @property
     def terms(self) -> Account:

@@ -230,7 +230,7 @@ class GeneralLoop:
         modes = [self.terms.for_instrument(name).margin for name in self.paths.names]
         is_own = (held["quantity"] != 0.0) & (np.array(modes) == "isolated")
         alone = np.where(is_own & ~np.isnan(move), own, 0.0).max(axis=1)
-        return np.maximum(np.where(needed > 0.0, shared, 0.0), alone)
+        return np.asarray(np.maximum(np.where(needed > 0.0, shared, 0.0), alone))
 
     def find_exposure(self) -> FloatArray:
         """Return the direction in which log prices are pushed: the mean notionals on path 0.
