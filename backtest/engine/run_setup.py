@@ -85,7 +85,7 @@ def set_up_run(
         benchmark=benchmark,
     )
     check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
-    warn_of_market(markets, setup.venues, setup.first)
+    warn_of_market(setup.markets, setup.venues, setup.first)
     warn_of_weights(signal, markets)
     return setup
 

@@ -21,8 +21,8 @@ from backtest.report.crowd_pages import (
 )
 from backtest.report.page.page import Page
 from backtest.report.pocket_pages import POCKETS, build_pocket_page
-from backtest.report.portfolio.portfolio_page import build_portfolio
 from backtest.report.risk_pages import RISKS, build_risk_page
+from backtest.report.run.portfolio_page import build_portfolio
 from backtest.report.run.run_page import build_run
 from backtest.report.sets.study_page import build_study
 from backtest.report.sets.sweep_page import build_sweep

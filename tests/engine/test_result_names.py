@@ -1,6 +1,7 @@
 """A result of one instrument and one of several answer to the same names."""
 
 import numpy as np
+import pytest
 
 import backtest as bt
 from backtest.engine.bar_loop import RECORDED
@@ -38,3 +39,63 @@ def test_results_of_one_and_of_several_have_the_same_names():
     np.testing.assert_array_equal(
         one.of_positions("quantity")[:, 0], one.record[:, RECORDED.index("position")]
     )
+
+
+PAIR = bt.Markets(
+    {"A": bt.Market.sample(bars=240), "B": bt.Market.sample(bars=240, seed=3).between("2023-01-03")}
+)
+
+
+@pytest.fixture(scope="module")
+def two():
+    """Return a run of two instruments, one of them listed later."""
+    policy = bt.strategies.Constant(2.0)
+    return bt.run(PAIR, policy, venue=VENUE, account=ACCOUNT, compile=False)
+
+
+def test_several_positions_have_what_one_has(two, tmp_path):
+    """The use of capital, forecasts, leverage and attribution by period; loaded as made."""
+    bars = two.bars
+    assert np.all(bars["available"] <= bars["backing"] + 1e-9)
+    np.testing.assert_allclose(
+        bars["unrealized_pnl"].iloc[-1], two.positions["profit"].iloc[-2:].sum()
+    )
+    gained = (bars["price_pnl"] - bars["slippage"] - bars["impact"]).sum()
+    realized = bars["realized_pnl"].sum() + bars["unrealized_pnl"].iloc[-1]
+    assert realized == pytest.approx(gained, rel=1e-9)
+    assert two.volatility_forecast.shape == (240, 2)
+    assert np.isnan(two.volatility_forecast[:48, 1]).all()
+    assert two.leverage_profile().mean == pytest.approx(bars["gross_leverage"].mean(), rel=0.01)
+    assert two.calibration().scores.loc["all", "count"] > 100
+    weekly = two.attribution("week").groupby(level="instrument").sum()
+    whole = two.attribution()
+    np.testing.assert_allclose(weekly.loc[whole.index], whole, atol=1e-9)
+    loaded = bt.Result.load(two.save(tmp_path))
+    assert loaded.bars.equals(bars)
+    assert str(loaded.calibration()) == str(two.calibration())
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (lambda result: result.to_vectorbt(), "one asset on its own margin"),
+        (lambda result: result.measures_by("phase"), "need one market"),
+        (lambda result: result.venue, "single venue, got 2 instruments"),
+    ],
+)
+def test_what_has_no_meaning_for_several_says_why(two, call, reason):
+    with pytest.raises(bt.ParameterError, match=reason):
+        call(two)
+
+
+def test_a_resumed_run_of_several_needs_no_earlier_bars(two):
+    """Markets that begin after the start get the bars of the earlier run in front."""
+    terms = {"venue": VENUE, "account": ACCOUNT, "compile": False}
+    policy = bt.strategies.Constant(2.0)
+    head = bt.run(PAIR.prefix(100), policy, **terms)
+    tail = bt.run(PAIR.slice(90, 240), policy, resume=head, **terms)
+    np.testing.assert_array_equal(tail.record, two.record[100:])
+    fees = VENUE.override({"fees.taker": 0.001})
+    others = {"venue": {"A": fees, "B": VENUE}, "account": bt.Account(capital=2_000)}
+    with pytest.raises(bt.ParameterError, match=r"another account\.capital, venue\.fees of A"):
+        bt.run(PAIR, policy, resume=head, **terms | others)

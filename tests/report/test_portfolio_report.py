@@ -12,14 +12,14 @@ import pytest
 import backtest as bt
 from backtest.report.basis.assumptions import describe_settings
 from backtest.report.basis.terms_by_instrument import merge_models, split_manifest
-from backtest.report.portfolio.contagion_section import count_victims, tabulate_contagion
-from backtest.report.portfolio.exposure_charts import (
+from backtest.report.run.contagion_section import count_victims, tabulate_contagion
+from backtest.report.run.exposure_charts import (
     correlate_days,
     draw_account,
     draw_exposure,
     draw_risk,
 )
-from backtest.report.portfolio.portfolio_page import (
+from backtest.report.run.portfolio_page import (
     build_portfolio,
     list_notices,
     tabulate_attribution,

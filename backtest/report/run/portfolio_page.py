@@ -29,8 +29,8 @@ from backtest.report.page.page import (
     name_columns,
 )
 from backtest.report.page.thinning import thin_rows
-from backtest.report.portfolio.contagion_section import build_contagion, count_victims
-from backtest.report.portfolio.exposure_charts import draw_account, list_charts
+from backtest.report.run.contagion_section import build_contagion, count_victims
+from backtest.report.run.exposure_charts import draw_account, list_charts
 from backtest.report.run.ledger_table import build_ledger, choose_rows
 from backtest.report.run.over_time_section import build_time, build_use
 from backtest.report.run.realization_section import list_realization
