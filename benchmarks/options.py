@@ -20,14 +20,15 @@ import pandas as pd
 
 import backtest as bt
 from backtest.base.kernels import compile_module
-from backtest.options import black_kernels, implied_kernels
+from backtest.options import SVI, black_kernels, implied_kernels
+from backtest.options.quotes import WIDTH
 
 REPEAT = 9
 LARGEST_ERROR = 0.003
 """Median error of a qualifying expiry (two days, eight strikes) that is to be explained."""
 MISSED = (
     "time", "underlying", "expiry", "strikes", "median_error", "inside", "half_spread",
-    "mark_to_mid", "marks_outside",
+    "mark_to_mid", "fit_to_mid", "marks_outside", "cause",
 )  # fmt: skip
 
 
@@ -71,8 +72,12 @@ def fit_chains(folder: Path, model: str) -> pd.DataFrame:
         for name in chain.underlyings:
             fitted = bt.Surface.fit(chain, model, underlying=name)  # type: ignore[arg-type]
             arbitrage = fitted.arbitrage()[["butterfly", "crossings"]]
+            parts_of = fitted.quotes.groupby("expiry", sort=True)
             causes = pd.DataFrame(
-                [explain_errors(rows) for _, rows in fitted.quotes.groupby("expiry", sort=True)]
+                [
+                    explain_errors(rows, smile)
+                    for (_, rows), smile in zip(parts_of, fitted.smiles, strict=True)
+                ]
             )
             left_out = len(fitted.left_out)
             parts.append(
@@ -84,26 +89,39 @@ def fit_chains(folder: Path, model: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def explain_errors(rows: pd.DataFrame) -> dict[str, float]:
-    """Return how far marks are from quotes, whatever the fit, in volatility.
+def explain_errors(rows: pd.DataFrame, smile: SVI) -> dict[str, float]:
+    """Return how far marks and fit are from the middle of the judged quotes, in volatility.
 
-    ``half_spread`` is the median half-width of the quotes, ``mark_to_mid`` the median distance of
-    the marks from the middle, ``marks_outside`` the share of marks outside bid and ask.
+    ``half_spread`` is the median half-width of the quotes, ``mark_to_mid`` and ``fit_to_mid`` are
+    median distances, ``marks_outside`` is the share of marks outside bid and ask.
     """
-    near = rows[rows["bid_iv"].notna() & rows["iv"].notna()]
+    width = float(np.sqrt(smile.total_variance(0.0)))
+    is_near = rows["bid_iv"].notna() & rows["iv"].notna() & (rows["k"].abs() <= WIDTH * width)
+    near = rows[is_near]
     mid = 0.5 * (near["bid_iv"] + near["ask_iv"])
+    fit = np.sqrt(smile.total_variance(near["k"].to_numpy()) / near["years"])
     outside = (near["iv"] < near["bid_iv"]) | (near["iv"] > near["ask_iv"])
     return {
         "half_spread": float((0.5 * (near["ask_iv"] - near["bid_iv"])).median()),
         "mark_to_mid": float((near["iv"] - mid).abs().median()),
+        "fit_to_mid": float((fit - mid).abs().median()),
         "marks_outside": float(outside.mean()),
     }
+
+
+def name_cause(mark_to_mid: float, fit_to_mid: float) -> str:
+    """Return why an expiry's marks are missed."""
+    if mark_to_mid >= LARGEST_ERROR:
+        return "marks far from the middle"
+    return "smile of another shape" if fit_to_mid >= LARGEST_ERROR else "a part of both"
 
 
 def summarize(rows: pd.DataFrame) -> dict[str, Any]:
     """Return the figures of docs/options.md, and the expiries whose marks the fit misses."""
     judged = rows[(rows["years"] >= 2.0 / 365.0) & (rows["strikes"] >= 8)]
     missed = judged[judged["median_error"] >= LARGEST_ERROR].sort_values("median_error")
+    causes = [*map(name_cause, missed["mark_to_mid"], missed["fit_to_mid"])]
+    missed = missed.assign(cause=causes)
     worst = judged.loc[judged["inside"].idxmin()]
     return {
         "snapshots": int(rows["time"].nunique()),
@@ -120,6 +138,7 @@ def summarize(rows: pd.DataFrame) -> dict[str, Any]:
             "median expiry": float(judged["median_error"].median()),
             "worst expiry": float(judged["median_error"].max()),
             "at least 0.3 points": len(missed),
+            **missed["cause"].value_counts().to_dict(),
         },
         "butterflies": int(rows["butterfly"].sum()),
         "least_density": float(rows["least_density"].min()),

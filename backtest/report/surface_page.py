@@ -15,10 +15,13 @@ from backtest.report.page.page import Chart, Fact, Page, Paragraph, Section, Tab
 
 REACH = 3.0
 """Standard deviations of log-moneyness that the charts show."""
+TENORS = (1, 3, 7, 14, 30, 60, 90, 180, 365, 730)
+"""Days that axes of time to expiry mark."""
 ASSUMPTIONS = (
     "Black-76 on the forward of the same expiry, without discounting; years have 365 days.",
     "Each smile is fitted to the volatilities of bids and asks out of the money, by least squares "
-    "in units of half the spread plus half a volatility point.",
+    "in units of half the spread plus half a volatility point. Quotes beyond 2.5 standard "
+    "deviations weigh by their vega.",
     "Between expiries total variance is linear in time at constant log-moneyness; volatility is "
     "flat before the first expiry and after the last. Strikes far from the quotes are "
     "extrapolated.",
@@ -58,10 +61,12 @@ def build_surface(found: Surface) -> Page:
 
 def list_facts(found: Surface) -> list[Fact]:
     """Return the headline numbers."""
+    tenor = found.headline_tenor
+    days = f"{YEAR_DAYS * tenor:.3g} days"
     return [
-        Fact("at the money, 30 days", f"{100 * found.atm('30d'):.1f} %", "a year"),
-        Fact("skew, 25 delta", f"{100 * found.skew('30d'):+.1f} pt", "put less call, 30 days"),
-        Fact("model-free, 30 days", f"{100 * found.vix('30d'):.1f} %", "a year"),
+        Fact(f"at the money, {days}", f"{100 * found.atm(tenor):.1f} %", "a year"),
+        Fact("skew, 25 delta", f"{100 * found.skew(tenor):+.1f} pt", f"put less call, {days}"),
+        Fact(f"model-free, {days}", f"{100 * found.vix(tenor):.1f} %", "a year"),
         Fact(
             "quotes that contain the fit", f"{100 * found.inside:.1f} %", "widened by half a point"
         ),
@@ -109,11 +114,21 @@ def draw_term(found: Surface) -> Chart:
     ]  # fmt: skip
     layout = build_layout(
         300,
-        xaxis={"type": "log", "title": {"text": "days to expiry"}},
+        xaxis=build_days_axis(),
         yaxis={"title": {"text": "% a year"}},
     )
     caption = "Blue: at the forward, with the expiries as dots. Orange: the model-free volatility."
-    return build_chart("term", "Term structure", caption, traces, layout)
+    return build_chart("term", "At the money and model-free", caption, traces, layout)
+
+
+def build_days_axis() -> dict[str, Any]:
+    """Return a logarithmic axis of days to expiry, with the usual tenors as ticks."""
+    return {
+        "type": "log",
+        "title": {"text": "days to expiry"},
+        "tickvals": list(TENORS),
+        "ticktext": [str(each) for each in TENORS],
+    }
 
 
 def draw_map(found: Surface) -> Chart:
@@ -122,7 +137,7 @@ def draw_map(found: Surface) -> Chart:
     caption = (
         "Moneyness in standard deviations: ln(K / F) over volatility at the money times root time."
     )
-    return build_chart("map", "Surface", caption, traces, layout)
+    return build_chart("map", "Map of volatility", caption, traces, layout)
 
 
 def write_map(found: Surface) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -137,13 +152,13 @@ def write_map(found: Surface) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     heat = {
         "type": "heatmap", "x": steps, "y": YEAR_DAYS * years, "z": np.stack(rows),
         "colorscale": [[k / 4, shade] for k, shade in enumerate(shades)],
-        "colorbar": {"title": {"text": "% a year"}, "thickness": 12},
+        "colorbar": {"title": {"text": "% a year", "side": "right"}, "thickness": 12},
         "hovertemplate": "%{x:.1f} deviations, %{y:.0f} days: %{z:.1f} %<extra></extra>",
     }  # fmt: skip
     layout = build_layout(
         380,
         xaxis={"title": {"text": "moneyness"}},
-        yaxis={"type": "log", "title": {"text": "days to expiry"}},
+        yaxis=build_days_axis(),
     )
     return [heat], layout
 

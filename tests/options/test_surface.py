@@ -14,7 +14,7 @@ import backtest as bt
 from backtest import options
 from backtest.cli import main
 from backtest.options import SVI
-from tests.options.test_pricing import VECTORS
+from tests.options.test_pricing import BAD, VECTORS
 
 CHAINS = Path(__file__).parents[3] / "shared" / "data" / "deribit-chains"
 needs_chains = pytest.mark.skipif(not CHAINS.is_dir(), reason="needs ../shared/data/deribit-chains")
@@ -50,6 +50,7 @@ def test_jump_wings_are_another_way_to_write_a_smile():
 
 @pytest.mark.skipif(not VECTORS.is_file(), reason="needs ../shared/vectors")
 def test_vectors_of_smiles():
+    """Truth 1: Vogt's smile, jump wings and both repairs."""
     for case in json.loads(VECTORS.read_text(encoding="utf-8")):
         given, expected = case["inputs"], case["expected"]
         if case["system"] not in ("svi", "svi.butterfly"):
@@ -321,22 +322,21 @@ def test_money_skew_and_model_free_volatility(surface: bt.Surface):
     assert surface.skew("30d") == pytest.approx(0.1 * 2 * 0.117, abs=0.004)
     assert surface.vix("30d") == pytest.approx(surface.atm("30d"), abs=0.01)
     flat = SVI(a=0.04, b=0.0, rho=0.0, m=0.0, sigma=0.1)
-    fits = pd.DataFrame({"years": [1.0], "forward": [100.0]})
-    constant = bt.Surface(
-        NOW, "", "svi", (flat,), fits, fits, 100.0, "cash", fits, make_chain().inspect()
-    )
-    assert constant.vix(1.0) == pytest.approx(0.2, rel=1e-7)
+    assert make_surface((flat,), [1.0]).vix(1.0) == pytest.approx(0.2, rel=1e-7)
 
 
-def test_the_published_vix_interpolates_total_variance():
-    """Cboe, VIX white paper (2009): 61.22 from near and next terms of 9 and 37 days."""
-    times, variances = np.array([12_960.0, 53_280.0]) / 525_600.0, (0.4727679, 0.366818)
+@pytest.mark.parametrize(
+    ("minutes", "variances", "expected", "error"),
+    [
+        ((12_960.0, 53_280.0), (0.4727679, 0.366818), 61.22, 0.005),
+        ((35_924.0, 46_394.0), (0.01846292, 0.01882101), 13.685821, 1e-4),
+    ],
+)
+def test_the_published_vix_interpolates_total_variance(minutes, variances, expected, error):
+    """Cboe, VIX white paper, 2009 and 2015: variances of the near and the next term."""
+    times = np.array(minutes) / 525_600.0
     smiles = tuple(SVI(v * t, 0.0, 0.0, 0.0, 1.0) for v, t in zip(variances, times, strict=True))
-    fits = pd.DataFrame({"years": times, "forward": [100.0, 100.0]})
-    surface = bt.Surface(
-        NOW, "", "svi", smiles, fits, fits, 100.0, "cash", fits, make_chain().inspect()
-    )
-    assert 100.0 * surface.atm(30.0 / 365.0) == pytest.approx(61.22, abs=0.005)
+    assert 100.0 * make_surface(smiles, times).atm("30d") == pytest.approx(expected, abs=error)
 
 
 def test_what_a_fit_leaves_out_is_listed():
@@ -519,6 +519,10 @@ def test_bad_calls_get_one_clear_error(surface, surfaces, call, words):
     assert caught.value.cure
 
 
+def test_the_bad_inputs_are_forty_or_more():
+    assert len(BAD) + len(BAD_CHAINS) + len(CALLS) >= 40
+
+
 def test_several_underlyings_or_snapshots_need_a_choice():
     both = pd.concat([ROWS, ROWS.assign(underlying="ETH")])
     chain = bt.Chain.from_frame(both, settlement="coin")
@@ -536,7 +540,7 @@ def test_several_underlyings_or_snapshots_need_a_choice():
 @needs_chains
 @pytest.mark.slow
 def test_every_real_snapshot_agrees_and_fits():
-    """Marks within 1e-4 coins in 91 % of all rows and 1e-3 in 99 %; every 22nd fits."""
+    """Truth 3: marks within 1e-4 coins in 91 % of all rows and 1e-3 in 99 %; every 22nd fits."""
     errors, fits = [], []
     for place, file in enumerate(sorted(CHAINS.glob("*.parquet"))):
         chain = bt.Chain.load(file)
