@@ -105,7 +105,8 @@ class Chain:
         chosen = settlement or known
         if chosen not in SETTLEMENTS:
             raise ParameterError(
-                f"settlement must be 'cash' or 'coin', got {repr_given(settlement)}"
+                "settlement must be 'cash' or 'coin', got "
+                f"{'none' if settlement is None else repr_given(settlement)}"
                 f"{did_you_mean(settlement, SETTLEMENTS)}",
                 where=Place("settlement", f"for {source}"),
                 cure=Phrase(
@@ -178,7 +179,7 @@ class Chain:
             self._check_name(underlying)
             table = table[table["underlying"] == underlying]
         if time is not None:
-            stamp = to_nanoseconds(time, where="bt.Chain.select")
+            stamp = to_nanoseconds(time, where=Place("time", of="bt.Chain.select"))
             known = table["time"] <= utc_index(np.array([stamp]))[0]
             if not known.any():
                 raise DataError(
@@ -191,13 +192,21 @@ class Chain:
 
     def _check_name(self, underlying: object) -> None:
         names = self.underlyings
-        if underlying not in names:
+        if underlying in names:
+            return
+        where = Place("underlying", f"for {self.source}")
+        if names == [""]:
             raise ParameterError(
-                f"underlying must be one of {list_names(names)}, got {repr_given(underlying)}"
-                f"{did_you_mean(underlying, names) or match_start(underlying, names)}",
-                where=Place("underlying", f"for {self.source}"),
-                cure=Phrase("choose one of them, for example {}", Argument("underlying", names[0])),
+                f"the chain names no underlying, got {repr_given(underlying)}",
+                where=where,
+                cure=Phrase("leave {} out", Argument("underlying")),
             )
+        raise ParameterError(
+            f"underlying must be one of {list_names(names)}, got {repr_given(underlying)}"
+            f"{did_you_mean(underlying, names) or match_start(underlying, names)}",
+            where=where,
+            cure=Phrase("choose one of them, for example {}", Argument("underlying", max(names))),
+        )
 
     def only(self, underlying: str | None = None, *, where: str) -> Chain:
         """Return the quotes of one underlying at one instant: of the only one if none is named.

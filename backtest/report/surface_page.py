@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from backtest.base.number_text import count_nouns
 from backtest.base.units import YEAR_DAYS
 from backtest.options import Surface
 from backtest.options.chain_inspection import CHECKS
@@ -37,16 +38,16 @@ def build_surface(found: Surface) -> Page:
         kind="surface",
         manifest={"id": found.identity},
         title=f"Implied volatility of {name}",
-        about=f"{name}, {found.time:%Y-%m-%d %H:%M} UTC, {len(found.quotes):,} two-sided quotes in "
-        f"{len(days)} expiries",
+        about=f"{name}, {found.time:%Y-%m-%d %H:%M} UTC, "
+        f"{count_nouns(len(found.quotes), 'two-sided quote')} in "
+        f"{count_nouns(len(days), 'expiry', 'expiries')}",
         notices=[],
         summary=found.summary,
         facts=list_facts(found),
         write_sections=lambda: [
             Section("smiles", "Smiles", "Lines: the fit. Bars: bid to ask.", [
                 *(draw_smile(found, k) for k in range(len(days)))]),
-            Section("term", "Term structure", "Volatility by time to expiry.", [draw_term(found)]),
-            Section("surface", "Surface", "Volatility by moneyness and time.", [draw_map(found)]),
+            *(list_time_sections(found) if len(days) > 1 else ()),
             Section("quality", "Quality of the fit", "By expiry.", [
                 write_fits(found), *write_arbitrage(found)]),
             Section("data", "Data", "What the inspection of the quotes found.", [
@@ -57,6 +58,14 @@ def build_surface(found: Surface) -> Page:
         collect=lambda: {"fits": found.fits.astype(str).to_dict("records"),
                          "left_out": found.left_out.astype(str).to_dict("records")},
     )  # fmt: skip
+
+
+def list_time_sections(found: Surface) -> list[Section]:
+    """Return the sections about time to expiry, of a surface of several expiries."""
+    return [
+        Section("term", "Term structure", "Volatility by time to expiry.", [draw_term(found)]),
+        Section("surface", "Surface", "Volatility by moneyness and time.", [draw_map(found)]),
+    ]
 
 
 def list_facts(found: Surface) -> list[Fact]:

@@ -288,6 +288,14 @@ def test_beyond_twice_the_last_expiry_there_is_no_skew(surface: bt.Surface):
     assert surface.atm("181d") == pytest.approx(surface.atm("90d"))
 
 
+def test_a_page_of_one_expiry_has_no_map(tmp_path: Path):
+    one = bt.Surface.fit(make_chain(days=(7.0,)))
+    text = one.report(tmp_path / "one.md").read_text(encoding="utf-8")
+    assert "26 two-sided quotes in 1 expiry" in text
+    assert "Map of volatility" not in text
+    assert "at the money, 7 days" in text
+
+
 def test_the_summary_is_of_a_time_that_is_quoted(surface: bt.Surface):
     assert surface.summary.startswith("At 30 days: 60.")
     short = bt.Surface.fit(make_chain(days=(2.0, 7.0)))
@@ -499,6 +507,13 @@ CALLS = [
     (lambda s, c, p: bt.Chain.load("chain.exe"), "must end in"),
     (lambda s, c, p: c.select("ETHER"), "underlying must be one of BTC, got 'ETHER'"),
     (lambda s, c, p: c.select("btc"), "did you mean 'BTC'"),
+    (
+        lambda s, c, p: bt.Chain.from_frame(
+            ROWS.drop(columns="underlying"), settlement="coin"
+        ).select("BTC"),
+        "names no underlying",
+    ),
+    (lambda s, c, p: c.select(time="noon"), "a time must be readable"),
     (lambda s, c, p: c.select(time="2020-01-01"), "no snapshot"),
     (lambda s, c, p: p.at("2020-01-01"), "no surface"),
     (lambda s, c, p: p.attach(hours(5), tenors="30d"), "tenors must be"),
