@@ -19,9 +19,10 @@ from backtest.base.number_text import format_money
 from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import Number
 from backtest.base.table_text import format_table
+from backtest.engine.portfolio.portfolio_checks import read_venues
 from backtest.engine.run import run
 from backtest.engine.run_warnings import warn_once
-from backtest.market import Market, Markets
+from backtest.market import Market, Markets, as_markets
 from backtest.paths.liquidation_risk import describe_each, name_policies
 from backtest.paths.risk_record import RiskRecord
 from backtest.venue import Venue
@@ -46,7 +47,7 @@ class Capacity(RiskRecord):
         By ``capital``: ``growth`` per year and ``sharpe``; ``mean_leverage``, which falls where
         orders are cut by participation or by the venue's largest notional; ``impact`` and
         ``costs`` (fees, slippage and impact), per year of the mean equity; ``volume_share``, the
-        notional traded over that of the market (NaN without volumes and of several instruments);
+        notional traded over that of the markets (NaN where one has no volumes);
         ``final_equity`` as a multiple of the capital; ``ruined``, 1 where the account was.
     half_growth, half_sharpe : float
         The capital at which the growth, or the Sharpe ratio, is half of that at the smallest
@@ -160,7 +161,8 @@ def capacity(
     bisection on the logarithm.
     """
     check_account(account)
-    check_sizes(venue)
+    markets = as_markets(market)
+    check_sizes(read_venues(venue, markets))
     TOLERANCE.check("tolerance", tolerance, where=Place("tolerance", of=WHERE))
     grid = read_capitals(capitals, account)
     done: dict[float, dict[str, float]] = {}
@@ -169,8 +171,8 @@ def capacity(
         if capital not in done:
             own = account.override({"capital": capital})
             with warn_once(is_first=not done):
-                result = run(market, policy, venue=venue, account=own, **settings)
-            done[capital] = describe_run(result, market, capital)
+                result = run(markets, policy, venue=venue, account=own, **settings)
+            done[capital] = describe_run(result, markets, capital)
         return done[capital]
 
     for k, capital in enumerate(grid):
@@ -202,10 +204,9 @@ def check_account(account: Account) -> None:
         )
 
 
-def check_sizes(venue: Venue | Mapping[str, Venue]) -> None:
+def check_sizes(venues: Mapping[str, Venue]) -> None:
     """Require a venue in which size matters."""
-    venues = venue.values() if isinstance(venue, Mapping) else [venue]
-    slips = [each.slippage for each in venues if isinstance(each, Venue)]
+    slips = [each.slippage for each in venues.values()]
     if not any(each.impact > 0.0 or each.max_participation is not None for each in slips):
         raise ParameterError(
             "capacity needs costs or limits that depend on size, the venue has impact 0 and no "
@@ -243,7 +244,7 @@ def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[fl
     return found
 
 
-def describe_run(result: Any, market: Market | Markets, capital: float) -> dict[str, float]:
+def describe_run(result: Any, markets: Markets, capital: float) -> dict[str, float]:
     """Return the row of one capital."""
     metrics = result.metrics
     costs = sum(metrics[f"{name}_annual"] for name in ("fees", "slippage", "impact"))
@@ -253,22 +254,23 @@ def describe_run(result: Any, market: Market | Markets, capital: float) -> dict[
         "mean_leverage": float(metrics["mean_leverage"]),
         "impact": float(metrics["impact_annual"]),
         "costs": float(costs),
-        "volume_share": measure_volume_share(result, market),
+        "volume_share": measure_volume_share(result, markets),
         "final_equity": float(metrics["final_equity"]) / capital,
         "ruined": float(metrics["ruined"]),
     }
 
 
-def measure_volume_share(result: Any, market: Market | Markets) -> float:
-    """Return the notional traded over that of the market, both at closes; NaN if unknown."""
-    if not isinstance(market, Market) or not market.volume.any():
+def measure_volume_share(result: Any, markets: Markets) -> float:
+    """Return the notional traded over that of all markets, both at closes; NaN if unknown."""
+    if not all(market.volume.any() for market in markets.values()):
         return math.nan
-    rows = slice(result.span.first, None)
-    size = result.venue.contract.size
-    price = (
-        1.0 / market.close[rows] if result.venue.contract.kind == "inverse" else market.close[rows]
-    )
-    total = float(np.sum(market.volume[rows] * price) * size)
+    total = 0.0
+    for (name, market), listed in zip(markets.items(), markets.spans[:, 0], strict=True):
+        rows = slice(max(result.span.first - int(listed), 0), None)
+        contract = result.venues[name].contract
+        price = market.close[rows]
+        price = 1.0 / price if contract.kind == "inverse" else price
+        total += float(np.sum(market.volume[rows] * price) * contract.size)
     return float(result.tally.money.traded) / total if total > 0.0 else math.nan
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray
-from backtest.engine.named_signals import change_rule
+from backtest.engine.named_signals import change_rule, resolve_signal
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets
 from backtest.scenarios.stress_run import MULTIPLIERS
@@ -27,32 +27,18 @@ class VariedTerms(NamedTuple):
     several instruments are moved, see :func:`change_correlation`.
     """
 
-    market: Market | Markets
-    venue: Venue | Mapping[str, Venue]
+    market: Markets
+    venue: Mapping[str, Venue]
     signal: Any = None
     rule: SignalRule | None = None
     joined: float = 0.0
 
-    @property
-    def markets(self) -> list[Market]:
-        """The market of each instrument."""
-        return [self.market] if isinstance(self.market, Market) else list(self.market.values())
-
-    @property
-    def venues(self) -> list[Venue]:
-        """The different venues."""
-        return [self.venue] if isinstance(self.venue, Venue) else list(self.venue.values())
-
     def with_venues(self, change: Callable[[Venue], Venue]) -> VariedTerms:
         """Return the setup with each venue changed."""
-        if isinstance(self.venue, Venue):
-            return self._replace(venue=change(self.venue))
         return self._replace(venue={name: change(each) for name, each in self.venue.items()})
 
     def with_markets(self, change: Callable[[Market], Market]) -> VariedTerms:
         """Return the setup with each market changed."""
-        if isinstance(self.market, Market):
-            return self._replace(market=change(self.market))
         changed = {name: change(each) for name, each in self.market.items()}
         return self._replace(market=self.market.with_markets(changed))
 
@@ -170,8 +156,6 @@ def change_correlation(setup: VariedTerms, step: float) -> VariedTerms:
     move by half of what its close moves more than its open.
     """
     markets = setup.market
-    if not isinstance(markets, Markets):
-        raise TypeError("correlations are of several instruments")
     s = min(max(step, -1.0), 1.0)
     first, stop = int(markets.spans[:, 0].max()), int(markets.spans[:, 1].min())
     logs = np.array(
@@ -244,15 +228,13 @@ def scale_parameter(name: str, setup: VariedTerms, factor: float) -> VariedTerms
 
     The signal is None where the rule refuses the value.
     """
-    rule = setup.rule
-    value = None if rule is None else scale_value(rule, name, factor)
-    if rule is None or value is None or not isinstance(setup.market, Market):
+    if setup.rule is None:
         return setup._replace(signal=None)
     try:
-        signal = change_rule(rule, {name: value}).apply(setup.market)
+        rule = change_rule(setup.rule, {name: scale_value(setup.rule, name, factor)})
+        return setup._replace(signal=resolve_signal(rule, setup.market))
     except ParameterError:
         return setup._replace(signal=None)
-    return setup._replace(signal=signal)
 
 
 def scale_value(rule: SignalRule, name: str, factor: float) -> float:

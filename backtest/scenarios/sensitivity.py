@@ -18,6 +18,7 @@ from backtest.base.number_text import format_percent
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.table_text import format_table
 from backtest.engine.named_signals import read_named, resolve_signal
+from backtest.engine.portfolio.portfolio_checks import read_venues
 from backtest.engine.run import run
 from backtest.engine.run_warnings import warn_once
 from backtest.engine.signal_rule import SignalRule
@@ -146,11 +147,9 @@ def sensitivity(
     grown: list[float] = []
 
     def grow(setup: VariedTerms) -> float:
-        of_any: Any = setup.market  # one instrument or several
+        terms: dict[str, Any] = {"policy": policy, "signal": setup.signal, **more}
         with warn_once(is_first=not grown):
-            result = run(
-                of_any, policy, venue=setup.venue, account=account, signal=setup.signal, **more
-            )
+            result = run(setup.market, venue=setup.venue, account=account, **terms)
         grown.append(float(result.metrics["cagr"]))
         return grown[-1]
 
@@ -158,7 +157,7 @@ def sensitivity(
         if paths is None:
             return math.nan
         found = liquidation_risk(
-            paths if setup.market is market else continue_changed(paths, setup), policy,
+            paths if setup.market is base.market else continue_changed(paths, setup), policy,
             venue=setup.venue, account=account, signal=find_last_signal(setup), overlay=overlay,
             method="plain", compile=compile,
         )  # fmt: skip
@@ -191,13 +190,11 @@ def sensitivity(
 
 def continue_changed(paths: Paths, setup: VariedTerms) -> Paths:
     """Return the paths that continue a changed market, with their model fitted to it."""
-    changed: Any = setup.market
+    changed = setup.market
     first, stop = (int(paths.markets.time[k]) for k in (0, -1))
     rows = np.searchsorted(changed.time, [first, stop])
     history = changed.slice(int(rows[0]), int(rows[1]) + 1)
-    models = {
-        name: type(paths.models[name]).fit(market) for name, market in as_markets(history).items()
-    }
+    models = {name: type(paths.models[name]).fit(market) for name, market in history.items()}
     if paths.is_resampled and len(models) > 1:
         models = {
             name: each.override(block=paths.models[name].block)  # type: ignore[attr-defined] # rows
@@ -211,22 +208,18 @@ def continue_changed(paths: Paths, setup: VariedTerms) -> Paths:
 
 def find_last_signal(setup: VariedTerms) -> Any:
     """Return the direction, or the weights by instrument, at the end of a setup."""
-    if isinstance(setup.market, Market):
-        held = 1.0 if setup.signal is None else setup.signal
-        return float(np.atleast_1d(np.asarray(held))[-1])
-    if setup.signal is None:
-        return None
-    weights = read_weights(setup.signal, setup.market, where=WHERE)
+    signal = setup.signal
+    if signal is None or (np.ndim(signal) < 2 and not isinstance(signal, Mapping)):
+        return None if signal is None else float(np.atleast_1d(np.asarray(signal))[-1])
+    weights = read_weights(signal, setup.market, where=WHERE)
     return dict(zip(setup.market.names, map(float, weights[:, -1]), strict=True))
 
 
 def read_setup(market: Market | Markets, venue: AnyVenue, signal: Any) -> VariedTerms:
     """Return what is run without changes, with the signal as a Series if it has a name."""
-    if isinstance(market, Markets):
-        return VariedTerms(market, venue, resolve_signal(signal, market))
-    named = read_named(signal, market)
+    named, markets = read_named(signal, market), as_markets(market)
     rule = named if isinstance(named, SignalRule) else None
-    return VariedTerms(market, venue, resolve_signal(named, market), rule)
+    return VariedTerms(markets, read_venues(venue, markets), resolve_signal(named, markets), rule)
 
 
 def measure(
@@ -241,10 +234,10 @@ def choose_factors(
     factors: Sequence[str] | None, setup: VariedTerms, known: Mapping[str, Factor]
 ) -> tuple[str, ...]:
     """Return the factors to change, checked to be known and to apply."""
-    idle = set() if any(each.interest_on for each in setup.venues) else {"rates"}
-    if not any(each.funding_time.size for each in setup.markets):
+    idle = set() if any(each.interest_on for each in setup.venue.values()) else {"rates"}
+    if not any(each.funding_time.size for each in setup.market.values()):
         idle |= {"funding", "funding shift"}
-    idle |= {"correlation"} if len(setup.markets) < 2 else set()
+    idle |= {"correlation"} if len(setup.market) < 2 else set()
     if factors is None:
         return tuple(name for name in known if name not in idle)
     if isinstance(factors, str) or not isinstance(factors, Sequence) or not len(factors):

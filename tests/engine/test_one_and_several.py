@@ -168,7 +168,6 @@ CALLS: dict[str, Callable[[Any], Mapping[str, Any]]] = {
     if name.startswith("call_")
 }  # fmt: skip
 NOT_ONE = {
-    "capacity": "volume_share of markets is unknown",
     "check": "check_policy takes a market; the command checks on each",
 }
 """Calls whose numbers differ between a market and markets of it, with the reason."""

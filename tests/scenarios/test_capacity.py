@@ -78,7 +78,15 @@ def test_several_instruments_share_the_capital():
         markets, Constant(2.0), venue=costly(), capitals=[1e3, 1e6], tolerance=0.5, **TERMS
     )
     assert found.table["growth"].is_monotonic_decreasing
-    assert found.table["volume_share"].isna().all()
+    alone = bt.capacity(
+        RISING, Constant(2.0), venue=costly(0.0, 0.5), capitals=[1e3, 2e3], tolerance=0.5, **TERMS
+    )
+    both = bt.capacity(
+        markets, Constant(2.0), venue=costly(0.0, 0.5), capitals=[1e3, 2e3], tolerance=0.5, **TERMS
+    )
+    # as much is traded, in twice the volume
+    ratio = alone.table["volume_share"] / both.table["volume_share"]
+    assert ratio.tolist() == pytest.approx([2.0, 2.0], rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ def test_only_what_applies_is_changed_by_default():
 
 def test_volatility_scales_moves_and_keeps_their_mean():
     market = bt.Market.sample(bars=500)
-    wild = scale_volatility(VariedTerms(market, free_venue()), 1.5).market
+    setup = VariedTerms(bt.Markets({"A": market}), {"A": free_venue()})
+    wild = scale_volatility(setup, 1.5).market["A"]
     before, after = (np.diff(np.log(each.close)) for each in (market, wild))
     assert after.std() == pytest.approx(1.5 * before.std())
     assert after.mean() == pytest.approx(before.mean(), abs=1e-12)

@@ -37,12 +37,27 @@ def test_the_same_market_twice_at_half_the_size_has_the_sensitivity_of_one():
     assert np.allclose(*even, rtol=1e-5, equal_nan=True)
 
 
+def test_a_signal_rule_of_several_is_varied():
+    """It was for one instrument only."""
+    markets = two_markets(120)
+    terms = {"venue": free_venue(), **TERMS}
+    found = bt.sensitivity(
+        markets, Hold(2.0), signal="ma-cross:5:20", factors=["signal.fast"], **terms
+    )
+    changed = bt.run(markets, Hold(2.0), signal="ma-cross:10:20", **terms)
+    row = found.table.loc[("signal.fast", 2.0)]
+    assert row["value"] == 10.0
+    assert row["growth"] == changed.metrics["cagr"]
+
+
 @pytest.mark.parametrize("step", [-1.0, -0.5, 0.0, 0.5, 1.0])
 def test_correlations_are_moved_and_means_and_volatilities_stay(step):
     markets = two_markets(300)
     late = markets["ETHUSDT"].slice(50, 300)
     given = bt.Markets({"BTCUSDT": markets["BTCUSDT"], "ETHUSDT": late})
-    changed = change_correlation(VariedTerms(given, free_venue()), step).market
+    changed = change_correlation(
+        VariedTerms(given, dict.fromkeys(given, free_venue())), step
+    ).market
     moves = [
         [np.diff(np.log(each[name].close[-250:])) for name in given] for each in (given, changed)
     ]
