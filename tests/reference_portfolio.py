@@ -1593,7 +1593,7 @@ class Portfolio:
         mark, last = holding.price("mark_open"), holding.price("open")
         to_failure = abs(mark - holding.contract.price(failure)) / mark
         to_stop = abs(last - holding.contract.price(stop)) / last
-        return to_failure <= to_stop * (ONE + TIE)
+        return to_failure <= to_stop * (ONE + TIE) + EXACT  # both may be 0
 
     # ----- forced closes -----
 
