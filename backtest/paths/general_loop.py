@@ -94,8 +94,8 @@ class GeneralLoop:
             )
         if self.runner.resume is not None and self.runner.resume.has_one_position:
             raise ParameterError(
-                "a result of one position cannot go on where fees have tiers, because the volume "
-                "before it is that of another loop",
+                "a result of one position cannot go on with an overlay, with settings of several "
+                "positions, or at a venue with fee tiers",
                 where="account=result",
                 cure="give a new account, or the rates of your tier: "
                 "venue.override(fees=bt.Fees(taker=..., ...))",

@@ -196,15 +196,15 @@ def liquidation_risk(
     confidence : float
         Of the intervals, in (0, 1).
     method : str
-        ``"plain"``: the paths as they are. ``"tilt"``: paths of a tilted model (GBM, Merton, Kou),
-        weighted back. ``"split"``: multilevel splitting. ``"auto"``: plain, with mirrored pairs
-        where the model has them; where fewer than 1 % of 2,000 paths are liquidated, by tilting or
-        splitting.
+        ``"plain"``: the paths as they are. ``"tilt"``: paths of a tilted model (GBM, Merton, Kou;
+        of several instruments GBM), weighted back. ``"split"``: multilevel splitting. ``"auto"``:
+        plain, with mirrored pairs where the model has them; where fewer than 1 % of 2,000 paths
+        are liquidated, by tilting or splitting.
     signal : float, or mapping of str to float
         Direction and scale in [-1, 1], 1 by default. Of several instruments, direction times weight
         of each, by default 1/n, or what the result had at its last close.
     overlay : Policy, optional
-        Scales all targets of several instruments.
+        Scales all targets.
     threads : int
         The result does not depend on it.
     compile : bool
@@ -325,14 +325,20 @@ def find_leverage(runner: PathsRunner) -> float | None:
     if len(runner.paths.names) > 1 or runner.overlay is not None:
         return None
     if runner.resume is not None:
-        return float(runner.resume.bars["leverage"].iloc[-1])
+        return float(read_column(runner.resume, "leverage").iloc[-1])
     policy: Any = runner.policy
     signal: Any = runner.signal  # of one instrument
     stated = policy.settings().get("leverage")
     if isinstance(stated, float):
         return float(stated * signal)
-    asked = run_first_path(runner).bars["target"].dropna().to_numpy()
+    asked = read_column(run_first_path(runner), "target").dropna().to_numpy()
     return float(asked[asked != 0.0][0]) if asked.any() else None
+
+
+def read_column(result: Result, name: str) -> pd.Series:
+    """Return a column of the only position of a result, from either loop."""
+    table = result.bars if name in result.bars else result.positions
+    return table[name]
 
 
 def name_policies(policy: AnyPolicy) -> str:

@@ -139,3 +139,21 @@ def test_an_overlay_scales_the_only_position_too():
     )
     two = bt.liquidation_risk(draw(sample()), Constant(leverage=2.0), **given)
     assert np.allclose(half.fan, two.fan, **SAME)
+
+
+@pytest.mark.parametrize(
+    ("account", "overlay"),
+    [({"max_gross_leverage": 3.0}, None), ({}, Constant(leverage=0.5))],
+)
+def test_a_result_of_one_from_the_general_loop_goes_on(account, overlay):
+    markets = bt.Markets({"A": sample()})
+    given = {"venue": free_venue(), "overlay": overlay, "compile": False}
+    policy, terms = Constant(leverage=2.0), free_account(**account)
+    before = bt.run(markets, policy, account=terms, **given)
+    paths = draw(markets, paths=2)
+    risk = bt.liquidation_risk(paths, policy, account=before, method="plain", **given)
+    whole = risk.run(1)
+    assert np.array_equal(next(risk.runner.run_chunks()).wealth[1], whole.bars["equity"])
+    held = risk.settings["leverage"]
+    assert held is None if overlay else held == pytest.approx(2.0, rel=0.2)
+    assert "account is liquidated within" in risk.verdict
