@@ -205,7 +205,8 @@ class Sweep(Reportable):
                 where="Sweep, rows",
                 cure=f"choose from {self.table.index[0]} to {self.table.index[-1]}",
             )
-        return self.table.loc[labels]
+        found: pd.DataFrame = self.table.loc[labels]
+        return found
 
     def _find_sets(self, table: pd.DataFrame) -> Sets:
         names = self.manifest["parameters"]
