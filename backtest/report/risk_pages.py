@@ -93,6 +93,8 @@ def build_stress(found: Stress) -> Page:
     total = len(found.table)
     lost = [f"{capitalize(describe_lost(found.lost))}."] if found.lost else []
     blocks: list[Any] = [write_table("Scenarios", found.table)]
+    if found.leads:
+        blocks += [Paragraph(f"{capitalize(found.leads)}.", "note")]
     if found.ladder is not None:
         blocks += [draw_ladder(found.ladder)]
     sources = [

@@ -82,6 +82,8 @@ class Bounds(RiskRecord):
         """One sentence on how far the result depends on the order inside bars."""
         row = self.table.loc["final_equity"]
         count, total = len(self.bars), self.n_bars
+        if count == 0 and self.is_inner:
+            return f"None of {total:,} bars is ambiguous in the orders that were varied."
         if count == 0:
             return f"The order inside bars does not matter: none of {total:,} bars is ambiguous."
         bars = "1 bar is" if count == 1 else f"{count:,} bars are"
@@ -100,10 +102,10 @@ class Bounds(RiskRecord):
         beyond, depth = int(self.settings.get("bars_beyond_depth", 0)), self.settings["depth"]
         if not beyond:
             return f"The true bounds may be wider: at most 2^{depth} states were followed."
-        bars = "one bar" if beyond == 1 else f"{beyond:,} bars"
+        bars = "1 bar" if beyond == 1 else f"{beyond:,} bars"
+        largest = "largest position" if depth == 1 else f"{depth} largest positions"
         return (
-            f"The true bounds may be wider: in {bars} more than {depth} instruments were "
-            "ambiguous, and only the order of the largest positions was varied."
+            f"The true bounds may be wider: in {bars} only the order of the {largest} was varied."
         )
 
     def __repr__(self) -> str:
@@ -112,7 +114,7 @@ class Bounds(RiskRecord):
     def summary(self) -> str:
         """Return the verdict and the main metrics as text for a terminal."""
         names = ["final_equity", "total_return", "max_drawdown", "liquidations", "bad_debt"]
-        told = f"{self.verdict} {self.limits}".rstrip()
+        told = "\n".join(filter(None, (self.verdict, self.limits)))
         return f"{told}\n{format_table(self.table.loc[names].T)}"
 
 

@@ -27,8 +27,15 @@ class Direction(NamedTuple):
     is_hedged: bool
 
 
-def find_break_even(run: StressRun, scenario: Scenario) -> float:
-    """Return the move of the leading price at which the account is liquidated; NaN if none does.
+class BreakEven(NamedTuple):
+    """The market that leads, and its move that liquidates; NaN if none does."""
+
+    lead: str
+    move: float
+
+
+def find_break_even(run: StressRun, scenario: Scenario) -> BreakEven:
+    """Return the move of the leading price at which the account is liquidated.
 
     The leading market is the first that moves in the scenario, or the first of all if none does.
     """
@@ -41,8 +48,11 @@ def find_break_even(run: StressRun, scenario: Scenario) -> float:
         return not moved.is_empty and run.is_liquidated(moved, run.make(moved))
 
     if way.is_hedged:
-        return search(is_dead, lambda step: shrink(way.side * step), LARGEST_RISE)
-    return bisect(is_dead, 0.0, math.nextafter(-1.0, 0.0) if way.side < 0.0 else LARGEST_RISE)
+        move = search(is_dead, lambda step: shrink(way.side * step), LARGEST_RISE)
+    else:
+        end = math.nextafter(-1.0, 0.0) if way.side < 0.0 else LARGEST_RISE
+        move = bisect(is_dead, 0.0, end)
+    return BreakEven(lead, move)
 
 
 def scale_moves(moves: Mapping[str, float], lead: str) -> dict[str, float]:
@@ -63,7 +73,7 @@ def find_direction(run: StressRun, lead: str, ratios: Mapping[str, float]) -> Di
     return Direction(lead, side, any(side * each > 0.0 for each in gains))
 
 
-def find_break_even_of(run: StressRun, scenario: Scenario, bars: Bars) -> float:
+def find_break_even_of(run: StressRun, scenario: Scenario, bars: Bars) -> BreakEven:
     """Return the move at the worst point of a replay, all log moves scaled, that liquidates.
 
     It is the move of the first market that moves against its position.
@@ -75,7 +85,7 @@ def find_break_even_of(run: StressRun, scenario: Scenario, bars: Bars) -> float:
     }
     lead = next((name for name, price in worst.items() if price != 1.0), None)
     if lead is None:
-        return math.nan
+        return BreakEven(next(iter(bars)), math.nan)
     log_move = math.log(worst[lead])
 
     def is_dead(scale: float) -> bool:
@@ -91,7 +101,7 @@ def find_break_even_of(run: StressRun, scenario: Scenario, bars: Bars) -> float:
         scale = search(is_dead, lambda step: step / abs(log_move), limit)
     else:
         scale = bisect(is_dead, 0.0, limit)
-    return float(worst[lead] ** scale - 1.0)
+    return BreakEven(lead, float(worst[lead] ** scale - 1.0))
 
 
 def find_farthest(bars: ShockBars) -> float:

@@ -73,6 +73,16 @@ class Stress(RiskRecord):
         return str(self.settings.get("lost", ""))
 
     @property
+    def leads(self) -> str:
+        """Whose moves the break-evens are, as words; empty with one market."""
+        leads: dict[str, str] = self.settings.get("leads", {})
+        names = [*dict.fromkeys(leads.values())]
+        if not names:
+            return ""
+        told = names[0] if len(names) == 1 else ", ".join(f"{v} in {k}" for k, v in leads.items())
+        return f"break-even: the move of {told}; the others move as the scenario says"
+
+    @property
     def note(self) -> str:
         """How many scenarios liquidate, or that the account was lost before them."""
         if self.lost:
@@ -98,7 +108,7 @@ class Stress(RiskRecord):
                 f"{str(name)[:21]:<22}{row['equity']:>14,.2f}{row['loss']:>14,.2f}"
                 f"  {dead:<11}{even}"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *filter(None, [self.leads])])
 
 
 @checked_only("progress", "data")
@@ -173,9 +183,9 @@ def stress(
     chosen = read_scenarios(scenarios, len(result.names))
     how = RULES.check("rules", rules, where=Place("rules", of=WHERE))
     grid = list_shocks(ladder)
-    rows, total, runs = {}, len(chosen) + len(grid), Runs(result, how)
+    rows, leads, total, runs = {}, {}, len(chosen) + len(grid), Runs(result, how)
     for done, each in enumerate(chosen, 1):
-        rows[each.name] = run_scenario(runs.under(each), each, data)
+        rows[each.name], leads[each.name] = run_scenario(runs.under(each), each, data)
         if progress is not None:
             progress(done, total)
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario"))
@@ -188,6 +198,7 @@ def stress(
         "rules": how,
         "scenarios": [each.to_dict() for each in chosen],
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
+        **({} if len(runs.under(chosen[0]).moving) == 1 else {"leads": leads}),
     }
     return Stress(table, climbed, settings, runs.under(chosen[0]).account.source)
 
@@ -249,8 +260,8 @@ def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None, n: int) -> t
     return chosen
 
 
-def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> dict[str, Any]:
-    """Return the row of a scenario."""
+def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> tuple[dict[str, Any], str]:
+    """Return the row of a scenario, and the market whose move is its break-even."""
     replayed = cut_replays(run, scenario, data)
     bars = run.make(scenario) if replayed is None else replayed
     outcome = run.live(scenario, bars)
@@ -258,12 +269,13 @@ def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> dict[str, Any
         even = find_break_even(run, scenario)
     else:
         even = find_break_even_of(run, scenario, replayed)
-    return {
+    row = {
         **outcome._asdict(),
-        "break_even": even,
+        "break_even": even.move,
         "bars": next(iter(bars.values())).last.shape[1],
         "from": "figures" if replayed is None else "data",
     }
+    return row, even.lead
 
 
 def cut_replays(run: StressRun, scenario: Scenario, data: Any) -> Bars | None:
