@@ -18,7 +18,7 @@ from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
 from backtest.cli.flags import OUTPUT, AsJson, option
 from backtest.cli.printing import print_json
-from backtest.market import Market, Markets
+from backtest.market import Market, Markets, as_markets
 from backtest.paths import Paths
 from backtest.paths.funding_process import summarize_funding
 from backtest.paths.path_model import describe_drift
@@ -112,9 +112,9 @@ def paths(
 
 def write_path(path: Market | Markets, folder: Path) -> None:
     """Write a path as data; of several instruments, each into a folder of its name."""
-    parts = path if isinstance(path, Markets) else {"": path}
+    parts = as_markets(path)
     for name, market in parts.items():
-        market.save(folder / name)
+        market.save(folder / name if len(parts) > 1 else folder)
 
 
 def tabulate_spread(drawn: Paths, name: str) -> pd.DataFrame:

@@ -243,7 +243,7 @@ def events_table(
     ordered = (*ORDER, *OF_SEVERAL) if is_panel else ORDER
     table["kind"] = pd.Categorical(table["kind"], categories=[*ordered, DIVIDEND])
     if is_panel:
-        of: Any = pd.Categorical(labels[who], categories=list(labels))
+        of: Any = pd.Categorical(labels[who], categories=[*dict.fromkeys(labels)])
         table.insert(2, "instrument", of)
     return table
 

@@ -1,7 +1,4 @@
-"""One instrument given as a market, and as markets of it, has the same numbers everywhere.
-
-What a call does not yet do is marked with the reason; whoever mends it removes the mark.
-"""
+"""One instrument given as a market, and as markets of it, has the same numbers everywhere."""
 
 from __future__ import annotations
 
@@ -21,6 +18,7 @@ from backtest.engine.account_loop import live
 from backtest.engine.policy_contract import check_policy
 from backtest.engine.portfolio.portfolio_setup import set_up
 from backtest.engine.run_result import finish
+from backtest.market import as_markets
 from backtest.regress import take_baseline
 from backtest.regress.trace import name_field
 from backtest.strategies import VolTarget
@@ -152,9 +150,8 @@ def call_report(market: Any) -> Any:
 
 
 def call_check(market: Any) -> Any:
-    found = check_policy(Hold, market, accounts=())
-    assert all(each.passed for each in found)
-    return {each.name: float(each.passed) for each in found}
+    found = [check_policy(Hold, each, accounts=()) for each in as_markets(market).values()]
+    return {each.name: float(each.passed) for findings in found for each in findings}
 
 
 def call_cluster(market: Any) -> Any:
@@ -167,24 +164,13 @@ CALLS: dict[str, Callable[[Any], Mapping[str, Any]]] = {
     name.removeprefix("call_"): call for name, call in list(globals().items())
     if name.startswith("call_")
 }  # fmt: skip
-NOT_ONE = {
-    "check": "check_policy takes a market; the command checks on each",
-}
-"""Calls whose numbers differ between a market and markets of it, with the reason."""
-NOT_TWO = {
-    "check": "check_policy takes a market; the command checks on each",
-}
-"""Calls that several instruments do not take, with the reason."""
 SLOW_ONE = {"cluster"}
 SLOW_TWO = {*SLOW_ONE, "cross_validate", "max_leverage", "schedules", "sensitivity", "walk_forward"}
 
 
-def list_calls(refused: Mapping[str, str], slow: set[str]) -> list[Any]:
+def list_calls(slow: set[str]) -> list[Any]:
     """Return the calls by name, with their marks."""
-    marks = {name: [pytest.mark.slow] if name in slow else [] for name in CALLS}
-    for name, reason in refused.items():
-        marks[name].append(pytest.mark.xfail(reason=reason, strict=True))
-    return [pytest.param(name, marks=each) for name, each in marks.items()]
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in CALLS]
 
 
 def cut(name: str) -> bt.Markets:
@@ -192,7 +178,7 @@ def cut(name: str) -> bt.Markets:
     return WILD.prefix(BARS.get(name, FEW))
 
 
-@pytest.mark.parametrize("name", list_calls(NOT_ONE, SLOW_ONE))
+@pytest.mark.parametrize("name", list_calls(SLOW_ONE))
 def test_a_market_and_markets_of_it_have_the_same_numbers(name):
     market = cut(name)["AAA"]
     one, several = CALLS[name](market), CALLS[name](bt.Markets({"AAA": market}, currency="USDT"))
@@ -201,7 +187,7 @@ def test_a_market_and_markets_of_it_have_the_same_numbers(name):
         np.testing.assert_array_equal(np.asarray(several[each]), np.asarray(value), each)
 
 
-@pytest.mark.parametrize("name", list_calls(NOT_TWO, SLOW_TWO))
+@pytest.mark.parametrize("name", list_calls(SLOW_TWO))
 def test_two_markets_are_taken(name):
     assert CALLS[name](cut(name))
 

@@ -389,6 +389,8 @@ def test_collateral_takes_its_price_from_an_instrument_or_a_constant(tmp_path):
     account = bt.Account(capital=1_000.0, collateral=held, negative_limit=100.0)
     result = run(markets, Hold(0.0), account=account)
     assert result.bars["equity"].tolist() == [1_250.0, 1_250.0, 1_270.0]
+    alike = replace(account, collateral=[replace(held[0], name="A"), held[1]])
+    assert "A" in {*run(markets, Hold(1.0), account=alike).events["instrument"]}  # it raised
     given = [replace(held[0], prices=markets["A"]), held[1]]
     other = run(markets, Hold(0.0), account=replace(account, collateral=given))
     assert other.bars.equals(result.bars)
