@@ -15,15 +15,11 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine import Result
-from backtest.engine.account_loop import begin, copy_book
+from backtest.engine.account_loop import copy_book
 from backtest.engine.portfolio.book_assets import find_prices
 from backtest.engine.portfolio.book_desk import seat
 from backtest.engine.portfolio.book_driver import (
     Counts,
-    drive,
-    find_binders,
-    find_simulate,
-    new_tape,
     read_tables,
 )
 from backtest.engine.portfolio.book_inputs import BookInputs, new_scene
@@ -42,8 +38,8 @@ from backtest.portfolio.book_records import (
     Book,
 )
 from backtest.scenarios.bar_orders import Branch, low_first_probability
+from backtest.scenarios.book_bars import BookBars, may_compile
 from backtest.scenarios.bounds_lanes import WHERE, BarOutcomes, Lane
-from backtest.venue.own_requirement import OwnMargin
 
 INSTRUMENT = 8
 """The column of the log with the instrument of an entry."""
@@ -81,7 +77,7 @@ class Group(NamedTuple):
     path: float
 
 
-class BookOrders:
+class BookOrders(BookBars):
     """A run of several positions, whose bars are lived with paths and their mirrors.
 
     At most the ``depth`` largest positions of a bar are mirrored; with a depth of 0, at which only
@@ -92,20 +88,9 @@ class BookOrders:
         check_result(result, refine)
         self.result, self.depth, self.beyond = result, depth or 12, set[int]()
         setup = read_setup(result)
-        self.inputs, self.book, self.desk, self.tally = begin(setup)
-        self.markets, self.first, self.n_bars = setup.markets, setup.first, setup.markets.n_bars
+        super().__init__(setup, is_compiled=may_compile(result, setup, 4 * setup.markets.n_bars))
         self.groups = list_groups(self.markets, setup.account)
-        own = setup.account.requirement
-        is_compiled = result.manifest["compiled"] == "yes" and not isinstance(own, OwnMargin)
-        self.simulate = find_simulate(
-            is_compiled=is_compiled,
-            own=own if isinstance(own, OwnMargin) else None,
-            names=self.markets.names,
-        )
-        bind, self.pack = find_binders(is_compiled=is_compiled)
-        self.bound = bind(self.desk, [(p.policy, tuple(p.columns)) for p in setup.panelists])
         n = len(self.markets)
-        self.tape = new_tape(n, self.n_bars - self.first, self.first, 8 * n + 1024)
         self.scene = new_scene(n, len(self.book.priced))
 
     @property
@@ -158,10 +143,7 @@ class BookOrders:
         book = copy_book(state.book)
         book.cursor[:] = state.book.cursor
         self.desk.memory[:] = state.memory
-        counts, entries = drive(
-            self.simulate, self.pack, inputs, book, self.desk, self.bound, state.counts, t, t + 1,
-            self.tape, 1, None,
-        )  # fmt: skip
+        counts, entries = self.drive(inputs, book, state.counts, t)
         rows = slice(t - self.first, t - self.first + 1)
         before, after = state.counts.tally.money, counts.tally.money
         ledger = Ledger._make(b - a for a, b in zip(before, after, strict=True))

@@ -15,18 +15,12 @@ from backtest.account import Account
 from backtest.account.ledger import CALLED, LIQUIDATED
 from backtest.base.units import FloatArray, to_nanoseconds
 from backtest.engine import Result
-from backtest.engine.account_loop import begin, copy_book
-from backtest.engine.compile.plain_or_compiled_book import is_book_plain, order_book_loop
+from backtest.engine.account_loop import copy_book
 from backtest.engine.fee_days import start_day
 from backtest.engine.portfolio.book_assets import ASSET, read_assets
 from backtest.engine.portfolio.book_desk import ask_plain
 from backtest.engine.portfolio.book_driver import (
     Counts,
-    drive,
-    find_binders,
-    find_simulate,
-    list_kernel_arguments,
-    new_tape,
     read_tables,
 )
 from backtest.engine.portfolio.book_inputs import (
@@ -35,13 +29,14 @@ from backtest.engine.portfolio.book_inputs import (
     new_scene,
     read_book_inputs,
 )
-from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, Desk
+from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD
 from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.portfolio.portfolio_setup import Setup, set_up, set_up_again
 from backtest.market import Market, Markets
 from backtest.policy import start_memory
 from backtest.portfolio.book_records import Book
 from backtest.scenarios import book_distance
+from backtest.scenarios.book_bars import BookBars, may_compile
 from backtest.scenarios.stress_account import NO_STOPS, Shocked, compute_quote_value
 from backtest.venue import Venue
 from backtest.venue.contract_value import compute_price
@@ -204,12 +199,7 @@ class BookAccount:
     @functools.cached_property
     def is_compiled(self) -> bool:
         """Whether scenarios run compiled: as the run did, unless plain Python is faster."""
-        if self.result.manifest["compiled"] != "yes":
-            return False
-        setup = self.base
-        order = order_book_loop(list_kernel_arguments(*begin(setup)))
-        policies = [(each.policy, tuple(each.columns)) for each in setup.panelists]
-        return not is_book_plain(order, policies, USUAL_BARS)
+        return may_compile(self.result, self.base, USUAL_BARS)
 
     @functools.cached_property
     def measure(self) -> Callable[..., float]:
@@ -274,27 +264,16 @@ def make_asset(name: str, clock: Markets, assets: Mapping[str, FloatArray], c: i
     )
 
 
-class BookLoop:
+class BookLoop(BookBars):
     """The loop over the bars of a scenario, bar by bar."""
 
     def __init__(self, account: BookAccount, setup: Setup) -> None:
-        self.account, self.setup = account, setup
-        self.inputs, _, self.desk, tally = begin(setup)
+        super().__init__(setup, is_compiled=account.is_compiled)
+        self.account, self.n = account, len(setup.markets)
         self.desk.memory[:] = cut_memory(account.result, account.kept)
         self.book = cut_book(account.result.state, account.kept)
-        self.counts = Counts(tally, account.result.traded)
-        self.n, total = len(setup.markets), len(self.inputs.feed.time)
-        self.tape = new_tape(self.n, total - setup.first, setup.first, 8 * self.n + 1024)
+        self.counts = Counts(self.tally, account.result.traded)
         self.kinds: list[FloatArray] = [np.zeros(0)]
-        own = setup.account.requirement
-        is_compiled = account.is_compiled and not isinstance(own, OwnMargin)
-        self.simulate = find_simulate(
-            is_compiled=is_compiled,
-            own=own if isinstance(own, OwnMargin) else None,
-            names=setup.markets.names,
-        )
-        bind, self.pack = find_binders(is_compiled=is_compiled)
-        self.bound: Desk = bind(self.desk, [(p.policy, tuple(p.columns)) for p in setup.panelists])
 
     def read_quiet(self) -> BookInputs:
         """Return the inputs of an account without stops."""
@@ -311,12 +290,12 @@ class BookLoop:
 
     def sum_bars(self, outage: int, *, is_search: bool) -> Shocked:
         """Take the account through the bars."""
-        first, total = self.setup.first, len(self.inputs.feed.time)
+        first = self.first
         quiet = self.read_quiet() if outage else self.inputs
         least = math.inf
         if outage:
             self.drop_decisions()
-        for t in range(first, total):
+        for t in range(first, self.n_bars):
             inputs = quiet if t - first < outage else self.inputs
             if not is_search:
                 least = min(least, self.measure_distance(inputs, t))
@@ -333,10 +312,7 @@ class BookLoop:
 
     def pass_bar(self, inputs: BookInputs, t: int) -> None:
         """Take the account through bar t."""
-        self.counts, entries = drive(
-            self.simulate, self.pack, inputs, self.book, self.desk, self.bound, self.counts, t,
-            t + 1, self.tape, 1, None,
-        )  # fmt: skip
+        self.counts, entries = self.drive(inputs, self.book, self.counts, t)
         self.kinds.append(entries[:, 1])
 
     def measure_distance(self, inputs: BookInputs, t: int) -> float:

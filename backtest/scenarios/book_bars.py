@@ -1,0 +1,58 @@
+"""The loop of several positions, called for one bar at a time."""
+
+from __future__ import annotations
+
+from backtest.base.units import FloatArray
+from backtest.engine import Result
+from backtest.engine.account_loop import begin
+from backtest.engine.compile.plain_or_compiled_book import is_book_plain, order_book_loop
+from backtest.engine.portfolio.book_driver import (
+    Counts,
+    drive,
+    find_binders,
+    find_simulate,
+    list_kernel_arguments,
+    new_tape,
+)
+from backtest.engine.portfolio.book_inputs import BookInputs
+from backtest.engine.portfolio.portfolio_setup import Setup
+from backtest.portfolio.book_records import Book
+from backtest.venue.own_requirement import OwnMargin
+
+
+def may_compile(result: Result, setup: Setup, n_bars: int) -> bool:
+    """Return whether ``n_bars`` bars run compiled: as the run did, unless plain is faster."""
+    if result.manifest["compiled"] != "yes":
+        return False
+    order = order_book_loop(list_kernel_arguments(*begin(setup)))
+    policies = [(each.policy, tuple(each.columns)) for each in setup.panelists]
+    return not is_book_plain(order, policies, n_bars)
+
+
+class BookBars:
+    """An account with several positions before a bar of its markets.
+
+    ``book`` and ``tally`` are those of a new account; the tape has the record of each bar.
+    """
+
+    def __init__(self, setup: Setup, *, is_compiled: bool) -> None:
+        self.setup, self.markets, self.first = setup, setup.markets, setup.first
+        self.inputs, self.book, self.desk, self.tally = begin(setup)
+        rule = setup.account.requirement
+        own = rule if isinstance(rule, OwnMargin) else None
+        is_compiled = is_compiled and own is None
+        names, self.n_bars = self.markets.names, len(self.inputs.feed.time)
+        n, total = len(names), self.n_bars - self.first
+        self.simulate = find_simulate(is_compiled=is_compiled, own=own, names=names)
+        bind, self.pack = find_binders(is_compiled=is_compiled)
+        self.bound = bind(self.desk, [(p.policy, tuple(p.columns)) for p in setup.panelists])
+        self.tape = new_tape(n, total, self.first, 8 * n + 1024)
+
+    def drive(
+        self, inputs: BookInputs, book: Book, counts: Counts, t: int
+    ) -> tuple[Counts, FloatArray]:
+        """Take a book through bar t and its decisions; return the counts and the events."""
+        return drive(
+            self.simulate, self.pack, inputs, book, self.desk, self.bound, counts, t, t + 1,
+            self.tape, 1, None,
+        )  # fmt: skip
