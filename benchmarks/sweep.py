@@ -13,6 +13,8 @@ equal single runs bit for bit.
 * ``rules``: five brackets, isolated margin, partial liquidation, a stop, an inverse contract, with
   every measure; ``rules_core`` with those of ``core``;
 * ``memory`` and ``half_lives``: a policy that remembers; 64 half-lives;
+* ``power`` and ``powers``: a power that varies; with 64 half-lives. The part ``power``
+  times them in turn with the formula without a power, on 35,064 hours;
 * ``vectorbt``: target-percent orders with fees, 64 columns, without and with measures;
 * ``growth``: rates over three doublings of bars and of sets, the same ones repeated;
 * ``million``: 1,000,000 sets on 61,320 hourly bars, with the peak of memory;
@@ -41,7 +43,7 @@ import backtest as bt
 from backtest.strategies import VolTarget
 from backtest.sweep.evaluator import Evaluator
 
-HOURLY_BARS = 61_320
+HOURLY_BARS, POWER_BARS = 61_320, 35_064
 SIMPLE = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
 )
@@ -138,6 +140,7 @@ def make_cases(n_sets: int) -> dict[str, Case]:
         capital=0.5, margin="isolated", venue_leverage=10.0, band=0.02, stop_loss=0.2,
         max_leverage=8.0,
     )  # fmt: skip
+    powers = 0.5 + 2.5 * (np.arange(n_sets) * 7919 % n_sets) / n_sets
     half_lives = {**both, "half_life": np.geomspace(100, 2_000, 64)[np.arange(n_sets) % 64]}
     return {
         "core": Case(VolTarget(half_life=2000), both, SIMPLE, ACCOUNT, "core"),
@@ -147,6 +150,10 @@ def make_cases(n_sets: int) -> dict[str, Case]:
         "rules_core": Case(VolTarget(half_life=2000), {"target": targets}, full, isolated, "core"),
         "memory": Case(Braked, {"most": targets}, SIMPLE, ACCOUNT, "core"),
         "half_lives": Case(VolTarget, half_lives, SIMPLE, ACCOUNT, "core"),
+        "power": Case(
+            VolTarget(half_life=2000), {**both, "power": powers}, SIMPLE, ACCOUNT, "core"
+        ),
+        "powers": Case(VolTarget, {**half_lives, "power": powers}, SIMPLE, ACCOUNT, "core"),
     }
 
 
@@ -185,16 +192,18 @@ def best_of(repeat: int, *works: Callable[[], float]) -> list[float]:
     return best
 
 
-def time_case(market: bt.Market, case: Case, threads: int) -> Callable[[], float]:
+def time_case(
+    market: bt.Market, case: Case, threads: int, clock: Callable[[], float] = time.perf_counter
+) -> Callable[[], float]:
     """Return a function that sweeps a case and says the nanoseconds per bar and set."""
     evaluator = build(market, case, threads)
     n_sets = len(next(iter(case.sets.values())))
     evaluator.evaluate({name: values[:64] for name, values in case.sets.items()})
 
     def work() -> float:
-        start = time.perf_counter()
+        start = clock()
         evaluator.evaluate(case.sets)
-        return (time.perf_counter() - start) / market.n_bars / n_sets * 1e9
+        return (clock() - start) / market.n_bars / n_sets * 1e9
 
     return work
 
@@ -273,6 +282,20 @@ def measure_vectorbt(market: bt.Market, case: Case, repeat: int) -> dict[str, An
     }
 
 
+def measure_power(n_sets: int, repeat: int) -> dict[str, float]:
+    """Time formulas with a power in turn with those without, in CPU seconds of one thread."""
+    market = bt.Market.sample(bars=POWER_BARS)
+    cases = make_cases(n_sets)
+    names = ("core", "power", "half_lives", "powers")
+    works = [time_case(market, cases[name], 1, time.process_time) for name in names]
+    report = dict(zip(names, best_of(repeat, *works), strict=True))
+    return {
+        **{f"{name}_ns": ns for name, ns in report.items()},
+        "power_over_plain": report["power"] / report["core"],
+        "powers_over_half_lives": report["powers"] / report["half_lives"],
+    }
+
+
 def repeat_market(market: bt.Market, times: int) -> bt.Market:
     """Return the same bars again and again, each time from where the last ended."""
     span = pd.Timedelta(market.interval * market.n_bars, unit="ns")
@@ -346,7 +369,7 @@ def measure_compile() -> dict[str, float]:
     return seconds
 
 
-PARTS = ("ratios", "vectorbt", "growth", "million", "compile")
+PARTS = ("ratios", "power", "vectorbt", "growth", "million", "compile")
 
 
 def main() -> None:
@@ -372,6 +395,8 @@ def main() -> None:
     if "ratios" in wanted.only:
         report["ratios"] = measure_ratios(market, cases, wanted.limit, wanted.repeat)
     core = make_cases(wanted.sets)["core"]
+    if "power" in wanted.only:
+        report["power"] = measure_power(wanted.sets, wanted.repeat)
     if "vectorbt" in wanted.only:
         report["vectorbt"] = measure_vectorbt(market, core, max(1, wanted.repeat // 2))
     if "growth" in wanted.only:

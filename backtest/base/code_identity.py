@@ -22,6 +22,7 @@ OWN_VERSION = frozenset(
     {
         "backtest.venue.margin",
         "backtest.base.elementary",
+        "backtest.base.formula_functions",
         "backtest.base.normal",
         "backtest.options.pricing",
     }

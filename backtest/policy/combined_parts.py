@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from backtest.base.errors import PolicyError
+from backtest.policy.formula_rewriter import rewrite_formula
 from backtest.policy.policy import (
     BAR_FIELDS,
     Columns,
@@ -120,7 +121,10 @@ def write_formula(whole: Any, start: Any, columns: tuple[str, ...]) -> Callable[
     It calls each policy's formula with its own parameters, columns and memory, and passes their
     results to ``combine``. It depends only on the classes; ``start`` is the combinator's own.
     """
-    scope: dict[str, Any] = {"__name__": type(whole).__module__, "combine": type(whole).combine}
+    scope: dict[str, Any] = {
+        "__name__": type(whole).__module__,
+        "combine": rewrite_formula(type(whole).combine),
+    }
     lines: list[str] = []
     slots: dict[str, str] = {}
     for k, (part, policy) in enumerate(zip(whole.parts, whole.policies, strict=True)):

@@ -36,6 +36,7 @@ from backtest.base.json_values import repr_plain
 from backtest.base.ranges import Choice, Range
 from backtest.base.units import FloatArray
 from backtest.policy.common_mistakes import check_class
+from backtest.policy.formula_rewriter import rewrite_formula
 
 Columns: TypeAlias = Mapping[str, FloatArray]
 
@@ -193,9 +194,10 @@ def formula_of(cls: type[Policy]) -> Callable[..., Any]:
 
 
 def formula_for(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
-    """Return the formula of a policy for a bar with these columns."""
+    """Return a policy's formula for a bar with these columns; its powers, exp and log are ours."""
     made = getattr(policy, "make_formula", None)
-    return formula_of(type(policy)) if made is None else made(columns)
+    rule: Any = formula_of(type(policy)) if made is None else made(columns)
+    return rewrite_formula(rule) if isinstance(rule, FunctionType) else rule
 
 
 def return_parameter(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 - the signature of a formula

@@ -25,7 +25,7 @@ import numpy as np
 from numba.core.errors import TypingError
 from numba.extending import overload
 
-from backtest.base import cache_folder, elementary, normal
+from backtest.base import cache_folder, elementary, formula_functions, normal
 from backtest.base.code_identity import OWN_VERSION, find_references
 from backtest.base.compiled_files import jit
 from backtest.base.compiled_twins import count_all_brackets, find_own_functions, make_twin
@@ -128,6 +128,9 @@ def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
             register_overload(public, found[scalar])
         for public in MATH:
             register_overload(public, found[public.__name__], is_inlined=True)
+        register_overload(formula_functions.natural_exp, found["exp"], is_inlined=True)
+        register_overload(formula_functions.natural_log, found["log"], is_inlined=True)
+        register_power(found["power"])
     return Core(folder, names)
 
 
@@ -225,6 +228,18 @@ def register_overload(public: Callable[..., Any], scalar: Any, *, is_inlined: bo
     overload(public, jit_options=options, prefer_literal=bool(literals))(scope["choose"])
 
 
+def register_power(power: Any) -> None:
+    """Let compiled policies call the function that stands for ``**``."""
+    options: Any = {"forceinline": True}
+
+    @overload(formula_functions.raise_to, jit_options=options)
+    def choose(x, y):  # type: ignore[no-untyped-def] # numba compares the signatures
+        are_whole = isinstance(x, numba.types.Integer) and isinstance(y, numba.types.Integer)
+        if are_whole:
+            return lambda x, y: x**y
+        return lambda x, y: power(x, y)  # noqa: PLW0108 - numba compiles it
+
+
 REPLACED = {
     "multiplier": "(venue.multiplier if multiplier is None else multiplier)",
     "kind": "sign",
@@ -280,13 +295,19 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
     if id(function) in done:
         return done[id(function)]
     scope = dict(function.__globals__)
+    names = function.__code__.co_freevars
+    cells = dict(zip(names, function.__closure__ or (), strict=True))
+    closure = tuple(types.CellType(cells[name].cell_contents) for name in names)
     copy = types.FunctionType(
-        function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
+        function.__code__, scope, function.__name__, function.__defaults__, closure
     )
     done[id(function)] = numba.njit(error_model="numpy", forceinline=True)(copy)
     for name, value in find_references(function).items():
-        is_helper = isinstance(value, types.FunctionType) and name in scope
-        if is_helper and value.__module__ not in OWN_VERSION:
+        if not isinstance(value, types.FunctionType) or value.__module__ in OWN_VERSION:
+            continue
+        if name in names:
+            closure[names.index(name)].cell_contents = jit_tree(value, done)
+        else:
             scope[name] = jit_tree(value, done)
     return done[id(function)]
 

@@ -26,7 +26,7 @@ from backtest.account import (
     ruin,
     steps,
 )
-from backtest.base import cache_folder, compiled_twins, units
+from backtest.base import cache_folder, compiled_twins, formula_functions, units
 from backtest.base.code_identity import describe_function, describe_value, hash_texts
 from backtest.base.compiled_twins import describe_target
 from backtest.base.kernel_sources import list_sources
@@ -110,7 +110,7 @@ def write_module(fields: tuple[str, ...], columns: tuple[str, ...], memory: type
 @functools.cache
 def find_rules_folder() -> Path:
     """Return the cache folder of the compiled rules; every change of the rules gets its own."""
-    modules = (*CORE, units, compiled_twins, *list_sources(bs_kernels))
+    modules = (*CORE, units, compiled_twins, formula_functions, *list_sources(bs_kernels))
     texts = [Path(str(each.__file__)).read_text() for each in modules]
     here = Path(__file__)
     texts += [path.read_text() for path in (here, here.with_name("loop_compiler.py"))]

@@ -15,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from backtest.base import public_math
+from backtest.base import formula_functions, public_math
 from backtest.base.code_identity import find_references
 from backtest.policy import Policy
 
 STEPS = frozenset(
     {
-        "BUILD_TUPLE", "CACHE", "CALL", "CALL_KW", "COMPARE_OP", "COPY", "EXTENDED_ARG",
+        "BUILD_TUPLE", "CACHE", "CALL", "CALL_KW", "COMPARE_OP", "COPY", "COPY_FREE_VARS",
+        "EXTENDED_ARG",
         "FOR_ITER", "END_FOR", "GET_ITER", "JUMP_BACKWARD", "JUMP_FORWARD",
         "JUMP_IF_FALSE_OR_POP", "JUMP_IF_TRUE_OR_POP", "KW_NAMES", "LOAD_FAST",
         "LOAD_FAST_BORROW", "LOAD_FAST_CHECK", "NOP", "NOT_TAKEN", "POP_ITER",
@@ -64,12 +65,14 @@ def gives_same_bits(rule: Any, policy: Policy) -> bool:
 def is_function_same(function: Any, wholes: frozenset[str], above: frozenset[int]) -> bool:
     """Return the same for a function; ``wholes`` are the attributes that are not floats."""
     shadowed = BUILT_IN & {*function.__code__.co_names} & function.__globals__.keys()
-    if id(function) in above or function.__closure__ or shadowed:
+    if id(function) in above or shadowed or not has_functions_only(function):
         return False
     above |= {id(function)}
     steps = [each for each in dis.get_instructions(function) if each.opname != "CACHE"]
     known = find_references(function)
     if may_grow_whole(steps, wholes) or has_written_base(steps):
+        return False
+    if formula_functions.raise_to in known.values() and reads_whole(steps, wholes):
         return False
     return all(
         is_step_same(step, before, known, wholes)
@@ -77,8 +80,24 @@ def is_function_same(function: Any, wholes: frozenset[str], above: frozenset[int
     ) and all(
         is_function_same(value, wholes, above)
         for value in known.values()
-        if isinstance(value, types.FunctionType)
+        if isinstance(value, types.FunctionType) and not is_written(value)
     )
+
+
+def has_functions_only(function: Any) -> bool:
+    """Return whether a closure holds nothing but functions, as in a rewritten formula."""
+    cells = function.__closure__ or ()
+    return all(isinstance(cell.cell_contents, types.FunctionType) for cell in cells)
+
+
+def is_written(value: Any) -> bool:
+    """Return whether a function stands for a power, exp or log in a rewritten formula."""
+    return bool(value.__module__ == formula_functions.__name__)
+
+
+def reads_whole(steps: Sequence[dis.Instruction], wholes: frozenset[str]) -> bool:
+    """Return whether a parameter that is a whole number is read."""
+    return any(step.opname in LOADS and step.argval in wholes for step in steps)
 
 
 def may_grow_whole(steps: Sequence[dis.Instruction], wholes: frozenset[str]) -> bool:
@@ -133,7 +152,7 @@ def is_step_same(
     name = step.opname
     if name in ("LOAD_CONST", "RETURN_CONST", "LOAD_SMALL_INT"):
         return is_number(step.argval)
-    if name == "LOAD_GLOBAL":
+    if name in ("LOAD_GLOBAL", "LOAD_DEREF"):
         return is_known(step.argval, known)
     if name in LOADS:
         return is_attribute(step, before, known)

@@ -1,0 +1,207 @@
+"""Rewrite a policy's formula so that powers, exp and log are ours.
+
+Then they have the same bits compiled, in plain Python and on every machine, and loops over lanes
+vectorize. The source of the formula, and of the functions it calls, is parsed; ``**`` and calls of
+``math``, ``numpy`` and ``backtest.math`` are replaced by calls of
+:mod:`backtest.base.formula_functions`; and the bytecode of the result replaces that of the
+function, with the same file, line numbers and globals. A function whose source cannot be read, or
+does not compile to the function's bytecode, stays as it is.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import inspect
+import textwrap
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, cast
+from weakref import WeakKeyDictionary
+
+from backtest.base.code_identity import describe_bytecode, find_references
+from backtest.base.formula_functions import REPLACED, raise_to
+
+PREFIX = "_backtest_"
+
+
+class Rewritten(NamedTuple):
+    """A rewritten function, and the objects that the original referred to then."""
+
+    function: Any
+    references: tuple[tuple[str, int], ...]
+
+
+_known: WeakKeyDictionary[Any, Rewritten] = WeakKeyDictionary()
+
+
+def rewrite_formula(
+    function: types.FunctionType, above: frozenset[types.FunctionType] = frozenset()
+) -> types.FunctionType:
+    """Return a user's function with powers, exp and log replaced; itself if there are none."""
+    if not is_of_user(function):
+        return function
+    references = find_references(function)
+    identity = tuple((name, id(value)) for name, value in references.items())
+    known = _known.get(function)
+    if known is not None and known.references == identity:
+        return cast("types.FunctionType", known.function)
+    helpers = {
+        name: rewrite_formula(value, above | {function})
+        for name, value in references.items()
+        if is_of_user(value) and value not in above | {function}
+    }
+    helpers = {name: each for name, each in helpers.items() if each is not references[name]}
+    found = replace_code(function, helpers)
+    if not above:
+        _known[function] = Rewritten(found, identity)
+    return found
+
+
+def is_of_user(value: Any) -> bool:
+    """Return whether an object is a plain function that is not this package's."""
+    is_plain = isinstance(value, types.FunctionType)
+    return is_plain and str(value.__module__).partition(".")[0] != "backtest"
+
+
+def replace_code(function: types.FunctionType, helpers: Mapping[str, Any]) -> types.FunctionType:
+    """Return a function with rewritten code that calls the given helpers instead of its own."""
+    tree = parse_function(function)
+    if tree is None:
+        return function
+    editor = Editor(function)
+    edited = editor.visit(copy.deepcopy(tree))
+    own = function.__code__.co_freevars
+    given = {**dict(zip(own, function.__closure__ or (), strict=True))}
+    added = {**editor.added, **helpers}
+    if not added or describe_bytecode(compile_inner(tree, own, function)) != describe_bytecode(
+        function.__code__
+    ):
+        return function
+    code = compile_inner(edited, (*own, *(name for name in added if name not in own)), function)
+    cells = {**given, **{name: types.CellType(value) for name, value in added.items()}}
+    closure = tuple(cells[name] for name in code.co_freevars)
+    made = types.FunctionType(
+        code, function.__globals__, function.__name__, function.__defaults__, closure
+    )
+    made.__kwdefaults__ = function.__kwdefaults__
+    made.__qualname__, made.__module__ = function.__qualname__, function.__module__
+    made.__doc__ = function.__doc__
+    return made
+
+
+def parse_function(function: types.FunctionType) -> ast.FunctionDef | None:
+    """Return the syntax tree of a function without decorators, or None."""
+    try:
+        lines, first = inspect.getsourcelines(function)
+        tree = ast.parse(textwrap.dedent("".join(lines)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+    node = tree.body[0] if len(tree.body) == 1 else None
+    if not isinstance(node, ast.FunctionDef) or node.decorator_list:
+        return None
+    ast.increment_lineno(node, first - 1)
+    node.returns, node.args.defaults = None, [ast.Constant(0) for _ in node.args.defaults]
+    node.args.kw_defaults = [each and ast.Constant(0) for each in node.args.kw_defaults]
+    for each in list_arguments(node.args):
+        each.annotation = None
+    return node
+
+
+def list_arguments(arguments: ast.arguments) -> Iterator[ast.arg]:
+    """Yield all arguments of a function."""
+    yield from (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+    yield from filter(None, (arguments.vararg, arguments.kwarg))
+
+
+def compile_inner(
+    node: ast.FunctionDef, names: tuple[str, ...], function: types.FunctionType
+) -> types.CodeType:
+    """Return the code of a function that gets some names from the function around it.
+
+    Imports make the compiler treat the same names as modules as it did in the user's file.
+    """
+    modules = [name for name, each in find_references(function).items() if is_module(each)]
+    imports = "".join(f"import {name}\n" for name in modules if name not in names)
+    around = ast.parse(f"{imports}def make({', '.join(names)}): pass")
+    maker: Any = around.body[-1]
+    maker.body = [node]
+    tree = ast.fix_missing_locations(around)
+    flags = function.__code__.co_flags & FUTURE_FLAGS
+    code = compile(tree, function.__code__.co_filename, "exec", flags, dont_inherit=True)
+    outer = next(each for each in code.co_consts if isinstance(each, types.CodeType))
+    return next(
+        each
+        for each in outer.co_consts
+        if isinstance(each, types.CodeType) and each.co_name == node.name
+    )
+
+
+FUTURE_FLAGS = 0x1FF0000
+"""The flags of code that ``from __future__`` sets."""
+
+
+class Editor(ast.NodeTransformer):
+    """Replaces powers, and calls of the functions in ``REPLACED``; ``added`` has what it names."""
+
+    def __init__(self, function: types.FunctionType) -> None:
+        self.added: dict[str, Any] = {}
+        self._locals = set(find_local_names(function.__code__))
+        self._known = find_references(function)
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        """Replace ``x ** y``, unless it is a constant."""
+        self.generic_visit(node)
+        is_constant = isinstance(node.left, ast.Constant) and isinstance(node.right, ast.Constant)
+        if not isinstance(node.op, ast.Pow) or is_constant:
+            return node
+        return self._call(raise_to, [node.left, node.right], node)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        """Replace ``x **= y`` of a local."""
+        self.generic_visit(node)
+        if not isinstance(node.op, ast.Pow) or not isinstance(node.target, ast.Name):
+            return node
+        before = ast.copy_location(ast.Name(node.target.id, ast.Load()), node)
+        value = self._call(raise_to, [before, node.value], node)
+        return ast.copy_location(ast.Assign([node.target], value), node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """Replace a call of a function of ``math`` or ``numpy``."""
+        self.generic_visit(node)
+        function, n_arguments = REPLACED.get(self._resolve(node.func), (None, 0))
+        is_starred = any(isinstance(each, ast.Starred) for each in node.args)
+        if function is None or node.keywords or len(node.args) != n_arguments or is_starred:
+            return node
+        return self._call(function, node.args, node)
+
+    def _resolve(self, node: ast.AST) -> Any:
+        """Return the function that an expression names, or None."""
+        if isinstance(node, ast.Attribute):
+            owner = self._resolve(node.value)
+            found = getattr(owner, node.attr, None) if is_module(owner) else None
+        elif isinstance(node, ast.Name) and node.id not in self._locals:
+            found = self._known.get(node.id, pow if node.id == "pow" else None)
+        else:
+            found = None
+        return found if is_module(found) or callable(found) else None
+
+    def _call(self, function: Any, arguments: list[ast.expr], node: ast.AST) -> ast.Call:
+        """Return a call of one of our functions in place of an expression."""
+        name = f"{PREFIX}{function.__name__}"
+        self.added[name] = function
+        target = ast.copy_location(ast.Name(name, ast.Load()), node)
+        return ast.copy_location(ast.Call(target, arguments, []), node)
+
+
+def find_local_names(code: types.CodeType) -> Iterator[str]:
+    """Yield the local names of a function and of those inside it."""
+    yield from (*code.co_varnames, *code.co_cellvars)
+    for each in code.co_consts:
+        if isinstance(each, types.CodeType):
+            yield from find_local_names(each)
+
+
+def is_module(value: Any) -> bool:
+    """Return whether an object is a module."""
+    return isinstance(value, types.ModuleType)

@@ -1,0 +1,127 @@
+"""Formulas whose powers, exp and log are replaced by those of ``bt.math``."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.engine.compile.same_bits import gives_same_bits
+from backtest.policy import formula_for
+from backtest.policy.formula_rewriter import rewrite_formula
+from tests.policy.policies import MARKET, VENUE, live
+
+
+def steepen(value: float, power: float = 1.7) -> float:
+    """Return a power of a value."""
+    return value**power
+
+
+class Curved(bt.Policy):
+    """Use every function that is replaced, here and in a helper."""
+
+    power: Annotated[float, bt.Range(0.1, 5.0)] = 1.3
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return a sum of powers of the ratio of close and open."""
+        ratio = bar.close / bar.open
+        total = ratio**self.power + steepen(ratio)
+        total **= 0.7
+        total += math.exp(-ratio) + np.exp(-ratio) - math.log(ratio) + np.log(ratio)
+        return 0.1 * total + 0.01 * pow(math.pow(ratio, 3.3), 0.3) + 0.01 * np.power(2.0, ratio)
+
+
+def by_hand(ratio: float, power: float) -> float:
+    """Return the formula of Curved with the functions of ``bt.math``."""
+    f = bt.math
+    total = f.power(f.power(ratio, power) + f.power(ratio, 1.7), 0.7)
+    total += f.exp(-ratio) + f.exp(-ratio) - f.log(ratio) + f.log(ratio)
+    first = 0.1 * total + 0.01 * f.power(f.power(ratio, 3.3), 0.3)
+    return first + 0.01 * f.power(2.0, ratio)
+
+
+def test_plain_python_uses_our_functions():
+    targets = live(Curved()).bars["target"].to_numpy()
+    ratios = (MARKET.close / MARKET.open).tolist()
+    assert targets.tolist() == [by_hand(ratio, 1.3) for ratio in ratios]
+
+
+@pytest.mark.slow
+@pytest.mark.compiled
+def test_compiled_code_and_lanes_have_the_bits_of_plain_python():
+    plain, compiled = live(Curved()), live(Curved(), compile=True)
+    assert compiled.manifest["compiled"] == "yes"
+    assert np.array_equal(plain.record, compiled.record, equal_nan=True)
+    venue, account = VENUE, bt.Account()
+    powers = np.linspace(0.5, 3.0, 70)
+    swept = bt.sweep(MARKET, Curved, {"power": powers}, venue=venue, account=account)
+    for k in (0, 33, 69):
+        policy = Curved(power=float(powers[k]))
+        result = bt.run(MARKET, policy, venue=venue, account=account, compile=False)
+        assert swept.table["final_equity"].iloc[k] == result.metrics["final_equity"]
+
+
+def test_lines_globals_and_the_identity_of_a_function_stay():
+    rule: Any = Curved.leverage
+    found = rewrite_formula(rule)
+    assert found is not rule
+    assert found is rewrite_formula(rule)
+    assert found.__globals__ is rule.__globals__
+    assert found.__code__.co_filename == rule.__code__.co_filename
+    lines = [{line for _, _, line in each.__code__.co_lines() if line} for each in (found, rule)]
+    assert lines[0] == lines[1]
+
+
+def test_a_rewritten_formula_is_known_to_give_the_same_bits():
+    assert gives_same_bits(formula_for(Curved(), ()), Curved())
+
+
+def make_rules() -> list[Any]:
+    """Return functions that stay as they are."""
+    scope: dict[str, Any] = {"math": math}
+    exec("def rule(self, bar, account): return math.exp(bar)", scope)
+
+    def shadowing(self: Any, math: Any, account: Any) -> Any:
+        return math.exp(1.0)
+
+    def with_a_base(self: Any, bar: Any, account: Any) -> Any:
+        return math.log(bar, 2.0) + 2**10
+
+    def without(self: Any, bar: Any, account: Any) -> Any:
+        return math.sqrt(bar)
+
+    return [scope["rule"], shadowing, with_a_base, without, lambda self, bar, account: bar**2.0]
+
+
+@pytest.mark.parametrize("rule", make_rules())
+def test_other_functions_stay_as_they_are(rule):
+    """No source, another ``math``, a base of logarithms, nothing to replace, no statement."""
+    assert rewrite_formula(rule) is rule
+
+
+def test_whole_numbers_and_arrays_keep_their_kind():
+    def rule(self: Any, bar: Any, account: Any) -> Any:
+        return bar**account
+
+    written = rewrite_formula(rule)
+    assert written is not rule
+    assert [type(written(0, *each)) for each in ((2, 3), (2.0, 3), (2, 3.0))] == [
+        int, np.float64, np.float64,
+    ]  # fmt: skip
+    assert written(0, np.array([1.0, 2.0]), 2).tolist() == [1.0, 4.0]
+
+
+def test_a_helper_that_changes_is_read_again(monkeypatch):
+    def doubled(value: float) -> float:
+        return 2.0 * value**2.0
+
+    before = rewrite_formula(Curved.leverage)
+    monkeypatch.setitem(Curved.leverage.__globals__, "steepen", doubled)
+    after = rewrite_formula(Curved.leverage)
+    bar, account = SimpleNamespace(open=1.0, close=1.1), None
+    assert before is not after
+    assert before(Curved(), bar, account) != after(Curved(), bar, account)
