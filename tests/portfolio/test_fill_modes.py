@@ -231,6 +231,7 @@ def test_compiled_runs_have_the_bits_of_plain_python(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.compiled
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("words", [{"fill": "next_close"}, {"equity_stop": 0.2}])
 def test_compiled_sweeps_run_such_sets_one_by_one(words):
     given = {"venue": make_venue(taker=0.001), "account": bt.Account(**words)}
