@@ -163,3 +163,45 @@ def test_finer_bars_are_for_one_instrument():
     with pytest.raises(bt.ParameterError, match="refine is for markets of one"):
         bt.bounds(bt.Markets(dict.fromkeys("AB", market)), Hold(2.0), venue=free_venue(),
                   account=free_account(), refine=market, compile=False)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_bounds_are_the_same_compiled_and_plain(monkeypatch):
+    monkeypatch.setenv("BACKTEST_COMPILE", "now")
+    markets = bt.Markets({"A": bars_of([FLAT, FLAT, WIDE, FLAT]),
+                          "B": bars_of([FLAT, FLAT, (100, 107, 93, 100), FLAT])})  # fmt: skip
+    tables = [
+        bt.bounds(
+            markets, Hold(2.0), venue=free_venue(), account=free_account(**STOPS), compile=compiled
+        ).table
+        for compiled in (True, False)
+    ]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+def test_a_result_of_several_counts_its_ambiguous_bars():
+    markets = bt.Markets({"A": bars_of([FLAT, FLAT, WIDE, FLAT]), "B": bars_of([FLAT] * 4)})
+    result = bt.run(
+        markets, Hold(2.0), venue=free_venue(), account=free_account(**STOPS), compile=False
+    )
+    assert result.ambiguous == 1
+
+
+def test_accounts_that_are_refused_for_one_work_for_several():
+    """Margin calls, equity stops, fills at the close and fee tiers: the account's own bar."""
+    markets = bt.Markets({"A": bars_of([FLAT, FLAT, WIDE, FLAT, FLAT]),
+                          "B": bars_of([FLAT, FLAT, FLAT, WIDE, FLAT])})  # fmt: skip
+    tiers = free_venue().override({"fees.tiers": [bt.FeeTier(1e3, 1e-4, 0.0)]})
+    given = [
+        ({"equity_stop": 0.04}, free_venue()),
+        ({"fill": "next_close", **STOPS}, free_venue()),
+        ({"margin_call": 0.5, "reserve": 100.0, "top_up_to": 0.3, **STOPS}, free_venue()),
+        (STOPS, tiers),
+    ]  # fmt: skip
+    for terms, venue in given:
+        found = bt.bounds(
+            markets, Hold(2.0), venue=venue, account=free_account(**terms), compile=False
+        )
+        row = found.table.loc["final_equity"]
+        assert row["worst"] <= row["as_run"] <= row["best"]
+        assert found.result.metrics["final_equity"] == row["as_run"]

@@ -37,6 +37,7 @@ def test_the_same_market_twice_at_half_the_size_has_the_sensitivity_of_one():
     assert np.allclose(*even, rtol=1e-5, equal_nan=True)
 
 
+@pytest.mark.slow
 def test_a_signal_rule_of_several_is_varied():
     """It was for one instrument only."""
     markets = two_markets(120)

@@ -194,7 +194,7 @@ def test_markets_of_one_are_the_market():
     pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
-@pytest.mark.parametrize("signal", [1.0, -1.0])
+@pytest.mark.parametrize("signal", [pytest.param(1.0, marks=pytest.mark.slow), -1.0])
 def test_a_second_instrument_without_weight_changes_nothing(signal):
     """Distances were taken at closes, and a bridge's noise was scaled with its move."""
     one = held(steady(), 8.0, signal)
