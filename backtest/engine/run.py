@@ -64,11 +64,11 @@ def run(
     sampling: str = "1d",
     calendar: str = "365",
     compile: bool = True,
-    resume: Any = None,
+    resume: Result | None = None,
     start: TimeLike | None = None,
     progress: Progress | None = None,
     benchmark: BenchmarkLike = None,
-) -> Any: ...
+) -> Result: ...
 
 
 @record_making
@@ -88,7 +88,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     start: TimeLike | None = None,
     progress: Progress | None = None,
     benchmark: BenchmarkLike = None,
-) -> Any:
+) -> Result:
     """Run an account through a market, or through several, under a policy.
 
     Parameters
@@ -116,8 +116,8 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
         False runs the policy in plain Python, for a debugger; the numbers are the same bits.
     resume : Result, optional
         Go on from the last close of an earlier result; ``market`` holds the bars after it and may
-        overlap. The new result holds the new bars only. Several markets must hold the earlier bars
-        too.
+        overlap: a result of this process gives the bars before it, a loaded one needs a market that
+        has them. The new result holds the new bars only.
     start : str or Timestamp, optional
         When the account begins, in UTC: at the first bar from then on. The bars before it only
         warm the policy's columns.
