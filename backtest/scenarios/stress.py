@@ -22,7 +22,7 @@ from backtest.base.units import DAY, FloatArray, format_time
 from backtest.engine import Result
 from backtest.market import Market, Markets
 from backtest.paths.risk_record import RiskRecord
-from backtest.scenarios.break_even import find_break_even, find_break_even_of
+from backtest.scenarios.break_even_move import find_break_even, find_break_even_of
 from backtest.scenarios.crashes import crashes
 from backtest.scenarios.scenario import Scenario
 from backtest.scenarios.scenario_bars import Bars, cut_replay

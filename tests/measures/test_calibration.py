@@ -155,7 +155,7 @@ def test_a_resumed_run_forecasts_what_one_run_would_have(result, tmp_path, cut: 
         parts = [earlier.bars, second.bars]
         found = np.concatenate([part["liquidation_probability"].to_numpy() for part in parts])
         np.testing.assert_array_equal(found, whole)
-        assert second.last_trail == result.last_trail
+        assert second.last_trails == result.last_trails
 
 
 def test_a_run_that_starts_late_forecasts_from_the_bars_before(result: bt.Result):
@@ -164,7 +164,7 @@ def test_a_run_that_starts_late_forecasts_from_the_bars_before(result: bt.Result
     held = late.bars["position"].to_numpy() != 0.0
     assert held[1]
     assert late.bars["liquidation_probability"].iloc[1] > 0.0
-    assert late.last_trail == result.last_trail
+    assert late.last_trails == result.last_trails
 
 
 def test_saved_and_loaded_it_is_the_same(result: bt.Result, tmp_path):

@@ -120,7 +120,7 @@ def test_a_resumed_run_sees_the_signal_of_the_earlier_one(has_market: bool):
     if has_market:
         later, rest = market.between(market.index[120]), signal[120:]
     else:
-        first = dataclasses.replace(first, market=None)
+        first = dataclasses.replace(first, markets=None)
     after = bt.run(later, Seeing(), signal=rest, resume=first, **terms)
     assert after.bars["target"].equals(whole.bars["target"].iloc[120:])
 

@@ -135,13 +135,9 @@ def test_a_row_of_a_sweep_is_the_run():
         assert swept["liquidations"].iloc[row] == one["liquidations"] > 0.0
 
 
-def test_what_does_nothing_or_is_not_supported_is_refused():
+def test_what_does_nothing_is_refused():
     with pytest.raises(bt.ParameterError, match="full_below_health must be 0 unless mode is"):
         bt.Liquidation(mode="close", fee=0.0, slippage=0.0, full_below_health=0.95)
-    pair = {name: scenes.market_of(100.0, 100.0, 100.0) for name in ("A", "B")}
-    markets = bt.Markets(pair, currency="USD")
-    with pytest.raises(bt.ParameterError, match="full_below_health of A is not supported"):
-        bt.run(markets, Constant(1.0), venue=full_below(), account=bt.Account())
 
 
 # ----- the policy -----
