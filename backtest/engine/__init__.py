@@ -1,4 +1,4 @@
-"""One account through one market: inputs, the bar loop, ``run``, and its ``Result``.
+"""One account through its markets: inputs, the loops, ``run``, and its ``Result``.
 
 ``lookahead/`` checks that policies do not read the future; ``compile/`` compiles the loop.
 """

@@ -44,7 +44,10 @@ LIBRARIES = (
 
 
 class RunTerms(NamedTuple):
-    """What a run is made of; ``signal`` is its text. A run of one position is no panel."""
+    """What a run is made of; ``signal`` is its text.
+
+    ``is_panel``: the account may hold several positions.
+    """
 
     is_panel: bool
     markets: Markets

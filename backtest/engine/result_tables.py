@@ -166,7 +166,11 @@ def bars_table(
 
 
 def portfolio_bars(
-    time: IntArray, book: Mapping[str, FloatArray], notionals: FloatArray, first_peak: float
+    time: IntArray,
+    book: Mapping[str, FloatArray],
+    notionals: FloatArray,
+    first_peak: float,
+    start: float,
 ) -> pd.DataFrame:
     """Return the table by bar of an account with several positions, indexed by open time.
 
@@ -174,7 +178,8 @@ def portfolio_bars(
     ``requirement`` (times the level) and ``margin_ratio`` of the cross pool; ``balance`` (B);
     ``collateral`` in full and ``collateral_at_rate``; the terms of the identity (costs positive,
     ``flows`` with top-ups); ``cash``, ``reserve``, ``initial_margin``, ``overlay``; ``unit`` value
-    and ``drawdown`` free of flows. ``RunRecord`` adds ``available``, ``margin_used``,
+    (1 at the ``start`` of the account; of a resumed one with collateral, at its earlier peak) and
+    ``drawdown`` free of flows. ``RunRecord`` adds ``available``, ``margin_used``,
     ``realized_pnl`` and ``unrealized_pnl``.
     """
     equity, needed, backing = book["equity"], book["requirement"], book["backing"]
@@ -194,7 +199,7 @@ def portfolio_bars(
         **{name: book[name] for name in copied},
         "initial_margin": book["initial"],
         "overlay": book["overlay"],
-        "unit": book["unit"] / first_peak,
+        "unit": book["unit"] / start,
         "drawdown": 1.0 - book["unit"] / peak,
     }
     return pd.DataFrame(columns, index=utc_index(time), copy=False)

@@ -79,7 +79,7 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
 
 def put_before(resume: RunRecord, markets: Markets) -> Markets:
     """Return the markets with the bars of the earlier run in front of those that begin later."""
-    if len(markets) > 1 and markets.names != resume.names:
+    if markets.names != resume.names and not len(markets) == len(resume.names) == 1:
         raise ParameterError(
             f"a resumed run must have the same instruments, {', '.join(resume.names)}, "
             f"was given {', '.join(markets.names)}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,9 +52,6 @@ from backtest.measures.portfolio_risk import (
     effective_bets,
 )
 from backtest.measures.run_measures import measure_run
-
-if TYPE_CHECKING:
-    pass
 
 PIECE = 32_768
 """Bars whose measures are summed at once; their arrays fit into the L2 cache."""
@@ -220,7 +217,9 @@ class RunRecord(RunData):
 
     def _bars_of_several(self) -> pd.DataFrame:
         path, book = self._path, self._book
-        table = portfolio_bars(self.time, book, self._notionals, self.first_peak)
+        is_resumed = self.manifest.get("resumed_from") is not None and not self.account.collateral
+        start = self.account.capital + self.account.reserve if is_resumed else self.first_peak
+        table = portfolio_bars(self.time, book, self._notionals, self.first_peak, start)
         profits = measure_profits(self._held, self.marks, self._venues).sum(axis=1)
         change = np.diff(profits, prepend=float(np.sum(self.before.unrealized)))
         realized = book["price_pnl"] - book["slippage"] - book["impact"] - change

@@ -4,8 +4,8 @@ Then they have the same bits compiled, in plain Python and on every machine, and
 vectorize. The source of the formula, and of the functions it calls, is parsed; ``**`` and calls of
 ``math``, ``numpy`` and ``backtest.math`` are replaced by calls of
 :mod:`backtest.base.formula_functions`; and the bytecode of the result replaces that of the
-function, with the same file, line numbers and globals. A function whose source cannot be read, or
-does not compile to the function's bytecode, stays as it is.
+function, with the same file, line numbers and globals. A function whose source cannot be read or
+does not compile to the function's bytecode, or that catches exceptions, stays as it is.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import inspect
 import textwrap
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
+
+import numpy as np
 
 from backtest.base.code_identity import describe_bytecode, find_references
 from backtest.base.formula_functions import REPLACED, raise_to
@@ -26,9 +28,12 @@ PREFIX = "_backtest_"
 
 
 class Rewritten(NamedTuple):
-    """A rewritten function, and the objects that the original referred to then."""
+    """A rewritten function, and the objects that the original referred to then.
 
-    function: Any
+    ``function`` is None if nothing was replaced.
+    """
+
+    function: types.FunctionType | None
     references: tuple[tuple[str, int], ...]
 
 
@@ -41,11 +46,10 @@ def rewrite_formula(
     """Return a user's function with powers, exp and log replaced; itself if there are none."""
     if not is_of_user(function):
         return function
-    references = find_references(function)
-    identity = tuple((name, id(value)) for name, value in references.items())
+    references, identity = find_references(function), identify(function, set())
     known = _known.get(function)
     if known is not None and known.references == identity:
-        return cast("types.FunctionType", known.function)
+        return function if known.function is None else known.function
     helpers = {
         name: rewrite_formula(value, above | {function})
         for name, value in references.items()
@@ -54,8 +58,21 @@ def rewrite_formula(
     helpers = {name: each for name, each in helpers.items() if each is not references[name]}
     found = replace_code(function, helpers)
     if not above:
-        _known[function] = Rewritten(found, identity)
+        _known[function] = Rewritten(None if found is function else found, identity)
     return found
+
+
+def identify(function: types.FunctionType, seen: set[int]) -> tuple[tuple[str, int], ...]:
+    """Return the objects that a function refers to, and those that its helpers refer to."""
+    if id(function) in seen:
+        return ()
+    seen.add(id(function))
+    found: list[tuple[str, int]] = []
+    for name, value in find_references(function).items():
+        found.append((name, id(value)))
+        if is_of_user(value):
+            found += identify(value, seen)
+    return tuple(found)
 
 
 def is_of_user(value: Any) -> bool:
@@ -98,14 +115,21 @@ def parse_function(function: types.FunctionType) -> ast.FunctionDef | None:
     except (OSError, TypeError, SyntaxError):
         return None
     node = tree.body[0] if len(tree.body) == 1 else None
-    if not isinstance(node, ast.FunctionDef) or node.decorator_list:
+    if not isinstance(node, ast.FunctionDef) or node.decorator_list or has_type_parameters(node):
         return None
+    if any(isinstance(each, ast.Try | ast.TryStar) for each in ast.walk(node)):
+        return None  # the functions of math raise, ours do not
     ast.increment_lineno(node, first - 1)
     node.returns, node.args.defaults = None, [ast.Constant(0) for _ in node.args.defaults]
     node.args.kw_defaults = [each and ast.Constant(0) for each in node.args.kw_defaults]
     for each in list_arguments(node.args):
         each.annotation = None
     return node
+
+
+def has_type_parameters(node: ast.FunctionDef) -> bool:
+    """Return whether a function is generic, as in ``def clip[T](x: T)`` since Python 3.12."""
+    return bool(getattr(node, "type_params", ()))
 
 
 def list_arguments(arguments: ast.arguments) -> Iterator[ast.arg]:
@@ -139,6 +163,8 @@ def compile_inner(
 
 FUTURE_FLAGS = 0x1FF0000
 """The flags of code that ``from __future__`` sets."""
+KINDS = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, np.ufunc)
+"""The kinds of objects that may be replaced; their hashes run no code of the user."""
 
 
 class Editor(ast.NodeTransformer):
@@ -179,12 +205,12 @@ class Editor(ast.NodeTransformer):
         """Return the function that an expression names, or None."""
         if isinstance(node, ast.Attribute):
             owner = self._resolve(node.value)
-            found = getattr(owner, node.attr, None) if is_module(owner) else None
+            found = vars(owner).get(node.attr) if is_module(owner) else None  # runs no code
         elif isinstance(node, ast.Name) and node.id not in self._locals:
             found = self._known.get(node.id, pow if node.id == "pow" else None)
         else:
             found = None
-        return found if is_module(found) or callable(found) else None
+        return found if isinstance(found, KINDS) else None
 
     def _call(self, function: Any, arguments: list[ast.expr], node: ast.AST) -> ast.Call:
         """Return a call of one of our functions in place of an expression."""

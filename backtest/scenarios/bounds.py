@@ -23,7 +23,7 @@ from backtest.measures.measure_names import ABOUT
 from backtest.paths.risk_record import RiskRecord
 from backtest.paths.runner_arguments import AnyPolicy, AnyVenue
 from backtest.policy import Policy
-from backtest.scenarios.bounds_lanes import WHERE
+from backtest.scenarios.bounds_lanes import DEPTH, WHERE
 from backtest.scenarios.bounds_run import BoundsRun, Progress
 
 MOST_DEPTH = 16
@@ -102,6 +102,7 @@ class Bounds(RiskRecord):
         beyond, depth = int(self.settings.get("bars_beyond_depth", 0)), self.settings["depth"]
         if not beyond:
             return f"The true bounds may be wider: at most 2^{depth} states were followed."
+        depth = depth or DEPTH  # what is followed where only two lives are
         bars = "1 bar" if beyond == 1 else f"{beyond:,} bars"
         largest = "largest position" if depth == 1 else f"{depth} largest positions"
         return (
@@ -128,7 +129,7 @@ def bounds(
     signal: Any = None,
     overlay: Policy | None = None,
     refine: Market | None = None,
-    depth: int = 12,
+    depth: int = DEPTH,
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
     **settings: Any,

@@ -39,7 +39,7 @@ from backtest.portfolio.book_records import (
 )
 from backtest.scenarios.bar_orders import Branch, low_first_probability
 from backtest.scenarios.book_bars import BookBars, may_compile
-from backtest.scenarios.bounds_lanes import WHERE, BarOutcomes, Lane
+from backtest.scenarios.bounds_lanes import DEPTH, WHERE, BarOutcomes, Lane
 
 INSTRUMENT = 8
 """The column of the log with the instrument of an entry."""
@@ -86,7 +86,7 @@ class BookOrders(BookBars):
 
     def __init__(self, result: Result, refine: Market | None, depth: int) -> None:
         check_result(result, refine)
-        self.result, self.depth, self.beyond = result, depth or 12, set[int]()
+        self.result, self.depth, self.beyond = result, depth or DEPTH, set[int]()
         setup = read_setup(result)
         super().__init__(setup, is_compiled=may_compile(result, setup, 4 * setup.markets.n_bars))
         self.groups = list_groups(self.markets, setup.account)

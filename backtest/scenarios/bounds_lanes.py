@@ -10,6 +10,8 @@ from backtest.measures.tally import Tally
 from backtest.scenarios.bar_orders import Branch
 
 WHERE = "bt.bounds"
+DEPTH = 12
+"""The default of ``depth``: at most 2^12 lives are followed."""
 
 
 class Lane(NamedTuple):

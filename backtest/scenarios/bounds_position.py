@@ -60,7 +60,7 @@ class PositionOrders:
 
     @property
     def n_beyond(self) -> int:
-        """Bars with more ambiguous instruments than one: none."""
+        """Bars in which not all orders were followed: none."""
         return 0
 
     @property

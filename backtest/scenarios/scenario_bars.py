@@ -31,6 +31,12 @@ class ShockBars(NamedTuple):
     rates: FloatArray
 
 
+def make_flat_bars(n: int) -> ShockBars:
+    """Return n bars that do not move, without volume and settlements."""
+    still = np.ones((4, n))
+    return ShockBars(still, still, np.zeros(n), np.zeros(0), np.zeros(0))
+
+
 Bars = Mapping[str, ShockBars]
 """The bars of a scenario by name."""
 

@@ -25,7 +25,7 @@ from backtest.paths.risk_record import RiskRecord
 from backtest.scenarios.break_even_move import find_break_even, find_break_even_of
 from backtest.scenarios.crashes import crashes
 from backtest.scenarios.scenario import Scenario
-from backtest.scenarios.scenario_bars import Bars, cut_replay
+from backtest.scenarios.scenario_bars import Bars, cut_replay, make_flat_bars
 from backtest.scenarios.stress_run import StressOutcome, StressRun, find_table_time, quiet_venues
 
 WHERE = "bt.stress"
@@ -51,8 +51,8 @@ class Stress(RiskRecord):
         ``equity``, ``loss`` and ``liquidated`` for every combination of the axes of the ladder.
     settings : dict
         What the numbers come from.
-    market : Market or None
-        The market of the run.
+    market : Market, Markets or None
+        The market, or the markets, of the run; None if loaded.
     """
 
     table: pd.DataFrame
@@ -180,7 +180,7 @@ def stress(
             where=Place("result", of=WHERE),
             cure="pass what bt.run returned",
         )
-    chosen = read_scenarios(scenarios, len(result.names))
+    chosen = read_scenarios(scenarios, is_alone=result.has_one_position)
     how = RULES.check("rules", rules, where=Place("rules", of=WHERE))
     grid = list_shocks(ladder)
     rows, leads, total, runs = {}, {}, len(chosen) + len(grid), Runs(result, how)
@@ -231,8 +231,10 @@ class Runs:
         return self.by_time[time]
 
 
-def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None, n: int) -> tuple[Scenario, ...]:
-    """Return scenarios for n instruments, checked to be some, with different names."""
+def read_scenarios(
+    scenarios: Sequence[Scenario] | Scenario | None, *, is_alone: bool
+) -> tuple[Scenario, ...]:
+    """Return scenarios, checked to be some, with different names, and to fit one position alone."""
     given = crashes() if scenarios is None else scenarios
     chosen = tuple(given) if isinstance(given, Sequence) else (given,)
     if not chosen or not all(isinstance(each, Scenario) for each in chosen):
@@ -249,7 +251,7 @@ def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None, n: int) -> t
             where=Place("scenarios", of=WHERE),
             cure="rename them",
         )
-    for each in chosen if n == 1 else ():
+    for each in chosen if is_alone else ():
         for name in ("correlation", "prices"):
             if getattr(each, name) is not None:
                 raise ParameterError(
@@ -279,13 +281,20 @@ def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> tuple[dict[st
 
 
 def cut_replays(run: StressRun, scenario: Scenario, data: Any) -> Bars | None:
-    """Return the bars of the days of a scenario from data; None if they do not cover all."""
+    """Return the bars of the days of a scenario from data; None if they do not cover all.
+
+    Collateral with prices of its own that the data do not name stays where it is.
+    """
     markets = read_data(data, run)
     found = {
         name: cut_replay(scenario, markets.get(name), run.history.interval) for name in run.moving
     }
     cut = {name: bars for name, bars in found.items() if bars is not None}
-    return cut if len(cut) == len(found) else None
+    still = {name for name in found if name in run.account.resting and name not in markets}
+    if not cut or {*cut, *still} != {*found}:
+        return None
+    flat = make_flat_bars(next(iter(cut.values())).last.shape[1])
+    return {name: cut.get(name, flat) for name in found}
 
 
 def read_data(data: Any, run: StressRun) -> Mapping[str, Market]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import types
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -125,3 +127,70 @@ def test_a_helper_that_changes_is_read_again(monkeypatch):
     bar, account = SimpleNamespace(open=1.0, close=1.1), None
     assert before is not after
     assert before(Curved(), bar, account) != after(Curved(), bar, account)
+
+
+def careful_log(value: float) -> float:
+    """Return -1 where there is no logarithm."""
+    try:
+        return math.log(value)
+    except ValueError:
+        return -1.0
+
+
+def test_a_formula_that_catches_exceptions_stays():
+    assert rewrite_formula(careful_log)(-2.0) == -1.0
+
+
+def test_looking_a_function_up_runs_nothing(monkeypatch):
+    def refuse(*given: object) -> None:
+        raise ImportError(given)
+
+    lazy: Any = types.ModuleType("lazy")
+    lazy.__getattr__ = refuse
+    model: Any = dataclasses.make_dataclass("Model", [], namespace={"__call__": lambda self: 2.0})()
+    monkeypatch.setitem(globals(), "LAZY", lazy)
+    monkeypatch.setitem(globals(), "MODEL", model)
+
+    def rule(value: float) -> float:
+        return LAZY.load(value) if value > 9.0 else value**2.0 * MODEL()  # type: ignore[name-defined]  # noqa: F821
+
+    assert rewrite_formula(rule)(3.0) == 18.0  # a dataclass with __call__ has no hash
+
+
+def square(value: float) -> float:
+    """Return the second power."""
+    return value**2.0
+
+
+def cube(value: float) -> float:
+    """Return the third power."""
+    return value**3.0
+
+
+def test_a_helper_of_a_helper_may_change(monkeypatch):
+    for lowest in (square, cube):
+        monkeypatch.setitem(globals(), "lowest", lowest)
+        assert rewrite_formula(highest)(3.0) == lowest(3.0)
+
+
+def middle(value: float) -> float:
+    """Call the lowest function."""
+    return lowest(value) * 1.0  # type: ignore[name-defined]  # noqa: F821
+
+
+def highest(value: float) -> float:
+    """Call a function that calls another."""
+    return middle(value)
+
+
+def test_comparisons_that_are_added_are_not_the_same_bits():
+    class Votes(bt.Policy):
+        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+            return 1.0 * ((bar.close > bar.open) + (bar.high > bar.open))
+
+    class Choice(bt.Policy):
+        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+            return 1.0 if bar.close > bar.open and not bar.high > bar.open else 0.5
+
+    assert not gives_same_bits(formula_for(Votes(), ()), Votes())
+    assert gives_same_bits(formula_for(Choice(), ()), Choice())

@@ -265,6 +265,20 @@ def test_collateral_moves_by_its_own_prices_and_a_constant_one_where_it_is_named
     assert -1.0 < table.loc["all", "break_even"] < -0.1
 
 
+def test_collateral_of_one_instrument_has_prices_of_its_own_and_stays_in_a_replay():
+    market = bt.Markets({"A": steady()})
+    assets = [bt.Collateral("USDC", 50.0, prices=1.0, rate=1.0)]
+    account = free_account(collateral=assets, negative_limit=1e6)
+    head = bt.run(market.prefix(40), Hold(3.0), venue=free_venue(), account=account, compile=False)
+    peg = bt.Scenario("peg", prices={"USDC": -0.2}, shape="bar")
+    assert bt.stress(head, peg).table.loc["peg", "loss"] == pytest.approx(10.0, rel=1e-9)
+    days = bt.Scenario("then", date=str(market.times[40]), until=str(market.times[50]))
+    row = bt.stress(head, days, data=market).table.iloc[0]
+    assert row["from"] == "data"
+    whole = bt.run(market.prefix(50), Hold(3.0), venue=free_venue(), account=account, compile=False)
+    assert row["equity"] == pytest.approx(whole.metrics["final_equity"], rel=1e-9)
+
+
 def test_the_distance_is_that_of_all_marks_at_a_waypoint():
     """Of a hedge, the other leg moves too: frozen, each leg would be near its liquidation."""
     hedge = held(bt.Markets(dict.fromkeys(TWINS, steady())), 8.0, {"A": 1.0, "B": -1.0})

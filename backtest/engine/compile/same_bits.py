@@ -70,7 +70,7 @@ def is_function_same(function: Any, wholes: frozenset[str], above: frozenset[int
     above |= {id(function)}
     steps = [each for each in dis.get_instructions(function) if each.opname != "CACHE"]
     known = find_references(function)
-    if may_grow_whole(steps, wholes) or has_written_base(steps):
+    if may_grow_whole(steps, wholes) or has_written_base(steps) or counts_comparisons(steps):
         return False
     if formula_functions.raise_to in known.values() and reads_whole(steps, wholes):
         return False
@@ -112,6 +112,15 @@ def may_grow_whole(steps: Sequence[dis.Instruction], wholes: frozenset[str]) -> 
         or (before.opname in LOADS and before.argval in wholes)
         for before, step in pairwise(steps)
         if is_store(step)
+    )
+
+
+def counts_comparisons(steps: Sequence[dis.Instruction]) -> bool:
+    """Return whether a comparison may be used as a number: numpy's add as a logical or."""
+    tests = ("POP_JUMP", "JUMP_IF", "COPY", "TO_BOOL", "UNARY_NOT")
+    return any(
+        step.opname == "COMPARE_OP" and not after.opname.startswith(tests)
+        for step, after in pairwise(steps)
     )
 
 
