@@ -61,9 +61,10 @@ def compare(market: bt.Market, count: int, spans: list[int]) -> pd.DataFrame:
         drawn = bt.simulate_paths(
             market, model, paths=count, horizon=horizon, seed=1, funding=funding
         )
-        assert drawn.process.grid is not None  # noqa: S101 - the folder has funding
-        per_day = max(DAY // drawn.process.grid.every, 1)
-        rows.setdefault("history", describe(drawn.process.rates, per_day, spans))
+        (process,) = drawn.processes.values()
+        assert process.grid is not None  # noqa: S101 - the folder has funding
+        per_day = max(DAY // process.grid.every, 1)
+        rows.setdefault("history", describe(process.rates, per_day, spans))
         each = [describe(rates, per_day, spans) for rates in drawn.draw(0, count).rates]
         rows[name] = list(np.mean(each, axis=0))
     table = pd.DataFrame(rows, index=[*(f"{days} d" for days in spans), "autocorrelation"]).T
@@ -82,7 +83,7 @@ def forecast(market: bt.Market, count: int) -> pd.DataFrame:
         given = {"paths": count, "horizon": f"{AHEAD}d", "start": month, "seed": 1}
         fitted = bt.simulate_paths(market, GBM, **given)
         repeated = bt.simulate_paths(market, ROWS, **given, funding="history")
-        known = fitted.process.rates
+        known = next(iter(fitted.processes.values())).rates
         came = market.funding_rate[(market.funding_time >= start) & (market.funding_time < end)]
         rows.append({
             "month": f"{month:%Y-%m}",

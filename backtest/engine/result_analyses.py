@@ -11,6 +11,7 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Range, check_range
 from backtest.base.units import BoolArray, FloatArray, IntArray, parse_duration
+from backtest.engine.run_data import forecast_touches
 from backtest.features.liquidation_forecast import count_horizon, find_touches
 from backtest.measures.calibration import Calibration, calibrate, check_bins
 from backtest.measures.leverage_cycle import LeverageProfile, profile_leverage
@@ -43,7 +44,7 @@ def calibrate_run(
     ]
     touched, is_known = (np.stack(each, axis=1) for each in zip(*found, strict=True))
     return calibrate(
-        result.forecast_touches(horizon, degrees_of_freedom, prices).ravel(order="F"),
+        forecast_touches(result, horizon, degrees_of_freedom, prices).ravel(order="F"),
         touched.ravel(order="F"),
         sigma.ravel(order="F"),
         count_liquidations(result).ravel(order="F"),

@@ -72,7 +72,7 @@ def run(
 
 
 @record_making
-@checked_only("progress")
+@checked_only("calendar", "compile", "progress")
 def run(  # noqa: PLR0913 - the terms of a run, by name
     market: Market | Markets,
     policy: Any,

@@ -267,21 +267,6 @@ class RunData:
             return self.before.trails
         return self.volatilities[1]
 
-    def forecast_touches(
-        self, horizon: str, degrees_of_freedom: float | None, prices: FloatArray
-    ) -> FloatArray:
-        """Return the probabilities that the marks touch ``prices`` within the horizon."""
-        where = "Result.calibration, horizon"
-        if degrees_of_freedom is None:
-            degrees_of_freedom = degrees_for(parse_duration(horizon, where=where) / DAY)
-        years = count_years(horizon, self.interval, is_session=self.is_session, where=where)
-        columns = zip(
-            self.of_positions("quantity").T, self.marks.T, prices.T, self.volatilities[0].T,
-            strict=True,
-        )  # fmt: skip
-        found = [forecast_liquidation(*each, years, degrees_of_freedom) for each in columns]
-        return np.stack(found, axis=1)
-
 
 def read_field(fields: Mapping[str, FloatArray], name: object, where: str) -> FloatArray:
     """Return a field of a record by its name."""
@@ -292,3 +277,21 @@ def read_field(fields: Mapping[str, FloatArray], name: object, where: str) -> Fl
             cure=f"choose one of {', '.join(fields)}",
         )
     return fields[name]
+
+
+def forecast_touches(
+    run: RunData, horizon: str, degrees_of_freedom: float | None, prices: FloatArray
+) -> FloatArray:
+    """Return the probabilities that the marks of a run touch prices within the horizon.
+
+    ``prices``, and what is returned, are of shape (n_bars, n).
+    """
+    where = "Result.calibration, horizon"
+    if degrees_of_freedom is None:
+        degrees_of_freedom = degrees_for(parse_duration(horizon, where=where) / DAY)
+    years = count_years(horizon, run.interval, is_session=run.is_session, where=where)
+    columns = zip(
+        run.of_positions("quantity").T, run.marks.T, prices.T, run.volatilities[0].T, strict=True
+    )
+    found = [forecast_liquidation(*each, years, degrees_of_freedom) for each in columns]
+    return np.stack(found, axis=1)

@@ -38,7 +38,7 @@ from backtest.engine.result_tables import (
     price_of,
     value_of,
 )
-from backtest.engine.run_data import RunData
+from backtest.engine.run_data import RunData, forecast_touches
 from backtest.engine.target_cuts_table import measure_cuts
 from backtest.features.liquidation_forecast import (
     HORIZON,
@@ -205,7 +205,7 @@ class RunRecord(RunData):
         table.insert(
             list(table.columns).index("liquidation_price") + 1,
             "liquidation_probability",
-            self.forecast_touches(HORIZON, None, price[:, None])[:, 0],
+            forecast_touches(self, HORIZON, None, price[:, None])[:, 0],
         )
         unit = self.of_account("unit")
         peak = np.maximum.accumulate(np.maximum(unit, self.first_peak))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base.checked_calls import check_shape, checked
+from backtest.base.ranges import Range
 from backtest.base.units import FloatArray
 from backtest.measures.paired_bootstrap import choose_block, resampling_error
 
@@ -102,6 +103,7 @@ def find_confidence_set(gains: FloatArray, *, draws: int, seed: int) -> tuple[Fl
     """
     check_shape("gains", gains, (-1, -1), where="find_confidence_set")
     gains = np.asarray(gains)
+    Range(2, math.inf).check("samples", gains.shape[1], where="find_confidence_set, gains")
     from arch.bootstrap import MCS  # noqa: PLC0415 - it takes a second to import
 
     distinct, place = np.unique(gains, axis=0, return_inverse=True)

@@ -16,6 +16,7 @@ from backtest.market.tables.settlements import cadence
 WEEK = 7 * DAY
 RECENT_WEEKS = 8
 """Weeks whose bars say when the sessions of a week are."""
+LAST_TIME = int(np.iinfo(np.int64).max) - 2 * WEEK
 
 
 class FundingGrid(NamedTuple):
@@ -59,6 +60,7 @@ def plan_calendar(
 
     ``grid`` holds the settlements of paths, None without any. Phases repeat after ``every`` ns.
     """
+    check_end(history, horizon)
     time = plan_sessions(history, horizon) if history.sessions else plan_bars(history, horizon)
     stamps = np.empty(0, np.int64)
     if grid is not None and len(time) > 1:
@@ -87,6 +89,16 @@ def plan_calendar(
         row_phases=row_phases,
         grid=grid,
     )
+
+
+def check_end(history: Market, horizon: int) -> None:
+    """Require paths that end at a time that 64 bits hold."""
+    if history.end + horizon > LAST_TIME:
+        raise ParameterError(
+            f"paths must end before the year 2262, got a horizon of {format_duration(horizon)}",
+            where=Place("horizon", of="bt.simulate_paths"),
+            cure="give a shorter horizon",
+        )
 
 
 def find_last_bars(time: IntArray, stamps: IntArray) -> tuple[IntArray, IntArray]:

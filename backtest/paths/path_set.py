@@ -13,6 +13,7 @@ import pandas as pd
 
 from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, format_time, utc_index
 from backtest.market import Market, Markets, as_markets
@@ -193,7 +194,7 @@ class Paths:
     def __getitem__(self, i: int) -> Any:
         """Return path i as a Market or Markets: the last bar of history, and the bars after it."""
         number = self.find_number(i)
-        return self.like_history(self.markets_of(self.draw_plan(self.plan(number)), 0, number))
+        return self._like_history(self.markets_of(self.draw_plan(self.plan(number)), 0, number))
 
     @checked
     def find_number(self, i: int) -> int:
@@ -303,7 +304,7 @@ class Paths:
             return joined[self.names[0]]
         return Markets(joined, currency=self.markets.currency or None)
 
-    def like_history(self, path: Markets) -> Market | Markets:
+    def _like_history(self, path: Markets) -> Market | Markets:
         """Return a path as the history is given: a Market, or Markets."""
         return path[self.names[0]] if isinstance(self.history, Market) else path
 
@@ -329,7 +330,7 @@ def check_paths(paths: object, *, where: str) -> Paths:
     """Return paths, or raise a ParameterError."""
     if not isinstance(paths, Paths):
         raise ParameterError(
-            f"paths must be Paths, got {str(paths)[:60]!r}",
+            f"paths must be Paths, got {repr_plain(paths):.60}",
             where=where,
             cure="pass bt.simulate_paths(market, ...)",
         )

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from backtest.base.checked_calls import is_path
 from backtest.base.errors import VenueError, did_you_mean
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Either, Phrase
 from backtest.base.units import TimeLike, format_time, to_nanoseconds
 from backtest.venue.missing_symbol import cure_missing_symbol, name_some
@@ -232,7 +233,7 @@ def check_list(symbols: object) -> list[str]:
     plain = {each.partition("@")[0] for each in names if isinstance(each, str)}
     if not names or len(plain) < len(names):
         raise VenueError(
-            f"symbol must be a name, or a list of different names, was {symbols!r}",
+            f"symbol must be a name, or a list of different names, got {repr_plain(symbols)}",
             where="Venue.preset",
             cure="give ['BTCUSDT', 'ETHUSDT'] for a table of venues by name",
         )

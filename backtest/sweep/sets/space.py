@@ -15,7 +15,7 @@ import numpy as np
 
 from backtest.account import Account
 from backtest.base.errors import BacktestError, ParameterError
-from backtest.base.json_values import to_plain
+from backtest.base.json_values import repr_plain, to_plain
 from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import Choice, Condition, Range
 from backtest.base.units import FloatArray
@@ -139,7 +139,7 @@ def read_space(
     for name, value in (("space", given), ("fix", fix)):
         if value is not None and not isinstance(value, Mapping):
             raise ParameterError(
-                f"{name} must be a mapping by the names of parameters, was {value!r}",
+                f"{name} must be a mapping by the names of parameters, got {repr_plain(value)}",
                 where=Place(name),
                 cure="write {'target': (0.1, 1.0)}" if name == "space" else "write {'target': 0.4}",
             )
