@@ -134,7 +134,7 @@ class Duration:
 
     def check(self, name: str, value: object, *, where: str) -> str:  # noqa: ARG002 - as the others
         """Return the text."""
-        parse_duration(str(value), where=where)
+        parse_duration(value if isinstance(value, str) else repr_plain(value), where=where)
         return str(value)
 
 

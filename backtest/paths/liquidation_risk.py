@@ -160,7 +160,7 @@ class LiquidationRisk(RiskRecord):
         return "\n".join(lines)
 
 
-@checked_only("progress", "overlay")
+@checked_only("compile", "progress", "overlay")
 def liquidation_risk(
     paths: Paths,
     policy: AnyPolicy,

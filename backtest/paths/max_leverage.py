@@ -118,7 +118,7 @@ class MaxLeverage(RiskRecord):
         return "\n".join(lines)
 
 
-@checked_only("progress", "overlay", "market")
+@checked_only("compile", "progress", "overlay", "market")
 def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     market: Market | Markets,
     policy: AnyPolicy | None = None,

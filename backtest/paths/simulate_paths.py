@@ -8,6 +8,7 @@ from typing import Any
 
 from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.ranges import Number, Range
 from backtest.base.units import FloatArray, TimeLike, format_time, parse_duration, to_nanoseconds
@@ -269,7 +270,7 @@ def choose_model(model: object, history: Market, drift: Drift | None) -> PathMod
         chosen = MODELS[model.lower()].fit(history)
     else:
         raise ParameterError(
-            f"model must be one of {', '.join(MODELS)}, was {str(model)[:60]!r}"
+            f"model must be one of {', '.join(MODELS)}, got {repr_plain(model):.60}"
             + did_you_mean(model, MODELS),
             where=Place("model", of="bt.simulate_paths"),
             cure="choose one of them, or pass bt.paths.GBM(volatility=0.8)",

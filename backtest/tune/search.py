@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from backtest.venue import Venue
 
 
-@checked_only("store", "progress")
+@checked_only("resume", "store", "progress")
 def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,

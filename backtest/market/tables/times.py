@@ -80,7 +80,7 @@ def check_timezone(timezone: str | None) -> None:
     """Refuse an unknown time zone."""
     try:
         pd.Timestamp(0, tz=timezone)
-    except (LookupError, ValueError, TypeError, OSError) as error:
+    except (LookupError, ValueError, TypeError, OSError, OverflowError) as error:
         raise ParameterError(
             f"timezone must be the name of a zone, was {timezone!r}",
             where=Place("timezone"),
