@@ -16,7 +16,7 @@ import inspect
 import textwrap
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -33,7 +33,7 @@ class Rewritten(NamedTuple):
     ``function`` is None if nothing was replaced.
     """
 
-    function: types.FunctionType | None
+    function: Any
     references: tuple[tuple[str, int], ...]
 
 
@@ -49,7 +49,7 @@ def rewrite_formula(
     references, identity = find_references(function), identify(function, set())
     known = _known.get(function)
     if known is not None and known.references == identity:
-        return function if known.function is None else known.function
+        return function if known.function is None else cast("types.FunctionType", known.function)
     helpers = {
         name: rewrite_formula(value, above | {function})
         for name, value in references.items()

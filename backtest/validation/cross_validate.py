@@ -83,7 +83,7 @@ class SplitPlan(NamedTuple):
 
 
 @record_making
-@checked_only("resume", "store", "progress")
+@checked_only("resume", "progress")
 def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,

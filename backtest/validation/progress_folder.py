@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backtest.base.errors import ParameterError, PolicyError
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.result_folders import MANIFEST, discard_folder, name_folder
 from backtest.tune.study_folder import clear_drafts, hold_lock, write_json
@@ -27,13 +28,25 @@ def name_result(manifest: Mapping[str, Any]) -> str:
     return name_folder(f"{manifest['policy']['name']} {manifest['kind']}", manifest["id"])
 
 
+def read_store(store: object) -> Path:
+    """Return the folder of results that a validation was given."""
+    if not isinstance(store, str | Path):
+        raise ParameterError(
+            f"store must be a folder, got {repr_plain(store):.60}",
+            where=Place("store"),
+            cure="give the folder of saved results, or leave it out",
+        )
+    return Path(store)
+
+
 def find_finished(
     store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool | None
 ) -> Path | None:
     """Return the folder of the result that ``resume=True`` gives back; None if there is work."""
     if not resume or store is None:
         return None
-    finished, begun = (Path(store) / f"{k}{name_result(manifest)}" for k in ("", UNFINISHED))
+    folder = read_store(store)
+    finished, begun = (folder / f"{k}{name_result(manifest)}" for k in ("", UNFINISHED))
     return finished if (finished / MANIFEST).is_file() and not begun.is_dir() else None
 
 
@@ -65,7 +78,7 @@ def open_progress(
             )
         yield None
         return
-    folder = Path(store) / f"{UNFINISHED}{name_result(manifest)}"
+    folder = read_store(store) / f"{UNFINISHED}{name_result(manifest)}"
     check_begun(folder, resume=resume)
     with hold_lock(folder):
         clear_drafts(folder)

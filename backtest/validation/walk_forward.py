@@ -51,7 +51,7 @@ KIND = "walk-forward"
 
 
 @record_making
-@checked_only("resume", "store", "progress", "folds")
+@checked_only("resume", "progress", "folds")
 def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,
