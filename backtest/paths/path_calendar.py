@@ -17,6 +17,7 @@ WEEK = 7 * DAY
 RECENT_WEEKS = 8
 """Weeks whose bars say when the sessions of a week are."""
 LAST_TIME = int(np.iinfo(np.int64).max) - 2 * WEEK
+"""Nanoseconds at which paths must have ended; the calendar of sessions reaches two weeks on."""
 
 
 class FundingGrid(NamedTuple):

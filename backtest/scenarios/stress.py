@@ -283,7 +283,7 @@ def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> tuple[dict[st
 def cut_replays(run: StressRun, scenario: Scenario, data: Any) -> Bars | None:
     """Return the bars of the days of a scenario from data; None if they do not cover all.
 
-    Collateral with prices of its own that the data do not name stays where it is.
+    Collateral with a constant price that the data do not name stays at it.
     """
     markets = read_data(data, run)
     found = {

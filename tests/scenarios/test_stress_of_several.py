@@ -265,7 +265,7 @@ def test_collateral_moves_by_its_own_prices_and_a_constant_one_where_it_is_named
     assert -1.0 < table.loc["all", "break_even"] < -0.1
 
 
-def test_collateral_of_one_instrument_has_prices_of_its_own_and_stays_in_a_replay():
+def test_collateral_beside_one_instrument_moves_if_named_and_stays_in_a_replay():
     market = bt.Markets({"A": steady()})
     assets = [bt.Collateral("USDC", 50.0, prices=1.0, rate=1.0)]
     account = free_account(collateral=assets, negative_limit=1e6)
