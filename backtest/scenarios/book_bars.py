@@ -49,10 +49,10 @@ class BookBars:
         self.tape = new_tape(n, total, self.first, 8 * n + 1024)
 
     def drive(
-        self, inputs: BookInputs, book: Book, counts: Counts, t: int
+        self, inputs: BookInputs, book: Book, counts: Counts, t: int, stop: int
     ) -> tuple[Counts, FloatArray]:
-        """Take a book through bar t and its decisions; return the counts and the events."""
+        """Take a book through bars t to ``stop`` and its decisions; return counts and events."""
         return drive(
-            self.simulate, self.pack, inputs, book, self.desk, self.bound, counts, t, t + 1,
-            self.tape, 1, None,
+            self.simulate, self.pack, inputs, book, self.desk, self.bound, counts, t, stop,
+            self.tape, stop - t, None,
         )  # fmt: skip

@@ -143,7 +143,7 @@ class BookOrders(BookBars):
         book = copy_book(state.book)
         book.cursor[:] = state.book.cursor
         self.desk.memory[:] = state.memory
-        counts, entries = self.drive(inputs, book, state.counts, t)
+        counts, entries = self.drive(inputs, book, state.counts, t, t + 1)
         rows = slice(t - self.first, t - self.first + 1)
         before, after = state.counts.tally.money, counts.tally.money
         ledger = Ledger._make(b - a for a, b in zip(before, after, strict=True))

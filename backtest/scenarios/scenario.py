@@ -60,7 +60,7 @@ class Scenario(Value):
     correlation : float, optional
         Instruments without a move of their own move with those of ``prices``, or else with the
         first, which moves by ``price``: by this, times their volatility over that of the others.
-        An account with one instrument refuses it, and ``prices``.
+        Where only one market moves, it is refused.
     date : str, optional
         When it happened, in UTC: the first bar of an episode of history.
     until : str, optional

@@ -64,6 +64,12 @@ def find_moves(
     rest = {name: own.get(name, 0.0) for name in markets if name in resting}
     if scenario.correlation is None:
         return {name: own.get(name, scenario.price) for name in free} | rest
+    if len(free) < 2:
+        raise ParameterError(
+            f"correlation needs several instruments that move, got {', '.join(free)}",
+            where=f"bt.Scenario({scenario.name!r}).correlation",
+            cure="leave correlation out for an account with one instrument",
+        )
     leads = {name: move for name, move in own.items() if name in free}
     leads = leads or {next(iter(free)): scenario.price}
     sigma = {name: measure_recent(market) for name, market in free.items()}

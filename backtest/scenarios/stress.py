@@ -20,7 +20,7 @@ from backtest.base.ranges import Choice
 from backtest.base.text_layout import capitalize
 from backtest.base.units import DAY, FloatArray, format_time
 from backtest.engine import Result
-from backtest.market import Market, Markets
+from backtest.market import Market, Markets, as_markets
 from backtest.paths.risk_record import RiskRecord
 from backtest.scenarios.break_even_move import find_break_even, find_break_even_of
 from backtest.scenarios.crashes import crashes
@@ -180,7 +180,7 @@ def stress(
             where=Place("result", of=WHERE),
             cure="pass what bt.run returned",
         )
-    chosen = read_scenarios(scenarios, is_alone=result.has_one_position)
+    chosen = read_scenarios(scenarios)
     how = RULES.check("rules", rules, where=Place("rules", of=WHERE))
     grid = list_shocks(ladder)
     rows, leads, total, runs = {}, {}, len(chosen) + len(grid), Runs(result, how)
@@ -198,9 +198,9 @@ def stress(
         "rules": how,
         "scenarios": [each.to_dict() for each in chosen],
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
-        **({} if len(runs.under(chosen[0]).moving) == 1 else {"leads": leads}),
+        "leads": leads if len(runs.under(chosen[0]).moving) > 1 else {},
     }
-    return Stress(table, climbed, settings, runs.under(chosen[0]).account.source)
+    return Stress(table, climbed, settings, result.markets)
 
 
 def find_loss(result: Result) -> str:
@@ -231,10 +231,8 @@ class Runs:
         return self.by_time[time]
 
 
-def read_scenarios(
-    scenarios: Sequence[Scenario] | Scenario | None, *, is_alone: bool
-) -> tuple[Scenario, ...]:
-    """Return scenarios, checked to be some, with different names, and to fit one position alone."""
+def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Scenario, ...]:
+    """Return scenarios, checked to be some, with different names."""
     given = crashes() if scenarios is None else scenarios
     chosen = tuple(given) if isinstance(given, Sequence) else (given,)
     if not chosen or not all(isinstance(each, Scenario) for each in chosen):
@@ -251,14 +249,6 @@ def read_scenarios(
             where=Place("scenarios", of=WHERE),
             cure="rename them",
         )
-    for each in chosen if is_alone else ():
-        for name in ("correlation", "prices"):
-            if getattr(each, name) is not None:
-                raise ParameterError(
-                    f"{name} needs several instruments, {each.name!r} has {getattr(each, name)!r}",
-                    where=Place("scenarios", of=WHERE),
-                    cure=f"leave {name} out for an account with one instrument",
-                )
     return chosen
 
 
@@ -299,16 +289,19 @@ def cut_replays(run: StressRun, scenario: Scenario, data: Any) -> Bars | None:
 
 def read_data(data: Any, run: StressRun) -> Mapping[str, Market]:
     """Return the data of a replay by name; those of one instrument may be a market."""
-    if data is None or isinstance(data, Markets):
-        return data or {}
-    if isinstance(data, Market) and len(run.history) == 1:
-        return {run.history.names[0]: data}
-    kinds = "a Market" if len(run.history) == 1 else "Markets"
-    raise ParameterError(
-        f"data must be {kinds}, got {str(data)[:60]!r}",
-        where=Place("data", of=WHERE),
-        cure=f"pass the bars of {', '.join(run.history)}",
-    )
+    if data is None:
+        return {}
+    markets: Markets = as_markets(data, where=f"{WHERE}, data")
+    names = run.history.names
+    if data is markets:
+        return {**markets}
+    if len(names) > 1:
+        raise ParameterError(
+            f"data must be Markets, got {str(data)[:60]!r}",
+            where=Place("data", of=WHERE),
+            cure=f"pass the bars of {', '.join(names)}",
+        )
+    return dict(zip(names, markets.values(), strict=True))
 
 
 def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, float]]:

@@ -18,9 +18,7 @@ from backtest.engine import Result
 from backtest.market import Market, Markets
 from backtest.scenarios.scenario import Scenario
 from backtest.scenarios.scenario_bars import Bars, append_bars, find_moves, make_all_bars
-from backtest.scenarios.stress_account import Continued, Shocked
-from backtest.scenarios.stress_book import BookAccount
-from backtest.scenarios.stress_position import PositionAccount
+from backtest.scenarios.stress_account import Shocked, StressAccount
 from backtest.venue import Venue
 from backtest.venue.contract_value import compute_value
 from backtest.venue.trading_terms import Contract
@@ -100,11 +98,9 @@ class StressRun:
         return markets.slice(max(markets.n_bars - WARMUP, 0), markets.n_bars)
 
     @functools.cached_property
-    def account(self) -> Continued:
-        """The account at the end of the run, with the loop of its positions."""
-        if not self.result.has_one_position:
-            return BookAccount(self.result, self.history, self.venues)
-        return PositionAccount(self.result, self.history)
+    def account(self) -> StressAccount:
+        """The account at the end of the run."""
+        return StressAccount(self.result, self.history, self.venues)
 
     @functools.cached_property
     def moving(self) -> dict[str, Market]:

@@ -157,21 +157,13 @@ def test_in_an_outage_neither_stops_nor_decisions_act():
     assert not table.loc["out", "liquidated"]
 
 
-@pytest.mark.parametrize(
-    ("scenario", "words"),
-    [
-        (bt.Scenario("x", prices={"C": -0.1}), "instruments or collateral of the account"),
-        (bt.Scenario("x"), None),
-    ],
-)
-def test_bad_scenarios_are_refused(scenario, words):
-    result = held(bt.Markets({"A": steady(), "B": wild()}), 2.0)
-    if words is None:
-        with pytest.raises(bt.ParameterError, match="prices needs several"):
-            bt.stress(held(steady()), bt.Scenario("x", prices={"A": 0.1}))
-        return
-    with pytest.raises(bt.ParameterError, match=words):
-        bt.stress(result, scenario)
+def test_prices_name_instruments_of_the_account_also_of_one():
+    result = held(bt.Markets({"A": steady()}), 2.0)
+    named = bt.Scenario("x", prices={"A": -0.1}, shape="bar")
+    fall = bt.Scenario("x", price=-0.1, shape="bar")
+    assert bt.stress(result, named).table.equals(bt.stress(result, fall).table)
+    with pytest.raises(bt.ParameterError, match="instruments or collateral of the account"):
+        bt.stress(result, bt.Scenario("x", prices={"C": -0.1}))
 
 
 @pytest.mark.parametrize(

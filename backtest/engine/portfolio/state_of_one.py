@@ -1,0 +1,100 @@
+"""The state of an account with one position, as the loop of several positions goes on from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.account import State
+from backtest.base.units import FloatArray
+from backtest.portfolio.book_records import (
+    CASH,
+    EQUITY,
+    HIGHEST,
+    IS_OVER,
+    IS_RUINED,
+    OVERLAY,
+    PAID_IN,
+    PEAK,
+    RESERVE,
+    SCALE,
+    SINCE_POOL,
+    UNIT,
+    Book,
+)
+from backtest.venue.book_rules import Holdings
+
+if TYPE_CHECKING:
+    from backtest.engine.run_record import RunRecord
+
+
+def read_state(result: RunRecord) -> Book:
+    """Return where an account ended, with arrays by instrument whichever loop it ran in."""
+    state = result.state
+    if not isinstance(state, State):
+        found: Book = state
+        return found
+    return convert_state(state, is_isolated=result.account.margin == "isolated")
+
+
+def read_memory(result: RunRecord) -> FloatArray:
+    """Return what the policies remember, one after another, each with a spare entry."""
+    if isinstance(result.state, State):
+        return np.array([*result.memory, 0.0])
+    return np.asarray(result.memory)
+
+
+def generalize(result: Any) -> Any:
+    """Return a result to go on from in the loop of several positions."""
+    return replace(result, state=read_state(result), memory=read_memory(result))
+
+
+def convert_state(state: State, *, is_isolated: bool) -> Book:
+    """Return the state of one position as arrays with one entry.
+
+    A margin call is about the position where it is isolated, and else about the pool.
+    """
+    (position,), is_over = state.books.positions, np.int64(state.is_over)
+    purse = np.zeros(17)
+    purse[[CASH, RESERVE, EQUITY, HIGHEST]] = (
+        state.books.cash, state.reserve, state.equity, state.watch.highest,
+    )  # fmt: skip
+    purse[[UNIT, PEAK, SCALE, PAID_IN]] = state.unit, state.peak, state.scale, state.paid_in
+    purse[[IS_OVER, IS_RUINED, OVERLAY]] = state.is_over, state.is_ruined, 1.0
+    purse[SINCE_POOL] = np.inf if is_isolated else state.since
+
+    def of_pot(value: float, other: float) -> FloatArray:
+        return np.array([value, other] if is_isolated else [other, value])
+
+    return Book(
+        held=Holdings(
+            quantities=np.array([position.quantity]),
+            entries=np.array([position.entry]),
+            values=np.full(1, np.nan),
+            amounts=np.zeros(0),
+            prices=np.zeros(0),
+        ),
+        margin=np.array([position.margin]),
+        marked=np.array([position.value]),
+        priced=np.zeros(0),
+        best=np.array([state.watch.best]),
+        leverage=np.array([state.leverage]),
+        signal=np.array([state.signal]),
+        is_pending=np.ones(1, np.int64),
+        is_halted=np.array([is_over]),
+        factor=np.ones(1),
+        since=np.array([state.since]),
+        since_stop=np.array([state.since_stop]),
+        last_funding=np.array([state.last_funding]),
+        ratio=of_pot(state.ratio, 0.0),
+        is_called=of_pot(state.is_called, 0.0).astype(np.int64),
+        unmet=of_pot(state.unmet, -1.0),
+        is_call_open=of_pot(state.is_call_open, 0.0).astype(np.int64),
+        called_at=of_pot(state.called_at, np.nan),
+        purse=purse,
+        cursor=np.zeros(2, np.int64),
+        fallen=np.zeros(4),
+        shares=np.zeros(1),
+    )
