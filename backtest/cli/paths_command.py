@@ -22,7 +22,7 @@ from backtest.market import Market, Markets, as_markets
 from backtest.paths import Paths
 from backtest.paths.funding_process import summarize_funding
 from backtest.paths.path_model import describe_drift
-from backtest.paths.runner_arguments import unwrap_single
+from backtest.paths.runner_arguments import unwrap_only
 from backtest.venue import Venue
 from backtest.venue.funding import FundingTerms
 
@@ -93,7 +93,7 @@ def paths(
         write_path(drawn[i], Path(str(write)) / f"path-{i}")
     if as_json:
         rows = {name: each.reset_index().to_dict("records") for name, each in tables.items()}
-        print_json({"paths": drawn.describe(), "spread": unwrap_single(rows)})
+        print_json({"paths": drawn.describe(), "spread": unwrap_only(rows, drawn.names)})
         return
     told = drawn.describe()
     typer.echo(f"{drawn!r}, {describe_drift(told)}")

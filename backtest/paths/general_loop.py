@@ -19,6 +19,7 @@ from backtest.engine.account_loop import begin
 from backtest.engine.portfolio.book_driver import BookOutcome, run_book_loop
 from backtest.engine.portfolio.portfolio_checks import check_portfolio, read_venues
 from backtest.engine.portfolio.portfolio_setup import Setup, set_up, set_up_again
+from backtest.engine.portfolio.state_of_one import generalize, read_state
 from backtest.engine.position_tables import compute_notionals, measure_profits
 from backtest.engine.run import run
 from backtest.market import Markets
@@ -92,13 +93,13 @@ class GeneralLoop:
                 where="Account.collateral",
                 cure="leave the collateral out, or count it as capital",
             )
-        if self.runner.resume is not None and self.runner.resume.has_one_position:
+        resume, overlay = self.runner.resume, self.runner.overlay
+        if resume is not None and (overlay is None) != (resume.overlay is None):
             raise ParameterError(
-                "a result of one position cannot go on with an overlay, with settings of several "
-                "positions, or at a venue with fee tiers",
+                f"a result goes on with the overlay that it had, {resume.overlay!r}, "
+                f"got {overlay!r}",
                 where="account=result",
-                cure="give a new account, or the rates of your tier: "
-                "venue.override(fees=bt.Fees(taker=..., ...))",
+                cure="give the overlay of the result, or a new account",
             )
 
     def list_weights(self, markets: Markets) -> FloatArray:
@@ -106,7 +107,8 @@ class GeneralLoop:
         names, given = self.paths.names, self.runner.signal
         chosen: Any = given
         if given is None and self.runner.resume is not None:
-            chosen = dict(zip(names, map(float, self.runner.resume.state.signal), strict=True))
+            last = read_state(self.runner.resume).signal
+            chosen = dict(zip(names, map(float, last), strict=True))
         elif isinstance(given, float):
             chosen = dict.fromkeys(names, given)
         return read_weights(chosen, markets, where=WHERE, first=0)
@@ -130,7 +132,8 @@ class GeneralLoop:
                 start=None,
             )
         account = replace(setup.account, flows=self.terms.flows)
-        setup = setup._replace(account=account, resume=self.runner.resume)
+        resume = None if self.runner.resume is None else generalize(self.runner.resume)
+        setup = setup._replace(account=account, resume=resume)
         is_own = self.runner.overlay is not None or any(each.columns for each in setup.panelists)
         is_own |= any(getattr(setup.inputs.feed, name).shape[0] > 1 for name in DEPENDENT)
         is_own |= any(each.open_interest_margin is not None for each in self.venues.values())

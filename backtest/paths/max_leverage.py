@@ -19,6 +19,7 @@ from backtest.base.number_text import format_chance
 from backtest.base.phrases import Place
 from backtest.base.ranges import Number
 from backtest.base.units import FloatArray
+from backtest.engine.portfolio.portfolio_checks import read_venues
 from backtest.market import Market, Markets
 from backtest.paths.funding_process import summarize_funding
 from backtest.paths.idle_paths import describe_shortfall
@@ -35,7 +36,6 @@ from backtest.paths.runner_arguments import (
     AnyPolicy,
     AnyVenue,
     make_runner,
-    unwrap_single,
 )
 from backtest.paths.scaled_policies import HoldOnce, Scaled
 from backtest.paths.simulate_paths import simulate_paths
@@ -258,10 +258,10 @@ def choose_grid(
     """
     if policy is not None:
         return np.geomspace(0.1, LARGEST_FACTOR, 16)
-    venues = list(venue.values()) if isinstance(venue, Mapping) else [venue]
+    venues = [*read_venues(venue, paths.markets).values()]
     most = min(max(row.max_leverage for row in each.brackets) for each in venues)
-    if len(paths.names) == 1:
-        own: Venue = unwrap_single(venue)
+    if len(venues) == 1:
+        (own,) = venues
         first = own.in_use(paths.calendar.time[:1])[0]
         most = min(most, find_most_held(own.with_table(first), account))
     for limit in (account.max_leverage, account.venue_leverage):

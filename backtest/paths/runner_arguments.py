@@ -39,14 +39,13 @@ def make_runner(
     """
     check_paths(paths, where=f"{where}, paths")
     check_start(account, paths, where=where)
-    if len(paths.names) == 1:
-        policy, venue, signal = (unwrap_single(each) for each in (policy, venue, signal))
+    names = paths.names
     assign_policies(policy, paths.markets, overlay)
     read_venues(venue, paths.markets)
     runner = PathsRunner(
         paths=paths,
-        policy=policy,
-        venue=venue,
+        policy=unwrap_only(policy, names),
+        venue=unwrap_only(venue, names),
         account=account,
         signal=read_constant_signal(signal, paths, where=f"{where}, signal"),
         overlay=overlay,
@@ -56,10 +55,10 @@ def make_runner(
     return runner
 
 
-def unwrap_single(given: Any) -> Any:
-    """Return what a mapping of one instrument holds; anything else as it is."""
-    is_one = isinstance(given, Mapping) and len(given) == 1
-    return next(iter(given.values())) if is_one else given
+def unwrap_only(given: Any, names: tuple[str, ...]) -> Any:
+    """Return what a mapping of the only instrument holds; anything else as it is."""
+    is_only = isinstance(given, Mapping) and names == tuple(given) and len(names) == 1
+    return given[names[0]] if is_only else given
 
 
 def check_start(account: object, paths: Paths, *, where: str) -> None:
@@ -97,11 +96,9 @@ def read_constant_signal(
 
     None is 1 for one instrument, and the default of several. A number is that of each instrument.
     """
-    if len(paths.names) == 1:
-        given = 1.0 if signal is None else signal
-        return float(Range(-1.0, 1.0).check("signal", given, where=where))
+    is_one = len(paths.names) == 1
     if signal is None:
-        return None
+        return 1.0 if is_one else None
     given = signal if isinstance(signal, Mapping) else dict.fromkeys(paths.names, signal)
     if set(given) != set(paths.names):
         raise ParameterError(
@@ -109,8 +106,10 @@ def read_constant_signal(
             where=where,
             cure=f"give a number for each of {', '.join(paths.names)}",
         )
-    bound = Number()
-    return {
-        name: float(bound.check("signal", given[name], where=f"{where}, {name}"))
+    bound = Range(-1.0, 1.0) if is_one else Number()
+    of = {name: "" if is_one else f", {name}" for name in paths.names}
+    found = {
+        name: float(bound.check("signal", given[name], where=f"{where}{of[name]}"))
         for name in paths.names
     }
+    return found[paths.names[0]] if is_one else found

@@ -106,6 +106,35 @@ def test_fee_tiers_on_paths_of_one_are_those_of_its_run():
     assert (lives.wealth[:, -1] > dear.wealth[:, -1]).all()
 
 
+def test_a_result_of_one_goes_on_at_fee_tiers_and_with_no_other_overlay():
+    """60 hours of the run leave the first tier, so its volume must go on along the paths."""
+    given = {"venue": tiered(), "account": free_account(), "compile": False}
+    before = bt.run(sample(), Flip(), **given)
+    paths = draw(sample(), horizon="1d", paths=2)
+    given |= {"account": before, "method": "plain"}
+    risk = bt.liquidation_risk(paths, Flip(), **given)
+    assert isinstance(risk.runner.loop, GeneralLoop)
+    lives = next(risk.runner.run_chunks())
+    for i in range(2):
+        assert np.allclose(lives.wealth[i], risk.run(i).bars["equity"].to_numpy(), **SAME)
+    with pytest.raises(bt.ParameterError, match="goes on with the overlay that it had, None"):
+        bt.liquidation_risk(paths, Flip(), **given, overlay=Constant(leverage=0.5))
+
+
+@pytest.mark.parametrize("name", ["policy", "venue", "signal"])
+def test_a_mapping_of_another_name_is_refused_on_paths_of_one(name):
+    given = {"policy": Hold(2.0), "venue": free_venue(), "signal": 1.0}
+    paths = draw(bt.Markets({"AAA": sample()}))
+    for key in ("AAA", "ZZZ"):
+        terms = {**given, name: {key: given[name]}, "account": free_account(), "compile": False}
+        policy = terms.pop("policy")
+        if key == "AAA":
+            assert len(bt.liquidation_risk(paths, policy, **terms).table)
+            continue
+        with pytest.raises(bt.ParameterError, match="ZZZ"):
+            bt.liquidation_risk(paths, policy, **terms)
+
+
 class Flip(bt.Policy):
     """Hold 3 and 1 turns in turn."""
 
