@@ -31,7 +31,7 @@ clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/pip: constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, was " + sys.version.split()[0] + "; use make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, got " + sys.version.split()[0] + "; use make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(bin)/python -m pip install -q --no-compile -c constraints.txt pip setuptools
 	@touch $@

@@ -189,7 +189,7 @@ class Account(Value):
             by_date = " at its lowest" * isinstance(self.max_leverage, pd.Series)
             raise ParameterError(
                 f"min_leverage must be at most max_leverage {most:g}{by_date}, "
-                f"was {self.min_leverage:g}",
+                f"got {self.min_leverage:g}",
                 where="Account.min_leverage",
                 cure=Phrase(
                     "lower {} or raise {}", Argument("min_leverage"), Argument("max_leverage")
@@ -207,7 +207,7 @@ class Account(Value):
         if self.auto_margin and self.margin != "isolated":
             raise ParameterError(
                 "auto_margin must be False in cross margin, where all money backs the position "
-                "already, was True",
+                "already, got True",
                 where="Account.auto_margin",
                 cure=Phrase(
                     "leave {} out, or give {} and a {}",
@@ -221,7 +221,7 @@ class Account(Value):
     def _check_reserve(self) -> None:
         if self.reserve > 0 and (self.margin_call is None or self.top_up_to is None):
             raise ParameterError(
-                "a reserve is used only with margin_call and top_up_to, was "
+                "a reserve is used only with margin_call and top_up_to, got "
                 f"reserve {self.reserve:g}, margin_call {self.margin_call!r}, "
                 f"top_up_to {self.top_up_to!r}",
                 where="Account.reserve",
@@ -236,7 +236,7 @@ class Account(Value):
             return
         if self.margin_call is None or not self.reserve > 0:
             raise ParameterError(
-                "top_up_to is used only with margin_call and a reserve, was "
+                "top_up_to is used only with margin_call and a reserve, got "
                 f"top_up_to {self.top_up_to:g}, margin_call {self.margin_call!r}, "
                 f"reserve {self.reserve:g}",
                 where="Account.top_up_to",
@@ -249,7 +249,7 @@ class Account(Value):
             )
         if not self.top_up_to < self.margin_call:
             raise ParameterError(
-                f"top_up_to must be below margin_call {self.margin_call:g}, was {self.top_up_to:g}",
+                f"top_up_to must be below margin_call {self.margin_call:g}, got {self.top_up_to:g}",
                 where="Account.top_up_to",
                 cure=Phrase(
                     "lower {}: a top-up must bring the ratio below the one that triggers a call",
@@ -265,7 +265,7 @@ def check_collateral(collateral: object, negative_limit: float | None) -> tuple[
     found: tuple[Any, ...] = tuple(collateral) if is_list else ()  # type: ignore[arg-type]
     if not is_list or not all(isinstance(each, Collateral) for each in found):
         raise ParameterError(
-            f"collateral must be a list of Collateral, was {collateral!r:.80}",
+            f"collateral must be a list of Collateral, got {collateral!r:.80}",
             where=where,
             cure="give collateral=[bt.Collateral('BTC', amount=0.5, prices=market, rate=0.95)]",
         )
@@ -288,7 +288,7 @@ def check_collateral(collateral: object, negative_limit: float | None) -> tuple[
         )
     if negative_limit is not None and not found:
         raise ParameterError(
-            f"negative_limit is used only with collateral, was {negative_limit:g}",
+            f"negative_limit is used only with collateral, got {negative_limit:g}",
             where="Account.negative_limit",
             cure=Phrase("leave {} out, or give collateral", Argument("negative_limit")),
         )
@@ -327,7 +327,7 @@ def check_account(account: Account, venue: Venue) -> None:
     if setting > most * (1 + TOLERANCE):
         raise ParameterError(
             f"venue_leverage must be at most {most:g}, the limit of the first bracket, "
-            f"was {setting:g}",
+            f"got {setting:g}",
             where="Account.venue_leverage",
             cure=Phrase(
                 "choose a {} up to {}{}",
@@ -340,13 +340,13 @@ def check_account(account: Account, venue: Venue) -> None:
     if account.min_leverage > setting * (1 + TOLERANCE):
         raise ParameterError(
             f"min_leverage must be at most {setting:g}, the limit set by initial margin, "
-            f"was {account.min_leverage:g}",
+            f"got {account.min_leverage:g}",
             where="Account.min_leverage",
             cure=Phrase("choose a {} up to {}", Argument("min_leverage"), f"{setting:g}"),
         )
     if venue.call_grace is not None and account.margin_call is None:
         raise ParameterError(
-            f"a venue with call_grace {venue.call_grace} needs a margin_call, was None",
+            f"a venue with call_grace {venue.call_grace} needs a margin_call, got None",
             where="Account.margin_call",
             cure=Phrase(
                 "give for example {}, or a venue without call_grace", Argument("margin_call", 0.8)

@@ -34,7 +34,7 @@ class ByInstrument:
             return self.each.check(name, value, where=where)
         if not value:
             raise ParameterError(
-                f"{name} by instrument must name at least one, was an empty table",
+                f"{name} by instrument must name at least one, got an empty table",
                 where=where,
                 cure=Phrase("give for example {}, or leave it out", Argument(name, {"BTCUSDT": 1})),
             )
@@ -78,7 +78,7 @@ def check_instruments(value: Any, names: Sequence[str], *, where: str) -> None:
     found = find_misfit(value, names, names)
     if found:
         raise ParameterError(
-            f"a table by instrument must have one entry for each, was given {found}",
+            f"a table by instrument must have one entry for each, got {found}",
             where=where,
             cure=f"give one for each of {', '.join(names)}, or one value for all",
         )

@@ -29,7 +29,7 @@ class ColumnName:
         """Return the text."""
         if not isinstance(value, str) or not value.strip():
             raise ParameterError(
-                f"{name} must be the name of a column of the market, was {repr_plain(value)}",
+                f"{name} must be the name of a column of the market, got {repr_plain(value)}",
                 where=where,
                 cure="write bt.Multiple(2.0, 'atr')",
             )
@@ -111,7 +111,7 @@ def parse_multiple(name: str, text: str, *, where: str) -> Multiple:
         star, multiple = "", 0.0
     if not star or not column.strip():
         raise ParameterError(
-            f"{name} must be a fraction, or a multiple of a column, was {repr_plain(text)}",
+            f"{name} must be a fraction, or a multiple of a column, got {repr_plain(text)}",
             where=where,
             cure="write 0.05, or '2*atr' for two times the column atr",
         )
@@ -147,7 +147,7 @@ def read_scale(stop: Distance, market: Market, where: str) -> FloatArray:
     below = np.flatnonzero(values < 0.0)
     if len(below):
         raise DataError(
-            f"a distance must be at least 0, {stop.column} was {values[below[0]]:g} "
+            f"a distance must be at least 0, got {stop.column} {values[below[0]]:g} "
             f"in {len(below):,} bars",
             where=f"{where}, first at {format_time(int(market.time[below[0]]))}",
             cure="give a column that is never negative, such as an average true range",

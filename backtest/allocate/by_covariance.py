@@ -147,7 +147,7 @@ def read_memory(half_life: Any, window: Any, every: Any, name: str) -> Memory:
     Range(1, math.inf, "bars").check("every", every, where=where, whole=True)
     if half_life is not None and window is not None:
         raise ParameterError(
-            f"give either half_life or window, were {half_life!r} and {window!r}",
+            f"give either half_life or window, got {half_life!r} and {window!r}",
             where=where,
             cure="give half_life for decaying weights, or window for shrunk covariances",
         )

@@ -85,7 +85,7 @@ def fitted(
             f"the class {estimator.__name__}" if isinstance(estimator, type) else repr(estimator)
         )
         raise ParameterError(
-            f"an estimator must be an object with fit, was {given:.80}",
+            f"an estimator must be an object with fit, got {given:.80}",
             where=f"{WHERE}, estimator",
             cure="give for example skfolio.optimization.MeanRisk()",
         )
@@ -147,7 +147,7 @@ def _fit(estimator: Any, returns: pd.DataFrame) -> FloatArray:
     if weights.shape != (returns.shape[1],) or not np.isfinite(weights).all():
         raise PolicyError(
             f"{name} must give a finite weight for each of {returns.shape[1]} columns, "
-            f"was {weights!r:.200}",
+            f"got {weights!r:.200}",
             where=where,
             cure="correct it, or give a longer window",
         )

@@ -85,7 +85,7 @@ class WeightRule(SignalRule):
     def direction(self, market: Market) -> Any:
         """Refuse one market: weights are of several."""
         raise ParameterError(
-            f"an allocation gives weights to several markets, was given {market!r}",
+            f"an allocation gives weights to several markets, got {market!r}",
             where=Place("signal"),
             cure="give bt.Markets({name: market, ...}), or a rule such as rsi:14:30:70",
         )

@@ -28,7 +28,7 @@ def read_small(path: Path | str, *, cure: str = CURE) -> bytes:
         size = max(size, len(content))
     if size > LARGEST:
         raise DataError(
-            f"{place.name} must be at most {LARGEST >> 20} MiB, was {size / 2**20:,.0f} MiB",
+            f"{place.name} must be at most {LARGEST >> 20} MiB, got {size / 2**20:,.0f} MiB",
             where=str(place),
             cure=cure,
         )
@@ -44,7 +44,7 @@ def open_plain(path: Path | str, *, cure: str = CURE) -> FileIO:
     file = FileIO(handle)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         file.close()
-        problem = f"{Path(path).name} must be a plain file, was a folder, a pipe or a device"
+        problem = f"{Path(path).name} must be a plain file, got a folder, a pipe or a device"
         raise DataError(problem, where=str(path), cure=cure)
     return file
 

@@ -29,6 +29,17 @@ OWN_VERSION = frozenset(
 )
 """Modules of functions that compiled policies call by name; the rules' version covers them."""
 
+REWORDED = {
+    "backtest.policy.policy": ", was given ",
+    "backtest.base.ranges": ", was ",
+    "backtest.features.attached_volatility": ", was ",
+    "backtest.features.estimators": ", was ",
+    "backtest.features.first_passage": ", was ",
+    "backtest.features.tail_models": ", was ",
+    "backtest.features.tails": ", was ",
+}
+"""What errors said for ", got " when policies were saved: with these words, identities stay."""
+
 
 class CodeText(NamedTuple):
     """The text of a function and all it refers to, the names used, and whether it is complete."""
@@ -47,7 +58,10 @@ def describe_function(function: Any, seen: dict[int, int]) -> CodeText:
         return CodeText(f"again {seen[id(function)]}", frozenset(), True)
     seen[id(function)] = len(seen)
     texts, names, is_complete = [], set(find_code_names(function.__code__)), True
-    texts += [str(function.__module__), describe_bytecode(function.__code__)]
+    code = describe_bytecode(function.__code__)
+    if function.__module__ in REWORDED:
+        code = code.replace(", got ", REWORDED[function.__module__])
+    texts += [str(function.__module__), code]
     texts.append(repr(function.__defaults__))
     for name, value in sorted(find_references(function).items()):
         found = describe_value(value, seen)

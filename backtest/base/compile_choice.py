@@ -48,7 +48,7 @@ def read_mode() -> str:
     mode = os.environ.get(MODE, "").lower() or "auto"
     if mode not in MODES:
         raise ParameterError(
-            f"{MODE} must be one of {', '.join(MODES)}, was {mode!r}{did_you_mean(mode, MODES)}",
+            f"{MODE} must be one of {', '.join(MODES)}, got {mode!r}{did_you_mean(mode, MODES)}",
             where=f"the environment variable {MODE}",
             cure=f"unset {MODE}, or set it to one of these words",
         )

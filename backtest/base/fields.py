@@ -102,7 +102,7 @@ class Flag:
         """Return a bool."""
         if not isinstance(value, bool | np.bool_):
             raise ParameterError(
-                f"{name} must be True or False, was {repr_plain(value)}",
+                f"{name} must be True or False, got {repr_plain(value)}",
                 where=where,
                 cure="write True or False",
             )
@@ -119,7 +119,7 @@ class Text:
         """Return the text."""
         if not isinstance(value, str) or not value:
             raise ParameterError(
-                f"{name} must be text, was {repr_plain(value)}",
+                f"{name} must be text, got {repr_plain(value)}",
                 where=where,
                 cure=f"give {name} as text",
             )
@@ -173,13 +173,13 @@ def check_series(
             repr_plain(series) if not isinstance(series, pd.Series) else type(series.index).__name__
         )
         raise ParameterError(
-            f"{name} must be a series indexed by UTC time, was {found}",
+            f"{name} must be a series indexed by UTC time, got {found}",
             where=where,
             cure="give pd.Series(values, index=pd.DatetimeIndex(times, tz='UTC'))",
         )
     if series.empty:
         raise ParameterError(
-            f"{name} must have at least one value, was an empty series",
+            f"{name} must have at least one value, got an empty series",
             where=where,
             cure=f"leave {name} out",
         )
@@ -193,7 +193,7 @@ def check_series(
 def _check_times(name: str, index: pd.DatetimeIndex, *, where: str) -> np.ndarray:
     if index.tz is None:
         raise ParameterError(
-            f"{name} must be indexed by UTC time, was a series without a time zone",
+            f"{name} must be indexed by UTC time, got a series without a time zone",
             where=where,
             cure="set the time zone of its index, for example series.tz_localize('UTC')",
         )
@@ -201,14 +201,14 @@ def _check_times(name: str, index: pd.DatetimeIndex, *, where: str) -> np.ndarra
         times = np.array(index.as_unit("ns").asi8)
     except pd.errors.OutOfBoundsDatetime as error:
         raise ParameterError(
-            f"{name} must be indexed by times from 1678 to 2261, was up to {index.max()}",
+            f"{name} must be indexed by times from 1678 to 2261, got one up to {index.max()}",
             where=where,
             cure="correct the times that are out of range",
         ) from error
     wrong = np.flatnonzero(index.isna() | np.append(False, np.diff(times) <= 0))
     if wrong.size:
         raise ParameterError(
-            f"{name} must be indexed by times that increase strictly, was {index[wrong[0]]} "
+            f"{name} must be indexed by times that increase strictly, got {index[wrong[0]]} "
             f"in row {wrong[0]}",
             where=where,
             cure="sort it (series.sort_index()) and keep one value per time",
@@ -222,7 +222,7 @@ def _check_values(
     is_number = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
     if not is_number or pd.api.types.is_complex_dtype(series):
         raise ParameterError(
-            f"{name} must hold numbers, was a series of {series.dtype}",
+            f"{name} must hold numbers, got a series of {series.dtype}",
             where=where,
             cure="convert it: series.astype(float)",
         )
@@ -232,7 +232,7 @@ def _check_values(
     if wrong.size:
         raise ParameterError(
             f"{name} must be {'numbers' if may_be_infinite else 'finite'}, "
-            f"was {values[wrong[0]]} in {wrong.size} of {values.size} rows",
+            f"got {values[wrong[0]]} in {wrong.size} of {values.size} rows",
             where=f"{where}, first at {_format(series.index, int(wrong[0]))}",
             cure="fill or drop those rows",
         )

@@ -248,13 +248,13 @@ def check_identity(data: Mapping[str, Any], identity: str, path: Path) -> None:
     """Check that the file belongs to this result and has the current format."""
     if data.get("format") != FORMAT:
         raise DataError(
-            f"the format of {path.name} must be {FORMAT}, was {data.get('format')!r:.40}",
+            f"the format of {path.name} must be {FORMAT}, got {data.get('format')!r:.40}",
             where=str(path),
             cure="read it with the version that wrote it",
         )
     if data["id"] != identity:
         raise DataError(
-            f"{path.name} must belong to the result {identity}, was of {data['id']!r:.40}",
+            f"{path.name} must belong to the result {identity}, got one of {data['id']!r:.40}",
             where=str(path),
             cure="restore it, or delete it",
         )

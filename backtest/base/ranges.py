@@ -50,7 +50,7 @@ class Range:
     def __post_init__(self) -> None:
         if not self.low <= self.high or (self.log and not self.low > 0):
             raise ParameterError(
-                f"a Range needs low <= high, and low > 0 on a log scale, was {self!r}",
+                f"a Range needs low <= high, and low > 0 on a log scale, got {self!r}",
                 where="the declaration of a parameter",
                 cure="swap or change the bounds",
             )
@@ -76,7 +76,7 @@ class Range:
         number = check_number(name, value, where=where, whole=whole)
         if not self.low <= number <= self.high:
             raise ParameterError(
-                f"{name} must be {self}, was {repr_given(value)}",
+                f"{name} must be {self}, got {repr_given(value)}",
                 where=where,
                 cure=f"choose a value from {self.low:g} to {self.high:g}",
             )
@@ -130,7 +130,7 @@ class Choice:
         """
         if not isinstance(value, str) or value not in self.options:  # a series has no truth value
             raise ParameterError(
-                f"{name} must be one of {self}, was {repr_given(value)}"
+                f"{name} must be one of {self}, got {repr_given(value)}"
                 + did_you_mean(value, self.options),
                 where=where,
                 cure=f"choose one of {self}",
@@ -157,7 +157,7 @@ def check_number(name: str, value: object, *, where: str, whole: bool = False) -
     number = to_float(value) if real else math.nan
     if math.isnan(number) or (whole and not number.is_integer()):
         raise ParameterError(
-            f"{name} must be {kind}, was {repr_given(value)}",
+            f"{name} must be {kind}, got {repr_given(value)}",
             where=where,
             cure=f"give {name} as {kind}",
         )
@@ -202,13 +202,13 @@ class Number:
         under = number < self.high if self.open_high else number <= self.high
         if not (over and under):
             raise ParameterError(
-                f"{name} must be {self}, was {repr_given(value)}",
+                f"{name} must be {self}, got {repr_given(value)}",
                 where=where,
                 cure=f"choose a value that is {self}",
             )
         if math.isinf(number) and not self.may_be_infinite:
             raise ParameterError(
-                f"{name} must be finite, was {value!r}",
+                f"{name} must be finite, got {value!r}",
                 where=where,
                 cure=f"give {name} as a finite number",
             )

@@ -136,13 +136,13 @@ def read_manifest(
     kind = manifest.get("kind", "result") if "format" in manifest else what
     if kind != what:
         raise DataError(
-            f"the folder must hold a saved {what}, was that of a {kind!s:.40}",
+            f"the folder must hold a saved {what}, got that of a {kind!s:.40}",
             where=str(folder),
             cure=cure,
         )
     if manifest.get("format") != format_:
         raise DataError(
-            f"the format of the saved {what} must be {format_}, was {manifest.get('format')!r}",
+            f"the format of the saved {what} must be {format_}, got {manifest.get('format')!r}",
             where=str(path),
             cure="load it with the version that saved it",
         )

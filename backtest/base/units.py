@@ -53,7 +53,7 @@ def parse_duration(text: str, *, where: str) -> int:
     match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None or int(match[1]) == 0:
         raise ParameterError(
-            f"a duration is a positive whole number and a unit, was {repr_plain(text)}",
+            f"a duration is a positive whole number and a unit, got {repr_plain(text)}",
             where=where,
             cure="write for example '60s', '5m', '1h', '1d' or '1w'",
         )
@@ -89,7 +89,7 @@ def parse_size(text: str, *, where: str) -> int:
     size = int(float(match[1]) * SIZES.get(match[2], 0)) if match else 0
     if size <= 0:
         raise ParameterError(
-            f"a size of memory must be a number and a unit, was {text!r}",
+            f"a size of memory must be a number and a unit, got {text!r}",
             where=where,
             cure=f"write for example '1GiB'; units are {', '.join(SIZES)}",
         )
@@ -110,7 +110,7 @@ def to_nanoseconds(time: TimeLike, *, where: str) -> int:
     """
     if isinstance(time, str) and not DATE.match(time.strip()):
         raise ParameterError(
-            f"a time must be readable, was {time!r}",
+            f"a time must be readable, got {time!r}",
             where=where,
             cure="write it year first, as 2021-05-19 or 2021-05-19T12:00 (UTC)",
         )
@@ -118,18 +118,18 @@ def to_nanoseconds(time: TimeLike, *, where: str) -> int:
         stamp = pd.Timestamp(time if isinstance(time, TIMES) else None)
     except (ValueError, TypeError) as error:
         raise ParameterError(
-            f"a time must be readable, was {time!r}",
+            f"a time must be readable, got {time!r}",
             where=where,
             cure="write it as 2021-05-19 or 2021-05-19T12:00 (UTC)",
         ) from error
     if pd.isna(stamp):
-        raise ParameterError("a time must be a date, was NaT", where=where, cure="give a date")
+        raise ParameterError("a time must be a date, got NaT", where=where, cure="give a date")
     utc = stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
     try:
         return int(utc.as_unit("ns").value)
     except pd.errors.OutOfBoundsDatetime as error:
         raise ParameterError(
-            f"a time must lie between the years 1678 and 2261, was {time!r}",
+            f"a time must lie between the years 1678 and 2261, got {time!r}",
             where=where,
             cure="give a year in that range",
         ) from error

@@ -48,7 +48,7 @@ class Value:
         names = [each.name for each in fields(cls)]
         if args and fields(cls)[0].kw_only:
             raise ParameterError(
-                f"{cls.__name__} takes keyword arguments only, was given {repr_plain(args[0])}",
+                f"{cls.__name__} takes keyword arguments only, got {repr_plain(args[0])}",
                 where=f"{cls.__name__}(...)",
                 cure=f"write {cls.__name__}({names[0]}=...)",
             )
@@ -228,7 +228,7 @@ class PartDeclaration:
         """Return the part."""
         if not isinstance(value, self.of):
             raise ParameterError(
-                f"{name} must be a {self.of.__name__}, was {repr_plain(value)}",
+                f"{name} must be a {self.of.__name__}, got {repr_plain(value)}",
                 where=where,
                 cure=f"give {name}={self.of.__name__}(...)",
             )
@@ -316,7 +316,7 @@ def _check_names(cls: type[Value], data: object, *, where: str) -> None:
     known = [each.name for each in fields(cls)]
     if not isinstance(data, Mapping):
         raise ParameterError(
-            f"a {cls.__name__} must be a table of its fields, was {repr_plain(data)}",
+            f"a {cls.__name__} must be a table of its fields, got {repr_plain(data)}",
             where=where,
             cure=f"give a table with {', '.join(known)}",
         )
@@ -361,7 +361,7 @@ def _read_series(entry: Mapping[str, Any], *, where: str) -> FloatSeries:
     if set(entry) != {"time", "value"} or not are_lists or len(times) != len(values):
         raise ParameterError(
             "a series must be a table of two lists of one length, time and value, "
-            f"was {dict(entry)!r:.80}",
+            f"got {dict(entry)!r:.80}",
             where=where,
             cure="write time = ['2021-05-19T00:00:00Z'] and value = [0.05]",
         )
@@ -369,7 +369,7 @@ def _read_series(entry: Mapping[str, Any], *, where: str) -> FloatSeries:
         index = pd.DatetimeIndex(pd.to_datetime(times, utc=True, format="ISO8601"))
     except (ValueError, TypeError) as error:
         raise ParameterError(
-            f"the times of a series must be readable, was: {error}",
+            f"the times of a series must be readable, got: {error}",
             where=where,
             cure="write times as '2021-05-19T00:00:00Z'",
         ) from error

@@ -45,7 +45,7 @@ def refuse_policy(draft: Draft) -> None:
     given = [each.name for each in draft.flags if each.table in ("policy", "overlay")]
     if given:
         raise ParameterError(
-            f"pockets have policies of their own, was given {given[0]}",
+            f"pockets have policies of their own, got {given[0]}",
             where=given[0],
             cure="write the policy into its pocket: --pocket 'a=0.6*Cppi(multiplier=4)'",
         )

@@ -249,7 +249,7 @@ def report_usage_error(error: typer.TyperException, given: Sequence[str]) -> int
     for start, kind in TYPED_NUMBERS.items():
         if getattr(error, "message", "").startswith(start):
             flag = error.param.opts[0]  # type: ignore[attr-defined] # a bad parameter has one
-            message = f"{flag} must be {kind}, was {find_typed(flag, given)!r:.60}"
+            message = f"{flag} must be {kind}, got {find_typed(flag, given)!r:.60}"
             cure = f"give {kind}; {cure}"
     print_message(f"error: {BacktestError(message, where=path, cure=cure)}")
     return REFUSED

@@ -50,14 +50,14 @@ def read_positions(tables: object) -> dict[str, Mapping[str, Any]]:
     """Return the tables of the positions, their names checked."""
     if not isinstance(tables, Mapping) or not tables:
         raise ParameterError(
-            f"positions must be tables by instrument, was {tables!r:.80}",
+            f"positions must be tables by instrument, got {tables!r:.80}",
             where="positions",
             cure="write [positions.BTCUSDT] with quantity and price",
         )
     for name, row in tables.items():
         if not isinstance(row, Mapping):
             raise ParameterError(
-                f"a position must be a table, was {row!r:.80}",
+                f"a position must be a table, got {row!r:.80}",
                 where=f"positions.{name}",
                 cure=f"write [positions.{name}] with quantity and price",
             )
@@ -72,7 +72,7 @@ def read_venue(name: str, row: Mapping[str, Any], common: object) -> Venue:
     where = f"positions.{name}.venue"
     if not isinstance(given, str):
         raise ParameterError(
-            f"a position needs a venue, was {given!r}",
+            f"a position needs a venue, got {given!r}",
             where=where,
             cure='write venue = "binance-usdm" at the top, or "NAME:SYMBOL" in the position',
         )
@@ -95,7 +95,7 @@ def read_collateral(given: object) -> list[Collateral]:
     """Return the collateral of the book."""
     if not isinstance(given, list):
         raise ParameterError(
-            f"collateral must be a list of tables, was {given!r:.80}",
+            f"collateral must be a list of tables, got {given!r:.80}",
             where="collateral",
             cure="write [[collateral]] with name, amount, prices and rate",
         )

@@ -103,7 +103,7 @@ def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
     entries = list_policy_entries(drafts)
     varies = {"venues", "accounts", "margins"} & set(drafts[0].tables.get("compare", {}))
     if len(entries) < (1 if varies else 2):
-        found = f"has {', '.join(entries)} alone" if entries else "has none"
+        found = f"got {', '.join(entries)} alone" if entries else "got none"
         raise ParameterError(
             f"a comparison needs two policies or more, {found}",
             where=drafts[0].command if drafts[0].file is None else str(drafts[0].file),
@@ -122,7 +122,7 @@ def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> 
         differing = list_differences(first, other)
         if differing:
             raise ParameterError(
-                "experiments must share data, venue, account and signal, was another "
+                "experiments must share data, venue, account and signal, got another "
                 f"{', '.join(differing)}",
                 where=f"{draft.file}, beside {drafts[0].file}",
                 cure="make the files agree, or use flags, which override all files",

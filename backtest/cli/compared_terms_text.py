@@ -56,7 +56,7 @@ def build_venues(draft: Draft, given: Any) -> dict[str, Venue]:
         place = f"{where}, {label}"
         if not isinstance(table, dict) or "preset" not in table:
             raise ParameterError(
-                f"a venue of a comparison must be a table with a preset, was {table!r:.80}",
+                f"a venue of a comparison must be a table with a preset, got {table!r:.80}",
                 where=place,
                 cure="write [compare.venues.LABEL] with preset = 'binance-usdm:BTCUSDT'",
             )
@@ -88,7 +88,7 @@ def build_accounts(draft: Draft, given: dict[str, Any]) -> dict[str, Account]:
         place = f"{where}, {label}"
         if not isinstance(table, dict):
             raise ParameterError(
-                f"an account of a comparison must be a table, was {table!r:.80}",
+                f"an account of a comparison must be a table, got {table!r:.80}",
                 where=place,
                 cure="write [compare.accounts.LABEL] with fields as in [account]",
             )

@@ -129,7 +129,7 @@ def choose_folders(symbols: Sequence[str], out: Path) -> list[Path]:
     names = [re.sub(r"[^\w-]", "_", symbol) for symbol in symbols]
     if len({*names}) < len(names):
         raise ParameterError(
-            f"each symbol is fetched once, was {', '.join(symbols)}",
+            f"each symbol is fetched once, got {', '.join(symbols)}",
             where="SYMBOL",
             cure="leave the repeated one out",
         )

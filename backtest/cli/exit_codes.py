@@ -58,9 +58,9 @@ def check_arguments(given: Sequence[str]) -> None:
         if not re.search(r"[\0\ud800-\udfff]", word):
             continue
         raise ParameterError(
-            f"an argument must hold no NUL character, was {word!r:.100}"
+            f"an argument must hold no NUL character, got {word!r:.100}"
             if "\0" in word
-            else f"an argument must be text in UTF-8, was {os.fsencode(word)!r:.100}",
+            else f"an argument must be text in UTF-8, got {os.fsencode(word)!r:.100}",
             where=f"argument {position}",
             cure="type it again, or set the terminal to UTF-8",
         )

@@ -45,14 +45,14 @@ def read_span(draft: Draft, *, warms: bool) -> DataSpan:
     where = draft.locate("run", ("start", "end"))
     if is_before(start, low, where) or is_before(high, end, where):
         raise ParameterError(
-            f"start and end must lie inside the data, were {start or 'none'} to {end or 'none'} of "
+            f"start and end must lie inside the data, got {start or 'none'} to {end or 'none'} of "
             f"{low or 'none'} to {high or 'none'}",
             where=where,
             cure="leave --from and --to out, or choose them further apart",
         )
     if start is not None and end is not None and not is_before(start, end, where):
         raise ParameterError(
-            f"end must lie after start, were {start} to {end}", where=where, cure="give a later end"
+            f"end must lie after start, got {start} to {end}", where=where, cure="give a later end"
         )
     first = low if warms or start is None else start
     return DataSpan(first, high if end is None else end, start, where)
@@ -70,7 +70,7 @@ def check_start(span: DataSpan, market: Market | Markets) -> None:
     if span.start is not None and to_nanoseconds(span.start, where=span.where) < market.start:
         raise ParameterError(
             f"the account must begin inside the data, which begin {format_time(market.start)}, "
-            f"was {span.start}",
+            f"got {span.start}",
             where=span.where,
             cure="give a later start, or more data",
         )
@@ -176,7 +176,7 @@ def load_markets(data: DraftTable, span: DataSpan) -> Markets:
     paths, names = list_paths(data), list_instruments(data) or None
     if not paths:
         raise ParameterError(
-            "the sample is one instrument, was asked for several",
+            "the sample is one instrument, got several",
             where=data.where,
             cure="choose the data: --data PATH",
         )

@@ -54,13 +54,13 @@ def find_defects(tables: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             near = did_you_mean(name, known)
             yield f"an experiment has no {name!r}{near}", f"use {', '.join(known)}"
         elif not isinstance(table, dict):
-            yield f"[{name}] must be a table, was {table!r:.60}", f"correct {name}"
+            yield f"[{name}] must be a table, got {table!r:.60}", f"correct {name}"
         elif name in TABLES:
             yield from find_table_defects(f"[{name}]", table, TABLES[name])
             if name == "compare":
                 yield from find_policy_defects(table.get("policies"))
         elif not isinstance(table.get("preset", ""), str):
-            yield f"[{name}] preset must be text, was {table['preset']!r:.60}", "correct preset"
+            yield f"[{name}] preset must be text, got {table['preset']!r:.60}", "correct preset"
 
 
 def find_policy_defects(policies: object) -> Iterator[tuple[str, str]]:
@@ -70,7 +70,7 @@ def find_policy_defects(policies: object) -> Iterator[tuple[str, str]]:
         if isinstance(policy, dict):
             yield from find_table_defects(title, policy, TABLES["policy"])
         else:
-            yield f"{title} must be a table, was {policy!r:.60}", f"correct {label}"
+            yield f"{title} must be a table, got {policy!r:.60}", f"correct {label}"
 
 
 def find_table_defects(
@@ -89,7 +89,7 @@ def find_table_defects(
             yield f"{title} has no {name!r}{did_you_mean(name, keys)}", f"use {', '.join(keys)}"
         elif not has_kind(value, keys[name].kind):
             rule = describe_kind(keys[name].kind)
-            yield f"{title} {name} must be {rule}, was {value!r:.60}", f"correct {name}"
+            yield f"{title} {name} must be {rule}, got {value!r:.60}", f"correct {name}"
     if is_policy and "name" not in table and not single:
         yield f"{title} must have a name, has none", "add name"
 

@@ -49,7 +49,7 @@ def check_direction(run: DraftTable, market: Market | Markets) -> None:
     if others or not (is_rule or len(as_markets(market)) == 1):
         found = f" beside {others[0]}" if others else ""
         raise ParameterError(
-            f"the signal of several instruments must be weights or a rule, was {signal!r}{found}",
+            f"the signal of several instruments must be weights or a rule, got {signal!r}{found}",
             where=run.where,
             cure="give --weights FILE, a table by time and instrument, --allocate RULE, or a rule, "
             "--signal ma-cross:20:50; leave all out for 1/n",
@@ -65,7 +65,7 @@ def read_weights(draft: Draft, markets: Markets) -> pd.DataFrame | WeightRule | 
     if "weights" not in run.entries:
         if carries:
             raise ParameterError(
-                "carry_weights is for weights of a file, was given without one",
+                "carry_weights is for weights of a file, got none",
                 where=run.where,
                 cure="give --weights FILE too",
             )
@@ -84,7 +84,7 @@ def read_weight_rule(draft: Draft, run: DraftTable) -> WeightRule:
     if others or "allocate" not in run.entries:
         found = f"allocate and {others[0]}" if others else "settings without a rule"
         raise ParameterError(
-            f"weights must come from a rule or a file, was given {found}",
+            f"weights must come from a rule or a file, got {found}",
             where=draft.locate("run", ("allocate", "allocate_settings", *others)),
             cure="give --allocate RULE or --weights FILE; allocate_settings belong to a rule",
         )

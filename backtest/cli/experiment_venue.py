@@ -42,7 +42,7 @@ def split_by_name(
     for name in single:
         if name not in names:
             raise ParameterError(
-                f"a table must be of an instrument of the data, was of {name!r}"
+                f"a table must be of an instrument of the data, got one of {name!r}"
                 + did_you_mean(name, [*names, *known]),
                 where=where,
                 cure=f"name one of {', '.join(names)}",

@@ -88,7 +88,7 @@ def find_built_in(name: str, *, where: str) -> type[Policy]:
         return known[classes.get(name, name)]
     near = did_you_mean(name.lower(), known) or did_you_mean(classes.get(name, name), known)
     raise ParameterError(
-        f"policy must be a known name or a file, was {name!r}{near}",
+        f"policy must be a known name or a file, got {name!r}{near}",
         where=where,
         cure=f"choose one of {', '.join(known)}, or give path/to/file.py:ClassName",
     )

@@ -30,7 +30,7 @@ def read_impact(text: str) -> SquareRoot | Linear:
         numbers = []
     if law is None or not 0 < len(numbers) <= most:
         raise ParameterError(
-            f"impact must be sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT, was {text!r}",
+            f"impact must be sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT, got {text!r}",
             where="--impact",
             cure="write --impact sqrt:1, for example",
         )
@@ -43,7 +43,7 @@ def read_shares(text: str) -> tuple[float, ...]:
         return tuple(float(each) for each in text.split(","))
     except ValueError as error:
         raise ParameterError(
-            f"shares must be numbers with commas between them, was {text!r}",
+            f"shares must be numbers with commas between them, got {text!r}",
             where="--shares",
             cure="write --shares 0,0.01,0.05",
         ) from error

@@ -37,7 +37,7 @@ def check_utilization(utilization: object, markets: Markets) -> None:
     """Require a utilization, of several markets a number: their interest is the account's."""
     if utilization is None:
         raise ParameterError(
-            "a curve needs a utilization, was given none",
+            "a curve needs a utilization, got none",
             where="utilization",
             cure="give utilization = 0.8, or the name of a column of the bars",
         )

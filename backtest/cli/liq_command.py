@@ -185,7 +185,7 @@ def draw_map(found: BookCalculation, axes: str | None, span: float) -> FailureMa
     names = [] if axes is None else [name.strip() for name in axes.split(",")]
     if len(names) not in (0, 2):
         raise ParameterError(
-            f"--map takes two instruments, was {axes!r}",
+            f"--map takes two instruments, got {axes!r}",
             where="--map",
             cure="write for example --map BTCUSDT,ETHUSDT",
         )
@@ -199,7 +199,7 @@ def write_picture(drawn: FailureMap, picture: Path) -> None:
 
     if picture.suffix.lower() != ".svg":
         raise ParameterError(
-            f"--picture writes an SVG file, was {str(picture)!r}",
+            f"--picture writes an SVG file, got {str(picture)!r}",
             where="--picture",
             cure="give a name that ends in .svg",
         )

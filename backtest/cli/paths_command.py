@@ -84,7 +84,7 @@ def paths(
     drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
     if not 1 <= number <= len(drawn):
         raise ParameterError(
-            f"the number of paths to write must be from 1 to {len(drawn)}, was {number}",
+            f"the number of paths to write must be from 1 to {len(drawn)}, got {number}",
             where="--number",
             cure="give a smaller number",
         )

@@ -42,7 +42,7 @@ def read_pocket_flags(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
             star = ""
         if not star or not policy.strip() or "." in name:
             raise ParameterError(
-                f"{flag} takes NAME=SHARE*POLICY, was {text!r:.60}",
+                f"{flag} takes NAME=SHARE*POLICY, got {text!r:.60}",
                 where=flag,
                 cure=f"write for example {flag} '{FORM}': 60 % of the capital under Cppi",
             )
@@ -72,7 +72,7 @@ def build_pocket(name: str, entry: Any, draft: Draft) -> Pocket:
     where = f"pockets.{name}"
     if not isinstance(entry, dict):
         raise ParameterError(
-            f"a pocket must be a table, was {entry!r:.60}",
+            f"a pocket must be a table, got {entry!r:.60}",
             where=where,
             cure='give {share = 0.6, policy = "cppi"}',
         )

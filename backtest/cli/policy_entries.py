@@ -59,7 +59,7 @@ def read_setting_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
         whose, dot, field = key.partition(".")
         if not (dot and field):
             raise ParameterError(
-                f"a setting must name its policy, was {text!r}",
+                f"a setting must name its policy, got {text!r}",
                 where=f"{name} {text}",
                 cure=f"write for example {name} vol-target.{text}",
             )

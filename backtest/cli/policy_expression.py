@@ -63,7 +63,7 @@ def check_length(text: str, where: str = "") -> None:
     """Check that a policy is not longer than ``LONGEST``."""
     if len(text) > LONGEST:
         raise ParameterError(
-            f"a policy must have at most {LONGEST:,} letters, was {len(text):,}",
+            f"a policy must have at most {LONGEST:,} letters, got {len(text):,}",
             where=where or f"{text[:40]}...",
             cure="write the policy as a class in a file, and give FILE.py:ClassName",
         )
@@ -110,7 +110,7 @@ def expression_error(text: str) -> ParameterError:
     """Make the error for a text that is not a policy."""
     return ParameterError(
         "a policy must be written as calls of policies with numbers, each name once, "
-        f"was {text!r:.200}",
+        f"got {text!r:.200}",
         where=f"{text:.200}",
         cure=f"write for example {EXAMPLE}",
     )

@@ -223,7 +223,7 @@ def check_reason(reason: str | None, *, is_update: bool) -> None:
     """Check that a reason is given if, and only if, baselines are rewritten."""
     if is_update and not (reason or "").strip():
         raise ParameterError(
-            "rewriting a baseline needs a reason, was given none",
+            "rewriting a baseline needs a reason, got none",
             where="--update",
             cure="give the reason: --reason 'funding was charged twice'",
         )

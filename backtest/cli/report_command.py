@@ -61,7 +61,7 @@ def name_files(folders: list[Path], out: Path | None, format_: str) -> list[Path
         return [out / name for name in names]
     if len(folders) > 1:
         raise ParameterError(
-            f"{len(folders)} reports need a folder, was {str(out)!r}",
+            f"{len(folders)} reports need a folder, got {str(out)!r}",
             where="--out",
             cure="give a folder, or leave --out out to write them here",
         )

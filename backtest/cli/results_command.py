@@ -112,7 +112,7 @@ def list_(
 
     wanted = build_filter(text, kind, policy, where, since=since)
     if top is not None and top < 1:
-        raise ParameterError(f"--top must be 1 or more, was {top}", where="--top", cure="give 10")
+        raise ParameterError(f"--top must be 1 or more, got {top}", where="--top", cure="give 10")
     bounds = [bound.measure for bound in wanted.bounds]
     usual = [*results_text.USUAL, *results_text.list_measures(sort, bounds), "saved"]
     named = usual if columns is None else results_text.read_columns(columns)
@@ -196,7 +196,7 @@ def load_runs(names: list[str], results: Path) -> dict[str, Any]:
     labels = [label or title for (label, _), title in zip(given, titles, strict=True)]
     if len(set(labels)) < len(labels):
         raise ParameterError(
-            f"the names of runs must be different, were {', '.join(labels)}",
+            f"the names of runs must be different, got {', '.join(labels)}",
             where="backtest results compare",
             cure="label them: calm=0a1b2c3d bold=77aa8cc5",
         )

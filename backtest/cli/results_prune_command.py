@@ -106,11 +106,11 @@ def check_keep(keep: int | None, *, is_all: bool) -> None:
     """Check ``--keep``, which must be given if no other flag says what to delete."""
     if keep is not None and keep < 0:
         raise ParameterError(
-            f"--keep must be 0 or more, was {keep}", where="--keep", cure="give 10"
+            f"--keep must be 0 or more, got {keep}", where="--keep", cure="give 10"
         )
     if keep is None and is_all:
         raise ParameterError(
-            "prune needs a flag that chooses what to delete, was given none",
+            "prune needs a flag that chooses what to delete, got none",
             where="backtest results prune",
             cure="give --keep 100, --older-than 30d, a filter, --unfinished or --damaged; --keep 0 "
             "deletes all",

@@ -105,7 +105,7 @@ def read_columns(text: str) -> list[str]:
         check_measure(each, where="--columns", others=tuple(CELLS))
     if len(set(names)) < len(names):
         raise ParameterError(
-            f"a column must be named once, was {text!r:.80}",
+            f"a column must be named once, got {text!r:.80}",
             where="--columns",
             cure="name each column once",
         )

@@ -98,7 +98,7 @@ def refuse_with_search(draft: Draft, *, from_run: bool) -> None:
     given += ["--from-run"] if from_run else []
     if given:
         raise ParameterError(
-            f"the search for the leverage uses plain paths of a new account, was given {given[0]}",
+            f"the search for the leverage uses plain paths of a new account, got {given[0]}",
             where="--find-leverage",
             cure=f"leave {given[0]} out; --horizon is the time within which liquidations count",
         )

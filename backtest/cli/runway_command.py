@@ -56,7 +56,7 @@ def build_spending(draft: Draft) -> Spending:
     section = draft.section("spending")
     if "share" not in section.entries:
         raise ParameterError(
-            "a runway needs a spending rule, was given none",
+            "a runway needs a spending rule, got none",
             where="--spend",
             cure="give --spend 0.01 for 1 % of the wealth every 30 days",
         )

@@ -60,7 +60,7 @@ def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
     for name in names:
         if name not in known:
             raise ParameterError(
-                f"scenarios must be episodes, was {name!r}{did_you_mean(name, known)}",
+                f"scenarios must be episodes, got {name!r}{did_you_mean(name, known)}",
                 where="--scenario",
                 cure=f"choose from {', '.join(known)}, or describe one with --shock",
             )
@@ -96,7 +96,7 @@ def read_axis(name: str, axis: Any) -> Any:
         return [float(each) for each in axis.split(",")]
     except ValueError as error:
         raise ParameterError(
-            f"an axis of a ladder must be low:high:n or values, was {axis!r}",
+            f"an axis of a ladder must be low:high:n or values, got {axis!r}",
             where=f"--ladder {name}",
             cure="write price=-0.5:0.5:41, or depth=0.1,0.3,1",
         ) from error

@@ -132,7 +132,7 @@ def choose_sets(draft: Draft) -> tuple[bool, int]:
     if is_grid and draws is not None:
         if ("values" in typed) == ("draws" in typed):
             raise ParameterError(
-                "a sweep takes values or a number of draws, was given both",
+                "a sweep takes values or a number of draws, got both",
                 where=draft.locate("sweep"),
                 cure="leave one of them out; --space says where to draw from",
             )
@@ -153,7 +153,7 @@ def choose_objective(given: Any, where: str) -> str | dict[str, float]:
     several = given if isinstance(given, list) else [given]
     if len(several) != 1:
         raise ParameterError(
-            f"a sweep is ranked by one objective, was given {len(several)}",
+            f"a sweep is ranked by one objective, got {len(several)}",
             where=where,
             cure="give weights, --objective sharpe=1,turnover=-0.01; or tune for several",
         )

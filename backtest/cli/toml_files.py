@@ -72,7 +72,7 @@ def check_values(raw: Mapping[str, Any], file: Path) -> None:
             rule = "a whole number must fit into 64 bits" if is_huge else "a text must hold no NUL"
             shown = f"one of {value.bit_length():,} bits" if is_huge else f"{value!r:.60}"
             raise ParameterError(
-                f"{rule}, was {shown}", where=f"{file}, {key!r:.60}", cure="correct it"
+                f"{rule}, got {shown}", where=f"{file}, {key!r:.60}", cure="correct it"
             )
 
 

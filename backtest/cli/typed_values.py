@@ -25,7 +25,7 @@ def split_pair(name: str, text: str, example: str, *, form: str = "NAME=VALUE") 
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals and value):
         raise ParameterError(
-            f"{name} takes {form}, was {text!r}",
+            f"{name} takes {form}, got {text!r}",
             where=f"{name} {text}",
             cure=f"write for example {name} {shlex.quote(example)}",
         )
@@ -113,7 +113,7 @@ def read_list(text: str, *, where: str) -> list[Any]:
     words = text.split(",")
     if not all(word.strip() for word in words):
         raise ParameterError(
-            f"values must stand between commas, was {text!r}",
+            f"values must stand between commas, got {text!r}",
             where=where,
             cure="write for example 24,72,168",
         )
@@ -134,7 +134,7 @@ def range_error(text: str, n: int, *, where: str) -> ParameterError:
     form = "LOW:HIGH:COUNT" if n == 3 else "LOW:HIGH"
     cure = "0.1:1:64, log:10:500:16 or 24,72,168" if n == 3 else "0.1:1, log:10:500 or a,b"
     return ParameterError(
-        f"a range must be {form}, or log:{form} above 0, was {text!r}",
+        f"a range must be {form}, or log:{form} above 0, got {text!r}",
         where=where,
         cure=f"write for example {cure}",
     )
@@ -156,7 +156,7 @@ def read_objective(text: str, *, where: str) -> str | dict[str, float]:
         number = parse_typed(weight)
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise ParameterError(
-                f"a weight must be a number, that of {name} was {weight!r}",
+                f"a weight must be a number, got {weight!r} for {name}",
                 where=where,
                 cure="write for example --objective sharpe=1,turnover=-0.01",
             )
@@ -172,7 +172,7 @@ def read_constraints(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
         if match is None or match[1] in seen:
             found = "a second one for it" if match else repr(text)
             raise ParameterError(
-                f"--constraint takes one bound for a measure, was {found}",
+                f"--constraint takes one bound for a measure, got {found}",
                 where=f"--constraint {text}",
                 cure="write for example --constraint 'max_drawdown<=0.4', in quotes",
             )

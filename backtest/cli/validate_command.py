@@ -179,7 +179,7 @@ def read_one(name: str, value: Any) -> Any:
     if isinstance(value, list):
         if name != "objective" or len(value) != 1:
             raise ParameterError(
-                f"{name} must be one value here, was {value!r}",
+                f"{name} must be one value here, got {value!r}",
                 where=f"[validate] {name}",
                 cure="give one; `backtest validate schedules` takes several spans",
             )

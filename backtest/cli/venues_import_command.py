@@ -56,7 +56,7 @@ def import_tiers(
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", venue):
         raise ParameterError(
-            f"a venue's name must be letters, digits, - and _, was {venue!r}",
+            f"a venue's name must be letters, digits, - and _, got {venue!r}",
             where="--venue",
             cure="write for example --venue mine",
         )
@@ -66,7 +66,7 @@ def import_tiers(
     today = f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}"
     day = today if date is None else preset_files.read_day(date, where="--date")
     if unit is not None and not 0 < unit < math.inf:
-        raise ParameterError(f"unit must be over 0, was {unit}", where="--unit", cure="give one")
+        raise ParameterError(f"unit must be over 0, got {unit}", where="--unit", cure="give one")
     if (file is None) == (exchange is None):
         raise ParameterError(
             f"tiers come from a file or from an exchange, got {'both' if file else 'neither'}",

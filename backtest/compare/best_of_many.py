@@ -113,7 +113,7 @@ def read_gains(comparison: ComparisonRecord, measure: str, where: str) -> dict[s
     n = sampled.returns.shape[1]
     if n < LEAST_SAMPLES:
         raise ParameterError(
-            f"a test needs {LEAST_SAMPLES} returns or more, was given {n}",
+            f"a test needs {LEAST_SAMPLES} returns or more, got {n}",
             where=where,
             cure="compare on a longer market, or with a shorter sampling",
         )

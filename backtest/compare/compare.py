@@ -218,7 +218,7 @@ def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
     if (n + 1) * (1.0 - level) < 1.0 - 1e-9:
         raise ParameterError(
             f"draws must be {1.0 / (1.0 - level) - 1.0:,.0f} or more for a confidence of {level:g},"
-            f" was {n}",
+            f" got {n}",
             where=where["draws"],
             cure="give more draws, or a lower confidence",
         )

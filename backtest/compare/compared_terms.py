@@ -80,7 +80,7 @@ def list_rows(
         rows["/".join(labels) or policy] = Row(entry, own, words)
     if len(rows) < 2:
         raise ParameterError(
-            f"a comparison needs two accounts or more, has {len(rows)}",
+            f"a comparison needs two accounts or more, got {len(rows)}",
             where=WHERE,
             cure="give two policies, venues, accounts or margin modes",
         )
@@ -107,7 +107,7 @@ def read_terms(
     )
     if not is_named or not several:
         raise ParameterError(
-            f"{name}s must be a mapping of labels to {name}s, was {several!r:.80}",
+            f"{name}s must be a mapping of labels to {name}s, got {several!r:.80}",
             where=place,
             cure=f"write {name}s={{'one': {name}, 'other': {name}}}",
         )
@@ -122,7 +122,7 @@ def read_margins(margins: Sequence[str] | None) -> list[Term]:
         return [Term("", "", None)]
     if isinstance(margins, str) or not margins or len(set(margins)) < len(margins):
         raise ParameterError(
-            f"margins must be a list of different modes, was {margins!r}",
+            f"margins must be a list of different modes, got {margins!r}",
             where=Place("margins", of=WHERE),
             cure=Phrase(
                 "write {}", Either("margins=['cross', 'isolated']", "--margin cross,isolated")
@@ -161,7 +161,7 @@ def check_kinds_alike(rows: Mapping[str, Row]) -> None:
     if len(set(kinds.values())) > 1:
         found = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
         raise ParameterError(
-            f"venues to compare must settle in the same kind of money, were {found}",
+            f"venues to compare must settle in the same kind of money, got {found}",
             where=Place("venues", of=WHERE),
             cure="compare linear contracts with linear ones, and inverse with inverse ones",
         )

@@ -177,13 +177,13 @@ def name_entries(policies: ComparedPolicies | Compared, least: int = 2) -> dict[
     elif isinstance(policies, Sequence) and not isinstance(policies, str):
         named = name_uniquely([check_entry(each, where) for each in policies])
     else:
-        raise entries_error(f"was {policies!r:.60}")
+        raise entries_error(f"got {policies!r:.60}")
     for name, entry in named.items():
         if not isinstance(name, str) or not name.strip():
-            raise entries_error(f"has the name {name!r}")
+            raise entries_error(f"got the name {name!r}")
         check_entry(entry, f"{where}[{name!r}]")
     if len(named) < least:
-        raise entries_error(f"has {len(named)}")
+        raise entries_error(f"got {len(named)}")
     return named
 
 
@@ -230,7 +230,7 @@ def check_entry(entry: object, where: str) -> Compared:
     if isinstance(entry, type):
         cure = "pass an instance: add ()"
     raise ParameterError(
-        f"a policy or a result must be compared, was {str(entry)[:60]!r}",
+        f"a policy or a result must be compared, got {str(entry)[:60]!r}",
         where=where,
         cure=cure,
     )
@@ -253,7 +253,7 @@ def check_baseline(
         return names[0]
     if baseline not in names:
         raise ParameterError(
-            f"the baseline must be one of the policies, was {baseline!r}"
+            f"the baseline must be one of the policies, got {baseline!r}"
             + did_you_mean(str(baseline), names),
             where=where,
             cure=f"choose one of {', '.join(names)}",

@@ -41,7 +41,7 @@ def read_forced_rules(venue: Venue) -> ForcedRules:
     if terms.full_below_health > 0.0:
         raise ParameterError(
             "forced sales of a crowd do not support full_below_health, "
-            f"was {terms.full_below_health:g}",
+            f"got {terms.full_below_health:g}",
             where="Liquidation.full_below_health",
             cure="leave it out: steps close their share at any health factor",
         )

@@ -142,7 +142,7 @@ class LeverageCycle(Value):
     def _check_rules(self) -> None:
         if not self.a_1 + self.b_1 < 1.0:
             raise ParameterError(
-                f"a_1 + b_1 must be under 1, or the noise has no variance, was "
+                f"a_1 + b_1 must be under 1, or the noise has no variance, got "
                 f"{self.a_1 + self.b_1:g}",
                 where="LeverageCycle.a_1",
                 cure="lower a_1 or b_1",
@@ -188,14 +188,14 @@ class Policies:
         where = "bt.agents.Policies"
         if not isinstance(self.mix, Mapping) or not self.mix:
             raise ParameterError(
-                f"mix must map policies to shares, was {repr_plain(self.mix):.60}",
+                f"mix must map policies to shares, got {repr_plain(self.mix):.60}",
                 where=where,
                 cure="pass {VolTarget(): 0.5, Constant(leverage=3.0): 0.5}, for example",
             )
         for policy, share in self.mix.items():
             if not isinstance(policy, Policy):
                 raise ParameterError(
-                    f"mix must hold policies, was {str(policy)[:60]!r}",
+                    f"mix must hold policies, got {str(policy)[:60]!r}",
                     where=where,
                     cure="pass instances of classes derived from bt.Policy",
                 )
@@ -203,7 +203,7 @@ class Policies:
         total = math.fsum(self.mix.values())
         if total > 1.0 + 1e-9:
             raise ParameterError(
-                f"the shares must sum to 1 at most, was {total:g}",
+                f"the shares must sum to 1 at most, got {total:g}",
                 where=where,
                 cure="lower some of them; the rest of the open interest does not trade",
             )

@@ -41,7 +41,7 @@ def find_fixed_point(agents: LeverageCycle) -> FloatArray:
     share = assets * agents.bank_weight / agents.value
     if not share < 1.0:
         raise ParameterError(
-            "the bank must own less than all of the asset at its target leverage, was "
+            "the bank must own less than all of the asset at its target leverage, got "
             f"{share:.3g} of it",
             where=repr(agents),
             cure="lower alpha or equity",

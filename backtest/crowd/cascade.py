@@ -313,7 +313,7 @@ def check_arguments(crowd: object, venue: object) -> None:
     for name, value, kind in (("crowd", crowd, Crowd), ("venue", venue, Venue)):
         if not isinstance(value, kind):
             raise ParameterError(
-                f"{name} must be a {kind.__name__}, was {str(value)[:60]!r}",
+                f"{name} must be a {kind.__name__}, got {str(value)[:60]!r}",
                 where=Place(name, of=WHERE),
                 cure=f"pass bt.{kind.__name__}...",
             )

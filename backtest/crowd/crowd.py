@@ -110,7 +110,7 @@ class Crowd:
         equity = read_column(frame, "equity", where) if "equity" in frame else values["collateral"]
         if np.any(equity < values["collateral"] * (1.0 - 1e-12)):
             raise ParameterError(
-                "equity must be at least the collateral, was less in row "
+                "equity must be at least the collateral, got less in row "
                 f"{int(np.argmax(equity < values['collateral']))}",
                 where=f"{where}, equity",
                 cure="leave equity out if all of it backs the position",
@@ -186,7 +186,7 @@ class Crowd:
         )
         if venue is not None and not isinstance(venue, Venue):
             raise ParameterError(
-                f"venue must be a Venue, was {str(venue)[:60]!r}",
+                f"venue must be a Venue, got {str(venue)[:60]!r}",
                 where=f"{where}, venue",
                 cure="pass bt.Venue.preset(...), for example",
             )
@@ -312,7 +312,7 @@ class Crowd:
             return replace(self, venue=venue, contract=theirs)
         if (mine.kind, mine.size) != (theirs.kind, theirs.size):
             raise ParameterError(
-                f"the crowd's contract must be that of the venue, was {mine.kind} of {mine.size:g} "
+                f"the crowd's contract must be that of the venue, got {mine.kind} of {mine.size:g} "
                 f"and not {theirs.kind} of {theirs.size:g}",
                 where=Place("crowd", of="bt.cascade"),
                 cure="pass contract=venue.contract to bt.Crowd.from_leverage",
@@ -342,7 +342,7 @@ def read_sides(sides: pd.Series[Any], where: str) -> FloatArray:
     if None in found:
         row = found.index(None)
         raise ParameterError(
-            f"side must be 'long' or 'short', was {sides.iloc[row]!r}",
+            f"side must be 'long' or 'short', got {sides.iloc[row]!r}",
             where=f"{where}, row {row}",
             cure="write 'long' or 'short', or 1 or -1",
         )
@@ -361,7 +361,7 @@ def read_column(frame: pd.DataFrame, name: str, where: str) -> FloatArray:
     if is_bad.any():
         row = int(np.argmax(is_bad))
         raise ParameterError(
-            f"{name} must be positive and finite, was {values[row]}",
+            f"{name} must be positive and finite, got {values[row]}",
             where=f"{where}, row {row}",
             cure=f"correct {name}, or leave the account out; the side gives the direction",
         )
@@ -375,7 +375,7 @@ def find_price(price: float | None, entries: object, where: str) -> float:
     known = entries if price is None and isinstance(entries, int | float) else price
     if known is None:
         raise ParameterError(
-            "a current price is needed, was None",
+            "a current price is needed, got None",
             where=f"{where}, price",
             cure="pass price=, or entries=market to use its last close",
         )
@@ -389,7 +389,7 @@ def draw_leverage(leverage: object, n: int, rng: np.random.Generator) -> FloatAr
         return known.draw(n, rng)
     if known.shape != (n,):
         raise ParameterError(
-            f"leverage must have one value per account, {n}, was of shape {known.shape}",
+            f"leverage must have one value per account, {n}, got shape {known.shape}",
             where="bt.Crowd.from_leverage, leverage",
             cure=f"pass accounts={known.size}, or a distribution",
         )

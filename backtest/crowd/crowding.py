@@ -164,7 +164,7 @@ def read_shares(shares: Sequence[float]) -> list[float]:
     """Return the shares, checked."""
     if isinstance(shares, str) or not isinstance(shares, Sequence) or not len(shares):
         raise ParameterError(
-            f"shares must be numbers from 0 to 1, was {shares!r:.60}",
+            f"shares must be numbers from 0 to 1, got {shares!r:.60}",
             where=Place("shares", of=WHERE),
             cure="pass shares=(0, .01, .05, .2), for example",
         )
@@ -185,7 +185,7 @@ def read_setting(
     latest = market.n_bars - length - 1
     if n and latest < 1:
         raise ParameterError(
-            f"the market must be longer than the horizon {horizon}, was {market.n_bars} bars",
+            f"the market must be longer than the horizon {horizon}, got {market.n_bars} bars",
             where=Place("horizon", of=WHERE),
             cure="give a shorter horizon, or starts=0 for no probability of liquidation",
         )

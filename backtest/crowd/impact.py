@@ -151,7 +151,7 @@ def check_impact(impact: object, *, where: str) -> Impact:
     if isinstance(impact, SquareRoot | Linear):
         return impact
     raise ParameterError(
-        f"impact must be bt.SquareRoot(...) or bt.Linear(...), was {str(impact)[:60]!r}",
+        f"impact must be bt.SquareRoot(...) or bt.Linear(...), got {str(impact)[:60]!r}",
         where=f"{where}, impact",
         cure="pass bt.SquareRoot(1.0), for example",
     )
@@ -189,7 +189,7 @@ def measure_volatility(market: Market) -> float:
     steps = np.diff(np.log(closes))
     if len(steps) < 2:
         raise ParameterError(
-            f"a volatility needs 3 bars or more, was {len(closes)}",
+            f"a volatility needs 3 bars or more, got {len(closes)}",
             where=repr(market),
             cure="pass the volatility: bt.SquareRoot(1.0, volatility=0.03)",
         )

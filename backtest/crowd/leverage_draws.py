@@ -66,7 +66,7 @@ def leverage_error(found: object) -> ParameterError:
     """Return the error for a leverage that cannot be read."""
     return ParameterError(
         "leverage must be 'loguniform:LOW:HIGH', 'uniform:LOW:HIGH', 'constant:X', a positive "
-        f"number or an array of them, was {str(found)[:60]!r}",
+        f"number or an array of them, got {str(found)[:60]!r}",
         where=Place("leverage", of=WHERE),
         cure="write leverage='loguniform:1:50', for example",
     )

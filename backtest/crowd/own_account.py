@@ -62,7 +62,7 @@ def read_own_account(
         row = Crowd.from_positions(pd.DataFrame([dict(me)]))
         return OwnAccount(*(float(getattr(row, name)[0]) for name in OwnAccount._fields))
     raise ParameterError(
-        f"me must be a Result, an Account or a position, was {str(me)[:60]!r}",
+        f"me must be a Result, an Account or a position, got {str(me)[:60]!r}",
         where=WHERE,
         cure="pass what bt.run returned, or {'side': 'long', 'quantity': 1, 'entry': 30_000, "
         "'collateral': 3_000}",
@@ -76,7 +76,7 @@ def read_result(result: Result) -> OwnAccount:
     position = books.positions[0]
     if position.quantity == 0.0:
         raise ParameterError(
-            "the run must end with a position, was flat",
+            "the run must end with a position, got a flat end",
             where=WHERE,
             cure="pass a run that ends with a position, or a mapping of one",
         )
@@ -95,7 +95,7 @@ def read_account(account: Account, venue: Venue, price: float) -> OwnAccount:
     leverage = find_least(account.max_leverage) if leverage is None else leverage
     if not 0.0 < leverage < math.inf:
         raise ParameterError(
-            f"the account must set a finite leverage, was {leverage:g}",
+            f"the account must set a finite leverage, got {leverage:g}",
             where=WHERE,
             cure="give Account(venue_leverage=...) or max_leverage, or a position",
         )

@@ -74,7 +74,7 @@ def simulate_market(
         return simulate_policies(agents, n, start, compile, progress)
     if not isinstance(agents, Thurner | LeverageCycle):
         raise ParameterError(
-            f"agents must be of bt.agents, was {str(agents)[:60]!r}",
+            f"agents must be of bt.agents, got {str(agents)[:60]!r}",
             where=Place("agents", of=WHERE),
             cure="pass bt.agents.Thurner(cap=10), for example",
         )
@@ -101,7 +101,7 @@ def find_interval(agents: Thurner | LeverageCycle, n: int) -> str:
     length = parse_duration(interval, where=Place("agents", of=WHERE))
     if n * length > SPAN_DAYS * DAY:
         raise ParameterError(
-            f"the bars must span {SPAN_DAYS:,} days at most, was {n * length // DAY:,}",
+            f"the bars must span {SPAN_DAYS:,} days at most, got {n * length // DAY:,}",
             where=Place("steps", of=WHERE),
             cure="simulate fewer steps, or shorter ones: interval='1h'",
         )

@@ -39,7 +39,7 @@ def find_price_facts(price: FloatArray, value: float = math.inf) -> dict[str, fl
     """
     if len(price) < LEAST:
         raise ParameterError(
-            f"facts need {LEAST} prices or more, was {len(price)}",
+            f"facts need {LEAST} prices or more, got {len(price)}",
             where="market facts",
             cure="simulate more steps",
         )

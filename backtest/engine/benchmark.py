@@ -62,7 +62,7 @@ def read_benchmark(
         return Benchmark(name, follow_instrument(markets, venues, name))
     if not isinstance(given, pd.DataFrame | Mapping):
         raise ParameterError(
-            f"a benchmark must be an instrument, weights or prices, was {type(given).__name__}",
+            f"a benchmark must be an instrument, weights or prices, got {type(given).__name__}",
             where=PLACE,
             cure=f"give {markets.names[0]!r}, a frame by time and instrument, or a Series of "
             "prices by the opens of the bars",
@@ -226,7 +226,7 @@ def check_name(name: str, markets: Markets) -> str:
     """Return the name of an instrument, or raise a ParameterError."""
     if name not in markets:
         raise ParameterError(
-            f"a benchmark must be an instrument of the run, was {name!r}"
+            f"a benchmark must be an instrument of the run, got {name!r}"
             + did_you_mean(name, markets.names),
             where=PLACE,
             cure=f"choose one of {', '.join(markets.names)}, or give a Series of prices",

@@ -35,14 +35,14 @@ def check_contract(market: Market, venue: Venue) -> None:
     lowest, tick = float(market.low.min()), venue.contract.tick
     if venue.contract.round_to_tick and not tick <= lowest:
         raise ParameterError(
-            f"tick must be at most the lowest price, {lowest:g}, with round_to_tick, was {tick:g}",
+            f"tick must be at most the lowest price, {lowest:g}, with round_to_tick, got {tick:g}",
             where="Contract.tick",
             cure="give the tick of this instrument, or leave round_to_tick out",
         )
     has_dividends = not market.funding_time.size and bool(read_settlements(market).time.size)
     if has_dividends and venue.contract.kind == "inverse":
         raise ParameterError(
-            "dividends are paid on linear contracts, the contract was 'inverse'",
+            "dividends are paid on linear contracts, got contract 'inverse'",
             where=f"{market.instrument or 'Market'}, column {DIVIDEND}",
             cure="choose Contract(kind='linear')",
         )
@@ -147,7 +147,7 @@ def as_of(rate: float | pd.Series, time: IntArray, where: str) -> FloatArray:
     if found[0] < 0:
         raise ParameterError(
             f"a series must begin by the first bar, {format_time(int(time[0]))}, "
-            f"was from {format_time(int(stamps[0]))}",
+            f"got one from {format_time(int(stamps[0]))}",
             where=where,
             cure="give a value at or before the first bar, or cut the market with between",
         )
@@ -186,7 +186,7 @@ def place_flows(
     if stamps[0] < started:
         raise ParameterError(
             f"flows must not lie before the first bar, {format_time(started)}, "
-            f"was {format_time(int(stamps[0]))}",
+            f"got {format_time(int(stamps[0]))}",
             where="Account.flows",
             cure="add it to capital, or begin the market earlier",
         )
@@ -216,7 +216,7 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
     if n < 2:
         raise ParameterError(
             f"impact_window must hold two bars of {format_duration(market.interval)} or more, "
-            f"was {venue.slippage.impact_window}",
+            f"got {venue.slippage.impact_window}",
             where="Slippage.impact_window",
             cure=f"choose {format_duration(20 * market.interval)}, for example",
         )

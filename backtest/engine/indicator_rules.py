@@ -35,7 +35,7 @@ class MaCross(SignalRule):
         """Require that fast lies below slow."""
         if not self.fast < self.slow:
             raise ParameterError(
-                f"fast must be below slow {self.slow}, was {self.fast}",
+                f"fast must be below slow {self.slow}, got {self.fast}",
                 where=repr(self),
                 cure="swap them; for the opposite direction take the negative of the signal",
             )

@@ -82,7 +82,7 @@ def compare_without(
     check_whole(result)
     if again is None:
         raise ParameterError(
-            "the cost of a limit needs the market of the run, was a saved result",
+            "the cost of a limit needs the market of the run, got a saved result",
             where=WHERE,
             cure="run the experiment again, and use its result",
         )
@@ -107,7 +107,7 @@ def check_limited(account: Account) -> None:
     limits = list(limit.values()) if isinstance(limit, Mapping) else [limit]
     if not any(isinstance(each, pd.Series) or math.isfinite(each) for each in limits):
         raise ParameterError(
-            "the account must have a limit of leverage, max_leverage was inf",
+            "the account must have a limit of leverage, got max_leverage inf",
             where=WHERE,
             cure=Phrase("run with {}, for example", Argument("max_leverage", 2)),
         )
@@ -118,7 +118,7 @@ def check_whole(result: RunRecord) -> None:
     is_resumed = result.manifest.get("resumed_from") is not None
     if is_resumed or "switches" in result.manifest["policy"]:
         raise ParameterError(
-            "the cost of a limit needs the whole run of one policy, was a "
+            "the cost of a limit needs the whole run of one policy, got a "
             f"{'resumed' if is_resumed else 're-tuned'} one",
             where=WHERE,
             cure="run the whole market at once",

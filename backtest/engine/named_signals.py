@@ -57,7 +57,7 @@ def read_rule(
     if name not in RULES:
         known = ", ".join(columns or ()) or "none"
         raise ParameterError(
-            f"signal must be a number, a column of the bars or a rule, was {text!r}"
+            f"signal must be a number, a column of the bars or a rule, got {text!r}"
             + did_you_mean(name, [*(columns or ()), *RULES]),
             where=where,
             cure=f"give a number from -1 to 1, a further column of the bars ({known}), or a rule: "
@@ -66,7 +66,7 @@ def read_rule(
     declared = list(RULES[name].parameters())
     if len(words) > len(declared):
         raise ParameterError(
-            f"{name} takes {len(declared)} parameters, was given {len(words)}: {text!r}",
+            f"{name} takes {len(declared)} parameters, got {len(words)}: {text!r}",
             where=where,
             cure=f"write {':'.join([name, *(each.upper() for each in declared)])}",
         )

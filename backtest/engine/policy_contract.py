@@ -126,7 +126,7 @@ def check_class(trial: ContractTrial) -> str:
     """Require a subclass of Policy that defines leverage with the right arguments."""
     cls = trial.cls
     if not (isinstance(cls, type) and issubclass(cls, Policy)):
-        raise BrokenContractError(f"must be a subclass of bt.Policy, was {cls!r}")
+        raise BrokenContractError(f"must be a subclass of bt.Policy, got {cls!r}")
     rule: Any = formula_of(cls)
     wanted = ["self", "bar", "account"]
     remembers = hasattr(cls, "start")

@@ -94,7 +94,7 @@ def profile_run(
     rows = slice(start, int(lived.max(initial=-1)) + 1)
     if rows.start >= rows.stop:
         raise ParameterError(
-            f"a leverage profile needs an account that lives for two bars, was {len(lived)}",
+            f"a leverage profile needs an account that lives for two bars, got {len(lived)}",
             where=where,
             cure="use a longer run, or one that is not ruined at once",
         )

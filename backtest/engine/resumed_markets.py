@@ -26,13 +26,13 @@ def find_start_bar(market: Market | Markets, start: TimeLike | None) -> int:
         if first == market.n_bars:
             last = format_time(int(market.time[-1]))
             raise ParameterError(
-                f"start must lie before the last bar, {last}, was {start}",
+                f"start must lie before the last bar, {last}, got {start}",
                 where=where,
                 cure="give an earlier start, or a longer market",
             )
     if market.n_bars - first < 2:
         raise ParameterError(
-            f"a run needs at least 2 bars, was {market.n_bars - first}: the first never trades",
+            f"a run needs at least 2 bars, got {market.n_bars - first}: the first never trades",
             where=repr(market),
             cure="give a longer market" if start is None else "give an earlier start",
         )
@@ -82,7 +82,7 @@ def put_before(resume: RunRecord, markets: Markets) -> Markets:
     if markets.names != resume.names and not len(markets) == len(resume.names) == 1:
         raise ParameterError(
             f"a resumed run must have the same instruments, {', '.join(resume.names)}, "
-            f"was given {', '.join(markets.names)}",
+            f"got {', '.join(markets.names)}",
             where=WHERE,
             cure="give them in the same order: markets.select(...)",
         )
@@ -113,7 +113,7 @@ def check_marks(resume: RunRecord, markets: Markets, first: int) -> None:
         if found != mark:
             raise DataError(
                 f"the mark close of {name} at {format_time(resume.last_time)} must be the one the "
-                f"earlier run ended on, {mark!r}, was {found!r}",
+                f"earlier run ended on, {mark!r}, got {found!r}",
                 where=WHERE,
                 cure="resume on the same data",
             )
@@ -138,7 +138,7 @@ def _concatenate(before: Market, after: Market) -> Market:
     if after.interval != before.interval or set(after.columns) != set(before.columns):
         raise DataError(
             "the market must have the interval and columns of the earlier run, "
-            f"was {sorted(after.columns)}, before {sorted(before.columns)}",
+            f"got {sorted(after.columns)}, before {sorted(before.columns)}",
             where="bt.run, resume",
             cure="load both in the same way",
         )

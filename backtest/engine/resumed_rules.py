@@ -31,13 +31,13 @@ def read_resume(
     if not isinstance(resume, RunRecord) or resume.has_one_position != has_one_position:
         kind = "one position" if has_one_position else "several positions"
         raise ParameterError(
-            f"a run of {kind} can only continue a result of {kind}, was {resume!r:.60}",
+            f"a run of {kind} can only continue a result of {kind}, got {resume!r:.60}",
             where=WHERE,
             cure="pass the earlier result, or bt.Result.load(folder)",
         )
     if start is not None:
         raise ParameterError(
-            "a resumed run starts where the earlier one ended, was given a start as well",
+            "a resumed run starts where the earlier one ended, got a start as well",
             where=Place("start", of="bt.run"),
             cure=Phrase("leave {} out", Argument("start")),
         )
@@ -64,7 +64,7 @@ def check_rules(
     differing = [name for name in {**past, **present} if past.get(name) != present.get(name)]
     if differing:
         raise ParameterError(
-            f"a resumed run must keep the same rules, was given another {', '.join(differing)}",
+            f"a resumed run must keep the same rules, got another {', '.join(differing)}",
             where=WHERE,
             cure="pass the policy, overlay, venue and account of the earlier result; flows after "
             "its end may be added",

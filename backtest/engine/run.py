@@ -150,7 +150,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     else:
         if overlay is not None:
             raise ParameterError(
-                "an overlay needs several markets, was given one",
+                "an overlay needs several markets, got one",
                 where=Place("overlay", of="bt.run"),
                 cure="combine the policies instead, or give bt.Markets({name: market, ...})",
             )

@@ -176,7 +176,7 @@ def check_kinds(
     for name, value, kind, cure in wanted:
         if not isinstance(value, kind) and not (name == "resume" and value is None):
             raise ParameterError(
-                f"{name} must be a {kind.__name__}, was {str(value)[:60]!r}",
+                f"{name} must be a {kind.__name__}, got {str(value)[:60]!r}",
                 where=f"bt.run, {name}",
                 cure=f"{cure}: add ()" if isinstance(value, type) else cure,
             )

@@ -13,20 +13,20 @@ def check_periods(market: Market | Markets, sampling: str, calendar: str) -> Non
     """Require a calendar and a sampling period that fit the market."""
     if calendar not in ("365", "252"):
         raise ParameterError(
-            f"calendar must be '365' or '252', was {calendar!r}",
+            f"calendar must be '365' or '252', got {calendar!r}",
             where=Place("calendar", of="bt.run"),
             cure="choose '365' for a market that never closes, '252' for sessions",
         )
     if market.sessions and calendar != "252":
         raise ParameterError(
-            "a market with sessions needs calendar='252', was '365'",
+            "a market with sessions needs calendar='252', got '365'",
             where=Place("calendar", of="bt.run"),
             cure=Phrase("pass {}", Argument("calendar", "252")),
         )
     period = parse_duration(sampling, where=Place("sampling", of="bt.run"))
     if calendar == "252" and period != DAY:
         raise ParameterError(
-            f"sampling must be '1d' with calendar='252', which counts sessions, was {sampling!r}",
+            f"sampling must be '1d' with calendar='252', which counts sessions, got {sampling!r}",
             where=Place("sampling", of="bt.run"),
             cure=Phrase(
                 "leave {} out, or pass {}", Argument("sampling"), Argument("calendar", "365")

@@ -32,7 +32,7 @@ def require_one(market: object, *, where: str) -> None:
     """Refuse anything but one market."""
     if isinstance(market, Markets):
         raise ParameterError(
-            f"a signal of this kind is of one market, was given {market!r}",
+            f"a signal of this kind is of one market, got {market!r}",
             where=where,
             cure="call it for each, markets[name], put the signals into a frame by name and divide "
             "it by their number; or use from_frame or from_function",
@@ -49,7 +49,7 @@ def read_stamps(series: object, *, where: str) -> IntArray:
     """Return the stamps of a Series as sorted int64 UTC ns."""
     if not isinstance(series, pd.Series) or not isinstance(series.index, pd.DatetimeIndex):
         raise ParameterError(
-            f"a signal must be a Series by time, was a {type(series).__name__}"
+            f"a signal must be a Series by time, got a {type(series).__name__}"
             + (f" by {type(series.index).__name__}" if isinstance(series, pd.Series) else ""),
             where=where,
             cure="give pd.Series(values, index=market.index)",
@@ -118,7 +118,7 @@ def make_signal(market: Market, raw: FloatArray, sides: Sides, *, where: str) ->
     bad = np.flatnonzero(np.abs(raw) > 1.0)
     if len(bad):
         raise ParameterError(
-            f"a signal must lie in [-1, 1], was {float(raw[bad[0]])!r} in {len(bad)} of "
+            f"a signal must lie in [-1, 1], got {float(raw[bad[0]])!r} in {len(bad)} of "
             f"{market.n_bars} bars",
             where=f"{where}, first at {format_time(int(market.time[bad[0]]))}",
             cure="take its sign, clip it, or divide it by its largest value in theory",
@@ -224,7 +224,7 @@ def check_density(market: Market, stamps: IntArray, *, where: str) -> None:
     n_bars = int(inside.sum())
     if 2 * len(stamps) < n_bars:
         raise ParameterError(
-            f"a Series must have a value for the bars it spans, has {len(stamps):,} for {n_bars:,}",
+            f"a Series must have a value for the bars it spans, got {len(stamps):,} for {n_bars:,}",
             where=where,
             cure="values of longer bars: stamp each when it is known, and pass carry=True",
         )

@@ -29,7 +29,7 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
         return np.ones(1)
     if isinstance(signal, str):
         raise ParameterError(
-            f"signal must be a number, an array or a Series here, was {signal!r}",
+            f"signal must be a number, an array or a Series here, got {signal!r}",
             where=WHERE,
             cure="pass bt.signals.SignalRule's apply(market), or market.columns[name]",
         )
@@ -43,14 +43,14 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
         values = np.concatenate([np.full(first, np.nan), values])
     if values.shape != (n,):
         raise ParameterError(
-            f"signal must have one value per bar, {n}, has {values.shape}",
+            f"signal must have one value per bar, {n}, got {values.shape}",
             where=WHERE,
             cure="give a Series indexed as market.index",
         )
     bad = np.flatnonzero(~(np.abs(values[first:]) <= 1.0)) + first
     if len(bad):
         raise ParameterError(
-            f"signal must lie in [-1, 1], was {float(values[bad[0]])!r} in {len(bad)} of {n} bars",
+            f"signal must lie in [-1, 1], got {float(values[bad[0]])!r} in {len(bad)} of {n} bars",
             where=Place("signal", f"first at {format_time(int(market.time[bad[0]]))}", of="bt.run"),
             cure="clip it; a slower signal: signal.reindex(market.index).ffill().fillna(0)",
         )

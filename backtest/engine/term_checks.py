@@ -35,7 +35,7 @@ def check_terms(
         return
     if overlay is not None:
         raise ParameterError(
-            "an overlay needs several markets, was given one",
+            "an overlay needs several markets, got one",
             where=Place("overlay", of=of),
             cure="combine the policies instead, or give bt.Markets({name: market, ...})",
         )
@@ -51,7 +51,7 @@ def check_one_policy(policy: object) -> None:
     ):
         found = "a table of policies" if isinstance(policy, Mapping) else f"{policy!r:.60}"
         raise ParameterError(
-            f"sets vary the parameters of one policy for all instruments, was {found}",
+            f"sets vary the parameters of one policy for all instruments, got {found}",
             where="policy",
             cure="give one policy or its class; bt.run takes one for each instrument",
         )

@@ -138,7 +138,7 @@ def read_portfolio(portfolio: Any, fills: Fills, *, sized: bool) -> pd.Series:
     Choice("close", "open").check("fills", fills, where=f"{where}, fills")
     if not (hasattr(portfolio, "asset_value") and hasattr(portfolio, "wrapper")):
         raise ParameterError(
-            f"a portfolio of vectorbt is needed, was of type {type(portfolio).__name__}",
+            f"a portfolio of vectorbt is needed, got a {type(portfolio).__name__}",
             where=where,
             cure="pass vectorbt.Portfolio.from_orders(...), from_signals(...) or "
             "result.to_vectorbt('portfolio')",

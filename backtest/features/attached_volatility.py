@@ -54,7 +54,7 @@ def read_volatility(market: Market, name: str) -> FloatArray:
     wrong = np.flatnonzero((column < 0.0) | (column > MOST))
     if wrong.size:
         raise DataError(
-            f"{name} must be a fraction per sqrt(year), from 0 to {MOST:g}, was "
+            f"{name} must be a fraction per sqrt(year), from 0 to {MOST:g}, got "
             f"{column[wrong[0]]:g} in {wrong.size} of {market.n_bars} bars",
             where=f"{market!r}, first at {format_time(int(market.time[wrong[0]]))} UTC",
             cure="divide per cent by 100",

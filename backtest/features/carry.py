@@ -125,7 +125,7 @@ def read_column(market: Market, column: str, *, where: str) -> FloatArray:
     """Return a column of the market, which must have one of that name."""
     if column not in market.columns:
         raise DataError(
-            f"the market must have a column {column!r}, has {', '.join(market.columns) or 'none'}"
+            f"the market must have a column {column!r}, got {', '.join(market.columns) or 'none'}"
             + did_you_mean(column, market.columns),
             where=where,
             cure=f"add a column {column!r} to the bars given to bt.Market.from_frames",

@@ -92,7 +92,7 @@ def volatility(
 def _find_estimator(name: object) -> Estimator:
     if name not in ESTIMATES:
         raise ParameterError(
-            f"estimator must be one of {', '.join(ESTIMATES)}, was {name!r}"
+            f"estimator must be one of {', '.join(ESTIMATES)}, got {name!r}"
             + did_you_mean(str(name), ESTIMATES),
             where="volatility",
             cure=f"choose one of {', '.join(ESTIMATES)}",

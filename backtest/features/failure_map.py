@@ -77,7 +77,7 @@ def map_failure(
         check_axis(book, axis, name)
     if x == y:
         raise ParameterError(
-            f"x and y must be two instruments, were both {x!r}", where=AXES, cure="choose another"
+            f"x and y must be two instruments, got {x!r} twice", where=AXES, cure="choose another"
         )
     wide = float(SPAN.check("span", span, where=Place("span", of=WHERE)))
     moves = np.linspace(-wide, wide, points)
@@ -97,7 +97,7 @@ def check_axis(book: CheckedBook, axis: str, name: str) -> None:
     """Check that an axis is an instrument of the book."""
     if name not in book.quantities:
         raise ParameterError(
-            f"{axis} must be an instrument of the book, was {name!r}"
+            f"{axis} must be an instrument of the book, got {name!r}"
             + did_you_mean(name, book.quantities),
             where=AXES,
             cure=f"choose two of {', '.join(book.quantities)}",

@@ -404,13 +404,13 @@ def _check_each(
     given = np.asarray(value)
     if given.dtype.kind not in "iuf":
         raise ParameterError(
-            f"{name} must be numbers, was {value!r}", where=where, cure=f"give {name} as numbers"
+            f"{name} must be numbers, got {value!r}", where=where, cure=f"give {name} as numbers"
         )
     numbers = np.atleast_1d(_as_floats(given))
     bad = numbers[is_bad(numbers)]
     if bad.size:
         raise ParameterError(
-            f"{name} must be {rule}, was {float(bad[0])!r}",
+            f"{name} must be {rule}, got {float(bad[0])!r}",
             where=where,
             cure=f"give {name} {rule}",
         )

@@ -76,7 +76,7 @@ def har_volatility(market: Market, *, first: int = FIRST, refit: int = 1) -> Flo
     refit = _check_days("refit", refit, low=1)
     if market.interval >= DAY:
         raise DataError(
-            "har_volatility needs bars shorter than a day, was given bars of "
+            "har_volatility needs bars shorter than a day, got bars of "
             f"{format_duration(market.interval)}",
             where=repr(market),
             cure="load bars of an hour or less, or choose another estimator",

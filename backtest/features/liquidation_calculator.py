@@ -177,7 +177,7 @@ def _check_notional(venue: Venue, notional: float, name: str) -> None:
     if notional * (1.0 - TOLERANCE) > venue.brackets[-1].cap:
         raise ParameterError(
             f"the notional must be at most {venue.brackets[-1].cap:,.12g}, where the venue's table "
-            f"ends, was {notional:,.12g}",
+            f"ends, got {notional:,.12g}",
             where=Place(name, of=WHERE),
             cure=f"give {'less capital' if name == 'capital' else 'a smaller quantity'}",
         )
@@ -190,7 +190,7 @@ def _check_leverage(venue: Venue, notional: float, leverage: float, multiplier: 
     if leverage * (1.0 - TOLERANCE) > allowed[0]:
         raise ParameterError(
             f"leverage must be at most {allowed[0]:g} for a notional of {notional:,.12g}, "
-            f"was {leverage:g}",
+            f"got {leverage:g}",
             where=Place("leverage", of=WHERE),
             cure=f"choose {allowed[0]:g} or less, or a smaller position",
         )
@@ -199,7 +199,7 @@ def _check_leverage(venue: Venue, notional: float, leverage: float, multiplier: 
 def _check_capital(initial: float, capital: float | None) -> None:
     if capital is not None and capital * (1.0 + TOLERANCE) < initial:
         raise ParameterError(
-            f"capital must cover the initial margin, {initial:,.12g}, was {capital:,.12g}",
+            f"capital must cover the initial margin, {initial:,.12g}, got {capital:,.12g}",
             where=Place("capital", of=WHERE),
             cure="give more capital, a higher leverage or a smaller quantity",
         )

@@ -155,7 +155,7 @@ def count_horizon(
     if length % interval:
         raise ParameterError(
             f"a horizon must be a whole number of bars of {format_duration(interval)}, "
-            f"was {horizon!r}",
+            f"got {horizon!r}",
             where=where,
             cure=f"give for example {format_duration(interval)!r}",
         )

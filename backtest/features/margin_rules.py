@@ -127,7 +127,7 @@ def read_open_interest(market: Market, column: str, *, where: str) -> FloatArray
     bad = np.flatnonzero(~(interest >= 0.0))
     if bad.size:
         raise DataError(
-            f"{column} must be at least 0, was {float(interest[bad[0]])!r} in {bad.size} of "
+            f"{column} must be at least 0, got {float(interest[bad[0]])!r} in {bad.size} of "
             f"{market.n_bars} bars",
             where=f"{where}, first at {format_time(int(market.time[bad[0]]))}",
             cure="fill it, for example with the value before",
@@ -210,7 +210,7 @@ def by_calendar(
     where = "bt.margin_rules.by_calendar"
     if not (weekdays or hours or len(spans)):
         raise ParameterError(
-            "a calendar must say when the margin is raised, was empty",
+            "a calendar must say when the margin is raised, got an empty one",
             where=where,
             cure="give weekdays={5: 1.5, 6: 1.5}, hours={...} or spans=[(start, end, 2.0)]",
         )
@@ -228,7 +228,7 @@ def by_calendar(
         begin, until = (to_nanoseconds(time, where=place) for time in (start, end))
         if not begin < until:
             raise ParameterError(
-                f"a span must end after its start, was {start} to {end}",
+                f"a span must end after its start, got {start} to {end}",
                 where=place,
                 cure="give (start, end, multiplier), the end excluded",
             )

@@ -163,7 +163,7 @@ def link_collateral(assets: Sequence[Collateral], names: Sequence[str]) -> dict[
     if unknown:
         raise ParameterError(
             f"prices of collateral must be a number or an instrument of the book, "
-            f"was {linked[unknown[0]]!r}",
+            f"got {linked[unknown[0]]!r}",
             where=f"{WHERE}, {unknown[0]}",
             cure=f"use {', '.join(names)}, or a number",
         )

@@ -84,7 +84,7 @@ def _check_lengths(market: Market, finer: Market) -> None:
     if finer.interval >= market.interval or market.interval % finer.interval:
         raise DataError(
             "finer bars must be a whole part of the market's bars of "
-            f"{format_duration(market.interval)}, were {format_duration(finer.interval)}",
+            f"{format_duration(market.interval)}, got {format_duration(finer.interval)}",
             where=repr(finer),
             cure="load shorter bars, or resample them: finer.resample('5m')",
         )

@@ -51,7 +51,7 @@ def check_windows(lanes: TailParameters, *, where: str) -> None:
         window, level = int(lanes.window[short[0]]), float(lanes.level[short[0]])
         least = int(np.ceil(np.round(1.0 / (1.0 - level) - 1.0, 9)))
         raise ParameterError(
-            f"a window must hold at least {least} losses for the level {level:g}, was {window}",
+            f"a window must hold at least {least} losses for the level {level:g}, got {window}",
             where=where,
             cure=f"give a window of {least} or more, a lower level, or another model",
         )

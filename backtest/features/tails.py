@@ -348,7 +348,7 @@ def find_model(name: object) -> TailModel:
     """Return the model of a name."""
     if name not in MODELS:
         raise ParameterError(
-            f"model must be one of {', '.join(MODELS)}, was {name!r}"
+            f"model must be one of {', '.join(MODELS)}, got {name!r}"
             + did_you_mean(str(name), MODELS),
             where="tail_losses",
             cure=f"choose one of {', '.join(MODELS)}",

@@ -38,7 +38,7 @@ def _read_column(name: str, values: object, time: IntArray) -> FloatArray:
     if found.shape != time.shape:
         raise _refuse(
             name,
-            f"must have {time.size} values, one per bar, was of shape {found.shape}",
+            f"must have {time.size} values, one per bar, got shape {found.shape}",
             "give one number per bar, NaN if unknown",
         )
     numbers = pd.Series(found.tolist() if found.dtype == object else found)  # None becomes NaN
@@ -48,7 +48,7 @@ def _read_column(name: str, values: object, time: IntArray) -> FloatArray:
         first = format_time(int(time[infinite[0]]))
         raise _refuse(
             name,
-            f"must be finite, was {column[infinite[0]]:g} in {infinite.size} of {time.size} bars, "
+            f"must be finite, got {column[infinite[0]]:g} in {infinite.size} of {time.size} bars, "
             f"first at {first}",
             "give NaN if it is unknown",
         )

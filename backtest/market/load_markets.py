@@ -27,7 +27,7 @@ def load_markets(
     """
     if not paths:
         raise ParameterError(
-            "load needs a path, was given none", where="Markets.load", cure="give a folder"
+            "load needs a path, got none", where="Markets.load", cure="give a folder"
         )
     sources = find_sources(paths, instruments)
     markets = {
@@ -56,7 +56,7 @@ def check_between(markets: PanelData, between: tuple[int | None, int | None]) ->
     if is_early or is_late:
         wrong = low if is_early else high
         raise ParameterError(
-            f"a span must lie inside the panel, was to {'begin' if is_early else 'end'} at "
+            f"a span must lie inside the panel, got one that {'begins' if is_early else 'ends'} at "
             f"{time_text(int(wrong or 0))}",
             where=Place("between", of="Markets.load"),
             cure=f"choose times from {format_time(markets.start)} to {format_time(markets.end)}",

@@ -234,7 +234,7 @@ class Market(MarketData):
         """
         if not paths:
             raise ParameterError(
-                "load needs a path, was given none", where="Market.load", cure="give a folder"
+                "load needs a path, got none", where="Market.load", cure="give a folder"
             )
         options = read_options(
             instrument=instrument,
@@ -389,7 +389,7 @@ class Market(MarketData):
         if low < self.start or high > self.end or first >= stop:
             raise ParameterError(
                 "a span must lie inside the market and hold a bar, "
-                f"was {time_text(low)} to {time_text(high)}",
+                f"got {time_text(low)} to {time_text(high)}",
                 where=self.source,
                 cure=f"choose times from {time_text(self.start)} to {time_text(self.end)}",
             )

@@ -256,7 +256,7 @@ class Markets(PanelData):
             check_known(name, self, where=Place("names", of="Markets.select"))
         if len({*names}) < len(names):
             raise ParameterError(
-                f"an instrument is selected once, was {', '.join(names)}",
+                f"an instrument is selected once, got {', '.join(names)}",
                 where=Place("names", of="Markets.select"),
                 cure="leave the repeated name out",
             )
@@ -317,7 +317,7 @@ class Markets(PanelData):
         if low < self.start or high > self.end or first >= stop:
             raise ParameterError(
                 "a span must lie inside the panel and hold a bar, "
-                f"was {time_text(low)} to {time_text(high)}",
+                f"got {time_text(low)} to {time_text(high)}",
                 where=repr(self),
                 cure=f"choose times from {time_text(self.start)} to {time_text(self.end)}",
             )

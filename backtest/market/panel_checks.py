@@ -20,13 +20,13 @@ def check_markets(markets: object) -> None:
     """Raise unless the argument maps at least one name to a market."""
     if not isinstance(markets, Mapping):
         raise ParameterError(
-            f"markets must be a mapping of names to markets, was {type(markets).__name__}",
+            f"markets must be a mapping of names to markets, got {type(markets).__name__}",
             where=WHERE,
             cure='give bt.Markets({"BTCUSDT": market, "ETHUSDT": other})',
         )
     if not markets:
         raise ParameterError(
-            "there must be at least one market, was none", where=WHERE, cure="give one"
+            "there must be at least one market, got none", where=WHERE, cure="give one"
         )
     for name, market in markets.items():
         _check_entry(name, market)
@@ -35,13 +35,13 @@ def check_markets(markets: object) -> None:
 def _check_entry(name: object, market: object) -> None:
     if not isinstance(name, str) or not name.strip() or name != name.strip():
         raise ParameterError(
-            f"the name of a market must be text without spaces around it, was {name!r}",
+            f"the name of a market must be text without spaces around it, got {name!r}",
             where=WHERE,
             cure='name it as the venue does, for example "BTCUSDT"',
         )
     if not isinstance(market, Market):
         raise ParameterError(
-            f"{name!r} must be a Market, was {type(market).__name__}",
+            f"{name!r} must be a Market, got {type(market).__name__}",
             where=WHERE,
             cure="make it with Market.load or Market.from_frames, or use Markets.from_frames",
         )
@@ -52,14 +52,14 @@ def check_frames(bars: object, **more: object) -> None:
     for key, frames in (("bars", bars), *more.items()):
         if not isinstance(frames, Mapping) and (key == "bars" or frames is not None):
             raise ParameterError(
-                f"{key} must be a mapping of names to frames, was {type(frames).__name__}",
+                f"{key} must be a mapping of names to frames, got {type(frames).__name__}",
                 where=Place(key, of="Markets.from_frames"),
                 cure=f'give {key}={{"BTCUSDT": frame, "ETHUSDT": other}}',
             )
         unknown = [name for name in frames or () if name not in bars]  # type: ignore[operator]
         if unknown:
             raise ParameterError(
-                f"{key} must be of instruments with bars, was of {unknown[0]!r}"
+                f"{key} must be of instruments with bars, got one of {unknown[0]!r}"
                 + did_you_mean(unknown[0], bars),  # type: ignore[arg-type]
                 where=Place(key, of="Markets.from_frames"),
                 cure="give its bars too, or leave it out",
@@ -70,7 +70,7 @@ def check_known(name: str, names: Collection[str], *, where: str) -> None:
     """Refuse a name that is not one of the panel."""
     if not isinstance(name, str) or name not in names:
         raise ParameterError(
-            f"an instrument must be one of the panel, was {name!r}{did_you_mean(name, names)}",
+            f"an instrument must be one of the panel, got {name!r}{did_you_mean(name, names)}",
             where=where,
             cure=f"choose among {', '.join(names)}",
         )
@@ -93,14 +93,14 @@ def check_same_terms(markets: Mapping[str, Market]) -> None:
     lengths = {name: format_duration(market.interval) for name, market in markets.items()}
     if len({*lengths.values()}) > 1:
         raise DataError(
-            f"markets must have one interval, were {_list_both(lengths)}",
+            f"markets must have one interval, got {_list_both(lengths)}",
             where=WHERE,
             cure="load bars of one interval, or use market.resample on the shorter ones",
         )
     calendars = {n: "sessions" if m.sessions else "no sessions" for n, m in markets.items()}
     if len({*calendars.values()}) > 1:
         raise DataError(
-            f"markets must have one calendar, were {_list_both(calendars)}",
+            f"markets must have one calendar, got {_list_both(calendars)}",
             where=WHERE,
             cure="load all with sessions=True, or run those that close in an account of their own",
         )
@@ -110,7 +110,7 @@ def read_currency(given: object) -> str:
     """Return the settlement currency that a caller gives."""
     if not isinstance(given, str) or not given.strip():
         raise ParameterError(
-            f"currency must be text, was {given!r}",
+            f"currency must be text, got {given!r}",
             where=Place("currency", of=WHERE),
             cure='give the currency that all settle in, for example "USDT"',
         )
@@ -130,7 +130,7 @@ def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> st
     known = {name: currency for name, currency in found.items() if currency}
     if len({*known.values()}) > 1:
         raise DataError(
-            f"markets must settle in one currency, were {_list_both(known)}",
+            f"markets must settle in one currency, got {_list_both(known)}",
             where=WHERE,
             cure=Phrase(
                 "give instruments of one settlement currency, or {} if the prices of all are in "

@@ -30,7 +30,7 @@ def require_panel(markets: object, *, where: str) -> None:
     """Raise unless the argument is a panel of markets."""
     if not isinstance(markets, PanelData):
         raise ParameterError(
-            f"markets must be a Markets, was {type(markets).__name__}",
+            f"markets must be a Markets, got {type(markets).__name__}",
             where=where,
             cure='give bt.Markets({"BTCUSDT": market, "ETHUSDT": other})',
         )

@@ -57,7 +57,7 @@ def generate_sample(*, bars: int, seed: int, interval: str) -> MarketData:
         return generate(bars=bars, seed=seed, interval=length)
     if DAY % length or length % HOUR:
         raise ParameterError(
-            f"interval must be a whole part of 8 hours or of a day in hours, was {interval!r}",
+            f"interval must be a whole part of 8 hours or of a day in hours, got {interval!r}",
             where="Market.sample",
             cure="choose for example '1m', '5m', '1h', '4h', '8h', '12h' or '1d'",
         )

@@ -106,7 +106,7 @@ def check_names(names: Any, markets: PanelData, place: Place) -> None:
     for name in names:
         if name not in known:
             raise ParameterError(
-                f"a weight must be of an instrument of the panel, was of {name!r}"
+                f"a weight must be of an instrument of the panel, got one of {name!r}"
                 + did_you_mean(name, known),
                 where=place,
                 cure=f"name the columns as the markets are named: {', '.join(known)}",
@@ -193,7 +193,7 @@ def _read_array(given: Any, markets: PanelData, place: Place, first: int) -> Flo
     cure = f"give a frame by time and instrument, or an array of shape {wanted}"
     if isinstance(given, str | pd.Series) or np.ndim(given) != 2:
         kind = (
-            f"was {repr_plain(given)}" if np.ndim(given) == 0 else f"was a {type(given).__name__}"
+            f"got {repr_plain(given)}" if np.ndim(given) == 0 else f"got a {type(given).__name__}"
         )
         raise ParameterError(
             f"the signal of several instruments must have a value for each of them, {kind}",
@@ -206,7 +206,7 @@ def _read_array(given: Any, markets: PanelData, place: Place, first: int) -> Flo
     if values.shape != wanted:
         raise ParameterError(
             f"weights must have a row for each bar and a column for each instrument, {wanted}, "
-            f"had {values.shape}",
+            f"got {values.shape}",
             where=place,
             cure=cure,
         )

@@ -167,10 +167,10 @@ def check_bins(bins: int | Sequence[float], *, where: str) -> int | Sequence[flo
     ends = [check_range("an edge of a bin", end, where=where) for end in bins]  # type: ignore[union-attr] # it has a dimension
     cure = "give for example [0, .01, 1]"
     if len(ends) < 2 or any(after <= before for before, after in pairwise(ends)):
-        raise ParameterError(f"edges of bins must increase, were {ends}", where=where, cure=cure)
+        raise ParameterError(f"edges of bins must increase, got {ends}", where=where, cure=cure)
     if ends[0] > 0.0 or ends[-1] < 1.0:
         raise ParameterError(
-            f"edges of bins must reach from 0 to 1, were {ends}", where=where, cure=cure
+            f"edges of bins must reach from 0 to 1, got {ends}", where=where, cure=cure
         )
     return ends
 

@@ -163,7 +163,7 @@ def read_violations(violations: npt.ArrayLike, where: str, *, least: int) -> Boo
     values = np.asarray(violations)
     if values.ndim != 1 or len(values) < least:
         raise ParameterError(
-            f"violations must be an array of shape (n,), n at least {least}, was of shape "
+            f"violations must be an array of shape (n,), n at least {least}, got shape "
             f"{values.shape}",
             where=where,
             cure="give one value for each loss: loss > value_at_risk",
@@ -171,7 +171,7 @@ def read_violations(violations: npt.ArrayLike, where: str, *, least: int) -> Boo
     bad = np.flatnonzero((values != 0) & (values != 1))
     if len(bad):
         raise ParameterError(
-            f"violations must be True or False, was {values[bad[0]]!r} in {len(bad)} of "
+            f"violations must be True or False, got {values[bad[0]]!r} in {len(bad)} of "
             f"{len(values)}",
             where=f"{where}, first at {bad[0]}",
             cure="give loss > value_at_risk, and leave out bars where one is not known",

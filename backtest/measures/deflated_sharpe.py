@@ -262,7 +262,7 @@ def estimation_variance(sharpe: float, skew: float, kurtosis: float, *, where: s
     least = 1.0 + check_finite("skew", skew, where) ** 2
     if check_finite("kurtosis", kurtosis, where) < least * (1.0 - 1e-9):
         raise ParameterError(
-            f"kurtosis must be at least 1 + skew^2 = {least:g}, was {kurtosis!r}",
+            f"kurtosis must be at least 1 + skew^2 = {least:g}, got {kurtosis!r}",
             where=where,
             cure="give the full kurtosis, 3 for a normal distribution: add 3 to an excess one",
         )
@@ -282,7 +282,7 @@ def check_returns(
     if table.ndim != 2 or table.shape[0] < samples or table.shape[1] < trials:
         raise ParameterError(
             f"returns must be of shape (n_samples, n_trials) with at least {samples} samples and "
-            f"{trials} trials, was of shape {table.shape}",
+            f"{trials} trials, got shape {table.shape}",
             where=where,
             cure="give one row per sample and one column per trial",
         )

@@ -185,7 +185,7 @@ def check_splits(n_splits: int, *, where: str) -> int:
     splits = int(check_number("n_splits", n_splits, where=where, whole=True))
     if splits % 2 or not 2 <= splits <= MOST_SPLITS:
         raise ParameterError(
-            f"n_splits must be even and from 2 to {MOST_SPLITS}, was {n_splits!r}",
+            f"n_splits must be even and from 2 to {MOST_SPLITS}, got {n_splits!r}",
             where=where,
             cure="choose 10 or 16",
         )

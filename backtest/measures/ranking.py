@@ -141,7 +141,7 @@ def read_objective(objective: ObjectiveLike, *, on_paths: Collection[str] = ()) 
     if callable(objective):
         return _read_function(objective)
     raise ParameterError(
-        f"an objective must be a measure, weights of measures or a function, was {objective!r}",
+        f"an objective must be a measure, weights of measures or a function, got {objective!r}",
         where=Place("objective"),
         cure=Phrase("write {}, for example", Argument("objective", "sharpe")),
     )
@@ -248,7 +248,7 @@ def read_constraints(
     """
     if constraints is not None and not isinstance(constraints, Mapping):
         raise ParameterError(
-            f"constraints must be a mapping of measures to bounds, was {constraints!r}",
+            f"constraints must be a mapping of measures to bounds, got {constraints!r}",
             where=Place("constraints"),
             cure="write {'max_drawdown': '<= 0.4'}",
         )

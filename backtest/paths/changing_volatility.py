@@ -95,7 +95,7 @@ class Heston(PathModel):
         """Return the terms of :func:`backtest.paths.path_kernels.walk_heston`."""
         if not self.pull < per_year:
             raise ParameterError(
-                f"pull must be below the bars in a year, {per_year:g}, was {self.pull:g}",
+                f"pull must be below the bars in a year, {per_year:g}, got {self.pull:g}",
                 where="bt.paths.Heston.pull",
                 cure="use shorter bars, or a smaller pull",
             )
@@ -165,7 +165,7 @@ class Garch(PathModel):
         if not self.persistence < 1.0 or self.alpha + self.gamma < 0.0:
             raise ParameterError(
                 "alpha + gamma / 2 + beta must be below 1 and alpha + gamma at least 0, "
-                f"was {self.persistence:g} and {self.alpha + self.gamma:g}",
+                f"got {self.persistence:g} and {self.alpha + self.gamma:g}",
                 where="bt.paths.Garch",
                 cure="choose smaller weights, so that the variance has a mean",
             )

@@ -34,7 +34,7 @@ def factor_correlation(correlation: FloatArray, *, where: str) -> FloatArray:
     if not is_matrix or float(np.linalg.eigvalsh(c).min()) < -SLACK:
         raise ParameterError(
             "correlations must form a symmetric matrix with ones on its diagonal and no negative "
-            f"eigenvalue, was {np.round(c, 4).tolist()}",
+            f"eigenvalue, got {np.round(c, 4).tolist()}",
             where=where,
             cure="estimate all of them on the same returns, or give one number for all pairs",
         )
@@ -68,7 +68,7 @@ def read_correlation(given: Any, history: Markets) -> tuple[tuple[float, ...], .
         found = np.asarray(given, dtype=np.float64)
         if found.shape != (n, n):
             raise ParameterError(
-                f"correlations of {n} instruments must have shape ({n}, {n}), was {found.shape}",
+                f"correlations of {n} instruments must have shape ({n}, {n}), got {found.shape}",
                 where=WHERE,
                 cure="give a row and a column for each instrument, or one number",
             )

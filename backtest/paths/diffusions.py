@@ -68,7 +68,7 @@ def check_jumps(model: str, jumps: float, per_year: float) -> float:
     if per_bar > MOST_PER_BAR:
         raise ParameterError(
             f"jumps must be at most {MOST_PER_BAR * per_year:g} a year with these bars, "
-            f"was {jumps:g}",
+            f"got {jumps:g}",
             where=f"bt.paths.{model}.jumps",
             cure="use shorter bars, or fewer jumps and a higher volatility",
         )

@@ -185,7 +185,7 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     chance = bound.check("probability", probability, where=Place("probability", of=WHERE))
     if isinstance(models, str) or not isinstance(models, Sequence) or not len(models):
         raise ParameterError(
-            f"models must be a list with at least one model, was {repr_plain(models)}",
+            f"models must be a list with at least one model, got {repr_plain(models)}",
             where=Place("models", of=WHERE),
             cure="give models=['filtered', 'gbm']",
         )
@@ -195,7 +195,7 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     ]
     if not chance * paths >= LEAST_HITS:
         raise ParameterError(
-            f"paths times probability must be at least {LEAST_HITS}, was {chance * paths:g}",
+            f"paths times probability must be at least {LEAST_HITS}, got {chance * paths:g}",
             where=Place("paths", of=WHERE),
             cure=f"simulate {math.ceil(LEAST_HITS / chance)} paths",
         )

@@ -142,7 +142,7 @@ def check_horizon(n_bars: int, history: Market, horizon: int) -> None:
     if n_bars < 1:
         raise ParameterError(
             f"a horizon must be at least one bar of {format_duration(history.interval)}, "
-            f"was {format_duration(horizon)}",
+            f"got {format_duration(horizon)}",
             where=Place("horizon", of="bt.simulate_paths"),
             cure=f"give {format_duration(10 * history.interval)}, for example",
         )

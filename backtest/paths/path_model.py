@@ -117,7 +117,7 @@ def read_drift(drift: Drift, market: Market) -> float:
         return math.log(growth) * count_per_year(market)
     if isinstance(drift, str):
         raise ParameterError(
-            f"drift must be a number per year or 'history', was {drift[:60]!r}",
+            f"drift must be a number per year or 'history', got {drift[:60]!r}",
             where=Place("drift", of="bt.simulate_paths"),
             cure="give 0.1 for 10 % a year, or leave it out for none",
         )
@@ -141,7 +141,7 @@ def read_returns(market: Market, model: str) -> FloatArray:
     if len(returns) < LEAST_RETURNS or not float(np.std(returns)) > 0.0:
         found = f"{len(returns)}" if len(returns) < LEAST_RETURNS else "prices that do not move"
         raise DataError(
-            f"a fit needs at least {LEAST_RETURNS} returns that vary, was given {found}",
+            f"a fit needs at least {LEAST_RETURNS} returns that vary, got {found}",
             where=f"bt.paths.{model}.fit, {market!r}",
             cure="give more history, or construct the model from parameters",
         )

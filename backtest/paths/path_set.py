@@ -200,7 +200,7 @@ class Paths:
     def find_number(self, i: int) -> int:
         """Return the number of a path; negative ones count from the end."""
         if not -self.count <= i < self.count:
-            raise IndexError(f"there are {self.count} paths, was asked for number {i}")
+            raise IndexError(f"there are {self.count} paths, got {i}")
         return i % self.count
 
     def describe(self) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def check_sample(found: RiskEstimate) -> RiskEstimate:
     if not found.sample >= LEAST_SAMPLE:
         raise ParameterError(
             f"a weighted estimate needs an effective sample of {LEAST_SAMPLE:g} paths, "
-            f"was {found.sample:.0f}",
+            f"got {found.sample:.0f}",
             where="bt.liquidation_risk, method='tilt'",
             cure="simulate more paths, or use method='auto'",
         )

@@ -55,7 +55,7 @@ def read_question(
     sure = level.check("confidence", confidence, where=Place("confidence", of=WHERE))
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ParameterError(
-            f"threads must be a whole number of at least 1, was {threads!r}",
+            f"threads must be a whole number of at least 1, got {threads!r}",
             where=Place("threads", of=WHERE),
             cure="give threads=2",
         )
@@ -73,7 +73,7 @@ def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> tuple[str, ..
         return usable if is_whole else (*usable, format_duration(paths.horizon))
     given = (horizons,) if isinstance(horizons, str) else tuple(horizons)
     if not given:
-        text, cure = "horizons must name at least one, was empty", "give ('1d', '7d')"
+        text, cure = "horizons must name at least one, got none", "give ('1d', '7d')"
         raise ParameterError(text, where=Place("horizons", of=WHERE), cure=cure)
     return given
 
@@ -88,7 +88,7 @@ def count_bars(paths: Paths, horizon: str, *, is_strict: bool = True) -> int:
     if is_strict and (span > paths.horizon or bars < 1):
         raise ParameterError(
             f"horizons must lie between a bar and the length of the paths, "
-            f"{format_duration(paths.horizon)}, was {horizon}",
+            f"{format_duration(paths.horizon)}, got {horizon}",
             where=Place("horizons", of=WHERE),
             cure="simulate longer paths, or give shorter horizons",
         )

@@ -107,7 +107,7 @@ def simulate_paths(
     """
     if not isinstance(market, Market | Markets):
         raise ParameterError(
-            f"market must be a Market, was {str(market)[:60]!r}",
+            f"market must be a Market, got {str(market)[:60]!r}",
             where=Place("market", of=WHERE),
             cure="pass bt.Market.load(...), from_frames(...) or sample()",
         )
@@ -135,7 +135,7 @@ def simulate_paths(
     if antithetic and not made.is_symmetric:
         first = next(each for each in models.values() if not each.is_symmetric)
         raise ParameterError(
-            f"antithetic paths need a model with normal random numbers, was {type(first).__name__}",
+            f"antithetic paths need a model with normal random numbers, got {type(first).__name__}",
             where=Place("antithetic", of=WHERE),
             cure="leave antithetic out, or choose a parametric model such as gbm",
         )
@@ -169,7 +169,7 @@ def fit_models(model: Any, history: Markets, drift: Drift | None) -> dict[str, P
     given = model if isinstance(model, Mapping) else dict.fromkeys(history.names, model)
     if set(given) != set(history.names):
         raise ParameterError(
-            f"models by instrument must have one for each, was given {', '.join(map(str, given))}",
+            f"models by instrument must have one for each, got {', '.join(map(str, given))}",
             where=Place("model", of=WHERE),
             cure=f"give one for each of {', '.join(history.names)}, or one for all",
         )
@@ -178,7 +178,7 @@ def fit_models(model: Any, history: Markets, drift: Drift | None) -> dict[str, P
         return found
     if len({type(each) for each in found.values()}) > 1:
         raise ParameterError(
-            "resampled history needs one model for all instruments, was several models",
+            "resampled history needs one model for all instruments, got several models",
             where=Place("model", of=WHERE),
             cure="give one resampled model for all, or parametric models",
         )
@@ -219,7 +219,7 @@ def check_joint(
             )
         if given is not None and is_resampled:
             raise ParameterError(
-                f"resampled history has correlations and jumps of its own, was given {name}",
+                f"resampled history has correlations and jumps of its own, got {name}",
                 where=Place(name, of=WHERE),
                 cure=f"leave {name} out, or choose a parametric model",
             )
@@ -229,7 +229,7 @@ def check_bridge(bridge: int) -> None:
     """Require one step or four."""
     if isinstance(bridge, bool) or bridge not in BRIDGES:
         raise ParameterError(
-            f"bridge must be 1 or 4 steps, was {bridge!r}",
+            f"bridge must be 1 or 4 steps, got {bridge!r}",
             where=Place("bridge", of="bt.simulate_paths"),
             cure="give 1, or 4 for policies that read ranges",
         )
@@ -245,7 +245,7 @@ def cut_history(market: Market, start: TimeLike) -> Market:
         if n < 2 or end > market.end:
             raise ParameterError(
                 "start must lie in the market, after two bars, "
-                f"was {format_time(end)} in {format_time(market.start)} to "
+                f"got {format_time(end)} in {format_time(market.start)} to "
                 f"{format_time(market.end)}",
                 where=Place("start", of="bt.simulate_paths"),
                 cure="give a later start, or 'now'",
@@ -253,7 +253,7 @@ def cut_history(market: Market, start: TimeLike) -> Market:
         history = market.prefix(n)
     if history.n_bars < 2:
         raise DataError(
-            f"paths need at least 2 bars of history, was {history.n_bars}",
+            f"paths need at least 2 bars of history, got {history.n_bars}",
             where=repr(market),
             cure="give a longer market",
         )

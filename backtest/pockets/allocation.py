@@ -104,7 +104,7 @@ class Allocation:
     ) -> None:
         if not isinstance(pockets, Mapping) or not pockets:
             raise ParameterError(
-                f"pockets must be a mapping with one or more entries, was {pockets!r:.60}",
+                f"pockets must be a mapping with one or more entries, got {pockets!r:.60}",
                 where=WHERE,
                 cure='give {"core": (policy, 0.6), "bold": (other, 0.4)}',
             )
@@ -112,7 +112,7 @@ class Allocation:
         total = math.fsum(each.share for each in found.values())
         if not abs(total - 1.0) <= 1e-9:
             raise ParameterError(
-                f"the shares of pockets must add up to 1, were {total:.12g}",
+                f"the shares of pockets must add up to 1, got {total:.12g}",
                 where=Place("pockets", of=WHERE),
                 cure="change a share, or add a pocket that holds cash: Constant(0)",
             )
@@ -194,7 +194,7 @@ def read_pocket(name: str, given: Any) -> Pocket:
     if isinstance(given, tuple) and len(given) == 2:
         return Pocket(*given)
     raise ParameterError(
-        f"a pocket must be a bt.Pocket or (policy, share), was {given!r:.60}",
+        f"a pocket must be a bt.Pocket or (policy, share), got {given!r:.60}",
         where=f"{WHERE}, pocket {name}",
         cure="give (policy, 0.5)",
     )
@@ -204,7 +204,7 @@ def check_account(account: Account) -> None:
     """Require an account that can be divided."""
     if not isinstance(account, Account):
         raise ParameterError(
-            f"account must be an Account, was {str(account)[:60]!r}",
+            f"account must be an Account, got {str(account)[:60]!r}",
             where=f"{WHERE}.run, account",
             cure="pass bt.Account(...)",
         )

@@ -146,7 +146,7 @@ def check_sum(moved: FloatArray, equity: FloatArray, time: int) -> None:
     gap = abs(float(moved.sum()))
     if not gap <= 1e-9 * max(float(np.abs(equity).sum()), 1.0):
         raise AccountingError(
-            f"transfers must add up to 0, were {moved.tolist()}, {gap:g} off",
+            f"transfers must add up to 0, got {moved.tolist()}, {gap:g} off",
             where=f"Allocation, {format_time(time)} UTC",
             cure="report this with the settings of the run",
         )

@@ -152,7 +152,7 @@ def runway(
     """
     if not isinstance(spending, Spending):
         raise ParameterError(
-            f"spending must be a Spending, was {repr_plain(spending)}",
+            f"spending must be a Spending, got {repr_plain(spending)}",
             where=f"{WHERE}, spending",
             cure="pass bt.Spending(0.01)",
         )
@@ -210,7 +210,7 @@ def find_bars(paths: Paths, spending: Spending) -> IntArray:
     if not len(bars) or every < paths.history.interval:
         raise ParameterError(
             f"every must lie between a bar and the length of the paths, "
-            f"{format_duration(paths.horizon)}, was {spending.every}",
+            f"{format_duration(paths.horizon)}, got {spending.every}",
             where="Spending.every",
             cure="simulate longer paths, or spend more often",
         )

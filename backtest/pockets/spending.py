@@ -47,7 +47,7 @@ class Spending(Value):
     def _check_rules(self) -> None:
         if not self.least <= self.most:
             raise ParameterError(
-                f"least must not be above most, {self.most:g}, was {self.least:g}",
+                f"least must not be above most, {self.most:g}, got {self.least:g}",
                 where="Spending.least",
                 cure="lower least, or raise most",
             )

@@ -121,7 +121,7 @@ class Combinator(Policy):
             return cls
         if cls is Combinator or cls.parts:
             raise ParameterError(
-                f"{cls.__name__} has its policies already, was given others",
+                f"{cls.__name__} has its policies already, got others",
                 where=f"{cls.__name__}(...)",
                 cure=f"use {combinator_of(cls).__name__}(...)",
             )
@@ -131,7 +131,7 @@ class Combinator(Policy):
             wanted = "policy" if most == 1 else "policies"
             wanted = f"{least} {wanted}" if least == most else f"at least {least} policy"
             raise ParameterError(
-                f"{cls.__name__} must be given {wanted}, was given {len(policies)}",
+                f"{cls.__name__} must be given {wanted}, got {len(policies)}",
                 where=f"{cls.__name__}(...)",
                 cure=f"write for example {cls.__name__}({', '.join(['VolTarget()'] * least)})",
             )
@@ -227,7 +227,7 @@ def check_class(cls: type[Combinator]) -> None:
         )
     if cls.takes[0] < 1:
         raise PolicyError(
-            f"a combinator must take at least one policy, was takes = {cls.takes}",
+            f"a combinator must take at least one policy, got takes = {cls.takes}",
             where=f"class {cls.__name__}",
             cure="write: takes: ClassVar = (1, math.inf)",
         )
@@ -240,7 +240,7 @@ def split_policies(given: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple
         if isinstance(each, Policy) or (isinstance(each, type) and issubclass(each, Policy)):
             name = each.__name__ if isinstance(each, type) else type(each).__name__
             raise ParameterError(
-                f"policies must be instances and come before the parameters, was {given!r}",
+                f"policies must be instances and come before the parameters, got {given!r}",
                 where="a combinator",
                 cure=f"write {name}() in front of its other parameters",
             )
@@ -256,7 +256,7 @@ def name_settings(
     own = own_parameters(cls)
     if len(rest) > len(own):
         raise ParameterError(
-            f"{cls.__name__} takes policies and {len(own)} parameters, was also given {rest!r}",
+            f"{cls.__name__} takes policies and {len(own)} parameters, also got {rest!r}",
             where=f"{cls.__name__}(...)",
             cure=f"use {', '.join(own) or 'no parameters'}; policies come first",
         )

@@ -76,7 +76,7 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
 def as_number(value: object) -> float:
     """Convert a decision, or an entry of a memory, to a float."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"leverage and memory must be numbers, was {repr_plain(value)}")
+        raise TypeError(f"leverage and memory must be numbers, got {repr_plain(value)}")
     return float(value)
 
 
@@ -84,7 +84,7 @@ def as_memory(values: Any, length: int) -> tuple[float, ...]:
     """Convert a memory to floats; its length must not change."""
     memory = tuple(map(as_number, values))
     if len(memory) != length:
-        raise TypeError(f"a memory must keep its length {length}, was {repr_plain(values)}")
+        raise TypeError(f"a memory must keep its length {length}, got {repr_plain(values)}")
     return memory
 
 

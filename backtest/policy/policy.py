@@ -186,7 +186,7 @@ def formula_of(cls: type[Policy]) -> Callable[..., Any]:
     rule: Any = cls.leverage
     if not isinstance(rule, FunctionType):
         raise PolicyError(
-            f"leverage must be a plain method, was {rule!r}",
+            f"leverage must be a plain method, got {rule!r}",
             where=f"class {cls.__name__}",
             cure="write def leverage(self, bar, account) undecorated; it is compiled anyway",
         )
@@ -253,7 +253,7 @@ def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
     for field in declared:
         if field.name in TAKEN or field.name.startswith("_"):
             raise ParameterError(
-                f"the name of a parameter must not be reserved, was {field.name!r}",
+                f"the name of a parameter must not be reserved, got {field.name!r}",
                 where=f"class {cls.__name__}",
                 cure=f"choose a name without _ in front, other than {', '.join(sorted(TAKEN))}",
             )
@@ -317,7 +317,7 @@ def check_settings(
         return
     if n_positional > len(declared):
         raise ParameterError(
-            f"{cls.__name__} takes {len(declared)} parameters, was given {n_positional}",
+            f"{cls.__name__} takes {len(declared)} parameters, got {n_positional}",
             where=where,
             cure=f"use {', '.join(known) or 'no parameters'}",
         )
@@ -362,7 +362,7 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, Flo
         is_word = word.isidentifier() and not keyword.iskeyword(word) and word[0] != "_"
         if not is_word or name in BAR_FIELDS:
             raise PolicyError(
-                f"a column's name must be an identifier not in use, was {name!r}",
+                f"a column's name must be an identifier not in use, got {name!r}",
                 where=where,
                 cure=f"choose a name other than {', '.join(BAR_FIELDS)}",
             )
@@ -370,7 +370,7 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, Flo
         if array is None or array.shape != (n_bars,):
             found = type(column).__name__ if array is None else f"an array of shape {array.shape}"
             raise PolicyError(
-                f"column {name!r} must be {n_bars} numbers, one per bar, was {found}",
+                f"column {name!r} must be {n_bars} numbers, one per bar, got {found}",
                 where=where,
                 cure="return one float per bar of the market",
             )

@@ -133,7 +133,7 @@ def check_mode(mode: str, where: str = "mode") -> str:
     """Check a mode of comparison, and return it."""
     if mode not in MODES:
         raise ParameterError(
-            f"a mode must be {', '.join(MODES)}, was {mode!r}",
+            f"a mode must be {', '.join(MODES)}, got {mode!r}",
             where=where,
             cure="choose 'exact' for the same bytes, 'tolerance' for bands of measures, "
             "'statistical' for noise",
@@ -149,7 +149,7 @@ def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:
     given = reason.strip()
     if not given:
         raise ParameterError(
-            "rewriting a baseline needs a reason, was given none",
+            "rewriting a baseline needs a reason, got none",
             where="reason",
             cure="give the reason: --reason 'funding was charged twice'",
         )

@@ -171,7 +171,7 @@ def read_document(path: Path) -> dict[str, Any]:
         raise baseline_error(path, f"must be readable: {error.strerror or error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         found = document.get("format") if isinstance(document, dict) else type(document).__name__
-        raise baseline_error(path, f"must have the format {FORMAT}, was {found!r}")
+        raise baseline_error(path, f"must have the format {FORMAT}, got {found!r}")
     try:
         seal = hash_measured(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -183,7 +183,7 @@ def read_document(path: Path) -> dict[str, Any]:
         )
     if document.get("mode") not in MODES:
         raise baseline_error(
-            path, f"must have a mode of {', '.join(MODES)}, was {document.get('mode')!r}"
+            path, f"must have a mode of {', '.join(MODES)}, got {document.get('mode')!r}"
         )
     return document
 

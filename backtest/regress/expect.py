@@ -38,7 +38,7 @@ def assert_policy(result: Result) -> Expectation:
     """
     if not isinstance(getattr(result, "metrics", None), Mapping):
         raise ParameterError(
-            f"assert_policy takes a result, was {result!r:.60}",
+            f"assert_policy takes a result, got {result!r:.60}",
             where="assert_policy",
             cure="pass what bt.run(...) returned",
         )
@@ -130,7 +130,7 @@ class MetricValue:
         is_number = isinstance(bound, (int, float)) and not isinstance(bound, bool)
         if not is_number or math.isnan(bound):
             raise ParameterError(
-                f"a bound must be a number, that of {self.name} was {bound!r:.60}",
+                f"a bound must be a number, got {bound!r:.60} for {self.name}",
                 where=f"assert_policy(...).{self.name}",
                 cure="give a number, or a measure of another result",
             )
@@ -155,7 +155,7 @@ class MetricValue:
         data = manifest["data"]
         others = {name: self.result.metrics[name] for name in OTHERS if name != self.name}
         lines = [
-            f"{self.name} must be {rule} {shown}, was {self.value!r}",
+            f"{self.name} must be {rule} {shown}, got {self.value!r}",
             f"  meaning: {', '.join(filter(None, (about.meaning, about.unit, wish)))}",
             f"  policy:  {_name_policy(self.result)}",
             f"  data:    {data['instrument'] or 'unnamed instrument'}, {format_span(data)}, "

@@ -100,7 +100,7 @@ def _read_width(value: object, given: object, where: str) -> float:
         width = math.nan
     if not 0.0 <= width < math.inf:
         raise ParameterError(
-            f"a tolerance must be a number from 0, a percentage or 'any', was {given!r:.60}",
+            f"a tolerance must be a number from 0, a percentage or 'any', got {given!r:.60}",
             where=where,
             cure=CURE,
         )
@@ -130,7 +130,7 @@ def match_names(pattern: str, names: Iterable[str], *, where: str) -> list[str]:
     found = fnmatch.filter(known, pattern)
     if not found:
         raise ParameterError(
-            f"a measure must be known, was {pattern!r}{did_you_mean(pattern, known)}",
+            f"a measure must be known, got {pattern!r}{did_you_mean(pattern, known)}",
             where=where,
             cure=f"choose of {', '.join(METRICS[:10])}, ... (docs/metrics.md), or a pattern: es_*",
         )

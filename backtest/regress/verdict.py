@@ -288,7 +288,7 @@ def find_obstacle(was: Baseline, now: Baseline) -> Obstacle | None:
     kinds = ["a walk" if WALK in each.facts else "a run" for each in (was, now)]
     if kinds[0] != kinds[1]:
         return Obstacle(
-            f"a baseline of {kinds[0]} is compared with {kinds[0]}, was given {kinds[1]}",
+            f"a baseline of {kinds[0]} is compared with {kinds[0]}, got {kinds[1]}",
             f"baseline {was.name}",
             "give it another name",
         )
@@ -314,7 +314,7 @@ def find_obstacle(was: Baseline, now: Baseline) -> Obstacle | None:
         return None
     bars = [f"{each['bars']:,} of {each['start']} to {each['end']}" for each in spans]
     return Obstacle(
-        f"runs must have the same bars to be compared, were {bars[0]}, are {bars[1]}",
+        f"runs must have the same bars to be compared, got {bars[0]} and {bars[1]}",
         f"the data of {was.name}",
         f"restore the data, or {cure}",
     )

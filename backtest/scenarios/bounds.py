@@ -192,7 +192,7 @@ def bounds(
         )
     if refine is not None and not isinstance(refine, Market):
         raise ParameterError(
-            f"refine must be a Market, was {str(refine)[:60]!r}",
+            f"refine must be a Market, got {str(refine)[:60]!r}",
             where=Place("refine", of=WHERE),
             cure="pass finer bars as a Market",
         )

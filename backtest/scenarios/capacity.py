@@ -192,7 +192,7 @@ def check_account(account: Account) -> None:
     """Require an account whose capital can be changed."""
     if not isinstance(account, Account):
         raise ParameterError(
-            f"account must be an Account, was {repr_plain(account):.60}",
+            f"account must be an Account, got {repr_plain(account):.60}",
             where=f"{WHERE}, account",
             cure="pass bt.Account(...)",
         )
@@ -229,14 +229,14 @@ def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[fl
         return [float(account.capital) * factor for factor in FACTORS]
     if isinstance(capitals, str) or not isinstance(capitals, Sequence | np.ndarray):
         raise ParameterError(
-            f"capitals must be a list of numbers, was {repr_plain(capitals)}",
+            f"capitals must be a list of numbers, got {repr_plain(capitals)}",
             where=Place("capitals", of=WHERE),
             cure=GIVE_CAPITALS,
         )
     found = [MONEY.check("capital", each, where=Place("capitals", of=WHERE)) for each in capitals]
     if len(found) < 2 or any(b <= a for a, b in pairwise(found)):
         raise ParameterError(
-            "capitals must be two or more increasing numbers, were "
+            "capitals must be two or more increasing numbers, got "
             f"{', '.join(format_money(each) for each in found[:6])}",
             where=Place("capitals", of=WHERE),
             cure=GIVE_CAPITALS,

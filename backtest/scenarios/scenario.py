@@ -98,19 +98,19 @@ class Scenario(Value):
     def _check_rules(self) -> None:
         if self.shape == "bar" and self.over is not None:
             raise ParameterError(
-                f"a scenario of shape 'bar' takes one bar, was given over={self.over!r}",
+                f"a scenario of shape 'bar' takes one bar, got over={self.over!r}",
                 where=f"bt.Scenario({self.name!r})",
                 cure="leave over out, or choose shape='line'",
             )
         if self.prices is not None and not isinstance(self.prices, Mapping):
             raise ParameterError(
-                f"prices must name instruments, was {self.prices!r}",
+                f"prices must name instruments, got {self.prices!r}",
                 where=f"bt.Scenario({self.name!r}).prices",
                 cure="give {'ETHUSDT': -0.4}; price is the move of all",
             )
         if self.prices is not None and self.correlation is not None and self.price != 0.0:
             raise ParameterError(
-                "prices with a correlation move all instruments, was given price as well",
+                "prices with a correlation move all instruments, got price as well",
                 where=f"bt.Scenario({self.name!r})",
                 cure="leave price out",
             )
@@ -125,7 +125,7 @@ class Scenario(Value):
             start = to_nanoseconds(self.date, where=f"{where}.date")
             if to_nanoseconds(self.until, where=f"{where}.until") <= start:
                 raise ParameterError(
-                    f"until must be after date, was {self.until} and {self.date}",
+                    f"until must be after date, got {self.until} and {self.date}",
                     where=where,
                     cure="swap them",
                 )

@@ -213,7 +213,7 @@ def cut_replay(scenario: Scenario, data: Market | None, interval: int) -> ShockB
         return None
     if data.interval != interval:
         raise DataError(
-            f"data of a replay must have the bars of the run, was {data.interval // 10**9} s "
+            f"data of a replay must have the bars of the run, got {data.interval // 10**9} s "
             f"against {interval // 10**9} s",
             where=f"bt.stress, data, {scenario.name}",
             cure="resample one of them",

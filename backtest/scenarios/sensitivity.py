@@ -242,7 +242,7 @@ def choose_factors(
         return tuple(name for name in known if name not in idle)
     if isinstance(factors, str) or not isinstance(factors, Sequence) or not len(factors):
         raise ParameterError(
-            f"factors must be a list of names, was {repr_plain(factors)}",
+            f"factors must be a list of names, got {repr_plain(factors)}",
             where=Place("factors", of=WHERE),
             cure="give for example ['fees', 'funding']",
         )

@@ -237,7 +237,7 @@ def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Sce
     chosen = tuple(given) if isinstance(given, Sequence) else (given,)
     if not chosen or not all(isinstance(each, Scenario) for each in chosen):
         raise ParameterError(
-            f"scenarios must be a list of bt.Scenario, was {repr_plain(given):.60}",
+            f"scenarios must be a list of bt.Scenario, got {repr_plain(given):.60}",
             where=Place("scenarios", of=WHERE),
             cure="pass bt.crashes(), or [bt.Scenario('fall', price=-0.3)]",
         )
@@ -317,14 +317,14 @@ def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, 
     for name in ladder:
         if name not in AXES:
             raise ParameterError(
-                f"an axis of a ladder must be one of {', '.join(AXES)}, was {name!r}"
+                f"an axis of a ladder must be one of {', '.join(AXES)}, got {name!r}"
                 + did_you_mean(name, AXES),
                 where=Place("ladder", of=WHERE),
                 cure="choose one of them",
             )
     if not len(ladder):
         raise ParameterError(
-            "a ladder needs an axis, was empty",
+            "a ladder needs an axis, got none",
             where=Place("ladder", of=WHERE),
             cure="give {'price': (-0.5, 0.5, 41)}, or leave it out",
         )
@@ -361,14 +361,14 @@ def find_values(axis: Any, name: str) -> FloatArray:
         is_range = len(given) == 3 and isinstance(axis[2], int) and axis[2] > 2
     except (TypeError, ValueError) as error:
         raise ParameterError(
-            f"an axis of a ladder must be (low, high, n) or values, was {axis!r}",
+            f"an axis of a ladder must be (low, high, n) or values, got {axis!r}",
             where=f"bt.stress, ladder, {name}",
             cure="give for example (-0.5, 0.5, 41)",
         ) from error
     values = np.linspace(given[0], given[1], int(given[2])) if is_range else np.array(given)
     if not len(values) or not np.isfinite(values).all():
         raise ParameterError(
-            f"an axis of a ladder must hold finite numbers, was {axis!r}",
+            f"an axis of a ladder must hold finite numbers, got {axis!r}",
             where=f"bt.stress, ladder, {name}",
             cure="give for example (-0.5, 0.5, 41)",
         )

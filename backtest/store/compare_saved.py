@@ -65,7 +65,7 @@ def compare_saved(
     """
     if len(results) < 2:
         raise ParameterError(
-            f"a comparison needs two runs or more, was given {len(results)}",
+            f"a comparison needs two runs or more, got {len(results)}",
             where="backtest results compare",
             cure="name two runs; backtest results list --kind run shows them",
         )

@@ -106,7 +106,7 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     kind = manifest.get("kind", RUN)
     if not isinstance(kind, str) or kind not in FORMATS:
         raise DataError(
-            f"{MANIFEST} must have a known kind, was {kind!r:.40}",
+            f"{MANIFEST} must have a known kind, got {kind!r:.40}",
             where=str(folder / MANIFEST),
             cure="read it with the version that saved it",
         )
@@ -118,7 +118,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     found = read_json_file(path)
     if not isinstance(found, dict):
         raise DataError(
-            f"{path.name} must hold a JSON object, was a {type(found).__name__}",
+            f"{path.name} must hold a JSON object, got a {type(found).__name__}",
             where=str(path),
             cure="restore the file, or delete the folder",
         )

@@ -90,7 +90,7 @@ def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
     for each in found:
         if each not in KINDS:
             raise ParameterError(
-                f"a kind must be one of {', '.join(KINDS)}, was {each!r}"
+                f"a kind must be one of {', '.join(KINDS)}, got {each!r}"
                 + did_you_mean(each, KINDS),
                 where="--kind",
                 cure="write for example --kind run",
@@ -111,7 +111,7 @@ def read_bound(text: str, *, where: str = "--where") -> Bound:
         value = float(match[3]) if match else math.nan
     if match is None or math.isnan(value):
         raise ParameterError(
-            f"a bound must be MEASURE, a sign and a number, was {text!r:.80}",
+            f"a bound must be MEASURE, a sign and a number, got {text!r:.80}",
             where=where,
             cure="write for example --where 'max_drawdown<=0.4', in quotes",
         )
@@ -123,7 +123,7 @@ def check_measure(name: str, *, where: str, others: Sequence[str] = ()) -> str:
     known = (*others, *ABOUT)
     if name not in known:
         raise ParameterError(
-            f"a measure must be known, was {name!r:.40}{did_you_mean(name, known)}",
+            f"a measure must be known, got {name!r:.40}{did_you_mean(name, known)}",
             where=where,
             cure="docs/metrics.md lists the measures"
             + (f"; or use {', '.join(others)}" if others else ""),

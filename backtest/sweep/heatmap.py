@@ -114,7 +114,7 @@ def check_axes(
         Choice(*known).check(argument, name, where=f"Sweep.heatmap, {argument}")
     if x == y:
         raise ParameterError(
-            f"x and y must be two parameters, was {x!r} twice",
+            f"x and y must be two parameters, got {x!r} twice",
             where="Sweep.heatmap",
             cure="choose another one for y",
         )

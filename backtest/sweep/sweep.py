@@ -197,8 +197,7 @@ def build_sets(
         return draw_sets(found, int(sets), method=method, seed=seed)
     if space is not None:
         raise ParameterError(
-            "space must come with a number of sets to draw from it, was given with "
-            f"{type(sets).__name__}",
+            f"space must come with a number of sets to draw from it, got {type(sets).__name__}",
             where=Place("space", of="bt.sweep"),
             cure=Phrase(
                 "pass {}, for example, or leave {} out", Argument("sets", 1000), Argument("space")
@@ -210,7 +209,7 @@ def build_sets(
     if isinstance(sets, Mapping):
         return grid(sets)
     raise ParameterError(
-        f"sets must be a dict of arrays, a DataFrame or a number of draws, was {sets!r:.60}",
+        f"sets must be a dict of arrays, a DataFrame or a number of draws, got {sets!r:.60}",
         where=Place("sets", of="bt.sweep"),
         cure="pass {'target': [0.2, 0.4]}, for example, or 1000",
     )

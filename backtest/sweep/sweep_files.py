@@ -75,7 +75,7 @@ def _read_mixed(manifest: dict[str, Any], table: pd.DataFrame, folder: Path) -> 
     mixed = manifest.get("mixed")
     if not isinstance(mixed, list) or not {*map(str, mixed)} <= {*table}:
         raise DataError(
-            f"mixed must be a list of columns of the table, was {mixed!r}",
+            f"mixed must be a list of columns of the table, got {mixed!r}",
             where=str(folder / MANIFEST),
             cure="run the sweep again, or restore the file",
         )

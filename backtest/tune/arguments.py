@@ -47,7 +47,7 @@ def read_robustness(robust: object) -> Robustness:
         return robust
     if not isinstance(robust, bool):
         raise ParameterError(
-            f"robust must be True, False or a Robustness, was {robust!r}",
+            f"robust must be True, False or a Robustness, got {robust!r}",
             where=Place("robust", of="bt.tune"),
             cure="write robust=bt.Robustness(quantile=0.1), for example",
         )

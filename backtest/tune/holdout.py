@@ -56,7 +56,7 @@ def find_split(market: Market | Markets, holdout: str | float | None) -> int:
     if split != n and not LEAST_BARS <= split <= n - LEAST_BARS:
         raise ParameterError(
             "a holdout must be a share or a duration that leaves bars to search on, "
-            f"was {holdout!r} of {n} bars",
+            f"got {holdout!r} of {n} bars",
             where=Place("holdout", of="bt.tune"),
             cure=Phrase(
                 "write {}, a duration such as 90d, or 0 for none", Argument("holdout", "25%")

@@ -129,7 +129,7 @@ def read_batch(path: Path, study: str, number: int) -> Batch:
     table, head = load_table(path)
     if (head.get("study"), head.get("number")) != (study, number):
         raise DataError(
-            f"a batch must be number {number} of study {study}, was number {head.get('number')} "
+            f"a batch must be number {number} of study {study}, got number {head.get('number')} "
             f"of study {head.get('study')}",
             where=str(path),
             cure=Phrase(

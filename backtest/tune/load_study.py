@@ -90,7 +90,7 @@ def rebuild_bench(
     differing = [name for name, (now, before) in pairs.items() if now != before]
     if differing:
         raise ParameterError(
-            "a study must be loaded with what it was made with, was given another "
+            "a study must be loaded with what it was made with, got another "
             + ", another ".join(differing),
             where="Study.load",
             cure="give those it was made with, or none of them for its tables only",

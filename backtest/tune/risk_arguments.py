@@ -98,7 +98,7 @@ def check_measure(paths: Paths, measure: RiskMeasure) -> None:
     elif not measure.probability * paths.count >= LEAST_HITS or measure.probability >= 1.0:
         raise ParameterError(
             f"{measure.name} needs a probability under 1, and paths times it to be at least "
-            f"{LEAST_HITS}, was {measure.probability * paths.count:g}",
+            f"{LEAST_HITS}, got {measure.probability * paths.count:g}",
             where=Place("paths", of=WHERE),
             cure="simulate more paths",
         )

@@ -94,7 +94,7 @@ class Study(StudyRecord, Reportable):
     def _find_bench(self, what: str) -> Bench:
         if self.bench is None:
             raise ParameterError(
-                f"a study needs its market and policy for {what}, was loaded without",
+                f"a study needs its market and policy for {what}, got a study loaded without them",
                 where="Study.load",
                 cure="load it with Study.load(folder, market=..., policy=...)",
             )

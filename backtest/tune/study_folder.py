@@ -69,7 +69,7 @@ def read_json(path: Path) -> dict[str, Any]:
     found = data.get("format") if isinstance(data, dict) else type(data).__name__
     if found != FORMAT:
         raise DataError(
-            f"the format of a study must be {FORMAT}, was {found!r}",
+            f"the format of a study must be {FORMAT}, got {found!r}",
             where=str(path),
             cure="use the version that wrote it, or choose another store",
         )

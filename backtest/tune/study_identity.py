@@ -157,7 +157,7 @@ def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) 
     if store is None:
         if resume:
             raise ParameterError(
-                "a study must have a store to be resumed, was store=None",
+                "a study must have a store to be resumed, got store=None",
                 where=Place("resume", of="bt.tune"),
                 cure=Phrase(
                     "pass the store that it was started in, {} for example",

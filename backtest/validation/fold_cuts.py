@@ -60,7 +60,7 @@ def read_plan(train: str, test: str, *, anchored: bool, gap: str) -> WalkPlan:
     """Return the plan of a walk from durations such as ``"365d"``; a gap may be ``"0d"``."""
     if not isinstance(anchored, bool | np.bool_):
         raise ParameterError(
-            f"anchored must be True or False, was {anchored!r}",
+            f"anchored must be True or False, got {anchored!r}",
             where=Place("anchored", of="bt.walk_forward"),
             cure="pass True to let every train span begin with the data",
         )
@@ -171,7 +171,7 @@ def read_spans(folds: pd.DataFrame, market: Market | Markets) -> list[FoldSpan]:
     if min(flat) < market.start or max(flat) > market.end:
         raise ParameterError(
             f"folds must lie inside the data, {format_time(market.start)} to "
-            f"{format_time(market.end)}, were {format_time(min(flat))} to {format_time(max(flat))}",
+            f"{format_time(market.end)}, got {format_time(min(flat))} to {format_time(max(flat))}",
             where=where,
             cure="cut the table, or give more data",
         )

@@ -141,7 +141,7 @@ def check_embargo(embargo: int | str, groups: Groups, market: Market | Markets) 
     shortest = int(np.diff(groups.edges).min())
     if shortest - bars < LEAST_TRAIN:
         raise ParameterError(
-            f"an embargo must leave {LEAST_TRAIN} bars of each group, was {bars:,} of "
+            f"an embargo must leave {LEAST_TRAIN} bars of each group, got {bars:,} of "
             f"{shortest:,} bars",
             where=where,
             cure="give a shorter embargo, fewer groups, or 'auto'",

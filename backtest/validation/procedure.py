@@ -176,14 +176,14 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     dotted = [name for name in names if "." in name and not names_signal([name])]
     if dotted:
         raise ParameterError(
-            "a validation varies parameters of the policy and of the signal, was given "
+            "a validation varies parameters of the policy and of the signal, got "
             f"{', '.join(dotted)}",
             where=Place("space", dotted[0], of=call),
             cure="fix fields of the account and the venue, one value each",
         )
     if isinstance(objective, list | tuple) and len(objective) != 1:
         raise ParameterError(
-            f"a validation needs one objective, was given {len(objective)}",
+            f"a validation needs one objective, got {len(objective)}",
             where=Place("objective", of=call),
             cure="combine them with weights: {'sharpe': 1.0, 'turnover': -0.01}",
         )

@@ -70,7 +70,7 @@ def open_progress(
     if store is None:
         if resume:
             raise ParameterError(
-                "a validation must have a store to be resumed, was store=None",
+                "a validation must have a store to be resumed, got store=None",
                 where=where,
                 cure=Phrase(
                     "pass the store that it was started in, {}", Argument("store", "results")

@@ -200,7 +200,7 @@ def read_lengths(name: str, given: Sequence[str] | str) -> list[str]:
     lengths = [given] if isinstance(given, str) else list(given)
     if not lengths:
         raise ParameterError(
-            f"schedules need a length of {name} spans, was given none",
+            f"schedules need a length of {name} spans, got none",
             where=where,
             cure="give ('30d', '90d'), for example",
         )
@@ -218,7 +218,7 @@ def plan_schedules(market: Market | Markets, trains: list[str], tests: list[str]
     begin = market.start + longest
     if len(trains) * len(tests) > MOST:
         raise ParameterError(
-            f"at most {MOST} schedules can be compared, was given {len(trains) * len(tests)}",
+            f"at most {MOST} schedules can be compared, got {len(trains) * len(tests)}",
             where=where,
             cure="give fewer lengths: every schedule counts as a trial",
         )
@@ -237,7 +237,7 @@ def check_baseline(baseline: str, planned: Sequence[Schedule]) -> None:
     names = [each.name for each in planned]
     if not isinstance(baseline, str) or baseline not in names:
         raise ParameterError(
-            f"the baseline must be a schedule, was {repr_plain(baseline)}"
+            f"the baseline must be a schedule, got {repr_plain(baseline)}"
             + did_you_mean(baseline, names),
             where=Place("baseline", of=CALL),
             cure=f"choose one of {', '.join(names)}",

@@ -182,7 +182,7 @@ def check_carry(carry: object) -> bool:
     """Return whether one account is carried through all folds."""
     if not isinstance(carry, bool):
         raise ParameterError(
-            f"carry must be True or False, was {carry!r}",
+            f"carry must be True or False, got {carry!r}",
             where=Place("carry", of="bt.walk_forward"),
             cure="pass False for a fresh account in every fold",
         )

@@ -220,7 +220,7 @@ def name_instruments(venues: Any, quantities: Any, prices: Any, where: str) -> t
     counts = [len(each) for each in (venues, quantities, prices) if is_row(each)]
     if len(set(counts)) > 1:
         raise ParameterError(
-            f"venues, quantities and prices must have one length, had {counts}",
+            f"venues, quantities and prices must have one length, got {counts}",
             where=where,
             cure="give one of each for every instrument, or mappings by name",
         )
@@ -243,7 +243,7 @@ def match_venues(venues: Any, names: tuple[str, ...], where: str) -> dict[str, A
     missing = [name for name in names if not hasattr(found.get(name), "brackets")]
     if missing:
         raise ParameterError(
-            f"venues must give a Venue for every instrument, was {repr_plain(venues):.80} "
+            f"venues must give a Venue for every instrument, got {repr_plain(venues):.80} "
             f"for {', '.join(missing)}",
             where=where,
             cure="give one Venue for all, or {name: Venue}",
@@ -267,7 +267,7 @@ def read_numbers(
         hint = did_you_mean(unknown[0], order) if unknown else ""
         raise ParameterError(
             f"{noun} must have one number for each of {', '.join(order)}, "
-            f"was {repr_plain(given)}{hint}",
+            f"got {repr_plain(given)}{hint}",
             where=where,
             cure=f"give {noun} by name, or in the order of the instruments",
         )
@@ -286,7 +286,7 @@ def list_assets(collateral: Any, where: str) -> tuple[Collateral, ...]:
     is_list = isinstance(assets, list | tuple)
     if not is_list or not all(isinstance(each, Collateral) for each in assets):
         raise ParameterError(
-            f"collateral must be a Collateral or a list of them, was {repr_plain(collateral):.80}",
+            f"collateral must be a Collateral or a list of them, got {repr_plain(collateral):.80}",
             where=where,
             cure="give bt.Collateral(name, amount=..., prices=..., rate=...)",
         )

@@ -75,13 +75,13 @@ class Bracket(Value):
         rate, leverage = self.maintenance_rate, self.max_leverage
         demand = rate * leverage
         rules = (
-            (0 <= self.floor < np.inf, f"floor must be at least 0 and finite, was {self.floor}"),
-            (self.cap > self.floor, f"cap must be over the floor, was {self.cap}"),
-            (0 < leverage < np.inf, f"max_leverage must be over 0 and finite, was {leverage}"),
-            (0 < rate < 1, f"maintenance_rate must be over 0 and below 1, was {rate}"),
+            (0 <= self.floor < np.inf, f"floor must be at least 0 and finite, got {self.floor}"),
+            (self.cap > self.floor, f"cap must be over the floor, got {self.cap}"),
+            (0 < leverage < np.inf, f"max_leverage must be over 0 and finite, got {leverage}"),
+            (0 < rate < 1, f"maintenance_rate must be over 0 and below 1, got {rate}"),
             (not demand > 1 + TOLERANCE, _describe_demand("maintenance_rate", demand)),
             (self.amount is None or 0 <= self.amount < np.inf,
-             f"amount must be at least 0 and finite, was {self.amount}"),
+             f"amount must be at least 0 and finite, got {self.amount}"),
         )  # fmt: skip
         return [problem for holds, problem in rules if not holds]
 
@@ -131,7 +131,7 @@ def complete_table(brackets: Sequence[Bracket], close_fee: float) -> tuple[Brack
         or not all(isinstance(row, Bracket) for row in brackets)
     ):
         raise VenueError(
-            f"brackets must be a list of at least one Bracket, was {brackets!r}",
+            f"brackets must be a list of at least one Bracket, got {brackets!r}",
             where="Venue.brackets",
             cure="give brackets=[Bracket(0.0, cap, max_leverage, maintenance_rate), ...]",
         )
@@ -157,17 +157,17 @@ def complete_table(brackets: Sequence[Bracket], close_fee: float) -> tuple[Brack
 def _check_order(before: Bracket | None, row: Bracket) -> list[str]:
     """Return the defects of a bracket with respect to the previous one (None for the first)."""
     if before is None:
-        first = f"floor must be 0, where the table begins, was {row.floor:.12g}"
+        first = f"floor must be 0, where the table begins, got {row.floor:.12g}"
         return [] if row.floor == 0 else [first]
     rules = (
         (row.floor == before.cap,
-         f"floor must be {before.cap:.12g}, the cap before it, was {row.floor:.12g}"),
+         f"floor must be {before.cap:.12g}, the cap before it, got {row.floor:.12g}"),
         (row.maintenance_rate > before.maintenance_rate,
          f"maintenance_rate must be over {before.maintenance_rate}, the one before it, "
-         f"was {row.maintenance_rate}"),
+         f"got {row.maintenance_rate}"),
         (row.max_leverage <= before.max_leverage,
          f"max_leverage must be at most {before.max_leverage:g}, the one before it, "
-         f"was {row.max_leverage:g}"),
+         f"got {row.max_leverage:g}"),
     )  # fmt: skip
     return [problem for holds, problem in rules if not holds]
 
@@ -176,7 +176,7 @@ def _check_amount(row: Bracket, derived: float) -> list[str]:
     slack = AMOUNT_SLACK + AMOUNT_SLACK_RELATIVE * abs(derived)
     if row.amount is None or abs(row.amount - derived) <= slack:
         return []
-    return [f"amount must be {derived!r}, derived from floors and rates, was {row.amount!r}"]
+    return [f"amount must be {derived!r}, derived from floors and rates, got {row.amount!r}"]
 
 
 def _check_demand(row: Bracket, close_fee: float) -> list[str]:
@@ -188,5 +188,5 @@ def _check_demand(row: Bracket, close_fee: float) -> list[str]:
 def _describe_demand(name: str, demand: float) -> str:
     return (
         f"{name} x max_leverage must be at most 1, or an order at max_leverage is liquidated "
-        f"at once, was {demand:g}"
+        f"at once, got {demand:g}"
     )

@@ -32,7 +32,7 @@ class Tiers:
         """Return the rows as floats."""
         if not isinstance(value, Sequence) or isinstance(value, str) or not value:
             raise ParameterError(
-                f"{name} must be a list of (floor, cap, rate), was {repr_plain(value)}",
+                f"{name} must be a list of (floor, cap, rate), got {repr_plain(value)}",
                 where=where,
                 cure="give tiers=[(0, 1e6, 1.0), (1e6, 2e6, 0.95)]",
             )
@@ -56,7 +56,7 @@ def read_tier(row: Any, *, where: str) -> Tier:
     """Return one row as floats; a cap may be infinite."""
     if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != 3:
         raise ParameterError(
-            f"a tier must be (floor, cap, rate), was {repr_plain(row)}",
+            f"a tier must be (floor, cap, rate), got {repr_plain(row)}",
             where=where,
             cure="write (0, 1e6, 0.95)",
         )
@@ -74,10 +74,10 @@ def find_defects(before: Tier | None, row: Tier) -> list[str]:
     begin = 0.0 if before is None else before[1]
     rules = (
         (floor == begin,
-         f"floor must be {begin:.12g}, where the one before it ends, was {floor:.12g}"),
-        (cap > floor, f"cap must be over its floor, was {cap:.12g}"),
+         f"floor must be {begin:.12g}, where the one before it ends, got {floor:.12g}"),
+        (cap > floor, f"cap must be over its floor, got {cap:.12g}"),
         (before is None or rate <= before[2],
-         f"rate must be at most the one before it, was {rate:g}"),
+         f"rate must be at most the one before it, got {rate:g}"),
     )  # fmt: skip
     return [problem for holds, problem in rules if not holds]
 
@@ -119,7 +119,7 @@ class Prices:
             return float(Number(0, open_low=True).check(name, value, where=where))
         raise ParameterError(
             f"{name} must be a Market, the name of an instrument of the run, or a number, "
-            f"was {value!r:.80}",
+            f"got {value!r:.80}",
             where=where,
             cure="give prices=bt.Market.load(...), prices='BTCUSDT', or prices=1.0",
         )
@@ -129,7 +129,7 @@ def raise_cyclic(found: str, where: str) -> None:
     """Raise the error of a collateral that is a part of the account itself."""
     raise ParameterError(
         f"prices must not be those of the account's own equity, of which the collateral is a part, "
-        f"was {found}",
+        f"got {found}",
         where=where,
         cure="give the market of an asset that is held beside the account's money",
     )
@@ -177,7 +177,7 @@ class Collateral(Value):
 
     def _check_rules(self) -> None:
         if (self.rate is None) == (self.tiers is None):
-            found = "was neither" if self.rate is None else "were both"
+            found = "got neither" if self.rate is None else "got both"
             raise ParameterError(
                 f"either rate or tiers must be given, {found}",
                 where=f"Collateral {self.name!r}",
@@ -250,14 +250,14 @@ def check_collateral(
     for each in collateral:
         if currency and each.name == currency:
             raise ParameterError(
-                f"collateral must not be the money of the account, was {each.name!r}, in which the "
+                f"collateral must not be the money of the account, got {each.name!r}, in which the "
                 "account settles",
                 where=f"Collateral {each.name!r}",
                 cure="add it to the capital of the account",
             )
         if isinstance(each.prices, str) and each.prices not in instruments:
             raise ParameterError(
-                f"prices must name an instrument of the run, was {each.prices!r}"
+                f"prices must name an instrument of the run, got {each.prices!r}"
                 + did_you_mean(each.prices, instruments),
                 where=f"Collateral {each.name!r}",
                 cure=f"use {', '.join(instruments)}, or give a Market",

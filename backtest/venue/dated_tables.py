@@ -119,7 +119,7 @@ def link_tables(earlier: Sequence[Earlier], brackets: tuple[Bracket, ...]) -> Li
     is_list = isinstance(earlier, Sequence) and all(isinstance(each, Earlier) for each in earlier)
     if not is_list or any(b.end <= a.end for a, b in itertools.pairwise(earlier)):
         raise VenueError(
-            f"earlier must be tables with increasing end dates, was {earlier!r}",
+            f"earlier must be tables with increasing end dates, got {earlier!r}",
             where="Venue.earlier",
             cure='give earlier=[Earlier(until="2021-03-18", brackets=[...])], oldest first',
         )

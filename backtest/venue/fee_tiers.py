@@ -40,14 +40,14 @@ def check_tiers(tiers: Sequence[FeeTier]) -> tuple[FeeTier, ...]:
     is_list = isinstance(tiers, Sequence) and not isinstance(tiers, str)
     if not is_list or not all(isinstance(tier, FeeTier) for tier in tiers):
         raise ParameterError(
-            f"tiers must be a list of FeeTier, was {tiers!r:.80}",
+            f"tiers must be a list of FeeTier, got {tiers!r:.80}",
             where=where,
             cure="give tiers=[bt.FeeTier(volume, taker, maker), ...], or leave tiers out",
         )
     for before, tier in pairwise(tiers):
         if not before.volume < tier.volume:
             raise ParameterError(
-                f"the volumes of tiers must rise, was {tier.volume:.12g} after "
+                f"the volumes of tiers must rise, got {tier.volume:.12g} after "
                 f"{before.volume:.12g}",
                 where=where,
                 cure="sort the tiers by volume, one for each volume",
@@ -60,7 +60,7 @@ def check_close_fee(tiers: Sequence[FeeTier], *, includes_close_fee: bool) -> No
     if tiers and includes_close_fee:
         raise ParameterError(
             "tiers must be left out where includes_close_fee is True: the requirement needs one "
-            f"taker rate, was {len(tiers)} tiers",
+            f"taker rate, got {len(tiers)} tiers",
             where="Venue.fees",
             cure="give the rates of your own tier as taker and maker, without tiers",
         )

@@ -72,7 +72,7 @@ def _read_json(file: Path) -> Any:
     size = file.stat().st_size
     if size > MOST_BYTES:
         problem = f"a file of leverage tiers must be at most {MOST_BYTES >> 20} MiB"
-        raise _refuse(f"{problem}, was {size >> 20}", file)
+        raise _refuse(f"{problem}, got {size >> 20}", file)
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -89,14 +89,14 @@ def _find_tiers(content: Any, symbol: str, file: Path) -> list[Mapping[str, Any]
         known = list(content) if isinstance(content, Mapping) else []
         shown = ", ".join(map(str, known[:5])) + (", ..." if len(known) > 5 else "")
         raise VenueError(
-            f"the file must have tiers of {symbol!r}, has {shown or 'none'}"
+            f"the file must have tiers of {symbol!r}, got {shown or 'none'}"
             + did_you_mean(symbol, map(str, known)),
             where=str(file),
             cure="give --symbol as the file has it, for example BTC/USDT:USDT",
         )
     tiers = content[symbol]
     if not isinstance(tiers, list) or not tiers or not all(isinstance(t, Mapping) for t in tiers):
-        raise _refuse(f"the tiers of {symbol} must be a list of objects, were {tiers!r:.60}", file)
+        raise _refuse(f"the tiers of {symbol} must be a list of objects, got {tiers!r:.60}", file)
     return tiers
 
 
@@ -125,7 +125,7 @@ def _number(value: Any, name: str, where: str) -> float:
             return float(value)
     except (TypeError, ValueError):
         pass
-    raise _refuse(f"{name} must be a number, was {value!r:.60}", where)
+    raise _refuse(f"{name} must be a number, got {value!r:.60}", where)
 
 
 def _info(tier: Mapping[str, Any]) -> Mapping[str, Any]:

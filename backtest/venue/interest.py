@@ -48,7 +48,7 @@ def check_interest(interest_on: str | None, rates: Mapping[str, object]) -> None
     if charged and interest_on is None:
         found = ", ".join(f"{name} {format_found_rate(rate)}" for name, rate in charged.items())
         raise ParameterError(
-            f"interest_on must be given when a rate is not 0, was None with {found}",
+            f"interest_on must be given when a rate is not 0, got None with {found}",
             where="Venue.interest_on",
             cure="give interest_on='loan' (spot margin, stocks: borrowed cash and shorts pay) or "
             "interest_on='balance' (derivatives: only a negative balance pays)",
@@ -56,7 +56,7 @@ def check_interest(interest_on: str | None, rates: Mapping[str, object]) -> None
     if interest_on == "balance" and "short_rate" in charged:
         raise ParameterError(
             "short_rate must be 0 with interest_on='balance', which never charges it, "
-            f"was {format_found_rate(charged['short_rate'])}",
+            f"got {format_found_rate(charged['short_rate'])}",
             where="Venue.short_rate",
             cure="choose interest_on='loan', or leave short_rate out",
         )

@@ -58,14 +58,14 @@ class ReductionOrder:
         is_list = isinstance(value, Sequence) and bool(value)
         if not is_list or not all(isinstance(each, str) and each for each in value):  # type: ignore[attr-defined]
             raise ParameterError(
-                f"{name} must be one of {', '.join(ORDERS)}, or a list of names, was {value!r}",
+                f"{name} must be one of {', '.join(ORDERS)}, or a list of names, got {value!r}",
                 where=where,
                 cure="give order='largest_loss', or order=['BTCUSDT', 'ETHUSDT']",
             )
         names: tuple[str, ...] = tuple(value)  # type: ignore[arg-type]
         if len(set(names)) < len(names):
             raise ParameterError(
-                f"{name} must name each instrument once, was {', '.join(names)}",
+                f"{name} must name each instrument once, got {', '.join(names)}",
                 where=where,
                 cure="leave the repeated name out",
             )

@@ -320,7 +320,7 @@ def _broadcast(
 ) -> Any:
     if not isinstance(venue, MarginRules) and not hasattr(venue, "brackets"):
         raise ParameterError(
-            f"venue must be a Venue, was {repr_plain(venue)}",
+            f"venue must be a Venue, got {repr_plain(venue)}",
             where=where,
             cure="pass bt.Venue(...)",
         )

@@ -223,7 +223,7 @@ def group_by_asset(
         return {str(group): tuple(names) for group, names in instruments.items()}
     if isinstance(instruments, str) or not isinstance(instruments, Sequence):
         raise ParameterError(
-            f"instruments must be a list of names, was {repr_plain(instruments)}",
+            f"instruments must be a list of names, got {repr_plain(instruments)}",
             where="bt.margin_preset",
             cure=f"give [{repr_plain(instruments)}]",
         )
@@ -258,7 +258,7 @@ def find_moves(
             return found
     known = [asset for each in classes for asset in each["assets"]]
     raise VenueError(
-        f"{name} has moves for {', '.join(known)}, was asked for {group!r}",
+        f"{name} has moves for {', '.join(known)}, got {group!r}",
         where="bt.margin_preset, instruments",
         cure="name the groups of your instruments, as in {'BTC': ['BTCUSDT']}, or give "
         "bt.ScenarioMargin(...) with moves of your own",
@@ -285,7 +285,7 @@ class PresetMargin(MarginRule):
         level = table.get("level", 1.0)
         if self.level not in (1.0, level):
             raise ParameterError(
-                f"level must be that of the preset, {level:g}, was {self.level:g}",
+                f"level must be that of the preset, {level:g}, got {self.level:g}",
                 where="PresetMargin.level",
                 cure="leave level out, or give bt.Brackets(level=...) or bt.ScenarioMargin(...)",
             )

@@ -35,7 +35,7 @@ class OpenInterestMargin(Value):
     def _check_rules(self) -> None:
         if not self.lower < self.upper:
             raise ParameterError(
-                f"upper must be over lower {self.lower:g}, was {self.upper:g}",
+                f"upper must be over lower {self.lower:g}, got {self.upper:g}",
                 where="OpenInterestMargin.upper",
                 cure="choose an upper cap over the lower one",
             )
@@ -65,7 +65,7 @@ def check_multipliers(venue: Any) -> None:
     if given and not is_one(venue.margin_multiplier):
         raise ParameterError(
             f"margin_multiplier must be left out with {' and '.join(given)}: it sets both, "
-            f"was {format_multiplier(venue.margin_multiplier)}",
+            f"got {format_multiplier(venue.margin_multiplier)}",
             where="Venue.margin_multiplier",
             cure="give initial_multiplier and maintenance_multiplier instead of margin_multiplier",
         )
@@ -78,7 +78,7 @@ def check_rising(venue: Any, rising: object) -> None:
     where = "Venue.open_interest_margin"
     if not isinstance(rising, OpenInterestMargin):
         raise ParameterError(
-            f"open_interest_margin must be an OpenInterestMargin, was {rising!r}",
+            f"open_interest_margin must be an OpenInterestMargin, got {rising!r}",
             where=where,
             cure="give bt.OpenInterestMargin(lower=..., upper=...), or leave it out",
         )
@@ -95,7 +95,7 @@ def check_rising(venue: Any, rising: object) -> None:
         most = sorted({row.max_leverage for row in table})
         if len(most) > 1 or most[0] < 1.0:
             raise ParameterError(
-                "open_interest_margin needs one max_leverage of at least 1 in all brackets, was "
+                "open_interest_margin needs one max_leverage of at least 1 in all brackets, got "
                 f"{', '.join(f'{each:g}' for each in most)}",
                 where=where,
                 cure="give all brackets one max_leverage, or an initial_multiplier by time, made "

@@ -47,7 +47,7 @@ class OwnRule:
         """Return the object."""
         if isinstance(value, type) or not isinstance(value, RequirementRule):
             raise ParameterError(
-                f"{name} must have the methods requirement and initial, was {value!r:.80}",
+                f"{name} must have the methods requirement and initial, got {value!r:.80}",
                 where=where,
                 cure="give bt.Brackets(), bt.ScenarioMargin(...), or an object with both",
             )

@@ -147,7 +147,7 @@ def parse_name(text: str, *, where: str) -> PresetName:
     own = own or [each for each in known if pair and each.startswith(pair)]
     hint = "" if own else did_you_mean(text, known)
     raise VenueError(
-        f"a preset is a venue, a colon and a symbol, was {text!r}{hint}",
+        f"a preset is a venue, a colon and a symbol, got {text!r}{hint}",
         where=where,
         cure=f"choose one of {name_some(own or known)}, with @DATE for the tables of that day, "
         f"@{LATEST} for the newest, or FILE{SUFFIX}:SYMBOL",
@@ -276,7 +276,7 @@ def _find(venue: str, symbol: str) -> dict[str, Any]:
     symbols = _load(venue)
     if symbol not in symbols:
         raise VenueError(
-            f"symbol must be one that {venue} has a table for, was {symbol!r}"
+            f"symbol must be one that {venue} has a table for, got {symbol!r}"
             + did_you_mean(str(symbol).upper(), symbols),
             where=f"Venue.preset({venue!r}, ...)",
             cure=Phrase("{}{}", cure_missing_symbol(venue, symbol, [*symbols]), BUILD_VENUE),
@@ -317,7 +317,7 @@ def _unknown_venue(venue: str) -> VenueError:
         )
     venues = _venues()
     return VenueError(
-        f"venue must be a known preset, was {venue!r}" + did_you_mean(str(venue).lower(), venues),
+        f"venue must be a known preset, got {venue!r}" + did_you_mean(str(venue).lower(), venues),
         where="Venue.preset",
         cure=Phrase("choose one of {}{}", ", ".join(venues), BUILD_VENUE),
     )
@@ -362,7 +362,7 @@ def _check_table(table: object, where: str) -> Mapping[str, Any]:
     if isinstance(table, Mapping):
         return table
     raise VenueError(
-        f"a symbol must be a table of groups, was {table!r:.60}",
+        f"a symbol must be a table of groups, got {table!r:.60}",
         where=where,
         cure=f"write [SYMBOL.{NEEDED[0]}] and the other groups",
     )

@@ -23,7 +23,7 @@ def find_defects(groups: Mapping[str, Any]) -> Iterator[str]:
     )
     yield from (f"{name} must be given" for name in NEEDED if name not in groups)
     if not isinstance(groups.get("title"), str):
-        yield f"title must be text, was {groups.get('title')!r:.40}"
+        yield f"title must be text, got {groups.get('title')!r:.40}"
     for name in GROUPS:
         yield from (f"{name} {defect}" for defect in _find_group_defects(name, groups.get(name)))
 
@@ -33,12 +33,12 @@ def _find_group_defects(name: str, tables: Any) -> Iterator[str]:
     dates: list[str] = []
     for table in tables or ():
         if not isinstance(table, Mapping):
-            yield f"must be a table, was {table!r:.40}"
+            yield f"must be a table, got {table!r:.40}"
             continue
         date: Any = table.get("date")
         source: Any = table.get("source")
         if not _is_day(date):
-            yield f"must have a date such as '2021-05-19', was {date!r}"
+            yield f"must have a date such as '2021-05-19', got {date!r}"
             continue
         if not (isinstance(source, str) and source.strip()):
             yield "must have a source"
@@ -48,7 +48,7 @@ def _find_group_defects(name: str, tables: Any) -> Iterator[str]:
         if name == "funding":
             yield from _find_term_defects(table)
     if dates != sorted(set(dates)):
-        yield f"must have tables of rising dates, were {', '.join(dates)}"
+        yield f"must have tables of rising dates, got {', '.join(dates)}"
 
 
 def _find_row_defects(table: Mapping[str, Any]) -> Iterator[str]:
@@ -70,7 +70,7 @@ def _find_term_defects(table: Mapping[str, Any]) -> Iterator[str]:
     for name in TERMS:
         value = table.get(name, 0.0)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            yield f"must have {name} as a number, was {value!r:.40}"
+            yield f"must have {name} as a number, got {value!r:.40}"
 
 
 def _is_day(date: object) -> bool:

@@ -207,7 +207,7 @@ class Brackets(MarginRule):
             if each.cancels_risk is not None:
                 raise ParameterError(
                     "cancels_risk must be None under brackets, which have no groups, "
-                    f"was {each.cancels_risk!r}",
+                    f"got {each.cancels_risk!r}",
                     where=f"Collateral {each.name!r}",
                     cure="leave cancels_risk out, or give the account a bt.ScenarioMargin",
                 )
@@ -221,7 +221,7 @@ def check_inverse(book: BookRules, names: Sequence[str]) -> None:
         for i in tables.members[tables.starts[g] : tables.starts[g + 1]]:
             if lowest <= -1.0 and book.brackets.are_inverse[i]:
                 raise ParameterError(
-                    f"moves of a group with an inverse contract must be over -1, was {lowest:g} "
+                    f"moves of a group with an inverse contract must be over -1, got {lowest:g} "
                     f"for {names[i]}",
                     where="ScenarioMargin.moves",
                     cure="give that group scenarios of its own with smaller falls",

@@ -35,7 +35,7 @@ class Moves:
         table = value if isinstance(value, Mapping) else {EVERY: value}
         if not table:
             raise ParameterError(
-                f"{name} must have scenarios for at least one group, was {value!r}",
+                f"{name} must have scenarios for at least one group, got {value!r}",
                 where=where,
                 cure=f"give moves={{'BTC': {EXAMPLE}}}",
             )
@@ -51,7 +51,7 @@ def read_rows(name: str, rows: Any, *, where: str) -> tuple[tuple[float, float],
     """Return the scenarios of one group."""
     if not is_list(rows) or not rows:
         raise ParameterError(
-            f"{name} must be a list of at least one (move, weight), was {repr_plain(rows)}",
+            f"{name} must be a list of at least one (move, weight), got {repr_plain(rows)}",
             where=where,
             cure=f"give moves={{'BTC': {EXAMPLE}}}",
         )
@@ -63,7 +63,7 @@ def read_row(row: Any, *, where: str) -> tuple[float, float]:
     pair = row if is_list(row) else (row, 1.0)
     if len(pair) != 2:
         raise ParameterError(
-            f"a scenario must be a move or (move, weight), was {repr_plain(row)}",
+            f"a scenario must be a move or (move, weight), got {repr_plain(row)}",
             where=where,
             cure="write (-0.15, 1) for a fall of 15 % that counts in full",
         )
@@ -74,7 +74,7 @@ def read_row(row: Any, *, where: str) -> tuple[float, float]:
     if not -1.0 <= move < math.inf or not 0.0 <= weight < math.inf:
         raise ParameterError(
             "a move must be at least -1 and a weight at least 0, both finite, "
-            f"was ({move:g}, {weight:g})",
+            f"got ({move:g}, {weight:g})",
             where=where,
             cure="write moves as fractions of the price, such as -0.15",
         )
@@ -93,7 +93,7 @@ class NameGroups:
         """Return the table of tuples of names."""
         if not isinstance(value, Mapping) or not value:
             raise ParameterError(
-                f"{name} must be a table of lists of names, was {repr_plain(value)}",
+                f"{name} must be a table of lists of names, got {repr_plain(value)}",
                 where=where,
                 cure=f"give {name}={{'first': ['{self.member} 1', '{self.member} 2']}}, or leave "
                 "it out",
@@ -103,7 +103,7 @@ class NameGroups:
         twice = sorted({each for each in flat if flat.count(each) > 1})
         if twice:
             raise ParameterError(
-                f"{name} must name each {self.member} once, was {', '.join(twice)} twice",
+                f"{name} must name each {self.member} once, got {', '.join(twice)} twice",
                 where=where,
                 cure="leave it in one of them",
             )
@@ -113,7 +113,7 @@ class NameGroups:
         if not is_list(names) or not names or not all(isinstance(each, str) for each in names):
             raise ParameterError(
                 f"{name} must list the names of at least one {self.member} each, "
-                f"was {repr_plain(names)}",
+                f"got {repr_plain(names)}",
                 where=where,
                 cure="list names, or leave that entry out",
             )
@@ -130,7 +130,7 @@ class InitialTerms:
         """Return both as floats of at least 0."""
         if not is_list(value) or len(value) != 2:
             raise ParameterError(
-                f"{name} must be (factor, contingency), was {repr_plain(value)}",
+                f"{name} must be (factor, contingency), got {repr_plain(value)}",
                 where=where,
                 cure="give initial=(1.2, 0.02), or leave it out for the terms of maintenance",
             )

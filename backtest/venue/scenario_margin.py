@@ -70,7 +70,7 @@ class ScenarioMargin(MarginRule):
         if not is_enough or (self.initial is None and self.level > 1.0):
             raise ParameterError(
                 "initial must be at least the factor and contingency of maintenance, and be given "
-                "with a level over 1, or an order is liquidated at once, was "
+                "with a level over 1, or an order is liquidated at once, got "
                 f"{self.initial!r} with {(self.factor, self.contingency)!r} and level "
                 f"{self.level:g}",
                 where="ScenarioMargin.initial",
@@ -89,7 +89,7 @@ class ScenarioMargin(MarginRule):
         if is_given:
             raise ParameterError(
                 f"{name} must be left out with across='independent', in which gains count nothing, "
-                f"was {getattr(self, name)!r}",
+                f"got {getattr(self, name)!r}",
                 where=f"ScenarioMargin.{name}",
                 cure=f"choose across='same row', or leave {name} out",
             )
@@ -107,7 +107,7 @@ class ScenarioMargin(MarginRule):
                 listed = ", ".join(f"{group!r} {count}" for group, count in rows.items())
                 raise ParameterError(
                     "groups of one product must have as many scenarios each with across='same "
-                    f"row', was {listed}",
+                    f"row', got {listed}",
                     where=f"ScenarioMargin.moves, product {product!r}",
                     cure="give them equally many (repeat one where there are fewer), or "
                     "put the groups into different products",
@@ -187,7 +187,7 @@ class ScenarioMargin(MarginRule):
         missing = [each for each in groups if each not in self.moves and EVERY not in self.moves]
         if missing:
             raise ParameterError(
-                f"moves must have scenarios for every group, was without {', '.join(missing)}",
+                f"moves must have scenarios for every group, got none for {', '.join(missing)}",
                 where="ScenarioMargin.moves",
                 cure=f"add them, or scenarios for all others under {EVERY!r}",
             )
@@ -205,7 +205,7 @@ def _check_known(
     unknown = [f"{each!r}{did_you_mean(each, known)}" for each in given if each not in known]
     if unknown:
         raise ParameterError(
-            f"{owner} must name {noun}s of the account, was {', '.join(unknown)}",
+            f"{owner} must name {noun}s of the account, got {', '.join(unknown)}",
             where=f"ScenarioMargin.{field}",
             cure=f"use {', '.join(known)}",
         )

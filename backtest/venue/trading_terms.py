@@ -175,7 +175,7 @@ class Liquidation(Value):
         if self.impact > 0 and self.mode == "takeover":
             raise ParameterError(
                 "impact must be 0 with mode 'takeover', which takes all margin, or it does "
-                f"nothing, was {self.impact:g}",
+                f"nothing, got {self.impact:g}",
                 where="Liquidation.impact",
                 cure="choose mode='close' or mode='partial', or leave impact out",
             )
@@ -183,7 +183,7 @@ class Liquidation(Value):
             if getattr(self, name) > 0 and self.mode != "partial":
                 raise ParameterError(
                     f"{name} must be 0 unless mode is 'partial', or it does nothing, "
-                    f"was {getattr(self, name):g} with mode {self.mode!r}",
+                    f"got {getattr(self, name):g} with mode {self.mode!r}",
                     where=f"Liquidation.{name}",
                     cure=f"choose mode='partial', or leave {name} out",
                 )

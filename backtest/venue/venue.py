@@ -135,7 +135,7 @@ class Venue(Value):
         self._check_earlier(close_fee)
         if not isinstance(self.in_force, InForce | None):
             raise VenueError(
-                f"in_force must be an InForce, was {self.in_force!r}",
+                f"in_force must be an InForce, got {self.in_force!r}",
                 where="Venue.in_force",
                 cure="leave in_force out, or give in_force=InForce(preset=..., since=...)",
             )

@@ -277,7 +277,7 @@ def test_a_resumed_run_has_no_cost():
     run = {"venue": venue_of(), "account": account_of(max_leverage=2.0), "compile": False}
     head = bt.run(market_of(*[100] * 4), Constant(4.0), **run)
     tail = bt.run(market_of(*[100] * 6), Constant(4.0), resume=head, **run)
-    with pytest.raises(bt.ParameterError, match="was a resumed one"):
+    with pytest.raises(bt.ParameterError, match="got a resumed one"):
         tail.limit_cost(compile=False)
 
 
@@ -293,10 +293,10 @@ def test_no_limit_has_no_cost(tmp_path):
 
 BAD = {
     "an unknown name": ("esma-cripto", "no leverage limit 'esma-cripto'; did you mean 'esma-cr"),
-    "zero": (0.0, "max_leverage must be over 0, was 0"),
-    "NaN": (math.nan, "max_leverage must be a number, was nan"),
-    "a negative series": (series({0: -1.0}), "max_leverage must be at least 0, was -1"),
-    "a NaN series": (series({0: 1.0, 2: NAN}), "max_leverage must be numbers, was nan in 1 of 2"),
+    "zero": (0.0, "max_leverage must be over 0, got 0"),
+    "NaN": (math.nan, "max_leverage must be a number, got nan"),
+    "a negative series": (series({0: -1.0}), "max_leverage must be at least 0, got -1"),
+    "a NaN series": (series({0: 1.0, 2: NAN}), "max_leverage must be numbers, got nan in 1 of 2"),
     "a series without zone": (
         pd.Series([1.0], index=pd.DatetimeIndex(["2020-01-01"])),
         "without a time zone",
@@ -316,7 +316,7 @@ def test_bad_limits_are_refused_with_a_cure(case):
 
 
 def test_min_leverage_must_be_at_most_the_least_limit():
-    with pytest.raises(bt.ParameterError, match="at most max_leverage 0 at its lowest, was 1"):
+    with pytest.raises(bt.ParameterError, match="at most max_leverage 0 at its lowest, got 1"):
         account_of(max_leverage=DATED, min_leverage=1.0)
 
 

@@ -217,11 +217,11 @@ FLAT = bt.Markets(
     {"A": A, "S": bt.Market.from_frames(A.bars().assign(open=1.0, high=1.0, low=1.0, close=1.0))}
 )
 BAD = {
-    "equal of one market": (lambda: bt.allocate.equal(A), "must be a Markets, was Market"),
-    "one market": (lambda: bt.allocate.equal_risk(A), "must be a Markets, was Market"),
-    "fitted to one market": (lambda: FIT(A, Momentum(), 48), "must be a Markets, was Market"),
-    "a class": (lambda: FIT(MARKETS, Momentum, 48), "must be an object with fit, was the class"),
-    "no fit": (lambda: FIT(MARKETS, "equal", 48), "must be an object with fit, was 'equal'"),
+    "equal of one market": (lambda: bt.allocate.equal(A), "must be a Markets, got Market"),
+    "one market": (lambda: bt.allocate.equal_risk(A), "must be a Markets, got Market"),
+    "fitted to one market": (lambda: FIT(A, Momentum(), 48), "must be a Markets, got Market"),
+    "a class": (lambda: FIT(MARKETS, Momentum, 48), "must be an object with fit, got the class"),
+    "no fit": (lambda: FIT(MARKETS, "equal", 48), "must be an object with fit, got 'equal'"),
     "window of one": (lambda: FIT(MARKETS, Momentum(), 1), "window"),
     "window nan": (lambda: FIT(MARKETS, Momentum(), float("nan")), "window"),
     "every zero": (lambda: FIT(MARKETS, Momentum(), 48, 0), "every"),

@@ -404,13 +404,13 @@ MISTAKES = [
     (["--capital", "nan"], ["capital must be a number", "nan", "--capital", "give"]),
     (
         ["--start", "2023-02-01", "--start", "2023-03-01"],
-        ["--start takes one value, was given 2023-02-01 and 2023-03-01", "leave all but one"],
+        ["--start takes one value, got 2023-02-01 and 2023-03-01", "leave all but one"],
     ),
     (["--save"], ["--save/--no-save takes one value", "leave all but one out"]),
     (["--captal", "3"], ["--captal", "did you mean '--capital'", "backtest run", "--help"]),
     (
         ["--venue", "binance"],
-        ["was 'binance'\n", "choose one of binance-coinm:BTCUSD_PERP, binance"],
+        ["got 'binance'\n", "choose one of binance-coinm:BTCUSD_PERP, binance"],
     ),
     (["two.py"], ["must be TOML", "two.py", "a policy is given with --policy two.py"]),
     (["--margin", "corss"], ["cross, isolated", "'corss'", "--margin", "choose"]),
@@ -419,7 +419,7 @@ MISTAKES = [
     (["--min-leverage", "3", "--max-leverage", "2"], ["at most", "3", "--min-leverage", "lower"]),
     (["--reserve", "5"], ["margin_call and top_up_to", "5", "--reserve", "give"]),
     (["--after-liquidation", "stop"], ["continue, halt", "'stop'", "--after-liq", "choose"]),
-    (["--taker-bps", "20000"], ["below 1", "was 2", "--taker-bps", "choose"]),
+    (["--taker-bps", "20000"], ["below 1", "got 2", "--taker-bps", "choose"]),
     (["--venue", "binance"], ["a colon", "'binance'", "--venue", "binance-usdm:BTCUSDT"]),
     (["--venue", "binance-usdm:BTC"], ["'BTC'", "'BTCUSDT'", "--venue", "choose"]),
     (["--data", "nope"], ["must exist", "'nope'", "searched from", "correct the path"]),
@@ -428,7 +428,7 @@ MISTAKES = [
     (["--from", "hello"], ["a time must be readable", "'hello'", "--from", "2021-05-19"]),
     (["--resample", "7m"], ["a multiple of 1h", "7m", "--resample", "finer"]),
     (["--signal", "up"], ["a column of the bars", "'up'", "--signal", "from -1 to 1"]),
-    (["--signal", "3"], ["signal must be at least -1 and at most 1", "was 3", "choose"]),
+    (["--signal", "3"], ["signal must be at least -1 and at most 1", "got 3", "choose"]),
     (["--calendar", "300"], ["'365' or '252'", "'300'", "calendar", "choose"]),
     (["--sampling", "x"], ["a duration", "'x'", "sampling", "'1d'"]),
     (["--results"], ["--results", "requires an argument", "--help"]),
@@ -473,10 +473,10 @@ def test_no_option_of_any_command_keeps_the_last_of_two_values_in_silence(capsys
     """`stress --scenario A --scenario B` ran B alone."""
     code, _, err = call(capsys, "stress", "--scenario", "2020-03-12", "--scenario", "2021-05-19")
     assert code == 2
-    assert "--scenario takes one value, was given 2020-03-12 and 2021-05-19" in err
+    assert "--scenario takes one value, got 2020-03-12 and 2021-05-19" in err
     assert "give it once: --scenario A,B" in err
     err = call(capsys, "report", "--out=a.html", "--out", "b.html", "nothing")[2]
-    assert "--out takes one value, was given b.html and a.html" in err
+    assert "--out takes one value, got b.html and a.html" in err
     for words in (["--json", "--json"], ["--start", "2023-02-01", "--start=2023-02-01"]):
         assert call(capsys, "run", *words, "--help")[0] == 0  # they mean the same twice
 

@@ -95,7 +95,7 @@ BAD = {
     "positions as a number": ("balance = 1\npositions = 3\n", "positions must be tables"),
     "a position as a number": (
         "balance = 1\n[positions]\nBTCUSDT = 3\n",
-        "a position must be a table, was 3",
+        "a position must be a table, got 3",
     ),
     "no price": (BOOK.replace("price = 60_000", ""), "a position needs price"),
     "an unknown key": (BOOK + "leverage = 3\n", "a position has no entry 'leverage'"),
@@ -108,7 +108,7 @@ BAD = {
     "an unknown preset": ('requirement = "okx"\n' + BOOK, "there are no margin rules 'okx'"),
     "a rule that fits nobody": (
         BOOK + '[requirement]\nmoves = {SOL = [0.1], "*" = [0.1]}\n',
-        "moves must name groups of the account, was 'SOL'",
+        "moves must name groups of the account, got 'SOL'",
     ),
     "rising rates": (
         BOOK + '[[collateral]]\nname = "C"\namount = 1\nprices = 1\ntiers = [[0, 1, 0.5], '

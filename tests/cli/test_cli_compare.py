@@ -190,8 +190,8 @@ def test_a_table_says_it_all_and_flags_go_over_it(capsys, folder):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "two policies or more, has none"),
-        (("--policy", "constant"), "has constant alone"),
+        ((), "two policies or more, got none"),
+        (("--policy", "constant"), "got constant alone"),
         ((*TWO, "--policy", "constant"), "two are called 'constant'"),
         (("--policy", "account=constant"), "one is called 'account'"),
         ((*TWO, "--policy", "ccpi"), "did you mean 'cppi'"),

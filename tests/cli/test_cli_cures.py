@@ -268,14 +268,14 @@ def test_decimal_commas_are_recognised_and_read_when_that_is_said(capsys, folder
     (folder / "eu.csv").write_text(DAYS.replace(",", ";").replace(".", ","))
     code, _, err = call(capsys, "data", "import", "eu.csv", "--out", "x")
     assert code == 2
-    assert "was '30000,0' in 72 of 72 cells" in err
+    assert "got '30000,0' in 72 of 72 cells" in err
     assert "for decimal commas: --decimal ," in err
     code, _, err = call(capsys, "data", "import", "eu.csv", "--out", "x", "--decimal", ",")
     assert (code, err) == (0, "")
     assert bt.Market.load("x").bars().equals(bt.Market.sample(bars=72).bars())
     report = bt.quality("eu.csv", decimal=",")
     assert report.fit_for("loading") == "yes"
-    with pytest.raises(bt.ParameterError, match=r"decimal must be '\.' or ',', was 'x'"):
+    with pytest.raises(bt.ParameterError, match=r"decimal must be '\.' or ',', got 'x'"):
         bt.import_market("eu.csv", decimal="x")
 
 
@@ -300,7 +300,7 @@ def test_an_inspection_lists_cells_that_cannot_be_read_and_trusts_no_price_of_th
     (folder / "bars.csv").write_text(cell(4, 4, "abc"))
     code, out, _ = call(capsys, "data", "inspect", "bars.csv")
     assert code == 0
-    assert "close must be numbers, was 'abc' in 1 of 72 cells (bars.csv, line 4)" in out
+    assert "close must be numbers, got 'abc' in 1 of 72 cells (bars.csv, line 4)" in out
     assert re.search(r"cannot be read +close", out)
     assert re.search(r"liquidation +no +close of bars cannot be read", out)
     assert re.search(r"loading +no +1 defect", out)

@@ -102,7 +102,7 @@ def test_one_instrument_of_a_folder_of_folders_is_one_market():
     alone = build(data=["data"], instrument=["BTCUSDT"]).market
     assert isinstance(alone, bt.Market)
     assert alone.content_hash == build(data=["data/BTCUSDT"]).market.content_hash
-    with pytest.raises(BacktestError, match="must be among the data, was 'ETHUSD'; did you mean"):
+    with pytest.raises(BacktestError, match="must be among the data, got 'ETHUSD'; did you mean"):
         build(data=["data"], instrument=["ETHUSD"])
 
 
@@ -260,7 +260,7 @@ BAD = {
     ),
     "unknown instrument": (
         lambda: build(data=["data"], instrument=["BTCUSDT", "ETHUSD"]),
-        "must be among the data, was 'ETHUSD'; did you mean 'ETHUSDT'",
+        "must be among the data, got 'ETHUSD'; did you mean 'ETHUSDT'",
     ),
     "instrument twice": (
         lambda: build(data=["data"], instrument=["BTCUSDT", "BTCUSDT"]),
@@ -280,11 +280,11 @@ BAD = {
         "[data] currency is for several instruments",
     ),
     "overlay of one": (lambda: build(overlay="constant"), "overlay] is for several instruments"),
-    "carry alone": (lambda: build(data=FOLDERS, carry_weights=True), "given without one"),
+    "carry alone": (lambda: build(data=FOLDERS, carry_weights=True), "of a file, got none"),
     "no weights": (lambda: build(data=FOLDERS, weights="w.csv"), "a file of weights must exist"),
     "unknown column": (
         lambda: build(data=FOLDERS, weights=write("w.csv", f"time,BTC\n{ROW},1\n")),
-        "of an instrument of the panel, was of 'BTC'",
+        "of an instrument of the panel, got one of 'BTC'",
     ),
     "column twice": (
         lambda: build(data=FOLDERS, weights=write("w.csv", f"time,BTCUSDT,BTCUSDT\n{ROW},1,2\n")),
@@ -292,7 +292,7 @@ BAD = {
     ),
     "preset of one": (
         lambda: build(f"{DATA}venue.BTCUSDT = {{preset = 0.5}}"),
-        "preset of BTCUSDT must be text, was 0.5",
+        "preset of BTCUSDT must be text, got 0.5",
     ),
     "words": (
         lambda: build(data=FOLDERS, weights=write("w.csv", f"time,BTCUSDT\n{ROW},long\n")),
@@ -317,7 +317,7 @@ BAD = {
     "no text": (lambda: build(data=FOLDERS, weights=write("w.txt", "x")), "a file must end in"),
     "policy of nobody": (
         lambda: build(f"{DATA}policy = {{name = 'constant', XRPUSDT = {{name = 'cppi'}}}}"),
-        "a table must be of an instrument of the data, was of 'XRPUSDT'",
+        "a table must be of an instrument of the data, got one of 'XRPUSDT'",
     ),
     "policy missing": (
         lambda: build(f"{DATA}policy.BTCUSDT = {{name = 'cppi'}}"),
@@ -348,7 +348,7 @@ BAD = {
     "overlay without a name": (lambda: build(f"{DATA}overlay = {{settings = {{}}}}"), "a name"),
     "venue of nobody": (
         lambda: build(f"{DATA}venue.XRPUSDT = {{preset = 'bybit-linear:XRPUSDT'}}"),
-        "was of 'XRPUSDT'",
+        "got one of 'XRPUSDT'",
     ),
     "no such symbol": (
         lambda: build(f"{DATA}venue.ETHUSDT = {{preset = 'bybit-linear:NOPEUSDT'}}"),
@@ -513,8 +513,8 @@ def test_weights_by_a_rule():
     ("text", "message"),
     [
         ("run.allocate = 'equl'", "allocate must be .equal. or .inverse-volatility."),
-        ("run.allocate_settings.every = 12", "was given settings without a rule"),
-        ("run.allocate = 'equal'\nrun.weights = 'w.csv'", "was given allocate and weights"),
+        ("run.allocate_settings.every = 12", "got settings without a rule"),
+        ("run.allocate = 'equal'\nrun.weights = 'w.csv'", "got allocate and weights"),
         ("run.allocate = 'equal'\nrun.allocate_settings.window = 3", "equal has no setting"),
         ("run.allocate = 'equal-risk'\nrun.allocate_settings.every = 0", "every must be"),
         ("run.signal = 1", "the signal of several instruments must be weights"),

@@ -110,7 +110,7 @@ def test_a_ctrl_c_outside_of_any_command_is_told(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("word", "told"), [(os.fsdecode(b"a\xff"), r"was b'a\xff'"), ("a\0b", "no NUL character")]
+    ("word", "told"), [(os.fsdecode(b"a\xff"), r"got b'a\xff'"), ("a\0b", "no NUL character")]
 )
 def test_arguments_that_are_no_text_are_refused(capsys, word, told):
     code, out, err = call(capsys, "run", "--policy", word)

@@ -24,9 +24,9 @@ FILES = {
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["preset.toml"], "[venue] preset must be text, was 1"),
-        (["zone.toml"], "timezone must be the name of a zone, was ''"),
-        (["--data", "bars.csv", "--timezone", ""], "timezone must be the name of a zone, was ''"),
+        (["preset.toml"], "[venue] preset must be text, got 1"),
+        (["zone.toml"], "timezone must be the name of a zone, got ''"),
+        (["--data", "bars.csv", "--timezone", ""], "timezone must be the name of a zone, got ''"),
         (["huge.toml"], "must fit into 64 bits"),
         (["digits.toml"], "too many digits"),
         (["deep.toml"], "nested too deeply"),
@@ -35,12 +35,12 @@ FILES = {
         (["--policy", f"VolTarget(target={NINES})"], "target must be 0.05 to 2"),
         (["--policy", f"VolTarget(target=0x{'f' * 3_900})"], "target must be 0.05 to 2"),
         (["--set", f"target={NINES}"], "target must be 0.05 to 2"),
-        (["--capital", NINES], "capital must be finite, was inf"),
+        (["--capital", NINES], "capital must be finite, got inf"),
         (["--policy", f"VolTarget(target={'-' * 3_000}1)"], "must be written as calls"),
         (["--policy", "VolTarget" + "(" * 200], "must be written as calls"),
         (["--policy", "Capped(" * 400 + "VolTarget()" + ")" * 400], "must be written as calls"),
-        (["--policy", "a" * 100_000], "at most 4,000 letters, was 100,000"),
-        (["--policy", "VolTarget(" + "a" * 100_000], "at most 4,000 letters, was 100,010"),
+        (["--policy", "a" * 100_000], "at most 4,000 letters, got 100,000"),
+        (["--policy", "VolTarget(" + "a" * 100_000], "at most 4,000 letters, got 100,010"),
     ],
     ids=range(17),
 )

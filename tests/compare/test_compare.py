@@ -393,7 +393,7 @@ def test_a_loaded_result_cannot_be_scaled(tmp_path):
         ({"policies": {"one": Constant()}}, "two policies or more"),
         ({"policies": "vol-target"}, "two policies or more"),
         ({"policies": [Constant(), Constant()]}, "holds constant twice"),
-        ({"policies": {"": Constant(), "b": Constant()}}, "has the name ''"),
+        ({"policies": {"": Constant(), "b": Constant()}}, "got the name ''"),
         ({"policies": [Constant(), Cppi]}, "add \\(\\)"),
         ({"baseline": "tarket"}, "did you mean 'target'"),
         ({"confidence": 1.0}, "confidence must be"),

@@ -113,7 +113,7 @@ WRONG = {
     "no venue": ({"venue": None}, "a comparison needs venue or venues"),
     "both": ({"venues": {"a": free_venue()}, "venue": free_venue()}, "give either venue or venues"),
     "a list": ({"venues": [free_venue()]}, "must be a mapping of labels"),
-    "one row": ({"venues": {"a": free_venue()}}, "needs two accounts or more, has 1"),
+    "one row": ({"venues": {"a": free_venue()}}, "needs two accounts or more, got 1"),
     "a word": ({"margins": "cross", "venue": free_venue()}, "must be a list of different modes"),
     "a mode": ({"margins": ["crss"], "venue": free_venue()}, "margin must be one of"),
     "kinds": ({"venues": {"a": free_venue(), "b": INVERSE}}, "settle in the same kind"),

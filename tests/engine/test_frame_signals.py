@@ -142,15 +142,15 @@ GOOD = pd.DataFrame({"A": 0.5}, index=FEW.times)
 FRAME, FUNCTION = bt.signals.from_frame, bt.signals.from_function
 ONE = MARKETS["A"].slice(0, 96)
 BAD = {
-    "one market": (lambda: FRAME(ONE, GOOD), "must be a Markets, was Market"),
+    "one market": (lambda: FRAME(ONE, GOOD), "must be a Markets, got Market"),
     "a series of several": (
         lambda: bt.signals.from_series(FEW, GOOD["A"]),
         "a signal of this kind is of one market",
     ),
-    "unknown": (lambda: FRAME(FEW, GOOD.rename(columns={"A": "X"})), "was of 'X'"),
+    "unknown": (lambda: FRAME(FEW, GOOD.rename(columns={"A": "X"})), "got one of 'X'"),
     "carried unknown": (
         lambda: FRAME(FEW, GOOD.rename(columns={"A": "X"}), carry=True),
-        "was of 'X'",
+        "got one of 'X'",
     ),
     "no frame": (lambda: FRAME(FEW, GOOD["A"]), "must be a frame by time and instrument"),
     "no zone": (lambda: FRAME(FEW, GOOD.tz_localize(None)), "in UTC"),
@@ -164,9 +164,9 @@ BAD = {
     "a number": (lambda: FUNCTION(FEW, lambda seen: 1.0), "returned a float"),
     "a series": (lambda: FUNCTION(FEW, lambda seen: GOOD["A"]), "returned a Series"),
     "too short": (lambda: FUNCTION(FEW, lambda seen: GOOD.iloc[:50]), "a row for each bar"),
-    "a wrong array": (lambda: FUNCTION(FEW, lambda seen: np.ones((3, 3))), "had (3, 3)"),
+    "a wrong array": (lambda: FUNCTION(FEW, lambda seen: np.ones((3, 3))), "got (3, 3)"),
     "infinite answer": (lambda: FUNCTION(FEW, lambda seen: {"A": np.inf}), "finite"),
-    "unknown answer": (lambda: FUNCTION(FEW, lambda seen: {"X": 1.0}), "was of 'X'"),
+    "unknown answer": (lambda: FUNCTION(FEW, lambda seen: {"X": 1.0}), "got one of 'X'"),
     "raises": (lambda: FUNCTION(FEW, lambda seen: seen["X"]), "raised KeyError"),
 }
 

@@ -66,9 +66,9 @@ def test_a_text_names_a_rule_with_its_parameters_in_order():
     ("text", "message"),
     [
         ("rsj", "did you mean 'rsi'"),
-        ("rsi:60:1:2:both:5", "takes 4 parameters, was given 5"),
+        ("rsi:60:1:2:both:5", "takes 4 parameters, got 5"),
         ("rsi:14:60", "low must be 0 to 50"),
-        ("ma-cross:50:20", "fast must be below slow 20, was 50"),
+        ("ma-cross:50:20", "fast must be below slow 20, got 50"),
         ("breakout:x", "window must be a whole number"),
         ("breakout:9:up", "sides must be one of both, long, short"),
     ],

@@ -91,16 +91,16 @@ def test_a_side_that_is_not_taken_is_flat(sides, expected):
 @pytest.mark.parametrize(
     ("series", "text"),
     [
-        ([1.0] * 6, "must be a Series by time, was a list"),
-        (pd.Series([1.0] * 6), "was a Series by RangeIndex"),
+        ([1.0] * 6, "must be a Series by time, got a list"),
+        (pd.Series([1.0] * 6), "got a Series by RangeIndex"),
         (by_hours({0: 1.0}).tz_localize(None), "has no time zone"),
         (by_hours({0: 1.0}).set_axis([pd.NaT]).tz_localize("UTC"), "duplicates, NaT or times"),
         (pd.Series([1.0, 0.0], index=[hour(1), hour(1)]), "duplicates, NaT or times"),
         (by_hours({2: 1.0, 1: 0.0}), "duplicates, NaT or times that go back"),
         (by_hours({0: 1.0, 1.5: 0.0}), "must be the open of a bar, 1 of 2 are not"),
         (by_hours({9: 1.0}), "has none from 2020-01-01 to 2020-01-01 06:00"),
-        (by_hours({0: 1.5}), r"must lie in \[-1, 1\], was 1.5 in 1 of 6 bars"),
-        (by_hours({0: math.inf}), r"must lie in \[-1, 1\], was inf"),
+        (by_hours({0: 1.5}), r"must lie in \[-1, 1\], got 1.5 in 1 of 6 bars"),
+        (by_hours({0: math.inf}), r"must lie in \[-1, 1\], got inf"),
         (by_hours({0: "long"}), "must be numbers"),
     ],
 )
@@ -222,7 +222,7 @@ def test_a_function_that_raises_is_told_with_its_line(market: Market):
 def test_words_and_numbers_out_of_range_are_refused(market: Market):
     with pytest.raises(ParameterError, match="a signal must be numbers"):
         from_function(market, lambda seen: ["long"] * seen.n_bars)
-    with pytest.raises(ParameterError, match=r"must lie in \[-1, 1\], was 2.0 in 600 of 600"):
+    with pytest.raises(ParameterError, match=r"must lie in \[-1, 1\], got 2.0 in 600 of 600"):
         from_function(market, lambda seen: np.full(seen.n_bars, 2.0))
 
 
@@ -287,7 +287,7 @@ def test_windows_and_levels_are_checked(market: Market):
             rsi(market, bad)
         with pytest.raises(ParameterError, match="fast must be"):
             ma_cross(market, bad, 50)
-    with pytest.raises(ParameterError, match="fast must be below slow 10, was 10"):
+    with pytest.raises(ParameterError, match="fast must be below slow 10, got 10"):
         ma_cross(market, 10, 10)
     with pytest.raises(ParameterError, match="low must be 0 to 50"):
         rsi(market, low=60)
@@ -313,6 +313,6 @@ def test_daily_values_on_hourly_bars_are_refused_without_a_word_on_when_they_wer
     market = bt.Market.sample(bars=480)
     days = pd.date_range(market.index[0], periods=20, freq="1D")
     daily = pd.Series(1.0, index=days)
-    with pytest.raises(bt.ParameterError, match="has 20 for 457"):
+    with pytest.raises(bt.ParameterError, match="got 20 for 457"):
         bt.signals.from_series(market, daily)
     assert (bt.signals.from_series(market, daily, carry=True) == 1.0).all()

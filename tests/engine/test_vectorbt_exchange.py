@@ -102,9 +102,7 @@ def test_what_a_portfolio_cannot_hold_is_said():
 
 
 def test_what_is_no_portfolio_is_refused():
-    with pytest.raises(
-        bt.ParameterError, match="a portfolio of vectorbt is needed, was of type float"
-    ):
+    with pytest.raises(bt.ParameterError, match="a portfolio of vectorbt is needed, got a float"):
         bt.signals.from_vectorbt(1.0)
     two = Portfolio([0.0], [1.0], pd.DatetimeIndex(["2023-01-01"]))
     two._held = pd.DataFrame(np.zeros((1, 2)))

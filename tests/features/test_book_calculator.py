@@ -143,7 +143,7 @@ BAD = {
     "an entry of 0": (lambda: book(entries={"A": 0.0, "B": 1.0}), "entries must be over 0"),
     "collateral of no instrument": (
         lambda: book(collateral=bt.Collateral("C", 1.0, prices="X", rate=1.0)),
-        "must be a number or an instrument of the book, was 'X'",
+        "must be a number or an instrument of the book, got 'X'",
     ),
     "two currencies": (
         lambda: bt.calculate_book(
@@ -155,8 +155,8 @@ BAD = {
         "got USDT for 'BTCUSDT' and BTC for 'BTCUSD_PERP'",
     ),
     "no rule": (lambda: book(rule=5), "must have the methods"),
-    "no such axis": (lambda: book().map_failure("A", "AB"), "was 'AB'; did you mean"),
-    "one axis twice": (lambda: book().map_failure("A", "A"), "were both 'A'"),
+    "no such axis": (lambda: book().map_failure("A", "AB"), "got 'AB'; did you mean"),
+    "one axis twice": (lambda: book().map_failure("A", "A"), "got 'A' twice"),
     "a span of 1": (lambda: book().map_failure(span=1.0), "span must be"),
     "a span of NaN": (lambda: book().map_failure(span=math.nan), "span must be"),
     "one instrument": (

@@ -130,8 +130,8 @@ def test_a_raised_margin_liquidates_in_its_own_bar_and_lowers_what_may_be_held()
     (lambda: margin_rules.by_open_interest(INTEREST, lower=1, upper=2, initial=2), "initial must"),
     (lambda: margin_rules.by_open_interest(
         market_of(np.full(3, 1.0), open_interest=np.array([1.0, -2.0, 1.0])),
-        lower=1, upper=2, initial=0.1), "open_interest must be at least 0, was -2.0 in 1 of 3"),
-    (lambda: margin_rules.by_calendar(MARKET), "was empty"),
+        lower=1, upper=2, initial=0.1), "open_interest must be at least 0, got -2.0 in 1 of 3"),
+    (lambda: margin_rules.by_calendar(MARKET), "got an empty one"),
     (lambda: margin_rules.by_calendar(MARKET, weekdays={7: 2.0}), "weekdays must be at"),
     (lambda: margin_rules.by_calendar(MARKET, hours={1: 0.0}), "multiplier must be over 0"),
     (lambda: margin_rules.by_calendar(MARKET, spans=[("2021-01-02", "2021-01-01", 2.0)]), "end a"),

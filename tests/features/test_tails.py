@@ -464,7 +464,7 @@ def test_a_day_ahead_is_covered_too(model: str):
         ({"horizon": 1.5}, "horizon must be a whole number"),
         ({"window": 1}, "window must be at least 2"),
         ({"half_life": 0.0}, "half_life must be over 0"),
-        ({"window": 98}, "must hold at least 99 losses for the level 0.99, was 98"),
+        ({"window": 98}, "must hold at least 99 losses for the level 0.99, got 98"),
         ({"model": "historic"}, "did you mean 'historical'"),
     ],
 )

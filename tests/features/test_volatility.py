@@ -361,7 +361,7 @@ def test_names_and_half_lives_belong_together_lane_by_lane(market: Market):
 
 
 def test_an_unknown_estimator_is_refused_by_name(market: Market):
-    with pytest.raises(ParameterError, match="was 'parkinsen'; did you mean 'parkinson'"):
+    with pytest.raises(ParameterError, match="got 'parkinsen'; did you mean 'parkinson'"):
         volatility(market, "parkinsen")
     with pytest.raises(ParameterError, match="half_life must be over 0"):
         volatility(market, "parkinson", 0.0)
@@ -450,7 +450,7 @@ def test_finer_bars_that_do_not_fit_are_refused(minutes: Market):
     shifted = dataclasses.replace(minutes, time=minutes.time + 30_000_000_000)
     weeks = dataclasses.replace(minutes, time=minutes.time + 10**16)
     for finer, words in (
-        (hours, "must be a whole part of the market's bars of 1h, were 1h"),
+        (hours, "must be a whole part of the market's bars of 1h, got 1h"),
         (other, "must close at the market's closes, are off by"),
         (late, "must close at the market's closes, are off by"),
         (shifted, "must not reach from one bar into the next"),
@@ -504,7 +504,7 @@ def test_a_column_that_is_missing_or_in_per_cent_is_named_with_its_cure(market: 
         implied_volatility(market)
     assert "market.with_columns(implied_volatility=" in at.value.cure
     attached = market.with_columns(implied_volatility=np.full(400, 55.0))
-    with pytest.raises(DataError, match=r"must be a fraction .* was 55 in 400 of") as at:
+    with pytest.raises(DataError, match=r"must be a fraction .* got 55 in 400 of") as at:
         implied_volatility(attached)
     assert at.value.cure == "divide per cent by 100"
     most = market.with_columns(implied_volatility=np.full(400, 10.0))

@@ -355,7 +355,7 @@ def test_days_that_are_all_alike_are_forecast_as_they_are():
 
 
 def test_bars_of_a_day_are_refused():
-    with pytest.raises(DataError, match="needs bars shorter than a day, was given bars of 1d"):
+    with pytest.raises(DataError, match="needs bars shorter than a day, got bars of 1d"):
         har_volatility(Market.sample(bars=10, interval="24h"))
 
 

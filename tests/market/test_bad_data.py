@@ -64,8 +64,8 @@ def test_a_bad_column_does_not_hide_the_defects_of_the_other_columns():
     cell("bars", "close", 5, -3.0)(frames)
     with pytest.raises(DataError, match="2 defects") as refused:
         load(frames)
-    assert "open must be numbers, was '-'" in str(refused.value)
-    assert "close must be positive and finite, was -3.0" in str(refused.value)
+    assert "open must be numbers, got '-'" in str(refused.value)
+    assert "close must be positive and finite, got -3.0" in str(refused.value)
 
 
 def test_the_span_in_the_cure_of_uncovered_bars_is_accepted():
@@ -149,15 +149,15 @@ def test_bars_that_are_not_as_long_as_said_are_refused_once():
 @pytest.mark.parametrize(
     ("arguments", "rule", "cure"),
     [
-        ({"mark_gaps": "lst"}, "mark_gaps must be 'last' or None, was 'lst'; did you", "'last'"),
-        ({"funding_gaps": True}, "funding_gaps must be 'zero' or None, was True", "'zero'"),
-        ({"timezone": "Mars"}, "timezone must be the name of a zone, was 'Mars'", "'UTC'"),
+        ({"mark_gaps": "lst"}, "mark_gaps must be 'last' or None, got 'lst'; did you", "'last'"),
+        ({"funding_gaps": True}, "funding_gaps must be 'zero' or None, got True", "'zero'"),
+        ({"timezone": "Mars"}, "timezone must be the name of a zone, got 'Mars'", "'UTC'"),
         ({"interval": "1x"}, "a duration is a positive whole number", "'1h'"),
-        ({"between": "2023"}, "between must be a pair of times, was '2023'", "between=("),
-        ({"between": ("soon", None)}, "a time must be readable, was 'soon'", "2021-05-19"),
+        ({"between": "2023"}, "between must be a pair of times, got '2023'", "between=("),
+        ({"between": ("soon", None)}, "a time must be readable, got 'soon'", "2021-05-19"),
         (
             {"between": ("2022-12-31", None)},
-            "a span must lie inside the bars and hold one, was 2022-12-31 to 2023-01-04",
+            "a span must lie inside the bars and hold one, got 2022-12-31 to 2023-01-04",
             "between=('2023-01-01', '2023-01-04')",
         ),
         (
@@ -176,7 +176,7 @@ def test_an_argument_that_means_nothing_is_refused(arguments, rule, cure):
 
 @pytest.mark.parametrize("name", ["bars", "mark", "funding"])
 def test_what_is_no_frame_is_refused(name):
-    with pytest.raises(DataError, match=f"{name} must be a pandas DataFrame, was list"):
+    with pytest.raises(DataError, match=f"{name} must be a pandas DataFrame, got list"):
         load({**good(), name: [[1, 2]]})
 
 

@@ -35,7 +35,7 @@ def test_a_pickle_is_never_opened(tmp_path):
     with pytest.raises(DataError, match="its content is neither table nor text"):
         Market.load(tmp_path)
     (tmp_path / "bars.pkl").write_bytes(pickle.dumps(good()["bars"]))
-    with pytest.raises(DataError, match=r"a file must end in \.parquet, .*, was \.pkl"):
+    with pytest.raises(DataError, match=r"a file must end in \.parquet, .*, got \.pkl"):
         Market.load(tmp_path / "bars.pkl")
 
 
@@ -64,7 +64,9 @@ def test_text_that_is_not_utf_8_is_refused(tmp_path, suffix):
         bars.to_parquet(path, compression="none", use_dictionary=False)
     stamp = bars["time"][1].encode()
     path.write_bytes(path.read_bytes().replace(stamp, b"\xff" + stamp[1:]))
-    with pytest.raises(DataError, match=r"a file must be whole and readable, was not: .*UTF8"):
+    with pytest.raises(
+        DataError, match=r"a file must be whole and readable, got one that is not: .*UTF8"
+    ):
         Market.load(path)
 
 
@@ -95,7 +97,7 @@ def test_the_first_bad_cell_of_a_csv_is_named(tmp_path):
     cell("bars", "close", 6, "n.a.")(frames)
     with pytest.raises(DataError) as refused:
         Market.load(written(tmp_path, frames))
-    assert refused.value.problem == "close must be numbers, was 'n.a.' in 1 of 72 cells"
+    assert refused.value.problem == "close must be numbers, got 'n.a.' in 1 of 72 cells"
     assert refused.value.where == "bars.csv, line 8"
 
 
@@ -130,7 +132,7 @@ def test_two_files_of_bars_are_refused(tmp_path):
 
 def test_a_folder_beside_a_file_is_refused(tmp_path):
     written(tmp_path)
-    with pytest.raises(DataError, match="one folder or several files are loaded, were 2 paths"):
+    with pytest.raises(DataError, match="one folder or several files are loaded, got 2 paths"):
         Market.load(tmp_path, tmp_path / "bars.csv")
 
 
@@ -145,7 +147,7 @@ def test_no_path_is_refused():
         ("{", "market.json must be JSON"),
         ("[]", "market.json must be an object"),
         ('{"instrment": "X"}', "'instrment' in market.json must be one of .* mean 'instrument'"),
-        ('{"synthetic": "no"}', "'synthetic' in market.json must be a bool, was 'no'"),
+        ('{"synthetic": "no"}', "'synthetic' in market.json must be a bool, got 'no'"),
     ],
 )
 def test_a_card_that_cannot_be_read_is_refused(tmp_path, text, rule):
@@ -159,7 +161,7 @@ def test_a_card_that_cannot_be_read_is_refused(tmp_path, text, rule):
 def test_another_instrument_than_the_folders_is_refused(tmp_path):
     written(tmp_path)
     (tmp_path / "market.json").write_text('{"instrument": "BTCUSDT"}')
-    with pytest.raises(DataError, match="instrument must be the folder's, was 'ETHUSDT'"):
+    with pytest.raises(DataError, match="instrument must be the folder's, got 'ETHUSDT'"):
         Market.load(tmp_path, instrument="ETHUSDT")
 
 

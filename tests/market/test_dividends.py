@@ -179,8 +179,8 @@ def test_a_run_with_dividends_goes_on_along_paths_without_any():
 @pytest.mark.parametrize(
     ("table", "funding", "message"),
     [
-        (paid(2, -2.0), None, "a dividend per share must be positive and finite, was -2"),
-        (paid(2, NAN), None, "a dividend per share must be positive and finite, was nan"),
+        (paid(2, -2.0), None, "a dividend per share must be positive and finite, got -2"),
+        (paid(2, NAN), None, "a dividend per share must be positive and finite, got nan"),
         (paid(2, 2.0).rename(columns={"amount": "x"}), None, "a column 'amount' is needed"),
         (paid(2, 2.0), pd.Series([1e-4], index=DAYS[1:2]), "has funding or dividends"),
     ],
@@ -195,7 +195,7 @@ def test_bad_dividends_are_refused(table, funding, message):
 def test_a_dividend_of_the_whole_price_and_one_of_a_coin_contract_are_refused():
     market = bt.Market.from_frames(bars_of(100, 100, 98, 98), dividends=paid(2, 150.0))
     with pytest.raises(
-        bt.DataError, match="below the close before it, was 150 after a close of 100"
+        bt.DataError, match="below the close before it, got 150 after a close of 100"
     ):
         follow(market, 1.0)
     market = bt.Market.from_frames(bars_of(100, 100, 98, 98), dividends=paid(2, 2.0))

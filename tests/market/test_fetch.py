@@ -213,7 +213,7 @@ def test_a_symbol_is_never_a_path(tmp_path, capsys, symbol):
 
 
 def test_a_day_that_is_not_over_is_not_stored(tmp_path, server):
-    with pytest.raises(ParameterError, match="when it is over, end was 2024-03-21"):
+    with pytest.raises(ParameterError, match="when it is over, got end 2024-03-21"):
         fetch(tmp_path / "btc", server, end="2024-03-21")
 
 

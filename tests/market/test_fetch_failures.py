@@ -116,7 +116,7 @@ def test_an_error_of_one_thread_wakes_those_that_wait():
 
 def test_a_refusal_is_not_asked_again(tmp_path, server):
     server.faults[server.path("bars", "2024-01")] = ["403"] * 9
-    with pytest.raises(DataError, match="was 403") as caught:
+    with pytest.raises(DataError, match="got 403") as caught:
         fetch(tmp_path / "btc", server, parallel=1)
     assert "--base-url" in caught.value.cure
     assert server.asked[server.path("bars", "2024-01")] == 1

@@ -60,8 +60,8 @@ def zip_of(**members: bytes) -> bytes:
         (b"", "not a zip file"),
         (b"PK\x05\x06" + bytes(18), "found 0: nothing"),
         (zip_of(**{"a.csv": bytes(1 << 20)}), "at most 0 MiB"),
-        (zip_of(**{str(n) * 9: b"" for n in range(2000)}), "has 2000 entries"),
-        (zip_of(**{"a.csv": b"x" * 99}).replace(b"a.csv", b"a.csw", 1), "was not"),
+        (zip_of(**{str(n) * 9: b"" for n in range(2000)}), "got 2000 entries"),
+        (zip_of(**{"a.csv": b"x" * 99}).replace(b"a.csv", b"a.csw", 1), "got one that is not"),
     ],
 )
 def test_a_zip_file_of_anything_but_its_one_member_is_refused(content, said, monkeypatch):
@@ -108,7 +108,7 @@ def test_a_bomb_in_the_archive_writes_nothing(tmp_path, server):
     ("line", "said"),
     [
         ("1704067200000,1,2,0.5", "as many cells as the header, 12, found 4"),
-        ("1704067200000,1,2,0.5,=1+1,3,0,0,0,0,0,0", "close must be numbers, was '=1\\+1'"),
+        ("1704067200000,1,2,0.5,=1+1,3,0,0,0,0,0,0", "close must be numbers, got '=1\\+1'"),
         ("1704067200000,1,2,0.5,,3,0,0,0,0,0,0", "numbers where they are needed, close lacks"),
         ("17,1,2,0.5,1,3,0,0,0,0,0,0", "epochs"),
         ("1704067200000,1,2,0.5,1," + "9" * 2_000_000 + "x,0,0,0,0,0,0", "a line must be at most"),

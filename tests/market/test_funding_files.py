@@ -67,7 +67,7 @@ def test_one_can_be_asked_for_by_its_interval(tmp_path):
     assert repr(market) == f"Market.load({str(tmp_path)!r}, funding_interval='8h')"
     with pytest.raises(DataError, match="funding must cover the bars"):
         Market.load(tmp_path, funding_interval="1h")
-    with pytest.raises(DataError, match="was '4h', found 1h, 8h") as refused:
+    with pytest.raises(DataError, match="got '4h', found 1h, 8h") as refused:
         Market.load(tmp_path, funding_interval="4h")
     assert "leave it out" in refused.value.cure
     with pytest.raises(ParameterError, match="a duration is"):

@@ -141,7 +141,7 @@ BAD = {
         lambda at: LOAD(at["twins"] / "A" / "btc", at["twins"] / "B" / "btc"),
         "'btc' occurs",
     ),
-    "unknown": (lambda at: LOAD(at["own"], instruments=["A", "b"]), "be among the data, was 'b'"),
+    "unknown": (lambda at: LOAD(at["own"], instruments=["A", "b"]), "be among the data, got 'b'"),
     "one text": (lambda at: LOAD(at["own"], instruments="AB"), "instruments must be a list"),
     "no names": (lambda at: LOAD(at["own"], instruments=[]), "instruments must be a list"),
     "nan": (lambda at: LOAD(at["own"], instruments=[float("nan")]), "instruments must be a list"),
@@ -171,7 +171,7 @@ BAD = {
     "funding frame": (lambda at: FRAMES(BARS, funding=make_bars()), "funding must be a mapping"),
     "funding of another": (
         lambda at: FRAMES(BARS, funding={"B": pd.Series(0.0, index=HOURS[::8])}),
-        "funding must be of instruments with bars, was of 'B'",
+        "funding must be of instruments with bars, got one of 'B'",
     ),
     "mark of another": (lambda at: FRAMES(BARS, mark={"a": make_bars()}), "mark must be of"),
     "local times": (

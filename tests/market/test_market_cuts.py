@@ -160,8 +160,8 @@ def test_resampling_in_two_steps_is_resampling_in_one(steps):
 @pytest.mark.parametrize(
     ("interval", "rule"),
     [
-        ("30m", "bars must become a multiple of 1h, was 30m"),
-        ("90m", "bars must become a multiple of 1h, was 90m"),
+        ("30m", "bars must become a multiple of 1h, got 30m"),
+        ("90m", "bars must become a multiple of 1h, got 90m"),
         ("30d", "at least one whole group of 720 bars is needed"),
         ("daily", "a duration is a positive whole number"),
     ],

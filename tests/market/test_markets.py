@@ -182,15 +182,15 @@ BAD = {
     "panel in it": (lambda: bt.Markets({"A": WHOLE}), "'A' must be a Market"),
     "intervals": (
         lambda: bt.Markets({"A": make_market(), "B": make_market().resample("2h")}),
-        "one interval, were 1h for 'A' and 2h for 'B'",
+        "one interval, got 1h for 'A' and 2h for 'B'",
     ),
     "calendars": (
         lambda: bt.Markets({"A": make_market(), "B": make_market(sessions=True)}),
-        "one calendar, were no sessions for 'A' and sessions for 'B'",
+        "one calendar, got no sessions for 'A' and sessions for 'B'",
     ),
     "currencies": (
         lambda: bt.Markets({"BTCUSDT": make_market(), "ETHUSDC": make_market()}),
-        "settle in one currency, were USDT for 'BTCUSDT' and USDC for 'ETHUSDC'",
+        "settle in one currency, got USDT for 'BTCUSDT' and USDC for 'ETHUSDC'",
     ),
     "coins": (
         lambda: bt.Markets({"BTCUSD_PERP": make_market(), "ETHUSD_PERP": make_market()}),
@@ -213,9 +213,9 @@ BAD = {
         "'B' lacks 1 of 6, the first at 2023-01-05 UTC, where 'A' has one",
     ),
     "off the grid": (lambda: bt.Markets({"A": make_market(), "B": shifted()}), "'A' lacks 5 of 11"),
-    "unknown": (lambda: WHOLE.select("A", "b"), "one of the panel, was 'b'"),
+    "unknown": (lambda: WHOLE.select("A", "b"), "one of the panel, got 'b'"),
     "twice": (lambda: WHOLE.select("A", "A"), "selected once"),
-    "a list": (lambda: WHOLE.select(["A", "B"]), "one of the panel, was ['A', 'B']"),
+    "a list": (lambda: WHOLE.select(["A", "B"]), "one of the panel, got ['A', 'B']"),
     "nothing selected": (WHOLE.select, "at least one market"),
     "empty prefix": (lambda: WHOLE.prefix(0), "n must be"),
     "long prefix": (lambda: WHOLE.prefix(7), "n must be"),

@@ -209,10 +209,10 @@ def test_weights_of_the_whole_are_weights_of_a_part():
 HOURS = PAIR.times
 LONG = bt.Markets({"X": bt.Market.sample(bars=96), "Y": bt.Market.sample(bars=96, seed=1)})
 BAD = {
-    "unknown": (PAIR, frame(C=1.0), "was of 'C'"),
-    "near name": (LONG, {"x": 1.0}, "was of 'x'"),
-    "unknown in a mapping": (PAIR, {"C": 1.0}, "was of 'C'"),
-    "a position as a name": (PAIR, pd.DataFrame(np.ones((4, 2)), index=HOURS), "was of 0"),
+    "unknown": (PAIR, frame(C=1.0), "got one of 'C'"),
+    "near name": (LONG, {"x": 1.0}, "got one of 'x'"),
+    "unknown in a mapping": (PAIR, {"C": 1.0}, "got one of 'C'"),
+    "a position as a name": (PAIR, pd.DataFrame(np.ones((4, 2)), index=HOURS), "got one of 0"),
     "two columns": (PAIR, frame()[["A", "A"]], "'A' has several"),
     "no times": (PAIR, frame().reset_index(drop=True), "indexed by time, were by RangeIndex"),
     "no zone": (PAIR, frame().tz_localize(None), "in UTC, have no time zone"),
@@ -230,12 +230,12 @@ BAD = {
     "nan constant": (PAIR, {"A": np.nan}, "weight of 'A' must be a number"),
     "words": (PAIR, frame(A="long"), "weights must be numbers"),
     "word": (PAIR, {"A": "long"}, "weight of 'A'"),
-    "text": (PAIR, "equal", "a value for each of them, was 'equal'"),
-    "a number": (PAIR, 0.5, "a value for each of them, was 0.5"),
-    "a series": (PAIR, frame()["A"], "was a Series"),
-    "one row": (PAIR, np.ones(4), "was a ndarray"),
-    "transposed": (PAIR, np.ones((2, 4)), "(4, 2), had (2, 4)"),
-    "too long": (PAIR, np.ones((5, 2)), "(4, 2), had (5, 2)"),
+    "text": (PAIR, "equal", "a value for each of them, got 'equal'"),
+    "a number": (PAIR, 0.5, "a value for each of them, got 0.5"),
+    "a series": (PAIR, frame()["A"], "got a Series"),
+    "one row": (PAIR, np.ones(4), "got a ndarray"),
+    "transposed": (PAIR, np.ones((2, 4)), "(4, 2), got (2, 4)"),
+    "too long": (PAIR, np.ones((5, 2)), "(4, 2), got (5, 2)"),
     "infinite array": (PAIR, np.full((4, 2), np.inf), "8 of 8 are not, that of 'A' was inf"),
 }
 

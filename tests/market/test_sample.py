@@ -103,9 +103,9 @@ def test_the_samples_funding_is_the_venues_formula():
 @pytest.mark.parametrize(
     ("arguments", "rule"),
     [
-        ({"bars": 0}, "bars must be 1 to inf bars, was 0"),
+        ({"bars": 0}, "bars must be 1 to inf bars, got 0"),
         ({"bars": 1.5}, "bars must be a whole number"),
-        ({"seed": -1}, "seed must be 0 to inf, was -1"),
+        ({"seed": -1}, "seed must be 0 to inf, got -1"),
         ({"interval": "7h"}, "interval must be a whole part of 8 hours or of a day"),
         ({"interval": "1w"}, "interval must be a whole part of 8 hours or of a day"),
     ],

@@ -239,7 +239,7 @@ def test_a_folder_with_several_instruments_asks_which(tmp_path):
         (tmp_path / f"C{number:02}_USDT_USDT-1h-futures.feather").touch()
     with pytest.raises(DataError, match="C08USDT and 4 more"):
         Market.load(tmp_path)
-    with pytest.raises(DataError, match="was 'ETHUSD'; did you mean 'ETHUSDT'") as e:
+    with pytest.raises(DataError, match="got 'ETHUSD'; did you mean 'ETHUSDT'") as e:
         Market.load(tmp_path, instrument="ETHUSD")
     assert e.value.cure.startswith("choose one of BTCUSDT, C00USDT")
 
@@ -254,7 +254,7 @@ def test_a_folder_with_several_lengths_of_bars_asks_which(tmp_path):
         Market.load(tmp_path)
     assert "interval='1h'" in refused.value.cure
     assert Market.load(tmp_path, interval="60m").has_mark
-    with pytest.raises(DataError, match="interval must be among the files, was '5m'"):
+    with pytest.raises(DataError, match="interval must be among the files, got '5m'"):
         Market.load(tmp_path, interval="5m")
     with pytest.raises(ParameterError, match="a duration is a positive whole number"):
         Market.load(tmp_path, interval="hourly")
@@ -281,8 +281,8 @@ def test_the_report_on_quality_lists_defects_without_raising(tmp_path):
     bars.reset_index(names="date").to_feather(tmp_path / "BTC_USDT_USDT-1h-futures.feather")
     defects = bt.quality(tmp_path).defects
     assert [defect.found for defect in defects] == [
-        "was -1.0 in 1 of 240 bars",
-        "was nan in 1 of 240 bars",
+        "got -1.0 in 1 of 240 bars",
+        "got nan in 1 of 240 bars",
     ]
 
 

@@ -246,19 +246,19 @@ def test_each_bin_holds_the_forecasts_that_its_ends_say(result: bt.Result, bins:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"horizon": "30m"}, "a horizon must be a whole number of bars of 1h, was '30m'"),
+        ({"horizon": "30m"}, "a horizon must be a whole number of bars of 1h, got '30m'"),
         ({"horizon": "soon"}, "a duration is a positive whole number"),
-        ({"bins": 0}, "bins must be 1 to 1000, was 0"),
+        ({"bins": 0}, "bins must be 1 to 1000, got 0"),
         ({"bins": 2.5}, "bins must be a whole number"),
         ({"bins": [0.0, 0.5, 0.5]}, "edges of bins must increase"),
         ({"bins": [0.5]}, "edges of bins must increase"),
         (
             {"bins": [0.0, 0.01, 0.1]},
-            r"edges of bins must reach from 0 to 1, were \[0.0, 0.01, 0.1\]",
+            r"edges of bins must reach from 0 to 1, got \[0.0, 0.01, 0.1\]",
         ),
         ({"bins": [0.001, 1.0]}, "edges of bins must reach from 0 to 1"),
         ({"bins": [0.0, math.nan]}, "an edge of a bin must be a number"),
-        ({"degrees_of_freedom": 2.0}, "degrees_of_freedom must be over 2, was 2"),
+        ({"degrees_of_freedom": 2.0}, "degrees_of_freedom must be over 2, got 2"),
     ],
 )
 def test_calibration_refuses(result: bt.Result, arguments: dict[str, object], text: str):

@@ -180,7 +180,7 @@ def gone() -> bt.Markets:
     [
         ({"market": gone()}, bt.DataError, "B ended earlier"),
         ({"model": {"BTCUSDT": "gbm"}}, bt.ParameterError, "one for each"),
-        ({"model": {"BTCUSDT": "gbm", "ETHUSDT": "block"}}, bt.ParameterError, "was several"),
+        ({"model": {"BTCUSDT": "gbm", "ETHUSDT": "block"}}, bt.ParameterError, "got several"),
         ({"model": "stationary", "correlation": 0.5}, bt.ParameterError, "leave correlation out"),
         ({"model": "gbm", "correlation": 1.5}, bt.ParameterError, "correlation must be"),
         ({"model": "gbm", "correlation": np.eye(3)}, bt.ParameterError, "shape"),

@@ -197,7 +197,7 @@ def test_a_pocket_may_hold_several_positions(margin):
     ("make", "message"),
     [
         (lambda: bt.Allocation({}), "pockets must be a mapping with one or more"),
-        (lambda: bt.Allocation({"a": (Constant(1.0), 0.5)}), "must add up to 1, were 0.5"),
+        (lambda: bt.Allocation({"a": (Constant(1.0), 0.5)}), "must add up to 1, got 0.5"),
         (lambda: bt.Allocation({"a": (Constant(1.0), math.nan)}), "share must be"),
         (lambda: bt.Allocation({"a": Constant(1.0)}), "must be a bt.Pocket or"),
         (lambda: bt.Allocation({"a": (Constant, 1.0)}), "policy must be a Policy"),

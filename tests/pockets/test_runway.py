@@ -93,7 +93,7 @@ def test_the_last_spending_is_at_the_end_of_the_horizon():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"spending": 0.1}, "spending must be a Spending, was 0.1"),
+        ({"spending": 0.1}, "spending must be a Spending, got 0.1"),
         ({"spending": bt.Spending(0.1, every="9d")}, "every must lie between a bar and the length"),
         ({"confidence": 1.0}, "confidence must be"),
     ],

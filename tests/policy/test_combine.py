@@ -451,12 +451,12 @@ class Nobody(Capped):
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (Capped, "must be given 1 policy, was given 0"),
-        (lambda: Capped(VolTarget(), VolTarget()), "must be given 1 policy, was given 2"),
-        (lambda: Scheduled(VolTarget()), "must be given 2 policies, was given 1"),
+        (Capped, "must be given 1 policy, got 0"),
+        (lambda: Capped(VolTarget(), VolTarget()), "must be given 1 policy, got 2"),
+        (lambda: Scheduled(VolTarget()), "must be given 2 policies, got 1"),
         (Lowest, "must be given at least 1 policy"),
         (lambda: Capped(VolTarget(), -1.0), "cap must be 0 to inf"),
-        (lambda: Capped(VolTarget(), 1.0, 2.0), "also given"),
+        (lambda: Capped(VolTarget(), 1.0, 2.0), "also got"),
         (lambda: Capped(VolTarget(), 1.0, cap=2.0), "cap was given twice"),
         (lambda: Capped(VolTarget(), vol_target_target=1.0), "given twice"),
         (lambda: Capped(VolTarget(), limit=1.0), "no parameter 'limit'"),

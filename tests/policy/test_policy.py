@@ -39,7 +39,7 @@ def test_parameters_may_be_given_by_position():
 def test_parameters_may_not_be_given_twice_or_too_many():
     with pytest.raises(TypeError, match="multiple values for argument 'target'"):
         Mixed(0.5, target=0.5)  # type: ignore[misc]
-    with pytest.raises(bt.ParameterError, match="takes 4 parameters, was given 5"):
+    with pytest.raises(bt.ParameterError, match="takes 4 parameters, got 5"):
         Mixed(0.5, 2, "low", True, 7)  # type: ignore[call-arg]
 
 
@@ -70,22 +70,22 @@ def test_settings_may_be_text():
     [
         ({"targt": 1.0}, "Mixed has no parameter 'targt'; did you mean 'target'?"),
         ({"zzz": 1.0}, "Mixed has no parameter 'zzz'"),
-        ({"target": 2.5}, "target must be 0.1 to 2 turns, was 2.5"),
-        ({"target": 0.0}, "target must be 0.1 to 2 turns, was 0"),
-        ({"target": np.float64(-1.0)}, "target must be 0.1 to 2 turns, was -1"),
-        ({"count": np.int64(10)}, "count must be 1 to 9, was 10"),
-        ({"target": math.nan}, "target must be a number, was nan"),
-        ({"target": math.inf}, "target must be 0.1 to 2 turns, was inf"),
-        ({"target": "0.5"}, "target must be a number, was '0.5'"),
-        ({"target": None}, "target must be a number, was None"),
-        ({"target": True}, "target must be a number, was True"),
-        ({"target": np.array([0.5])}, "target must be a number, was array([0.5])"),
-        ({"count": 2.5}, "count must be a whole number, was 2.5"),
-        ({"count": 10}, "count must be 1 to 9, was 10"),
-        ({"mode": "hihg"}, "mode must be one of low, high, was 'hihg'; did you mean 'high'?"),
-        ({"mode": 1}, "mode must be one of low, high, was 1"),
-        ({"is_on": 1}, "is_on must be True or False, was 1"),
-        ({"is_on": "True"}, "is_on must be True or False, was 'True'"),
+        ({"target": 2.5}, "target must be 0.1 to 2 turns, got 2.5"),
+        ({"target": 0.0}, "target must be 0.1 to 2 turns, got 0"),
+        ({"target": np.float64(-1.0)}, "target must be 0.1 to 2 turns, got -1"),
+        ({"count": np.int64(10)}, "count must be 1 to 9, got 10"),
+        ({"target": math.nan}, "target must be a number, got nan"),
+        ({"target": math.inf}, "target must be 0.1 to 2 turns, got inf"),
+        ({"target": "0.5"}, "target must be a number, got '0.5'"),
+        ({"target": None}, "target must be a number, got None"),
+        ({"target": True}, "target must be a number, got True"),
+        ({"target": np.array([0.5])}, "target must be a number, got array([0.5])"),
+        ({"count": 2.5}, "count must be a whole number, got 2.5"),
+        ({"count": 10}, "count must be 1 to 9, got 10"),
+        ({"mode": "hihg"}, "mode must be one of low, high, got 'hihg'; did you mean 'high'?"),
+        ({"mode": 1}, "mode must be one of low, high, got 1"),
+        ({"is_on": 1}, "is_on must be True or False, got 1"),
+        ({"is_on": "True"}, "is_on must be True or False, got 'True'"),
     ],
 )
 def test_wrong_parameters_are_refused_by_name(settings: dict[str, Any], problem: str):
@@ -96,7 +96,7 @@ def test_wrong_parameters_are_refused_by_name(settings: dict[str, Any], problem:
 
 
 def test_the_first_wrong_parameter_by_position_is_refused_too():
-    with pytest.raises(ParameterError, match=r"target must be 0\.1 to 2 turns, was 7"):
+    with pytest.raises(ParameterError, match=r"target must be 0\.1 to 2 turns, got 7"):
         Mixed(7)
 
 
@@ -114,7 +114,7 @@ def test_settings_that_do_not_exist_are_refused():
 @pytest.mark.parametrize("value", [pd.Series([1.0, 2.0]), np.array(["low", "high"]), ["low"]])
 def test_a_choice_refuses_what_is_not_text(value):
     """A table of dates in an experiment file becomes a series, which has no truth value."""
-    with pytest.raises(ParameterError, match="mode must be one of low, high, was"):
+    with pytest.raises(ParameterError, match="mode must be one of low, high, got"):
         Choice("low", "high").check("mode", value, where="here")
 
 
@@ -188,14 +188,14 @@ def observing(observe: Callable[[bt.Market], Any]) -> bt.Policy:
 @pytest.mark.parametrize(
     ("observe", "problem"),
     [
-        (lambda m: {"a": m.close[1:]}, "column 'a' must be 300 numbers, one per bar, was an array"),
-        (lambda m: {"a": np.ones((300, 2))}, "was an array of shape (300, 2)"),
-        (lambda m: {"a": 1.0}, "was an array of shape (1,)"),
-        (lambda m: {"a": ["x"] * 300}, "column 'a' must be 300 numbers, one per bar, was list"),
+        (lambda m: {"a": m.close[1:]}, "column 'a' must be 300 numbers, one per bar, got an array"),
+        (lambda m: {"a": np.ones((300, 2))}, "got an array of shape (300, 2)"),
+        (lambda m: {"a": 1.0}, "got an array of shape (1,)"),
+        (lambda m: {"a": ["x"] * 300}, "column 'a' must be 300 numbers, one per bar, got list"),
         (lambda m: {"a": None}, "column 'a' must be 300 numbers"),
         (lambda m: {"close": m.close}, "a column's name must be an identifier not in use"),
         (lambda m: {"a b": m.close}, "a column's name must be an identifier not in use"),
-        (lambda m: {1: m.close}, "a column's name must be an identifier not in use, was 1"),
+        (lambda m: {1: m.close}, "a column's name must be an identifier not in use, got 1"),
         (lambda m: {"_a": m.close}, "a column's name must be an identifier not in use"),
         (lambda m: m.close, "observe must return a dict of columns, returned ndarray"),
         (lambda m: None, "observe must return a dict of columns, returned NoneType"),

@@ -217,7 +217,7 @@ REFUSED = [
     ),
     (
         {"venue": make_venue(mode="partial").override({"liquidation.order": ["AAA", "BBX"]})},
-        "order must name instruments of the markets, was given an unknown 'BBX'",
+        "order must name instruments of the markets, got an unknown 'BBX'",
     ),
     ({"account": bt.Account(margin={"AAA": "cross"})}, "a table by instrument"),
     ({"account": bt.Account(band={"AAA": 0.1, "BBB": 0.1, "C": 1.0})}, "an unknown 'C'"),
@@ -226,7 +226,7 @@ REFUSED = [
     ({"overlay": 1.0}, "a policy must be a Policy"),
     ({"signal": {"AAA": 1.0, "CCC": 1.0}}, "CCC"),
     ({"start": "2030-01-01"}, "start must lie before the last bar"),
-    ({"start": "2024-01-01 19:00"}, "a run needs at least 2 bars, was 1"),
+    ({"start": "2024-01-01 19:00"}, "a run needs at least 2 bars, got 1"),
     ({"sampling": "1d", "calendar": "360"}, "calendar must be"),
 ]
 
@@ -398,7 +398,7 @@ def test_collateral_takes_its_price_from_an_instrument_or_a_constant(tmp_path):
         again = Result.load(each.save(tmp_path))
         assert again.bars.equals(each.bars)
     unknown = replace(account, collateral=[replace(held[0], prices="C")])
-    with pytest.raises(DataError, match="an instrument of the run or a number, was 'C'"):
+    with pytest.raises(DataError, match="an instrument of the run or a number, got 'C'"):
         run(markets, account=unknown)
 
 

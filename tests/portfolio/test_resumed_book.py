@@ -90,19 +90,19 @@ def test_what_does_not_join_is_refused():
     terms = {**TERMS, "account": replace(TERMS["account"], collateral=(), negative_limit=None)}
     begun = bt.run(MARKETS.prefix(40), POLICY, **terms)
     dear = {**terms, "venue": make_venue(taker=0.002)}
-    with pytest.raises(ParameterError, match="must keep the same rules, was given another venue"):
+    with pytest.raises(ParameterError, match="must keep the same rules, got another venue"):
         bt.run(MARKETS, POLICY, resume=begun, **dear)
-    with pytest.raises(ParameterError, match="was given another policy, overlay"):
+    with pytest.raises(ParameterError, match="got another policy, overlay"):
         bt.run(MARKETS, Probe(most=1.0), resume=begun, **{**terms, "overlay": Hold(0.7)})
     early = FLOWS.set_axis(MARKETS.times[[9, 40, 60]])
     moved = {**terms, "account": replace(terms["account"], flows=early)}
-    with pytest.raises(ParameterError, match="was given another account"):
+    with pytest.raises(ParameterError, match="got another account"):
         bt.run(MARKETS, POLICY, resume=begun, **moved)
     with pytest.raises(ParameterError, match="must have the same instruments, AAA, BBB"):
         bt.run(MARKETS.select("BBB", "AAA"), POLICY, resume=begun, **terms)
     with pytest.raises(DataError, match="must hold the bar of"):
         bt.run(MARKETS.prefix(40), POLICY, resume=begun, **terms)
-    with pytest.raises(ParameterError, match="was given a start as well"):
+    with pytest.raises(ParameterError, match="got a start as well"):
         bt.run(MARKETS, POLICY, resume=begun, start=MARKETS.times[50], **terms)
     with pytest.raises(ParameterError, match="can only continue a result of several"):
         bt.run(MARKETS, POLICY, resume="earlier", **terms)

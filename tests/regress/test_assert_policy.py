@@ -35,7 +35,7 @@ def test_a_bound_that_fails_says_measure_value_bound_and_meaning(result):
     with pytest.raises(AssertionError) as caught:
         assert_policy(result).sharpe >= 99.0  # noqa: B015 - it raises by itself
     text = str(caught.value)
-    assert text.startswith(f"sharpe must be at least 99.0, was {result.metrics['sharpe']!r}")
+    assert text.startswith(f"sharpe must be at least 99.0, got {result.metrics['sharpe']!r}")
     for words in (
         ABOUT["sharpe"].meaning,
         "more is better",
@@ -59,7 +59,7 @@ def test_a_bound_that_fails_says_measure_value_bound_and_meaning(result):
     ],
 )
 def test_each_comparison_raises_where_it_does_not_hold(check, result):
-    with pytest.raises(AssertionError, match=r"must be .*was"):
+    with pytest.raises(AssertionError, match=r"must be .*got"):
         check(assert_policy(result))
 
 

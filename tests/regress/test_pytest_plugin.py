@@ -179,7 +179,7 @@ def test_a_bound_that_fails_is_readable(project):
     found.stdout.fnmatch_lines(
         [
             ">*assert assert_policy(run()).sharpe >= 99.0",
-            "E*AssertionError: sharpe must be at least 99.0, was *",
+            "E*AssertionError: sharpe must be at least 99.0, got *",
             "E*meaning: mean return over the risk-free rate*",
             "E*Constant(leverage=2.0)",
         ]

@@ -28,7 +28,7 @@ def spoil(store, name, file, content):
     ("file", "content", "reason"),
     [
         ("manifest.json", b'{"kind', "manifest.json must be JSON"),
-        ("manifest.json", b"[]", "manifest.json must hold a JSON object, was a list"),
+        ("manifest.json", b"[]", "manifest.json must hold a JSON object, got a list"),
         ("manifest.json", b"{}", "manifest.json is of format None, not 2"),
         ("manifest.json", b'{"files": {}, "kind": "x"}', "manifest.json must have a known kind"),
         ("manifest.json", b'{"files": {}, "policy": 3}', "manifest.json is of format None, not 2"),
@@ -76,7 +76,7 @@ def test_a_pipe_in_a_folder_does_not_hold_the_list_up(ask, store, names):
     (store / names[0] / "manifest.json").unlink()
     os.mkfifo(store / names[0] / "manifest.json")
     row = next(row for row in rows_of(ask("/")[1]) if row["kind"] == "damaged")
-    assert row["under"] == "manifest.json must be a plain file, was a folder, a pipe or a device"
+    assert row["under"] == "manifest.json must be a plain file, got a folder, a pipe or a device"
 
 
 @pytest.mark.slow

@@ -241,7 +241,7 @@ def test_manifests_of_five_gib_are_not_read(store, run, capsys, monkeypatch):
 
     monkeypatch.setattr(os, "read", read_little)
     troubles = {each.trouble.partition(" must")[2] for each in list_results(store)}
-    assert troubles == {"", " be at most 32 MiB, was 5,120 MiB"}
+    assert troubles == {"", " be at most 32 MiB, got 5,120 MiB"}
     check_all(store, capsys, run.name)
 
 
@@ -263,7 +263,7 @@ def test_what_is_no_plain_file_is_not_waited_for(store, run, capsys):
 def test_a_small_file_says_how_large_it_may_be(tmp_path):
     with (tmp_path / "manifest.json").open("wb") as huge:
         huge.truncate(bounded_reads.LARGEST + 1)
-    with pytest.raises(DataError, match=r"manifest.json must be at most 32 MiB, was 32 MiB"):
+    with pytest.raises(DataError, match=r"manifest.json must be at most 32 MiB, got 32 MiB"):
         bounded_reads.read_small(tmp_path / "manifest.json")
 
 

@@ -112,9 +112,9 @@ def test_a_manifest_whose_mixed_columns_were_changed_by_hand_is_refused(tmp_path
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):
     sweep = run(Constant, {"leverage": [1.0]})
-    with pytest.raises(DataError, match="must hold a saved sweep, was that of a result"):
+    with pytest.raises(DataError, match="must hold a saved sweep, got that of a result"):
         bt.Sweep.load(sweep.replay(0).save(tmp_path))
-    with pytest.raises(DataError, match="must hold a saved result, was that of a sweep"):
+    with pytest.raises(DataError, match="must hold a saved result, got that of a sweep"):
         bt.Result.load(sweep.save(tmp_path))
 
 

@@ -83,7 +83,7 @@ def test_a_table_gives_its_rows():
 
 
 def test_values_of_more_dimensions_are_refused():
-    with pytest.raises(ParameterError, match=r"target must be a list, was of shape \(2, 2\)"):
+    with pytest.raises(ParameterError, match=r"target must be a list, got shape \(2, 2\)"):
         grid({"target": np.ones((2, 2))})
 
 
@@ -169,11 +169,11 @@ def test_all_defects_are_listed_at_once_with_their_cures():
     for text in (
         "nothing named 'targt' to vary; did you mean 'target'?",
         "nothing named 'venue_leverage' to vary; did you mean 'account.venue_leverage'?",
-        "target must be 0.05 to 2 per sqrt(year), was 99, in 1 of 2 sets",
-        "half_life must be a number, was 'x', in 1 of 2 sets",
-        "account.margin must be one of cross, isolated, was 'isolatd'; did you mean 'isolated'?",
-        "account.stop_loss must be over 0 and below 1, was 2, in 2 of 2 sets",
-        "venue.fees.taker must be a number, was nan, in 1 of 2 sets",
+        "target must be 0.05 to 2 per sqrt(year), got 99, in 1 of 2 sets",
+        "half_life must be a number, got 'x', in 1 of 2 sets",
+        "account.margin must be one of cross, isolated, got 'isolatd'; did you mean 'isolated'?",
+        "account.stop_loss must be over 0 and below 1, got 2, in 2 of 2 sets",
+        "venue.fees.taker must be a number, got nan, in 1 of 2 sets",
     ):
         assert text in problem
     assert len(problem.splitlines()) == 7
@@ -185,18 +185,18 @@ def test_all_defects_are_listed_at_once_with_their_cures():
 @pytest.mark.parametrize(
     ("name", "values", "problem"),
     [
-        ("count", [1.5], "count must be a whole number, was 1.5"),
-        ("count", [9], "count must be 1 to 4 turns, was 9"),
-        ("count", [True], "count must be a number|count must be a whole number, was True"),
-        ("scale", [None], "scale must be a number, was None"),
-        ("scale", [math.inf], "scale must be 0.5 to 2, was inf"),
-        ("is_on", [1], "is_on must be True or False, was 1"),
-        ("mode", [3], "mode must be one of plain, scaled, both, was 3"),
-        ("account.capital", [0], "account.capital must be over 0, was 0"),
-        ("account.capital", [math.inf], "account.capital must be finite, was inf"),
-        ("account.band", [None], "account.band must be a number, was None"),
-        ("venue.call_grace", [1.5], "venue.call_grace must be a whole number, was 1.5"),
-        ("venue.liquidation.step", ["bracked"], "was 'bracked'; did you mean 'bracket'?"),
+        ("count", [1.5], "count must be a whole number, got 1.5"),
+        ("count", [9], "count must be 1 to 4 turns, got 9"),
+        ("count", [True], "count must be a number|count must be a whole number, got True"),
+        ("scale", [None], "scale must be a number, got None"),
+        ("scale", [math.inf], "scale must be 0.5 to 2, got inf"),
+        ("is_on", [1], "is_on must be True or False, got 1"),
+        ("mode", [3], "mode must be one of plain, scaled, both, got 3"),
+        ("account.capital", [0], "account.capital must be over 0, got 0"),
+        ("account.capital", [math.inf], "account.capital must be finite, got inf"),
+        ("account.band", [None], "account.band must be a number, got None"),
+        ("venue.call_grace", [1.5], "venue.call_grace must be a whole number, got 1.5"),
+        ("venue.liquidation.step", ["bracked"], "got 'bracked'; did you mean 'bracket'?"),
         ("venue.funding_jitter", ["soon"], "a duration is a positive whole number"),
         ("venue.contract.kind", ["inverse"], "nothing named 'venue.contract.kind'"),
         ("account.flows", [None], "nothing named 'account.flows'"),
@@ -209,7 +209,7 @@ def test_a_value_that_a_single_run_refuses_is_refused(name, values, problem):
 
 def test_sets_must_have_one_length_and_every_needed_parameter():
     with pytest.raises(
-        ParameterError, match="arrays of one length, at least 1, was size 2, window 1"
+        ParameterError, match="arrays of one length, at least 1, got size 2, window 1"
     ):
         check(Bare, {"size": [1.0, 2.0], "window": [3]})
     with pytest.raises(ParameterError, match="size has no default and must be given"):
@@ -317,7 +317,7 @@ def test_many_sets_are_checked_as_columns():
     settled = check(VolTarget, sets)
     assert all(len(column) == n for column in settled.values())
     sets["target"][77_777] = 3.0
-    with pytest.raises(ParameterError, match=r"was 3, in 1 of 100000 sets") as caught:
+    with pytest.raises(ParameterError, match=r"got 3, in 1 of 100000 sets") as caught:
         check(VolTarget, sets)
     assert "first in set 77777" in caught.value.where
 
@@ -341,7 +341,7 @@ def test_a_condition_must_name_another_parameter_and_its_values():
     assert declare(("mode", "b")).parameters()["size"].space.when == ("mode", "b")
     with pytest.raises(ParameterError, match="another parameter, size has 'mod'; did you mean"):
         declare(("mod", "b")).parameters()
-    with pytest.raises(ParameterError, match="mode must be one of a, b, was 'c'"):
+    with pytest.raises(ParameterError, match="mode must be one of a, b, got 'c'"):
         declare(("mode", ("a", "c"))).parameters()
 
 
@@ -416,11 +416,11 @@ def test_all_defects_of_a_space_are_listed_at_once():
         space_of(VolTarget, given, power=99.0)
     for text in (
         "nothing named 'targt'",
-        "half_life must be 2 to 2000 bars, was 1",
-        "power must be given as bounds or as a list of options, was 'high'",
-        r"bounds of target must be (low, high), was (0.1, 0.2, 0.3)",
+        "half_life must be 2 to 2000 bars, got 1",
+        "power must be given as bounds or as a list of options, got 'high'",
+        r"bounds of target must be (low, high), got (0.1, 0.2, 0.3)",
         "power must not be both varied and fixed",
-        "power must be 0.5 to 3, was 99",
+        "power must be 0.5 to 3, got 99",
     ):
         assert text in caught.value.problem
 

@@ -68,7 +68,7 @@ def test_sets_whose_rule_is_refused_fail_with_the_reason():
         found = bt.sweep(MARKET, Constant(leverage=1.0), sets, signal="ma-cross", **TERMS)
     failed = found.table[found.table["error"] != ""]
     assert failed[["signal.fast", "signal.slow"]].to_numpy().tolist() == [[60, 50]]
-    assert "fast must be below slow 50, was 60" in failed["error"].iloc[0]
+    assert "fast must be below slow 50, got 60" in failed["error"].iloc[0]
 
 
 @pytest.mark.slow

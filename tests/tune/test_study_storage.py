@@ -414,7 +414,7 @@ def test_a_stale_folder_is_refused(tmp_path):
     study = seek(store=tmp_path)
     change_facts(study.folder, format=0)
     for resume in (False, True):
-        with pytest.raises(DataError, match="format of a study must be 1, was 0"):
+        with pytest.raises(DataError, match="format of a study must be 1, got 0"):
             seek(store=tmp_path, resume=resume)
 
 

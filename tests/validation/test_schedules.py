@@ -108,5 +108,5 @@ def test_arguments_that_cannot_be_are_refused(given, match):
 def test_more_than_forty_schedules_are_refused():
     lengths = [f"{days}d" for days in range(5, 46)]
     assert len(plan_schedules(MARKET, ["60d"], lengths[:40])) == 1 + 40  # and never
-    with pytest.raises(bt.ParameterError, match=r"at most 40 schedules can be .* given 41"):
+    with pytest.raises(bt.ParameterError, match=r"at most 40 schedules can be .* got 41"):
         plan_schedules(MARKET, ["60d"], lengths)

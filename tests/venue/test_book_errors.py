@@ -32,7 +32,7 @@ def tiered(*rows):
 
 
 BAD = {
-    "level 0": (lambda: bt.Brackets(level=0), "level must be over 0, was 0"),
+    "level 0": (lambda: bt.Brackets(level=0), "level must be over 0, got 0"),
     "level NaN": (lambda: bt.Brackets(level=NAN), "level"),
     "level True": (lambda: bt.Brackets(level="high"), "level"),
     "no moves": (lambda: scenario(moves=[]), "moves must be a list of at least one"),
@@ -51,7 +51,7 @@ BAD = {
     "a text as a group": (lambda: scenario(groups={"g": "AB"}), "at least one instrument"),
     "an instrument twice": (
         lambda: scenario(groups={"g": ["A"], "h": ["A"]}),
-        "name each instrument once, was A twice",
+        "name each instrument once, got A twice",
     ),
     "products without same row": (
         lambda: scenario(products={"p": ["A"]}),
@@ -64,13 +64,13 @@ BAD = {
     "an unknown way": (lambda: scenario(across="same rows"), "did you mean 'same row'?"),
     "rows of two lengths": (
         lambda: scenario(moves={"A": ROWS, "B": [0.1]}, across="same row"),
-        "as many scenarios each with across='same row', was 'A' 2, 'B' 1",
+        "as many scenarios each with across='same row', got 'A' 2, 'B' 1",
     ),
     "rows of two lengths in a product": (
         lambda: scenario(
             moves={"A": ROWS, "*": [0.1]}, across="same row", products={"p": ["A", "B"]}
         ),
-        "was 'A' 2, 'B' 1",
+        "got 'A' 2, 'B' 1",
     ),
     "a negative factor": (lambda: scenario(factor=-1), "factor must be at least 0"),
     "nothing required": (lambda: scenario(factor=0), "nothing is required"),
@@ -84,23 +84,23 @@ BAD = {
     "no moves at all": (bt.ScenarioMargin, "ScenarioMargin needs moves"),
     "a group that names nobody": (
         lambda: scenario(groups={"g": ["A", "C"]}).pack(RULES),
-        "group 'g' must name instruments of the account, was 'C'",
+        "group 'g' must name instruments of the account, got 'C'",
     ),
     "moves of nobody": (
         lambda: scenario(moves={"A": ROWS, "B": ROWS, "BB": ROWS}).pack(RULES),
-        "moves must name groups of the account, was 'BB'; did you mean 'B'?",
+        "moves must name groups of the account, got 'BB'; did you mean 'B'?",
     ),
     "a group without moves": (
         lambda: scenario(moves={"A": ROWS}).pack(RULES),
-        "moves must have scenarios for every group, was without B",
+        "moves must have scenarios for every group, got none for B",
     ),
     "a product of nobody": (
         lambda: scenario(products={"p": ["C"]}, across="same row").pack(RULES),
-        "product 'p' must name groups of the account, was 'C'",
+        "product 'p' must name groups of the account, got 'C'",
     ),
     "a cancelled group of nobody": (
         lambda: scenario().pack(RULES, [coin(cancels_risk="C")]),
-        "collateral 'BTC' must name groups of the account, was 'C'",
+        "collateral 'BTC' must name groups of the account, got 'C'",
     ),
     "cancelling under brackets": (
         lambda: bt.Brackets().pack(RULES, [coin(cancels_risk="A")]),
@@ -115,10 +115,10 @@ BAD = {
     "a negative rate": (lambda: coin(rate=-0.1), "rate must be at least 0 and at most 1"),
     "a rate over 1": (lambda: coin(rate=1.1), "rate must be at least 0 and at most 1"),
     "a rate of NaN": (lambda: coin(rate=NAN), "rate must be"),
-    "no rate": (lambda: coin(rate=None), "either rate or tiers must be given, was neither"),
+    "no rate": (lambda: coin(rate=None), "either rate or tiers must be given, got neither"),
     "rate and tiers": (
         lambda: coin(tiers=[(0, 1, 0.5)]),
-        "either rate or tiers must be given, were both",
+        "either rate or tiers must be given, got both",
     ),
     "an amount of NaN": (lambda: coin(amount=NAN), "amount"),
     "an infinite amount": (lambda: coin(amount=INF), "amount must be finite"),
@@ -134,12 +134,12 @@ BAD = {
     "a tier of two numbers": (lambda: tiered((0, 1)), "a tier must be (floor, cap, rate)"),
     "rising rates": (
         lambda: tiered((0, 1, 0.5), (1, 2, 0.6)),
-        "row 2: rate must be at most the one before it, was 0.6",
+        "row 2: rate must be at most the one before it, got 0.6",
     ),
     "a negative rate in a tier": (lambda: tiered((0, 1, -0.5)), "rate must be at least 0"),
     "a gap between tiers": (
         lambda: tiered((0, 1, 0.5), (2, 3, 0.4)),
-        "floor must be 1, where the one before it ends, was 2",
+        "floor must be 1, where the one before it ends, got 2",
     ),
     "tiers not from 0": (lambda: tiered((1, 2, 0.5)), "floor must be 0"),
     "a cap under its floor": (lambda: tiered((0, 0, 0.5)), "cap must be over its floor"),
@@ -150,11 +150,11 @@ BAD = {
     ),
     "the account's own money": (
         lambda: check_collateral([coin(name="USDT")], ["A"], "USDT"),
-        "must not be the money of the account, was 'USDT'",
+        "must not be the money of the account, got 'USDT'",
     ),
     "prices of no instrument": (
         lambda: check_collateral([coin(prices="BTCUSD")], ["BTCUSDT"]),
-        "prices must name an instrument of the run, was 'BTCUSD'; did you mean 'BTCUSDT'?",
+        "prices must name an instrument of the run, got 'BTCUSD'; did you mean 'BTCUSDT'?",
     ),
     "collateral of no price": (
         lambda: bt.margin.collateral_value(coin(prices="A")),
@@ -178,7 +178,7 @@ BAD = {
     ),
     "lengths that differ": (
         lambda: bt.margin.requirement(PLAIN, [1.0, 2.0], [1.0]),
-        "must have one length, had [2, 1]",
+        "must have one length, got [2, 1]",
     ),
     "no venue": (lambda: bt.margin.requirement({"A": 1}, 1.0, 1.0), "must give a Venue"),
     "no rule": (
@@ -220,7 +220,7 @@ class Negative:
 
 
 def test_the_answers_of_a_rule_of_ones_own_are_checked():
-    with pytest.raises(bt.ParameterError, match="at least 0, was -1"):
+    with pytest.raises(bt.ParameterError, match="at least 0, got -1"):
         bt.margin.requirement(PLAIN, 1.0, 1.0, Negative())
     with pytest.raises(bt.ParameterError, match=r"Negative\.initial"):
         bt.margin.initial(PLAIN, 1.0, 1.0, Negative())

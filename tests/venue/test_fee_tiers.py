@@ -164,11 +164,11 @@ def test_tiers_are_stored_without_loss():
 
 
 BAD = {
-    "not in order": (TIERS[::-1], "the volumes of tiers must rise, was 1500 after 2500"),
-    "twice": ([TIERS[0], TIERS[0]], "must rise, was 1500 after 1500"),
+    "not in order": (TIERS[::-1], "the volumes of tiers must rise, got 1500 after 2500"),
+    "twice": ([TIERS[0], TIERS[0]], "must rise, got 1500 after 1500"),
     "no tiers": ([(1.0, 2.0, 3.0)], "tiers must be a list of FeeTier"),
-    "a number": (5, "tiers must be a list of FeeTier, was 5"),
-    "a text": ("vip", "tiers must be a list of FeeTier, was 'vip'"),
+    "a number": (5, "tiers must be a list of FeeTier, got 5"),
+    "a text": ("vip", "tiers must be a list of FeeTier, got 'vip'"),
 }
 
 
@@ -185,10 +185,10 @@ def test_bad_tiers_are_refused_with_a_cure(case):
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ((0.0, 0.001, 0.0), "volume must be over 0, was 0"),
-        ((math.nan, 0.001, 0.0), "volume must be a number, was nan"),
+        ((0.0, 0.001, 0.0), "volume must be over 0, got 0"),
+        ((math.nan, 0.001, 0.0), "volume must be a number, got nan"),
         ((1.0, -0.001, 0.0), "taker must be at least 0"),
-        ((1.0, math.nan, 0.0), "taker must be a number, was nan"),
+        ((1.0, math.nan, 0.0), "taker must be a number, got nan"),
         ((1.0, 0.001, 1.0), "maker must be over -1 and below 1"),
     ],
 )

@@ -61,7 +61,7 @@ def test_a_column_sets_the_rate_from_the_next_open_on():
     second = (15_000 + first) * 0.04 / 8760
     assert result.bars["interest"].tolist()[2:] == pytest.approx([first, second])
     with pytest.raises(
-        bt.ParameterError, match=r"column of the bars, was 'use'; did you mean 'used'"
+        bt.ParameterError, match=r"column of the bars, got 'use'; did you mean 'used'"
     ):
         AAVE.rates(market, "use")
 
@@ -255,7 +255,7 @@ def test_a_table_sets_the_rates_of_the_account(tmp_path: Path, capsys):
     [
         (('utilization = "used"', ""), "a curve needs a utilization"),
         (('"used"', '"use"'), "did you mean 'used'"),
-        (('"used"', "1.5"), "utilization must be from 0 to 1, was 1.5"),
+        (('"used"', "1.5"), "utilization must be from 0 to 1, got 1.5"),
         (("slope2 = 0.6", ""), "RateCurve needs slope2"),
         (("[lending]", '[venue]\ninterest_on = "loan"\nborrow_rate = 0.1\n[lending]'),
          "which also has borrow_rate"),

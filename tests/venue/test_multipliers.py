@@ -138,7 +138,7 @@ def test_open_interest_equals_the_series_made_by_hand():
 def test_open_interest_must_be_known(value):
     market = market_with(10e6, value, 35e6)
     venue = venue_of(open_interest_margin=RISING)
-    with pytest.raises(bt.DataError, match=f"open_interest must be at least 0, was {value}"):
+    with pytest.raises(bt.DataError, match=f"open_interest must be at least 0, got {value}"):
         bt.run(market, Most(), venue=venue, account=account_of(), compile=False)
 
 
@@ -184,17 +184,17 @@ def test_a_resumed_run_knows_the_open_interest_before_it():
 BAD = {
     "both and one": (
         {"margin_multiplier": 2.0, "initial_multiplier": 1.5},
-        "margin_multiplier must be left out with initial_multiplier: it sets both, was 2",
+        "margin_multiplier must be left out with initial_multiplier: it sets both, got 2",
     ),
     "both and the other, a series": (
         {"margin_multiplier": series({0: 2.0}), "maintenance_multiplier": 1.5},
-        "with maintenance_multiplier: it sets both, was a series of 1 values",
+        "with maintenance_multiplier: it sets both, got a series of 1 values",
     ),
-    "zero": ({"initial_multiplier": 0.0}, "initial_multiplier must be over 0, was 0"),
+    "zero": ({"initial_multiplier": 0.0}, "initial_multiplier must be over 0, got 0"),
     "NaN": ({"maintenance_multiplier": math.nan}, "maintenance_multiplier must be a number"),
     "infinite": ({"initial_multiplier": math.inf}, "initial_multiplier must be finite"),
-    "a negative series": ({"initial_multiplier": series({0: -1.0})}, "must be over 0, was -1"),
-    "a NaN series": ({"maintenance_multiplier": series({0: NAN})}, "must be finite, was nan"),
+    "a negative series": ({"initial_multiplier": series({0: -1.0})}, "must be over 0, got -1"),
+    "a NaN series": ({"maintenance_multiplier": series({0: NAN})}, "must be finite, got nan"),
     "open interest and initial": (
         {"open_interest_margin": RISING, "initial_multiplier": 2.0},
         "the only rule of initial margin, initial_multiplier was given too: 2",
@@ -208,7 +208,7 @@ BAD = {
             "open_interest_margin": RISING,
             "brackets": [bt.Bracket(0, 10, 20, 0.01), bt.Bracket(10, 20, 10, 0.02)],
         },
-        "one max_leverage of at least 1 in all brackets, was 10, 20",
+        "one max_leverage of at least 1 in all brackets, got 10, 20",
     ),
     "open interest of the wrong type": ({"open_interest_margin": 5}, "must be an OpenInterest"),
 }
@@ -226,7 +226,7 @@ def test_bad_multipliers_are_refused_with_a_cure(case):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"lower": 5.0, "upper": 5.0}, "upper must be over lower 5, was 5"),
+        ({"lower": 5.0, "upper": 5.0}, "upper must be over lower 5, got 5"),
         ({"lower": -1.0, "upper": 5.0}, "lower must be at least 0"),
         ({"lower": 1.0, "upper": math.nan}, "upper must be a number"),
         ({"lower": 1.0, "upper": 2.0, "column": ""}, "column must be text"),

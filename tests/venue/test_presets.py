@@ -165,10 +165,10 @@ def test_an_override_takes_parts_tables_and_series():
 @pytest.mark.parametrize(("changes", "groups", "words"), [
     ({"fees.takr": 1e-4}, {}, ["'takr'; did you mean 'taker'?", "Venue.override, fees"]),
     ({"fee.taker": 1e-4}, {}, ["'fee'; did you mean 'fees'?", "Venue.override"]),
-    ({"fees.taker": 2.0}, {}, ["taker must be at least 0 and below 1", "was 2", "Fees.taker"]),
+    ({"fees.taker": 2.0}, {}, ["taker must be at least 0 and below 1", "got 2", "Fees.taker"]),
     ({"fees.taker": 1e-4}, {"fees": {"taker": 2e-4}}, ["'fees' was given twice"]),
     ({"fees.taker": 1e-4}, {"fees": 3}, ["'fees' was given twice"]),
-    ({}, {"fees": 3}, ["fees must be a Fees", "was 3"]),
+    ({}, {"fees": 3}, ["fees must be a Fees", "got 3"]),
     ({"contract.kind": "inverted"}, {}, ["'inverted'; did you mean 'inverse'?"]),
     ({"liquidation.full_below": 5.0}, {}, ["unless mode is 'partial'"]),
     ({}, {"brackets": []}, ["at least one Bracket"]),

@@ -38,7 +38,7 @@ def find_prices(asset: Collateral, markets: Markets) -> Market | float:
         return prices
     raise DataError(
         "the prices of collateral must be a Market, an instrument of the run or a number, "
-        f"was {prices!r:.60}",
+        f"got {prices!r:.60}",
         where=f"Account.collateral, {asset.name!r}",
         cure=f"give prices=bt.Market.load(...), one of {', '.join(markets)}, or a number",
     )
@@ -53,7 +53,7 @@ def find_rows(prices: Market, markets: Markets, name: str) -> IntArray:
     if len(missing):
         at = format_time(int(markets.time[missing[0]]))
         raise DataError(
-            "collateral must have a price in every bar of the clock, was without one in "
+            "collateral must have a price in every bar of the clock, got none in "
             f"{len(missing):,} of {markets.n_bars:,}",
             where=f"{where}, first at {at}",
             cure="give the whole history of its price, or cut the markets with between",

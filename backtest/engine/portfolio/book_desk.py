@@ -43,7 +43,7 @@ def assign_policies(
         if not isinstance(each, Policy) and not (name == "overlay" and each is None):
             cure = "pass an instance of a class derived from bt.Policy"
             raise ParameterError(
-                f"a policy must be a Policy, was {str(each)[:60]!r}",
+                f"a policy must be a Policy, got {str(each)[:60]!r}",
                 where=f"bt.run, {'overlay' if name == 'overlay' else f'policy of {name}'}",
                 cure=f"{cure}: add ()" if isinstance(each, type) else cure,
             )

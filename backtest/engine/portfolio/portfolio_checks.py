@@ -38,7 +38,7 @@ def give_each(value: object, markets: Markets, *, one: str, several: str) -> dic
     found = find_misfit(given, markets.names, markets.names_of_whole)
     if found:
         raise ParameterError(
-            f"{several} by instrument must have one for each, was given {found}",
+            f"{several} by instrument must have one for each, got {found}",
             where=f"bt.run, {one}",
             cure=f"give one for each of {', '.join(markets.names)}, or one {one} for all",
         )
@@ -51,7 +51,7 @@ def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
     for name, each in venues.items():
         if not isinstance(each, Venue):
             raise ParameterError(
-                f"venue must be a Venue, or a table of them, was {str(each)[:60]!r}",
+                f"venue must be a Venue, or a table of them, got {str(each)[:60]!r}",
                 where=f"bt.run, venue of {name}",
                 cure="pass bt.Venue(...), or bt.Venue.preset('binance-usdm', ['BTCUSDT', ...])",
             )
@@ -62,7 +62,7 @@ def check_account_kind(account: object) -> None:
     """Require an account."""
     if not isinstance(account, Account):
         raise ParameterError(
-            f"account must be an Account, was {str(account)[:60]!r}",
+            f"account must be an Account, got {str(account)[:60]!r}",
             where="bt.run, account",
             cure="pass bt.Account(...)",
         )
@@ -90,7 +90,7 @@ def check_expiry(market: Market, venue: Venue) -> None:
     if text is not None and int(market.time[-1]) >= to_nanoseconds(text, where="Contract.expires"):
         last = format_time(int(market.time[-1]))
         raise ParameterError(
-            f"the last bar must open before the contract expires at {text} UTC, was {last}",
+            f"the last bar must open before the contract expires at {text} UTC, got {last}",
             where=market.instrument or repr(market),
             cure=Phrase(
                 "cut the market: {}", Either(f"market.between(end={text!r})", f"--to {text}")
@@ -118,7 +118,7 @@ def check_agreement(names: Sequence[str], venues: Mapping[str, Venue]) -> None:
             mine, theirs = read_field(venues[first], field), read_field(venues[name], field)
             if not is_equal(mine, theirs):
                 raise ParameterError(
-                    f"{field} must be the same for all venues of an account, was {describe(mine)} "
+                    f"{field} must be the same for all venues of an account, got {describe(mine)} "
                     f"for {first} and {describe(theirs)} for {name}",
                     where=f"bt.run, venue of {first} and of {name}",
                     cure=f"give both the same: venue.override({{{field!r}: ...}})",
@@ -132,8 +132,7 @@ def check_order(venue: Venue, markets: Markets) -> None:
     unknown = [f"{each!r}{did_you_mean(each, known)}" for each in names if each not in known]
     if unknown:
         raise ParameterError(
-            f"order must name instruments of the markets, was given an unknown "
-            f"{', '.join(unknown)}",
+            f"order must name instruments of the markets, got an unknown {', '.join(unknown)}",
             where="Liquidation.order",
             cure=f"name some of {', '.join(known)}; the others come last",
         )
@@ -167,14 +166,14 @@ def check_setting(name: str, own: Account, venue: Venue) -> None:
     if setting > most * (1 + TOLERANCE):
         raise ParameterError(
             f"venue_leverage must be at most {most:g}, what the first bracket allows, "
-            f"was {setting:g}",
+            f"got {setting:g}",
             where=f"Account.venue_leverage, {name}",
             cure=Phrase("choose a {} up to {}", Argument("venue_leverage"), f"{most:g}"),
         )
     if venue.call_grace is not None and own.margin_call is None:
         raise ParameterError(
             f"margin_call must be given where the venue has call_grace {venue.call_grace}, "
-            "was None",
+            "got None",
             where="Account.margin_call",
             cure=Phrase("give for example {}", Argument("margin_call", 0.8)),
         )
@@ -187,7 +186,7 @@ def check_modes(own: Mapping[str, Account], venues: Mapping[str, Venue]) -> None
         mine, theirs = venues[cross[0]].liquidation.mode, venues[name].liquidation.mode
         if mine != theirs:
             raise ParameterError(
-                f"the liquidation modes of cross positions must be the same, was "
+                f"the liquidation modes of cross positions must be the same, got "
                 f"{mine!r} for {cross[0]} and {theirs!r} for {name}",
                 where=f"bt.run, venue of {cross[0]} and of {name}",
                 cure="give both the same mode, or hold one of them in isolated margin",

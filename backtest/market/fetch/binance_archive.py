@@ -177,7 +177,7 @@ class Archive:
         match = _CHECKSUM.fullmatch(noted.decode("ascii", errors="replace"))
         if match is None or match[2] != path.rpartition("/")[2]:
             raise DataError(
-                f"a checksum must be a SHA-256 and the file's name, was {noted[:100]!r}",
+                f"a checksum must be a SHA-256 and the file's name, got {noted[:100]!r}",
                 where=where,
                 cure="check the base address",
             )
@@ -259,7 +259,7 @@ def _check_times(
     if rows.size:
         raise DataError(
             f"a file of {format_time(start)} to {format_time(end)} must hold rows of that time on "
-            f"the grid of {format_duration(interval)}, was {format_time(int(table.time[rows[0]]))} "
+            f"the grid of {format_duration(interval)}, got {format_time(int(table.time[rows[0]]))} "
             f"in {rows.size} of {table.time.size} rows",
             where=where,
             cure="report it to the venue; another source can be chosen with --source",

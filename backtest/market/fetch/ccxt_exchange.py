@@ -179,7 +179,7 @@ class Exchange:
         length, lengths = format_duration(self.request.interval), self.connection.client.timeframes
         if length not in lengths:
             raise ParameterError(
-                f"interval must be a length of bars that {source} offers, was {length}",
+                f"interval must be a length of bars that {source} offers, got {length}",
                 where=Place("interval"),
                 cure=f"choose one of {', '.join(lengths)}; longer bars can be made of shorter ones",
             )

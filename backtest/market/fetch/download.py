@@ -98,7 +98,7 @@ def _check_status(response: httpx.Response, url: str) -> None:
         wait = read_wait(response.headers.get("Retry-After"), time.time())
         raise TransientFailure(f"the HTTP status was {status}", wait)
     raise DataError(
-        f"the HTTP status must be 200, was {status}",
+        f"the HTTP status must be 200, got {status}",
         where=url,
         cure="check the base address; some venues refuse whole countries, and --base-url takes "
         "the address of a mirror",
@@ -154,7 +154,7 @@ def check_address(base: str) -> None:
     url = urlsplit(base)
     if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
         raise ParameterError(
-            f"a base address must begin with http:// or https:// and name a server, was {base!r}",
+            f"a base address must begin with http:// or https:// and name a server, got {base!r}",
             where=Place("base_url"),
             cure="write for example https://data.binance.vision",
         )

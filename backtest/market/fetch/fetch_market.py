@@ -162,7 +162,7 @@ def _check_span(request: Request, today: int) -> None:
     ):
         if over > today:
             raise ParameterError(
-                f"a day is stored when it is over, {name} was {format_time(day)}",
+                f"a day is stored when it is over, got {name} {format_time(day)}",
                 where=name,
                 cure=f"the last whole day ends at {format_time(today)} UTC: give that, or an "
                 "earlier day",

@@ -76,7 +76,7 @@ def read_request(
     Choice(*MARKETS).check("market", market, where=Place("market"))
     if source != ARCHIVE and market != MARKETS[0]:
         raise ParameterError(
-            f"market may only be chosen for {ARCHIVE}, was {market!r} for {source}",
+            f"market may only be chosen for {ARCHIVE}, got {market!r} for {source}",
             where=Place("market"),
             cure="leave it out: binance-coinm is a source of its own, elsewhere the symbol decides",
         )
@@ -85,7 +85,7 @@ def read_request(
     length = parse_duration(interval, where=Place("interval"))
     if DAY % length:
         raise ParameterError(
-            f"the length of bars must divide a day, was {format_duration(length)}",
+            f"the length of bars must divide a day, got {format_duration(length)}",
             where=Place("interval"),
             cure="fetch shorter bars, and resample them: backtest run --resample",
         )
@@ -96,7 +96,7 @@ def read_request(
     last = None if end is None else _read_day(end, "end")
     if last is not None and last <= first:
         raise ParameterError(
-            f"a span must end after it starts, was {format_time(first)} to {format_time(last)}",
+            f"a span must end after it starts, got {format_time(first)} to {format_time(last)}",
             where=Place("end"),
             cure="give a later day",
         )
@@ -107,7 +107,7 @@ def _check_symbol(source: str, symbol: str) -> None:
     """Refuse a symbol that cannot be part of an address; ccxt looks symbols up itself."""
     if source == ARCHIVE and not _SYMBOL.fullmatch(symbol):
         raise ParameterError(
-            f"a symbol of the archive has capital letters, digits and _ only, was {symbol!r}",
+            f"a symbol of the archive has capital letters, digits and _ only, got {symbol!r}",
             where="symbol",
             cure="write it as the venue does: BTCUSDT, or BTCUSD_PERP with --market cm",
         )
@@ -130,7 +130,7 @@ def _read_day(time: TimeLike, name: str) -> int:
     stamp = to_ns(time, where=Place(name))
     if stamp % DAY:
         raise ParameterError(
-            f"{name} must be a midnight of UTC, was {format_time(stamp)}",
+            f"{name} must be a midnight of UTC, got {format_time(stamp)}",
             where=Place(name),
             cure=f"give {format_time(stamp // DAY * DAY)}; cut the market later with --from, --to",
         )

@@ -83,7 +83,7 @@ def _check_columns(table: pa.Table, where: str) -> Defect | None:
         if pa.types.is_dictionary(field.type):
             longest = max((_longest(chunk.dictionary) for chunk in table[place].chunks), default=0)
             if longest > LONGEST_TEXT:
-                found = f"was {longest} bytes in {field.name!r}"
+                found = f"got {longest} bytes in {field.name!r}"
                 cure = "this is no table of prices: drop the column"
                 return Defect("a cell of text must be short", found, where, cure)
     return None

@@ -245,7 +245,7 @@ def _too_long(length: int, what: str, where: str) -> Defect:
     most = LONGEST_LINE if what == "a line" else LONGEST_CELL
     return Defect(
         f"{what} must be at most {most} characters",
-        f"was {length}",
+        f"got {length}",
         where,
         "this is no table of prices: download the file again",
     )
@@ -254,7 +254,7 @@ def _too_long(length: int, what: str, where: str) -> Defect:
 def _formula(text: str, what: str, where: str) -> Defect:
     return Defect(
         f"{what} must not be a formula",
-        f"was {text[:60]!r}",
+        f"got {text[:60]!r}",
         where,
         "a spreadsheet would run it: write plain values, or drop the column",
     )

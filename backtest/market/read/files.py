@@ -54,7 +54,7 @@ def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd
     if suffix_of(path) not in SUFFIXES:
         return Defect(
             f"a file must end in {', '.join(SUFFIXES)}",
-            f"was {suffix_of(path) or 'without a suffix'}",
+            f"got {suffix_of(path) or 'without a suffix'}",
             str(path),
             Phrase(
                 "convert it{}",
@@ -62,7 +62,7 @@ def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd
             ),
         )
     if not path.is_file():  # a pipe would never end
-        found = "was a folder, a pipe or a device, or is gone"
+        found = "got a folder, a pipe or a device, or is gone"
         return Defect("a table must be a plain file", found, str(path), "give the path of a file")
     try:
         content, suffix = _sniff(path), path.suffix.lower()

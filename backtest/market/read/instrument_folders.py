@@ -151,7 +151,7 @@ def _choose(name: str, found: Sequence[MarketSource]) -> MarketSource:
     if not fits:
         names = [each for source in found for each in (source.name, *source.also)]
         raise ParameterError(
-            f"an instrument must be among the data, was {name!r}{did_you_mean(name, names)}",
+            f"an instrument must be among the data, got {name!r}{did_you_mean(name, names)}",
             where=Place("instruments", of=WHERE),
             cure=f"choose among {', '.join(source.name for source in found)}",
         )
@@ -169,13 +169,13 @@ def _check_names(instruments: Sequence[str]) -> Sequence[str]:
     is_list = isinstance(instruments, list | tuple)
     if not is_list or not instruments or not all(isinstance(n, str) for n in instruments):
         raise ParameterError(
-            f"instruments must be a list of names, was {instruments!r}",
+            f"instruments must be a list of names, got {instruments!r}",
             where=where,
             cure=Phrase("give {}", Either("instruments=['BTCUSDT', 'ETHUSDT']", SEVERAL_FLAGS)),
         )
     if len({*instruments}) < len(instruments):
         raise ParameterError(
-            f"each instrument is given once, was {', '.join(instruments)}",
+            f"each instrument is given once, got {', '.join(instruments)}",
             where=where,
             cure="leave the repeated name out",
         )

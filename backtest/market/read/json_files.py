@@ -24,18 +24,20 @@ def parse_json_rows(content: Content, *, where: str) -> pd.DataFrame | Defect:
     Objects inside rows (ccxt's ``info``) are left out. Numbers written as text become numbers.
     """
     if len(content.data) > LARGEST:
-        found = f"was {len(content.data) >> 20} MiB"
+        found = f"got {len(content.data) >> 20} MiB"
         cure = "split it by month, or convert it to parquet"
         return Defect(f"JSON must be at most {LARGEST >> 20} MiB", found, where, cure)
     try:
         rows = json.loads(content.data)
     except RecursionError:
-        return Defect("JSON must be an array of rows", "was nested too deeply", where, _CURE)
+        return Defect("JSON must be an array of rows", "got rows nested too deeply", where, _CURE)
     except ValueError as error:
         cure = "download or write it again"
-        return Defect("a file must be JSON", f"was not: {str(error)[:120]}", where, cure)
+        return Defect(
+            "a file must be JSON", f"got one that is not: {str(error)[:120]}", where, cure
+        )
     if not isinstance(rows, list) or not rows:
-        found = f"was {'an empty array' if rows == [] else f'of type {type(rows).__name__}'}"
+        found = f"got {'an empty array' if rows == [] else f'type {type(rows).__name__}'}"
         return Defect("JSON must be an array of rows", found, where, _CURE)
     return _to_frame(rows, where)
 

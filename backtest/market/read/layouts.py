@@ -102,7 +102,7 @@ def find_layout(
     folders = [path for path in paths if path.is_dir()]
     if folders and len(paths) > 1:
         raise DataError(
-            f"one folder or several files are loaded, were {len(paths)} paths",
+            f"one folder or several files are loaded, got {len(paths)} paths",
             where=", ".join(map(str, paths)),
             cure="load each folder as a market of its own",
         )
@@ -134,7 +134,7 @@ def _select_funding(paths: Sequence[Path], length: int | None) -> Sequence[Path]
     if not kept:
         found = _shorten(sorted({file.timeframe for file in funding.values()})) or "none"
         raise DataError(
-            "funding_interval must be that of a file of funding, was "
+            "funding_interval must be that of a file of funding, got "
             f"{format_duration(length)!r}, found {found}",
             where=", ".join(map(str, paths[:1])),
             cure="leave it out, or choose one that is there: it is read from names such as "
@@ -274,7 +274,7 @@ def _check_one(what: str, found: Iterable[object], names: Iterable[str], where: 
 
 def _refuse(what: str, wanted: str, names: Iterable[str], where: str) -> NoReturn:
     raise DataError(
-        f"{what} must be among the files, was {wanted!r}{did_you_mean(wanted, names)}",
+        f"{what} must be among the files, got {wanted!r}{did_you_mean(wanted, names)}",
         where=where,
         cure=f"choose one of {_shorten(sorted(names))}",
     )
@@ -331,7 +331,7 @@ def _check_exists(path: Path) -> None:
 def _check_instrument(wanted: str, found: str | None, folder: Path) -> None:
     if wanted and found and wanted != found:
         raise DataError(
-            f"instrument must be the folder's, was {wanted!r} against {found!r}",
+            f"instrument must be the folder's, got {wanted!r} against {found!r}",
             where=str(folder / "market.json"),
             cure=Phrase("leave {} out, or give {}", Argument("instrument"), repr(found)),
         )
@@ -348,7 +348,7 @@ def read_facts(path: Path) -> dict[str, Any]:
         if key not in _FACTS or not isinstance(value, _FACTS[key]):
             wanted = f"a {_FACTS[key].__name__}" if key in _FACTS else f"one of {', '.join(_FACTS)}"
             raise DataError(
-                f"{key!r} in market.json must be {wanted}, was {value!r}"
+                f"{key!r} in market.json must be {wanted}, got {value!r}"
                 + did_you_mean(key, _FACTS),
                 where=str(path),
                 cure="correct or remove it",

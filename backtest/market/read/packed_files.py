@@ -77,7 +77,7 @@ def unpack_zip(
 def _only_entry(archive: zipfile.ZipFile, where: str) -> zipfile.ZipInfo | Defect:
     entries = archive.infolist()
     if len(entries) > MOST_ENTRIES:
-        found = f"has {len(entries)} entries"
+        found = f"got {len(entries)} entries"
         return Defect("an archive must hold one table", found, where, _UNTRUSTED)
     for entry in entries:
         wrong = _find_risk(entry)
@@ -133,4 +133,4 @@ def _read_limited(
 
 def _too_large(size: int, where: str, largest: int) -> Defect:
     rule, cure = f"a file must hold at most {largest >> 20} MiB", "split it by month"
-    return Defect(rule, f"was over {size >> 20} MiB", where, f"{cure}, or convert it to parquet")
+    return Defect(rule, f"got over {size >> 20} MiB", where, f"{cure}, or convert it to parquet")

@@ -66,7 +66,7 @@ def cut_bars(bars: TimedTable, options: ReadOptions, interval: int) -> TimedTabl
     is_outside = (start < known.start or end > known.end) and not options.clips
     if is_outside or not kept.size:
         raise ParameterError(
-            f"a span must lie inside the bars and hold one, was {Span(start, end)}",
+            f"a span must lie inside the bars and hold one, got {Span(start, end)}",
             where=Place("between", f"for {bars.name}"),
             cure=Phrase("choose times in {}", name_span(*known)),
         )

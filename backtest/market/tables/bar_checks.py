@@ -153,7 +153,7 @@ def _value_defects(
 ) -> Iterator[Defect]:
     rows = np.flatnonzero(bad)
     if rows.size:
-        found = f"was {values[rows[0]]} in {rows.size} of {values.size} {noun}"
+        found = f"got {values[rows[0]]} in {rows.size} of {values.size} {noun}"
         yield Defect(rule, found, locate_rows(table.name, table.time[rows]), cure)
 
 
@@ -169,7 +169,7 @@ def _range_defects(table: TimedTable, noun: str, sound: BoolArray) -> Iterator[D
             row = rows[0]
             yield Defect(
                 f"{noun}{name} must be at {least} open and close",
-                f"was {values[row]} {side} {bound[row]} in {rows.size} of {values.size} bars",
+                f"got {values[row]} {side} {bound[row]} in {rows.size} of {values.size} bars",
                 locate_rows(table.name, table.time[rows]),
                 "download those bars again: a range that excludes its own prices hides "
                 "liquidations",

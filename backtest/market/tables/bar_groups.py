@@ -64,7 +64,7 @@ def group_bars(time: IntArray, interval: int, length: int) -> BarGroups:
     if length % interval:
         raise ParameterError(
             f"bars must become a multiple of {format_duration(interval)}, "
-            f"was {format_duration(length)}",
+            f"got {format_duration(length)}",
             where=here,
             cure="load finer bars" if length < interval else "choose a multiple",
         )
@@ -132,7 +132,7 @@ def _check_fit(since: IntArray, stretch: IntArray, interval: int, length: int, h
     if length < interval:
         raise ParameterError(
             f"bars must become longer than {format_duration(interval)}, "
-            f"was {format_duration(length)}",
+            f"got {format_duration(length)}",
             where=here,
             cure="load finer bars",
         )

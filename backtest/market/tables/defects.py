@@ -57,7 +57,7 @@ def locate_rows(name: str, times: IntArray) -> str:
 def unreadable(reason: object, where: str, cure: str = "download or write it again") -> Defect:
     """Return the defect of a file that is damaged; of the reason, the first line is shown."""
     short = str(reason).strip().split("\n")[0][:160] or type(reason).__name__
-    return Defect("a file must be whole and readable", f"was not: {short}", where, cure)
+    return Defect("a file must be whole and readable", f"got one that is not: {short}", where, cure)
 
 
 def require(found: _T | Defect) -> _T:

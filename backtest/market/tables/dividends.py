@@ -43,7 +43,7 @@ def dividend_defects(table: TimedTable, *, has_funding: bool) -> Iterator[Defect
         bad = np.flatnonzero(~is_price(amount))
         yield Defect(
             "a dividend per share must be positive and finite",
-            f"was {amount[bad[0]]:g} in {bad.size} of {amount.size} dividends",
+            f"got {amount[bad[0]]:g} in {bad.size} of {amount.size} dividends",
             locate_rows(table.name, table.time[bad]),
             "leave out dates without a dividend",
         )
@@ -93,7 +93,7 @@ def read_settlements(data: MarketData) -> Settled:
     bad = np.flatnonzero(~((amount > 0.0) & (amount < price)))
     if bad.size:
         raise DataError(
-            "a dividend must be positive and below the close before it, was "
+            "a dividend must be positive and below the close before it, got "
             f"{amount[bad[0]]:g} after a close of {price[bad[0]]:g}",
             where=f"column {DIVIDEND}, {format_time(int(data.time[paid[bad[0]]]))} UTC",
             cure="give money per share in the currency of the prices; a return of all capital is "

@@ -147,9 +147,9 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defe
     if not bad.size:
         python = f"convert it first: frame[{column!r}].astype(float)"
         cure = Phrase("{}", Either(python, "write it as numbers"))
-        found = f"was {texts.iloc[0]!r}, numbers written as text"
+        found = f"got {texts.iloc[0]!r}, numbers written as text"
         return _not_numbers(column, found, f"{name}, row 0", cure)
-    found = f"was {texts.iloc[bad[0]]!r} in {bad.size} of {len(values)} cells"
+    found = f"got {texts.iloc[bad[0]]!r} in {bad.size} of {len(values)} cells"
     cure = Phrase("correct the cell, or drop the column if it is not needed")
     if texts.iloc[bad].str.fullmatch(_DECIMAL_COMMA).all():
         cure = Phrase("for decimal commas: {}", DECIMAL_COMMA)

@@ -103,7 +103,7 @@ def read_options(
     check_timezone(timezone)
     if decimal not in (".", ","):
         raise ParameterError(
-            f"decimal must be '.' or ',', was {repr_plain(decimal)}",
+            f"decimal must be '.' or ',', got {repr_plain(decimal)}",
             where=Place("decimal"),
             cure=Phrase("give {} for files with decimal commas", Argument("decimal", ",")),
         )
@@ -127,7 +127,7 @@ def check_frame(name: str, frame: object) -> None:
     """Refuse an argument that is not a DataFrame."""
     if not isinstance(frame, pd.DataFrame):
         raise DataError(
-            f"{name} must be a pandas DataFrame, was {type(frame).__name__}",
+            f"{name} must be a pandas DataFrame, got {type(frame).__name__}",
             where=f"Market.from_frames, {name}",
             cure="convert it with pd.DataFrame(...), indexed by UTC time",
         )
@@ -141,7 +141,7 @@ def _read_gaps(name: str, given: str | None, repaired: str | None) -> str | None
     way, value = _GAPS[name], repaired if given is None else given
     if value is not None and (not isinstance(value, str) or value != way):
         raise ParameterError(
-            f"{name} must be {way!r} or None, was {repr_plain(value)}" + did_you_mean(value, [way]),
+            f"{name} must be {way!r} or None, got {repr_plain(value)}" + did_you_mean(value, [way]),
             where=Place(name),
             cure=Phrase(
                 "give {} to fill gaps, or leave it out to refuse them", Argument(name, way)
@@ -158,7 +158,7 @@ def _read_names(columns: Mapping[str, str | int] | None) -> dict[str, str]:
     for ours in columns or {}:
         if "." in ours and ours not in names:
             raise ParameterError(
-                f"a column of another table must be a known one, was {repr_plain(ours)}"
+                f"a column of another table must be a known one, got {repr_plain(ours)}"
                 + did_you_mean(ours, names),
                 where=Place("columns"),
                 cure=f"choose among {', '.join(names)}",
@@ -173,7 +173,7 @@ def _read_between(
         return None, None
     if not isinstance(between, (tuple, list)) or len(between) != 2:
         raise ParameterError(
-            f"between must be a pair of times, was {repr_plain(between)}",
+            f"between must be a pair of times, got {repr_plain(between)}",
             where=Place("between"),
             cure=Phrase(
                 "give {}; None leaves an end as it is",

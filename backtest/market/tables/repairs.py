@@ -92,7 +92,7 @@ def _unknown(word: str, name: str, kind: RepairKind | None, where: str) -> Param
     known = [str(Repair(each, way)) for each, found in KINDS.items() for way in found.ways]
     near = did_you_mean(name, KINDS) if kind is None else ""
     return ParameterError(
-        f"a repair must be a known one, once each, was {word!r}{near}",
+        f"a repair must be a known one, once each, got {word!r}{near}",
         where=where,
         cure=f"choose among {', '.join(known)}",
     )

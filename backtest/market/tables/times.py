@@ -82,7 +82,7 @@ def check_timezone(timezone: str | None) -> None:
         pd.Timestamp(0, tz=timezone)
     except (LookupError, ValueError, TypeError, OSError, OverflowError) as error:
         raise ParameterError(
-            f"timezone must be the name of a zone, was {timezone!r}",
+            f"timezone must be the name of a zone, got {timezone!r}",
             where=Place("timezone"),
             cure="write for example 'UTC' or 'Europe/Berlin'",
         ) from error
@@ -100,7 +100,7 @@ def _from_times(index: pd.DatetimeIndex, *, name: str, timezone: str | None) -> 
     except (ValueError, OverflowError) as error:  # a clock change, or outside 1678 to 2261
         return Defect(
             "stamps must be moments that UTC nanoseconds can hold",
-            f"was {' '.join(str(error).split())[:120]}",
+            f"got {' '.join(str(error).split())[:120]}",
             name,
             "write the stamps in UTC",
         )
@@ -113,7 +113,7 @@ def _from_epochs(epochs: IntArray, *, name: str) -> IntArray | Defect:
     if low < _SMALLEST_EPOCH:
         return Defect(
             "whole numbers as stamps must be epochs in s, ms, us or ns",
-            f"was {low}",
+            f"got {low}",
             f"{name}, row {int(epochs.argmin())}",
             "write times as 2021-05-19T12:00Z, or as seconds since 1970",
         )
@@ -176,11 +176,11 @@ def _factors(epochs: IntArray) -> IntArray:
 def _unreadable(value: str, count: int, row: int, name: str) -> Defect:
     return Defect(
         "every row needs a readable time",
-        f"was {value} in {count} row{'s' if count > 1 else ''}",
+        f"got {value} in {count} row{'s' if count > 1 else ''}",
         f"{name}, row {row}",
         "write it as 2021-05-19T12:00Z, or drop the row",
     )
 
 
 def _naive(value: str, name: str) -> Defect:
-    return Defect("stamps must have a time zone", f"was {value}", f"{name}, row 0", _NAIVE_CURE)
+    return Defect("stamps must have a time zone", f"got {value}", f"{name}, row 0", _NAIVE_CURE)

@@ -58,7 +58,7 @@ def _trade_defects(trades: TimedTable, length: int | None) -> Iterator[Defect]:
     ):
         rows = np.flatnonzero(~(is_valid & (values < np.inf)))
         if rows.size:
-            found = f"was {values[rows[0]]} in {rows.size} of {values.size} trades"
+            found = f"got {values[rows[0]]} in {rows.size} of {values.size} trades"
             where = f"{trades.name}, first at {format_time(int(trades.time[rows[0]]))} UTC"
             cure = "download those trades again"
             yield Defect(f"{name} must be {rule} and finite", found, where, cure)

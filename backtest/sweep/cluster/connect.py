@@ -80,7 +80,7 @@ def read_cluster(cluster: str) -> int | None:
         return int(local[1])
     if local or not _ADDRESS.fullmatch(str(cluster)):
         raise ParameterError(
-            f"a cluster must be an address or a number of local processes, was {cluster!r}",
+            f"a cluster must be an address or a number of local processes, got {cluster!r}",
             where=Place("cluster"),
             cure="give the address that dask scheduler prints, such as tcp://10.0.0.1:8786, or "
             "local:2",

@@ -100,7 +100,7 @@ def _read_bounds(setting: Setting, want: Any) -> Dimension:
     if isinstance(want, tuple):
         if len(want) != 2:
             raise ParameterError(
-                f"bounds of {name} must be (low, high), was {want!r}",
+                f"bounds of {name} must be (low, high), got {want!r}",
                 where=where,
                 cure="write two numbers in round brackets, or options in square ones",
             )
@@ -128,7 +128,7 @@ def _read_options(setting: Setting, want: Any) -> Dimension:
         want = want.options
     elif not isinstance(want, (list, np.ndarray, range)) or len(want) == 0:
         raise ParameterError(
-            f"{name} must be given as bounds or as a list of options, was {want!r}",
+            f"{name} must be given as bounds or as a list of options, got {want!r}",
             where=where,
             cure=f"write {name}: (low, high), or {name}: [one, other]; one value belongs in fix",
         )

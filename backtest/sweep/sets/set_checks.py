@@ -142,7 +142,7 @@ def find_uneven(given: Mapping[str, np.ndarray]) -> Iterator[SetDefect]:
     if len(lengths) != 1 or 0 in lengths:
         found = ", ".join(f"{name} {len(values)}" for name, values in given.items())
         yield SetDefect(
-            f"sets must be arrays of one length, at least 1, was {found or 'nothing'}",
+            f"sets must be arrays of one length, at least 1, got {found or 'nothing'}",
             Place("sets"),
             "give one value per set and name",
         )
@@ -219,7 +219,7 @@ def convert_value(setting: Setting, value: object) -> object:
     checked = setting.check(setting.name, value, where=Place("sets", setting.name))
     if isinstance(checked, Multiple):
         raise ParameterError(
-            f"{setting.name} must be a number to vary, was {value!r}",
+            f"{setting.name} must be a number to vary, got {value!r}",
             where=Place("sets", setting.name),
             cure=f"give the account the multiple, and vary {setting.name}.multiple",
         )

@@ -306,7 +306,7 @@ def grid(values: Mapping[str, Any]) -> Sets:
     if not axes or not 0 < n_sets * len(axes) <= MOST_CELLS:
         sizes = " x ".join(f"{name} {len(axis)}" for name, axis in axes.items()) or "nothing"
         raise ParameterError(
-            f"a grid must have values for every name, {MOST_CELLS:,} in all at most, was {sizes}",
+            f"a grid must have values for every name, {MOST_CELLS:,} in all at most, got {sizes}",
             where=Place("sets"),
             cure=Phrase(
                 "give at least one value each; draw from large spaces: {}", Argument("sets", 100000)
@@ -322,7 +322,7 @@ def from_frame(frame: pd.DataFrame) -> Sets:
     if frame.empty or not frame.columns.is_unique:
         repeated = [str(name) for name in frame.columns[frame.columns.duplicated()]]
         raise ParameterError(
-            "a table of sets must have rows, and one column per name, was "
+            "a table of sets must have rows, and one column per name, got "
             + (f"one with {', '.join(repeated)} twice" if repeated else f"of shape {frame.shape}"),
             where=Place("sets"),
             cure="give pd.DataFrame({'target': [0.2, 0.4]}), for example",
@@ -340,7 +340,7 @@ def as_column(name: str, values: Any) -> np.ndarray:
         column = np.atleast_1d(np.asarray(values))
     if column.ndim != 1:
         raise ParameterError(
-            f"values of {name} must be a list, was of shape {column.shape}",
+            f"values of {name} must be a list, got shape {column.shape}",
             where=Place("sets", name),
             cure="give a list of numbers or words",
         )

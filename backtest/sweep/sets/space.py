@@ -181,7 +181,7 @@ def _declared(base: Base, fixed: Given) -> dict[str, Any]:
 def _find_doubles(wanted: Given, fixed: Given) -> Iterator[SetDefect]:
     if not wanted:
         yield SetDefect(
-            "a search must have something to vary, was given nothing",
+            "a search must have something to vary, got nothing",
             Place("space"),
             Phrase(
                 "give for example {}, or fix less",
