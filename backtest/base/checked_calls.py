@@ -37,6 +37,8 @@ REFUSED: Any = object()
 """What a reader returns for a value that is not of its kind."""
 LONGEST_NAME, LONGEST_PATH = 255, 4096
 """Bytes that file systems allow in the name of a file, and in a path."""
+BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+"""Kinds of parameters that arguments without a name are for."""
 NUMERIC = "biuf"
 """Kinds of numpy types that are numbers."""
 
@@ -64,17 +66,24 @@ def checked_only(*names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 def check_some(function: Callable[P, T], names: frozenset[str]) -> Callable[P, T]:
     """Wrap a function so that some of its arguments are checked against its annotations."""
-    signature = inspect.signature(function)
+    parameters = inspect.signature(function).parameters.values()
+    order = [each.name for each in parameters if each.kind in BY_PLACE]
+    rest = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), "")
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         kinds = find_kinds(function)
-        bound = signature.bind(*args, **kwargs)
-        for name in bound.arguments.keys() & kinds.keys() & names:
-            bound.arguments[name] = read_argument(
-                function, name, kinds[name], bound.arguments[name]
-            )
-        return function(*bound.args, **bound.kwargs)
+        read: list[Any] = list(args)
+        named: dict[str, Any] = dict(kwargs)
+        for k, name in enumerate(order[: len(read)]):
+            if name in kinds and name in names:
+                read[k] = read_argument(function, name, kinds[name], read[k])
+        for name in named.keys() & kinds.keys() & names:
+            named[name] = read_argument(function, name, kinds[name], named[name])
+        if rest in kinds and rest in names and len(read) > len(order):
+            given = tuple(read[len(order) :])
+            read[len(order) :] = read_argument(function, rest, kinds[rest], given)
+        return function(*read, **named)
 
     return call
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 import types
 import warnings
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from backtest.engine import Result
 from backtest.engine.account_loop import find_loop_start
 from backtest.engine.bar_loop import BROKEN, Formula, Seen
 from backtest.engine.compile.recipe import ROOT_NAMES, pack_brackets, pack_columns, write_recipe
-from backtest.engine.lookahead.causality import observe, observe_checked
+from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.loop_driver import explain_refusal
 from backtest.engine.loop_inputs import Inputs, read_inputs
 from backtest.engine.portfolio.portfolio_checks import read_venues
@@ -31,6 +32,7 @@ from backtest.market import Market, Markets
 from backtest.paths import paths_loop
 from backtest.paths.draw_plan import DrawPlan
 from backtest.paths.instrument_paths import PRICES, InstrumentPaths
+from backtest.paths.path_columns import observe_paths
 from backtest.paths.path_events import OWN_BLOCK, WARMUP, PathLives
 from backtest.paths.path_set import Paths
 from backtest.paths.path_writer import PathBars
@@ -48,11 +50,12 @@ DEPENDENT = ("sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
 class Prepared(NamedTuple):
     """The arguments of the loop on the first path, as a pattern for all of them.
 
-    ``offset`` is the bar of ``inputs`` that is the first of a path, ``first`` the bar of a path
-    where the account begins: 0 for a new one, 1 for one that goes on. ``is_own``: inputs or columns
-    depend on the prices of a path, so that they are made for each one.
+    ``market`` is that path with its history, ``offset`` the bar of it that is the first of a path.
+    ``first`` is the bar of a path where the account begins: 0 for a new one, 1 for one that goes
+    on. ``is_own``: inputs depend on the prices of a path, so that they are made for each one.
     """
 
+    market: Market
     inputs: Inputs
     columns: Mapping[str, FloatArray]
     state: Any
@@ -183,13 +186,14 @@ class FastLoop:
         depends |= int(drawn.sum()) != len(self.paths.calendar.stamps)
         offset = joined.market.n_bars - self.paths.width
         return Prepared(
+            market=joined.market,
             inputs=inputs,
             columns=columns,
             state=begin.state,
             memory=begin.memory,
             offset=offset,
             first=joined.first - offset,
-            is_own=bool(columns) or depends,
+            is_own=depends,
         )
 
     def path_of(self, bars: PathBars, k: int, number: int) -> Market:
@@ -237,12 +241,10 @@ class FastLoop:
     def lay_out(self, bars: PathBars, n: int, number: int) -> tuple[Any, ...]:
         """Return rules, plan, feed, market and formula for n paths laid end to end."""
         prepared = self.prepared
-        parts = [self.read_own(bars, k, number + k) for k in range(n)] if prepared.is_own else []
+        feeds = [self.read_own(bars, k, number + k) for k in range(n)] if prepared.is_own else []
         base = prepared.inputs
-        feed = self.tile_feed(bars, n) if not parts else self.join_feeds([p for p, _ in parts])
-        columns = {
-            name: np.concatenate([own[name] for _, own in parts]) for name in prepared.columns
-        }
+        feed = self.join_feeds(feeds) if feeds else self.tile_feed(bars, n)
+        columns = self.observe(bars)
         seen = Seen(
             time=feed.time,
             **{name: getattr(feed, name) for name in PRICES},
@@ -261,13 +263,23 @@ class FastLoop:
         )
         return packed, base.plan, feed, seen, formula
 
-    def read_own(self, bars: PathBars, k: int, number: int) -> tuple[Any, Mapping[str, FloatArray]]:
-        """Return the feed and the columns of one path, whose prices they depend on."""
-        joined = self.join(self.path_of(bars, k, number))
-        market = joined.market.with_signal(np.array([self.signal]))
-        columns = observe(self.policy, market)
-        offset = self.prepared.offset
-        return self.read(joined).feed, {name: each[offset:] for name, each in columns.items()}
+    def observe(self, bars: PathBars) -> dict[str, FloatArray]:
+        """Return the columns of the policy on the bars of paths, laid end to end."""
+        prepared = self.prepared
+        if not prepared.columns:
+            return {}
+        width = self.paths.width
+        return observe_paths(self.policy, prepared.market, bars, prepared.columns, width)
+
+    def time_columns(self) -> float:
+        """Return the seconds that the columns of one path take."""
+        bars, start = self.paths.draw(0, 1), time.perf_counter()
+        self.observe(bars)
+        return time.perf_counter() - start
+
+    def read_own(self, bars: PathBars, k: int, number: int) -> Any:
+        """Return the feed of one path, on whose prices it depends."""
+        return self.read(self.join(self.path_of(bars, k, number))).feed
 
     def cut(self, name: str, values: Any) -> Any:
         """Return a field of the feed from the first bar of a path on."""

@@ -181,6 +181,10 @@ class GeneralLoop:
             )
         return found
 
+    def time_columns(self) -> float:
+        """Return 0: the columns are a small part of what a path of several positions takes."""
+        return 0.0
+
     def prepare(self) -> None:
         """Check the policies on the first path."""
         _ = self.prepared

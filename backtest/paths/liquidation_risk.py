@@ -28,6 +28,9 @@ from backtest.paths.runner_arguments import AnyAccount, AnyPolicy, AnyVenue, mak
 from backtest.paths.tilted_models import can_tilt
 from backtest.policy import Policy
 
+SLOW = 1e-3
+"""Seconds for the columns of a path from which on the phase says that they are slow."""
+
 
 @dataclass(frozen=True, eq=False)
 class LiquidationRisk(RiskRecord):
@@ -243,8 +246,8 @@ def liquidation_risk(
     )  # fmt: skip
     question = read_question(paths, horizons, confidence, method, threads, progress)
     runner = refine_runner(runner, question.method)
-    report = name_phase(progress, "paths")
     prepare(runner, progress)
+    report = name_phase(progress, name_paths(runner)) if progress else None
     lives = runner.run_chunks(threads=threads, progress=report)
     events = reduce_lives(lives, question.bars, runner.last, find_push(runner, question.method))
     no_fill = explain_idle(runner, events.wealth, events.shown.T)
@@ -276,6 +279,17 @@ def prepare(runner: PathsRunner, progress: PhaseProgress | None) -> None:
     runner.prepare()
     if report is not None:
         report(1, 1)
+
+
+def name_paths(runner: PathsRunner) -> str:
+    """Return the name of the phase of plain paths, with a remark if columns make it slow."""
+    seconds = runner.loop.time_columns()
+    if seconds < SLOW:
+        return "paths"
+    return (
+        f"paths ({1e3 * seconds:.2g} ms for the columns of each; pandas and plain Python are slow, "
+        "estimators of backtest.features or numba take a tenth)"
+    )
 
 
 def refine_runner(runner: PathsRunner, method: str) -> PathsRunner:

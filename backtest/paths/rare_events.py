@@ -168,6 +168,9 @@ def split_paths(
 ) -> list[SplitPaths]:
     """Return independent repetitions of paths up to some bars, by multilevel splitting.
 
+    None are returned if no path of the highest level is liquidated while levels are searched:
+    repetitions would find no liquidation either.
+
     The margin ratio at closes measures how near a path is. Levels are set on paths of their own; in
     each repetition, paths that reach a level are drawn with replacement and go on with new random
     numbers, as many as there were. A path that does not reach the next level keeps the share of
@@ -185,6 +188,8 @@ def split_paths(
     if search is not None:
         search(0, 0)
     levels = find_levels(runner, bars, size)
+    if levels is None:
+        return []
     counted = PathCount(find_progress("splitting paths"), size * (len(levels) + 1))
     counted.add(0)
     found = []
@@ -220,8 +225,11 @@ def run_stage(
     return StagePaths(ratio, by_path.T, wealth, debt)
 
 
-def find_levels(runner: PathsRunner, bars: int, size: int) -> list[float]:
-    """Return margin ratios that a share of the paths at the level before reach."""
+def find_levels(runner: PathsRunner, bars: int, size: int) -> list[float] | None:
+    """Return margin ratios that a share of the paths at the level before reach.
+
+    None if no path of the last level is liquidated.
+    """
     plan, levels = start_plan(runner, size, 0), [0.0]
     for stage in range(MOST_LEVELS):
         ratio = run_stage(runner, plan, bars).ratio
@@ -230,7 +238,7 @@ def find_levels(runner: PathsRunner, bars: int, size: int) -> list[float]:
             break
         levels.append(level)
         plan = branch(runner, plan, ratio, level, stage, 0)
-    return levels[1:]
+    return levels[1:] if np.isinf(ratio).any() else None
 
 
 def branch(

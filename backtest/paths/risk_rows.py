@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.units import FloatArray, IntArray
+from backtest.base.phrases import Place
+from backtest.base.units import FloatArray, IntArray, parse_duration
 from backtest.paths.path_events import PathEvents, Push
 from backtest.paths.paths_runner import PathsRunner, Progress
 from backtest.paths.rare_events import (
@@ -28,7 +29,7 @@ from backtest.paths.risk_intervals import (
     estimate_repeats,
     estimate_weighted,
 )
-from backtest.paths.risk_question import PhaseProgress, Question
+from backtest.paths.risk_question import WHERE, PhaseProgress, Question
 from backtest.paths.risk_tables import find_days, weighted_quantiles
 from backtest.paths.tilted_models import can_tilt
 
@@ -137,14 +138,15 @@ class WeightedPaths(NamedTuple):
 
 def describe_split(runner: PathsRunner, question: Question, k: int) -> dict[str, Any] | None:
     """Return the row of a horizon by splitting; None if no path was liquidated."""
-    own = replace(runner, paths=runner.paths.with_settings(antithetic=False))
+    ends = parse_duration(question.names[k], where=Place("horizons", of=WHERE))
+    own = replace(runner, paths=runner.paths.with_settings(antithetic=False, horizon=ends))
     bars, count = int(question.bars[k]) + 1, own.paths.count
     repeats = split_paths(
         own, bars, count,
         lambda phase: name_phase(question.progress, f"{phase}, {question.names[k]}"),
     )  # fmt: skip
     means = np.array([[np.sum(x.weights[f < bars]) for f in x.firsts] for x in repeats])
-    if not means[:, 0].any():
+    if not repeats or not means[:, 0].any():
         return None
     found = [estimate_repeats(each, question.confidence, count) for each in means.T]
     fields = (np.concatenate(each, axis=-1) for each in zip(*repeats, strict=True))
