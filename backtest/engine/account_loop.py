@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 
 from backtest.account import Account
 from backtest.engine.compile.background_compiler import CompileFirst, answer_first
-from backtest.engine.compile.plain_or_compiled_book import (
-    is_book_plain,
-    mark_book_ready,
-    order_book_loop,
+from backtest.engine.compile.plain_or_compiled import (
+    estimate_plain_general,
+    is_loop_plain,
+    mark_ready,
+    order_loop,
 )
-from backtest.engine.loop_driver import LoopOutcome, LoopStart, Progress, run_loop
+from backtest.engine.loop_driver import (
+    LoopOutcome,
+    LoopStart,
+    Progress,
+    join_outcomes,
+    run_loop,
+)
 from backtest.engine.loop_inputs import start_state
-from backtest.engine.portfolio.book_desk import set_desk
+from backtest.engine.portfolio.book_desk import Panelist, set_desk
 from backtest.engine.portfolio.book_driver import (
     BookOutcome,
     DeskSwitch,
@@ -32,17 +40,57 @@ from backtest.portfolio.book_records import EQUITY, UNIT, Book
 from backtest.venue.own_requirement import OwnMargin
 
 
+class Switch(NamedTuple):
+    """First bar of other policies, with their columns; last the overlay, if there is one."""
+
+    bar: int
+    panelists: list[Panelist]
+
+
 def run_account(
-    setup: Setup, *, is_compiled: bool, progress: Progress | None
+    setup: Setup,
+    *,
+    is_compiled: bool,
+    progress: Progress | None,
+    switches: Sequence[Switch] = (),
 ) -> LoopOutcome | BookOutcome:
-    """Take the account through the markets, in the fast loop if it holds one position."""
-    if not setup.has_one_position:
-        return live(setup, is_compiled=is_compiled, progress=progress)
-    (only,), account = setup.panelists, setup.account
-    begin = find_loop_start(setup.resume, account, only.policy, setup.first)
-    return run_loop(
-        only.policy, setup.inputs, only.columns, begin, is_compiled=is_compiled, progress=progress
-    )
+    """Take the account through the markets, in the fast loop if it holds one position.
+
+    From the bar of each of the ``switches`` on, in their order, its policies decide.
+    """
+    run = live_one if setup.has_one_position else live
+    return run(setup, is_compiled=is_compiled, progress=progress, switches=switches)
+
+
+def live_one(
+    setup: Setup, *, is_compiled: bool, progress: Progress | None, switches: Sequence[Switch]
+) -> LoopOutcome:
+    """Take an account with one position through its market."""
+    stops = [*(each.bar for each in switches), setup.markets.n_bars]
+    outcomes: list[LoopOutcome] = []
+    for part, stop in zip([Switch(setup.first, setup.panelists), *switches], stops, strict=True):
+        ((policy, _, columns, *_),) = part.panelists
+        if outcomes:
+            begin = outcomes[-1].go_on(start_numbers(policy), part.bar)
+        else:
+            begin = find_loop_start(setup.resume, setup.account, policy, setup.first)
+        outcomes.append(
+            run_loop(
+                policy,
+                setup.inputs.at(part.bar),
+                columns,
+                begin,
+                stop=stop,
+                is_compiled=is_compiled,
+                progress=progress,
+            )
+        )
+    return join_outcomes(outcomes)
+
+
+def start_numbers(policy: Policy) -> tuple[float, ...]:
+    """Return the numbers that a policy remembers at first."""
+    return tuple(map(float, start_memory(policy) or ()))
 
 
 def find_loop_start(
@@ -50,8 +98,7 @@ def find_loop_start(
 ) -> LoopStart:
     """Return where the loop begins: a fresh account, or the end of an earlier result."""
     if resume is None:
-        memory = tuple(map(float, start_memory(policy) or ()))
-        return LoopStart(start_state(account), memory, first)
+        return LoopStart(start_state(account), start_numbers(policy), first)
     state = resume.state._replace(funding_next=0, flow_next=0)
     return LoopStart(state, resume.memory, first, resume.traded)
 
@@ -61,19 +108,20 @@ def live(
     *,
     is_compiled: bool,
     progress: Progress | None,
-    switches: Sequence[DeskSwitch] = (),
+    switches: Sequence[Switch] = (),
 ) -> BookOutcome:
     """Take the account through the markets; a first run may be answered in plain Python."""
     if not is_compiled or isinstance(setup.account.requirement, OwnMargin):
         return take(setup, is_compiled=False, progress=progress, switches=switches)
-    order = order_book_loop(list_kernel_arguments(*begin(setup)))
-    policies = [(each.policy, tuple(each.columns)) for each in setup.panelists]
-    if is_book_plain(order, policies, len(setup.inputs.feed.time) - setup.first):
+    order = order_loop(None, list_kernel_arguments(*begin(setup)))
+    policies = list_policies(setup.panelists)
+    n_bars = len(setup.inputs.feed.time) - setup.first
+    if is_loop_plain(order, policies, estimate_plain_general(len(policies), n_bars)):
         plain = partial(take, setup, is_compiled=False, progress=progress, switches=switches)
         with suppress(CompileFirst):
             return answer_first(plain, order)._replace(plain_because="")
     outcome = take(setup, is_compiled=True, progress=progress, switches=switches)
-    mark_book_ready(order)
+    mark_ready(order)
     return outcome
 
 
@@ -84,16 +132,22 @@ def begin(setup: Setup) -> tuple[BookInputs, Book, Desk, Tally]:
         book = start_book(inputs, setup.account, setup.first, has_overlay=setup.overlay is not None)
     else:
         book = copy_book(resume.state)
-    desk = set_desk(
-        setup.panelists,
-        setup.markets,
-        started=inputs.started,
-        width=inputs.terms.rules.brackets.floors.shape[1],
-    )
+    desk = seat_at_desk(setup, setup.panelists)
     if resume is not None:
         desk.memory[:] = resume.memory
     tally = start_tally(float(book.purse[UNIT]), float(book.purse[EQUITY]), setup.first)
     return inputs, book, desk, tally
+
+
+def seat_at_desk(setup: Setup, panelists: list[Panelist]) -> Desk:
+    """Return the desk of the policies of a run."""
+    width = setup.inputs.terms.rules.brackets.floors.shape[1]
+    return set_desk(panelists, setup.markets, started=setup.inputs.started, width=width)
+
+
+def list_policies(panelists: Sequence[Panelist]) -> list[tuple[Policy, tuple[str, ...]]]:
+    """Return the policies of a run, each with the names of its columns."""
+    return [(each.policy, tuple(each.columns)) for each in panelists]
 
 
 def copy_book(book: Book) -> Book:
@@ -111,18 +165,21 @@ def take(
     *,
     is_compiled: bool,
     progress: Progress | None,
-    switches: Sequence[DeskSwitch] = (),
+    switches: Sequence[Switch] = (),
 ) -> BookOutcome:
     """Take the account through the markets, in compiled code or in plain Python."""
     account = setup.account
     return run_book_loop(
         *begin(setup),
         setup.first,
-        [(each.policy, tuple(each.columns)) for each in setup.panelists],
+        list_policies(setup.panelists),
         is_compiled=is_compiled,
         progress=progress,
         own=account.requirement if isinstance(account.requirement, OwnMargin) else None,
         names=setup.markets.names,
-        switches=switches,
+        switches=[
+            DeskSwitch(each.bar, seat_at_desk(setup, each.panelists), list_policies(each.panelists))
+            for each in switches
+        ],
         traded=None if setup.resume is None else setup.resume.traded,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,8 +17,14 @@ from backtest.base.interrupts import hold_signals
 from backtest.base.units import FloatArray, format_time
 from backtest.engine import bar_loop as loop
 from backtest.engine.bar_loop import Formula, Tape
-from backtest.engine.compile import plain_or_compiled
 from backtest.engine.compile.background_compiler import CompileFirst, answer_first
+from backtest.engine.compile.plain_or_compiled import (
+    LoopOrder,
+    estimate_plain,
+    is_loop_plain,
+    mark_ready,
+    order_loop,
+)
 from backtest.engine.compile.recipe import (
     ROOT_NAMES,
     Recipe,
@@ -75,6 +81,10 @@ class LoopOutcome(NamedTuple):
     traded: TradedDays | None
     charged: tuple[tuple[int, float], ...]
 
+    def go_on(self, memory: tuple[float, ...], first: int) -> LoopStart:
+        """Return where another policy begins in the same account, at bar ``first``."""
+        return LoopStart(self.state, memory, first, self.traded, self.tally)
+
     @property
     def record(self) -> FloatArray:
         """The record by bar, of shape (n_bars, fields)."""
@@ -88,6 +98,18 @@ class LoopOutcome(NamedTuple):
     def of_account(self, name: str) -> FloatArray:
         """Return a field of the record at each close, of shape (n_bars,)."""
         return np.asarray(self.book[loop.RECORDED.index(name)])
+
+
+def join_outcomes(outcomes: Sequence[LoopOutcome]) -> LoopOutcome:
+    """Return one outcome of an account that went on from one to the next."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    return outcomes[-1]._replace(
+        book=np.concatenate([each.book for each in outcomes], axis=1),
+        entries=np.concatenate([each.entries for each in outcomes]),
+        charged=tuple(pair for each in outcomes for pair in each.charged),
+        plain_because=outcomes[0].plain_because,
+    )
 
 
 class LoopRunner(NamedTuple):
@@ -154,7 +176,7 @@ def build_compiled(
     """Return the loop compiled around the policy; numba compiles it at the first call."""
     from backtest.engine.compile import loop_compiler  # noqa: PLC0415 - loads numba
 
-    simulate = loop_compiler.load_policy_loop(loop_compiler.compile_core(), recipe)
+    simulate = loop_compiler.load_policy_loop(recipe)
     loaded, formula = pack_inputs(recipe, policy, inputs, columns)
     return LoopRunner(simulate, policy, loaded, inputs, formula, columns, pack_brackets)
 
@@ -183,41 +205,43 @@ def run_loop(
     columns: Mapping[str, FloatArray],
     begin: LoopStart,
     *,
+    stop: int,
     is_compiled: bool,
     progress: Progress | None,
 ) -> LoopOutcome:
-    """Take the account to the end of the market, in compiled code where the policy compiles."""
+    """Take the account up to bar ``stop``, in compiled code where the policy compiles."""
     because = "compile=False"
     if is_compiled:
         order = order_compiled(policy, inputs, columns, begin)
-        n_bars = len(inputs.seen.time) - begin.first
-        if plain_or_compiled.is_loop_plain(order, policy, inputs.rules, n_bars):
+        plain_seconds = estimate_plain(inputs.rules, stop - begin.first)
+        if is_loop_plain(order, [(policy, tuple(columns))], plain_seconds):
             plain = build_plain(policy, inputs, columns)
             with suppress(CompileFirst):
                 return answer_first(
-                    partial(run_chunks, plain, begin, progress, "", PLAIN_CHUNK), order
+                    partial(run_chunks, plain, begin, stop, progress, "", PLAIN_CHUNK), order
                 )
         runner = build_compiled(policy, inputs, columns, order.recipe)
         because = try_compiled(runner, begin)
         if not because:
-            plain_or_compiled.mark_ready(order)
-            return run_chunks(runner, begin, progress, "")
+            mark_ready(order)
+            return run_chunks(runner, begin, stop, progress, "")
         warn_caller(
             f"{type(policy).__name__} runs in plain Python, some hundred times slower: {because}"
         )
-    return run_chunks(build_plain(policy, inputs, columns), begin, progress, because, PLAIN_CHUNK)
+    plain = build_plain(policy, inputs, columns)
+    return run_chunks(plain, begin, stop, progress, because, PLAIN_CHUNK)
 
 
 def order_compiled(
     policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray], begin: LoopStart
-) -> plain_or_compiled.LoopOrder:
+) -> LoopOrder:
     """Return the order of the compiled loop for a run."""
     state, memory, first = begin.state, begin.memory, begin.first
     recipe = write_recipe(policy, tuple(columns))
     packed, formula = pack_inputs(recipe, policy, inputs, columns)
     given = (packed.rules, packed.plan, packed.feed, packed.clock, packed.seen, formula)
     rest = (state, begin.start_tally(), memory, new_tape(1, 1, first), first, first)
-    return plain_or_compiled.order_loop(recipe, (*given, *rest))
+    return order_loop(recipe, (*given, *rest))
 
 
 def try_compiled(runner: LoopRunner, begin: LoopStart) -> str:
@@ -268,13 +292,13 @@ def run_bars(
 def run_chunks(
     runner: LoopRunner,
     begin: LoopStart,
+    total: int,
     progress: Progress | None,
     because: str,
     chunk: int = CHUNK,
 ) -> LoopOutcome:
-    """Run chunk by chunk to the end, keeping what is logged."""
+    """Run chunk by chunk up to bar ``total``, keeping what is logged."""
     state, memory, first, traded, _ = begin
-    total = len(runner.plain.seen.time)
     tape = new_tape(total - first, 2 * min(chunk, total) + 256, first)
     tally = begin.start_tally()
     kept: list[FloatArray] = []

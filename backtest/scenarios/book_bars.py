@@ -5,7 +5,11 @@ from __future__ import annotations
 from backtest.base.units import FloatArray
 from backtest.engine import Result
 from backtest.engine.account_loop import begin
-from backtest.engine.compile.plain_or_compiled_book import is_book_plain, order_book_loop
+from backtest.engine.compile.plain_or_compiled import (
+    estimate_plain_general,
+    is_loop_plain,
+    order_loop,
+)
 from backtest.engine.portfolio.book_driver import (
     Counts,
     drive,
@@ -24,9 +28,9 @@ def may_compile(result: Result, setup: Setup, n_bars: int) -> bool:
     """Return whether ``n_bars`` bars run compiled: as the run did, unless plain is faster."""
     if result.manifest["compiled"] != "yes":
         return False
-    order = order_book_loop(list_kernel_arguments(*begin(setup)))
+    order = order_loop(None, list_kernel_arguments(*begin(setup)))
     policies = [(each.policy, tuple(each.columns)) for each in setup.panelists]
-    return not is_book_plain(order, policies, n_bars)
+    return not is_loop_plain(order, policies, estimate_plain_general(len(policies), n_bars))
 
 
 class BookBars:

@@ -124,8 +124,12 @@ def test_a_long_market_compiles_first(cold):
     run(VolTarget())
     ((_, loop),) = cold
     rules = loop.arguments[0]
-    assert plain_or_compiled.is_loop_plain(loop, VolTarget(), rules, 8_760)
-    assert not plain_or_compiled.is_loop_plain(loop, VolTarget(), rules, 525_600)
+    policies = [(VolTarget(), ("sigma",))]
+    answers = [
+        plain_or_compiled.is_loop_plain(loop, policies, estimate_plain(rules, n_bars))
+        for n_bars in (8_760, 525_600)
+    ]
+    assert answers == [True, False]
     stopped = rules._replace(instrument=rules.instrument._replace(has_stop=True))
     assert estimate_plain(stopped, 100) > estimate_plain(rules, 100)
 

@@ -10,6 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.compile_time import COMPILING, Stopwatch, count_as_compiling
+from backtest.engine.compile import loop_compiler
 from backtest.engine.compile.recipe import ROOT_NAMES
 from backtest.policy import formula_for
 from backtest.policy.formula_reads import find_unread, may_read_of_account
@@ -18,7 +19,6 @@ from backtest.strategies.capped import Capped
 from backtest.strategies.constant import Constant
 from backtest.strategies.vol_target import VolTarget
 from backtest.sweep.evaluator import Evaluator, Rows
-from backtest.sweep.lanes import lane_compiler
 from backtest.sweep.lanes.block_task import find_constants
 from backtest.tune.trial_evaluator import Examiner
 
@@ -122,9 +122,9 @@ def test_a_sweep_over_words_compiles_one_formula(monkeypatch):
         compiled.append(function.__module__)
         return original(signature, function, **options)
 
-    original = lane_compiler.cfunc
-    monkeypatch.setattr(lane_compiler, "cfunc", count)
-    monkeypatch.setattr(lane_compiler, "_loaded", {})
+    original = loop_compiler.cfunc
+    monkeypatch.setattr(loop_compiler, "cfunc", count)
+    monkeypatch.setattr(loop_compiler, "_addressed", {})
     evaluator = Evaluator(
         bt.Market.sample(bars=300),
         VolTarget,

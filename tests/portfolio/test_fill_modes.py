@@ -222,7 +222,7 @@ def test_random_accounts_reach_the_rules():
 @pytest.mark.compiled
 def test_compiled_runs_have_the_bits_of_plain_python(monkeypatch):
     trust_columns(monkeypatch)
-    monkeypatch.setattr(account_loop, "is_book_plain", lambda *_: False)
+    monkeypatch.setattr(account_loop, "is_loop_plain", lambda *_: False)
     for seed in range(40):
         case = make_mode_case(seed)
         if len(case.tapes) > 1:

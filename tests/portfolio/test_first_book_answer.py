@@ -12,7 +12,7 @@ import backtest as bt
 from backtest.base import compile_choice
 from backtest.base.argument_types import outline_argument, rebuild_argument
 from backtest.base.compile_choice import set_hurry
-from backtest.engine.compile import background_compiler, plain_or_compiled_book
+from backtest.engine.compile import background_compiler, plain_or_compiled
 from backtest.engine.compile.background_compiler import pack_order
 from backtest.engine.portfolio import book_driver
 from backtest.strategies.constant import Constant
@@ -39,7 +39,7 @@ def cold(monkeypatch, tmp_path):
 
     monkeypatch.setenv("BACKTEST_COMPILE", "auto")
     monkeypatch.setattr(compile_choice, "_spent", {})
-    monkeypatch.setattr(plain_or_compiled_book, "find_rules_folder", lambda: tmp_path)
+    monkeypatch.setattr(plain_or_compiled, "find_rules_folder", lambda: tmp_path)
     monkeypatch.setattr(book_driver, "find_simulate", refuse)
     monkeypatch.setattr(background_compiler, "start_compiling", lambda *order: given.append(order))
     yield given
@@ -55,13 +55,13 @@ def test_a_first_run_compiles_nothing_before_it_answers(cold):
     assert result.positions_record.tobytes() == plain.positions_record.tobytes()
     assert result.entries.tobytes() == plain.entries.tobytes()
     assert result.manifest["compiled"] == "yes"  # the answer does not tell which way it came
-    assert not order.mark.exists()
+    assert not order.marks[0].exists()
 
 
 def test_what_is_compiled_is_used(cold):
     run()
     ((_, order),) = cold
-    plain_or_compiled_book.mark_book_ready(order)
+    plain_or_compiled.mark_ready(order)
     with pytest.raises(AssertionError, match="compiled"):
         run()
 
@@ -84,10 +84,12 @@ def test_a_long_market_and_many_short_runs_compile_first(cold):
     run()
     ((_, order),) = cold
     policies = [(Constant(), ())] * 2
-    assert plain_or_compiled_book.is_book_plain(order, policies, 1_000)
-    assert not plain_or_compiled_book.is_book_plain(order, policies, 1_000_000)
-    answers = [plain_or_compiled_book.is_book_plain(order, policies, 100_000) for _ in range(3)]
-    assert answers == [True, True, False]  # 50 s each, 1 s before them: the third passes 140 s
+    seconds = [plain_or_compiled.estimate_plain_general(2, n) for n in (1_000, 1_000_000, 100_000)]
+    answers = [
+        plain_or_compiled.is_loop_plain(order, policies, each)
+        for each in (*seconds, seconds[2], seconds[2])
+    ]
+    assert answers == [True, False, True, True, False]  # 0.5 s, 500 s, then 50 s each time
 
 
 class Rooted(bt.Policy):

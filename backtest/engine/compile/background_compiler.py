@@ -26,7 +26,6 @@ from backtest.base.compile_choice import KernelOrder, pop_kernels, read_mode
 from backtest.base.errors import PolicyError
 from backtest.base.file_lock import lock_handle
 from backtest.engine.compile.plain_or_compiled import LoopOrder
-from backtest.engine.compile.plain_or_compiled_book import BookLoopOrder
 from backtest.engine.compile.rule_pickles import pack_rule, unpack_rule
 
 Outcome = TypeVar("Outcome")
@@ -34,8 +33,8 @@ Outcome = TypeVar("Outcome")
 LOCK = "background.lock"
 SECONDS = 60.0
 """How long the process may outlive the program that started it."""
-SECONDS_OF_SEVERAL = 600.0
-"""The same for the loop of several positions, which takes minutes to compile."""
+SECONDS_OF_GENERAL = 600.0
+"""The same for the general loop, which takes minutes to compile."""
 STALE = 600.0
 """Seconds after which an unfinished file is abandoned."""
 STAY = b"s"
@@ -58,11 +57,11 @@ compile_order_from_stdin(int(sys.argv[1]))
 class CompileOrder(NamedTuple):
     """What to compile: kernels first, then a loop, with its formula pickled.
 
-    The loop of several positions calls its formulas, and has none of its own.
+    The general loop calls its formulas, and has none of its own.
     """
 
     kernels: tuple[KernelOrder, ...]
-    loop: LoopOrder | BookLoopOrder
+    loop: LoopOrder
     rule: bytes
 
 
@@ -99,7 +98,7 @@ class CompilerProcess:
 BACKGROUND = CompilerProcess()
 
 
-def start_compiling(kernels: tuple[KernelOrder, ...], loop: LoopOrder | BookLoopOrder) -> None:
+def start_compiling(kernels: tuple[KernelOrder, ...], loop: LoopOrder) -> None:
     """Compile in the background, unless that is unwanted, already under way, or impossible."""
     folder = find_lasting_folder()
     is_unwanted = bool(os.environ.get("CI")) or read_mode() == "no" or os.name != "posix"
@@ -138,17 +137,15 @@ def avoid_standard_streams(handle: int) -> int:
     return higher
 
 
-def pack_order(kernels: tuple[KernelOrder, ...], loop: LoopOrder | BookLoopOrder) -> CompileOrder:
+def pack_order(kernels: tuple[KernelOrder, ...], loop: LoopOrder) -> CompileOrder:
     """Return an order that can be pickled."""
-    if isinstance(loop, BookLoopOrder):
+    if loop.recipe is None:
         return CompileOrder(kernels, loop, b"")
     bare = loop._replace(recipe=loop.recipe._replace(rule=None, memory=None))
     return CompileOrder(kernels, bare, pack_rule(loop.recipe))
 
 
-def start_child(
-    kernels: tuple[KernelOrder, ...], loop: LoopOrder | BookLoopOrder, lock: int
-) -> None:
+def start_child(kernels: tuple[KernelOrder, ...], loop: LoopOrder, lock: int) -> None:
     """Start the child with its order, the lock, and the reading end of a pipe."""
     order = pack_order(kernels, loop)
     kill_child()
@@ -204,7 +201,7 @@ class CompileFirst(Exception):  # noqa: N818 - a reason to compile first
     """Plain Python raised where compiled code may go on, as at the root of a negative number."""
 
 
-def answer_first(run: Callable[[], Outcome], loop: LoopOrder | BookLoopOrder) -> Outcome:
+def answer_first(run: Callable[[], Outcome], loop: LoopOrder) -> Outcome:
     """Return what a run in plain Python returns, and have its loop compiled for the next run.
 
     Raises :class:`CompileFirst` if a policy raised an error that compiled code may not raise.
@@ -237,19 +234,18 @@ def compile_order_from_stdin(pipe: int) -> None:
     """Compile the order on stdin: the main function of the child."""
     os.environ["BACKTEST_COMPILE"] = "now"
     order: CompileOrder = pickle.load(sys.stdin.buffer)
-    patience = SECONDS_OF_SEVERAL if isinstance(order.loop, BookLoopOrder) else SECONDS
+    loop = order.loop
+    patience = SECONDS_OF_GENERAL if loop.recipe is None else SECONDS
     threading.Thread(target=exit_with_parent, args=(pipe, patience), daemon=True).start()
     from backtest.engine.compile import background_jobs  # noqa: PLC0415 - loads numba
 
     folder = find_lasting_folder()
     if folder is not None:
         remove_stale(folder)
-    if isinstance(order.loop, BookLoopOrder):
-        background_jobs.compile_book_order(order.kernels, order.loop)
-        return
-    rule, memory = unpack_rule(order.rule)
-    recipe = order.loop.recipe._replace(rule=rule, memory=memory)
-    background_jobs.compile_order(order.kernels, order.loop._replace(recipe=recipe))
+    if loop.recipe is not None:
+        rule, memory = unpack_rule(order.rule)
+        loop = loop._replace(recipe=loop.recipe._replace(rule=rule, memory=memory))
+    background_jobs.compile_order(order.kernels, loop)
 
 
 def exit_with_parent(pipe: int, patience: float) -> None:

@@ -12,27 +12,25 @@ from numba.core.typing.typeof import Purpose, typeof
 from backtest.base.argument_types import rebuild_argument
 from backtest.base.compile_choice import KernelOrder
 from backtest.base.kernels import compile_module
-from backtest.engine.compile.loop_compiler import compile_core, load_policy_loop
+from backtest.engine.compile.loop_compiler import load_policy_loop
 from backtest.engine.compile.plain_or_compiled import LoopOrder, mark_ready
-from backtest.engine.compile.plain_or_compiled_book import BookLoopOrder, mark_book_ready
 
 
 def compile_order(kernels: tuple[KernelOrder, ...], order: LoopOrder) -> None:
     """Compile kernels and a loop, and mark the loop as ready."""
     count_attempt(order.tries)
     compile_kernels(kernels)
-    compile_for(load_policy_loop(compile_core(), order.recipe), order.arguments)
+    compile_for(load_loop(order), order.arguments)
     mark_ready(order)
 
 
-def compile_book_order(kernels: tuple[KernelOrder, ...], order: BookLoopOrder) -> None:
-    """Compile kernels and the loop of several positions, and mark the loop as ready."""
+def load_loop(order: LoopOrder) -> Any:
+    """Return the loop of an order, not yet compiled for its arguments."""
+    if order.recipe is not None:
+        return load_policy_loop(order.recipe)
     from backtest.engine.portfolio.book_compiler import compile_book_loop  # noqa: PLC0415
 
-    count_attempt(order.tries)
-    compile_kernels(kernels)
-    compile_for(compile_book_loop(), order.arguments)
-    mark_book_ready(order)
+    return compile_book_loop()
 
 
 def count_attempt(tries: Path) -> None:

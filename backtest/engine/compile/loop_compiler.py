@@ -16,7 +16,7 @@ import importlib.util
 import re
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -27,7 +27,7 @@ from numba.extending import overload
 
 from backtest.base import cache_folder, elementary, formula_functions, normal
 from backtest.base.code_identity import OWN_VERSION, find_references
-from backtest.base.compiled_files import jit
+from backtest.base.compiled_files import cfunc, jit
 from backtest.base.compiled_twins import count_all_brackets, find_own_functions, make_twin
 from backtest.base.kernel_compiler import compile_helpers
 from backtest.engine import bar_loop
@@ -259,35 +259,75 @@ def read_literals(kind: Any, settlement: Any = "cash") -> tuple[float, bool]:
 
 
 _loaded: dict[str, Callable[..., Any]] = {}
+_addressed: dict[str, Any] = {}
 
 
-def load_policy_loop(core: Core, recipe: Recipe) -> Callable[..., Any]:
-    """Return the bar loop with a policy's formula in it.
+def load_policy_loop(
+    recipe: Recipe,
+    loop: Callable[..., Any] = bar_loop.simulate,
+    inlined: Sequence[Callable[..., Any]] = (),
+    **options: Any,
+) -> Callable[..., Any]:
+    """Return a loop with a policy's formula in it: its name ``decide`` is the formula.
 
-    It takes the arguments of :func:`backtest.engine.bar_loop.simulate`. The first call compiles it,
-    or loads it from the cache. A recipe that is not complete is not cached.
+    The loop may call rules and the ``inlined`` functions. The first call compiles it, or loads it
+    from the cache. A recipe that is not complete is not cached.
     """
     name, is_cached = recipe.name, recipe.is_complete
     if is_cached and name in _loaded:
         return _loaded[name]
-    path = cache_folder.write_once(core.folder / f"{name}.py", recipe.text)
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    rule = jit_tree(recipe.rule, {})
-    module.__dict__.update(NamedTuple=NamedTuple, rule=rule, Memory=recipe.memory)
-    spec.loader.exec_module(module)
+    core = compile_core()
+    module = import_part(recipe, core.folder, {})
+    path = Path(str(module.__file__))
     scope = {**core.names, "__name__": name}
     inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
     scope["decide"] = jit(module.decide, **inner)
-    outer: dict[str, Any] = {**OPTIONS, "cache": is_cached}
-    plain = cast("types.FunctionType", bar_loop.simulate)
-    loop: Callable[..., Any] = jit(make_twin(plain, scope, path), **outer)
+    for each in inlined:
+        plain = cast("types.FunctionType", each)
+        scope[plain.__name__] = jit(make_twin(plain, scope, path), **inner)
+    outer: dict[str, Any] = {**OPTIONS, "cache": is_cached, **options}
+    whole = cast("types.FunctionType", loop)
+    compiled: Callable[..., Any] = jit(make_twin(whole, scope, path), **outer)
     if is_cached:
-        _loaded[name] = loop
-    return loop
+        _loaded[name] = compiled
+    return compiled
+
+
+def compile_at_address(
+    recipe: Recipe, folder: Path, signature: Any, names: Mapping[str, Any], *, has_counts: bool
+) -> Any:
+    """Return a policy's part as compiled code of one signature, which has an address.
+
+    ``names`` are those that it uses besides the formula. ``has_counts``: it makes arrays, for which
+    numba counts references.
+    """
+    if recipe.is_complete and recipe.name in _addressed:
+        return _addressed[recipe.name]
+    module = import_part(recipe, folder, {**compile_core().names, **names})
+    options: dict[str, Any] = {"error_model": "numpy", "cache": recipe.is_complete}
+    options |= {} if has_counts else {"_nrt": False}
+    _addressed[recipe.name] = cfunc(signature, module.decide, **options)  # keeps the address valid
+    return _addressed[recipe.name]
+
+
+def import_part(recipe: Recipe, folder: Path, names: Mapping[str, Any]) -> types.ModuleType:
+    """Import the generated module of a recipe, with its formula compiled."""
+    rule = jit_tree(recipe.rule, {})
+    scope = {**names, "NamedTuple": NamedTuple, "rule": rule, "Memory": recipe.memory}
+    return import_source(folder / f"{recipe.name}.py", recipe.text, scope)
+
+
+def import_source(path: Path, text: str, names: Mapping[str, Any]) -> types.ModuleType:
+    """Write a generated module into the cache folder and import it, with some names as globals."""
+    cache_folder.write_once(path, text)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    module.__dict__.update({k: v for k, v in names.items() if not k.startswith("__")})
+    spec.loader.exec_module(module)
+    return module
 
 
 def jit_tree(function: Any, done: dict[int, Any]) -> Any:

@@ -1,8 +1,14 @@
-"""The choice between plain Python and compiling for a run, and the marks of what is compiled."""
+"""The choice between plain Python and compiling for a run, and the marks of what is compiled.
+
+The fast loop is compiled for each policy and kind of account. The general loop is compiled once on
+a machine, for all accounts, which takes minutes.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,52 +18,85 @@ from backtest.base.code_identity import hash_texts
 from backtest.base.compile_choice import is_plain_sooner, write_marks
 from backtest.engine.compile.recipe import Recipe, find_rules_folder
 from backtest.engine.compile.same_bits import gives_same_bits
-from backtest.policy import Policy
+from backtest.policy import Policy, formula_for
 
 PER_BAR, PER_PART = 100e-6, 25e-6
-"""Seconds of plain Python per bar, and in addition for each optional rule in use."""
+"""Seconds of plain Python per bar of the fast loop, and for each optional rule in use."""
+PER_GENERAL_BAR, PER_INSTRUMENT = 200e-6, 150e-6
+"""Seconds of plain Python per bar of the general loop, and for each instrument."""
 FIRST_KIND, OTHER_KIND, OTHER_POLICY = 15.0, 11.0, 3.0
 """Seconds to compile: the first kind of account on a machine, another one, another policy."""
+GENERAL_LOOP = 140.0
+"""Seconds to compile the general loop."""
 ATTEMPTS = 2
 """How often the background may try; after that the run compiles itself and shows the error."""
+FOLDERS = ("portfolio", "venue", "engine/portfolio", "engine/compile", "base", "measures")
+"""Folders of the package that the general loop is made of."""
 
 
 class LoopOrder(NamedTuple):
-    """A loop to compile for arguments of some types, and the files that mark it as done."""
+    """A loop to compile for arguments of some types, and the files that mark it as done.
 
-    recipe: Recipe
+    ``recipe`` is the policy's part of the fast loop; None for the general loop, which calls its
+    formulas through their addresses.
+    """
+
+    recipe: Recipe | None
     arguments: tuple[Any, ...]
     marks: tuple[Path, ...]
     tries: Path
 
 
-def order_loop(recipe: Recipe, arguments: tuple[Any, ...]) -> LoopOrder:
-    """Return the order of a policy's loop for its arguments."""
+@functools.cache
+def hash_sources() -> str:
+    """Return a hash of all sources that the general loop may be made of."""
+    package = Path(__file__).parents[2]
+    paths = [path for folder in FOLDERS for path in sorted((package / folder).glob("*.py"))]
+    return hash_texts(*(path.read_text(encoding="utf-8") for path in paths))
+
+
+def order_loop(recipe: Recipe | None, arguments: tuple[Any, ...]) -> LoopOrder:
+    """Return the order of a loop for its arguments."""
     outlined = tuple(map(outline_argument, arguments))
     folder = find_rules_folder()
-    formula, memory = outlined[5], outlined[8]
-    account = name_types(*(each for k, each in enumerate(outlined) if k not in (5, 8)))
-    loop = hash_texts(account, name_types(formula, memory))
-    marks = (folder / f"{recipe.name}.{loop}.ready", folder / f"account-{account}.ready")
-    return LoopOrder(recipe, outlined, marks, folder / f"{recipe.name}.{loop}.tries")
+    if recipe is None:
+        stem = f"book-{hash_texts(hash_sources(), name_types(*outlined))}"
+        marks: tuple[Path, ...] = (folder / f"{stem}.ready",)
+    else:
+        formula, memory = outlined[5], outlined[8]
+        account = name_types(*(each for k, each in enumerate(outlined) if k not in (5, 8)))
+        stem = f"{recipe.name}.{hash_texts(account, name_types(formula, memory))}"
+        marks = (folder / f"{stem}.ready", folder / f"account-{account}.ready")
+    return LoopOrder(recipe, outlined, marks, folder / f"{stem}.tries")
 
 
 def mark_ready(order: LoopOrder) -> None:
     """Mark a loop as compiled and cached."""
-    if order.recipe.is_complete:
+    if is_cacheable(order):
         write_marks(order.marks)
         with contextlib.suppress(OSError):
             order.tries.unlink(missing_ok=True)
 
 
-def is_loop_plain(order: LoopOrder, policy: Policy, rules: Rules, n_bars: int) -> bool:
-    """Return whether a run should be answered in plain Python."""
+def is_cacheable(order: LoopOrder) -> bool:
+    """Return whether a loop stays compiled in the cache."""
+    return order.recipe is None or order.recipe.is_complete
+
+
+def is_loop_plain(
+    order: LoopOrder, policies: Sequence[tuple[Policy, tuple[str, ...]]], seconds: float
+) -> bool:
+    """Return whether a run that takes some seconds in plain Python should be answered there.
+
+    ``policies`` are those of the run, each with the names of its columns.
+    """
     mark = order.marks[0]
-    if mark.exists() or not order.recipe.is_complete or count_tries(order.tries) >= ATTEMPTS:
+    if mark.exists() or not is_cacheable(order) or count_tries(order.tries) >= ATTEMPTS:
         return False
-    return gives_same_bits(order.recipe.rule, policy) and is_plain_sooner(
-        mark.name, estimate_plain(rules, n_bars), estimate_compiling(order)
+    are_same = all(
+        gives_same_bits(formula_for(policy, columns), policy) for policy, columns in policies
     )
+    return are_same and is_plain_sooner(mark.name, seconds, estimate_compiling(order))
 
 
 def count_tries(tries: Path) -> int:
@@ -69,14 +108,21 @@ def count_tries(tries: Path) -> int:
 
 
 def estimate_plain(rules: Rules, n_bars: int) -> float:
-    """Return the estimated seconds of a run in plain Python."""
+    """Return the estimated seconds of the fast loop in plain Python."""
     own = rules.instrument
     parts = (own.is_isolated, own.has_stop, own.has_impact, rules.account.has_interest)
     return n_bars * (PER_BAR + PER_PART * sum(part is not None for part in parts))
 
 
+def estimate_plain_general(n_policies: int, n_bars: int) -> float:
+    """Return the estimated seconds of the general loop in plain Python."""
+    return n_bars * (PER_GENERAL_BAR + PER_INSTRUMENT * n_policies)
+
+
 def estimate_compiling(order: LoopOrder) -> float:
     """Return the estimated seconds to compile a loop."""
+    if order.recipe is None:
+        return GENERAL_LOOP
     if order.marks[1].exists():
         return OTHER_POLICY
     has_any = any(order.marks[1].parent.glob("account-*.ready"))

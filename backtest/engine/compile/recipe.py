@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from backtest.account import (
     steps,
 )
 from backtest.base import cache_folder, compiled_twins, formula_functions, units
-from backtest.base.code_identity import describe_function, describe_value, hash_texts
+from backtest.base.code_identity import CodeText, describe_function, describe_value, hash_texts
 from backtest.base.compiled_twins import describe_target
 from backtest.base.kernel_sources import list_sources
 from backtest.engine import bar_loop
@@ -55,11 +55,11 @@ ROOT_NAMES = frozenset({"liquidation_price"})
 
 
 class Recipe(NamedTuple):
-    """A policy's part of the loop.
+    """A policy's part of a loop.
 
     ``text`` is the source of the generated module ``name``, ``rule`` the policy's formula and
     ``memory`` the class of its memory; ``names`` are those that its code refers to. A recipe is
-    complete if all code that it refers to is known; only then is the compiled loop cached.
+    complete if all code that it refers to is known; only then is compiled code cached.
     """
 
     name: str
@@ -71,40 +71,102 @@ class Recipe(NamedTuple):
 
 
 def write_recipe(policy: Policy, columns: tuple[str, ...]) -> Recipe:
-    """Return the recipe of a policy: it depends on its class and the types of its parameters."""
-    rule = formula_for(policy, columns)
+    """Return the recipe of the bar loop of one position around a policy.
+
+    It depends on the policy's class and the types of its parameters.
+    """
     fields = policy.settings()
+    kinds = ",".join(type(value).__name__ for value in fields.values())
+
+    def write(memory: type | None, _: CodeText) -> list[str]:
+        return write_decision(tuple(fields), columns, memory)
+
+    return make_recipe(policy, columns, write, "policy", kinds)
+
+
+def make_recipe(
+    policy: Policy,
+    columns: tuple[str, ...],
+    write: Callable[[type | None, CodeText], list[str]],
+    prefix: str,
+    *marks: str,
+) -> Recipe:
+    """Return the recipe of a policy for bars with these columns.
+
+    ``write`` returns the lines of the function ``decide`` from the class of the policy's memory and
+    the policy's code. It calls ``rule``, the formula, with ``Params``, ``Bar`` and ``Memory``. The
+    name of the recipe begins with ``prefix``, and depends on the ``marks`` too.
+    """
+    rule = formula_for(policy, columns)
     start = start_memory(policy)
     memory = None if start is None else type(start)
-    text = write_module(tuple(fields), columns, memory)
-    slots = describe_value(memory, {}).text
     code = describe_function(rule, {})
-    kinds = ",".join(type(value).__name__ for value in fields.values())
-    name = f"policy_{hash_texts(text, slots, code.text, kinds, type(policy).__qualname__)}"
-    return Recipe(name, text, rule, memory, code.names, code.is_complete)
+    fields = [f"    {name}: float" for name in policy.settings()] or ["    nothing: float"]
+    lines = ["class Bar(NamedTuple):", *(f"    {name}: float" for name in (*BAR_FIELDS, *columns))]
+    lines += ["", "class Params(NamedTuple):", *fields, "", *write(memory, code)]
+    text = "\n".join(lines) + "\n"
+    slots = describe_value(memory, {}).text
+    identity = hash_texts(text, slots, code.text, *marks, type(policy).__qualname__)
+    return Recipe(f"{prefix}_{identity}", text, rule, memory, code.names, code.is_complete)
 
 
-def write_module(fields: tuple[str, ...], columns: tuple[str, ...], memory: type | None) -> str:
-    """Return the source of the module that calls the formula with parameters, bar and memory."""
+def may_refer_to(code: CodeText | Recipe, names: frozenset[str]) -> bool:
+    """Return whether a policy's code refers to any of some names, or may do so."""
+    return bool(code.names & names) or not code.is_complete
+
+
+def count_slots(memory: type | None) -> int:
+    """Return how many numbers a policy keeps from bar to bar."""
+    return len(getattr(memory, "_fields", ()))
+
+
+def write_decision(
+    fields: tuple[str, ...], columns: tuple[str, ...], memory: type | None
+) -> list[str]:
+    """Return the function that calls the formula with parameters, bar and memory of one run."""
     seen = [f"seen.{name}[t]" for name in BAR_FIELDS if name != "funding"]
     values = [*seen, "funding", *(f"columns[{i}][t]" for i in range(len(columns)))]
-    slots = [f"    {name}: float" for name in (*BAR_FIELDS, *columns)]
-    settings = [f"    {name}: float" for name in fields] or ["    nothing: float"]
     given = [f"params[{i}]" for i in range(len(fields))] or ["0.0"]
-    lines = ["class Bar(NamedTuple):", *slots, "", "class Params(NamedTuple):", *settings, ""]
-    lines += ["def decide(params, columns, memory, seen, account, funding, t):"]
-    lines += [f"    bar = Bar({', '.join(values)})", f"    settings = Params({', '.join(given)})"]
+    kept = [f"1.0 * after[{i}]" for i in range(count_slots(memory))]
+    after = "memory" if memory is None else f"({', '.join(kept)},)"
+    return [
+        "def decide(params, columns, memory, seen, account, funding, t):",
+        f"    bar = Bar({', '.join(values)})",
+        f"    settings = Params({', '.join(given)})",
+        *(f"    {line}" for line in write_call(memory, "memory[{}]".format)),
+        f"    return leverage, {after}",
+    ]
+
+
+def write_call(memory: type | None, slot: Callable[[int], str]) -> list[str]:
+    """Return lines that set ``leverage`` to the decision, and ``after`` if the formula remembers.
+
+    ``slot`` returns the source of a number of the memory.
+    """
     if memory is None:
-        lines += ["    return 1.0 * rule(settings, bar, account), memory"]
-    else:
-        kept = [f"1.0 * after[{i}]" for i in range(len(memory._fields))]  # type: ignore[attr-defined]
-        before = [f"memory[{i}]" for i in range(len(kept))]
-        lines += [f"    before = Memory({', '.join(before)})"]
-        lines += ["    leverage, after = rule(settings, bar, account, before)"]
-        lines += [f"    if len(after) != {len(kept)}:"]
-        lines += ["        raise ValueError('a memory must keep its length')"]
-        lines += [f"    return 1.0 * leverage, ({', '.join(kept)},)"]
-    return "\n".join(lines) + "\n"
+        return ["leverage = 1.0 * rule(settings, bar, account)"]
+    n = count_slots(memory)
+    return [
+        f"before = Memory({', '.join(map(slot, range(n)))})",
+        "leverage, after = rule(settings, bar, account, before)",
+        f"if len(after) != {n}:",
+        "    raise ValueError('a memory must keep its length')",
+        "leverage = 1.0 * leverage",
+    ]
+
+
+def write_memory(memory: type | None, slot: Callable[[int], str]) -> list[str]:
+    """Return lines that write the numbers of ``after`` into the memory."""
+    return [f"{slot(k)} = 1.0 * after[{k}]" for k in range(count_slots(memory))]
+
+
+def read_parameter(text: str, value: object) -> str:
+    """Return the source that reads a parameter from a number in its type; a text is a constant."""
+    if isinstance(value, bool):
+        return f"({text} != 0.0)"
+    if isinstance(value, int):
+        return f"int({text})"
+    return repr(value) if isinstance(value, str) else text
 
 
 @functools.cache

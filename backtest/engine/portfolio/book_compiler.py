@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dis
 import functools
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,22 +21,30 @@ from numba.extending import intrinsic
 
 from backtest.account import InstrumentRules, orders
 from backtest.base import cache_folder
-from backtest.base.code_identity import describe_function, describe_value, hash_texts
-from backtest.base.compiled_files import cfunc, jit
+from backtest.base.code_identity import CodeText, hash_texts
+from backtest.base.compiled_files import jit
 from backtest.base.compiled_twins import count_all_brackets, find_own_functions, make_twin
 from backtest.base.shared_records import share_record
 from backtest.engine.compile.loop_compiler import (
     INNER,
     OPTIONS,
     PUBLIC_NAMES,
+    compile_at_address,
     compile_core,
     floor_as_number,
-    jit_tree,
+    import_source,
 )
-from backtest.engine.compile.recipe import CORE
+from backtest.engine.compile.recipe import (
+    CORE,
+    make_recipe,
+    may_refer_to,
+    read_parameter,
+    write_call,
+    write_memory,
+)
 from backtest.engine.portfolio import book_close, book_loop, book_tally
 from backtest.engine.portfolio.book_loop import N_SHOWN, Desk
-from backtest.policy import Policy, formula_for, start_memory
+from backtest.policy import Policy
 from backtest.policy.policy import BAR_FIELDS
 from backtest.policy.view import AccountView
 from backtest.portfolio import (
@@ -59,6 +65,7 @@ from backtest.portfolio import (
 )
 from backtest.portfolio.book_records import FLAGS, NUMBERS, Terms
 from backtest.venue import (
+    LEVELS,
     MarginRules,
     book_failure,
     book_price,
@@ -94,7 +101,8 @@ INLINED = frozenset(
 """Small functions that are called for every instrument in every bar."""
 
 POINTER = numba.types.CPointer(numba.float64)  # type: ignore[no-untyped-call]
-LEVEL_NAMES = ("floors", "caps", "rates", "amounts", "leverages")
+TABLE = frozenset({"venue"})
+"""The name by which a policy asks for the brackets."""
 MARGIN_NUMBERS = (
     "close_fee", "taker", "size", "setting", "is_inverse", "is_isolated", "is_valued_at_entry",
     "multiplier", "initial_multiplier",
@@ -176,24 +184,14 @@ def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
     }
     given = ", ".join(f"{name}={text}" for name, text in fields.items())
     body = "\n".join(lines)
-    return load_function(
-        f"def pick_instrument(terms, i):\n{body}\n    return InstrumentRules({given})\n",
-        "pick_instrument",
-        names,
-    )
+    text = f"def pick_instrument(terms, i):\n{body}\n    return InstrumentRules({given})\n"
+    return load_function(text, "pick_instrument", names)
 
 
 def load_function(text: str, name: str, names: Mapping[str, Any]) -> Callable[..., Any]:
     """Import a generated function from the cache folder, with some names as its globals."""
-    path = cache_folder.write_once(find_book_folder() / f"{name}_{hash_texts(text)}.py", text)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    module.__dict__.update({k: v for k, v in names.items() if not k.startswith("__")})
-    spec.loader.exec_module(module)
-    found: Callable[..., Any] = module.__dict__[name]
+    path = find_book_folder() / f"{name}_{hash_texts(text)}.py"
+    found: Callable[..., Any] = vars(import_source(path, text, names))[name]
     return found
 
 
@@ -283,73 +281,42 @@ def write_ask(names: Mapping[str, Any]) -> Callable[..., Any]:
 
 
 class Formula(NamedTuple):
-    """A policy's compiled formula and its address.
+    """The address of a policy's compiled formula, and what it reads.
 
-    ``has_table``: it reads the brackets; ``has_account``, ``has_bar``: anything of the account, and
-    of the bar but its columns.
+    ``has_table``: the brackets; ``has_account``, ``has_bar``: anything of the account, and of the
+    bar but its columns.
     """
 
-    function: Any
     address: int
     has_table: bool
     has_account: bool
     has_bar: bool
 
 
-_loaded: dict[str, Formula] = {}
-
-
 def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> Formula:
     """Return the compiled formula of a policy for bars with these columns.
 
     It depends only on the policy's class and the types of its parameters. Texts are constants.
+    ``width`` is the number of brackets that the desk has room for.
     """
-    rule = formula_for(policy, columns)
-    start = start_memory(policy)
-    memory = None if start is None else type(start)
-    code = describe_function(rule, {})
-    has_table = "venue" in code.names or not code.is_complete
-    text = write_formula_part(policy.settings(), columns, memory, width if has_table else 0)
-    slots = describe_value(memory, {}).text
-    name = f"book_policy_{hash_texts(text, slots, code.text, type(policy).__qualname__)}"
-    if code.is_complete and name in _loaded:
-        return _loaded[name]
-    core = compile_core()
-    folder = find_book_folder()
-    path = cache_folder.write_once(folder / f"{name}.py", text)
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    scope = module.__dict__
-    scope.update(core.names)
-    scope.update(
-        NamedTuple=NamedTuple,
-        MarginRules=MarginRules,
-        AccountView=AccountView,
-        carray=carray,
-        rule=jit_tree(rule, {}),
-        Memory=memory,
-    )
-    scope["__name__"] = name
-    spec.loader.exec_module(module)
+
+    def write(memory: type | None, code: CodeText) -> list[str]:
+        seen = width if may_refer_to(code, TABLE) else 0
+        return write_formula_part(policy.settings(), columns, memory, seen)
+
+    recipe = make_recipe(policy, columns, write, "book_policy")
+    has_table = may_refer_to(recipe, TABLE)
+    records = {"MarginRules": MarginRules, "AccountView": AccountView, "carray": carray}
     whole = numba.int64
     signature = numba.float64(*[POINTER] * 7, whole, whole, whole, whole)
-    # an array made of a pointer needs numba's reference counts
-    options: dict[str, Any] = {"error_model": "numpy", "cache": code.is_complete}
-    options |= {} if has_table else {"_nrt": False}
-    function = cfunc(signature, module.decide, **options)
-    formula = Formula(
-        function,
+    folder = find_book_folder()
+    function = compile_at_address(recipe, folder, signature, records, has_counts=has_table)
+    return Formula(
         int(function.address),
         has_table,
-        find_fields(rule, 2) != frozenset(),
-        not find_fields(rule, 1) <= {*columns},
+        find_fields(recipe.rule, 2) != frozenset(),
+        not find_fields(recipe.rule, 1) <= {*columns},
     )
-    if code.is_complete:
-        _loaded[name] = formula
-    return formula
 
 
 def find_fields(rule: Any, place: int) -> frozenset[str]:
@@ -376,57 +343,35 @@ def find_fields(rule: Any, place: int) -> frozenset[str]:
 
 def write_formula_part(
     settings: Mapping[str, Any], columns: tuple[str, ...], memory: type | None, width: int
-) -> str:
-    """Return the source of the module that calls a policy's formula from pointers.
+) -> list[str]:
+    """Return the function that calls a policy's formula from pointers.
 
-    ``width`` is the number of brackets that the desk has room for, 0 if the formula reads none.
+    ``width`` is 0 if the formula reads no brackets.
     """
-    fields, slots = list(settings), list(getattr(memory, "_fields", ()))
-    given = [read_parameter(k, settings[name]) for k, name in enumerate(fields)] or ["0.0"]
-    names = list(BAR_FIELDS)
-    lines = ["class Bar(NamedTuple):"]
-    lines += [f"    {name}: float" for name in (*names, *columns)]
-    lines += ["", "class Params(NamedTuple):"]
-    lines += [f"    {name}: float" for name in fields] or ["    nothing: float"]
-    bar = ["time", *(f"bar[{k}]" for k in range(len(names) - 1))]
+    given = [read_parameter(f"params[{k}]", each) for k, each in enumerate(settings.values())]
+    bar = ["time", *(f"seen[{k}]" for k in range(len(BAR_FIELDS) - 1))]
     bar += [f"columns[{k} * length + local]" for k in range(len(columns))]
     view = [f"sheet[{k}]" for k in range(N_SHOWN)]
-    table = [f"{name}=table[{k * width}:{k * width} + count]" for k, name in enumerate(LEVEL_NAMES)]
+    table = [f"{name}=table[{k * width}:{k * width} + count]" for k, name in enumerate(LEVELS)]
     if width == 0:  # the formula does not read it
-        table = [f"{name}=(0.0,)" for name in LEVEL_NAMES]
+        table = [f"{name}=(0.0,)" for name in LEVELS]
     numbers = [
         f"{name}=margin[{k}]" + (" != 0.0" if name.startswith("is_") else "")
         for k, name in enumerate(MARGIN_NUMBERS)
     ]
-    lines += [
-        "",
+    slot = "memory[{}]".format
+    return [
         "def decide(",
-        "    sheet, bar, params, columns, memory, margin, levels, count, time, local, length",
+        "    sheet, seen, params, columns, memory, margin, levels, count, time, local, length",
         "):",
-        *([f"    table = carray(levels, ({len(LEVEL_NAMES) * width},))"] if width else []),
+        *([f"    table = carray(levels, ({len(LEVELS) * width},))"] if width else []),
         f"    venue = MarginRules({', '.join([*table, *numbers])})",
         f"    account = AccountView({', '.join(view)}, venue)",
-        f"    seen = Bar({', '.join(bar)})",
-        f"    settings = Params({', '.join(given)})",
+        f"    bar = Bar({', '.join(bar)})",
+        f"    settings = Params({', '.join(given or ['0.0'])})",
+        *(f"    {line}" for line in (*write_call(memory, slot), *write_memory(memory, slot))),
+        "    return leverage",
     ]
-    if memory is None:
-        lines += ["    return 1.0 * rule(settings, seen, account)"]
-    else:
-        before = ", ".join(f"memory[{k}]" for k in range(len(slots)))
-        lines += [f"    before = Memory({before})"]
-        lines += ["    leverage, after = rule(settings, seen, account, before)"]
-        lines += [f"    memory[{k}] = 1.0 * after[{k}]" for k in range(len(slots))]
-        lines += ["    return 1.0 * leverage"]
-    return "\n".join(lines) + "\n"
-
-
-def read_parameter(k: int, value: object) -> str:
-    """Return the source that reads a parameter in its type; a text is a constant."""
-    if isinstance(value, bool):
-        return f"(params[{k}] != 0.0)"
-    if isinstance(value, int):
-        return f"int(params[{k}])"
-    return repr(value) if isinstance(value, str) else f"params[{k}]"
 
 
 def bind_compiled(desk: Desk, policies: list[tuple[Policy, tuple[str, ...]]]) -> Desk:

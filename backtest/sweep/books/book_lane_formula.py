@@ -7,8 +7,6 @@ and instrument, through its address.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,26 +15,22 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from backtest.base import cache_folder
-from backtest.base.code_identity import describe_function, describe_value, hash_texts
-from backtest.base.compiled_files import cfunc
-from backtest.engine.compile.loop_compiler import compile_core, jit_tree
+from backtest.base.code_identity import CodeText
+from backtest.engine.compile.loop_compiler import compile_at_address
+from backtest.engine.compile.recipe import make_recipe, read_parameter, write_call, write_memory
 from backtest.engine.portfolio.book_compiler import (
-    LEVEL_NAMES,
     MARGIN_NUMBERS,
     POINTER,
     build_call,
     find_book_folder,
     find_fields,
 )
-from backtest.policy import Policy, formula_for, start_memory
+from backtest.policy import Policy, formula_for
 from backtest.policy.policy import BAR_FIELDS
 from backtest.policy.view import AccountView
 from backtest.sweep.books.book_lane_rows import N_POSITION, TARGET
 from backtest.sweep.lanes.lane_rows import LANES
-from backtest.venue import MarginRules
-
-_loaded: dict[str, Any] = {}
+from backtest.venue import LEVELS, MarginRules
 
 
 class LaneShape(NamedTuple):
@@ -60,36 +54,16 @@ def compile_lane_formula(
     :class:`LaneShape`. Texts are constants.
     """
     shape = LaneShape(varied, has_own_columns, find_read(policy, columns))
-    rule = formula_for(policy, columns)
-    start = start_memory(policy)
-    memory = None if start is None else type(start)
-    code = describe_function(rule, {})
-    text = write_lane_formula(policy.settings(), columns, memory, shape)
-    slots = describe_value(memory, {}).text
-    name = f"book_lanes_{hash_texts(text, slots, code.text, type(policy).__qualname__)}"
-    if code.is_complete and name in _loaded:
-        return int(_loaded[name].address)
-    path = cache_folder.write_once(find_book_folder() / f"{name}.py", text)
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    module.__dict__.update(compile_core().names)
-    module.__dict__.update(
-        NamedTuple=NamedTuple,
-        MarginRules=MarginRules,
-        AccountView=AccountView,
-        np=np,
-        rule=jit_tree(rule, {}),
-        Memory=memory,
-        __name__=name,
-    )
-    spec.loader.exec_module(module)
+
+    def write(memory: type | None, _: CodeText) -> list[str]:
+        return write_lane_formula(policy.settings(), columns, memory, shape)
+
+    recipe = make_recipe(policy, columns, write, "book_lanes")
+    records = {"MarginRules": MarginRules, "AccountView": AccountView, "np": np}
     whole = numba.int64
-    options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "cache": code.is_complete}
-    function = cfunc(whole(*[POINTER] * 6, whole, whole), module.decide, **options)
-    _loaded[name] = function  # kept, so that its address stays valid
+    signature = whole(*[POINTER] * 6, whole, whole)
+    folder = find_book_folder()
+    function = compile_at_address(recipe, folder, signature, records, has_counts=False)
     return int(function.address)
 
 
@@ -103,66 +77,49 @@ def write_lane_formula(
     columns: tuple[str, ...],
     memory: type | None,
     shape: LaneShape,
-) -> str:
-    """Return the source of the module that calls a policy's formula for all lanes."""
-    fields, slots = list(settings), list(getattr(memory, "_fields", ()))
+) -> list[str]:
+    """Return the function that calls a policy's formula for all lanes."""
     given = [
-        read_row(k, settings[name]) if name in shape.varied else f"shared_{name}"
-        for k, name in enumerate(fields)
+        read_parameter(f"params[{at_row(k)}]", each) if name in shape.varied else f"shared_{name}"
+        for k, (name, each) in enumerate(settings.items())
     ] or ["0.0"]
-    names = list(BAR_FIELDS)
     inside = "seen[{}]".format if shape.has_own_columns else "seen_{}".format
-    seen = ["time", *(f"bar_{k}" for k in range(len(names) - 1))]
+    prices = range(len(BAR_FIELDS) - 1)
+    seen = ["time", *(f"bar_{k}" for k in prices)]
     seen += [inside(at_row(k) if shape.has_own_columns else k) for k in range(len(columns))]
     hoisted = [
-        f"    shared_{name} = {read_row(k, settings[name], 0)}" for k, name in enumerate(fields)
+        f"    shared_{name} = {read_parameter(f'params[{k * LANES}]', each)}"
+        for k, (name, each) in enumerate(settings.items())
     ]
-    hoisted += [f"    bar_{k} = bar[{k}]" for k in range(len(names) - 1)]
+    hoisted += [f"    bar_{k} = bar_numbers[{k}]" for k in prices]
     if not shape.has_own_columns:
         hoisted += [f"    seen_{k} = seen[{k * LANES}]" for k in range(len(columns))]
-    margin = dict.fromkeys(LEVEL_NAMES, "(0.0,)")
+    margin = dict.fromkeys(LEVELS, "(0.0,)")
     margin |= {name: "False" if name.startswith("is_") else "0.0" for name in MARGIN_NUMBERS}
     venue = ", ".join(f"{name}={value}" for name, value in margin.items())
     shown = AccountView._fields[:-1]
     view = [f"sheet[{at_row(k)}]" if each in shape.read else "0.0" for k, each in enumerate(shown)]
-    lines = ["class Bar(NamedTuple):"]
-    lines += [f"    {name}: float" for name in (*names, *columns)]
-    lines += ["", "class Params(NamedTuple):"]
-    lines += [f"    {name}: float" for name in fields] or ["    nothing: float"]
-    lines += [
-        "",
-        "def decide(target, params, seen, memory, sheet, bar, count, time):",
+
+    def slot(k: int) -> str:
+        return f"memory[{at_row(k)}]"
+
+    return [
+        "def decide(target, params, seen, memory, sheet, bar_numbers, count, time):",
         f"    venue = MarginRules({venue})",
         *hoisted,
         "    for lane in range(count):",
         f"        settings = Params({', '.join(given)})",
-        f"        now = Bar({', '.join(seen)})",
+        f"        bar = Bar({', '.join(seen)})",
         f"        account = AccountView({', '.join(view)}, venue)",
+        *(f"        {line}" for line in (*write_call(memory, slot), *write_memory(memory, slot))),
+        "        target[np.uint64(lane)] = leverage",
+        "    return 1",
     ]
-    if memory is None:
-        lines += ["        target[np.uint64(lane)] = 1.0 * rule(settings, now, account)"]
-    else:
-        before = ", ".join(f"memory[{at_row(k)}]" for k in range(len(slots)))
-        lines += [f"        before = Memory({before})"]
-        lines += ["        leverage, after = rule(settings, now, account, before)"]
-        lines += [f"        memory[{at_row(k)}] = 1.0 * after[{k}]" for k in range(len(slots))]
-        lines += ["        target[np.uint64(lane)] = 1.0 * leverage"]
-    return "\n".join([*lines, "    return 1"]) + "\n"
 
 
 def at_row(k: int) -> str:
     """Return the source of the index of a lane in a row."""
     return f"np.uint64({k * LANES} + lane)"
-
-
-def read_row(k: int, value: object, lane: int | None = None) -> str:
-    """Return the source that reads a lane's parameter in its type; a text is a constant."""
-    at = at_row(k) if lane is None else f"{k * LANES + lane}"
-    if isinstance(value, bool):
-        return f"(params[{at}] != 0.0)"
-    if isinstance(value, int):
-        return f"int(params[{at}])"
-    return repr(value) if isinstance(value, str) else f"params[{at}]"
 
 
 # ------------------------------------------------------------------------ calls through addresses

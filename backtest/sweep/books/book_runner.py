@@ -18,11 +18,12 @@ from backtest.base.errors import BacktestError
 from backtest.base.thread_pool import count_cores, run_in_threads
 from backtest.base.units import IntArray, parse_size
 from backtest.engine.compile import background_compiler
-from backtest.engine.compile.plain_or_compiled_book import (
-    BookLoopOrder,
-    is_book_plain,
-    mark_book_ready,
-    order_book_loop,
+from backtest.engine.compile.plain_or_compiled import (
+    LoopOrder,
+    estimate_plain_general,
+    is_loop_plain,
+    mark_ready,
+    order_loop,
 )
 from backtest.engine.lookahead.causality_checker import Causality
 from backtest.engine.loop_driver import explain_refusal
@@ -91,7 +92,7 @@ class BookRunner:
         self.threads: int = evaluator.threads or count_cores()
         self.memory = parse_size(evaluator.memory, where="memory") / 2 / PANELS
         self.is_compiled: bool | None = None
-        self._order: BookLoopOrder | None = None
+        self._order: LoopOrder | None = None
         self._panels: dict[tuple[int, int | None], BookPanel] = {}
         self._lock = threading.Lock()
         self._checkers = [EndsChecker() for _ in evaluator.market]
@@ -111,7 +112,7 @@ class BookRunner:
             if isinstance(found, BaseException):
                 raise found
             if self._order is not None:  # the loop is compiled now
-                mark_book_ready(self._order)
+                mark_ready(self._order)
                 self._order = None
             yield from found
 
@@ -181,12 +182,13 @@ class BookRunner:
             book, desk, tally = panel.begin(setup, is_compiled=False)
         except BacktestError:  # the run of this set gives the reason
             return True
-        order = order_book_loop(list_kernel_arguments(setup.inputs, book, desk, tally))
+        order = order_loop(None, list_kernel_arguments(setup.inputs, book, desk, tally))
         policies = [(each.policy, tuple(each.columns)) for each in setup.panelists]
         n_bars = (len(setup.inputs.feed.time) - setup.first) * count_sets(sets)
+        plain = estimate_plain_general(len(policies), n_bars)
         set_hurry(True)
         try:
-            is_plain = is_book_plain(order, policies, n_bars)
+            is_plain = is_loop_plain(order, policies, plain)
         finally:
             set_hurry(False)
         if is_plain:

@@ -9,8 +9,6 @@ parameters, columns and view of the account from the block, as
 from __future__ import annotations
 
 import functools
-import importlib.util
-import sys
 import threading
 import types
 from collections.abc import Callable, Mapping
@@ -25,14 +23,21 @@ from numba.extending import intrinsic
 
 from backtest.account import AccountRules, InstrumentRules, Quote, State
 from backtest.base import cache_folder
-from backtest.base.code_identity import describe_function, describe_value, hash_texts
+from backtest.base.code_identity import CodeText, describe_function, hash_texts
 from backtest.base.compiled_files import cfunc, jit
 from backtest.base.compiled_twins import find_own_functions, make_twin
 from backtest.base.units import FloatArray
-from backtest.engine.compile.loop_compiler import INNER, OPTIONS, compile_core, jit_tree
-from backtest.engine.compile.recipe import ROOT_NAMES
-from backtest.policy import Policy, formula_for, start_memory
-from backtest.policy.policy import BAR_FIELDS
+from backtest.engine.compile.loop_compiler import INNER, OPTIONS, compile_at_address, compile_core
+from backtest.engine.compile.recipe import (
+    ROOT_NAMES,
+    count_slots,
+    make_recipe,
+    may_refer_to,
+    read_parameter,
+    write_call,
+    write_memory,
+)
+from backtest.policy import Policy, formula_for
 from backtest.sweep.lanes import (
     full_bars,
     lane_fees,
@@ -246,66 +251,39 @@ class LanePolicy(NamedTuple):
     n_rows: int
 
 
-_loaded: dict[str, LanePolicy] = {}
-
-
 def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
     """Return a policy's formula for all lanes of a block.
 
     It depends only on the policy's class, the types of its parameters, and ``shape``.
     """
-    core = compile_core()
-    rule = formula_for(policy, tuple(name for name, _ in shape.columns))
-    start = start_memory(policy)
-    memory = None if start is None else type(start)
-    code = describe_function(rule, {})
-    wants_root = bool(code.names & ROOT_NAMES) or not code.is_complete
-    text = write_part(policy.settings(), shape, memory, wants_root=wants_root)
-    slots = describe_value(memory, {}).text
+
+    def write(memory: type | None, code: CodeText) -> list[str]:
+        wants_root = may_refer_to(code, ROOT_NAMES)
+        return write_part(policy.settings(), shape, memory, wants_root=wants_root)
+
     loop = compile_lanes(n_brackets=1)
     mark = loop.paths[lane_loop].name  # it holds a hash of the loop's sources
-    name = f"lanes_{hash_texts(text, slots, code.text, mark, type(policy).__qualname__)}"
-    if code.is_complete and name in _loaded:
-        return _loaded[name]
-    path = cache_folder.write_once(core.folder / f"{name}.py", text)
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    scope = module.__dict__
-    scope.update(core.names)
-    scope.update(compute_unit=loop.names["compute_unit"], Kind=Kind)
-    scope.update(NamedTuple=NamedTuple, rule=jit_tree(rule, {}), Memory=memory, np=np)
-    scope["__name__"] = name
-    spec.loader.exec_module(module)
-    is_cached = code.is_complete
-    options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "cache": is_cached}
-    decide = cfunc(signature(), module.decide, **options)
-    part = LanePolicy(decide, len(policy.settings()) + len(start or ()))
-    if is_cached:
-        _loaded[name] = part
-    return part
+    recipe = make_recipe(policy, tuple(name for name, _ in shape.columns), write, "lanes", mark)
+    names = {"compute_unit": loop.names["compute_unit"], "Kind": Kind, "np": np}
+    folder = compile_core().folder
+    decide = compile_at_address(recipe, folder, signature(), names, has_counts=False)
+    return LanePolicy(decide, len(policy.settings()) + count_slots(recipe.memory))
 
 
 def write_part(
     settings: Mapping[str, Any], shape: Shape, memory: type | None, *, wants_root: bool
-) -> str:
-    """Return the source of the module that calls the policy for all lanes."""
-    fields, slots = list(settings), list(getattr(memory, "_fields", ()))
-    first = len(ROWS)
+) -> list[str]:
+    """Return the function that calls the policy for all lanes."""
+    fields, first = list(settings), len(ROWS)
     constants = dict(shape.constants)
     given = [
-        repr(constants[name]) if name in constants else read_cell(first + k, type(settings[name]))
+        read_setting(first + k, settings[name], constants.get(name))
         for k, name in enumerate(fields)
     ] or ["0.0"]
     prices = ("open", "high", "low", "close", "mark", "volume")
     has_flows = True if shape.has_flows is not None else None
-    lines = [f"KIND = Kind(None, None, {has_flows})", "", "class Bar(NamedTuple):"]
-    lines += [f"    {name}: float" for name in (*BAR_FIELDS, *(each for each, _ in shape.columns))]
-    lines += ["", "class Params(NamedTuple):"]
-    lines += [f"    {name}: float" for name in fields] or ["    nothing: float"]
-    lines += [
+    lines = [
+        f"KIND = Kind(None, None, {has_flows})",
         "",
         f"def decide(block, brackets, shared, own, flags, time, {', '.join(prices)}, funding,",
         "           days, value, multiplier, initial, t, k):",
@@ -314,36 +292,29 @@ def write_part(
     ]
     lines += write_shared(shape)
     lines += [f"    for i in range({LANES}):"]
-    lines += [f"        if {read_cell(ROWS.index('is_done'))} == 0.0:"]
+    lines += [f"        if {write_cell(ROWS.index('is_done'))} == 0.0:"]
     body = [f"settings = Params({', '.join(given)})"]
     body += [f"bar = Bar(time, {', '.join(prices)}, funding, {write_columns(shape)})"]
     body += write_account(shape, wants_root=wants_root)
     target = write_cell(ROWS.index("target"))
-    if memory is None:
-        body += ["leverage = 1.0 * rule(settings, bar, account)"]
-    else:
-        rows = [first + len(fields) + k for k in range(len(slots))]
-        body += [f"before = Memory({', '.join(read_cell(row) for row in rows)})"]
-        body += ["leverage, after = rule(settings, bar, account, before)"]
-        body += [f"if len(after) != {len(slots)}:"]
-        body += ["    raise ValueError('a memory must keep its length')"]
-        body += [f"{write_cell(row)} = 1.0 * after[{k}]" for k, row in enumerate(rows)]
-    body += [f"{target} = 1.0 * leverage"]
-    body += ["is_any_negative |= leverage < 0.0"]
+
+    def slot(k: int) -> str:
+        return write_cell(first + len(fields) + k)
+
+    body += [*write_call(memory, slot), *write_memory(memory, slot)]
+    body += [f"{target} = leverage", "is_any_negative |= leverage < 0.0"]
     lines += [f"            {line}" for line in body]
     lines += ["        else:", f"            {target} = np.nan"]
     lines += ["    if is_any_negative:", f"        for i in range({LANES}):"]
-    lines += [f"            if {read_cell(ROWS.index('target'))} < 0.0:", "                at = i"]
-    lines += ["    flags[0] = at", "    flags[1] = 0"]
-    return "\n".join(lines) + "\n"
+    lines += [f"            if {target} < 0.0:", "                at = i"]
+    return [*lines, "    flags[0] = at", "    flags[1] = 0"]
 
 
-def read_cell(row: int, kind: type = float) -> str:
-    """Return the source that reads a lane's value in a row, as a parameter of a type."""
-    text = write_cell(row)
-    if kind is int:
-        return f"np.int64({text})"
-    return f"({text} != 0.0)" if kind is bool else text
+def read_setting(row: int, value: object, constant: object) -> str:
+    """Return the source of a parameter; a text that the formula does not read has a number."""
+    if constant is not None:
+        return repr(constant)
+    return read_parameter(write_cell(row), 0.0 if isinstance(value, str) else value)
 
 
 def write_cell(row: int) -> str:
@@ -373,7 +344,7 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
         name: f"({', '.join(f'brackets[{k * n + j}]' for j in range(n))},)"
         for k, name in enumerate(LEVELS)
     }
-    cell = {name: read_cell(ROWS.index(name)) for name in ROWS}
+    cell = {name: write_cell(ROWS.index(name)) for name in ROWS}
     size = len(LEVELS) * n
     flags = {"is_inverse": shape.is_inverse, "is_isolated": shape.is_isolated}
     margin = {
@@ -403,19 +374,19 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
     quote |= {"multiplier": "multiplier", "initial": "initial"}
     quote |= dict.fromkeys(("volume", "sigma", "adv", "order_fee"), "0.0")
     return [
-        f"margin = {write_call('MarginRules', margin)}",
-        f"instrument = {write_call('InstrumentRules', instrument)}",
-        f"rules = Rules({write_call('AccountRules', account)}, instrument)",
+        f"margin = {write_record('MarginRules', margin)}",
+        f"instrument = {write_record('InstrumentRules', instrument)}",
+        f"rules = Rules({write_record('AccountRules', account)}, instrument)",
         f"position = Position({cell['quantity']}, {cell['entry']}, {cell['margin']}, value)",
         f"books = make_books({cell['cash']}, position)",
         "equity = compute_equity(instrument, books, value)",
-        f"state = {write_call('State', state)}",
-        f"quote = {write_call('Quote', quote)}",
+        f"state = {write_record('State', state)}",
+        f"quote = {write_record('Quote', quote)}",
         f"account = show_account(rules, state, quote, days, {True if wants_root else None})",
     ]
 
 
-def write_call(name: str, fields: Mapping[str, object]) -> str:
+def write_record(name: str, fields: Mapping[str, object]) -> str:
     """Return the source that builds a record by keywords."""
     return f"{name}({', '.join(f'{field}={text}' for field, text in fields.items())})"
 
@@ -437,8 +408,7 @@ def pad_brackets(rules: MarginRules, least: int) -> MarginRules:
 
 def reads_table(policy: Policy) -> bool:
     """Return whether a policy may read the margin brackets."""
-    code = describe_function(formula_for(policy, ()), {})
-    return not code.is_complete or bool(code.names & TABLE_NAMES)
+    return may_refer_to(describe_function(formula_for(policy, ()), {}), TABLE_NAMES)
 
 
 def pack_margin(rules: MarginRules) -> np.ndarray:
