@@ -69,6 +69,13 @@ class Inputs(NamedTuple):
     changes: tuple[tuple[int, MarginRules], ...]
     fees: FeeSchedule | None
 
+    def at(self, t: int) -> Inputs:
+        """Return the inputs with the margin rules in force before bar t."""
+        rules = self.rules
+        for bar, margin in self.changes:
+            rules = rules.with_margin(margin) if bar < t else rules
+        return self._replace(rules=rules)
+
 
 def read_account_rules(venue: Venue, account: Account, margin: MarginRules) -> Rules:
     """Return the rules of venue and account as plain numbers, under the margin rules in force."""

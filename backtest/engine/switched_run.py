@@ -1,29 +1,36 @@
-"""One account whose policy changes its parameters at given bars, as one ordinary result."""
+"""One account whose policies change their parameters at given bars, as one ordinary result."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import FloatArray, IntArray, format_time
+from backtest.base.units import FloatArray, IntArray, TimeLike, format_time, utc_index
+from backtest.engine.account_loop import Switch, run_account
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.checked_signals import name_signal
-from backtest.engine.loop_driver import LoopOutcome, LoopStart, run_loop
-from backtest.engine.loop_inputs import Inputs, read_inputs, start_state
 from backtest.engine.manifest import change_policy
-from backtest.engine.signal_input import describe_signal
-from backtest.market import Markets
-from backtest.policy import start_memory
+from backtest.engine.named_signals import resolve_signal
+from backtest.engine.portfolio.book_desk import Panelist
+from backtest.engine.portfolio.cut_terms import end_expired
+from backtest.engine.run_result import finish
+from backtest.engine.run_setup import set_up_run
+from backtest.market import Markets, as_markets
+from backtest.market.weight_frame import read_weights, weights_to_frame
 
 if TYPE_CHECKING:
+    from backtest.engine.portfolio.portfolio_setup import Setup
     from backtest.engine.result import Result
     from backtest.engine.signal_rule import SignalRule
     from backtest.market import Market
     from backtest.policy import Policy
+
+LEAST = 2
+"""Least bars of an instrument on which columns are computed."""
 
 
 class Stretch(NamedTuple):
@@ -36,25 +43,22 @@ class Stretch(NamedTuple):
 
 
 def run_switched(
-    whole: Result,
+    market: Market | Markets,
     stretches: Sequence[Stretch],
     *,
-    compiled: bool = True,
-    on_stretch: Callable[[], object] | None = None,
+    venue: Any,
+    account: Any,
+    signal: Any = None,
+    overlay: Policy | None = None,
+    sampling: str = "1d",
+    calendar: str = "365",
+    compile: bool = True,  # noqa: A002 - as that of bt.run
 ) -> Result:
     """Run one account through consecutive stretches of bars, each under its own policy.
 
-    Parameters
-    ----------
-    whole : Result
-        The run of the first policy over all bars of the stretches, on the same terms.
-    stretches : sequence of Stretch
-        In order and without holes, from the first bar of ``whole`` to its last. Neighbors with
-        equal policies count as one.
-    compiled : bool
-        As ``compile`` of :func:`backtest.engine.run.run`.
-    on_stretch : callable, optional
-        Called after each stretch.
+    All instruments have the policy of the stretch. The stretches are in order and without holes, up
+    to the last bar; neighbors with equal policies count as one. The other arguments are those of
+    :func:`backtest.run`.
 
     Returns
     -------
@@ -63,19 +67,21 @@ def run_switched(
         next decision trades from it, at its costs. A decision at the last close of a stretch
         fills in the next one. The memory of a policy begins anew where its parameters or those of
         the signal change; its columns are computed on the bars up to the end of its stretch, with
-        the signal of its rule. Without a change the result is ``whole``, bit for bit.
+        the signal of its rule. An overlay stays, with its memory. ``policies`` are the last ones.
+        Without a change the result is that of one run, bit for bit.
     """
-    merged = merge_stretches(stretches)
-    if len(merged) == 1:
-        return whole
-    whole = join_signals(whole, merged)
-    outcomes: list[LoopOutcome] = []
-    for stretch in merged:
-        begin = begin_stretch(whole, stretch, outcomes[-1] if outcomes else None)
-        outcomes.append(run_stretch(whole, stretch, begin, compiled=compiled))
-        if on_stretch is not None:
-            on_stretch()
-    return join_outcomes(whole, merged, outcomes)
+    given = resolve_signal(signal, market) if isinstance(market, Markets) else signal
+    return run_stretches(
+        end_expired(as_markets(market), venue),
+        merge_stretches(stretches),
+        venue=venue,
+        account=account,
+        signal=given,
+        overlay=overlay,
+        sampling=sampling,
+        calendar=calendar,
+        compile=compile,
+    )
 
 
 def merge_stretches(stretches: Sequence[Stretch]) -> list[Stretch]:
@@ -89,37 +95,63 @@ def merge_stretches(stretches: Sequence[Stretch]) -> list[Stretch]:
     return merged
 
 
-def join_signals(whole: Result, stretches: Sequence[Stretch]) -> Result:
-    """Return a run with the signal that its account gets: in each stretch that of its rule."""
-    if stretches[0].rule is None or whole.inputs is None:
+def run_stretches(
+    markets: Markets,
+    stretches: Sequence[Stretch],
+    *,
+    signal: Any,
+    calendar: str,
+    compile: bool,  # noqa: A002 - as that of bt.run
+    **terms: Any,
+) -> Result:
+    """Run an account through stretches one by one."""
+    weights = [find_weights(markets, each) for each in stretches]
+    start: TimeLike = utc_index(markets.time)[stretches[0].first]
+    setup = set_up_run(
+        markets,
+        stretches[0].policy,
+        signal=signal if stretches[0].rule is None else join_rules(weights, stretches, markets),
+        calendar=calendar,
+        start=start,
+        resume=None,
+        benchmark=None,
+        **terms,
+    )
+    seats = [seat_stretch(setup, *each) for each in zip(stretches, weights, strict=True)]
+    switches = [Switch(*each) for each in zip([s.first for s in stretches], seats, strict=True)]
+    begun = setup._replace(panelists=seats[0])
+    outcome = run_account(begun, is_compiled=compile, progress=None, switches=switches[1:])
+    whole = finish(setup, outcome, calendar=calendar)
+    if len(stretches) == 1:
         return whole
-    market = find_market(whole)
-    joined = join_rules([find_signal(market, each) for each in stretches], stretches)
-    named = name_signal(pd.Series(joined, index=market.index), describe_rules(stretches))
-    feed = whole.inputs.feed._replace(signal=joined)
+    has_traded = whole.tally.money.traded > 0.0
     return dataclasses.replace(
         whole,
-        markets=Markets({whole.names[0]: market.with_signal(joined)}),
-        quotes=whole.quotes._replace(signal=joined[stretches[0].first :, None]),
-        inputs=whole.inputs._replace(feed=feed),
-        manifest={**whole.manifest, "signal": describe_signal(named, joined)},
+        policies=dict.fromkeys(whole.names, stretches[-1].policy),
+        manifest=describe_switches(whole.manifest, markets.time, stretches),
+        no_fill="" if has_traded else "no parameters of any stretch traded",
     )
 
 
-def find_signal(market: Market, stretch: Stretch) -> FloatArray:
-    """Return the signal of a stretch by bar of the market, of shape (n_bars,) or (1,)."""
-    return market.signal if stretch.rule is None else stretch.rule.compute(market)
+def find_weights(markets: Markets, stretch: Stretch) -> FloatArray:
+    """Return the weights of the rule of a stretch by bar, (n_instruments, n_bars); empty if none.
 
-
-def join_rules(signals: Sequence[FloatArray], stretches: Sequence[Stretch]) -> FloatArray:
-    """Return the signals of stretches one after another; before the first one, that of its rule.
-
-    The last axis of a signal is that of the bars.
+    The rule was checked for lookahead when its parameters were searched.
     """
-    joined = signals[0].copy()
-    for signal, stretch in zip(signals[1:], stretches[1:], strict=True):
-        joined[..., stretch.first :] = signal[..., stretch.first :]
-    return joined
+    if stretch.rule is None:
+        return np.empty((len(markets), 0))
+    return read_weights(stretch.rule.weigh(markets, is_checked=False), markets, where="bt.run")
+
+
+def join_rules(
+    weights: Sequence[FloatArray], stretches: Sequence[Stretch], markets: Markets
+) -> pd.DataFrame | pd.Series:
+    """Return the weights of the rules one after another; before the first, those of its rule."""
+    joined = weights[0].copy()
+    for each, stretch in zip(weights[1:], stretches[1:], strict=True):
+        joined[:, stretch.first :] = each[:, stretch.first :]
+    frame = weights_to_frame(joined, markets)
+    return name_signal(frame if len(markets) > 1 else frame.iloc[:, 0], describe_rules(stretches))
 
 
 def describe_rules(stretches: Sequence[Stretch]) -> str:
@@ -129,83 +161,28 @@ def describe_rules(stretches: Sequence[Stretch]) -> str:
     return texts[0] if different == 1 else f"{texts[0]} (and {different - 1} others)"
 
 
-def begin_stretch(whole: Result, stretch: Stretch, before: LoopOutcome | None) -> LoopStart:
-    """Return where a stretch begins: a fresh account, or the end of the stretch before."""
-    memory = tuple(map(float, start_memory(stretch.policy) or ()))
-    if before is None:
-        return LoopStart(start_state(whole.account), memory, stretch.first)
-    state = before.state._replace(funding_next=0, flow_next=0)
-    return LoopStart(state, memory, stretch.first, before.traded, before.tally)
+def seat_stretch(setup: Setup, stretch: Stretch, weights: FloatArray) -> list[Panelist]:
+    """Return the policies of a stretch, with columns of the bars up to its end; then the overlay.
 
-
-def run_stretch(
-    whole: Result, stretch: Stretch, begin: LoopStart, *, compiled: bool
-) -> LoopOutcome:
-    """Take the account through the bars of one stretch."""
-    market = find_market(whole)
-    if stretch.rule is not None:
-        market = market.with_signal(find_signal(market, stretch))
-    columns, _ = observe_checked(stretch.policy, market.prefix(stretch.stop))
-    inputs = stop_inputs(read_stretch_inputs(whole, stretch.first), stretch.stop)
-    return run_loop(stretch.policy, inputs, columns, begin, is_compiled=compiled, progress=None)
-
-
-def find_market(whole: Result) -> Market:
-    """Return the market of a run, with the signal that it was given."""
-    if whole.market is None:
-        raise TypeError("a loaded result has no market")
-    return whole.market
-
-
-def read_stretch_inputs(whole: Result, first: int) -> Inputs:
-    """Return the inputs of the loop from bar ``first`` on."""
-    market = find_market(whole)
-    signal = market.signal if whole.inputs is None else whole.inputs.feed.signal
-    return read_inputs(
-        market,
-        whole.venue,
-        whole.account,
-        signal=signal,
-        sampling=str(whole.manifest["sampling"]),
-        first=first,
-        started=whole.started,
-    )
-
-
-def stop_inputs(inputs: Inputs, stop: int) -> Inputs:
-    """Return inputs with which the loop stops before bar ``stop``."""
-    seen = inputs.seen
-    cut: dict[str, Any] = {
-        name: value[:stop]
-        for name, value in seen._asdict().items()
-        if isinstance(value, np.ndarray)
-    }
-    return inputs._replace(seen=seen._replace(**cut))
-
-
-def join_outcomes(
-    whole: Result, stretches: Sequence[Stretch], outcomes: Sequence[LoopOutcome]
-) -> Result:
-    """Return one result of all stretches."""
-    last = outcomes[-1]
-    inputs = whole.inputs
-    if inputs is not None and inputs.fees is not None:
-        charged = tuple(pair for each in outcomes for pair in each.charged)
-        inputs = inputs._replace(fees=inputs.fees._replace(charged=charged))
-    record: FloatArray = np.concatenate([each.book for each in outcomes], axis=1)
-    return dataclasses.replace(
-        whole,
-        policies={whole.names[0]: stretches[-1].policy},
-        manifest=describe_switches(whole.manifest, find_market(whole).time, stretches),
-        tally=last.tally,
-        state=last.state,
-        memory=last.memory,
-        record=record.T,
-        entries=np.concatenate([each.entries for each in outcomes]),
-        inputs=inputs,
-        no_fill="" if last.tally.money.traded > 0.0 else "no parameters of any stretch traded",
-        traded=last.traded,
-    )
+    Columns of bars after the end are NaN: they are never read.
+    """
+    n = len(setup.markets)
+    found = []
+    for row, (each, span) in enumerate(zip(setup.panelists[:n], setup.markets.spans, strict=True)):
+        if stretch.rule is not None:
+            own = np.clip(weights[row, span[0] : span[1]], -1.0, 1.0)
+            each = each._replace(market=each.market.with_signal(own))  # noqa: PLW2901
+        stop = min(stretch.stop - each.first, each.market.n_bars)
+        columns: Mapping[str, FloatArray] = {}
+        if stop >= LEAST:
+            columns, _ = observe_checked(stretch.policy, each.market.prefix(stop))
+        padded = {
+            name: np.concatenate((values, np.full(each.market.n_bars - stop, np.nan)))
+            for name, values in columns.items()
+        }
+        blank = {name: np.full(each.market.n_bars, np.nan) for name in each.columns}
+        found.append(each._replace(policy=stretch.policy, columns=padded or blank))
+    return [*found, *setup.panelists[n:]]
 
 
 def describe_switches(

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import Account
-from backtest.base.units import FloatArray
+from backtest.base.units import FloatArray, IntArray
 from backtest.engine import Result, count_periods
-from backtest.engine.account_loop import begin
-from backtest.engine.bar_loop import RECORDED
+from backtest.engine.account_loop import begin, start_numbers
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.loop_driver import LoopOutcome, LoopStart, run_loop
-from backtest.engine.loop_inputs import start_state
+from backtest.engine.loop_inputs import Inputs, start_state
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.portfolio.book_driver import Counts, advance_book
 from backtest.engine.portfolio.book_inputs import BookInputs
@@ -22,13 +21,9 @@ from backtest.engine.portfolio.book_loop import Desk
 from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.portfolio.portfolio_setup import Setup, seat_again, set_up
 from backtest.engine.run_setup import fits_one_position
-from backtest.engine.switched_run import find_market, read_stretch_inputs, stop_inputs
 from backtest.market import Market, Markets
-from backtest.policy import Policy, start_memory
+from backtest.policy import Policy
 from backtest.portfolio.book_records import EQUITY, FLOW_NEXT, IS_RUINED, Book
-
-FLOWS = RECORDED.index("flows")
-"""The column of flows in the record of a run."""
 
 
 class PocketRun(NamedTuple):
@@ -42,10 +37,16 @@ class PocketRun(NamedTuple):
     overlay: Policy | None
 
 
-class LivePocket(NamedTuple):
-    """A pocket with one position during a run: its run without transfers, columns, and state."""
+def place_flow(flow: float, bar: int) -> tuple[IntArray, FloatArray]:
+    """Return the bars and the amounts of a flow at the open of a bar; none if it is 0."""
+    amounts = np.array([flow] if flow != 0.0 else [])
+    return np.full(len(amounts), bar, dtype=np.int64), amounts
 
-    whole: Result
+
+class LivePocket(NamedTuple):
+    """A pocket with one position during a run: its inputs, columns, and state."""
+
+    inputs: Inputs
     policy: Policy
     columns: Mapping[str, FloatArray]
     begin: LoopStart
@@ -65,19 +66,20 @@ class LivePocket(NamedTuple):
 
         Returns it there, and the flow that was made: a withdrawal leaves what its margin needs.
         """
-        begin = self.begin
-        inputs = stop_inputs(read_stretch_inputs(self.whole, begin.first), stop)
-        if flow != 0.0:
-            feed = inputs.feed._replace(
-                flow_bar=np.array([begin.first], dtype=np.int64), flow_amount=np.array([flow])
-            )
-            inputs = inputs._replace(feed=feed)
+        begin = self.begin._replace(state=self.begin.state._replace(flow_next=0))
+        bars, amounts = place_flow(flow, begin.first)
+        feed = self.inputs.feed._replace(flow_bar=bars, flow_amount=amounts)
         done: LoopOutcome = run_loop(
-            self.policy, inputs, self.columns, begin, is_compiled=is_compiled, progress=None
+            self.policy,
+            self.inputs.at(begin.first)._replace(feed=feed),
+            self.columns,
+            begin,
+            stop=stop,
+            is_compiled=is_compiled,
+            progress=None,
         )
-        state = done.state._replace(funding_next=0, flow_next=0)
-        after = LoopStart(state, done.memory, stop, done.traded)
-        return self._replace(begin=after), float(done.book[FLOWS, 0])
+        after = LoopStart(done.state, done.memory, stop, done.traded)
+        return self._replace(begin=after), float(done.of_account("flows")[0])
 
 
 class LivePortfolio(NamedTuple):
@@ -102,9 +104,7 @@ class LivePortfolio(NamedTuple):
 
     def advance(self, flow: float, stop: int, *, is_compiled: bool) -> tuple[LivePortfolio, float]:
         """Take the pocket up to bar ``stop``; see :meth:`LivePocket.advance`."""
-        bars, amounts = np.zeros(0, np.int64), np.zeros(0)
-        if flow != 0.0:
-            bars, amounts = np.array([self.first], np.int64), np.array([flow])
+        bars, amounts = place_flow(flow, self.first)
         self.book.cursor[FLOW_NEXT] = 0
         feed = self.inputs.feed._replace(flow_bar=bars, flow_amount=amounts)
         counts, moved = advance_book(
@@ -132,10 +132,11 @@ def start_pocket(
             return start_portfolio(pocket._replace(market=markets), account, terms)
     policy: Any = pocket.policy
     policy = next(iter(policy.values())) if isinstance(policy, Mapping) else policy
-    memory = tuple(map(float, start_memory(policy) or ()))
-    start = LoopStart(start_state(whole.account), memory, whole.span.first)
-    columns, _ = observe_checked(policy, find_market(whole))
-    return LivePocket(whole, policy, columns, start)
+    if whole.market is None or whole.inputs is None:
+        raise TypeError("a loaded result has no market")
+    start = LoopStart(start_state(whole.account), start_numbers(policy), whole.span.first)
+    columns, _ = observe_checked(policy, whole.market)
+    return LivePocket(whole.inputs, policy, columns, start)
 
 
 def start_portfolio(pocket: PocketRun, account: Account, terms: Mapping[str, Any]) -> LivePortfolio:

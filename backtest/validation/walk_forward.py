@@ -14,9 +14,8 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
 from backtest.base.units import utc_index
-from backtest.engine.portfolio.switched_book import run_switched_book
 from backtest.engine.run import run
-from backtest.engine.switched_run import Stretch, run_switched
+from backtest.engine.switched_run import Stretch, merge_stretches, run_switched
 from backtest.market import Markets
 from backtest.sweep.cluster import on_cluster
 from backtest.tune.holdout import record_look
@@ -324,10 +323,10 @@ def run_walk(procedure: Procedure, found: list[SearchedFold], *, carry: bool) ->
 def switch(procedure: Procedure, stretches: Sequence[Stretch], fixed: Result) -> Result:
     """Run the account whose parameters change; ``fixed`` has those of the first stretch."""
     terms, stop = procedure.terms, stretches[-1].stop
+    if len(merge_stretches(stretches)) == 1:
+        return fixed
     with quiet_runs():
-        if fixed.has_one_position:
-            return run_switched(fixed, stretches, compiled=terms.compile)
-        found: Any = run_switched_book(
+        return run_switched(
             terms.market.prefix(stop),
             stretches,
             venue=terms.venue,
@@ -336,10 +335,8 @@ def switch(procedure: Procedure, stretches: Sequence[Stretch], fixed: Result) ->
             overlay=terms.overlay,
             sampling=terms.sampling,
             calendar=terms.calendar,
-            is_compiled=terms.compile,
+            compile=terms.compile,
         )
-        result: Result = found
-        return result
 
 
 def run_part(procedure: Procedure, values: Mapping[str, Any], first: int, stop: int) -> Result:

@@ -8,8 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD
-from backtest.engine.portfolio.switched_book import run_switched_book
-from backtest.engine.switched_run import Stretch
+from backtest.engine.switched_run import Stretch, run_switched
 from tests.portfolio.book_helpers import make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -52,7 +51,7 @@ class Planned(bt.Policy):
 
 
 def switched(stretches, **more):
-    return run_switched_book(MARKETS, stretches, **{**TERMS, **more}, is_compiled=False)
+    return run_switched(MARKETS, stretches, **{**TERMS, **more}, compile=False)
 
 
 @pytest.mark.parametrize("overlay", [None, Follow(0.5, 2)])

@@ -9,7 +9,6 @@ import pytest
 
 import backtest as bt
 from backtest.allocate import WeightRule
-from backtest.engine.portfolio.switched_book import run_switched_book
 from backtest.engine.switched_run import Stretch, run_switched
 from backtest.strategies import Constant
 from backtest.validation.column_memory import measure_memory
@@ -54,9 +53,8 @@ def test_the_account_trades_the_signal_of_each_fold():
     # windows of 4 up to the boundary and of 20 after it, by hand: one signal of both
     few, many = bt.signals.Breakout(window=4), bt.signals.Breakout(window=20)
     policy, turn = Constant(leverage=1.0), 300
-    whole = bt.run(ONE, policy, **TERMS, signal="breakout:4")
     stretches = [Stretch(0, turn, policy, few), Stretch(turn, 480, policy, many)]
-    found = run_switched(whole, stretches, compiled=False)
+    found = run_switched(ONE, stretches, **TERMS)
     joined = np.concatenate([few.compute(ONE)[:turn], many.compute(ONE)[turn:]])
     alone = bt.run(ONE, policy, **TERMS, signal=joined)
     assert np.array_equal(found.record, alone.record, equal_nan=True)
@@ -75,10 +73,7 @@ def test_an_account_of_several_trades_the_weights_of_each_fold():
     joined.iloc[turn:] = bt.allocate.equal_risk(small, half_life=9.0).iloc[turn:]
     alone = bt.run(small, policy, **terms, signal=joined)
     stretches = [Stretch(0, turn, policy, few), Stretch(turn, 40, policy, many)]
-    del terms["compile"]
-    found = run_switched_book(
-        small, stretches, **terms, signal=None, calendar="365", is_compiled=False
-    )
+    found = run_switched(small, stretches, **terms)
     assert np.array_equal(found.record, alone.record, equal_nan=True)
     assert np.array_equal(found.positions_record, alone.positions_record, equal_nan=True)
     texts = [each["signal"] for each in found.manifest["policy"]["switches"]]

@@ -39,5 +39,6 @@ def decide(policy: Policy, market: Market, columns: Mapping[str, FloatArray]) ->
     begin = LoopStart(start_state(account), tuple(map(float, start_memory(policy) or ())), 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        outcome = run_loop(policy, inputs, columns, begin, is_compiled=False, progress=None)
+        given = (policy, inputs, columns, begin)
+        outcome = run_loop(*given, stop=market.n_bars, is_compiled=False, progress=None)
     return np.array(outcome.book[RECORDED.index("target")])
