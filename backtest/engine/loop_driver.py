@@ -212,7 +212,8 @@ def run_loop(
     """Take the account up to bar ``stop``, in compiled code where the policy compiles."""
     because = "compile=False"
     if is_compiled:
-        order = order_compiled(policy, inputs, columns, begin)
+        recipe = write_recipe(policy, tuple(columns))
+        order = order_compiled(recipe, policy, inputs, columns, begin)
         plain_seconds = estimate_plain(inputs.rules, stop - begin.first)
         if is_loop_plain(order, [(policy, tuple(columns))], plain_seconds):
             plain = build_plain(policy, inputs, columns)
@@ -220,7 +221,7 @@ def run_loop(
                 return answer_first(
                     partial(run_chunks, plain, begin, stop, progress, "", PLAIN_CHUNK), order
                 )
-        runner = build_compiled(policy, inputs, columns, order.recipe)
+        runner = build_compiled(policy, inputs, columns, recipe)
         because = try_compiled(runner, begin)
         if not because:
             mark_ready(order)
@@ -233,11 +234,14 @@ def run_loop(
 
 
 def order_compiled(
-    policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray], begin: LoopStart
+    recipe: Recipe,
+    policy: Policy,
+    inputs: Inputs,
+    columns: Mapping[str, FloatArray],
+    begin: LoopStart,
 ) -> LoopOrder:
     """Return the order of the compiled loop for a run."""
     state, memory, first = begin.state, begin.memory, begin.first
-    recipe = write_recipe(policy, tuple(columns))
     packed, formula = pack_inputs(recipe, policy, inputs, columns)
     given = (packed.rules, packed.plan, packed.feed, packed.clock, packed.seen, formula)
     rest = (state, begin.start_tally(), memory, new_tape(1, 1, first), first, first)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from backtest.base.units import FloatArray, IntArray, TimeLike, format_time, utc_index
 from backtest.engine.account_loop import Switch, run_account
@@ -145,13 +144,14 @@ def find_weights(markets: Markets, stretch: Stretch) -> FloatArray:
 
 def join_rules(
     weights: Sequence[FloatArray], stretches: Sequence[Stretch], markets: Markets
-) -> pd.DataFrame | pd.Series:
+) -> Any:
     """Return the weights of the rules one after another; before the first, those of its rule."""
     joined = weights[0].copy()
     for each, stretch in zip(weights[1:], stretches[1:], strict=True):
         joined[:, stretch.first :] = each[:, stretch.first :]
     frame = weights_to_frame(joined, markets)
-    return name_signal(frame if len(markets) > 1 else frame.iloc[:, 0], describe_rules(stretches))
+    signal: Any = frame if len(markets) > 1 else frame.iloc[:, 0]
+    return name_signal(signal, describe_rules(stretches))
 
 
 def describe_rules(stretches: Sequence[Stretch]) -> str:
