@@ -99,14 +99,6 @@ class Result(PortfolioViews, Reportable):
         """
         return self._count_ambiguous()
 
-    def _require_one(self, name: str, reason: str) -> None:
-        if not self.has_one_position:
-            raise ParameterError(
-                f"{reason}, this result has several positions",
-                where=f"Result.{name}",
-                cure="run one instrument alone, without an overlay",
-            )
-
     @checked
     def calibration(
         self,
@@ -298,7 +290,8 @@ class Result(PortfolioViews, Reportable):
         ----------
         by : str
             ``"phase"``: bull and bear markets by the 20 % rule on the mark close. ``"volatility"``:
-            calm, normal and stress, the thirds of the volatility forecast.
+            calm, normal and stress, the thirds of the volatility forecast. With several
+            instruments, of the index that the measures compare with (``benchmark`` of ``bt.run``).
 
         Returns
         -------
@@ -318,8 +311,6 @@ class Result(PortfolioViews, Reportable):
         they followed one another. Phases are known in hindsight only; see
         :func:`backtest.measures.find_bulls`.
         """
-        reason = "measures by the state of the market need one market"
-        self._require_one("measures_by", reason)
         return tabulate_parts(self, by)
 
     @checked
@@ -408,19 +399,18 @@ class Result(PortfolioViews, Reportable):
             margin, funding and liquidations: ``.stats()``, ``.total()``. Its measures are of
             returns per bar, ours of returns per sampling period. ``"portfolio"``: a
             ``vectorbt.Portfolio`` with the account's orders and fees, worth its equity at every
-            close to 1e-9.
+            close to 1e-9. Several instruments are a group of columns that share the cash.
 
         Raises
         ------
         ParameterError
             If a Portfolio cannot hold the account: funding, interest, a liquidation, flows, a
-            reserve, an inverse contract, borrowed money (long leverage above 1), two trades in one
-            bar, or a resumed run.
+            reserve, an inverse contract, borrowed money (long leverage above 1), two trades of an
+            instrument in one bar, collateral, or a resumed run.
 
         Notes
         -----
         The index is UTC without a zone.
         """
-        self._require_one("to_vectorbt", "an object of vectorbt holds one asset on its own margin")
         unit = np.concatenate(([self.tally.first_unit], self.of_account("unit")))
         return convert(self, unit, kind)

@@ -8,21 +8,19 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.ranges import Choice
-from backtest.base.units import DAY, YEAR_DAYS, BoolArray, FloatArray, IntArray
-from backtest.engine.bar_loop import RECORDED
-from backtest.engine.result_tables import value_of
+from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS, BoolArray, FloatArray, IntArray
+from backtest.engine.result_tables import TRADES, compute_margin_columns, value_of
+from backtest.features.liquidation_forecast import NO_BARS_SEEN, forecast_volatility
 from backtest.measures.market_states import PHASES, THIRDS, MarketState, find_bulls, find_thirds
-from backtest.measures.part_measures import PART_METRICS, RunBars, measure_part
+from backtest.measures.part_measures import MONEY, PART_METRICS, RunBars, measure_part
+from backtest.measures.run_measures import COSTS
 from backtest.measures.tally import NEAR
 
 if TYPE_CHECKING:
-    from backtest.engine.run_record import RunRecord
-
-TRADES = ("fill", "stop", "trailing_stop", "equity_stop", "take_profit", "liquidation")
-"""Kinds of events whose amounts are traded notionals."""
+    from backtest.engine.portfolio_views import PortfolioViews
 
 
-def tabulate_parts(result: RunRecord, by: MarketState) -> pd.DataFrame:
+def tabulate_parts(result: PortfolioViews, by: MarketState) -> pd.DataFrame:
     """Return the measures of the parts of a run, as :meth:`Result.measures_by` does."""
     Choice("phase", "volatility").check("by", by, where="Result.measures_by, by")
     names = PHASES if by == "phase" else THIRDS
@@ -41,29 +39,43 @@ def tabulate_parts(result: RunRecord, by: MarketState) -> pd.DataFrame:
     return table.rename_axis(by)
 
 
-def find_phase(result: RunRecord) -> IntArray:
+def find_phase(result: PortfolioViews) -> IntArray:
     """Return the phase of the market at the last bar of each sampling period."""
-    is_bull = find_bulls(result.mark)[result.ends_sample != 0.0]
+    is_bull = find_bulls(read_level(result))[result.ends_sample != 0.0]
     return np.where(is_bull, 0, 1)
 
 
-def find_volatility(result: RunRecord) -> IntArray:
+def find_volatility(result: PortfolioViews) -> IntArray:
     """Return the third of the volatility forecast at the close before each sampling period."""
-    forecast = result.volatility_forecast
     ends = np.flatnonzero(result.ends_sample)
-    before = np.concatenate(([np.nan], forecast[ends[:-1]]))
+    before = np.concatenate(([np.nan], read_forecast(result)[ends[:-1]]))
     return find_thirds(before)
 
 
-def gather_bars(result: RunRecord) -> RunBars:
+def read_level(result: PortfolioViews) -> FloatArray:
+    """Return the level of the market: the mark of the only instrument, or the benchmark index."""
+    if len(result.names) == 1:
+        return result.mark
+    return np.asarray(np.cumprod(1.0 + result.market_returns), dtype=np.float64)
+
+
+def read_forecast(result: PortfolioViews) -> FloatArray:
+    """Return the volatility forecast of the market at each close."""
+    if len(result.names) == 1:
+        return result.volatilities[0][:, 0]
+    given = (NO_BARS_SEEN, result.time, read_level(result), result.interval)
+    return forecast_volatility(*given, is_session=result.is_session)[0]
+
+
+def gather_bars(result: PortfolioViews) -> RunBars:
     """Return what the measures of parts need of a run."""
-    book = {name: result.of_account(name) for name in RECORDED}
+    book = {name: result.of_account(name) for name in (*MONEY, "unit", "equity", "top_up")}
     unit = np.concatenate(([result.tally.first_unit], book["unit"]))
     closes = np.concatenate(([result.span.start], result.span.closes))
     ends = result.ends_sample != 0.0
     counts = count_events(result)
     is_cut = counts["liquidations"] + counts["stops"] + counts["take_profits"] > 0.0
-    drag, carry = measure_decay(result, book, result.read_path(slice(None)).moves, is_cut)
+    drag, carry = measure_decay(result, book, is_cut)
     return RunBars(
         samples=result.samples,
         path=result.compare_path(slice(None)),
@@ -71,14 +83,15 @@ def gather_bars(result: RunRecord) -> RunBars:
         years=np.diff(closes) / (YEAR_DAYS * DAY),
         book=book,
         counts=counts,
-        margin_ratio=result.bars["margin_ratio"].to_numpy(),
+        margin_ratio=measure_ratios(result),
+        gross=result.exposures.abs().sum(axis=1).to_numpy(),
         drag=drag,
         carry=carry,
         sample=np.cumsum(ends) - ends,
     )
 
 
-def count_events(result: RunRecord) -> dict[str, FloatArray]:
+def count_events(result: PortfolioViews) -> dict[str, FloatArray]:
     """Return the events of each bar by kind, the traded notional, and closes near liquidation."""
     events, n = result.events, len(result.time)
     kind = events["kind"].astype(str).to_numpy()
@@ -88,9 +101,11 @@ def count_events(result: RunRecord) -> dict[str, FloatArray]:
     def count(*names: str) -> FloatArray:
         return np.bincount(rows[np.isin(kind, names)], minlength=n).astype(np.float64)
 
-    price, mark = result.bars["liquidation_price"].to_numpy(), result.mark
-    is_long = result.of_account("position") > 0.0
+    price, mark = result.liquidation_prices, result.marks
+    is_long = result.of_positions("quantity") > 0.0
     near = np.where(is_long, price >= mark / (1.0 + NEAR), price <= mark / (1.0 - NEAR))
+    gross: FloatArray = result.exposures.abs().sum(axis=1).to_numpy()
+    over = gross > result.account.max_gross_leverage * (1.0 + TOLERANCE)
     return {
         "liquidations": count("liquidation"),
         "stops": count("stop", "trailing_stop", "equity_stop"),
@@ -100,28 +115,53 @@ def count_events(result: RunRecord) -> dict[str, FloatArray]:
         "calls_failed": count("call_failed"),
         "ruined": count("ruin"),
         "traded": np.bincount(rows, weights=amount, minlength=n).astype(np.float64),
-        "near": near.astype(np.float64),
+        "near": np.asarray(near.any(axis=1), dtype=np.float64),
+        "over_cap": np.asarray(over, dtype=np.float64),
     }
 
 
+def measure_ratios(result: PortfolioViews) -> FloatArray:
+    """Return the largest margin ratio at each close: of the pool and of isolated positions."""
+    ratio = result.bars["margin_ratio"].to_numpy()
+    for i, name in enumerate(result.names):
+        own = result.account.for_instrument(name)
+        if own.margin == "isolated":
+            book = {each: result.of_positions(each)[:, i] for each in ("entry", "margin")}
+            book |= {"position": result.of_positions("quantity")[:, i]}
+            book |= {"equity": result.of_account("equity")}
+            known = result.quotes.multiplier  # that of older results was not stored
+            x = np.broadcast_to(known[:, i] if known.size else np.nan, ratio.shape)
+            given = (result.venues[name], own, book, result.marks[:, i], x, result.time)
+            ratio = np.maximum(ratio, compute_margin_columns(*given)["margin_ratio"])
+    return ratio
+
+
 def measure_decay(
-    result: RunRecord, book: dict[str, FloatArray], moves: FloatArray, is_cut: BoolArray
+    result: PortfolioViews, book: dict[str, FloatArray], is_cut: BoolArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return the log growth that each bar lost to volatility and to carry.
 
-    ``is_cut`` marks bars with a stop or liquidation, which have no volatility drag.
+    ``is_cut`` marks bars with a stop or liquidation, which have no volatility drag. With several
+    positions l_i it is that of the portfolio, sum l_i ln(1 + r_i) - ln(1 + sum l_i r_i).
     """
     equity = np.concatenate(([np.nan], book["equity"][:-1]))
-    gains = book["price_pnl"] + book["bad_debt"] - sum(book[name] for name in RECORDED[8:14])
+    more = result.bars.get("collateral_pnl", 0.0) - result.bars.get("conversion", 0.0)
+    gains = book["price_pnl"] + book["bad_debt"] + np.asarray(more)
+    gains = gains - sum(book[name] for name in (*COSTS, "liquidation_loss"))
     equity[0] = book["equity"][0] - gains[0] - book["flows"][0]
     before = equity + book["flows"]
     scale = np.divide(1.0, before, out=np.zeros_like(before), where=before > 0.0)
     carry = (book["funding"] + book["interest"] + book["fees"]) * scale
-    value = value_of(result.venue, np.concatenate(([result.first_mark], result.mark[:-1])))
-    is_known = ~np.isnan(moves) & (moves > -1.0) & ~is_cut
-    held = np.where(is_known, book["position"] * np.abs(value) * scale, 0.0)
-    grown = 1.0 + held * np.where(is_known, moves, 0.0)
-    is_counted = is_known & (grown > 0.0)
-    gone = held * np.log1p(moves, out=np.zeros_like(moves), where=is_counted)
+    marks = np.vstack((np.broadcast_to(result.before.mark, result.marks[:1].shape), result.marks))
+    each = zip(result.names, marks.T, strict=True)
+    values = np.stack([value_of(result.venues[name], mark) for name, mark in each], axis=1)
+    sizes = np.abs(values[:-1])
+    moves = np.diff(values, axis=0) / sizes
+    is_known = ~np.isnan(moves) & (moves > -1.0) & ~is_cut[:, None]
+    turns = result.of_positions("quantity") * sizes * scale[:, None]
+    held, moved = np.where(is_known, turns, 0.0), np.where(is_known, moves, 0.0)
+    grown = 1.0 + (held * moved).sum(axis=1)
+    gone = (held * np.log1p(moved)).sum(axis=1)
+    is_counted = grown > 0.0
     drag = gone - np.log(grown, out=np.zeros_like(grown), where=is_counted)
     return np.where(is_counted, drag, 0.0), carry

@@ -12,7 +12,7 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Choice
 from backtest.base.units import FloatArray, format_time, utc_index
-from backtest.engine.result_tables import FORCED
+from backtest.engine.result_tables import TRADES
 
 if TYPE_CHECKING:
     from backtest.engine.run_record import RunRecord
@@ -22,7 +22,6 @@ KINDS = Choice("returns", "portfolio")
 WHERE = "Result.to_vectorbt"
 EXACT = 1e-9
 """The largest relative difference between the value of a portfolio and the account's equity."""
-TRADES = ("fill", *FORCED)
 RETURNS = "use result.to_vectorbt() for the returns of the account, which include everything"
 
 
@@ -54,17 +53,22 @@ def build_portfolio(result: RunRecord) -> Any:
             cure=RETURNS,
         )
     size, price, fees = read_orders(result)
-    index = naive_index(result)
+    close: Any = pd.DataFrame(result.marks, naive_index(result), [*result.names]).ffill().bfill()
+    shared: dict[str, Any] = {"group_by": True, "cash_sharing": True, "call_seq": "auto"}
+    if len(result.names) == 1:  # a Portfolio of one column
+        close, shared = close.iloc[:, 0].rename("close"), {}
+        size, price, fees = size[:, 0], price[:, 0], fees[:, 0]
     vectorbt = import_vectorbt()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own use of pandas and numba
         portfolio = vectorbt.Portfolio.from_orders(
-            pd.Series(np.asarray(result.mark), index=index, name="close"),
+            close,
             size=size,
             price=price,
             fixed_fees=fees,
             init_cash=float(result.account.capital),
             freq=pd.Timedelta(result.interval, unit="ns"),
+            **shared,
         )
         value = np.asarray(portfolio.value(), dtype=np.float64)
     equity = result.bars["equity"].to_numpy()
@@ -84,35 +88,42 @@ def find_obstacles(result: RunRecord) -> Iterator[str]:
     """Yield why a Portfolio cannot hold the account."""
     bars, account, kinds = result.bars, result.account, set(result.events["kind"])
     trades = result.events[result.events["kind"].isin(TRADES)]
-    borrowed = bars["equity"] - bars["position"] * bars["mark"] < -EXACT * bars["equity"].abs()
+    worth = np.nansum(result.of_positions("quantity") * result.marks, axis=1)
+    borrowed = bars["equity"] - worth < -EXACT * bars["equity"].abs()
     flowed = [
         name for name in ("funding", "interest", "flows", "top_up") if (bars[name] != 0).any()
     ]
     closed = [kind for kind in ("liquidation", "ruin", "bad_debt") if kind in kinds]
+    twice = trades.duplicated([name for name in ("time", "instrument") if name in trades])
+    is_linear = all(each.contract.kind == "linear" for each in result.venues.values())
     reasons = (
         (result.manifest["resumed_from"], "the run goes on from an earlier one, and its position"),
-        (result.venue.contract.kind != "linear", "the contract is inverse, worth 1 / price"),
+        (not is_linear, "the contract is inverse, worth 1 / price"),
+        (account.collateral, "the account holds collateral"),
         (closed, f"the account had a {', a '.join(closed)}"),
         (flowed, f"the account had {' and '.join(flowed)}"),
         (account.reserve > 0.0, "the account has a reserve"),
-        (trades["time"].duplicated().any(), "two trades fell into one bar, which has one order"),
+        (twice.any(), "two trades fell into one bar, which has one order"),
         (borrowed.any(), "the account borrowed: a long leverage above 1 needs more than its cash"),
     )
     yield from (text.replace("_", " ") for is_so, text in reasons if is_so)
 
 
 def read_orders(result: RunRecord) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the order of each bar: signed quantity (NaN for none), price, and fee in money."""
-    n = len(result.time)
-    size, price, fees = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n)
+    """Return the order of each bar and instrument: signed quantity (NaN for none), price, fee."""
+    shape = len(result.time), len(result.names)
+    size, price, fees = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape)
     events = result.events
     stamps = pd.DatetimeIndex(events["time"]).as_unit("ns").asi8
-    rows = np.minimum(np.searchsorted(result.time, stamps), n - 1)
+    rows = np.minimum(np.searchsorted(result.time, stamps), shape[0] - 1)
+    is_by_name = "instrument" in events
+    names = events["instrument"].to_numpy() if is_by_name else [result.names[0]] * len(events)
+    columns = pd.Index(result.names).get_indexer(pd.Index(names))
     trades = events["kind"].isin(TRADES).to_numpy()
-    size[rows[trades]] = events["quantity"].to_numpy()[trades]
-    price[rows[trades]] = events["price"].to_numpy()[trades]
+    size[rows[trades], columns[trades]] = events["quantity"].to_numpy()[trades]
+    price[rows[trades], columns[trades]] = events["price"].to_numpy()[trades]
     charged = (events["kind"] == "fee").to_numpy()
-    fees[rows[charged]] = events["amount"].to_numpy()[charged]
+    fees[rows[charged], columns[charged]] = events["amount"].to_numpy()[charged]
     return size, price, fees
 
 

@@ -40,7 +40,8 @@ class RunBars(NamedTuple):
     to money: :data:`MONEY` and ``top_up``. ``counts`` maps :data:`COUNTS`, ``traded`` (the traded
     notional), ``near`` and ``ruined`` to numbers. ``margin_ratio`` is that at closes, ``drag`` and
     ``carry`` are the log growth that each bar lost to volatility and to carry. ``sample`` is the
-    number of the sampling period of each bar.
+    number of the sampling period of each bar. ``gross`` is the gross leverage at closes, and
+    ``over_cap`` of ``counts`` is 1 where it is above its cap.
     """
 
     samples: Samples
@@ -50,6 +51,7 @@ class RunBars(NamedTuple):
     book: Mapping[str, FloatArray]
     counts: Mapping[str, FloatArray]
     margin_ratio: FloatArray
+    gross: FloatArray
     drag: FloatArray
     carry: FloatArray
     sample: IntArray
@@ -99,6 +101,7 @@ def take_part(run: RunBars, samples: BoolArray) -> RunBars:
         book={name: values[rows] for name, values in run.book.items()},
         counts={name: values[rows] for name, values in run.counts.items()},
         margin_ratio=run.margin_ratio[rows],
+        gross=run.gross[rows],
         drag=run.drag[rows],
         carry=run.carry[rows],
         sample=run.sample[rows],
@@ -141,15 +144,14 @@ def measure_rates(part: RunBars, money: Mapping[str, float], years: float) -> di
 
 def measure_leverage(part: RunBars, years: float, ruined: float) -> dict[str, float]:
     """Return the measures of leverage and its decay by name."""
-    leverage = np.abs(part.path.leverage)
-    mean, peak = float(np.mean(leverage)), float(np.max(leverage))
+    mean, peak = float(np.mean(part.gross)), float(np.max(part.gross))
     drag = math.nan if ruined else float(np.sum(part.drag)) / years
     carry = math.nan if ruined else float(np.sum(part.carry)) / years
     return {
         "near_liquidation_share": float(np.mean(part.counts["near"])),
         "mean_leverage": mean,
         "peak_leverage": peak,
-        "gross_over_cap": 0.0,  # one position has no such cap
+        "gross_over_cap": float(np.mean(part.counts["over_cap"])),
         "peak_gross_leverage": peak,
         "peak_margin_ratio": float(np.max(part.margin_ratio)),
         "leverage_decay": drag + carry,

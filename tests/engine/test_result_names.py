@@ -1,11 +1,15 @@
 """A result of one instrument and one of several answer to the same names."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import backtest as bt
 from backtest.engine.bar_loop import RECORDED
+from backtest.engine.run_by_state import gather_bars
 from backtest.market import as_markets
+from backtest.measures.part_measures import PART_METRICS, measure_part
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account(capital=1_000)
@@ -78,14 +82,45 @@ def test_several_positions_have_what_one_has(two, tmp_path):
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
-        (lambda result: result.to_vectorbt(), "one asset on its own margin"),
-        (lambda result: result.measures_by("phase"), "need one market"),
         (lambda result: result.venue, "single venue, got 2 instruments"),
     ],
 )
 def test_what_has_no_meaning_for_several_says_why(two, call, reason):
     with pytest.raises(bt.ParameterError, match=reason):
         call(two)
+
+
+@pytest.mark.parametrize("margin", ["cross", "isolated"])
+def test_parts_of_a_run_of_several_are_the_whole(margin):
+    """All samples as one part have the measures of the run, and the states split its money."""
+    account = bt.Account(capital=1_000, margin=margin, venue_leverage=3.0, max_gross_leverage=2.5)
+    signal = {"A": 0.7, "B": -0.3}
+    run = bt.run(PAIR, bt.strategies.Constant(2.0), venue=VENUE, account=account, signal=signal,
+                 compile=False)  # fmt: skip
+    whole = measure_part(gather_bars(run), np.ones(len(run.returns), bool), run.span.periods)
+    for name in PART_METRICS:
+        rel = 1e-4 if name in ("sharpe", "sortino") else 1e-9  # the risk-free rate is compounded
+        assert whole[name] == pytest.approx(run.metrics[name], rel=rel, abs=1e-9, nan_ok=True), name
+    for by in ("phase", "volatility"):
+        table = run.measures_by(by)
+        assert table["days"].sum() == pytest.approx(10.0 if by == "phase" else 9.0)
+    assert run.measures_by("phase")["fees"].sum() == pytest.approx(run.metrics["fees"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("short", [0.4, -0.4])
+def test_a_vectorbt_portfolio_of_several_is_worth_the_equity(short):
+    """Without funding; a group of columns that share the cash."""
+    none = {name: np.zeros(0) for name in ("funding_rate", "funding_mark", "funding_predicted")}
+    none |= {"funding_time": np.zeros(0, np.int64)}
+    pair = bt.Markets({name: dataclasses.replace(each, **none) for name, each in PAIR.items()})
+    run = bt.run(pair, bt.strategies.Constant(1.0), venue=VENUE, account=bt.Account(band=0.05),
+                 signal={"A": 0.5, "B": short}, compile=False)  # fmt: skip
+    portfolio = run.to_vectorbt("portfolio")
+    np.testing.assert_allclose(portfolio.value(), run.bars["equity"], rtol=1e-9)
+    np.testing.assert_allclose(portfolio.assets(), run.quantities, atol=1e-9)
+    total = run.to_vectorbt().total()
+    assert total == pytest.approx(run.metrics["total_return"], rel=1e-9)
 
 
 def test_a_resumed_run_of_several_needs_no_earlier_bars(two):

@@ -88,11 +88,21 @@ def test_the_report_is_written_in_every_format(result, tmp_path):
     text = result.report(tmp_path / "page.md").read_text(encoding="utf-8")
     assert "56.22" in text
     assert f"backtest report {result.save(tmp_path).name}" in text
-    assert "backtest data inspect reports on each" in text
+    assert "not in this report: the data were made in Python" in text
     assert "| margin | cross |" in text
     found = json.loads(result.report(tmp_path / "page.json").read_text(encoding="utf-8"))
     assert found["attribution"]["A"]["price_pnl"] == pytest.approx(160 * 500 / 1423)
     assert {row["cause"] for row in found["contagion"]} >= {"A", "B"}
+
+
+def test_the_quality_of_each_market_stands_in_the_report(tmp_path):
+    pair = bt.Markets({name: bt.Market.sample(bars=60, seed=k) for k, name in enumerate("AB")})
+    run = bt.run(pair, Hold(1.0), venue=make_venue(), account=bt.Account(), compile=False)
+    found = json.loads(run.report(tmp_path / "page.json").read_text(encoding="utf-8"))["quality"]
+    assert {name: each["bars"]["rows"] for name, each in found.items()} == {"A": 60, "B": 60}
+    text = run.report(tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "Quality of the data of B" in text
+    assert "What the data of A are fit for" in text
 
 
 def test_collateral_is_part_of_what_the_account_began_with():

@@ -23,11 +23,10 @@ class Background(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
-        found = self.examined.found
         return {
             "made_by": self.command or None,
             "not_said": list(self.remarks),
-            "quality": None if found is None else found.to_dict(),
+            "quality": self.examined.to_dict(),
         }
 
 

@@ -26,22 +26,27 @@ MOST_OUTLIERS = 3
 
 
 class Examined(NamedTuple):
-    """The quality of data, or why it is not known."""
+    """The quality of data by instrument, without a name if there is one, or why it is not known."""
 
-    found: Quality | None
+    found: Mapping[str, Quality]
     why_not: str = ""
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """Return the reports as plain data, by instrument if there are several; None without."""
+        found = {name: each.to_dict() for name, each in self.found.items()}
+        return found.get("", found) or None
 
 
 NOT_READ = Examined(
-    None,
+    {},
     "The data were not read for this page; backtest report reads them again where they still are.",
 )
 
 
-SEVERAL = Examined(
-    None,
-    "The quality of several markets is not in this report: backtest data inspect reports on each.",
-)
+NO_SOURCES = Examined(
+    {}, "A search of several markets does not keep where each came from, so their quality is not "
+    "in this report: backtest data inspect reports on each."
+)  # fmt: skip
 
 
 def examine(data: Mapping[str, Any], source: str) -> Examined:
@@ -49,14 +54,19 @@ def examine(data: Mapping[str, Any], source: str) -> Examined:
 
     They must still have the ``content_hash`` of the manifest; ``source`` is how they were loaded.
     """
-    if data.get("instruments"):
-        return SEVERAL
+    parts = data.get("instruments") or {"": {**data, "source": source}}
+    if not all(isinstance(each, Mapping) for each in parts.values()):
+        return NO_SOURCES
     try:
-        return Examined(quality(load_again(source, str(data["content_hash"]))))
+        found = {
+            name: quality(load_again(str(each["source"]), str(each["content_hash"])))
+            for name, each in parts.items()
+        }
     except (BacktestError, OSError) as error:
         reason = str(error.strerror) if isinstance(error, OSError) else error.problem
         cure = "" if isinstance(error, OSError) else f" {capitalize(error.cure)}."
-        return Examined(None, f"The quality of the data is not in this report: {reason}.{cure}")
+        return Examined({}, f"The quality of the data is not in this report: {reason}.{cure}")
+    return Examined(found)
 
 
 def describe_filled(filled: Mapping[str, str]) -> str:
@@ -76,27 +86,30 @@ def join_notes(notes: Mapping[str, str]) -> str:
 
 def write_quality(examined: Examined) -> Iterator[Block]:
     """Yield the tables on the quality of data, or the sentence on why there are none."""
-    found = examined.found
-    if found is None:
+    if not examined.found:
         yield Paragraph(examined.why_not, "note")
-        return
-    yield tabulate_bars(found)
+    for name, found in examined.found.items():
+        yield from tabulate_quality(found, f" of {name}" if name else "")
+
+
+def tabulate_quality(found: Quality, suffix: str) -> Iterator[Block]:
+    """Yield the tables on the quality of one market; the ``suffix`` of their titles names it."""
+    yield tabulate_bars(found, suffix)
     pairs = [*list_mark(found.beside), *list_funding(found.funding)]
     if pairs:
         columns = name_columns("finding", "value", text=["value"])
-        yield Table("Quality of mark prices and funding", columns, tuple(pairs))
-    yield tabulate_fitness(found)
+        yield Table(f"Quality of mark prices and funding{suffix}", columns, tuple(pairs))
+    yield tabulate_fitness(found, suffix)
 
 
-def tabulate_bars(found: Quality) -> Table:
+def tabulate_bars(found: Quality, suffix: str) -> Table:
     """Return the findings on bars and mark bars, side by side."""
     sides = [each for each in (found.bars, found.mark) if each is not None]
     names = ("bars", "mark bars") if found.mark is not None else ("bars",)
     rows = zip(*(list_bars(each) for each in sides), strict=True)
     texts = tuple((pairs[0][0], *(text for _, text in pairs)) for pairs in rows)
-    return Table(
-        "Quality of the data", name_columns("finding", *names), texts, describe_outliers(found.bars)
-    )
+    columns, note = name_columns("finding", *names), describe_outliers(found.bars)
+    return Table(f"Quality of the data{suffix}", columns, texts, note)
 
 
 def list_bars(bars: BarsQuality) -> Iterator[tuple[str, str]]:
@@ -153,7 +166,7 @@ def list_funding(funding: FundingQuality | None) -> Iterator[tuple[str, str]]:
     yield "rates", f"{span}, {funding.at_largest:,} of the largest size"
 
 
-def tabulate_fitness(found: Quality) -> Table:
+def tabulate_fitness(found: Quality, suffix: str) -> Table:
     """Return the uses the data are fit for, and the reasons against others."""
     columns = name_columns("use", "fit", "because", text=["fit", "because"])
     rows = tuple(
@@ -165,4 +178,4 @@ def tabulate_fitness(found: Quality) -> Table:
         for each in found.verdicts
     )
     note = "This depends on the data, not on the policy. backtest data inspect shows more."
-    return Table("What the data are fit for", columns, rows, note)
+    return Table(f"What the data{suffix} are fit for", columns, rows, note)

@@ -32,6 +32,7 @@ from backtest.report.page.thinning import thin_rows
 from backtest.report.run.contagion_section import build_contagion, count_victims
 from backtest.report.run.exposure_charts import draw_account, list_charts
 from backtest.report.run.ledger_table import build_ledger, choose_rows
+from backtest.report.run.market_states_section import build_states
 from backtest.report.run.over_time_section import build_time, build_use
 from backtest.report.run.realization_section import list_realization
 from backtest.report.run.risk_section import build_risk
@@ -84,6 +85,7 @@ def build_sections(result: Result, background: Background) -> list[Section]:
         build_risk(result),
         build_time(result),
         build_use(result),
+        build_states(result),
         *list_realization(result),
         Section("events", "Event ledger",
                 "All events in order. Search by any word.",
