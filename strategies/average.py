@@ -16,6 +16,9 @@ class Average(Combinator):
     equal weights are hard to beat.
     """
 
+    fails_when: ClassVar[str] = (
+        "One policy asks for far too much: the mean takes its share of that mistake into the crash."
+    )
     takes: ClassVar[tuple[int, float]] = (1, math.inf)
 
     def observe(self, market: Market) -> Columns:

@@ -1,7 +1,7 @@
 """A cap over another policy."""
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from backtest import AccountView, Bar, Columns, Combinator, Market, Range, held_leverage
 
@@ -15,6 +15,9 @@ class Capped(Combinator):
     volatility targets are capped at 1 and 1.5.
     """
 
+    fails_when: ClassVar[str] = (
+        "A long rise in calm markets, in which the policy is right and the cap keeps it small."
+    )
     cap: Annotated[float, Range(0.0, math.inf, "turns of equity")] = 3.0
 
     def observe(self, market: Market) -> Columns:

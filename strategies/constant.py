@@ -1,6 +1,6 @@
 """A leverage that never changes."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from backtest import Policy, Range
 
@@ -15,4 +15,7 @@ class Constant(Policy):
     Mathematics 1.
     """
 
+    fails_when: ClassVar[str] = (
+        "A market that swings without a trend: it buys after each rise and sells after each fall."
+    )
     leverage: Annotated[float, Range(0.0, 125.0, "turns of equity")] = 1.0  # type: ignore[assignment] # a number holds itself

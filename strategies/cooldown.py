@@ -1,6 +1,6 @@
 """A pause after a stop or a liquidation."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from backtest import AccountView, Bar, Combinator, Range
 
@@ -13,6 +13,9 @@ class Cooldown(Combinator):
     Source: common practice of pausing after a loss, made exact here.
     """
 
+    fails_when: ClassVar[str] = (
+        "A recovery right after the stop or liquidation, which it waits out."
+    )
     bars: Annotated[int, Range(0, 100_000, "bars")] = 24
 
     def combine(self, bar: Bar, account: AccountView, asked: tuple[float, ...]) -> float:

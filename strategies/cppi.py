@@ -1,6 +1,6 @@
 """Portfolio insurance: risk only the equity above a floor."""
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 from backtest import AccountView, Bar, Policy, Range, math
 
@@ -23,6 +23,9 @@ class Cppi(Policy):
     Dynamics and Control 16; Estep and Kritzman (1988), TIPP, J. Portfolio Management 14(4).
     """
 
+    fails_when: ClassVar[str] = (
+        "A gap larger than 1 / multiplier, which takes the account through the floor."
+    )
     multiplier: Annotated[float, Range(1.0, 20.0, "turns of the cushion", log=True)] = 3.0
     floor: Annotated[float, Range(0.0, 0.99, "of starting equity")] = 0.7
     growth: Annotated[float, Range(0.0, 0.5, "per year")] = 0.0

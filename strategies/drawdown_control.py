@@ -1,6 +1,6 @@
 """Drawdown control: risk only the equity above a fraction of its peak."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from backtest import AccountView, Bar, Policy, Range
 
@@ -20,6 +20,9 @@ class DrawdownControl(Policy):
     Mathematical Finance 3(3).
     """
 
+    fails_when: ClassVar[str] = (
+        "A gap through its floor: it stays out of the market while prices recover."
+    )
     at_peak: Annotated[float, Range(0.1, 20.0, "turns of equity", log=True)] = 1.0
     floor: Annotated[float, Range(0.0, 0.95, "of peak equity")] = 0.5
 

@@ -1,7 +1,7 @@
 """Less leverage while funding is expensive."""
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -22,6 +22,9 @@ class FundingAware(Combinator):
     Carry, J. Financial Economics 127(2); the linear cut is ours.
     """
 
+    fails_when: ClassVar[str] = (
+        "A rise that pays more than its high funding: the leverage is cut while prices go up."
+    )
     sensitivity: Annotated[float, Range(0.0, 20.0, "of the leverage, per Sharpe ratio")] = 2.0
     break_even: Annotated[float, Range(-1.0, 3.0, "per year")] = 0.10
     half_life: Annotated[float, Range(1, 2000, "bars", log=True)] = 168.0

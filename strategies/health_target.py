@@ -1,7 +1,7 @@
 """Keep the health factor of a loan: repay below a bound, borrow above another."""
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from backtest import AccountView, Bar, Columns, Market, Policy, Range, margin
 
@@ -22,6 +22,9 @@ class HealthTarget(Policy):
     Aave V3 Technical Paper, for the health factor.
     """
 
+    fails_when: ClassVar[str] = (
+        "A fall in one bar that is larger than the distance to the liquidation threshold."
+    )
     min_health: Annotated[float, Range(1.0, 10.0, "health factor", log=True)] = 1.3
     target: Annotated[float, Range(1.01, 10.0, "health factor", log=True)] = 1.6
     max_health: Annotated[float, Range(1.01, 100.0, "health factor", log=True)] = 2.2

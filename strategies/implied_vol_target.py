@@ -1,6 +1,6 @@
 """A volatility target on the implied volatility of options."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from backtest import AccountView, Bar, Columns, Market, Policy, Range, math
 from backtest.features import implied_volatility
@@ -19,6 +19,9 @@ class ImpliedVolTarget(Policy):
     premium; Moreira and Muir (2017), Volatility-Managed Portfolios, J. Finance 72(4), for the rule.
     """
 
+    fails_when: ClassVar[str] = (
+        "A crash that option prices did not expect, at the leverage of a calm market."
+    )
     target: Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)] = 0.40
     haircut: Annotated[float, Range(0.0, 0.9, "of the implied variance")] = 0.0
     power: Annotated[float, Range(0.5, 3.0)] = 1.0

@@ -1,6 +1,6 @@
 """Kelly leverage: the fastest growth of wealth, with an estimated drift."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from backtest import AccountView, Bar, Columns, Market, Policy, Range
 from backtest.features import ewma_volatility, rolling_drift
@@ -23,6 +23,9 @@ class Kelly(Policy):
     Techniques for Estimating the Mean, J. American Statistical Association 63, for mu.
     """
 
+    fails_when: ClassVar[str] = (
+        "A good year that ends: the drift of the window is still high when the fall begins."
+    )
     fraction: Annotated[float, Range(0.05, 2.0, "of full Kelly")] = 0.5
     window: Annotated[int, Range(24, 50_000, "bars", log=True)] = 2160
     shrinkage: Annotated[float, Range(0.0, 10.0, "squared standard errors")] = 1.0

@@ -1,7 +1,7 @@
 """Three levels of leverage, by drawdown or by volatility."""
 
 import math
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,9 @@ class Ladder(Policy):
     Trigger, J. Scientific Instruments 15(1), for the band.
     """
 
+    fails_when: ClassVar[str] = (
+        "A fall that recovers at once: the leverage is cut near the low, and the rise is missed."
+    )
     by: Annotated[str, Choice("drawdown", "volatility")] = "volatility"
     level_1: Annotated[float, Range(0.0, 125.0, "turns of equity")] = 2.0
     level_2: Annotated[float, Range(0.0, 125.0, "turns of equity")] = 1.0

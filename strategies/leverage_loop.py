@@ -1,7 +1,7 @@
 """A collateral loop: deposit, borrow, buy, deposit again."""
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from backtest import AccountView, Bar, Columns, Market, Policy, Range
 
@@ -22,6 +22,9 @@ class LeverageLoop(Policy):
     Heimbach and Huang (2024), DeFi Leverage, BIS Working Papers 1171, for the loop.
     """
 
+    fails_when: ClassVar[str] = (
+        "A fall in one bar that is larger than the distance to the liquidation threshold."
+    )
     ltv: Annotated[float, Range(0.01, 0.95, "loan over collateral")] = 0.5
     band: Annotated[float, Range(0.0, 0.9, "of the health factor")] = 0.1
 

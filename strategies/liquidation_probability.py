@@ -1,6 +1,6 @@
 """The largest leverage with a limited probability of liquidation."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -29,6 +29,9 @@ class LiquidationProbability(Policy):
     passage).
     """
 
+    fails_when: ClassVar[str] = (
+        "A jump out of a calm market: the forecast knows only moves of the recent size."
+    )
     probability: Annotated[float, Range(1e-9, 0.5, log=True)] = 0.0001
     horizon: Annotated[float, Range(1.0, 2000.0, "bars", log=True)] = 168.0
     estimator: Annotated[str, Choice(*VOLATILITY_ESTIMATORS)] = "ewma"

@@ -15,6 +15,9 @@ class Lowest(Combinator):
     Source: risk limits in common practice, where the tightest one binds.
     """
 
+    fails_when: ClassVar[str] = (
+        "One policy that stays out by mistake, which keeps all others out of a rise."
+    )
     takes: ClassVar[tuple[int, float]] = (1, math.inf)
 
     def observe(self, market: Market) -> Columns:

@@ -1,7 +1,7 @@
 """Keep the margin ratio in a band."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from backtest import AccountView, Bar, Columns, Market, Policy, Range, margin
 
@@ -24,6 +24,9 @@ class MarginBuffer(Policy):
     (2009), Market Liquidity and Funding Liquidity, Review of Financial Studies 22(6).
     """
 
+    fails_when: ClassVar[str] = (
+        "A market that swings: it buys after rises and sells after falls, at a high leverage."
+    )
     target: Annotated[float, Range(0.001, 0.9, "of equity", log=True)] = 0.004
     low: Annotated[float, Range(0.0, 1.0, "of the target")] = 0.5
     high: Annotated[float, Range(1.0, 20.0, "of the target", log=True)] = 2.0

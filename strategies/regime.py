@@ -1,6 +1,6 @@
 """One leverage for calm markets, another for stress."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from backtest import AccountView, Bar, Columns, Market, Policy, Range
 from backtest.features import learned_regimes
@@ -18,6 +18,9 @@ class Regime(Policy):
     Affect Asset Allocation, Financial Analysts Journal 60(2), for less risk under stress.
     """
 
+    fails_when: ClassVar[str] = (
+        "A crash in the middle of calm, before any return of stress is seen."
+    )
     calm: Annotated[float, Range(0.0, 20.0, "turns of equity")] = 1.5
     stress: Annotated[float, Range(0.0, 20.0, "turns of equity")] = 0.5
     half_life: Annotated[float, Range(50, 20_000, "bars", log=True)] = 2160.0

@@ -15,6 +15,7 @@ class Scheduled(Combinator):
     Source: changes of mandate with a known date.
     """
 
+    fails_when: ClassVar[str] = "A market that turns on another day than the one that was chosen."
     takes: ClassVar[tuple[int, float]] = (2, 2)
     since: Annotated[int, Range(1970_01_01, 2261_12_31, "UTC date, as 20220131")] = 2022_01_01
 

@@ -1,6 +1,6 @@
 """A volatility target scaled by the estimated Sharpe ratio."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from backtest import AccountView, Bar, Columns, Market, Policy, Range
 from backtest.features import ewma_volatility, rolling_sharpe
@@ -20,6 +20,9 @@ class SharpeScaling(Policy):
     error; Gelman et al., Bayesian Data Analysis, section 2.5, for the weights.
     """
 
+    fails_when: ClassVar[str] = (
+        "A trend that turns faster than its window: the leverage is highest at the top."
+    )
     target: Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)] = 0.40
     half_life: Annotated[float, Range(2, 2000, "bars", log=True)] = 72.0
     window: Annotated[int, Range(24, 20_000, "bars", log=True)] = 2160

@@ -1,7 +1,7 @@
 """A speed limit on another policy."""
 
 import math
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 from backtest import AccountView, Bar, Columns, Combinator, Market, Range, held_leverage
 
@@ -28,6 +28,9 @@ class Smoothed(Combinator):
     Costs, J. Finance 68(6), on trading only part of the way; the constant speed is ours.
     """
 
+    fails_when: ClassVar[str] = (
+        "A sudden rise of risk, which the leverage follows more slowly than the policy asks."
+    )
     up: Annotated[float, Range(0.01, math.inf, "turns of equity per day", log=True)] = 1.0
     down: Annotated[float, Range(0.01, math.inf, "turns of equity per day", log=True)] = math.inf
 

@@ -1,6 +1,6 @@
 """Leverage by a budget for the loss in the tail."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -25,6 +25,9 @@ class TailRisk(Policy):
     :mod:`backtest.features.tails`.
     """
 
+    fails_when: ClassVar[str] = (
+        "A loss larger than any that the window has seen, at the leverage of calm months."
+    )
     measure: Annotated[str, Choice("VaR", "ES")] = "ES"
     model: Annotated[str, Choice(*TAIL_MODELS)] = "filtered-historical"
     level: Annotated[float, Range(0.95, 0.999)] = 0.99

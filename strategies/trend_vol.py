@@ -1,6 +1,6 @@
 """A volatility target while the trend is with the position."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -20,6 +20,9 @@ class TrendVol(Policy):
     Cryptocurrency, Review of Financial Studies 34(6), find momentum over one to four weeks.
     """
 
+    fails_when: ClassVar[str] = (
+        "A market that turns as often as its lookbacks are long: it holds what has just ended."
+    )
     target: Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)] = 0.40
     half_life: Annotated[float, Range(2, 2000, "bars", log=True)] = 72.0
     short: Annotated[int, Range(1, 20_000, "bars", log=True)] = 168

@@ -1,6 +1,6 @@
 """A volatility target: more leverage in calm markets, less in volatile ones."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Range, math
 from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS, volatility
@@ -19,6 +19,9 @@ class VolTarget(Policy):
     (power 1).
     """
 
+    fails_when: ClassVar[str] = (
+        "A crash out of a calm market: the leverage is highest when the fall begins."
+    )
     target: Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)] = 0.40
     half_life: Annotated[
         float, Range(2, 2000, "bars", log=True, when=("estimator", WEIGHTED_ESTIMATORS))

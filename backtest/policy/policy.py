@@ -18,6 +18,7 @@ from types import FunctionType, MappingProxyType
 from typing import (
     Annotated,
     Any,
+    ClassVar,
     NamedTuple,
     Self,
     TypeAlias,
@@ -45,8 +46,8 @@ BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding
 
 
 TAKEN = frozenset((
-    "combine", "from_settings", "make_formula", "observe", "over", "parameters", "parts",
-    "policies", "settings", "start", "summary", "takes", "title", "written",
+    "combine", "fails_when", "from_settings", "make_formula", "observe", "over", "parameters",
+    "parts", "policies", "settings", "start", "summary", "takes", "title", "written",
 ))  # fmt: skip
 """Names of methods and attributes of policies, which no parameter may have."""
 
@@ -94,6 +95,9 @@ class Policy:
     ParameterError
         If a parameter is unknown, out of range or of the wrong type.
     """
+
+    fails_when: ClassVar[str] = ""
+    """In one sentence, the market in which the rule does badly; optional."""
 
     def __init_subclass__(cls) -> None:
         check_class(cls)
