@@ -1,6 +1,7 @@
 # make run: run the default experiment on the sample.
 # make test: check format, lint and types, and run the tests except those marked slow.
 # make test-all: the same with the slow tests, which compile what they run.
+# make docs: build the site of docs/ into build/docs; needs no network once .venv is there.
 # All create .venv first, with the versions of constraints.txt. For another interpreter: make PYTHON=...
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 bin := .venv/bin
 cases := not slow
 
-.PHONY: run test test-all clean
+.PHONY: run test test-all docs clean
 
 run: .venv/installed
 	$(bin)/backtest run
@@ -27,6 +28,10 @@ test: .venv/installed-dev
 test-all: cases := slow or not slow
 test-all: test
 
+# a warning is an error; -E: blocks run again, as the code that they run may have changed
+docs: .venv/installed-docs
+	$(bin)/python -m sphinx -W --keep-going -E -q -j auto docs build/docs
+
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -42,4 +47,8 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(bin)/python -m pip install -q --no-compile -c constraints.txt --group dev
+	@touch $@
+
+.venv/installed-docs: .venv/installed
+	$(bin)/python -m pip install -q --no-compile -c constraints.txt --no-build-isolation -e .[docs]
 	@touch $@

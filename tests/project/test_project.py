@@ -55,8 +55,9 @@ def test_the_make_targets_that_it_runs_exist(path):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-def test_the_check_of_a_change_runs_the_tests():
-    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("exec make test-all\n")
+def test_the_check_of_a_change_builds_the_site_and_runs_the_tests():
+    assert (ROOT / ".ci" / "run").read_text().endswith("\nmake docs\nexec make test-all\n")
+    assert list_commands(load_jobs("docs.yml")) == ["make docs"]
 
 
 @pytest.mark.slow

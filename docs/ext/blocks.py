@@ -1,0 +1,139 @@
+"""Code blocks of pages: each is run on its own, in a folder with sample data."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import re
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[2]
+WIDTH = 96
+"""Columns of what commands print."""
+SAMPLES = {"btc": 0, "eth": 1}
+"""Folders of data that blocks may read, with the seed of their sample."""
+
+
+class Block(NamedTuple):
+    """A fenced block of a page, and the line of its code."""
+
+    language: str
+    code: str
+    line: int
+
+
+class Output(NamedTuple):
+    """What a block printed, and the HTML of its last expression."""
+
+    text: str
+    html: str
+
+
+def find_blocks(page: str) -> list[Block]:
+    """Return the Python and shell blocks of a page, in order."""
+    found = re.finditer(r"^```(python|sh)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    return [Block(each[1], each[2], page[: each.start()].count("\n") + 2) for each in found]
+
+
+def find_commands(code: str) -> list[list[str]]:
+    """Return the ``backtest`` commands of a shell block, as arguments."""
+    lines = (shlex.split(line, comments=True) for line in code.replace("\\\n", " ").splitlines())
+    return [words[1:] for words in lines if words[:1] == ["backtest"]]
+
+
+def write_samples(folder: Path) -> None:
+    """Write the data that blocks read: a folder for each of two instruments."""
+    import backtest as bt
+
+    for name, seed in SAMPLES.items():
+        market = bt.Market.sample(bars=24 * 120, seed=seed)
+        market.save(folder / name)
+
+
+@contextmanager
+def standing_in(folder: Path) -> Iterator[None]:
+    """Work in a folder, whose modules can be imported, as a user at a prompt does."""
+    environment = dict(os.environ)
+    modules = set(sys.modules)
+    os.environ |= {"COLUMNS": str(WIDTH), "NO_COLOR": "1"}
+    sys.path.insert(0, str(folder))
+    try:
+        with chdir(folder), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - modules:
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
+                del sys.modules[name]
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def run_python(block: Block, folder: Path, page: str, module: ModuleType | None = None) -> Output:
+    """Run a block, by default with no names but its own; show its last expression."""
+    title = re.match(r"# (\w+\.py)\n", block.code)
+    file = folder / (title[1] if title else f"block_{block.line}.py")
+    file.write_text(block.code, encoding="utf-8")
+    module = module or ModuleType(file.stem)
+    module.__file__ = str(file)
+    names = vars(module)
+    tree = ast.parse(block.code, file.name)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    printed = io.StringIO()
+    with standing_in(folder), redirect_stdout(printed):
+        sys.modules[module.__name__] = module
+        try:
+            exec(compile(tree, str(file), "exec"), names)
+            shown = None
+            if last is not None:
+                shown = eval(compile(ast.Expression(last.value), str(file), "eval"), names)
+        except Exception as error:
+            error.add_note(f"{page}, the block in line {block.line}")
+            raise
+        html = write_html(shown)
+        if shown is not None and not html:
+            print(repr(shown))  # noqa: T201 - as a notebook does
+    return Output(printed.getvalue(), html)
+
+
+def write_html(shown: object) -> str:
+    """Return what a notebook would show of a value, a Plotly figure without its library."""
+    if hasattr(shown, "to_plotly_json"):
+        return draw_figure(shown)
+    display = getattr(shown, "_repr_html_", None)
+    return display() if display else ""
+
+
+def draw_figure(figure: Any) -> str:
+    """Return a Plotly figure as HTML, on the background of the page."""
+    clear = "rgba(0,0,0,0)"
+    figure.update_layout(paper_bgcolor=clear, plot_bgcolor=clear, font_color="#888", autosize=True)
+    text: str = figure.to_html(
+        full_html=False, include_plotlyjs=False, config={"responsive": True, "displaylogo": False}
+    )
+    return text
+
+
+def run_shell(block: Block, folder: Path, page: str) -> Output:
+    """Run the ``backtest`` commands of a block; any other command is not run."""
+    from backtest.cli import main
+
+    printed = io.StringIO()
+    with standing_in(folder), redirect_stdout(printed), redirect_stderr(printed):
+        for words in find_commands(block.code):
+            code = main(words)
+            if code:
+                raise RuntimeError(
+                    f"{page}, line {block.line}: backtest {shlex.join(words)} ended with {code}:\n"
+                    f"{printed.getvalue()[-2000:]}"
+                )
+    return Output(printed.getvalue(), "")

@@ -1,0 +1,96 @@
+"""A page for each built-in policy, from its class and a run on one market."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+from docs.ext.markdown import write_table, write_toc
+
+BARS = 24 * 90
+INNER = {
+    "Average": "VolTarget(target=0.6), Constant(1.0)",
+    "Lowest": "VolTarget(target=0.6), Cppi()",
+    "Scheduled": "VolTarget(target=0.6), Constant(0.5)",
+}
+"""What a combinator takes; a volatility target of 0.6 if it is not named here."""
+SETTINGS = {
+    "Capped": "cap=1.5",
+    "Cooldown": "bars=48",
+    "Kelly": "window=720",
+    "Scheduled": "since=20230215",
+    "SharpeScaling": "window=720",
+    "TailRisk": "window=1000",
+}
+"""Settings for a market of some weeks."""
+DATA = {
+    "ImpliedVolTarget": "market = market.with_columns(implied_volatility=[0.6] * market.n_bars)"
+}
+"""Columns of the market that a policy reads."""
+
+
+def list_pages() -> dict[str, str]:
+    """Return a page for each policy, and the table that lists them."""
+    from backtest import strategies
+
+    policies = {name: getattr(strategies, name) for name in strategies.__all__}
+    pages = {f"gallery/{p.title()}": write_page(name, p) for name, p in policies.items()}
+    rows = [
+        [f"[`{name}`](generated/gallery/{p.title()}.md)", p.summary(), p.fails_when]
+        for name, p in policies.items()
+    ]
+    table = write_table(["policy", "what it does", "when it fails"], rows)
+    return pages | {"parts/gallery": table + "\n" + write_toc(pages)}
+
+
+def write_page(name: str, policy: Any) -> str:
+    """Return the page of a policy."""
+    about = (inspect.getdoc(policy) or "").split("\n", 1)[1]
+    rule, _, source = about.partition("Source:")
+    rows = [
+        [f"`{each.name}`", show_default(each.default), str(each.space)]
+        for each in policy.parameters().values()
+    ]
+    return (
+        f"# {name}\n\n{policy.summary()}\n\n{indent_rule(rule)}\n\n"
+        f"**Source.** {indent_rule(source)}\n\n"
+        f"**When it fails.** {policy.fails_when}\n\n"
+        "## On the sample\n\n"
+        f"```python\n{write_run(name, policy)}```\n\n"
+        + (f"## Parameters\n\n{write_table(['name', 'default', 'range'], rows)}" if rows else "")
+    )
+
+
+def show_default(value: object) -> str:
+    """Return a default as it is written."""
+    return "" if value is None else f"`{value!r}`"
+
+
+def indent_rule(text: str) -> str:
+    """Return a docstring as Markdown: roles become code, signs of formulas stay."""
+    text = re.sub(r":\w+:`([^`]+)`", r"`\1`", text.strip()).replace("``", "`")
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(
+        p if i % 2 else re.sub(r"([*_<\[\]|^~])", r"\\\1", p) for i, p in enumerate(parts)
+    )
+
+
+def write_run(name: str, policy: Any) -> str:
+    """Return the code that runs a policy with its defaults, and draws leverage and equity."""
+    import backtest as bt
+
+    inner = INNER.get(name, "VolTarget(target=0.6)") if issubclass(policy, bt.Combinator) else ""
+    arguments = ", ".join(filter(None, [inner, SETTINGS.get(name, "")]))
+    names = sorted({name, *re.findall(r"([A-Z]\w+)\(", inner)})
+    return (
+        "import backtest as bt\n"
+        f"from backtest.strategies import {', '.join(names)}\n\n"
+        f"market = bt.Market.sample(bars={BARS})\n"
+        + (f"{DATA[name]}\n" if name in DATA else "")
+        + 'venue = bt.Venue.preset("binance-usdm", "BTCUSDT")\n'
+        f"result = bt.run(market, {name}({arguments}), venue=venue, account=bt.Account(band=0.1))\n"
+        'daily = result.bars[["equity", "leverage"]].resample("1D").last()\n'
+        'figure = daily.plot(backend="plotly", facet_row="variable")\n'
+        "figure.update_yaxes(matches=None).update_layout(showlegend=False)\n"
+    )

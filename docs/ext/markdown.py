@@ -1,0 +1,22 @@
+"""Small pieces of Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def write_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; bars and line breaks in cells are escaped."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(map(clean_cell, line))} |\n" for line in lines)
+
+
+def clean_cell(text: str) -> str:
+    """Return a text as a cell."""
+    return text.replace("|", "\\|").replace("\n", " ").strip()
+
+
+def write_toc(names: Iterable[str], *, depth: int = 1) -> str:
+    """Return a table of contents of generated pages."""
+    listed = "\n".join(f"generated/{name}" for name in names)
+    return f"```{{toctree}}\n:maxdepth: {depth}\n\n{listed}\n```\n"

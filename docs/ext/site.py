@@ -1,0 +1,126 @@
+"""The Sphinx extension: generate pages, run the blocks of every page, and show their output."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from docutils import nodes
+from sphinx.util.display import progress_message
+
+from docs.ext import blocks
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+REPOSITORY = "https://github.com/leverage-backtest/leverage-backtest/blob/main/"
+PLOTLY = "plotly.min.js"
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connect to Sphinx."""
+    app.connect("config-inited", generate_pages)
+    app.connect("source-read", link_repository)
+    app.connect("doctree-read", run_page)
+    app.connect("autodoc-process-docstring", escape_bars)
+    app.connect("autodoc-skip-member", skip_foreign)
+    app.connect("html-page-context", add_plotly)
+    app.connect("build-finished", copy_plotly)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def generate_pages(app: Sphinx, _config: object) -> None:
+    """Write the pages that are made from the code."""
+    from docs.ext import pages
+
+    with progress_message("generating pages"):
+        pages.write_pages(Path(app.srcdir) / "generated")
+
+
+def link_repository(_app: Sphinx, _name: str, source: list[str]) -> None:
+    """Point links that leave docs/ to the repository."""
+    source[0] = re.sub(r"\]\(\.\./", f"]({REPOSITORY}", source[0])
+
+
+def escape_bars(
+    _app: Sphinx, _what: str, _name: str, _value: object, _options: object, lines: list[str]
+) -> None:
+    """Keep absolute values in docstrings from being read as substitutions."""
+    lines[:] = [
+        "".join(
+            part if index % 2 else part.replace("|", "\\|")
+            for index, part in enumerate(re.split(r"(``.*?``)", line))
+        )
+        for line in lines
+    ]
+
+
+def skip_foreign(
+    _app: Sphinx, _what: str, _name: str, value: object, skip: bool, _options: object
+) -> bool | None:
+    """Leave out what a class has from another package, as a frame has."""
+    value = value.fget if isinstance(value, property) else inspect.unwrap(value)  # type: ignore[arg-type]
+    module = getattr(value, "__module__", None) or ""
+    is_foreign = callable(value) and not module.startswith("backtest")
+    return True if is_foreign else None
+
+
+def run_page(app: Sphinx, doctree: nodes.document) -> None:
+    """Run the blocks of a page, and put what they show under each."""
+    page = app.env.docname
+    if page.startswith("generated/api"):
+        return
+    is_shell_run = bool(app.env.metadata[page].get("run"))
+    shared = ModuleType("shared") if app.env.metadata[page].get("shared") else None
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found = [n for n in doctree.findall(nodes.literal_block) if is_run(n, is_shell_run)]
+        if found:
+            blocks.write_samples(folder)
+        for node in found:
+            block = blocks.Block(node["language"], node.astext(), node.line or 0)
+            if block.language == "python":
+                output = blocks.run_python(block, folder, page, shared)
+            else:
+                output = blocks.run_shell(block, folder, page)
+            show_output(node, output)
+
+
+def is_run(node: nodes.literal_block, is_shell_run: bool) -> bool:
+    """Whether a block is run: Python always, commands on pages that ask for it."""
+    language = node.get("language")
+    return language == "python" or (language == "sh" and is_shell_run)
+
+
+def show_output(node: nodes.literal_block, output: blocks.Output) -> None:
+    """Insert what a block shows after it."""
+    shown: list[nodes.Node] = []
+    if output.text.strip():
+        text = output.text.strip("\n")
+        shown.append(nodes.literal_block(text, text, language="none"))
+    if output.html:
+        shown.append(nodes.raw("", output.html, format="html"))
+    if shown:
+        node.parent.insert(
+            node.parent.index(node) + 1, nodes.container("", *shown, classes=["output"])
+        )
+
+
+def add_plotly(
+    app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: object
+) -> None:
+    """Load the library of the charts on pages that have one."""
+    if "plotly-graph-div" in context.get("body", ""):
+        app.add_js_file(PLOTLY, loading_method=None)
+
+
+def copy_plotly(app: Sphinx, error: Exception | None) -> None:
+    """Copy the library of the charts out of the installed package."""
+    from plotly.offline import get_plotlyjs
+
+    if error is None and app.builder.format == "html":
+        (Path(app.outdir) / "_static" / PLOTLY).write_text(get_plotlyjs(), encoding="utf-8")

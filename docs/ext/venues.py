@@ -1,0 +1,68 @@
+"""Every venue preset with its figures and their sources, from the files of presets."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+from docs.ext.errors import escape
+from docs.ext.markdown import write_table, write_toc
+
+
+def list_pages() -> dict[str, str]:
+    """Return the list of venues, a page for each, and the pages of limits and margin rules."""
+    from backtest.venue import preset_files
+
+    found = sorted(preset_files.available(), key=lambda each: each.venue)
+    pages = {
+        f"venues/{venue}": write_venue(venue, list(presets))
+        for venue, presets in groupby(found, key=lambda each: each.venue)
+    }
+    pages["venues/limits"] = write_limits()
+    pages["venues/margin-rules"] = write_margins()
+    return pages | {"parts/venues": preset_files.to_markdown() + "\n\n" + write_toc(pages)}
+
+
+def write_venue(venue: str, presets: list[Any]) -> str:
+    """Return the page of a venue: a section for each group of symbols with the same sources."""
+    from backtest.venue import preset_files
+
+    parts = [f"# {venue}\n"]
+    for group in preset_files.group_alike(presets):
+        first = group[0]
+        symbols = ", ".join(f"`{each.symbol}`" for each in group)
+        title = first.title if len(group) == 1 else f"{len(group)} symbols"
+        parts.append(f"## {title}\n\n{symbols}\n\nMargin tables: {', '.join(first.dates)}.\n")
+        rows = [
+            [each.group, str(each.date), escape(each.source)]
+            for each in preset_files.origins(first.venue, first.symbol, preset_files.LATEST)
+        ]
+        parts.append(write_table(["figures", "date", "source"], rows))
+    return "\n".join(parts)
+
+
+def write_limits() -> str:
+    """Return the presets of largest leverage by date."""
+    from backtest.account.leverage_limits import available_limits
+
+    parts = ["# Limits of leverage by date\n\nPresets of `max_leverage` and `--max-leverage`.\n"]
+    for each in available_limits().values():
+        rows = [[str(s.date), f"{s.leverage:.4g}x", escape(s.source)] for s in each.steps]
+        table = write_table(["from", "most leverage", "source"], rows)
+        parts.append(f"## {each.name}\n\n{escape(each.title)}\n\n{table}\n{escape(each.note)}\n")
+    return "\n".join(parts)
+
+
+def write_margins() -> str:
+    """Return the margin rules of whole accounts, with the status of each figure."""
+    from backtest.venue.margin_presets import list_presets
+
+    parts = ["# Margin rules of whole accounts\n\nPresets of `bt.margin_preset`.\n"]
+    for each in list_presets():
+        rows = [[f.status, escape(f.figure), escape(f.source or "")] for f in each.figures]
+        parts.append(
+            f"## {each.name}\n\n{escape(each.title)}, tables of {', '.join(each.dates)}.\n\n"
+            f"Exact: {escape(each.exact)}\n\nLeft out: {escape(each.leaves_out)}\n\n"
+            + write_table(["status", "figure", "source"], rows)
+        )
+    return "\n".join(parts)

@@ -1,0 +1,77 @@
+"""The pages of the site: each block runs on its own, and what the code has is on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import backtest as bt
+from backtest import strategies
+from backtest.cli.experiment_keys import KEYS
+from backtest.venue import preset_files
+from docs.ext import api, blocks, commands, errors, experiments, gallery, venues
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+FAST = ("tutorial",)
+"""The pages of which `make test` runs every block; of the others it runs the first."""
+
+
+def list_blocks():
+    """Yield the Python blocks of each page: the fast ones, and the others marked slow."""
+    for page in PAGES:
+        found = [b for b in blocks.find_blocks(page.read_text("utf-8")) if b.language == "python"]
+        for number, block in enumerate(found):
+            is_slow = number > 0 and page.stem not in FAST
+            marks = pytest.mark.slow if is_slow else ()
+            yield pytest.param(page, block, marks=marks, id=f"{page.stem}-{number}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder with the data that blocks read."""
+    folder = tmp_path_factory.mktemp("blocks")
+    blocks.write_samples(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _answer_in_plain_python(monkeypatch):
+    monkeypatch.setenv("BACKTEST_COMPILE", "no")
+
+
+@pytest.mark.parametrize(("page", "block"), [*list_blocks()])
+def test_a_block_runs_on_its_own(page, block, folder):
+    blocks.run_python(block, folder, page.name)
+
+
+def test_every_public_name_is_on_one_page_of_the_reference():
+    pages = api.list_pages()
+    for name in bt.__all__:
+        found = [page for page in pages.values() if f"## `bt.{name}`\n" in page]
+        assert len(found) == 1 or f"[`bt.{name}`]" in pages["parts/api"], name
+
+
+def test_every_command_flag_and_key_is_in_the_reference():
+    text = "".join(commands.list_pages().values())
+    keys = experiments.list_pages()["parts/keys"]
+    for key in KEYS:
+        assert f"`{key.flag}`" in text or not key.flag
+        assert f"| `{key.name}` |" in keys
+        assert key.text, key.name
+
+
+def test_every_error_has_its_cure_on_the_page():
+    page = errors.list_pages()["parts/errors"]
+    assert page.count("\n| ") > 500
+
+
+def test_every_venue_and_policy_has_a_page():
+    assert {f"venues/{each.venue}" for each in preset_files.available()} < set(venues.list_pages())
+    pages = gallery.list_pages()
+    for name in strategies.__all__:
+        policy = getattr(strategies, name)
+        page = pages[f"gallery/{policy.title()}"]
+        assert policy.fails_when in page
+        assert all(f"| `{each}` |" in page for each in policy.parameters())
