@@ -36,9 +36,9 @@ from backtest.compare.shared_terms import (
     name_entries,
 )
 from backtest.engine import Progress, Result, warn_of_last_prices
+from backtest.engine.cut_terms import end_expired
 from backtest.engine.manifest import describe_data
 from backtest.engine.named_signals import resolve_signal
-from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.term_checks import check_terms
 from backtest.market import Market, Markets
 from backtest.measures.cautions import is_lost

@@ -25,8 +25,8 @@ from backtest.base.units import FloatArray, IntArray
 from backtest.compare.shared_terms import SharedTerms
 from backtest.engine import Result, count_periods
 from backtest.engine.account_loop import live
-from backtest.engine.portfolio.cut_terms import end_expired
-from backtest.engine.portfolio.portfolio_setup import seat_again, set_up
+from backtest.engine.cut_terms import end_expired
+from backtest.engine.portfolio_setup import seat_again, set_up
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import take_only
 from backtest.engine.run_warnings import OF_EACH_RUN

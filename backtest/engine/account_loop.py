@@ -8,6 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from backtest.account import Account
+from backtest.account.portfolio_records import EQUITY, UNIT, Book
 from backtest.engine.compile.background_compiler import CompileFirst, answer_first
 from backtest.engine.compile.plain_or_compiled import (
     estimate_plain_general,
@@ -23,20 +24,19 @@ from backtest.engine.loop_driver import (
     run_loop,
 )
 from backtest.engine.loop_inputs import start_state
-from backtest.engine.portfolio.book_desk import Panelist, set_desk
-from backtest.engine.portfolio.book_driver import (
+from backtest.engine.portfolio_driver import (
     BookOutcome,
     DeskSwitch,
     list_kernel_arguments,
     run_book_loop,
 )
-from backtest.engine.portfolio.book_inputs import BookInputs, start_book
-from backtest.engine.portfolio.book_loop import Desk
-from backtest.engine.portfolio.portfolio_setup import Setup
+from backtest.engine.portfolio_inputs import BookInputs, start_book
+from backtest.engine.portfolio_loop import Desk
+from backtest.engine.portfolio_policies import Panelist, set_desk
+from backtest.engine.portfolio_setup import Setup
 from backtest.engine.run_record import RunRecord
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy import Policy, start_memory
-from backtest.portfolio.book_records import EQUITY, UNIT, Book
 from backtest.venue.own_requirement import OwnMargin
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import ledger
+from backtest.account.contagion import BLAMED
 from backtest.base.units import FloatArray, IntArray, utc_index
 from backtest.engine.result_tables import TERMS, TRADES, is_inverse, price_of, value_of
 from backtest.measures.realized_gains import Realization, count_realized, join_realized
-from backtest.portfolio.book_contagion import BLAMED
 from backtest.venue import Venue
 
 Fields = Mapping[str, FloatArray]

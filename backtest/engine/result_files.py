@@ -18,6 +18,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from backtest.account import Account, Books, Position, State, Watch
+from backtest.account.portfolio_ledger import WIDTH
+from backtest.account.portfolio_records import EQUITY, HIGHEST, Book
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.json_values import from_plain
 from backtest.base.provenance import attach_saved_making, find_making, write_provenance
@@ -37,14 +39,12 @@ from backtest.base.units import FloatArray
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.fee_days import read_traded
 from backtest.engine.manifest import PORTFOLIO
-from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD
+from backtest.engine.portfolio_loop import ACCOUNT_RECORD, POSITION_RECORD
 from backtest.engine.run_data import Before, Quotes
 from backtest.engine.run_record import RunRecord
 from backtest.features.liquidation_forecast import NO_BARS_SEEN, VolatilityState
 from backtest.measures.run_span import RunSpan
 from backtest.measures.stored_tally import flatten_tally, read_tally
-from backtest.portfolio.book_ledger import WIDTH
-from backtest.portfolio.book_records import EQUITY, HIGHEST, Book
 from backtest.venue import Venue
 from backtest.venue.book_rules import Holdings
 

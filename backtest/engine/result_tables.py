@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import ledger
+from backtest.account.contagion import BLAMED
+from backtest.account.portfolio_ledger import CONVERTED, DELISTED
 from backtest.base.compiled_twins import make_array_twins
 from backtest.base.errors import ParameterError
 from backtest.base.units import BoolArray, FloatArray, IntArray, utc_index
-from backtest.portfolio.book_contagion import BLAMED
-from backtest.portfolio.book_ledger import CONVERTED, DELISTED
 from backtest.venue import contract_value, liquidation_price, requirement
 from backtest.venue.requirement import read_rules
 

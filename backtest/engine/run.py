@@ -20,10 +20,10 @@ from backtest.base.units import (
 )
 from backtest.engine.account_loop import run_account
 from backtest.engine.benchmark import BenchmarkLike
+from backtest.engine.cut_terms import end_expired
 from backtest.engine.loop_driver import Progress
 from backtest.engine.named_signals import resolve_signal
-from backtest.engine.portfolio.cut_terms import end_expired
-from backtest.engine.portfolio.portfolio_checks import check_account_kind
+from backtest.engine.portfolio_checks import check_account_kind
 from backtest.engine.result import Result
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import check_kinds, set_up_run

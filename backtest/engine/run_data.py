@@ -15,7 +15,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
 from backtest.base.units import DAY, FloatArray, IntArray, parse_duration
 from backtest.engine.bar_loop import RECORDED
-from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD
+from backtest.engine.portfolio_loop import ACCOUNT_RECORD, POSITION_RECORD
 from backtest.features.liquidation_forecast import (
     VolatilityState,
     count_years,

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from backtest.account.portfolio_ledger import DELISTED
+from backtest.account.portfolio_records import PEAK
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine.benchmark import Benchmark, begin_moves, index_traded
 from backtest.engine.frame_signals import describe_weights
@@ -15,23 +17,21 @@ from backtest.engine.lookahead.checked_signals import join_checks
 from backtest.engine.loop_driver import LoopOutcome
 from backtest.engine.manifest import RunTerms, write_manifest
 from backtest.engine.no_fill import explain_no_fill, is_cash
-from backtest.engine.portfolio.book_cuts import measure_book_cuts
-from backtest.engine.portfolio.book_driver import BookOutcome
-from backtest.engine.portfolio.no_book_fill import (
+from backtest.engine.portfolio_checks import warn_of_band, warn_of_delisting
+from backtest.engine.portfolio_cuts import measure_book_cuts
+from backtest.engine.portfolio_driver import BookOutcome
+from backtest.engine.portfolio_no_fill import (
     explain_no_book_fill,
     find_unknown,
     name_boundless,
 )
-from backtest.engine.portfolio.portfolio_checks import warn_of_band, warn_of_delisting
-from backtest.engine.portfolio.portfolio_setup import Setup
+from backtest.engine.portfolio_setup import Setup
 from backtest.engine.result import Result
 from backtest.engine.run_before import find_before
 from backtest.engine.run_data import Quotes
 from backtest.engine.run_warnings import warn_of_outcome
 from backtest.engine.signal_input import describe_signal
 from backtest.measures.run_span import RunSpan
-from backtest.portfolio.book_ledger import DELISTED
-from backtest.portfolio.book_records import PEAK
 
 Outcome = LoopOutcome | BookOutcome
 Rows = Callable[[], Sequence[Mapping[str, Any]]]

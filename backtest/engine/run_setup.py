@@ -13,13 +13,13 @@ from backtest.account.by_instrument import check_instruments
 from backtest.base.errors import ParameterError
 from backtest.base.units import TimeLike
 from backtest.engine.benchmark import BenchmarkLike, read_own_benchmark
+from backtest.engine.cut_terms import cut_account
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.loop_inputs import read_inputs
 from backtest.engine.named_signals import resolve_signal
-from backtest.engine.portfolio.book_desk import Panelist, assign_policies
-from backtest.engine.portfolio.cut_terms import cut_account
-from backtest.engine.portfolio.portfolio_checks import check_expiry, read_venues
-from backtest.engine.portfolio.portfolio_setup import Setup, set_up
+from backtest.engine.portfolio_checks import check_expiry, read_venues
+from backtest.engine.portfolio_policies import Panelist, assign_policies
+from backtest.engine.portfolio_setup import Setup, set_up
 from backtest.engine.result import Result
 from backtest.engine.resumed_markets import find_start_bar, join_resumed
 from backtest.engine.resumed_rules import check_rules, read_resume

@@ -10,19 +10,19 @@ import numpy as np
 
 from backtest.base.units import FloatArray, IntArray, TimeLike, format_time, utc_index
 from backtest.engine.account_loop import Switch, run_account
+from backtest.engine.cut_terms import end_expired
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.checked_signals import name_signal
 from backtest.engine.manifest import change_policy
 from backtest.engine.named_signals import resolve_signal
-from backtest.engine.portfolio.book_desk import Panelist
-from backtest.engine.portfolio.cut_terms import end_expired
+from backtest.engine.portfolio_policies import Panelist
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import set_up_run
 from backtest.market import Markets, as_markets
 from backtest.market.weight_frame import read_weights, weights_to_frame
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio.portfolio_setup import Setup
+    from backtest.engine.portfolio_setup import Setup
     from backtest.engine.result import Result
     from backtest.engine.signal_rule import SignalRule
     from backtest.market import Market

@@ -24,7 +24,7 @@ from backtest.engine.compile.recipe import ROOT_NAMES, pack_brackets, pack_colum
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.loop_driver import explain_refusal
 from backtest.engine.loop_inputs import Inputs, read_inputs
-from backtest.engine.portfolio.portfolio_checks import read_venues
+from backtest.engine.portfolio_checks import read_venues
 from backtest.engine.resumed_markets import History, join_market
 from backtest.engine.run import run
 from backtest.engine.signal_input import read_signal

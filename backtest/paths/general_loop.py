@@ -16,12 +16,12 @@ from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray
 from backtest.engine import Result
 from backtest.engine.account_loop import begin
-from backtest.engine.portfolio.book_driver import BookOutcome, run_book_loop
-from backtest.engine.portfolio.portfolio_checks import check_portfolio, read_venues
-from backtest.engine.portfolio.portfolio_setup import Setup, set_up, set_up_again
-from backtest.engine.portfolio.state_of_one import generalize, read_state
+from backtest.engine.portfolio_checks import check_portfolio, read_venues
+from backtest.engine.portfolio_driver import BookOutcome, run_book_loop
+from backtest.engine.portfolio_setup import Setup, set_up, set_up_again
 from backtest.engine.position_tables import compute_notionals, measure_profits
 from backtest.engine.run import run
+from backtest.engine.state_of_one import generalize, read_state
 from backtest.market import Markets
 from backtest.market.weight_frame import read_weights, weights_to_frame
 from backtest.paths.draw_plan import DrawPlan

@@ -19,7 +19,7 @@ from backtest.base.number_text import format_chance
 from backtest.base.phrases import Place
 from backtest.base.ranges import Number
 from backtest.base.units import FloatArray
-from backtest.engine.portfolio.portfolio_checks import read_venues
+from backtest.engine.portfolio_checks import read_venues
 from backtest.market import Market, Markets
 from backtest.paths.funding_process import summarize_funding
 from backtest.paths.idle_paths import describe_shortfall

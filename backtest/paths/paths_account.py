@@ -13,7 +13,7 @@ from backtest.account.account import WHOLE
 from backtest.base.units import FloatArray
 from backtest.engine import Result
 from backtest.engine.manifest import describe_venue
-from backtest.engine.portfolio.portfolio_checks import read_venues
+from backtest.engine.portfolio_checks import read_venues
 from backtest.paths.path_set import Paths
 from backtest.policy import Policy
 from backtest.venue import Venue

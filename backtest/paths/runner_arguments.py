@@ -10,8 +10,8 @@ from backtest.base.errors import DataError, ParameterError
 from backtest.base.ranges import Number, Range
 from backtest.base.units import format_time
 from backtest.engine import Result
-from backtest.engine.portfolio.book_desk import assign_policies
-from backtest.engine.portfolio.portfolio_checks import read_venues
+from backtest.engine.portfolio_checks import read_venues
+from backtest.engine.portfolio_policies import assign_policies
 from backtest.paths.path_set import Paths, check_paths
 from backtest.paths.paths_runner import PathsRunner
 from backtest.policy import Policy

@@ -12,7 +12,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import TimeLike, parse_duration, utc_index
-from backtest.engine.portfolio.portfolio_checks import check_settlement, read_venues
+from backtest.engine.portfolio_checks import check_settlement, read_venues
 from backtest.market import Market, Markets
 from backtest.pockets.allocation_result import AllocationResult
 from backtest.pockets.allocation_run import run_pockets

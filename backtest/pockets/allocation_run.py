@@ -12,7 +12,7 @@ from backtest.account import Account
 from backtest.base.errors import AccountingError
 from backtest.base.units import FloatArray, IntArray, format_time, parse_duration, utc_index
 from backtest.engine import Result
-from backtest.engine.portfolio.portfolio_checks import read_venues
+from backtest.engine.portfolio_checks import read_venues
 from backtest.engine.run import run
 from backtest.market import Market
 from backtest.pockets.allocation_result import AllocationResult, build_result

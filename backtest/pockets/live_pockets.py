@@ -8,22 +8,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import Account
+from backtest.account.portfolio_records import EQUITY, FLOW_NEXT, IS_RUINED, Book
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine import Result, count_periods
 from backtest.engine.account_loop import begin, start_numbers
+from backtest.engine.cut_terms import end_expired
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.loop_driver import LoopOutcome, LoopStart, run_loop
 from backtest.engine.loop_inputs import Inputs, start_state
 from backtest.engine.named_signals import resolve_signal
-from backtest.engine.portfolio.book_driver import Counts, advance_book
-from backtest.engine.portfolio.book_inputs import BookInputs
-from backtest.engine.portfolio.book_loop import Desk
-from backtest.engine.portfolio.cut_terms import end_expired
-from backtest.engine.portfolio.portfolio_setup import Setup, seat_again, set_up
+from backtest.engine.portfolio_driver import Counts, advance_book
+from backtest.engine.portfolio_inputs import BookInputs
+from backtest.engine.portfolio_loop import Desk
+from backtest.engine.portfolio_setup import Setup, seat_again, set_up
 from backtest.engine.run_setup import fits_one_position
 from backtest.market import Market, Markets
 from backtest.policy import Policy
-from backtest.portfolio.book_records import EQUITY, FLOW_NEXT, IS_RUINED, Book
 
 
 class PocketRun(NamedTuple):

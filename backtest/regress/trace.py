@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backtest.base.units import FloatArray, IntArray
-from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD
+from backtest.engine.portfolio_loop import ACCOUNT_RECORD, POSITION_RECORD
 from backtest.measures.performance import sampled_returns
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backtest.account.portfolio_records import Book
 from backtest.base.units import FloatArray
 from backtest.engine import Result
 from backtest.engine.account_loop import begin
@@ -10,7 +11,7 @@ from backtest.engine.compile.plain_or_compiled import (
     is_loop_plain,
     order_loop,
 )
-from backtest.engine.portfolio.book_driver import (
+from backtest.engine.portfolio_driver import (
     Counts,
     drive,
     find_binders,
@@ -18,9 +19,8 @@ from backtest.engine.portfolio.book_driver import (
     list_kernel_arguments,
     new_tape,
 )
-from backtest.engine.portfolio.book_inputs import BookInputs
-from backtest.engine.portfolio.portfolio_setup import Setup
-from backtest.portfolio.book_records import Book
+from backtest.engine.portfolio_inputs import BookInputs
+from backtest.engine.portfolio_setup import Setup
 from backtest.venue.own_requirement import OwnMargin
 
 

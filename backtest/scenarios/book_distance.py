@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from backtest.engine.portfolio.book_close import find_failure_value
-from backtest.portfolio.book_balance import compute_excess, value_at
-from backtest.portfolio.book_bar import set_scene
-from backtest.portfolio.book_records import WORST, Book, BookFeed, Room, Scene, Terms, is_held
-from backtest.portfolio.book_walk import aim_at_leg, aim_at_worst
+from backtest.account.portfolio_balance import compute_excess, value_at
+from backtest.account.portfolio_bar import set_scene
+from backtest.account.portfolio_records import WORST, Book, BookFeed, Room, Scene, Terms, is_held
+from backtest.account.price_walk import aim_at_leg, aim_at_worst
+from backtest.engine.portfolio_close import find_failure_value
 
 
 def measure_book_distance(
@@ -16,7 +16,7 @@ def measure_book_distance(
 ) -> float:
     """Return how near the marks of bar t come to the liquidation prices of what is carried in.
 
-    At each waypoint of the bar (:mod:`backtest.portfolio.book_walk`), all marks are those of the
+    At each waypoint of the bar (:mod:`backtest.account.price_walk`), all marks are those of the
     waypoint, and the distance of a position is that of its mark from the price at which it would be
     liquidated there, the others frozen; a fraction of the mark, infinite if no price liquidates.
     The book is only valued.

@@ -11,24 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import Account, Ledger
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
-from backtest.base.units import FloatArray, IntArray
-from backtest.engine import Result
-from backtest.engine.account_loop import copy_book
-from backtest.engine.portfolio.book_assets import find_prices
-from backtest.engine.portfolio.book_desk import seat
-from backtest.engine.portfolio.book_driver import (
-    Counts,
-    read_tables,
-)
-from backtest.engine.portfolio.book_inputs import BookInputs, new_scene
-from backtest.engine.portfolio.portfolio_setup import Setup, set_up
-from backtest.market import Market, Markets
-from backtest.measures.tally import Tally
-from backtest.portfolio.book_bar import set_scene
-from backtest.portfolio.book_gap import is_quiet
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_bar import set_scene
+from backtest.account.portfolio_gap import is_quiet
+from backtest.account.portfolio_records import (
     ALONG,
     EQUITY,
     IS_OVER,
@@ -37,6 +22,21 @@ from backtest.portfolio.book_records import (
     RESERVE,
     Book,
 )
+from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
+from backtest.base.units import FloatArray, IntArray
+from backtest.engine import Result
+from backtest.engine.account_loop import copy_book
+from backtest.engine.collateral_prices import find_prices
+from backtest.engine.portfolio_driver import (
+    Counts,
+    read_tables,
+)
+from backtest.engine.portfolio_inputs import BookInputs, new_scene
+from backtest.engine.portfolio_policies import seat
+from backtest.engine.portfolio_setup import Setup, set_up
+from backtest.market import Market, Markets
+from backtest.measures.tally import Tally
 from backtest.scenarios.bar_orders import Branch, low_first_probability
 from backtest.scenarios.book_bars import BookBars, may_compile
 from backtest.scenarios.bounds_lanes import DEPTH, WHERE, BarOutcomes, Lane

@@ -19,7 +19,7 @@ from backtest.base.number_text import format_money
 from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import Number
 from backtest.base.table_text import format_table
-from backtest.engine.portfolio.portfolio_checks import read_venues
+from backtest.engine.portfolio_checks import read_venues
 from backtest.engine.run import run
 from backtest.engine.run_warnings import warn_once
 from backtest.market import Market, Markets, as_markets

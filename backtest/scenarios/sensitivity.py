@@ -18,7 +18,7 @@ from backtest.base.number_text import format_percent
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.table_text import format_table
 from backtest.engine.named_signals import read_named, resolve_signal
-from backtest.engine.portfolio.portfolio_checks import read_venues
+from backtest.engine.portfolio_checks import read_venues
 from backtest.engine.run import run
 from backtest.engine.run_warnings import warn_once
 from backtest.engine.signal_rule import SignalRule

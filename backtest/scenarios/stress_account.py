@@ -13,29 +13,29 @@ import numpy as np
 
 from backtest.account import Account
 from backtest.account.ledger import CALLED, LIQUIDATED
+from backtest.account.portfolio_records import Book
 from backtest.base.units import FloatArray, to_nanoseconds
 from backtest.engine import Result
 from backtest.engine.account_loop import copy_book
+from backtest.engine.collateral_prices import ASSET, read_assets
+from backtest.engine.cut_terms import end_expired
 from backtest.engine.fee_days import start_day
-from backtest.engine.portfolio.book_assets import ASSET, read_assets
-from backtest.engine.portfolio.book_desk import ask_plain, seat
-from backtest.engine.portfolio.book_driver import (
+from backtest.engine.portfolio_driver import (
     Counts,
     read_tables,
 )
-from backtest.engine.portfolio.book_inputs import (
+from backtest.engine.portfolio_inputs import (
     BookInputs,
     new_room,
     new_scene,
     read_book_inputs,
 )
-from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD
-from backtest.engine.portfolio.cut_terms import end_expired
-from backtest.engine.portfolio.portfolio_setup import Setup, set_up, set_up_again
-from backtest.engine.portfolio.state_of_one import read_memory, read_state
+from backtest.engine.portfolio_loop import ACCOUNT_RECORD
+from backtest.engine.portfolio_policies import ask_plain, seat
+from backtest.engine.portfolio_setup import Setup, set_up, set_up_again
+from backtest.engine.state_of_one import read_memory, read_state
 from backtest.market import Market, Markets
 from backtest.policy import start_memory
-from backtest.portfolio.book_records import Book
 from backtest.scenarios import book_distance
 from backtest.scenarios.book_bars import BookBars, may_compile
 from backtest.venue import Venue
@@ -235,7 +235,7 @@ class StressAccount:
         own = self.base.account.requirement
         if not isinstance(own, OwnMargin):
             return book_distance.measure_book_distance
-        from backtest.engine.portfolio.book_compiler import MODULES  # noqa: PLC0415 - numba
+        from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
 
         names = self.history.names
         twins = make_own_twins((*MODULES, book_distance), own.rule, names, {"ask": ask_plain})

@@ -11,7 +11,7 @@ import numpy as np
 from backtest.base.errors import BacktestError
 from backtest.engine.lookahead.causality_checker import SWEPT, Causality
 from backtest.engine.lookahead.fresh_check import is_known
-from backtest.engine.portfolio.book_desk import seat_overlay
+from backtest.engine.portfolio_policies import seat_overlay
 from backtest.market import Markets
 from backtest.market.weight_frame import read_weights
 from backtest.policy import Policy

@@ -19,13 +19,13 @@ from backtest.base.errors import BacktestError
 from backtest.base.fields import Flag, Whole
 from backtest.base.units import BoolArray, FloatArray, IntArray, parse_size, utc_index
 from backtest.engine import Progress, Result
+from backtest.engine.cut_terms import end_expired
 from backtest.engine.lookahead.checked_signals import (
     NOT_CHECKED,
     describe_signal_check,
     join_checks,
 )
 from backtest.engine.named_signals import resolve_signal
-from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.engine.signal_rule import SignalRule

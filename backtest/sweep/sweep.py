@@ -23,11 +23,11 @@ from backtest.engine import (
     compute_id,
     hash_source,
 )
+from backtest.engine.cut_terms import end_expired
 from backtest.engine.directions import read_directions
 from backtest.engine.manifest import describe_data, describe_venue, find_versions
 from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.no_fill import warn_of_unfilled
-from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.term_checks import check_terms

@@ -10,9 +10,9 @@ from backtest.account import Account
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.phrases import Argument, Phrase
 from backtest.engine import hash_source
+from backtest.engine.cut_terms import end_expired
 from backtest.engine.directions import read_directions
 from backtest.engine.named_signals import read_named, resolve_signal
-from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.sweep import Base, Evaluator
 from backtest.sweep.sets.sets import names_signal
 from backtest.tune.holdout import find_split

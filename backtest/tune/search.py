@@ -21,9 +21,9 @@ from backtest.base.provenance import (
     try_read_provenance,
 )
 from backtest.base.units import format_time
+from backtest.engine.cut_terms import end_expired
 from backtest.engine.directions import read_directions
 from backtest.engine.named_signals import read_named, resolve_signal
-from backtest.engine.portfolio.cut_terms import end_expired
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.term_checks import check_terms

@@ -4,8 +4,8 @@ import pytest
 
 import backtest as bt
 from backtest.account import bar
-from backtest.engine.portfolio import book_loop
-from backtest.portfolio.book_records import EQUITY
+from backtest.account.portfolio_records import EQUITY
+from backtest.engine import portfolio_loop
 from tests.portfolio.book_helpers import Hold, flat, make_market, make_venue
 from tests.scenes import play
 
@@ -28,14 +28,14 @@ def test_a_run_stops_at_the_bar_whose_terms_miss_a_change_of_equity(monkeypatch)
 
 def test_a_run_of_several_stops_at_the_bar_whose_terms_miss_a_change_of_equity(monkeypatch):
     """5,000 in each of two: prices rise by 10 % and 5 %, and 2 appear from nowhere."""
-    live = book_loop.live_book_bar
+    live = portfolio_loop.live_book_bar
 
     def live_with_gift(terms, feed, book, *rest):
         live(terms, feed, book, *rest)
         if rest[-1] == 1:
             book.purse[EQUITY] += 2.0
 
-    monkeypatch.setattr(book_loop, "live_book_bar", live_with_gift)
+    monkeypatch.setattr(portfolio_loop, "live_book_bar", live_with_gift)
     up = {"A": (100.0, 110.0, 100.0, 110.0), "B": (100.0, 105.0, 100.0, 105.0)}
     markets = bt.Markets({name: make_market([flat(100.0), last]) for name, last in up.items()})
     with pytest.raises(bt.AccountingError) as raised:

@@ -16,7 +16,7 @@ import backtest as bt
 from backtest.engine import count_periods
 from backtest.engine.account_loop import live
 from backtest.engine.policy_contract import check_policy
-from backtest.engine.portfolio.portfolio_setup import set_up
+from backtest.engine.portfolio_setup import set_up
 from backtest.engine.run_result import finish
 from backtest.market import as_markets
 from backtest.regress import take_baseline

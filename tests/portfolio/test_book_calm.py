@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.portfolio import book_loop
-from backtest.engine.portfolio.book_compiler import find_fields
+from backtest.engine import portfolio_loop
+from backtest.engine.compile.general_compiler import find_fields
 from backtest.strategies import VolTarget
 from tests.portfolio.book_helpers import flat, make_market, make_venue, simulate_pair
 
@@ -44,13 +44,13 @@ class Watchful(VolTarget):
 def count_calm(monkeypatch: Any) -> list[bool]:
     """Return a list to which every bar adds whether it took the short way."""
     taken: list[bool] = []
-    live = book_loop.live_calm_bar
+    live = portfolio_loop.live_calm_bar
 
     def counted(*given: Any) -> bool:
         taken.append(live(*given))
         return taken[-1]
 
-    monkeypatch.setattr(book_loop, "live_calm_bar", counted)
+    monkeypatch.setattr(portfolio_loop, "live_calm_bar", counted)
     return taken
 
 
@@ -78,7 +78,7 @@ def test_calm_bars_have_the_bits_of_the_whole_rules(kind, monkeypatch):
     taken = count_calm(monkeypatch)
     short = bt.run(MARKETS, policy, **given)
     assert (sum(taken) > 5) == (kind not in {"called", "scenarios"}), sum(taken)
-    monkeypatch.setattr(book_loop, "may_be_calm", lambda *_: False)
+    monkeypatch.setattr(portfolio_loop, "may_be_calm", lambda *_: False)
     assert is_same(short, bt.run(MARKETS, policy, **given))
 
 
@@ -92,7 +92,7 @@ def test_listings_settlements_and_liquidations_are_no_calm_bars(monkeypatch):
     short = bt.run(markets, VolTarget(half_life=20, target=2.0), **given)
     assert any(taken)
     assert not all(taken)
-    monkeypatch.setattr(book_loop, "may_be_calm", lambda *_: False)
+    monkeypatch.setattr(portfolio_loop, "may_be_calm", lambda *_: False)
     assert is_same(short, bt.run(markets, VolTarget(half_life=20, target=2.0), **given))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backtest.portfolio import book_ledger as terms
+from backtest.account import portfolio_ledger as terms
 
 
 def test_profit_of_a_bar_is_gains_less_costs_of_all_instruments():

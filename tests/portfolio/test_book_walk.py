@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backtest.portfolio.book_walk import place_stop
+from backtest.account.price_walk import place_stop
 
 LONG, SHORT = 1.0, -1.0
 

@@ -22,7 +22,7 @@ import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.engine import Result, account_loop, count_periods
 from backtest.engine.account_loop import live
-from backtest.engine.portfolio.portfolio_setup import set_up
+from backtest.engine.portfolio_setup import set_up
 from backtest.engine.run_result import finish
 from tests.cases import make_exit_case
 from tests.fast_cases import first_only

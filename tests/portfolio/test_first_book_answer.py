@@ -12,9 +12,9 @@ import backtest as bt
 from backtest.base import compile_choice
 from backtest.base.argument_types import outline_argument, rebuild_argument
 from backtest.base.compile_choice import set_hurry
+from backtest.engine import portfolio_driver
 from backtest.engine.compile import background_compiler, plain_or_compiled
 from backtest.engine.compile.background_compiler import pack_order
-from backtest.engine.portfolio import book_driver
 from backtest.strategies.constant import Constant
 
 NAMES = ("ONE", "TWO")
@@ -31,7 +31,7 @@ def run(policy: bt.Policy | None = None, **given):
 def cold(monkeypatch, tmp_path):
     """Nothing is compiled, and whoever compiles is caught; return what the background is given."""
     given = []
-    find = book_driver.find_simulate
+    find = portfolio_driver.find_simulate
 
     def refuse(*, is_compiled, **rest):
         assert not is_compiled, "compiled"
@@ -40,7 +40,7 @@ def cold(monkeypatch, tmp_path):
     monkeypatch.setenv("BACKTEST_COMPILE", "auto")
     monkeypatch.setattr(compile_choice, "_spent", {})
     monkeypatch.setattr(plain_or_compiled, "find_rules_folder", lambda: tmp_path)
-    monkeypatch.setattr(book_driver, "find_simulate", refuse)
+    monkeypatch.setattr(portfolio_driver, "find_simulate", refuse)
     monkeypatch.setattr(background_compiler, "start_compiling", lambda *order: given.append(order))
     yield given
     compile_choice.pop_kernels()
@@ -126,7 +126,7 @@ def test_the_background_compiles_what_the_next_run_calls(cold):
         raise RuntimeError("seen")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(book_driver, "find_simulate", lambda **_: note)
+        patch.setattr(portfolio_driver, "find_simulate", lambda **_: note)
         patch.setenv("BACKTEST_COMPILE", "now")
         with pytest.raises(RuntimeError, match="seen"):
             run()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD
+from backtest.engine.portfolio_loop import ACCOUNT_RECORD
 from backtest.engine.switched_run import Stretch, run_switched
 from tests.portfolio.book_helpers import make_venue, simulate_pair
 

@@ -20,7 +20,6 @@ WINGS = (
     "venue",
     "options",
     "account",
-    "portfolio",
     "policy",
     "features",
     "measures",

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.account.portfolio_records import NUMBERS
 from backtest.base.compiled_twins import find_own_functions, make_twin
-from backtest.engine.portfolio.book_driver import find_simulate
-from backtest.engine.portfolio.book_loop import N_SHOWN
-from backtest.portfolio.book_records import NUMBERS
+from backtest.engine.portfolio_driver import find_simulate
+from backtest.engine.portfolio_loop import N_SHOWN
 from backtest.sweep.books import book_lane_block, book_lane_compiler, book_lane_loop, book_runner
 from backtest.sweep.books.book_lane_block import BookBlock, join_columns, score_block
 from backtest.sweep.books.book_lane_rows import OWN_NUMBERS, TARGET, spot

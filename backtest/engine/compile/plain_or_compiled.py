@@ -30,7 +30,7 @@ GENERAL_LOOP = 140.0
 """Seconds to compile the general loop."""
 ATTEMPTS = 2
 """How often the background may try; after that the run compiles itself and shows the error."""
-FOLDERS = ("portfolio", "venue", "engine/portfolio", "engine/compile", "base", "measures")
+FOLDERS = ("account", "venue", "engine", "engine/compile", "base", "measures")
 """Folders of the package that the general loop is made of."""
 
 

@@ -8,30 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account.ruin import find_line
-from backtest.base.interrupts import hold_signals
-from backtest.base.units import FloatArray, IntArray
-from backtest.engine.bar_loop import DONE
-from backtest.engine.loop_driver import CHUNK
-from backtest.engine.portfolio.book_compiler import pack_terms
-from backtest.engine.portfolio.book_desk import Panelist, flatten_settings
-from backtest.engine.portfolio.book_driver import Counts, drive, find_simulate, new_tape
-from backtest.engine.portfolio.book_inputs import (
-    new_ledger_array,
-    new_room,
-    new_scene,
-    start_book,
-    write_table,
-)
-from backtest.engine.portfolio.book_loop import N_SHOWN, Desk
-from backtest.engine.portfolio.portfolio_setup import Setup
-from backtest.measures.performance import sampled_returns
-from backtest.measures.run_measures import measure_accounts
-from backtest.measures.run_span import RunSpan
-from backtest.measures.stored_tally import flatten_tally
-from backtest.measures.tally import Tally, start_tally
-from backtest.policy import start_memory
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_records import (
     AT_OPEN,
     EQUITY,
     FLAGS,
@@ -42,6 +19,29 @@ from backtest.portfolio.book_records import (
     Book,
     Terms,
 )
+from backtest.account.ruin import find_line
+from backtest.base.interrupts import hold_signals
+from backtest.base.units import FloatArray, IntArray
+from backtest.engine.bar_loop import DONE
+from backtest.engine.compile.general_compiler import pack_terms
+from backtest.engine.loop_driver import CHUNK
+from backtest.engine.portfolio_driver import Counts, drive, find_simulate, new_tape
+from backtest.engine.portfolio_inputs import (
+    new_ledger_array,
+    new_room,
+    new_scene,
+    start_book,
+    write_table,
+)
+from backtest.engine.portfolio_loop import N_SHOWN, Desk
+from backtest.engine.portfolio_policies import Panelist, flatten_settings
+from backtest.engine.portfolio_setup import Setup
+from backtest.measures.performance import sampled_returns
+from backtest.measures.run_measures import measure_accounts
+from backtest.measures.run_span import RunSpan
+from backtest.measures.stored_tally import flatten_tally
+from backtest.measures.tally import Tally, start_tally
+from backtest.policy import start_memory
 from backtest.sweep.books.book_lane_formula import find_read
 from backtest.sweep.books.book_lane_rows import (
     ACCOUNT_ROWS,

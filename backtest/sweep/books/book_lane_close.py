@@ -9,14 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.engine.bar_loop import IDENTITY_TOLERANCE
-from backtest.measures.tally import (
-    FARTHEST,
-    invert,
-    is_deeper,
-    needs_folding,
-)
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_records import (
     CASH,
     EQUITY,
     PEAK,
@@ -25,6 +18,13 @@ from backtest.portfolio.book_records import (
     SINCE_POOL,
     UNIT,
     Terms,
+)
+from backtest.engine.bar_loop import IDENTITY_TOLERANCE
+from backtest.measures.tally import (
+    FARTHEST,
+    invert,
+    is_deeper,
+    needs_folding,
 )
 from backtest.sweep.books.book_lane_rows import (
     AT_OPEN,

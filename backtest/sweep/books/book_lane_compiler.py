@@ -21,8 +21,8 @@ from backtest.base.code_identity import hash_texts
 from backtest.base.compiled_files import jit
 from backtest.base.compiled_twins import find_own_functions, make_twin
 from backtest.base.shared_records import share_record
+from backtest.engine.compile.general_compiler import compile_book, find_book_folder
 from backtest.engine.compile.loop_compiler import INNER, OPTIONS, compile_core
-from backtest.engine.portfolio.book_compiler import compile_book, find_book_folder
 from backtest.sweep.books import (
     book_lane_close,
     book_lane_fills,

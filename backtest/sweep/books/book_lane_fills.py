@@ -15,7 +15,7 @@ from backtest.account import Books, InstrumentRules, Position, Quote
 from backtest.account.books import make_books
 from backtest.account.fills import fill
 from backtest.account.orders import compute_target, is_outside
-from backtest.portfolio.book_records import CASH, NUMBERS, BookFeed, Terms
+from backtest.account.portfolio_records import CASH, NUMBERS, BookFeed, Terms
 from backtest.sweep.books.book_lane_rows import (
     BAND,
     BEFORE,

@@ -1,6 +1,6 @@
 """Compile the formula of a policy for all lanes of a block of several positions.
 
-As :func:`backtest.engine.portfolio.book_compiler.compile_formula`, for policies that read of the
+As :func:`backtest.engine.compile.general_compiler.compile_formula`, for policies that read of the
 account what lanes show (:mod:`backtest.sweep.books.book_lane_view`). The loop calls it once per bar
 and instrument, through its address.
 """
@@ -16,15 +16,15 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from backtest.base.code_identity import CodeText
-from backtest.engine.compile.loop_compiler import compile_at_address
-from backtest.engine.compile.recipe import make_recipe, read_parameter, write_call, write_memory
-from backtest.engine.portfolio.book_compiler import (
+from backtest.engine.compile.general_compiler import (
     MARGIN_NUMBERS,
     POINTER,
     build_call,
     find_book_folder,
     find_fields,
 )
+from backtest.engine.compile.loop_compiler import compile_at_address
+from backtest.engine.compile.recipe import make_recipe, read_parameter, write_call, write_memory
 from backtest.policy import Policy, formula_for
 from backtest.policy.policy import BAR_FIELDS
 from backtest.policy.view import AccountView

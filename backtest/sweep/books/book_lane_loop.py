@@ -12,11 +12,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from backtest.account.ruin import find_line
-from backtest.engine.bar_loop import BROKEN, DONE, NEGATIVE
-from backtest.engine.portfolio.book_loop import BookTape, Desk
-from backtest.measures.tally import Clock, Tally, grow_free
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_records import (
     FLAGS,
     IS_OVER,
     IS_RUINED,
@@ -30,6 +26,10 @@ from backtest.portfolio.book_records import (
     pick_margin,
     share,
 )
+from backtest.account.ruin import find_line
+from backtest.engine.bar_loop import BROKEN, DONE, NEGATIVE
+from backtest.engine.portfolio_loop import BookTape, Desk
+from backtest.measures.tally import Clock, Tally, grow_free
 from backtest.sweep.books.book_lane_close import (
     count_close,
     count_payments,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.engine.portfolio.book_close import is_near_failure
-from backtest.engine.portfolio.book_tally import is_over_cap
+from backtest.account.portfolio_records import EQUITY, PEAK, UNIT, Terms, pick_margin
+from backtest.engine.portfolio_close import is_near_failure
+from backtest.engine.portfolio_tally import is_over_cap
 from backtest.measures.tally import FARTHEST, finish_sample, fold_product, update_drawdown
-from backtest.portfolio.book_records import EQUITY, PEAK, UNIT, Terms, pick_margin
 from backtest.sweep.books.book_lane_rows import (
     CLOSE,
     DECAY_LOG,

@@ -11,8 +11,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.account import Ledger
-from backtest.measures.tally import Decay, Drawdown, Exposure, Sample, Tally
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_records import (
     CASH,
     EQUITY,
     NUMBERS,
@@ -24,13 +23,14 @@ from backtest.portfolio.book_records import (
     Book,
     Terms,
 )
+from backtest.measures.tally import Decay, Drawdown, Exposure, Sample, Tally
 from backtest.sweep.lanes.lane_rows import LANES, cell
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
 
 PURSE_ROWS = 16
-"""The first rows of an account are its purse (:mod:`backtest.portfolio.book_records`)."""
+"""The first rows of an account are its purse (:mod:`backtest.account.portfolio_records`)."""
 
 ACCOUNT_ROWS = (
     *(f"purse_{k}" for k in range(PURSE_ROWS)),
@@ -149,7 +149,7 @@ class Seats(NamedTuple):
     the numbers of one bar, a row for each of the ``n_columns``; without ``has_own_columns`` all
     lanes have those of the first. ``sheet`` has a row for each field of the account that policies
     see, written if ``wants_account``. ``firsts`` and ``tradable`` are those of a
-    :class:`backtest.engine.portfolio.book_loop.Desk`, as are ``interval`` and ``start``.
+    :class:`backtest.engine.portfolio_loop.Desk`, as are ``interval`` and ``start``.
     """
 
     addresses: IntArray

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 
+from backtest.account.portfolio_records import CASH, EQUITY, PEAK, RESERVE, SINCE_POOL, UNIT
 from backtest.engine.bar_loop import DAY_NS
 from backtest.policy.view import AccountView
-from backtest.portfolio.book_records import CASH, EQUITY, PEAK, RESERVE, SINCE_POOL, UNIT
 from backtest.sweep.books.book_lane_rows import (
     CLOSE,
     ENTRY,

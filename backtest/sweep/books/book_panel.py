@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from backtest.account.account import without_flows_before
+from backtest.account.portfolio_records import EQUITY, UNIT, Book
 from backtest.base.units import FloatArray, utc_index
-from backtest.engine.portfolio.book_desk import (
+from backtest.engine.portfolio_inputs import start_book
+from backtest.engine.portfolio_loop import Desk
+from backtest.engine.portfolio_policies import (
     Panelist,
     check_overlay,
     flatten_columns,
@@ -20,15 +23,12 @@ from backtest.engine.portfolio.book_desk import (
     seat_overlay,
     set_desk,
 )
-from backtest.engine.portfolio.book_inputs import start_book
-from backtest.engine.portfolio.book_loop import Desk
-from backtest.engine.portfolio.portfolio_setup import Setup, set_up, set_up_like
+from backtest.engine.portfolio_setup import Setup, set_up, set_up_like
 from backtest.engine.sampling_periods import count_periods
 from backtest.market.weight_frame import read_weights
 from backtest.measures.run_span import RunSpan
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy import Policy
-from backtest.portfolio.book_records import EQUITY, UNIT, Book
 from backtest.sweep.policy_columns import Columns
 from backtest.sweep.sets.sets import build_policy, build_trio
 
@@ -107,7 +107,7 @@ class BookPanel:
                         for name, v in settings.items()))  # fmt: skip
         with self._lock:
             if key not in self._desks:
-                from backtest.engine.portfolio.book_compiler import bind_compiled  # noqa: PLC0415 - numba
+                from backtest.engine.compile.general_compiler import bind_compiled  # noqa: PLC0415 - numba
 
                 policies = [(each.policy, tuple(each.columns)) for each in setup.panelists]
                 desk = set_desk(setup.panelists, self.markets, **given)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest.account.portfolio_records import EQUITY, UNIT
 from backtest.base.compile_choice import pop_kernels, set_hurry
 from backtest.base.errors import BacktestError
 from backtest.base.thread_pool import count_cores, run_in_threads
@@ -27,13 +28,12 @@ from backtest.engine.compile.plain_or_compiled import (
 )
 from backtest.engine.lookahead.causality_checker import Causality
 from backtest.engine.loop_driver import explain_refusal
-from backtest.engine.portfolio.book_driver import list_kernel_arguments, summarize_book
-from backtest.engine.portfolio.book_loop import Desk
-from backtest.engine.portfolio.portfolio_setup import Setup
+from backtest.engine.portfolio_driver import list_kernel_arguments, summarize_book
+from backtest.engine.portfolio_loop import Desk
+from backtest.engine.portfolio_setup import Setup
 from backtest.measures.performance import sampled_returns
 from backtest.measures.run_measures import measure_accounts
 from backtest.measures.stored_tally import flatten_tally
-from backtest.portfolio.book_records import EQUITY, UNIT
 from backtest.sweep.books.book_lane_block import (
     LEAST_LANES,
     BookBlock,

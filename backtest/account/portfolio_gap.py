@@ -6,20 +6,19 @@ import math
 from typing import TYPE_CHECKING
 
 from backtest.account import Watch
+from backtest.account.equity_stop import CAUTION, compute_last_equity, is_drawdown_near, is_drawn
 from backtest.account.exits import DRAW, NOTHING, PROFIT, STOP, find_exit
 from backtest.account.ledger import new_ledger
-from backtest.account.position import compute_stop, find_adverse, is_stopped
-from backtest.account.steps import close_by_stop
-from backtest.portfolio.book_balance import (
+from backtest.account.portfolio_balance import (
     close_account_books,
     is_pool_short,
     open_books,
     value_at,
 )
-from backtest.portfolio.book_ledger import as_log, enter, stamp
-from backtest.portfolio.book_liquidation import is_lone, liquidate_pool
-from backtest.portfolio.book_payments import liquidate_isolated
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_ledger import as_log, enter, stamp
+from backtest.account.portfolio_liquidation import is_lone, liquidate_pool
+from backtest.account.portfolio_payments import liquidate_isolated
+from backtest.account.portfolio_records import (
     CASH,
     HIGHEST,
     Book,
@@ -36,7 +35,8 @@ from backtest.portfolio.book_records import (
     pick_quote,
     share,
 )
-from backtest.portfolio.equity_stop import CAUTION, compute_last_equity, is_drawdown_near, is_drawn
+from backtest.account.position import compute_stop, find_adverse, is_stopped
+from backtest.account.steps import close_by_stop
 from backtest.venue.book_requirement import find_maintenance
 from backtest.venue.collateral_value import compute_value_at_rate
 

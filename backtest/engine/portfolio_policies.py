@@ -10,8 +10,8 @@ import numpy as np
 from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine.lookahead.causality import observe, observe_checked
-from backtest.engine.portfolio.book_loop import N_SHOWN, Desk
-from backtest.engine.portfolio.portfolio_checks import give_each
+from backtest.engine.portfolio_checks import give_each
+from backtest.engine.portfolio_loop import N_SHOWN, Desk
 from backtest.market import Market
 from backtest.market.markets import Markets
 from backtest.policy import Policy, formula_for, start_memory

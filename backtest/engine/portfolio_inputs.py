@@ -9,25 +9,8 @@ import numpy as np
 
 from backtest.account import Account, InstrumentRules
 from backtest.account.account_records import CLOSE
-from backtest.base.units import FloatArray, IntArray, parse_duration
-from backtest.engine.feed_arrays import (
-    earn_cash,
-    read_cash,
-    read_instrument,
-)
-from backtest.engine.loop_inputs import (
-    has_interest,
-    mark_samples,
-    measure_log_returns,
-    read_account_rules,
-    read_margin_tables,
-)
-from backtest.engine.portfolio.book_assets import ASSET, find_prices, read_assets
-from backtest.engine.portfolio.book_fees import BookFees, read_book_fees
-from backtest.market.markets import Markets
-from backtest.measures.tally import Clock
-from backtest.portfolio.book_ledger import N_TERMS, WIDTH
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_ledger import N_TERMS, WIDTH
+from backtest.account.portfolio_records import (
     AT_OPEN,
     BY_NAME,
     CASH,
@@ -59,6 +42,23 @@ from backtest.portfolio.book_records import (
     Scene,
     Terms,
 )
+from backtest.base.units import FloatArray, IntArray, parse_duration
+from backtest.engine.collateral_prices import ASSET, find_prices, read_assets
+from backtest.engine.feed_arrays import (
+    earn_cash,
+    read_cash,
+    read_instrument,
+)
+from backtest.engine.loop_inputs import (
+    has_interest,
+    mark_samples,
+    measure_log_returns,
+    read_account_rules,
+    read_margin_tables,
+)
+from backtest.engine.portfolio_fees import BookFees, read_book_fees
+from backtest.market.markets import Markets
+from backtest.measures.tally import Clock
 from backtest.venue import MarginRules, Venue
 from backtest.venue.book_rules import Holdings
 from backtest.venue.book_tables import pack_brackets

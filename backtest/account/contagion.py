@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.portfolio.book_balance import compute_excess
-from backtest.portfolio.book_ledger import (
+from backtest.account.portfolio_balance import compute_excess
+from backtest.account.portfolio_ledger import (
     COLLATERAL_PNL,
     CONVERSION,
     FEES,
@@ -25,7 +25,7 @@ from backtest.portfolio.book_ledger import (
     TOP_UP,
     note,
 )
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_records import (
     DISTANCE,
     Book,
     BookLog,

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest.account.portfolio_records import EQUITY, Book, Terms
 from backtest.base.errors import AccountingError, PolicyError
 from backtest.base.units import FloatArray, format_time
+from backtest.engine import portfolio_loop
 from backtest.engine.bar_loop import BROKEN, FULL, NEGATIVE
 from backtest.engine.fee_days import TradedDays, start_day
 from backtest.engine.loop_driver import CHUNK, PLAIN_CHUNK, Progress, add_traded
-from backtest.engine.portfolio import book_loop
-from backtest.engine.portfolio.book_desk import ask_plain
-from backtest.engine.portfolio.book_inputs import (
+from backtest.engine.portfolio_inputs import (
     BookInputs,
     new_book_log,
     new_ledger_array,
@@ -23,10 +23,10 @@ from backtest.engine.portfolio.book_inputs import (
     new_scene,
     write_table,
 )
-from backtest.engine.portfolio.book_loop import ACCOUNT_RECORD, POSITION_RECORD, BookTape, Desk
+from backtest.engine.portfolio_loop import ACCOUNT_RECORD, POSITION_RECORD, BookTape, Desk
+from backtest.engine.portfolio_policies import ask_plain
 from backtest.measures.tally import Tally
 from backtest.policy import Policy
-from backtest.portfolio.book_records import EQUITY, Book, Terms
 from backtest.venue.own_requirement import OwnMargin, make_own_twins
 
 
@@ -87,17 +87,17 @@ def find_simulate(
 ) -> Callable[..., Any]:
     """Return the loop, compiled or in plain Python; with a requirement of one's own it is plain."""
     if own is not None:
-        from backtest.engine.portfolio.book_compiler import MODULES  # noqa: PLC0415 - numba
+        from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
 
         twins = make_own_twins(MODULES, own.rule, names, {"ask": ask_plain})
         simulate: Callable[..., Any] = twins.simulate_book
         return simulate
     if is_compiled:
-        from backtest.engine.portfolio.book_compiler import compile_book_loop  # noqa: PLC0415 - numba
+        from backtest.engine.compile.general_compiler import compile_book_loop  # noqa: PLC0415 - numba
 
         return compile_book_loop()
-    bound = {**vars(book_loop), "ask": ask_plain}
-    names = [name for name, value in vars(book_loop).items() if is_own(value)]
+    bound = {**vars(portfolio_loop), "ask": ask_plain}
+    names = [name for name, value in vars(portfolio_loop).items() if is_own(value)]
     for name in names:
         function = bound[name]
         bound[name] = types.FunctionType(
@@ -110,7 +110,7 @@ def find_simulate(
 
 def is_own(value: object) -> bool:
     """Return whether a name of the loop's module is one of its functions."""
-    return isinstance(value, types.FunctionType) and value.__module__ == book_loop.__name__
+    return isinstance(value, types.FunctionType) and value.__module__ == portfolio_loop.__name__
 
 
 def run_book_loop(
@@ -291,7 +291,7 @@ def summarize_book(
     """
     pack = None
     if is_compiled:
-        from backtest.engine.portfolio.book_compiler import pack_terms  # noqa: PLC0415 - numba
+        from backtest.engine.compile.general_compiler import pack_terms  # noqa: PLC0415 - numba
 
         pack = pack_terms
     tape = new_tape(len(book.margin), 0, first, 0)
@@ -312,7 +312,7 @@ def find_binders(
     """Return the functions that give a desk and the terms the form that the loop takes."""
     if not is_compiled:
         return (lambda desk, _: desk), None
-    from backtest.engine.portfolio.book_compiler import bind_compiled, pack_terms  # noqa: PLC0415
+    from backtest.engine.compile.general_compiler import bind_compiled, pack_terms  # noqa: PLC0415
 
     return bind_compiled, pack_terms
 
@@ -378,7 +378,7 @@ def report_book_imbalance(
     change: float, ledger: FloatArray, inputs: BookInputs, t: int
 ) -> AccountingError:
     """Return the error of books that do not balance at bar t, with both sides."""
-    terms = float(book_loop.sum_book_terms(ledger))
+    terms = float(portfolio_loop.sum_book_terms(ledger))
     return AccountingError(
         f"equity changed by {change!r}, its terms add up to {terms!r}, "
         f"a difference of {change - terms!r}",

@@ -20,10 +20,7 @@ from backtest.account.ledger import (
     INTEREST as CHARGED,
 )
 from backtest.account.payments import pay_funding
-from backtest.account.position import add_margin, compute_value_of
-from backtest.account.ruin import pay_in
-from backtest.account.steps import liquidate_if_failing
-from backtest.portfolio.book_balance import (
+from backtest.account.portfolio_balance import (
     close_account_books,
     compute_account_equity,
     compute_balance,
@@ -33,8 +30,8 @@ from backtest.portfolio.book_balance import (
     sell_collateral,
     value_at,
 )
-from backtest.portfolio.book_ledger import FLOWS, FUNDING, INTEREST, as_log, enter, note, stamp
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_ledger import FLOWS, FUNDING, INTEREST, as_log, enter, note, stamp
+from backtest.account.portfolio_records import (
     CASH,
     FLOW_NEXT,
     FUNDING_NEXT,
@@ -54,6 +51,9 @@ from backtest.portfolio.book_records import (
     put_position,
     share,
 )
+from backtest.account.position import add_margin, compute_value_of
+from backtest.account.ruin import pay_in
+from backtest.account.steps import liquidate_if_failing
 from backtest.venue.book_requirement import compute_book_backing, compute_book_initial
 
 if TYPE_CHECKING:

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 
 from backtest.account import Position
 from backtest.account.account_records import Watch
+from backtest.account.contagion import book_falls
+from backtest.account.equity_stop import follow_highest, rescale_highest
 from backtest.account.exits import follow_prices
 from backtest.account.fills import trade
 from backtest.account.ledger import BAD_DEBT as DEBT
 from backtest.account.ledger import RUINED, enter_trade, log_trade, new_ledger
 from backtest.account.orders import find_limit
-from backtest.account.ruin import NOTHING_LEFT
-from backtest.account.steps import has_wealth
-from backtest.base.units import TOLERANCE
-from backtest.portfolio.book_balance import (
+from backtest.account.portfolio_balance import (
     close_account_books,
     compute_account_equity,
     compute_balance,
@@ -30,10 +29,9 @@ from backtest.portfolio.book_balance import (
     open_books,
     value_at,
 )
-from backtest.portfolio.book_calls import answer_calls, close_calls, force_reductions
-from backtest.portfolio.book_contagion import book_falls
-from backtest.portfolio.book_gap import check_gap
-from backtest.portfolio.book_ledger import (
+from backtest.account.portfolio_calls import answer_calls, close_calls, force_reductions
+from backtest.account.portfolio_gap import check_gap
+from backtest.account.portfolio_ledger import (
     BAD_DEBT,
     CALLS_FAILED,
     CALLS_MET,
@@ -49,14 +47,14 @@ from backtest.portfolio.book_ledger import (
     stamp,
     total,
 )
-from backtest.portfolio.book_orders import fill_decisions
-from backtest.portfolio.book_payments import (
+from backtest.account.portfolio_orders import fill_decisions
+from backtest.account.portfolio_payments import (
     charge_book_interest,
     convert_collateral,
     pay_book_funding,
     take_book_flows,
 )
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_records import (
     AT_OPEN,
     CASH,
     EARLY,
@@ -86,8 +84,10 @@ from backtest.portfolio.book_records import (
     put_position,
     share,
 )
-from backtest.portfolio.book_walk import walk
-from backtest.portfolio.equity_stop import follow_highest, rescale_highest
+from backtest.account.price_walk import walk
+from backtest.account.ruin import NOTHING_LEFT
+from backtest.account.steps import has_wealth
+from backtest.base.units import TOLERANCE
 from backtest.venue.contract_value import compute_value
 from backtest.venue.requirement import compute_best_leverage
 

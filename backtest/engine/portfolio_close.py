@@ -6,12 +6,9 @@ import math
 
 from backtest.account import Books
 from backtest.account.books import compute_root
-from backtest.base.units import TOLERANCE
-from backtest.engine.portfolio.book_tally import BookClose
-from backtest.measures.tally import FARTHEST, NEAR, raise_ratio
-from backtest.portfolio.book_balance import compute_pool, count_cross
-from backtest.portfolio.book_calls import compute_pot_backing, compute_pot_needed
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_balance import compute_pool, count_cross
+from backtest.account.portfolio_calls import compute_pot_backing, compute_pot_needed
+from backtest.account.portfolio_records import (
     CASH,
     Book,
     Room,
@@ -24,6 +21,9 @@ from backtest.portfolio.book_records import (
     pick_position,
     share,
 )
+from backtest.base.units import TOLERANCE
+from backtest.engine.portfolio_tally import BookClose
+from backtest.measures.tally import FARTHEST, NEAR, raise_ratio
 from backtest.venue.book_failure import Waypoint
 from backtest.venue.book_price import find_failure_ratio
 from backtest.venue.book_requirement import compute_own_maintenance, find_own_maintenance

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.account import Ledger
 from backtest.account.ledger import add_ledgers
+from backtest.account.portfolio_records import EQUITY, IS_RUINED, UNIT, Book, Scene
 from backtest.base.units import TOLERANCE
 from backtest.measures.tally import (
     Clock,
@@ -21,7 +22,6 @@ from backtest.measures.tally import (
     mark_drawdown,
     raise_ratio,
 )
-from backtest.portfolio.book_records import EQUITY, IS_RUINED, UNIT, Book, Scene
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray

@@ -13,8 +13,8 @@ from backtest.engine.no_fill import explain_nan
 from backtest.engine.target_cuts_text import WORDS
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio.book_driver import BookOutcome
-    from backtest.engine.portfolio.portfolio_setup import Setup
+    from backtest.engine.portfolio_driver import BookOutcome
+    from backtest.engine.portfolio_setup import Setup
 
 CURES = {
     "band": "narrow the band",

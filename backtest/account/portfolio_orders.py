@@ -16,6 +16,7 @@ from backtest.account import Books, Quote
 from backtest.account.account_records import Trade
 from backtest.account.fills import fill, move_margin
 from backtest.account.ledger import FILL, enter_trade, log_trade, new_ledger
+from backtest.account.order_scaling import compute_all_uncounted, compute_lone_rate, fit_increases
 from backtest.account.orders import (
     LARGEST_WORSENING,
     can_order,
@@ -29,9 +30,7 @@ from backtest.account.orders import (
     round_worsening,
     size_order,
 )
-from backtest.account.position import compute_profit, worsen
-from backtest.base.units import TOLERANCE
-from backtest.portfolio.book_balance import (
+from backtest.account.portfolio_balance import (
     close_account_books,
     compute_balance,
     count_cross,
@@ -39,9 +38,8 @@ from backtest.portfolio.book_balance import (
     open_books,
     value_at,
 )
-from backtest.portfolio.book_fit import compute_all_uncounted, compute_lone_rate, fit_increases
-from backtest.portfolio.book_ledger import as_log, enter, stamp
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_ledger import as_log, enter, stamp
+from backtest.account.portfolio_records import (
     CASH,
     INCREASE,
     IS_OVER,
@@ -63,6 +61,8 @@ from backtest.portfolio.book_records import (
     pick_quote,
     share,
 )
+from backtest.account.position import compute_profit, worsen
+from backtest.base.units import TOLERANCE
 from backtest.venue.book_requirement import compute_book_backing
 from backtest.venue.requirement import compute_largest_notional, compute_setting
 

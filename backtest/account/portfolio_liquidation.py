@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from backtest.account import Books, Position
 from backtest.account.account_records import CLOSE, TAKEOVER, InstrumentRules, Quote
+from backtest.account.contagion import blame
 from backtest.account.ledger import BAD_DEBT as DEBT
 from backtest.account.ledger import LIQUIDATED
 from backtest.account.liquidation import (
@@ -22,10 +23,9 @@ from backtest.account.liquidation import (
     is_step_whole,
     repay_all,
 )
+from backtest.account.order_scaling import hide_others, show_others
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
-from backtest.account.position import worsen
-from backtest.base.units import TOLERANCE
-from backtest.portfolio.book_balance import (
+from backtest.account.portfolio_balance import (
     compute_balance,
     compute_excess,
     compute_pool,
@@ -38,9 +38,7 @@ from backtest.portfolio.book_balance import (
     mark_book,
     sell_collateral,
 )
-from backtest.portfolio.book_contagion import blame
-from backtest.portfolio.book_fit import hide_others, show_others
-from backtest.portfolio.book_ledger import (
+from backtest.account.portfolio_ledger import (
     BAD_DEBT,
     COLLATERAL_PNL,
     LIQUIDATIONS,
@@ -48,7 +46,7 @@ from backtest.portfolio.book_ledger import (
     TRADED,
     note,
 )
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_records import (
     BY_NAME,
     CASH,
     IS_OVER,
@@ -70,6 +68,8 @@ from backtest.portfolio.book_records import (
     put_position,
     share,
 )
+from backtest.account.position import worsen
+from backtest.base.units import TOLERANCE
 from backtest.venue.book_requirement import compute_book_requirement, compute_own_maintenance
 from backtest.venue.collateral_value import compute_collateral_value
 

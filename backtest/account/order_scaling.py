@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 
-from backtest.account.position import compute_profit
-from backtest.portfolio.book_balance import value_at
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_balance import value_at
+from backtest.account.portfolio_records import (
     CASH,
     INCREASE,
     Book,
@@ -26,6 +25,7 @@ from backtest.portfolio.book_records import (
     pick_position,
     share,
 )
+from backtest.account.position import compute_profit
 from backtest.venue.book_requirement import compute_book_backing, compute_book_initial
 from backtest.venue.requirement import compute_initial, compute_largest_notional
 

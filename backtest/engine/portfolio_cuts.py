@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.account import ledger
+from backtest.account.portfolio_records import AT_OPEN, EARLY, NUMBERS
 from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
 from backtest.engine.position_tables import count_assets
 from backtest.engine.result_tables import value_of
 from backtest.engine.target_cuts_table import average_row
-from backtest.portfolio.book_records import AT_OPEN, EARLY, NUMBERS
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio.book_driver import BookOutcome
-    from backtest.engine.portfolio.portfolio_setup import Setup
+    from backtest.engine.portfolio_driver import BookOutcome
+    from backtest.engine.portfolio_setup import Setup
 
 CAUSES = (
     "min_leverage", "max_leverage", "max_gross_leverage", "band", "min_notional", "lot",

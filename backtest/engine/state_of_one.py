@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.account import State
-from backtest.base.units import FloatArray
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_records import (
     CASH,
     EQUITY,
     HIGHEST,
@@ -24,6 +23,7 @@ from backtest.portfolio.book_records import (
     UNIT,
     Book,
 )
+from backtest.base.units import FloatArray
 from backtest.venue.book_rules import Holdings
 
 if TYPE_CHECKING:

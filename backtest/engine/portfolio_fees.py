@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from backtest.account.portfolio_records import NUMBERS, Terms
 from backtest.base.units import DAY, IntArray
 from backtest.engine.fee_days import FeeSchedule, Rates, TradedDays, read_schedule
-from backtest.portfolio.book_records import NUMBERS, Terms
 from backtest.venue import Venue
 from backtest.venue.book_tables import pack_brackets
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from backtest.account import Account
 from backtest.base.units import FloatArray, TimeLike
 from backtest.engine.benchmark import Benchmark, BenchmarkLike, read_benchmark
-from backtest.engine.portfolio.book_desk import Panelist, assign_policies, seat
-from backtest.engine.portfolio.book_inputs import read_book_inputs
-from backtest.engine.portfolio.cut_terms import cut_account
-from backtest.engine.portfolio.portfolio_checks import check_portfolio, read_venues
+from backtest.engine.cut_terms import cut_account
+from backtest.engine.portfolio_checks import check_portfolio, read_venues
+from backtest.engine.portfolio_inputs import read_book_inputs
+from backtest.engine.portfolio_policies import Panelist, assign_policies, seat
 from backtest.engine.resumed_markets import find_start_bar, join_resumed
 from backtest.engine.run_record import RunRecord
 from backtest.market.markets import Markets

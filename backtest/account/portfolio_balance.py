@@ -10,10 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backtest.account import Books
-from backtest.account.position import mark_position
-from backtest.base.units import TOLERANCE
-from backtest.portfolio.book_ledger import COLLATERAL_PNL, CONVERSION, CONVERTED, PRICE_PNL, note
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_ledger import COLLATERAL_PNL, CONVERSION, CONVERTED, PRICE_PNL, note
+from backtest.account.portfolio_records import (
     CASH,
     Book,
     BookLog,
@@ -23,6 +21,8 @@ from backtest.portfolio.book_records import (
     pick_position,
     put_position,
 )
+from backtest.account.position import mark_position
+from backtest.base.units import TOLERANCE
 from backtest.venue.book_requirement import (
     compute_book_backing,
     compute_book_requirement,

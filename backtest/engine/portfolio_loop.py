@@ -9,15 +9,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.engine.bar_loop import BROKEN, DAY_NS, DONE, FULL, IDENTITY_TOLERANCE, NEGATIVE
-from backtest.engine.portfolio.book_close import look_at_close
-from backtest.engine.portfolio.book_tally import BookClose, count_book_bar
-from backtest.measures.tally import Clock, Tally
-from backtest.portfolio.book_balance import compute_balance, compute_pool
-from backtest.portfolio.book_bar import live_book_bar
-from backtest.portfolio.book_calls import compute_pot_ratio
-from backtest.portfolio.book_calm import live_calm_bar, may_be_calm
-from backtest.portfolio.book_ledger import (
+from backtest.account.fast_path import live_calm_bar, may_be_calm
+from backtest.account.portfolio_balance import compute_balance, compute_pool
+from backtest.account.portfolio_bar import live_book_bar
+from backtest.account.portfolio_calls import compute_pot_ratio
+from backtest.account.portfolio_ledger import (
     BAD_DEBT,
     COLLATERAL_PNL,
     CONVERSION,
@@ -35,7 +31,7 @@ from backtest.portfolio.book_ledger import (
     sum_ledger,
     total,
 )
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_records import (
     CASH,
     EQUITY,
     IS_OVER,
@@ -56,6 +52,10 @@ from backtest.portfolio.book_records import (
     is_isolated,
     share,
 )
+from backtest.engine.bar_loop import BROKEN, DAY_NS, DONE, FULL, IDENTITY_TOLERANCE, NEGATIVE
+from backtest.engine.portfolio_close import look_at_close
+from backtest.engine.portfolio_tally import BookClose, count_book_bar
+from backtest.measures.tally import Clock, Tally
 from backtest.venue.book_requirement import (
     compute_book_initial,
     compute_own_maintenance,

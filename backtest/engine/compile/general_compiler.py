@@ -19,12 +19,31 @@ from llvmlite import ir
 from numba import carray  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
-from backtest.account import InstrumentRules, orders
+from backtest.account import (
+    InstrumentRules,
+    contagion,
+    equity_stop,
+    fast_path,
+    order_scaling,
+    orders,
+    portfolio_balance,
+    portfolio_bar,
+    portfolio_calls,
+    portfolio_gap,
+    portfolio_ledger,
+    portfolio_liquidation,
+    portfolio_orders,
+    portfolio_payments,
+    portfolio_records,
+    price_walk,
+)
+from backtest.account.portfolio_records import FLAGS, NUMBERS, Terms
 from backtest.base import cache_folder
 from backtest.base.code_identity import CodeText, hash_texts
 from backtest.base.compiled_files import jit
 from backtest.base.compiled_twins import count_all_brackets, find_own_functions, make_twin
 from backtest.base.shared_records import share_record
+from backtest.engine import portfolio_close, portfolio_loop, portfolio_tally
 from backtest.engine.compile.loop_compiler import (
     INNER,
     OPTIONS,
@@ -42,28 +61,10 @@ from backtest.engine.compile.recipe import (
     write_call,
     write_memory,
 )
-from backtest.engine.portfolio import book_close, book_loop, book_tally
-from backtest.engine.portfolio.book_loop import N_SHOWN, Desk
+from backtest.engine.portfolio_loop import N_SHOWN, Desk
 from backtest.policy import Policy
 from backtest.policy.policy import BAR_FIELDS
 from backtest.policy.view import AccountView
-from backtest.portfolio import (
-    book_balance,
-    book_bar,
-    book_calls,
-    book_calm,
-    book_contagion,
-    book_fit,
-    book_gap,
-    book_ledger,
-    book_liquidation,
-    book_orders,
-    book_payments,
-    book_records,
-    book_walk,
-    equity_stop,
-)
-from backtest.portfolio.book_records import FLAGS, NUMBERS, Terms
 from backtest.venue import (
     LEVELS,
     MarginRules,
@@ -78,9 +79,10 @@ from backtest.venue import (
 
 MODULES = (
     book_rules, collateral_value, scenario_loss, book_requirement, book_failure, book_price,
-    book_records, book_ledger, book_balance, book_contagion, book_fit, book_orders, book_payments,
-    book_liquidation, equity_stop, book_gap, book_walk, book_calls, book_bar, book_calm, book_tally,
-    book_close, book_loop,
+    portfolio_records, portfolio_ledger, portfolio_balance, contagion, order_scaling,
+    portfolio_orders, portfolio_payments, portfolio_liquidation, equity_stop, portfolio_gap,
+    price_walk, portfolio_calls, portfolio_bar, fast_path, portfolio_tally, portfolio_close,
+    portfolio_loop,
 )  # fmt: skip
 """The modules of the kernel; each uses only those before it, and the rules of one position."""
 
@@ -147,9 +149,11 @@ def compile_book() -> dict[str, Any]:
     inner: dict[str, Any] = {**OPTIONS, "cache": False}
     twins[id(orders.floor)] = jit(floor_as_number, **inner, forceinline=True)
     twins[id(requirement.count_brackets)] = jit(count_all_brackets, **inner, forceinline=True)
-    twins[id(book_records.pick_instrument)] = jit(write_pick(names), **inner, forceinline=True)
-    twins[id(book_loop.ask)] = jit(write_ask(names), **inner, forceinline=True)
-    twins[id(book_records.share)] = share_record  # not inside a function, whose stack would be gone
+    twins[id(portfolio_records.pick_instrument)] = jit(write_pick(names), **inner, forceinline=True)
+    twins[id(portfolio_loop.ask)] = jit(write_ask(names), **inner, forceinline=True)
+    twins[id(portfolio_records.share)] = (
+        share_record  # not inside a function, whose stack would be gone
+    )
     for space in spaces.values():
         space |= {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
     return names

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from backtest.account import Books, Watch
 from backtest.account.auto_margin import add_from_wallet, can_add
 from backtest.account.books import compute_root, is_failing
+from backtest.account.contagion import blame
+from backtest.account.equity_stop import find_stop_on_segment
 from backtest.account.exits import (
     DRAW,
     LIQUIDATION,
@@ -25,27 +27,24 @@ from backtest.account.exits import (
 )
 from backtest.account.ledger import enter_liquidation, log_liquidation, new_ledger
 from backtest.account.liquidation import find_trigger, is_nearer, liquidate
-from backtest.account.position import find_adverse
-from backtest.account.steps import act_at_extreme
-from backtest.portfolio.book_balance import (
+from backtest.account.portfolio_balance import (
     close_account_books,
     count_cross,
     is_pool_short,
     open_books,
     value_at,
 )
-from backtest.portfolio.book_contagion import blame
-from backtest.portfolio.book_gap import (
+from backtest.account.portfolio_gap import (
     close_account,
     drop_after_equity_stop,
     find_stop,
     is_quiet,
     stop_position,
 )
-from backtest.portfolio.book_ledger import LIQUIDATIONS, as_log, enter, stamp
-from backtest.portfolio.book_liquidation import is_lone, liquidate_pool
-from backtest.portfolio.book_payments import drop_after_liquidation
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_ledger import LIQUIDATIONS, as_log, enter, stamp
+from backtest.account.portfolio_liquidation import is_lone, liquidate_pool
+from backtest.account.portfolio_payments import drop_after_liquidation
+from backtest.account.portfolio_records import (
     ALONG,
     CASH,
     HIGHEST,
@@ -65,7 +64,8 @@ from backtest.portfolio.book_records import (
     pick_quote,
     share,
 )
-from backtest.portfolio.equity_stop import find_stop_on_segment
+from backtest.account.position import find_adverse
+from backtest.account.steps import act_at_extreme
 from backtest.venue.book_failure import Waypoint, find_failure
 
 if TYPE_CHECKING:

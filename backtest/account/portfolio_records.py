@@ -116,7 +116,7 @@ class Book(NamedTuple):
     ``signal`` and ``is_pending`` are the decision that fills next; ``factor`` is the overlay of the
     last fill. ``since`` and ``since_stop`` count bars. The arrays from ``ratio`` to ``called_at``
     have n + 1 entries, one per pot. ``fallen`` and ``shares`` belong to
-    :mod:`backtest.portfolio.book_contagion`.
+    :mod:`backtest.account.contagion`.
     """
 
     held: Holdings
@@ -243,7 +243,7 @@ class Room(NamedTuple):
     isolated order ``returned``. The walk: last and mark values now and
     at the next waypoint, and the prices of collateral. ``start`` are quantities at the start of a
     liquidation, ``shares`` of shape (n + C,) Euler shares, ``falls`` of shape (n + 3,) what each
-    cause took (:mod:`backtest.portfolio.book_contagion`). ``hidden`` and ``kept_assets`` are
+    cause took (:mod:`backtest.account.contagion`). ``hidden`` and ``kept_assets`` are
     quantities and amounts left out for a moment. ``failure`` is the u at which each position
     fails, ``carried`` the quantities held before fills at the close of the bar.
     """

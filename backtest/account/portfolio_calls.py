@@ -24,16 +24,14 @@ from backtest.account.ledger import (
     TOP_UP as TOPPED_UP,
 )
 from backtest.account.orders import compute_cost, compute_order_fee, round_worsening
-from backtest.account.position import add_margin, compute_profit, compute_requirement
-from backtest.base.units import DAY, TOLERANCE
-from backtest.portfolio.book_balance import (
+from backtest.account.portfolio_balance import (
     close_account_books,
     compute_pool,
     count_cross,
     open_books,
     value_at,
 )
-from backtest.portfolio.book_ledger import (
+from backtest.account.portfolio_ledger import (
     CALL_DAYS,
     CALLS,
     CALLS_FAILED,
@@ -46,8 +44,8 @@ from backtest.portfolio.book_ledger import (
     note,
     stamp,
 )
-from backtest.portfolio.book_orders import trade_to
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_orders import trade_to
+from backtest.account.portfolio_records import (
     CASH,
     POOL_FAILED,
     RESERVE,
@@ -65,6 +63,8 @@ from backtest.portfolio.book_records import (
     put_position,
     share,
 )
+from backtest.account.position import add_margin, compute_profit, compute_requirement
+from backtest.base.units import DAY, TOLERANCE
 from backtest.venue.book_requirement import compute_book_requirement
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from backtest.account import Ledger, Log
 from backtest.account.ledger import write_event
 
 if TYPE_CHECKING:
+    from backtest.account.portfolio_records import BookLog
     from backtest.base.units import FloatArray
-    from backtest.portfolio.book_records import BookLog
 
 (
     PRICE_PNL, FEES, SLIPPAGE, IMPACT, FUNDING, INTEREST, LOSS, FLOWS, BAD_DEBT, TOP_UP, TRADED,

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backtest.account.exits import USED_UP
-from backtest.base.units import TOLERANCE
-from backtest.portfolio.book_balance import count_open
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_balance import count_open
+from backtest.account.portfolio_records import (
     CASH,
     HIGHEST,
     Book,
@@ -22,6 +21,7 @@ from backtest.portfolio.book_records import (
     is_held,
     is_isolated,
 )
+from backtest.base.units import TOLERANCE
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray

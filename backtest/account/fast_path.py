@@ -2,8 +2,8 @@
 
 A bar is calm if nothing is traded at its open, no flow, settlement or call is due, and no price of
 it can liquidate or stop anything. Then its steps only value the positions at the close. They are
-done here in one go, with the bits of :func:`backtest.portfolio.book_bar.live_book_bar`, which takes
-many times as long.
+done here in one go, with the bits of :func:`backtest.account.portfolio_bar.live_book_bar`, which
+takes many times as long.
 """
 
 from __future__ import annotations
@@ -11,21 +11,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from backtest.account.contagion import book_falls
 from backtest.account.orders import is_outside
-from backtest.account.ruin import NOTHING_LEFT
-from backtest.account.steps import has_wealth
-from backtest.base.units import TOLERANCE
-from backtest.portfolio.book_balance import compute_account_equity, value_at
-from backtest.portfolio.book_contagion import book_falls
-from backtest.portfolio.book_gap import is_quiet
-from backtest.portfolio.book_ledger import PRICE_PNL, clear_ledger
-from backtest.portfolio.book_orders import (
+from backtest.account.portfolio_balance import compute_account_equity, value_at
+from backtest.account.portfolio_gap import is_quiet
+from backtest.account.portfolio_ledger import PRICE_PNL, clear_ledger
+from backtest.account.portfolio_orders import (
     choose_orders,
     is_deciding,
     is_ending,
     measure_target,
 )
-from backtest.portfolio.book_records import (
+from backtest.account.portfolio_records import (
     AT_OPEN,
     CASH,
     EQUITY,
@@ -52,6 +49,9 @@ from backtest.portfolio.book_records import (
     is_isolated,
     pick_instrument,
 )
+from backtest.account.ruin import NOTHING_LEFT
+from backtest.account.steps import has_wealth
+from backtest.base.units import TOLERANCE
 from backtest.venue.contract_value import compute_value
 
 if TYPE_CHECKING:

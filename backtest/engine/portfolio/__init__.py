@@ -1,1 +1,0 @@
-"""A run of an account with several positions: inputs, loop, result."""
