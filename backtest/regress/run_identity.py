@@ -17,7 +17,7 @@ from backtest.policy.combinators import written_formulas
 if TYPE_CHECKING:
     from backtest.policy import Policy
 
-WINGS = ("account", "engine", "features", "measures", "policy", "portfolio", "venue")
+WINGS = ("account", "engine", "features", "measures", "policy", "venue")
 """The folders of the package whose files compute a run, except :data:`NOT_OF_THE_ENGINE`."""
 
 SHARED = (
