@@ -322,13 +322,19 @@ def without_flows_before(account: Account, start: int) -> Account:
 def check_account(account: Account, venue: Venue) -> None:
     """Check that the venue allows the settings of an account and uses all of them."""
     check_single(account, where="Account")
+    check_setting(account, venue)
+
+
+def check_setting(account: Account, venue: Venue, name: str = "") -> None:
+    """Check that a venue allows the settings for one instrument; its name is for errors."""
+    of = f", {name}" if name else ""
     most = min(table[0].max_leverage for table in venue.tables())
     setting = most if account.venue_leverage is None else account.venue_leverage
     if setting > most * (1 + TOLERANCE):
         raise ParameterError(
             f"venue_leverage must be at most {most:g}, the limit of the first bracket, "
             f"got {setting:g}",
-            where="Account.venue_leverage",
+            where=f"Account.venue_leverage{of}",
             cure=Phrase(
                 "choose a {} up to {}{}",
                 Argument("venue_leverage"),
@@ -341,7 +347,7 @@ def check_account(account: Account, venue: Venue) -> None:
         raise ParameterError(
             f"min_leverage must be at most {setting:g}, the limit set by initial margin, "
             f"got {account.min_leverage:g}",
-            where="Account.min_leverage",
+            where=f"Account.min_leverage{of}",
             cure=Phrase("choose a {} up to {}", Argument("min_leverage"), f"{setting:g}"),
         )
     if venue.call_grace is not None and account.margin_call is None:

@@ -128,13 +128,17 @@ def read_account_rules(venue: Venue, account: Account, margin: MarginRules) -> R
         liquidation_impact=venue.liquidation.impact,
         full_below_health=venue.liquidation.full_below_health,
     )
-    whole = AccountRules(
+    return Rules(account=read_whole(venue, account), instrument=instrument)
+
+
+def read_whole(venue: Venue, account: Account) -> AccountRules:
+    """Return the rules of the account as a whole."""
+    return AccountRules(
         has_interest=True if has_interest(venue) else None,
         is_loan=venue.interest_on == "loan",
         top_up_to=account.top_up_to or 1.0,
         ruin_at=account.ruin_at or 0.0,
     )
-    return Rules(account=whole, instrument=instrument)
 
 
 def has_interest(venue: Venue) -> bool:

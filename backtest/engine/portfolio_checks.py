@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.account.account import BY_INSTRUMENT
+from backtest.account.account import BY_INSTRUMENT, check_setting
 from backtest.account.by_instrument import check_instruments, find_misfit
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.currency_names import find_currency
 from backtest.base.errors import BandWarning, ParameterError, did_you_mean
-from backtest.base.phrases import Argument, Either, Phrase
-from backtest.base.units import TOLERANCE, format_time, to_nanoseconds
+from backtest.base.phrases import Either, Phrase
+from backtest.base.units import format_time, to_nanoseconds
 from backtest.market import Market
 from backtest.market.markets import Markets
 from backtest.venue import Venue
@@ -78,7 +78,7 @@ def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Acco
     own = {name: account.for_instrument(name) for name in markets.names}
     for name in markets.names:
         check_expiry(markets[name], venues[name])
-        check_setting(name, own[name], venues[name])
+        check_setting(own[name], venues[name], name)
     check_modes(own, venues)
     check_health(markets.names, venues, account)
     account.requirement.check_names(list(markets.names), account.collateral)
@@ -157,26 +157,6 @@ def is_equal(mine: object, theirs: object) -> bool:
 def describe(value: object) -> str:
     """Return a setting in a few characters."""
     return "a series" if isinstance(value, pd.Series) else repr(value)
-
-
-def check_setting(name: str, own: Account, venue: Venue) -> None:
-    """Require that the venue of an instrument allows the settings of the account for it."""
-    most = min(table[0].max_leverage for table in venue.tables())
-    setting = most if own.venue_leverage is None else own.venue_leverage
-    if setting > most * (1 + TOLERANCE):
-        raise ParameterError(
-            f"venue_leverage must be at most {most:g}, what the first bracket allows, "
-            f"got {setting:g}",
-            where=f"Account.venue_leverage, {name}",
-            cure=Phrase("choose a {} up to {}", Argument("venue_leverage"), f"{most:g}"),
-        )
-    if venue.call_grace is not None and own.margin_call is None:
-        raise ParameterError(
-            f"margin_call must be given where the venue has call_grace {venue.call_grace}, "
-            "got None",
-            where="Account.margin_call",
-            cure=Phrase("give for example {}", Argument("margin_call", 0.8)),
-        )
 
 
 def check_modes(own: Mapping[str, Account], venues: Mapping[str, Venue]) -> None:

@@ -50,11 +50,12 @@ from backtest.engine.feed_arrays import (
     read_instrument,
 )
 from backtest.engine.loop_inputs import (
-    has_interest,
     mark_samples,
     measure_log_returns,
     read_account_rules,
     read_margin_tables,
+    read_plan,
+    read_whole,
 )
 from backtest.engine.portfolio_fees import BookFees, read_book_fees
 from backtest.market.markets import Markets
@@ -145,7 +146,7 @@ def read_terms(
     margins = {name: own.margin for name, own in zip(names, rules, strict=True)}
     book = account.requirement.pack(margins, account.collateral, width)
     order, ranks = read_order(account, venue, names)
-    call = account.margin_call or 0.0
+    whole = read_whole(venue, account)
     modes = {own.liquidation_mode for own in rules if own.is_isolated is None}
     return Terms(
         instruments=tuple(rules),
@@ -160,19 +161,15 @@ def read_terms(
         intrabar=WORST if account.intrabar == "worst" else PATH,
         liquidation_mode=modes.pop() if modes else CLOSE,
         order=order,
-        has_interest=has_interest(venue),
-        is_loan=venue.interest_on == "loan",
+        has_interest=whole.has_interest is not None,
+        is_loan=whole.is_loan,
+        top_up_to=whole.top_up_to,
+        ruin_at=whole.ruin_at,
+        **read_plan(venue, account)._asdict(),
         negative_limit=account.negative_limit or 0.0,
         conversion_is_pro_rata=account.conversion == "pro_rata",
         max_gross_leverage=account.max_gross_leverage,
         max_overlay=account.max_overlay,
-        margin_call=call,
-        has_top_up=account.top_up_to is not None,
-        top_up_to=account.top_up_to or 1.0,
-        grace=-1.0 if venue.call_grace is None else float(venue.call_grace),
-        grace_ratio=account.top_up_to or call * (1.0 - 1e-11),
-        is_halting=account.after_liquidation == "halt",
-        ruin_at=account.ruin_at or 0.0,
         fill=FILLS[account.fill],
         equity_stop=account.equity_stop or 0.0,
         mirrored=np.zeros(len(names) + len(account.collateral), np.int64),

@@ -222,6 +222,10 @@ REFUSED = [
     ({"account": bt.Account(margin={"AAA": "cross"})}, "a table by instrument"),
     ({"account": bt.Account(band={"AAA": 0.1, "BBB": 0.1, "C": 1.0})}, "an unknown 'C'"),
     ({"account": bt.Account(venue_leverage=50.0)}, "venue_leverage must be at most 20"),
+    (
+        {"account": bt.Account(min_leverage=30.0, max_leverage=40.0)},
+        "min_leverage must be at most 20",
+    ),
     ({"account": "all"}, "account must be an Account"),
     ({"overlay": 1.0}, "a policy must be a Policy"),
     ({"signal": {"AAA": 1.0, "CCC": 1.0}}, "CCC"),
