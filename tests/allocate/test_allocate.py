@@ -240,10 +240,7 @@ BAD = {
     "a part of a bar": (lambda: bt.allocate.equal_risk(MARKETS, window=24.5), "window"),
     "every nan": (lambda: bt.allocate.hierarchical(MARKETS, every=np.nan), "every"),
     "linkage": (lambda: bt.allocate.hierarchical(MARKETS, linkage="singel"), "linkage"),
-    "no move": (
-        lambda: bt.allocate.inverse_volatility(FLAT, half_life=24.0),
-        "the price of 'S' has not moved",
-    ),
+    "no move": (lambda: bt.allocate.inverse_volatility(FLAT, half_life=24.0), "the price of 'S'"),
     "twins": (
         lambda: bt.allocate.minimum_variance(bt.Markets({"A": A, "T": A}), half_life=24.0),
         "covariance matrix of returns is singular",

@@ -93,10 +93,7 @@ BAD = {
     "no balance": (BOOK.replace("balance = 1000", ""), "a book needs balance"),
     "no positions": ("balance = 1\n", "a book needs positions"),
     "positions as a number": ("balance = 1\npositions = 3\n", "positions must be tables"),
-    "a position as a number": (
-        "balance = 1\n[positions]\nBTCUSDT = 3\n",
-        "a position must be a table, got 3",
-    ),
+    "a position as a number": ("balance = 1\n[positions]\nBTCUSDT = 3\n", "a position must be a"),
     "no price": (BOOK.replace("price = 60_000", ""), "a position needs price"),
     "an unknown key": (BOOK + "leverage = 3\n", "a position has no entry 'leverage'"),
     "a NaN quantity": (BOOK.replace("quantity = 0.1", "quantity = nan"), "quantities"),

@@ -267,18 +267,9 @@ BAD = {
         "each instrument is given once",
     ),
     "sample twice": (lambda: build(instrument=["A", "B"]), "the sample is one instrument"),
-    "signal": (
-        lambda: build(data=FOLDERS, signal="-1"),
-        "the signal of several instruments must be weights",
-    ),
-    "weights of one": (
-        lambda: build(data=FOLDERS[:1], weights="w.csv"),
-        "weights is for several instruments, the data are of one",
-    ),
-    "currency of one": (
-        lambda: build(data=FOLDERS[:1], currency="USD"),
-        "[data] currency is for several instruments",
-    ),
+    "signal": (lambda: build(data=FOLDERS, signal="-1"), "the signal of several instruments must"),
+    "weights of one": (lambda: build(data=FOLDERS[:1], weights="w.csv"), "weights is for several"),
+    "currency of one": (lambda: build(data=FOLDERS[:1], currency="USD"), "[data] currency is for"),
     "overlay of one": (lambda: build(overlay="constant"), "overlay] is for several instruments"),
     "carry alone": (lambda: build(data=FOLDERS, carry_weights=True), "of a file, got none"),
     "no weights": (lambda: build(data=FOLDERS, weights="w.csv"), "a file of weights must exist"),
@@ -306,10 +297,7 @@ BAD = {
         lambda: build(data=FOLDERS, weights=write("w.csv", "time,BTCUSDT\n2023-01-01,1\n")),
         "time zone",
     ),
-    "no times": (
-        lambda: build(data=FOLDERS, weights=write("w.csv", "BTCUSDT\n1\n")),
-        "time",
-    ),
+    "no times": (lambda: build(data=FOLDERS, weights=write("w.csv", "BTCUSDT\n1\n")), "time"),
     "elsewhere": (
         lambda: build(data=FOLDERS, weights=write("w.csv", "time,BTCUSDT\n2022-01-01T00:00Z,1\n")),
         "a row inside the panel",
@@ -337,10 +325,7 @@ BAD = {
         ),
         "[policy.BTCUSDT] has no 'set'",
     ),
-    "policies of one": (
-        lambda: build("policy.BTCUSDT = {name = 'cppi'}"),
-        "policy] BTCUSDT is for several instruments",
-    ),
+    "policies of one": (lambda: build("policy.BTCUSDT = {name = 'cppi'}"), "policy] BTCUSDT is"),
     "venue of one": (
         lambda: build("venue.BTCUSDT = {preset = 'bybit-linear:BTCUSDT'}"),
         "venue] BTCUSDT is for several instruments",
@@ -354,10 +339,7 @@ BAD = {
         lambda: build(f"{DATA}venue.ETHUSDT = {{preset = 'bybit-linear:NOPEUSDT'}}"),
         "NOPEUSDT",
     ),
-    "no symbol of one": (
-        lambda: build(f"{DATA}venue.preset = 'dydx'"),
-        "dydx has none of 'ETHUSDT'",
-    ),
+    "no symbol of one": (lambda: build(f"{DATA}venue.preset = 'dydx'"), "dydx has none of"),
     "start before the data": (lambda: build(data=FOLDERS, start="2022-01-01"), "inside the data"),
     "calendar": (lambda: build(data=FOLDERS, sessions=True, to="2024-01-01"), "inside the panel"),
 }

@@ -40,10 +40,7 @@ def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
     [
         (("--signal", "breakuot:24"), "did you mean 'breakout'"),
         (("--signal", "breakout", "--set", "signal.windw=3"), "did you mean 'window'"),
-        (
-            ("--set", "signal.window=3"),
-            "signal.window is a parameter of a rule, the signal is not given",
-        ),
+        (("--set", "signal.window=3"), "signal.window is a parameter of a rule, the signal is not"),
         (("--signal", "rsi:14:80"), "low must be 0 to 50"),
     ],
 )

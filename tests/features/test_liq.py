@@ -217,10 +217,7 @@ MISTAKES = [
     ([*LONG[:5], "151"], ["leverage must be at most 150", "151"]),
     ([*LONG, "--capital", "1e9"], ["notional must be at most 1,800,000,000", "--capital"]),
     ([*LONG, "--quantity", "1e6"], ["must be at most 1,800,000,000", "--quantity", "a smaller"]),
-    (
-        [*LONG, "--quantity", "1", "--capital", "5"],
-        ["capital must cover the initial margin"],
-    ),
+    ([*LONG, "--quantity", "1", "--capital", "5"], ["capital must cover the initial margin"]),
     ([*LONG, "--margin", "crossed"], ["'crossed'; did you mean 'cross'?"]),
     ([*LONG, "--volatility", "0"], ["volatility must be over 0"]),
     ([*LONG, "--multiplier", "inf"], ["multiplier must be finite"]),

@@ -179,11 +179,7 @@ def test_the_domain_is_where_quantiles_rise():
         a, b, c = k / 24 - s * s / 18, s / 6, 1 - k / 8 + 5 * s * s / 36
         assert a > -1e-12
         assert b * b <= 3 * a * c + 1e-9
-        a, b, c = (
-            kurtosis / 24 - skew**2 / 18,
-            skew / 6,
-            1 - kurtosis / 8 + 5 * skew**2 / 36,
-        )
+        a, b, c = (kurtosis / 24 - skew**2 / 18, skew / 6, 1 - kurtosis / 8 + 5 * skew**2 / 36)
         was_admitted = a >= 0 and b * b <= 3 * a * c
         assert was_admitted == ((s, k) == (skew, kurtosis))
 

@@ -118,10 +118,7 @@ def test_a_defect_outside_the_span_asked_for_does_not_count():
                 "every bar must have a mark",
             ],
         ),
-        (
-            "the same settlement from two sources, 7 ms apart",
-            ["each settlement must occur once"],
-        ),
+        ("the same settlement from two sources, 7 ms apart", ["each settlement must occur once"]),
         ("the same settlement twice", ["funding stamps must have each time once"]),
         ("missing bars", ["bars must follow each other"]),
         ("shorter mark bars", ["mark bars must open with the bars"]),

@@ -194,9 +194,7 @@ def test_bad_dividends_are_refused(table, funding, message):
 
 def test_a_dividend_of_the_whole_price_and_one_of_a_coin_contract_are_refused():
     market = bt.Market.from_frames(bars_of(100, 100, 98, 98), dividends=paid(2, 150.0))
-    with pytest.raises(
-        bt.DataError, match="below the close before it, got 150 after a close of 100"
-    ):
+    with pytest.raises(bt.DataError, match="got 150 after a close of 100"):
         follow(market, 1.0)
     market = bt.Market.from_frames(bars_of(100, 100, 98, 98), dividends=paid(2, 2.0))
     coin = venue_of(contract={"kind": "inverse", "settles": "USD"})

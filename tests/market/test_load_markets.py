@@ -145,10 +145,7 @@ BAD = {
     "one text": (lambda at: LOAD(at["own"], instruments="AB"), "instruments must be a list"),
     "no names": (lambda at: LOAD(at["own"], instruments=[]), "instruments must be a list"),
     "nan": (lambda at: LOAD(at["own"], instruments=[float("nan")]), "instruments must be a list"),
-    "repeated": (
-        lambda at: LOAD(at["own"], instruments=["A", "A"]),
-        "each instrument is given once",
-    ),
+    "repeated": (lambda at: LOAD(at["own"], instruments=["A", "A"]), "each instrument is given"),
     "two places": (
         lambda at: LOAD(at["own"], at["apart"], instruments=["A", "B"]),
         "'A' is in 2 places",
@@ -174,10 +171,7 @@ BAD = {
         "funding must be of instruments with bars, got one of 'B'",
     ),
     "mark of another": (lambda at: FRAMES(BARS, mark={"a": make_bars()}), "mark must be of"),
-    "local times": (
-        lambda at: FRAMES({"A": make_bars().tz_localize(None)}),
-        "time",
-    ),
+    "local times": (lambda at: FRAMES({"A": make_bars().tz_localize(None)}), "time"),
 }
 
 

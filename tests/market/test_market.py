@@ -270,10 +270,7 @@ def test_a_series_of_a_column_must_have_the_times_of_the_bars():
         ({"iv": pd.date_range("2024", periods=8)}, "iv must be numbers, found datetime64"),
         ({"time": np.ones(8)}, "'time' is a name of the time column"),
         ({"date": np.ones(8)}, "'date' is a name of the time column"),
-        (
-            {"implied_volatility": [0.5, 0.5, np.inf, -np.inf] * 2},
-            "must be finite, got inf in 4 of 8 bars, first at 2023-01-01 02:00",
-        ),
+        ({"implied_volatility": [0.5, 0.5, np.inf, -np.inf] * 2}, "must be finite, got inf in 4"),
     ],
 )
 def test_a_column_that_is_not_one_number_per_bar_is_refused(values, words):

@@ -208,10 +208,7 @@ BAD = {
         ),
         "'A' begins at 2023-01-01 04:00 UTC",
     ),
-    "hole": (
-        lambda: bt.Markets({"A": without_hole(), "B": with_hole()}),
-        "'B' lacks 1 of 6, the first at 2023-01-05 UTC, where 'A' has one",
-    ),
+    "hole": (lambda: bt.Markets({"A": without_hole(), "B": with_hole()}), "'B' lacks 1 of 6, the"),
     "off the grid": (lambda: bt.Markets({"A": make_market(), "B": shifted()}), "'A' lacks 5 of 11"),
     "unknown": (lambda: WHOLE.select("A", "b"), "one of the panel, got 'b'"),
     "twice": (lambda: WHOLE.select("A", "A"), "selected once"),

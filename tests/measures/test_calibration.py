@@ -252,10 +252,7 @@ def test_each_bin_holds_the_forecasts_that_its_ends_say(result: bt.Result, bins:
         ({"bins": 2.5}, "bins must be a whole number"),
         ({"bins": [0.0, 0.5, 0.5]}, "edges of bins must increase"),
         ({"bins": [0.5]}, "edges of bins must increase"),
-        (
-            {"bins": [0.0, 0.01, 0.1]},
-            r"edges of bins must reach from 0 to 1, got \[0.0, 0.01, 0.1\]",
-        ),
+        ({"bins": [0.0, 0.01, 0.1]}, r"got \[0.0, 0.01, 0.1\]"),
         ({"bins": [0.001, 1.0]}, "edges of bins must reach from 0 to 1"),
         ({"bins": [0.0, math.nan]}, "an edge of a bin must be a number"),
         ({"degrees_of_freedom": 2.0}, "degrees_of_freedom must be over 2, got 2"),
@@ -408,8 +405,7 @@ def test_the_forecast_is_calibrated_on_a_random_walk():
 
 
 TIGHT = dataclasses.replace(
-    free_venue(),
-    brackets=[bt.Bracket(0.0, 1e15, 100.0, 0.01), bt.Bracket(1e15, 1e16, 50.0, 0.02)],
+    free_venue(), brackets=[bt.Bracket(0.0, 1e15, 100.0, 0.01), bt.Bracket(1e15, 1e16, 50.0, 0.02)]
 )
 
 

@@ -429,10 +429,7 @@ def test_a_policy_that_calls_the_class_above_can_be_combined():
 def test_only_what_the_columns_read_makes_other_columns():
     """A sweep over the target of an inner policy needs one estimate, not one per target."""
     policy = Capped(VolTarget())
-    assert find_reads(policy, "observe", MARKET) == (
-        "vol_target_half_life",
-        "vol_target_estimator",
-    )
+    assert find_reads(policy, "observe", MARKET) == ("vol_target_half_life", "vol_target_estimator")
 
 
 class Without(bt.Combinator):

@@ -103,10 +103,7 @@ def test_a_sweep_tells_it_too():
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (
-            "Unknown attribute 'sigmaa' of type Bar(int64, float64, float64)",
-            "bar has no 'sigmaa'",
-        ),
+        ("Unknown attribute 'sigmaa' of type Bar(int64, float64, float64)", "bar has no 'sigmaa'"),
         (
             "Untyped global name 'open': Cannot determine Numba type of <class 'builtin'>",
             "open is not supported",

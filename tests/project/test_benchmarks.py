@@ -165,8 +165,7 @@ def test_every_benchmark_and_replication_has_its_smallest_size():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in SMALLEST],
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in SMALLEST]
 )
 def test_it_runs_and_prints_json(name, places, tmp_path):
     if name in NEEDS and not NEEDS[name]():

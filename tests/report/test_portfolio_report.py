@@ -19,11 +19,7 @@ from backtest.report.run.exposure_charts import (
     draw_exposure,
     draw_risk,
 )
-from backtest.report.run.portfolio_page import (
-    build_portfolio,
-    list_notices,
-    tabulate_attribution,
-)
+from backtest.report.run.portfolio_page import build_portfolio, list_notices, tabulate_attribution
 from tests.portfolio.book_helpers import Hold, make_market, make_venue, simulate_pair
 from tests.portfolio_agreement import run_engine
 from tests.portfolio_scenes import flat, scene, tape

@@ -47,12 +47,7 @@ def test_vol_target_takes_the_estimator_it_is_told(estimator: str):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("estimator", "efficiency"),
-    [
-        ("parkinson", 4.9),
-        ("garman-klass", 7.4),
-        ("rogers-satchell", 6.0),
-        ("yang-zhang", 7.9),
-    ],
+    [("parkinson", 4.9), ("garman-klass", 7.4), ("rogers-satchell", 6.0), ("yang-zhang", 7.9)],
 )
 def test_vol_target_meets_its_target_with_ranges_and_moves_less(estimator: str, efficiency: float):
     """The volatility of 8000 bars has a standard error of 0.8 %.

@@ -145,11 +145,7 @@ def test_paths_of_other_instruments_and_weights_that_change_are_refused():
     bound = {"constraints": {"p_liquidation_4h": "<= 0.01"}, **TERMS}
     frame = pd.DataFrame(0.5, index=BOTH.times, columns=["AAA", "BBB"])
     for market, given, words in (
-        (
-            MARKET,
-            {"paths": paths},
-            "of the market of the search, 'SYNTHETIC-PERP', got paths of 'AAA",
-        ),
+        (MARKET, {"paths": paths}, "got paths of 'AAA"),
         (BOTH, {"paths": fall()}, "of the market of the search, 'AAA, BBB', got paths of 'SYN"),
         (BOTH, {"paths": paths, "signal": frame}, "the signal must be a number"),
     ):

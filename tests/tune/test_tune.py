@@ -303,10 +303,7 @@ def test_an_infinite_score_never_wins(on, objective):
 def test_failed_sets_are_not_said_to_break_constraints(on):
     def half(sets: Columns) -> Columns:
         fails = sets["x"] > 5.0
-        return {
-            "sharpe": np.where(fails, np.nan, 1.0),
-            "error": np.where(fails, "it raised", ""),
-        }
+        return {"sharpe": np.where(fails, np.nan, 1.0), "error": np.where(fails, "it raised", "")}
 
     on(half)
     study = seek(trials=100, constraints={"sharpe": ">= 9", "max_drawdown": "<= 0.9"})

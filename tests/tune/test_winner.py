@@ -117,9 +117,7 @@ def test_trials_that_were_all_spent_need_no_word(monkeypatch):
     assert study.spending == ""
 
 
-def test_what_neighbors_left_is_the_only_reason_if_no_set_came_twice(
-    monkeypatch,
-):
+def test_what_neighbors_left_is_the_only_reason_if_no_set_came_twice(monkeypatch):
     stand_in(put=monkeypatch.setattr)
     assert seek(trials=100).spending == (
         "91 of 100 trials: 75 in the search and 16 as neighbors of candidates; "

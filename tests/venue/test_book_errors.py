@@ -49,14 +49,8 @@ BAD = {
     "groups as a list": (lambda: scenario(groups=["A", "B"]), "table of lists of names"),
     "an empty group": (lambda: scenario(groups={"g": []}), "at least one instrument"),
     "a text as a group": (lambda: scenario(groups={"g": "AB"}), "at least one instrument"),
-    "an instrument twice": (
-        lambda: scenario(groups={"g": ["A"], "h": ["A"]}),
-        "name each instrument once, got A twice",
-    ),
-    "products without same row": (
-        lambda: scenario(products={"p": ["A"]}),
-        "products must be left out with across='independent'",
-    ),
+    "an instrument twice": (lambda: scenario(groups={"g": ["A"], "h": ["A"]}), "got A twice"),
+    "products without same row": (lambda: scenario(products={"p": ["A"]}), "products must be left"),
     "offset without same row": (lambda: scenario(offset=0.5), "offset must be left out"),
     "offset over 1": (lambda: scenario(offset=1.1, across="same row"), "offset must be"),
     "offset under 0": (lambda: scenario(offset=-0.1, across="same row"), "offset must be"),
@@ -90,10 +84,7 @@ BAD = {
         lambda: scenario(moves={"A": ROWS, "B": ROWS, "BB": ROWS}).pack(RULES),
         "moves must name groups of the account, got 'BB'; did you mean 'B'?",
     ),
-    "a group without moves": (
-        lambda: scenario(moves={"A": ROWS}).pack(RULES),
-        "moves must have scenarios for every group, got none for B",
-    ),
+    "a group without moves": (lambda: scenario(moves={"A": ROWS}).pack(RULES), "got none for B"),
     "a product of nobody": (
         lambda: scenario(products={"p": ["C"]}, across="same row").pack(RULES),
         "product 'p' must name groups of the account, got 'C'",
@@ -116,10 +107,7 @@ BAD = {
     "a rate over 1": (lambda: coin(rate=1.1), "rate must be at least 0 and at most 1"),
     "a rate of NaN": (lambda: coin(rate=NAN), "rate must be"),
     "no rate": (lambda: coin(rate=None), "either rate or tiers must be given, got neither"),
-    "rate and tiers": (
-        lambda: coin(tiers=[(0, 1, 0.5)]),
-        "either rate or tiers must be given, got both",
-    ),
+    "rate and tiers": (lambda: coin(tiers=[(0, 1, 0.5)]), "got both"),
     "an amount of NaN": (lambda: coin(amount=NAN), "amount"),
     "an infinite amount": (lambda: coin(amount=INF), "amount must be finite"),
     "no name": (lambda: coin(name=""), "name must be text"),
@@ -132,15 +120,9 @@ BAD = {
     "a number as cancelled group": (lambda: coin(cancels_risk=1), "cancels_risk must be text"),
     "no tiers": (tiered, "tiers must be a list of (floor, cap, rate)"),
     "a tier of two numbers": (lambda: tiered((0, 1)), "a tier must be (floor, cap, rate)"),
-    "rising rates": (
-        lambda: tiered((0, 1, 0.5), (1, 2, 0.6)),
-        "row 2: rate must be at most the one before it, got 0.6",
-    ),
+    "rising rates": (lambda: tiered((0, 1, 0.5), (1, 2, 0.6)), "row 2: rate must be at most the"),
     "a negative rate in a tier": (lambda: tiered((0, 1, -0.5)), "rate must be at least 0"),
-    "a gap between tiers": (
-        lambda: tiered((0, 1, 0.5), (2, 3, 0.4)),
-        "floor must be 1, where the one before it ends, got 2",
-    ),
+    "a gap between tiers": (lambda: tiered((0, 1, 0.5), (2, 3, 0.4)), "floor must be 1, where the"),
     "tiers not from 0": (lambda: tiered((1, 2, 0.5)), "floor must be 0"),
     "a cap under its floor": (lambda: tiered((0, 0, 0.5)), "cap must be over its floor"),
     "a floor of NaN": (lambda: tiered((NAN, 1, 0.5)), "floor must be"),

@@ -50,7 +50,7 @@ COUNTS = {
 DISPUTED = {
     "ft_funding_8h_30_early": "the position opens exactly at a stamp, and the source lets it pay; "
     "here who held the position at the stamp pays (§2, step 2), so the payment is tested on a "
-    "position carried into it, and the opening at the stamp is tested to pay nothing",
+    "position carried into it, and the opening at the stamp is tested to pay nothing"
 }
 """Cases of which only the arithmetic is taken over, and why; none is left out."""
 
