@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,16 @@ from backtest.cli import check_command, main, progress, run_command
 from backtest.cli.draft import GivenFlag
 from backtest.cli.experiment import build_experiment, draft_experiment
 from backtest.engine.policy_contract import Finding
-from backtest.strategies import Constant, VolTarget
+from backtest.strategies import VolTarget
+from tests.commands import call
+from tests.fast_cases import every_nth
 
 ROOT = Path(__file__).parents[2]
+COMMANDS = [
+    "run", "policies", "venues", "check", "compare", "sweep", "tune", "results-list",
+    "results-show", "results-compare", "results-verify", "results-prune", "results-export",
+    "data-import", "data-inspect", "data-fetch", "regress-record", "regress-check",
+]  # fmt: skip
 SHORT = ("--to", "2023-01-15", "--no-compile")
 """Two weeks in plain Python: nothing is compiled."""
 
@@ -40,18 +46,6 @@ class Other(bt.Policy):
     def leverage(self, bar, account):
         return 2.0
 '''
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def call(capsys, *arguments):
-    code = main(arguments)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 # ------------------------------------------------------------------------------------------- runs
@@ -142,19 +136,6 @@ def test_flags_reach_policy_venue_account_and_run(capsys):
     assert (result.bars["position"].iloc[-100:] <= 0).all()
 
 
-@pytest.mark.slow
-def test_the_command_line_and_python_agree(capsys):
-    _, out, _ = call(capsys, "run", *SHORT, "--no-save", "--json", "--policy", "constant")
-    result = bt.run(
-        bt.Market.sample().between(None, "2023-01-15"),
-        Constant(),
-        venue=bt.Venue.preset("binance-usdm", "BTCUSDT"),
-        account=bt.Account(band=0.05),
-        compile=False,
-    )
-    assert json.loads(out)["metrics"]["final_equity"] == result.metrics["final_equity"]
-
-
 def test_data_from_a_folder_are_cut_and_resampled_and_a_column_can_be_the_signal(capsys):
     sample = bt.Market.sample(bars=24 * 30)
     bars = sample.bars().assign(trend=np.where(np.arange(720) < 360, 1.0, -1.0))
@@ -169,31 +150,11 @@ def test_data_from_a_folder_are_cut_and_resampled_and_a_column_can_be_the_signal
     assert result.bars["position"].min() < 0 < result.bars["position"].max()
 
 
-def test_rules_of_another_symbol_are_warned_of(capsys):
-    bars = bt.Market.sample(bars=48).bars()
-    bt.Market.from_frames(bars, instrument="XRPUSDT").save("data")
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        code, _, err = call(capsys, "run", "--data", "data", "--no-compile", "--no-save")
-    assert code == 0
-    assert "those of BTCUSDT, the prices are those of XRPUSDT" in err
-
-
 def test_a_policy_is_loaded_from_a_file(capsys, folder):
     (folder / "mine.py").write_text(MY_POLICY)
     code, out, err = call(capsys, "run", *SHORT, "--policy", "mine.py:Other", "--no-save")
     assert code == 0, err
     assert "Other()" in out
-
-
-def test_a_policy_file_may_import_what_lies_beside_it(capsys, folder):
-    (folder / "beside.py").write_text("LEVEL = 1.5\n")
-    (folder / "mine.py").write_text(
-        "import backtest as bt\nfrom beside import LEVEL\n\n\nclass Mine(bt.Policy):\n"
-        '    """Hold."""\n\n    def leverage(self, bar, account):\n        return LEVEL\n'
-    )
-    code, _, err = call(capsys, "run", *SHORT, "--policy", "mine.py", "--no-save")
-    assert code == 0, err
 
 
 # ------------------------------------------------------------------------------------- experiments
@@ -210,18 +171,6 @@ def test_the_example_runs_and_flags_go_over_it(capsys):
     assert result.account.max_leverage == 5
     assert result.manifest["policy"]["settings"]["target"] == 0.5
     assert result.manifest["policy"]["settings"]["half_life"] == 72.0
-
-
-@pytest.mark.slow
-def test_an_experiment_makes_the_same_bytes_again(capsys, folder):
-    file = str(ROOT / "examples" / "btc-vol-target.toml")
-    for name in ("one", "two"):
-        call(capsys, "run", file, *SHORT, "--results", name)
-    one, two = (next((folder / name).iterdir()) for name in ("one", "two"))
-    assert one.name == two.name
-    for path in one.iterdir():
-        if path.name != "provenance.json":  # the commit, and the seconds it took
-            assert path.read_bytes() == (two / path.name).read_bytes()
 
 
 def test_another_policy_flag_leaves_the_files_settings_behind(folder):
@@ -279,23 +228,6 @@ def test_policies_lists_names_parameters_and_units(capsys):
     assert (target["name"], target["low"], target["high"]) == ("target", 0.05, 2.0)
 
 
-def test_one_policy_is_shown_whole(capsys):
-    assert "Source:" in call(capsys, "policies", "vol-target")[1]
-
-
-def test_venues_show_date_source_brackets_and_fees(capsys):
-    code, out, _ = call(capsys, "venues")
-    assert code == 0
-    assert "binance-usdm:BTCUSDT" in out
-    assert "2026-09-29" in out
-    code, out, _ = call(capsys, "venues", "binance-usdm:BTCUSDT")
-    assert "taker 0.0005" in out
-    assert "1,800,000,000" in out
-    assert "leverage_tiers.json" in out
-    found = json.loads(call(capsys, "venues", "binance-usdm:BTCUSDT", "--json")[1])
-    assert bt.Venue.from_dict(found["venue"]) == bt.Venue.preset("binance-usdm", "BTCUSDT")
-
-
 def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
     (folder / "mine.py").write_text(MY_POLICY)
     seen = []
@@ -317,12 +249,11 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
     assert json.loads(out)["Other"][0]["passed"] is False
 
 
-@pytest.mark.slow
-def test_help_shows_examples_for_every_command(capsys):
-    for command in ((), ("run",), ("policies",), ("venues",), ("check",)):
-        code, out, _ = call(capsys, *command, "--help")
-        assert code == 0
-        assert f"backtest {' '.join(command)}".strip() in out.split("Examples", 1)[1]
+@pytest.mark.parametrize("words", every_nth(COMMANDS, 4))
+def test_help_shows_examples_for_every_command(capsys, words):
+    code, out, _ = call(capsys, *words.split("-"), "--help")
+    assert code == 0
+    assert f"backtest {words.replace('-', ' ')}" in out.split("Examples", 1)[1]
 
 
 def test_help_groups_the_commands(capsys):
@@ -479,13 +410,6 @@ def test_no_option_of_any_command_keeps_the_last_of_two_values_in_silence(capsys
     assert "--out takes one value, got b.html and a.html" in err
     for words in (["--json", "--json"], ["--start", "2023-02-01", "--start=2023-02-01"]):
         assert call(capsys, "run", *words, "--help")[0] == 0  # they mean the same twice
-
-
-def test_other_commands_refuse_too(capsys):
-    for arguments in (("polices",), ("venues", "x:Y"), ("policies", "x"), ("check", "x")):
-        code, _, err = call(capsys, *arguments)
-        assert code == 2
-        assert err.startswith("error: ")
 
 
 def test_books_that_do_not_balance_are_no_user_error(capsys, monkeypatch):

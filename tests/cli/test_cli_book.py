@@ -103,25 +103,20 @@ BAD = {
     "no venue": (BOOK.replace('venue = "binance-usdm"', ""), "a position needs a venue"),
     "an unknown venue": (BOOK.replace("binance-usdm", "binance"), "binance"),
     "an unknown preset": ('requirement = "okx"\n' + BOOK, "there are no margin rules 'okx'"),
-    "a rule that fits nobody": (
-        BOOK + '[requirement]\nmoves = {SOL = [0.1], "*" = [0.1]}\n',
-        "moves must name groups of the account, got 'SOL'",
-    ),
+    "a rule that fits nobody": (BOOK + '[requirement]\nmoves = {SOL = [0.1], "*" = [0.1]}\n',
+        "moves must name groups of the account, got 'SOL'"),
     "rising rates": (
         BOOK + '[[collateral]]\nname = "C"\namount = 1\nprices = 1\ntiers = [[0, 1, 0.5], '
         "[1, 2, 0.6]]\n",
         "row 2: rate must be at most the one before it",
     ),
-    "a negative rate": (
-        BOOK + '[[collateral]]\nname = "C"\namount = 1\nprices = 1\nrate = -0.1\n',
-        "rate must be at least 0",
-    ),
+    "a negative rate": (BOOK + '[[collateral]]\nname = "C"\namount = 1\nprices = 1\nrate = -0.1\n',
+        "rate must be at least 0"),
     "its own equity as collateral": (
         BOOK + '[[collateral]]\nname = "C"\namount = 1\nprices = "equity"\nrate = 0.5\n',
-        "the account's own equity",
-    ),
+        "the account's own equity"),
     "collateral as a text": ('collateral = "BTC"\n' + BOOK, "collateral must be a list of tables"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD)

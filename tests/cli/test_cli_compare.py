@@ -8,19 +8,14 @@ import pytest
 import backtest as bt
 from backtest.cli import main
 from backtest.strategies import Constant, Cppi, VolTarget
-from tests.cli.test_cli import MY_POLICY, call
+from tests.cli.test_cli import MY_POLICY
+from tests.commands import call
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "examples" / "btc-vol-target.toml")
 SHORT = ("--to", "2023-02-05", "--resample", "4h", "--no-compile", "--draws", "99")
 """Five weeks in plain Python: nothing is compiled."""
 TWO = ("--policy", "vol-target", "--policy", "constant")
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def ask(capsys, *arguments):
@@ -80,30 +75,6 @@ def test_the_command_line_and_python_agree(capsys):
     assert [row["policy"] for row in found["table"]] == ["vol-target", "constant"]
     assert found["differences"][0]["against"] == "constant"
     assert found["differences"][0]["low"] == compared.differences["low"].iloc[0]
-
-
-def test_json_has_null_for_what_is_not_finite(capsys):
-    found = ask(capsys, *TWO)
-    assert found["table"][0]["ruin_time"] is None
-    assert found["spa"]["p_value"] <= 1.0
-    assert set(found["confidence_set"]["members"]) <= {"vol-target", "constant"}
-
-
-@pytest.mark.slow
-def test_equal_risk_is_told(capsys):
-    flags = (*TWO, "--set", "constant.leverage=2", "--equal-risk")
-    found = ask(capsys, *flags)
-    one, other = (row["volatility"] for row in found["table"])
-    assert one == pytest.approx(other, rel=5e-3)
-    assert found["comparison"]["policies"]["constant"]["scale"] < 1.0
-
-
-@pytest.mark.slow
-def test_results_may_be_left_unsaved_or_go_elsewhere(capsys, folder):
-    assert call(capsys, "compare", *TWO, *SHORT, "--no-save")[0] == 0
-    assert list(folder.iterdir()) == []
-    assert call(capsys, "compare", *TWO, *SHORT, "--results", "there")[0] == 0
-    assert (folder / "there").is_dir()
 
 
 # ------------------------------------------------------------------------------------- policies
@@ -252,13 +223,6 @@ def test_a_table_is_checked_key_by_key(capsys, folder, content, words):
     code, _, err = call(capsys, "compare", "c.toml")
     assert code == 2
     assert words in err
-
-
-def test_help_shows_examples(capsys):
-    assert main(["compare", "--help"]) == 0
-    text = capsys.readouterr().out
-    assert "backtest compare --policy vol-target --policy cppi" in text
-    assert "--equal-risk" in text
 
 
 # ----- venues, accounts and margin modes -----

@@ -37,13 +37,6 @@ PYTHON = re.compile(r"\w=['(\[{]|\w=(?:True|None)\b|\bframe\b|\w\(\)|\.astype|\.
 """What is only typed in Python."""
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    return tmp_path
-
-
 def list_cures(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.lstrip().startswith("cure:")]
 

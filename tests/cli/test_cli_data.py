@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 import backtest as bt
@@ -16,21 +15,8 @@ from backtest.market.read import packed_files
 from backtest.market.read.csv_files import LONGEST_CELL, MOST_COLUMNS
 from backtest.market.read.files import SUFFIXES
 from backtest.market.tables.repairs import KINDS, Repair
+from tests.commands import call
 from tests.layouts import LAYOUTS, MARKET, own_files
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    return tmp_path
-
-
-def call(capsys, *arguments: object):
-    code = main(["data", *map(str, arguments)])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
 
 # --------------------------------------------------------------------------------------- import
 
@@ -38,7 +24,7 @@ def call(capsys, *arguments: object):
 def test_an_import_is_a_folder_that_every_command_reads(capsys, folder: Path):
     (folder / "in").mkdir()
     paths, _ = LAYOUTS["binance_zip"](folder / "in")
-    code, out, err = call(capsys, "import", *paths, "--out", "btc")
+    code, out, err = call(capsys, "data", "import", *paths, "--out", "btc")
     assert (code, err) == (0, "")
     assert out.startswith("BTCUSDT 1h\n  96 bars, 2023-01-01 to 2023-01-05 UTC; with mark prices")
     assert "liquidation: yes" in out
@@ -54,7 +40,7 @@ def test_flags_say_roles_columns_zone_span_and_name(capsys, folder: Path):
     bars = MARKET.bars().tz_localize(None).rename(columns={"close": "last"})
     bars.to_csv("prices.csv", index_label="at")
     code, out, err = call(
-        capsys, "import", "prices.csv", "--out", "x", "--mark", mark, "--funding", funding,
+        capsys, "data", "import", "prices.csv", "--out", "x", "--mark", mark, "--funding", funding,
         "--columns", "time=at,open=open,high=2,low=low,close=last", "--timezone", "UTC",
         "--instrument", "BTC", "--from", "2023-01-02", "--to", "2023-01-04", "--resample", "4h",
         "--json",
@@ -76,27 +62,16 @@ def test_repairs_are_named_recorded_and_printed(capsys, folder: Path):
     bars = MARKET.bars()
     bars.iloc[[0, 1, 1, *range(2, 96)]].to_csv("bars.csv", index_label="time")
     MARKET.mark()[5:].to_csv("mark.csv", index_label="time")
-    code, out, err = call(capsys, "import", *paths, "--out", "x")
+    code, out, err = call(capsys, "data", "import", *paths, "--out", "x")
     assert code == 2
     assert out == ""
     assert "market data has 2 defects" in err
     assert not Path("x").exists()
     repairs = ["--repair", "drop-duplicates", "--repair", "mark-gaps=last"]
-    code, out, _ = call(capsys, "import", *paths, *repairs, "--out", "x")
+    code, out, _ = call(capsys, "data", "import", *paths, *repairs, "--out", "x")
     assert code == 0
     assert "drop_duplicates: 1 of 97 in bars" in out
     assert set(bt.Market.load("x").filled) == {"drop_duplicates", "mark_gaps"}
-
-
-def test_trades_become_bars(capsys, folder: Path):
-    trades = pd.DataFrame(
-        {"time": 1_700_000_000_000 // 60_000 * 60_000 + pd.RangeIndex(0, 600_000, 500),
-         "price": 100.0, "size": 2.0}
-    )  # fmt: skip
-    trades.to_csv("ticks.csv", index=False)
-    code, _, err = call(capsys, "import", "ticks.csv", "--out", "x", "--resample", "1m")
-    assert code == 0, err
-    assert bt.Market.load("x").volume.tolist() == [240.0] * 10
 
 
 @pytest.mark.parametrize(
@@ -122,7 +97,7 @@ def test_a_mistake_is_refused_with_its_cure_and_nothing_is_written(
     (folder / "full").mkdir()
     (folder / "full" / "mine.txt").touch()
     before = sorted(folder.rglob("*"))
-    code, out, err = call(capsys, "import", *arguments)
+    code, out, err = call(capsys, "data", "import", *arguments)
     assert code == 2
     assert out == ""
     for fragment in fragments:
@@ -140,7 +115,7 @@ def test_a_map_of_columns_is_read():
 
 def test_the_report_is_printed_within_a_hundred_columns(capsys, folder: Path):
     MARKET.save("btc")
-    code, out, err = call(capsys, "inspect", "btc")
+    code, out, err = call(capsys, "data", "inspect", "btc")
     assert (code, err) == (0, "")
     assert max(map(len, out.splitlines())) <= 100
     for text in ("BTCUSDT", "mark beside last", "8h from 2023-01-01", "fit for", "loading"):
@@ -157,7 +132,7 @@ def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
     )
     with pytest.raises(bt.DataError, match="3 defects"):
         bt.Market.load(folder)
-    code, out, _ = call(capsys, "inspect", folder)
+    code, out, _ = call(capsys, "data", "inspect", folder)
     assert code == 0
     assert "What the loader refuses" in out
     assert "2 in 1 gap, longest 2" in out
@@ -168,7 +143,7 @@ def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
 
 def test_the_report_as_json_is_one_object(capsys, folder: Path):
     own_files(folder, ("bars",))
-    code, out, _ = call(capsys, "inspect", "bars.csv", "--json")
+    code, out, _ = call(capsys, "data", "inspect", "bars.csv", "--json")
     found = json.loads(out)
     assert code == 0
     assert found["bars"]["rows"] == 96
@@ -177,26 +152,13 @@ def test_the_report_as_json_is_one_object(capsys, folder: Path):
     assert found["verdicts"][2] == {"use": "funding", "fit": "no", "reasons": ["no funding"]}
 
 
-def test_funding_alone_is_inspected(capsys, folder: Path):
-    own_files(folder, ("funding",))
-    code, out, _ = call(capsys, "inspect", "funding.csv")
-    assert code == 0
-    assert "12, 2023-01-01 to 2023-01-04 16:00" in out
-
-
 @pytest.mark.parametrize("layout", ["freqtrade_json", "ccxt", "yahoo_csv", "vectorbt"])
 def test_every_kind_of_file_is_inspected(capsys, folder: Path, layout: str):
     (folder / "in").mkdir()
     paths, _ = LAYOUTS[layout](folder / "in")
-    code, out, err = call(capsys, "inspect", *paths, "--json")
+    code, out, err = call(capsys, "data", "inspect", *paths, "--json")
     assert code == 0, err
     assert json.loads(out)["bars"]["rows"] == 96
-
-
-def test_a_path_that_is_not_there_is_refused(capsys):
-    code, _, err = call(capsys, "inspect", "absent")
-    assert code == 2
-    assert "a path must exist" in err
 
 
 def test_the_page_on_data_names_every_repair_and_every_limit():
@@ -212,12 +174,3 @@ def test_the_page_on_data_names_every_repair_and_every_limit():
     )
     for text in (*limits, f"{WINDOW} bars around", f"{LONGEST_CELL:,} characters"):
         assert text in page
-
-
-def test_help_shows_examples_and_every_repair(capsys):
-    code, out, _ = call(capsys, "import", "--help")
-    assert code == 0
-    assert "backtest data import" in out
-    assert "widen-range" in out
-    code, out, _ = call(capsys, "inspect", "--help")
-    assert "backtest data inspect" in out

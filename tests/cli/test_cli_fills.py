@@ -8,22 +8,10 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.cli import main
 from backtest.cli.experiment import build_experiment, draft_experiment
+from tests.commands import call
 
 SHORT = ("--to", "2023-01-15", "--no-compile", "--no-save")
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def call(capsys, *arguments):
-    code = main(arguments)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_flags_set_fill_mode_and_stops(capsys):

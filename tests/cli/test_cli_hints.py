@@ -17,12 +17,6 @@ WEEK = ("--to", "2023-01-08", "--no-compile", "--no-save")
 LIQ = ("liq", "--side", "long", "--entry", "30000", "--leverage", "10")
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize(("words", "said"), [
     (("run", *WEEK, "--taker-bps", "0.0005"), "the fraction 0.0005 is --taker-bps 5"),
     (("run", *WEEK, "--slippage-bps", "0.0001"), "the fraction 0.0001 is --slippage-bps 1"),

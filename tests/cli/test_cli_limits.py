@@ -20,12 +20,6 @@ def call(capsys, *words: str) -> tuple[int, str, str]:
     return code, " ".join(out.split()), " ".join(err.split())
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_the_limits_are_listed_with_dates_and_sources(capsys):
     code, out, _ = call(capsys, "venues", "--limits")
     assert code == 0

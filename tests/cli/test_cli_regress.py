@@ -15,12 +15,11 @@ import yaml
 import backtest as bt
 from backtest.base.errors import DataError
 from backtest.cli.regress_command import run_experiment
-from backtest.engine import manifest
-from backtest.regress import host, report_failure, report_skipped, save_baseline, take_baseline
+from backtest.regress import report_failure, report_skipped, save_baseline, take_baseline
 from backtest.regress.verdict_junit import write_junit
 from backtest.regress.verdict_markdown import write_markdown
 from backtest.regress.verdict_words import combine_exit_codes
-from tests.cli.test_cli import call
+from tests.commands import call
 from tests.fast_cases import every_nth
 
 ROOT = Path(__file__).parents[2]
@@ -108,18 +107,6 @@ def test_other_processes_threads_and_time_zones_are_the_same(capsys, folder):
 
 
 @pytest.mark.slow
-def test_a_policy_constant_beside_the_policy_is_caught(capsys, folder):
-    record(capsys)
-    (folder / "held_beside.py").write_text("LEVEL = 2.02\n")
-    code, out, _ = check(capsys)
-    assert code == 1
-    assert "calm: moved: worse in" in out
-    assert "bar 0 of 240, 2023-01-01 UTC: target leverage of the policy" in out
-    assert "policy changed policy.source_hash" in out
-    assert max(map(len, out.splitlines())) <= 100
-
-
-@pytest.mark.slow
 def test_a_table_beside_the_policy_is_caught_by_the_file_it_stands_in(capsys):
     Path("mine.py").write_text(POLICY.replace("return LEVEL", 'return TABLE["level"]'))
     with Path("mine.py").open("a") as file:
@@ -154,16 +141,6 @@ def test_what_no_hash_holds_is_said_where_nothing_else_changed(capsys):
     assert "no recorded fact" in out
 
 
-@pytest.mark.slow
-def test_a_fee_that_changed_is_caught_and_named(capsys, folder):
-    record(capsys)
-    change("calm.toml", "taker = 0.0005", "taker = 0.00051")
-    code, out, _ = check(capsys)
-    assert code == 1
-    assert "venue.fees.taker: 0.0005 -> 0.00051" in out
-    assert "2023-01-01 04:00 UTC: fees" in out
-
-
 def change_data(factor=1.0, days=DAYS):
     sample = bt.Market.sample(bars=24 * days).resample("4h")
     table = sample.bars()
@@ -174,35 +151,6 @@ def change_data(factor=1.0, days=DAYS):
         path.unlink()
     Path("data").rmdir()
     bt.Market.from_frames(table, **frames, instrument="BTCUSDT").save("data")
-
-
-def test_one_bar_of_data_that_changed_is_named_though_no_number_rests_on_it(capsys):
-    record(capsys)
-    change_data(factor=1.0001)  # the account is valued at mark prices, which are the same
-    code, out, _ = check(capsys)
-    assert code == 0
-    assert "in 1 of 240 bars, first in bar 150" in " ".join(out.split())
-
-
-def test_another_engine_version_is_told(capsys, monkeypatch):
-    record(capsys)
-    find = manifest.find_version
-    monkeypatch.setattr(
-        manifest, "find_version", lambda name: "9.9" if name.startswith("lever") else find(name)
-    )
-    code, out, _ = check(capsys)
-    assert code == 0
-    assert "-> 9.9" in out
-
-
-def test_another_platform_is_told(capsys, monkeypatch):
-    record(capsys)
-    found = host.describe_host()
-    monkeypatch.setattr("backtest.regress.baseline.describe_host", lambda: {**found, "libm": "x"})
-    code, out, _ = check(capsys)
-    assert code == 0
-    assert "to 1e-9 relative per bar" in out
-    assert "-> x" in out
 
 
 BROKEN = {
@@ -414,13 +362,6 @@ def test_an_update_keeps_the_reason_and_the_old_values(capsys):
     assert len(list(Path("baselines").iterdir())) == 2
 
 
-def test_an_update_of_what_is_the_same_writes_nothing(capsys):
-    record(capsys)
-    before = {path: path.read_bytes() for path in Path("baselines").iterdir()}
-    assert check(capsys, "--update", "--reason", "no need")[0] == 0
-    assert before == {path: path.read_bytes() for path in Path("baselines").iterdir()}
-
-
 @pytest.mark.slow
 def test_an_update_takes_data_of_another_time_and_leaves_what_cannot_run(capsys, folder):
     (folder / "bold.toml").write_text(EXPERIMENT)
@@ -563,10 +504,3 @@ def test_the_workflow_of_the_docs_is_yaml_that_checks_and_tests():
     commands = [step["run"] for step in job["steps"] if "run" in step]
     assert any(command.startswith("backtest regress check") for command in commands)
     assert any(command.startswith("pytest") for command in commands)
-
-
-def test_help_shows_examples(capsys):
-    for command in ((), ("record",), ("check",)):
-        code, out, _ = call(capsys, "regress", *command, "--help")
-        assert code == 0
-        assert "backtest regress" in out.split("Examples", 1)[1]

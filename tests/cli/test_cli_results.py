@@ -13,8 +13,7 @@ import pytest
 import backtest as bt
 from backtest.cli import main
 from backtest.strategies import VolTarget
-from tests.cli.test_cli import call
-from tests.commands import override
+from tests.commands import call, override
 
 SHORT = ("--to", "2023-02-05", "--resample", "4h", "--no-compile")
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -330,10 +329,3 @@ def test_export_writes_an_archive_or_a_folder(capsys, results):
     code, _, err = call(capsys, "results", "export", "voltarget", "--out", "a.zip")
     assert code == 2
     assert "must not exist yet" in err
-
-
-@pytest.mark.parametrize("name", ["list", "show", "compare", "verify", "prune", "export"])
-def test_help_has_examples(capsys, name):
-    code, out, _ = call(capsys, "results", name, "--help")
-    assert code == 0
-    assert "Examples" in out

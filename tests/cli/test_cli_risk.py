@@ -15,11 +15,6 @@ CONSTANT = [*POLICY, "--to", "2023-01-20"]
 SHORT = [*POLICY, "--to", "2023-01-05"]
 
 
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 def test_paths_are_shown_and_written(capsys, tmp_path):
     given = ["paths", "--paths", "50", "--horizon", "2d", "--model", "gbm"]
     assert main([*given, "--write", "out", "--number", "2"]) == 0
@@ -130,12 +125,6 @@ def test_bounds_say_how_many_bars_are_ambiguous(capsys):
     assert row["worst"] <= row["as_run"] <= row["best"]
     assert not math.isnan(row["expected"])
     assert "ambiguous" in found["verdict"] or "does not matter" in found["verdict"]
-
-
-def test_sensitivity_is_printed(capsys):
-    assert main(["sensitivity", *SHORT, "--factors", "fees,margin", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert {row["factor"] for row in found["table"]} == {"fees", "margin"}
 
 
 @pytest.mark.parametrize(
@@ -256,10 +245,3 @@ def test_a_search_is_bounded_by_the_risk_on_paths(capsys, tmp_path):
     assert main(words) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["best"] == first["best"]
-
-
-def test_a_bound_on_the_risk_without_paths_and_paths_without_one_are_refused(capsys):
-    assert main(["tune", "--constraint", "p_liquidation_1d<=0.1", "--no-save"]) == 2
-    assert "backtest tune --paths 2000" in capsys.readouterr().err
-    assert main(["tune", "--paths", "10", "--model", "gbm", "--no-save"]) == 2
-    assert "none is" in capsys.readouterr().err

@@ -18,12 +18,6 @@ SPAN = ("--start", "2023-02-01", "--end", "2023-02-08")
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def ask(capsys, *words: object):
     code, out, err = call(capsys, *words)
     assert code == 0, err

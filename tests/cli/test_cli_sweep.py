@@ -12,7 +12,8 @@ import pytest
 import backtest as bt
 from backtest.cli import printing, progress, sweep_command
 from backtest.strategies import VolTarget
-from tests.cli.test_cli import Terminal, call, wait_for
+from tests.cli.test_cli import Terminal, wait_for
+from tests.commands import call
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "examples" / "btc-vol-target.toml")
@@ -33,12 +34,6 @@ class Fragile(bt.Policy):
     def leverage(self, bar, account):
         return self.size
 '''
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def ask(capsys, *arguments):

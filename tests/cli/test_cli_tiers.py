@@ -60,12 +60,6 @@ def call(capsys, *words: str) -> tuple[int, str, str]:
     return code, out, err
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def list_rows(symbol: str) -> list[tuple[float, ...]]:
     found = bt.Venue.preset("venues/mine.toml", symbol).brackets
     return [(r.floor, r.cap, r.max_leverage, r.maintenance_rate, r.amount) for r in found]

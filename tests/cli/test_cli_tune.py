@@ -12,19 +12,14 @@ import pytest
 import backtest as bt
 from backtest.cli import progress, tune_command, typed_values
 from backtest.tune import Progress
-from tests.cli.test_cli import Terminal, call, wait_for
+from tests.cli.test_cli import Terminal, wait_for
+from tests.commands import call
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "examples" / "btc-vol-target.toml")
 SHORT = ("--to", "2023-01-15", "--no-compile", "--sampler", "random")
 """Two weeks in plain Python: nothing is compiled."""
 FEW = (*SHORT, "--trials", "24")
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -72,16 +67,6 @@ def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys
 
 
 @pytest.mark.slow
-def test_json_is_one_object_with_the_command(capsys):
-    found = ask(capsys, "--holdout", "3d", "--seed", "4")
-    assert found["complete"] is True
-    assert found["folder"] is None
-    assert found["study"]["holdout"] == "3d"
-    assert found["study"]["seed"] == 4
-    assert found["command"].startswith("backtest run --to 2023-01-15 --no-compile --set target=")
-
-
-@pytest.mark.slow
 def test_flags_reach_the_search(capsys):
     found = ask(
         capsys, "--objective", "calmar=1,turnover=-0.01", "--constraint", "max_drawdown<=0.9",
@@ -98,12 +83,6 @@ def test_flags_reach_the_search(capsys):
     assert study["robust"] is False
     assert study["holdout"] is None
     assert study["budget"] == {"trials": 24, "seconds": 99.0}
-
-
-@pytest.mark.slow
-def test_several_objectives_give_a_front(capsys):
-    found = ask(capsys, "--objective", "total_return", "--objective", "max_drawdown")
-    assert found["study"]["objectives"] == ["total_return", "-max_drawdown"]
 
 
 @pytest.mark.slow
@@ -195,21 +174,6 @@ def without_places(out):
     return out.rsplit("full result:", 1)[0]
 
 
-@pytest.mark.slow
-def test_a_study_that_is_there_is_not_begun_again(capsys):
-    assert call(capsys, "tune", *FEW)[0] == 0
-    code, out, err = call(capsys, "tune", *FEW)
-    assert (code, out) == (2, "")
-    assert "was already started" in err
-    assert "cure:  pass --resume to continue it" in err
-    code, out, _ = call(capsys, "tune", *FEW, "--resume")
-    assert code == 0
-    assert "Best" in out
-    code, _, err = call(capsys, "tune", *FEW, "--resume", "--seed", "5")
-    assert code == 2
-    assert "seed (0, now 5)" in err
-
-
 # --------------------------------------------------------------------------------------- mistakes
 
 MISTAKES = [
@@ -228,18 +192,12 @@ MISTAKES = [
     (["--objective", "sharp"], ["'sharp'", "did you mean 'sharpe'", "--objective", "choose"]),
     (["--objective", "es_95"], ["need no path", "es_95", "--objective", "max_drawdown"]),
     (["--constraint", "fees~3"], ["takes one bound", "'fees~3'", "in quotes"]),
-    (
-        ["--space", "target=0.1:1", "--constraint", "fee<1"],
-        ["'fee'", "did you mean 'fees'", "where: --constraint\n", "choose"],
-    ),
-    (
-        ["--space", "tagret=0.1:1", "--fix", "power=x"],
-        ["'tagret'", "'x'", "where: --space: tagret; --fix: power\n", "give power"],
-    ),
-    (
-        ["--objective", "es_95", "--constraint", "es_99<=0.1"],
-        ["es_95, es_99", "where: --objective, --constraint\n", "max_drawdown"],
-    ),
+    (["--space", "target=0.1:1", "--constraint", "fee<1"],
+        ["'fee'", "did you mean 'fees'", "where: --constraint\n", "choose"]),
+    (["--space", "tagret=0.1:1", "--fix", "power=x"],
+        ["'tagret'", "'x'", "where: --space: tagret; --fix: power\n", "give power"]),
+    (["--objective", "es_95", "--constraint", "es_99<=0.1"],
+        ["es_95, es_99", "where: --objective, --constraint\n", "max_drawdown"]),
     (["--resume", "--no-save"], ["must have a store", "--results", "resume"]),
     (["--resume"], ["there is no study of VolTarget", "results", "leave out --resume"]),
     (["--memory", "1"], ["a size of memory", "'1'", "--memory", "1GiB"]),
@@ -247,7 +205,7 @@ MISTAKES = [
     (["key.toml"], ["[tune] has no 'trails'", "did you mean 'trials'", "key.toml", "use"]),
     (["kind.toml"], ["[tune] robust must be true or false", "'no'", "kind.toml", "correct"]),
     (["space.toml"], ["LOW:HIGH", "'0:1:2'", "space.toml, [tune]", "write"]),
-]
+]  # fmt: skip
 TOML = {
     "key.toml": "[tune]\ntrails = 3\n",
     "kind.toml": "[tune]\nrobust = 'no'\n",

@@ -38,12 +38,6 @@ def squeeze(text: str) -> str:
     return " ".join(text.split())
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 # ----------------------------------------------------------------------------------- list and show
 
 

@@ -152,18 +152,13 @@ def test_bars_that_are_not_as_long_as_said_are_refused_once():
         ({"interval": "1x"}, "a duration is a positive whole number", "'1h'"),
         ({"between": "2023"}, "between must be a pair of times, got '2023'", "between=("),
         ({"between": ("soon", None)}, "a time must be readable, got 'soon'", "2021-05-19"),
-        (
-            {"between": ("2022-12-31", None)},
+        ({"between": ("2022-12-31", None)},
             "a span must lie inside the bars and hold one, got 2022-12-31 to 2023-01-04",
-            "between=('2023-01-01', '2023-01-04')",
-        ),
-        (
-            {"between": ("2023-01-02", "2023-01-02")},
-            "a span must lie inside the bars and hold one",
-            "between=('2023-01-01', '2023-01-04')",
-        ),
+            "between=('2023-01-01', '2023-01-04')"),
+        ({"between": ("2023-01-02", "2023-01-02")}, "a span must lie inside the bars and hold one",
+            "between=('2023-01-01', '2023-01-04')"),
     ],
-)
+)  # fmt: skip
 def test_an_argument_that_means_nothing_is_refused(arguments, rule, cure):
     with pytest.raises(ParameterError) as refused:
         load(good(), **arguments)

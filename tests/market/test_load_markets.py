@@ -137,25 +137,19 @@ BAD = {
     "no path": (lambda at: LOAD(), "load needs a path"),
     "missing": (lambda at: LOAD(at["own"] / "C"), "a path must exist"),
     "empty": (lambda at: LOAD(at["empty"]), "a folder must hold markets, found nothing"),
-    "twins": (
-        lambda at: LOAD(at["twins"] / "A" / "btc", at["twins"] / "B" / "btc"),
-        "'btc' occurs",
-    ),
+    "twins": (lambda at: LOAD(at["twins"] / "A" / "btc", at["twins"] / "B" / "btc"),
+        "'btc' occurs"),
     "unknown": (lambda at: LOAD(at["own"], instruments=["A", "b"]), "be among the data, got 'b'"),
     "one text": (lambda at: LOAD(at["own"], instruments="AB"), "instruments must be a list"),
     "no names": (lambda at: LOAD(at["own"], instruments=[]), "instruments must be a list"),
     "nan": (lambda at: LOAD(at["own"], instruments=[float("nan")]), "instruments must be a list"),
     "repeated": (lambda at: LOAD(at["own"], instruments=["A", "A"]), "each instrument is given"),
-    "two places": (
-        lambda at: LOAD(at["own"], at["apart"], instruments=["A", "B"]),
-        "'A' is in 2 places",
-    ),
+    "two places": (lambda at: LOAD(at["own"], at["apart"], instruments=["A", "B"]),
+        "'A' is in 2 places"),
     "currencies": (lambda at: LOAD(at["coins"]), "USDT for 'BTCUSDT' and ETH for 'ETHUSD'"),
     "no overlap": (lambda at: LOAD(at["apart"]), "spans of the instruments must overlap"),
-    "no bar in it": (
-        lambda at: LOAD(at["apart"], between=("2023-01-01", "2023-01-01T12:00")),
-        "UTC\n  where: between, B, for bars.parquet",
-    ),
+    "no bar in it": (lambda at: LOAD(at["apart"], between=("2023-01-01", "2023-01-01T12:00")),
+        "UTC\n  where: between, B, for bars.parquet"),
     "early": (lambda at: LOAD(at["own"], between=("2022-01-01", None)), "inside the panel"),
     "late": (lambda at: LOAD(at["own"], between=(None, "2023-02-01")), "end at 2023-02-01"),
     "one time": (lambda at: LOAD(at["own"], between="2023-01-01"), "a pair of times"),
@@ -166,13 +160,11 @@ BAD = {
     "no frames": (lambda at: FRAMES({}), "at least one market"),
     "bad name": (lambda at: FRAMES({1: make_bars()}), "name of a market must be text"),
     "funding frame": (lambda at: FRAMES(BARS, funding=make_bars()), "funding must be a mapping"),
-    "funding of another": (
-        lambda at: FRAMES(BARS, funding={"B": pd.Series(0.0, index=HOURS[::8])}),
-        "funding must be of instruments with bars, got one of 'B'",
-    ),
+    "funding of another": (lambda at: FRAMES(BARS, funding={"B": pd.Series(0.0, index=HOURS[::8])}),
+        "funding must be of instruments with bars, got one of 'B'"),
     "mark of another": (lambda at: FRAMES(BARS, mark={"a": make_bars()}), "mark must be of"),
     "local times": (lambda at: FRAMES({"A": make_bars().tz_localize(None)}), "time"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", every_nth(BAD, 4))

@@ -180,28 +180,18 @@ BAD = {
     "spaced name": (lambda: bt.Markets({"A ": make_market()}), "name of a market"),
     "a frame": (lambda: bt.Markets({"A": make_market().bars()}), "'A' must be a Market"),
     "panel in it": (lambda: bt.Markets({"A": WHOLE}), "'A' must be a Market"),
-    "intervals": (
-        lambda: bt.Markets({"A": make_market(), "B": make_market().resample("2h")}),
-        "one interval, got 1h for 'A' and 2h for 'B'",
-    ),
-    "calendars": (
-        lambda: bt.Markets({"A": make_market(), "B": make_market(sessions=True)}),
-        "one calendar, got no sessions for 'A' and sessions for 'B'",
-    ),
-    "currencies": (
-        lambda: bt.Markets({"BTCUSDT": make_market(), "ETHUSDC": make_market()}),
-        "settle in one currency, got USDT for 'BTCUSDT' and USDC for 'ETHUSDC'",
-    ),
-    "coins": (
-        lambda: bt.Markets({"BTCUSD_PERP": make_market(), "ETHUSD_PERP": make_market()}),
-        "BTC for 'BTCUSD_PERP' and ETH for 'ETHUSD_PERP'",
-    ),
+    "intervals": (lambda: bt.Markets({"A": make_market(), "B": make_market().resample("2h")}),
+        "one interval, got 1h for 'A' and 2h for 'B'"),
+    "calendars": (lambda: bt.Markets({"A": make_market(), "B": make_market(sessions=True)}),
+        "one calendar, got no sessions for 'A' and sessions for 'B'"),
+    "currencies": (lambda: bt.Markets({"BTCUSDT": make_market(), "ETHUSDC": make_market()}),
+        "settle in one currency, got USDT for 'BTCUSDT' and USDC for 'ETHUSDC'"),
+    "coins": (lambda: bt.Markets({"BTCUSD_PERP": make_market(), "ETHUSD_PERP": make_market()}),
+        "BTC for 'BTCUSD_PERP' and ETH for 'ETHUSD_PERP'"),
     "blank currency": (lambda: bt.Markets({"A": make_market()}, currency=""), "currency must be"),
     "a number": (lambda: bt.Markets({"A": make_market()}, currency=1.0), "currency must be text"),
-    "apart": (
-        lambda: bt.Markets({"A": make_market(0, 3), "B": make_market(3, 6)}),
-        "'B' begins at 2023-01-01 03:00 UTC, after the last bar of 'A' at 2023-01-01 02:00 UTC",
-    ),
+    "apart": (lambda: bt.Markets({"A": make_market(0, 3), "B": make_market(3, 6)}),
+        "'B' begins at 2023-01-01 03:00 UTC, after the last bar of 'A' at 2023-01-01 02:00 UTC"),
     "one apart": (
         lambda: bt.Markets(
             {"A": make_market(4, 6), "B": make_market(0, 3), "C": make_market(1, 3)}
@@ -219,12 +209,10 @@ BAD = {
     "broken prefix": (lambda: WHOLE.prefix(1.5), "n must be"),
     "empty slice": (lambda: WHOLE.slice(2, 2), "stop must be"),
     "early": (lambda: WHOLE.between("2022-12-31"), "inside the panel"),
-    "backwards": (
-        lambda: WHOLE.between("2023-01-01T03:00", "2023-01-01T02:00"),
-        "inside the panel",
-    ),
+    "backwards": (lambda: WHOLE.between("2023-01-01T03:00", "2023-01-01T02:00"),
+        "inside the panel"),
     "no time": (lambda: WHOLE.between("soon"), "a time must be readable"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD)

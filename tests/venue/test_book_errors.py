@@ -56,10 +56,8 @@ BAD = {
     "offset under 0": (lambda: scenario(offset=-0.1, across="same row"), "offset must be"),
     "offset NaN": (lambda: scenario(offset=NAN, across="same row"), "offset must be"),
     "an unknown way": (lambda: scenario(across="same rows"), "did you mean 'same row'?"),
-    "rows of two lengths": (
-        lambda: scenario(moves={"A": ROWS, "B": [0.1]}, across="same row"),
-        "as many scenarios each with across='same row', got 'A' 2, 'B' 1",
-    ),
+    "rows of two lengths": (lambda: scenario(moves={"A": ROWS, "B": [0.1]}, across="same row"),
+        "as many scenarios each with across='same row', got 'A' 2, 'B' 1"),
     "rows of two lengths in a product": (
         lambda: scenario(
             moves={"A": ROWS, "*": [0.1]}, across="same row", products={"p": ["A", "B"]}
@@ -76,27 +74,17 @@ BAD = {
     "initial left out over a level": (lambda: scenario(level=1.05), "liquidated at once"),
     "an unknown field": (lambda: scenario(move=[0.1]), "did you mean 'moves'?"),
     "no moves at all": (bt.ScenarioMargin, "ScenarioMargin needs moves"),
-    "a group that names nobody": (
-        lambda: scenario(groups={"g": ["A", "C"]}).pack(RULES),
-        "group 'g' must name instruments of the account, got 'C'",
-    ),
-    "moves of nobody": (
-        lambda: scenario(moves={"A": ROWS, "B": ROWS, "BB": ROWS}).pack(RULES),
-        "moves must name groups of the account, got 'BB'; did you mean 'B'?",
-    ),
+    "a group that names nobody": (lambda: scenario(groups={"g": ["A", "C"]}).pack(RULES),
+        "group 'g' must name instruments of the account, got 'C'"),
+    "moves of nobody": (lambda: scenario(moves={"A": ROWS, "B": ROWS, "BB": ROWS}).pack(RULES),
+        "moves must name groups of the account, got 'BB'; did you mean 'B'?"),
     "a group without moves": (lambda: scenario(moves={"A": ROWS}).pack(RULES), "got none for B"),
-    "a product of nobody": (
-        lambda: scenario(products={"p": ["C"]}, across="same row").pack(RULES),
-        "product 'p' must name groups of the account, got 'C'",
-    ),
-    "a cancelled group of nobody": (
-        lambda: scenario().pack(RULES, [coin(cancels_risk="C")]),
-        "collateral 'BTC' must name groups of the account, got 'C'",
-    ),
-    "cancelling under brackets": (
-        lambda: bt.Brackets().pack(RULES, [coin(cancels_risk="A")]),
-        "cancels_risk must be None under brackets",
-    ),
+    "a product of nobody": (lambda: scenario(products={"p": ["C"]}, across="same row").pack(RULES),
+        "product 'p' must name groups of the account, got 'C'"),
+    "a cancelled group of nobody": (lambda: scenario().pack(RULES, [coin(cancels_risk="C")]),
+        "collateral 'BTC' must name groups of the account, got 'C'"),
+    "cancelling under brackets": (lambda: bt.Brackets().pack(RULES, [coin(cancels_risk="A")]),
+        "cancels_risk must be None under brackets"),
     "an inverse contract at 0": (
         lambda: scenario(moves=[-1.0]).pack(
             {"A": read_rules(venue_of(contract={"kind": "inverse"}))}
@@ -126,61 +114,38 @@ BAD = {
     "tiers not from 0": (lambda: tiered((1, 2, 0.5)), "floor must be 0"),
     "a cap under its floor": (lambda: tiered((0, 0, 0.5)), "cap must be over its floor"),
     "a floor of NaN": (lambda: tiered((NAN, 1, 0.5)), "floor must be"),
-    "the same collateral twice": (
-        lambda: check_collateral([coin(), coin()], ["A"]),
-        "must be different, BTC occurs twice",
-    ),
-    "the account's own money": (
-        lambda: check_collateral([coin(name="USDT")], ["A"], "USDT"),
-        "must not be the money of the account, got 'USDT'",
-    ),
-    "prices of no instrument": (
-        lambda: check_collateral([coin(prices="BTCUSD")], ["BTCUSDT"]),
-        "prices must name an instrument of the run, got 'BTCUSD'; did you mean 'BTCUSDT'?",
-    ),
-    "collateral of no price": (
-        lambda: bt.margin.collateral_value(coin(prices="A")),
-        "a price is needed to value collateral whose prices are 'A'",
-    ),
+    "the same collateral twice": (lambda: check_collateral([coin(), coin()], ["A"]),
+        "must be different, BTC occurs twice"),
+    "the account's own money": (lambda: check_collateral([coin(name="USDT")], ["A"], "USDT"),
+        "must not be the money of the account, got 'USDT'"),
+    "prices of no instrument": (lambda: check_collateral([coin(prices="BTCUSD")], ["BTCUSDT"]),
+        "prices must name an instrument of the run, got 'BTCUSD'; did you mean 'BTCUSDT'?"),
+    "collateral of no price": (lambda: bt.margin.collateral_value(coin(prices="A")),
+        "a price is needed to value collateral whose prices are 'A'"),
     "too few prices of collateral": (
         lambda: bt.margin.collateral_value([coin(), coin(name="ETH")], [1.0]),
-        "one number for each of BTC, ETH",
-    ),
+        "one number for each of BTC, ETH"),
     "a number as collateral": (lambda: bt.margin.collateral_value(5.0), "must be a Collateral"),
     "a price of 0": (lambda: bt.margin.requirement(PLAIN, 1.0, 0.0), "prices must be over 0"),
     "a NaN price": (lambda: bt.margin.requirement(PLAIN, 1.0, NAN), "prices"),
     "a NaN quantity": (lambda: bt.margin.requirement(PLAIN, NAN, 1.0), "quantities"),
-    "a price too few": (
-        lambda: bt.margin.requirement(PLAIN, {"A": 1.0, "B": 1.0}, {"A": 1.0}),
-        "prices must have one number for each of A, B",
-    ),
-    "an unknown position": (
-        lambda: bt.margin.requirement({"A": PLAIN}, {"B": 1.0}, {"A": 1.0}),
-        "quantities must have one number for each of A",
-    ),
-    "lengths that differ": (
-        lambda: bt.margin.requirement(PLAIN, [1.0, 2.0], [1.0]),
-        "must have one length, got [2, 1]",
-    ),
+    "a price too few": (lambda: bt.margin.requirement(PLAIN, {"A": 1.0, "B": 1.0}, {"A": 1.0}),
+        "prices must have one number for each of A, B"),
+    "an unknown position": (lambda: bt.margin.requirement({"A": PLAIN}, {"B": 1.0}, {"A": 1.0}),
+        "quantities must have one number for each of A"),
+    "lengths that differ": (lambda: bt.margin.requirement(PLAIN, [1.0, 2.0], [1.0]),
+        "must have one length, got [2, 1]"),
     "no venue": (lambda: bt.margin.requirement({"A": 1}, 1.0, 1.0), "must give a Venue"),
-    "no rule": (
-        lambda: bt.margin.requirement(PLAIN, 1.0, 1.0, "brackets"),
-        "must have the methods requirement and initial",
-    ),
-    "a negative index": (
-        lambda: bt.margin.requirement(PLAIN, 1.0, 1.0, scenario(), index=-1.0),
-        "index must be over 0",
-    ),
-    "a leverage of 0": (
-        lambda: bt.margin.initial(PLAIN, 1.0, 1.0, venue_leverage=0),
-        "venue_leverage must be over 0",
-    ),
-    "a symbol twice": (
-        lambda: bt.Venue.preset("binance-usdm", ["BTCUSDT", "BTCUSDT"]),
-        "list of different names",
-    ),
+    "no rule": (lambda: bt.margin.requirement(PLAIN, 1.0, 1.0, "brackets"),
+        "must have the methods requirement and initial"),
+    "a negative index": (lambda: bt.margin.requirement(PLAIN, 1.0, 1.0, scenario(), index=-1.0),
+        "index must be over 0"),
+    "a leverage of 0": (lambda: bt.margin.initial(PLAIN, 1.0, 1.0, venue_leverage=0),
+        "venue_leverage must be over 0"),
+    "a symbol twice": (lambda: bt.Venue.preset("binance-usdm", ["BTCUSDT", "BTCUSDT"]),
+        "list of different names"),
     "no symbols": (lambda: bt.Venue.preset("binance-usdm", []), "list of different names"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -214,19 +179,12 @@ VALUES = (
     bt.Brackets(),
     bt.Brackets(level=1.05),
     scenario(),
-    scenario(
-        moves={"A": ROWS, "*": [(-0.5, 0.25), (0.5, 0.25)]},
-        groups={"g": ["B", "C"]},
-        products={"p": ["A", "g"]},
-        across="same row",
-        offset=0.25,
-        initial=(1.5, 0.01),
-        level=1.2,
-    ),
+    scenario(moves={"A": ROWS, "*": [(-0.5, 0.25), (0.5, 0.25)]}, groups={"g": ["B", "C"]},
+        products={"p": ["A", "g"]}, across="same row", offset=0.25, initial=(1.5, 0.01), level=1.2),
     coin(),
     tiered((0, 1e6, 1.0), (1e6, INF, 0.5)),
     coin(prices="BTCUSDT", cancels_risk="g", slippage=0.01),
-)
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
