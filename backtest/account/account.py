@@ -51,7 +51,7 @@ class Account(Value):
 
     With several, ``margin``, ``venue_leverage``, ``min_leverage``, ``max_leverage``, ``band`` and
     ``stop_loss`` take a table by instrument too: ``{"BTCUSDT": 5, "ETHUSDT": 3}``. The fields from
-    ``collateral`` on belong to accounts with several positions only.
+    ``collateral`` on make an account with several positions, also of one market.
 
     Parameters
     ----------
@@ -295,11 +295,16 @@ def check_collateral(collateral: object, negative_limit: float | None) -> tuple[
     return found
 
 
-def check_single(account: Account, *, where: str) -> None:
-    """Refuse settings of several positions where an account has one."""
+def list_shared_settings(account: Account) -> list[str]:
+    """Return the settings that only an account with several positions has."""
     given = [name for name in BY_INSTRUMENT if isinstance(getattr(account, name), FrozenTable)]
     fresh = {each.name: each.default for each in fields(Account)}
-    given += [name for name in WHOLE if getattr(account, name) != fresh[name]]
+    return given + [name for name in WHOLE if getattr(account, name) != fresh[name]]
+
+
+def check_single(account: Account, *, where: str) -> None:
+    """Refuse settings of several positions where an account has one."""
+    given = list_shared_settings(account)
     if given:
         raise ParameterError(
             f"only an account with several instruments takes {', '.join(given)}",

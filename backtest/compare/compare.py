@@ -38,7 +38,7 @@ from backtest.compare.shared_terms import (
 from backtest.engine import Progress, Result, warn_of_last_prices
 from backtest.engine.cut_terms import end_expired
 from backtest.engine.manifest import describe_data
-from backtest.engine.named_signals import resolve_signal
+from backtest.engine.named_signals import resolve_signal, widen_market
 from backtest.engine.term_checks import check_terms
 from backtest.market import Market, Markets
 from backtest.measures.cautions import is_lost
@@ -129,6 +129,7 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     require_terms(venue, venues, account, accounts)
     varies = not (venues is None and accounts is None and margins is None)
     named = name_entries(policies, 1 if varies else 2)
+    market, signal = widen_market(market, signal, account, overlay, by_name=(venue,))
     signal = resolve_signal(signal, market)
     given: Any = account  # of several, there is none
     setting = SharedTerms(market, venue, given, signal, sampling, calendar, start, compile, overlay)
@@ -229,8 +230,8 @@ def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
 def check_setting(setting: SharedTerms, named: Mapping[str, Compared]) -> None:
     """Raise if the terms do not fit each other, or a result was made under other terms."""
     market, venue, account = setting.market, setting.venue, setting.account
-    terms = (setting.overlay, setting.sampling, setting.calendar)
-    check_terms(end_expired(market, venue), Policy(), venue, account, *terms, of="bt.compare")
+    terms = (setting.sampling, setting.calendar)
+    check_terms(end_expired(market, venue), Policy(), venue, account, *terms)
     for name, entry in named.items():
         if isinstance(entry, Result):
             check_result(name, entry, setting)

@@ -11,8 +11,6 @@ from backtest.account import Account
 from backtest.account.account import check_account
 from backtest.base.checked_calls import checked_only
 from backtest.base.compile_choice import set_hurry
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
 from backtest.base.units import (
     FloatArray,
@@ -22,7 +20,7 @@ from backtest.engine.account_loop import run_account
 from backtest.engine.benchmark import BenchmarkLike
 from backtest.engine.cut_terms import end_expired
 from backtest.engine.loop_driver import Progress
-from backtest.engine.named_signals import resolve_signal
+from backtest.engine.named_signals import resolve_signal, widen_market
 from backtest.engine.portfolio_checks import check_account_kind
 from backtest.engine.result import Result
 from backtest.engine.run_result import finish
@@ -42,6 +40,7 @@ def run(
     venue: Venue,
     account: Account,
     signal: pd.Series | FloatArray | float | str | SignalRule | None = None,
+    overlay: Policy | None = None,
     sampling: str = "1d",
     calendar: str = "365",
     compile: bool = True,
@@ -95,6 +94,8 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     ----------
     market : Market or Markets
         Bars, mark prices and funding; of several instruments for an account with several positions.
+        One market is the only instrument of such an account where an overlay, collateral, another
+        setting of several, or values by instrument are given.
     policy : Policy, or a mapping of names to policies
         Decides the leverage at each close; filled at the next open. With several instruments, one
         for all or one for each.
@@ -143,17 +144,12 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
         If the books do not balance at some bar.
     """
     set_hurry(True)
+    market, signal = widen_market(market, signal, account, overlay, by_name=(policy, venue))
     if isinstance(market, Markets):
         check_account_kind(account)
         signal = resolve_signal(signal, market)
         markets = end_expired(market, venue)
     else:
-        if overlay is not None:
-            raise ParameterError(
-                "an overlay needs several markets, got one",
-                where=Place("overlay", of="bt.run"),
-                cure="combine the policies instead, or give bt.Markets({name: market, ...})",
-            )
         check_kinds(market, policy, venue, account, resume)
         check_account(account, venue)
         markets = as_markets(market)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
 from backtest.engine.portfolio_checks import check_account_kind
 from backtest.engine.portfolio_setup import check_panel
 from backtest.engine.run_setup import check_kinds, check_settings
@@ -20,25 +19,16 @@ def check_terms(
     policy: object,
     venue: Any,
     account: Any,
-    overlay: object,
     sampling: str,
     calendar: str,
-    *,
-    of: str,
 ) -> None:
-    """Require arguments of the right kinds, and settings that fit together; ``of`` is the call."""
+    """Require arguments of the right kinds, and settings that fit together."""
     if isinstance(market, Markets):
         check_one_policy(policy)
         check_account_kind(account)
         check_panel(market, account, venue)
         check_periods(market, sampling, calendar)
         return
-    if overlay is not None:
-        raise ParameterError(
-            "an overlay needs several markets, got one",
-            where=Place("overlay", of=of),
-            cure="combine the policies instead, or give bt.Markets({name: market, ...})",
-        )
     is_class = isinstance(policy, type) and issubclass(policy, Policy)
     check_kinds(market, Policy() if is_class else policy, venue, account, None)
     check_settings(market, account, venue, sampling, calendar)

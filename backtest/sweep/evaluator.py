@@ -122,7 +122,7 @@ class Evaluator:
         self.compile = Flag().check("compile", compile, where="compile")
         self.plain_because = "" if self.compile else "compile=False"
         self._lanes: Any = None  # a runner of lanes or of books
-        check_terms(market, policy, venue, account, overlay, sampling, calendar, of="bt.sweep")
+        check_terms(market, policy, venue, account, sampling, calendar)
 
     def evaluate(
         self,

@@ -26,7 +26,7 @@ from backtest.engine import (
 from backtest.engine.cut_terms import end_expired
 from backtest.engine.directions import read_directions
 from backtest.engine.manifest import describe_data, describe_venue, find_versions
-from backtest.engine.named_signals import read_named, resolve_signal
+from backtest.engine.named_signals import read_named, resolve_signal, widen_market
 from backtest.engine.no_fill import warn_of_unfilled
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_rule import SignalRule
@@ -130,8 +130,9 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     BacktestError
         If every set fails, with the reason of the first.
     """
-    terms = (overlay, sampling, calendar)
-    check_terms(end_expired(market, venue), policy, venue, account, *terms, of="bt.sweep")
+    market, signal = widen_market(market, signal, account, overlay, by_name=(venue,))
+    terms = (sampling, calendar)
+    check_terms(end_expired(market, venue), policy, venue, account, *terms)
     Choice("all", "core").check("metrics", metrics, where=Place("metrics", of="bt.sweep"))
     named = read_named(signal, market)
     rule = named if isinstance(named, SignalRule) else None
@@ -157,7 +158,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         evaluator.base, evaluator.settings, take_sets(chosen, 0)
     )
     warn_of_market(market, first_venue)
-    check_terms(evaluator.market, policy, first_venue, first_account, *terms, of="bt.sweep")
+    check_terms(evaluator.market, policy, first_venue, first_account, *terms)
     warn_of_weights(signal, as_markets(market))
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:

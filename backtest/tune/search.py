@@ -23,7 +23,7 @@ from backtest.base.provenance import (
 from backtest.base.units import format_time
 from backtest.engine.cut_terms import end_expired
 from backtest.engine.directions import read_directions
-from backtest.engine.named_signals import read_named, resolve_signal
+from backtest.engine.named_signals import read_named, resolve_signal, widen_market
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.term_checks import check_terms
@@ -196,8 +196,9 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     PolicyError
         If every set of a batch fails.
     """
+    market, signal = widen_market(market, signal, account, overlay, by_name=(venue,))
     market = end_expired(market, venue)
-    check_terms(market, policy, venue, account, overlay, sampling, calendar, of="bt.tune")
+    check_terms(market, policy, venue, account, sampling, calendar)
     warn_of_market(market, venue)
     plan = None if validate is None else Study._plan_validation(validate, market, sampling)
     number, limit = read_budget(trials, seconds)

@@ -14,7 +14,7 @@ from backtest.compare.shared_terms import SharedTerms
 from backtest.engine import compute_id
 from backtest.engine.cut_terms import end_expired
 from backtest.engine.manifest import describe_data, describe_venue, find_versions
-from backtest.engine.named_signals import read_named, resolve_signal
+from backtest.engine.named_signals import read_named, resolve_signal, widen_market
 from backtest.engine.run_warnings import OF_EACH_RUN, warn_of_market
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.term_checks import check_terms
@@ -163,8 +163,9 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
     compile: bool,  # noqa: A002 - the word users know
 ) -> Procedure:
     """Return the checked arguments of a validation; ``call`` is the function they were given to."""
+    market, signal = widen_market(market, signal, account, overlay, by_name=(venue,))
     market = end_expired(market, venue)
-    check_terms(market, policy, venue, account, overlay, sampling, calendar, of=call)
+    check_terms(market, policy, venue, account, sampling, calendar)
     warn_of_market(market, venue)
     number, _ = read_budget(TRIALS if trials is None else trials, None)
     check_choices(sampler, seed)

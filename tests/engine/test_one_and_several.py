@@ -192,6 +192,37 @@ def test_two_markets_are_taken(name):
     assert CALLS[name](cut(name))
 
 
+WAVE = np.where(np.arange(FEW) % 20 < 10, 0.7, -0.3)
+LONE = WILD["AAA"].prefix(FEW)
+USD = bt.Collateral("USD", 50.0, prices=1.0, rate=1.0)
+SHARED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "overlay": ({"overlay": Hold(0.5)}, {}),
+    "series": ({"overlay": Hold(0.5), "signal": pd.Series(WAVE, LONE.index)},
+               {"signal": pd.DataFrame({"market": WAVE}, LONE.index)}),
+    "array": ({"overlay": Hold(0.5), "signal": WAVE}, {"signal": WAVE[:, None]}),
+    "number": ({"overlay": Hold(0.5), "signal": -0.5}, {"signal": {"market": -0.5}}),
+    "rule": ({"overlay": Hold(0.5), "signal": "breakout:12"}, {}),
+    "weights": ({"signal": {"market": -0.5}}, {}),
+    "gross": ({"account": bt.Account(capital=1_000.0, max_gross_leverage=2.0)}, {}),
+    "table": ({"account": bt.Account(capital=1_000.0, band={"market": 0.1})}, {}),
+    "collateral": ({"account": bt.Account(collateral=[USD], negative_limit=9.0)}, {}),
+}  # fmt: skip
+"""What only accounts of several have, for a market, and what differs for markets of it."""
+
+
+@pytest.mark.parametrize("label", SHARED)
+def test_a_market_takes_what_its_markets_take(label):
+    given, other = SHARED[label]
+    one = bt.run(LONE, Hold(3.0), **{**TERMS, **given})
+    several = bt.run(bt.Markets({"market": LONE}), Hold(3.0), **{**TERMS, **given, **other})
+    np.testing.assert_array_equal(one.record, several.record)
+    if label == "overlay":
+        sets = {"level": [0.5, 3.0]}
+        rows = [bt.sweep(each, Hold, sets, **TERMS, **given).table
+                for each in (LONE, bt.Markets({"market": LONE}))]  # fmt: skip
+        pd.testing.assert_frame_equal(*rows, check_exact=True)
+
+
 # ------------------------------------------------------------------------------------ both loops
 
 

@@ -260,16 +260,6 @@ def test_an_infinite_overlay_is_an_error():
         run(simulate_pair(20), overlay=Endless())
 
 
-def test_one_market_refuses_what_belongs_to_several():
-    market = make_market([flat(100)] * 4)
-    with pytest.raises(ParameterError, match="an overlay needs several markets"):
-        run(market, overlay=Hold())
-    with pytest.raises(ParameterError, match="only an account with several"):
-        run(market, account=bt.Account(margin={"A": "cross"}))
-    with pytest.raises(ParameterError, match="takes max_gross_leverage"):
-        run(market, account=bt.Account(max_gross_leverage=3.0))
-
-
 ACCOUNTS = [
     ({"margin": {}}, "must name at least one"),
     ({"margin": {"A": "half"}}, "margin"),

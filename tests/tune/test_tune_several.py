@@ -137,7 +137,6 @@ def test_other_studies_of_an_instrument_count():
     [
         ({"policy": {"AAA": Hold(), "BBB": Hold()}}, "one policy for all instruments"),
         ({"venue": {"AAA": make_venue()}}, "none for BBB"),
-        ({"markets": MARKETS["AAA"], "venue": make_venue(), "overlay": Hold()}, "an overlay needs"),
         ({"account": "rich"}, "account must be an Account"),
         ({"signal": np.zeros(3)}, "must have a value for each of them"),
     ],

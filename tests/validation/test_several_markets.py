@@ -114,12 +114,6 @@ def test_folds_of_several_markets_are_those_of_their_clock():
     )
 
 
-def test_an_overlay_over_one_market_is_refused():
-    one = {**TERMS, "venue": TERMS["venue"]["AAA"]}
-    with pytest.raises(bt.ParameterError, match="an overlay needs several markets"):
-        bt.walk_forward(MARKETS["AAA"], Follow, **one, **SMALL, overlay=Follow())
-
-
 def test_a_saved_walk_of_several_is_loaded_shown_and_deleted(tmp_path, walk):
     folder = walk.save(tmp_path)
     loaded = bt.WalkForward.load(folder)
