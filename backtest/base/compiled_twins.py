@@ -57,6 +57,17 @@ def find_own_functions(
             yield name, value
 
 
+def bind_functions(module: types.ModuleType, **names: Any) -> dict[str, Any]:
+    """Return the names of a module whose functions call other functions by some of their names.
+
+    So a loop runs as plain Python around what it leaves open.
+    """
+    bound = {**vars(module), **names}
+    for name, function in find_own_functions(module, names):
+        bound[name] = make_twin(function, bound, Path(function.__code__.co_filename))
+    return bound
+
+
 def make_array_twins(*modules: types.ModuleType) -> Any:
     """Return a namespace of some modules in which every function takes arrays."""
     names: dict[str, Any] = {"__name__": __name__}

@@ -12,6 +12,7 @@ import numpy as np
 
 from backtest.account import Log, State, live_bar
 from backtest.base.caller_warnings import warn_caller
+from backtest.base.compiled_twins import bind_functions
 from backtest.base.errors import AccountingError, PolicyError
 from backtest.base.interrupts import hold_signals
 from backtest.base.units import FloatArray, format_time
@@ -189,14 +190,16 @@ def build_plain(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray
     )
     has_root = may_read_of_account(formula_for(policy, tuple(columns)), ROOT_NAMES)
     formula = Formula(None, tuple(columns.values()), True if has_root else None)
-    simulate = bind_simulate(policy, columns)
-    return LoopRunner(simulate, policy, lists, inputs, formula, columns, lambda table: table)
+    return LoopRunner(
+        bind_simulate(policy, columns), policy, lists, inputs, formula, columns, lambda table: table
+    )
 
 
-def bind_simulate(policy: Policy, columns: Mapping[str, FloatArray]) -> types.FunctionType:
+def bind_simulate(policy: Policy, columns: Mapping[str, FloatArray]) -> Callable[..., Any]:
     """Return the loop as ordinary Python that asks the policy itself."""
-    bound = {**vars(loop), "decide": bind_plain(policy, tuple(columns))}
-    return types.FunctionType(loop.simulate.__code__, bound, "simulate")
+    bound = bind_functions(loop, decide=bind_plain(policy, tuple(columns)))
+    simulate: Callable[..., Any] = bound["simulate"]
+    return simulate
 
 
 def run_loop(

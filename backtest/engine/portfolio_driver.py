@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from backtest.account.portfolio_records import EQUITY, Book, Terms
+from backtest.base.compiled_twins import bind_functions
 from backtest.base.errors import AccountingError, PolicyError
 from backtest.base.units import FloatArray, format_time
 from backtest.engine import portfolio_loop
@@ -96,21 +96,8 @@ def find_simulate(
         from backtest.engine.compile.general_compiler import compile_book_loop  # noqa: PLC0415 - numba
 
         return compile_book_loop()
-    bound = {**vars(portfolio_loop), "ask": ask_plain}
-    names = [name for name, value in vars(portfolio_loop).items() if is_own(value)]
-    for name in names:
-        function = bound[name]
-        bound[name] = types.FunctionType(
-            function.__code__, bound, name, function.__defaults__, function.__closure__
-        )
-    bound["ask"] = ask_plain
-    found: Callable[..., Any] = bound["simulate_book"]
+    found: Callable[..., Any] = bind_functions(portfolio_loop, ask=ask_plain)["simulate_book"]
     return found
-
-
-def is_own(value: object) -> bool:
-    """Return whether a name of the loop's module is one of its functions."""
-    return isinstance(value, types.FunctionType) and value.__module__ == portfolio_loop.__name__
 
 
 def run_book_loop(
