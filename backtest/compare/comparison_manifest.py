@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from backtest.base.json_values import to_plain
+from backtest.base.result_identity import compute_id, find_version, find_versions
 from backtest.compare.equal_risk import NEAR, ScaledAccount
 from backtest.compare.pairs import LEAST_SAMPLES
-from backtest.engine import compute_id, find_version
-from backtest.engine.manifest import find_versions
 
 if TYPE_CHECKING:
     from backtest.engine import Result

@@ -3,8 +3,9 @@
 ``lookahead/`` checks that policies do not read the future; ``compile/`` compiles the loop.
 """
 
+from backtest.base.result_identity import compute_id, find_version
 from backtest.engine.loop_driver import Progress
-from backtest.engine.manifest import compute_id, find_version, hash_source
+from backtest.engine.manifest import hash_source
 from backtest.engine.no_fill import count_unfilled
 from backtest.engine.result import Result
 from backtest.engine.run_setup import check_settings

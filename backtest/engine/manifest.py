@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
-import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +11,7 @@ import numpy as np
 
 from backtest.base.code_identity import describe_function
 from backtest.base.json_values import to_plain
+from backtest.base.result_identity import compute_id, find_versions
 from backtest.base.units import format_duration, format_time, to_nanoseconds, utc_index
 from backtest.market import Market
 from backtest.market.tables.dividends import read_settlements
@@ -38,9 +35,6 @@ NOT_IN_ID = (
     "margin_tables",
 )  # fmt: skip
 """Entries of a manifest that its id does not depend on."""
-LIBRARIES = (
-    "leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "pyarrow", "scipy", "arch",
-)  # fmt: skip
 
 
 class RunTerms(NamedTuple):
@@ -258,27 +252,12 @@ def read_tables(manifest: Mapping[str, Any], venue: Venue) -> list[InUse]:
     return venue.in_use(np.array(stamps, dtype=np.int64))
 
 
-def find_versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that numbers depend on."""
-    return {"python": platform.python_version(), **{name: find_version(name) for name in LIBRARIES}}
-
-
 def count_later_flows(market: Market, account: Account) -> int:
     """Return the number of flows after the last open, which are not made."""
     if account.flows is None:
         return 0
     last = utc_index(market.time[-1:])[0]
     return int((account.flows.index > last).sum())
-
-
-def compute_id(manifest: Mapping[str, Any]) -> str:
-    """Return the id of an experiment: a hash of everything that decides its numbers.
-
-    It covers the content of the data, not their source.
-    """
-    data = {key: value for key, value in manifest["data"].items() if key != "source"}
-    text = json.dumps({**manifest, "data": data}, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def hash_source(cls: type[Policy]) -> str:
@@ -321,12 +300,3 @@ def find_functions(value: Any) -> Iterator[FunctionType]:
     """Yield the functions inside a property, class method, static method or cached property."""
     inner = (getattr(value, name, None) for name in ("fget", "__func__", "func"))
     yield from (each for each in inner if isinstance(each, FunctionType))
-
-
-@functools.cache
-def find_version(name: str) -> str:
-    """Return the installed version of a distribution."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"

@@ -18,6 +18,7 @@ from backtest.base.json_values import to_plain
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.provenance import record_making
 from backtest.base.ranges import Choice
+from backtest.base.result_identity import find_versions
 from backtest.engine import (
     Progress,
     compute_id,
@@ -25,7 +26,7 @@ from backtest.engine import (
 )
 from backtest.engine.cut_terms import end_expired
 from backtest.engine.directions import read_directions
-from backtest.engine.manifest import describe_data, describe_venue, find_versions
+from backtest.engine.manifest import describe_data, describe_venue
 from backtest.engine.named_signals import read_named, resolve_signal, widen_market
 from backtest.engine.no_fill import warn_of_unfilled
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights

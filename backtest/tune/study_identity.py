@@ -18,9 +18,10 @@ from backtest.base.code_identity import describe_function, find_references
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.json_values import from_plain, to_plain
 from backtest.base.phrases import Argument, Either, Phrase, Place
+from backtest.base.result_identity import LIBRARIES, find_version
 from backtest.base.units import format_duration, format_time
-from backtest.engine import find_version, hash_source
-from backtest.engine.manifest import LIBRARIES, describe_venue
+from backtest.engine import hash_source
+from backtest.engine.manifest import describe_venue
 from backtest.market import Market, Markets
 from backtest.sweep import Base
 from backtest.tune.study_folder import FORMAT, STUDY, read_json

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backtest.base.errors import ParameterError, VenueDateWarning
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Place
+from backtest.base.result_identity import compute_id, find_versions
 from backtest.compare.shared_terms import SharedTerms
-from backtest.engine import compute_id
 from backtest.engine.cut_terms import end_expired
-from backtest.engine.manifest import describe_data, describe_venue, find_versions
+from backtest.engine.manifest import describe_data, describe_venue
 from backtest.engine.named_signals import read_named, resolve_signal, widen_market
 from backtest.engine.run_warnings import OF_EACH_RUN, warn_of_market
 from backtest.engine.signal_rule import SignalRule
