@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import SupportsFloat
+from typing import NamedTuple, SupportsFloat
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from backtest.base.number_text import (
     format_money,
     format_number,
     format_percent,
+    format_probability,
 )
 
 NONE = "-"
@@ -28,44 +29,100 @@ def format_claim(value: float) -> str:
     return "yes" if value else "no"
 
 
-COLUMN_FORMATS: Mapping[str, Callable[[float], str]] = {
-    "share": format_percent,
-    "growth": format_percent,
-    "change_of_growth": signed_percent,
-    "volatility": format_percent,
-    "max_drawdown": format_percent,
-    "total_return": format_percent,
-    "impact": format_percent,
-    "costs": format_percent,
-    "volume_share": partial(format_percent, decimals=4),
-    "sharpe": format_number,
-    "mean_leverage": "{:.2f}x".format,
-    "capital": format_money,
-    "transfers": "{:+,.2f}".format,
-    "final_equity": format_money,
-    "bad_debt": format_money,
-    "spent": format_money,
-    "wealth_05": format_money,
-    "wealth_50": format_money,
-    "wealth_95": format_money,
-    "liquidations": "{:,.0f}".format,
-    "ruined": format_claim,
-    "ruin_days": format_days,
-    "p_ruin": format_chance,
-    "p_failure": format_chance,
-    "p_failure_low": format_chance,
-    "p_failure_high": format_chance,
+def format_count(value: float) -> str:
+    """Return a whole number; infinity is ``unlimited``."""
+    return "unlimited" if math.isinf(value) else f"{value:,.0f}"
+
+
+def format_figure(value: float) -> str:
+    """Return a number in four digits, and without decimals from 1,000 on."""
+    return f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.4g}"
+
+
+def format_round_money(amount: float) -> str:
+    """Return an amount in three digits, or that it is unknown.
+
+    Examples
+    --------
+    >>> format_round_money(1234567.0), format_round_money(float("nan"))
+    ('1,230,000', 'no capital tried')
+    """
+    if math.isnan(amount):
+        return "no capital tried"
+    digits = max(math.floor(math.log10(amount)) - 2, 0)
+    return f"{round(amount, -digits):,.0f}"
+
+
+class Head(NamedTuple):
+    """The head of a column: its title, its unit, and how its numbers are written.
+
+    ``style`` is one of :data:`STYLES`. With ``until``, the name of another column, a cell is the
+    interval from this one to that one.
+    """
+
+    title: str
+    unit: str = ""
+    style: str = "number"
+    until: str = ""
+
+
+STYLES: Mapping[str, Callable[[float], str]] = {
+    "number": format_figure,
+    "decimals": format_number,
+    "percent": format_percent,
+    "signed percent": signed_percent,
+    "fine percent": partial(format_percent, decimals=4),
+    "chance": format_chance,
+    "probability": format_probability,
+    "money": format_money,
+    "signed money": "{:+,.2f}".format,
+    "round money": format_round_money,
+    "turns": "{:.2f}x".format,
+    "multiple": "{:.3f}x".format,
+    "count": format_count,
+    "claim": format_claim,
+    "days": format_days,
 }
-"""The format of a column, by its name. Columns with other names have four significant digits."""
-YEARLY = ("growth", "change_of_growth", "impact", "costs")
-"""Columns of amounts per year, which their heads say."""
+"""How numbers are written, by name."""
+HEADS: Mapping[str, Head] = {
+    "share": Head("share", "", "percent"),
+    "growth": Head("growth", "per year", "percent"),
+    "change_of_growth": Head("change of growth", "per year", "signed percent"),
+    "volatility": Head("volatility", "", "percent"),
+    "max_drawdown": Head("max drawdown", "", "percent"),
+    "total_return": Head("total return", "", "percent"),
+    "impact": Head("impact", "per year", "percent"),
+    "costs": Head("costs", "per year", "percent"),
+    "volume_share": Head("share of the volume", "", "fine percent"),
+    "sharpe": Head("Sharpe ratio", "", "decimals"),
+    "mean_leverage": Head("mean leverage", "", "turns"),
+    "capital": Head("capital", "", "money"),
+    "transfers": Head("transfers", "", "signed money"),
+    "equity": Head("equity", "money", "money"),
+    "final_equity": Head("final equity", "", "money"),
+    "bad_debt": Head("bad debt", "", "money"),
+    "spent": Head("spent", "mean", "money"),
+    "wealth_05": Head("wealth", "5 %", "money"),
+    "wealth_50": Head("wealth", "median", "money"),
+    "wealth_95": Head("wealth", "95 %", "money"),
+    "liquidations": Head("liquidations", "", "count"),
+    "liquidated": Head("liquidated", "", "claim"),
+    "ruined": Head("ruined", "", "claim"),
+    "ruin_days": Head("time to ruin", "days", "days"),
+    "p_ruin": Head("ruin", "probability", "chance"),
+    "p_liquidation": Head("liquidation", "probability", "chance"),
+    "p_failure": Head("failed so far", "probability", "chance"),
+    "p_failure_low": Head("interval", "", "chance", "p_failure_high"),
+    "p_failure_high": Head("interval to", "", "chance"),
+}
+"""The heads of columns by name. A column with another name has its name, and plain numbers."""
 
 
-def format_table(table: pd.DataFrame, **formats: Callable[[float], str]) -> str:
-    """Return a table as text: each column in the format of its name, NaN as ``-``.
+def format_table(table: pd.DataFrame, **styles: str) -> str:
+    """Return a table as text: each column in the style of its name, NaN as ``-``.
 
-    ``formats`` are those of columns whose name means something else here. The heads of ``YEARLY``
-    say so.
+    ``styles`` are those of columns whose name means something else here. Heads say what is per
+    year.
 
     Examples
     --------
@@ -74,14 +131,24 @@ def format_table(table: pd.DataFrame, **formats: Callable[[float], str]) -> str:
     a      -51.55 %
     b             -
     """
-    chosen = {**COLUMN_FORMATS, **formats}
-    shown = {
-        f"{name} a year" if name in YEARLY else name: [
-            format_cell(value, chosen.get(str(name), "{:,.4g}".format)) for value in column
-        ]
-        for name, column in table.items()
-    }
+    shown = {}
+    for name, column in table.items():
+        head = find_head(str(name))
+        write = STYLES[styles.get(str(name), head.style)]
+        label = f"{name} a year" if head.unit == "per year" else name
+        shown[label] = [format_cell(value, write) for value in column]
     return pd.DataFrame(shown, index=table.index).to_string()
+
+
+def find_head(name: str) -> Head:
+    """Return the head of a column by its name.
+
+    Examples
+    --------
+    >>> find_head("growth").unit, find_head("lowest_margin").title
+    ('per year', 'lowest margin')
+    """
+    return HEADS.get(name) or Head(name.replace("_", " "))
 
 
 def format_cell(value: object, write: Callable[[float], str]) -> str:

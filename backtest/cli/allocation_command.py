@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from backtest.base.errors import ParameterError
-from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
@@ -14,7 +13,6 @@ from backtest.cli.flags import POLICY
 from backtest.cli.output_flags import Output
 from backtest.cli.pocket_entries import build_allocation, read_pocket_flags
 from backtest.cli.progress import show_progress
-from backtest.pockets import AllocationResult
 
 EXAMPLES = """
 backtest allocation --pocket 'a=0.6*Cppi()' --pocket 'b=0.4*VolTarget()'
@@ -37,7 +35,7 @@ def allocation(draft: Draft, *, output: Output) -> None:
     signal = experiment.terms["signal"]
     with naming_source(draft, "allocation"), show_progress("transfers", "dates") as progress:
         found = plan.run(experiment.market, **terms, signal=signal, progress=progress)
-    output.give_out(found, to_data)
+    output.give_out(found)
 
 
 def refuse_policy(draft: Draft) -> None:
@@ -49,15 +47,3 @@ def refuse_policy(draft: Draft) -> None:
             where=given[0],
             cure="write the policy into its pocket: --pocket 'a=0.6*Cppi(multiplier=4)'",
         )
-
-
-def to_data(found: AllocationResult) -> dict[str, Any]:
-    """Return an allocation as data for JSON."""
-    data: dict[str, Any] = from_plain({
-        "table": found.table.reset_index().to_dict("records"),
-        "transfers": [
-            {"time": str(time), **row.to_dict()} for time, row in found.transfers.iterrows()
-        ],
-        "settings": found.settings,
-    })  # fmt: skip
-    return data

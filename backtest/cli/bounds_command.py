@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import backtest
-from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
 from backtest.cli.output_flags import Output
 from backtest.cli.progress import show_progress
 from backtest.market import Market
-from backtest.scenarios import Bounds
 
 EXAMPLES = """
 backtest bounds --stop-loss 0.05
@@ -37,13 +34,4 @@ def bounds(draft: Draft, *, output: Output) -> None:
             **table,
             progress=progress,
         )
-    output.give_out(found, to_data)
-
-
-def to_data(found: Bounds) -> dict[str, Any]:
-    """Return bounds as data for JSON."""
-    rows = found.table.reset_index().to_dict("records")
-    facts = {"verdict": found.verdict, "lives": found.lives, "is_inner": found.is_inner,
-             "limits": found.limits}  # fmt: skip
-    data: dict[str, Any] = from_plain({**facts, "ambiguous": len(found.bars), "table": rows})
-    return data
+    output.give_out(found)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from backtest.base.json_values import from_plain
+from backtest.base.saved_result import SavedResult
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, Save, option
 from backtest.cli.printing import save_and_print
 
@@ -26,7 +27,7 @@ class Output:
     save: Save = True
     results: Results = RESULTS
 
-    def give_out(self, found: Any, to_data: Callable[[Any], dict[str, Any]]) -> None:
+    def give_out(self, found: SavedResult) -> None:
         """Write the report of a result, save the result, and print it or its data."""
         if self.report is not None:
             found.report(self.report)
@@ -34,7 +35,9 @@ class Output:
             found,
             self.results if self.save else None,
             lambda: self._print_summary(found),
-            (lambda path: {"folder": path, **to_data(found)}) if self.as_json else None,
+            (lambda path: from_plain({"folder": path, **found.to_dict()}))
+            if self.as_json
+            else None,
         )
 
     def _print_summary(self, found: Any) -> None:

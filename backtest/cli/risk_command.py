@@ -18,7 +18,7 @@ from backtest.cli.paths_command import draw_paths
 from backtest.cli.progress import EARLY, show_activity, show_phases, show_progress
 from backtest.cli.run_command import run_with_progress
 from backtest.market import Market, Markets, as_markets
-from backtest.paths import LiquidationRisk, MaxLeverage, Paths
+from backtest.paths import MaxLeverage, Paths
 
 EXAMPLES = """
 backtest risk --policy constant --set leverage=5
@@ -47,7 +47,7 @@ def risk(
     if "find_leverage" in draft.tables.get("risk", {}):
         refuse_with_search(draft, from_run=from_run)
         searched = find_leverage(draft, experiment, threads)
-        output.give_out(searched, leverage_to_data)
+        output.give_out(searched)
         return
     fitting = f"fitting the model of the paths to {experiment.market.n_bars:,} bars"
     with show_activity(fitting, EARLY):
@@ -63,7 +63,7 @@ def risk(
             progress=progress,
             **settings,
         )
-    output.give_out(found, to_data)
+    output.give_out(found)
 
 
 def describe_start(draft: Draft) -> str:
@@ -122,20 +122,6 @@ def find_leverage(draft: Draft, experiment: Experiment, threads: int) -> MaxLeve
             progress=progress,
             **settings,
         )
-
-
-def leverage_to_data(found: MaxLeverage) -> dict[str, Any]:
-    """Return a largest leverage as data for JSON."""
-    return {"table": found.table.reset_index().to_dict("records"), "settings": found.settings}
-
-
-def to_data(found: LiquidationRisk) -> dict[str, Any]:
-    """Return a risk as data for JSON."""
-    return {
-        "verdict": found.verdict,
-        "table": found.table.reset_index().to_dict("records"),
-        "settings": found.settings,
-    }
 
 
 def list_path_terms(experiment: Experiment, *, from_run: bool) -> dict[str, Any]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import backtest
 from backtest.base.errors import ParameterError
-from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
@@ -18,7 +15,7 @@ from backtest.cli.risk_command import (
     WorkThreads,
     list_path_terms,
 )
-from backtest.pockets import Runway, Spending
+from backtest.pockets import Spending
 
 EXAMPLES = """
 backtest runway --spend 0.01 --horizon 180d
@@ -48,7 +45,7 @@ def runway(
             threads=threads,
             progress=progress,
         )
-    output.give_out(found, to_data)
+    output.give_out(found)
 
 
 def build_spending(draft: Draft) -> Spending:
@@ -68,14 +65,3 @@ def build_spending(draft: Draft) -> Spending:
         source = draft.locate("spending", (field,)) if is_given else section.where
         where = f"{source}: {error.where}"
         raise ParameterError(error.problem, where=where, cure=error.cure) from error
-
-
-def to_data(found: Runway) -> dict[str, Any]:
-    """Return a runway as data for JSON."""
-    data: dict[str, Any] = from_plain({
-        "p_failure": found.p_failure,
-        "runway_days": found.runway_days,
-        "table": found.table.reset_index().to_dict("records"),
-        "settings": found.settings,
-    })  # fmt: skip
-    return data

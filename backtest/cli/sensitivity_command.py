@@ -6,13 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import backtest
-from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
 from backtest.cli.output_flags import Output
 from backtest.cli.progress import show_progress
-from backtest.scenarios import Sensitivity
 
 EXAMPLES = """
 backtest sensitivity
@@ -24,7 +22,7 @@ backtest sensitivity --signal rsi:14:30:70 --factors signal
 
 def sensitivity(draft: Draft, *, output: Output) -> None:
     """Show how growth changes with one assumption at a time, and where it falls to 0."""
-    output.give_out(run_variations(draft, backtest.sensitivity, "factors"), to_data)
+    output.give_out(run_variations(draft, backtest.sensitivity, "factors"))
 
 
 def run_variations(draft: Draft, vary: Callable[..., Any], unit: str) -> Any:
@@ -39,10 +37,3 @@ def run_variations(draft: Draft, vary: Callable[..., Any], unit: str) -> Any:
             **draft.tables.get(name, {}),
             progress=progress,
         )
-
-
-def to_data(found: Sensitivity) -> dict[str, Any]:
-    """Return a sensitivity as data for JSON."""
-    rows = found.table.reset_index().to_dict("records")
-    data: dict[str, Any] = from_plain({"growth": found.base, "table": rows})
-    return data

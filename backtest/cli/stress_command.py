@@ -7,7 +7,6 @@ from typing import Any
 
 import backtest
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
@@ -15,7 +14,7 @@ from backtest.cli.output_flags import Output
 from backtest.cli.progress import show_progress
 from backtest.cli.run_command import run_with_progress
 from backtest.cli.typed_values import parse_typed
-from backtest.scenarios import Scenario, Stress
+from backtest.scenarios import Scenario
 
 EXAMPLES = """
 backtest stress --policy constant --set leverage=5
@@ -39,17 +38,7 @@ def stress(draft: Draft, *, output: Output) -> None:
                 result, chosen, rules=table.get("rules", "today"), ladder=ladder,
                 data=experiment.market, progress=progress,
             )  # fmt: skip
-    output.give_out(found, to_data)
-
-
-def to_data(found: Stress) -> dict[str, Any]:
-    """Return a stress test as data for JSON."""
-    climbed = None if found.ladder is None else found.ladder.reset_index().to_dict("records")
-    rows = found.table.reset_index().to_dict("records")
-    data: dict[str, Any] = from_plain(
-        {"table": rows, "ladder": climbed, "settings": found.settings}
-    )
-    return data
+    output.give_out(found)
 
 
 def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:

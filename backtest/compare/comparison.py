@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from backtest.base.checked_calls import checked
+import pandas as pd
+
 from backtest.base.json_values import to_plain
-from backtest.base.reportable import Reportable
+from backtest.base.number_text import format_number
+from backtest.base.result_parts import Headline
+from backtest.base.saved_result import SavedResult
+from backtest.base.text_layout import clip
 from backtest.compare.best_of_many import (
     ConfidenceSet,
     SuperiorityTest,
     build_confidence_set,
     run_superiority_test,
 )
-from backtest.compare.comparison_files import load_comparison, save_comparison
 from backtest.compare.comparison_record import ComparisonRecord
-from backtest.compare.comparison_text import write_summary
+from backtest.compare.comparison_text import list_notices, write_summary, write_verdict
 from backtest.compare.pairs import LEAST_SAMPLES
 
 
-class Comparison(ComparisonRecord, Reportable):
+class Comparison(ComparisonRecord, SavedResult):
     """Several accounts on the same market and signal: of several policies, or on several terms.
 
     Attributes
@@ -44,6 +48,9 @@ class Comparison(ComparisonRecord, Reportable):
     results : mapping of str to Result, or None
         The results of the policies, scaled at equal risk; None in a loaded comparison.
     """
+
+    kind = "comparison"
+    table_names = ("table", "pairs", "returns")
 
     def spa(self, measure: str = "log_growth", baseline: str | None = None) -> SuperiorityTest:
         """Test whether any policy is better than the baseline, given how many were tried.
@@ -90,9 +97,6 @@ class Comparison(ComparisonRecord, Reportable):
         """Return the tables and conclusions as text of 100 columns."""
         return write_summary(self)
 
-    def __str__(self) -> str:
-        return self.summary()
-
     def __repr__(self) -> str:
         data = self.manifest["data"]
         risk = " at equal risk" if self.is_equal_risk else ""
@@ -115,18 +119,83 @@ class Comparison(ComparisonRecord, Reportable):
         )
         return data
 
-    def save(self, folder: str | Path = "results") -> Path:
-        """Write the comparison into a folder of its own inside ``folder``; return that folder."""
-        return save_comparison(self, Path(folder))
+    # ------------------------------------------------------------------------------------- files
+
+    @property
+    def folder_title(self) -> str:
+        """What the name of the folder begins with."""
+        return "compare"
+
+    @property
+    def policy_name(self) -> str:
+        """All policies."""
+        return ", ".join(self.names)
+
+    @property
+    def title(self) -> str:
+        """The baseline, and what is compared with it."""
+        others = ", ".join(name for name in self.names if name != self.baseline)
+        return f"{self.baseline} against {others}"
+
+    @property
+    def note(self) -> str:
+        """The number of policies."""
+        return f"{len(self.names)} policies"
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        return clip(self.title, 200)
+
+    @property
+    def verdict(self) -> str:
+        """Which differences from the baseline are more than noise, in a sentence or two."""
+        return write_verdict(self)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Ruin, what is not compared, and how the accounts differ."""
+        return tuple(list_notices(self))
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the CAGR and the Sharpe ratio of each account, the highest growth first."""
+        rows = self.table[["cagr", "sharpe"]].to_dict("index")
+        return [
+            Headline(f"cagr {name}", clip(name, 60), rows[name]["cagr"], "percent",
+                     f"per year; Sharpe {format_number(rows[name]['sharpe'])}", "more")
+            for name in self.order[:8]
+        ]  # fmt: skip
+
+    def list_measures(self) -> Mapping[str, float]:
+        """Return the measures of the policy with the highest log growth."""
+        best: Any = self.table.loc[self.order[0]]
+        return dict(best)
+
+    def list_policies(self) -> Iterable[type]:
+        """Return the classes of the policies; none of loaded results."""
+        for result in (self.results or {}).values():
+            yield from (type(each) for each in result.policies.values())
+
+    def lay_out(self) -> dict[str, pd.DataFrame]:
+        """Return the tables as files hold them: returns by number, not by name."""
+        returns = self.returns.set_axis(range(len(self.names)), axis=1)
+        numbered = {str(name): returns[name] for name in returns}
+        columns = {"time": returns.index, "risk_free": self.risk_free, **numbered}
+        return {
+            "table": self.table.reset_index(),
+            "pairs": self.pairs,
+            "returns": pd.DataFrame(columns),
+        }
 
     @classmethod
-    @checked
-    def load(cls, folder: str | Path) -> Comparison:
-        """Load a saved comparison; nothing in the folder is executed.
-
-        Raises
-        ------
-        DataError
-            If a file is missing, damaged, or not the one that was written.
-        """
-        return load_comparison(Path(folder), cls)
+    def read_back(
+        cls,
+        manifest: dict[str, Any],
+        tables: Mapping[str, pd.DataFrame],
+        folder: Path,  # noqa: ARG003
+    ) -> Self:
+        """Return a comparison from its files."""
+        table, returns = tables["table"].set_index("policy"), tables["returns"].set_index("time")
+        free = returns.pop("risk_free")
+        named = returns.set_axis(table.index.rename(None), axis=1)
+        return cls(table, tables["pairs"], named, free, manifest)

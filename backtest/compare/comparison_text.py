@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.base.number_text import format_number, format_percent
-from backtest.base.text_layout import format_paragraph
+from backtest.base.text_layout import capitalize, format_paragraph
 from backtest.base.units import DAY, format_span, to_nanoseconds
 from backtest.compare.best_of_many import build_confidence_set, run_superiority_test
 from backtest.compare.break_even_terms import ALIKE_GROWTH, BOTH_LOST
@@ -332,3 +332,48 @@ def describe_joint_tests(comparison: ComparisonRecord) -> Iterator[str]:
         f"may be the best in log growth, with {format_confidence(comparison)} confidence "
         f"(model confidence set): {', '.join(kept.members)}"
     )
+
+
+MEASURES = {
+    "log_growth": "log growth per year",
+    "sharpe": "Sharpe",
+    "volatility": "volatility",
+    "es_95": "ES 95 %",
+}
+"""The compared measures in words."""
+
+
+def write_verdict(comparison: ComparisonRecord) -> str:
+    """Return which differences from the baseline exceed noise."""
+    table = comparison.differences
+    clear = table[table["distinguishable"]]
+    parts = []
+    for measure, words in MEASURES.items():
+        rows = clear[clear["measure"] == measure].to_dict("records")
+        sides = [f"{row['policy']} ({'higher' if row['difference'] > 0.0 else 'lower'})"
+                 for row in rows]  # fmt: skip
+        parts += [f"{words}: {', '.join(sides)}"] if sides else []
+    start = f"Against {comparison.baseline}, with {comparison.confidence:.0%} confidence,"
+    if not parts:
+        return f"{start} nothing differs by more than noise."
+    return f"{start} these differ by more than noise. {capitalize('; '.join(parts))}."
+
+
+def list_notices(comparison: ComparisonRecord) -> Iterator[str]:
+    """Yield what must be read before any number."""
+    for name in comparison.ruined:
+        day = comparison.table["ruin_time"][name]
+        yield f"{name} was ruined after {day:,.1f} days: no trade since; {AFTER_RUIN}."
+    if len(comparison.lost) > 1:
+        yield f"Nothing is compared between lost accounts: {', '.join(comparison.lost)}."
+    if any(each.get("terms") for each in comparison.manifest["policies"].values()):
+        yield (
+            "The accounts differ in their terms. Venue and account under assumptions are those of "
+            f"{comparison.baseline}."
+        )
+    if comparison.is_equal_risk:
+        yield (
+            "At equal risk: positions were scaled by factors known only afterwards, to compare "
+            "and not to trade."
+        )
+    yield from comparison.warnings

@@ -10,6 +10,8 @@ import pandas as pd
 
 from backtest.base.errors import ParameterError
 from backtest.base.number_text import format_percent
+from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.base.table_text import Head
 from backtest.crowd.crowd_record import CrowdRecord, build_crowd_manifest, describe_crowd_data
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from backtest.crowd.crowd import Crowd
     from backtest.venue import Venue
 
+MOST_ROWS = 60
+"""The rounds that a page shows."""
 PAYERS = {
     "fund_paid": "insurance fund",
     "adl_paid": "deleveraged winners",
@@ -46,7 +50,7 @@ class Cascade(CrowdRecord):
     """
 
     kind = "cascade"
-    names = ("rounds", "accounts", "ladder")
+    table_names = ("rounds", "accounts", "ladder")
 
     def __init__(
         self,
@@ -147,6 +151,95 @@ class Cascade(CrowdRecord):
     def payers(self) -> dict[str, float]:
         """Return who paid the deficit, in the settlement currency."""
         return {name: float(self.rounds[name].sum()) for name in PAYERS}
+
+    @property
+    def title(self) -> str:
+        """The accounts and the shock."""
+        shock = format_percent(self.shock, is_signed=True)
+        return f"Cascade of {self.manifest['crowd'].get('accounts', 0):,} accounts after {shock}"
+
+    @property
+    def note(self) -> str:
+        """The final move over the shock."""
+        return f"{self.multiplier:.2f} times the shock"
+
+    @property
+    def move(self) -> float:
+        """The move of the price from before the shock to the end, a fraction."""
+        return self.final_price / self.price - 1.0
+
+    @property
+    def verdict(self) -> str:
+        """How far the liquidations moved the price."""
+        text = (
+            f"After a shock of {format_percent(self.shock)}, {len(self.rounds) - 1} rounds of "
+            f"liquidations moved the price by {format_percent(self.move)} in all."
+        )
+        if self.is_ambiguous:
+            text += " The market also clears at other prices; the nearest was taken."
+        return text
+
+    @property
+    def details(self) -> str:
+        """What happened to the own account."""
+        me = self.me
+        if me is None:
+            return ""
+        fate = f"was liquidated in round {me['round']}" if me["liquidated"] else "survived"
+        return f"The own account {fate}: {me['equity_before']:,.2f} became {me['equity']:,.2f}."
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the move, the two multipliers, the accounts liquidated, and the deficit."""
+        shock, n = format_percent(self.shock), f"of {len(self.accounts):,} accounts"
+        beyond = "losses beyond what backed the accounts"
+        return [
+            Headline("move", "final move", self.move, "percent", f"shock {shock}"),
+            Headline("multiplier", "multiplier", self.multiplier, "decimals",
+                     "final move over shock", "less"),
+            Headline("reproduction", "reproduction", self.reproduction, "decimals",
+                     "unstable from 1 on", "less"),
+            Headline("liquidated", "liquidated", self.outcome["liquidated"], "count", n, "less"),
+            Headline("deficit", "deficit", self.deficit, "count", beyond, "less"),
+        ]  # fmt: skip
+
+    def list_parts(self) -> list[Part]:
+        """Return the ladder before the shock, the rounds, and who paid."""
+        ends = "Solid and dashed: before the shock, and where the cascade ended."
+        price, fund = self.rounds["price"], self.rounds["insurance"]
+        paid = pd.DataFrame({"money": self.payers()}).rename(index=PAYERS)
+        paid["share"] = paid["money"] / max(self.deficit, 1e-300)
+        return [
+            Part("ladder", "The ladder of liquidations", "What is liquidated at each price, before "
+                 "the shock.", (
+                ShownChart("ladder", "Notional liquidated by price", ends,
+                           self.ladder[["long", "short"]], "bars", {"long": "loss",
+                           "short": "accent"}, "price", "notional",
+                           marks=(self.price, self.final_price), has_legend=True, height=320),
+            )),
+            Part("rounds", "The rounds", "The price, and what each round liquidated.", (
+                ShownChart("rounds", "Price after each round", "Round 0 is the shock alone.",
+                           price, "points", x="round", y="price", size="half", height=280),
+                ShownChart("fund", "Insurance fund after each round", "Empty where the fund is "
+                           "infinite.", fund, "steps", x="round", y="money", size="half",
+                           height=280),
+                self._tabulate_rounds(),
+            )),
+            Part("payers", "Who paid", "Where the deficit of bankrupt accounts went.",
+                 (ShownTable(paid, "Who paid", labels=Head("payer"),
+                             heads={"money": Head("money", "", "count")}),)),
+        ]  # fmt: skip
+
+    def _tabulate_rounds(self) -> ShownTable:
+        rounds, half = self.rounds, MOST_ROWS // 2
+        titles = {"accounts": "accounts", "long": "longs", "short": "shorts",
+                  "adl": "deleveraged", "insurance": "fund", "deficit": "deficit"}  # fmt: skip
+        heads = {name: Head(title, "", "count") for name, title in titles.items()}
+        note = "Notionals at the price before the shock."
+        if len(rounds) > MOST_ROWS:
+            note += f" The first and last {half} of {len(rounds) - 1} rounds."
+            rounds = pd.concat([rounds.head(half), rounds.tail(half)])
+        return ShownTable(rounds, "Rounds", note, Head("round", "", "count"), heads,
+                          ("price", *titles))  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<Cascade of {format_percent(self.shock)}, {len(self.rounds) - 1} rounds>"

@@ -1,29 +1,23 @@
-"""The base of saved results of this wing: tables, a manifest, and the files of both."""
+"""The base of saved results of this wing: tables and a manifest that holds the outcome."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import pandas as pd
 
 from backtest.base.checked_calls import checked
 from backtest.base.json_values import from_plain, to_plain
-from backtest.base.provenance import attach_saved_making
-from backtest.base.reportable import Reportable
-from backtest.base.saved_tables import list_table_files, read_saved_tables, save_tables
-from backtest.engine import compute_id
-from backtest.engine.manifest import describe_history, find_versions
+from backtest.base.result_identity import compute_id, find_versions
+from backtest.base.saved_result import SavedResult, list_records
+from backtest.engine.manifest import describe_history
 from backtest.market import Market
 
-FORMAT = 1
-MOST_ROWS = 10_000
-"""The rows of the largest table that is written as JSON."""
 
-
-class CrowdRecord(Reportable):
+class CrowdRecord(SavedResult):
     """A result that consists of tables and a manifest.
 
     Attributes
@@ -34,18 +28,10 @@ class CrowdRecord(Reportable):
         What the result depends on, and its ``outcome`` in numbers.
     """
 
-    kind: ClassVar[str]
-    names: ClassVar[tuple[str, ...]]
-
     @checked
     def __init__(self, tables: Mapping[str, pd.DataFrame], manifest: Mapping[str, Any]) -> None:
         self.tables = dict(tables)
         self.manifest = manifest
-
-    @classmethod
-    def files(cls) -> tuple[str, ...]:
-        """Return the names of the files of tables."""
-        return list_table_files(cls.names)
 
     @cached_property
     def outcome(self) -> dict[str, Any]:
@@ -53,49 +39,49 @@ class CrowdRecord(Reportable):
         found: dict[str, Any] = from_plain(self.manifest["outcome"])
         return found
 
-    def summary(self) -> str:
-        """Return the result as text of 100 columns."""
-        raise NotImplementedError
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        return self.title
 
-    def __str__(self) -> str:
-        return self.summary()
+    @property
+    def about(self) -> str:
+        """That there are positions and no market."""
+        return "" if self.manifest["data"]["bars"] else "Positions given, without a market"
+
+    @classmethod
+    def read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
+        """Return what a list shows of a saved result: policy, title and note."""
+        found = cls({}, manifest)
+        policy = str(manifest.get("policy", {}).get("name", found.title))
+        return {"policy": policy, "title": found.title, "note": found.note}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as data for JSON; tables of more than 10,000 rows are left out."""
-        tables = {
-            name: write_times(table.reset_index()).to_dict("records")
-            for name, table in self.tables.items()
-            if len(table) <= MOST_ROWS
-        }
-        data: dict[str, Any] = to_plain({self.kind: self.manifest, **tables})
+        tables = {name: list_records(table) for name, table in self.tables.items()}
+        data: dict[str, Any] = to_plain(
+            {
+                self.kind: self.manifest,
+                "verdict": self.verdict,
+                "numbers": {each.name: each.value for each in self.list_numbers()},
+                **{name: rows for name, rows in tables.items() if rows is not None},
+            }
+        )
         return data
 
-    def save(self, folder: str | Path = "results") -> Path:
-        """Write the result into a folder of its own inside ``folder``; return that folder."""
-        tables = {name: self.tables[name] for name in self.names}
-        return save_tables(self, Path(folder), tables, FORMAT)
+    def lay_out(self) -> dict[str, pd.DataFrame]:
+        """Return the tables as files hold them."""
+        return {name: self.tables[name] for name in self.table_names}
 
     @classmethod
-    @checked
-    def load(cls, folder: str | Path) -> Self:
-        """Load a saved result; nothing in the folder is executed.
-
-        Raises
-        ------
-        DataError
-            If a file is missing, damaged, or not the one that was written.
-        """
-        path = Path(folder)
-        cure = f"give the folder that save() of a {cls.kind} returned"
-        saved = read_saved_tables(path, cls.names, FORMAT, what=cls.kind, cure=cure)
-        made = cls(saved.tables, saved.manifest)
-        attach_saved_making(made, path, saved.manifest["id"])
-        return made
-
-
-def write_times(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with its times as text."""
-    return table.assign(time=table["time"].astype(str)) if "time" in table else table
+    def read_back(
+        cls,
+        manifest: dict[str, Any],
+        tables: Mapping[str, pd.DataFrame],
+        folder: Path,  # noqa: ARG003
+    ) -> Self:
+        """Return a result from its manifest and its tables."""
+        return cls(tables, manifest)
 
 
 def describe_crowd_data(market: Market | None, source: str, content: str) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import pandas as pd
 
 from backtest.base.checked_calls import checked
 from backtest.base.number_text import format_percent
+from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.base.table_text import Head
 from backtest.crowd.crowd_record import CrowdRecord, build_crowd_manifest
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ class Crowding(CrowdRecord):
     """
 
     kind = "crowding"
-    names = ("table",)
+    plural = "crowding"
+    table_names = ("table",)
 
     @checked
     def __init__(
@@ -60,6 +63,54 @@ class Crowding(CrowdRecord):
     def critical_share(self) -> float:
         """The share of the open interest at which the reproduction number is 1."""
         return float(self.outcome["critical_share"])
+
+    @property
+    def title(self) -> str:
+        """The policy that the crowd runs."""
+        return f"{self.manifest['policy']['name']} in a crowd"
+
+    @property
+    def note(self) -> str:
+        """How many shares were tried."""
+        return f"{len(self.manifest['arguments']['shares'])} shares"
+
+    @property
+    def verdict(self) -> str:
+        """The share at which the crowd becomes unstable."""
+        return describe_critical_share(self.critical_share)
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the growth at the first share, and the critical share."""
+        critical = "none" if math.isinf(self.critical_share) else ""
+        return [
+            Headline("growth", "growth alone", float(self.table["growth"].iloc[0]), "percent",
+                     "log growth per year at the first share", "more"),
+            Headline("critical_share", "critical share", self.critical_share, "percent",
+                     "of open interest", "more", critical),
+        ]  # fmt: skip
+
+    def list_parts(self) -> list[Part]:
+        """Return the measures by share."""
+        heads = {
+            "growth": Head("growth", "log, per year"),
+            "liquidation_probability": Head("liquidation", "probability", "percent"),
+            "largest_move": Head("largest move", "", "percent"),
+            "reproduction": Head("R", "", "decimals"), "clears": Head("clears", "", "claim"),
+        }  # fmt: skip
+        shown = ("growth", "liquidation_probability", "volatility", "max_drawdown",
+                 "largest_move", "reproduction", "clears")  # fmt: skip
+        left_out = ("Shares at which the market does not clear, or the account was ruined, are "
+                    "left out.")  # fmt: skip
+        return [
+            Part("shares", "By share of the open interest", "What the policy earns as more of the "
+                 "market runs it.", (
+                ShownChart("growth", "Growth by share", left_out, self.table["growth"], "points",
+                           x="share of open interest", y="log growth per year", height=280),
+                ShownTable(self.table, "Measures by share", "R is the fall that the crowd's sales "
+                           "make over the fall that caused them.", Head("share", "", "percent"),
+                           heads, shown),
+            ))
+        ]  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<Crowding of {self.manifest['policy']['text']}, {len(self.table)} shares>"

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.base.table_text import Head
 from backtest.base.units import FloatArray, parse_duration, utc_index
 from backtest.crowd.crowd_record import CrowdRecord, build_crowd_manifest, describe_crowd_data
 from backtest.crowd.stylized_facts import find_price_facts, measure_skew
@@ -18,6 +20,17 @@ from backtest.market import Market
 
 FACTS = ("std", "kurtosis", "hill", "acf_abs_1", "margin_calls", "deaths")
 """The facts of every simulated market."""
+BTC = {
+    "BTC hourly": {"std": 0.00730, "kurtosis": 61.0, "hill": 2.46, "acf_abs_1": 0.292},
+    "BTC daily": {"std": 0.0361, "kurtosis": 30.6, "hill": 2.50, "acf_abs_1": 0.149},
+}
+"""Facts of the closes of the BTCUSDT perpetual at Binance, 2019-09 to 2023-12."""
+NAMES = {
+    "std": "standard deviation of a step",
+    "kurtosis": "kurtosis (normal: 3)",
+    "hill": "tail exponent of losses",
+    "acf_abs_1": "autocorrelation of absolute returns",
+}
 
 
 class SimulatedMarket(CrowdRecord):
@@ -35,7 +48,7 @@ class SimulatedMarket(CrowdRecord):
     """
 
     kind = "simulation"
-    names = ("bars", "leverage_paths")
+    table_names = ("bars", "leverage_paths")
 
     @cached_property
     def market(self) -> Market:
@@ -59,6 +72,55 @@ class SimulatedMarket(CrowdRecord):
         clearing price.
         """
         return {name: float(value) for name, value in self.outcome.items()}
+
+    @property
+    def title(self) -> str:
+        """The agents that make the market."""
+        return f"Market of {self.manifest['agents']['name']}"
+
+    @property
+    def note(self) -> str:
+        """The number of steps."""
+        return f"{self.manifest['steps']:,} steps"
+
+    @property
+    def verdict(self) -> str:
+        """Whether tails are fat, and how many accounts died."""
+        facts = self.facts()
+        return (
+            f"{len(self.tables['bars']):,} steps of a market that its leveraged agents make: "
+            f"kurtosis {facts['kurtosis']:.3g} (normal: 3), {facts['margin_calls']:,.0f} margin "
+            f"calls, {facts['deaths']:,.0f} deaths."
+        )
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the facts, and the margin calls."""
+        facts = self.facts()
+        calls, deaths = facts["margin_calls"], f"{facts['deaths']:,.0f} deaths"
+        return [
+            *(Headline(name, words, facts[name]) for name, words in NAMES.items()),
+            Headline("margin_calls", "margin calls", calls, "count", deaths),
+        ]
+
+    def list_parts(self) -> list[Part]:
+        """Return the facts beside those of Bitcoin, the price, and the leverage of the agents."""
+        facts = pd.DataFrame({"this market": self.facts(), **BTC}).loc[list(NAMES)]
+        held = self.leverage
+        leverage = pd.DataFrame({"highest": held.max(axis=1), "median": held.median(axis=1)})
+        note = "BTCUSDT perpetual at Binance, closes from 2019-09 to 2023-12."
+        return [
+            Part("facts", "Statistics beside those of bitcoin", "A tail exponent under 4 means "
+                 "that the fourth moment does not exist.",
+                 (ShownTable(facts.rename(index=NAMES), "Facts", note, Head("fact")),)),
+            Part("path", "The market", "Price and leverage over time.", (
+                ShownChart("price", "Price", "Close of each step, on a log scale.",
+                           self.tables["bars"].set_index("time")["close"], y="price", log="y",
+                           height=280),
+                ShownChart("leverage", "Leverage of the agents", "0 while no agent holds a "
+                           "position.", leverage.fillna(0.0), colors={"highest": "loss"},
+                           y="leverage", has_legend=True, height=240),
+            )),
+        ]  # fmt: skip
 
     def __repr__(self) -> str:
         n = len(self.tables["bars"])

@@ -11,17 +11,21 @@ import pandas as pd
 
 from backtest.base.checked_calls import checked, checked_only
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import to_json
 from backtest.base.number_text import format_chance, format_leverage, format_money, format_percent
+from backtest.base.result_parts import Headline, Part
+from backtest.base.saved_result import list_records
+from backtest.base.settings_result import SettingsResult
 from backtest.engine import Result
-from backtest.market import Market, Markets
+from backtest.engine.manifest import describe_history
 from backtest.paths.funding_process import summarize_funding, tabulate_funding
 from backtest.paths.idle_paths import explain_idle, run_first_path, warn_of_idle
 from backtest.paths.path_events import Push, reduce_lives
 from backtest.paths.path_model import describe_drift
 from backtest.paths.path_set import Paths
 from backtest.paths.paths_runner import PathsRunner
+from backtest.paths.risk_parts import list_risk_parts
 from backtest.paths.risk_question import WHERE, PhaseProgress, Question, read_question
-from backtest.paths.risk_record import RiskRecord
 from backtest.paths.risk_rows import COLUMNS, estimate_row, name_phase
 from backtest.paths.risk_tables import find_typical, tabulate_fan, tabulate_hazard
 from backtest.paths.runner_arguments import AnyAccount, AnyPolicy, AnyVenue, make_runner
@@ -33,7 +37,7 @@ SLOW = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class LiquidationRisk(RiskRecord):
+class LiquidationRisk(SettingsResult):
     """Risk of liquidation on many paths.
 
     Attributes
@@ -63,11 +67,13 @@ class LiquidationRisk(RiskRecord):
     runner: PathsRunner | None = None
 
     kind = "liquidation-risk"
-    names = ("table", "fan", "hazard", "typical")
+    called = "risk"
+    table_names = ("table", "fan", "hazard", "typical")
+    long_tables = ("fan", "hazard", "typical")
 
-    def find_history(self) -> Market | Markets | None:
-        """Return the history of the paths."""
-        return None if self.paths is None else self.paths.history
+    def describe_data(self) -> Mapping[str, Any]:
+        """Return the data that the paths continue."""
+        return describe_history(None if self.paths is None else self.paths.history)
 
     @property
     def note(self) -> str:
@@ -140,6 +146,41 @@ class LiquidationRisk(RiskRecord):
             f"{account} account is liquidated within {horizon} with a probability of {chance} "
             f"({100.0 * self.settings['confidence']:g} % interval: {low} to {high})."
         )
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        return f"Risk of liquidation: {self.title}"
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """That no order was filled."""
+        no_fill = self.settings.get("no_fill")
+        return (f"No order was filled on any path: {no_fill}.",) if no_fill else ()
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the probability of liquidation within each horizon."""
+        return [
+            Headline(
+                f"p_liquidation_{name}",
+                f"liquidated within {name}",
+                float(row["p_liquidation"]),
+                "chance",
+                f"{format_chance(row['p_liquidation_low'])} to "
+                f"{format_chance(row['p_liquidation_high'])}; {row['method']}",
+                "less",
+            )
+            for name, row in self.table.iterrows()
+        ]
+
+    def list_parts(self) -> list[Part]:
+        """Return the probabilities by horizon, the way there, and the hazard by day."""
+        sure = self.settings["confidence"]
+        return list_risk_parts(self.table, self.fan, self.hazard, self.typical, sure)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as data for JSON."""
+        return {**super().to_dict(), "funding": to_json(list_records(self.funding))}
 
     def summary(self) -> str:
         """Return the verdict and the table as text for a terminal."""

@@ -15,10 +15,14 @@ from backtest.base.caller_warnings import warn_caller
 from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
-from backtest.base.number_text import format_chance
+from backtest.base.number_text import count_nouns, format_chance
 from backtest.base.phrases import Place
 from backtest.base.ranges import Number
+from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.base.settings_result import SettingsResult
+from backtest.base.table_text import Head
 from backtest.base.units import FloatArray
+from backtest.engine.manifest import describe_history
 from backtest.engine.portfolio_checks import read_venues
 from backtest.market import Market, Markets
 from backtest.paths.funding_process import summarize_funding
@@ -30,7 +34,6 @@ from backtest.paths.path_set import Paths
 from backtest.paths.paths_runner import PathsRunner, Progress
 from backtest.paths.risk_intervals import RiskEstimate, estimate_plain
 from backtest.paths.risk_question import count_bars
-from backtest.paths.risk_record import RiskRecord
 from backtest.paths.runner_arguments import (
     AnyAccount,
     AnyPolicy,
@@ -54,7 +57,7 @@ LARGEST_FACTOR = 20.0
 
 
 @dataclass(frozen=True, eq=False)
-class MaxLeverage(RiskRecord):
+class MaxLeverage(SettingsResult):
     """Largest leverage, or factor on a policy, at a probability of liquidation.
 
     Attributes
@@ -78,11 +81,12 @@ class MaxLeverage(RiskRecord):
     market: Market | Markets | None = None
 
     kind = "max-leverage"
-    names = ("table", "grid")
+    called = "largest leverage"
+    table_names = ("table", "grid")
 
-    def find_history(self) -> Market | Markets | None:
-        """Return the market; None for a loaded result."""
-        return self.market
+    def describe_data(self) -> Mapping[str, Any]:
+        """Return the data of the market."""
+        return describe_history(self.market)
 
     @property
     def note(self) -> str:
@@ -93,6 +97,67 @@ class MaxLeverage(RiskRecord):
     def leverage(self) -> float:
         """The smallest over the models."""
         return float(self.table["leverage"].iloc[-1])
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        chance = format_chance(self.settings["probability"])
+        return f"Largest {self.grid.index.name} at {chance} in {self.settings['horizon']}"
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the account did not hold."""
+        cautions = self.settings.get("cautions", ())
+        return tuple(f"The account did not hold what was found, {each}." for each in cautions)
+
+    @property
+    def verdict(self) -> str:
+        """The largest leverage, and over which models."""
+        bound = format_chance(self.settings["probability"])
+        return (
+            f"Up to a {self.grid.index.name} of {self.leverage:.3g}, the account is liquidated "
+            f"within {self.settings['horizon']} with a probability of at most {bound}, under the "
+            f"worst of {count_nouns(len(self.table) - 1, 'model')}."
+        )
+
+    @property
+    def details(self) -> str:
+        """How to read the models, and their drift."""
+        drawn = next(iter(self.settings["paths"].values()))
+        return (
+            "The smallest over the models is the one to use: they differ in what they assume. "
+            f"Their paths have {describe_drift(drawn)}."
+        )
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the largest leverage."""
+        label = str(self.grid.index.name)
+        value = f"{self.leverage:.3g}"
+        return [
+            Headline(
+                "leverage",
+                f"largest {label}",
+                self.leverage,
+                note="worst model",
+                better="more",
+                text=value,
+            )
+        ]
+
+    def list_parts(self) -> list[Part]:
+        """Return the largest leverage by model, and the probability by size."""
+        heads = {
+            "leverage": Head(str(self.grid.index.name)),
+            "p_liquidation_low": Head("95 % interval", "", "chance", "p_liquidation_high"),
+            "is_monotone": Head("rises with size throughout", "", "claim"),
+            "is_limited": Head("the largest allowed", "", "claim"),
+        }
+        chart = ShownChart(
+            "grid", "Probability by size", "On the first 2,000 paths of each model.", self.grid,
+            x=str(self.grid.index.name), y="probability", has_legend=True, height=320,
+        )  # fmt: skip
+        models = ShownTable(self.table, labels=Head("model"), heads=heads)
+        return [Part("models", "By model", "All sizes see the same paths.", (models, chart))]
 
     def __repr__(self) -> str:
         chance = self.settings["probability"]

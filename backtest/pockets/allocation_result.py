@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.number_text import format_percent
-from backtest.base.table_text import format_table
+from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.base.settings_result import SettingsResult
+from backtest.base.table_text import Head, format_table
 from backtest.base.units import FloatArray
 from backtest.engine import Result
+from backtest.engine.manifest import describe_history
 from backtest.engine.run_record import sample_risk_free
 from backtest.market import Market
 from backtest.measures.performance import compound_growth, max_drawdown, ratio
-from backtest.paths.risk_record import RiskRecord
 
 WHOLE = "whole"
 COLUMNS = ("share", "capital", "transfers", "final_equity", "growth", "volatility", "sharpe",
@@ -24,7 +26,7 @@ COLUMNS = ("share", "capital", "transfers", "final_equity", "growth", "volatilit
 
 
 @dataclass(frozen=True, eq=False)
-class AllocationResult(RiskRecord):
+class AllocationResult(SettingsResult):
     """The result of an allocation.
 
     Attributes
@@ -54,16 +56,86 @@ class AllocationResult(RiskRecord):
     history: Market | None = None
 
     kind = "allocation"
-    names = ("table", "equity", "transfers")
+    table_names = ("table", "equity", "transfers")
+    long_tables = ("equity",)
 
-    def find_history(self) -> Market | None:
-        """Return the market of the first pocket with one position; None for a loaded result."""
-        return self.history
+    def describe_data(self) -> Mapping[str, Any]:
+        """Return the data of the first pocket with one position."""
+        return describe_history(self.history)
 
     @property
     def note(self) -> str:
         """Growth per year of all pockets together."""
         return f"growth {format_percent(float(self.table['growth'].loc[WHOLE]))} a year"
+
+    @property
+    def heading(self) -> str:
+        """The title of the page: the pockets with their shares."""
+        shares = self.table["share"].drop(WHOLE)
+        return f"Allocation: {', '.join(f'{name} {100 * x:g} %' for name, x in shares.items())}"
+
+    @property
+    def ruined(self) -> list[str]:
+        """The pockets that were ruined."""
+        days = self.table["ruin_days"].drop(WHOLE)
+        return list(map(str, days.index[days.notna()]))
+
+    @property
+    def verdict(self) -> str:
+        """What the whole earned, and which pockets were ruined."""
+        whole: Any = self.table.loc[WHOLE]
+        lost = f"Ruined: {', '.join(self.ruined)}." if self.ruined else "No pocket was ruined."
+        return (
+            f"{whole['capital']:,.2f} became {whole['final_equity']:,.2f}, a growth of "
+            f"{format_percent(float(whole['growth']))} per year. {lost}"
+        )
+
+    @property
+    def details(self) -> str:
+        """When and how transfers are made."""
+        return f"Transfers {self.settings['transfer']}, every {self.settings['rebalance']}."
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the measures of the whole, and the pockets ruined."""
+        whole: Any = self.table.loc[WHOLE]
+        n = len(self.ruined)
+        return [
+            Headline(
+                "final_equity",
+                "final equity",
+                float(whole["final_equity"]),
+                "money",
+                "of the whole",
+                "more",
+            ),
+            Headline("growth", "growth", float(whole["growth"]), "percent", "per year", "more"),
+            Headline(
+                "max_drawdown",
+                "deepest fall",
+                float(whole["max_drawdown"]),
+                "percent",
+                "of the whole",
+                "less",
+            ),
+            Headline(
+                "ruined", "pockets ruined", n, better="less", text=f"{n} of {len(self.table) - 1}"
+            ),
+        ]
+
+    def list_parts(self) -> list[Part]:
+        """Return the pockets, and the transfers between them."""
+        heads = {str(name): Head(str(name), "", "signed money") for name in self.transfers}
+        return [
+            Part("pockets", "By pocket", "Growth is without transfers.", (
+                ShownChart("equity", "Equity", "Of the whole and of each pocket, at closes.",
+                           self.equity[[*self.equity.columns[1:], WHOLE]], has_legend=True,
+                           height=340),
+                ShownTable(self.table, labels=Head("pocket")), self.settings["policy"],
+            )),
+            Part("transfers", "Transfers", "Each date adds up to 0.",
+                 (ShownTable(self.transfers, "What each pocket got, in money",
+                             labels=Head("open", "UTC"), heads=heads),)),
+        ]  # fmt: skip
 
     def __repr__(self) -> str:
         final = float(self.table["final_equity"].loc[WHOLE])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,12 +12,14 @@ import pandas as pd
 from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
-from backtest.base.number_text import format_percent
+from backtest.base.number_text import format_chance, format_percent
 from backtest.base.phrases import Place
 from backtest.base.ranges import Number
-from backtest.base.table_text import format_table
+from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.base.settings_result import SettingsResult
+from backtest.base.table_text import Head, format_table
 from backtest.base.units import DAY, FloatArray, IntArray, format_duration, parse_duration
-from backtest.market import Market, Markets
+from backtest.engine.manifest import describe_history
 from backtest.paths.funding_process import summarize_funding
 from backtest.paths.idle_paths import explain_idle, warn_of_idle
 from backtest.paths.liquidation_risk import describe_each, name_policies
@@ -24,7 +27,6 @@ from backtest.paths.path_model import describe_drift
 from backtest.paths.path_set import Paths
 from backtest.paths.paths_runner import PathsRunner, Progress
 from backtest.paths.risk_intervals import estimate_pairs, estimate_plain
-from backtest.paths.risk_record import RiskRecord
 from backtest.paths.runner_arguments import AnyAccount, AnyPolicy, AnyVenue, make_runner
 from backtest.pockets.spending import Spending
 from backtest.policy import Policy
@@ -34,7 +36,7 @@ QUANTILES = (0.05, 0.5, 0.95)
 
 
 @dataclass(frozen=True, eq=False)
-class Runway(RiskRecord):
+class Runway(SettingsResult):
     """How long an account can pay for regular spending.
 
     Attributes
@@ -60,18 +62,78 @@ class Runway(RiskRecord):
     paths: Paths | None = None
 
     kind = "runway"
-    names = ("table",)
+    table_names = ("table",)
     numbers = ("p_failure", "runway_days")
 
-    def find_history(self) -> Market | Markets | None:
-        """Return the history of the paths; None for a loaded result."""
-        return None if self.paths is None else self.paths.history
+    def describe_data(self) -> Mapping[str, Any]:
+        """Return the data that the paths continue."""
+        return describe_history(None if self.paths is None else self.paths.history)
 
     @property
     def note(self) -> str:
         """The probability of failure."""
         horizon = format_duration(self.settings["paths"]["horizon"])
         return f"{format_percent(self.p_failure)} fail in {horizon}"
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """That no order was filled."""
+        no_fill = self.settings.get("no_fill")
+        return (f"No order was filled on any path: {no_fill}.",) if no_fill else ()
+
+    @property
+    def verdict(self) -> str:
+        """The probability of failure, with its interval."""
+        horizon = format_duration(self.settings["paths"]["horizon"])
+        chance = format_chance(self.p_failure)
+        return f"The account fails to pay within {horizon} with a probability of {chance}."
+
+    @property
+    def details(self) -> str:
+        """What is spent, and on which paths."""
+        drawn, spending = self.settings["paths"], self.settings["spending"]
+        return (
+            f"{100 * spending['share']:g} % of the {spending['of']} is spent every "
+            f"{spending['every']}, on {drawn['paths']:,} paths of {drawn['model']['name']} with "
+            f"{describe_drift(drawn)}."
+        )
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the probability of failure, the runway, and what is spent."""
+        last = self.table.iloc[-1]
+        span = " to ".join(format_chance(last[f"p_failure_{end}"]) for end in ("low", "high"))
+        horizon = format_duration(self.settings["paths"]["horizon"])
+        return [
+            Headline(
+                "p_failure", f"fails within {horizon}", self.p_failure, "chance", span, "less"
+            ),
+            Headline(
+                "runway_days",
+                "runway of the paths that fail",
+                self.runway_days,
+                "days",
+                "days, median",
+                "more",
+            ),
+            Headline("spent", "spent", float(last["spent"]), "money", "mean", "more"),
+        ]
+
+    def list_parts(self) -> list[Part]:
+        """Return the failures and the wealth after each spending."""
+        chances = ["p_failure_low", "p_failure_high", "p_failure"]
+        wealth = ["wealth_05", "wealth_50", "wealth_95"]
+        return [
+            Part("spending", "By spending", "After each spending, over all paths.", (
+                ShownChart("failure", "Failure", "Paths that could not pay a spending by that day, "
+                           "%, with the interval.", 100.0 * self.table[chances], x="day",
+                           colors=dict.fromkeys(chances[:2], "neutral") | {"p_failure": "loss"},
+                           height=260),
+                ShownChart("wealth", "Wealth", "Quantiles of 5, 50 and 95 % after each spending.",
+                           self.table[wealth], x="day", height=260,
+                           colors=dict.fromkeys(wealth, "neutral") | {"wealth_50": "accent"}),
+                ShownTable(self.table, labels=Head("day")),
+            ))
+        ]  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<Runway of {self.settings['policy']}: p_failure {self.p_failure:.3g}>"

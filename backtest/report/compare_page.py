@@ -11,11 +11,10 @@ import pandas as pd
 
 from backtest.base.number_text import format_percent
 from backtest.base.result_folders import name_folder
-from backtest.base.text_layout import capitalize, clip
+from backtest.base.text_layout import capitalize
 from backtest.compare.comparison_text import describe_coverage, explain_break_even
-from backtest.measures.cautions import AFTER_RUIN
 from backtest.report.basis.assumptions import build_assumptions
-from backtest.report.basis.data_and_command import NOTHING, Background
+from backtest.report.basis.data_and_command import Background
 from backtest.report.page.axis_scale import choose_scale, drop_dust
 from backtest.report.page.figures import (
     LIGHT,
@@ -29,11 +28,8 @@ from backtest.report.page.figures import (
     to_datetimes,
 )
 from backtest.report.page.page import (
-    SYNTHETIC,
     Block,
     Chart,
-    Fact,
-    Page,
     Paragraph,
     Section,
     Table,
@@ -56,20 +52,6 @@ MEASURED = (
 DIFFERENCES = ("log_growth", "sharpe", "volatility", "es_95")
 SHARES = ("log_growth", "volatility", "es_95")
 """Measures whose differences are fractions."""
-
-
-def build_comparison(comparison: Comparison, background: Background = NOTHING) -> Page:
-    """Return the report of a comparison."""
-    return Page(
-        kind="comparison",
-        title=clip(f"{comparison.baseline} against {', '.join(list_others(comparison))}", 200),
-        manifest=comparison.manifest,
-        notices=list_comparison_notices(comparison),
-        summary=summarize_comparison(comparison),
-        facts=list_comparison_facts(comparison),
-        write_sections=lambda: build_comparison_sections(comparison, background),
-        collect=comparison.to_dict,
-    )
 
 
 def build_comparison_sections(comparison: Comparison, background: Background) -> list[Section]:
@@ -101,56 +83,9 @@ def merge_policies(comparison: Comparison) -> dict[str, Any]:
     return {**comparison.manifest, "policy": {"name": "", "text": texts, "source_hash": hashes}}
 
 
-def list_comparison_notices(comparison: Comparison) -> list[str]:
-    """Return what must be read before any number."""
-    notices = [SYNTHETIC] if comparison.manifest["data"]["synthetic"] else []
-    for name in comparison.ruined:
-        day = comparison.table["ruin_time"][name]
-        notices.append(f"{name} was ruined after {day:,.1f} days: no trade since; {AFTER_RUIN}.")
-    if len(comparison.lost) > 1:
-        lost = ", ".join(comparison.lost)
-        notices.append(f"Nothing is compared between lost accounts: {lost}.")
-    if any(each.get("terms") for each in comparison.manifest["policies"].values()):
-        notices.append(f"The accounts differ in their terms. Venue and account under assumptions "
-                       f"are those of {comparison.baseline}.")  # fmt: skip
-    if comparison.is_equal_risk:
-        notices.append("At equal risk: positions were scaled by factors known only afterwards, to "
-                       "compare and not to trade.")  # fmt: skip
-    return [*notices, *comparison.warnings]
-
-
-def summarize_comparison(comparison: Comparison) -> str:
-    """Return which differences exceed noise."""
-    table = comparison.differences
-    clear = table[table["distinguishable"]]
-    parts = []
-    for measure in DIFFERENCES:
-        rows = clear[clear["measure"] == measure]
-        if len(rows):
-            words = (
-                f"{row['policy']} ({'higher' if row['difference'] > 0.0 else 'lower'})"
-                for row in rows.to_dict("records")
-            )
-            parts.append(f"{name_compared(measure)}: {', '.join(words)}")
-    known = capitalize("; ".join(parts))
-    start = f"Against {comparison.baseline}, with {comparison.confidence:.0%} confidence, "
-    return start + (f"these differ by more than noise. {known}." if known else "nothing differs by "
-                    "more than noise.")  # fmt: skip
-
-
 def name_compared(measure: str) -> str:
     """Return the name of a compared measure."""
     return "log growth per year" if measure == "log_growth" else name_measure(measure)
-
-
-def list_comparison_facts(comparison: Comparison) -> list[Fact]:
-    """Return the CAGR and the Sharpe ratio of each account, the highest growth first."""
-    table = comparison.table
-    return [
-        Fact(clip(name, 60), format_measure("cagr", float(table["cagr"][name])),
-             f"per year; Sharpe {format_measure('sharpe', float(table['sharpe'][name]))}")
-        for name in comparison.order[:8]
-    ]  # fmt: skip
 
 
 def describe_test(comparison: Comparison) -> str:

@@ -30,7 +30,7 @@ def write_cell(source: Reportable) -> str:
         return f"<div><b>{escape_text(repr(source))}</b></div>"
     page = build_kind(source)
     chart = draw_equity_svg(source) if isinstance(source, Result) else ""
-    name = "result" if isinstance(source, Result) else page.kind.replace("-", "_")
+    name = "result" if isinstance(source, Result) else page.kind.replace("-", "_").replace(" ", "_")
     more = f'{name}.report("report.html") writes the whole report.'
     return (
         f"<div><b>{escape_text(clip(page.title, LONGEST))}</b><br>"

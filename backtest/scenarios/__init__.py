@@ -5,7 +5,8 @@ from backtest.scenarios.capacity import Capacity, capacity
 from backtest.scenarios.crashes import crashes
 from backtest.scenarios.scenario import Scenario
 from backtest.scenarios.sensitivity import Sensitivity, sensitivity
-from backtest.scenarios.stress import Stress, stress
+from backtest.scenarios.stress import stress
+from backtest.scenarios.stress_result import Stress
 
 __all__ = [
     "Bounds",

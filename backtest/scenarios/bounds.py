@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,15 @@ from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
 from backtest.base.phrases import Place
-from backtest.base.table_text import format_table
+from backtest.base.result_parts import Headline, Part, ShownTable
+from backtest.base.settings_result import SettingsResult
+from backtest.base.table_text import Head, format_table
 from backtest.base.units import FloatArray, utc_index
 from backtest.engine import Result
+from backtest.engine.manifest import describe_history
 from backtest.engine.run import run
 from backtest.market import Market, Markets
 from backtest.measures.measure_names import ABOUT
-from backtest.paths.risk_record import RiskRecord
 from backtest.paths.runner_arguments import AnyPolicy, AnyVenue
 from backtest.policy import Policy
 from backtest.scenarios.bounds_lanes import DEPTH, WHERE
@@ -30,7 +33,7 @@ MOST_DEPTH = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Bounds(RiskRecord):
+class Bounds(SettingsResult):
     """Metrics of a run in every order that its bars allow.
 
     Attributes
@@ -65,12 +68,13 @@ class Bounds(RiskRecord):
     market: Market | Markets | None = None
 
     kind = "bounds"
-    names = ("table", "bars")
+    plural = "bounds"
+    table_names = ("table", "bars")
     numbers = ("lives", "is_inner", "n_bars")
 
-    def find_history(self) -> Market | Markets | None:
-        """Return the market of the run; None for loaded bounds."""
-        return self.market
+    def describe_data(self) -> Mapping[str, Any]:
+        """Return the data of the market."""
+        return describe_history(self.market)
 
     @property
     def note(self) -> str:
@@ -108,6 +112,59 @@ class Bounds(RiskRecord):
         return (
             f"The true bounds may be wider: in {bars} only the order of the {largest} was varied."
         )
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        return f"Order inside bars: {self.title}"
+
+    @property
+    def details(self) -> str:
+        """Why the true bounds may be wider."""
+        return self.limits
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the ambiguous bars, and the range of the final equity."""
+        row: Any = self.table.loc["final_equity"]
+        span, as_run = f"{row['worst']:,.2f} to {row['best']:,.2f}", float(row["as_run"])
+        return [
+            Headline(
+                "ambiguous",
+                "ambiguous bars",
+                len(self.bars),
+                "count",
+                f"of {self.n_bars:,}",
+                "less",
+            ),
+            Headline(
+                "final_equity",
+                "final equity",
+                as_run,
+                "money",
+                f"{as_run:,.2f} as run",
+                "more",
+                span,
+            ),
+        ]
+
+    def list_parts(self) -> list[Part]:
+        """Return the metrics, and the ambiguous bars."""
+        heads = {
+            "equity_low": Head("equity after it", "", "money", "equity_high"),
+            "as_run": Head("as run", "", "money"),
+            "probability": Head("of the run's order", "probability", "chance"),
+            "width": Head("width", "money", "money"),
+        }
+        return [
+            Part("metrics", "Metrics", "In every order that the bars allow.",
+                 (ShownTable(self.table, labels=Head("metric"), has_measures=True),)),
+            Part("bars", "Ambiguous bars", "Of the run as it is.",
+                 (ShownTable(self.bars, labels=Head("bar", "UTC"), heads=heads),)),
+        ]  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as data for JSON."""
+        return {**super().to_dict(), "limits": self.limits, "ambiguous": len(self.bars)}
 
     def __repr__(self) -> str:
         return f"<Bounds: {self.verdict}>"

@@ -18,13 +18,16 @@ from backtest.base.json_values import repr_plain
 from backtest.base.number_text import format_money
 from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import Number
-from backtest.base.table_text import format_table
+from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.base.settings_result import SettingsResult
+from backtest.base.table_text import Head, format_round_money, format_table
+from backtest.base.text_layout import capitalize
+from backtest.engine.manifest import describe_history
 from backtest.engine.portfolio_checks import read_venues
 from backtest.engine.run import run
 from backtest.engine.run_warnings import warn_once
 from backtest.market import Market, Markets, as_markets
 from backtest.paths.liquidation_risk import describe_each, name_policies
-from backtest.paths.risk_record import RiskRecord
 from backtest.venue import Venue
 
 WHERE = "bt.capacity"
@@ -38,7 +41,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Capacity(RiskRecord):
+class Capacity(SettingsResult):
     """Growth and Sharpe ratio of a policy at different capitals.
 
     Attributes
@@ -63,56 +66,92 @@ class Capacity(RiskRecord):
     market: Market | Markets | None = None
 
     kind = "capacity"
-    names = ("table",)
+    plural = "capacities"
+    table_names = ("table",)
     numbers = ("half_growth", "half_sharpe")
 
-    def find_history(self) -> Market | Markets | None:
-        """Return the market; None for a loaded result."""
-        return self.market
+    def describe_data(self) -> Mapping[str, Any]:
+        """Return the data of the market."""
+        return describe_history(self.market)
 
     @property
     def note(self) -> str:
         """The capital at which growth is halved."""
-        return f"growth halves at {show_money(self.half_growth)}"
+        return f"growth halves at {format_round_money(self.half_growth)}"
 
     def __repr__(self) -> str:
-        return f"<Capacity: growth halves at {show_money(self.half_growth)}>"
+        return f"<Capacity: growth halves at {format_round_money(self.half_growth)}>"
+
+    @property
+    def verdict(self) -> str:
+        """The capitals at which growth and the Sharpe ratio are half."""
+        return f"{capitalize('; '.join(self._describe_halves()))}."
+
+    @property
+    def details(self) -> str:
+        """How the capitals were compared."""
+        return "One run for each capital; only the costs of size and the limits on it differ."
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the capitals at which measures halve, and the measures at the smallest."""
+        first, base = self.table.iloc[0], format_round_money(float(self.table.index[0]))
+        halves = "round money"
+        return [
+            Headline("half_growth", "growth halves at", self.half_growth, halves, better="more"),
+            Headline(
+                "half_sharpe", "Sharpe ratio halves at", self.half_sharpe, halves, better="more"
+            ),
+            Headline(
+                "growth",
+                "growth",
+                float(first["growth"]),
+                "percent",
+                f"per year, at {base}",
+                "more",
+            ),
+            Headline(
+                "sharpe", "Sharpe ratio", float(first["sharpe"]), "decimals", f"at {base}", "more"
+            ),
+        ]
+
+    def list_parts(self) -> list[Part]:
+        """Return growth and Sharpe ratio by capital."""
+        lead = "A dotted line marks the capital at which a measure is half of the first."
+        heads = {"final_equity": Head("final equity", "multiple of the capital", "multiple")}
+        return [
+            Part("capitals", "By capital", lead, (
+                ShownChart("capacity-growth", "Growth", "% a year.", 100.0 * self.table["growth"],
+                           "points", x="capital", log="x", marks=(self.half_growth,)),
+                ShownChart("capacity-sharpe", "Sharpe ratio", "", self.table["sharpe"], "points",
+                           x="capital", log="x", marks=(self.half_sharpe,)),
+                ShownTable(self.table, labels=Head("capital", "money", "count"), heads=heads),
+            ))
+        ]  # fmt: skip
+
+    def _describe_halves(self) -> list[str]:
+        return [
+            describe_half(self.table, "growth", self.half_growth, "growth"),
+            describe_half(self.table, "sharpe", self.half_sharpe, "the Sharpe ratio"),
+        ]
 
     def summary(self) -> str:
         """Return the table as text for a terminal."""
         shown = self.table.copy()
         shown.index = pd.Index([f"{x:,.0f}" for x in shown.index], name="capital")
-        halves = "\n".join([
-            describe_half(self.table, "growth", self.half_growth, "growth"),
-            describe_half(self.table, "sharpe", self.half_sharpe, "the Sharpe ratio"),
-        ])  # fmt: skip
-        table = format_table(shown, final_equity="{:.3f}x".format)
+        halves = "\n".join(self._describe_halves())
+        table = format_table(shown, final_equity="multiple")
         return f"{self.settings['policy']}\n\n{table}\n\n{halves}"
 
 
 def describe_half(table: pd.DataFrame, name: str, capital: float, words: str) -> str:
     """Return a sentence on the capital at which a measure is half of that at the first."""
     if not math.isnan(capital):
-        return f"{words} halves at {show_money(capital)}"
+        return f"{words} halves at {format_round_money(capital)}"
     if "ruined" in table and table["ruined"].iloc[0]:
         return f"the account is ruined at the smallest capital, so {words} has no half"
     if not float(table[name].iloc[0]) > 0.0:
         return f"{words} is not above 0 at the smallest capital, so it has no half"
     return f"{words} is not halved at any capital tried"
-
-
-def show_money(capital: float) -> str:
-    """Return a capital in three digits, or that it is unknown.
-
-    Examples
-    --------
-    >>> show_money(1234567.0), show_money(float("nan"))
-    ('1,230,000', 'no capital tried')
-    """
-    if math.isnan(capital):
-        return "no capital tried"
-    digits = max(math.floor(math.log10(capital)) - 2, 0)
-    return f"{round(capital, -digits):,.0f}"
 
 
 @checked_only("progress", "market")

@@ -16,7 +16,10 @@ from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import repr_plain
 from backtest.base.number_text import format_percent
 from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.table_text import format_table
+from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.base.settings_result import SettingsResult
+from backtest.base.table_text import Head, format_table
+from backtest.engine.manifest import describe_history
 from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.portfolio_checks import read_venues
 from backtest.engine.run import run
@@ -26,7 +29,6 @@ from backtest.market import Market, Markets, as_markets
 from backtest.market.weight_frame import read_weights
 from backtest.paths import Paths, liquidation_risk
 from backtest.paths.liquidation_risk import describe_each, name_policies
-from backtest.paths.risk_record import RiskRecord
 from backtest.paths.runner_arguments import AnyPolicy, AnyVenue
 from backtest.policy import Policy
 from backtest.scenarios.factors import (
@@ -42,12 +44,14 @@ WHERE = "bt.sensitivity"
 SCANNED = tuple(2.0 ** (k / 2) for k in range(1, 13))
 """Factors, up to 64, among which a break-even is looked for, and one over them."""
 STEPS = 20
+LEAST_CHANGE = 0.00005
+"""Change of growth that is not 0.00 %."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Sensitivity(RiskRecord):
+class Sensitivity(SettingsResult):
     """Results under single changed assumptions.
 
     Attributes
@@ -70,17 +74,57 @@ class Sensitivity(RiskRecord):
     market: Market | Markets | None = None
 
     kind = "sensitivity"
-    names = ("table",)
+    plural = "sensitivities"
+    table_names = ("table",)
     numbers = ("base",)
 
-    def find_history(self) -> Market | Markets | None:
-        """Return the market; None for a loaded result."""
-        return self.market
+    def describe_data(self) -> Mapping[str, Any]:
+        """Return the data of the market."""
+        return describe_history(self.market)
 
     @property
     def note(self) -> str:
         """The growth of the unchanged run."""
         return f"growth {format_percent(self.base)} a year"
+
+    @property
+    def verdict(self) -> str:
+        """The growth as run, and the assumption on which it depends most."""
+        change = self.table["change_of_growth"].dropna()
+        text = f"Growth is {format_percent(self.base)} a year as run"
+        if not len(change) or not change.abs().max() >= LEAST_CHANGE:
+            return f"{text}, and no factor changes it."
+        most: Any = change.abs().idxmax()
+        moved = format_percent(float(change.loc[most]), is_signed=True)
+        return f"{text}. It depends most on {most[0]}: step {most[1]:g} changes it by {moved}."
+
+    @property
+    def details(self) -> str:
+        """How the assumptions were changed."""
+        return "One assumption is changed at a time; the others stay as they are."
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the growth as run."""
+        return [Headline("growth", "growth as run", self.base, "percent", "per year", "more")]
+
+    def list_parts(self) -> list[Part]:
+        """Return the changes by factor."""
+        caption = "Change of growth, % a year, for the lowest step (orange) and the highest (blue)."
+        heads = {
+            "step": Head("step"), "value": Head("value of the parameter"),
+            "break_even": Head("break-even", "step at which growth is 0"),
+        }  # fmt: skip
+        return [
+            Part("factors", "By factor", "Steps are multiples, or shifts.", (
+                ShownChart("tornado", "Tornado", caption, 100.0 * self.table["change_of_growth"],
+                           "tornado"),
+                ShownTable(self.table, labels=Head("factor"), heads=heads),
+            ))
+        ]  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as data for JSON."""
+        return {**super().to_dict(), "growth": self.base}
 
     def __repr__(self) -> str:
         return f"<Sensitivity: growth {self.base:.4g} a year, {len(self.table)} changes>"

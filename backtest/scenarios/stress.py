@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,15 +14,14 @@ from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.ranges import Choice
-from backtest.base.text_layout import capitalize
 from backtest.base.units import DAY, FloatArray, format_time
 from backtest.engine import Result
 from backtest.market import Market, Markets, as_markets
-from backtest.paths.risk_record import RiskRecord
 from backtest.scenarios.break_even_move import find_break_even, find_break_even_of
 from backtest.scenarios.crashes import crashes
 from backtest.scenarios.scenario import Scenario
 from backtest.scenarios.scenario_bars import Bars, cut_replay, make_flat_bars
+from backtest.scenarios.stress_result import Stress
 from backtest.scenarios.stress_run import StressOutcome, StressRun, find_table_time, quiet_venues
 
 WHERE = "bt.stress"
@@ -33,82 +29,6 @@ RULES = Choice("today", "then")
 AXES = ("price", "volatility", "funding", "spread", "depth", "margin", "adl", "basis")
 """The fields of a scenario that a ladder may go along."""
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Stress(RiskRecord):
-    """Outcome of scenarios.
-
-    Attributes
-    ----------
-    table : DataFrame
-        A row per scenario: ``equity`` (wealth after it), ``loss``, ``liquidated``, ``distance``
-        (the smallest of the mark from the liquidation price, a fraction; 0 once liquidated),
-        ``margin_calls``, ``fees``, ``slippage``, ``impact``, ``funding``, ``lost_to_adl``,
-        ``break_even`` (the move of the price, all else as in the scenario, at which the account is
-        liquidated; NaN if none does), ``bars``, and ``from``: ``figures`` or ``data``.
-    ladder : DataFrame or None
-        ``equity``, ``loss`` and ``liquidated`` for every combination of the axes of the ladder.
-    settings : dict
-        What the numbers come from.
-    market : Market, Markets or None
-        The market, or the markets, of the run; None if loaded.
-    """
-
-    table: pd.DataFrame
-    ladder: pd.DataFrame | None
-    settings: dict[str, Any]
-    market: Market | Markets | None = None
-
-    kind = "stress"
-    names = ("table", "ladder")
-
-    def find_history(self) -> Market | Markets | None:
-        """Return the market; None for a loaded result."""
-        return self.market
-
-    @property
-    def lost(self) -> str:
-        """When the account was ruined in the run, as words; empty if it was not."""
-        return str(self.settings.get("lost", ""))
-
-    @property
-    def leads(self) -> str:
-        """Whose moves the break-evens are, as words; empty with one market."""
-        leads: dict[str, str] = self.settings.get("leads", {})
-        names = [*dict.fromkeys(leads.values())]
-        if not names:
-            return ""
-        told = names[0] if len(names) == 1 else ", ".join(f"{v} in {k}" for k, v in leads.items())
-        return f"break-even: the move of {told}; the others move as the scenario says"
-
-    @property
-    def note(self) -> str:
-        """How many scenarios liquidate, or that the account was lost before them."""
-        if self.lost:
-            return "account lost before"
-        return f"{int(self.table['liquidated'].sum())} of {len(self.table)} liquidate"
-
-    def __repr__(self) -> str:
-        return f"<Stress of {len(self.table)} scenarios: {self.note}>"
-
-    def summary(self) -> str:
-        """Return the table as text for a terminal; of a lost account, that it is lost."""
-        if self.lost:
-            return textwrap.fill(f"{capitalize(describe_lost(self.lost))}.", 80)
-        before = float(self.table["equity"].iloc[0] + self.table["loss"].iloc[0])
-        lines = [
-            f"The account is worth {before:,.2f} at the last close of the run.",
-            f"{'scenario':<22}{'equity':>14}{'loss':>14}  {'liquidated':<11}break-even",
-        ]
-        for name, row in self.table.iterrows():
-            even = "none" if math.isnan(row["break_even"]) else f"{100 * row['break_even']:.2f} %"
-            dead = "yes" if row["liquidated"] else "no"
-            lines.append(
-                f"{str(name)[:21]:<22}{row['equity']:>14,.2f}{row['loss']:>14,.2f}"
-                f"  {dead:<11}{even}"
-            )
-        return "\n".join([*lines, *filter(None, [self.leads])])
 
 
 @checked_only("progress", "data")
@@ -209,11 +129,6 @@ def find_loss(result: Result) -> str:
         return ""
     time = format_time(result.span.start + round(result.metrics["ruin_time"] * DAY))
     return f"{time} UTC with {result.metrics['final_equity']:,.2f} left"
-
-
-def describe_lost(lost: str) -> str:
-    """Return that a scenario can do nothing more to an account, without a full stop."""
-    return f"the account was ruined in the run, at {lost}: no scenario can change it"
 
 
 class Runs:

@@ -207,10 +207,10 @@ class Site:
         return self._serve(key, lambda: self._compare_runs(folders))
 
     def _compare_runs(self, folders: list[Path]) -> Page:
-        from backtest.report.compare_page import build_comparison  # noqa: PLC0415 - seldom used
+        from backtest.report.write import build_kind  # noqa: PLC0415 - seldom used
 
         named = load_runs(folders)
-        return without_command(build_comparison(compare_saved(named, draws=DRAWS)))
+        return without_command(build_kind(compare_saved(named, draws=DRAWS)))
 
     # ---------------------------------------------------------------------------- running studies
 

@@ -20,7 +20,7 @@ from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import DRAFT, MANIFEST
 from backtest.store.begun_validations import examine_begun, is_begun
-from backtest.store.kinds import FORMATS, PORTFOLIO, RUN, WALK, hash_manifest, read_json_object
+from backtest.store.kinds import MANIFESTED, PORTFOLIO, RUN, WALK, hash_manifest, read_json_object
 from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation.validation_files import ACCOUNTS, TITLES
 
@@ -57,7 +57,7 @@ def find_reason_to_keep(folder: Path) -> str:
 
 def examine_draft(folder: Path) -> str:
     """Return why a writer's draft must be kept; empty if it holds only files of a result."""
-    files = {LOCK, MANIFEST, PROVENANCE, *(name for _, names in FORMATS.values() for name in names)}
+    files = {LOCK, MANIFEST, PROVENANCE, *(name for of in MANIFESTED.values() for name in of.files)}
     known = set()
     for place, inner, names in os.walk(folder):
         prefix = f"{Path(place).relative_to(folder).as_posix()}/".removeprefix("./")
@@ -96,7 +96,7 @@ def examine_result(folder: Path) -> str:
         return f"it holds no {MANIFEST} and no {STUDY} with an id"
     facts = read_json_object(folder / MANIFEST)
     kind = facts.get("kind", RUN)
-    if not isinstance(kind, str) or kind not in FORMATS or not is_sealed(facts):
+    if not isinstance(kind, str) or kind not in MANIFESTED or not is_sealed(facts):
         return f"its {MANIFEST} does not describe a result"
     if not has_id_in_name(folder, facts["id"]) and not has_valid_id(facts, kind):
         return (
@@ -111,7 +111,7 @@ def list_account_files() -> Iterator[str]:
     yield f"{ACCOUNTS}/"
     for title in TITLES:
         yield f"{ACCOUNTS}/{title}/"
-        for name in (MANIFEST, PROVENANCE, *FORMATS[RUN][1], *FORMATS[PORTFOLIO][1]):
+        for name in (MANIFEST, PROVENANCE, *MANIFESTED[RUN].files, *MANIFESTED[PORTFOLIO].files):
             yield f"{ACCOUNTS}/{title}/{name}"
 
 

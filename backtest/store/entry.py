@@ -19,7 +19,7 @@ from backtest.store.card import (
     read_card,
     summarize_making,
 )
-from backtest.store.kind_fields import READERS, read_study_header, summarize_terms
+from backtest.store.kind_fields import describe_manifest, read_fields, read_study_header
 from backtest.store.kinds import (
     LEFTOVER,
     RUN,
@@ -28,7 +28,7 @@ from backtest.store.kinds import (
     open_folder,
 )
 from backtest.tune import OUTCOME, STUDY, TRIALS
-from backtest.validation.validation_files import ACCOUNTS
+from backtest.validation.validation_files import ACCOUNTS, describe_search
 
 
 @dataclass(frozen=True)
@@ -177,11 +177,12 @@ def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> S
             return StoreEntry(folder.name, RUN, **place, **shown)
         if is_begun(folder):
             kind, manifest = open_begun(folder)
-            begun = summarize_terms(manifest) | describe_progress(folder, kind, manifest)
+            begun = {**describe_manifest(manifest), **describe_search(manifest)}
+            begun |= describe_progress(folder, kind, manifest)
             return StoreEntry(folder.name, kind, **place, **begun)
         kind, manifest = open_folder(folder)
         is_followed = is_served and kind == STUDY_KIND and not (folder / OUTCOME).is_file()
-        facts = read_study_header(folder) if is_followed else READERS[kind](folder, manifest)
+        facts = read_study_header(folder) if is_followed else read_fields(folder, kind, manifest)
         made = summarize_making(read_provenance(folder, facts["id"]))
         entry = StoreEntry(folder.name, kind, **{**place, **facts, **made})
     except FileNotFoundError as error:

@@ -15,7 +15,7 @@ from backtest.base.atomic_files import write_file
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import save_folder
-from backtest.store.kinds import FORMATS, STUDY_KIND, WALK, open_folder
+from backtest.store.kinds import MANIFESTED, STUDY_KIND, WALK, open_folder
 from backtest.store.verify import verify_folder
 from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation.validation_files import ACCOUNTS
@@ -39,7 +39,7 @@ def export_result(folder: Path, out: Path, *, with_csv: bool = False) -> Path:
         Whether to add its tables as CSV in a second subfolder.
     """
     check = verify_folder(folder)
-    if check.faults or check.kind not in (*FORMATS, STUDY_KIND):
+    if check.faults or check.kind not in (*MANIFESTED, STUDY_KIND):
         name, what = (*check.faults, *check.remarks, (".", "is not a result"))[0]
         raise DataError(
             f"a result must be undamaged to be exported, {name} {what}",
@@ -70,7 +70,7 @@ def list_files(folder: Path) -> Iterator[str]:
     if (folder / PROVENANCE).is_file():
         yield PROVENANCE
     if kind != STUDY_KIND:
-        yield from ("manifest.json", *FORMATS[kind][1])
+        yield from ("manifest.json", *MANIFESTED[kind].files)
         inner = sorted((folder / ACCOUNTS).rglob("*")) if kind == WALK else []
         yield from (each.relative_to(folder).as_posix() for each in inner if each.is_file())
         return

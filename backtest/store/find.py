@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
-from backtest.compare import Comparison
-from backtest.crowd import Cascade, Crowding, SimulatedMarket
+from backtest.base.saved_result import SavedResult
 from backtest.engine import Result
-from backtest.paths import LiquidationRisk, MaxLeverage
-from backtest.pockets import AllocationResult, Runway
-from backtest.scenarios import Bounds, Capacity, Sensitivity, Stress
 from backtest.store.begun_validations import is_begun
-from backtest.store.kinds import (
-    CROWD_CLASSES,
-    FIRST_KINDS,
-    PORTFOLIO,
-    RISK_CLASSES,
-    VALIDATIONS,
-    open_folder,
-)
-from backtest.sweep import Sweep
+from backtest.store.kinds import MANIFESTED, STUDY_KIND, open_folder
 from backtest.tune import STUDY, Study
 from backtest.tune.holdout import LOOKS
 from backtest.tune.tried_sets import TRIED
-from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.progress_folder import UNFINISHED
-from backtest.validation.schedules import Schedules
-from backtest.validation.walk import WalkForward
 
 SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
@@ -38,21 +23,7 @@ MOST_NAMED = 5
 LISTED = (*LEFTOVERS, UNFINISHED)
 """Prefixes of hidden folders that are listed."""
 
-Crowded: TypeAlias = Cascade | SimulatedMarket | Crowding
-Pocketed: TypeAlias = AllocationResult | Runway
-Risk: TypeAlias = (
-    LiquidationRisk | MaxLeverage | Stress | Bounds | Sensitivity | Capacity | Pocketed
-)
-Validation: TypeAlias = WalkForward | CrossValidation | Schedules
-Saved: TypeAlias = Result | Sweep | Study | Comparison | Crowded | Validation | Risk
-CLASSES: dict[str, Any] = {
-    **dict(zip(FIRST_KINDS, (Result, Sweep, Study, Comparison), strict=True)),
-    PORTFOLIO: Result,
-    **CROWD_CLASSES,
-    **RISK_CLASSES,
-    **dict(zip(VALIDATIONS, (WalkForward, CrossValidation, Schedules), strict=True)),
-}
-"""The kinds of results that a folder can hold."""
+Saved: TypeAlias = Result | Study | SavedResult
 
 
 def load_saved(folder: Path) -> Saved:
@@ -64,7 +35,9 @@ def load_saved(folder: Path) -> Saved:
             cure="give its command again with --resume, or its call with resume=True",
         )
     kind, _ = open_folder(folder)
-    found: Saved = CLASSES[kind].load(folder)
+    if kind == STUDY_KIND:
+        return Study.load(folder)
+    found: Saved = MANIFESTED[kind].load(folder)
     return found
 
 

@@ -1,4 +1,4 @@
-"""The kinds of saved results: their files and formats, and which kind a folder holds."""
+"""The kinds of saved results, and which kind a folder holds."""
 
 from __future__ import annotations
 
@@ -10,65 +10,42 @@ from backtest.base.atomic_files import LOCK
 from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, read_json_file
-from backtest.compare import comparison_files as compare_storage
-from backtest.crowd import Cascade, Crowding, SimulatedMarket
-from backtest.crowd.crowd_record import FORMAT as CROWD_FORMAT
-from backtest.engine import compute_id, result_files
+from backtest.base.result_identity import compute_id
+from backtest.base.saved_result import KINDS as DECLARED
+from backtest.base.saved_result import Kind
+from backtest.engine import Result, result_files
 from backtest.engine.manifest import PORTFOLIO as OF_SEVERAL
-from backtest.paths import LiquidationRisk, MaxLeverage
-from backtest.paths.risk_record import FORMAT as RISK_FORMAT
-from backtest.pockets import AllocationResult, Runway
-from backtest.scenarios import Bounds, Capacity, Sensitivity, Stress
-from backtest.sweep import sweep_files
+from backtest.store.run_line import read_run
 from backtest.tune import OUTCOME, STUDY, TRIALS
-from backtest.validation import validation_files as validation_storage
 
-CROWD_CLASSES = {each.kind: each for each in (Cascade, SimulatedMarket, Crowding)}
-"""The classes of results of crowds, by kind."""
-RISK_CLASSES = {
-    each.kind: each
-    for each in (
-        *(LiquidationRisk, MaxLeverage, Stress, Bounds, Sensitivity),
-        *(AllocationResult, Runway, Capacity),
-    )
-}
-"""The classes of results about risk, by kind."""
 PORTFOLIO = OF_SEVERAL
-RUN, SWEEP, STUDY_KIND, COMPARISON = FIRST_KINDS = ("run", "sweep", "study", "comparison")
+RUN, SWEEP, STUDY_KIND, COMPARISON = ("run", "sweep", "study", "comparison")
 WALK, CROSS, SCHEDULES = VALIDATIONS = ("walk-forward", "cross-validation", "schedules")
-KINDS = (*FIRST_KINDS, *VALIDATIONS, *CROWD_CLASSES, *RISK_CLASSES, PORTFOLIO)
 LEFTOVER, UNKNOWN = "leftover", "unknown"
-PLURALS = {
-    STUDY_KIND: "studies",
-    WALK: "walks forward",
-    "max-leverage": "max-leverages",
-    "stress": "stress tests",
-    "sensitivity": "sensitivities",
-    "capacity": "capacities",
-    **{kind: kind for kind in (SCHEDULES, "crowding", "bounds")},
-}
-FORMATS = {
-    RUN: (result_files.FORMATS[result_files.RUN], result_files.FILES),
-    SWEEP: (sweep_files.FORMAT, (sweep_files.TABLE,)),
-    COMPARISON: (compare_storage.FORMAT, compare_storage.FILES),
-    PORTFOLIO: (result_files.FORMATS[PORTFOLIO], result_files.FILES_OF[PORTFOLIO]),
-    **{kind: (CROWD_FORMAT, each.files()) for kind, each in CROWD_CLASSES.items()},
-    **{kind: (RISK_FORMAT, each.files()) for kind, each in RISK_CLASSES.items()},
-    **{
-        kind: (validation_storage.FORMAT, validation_storage.list_files(tables))
-        for kind, tables in validation_storage.TABLES.items()
-    },
-}
-"""The format number and the files of each kind that has a manifest."""
 NOT_IN_ID = {
     RUN: ("policy_module", "compiled", "causality", "margin_table", "margin_tables"),
-    SWEEP: ("policy_module", "mixed", "causality"),
-    COMPARISON: (),
     PORTFOLIO: ("compared_with", "compiled", "causality", "margin_table"),
-    **dict.fromkeys((*CROWD_CLASSES, *RISK_CLASSES), ()),
-    **dict.fromkeys(VALIDATIONS, ("policy_module",)),
 }
-"""Manifest entries that the id does not depend on."""
+"""Manifest entries of runs that the id does not depend on."""
+RUNS = {
+    kind: Kind(
+        name=kind,
+        plural=f"{kind}s",
+        layout=result_files.FORMATS[stored],
+        files=result_files.FILES_OF[stored],
+        aside=NOT_IN_ID[kind],
+        source=str(result_files.__file__),
+        load=Result.load,
+        read_line=read_run,
+    )
+    for kind, stored in ((RUN, result_files.RUN), (PORTFOLIO, PORTFOLIO))
+}
+MANIFESTED: Mapping[str, Kind] = {**RUNS, **DECLARED}
+"""The kinds that have a manifest, by name."""
+KINDS = tuple(
+    dict.fromkeys((RUN, SWEEP, STUDY_KIND, COMPARISON, *VALIDATIONS, *DECLARED, PORTFOLIO))
+)
+"""All kinds, in the order of lists."""
 
 
 def name_kind(kind: str, n: int) -> str:
@@ -81,13 +58,15 @@ def name_kind(kind: str, n: int) -> str:
     """
     if n == 1 or kind not in (*KINDS, LEFTOVER):
         return kind
-    return PLURALS.get(kind, f"{kind}s")
+    if kind == STUDY_KIND:
+        return "studies"
+    return MANIFESTED[kind].plural if kind in MANIFESTED else f"{kind}s"
 
 
 def is_foreign_folder(folder: Path) -> bool:
     """Return whether a folder holds no file of a result at all."""
     names = {MANIFEST, PROVENANCE, STUDY, OUTCOME, TRIALS, LOCK}
-    names |= {name for _, files in FORMATS.values() for name in files}
+    names |= {name for kind in MANIFESTED.values() for name in kind.files}
     is_left = folder.name.startswith(LEFTOVERS)
     return not is_left and not any((folder / name).exists() for name in names)
 
@@ -104,7 +83,7 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
         )
     manifest = read_json_object(folder / MANIFEST)
     kind = manifest.get("kind", RUN)
-    if not isinstance(kind, str) or kind not in FORMATS:
+    if not isinstance(kind, str) or kind not in MANIFESTED:
         raise DataError(
             f"{MANIFEST} must have a known kind, got {kind!r:.40}",
             where=str(folder / MANIFEST),
@@ -127,15 +106,15 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def hash_manifest(manifest: Mapping[str, Any], kind: str) -> str:
     """Return the id that the content of a manifest makes."""
-    aside = ("format", "files", "id", *NOT_IN_ID[kind])
+    aside = ("format", "files", "id", *MANIFESTED[kind].aside)
     return compute_id({name: value for name, value in manifest.items() if name not in aside})
 
 
 def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:
     """Yield the faults of a manifest: its format, or else its id and its hashes of files."""
-    format_, files = FORMATS[kind]
-    if manifest.get("format") != format_:
-        yield f"is of format {manifest.get('format')!r:.40}, not {format_}"
+    layout, files = MANIFESTED[kind].layout, MANIFESTED[kind].files
+    if manifest.get("format") != layout:
+        yield f"is of format {manifest.get('format')!r:.40}, not {layout}"
         return
     if manifest.get("id") != hash_manifest(manifest, kind):
         yield "was changed: its id does not match its content"

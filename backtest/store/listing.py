@@ -25,7 +25,7 @@ from backtest.store import entry as reading
 from backtest.store.card import Stamp
 from backtest.store.entry import StoreEntry, read_entry, take_stamp
 from backtest.store.find import find_folder, list_folders
-from backtest.store.kinds import LEFTOVER
+from backtest.store.kinds import LEFTOVER, MANIFESTED
 
 INDEX = ".index.json"
 QUIET = 2_000_000_000
@@ -133,7 +133,11 @@ def hash_stamp(stamp: Stamp) -> str:
 def describe_reader() -> str:
     """Return the version and a hash of the sources that an index must have been written by."""
     sources = b"".join(
-        Path(str(each.__file__)).read_bytes() for each in (reading, kind_fields, card)
+        Path(each).read_bytes()
+        for each in (
+            *(str(module.__file__) for module in (reading, kind_fields, card)),
+            *sorted({kind.source for kind in MANIFESTED.values()}),
+        )
     )
     return f"{find_version('leverage-backtest')} {hashlib.sha256(sources).hexdigest()[:16]}"
 

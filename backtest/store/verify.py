@@ -18,8 +18,8 @@ from backtest.store.begun_validations import is_begun
 from backtest.store.entry import StoreEntry, read_entry, read_leftover
 from backtest.store.find import load_saved
 from backtest.store.kinds import (
-    FORMATS,
     LEFTOVER,
+    MANIFESTED,
     STUDY_KIND,
     UNKNOWN,
     WALK,
@@ -131,7 +131,7 @@ def describe_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
 def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the files of a result with a manifest that are missing, changed or foreign."""
     yield from ((MANIFEST, each) for each in find_manifest_faults(manifest, kind))
-    files = FORMATS[kind][1]
+    files = MANIFESTED[kind].files
     hashes = manifest.get("files")
     if not isinstance(hashes, Mapping) or {*hashes} != {*files}:
         return

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,15 +15,15 @@ from backtest.base.caller_warnings import warn_caller
 from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
+from backtest.base.json_values import to_plain
 from backtest.base.number_text import format_value
-from backtest.base.provenance import attach_saved_making, find_making
-from backtest.base.reportable import Reportable
+from backtest.base.saved_result import SavedResult, list_records
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.measures.ranking import ObjectiveLike, rank_by_objective, read_constraints
 from backtest.measures.run_measures import METRICS
 from backtest.sweep.heatmap import Reduce, draw_map
 from backtest.sweep.sets.sets import Sets, from_frame, take_sets
-from backtest.sweep.sweep_files import read_sweep, save_sweep
+from backtest.sweep.sweep_files import find_mixed, lay_out_sets, read_sets
 from backtest.sweep.tabulate import ERROR, convert_dates, name_parameter, order_columns
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def find_failed(table: pd.DataFrame) -> BoolArray:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sweep(Reportable):
+class Sweep(SavedResult):
     """Results of many parameter sets.
 
     Attributes
@@ -56,6 +56,10 @@ class Sweep(Reportable):
     table: pd.DataFrame
     manifest: Mapping[str, Any]
     evaluator: Evaluator | None = None
+
+    kind = "sweep"
+    table_names = ("table",)
+    aside = ("policy_module", "mixed", "causality")
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -166,25 +170,66 @@ class Sweep(Reportable):
         measured = convert_dates(table.assign(**found.metrics))[found.done]
         return order_columns(measured, self.parameters)
 
-    @checked
-    def save(self, folder: str | Path = "results") -> Path:
-        """Write the sweep into a folder of its own inside ``folder``; return that folder."""
-        making = find_making(self, [self.evaluator.base.policy_class] if self.evaluator else [])
-        return save_sweep(self.table, self.manifest, making, Path(folder))
+    @property
+    def folder_title(self) -> str:
+        """What the name of the folder begins with."""
+        return f"sweep {self.policy_name}"
+
+    @property
+    def policy_name(self) -> str:
+        """The policy whose parameters vary."""
+        return str(self.manifest["policy"]["name"])
+
+    @property
+    def title(self) -> str:
+        """The policy, and the parameters that vary."""
+        return f"{self.policy_name} over {', '.join(self.parameters)}"
+
+    @property
+    def note(self) -> str:
+        """The number of sets."""
+        asked = f" of {self.manifest['sets']['asked']:,}"
+        return f"{len(self.table):,}{'' if self.complete else asked} sets"
+
+    @property
+    def verdict(self) -> str:
+        """The best set by its Sharpe ratio."""
+        best = self.table.iloc[int(self.rank()[0])]
+        values = ", ".join(f"{name} = {format_value(best[name])}" for name in self.parameters)
+        return f"The best Sharpe ratio of {self.note} is {best['sharpe']:.2f}, with {values}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the sweep as data for JSON; a table of more than 10,000 sets is left out."""
+        data: dict[str, Any] = to_plain(
+            {"sweep": self.manifest, "verdict": self.verdict, "table": list_records(self.table)}
+        )
+        return data
+
+    def list_measures(self) -> Mapping[str, float]:
+        """Return the measures of the set with the highest Sharpe ratio."""
+        if not len(self.table):
+            return {}
+        best = self.table.iloc[self.rank("sharpe")[:1]].to_dict("records")[0]
+        return {str(name): value for name, value in best.items() if name in self.metrics}
+
+    def list_policies(self) -> Iterable[type]:
+        """Return the class of the policy; nothing of a loaded sweep."""
+        return [self.evaluator.base.policy_class] if self.evaluator else []
+
+    def lay_out(self) -> dict[str, pd.DataFrame]:
+        """Return the table as its file holds it."""
+        return {"table": lay_out_sets(self.table)}
+
+    def write_more(self, folder: Path) -> Mapping[str, Any]:  # noqa: ARG002
+        """Return which columns mix numbers and words."""
+        return {"mixed": find_mixed(self.table)}
 
     @classmethod
-    @checked
-    def load(cls, folder: str | Path) -> Sweep:
-        """Return a saved sweep; nothing in the folder is executed.
-
-        Raises
-        ------
-        DataError
-            If a file is missing, damaged, or not the one that was written.
-        """
-        sweep = cls(*read_sweep(Path(folder)))
-        attach_saved_making(sweep, Path(folder), sweep.manifest["id"])
-        return sweep
+    def read_back(
+        cls, manifest: dict[str, Any], tables: Mapping[str, pd.DataFrame], folder: Path
+    ) -> Self:
+        """Return a sweep from its files."""
+        return cls(read_sets(tables["table"], manifest.pop("mixed", None), folder), manifest)
 
     def __repr__(self) -> str:
         best = self.table.iloc[int(self.rank()[0])]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from backtest.base.number_text import format_number, format_percent, format_probability
-from backtest.base.text_layout import format_paragraph
+from backtest.base.text_layout import capitalize, format_paragraph
 from backtest.base.units import format_span
 from backtest.validation.chance import EVIDENCE
 from backtest.validation.walk_figures import read_figures
@@ -113,3 +113,11 @@ def describe_luck(found: CrossRecord) -> Iterator[str]:
         f"without skill would show about {format_number(read_figures(figures, 'lucky_sharpe'))}"
         f"{describe_others(figures)}",
     )
+
+
+def summarize_luck(found: CrossRecord) -> str:
+    """Return what winners were worth, and what luck alone would show, in sentences."""
+    lines = " ".join(" ".join(line.split()) for line in describe_luck(found))
+    text = lines.replace("Winners ", "", 1).replace(" probability of", "; probability of", 1)
+    first, _, second = text.partition(" Luck ")
+    return f"{capitalize(first)}. {capitalize(second)}."

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from backtest.base.checked_calls import checked
+import pandas as pd
+
 from backtest.base.json_values import to_plain
-from backtest.base.reportable import Reportable
-from backtest.validation.cross_text import write_summary, write_verdict
+from backtest.base.result_parts import Headline
+from backtest.validation.cross_text import summarize_luck, write_summary, write_verdict
 from backtest.validation.plain_rows import list_rows
-from backtest.validation.validation_files import load_tables, save_validation
+from backtest.validation.validation_files import select_metrics
 from backtest.validation.validation_records import CrossRecord
+from backtest.validation.walk_figures import read_figures
 
 
-class CrossValidation(CrossRecord, Reportable):
+class CrossValidation(CrossRecord):
     """Result of a combinatorial cross-validation of choosing the best of many sets.
 
     Attributes
@@ -41,17 +42,52 @@ class CrossValidation(CrossRecord, Reportable):
         Everything that decides the numbers.
     """
 
+    kind = "cross-validation"
+    table_names = ("splits", "paths", "matrix", "sets", "curves", "trials")
+
     @property
     def verdict(self) -> str:
         """Whether the best set in one time is good in another, in one sentence."""
         return write_verdict(self)
 
+    @property
+    def note(self) -> str:
+        """The numbers of splits and paths."""
+        return f"{len(self.splits):,} splits, {len(self.paths)} paths"
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        sets = f"{self.figures['sets']:,} sets"
+        return f"{self.policy_name}: {sets} over {len(self.splits)} splits of time"
+
+    @property
+    def details(self) -> str:
+        """What winners were worth, and what luck alone would show, in sentences."""
+        return summarize_luck(self)
+
+    def list_measures(self) -> Mapping[str, float]:
+        """Return the medians over paths."""
+        return select_metrics(self.paths.median().to_dict())
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the probability of overfitting, and the objective in and out of sample."""
+        pbo, figures = self.pbo, self.figures
+        inside, outside = (read_figures(figures, f"median_{k}_sample") for k in ("in", "out_of"))
+        return [
+            Headline("pbo", "Overfitting", float(pbo), "decimals", "share of winners no better "
+                     f"than the median; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
+            Headline("deflated_sharpe", "Deflated Sharpe", self.deflated_sharpe, "probability",
+                     "probability that the best set is more than luck", "more"),
+            Headline("median_in_sample", "In sample", inside, "decimals",
+                     "median objective of the winners", "more"),
+            Headline("median_out_of_sample", "Out of sample", outside, "decimals",
+                     "of the same winners", "more"),
+        ]  # fmt: skip
+
     def summary(self) -> str:
         """Return the verdict and the figures as text for a terminal."""
         return write_summary(self)
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __repr__(self) -> str:
         name = self.manifest["policy"]["name"]
@@ -70,10 +106,10 @@ class CrossValidation(CrossRecord, Reportable):
         )
         return data
 
-    def save(self, folder: str | Path = "results") -> Path:
-        """Write the result into a folder of its own inside ``folder``; return that folder."""
+    def lay_out(self) -> dict[str, pd.DataFrame]:
+        """Return the tables as files hold them."""
         splits = self.splits.reset_index()
-        tables = {
+        return {
             "splits": splits.assign(groups=splits["groups"].map(list)),
             "paths": self.paths.reset_index(),
             "matrix": self.matrix.rename(columns=str),
@@ -81,33 +117,19 @@ class CrossValidation(CrossRecord, Reportable):
             "curves": self.curves.rename(columns=str).reset_index(),
             "trials": self.trials,
         }
-        return save_validation(self, Path(folder), tables, {})
 
     @classmethod
-    @checked
-    def load(cls, folder: str | Path) -> CrossValidation:
-        """Load a saved cross-validation; nothing in the folder is executed.
-
-        Raises
-        ------
-        DataError
-            If a file is missing, damaged, or not the one that was written.
-        """
-        found = load_tables(Path(folder), "cross-validation")
-        tables = found.tables
+    def read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+        """Return tables as they are in memory."""
         splits = tables["splits"].set_index("split")
-        made = cls(
-            splits=splits.assign(groups=splits["groups"].map(read_groups)),
-            paths=tables["paths"].set_index("path"),
-            matrix=tables["matrix"].rename(columns=int).rename_axis("set"),
-            sets=tables["sets"],
-            curves=tables["curves"].set_index("time").rename(columns=int),
-            trials=tables["trials"],
-            figures=found.figures,
-            manifest=found.manifest,
-        )
-        found.attach(made)
-        return made
+        return {
+            "splits": splits.assign(groups=splits["groups"].map(read_groups)),
+            "paths": tables["paths"].set_index("path"),
+            "matrix": tables["matrix"].rename(columns=int).rename_axis("set"),
+            "sets": tables["sets"],
+            "curves": tables["curves"].set_index("time").rename(columns=int),
+            "trials": tables["trials"],
+        }
 
 
 def read_groups(stored: Iterable[int]) -> tuple[int, ...]:

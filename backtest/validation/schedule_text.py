@@ -90,3 +90,14 @@ def describe_luck(found: ScheduleRecord) -> Iterator[str]:
         f"{len(found.table)} schedules its deflated Sharpe ratio is "
         f"{format_probability(found.deflated_sharpe)}",
     )
+
+
+def describe_best(found: ScheduleRecord) -> str:
+    """Return the deflated Sharpe ratio of the best schedule in a sentence."""
+    if math.isnan(found.deflated_sharpe):
+        return "Every schedule ended in ruin, or there are too few returns."
+    return (
+        f"The highest Sharpe ratio is that of {found.figures['best']}; as the best of "
+        f"{len(found.table)} schedules its deflated Sharpe ratio is "
+        f"{format_probability(found.deflated_sharpe)}."
+    )

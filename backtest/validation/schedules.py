@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from backtest.base.checked_calls import checked
+import pandas as pd
+
 from backtest.base.json_values import to_plain
-from backtest.base.reportable import Reportable
+from backtest.base.number_text import format_number
+from backtest.base.result_parts import Headline
 from backtest.validation.plain_rows import list_rows
-from backtest.validation.schedule_text import write_summary, write_verdict
-from backtest.validation.validation_files import load_tables, save_validation
+from backtest.validation.schedule_text import describe_best, write_summary, write_verdict
+from backtest.validation.validation_files import select_metrics
 from backtest.validation.validation_records import ScheduleRecord
 
+if TYPE_CHECKING:
+    pass
 
-class Schedules(ScheduleRecord, Reportable):
+
+class Schedules(ScheduleRecord):
     """Schedules of re-tuning, compared by what their accounts earned out of sample.
 
     Attributes
@@ -35,17 +40,50 @@ class Schedules(ScheduleRecord, Reportable):
         All measures compared, as :func:`backtest.compare` returns them; None if loaded.
     """
 
+    kind = "schedules"
+    plural = "schedules"
+    table_names = ("table", "folds", "returns")
+
     @property
     def verdict(self) -> str:
         """Whether any schedule grows faster than the baseline, in one sentence."""
         return write_verdict(self)
 
+    @property
+    def note(self) -> str:
+        """The number of schedules."""
+        return f"{len(self.table):,} schedules"
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        return f"{self.policy_name}: {len(self.table)} schedules of re-tuning"
+
+    @property
+    def details(self) -> str:
+        """The deflated Sharpe ratio of the best schedule, in a sentence."""
+        return describe_best(self)
+
+    def list_measures(self) -> Mapping[str, float]:
+        """Return the measures of the schedule with the fastest growth."""
+        return select_metrics(
+            self.table.sort_values("log_growth", kind="stable").iloc[-1].to_dict()
+        )
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the growth of the fastest schedules and of the baseline."""
+        order = self.table["log_growth"].sort_values(ascending=False, kind="stable")
+        names = [*order.index[:3], self.baseline]
+        return [
+            Headline(f"log_growth {name}", f"Growth, {name}", float(order[name]), "percent",
+                     "log growth per year; Sharpe "
+                     f"{format_number(float(self.table['sharpe'][name]))}", "more")
+            for name in dict.fromkeys(map(str, names))
+        ]  # fmt: skip
+
     def summary(self) -> str:
         """Return the verdict and the table as text for a terminal."""
         return write_summary(self)
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __repr__(self) -> str:
         name = self.manifest["policy"]["name"]
@@ -64,32 +102,19 @@ class Schedules(ScheduleRecord, Reportable):
         )
         return data
 
-    def save(self, folder: str | Path = "results") -> Path:
-        """Write the result into a folder of its own inside ``folder``; return that folder."""
-        tables = {
+    def lay_out(self) -> dict[str, pd.DataFrame]:
+        """Return the tables as files hold them."""
+        return {
             "table": self.table.reset_index(),
             "folds": self.folds,
             "returns": self.returns.rename_axis("time").reset_index(),
         }
-        return save_validation(self, Path(folder), tables, {})
 
     @classmethod
-    @checked
-    def load(cls, folder: str | Path) -> Schedules:
-        """Load a saved comparison of schedules; nothing in the folder is executed.
-
-        Raises
-        ------
-        DataError
-            If a file is missing, damaged, or not the one that was written.
-        """
-        found = load_tables(Path(folder), "schedules")
-        made = cls(
-            table=found.tables["table"].set_index("schedule"),
-            folds=found.tables["folds"],
-            returns=found.tables["returns"].set_index("time"),
-            figures=found.figures,
-            manifest=found.manifest,
-        )
-        found.attach(made)
-        return made
+    def read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+        """Return tables as they are in memory."""
+        return {
+            "table": tables["table"].set_index("schedule"),
+            "folds": tables["folds"],
+            "returns": tables["returns"].set_index("time"),
+        }

@@ -1,114 +1,124 @@
-"""Save and load validations: Parquet tables, JSON figures, and the accounts as saved results."""
+"""The base of validations: tables, figures in JSON, and the accounts as saved results."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Self
 
 import pandas as pd
 
 from backtest.base.errors import DataError
 from backtest.base.json_values import from_plain
-from backtest.base.provenance import attach_saved_making, find_making, write_provenance
-from backtest.base.result_folders import (
-    MANIFEST,
-    hash_file,
-    read_json_file,
-    read_manifest,
-    save_folder,
-    write_folder_manifest,
-    write_json_file,
-)
-from backtest.base.saved_tables import (
-    drop_file_keys,
-    list_table_files,
-    read_tables,
-    write_tables,
-)
+from backtest.base.result_folders import MANIFEST, hash_file, read_json_file, write_json_file
+from backtest.base.saved_result import SavedResult
+from backtest.base.text_layout import capitalize
 from backtest.engine import Result
-from backtest.validation.progress_folder import name_result
+from backtest.measures.run_measures import METRICS
+from backtest.validation.walk_figures import read_figures
 
-FORMAT = 1
 FIGURES = "figures.json"
-TABLES = {
-    "walk-forward": ("folds", "stability", "trials"),
-    "cross-validation": ("splits", "paths", "matrix", "sets", "curves", "trials"),
-    "schedules": ("table", "folds", "returns"),
-}
-"""Tables of each kind of validation."""
 ACCOUNTS = "accounts"
 """Folder with the accounts, each a saved result of its own."""
 TITLES = ("result", "fixed")
 """Names of the folders of the accounts of a walk."""
 
 
-class SavedValidation(NamedTuple):
-    """Content of the folder of a validation."""
+class Validation(SavedResult):
+    """Base of validations.
 
-    folder: Path
-    manifest: dict[str, Any]
-    tables: dict[str, pd.DataFrame]
-    figures: dict[str, Any]
-    accounts: dict[str, Result]
+    Attributes
+    ----------
+    figures : mapping
+        Headline figures as data.
+    """
 
-    def attach(self, made: object) -> None:
-        """Attach the saved provenance to the validation made of this."""
-        attach_saved_making(made, self.folder, self.manifest["id"])
+    more_files = (FIGURES,)
+    aside = ("policy_module",)
+    figures: Mapping[str, Any]
+
+    @property
+    def folder_title(self) -> str:
+        """What the name of the folder begins with."""
+        return f"{self.policy_name} {self.manifest['kind']}"
+
+    @property
+    def policy_name(self) -> str:
+        """The policy whose parameters are chosen."""
+        return str(self.manifest["policy"]["name"])
+
+    @property
+    def title(self) -> str:
+        """The policy, and the parameters that are chosen."""
+        return describe_search(self.manifest)["title"]
+
+    @property
+    def deflated_sharpe(self) -> float:
+        """The probability that the true Sharpe ratio of the best is above 0, given the trials."""
+        return read_figures(self.figures, "deflated_sharpe")
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings, one sentence each."""
+        return list(self.figures["warnings"])
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """The warnings."""
+        return tuple(f"{capitalize(text)}." for text in self.warnings)
+
+    @property
+    def accounts(self) -> Mapping[str, Result]:
+        """The accounts that are saved with it, by name."""
+        return {}
+
+    def list_policies(self) -> Iterable[type]:
+        """Return the classes of the policies of the accounts; none of loaded ones."""
+        for each in self.accounts.values():
+            policies = [*each.policies.values(), *([each.overlay] if each.overlay else [])]
+            yield from map(type, policies)
+
+    def write_more(self, folder: Path) -> Mapping[str, Any]:
+        """Write the figures and the accounts."""
+        place, seals = folder / ACCOUNTS, {}
+        for title, account in self.accounts.items():
+            account.save(place / title).rename(place / f".{title}")
+            (place / title).rmdir()
+            (place / f".{title}").rename(place / title)
+            seals[title] = hash_file(place / title / MANIFEST)
+        write_json_file({"figures": self.figures, "accounts": seals}, folder / FIGURES)
+        return {}
+
+    @classmethod
+    def read_back(
+        cls, manifest: dict[str, Any], tables: Mapping[str, pd.DataFrame], folder: Path
+    ) -> Self:
+        """Return a validation from its manifest, and its tables and figures as files hold them."""
+        stored = from_plain(read_json_file(folder / FIGURES))
+        accounts = {
+            title: load_account(folder / ACCOUNTS / title, seal)
+            for title, seal in stored["accounts"].items()
+        }
+        facts = {"figures": stored["figures"], "manifest": manifest}
+        fields: dict[str, Any] = {**cls.read_tables(tables), **accounts, **facts}
+        return cls(**fields)
+
+    @classmethod
+    def read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+        """Return tables as they are in memory, from those that files hold."""
+        raise NotImplementedError
 
 
-def list_files(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the files of a validation with these tables."""
-    return (*list_table_files(names), FIGURES)
+def describe_search(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return the policy of a search, and a title with the parameters that it chooses."""
+    name = str(manifest["policy"]["name"])
+    varied = ", ".join(str(each["name"]) for each in manifest["space"]["dimensions"])
+    return {"policy": name, "title": f"{name} over {varied}"}
 
 
-def save_validation(
-    made: Any,
-    folder: Path,
-    tables: Mapping[str, pd.DataFrame],
-    accounts: Mapping[str, Result],
-) -> Path:
-    """Write a validation into a folder of its own; it appears whole or not at all."""
-    name = name_result(made.manifest)
-    policies = {type(policy) for each in accounts.values() for policy in list_policies(each)}
-    making = find_making(made, policies)
-
-    def write(draft: Path) -> None:
-        write_tables(tables, draft)
-        seals = {}
-        for title, account in accounts.items():
-            account.save(draft / ACCOUNTS / title).rename(draft / ACCOUNTS / f".{title}")
-            (draft / ACCOUNTS / title).rmdir()
-            (draft / ACCOUNTS / f".{title}").rename(draft / ACCOUNTS / title)
-            seals[title] = hash_file(draft / ACCOUNTS / title / MANIFEST)
-        write_json_file({"figures": made.figures, "accounts": seals}, draft / FIGURES)
-        write_folder_manifest(draft, made.manifest, list_files(tuple(tables)), FORMAT)
-        write_provenance(draft, folder / name, made.manifest["id"], making)
-
-    return save_folder(folder, name, write, what=str(made.manifest["kind"]))
-
-
-def load_tables(folder: Path, kind: str) -> SavedValidation:
-    """Read the folder of a validation, after checking the hashes of all its files."""
-    cure, names = "give the folder that save returned", TABLES[kind]
-    manifest = read_manifest(folder, list_files(names), FORMAT, what=kind, cure=cure)
-    stored = from_plain(read_json_file(folder / FIGURES))
-    accounts = {
-        title: load_account(folder / ACCOUNTS / title, seal)
-        for title, seal in stored["accounts"].items()
-    }
-    return SavedValidation(
-        folder=folder,
-        manifest=drop_file_keys(manifest),
-        tables=read_tables(folder, names),
-        figures=stored["figures"],
-        accounts=accounts,
-    )
-
-
-def list_policies(account: Any) -> list[Any]:
-    """Return the policies of an account with one position, or with several; none if loaded."""
-    return [*account.policies.values()] + ([account.overlay] if account.overlay else [])
+def select_metrics(row: Mapping[Any, Any]) -> dict[str, float]:
+    """Return the entries of a row that are metrics of a run."""
+    return {str(name): value for name, value in row.items() if name in METRICS}
 
 
 def load_account(folder: Path, seal: str) -> Any:

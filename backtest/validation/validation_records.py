@@ -17,6 +17,7 @@ from backtest.validation.chance import (
     count_evidence,
 )
 from backtest.validation.estimates import Estimate
+from backtest.validation.validation_files import Validation
 from backtest.validation.walk_figures import read_figures
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class WalkRecord:
+class WalkRecord(Validation):
     """Contents of a validation; :class:`WalkForward` describes the fields and adds methods."""
 
     folds: pd.DataFrame
@@ -54,11 +55,6 @@ class WalkRecord:
         return Estimate(**found)
 
     @property
-    def deflated_sharpe(self) -> float:
-        """Probability that the true Sharpe ratio of the re-tuned account is above 0."""
-        return read_figures(self.figures, "deflated_sharpe")
-
-    @property
     def chance(self) -> dict[str, ChanceCount]:
         """Counts of folds beside what chance alone gives.
 
@@ -73,14 +69,9 @@ class WalkRecord:
             "searches_with_evidence": count_evidence(deflated),
         }
 
-    @property
-    def warnings(self) -> list[str]:
-        """Warnings about the walk, one sentence each."""
-        return list(self.figures["warnings"])
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CrossRecord:
+class CrossRecord(Validation):
     """Contents of a validation; :class:`CrossValidation` describes the fields and adds methods."""
 
     splits: pd.DataFrame
@@ -103,19 +94,9 @@ class CrossRecord:
         """The winner's rank out of sample in each split."""
         return self.splits["rank"]
 
-    @property
-    def deflated_sharpe(self) -> float:
-        """Deflated Sharpe ratio of the best set over all groups."""
-        return read_figures(self.figures, "deflated_sharpe")
-
-    @property
-    def warnings(self) -> list[str]:
-        """Warnings, one sentence each."""
-        return list(self.figures["warnings"])
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ScheduleRecord:
+class ScheduleRecord(Validation):
     """Contents of a validation; :class:`Schedules` describes the fields and adds methods."""
 
     table: pd.DataFrame
@@ -135,13 +116,3 @@ class ScheduleRecord:
     def baseline(self) -> str:
         """The schedule that the others are compared with."""
         return str(self.manifest["baseline"])
-
-    @property
-    def deflated_sharpe(self) -> float:
-        """Deflated Sharpe ratio of the best schedule, given how many were tried."""
-        return read_figures(self.figures, "deflated_sharpe")
-
-    @property
-    def warnings(self) -> list[str]:
-        """Warnings, one sentence each."""
-        return list(self.figures["warnings"])

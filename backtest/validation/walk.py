@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from backtest.base.checked_calls import checked
+import pandas as pd
+
 from backtest.base.json_values import to_plain
-from backtest.base.reportable import Reportable
+from backtest.base.result_parts import Headline
+from backtest.base.text_layout import capitalize
+from backtest.engine import Result
 from backtest.validation.plain_rows import list_rows
-from backtest.validation.validation_files import load_tables, save_validation
+from backtest.validation.validation_files import select_metrics
 from backtest.validation.validation_records import WalkRecord
-from backtest.validation.walk_text import write_summary, write_verdict
+from backtest.validation.walk_text import OF_FOLDS, summarize_choice, write_summary, write_verdict
 
 
-class WalkForward(WalkRecord, Reportable):
+class WalkForward(WalkRecord):
     """Result of a walk-forward: tuned on each train span, tested on the span after it.
 
     Attributes
@@ -42,17 +45,64 @@ class WalkForward(WalkRecord, Reportable):
         The accounts of the folds with ``carry=False``.
     """
 
+    kind = "walk-forward"
+    plural = "walks forward"
+    table_names = ("folds", "stability", "trials")
+
     @property
     def verdict(self) -> str:
         """Whether the procedure found anything that lasted, in one sentence."""
         return write_verdict(self)
 
+    @property
+    def note(self) -> str:
+        """The number of folds."""
+        return f"{len(self.folds):,} folds"
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        return f"{self.policy_name} walked forward over {len(self.folds)} folds"
+
+    @property
+    def details(self) -> str:
+        """Efficiency, ranks and the gain of re-tuning, in sentences."""
+        return summarize_choice(self)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """The warnings but those that the searches repeat."""
+        return tuple(f"{capitalize(text)}." for text in self.warnings if not OF_FOLDS.match(text))
+
+    def list_measures(self) -> Mapping[str, float]:
+        """Return the measures of the re-tuned account."""
+        return {} if self.result is None else select_metrics(self.result.metrics)
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the Sharpe ratios of both accounts, and what says whether the choice lasts."""
+        once = self.fixed.metrics["sharpe"]
+        tuned = None if self.result is None else self.result.metrics["sharpe"]
+        pbo, below = self.pbo, "share of winners no better than the median, 0.5 by chance"
+        numbers = [
+            Headline("deflated_sharpe", "Deflated Sharpe", self.deflated_sharpe, "probability",
+                     "probability that the Sharpe ratio out of sample is above 0", "more"),
+            Headline("efficiency", "Efficiency", self.efficiency, "decimals",
+                     "growth out of sample over in sample", "more"),
+            Headline("pbo", "Overfitting", float(pbo), "decimals",
+                     f"{below}; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
+        ]  # fmt: skip
+        if tuned is None:
+            return numbers
+        return [
+            Headline("sharpe", "Sharpe, re-tuned", tuned, "decimals", "out of sample", "more"),
+            *numbers,
+            Headline("sharpe_fixed", "Sharpe, tuned once", once, "decimals", "over the same bars",
+                     "more"),
+        ]  # fmt: skip
+
     def summary(self) -> str:
         """Return the verdict and the figures as text for a terminal."""
         return write_summary(self)
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __repr__(self) -> str:
         name = self.manifest["policy"]["name"]
@@ -74,36 +124,25 @@ class WalkForward(WalkRecord, Reportable):
         )
         return data
 
-    def save(self, folder: str | Path = "results") -> Path:
-        """Write the walk into a folder of its own inside ``folder``; return that folder."""
-        tables = {
+    @property
+    def accounts(self) -> Mapping[str, Result]:
+        """The account tuned once, and the re-tuned one."""
+        return {"fixed": self.fixed} | ({} if self.result is None else {"result": self.result})
+
+    def lay_out(self) -> dict[str, pd.DataFrame]:
+        """Return the tables as files hold them."""
+        return {
             "folds": self.folds.reset_index(),
             "stability": self.stability.reset_index(),
             "trials": self.trials,
         }
-        accounts = {"fixed": self.fixed}
-        accounts |= {} if self.result is None else {"result": self.result}
-        return save_validation(self, Path(folder), tables, accounts)
 
     @classmethod
-    @checked
-    def load(cls, folder: str | Path) -> WalkForward:
-        """Load a saved walk; nothing in the folder is executed.
-
-        Raises
-        ------
-        DataError
-            If a file is missing, damaged, or not the one that was written.
-        """
-        found = load_tables(Path(folder), "walk-forward")
-        walk = cls(
-            folds=found.tables["folds"].set_index("fold"),
-            result=found.accounts.get("result"),
-            fixed=found.accounts["fixed"],
-            stability=found.tables["stability"].set_index("parameter"),
-            trials=found.tables["trials"],
-            figures=found.figures,
-            manifest=found.manifest,
-        )
-        found.attach(walk)
-        return walk
+    def read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+        """Return tables as they are in memory."""
+        return {
+            "folds": tables["folds"].set_index("fold"),
+            "stability": tables["stability"].set_index("parameter"),
+            "trials": tables["trials"],
+            "result": None,  # without ``carry`` there is no re-tuned account
+        }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from backtest.validation.validation_records import WalkRecord
 
 EVEN = 0.5
+OF_FOLDS = re.compile(r"in \d+ of \d+ folds")
+"""Begins a warning that the searches of folds repeat."""
 MEASURES = ("total_return", "cagr", "volatility", "sharpe", "max_drawdown", "fees", "liquidations")
 SHARES = ("total_return", "cagr", "volatility", "max_drawdown")
 
@@ -154,3 +157,13 @@ def describe_gap(figures: Any) -> Iterator[str]:
         f"once, 95 % interval {format_percent(read_figures(gap, 'low'))} to "
         f"{format_percent(read_figures(gap, 'high'))}: {words}",
     )
+
+
+def summarize_choice(walk: WalkRecord) -> str:
+    """Return efficiency, ranks and the gain of re-tuning in sentences."""
+    lines = [" ".join(line.split()) for line in describe_choice(walk)]
+    heads = ("Efficiency", "Winners", "Searches", "Re-tuning")
+    text = " ".join(lines)
+    for head in heads:
+        text = text.replace(f"{head} ", f"|{head}: ", 1)
+    return " ".join(f"{part.strip()}." for part in text.split("|") if part.strip())

@@ -5,9 +5,10 @@ import math
 import pandas as pd
 import pytest
 
-from backtest.base.table_text import COLUMN_FORMATS, format_table
+from backtest.base.result_parts import ShownTable
+from backtest.base.table_text import format_table
 from backtest.cli import main
-from backtest.report.risk_blocks import write_table
+from backtest.report.declared_page import write_table
 
 POCKETS = ("allocation", "--pocket", "a=0.6*Cppi()", "--pocket")
 SPAN = ("--to", "2023-01-10", "--no-compile", "--no-save")
@@ -38,18 +39,14 @@ def test_wrong_words_name_their_own_flag(words, problem, where, capsys):
     assert f"where: {where}" in text
 
 
-def test_tables_keep_a_unit_for_each_column():
-    """Columns with a format have their unit, others four digits; NaN is a dash."""
-    frame = pd.DataFrame({"volatility": [0.5204, math.nan], "ok": [True, False]}, index=["a", "b"])
-    rows = write_table("", frame, formats=COLUMN_FORMATS).rows
-    assert rows == (("a", "52.04 %", "yes"), ("b", "-", "no"))
-    ruined = pd.DataFrame({"ruined": [1.0, 0.0]}, index=["a", "b"])
-    assert write_table("", ruined, formats=COLUMN_FORMATS).rows == (("a", "yes"), ("b", "no"))
-    assert write_table("", frame).rows[0] == ("a", "0.5204", "yes")
-
-
-def test_heads_of_yearly_columns_say_so():
-    frame = pd.DataFrame({"growth": [0.1], "volume_share": [0.2]}, index=["a"])
-    heads = [(head.title, head.unit) for head in write_table("", frame).columns]
-    assert heads[1:] == [("growth", "per year"), ("volume share", "")]
-    assert "  growth a year volume_share" in f"  {format_table(frame).splitlines()[0].strip()}"
+def test_columns_have_the_title_unit_and_style_of_their_name():
+    """Columns without a style have four digits; NaN is a dash; heads say what is per year."""
+    frame = pd.DataFrame(
+        {"volatility": [0.5204, math.nan], "growth": [0.1, 0.2], "ok": [True, False]},
+        index=["a", "b"],
+    )
+    table = write_table(ShownTable(frame), frame)
+    assert table.rows == (("a", "52.04 %", "10.00 %", "yes"), ("b", "-", "20.00 %", "no"))
+    heads = [(head.title, head.unit) for head in table.columns]
+    assert heads[1:] == [("volatility", ""), ("growth", "per year"), ("ok", "")]
+    assert "volatility growth a year" in format_table(frame).splitlines()[0]

@@ -12,7 +12,7 @@ import pytest
 import backtest as bt
 from backtest.features import bars_per_year, traded_returns
 from backtest.measures.influence import STATISTICS
-from backtest.report.compare_page import build_comparison
+from backtest.report.write import build_kind
 from backtest.strategies import Constant, Cppi, VolTarget
 from tests.markets import bars_market, free_venue
 
@@ -276,7 +276,7 @@ def test_of_two_lost_accounts_nothing_is_compared():
     assert "nothing is compared between lost accounts: a, b" in text
     assert re.search(r"^  b +both lost +both lost +both lost +both lost$", text, re.MULTILINE)
     assert "b (" not in text
-    page = build_comparison(found)
+    page = build_kind(found)
     assert "Nothing is compared between lost accounts: a, b." in page.notices
 
 

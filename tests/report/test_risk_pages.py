@@ -7,8 +7,7 @@ import pytest
 import backtest as bt
 from backtest import paths as models
 from backtest.base.number_text import format_chance
-from backtest.report.pocket_pages import build_pocket_page
-from backtest.report.risk_pages import build_risk_page
+from backtest.report.declared_page import build_declared
 from backtest.strategies import Constant
 from tests.fast_cases import every_nth
 from tests.paths.accounts import Hold, free_account, free_venue, still_market
@@ -55,13 +54,13 @@ def test_a_report_is_written_in_every_format(make, tmp_path):
     data = json.loads(source.report(tmp_path / "page.json").read_text(encoding="utf-8"))
     assert data
     for label in source.table.index.get_level_values(0)[:3]:
-        assert str(label).replace("_", " ") in text.replace("\\", "").replace("_", " ")
+        assert str(label).replace("_", " ").lower() in text.replace("\\", "").lower()
     assert "<b>" in source._repr_html_()
 
 
 def test_the_page_of_a_risk_leads_with_its_verdict_and_has_readable_heads():
     risk = make_risk()
-    page = build_risk_page(risk)
+    page = build_declared(risk)
     row = risk.table.iloc[-1]
     assert page.summary == risk.verdict
     assert page.summary.startswith("Beginning at 30.00x, the account is liquidated within 2d ")
@@ -93,14 +92,14 @@ def list_tables(page):
 
 def test_pages_of_paths_name_their_drift_and_what_else_they_assume():
     """Before: the page of a runway, and that of a largest leverage, said neither."""
-    page = build_pocket_page(make_runway(0.1))
+    page = build_declared(make_runway(0.1))
     assert page.summary.endswith("20 paths of GBM with a drift of +10.00 % per year.")
     tables = list_tables(page)
     assert ("drift", "a drift of +10.00 % per year") in tables["Paths"].rows
     assert {"Venue rules", "Account"} <= set(tables)
     heads = {column.title for column in tables[""].columns}
     assert not any("_" in head or head.startswith("p ") for head in heads)
-    page = build_risk_page(make_largest())
+    page = build_declared(make_largest())
     assert page.summary.endswith("Their paths have no drift.")
     (name,) = (name for name in list_tables(page) if name.startswith("Paths of "))
     assert ("drift", "no drift") in list_tables(page)[name].rows

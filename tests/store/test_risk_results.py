@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.paths.risk_record import RiskRecord
+from backtest.base.settings_result import SettingsResult
+from backtest.report.declared_page import build_declared
 from backtest.serve.site import Site
-from backtest.store.kinds import RISK_CLASSES
 from backtest.strategies import Constant
 from tests.commands import call
 from tests.fast_cases import every_nth
@@ -28,46 +28,46 @@ def draw(**settings) -> bt.Paths:
     return bt.simulate_paths(MARKET, model, **{"paths": 20, "horizon": "6h", **settings})
 
 
-def make_risk(lever: float = 40.0) -> RiskRecord:
+def make_risk(lever: float = 40.0) -> SettingsResult:
     return bt.liquidation_risk(draw(), Hold(lever), **TERMS, method="plain", compile=False)
 
 
-def make_quiet_risk() -> RiskRecord:
+def make_quiet_risk() -> SettingsResult:
     """Return a risk without a typical path: nothing is liquidated."""
     return make_risk(0.0)
 
 
-def make_largest() -> RiskRecord:
+def make_largest() -> SettingsResult:
     return bt.max_leverage(
         MARKET, **TERMS, probability=0.6, horizon="3h", models=["gbm"], paths=34, compile=False
     )
 
 
-def make_stress() -> RiskRecord:
+def make_stress() -> SettingsResult:
     run = bt.run(MARKET, Constant(leverage=5.0), **PLAIN)
     fall = bt.Scenario("fall", price=-0.3, over="2h")
     return bt.stress(run, [fall], ladder={"price": (-0.3, 0.3, 3), "depth": (0.5, 1.0)})
 
 
-def make_bounds() -> RiskRecord:
+def make_bounds() -> SettingsResult:
     return bt.bounds(MARKET, Constant(leverage=5.0), **PLAIN)
 
 
-def make_sensitivity() -> RiskRecord:
+def make_sensitivity() -> SettingsResult:
     return bt.sensitivity(MARKET, Constant(leverage=2.0), **PLAIN, factors=["funding"])
 
 
-def make_allocation() -> RiskRecord:
+def make_allocation() -> SettingsResult:
     plan = bt.Allocation({"a": (Constant(2.0), 0.6), "b": (Constant(0.0), 0.4)}, rebalance="1d")
     return plan.run(MARKET, **PLAIN)
 
 
-def make_runway() -> RiskRecord:
+def make_runway() -> SettingsResult:
     paths = draw(horizon="2d")
     return bt.runway(paths, Constant(0.0), bt.Spending(0.1, every="1d"), **PLAIN)
 
 
-def make_capacity() -> RiskRecord:
+def make_capacity() -> SettingsResult:
     venue = free_venue().override({"slippage.impact": 1.0})
     return bt.capacity(
         MARKET, Constant(leverage=2.0), **PLAIN | {"venue": venue}, capitals=[1e3, 1e8],
@@ -75,6 +75,10 @@ def make_capacity() -> RiskRecord:
     )  # fmt: skip
 
 
+KINDS = {
+    *("liquidation-risk", "max-leverage", "stress", "bounds", "sensitivity", "allocation"),
+    *("runway", "capacity"),
+}
 MAKERS = (
     *(make_risk, make_quiet_risk, make_largest, make_stress, make_bounds, make_sensitivity),
     *(make_allocation, make_runway, make_capacity),
@@ -82,7 +86,7 @@ MAKERS = (
 
 
 @pytest.fixture(scope="module", params=MAKERS, ids=lambda make: make.__name__)
-def made(request) -> RiskRecord:
+def made(request) -> SettingsResult:
     return request.param()
 
 
@@ -93,7 +97,7 @@ def test_saved_and_loaded_it_is_the_same(made, tmp_path):
     assert loaded.manifest == made.manifest
     assert loaded.summary() == made.summary()
     assert repr(loaded) == repr(made)
-    for name in made.names:
+    for name in made.table_names:
         table, again = getattr(made, name), getattr(loaded, name)
         assert (table is None) == (again is None)
         if table is not None:
@@ -112,6 +116,18 @@ def test_the_report_of_a_loaded_one_is_that_of_the_made_one(made, ending, tmp_pa
              for k, each in enumerate((made, loaded))]  # fmt: skip
     assert pages[0] == pages[1]
     assert made.manifest["id"] in pages[1]
+
+
+def test_its_page_leads_with_the_verdict_and_has_data_and_assumptions(made):
+    page = build_declared(made)
+    assert page.summary.startswith(made.verdict)
+    keys = [section.key for section in page.sections]
+    assert keys[-2:] == ["data", "assumptions"]
+    tables = [each for section in page.sections for each in section.blocks if hasattr(each, "rows")]
+    heads = {column.title for table in tables for column in table.columns}
+    assert not any("_" in head or head.startswith("p ") for head in heads)
+    data = json.loads(json.dumps(made.to_dict(), allow_nan=False))
+    assert {each.name for each in made.list_numbers()} == {*data["numbers"]}
 
 
 def test_damage_is_found(made, tmp_path, capsys):
@@ -154,7 +170,7 @@ def test_the_store_lists_every_kind(tmp_path, capsys):
         make().save(tmp_path)
     code, out, _ = call(capsys, "results", "list", "--results", tmp_path, "--json")
     assert code == 0
-    assert set(RISK_CLASSES) <= {each["kind"] for each in json.loads(out)["results"]}
+    assert {each["kind"] for each in json.loads(out)["results"]} >= KINDS
     code, out, _ = call(capsys, "results", "list", "--results", tmp_path, "--kind", "stress")
     assert (code, "bounds-" in out) == (0, False)
 

@@ -83,8 +83,7 @@ def list_commands(command: str, background: Background) -> Iterator[Block]:
 
 def format_manifest(manifest: Mapping[str, Any]) -> str:
     """Return everything that decided the numbers, as JSON; long series are abbreviated."""
-    short = {name: shorten_series(manifest[name]) for name in ("account", "venue")}
-    return json.dumps({**manifest, **short}, indent=1, ensure_ascii=False, allow_nan=False)
+    return json.dumps(shorten_series(manifest), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def shorten_series(value: Any) -> Any:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from backtest.base.number_text import format_number, format_probability
 from backtest.base.text_layout import capitalize
 from backtest.report.basis.assumptions import build_assumptions
-from backtest.report.basis.data_and_command import NOTHING, Background
+from backtest.report.basis.data_and_command import Background
 from backtest.report.page.axis_scale import choose_scale, drop_dust
 from backtest.report.page.figures import (
     LIGHT,
@@ -19,62 +18,22 @@ from backtest.report.page.figures import (
     draw_line,
     to_datetimes,
 )
-from backtest.report.page.page import Chart, Fact, Page, SearchTable, Section, Table, name_columns
+from backtest.report.page.page import Chart, SearchTable, Section, Table, name_columns
 from backtest.report.page.report_numbers import format_measure, name_measure
 from backtest.report.page.thinning import thin_rows
 from backtest.report.validations.validation_charts import (
     draw_scatter,
     format_entry,
-    list_notices,
     name_objective,
 )
-from backtest.validation.cross_text import SPREAD, describe_luck
+from backtest.validation.cross_text import SPREAD
 from backtest.validation.progress_folder import name_result
-from backtest.validation.walk_figures import read_figures
 
 if TYPE_CHECKING:
     from backtest.validation.cross_validation import CrossValidation
 
 MEASURES = ("sharpe", "cagr", "total_return", "volatility", "max_drawdown", "fees", "ruined")
 BINS = 10
-
-
-def build_cross(found: CrossValidation, background: Background = NOTHING) -> Page:
-    """Return the report of a cross-validation."""
-    name = found.manifest["policy"]["name"]
-    return Page(
-        kind="cross-validation",
-        title=f"{name}: {found.figures['sets']:,} sets over {len(found.splits)} splits of time",
-        manifest=found.manifest,
-        notices=list_notices(found.manifest, found.warnings),
-        summary=f"{capitalize(found.verdict)}. {summarize_luck(found)}",
-        facts=list_cross_facts(found),
-        write_sections=lambda: build_cross_sections(found, background),
-        collect=found.to_dict,
-    )
-
-
-def summarize_luck(found: CrossValidation) -> str:
-    """Return what winners were worth, and what luck alone would show, in sentences."""
-    lines = " ".join(" ".join(line.split()) for line in describe_luck(found))
-    text = lines.replace("Winners ", "", 1).replace(" probability of", "; probability of", 1)
-    first, _, second = text.partition(" Luck ")
-    return f"{capitalize(first)}. {capitalize(second)}."
-
-
-def list_cross_facts(found: CrossValidation) -> list[Fact]:
-    """Return the headline numbers."""
-    figures, pbo = found.figures, found.pbo
-    return [
-        Fact("Overfitting", format_number(float(pbo)),
-             f"share of winners no better than the median; {pbo.low:.2f} to {pbo.high:.2f}"),
-        Fact("Deflated Sharpe", format_probability(found.deflated_sharpe),
-             "probability that the best set is more than luck"),
-        Fact("In sample", format_number(read_figures(figures, "median_in_sample")),
-             "median objective of the winners"),
-        Fact("Out of sample", format_number(read_figures(figures, "median_out_of_sample")),
-             "of the same winners"),
-    ]  # fmt: skip
 
 
 def build_cross_sections(found: CrossValidation, background: Background) -> list[Section]:

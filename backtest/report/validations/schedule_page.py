@@ -8,67 +8,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from backtest.base.number_text import format_percent, format_probability
-from backtest.base.text_layout import capitalize
+from backtest.base.number_text import format_percent
 from backtest.report.basis.assumptions import build_assumptions
-from backtest.report.basis.data_and_command import NOTHING, Background
+from backtest.report.basis.data_and_command import Background
 from backtest.report.compare_page import STYLES
 from backtest.report.page.figures import LIGHT, PERCENTS, build_chart, build_layout, draw_points
 from backtest.report.page.page import (
     Block,
     Chart,
-    Fact,
-    Page,
     Paragraph,
     Section,
     Table,
     name_columns,
 )
 from backtest.report.page.report_numbers import format_measure
-from backtest.report.validations.validation_charts import draw_units, list_notices
+from backtest.report.validations.validation_charts import draw_units
 from backtest.validation.progress_folder import name_result
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
     from backtest.validation.schedules import Schedules
-
-
-def build_schedule_page(found: Schedules, background: Background = NOTHING) -> Page:
-    """Return the report of schedules."""
-    name = found.manifest["policy"]["name"]
-    return Page(
-        kind="schedules",
-        title=f"{name}: {len(found.table)} schedules of re-tuning",
-        manifest=found.manifest,
-        notices=list_notices(found.manifest, found.warnings),
-        summary=f"{capitalize(found.verdict)}. {describe_best(found)}",
-        facts=list_schedule_facts(found),
-        write_sections=lambda: build_schedule_sections(found, background),
-        collect=found.to_dict,
-    )
-
-
-def describe_best(found: Schedules) -> str:
-    """Return the deflated Sharpe ratio of the best schedule in a sentence."""
-    if math.isnan(found.deflated_sharpe):
-        return "Every schedule ended in ruin, or there are too few returns."
-    return (
-        f"The highest Sharpe ratio is that of {found.figures['best']}; as the best of "
-        f"{len(found.table)} schedules its deflated Sharpe ratio is "
-        f"{format_probability(found.deflated_sharpe)}."
-    )
-
-
-def list_schedule_facts(found: Schedules) -> list[Fact]:
-    """Return the growth of the fastest schedules and of the baseline."""
-    order = found.table["log_growth"].sort_values(ascending=False, kind="stable")
-    names = [*order.index[:3], found.baseline]
-    return [
-        Fact(f"Growth, {name}", format_percent(float(order[name])),
-             f"log growth per year; Sharpe "
-             f"{format_measure('sharpe', float(found.table['sharpe'][name]))}")
-        for name in dict.fromkeys(map(str, names))
-    ]  # fmt: skip
 
 
 def build_schedule_sections(found: Schedules, background: Background) -> list[Section]:

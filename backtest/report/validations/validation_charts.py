@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.number_text import format_number, format_percent
-from backtest.base.text_layout import capitalize
 from backtest.report.page.axis_scale import choose_scale, drop_dust
 from backtest.report.page.figures import (
     LIGHT,
@@ -22,7 +21,7 @@ from backtest.report.page.figures import (
     stack_panels,
     to_datetimes,
 )
-from backtest.report.page.page import SYNTHETIC, Chart
+from backtest.report.page.page import Chart
 from backtest.report.page.report_numbers import name_measure
 from backtest.report.page.thinning import thin_rows
 
@@ -31,12 +30,6 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 3_000
 SHARES = ("max_drawdown", "cagr", "total_return", "volatility", "calmar")
-
-
-def list_notices(manifest: Mapping[str, Any], warnings: Sequence[str]) -> list[str]:
-    """Return what must be read before any number."""
-    notices = [SYNTHETIC] if manifest["data"]["synthetic"] else []
-    return [*notices, *(f"{capitalize(text)}." for text in warnings)]
 
 
 def name_objective(manifest: Mapping[str, Any]) -> str:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from backtest.base.number_text import format_number, format_probability
 from backtest.base.text_layout import capitalize
 from backtest.report.basis.assumptions import build_assumptions
-from backtest.report.basis.data_and_command import NOTHING, Background
+from backtest.report.basis.data_and_command import Background
 from backtest.report.page.figures import build_chart, build_layout, draw_line, stack_panels
 from backtest.report.page.page import (
     Block,
     Chart,
-    Fact,
-    Page,
     Paragraph,
     Section,
     Table,
@@ -29,14 +25,13 @@ from backtest.report.validations.validation_charts import (
     draw_scatter,
     draw_units,
     format_entry,
-    list_notices,
     name_objective,
     read_units,
 )
 from backtest.sweep.sets.dimension import Dimension
 from backtest.sweep.tabulate import name_column
 from backtest.validation.progress_folder import name_result
-from backtest.validation.walk_text import describe_choice
+from backtest.validation.walk_text import OF_FOLDS
 
 if TYPE_CHECKING:
     from backtest.validation.walk import WalkForward
@@ -44,56 +39,6 @@ if TYPE_CHECKING:
 MEASURES = ("total_return", "cagr", "volatility", "sharpe", "max_drawdown", "turnover", "fees",
             "funding", "liquidations")  # fmt: skip
 PLATEAU_WIDTH = 0.1
-OF_FOLDS = re.compile(r"in \d+ of \d+ folds")
-
-
-def build_walk(walk: WalkForward, background: Background = NOTHING) -> Page:
-    """Return the report of a walk."""
-    name = walk.manifest["policy"]["name"]
-    return Page(
-        kind="walk-forward",
-        title=f"{name} walked forward over {len(walk.folds)} folds",
-        manifest=walk.manifest,
-        notices=list_notices(walk.manifest, split_warnings(walk)[0]),
-        summary=f"{capitalize(walk.verdict)}. {summarize_choice(walk)}",
-        facts=list_walk_facts(walk),
-        write_sections=lambda: build_walk_sections(walk, background),
-        collect=walk.to_dict,
-    )
-
-
-def split_warnings(walk: WalkForward) -> tuple[list[str], list[str]]:
-    """Return the warnings of the walk, and those that its searches repeat."""
-    repeated = [text for text in walk.warnings if OF_FOLDS.match(text)]
-    return [text for text in walk.warnings if text not in repeated], repeated
-
-
-def summarize_choice(walk: WalkForward) -> str:
-    """Return efficiency, ranks and the gain of re-tuning in sentences."""
-    lines = [" ".join(line.split()) for line in describe_choice(walk)]
-    heads = ("Efficiency", "Winners", "Searches", "Re-tuning")
-    text = " ".join(lines)
-    for head in heads:
-        text = text.replace(f"{head} ", f"|{head}: ", 1)
-    return " ".join(f"{part.strip()}." for part in text.split("|") if part.strip())
-
-
-def list_walk_facts(walk: WalkForward) -> list[Fact]:
-    """Return the headline numbers."""
-    facts = [
-        Fact("Deflated Sharpe", format_probability(walk.deflated_sharpe),
-             "probability that the Sharpe ratio out of sample is above 0"),
-        Fact("Efficiency", format_number(walk.efficiency), "growth out of sample over in sample"),
-        Fact("Overfitting", format_number(float(walk.pbo)),
-             f"share of winners no better than the median, 0.5 by chance; {walk.pbo.low:.2f} to "
-             f"{walk.pbo.high:.2f}"),
-    ]  # fmt: skip
-    if walk.result is not None:
-        sharpe = walk.result.metrics["sharpe"]
-        facts.insert(0, Fact("Sharpe, re-tuned", format_measure("sharpe", sharpe), "out of sample"))
-        fixed = format_measure("sharpe", walk.fixed.metrics["sharpe"])
-        facts.append(Fact("Sharpe, tuned once", fixed, "over the same bars"))
-    return facts
 
 
 def build_walk_sections(walk: WalkForward, background: Background) -> list[Section]:
@@ -104,7 +49,11 @@ def build_walk_sections(walk: WalkForward, background: Background) -> list[Secti
         draw_scatter(walk.trials, what, "scatter"),
         draw_folds(walk, what),
         tabulate_folds(walk),
-        *(Paragraph(f"{capitalize(text)}.", "note") for text in split_warnings(walk)[1]),
+        *(
+            Paragraph(f"{capitalize(text)}.", "note")
+            for text in walk.warnings
+            if OF_FOLDS.match(text)
+        ),
     ]
     return [
         Section("account", "The account over time",

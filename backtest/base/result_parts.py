@@ -1,0 +1,147 @@
+"""How a saved result describes itself: its numbers, tables and charts, as plain data.
+
+Results declare these parts; reports, lists and the command line read them, whatever the kind.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
+
+import pandas as pd
+
+from backtest.base.table_text import NONE, STYLES, Head
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Headline(NamedTuple):
+    """A headline number.
+
+    Attributes
+    ----------
+    name : str
+        Its name in JSON.
+    title : str
+        What it is, in a few words.
+    value : float
+        NaN if it is not known.
+    style : str
+        How it is written: one of :data:`backtest.base.table_text.STYLES`.
+    note : str
+        Its unit, or what to hold it against.
+    better : str
+        ``"more"`` or ``"less"``; empty if it has no direction.
+    text : str
+        Stands for the value where a style cannot write it, such as a range.
+    """
+
+    name: str
+    title: str
+    value: float
+    style: str = "number"
+    note: str = ""
+    better: str = ""
+    text: str = ""
+
+    def __str__(self) -> str:
+        return self.text or (NONE if self.is_unknown else STYLES[self.style](self.value))
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the value is NaN, and its style has no words for that."""
+        return math.isnan(self.value) and self.style != "round money"
+
+
+class ShownTable(NamedTuple):
+    """A table of a page.
+
+    Attributes
+    ----------
+    table : DataFrame or None
+        Its rows; None leaves it out.
+    caption, note : str
+        What stands over and under it.
+    labels : Head
+        The head of the index, and how its numbers are written.
+    heads : mapping of str to Head
+        Heads of columns whose name has another meaning here, over
+        :data:`backtest.base.table_text.HEADS`.
+    columns : tuple of str
+        The columns shown, in their order; empty for all.
+    most : int
+        The most rows shown.
+    empty : str
+        The sentence that stands for a table without rows.
+    has_measures : bool
+        Whether rows are measures of runs, each in the unit of its name.
+    """
+
+    table: pd.DataFrame | None
+    caption: str = ""
+    note: str = ""
+    labels: Head = Head("")
+    heads: Mapping[str, Head] = NOTHING
+    columns: tuple[str, ...] = ()
+    most: int = 200
+    empty: str = "There are none."
+    has_measures: bool = False
+
+
+class ShownChart(NamedTuple):
+    """A chart of columns of a table over its index.
+
+    Attributes
+    ----------
+    key, title, caption : str
+        Its name on the page; what it shows; how to read it.
+    table : DataFrame or None
+        The columns that are drawn, by the values of the x axis; None leaves it out.
+    kind : str
+        ``"line"``, ``"points"`` (a line with its points), ``"steps"``, ``"bars"``, ``"heat"`` (a
+        map over two levels of the index) or ``"tornado"`` (a bar per label of the first level,
+        from its lowest to its highest).
+    colors : mapping of str to str
+        Roles of colors by column; without one they take turns.
+    x, y : str
+        Titles of the axes.
+    log : str
+        The axes that are logarithmic: ``"x"``, ``"y"`` or both.
+    marks : tuple of float
+        Places on the x axis that are marked by a dotted line; NaN marks none.
+    has_legend : bool
+        Whether the columns are named beside the chart.
+    size : str
+        ``"full"``, ``"half"`` or ``"narrow"``, as in :class:`backtest.report.page.page.Chart`.
+    height : int
+        In pixels.
+    """
+
+    key: str
+    title: str
+    caption: str
+    table: pd.DataFrame | pd.Series[float] | None
+    kind: str = "line"
+    colors: Mapping[str, str] = NOTHING
+    x: str = ""
+    y: str = ""
+    log: str = ""
+    marks: tuple[float, ...] = ()
+    has_legend: bool = False
+    size: str = "full"
+    height: int = 300
+
+
+Shown: TypeAlias = ShownTable | ShownChart | str
+"""A block of a page; a text is a paragraph of small print."""
+
+
+class Part(NamedTuple):
+    """A section of a page: its key in addresses, its title, one sentence, and its blocks."""
+
+    key: str
+    title: str
+    lead: str
+    blocks: tuple[Shown, ...]

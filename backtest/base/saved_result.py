@@ -1,0 +1,268 @@
+"""Base of results that are saved: a class declares itself, and the rest follows.
+
+A class says what it is called, which tables and numbers it holds, and how its page reads. Saving,
+loading, lists, verification, JSON, reports and the notebook read that declaration: none of them
+asks for the class.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from backtest.base.checked_calls import checked
+from backtest.base.provenance import attach_saved_making, find_making, write_provenance
+from backtest.base.reportable import Reportable
+from backtest.base.result_folders import (
+    name_folder,
+    read_manifest,
+    save_folder,
+    write_folder_manifest,
+    write_parquet,
+)
+from backtest.base.result_parts import Headline, Part
+from backtest.base.text_layout import capitalize
+
+MOST_ROWS = 10_000
+"""The rows of the largest table that is written as JSON."""
+
+
+class Kind(NamedTuple):
+    """What a store needs to know of a kind of result.
+
+    ``layout`` is the number of the layout of its files, ``aside`` are the entries of its manifest
+    that the id does not depend on, and ``source`` is the file with its code. ``read_line`` returns
+    what a list shows of a folder, beside the data.
+    """
+
+    name: str
+    plural: str
+    layout: int
+    files: tuple[str, ...]
+    aside: tuple[str, ...]
+    source: str
+    load: Callable[[Path], Any]
+    read_line: Callable[[Path, Mapping[str, Any]], dict[str, Any]]
+
+
+KINDS: dict[str, Kind] = {}
+"""The kinds of saved results by name; a class adds its own when it is defined."""
+
+
+class SavedResult(Reportable):
+    """Base of results that are saved.
+
+    Attributes
+    ----------
+    kind : str
+        Its name in lists, manifests and the names of folders.
+    plural, called : str
+        Several of them, and what its page is called; by default made from ``kind``.
+    layout : int
+        The number of the layout of its files.
+    table_names : tuple of str
+        Its tables, each an attribute and a file.
+    long_tables : tuple of str
+        The tables that are left out of JSON.
+    more_files : tuple of str
+        Files beside the tables.
+    aside : tuple of str
+        Entries of the manifest that the id does not depend on.
+    manifest : mapping
+        Everything that the numbers depend on, with an ``id``.
+    """
+
+    kind: ClassVar[str]
+    plural: ClassVar[str] = ""
+    called: ClassVar[str] = ""
+    layout: ClassVar[int] = 1
+    table_names: ClassVar[tuple[str, ...]]
+    long_tables: ClassVar[tuple[str, ...]] = ()
+    more_files: ClassVar[tuple[str, ...]] = ()
+    aside: ClassVar[tuple[str, ...]] = ()
+    manifest: Mapping[str, Any]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "kind" in vars(cls):
+            plural, source = cls.plural or f"{cls.kind}s", inspect.getfile(cls)
+            of_files = (cls.layout, cls.files(), cls.aside, source)
+            KINDS[cls.kind] = Kind(cls.kind, plural, *of_files, cls.load, cls.read_line)
+
+    # --------------------------------------------------------------------------- what it declares
+
+    @property
+    def title(self) -> str:
+        """What the result is about, for lists."""
+        raise NotImplementedError
+
+    @property
+    def note(self) -> str:
+        """What came out, in a few words for lists."""
+        raise NotImplementedError
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        return capitalize(f"{self.called or self.kind}: {self.title}")
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers say, in a sentence."""
+        raise NotImplementedError
+
+    @property
+    def details(self) -> str:
+        """What the reader must know beside the verdict, in sentences."""
+        return ""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What must be read before any number."""
+        return ()
+
+    @property
+    def about(self) -> str:
+        """What the page is about, of a result that is not about a market."""
+        return ""
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the headline numbers, the most important first."""
+        return []
+
+    def list_parts(self) -> list[Part]:
+        """Return the sections of the page, before those on data and assumptions."""
+        return []
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        """Return what the numbers assume beside the rules of the account, in sentences."""
+        return ()
+
+    def list_measures(self) -> Mapping[str, float]:
+        """Return the measures that lists show, by the names of those of runs."""
+        return {}
+
+    # ------------------------------------------------------------------------------ what follows
+
+    @classmethod
+    def files(cls) -> tuple[str, ...]:
+        """Return the names of the files beside the manifest."""
+        return (*(f"{name}.parquet" for name in cls.table_names), *cls.more_files)
+
+    @property
+    def policy_name(self) -> str:
+        """The policy that the result is about, for lists."""
+        return self.title.partition("(")[0]
+
+    @classmethod
+    def read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
+        """Return what a list shows of a saved result: policy, title, note, and measures."""
+        found = cls.load(folder)
+        return {
+            "policy": found.policy_name,
+            "title": found.title,
+            "note": found.note,
+            "metrics": select_numbers(found.list_measures()),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as data for JSON."""
+        raise NotImplementedError
+
+    def summary(self) -> str:
+        """Return the result as text for a terminal."""
+        return self.verdict
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    # ------------------------------------------------------------------------------------- files
+
+    @property
+    def folder_title(self) -> str:
+        """What the name of the folder begins with."""
+        return self.kind
+
+    def list_policies(self) -> Iterable[type]:
+        """Return the classes of policies whose code the provenance names."""
+        return ()
+
+    def lay_out(self) -> dict[str, pd.DataFrame]:
+        """Return the tables as files hold them."""
+        raise NotImplementedError
+
+    def write_more(self, folder: Path) -> Mapping[str, Any]:  # noqa: ARG002
+        """Write the files beside the tables; return entries of the manifest that only it has."""
+        return {}
+
+    @checked
+    def save(self, folder: str | Path = "results") -> Path:
+        """Write the result into a folder of its own inside ``folder``; return that folder.
+
+        It appears whole or not at all.
+        """
+        identity = self.manifest["id"]
+        target = Path(folder) / name_folder(self.folder_title, identity)
+        making = find_making(self, self.list_policies())
+
+        def write(draft: Path) -> None:
+            for name, table in self.lay_out().items():
+                write_parquet(table, draft / f"{name}.parquet")
+            manifest = {**self.manifest, **self.write_more(draft)}
+            write_folder_manifest(draft, manifest, self.files(), self.layout)
+            write_provenance(draft, target, identity, making)
+
+        return save_folder(target.parent, target.name, write, what=self.kind)
+
+    @classmethod
+    @checked
+    def load(cls, folder: str | Path) -> Self:
+        """Load a saved result; nothing in the folder is executed.
+
+        Raises
+        ------
+        DataError
+            If a file is missing, damaged, or not the one that was written.
+        """
+        path = Path(folder)
+        cure = f"give the folder that save() of a {cls.kind} returned"
+        manifest = read_manifest(path, cls.files(), cls.layout, what=cls.kind, cure=cure)
+        tables = {
+            name: pq.read_table(path / f"{name}.parquet").to_pandas() for name in cls.table_names
+        }
+        kept = {key: value for key, value in manifest.items() if key not in ("format", "files")}
+        made = cls.read_back(kept, tables, path)
+        attach_saved_making(made, path, manifest["id"])
+        return made
+
+    @classmethod
+    def read_back(
+        cls,
+        manifest: dict[str, Any],
+        tables: Mapping[str, pd.DataFrame],
+        folder: Path,
+    ) -> Self:
+        """Return a result from its manifest, and its tables as files hold them."""
+        raise NotImplementedError
+
+
+def select_numbers(row: Mapping[Any, Any]) -> dict[str, float]:
+    """Return the values of a row that are numbers."""
+    return {
+        str(name): float(value) for name, value in row.items() if isinstance(value, int | float)
+    }
+
+
+def list_records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
+    """Return the rows of a table with its index, times as text; None for a long table."""
+    if table is None or len(table) > MOST_ROWS:
+        return None
+    plain = table.reset_index()
+    times = plain.select_dtypes("datetimetz").columns
+    records = plain.astype(dict.fromkeys(times, str)).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in records]
