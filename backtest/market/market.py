@@ -343,7 +343,9 @@ class Market(MarketData):
         """
         if np.shape(signal) != (1,):
             check_shape("signal", signal, (self.n_bars,), where="Market.with_signal")
-        return dataclasses.replace(self, signal=signal)
+        told = dataclasses.replace(self, signal=signal)
+        vars(told)["hashes"] = vars(self)["hashes"]
+        return told
 
     def with_columns(self, **columns: npt.ArrayLike | pd.Series) -> Market:
         """Return the market with further columns, for policies to observe.

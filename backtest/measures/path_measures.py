@@ -118,7 +118,7 @@ def add_piece(sums: PathSums, piece: AccountPath) -> PathSums:
     return PathSums(
         n=sums.n + len(fall),
         peak=max(sums.peak, top),
-        falls=sums.falls + float(np.dot(fall, fall)),
+        falls=sums.falls + float(np.sum(fall * fall)),
         initial=sums.initial + float(np.sum(piece.initial)),
         used=sums.used + float(np.sum(piece.used)),
         most_used=max(sums.most_used, float(np.max(piece.used))),

@@ -73,8 +73,7 @@ def join_path(pattern: Market, bars: PathBars, k: int, width: int, source: str) 
     """
     path = object.__new__(JoinedPath)
     shared = {name: value for name, value in vars(pattern).items() if name not in DRAWN}
-    shared.pop("content_hash", None)
-    vars(path).update(shared, drawn=DrawnFields(pattern, bars, k, width, source))
+    vars(path).update(shared, hashes={}, drawn=DrawnFields(pattern, bars, k, width, source))
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import pickle
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from backtest.base.errors import DataError
 from backtest.base.units import HOUR
 from backtest.market import market as module
+from backtest.market.lent_market import lend
 from backtest.market.market import Market
 from tests.market.small_markets import ARRAYS, SAMPLE, WITH_COLUMN, four_bars
 
@@ -307,3 +309,16 @@ def test_importing_market_stays_cheap():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_hashes_are_computed_once_for_all_copies_of_the_same_content(monkeypatch):
+    market = Market.sample(bars=48)
+    wanted, closes = market.content_hash, market.close_hash
+    assert closes == hashlib.sha256(market.close.tobytes()).hexdigest()
+    monkeypatch.setattr(Market, "_hash_content", None)
+    for other in (lend(market), market.with_signal(np.zeros(48))):
+        assert (other.content_hash, other.close_hash) == (wanted, closes)
+    monkeypatch.undo()
+    changed = lend(market).with_columns(x=np.ones(48))
+    assert changed.content_hash != wanted
+    assert dataclasses.replace(market, close=market.close * 2.0).close_hash != closes

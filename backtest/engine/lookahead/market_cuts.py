@@ -36,8 +36,11 @@ class CutPlaces:
     """
 
     def __init__(self, market: Market | Markets, columns: Mapping[str, FloatArray]) -> None:
-        self.close = market.close if isinstance(market, Market) else follow_largest_moves(market)
-        digest = hashlib.sha256(self.close.data).digest()
+        if isinstance(market, Market):
+            self.close, digest = market.close, bytes.fromhex(market.close_hash)
+        else:
+            self.close = follow_largest_moves(market)
+            digest = hashlib.sha256(self.close.data).digest()
         self.rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
         self.market = market
         self.columns = columns

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -59,6 +58,7 @@ class MarketData:
         columns = {name: freeze(values) for name, values in self.columns.items()}
         object.__setattr__(self, "columns", MappingProxyType(columns))
         object.__setattr__(self, "filled", MappingProxyType(dict(self.filled)))
+        object.__setattr__(self, "hashes", {})  # copies with the same content share them
 
     def __len__(self) -> int:
         return self.n_bars
@@ -98,9 +98,24 @@ class MarketData:
         """The opens as a UTC index."""
         return utc_index(self.time)
 
-    @cached_property
+    @property
     def content_hash(self) -> str:
         """SHA-256, hex, of all arrays, names, the interval and the flags; not of ``source``."""
+        return self.hash_once("content", self._hash_content)
+
+    @property
+    def close_hash(self) -> str:
+        """SHA-256, hex, of the closes."""
+        return self.hash_once("close", lambda: hashlib.sha256(self.close.data).hexdigest())
+
+    def hash_once(self, name: str, compute: Callable[[], str]) -> str:
+        """Return a hash of the content, computed once for all copies with the same content."""
+        hashes: dict[str, str] = vars(self)["hashes"]
+        if name not in hashes:
+            hashes[name] = compute()
+        return hashes[name]
+
+    def _hash_content(self) -> str:
         flags = (self.instrument, self.interval, self.has_mark, self.synthetic, self.sessions)
         digest = hashlib.sha256(json.dumps([*flags, sorted(self.columns)]).encode())
         columns = [self.columns[name] for name in sorted(self.columns)]
