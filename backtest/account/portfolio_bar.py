@@ -362,7 +362,12 @@ def is_book_poor(terms: Terms, scene: Scene, wealth: float) -> bool:
 def end_book(
     terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int
 ) -> None:
-    """Close the positions of a ruined account at the mark closes, without costs."""
+    """Close the positions of a ruined account at the mark closes, without costs, and log its ruin.
+
+    The ruin of an account without positions is an event of the account.
+    """
+    if count_open(book) == 0:
+        note(log, t, -1, RUINED, 1.0, 0.0, 0.0)
     for i in range(len(book.margin)):
         if is_held(book, i):
             value, held = scene.mark_close[i], book.held.quantities[i]

@@ -134,7 +134,7 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
     has the others.
     """
     check_arguments(crowd, venue)
-    start = find_start(price, crowd.price, WHERE)
+    start = find_start(price, None, crowd.price, WHERE)
     known = crowd.at_venue(venue)
     market = crowd.market
     curve = check_impact(impact, where=WHERE).curve(

@@ -23,6 +23,7 @@ from backtest.crowd.account_margin import (
 from backtest.crowd.leverage_draws import Distribution, draw_entries, read_leverage
 from backtest.crowd.liquidation_ladder import tabulate_ladder
 from backtest.market import Market
+from backtest.market.markets import unwrap_market
 from backtest.venue import Venue
 from backtest.venue.requirement import MarginRules, read_rules
 from backtest.venue.venue import Contract
@@ -152,7 +153,7 @@ class Crowd:
         leverage : str, float or array of shape (accounts,)
             Notional over collateral at the entry: ``"loguniform:LOW:HIGH"``,
             ``"uniform:LOW:HIGH"``, ``"constant:X"``, or numbers.
-        entries : Market, float or array of shape (accounts,)
+        entries : Market (or Markets of one), float or array of shape (accounts,)
             Where the entry prices come from. A market: its closes within ``lookback`` of its end,
             in proportion to volume, for accounts that survived since; see
             :func:`backtest.crowd.leverage_draws.draw_entries`. None: the price now.
@@ -195,12 +196,14 @@ class Crowd:
         ratio = draw_leverage(leverage, n, rng)
         is_long = np.arange(n) < round(long_share * n)
         rng.shuffle(is_long)
-        now = find_price(price, entries, where)
+        entries = unwrap_market(entries)
+        market = entries if isinstance(entries, Market) else None
+        now = find_price(price, market, entries, where)
         own = Contract() if venue is None else venue.contract
         terms = own if contract is None else contract
         rules = read_contract(terms)
         margin = 0.0 if venue is None else read_rules(venue).rates[0]
-        entry = find_entries(entries, ratio, is_long, lookback, now, rng, margin)
+        entry = find_entries(market, entries, ratio, is_long, lookback, now, rng, margin)
         size = spread_open_interest(open_interest, is_long, long_share) / abs(to_value(rules, now))
         collateral = size * np.abs(to_value(rules, entry)) / ratio
         origin = {
@@ -219,7 +222,7 @@ class Crowd:
             collateral=collateral,
             equity=collateral,
             price=now,
-            market=entries if isinstance(entries, Market) else None,
+            market=market,
             contract=terms,
             origin=origin,
         )
@@ -241,7 +244,7 @@ class Crowd:
     @checked
     def notional(self, price: float | None = None) -> FloatArray:
         """Return the signed notional of each account at a price, by default that of the crowd."""
-        at = find_price(price, self.price, "bt.Crowd.notional")
+        at = find_price(price, None, self.price, "bt.Crowd.notional")
         return np.asarray(self.quantity * abs(to_value(read_contract(self.contract), at)))
 
     @checked
@@ -284,7 +287,7 @@ class Crowd:
             between the price now and the level, ``cumulative``; notionals at the price now.
         """
         where = "bt.Crowd.ladder"
-        now = find_price(price, self.price, where)
+        now = find_price(price, None, self.price, where)
         n = int(Range(2, 100_000).check("bins", bins, where=f"{where}, bins", whole=True))
         check_range("span", span, where=f"{where}, span", low=0.0, high=10.0, open_low=True)
         known = self.venue if venue is None else venue
@@ -368,10 +371,10 @@ def read_column(frame: pd.DataFrame, name: str, where: str) -> FloatArray:
     return values
 
 
-def find_price(price: float | None, entries: object, where: str) -> float:
+def find_price(price: float | None, market: Market | None, entries: object, where: str) -> float:
     """Return the price now: the one given, the last close of a market, or a single entry."""
-    if price is None and isinstance(entries, Market):
-        return float(entries.close[-1])
+    if price is None and market is not None:
+        return float(market.close[-1])
     known = entries if price is None and isinstance(entries, int | float) else price
     if known is None:
         raise ParameterError(
@@ -397,12 +400,12 @@ def draw_leverage(leverage: object, n: int, rng: np.random.Generator) -> FloatAr
 
 
 def find_entries(
-    entries: object, leverage: FloatArray, is_long: Any, lookback: str, now: float,
-    rng: np.random.Generator, margin: float,
+    market: Market | None, entries: object, leverage: FloatArray, is_long: Any, lookback: str,
+    now: float, rng: np.random.Generator, margin: float,
 ) -> FloatArray:  # fmt: skip
     """Return the entry price of each account."""
-    if isinstance(entries, Market):
-        return draw_entries(entries, leverage, is_long, lookback, rng, margin)
+    if market is not None:
+        return draw_entries(market, leverage, is_long, lookback, rng, margin)
     frame = pd.DataFrame({"entry": np.broadcast_to(np.asarray(now if entries is None else entries),
                                                    leverage.shape)})  # fmt: skip
     return read_column(frame, "entry", "bt.Crowd.from_leverage, entries")

@@ -25,7 +25,8 @@ from backtest.engine.result_tables import value_of
 from backtest.engine.run import run
 from backtest.engine.run_setup import check_kinds
 from backtest.engine.run_warnings import OF_EACH_RUN
-from backtest.market import Market
+from backtest.market import Market, Markets
+from backtest.market.markets import unwrap_market
 from backtest.policy import Policy
 from backtest.venue import Venue
 
@@ -55,7 +56,7 @@ class SharedTerms(NamedTuple):
 @checked_only("progress", "market")
 def crowding(  # noqa: PLR0913 - keywords, each with a default that is said
     policy: Policy,
-    market: Market,
+    market: Market | Markets,
     *,
     venue: Venue,
     account: Account,
@@ -118,10 +119,11 @@ def crowding(  # noqa: PLR0913 - keywords, each with a default that is said
     leverage L and linear impact it is ``k W L (L - 1)``. A row that does not clear (``clears`` is
     False) has no price that its own flow makes; its measures are NaN.
     """
-    check_kinds(market, policy, venue, account, None)
+    alone: Market = unwrap_market(market)
+    check_kinds(alone, policy, venue, account, None)
     known = read_shares(shares)
     setting = read_setting(
-        policy, market, venue, account, open_interest, impact, recovery, volume,
+        policy, alone, venue, account, open_interest, impact, recovery, volume,
         {"signal": signal, "sampling": sampling, "calendar": calendar, "compile": compile},
         starts, horizon,
     )  # fmt: skip
@@ -129,13 +131,13 @@ def crowding(  # noqa: PLR0913 - keywords, each with a default that is said
     with warnings.catch_warnings():
         for category in OF_EACH_RUN:
             warnings.simplefilter("ignore", category)
-        base = solve_market(market, [Crowded(policy, 0.0)], setting.curve, 1.0, setting.terms)
+        base = solve_market(alone, [Crowded(policy, 0.0)], setting.curve, 1.0, setting.terms)
         unit = find_accounts(base.results[0], setting.open_interest)
         answer = measure_answer(setting, base.results[0], shock) * unit
         rows, results = [], {}
         for number, share in enumerate(known, start=1):
             solved = base if share == 0.0 else solve_market(
-                market, [Crowded(policy, share * unit)], setting.curve, setting.decay, setting.terms
+                alone, [Crowded(policy, share * unit)], setting.curve, setting.decay, setting.terms
             )  # fmt: skip
             reproduction = find_reproduction(setting.curve, share * answer, shock)
             rows.append(measure_share(setting, share, solved, reproduction))

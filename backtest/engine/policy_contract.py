@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from backtest.base.ranges import Choice, Range
 from backtest.base.units import FloatArray
 from backtest.engine import contract_runs
 from backtest.engine.contract_runs import ACCOUNTS, BrokenContractError, ContractTrial
-from backtest.market import Market
+from backtest.market import Market, Markets
 from backtest.policy import Combinator, Parameter, Policy
 from backtest.policy.combinators import combinator_of, written_names
 from backtest.policy.policy import formula_of, return_parameter
@@ -68,7 +68,10 @@ class ContractCheck(NamedTuple):
 
 
 def check_policy(
-    policy_class: type[Policy], market: Market | None = None, *, accounts: Sequence[str] = ACCOUNTS
+    policy_class: type[Policy],
+    market: Market | Markets | None = None,
+    *,
+    accounts: Sequence[str] = ACCOUNTS,
 ) -> list[Finding]:
     """Check a policy class against the contract; return findings in the order of :data:`CHECKS`.
 
@@ -77,8 +80,9 @@ def check_policy(
     policy_class : type
         A subclass of Policy whose parameters all have defaults. A combinator without policies is
         checked over :class:`Probe`.
-    market : Market, optional
-        The market of the checks, cut to 8,760 bars. Default: a synthetic perpetual future, long
+    market : Market or Markets, optional
+        The market of the checks, cut to 8,760 bars. Of several, each is checked, and a finding is
+        the first that failed. Default: a synthetic perpetual future, long
         enough for the policy to warm up.
     accounts : sequence of str
         Kinds of accounts, of ``"cross"``, ``"isolated"`` and ``"inverse"``; each compiles.
@@ -93,6 +97,10 @@ def check_policy(
     The first time in a new version of the engine this takes a minute: the rules compile. After
     that, some seconds.
     """
+    if isinstance(market, Markets):
+        found = {name: check_policy(policy_class, each, accounts=accounts)
+                 for name, each in market.items()}  # fmt: skip
+        return join_findings(found)
     if isinstance(policy_class, type) and issubclass(policy_class, Combinator):
         probes = [Probe] * policy_class.takes[0]
         policy_class = policy_class if policy_class.parts else policy_class.over(*probes)
@@ -105,6 +113,16 @@ def check_policy(
         if check.is_gate and not finding.passed:
             break
     return findings
+
+
+def join_findings(found: Mapping[str, list[Finding]]) -> list[Finding]:
+    """Return the finding of each check on several markets: the first that failed, or the first."""
+    joined: dict[str, Finding] = {}
+    for name, findings in found.items():
+        for each in findings:
+            if joined.setdefault(each.name, each).passed and not each.passed:
+                joined[each.name] = each._replace(detail=f"{name}: {each.detail}")
+    return list(joined.values())
 
 
 def run_check(check: ContractCheck, trial: ContractTrial) -> Finding:

@@ -103,7 +103,7 @@ def realize_by_instrument(
     trades = events[events["kind"].isin(TRADES)]
     parts = {}
     for k, (name, (first, stop)) in enumerate(zip(names, spans, strict=True)):
-        own = trades[trades["instrument"] == name]
+        own = trades[trades["instrument"] == name] if "instrument" in trades else trades
         parts[name] = count_realized(
             time[first:stop],
             marks[first:stop, k],

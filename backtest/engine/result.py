@@ -31,11 +31,9 @@ from backtest.engine.position_tables import (
 from backtest.engine.result_analyses import calibrate_run, profile_run
 from backtest.engine.result_files import load_result, save_result
 from backtest.engine.result_tables import (
-    FORCED,
     check_not_resumed,
     filled_changes,
     forced_changes,
-    is_inverse,
     value_of,
 )
 from backtest.engine.result_text import write_summary
@@ -55,7 +53,7 @@ from backtest.measures.calibration import Calibration
 from backtest.measures.leverage_cycle import LeverageProfile
 from backtest.measures.margin_use import divide_by_equity
 from backtest.measures.market_states import MarketState
-from backtest.measures.realized_gains import Realization, realization
+from backtest.measures.realized_gains import Realization
 
 PERIODS = Choice("instrument", "day", "week", "month", "quarter", "year")
 Split: TypeAlias = Period | Literal["instrument"]
@@ -200,9 +198,9 @@ class Result(PortfolioViews, Reportable):
     def realization(self) -> Realization:
         """Return how readily the account closed positions at a gain, and at a loss.
 
-        Liquidations, stops and delistings close positions too. With several instruments, the
-        position in each counts for itself, against its mark close. Source: Odean (1998); see
-        :func:`backtest.measures.realization`.
+        Liquidations, stops and delistings close positions too. What is on paper is valued at the
+        mark close, as the account is. The position in each instrument counts for itself. Source:
+        Odean (1998); see :func:`backtest.measures.realization`.
 
         Raises
         ------
@@ -210,18 +208,8 @@ class Result(PortfolioViews, Reportable):
             If the result goes on from an earlier one, which may have opened its position.
         """
         check_not_resumed(self.manifest, "Result.realization")
-        if not self.has_one_position:
-            given = (self.time, self.spans, self.names, self._venues, self.marks, self.events)
-            return realize_by_instrument(*given)
-        trades = self.events[self.events["kind"].isin(("fill", *FORCED))]
-        return realization(
-            self.time,
-            self.close,
-            pd.DatetimeIndex(trades["time"]).as_unit("ns").asi8,
-            trades["quantity"].to_numpy(),
-            trades["price"].to_numpy(),
-            is_inverse=is_inverse(self.venue),
-        )
+        given = (self.time, self.spans, self.names, self._venues, self.marks, self.events)
+        return realize_by_instrument(*given)
 
     @cached_property
     def _life(self) -> AccountHistory:

@@ -141,9 +141,8 @@ def summarize_risk(result: RunRecord) -> Iterator[str]:
     yield from format_paragraph("Targets", *targets)
     fills = int((result.events["kind"] == "fill").sum())
     turnover = format_number(metrics["turnover"])
-    yield from format_paragraph(
-        "Trading", f"{fills:,} fills; turnover {turnover} times equity per year"
-    )
+    told = f"{fills:,} {'fill' if fills == 1 else 'fills'}"
+    yield from format_paragraph("Trading", f"{told}; turnover {turnover} times equity per year")
     if not is_one:
         yield from format_paragraph(
             "Diversity",

@@ -370,6 +370,22 @@ def as_markets(market: Market | Markets, *, where: str = "market") -> Markets:
     return Markets({market.instrument or "market": market})
 
 
+def unwrap_market(market: Any) -> Any:
+    """Return the market of markets of one instrument; anything else as it is.
+
+    Several markets are refused.
+    """
+    if not isinstance(market, Markets):
+        return market
+    if len(market) > 1:
+        raise ParameterError(
+            f"one market is needed, got {', '.join(market.names)}",
+            where="market",
+            cure="choose one: markets['NAME']",
+        )
+    return next(iter(market.values()))
+
+
 def as_given(values: Mapping[str, object], market: Market | Markets) -> Any:
     """Return values by instrument in the form of a market that was given.
 

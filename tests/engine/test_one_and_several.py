@@ -18,7 +18,6 @@ from backtest.engine.account_loop import live
 from backtest.engine.policy_contract import check_policy
 from backtest.engine.portfolio_setup import set_up
 from backtest.engine.run_result import finish
-from backtest.market import as_markets
 from backtest.regress import take_baseline
 from backtest.regress.trace import name_field
 from backtest.strategies import VolTarget
@@ -150,8 +149,28 @@ def call_report(market: Any) -> Any:
 
 
 def call_check(market: Any) -> Any:
-    found = [check_policy(Hold, each, accounts=()) for each in as_markets(market).values()]
-    return {each.name: float(each.passed) for findings in found for each in findings}
+    return {each.name: float(each.passed) for each in check_policy(Hold, market, accounts=())}
+
+
+def call_cascade(market: Any) -> Any:
+    first = market if isinstance(market, bt.Market) else market.select("AAA")
+    crowd = bt.Crowd.from_leverage(open_interest=1e6, accounts=50, entries=first, lookback="2d")
+    return {"entry": crowd.entry, "quantity": crowd.quantity, "price": crowd.price}
+
+
+def call_crowding(market: Any) -> Any:
+    first = market if isinstance(market, bt.Market) else market.select("AAA")
+    found = bt.crowding(
+        Hold(2.0), first, **PLAIN, open_interest=1e6, starts=0,
+        impact=bt.Linear(2e-12), shares=(0.0, 0.01),
+    )  # fmt: skip
+    return read_table(found.table)
+
+
+def call_realization(market: Any) -> Any:
+    given = {**TERMS, "account": ACCOUNT.override({"stop_loss": 0.02, "take_profit": 0.02})}
+    found = bt.run(market, Hold(3.0), **given).realization()
+    return {"gains": found.gains_realized, "losses": found.losses_realized}
 
 
 def call_cluster(market: Any) -> Any:

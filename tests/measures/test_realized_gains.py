@@ -68,7 +68,7 @@ def test_gains_are_counted_against_the_entry_of_the_bars(kind):
     held, entry = done.bars["position"].to_numpy(), done.bars["entry"].to_numpy()
     rows = held[:-1] != 0.0
     kept = np.clip(held[1:][rows] / held[:-1][rows], 0.0, 1.0)
-    gain = (np.sign(held[:-1]) * (done.bars["close"].to_numpy()[1:] - entry[:-1]))[rows]
+    gain = (np.sign(held[:-1]) * (done.bars["mark"].to_numpy()[1:] - entry[:-1]))[rows]
     found = done.realization()
     assert found.paper_gains == pytest.approx(np.nansum(kept[gain > 0.0]))
     assert found.paper_losses == pytest.approx(np.nansum(kept[gain < 0.0]))
