@@ -200,7 +200,7 @@ def bounds(
     refine : Market, optional
         Finer bars of the same market, which must be of one instrument: an ambiguous bar is replaced
         by those of its span, which must add up to it. Where they are missing, the bar stays as it
-        is.
+        is. Not for accounts with margin calls, an equity stop, fills at a close or fee tiers.
     depth : int
         At most 2^depth lives are followed, from 0 to 16. Of several instruments, at most the
         ``depth`` largest positions of a bar are mirrored.
@@ -216,8 +216,8 @@ def bounds(
     Raises
     ------
     ParameterError
-        If an argument is not allowed, or an account with one instrument has margin calls, an
-        equity stop, another fill than at the next open, or a venue with fee tiers.
+        If an argument is not allowed, or finer bars are given for several positions, or for an
+        account with margin calls, an equity stop, another fill than at the next open or fee tiers.
     DataError
         If finer bars do not add up to a bar.
 
@@ -230,7 +230,8 @@ def bounds(
     ``worst <= as_run <= best``. A price reaches each extreme of a bar once: what happens by moving
     to and fro between them is not in the bounds, and finer bars show it.
 
-    Of several instruments, all prices of a bar move together along waypoints, and each instrument
+    Of several instruments, and of accounts with margin calls, an equity stop, fills at a close or
+    fee tiers, all prices of a bar move together along waypoints, and each instrument
     that is held takes the path of a run (``Account(intrabar="path")``) or its mirror, which reaches
     the other extreme first: 2^k paths for k instruments, with weights as if their orders were
     independent. The same market under two names, or as collateral, has one order. Last and mark

@@ -26,7 +26,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine import Result
-from backtest.engine.account_loop import copy_book
+from backtest.engine.account_loop import copy_book, live
 from backtest.engine.collateral_prices import find_prices
 from backtest.engine.portfolio_driver import (
     Counts,
@@ -35,11 +35,12 @@ from backtest.engine.portfolio_driver import (
 from backtest.engine.portfolio_inputs import BookInputs, new_scene
 from backtest.engine.portfolio_policies import seat
 from backtest.engine.portfolio_setup import Setup, set_up
+from backtest.engine.run_result import finish
 from backtest.market import Market, Markets
 from backtest.measures.tally import Tally
 from backtest.scenarios.bar_orders import Branch, low_first_probability
 from backtest.scenarios.book_bars import BookBars, may_compile
-from backtest.scenarios.bounds_lanes import DEPTH, WHERE, BarOutcomes, Lane
+from backtest.scenarios.bounds_lanes import DEPTH, WHERE, BarOutcomes, Lane, check_new
 
 INSTRUMENT = 8
 """The column of the log with the instrument of an entry."""
@@ -85,7 +86,8 @@ class BookOrders(BookBars):
     """
 
     def __init__(self, result: Result, refine: Market | None, depth: int) -> None:
-        check_result(result, refine)
+        check_new(result)
+        check_refine(result, refine)
         self.result, self.depth, self.beyond = result, depth or DEPTH, set[int]()
         setup = read_setup(result)
         super().__init__(setup, is_compiled=may_compile(result, setup, 4 * setup.markets.n_bars))
@@ -260,27 +262,44 @@ def list_groups(markets: Markets, account: Account) -> list[IntArray]:
     return [np.flatnonzero(keys == key) for key in np.unique(keys)]
 
 
-def check_result(result: Result, refine: Market | None) -> None:
-    """Refuse accounts whose orders inside a bar are not enumerated."""
-    if result.manifest["resumed_from"] is not None:
-        raise ParameterError(
-            "bounds cannot be computed for an account with an earlier run that it continues",
-            where=Place("account", of=WHERE),
-            cure="run the whole span at once",
-        )
+def check_refine(result: Result, refine: Market | None) -> None:
+    """Refuse finer bars for an account whose bars go along the paths of its instruments."""
     if refine is not None:
         raise ParameterError(
-            f"refine is for markets of one instrument, got {', '.join(result.names)}",
+            "refine is for one position without margin calls, equity stop and fee tiers that fills "
+            f"at the next open, got {', '.join(result.names)}",
             where=Place("refine", of=WHERE),
             cure="leave refine out, or run on finer bars",
         )
 
 
+def run_in_general(result: Result) -> Result:
+    """Return a run in the loop of several positions; one that was made there as it is."""
+    if not result.has_one_position:
+        return result
+    setup = read_setup(result)
+    is_compiled = may_compile(result, setup, 2 * setup.markets.n_bars)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outcome = live(setup, is_compiled=is_compiled, progress=None)
+        return finish(setup, outcome, calendar=str(result.manifest["calendar"]))
+
+
+def read_signal(result: Result, markets: Markets) -> FloatArray:
+    """Return the signal of a run, of shape (n, n_bars)."""
+    if result.weights is not None:
+        return result.weights
+    if result.inputs is None:
+        raise TypeError("bounds require a result of this process")
+    return np.array(np.broadcast_to(result.inputs.feed.signal, (1, markets.n_bars)))
+
+
 def read_setup(result: Result) -> Setup:
     """Return the setup of a run, without checking its policies again."""
-    markets, weights = result.markets, result.weights
-    if markets is None or weights is None:
+    markets = result.markets
+    if markets is None:
         raise TypeError("bounds require a result of this process")
+    weights = read_signal(result, markets)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return set_up(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
 from backtest.engine import Result
 from backtest.market import Market, Markets
 from backtest.measures.tally import Tally
@@ -51,6 +53,16 @@ class BarOutcomes(NamedTuple):
     others: list[Branch]
     quote: Any = None
     names: str = ""
+
+
+def check_new(result: Result) -> None:
+    """Refuse a result that goes on from an earlier one."""
+    if result.manifest["resumed_from"] is not None:
+        raise ParameterError(
+            "bounds cannot be computed for an account with an earlier run that it continues",
+            where=Place("account", of=WHERE),
+            cure="run the whole span at once",
+        )
 
 
 class BarOrders(Protocol):

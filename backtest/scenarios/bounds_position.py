@@ -11,8 +11,7 @@ import numpy as np
 from backtest.account import Feed, Ledger, Log, Rules, State, live_bar
 from backtest.account.bar import quote_bar
 from backtest.account.ledger import new_ledger
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.phrases import Place
+from backtest.base.errors import DataError
 from backtest.base.units import format_time
 from backtest.engine import Result
 from backtest.engine.bar_loop import (
@@ -37,7 +36,7 @@ from backtest.scenarios.bar_orders import (
     identify,
     without_ruin,
 )
-from backtest.scenarios.bounds_lanes import WHERE, BarOutcomes, Lane
+from backtest.scenarios.bounds_lanes import WHERE, BarOutcomes, Lane, check_new
 
 
 class PositionOrders:
@@ -47,7 +46,7 @@ class PositionOrders:
     """
 
     def __init__(self, result: Result, refine: Market | None) -> None:
-        check_result(result)
+        check_new(result)
         self.result, self.refine = result, refine
         inputs, market, policy = result.inputs, result.market, result.policy
         if inputs is None or market is None or policy is None:
@@ -140,23 +139,17 @@ class PositionOrders:
         return replace(self.result, record=book.T, tally=lane.tally, state=lane.state)
 
 
-def check_result(result: Result) -> None:
-    """Refuse accounts whose orders inside a bar are not enumerated."""
+def varies_every_step(result: Result) -> bool:
+    """Return whether also settlements, and last against mark, are varied inside the bars.
+
+    They are for one position whose orders fill at the next open at fees that do not change, without
+    margin calls and an equity stop, which act on closes.
+    """
     account, inputs = result.account, result.inputs
-    refused = {
-        "margin calls": account.margin_call is not None,
-        "an equity stop": account.equity_stop is not None,
-        f"fill={account.fill!r}": account.fill != "next_open",
-        "fee tiers": inputs is not None and inputs.fees is not None,
-        "an earlier run that it continues": math.isfinite(result.first_mark),
-    }
-    for name, is_used in refused.items():
-        if is_used:
-            raise ParameterError(
-                f"bounds cannot be computed for an account with {name}",
-                where=Place("account", of=WHERE),
-                cure="leave it out, or run finer bars",
-            )
+    acts_on_closes = account.margin_call is not None or account.equity_stop is not None
+    has_tiers = inputs is not None and inputs.fees is not None
+    is_plain = account.fill == "next_open" and not (acts_on_closes or has_tiers)
+    return result.has_one_position and is_plain
 
 
 def is_suspect(

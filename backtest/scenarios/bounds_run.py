@@ -12,9 +12,9 @@ import numpy as np
 from backtest.engine import Result
 from backtest.market import Market
 from backtest.scenarios.bar_orders import Branch
-from backtest.scenarios.bounds_book import BookOrders
+from backtest.scenarios.bounds_book import BookOrders, run_in_general
 from backtest.scenarios.bounds_lanes import AmbiguousBar, BarOrders, BarOutcomes, Lane
-from backtest.scenarios.bounds_position import PositionOrders
+from backtest.scenarios.bounds_position import PositionOrders, varies_every_step
 
 Progress = Callable[[int, int], None]
 
@@ -41,9 +41,9 @@ class BoundsRun:
     @cached_property
     def orders(self) -> BarOrders:
         """The bars of the account in their orders."""
-        if not self.result.has_one_position:
-            return BookOrders(self.result, self.refine, self.depth)
-        return PositionOrders(self.result, self.refine)
+        if varies_every_step(self.result):
+            return PositionOrders(self.result, self.refine)
+        return BookOrders(run_in_general(self.result), self.refine, self.depth)
 
     def live(self, progress: Progress | None) -> tuple[list[Lane], list[AmbiguousBar], bool]:
         """Return the lives at the end, the ambiguous bars of the run, and if lives were dropped."""

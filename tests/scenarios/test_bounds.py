@@ -214,15 +214,25 @@ def test_lives_that_are_dropped_leave_their_probability_to_the_nearest():
         ({"depth": 17}, "at most 16"),
         ({"depth": math.nan}, "depth must be a number"),
         ({"refine": 3}, "refine must be a Market"),
-        ({"account": free_account(margin_call=0.5)}, "margin calls"),
-        ({"account": free_account(equity_stop=0.5)}, "equity stop"),
-        ({"account": free_account(fill="next_close")}, "fill='next_close'"),
     ],
 )
 def test_bad_arguments_are_refused(settings, words):
     given = {"venue": free_venue(), "account": free_account(), "compile": False, **settings}
     with pytest.raises(bt.ParameterError, match=words):
         bt.bounds(bars_of([FLAT] * 4), Hold(2.0), **given)
+
+
+def test_an_equity_stop_against_a_take_profit():
+    """2x of 1000 at 100: the account closes at 98, where 960 is left, or the target at 105."""
+    market = bars_of([FLAT, FLAT, (100, 106, 94, 100), FLAT])
+    found = bound(market, 2.0, equity_stop=0.04, take_profit=0.05)
+    row = found.table.loc["final_equity"]
+    assert (row["worst"], row["best"]) == (pytest.approx(960.0), pytest.approx(1100.0))
+    assert row["as_run"] == found.result.metrics["final_equity"]
+    assert found.bars["events"].tolist() == ["stop or take-profit (market)"]
+    with pytest.raises(bt.ParameterError, match="refine is for one position without margin calls"):
+        bt.bounds(market, Hold(2.0), venue=free_venue(), account=free_account(equity_stop=0.04),
+                  refine=market, compile=False)  # fmt: skip
 
 
 def test_finer_bars_must_add_up():

@@ -15,6 +15,14 @@ from tests.paths.accounts import Hold, free_account, free_venue
 from tests.scenarios.test_bounds import FLAT, bars_of
 
 WIDE = (100, 106, 94, 100)
+OF_BENCHMARK = (
+    "alpha",
+    "alpha_error",
+    "beta",
+    "beta_error",
+    "break_even_drift",
+    "break_even_leverage",
+)
 STOPS = {"stop_loss": 0.05, "take_profit": 0.05}
 
 
@@ -160,7 +168,7 @@ def test_merging_equal_states_changes_no_bound(monkeypatch):
 
 def test_finer_bars_are_for_one_instrument():
     market = bars_of([FLAT] * 3)
-    with pytest.raises(bt.ParameterError, match="refine is for markets of one"):
+    with pytest.raises(bt.ParameterError, match="refine is for one position"):
         bt.bounds(bt.Markets(dict.fromkeys("AB", market)), Hold(2.0), venue=free_venue(),
                   account=free_account(), refine=market, compile=False)  # fmt: skip
 
@@ -187,7 +195,7 @@ def test_a_result_of_several_counts_its_ambiguous_bars():
     assert result.ambiguous == 1
 
 
-def test_accounts_that_are_refused_for_one_work_for_several():
+def test_what_acts_on_closes_and_fee_tiers_are_in_the_bounds():
     """Margin calls, equity stops, fills at the close and fee tiers: the account's own bar."""
     markets = bt.Markets({"A": bars_of([FLAT, FLAT, WIDE, FLAT, FLAT]),
                           "B": bars_of([FLAT, FLAT, FLAT, WIDE, FLAT])})  # fmt: skip
@@ -205,3 +213,12 @@ def test_accounts_that_are_refused_for_one_work_for_several():
         row = found.table.loc["final_equity"]
         assert row["worst"] <= row["as_run"] <= row["best"]
         assert found.result.metrics["final_equity"] == row["as_run"]
+        alone, beside = (
+            bt.bounds(each, Hold(2.0), venue=venue, account=free_account(**terms), compile=False,
+                      signal=signal).table
+            for each, signal in ((markets["A"], None), (markets, {"A": 1.0, "B": 0.0}))
+        )  # fmt: skip
+        columns = ["worst", "as_run", "best", "expected"]
+        beside = beside.loc[[name for name in alone.index if name not in OF_BENCHMARK], columns]
+        alone = alone.loc[beside.index, columns]
+        np.testing.assert_allclose(alone, beside, rtol=1e-9, atol=1e-12)
