@@ -38,6 +38,7 @@ from backtest.engine import bar_loop, loop_driver, loop_inputs
 from backtest.engine.compile import loop_compiler
 from backtest.engine.compile.recipe import write_recipe
 from backtest.engine.lookahead.causality import observe
+from backtest.engine.record import new_record_of_one
 from backtest.measures.tally import start_tally
 from backtest.strategies import Constant, VolTarget
 
@@ -160,7 +161,7 @@ def prepare_loop(market: bt.Market, policy: bt.Policy, is_silent: bool) -> Calla
         built = built._replace(inputs=built.inputs._replace(clock=clock))
     tape = bar_loop.Tape(
         Log(None, np.empty((1, 8)), np.zeros(1, np.int64)),
-        np.empty((len(bar_loop.RECORDED), 1)),
+        new_record_of_one(1),
         np.zeros(2, np.int64),
     )
     begun = (loop_inputs.start_state(ACCOUNT), start_tally(ACCOUNT.capital, ACCOUNT.capital, 0), ())
@@ -192,7 +193,7 @@ def measure_memory(market: bt.Market) -> dict[str, float]:
     dict(result.metrics)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    recorded = result.record.nbytes + np.asarray(result.entries).nbytes
+    recorded = 18 * result.of_account("equity").nbytes + np.asarray(result.entries).nbytes
     return {"peak_bytes": peak, "recorded_bytes": recorded, "ratio": peak / recorded}
 
 

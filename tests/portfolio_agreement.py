@@ -90,19 +90,17 @@ def differences(case: PortfolioCase, out: Outcome, result: Any) -> list[str]:
     compare("equity", bars["equity"], floats(out.equity))
     compare("reserve", bars["reserve"], floats(out.reserve))
     rows = {name: floats(values) for name, values in out.rows.items()}
-    if result.positions_record is not None:
-        compare("cash", bars["cash"], floats(out.cash))
-        for name in MONEY:
-            compare(name, bars[name], rows[name])
+    compare("cash", bars["cash"], floats(out.cash))
+    for name in MONEY:
+        compare(name, bars[name], rows[name])
     compare("costs of fills", bars["slippage"] + bars["impact"], rows["slippage"])
     held = read_positions(result, case, len(scale))
     for i, name in enumerate(out.names):
         unit = unit_of(case, name)
         quantity = floats([row[i] for row in out.quantity])
         compare(f"quantity of {name}", held["quantity"][i], quantity, unit)
-        if "margin" in held:
-            margin = floats([row[i] for row in out.margin])
-            compare(f"margin of {name}", held["margin"][i], margin)
+        margin = floats([row[i] for row in out.margin])
+        compare(f"margin of {name}", held["margin"][i], margin)
     return [text for _, text in sorted(found)]
 
 
@@ -124,8 +122,6 @@ def unit_of(case: PortfolioCase, name: str) -> np.ndarray:
 
 def read_positions(result: Any, case: PortfolioCase, n_bars: int) -> dict[str, np.ndarray]:
     """Return quantities and margins on the clock, by instrument; 0 without a bar."""
-    if result.positions_record is None:  # a run of one position
-        return {"quantity": result.bars["position"].to_numpy()[None, :]}
     table = result.positions
     codes = table["instrument"].cat.codes.to_numpy()
     found = {}

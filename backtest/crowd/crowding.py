@@ -217,7 +217,7 @@ def find_decay(recovery: str | None, interval: int) -> float:
 
 def find_accounts(result: Result, money: float) -> float:
     """Return how many accounts like that of a run have a mean notional of ``money``."""
-    position = result.of_account("position")
+    position = result.of_positions("quantity")[:, 0]
     notional = np.abs(position * value_of(result.venue, result.close))
     held = notional[notional > 0.0]
     if not len(held):
@@ -294,7 +294,7 @@ def measure_answer(setting: SharedTerms, base: Result, shock: float) -> float:
     compared with what it would have held.
     """
     market = setting.market
-    position = base.of_account("position")
+    position = base.of_positions("quantity")[:, 0]
     held = np.flatnonzero(position[:-2] != 0.0)
     bars = np.unique(held[np.linspace(0, len(held) - 1, PROBES).astype(np.int64)])
     answers = []
@@ -303,7 +303,7 @@ def measure_answer(setting: SharedTerms, base: Result, shock: float) -> float:
         fall[bar + 1 :] = shock
         part = move_prices(market, fall).prefix(bar + 3)
         moved = run(part, setting.policy, **cut_signal(setting.terms, part))
-        after = moved.of_account("position")[-1]
+        after = moved.of_positions("quantity")[:, 0][-1]
         value = abs(float(value_of(moved.venue, np.asarray(part.open[-1]))))
         answers.append((position[bar + 2] - after) * value)
     return float(np.mean(answers)) if answers else 0.0

@@ -95,7 +95,7 @@ def solve_market(
 
 def sell_flow(result: Result, accounts: float, market: Market) -> FloatArray:
     """Return the notional that a crowd sells at each open of the market, at its own prices."""
-    position = result.of_account("position")
+    position = result.of_positions("quantity")[:, 0]
     fills = filled_changes(result.entries, result.time, result.span.first)
     changes = np.diff(position, prepend=0.0)
     forced = np.append(0.0, (changes - fills)[:-1])

@@ -17,15 +17,13 @@ from backtest.engine.compile.plain_or_compiled import (
     order_loop,
 )
 from backtest.engine.loop_driver import (
-    LoopOutcome,
     LoopStart,
     Progress,
-    join_outcomes,
+    go_on,
     run_loop,
 )
 from backtest.engine.loop_inputs import start_state
 from backtest.engine.portfolio_driver import (
-    BookOutcome,
     DeskSwitch,
     list_kernel_arguments,
     run_book_loop,
@@ -34,6 +32,7 @@ from backtest.engine.portfolio_inputs import BookInputs, start_book
 from backtest.engine.portfolio_loop import Desk
 from backtest.engine.portfolio_policies import Panelist, set_desk
 from backtest.engine.portfolio_setup import Setup
+from backtest.engine.record import Outcome, join_outcomes
 from backtest.engine.run_record import RunRecord
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy import Policy, start_memory
@@ -53,7 +52,7 @@ def run_account(
     is_compiled: bool,
     progress: Progress | None,
     switches: Sequence[Switch] = (),
-) -> LoopOutcome | BookOutcome:
+) -> Outcome:
     """Take the account through the markets, in the fast loop if it holds one position.
 
     From the bar of each of the ``switches`` on, in their order, its policies decide.
@@ -64,14 +63,14 @@ def run_account(
 
 def live_one(
     setup: Setup, *, is_compiled: bool, progress: Progress | None, switches: Sequence[Switch]
-) -> LoopOutcome:
+) -> Outcome:
     """Take an account with one position through its market."""
     stops = [*(each.bar for each in switches), setup.markets.n_bars]
-    outcomes: list[LoopOutcome] = []
+    outcomes: list[Outcome] = []
     for part, stop in zip([Switch(setup.first, setup.panelists), *switches], stops, strict=True):
         ((policy, _, columns, *_),) = part.panelists
         if outcomes:
-            begin = outcomes[-1].go_on(start_numbers(policy), part.bar)
+            begin = go_on(outcomes[-1], start_numbers(policy), part.bar)
         else:
             begin = find_loop_start(setup.resume, setup.account, policy, setup.first)
         outcomes.append(
@@ -109,7 +108,7 @@ def live(
     is_compiled: bool,
     progress: Progress | None,
     switches: Sequence[Switch] = (),
-) -> BookOutcome:
+) -> Outcome:
     """Take the account through the markets; a first run may be answered in plain Python."""
     if not is_compiled or isinstance(setup.account.requirement, OwnMargin):
         return take(setup, is_compiled=False, progress=progress, switches=switches)
@@ -166,7 +165,7 @@ def take(
     is_compiled: bool,
     progress: Progress | None,
     switches: Sequence[Switch] = (),
-) -> BookOutcome:
+) -> Outcome:
     """Take the account through the markets, in compiled code or in plain Python."""
     account = setup.account
     return run_book_loop(

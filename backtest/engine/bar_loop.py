@@ -30,19 +30,13 @@ from backtest.venue.contract_value import compute_price
 if TYPE_CHECKING:
     from backtest.account import Quote
     from backtest.base.units import FloatArray, IntArray
+    from backtest.engine.record import Record
 
 DONE, FULL, BROKEN, NEGATIVE = range(4)
 """Why the loop stopped: it is done, the log is full, the books do not balance, a bad decision."""
 
 IDENTITY_TOLERANCE = 1e-9
 DAY_NS = 86_400_000_000_000.0
-
-RECORDED = (
-    "equity", "cash", "position", "entry", "margin", "reserve", "unit", "price_pnl", "fees",
-    "slippage", "impact", "funding", "interest", "liquidation_loss", "flows", "top_up",
-    "bad_debt", "target",
-)  # fmt: skip
-"""The columns that a run records, in order; ``entry`` in u."""
 
 
 class Seen(NamedTuple):
@@ -70,12 +64,12 @@ class Formula(NamedTuple):
 class Tape(NamedTuple):
     """What the loop writes to.
 
-    ``book`` of shape (columns, n_bars) begins at bar ``cursor[1]``; ``cursor[0]`` is the current
-    bar, which locates an exception.
+    The ``record`` begins at bar ``cursor[1]``; ``cursor[0]`` is the current bar, which locates an
+    exception.
     """
 
     log: Log
-    book: FloatArray
+    record: Record
     cursor: IntArray
 
 
@@ -199,36 +193,37 @@ def is_balanced(before: State, after: State, ledger: Ledger, quote: Quote) -> bo
     return gap <= IDENTITY_TOLERANCE * scale
 
 
-def record_bar(book: FloatArray, state: State, ledger: Ledger, t: int) -> None:
-    """Write bar t into the record, an array of zeros of shape (columns, n_bars).
+def record_bar(record: Record, state: State, ledger: Ledger, t: int) -> None:
+    """Write bar t into a record of zeros; the money of the position is that of the account.
 
     Rare terms are written only if they are not 0: untouched pages take no memory.
     """
-    book[0, t] = state.equity
-    book[1, t] = state.books.cash
-    position = state.books.positions[0]
-    book[2, t] = position.quantity
-    book[3, t] = position.entry
-    write_if_any(book, 4, t, position.margin)
-    write_if_any(book, 5, t, state.reserve)
-    book[6, t] = state.unit
-    book[7, t] = ledger.price_pnl
-    write_if_any(book, 8, t, ledger.fees)
-    write_if_any(book, 9, t, ledger.slippage)
-    write_if_any(book, 10, t, ledger.impact)
-    write_if_any(book, 11, t, ledger.funding)
-    write_if_any(book, 12, t, ledger.interest)
-    write_if_any(book, 13, t, ledger.liquidation_loss)
-    write_if_any(book, 14, t, ledger.flows + ledger.top_up)
-    write_if_any(book, 15, t, ledger.top_up)
-    write_if_any(book, 16, t, ledger.bad_debt)
-    book[17, t] = state.leverage
+    account, held, position = record.account, record.positions, state.books.positions[0]
+    account.equity[t] = state.equity
+    account.cash[t] = state.books.cash
+    write_if_any(account.reserve, t, state.reserve)
+    account.unit[t] = state.unit
+    account.price_pnl[t] = ledger.price_pnl
+    write_if_any(account.fees, t, ledger.fees)
+    write_if_any(account.slippage, t, ledger.slippage)
+    write_if_any(account.impact, t, ledger.impact)
+    write_if_any(account.funding, t, ledger.funding)
+    write_if_any(account.interest, t, ledger.interest)
+    write_if_any(account.liquidation_loss, t, ledger.liquidation_loss)
+    write_if_any(account.flows, t, ledger.flows + ledger.top_up)
+    write_if_any(account.top_up, t, ledger.top_up)
+    write_if_any(account.bad_debt, t, ledger.bad_debt)
+    held.quantity[t, 0] = position.quantity
+    held.entry[t, 0] = position.entry
+    held.target[t, 0] = state.leverage
+    if position.margin != 0.0:
+        held.margin[t, 0] = position.margin
 
 
-def write_if_any(book: FloatArray, column: int, t: int, value: float) -> None:
+def write_if_any(column: FloatArray, t: int, value: float) -> None:
     """Write a value unless it is 0."""
     if value != 0.0:
-        book[column, t] = value
+        column[t] = value
 
 
 def simulate(
@@ -249,7 +244,7 @@ def simulate(
 
     Returns state, tally and memory after the last good bar, the bar reached, and why it stopped.
     """
-    log, book, cursor = tape.log, tape.book, tape.cursor
+    log, cursor = tape.log, tape.cursor
     offset = cursor[1]
     for t in range(start, stop):
         cursor[0] = t
@@ -277,5 +272,5 @@ def simulate(
         state = with_decision(after, leverage, feed.signal[min(t, len(feed.signal) - 1)])
         tally = counted
         if log.is_on is not None:
-            record_bar(book, state, ledger, as_index(t - offset))
+            record_bar(tape.record, state, ledger, as_index(t - offset))
     return state, tally, memory, stop, DONE

@@ -1,191 +1,102 @@
-"""Use of capital at each close: initial margin, money for new orders, profit by kind, loans."""
+"""Use of capital at each close: leverage, margin used, money for new orders, and loans."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backtest.base.units import TOLERANCE, FloatArray, IntArray
-from backtest.engine.result_tables import ARRAYS, value_of
+from backtest.base.units import TOLERANCE, FloatArray
+from backtest.engine.position_tables import compute_notionals, measure_profits, sum_positions
+from backtest.engine.result_tables import value_of
 from backtest.measures.margin_use import count_available, divide_by_equity, margin_used
 from backtest.measures.path_measures import AccountPath
-from backtest.venue.requirement import MarginRules, read_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from backtest.account import Account
+    from backtest.engine.record import Record
     from backtest.venue import Venue
 
 
-class CapitalUse(NamedTuple):
-    """Columns of the table of bars, each of shape (n_bars,); docs/accounting.md defines them."""
-
-    initial_margin: FloatArray
-    available: FloatArray
-    margin_used: FloatArray
-    position_leverage: FloatArray
-    realized_pnl: FloatArray
-    unrealized_pnl: FloatArray
-
-
-class TableSpan(NamedTuple):
-    """Margin rules, and the bars of a run to which they apply, ``first`` up to ``stop``."""
-
-    first: int
-    stop: int
-    rules: MarginRules
-
-
-def list_tables(venue: Venue, account: Account, time: IntArray) -> list[TableSpan]:
-    """Return the margin rules of a run, under the account's setting."""
-    setting = account.venue_leverage or 0.0
-    return [
-        TableSpan(each.first, each.stop, read_rules(venue.with_table(each), setting))
-        for each in venue.in_use(time)
-    ]
-
-
-def compute_use(
-    venue: Venue,
-    account: Account,
-    book: Mapping[str, FloatArray],
-    mark: FloatArray,
-    x: FloatArray,
-    tables: Sequence[TableSpan],
-    first_unrealized: float,
-) -> CapitalUse:
-    """Return the use of capital of the record of a run.
-
-    ``x`` is the multiplier of initial margin of each bar, ``tables`` are the margin tables in use,
-    and ``first_unrealized`` is the unrealized profit at the close before the first bar.
-    """
-    value, quantity, equity = value_of(venue, mark), book["position"], book["equity"]
-    notional = np.abs(quantity) * np.abs(value)
-    unrealized = find_unrealized(book, value)
-    uncounted = (1.0 - venue.profit_share()) * np.maximum(unrealized, 0.0)
-    initial, available = split_capital(account, book, notional, uncounted, x, tables)
-    before = np.concatenate([[first_unrealized], unrealized[:-1]])
-    gained = book["price_pnl"] - book["slippage"] - book["impact"]
-    realized = gained - (unrealized - before)
-    is_noise = np.abs(realized) <= TOLERANCE * (notional + np.abs(book["price_pnl"]))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        turns = np.where(quantity != 0.0, notional / initial, 0.0)
-    return CapitalUse(
-        initial_margin=initial,
-        available=np.array(available),
-        margin_used=margin_used(initial, equity),
-        position_leverage=turns,
-        realized_pnl=np.where(is_noise, 0.0, realized),
-        unrealized_pnl=unrealized,
-    )
-
-
-def find_unrealized(book: Mapping[str, FloatArray], value: FloatArray) -> FloatArray:
-    """Return the profit since the average entry at values u."""
-    quantity = book["position"]
-    return np.where(quantity != 0.0, quantity * (value - book["entry"]), 0.0)
-
-
-def split_capital(
-    account: Account,
-    book: Mapping[str, FloatArray],
-    notional: FloatArray,
-    uncounted: FloatArray,
-    x: FloatArray,
-    tables: Sequence[TableSpan],
-    first: int = 0,
-) -> tuple[FloatArray, FloatArray]:
-    """Return the initial margin and the money for new orders at each close.
-
-    ``uncounted`` is the unrealized profit that backs no order. ``first`` is the number of the first
-    of these bars in the tables' run.
-    """
-    if account.margin == "isolated":
-        margin = np.where(book["position"] != 0.0, book["margin"], 0.0)
-        return margin, count_available(book["cash"], 0.0, 0.0)
-    initial = np.zeros(len(notional))
-    for table in tables:
-        begin, end = max(table.first - first, 0), table.stop - first
-        if begin < end and begin < len(notional):
-            rows = slice(begin, end)
-            initial[rows] = compute_initial(table.rules, notional[rows], x[rows])
-    return initial, count_available(book["equity"], initial, uncounted)
-
-
-def compute_initial(rules: MarginRules, notional: FloatArray, x: FloatArray) -> FloatArray:
-    """Return the initial margin of notionals, from the brackets that they reach."""
-    n = int(np.searchsorted(rules.caps, np.max(notional))) + 1
-    reached = rules._replace(caps=rules.caps[:n], leverages=rules.leverages[:n])
-    return np.asarray(ARRAYS.compute_initial(reached, notional, x))
-
-
 def read_path(
-    venue: Venue,
-    account: Account,
-    book: Mapping[str, FloatArray],
+    record: Record,
     marks: FloatArray,
-    x: FloatArray,
-    tables: Sequence[TableSpan],
-    first: int,
+    moves: FloatArray,
+    pool: tuple[FloatArray, FloatArray],
+    modes: Sequence[str],
+    venues: Sequence[Venue],
 ) -> AccountPath:
-    """Return the path of an account over some bars of its record, from bar ``first`` of the run.
+    """Return the path of an account over the bars of a record.
 
-    ``marks`` are the mark closes, with the one before those bars.
+    ``marks`` are the mark closes, of shape (n_bars, n), ``moves`` the returns of the market at 1x,
+    ``modes`` the margin modes of the positions. ``pool`` are the backing of the cross positions
+    and the initial margin of all.
     """
-    value = value_of(venue, marks)
-    size = np.abs(value)
-    signed, equity = book["position"] * size[1:], book["equity"]
-    uncounted = (1.0 - venue.profit_share()) * np.maximum(find_unrealized(book, value[1:]), 0.0)
-    initial, available = split_capital(account, book, np.abs(signed), uncounted, x, tables, first)
+    account, (_, initial) = record.account, pool
+    notionals = compute_notionals(record.positions._asdict(), marks, venues)
     return AccountPath(
-        unit=book["unit"],
-        equity=equity,
+        unit=account.unit,
+        equity=account.equity,
         initial=initial,
-        available=available,
-        used=margin_used(initial, equity),
-        leverage=divide_by_equity(signed, equity),
-        moves=np.diff(value) / size[:-1],
+        available=find_available(record, marks, pool, modes, venues),
+        used=margin_used(initial, account.equity),
+        leverage=divide_by_equity(sum_positions(notionals), account.equity),
+        moves=moves,
     )
 
 
 def find_available(
-    book: Mapping[str, FloatArray],
-    margin: FloatArray,
-    profits: FloatArray,
+    record: Record,
+    marks: FloatArray,
+    pool: tuple[FloatArray, FloatArray],
     modes: Sequence[str],
     venues: Sequence[Venue],
 ) -> FloatArray:
     """Return the money for new orders at each close: that of the cross pool, without its margin.
 
-    ``margin`` and ``profits`` are those of the positions, of shape (n_bars, n), and ``modes`` their
-    margin modes. With isolated positions only, the pool is the wallet.
+    With isolated positions only, the pool is the wallet.
     """
+    (backing, initial), held = pool, record.positions._asdict()
     is_own = np.array([mode == "isolated" for mode in modes])
-    shares = np.array([venue.profit_share() for venue in venues])
-    uncounted = np.where(is_own, 0.0, (1.0 - shares) * np.maximum(profits, 0.0)).sum(axis=1)
-    posted = margin[:, is_own].sum(axis=1)
-    return count_available(book["backing"], book["initial"] - posted, uncounted)
+    kept = np.array([1.0 - venue.profit_share() for venue in venues])
+    uncounted: FloatArray | float = 0.0
+    if (kept[~is_own] > 0.0).any():
+        gains = kept * np.maximum(measure_profits(held, marks, venues), 0.0)
+        uncounted = sum_positions(np.where(is_own, 0.0, gains))
+    if is_own.any():
+        initial = initial - sum_positions(held["margin"][:, is_own])
+    return count_available(backing, initial, uncounted)
+
+
+def find_realized(
+    record: Record, notional: FloatArray, profits: FloatArray, first_unrealized: float
+) -> FloatArray:
+    """Return the realized profit of each bar, with 0 for rounding.
+
+    ``notional`` are gross notionals and ``profits`` unrealized profits at closes, and
+    ``first_unrealized`` is that at the close before the first bar.
+    """
+    account = record.account
+    change = np.diff(profits, prepend=first_unrealized)
+    realized = account.price_pnl - account.slippage - account.impact - change
+    size = notional + np.abs(account.price_pnl)
+    return np.where(np.abs(realized) <= TOLERANCE * size, 0.0, realized)
 
 
 def compute_loan_columns(
-    venue: Venue,
-    account: Account,
-    book: Mapping[str, FloatArray],
-    mark: FloatArray,
-    maintenance: FloatArray,
+    venue: Venue, record: Record, mark: FloatArray, maintenance: FloatArray, *, is_isolated: bool
 ) -> dict[str, FloatArray]:
     """Return health factor and loan-to-value ratio at each close, where money is borrowed.
 
     The collateral is what the position's account owns (a long position, cash), the debt what it
     owes (borrowed cash, a short position).
     """
-    quantity = book["position"]
+    fields = record.of_one()
+    quantity, cash = fields["quantity"], fields["cash"]
     owned = np.where(quantity != 0.0, quantity * value_of(venue, mark), 0.0)
-    cash = book["cash"]
-    if account.margin == "isolated":
-        cash = book["margin"] - quantity * book["entry"]
+    if is_isolated:
+        cash = fields["margin"] - quantity * fields["entry"]
     collateral = np.maximum(cash, 0.0) + np.maximum(owned, 0.0)
     debt = np.maximum(-cash, 0.0) + np.maximum(-owned, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):

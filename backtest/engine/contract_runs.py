@@ -215,7 +215,7 @@ def check_runs(trial: ContractTrial) -> str:
 
 def check_finite(trial: ContractTrial) -> str:
     """Require finite decisions once the columns are known."""
-    target, equity = trial.plain.of_account("target"), trial.plain.of_account("equity")
+    target, equity = trial.plain.of_positions("target")[:, 0], trial.plain.of_account("equity")
     asked = trial.is_warm & (equity > 0.0)
     infinite = np.flatnonzero(asked & np.isinf(target))
     if len(infinite):
@@ -234,7 +234,8 @@ def check_finite(trial: ContractTrial) -> str:
 def check_repeatable(trial: ContractTrial) -> str:
     """Require the same bits in a second run."""
     again = ContractTrial(trial.cls, trial.market, trial.accounts)
-    bad = find_difference(again.plain.of_account("target"), trial.plain.of_account("target"))
+    targets = (each.plain.of_positions("target")[:, 0] for each in (again, trial))
+    bad = find_difference(*targets)
     if bad is not None:
         raise BrokenContractError(
             f"the leverage at {trial.name_bar(bad)} differs between two runs: {STEADY}"
@@ -268,7 +269,7 @@ def compare_runs(
         "in leverage use math.log, math.exp, math.sqrt and so on rather than numpy's functions or "
         "** 0.5, whose last bit may differ once compiled"
     )
-    ours, theirs = compiled.of_account("target"), plain.of_account("target")
+    ours, theirs = compiled.of_positions("target")[:, 0], plain.of_positions("target")[:, 0]
     bad = find_difference(ours, theirs)
     if bad is not None:
         one, other = ours[bad], theirs[bad]
@@ -277,7 +278,7 @@ def compare_runs(
             f"compiled, {repr_plain(other)} in plain Python; {advice}"
         )
     pairs: dict[str, tuple[FloatArray, FloatArray]] = {
-        "record": (compiled.record, plain.record),
+        "record": (compiled.record.values, plain.record.values),
         "events": (np.asarray(compiled.entries), np.asarray(plain.entries)),
         "measures": (list_measures(compiled), list_measures(plain)),
     }
@@ -296,7 +297,7 @@ def check_causal_decisions(trial: ContractTrial) -> str:
     for t in choose_cuts(trial)[1::2]:
         for what, market in make_futures(trial.market, t, rng):
             result = trial.run(market, situation)
-            targets = (each.of_account("target")[: t + 1] for each in (trial.plain, result))
+            targets = (each.of_positions("target")[:, 0][: t + 1] for each in (trial.plain, result))
             bad = find_difference(*targets)
             if bad is not None:
                 raise BrokenContractError(

@@ -12,12 +12,12 @@ import numpy as np
 
 from backtest.account.ledger import FILL, MARGIN_ADDED
 from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.engine.bar_loop import RECORDED
 from backtest.engine.fee_days import list_fees
 from backtest.engine.result_tables import ARRAYS, sum_contracts
 
 if TYPE_CHECKING:
     from backtest.engine.loop_inputs import Inputs
+    from backtest.engine.record import Record
 
 
 class AtOpen(NamedTuple):
@@ -56,13 +56,13 @@ class AtOpen(NamedTuple):
         return AtOpen._make(values[rows] for values in self)
 
 
-def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: int) -> AtOpen:
+def read_opens(inputs: Inputs, record: Record, entries: FloatArray, first: int) -> AtOpen:
     """Return the account before each fill: the steps of the bar that come before it are done."""
-    book = dict(zip(RECORDED, record, strict=True))
+    book = record.of_one()
     feed, rules = inputs.feed, inputs.rules.instrument
-    n = record.shape[1]
+    n = record.n_bars
     signal = take_bars(feed.signal, np.arange(first, first + n))
-    target, position = book["target"][:-1], book["position"][:-1]
+    target, position = book["target"][:-1], book["quantity"][:-1]
     is_closing = (signal[:-1] == 0.0) & (position != 0.0)
     rows = np.flatnonzero(~np.isnan(target) | is_closing)
     bar = first + rows + 1
@@ -116,7 +116,7 @@ def carry_over(
 
     Steps 1 to 3 of the bar come before a fill at the open, and step 6 too before one at its close.
     """
-    rules, quantity = inputs.rules.instrument, book["position"][rows]
+    rules, quantity = inputs.rules.instrument, book["quantity"][rows]
     if rules.fills_early is not None:
         return book["cash"][rows], book["margin"][rows]
     top_up, flows = book["top_up"][rows + 1], book["flows"][rows + 1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -35,6 +35,7 @@ from backtest.engine.compile.recipe import (
 )
 from backtest.engine.fee_days import TradedDays, start_day, with_fees
 from backtest.engine.loop_inputs import Inputs
+from backtest.engine.record import Outcome, new_record_of_one
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy import Combinator, Policy, formula_for
 from backtest.policy.error_location import bind_plain, locate_numba_error
@@ -67,50 +68,9 @@ class LoopStart(NamedTuple):
         return start_tally(self.state.unit, self.state.equity, self.first)
 
 
-class LoopOutcome(NamedTuple):
-    """Where the loop ended, what it recorded, and what it has accumulated.
-
-    ``charged`` has the fee rate of ordinary trades from some bars on.
-    """
-
-    state: State
-    tally: Tally
-    memory: tuple[float, ...]
-    book: FloatArray
-    entries: FloatArray
-    plain_because: str
-    traded: TradedDays | None
-    charged: tuple[tuple[int, float], ...]
-
-    def go_on(self, memory: tuple[float, ...], first: int) -> LoopStart:
-        """Return where another policy begins in the same account, at bar ``first``."""
-        return LoopStart(self.state, memory, first, self.traded, self.tally)
-
-    @property
-    def record(self) -> FloatArray:
-        """The record by bar, of shape (n_bars, fields)."""
-        return self.book.T
-
-    @property
-    def positions_record(self) -> None:
-        """The record of one position is part of that of the account."""
-        return
-
-    def of_account(self, name: str) -> FloatArray:
-        """Return a field of the record at each close, of shape (n_bars,)."""
-        return np.asarray(self.book[loop.RECORDED.index(name)])
-
-
-def join_outcomes(outcomes: Sequence[LoopOutcome]) -> LoopOutcome:
-    """Return one outcome of an account that went on from one to the next."""
-    if len(outcomes) == 1:
-        return outcomes[0]
-    return outcomes[-1]._replace(
-        book=np.concatenate([each.book for each in outcomes], axis=1),
-        entries=np.concatenate([each.entries for each in outcomes]),
-        charged=tuple(pair for each in outcomes for pair in each.charged),
-        plain_because=outcomes[0].plain_because,
-    )
+def go_on(before: Outcome, memory: tuple[float, ...], first: int) -> LoopStart:
+    """Return where another policy begins in the same account, at bar ``first``."""
+    return LoopStart(before.state, memory, first, before.traded, before.tally)
 
 
 class LoopRunner(NamedTuple):
@@ -211,7 +171,7 @@ def run_loop(
     stop: int,
     is_compiled: bool,
     progress: Progress | None,
-) -> LoopOutcome:
+) -> Outcome:
     """Take the account up to bar ``stop``, in compiled code where the policy compiles."""
     because = "compile=False"
     if is_compiled:
@@ -278,8 +238,7 @@ def explain_refusal(refusal: Exception, policy: Policy) -> str:
 def new_tape(n_bars: int, capacity: int, first: int) -> Tape:
     """Return an empty tape for ``n_bars`` bars from bar ``first``."""
     log = Log(True, np.empty((capacity, 8)), np.zeros(1, dtype=np.int64))
-    book = np.zeros((len(loop.RECORDED), n_bars))
-    return Tape(log, book, np.array([first, first], dtype=np.int64))
+    return Tape(log, new_record_of_one(n_bars), np.array([first, first], dtype=np.int64))
 
 
 def run_bars(
@@ -303,7 +262,7 @@ def run_chunks(
     progress: Progress | None,
     because: str,
     chunk: int = CHUNK,
-) -> LoopOutcome:
+) -> Outcome:
     """Run chunk by chunk up to bar ``total``, keeping what is logged."""
     state, memory, first, traded, _ = begin
     tape = new_tape(total - first, 2 * min(chunk, total) + 256, first)
@@ -336,11 +295,11 @@ def run_chunks(
         if progress is not None:
             progress(t - first, total - first)
     entries = kept[0] if len(kept) == 1 else np.concatenate(kept)
-    return LoopOutcome(
+    return Outcome(
         state=state,
         tally=tally,
         memory=memory,
-        book=tape.book,
+        record=tape.record,
         entries=entries,
         plain_because=because,
         traded=traded,

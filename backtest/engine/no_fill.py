@@ -11,22 +11,19 @@ from backtest.account.ledger import FILL
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import NoFillWarning
 from backtest.base.units import FloatArray
-from backtest.engine.bar_loop import RECORDED
 from backtest.engine.target_cuts_table import measure_cuts
 
 if TYPE_CHECKING:
     from backtest.account import Account
-    from backtest.engine.loop_driver import LoopOutcome
     from backtest.engine.loop_inputs import Inputs
+    from backtest.engine.record import Outcome
     from backtest.venue import Venue
 
-TARGET, POSITION = RECORDED.index("target"), RECORDED.index("position")
 
-
-def is_filled(outcome: LoopOutcome) -> bool:
+def is_filled(outcome: Outcome) -> bool:
     """Return whether a run filled an order, or carried a position from an earlier run."""
     has_fill = outcome.tally.money.traded > 0.0 or (outcome.entries[:, 1] == FILL).any()
-    return bool(has_fill or (outcome.book[POSITION] != 0.0).any())
+    return bool(has_fill or (outcome.of_positions("quantity") != 0.0).any())
 
 
 def is_cash(columns: Mapping[str, FloatArray], target: FloatArray) -> bool:
@@ -38,7 +35,7 @@ def is_cash(columns: Mapping[str, FloatArray], target: FloatArray) -> bool:
 
 
 def explain_no_fill(
-    outcome: LoopOutcome,
+    outcome: Outcome,
     inputs: Inputs,
     columns: Mapping[str, FloatArray],
     venue: Venue,
@@ -48,10 +45,10 @@ def explain_no_fill(
     """Return why a run from bar ``first`` filled no order, without a full stop; empty if it did."""
     if is_filled(outcome):
         return ""
-    target = outcome.book[TARGET]
+    target = outcome.of_positions("target")[:, 0]
     if np.isnan(target[:-1]).all():
         return explain_nan(target, columns)
-    rows = measure_cuts(inputs, outcome.book, outcome.entries, first)
+    rows = measure_cuts(inputs, outcome.record, outcome.entries, first)
     total = rows[0]
     n = int(total["decisions"])
     if n == 0 and inputs.rules.instrument.has_order_fee is not None:

@@ -20,8 +20,8 @@ from backtest.engine.result_tables import value_of
 from backtest.engine.target_cuts_table import average_row
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio_driver import BookOutcome
     from backtest.engine.portfolio_setup import Setup
+    from backtest.engine.record import Outcome
 
 CAUSES = (
     "min_leverage", "max_leverage", "max_gross_leverage", "band", "min_notional", "lot",
@@ -61,7 +61,7 @@ class AtOpens(NamedTuple):
     is_hit: BoolArray
 
 
-def measure_book_cuts(setup: Setup, outcome: BookOutcome) -> list[dict[str, Any]]:
+def measure_book_cuts(setup: Setup, outcome: Outcome) -> list[dict[str, Any]]:
     """Return the rows of ``Result.target_cuts``: all instruments, then each of them."""
     found = find_book_decisions(setup, outcome)
     day = setup.markets.time[found.bar] // DAY
@@ -86,10 +86,10 @@ def list_rows(
     ]
 
 
-def find_book_decisions(setup: Setup, outcome: BookOutcome) -> BookDecisions:
+def find_book_decisions(setup: Setup, outcome: Outcome) -> BookDecisions:
     """Return every decision that reached an open, with what each limit took of it."""
     terms, feed, first = setup.inputs.terms, setup.inputs.feed, setup.first
-    n = len(outcome.account)
+    n = outcome.record.n_bars
     at = read_book_opens(setup, outcome)
     signal = feed.signal[first : first + n - 1]
     level = outcome.of_positions("target")[:-1]
@@ -173,13 +173,13 @@ def split_rest(
     return found
 
 
-def read_book_opens(setup: Setup, outcome: BookOutcome) -> AtOpens:
+def read_book_opens(setup: Setup, outcome: Outcome) -> AtOpens:
     """Return the account before and after the fills of each bar but the first.
 
     Flows, interest and the funding at the open come before, at the bar's close that inside the bar
     too, and nothing at the close before; a conversion of collateral is left out.
     """
-    first, n = setup.first, len(outcome.account)
+    first, n = setup.first, outcome.record.n_bars
     feed, names, mode = setup.inputs.feed, setup.markets.names, setup.inputs.terms.fill
     before_fill, venues = slice(first, first + n - 1), [setup.venues[name] for name in names]
     bars = before_fill if mode == EARLY else slice(first + 1, first + n)
@@ -197,7 +197,7 @@ def read_book_opens(setup: Setup, outcome: BookOutcome) -> AtOpens:
         equity = equity - outcome.of_account("interest")[1:] - paid
     equity = equity + np.where(before != 0.0, before * (value - last), 0.0).sum(axis=1)
     moved = assets_fill - feed.asset_mark_close[:, before_fill]
-    assets = count_assets(outcome.book.held.amounts, outcome.entries, len(names), first, n)
+    assets = count_assets(outcome.state.held.amounts, outcome.entries, len(names), first, n)
     equity = equity + (assets[:-1] * moved.T).sum(axis=1)
     forced = sum_by_instrument(outcome.entries, FORCED, first, before.shape[1], n, counts=True)
     is_cross = np.array([each.is_isolated is None for each in setup.inputs.terms.instruments])

@@ -23,8 +23,9 @@ from backtest.engine.portfolio_inputs import (
     new_scene,
     write_table,
 )
-from backtest.engine.portfolio_loop import ACCOUNT_RECORD, POSITION_RECORD, BookTape, Desk
+from backtest.engine.portfolio_loop import BookTape, Desk
 from backtest.engine.portfolio_policies import ask_plain
+from backtest.engine.record import Outcome, new_record
 from backtest.measures.tally import Tally
 from backtest.policy import Policy
 from backtest.venue.own_requirement import OwnMargin, make_own_twins
@@ -44,42 +45,6 @@ class DeskSwitch(NamedTuple):
     bar: int
     desk: Desk
     policies: list[tuple[Policy, tuple[str, ...]]]
-
-
-class BookOutcome(NamedTuple):
-    """Where the loop ended, and what it recorded: (bars, fields), (bars, n, fields), events."""
-
-    book: Book
-    tally: Tally
-    account: FloatArray
-    positions: FloatArray
-    entries: FloatArray
-    memory: FloatArray
-    plain_because: str
-    traded: TradedDays | None = None
-
-    @property
-    def state(self) -> Book:
-        """Where the account ended."""
-        return self.book
-
-    @property
-    def record(self) -> FloatArray:
-        """The record of the account, of shape (n_bars, fields)."""
-        return self.account
-
-    @property
-    def positions_record(self) -> FloatArray:
-        """The record of the positions, of shape (n_bars, n, fields)."""
-        return self.positions
-
-    def of_account(self, name: str) -> FloatArray:
-        """Return a field of the account at each close, of shape (n_bars,)."""
-        return self.account[:, ACCOUNT_RECORD.index(name)]
-
-    def of_positions(self, name: str) -> FloatArray:
-        """Return a field of the positions at each close, of shape (n_bars, n)."""
-        return self.positions[:, :, POSITION_RECORD.index(name)]
 
 
 def find_simulate(
@@ -114,7 +79,7 @@ def run_book_loop(
     names: Sequence[str] = (),
     switches: Sequence[DeskSwitch] = (),
     traded: TradedDays | None = None,
-) -> BookOutcome:
+) -> Outcome:
     """Run the account to the end of the markets, with a requirement of the user if there is one.
 
     From the bar of each of the ``switches`` on, in their order, its policies decide. An overlay
@@ -136,12 +101,11 @@ def run_book_loop(
         given = (inputs, book, desk, bound, counts, seat.bar, stop, tape, chunk, progress)
         counts, entries = drive(simulate, pack, *given)
         kept.append(entries)
-    return BookOutcome(
-        book=book,
+    return Outcome(
+        state=book,
         tally=counts.tally,
         traded=counts.traded,
-        account=tape.account,
-        positions=tape.positions,
+        record=tape.record,
         entries=np.concatenate(kept),
         memory=desk.memory,
         plain_because="" if is_compiled else describe_plain(own),
@@ -174,7 +138,7 @@ def advance_book(
     bound = bind(desk, policies)
     given = (inputs, book, desk, bound, counts, first, stop, tape, chunk, None)
     counts, _ = drive(simulate, pack, *given)
-    return counts, float(tape.account[0, ACCOUNT_RECORD.index("flows")])
+    return counts, float(tape.record.account.flows[0])
 
 
 class Counts(NamedTuple):
@@ -335,8 +299,7 @@ def new_tape(n: int, n_bars: int, first: int, capacity: int) -> BookTape:
     """Return an empty tape for ``n_bars`` bars of n instruments from bar ``first``."""
     return BookTape(
         log=new_book_log(capacity),
-        account=np.zeros((n_bars, len(ACCOUNT_RECORD))),
-        positions=np.zeros((n_bars, n, len(POSITION_RECORD))),
+        record=new_record(n_bars, n, has_closes=True),
         cursor=np.array([first, first], np.int64),
         before=np.zeros(n),
         is_on=np.ones(1, np.int64),

@@ -26,7 +26,6 @@ from backtest.account.portfolio_ledger import (
     PRICE_PNL,
     SLIPPAGE,
     TOP_UP,
-    TRADED,
     sum_calm_ledger,
     sum_ledger,
     total,
@@ -65,24 +64,6 @@ from backtest.venue.contract_value import compute_price, compute_value
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
-
-ACCOUNT_RECORD = (
-    "equity", "cash", "balance", "reserve", "unit", "backing", "requirement", "collateral",
-    "collateral_at_rate", "overlay", "price_pnl", "fees", "slippage", "impact", "funding",
-    "interest", "liquidation_loss", "flows", "top_up", "bad_debt", "collateral_pnl", "conversion",
-    "traded", "initial",
-)  # fmt: skip
-"""What is recorded of the account at each close; ``requirement`` is times the level."""
-
-POSITION_RECORD = (
-    "quantity", "entry", "margin", "target", "price_pnl", "fees", "slippage", "impact", "funding",
-    "liquidation_loss", "bad_debt", "share", "failure",
-)  # fmt: skip
-"""What is recorded of each position at each close.
-
-``entry`` and ``failure`` (of its pot, the others frozen) are in u; ``share`` is that of the
-requirement.
-"""
 
 (
     SHOWN_EQUITY, SHOWN_PEAK, SHOWN_DRAWDOWN, SHOWN_LEVERAGE, SHOWN_POSITION, SHOWN_ENTRY,
@@ -136,7 +117,7 @@ class Desk(NamedTuple):
 
 
 class BookTape(NamedTuple):
-    """What the loop writes to: ``account`` (bars, fields) and ``positions`` (bars, n, fields).
+    """What the loop writes to: the log of events, and the record.
 
     ``cursor[0]`` is the current bar, ``cursor[1]`` the first one. ``before`` are the marks of the
     last close, ``is_on[0]`` is 1 if bars and events are recorded, and ``units`` has the unit value
@@ -144,8 +125,7 @@ class BookTape(NamedTuple):
     """
 
     log: BookLog
-    account: FloatArray
-    positions: FloatArray
+    record: Any
     cursor: IntArray
     before: FloatArray
     is_on: IntArray
@@ -392,43 +372,59 @@ def record_book(
     ledger: FloatArray,
     room: Room,
     close: BookClose,
-    row: int,
+    t: int,
 ) -> None:
-    """Write a bar into the record."""
-    out, purse = tape.account, book.purse
-    out[row, 0], out[row, 1] = purse[EQUITY], purse[CASH]
-    out[row, 2] = compute_balance(terms, book)
-    out[row, 3], out[row, 4] = purse[RESERVE], purse[UNIT]
-    out[row, 5] = compute_pool(terms, book)
-    out[row, 6] = close.needed
-    out[row, 7] = compute_full_value(book.held)
-    out[row, 8] = compute_collateral_value(terms.rules.collateral, book.held)
-    out[row, 9] = purse[OVERLAY]
-    out[row, 10], out[row, 11] = total(ledger, PRICE_PNL), total(ledger, FEES)
-    out[row, 12], out[row, 13] = total(ledger, SLIPPAGE), total(ledger, IMPACT)
-    out[row, 14], out[row, 15] = total(ledger, FUNDING), total(ledger, INTEREST)
-    out[row, 16] = total(ledger, LOSS)
-    out[row, 17] = total(ledger, FLOWS) + total(ledger, TOP_UP)
-    out[row, 18], out[row, 19] = total(ledger, TOP_UP), total(ledger, BAD_DEBT)
-    out[row, 20], out[row, 21] = total(ledger, COLLATERAL_PNL), total(ledger, CONVERSION)
-    out[row, 22] = total(ledger, TRADED)
-    out[row, 23] = compute_book_initial(terms.rules, book.held)
+    """Write bar t into a record of zeros."""
+    account, purse = tape.record.account, book.purse
+    account.equity[t], account.cash[t] = purse[EQUITY], purse[CASH]
+    account.reserve[t], account.unit[t] = purse[RESERVE], purse[UNIT]
+    account.overlay[t] = purse[OVERLAY]
+    write_total(account.price_pnl, ledger, PRICE_PNL, t)
+    write_total(account.fees, ledger, FEES, t)
+    write_total(account.slippage, ledger, SLIPPAGE, t)
+    write_total(account.impact, ledger, IMPACT, t)
+    write_total(account.funding, ledger, FUNDING, t)
+    write_total(account.interest, ledger, INTEREST, t)
+    write_total(account.liquidation_loss, ledger, LOSS, t)
+    account.flows[t] = total(ledger, FLOWS) + total(ledger, TOP_UP)
+    write_total(account.top_up, ledger, TOP_UP, t)
+    write_total(account.bad_debt, ledger, BAD_DEBT, t)
+    write_total(account.collateral_pnl, ledger, COLLATERAL_PNL, t)
+    write_total(account.conversion, ledger, CONVERSION, t)
+    for i in range(len(book.margin)):
+        record_position(tape, book, ledger, i, t)
+    record_close(tape, terms, book, room, close, t)
+
+
+def write_total(column: FloatArray, ledger: FloatArray, term: int, t: int) -> None:
+    """Write the sum of a term unless it is 0: untouched pages take no memory."""
+    value = total(ledger, term)
+    if value != 0.0:
+        column[t] = value
+
+
+def record_position(tape: BookTape, book: Book, ledger: FloatArray, i: int, t: int) -> None:
+    """Write one position of a bar into the record."""
+    held = tape.record.positions
+    held.quantity[t, i], held.entry[t, i] = book.held.quantities[i], book.held.entries[i]
+    held.margin[t, i], held.target[t, i] = book.margin[i], book.leverage[i]
+    held.price_pnl[t, i], held.fees[t, i] = ledger[PRICE_PNL, i], ledger[FEES, i]
+    held.slippage[t, i], held.impact[t, i] = ledger[SLIPPAGE, i], ledger[IMPACT, i]
+    held.funding[t, i], held.liquidation_loss[t, i] = ledger[FUNDING, i], ledger[LOSS, i]
+    held.bad_debt[t, i] = ledger[BAD_DEBT, i]
+
+
+def record_close(
+    tape: BookTape, terms: Terms, book: Book, room: Room, close: BookClose, t: int
+) -> None:
+    """Write what follows from the account and the market at the close of a bar."""
+    closes = tape.record.closes
+    closes.balance[t], closes.backing[t] = compute_balance(terms, book), compute_pool(terms, book)
+    closes.requirement[t] = close.needed
+    closes.collateral[t] = compute_full_value(book.held)
+    closes.collateral_at_rate[t] = compute_collateral_value(terms.rules.collateral, book.held)
+    closes.initial[t] = compute_book_initial(terms.rules, book.held)
     for i in range(len(book.margin)):
         if is_isolated(terms, i):
-            out[row, 23] += book.margin[i]
-    for i in range(len(book.margin)):
-        record_position(tape, book, ledger, room, i, row)
-
-
-def record_position(
-    tape: BookTape, book: Book, ledger: FloatArray, room: Room, i: int, row: int
-) -> None:
-    """Write one position of a bar into the record."""
-    out = tape.positions
-    out[row, i, 0], out[row, i, 1] = book.held.quantities[i], book.held.entries[i]
-    out[row, i, 2], out[row, i, 3] = book.margin[i], book.leverage[i]
-    out[row, i, 4], out[row, i, 5] = ledger[PRICE_PNL, i], ledger[FEES, i]
-    out[row, i, 6], out[row, i, 7] = ledger[SLIPPAGE, i], ledger[IMPACT, i]
-    out[row, i, 8], out[row, i, 9] = ledger[FUNDING, i], ledger[LOSS, i]
-    out[row, i, 10] = ledger[BAD_DEBT, i]
-    out[row, i, 11], out[row, i, 12] = book.shares[i], room.failure[i]
+            closes.initial[t] += book.margin[i]
+        closes.share[t, i], closes.failure[t, i] = book.shares[i], room.failure[i]

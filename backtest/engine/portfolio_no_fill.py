@@ -13,8 +13,8 @@ from backtest.engine.no_fill import explain_nan
 from backtest.engine.target_cuts_text import WORDS
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio_driver import BookOutcome
     from backtest.engine.portfolio_setup import Setup
+    from backtest.engine.record import Outcome
 
 CURES = {
     "band": "narrow the band",
@@ -26,7 +26,7 @@ CURES = {
 
 
 def explain_no_book_fill(
-    setup: Setup, outcome: BookOutcome, measure_cuts: Callable[[], Sequence[Mapping[str, Any]]]
+    setup: Setup, outcome: Outcome, measure_cuts: Callable[[], Sequence[Mapping[str, Any]]]
 ) -> str:
     """Return why a run filled no order, without a full stop; empty if it did.
 

@@ -90,7 +90,7 @@ class PortfolioViews(RunRecord):
         """Signed leverage of each instrument at each close, by name."""
         equity = self.of_account("equity")[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
-            weights = np.where(equity > 0.0, self._notionals / equity, 0.0)
+            weights = np.where(equity > 0.0, self.notionals / equity, 0.0)
         return pd.DataFrame(weights, index=utc_index(self.time), columns=list(self.names))
 
     @property

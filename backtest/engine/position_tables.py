@@ -29,15 +29,23 @@ OWN = ("price_pnl", "fees", "slippage", "impact", "funding", "liquidation_loss",
 def compute_notionals(held: Fields, marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
     """Return the signed notionals at each close, of shape (n_bars, n); ``marks`` are prices."""
     quantity = held["quantity"]
-    values = [np.abs(value_of(venue, marks[:, i])) for i, venue in enumerate(venues)]
-    return np.where(quantity != 0.0, quantity * np.stack(values, axis=1), 0.0)
+    return np.where(quantity != 0.0, quantity * np.abs(value_marks(marks, venues)), 0.0)
 
 
 def measure_profits(held: Fields, marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
     """Return the unrealized profits at each close, of shape (n_bars, n); ``marks`` are prices."""
     quantity = held["quantity"]
-    values = np.stack([value_of(venue, marks[:, i]) for i, venue in enumerate(venues)], axis=1)
-    return np.where(quantity != 0.0, quantity * (values - held["entry"]), 0.0)
+    return np.where(quantity != 0.0, quantity * (value_marks(marks, venues) - held["entry"]), 0.0)
+
+
+def sum_positions(values: FloatArray) -> FloatArray:
+    """Return the sum over positions at each close; that of one is quicker without a sum."""
+    return values[:, 0] if values.shape[1] == 1 else values.sum(axis=1)
+
+
+def value_marks(marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
+    """Return the values u of marks, of shape (n_bars, n)."""
+    return np.stack([value_of(venue, marks[:, i]) for i, venue in enumerate(venues)], axis=1)
 
 
 def positions_table(

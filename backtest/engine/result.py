@@ -70,7 +70,7 @@ class Result(PortfolioViews, Reportable):
         times in days. Of several positions also those of the portfolio.
     bars : DataFrame
         One row per bar of the account, of one position with its columns; see
-        :func:`backtest.engine.result_tables.bars_table` and ``portfolio_bars``.
+        :func:`backtest.engine.bars_table.bars_table`.
     positions : DataFrame
         One row per bar and instrument.
     events : DataFrame
@@ -208,7 +208,7 @@ class Result(PortfolioViews, Reportable):
             If the result goes on from an earlier one, which may have opened its position.
         """
         check_not_resumed(self.manifest, "Result.realization")
-        given = (self.time, self.spans, self.names, self._venues, self.marks, self.events)
+        given = (self.time, self.spans, self.names, self.list_venues(), self.marks, self.events)
         return realize_by_instrument(*given)
 
     @cached_property
@@ -220,7 +220,7 @@ class Result(PortfolioViews, Reportable):
         if self.account.fill == "next_close":
             late = filled_changes(self.entries, self.time, self.span.first)
         return read_account_history(
-            self._book,
+            self.record.of_one(),
             value_of(self.venue, self.mark),
             self.signal,
             forced_changes(self.entries, self.time, self.span.first),
@@ -260,11 +260,13 @@ class Result(PortfolioViews, Reportable):
         """
         if by is not None:
             PERIODS.check("by", by, where="Result.attribution, by")
+        account, positions, _ = self.record
+        money = (self.names, account._asdict(), positions._asdict())
         if by == "instrument" or (by is None and not self.has_one_position):
-            return attribution_table(self.names, self._book, self._held)
+            return attribution_table(*money)
         if not self.has_one_position:
             starts = find_periods(self.time, by)  # type: ignore[arg-type] # not None, nor instrument
-            return attribute_money(self.names, self._book, self._held, starts)
+            return attribute_money(*money, starts)
         if by is not None:
             return attribute_by(self._life, self.time, by)
         years = (int(self.span.closes[-1]) - self.span.start) / (YEAR_DAYS * DAY)
@@ -333,7 +335,7 @@ class Result(PortfolioViews, Reportable):
             life = self._life
             start = 0 if math.isfinite(self.first_mark) else 1
             return np.abs(life.leverage), life.move, life.is_counted, start
-        gross = divide_by_equity(np.abs(self._notionals).sum(axis=1), self.of_account("equity"))
+        gross = divide_by_equity(np.abs(self.notionals).sum(axis=1), self.of_account("equity"))
         before = np.concatenate(([math.nan], gross[:-1]))
         return before, self.market_returns, self.of_account("equity") > 0.0, 1
 

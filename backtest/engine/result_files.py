@@ -36,10 +36,9 @@ from backtest.base.result_folders import (
     write_parquet,
 )
 from backtest.base.units import FloatArray
-from backtest.engine.bar_loop import RECORDED
 from backtest.engine.fee_days import read_traded
 from backtest.engine.manifest import PORTFOLIO
-from backtest.engine.portfolio_loop import ACCOUNT_RECORD, POSITION_RECORD
+from backtest.engine.record import AccountFields, Closes, PositionFields, Record
 from backtest.engine.run_data import Before, Quotes
 from backtest.engine.run_record import RunRecord
 from backtest.features.liquidation_forecast import NO_BARS_SEEN, VolatilityState
@@ -155,7 +154,8 @@ def _widen_bars(result: RunRecord) -> pd.DataFrame:
     """Return the bars of one position, with the columns that only loading needs."""
     bars = result.bars.reset_index()
     arrays = {**_name_quotes(result), "ends_sample": result.ends_sample}
-    own = (result.of_account("entry"), result.of_account("unit"), *(arrays[x] for x in ARRAYS))
+    fields = result.record.of_one()
+    own = (fields["entry"], fields["unit"], *(arrays[x] for x in ARRAYS))
     for name, values in zip(HIDDEN, own, strict=True):
         bars[name] = np.broadcast_to(values, (len(bars),))
     if result.benchmark is not None:
@@ -169,8 +169,8 @@ def _name_quotes(result: RunRecord) -> dict[str, FloatArray]:
 
 def _list_account(result: RunRecord) -> pd.DataFrame:
     """Return the record of an account with several positions, its benchmark and collateral."""
-    bars = pd.DataFrame(result.record, columns=list(ACCOUNT_RECORD))
-    bars.insert(0, "time", pd.DatetimeIndex(result.time, tz="UTC"))
+    time = pd.DatetimeIndex(result.time, tz="UTC")
+    bars = pd.DataFrame({"time": time, **result.record.account._asdict(), **list_closes(result, 1)})
     bars = bars.assign(ends_sample=result.ends_sample, market_return=result.benchmark)
     for c, asset in enumerate(result.account.collateral):
         bars[f"price of {asset.name}"] = result.asset_marks[:, c]
@@ -179,13 +179,20 @@ def _list_account(result: RunRecord) -> pd.DataFrame:
 
 def _list_positions(result: RunRecord) -> dict[str, FloatArray]:
     """Return the record of the positions and their quotes as columns named ``instrument field``."""
-    n = len(result.record)
+    n = len(result.time)
+    fields = {**result.record.positions._asdict(), **list_closes(result, 2)}
     found: dict[str, FloatArray] = {}
     quotes = {name: each for name, each in result.quotes._asdict().items() if len(each)}
     for i, name in enumerate(result.names):
-        found |= {f"{name} {each}": result.of_positions(each)[:, i] for each in POSITION_RECORD}
+        found |= {f"{name} {each}": values[:, i] for each, values in fields.items()}
         found |= {f"{name} {k}": np.broadcast_to(each[:, i], (n,)) for k, each in quotes.items()}
     return found
+
+
+def list_closes(result: RunRecord, dimensions: int) -> dict[str, FloatArray]:
+    """Return what follows at each close: of the account (1), or by instrument (2)."""
+    closes = result.closes._asdict()
+    return {name: each for name, each in closes.items() if each.ndim == dimensions}
 
 
 def _pack_state(result: RunRecord) -> dict[str, Any]:
@@ -296,6 +303,9 @@ def _read_one(
     events = pq.read_table(folder / EVENTS).to_pandas()
     values = {name: bars[name].to_numpy(dtype=np.float64) for name in bars}
     values |= {"entry": values["entry_value"], "unit": values["unit_value"]}
+    values["quantity"] = values["position"]
+    nothing = np.zeros(len(bars))  # columns that earlier versions left out
+    values = {"overlay": nothing + 1.0, "collateral_pnl": nothing, "conversion": nothing} | values
     values.setdefault("initial_multiplier", values["multiplier"])  # earlier versions had one
     names = tuple(stored.get("names", [manifest["data"]["instrument"] or "market"]))
     unrealized = stored.get("first_unrealized", find_first_unrealized(manifest))
@@ -305,8 +315,10 @@ def _read_one(
         "spans": np.array([[0, len(bars)]]),
         "state": _read_position(stored["state"], account, events),
         "memory": tuple(stored["memory"]),
-        "record": np.array([values[name] for name in RECORDED]).T,
-        "positions_record": None,
+        "record": Record(
+            AccountFields(**{name: values[name] for name in AccountFields._fields}),
+            PositionFields(**{name: values[name][:, None] for name in PositionFields._fields}),
+        ),
         "entries": events,
         "quotes": Quotes(*(values[name][:, None] for name in Quotes._fields)),
         "asset_marks": np.empty((len(bars), 0)),
@@ -356,8 +368,14 @@ def _read_several(
         "spans": np.array(stored["spans"], dtype=np.int64),
         "state": _read_positions(stored["book"]),
         "memory": np.array(stored["memory"], dtype=np.float64),
-        "record": bars[list(ACCOUNT_RECORD)].to_numpy(dtype=np.float64),
-        "positions_record": np.stack([gather(each) for each in POSITION_RECORD], axis=2),
+        "record": Record(
+            AccountFields(**{name: bars[name].to_numpy() for name in AccountFields._fields}),
+            PositionFields(**{name: gather(name) for name in PositionFields._fields}),
+            Closes(
+                **{name: bars[name].to_numpy() for name in Closes._fields[:-2]},
+                **{name: gather(name) for name in Closes._fields[-2:]},
+            ),
+        ),
         "entries": pq.read_table(folder / EVENTS).to_pandas().to_numpy(dtype=np.float64),
         "quotes": Quotes(*(gather(name) for name in Quotes._fields)),
         "asset_marks": bars[assets].to_numpy(dtype=np.float64),

@@ -15,10 +15,8 @@ from backtest.base.compiled_twins import make_array_twins
 from backtest.base.errors import ParameterError
 from backtest.base.units import BoolArray, FloatArray, IntArray, utc_index
 from backtest.venue import contract_value, liquidation_price, requirement
-from backtest.venue.requirement import read_rules
 
 if TYPE_CHECKING:
-    from backtest.account import Account
     from backtest.venue import Venue
 
 KINDS = {
@@ -61,7 +59,6 @@ TERMS = (
     "bad_debt", "collateral_pnl", "conversion",
 )  # fmt: skip
 """The terms of the identity of equity; the last two of accounts with collateral."""
-COSTS_OF_BAR = TERMS[:7]
 WITHOUT_PRICE = (
     ledger.INTEREST, ledger.FLOW, ledger.TOP_UP, ledger.REFUSED, ledger.CALLED, ledger.CALL_MET,
     ledger.CALL_PARTLY_MET, ledger.CALL_FAILED,
@@ -90,119 +87,6 @@ def value_of(venue: Venue, price: FloatArray) -> FloatArray:
 def is_inverse(venue: Venue) -> bool:
     """Return whether the contract is an inverse one."""
     return venue.contract.kind == "inverse"
-
-
-def compute_margin_columns(
-    venue: Venue,
-    account: Account,
-    book: dict[str, FloatArray],
-    mark: FloatArray,
-    x: FloatArray,
-    time: IntArray,
-) -> dict[str, FloatArray]:
-    """Return leverage, maintenance, margin ratio and liquidation price at each close."""
-    value, quantity, entry = value_of(venue, mark), book["position"], book["entry"]
-    notional = np.abs(quantity) * np.abs(value)
-    tested = np.abs(quantity * entry) if venue.maintenance_at == "entry" else notional
-    isolated = account.margin == "isolated"
-    base = book["margin"] - quantity * entry if isolated else book["cash"]
-    backing = base + quantity * value
-    needed, root = np.zeros(len(time)), np.zeros(len(time))
-    held = quantity != 0.0
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        for table in venue.in_use(time):
-            rows = slice(table.first, table.stop)
-            rules = read_rules(venue.with_table(table))
-            needed[rows] = ARRAYS.compute_maintenance(rules, tested[rows], x[rows])
-            root[rows] = ARRAYS.compute_liquidation_value(
-                rules, quantity[rows], entry[rows], base[rows], x[rows]
-            )
-        ratio = np.where(backing > 0.0, needed / backing, np.inf)
-        leverage = quantity * np.abs(value) / book["equity"]
-    return {
-        "leverage": np.where(held, leverage, 0.0),
-        "maintenance": np.where(held, needed, 0.0),
-        "margin_ratio": np.where(held, ratio, 0.0),
-        "liquidation_price": np.where(held, price_of(venue, root), np.nan),
-    }
-
-
-def bars_table(
-    venue: Venue,
-    account: Account,
-    time: IntArray,
-    close: FloatArray,
-    mark: FloatArray,
-    multiplier: FloatArray,
-    book: dict[str, FloatArray],
-) -> pd.DataFrame:
-    """Return the table by bar of an account with one position, indexed by open time.
-
-    Columns: ``close`` and ``mark`` (prices at the close); ``equity``; ``position`` in contracts;
-    signed ``leverage``; ``margin_ratio``; ``liquidation_price`` and average ``entry`` as prices;
-    ``liquidation_probability``, the forecast for the day to come (docs/metrics.md);
-    the terms of the identity (``price_pnl``, costs positive, ``flows`` with top-ups);
-    ``cash`` (the wallet in isolated margin), ``margin``, ``reserve``; ``unit`` value and
-    ``drawdown`` free of flows; ``target``, the leverage decided at the close. ``RunRecord`` adds
-    the use of capital (docs/accounting.md, section 3): ``initial_margin``, ``available``,
-    ``margin_used``, ``position_leverage``, ``realized_pnl``, ``unrealized_pnl``, and with
-    ``interest_on="loan"`` ``health_factor`` and ``ltv``.
-    """
-    copied = (*COSTS_OF_BAR, "flows", "bad_debt", "cash", "margin", "reserve")
-    derived = compute_margin_columns(venue, account, book, mark, multiplier, time)
-    columns = {
-        "close": close,
-        "mark": mark,
-        "equity": book["equity"],
-        "position": book["position"],
-        **derived,
-        **{name: book[name] for name in copied},
-        "entry": price_of(venue, book["entry"]),
-        "top_up": book["top_up"],
-        "unit": book["unit"] / (account.capital + account.reserve),
-        "target": book["target"],
-    }
-    return pd.DataFrame(columns, index=utc_index(time), copy=False)
-
-
-def portfolio_bars(
-    time: IntArray,
-    book: Mapping[str, FloatArray],
-    notionals: FloatArray,
-    first_peak: float,
-    start: float,
-) -> pd.DataFrame:
-    """Return the table by bar of an account with several positions, indexed by open time.
-
-    Columns: ``equity``; ``gross_leverage`` and ``net_leverage`` of the positions; ``backing`` (M),
-    ``requirement`` (times the level) and ``margin_ratio`` of the cross pool; ``balance`` (B);
-    ``collateral`` in full and ``collateral_at_rate``; the terms of the identity (costs positive,
-    ``flows`` with top-ups); ``cash``, ``reserve``, ``initial_margin``, ``overlay``; ``unit`` value
-    (1 at the ``start`` of the account; of a resumed one with collateral, at its earlier peak) and
-    ``drawdown`` free of flows. ``RunRecord`` adds ``available``, ``margin_used``,
-    ``realized_pnl`` and ``unrealized_pnl``.
-    """
-    equity, needed, backing = book["equity"], book["requirement"], book["backing"]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(backing > 0.0, needed / backing, np.inf)
-        gross = np.where(equity > 0.0, np.abs(notionals).sum(axis=1) / equity, 0.0)
-        net = np.where(equity > 0.0, notionals.sum(axis=1) / equity, 0.0)
-    peak = np.maximum.accumulate(np.maximum(book["unit"], first_peak))
-    copied = ("balance", "collateral", "collateral_at_rate", *TERMS, "top_up", "cash", "reserve")
-    columns = {
-        "equity": equity,
-        "gross_leverage": gross,
-        "net_leverage": net,
-        "backing": backing,
-        "requirement": needed,
-        "margin_ratio": np.where(needed > 0.0, ratio, 0.0),
-        **{name: book[name] for name in copied},
-        "initial_margin": book["initial"],
-        "overlay": book["overlay"],
-        "unit": book["unit"] / start,
-        "drawdown": 1.0 - book["unit"] / peak,
-    }
-    return pd.DataFrame(columns, index=utc_index(time), copy=False)
 
 
 def events_table(

@@ -9,7 +9,7 @@ import pandas as pd
 
 from backtest.base.ranges import Choice
 from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS, BoolArray, FloatArray, IntArray
-from backtest.engine.result_tables import TRADES, compute_margin_columns, value_of
+from backtest.engine.result_tables import TRADES, value_of
 from backtest.features.liquidation_forecast import NO_BARS_SEEN, forecast_volatility
 from backtest.measures.market_states import PHASES, THIRDS, MarketState, find_bulls, find_thirds
 from backtest.measures.part_measures import MONEY, PART_METRICS, RunBars, measure_part
@@ -123,16 +123,9 @@ def count_events(result: PortfolioViews) -> dict[str, FloatArray]:
 def measure_ratios(result: PortfolioViews) -> FloatArray:
     """Return the largest margin ratio at each close: of the pool and of isolated positions."""
     ratio = result.bars["margin_ratio"].to_numpy()
-    for i, name in enumerate(result.names):
-        own = result.account.for_instrument(name)
-        if own.margin == "isolated":
-            book = {each: result.of_positions(each)[:, i] for each in ("entry", "margin")}
-            book |= {"position": result.of_positions("quantity")[:, i]}
-            book |= {"equity": result.of_account("equity")}
-            known = result.quotes.multiplier  # that of older results was not stored
-            x = np.broadcast_to(known[:, i] if known.size else np.nan, ratio.shape)
-            given = (result.venues[name], own, book, result.marks[:, i], x, result.time)
-            ratio = np.maximum(ratio, compute_margin_columns(*given)["margin_ratio"])
+    for i, mode in enumerate(result.modes):
+        if mode == "isolated":
+            ratio = np.maximum(ratio, result.measure_own(i)[1])
     return ratio
 
 
@@ -145,8 +138,8 @@ def measure_decay(
     positions l_i it is that of the portfolio, sum l_i ln(1 + r_i) - ln(1 + sum l_i r_i).
     """
     equity = np.concatenate(([np.nan], book["equity"][:-1]))
-    more = result.bars.get("collateral_pnl", 0.0) - result.bars.get("conversion", 0.0)
-    gains = book["price_pnl"] + book["bad_debt"] + np.asarray(more)
+    more = result.of_account("collateral_pnl") - result.of_account("conversion")
+    gains = book["price_pnl"] + book["bad_debt"] + more
     gains = gains - sum(book[name] for name in (*COSTS, "liquidation_loss"))
     equity[0] = book["equity"][0] - gains[0] - book["flows"][0]
     before = equity + book["flows"]

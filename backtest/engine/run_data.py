@@ -14,8 +14,6 @@ from backtest.account import State
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
 from backtest.base.units import DAY, FloatArray, IntArray, parse_duration
-from backtest.engine.bar_loop import RECORDED
-from backtest.engine.portfolio_loop import ACCOUNT_RECORD, POSITION_RECORD
 from backtest.features.liquidation_forecast import (
     VolatilityState,
     count_years,
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.engine.fee_days import TradedDays
     from backtest.engine.loop_inputs import Inputs
+    from backtest.engine.record import Record
     from backtest.market import Market, Markets
     from backtest.measures.tally import Tally
     from backtest.policy import Policy
@@ -70,15 +69,13 @@ class Before(NamedTuple):
 class RunData:
     """The data of a run; ``RunRecord`` adds measures and tables, ``Result`` the analyses.
 
-    ``state`` is a :class:`backtest.account.State`, of several positions a ``Book``. ``record`` has
-    shape (n_bars, fields); its fields are :data:`backtest.engine.bar_loop.RECORDED` if the loop of
-    one position wrote it, which leaves ``positions_record`` None. The loop of several writes
-    ``ACCOUNT_RECORD`` and, of shape (n_bars, n, fields), ``POSITION_RECORD``. ``asset_marks`` are
-    mark closes of the collateral, of shape (n_bars, C). ``spans`` are the bars of each instrument.
-    ``benchmark`` has the returns by bar of the one that was given, or of what is traded; None if it
-    is the market. ``markets`` are None in a result that was loaded, and ``policies`` empty.
-    ``weights`` are the signal of several by instrument and bar of the markets. ``measure_cuts``
-    returns the rows of ``target_cuts``; without it they follow from ``inputs`` and the record.
+    ``state`` is a :class:`backtest.account.State`, of several positions a ``Book``. ``record`` is
+    what the loop wrote. ``asset_marks`` are mark closes of the collateral, of shape (n_bars, C).
+    ``spans`` are the bars of each instrument. ``benchmark`` has the returns by bar of the one that
+    was given, or of what is traded; None if it is the market. ``markets`` are None in a result that
+    was loaded, and ``policies`` empty. ``weights`` are the signal of several by instrument and bar
+    of the markets. ``measure_cuts`` returns the rows of ``target_cuts``; without it they follow
+    from ``inputs`` and the record.
     """
 
     policies: Mapping[str, Policy]
@@ -96,8 +93,7 @@ class RunData:
     memory: Any
     started: int
     first_peak: float
-    record: FloatArray
-    positions_record: FloatArray | None
+    record: Record
     entries: FloatArray | pd.DataFrame
     quotes: Quotes
     asset_marks: FloatArray
@@ -197,33 +193,19 @@ class RunData:
         values: FloatArray = getattr(self.quotes, name)
         return self._only(name, dict(zip(self.names, values.T, strict=True)))
 
-    @property
-    def _venues(self) -> list[Venue]:
+    def list_venues(self) -> list[Venue]:
+        """Return the venues of the instruments, in their order."""
         return [self.venues[name] for name in self.names]
 
     # ------------------------------------------------------------------- fields by name
 
     def of_account(self, name: str) -> FloatArray:
         """Return a field of the account at each close, of shape (n_bars,)."""
-        return read_field(self._book, name, "Result.of_account")
+        return read_field(self.record.account._asdict(), name, "Result.of_account")
 
     def of_positions(self, name: str) -> FloatArray:
         """Return a field of the positions at each close, of shape (n_bars, n)."""
-        return read_field(self._held, name, "Result.of_positions")
-
-    @property
-    def _book(self) -> dict[str, FloatArray]:
-        """The record of the account by name."""
-        fields = RECORDED if self.positions_record is None else ACCOUNT_RECORD
-        return dict(zip(fields, self.record.T, strict=True))
-
-    @property
-    def _held(self) -> dict[str, FloatArray]:
-        """The record of the positions by name."""
-        if self.positions_record is not None:
-            return {name: self.positions_record[:, :, k] for k, name in enumerate(POSITION_RECORD)}
-        book = {name: values[:, None] for name, values in self._book.items()}
-        return {**book, "quantity": book["position"]}
+        return read_field(self.record.positions._asdict(), name, "Result.of_positions")
 
     # ------------------------------------------------------------------- forecasts
 

@@ -14,18 +14,17 @@ from backtest.base.units import FloatArray, IntArray
 from backtest.engine.benchmark import Benchmark, begin_moves, index_traded
 from backtest.engine.frame_signals import describe_weights
 from backtest.engine.lookahead.checked_signals import join_checks
-from backtest.engine.loop_driver import LoopOutcome
 from backtest.engine.manifest import RunTerms, write_manifest
 from backtest.engine.no_fill import explain_no_fill, is_cash
 from backtest.engine.portfolio_checks import warn_of_band, warn_of_delisting
 from backtest.engine.portfolio_cuts import measure_book_cuts
-from backtest.engine.portfolio_driver import BookOutcome
 from backtest.engine.portfolio_no_fill import (
     explain_no_book_fill,
     find_unknown,
     name_boundless,
 )
 from backtest.engine.portfolio_setup import Setup
+from backtest.engine.record import Outcome
 from backtest.engine.result import Result
 from backtest.engine.run_before import find_before
 from backtest.engine.run_data import Quotes
@@ -33,7 +32,6 @@ from backtest.engine.run_warnings import warn_of_outcome
 from backtest.engine.signal_input import describe_signal
 from backtest.measures.run_span import RunSpan
 
-Outcome = LoopOutcome | BookOutcome
 Rows = Callable[[], Sequence[Mapping[str, Any]]]
 
 
@@ -65,7 +63,6 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
         started=setup.started,
         first_peak=find_peak(setup),
         record=outcome.record,
-        positions_record=outcome.positions_record,
         entries=outcome.entries,
         quotes=read_quotes(setup),
         asset_marks=read_asset_marks(setup),
@@ -112,18 +109,18 @@ def describe_run(
     )
 
 
-def explain_one(setup: Setup, outcome: LoopOutcome, closes: IntArray) -> tuple[str, Rows | None]:
+def explain_one(setup: Setup, outcome: Outcome, closes: IntArray) -> tuple[str, Rows | None]:
     """Warn of what a run of one position did; return why it filled no order."""
     (only,), (name,) = setup.panelists, setup.markets.names
     given = (charge_tiers(setup, outcome), only.columns, setup.venues[name], setup.account)
     no_fill = explain_no_fill(outcome, *given, setup.first)
-    target = outcome.of_account("target")
+    target = outcome.of_positions("target")[:, 0]
     said = "" if is_cash(only.columns, target) else no_fill
     warn_of_outcome(type(only.policy).__name__, said, target, closes)
     return no_fill, None
 
 
-def charge_tiers(setup: Setup, outcome: LoopOutcome) -> Any:
+def charge_tiers(setup: Setup, outcome: Outcome) -> Any:
     """Return the inputs of a run of one position, with the fee tiers that were charged."""
     inputs = setup.inputs
     if inputs.fees is None:
@@ -131,9 +128,7 @@ def charge_tiers(setup: Setup, outcome: LoopOutcome) -> Any:
     return inputs._replace(fees=inputs.fees._replace(charged=outcome.charged))
 
 
-def explain_several(
-    setup: Setup, outcome: BookOutcome, closes: IntArray
-) -> tuple[str, Rows | None]:
+def explain_several(setup: Setup, outcome: Outcome, closes: IntArray) -> tuple[str, Rows | None]:
     """Warn of what a run of several positions did; return why it filled no order, and its cuts."""
     markets, first = setup.markets, setup.first
     level, weights = outcome.of_positions("target"), setup.signal.T[first:]

@@ -28,6 +28,7 @@ from backtest.engine.result_tables import ARRAYS
 if TYPE_CHECKING:
     from backtest.account import InstrumentRules
     from backtest.engine.loop_inputs import Inputs
+    from backtest.engine.record import Record
     from backtest.venue import MarginRules
 
 
@@ -60,9 +61,7 @@ class Decisions(NamedTuple):
 # ------------------------------------------------------------------------------- what was decided
 
 
-def find_decisions(
-    inputs: Inputs, record: FloatArray, entries: FloatArray, first: int
-) -> Decisions:
+def find_decisions(inputs: Inputs, record: Record, entries: FloatArray, first: int) -> Decisions:
     """Return the target of every decision, the leverage held after its fill, and the cuts."""
     with np.errstate(all="ignore"):
         at = read_opens(inputs, record, entries, first)

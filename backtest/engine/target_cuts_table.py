@@ -12,10 +12,11 @@ from backtest.engine.target_cuts import CAUSES, Decisions, find_decisions
 
 if TYPE_CHECKING:
     from backtest.engine.loop_inputs import Inputs
+    from backtest.engine.record import Record
 
 
 def measure_cuts(
-    inputs: Inputs, record: FloatArray, entries: FloatArray, first: int
+    inputs: Inputs, record: Record, entries: FloatArray, first: int
 ) -> list[dict[str, Any]]:
     """Return the table of :meth:`backtest.Result.target_cuts` as rows.
 

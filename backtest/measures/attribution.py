@@ -258,7 +258,7 @@ def read_account_history(
     before[1:] += (book["flows"] - book["top_up"])[1:]
     is_counted = (before > 0.0) & (np.arange(len(after)) <= ruin)
     value_before = np.concatenate([[first_value], value[:-1]])
-    held = book["position"] - forced
+    held = book["quantity"] - forced
     decided = np.concatenate([[first_signal], signal[:-1]])
     if late is not None:
         held = held - late

@@ -17,9 +17,10 @@ from backtest.base.units import FloatArray
 from backtest.engine import Result
 from backtest.engine.account_loop import begin
 from backtest.engine.portfolio_checks import check_portfolio, read_venues
-from backtest.engine.portfolio_driver import BookOutcome, run_book_loop
+from backtest.engine.portfolio_driver import run_book_loop
 from backtest.engine.portfolio_setup import Setup, set_up, set_up_again
 from backtest.engine.position_tables import compute_notionals, measure_profits
+from backtest.engine.record import Outcome
 from backtest.engine.run import run
 from backtest.engine.state_of_one import generalize, read_state
 from backtest.market import Markets
@@ -36,7 +37,6 @@ from backtest.venue.own_requirement import OwnMargin
 WHERE = "bt.liquidation_risk"
 DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
 """Fields of the feed that may depend on the prices of a path."""
-HELD = ("quantity", "entry", "margin", "failure")
 """Fields of positions that say how near they are to a liquidation."""
 
 
@@ -219,17 +219,18 @@ class GeneralLoop:
             found[5] = self.find_nearness(setup, outcome)[since:]
         return found
 
-    def find_nearness(self, setup: Setup, outcome: BookOutcome) -> FloatArray:
+    def find_nearness(self, setup: Setup, outcome: Outcome) -> FloatArray:
         """Return the largest margin ratio at each close: of the pool and of isolated positions.
 
         That of an isolated position is the share of its backing that it must keep: what backs it,
         less what it loses until it fails.
         """
-        held = {name: outcome.of_positions(name) for name in HELD}
-        needed, pool = outcome.of_account("requirement"), outcome.of_account("backing")
+        held = outcome.record.positions._asdict()
+        closes: Any = outcome.record.closes
+        needed, pool = closes.requirement, closes.backing
         marks = setup.inputs.feed.mark_close[setup.first :]
         profit = measure_profits(held, marks, [*self.venues.values()])
-        move, backing = held["failure"] - held["entry"], held["margin"] + profit
+        move, backing = closes.failure - held["entry"], held["margin"] + profit
         with np.errstate(divide="ignore", invalid="ignore"):
             shared = np.where(pool > 0.0, needed / pool, np.inf)
             left = profit - held["quantity"] * move  # to be lost until it fails
@@ -260,7 +261,7 @@ class GeneralLoop:
             self.paths.join_history(self.paths.markets_of(bars, k, number), WARMUP), setup
         )
 
-    def run_loop(self, setup: Setup) -> BookOutcome:
+    def run_loop(self, setup: Setup) -> Outcome:
         """Take the account through the bars of a path."""
         own, resume = setup.account.requirement, setup.resume
         return run_book_loop(

@@ -14,7 +14,7 @@ from backtest.engine import Result, count_periods
 from backtest.engine.account_loop import begin, start_numbers
 from backtest.engine.cut_terms import end_expired
 from backtest.engine.lookahead.causality import observe_checked
-from backtest.engine.loop_driver import LoopOutcome, LoopStart, run_loop
+from backtest.engine.loop_driver import LoopStart, run_loop
 from backtest.engine.loop_inputs import Inputs, start_state
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.portfolio_driver import Counts, advance_book
@@ -69,7 +69,7 @@ class LivePocket(NamedTuple):
         begin = self.begin._replace(state=self.begin.state._replace(flow_next=0))
         bars, amounts = place_flow(flow, begin.first)
         feed = self.inputs.feed._replace(flow_bar=bars, flow_amount=amounts)
-        done: LoopOutcome = run_loop(
+        done = run_loop(
             self.policy,
             self.inputs.at(begin.first)._replace(feed=feed),
             self.columns,

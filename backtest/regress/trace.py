@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backtest.base.units import FloatArray, IntArray
-from backtest.engine.portfolio_loop import ACCOUNT_RECORD, POSITION_RECORD
+from backtest.engine.record import AccountFields, PositionFields
 from backtest.measures.performance import sampled_returns
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ OF_SEVERAL = frozenset({"collateral_pnl", "conversion", "overlay"})
 OF_QUOTES = ("close", "mark", "signal", "multiplier")
 """The columns of one position that are quotes."""
 OF_POSITIONS = {
-    "quantity": "position", **{name: name for name in POSITION_RECORD if name in STEPS},
+    "quantity": "position", **{name: name for name in PositionFields._fields if name in STEPS},
 }  # fmt: skip
 """The columns of each of several positions: of the record, and what a trace calls them."""
 
@@ -150,10 +150,15 @@ def name_columns(result: Result) -> dict[str, FloatArray]:
     """Return the columns of the trace of a result, not yet normalized."""
     if result.has_one_position:
         quotes = {name: getattr(result, name) for name in OF_QUOTES}
-        known = {**quotes, "ends_sample": result.ends_sample}
-        own = (name for name in STEPS if name not in OF_SEVERAL)
-        return {name: known[name] if name in known else result.of_account(name) for name in own}
-    columns = {name: result.of_account(name) for name in STEPS if name in ACCOUNT_RECORD}
+        fields = result.record.of_one()
+        known = {
+            **fields,
+            "position": fields["quantity"],
+            **quotes,
+            "ends_sample": result.ends_sample,
+        }
+        return {name: known[name] for name in STEPS if name not in OF_SEVERAL}
+    columns = {name: result.of_account(name) for name in STEPS if name in AccountFields._fields}
     columns["ends_sample"] = result.ends_sample
     for i, name in enumerate(result.names):
         columns[f"{name} mark"] = result.marks[:, i]

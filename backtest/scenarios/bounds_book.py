@@ -35,6 +35,7 @@ from backtest.engine.portfolio_driver import (
 from backtest.engine.portfolio_inputs import BookInputs, new_scene
 from backtest.engine.portfolio_policies import seat
 from backtest.engine.portfolio_setup import Setup, set_up
+from backtest.engine.record import Record, join_records
 from backtest.engine.run_result import finish
 from backtest.market import Market, Markets
 from backtest.measures.tally import Tally
@@ -52,8 +53,7 @@ class BookState(NamedTuple):
     book: Book
     memory: FloatArray
     counts: Counts
-    account: FloatArray
-    positions: FloatArray
+    record: Record
     entries: FloatArray
 
     @property
@@ -107,9 +107,9 @@ class BookOrders(BookBars):
 
     def begin(self) -> Lane:
         """Return the life before the first bar."""
-        nothing = np.zeros((0, 9))
+        record, entries = self.tape.record.take(slice(0)), np.zeros((0, 9))
         counts = Counts(self.tally, None)
-        state = BookState(self.book, self.desk.memory.copy(), counts, nothing, nothing, nothing)
+        state = BookState(self.book, self.desk.memory.copy(), counts, record, entries)
         return Lane(state, (), self.tally, None, 1.0, True)
 
     def open_bar(self, t: int) -> None:
@@ -150,8 +150,8 @@ class BookOrders(BookBars):
         before, after = state.counts.tally.money, counts.tally.money
         ledger = Ledger._make(b - a for a, b in zip(before, after, strict=True))
         now = BookState(
-            book, self.desk.memory.copy(), counts, self.tape.account[rows].copy(),
-            self.tape.positions[rows].copy(), entries,
+            book, self.desk.memory.copy(), counts, join_records([self.tape.record.take(rows)]),
+            entries,
         )  # fmt: skip
         return Branch(now, ledger, 0.0, "")
 
@@ -216,7 +216,7 @@ class BookOrders(BookBars):
     def count(self, lane: Lane, branch: Branch, ways: BarOutcomes, t: int) -> tuple[Tally, Any]:  # noqa: ARG002 - the driver counts
         """Return the measures of a life with a bar added, and the record of the bar."""
         state = branch.state
-        return state.counts.tally, (state.account, state.positions, state.entries)
+        return state.counts.tally, (state.record, state.entries)
 
     def decide(self, lane: Lane, t: int) -> Lane:  # noqa: ARG002 - the driver asks the policies
         """Return the life, whose decisions the driver has asked for."""
@@ -232,14 +232,11 @@ class BookOrders(BookBars):
         while node is not None:
             node, row = node
             rows.append(row)
-        account, positions, entries = (
-            np.concatenate(each) for each in zip(*rows[::-1], strict=True)
-        )
+        records, entries = zip(*rows[::-1], strict=True)
         return replace(
             self.result,
-            record=account,
-            positions_record=positions,
-            entries=entries,
+            record=join_records(records),
+            entries=np.concatenate(entries),
             tally=lane.tally,
             state=lane.state.book,
         )

@@ -15,7 +15,6 @@ from backtest.base.errors import DataError
 from backtest.base.units import format_time
 from backtest.engine import Result
 from backtest.engine.bar_loop import (
-    RECORDED,
     count_days,
     record_bar,
     show_account,
@@ -23,6 +22,7 @@ from backtest.engine.bar_loop import (
 )
 from backtest.engine.lookahead.causality import observe
 from backtest.engine.loop_inputs import start_state
+from backtest.engine.record import join_records, new_record_of_one
 from backtest.market import Market
 from backtest.market.tables.dividends import read_settlements
 from backtest.measures.tally import Tally, count_bar, start_tally
@@ -101,7 +101,7 @@ class PositionOrders:
 
     def count(self, lane: Lane, branch: Branch, ways: BarOutcomes, t: int) -> tuple[Tally, Any]:
         """Return the measures of a life with a bar added, and the record of the bar."""
-        row = np.zeros((len(RECORDED), 1))
+        row = new_record_of_one(1)
         record_bar(row, with_decision(branch.state, math.nan, 1.0), branch.ledger, 0)
         tally = count_bar(
             self.rules.instrument, self.inputs.clock, lane.tally, lane.state, branch.state,
@@ -121,7 +121,7 @@ class PositionOrders:
                 leverage, memory = self.ask(
                     None, self.values, memory, inputs.seen, view, state.last_funding, t
                 )
-        lane.trail[1][RECORDED.index("target"), 0] = leverage
+        lane.trail[1].positions.target[0, 0] = leverage
         signal = feed.signal[min(t, len(feed.signal) - 1)]
         return lane._replace(state=with_decision(state, leverage, signal), memory=memory)
 
@@ -135,8 +135,8 @@ class PositionOrders:
         while node is not None:
             node, column = node
             rows.append(column)
-        book = np.concatenate(rows[::-1], axis=1)
-        return replace(self.result, record=book.T, tally=lane.tally, state=lane.state)
+        record = join_records(rows[::-1])
+        return replace(self.result, record=record, tally=lane.tally, state=lane.state)
 
 
 def varies_every_step(result: Result) -> bool:

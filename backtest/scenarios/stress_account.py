@@ -30,7 +30,6 @@ from backtest.engine.portfolio_inputs import (
     new_scene,
     read_book_inputs,
 )
-from backtest.engine.portfolio_loop import ACCOUNT_RECORD
 from backtest.engine.portfolio_policies import ask_plain, seat
 from backtest.engine.portfolio_setup import Setup, set_up, set_up_again
 from backtest.engine.state_of_one import read_memory, read_state
@@ -357,7 +356,7 @@ class StressLoop(BookBars):
 
     def sum_up(self, distance: float) -> Shocked:
         """Return the account now, and the sums over its bars."""
-        record = dict(zip(ACCOUNT_RECORD, self.tape.account.T, strict=True))
+        record = self.tape.record.account._asdict()
         kinds, last = np.concatenate(self.kinds), int(self.tape.cursor[0] - self.setup.first)
         held = self.book.held.quantities.tolist()
         fees, slippage, impact, funding = (

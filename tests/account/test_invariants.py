@@ -238,7 +238,7 @@ def test_money_times_a_factor_changes_no_return(seed, factor):
 def test_a_run_repeats_to_the_bit(seed):
     case, result = lived(seed)
     again = run(case)
-    assert again.record.tobytes() == result.record.tobytes()
+    assert again.record.values.tobytes() == result.record.values.tobytes()
     assert again.entries.tobytes() == result.entries.tobytes()
     assert again.manifest == result.manifest
 
@@ -255,7 +255,7 @@ def test_the_bars_after_t_change_nothing_up_to_t(seed, k):
     market = given_["market"]
     short = market.between(None, market.index[k])
     head = run(case, market=short, signal=case.signal.iloc[:k])
-    assert head.record.tobytes() == result.record[:k].tobytes()
+    assert head.record.values.tobytes() == result.record.values[:k].tobytes()
 
 
 @pytest.mark.slow

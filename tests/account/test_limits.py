@@ -89,7 +89,7 @@ def test_a_constant_series_is_a_number_to_the_bit():
     bars = [100, 99, 97.5, 96, 98, 94, 90, 91]
     one = play(*bars, targets=7.0, account=account_of(max_leverage=3.3))
     two = play(*bars, targets=7.0, account=account_of(max_leverage=series({-5: 3.3})))
-    assert one.record.tobytes() == two.record.tobytes()
+    assert one.record.values.tobytes() == two.record.values.tobytes()
 
 
 @pytest.mark.parametrize("seed", every_nth(range(40), 4))
@@ -119,8 +119,8 @@ def test_a_run_under_a_limit_equals_its_parts(tmp_path):
     assert saved.account == head.account
     for earlier in (head, saved):
         tail = bt.run(market, Constant(5.0), resume=earlier, **run)
-        both = np.concatenate([head.record, tail.record])
-        assert both.tobytes() == whole.record.tobytes()
+        both = np.concatenate([head.record.values, tail.record.values])
+        assert both.tobytes() == whole.record.values.tobytes()
 
 
 # ------------------------------------------------------------------------------------ the presets

@@ -162,8 +162,8 @@ def lived(setting, *, seed=4):
 
 def assert_same_bits(whole, head, tail):
     """The recorded bars and events of two parts, put together, are those of the whole."""
-    both = np.concatenate([head.record, tail.record])
-    assert both.tobytes() == whole.record.tobytes()
+    both = np.concatenate([head.record.values, tail.record.values])
+    assert both.tobytes() == whole.record.values.tobytes()
     assert np.concatenate([head.entries, tail.entries]).tobytes() == whole.entries.tobytes()
     assert tail.memory == whole.memory
     mine, theirs = tail.state._asdict(), whole.state._asdict()
@@ -230,8 +230,8 @@ def test_resuming_in_three_parts_and_on_the_whole_market_gives_the_same_bits():
     middle = bt.run(market.between(None, market.index[90]), **settings_ | cut_signal(
         settings_, None, market.index[90]), resume=part)  # fmt: skip
     last = bt.run(market, **settings_, resume=middle)
-    pieces = np.concatenate([part.record, middle.record, last.record])
-    assert pieces.tobytes() == whole.record.tobytes()
+    pieces = np.concatenate([part.record.values, middle.record.values, last.record.values])
+    assert pieces.tobytes() == whole.record.values.tobytes()
 
 
 # --------------------------------------------------------------------------- ledger, save, load

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.bar_loop import RECORDED
 from backtest.engine.run_by_state import gather_bars
 from backtest.market import as_markets
 from backtest.measures.part_measures import PART_METRICS, measure_part
@@ -40,9 +39,7 @@ def test_results_of_one_and_of_several_have_the_same_names():
         assert result.last_time == result.time[-1] == market.time[-1]
         assert result.marks.shape == result.of_positions("quantity").shape == (60, n)
         np.testing.assert_array_equal(result.of_account("equity"), result.bars["equity"])
-    np.testing.assert_array_equal(
-        one.of_positions("quantity")[:, 0], one.record[:, RECORDED.index("position")]
-    )
+    np.testing.assert_array_equal(one.of_positions("quantity")[:, 0], one.bars["position"])
 
 
 PAIR = bt.Markets(
@@ -129,7 +126,7 @@ def test_a_resumed_run_of_several_needs_no_earlier_bars(two):
     policy = bt.strategies.Constant(2.0)
     head = bt.run(PAIR.prefix(100), policy, **terms)
     tail = bt.run(PAIR.slice(90, 240), policy, resume=head, **terms)
-    np.testing.assert_array_equal(tail.record, two.record[100:])
+    np.testing.assert_array_equal(tail.record.values, two.record.values[100:])
     np.testing.assert_array_equal(tail.bars["unit"], two.bars["unit"].iloc[100:])
     with pytest.raises(bt.ParameterError, match="must have the same instruments, A, B"):
         bt.run(PAIR.select("A"), policy, resume=head, overlay=policy, **terms)

@@ -30,7 +30,7 @@ def test_stretches_of_one_policy_are_the_run_bit_for_bit(edges):
     more = {"signal": None, "overlay": None, "sampling": "1d", "calendar": "365"}
     found = run_stretches(as_markets(MARKET), stretches, **TERMS, **more)
     assert dict(found.metrics) == pytest.approx(dict(whole.metrics), abs=0.0, nan_ok=True)
-    assert np.array_equal(found.record, whole.record, equal_nan=True)
+    assert np.array_equal(found.record.values, whole.record.values, equal_nan=True)
     pd.testing.assert_frame_equal(found.bars, whole.bars, check_exact=True)
     pd.testing.assert_frame_equal(found.events, whole.events, check_exact=True)
     assert repr(found.state) == repr(whole.state)
@@ -44,8 +44,8 @@ def test_the_memory_of_a_policy_goes_on_within_a_stretch_and_begins_anew_after_a
     whole = bt.run(MARKET, one, **TERMS)
     stretches = [Stretch(0, 300, one), Stretch(300, 500, one), Stretch(500, 720, other)]
     found = run_switched(MARKET, stretches, **TERMS)
-    assert np.array_equal(found.record[:500], whole.record[:500], equal_nan=True)
-    assert not np.array_equal(found.record[501:, 0], whole.record[501:, 0])
+    assert np.array_equal(found.record.values[:500], whole.record.values[:500], equal_nan=True)
+    assert not np.array_equal(found.record.values[501:, 0], whole.record.values[501:, 0])
     switches = found.manifest["policy"]["switches"]
     assert [each["settings"]["multiplier"] for each in switches] == [2.0, 3.0]
     assert found.manifest["id"] != whole.manifest["id"]
@@ -100,4 +100,4 @@ def test_the_compiled_walk_has_the_same_bits():
         run_switched(MARKET, stretches, venue=VENUE, account=account, compile=is_compiled)
         for is_compiled in (False, True)
     ]
-    assert np.array_equal(runs[0].record, runs[1].record, equal_nan=True)
+    assert np.array_equal(runs[0].record.values, runs[1].record.values, equal_nan=True)

@@ -117,7 +117,7 @@ def test_the_limits_explain_every_position_of_random_accounts(seed):
         venue, account = with_terms(rng, venue, account)
     policy = Wild(float(rng.choice([0.5, 3.0, 30.0])))
     result = bt.run(MARKET, policy, venue=venue, account=account, signal=signal, compile=False)
-    found = find_decisions(result.inputs, result.record.T, result.entries, result.span.first)
+    found = find_decisions(result.inputs, result.record, result.entries, result.span.first)
     gap = found.asked - found.held - sum(found.cuts.values())
     assert np.all(np.abs(gap) <= 1e-9 * np.maximum(1.0, np.abs(found.asked)))
     if grace is None:

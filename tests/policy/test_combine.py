@@ -48,7 +48,7 @@ def live(policy: bt.Policy, **terms: Any) -> bt.Result:
 
 def same(one: bt.Result, other: bt.Result) -> bool:
     """Tell whether two accounts lived the same, to the bit."""
-    return np.array_equal(one.record, other.record, equal_nan=True)
+    return np.array_equal(one.record.values, other.record.values, equal_nan=True)
 
 
 class Asks(bt.Policy):

@@ -26,7 +26,7 @@ def compiled(policy: bt.Policy, **settings: Any) -> bt.Result:
     result = live(policy, compile=True, **settings)
     plain = live(policy, **settings)
     assert result.manifest["compiled"] == "yes"
-    assert np.array_equal(result.record, plain.record, equal_nan=True)
+    assert np.array_equal(result.record.values, plain.record.values, equal_nan=True)
     assert np.array_equal(result.entries, plain.entries)
     assert np.array_equal(result.memory, plain.memory)
     return result
@@ -175,7 +175,7 @@ def test_what_does_not_compile_runs_in_plain_python_with_one_warning():
     line = Tabled.leverage.__code__.co_firstlineno
     assert any(f"test_compiled_policies.py, line {line + k}: " in text for k in range(4))
     assert result.manifest["compiled"] in text
-    np.testing.assert_array_equal(result.record, live(Tabled()).record)
+    np.testing.assert_array_equal(result.record.values, live(Tabled()).record.values)
     assert set(result.bars["target"]) == {1.0, 2.0}
 
 
@@ -241,7 +241,7 @@ def test_compiled_code_follows_a_changed_module_and_changed_memory(tmp_path, mon
         rules = {"venue": venue, "account": account}
         compiled = bt.run(market, policy, **rules)
         plain = bt.run(market, policy, **rules, compile=False)
-        assert compiled.record.tobytes() == plain.record.tobytes()
+        assert compiled.record.values.tobytes() == plain.record.values.tobytes()
         assert compiled.bars["target"].iloc[3] == level
 
 

@@ -57,7 +57,7 @@ def test_plain_python_uses_our_functions():
 def test_compiled_code_and_lanes_have_the_bits_of_plain_python():
     plain, compiled = live(Curved()), live(Curved(), compile=True)
     assert compiled.manifest["compiled"] == "yes"
-    assert np.array_equal(plain.record, compiled.record, equal_nan=True)
+    assert np.array_equal(plain.record.values, compiled.record.values, equal_nan=True)
     venue, account = VENUE, bt.Account()
     powers = np.linspace(0.5, 3.0, 70)
     swept = bt.sweep(MARKET, Curved, {"power": powers}, venue=venue, account=account)

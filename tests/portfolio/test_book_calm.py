@@ -57,8 +57,7 @@ def count_calm(monkeypatch: Any) -> list[bool]:
 def is_same(one: Any, other: Any) -> bool:
     """Return whether two results have the same bits."""
     return (
-        one.record.tobytes() == other.record.tobytes()
-        and one.positions_record.tobytes() == other.positions_record.tobytes()
+        one.record.values.tobytes() == other.record.values.tobytes()
         and one.entries.tobytes() == other.entries.tobytes()
         and all(
             np.array_equal(a, b, equal_nan=True)
@@ -108,7 +107,7 @@ def test_a_policy_sees_the_margin_rules_from_the_listing_of_its_instrument_on():
     markets = bt.Markets({"AAA": make_market([flat(100.0)] * 8), "BBB": late}, currency="USDT")
     account = bt.Account(band=2.0)  # nothing trades, so that the listing is all that happens
     result = bt.run(markets, Cautious(), venue=make_venue(), account=account, compile=False)
-    assert result.positions_record[4:7, 1, 3].tolist() == pytest.approx([0.95] * 3)
+    assert result.record.positions.target[4:7, 1].tolist() == pytest.approx([0.95] * 3)
 
 
 def test_what_a_formula_reads_is_found():

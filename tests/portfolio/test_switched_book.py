@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.portfolio_loop import ACCOUNT_RECORD
 from backtest.engine.switched_run import Stretch, run_switched
 from tests.portfolio.book_helpers import make_venue, simulate_pair
 
@@ -61,8 +60,7 @@ def test_switching_equals_one_policy_that_knows_the_plan(overlay):
     found = switched(plan, overlay=overlay)
     terms = {**TERMS, "overlay": overlay, "compile": False, "start": MARKETS.times[50]}
     whole = bt.run(MARKETS, Planned(int(MARKETS.time[turn])), **terms)
-    assert np.array_equal(found.record, whole.record, equal_nan=True)
-    assert np.array_equal(found.positions_record, whole.positions_record, equal_nan=True)
+    assert np.array_equal(found.record.values, whole.record.values, equal_nan=True)
     assert dict(found.metrics) == pytest.approx(dict(whole.metrics), nan_ok=True, rel=0.0)
     assert [each["settings"]["size"] for each in found.manifest["policy"]["switches"]] == [1.0, 2.0]
 
@@ -75,19 +73,18 @@ def test_a_margin_table_that_began_in_one_stretch_holds_in_the_next():
     found = switched(plan, venue=dated)
     terms = {**TERMS, "venue": dated, "compile": False, "start": MARKETS.times[50]}
     whole = bt.run(MARKETS, Planned(int(MARKETS.time[turn])), **terms)
-    assert np.array_equal(found.record, whole.record, equal_nan=True)
+    assert np.array_equal(found.record.values, whole.record.values, equal_nan=True)
     always = bt.run(MARKETS, Planned(int(MARKETS.time[turn])), **{**terms, "venue": VENUE})
-    needed = ACCOUNT_RECORD.index("requirement")
-    late = turn - 50
-    assert np.array_equal(found.record[late:, needed], always.record[late:, needed])
-    assert not np.array_equal(found.record[:20, needed], always.record[:20, needed])
+    needed, late = found.closes.requirement, turn - 50
+    assert np.array_equal(needed[late:], always.closes.requirement[late:])
+    assert not np.array_equal(needed[:20], always.closes.requirement[:20])
 
 
 def test_equal_stretches_are_one_run_bit_for_bit():
     plan = [Stretch(50, 110, Follow()), Stretch(110, 200, Follow())]
     found = switched(plan)
     whole = bt.run(MARKETS, Follow(), **TERMS, compile=False, start=MARKETS.times[50])
-    assert np.array_equal(found.record, whole.record, equal_nan=True)
+    assert np.array_equal(found.record.values, whole.record.values, equal_nan=True)
     assert found.manifest["id"] == whole.manifest["id"]
     assert repr(dict(found.metrics)) == repr(dict(whole.metrics))
 

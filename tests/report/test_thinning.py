@@ -27,9 +27,9 @@ def stretch(result, n):
     events = pd.concat([result.events] * 20, ignore_index=True)
     stamps = closes[np.linspace(0, n - 1, len(events)).astype(np.int64)] - MINUTE
     events["time"] = pd.DatetimeIndex(stamps.view("datetime64[ns]"), tz="UTC")
-    record = result.record[rows]
-    record[:, 0] *= noise
-    record[:, 6] *= noise
+    record = result.record.take(rows)
+    record.account.equity[:] *= noise
+    record.account.unit[:] *= noise
     shape = (len(result.close), 1)
     quotes = (np.broadcast_to(each, shape)[rows] * noise[:, None] for each in result.quotes)
     return dataclasses.replace(

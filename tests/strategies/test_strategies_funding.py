@@ -44,7 +44,7 @@ def test_the_cut_is_linear_in_the_funding_over_the_break_even():
 def test_without_sensitivity_it_is_the_policy_bit_for_bit():
     for inner in (VolTarget(), Constant(2.0)):
         alone, aware = live(SAMPLE, inner), live(SAMPLE, FundingAware(inner, sensitivity=0.0))
-        assert np.array_equal(alone.record, aware.record, equal_nan=True)
+        assert np.array_equal(alone.record.values, aware.record.values, equal_nan=True)
 
 
 def test_the_side_that_receives_funding_is_not_cut():

@@ -73,4 +73,4 @@ def test_a_cluster_gives_the_bytes_of_threads():
     pd.testing.assert_frame_equal(study.table, far_study.table, check_exact=True)
     assert study.verdict == far_study.verdict
     pd.testing.assert_frame_equal(walk.folds, far_walk.folds, check_exact=True)
-    assert np.array_equal(walk.result.record, far_walk.result.record, equal_nan=True)
+    assert np.array_equal(walk.result.record.values, far_walk.result.record.values, equal_nan=True)

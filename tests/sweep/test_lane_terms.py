@@ -116,6 +116,6 @@ def test_a_compiled_run_of_these_terms_is_its_plain_run(monkeypatch):
     compiled = bt.run(MARKET, Wave(scale=8.0), **given)
     plain = bt.run(MARKET, Wave(scale=8.0), **given, compile=False)
     assert compiled.manifest["compiled"] == "yes"
-    assert compiled.record.tobytes() == plain.record.tobytes()
+    assert compiled.record.values.tobytes() == plain.record.values.tobytes()
     assert compiled.entries.tobytes() == plain.entries.tobytes()
     assert repr(dict(compiled.metrics)) == repr(dict(plain.metrics))

@@ -140,7 +140,7 @@ def test_a_compiled_run_under_all_of_it_is_the_plain_one():
     run = {"venue": venue, "account": bt.Account(max_leverage=LIMIT)}
     compiled = bt.run(MARKET, VolTarget(target=1.5), **run)
     plain = bt.run(MARKET, VolTarget(target=1.5), compile=False, **run)
-    assert compiled.record.tobytes() == plain.record.tobytes()
+    assert compiled.record.values.tobytes() == plain.record.values.tobytes()
     assert compiled.entries.tobytes() == plain.entries.tobytes()
     assert repr(compiled.metrics) == repr(plain.metrics)
     assert compiled.manifest["compiled"] == "yes"

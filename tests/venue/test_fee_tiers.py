@@ -123,8 +123,8 @@ def test_a_run_equals_its_parts_bit_for_bit(tmp_path):
         head = bt.run(market.between(None, at(8 * cut)), Follow(), **run)
         for earlier in (head, bt.Result.load(head.save(tmp_path))):
             tail = bt.run(market, Follow(), resume=earlier, **run)
-            both = np.concatenate([head.record, tail.record])
-            assert both.tobytes() == whole.record.tobytes()
+            both = np.concatenate([head.record.values, tail.record.values])
+            assert both.tobytes() == whole.record.values.tobytes()
             assert repr(tail.traded) == repr(whole.traded) or tail.traded.day == whole.traded.day
 
 

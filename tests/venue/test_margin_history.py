@@ -48,7 +48,7 @@ def test_twice_the_rates_from_a_bar_on_are_a_multiplier_of_two_from_there(name: 
     series = pd.Series([1.0, 2.0], index=pd.DatetimeIndex(stamps))
     moved = live(policy, account, replace(BEFORE, margin_multiplier=series))
     both = live(policy, account, BOTH)
-    assert np.array_equal(both.record, moved.record, equal_nan=True)
+    assert np.array_equal(both.record.values, moved.record.values, equal_nan=True)
     pd.testing.assert_frame_equal(both.bars, moved.bars)
     assert both.bars["margin_ratio"].iloc[CHANGE] > 0.0
 
@@ -87,7 +87,7 @@ def test_compiled_and_in_a_sweep_it_is_the_same():
     plain = live(policy, account, venue)
     compiled = live(policy, account, venue, compile=True)
     assert compiled.manifest["compiled"] == "yes"
-    assert np.array_equal(plain.record, compiled.record, equal_nan=True)
+    assert np.array_equal(plain.record.values, compiled.record.values, equal_nan=True)
     sets = {"leverage": [2.0, 4.0], "account.band": [0.0, 0.1]}
     table = bt.sweep(SAMPLE, Constant, sets, venue=venue, account=account).table
     row = table[(table["leverage"] == 4.0) & (table["account.band"] == 0.0)].iloc[0]
@@ -101,7 +101,7 @@ def test_tables_with_one_bracket_and_with_many_may_follow_each_other():
     venue = replace(AFTER, earlier=[Earlier(until=DAY, brackets=one)])
     policy, account = ACCOUNTS["cross"]
     plain, compiled = live(policy, account, venue), live(policy, account, venue, compile=True)
-    assert np.array_equal(plain.record, compiled.record, equal_nan=True)
+    assert np.array_equal(plain.record.values, compiled.record.values, equal_nan=True)
     table = bt.sweep(SAMPLE, Constant, {"leverage": [1.0, 4.0]}, venue=venue, account=account).table
     assert table["peak_margin_ratio"][1] == plain.metrics["peak_margin_ratio"]
 
@@ -137,7 +137,7 @@ def test_a_resumed_run_goes_on_under_the_table_of_its_bars(cut: int):
     whole = live(policy, account, BOTH)
     first = live(policy, account, BOTH, market=SAMPLE.prefix(cut))
     after = live(policy, account, BOTH, resume=first)
-    assert np.array_equal(after.record, whole.record[cut:], equal_nan=True)
+    assert np.array_equal(after.record.values, whole.record.values[cut:], equal_nan=True)
     pd.testing.assert_frame_equal(after.bars, whole.bars.iloc[cut:])
 
 

@@ -84,7 +84,7 @@ def test_margin_multiplier_is_both_to_the_bit():
     bars = [100, 99, 97.5, 96, 98, 94, 90, 91]
     one = play(*bars, targets=7.0, venue=venue_of(margin_multiplier=x))
     two = play(*bars, targets=7.0, venue=venue_of(initial_multiplier=x, maintenance_multiplier=x))
-    assert one.record.tobytes() == two.record.tobytes()
+    assert one.record.values.tobytes() == two.record.values.tobytes()
 
 
 # ------------------------------------------------------------------------------- by open interest
@@ -130,7 +130,7 @@ def test_open_interest_equals_the_series_made_by_hand():
             venue_of(brackets=brackets, initial_multiplier=x),
         )
     ]
-    assert runs[0].record.tobytes() == runs[1].record.tobytes()
+    assert runs[0].record.values.tobytes() == runs[1].record.values.tobytes()
     assert runs[0].bars["leverage"].max() > 2 * runs[0].bars["leverage"].iloc[1:].median() > 0
 
 
@@ -177,8 +177,8 @@ def test_a_resumed_run_knows_the_open_interest_before_it():
     head = bt.run(market.between(None, at(11)), Most(), signal=signal[:11], **run)
     rest = market.between(at(10), None)
     tail = bt.run(rest, Most(), signal=signal[11:], resume=head, **run)
-    both = np.concatenate([head.record, tail.record])
-    assert both.tobytes() == whole.record.tobytes()
+    both = np.concatenate([head.record.values, tail.record.values])
+    assert both.tobytes() == whole.record.values.tobytes()
 
 
 BAD = {

@@ -22,8 +22,7 @@ def decide(policy: Policy, market: Market, columns: Mapping[str, FloatArray]) ->
 
     The account is the first that ``backtest check`` tries.
     """
-    from backtest.engine.bar_loop import RECORDED  # noqa: PLC0415 - they import the check
-    from backtest.engine.loop_driver import LoopStart, run_loop  # noqa: PLC0415
+    from backtest.engine.loop_driver import LoopStart, run_loop  # noqa: PLC0415 - they import the check
     from backtest.engine.loop_inputs import read_inputs, start_state  # noqa: PLC0415
 
     venue, account = Venue.preset("binance-usdm", "BTCUSDT"), Account()
@@ -41,4 +40,4 @@ def decide(policy: Policy, market: Market, columns: Mapping[str, FloatArray]) ->
         warnings.simplefilter("ignore")
         given = (policy, inputs, columns, begin)
         outcome = run_loop(*given, stop=market.n_bars, is_compiled=False, progress=None)
-    return np.array(outcome.book[RECORDED.index("target")])
+    return outcome.of_positions("target")[:, 0].copy()

@@ -1,0 +1,107 @@
+"""The table of a result by bar: the account, and beside it its position if there is only one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.units import FloatArray, utc_index
+from backtest.engine.capital_use import compute_loan_columns, find_realized
+from backtest.engine.position_tables import measure_profits
+from backtest.engine.result_tables import TERMS, price_of, value_of
+from backtest.engine.run_data import forecast_touches
+from backtest.features.liquidation_forecast import HORIZON
+
+if TYPE_CHECKING:
+    from backtest.engine.run_closes import RunCloses
+
+
+def bars_table(run: RunCloses) -> pd.DataFrame:
+    """Return the table by bar of a run, indexed by open time.
+
+    Columns of the account: ``equity``; ``gross_leverage`` and ``net_leverage`` of the positions;
+    ``backing`` (M), ``requirement`` (times the level) and ``margin_ratio`` of the cross positions;
+    ``balance`` (B); ``collateral`` in full and ``collateral_at_rate``; the terms of the identity
+    (``price_pnl``, costs positive, ``flows`` with top-ups); ``top_up``, ``cash`` (the wallet, if
+    the only position is isolated), ``reserve``, ``overlay``; ``unit`` value (1 at the start of the
+    account; of a resumed one with collateral, at its earlier peak) and ``drawdown`` free of flows;
+    and the use of capital (docs/accounting.md, section 3): ``initial_margin``, ``available``,
+    ``margin_used``, ``realized_pnl`` and ``unrealized_pnl``.
+
+    One instrument adds its own: ``close`` and ``mark`` (prices at the close); ``position`` in
+    contracts; signed ``leverage``; ``maintenance``, and ``margin_ratio`` of its own margin;
+    ``liquidation_price`` and average ``entry`` as prices; ``liquidation_probability``, the forecast
+    for the day to come (docs/metrics.md); ``margin``; ``target``, the leverage decided at the
+    close; ``position_leverage``, and with ``interest_on="loan"`` ``health_factor`` and ``ltv``.
+    """
+    account = tabulate_account(run)
+    has_quotes = len(run.quotes.close) > 0  # earlier versions left out those of several
+    own = tabulate_position(run) if len(run.names) == 1 and has_quotes else {}
+    return pd.DataFrame(account | own, index=utc_index(run.time), copy=False)
+
+
+def tabulate_account(run: RunCloses) -> dict[str, FloatArray]:
+    """Return the columns of the account."""
+    account, closes, path = run.record.account, run.closes, run.read_path(slice(None))
+    needed, backing, equity = closes.requirement, closes.backing, account.equity
+    notionals = run.notionals
+    gross = np.abs(notionals).sum(axis=1)
+    profits = measure_profits(run.record.positions._asdict(), run.marks, run.list_venues())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(backing > 0.0, needed / backing, np.inf)
+        gross_leverage = np.where(equity > 0.0, gross / equity, 0.0)
+    peak = np.maximum.accumulate(np.maximum(account.unit, run.first_peak))
+    before = float(np.sum(run.before.unrealized))
+    return {
+        "equity": equity,
+        "gross_leverage": gross_leverage,
+        "net_leverage": path.leverage,
+        "backing": backing,
+        "requirement": needed,
+        "margin_ratio": np.where(needed > 0.0, ratio, 0.0),
+        "balance": closes.balance,
+        "collateral": closes.collateral,
+        "collateral_at_rate": closes.collateral_at_rate,
+        **{name: getattr(account, name) for name in (*TERMS, "top_up", "cash", "reserve")},
+        "overlay": account.overlay,
+        "unit": account.unit / run.first_unit,
+        "drawdown": 1.0 - account.unit / peak,
+        "initial_margin": closes.initial,
+        "available": path.available,
+        "margin_used": path.used,
+        "realized_pnl": find_realized(run.record, gross, profits.sum(axis=1), before),
+        "unrealized_pnl": profits.sum(axis=1),
+    }
+
+
+def tabulate_position(run: RunCloses) -> dict[str, FloatArray]:
+    """Return the columns of the only position."""
+    fields, initial, equity = run.record.of_one(), run.closes.initial, run.record.account.equity
+    quantity, value = fields["quantity"], value_of(run.venue, run.mark)
+    is_held, is_isolated = quantity != 0.0, run.modes[0] == "isolated"
+    needed = run.measure_own(0)[0] if is_isolated else run.closes.requirement
+    with np.errstate(divide="ignore", invalid="ignore"):
+        leverage = quantity * np.abs(value) / equity
+        turns = np.where(is_held, np.abs(run.notionals[:, 0]) / initial, 0.0)
+    price = run.liquidation_prices
+    columns = {
+        "close": run.close,
+        "mark": run.mark,
+        "position": quantity,
+        "leverage": np.where(is_held, leverage, 0.0),
+        "maintenance": needed,
+        "liquidation_price": price[:, 0],
+        "liquidation_probability": forecast_touches(run, HORIZON, None, price)[:, 0],
+        "entry": price_of(run.venue, fields["entry"]),
+        "margin": fields["margin"],
+        "target": fields["target"],
+        "position_leverage": turns,
+    }
+    if is_isolated:
+        columns["margin_ratio"] = run.measure_own(0)[1]
+    if run.venue.interest_on != "loan":
+        return columns
+    loan = compute_loan_columns(run.venue, run.record, run.mark, needed, is_isolated=is_isolated)
+    return columns | loan

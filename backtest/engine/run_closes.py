@@ -1,0 +1,128 @@
+"""The account of a run at each close: its use of capital, and what follows from the record."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from backtest.base.checked_calls import checked
+from backtest.base.units import FloatArray
+from backtest.engine.capital_use import read_path
+from backtest.engine.closes import (
+    TableSpan,
+    compute_closes,
+    compute_needed,
+    compute_pool,
+    list_tables,
+)
+from backtest.engine.position_tables import compute_notionals, measure_profits
+from backtest.engine.record import Closes
+from backtest.engine.result_tables import price_of, value_of
+from backtest.engine.run_data import RunData
+from backtest.measures.path_measures import AccountPath
+
+
+class RunCloses(RunData):
+    """The data of a run with what they say of each close, made on first access."""
+
+    @checked
+    def read_path(self, rows: slice) -> AccountPath:
+        """Return the path of the account over some bars, with the returns of its market.
+
+        Those of several instruments are the returns of the benchmark.
+        """
+        return read_path(
+            self.record.take(rows), self.marks[rows], self._read_moves(rows), self._read_pool(rows),
+            self.modes, self.list_venues(),
+        )  # fmt: skip
+
+    def _read_moves(self, rows: slice) -> FloatArray:
+        if len(self.names) > 1:
+            n = self.record.take(rows).n_bars
+            return np.zeros(n) if self.benchmark is None else self.benchmark[rows]
+        first, stop, _ = rows.indices(len(self.mark))
+        last = self.before.mark if first == 0 else self.mark[first - 1 : first]
+        value = value_of(self.venue, np.concatenate((last, self.mark[first:stop])))
+        return np.asarray(np.diff(value) / np.abs(value[:-1]))
+
+    def _read_pool(self, rows: slice) -> tuple[FloatArray, FloatArray]:
+        """Return the backing of cross positions and the initial margin of all at some closes."""
+        record = self.record.take(rows)
+        if record.closes is not None:
+            return record.closes.backing, record.closes.initial
+        x, first = self.read_bars("initial_multiplier")[rows], rows.indices(self.record.n_bars)[0]
+        given = (self.venue, self.account, record, self.mark[rows], x, self._tables)
+        return compute_pool(*given, first)
+
+    def compare_path(self, rows: slice) -> AccountPath:
+        """Return the path of the account over some bars, with the returns of its benchmark."""
+        path = self.read_path(rows)
+        return path if self.benchmark is None else path._replace(moves=self.benchmark[rows])
+
+    @property
+    def market_returns(self) -> FloatArray:
+        """Returns of the benchmark by bar, of shape (n_bars,)."""
+        return self.compare_path(slice(None)).moves if self.benchmark is None else self.benchmark
+
+    @cached_property
+    def notionals(self) -> FloatArray:
+        """Signed notionals of the positions at each close, of shape (n_bars, n)."""
+        return compute_notionals(self.record.positions._asdict(), self.marks, self.list_venues())
+
+    @cached_property
+    def closes(self) -> Closes:
+        """What follows from account and market at each close."""
+        if self.record.closes is not None:
+            return self.record.closes
+        x, pool = self.read_bars("multiplier"), self._read_pool(slice(None))
+        given = (self.venue, self.account, self.record, self.mark, x, self._tables)
+        return compute_closes(*given, pool)
+
+    def measure_own(self, i: int) -> tuple[FloatArray, FloatArray]:
+        """Return maintenance margin and margin ratio of an isolated position at each close.
+
+        NaN in results of several positions of earlier versions, which stored no multipliers.
+        """
+        name, known, shape = self.names[i], self.quotes.multiplier, (self.record.n_bars,)
+        venue, mark, held = self.venues[name], self.marks[:, i], self.record.positions
+        quantity, entry, margin = (each[:, i] for each in (held.quantity, held.entry, held.margin))
+        x = np.broadcast_to(known[:, i] if known.size else np.nan, shape)
+        tables = list_tables(venue, self.account.for_instrument(name), self.time)
+        needed = compute_needed(venue, quantity, entry, mark, x, tables)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            backing = margin - quantity * entry + quantity * value_of(venue, mark)
+            ratio = np.where(backing > 0.0, needed / backing, np.inf)
+        return needed, np.where(quantity != 0.0, ratio, 0.0)
+
+    def read_bars(self, name: str) -> FloatArray:
+        """Return a quote of the only instrument by bar, of shape (n_bars,)."""
+        return np.broadcast_to(self._column(name), (self.record.n_bars,))
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The margin modes of the positions."""
+        return tuple(self.account.for_instrument(name).margin for name in self.names)
+
+    @property
+    def first_unit(self) -> float:
+        """The unit value that tables show as 1: that of the start of the account."""
+        is_resumed = self.manifest.get("resumed_from") is not None and not self.account.collateral
+        return self.account.capital + self.account.reserve if is_resumed else self.first_peak
+
+    @property
+    def liquidation_prices(self) -> FloatArray:
+        """Marks at which the positions fail, the others frozen, of shape (n_bars, n)."""
+        venues, failure = self.list_venues(), self.closes.failure
+        return np.stack([price_of(each, failure[:, i]) for i, each in enumerate(venues)], axis=1)
+
+    @property
+    def last_unrealized(self) -> FloatArray:
+        """The unrealized profit of each position at the last close, of shape (n,)."""
+        held = self.record.positions._asdict()
+        last: FloatArray = measure_profits(held, self.marks, self.list_venues())[-1]
+        return last
+
+    @cached_property
+    def _tables(self) -> list[TableSpan]:
+        return list_tables(self.venue, self.account, self.time)
