@@ -234,7 +234,7 @@ def test_a_market_takes_what_its_markets_take(label):
     given, other = SHARED[label]
     one = bt.run(LONE, Hold(3.0), **{**TERMS, **given})
     several = bt.run(bt.Markets({"market": LONE}), Hold(3.0), **{**TERMS, **given, **other})
-    np.testing.assert_array_equal(one.record, several.record)
+    np.testing.assert_array_equal(one.record.values, several.record.values)
     if label == "overlay":
         sets = {"level": [0.5, 3.0]}
         rows = [bt.sweep(each, Hold, sets, **TERMS, **given).table
