@@ -28,12 +28,12 @@ def fill(rules: InstrumentRules, books: Books, quote: Quote, wanted: float, fee:
     impact = 0.0
     if rules.has_impact is not None:
         impact = compute_impact(rules, quote, abs(quantity - held) * abs(quote.fill))
-    return trade(rules, books, quote.fill, quantity, rules.slippage, impact, fee, quote)
+    return trade(rules, books, quote.fill, quantity, rules.slippage, impact, fee, quote, True)
 
 
 def stop_out(rules: InstrumentRules, books: Books, value: float, quote: Quote) -> Trade:
     """Close at the stop's u, worsened by slippage, as taker."""
-    return trade(rules, books, value, 0.0, rules.slippage, 0.0, rules.taker, quote)
+    return trade(rules, books, value, 0.0, rules.slippage, 0.0, rules.taker, quote, True)
 
 
 def trade(
@@ -45,18 +45,22 @@ def trade(
     impact: float,
     fee_rate: float,
     quote: Quote,
+    is_order: bool,
 ) -> Trade:
-    """Change the position to ``quantity`` at u, worsened by slippage and impact, with a fee."""
+    """Change the position to ``quantity`` at u, worsened by slippage and impact, with a fee.
+
+    The price of an order is rounded to the contract's tick; that of a settlement is not.
+    """
     position = books.positions[0]
     change = quantity - position.quantity
     marked = value if change != 0.0 else position.value
     side = 1.0 if change > 0.0 else -1.0
-    worsening = min(slippage + impact, LARGEST_WORSENING)
-    filled = worsen(rules, value, side, worsening)
+    worsening = slippage + impact
+    filled = worsen(rules, value, side, min(worsening, LARGEST_WORSENING))
     cost = change * (filled - value)
     impacted = cost * (impact / worsening) if impact > 0.0 else 0.0
     if rules.rounds_price is not None:
-        filled = round_price(rules, filled, side)
+        filled = round_price(rules, filled, side) if is_order else filled
         cost = change * (filled - value)
     fee = fee_rate * abs(change) * abs(filled)
     if rules.has_order_fee is not None:

@@ -308,7 +308,7 @@ def delist(
     """Close a position at the mark close of its last bar, with the taker fee."""
     rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
     before, row = open_books(terms, book, i), log.written[0]
-    done = trade(rules, before, scene.mark_close[i], 0.0, 0.0, 0.0, rules.taker, quote)
+    done = trade(rules, before, scene.mark_close[i], 0.0, 0.0, 0.0, rules.taker, quote, False)
     log_trade(as_log(log), t, DELISTED, done)
     stamp(log, row, i)
     enter(ledger, i, enter_trade(new_ledger(), done, 0))

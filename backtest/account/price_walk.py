@@ -374,7 +374,8 @@ def walk_by_rule(
     stamp(log, row, i)
     close_account_books(terms, book, i, before, after)
     enter(ledger, i, found)
-    book.is_pending[i] = 0
+    is_margin_added = found.liquidations + found.stops + found.take_profits == 0  # and no more
+    book.is_pending[i] *= 1 if is_margin_added else 0
     if found.stops > 0:
         book.since_stop[i] = -1.0
     if last == DRAW:

@@ -189,6 +189,20 @@ def test_a_position_over_the_limit_is_kept():
     assert len(happened(result, "fill")) == 1
 
 
+@pytest.mark.parametrize("margin", ["cross", "isolated"])
+def test_an_infinite_leverage_asks_for_nothing_where_less_than_nothing_counts(margin):
+    # 20 contracts rise from 100 to 200: funding of 1,280 leaves 1,720, of which 2,000 are profit
+    funding = [(2 + k / 5, 0.08, 200.0) for k in range(1, 5)]
+    account = account_of(margin=margin, venue_leverage=2.0)
+    bars = (100, 100, 200, 200)
+    result = play(
+        *bars, targets=(2.0, NAN, INF, INF), signal=[1.0, 1.0, 0.5, 0.5], account=account,
+        venue=venue_of(profit_counts="losses"), funding=funding,
+    )  # fmt: skip
+    assert equities(result)[2] == is_(1720.0)
+    assert result.bars["position"].iloc[-1] == 0.0  # not short
+
+
 @pytest.mark.parametrize(("counts", "paid"), [("all", 1625), ("losses", 625), (0.5, 1125)])
 def test_withdrawals_leave_the_profit_that_does_not_count(counts, paid):
     # at 120 the equity is 2,000 and the initial margin 6,000 / 16 = 375

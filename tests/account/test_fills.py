@@ -111,7 +111,7 @@ def test_a_reduction_keeps_the_entry_and_a_flip_starts_it_anew():
     assert entry[1:] == [is_(100.0), is_(100.0), is_(90.0)]
 
 
-def impact_scene(**slippage):
+def impact_scene(*, impact=2.0, **slippage):
     """Closes that move by +1, -1, +1 % in logs, each bar worth 100; a fill of 24 at 100."""
     up = 100 * math.exp(0.01)
     closes = [100.0, up, 100.0, up]
@@ -120,7 +120,7 @@ def impact_scene(**slippage):
         *bars,
         100,
         targets=(NAN, NAN, NAN, 0.024, NAN),
-        venue=slip(impact=2.0, impact_window="3h", **slippage),
+        venue=slip(impact=impact, impact_window="3h", **slippage),
         volume=[100 / c for c in closes] + [1.0],
     )
 
@@ -142,6 +142,14 @@ def test_slippage_and_impact_add_up_and_share_the_cost():
     assert total(result, "impact") == is_(24 * impact)
     assert total(result, "slippage") == is_(0.024)
     assert equities(result)[-1] == is_(1000 - 24 * (0.001 + impact))
+
+
+def test_slippage_and_impact_share_a_cost_of_99_percent():
+    # an impact of 2 and a slippage of 0.5 take 0.99 of the price together: 4/5 and 1/5 of 24 x 0.99
+    result = impact_scene(rate=0.5, impact=2000.0 / math.sqrt(8))
+    assert happened(result, "fill")["price"].item() == is_(199.0)
+    assert total(result, "impact") == is_(24 * 0.99 * 8 / 9)
+    assert total(result, "slippage") == is_(24 * 0.99 / 9)
 
 
 def test_there_is_no_impact_before_its_window_is_full():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 import backtest as bt
-from tests.portfolio.book_helpers import Once, flat, make_market, make_venue
+from tests.portfolio.book_helpers import Hold, Once, flat, make_market, make_venue
 
 
 def run(a, b, policy=None, venue=None, signal=1.0, **account):
@@ -62,3 +62,15 @@ def test_a_forced_reduction_reaches_the_ratio_after_its_fees():
     ]  # fmt: skip
     held = result.quantities.iloc[-1]
     assert held["A"] / 50 == pytest.approx(held["B"] / 100, rel=1e-9)
+
+
+def test_margin_that_the_wallet_adds_drops_no_decision():
+    # A posts 100 for 20 contracts; 100 + 20 (P - 100) = 0.2 P at 95.96, where the wallet adds 100.
+    # At the close, at 95, the account is worth 900, and A goes to 2 x 900.
+    result = run(
+        [flat(100), flat(100), (100, 100, 95, 95)], [flat(50)] * 3,
+        policy={"A": Hold(4.0), "B": Hold(0.0)}, venue=make_venue(maintenance_rate=0.01),
+        fill="next_close", margin="isolated", venue_leverage=20.0, auto_margin=True,
+    )  # fmt: skip
+    assert (result.events["kind"] == "margin_added").sum() == 1
+    assert result.quantities["A"].iloc[-1] == pytest.approx(1_800 / 95)

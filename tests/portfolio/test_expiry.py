@@ -55,6 +55,22 @@ def test_an_expired_contract_is_closed_at_the_mark_close_of_its_last_bar():
     assert result.bars["equity"].iloc[2:].nunique() == 1
 
 
+def test_the_price_of_the_settlement_is_not_rounded_to_a_tick():
+    venues = expire("2024-01-01T03:00")
+    contract = venues["B"].contract.override(tick=33.0, round_to_tick=True)
+    venues["B"] = venues["B"].override(contract=contract)
+    with pytest.warns(UserWarning, match="history of B ends"):
+        events = bt.run(
+            make_pair(), {"A": Hold(0.0), "B": Hold(1.0)}, venue=venues,
+            signal={"A": 0, "B": 0.5}, **TERMS,
+        ).events  # fmt: skip
+    # it buys at 66, the next tick over 60; the last bar closes at 80, between 66 and 99
+    prices = {
+        kind: events[events["kind"] == kind]["price"].iloc[0] for kind in ("fill", "delisted")
+    }
+    assert prices == {"fill": 66.0, "delisted": 80.0}
+
+
 @pytest.mark.parametrize("when", ["2024-01-01T03:00", "2024-01-01T02:30"])
 def test_it_equals_a_market_that_ends_there(when):
     whole = make_pair()
