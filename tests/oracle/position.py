@@ -1,0 +1,329 @@
+"""One instrument of the account: its market on the clock, its terms, and what is held of it."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Any
+
+from tests.oracle.numbers import (
+    DAY,
+    LOT_TOLERANCE,
+    NOTHING_LEFT,
+    ONE,
+    TIE,
+    WORST,
+    ZERO,
+    AsOf,
+    Contract,
+    decimals,
+    exact,
+    nanoseconds,
+    per_name,
+)
+from tests.oracle.requirement import Brackets, Leg, brackets_of
+from tests.oracle.schedule import impact_statistics
+
+PRICES = ("open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close")
+
+
+class Call:
+    """The margin call of the pool, or of one isolated position (§5)."""
+
+    def __init__(self) -> None:
+        self.ratio = ZERO
+        self.is_called = self.is_open = self.was_forced = self.was_liquidated = False
+        self.called_at: int | None = None  # that no liquidation or recovery has followed
+        self.unmet = 0  # closes since the call, for the grace
+
+
+class Position:
+    """One instrument of the account."""
+
+    def __init__(
+        self, name: str, rank: int, market: Any, venue: Any, account: Any, clock: Sequence[int]
+    ) -> None:
+        self.name, self.rank, self.market, self.venue = name, rank, market, venue
+        self.contract = Contract(venue.contract.kind == "linear", exact(venue.contract.size))
+        self.read_venue()
+        self.read_account(account)
+        self.prices = {name: decimals(getattr(market, name)) for name in (*PRICES, "volume")}
+        self.first = bisect_left(clock, int(market.time[0]))
+        self.last = self.first + len(market.time) - 1
+        self.quantity = self.margin = ZERO  # signed contracts; M of an isolated position
+        self.entry = self.valued_at = ZERO  # u: the average, and where price pnl was last taken
+        self.best = ZERO  # the best last price since the position was opened
+        self.realized = ZERO  # in this bar
+        self.is_halted = False
+        self.call = Call()
+        self.pending: tuple[float, float] | None = None
+
+    def read_venue(self) -> None:
+        """The venue in exact numbers."""
+        venue, slip, forced = self.venue, self.venue.slippage, self.venue.liquidation
+        self.lot, self.least = exact(venue.contract.lot), exact(venue.contract.min_notional)
+        rounds = getattr(venue.contract, "round_to_tick", False)
+        self.tick = exact(venue.contract.tick) if rounds else None
+        self.fee_per_order = AsOf(getattr(venue.fees, "per_order", 0.0))
+        self.slip, self.impact_factor = exact(slip.rate), exact(slip.impact)
+        part = slip.max_participation
+        self.participation = None if part is None else exact(part)
+        self.forced_fee, self.forced_slip = exact(forced.fee), exact(forced.slippage)
+        self.forced_impact = exact(getattr(forced, "impact", 0.0))
+        self.full_below = exact(forced.full_below)
+        self.healthy = exact(getattr(forced, "full_below_health", 0.0))
+        own = (getattr(venue, f"{kind}_multiplier", None) for kind in ("maintenance", "initial"))
+        self.multiplier, self.initial_multiplier = (
+            AsOf(venue.margin_multiplier if each is None else each) for each in own
+        )
+        counted = getattr(venue, "profit_counts", "all")
+        self.counted = exact({"all": 1.0, "losses": 0.0}.get(counted, counted))
+        has_impact = self.impact_factor or self.forced_impact
+        window = nanoseconds(slip.impact_window)
+        self.statistics = (
+            impact_statistics(self.market, self.contract, window) if has_impact else None
+        )
+
+    def read_account(self, account: Any) -> None:
+        """What the account says of this instrument."""
+        name = self.name
+        self.is_isolated = per_name(account.margin, name, "cross") == "isolated"
+        setting = per_name(account.venue_leverage, name)
+        self.setting = None if setting is None else exact(setting)
+        self.floor = per_name(account.min_leverage, name, 0.0)
+        self.most = AsOf(per_name(account.max_leverage, name, math.inf))
+        self.band = exact(per_name(account.band, name, 0.0))
+        self.fills = getattr(account, "fill", "next_open")
+        self.stops = {
+            kind: per_name(getattr(account, kind, None), name)
+            for kind in ("stop_loss", "trailing_stop", "take_profit")
+        }
+
+    # ----- the bar -----
+
+    def begin(self, t: int, stamp: int, volume_before: Decimal) -> None:
+        """The rules in force at a bar; the traded volume of 30 days chooses the fees."""
+        self.here = t - self.first if self.first <= t <= self.last else None
+        self.realized, self.call.was_liquidated = ZERO, False
+        if self.here is None:
+            return
+        self.choose_fees(volume_before)
+        self.order_fee, self.limit = self.fee_per_order(stamp), self.most(stamp)
+        close_fee = self.taker if self.venue.includes_close_fee else ZERO
+        initial = self.initial_scale(stamp)
+        self.table: Brackets = brackets_of(self.venue, self.multiplier(stamp), initial, close_fee)
+
+    def choose_fees(self, volume: Decimal) -> None:
+        """§4.7: the rates of the last tier that is reached, mixed by the maker share."""
+        fees = self.venue.fees
+        for tier in getattr(fees, "tiers", None) or ():
+            if volume * (ONE + NOTHING_LEFT) >= exact(tier.volume):
+                fees = tier
+        share = exact(self.venue.fees.maker_share)
+        self.taker = exact(fees.taker)
+        self.fee = self.taker * (ONE - share) + exact(fees.maker) * share
+
+    def initial_scale(self, stamp: int) -> Decimal:
+        """§3: the multiplier of initial margin, or that of the open interest a bar before.
+
+        dYdX: IMF = min(b + max((OI - lower) / (upper - lower)·(1 - b), 0), 1), over b.
+        """
+        rising = getattr(self.venue, "open_interest_margin", None)
+        if rising is None or self.here == 0:
+            return ONE if rising is not None else self.initial_multiplier(stamp)
+        interest = exact(self.market.columns[rising.column][self.here - 1])
+        lower, upper = exact(rising.lower), exact(rising.upper)
+        base = ONE / exact(self.venue.brackets[0].max_leverage)
+        part = (interest - lower) / (upper - lower) * (ONE - base)
+        return min(base + max(part, ZERO), ONE) / base
+
+    def price(self, name: str) -> Decimal:
+        """A price of this bar; ``fill`` is that at which decisions fill (§2)."""
+        if name == "fill":
+            if self.fills == "same_close" and self.here > 0:
+                return self.prices["close"][self.here - 1]
+            name = "close" if self.fills == "next_close" else "open"
+        return self.prices[name][self.here]
+
+    def value(self, name: str) -> Decimal | None:
+        """``u`` of a price of this bar; None without a bar."""
+        return None if self.here is None else self.contract.value(self.price(name))
+
+    # ----- margin (§3) -----
+
+    @property
+    def effective_setting(self) -> Decimal | None:
+        """The leverage set at the venue, as far as the first bracket allows it in this bar."""
+        return None if self.setting is None else min(self.setting, self.table.leverages[0])
+
+    def limits(self) -> list[tuple[Decimal, Decimal]]:
+        """Pairs of cap and leverage; one of them must admit an order."""
+        pairs = list(zip(self.table.caps, self.table.leverages, strict=True))
+        setting = self.effective_setting
+        if setting is None:
+            return pairs
+        return [(max(cap for cap, leverage in pairs if leverage >= setting), setting)]
+
+    def leg(self, value: Decimal, quantity: Decimal | None = None) -> Leg:
+        """The position, or another size of it, for the requirement."""
+        return Leg(
+            self.name,
+            self.quantity if quantity is None else quantity,
+            value,
+            self.entry,
+            self.contract.is_linear,
+            self.table,
+            self.effective_setting,
+            self.venue.maintenance_at == "entry",
+        )
+
+    def profit(self, value: Decimal) -> Decimal:
+        """Unrealized profit."""
+        return self.quantity * (value - self.entry)
+
+    def uncounted(self, value: Decimal) -> Decimal:
+        """§4.3: the part of an unrealized profit that backs no order and no withdrawal."""
+        return (ONE - self.counted) * max(self.profit(value), ZERO)
+
+    def backing(self, value: Decimal) -> Decimal:
+        """Of an isolated position: M + q·(u - u_entry)."""
+        return self.margin + self.profit(value)
+
+    def surplus(self, value: Decimal) -> Decimal:
+        """What an isolated position has over its requirement."""
+        return self.backing(value) - self.leg(value).maintenance
+
+    def fails(self, value: Decimal) -> bool:
+        """Whether an isolated position fails; equality counts."""
+        return self.backing(value) <= self.leg(value).maintenance * (ONE + TIE)
+
+    # ----- prices and sizes of trades (§4) -----
+
+    def impact(self, notional: Decimal, factor: Decimal) -> Decimal:
+        """§4.6: over the window that ends at bar t - 1; 0 where it is not known."""
+        statistics = self.statistics[self.here - 1] if self.statistics and self.here else None
+        if statistics is None:
+            return ZERO
+        sigma, volume = statistics
+        return factor * sigma * (notional / volume).sqrt()
+
+    def worsening(self, notional: Decimal) -> Decimal:
+        """Slippage and impact of an order."""
+        return min(self.slip + self.impact(notional, self.impact_factor), WORST)
+
+    def worse(self, price: Decimal, side: int, worsening: Decimal) -> Decimal:
+        """``u`` of a price moved against the trader: up for a buyer, down for a seller."""
+        return self.contract.value(price * (ONE + side * worsening))
+
+    def on_tick(self, value: Decimal, side: int) -> Decimal:
+        """§4.6: in whole ticks where the contract rounds, against the trader."""
+        if self.tick is None:
+            return value
+        steps = self.contract.price(value) / self.tick - side * LOT_TOLERANCE
+        whole = steps.to_integral_value(ROUND_CEILING if side > 0 else ROUND_FLOOR)
+        return self.contract.value(max(whole, ONE) * self.tick)
+
+    def forced_value(self, part: Decimal, value: Decimal) -> Decimal:
+        """``u`` at which the venue closes a part of the position."""
+        worsening = self.forced_slip + self.impact(abs(part * value), self.forced_impact)
+        side = -1 if part > 0 else 1
+        return self.worse(self.contract.price(value), side, min(worsening, WORST))
+
+    def cost(self, side: int, worsening: Decimal) -> Decimal:
+        """κ of §3: worsening and fee per unit of notional at the open."""
+        before = self.value("fill")
+        after = self.on_tick(self.worse(self.price("fill"), side, worsening), side)
+        return (abs(after - before) + self.fee * abs(after)) / abs(before)
+
+    @property
+    def reducing_cost(self) -> Decimal:
+        """κ of a forced reduction, which has no impact."""
+        return self.cost(-1 if self.quantity > 0 else 1, self.slip)
+
+    def truncated(self, size: Decimal) -> Decimal:
+        """A size in whole lots, with the tolerance of 1e-6 lots."""
+        if self.lot == 0:
+            return size
+        return (size / self.lot + LOT_TOLERANCE).to_integral_value(ROUND_FLOOR) * self.lot
+
+    def ordered(self, quantity: Decimal) -> Decimal:
+        """§4.4 and 4.5: the change, in whole lots, as far as the volume admits."""
+        change = quantity - self.quantity
+        if self.participation is not None and self.here:
+            most = self.participation * self.prices["volume"][self.here - 1]
+            if abs(change) > most:  # the rest waits for the next decision
+                change = self.truncated(most).copy_sign(change)
+                is_flat = abs(self.quantity + change) < LOT_TOLERANCE * self.lot
+                return -self.quantity if is_flat else change
+        whole = self.truncated(abs(quantity)).copy_sign(quantity)
+        adds = quantity * self.quantity > 0 and abs(quantity) >= abs(self.quantity)
+        if adds and abs(whole) < abs(self.quantity):  # less than a lot to add to an odd position
+            return ZERO
+        return whole - self.quantity
+
+    # ----- stops (§5), at prices -----
+
+    def losing_stops(self) -> list[tuple[str, Decimal]]:
+        """Stop-loss and trailing stop."""
+        entry = self.contract.price(self.entry)
+        found = [
+            ("stop", self.stop_price("stop_loss", entry, -1)),
+            ("trailing_stop", self.stop_price("trailing_stop", self.best, -1)),
+        ]
+        return [(kind, price) for kind, price in found if price is not None]
+
+    def goals(self) -> list[tuple[str, Decimal]]:
+        """The take-profit, if there is one."""
+        price = self.stop_price("take_profit", self.contract.price(self.entry), 1)
+        return [] if price is None else [("take_profit", price)]
+
+    def stop_price(self, name: str, start: Decimal, side: int) -> Decimal | None:
+        """A distance from a price: a fraction of it, or a multiple of a column."""
+        stop = self.stops[name]
+        if stop is None or start <= 0:
+            return None
+        if hasattr(stop, "column"):
+            rows = self.market.columns[stop.column]
+            known = float(rows[self.here - 1]) if self.here else math.nan
+            if math.isnan(known) or known == 0:
+                return None
+            distance = exact(stop.multiple) * exact(known)
+            distance = distance if stop.unit == "price" else distance * start
+        else:
+            distance = exact(stop) * start
+        price = start + side * (1 if self.quantity > 0 else -1) * distance
+        return price if price > 0 else None
+
+    def stop_reached(
+        self, low: Decimal, high: Decimal, more: Sequence[tuple[str, Decimal]] = ()
+    ) -> tuple[str, Decimal] | None:
+        """Kind and price of the stop that prices from low to high reach, losses first."""
+        is_long = self.quantity > 0
+        adverse, favorable = (low, high) if is_long else (high, low)
+        losing = [
+            stop for stop in (*self.losing_stops(), *more) if reaches(adverse, stop[1], is_long)
+        ]
+        if losing:  # the nearest is the first that an adverse move meets
+            return (max if is_long else min)(losing, key=lambda stop: stop[1])
+        goals = [goal for goal in self.goals() if reaches(favorable, goal[1], not is_long)]
+        return goals[0] if goals else None
+
+    def follow_best(self) -> None:
+        """What the trailing stop compares with: the position has lived through the whole bar."""
+        if self.quantity != 0 and self.here is not None:
+            is_long = self.quantity > 0
+            reached = self.price("high" if is_long else "low")
+            self.best = (max if is_long else min)(self.best, reached)
+
+
+def reaches(price: Decimal, stop: Decimal, is_falling: bool) -> bool:
+    """§2: a price is at or beyond a stop, with the tolerance in favor of the event."""
+    return price <= stop * (ONE + TIE) if is_falling else price >= stop * (ONE - TIE)
+
+
+def traded_before(day: int, clock: Sequence[int], traded: Sequence[Decimal]) -> Decimal:
+    """§4.7: the notional traded on the 30 UTC days before a day."""
+    pairs = zip(clock, traded, strict=False)
+    return sum((amount for stamp, amount in pairs if day - 30 <= stamp // DAY < day), ZERO)

@@ -1,0 +1,370 @@
+"""The state of the account, what it is worth at a point, and how amounts are booked."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from tests.oracle.numbers import (
+    DAY,
+    INFINITY,
+    ONE,
+    TIE,
+    ZERO,
+    AsOf,
+    decimals,
+    exact,
+    nanoseconds,
+)
+from tests.oracle.outcome import COSTS, GAINS, KIND_OF_COLUMN, Event, Outcome
+from tests.oracle.position import PRICES, Call, Position, traded_before
+from tests.oracle.requirement import Asset, Collateral, Leg, Scenarios, Standard
+from tests.oracle.schedule import Settlement, flows_by_bar, settlements_of
+
+
+class Point(NamedTuple):
+    """One place inside a bar; None where an instrument has no bar."""
+
+    marks: tuple[Decimal | None, ...]
+    lasts: tuple[Decimal | None, ...]
+    assets: tuple[Decimal, ...]
+
+
+class State:
+    """The account between events."""
+
+    def __init__(
+        self,
+        markets: Mapping[str, Any],
+        targets: Mapping[str, Sequence[float]],
+        signals: Mapping[str, Sequence[float]],
+        venues: Mapping[str, Any],
+        account: Any,
+        overlay: Sequence[float] | None = None,
+    ) -> None:
+        self.targets, self.signals, self.overlay = targets, signals, overlay
+        self.account, self.venue = account, venues[next(iter(markets))]  # the account's: all agree
+        self.clock = sorted({int(stamp) for m in markets.values() for stamp in m.time})
+        self.positions = [
+            Position(name, rank, markets[name], venues[name], account, self.clock)
+            for rank, name in enumerate(markets)
+        ]
+        self.read_account()
+        self.read_collateral()
+        self.external = flows_by_bar(self.clock, account.flows)
+        self.read_funding()
+        self.capital = self.cash + self.in_full([prices["open"][0] for prices in self.asset_prices])
+        self.highest = self.capital  # equity at a close, for the equity stop
+        self.paid_in = self.capital + self.reserve  # §5
+        self.out = Outcome(tuple(markets), self.capital)
+
+    def read_account(self) -> None:
+        """The account in exact numbers; its state before the first bar."""
+        account, venue = self.account, self.venue
+        rule = getattr(account, "requirement", None)
+        self.level = exact(getattr(rule, "level", 1.0))
+        self.rule = Scenarios(rule) if hasattr(rule, "moves") else Standard()
+        limit = getattr(account, "negative_limit", None)
+        self.negative_limit = ZERO if limit is None else exact(limit)
+        self.max_gross = getattr(account, "max_gross_leverage", math.inf)
+        self.intrabar = getattr(account, "intrabar", "path")
+        self.fills = getattr(account, "fill", "next_open")
+        self.has_auto_margin = getattr(account, "auto_margin", False)
+        stop = getattr(account, "equity_stop", None)
+        self.equity_stop = None if stop is None else exact(stop)
+        self.ruin_at = exact(getattr(account, "ruin_at", None) or 0.0)
+        order = getattr(venue.liquidation, "order", None)
+        default = "most_relief" if self.rule.has_scenarios else "largest_loss"
+        self.order = default if order is None else order
+        self.borrow_rate, self.cash_rate = AsOf(venue.borrow_rate), AsOf(venue.cash_rate)
+        self.short_rate = AsOf(venue.short_rate)
+        # w: in isolated margin the wallet. Rounded to the digits in use, so that a withdrawal of
+        # everything leaves exactly nothing.
+        self.cash, self.reserve = +exact(account.capital), exact(account.reserve)
+        self.pool = Call()
+        self.is_ruined = self.is_halted = self.must_convert = self.posts_in_full = False
+        self.factor = math.nan if self.overlay is not None else 1.0
+
+    def read_collateral(self) -> None:
+        """Assets, and their prices on the clock, which their markets must cover."""
+        self.assets = [Collateral(each) for each in getattr(self.account, "collateral", None) or ()]
+        self.asset_prices: list[dict[str, list[Decimal]]] = []
+        for asset in self.assets:
+            rows = [bisect_left(list(asset.market.time), stamp) for stamp in self.clock]
+            prices = {
+                name: decimals(getattr(asset.market, name)[row] for row in rows) for name in PRICES
+            }
+            self.asset_prices.append(prices)
+            asset.valued_at = prices["open"][0]
+
+    def read_funding(self) -> None:
+        """§2.2 for all instruments: events by bar, by stamp, then in the order given."""
+        jitter = nanoseconds(self.venue.funding_jitter)
+        self.at_open: list[list[Settlement]] = [[] for _ in self.clock]
+        self.inside: list[list[Settlement]] = [[] for _ in self.clock]
+        for each in self.positions:
+            for bar, is_open, event in settlements_of(each.market, each.rank, jitter):
+                (self.at_open if is_open else self.inside)[each.first + bar].append(event)
+        for events in (*self.at_open, *self.inside):
+            events.sort(key=lambda event: event[:2])
+
+    def begin(self, t: int) -> None:
+        """Open the books of bar t; what was decided at the close of t - 1 is pending."""
+        self.t, self.stamp = t, self.clock[t]
+        self.row = dict.fromkeys((*COSTS, *GAINS, "top_up", "traded"), ZERO)
+        self.pool.was_liquidated = False
+        self.arrived, self.highest_before = ZERO, self.highest
+        volume = traded_before(self.stamp // DAY, self.clock, self.out.columns["traded"])
+        for each in self.positions:
+            each.begin(t, self.stamp, volume)
+            each.pending = self.decision_of(each)
+        self.present = [each for each in self.positions if each.here is not None]
+        if self.overlay is not None and t > 0 and not math.isnan(self.overlay[t - 1]):
+            most = getattr(self.account, "max_overlay", math.inf)
+            self.factor = min(self.overlay[t - 1], most)
+
+    def decision_of(self, position: Position) -> tuple[float, float] | None:
+        """What was decided at the last close, if the instrument has that bar and this one."""
+        if not position.here or self.is_ruined:
+            return None
+        if self.is_halted or position.is_halted:
+            return (0.0, 0.0)
+        signal = float(self.signals[position.name][self.t - 1])
+        target = float(self.targets[position.name][self.t - 1])
+        return target, 0.0 if math.isnan(signal) else signal
+
+    # ----- points -----
+
+    def at(self, name: str) -> Point:
+        """All at the open, high, low or close of this bar."""
+        return Point(
+            tuple(each.value(f"mark_{name}") for each in self.positions),
+            tuple(each.value(name) for each in self.positions),
+            tuple(prices[f"mark_{name}"][self.t] for prices in self.asset_prices),
+        )
+
+    def at_fills(self) -> Point:
+        """Everything valued at the last prices where targets are computed and orders fill."""
+        name = "open" if self.fills == "next_open" else "close"
+        t = max(self.t - 1, 0) if self.fills == "same_close" else self.t
+        values = tuple(each.value("fill") for each in self.positions)
+        return Point(values, values, tuple(prices[name][t] for prices in self.asset_prices))
+
+    # ----- what is held -----
+
+    @property
+    def held(self) -> list[Position]:
+        """Open positions, in the order given."""
+        return [each for each in self.positions if each.quantity != 0]
+
+    @property
+    def cross(self) -> list[Position]:
+        """Open cross positions."""
+        return [each for each in self.held if not each.is_isolated]
+
+    @property
+    def isolated(self) -> list[Position]:
+        """Open isolated positions."""
+        return [each for each in self.held if each.is_isolated]
+
+    @property
+    def has_collateral(self) -> bool:
+        """Whether any asset is held."""
+        return any(asset.amount != 0 for asset in self.assets)
+
+    def is_alone(self) -> bool:
+        """One position is open and no collateral is held."""
+        return len(self.held) == 1 and not self.has_collateral
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the account is one of RULES for a single position."""
+        has_rule = self.rule.has_scenarios or self.level != 1
+        return len(self.positions) == 1 and not self.assets and not has_rule
+
+    def balance(self) -> Decimal:
+        """B = w + Σ_cross q·u(entry)."""
+        return self.cash + sum((each.quantity * each.entry for each in self.cross), ZERO)
+
+    def equity(self, point: Point) -> Decimal:
+        """E: cash, cross positions, collateral in full, isolated backing."""
+        total = self.cash + self.in_full(point.assets)
+        for each in self.held:
+            value = point.marks[each.rank]
+            total += each.backing(value) if each.is_isolated else each.quantity * value
+        return total
+
+    def last_equity(self, point: Point) -> Decimal:
+        """E with every position at its last price; collateral at its mark."""
+        return self.equity(point._replace(marks=point.lasts))
+
+    def in_full(self, prices: Sequence[Decimal]) -> Decimal:
+        """All collateral without haircut."""
+        return sum((a.amount * p for a, p in zip(self.assets, prices, strict=True)), ZERO)
+
+    def backing(self, point: Point) -> Decimal:
+        """M: cash, cross positions, collateral at its rate."""
+        total = sum((each.quantity * point.marks[each.rank] for each in self.cross), self.cash)
+        pairs = zip(self.assets, point.assets, strict=True)
+        return sum((asset.counted(price) for asset, price in pairs), total)
+
+    # ----- what is required -----
+
+    def legs(self, point: Point, sizes: Mapping[str, Decimal]) -> list[Leg]:
+        """The cross positions, or other sizes of them, for the requirement."""
+        found = []
+        for each in self.positions:
+            size = sizes.get(each.name, each.quantity)
+            if size != 0 and not each.is_isolated:
+                found.append(each.leg(point.marks[each.rank], size))
+        return found
+
+    def cancelling(self, point: Point) -> list[Asset]:
+        """Collateral for the scenarios."""
+        pairs = zip(self.assets, point.assets, strict=True)
+        return [Asset(a.group, a.amount * p) for a, p in pairs if a.group is not None]
+
+    def required(self, point: Point, sizes: Mapping[str, Decimal] | None = None) -> Decimal:
+        """level·R."""
+        legs = self.legs(point, sizes or {})
+        return self.level * self.rule.requirement(legs, self.cancelling(point))
+
+    def initial(self, point: Point, sizes: Mapping[str, Decimal] | None = None) -> Decimal:
+        """initial(cross)."""
+        return self.rule.initial(self.legs(point, sizes or {}), self.cancelling(point))
+
+    def surplus(self, point: Point) -> Decimal:
+        """D = M - level·R."""
+        return self.backing(point) - self.required(point)
+
+    def cross_fails(self, point: Point) -> bool:
+        """The cross positions fail where M ≤ level·R."""
+        return bool(self.cross) and self.backing(point) <= self.required(point) * (ONE + TIE)
+
+    def uncounted(self, point: Point, without: Sequence[str] = ()) -> Decimal:
+        """Unrealized profits of cross positions that back no order and no withdrawal."""
+        counting = (each for each in self.cross if each.name not in without)
+        return sum((each.uncounted(point.marks[each.rank]) for each in counting), ZERO)
+
+    def needed_by(self, owner: Position | None, point: Point) -> Decimal:
+        """level·R of the pool (None), or the requirement of an isolated position."""
+        if owner is None:
+            return self.required(point)
+        return owner.leg(point.marks[owner.rank]).maintenance
+
+    def behind(self, owner: Position | None, point: Point) -> Decimal:
+        """M of the pool (None), or the backing of an isolated position."""
+        return self.backing(point) if owner is None else owner.backing(point.marks[owner.rank])
+
+    def margin_ratio(self, owner: Position | None, point: Point) -> Decimal:
+        """level·R / M: infinite for M ≤ 0, 0 when flat."""
+        if not (self.cross if owner is None else owner.quantity):
+            return ZERO
+        backing = self.behind(owner, point)
+        return self.needed_by(owner, point) / backing if backing > 0 else INFINITY
+
+    # ----- booking -----
+
+    def log(
+        self,
+        kind: str,
+        position: Position | None,
+        quantity: Decimal,
+        amount: Decimal,
+        value: Decimal | None = None,
+    ) -> None:
+        """Add a row to the ledger; the value is u of its price."""
+        price = None if value is None else position.contract.price(value)
+        name = "" if position is None else position.name
+        self.out.events.append(Event(self.t, kind, name, price, quantity, amount))
+
+    def charge(
+        self,
+        column: str,
+        amount: Decimal,
+        position: Position | None = None,
+        value: Decimal | None = None,
+        kind: str | None = None,
+    ) -> None:
+        """Enter an amount in its column and in the ledger."""
+        self.row[column] += amount
+        if amount != 0:
+            held = ZERO if position is None else position.quantity
+            name = kind or KIND_OF_COLUMN.get(column, column)
+            self.log(name, position, held, amount, value)
+
+    def note(self, path: str) -> None:
+        """Count a rarely taken path, for the test that random cases reach them all."""
+        self.out.paths[path] += 1
+
+    def revalue(self, position: Position, value: Decimal) -> None:
+        """§6: price pnl from where the position was last valued to an unworsened price."""
+        self.row["price_pnl"] += position.quantity * (value - position.valued_at)
+        position.valued_at = value
+
+    def revalue_assets(self, prices: Sequence[Decimal]) -> None:
+        """The same for collateral."""
+        for asset, price in zip(self.assets, prices, strict=True):
+            self.row["collateral_pnl"] += asset.amount * (price - asset.valued_at)
+            asset.valued_at = price
+
+    # ----- trades -----
+
+    def exchange(
+        self, kind: str, position: Position, change: Decimal, value: Decimal, fee_rate: Decimal
+    ) -> None:
+        """§1 and 3: what a trade at u does to cash, margin, quantity and entry."""
+        held, debt = position.quantity, min(self.balance(), ZERO)
+        is_against = held * change < 0
+        reducing = min(abs(held), abs(change)).copy_sign(change) if is_against else ZERO
+        opening = change - reducing
+        if reducing != 0:
+            self.reduce(position, reducing, value)
+        if opening != 0:
+            self.extend(position, opening, value)
+        if reducing != 0 and opening != 0:
+            self.note("flipped")
+        notional = abs(change * value)
+        fee = fee_rate * notional + position.order_fee
+        self.cash -= fee
+        if not self.posts_in_full:
+            self.lift_wallet(position, debt)
+        self.row["traded"] += notional
+        self.log(kind, position, change, notional, value)
+        self.charge("fees", fee, position, value)
+
+    def reduce(self, position: Position, change: Decimal, value: Decimal) -> None:
+        """Entry is kept; isolated gets φ·(M + q·(u - u_entry)) back."""
+        position.realized -= change * (value - position.entry)
+        if position.is_isolated:
+            share = -change / position.quantity
+            self.cash += share * position.backing(value)
+            position.margin -= share * position.margin
+        else:
+            self.cash -= change * value
+        position.quantity += change
+
+    def extend(self, position: Position, change: Decimal, value: Decimal) -> None:
+        """Entry is the average u; isolated puts N/X aside."""
+        if position.is_isolated:
+            aside = abs(change * value) / position.effective_setting
+            position.margin += aside
+            self.cash -= aside
+        else:
+            self.cash -= change * value
+        after = position.quantity + change
+        if position.quantity == 0:
+            position.best = position.contract.price(value)  # nothing better was seen
+        position.entry = (position.quantity * position.entry + change * value) / after
+        position.quantity = after
+
+    def lift_wallet(self, position: Position, debt: Decimal) -> None:
+        """Isolated: a payment does not push B under 0; what is missing comes out of M."""
+        missing = debt - min(self.balance(), ZERO)
+        if position.is_isolated and position.quantity != 0 and missing > 0:
+            self.note("wallet empty: M pays")
+            position.margin -= missing
+            self.cash += missing
