@@ -1,6 +1,6 @@
 """The terms of a venue and an account that cost nothing and limit nothing.
 
-The scenes of the engine (``scenes.py``), of the reference (``engine/reference_scenes.py``) and of
+The scenes of the engine (``scenes.py``), of the reference (``oracle/by_hand.py``) and of
 portfolios (``portfolio_scenes.py``) are these with something changed.
 """
 

@@ -1,25 +1,28 @@
 """Random accounts of 1 to 5 instruments: one seed, its markets, venues and account.
 
-Wild on purpose, like ``tests/cases.py``, whose draws of contracts, brackets, costs and funding it
-uses: opens gap, weights change, instruments are listed and delisted, and the account carries what
-its margin bears for a few bars. Every amount is continuous, so that a tie has probability 0.
+Wild on purpose, like those of ``tests/cases.py``: opens gap, weights change, instruments are listed
+and delisted, and the account carries what its margin bears for a few bars. Every amount is
+continuous, so that a tie has probability 0.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tests.cases import (
+from backtest import Multiple
+from tests.cases import PortfolioCase, Swing, Tape
+from tests.draws import (
     DAY,
     HOUR,
     Scene,
+    frame_of,
     make_brackets,
     make_contract,
     make_fees,
@@ -34,145 +37,7 @@ from tests.cases import (
     utc,
 )
 
-PRICES = ("open", "high", "low", "close")
-SHARED = ("interest_on", "borrow_rate", "cash_rate", "short_rate", "day_count", "funding_jitter")
 GROUP = "pair"
-
-
-@dataclass(frozen=True)
-class Tape:
-    """The market of one instrument, or of collateral."""
-
-    bars: pd.DataFrame  # open, high, low, close, volume, and target for an instrument
-    mark: pd.DataFrame | None
-    funding: pd.DataFrame | None
-    interval: int
-
-    def for_reference(self) -> SimpleNamespace:
-        """Return the arrays that the reference takes."""
-        mark = self.bars if self.mark is None else self.mark
-        empty = pd.DataFrame({"rate": [], "mark": []}, index=utc([]))
-        funding = empty if self.funding is None else self.funding
-        return SimpleNamespace(
-            time=self.bars.index.asi8,
-            interval=self.interval,
-            **{name: self.bars[name].to_numpy() for name in (*PRICES, "volume")},
-            **{f"mark_{name}": mark[name].to_numpy() for name in PRICES},
-            funding_time=funding.index.asi8,
-            funding_rate=funding["rate"].to_numpy(),
-            funding_mark=funding["mark"].to_numpy(),
-            columns={name: self.bars[name].to_numpy() for name in self.bars},
-        )
-
-    def for_engine(self, bt: Any, name: str) -> Any:
-        """Return a Market."""
-        return bt.Market.from_frames(
-            self.bars,
-            funding=self.funding,
-            mark=self.mark,
-            instrument=name,
-            funding_gaps=None if self.funding is None else "zero",  # stamps anywhere
-        )
-
-
-@dataclass(frozen=True)
-class PortfolioCase:
-    """Constructor arguments of one random account."""
-
-    seed: int
-    tapes: dict[str, Tape]
-    venues: dict[str, dict[str, Any]]  # groups of a venue by name, and its own fields under "venue"
-    account: dict[str, Any]
-    requirement: dict[str, Any] | None  # of ScenarioMargin, or level of Brackets alone
-    collateral: list[tuple[dict[str, Any], Tape]]
-    signal: pd.DataFrame
-    overlay: Swing | None
-
-    @property
-    def clock(self) -> pd.DatetimeIndex:
-        """The union of the open times."""
-        return self.signal.index
-
-    def for_reference(self) -> tuple[Any, ...]:
-        """Return what ``reference_portfolio.simulate`` takes."""
-        markets = {name: tape.for_reference() for name, tape in self.tapes.items()}
-        targets = {
-            name: tape.bars["target"].reindex(self.clock).to_numpy()
-            for name, tape in self.tapes.items()
-        }
-        signals = {name: self.signal[name].to_numpy() for name in self.tapes}
-        venues = {
-            name: SimpleNamespace(
-                contract=SimpleNamespace(**venue["contract"]),
-                brackets=[SimpleNamespace(**row) for row in venue["brackets"]],
-                fees=SimpleNamespace(**venue["fees"]),
-                slippage=SimpleNamespace(**venue["slippage"]),
-                liquidation=SimpleNamespace(**venue["liquidation"]),
-                **venue["venue"],
-            )
-            for name, venue in self.venues.items()
-        }
-        requirement = None
-        if self.requirement is not None:
-            requirement = SimpleNamespace(**self.requirement)
-        collateral = [
-            SimpleNamespace(**asset, prices=tape.for_reference()) for asset, tape in self.collateral
-        ]
-        account = SimpleNamespace(**self.account, requirement=requirement, collateral=collateral)
-        return markets, targets, signals, venues, account, self.answer_overlay()
-
-    def answer_overlay(self) -> np.ndarray | None:
-        """Return what the overlay answers at each close: NaN before the first weight."""
-        if self.overlay is None:
-            return None
-        answers = self.overlay.answers(self.clock.asi8)
-        is_weighted = np.any(self.signal.fillna(0.0).to_numpy() != 0.0, axis=1)
-        answers[: int(np.argmax(is_weighted))] = np.nan
-        return answers
-
-    def for_engine(self, bt: Any) -> dict[str, Any]:
-        """Return the keyword arguments ``market``, ``venue``, ``account``, ``signal`` of bt.run."""
-        rule = self.requirement or {}
-        kind = bt.ScenarioMargin if "moves" in rule else bt.Brackets
-        collateral = [
-            bt.Collateral(**asset, prices=tape.for_engine(bt, asset["name"]))
-            for asset, tape in self.collateral
-        ]
-        return {
-            "market": bt.Markets(
-                {name: tape.for_engine(bt, name) for name, tape in self.tapes.items()},
-                currency="TEST",
-            ),
-            "venue": {
-                name: bt.Venue(
-                    contract=bt.Contract(**venue["contract"]),
-                    brackets=[bt.Bracket(**row) for row in venue["brackets"]],
-                    fees=bt.Fees(**venue["fees"]),
-                    slippage=bt.Slippage(**venue["slippage"]),
-                    liquidation=bt.Liquidation(**venue["liquidation"]),
-                    **venue["venue"],
-                )
-                for name, venue in self.venues.items()
-            },
-            "account": bt.Account(**self.account, requirement=kind(**rule), collateral=collateral),
-            "signal": self.signal,
-        }
-
-
-@dataclass(frozen=True)
-class Swing:
-    """An overlay's answers, a function of the time alone: NaN now and then, 0 rarely."""
-
-    level: float
-    every: int  # ns
-
-    def answers(self, time: np.ndarray) -> np.ndarray:
-        """Return the leverage at the close of each bar."""
-        draw = (time // self.every * 2_654_435_761 % 2**32) / 2**32
-        answer = self.level * (0.4 + draw)
-        answer[draw < 0.15] = np.nan
-        answer[draw > 0.96] = 0.0
-        return answer
 
 
 def make_portfolio_case(seed: int) -> PortfolioCase:
@@ -235,6 +100,73 @@ def make_mode_case(seed: int) -> PortfolioCase:
     return replace(case, account={**case.account, "fill": fill, "equity_stop": stop})
 
 
+def make_full_case(seed: int) -> PortfolioCase:
+    """Return the account of a seed with terms that few accounts have, and stops of every kind.
+
+    Fixed fees, tiers, ticks, automatic margin, two multipliers, open interest, exits by columns.
+    """
+    case, rng = make_mode_case(seed), np.random.default_rng([seed, 20])
+    tapes, venues, account = {}, {}, dict(case.account)
+    is_isolated = set(account["margin"].values()) == {"isolated"}
+    account["auto_margin"] = is_isolated and bool(rng.random() < 0.6)
+    sigma = float(
+        np.mean(
+            [np.mean(np.abs(np.log(t.bars["close"] / t.bars["open"]))) for t in case.tapes.values()]
+        )
+    )
+    account |= draw_exits(rng, sigma + 1e-4)
+    has_scenarios = case.requirement is not None and "moves" in case.requirement
+    for name, tape in case.tapes.items():
+        tapes[name], venues[name] = draw_terms(rng, case, tape, case.venues[name], has_scenarios)
+    return replace(case, tapes=tapes, venues=venues, account=account)
+
+
+def draw_exits(rng: np.random.Generator, typical: float) -> dict[str, Any]:
+    """Draw trailing stops and take-profits, plain or in multiples of a column."""
+    exits: dict[str, Any] = {}
+    for name in ("trailing_stop", "take_profit"):
+        factor = float(np.exp(rng.uniform(np.log(0.7), np.log(6.0))))
+        kind = rng.choice(["none", "plain", "price", "fraction"], p=[0.4, 0.3, 0.15, 0.15])
+        exits[name] = {
+            "none": None,
+            "plain": min(0.9, factor * typical),
+            "price": Multiple(factor, "width"),
+            "fraction": Multiple(factor, "sigma", unit="fraction"),
+        }[str(kind)]
+    return exits
+
+
+def draw_terms(
+    rng: np.random.Generator,
+    case: PortfolioCase,
+    tape: Tape,
+    venue: dict[str, Any],
+    has_scenarios: bool,
+) -> tuple[Tape, dict[str, Any]]:
+    """Draw what an instrument may have besides: columns of the market, terms of the venue."""
+    bars, own, capital = tape.bars, dict(venue["venue"]), case.account["capital"]
+    moves = np.abs(np.log(bars["close"] / bars["open"])).to_numpy() + 1e-4
+    width = np.where(rng.random(len(bars)) < 0.1, np.nan, moves * bars["close"].to_numpy())
+    bars = bars.assign(sigma=moves, width=width)
+    fees, contract, brackets = dict(venue["fees"]), dict(venue["contract"]), venue["brackets"]
+    if rng.random() < 0.4:
+        fees["per_order"] = capital * float(np.exp(rng.uniform(np.log(1e-5), np.log(0.01))))
+    if rng.random() < 0.3 and not own["includes_close_fee"]:
+        volumes = capital * np.cumsum(rng.uniform(0.5, 20.0, 2))
+        fees["tiers"] = [
+            SimpleNamespace(volume=float(v), taker=fees["taker"] * cut, maker=-1e-4)
+            for v, cut in zip(volumes, (0.7, 0.4), strict=True)
+        ]
+    if rng.random() < 0.3:
+        contract |= {"round_to_tick": True, "tick": float(bars["low"].min()) * 0.003}
+    if not has_scenarios and rng.random() < 0.3:
+        own["margin_multiplier"] = 1.0
+        own["maintenance_multiplier"] = float(rng.uniform(0.8, 2.0))
+        own["initial_multiplier"] = float(rng.uniform(0.5, 2.0))
+    venue = venue | {"fees": fees, "contract": contract, "venue": own, "brackets": brackets}
+    return replace(tape, bars=bars), venue
+
+
 def make_stage(rng: np.random.Generator) -> Scene:
     """Draw what all instruments share; bars move by a good part of what the leverage bears."""
     is_linear = bool(rng.random() < 0.85)
@@ -272,26 +204,16 @@ def make_tape(scene: Scene, common: np.ndarray) -> Tape:
     moves, gaps = share * common + math.sqrt(1.0 - share**2) * make_moves(scene)
     close = np.log(scene.price) + np.cumsum(moves + gaps)
     start = close - moves
-    bars = make_bars(scene, start, close)
+    bars = frame_of(scene, start, close, sigma)
     mark = None
     if scene.chance(0.5):
         basis = sigma * scene.pick(0.02, 0.3)
         shift = rng.normal(0, basis, (2, n))
-        mark = make_bars(scene, start + shift[0], close + shift[1])
+        mark = frame_of(scene, start + shift[0], close + shift[1], sigma)
     contract = {"size": 1.0}
     bars["volume"] = make_volume(scene, bars, contract)
     bars["target"] = make_targets(scene)
     return Tape(bars, mark, make_funding(scene, bars), scene.interval)
-
-
-def make_bars(scene: Scene, start: np.ndarray, close: np.ndarray) -> pd.DataFrame:
-    """Return bars of log opens and closes, with wicks."""
-    wick = np.abs(scene.rng.normal(0, 0.5 * scene.sigma, (2, scene.n_bars)))
-    high, low = np.maximum(start, close) + wick[0], np.minimum(start, close) - wick[1]
-    columns = dict(zip(PRICES, (start, high, low, close), strict=True))
-    return pd.DataFrame(
-        {name: np.exp(values) for name, values in columns.items()}, index=utc(scene.time)
-    )
 
 
 def list_and_delist(scene: Scene, tapes: dict[str, Tape]) -> dict[str, Tape]:

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from tests import free_terms
-from tests.cases import HOUR, START, utc
+from tests.cases import PortfolioCase, Tape
+from tests.draws import HOUR, START, utc
 from tests.free_terms import GROUPS, TERMS
-from tests.portfolio_cases import PortfolioCase, Tape
 
 Bar = tuple[float, float, float, float]
 

@@ -11,8 +11,8 @@ import pytest
 import backtest as bt
 from backtest.strategies import Constant
 from tests.account.test_fill_modes import FREE, make_market, run
-from tests.cases import HOUR, START, utc
-from tests.engine.reference_scenes import FLAT, account_of, near, play, venue_of
+from tests.draws import HOUR, START, utc
+from tests.oracle.by_hand import FLAT, account_of, near, play, venue_of
 
 NAN = math.nan
 

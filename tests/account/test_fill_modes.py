@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from tests.engine.reference_scenes import FLAT, account_of, near, play
+from tests.oracle.by_hand import FLAT, account_of, near, play
 
 FREE = bt.Venue.simple(
     taker=0.0, slippage=0.0, maintenance_rate=0.001, max_leverage=100, liquidation_fee=0.0

@@ -17,8 +17,8 @@ from backtest.report.basis.rule_sources import find_changes, list_limit_sources
 from backtest.report.basis.what_is_modeled import describe_model
 from backtest.strategies import Constant
 from backtest.venue.preset_files import parse_name
+from tests.agreement import assert_agrees
 from tests.cases import make_case, with_limits
-from tests.engine.test_reference import compare_case
 from tests.fast_cases import every_nth
 from tests.portfolio.book_helpers import Once, flat, make_market, make_venue
 from tests.scenes import INF, NAN, account_of, at, market_of, play, series, venue_of
@@ -95,7 +95,7 @@ def test_a_constant_series_is_a_number_to_the_bit():
 @pytest.mark.parametrize("seed", every_nth(range(40), 4))
 def test_random_cases_equal_the_reference(seed):
     case = with_limits(make_case(seed), np.random.default_rng([seed, 3]))
-    compare_case(case, f"with_limits, {seed}")
+    assert_agrees(case.whole(), f"with_limits, {seed}")
 
 
 # ------------------------------------------------------------------------------ stored and resumed

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from tests.agreement import assert_agrees
 from tests.cases import Case, make_case
-from tests.engine.test_reference import compare_case
 from tests.fast_cases import every_nth
 from tests.scenes import INF, NAN, account_of, happened, isolated, play, total, venue_of
 
@@ -148,7 +148,9 @@ def with_ticks(case: Case, rng: np.random.Generator) -> Case:
 
 @pytest.mark.parametrize("seed", every_nth(range(60), 4))
 def test_random_cases_equal_the_reference(seed):
-    compare_case(with_ticks(make_case(seed), np.random.default_rng([seed, 4])), f"ticks, {seed}")
+    assert_agrees(
+        with_ticks(make_case(seed), np.random.default_rng([seed, 4])).whole(), f"ticks, {seed}"
+    )
 
 
 def test_the_cuts_of_targets_know_the_rounding():

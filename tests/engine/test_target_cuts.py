@@ -14,8 +14,8 @@ from backtest.cli.app import main
 from backtest.engine.target_cuts import find_decisions
 from backtest.engine.target_cuts_text import describe_cut, describe_targets
 from backtest.strategies import Constant
+from tests.agreement import Scripted
 from tests.cases import make_exit_case
-from tests.engine.test_reference import Scripted
 from tests.fast_cases import every_nth
 from tests.markets import bars_market
 

@@ -81,10 +81,10 @@ class Position:
         counted = getattr(venue, "profit_counts", "all")
         self.counted = exact({"all": 1.0, "losses": 0.0}.get(counted, counted))
         has_impact = self.impact_factor or self.forced_impact
-        window = nanoseconds(slip.impact_window)
-        self.statistics = (
-            impact_statistics(self.market, self.contract, window) if has_impact else None
-        )
+        self.statistics = None
+        if has_impact:
+            window = nanoseconds(slip.impact_window)
+            self.statistics = impact_statistics(self.market, self.contract, window)
 
     def read_account(self, account: Any) -> None:
         """What the account says of this instrument."""

@@ -7,9 +7,7 @@ engine of one position.
 from __future__ import annotations
 
 import math
-import os
 import warnings
-from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -24,24 +22,17 @@ from backtest.engine import Result, account_loop, count_periods
 from backtest.engine.account_loop import live
 from backtest.engine.portfolio_setup import set_up
 from backtest.engine.run_result import finish
+from tests.agreement import Scripted, assert_agrees, run_engine, trust_columns
 from tests.cases import make_exit_case
 from tests.fast_cases import first_only
+from tests.oracle import Outcome
 from tests.portfolio.book_helpers import Hold, make_venue, simulate_pair
 from tests.portfolio.test_book_calm import is_same
-from tests.portfolio_agreement import Scripted, assert_agrees, run_engine, trust_columns
 from tests.portfolio_cases import make_mode_case
 from tests.portfolio_scenes import bracket, flat, scene, tape
-from tests.reference_portfolio import Outcome, simulate
 
 NAN = math.nan
-CASES = int(os.environ.get("BACKTEST_REFERENCE_CASES", "500"))
-BLOCKS = 125
 SAFE = {"*": {"brackets": [bracket(0.02)]}}
-LEAST = {
-    "equity stop in the bar": 15, "equity stop in a gap": 3, "equity_stop alone": 3,
-    "whole debt repaid": 1,
-}  # fmt: skip
-"""How many of the first 100 random accounts take each path, at least."""
 
 
 def near(value: Any, expected: float | Fraction) -> bool:
@@ -196,26 +187,6 @@ def test_a_health_factor_needs_a_requirement_of_each_position():
 
 
 # --------------------------------------------------------------------------- random accounts
-
-
-@pytest.mark.parametrize(
-    "block", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(1, BLOCKS))]
-)
-def test_the_engine_equals_the_reference_with_these_words(block, monkeypatch):
-    """All money of every bar, to 1e-9 of equity or turnover."""
-    trust_columns(monkeypatch)
-    size = -(-CASES // BLOCKS)
-    for seed in range(block * size, (block + 1) * size):
-        assert_agrees(make_mode_case(seed), f"make_mode_case({seed})")
-
-
-@pytest.mark.slow
-def test_random_accounts_reach_the_rules():
-    counts: Counter[str] = Counter()
-    for seed in range(100):
-        counts.update({*simulate(*make_mode_case(seed).for_reference()).paths})
-    missing = {path: counts[path] for path, least in LEAST.items() if counts[path] < least}
-    assert not missing
 
 
 @pytest.mark.slow

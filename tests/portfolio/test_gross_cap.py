@@ -11,9 +11,9 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from tests.cases import HOUR, START, utc
+from tests.agreement import assert_agrees
+from tests.draws import HOUR, START, utc
 from tests.portfolio.book_helpers import make_market, make_venue
-from tests.portfolio_agreement import assert_agrees
 from tests.portfolio_scenes import bracket, flat, scene, tape
 
 NAN, INF = math.nan, math.inf

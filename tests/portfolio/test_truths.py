@@ -13,7 +13,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from tests.portfolio_agreement import Scripted, run_engine
+from tests.agreement import Scripted, run_engine
 from tests.portfolio_cases import make_portfolio_case
 from tests.portfolio_scenes import flat, scene, tape
 

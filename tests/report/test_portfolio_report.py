@@ -20,8 +20,8 @@ from backtest.report.run.exposure_charts import (
     draw_risk,
 )
 from backtest.report.run.portfolio_page import build_portfolio, list_notices, tabulate_attribution
+from tests.agreement import run_engine
 from tests.portfolio.book_helpers import Hold, make_market, make_venue, simulate_pair
-from tests.portfolio_agreement import run_engine
 from tests.portfolio_scenes import flat, scene, tape
 
 DAY = 86_400_000_000_000

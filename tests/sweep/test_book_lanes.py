@@ -22,7 +22,7 @@ from backtest.sweep.books.book_runner import BookTask, score_lanes
 from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.sets.sets import take_sets
-from tests.portfolio_agreement import trust_columns
+from tests.agreement import trust_columns
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
 HOURS = pd.date_range("2024-01-01", periods=999, freq="1h", tz="UTC")

@@ -13,8 +13,8 @@ import backtest as bt
 from backtest.base.errors import PolicyError
 from backtest.strategies import VolTarget
 from backtest.sweep.evaluator import Evaluator
+from tests.agreement import Scripted, Swinging, trust_columns
 from tests.portfolio.book_helpers import make_venue, simulate_pair
-from tests.portfolio_agreement import Scripted, Swinging, trust_columns
 from tests.portfolio_cases import make_portfolio_case
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -15,8 +15,8 @@ from backtest.cli import main
 from backtest.strategies import Constant, HealthTarget, LeverageLoop
 from backtest.venue.requirement import read_rules
 from tests import scenes
+from tests.agreement import assert_agrees
 from tests.cases import make_case
-from tests.engine.test_reference import compare_case
 from tests.markets import bars_market, free_venue, live
 from tests.strategies.test_strategies_loop import PENALTY, THRESHOLD, debt, lending_market
 
@@ -113,7 +113,7 @@ def test_the_engine_equals_the_reference():
         case = make_case(seed)
         if case.liquidation["mode"] == "partial":
             case.liquidation["full_below_health"] = 0.97
-            compare_case(case, f"make_case({seed})")
+            assert_agrees(case.whole(), f"make_case({seed})")
 
 
 @pytest.mark.slow

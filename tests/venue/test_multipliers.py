@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import backtest as bt
+from tests.agreement import assert_agrees
 from tests.cases import make_case, with_two_multipliers
-from tests.engine.test_reference import compare_case
 from tests.fast_cases import every_nth
 from tests.scenes import INF, NAN, account_of, at, frame, isolated, play, series, venue_of
 
@@ -153,7 +153,7 @@ def test_a_market_without_the_column_is_refused():
 @pytest.mark.parametrize("seed", every_nth(range(60), 4))
 def test_random_cases_equal_the_reference(seed):
     case = with_two_multipliers(make_case(seed), np.random.default_rng([seed, 2]))
-    compare_case(case, f"with_two_multipliers, {seed}")
+    assert_agrees(case.whole(), f"with_two_multipliers, {seed}")
 
 
 # ----------------------------------------------------------------------- stored, resumed, bad input

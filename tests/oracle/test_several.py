@@ -1,35 +1,21 @@
-"""The plain reference of several positions by hand, and the engine against the reference.
-
-The hand tests earn the reference its trust: each has its arithmetic in a comment, and the engine
-plays it too. With one instrument the reference is held to ``tests/reference.py``. The engine is
-then held to it on random accounts of 1 to 5 instruments; ``BACKTEST_REFERENCE_CASES`` is their
-number.
-"""
+"""Several positions by hand: each test has its arithmetic in a comment, and the engine plays it."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections import Counter
 from decimal import Decimal
 from fractions import Fraction
 
 import pandas as pd
 import pytest
 
-from tests import reference
-from tests.cases import HOUR, START, make_case, utc
-from tests.fast_cases import first_only
-from tests.portfolio_agreement import assert_agrees, differences, run_engine, trust_columns
-from tests.portfolio_cases import PortfolioCase, make_portfolio_case
+from tests.agreement import assert_agrees
+from tests.cases import PortfolioCase
+from tests.draws import HOUR, START, utc
+from tests.oracle import Outcome
 from tests.portfolio_scenes import asset, bracket, flat, scene, tape
-from tests.reference_portfolio import Outcome, simulate
 
 NAN = math.nan
-CASES = int(os.environ.get("BACKTEST_REFERENCE_CASES", "2000"))
-BLOCKS = 80
-LIVELY = 3
-"""A random account of several positions with much in it."""
 SAFE = {"*": {"brackets": [bracket(0.02)]}}  # 20x is not liquidated at once
 
 
@@ -167,7 +153,7 @@ def test_takeover_leaves_isolated_margin():
     )
     # pool: w = 600 + 6000; 600 - 1500 x = 300 + 75 x
     assert [e.instrument for e in out.of_kind("liquidation")] == ["B"]
-    assert near(out.rows["liquidation_loss"][2], 600 - 1500 * Fraction(300, 1575))
+    assert near(out.liquidation_loss[2], 600 - 1500 * Fraction(300, 1575))
     assert near(out.equity[2], 560)
 
 
@@ -201,7 +187,7 @@ def test_scenarios_net_within_a_group():
     out = play(scene(tapes, {"A": 1.0, "B": -1.0}, requirement=rule))
     # 60000 gross need 600; brackets would have needed 3000
     assert near(out.quantity[1][0], 300)
-    assert near(out.ratio[1], 0.6)
+    assert near(out.margin_ratio[1], 0.6)
     # both long: 10 % of N + 1 % of N <= 1000
     both = play(scene(tapes, {"A": 1.0, "B": 1.0}, requirement=rule))
     assert near(both.quantity[1][0], Fraction(1000) / Fraction(11, 100) / 2 / 100)
@@ -224,11 +210,11 @@ def test_collateral_backs_at_its_rate_and_is_sold_where_the_balance_is_negative(
     )
     out = play(case)
     # E = 1001: notional 2502.5, fee 2.5025; B = 1 - 2.5025 = -1.5025
-    assert near(out.rows["fees"][1], 2.5025)
+    assert near(out.fees[1], 2.5025)
     # bar 2 sells 1.5025 / (2000 * 0.99) coins, with a haircut of 1 % of 2000 on each
     sold = Fraction(15025, 10_000) / (2000 * Fraction(99, 100))
     assert near(out.collateral[2][0], Fraction(1, 2) - sold)
-    assert near(out.rows["conversion"][2], sold * 20)
+    assert near(out.conversion[2], sold * 20)
     assert near(out.equity[2], 1001 - Fraction(25025, 10_000) - sold * 20)
 
 
@@ -256,7 +242,7 @@ def test_a_delisted_position_closes_at_the_mark_close_with_its_fee():
     }
     fee = {"fees": {"taker": 0.001, "maker_share": 1.0}}
     out = play(scene(tapes, {"A": 1.0, "B": 1.0}, venues={"*": fee}))
-    assert [e.kind for e in out.events if e.instrument == "B"] == ["fill", "delisted"]
+    assert [e.kind for e in out.events if e.instrument == "B"] == ["fill", "delisted", "fee"]
     assert near(out.equity[2], 1000 + 400 - Fraction(44, 10))
 
 
@@ -268,7 +254,7 @@ def test_a_withdrawal_leaves_the_initial_margin_and_the_balance():
         "B": tape([flat(1)] * 4, (0.0,)),
     }
     out = play(scene(tapes, {"A": 1.0, "B": 1.0}, flows=flows))
-    assert near(out.rows["flows"][3], -1000)
+    assert near(out.flows[3], -1000)
 
 
 def test_worst_takes_each_position_to_its_own_extreme():
@@ -284,65 +270,3 @@ def test_worst_takes_each_position_to_its_own_extreme():
     assert near(out.equity[2], 1000 - 500 * Fraction(500, 505))
     # along the path both fall first, then both rise: M stays over R
     assert not play(scene(tapes, signal)).of_kind("liquidation")
-
-
-@pytest.mark.parametrize("block", first_only(range(2)))
-def test_with_one_instrument_it_is_the_reference_of_one_position(block):
-    """Equity and position of every bar, to 1e-12 of the equity, on random accounts."""
-    for seed in range(block * 40, block * 40 + 40):
-        market, targets, signals, venue, account = make_case(seed).for_reference()
-        venue.fees.per_order, account.auto_margin = 0.0, False  # of one position only
-        venue.initial_multiplier = venue.maintenance_multiplier = None
-        venue.open_interest_margin = None
-        one = reference.simulate(market, targets, signals, venue, account)
-        many = simulate({"A": market}, {"A": targets}, {"A": signals}, {"A": venue}, account)
-        for t, (a, b) in enumerate(zip(one.equity, many.equity, strict=True)):
-            assert abs(a - b) <= Decimal("1e-12") * max(a, one.capital), f"seed {seed}, bar {t}"
-        held = [quantity[0] for quantity in many.quantity]
-        size = max(map(abs, one.quantity)) + 1
-        assert max(map(abs, map(Decimal.__sub__, one.quantity, held))) <= Decimal("1e-12") * size
-
-
-LEAST = {
-    "walked: path": 30, "walked: worst": 15, "cross liquidated in the bar": 6,
-    "isolated liquidated in the bar": 15, "stopped in the bar": 10, "stopped in a gap": 1,
-    "increases scaled": 8, "cut alone": 30, "scaled to the cap": 30, "flipped": 40,
-    "cut by the balance": 6, "bands narrowed by the cap": 1,
-    "pool: partial": 4, "pool: close": 1, "pool: takeover": 1, "a step passed over": 1,
-    "converted": 2, "ruined": 6, "liquidated alone": 3, "wallet empty: M pays": 5,
-}  # fmt: skip
-"""How many of the first 100 random accounts take each path, at least."""
-
-
-@pytest.mark.slow
-def test_random_accounts_reach_the_rules():
-    """Each rare path, often enough."""
-    counts: Counter[str] = Counter()
-    for seed in range(100):
-        counts.update({*simulate(*make_portfolio_case(seed).for_reference()).paths})
-    missing = {path: counts[path] for path, least in LEAST.items() if counts[path] < least}
-    assert not missing
-
-
-@pytest.mark.parametrize(
-    "block",
-    [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(1, BLOCKS))],
-)
-def test_the_engine_equals_the_reference(block, monkeypatch):
-    """Equity, positions, margins and all money of every bar, to 1e-9 of equity or turnover."""
-    trust_columns(monkeypatch)
-    size = -(-CASES // BLOCKS)
-    for seed in range(block * size, (block + 1) * size):
-        assert_agrees(make_portfolio_case(seed), f"make_portfolio_case({seed})")
-
-
-@pytest.mark.parametrize("column", ["equity", "cash", "fees", "liquidation_loss", "funding"])
-def test_the_comparison_sees_an_error_in_one_bar(column):
-    """An error of 1e-7 of the capital in one bar is found, and that alone."""
-    case = make_portfolio_case(LIVELY)
-    out, result = simulate(*case.for_reference()), run_engine(case)
-    assert differences(case, out, result) == []
-    result.bars.iloc[-1, result.bars.columns.get_loc(column)] += 1e-7 * case.account["capital"]
-    found = differences(case, out, result)
-    assert len(found) == 1
-    assert f" {column}:" in found[0]

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.cases import DAY, HOUR, START, utc
-from tests.engine.reference_scenes import FLAT, INF, NAN, account_of, bracket, near, play, venue_of
+from tests.draws import DAY, HOUR, START, utc
+from tests.oracle.by_hand import FLAT, INF, NAN, account_of, bracket, near, play, venue_of
 
 
 def test_fill_pays_slippage_and_fee_and_the_rest_is_price():

@@ -1,4 +1,4 @@
-"""A few bars of one hour for the reference, without a cost unless one is said."""
+"""A few bars of one hour for the oracle, without a cost unless one is said."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cases import HOUR, START
+from tests.draws import HOUR, START
 from tests.free_terms import ACCOUNT, GROUPS, TERMS
-from tests.reference import Outcome, simulate
+from tests.oracle import Outcome, simulate_one
 
 INF = math.inf
 NAN = math.nan
@@ -74,7 +74,7 @@ def play(
 ) -> Outcome:
     """Run bars; the last target is repeated."""
     repeat = [*targets, *[targets[-1]] * (len(bars) - len(targets))]
-    return simulate(
+    return simulate_one(
         market_of(*bars, **market),
         repeat,
         signals or [1.0] * len(bars),

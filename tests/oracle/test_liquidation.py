@@ -10,8 +10,8 @@ from fractions import Fraction
 import pandas as pd
 import pytest
 
-from tests.cases import DAY, HOUR, START, utc
-from tests.engine.reference_scenes import FLAT, INF, NAN, account_of, bracket, near, play, venue_of
+from tests.draws import DAY, HOUR, START, utc
+from tests.oracle.by_hand import FLAT, INF, NAN, account_of, bracket, near, play, venue_of
 
 
 def test_cross_linear_long_is_liquidated_at_the_closed_form():

@@ -1,0 +1,272 @@
+"""The engine against the oracle, on one account with one position or several.
+
+What is compared is money, to 1e-9 of the larger of equity and turnover so far: every column of the
+bars that both have, quantities (by their notional), margins, the margin ratio (by the backing), the
+price of liquidation (by what it means in money), the ledger by kind, and the calls.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+
+import backtest as bt
+from backtest.engine.lookahead import causality
+from backtest.engine.lookahead.causality_checker import Causality
+from tests.cases import PortfolioCase, Swing
+from tests.oracle import Outcome, simulate
+
+TOLERANCE = 1e-9
+MONEY = (
+    "equity", "reserve", "cash", "price_pnl", "collateral_pnl", "fees", "slippage", "impact",
+    "funding", "interest", "liquidation_loss", "flows", "bad_debt", "conversion", "top_up",
+    "available", "initial_margin", "realized_pnl", "unrealized_pnl",
+)  # fmt: skip
+KINDS = (
+    "fill", "fee", "slippage", "impact", "funding", "interest", "stop", "liquidation", "dividend",
+    "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused", "ruin", "margin_added",
+    "trailing_stop", "equity_stop", "take_profit", "delisted", "conversion",
+)  # fmt: skip
+CALLS = ("margin_call", "call_met", "call_partly_met", "call_failed")
+
+
+class Scripted(bt.Policy):
+    """Replay targets that ride along as a column."""
+
+    def observe(self, market):
+        return {"target": market.columns["target"]}
+
+    def leverage(self, bar, account):
+        return bar.target
+
+
+class Swinging(bt.Policy):
+    """Answer as :class:`Swing` does, from the time of the bar alone."""
+
+    level: Annotated[float, bt.Range(0.0, 10.0)] = 1.0
+    hours: Annotated[float, bt.Range(0.0, 1000.0)] = 1.0
+
+    def observe(self, market):
+        every = round(self.hours * 3_600_000_000_000)
+        return {"asked": Swing(self.level, every).answers(market.time)}
+
+    def leverage(self, bar, account):
+        return bar.asked
+
+
+def trust_columns(monkeypatch: Any) -> None:
+    """Leave out the check that columns do not look ahead: here they are the market's own."""
+    sound = Causality(cuts=1_000_000, has_columns=True)
+    monkeypatch.setattr(causality, "check_causality", lambda *_, **__: sound)
+
+
+def run_engine(case: PortfolioCase, *, is_compiled: bool = False) -> Any:
+    """Run a case through the engine."""
+    overlay = None
+    if case.overlay is not None:
+        overlay = Swinging(level=case.overlay.level, hours=case.overlay.every / 3_600_000_000_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return bt.run(
+            policy=Scripted(), overlay=overlay, compile=is_compiled, **case.for_engine(bt)
+        )
+
+
+def assert_agrees(case: PortfolioCase, label: str, *, is_compiled: bool = False) -> Outcome:
+    """Run a case through both; the engine must equal the oracle to 1e-9."""
+    out = simulate(*case.for_oracle())
+    wrong = differences(case, out, run_engine(case, is_compiled=is_compiled))
+    assert not wrong, f"{label}:\n" + "\n".join(wrong[:12])
+    return out
+
+
+def floats(values: Any) -> np.ndarray:
+    """Return a column of the oracle as an array."""
+    return np.array([math.nan if value is None else float(value) for value in values])
+
+
+def scales(out: Outcome) -> np.ndarray:
+    """The larger of equity and turnover, so far: what rounding is measured by."""
+    largest = np.maximum(floats(out.equity), floats(out.traded))
+    return np.maximum(np.maximum.accumulate(largest), float(out.capital))
+
+
+def differences(case: PortfolioCase, out: Outcome, result: Any) -> list[str]:
+    """Return where the engine differs from the oracle, first bar first, then the ledger."""
+    scale = scales(out)
+    last = find_horizon(case, out, result.bars["equity"].to_numpy(), scale)
+    found: list[tuple[int, str]] = []
+    for name, got, expected, weight in compare_columns(case, out, result):
+        off = ~(np.abs(got - expected) * weight <= TOLERANCE * scale)
+        found.extend(
+            (int(t), f"bar {t} {name}: {got[t]!r}, oracle {expected[t]!r}")
+            for t in np.flatnonzero(off[:last])[:2]
+        )
+    if result.has_one_position:
+        found += compare_prices(case, out, result.bars, scale, last)
+    wrong = [text for _, text in sorted(found)]
+    if last == len(scale):
+        wrong += compare_ledger(out, result.events, scale)
+        wrong += compare_calls(out, result.metrics)
+    return wrong
+
+
+def find_horizon(case: PortfolioCase, out: Outcome, equity: np.ndarray, scale: np.ndarray) -> int:
+    """How many bars to compare: up to an isolated equity that is rounding dust in one of the two.
+
+    A wallet that an order spent to the last bit holds 0 or some 1e-17 of what it held. Whether the
+    account is ruined when its margin is lost too is then decided by rounding.
+    """
+    margins = case.account["margin"]
+    if "isolated" not in (margins.values() if isinstance(margins, dict) else [margins]):
+        return len(scale)
+    dust = np.zeros(len(scale), dtype=bool)
+    for values in (floats(out.equity), equity):
+        dust |= (values != 0) & (np.abs(values) <= 1e-12 * scale)
+    return int(np.argmax(dust)) + 1 if dust.any() else len(scale)
+
+
+def compare_columns(
+    case: PortfolioCase, out: Outcome, result: Any
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, Any]]:
+    """Yield name, values of the engine and of the oracle, and the money that a unit of it is."""
+    bars = result.bars
+    for name in MONEY:
+        if name in bars:
+            rows = getattr(out, name)
+            rows = [sum(row) for row in rows] if isinstance(rows[0], tuple) else rows
+            yield name, bars[name].to_numpy(dtype=float), floats(rows), 1.0
+    ratio, backing = floats(out.margin_ratio), floats(out.backing)
+    if result.has_one_position == (len(out.names) == 1):
+        with np.errstate(invalid="ignore"):
+            got = bars["margin_ratio"].to_numpy(dtype=float)
+            is_same = got == ratio
+            weight = np.abs(backing) / np.maximum(1.0, ratio)
+            yield (
+                "margin_ratio",
+                np.where(is_same, 0.0, got),
+                np.where(is_same, 0.0, ratio),
+                np.where(is_same, 0.0, weight),
+            )
+    held = read_positions(case, result)
+    for i, name in enumerate(out.names):
+        for each, weight in (("quantity", value_contracts(case, name)), ("margin", 1.0)):
+            expected = floats([row[i] for row in getattr(out, each)])
+            yield f"{each} of {name}", held[each][i], expected, weight
+
+
+def compare_prices(
+    case: PortfolioCase, out: Outcome, bars: pd.DataFrame, scale: np.ndarray, last: int
+) -> list[tuple[int, str]]:
+    """Compare the notional at the price of liquidation, or put the price into its equation.
+
+    A position of nothing may have any price; a price at a notional of nothing may be none.
+    """
+    (name,) = out.names
+    contract, prices = case.venues[name]["contract"], bars["liquidation_price"].to_numpy(float)
+    closes = close_of(case, name)
+    found = []
+    for t in range(last):
+        quantity, allowed = float(out.quantity[t][0]), TOLERANCE * float(scale[t])
+        expected = out.liquidation_price[t][0]
+        at = [float(p) for p in (expected, prices[t]) if p is not None and not math.isnan(p)]
+        notionals = [abs(quantity * value_of(contract, p)) for p in at]
+        if abs(quantity * value_of(contract, closes[t])) <= allowed:
+            continue
+        if len(at) < 2:
+            is_same = max(notionals, default=0.0) <= allowed
+        else:
+            change = quantity * (value_of(contract, prices[t]) - value_of(contract, closes[t]))
+            needed = out.table[t][0].requirement(Decimal(notionals[1]))
+            if case.venues[name]["venue"]["maintenance_at"] == "entry":
+                needed = out.requirement[t]
+            left = abs(float(out.backing[t]) + change - float(needed))
+            is_same = min(left, abs(notionals[0] - notionals[1])) <= allowed
+        if not is_same:
+            text = f"bar {t} liquidation_price: {prices[t]!r}, oracle {expected}"
+            found.append((t, text))
+    return found
+
+
+def compare_ledger(out: Outcome, events: pd.DataFrame, scale: np.ndarray) -> list[str]:
+    """Return the kinds whose totals differ; calls carry no money and are counted."""
+    turnover = max(float(sum(out.traded)), float(scale[-1]))
+    totals = events.groupby("kind", observed=False)["amount"].sum()
+    wrong = [
+        f"ledger {kind}: {totals.get(kind, 0.0)!r}, oracle {float(out.total(kind))!r}"
+        for kind in KINDS
+        if not abs(totals.get(kind, 0.0) - float(out.total(kind))) <= TOLERANCE * turnover
+    ]
+    counts = {kind: int((events["kind"] == kind).sum()) for kind in CALLS}
+    return wrong + [
+        f"ledger {kind}: {count}, oracle {out.count(kind)}"
+        for kind, count in counts.items()
+        if count != out.count(kind)
+    ]
+
+
+def compare_calls(out: Outcome, metrics: Any) -> list[str]:
+    """Return the measures of margin calls that differ, and calls that did not end once."""
+    waits = floats(out.waits)
+    expected = {
+        "margin_calls": out.count("margin_call"),
+        "calls_met": out.count("call_met"),
+        "calls_failed": out.count("call_failed"),
+        "liquidated_after_call": len(waits),
+        "time_to_liquidation_after_call": waits.mean() if len(waits) else math.nan,
+    }
+    return [
+        f"{name}: {metrics[name]!r}, oracle {value!r}"
+        for name, value in expected.items()
+        if not np.isclose(metrics[name], value, rtol=1e-12, atol=0.0, equal_nan=True)
+    ]
+
+
+# ---------------------------------------------------------------------------- what the engine holds
+
+
+def read_positions(case: PortfolioCase, result: Any) -> dict[str, np.ndarray]:
+    """Return quantities and margins on the clock, by instrument; 0 without a bar."""
+    table = result.positions
+    codes = table["instrument"].cat.codes.to_numpy()
+    found = {}
+    for each in ("quantity", "margin"):
+        values, rows = table[each].to_numpy(), np.zeros((len(case.tapes), len(case.clock)))
+        for i, name in enumerate(case.tapes):
+            rows[i, place_of(case, name)] = values[codes == i]
+        found[each] = rows
+    return found
+
+
+def place_of(case: PortfolioCase, name: str) -> slice:
+    """Return the bars of one instrument on the clock."""
+    index = case.tapes[name].bars.index
+    first = int(np.searchsorted(case.clock.asi8, index.asi8[0]))
+    return slice(first, first + len(index))
+
+
+def close_of(case: PortfolioCase, name: str) -> np.ndarray:
+    """Return the mark closes of one instrument."""
+    tape = case.tapes[name]
+    return (tape.bars if tape.mark is None else tape.mark)["close"].to_numpy()
+
+
+def value_of(contract: dict[str, Any], price: Any) -> Any:
+    """Return the value of one contract (§1)."""
+    size = contract["size"]
+    return size * price if contract["kind"] == "linear" else -size / price
+
+
+def value_contracts(case: PortfolioCase, name: str) -> np.ndarray:
+    """Return the notional of one contract at each close of the clock, 0 without a bar."""
+    unit = np.zeros(len(case.clock))
+    unit[place_of(case, name)] = np.abs(
+        value_of(case.venues[name]["contract"], close_of(case, name))
+    )
+    return unit

@@ -1,0 +1,193 @@
+"""The engine against the oracle, on random accounts of one position and of several.
+
+``BACKTEST_REFERENCE_CASES=100000`` runs the nightly lot. The oracle itself is held to hand
+arithmetic in the other files of this folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from decimal import Decimal, localcontext
+
+import pandas as pd
+import pytest
+
+from tests.agreement import assert_agrees, differences, run_engine, trust_columns
+from tests.cases import Case, PortfolioCase, make_case, make_exit_case
+from tests.oracle import COSTS, KIND_OF_COLUMN, Outcome, simulate
+from tests.portfolio_cases import make_full_case, make_mode_case, make_portfolio_case
+
+CASES = int(os.environ.get("BACKTEST_REFERENCE_CASES", "2000"))
+BLOCKS = 40
+LIVELY = 31
+"""An account of one position with much in it that holds it to the end."""
+LIVELY_SEVERAL = 3
+
+LEAST = {  # of 600 cases, in how many it must happen
+    "event": {
+        "fill": 500, "fee": 300, "slippage": 300, "impact": 80, "funding": 300, "interest": 300,
+        "stop": 60, "liquidation": 100, "liquidation_loss": 100, "margin_call": 60, "top_up": 40,
+        "bad_debt": 40, "flow": 100, "withdrawal_refused": 40, "ruin": 60, "call_met": 40,
+        "call_partly_met": 15, "call_failed": 40, "margin_added": 30,
+    },
+    "path": {
+        "liquidated in a gap": 20, "liquidated after funding": 15, "liquidated in the bar": 80,
+        "stopped in a gap": 20, "stopped in the bar": 50, "stop and liquidation in one bar": 15,
+        "partial step": 20, "flipped": 100, "shrunk by initial margin": 150,
+        "shrunk by the wallet": 30, "left alone: NaN": 50,
+        "left alone: band": 50, "left alone: small": 30, "wallet empty: M pays": 20,
+        "ruined": 30, "halted": 10, "ruined: gone": 15, "ruined: under the line": 30,
+        "ruined: poor": 5, "ruined with a position": 15, "margin added": 20,
+        "wallet emptied for margin": 15, "reduced by force": 15, "call partly met": 15,
+        "left alone: no money for the order": 1,
+    },
+    "liquidated": {
+        f"{margin} {kind} {mode}": 4
+        for margin in ("cross", "isolated")
+        for kind in ("linear", "inverse")
+        for mode in ("close", "takeover", "partial", "partial by bracket")
+    },
+}  # fmt: skip
+
+
+LEAST_SEVERAL = {
+    make_portfolio_case: {
+        "walked: path": 30, "walked: worst": 15, "cross liquidated in the bar": 6,
+        "isolated liquidated in the bar": 15, "stopped in the bar": 10, "stopped in a gap": 1,
+        "shrunk by initial margin": 8, "cut alone": 30, "scaled to the cap": 30, "flipped": 40,
+        "cut by the balance": 6, "bands narrowed by the cap": 1, "pool: partial": 4,
+        "pool: close": 1, "pool: takeover": 1, "a step passed over": 1, "converted": 2,
+        "ruined when flat": 1, "ruined with a position": 1, "wallet empty: M pays": 5,
+    },
+    make_mode_case: {
+        "equity stop in the bar": 15, "equity stop in a gap": 3, "equity_stop alone": 3,
+        "whole debt repaid": 1,
+    },
+    make_full_case: {
+        "take_profit alone": 3, "trailing_stop alone": 3, "margin added": 2,
+        "left alone: no money for the order": 1,
+    },
+}  # fmt: skip
+"""How many of the first 100 random accounts of several positions take each path, at least."""
+
+
+def wrap(make: Callable[[int], Case]) -> Callable[[int], PortfolioCase]:
+    """Return the random accounts of one position as accounts of one instrument."""
+
+    def make_whole(seed: int) -> PortfolioCase:
+        return make(seed).whole()
+
+    make_whole.__name__ = make.__name__
+    return make_whole
+
+
+KINDS = [wrap(make_case), wrap(make_exit_case), make_portfolio_case, make_mode_case, make_full_case]
+SHARES = {"make_case": 1.0, "make_portfolio_case": 1.0}
+
+
+@pytest.mark.parametrize(
+    "block", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(1, BLOCKS))]
+)
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+def test_the_engine_equals_the_oracle(make, block, monkeypatch):
+    """Every money column of every bar, and every ledger total, to 1e-9 of equity or turnover."""
+    trust_columns(monkeypatch)
+    whole = round(CASES * SHARES.get(make.__name__, 0.25) / BLOCKS)
+    first = block * whole
+    for seed in range(first, first + (whole if block else min(whole, 3))):
+        assert_agrees(make(seed), f"{make.__name__}({seed})")
+
+
+# ---------------------------------------------------------------------- what the random cases reach
+
+
+def seen_in(case: Case, out: Outcome) -> set[tuple[str, str]]:
+    """Return what happened in a case, as the groups and names of ``LEAST``."""
+    seen = {("event", event.kind) for event in out.events}
+    seen |= {("path", path) for path in out.paths}
+    seen |= {("path", "ruined")} if any(out.ruined) else set()
+    seen |= {("path", "halted")} if any(out.halted) else set()
+    if out.count("liquidation"):
+        by = " by bracket" if case.liquidation["step"] == "bracket" else ""
+        mode = case.liquidation["mode"]
+        mode += by if mode == "partial" else ""
+        seen.add(("liquidated", f"{case.account['margin']} {case.contract['kind']} {mode}"))
+    return seen
+
+
+@pytest.mark.slow
+def test_random_cases_reach_every_rule():
+    """Each kind of event, each rare path and each way of liquidation, often enough."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for seed in range(600):
+        case = make_case(seed)
+        out = simulate(*case.whole().for_oracle())
+        counts.update(seen_in(case, out))
+        assert_ledger_agrees(out)
+    missing = {
+        f"{group}: {name}": counts[group, name]
+        for group, least in LEAST.items()
+        for name, number in least.items()
+        if counts[group, name] < number
+    }
+    assert not missing
+
+
+def assert_ledger_agrees(out: Outcome) -> None:
+    """§6: each column is the sum of its kind of row in the ledger."""
+    kinds = {name: (KIND_OF_COLUMN.get(name, name),) for name in (*COSTS, "bad_debt", "top_up")}
+    for column, names in (kinds | {"flows": ("flow", "top_up")}).items():
+        with localcontext(prec=40):
+            off = sum(getattr(out, column)) - sum(out.total(kind) for kind in names)
+            size = sum(abs(event.amount) for event in out.events if event.kind in names)
+        assert abs(off) <= Decimal("1e-30") * size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", list(LEAST_SEVERAL), ids=lambda make: make.__name__)
+def test_random_accounts_of_several_reach_the_rules(make):
+    """Each rare path, often enough."""
+    counts: Counter[str] = Counter()
+    for seed in range(100):
+        counts.update({*simulate(*make(seed).for_oracle()).paths})
+    least = LEAST_SEVERAL[make]
+    missing = {path: counts[path] for path, number in least.items() if counts[path] < number}
+    assert not missing
+
+
+# --------------------------------------------------------------- the comparison sees what is wrong
+
+
+@pytest.mark.parametrize(
+    ("seed", "columns"),
+    [
+        (None, ["equity", "cash", "margin", "fees", "realized_pnl", "initial_margin", "quantity"]),
+        (LIVELY_SEVERAL, ["equity", "cash", "fees", "liquidation_loss", "funding", "available"]),
+    ],
+)
+def test_the_comparison_sees_an_error_in_one_bar(seed, columns):
+    """An error of 1e-6 of the capital in one bar is found, and that alone."""
+    case = make_case(LIVELY).whole() if seed is None else make_portfolio_case(seed)
+    out, result = simulate(*case.for_oracle()), run_engine(case)
+    assert differences(case, out, result) == []
+    for column in columns:
+        tables = {"bars": result.bars.copy(), "positions": result.positions.copy()}
+        table = tables["positions" if column in ("margin", "quantity") else "bars"]
+        off = 1e-6 * float(out.capital)
+        off /= float(case.tapes["TEST"].bars["close"].iloc[-1]) if column == "quantity" else 1.0
+        table.iloc[-1, table.columns.get_loc(column)] += off
+        found = differences(case, out, Changed(result, **tables))
+        assert len(found) == 1
+        assert f" {column}" in found[0]
+
+
+class Changed:
+    """A result with other tables."""
+
+    def __init__(self, result: object, bars: pd.DataFrame, positions: pd.DataFrame) -> None:
+        self.result, self.bars, self.positions = result, bars, positions
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.result, name)
