@@ -119,9 +119,6 @@ def test_sessions_count_their_bars():
     assert frame["A"].to_numpy()[2:].tolist() == [1.0] * (len(market) - 2)
 
 
-# ------------------------------------------------------------------------------ estimators with fit
-
-
 class Momentum:
     """The signs of the means of the returns, in equal parts."""
 

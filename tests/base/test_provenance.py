@@ -113,9 +113,6 @@ def making_of(folder: Path) -> Making:
     return read_provenance(folder, folder.name.rpartition("-")[2])
 
 
-# ---------------------------------------------------------------------------------------------- git
-
-
 def test_a_committed_source_is_clean_and_any_edit_of_the_project_makes_it_dirty(project):
     head = git(project, "rev-parse", "HEAD")
     assert find_checkout(project / "mine.py") == Checkout(head, is_dirty=False)
@@ -183,9 +180,6 @@ def test_many_results_in_a_row_ask_git_once(project, monkeypatch):
     first = find_checkout(project / "mine.py")
     monkeypatch.setattr(git_state, "run_git", lambda *_: 1 / 0)
     assert find_checkout(project / "mine.py") == first
-
-
-# --------------------------------------------------------------------------------------- one result
 
 
 def test_a_run_says_its_time_and_the_commits_of_package_and_policy(project, tmp_path, monkeypatch):
@@ -284,9 +278,6 @@ def test_functions_that_are_clocked_can_be_sent_to_other_processes():
         assert function.__doc__
 
 
-# ------------------------------------------------------------------------------------------ studies
-
-
 @pytest.mark.slow
 def test_the_time_of_a_study_is_that_of_all_its_parts(tmp_path, monkeypatch):
     stand_in(put=monkeypatch.setattr)
@@ -335,9 +326,6 @@ def test_code_that_comes_back_is_not_named_twice():
     one, other = {"backtest": CLEAN}, {"backtest": DIRTY}
     making = continue_making(continue_making(continue_making(None, one), other), one)
     assert (making.code, making.earlier) == (one, (other,))
-
-
-# ----------------------------------------------------------------------------- damage, and the list
 
 
 @pytest.fixture

@@ -48,9 +48,6 @@ class Other(bt.Policy):
 '''
 
 
-# ------------------------------------------------------------------------------------------- runs
-
-
 def test_what_a_policy_prints_is_no_part_of_the_json(capsys, folder):
     noisy = MY_POLICY.replace("return 1.0", 'print("at", bar.close); return 1.0')
     (folder / "noisy.py").write_text('print("imported")\n' + noisy)
@@ -157,9 +154,6 @@ def test_a_policy_is_loaded_from_a_file(capsys, folder):
     assert "Other()" in out
 
 
-# ------------------------------------------------------------------------------------- experiments
-
-
 def test_the_example_runs_and_flags_go_over_it(capsys):
     file = str(ROOT / "examples" / "btc-vol-target.toml")
     flags = ("--to", "2023-01-15", "--no-compile", "--set", "target=0.5", "--capital", "77")
@@ -212,9 +206,6 @@ def test_a_venue_may_be_given_whole(folder):
 
 def build(folder, *flags):
     return build_experiment(draft_experiment(folder / "e.toml", list(flags)))
-
-
-# ---------------------------------------------------------------------------------- other commands
 
 
 def test_policies_lists_names_parameters_and_units(capsys):
@@ -297,8 +288,6 @@ def test_the_version_is_printed(capsys):
     assert code == 0
     assert out.startswith("backtest ")
 
-
-# ----------------------------------------------------------------------------------------- mistakes
 
 TOML = {
     "unknown_table.toml": "[polcy]\nname = 'x'\n",
@@ -420,9 +409,6 @@ def test_books_that_do_not_balance_are_no_user_error(capsys, monkeypatch):
     code, _, err = call(capsys, "run")
     assert code == 1
     assert "bar 3" in err
-
-
-# ------------------------------------------------------------------------------------ as a process
 
 
 def start(*arguments):

@@ -36,9 +36,6 @@ def write(folder, name, policy="constant", **tables):
     (folder / name).write_text("\n".join(lines))
 
 
-# ------------------------------------------------------------------------------ told and saved
-
-
 @pytest.mark.slow
 def test_a_comparison_prints_its_tables_and_saves_all_of_it(capsys):
     code, out, err = call(capsys, "compare", *TWO, *SHORT)
@@ -75,9 +72,6 @@ def test_the_command_line_and_python_agree(capsys):
     assert [row["policy"] for row in found["table"]] == ["vol-target", "constant"]
     assert found["differences"][0]["against"] == "constant"
     assert found["differences"][0]["low"] == compared.differences["low"].iloc[0]
-
-
-# ------------------------------------------------------------------------------------- policies
 
 
 def test_policies_go_by_labels_and_have_settings_of_their_own(capsys):
@@ -155,9 +149,6 @@ def test_a_table_says_it_all_and_flags_go_over_it(capsys, folder):
     }
 
 
-# -------------------------------------------------------------------------------------- mistakes
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -223,9 +214,6 @@ def test_a_table_is_checked_key_by_key(capsys, folder, content, words):
     code, _, err = call(capsys, "compare", "c.toml")
     assert code == 2
     assert words in err
-
-
-# ----- venues, accounts and margin modes -----
 
 
 def test_flags_and_files_compare_venues_and_margins(tmp_path, capsys):

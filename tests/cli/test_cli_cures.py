@@ -41,8 +41,6 @@ def list_cures(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.lstrip().startswith("cure:")]
 
 
-# ----------------------------------------------------------------- every argument, every flag
-
 COMMANDS = (
     *(("run",), ("sweep",), ("tune",), ("compare",), ("liq",)),
     *(("data", "import"), ("data", "fetch"), ("data", "inspect")),
@@ -106,9 +104,6 @@ def test_every_repair_that_a_cure_names_is_one():
     assert len(names) == 4
 
 
-# ------------------------------------------------------------------------- one text, two forms
-
-
 def test_a_text_is_python_and_is_typed_as_flags_of_the_command():
     text = Phrase("give {} or {}", Argument("mark_gaps", "last"), Argument("sessions", True))
     assert text == "give mark_gaps='last' or sessions=True"
@@ -133,9 +128,6 @@ def test_texts_are_joined_and_sent_to_other_processes_with_their_arguments():
     assert again.cure == "give interval='1h'; or not"
     assert render_text(again.cure, CommandLine()) == "give --interval 1h; or not"
     assert render_place(again.where, CommandLine(["--to"], "", {"end": "--to"})) == "--to"
-
-
-# ----------------------------------------------------------------------------------- no Python
 
 
 def is_storable(case) -> bool:
@@ -171,9 +163,6 @@ def test_an_import_of_a_hostile_file_is_told_what_to_type(capsys, folder, name, 
     assert re.search(rule, err)
     assert not (folder / "out").exists()
     assert not [cure for cure in list_cures(err) if PYTHON.search(cure)], err
-
-
-# -------------------------------------------------------------------------- what is typed instead
 
 
 def test_the_cure_of_a_span_can_be_typed(capsys, folder: Path):
@@ -229,9 +218,6 @@ def test_python_is_told_in_python(folder: Path):
     assert "timezone='UTC'" in refused.value.cure
 
 
-# ------------------------------------------------------------------------------- lines of a file
-
-
 def cell(line: int, column: int, text: str, table: str = DAYS) -> str:
     """Return a table with another cell; lines count from 1."""
     lines = table.splitlines()
@@ -282,9 +268,6 @@ def test_a_comma_that_divides_a_number_is_told_apart_from_a_damaged_row(capsys, 
     assert "6, found 2" in err
     assert "line 74" in err
     assert "--decimal" not in err
-
-
-# -------------------------------------------------------------------------------- the inspection
 
 
 def test_an_inspection_lists_cells_that_cannot_be_read_and_trusts_no_price_of_theirs(

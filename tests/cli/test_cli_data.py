@@ -18,8 +18,6 @@ from backtest.market.tables.repairs import KINDS, Repair
 from tests.commands import call
 from tests.layouts import LAYOUTS, MARKET, own_files
 
-# --------------------------------------------------------------------------------------- import
-
 
 def test_an_import_is_a_folder_that_every_command_reads(capsys, folder: Path):
     (folder / "in").mkdir()
@@ -108,9 +106,6 @@ def test_a_mistake_is_refused_with_its_cure_and_nothing_is_written(
 def test_a_map_of_columns_is_read():
     assert read_columns(None) == {}
     assert read_columns("time=0,open=o") == {"time": "0", "open": "o"}
-
-
-# -------------------------------------------------------------------------------------- inspect
 
 
 def test_the_report_is_printed_within_a_hundred_columns(capsys, folder: Path):

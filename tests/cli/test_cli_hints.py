@@ -74,9 +74,6 @@ def test_named_prices_are_compared_and_own_rules_are_nobodys(capsys, folder):
     assert "the prices are those of ETHUSDT" in err
 
 
-# ------------------------------------------------------------------------------- defaults in bars
-
-
 class Own(bt.Policy):
     """Count bars of its own."""
 

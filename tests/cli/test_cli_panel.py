@@ -60,9 +60,6 @@ FOLDERS = ["data/BTCUSDT", "data/ETHUSDT"]
 DATA = 'data.path = "data"\n'
 
 
-# ------------------------------------------------------------------------------------------ data
-
-
 @pytest.mark.parametrize(
     "flags",
     [
@@ -127,9 +124,6 @@ def test_repeated_flags_are_written_as_they_were_typed():
     keys = {key.flag: key for key in EXPERIMENT_KEYS}
     words = list_arguments({keys["--data"]: FOLDERS, keys["--carry-weights"]: True})
     assert list(words) == ["--data", FOLDERS[0], "--data", FOLDERS[1], "--carry-weights"]
-
-
-# --------------------------------------------------------------------------- policies and venues
 
 
 def test_tables_are_the_policies_of_their_instruments():
@@ -211,9 +205,6 @@ def test_fields_of_the_account_may_be_by_instrument():
     typed = build(data=FOLDERS, set=["account.venue_leverage.BTCUSDT=5"], venue_leverage=None)
     assert typed.terms["account"].venue_leverage["BTCUSDT"] == 5
     assert build(data=FOLDERS, venue_leverage=7.0).terms["account"].venue_leverage == 7.0
-
-
-# --------------------------------------------------------------------------------------- weights
 
 
 def write_weights(path: str, every: int = 1) -> pd.DataFrame:
@@ -324,9 +315,6 @@ def test_bad_experiments_are_refused_with_a_cure(case):
     assert any(part in caught.value.problem for part in problem.split("|"))
     assert caught.value.where
     assert caught.value.cure
-
-
-# ---------------------------------------------------------------------------------------- commands
 
 
 RUN = ("run", "--data", "data", "--no-compile", "--policy", "constant", "--set", "leverage=2")

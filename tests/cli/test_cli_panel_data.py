@@ -18,9 +18,6 @@ from tests.replay import Replay
 HOURS = pd.date_range("2023-01-01", periods=24 * 30, freq="h", tz="UTC")
 
 
-# ---------------------------------------------------------------------------------------- fetch
-
-
 @pytest.fixture
 def two_symbols():
     pytest.importorskip("httpx", reason="downloads need httpx")
@@ -62,9 +59,6 @@ def test_a_symbol_is_fetched_once(capsys, folder: Path):
     assert code == 2
     assert "each symbol is fetched once" in err
     assert not (folder / "data").exists()
-
-
-# -------------------------------------------------------------------------------------- inspect
 
 
 def save(name: str, hours: pd.DatetimeIndex, seed: int, beside: np.ndarray | None = None) -> None:

@@ -79,9 +79,6 @@ def check(capsys, *arguments):
     return call(capsys, "regress", "check", *arguments)
 
 
-# ------------------------------------------------------------------------------------- exit codes
-
-
 def test_the_unchanged_experiment_is_the_same(capsys):
     assert "calm: recorded, 240 bars: baselines/calm.json" in record(capsys)
     code, out, err = check(capsys)
@@ -265,9 +262,6 @@ def test_unmeasured_outweighs_moved(capsys, folder):
     assert check(capsys)[0] == 2
 
 
-# --------------------------------------------------------------------------------------- recording
-
-
 def test_two_experiments_of_one_name_are_refused_and_nothing_is_written(capsys, folder):
     (folder / "deep").mkdir()
     (folder / "deep" / "calm.toml").write_text(EXPERIMENT)
@@ -342,9 +336,6 @@ def test_libraries_that_lie_below_a_policy_stay_imported(folder, monkeypatch):
     assert "held_beside" not in sys.modules
 
 
-# ----------------------------------------------------------------------------------------- updates
-
-
 @pytest.mark.slow
 def test_an_update_keeps_the_reason_and_the_old_values(capsys):
     record(capsys)
@@ -375,8 +366,6 @@ def test_an_update_takes_data_of_another_time_and_leaves_what_cannot_run(capsys,
     assert Path("baselines/bold.json").read_text() == before
     assert check(capsys, "baselines/calm.json")[0] == 0
 
-
-# --------------------------------------------------------------------------------------- mistakes
 
 MISTAKES = [
     (["check", "--update"], ["needs a reason", "--update", "--reason"]),
@@ -409,9 +398,6 @@ def test_a_report_that_cannot_be_written_is_2(capsys, folder):
     code, _, err = check(capsys, "--junit", "data")
     assert code == 2
     assert "--junit data" in err
-
-
-# --------------------------------------------------------------------------------------------- told
 
 
 @pytest.mark.slow

@@ -43,9 +43,6 @@ def ask(capsys, *arguments):
     return json.loads(out)
 
 
-# --------------------------------------------------------------------------- what is run and told
-
-
 @pytest.mark.slow
 def test_a_sweep_prints_the_best_first_and_saves_all_of_it(capsys):
     code, out, err = call(capsys, "sweep", *SHORT, "--vary", "target=0.2:1:5", "--top", "3")
@@ -190,9 +187,6 @@ def test_the_top_table_marks_sets_that_lost_money_or_nearly_all_of_it(capsys):
     assert len(re.findall("  negative growth$", out, re.MULTILINE)) == 2
 
 
-# ------------------------------------------------------------------------------------ experiments
-
-
 @pytest.mark.slow
 def test_the_example_sweeps_and_flags_go_over_it(capsys):
     code, out, err = call(capsys, "sweep", EXAMPLE, *SHORT, "--json", "--no-save")
@@ -222,8 +216,6 @@ def test_names_of_fields_may_be_tables_in_a_file(capsys, folder):
     assert found["parameters"] == ["target", "account.band", "venue.fees.taker"]
     assert found["sets"]["asked"] == 6
 
-
-# ------------------------------------------------------------------------------ mistakes, trouble
 
 MISTAKES = [
     (["--vary", "target"], ["--vary takes NAME=VALUE", "'target'", "--vary target=0.1:1"]),
@@ -317,9 +309,6 @@ def test_what_cannot_be_saved_is_still_printed(capsys, folder):
     assert code == 2
     assert "VolTarget: 2 sets" in out
     assert "cannot write the sweep" in err
-
-
-# ---------------------------------------------------------------------------------- the terminal
 
 
 def test_progress_shows_rate_and_remaining_time(monkeypatch):

@@ -43,9 +43,6 @@ def ask(capsys, *arguments):
     return json.loads(out)
 
 
-# ------------------------------------------------------------------------- what is found and told
-
-
 @pytest.mark.slow
 def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys, studies):
     flags = ("--space", "target=0.1:1", "--space", "account.band=0:0.2", "--fix", "half_life=48")
@@ -115,9 +112,6 @@ def test_no_set_that_keeps_the_constraints_is_told_without_a_command(capsys):
     assert json.loads(out)["command"] is None
 
 
-# ------------------------------------------------------------------------------------- going on
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("always::UserWarning")
 def test_an_interrupted_search_says_how_to_go_on_and_ends_the_same(capsys, monkeypatch, studies):
@@ -174,8 +168,6 @@ def without_places(out):
     return out.rsplit("full result:", 1)[0]
 
 
-# --------------------------------------------------------------------------------------- mistakes
-
 MISTAKES = [
     (["--trials", "3"], ["trials must be", "3", "where: --trials\n", "choose"]),
     (["--seconds", "0"], ["seconds must be over 0", "0", "where: --seconds\n", "choose"]),
@@ -227,9 +219,6 @@ def test_a_mistake_is_refused_with_rule_value_place_and_cure(capsys, folder, arg
         assert fragment in err
 
 
-# ---------------------------------------------------------------------------------- the terminal
-
-
 def test_the_best_so_far_is_shown_live_on_a_terminal(monkeypatch):
     screen = Terminal()
     monkeypatch.setenv("TERM", "xterm")
@@ -250,9 +239,6 @@ def test_the_best_so_far_is_shown_live_on_a_terminal(monkeypatch):
 def test_nobody_watching_nothing_is_shown():
     with progress.show_search("Mine", "sharpe") as report:
         assert report is None
-
-
-# ----------------------------------------------------------------------------------------- words
 
 
 @pytest.mark.parametrize("value", [0.1 + 0.2, 1e-17, 3, True, None, "isolated", float("inf")])

@@ -38,9 +38,6 @@ def squeeze(text: str) -> str:
     return " ".join(text.split())
 
 
-# ----------------------------------------------------------------------------------- list and show
-
-
 def test_the_list_names_every_preset_with_its_days(capsys):
     code, out, _ = call(capsys, "venues")
     assert code == 0
@@ -162,9 +159,6 @@ def test_a_mistake_is_answered_with_rule_place_and_cure(capsys, folder, words, p
     for part in parts:
         assert part in err
     assert not list(folder.iterdir())
-
-
-# ------------------------------------------------------------------------------------------ import
 
 
 def tier(floor, cap, leverage, rate, **more):
@@ -294,9 +288,6 @@ def test_a_file_that_is_no_venue_table_is_left_alone(capsys, folder):
     assert (folder / "venues" / "mine.toml").read_text() == "[mine]\n"
 
 
-# --------------------------------------------------------------------------------- days of the run
-
-
 @pytest.mark.slow
 def test_a_run_by_the_rules_of_a_day_says_where_that_does_not_fit(capsys, folder, recwarn):
     index = pd.date_range("2021-05-01", periods=48, freq="h", tz="UTC")
@@ -350,18 +341,12 @@ def test_brackets_of_an_experiment_are_of_no_preset(capsys, folder, preset):
     assert manifest(out)["margin_tables"] == [{"of": None, "from": "2023-01-01", "bars": 48}]
 
 
-# ------------------------------------------------------------------------------------- the README
-
-
 def test_the_readme_has_the_table_of_the_files():
     """It is printed by python -c "from backtest.venue import preset_files as f;
     print(f.to_markdown())".
     """
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert preset_files.to_markdown() in readme
-
-
-# ----------------------------------------------------------------- margin rules of whole accounts
 
 
 def test_margins_lists_the_cards_with_the_status_of_each_figure(capsys):

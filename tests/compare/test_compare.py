@@ -83,9 +83,6 @@ HALF = crash((700, 0.5))
 """Half of the price is lost over night: whoever has 3x is ruined."""
 
 
-# -------------------------------------------------------------------------------------- accounts
-
-
 def test_a_row_is_the_run_of_its_policy_to_the_bit(plain):
     assert plain.names == ("target", "cppi", "one")
     for name, policy in POLICIES.items():
@@ -136,9 +133,6 @@ def test_accounts_may_begin_inside_the_market():
     assert found.manifest["data"]["start"] == "2023-01-20"
     assert len(found.returns) == 60 - 19
     assert found.table.loc["one", "sharpe"] == run(Constant(), start="2023-01-20").metrics["sharpe"]
-
-
-# ----------------------------------------------------------------------------------- differences
 
 
 @pytest.mark.parametrize("cash", [0.0, 0.08])
@@ -221,9 +215,6 @@ def test_too_few_returns_give_differences_without_intervals():
     assert "±" not in str(found)
 
 
-# ------------------------------------------------------------------------------------------ ruin
-
-
 @pytest.mark.slow
 def test_a_ruined_account_stands_below_all_without_a_test():
     policies = {"calm": Constant(leverage=0.5), "three": Constant(leverage=3.0),
@@ -291,9 +282,6 @@ def test_where_all_are_ruined_the_longest_lived_stands_first():
     assert found.confidence_set().members == ()
     assert not found.spa().is_beaten
     assert "three was RUINED" in str(found)
-
-
-# ------------------------------------------------------------------------------------ equal risk
 
 
 @pytest.mark.slow
@@ -384,9 +372,6 @@ def test_a_loaded_result_cannot_be_scaled(tmp_path):
         compare({"one": Constant(), "three": loaded}, equal_risk=True)
 
 
-# ------------------------------------------------------------------------------------ at the door
-
-
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -435,9 +420,6 @@ def test_progress_tells_of_accounts_and_then_of_histories():
     compare(progress=lambda done, total: seen.append((done, total)), equal_risk=True)
     assert seen[:6] == [(n, 6) for n in range(1, 7)]
     assert seen[6:] == [(n, 4 * 199) for n in range(1, 4 * 199 + 1)]
-
-
-# --------------------------------------------------------------------------------- kept and told
 
 
 @pytest.mark.slow

@@ -192,9 +192,6 @@ def test_sweep_of_an_empty_ladder_is_the_shock():
     assert (found.move, found.forced, found.accounts) == (0.03, 0.0, 0)
 
 
-# --------------------------------------------------------------------------------- crowds of 5
-
-
 def multiplier_at(cap: float, shock: float, volume: float) -> bt.Cascade:
     """Return a cascade of 100,000 accounts with log-uniform leverage, all entered at the price."""
     crowd = bt.Crowd.from_leverage(
@@ -219,9 +216,6 @@ def test_the_multiplier_rises_with_the_shock_and_with_thinner_depth():
     assert falls == sorted(falls)
     by_depth = [multiplier_at(50, 0.02, volume).multiplier for volume in (4e9, 1e9, 4e8)]
     assert by_depth == sorted(by_depth)
-
-
-# ---------------------------------------------------------------------------------- own account
 
 
 def test_an_empty_crowd_changes_nothing():

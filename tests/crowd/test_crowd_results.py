@@ -123,8 +123,6 @@ def test_the_store_lists_and_verifies_them(tmp_path, capsys):
     assert "3 whole, 0 damaged" in out
 
 
-# ---------------------------------------------------------------------------------- command line
-
 CASCADE = ("cascade", "--shock", "-0.1", "--open-interest", "3e9", "--accounts", "2000",
            "--from", "2023-11-01")  # fmt: skip
 CROWD = ("crowd", "--open-interest", "3e9", "--shares", "0,0.01", "--starts", "0", "--from",

@@ -147,9 +147,6 @@ def test_a_simulated_market_is_a_market():
     assert len(sim.leverage) == 300
 
 
-# ------------------------------------------------------------------------------ the leverage cycle
-
-
 def small_bank(**changes: float) -> bt.agents.LeverageCycle:
     """Return a small bank without noise."""
     return bt.agents.LeverageCycle(**{"equity": 0.01, "alpha": 0.01, "noise": False, **changes})
@@ -249,9 +246,6 @@ def follow_deviation(agents: bt.agents.LeverageCycle) -> float:
 def test_slow_adjustment_raises_the_critical_leverage():
     fast, slow = (find_critical_leverage(small_bank(equity=1.0, theta=x)) for x in (9.5, 2.0))
     assert slow > fast
-
-
-# ------------------------------------------------------------------------------------------ facts
 
 
 def test_facts_of_known_distributions():

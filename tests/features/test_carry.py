@@ -30,9 +30,6 @@ def funded(hours: list[float], rates: list[float], n: int = 100, **columns: obje
     )
 
 
-# ----- the mean of what was settled -----
-
-
 def test_the_bits_do_not_depend_on_other_lanes_nor_on_the_future():
     for market in (Market.sample(bars=500), Market.sample(bars=300, interval="1d")):
         check_lanes_are_each_alone(funding_forecast, market, HALF_LIVES)
@@ -103,9 +100,6 @@ def test_a_market_without_funding_has_no_forecast():
 def test_a_half_life_is_positive(bad: float):
     with pytest.raises(ParameterError, match="half_life must be"):
         funding_forecast(Market.sample(bars=10), np.array([24.0, bad]))
-
-
-# ----- the venue's formula -----
 
 
 @pytest.mark.parametrize(

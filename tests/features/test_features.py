@@ -70,9 +70,6 @@ def sessions_market(days: int = 5, per_day: int = 7) -> Market:
     return market_of(path, index=pd.DatetimeIndex(opens))
 
 
-# ----- causal, for one value and for many -----
-
-
 @pytest.mark.parametrize("name", every_nth(ESTIMATORS, 2))
 def test_a_prefix_gives_the_same_bits(name: str):
     estimate, value, values = ESTIMATORS[name]
@@ -127,9 +124,6 @@ def test_the_scale_of_prices_does_not_matter(name: str):
         rtol=1e-12,
         atol=1e-12,
     )
-
-
-# ----- by hand -----
 
 
 def test_ewma_by_hand():
@@ -260,9 +254,6 @@ def test_a_price_that_stands_still_has_no_volatility_and_no_sharpe_ratio():
     assert np.isnan(rolling_sharpe(market, 3).ratio).all()
 
 
-# ----- bars per year -----
-
-
 @pytest.mark.parametrize(("interval", "expected"), [("1m", 525_600.0), ("8h", 1095.0)])
 def test_a_market_that_never_closes_has_365_days(interval: str, expected: float):
     assert bars_per_year(Market.sample(bars=3, interval=interval)) == expected
@@ -295,9 +286,6 @@ def test_bars_of_a_session_are_counted_in_the_sessions_that_have_passed():
     market = sessions_market(days=3, per_day=7)
     expected = np.where(np.arange(21) < 7, np.nan, 252.0 * 7.0)
     np.testing.assert_array_equal(bars_per_year(market), expected)
-
-
-# ----- known truth -----
 
 
 def walk(n: int, sigma: float, mu: float = 0.0, seed: int = 0) -> Market:
@@ -338,9 +326,6 @@ def test_the_standard_error_is_that_of_lo():
     np.testing.assert_allclose(found, [0.137, 0.158, 0.188, 0.303], atol=5e-4)
 
 
-# ----- refused -----
-
-
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, np.array([3.0, math.nan])])
 def test_a_half_life_must_be_positive(value: object):
     with pytest.raises(ParameterError, match="half_life"):
@@ -352,9 +337,6 @@ def test_a_half_life_must_be_positive(value: object):
 def test_a_window_must_be_two_or_more_whole_returns(estimate: Estimator, value: object):
     with pytest.raises(ParameterError, match="window"):
         estimate(Market.sample(bars=10), value)
-
-
-# ----- speed -----
 
 
 def test_the_sharpe_ratio_is_of_the_side_that_is_traded():

@@ -42,9 +42,6 @@ def market() -> Market:
     return Market.sample(bars=1500)
 
 
-# ----- the same bits -----
-
-
 @pytest.mark.parametrize("name", MANY)
 @pytest.mark.parametrize("sessions", [False, True])
 def test_a_value_among_many_has_the_bits_it_has_alone(market: Market, name: str, sessions: bool):
@@ -91,9 +88,6 @@ def test_equal_returns_are_counted_up_to_each_bar():
     assert sums[4].tolist() == [0.0, 1.0, 1.0, 2.0, 3.0, 1.0]
 
 
-# ----- against pandas -----
-
-
 def test_ewma_is_that_of_pandas(market: Market):
     squares = pd.Series(log_returns(market) ** 2)
     expected = [squares.ewm(halflife=h, min_periods=2).mean() for h in HALF_LIVES]
@@ -129,9 +123,6 @@ def test_weights_that_have_settled_are_those_of_pandas():
     np.testing.assert_allclose(found, np.sqrt(np.transpose(expected) * HOURS), rtol=1e-12)
     slow = ewma_volatility(market, np.append(half_lives, 1e9))
     assert slow[:, :4].tobytes() == found.tobytes()
-
-
-# ----- against exact arithmetic -----
 
 
 def exact_deviation(values: np.ndarray) -> float:
@@ -192,9 +183,6 @@ def test_the_exact_sum_and_square_lose_nothing():
         assert Fraction(a) ** 2 == Fraction(square) + Fraction(lost)
 
 
-# ----- prices that stand still -----
-
-
 def test_a_price_that_stands_still_has_exactly_no_deviation():
     """Between moves of 1 %: the windows inside a stretch, to the bar, and no others."""
     steps = np.zeros(300)
@@ -219,9 +207,6 @@ def test_equal_funding_on_a_price_that_stands_still_has_no_sharpe_ratio():
     earned = long_returns(market)
     assert len(set(earned[10:])) == 1
     assert np.isnan(rolling_sharpe(market, np.array([2, 7, 100])).ratio).all()
-
-
-# ----- compiled once, in the cache folder -----
 
 
 def test_what_is_compiled_lies_in_the_cache_folder(market: Market):

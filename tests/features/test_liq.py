@@ -26,9 +26,6 @@ def call(capsys, *words: str) -> tuple[int, str, str]:
 LONG = ("--side", "long", "--entry", "30000", "--leverage", "10")
 
 
-# ------------------------------------------------------------------------------- published answers
-
-
 @pytest.mark.parametrize(("name", "venue"), [
     ("bin_usdm_brk_cross_1", ("binance-usdm", "BTCUSDT@2024-10-24")),
     ("bin_usdm_brk_cross_2", ("binance-usdm", "BTCUSDT@2024-10-24")),
@@ -87,9 +84,6 @@ def test_the_margin_call_price_of_a_broker(initial, side, price, call_price):
         bt.Venue.preset("reg-t", "STOCK"), side=side, entry=price, leverage=1 / initial
     )
     assert found.liquidation_price == pytest.approx(call_price, rel=1e-12)
-
-
-# ------------------------------------------------------------------------------------- by hand
 
 
 def test_every_figure_of_a_long_by_hand():
@@ -163,9 +157,6 @@ def test_a_multiplier_brings_the_price_nearer_and_the_leverage_down():
     assert twice.liquidation_price == pytest.approx(27_000 / 0.992, rel=1e-12)
     with pytest.raises(bt.ParameterError, match=r"leverage must be at most 62\.5"):
         bt.calculate_liquidation(BINANCE, side="long", entry=30_000, leverage=100, multiplier=2)
-
-
-# ---------------------------------------------------------------------------- at the command line
 
 
 def test_the_command_prints_margins_prices_and_odds(capsys):

@@ -28,9 +28,6 @@ GRID = {
 }
 
 
-# ----- closed forms -----
-
-
 def test_one_touch_options_are_worth_what_haug_has():
     """15 paid in half a year if 100 is touched: 9.3604 from 105, 11.2223 from 95, else 4.9081.
 
@@ -102,9 +99,6 @@ def test_at_the_edges_it_is_what_it_must_be():
     assert isinstance(touch_probability(-0.1, 0.5, DAY), float)
 
 
-# ----- fat tails -----
-
-
 def test_infinite_degrees_of_freedom_are_the_normal_distribution_bit_for_bit():
     plain = touch_probability(*GRID.values())
     assert touch_probability(*GRID.values(), degrees_of_freedom=math.inf).tobytes() == (
@@ -144,9 +138,6 @@ def test_with_drift_the_average_is_that_of_a_finer_quadrature():
     assert found == pytest.approx(expected, rel=1e-4)
 
 
-# ----- simulated paths -----
-
-
 @pytest.mark.parametrize("freedom", [math.inf, 4.0])
 @pytest.mark.parametrize(("distance", "drift"), [(-0.06, 0.0), (0.06, 0.0), (-0.06, -12.0)])
 def test_simulated_paths_touch_as_often(distance: float, drift: float, freedom: float):
@@ -171,9 +162,6 @@ def test_simulated_paths_touch_as_often(distance: float, drift: float, freedom: 
     assert found == pytest.approx(expected, abs=3 * math.sqrt(expected * (1 - expected) / paths))
 
 
-# ----- the distance of a probability -----
-
-
 @pytest.mark.parametrize("freedom", [math.inf, 12.0, 4.0, 2.2])
 def test_the_distance_is_the_inverse_of_the_probability(freedom: float):
     probability = np.array([1.0, 0.9, 0.1, 1e-3, 1e-6, 1e-12])
@@ -194,8 +182,6 @@ def test_three_sigma_a_day_is_the_usual_figure():
         3 * 0.8 * math.sqrt(DAY), rel=1e-12
     )
 
-
-# ----- the probability of a position -----
 
 INVERSE = bt.Venue(
     contract=bt.Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0),
@@ -248,9 +234,6 @@ def test_leverage_raises_the_probability_from_never_to_certain():
     np.testing.assert_allclose(
         coin, found, rtol=1e-9
     )  # a short of the coin is a long of its inverse
-
-
-# ----- refusals -----
 
 
 @pytest.mark.parametrize(
@@ -312,8 +295,6 @@ def test_two_degrees_of_freedom_have_no_variance(freedom: float):
         with pytest.raises(bt.ParameterError, match="degrees_of_freedom must be over 2"):
             function(0.1, 0.5, DAY, degrees_of_freedom=freedom)
 
-
-# ----- by bar -----
 
 MANY = {
     "probability": np.geomspace(1e-6, 0.5, 9),

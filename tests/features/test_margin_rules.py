@@ -22,9 +22,6 @@ class Two(bt.Policy):
         return 2.0
 
 
-# --------------------------------------------------------------------------------- by volatility
-
-
 def test_margin_is_a_multiple_of_the_volatility_of_the_bar_before():
     found = margin_rules.by_volatility(MARKET, calm=0.3, half_life=24, most=4.0)
     sigma = features.ewma_volatility(MARKET, 24)
@@ -52,9 +49,6 @@ def test_no_rule_sees_what_comes_later(n):
         assert np.array_equal(make(MARKET).to_numpy()[: n + 1], make(later).to_numpy()[: n + 1])
 
 
-# ------------------------------------------------------------------------------ by open interest
-
-
 def test_margin_rises_with_open_interest_between_the_caps():
     found = margin_rules.by_open_interest(INTEREST, lower=20e6, upper=50e6, initial=0.05)
     # fractions 0.05, 0.05, 0.525 (dydx_oi_imf), 1, known at closes, over 0.05
@@ -65,9 +59,6 @@ def test_the_published_fraction():
     """dydx_oi_imf, and its two ends."""
     fraction = margin_rules.effective_initial(0.05, np.array([35e6, 1.0, 1e9]), 20e6, 50e6)
     assert fraction == pytest.approx([0.525, 0.05, 1.0], abs=1e-12)
-
-
-# ---------------------------------------------------------------------------------- by calendar
 
 
 def test_a_calendar_takes_the_largest_that_applies():
@@ -94,9 +85,6 @@ def test_several_rules_give_the_largest():
     assert np.array_equal(both.to_numpy(), np.maximum(calm.to_numpy(), wild.to_numpy()))
 
 
-# ------------------------------------------------------------------------------------ in a run
-
-
 def test_a_raised_margin_liquidates_in_its_own_bar_and_lowers_what_may_be_held():
     # 2x long from 100, then 90: the equity is 8,000 of 10,000, the notional 18,000. A maintenance
     # of 10 % asks for 1,800 of it, 4.4 times that is 7,920, 4.6 times that is 8,280.
@@ -115,9 +103,6 @@ def test_a_raised_margin_liquidates_in_its_own_bar_and_lowers_what_may_be_held()
     rule = margin_rules.by_calendar(market, hours=dict.fromkeys(range(24), 8.0))
     venue = free_venue().override(brackets=table, margin_multiplier=rule)
     assert live(market, Two(), venue=venue, compile=False).bars["leverage"].max() < 1.2
-
-
-# ------------------------------------------------------------------------------------ mistakes
 
 
 @pytest.mark.parametrize(("call", "words"), [

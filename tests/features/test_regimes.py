@@ -49,9 +49,6 @@ def simulate(
     return market_of(100.0 * np.exp(np.cumsum(steps))), state
 
 
-# ----- the same bits -----
-
-
 @pytest.mark.parametrize("name", ESTIMATES)
 def test_the_bits_do_not_depend_on_other_lanes_nor_on_the_future(name: str):
     for market in (Market.sample(bars=500), sessions_market(40, 13)):
@@ -71,9 +68,6 @@ def test_compiled_kernels_have_the_bits_of_plain_python():
         each.learn_lanes(returns**2, np.array([0.001, 0.1]), leave, state, *out[1:])
         found.append(out.tobytes())
     assert found[0] == found[1]
-
-
-# ----- known parameters -----
 
 
 def test_the_filter_is_that_of_statsmodels():
@@ -113,9 +107,6 @@ def test_probabilities_are_calibrated():
         said, seen = found[chosen].mean(), state[chosen].mean()
         error = math.sqrt(said * (1.0 - said) / (chosen.sum() / 40.0))
         assert seen == pytest.approx(said, abs=3 * error)
-
-
-# ----- learned parameters -----
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,6 @@ def market() -> Market:
     return Market.sample(bars=1200).with_signal(flips[np.arange(1200) // 89 % 5])
 
 
-# ----- the same bits -----
-
-
 @pytest.mark.parametrize("name", MANY)
 def test_a_value_among_many_has_the_bits_it_has_alone(market: Market, name: str):
     whole = MANY[name](market, slice(None))
@@ -108,9 +105,6 @@ def test_compiled_kernels_have_the_bits_of_plain_python(market: Market):
     assert found[0] == found[1]
 
 
-# ----- normal -----
-
-
 @pytest.mark.parametrize("level", [0.95, 0.99, 0.999])
 @pytest.mark.parametrize("horizon", [1, 24])
 def test_the_normal_model_is_its_closed_form(market: Market, level: float, horizon: int):
@@ -121,9 +115,6 @@ def test_the_normal_model_is_its_closed_form(market: Market, level: float, horiz
     np.testing.assert_allclose(found.value_at_risk, z * sigma, rtol=1e-12)
     shortfall = stats.norm.pdf(z) / (1.0 - level) * sigma
     np.testing.assert_allclose(found.expected_shortfall, shortfall, rtol=1e-12)
-
-
-# ----- Cornish-Fisher -----
 
 
 def test_the_expansion_gives_a_published_quantile():
@@ -218,9 +209,6 @@ def test_after_a_crash_the_plain_formula_would_find_a_gain_and_ours_does_not():
     assert found.value_at_risk[900, 3] < 20.0 * part.std()
 
 
-# ----- historical -----
-
-
 def sorted_tail(losses: np.ndarray, level: float) -> tuple[float, float]:
     """Return quantile and tail mean, the latter with a fraction of the last loss."""
     worst = np.sort(losses)[::-1]
@@ -279,9 +267,6 @@ def test_a_crash_leaves_no_trace_in_the_shortfall_once_it_has_left_the_window():
     assert found.expected_shortfall[399] == pytest.approx(shortfall, rel=1e-14)
 
 
-# ----- filtered historical -----
-
-
 @pytest.mark.parametrize("horizon", [1, 6])
 def test_filtered_losses_are_scaled_from_the_forecast_they_met_to_that_of_now(
     market: Market, horizon: int
@@ -299,9 +284,6 @@ def test_filtered_losses_are_scaled_from_the_forecast_they_met_to_that_of_now(
         assert found.expected_shortfall[t] == pytest.approx(shortfall * sigma[t], rel=1e-11)
     assert np.isnan(found.value_at_risk[: known + 99]).all()
     assert not np.isnan(found.value_at_risk[known + 99])
-
-
-# ----- all of them -----
 
 
 @pytest.mark.parametrize("model", TAIL_MODELS)
@@ -336,9 +318,6 @@ def test_a_price_that_stands_still_has_no_tail():
         assert (tail.value_at_risk[101:] == 0.0).all()
         assert (tail.expected_shortfall[101:] == 0.0).all()
     assert np.isnan(filtered_historical_tail(market, 100, 10.0, 0.99).value_at_risk).all()
-
-
-# ----- coverage -----
 
 
 def walk_of(noise: np.ndarray) -> Market:
@@ -445,9 +424,6 @@ def test_a_day_ahead_is_covered_too(model: str):
     tail = tail_losses(market, model, level=0.95, horizon=24, window=4800, half_life=500.0)
     for test in judge(market, tail, 0.95, horizon=24):
         assert test.p_value > ALPHA
-
-
-# ----- what is refused, and how long it takes -----
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,6 @@ def test_the_bits_do_not_depend_on_other_lanes_nor_on_the_future(name: str):
         )
 
 
-# ----- by hand -----
-
-
 def test_momentum_is_the_log_return_net_of_funding():
     """ln 1.1, ln 1.2, ln(1.2 / 1.1) less the 0.01 settled in the third bar, with its stamp."""
     stamp = pd.DatetimeIndex(["2024-01-01 02:00"], tz="UTC")
@@ -65,9 +62,6 @@ def test_a_price_that_stands_still_has_no_trend():
     market = market_of(np.full(20, 100.0))
     assert (trend_sign(market, 5)[5:] == 0.0).all()
     assert (trend_strength(market, 5, 10.0)[5:] == 0.0).all()
-
-
-# ----- on simulated trends -----
 
 
 @pytest.mark.parametrize(("drift", "sigma", "lookback"), [(1.0, 0.5, 720), (-0.6, 0.8, 2160)])

@@ -66,9 +66,6 @@ def market() -> Market:
     return Market.sample(bars=400)
 
 
-# ----- causal, for one value and for many -----
-
-
 @pytest.mark.parametrize("name", MANY)
 def test_a_value_among_many_has_the_bits_it_has_alone(market: Market, name: str):
     check_lanes_are_each_alone(MANY[name][0], market, MANY[name][1])
@@ -109,9 +106,6 @@ def test_compiled_kernels_have_the_bits_of_plain_python(market: Market):
         each.yang_zhang_lanes(parts, decay, scale, np.zeros((8, 3)), outs[2])
         found.append([array.tobytes() for array in (sums, *outs)])
     assert found[0] == found[1]
-
-
-# ----- against the formulas -----
 
 
 def plain(name: str, bars: pd.DataFrame, n: int) -> pd.Series:
@@ -240,8 +234,6 @@ def test_a_price_that_stands_still_has_no_volatility():
         assert (found[~np.isnan(found)] == 0.0).all(), name
 
 
-# ----- on prices of known volatility -----
-
 N, FINE = 40_000, 32
 
 
@@ -342,9 +334,6 @@ def test_yang_and_zhang_see_opening_jumps_and_need_fewer_bars_than_closes():
     assert ratio == pytest.approx(2 / (n - 1) / expected, rel=0.15)
 
 
-# ----- by name -----
-
-
 def test_the_default_is_the_weighted_one_of_closes_to_the_bit(market: Market):
     found = volatility(market, half_life=24.0)
     assert found.tobytes() == ewma_volatility(market, 24.0).tobytes()
@@ -374,9 +363,6 @@ def test_each_estimator_of_a_list_of_them_works(market: Market):
         found = volatility(market, name, 24.0)
         assert found.shape == (400,)
         assert np.isfinite(found[-1]) == (name in WEIGHTED_ESTIMATORS)
-
-
-# ----- realised -----
 
 
 @pytest.fixture(scope="module")
@@ -485,9 +471,6 @@ def test_attached_realised_volatility_is_averaged_where_it_is_known(minutes: Mar
     assert (found[54:] == found[53]).all()
     with pytest.raises(DataError, match="a column 'realised_volatility' is needed"):
         volatility(hours, "realised")
-
-
-# ----- attached columns -----
 
 
 def test_an_implied_volatility_is_the_column_of_that_name(market: Market):

@@ -64,9 +64,6 @@ def known_model(returns: np.ndarray, fit: GarchFit, *, is_asymmetric: bool) -> A
     return model_of(returns, is_asymmetric=is_asymmetric).fix(parameters)
 
 
-# ----- GARCH: causal -----
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_knows_the_past_only_and_no_half_life(market: Market, name: str):
@@ -110,9 +107,6 @@ def test_a_model_is_fitted_on_a_schedule_of_bars_and_once(market: Market, calls:
     assert calls == [1000, 1100, 1210, 1331] * 2
     garch_volatility(market_of(market.close * 3.0))
     assert len(calls) == 12  # other rounding, other returns
-
-
-# ----- GARCH: the same numbers as arch -----
 
 
 @pytest.mark.parametrize("is_asymmetric", [False, True])
@@ -199,9 +193,6 @@ def test_the_compiled_recursion_has_the_bits_of_plain_python(market: Market):
     assert np.isfinite(outs[0][7:]).all()
 
 
-# ----- GARCH: where a fit fails -----
-
-
 def test_where_a_fit_fails_the_one_before_stays(market: Market, monkeypatch: pytest.MonkeyPatch):
     """At 1000 none converges, so nothing is known; at 1210 the fit of 1100 stays."""
     monkeypatch.setattr(garch, "_kept", type(garch._kept)())
@@ -241,9 +232,6 @@ def test_a_price_that_stands_still_has_no_model():
 def test_a_schedule_that_makes_no_sense_is_refused(market: Market, wrong: dict[str, Any]):
     with pytest.raises(ParameterError, match=next(iter(wrong))):
         garch_volatility(market, **wrong)
-
-
-# ----- HAR -----
 
 
 @pytest.fixture(scope="module")

@@ -44,8 +44,6 @@ def payments(result: bt.Result) -> pd.DataFrame:
     return result.events[result.events.kind == "funding"]
 
 
-# --------------------------------------------------------------------------------------- cadence
-
 CHANGING = [*range(0, 33, 8), *range(36, 61, 4), *range(61, 96)]
 """Every 8 hours, from 32:00 every 4, from 60:00 every hour."""
 
@@ -144,9 +142,6 @@ def test_a_venues_cap_is_believed_and_more_than_a_tenth_is_not(rate: float, is_t
             bt.Market.from_frames(flat_bars("1h", days=1), funding=funding)
 
 
-# ------------------------------------------------------------------------------------- predicted
-
-
 class Careful(bt.Policy):
     """Hold one, or nothing where the venue says that holding it costs."""
 
@@ -233,9 +228,6 @@ def test_a_run_that_goes_on_later_sees_the_same_predictions():
     second = live(market.between("2024-01-03", None), Careful(), account=account, resume=first)
     joined = pd.concat([first.bars["equity"], second.bars["equity"]])
     assert joined[~joined.index.duplicated(keep="last")].tolist() == whole.bars["equity"].tolist()
-
-
-# --------------------------------------------------------------------------------------- formula
 
 
 def test_the_average_premium_of_a_period_weighs_the_late_ones_more():

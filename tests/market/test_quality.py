@@ -47,9 +47,6 @@ def with_cells(
     return change
 
 
-# ----------------------------------------------------------------------------------- a good market
-
-
 def test_several_markets_are_reported_one_by_one_and_together():
     whole, late = (
         bt.Market.sample(bars=480),
@@ -96,9 +93,6 @@ def test_the_report_is_frozen_and_plain_data_can_be_made_of_it():
     assert plain["verdicts"][1] == {"use": "liquidation", "fit": "yes", "reasons": ()}
     with pytest.raises(KeyError, match="dinner"):
         report.fit_for("dinner")
-
-
-# ------------------------------------------------------------------------------------------ bars
 
 
 def test_gaps_are_counted_and_placed_and_the_longest_known(tmp_path: Path):
@@ -180,9 +174,6 @@ def test_bars_without_a_column_of_volume_are_not_called_quiet(tmp_path: Path):
     assert report.bars.zero_volume is None
 
 
-# -------------------------------------------------------------------------------------- outliers
-
-
 def walk(n: int = 2000, seed: int = 3) -> TimedTable:
     rng = np.random.default_rng(seed)
     close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 1e-3, n)))
@@ -232,9 +223,6 @@ def test_prices_times_a_thousand_have_the_same_outliers():
     assert find_outliers(larger).count == find_outliers(table).count == 1
 
 
-# ------------------------------------------------------------------------------------------ mark
-
-
 def test_wicks_of_the_last_price_beyond_the_mark_are_counted(tmp_path: Path):
     low = float(MARKET.mark_low[50])
     report = spoilt(tmp_path, "bars", with_cells("low", [50, 60], low * 0.9))
@@ -277,9 +265,6 @@ def test_what_was_filled_by_choice_stays_a_doubt():
     report = bt.quality(market)
     assert report.fit_for("liquidation") == "with care"
     assert report.verdicts[1].reasons[-1].startswith("mark_gaps filled, last: 6 of 96 bars")
-
-
-# --------------------------------------------------------------------------------------- funding
 
 
 def test_changes_of_cadence_are_listed_and_are_no_gaps():
@@ -333,9 +318,6 @@ def test_hourly_funding_of_daily_bars_says_how_many_fall_into_one():
     assert bt.quality(market).funding.most_in_a_bar == 24
 
 
-# ---------------------------------------------------------------------------- what does not load
-
-
 def test_naive_stamps_are_read_as_utc_for_the_report_and_it_says_so(tmp_path: Path):
     MARKET.bars().tz_localize(None).to_csv(tmp_path / "bars.csv", index_label="time")
     report = bt.quality(tmp_path)
@@ -381,9 +363,6 @@ def test_what_is_not_there_is_refused(tmp_path: Path):
         bt.quality(tmp_path / "absent")
     with pytest.raises(bt.ParameterError, match="quality needs a path"):
         bt.quality([])
-
-
-# ------------------------------------------------------------------------------------- real data
 
 
 @pytest.fixture

@@ -101,9 +101,6 @@ def test_a_few_bars_of_a_crash_are_taken_and_named():
     assert bt.quality(market).fit_for("liquidation") == "with care"
 
 
-# ----- the report on quality -----
-
-
 def write(folder: Path, *, mark: float, rate: float) -> Path:
     """Write a market whose marks and rates are times a factor, past the checks."""
     SAMPLE.save(folder)

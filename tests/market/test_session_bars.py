@@ -58,9 +58,6 @@ def run(market: Market, leverage: float = 1.0) -> bt.Result:
     )
 
 
-# ----- longer bars -----
-
-
 def test_weeks_of_sessions_are_those_of_pandas():
     frame = days()
     market = Market.from_frames(frame, mark=frame * 1.001, sessions=True)
@@ -158,9 +155,6 @@ def test_the_command_line_resamples_sessions(tmp_path, capsys):
         == 0
     )
     assert '"volatility"' in capsys.readouterr().out
-
-
-# ----- how many make a year -----
 
 
 def shapes() -> dict[str, tuple[pd.DataFrame, float]]:

@@ -29,9 +29,6 @@ def steps_market(steps=SOME, **columns):
     return market_of(100.0 * np.cumprod([1.0, *(1.0 + np.array(steps))]), **columns)
 
 
-# ----- by hand -----
-
-
 def test_four_bars_with_fee_and_funding_by_hand():
     """2x of 1,000 bought at 100: 20 contracts, fee 2; 110; then 22 of funding, 99; then nothing.
 
@@ -90,9 +87,6 @@ def test_a_gap_between_close_and_open_stands_under_fills():
     assert split.growth == pytest.approx(0.0, abs=1e-15)
 
 
-# ----- exact -----
-
-
 @pytest.mark.parametrize("seed", every_nth(range(CASES), 8))
 def test_the_terms_of_a_random_run_add_up(seed):
     """All margin modes, shorts, inverse contracts, liquidations, flows and reserves by chance."""
@@ -121,9 +115,6 @@ def test_the_random_runs_hold_what_they_are_for():
     assert {case.account["margin"] for case in cases} == {"cross", "isolated"}
     assert {case.contract["kind"] for case in cases} == {"linear", "inverse"}
     assert {case.liquidation["mode"] for case in cases} == {"close", "takeover", "partial"}
-
-
-# ----- what the terms mean -----
 
 
 @pytest.mark.parametrize("signal", [1.0, -1.0])
@@ -219,9 +210,6 @@ def test_a_bar_in_which_1x_itself_loses_all_is_counted_simply():
     assert split.ruin == 0.0
 
 
-# ----- ruin -----
-
-
 def takeover():
     return venue_of(liquidation={"mode": "takeover"})
 
@@ -249,9 +237,6 @@ def test_ruin_with_a_reserve_left_is_a_loss_like_any_other():
     assert split.ruin == 0.0
     assert split.growth == pytest.approx(math.log(250.0 / 1250.0), rel=1e-12)
     assert split.terms.sum() == pytest.approx(split.growth, rel=1e-12)
-
-
-# ----- tables, files, resumed runs -----
 
 
 def test_rows_by_month_add_up_across_and_down(tmp_path):

@@ -57,9 +57,6 @@ def run(market: bt.Market, resume: bt.Result | None = None, **more: object) -> b
     )
 
 
-# ----- the column -----
-
-
 def test_the_forecast_is_the_first_passage_of_the_mark_within_a_day(result: bt.Result):
     """Student's t of four degrees, volatility with a half-life of three days of closes."""
     bars = result.bars
@@ -103,9 +100,6 @@ def test_a_short_is_as_likely_to_die_as_a_long_as_far_away(account: bt.Account):
         assert (np.sign(distance) == -side).all()
         order = np.argsort(-distance.abs().to_numpy() / ewma_volatility(market, 72.0)[5:])
         assert bars["liquidation_probability"][5:].iloc[order].is_monotonic_increasing
-
-
-# ----- it goes on -----
 
 
 def test_the_volatility_is_that_of_the_estimator_in_every_market():
@@ -176,9 +170,6 @@ def test_saved_and_loaded_it_is_the_same(result: bt.Result, tmp_path):
         )
     again = bt.Result.load(loaded.save(tmp_path / "again"))
     pd.testing.assert_frame_equal(again.bars, result.bars, check_exact=True, check_freq=False)
-
-
-# ----- what happened -----
 
 
 def test_a_touch_is_looked_for_in_the_bars_after_the_close():
@@ -322,9 +313,6 @@ def test_seven_days_are_as_many_years_as_their_bars(interval: str, is_session: b
     length = parse_duration(interval, where="a test")
     found = count_years("7d", length, is_session=is_session, where="a test")
     assert found == pytest.approx(years, rel=1e-15)
-
-
-# ----- the scores -----
 
 
 def test_the_parts_of_the_brier_score_add_up():

@@ -34,8 +34,6 @@ def chain_of(n00: int, n01: int, n10: int, n11: int) -> np.ndarray:
     return np.array(series)
 
 
-# ----- against published figures -----
-
 KUPIEC = [
     (0.99, 255, 0, 7),
     (0.99, 510, 1, 11),
@@ -80,9 +78,6 @@ def test_all_three_give_the_figures_of_the_risk_management_toolbox():
     np.testing.assert_allclose(found, published, atol=5e-6)
 
 
-# ----- by hand -----
-
-
 def test_kupiec_by_hand():
     """2 of 4 at 0.75: L_0 = 0.75^2 0.25^2, L_1 = 0.5^4, 2 ln(16 * 9 / 256 ...) = 4 ln(4/3)."""
     found = unconditional_coverage([True, False, False, True], 0.75)
@@ -108,9 +103,6 @@ def test_conditional_coverage_is_the_sum_with_two_degrees_of_freedom():
     parts = unconditional_coverage(hits, 0.95).statistic + independence(hits).statistic
     assert whole.statistic == pytest.approx(parts, rel=1e-14)
     assert whole.p_value == pytest.approx(stats.chi2.sf(parts, 2), rel=1e-12)
-
-
-# ----- at the edges -----
 
 
 def test_no_violation_is_judged_by_its_own_probability():
@@ -161,9 +153,6 @@ def test_a_right_model_is_refused_as_often_as_the_level_of_the_test():
     ):
         share = np.mean([test(hits).p_value < 0.05 for hits in series])
         assert share == pytest.approx(0.05, abs=3 * 0.0049)
-
-
-# ----- what is refused -----
 
 
 @pytest.mark.parametrize("bad", [[0.5, 1.0], [math.nan, 0.0], [[0, 1], [1, 0]], []])

@@ -28,9 +28,6 @@ from tests.scenes import Follow, isolated, play, venue_of
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
-# ----- by hand -----
-
-
 def test_time_is_counted_by_leverage_with_zero_alone():
     """Four bars at 0, 0.25, 1.2 and 1.5 over two days: half a day each."""
     table = time_by_leverage(np.array([0.0, 0.25, 1.2, 1.5]), 2.0)
@@ -103,9 +100,6 @@ def test_a_fall_from_before_the_first_bar_and_one_that_lasts():
     assert math.isnan(last.back)
 
 
-# ----- correlation -----
-
-
 def ar1(rng, phi, n):
     noise = rng.standard_normal(n)
     values = np.empty(n)
@@ -138,9 +132,6 @@ def test_the_correlation_is_the_usual_one():
     assert rho == pytest.approx(np.corrcoef(x, y)[0, 1], rel=1e-12)
     assert error == pytest.approx((1 - rho**2) / math.sqrt(500), rel=0.2)
     assert all(math.isnan(value) for value in correlate(x, np.ones(500)))
-
-
-# ----- of a run -----
 
 
 @pytest.fixture(scope="module")

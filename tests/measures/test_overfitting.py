@@ -30,9 +30,6 @@ def noise(seed: int, samples: int = 1000, trials: int = 100) -> np.ndarray:
     return np.random.default_rng(seed).normal(0.0, 0.01, (samples, trials))
 
 
-# ----- published: probabilistic and deflated Sharpe ratios, track records -----
-
-
 def test_psr_of_a_hedge_fund():
     """Bailey and Lopez de Prado (2012): 24 months of mean 3.6 %, deviation 7.9 %."""
     found = probabilistic_sharpe(0.036 / 0.079, 24, skew=-2.448, kurtosis=10.164)
@@ -82,9 +79,6 @@ def test_track_records_of_the_paper(periods: int, skew: float, kurtosis: float, 
     root = math.sqrt(periods)
     n = min_track_record_length(2.0 / root, skew=skew, kurtosis=kurtosis, benchmark=1.0 / root)
     assert n / periods == pytest.approx(years, abs=6e-3)
-
-
-# ----- by hand -----
 
 
 def test_moments_by_hand():
@@ -158,9 +152,6 @@ def test_returns_that_stand_still_tell_nothing(level: float):
 
 def test_two_returns_that_differ_are_enough():
     assert 0.0 <= deflated_sharpe_of_returns(np.array([0.01, 0.03]), n_trials=2, std=0.1) <= 1.0
-
-
-# ----- probability of backtest overfitting -----
 
 
 def plain_cscv(returns: np.ndarray, splits: int, metric: str) -> tuple[list[float], ...]:
@@ -256,9 +247,6 @@ def test_prices_in_other_units_and_other_columns_change_nothing():
         np.testing.assert_allclose(np.sort(again.logits), np.sort(found.logits), rtol=1e-12)
 
 
-# ----- effective number of trials -----
-
-
 def test_copies_of_a_trial_are_one_trial():
     one = noise(0, trials=1)
     for returns in (one, np.repeat(one, 30, axis=1), np.zeros((9, 4)), np.full((9, 4), 0.1)):
@@ -322,9 +310,6 @@ def test_trials_with_a_common_part_expect_the_best_that_is_seen():
     common = rng.standard_normal((2_000, 1))
     returns = math.sqrt(0.8) * common + math.sqrt(0.2) * rng.standard_normal((2_000, 200))
     assert luck_of(returns) == pytest.approx(math.sqrt(0.2) * 2.746, rel=0.03)
-
-
-# ----- refused -----
 
 
 @pytest.mark.parametrize(

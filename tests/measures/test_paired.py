@@ -49,9 +49,6 @@ def ladder(k):
     return np.arange(k).reshape(-1, 2)
 
 
-# ------------------------------------------------------------------------------------- measures
-
-
 def test_estimates_are_those_of_numpy():
     x = 0.01 * noise(3, 200, seed=1) + 0.001
     found = {name: each.estimate(x).value for name, each in STATISTICS.items()}
@@ -93,9 +90,6 @@ def test_the_influence_on_a_shortfall_says_how_much_it_varies():
     spread = np.sqrt(np.mean(found.influence**2) / 1_000)
     assert np.abs(found.influence.mean(axis=1)).max() < 1e-12
     assert np.std(found.value) == pytest.approx(spread, rel=3 * 0.035)
-
-
-# ------------------------------------------------------------------------------------- intervals
 
 
 @pytest.mark.slow
@@ -212,9 +206,6 @@ def test_the_same_seed_gives_the_same_bits_and_another_nearly_the_same():
     assert other.high[0] - other.low[0] == pytest.approx(width, rel=0.1)
 
 
-# ---------------------------------------------------------------------------------------- blocks
-
-
 def test_the_error_is_the_spread_of_means_over_histories():
     """The standard error of a deviation of 2,000 draws is 1 / sqrt(4,000) = 1.6 % of it."""
     series = noise(1, 150, seed=14, persistence=0.5)
@@ -237,9 +228,6 @@ def test_blocks_are_long_where_returns_follow_each_other():
     assert choose_block(persistent) > 2 * least
     assert choose_block(np.vstack([calm, persistent, persistent])) == choose_block(persistent)
     assert choose_block(np.zeros((1, 500))) == least
-
-
-# ------------------------------------------------------------------------------------- persistence
 
 
 def test_the_variance_of_a_mean_that_persists_is_the_exact_one():
@@ -274,9 +262,6 @@ def test_an_interval_of_risk_leaves_zero_out_where_p_is_small(measure):
     np.testing.assert_array_equal(is_out, found.p_value <= 0.05)
     again = compute_intervals(returns, measure, pairs=ladder(6))
     np.testing.assert_array_equal(again.low, found.low)
-
-
-# ------------------------------------------------------------------------------------------ many
 
 
 def test_holm_multiplies_by_what_is_left():

@@ -34,9 +34,6 @@ TABLE = {
 FAILED = np.array([False, False, False, False, True, False])
 
 
-# ----- objectives -----
-
-
 def test_every_measure_has_a_unit_and_a_direction():
     assert tuple(ABOUT) == METRICS
     assert {each.better for each in ABOUT.values()} == {-1, 0, 1}
@@ -104,9 +101,6 @@ def test_a_function_that_raises_is_named():
         read_objective(lambda row: row["sharp"]).score(TABLE)
 
 
-# ----- constraints -----
-
-
 @pytest.mark.parametrize(
     ("text", "value", "violation"),
     [
@@ -169,9 +163,6 @@ def test_what_is_no_bound_is_refused(text):
         read_constraints({"max_drawdown": text})
     with pytest.raises(ParameterError, match="did you mean 'max_drawdown'"):
         read_constraints({"max_drawdwn": text})
-
-
-# ----- the order -----
 
 
 def test_a_lucky_sharpe_before_ruin_never_wins():

@@ -24,9 +24,6 @@ K = np.linspace(-1.5, 1.5, 3001)
 NOW = pd.Timestamp("2026-01-01 12:00", tz="UTC")
 
 
-# ----- SVI -----
-
-
 def test_vogts_smile_has_butterfly_arbitrage():
     """Gatheral and Jacquier (2014), figure 2: negative density in spite of sound wings."""
     assert VOGT.total_variance(0.4) == pytest.approx(0.016236569623, abs=1e-12)
@@ -77,9 +74,6 @@ def test_ssvi_is_raw_svi():
     expected = 0.02 * (1.0 - 0.4 * phi * K + np.sqrt((phi * K - 0.4) ** 2 + 1.0 - 0.16))
     np.testing.assert_allclose(smile.raw.total_variance(K), expected, rtol=1e-12)
     assert smile.raw.least_density > 0.0
-
-
-# ----- chains -----
 
 
 def make_rows(
@@ -217,9 +211,6 @@ def test_a_folder_is_one_chain_of_all_snapshots(tmp_path: Path):
     assert "156 quotes in 2 snapshots" in repr(chain.inspect())
     with pytest.raises(bt.DataError, match="needs files that end in"):
         bt.Chain.load(tmp_path.joinpath("none").mkdir() or tmp_path / "none")
-
-
-# ----- surfaces -----
 
 
 @pytest.fixture(scope="module")
@@ -452,8 +443,6 @@ def test_the_check_catches_interpolation_towards_a_later_snapshot(surfaces: bt.S
     )
 
 
-# ----- errors -----
-
 ROWS = make_rows(days=(30.0,))
 BAD_CHAINS = [
     (ROWS.drop(columns="strike"), "coin", "needs a column 'strike'"),
@@ -549,9 +538,6 @@ def test_several_underlyings_or_snapshots_need_a_choice():
         bt.Surface.fit(bt.Chain.from_frame(later, settlement="coin"))
 
 
-# ----- real chains -----
-
-
 @needs_chains
 @pytest.mark.slow
 def test_every_real_snapshot_agrees_and_fits():
@@ -576,9 +562,6 @@ def test_every_real_snapshot_agrees_and_fits():
     judged = every[(every["years"] >= 2.0 / 365.0) & (every["strikes"] >= 8)]
     assert np.average(judged["inside"], weights=judged["quotes"]) > 0.99
     assert judged["median_error"].median() < 0.003
-
-
-# ----- command line and report -----
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

@@ -32,9 +32,6 @@ def pair(**settings) -> bt.Allocation:
     return bt.Allocation({"bold": (Constant(2.0), 0.6), "cash": (Constant(0.0), 0.4)}, **settings)
 
 
-# ----- transfers by hand -----
-
-
 def test_every_pocket_goes_back_to_its_share():
     """600 at 2x from 100 to 150: bought at the open of hour 1, 12 coins earn 600: 1,200 and 400.
 
@@ -76,9 +73,6 @@ def test_three_pockets_share_lack_and_surplus_in_proportion():
     ruined = np.array([False, True, False])
     found = plan_transfers("to-target", np.array([900.0, 0.0, 300.0]), shares, 1000.0, ruined)
     assert found.tolist() == pytest.approx([-100.0, 0.0, 100.0])  # 2 : 1 of 1,200
-
-
-# ----- truths -----
 
 
 def test_the_ledger_adds_up_to_0_and_the_whole_is_the_sum_of_its_pockets():
@@ -188,9 +182,6 @@ def test_a_pocket_may_hold_several_positions(margin):
     assert list(done.results["pair"].names) == ["A", "B"]
     assert done.settings["pockets"]["all"]["instrument"] == list(names)
     assert "pair: 0.5 of" in done.summary()
-
-
-# ----- bad input -----
 
 
 @pytest.mark.parametrize(

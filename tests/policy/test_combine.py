@@ -71,9 +71,6 @@ def asked(policy: bt.Policy, a: list[float], b: list[float] | None = None) -> li
     return result.bars["target"].tolist()
 
 
-# ----- the algebra -----
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("inner", [VolTarget(target=0.9), Cppi(multiplier=5.0)], ids=repr)
 def test_what_changes_nothing_is_the_policy_itself(inner: bt.Policy):
@@ -228,8 +225,6 @@ def test_cooldown_stays_out_after_a_liquidation():
     assert result.metrics["liquidations"] == 1
     assert result.bars["target"].tolist()[:6] == [3.0, 3.0, 0.0, 0.0, 3.0, 3.0]
 
-
-# ----- an ordinary policy -----
 
 DEEP = Smoothed(Lowest(VolTarget(0.6), Cppi(5.0)), up=2.0)
 
@@ -442,9 +437,6 @@ class Nobody(Capped):
     takes = (0, 1)
 
 
-# ----- refused -----
-
-
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -469,9 +461,6 @@ class Nobody(Capped):
 def test_what_cannot_be_combined_is_refused(make: Any, text: str):
     with pytest.raises((ParameterError, PolicyError), match=text):
         make()
-
-
-# ----- at the command line -----
 
 
 @pytest.mark.parametrize(

@@ -137,9 +137,6 @@ def test_a_sweep_over_words_compiles_one_formula(monkeypatch):
     assert len([name for name in compiled if name.startswith("lanes_")]) == 1
 
 
-# ---------------------------------------------------------------------------------- the seconds
-
-
 def test_a_stopwatch_counts_what_overlaps_once(monkeypatch):
     now = iter([0.0, 5.0, 6.0, 8.0])
     monkeypatch.setattr("backtest.base.compile_time.time.perf_counter", lambda: next(now))

@@ -20,8 +20,6 @@ from backtest.engine.manifest import hash_source
 from backtest.strategies import SharpeScaling, VolTarget
 from tests.policy.policies import MARKET, VENUE, Mixed, live
 
-# ----- declared -----
-
 
 def test_a_policy_is_a_frozen_value():
     one, same, other = Mixed(), Mixed(target=1.0), Mixed(target=1.5)
@@ -165,9 +163,6 @@ def test_a_policy_without_leverage_says_so():
 
     with pytest.raises(PolicyError, match="a policy must define leverage, Undecided does not"):
         live(Undecided())
-
-
-# ----- columns -----
 
 
 def observing(observe: Callable[[bt.Market], Any]) -> bt.Policy:

@@ -16,7 +16,6 @@ from backtest.features import traded_returns
 from tests.markets import market_of
 from tests.policy.policies import MARKET, VENUE, Remembering, live
 
-# ----- what a policy sees -----
 VIEWS: list[tuple[Any, Any]] = []
 
 
@@ -79,9 +78,6 @@ def test_a_memory_goes_on_where_a_run_is_resumed():
     second = live(Remembering(), market=MARKET, resume=first)
     assert first.memory == (100.0, MARKET.close[:100].max())
     assert second.memory == (300.0, MARKET.close.max())
-
-
-# ----- the signal, as policies see it -----
 
 
 class Seeing(bt.Policy):

@@ -89,9 +89,6 @@ def test_the_commands_in_an_experiment_are_on_the_page_or_are_of_its_tables(path
         assert words in commands or words[0] in ("sweep", "tune")
 
 
-# --------------------------------------------------------------------------- the policy repository
-
-
 @pytest.mark.slow
 def test_the_gate_of_the_policy_repository_passes_and_notices_a_change(desk, capsys, monkeypatch):
     monkeypatch.chdir(desk / "examples" / "policy-repo")
@@ -141,8 +138,6 @@ def test_its_workflow_is_that_of_the_docs_and_its_versions_are_those_of_the_cons
     constraints = (ROOT / "constraints.txt").read_text().splitlines()
     assert all(line in constraints for line in pinned if not line.startswith("leverage-backtest="))
 
-
-# ------------------------------------------------------------------------------------ the notebook
 
 RUNNER = """
 import ast, json, sys

@@ -44,9 +44,6 @@ def bytes_of(result: bt.Result) -> tuple[bytes, bytes, dict[str, bytes]]:
     return result.bars.to_numpy(dtype=np.float64).tobytes(), events, metrics
 
 
-# -------------------------------------------------------------------------------------- layouts
-
-
 @pytest.mark.parametrize("layout", every_nth(LAYOUTS, 4))
 def test_a_run_on_what_a_layout_holds_has_the_same_bytes(tmp_path: Path, layout: str, expected):
     paths, terms = LAYOUTS[layout](tmp_path)
@@ -179,9 +176,6 @@ def test_minutes_become_hours_with_mark_and_funding(tmp_path: Path):
     assert market.has_mark
 
 
-# --------------------------------------------------------------------------------------- trades
-
-
 def make_trades(n: int = 5000, seed: int = 1) -> pd.DataFrame:
     """Return trades over three hours, sorted, some in the same millisecond."""
     rng = np.random.default_rng(seed)
@@ -260,9 +254,6 @@ def test_trades_that_make_no_bars_are_refused(tmp_path: Path, change, terms, rul
     change(make_trades()).to_csv(tmp_path / "ticks.csv", index=False)
     with pytest.raises(bt.DataError, match=rule):
         bt.import_market(tmp_path / "ticks.csv", **terms)
-
-
-# -------------------------------------------------------------------------------------- repairs
 
 
 def spoil(folder: Path, kind: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> list[Path]:
@@ -365,8 +356,6 @@ def test_a_repair_that_is_not_known_is_refused(tmp_path: Path, repair):
     with pytest.raises(bt.ParameterError, match="a repair must be a known one"):
         bt.import_market(*own_files(tmp_path), repair=[repair])
 
-
-# -------------------------------------------------------------------------------------- hostile
 
 GOOD = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
 HEADER, ROW = GOOD.splitlines()[:2]

@@ -114,9 +114,6 @@ def test_grossman_and_zhou():
     check(grossman_zhou.replicate(years=8))
 
 
-# ----- the closed forms and the simulators by themselves -----
-
-
 def test_the_gap_rate_is_that_of_the_jumps_drawn():
     """Share of jumps worse than -1/m among 400,000 drawn, within three standard errors."""
     jumps = Jumps(rate=1.0, down=0.5, mean_down=0.05, mean_up=0.04)

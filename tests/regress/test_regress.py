@@ -25,9 +25,6 @@ def columns_at_first(verdict):
     return [move.column for move in verdict.bars.at_first]
 
 
-# --------------------------------------------------------------------------- what is (not) caught
-
-
 @pytest.mark.slow
 def test_the_unchanged_project_never_alarms(was):
     for _ in range(3):
@@ -190,9 +187,6 @@ def test_a_loaded_result_is_compared_like_the_run(was, tmp_path):
     assert compare_baselines(was, take(loaded)).exit_code == 0
 
 
-# ---------------------------------------------------------------------------------- the platform
-
-
 def test_the_same_platform_means_the_same_bytes(was):
     verdict = compare_baselines(was, disturb(was, 1.0 + 1e-15))
     assert verdict.exit_code == 1
@@ -238,9 +232,6 @@ def test_a_policy_hash_of_another_python_is_told_with_a_caution(was):
 
 def test_the_platform_names_what_rounds(was):
     assert {"cpu", "cpu_features", "numpy", "numba", "llvmlite", "libm"} <= {*was.host}
-
-
-# ------------------------------------------------------------------------------------------- told
 
 
 def test_the_text_is_100_columns_wide_and_says_what_moved(was):

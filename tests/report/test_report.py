@@ -42,9 +42,6 @@ def tables_of(page):
     }
 
 
-# ---------------------------------------------------------------------------------- what it says
-
-
 @pytest.mark.slow
 def test_a_run_is_told_in_the_order_of_reading(page, html):
     assert [section.key for section in page.sections] == SECTIONS
@@ -222,9 +219,6 @@ def test_odd_runs_have_a_report_too(kind):
     text = write_html(build_run(result))
     assert not re.search(r"(?i)\bnan\b", re.sub(r"<script.*?</script>", "", text, flags=re.S))
     assert write_text(build_run(result), "json")
-
-
-# ---------------------------------------------------------------------- months, drawdowns, windows
 
 
 def test_months_and_years_compound_to_the_run(result):

@@ -30,18 +30,12 @@ HOSTILE = (
 )
 
 
-# ---------------------------------------------------------------------------------- always the same
-
-
 @pytest.mark.slow
 def test_the_same_result_makes_the_same_bytes(result, html, tmp_path):
     assert write_html(build_page(result)) == html
     again = bt.Result.load(result.save(tmp_path))
     assert write_html(build_page(again)) == html
     assert again.report(tmp_path / "deep" / "report.html").read_text("utf-8") == html
-
-
-# ------------------------------------------------------------------------------------ safe to open
 
 
 def scripts_of(html):

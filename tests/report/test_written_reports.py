@@ -20,8 +20,6 @@ from backtest.report.page.formats import write_page, write_text
 from backtest.report.write import build_page
 from backtest.store.find import find_folder
 
-# ----------------------------------------------------------------------------------- the formats
-
 
 def test_json_holds_the_numbers_and_null_for_those_that_are_none(page, result):
     found = json.loads(write_text(page, "json"))
@@ -101,9 +99,6 @@ def test_a_report_goes_through_a_link_and_into_a_pipe(result, tmp_path):
         heard = pool.submit(pipe.read_text)
         result.report(pipe)
         assert heard.result(timeout=10) == path.read_text()
-
-
-# ------------------------------------------------------------------------------- found by its name
 
 
 @pytest.fixture

@@ -17,8 +17,6 @@ from backtest.store.kinds import hash_manifest
 from backtest.store.listing import ServedList
 from tests.serve.served import HOSTILE, SECRET, rows_of
 
-# ---------------------------------------------------------------------- damaged and hostile folders
-
 
 def spoil(store, name, file, content):
     (store / name / file).write_bytes(content)
@@ -161,9 +159,6 @@ def test_each_result_is_read_once_for_any_number_of_lists(store, names, tmp_path
     assert 200 <= first <= 800
     assert len(listed.read()) == 200
     assert len(read) == first
-
-
-# ---------------------------------------------------------------------- folders that are deleted
 
 
 @pytest.mark.parametrize("lost", ["has_ends", "read_small"])

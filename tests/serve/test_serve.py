@@ -33,9 +33,6 @@ from tests.serve.served import SECRET, VENUE, live, rows_of
 ROOT = Path(__file__).parents[2]
 
 
-# ---------------------------------------------------------------------------------- what is shown
-
-
 @pytest.mark.slow
 def test_the_list_shows_everything_with_its_measures(ask, store, names):
     answer, text = ask("/")
@@ -176,9 +173,6 @@ def test_a_loaded_comparison_is_reported(store, names, tmp_path):
     assert "calm against bold" in path.read_text()
 
 
-# ------------------------------------------------------------------------------------ the command
-
-
 def start(*arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
@@ -244,9 +238,6 @@ def test_bound_elsewhere_it_warns(saved, monkeypatch, capsys):
 def test_an_address_of_another_machine_is_refused(saved):
     with pytest.raises(ParameterError, match="must be free and of this machine"):
         Server(saved[0], "192.0.2.1", 0)
-
-
-# ---------------------------------------------------------------------------- returns for others
 
 
 @pytest.mark.slow

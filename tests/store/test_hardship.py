@@ -36,9 +36,6 @@ def live(leverage=1.0):
     return bt.run(market, Constant(leverage=leverage), **terms)
 
 
-# ------------------------------------------------------------------------------------------- kills
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_record_that_is_killed_at_any_step_leaves_no_baseline_or_a_whole_one(tmp_path):
@@ -80,9 +77,6 @@ def test_a_save_and_a_prune_that_are_killed_at_any_step_leave_a_store_that_works
         assert len(ends) > 4
 
 
-# ----------------------------------------------------------------------------------------- together
-
-
 def work_on(source: Path, store: Path, seed: int) -> None:
     """Save, list, verify and prune in one store, over and over."""
     order = random.Random(seed)
@@ -117,9 +111,6 @@ def test_eight_processes_at_once_leave_a_whole_store(tmp_path):
     path = bt.Result.load(source).save(store)
     assert not verify_folder(path).faults
     assert [each.name for each in list_results(store) if not each.trouble] == [source.name]
-
-
-# ------------------------------------------------------------------------- what may not be written
 
 
 @pytest.mark.slow
@@ -180,8 +171,6 @@ def test_a_user_who_may_write_nowhere_is_told_and_still_gets_the_numbers(tmp_pat
     assert "Traceback" not in done.stderr
     assert "cannot write the result: Permission denied" in done.stderr
 
-
-# ------------------------------------------------------------------------------------------- clocks
 
 WALL = {"time.time", "time.time_ns", "dt.datetime.now"}
 READ_BY = {

@@ -181,9 +181,6 @@ def test_a_result_that_is_saved_again_keeps_the_notes_beside_it(
     assert [each.name for each in store.iterdir()] == [run.name]
 
 
-# -------------------------------------------------------------------------------- hostile manifests
-
-
 HOSTILE = {
     "nested deeply": b"[" * 200_000,
     "nested objects": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
@@ -265,9 +262,6 @@ def test_a_small_file_says_how_large_it_may_be(tmp_path):
         huge.truncate(bounded_reads.LARGEST + 1)
     with pytest.raises(DataError, match=r"manifest.json must be at most 32 MiB, got 32 MiB"):
         bounded_reads.read_small(tmp_path / "manifest.json")
-
-
-# ----------------------------------------------------------------------------------- other deleters
 
 
 def test_a_finished_fetch_removes_its_own_files_only(tmp_path):

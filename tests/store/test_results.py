@@ -32,8 +32,6 @@ from backtest.tune import Study
 from tests.markets import free_venue
 from tests.store.stores import DAYS, folder_of, live, settle, spoil
 
-# --------------------------------------------------------------------------------------------- list
-
 
 @pytest.mark.slow
 def test_a_list_has_every_result_of_all_four_kinds_and_the_record_of_looks_is_none(store):
@@ -105,9 +103,6 @@ def test_a_store_that_cannot_be_written_is_listed_all_the_same(store, monkeypatc
     monkeypatch.setattr("os.fsync", refuse)
     assert len(list_results(store)) == 5
     assert not (store / INDEX).exists()
-
-
-# -------------------------------------------------------------------------------- filters and order
 
 
 def entry(name="a", **facts) -> StoreEntry:
@@ -196,9 +191,6 @@ def test_a_result_is_found_by_name_id_and_beginning_and_a_damaged_one_too(store)
         find_folder("../made", store)
 
 
-# ------------------------------------------------------------------------------------------ compare
-
-
 def test_saved_runs_compare_as_their_policies_do_to_the_bit(store):
     runs = [each.name for each in list_results(store) if each.kind == "run"]
     loaded = {name.partition("-")[0]: bt.Result.load(store / name) for name in runs}
@@ -233,9 +225,6 @@ def test_runs_that_cannot_be_compared_are_refused_naming_what_differs():
         compare_saved(runs)
     with pytest.raises(ParameterError, match="two runs or more"):
         compare_saved({"a": runs["a"]})
-
-
-# ------------------------------------------------------------------------------------- made again
 
 
 def test_a_result_made_in_python_says_so_in_place_of_a_command(store):

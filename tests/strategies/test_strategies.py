@@ -14,8 +14,6 @@ from backtest.features import ewma_volatility
 from backtest.strategies import Constant, Cppi, SharpeScaling, VolTarget
 from tests.markets import YEAR, bars_market, free_venue, live, market_of, walk
 
-# ----- Constant -----
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("turns", [0.5, 2.0, 3.0])
@@ -55,9 +53,6 @@ def test_decay_of_constant_in_a_market_that_goes_nowhere():
     years = 101 / YEAR
     decay = -50 * math.log(1.3 * 8 / 11) / years
     assert result.metrics["leverage_decay"] == pytest.approx(decay, rel=1e-9)
-
-
-# ----- VolTarget -----
 
 
 def test_vol_target_is_its_formula():
@@ -109,9 +104,6 @@ def test_vol_target_of_a_market_that_stands_still_asks_for_all_there_is():
     bar = SimpleNamespace(sigma=np.float64(0.0))
     with np.errstate(divide="ignore"):
         assert VolTarget().leverage(bar, None) == math.inf
-
-
-# ----- SharpeScaling -----
 
 
 def decide(policy: SharpeScaling, sigma: float, sharpe: float, error: float) -> float:
@@ -166,9 +158,6 @@ def test_sharpe_scaling_is_out_of_a_market_that_falls_and_in_one_that_rises():
     assert falling.isna().sum() == rising.isna().sum() == window
     assert (falling[window:] == 0.0).all()
     assert (rising[window:] > 0.4).all()
-
-
-# ----- Cppi -----
 
 
 def gentle_walk(n: int, largest: float, seed: int) -> bt.Market:

@@ -33,9 +33,6 @@ def decide(policy: Kelly, drift: float, error: float, sigma: float) -> float:
         return policy.leverage(bar, None)
 
 
-# ----- growth -----
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("fraction", "share"), [(0.5, 0.75), (1.0, 1.0), (2.0, 0.0)])
 def test_a_fraction_of_kelly_grows_by_its_share_of_half_the_squared_sharpe(fraction, share):
@@ -57,9 +54,6 @@ def test_full_kelly_grows_fastest_of_all_constant_leverages():
     for fraction, found in growth.items():
         assert found == pytest.approx(fraction * (2.0 - fraction) * 0.5, abs=0.002)
     assert max(growth, key=growth.get) == 1.0
-
-
-# ----- the estimate -----
 
 
 @pytest.mark.parametrize("window", [2000, 8000, 32_000])
@@ -110,9 +104,6 @@ def test_a_signal_that_is_not_known_is_no_part_of_a_window():
     whole = rolling_drift(market, 50)
     np.testing.assert_allclose(found.mean[130:], whole.mean[130:], rtol=1e-9)
     np.testing.assert_allclose(found.error[130:], whole.error[130:], rtol=1e-12)
-
-
-# ----- the rule -----
 
 
 def test_kelly_is_its_formula():

@@ -36,9 +36,6 @@ VENUES = {
 }
 
 
-# ----- the largest notional that survives -----
-
-
 @pytest.mark.parametrize("name", VENUES)
 @pytest.mark.parametrize("ratio", [0.3, 0.7, 0.93, 0.999, 1.001, 1.07, 1.4, 3.0])
 def test_what_just_survives_is_liquidated_at_the_price_after_the_move(name: str, ratio: float):
@@ -107,9 +104,6 @@ def test_survivable_notionals_take_arrays_and_refuse_what_is_no_price():
     assert math.isnan(bt.margin.survivable_notional(BINANCE, 1e4, math.nan))
     with pytest.raises(bt.ParameterError, match="ratio must be over 0"):
         bt.margin.survivable_notional(BINANCE, 1e4, 0.0)
-
-
-# ----- the policy -----
 
 
 @pytest.mark.parametrize("side", [1.0, -1.0])
@@ -231,9 +225,6 @@ def test_a_sweep_has_the_bits_of_single_runs():
         settings = {name: table[name].iloc[k] for name in space}
         result = bt.run(market, LiquidationProbability(**settings), **terms)
         assert result.metrics["final_equity"] == table["final_equity"].iloc[k]
-
-
-# ----- what happens -----
 
 
 @pytest.mark.slow

@@ -45,9 +45,6 @@ def debt(result: bt.Result) -> np.ndarray:
     return -result.bars["cash"].to_numpy()
 
 
-# ----- the loop -----
-
-
 @pytest.mark.parametrize("v", [0.01, 0.5, 0.75, 0.95])
 def test_the_leverage_is_the_sum_of_the_geometric_series(v: float):
     """Each deposit lends v of itself, which is deposited again; the rest is v^(n+1) / (1 - v)."""
@@ -111,9 +108,6 @@ def test_the_band_holds_at_every_close_and_saves_most_trades():
     gross = (bars["position"] * market.open).to_numpy()[restored]
     equity = np.concatenate([[1e4], bars["equity"]])[restored]
     np.testing.assert_allclose(gross / equity, 2.5, rtol=1e-9)
-
-
-# ----- the loan -----
 
 
 def test_the_collateral_the_debt_and_the_health_factor_by_hand():

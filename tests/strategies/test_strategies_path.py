@@ -17,8 +17,6 @@ from backtest.strategies.margin_buffer import find_notional
 from backtest.venue.requirement import read_rules
 from tests.markets import YEAR, bars_market, free_venue, live, market_of, walk
 
-# ----- DrawdownControl -----
-
 
 def gentle_walk(n: int, largest: float, seed: int) -> bt.Market:
     """Return bars without gaps that move by up to ``largest``, often by all of it."""
@@ -114,9 +112,6 @@ def test_growth_under_the_drawdown_limit_is_that_of_grossman_and_zhou(controlled
     assert growth == pytest.approx(part * 8.0, abs=3 * part * 4.0 / math.sqrt(controlled.years))
 
 
-# ----- Ladder -----
-
-
 def climb(policy: Ladder, values: np.ndarray) -> np.ndarray:
     """Return the leverage at each of some volatilities, or drawdowns."""
     memory, levels = policy.start(), []
@@ -201,8 +196,6 @@ def test_a_ladder_remembers_its_step_over_a_pause():
     second = live(rest, policy, resume=first, compile=False)
     np.testing.assert_array_equal(whole.bars["target"].to_numpy()[150:], second.bars["target"])
 
-
-# ----- MarginBuffer -----
 
 PRESET = bt.Venue.preset("binance-usdm", "BTCUSDT")
 

@@ -39,9 +39,6 @@ def test_a_sweep_observes_many_sets_at_once(policy: bt.Policy):
     assert columns.is_together
 
 
-# ----- Regime -----
-
-
 def test_regime_weighs_two_leverages_with_the_probability_of_the_next_bar():
     policy = Regime(calm=3.0, stress=1.0, half_life=500.0, calm_bars=100.0, stress_bars=25.0)
     market = bt.Market.sample(bars=400)
@@ -116,9 +113,6 @@ def test_regime_halves_the_swings_of_volatility():
 def relative_error(variances: np.ndarray) -> float:
     """Return the standard error of a mean of squared normal returns of these variances, over it."""
     return math.sqrt(2.0 * np.sum(variances**2)) / np.sum(variances)
-
-
-# ----- TrendVol -----
 
 
 @pytest.mark.parametrize("measure", ["sign", "strength"])

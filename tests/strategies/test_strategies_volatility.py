@@ -21,8 +21,6 @@ from backtest.strategies import ImpliedVolTarget, VolTarget
 from tests.features.test_volatility import simulate
 from tests.markets import YEAR, free_venue, live, walk
 
-# ----- VolTarget -----
-
 
 def test_vol_target_keeps_its_order_of_parameters_and_its_default_bits():
     assert VolTarget(0.5, 24.0, 2.0) == VolTarget(target=0.5, half_life=24.0, power=2.0)
@@ -94,9 +92,6 @@ def test_vol_target_is_swept_over_estimators_as_it_runs_with_each():
 def test_the_half_life_matters_for_the_estimators_that_forget():
     when = VolTarget.parameters()["half_life"].space.when
     assert when == ("estimator", WEIGHTED_ESTIMATORS)
-
-
-# ----- ImpliedVolTarget -----
 
 
 def decide(policy: ImpliedVolTarget, implied: float) -> float:

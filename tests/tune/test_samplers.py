@@ -101,9 +101,6 @@ def mixed(cube):
     return free(score - np.where(fast, (sets["extra"] - 0.25) ** 2, 0.3))
 
 
-# --------------------------------------------------------------------------------- what they find
-
-
 @pytest.mark.parametrize(
     ("name", "trials", "short"),
     [
@@ -197,9 +194,6 @@ def test_auto_is_ahead_of_even_points_on_a_rugged_surface():
     assert best["auto"] > best["random"]
 
 
-# ----------------------------------------------------------------------------- how long they ask
-
-
 @pytest.mark.parametrize("name", slow_tpe(EVERY))
 @pytest.mark.parametrize("trials", first_only([1, 63, 200]))
 def test_the_number_of_trials_is_met_exactly(name, trials):
@@ -267,9 +261,6 @@ def test_models_ask_for_no_set_twice_and_end_when_there_are_no_more(name):
     assert 100 < len(asked) <= 150
 
 
-# ------------------------------------------------------------------------------- what they bear
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", slow_tpe(EVERY))
 @pytest.mark.parametrize("value", every_nth([math.nan, -math.inf, math.inf, 0.0, 1e300], 3))
@@ -310,9 +301,6 @@ def test_a_dimension_of_one_value_is_borne(name):
     assert len(asked) > 0
 
 
-# ---------------------------------------------------------------------------------- determinism
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_the_same_seed_and_answers_give_the_same_questions(name):
@@ -336,9 +324,6 @@ def test_other_answers_give_other_questions(name):
 @pytest.mark.parametrize("name", slow_tpe(EVERY))
 def test_any_whole_number_is_a_seed(name, seed):
     search(name, SQUARE, bowl, trials=300, seed=seed)
-
-
-# ------------------------------------------------------------------------------------ the parts
 
 
 def test_grades_follow_debs_rules():
@@ -415,9 +400,6 @@ def test_a_batch_has_no_candidate_twice():
     rng = np.random.default_rng(0)
     places = choose_spread(rng.random(50), rng.random(50), 40, rng)
     assert len(set(places.tolist())) == 40
-
-
-# -------------------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(

@@ -80,9 +80,6 @@ def is_same(one: Study, other: Study) -> bool:
     return True
 
 
-# ----- kill and go on -----
-
-
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_it_ends_as_if_it_had_not_been(processes, tmp_path):
     whole = seek(store=tmp_path / "whole")
@@ -217,9 +214,6 @@ def test_time_spent_before_counts(tmp_path):
     assert before < searched[-1] < seconds + 0.1
 
 
-# ----- one study is not another -----
-
-
 def test_what_has_begun_is_not_begun_again(tmp_path):
     study = seek(store=tmp_path)
     with pytest.raises(ParameterError, match="was already started") as caught:
@@ -327,9 +321,6 @@ def test_the_content_of_a_table_that_an_objective_reads_counts(monkeypatch):
         assert describe_objective(function) == before
 
 
-# ----- two processes -----
-
-
 def test_two_processes_do_not_work_on_one_study(processes, tmp_path):
     child = start(processes, tmp_path, pause=0.05)
     wait_for_batches(tmp_path, 2)
@@ -345,9 +336,6 @@ def test_two_processes_make_two_studies_side_by_side(processes, tmp_path):
         child.join()
     assert [child.exitcode for child in children] == [0, 0]
     assert len(list(tmp_path.glob("*-study-*"))) == 2
-
-
-# ----- damage -----
 
 
 def damaged(tmp_path: Path) -> tuple[Study, Path]:

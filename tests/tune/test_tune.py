@@ -24,9 +24,6 @@ from tests.tuning import Columns, Hills, MadeUp, Mixed, dome, seek, stand_in
 pytestmark = pytest.mark.usefixtures("made_up")
 
 
-# ----- searching -----
-
-
 def test_the_best_place_is_found_and_ready_to_run():
     study = seek()
     assert study.best["sharpe"] == pytest.approx(2.0, abs=0.02)
@@ -194,9 +191,6 @@ def test_every_kind_of_parameter_is_searched(on):
     assert study.best_policy == Mixed(**best)
 
 
-# ----- what must hold -----
-
-
 def test_constraints_are_kept_whatever_the_score(on):
     def surface(sets: Columns) -> Columns:
         return {"sharpe": sets["x"].copy(), "max_drawdown": sets["x"] / 10.0}
@@ -310,9 +304,6 @@ def test_failed_sets_are_not_said_to_break_constraints(on):
     told = re.search(r"of (\d+) sets (\d+) break sharpe >= 9, (\d+) failed$", study.warnings[0])
     assert told, study.warnings[0]
     assert int(told[2]) + int(told[3]) == int(told[1])
-
-
-# ----- several objectives -----
 
 
 def trade_off(sets: Columns) -> Columns:

@@ -72,9 +72,6 @@ def test_an_outcome_of_an_earlier_version_is_read():
     assert StudyOutcome.from_dict(data).chosen_by == ""
 
 
-# ----- what became of the trials -----
-
-
 @pytest.mark.slow
 def test_fewer_sets_than_trials_are_explained(tmp_path):
     study = seek(Mixed, trials=4000, store=tmp_path)

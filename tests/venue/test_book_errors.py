@@ -173,8 +173,6 @@ def test_the_answers_of_a_rule_of_ones_own_are_checked():
         bt.margin.initial(PLAIN, 1.0, 1.0, Negative())
 
 
-# ------------------------------------------------------------------------------------- storing
-
 VALUES = (
     bt.Brackets(),
     bt.Brackets(level=1.05),

@@ -25,9 +25,6 @@ def needed(quantities, prices, rule, venues=PLAIN, **terms):
     return bt.margin.requirement(venues, quantities, prices, rule, **terms)
 
 
-# ------------------------------------------------------------------------------------- brackets
-
-
 def test_brackets_add_up_by_hand():
     """60,000 in the second bracket of both: .5 % less the amount of 50, and N / 100 at first."""
     rows = {name: venue.brackets for name, venue in BINANCE.items()}
@@ -69,9 +66,6 @@ def test_one_position_has_the_bits_of_the_functions_of_one_position():
             root = book_price.compute_bracket_failure(book, held, cash, 0)
             single = compute_liquidation_value(rules, quantity, value, cash, x)
             assert root == single or (math.isnan(root) and math.isnan(single))
-
-
-# ------------------------------------------------------------------------------------ scenarios
 
 
 def test_independent_groups_by_hand():
@@ -132,9 +126,6 @@ def test_initial_has_a_factor_and_a_contingency_of_its_own():
     assert bt.margin.initial(PLAIN, 10.0, 100.0, alike) == needed(10.0, 100.0, alike)
 
 
-# ------------------------------------------------------- systems of clearing houses, worked by us
-
-
 def test_tims_worked_by_hand():
     """Ten points from -15 % to +15 % per class, gains offset by 90 % within a product group.
 
@@ -165,9 +156,6 @@ def test_span_worked_by_hand():
     prices = {"near": 100.0, "far": 100.0}
     assert needed({"near": 100.0, "far": 0.0}, prices, rule) == pytest.approx(600.0)
     assert needed({"near": 100.0, "far": -80.0}, prices, rule) == pytest.approx(120.0 + 40.0)
-
-
-# ------------------------------------------------------------------------- shares and failures
 
 
 def test_shares_add_up_under_scenarios():
@@ -285,9 +273,6 @@ def test_a_mixed_group_is_bisected():
     book_price.aim(book, start, 0, ratio, end)
     book_failure.move_holdings(held, start, end, 1.0)
     assert abs(book_failure.compute_distance_left(book, held, -1.7)) < 1e-12
-
-
-# ----------------------------------------------------------------------------- a rule of one's own
 
 
 class Flat:

@@ -28,9 +28,6 @@ def rates_of(result):
     return (happened(result, "fee")["amount"].to_numpy() / fills).tolist()
 
 
-# ------------------------------------------------------------------------------------- by hand
-
-
 def test_the_volume_of_the_days_before_chooses_the_tier():
     # 12-hour bars, two a day: 1x, then flat, then 1x, ... trades about 1,000 at each open
     result = play(*[100] * 8, targets=(1.0, 0.0) * 4, venue=VENUE, interval="12h")
@@ -89,9 +86,6 @@ def test_a_policy_sees_the_taker_rate_of_the_day():
 
     result = play(*[100] * 4, venue=VENUE, policy=Looks(), interval="1d")
     assert result.bars["target"].tolist() == [is_(2.1), is_(2.1), is_(2.05), is_(2.05)]
-
-
-# ------------------------------------------------------------------- the reference, parts, cuts
 
 
 def with_tiers(case: Case, rng: np.random.Generator) -> Case:
@@ -154,9 +148,6 @@ def test_days_are_counted_over_gaps():
     assert traded.at(10_000).sum_past() == 0.0
     assert traded.at(101).add(2.0).at(102).sum_past() == 7.0
     assert traded.at(101).past.shape == (30,)
-
-
-# -------------------------------------------------------------------------------------- stored, bad
 
 
 def test_tiers_are_stored_without_loss():

@@ -28,9 +28,6 @@ def full_below(health: float = 0.95, **terms) -> bt.Venue:
     return lending_market(**terms).override({"liquidation.full_below_health": health})
 
 
-# ----- rates -----
-
-
 @pytest.mark.parametrize(
     ("used", "rate"), [(0.0, 0.0), (0.45, 0.02), (0.9, 0.04), (0.95, 0.34), (1.0, 0.64)]
 )
@@ -62,9 +59,6 @@ def test_a_column_sets_the_rate_from_the_next_open_on():
     assert result.bars["interest"].tolist()[2:] == pytest.approx([first, second])
     with pytest.raises(bt.ParameterError, match=r"got 'use'; did you mean 'used'"):
         AAVE.rates(market, "use")
-
-
-# ----- the whole debt -----
 
 
 @pytest.mark.parametrize("opened", [66.0, 71.25])
@@ -138,9 +132,6 @@ def test_what_does_nothing_is_refused():
         bt.Liquidation(mode="close", fee=0.0, slippage=0.0, full_below_health=0.95)
 
 
-# ----- the policy -----
-
-
 def view(leverage: float) -> SimpleNamespace:
     return SimpleNamespace(
         equity=1000.0, leverage=leverage, position=leverage * 10.0,
@@ -184,9 +175,6 @@ def test_it_repays_by_hand():
     assert before == pytest.approx(THRESHOLD * 16_000 / 10_000)
 
 
-# ----- collateral other than the position's asset -----
-
-
 @pytest.mark.parametrize(("ether", "count"), [(520.0, 0), (510.0, 1)])
 def test_each_collateral_counts_at_its_threshold(ether, count):
     """21,000 of bitcoin bought with 1,000 and a loan of 20,000, beside 10 ether of 2,000 each.
@@ -211,8 +199,6 @@ def test_each_collateral_counts_at_its_threshold(ether, count):
     )  # fmt: skip
     assert result.metrics["liquidations"] == count
 
-
-# ----- the table -----
 
 EXPERIMENT = """
 [data]

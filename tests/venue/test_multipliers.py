@@ -24,9 +24,6 @@ def leverage_of(result):
     return result.bars["leverage"].tolist()
 
 
-# --------------------------------------------------------------------------------- two multipliers
-
-
 def test_the_initial_multiplier_divides_leverage_and_leaves_maintenance():
     result = play(100, 100, targets=INF, venue=venue_of(initial_multiplier=2.0))
     # 16 / 2 = 8 turns; the requirement of 8,000 stays 5 %: 400 of an equity of 1,000
@@ -87,9 +84,6 @@ def test_margin_multiplier_is_both_to_the_bit():
     assert one.record.values.tobytes() == two.record.values.tobytes()
 
 
-# ------------------------------------------------------------------------------- by open interest
-
-
 def market_with(*interest: float) -> bt.Market:
     table = frame([100.0] * len(interest)).assign(volume=1.0, open_interest=interest)
     return bt.Market.from_frames(table, interval="1h")
@@ -147,16 +141,10 @@ def test_a_market_without_the_column_is_refused():
         play(100, 100, venue=venue_of(open_interest_margin=RISING))
 
 
-# ----------------------------------------------------------------------------------- the reference
-
-
 @pytest.mark.parametrize("seed", every_nth(range(60), 4))
 def test_random_cases_equal_the_reference(seed):
     case = with_two_multipliers(make_case(seed), np.random.default_rng([seed, 2]))
     assert_agrees(case.whole(), f"with_two_multipliers, {seed}")
-
-
-# ----------------------------------------------------------------------- stored, resumed, bad input
 
 
 def test_a_venue_with_multipliers_is_stored_without_loss():

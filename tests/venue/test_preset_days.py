@@ -45,9 +45,6 @@ def test_what_follows_the_sign_is_a_day_or_one_of_two_words():
     assert preset_files.parse_name("binance-usdm:BTCUSDT", where="--venue").at is None
 
 
-# ---------------------------------------------------------------------------------- days of a run
-
-
 def fall(start: str, bars: int = 5) -> bt.Market:
     """Return a market of days from a day on."""
     index = pd.date_range(start, periods=bars, freq="D", tz="UTC")
@@ -140,9 +137,6 @@ def test_other_brackets_and_synthetic_prices_have_no_days(recwarn):
     sample = live(bt.Market.sample(bars=30), Venue.preset(*BTC))
     assert sample.manifest["margin_table"] == "prices are synthetic"
     assert not [each for each in recwarn if each.category is VenueDateWarning]
-
-
-# ---------------------------------------------------------------------------------------- override
 
 
 def test_an_override_holds_under_every_margin_table():

@@ -29,9 +29,6 @@ SOME = [*(each for each in ALL if each not in LISTED), *every_nth(LISTED, 12)]
 """Every preset; of those whose tables are listed together, the fast tests take some."""
 
 
-# ------------------------------------------------------------------------------------ every preset
-
-
 @pytest.mark.parametrize("preset", SOME, ids=lambda each: each.name)
 def test_every_table_of_a_preset_builds_and_says_when_and_where_from(preset):
     for date in preset.dates:
@@ -132,9 +129,6 @@ def test_a_day_that_is_none_is_refused():
         Venue.preset(*BTC, at="yesterday-ish")
 
 
-# ---------------------------------------------------------------------------------------- override
-
-
 def test_an_override_changes_what_it_names_and_nothing_else():
     venue = Venue.preset(*BTC)
     changed = venue.override({"fees.taker": 4e-4, "margin_multiplier": 2.0}, slippage={"rate": 0.0})
@@ -186,9 +180,6 @@ def test_a_bad_override_says_rule_value_place_and_cure(changes, groups, words):
 
 def test_an_account_is_overridden_too():
     assert bt.Account(capital=10.0).override(band=0.1) == bt.Account(capital=10.0, band=0.1)
-
-
-# ------------------------------------------------------------------------------ files of the user
 
 
 GOOD = """
@@ -306,9 +297,6 @@ def test_a_file_may_tell_of_a_change_of_the_funding_interval(tmp_path):
 ])  # fmt: skip
 def test_a_name_may_have_a_path_and_a_day(text, name):
     assert preset_files.parse_name(text, where="doc") == name
-
-
-# --------------------------------------------------------------------- answers that are published
 
 
 PRESETS = {
@@ -446,9 +434,6 @@ def test_the_health_factor_is_one_where_the_lending_market_liquidates():
     assert price == pytest.approx(7_500.0 / (5.0 * 0.825))
     # of each unit of collateral sold 1 / 1.05 repays debt
     assert venue.liquidation.fee == pytest.approx(1.0 - 1.0 / 1.05, abs=1e-10)
-
-
-# --------------------------------------------------------------------------------------- funding
 
 
 def terms(venue: str, symbol: str) -> bt.funding.FundingTerms:

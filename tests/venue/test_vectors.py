@@ -55,9 +55,6 @@ DISPUTED = {
 """Cases of which only the arithmetic is taken over, and why; none is left out."""
 
 
-# ---------------------------------------------------------------------------------------- venues
-
-
 def venue_of_table(name: str) -> bt.Venue:
     """Return a venue with a published table; an absent cap is infinite."""
     rows = DATA["tables"][name]["rows"]
@@ -96,9 +93,6 @@ def read_bracket(venue: bt.Venue, notional: float) -> dict[str, float]:
         "maint_margin": needed,
         "max_leverage": float(np.max(np.array(leverages)[reached])),
     }
-
-
-# ----------------------------------------------------------------- one function per kind of case
 
 
 def binance_usdm_liquidation(case: dict[str, Any]) -> dict[str, float]:
@@ -365,9 +359,6 @@ COMPUTE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "composite": composite,
     "stats.vol_estimators": volatility_estimators,
 }
-
-
-# ----------------------------------------------------------------------------------------- tests
 
 
 @pytest.mark.parametrize("name", CASES)
