@@ -35,25 +35,22 @@ def test_every_public_callable_is_drawn_from_and_the_same_call_every_time():
     assert api_fuzzing.make(7).name == api_fuzzing.make(7).name
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: bt.Crowd(10**400, 1.0, 1.0, 1.0),
-        lambda: bt.Stress.load("a" * 100_000),
-        lambda: bt.Stress.load("\0"),
-        lambda: bt.Market.load(3),
-        lambda: bt.Range("0", 1),
-        lambda: bt.measures.fit_market([0.1] * 5, [0.1] * 4, 365.0),
-        lambda: bt.margin_rules.by_calendar(build_objects()["market"], spans=[None]),
-        lambda: bt.Contract(expires=Mute()),
-        lambda: bt.signals.from_function(3, len),
-        lambda: bt.paths.block_length([0.01] * 10),
-        lambda: build_objects()["sweep"].detail([(1, 2), (3,)]),
-        lambda: build_objects()["sweep"].detail([True]),
-        lambda: build_objects()["result"].of_account("wealth"),
-        lambda: build_objects()["result"].of_positions({}),
-    ],
-)
+@pytest.mark.parametrize("call", [
+    lambda: bt.Crowd(10**400, 1.0, 1.0, 1.0),
+    lambda: bt.Stress.load("a" * 100_000),
+    lambda: bt.Stress.load("\0"),
+    lambda: bt.Market.load(3),
+    lambda: bt.Range("0", 1),
+    lambda: bt.measures.fit_market([0.1] * 5, [0.1] * 4, 365.0),
+    lambda: bt.margin_rules.by_calendar(build_objects()["market"], spans=[None]),
+    lambda: bt.Contract(expires=Mute()),
+    lambda: bt.signals.from_function(3, len),
+    lambda: bt.paths.block_length([0.01] * 10),
+    lambda: build_objects()["sweep"].detail([(1, 2), (3,)]),
+    lambda: build_objects()["sweep"].detail([True]),
+    lambda: build_objects()["result"].of_account("wealth"),
+    lambda: build_objects()["result"].of_positions({}),
+])  # fmt: skip
 def test_what_cannot_be_an_argument_is_one_error_with_a_cure(call):
     """Before: TypeError, OverflowError, OSError, ValueError, AttributeError."""
     with pytest.raises((bt.ParameterError, bt.DataError)) as caught:

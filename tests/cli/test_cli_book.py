@@ -134,18 +134,15 @@ def test_a_bad_book_is_one_clear_error(capsys, folder, name):
     assert not (folder / "bad.svg").exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "problem"),
-    [
-        (("--book", "book.toml", "--side", "long"), "--side must be left out with --book"),
-        (("--map", "BTCUSDT,ETHUSDT"), "--map must come with --book"),
-        (("--side", "long"), "a position needs --entry, --leverage"),
-        (("--book", "book.toml", "--map", "BTCUSDT"), "--map takes two instruments"),
-        (("--book", "book.toml", "--map", "BTCUSDT,SOL"), "must be an instrument of the book"),
-        (("--book", "book.toml", "--picture", "map.png"), "--picture writes an SVG file"),
-        (("--book", "book.toml", "--map", "ETHUSDT,BTCUSDT", "--span", "2"), "span must be"),
-    ],
-)
+@pytest.mark.parametrize(("words", "problem"), [
+    (("--book", "book.toml", "--side", "long"), "--side must be left out with --book"),
+    (("--map", "BTCUSDT,ETHUSDT"), "--map must come with --book"),
+    (("--side", "long"), "a position needs --entry, --leverage"),
+    (("--book", "book.toml", "--map", "BTCUSDT"), "--map takes two instruments"),
+    (("--book", "book.toml", "--map", "BTCUSDT,SOL"), "must be an instrument of the book"),
+    (("--book", "book.toml", "--picture", "map.png"), "--picture writes an SVG file"),
+    (("--book", "book.toml", "--map", "ETHUSDT,BTCUSDT", "--span", "2"), "span must be"),
+])  # fmt: skip
 def test_flags_that_do_not_fit(capsys, folder, words, problem):
     code, _, err = call(capsys, *words)
     assert code == 2

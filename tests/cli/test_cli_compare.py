@@ -149,26 +149,23 @@ def test_a_table_says_it_all_and_flags_go_over_it(capsys, folder):
     }
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ((), "two policies or more, got none"),
-        (("--policy", "constant"), "got constant alone"),
-        ((*TWO, "--policy", "constant"), "two are called 'constant'"),
-        (("--policy", "account=constant"), "one is called 'account'"),
-        ((*TWO, "--policy", "ccpi"), "did you mean 'cppi'"),
-        ((*TWO, "--set", "leverage=2"), "must name its policy"),
-        ((*TWO, "--set", "constnt.leverage=2"), "did you mean 'constant'"),
-        ((*TWO, "--set", "constant.levrage=2"), "did you mean 'leverage'"),
-        ((*TWO, "--set", "constant.leverage=-2"), "--set constant"),
-        ((*TWO, "--baseline", "cppi"), "where: --baseline"),
-        ((*TWO, "--confidence", "1.5"), "where: --confidence"),
-        ((*TWO, "--draws", "5"), "where: --draws"),
-        ((*TWO, "--signal", "up"), "where: --signal"),
-        (("none.toml", *TWO), "'none.toml' does not exist"),
-        ((*TWO, "--equl-risk"), "did you mean '--equal-risk'"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "words"), [
+    ((), "two policies or more, got none"),
+    (("--policy", "constant"), "got constant alone"),
+    ((*TWO, "--policy", "constant"), "two are called 'constant'"),
+    (("--policy", "account=constant"), "one is called 'account'"),
+    ((*TWO, "--policy", "ccpi"), "did you mean 'cppi'"),
+    ((*TWO, "--set", "leverage=2"), "must name its policy"),
+    ((*TWO, "--set", "constnt.leverage=2"), "did you mean 'constant'"),
+    ((*TWO, "--set", "constant.levrage=2"), "did you mean 'leverage'"),
+    ((*TWO, "--set", "constant.leverage=-2"), "--set constant"),
+    ((*TWO, "--baseline", "cppi"), "where: --baseline"),
+    ((*TWO, "--confidence", "1.5"), "where: --confidence"),
+    ((*TWO, "--draws", "5"), "where: --draws"),
+    ((*TWO, "--signal", "up"), "where: --signal"),
+    (("none.toml", *TWO), "'none.toml' does not exist"),
+    ((*TWO, "--equl-risk"), "did you mean '--equal-risk'"),
+])  # fmt: skip
 def test_a_mistake_is_one_error_with_its_place_and_its_cure(capsys, arguments, words):
     code, out, err = call(capsys, "compare", *SHORT[:-2], *arguments)
     assert (code, out) == (2, "")
@@ -199,16 +196,13 @@ def test_one_of_several_files_cannot_speak_for_all(capsys, folder):
     assert "where: a.toml, [compare]" in err
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("[compare]\nbaselin = 'a'", "[compare] has no 'baselin'; did you mean 'baseline'"),
-        ("[compare.policies.calm]\nsettings = {}", "[compare.policies.calm] must have a name"),
-        ("[compare.policies.calm]\nname = 'constant'\nsetings = {}", "did you mean 'settings'"),
-        ("[compare.policies]\ncalm = 'constant'", "[compare.policies.calm] must be"),
-        ("[compare]\ndraws = 'many'", "[compare] draws must be"),
-    ],
-)
+@pytest.mark.parametrize(("content", "words"), [
+    ("[compare]\nbaselin = 'a'", "[compare] has no 'baselin'; did you mean 'baseline'"),
+    ("[compare.policies.calm]\nsettings = {}", "[compare.policies.calm] must have a name"),
+    ("[compare.policies.calm]\nname = 'constant'\nsetings = {}", "did you mean 'settings'"),
+    ("[compare.policies]\ncalm = 'constant'", "[compare.policies.calm] must be"),
+    ("[compare]\ndraws = 'many'", "[compare] draws must be"),
+])  # fmt: skip
 def test_a_table_is_checked_key_by_key(capsys, folder, content, words):
     (folder / "c.toml").write_text(content)
     code, _, err = call(capsys, "compare", "c.toml")
@@ -242,14 +236,11 @@ def test_flags_and_files_compare_venues_and_margins(tmp_path, capsys):
     assert found["dear/large"]["account"]["capital"] == 1e6
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--margin", "cross,isolatd"), "margin must be one of cross, isolated"),
-        (("--venue", "binance-usdm:BTCUSDT", "--venue", "binance-usdm:BTCUSDT"), "be different"),
-        (("--venue", "binance-usdm:BTCUSDT", "--venue", "hyperlqd:BTC"), "did you mean"),
-    ],
-)
+@pytest.mark.parametrize(("words", "message"), [
+    (("--margin", "cross,isolatd"), "margin must be one of cross, isolated"),
+    (("--venue", "binance-usdm:BTCUSDT", "--venue", "binance-usdm:BTCUSDT"), "be different"),
+    (("--venue", "binance-usdm:BTCUSDT", "--venue", "hyperlqd:BTC"), "did you mean"),
+])  # fmt: skip
 def test_wrong_terms_are_one_clear_error(words, message, capsys):
     assert main(["compare", "--policy", "constant", "--to", "2023-01-10", *words]) == 2
     assert message in capsys.readouterr().err

@@ -60,15 +60,12 @@ FOLDERS = ["data/BTCUSDT", "data/ETHUSDT"]
 DATA = 'data.path = "data"\n'
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        {"data": FOLDERS},
-        {"data": ["data"]},
-        {"data": ["data"], "instrument": ["BTCUSDT", "ETHUSDT"]},
-        {"data": FOLDERS, "instrument": ["BTCUSDT", "ETHUSDT"]},
-    ],
-)
+@pytest.mark.parametrize("flags", [
+    {"data": FOLDERS},
+    {"data": ["data"]},
+    {"data": ["data"], "instrument": ["BTCUSDT", "ETHUSDT"]},
+    {"data": FOLDERS, "instrument": ["BTCUSDT", "ETHUSDT"]},
+])  # fmt: skip
 def test_flags_name_several_markets(flags):
     market, policy, terms = build(**flags)
     assert market == bt.Markets.load("data")
@@ -444,17 +441,14 @@ def test_weights_by_a_rule():
     assert terms["signal"].text() == "equal-risk(memory=window, window=48, every=6)"
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("run.allocate = 'equl'", "allocate must be .equal. or .inverse-volatility."),
-        ("run.allocate_settings.every = 12", "got settings without a rule"),
-        ("run.allocate = 'equal'\nrun.weights = 'w.csv'", "got allocate and weights"),
-        ("run.allocate = 'equal'\nrun.allocate_settings.window = 3", "equal has no setting"),
-        ("run.allocate = 'equal-risk'\nrun.allocate_settings.every = 0", "every must be"),
-        ("run.signal = 1", "the signal of several instruments must be weights"),
-    ],
-)
+@pytest.mark.parametrize(("text", "message"), [
+    ("run.allocate = 'equl'", "allocate must be .equal. or .inverse-volatility."),
+    ("run.allocate_settings.every = 12", "got settings without a rule"),
+    ("run.allocate = 'equal'\nrun.weights = 'w.csv'", "got allocate and weights"),
+    ("run.allocate = 'equal'\nrun.allocate_settings.window = 3", "equal has no setting"),
+    ("run.allocate = 'equal-risk'\nrun.allocate_settings.every = 0", "every must be"),
+    ("run.signal = 1", "the signal of several instruments must be weights"),
+])  # fmt: skip
 def test_bad_allocations_are_refused(text, message):
     with pytest.raises(BacktestError, match=message):
         build(DATA + text)

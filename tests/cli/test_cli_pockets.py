@@ -15,22 +15,19 @@ SPAN = ("--to", "2023-01-10", "--no-compile", "--no-save")
 IMPACT = ("capacity", "--set", "venue.slippage.impact=1.0")
 
 
-@pytest.mark.parametrize(
-    ("words", "problem", "where"),
-    [
-        ((*POCKETS, "a=0.4*VolTarget()"), "'a' was given twice", "--pocket\n"),
-        ((*POCKETS, "b=0.4*VolTarget()", "--rebalance", "30"), "a duration", "--rebalance\n"),
-        ((*POCKETS, "b=0.4*VolTarget()", "--transfer", "losses"), "transfer", "--transfer\n"),
-        ((*IMPACT, "--capitals", "1e6,1e4"), "got 1,000,000.00, 10,000.00", "--capitals\n"),
-        (("compare", "--policy", "cppi", "--margin", "cross,isloated"), "'isolated'?", "--margin:"),
-        (("compare", "--policy", "cppi"), "--margin cross,isolated", "backtest compare\n"),
-        (("allocation", "--pocket", "abc"), "--pocket takes NAME=SHARE*POLICY", "--pocket abc\n"),
-        (("runway", "--spend", "0.01", "--of", "start", "--most", "-1"), "most must be", "--most:"),
-        (("runway", "--spend", "abc"), "--spend must be a number, got 'abc'", "backtest runway\n"),
-        (("risk", "--find-leverage", "2"), "below 1, got 2", "--find-leverage\n"),
-        (("sensitivity", "--factors", "signal"), "the parameters of a signal rule", "--factors\n"),
-    ],
-)
+@pytest.mark.parametrize(("words", "problem", "where"), [
+    ((*POCKETS, "a=0.4*VolTarget()"), "'a' was given twice", "--pocket\n"),
+    ((*POCKETS, "b=0.4*VolTarget()", "--rebalance", "30"), "a duration", "--rebalance\n"),
+    ((*POCKETS, "b=0.4*VolTarget()", "--transfer", "losses"), "transfer", "--transfer\n"),
+    ((*IMPACT, "--capitals", "1e6,1e4"), "got 1,000,000.00, 10,000.00", "--capitals\n"),
+    (("compare", "--policy", "cppi", "--margin", "cross,isloated"), "'isolated'?", "--margin:"),
+    (("compare", "--policy", "cppi"), "--margin cross,isolated", "backtest compare\n"),
+    (("allocation", "--pocket", "abc"), "--pocket takes NAME=SHARE*POLICY", "--pocket abc\n"),
+    (("runway", "--spend", "0.01", "--of", "start", "--most", "-1"), "most must be", "--most:"),
+    (("runway", "--spend", "abc"), "--spend must be a number, got 'abc'", "backtest runway\n"),
+    (("risk", "--find-leverage", "2"), "below 1, got 2", "--find-leverage\n"),
+    (("sensitivity", "--factors", "signal"), "the parameters of a signal rule", "--factors\n"),
+])  # fmt: skip
 def test_wrong_words_name_their_own_flag(words, problem, where, capsys):
     """An error names the flag that is wrong, and none of those beside it."""
     assert main([*words, *SPAN]) == 2

@@ -101,16 +101,13 @@ def test_a_list_is_filtered_sorted_and_cut(capsys, results):
     assert ask(capsys, "list", "--since", "2100-01-01")["results"] == []
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (("--where", "shrpe>1"), "did you mean 'sharpe'"),
-        (("--sort", "shrpe"), "did you mean 'sharpe'"),
-        (("--kind", "runs"), "did you mean 'run'"),
-        (("--since", "soon"), "soon"),
-        (("--top", "0"), "--top must be 1 or more"),
-    ],
-)
+@pytest.mark.parametrize(("words", "told"), [
+    (("--where", "shrpe>1"), "did you mean 'sharpe'"),
+    (("--sort", "shrpe"), "did you mean 'sharpe'"),
+    (("--kind", "runs"), "did you mean 'run'"),
+    (("--since", "soon"), "soon"),
+    (("--top", "0"), "--top must be 1 or more"),
+])  # fmt: skip
 def test_words_that_cannot_be_read_are_refused(capsys, words, told):
     code, out, err = call(capsys, "results", "list", *words)
     assert (code, out) == (2, "")
@@ -250,15 +247,12 @@ def test_two_makings_of_one_policy_are_compared_by_label_or_id(capsys, results, 
     assert sorted(row["policy"] for row in found["table"]) == sorted(names)
 
 
-@pytest.mark.parametrize(
-    ("names", "told"),
-    [
-        (("voltarget",), "two runs or more"),
-        (("voltarget", "voltarget"), "named twice"),
-        (("voltarget", "sweep"), "is a sweep"),
-        (("a=voltarget", "a=constant"), "must be different"),
-    ],
-)
+@pytest.mark.parametrize(("names", "told"), [
+    (("voltarget",), "two runs or more"),
+    (("voltarget", "voltarget"), "named twice"),
+    (("voltarget", "sweep"), "is a sweep"),
+    (("a=voltarget", "a=constant"), "must be different"),
+])  # fmt: skip
 def test_compare_refuses(capsys, names, told):
     code, out, err = call(capsys, "results", "compare", *names)
     assert (code, out) == (2, "")

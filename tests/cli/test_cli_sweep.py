@@ -77,17 +77,14 @@ def test_the_best_row_is_the_run_that_the_printed_command_makes(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("flags", "vary", "account", "taker"),
-    [
-        (("--max-leverage", "3"), "account.max_leverage=1.5", {"max_leverage": 1.5}, 5e-4),
-        (("--band", "0.3"), "account.band=0.1", {"band": 0.1}, 5e-4),
-        (("--margin", "isolated", "--venue-leverage", "5"), "account.venue_leverage=7",
-         {"margin": "isolated", "venue_leverage": 7.0}, 5e-4),
-        (("--stop-loss", "0.2"), "account.stop_loss=none", {"stop_loss": None}, 5e-4),
-        (("--taker-bps", "3"), "venue.fees.taker=0.0009", {}, 9e-4),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("flags", "vary", "account", "taker"), [
+    (("--max-leverage", "3"), "account.max_leverage=1.5", {"max_leverage": 1.5}, 5e-4),
+    (("--band", "0.3"), "account.band=0.1", {"band": 0.1}, 5e-4),
+    (("--margin", "isolated", "--venue-leverage", "5"), "account.venue_leverage=7",
+     {"margin": "isolated", "venue_leverage": 7.0}, 5e-4),
+    (("--stop-loss", "0.2"), "account.stop_loss=none", {"stop_loss": None}, 5e-4),
+    (("--taker-bps", "3"), "venue.fees.taker=0.0009", {}, 9e-4),
+])  # fmt: skip
 def test_the_printed_command_runs_the_winners_value_and_not_that_of_a_flag(
     capsys, flags, vary, account, taker
 ):

@@ -84,17 +84,14 @@ def test_a_program_that_imports_the_library_keeps_its_ctrl_c():
     assert signal.getsignal(signal.SIGINT) is not early_interrupt.exit_at_once
 
 
-@pytest.mark.parametrize(
-    ("argv", "all_words", "is_ours"),
-    [
-        (["/usr/bin/backtest", "run"], ["python", "/usr/bin/backtest", "run"], True),
-        (["-m", "run"], ["python", "-m", "backtest", "run"], True),
-        (["-m", "run"], ["python", "-m", "pytest", "backtest"], False),
-        (["mine.py"], ["python", "mine.py"], False),
-        (["/usr/bin/backtest"], ["python", "-c", "spawn_main()", "--multiprocessing-fork"], False),
-        ([], ["python"], False),
-    ],
-)
+@pytest.mark.parametrize(("argv", "all_words", "is_ours"), [
+    (["/usr/bin/backtest", "run"], ["python", "/usr/bin/backtest", "run"], True),
+    (["-m", "run"], ["python", "-m", "backtest", "run"], True),
+    (["-m", "run"], ["python", "-m", "pytest", "backtest"], False),
+    (["mine.py"], ["python", "mine.py"], False),
+    (["/usr/bin/backtest"], ["python", "-c", "spawn_main()", "--multiprocessing-fork"], False),
+    ([], ["python"], False),
+])  # fmt: skip
 def test_only_the_command_itself_answers_ctrl_c_early(monkeypatch, argv, all_words, is_ours):
     monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.setattr(sys, "orig_argv", all_words)

@@ -21,29 +21,25 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["preset.toml"], "[venue] preset must be text, got 1"),
-        (["zone.toml"], "timezone must be the name of a zone, got ''"),
-        (["--data", "bars.csv", "--timezone", ""], "timezone must be the name of a zone, got ''"),
-        (["huge.toml"], "must fit into 64 bits"),
-        (["digits.toml"], "too many digits"),
-        (["deep.toml"], "nested too deeply"),
-        (["nul.toml"], "must hold no NUL"),
-        (["--policy", "VolTarget(self=1)"], "VolTarget has no parameter 'self'"),
-        (["--policy", f"VolTarget(target={NINES})"], "target must be 0.05 to 2"),
-        (["--policy", f"VolTarget(target=0x{'f' * 3_900})"], "target must be 0.05 to 2"),
-        (["--set", f"target={NINES}"], "target must be 0.05 to 2"),
-        (["--capital", NINES], "capital must be finite, got inf"),
-        (["--policy", f"VolTarget(target={'-' * 3_000}1)"], "must be written as calls"),
-        (["--policy", "VolTarget" + "(" * 200], "must be written as calls"),
-        (["--policy", "Capped(" * 400 + "VolTarget()" + ")" * 400], "must be written as calls"),
-        (["--policy", "a" * 100_000], "at most 4,000 letters, got 100,000"),
-        (["--policy", "VolTarget(" + "a" * 100_000], "at most 4,000 letters, got 100,010"),
-    ],
-    ids=range(17),
-)
+@pytest.mark.parametrize(("words", "told"), [
+    (["preset.toml"], "[venue] preset must be text, got 1"),
+    (["zone.toml"], "timezone must be the name of a zone, got ''"),
+    (["--data", "bars.csv", "--timezone", ""], "timezone must be the name of a zone, got ''"),
+    (["huge.toml"], "must fit into 64 bits"),
+    (["digits.toml"], "too many digits"),
+    (["deep.toml"], "nested too deeply"),
+    (["nul.toml"], "must hold no NUL"),
+    (["--policy", "VolTarget(self=1)"], "VolTarget has no parameter 'self'"),
+    (["--policy", f"VolTarget(target={NINES})"], "target must be 0.05 to 2"),
+    (["--policy", f"VolTarget(target=0x{'f' * 3_900})"], "target must be 0.05 to 2"),
+    (["--set", f"target={NINES}"], "target must be 0.05 to 2"),
+    (["--capital", NINES], "capital must be finite, got inf"),
+    (["--policy", f"VolTarget(target={'-' * 3_000}1)"], "must be written as calls"),
+    (["--policy", "VolTarget" + "(" * 200], "must be written as calls"),
+    (["--policy", "Capped(" * 400 + "VolTarget()" + ")" * 400], "must be written as calls"),
+    (["--policy", "a" * 100_000], "at most 4,000 letters, got 100,000"),
+    (["--policy", "VolTarget(" + "a" * 100_000], "at most 4,000 letters, got 100,010"),
+], ids=range(17))  # fmt: skip
 def test_a_word_that_cannot_be_is_one_error(tmp_path, monkeypatch, capsys, words, told):
     """Before: tracebacks; and a policy of 100,000 letters was compared for twenty seconds."""
     monkeypatch.chdir(tmp_path)
@@ -57,16 +53,12 @@ def test_a_word_that_cannot_be_is_one_error(tmp_path, monkeypatch, capsys, words
 
 
 @pytest.mark.parametrize("words", [["--currency", "USDT"], ["--overlay", "vol-target"]])
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["bounds"],
-        ["cascade", "--open-interest", "1e6", "--shock", "-0.1"],
-        ["crowd", "--open-interest", "1e6"],
-        ["validate", "walk-forward"],
-    ],
-    ids=lambda given: given[0],
-)
+@pytest.mark.parametrize("command", [
+    ["bounds"],
+    ["cascade", "--open-interest", "1e6", "--shock", "-0.1"],
+    ["crowd", "--open-interest", "1e6"],
+    ["validate", "walk-forward"],
+], ids=lambda given: given[0])  # fmt: skip
 def test_what_only_several_instruments_have_is_refused(
     tmp_path, monkeypatch, capsys, command, words
 ):

@@ -103,17 +103,14 @@ def test_results_of_earlier_runs_are_taken_as_they_are(plain, tmp_path):
     pd.testing.assert_frame_equal(found.pairs, plain.pairs)
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"market": MARKET.prefix(180)}, "market, end"),
-        ({"account": bt.Account(capital=9_000.0, max_leverage=10.0)}, "account.capital"),
-        ({"venue": free_venue()}, "venue.fees.taker"),
-        ({"signal": -1.0}, "signal"),
-        ({"sampling": "12h"}, "sampling"),
-        ({"start": "2023-01-05"}, "start"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "named"), [
+    ({"market": MARKET.prefix(180)}, "market, end"),
+    ({"account": bt.Account(capital=9_000.0, max_leverage=10.0)}, "account.capital"),
+    ({"venue": free_venue()}, "venue.fees.taker"),
+    ({"signal": -1.0}, "signal"),
+    ({"sampling": "12h"}, "sampling"),
+    ({"start": "2023-01-05"}, "start"),
+])  # fmt: skip
 def test_a_result_under_other_terms_is_refused_and_says_which(changes, named):
     other = run(Constant(), **changes)
     with pytest.raises(bt.ParameterError) as refusal:
@@ -372,24 +369,21 @@ def test_a_loaded_result_cannot_be_scaled(tmp_path):
         compare({"one": Constant(), "three": loaded}, equal_risk=True)
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"policies": {"one": Constant()}}, "two policies or more"),
-        ({"policies": "vol-target"}, "two policies or more"),
-        ({"policies": [Constant(), Constant()]}, "holds constant twice"),
-        ({"policies": {"": Constant(), "b": Constant()}}, "got the name ''"),
-        ({"policies": [Constant(), Cppi]}, "add \\(\\)"),
-        ({"baseline": "tarket"}, "did you mean 'target'"),
-        ({"confidence": 1.0}, "confidence must be"),
-        ({"confidence": math.nan}, "confidence must be"),
-        ({"confidence": 0.999}, "draws must be 999 or more"),
-        ({"draws": 10}, "draws must be 99"),
-        ({"seed": -1}, "seed must be"),
-        ({"sampling": "1x"}, "a duration is"),
-        ({"venue": None}, "a comparison needs venue or venues"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"policies": {"one": Constant()}}, "two policies or more"),
+    ({"policies": "vol-target"}, "two policies or more"),
+    ({"policies": [Constant(), Constant()]}, "holds constant twice"),
+    ({"policies": {"": Constant(), "b": Constant()}}, "got the name ''"),
+    ({"policies": [Constant(), Cppi]}, "add \\(\\)"),
+    ({"baseline": "tarket"}, "did you mean 'target'"),
+    ({"confidence": 1.0}, "confidence must be"),
+    ({"confidence": math.nan}, "confidence must be"),
+    ({"confidence": 0.999}, "draws must be 999 or more"),
+    ({"draws": 10}, "draws must be 99"),
+    ({"seed": -1}, "seed must be"),
+    ({"sampling": "1x"}, "a duration is"),
+    ({"venue": None}, "a comparison needs venue or venues"),
+])  # fmt: skip
 def test_what_is_refused_says_why(settings, words):
     with pytest.raises(bt.ParameterError, match=words):
         compare(**settings)

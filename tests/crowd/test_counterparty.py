@@ -60,21 +60,18 @@ def test_two_venues_by_hand():
     assert capped.loc["365d", "loss_99"] == pytest.approx(60.0)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: bt.Counterparty(hazard=-0.1, recovery=0.5),
-        lambda: bt.Counterparty(hazard=math.nan, recovery=0.5),
-        lambda: bt.Counterparty(hazard=0.1, recovery=1.5),
-        lambda: bt.Counterparty(hazard=0.1, recovery=math.nan),
-        lambda: bt.Counterparty(hazard=0.1, recovery=0.5).losses(-1.0),
-        lambda: bt.Counterparty(hazard=0.1, recovery=0.5).losses(math.nan),
-        lambda: bt.Counterparty(hazard=0.1, recovery=0.5).losses(1.0, cap=math.nan),
-        lambda: bt.Counterparty(hazard=0.1, recovery=0.5).losses(1.0, horizons=["a year"]),
-        lambda: bt.Counterparty(hazard=0.1, recovery=0.5).default_probability(math.nan),
-        lambda: combine_losses({}, {}),
-    ],
-)
+@pytest.mark.parametrize("make", [
+    lambda: bt.Counterparty(hazard=-0.1, recovery=0.5),
+    lambda: bt.Counterparty(hazard=math.nan, recovery=0.5),
+    lambda: bt.Counterparty(hazard=0.1, recovery=1.5),
+    lambda: bt.Counterparty(hazard=0.1, recovery=math.nan),
+    lambda: bt.Counterparty(hazard=0.1, recovery=0.5).losses(-1.0),
+    lambda: bt.Counterparty(hazard=0.1, recovery=0.5).losses(math.nan),
+    lambda: bt.Counterparty(hazard=0.1, recovery=0.5).losses(1.0, cap=math.nan),
+    lambda: bt.Counterparty(hazard=0.1, recovery=0.5).losses(1.0, horizons=["a year"]),
+    lambda: bt.Counterparty(hazard=0.1, recovery=0.5).default_probability(math.nan),
+    lambda: combine_losses({}, {}),
+])  # fmt: skip
 def test_bad_counterparties_are_refused(make):
     with pytest.raises(bt.ParameterError) as caught:
         make()

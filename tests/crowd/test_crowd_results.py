@@ -178,23 +178,20 @@ def test_crowd_prints_and_saves(capsys, tmp_path):
 
 
 @pytest.mark.usefixtures("_plainly")
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("cascade", "--open-interest", "1e9"),
-        ("cascade", "--shock", "nan", "--open-interest", "1e9"),
-        ("cascade", "--shock", "-0.1", "--open-interest", "nan"),
-        (*CASCADE, "--impact", "cubic:1"),
-        (*CASCADE, "--impact", "sqrt:x"),
-        (*CASCADE, "--leverage", "much"),
-        (*CASCADE, "--adl", "later"),
-        (*CASCADE, "--accounts", "0"),
-        (*CROWD, "--shares", "some"),
-        (*CROWD, "--shares", "2"),
-        (*CROWD, "--horizon", "99999d", "--starts", "2"),
-        ("crowd",),
-    ],
-)
+@pytest.mark.parametrize("words", [
+    ("cascade", "--open-interest", "1e9"),
+    ("cascade", "--shock", "nan", "--open-interest", "1e9"),
+    ("cascade", "--shock", "-0.1", "--open-interest", "nan"),
+    (*CASCADE, "--impact", "cubic:1"),
+    (*CASCADE, "--impact", "sqrt:x"),
+    (*CASCADE, "--leverage", "much"),
+    (*CASCADE, "--adl", "later"),
+    (*CASCADE, "--accounts", "0"),
+    (*CROWD, "--shares", "some"),
+    (*CROWD, "--shares", "2"),
+    (*CROWD, "--horizon", "99999d", "--starts", "2"),
+    ("crowd",),
+])  # fmt: skip
 def test_bad_flags_exit_with_2_and_save_nothing(capsys, tmp_path, words):
     code, out, err = call(capsys, *words, "--results", tmp_path)
     assert code == 2

@@ -170,29 +170,25 @@ def test_policies_make_a_market():
     assert again.manifest == sim.manifest
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"open_interest": 0.0},
-        {"open_interest": math.nan},
-        {"impact": 1.0},
-        {"recovery": "soon"},
-        {"shares": ()},
-        {"shares": "all"},
-        {"shares": (0.0, math.nan)},
-        {"shares": (1.2,)},
-        {"volume": -1.0},
-        {"shock": 0.0},
-        {"shock": math.nan},
-        {"starts": -1},
-        {"starts": 1.5},
-        {"horizon": "900d"},
-        {"policy": Constant(leverage=0.0)},
-        {"policy": Constant},
-        {"venue": None},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("bad", [
+    {"open_interest": 0.0},
+    {"open_interest": math.nan},
+    {"impact": 1.0},
+    {"recovery": "soon"},
+    {"shares": ()},
+    {"shares": "all"},
+    {"shares": (0.0, math.nan)},
+    {"shares": (1.2,)},
+    {"volume": -1.0},
+    {"shock": 0.0},
+    {"shock": math.nan},
+    {"starts": -1},
+    {"starts": 1.5},
+    {"horizon": "900d"},
+    {"policy": Constant(leverage=0.0)},
+    {"policy": Constant},
+    {"venue": None},
+], ids=str)  # fmt: skip
 def test_bad_arguments_are_refused(bad):
     terms = {"open_interest": 1e6, "impact": bt.Linear(0.1), "shares": (0.1,), "horizon": "1d",
              "starts": 1, "policy": Constant(leverage=2.0), **TERMS, **bad}  # fmt: skip

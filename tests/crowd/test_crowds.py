@@ -126,20 +126,16 @@ def test_a_cascade_gives_the_crowd_at_its_venue():
     pd.testing.assert_frame_equal(hit.crowd.ladder(), hit.ladder)
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"side": "up"},
-        {"side": math.nan},
-        {"quantity": 0.0},
-        {"quantity": math.nan},
-        {"entry": -1.0},
-        {"collateral": math.inf},
-        {"collateral": "much"},
-        {"equity": 1.0},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("bad", [
+    {"side": "up"},
+    {"side": math.nan},
+    {"quantity": 0.0},
+    {"quantity": math.nan},
+    {"entry": -1.0},
+    {"collateral": math.inf},
+    {"collateral": "much"},
+    {"equity": 1.0},
+], ids=str)  # fmt: skip
 def test_bad_positions_are_refused_with_their_row(bad):
     rows = [
         {"side": "long", "quantity": 1.0, "entry": 100.0, "collateral": 10.0, "equity": 10.0}
@@ -152,31 +148,27 @@ def test_bad_positions_are_refused_with_their_row(bad):
         bt.Crowd.from_positions(frame.drop(columns="entry"))
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"open_interest": math.nan},
-        {"open_interest": 0.0},
-        {"open_interest": math.inf},
-        {"leverage": "loguniform:5"},
-        {"leverage": "normal:1:5"},
-        {"leverage": "uniform:5:1"},
-        {"leverage": "loguniform:1:x"},
-        {"leverage": math.nan},
-        {"leverage": [1.0, 2.0]},
-        {"long_share": 1.5},
-        {"long_share": math.nan},
-        {"accounts": 0},
-        {"accounts": 2.5},
-        {"seed": -1},
-        {"entries": None},
-        {"entries": math.nan},
-        {"entries": bt.Market.sample(bars=10), "lookback": "long"},
-        {"price": math.nan},
-        {"venue": "binance"},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("bad", [
+    {"open_interest": math.nan},
+    {"open_interest": 0.0},
+    {"open_interest": math.inf},
+    {"leverage": "loguniform:5"},
+    {"leverage": "normal:1:5"},
+    {"leverage": "uniform:5:1"},
+    {"leverage": "loguniform:1:x"},
+    {"leverage": math.nan},
+    {"leverage": [1.0, 2.0]},
+    {"long_share": 1.5},
+    {"long_share": math.nan},
+    {"accounts": 0},
+    {"accounts": 2.5},
+    {"seed": -1},
+    {"entries": None},
+    {"entries": math.nan},
+    {"entries": bt.Market.sample(bars=10), "lookback": "long"},
+    {"price": math.nan},
+    {"venue": "binance"},
+], ids=str)  # fmt: skip
 def test_bad_draws_are_refused(bad):
     with pytest.raises(bt.ParameterError) as caught:
         bt.Crowd.from_leverage(**{"open_interest": 1e6, "entries": 100.0, "accounts": 10, **bad})

@@ -265,24 +265,21 @@ def test_facts_of_known_distributions():
     assert math.isnan(flat["kurtosis"])
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: bt.agents.Thurner(cap=-1.0),
-        lambda: bt.agents.Thurner(cap=math.nan),
-        lambda: bt.agents.Thurner(funds=0),
-        lambda: bt.agents.Thurner(rho=1.0),
-        lambda: bt.agents.LeverageCycle(a_1=0.2),
-        lambda: bt.agents.LeverageCycle(equity=math.nan),
-        lambda: bt.agents.Policies({}),
-        lambda: bt.agents.Policies({"hold": 1.0}),
-        lambda: bt.simulate_market("thurner"),
-        lambda: bt.simulate_market(bt.agents.Thurner(), steps=10),
-        lambda: bt.simulate_market(bt.agents.Thurner(), steps=math.nan),
-        lambda: bt.simulate_market(bt.agents.Thurner(), seed=-1),
-        lambda: bt.simulate_market(bt.agents.Thurner(interval="4w"), steps=9_000),
-    ],
-)
+@pytest.mark.parametrize("make", [
+    lambda: bt.agents.Thurner(cap=-1.0),
+    lambda: bt.agents.Thurner(cap=math.nan),
+    lambda: bt.agents.Thurner(funds=0),
+    lambda: bt.agents.Thurner(rho=1.0),
+    lambda: bt.agents.LeverageCycle(a_1=0.2),
+    lambda: bt.agents.LeverageCycle(equity=math.nan),
+    lambda: bt.agents.Policies({}),
+    lambda: bt.agents.Policies({"hold": 1.0}),
+    lambda: bt.simulate_market("thurner"),
+    lambda: bt.simulate_market(bt.agents.Thurner(), steps=10),
+    lambda: bt.simulate_market(bt.agents.Thurner(), steps=math.nan),
+    lambda: bt.simulate_market(bt.agents.Thurner(), seed=-1),
+    lambda: bt.simulate_market(bt.agents.Thurner(interval="4w"), steps=9_000),
+])  # fmt: skip
 def test_bad_agents_and_arguments_are_refused(make):
     with pytest.raises(bt.ParameterError) as caught:
         make()

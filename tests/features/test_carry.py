@@ -102,20 +102,17 @@ def test_a_half_life_is_positive(bad: float):
         funding_forecast(Market.sample(bars=10), np.array([24.0, bad]))
 
 
-@pytest.mark.parametrize(
-    ("premium", "terms", "rate"),
-    [
-        (0.0006, {}, 0.0001),  # Binance, Bybit, Gate: inside the band the interest
-        (-0.0004, {}, 0.0001),
-        (-0.0008, {}, -0.0003),  # Hyperliquid: outside it, the premium less 0.05 %
-        (0.01, {}, 0.0095),
-        (0.0, {}, 0.0001),
-        (-0.001, {"interest": 0.0, "clamp": 0.00025}, -0.00075),  # Deribit's damper
-        (0.001, {"interest": 0.0, "clamp": 0.0005}, 0.0005),
-        (1.0, {"cap": 0.32}, 0.32),  # Hyperliquid's 4 % an hour, 8 of them
-        (-1.0, {"cap": 0.32}, -0.32),
-    ],
-)
+@pytest.mark.parametrize(("premium", "terms", "rate"), [
+    (0.0006, {}, 0.0001),  # Binance, Bybit, Gate: inside the band the interest
+    (-0.0004, {}, 0.0001),
+    (-0.0008, {}, -0.0003),  # Hyperliquid: outside it, the premium less 0.05 %
+    (0.01, {}, 0.0095),
+    (0.0, {}, 0.0001),
+    (-0.001, {"interest": 0.0, "clamp": 0.00025}, -0.00075),  # Deribit's damper
+    (0.001, {"interest": 0.0, "clamp": 0.0005}, 0.0005),
+    (1.0, {"cap": 0.32}, 0.32),  # Hyperliquid's 4 % an hour, 8 of them
+    (-1.0, {"cap": 0.32}, -0.32),
+])  # fmt: skip
 def test_the_premium_formula_gives_the_published_cases(premium, terms, rate):
     assert funding.rate(premium, **terms) == pytest.approx(rate, abs=1e-15)
 

@@ -426,20 +426,17 @@ def test_a_day_ahead_is_covered_too(model: str):
         assert test.p_value > ALPHA
 
 
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"level": 0.5}, "level must be over 0.5"),
-        ({"level": 1.0}, "level must be"),
-        ({"level": math.nan}, "level must be a number"),
-        ({"horizon": 0}, "horizon must be at least 1"),
-        ({"horizon": 1.5}, "horizon must be a whole number"),
-        ({"window": 1}, "window must be at least 2"),
-        ({"half_life": 0.0}, "half_life must be over 0"),
-        ({"window": 98}, "must hold at least 99 losses for the level 0.99, got 98"),
-        ({"model": "historic"}, "did you mean 'historical'"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "text"), [
+    ({"level": 0.5}, "level must be over 0.5"),
+    ({"level": 1.0}, "level must be"),
+    ({"level": math.nan}, "level must be a number"),
+    ({"horizon": 0}, "horizon must be at least 1"),
+    ({"horizon": 1.5}, "horizon must be a whole number"),
+    ({"window": 1}, "window must be at least 2"),
+    ({"half_life": 0.0}, "half_life must be over 0"),
+    ({"window": 98}, "must hold at least 99 losses for the level 0.99, got 98"),
+    ({"model": "historic"}, "did you mean 'historical'"),
+])  # fmt: skip
 def test_parameters_out_of_range_are_refused(market: Market, settings: dict, text: str):
     good = {"level": 0.99, "horizon": 1, "window": 99, "half_life": 10.0, "model": "historical"}
     model = {**good, **settings}.pop("model")
@@ -449,17 +446,14 @@ def test_parameters_out_of_range_are_refused(market: Market, settings: dict, tex
 
 
 @pytest.mark.parametrize("bad", [math.inf, 2**26 + 1, 1e300])
-@pytest.mark.parametrize(
-    ("estimate", "name"),
-    [
-        (lambda market, bad: cornish_fisher_tail(market, bad, 0.99), "window"),
-        (lambda market, bad: historical_tail(market, bad, 0.99), "window"),
-        (lambda market, bad: filtered_historical_tail(market, bad, 10.0, 0.99), "window"),
-        (lambda market, bad: normal_tail(market, 10.0, 0.99, bad), "horizon"),
-        (lambda market, bad: cornish_fisher_tail(market, 100, 0.99, bad), "horizon"),
-        (lambda market, bad: historical_tail(market, 100, 0.99, np.array([1, bad])), "horizon"),
-    ],
-)
+@pytest.mark.parametrize(("estimate", "name"), [
+    (lambda market, bad: cornish_fisher_tail(market, bad, 0.99), "window"),
+    (lambda market, bad: historical_tail(market, bad, 0.99), "window"),
+    (lambda market, bad: filtered_historical_tail(market, bad, 10.0, 0.99), "window"),
+    (lambda market, bad: normal_tail(market, 10.0, 0.99, bad), "horizon"),
+    (lambda market, bad: cornish_fisher_tail(market, 100, 0.99, bad), "horizon"),
+    (lambda market, bad: historical_tail(market, 100, 0.99, np.array([1, bad])), "horizon"),
+])  # fmt: skip
 def test_a_window_or_a_horizon_without_end_is_refused(market: Market, estimate, name, bad):
     with pytest.raises(ParameterError, match=f"{name} must be at least . and at most"):
         estimate(market, bad)

@@ -134,14 +134,11 @@ def test_a_window_is_that_of_ttr(market: Market, name: str, sessions: bool):
     np.testing.assert_allclose(ROLLING[name](bars, wide), np.sqrt(expected), rtol=1e-10)
 
 
-@pytest.mark.parametrize(
-    ("name", "variance"),
-    [
-        ("parkinson", parkinson_variance),
-        ("garman-klass", garman_klass_variance),
-        ("rogers-satchell", rogers_satchell_variance),
-    ],
-)
+@pytest.mark.parametrize(("name", "variance"), [
+    ("parkinson", parkinson_variance),
+    ("garman-klass", garman_klass_variance),
+    ("rogers-satchell", rogers_satchell_variance),
+])  # fmt: skip
 def test_weighted_means_are_those_of_pandas(market: Market, name: str, variance: Callable):
     each = pd.Series(variance(market))
     expected = [each.ewm(halflife=h, min_periods=2).mean() for h in HALF_LIVES]

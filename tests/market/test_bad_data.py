@@ -107,25 +107,22 @@ def test_a_defect_outside_the_span_asked_for_does_not_count():
     assert load(frames, between=("2023-01-02", None)).n_bars == 48
 
 
-@pytest.mark.parametrize(
-    ("name", "rules"),
-    [
-        (
-            "a bar off the grid",  # which leaves a hole, and has no mark bar of its own
-            [
-                "bars must open 1h apart",
-                "bars must follow each other",
-                "every bar must have a mark",
-            ],
-        ),
-        ("the same settlement from two sources, 7 ms apart", ["each settlement must occur once"]),
-        ("the same settlement twice", ["funding stamps must have each time once"]),
-        ("missing bars", ["bars must follow each other"]),
-        ("shorter mark bars", ["mark bars must open with the bars"]),
-        ("longer mark bars", ["mark bars must open with the bars"]),
-        ("unsorted bars", ["bars must be in order of time"]),
-    ],
-)
+@pytest.mark.parametrize(("name", "rules"), [
+    (
+        "a bar off the grid",  # which leaves a hole, and has no mark bar of its own
+        [
+            "bars must open 1h apart",
+            "bars must follow each other",
+            "every bar must have a mark",
+        ],
+    ),
+    ("the same settlement from two sources, 7 ms apart", ["each settlement must occur once"]),
+    ("the same settlement twice", ["funding stamps must have each time once"]),
+    ("missing bars", ["bars must follow each other"]),
+    ("shorter mark bars", ["mark bars must open with the bars"]),
+    ("longer mark bars", ["mark bars must open with the bars"]),
+    ("unsorted bars", ["bars must be in order of time"]),
+])  # fmt: skip
 def test_one_fault_is_not_reported_as_others(name, rules):
     frames = good()
     next(case for case in CASES if case.name == name).spoil(frames)
@@ -143,22 +140,19 @@ def test_bars_that_are_not_as_long_as_said_are_refused_once():
     assert "interval='1h'" in refused.value.cure
 
 
-@pytest.mark.parametrize(
-    ("arguments", "rule", "cure"),
-    [
-        ({"mark_gaps": "lst"}, "mark_gaps must be 'last' or None, got 'lst'; did you", "'last'"),
-        ({"funding_gaps": True}, "funding_gaps must be 'zero' or None, got True", "'zero'"),
-        ({"timezone": "Mars"}, "timezone must be the name of a zone, got 'Mars'", "'UTC'"),
-        ({"interval": "1x"}, "a duration is a positive whole number", "'1h'"),
-        ({"between": "2023"}, "between must be a pair of times, got '2023'", "between=("),
-        ({"between": ("soon", None)}, "a time must be readable, got 'soon'", "2021-05-19"),
-        ({"between": ("2022-12-31", None)},
-            "a span must lie inside the bars and hold one, got 2022-12-31 to 2023-01-04",
-            "between=('2023-01-01', '2023-01-04')"),
-        ({"between": ("2023-01-02", "2023-01-02")}, "a span must lie inside the bars and hold one",
-            "between=('2023-01-01', '2023-01-04')"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("arguments", "rule", "cure"), [
+    ({"mark_gaps": "lst"}, "mark_gaps must be 'last' or None, got 'lst'; did you", "'last'"),
+    ({"funding_gaps": True}, "funding_gaps must be 'zero' or None, got True", "'zero'"),
+    ({"timezone": "Mars"}, "timezone must be the name of a zone, got 'Mars'", "'UTC'"),
+    ({"interval": "1x"}, "a duration is a positive whole number", "'1h'"),
+    ({"between": "2023"}, "between must be a pair of times, got '2023'", "between=("),
+    ({"between": ("soon", None)}, "a time must be readable, got 'soon'", "2021-05-19"),
+    ({"between": ("2022-12-31", None)},
+     "a span must lie inside the bars and hold one, got 2022-12-31 to 2023-01-04",
+     "between=('2023-01-01', '2023-01-04')"),
+    ({"between": ("2023-01-02", "2023-01-02")}, "a span must lie inside the bars and hold one",
+     "between=('2023-01-01', '2023-01-04')"),
+])  # fmt: skip
 def test_an_argument_that_means_nothing_is_refused(arguments, rule, cure):
     with pytest.raises(ParameterError) as refused:
         load(good(), **arguments)

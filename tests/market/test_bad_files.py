@@ -137,15 +137,12 @@ def test_no_path_is_refused():
         Market.load()
 
 
-@pytest.mark.parametrize(
-    ("text", "rule"),
-    [
-        ("{", "market.json must be JSON"),
-        ("[]", "market.json must be an object"),
-        ('{"instrment": "X"}', "'instrment' in market.json must be one of .* mean 'instrument'"),
-        ('{"synthetic": "no"}', "'synthetic' in market.json must be a bool, got 'no'"),
-    ],
-)
+@pytest.mark.parametrize(("text", "rule"), [
+    ("{", "market.json must be JSON"),
+    ("[]", "market.json must be an object"),
+    ('{"instrment": "X"}', "'instrment' in market.json must be one of .* mean 'instrument'"),
+    ('{"synthetic": "no"}', "'synthetic' in market.json must be a bool, got 'no'"),
+])  # fmt: skip
 def test_a_card_that_cannot_be_read_is_refused(tmp_path, text, rule):
     written(tmp_path)
     (tmp_path / "market.json").write_text(text)

@@ -168,15 +168,12 @@ def test_a_run_with_dividends_goes_on_along_paths_without_any():
     assert one.metrics["funding"] == 0.0
 
 
-@pytest.mark.parametrize(
-    ("table", "funding", "message"),
-    [
-        (paid(2, -2.0), None, "a dividend per share must be positive and finite, got -2"),
-        (paid(2, NAN), None, "a dividend per share must be positive and finite, got nan"),
-        (paid(2, 2.0).rename(columns={"amount": "x"}), None, "a column 'amount' is needed"),
-        (paid(2, 2.0), pd.Series([1e-4], index=DAYS[1:2]), "has funding or dividends"),
-    ],
-)
+@pytest.mark.parametrize(("table", "funding", "message"), [
+    (paid(2, -2.0), None, "a dividend per share must be positive and finite, got -2"),
+    (paid(2, NAN), None, "a dividend per share must be positive and finite, got nan"),
+    (paid(2, 2.0).rename(columns={"amount": "x"}), None, "a column 'amount' is needed"),
+    (paid(2, 2.0), pd.Series([1e-4], index=DAYS[1:2]), "has funding or dividends"),
+])  # fmt: skip
 def test_bad_dividends_are_refused(table, funding, message):
     with pytest.raises(bt.DataError, match=message):
         bt.Market.from_frames(

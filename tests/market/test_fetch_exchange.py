@@ -118,16 +118,12 @@ def test_all_pages_make_one_market(tmp_path):
     assert np.isnan(market.funding_mark).all()
 
 
-@pytest.mark.parametrize(
-    "faults",
-    [
-        [Passes("429"), Passes("500"), None, Passes("timeout")],
-        [lambda page: page + page, None, lambda page: page[::-1]],
-        [None, lambda page: page[:1], lambda page: page[:7]],
-        [lambda page: page, *[lambda page: [[0, 1, 1, 1, 1, 1]]] * 3],
-    ],
-    ids=["rate limits", "duplicates and disorder", "short pages", "old pages"],
-)
+@pytest.mark.parametrize("faults", [
+    [Passes("429"), Passes("500"), None, Passes("timeout")],
+    [lambda page: page + page, None, lambda page: page[::-1]],
+    [None, lambda page: page[:1], lambda page: page[:7]],
+    [lambda page: page, *[lambda page: [[0, 1, 1, 1, 1, 1]]] * 3],
+], ids=["rate limits", "duplicates and disorder", "short pages", "old pages"])  # fmt: skip
 def test_what_misbehaves_and_passes_changes_nothing(tmp_path, faults):
     fetch(tmp_path / "calm", Fake())
     fake = Fake()
@@ -265,14 +261,11 @@ def test_deribit_is_charged_what_an_hour_costs_not_the_sum_of_eight():
     assert OFFERS["deribit"].rate == "interest_1h"
 
 
-@pytest.mark.parametrize(
-    ("how", "error", "said"),
-    [
-        ({"symbol": "BTCUSD"}, ParameterError, "did you mean 'BTCUSDT'"),
-        ({"interval": "2h"}, ParameterError, "choose one of 1h, 8h"),
-        ({"source": "hyperliquid"}, ParameterError, "no history of mark"),
-    ],
-)
+@pytest.mark.parametrize(("how", "error", "said"), [
+    ({"symbol": "BTCUSD"}, ParameterError, "did you mean 'BTCUSDT'"),
+    ({"interval": "2h"}, ParameterError, "choose one of 1h, 8h"),
+    ({"source": "hyperliquid"}, ParameterError, "no history of mark"),
+])  # fmt: skip
 def test_what_is_not_offered_is_refused(tmp_path, how, error, said):
     with pytest.raises(error, match=said) as caught:
         fetch(tmp_path / "btc", Fake(), **how)

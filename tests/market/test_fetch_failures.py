@@ -37,15 +37,12 @@ def test_a_failure_that_passes_changes_nothing(tmp_path, server, calm, fault):
     assert content(tmp_path / "rough") == calm
 
 
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [
-        ("500", "the HTTP status was 500"),
-        ("truncated", "RemoteProtocolError"),
-        ("checksum", "its checksum says"),
-        ("garbage", "its checksum says"),
-    ],
-)
+@pytest.mark.parametrize(("fault", "said"), [
+    ("500", "the HTTP status was 500"),
+    ("truncated", "RemoteProtocolError"),
+    ("checksum", "its checksum says"),
+    ("garbage", "its checksum says"),
+])  # fmt: skip
 def test_a_failure_that_stays_is_told_and_what_has_arrived_is_kept(
     tmp_path, server, calm, fault, said
 ):

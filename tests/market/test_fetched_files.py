@@ -18,15 +18,12 @@ from tests.replay import HEADER, epoch, kline_text, klines
 pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
 
 
-@pytest.mark.parametrize(
-    ("checksum", "said"),
-    [
-        (None, "the archive has no checksum"),
-        (b"not a hash  x.zip\n", "must be a SHA-256"),
-        (b"0" * 64 + b"  other.zip\n", "must be a SHA-256"),
-        (b"0" * 64 + b"  BTCUSDT-1h-2024-01.zip\n", "its checksum says 0000"),
-    ],
-)
+@pytest.mark.parametrize(("checksum", "said"), [
+    (None, "the archive has no checksum"),
+    (b"not a hash  x.zip\n", "must be a SHA-256"),
+    (b"0" * 64 + b"  other.zip\n", "must be a SHA-256"),
+    (b"0" * 64 + b"  BTCUSDT-1h-2024-01.zip\n", "its checksum says 0000"),
+])  # fmt: skip
 def test_a_file_without_its_own_checksum_is_refused(tmp_path, server, checksum, said):
     path = server.path("bars", "2024-01") + ".CHECKSUM"
     if checksum is None:
@@ -48,22 +45,19 @@ def zip_of(**members: bytes) -> bytes:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (zip_of(**{"a.csv": b"1", "b.csv": b"2"}), "found 2: a.csv, b.csv"),
-        (zip_of(**{"../../a.csv": b"1"}), "'../../a.csv' leads out of its folder"),
-        (zip_of(**{"/etc/passwd": b"1"}), "'/etc/passwd' leads out of its folder"),
-        (zip_of(**{"b.csv": b"1"}), "must hold a.csv, holds 'b.csv'"),
-        (zip_of(), "found 0: nothing"),
-        (zip_of(**{"a.csv": b"1"})[:-5], "not a zip file"),
-        (b"", "not a zip file"),
-        (b"PK\x05\x06" + bytes(18), "found 0: nothing"),
-        (zip_of(**{"a.csv": bytes(1 << 20)}), "at most 0 MiB"),
-        (zip_of(**{str(n) * 9: b"" for n in range(2000)}), "got 2000 entries"),
-        (zip_of(**{"a.csv": b"x" * 99}).replace(b"a.csv", b"a.csw", 1), "got one that is not"),
-    ],
-)
+@pytest.mark.parametrize(("content", "said"), [
+    (zip_of(**{"a.csv": b"1", "b.csv": b"2"}), "found 2: a.csv, b.csv"),
+    (zip_of(**{"../../a.csv": b"1"}), "'../../a.csv' leads out of its folder"),
+    (zip_of(**{"/etc/passwd": b"1"}), "'/etc/passwd' leads out of its folder"),
+    (zip_of(**{"b.csv": b"1"}), "must hold a.csv, holds 'b.csv'"),
+    (zip_of(), "found 0: nothing"),
+    (zip_of(**{"a.csv": b"1"})[:-5], "not a zip file"),
+    (b"", "not a zip file"),
+    (b"PK\x05\x06" + bytes(18), "found 0: nothing"),
+    (zip_of(**{"a.csv": bytes(1 << 20)}), "at most 0 MiB"),
+    (zip_of(**{str(n) * 9: b"" for n in range(2000)}), "got 2000 entries"),
+    (zip_of(**{"a.csv": b"x" * 99}).replace(b"a.csv", b"a.csw", 1), "got one that is not"),
+])  # fmt: skip
 def test_a_zip_file_of_anything_but_its_one_member_is_refused(content, said, monkeypatch):
     monkeypatch.setattr("backtest.market.fetch.binance_archive.LARGEST_TEXT", 1000)
     with pytest.raises(DataError, match=said):
@@ -104,28 +98,22 @@ def test_a_bomb_in_the_archive_writes_nothing(tmp_path, server):
 # texts
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("1704067200000,1,2,0.5", "as many cells as the header, 12, found 4"),
-        ("1704067200000,1,2,0.5,=1+1,3,0,0,0,0,0,0", "close must be numbers, got '=1\\+1'"),
-        ("1704067200000,1,2,0.5,,3,0,0,0,0,0,0", "numbers where they are needed, close lacks"),
-        ("17,1,2,0.5,1,3,0,0,0,0,0,0", "epochs"),
-        ("1704067200000,1,2,0.5,1," + "9" * 2_000_000 + "x,0,0,0,0,0,0", "a line must be at most"),
-    ],
-)
+@pytest.mark.parametrize(("line", "said"), [
+    ("1704067200000,1,2,0.5", "as many cells as the header, 12, found 4"),
+    ("1704067200000,1,2,0.5,=1+1,3,0,0,0,0,0,0", "close must be numbers, got '=1\\+1'"),
+    ("1704067200000,1,2,0.5,,3,0,0,0,0,0,0", "numbers where they are needed, close lacks"),
+    ("17,1,2,0.5,1,3,0,0,0,0,0,0", "epochs"),
+    ("1704067200000,1,2,0.5,1," + "9" * 2_000_000 + "x,0,0,0,0,0,0", "a line must be at most"),
+])  # fmt: skip
 def test_a_row_that_cannot_be_read_is_refused(line, said):
     with pytest.raises(DataError, match=said):
         read_rows(Content("a.csv", f"{HEADER}\n{line}\n".encode()), "bars", "test")
 
 
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        (klines(epoch("2024-01-31"), epoch("2024-02-03"), 3_600_000), "2024-01-31 in 24 of 72"),
-        (klines(epoch("2024-02-01") + 60_000, epoch("2024-02-02"), 3_600_000), "2024-02-01 00:01"),
-    ],
-)
+@pytest.mark.parametrize(("rows", "said"), [
+    (klines(epoch("2024-01-31"), epoch("2024-02-03"), 3_600_000), "2024-01-31 in 24 of 72"),
+    (klines(epoch("2024-02-01") + 60_000, epoch("2024-02-02"), 3_600_000), "2024-02-01 00:01"),
+])  # fmt: skip
 def test_rows_of_another_month_or_off_the_grid_are_refused(tmp_path, server, rows, said):
     server.put("bars", "2024-02", kline_text(rows, server.length))
     with pytest.raises(DataError, match=said):

@@ -128,17 +128,13 @@ def test_the_market_is_frozen_and_shares_nothing_with_the_frames():
     assert dataclasses.replace(market).content_hash == before
 
 
-@pytest.mark.parametrize(
-    "derived",
-    [
-        SAMPLE.resample("1d"),
-        SAMPLE.between("2023-01-02", "2023-01-05"),
-        SAMPLE.prefix(9),
-        pickle.loads(pickle.dumps(SAMPLE)),
-        Market.sample(bars=10, interval="1d"),
-    ],
-    ids=["resample", "between", "prefix", "pickle", "daily"],
-)
+@pytest.mark.parametrize("derived", [
+    SAMPLE.resample("1d"),
+    SAMPLE.between("2023-01-02", "2023-01-05"),
+    SAMPLE.prefix(9),
+    pickle.loads(pickle.dumps(SAMPLE)),
+    Market.sample(bars=10, interval="1d"),
+], ids=["resample", "between", "prefix", "pickle", "daily"])  # fmt: skip
 def test_what_is_derived_is_frozen_too(derived):
     for name in ARRAYS:
         array = getattr(derived, name)
@@ -173,18 +169,14 @@ def test_the_content_hash_depends_on_every_array(name):
     assert dataclasses.replace(SAMPLE, **{name: values}).content_hash != SAMPLE.content_hash
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"instrument": "X"},
-        {"interval": 2 * HOUR},
-        {"has_mark": False},
-        {"synthetic": False},
-        {"sessions": True},
-        {"columns": {"x": SAMPLE.close}},
-    ],
-    ids=lambda change: next(iter(change)),
-)
+@pytest.mark.parametrize("change", [
+    {"instrument": "X"},
+    {"interval": 2 * HOUR},
+    {"has_mark": False},
+    {"synthetic": False},
+    {"sessions": True},
+    {"columns": {"x": SAMPLE.close}},
+], ids=lambda change: next(iter(change)))  # fmt: skip
 def test_the_content_hash_depends_on_names_interval_and_flags(change):
     changed = dataclasses.replace(SAMPLE, **change)
     assert changed != SAMPLE
@@ -209,16 +201,12 @@ def test_minus_zero_and_the_kind_of_nan_do_not_show_in_the_hash():
     assert one == two
 
 
-@pytest.mark.parametrize(
-    "market",
-    [
-        Market.sample(bars=30),
-        Market.sample(bars=10, seed=3, interval="5m"),
-        Market.sample(bars=48).resample("1d"),
-        Market.sample(bars=48).between("2023-01-01 05:00", "2023-01-02").prefix(7),
-    ],
-    ids=repr,
-)
+@pytest.mark.parametrize("market", [
+    Market.sample(bars=30),
+    Market.sample(bars=10, seed=3, interval="5m"),
+    Market.sample(bars=48).resample("1d"),
+    Market.sample(bars=48).between("2023-01-01 05:00", "2023-01-02").prefix(7),
+], ids=repr)  # fmt: skip
 def test_the_source_pastes_back(market):
     again = eval(repr(market), {"Market": Market})
     assert again == market
@@ -260,21 +248,18 @@ def test_a_series_of_a_column_must_have_the_times_of_the_bars():
             market.with_columns(iv=series)
 
 
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"close": np.ones(8)}, "'close' is the name of a price or the volume"),
-        ({"volume": np.ones(8)}, "'volume' is the name of"),
-        ({"iv": np.ones(7)}, r"must have 8 values, one per bar, got shape \(7,\)"),
-        ({"iv": 0.5}, r"got shape \(\)"),
-        ({"iv": np.ones((8, 2))}, r"got shape \(8, 2\)"),
-        ({"iv": ["a"] * 8}, "iv must be numbers, got 'a' in 8 of 8"),
-        ({"iv": pd.date_range("2024", periods=8)}, "iv must be numbers, found datetime64"),
-        ({"time": np.ones(8)}, "'time' is a name of the time column"),
-        ({"date": np.ones(8)}, "'date' is a name of the time column"),
-        ({"implied_volatility": [0.5, 0.5, np.inf, -np.inf] * 2}, "must be finite, got inf in 4"),
-    ],
-)
+@pytest.mark.parametrize(("values", "words"), [
+    ({"close": np.ones(8)}, "'close' is the name of a price or the volume"),
+    ({"volume": np.ones(8)}, "'volume' is the name of"),
+    ({"iv": np.ones(7)}, r"must have 8 values, one per bar, got shape \(7,\)"),
+    ({"iv": 0.5}, r"got shape \(\)"),
+    ({"iv": np.ones((8, 2))}, r"got shape \(8, 2\)"),
+    ({"iv": ["a"] * 8}, "iv must be numbers, got 'a' in 8 of 8"),
+    ({"iv": pd.date_range("2024", periods=8)}, "iv must be numbers, found datetime64"),
+    ({"time": np.ones(8)}, "'time' is a name of the time column"),
+    ({"date": np.ones(8)}, "'date' is a name of the time column"),
+    ({"implied_volatility": [0.5, 0.5, np.inf, -np.inf] * 2}, "must be finite, got inf in 4"),
+])  # fmt: skip
 def test_a_column_that_is_not_one_number_per_bar_is_refused(values, words):
     with pytest.raises(DataError, match=words):
         Market.sample(bars=8).with_columns(**values)

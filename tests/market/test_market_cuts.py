@@ -56,16 +56,13 @@ def test_between_keeps_an_event_stamped_just_before_its_first_open_and_drops_the
         assert part.funding_time.tolist() == [own, *following]
 
 
-@pytest.mark.parametrize(
-    ("start", "end"),
-    [
-        ("2022-12-31", None),
-        (None, "2023-01-21 00:01"),
-        ("2023-01-05", "2023-01-05"),
-        ("2023-01-05", "2023-01-04"),
-        ("2023-01-05 00:10", "2023-01-05 00:50"),
-    ],
-)
+@pytest.mark.parametrize(("start", "end"), [
+    ("2022-12-31", None),
+    (None, "2023-01-21 00:01"),
+    ("2023-01-05", "2023-01-05"),
+    ("2023-01-05", "2023-01-04"),
+    ("2023-01-05 00:10", "2023-01-05 00:50"),
+])  # fmt: skip
 def test_between_refuses_what_is_outside_or_empty(start, end):
     with pytest.raises(ParameterError, match="a span must lie inside the market") as refused:
         SAMPLE.between(start, end)
@@ -157,15 +154,12 @@ def test_resampling_in_two_steps_is_resampling_in_one(steps):
     assert two.volume == pytest.approx(one.volume, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("interval", "rule"),
-    [
-        ("30m", "bars must become a multiple of 1h, got 30m"),
-        ("90m", "bars must become a multiple of 1h, got 90m"),
-        ("30d", "at least one whole group of 720 bars is needed"),
-        ("daily", "a duration is a positive whole number"),
-    ],
-)
+@pytest.mark.parametrize(("interval", "rule"), [
+    ("30m", "bars must become a multiple of 1h, got 30m"),
+    ("90m", "bars must become a multiple of 1h, got 90m"),
+    ("30d", "at least one whole group of 720 bars is needed"),
+    ("daily", "a duration is a positive whole number"),
+])  # fmt: skip
 def test_resampling_refuses_what_is_no_multiple_or_too_long(interval, rule):
     with pytest.raises(ParameterError, match=rule):
         SAMPLE.resample(interval)

@@ -81,37 +81,31 @@ def cadence(*hours: int) -> pd.Series:
     return pd.Series(1e-4, index=index)
 
 
-@pytest.mark.parametrize(
-    "hours",
-    [
-        [8] * 9,
-        [8] * 5 + [4] * 9,
-        [4] * 9 + [8] * 5,
-        [8] * 3 + [4] * 3 + [1] * 12,
-        [1] * 12 + [8] * 3,
-        [8, 4, 4, 4],
-        [24] * 4,
-    ],
-)
+@pytest.mark.parametrize("hours", [
+    [8] * 9,
+    [8] * 5 + [4] * 9,
+    [4] * 9 + [8] * 5,
+    [8] * 3 + [4] * 3 + [1] * 12,
+    [1] * 12 + [8] * 3,
+    [8, 4, 4, 4],
+    [24] * 4,
+])  # fmt: skip
 def test_a_change_of_cadence_is_no_gap(hours):
     funding = cadence(*hours)
     bars = SAMPLE.bars().loc[: funding.index[-1]]
     assert Market.from_frames(bars, funding=funding).funding_rate.size == len(hours) + 1
 
 
-@pytest.mark.parametrize(
-    ("hours", "missing"),
-    [
-        ([8, 8, 16, 8, 8], 1),
-        ([8, 8, 24, 8, 8], 2),
-        ([4, 4, 8, 4, 4], 1),
-        ([1, 1, 1, 2, 1, 1], 1),
-        ([8, 8, 9, 8, 8], 1),
-        ([8, 8, 12, 4, 4, 4, 4], 2),
-        ([8, 16, 16, 8, 8], 2),
-        ([24, 24, 48, 24], 1),
-    ],
-)
+@pytest.mark.parametrize(("hours", "missing"), [
+    ([8, 8, 16, 8, 8], 1),
+    ([8, 8, 24, 8, 8], 2),
+    ([4, 4, 8, 4, 4], 1),
+    ([1, 1, 1, 2, 1, 1], 1),
+    ([8, 8, 9, 8, 8], 1),
+    ([8, 8, 12, 4, 4, 4, 4], 2),
+    ([8, 16, 16, 8, 8], 2),
+    ([24, 24, 48, 24], 1),
+])  # fmt: skip
 def test_a_spacing_longer_than_its_neighbours_or_than_8_hours_is_a_gap(hours, missing):
     funding = cadence(*hours)
     bars = SAMPLE.bars().loc[: funding.index[-1]]

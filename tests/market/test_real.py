@@ -39,16 +39,13 @@ def live(market, start, end, turns, signal):
     )
 
 
-@pytest.mark.parametrize(
-    ("start", "end", "turns", "hour"),
-    [
-        ("2020-03-12", "2020-03-14", 3.0, "2020-03-12 23:00"),
-        ("2020-03-12", "2020-03-14", 10.0, "2020-03-12 10:00"),
-        ("2020-03-12", "2020-03-14", 25.0, "2020-03-12 02:00"),
-        ("2021-05-19", "2021-05-21", 10.0, "2021-05-19 11:00"),
-        ("2021-05-19", "2021-05-21", 25.0, "2021-05-19 01:00"),
-    ],
-)
+@pytest.mark.parametrize(("start", "end", "turns", "hour"), [
+    ("2020-03-12", "2020-03-14", 3.0, "2020-03-12 23:00"),
+    ("2020-03-12", "2020-03-14", 10.0, "2020-03-12 10:00"),
+    ("2020-03-12", "2020-03-14", 25.0, "2020-03-12 02:00"),
+    ("2021-05-19", "2021-05-21", 10.0, "2021-05-19 11:00"),
+    ("2021-05-19", "2021-05-21", 25.0, "2021-05-19 01:00"),
+])  # fmt: skip
 def test_a_long_dies_on_the_day_at_a_price_inside_its_mark_bar(market, start, end, turns, hour):
     """The first mark bar whose low is at or under the liquidation price of the calculator."""
     result = live(market, start, end, turns, 1.0)

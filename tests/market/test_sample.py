@@ -100,16 +100,13 @@ def test_the_samples_funding_is_the_venues_formula():
     assert market.funding_rate.min() < 0 < market.funding_rate.max()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "rule"),
-    [
-        ({"bars": 0}, "bars must be 1 to inf bars, got 0"),
-        ({"bars": 1.5}, "bars must be a whole number"),
-        ({"seed": -1}, "seed must be 0 to inf, got -1"),
-        ({"interval": "7h"}, "interval must be a whole part of 8 hours or of a day"),
-        ({"interval": "1w"}, "interval must be a whole part of 8 hours or of a day"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "rule"), [
+    ({"bars": 0}, "bars must be 1 to inf bars, got 0"),
+    ({"bars": 1.5}, "bars must be a whole number"),
+    ({"seed": -1}, "seed must be 0 to inf, got -1"),
+    ({"interval": "7h"}, "interval must be a whole part of 8 hours or of a day"),
+    ({"interval": "1w"}, "interval must be a whole part of 8 hours or of a day"),
+])  # fmt: skip
 def test_a_sample_that_cannot_be_made_is_refused(arguments, rule):
     with pytest.raises(ParameterError, match=rule):
         Market.sample(**arguments)

@@ -121,14 +121,11 @@ def test_a_resampled_market_is_loaded_as_it_was_saved(tmp_path):
     assert Market.load(tmp_path / "weeks") == weeks
 
 
-@pytest.mark.parametrize(
-    ("frame", "interval", "rule"),
-    [
-        (days(20), "12h", "bars must become longer than 1d, got 12h"),
-        (days(4), "1w", "at least one whole group of bars is needed, found none in 4 bars"),
-        (days(20).shift(9, freq="h"), "1d", "a bar must not reach from one 1d of UTC time into"),
-    ],
-)
+@pytest.mark.parametrize(("frame", "interval", "rule"), [
+    (days(20), "12h", "bars must become longer than 1d, got 12h"),
+    (days(4), "1w", "at least one whole group of bars is needed, found none in 4 bars"),
+    (days(20).shift(9, freq="h"), "1d", "a bar must not reach from one 1d of UTC time into"),
+])  # fmt: skip
 def test_resampling_sessions_refuses_what_cannot_be_whole(frame, interval, rule):
     with pytest.raises(ParameterError, match=rule):
         Market.from_frames(frame, sessions=True).resample(interval)

@@ -41,22 +41,19 @@ def test_what_is_no_chain_of_calls_with_plain_values_is_refused(text):
         take_apart(text)
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "<Market.from_frames: BTC>",
-        "Markets.load('{folder}')",
-        "Market.load('{folder}').save('{folder}/../stolen')",
-        "Market.load('{folder}')._facts()",
-        "Market.from_frames('{folder}')",
-        "Other.load('{folder}')",
-        "Market.load('{folder}', nothing=1)",
-        "Market.load('{folder}').between(1, 2, 3)",
-        "Market.load('{folder}/missing')",
-        "Market.load('{folder}\\0')",
-        "Market.sample(bars=1000000000000000000)",
-    ],
-)
+@pytest.mark.parametrize("source", [
+    "<Market.from_frames: BTC>",
+    "Markets.load('{folder}')",
+    "Market.load('{folder}').save('{folder}/../stolen')",
+    "Market.load('{folder}')._facts()",
+    "Market.from_frames('{folder}')",
+    "Other.load('{folder}')",
+    "Market.load('{folder}', nothing=1)",
+    "Market.load('{folder}').between(1, 2, 3)",
+    "Market.load('{folder}/missing')",
+    "Market.load('{folder}\\0')",
+    "Market.sample(bars=1000000000000000000)",
+])  # fmt: skip
 def test_nothing_but_loading_is_run_again(tmp_path, source):
     folder = save(tmp_path)
     market = Market.load(folder)

@@ -234,21 +234,18 @@ def test_each_bin_holds_the_forecasts_that_its_ends_say(result: bt.Result, bins:
     assert everything["count"].sum() == result.calibration("6h").scores.loc["all", "count"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        ({"horizon": "30m"}, "a horizon must be a whole number of bars of 1h, got '30m'"),
-        ({"horizon": "soon"}, "a duration is a positive whole number"),
-        ({"bins": 0}, "bins must be 1 to 1000, got 0"),
-        ({"bins": 2.5}, "bins must be a whole number"),
-        ({"bins": [0.0, 0.5, 0.5]}, "edges of bins must increase"),
-        ({"bins": [0.5]}, "edges of bins must increase"),
-        ({"bins": [0.0, 0.01, 0.1]}, r"got \[0.0, 0.01, 0.1\]"),
-        ({"bins": [0.001, 1.0]}, "edges of bins must reach from 0 to 1"),
-        ({"bins": [0.0, math.nan]}, "an edge of a bin must be a number"),
-        ({"degrees_of_freedom": 2.0}, "degrees_of_freedom must be over 2, got 2"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "text"), [
+    ({"horizon": "30m"}, "a horizon must be a whole number of bars of 1h, got '30m'"),
+    ({"horizon": "soon"}, "a duration is a positive whole number"),
+    ({"bins": 0}, "bins must be 1 to 1000, got 0"),
+    ({"bins": 2.5}, "bins must be a whole number"),
+    ({"bins": [0.0, 0.5, 0.5]}, "edges of bins must increase"),
+    ({"bins": [0.5]}, "edges of bins must increase"),
+    ({"bins": [0.0, 0.01, 0.1]}, r"got \[0.0, 0.01, 0.1\]"),
+    ({"bins": [0.001, 1.0]}, "edges of bins must reach from 0 to 1"),
+    ({"bins": [0.0, math.nan]}, "an edge of a bin must be a number"),
+    ({"degrees_of_freedom": 2.0}, "degrees_of_freedom must be over 2, got 2"),
+])  # fmt: skip
 def test_calibration_refuses(result: bt.Result, arguments: dict[str, object], text: str):
     with pytest.raises(bt.ParameterError, match=text):
         result.calibration(**arguments)  # type: ignore[arg-type]
@@ -298,17 +295,14 @@ def test_a_week_of_weekly_sessions_is_the_one_bar_that_volatility_counts():
     np.testing.assert_allclose(bars["liquidation_probability"], day, rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("interval", "is_session", "years"),
-    [
-        ("1h", False, 7 / 365),
-        ("1w", False, 7 / 365),
-        ("1h", True, 7 / 252),
-        ("1d", True, 7 / 252),
-        ("2d", True, 7 / 365),
-        ("1w", True, 7 / 365),
-    ],
-)
+@pytest.mark.parametrize(("interval", "is_session", "years"), [
+    ("1h", False, 7 / 365),
+    ("1w", False, 7 / 365),
+    ("1h", True, 7 / 252),
+    ("1d", True, 7 / 252),
+    ("2d", True, 7 / 365),
+    ("1w", True, 7 / 365),
+])  # fmt: skip
 def test_seven_days_are_as_many_years_as_their_bars(interval: str, is_session: bool, years: float):
     length = parse_duration(interval, where="a test")
     found = count_years("7d", length, is_session=is_session, where="a test")

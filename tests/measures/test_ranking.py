@@ -41,17 +41,14 @@ def test_every_measure_has_a_unit_and_a_direction():
     assert all(f"`{name}`" in documented for name in (*ABOUT, *measures.__all__))
 
 
-@pytest.mark.parametrize(
-    ("objective", "name", "scores"),
-    [
-        ("sharpe", "sharpe", [3.0, 1.0]),
-        ("-sharpe", "-sharpe", [-3.0, -1.0]),
-        ("max_drawdown", "-max_drawdown", [-0.9, -0.2]),
-        ("-max_drawdown", "-max_drawdown", [-0.9, -0.2]),
-        ({"sharpe": 1.0, "turnover": -0.01}, "sharpe - 0.01 * turnover", [2.9, 0.8]),
-        (lambda row: row["sharpe"] / row["max_drawdown"], "<lambda>", [3.0 / 0.9, 5.0]),
-    ],
-)
+@pytest.mark.parametrize(("objective", "name", "scores"), [
+    ("sharpe", "sharpe", [3.0, 1.0]),
+    ("-sharpe", "-sharpe", [-3.0, -1.0]),
+    ("max_drawdown", "-max_drawdown", [-0.9, -0.2]),
+    ("-max_drawdown", "-max_drawdown", [-0.9, -0.2]),
+    ({"sharpe": 1.0, "turnover": -0.01}, "sharpe - 0.01 * turnover", [2.9, 0.8]),
+    (lambda row: row["sharpe"] / row["max_drawdown"], "<lambda>", [3.0 / 0.9, 5.0]),
+])  # fmt: skip
 def test_an_objective_is_a_measure_a_sum_or_a_function(objective, name, scores):
     read = read_objective(objective)
     assert read.name == name
@@ -72,16 +69,13 @@ def test_a_list_is_several_objectives():
     assert [each.name for each in read_objectives("cagr")] == ["cagr"]
 
 
-@pytest.mark.parametrize(
-    ("objective", "problem"),
-    [
-        ("sharp", "no measure 'sharp'; did you mean 'sharpe'"),
-        ({"sharp": 1.0}, "no measure 'sharp'"),
-        ({"sharpe": NAN}, "the weight of sharpe must be a number"),
-        ({}, "an objective must be a measure"),
-        (3, "an objective must be a measure"),
-    ],
-)
+@pytest.mark.parametrize(("objective", "problem"), [
+    ("sharp", "no measure 'sharp'; did you mean 'sharpe'"),
+    ({"sharp": 1.0}, "no measure 'sharp'"),
+    ({"sharpe": NAN}, "the weight of sharpe must be a number"),
+    ({}, "an objective must be a measure"),
+    (3, "an objective must be a measure"),
+])  # fmt: skip
 def test_what_is_no_objective_is_refused(objective, problem):
     with pytest.raises(ParameterError, match=problem):
         read_objective(objective)
@@ -101,23 +95,20 @@ def test_a_function_that_raises_is_named():
         read_objective(lambda row: row["sharp"]).score(TABLE)
 
 
-@pytest.mark.parametrize(
-    ("text", "value", "violation"),
-    [
-        ("<= 0.4", 0.4, 0.0),
-        ("<= 0.4", 0.5, 0.25),
-        ("<=0.4", 0.3, 0.0),
-        (">= 2", 1.0, 0.5),
-        (">= 2", 3.0, 0.0),
-        ("== 0", 0.0, 0.0),
-        ("== 0", -3.0, 3.0),
-        ("< 1", 2.0, 1.0),
-        ("> -1", -0.5, 0.0),
-        ("<= 0.4", NAN, math.inf),
-        (">= 2", math.inf, 0.0),
-        ("<= 2", math.inf, math.inf),
-    ],
-)
+@pytest.mark.parametrize(("text", "value", "violation"), [
+    ("<= 0.4", 0.4, 0.0),
+    ("<= 0.4", 0.5, 0.25),
+    ("<=0.4", 0.3, 0.0),
+    (">= 2", 1.0, 0.5),
+    (">= 2", 3.0, 0.0),
+    ("== 0", 0.0, 0.0),
+    ("== 0", -3.0, 3.0),
+    ("< 1", 2.0, 1.0),
+    ("> -1", -0.5, 0.0),
+    ("<= 0.4", NAN, math.inf),
+    (">= 2", math.inf, 0.0),
+    ("<= 2", math.inf, math.inf),
+])  # fmt: skip
 def test_a_violation_is_in_units_of_the_bound(text, value, violation):
     _, constraint = read_constraints({"sharpe": text})
     assert constraint.violation({"sharpe": np.array([value])})[0] == pytest.approx(violation)

@@ -324,13 +324,10 @@ def test_money_skew_and_model_free_volatility(surface: bt.Surface):
     assert make_surface((flat,), [1.0]).vix(1.0) == pytest.approx(0.2, rel=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("minutes", "variances", "expected", "error"),
-    [
-        ((12_960.0, 53_280.0), (0.4727679, 0.366818), 61.22, 0.005),
-        ((35_924.0, 46_394.0), (0.01846292, 0.01882101), 13.685821, 1e-4),
-    ],
-)
+@pytest.mark.parametrize(("minutes", "variances", "expected", "error"), [
+    ((12_960.0, 53_280.0), (0.4727679, 0.366818), 61.22, 0.005),
+    ((35_924.0, 46_394.0), (0.01846292, 0.01882101), 13.685821, 1e-4),
+])  # fmt: skip
 def test_the_published_vix_interpolates_total_variance(minutes, variances, expected, error):
     """Cboe, VIX white paper, 2009 and 2015: variances of the near and the next term."""
     times = np.array(minutes) / 525_600.0
@@ -620,17 +617,14 @@ def test_many_snapshots_are_a_line_each(capsys, tmp_path: Path):
     assert "104 quotes in 2 snapshots" in call(capsys, "chain", *given, "--underlying", "ETH")[1]
 
 
-@pytest.mark.parametrize(
-    ("words", "found"),
-    [
-        (("price", *PLACE[:-1], "-3", "--volatility", "0.5"), "where: --days"),
-        (("price", *PLACE, "--volatility", "nan"), "where: --volatility"),
-        (("price", *PLACE, "--volatility", "0.5", "--settlement", "coins"), "where: --settlement"),
-        (("surface", "--underlying", "synthetics"), "did you mean 'SYNTHETIC'?"),
-        (("surface", "--at", "2020-01-01"), "cure:  choose a later --at"),
-        (("surface", "--report", "surface.pdf"), "where: --report"),
-    ],
-)
+@pytest.mark.parametrize(("words", "found"), [
+    (("price", *PLACE[:-1], "-3", "--volatility", "0.5"), "where: --days"),
+    (("price", *PLACE, "--volatility", "nan"), "where: --volatility"),
+    (("price", *PLACE, "--volatility", "0.5", "--settlement", "coins"), "where: --settlement"),
+    (("surface", "--underlying", "synthetics"), "did you mean 'SYNTHETIC'?"),
+    (("surface", "--at", "2020-01-01"), "cure:  choose a later --at"),
+    (("surface", "--report", "surface.pdf"), "where: --report"),
+])  # fmt: skip
 def test_errors_name_flags_and_not_arguments(capsys, words, found):
     code, _, error = call(capsys, *words)
     assert code == 2
@@ -644,16 +638,13 @@ def test_greeks_at_the_command_line_have_units_and_no_negative_zero(capsys):
     assert text.count(" per ") >= 8
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("price", *PLACE, "--volatility", "-1"),
-        ("price", *PLACE[2:], "--kind", "cal", "--volatility", "0.5"),
-        ("implied", *PLACE, "--price", "60000"),
-        ("chain", "nowhere.parquet"),
-        ("surface", "nowhere.parquet", "--model", "sabr"),
-    ],
-)
+@pytest.mark.parametrize("words", [
+    ("price", *PLACE, "--volatility", "-1"),
+    ("price", *PLACE[2:], "--kind", "cal", "--volatility", "0.5"),
+    ("implied", *PLACE, "--price", "60000"),
+    ("chain", "nowhere.parquet"),
+    ("surface", "nowhere.parquet", "--model", "sabr"),
+])  # fmt: skip
 def test_bad_words_end_with_exit_code_2(capsys, words):
     code, _, error = call(capsys, *words)
     assert code == 2

@@ -50,15 +50,12 @@ def test_every_pocket_goes_back_to_its_share():
     assert row["final_equity"] == pytest.approx(960.0)
 
 
-@pytest.mark.parametrize(
-    ("equity", "moved"),
-    [
-        ([1200.0, 400.0], [0.0, 0.0]),  # nobody lacks anything
-        ([1200.0, 300.0], [-100.0, 100.0]),
-        ([650.0, 300.0], [-50.0, 50.0]),  # no more than the surplus
-        ([500.0, 300.0], [0.0, 0.0]),  # no surplus
-    ],
-)
+@pytest.mark.parametrize(("equity", "moved"), [
+    ([1200.0, 400.0], [0.0, 0.0]),  # nobody lacks anything
+    ([1200.0, 300.0], [-100.0, 100.0]),
+    ([650.0, 300.0], [-50.0, 50.0]),  # no more than the surplus
+    ([500.0, 300.0], [0.0, 0.0]),  # no surplus
+])  # fmt: skip
 def test_only_losses_are_made_up(equity, moved):
     shares = np.array([0.6, 0.4])
     found = plan_transfers("losses-only", np.array(equity), shares, 1000.0, ALIVE)
@@ -184,30 +181,27 @@ def test_a_pocket_may_hold_several_positions(margin):
     assert "pair: 0.5 of" in done.summary()
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: bt.Allocation({}), "pockets must be a mapping with one or more"),
-        (lambda: bt.Allocation({"a": (Constant(1.0), 0.5)}), "must add up to 1, got 0.5"),
-        (lambda: bt.Allocation({"a": (Constant(1.0), math.nan)}), "share must be"),
-        (lambda: bt.Allocation({"a": Constant(1.0)}), "must be a bt.Pocket or"),
-        (lambda: bt.Allocation({"a": (Constant, 1.0)}), "policy must be a Policy"),
-        (lambda: pair(transfer="all"), "transfer must be"),
-        (lambda: pair(rebalance="soon"), "soon"),
-        (lambda: pair().run(market_of(np.full(9, 1.0)), venue=free_venue(),
-                            account=bt.Account(flows=pd.Series(
-                                [1.0], pd.DatetimeIndex(["2020-01-01 02:00"], tz="UTC")))),
-         "flows must be left out"),
-        (lambda: pair().run(market_of(np.full(9, 1.0)), venue=free_venue(), account=bt.Account(
-            collateral=[bt.Collateral("X", 1.0, prices=1.0, rate=1.0)], negative_limit=0.0)),
-         "collateral must be left out"),
-        (lambda: bt.Allocation({"a": bt.Pocket(Constant(1.0), 1.0, instrument=("A", "B"))}).run(
-            bt.Markets({"A": market_of(np.full(9, 1.0))}, currency="USD"), **TERMS),
-         "some of them, got 'B'"),
-        (lambda: bt.Spending(0.0), "share must be"),
-        (lambda: bt.Spending(0.1, least=2.0, most=1.0), "least must not be above most"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: bt.Allocation({}), "pockets must be a mapping with one or more"),
+    (lambda: bt.Allocation({"a": (Constant(1.0), 0.5)}), "must add up to 1, got 0.5"),
+    (lambda: bt.Allocation({"a": (Constant(1.0), math.nan)}), "share must be"),
+    (lambda: bt.Allocation({"a": Constant(1.0)}), "must be a bt.Pocket or"),
+    (lambda: bt.Allocation({"a": (Constant, 1.0)}), "policy must be a Policy"),
+    (lambda: pair(transfer="all"), "transfer must be"),
+    (lambda: pair(rebalance="soon"), "soon"),
+    (lambda: pair().run(market_of(np.full(9, 1.0)), venue=free_venue(),
+                        account=bt.Account(flows=pd.Series(
+                            [1.0], pd.DatetimeIndex(["2020-01-01 02:00"], tz="UTC")))),
+     "flows must be left out"),
+    (lambda: pair().run(market_of(np.full(9, 1.0)), venue=free_venue(), account=bt.Account(
+        collateral=[bt.Collateral("X", 1.0, prices=1.0, rate=1.0)], negative_limit=0.0)),
+     "collateral must be left out"),
+    (lambda: bt.Allocation({"a": bt.Pocket(Constant(1.0), 1.0, instrument=("A", "B"))}).run(
+        bt.Markets({"A": market_of(np.full(9, 1.0))}, currency="USD"), **TERMS),
+     "some of them, got 'B'"),
+    (lambda: bt.Spending(0.0), "share must be"),
+    (lambda: bt.Spending(0.1, least=2.0, most=1.0), "least must not be above most"),
+])  # fmt: skip
 def test_a_wrong_argument_is_one_clear_error(make, message):
     with pytest.raises(bt.ParameterError, match=message):
         make()

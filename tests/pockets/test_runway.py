@@ -90,14 +90,11 @@ def test_the_last_spending_is_at_the_end_of_the_horizon():
     assert find_bars(paths, bt.Spending(0.1)).tolist() == [720 * k - 1 for k in range(1, 7)]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"spending": 0.1}, "spending must be a Spending, got 0.1"),
-        ({"spending": bt.Spending(0.1, every="9d")}, "every must lie between a bar and the length"),
-        ({"confidence": 1.0}, "confidence must be"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    ({"spending": 0.1}, "spending must be a Spending, got 0.1"),
+    ({"spending": bt.Spending(0.1, every="9d")}, "every must lie between a bar and the length"),
+    ({"confidence": 1.0}, "confidence must be"),
+])  # fmt: skip
 def test_a_wrong_argument_is_one_clear_error(change, message):
     paths = bt.simulate_paths(walk(200, 0.0, 0.5, seed=1), "gbm", paths=4, horizon="2d")
     given = {"spending": bt.Spending(0.1, every="1d"), **TERMS, **change}

@@ -335,14 +335,11 @@ class Untyped(bt.Combinator):
         return asked[0] * len([object])
 
 
-@pytest.mark.parametrize(
-    ("policy", "formula"),
-    [
-        (lambda: Capped(Named(), 3.0), Named.leverage),
-        (lambda: Lowest(VolTarget(), Capped(Named())), Named.leverage),
-        (lambda: Untyped(VolTarget()), Untyped.combine),
-    ],
-)
+@pytest.mark.parametrize(("policy", "formula"), [
+    (lambda: Capped(Named(), 3.0), Named.leverage),
+    (lambda: Lowest(VolTarget(), Capped(Named())), Named.leverage),
+    (lambda: Untyped(VolTarget()), Untyped.combine),
+])  # fmt: skip
 def test_what_does_not_compile_is_named_by_its_own_line(policy, formula):
     """It was the line of the formula that is generated of them."""
     with pytest.warns(UserWarning, match="plain Python") as caught:
@@ -437,27 +434,24 @@ class Nobody(Capped):
     takes = (0, 1)
 
 
-@pytest.mark.parametrize(
-    ("make", "text"),
-    [
-        (Capped, "must be given 1 policy, got 0"),
-        (lambda: Capped(VolTarget(), VolTarget()), "must be given 1 policy, got 2"),
-        (lambda: Scheduled(VolTarget()), "must be given 2 policies, got 1"),
-        (Lowest, "must be given at least 1 policy"),
-        (lambda: Capped(VolTarget(), -1.0), "cap must be 0 to inf"),
-        (lambda: Capped(VolTarget(), 1.0, 2.0), "also got"),
-        (lambda: Capped(VolTarget(), 1.0, cap=2.0), "cap was given twice"),
-        (lambda: Capped(VolTarget(), vol_target_target=1.0), "given twice"),
-        (lambda: Capped(VolTarget(), limit=1.0), "no parameter 'limit'"),
-        (lambda: Capped.over(VolTarget).over(Cppi), "has its policies already"),
-        (lambda: Capped(3.0, VolTarget()), "policies must be instances and come before"),
-        (lambda: Capped(VolTarget), "policies must be instances and come before"),
-        (lambda: Without(VolTarget()), "must define combine in place of leverage"),
-        (Nobody, "must take at least one policy"),
-        (lambda: live(Shadowing(VolTarget())), "two are called vol_target__sigma"),
-        (lambda: type(Capped(VolTarget()))(vol_target_target=-1.0), "target must be"),
-    ],
-)
+@pytest.mark.parametrize(("make", "text"), [
+    (Capped, "must be given 1 policy, got 0"),
+    (lambda: Capped(VolTarget(), VolTarget()), "must be given 1 policy, got 2"),
+    (lambda: Scheduled(VolTarget()), "must be given 2 policies, got 1"),
+    (Lowest, "must be given at least 1 policy"),
+    (lambda: Capped(VolTarget(), -1.0), "cap must be 0 to inf"),
+    (lambda: Capped(VolTarget(), 1.0, 2.0), "also got"),
+    (lambda: Capped(VolTarget(), 1.0, cap=2.0), "cap was given twice"),
+    (lambda: Capped(VolTarget(), vol_target_target=1.0), "given twice"),
+    (lambda: Capped(VolTarget(), limit=1.0), "no parameter 'limit'"),
+    (lambda: Capped.over(VolTarget).over(Cppi), "has its policies already"),
+    (lambda: Capped(3.0, VolTarget()), "policies must be instances and come before"),
+    (lambda: Capped(VolTarget), "policies must be instances and come before"),
+    (lambda: Without(VolTarget()), "must define combine in place of leverage"),
+    (Nobody, "must take at least one policy"),
+    (lambda: live(Shadowing(VolTarget())), "two are called vol_target__sigma"),
+    (lambda: type(Capped(VolTarget()))(vol_target_target=-1.0), "target must be"),
+])  # fmt: skip
 def test_what_cannot_be_combined_is_refused(make: Any, text: str):
     with pytest.raises((ParameterError, PolicyError), match=text):
         make()
@@ -492,20 +486,17 @@ def test_a_policy_of_a_file_can_be_written_in_it(tmp_path):
     assert repr(found) == "Capped(Half(), cap=2.0)"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Capped(VolTarget(), cap=__import__('os').getpid())",
-        "Capped(*[VolTarget()])",
-        "Capped(**{})",
-        "Capped(VolTarget()",
-        "(lambda: 1)()",
-        "Capped(VolTarge())",
-        "float('inf')",
-        "Capped([VolTarget()])",
-        "VolTarget(target=0.5, target=0.6)",
-    ],
-)
+@pytest.mark.parametrize("text", [
+    "Capped(VolTarget(), cap=__import__('os').getpid())",
+    "Capped(*[VolTarget()])",
+    "Capped(**{})",
+    "Capped(VolTarget()",
+    "(lambda: 1)()",
+    "Capped(VolTarge())",
+    "float('inf')",
+    "Capped([VolTarget()])",
+    "VolTarget(target=0.5, target=0.6)",
+])  # fmt: skip
 def test_any_other_text_is_refused_and_never_run(text: str):
     with pytest.raises(ParameterError, match="a policy must be"):
         read_policy(text, {}, where="--policy")

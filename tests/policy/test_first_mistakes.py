@@ -100,20 +100,17 @@ def test_a_sweep_tells_it_too():
     assert "did you mean 'bar.sigma'?" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("Unknown attribute 'sigmaa' of type Bar(int64, float64, float64)", "bar has no 'sigmaa'"),
-        ("Untyped global name 'open': Cannot determine Numba type of <class 'builtin'>",
-            "open is not supported"),
-        ("Unknown attribute 'quantile2' of type Module(<module 'numpy' from '/x/y.py'>)",
-            "numpy.quantile2 is not supported"),
-        ("Cannot unify float64 and unicode_type for 'x.2', defined at <input> (3)",
-            "x is sometimes float64, sometimes unicode_type: give it one type"),
-        ("No implementation of function Function(<function sum at 0x7f0>) found for signature:",
-            "sum is not supported with these arguments"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("line", "said"), [
+    ("Unknown attribute 'sigmaa' of type Bar(int64, float64, float64)", "bar has no 'sigmaa'"),
+    ("Untyped global name 'open': Cannot determine Numba type of <class 'builtin'>",
+     "open is not supported"),
+    ("Unknown attribute 'quantile2' of type Module(<module 'numpy' from '/x/y.py'>)",
+     "numpy.quantile2 is not supported"),
+    ("Cannot unify float64 and unicode_type for 'x.2', defined at <input> (3)",
+     "x is sometimes float64, sometimes unicode_type: give it one type"),
+    ("No implementation of function Function(<function sum at 0x7f0>) found for signature:",
+     "sum is not supported with these arguments"),
+])  # fmt: skip
 def test_what_numba_says_is_said_without_its_types(line, said):
     assert explain_numba(line) == said
 

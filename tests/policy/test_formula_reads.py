@@ -51,19 +51,15 @@ class ByName(bt.Policy):
         return 1.0 if getattr(self, "how") == "a" else 2.0  # noqa: B009
 
 
-@pytest.mark.parametrize(
-    ("policy", "unread"),
-    [
-        (VolTarget(), {"half_life", "estimator"}),
-        (Switch(), set()),
-        (HandsOn(), set()),
-        (ByName(), set()),
-        (Constant(), set()),
-        (Capped(VolTarget(), cap=3.0), {"vol_target_half_life", "vol_target_estimator"}),
-        (Average(VolTarget(), Switch()), {"vol_target_half_life", "vol_target_estimator"}),
-    ],
-    ids=lambda each: type(each).__name__,
-)
+@pytest.mark.parametrize(("policy", "unread"), [
+    (VolTarget(), {"half_life", "estimator"}),
+    (Switch(), set()),
+    (HandsOn(), set()),
+    (ByName(), set()),
+    (Constant(), set()),
+    (Capped(VolTarget(), cap=3.0), {"vol_target_half_life", "vol_target_estimator"}),
+    (Average(VolTarget(), Switch()), {"vol_target_half_life", "vol_target_estimator"}),
+], ids=lambda each: type(each).__name__)  # fmt: skip
 def test_what_a_formula_does_not_read_is_told_from_its_code(policy, unread):
     assert find_unread(policy) == unread
 

@@ -30,14 +30,11 @@ class Watching(bt.Policy):
         return self.target
 
 
-@pytest.mark.parametrize(
-    ("settings", "signal"),
-    [
-        ({}, 1.0),
-        ({}, -1.0),
-        ({"margin": "isolated", "venue_leverage": 40.0, "max_leverage": 35.0}, 1.0),
-    ],
-)
+@pytest.mark.parametrize(("settings", "signal"), [
+    ({}, 1.0),
+    ({}, -1.0),
+    ({"margin": "isolated", "venue_leverage": 40.0, "max_leverage": 35.0}, 1.0),
+])  # fmt: skip
 def test_the_account_a_policy_sees_is_the_one_in_the_result(settings: dict, signal: float):
     VIEWS.clear()
     policy = Watching(30.0 if settings else 3.0)

@@ -185,14 +185,11 @@ def make_trades(n: int = 5000, seed: int = 1) -> pd.DataFrame:
     return pd.DataFrame({"time": start + ms, "price": price, "size": rng.integers(1, 9, n) / 10})
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        {"time": "time", "price": "price", "size": "size"},
-        {"time": "transact_time", "price": "price", "size": "quantity"},
-        {"time": "time", "price": "price", "size": "qty"},
-    ],
-)
+@pytest.mark.parametrize("names", [
+    {"time": "time", "price": "price", "size": "size"},
+    {"time": "transact_time", "price": "price", "size": "quantity"},
+    {"time": "time", "price": "price", "size": "qty"},
+])  # fmt: skip
 def test_trades_become_the_bars_that_pandas_makes_of_them(tmp_path: Path, names):
     trades = make_trades()
     path = tmp_path / "ticks.csv.gz"
@@ -239,17 +236,14 @@ def test_days_of_trades_are_one_table_and_an_hour_without_a_trade_is_a_gap(tmp_p
     assert filled.filled["bar_gaps"] == "flat: 1 of 2 in bars, first at 2024-03-01 01:00 UTC"
 
 
-@pytest.mark.parametrize(
-    ("change", "terms", "rule"),
-    [
-        (lambda t: t, {}, "trades must be made into bars"),
-        (lambda t: t[::-1].iloc[[0, 2, 1, 3]], {}, "trades must be made into bars"),
-        (lambda t: t.iloc[[1, 0, *range(2, 99)]], {"resample": "1m"}, "trades must be in order"),
-        (lambda t: t.assign(price=-1.0), {"resample": "1m"}, "price must be positive and finite"),
-        (lambda t: t.assign(size=np.nan), {"resample": "1m"}, "size must be zero or more"),
-        (lambda t: t[:1], {"resample": "1d"}, "trades must fill at least one bar of 1d"),
-    ],
-)
+@pytest.mark.parametrize(("change", "terms", "rule"), [
+    (lambda t: t, {}, "trades must be made into bars"),
+    (lambda t: t[::-1].iloc[[0, 2, 1, 3]], {}, "trades must be made into bars"),
+    (lambda t: t.iloc[[1, 0, *range(2, 99)]], {"resample": "1m"}, "trades must be in order"),
+    (lambda t: t.assign(price=-1.0), {"resample": "1m"}, "price must be positive and finite"),
+    (lambda t: t.assign(size=np.nan), {"resample": "1m"}, "size must be zero or more"),
+    (lambda t: t[:1], {"resample": "1d"}, "trades must fill at least one bar of 1d"),
+])  # fmt: skip
 def test_trades_that_make_no_bars_are_refused(tmp_path: Path, change, terms, rule):
     change(make_trades()).to_csv(tmp_path / "ticks.csv", index=False)
     with pytest.raises(bt.DataError, match=rule):

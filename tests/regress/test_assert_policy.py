@@ -45,19 +45,16 @@ def test_a_bound_that_fails_says_measure_value_bound_and_meaning(result):
         assert words in text
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        lambda x: x.max_drawdown <= 0.0,
-        lambda x: x.max_drawdown < 0.0,
-        lambda x: x.sharpe > 1e9,
-        lambda x: x.liquidations == 7,
-        lambda x: x.liquidations != 0,
-        lambda x: x.ruin_time >= 0,  # NaN holds nothing
-        lambda x: x.ruin_time != 0,
-        lambda x: x.sharpe >= assert_policy(run(leverage=0.0)).final_equity,
-    ],
-)
+@pytest.mark.parametrize("check", [
+    lambda x: x.max_drawdown <= 0.0,
+    lambda x: x.max_drawdown < 0.0,
+    lambda x: x.sharpe > 1e9,
+    lambda x: x.liquidations == 7,
+    lambda x: x.liquidations != 0,
+    lambda x: x.ruin_time >= 0,  # NaN holds nothing
+    lambda x: x.ruin_time != 0,
+    lambda x: x.sharpe >= assert_policy(run(leverage=0.0)).final_equity,
+])  # fmt: skip
 def test_each_comparison_raises_where_it_does_not_hold(check, result):
     with pytest.raises(AssertionError, match=r"must be .*got"):
         check(assert_policy(result))

@@ -21,17 +21,14 @@ from backtest.regress.verdict_text import write_text
 from tests.regress.baselines import VENUE, disturb, run, take
 
 
-@pytest.mark.parametrize(
-    ("given", "band"),
-    [
-        ("5%", Band(relative=0.05)),
-        ("0.05", Band(absolute=0.05)),
-        (0.05, Band(absolute=0.05)),
-        (2, Band(absolute=2.0)),
-        ("any", Band()),
-        ({"relative": 1e-9}, Band(relative=1e-9)),
-    ],
-)
+@pytest.mark.parametrize(("given", "band"), [
+    ("5%", Band(relative=0.05)),
+    ("0.05", Band(absolute=0.05)),
+    (0.05, Band(absolute=0.05)),
+    (2, Band(absolute=2.0)),
+    ("any", Band()),
+    ({"relative": 1e-9}, Band(relative=1e-9)),
+])  # fmt: skip
 def test_a_tolerance_is_read_and_written(given, band):
     assert read_band(given, where="t") == band
     assert read_band(band.to_data(), where="t") == band

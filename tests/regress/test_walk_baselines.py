@@ -106,15 +106,12 @@ def test_the_search_is_an_input(was):
     assert [str(each) for each in changes] == ["walk.trials: 4 -> 8"]
 
 
-@pytest.mark.parametrize(
-    ("name", "one", "other", "direction"),
-    [
-        ("walk_efficiency", 0.5, 0.6, BETTER),
-        ("walk_pbo", 0.5, 0.6, WORSE),
-        ("walk_growth", math.nan, 0.6, NEITHER),
-        ("walk_growth_in_sample", 0.5, 0.6, NEITHER),
-    ],
-)
+@pytest.mark.parametrize(("name", "one", "other", "direction"), [
+    ("walk_efficiency", 0.5, 0.6, BETTER),
+    ("walk_pbo", 0.5, 0.6, WORSE),
+    ("walk_growth", math.nan, 0.6, NEITHER),
+    ("walk_growth_in_sample", 0.5, 0.6, NEITHER),
+])  # fmt: skip
 def test_measures_of_a_walk_have_a_direction(name, one, other, direction):
     assert find_direction(name, one, other) == direction
 

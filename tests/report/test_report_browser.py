@@ -122,18 +122,15 @@ def page(browser, files):
     context.close()
 
 
-@pytest.mark.parametrize(
-    ("name", "width", "charts"),
-    [
-        ("run", 1440, 7),
-        ("run", 390, 7),
-        ("hostile", 390, 7),
-        ("sweep", 390, 7),
-        ("study", 390, 3),
-        ("study", 1440, 3),
-        ("comparison", 390, 4),
-    ],
-)
+@pytest.mark.parametrize(("name", "width", "charts"), [
+    ("run", 1440, 7),
+    ("run", 390, 7),
+    ("hostile", 390, 7),
+    ("sweep", 390, 7),
+    ("study", 390, 3),
+    ("study", 1440, 3),
+    ("comparison", 390, 4),
+])  # fmt: skip
 def test_every_chart_draws_in_silence_and_without_a_request(visit, files, name, width, charts):
     page = visit(name, width)
     assert page.trouble == []

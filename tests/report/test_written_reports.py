@@ -133,15 +133,12 @@ def test_the_command_writes_one_file_and_says_which(saved, tmp_path, capsys):
     assert json.loads((tmp_path / "r.json").read_text())["kind"] == "run"
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("nothing",),
-        ("constant", "--format", "pdf"),
-        ("constant", "constant", "--out", "one.html"),
-        (),
-    ],
-)
+@pytest.mark.parametrize("arguments", [
+    ("nothing",),
+    ("constant", "--format", "pdf"),
+    ("constant", "constant", "--out", "one.html"),
+    (),
+])  # fmt: skip
 def test_the_command_refuses_what_it_cannot_do(saved, capsys, arguments):
     assert main(["report", *arguments]) == 2
     assert "error:" in capsys.readouterr().err

@@ -70,15 +70,12 @@ def split(rows, low_first: dict[int, bool]) -> list[tuple[float, ...]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("seed", "lever", "short", "terms"),
-    [
-        (0, 8.0, 0.8, {"stop_loss": 0.03, "take_profit": 0.03}),
-        (1, 12.0, -0.9, {}),
-        (4, 8.0, 0.8, {"margin": {"A": "isolated", "B": "cross"}, "venue_leverage": 20.0,
-                       "take_profit": 0.03}),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("seed", "lever", "short", "terms"), [
+    (0, 8.0, 0.8, {"stop_loss": 0.03, "take_profit": 0.03}),
+    (1, 12.0, -0.9, {}),
+    (4, 8.0, 0.8,
+     {"margin": {"A": "isolated", "B": "cross"}, "venue_leverage": 20.0, "take_profit": 0.03}),
+])  # fmt: skip
 def test_all_orders_one_by_one_on_three_times_finer_bars(seed, lever, short, terms):
     """Two instruments and six bars, three of them wide: 64 runs, each along its own path."""
     rng, wide = np.random.default_rng(seed), (2, 3, 5)

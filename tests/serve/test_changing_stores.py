@@ -22,22 +22,19 @@ def spoil(store, name, file, content):
     (store / name / file).write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "reason"),
-    [
-        ("manifest.json", b'{"kind', "manifest.json must be JSON"),
-        ("manifest.json", b"[]", "manifest.json must hold a JSON object, got a list"),
-        ("manifest.json", b"{}", "manifest.json is of format None, not 2"),
-        ("manifest.json", b'{"files": {}, "kind": "x"}', "manifest.json must have a known kind"),
-        ("manifest.json", b'{"files": {}, "policy": 3}', "manifest.json is of format None, not 2"),
-        ("manifest.json", b"[" * 100_000, "manifest.json must be JSON"),
-        ("manifest.json", b"\xff\xfe\x00", "manifest.json must be JSON"),
-        ("metrics.json", b"", "metrics.json is empty"),
-        ("metrics.json", b'{"sharpe": 9.0}', "metrics.json was changed"),
-        ("bars.parquet", None, "bars.parquet is missing"),
-        ("manifest.json", None, "it holds no manifest.json and no study.json"),
-    ],
-)
+@pytest.mark.parametrize(("file", "content", "reason"), [
+    ("manifest.json", b'{"kind', "manifest.json must be JSON"),
+    ("manifest.json", b"[]", "manifest.json must hold a JSON object, got a list"),
+    ("manifest.json", b"{}", "manifest.json is of format None, not 2"),
+    ("manifest.json", b'{"files": {}, "kind": "x"}', "manifest.json must have a known kind"),
+    ("manifest.json", b'{"files": {}, "policy": 3}', "manifest.json is of format None, not 2"),
+    ("manifest.json", b"[" * 100_000, "manifest.json must be JSON"),
+    ("manifest.json", b"\xff\xfe\x00", "manifest.json must be JSON"),
+    ("metrics.json", b"", "metrics.json is empty"),
+    ("metrics.json", b'{"sharpe": 9.0}', "metrics.json was changed"),
+    ("bars.parquet", None, "bars.parquet is missing"),
+    ("manifest.json", None, "it holds no manifest.json and no study.json"),
+])  # fmt: skip
 def test_a_damaged_folder_is_listed_with_the_reason(ask, store, names, file, content, reason):
     if content is None:
         (store / names[0] / file).unlink()

@@ -148,17 +148,14 @@ def test_the_risk_free_rate_of_a_saved_run_is_that_of_its_comparison():
     assert told.risk_free.iloc[-1] > 0.0
 
 
-@pytest.mark.parametrize(
-    ("chosen", "words"),
-    [
-        ((0, 2), "differs from Constant leverage=0.5 in market"),
-        ((0,), "1 was chosen"),
-        ((), "0 were chosen"),
-        ((0, 0), "1 was chosen"),
-        ((0, 3), "is a sweep"),
-        ((0, "../../secret.txt"), "is not in the store"),
-    ],
-)
+@pytest.mark.parametrize(("chosen", "words"), [
+    ((0, 2), "differs from Constant leverage=0.5 in market"),
+    ((0,), "1 was chosen"),
+    ((), "0 were chosen"),
+    ((0, 0), "1 was chosen"),
+    ((0, 3), "is a sweep"),
+    ((0, "../../secret.txt"), "is not in the store"),
+])  # fmt: skip
 def test_what_cannot_be_compared_is_said(ask, names, chosen, words):
     keys = [quote(names[each] if isinstance(each, int) else each, safe="") for each in chosen]
     answer, text = ask("/compare?" + "&".join(f"run={key}" for key in keys))

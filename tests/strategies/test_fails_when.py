@@ -108,21 +108,17 @@ def test_every_policy_says_when_it_fails_and_is_tested():
         assert any(inspect.getsource(globals()[each]).count(f"{name}(") for each in tests), name
 
 
-@pytest.mark.parametrize(
-    "policy",
-    [
-        VolTarget(target=0.8),
-        ImpliedVolTarget(target=0.8),
-        TailRisk(window=1000),
-        LiquidationProbability(probability=0.001),
-        Regime(calm=5.0, half_life=200.0),
-        HealthTarget(target=1.1, min_health=1.05, max_health=1.2),
-        LeverageLoop(ltv=0.88),
-        Average(Constant(1.0), Constant(10.0)),
-        Smoothed(VolTarget(target=0.8), up=24.0, down=0.5),
-    ],
-    ids=lambda policy: type(policy).__name__,
-)
+@pytest.mark.parametrize("policy", [
+    VolTarget(target=0.8),
+    ImpliedVolTarget(target=0.8),
+    TailRisk(window=1000),
+    LiquidationProbability(probability=0.001),
+    Regime(calm=5.0, half_life=200.0),
+    HealthTarget(target=1.1, min_health=1.05, max_health=1.2),
+    LeverageLoop(ltv=0.88),
+    Average(Constant(1.0), Constant(10.0)),
+    Smoothed(VolTarget(target=0.8), up=24.0, down=0.5),
+], ids=lambda policy: type(policy).__name__)  # fmt: skip
 def test_it_meets_the_crash_with_much_leverage(policy):
     """It holds 4 or more before the crash, and loses over four times what the price does."""
     crash = market(calm(1100), -0.12, calm(24), implied_volatility=0.15)
@@ -167,15 +163,11 @@ def test_a_gap_takes_cppi_through_its_floor():
     assert lost(run(gap, Cppi(multiplier=4.0, floor=0.8))) > 0.25
 
 
-@pytest.mark.parametrize(
-    "policy",
-    [
-        DrawdownControl(at_peak=3.0, floor=0.7),
-        Ladder(by="drawdown", level_1=3.0, level_2=1.5, level_3=0.0),
-        Lowest(DrawdownControl(at_peak=3.0, floor=0.7), Constant(3.0)),
-    ],
-    ids=lambda policy: type(policy).__name__,
-)
+@pytest.mark.parametrize("policy", [
+    DrawdownControl(at_peak=3.0, floor=0.7),
+    Ladder(by="drawdown", level_1=3.0, level_2=1.5, level_3=0.0),
+    Lowest(DrawdownControl(at_peak=3.0, floor=0.7), Constant(3.0)),
+], ids=lambda policy: type(policy).__name__)  # fmt: skip
 def test_a_fall_before_the_rise_leaves_it_out(policy):
     """The price doubles from its start, and the account still has a loss."""
     assert gained(run(TWICE, Constant(1.0))) > 0.8

@@ -58,23 +58,20 @@ def test_the_leverage_is_the_sum_of_the_geometric_series(v: float):
     assert (wanted - 1.0) / wanted == pytest.approx(v, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("held", "direction", "is_traded"),
-    [
-        (2.0, 1.0, False),  # v = 1/2: health as aimed at
-        (1.8, 1.0, False),  # v_t = 4/9, health 9/8 of it
-        (1.6, 1.0, True),  # v_t = 3/8, health 4/3 of it
-        (2.4, 1.0, False),  # v_t = 7/12, health 6/7 of it
-        (2.6, 1.0, True),  # v_t = 8/13, health 13/16 of it
-        (1.0, 1.0, True),  # no loan
-        (0.7, 1.0, True),
-        (-2.0, 1.0, True),  # the other side
-        (-2.0, -1.0, False),
-        (1.0, 0.5, False),  # half the size, the same loop
-        (1.3, 0.5, True),
-        (2.0, 0.0, True),
-    ],
-)
+@pytest.mark.parametrize(("held", "direction", "is_traded"), [
+    (2.0, 1.0, False),  # v = 1/2: health as aimed at
+    (1.8, 1.0, False),  # v_t = 4/9, health 9/8 of it
+    (1.6, 1.0, True),  # v_t = 3/8, health 4/3 of it
+    (2.4, 1.0, False),  # v_t = 7/12, health 6/7 of it
+    (2.6, 1.0, True),  # v_t = 8/13, health 13/16 of it
+    (1.0, 1.0, True),  # no loan
+    (0.7, 1.0, True),
+    (-2.0, 1.0, True),  # the other side
+    (-2.0, -1.0, False),
+    (1.0, 0.5, False),  # half the size, the same loop
+    (1.3, 0.5, True),
+    (2.0, 0.0, True),
+])  # fmt: skip
 def test_the_loop_is_left_alone_while_its_health_is_in_the_band(held, direction, is_traded):
     policy = LeverageLoop(ltv=0.5, band=0.18)
     account = SimpleNamespace(leverage=held)

@@ -101,20 +101,17 @@ def mixed(cube):
     return free(score - np.where(fast, (sets["extra"] - 0.25) ** 2, 0.3))
 
 
-@pytest.mark.parametrize(
-    ("name", "trials", "short"),
-    [
-        ("auto", 2000, 1e-6),
-        ("de", 4000, 1e-4),
-        ("cmaes", 4000, 1e-5),
-        ("gp", 1024, 1e-3),
-        ("forest", 2048, 1e-3),
-        pytest.param("tpe", 400, 2e-3, marks=pytest.mark.slow),
-        ("sobol", 4096, 1e-3),
-        ("random", 4096, 2e-3),
-        ("grid", 4096, 1e-3),
-    ],
-)
+@pytest.mark.parametrize(("name", "trials", "short"), [
+    ("auto", 2000, 1e-6),
+    ("de", 4000, 1e-4),
+    ("cmaes", 4000, 1e-5),
+    ("gp", 1024, 1e-3),
+    ("forest", 2048, 1e-3),
+    pytest.param("tpe", 400, 2e-3, marks=pytest.mark.slow),
+    ("sobol", 4096, 1e-3),
+    ("random", 4096, 2e-3),
+    ("grid", 4096, 1e-3),
+])  # fmt: skip
 def test_each_finds_the_bottom_of_a_bowl(name, trials, short):
     _, scores, _ = search(name, SQUARE, bowl, trials=trials)
     assert len(scores) <= trials
@@ -168,18 +165,15 @@ def test_the_way_back_from_ruin_is_found_by_less_violation(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "trials", "short"),
-    [
-        ("auto", 6000, 1e-3),
-        ("de", 8000, 1e-2),
-        ("cmaes", 8000, 0.02),
-        ("gp", 1536, 5e-3),
-        ("forest", 3000, 2e-2),
-        ("tpe", 500, 3e-2),
-        ("sobol", 8192, 0.05),
-    ],
-)
+@pytest.mark.parametrize(("name", "trials", "short"), [
+    ("auto", 6000, 1e-3),
+    ("de", 8000, 1e-2),
+    ("cmaes", 8000, 0.02),
+    ("gp", 1536, 5e-3),
+    ("forest", 3000, 2e-2),
+    ("tpe", 500, 3e-2),
+    ("sobol", 8192, 0.05),
+])  # fmt: skip
 def test_whole_numbers_options_and_conditions(name, trials, short):
     _, scores, _ = search(name, MIXED, mixed, trials=trials)
     assert scores.max() > -short
@@ -348,21 +342,18 @@ def test_ranks_of_joined_grades():
     assert both.rank().tolist() == [0.0, 1.0]
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "expected"),
-    [
-        ((0.0, 1.0), (0.0, 1.0), False),
-        ((0.0, 1.0), (0.0, 1.0005), False),
-        ((0.0, 1.0), (0.0, 1.1), True),
-        ((2.0, 0.0), (0.0, -5.0), True),
-        ((2.0, 0.0), (1.0, 0.0), True),
-        ((2.0, 0.0), (2.0, 0.0), False),
-        ((math.inf, 0.0), (math.inf, 0.0), False),
-        ((math.inf, 0.0), (7.0, 0.0), True),
-        ((0.0, -math.inf), (0.0, -math.inf), False),
-        ((0.0, math.inf), (0.0, math.inf), False),
-    ],
-)
+@pytest.mark.parametrize(("old", "new", "expected"), [
+    ((0.0, 1.0), (0.0, 1.0), False),
+    ((0.0, 1.0), (0.0, 1.0005), False),
+    ((0.0, 1.0), (0.0, 1.1), True),
+    ((2.0, 0.0), (0.0, -5.0), True),
+    ((2.0, 0.0), (1.0, 0.0), True),
+    ((2.0, 0.0), (2.0, 0.0), False),
+    ((math.inf, 0.0), (math.inf, 0.0), False),
+    ((math.inf, 0.0), (7.0, 0.0), True),
+    ((0.0, -math.inf), (0.0, -math.inf), False),
+    ((0.0, math.inf), (0.0, math.inf), False),
+])  # fmt: skip
 def test_what_counts_as_a_gain(old, new, expected):
     """The median point scores 0, so a gain is a thousandth of the new score."""
     before, after = (grade(np.array([score]), np.array([broken])) for broken, score in (old, new))
@@ -402,15 +393,12 @@ def test_a_batch_has_no_candidate_twice():
     assert len(set(places.tolist())) == 40
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"name": "sobl"}, "did you mean 'sobol'"),
-        ({"trials": 0}, "trials"),
-        ({"batch": 0}, "batch"),
-        ({"seed": -1}, "seed"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    ({"name": "sobl"}, "did you mean 'sobol'"),
+    ({"trials": 0}, "trials"),
+    ({"batch": 0}, "batch"),
+    ({"seed": -1}, "seed"),
+])  # fmt: skip
 def test_what_cannot_be_is_refused(change, message):
     arguments = {"name": "auto", "space": SQUARE, "seed": 0, **change}
     with pytest.raises(ParameterError, match=message):

@@ -51,16 +51,13 @@ LOST = JUDGED._replace(robust=np.full((2, 1), -np.inf))
 SCORES = np.array([[3.0], [1.0]])
 
 
-@pytest.mark.parametrize(
-    ("judged", "median", "is_enough", "expected"),
-    [
-        (JUDGED, 0.5, False, (1, "robust_score")),
-        (JUDGED, 2.0, False, (0, "score")),
-        (JUDGED, 2.0, True, (1, "robust_score")),
-        (LOST, 0.5, False, (0, "score")),
-        (LOST, 0.5, True, (1, "kept")),
-    ],
-)
+@pytest.mark.parametrize(("judged", "median", "is_enough", "expected"), [
+    (JUDGED, 0.5, False, (1, "robust_score")),
+    (JUDGED, 2.0, False, (0, "score")),
+    (JUDGED, 2.0, True, (1, "robust_score")),
+    (LOST, 0.5, False, (0, "score")),
+    (LOST, 0.5, True, (1, "kept")),
+])  # fmt: skip
 def test_by_what_a_winner_is_chosen(judged, median, is_enough, expected):
     assert choose_winner(judged, SCORES, median, is_enough=is_enough) == expected
 

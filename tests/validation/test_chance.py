@@ -54,14 +54,11 @@ def test_intervals_off_zero_are_counted_beside_chance():
     assert str(found) == ("of 24 comparisons 1 is above zero and 1 below; chance alone gives 1.2")
 
 
-@pytest.mark.parametrize(
-    ("deflated", "pbo", "words"),
-    [
-        (0.4, 0.4, "2 of 5 winners were no better than the median set, where chance alone"),
-        (0.99, 0.8, "yet 2 of 5 winners were no better than the median set, where chance"),
-        (0.99, 0.4, "3 of 5 winners were better than the median set, where chance alone gives"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("deflated", "pbo", "words"), [
+    (0.4, 0.4, "2 of 5 winners were no better than the median set, where chance alone"),
+    (0.99, 0.8, "yet 2 of 5 winners were no better than the median set, where chance"),
+    (0.99, 0.4, "3 of 5 winners were better than the median set, where chance alone gives"),
+])  # fmt: skip
 def test_a_verdict_says_what_chance_would_give(deflated, pbo, words):
     walk = make_walk([0.9, 0.8, 0.7, 0.2, 0.5], [0.1] * 4 + [0.96], deflated_sharpe=deflated)
     walk = replace(walk, figures={**walk.figures, "pbo": {"value": pbo, "low": 0.1, "high": 0.8}})

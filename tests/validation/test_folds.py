@@ -108,17 +108,14 @@ def test_a_rest_under_twenty_bars_belongs_to_the_last_test_span():
     assert [span.stop - span.test for span in longer] == [240, 240, 20]
 
 
-@pytest.mark.parametrize(
-    ("bars", "short", "forgotten"),
-    [
-        ((240, 240, 30), "the last of 3 test spans has 30 bars, under 200: its scores are",
-         "the last of 3 test spans, of 30 bars, is shorter than the memory of the columns,"),
-        ((240, 50, 30), "2 of 3 test spans have under 200 bars, the shortest 30: scores of these",
-         "2 of 3 test spans, the shortest of 30 bars, are shorter than the memory of the columns"),
-        ((30,), "1 of 1 test spans have under 200 bars", "1 of 1 test spans, the shortest of 30"),
-        ((240, 240), "", ""),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("bars", "short", "forgotten"), [
+    ((240, 240, 30), "the last of 3 test spans has 30 bars, under 200: its scores are",
+     "the last of 3 test spans, of 30 bars, is shorter than the memory of the columns,"),
+    ((240, 50, 30), "2 of 3 test spans have under 200 bars, the shortest 30: scores of these",
+     "2 of 3 test spans, the shortest of 30 bars, are shorter than the memory of the columns"),
+    ((30,), "1 of 1 test spans have under 200 bars", "1 of 1 test spans, the shortest of 30"),
+    ((240, 240), "", ""),
+])  # fmt: skip
 def test_a_short_last_test_span_is_not_spoken_of_as_all(bars, short, forgotten):
     """ "test spans of 30 bars are shorter than the memory" was true of the last of 40 alone."""
     ends = np.cumsum(bars)
@@ -140,24 +137,21 @@ def test_a_table_of_folds_is_read_back_to_the_same_spans():
     assert isinstance(table, pd.DataFrame)
 
 
-@pytest.mark.parametrize(
-    ("given", "match"),
-    [
-        ({"train": "200d"}, "must leave bars to test on(?s:.*)shorter train span, train='[0-9]+d'"),
-        ({"train": "30d", "test": "10h"}, "test span must have 20 bars"),
-        ({"train": "5d", "test": "5d"}, "train span must have 200 bars"),
-        ({"train": "30d", "test": "10d", "gap": "10d"}, "a gap must be shorter"),
-        ({"train": "x"}, "a duration is"),
-        ({"train": "30d", "anchored": "yes"}, "anchored must be"),
-        ({"groups": 1}, "groups"),
-        ({"groups": 6, "test_groups": 6}, "test_groups"),
-        ({"groups": math.nan}, "groups"),
-        ({"groups": 40}, "two sampling periods"),
-        ({"groups": 6, "embargo": 300}, "an embargo must leave"),
-        ({"groups": 6, "embargo": -1}, "embargo"),
-        ({"groups": 30, "test_groups": 15}, "splits"),
-    ],
-)
+@pytest.mark.parametrize(("given", "match"), [
+    ({"train": "200d"}, "must leave bars to test on(?s:.*)shorter train span, train='[0-9]+d'"),
+    ({"train": "30d", "test": "10h"}, "test span must have 20 bars"),
+    ({"train": "5d", "test": "5d"}, "train span must have 200 bars"),
+    ({"train": "30d", "test": "10d", "gap": "10d"}, "a gap must be shorter"),
+    ({"train": "x"}, "a duration is"),
+    ({"train": "30d", "anchored": "yes"}, "anchored must be"),
+    ({"groups": 1}, "groups"),
+    ({"groups": 6, "test_groups": 6}, "test_groups"),
+    ({"groups": math.nan}, "groups"),
+    ({"groups": 40}, "two sampling periods"),
+    ({"groups": 6, "embargo": 300}, "an embargo must leave"),
+    ({"groups": 6, "embargo": -1}, "embargo"),
+    ({"groups": 30, "test_groups": 15}, "splits"),
+])  # fmt: skip
 def test_spans_that_cannot_be_are_refused(given, match):
     with pytest.raises(bt.ParameterError, match=match):
         folds(MARKET, **given)

@@ -106,14 +106,11 @@ def test_all_files_of_a_walk_are_pruned(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("validate", "given", "note"),
-    [
-        (bt.cross_validate, {"groups": 2, "test_groups": 1, "embargo": 0}, "1 batch of sets"),
-        (bt.schedules, {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False},
-         "in schedule 1 of 2"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("validate", "given", "note"), [
+    (bt.cross_validate, {"groups": 2, "test_groups": 1, "embargo": 0}, "1 batch of sets"),
+    (bt.schedules, {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False},
+     "in schedule 1 of 2"),
+])  # fmt: skip
 def test_other_unfinished_validations_are_listed_and_pruned(tmp_path, validate, given, note):
     market = make_market(110)
 

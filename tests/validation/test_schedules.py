@@ -87,19 +87,16 @@ def test_schedules_killed_at_any_moment_end_at_the_same_bytes(tmp_path, found):
     assert np.array_equal(loaded.returns.to_numpy(), found.returns.to_numpy())
 
 
-@pytest.mark.parametrize(
-    ("given", "match"),
-    [
-        ({"train": ()}, "length of train"),
-        ({"test": ("all",)}, "a duration is"),
-        ({"test": (math.nan,)}, "a duration is"),
-        ({"baseline": "40d on 30d"}, "baseline must be"),
-        ({"draws": 5}, "draws"),
-        ({"train": ("400d",)}, "leave bars to test on"),
-        ({"test": ("4d",)}, "20 bars"),
-        ({"resume": True}, "must have a store"),
-    ],
-)
+@pytest.mark.parametrize(("given", "match"), [
+    ({"train": ()}, "length of train"),
+    ({"test": ("all",)}, "a duration is"),
+    ({"test": (math.nan,)}, "a duration is"),
+    ({"baseline": "40d on 30d"}, "baseline must be"),
+    ({"draws": 5}, "draws"),
+    ({"train": ("400d",)}, "leave bars to test on"),
+    ({"test": ("4d",)}, "20 bars"),
+    ({"resume": True}, "must have a store"),
+])  # fmt: skip
 def test_arguments_that_cannot_be_are_refused(given, match):
     with pytest.raises(bt.ParameterError, match=match):
         schedules(MARKET, Lever, **PLAIN, **{**SMALL, **given})

@@ -127,18 +127,15 @@ def test_folds_are_printed(place, capsys):
     assert len(json.loads(capsys.readouterr().out)) == 4
 
 
-@pytest.mark.parametrize(
-    ("words", "text"),
-    [
-        (["walk-forward", "--train", "6d"], "200 bars"),
-        (["walk-forward", "--train", "x"], "--train"),
-        (["walk-forward", "--train", "60d", "--resume"], "no validation of these"),
-        (["cross-validate", "--groups", "1"], "groups"),
-        (["cross-validate", "--groups", "2", "--test-groups", "1", "--embargo", "nan"], "embargo"),
-        (["schedules", "--train", "60d", "--baseline", "hourly"], "baseline"),
-        (["schedules", "--train", ""], "duration"),
-    ],
-)
+@pytest.mark.parametrize(("words", "text"), [
+    (["walk-forward", "--train", "6d"], "200 bars"),
+    (["walk-forward", "--train", "x"], "--train"),
+    (["walk-forward", "--train", "60d", "--resume"], "no validation of these"),
+    (["cross-validate", "--groups", "1"], "groups"),
+    (["cross-validate", "--groups", "2", "--test-groups", "1", "--embargo", "nan"], "embargo"),
+    (["schedules", "--train", "60d", "--baseline", "hourly"], "baseline"),
+    (["schedules", "--train", ""], "duration"),
+])  # fmt: skip
 def test_bad_input_is_refused_with_code_2_and_leaves_nothing(place, tmp_path, words, text, capsys):
     base = ["--data", str(place / "data"), "--policy", f"{place / 'held.py'}:Held", *SEARCH]
     assert main(["validate", *words, *base, "--results", str(tmp_path / "r")]) == 2

@@ -175,16 +175,13 @@ def test_bad_tiers_are_refused_with_a_cure(case):
     assert caught.value.cure
 
 
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        ((0.0, 0.001, 0.0), "volume must be over 0, got 0"),
-        ((math.nan, 0.001, 0.0), "volume must be a number, got nan"),
-        ((1.0, -0.001, 0.0), "taker must be at least 0"),
-        ((1.0, math.nan, 0.0), "taker must be a number, got nan"),
-        ((1.0, 0.001, 1.0), "maker must be over -1 and below 1"),
-    ],
-)
+@pytest.mark.parametrize(("values", "text"), [
+    ((0.0, 0.001, 0.0), "volume must be over 0, got 0"),
+    ((math.nan, 0.001, 0.0), "volume must be a number, got nan"),
+    ((1.0, -0.001, 0.0), "taker must be at least 0"),
+    ((1.0, math.nan, 0.0), "taker must be a number, got nan"),
+    ((1.0, 0.001, 1.0), "maker must be over -1 and below 1"),
+])  # fmt: skip
 def test_a_bad_tier_is_refused(values, text):
     with pytest.raises(bt.ParameterError, match=text):
         bt.FeeTier(*values)

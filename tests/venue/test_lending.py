@@ -139,23 +139,20 @@ def view(leverage: float) -> SimpleNamespace:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("held", "signal", "wanted"),
-    [
-        (0.0, 1.0, 2.0),  # health 1.6 is 0.8 * 2 / (2 - 1)
-        (2.0, 1.0, None),
-        (2.5, 1.0, None),  # 0.8 * 2.5 / 1.5 = 1.333
-        (2.65, 1.0, 2.0),  # 1.285: repay
-        (1.58, 1.0, None),  # 2.179
-        (1.55, 1.0, 2.0),  # 2.254: borrow
-        (1.0, 1.0, 2.0),  # no debt
-        (0.0, -1.0, 1.0 / 0.92),  # (1 / L + 1) / 1.2 = 1.6
-        (-1.0 / 0.92, -1.0, None),
-        (-2.0, -1.0, 1.0 / 0.92),  # 1.25: buy back
-        (1.0, -1.0, 1.0 / 0.92),
-        (2.0, 0.0, 0.0),
-    ],
-)
+@pytest.mark.parametrize(("held", "signal", "wanted"), [
+    (0.0, 1.0, 2.0),  # health 1.6 is 0.8 * 2 / (2 - 1)
+    (2.0, 1.0, None),
+    (2.5, 1.0, None),  # 0.8 * 2.5 / 1.5 = 1.333
+    (2.65, 1.0, 2.0),  # 1.285: repay
+    (1.58, 1.0, None),  # 2.179
+    (1.55, 1.0, 2.0),  # 2.254: borrow
+    (1.0, 1.0, 2.0),  # no debt
+    (0.0, -1.0, 1.0 / 0.92),  # (1 / L + 1) / 1.2 = 1.6
+    (-1.0 / 0.92, -1.0, None),
+    (-2.0, -1.0, 1.0 / 0.92),  # 1.25: buy back
+    (1.0, -1.0, 1.0 / 0.92),
+    (2.0, 0.0, 0.0),
+])  # fmt: skip
 def test_the_health_target_repays_and_borrows_to_its_target(held, signal, wanted):
     policy = HealthTarget(min_health=1.3, target=1.6, max_health=2.2)
     found = policy.leverage(SimpleNamespace(signal=signal), view(held))
@@ -234,17 +231,14 @@ def test_a_table_sets_the_rates_of_the_account(tmp_path: Path, capsys):
     )
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (('utilization = "used"', ""), "a curve needs a utilization"),
-        (('"used"', '"use"'), "did you mean 'used'"),
-        (('"used"', "1.5"), "utilization must be from 0 to 1, got 1.5"),
-        (("slope2 = 0.6", ""), "RateCurve needs slope2"),
-        (("[lending]", '[venue]\ninterest_on = "loan"\nborrow_rate = 0.1\n[lending]'),
-         "which also has borrow_rate"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("change", "message"), [
+    (('utilization = "used"', ""), "a curve needs a utilization"),
+    (('"used"', '"use"'), "did you mean 'used'"),
+    (('"used"', "1.5"), "utilization must be from 0 to 1, got 1.5"),
+    (("slope2 = 0.6", ""), "RateCurve needs slope2"),
+    (("[lending]", '[venue]\ninterest_on = "loan"\nborrow_rate = 0.1\n[lending]'),
+     "which also has borrow_rate"),
+])  # fmt: skip
 def test_a_wrong_table_is_one_clear_error(tmp_path: Path, capsys, change, message):
     file = write_experiment(tmp_path, EXPERIMENT.replace(*change))
     assert main(["run", file, "--no-save", "--no-compile"]) == 2

@@ -181,15 +181,12 @@ def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():
     assert "a preset with @DATE" not in caught.value.cure
 
 
-@pytest.mark.parametrize(
-    "earlier",
-    [
-        [Earlier(until="2023-02-01", brackets=LOOSE), Earlier(until="2023-01-01", brackets=LOOSE)],
-        [Earlier(until="2023-02-01", brackets=LOOSE), Earlier(until="2023-02-01", brackets=LOOSE)],
-        LOOSE,
-        "2023-01-01",
-    ],
-)
+@pytest.mark.parametrize("earlier", [
+    [Earlier(until="2023-02-01", brackets=LOOSE), Earlier(until="2023-01-01", brackets=LOOSE)],
+    [Earlier(until="2023-02-01", brackets=LOOSE), Earlier(until="2023-02-01", brackets=LOOSE)],
+    LOOSE,
+    "2023-01-01",
+])  # fmt: skip
 def test_tables_that_do_not_follow_each_other_are_refused(earlier: Any):
     with pytest.raises(VenueError, match="earlier must be tables with increasing end dates"):
         replace(AFTER, earlier=earlier)

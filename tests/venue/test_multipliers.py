@@ -203,16 +203,13 @@ def test_bad_multipliers_are_refused_with_a_cure(case):
     assert caught.value.cure
 
 
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
-        ({"lower": 5.0, "upper": 5.0}, "upper must be over lower 5, got 5"),
-        ({"lower": -1.0, "upper": 5.0}, "lower must be at least 0"),
-        ({"lower": 1.0, "upper": math.nan}, "upper must be a number"),
-        ({"lower": 1.0, "upper": 2.0, "column": ""}, "column must be text"),
-        ({"lower": 1.0, "upper": 2.0, "column": 3}, "column must be text"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "text"), [
+    ({"lower": 5.0, "upper": 5.0}, "upper must be over lower 5, got 5"),
+    ({"lower": -1.0, "upper": 5.0}, "lower must be at least 0"),
+    ({"lower": 1.0, "upper": math.nan}, "upper must be a number"),
+    ({"lower": 1.0, "upper": 2.0, "column": ""}, "column must be text"),
+    ({"lower": 1.0, "upper": 2.0, "column": 3}, "column must be text"),
+])  # fmt: skip
 def test_bad_caps_are_refused(changes, text):
     with pytest.raises(bt.ParameterError, match=text):
         bt.OpenInterestMargin(**changes)

@@ -208,13 +208,10 @@ def test_costs_are_said_and_never_assumed(build: Callable[[], object]) -> None:
         build()
 
 
-@pytest.mark.parametrize(
-    ("build", "rule"),
-    [
-        (lambda: Contract(knid="linear"), "did you mean 'kind'"),
-        (lambda: Contract("linear"), "takes keyword arguments only"),
-    ],
-)
+@pytest.mark.parametrize(("build", "rule"), [
+    (lambda: Contract(knid="linear"), "did you mean 'kind'"),
+    (lambda: Contract("linear"), "takes keyword arguments only"),
+])  # fmt: skip
 def test_a_value_is_made_by_the_names_of_its_fields(build: Callable[[], object], rule: str) -> None:
     with pytest.raises(ParameterError, match=rule):
         build()
