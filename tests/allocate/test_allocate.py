@@ -230,19 +230,15 @@ BAD = {
     "words": (lambda: FIT(MARKETS, Bad("both"), 48), "raised ValueError"),
     "half-life": (lambda: bt.allocate.equal_risk(MARKETS, half_life=0.0), "half_life"),
     "nan half-life": (lambda: bt.allocate.equal_risk(MARKETS, half_life=np.nan), "half_life"),
-    "both": (
-        lambda: bt.allocate.equal_risk(MARKETS, half_life=24.0, window=24),
-        "give either half_life or window",
-    ),
+    "both": (lambda: bt.allocate.equal_risk(MARKETS, half_life=24.0, window=24),
+        "give either half_life or window"),
     "a part of a bar": (lambda: bt.allocate.equal_risk(MARKETS, window=24.5), "window"),
     "every nan": (lambda: bt.allocate.hierarchical(MARKETS, every=np.nan), "every"),
     "linkage": (lambda: bt.allocate.hierarchical(MARKETS, linkage="singel"), "linkage"),
     "no move": (lambda: bt.allocate.inverse_volatility(FLAT, half_life=24.0), "the price of 'S'"),
-    "twins": (
-        lambda: bt.allocate.minimum_variance(bt.Markets({"A": A, "T": A}), half_life=24.0),
-        "covariance matrix of returns is singular",
-    ),
-}
+    "twins": (lambda: bt.allocate.minimum_variance(bt.Markets({"A": A, "T": A}), half_life=24.0),
+        "covariance matrix of returns is singular"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -322,16 +322,12 @@ MISTAKES = [
     (["--capital", "abc"], ["--capital", "must be a number", "'abc'", "--help"]),
     (["--capital", "-3"], ["must be over 0", "-3", "--capital", "choose"]),
     (["--capital", "nan"], ["capital must be a number", "nan", "--capital", "give"]),
-    (
-        ["--start", "2023-02-01", "--start", "2023-03-01"],
-        ["--start takes one value, got 2023-02-01 and 2023-03-01", "leave all but one"],
-    ),
+    (["--start", "2023-02-01", "--start", "2023-03-01"],
+        ["--start takes one value, got 2023-02-01 and 2023-03-01", "leave all but one"]),
     (["--save"], ["--save/--no-save takes one value", "leave all but one out"]),
     (["--captal", "3"], ["--captal", "did you mean '--capital'", "backtest run", "--help"]),
-    (
-        ["--venue", "binance"],
-        ["got 'binance'\n", "choose one of binance-coinm:BTCUSD_PERP, binance"],
-    ),
+    (["--venue", "binance"],
+        ["got 'binance'\n", "choose one of binance-coinm:BTCUSD_PERP, binance"]),
     (["two.py"], ["must be TOML", "two.py", "a policy is given with --policy two.py"]),
     (["--margin", "corss"], ["cross, isolated", "'corss'", "--margin", "choose"]),
     (["--margin", "isolated"], ["isolated margin needs a venue_leverage", "--margin", "give"]),
@@ -373,7 +369,7 @@ MISTAKES = [
     (["--policy", "gone.py"], ["must exist", "'gone.py'", "--policy", "correct the path"]),
     (["--policy", "two.py"], ["one policy", "Mine, Other", "--policy", "two.py:Mine"]),
     (["--policy", "two.py:Min"], ["'Min'", "did you mean 'Mine'", "two.py", "choose Mine"]),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("arguments", "fragments"), MISTAKES, ids=lambda x: " ".join(x)[:40])

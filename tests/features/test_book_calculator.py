@@ -143,8 +143,7 @@ BAD = {
     "an entry of 0": (lambda: book(entries={"A": 0.0, "B": 1.0}), "entries must be over 0"),
     "collateral of no instrument": (
         lambda: book(collateral=bt.Collateral("C", 1.0, prices="X", rate=1.0)),
-        "must be a number or an instrument of the book, got 'X'",
-    ),
+        "must be a number or an instrument of the book, got 'X'"),
     "two currencies": (
         lambda: bt.calculate_book(
             {"BTCUSDT": PLAIN, "BTCUSD_PERP": PLAIN.override({"contract.kind": "inverse"})},
@@ -161,9 +160,8 @@ BAD = {
     "a span of NaN": (lambda: book().map_failure(span=math.nan), "span must be"),
     "one instrument": (
         lambda: bt.calculate_book(PLAIN, {"A": 1}, {"A": 1}, balance=1).map_failure(),
-        "needs two instruments, the book has A",
-    ),
-}
+        "needs two instruments, the book has A"),
+}  # fmt: skip
 
 
 def book(**changes):

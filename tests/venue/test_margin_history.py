@@ -27,11 +27,9 @@ BOTH = replace(AFTER, earlier=[Earlier(until=DAY, brackets=LOOSE)])
 ACCOUNTS = {
     "cross": (Constant(4.0), bt.Account(capital=20_000.0)),
     "a policy that reads the table": (MarginBuffer(target=0.05), bt.Account(capital=20_000.0)),
-    "isolated": (
-        VolTarget(2.0),
-        bt.Account(capital=50_000.0, margin="isolated", venue_leverage=8.0),
-    ),
-}
+    "isolated": (VolTarget(2.0),
+        bt.Account(capital=50_000.0, margin="isolated", venue_leverage=8.0)),
+}  # fmt: skip
 
 
 def live(policy: bt.Policy, account: bt.Account, venue: bt.Venue, **terms: Any) -> bt.Result:

@@ -124,19 +124,15 @@ def test_the_coin_of_an_instrument_is_read_from_its_name():
 
 
 BAD = {
-    "an unknown preset": (
-        lambda: bt.margin_preset("okx-portfolios"),
-        "did you mean 'okx-portfolio'?",
-    ),
+    "an unknown preset": (lambda: bt.margin_preset("okx-portfolios"),
+        "did you mean 'okx-portfolio'?"),
     "a coin without moves": (lambda: bt.margin_preset("derive", ["XRPUSDT"]), "got 'XRP'"),
     "a text of instruments": (lambda: bt.margin_preset("derive", "BTC"), "must be a list of names"),
     "no day": (lambda: bt.margin_preset("derive", at="soon"), "time"),
     "an unknown rule": (lambda: bt.PresetMargin(preset="none"), "there are no margin rules"),
-    "a level of one's own": (
-        lambda: bt.PresetMargin(preset="binance-portfolio", level=1.1),
-        "level must be that of the preset, 1.05, got 1.1",
-    ),
-}
+    "a level of one's own": (lambda: bt.PresetMargin(preset="binance-portfolio", level=1.1),
+        "level must be that of the preset, 1.05, got 1.1"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD)
