@@ -25,7 +25,6 @@ from backtest.features import (
 )
 from backtest.market.tables.settlements import JITTER
 from backtest.strategies import Constant
-from tests.fast_cases import every_nth
 from tests.markets import free_venue, live
 
 Estimator = Callable[[Market, object], np.ndarray]
@@ -70,16 +69,6 @@ def sessions_market(days: int = 5, per_day: int = 7) -> Market:
     return market_of(path, index=pd.DatetimeIndex(opens))
 
 
-@pytest.mark.parametrize("name", every_nth(ESTIMATORS, 2))
-def test_a_prefix_gives_the_same_bits(name: str):
-    estimate, value, values = ESTIMATORS[name]
-    market = Market.sample(bars=400)
-    whole, many = estimate(market, value), estimate(market, np.array(values))
-    for n in [*range(1, 40), 64, 127, 128, 129, 255, 256, 257, 333, 399]:
-        assert estimate(market.prefix(n), value).tobytes() == whole[:n].tobytes()
-        assert estimate(market.prefix(n), np.array(values)).tobytes() == many[:n].tobytes()
-
-
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_another_future_gives_the_same_bits(name: str):
     estimate, value, _ = ESTIMATORS[name]
@@ -89,18 +78,6 @@ def test_another_future_gives_the_same_bits(name: str):
         other = estimate(rewrite_after(market, t, np.random.default_rng(t)), value)
         assert other[: t + 1].tobytes() == whole[: t + 1].tobytes()
         assert (other[t + 2 :] != whole[t + 2 :]).all()
-
-
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_many_values_are_each_of_them(name: str):
-    estimate, _, values = ESTIMATORS[name]
-    market = Market.sample(bars=400)
-    many = estimate(market, np.array(values))
-    assert many.shape == (400, len(values))
-    assert many.dtype == np.float64
-    for k, value in enumerate(values):
-        assert many[:, k].tobytes() == estimate(market, value).tobytes()
-    assert estimate(market, np.array(values[:1])).shape == (400, 1)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

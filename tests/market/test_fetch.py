@@ -13,7 +13,7 @@ from backtest.base.errors import DataError, ParameterError
 from backtest.base.units import HOUR
 from backtest.cli import main
 from backtest.cli.progress import Meter
-from backtest.market.fetch.download import check_address, read_wait
+from backtest.market.fetch.download import read_wait
 from backtest.market.fetch.stored_days import merge_rows
 from backtest.market.tables.frames import TimedTable
 from tests.commands import override
@@ -209,11 +209,6 @@ def test_a_symbol_is_never_a_path(tmp_path, capsys, symbol):
 # small rules
 
 
-def test_a_day_that_is_not_over_is_not_stored(tmp_path, server):
-    with pytest.raises(ParameterError, match="when it is over, got end 2024-03-21"):
-        fetch(tmp_path / "btc", server, end="2024-03-21")
-
-
 def test_several_months_are_fetched_at_once_but_not_more_than_asked(tmp_path, server):
     server.delay = 0.02
     fetch(tmp_path / "btc", server, parallel=3)
@@ -253,9 +248,3 @@ def test_retry_after_may_be_seconds_a_date_or_nonsense():
     assert read_wait("Wed, 20 Mar 2024 14:00:00 GMT", NOW / 1e9) == 0.0
     assert read_wait("soon", 0.0) is None
     assert read_wait(None, 0.0) is None
-
-
-@pytest.mark.parametrize("address", ["", "data.binance.vision", "https://", "https://x?y=1"])
-def test_an_address_names_a_server(address):
-    with pytest.raises(ParameterError, match="must begin with http"):
-        check_address(address)

@@ -198,14 +198,6 @@ def test_an_exchange_that_is_away_is_told_from_one_that_is_slow(tmp_path):
         fetch(tmp_path / "btc", fake)
 
 
-def test_rate_limits_that_do_not_end_are_told(tmp_path):
-    fake = Fake()
-    fake.faults = [Passes("429 too many requests")] * 99
-    with pytest.raises(DataError, match="the download failed 4 times: Passes: 429 too many"):
-        fetch(tmp_path / "btc", fake)
-    assert not (tmp_path / "btc").exists()
-
-
 @pytest.mark.parametrize("stop", range(1, 13, 2))
 def test_stopped_at_any_page_and_resumed_equals_never_stopped(tmp_path, stop):
     fetch(tmp_path / "calm", Fake())
@@ -222,16 +214,6 @@ def test_stopped_at_any_page_and_resumed_equals_never_stopped(tmp_path, stop):
         fetch(tmp_path / "btc", fake)
     assert not (tmp_path / "btc" / "bars.parquet").exists()
     fetch(tmp_path / "btc", fake)
-    assert content(tmp_path / "btc") == content(tmp_path / "calm")
-
-
-def test_a_longer_fetch_asks_for_what_is_new_only(tmp_path):
-    fake = Fake()
-    fetch(tmp_path / "btc", fake, end="2024-01-11")
-    fake.calls.clear()
-    fetch(tmp_path / "btc", fake)
-    assert fake.calls[0] == ("bars", epoch("2024-01-11"))
-    fetch(tmp_path / "calm", Fake())
     assert content(tmp_path / "btc") == content(tmp_path / "calm")
 
 
@@ -396,18 +378,3 @@ def test_archive_and_exchange_have_their_own_folders(tmp_path):
     request = read_request("BTCUSDT", start=START, end=END, source=ARCHIVE, interval="1h")
     with pytest.raises(DataError, match="this one holds source bybit"):
         fetch_market(tmp_path / "btc", request, now=NOW)
-
-
-def test_an_exchange_reports_its_days(tmp_path):
-    seen: list[tuple[int, int]] = []
-    fetch(tmp_path / "btc", Fake(), report=lambda done, total: seen.append((done, total)))
-    assert seen[0] == (0, 60)
-    assert seen[-1] == (60, 60)
-
-
-def test_the_protocol_is_what_ccxt_has():
-    ccxt = pytest.importorskip("ccxt", reason=NO_CCXT)
-    for name in ("load_markets", "fetch_ohlcv", "fetch_funding_rate_history"):
-        assert callable(getattr(ccxt.bybit, name))
-    assert issubclass(ccxt.RateLimitExceeded, ccxt.NetworkError)
-    assert issubclass(ccxt.NetworkError, ccxt.OperationFailed)

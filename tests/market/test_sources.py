@@ -381,11 +381,6 @@ def test_real_minutes_without_a_mark_say_so(real):
     assert (market.funding_time % MINUTE != 0).any()  # stamps are kept as the venue wrote them
 
 
-def test_real_funding_alone_is_no_market(real):
-    with pytest.raises(DataError, match="there are no bars, found BTC_USDT_USDT-8h-funding_rate"):
-        Market.load(real / "btc-usdm-funding-rawms")
-
-
 def test_real_files_that_overlap_only_in_part_are_refused_with_the_part_that_works(real):
     folder = real / "xrp-usdm-freqtrade"
     with pytest.raises(DataError, match="one interval is loaded at a time, found 1h, 5m"):

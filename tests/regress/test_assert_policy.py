@@ -7,7 +7,6 @@ import pytest
 
 from backtest.base.errors import ParameterError
 from backtest.measures.measure_names import ABOUT
-from backtest.measures.run_measures import METRICS
 from backtest.regress import assert_policy, compare_baselines, take_baseline
 from tests.markets import bars_market
 from tests.regress.baselines import run
@@ -71,10 +70,6 @@ def test_mistakes_with_bounds_are_refused_with_a_cure(result):
         assert assert_policy(result).sharpe
     with pytest.raises(ParameterError, match="takes a result"):
         assert_policy({"sharpe": 1.0})
-
-
-def test_every_measure_has_a_meaning():
-    assert {*METRICS} == {*ABOUT}
 
 
 def test_bars_of_a_year_are_compared_where_the_data_have_no_funding():

@@ -13,7 +13,7 @@ from backtest.regress import (
     rewrite_baseline,
     save_baseline,
 )
-from backtest.regress.baseline_files import check_unique_names, find_baselines, name_baseline
+from backtest.regress.baseline_files import find_baselines, name_baseline
 from backtest.regress.run_identity import shorten_lists
 from backtest.regress.tolerances import BETTER, Band
 from backtest.regress.verdict_markdown import write_markdown
@@ -145,12 +145,6 @@ def test_a_rewritten_baseline_keeps_reason_old_values_tolerances_and_mode():
     assert len(rewrite_baseline(renewed, held, "back").history) == 2
     with pytest.raises(ParameterError, match="needs a reason"):
         rewrite_baseline(held, held, "  ")
-
-
-def test_two_baselines_of_one_name_are_refused(tmp_path):
-    paths = [tmp_path / "a" / "x.json", tmp_path / "b" / "X.json"]
-    with pytest.raises(DataError, match="'X' has two"):
-        check_unique_names(paths, ["x", "X"])
 
 
 def test_no_baseline_at_all_is_no_pass(tmp_path):

@@ -136,12 +136,6 @@ def test_an_experiment_file_is_run_and_its_baseline_is_checked_by_the_command_to
     gone.stdout.fnmatch_lines(["calm: not measured: an experiment must be a TOML file*"])
 
 
-def test_a_baseline_of_a_test_is_not_measured_by_the_command(project, pytester, capsys):
-    project(*FIRST)
-    assert backtest.cli.main(["regress", "check", str(pytester.path / "baselines")]) == 2
-    assert "a test made the result" in " ".join(capsys.readouterr().out.split())
-
-
 @pytest.mark.slow
 def test_two_uses_of_one_name_are_refused(project):
     twice = HOLDS.replace("MORE", ", 'x'") + "    backtest_regression(run(), 'x')\n"

@@ -108,8 +108,3 @@ def test_in_exact_mode_an_allowed_measure_explains_the_bars_and_no_other_measure
     verdict = compare_baselines(was, dearer, allow_better=["*"])
     assert (verdict.exit_code, verdict.reason) == (1, "worse in fees")
     assert compare_baselines(was, disturb(was, 1.0 + 1e-15), allow_better=["*"]).exit_code == 1
-
-
-def test_an_unknown_mode_is_refused(was):
-    with pytest.raises(ParameterError, match="exact, tolerance, statistical"):
-        compare_baselines(was, was, mode="fuzzy")

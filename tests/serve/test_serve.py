@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import http.client
 import os
@@ -28,7 +27,7 @@ from backtest.serve import site
 from backtest.serve.server import Server
 from backtest.store import compare_saved, name_saved
 from backtest.strategies import Constant
-from tests.serve.served import SECRET, VENUE, live, rows_of
+from tests.serve.served import SECRET, VENUE, rows_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -136,18 +135,6 @@ def test_runs_are_compared_as_bt_compare_does(ask, store, names):
     assert "writes this report from" not in text
 
 
-@pytest.mark.slow
-def test_the_risk_free_rate_of_a_saved_run_is_that_of_its_comparison():
-    venue = dataclasses.replace(VENUE, interest_on="balance", cash_rate=0.05)
-    results = [live(each, venue=venue) for each in (0.5, 2.0)]
-    market = bt.Market.sample(bars=24 * 40)
-    told = bt.compare(
-        market, results, venue=venue, account=bt.Account(), draws=99, confidence=0.9, compile=False
-    )
-    np.testing.assert_array_equal(compare_as_served(results).risk_free, told.risk_free)
-    assert told.risk_free.iloc[-1] > 0.0
-
-
 @pytest.mark.parametrize(("chosen", "words"), [
     ((0, 2), "differs from Constant leverage=0.5 in market"),
     ((0,), "1 was chosen"),
@@ -162,12 +149,6 @@ def test_what_cannot_be_compared_is_said(ask, names, chosen, words):
     assert answer.status == 422
     assert words in text
     assert SECRET not in text
-
-
-def test_a_loaded_comparison_is_reported(store, names, tmp_path):
-    path = Comparison.load(store / names[4]).report(tmp_path / "page.md")
-    assert path.read_text().startswith("# ")
-    assert "calm against bold" in path.read_text()
 
 
 def start(*arguments):

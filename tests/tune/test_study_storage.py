@@ -461,14 +461,6 @@ def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, code, n):
     assert is_same(whole, seek(store=tmp_path / "full", resume=folder is not None))
 
 
-def test_a_store_that_cannot_be_a_folder_is_refused(tmp_path):
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    for store in (tmp_path / "file", tmp_path / "file" / "store"):
-        with pytest.raises(DataError, match="cannot write the study") as caught:
-            seek(store=store)
-        assert caught.value.cure.startswith("a file is in the way")
-
-
 @contextlib.contextmanager
 def without_rights(folder: Path):
     """Let nobody write in a folder, root included."""
@@ -499,17 +491,6 @@ def test_a_read_only_folder_is_refused_and_can_be_loaded():
                 seek(store=Path(name), seed=1)
         assert "make the folder writable" in caught.value.cure
         assert is_same(whole, seek(store=Path(name), resume=True))
-
-
-def test_a_folder_that_refuses_files_is_told(tmp_path, monkeypatch):
-    damaged(tmp_path)
-
-    def refuse(*args, **kwargs):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(DataError, match="Permission denied"):
-        seek(store=tmp_path, resume=True)
 
 
 def test_a_disk_too_full_for_the_number_of_the_process_is_told(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import BacktestError, ParameterError, VenueError
+from backtest.base.errors import BacktestError, VenueError
 from backtest.venue import preset_files, preset_schema
 from backtest.venue.dated_tables import InForce
 from backtest.venue.imported_tiers import read_tiers, write_venue
@@ -124,11 +124,6 @@ def test_groups_have_dates_of_their_own():
     assert found["fees"].until is None
 
 
-def test_a_day_that_is_none_is_refused():
-    with pytest.raises(ParameterError, match="a time must be readable"):
-        Venue.preset(*BTC, at="yesterday-ish")
-
-
 def test_an_override_changes_what_it_names_and_nothing_else():
     venue = Venue.preset(*BTC)
     changed = venue.override({"fees.taker": 4e-4, "margin_multiplier": 2.0}, slippage={"rate": 0.0})
@@ -176,10 +171,6 @@ def test_a_bad_override_says_rule_value_place_and_cure(changes, groups, words):
         Venue.preset(*BTC).override(changes, **groups)
     for word in words:
         assert word in str(caught.value)
-
-
-def test_an_account_is_overridden_too():
-    assert bt.Account(capital=10.0).override(band=0.1) == bt.Account(capital=10.0, band=0.1)
 
 
 GOOD = """
