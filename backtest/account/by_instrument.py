@@ -59,7 +59,7 @@ def pick_value(value: Any, name: str) -> Any:
 
 
 def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]) -> str:
-    """Return what a table by instrument has too much or lacks; empty if nothing.
+    """Describe missing and unknown instruments of a table; empty if there are none.
 
     It must have an entry for each of ``names``, and may have others that are ``known``.
     """

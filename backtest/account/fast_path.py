@@ -1,4 +1,4 @@
-"""Calm bars: those in which prices move and nothing else can happen.
+"""Fast path of the bar: prices move, and nothing else can happen.
 
 A bar is calm if nothing is traded at its open, no flow, settlement or call is due, and no price of
 it can liquidate or stop anything. Then its steps only value the positions at the close. They are
@@ -61,7 +61,7 @@ HAS_ORDER_FEE, HAS_EXITS = FLAGS.index("has_order_fee"), FLAGS.index("has_exits"
 
 
 def may_be_calm(terms: Terms, feed: BookFeed, book: Book) -> bool:
-    """Return whether bars of an account can be calm at all.
+    """Return whether an account can take the fast path at all.
 
     Not with interest, calls, collateral, fixed fees, moving stops, fills at closes or margin
     multipliers that change: each makes bars that only the whole rules describe.
@@ -85,7 +85,7 @@ def live_calm_bar(
     t: int,
     is_clear: bool,
 ) -> bool:
-    """Take the account through bar t if it is calm; return whether it was.
+    """Update the account for bar t if the fast path applies; return whether it does.
 
     ``is_clear``: the ledger has entries of a calm bar alone. If the bar is not calm, nothing has
     changed but values that every bar writes anew.
@@ -134,7 +134,7 @@ def set_opens(terms: Terms, feed: BookFeed, book: Book, scene: Scene, t: int) ->
 
 
 def set_rest(terms: Terms, feed: BookFeed, book: Book, scene: Scene, t: int) -> bool:
-    """Write the other prices of a calm bar; False if a position is delisted in it.
+    """Write the remaining prices of the bar; False if a position is delisted in it.
 
     Also False if an open is beyond the extremes of its bar.
     """
@@ -217,7 +217,7 @@ def close_calm_bar(
     log: BookLog,
     equity: float,
 ) -> None:
-    """Book the profits of a calm bar at its mark closes."""
+    """Mark positions at the mark closes of the bar."""
     purse = book.purse
     for i in range(len(book.margin)):
         profit = 0.0

@@ -74,19 +74,19 @@ TRIALS = 200
 
 
 def is_pot(terms: Terms, pot: int) -> bool:
-    """Return whether a pot exists: the pool, or an isolated instrument."""
+    """Return whether a margin pool exists: the cross pool, or that of an isolated instrument."""
     return pot == len(terms.ranks) or is_isolated(terms, pot)
 
 
 def is_pot_held(terms: Terms, book: Book, pot: int) -> bool:
-    """Return whether anything is held in a pot."""
+    """Return whether a margin pool has a position."""
     if pot == len(book.margin):
         return count_cross(terms, book) > 0
     return is_held(book, pot)
 
 
 def compute_pot_backing(terms: Terms, book: Book, pot: int) -> float:
-    """Return what backs a pot at the values being tested."""
+    """Return the equity behind a margin pool at the values being tested."""
     if pot == len(book.margin):
         return compute_pool(terms, book)
     profit = compute_profit(pick_position(book, pot), book.held.values[pot])
@@ -94,7 +94,7 @@ def compute_pot_backing(terms: Terms, book: Book, pot: int) -> float:
 
 
 def compute_pot_needed(terms: Terms, book: Book, scene: Scene, pot: int) -> float:
-    """Return the requirement of a pot at the values being tested, times the level for the pool."""
+    """Return the requirement of a margin pool at the tested values, times the level if cross."""
     if pot == len(book.margin):
         return terms.rules.level * compute_book_requirement(terms.rules, book.held)
     rules = share(pick_instrument(terms, pot))
@@ -103,7 +103,7 @@ def compute_pot_needed(terms: Terms, book: Book, scene: Scene, pot: int) -> floa
 
 
 def compute_pot_ratio(terms: Terms, book: Book, scene: Scene, pot: int) -> float:
-    """Return the margin ratio of a pot: 0 when flat, infinite when nothing backs it."""
+    """Return the margin ratio of a margin pool: 0 when flat, infinite without equity."""
     if not is_pot_held(terms, book, pot):
         return 0.0
     backing = compute_pot_backing(terms, book, pot)
@@ -142,7 +142,7 @@ def answer_calls(
 def top_up_pot(
     terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int, pot: int
 ) -> None:
-    """Move from the reserve what brings a pot to ``top_up_to``, as far as it goes."""
+    """Top a margin pool up to ``top_up_to`` from the reserve, as far as the reserve lasts."""
     n, missing, moved = len(book.margin), 0.0, 0.0
     if is_pot_held(terms, book, pot):
         needed = compute_pot_needed(terms, book, scene, pot)
@@ -175,7 +175,7 @@ def top_up_pot(
 
 
 def is_pot_forced(terms: Terms, book: Book, pot: int) -> bool:
-    """Return whether the call of a pot has gone unmet for its grace."""
+    """Return whether the margin call of a pool is unmet after its grace period."""
     return bool(terms.grace >= 0.0 and book.unmet[pot] >= terms.grace)
 
 
@@ -288,7 +288,7 @@ def end_pot_grace(
     pot: int,
     is_reduced: bool,
 ) -> None:
-    """End the open call of a pot when its grace is over."""
+    """End the open margin call of a pool when its grace period is over."""
     if book.is_call_open[pot] == 0:
         return
     value_at(book, scene.fill, scene.asset_fill)
@@ -311,7 +311,7 @@ def close_calls(
     t: int,
     is_lost: bool,
 ) -> None:
-    """Test the margin ratio of each pot at the close, and end or begin its call."""
+    """Test the margin ratio of each margin pool at the close; begin or end its margin call."""
     n = len(book.margin)
     for pot in range(n + 1):
         if terms.margin_call != 0.0 and is_pot(terms, pot):
@@ -326,7 +326,7 @@ def close_calls(
 
 
 def check_pot(terms: Terms, book: Book, pot: int, ratio: float) -> tuple[bool, float]:
-    """Return whether a margin call of a pot begins at this close, and the bars it is unmet."""
+    """Return whether a margin call of a pool begins at this close, and its number of unmet bars."""
     threshold = terms.margin_call * (1.0 - TOLERANCE)
     was_over = book.ratio[pot] >= threshold and not is_pot_forced(terms, book, pot)
     if ratio < threshold:
@@ -348,7 +348,7 @@ def end_pot_call(
     is_called: bool,
     is_lost: bool,
 ) -> None:
-    """Decide what became of the call of a pot in the bar; ``is_called``: a new one begins."""
+    """Update the margin call of a pool for the bar; ``is_called`` if a new one begins."""
     is_under, is_hit = is_pot_under(terms, ratio), ledger[LIQUIDATIONS, pot] > 0.0
     is_answered = ledger[CALLS_MET, pot] + ledger[CALLS_FAILED, pot] > 0.0
     is_open = book.is_call_open[pot] == 1 and not is_answered

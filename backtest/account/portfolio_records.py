@@ -195,7 +195,7 @@ class BookFeed(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """The bar being lived: values u of shape (n,), and what is known of each instrument.
+    """The bar being simulated: values u of shape (n,), and the market data of each instrument.
 
     ``is_listed`` is 1 in the span of an instrument, ``is_last`` in its last bar before it is
     delisted. The ``asset_*`` are prices of the collateral, of shape (C,). ``fill`` and
@@ -335,7 +335,7 @@ def put_position(book: Book, i: int, position: Position) -> None:
 
 
 def pick_quote(scene: Scene, i: int) -> Quote:
-    """Return the bar of one instrument as the rules of one position take it."""
+    """Return the quote of one instrument in the bar."""
     return Quote(
         open=scene.open[i],
         low=scene.low[i],

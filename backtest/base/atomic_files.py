@@ -125,7 +125,7 @@ def replace_folder(draft: Path, target: Path, spare: str) -> None:
         if is_done:
             break
     else:
-        raise OSError(errno.EBUSY, "others write it again and again")
+        raise OSError(errno.EBUSY, "another process keeps replacing the folder")
     sync_to_disk(target.parent)
 
 

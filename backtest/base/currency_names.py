@@ -1,4 +1,4 @@
-"""What the name of an instrument says of its settlement currency."""
+"""Infer the settlement currency of an instrument from its name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def is_currency(text: object) -> bool:
 
 
 def find_currency(instrument: str, *, is_inverse: bool = False) -> str:
-    """Return the settlement currency that the name of an instrument says, empty if it says none.
+    """Return the settlement currency in the name of an instrument; empty if there is none.
 
     The last part of a name is the quote currency, in which only a linear contract settles.
 

@@ -1,4 +1,4 @@
-"""Arrays whose memory cannot be written to, whatever flags are set."""
+"""Read-only arrays that no flag makes writable again."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ EXAMPLES = """
 backtest run                                       [dim]# the default policy on the sample[/dim]
 backtest run --policy cppi --set multiplier=4 --data btc/
 backtest tune --objective sharpe --constraint 'max_drawdown<=0.4'
-backtest validate walk-forward --train 180d        [dim]# would it have survived re-tuning?[/dim]
+backtest validate walk-forward --train 180d        [dim]# how does re-tuning do out of sample?[/dim]
 backtest risk --policy constant --set leverage=5   [dim]# will it be liquidated?[/dim]
 backtest check my_policy.py                        [dim]# does it look ahead?[/dim]
 backtest report voltarget                          [dim]# a page to read about a saved result[/dim]

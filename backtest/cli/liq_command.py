@@ -116,7 +116,7 @@ def liq(  # noqa: PLR0913 - one for each flag
 
 
 def describe_table_day(name: preset_files.PresetName, rules: Venue) -> str:
-    """Describe the day of the margin table, and say if none is known for the requested day."""
+    """Describe the day of the margin table, and warn if no table covers the requested day."""
     since = "" if rules.in_force is None else rules.in_force.since
     known = f" (none is known for {name.at}: this is the oldest)" if name.is_before(since) else ""
     return f", margin table of {since}{known}" if since else ""

@@ -48,7 +48,7 @@ def draw_paths(draft: Draft, market: Market | Markets, venue: Any) -> Paths:
 
 
 def read_path_funding(given: float | str, venue: Any) -> Any:
-    """Return how paths get their funding, as ``simulate_paths`` takes it."""
+    """Return the argument ``funding`` of ``simulate_paths``."""
     if given == "none":
         return None
     if given == "fitted" and isinstance(venue, Mapping):

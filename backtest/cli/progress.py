@@ -50,7 +50,7 @@ def show_progress(
 
 @contextmanager
 def show_activity(what: str, patience: float | None = None) -> Iterator[None]:
-    """Show that work is going on whose progress cannot be counted."""
+    """Show a spinner for work without a known length."""
     with draw(Meter(what, ""), patience):
         yield
 

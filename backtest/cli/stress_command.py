@@ -75,7 +75,7 @@ def read_ladder(axes: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def read_axis(name: str, axis: Any) -> Any:
-    """Return one axis as :func:`backtest.stress` takes it."""
+    """Return one axis of the argument ``ladder`` of :func:`backtest.stress`."""
     if not isinstance(axis, str):
         return axis if isinstance(axis, list) else [axis]
     try:

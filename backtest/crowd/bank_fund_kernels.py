@@ -56,7 +56,7 @@ def find_target(terms: FloatArray, state: FloatArray) -> float:
 
 
 def step_cycle(terms: FloatArray, state: FloatArray, shock: float) -> bool:
-    """Take the state one step further; return whether bank and price are still sound."""
+    """Advance the state by a step; return if equity and price are positive, and shares below 1."""
     tau, w_bank = terms[TAU], terms[W_BANK]
     price, share, debt, w_fund = state[PRICE], state[SHARE], state[DEBT], state[W_FUND]
     assets = share * price / w_bank

@@ -30,7 +30,7 @@ def list_cycle_terms(agents: LeverageCycle) -> FloatArray:
 
 
 def find_fixed_point(agents: LeverageCycle) -> FloatArray:
-    """Return the state in which nothing moves.
+    """Return the fixed point of the state.
 
     Raises
     ------

@@ -303,7 +303,7 @@ class Crowd:
 
     @checked
     def at_venue(self, venue: Venue) -> Crowd:
-        """Return the crowd with a venue, whose contract its quantities count.
+        """Return the crowd on a venue; quantities are contracts of that venue.
 
         Raises
         ------

@@ -74,7 +74,7 @@ def crowding(  # noqa: PLR0913 - keywords, each with a default that is said
     compile: bool = True,  # noqa: A002 - the word users know
     progress: Callable[[int, int], None] | None = None,
 ) -> Crowding:
-    """Run a policy in a market in which a share of the open interest runs it too.
+    """Run a policy while a share of the open interest runs it too.
 
     Parameters
     ----------

@@ -82,7 +82,7 @@ def choose_queue(book: CrowdBook, rows: IntArray, total: float, value: float) ->
 
 
 def rank_accounts(book: CrowdBook, rows: IntArray, value: float) -> FloatArray:
-    """Return the rank: return times leverage of winners, return over leverage of losers."""
+    """Return the rank for auto-deleveraging: return times leverage, of losers return over it."""
     quantity, entry = book.quantity[rows], book.entry[rows]
     gain = quantity * (value - entry) / np.abs(quantity * entry)
     equity = np.maximum(book.base[rows] + quantity * value, 1e-12 * np.abs(quantity * entry))
@@ -103,7 +103,7 @@ def choose_pro_rata(book: CrowdBook, rows: IntArray, total: float) -> FloatArray
 
 
 def take_positions(book: CrowdBook, rows: IntArray, taken: FloatArray, price: float) -> float:
-    """Close signed contracts of some accounts at u; return what those left with nothing lack."""
+    """Close signed contracts of some accounts; return the bad debt of accounts then flat."""
     book.base[rows] += taken * price
     book.quantity[rows] -= taken
     size = np.abs(taken)

@@ -128,7 +128,7 @@ def trace_path(
 
 
 def decide_in_turn(scene: CascadeTerms, queue: Queue, state: Pressure, fund: float) -> FloatArray:
-    """Return what each account of a queue lacks that is not sold, 0 for those that are sold.
+    """Return the bad debt of each account of a queue that is not sold; 0 for those sold.
 
     Each account meets the price and the fund that those sold before it have left. It is not sold
     if the fund cannot cover what it would lack.

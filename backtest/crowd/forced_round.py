@@ -141,7 +141,7 @@ def size_closes(
 def find_uncovered(
     book: CrowdBook, scene: CascadeTerms, queue: Queue, state: Pressure
 ) -> FloatArray:
-    """Return what failing accounts lack that the fund cannot cover, 0 for all others.
+    """Return the bad debt of failing accounts beyond the fund; 0 for all others.
 
     Without auto-deleveraging all are sold in the market.
     """

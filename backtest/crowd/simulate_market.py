@@ -165,7 +165,8 @@ def simulate_cycle(
     cycle(noise, terms, state, failed, leverage, target, price)
     if failed[0]:
         raise ParameterError(
-            f"the bank and the price must stay sound, they broke down in step {failed[0]} of {n}",
+            "bank equity and price must be positive, and shares below 1, got others in step "
+            f"{failed[0]} of {n}",
             where=f"{WHERE}, {agents!r}",
             cure="lower alpha or equity: the market is unstable from the start",
         )

@@ -214,7 +214,7 @@ def name_benchmark(manifest: Mapping[str, Any]) -> str:
 
 
 def find_benchmark(manifest: Mapping[str, Any]) -> str:
-    """Return the benchmark of a run: what its manifest says, or what is the default.
+    """Return the benchmark of a run from its manifest, or the default.
 
     Earlier versions had equal weights for all runs of several positions.
     """

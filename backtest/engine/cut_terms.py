@@ -16,7 +16,7 @@ from backtest.venue.scenario_margin import ScenarioMargin
 
 
 def cut_account(account: Account, markets: Markets) -> Account:
-    """Return an account without what it says of instruments that a cut left out of a panel.
+    """Drop per-instrument settings of instruments that are not in the markets.
 
     Tables by instrument and groups of scenarios lose their entries. Collateral that cancels risk in
     a group of which nothing is left cancels none.

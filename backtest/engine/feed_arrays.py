@@ -75,7 +75,7 @@ def raise_initial(market: Market, venue: Venue, rising: OpenInterestMargin) -> F
 
 
 def read_instrument(market: Market, venue: Venue, account: Account) -> dict[str, Any]:
-    """Return what venue and settings say of each bar of an instrument: fields of the feed.
+    """Return the fields of the feed that depend on the venue and settings of an instrument.
 
     Raises ParameterError if the market does not fit the contract.
     """
@@ -98,10 +98,7 @@ def read_instrument(market: Market, venue: Venue, account: Account) -> dict[str,
 def read_cash(
     market: Market, venue: Venue, account: Account, first: int, started: int
 ) -> dict[str, Any]:
-    """Return what the account pays and earns by time alone: fields of the feed.
-
-    These are the years since the last open, the rates of interest, and the flows.
-    """
+    """Return the fields of the feed for carry: interest rates, years between opens, and flows."""
     flow_bar, flow_amount = place_flows(market, account, first, started)
     return {
         "years": measure_years(market, venue, first, started),

@@ -27,7 +27,7 @@ from backtest.policy.policy import formula_of, return_parameter
 
 
 class Finding(NamedTuple):
-    """The result of one check; ``detail`` says what was found, or what is wrong and the cure."""
+    """Result of one check; ``detail`` has the finding, or the fault and its cure."""
 
     name: str
     passed: bool

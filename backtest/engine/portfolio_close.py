@@ -97,7 +97,7 @@ def is_near_failure(scene: Scene, i: int, value: float) -> bool:
 def find_failure_value(
     terms: Terms, book: Book, scene: Scene, room: Room, i: int, excess: float
 ) -> float:
-    """Return u of one instrument at which its pot fails, the others frozen; NaN if there is none.
+    """Return the price of one instrument at which its margin pool fails, others fixed; NaN if none.
 
     ``excess`` is D = M - level R of the pool now.
     """

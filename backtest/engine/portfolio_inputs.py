@@ -243,7 +243,7 @@ def read_feed(
 def read_by_instrument(
     markets: Markets, venues: Mapping[str, Venue], own: Mapping[str, Account]
 ) -> dict[str, Any]:
-    """Return what an instrument's venue and settings say of each bar, of shape (n_bars or 1, n)."""
+    """Return the inputs from venues and settings by bar, of shape (n_bars or 1, n)."""
     found: dict[str, list[FloatArray]] = {}
     for name in markets.names:
         each = read_instrument(markets[name], venues[name], own[name])

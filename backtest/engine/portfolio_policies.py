@@ -117,7 +117,7 @@ def find_first_weight(signal: FloatArray) -> int:
 
 
 def pad(values: FloatArray, count: int) -> FloatArray:
-    """Return a column with bars in front in which it is not known."""
+    """Return a column with unknown bars in front."""
     return np.concatenate([np.full(count, np.nan), values]) if count else values
 
 
@@ -229,7 +229,7 @@ def read_index(panelists: list[Panelist], n: int, n_bars: int) -> FloatArray:
 
 
 def bind(panelist: Panelist, n_memory: int) -> Callable[..., float]:
-    """Return a policy in plain Python: it reads sheet and bar, and keeps its memory in the desk."""
+    """Return a plain-Python policy that reads account and bar and keeps its memory between bars."""
     decide = bind_plain(panelist.policy, tuple(panelist.columns))
     columns = tuple(panelist.columns.values())
 

@@ -1,4 +1,4 @@
-"""What a result says of its positions together: contagion, risk and exposures."""
+"""Views of all positions of a result: contagion, risk and exposures."""
 
 from __future__ import annotations
 

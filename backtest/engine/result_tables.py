@@ -222,7 +222,7 @@ def _rows(
 
 
 def check_not_resumed(manifest: Mapping[str, Any], where: str) -> None:
-    """Refuse a result that goes on from an earlier one, whose entries it does not know."""
+    """Refuse a resumed result: the entries of its positions are in the earlier one."""
     if manifest["resumed_from"] is not None:
         raise ParameterError(
             "realized gains need the entry of every position, this result was resumed",

@@ -96,13 +96,13 @@ def compare_measures(result: RunRecord) -> Iterator[str]:
 
 
 def label_measure(label: str, name: str, result: RunRecord) -> str:
-    """Return the label of a measure; that of a ratio says what a ruined account adds to it."""
+    """Return the label of a measure; marked if returns after ruin count as 0 in it."""
     text = label.format(result.manifest["sampling"])
     return f"{text} (0 after ruin)" if name in RATIOS and result.metrics["ruined"] else text
 
 
 def describe_sample(result: RunRecord) -> Iterator[str]:
-    """Yield lines that say that days after ruin count, and that yearly figures are extrapolated."""
+    """Yield cautions: days after ruin count, and yearly figures are extrapolated."""
     if result.metrics["ruined"]:
         yield f"  {capitalize(AFTER_RUIN)}."
     days = (int(result.span.closes[-1]) - result.span.start) / DAY

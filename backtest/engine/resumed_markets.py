@@ -96,7 +96,7 @@ def put_before(resume: RunRecord, markets: Markets) -> Markets:
 
 
 def replace_markets(markets: Markets, changed: dict[str, Market]) -> Markets:
-    """Return markets of which some have other bars."""
+    """Return a copy of markets with some of them replaced."""
     if not changed:
         return markets
     return Markets({**markets, **changed}, currency=markets.currency or None)

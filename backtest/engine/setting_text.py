@@ -72,7 +72,7 @@ def describe_data(result: RunRecord) -> Iterator[str]:
 
 
 def name_those(names: Sequence[str]) -> str:
-    """Return the instruments that something is said of; nothing if there is only one."""
+    """Return the names of the instruments concerned; empty for an account with one."""
     return f" of {', '.join(names)}" if any(names) else ""
 
 

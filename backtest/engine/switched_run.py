@@ -195,7 +195,7 @@ def describe_switches(
 
 
 def describe_stretch(stretch: Stretch, time: IntArray) -> dict[str, Any]:
-    """Return when a stretch begins, and its parameters."""
+    """Return the start and the parameters of a segment."""
     rule = {} if stretch.rule is None else {"signal": stretch.rule.text()}
     start = format_time(int(time[stretch.first]))
     return {"from": start, "settings": stretch.policy.settings(), **rule}

@@ -282,7 +282,7 @@ def choose_nearest(down: float, up: float) -> float:
 
 
 def find_first(rows: Sequence[BookPosition]) -> str | None:
-    """Return the instrument whose move alone fails the book soonest."""
+    """Return the instrument that needs the smallest move on its own to liquidate the account."""
     moves = {row.instrument: abs(choose_nearest(row.down, row.up)) for row in rows}
     known = {name: move for name, move in moves.items() if not math.isnan(move)}
     return min(known, key=lambda name: known[name], default=None)

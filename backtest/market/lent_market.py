@@ -19,7 +19,7 @@ def lend(market: Market | Markets) -> Any:
 
 
 def detach(market: Market | Markets) -> Any:
-    """Return a copy with arrays of its own, so that a part says nothing of the whole."""
+    """Return a copy with its own arrays, so that views do not expose the whole market."""
     return copy_each(market, detach_one)
 
 

@@ -21,7 +21,7 @@ LONGEST_CLOSURE = 14 * DAY
 def load_markets(
     paths: Sequence[Path], instruments: Sequence[str] | None, options: ReadOptions
 ) -> tuple[dict[str, Market], dict[str, str]]:
-    """Return the markets of the paths by name, and the settlement currencies that files say.
+    """Return the markets of the paths by name, and the settlement currencies in the files.
 
     The errors are those of ``Markets.load``.
     """

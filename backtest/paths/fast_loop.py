@@ -232,10 +232,10 @@ class FastLoop:
         except BacktestError as error:
             return error
         return AccountingError(
-            f"path {k} {'did not balance' if why == BROKEN else 'got a negative leverage'}, "
-            "though not in plain Python",
+            f"internal error: compiled code and plain Python differ on path {k}, compiled code "
+            f"{'did not balance' if why == BROKEN else 'got a negative leverage'}",
             where=repr(self.paths),
-            cure="this is a defect of the engine: please report it with this text",
+            cure="report this text at the issue tracker of the project",
         )
 
     def lay_out(self, bars: PathBars, n: int, number: int) -> tuple[Any, ...]:

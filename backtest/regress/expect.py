@@ -1,4 +1,4 @@
-"""``assert_policy(result).sharpe >= 1.0``: bounds on measures that say what failed."""
+"""``assert_policy(result).sharpe >= 1.0``: bounds on measures of a result."""
 
 from __future__ import annotations
 

@@ -321,7 +321,7 @@ def find_obstacle(was: Baseline, now: Baseline) -> Obstacle | None:
 
 
 def find_lost_data(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return the kinds of data that the baseline had and the run lacks, as text.
+    """Return as text the kinds of data that are in the baseline but not in the run.
 
     A market whose funding file is missing is not a market without funding.
     """

@@ -251,7 +251,7 @@ def add_ledgers(one: Ledger, other: Ledger) -> Ledger:
 
 
 def without_ruin(rules: Rules) -> Rules:
-    """Return rules whose line of ruin is only at nothing, for prices inside a bar."""
+    """Return rules that call ruin only at an equity of 0, for prices inside a bar."""
     return rules._replace(account=rules.account._replace(ruin_at=0.0))
 
 

@@ -296,7 +296,7 @@ COLUMNS = ["events", "states", "equity_low", "as_run", "equity_high", "probabili
 def describe_metric(
     name: str, rows: list[dict[str, float]], weights: FloatArray, as_run: int
 ) -> dict[str, float]:
-    """Return worst, as run, best and expected of a metric over the lives."""
+    """Return worst, as run, best and expected value of a metric over the histories."""
     values = np.array([row[name] for row in rows])
     known = ~np.isnan(values)
     own = float(values[as_run])

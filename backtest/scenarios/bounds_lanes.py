@@ -1,4 +1,4 @@
-"""What bounds need of an account: its bars in every order, and the lives that they lead to."""
+"""Interface of accounts for bounds: bars in every order, and the histories they lead to."""
 
 from __future__ import annotations
 

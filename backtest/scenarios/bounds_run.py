@@ -46,7 +46,7 @@ class BoundsRun:
         return BookOrders(run_in_general(self.result), self.refine, self.depth)
 
     def live(self, progress: Progress | None) -> tuple[list[Lane], list[AmbiguousBar], bool]:
-        """Return the lives at the end, the ambiguous bars of the run, and if lives were dropped."""
+        """Return the final histories, the ambiguous bars, and whether histories were dropped."""
         orders, is_cut = self.orders, False
         lanes, found = [orders.begin()], []
         for t in range(orders.first, orders.n_bars):
@@ -66,7 +66,7 @@ class BoundsRun:
 
 
 def spread(lane: Lane, ways: BarOutcomes, orders: BarOrders, t: int) -> list[Lane]:
-    """Return the lives after a bar."""
+    """Return the histories after a bar."""
     found = []
     for branch, is_run in [(ways.run, True), *((other, False) for other in ways.others)]:
         if is_run and not lane.is_run and ways.others and branch.weight == 0.0:
@@ -84,7 +84,7 @@ def spread(lane: Lane, ways: BarOutcomes, orders: BarOrders, t: int) -> list[Lan
 
 
 def merge(lanes: list[Lane], orders: BarOrders) -> list[Lane]:
-    """Return lives with equal states, memories and money as one."""
+    """Merge histories with equal states, memories and money."""
     found: dict[Any, Lane] = {}
     for lane in lanes:
         money = tuple(f"{x:.9g}" for x in lane.tally.money)
@@ -100,7 +100,7 @@ def merge(lanes: list[Lane], orders: BarOrders) -> list[Lane]:
 
 
 def prune(lanes: list[Lane], most: int) -> tuple[list[Lane], bool]:
-    """Return at most so many lives: that of the run, and others evenly from worst to best.
+    """Keep at most so many histories: the run, and others evenly from worst to best.
 
     Lives without probability go first, such as those that finer bars contradict. Any other that is
     dropped leaves its probability to the nearest one kept, by wealth, so that probabilities sum

@@ -20,7 +20,7 @@ LARGEST_STEP = 32.0
 
 
 class Direction(NamedTuple):
-    """Which market leads a search, which way hurts (1 up, -1 down), and if a position gains."""
+    """Leading market of a search, adverse direction (1 up, -1 down), and if a position gains."""
 
     lead: str
     side: float
@@ -63,7 +63,7 @@ def scale_moves(moves: Mapping[str, float], lead: str) -> dict[str, float]:
 
 
 def find_direction(run: StressRun, lead: str, ratios: Mapping[str, float]) -> Direction:
-    """Return the direction of the leading price in which the account loses, down if in neither.
+    """Return the adverse direction of the leading price; down if neither direction is adverse.
 
     ``ratios`` are the log moves over that of the leading market.
     """
@@ -111,7 +111,7 @@ def find_farthest(bars: ShockBars) -> float:
 
 
 def bisect(is_dead: Callable[[float], bool], alive: float, dead: float) -> float:
-    """Return where an account begins to be liquidated, from one end to another; NaN if nowhere."""
+    """Bisect for the move that first liquidates the account; NaN if the far end does not."""
     if is_dead(alive):
         return alive
     if not is_dead(dead):

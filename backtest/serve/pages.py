@@ -1,4 +1,4 @@
-"""The pages of the server beside the reports: the list, a running study, messages."""
+"""Pages of the server other than reports: the list, a running study, messages."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Server(ThreadingHTTPServer):
                 self._reading[line] = since
 
     def service_actions(self) -> None:
-        """End connections whose request is late; the serving loop calls this regularly."""
+        """Close connections with a late request; the serving loop calls this regularly."""
         self.end_late(time.monotonic())
 
     def end_late(self, now: float) -> None:

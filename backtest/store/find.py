@@ -81,7 +81,7 @@ def find_folder(name: str, store: Path) -> Path:
         raise ParameterError(
             f"a name must match one result, {name!r:.60} matches {len(fits)}: {shown}",
             where=str(store),
-            cure="give more letters of it",
+            cure="use a longer prefix of the name or id",
         )
     raise DataError(
         f"no saved result is called {name!r:.60}" + did_you_mean(name, known),

@@ -108,7 +108,7 @@ def draw_map(
 def check_axes(
     parameters: tuple[str, ...], metrics: tuple[str, ...], x: str, y: str, metric: str
 ) -> None:
-    """Refuse axes that are not parameters, and measures that the table lacks."""
+    """Refuse axes that are not parameters, and measures that are not in the table."""
     for argument, name, known in (("x", x, parameters), ("y", y, parameters),
                                   ("metric", metric, metrics)):  # fmt: skip
         Choice(*known).check(argument, name, where=f"Sweep.heatmap, {argument}")

@@ -61,7 +61,7 @@ class Watched:
 
 
 class Exact(np.ndarray):
-    """Array of parameter values whose powers equal those of single numbers, bit for bit.
+    """Array of parameter values; its powers equal those of scalars bit for bit.
 
     NumPy and Python round powers differently.
     """
@@ -211,7 +211,7 @@ class Columns:
         return self._checked[key]
 
     def _note(self, reads: tuple[str, ...]) -> None:
-        """Add parameters that were read, and clear the cache, whose keys lack them."""
+        """Add parameters that were read, and clear the cache that was keyed without them."""
         with self._lock:
             missing = [name for name in reads if name not in self.reads]
             if missing:

@@ -28,7 +28,7 @@ class ChanceCount(NamedTuple):
 
 
 def count_by_chance(is_good: np.ndarray, share: float) -> ChanceCount:
-    """Return the count of good cases, each of which is good by chance with probability ``share``.
+    """Count good cases; by chance, each is good with probability ``share``.
 
     Examples
     --------

@@ -99,7 +99,7 @@ def bisect_ratio(
     start: Waypoint,
     end: Waypoint,
 ) -> float:
-    """Return the ratio between 1, which is sound, and a failing one at which the pool fails."""
+    """Bisect between 1 and a failing price ratio for the ratio at which the pool fails."""
     sound, failing = 1.0, ratio
     for _ in range(HALVINGS):
         middle = 0.5 * (sound + failing)

@@ -149,7 +149,7 @@ def complete_table(brackets: Sequence[Bracket], close_fee: float) -> tuple[Brack
         raise VenueError(
             "brackets must form a table:\n  " + "\n  ".join(defects),
             where="Venue.brackets",
-            cure="mend those rows from the venue's own table; leave amounts out to derive them",
+            cure="repair those rows with the venue's table, or leave amounts out to derive them",
         )
     return tuple(replace(row, amount=amounts[k]) for k, row in enumerate(brackets))
 

@@ -1,4 +1,4 @@
-"""Assets held beside the money of an account, which back its cross positions at a rate."""
+"""Collateral: assets besides money that back cross positions at a rate."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def raise_cyclic(found: str, where: str) -> None:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Collateral(Value):
-    """An asset held beside the money of an account, not traded by policies.
+    """A collateral asset of an account; policies do not trade it.
 
     It counts in full in the equity, and at its rate in what backs the cross positions. A debt, a
     negative amount, counts in full in both.

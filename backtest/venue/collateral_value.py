@@ -1,4 +1,4 @@
-"""The value of collateral at its rates, which backs the cross positions beside the money.
+"""Value of collateral at its rates, as backing of cross positions.
 
 An asset counts at the rate of each tier of its value, as tax brackets do: ``sum over tiers of
 rate * (the part of the value between floor and cap)``, nothing beyond the last cap. A debt counts

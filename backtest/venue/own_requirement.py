@@ -72,7 +72,7 @@ class OwnMargin(MarginRule):
         self._set_fields(level=POSITIVE.check("level", level, where=where))
 
     def pack_scenarios(self, names: Sequence[str]) -> ScenarioTables:
-        """Return tables in which each instrument is a group of its own that never loses."""
+        """Return scenario tables with one group per instrument and no losses."""
         count = len(names)
         return pack_no_scenarios()._replace(
             counts=np.ones(count, dtype=np.int64),

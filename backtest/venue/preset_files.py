@@ -53,7 +53,7 @@ class Preset(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name as ``--venue`` takes it."""
+        """Name for the flag ``--venue``."""
         return f"{self.venue}:{self.symbol}"
 
 

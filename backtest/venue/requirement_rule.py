@@ -76,7 +76,7 @@ class MarginRule(Value):
     @classmethod
     @checked_only("where")
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
-        """Return the rule that :meth:`to_dict` wrote: its fields tell what kind it is."""
+        """Return the rule that :meth:`to_dict` wrote; the kind follows from its fields."""
         if cls is not MarginRule:
             return super().from_dict(data, where=where)
         marks = {"moves": "scenarios", "preset": "preset", "own": "own"}

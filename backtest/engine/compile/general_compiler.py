@@ -233,7 +233,7 @@ def call_formula(  # noqa: PLR0913, PLR0917 - what a formula takes
 def build_call(
     returned: Any, arrays: Sequence[tuple[int, int | None]], n_numbers: int
 ) -> Callable[[Any, Any, Any, Any], Any]:
-    """Return what generates the call of a compiled formula, whose address is the first argument.
+    """Return the code generator of a call to the compiled formula at an address.
 
     It gets ``arrays`` as pointers, each with the argument that says where in it the pointer begins,
     or None, and the last ``n_numbers`` arguments as integers.

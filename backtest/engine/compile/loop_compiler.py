@@ -86,7 +86,7 @@ REASON = re.compile(
     r"unknown|untyped|cannot|unsupported|invalid|not supported|no implementation|can't",
     re.IGNORECASE,
 )
-"""Words of the line in which numba says why it refuses a function."""
+"""Words of the line with numba's reason for not compiling a function."""
 
 
 class Core(NamedTuple):

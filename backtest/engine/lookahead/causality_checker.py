@@ -369,7 +369,7 @@ class CausalityChecker:
     def _leave_out_rounding(
         self, found: Difference, observe: ObserveColumn, shorter: Market | Markets
     ) -> IntArray:
-        """Return the rows whose difference is more than rounding; raise if nobody can tell."""
+        """Return rows that differ by more than rounding; raise if the column cannot be verified."""
         rows, market = found.rows, self.take(found.longer.first, found.longer.stop)
         one, other = (each.seen[found.column] for each in (found.part, found.longer))
         again = observe(shorter)

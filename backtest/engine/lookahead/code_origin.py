@@ -27,7 +27,7 @@ STORES = ("STORE_GLOBAL", "STORE_ATTR", "DELETE_GLOBAL", "DELETE_ATTR")
 
 
 class NoSourceError(Exception):
-    """Code has no source that another process could read; the message says why."""
+    """Another process cannot read the source of the code; the message has the reason."""
 
 
 class ModuleOrigin(NamedTuple):

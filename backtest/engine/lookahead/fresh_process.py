@@ -24,7 +24,7 @@ serve()
 
 
 class FreshProcessError(Exception):
-    """A fresh process did not answer, or could not do what it was asked; the message says why."""
+    """A fresh process did not answer or failed; the message has the reason."""
 
 
 class FreshProcess:

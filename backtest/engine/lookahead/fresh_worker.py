@@ -123,7 +123,7 @@ class ScriptLoader(importlib.abc.InspectLoader):
 
 
 def load(spec: ModuleSpec | None, file: str) -> None:
-    """Import a module as its specification says; it may ask for its file."""
+    """Import a module by its specification."""
     if spec is None or spec.loader is None:
         raise ImportError("it is no Python file")
     module = importlib.util.module_from_spec(spec)

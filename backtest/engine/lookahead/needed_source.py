@@ -50,7 +50,7 @@ def is_main(statement: ast.stmt) -> bool:
 
 
 def is_always_kept(statement: ast.stmt) -> bool:
-    """Return whether a statement may bind names that it does not say."""
+    """Return whether a statement may bind names that are not in its text."""
     if not isinstance(statement, ast.ImportFrom):
         return False
     return statement.module == "__future__" or any(each.name == "*" for each in statement.names)

@@ -67,7 +67,7 @@ def leave_out_spread(
     other: FloatArray,
     reach: float = 4.0,
 ) -> IntArray:
-    """Return the rows whose difference is more than noise in the market changes them.
+    """Return rows that differ by more than noise in the market explains.
 
     ``own`` is the column of the market, ``other`` that of a longer or shorter part, both from the
     same bar on. Noise explains a difference of ``reach`` times what it changes.

@@ -66,7 +66,7 @@ class MonthJob(NamedTuple):
 
 @dataclass
 class Archive:
-    """Downloads what a request lacks, several months at once, into the folder ``partial``.
+    """Downloads missing files of a request, several months at once, into the folder ``partial``.
 
     A month that is not over at ``now`` (UTC ns) has no file yet. ``report`` is called after each
     month with the number of days that are done.
@@ -115,7 +115,7 @@ class Archive:
         self.report(job.days.size)
 
     def _store_month(self, job: MonthJob, table: TimedTable, file: ArchiveFile) -> None:
-        """Store a monthly file; the days that it lacks are taken from the daily files."""
+        """Store a monthly file, with missing days from the daily files."""
         tables, files = [table], [file]
         if job.kind != "funding":
             for day in self._incomplete_days(table, job.days):
@@ -143,7 +143,7 @@ class Archive:
                 store_days(self.partial, job.kind, (day, day + DAY), found[0], [found[1]])
 
     def _incomplete_days(self, table: TimedTable, days: IntArray) -> list[int]:
-        """Return the wanted days of which a month lacks bars."""
+        """Return wanted days that have missing bars in a monthly file."""
         found, counts = np.unique(table.time // DAY * DAY, return_counts=True)
         whole = found[counts >= DAY // self.request.interval]
         return [day for day in days.tolist() if day not in whole]

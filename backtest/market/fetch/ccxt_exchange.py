@@ -49,7 +49,7 @@ class Answer(NamedTuple):
 
 @dataclass
 class Exchange:
-    """Downloads what a request lacks from one exchange, into the folder ``partial``.
+    """Downloads missing rows of a request from one exchange into the folder ``partial``.
 
     ``report`` is called after each page with the number of days that it completes.
     """

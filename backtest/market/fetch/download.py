@@ -27,7 +27,7 @@ _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 
 
 def find_unreachable(error: BaseException | None) -> OSError | None:
-    """Return the cause of an error that says that no server was reached; None for other errors.
+    """Return the cause of an error if no server was reached; None for other errors.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""``fetch_market``: lock the folder, download what it lacks, check for gaps, publish."""
+"""``fetch_market``: lock the folder, download missing files, check for gaps, publish."""
 
 from __future__ import annotations
 

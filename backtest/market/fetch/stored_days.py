@@ -130,7 +130,7 @@ def rows_between(table: TimedTable, start: int, end: int) -> TimedTable:
 
 
 def to_frame(table: TimedTable, kind: str) -> pd.DataFrame:
-    """Return rows as a frame, as :meth:`Market.from_frames` takes it."""
+    """Return rows as a frame for :meth:`Market.from_frames`."""
     columns = {name: table.columns[name] for name in COLUMNS[kind]}
     return pd.DataFrame(columns, index=utc_index(table.time))
 

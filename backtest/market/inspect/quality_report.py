@@ -1,4 +1,4 @@
-"""The quality report of market data: what is there, what is odd, and what it is fit for."""
+"""The quality report of market data: coverage, defects, and possible uses."""
 
 from __future__ import annotations
 

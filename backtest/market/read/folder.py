@@ -23,7 +23,7 @@ from backtest.market.tables.read_options import ReadOptions
 
 
 class SourceFiles(NamedTuple):
-    """The files of a market, their content, and the options completed by what the files say."""
+    """Files of a market, their content, and read options completed from the files."""
 
     layout: Layout
     frames: MarketFrames

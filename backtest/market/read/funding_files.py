@@ -32,7 +32,7 @@ class Cover(NamedTuple):
 def choose_funding(
     layout: Layout, frames: MarketFrames, options: ReadOptions
 ) -> tuple[Layout, MarketFrames]:
-    """Keep one funding file of a layout whose funding files hold the same settlements.
+    """Keep one of several funding files with the same settlements.
 
     It is the file that covers most of the bars; of equals, the one with most settlements, then the
     one with the shorter interval. ``layout.filled`` names it.

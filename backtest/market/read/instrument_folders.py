@@ -122,7 +122,7 @@ def _name_after_folder(found: list[MarketSource], folder: Path) -> list[MarketSo
 
 
 def _list_in_folder(folder: Path) -> list[MarketSource]:
-    """Return the markets whose files stand in this very folder."""
+    """Return the markets with files directly in this folder."""
     files = [path for path in sorted(folder.iterdir()) if suffix_of(path) in SUFFIXES]
     if any(stem_of(path) == "bars" for path in files):
         facts = read_facts(folder / "market.json")

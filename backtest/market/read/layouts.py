@@ -126,7 +126,7 @@ def find_layout(
 
 
 def _select_funding(paths: Sequence[Path], length: int | None) -> Sequence[Path]:
-    """Return the paths without funding files whose names say another interval than ``length``."""
+    """Drop funding files with an interval other than ``length`` in their name."""
     if length is None:
         return paths
     funding = {p: f for p in paths if (f := parse_name(p)) and f.role == "funding" and f.timeframe}
@@ -291,7 +291,7 @@ def _no_bars(where: str, paths: Sequence[Path]) -> DataError:
 
 
 def parse_name(path: Path) -> NamedFile | None:
-    """Return what a name of freqtrade's or Binance's says; None for other names."""
+    """Parse a file name of freqtrade or Binance; None for other names."""
     if suffix_of(path) not in SUFFIXES:
         return None
     match = _FREQTRADE.fullmatch(stem_of(path))

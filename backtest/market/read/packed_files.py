@@ -30,7 +30,7 @@ _UNTRUSTED = "do not trust it: get the file from its source again, or unpack it 
 
 
 class Content(NamedTuple):
-    """The bytes of a table, and the file name that says their format."""
+    """Bytes of a table, and the file name that gives their format."""
 
     name: str
     data: bytes

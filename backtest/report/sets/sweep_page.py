@@ -236,7 +236,7 @@ def tabulate_sets(caption: str, explored: Explored, count: int) -> Table:
 
 
 def read_rows(explored: Explored, count: int) -> list[dict[Any, float]]:
-    """Return the measures of the first sets of the ranking that tell what speaks against them."""
+    """Return cautions about the first sets of the ranking."""
     names = [name for name in MARKING if name in explored.table]
     return explored.table[names].iloc[explored.order[:count]].to_dict("records")
 

@@ -126,7 +126,7 @@ def find_least(sheets: BookSheets, n: int) -> None:
 
 
 def find_short(sheets: BookSheets) -> None:
-    """Mark lanes odd whose requirement may fail at some price of the bar."""
+    """Mark lanes for the fallback if their requirement may fail at some price of the bar."""
     count = len(sheets.left_at)
     account = sheets.account
     for lane in range(count):
@@ -250,7 +250,7 @@ def sum_close(sheets: BookSheets, n: int, is_trading: bool, has_funding: bool) -
 def find_odd(
     terms: Terms, sheets: BookSheets, is_trading: bool, has_lots: bool
 ) -> tuple[bool, bool]:
-    """Mark lanes odd to which anything else may happen, and lanes that may be near liquidation.
+    """Mark lanes for the fallback if the fast path may not apply, and lanes near liquidation.
 
     A price may make the requirement fail, the close may ruin the account, the increases may have to
     be scaled. Returns whether there are any of each.
@@ -284,14 +284,14 @@ def find_odd(
 
 
 def write_positions(sheets: BookSheets, n: int) -> None:
-    """Write the positions of lanes after their fills, but for odd lanes."""
+    """Write the positions of lanes after their fills, except fallback lanes."""
     for i in range(n):
         if sheets.is_traded[i] != 0:
             write_position(sheets, i)
 
 
 def write_position(sheets: BookSheets, i: int) -> None:
-    """Write the positions of lanes in one instrument after their fills, but for odd lanes."""
+    """Write positions of lanes in one instrument after their fills, except fallback lanes."""
     count = len(sheets.left_at)
     account, position = sheets.account, sheets.position
     for lane in range(count):
@@ -306,7 +306,7 @@ def write_position(sheets: BookSheets, i: int) -> None:
 
 
 def count_close(sheets: BookSheets) -> tuple[bool, bool, bool, bool]:
-    """Count the close of lanes, but for odd ones.
+    """Count the close of lanes, except fallback lanes.
 
     Returns whether any may be at a new peak or drawdown, and at a new peak of exposure; whether a
     product must be folded; and whether the books of any do not balance.

@@ -241,7 +241,7 @@ def is_any_asking(sheets: BookSheets, i: int) -> bool:
 
 
 def find_capped(terms: Terms, sheets: BookSheets) -> None:
-    """Mark lanes odd whose targets the cap of gross leverage may scale.
+    """Mark lanes for the fallback if the cap of gross leverage may scale their targets.
 
     It does not if positions and targets fit into it whichever of the two is larger.
     """

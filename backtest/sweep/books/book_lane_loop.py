@@ -183,7 +183,7 @@ def advance_books(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
 
 
 def keep_ended(sheets: BookSheets, memory: FloatArray, t: int) -> None:
-    """Let the lanes that are ruined or over go on alone from bar t: they decide nothing more."""
+    """Remove ruined and finished lanes from the block at bar t."""
     account, count = sheets.account, len(sheets.left_at)
     for lane in range(count):
         is_odd = account[cell(IS_ODD, lane)] != 0.0
@@ -195,7 +195,7 @@ def keep_ended(sheets: BookSheets, memory: FloatArray, t: int) -> None:
 
 
 def keep_odd(sheets: BookSheets, memory: FloatArray, t: int) -> None:
-    """Let the lanes that often pass a bar alone go on alone from bar t, which is faster."""
+    """Remove lanes from the block at bar t that often need the loop of a single run."""
     account, count = sheets.account, len(sheets.left_at) if t % WATCHED == 0 else 0
     for lane in range(count):
         is_often = account[cell(ODD_BARS, lane)] > OFTEN
@@ -285,7 +285,7 @@ def write_bounds(terms: Terms, sheets: BookSheets, i: int) -> None:
 
 
 def pass_bar(terms: Terms, feed: BookFeed, sheets: BookSheets, t: int) -> tuple[bool, bool]:
-    """Take all lanes through bar t; return whether some are odd, and whether any is at fault."""
+    """Update all lanes for bar t; return whether some need the fallback, and whether one failed."""
     count = len(sheets.left_at)
     n, event, account = len(sheets.signal), sheets.cursor[0], sheets.account
     if is_whole(feed, sheets, t):

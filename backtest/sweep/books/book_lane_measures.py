@@ -45,7 +45,7 @@ class Closes(NamedTuple):
 
 
 def mark_lanes(sheets: BookSheets) -> None:
-    """Update peaks and deepest drawdowns, but for odd lanes."""
+    """Update peaks and deepest drawdowns, except of fallback lanes."""
     count = len(sheets.left_at)
     account = sheets.account
     for lane in range(count):
@@ -74,7 +74,7 @@ def mark_exposure(terms: Terms, sheets: BookSheets, n: int) -> None:
 
 
 def count_over_cap(sheets: BookSheets, cap: float) -> None:
-    """Count the closes of lanes above the cap of gross leverage, but for odd lanes."""
+    """Count closes above the cap of gross leverage, except of fallback lanes."""
     count = len(sheets.left_at)
     account = sheets.account
     for lane in range(count):
@@ -130,7 +130,7 @@ def fold_lanes(sheets: BookSheets) -> None:
 
 
 def end_sample(sheets: BookSheets, free: float) -> None:
-    """End a sample at the close, but for odd lanes, and write the unit values of all."""
+    """End a sample at the close, except of fallback lanes, and write all unit values."""
     count = len(sheets.left_at)
     account, k = sheets.account, sheets.cursor[2]
     for lane in range(count):

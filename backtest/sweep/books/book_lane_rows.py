@@ -215,7 +215,7 @@ def write_lane(sheets: BookSheets, book: Book, line: float, lane: int) -> None:
 
 
 def keep_lane(sheets: BookSheets, memory: FloatArray, n: int, t: int, lane: int) -> None:
-    """Keep a lane that goes on alone from bar t, and leave an idle account in its place."""
+    """Copy a lane that leaves the block at bar t, and put an idle account in its place."""
     account, position = sheets.account, sheets.position
     for row in range(len(memory) // LANES):
         sheets.kept_memory[cell(row, lane)] = memory[cell(row, lane)]

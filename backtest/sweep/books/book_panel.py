@@ -69,7 +69,7 @@ class BookPanel:
         return tuple(dict.fromkeys(name for each in self.columns for name in each.reads))
 
     def check_overlay(self) -> None:
-        """Raise if the overlay reads fields that portfolios lack, or if its columns look ahead."""
+        """Raise if the overlay reads fields that portfolios do not have, or looks ahead."""
         if self._above is None:
             if self.overlay is not None:
                 check_overlay(self.overlay)

@@ -59,7 +59,7 @@ class Workers:
     def equip(
         self, job: ClusterJob, market: Market | Markets, workers: Sequence[str] | None = None
     ) -> None:
-        """Send workers a job, and its market to those that lack it; refuse other versions."""
+        """Send workers a job, and the market where it is missing; refuse other versions."""
         found = self._call(workers, check_versions, read_versions(), job.market)
         lacking = [address for address, has_market in found.items() if not has_market]
         if lacking:

@@ -87,7 +87,7 @@ def skip_flows(feed: Feed, flow: int, t: int) -> int:
 
 
 def pass_bar(setup: Setup, sheets: Sheets, live: Any, quote: Quote, at: Cursor, t: int) -> int:
-    """Take all lanes through bar t; return one whose books do not balance, or -1."""
+    """Update all lanes for bar t; return a lane that does not balance, or -1."""
     rules, block = setup.rules, sheets.block
     bar = LaneBar(rules, setup.kind, quote, at.value, at.signal)
     n_due = count_due(setup.feed, at.event, t)

@@ -141,7 +141,7 @@ def add_lane_carry(kind: Kind, block: FloatArray, i: int, paid: float) -> None:
 
 
 def sort_lanes(bar: LaneBar, block: FloatArray, is_carrying: bool) -> tuple[int, bool]:
-    """Write the step of each lane in the bar; return which lanes trade, and if any is odd."""
+    """Write the step of each lane in the bar; return trading lanes, and if any needs a fallback."""
     asking, has_odd = no_lanes(), False
     for i in range(LANES):
         step = sort_lane(bar, block, is_carrying, i)
@@ -188,7 +188,7 @@ def sort_lane(bar: LaneBar, block: FloatArray, is_carrying: bool, i: int) -> flo
 
 
 def trade_lanes(bar: LaneBar, block: FloatArray, most: RateBound) -> bool:
-    """Take the lanes that trade through the bar; return whether one of them is odd."""
+    """Update trading lanes for the bar; return whether one of them needs the fallback."""
     has_odd = False
     for i in range(LANES):
         has_odd |= trade_lane(bar, block, most, i)
@@ -206,7 +206,7 @@ def trade_few(bar: LaneBar, block: FloatArray, most: RateBound, asking: int) -> 
 
 
 def trade_lane(bar: LaneBar, block: FloatArray, most: RateBound, i: int) -> bool:
-    """Take one lane that trades through the bar; return whether it is odd."""
+    """Update one trading lane for the bar; return whether it needs the fallback."""
     rules, quote = bar.rules.instrument, bar.quote
     own = read_own_instrument(rules, bar.kind, block, i)
     books, valued = value_books(bar, block, i)
@@ -254,7 +254,7 @@ def try_trade(
     most: RateBound,
     line: float,
 ) -> tuple[Trade, bool]:
-    """Fill the decision of one account; return the trade and whether the lane is odd.
+    """Fill the decision of one account; return the trade and whether the lane needs the fallback.
 
     It is odd if anything else may happen in the bar, such as ruin at an equity up to ``line``.
     """
@@ -301,7 +301,7 @@ def may_exit(
 def trade_and_charge(
     bar: LaneBar, charges: Charges, block: FloatArray, most: RateBound, is_paying: bool
 ) -> bool:
-    """Fill the decisions of all lanes at the last close, then charge them; return if any is odd."""
+    """Fill all decisions at the last close, then charge; return if a lane needs the fallback."""
     has_odd = False
     for i in range(LANES):
         has_odd |= trade_and_charge_lane(bar, charges, block, most, is_paying, i)
