@@ -53,9 +53,9 @@ def run_account(
     progress: Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
-    """Take the account through the markets, in the fast loop if it holds one position.
+    """Simulate the account and return its loop outcome; one position takes the fast loop.
 
-    From the bar of each of the ``switches`` on, in their order, its policies decide.
+    Each of the ``switches`` replaces the policies from its bar on.
     """
     run = live_one if setup.has_one_position else live
     return run(setup, is_compiled=is_compiled, progress=progress, switches=switches)
@@ -109,7 +109,7 @@ def live(
     progress: Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
-    """Take the account through the markets; a first run may be answered in plain Python."""
+    """Simulate the account; plain Python serves a short run while its loop is compiled."""
     if not is_compiled or isinstance(setup.account.requirement, OwnMargin):
         return take(setup, is_compiled=False, progress=progress, switches=switches)
     order = order_loop(None, list_kernel_arguments(*begin(setup)))
@@ -166,7 +166,7 @@ def take(
     progress: Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
-    """Take the account through the markets, in compiled code or in plain Python."""
+    """Run the loop of several positions over all bars; return its arrays and events."""
     account = setup.account
     return run_book_loop(
         *begin(setup),

@@ -207,15 +207,12 @@ def test_lives_that_are_dropped_leave_their_probability_to_the_nearest():
     assert rows[0] == pytest.approx([729.0] * 4)
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"depth": -1}, "depth must be"),
-        ({"depth": 17}, "at most 16"),
-        ({"depth": math.nan}, "depth must be a number"),
-        ({"refine": 3}, "refine must be a Market"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"depth": -1}, "depth must be"),
+    ({"depth": 17}, "at most 16"),
+    ({"depth": math.nan}, "depth must be a number"),
+    ({"refine": 3}, "refine must be a Market"),
+])  # fmt: skip
 def test_bad_arguments_are_refused(settings, words):
     given = {"venue": free_venue(), "account": free_account(), "compile": False, **settings}
     with pytest.raises(bt.ParameterError, match=words):
