@@ -30,13 +30,13 @@ OWN_VERSION = frozenset(
 """Modules of functions that compiled policies call by name; the rules' version covers them."""
 
 REWORDED = {
-    "backtest.policy.policy": ", got ",
-    "backtest.base.ranges": ", got ",
-    "backtest.features.attached_volatility": ", got ",
-    "backtest.features.estimators": ", got ",
-    "backtest.features.first_passage": ", got ",
-    "backtest.features.tail_models": ", got ",
-    "backtest.features.tails": ", got ",
+    "backtest.policy.policy": ", was given ",
+    "backtest.base.ranges": ", was ",
+    "backtest.features.attached_volatility": ", was ",
+    "backtest.features.estimators": ", was ",
+    "backtest.features.first_passage": ", was ",
+    "backtest.features.tail_models": ", was ",
+    "backtest.features.tails": ", was ",
 }
 """What errors said for ", got " when policies were saved: with these words, identities stay."""
 

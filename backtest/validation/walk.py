@@ -46,7 +46,7 @@ class WalkForward(WalkRecord):
     """
 
     kind = "walk-forward"
-    plural = "walks forward"
+    plural = "walk-forward validations"
     table_names = ("folds", "stability", "trials")
 
     @property
