@@ -26,7 +26,9 @@ from backtest.market import Market, Markets
 from backtest.measures.measure_names import ABOUT
 from backtest.paths.runner_arguments import AnyPolicy, AnyVenue
 from backtest.policy import Policy
+from backtest.scenarios.ambiguous_bars import count_ambiguous_bars
 from backtest.scenarios.bounds_lanes import DEPTH, WHERE
+from backtest.scenarios.bounds_position import PositionOrders
 from backtest.scenarios.bounds_run import BoundsRun, Progress
 
 MOST_DEPTH = 16
@@ -319,4 +321,7 @@ def count_ambiguous(result: Result) -> int:
             where="Result.ambiguous",
             cure="run the experiment again with bt.run",
         )
-    return len(BoundsRun(result, None, 0).live(None)[1])
+    run = BoundsRun(result, None, 0)
+    if isinstance(run.orders, PositionOrders):
+        return count_ambiguous_bars(run.orders)
+    return len(run.live(None)[1])

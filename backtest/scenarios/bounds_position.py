@@ -8,9 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from backtest.account import Feed, Ledger, Log, Rules, State, live_bar
+from backtest.account import (
+    Feed,
+    InstrumentRules,
+    Ledger,
+    Log,
+    Position,
+    Quote,
+    Rules,
+    State,
+    live_bar,
+)  # fmt: skip
+from backtest.account.account_records import Books, Watch
 from backtest.account.bar import quote_bar
+from backtest.account.exits import NOTHING, find_nearest_stop, is_through
 from backtest.account.ledger import new_ledger
+from backtest.account.position import find_adverse, find_side
 from backtest.base.errors import DataError
 from backtest.base.units import format_time
 from backtest.engine import Result
@@ -165,7 +178,7 @@ def is_suspect(
     held = before.books.positions[0].quantity != 0.0 or after.books.positions[0].quantity != 0.0
     if not held:
         return False
-    if rules.instrument.trailing_stop > 0.0:
+    if rules.instrument.trailing_stop > 0.0 and may_trail(rules, feed, after, t):
         return True
     k = before.funding_next
     while k < len(feed.funding_bar) and feed.funding_bar[k] == t:
@@ -173,6 +186,21 @@ def is_suspect(
             return True
         k += 1
     return False
+
+
+def may_trail(rules: Rules, feed: Feed, after: State, t: int) -> bool:
+    """Return whether the trailing stop acts if the best price of bar t comes before the worst."""
+    position = after.books.positions[0]
+    if position.quantity == 0.0:
+        return False
+    return may_stop(rules.instrument, position, quote_bar(rules.instrument, feed, t), after.watch)
+
+
+def may_stop(instrument: InstrumentRules, position: Position, quote: Quote, watch: Watch) -> bool:
+    """Return whether the worst price of a bar reaches a stop, given the best price so far."""
+    kind, stop = find_nearest_stop(instrument, Books(0.0, (position,)), quote, watch)
+    adverse = find_adverse(position, quote.low, quote.high)
+    return bool(kind != NOTHING and is_through(find_side(position), adverse, stop))
 
 
 # ---------------------------------------------------------------------------------- finer bars

@@ -10,6 +10,8 @@ import backtest as bt
 from backtest import paths as models
 from backtest.scenarios import bounds_run
 from backtest.scenarios.bar_orders import low_first_probability
+from backtest.scenarios.bounds_run import BoundsRun
+from backtest.strategies import Constant
 from tests.paths.accounts import Hold, free_account, free_venue, still_market
 
 
@@ -230,6 +232,20 @@ def test_an_equity_stop_against_a_take_profit():
     with pytest.raises(bt.ParameterError, match="refine is for one position without margin calls"):
         bt.bounds(market, Hold(2.0), venue=free_venue(), account=free_account(equity_stop=0.04),
                   refine=market, compile=False)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("terms", [{"trailing_stop": 0.006}, {"stop_loss": 0.004}, {}])
+def test_the_count_looks_only_at_bars_that_may_be_ambiguous(terms):
+    """It is that of every bar lived in all orders; funding at 08:00 falls inside bars of a day."""
+    account = free_account(take_profit=0.005 if terms else None, **terms)
+    market = bt.Market.sample(bars=240, seed=2)
+    if not terms:
+        market = market.resample("1d")
+    signal = np.where(np.arange(market.n_bars) // 5 % 2, -1.0, 1.0)
+    run = bt.run(market, Constant(leverage=20.0), venue=free_venue(), account=account,
+                 signal=signal, compile=False)  # fmt: skip
+    assert run.ambiguous == len(BoundsRun(run, None, 0).live(None)[1]) > 0
 
 
 def test_finer_bars_must_add_up():
