@@ -22,12 +22,12 @@ from backtest.engine.lookahead.causality import observe
 from backtest.engine.loop_driver import (
     CHUNK,
     PLAIN_CHUNK,
-    LoopOutcome,
     LoopStart,
     build_compiled,
     build_plain,
     run_chunks,
 )
+from backtest.engine.record import Outcome
 from backtest.scenarios.bounds_position import PositionOrders, may_stop
 
 
@@ -45,12 +45,12 @@ def count_ambiguous_bars(orders: PositionOrders) -> int:
     return count
 
 
-def find_loop(orders: PositionOrders) -> Callable[[LoopStart, int], LoopOutcome]:
+def find_loop(orders: PositionOrders) -> Callable[[LoopStart, int], Outcome]:
     """Return what takes the account from a bar up to another, compiled if the run was."""
     policy, columns = orders.policy, observe(orders.policy, orders.market)
     is_compiled = orders.result.manifest["compiled"] == "yes"
 
-    def advance(begin: LoopStart, stop: int) -> LoopOutcome:
+    def advance(begin: LoopStart, stop: int) -> Outcome:
         inputs = orders.inputs.at(begin.first)
         if not is_compiled:
             return run_chunks(
