@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.regress import compare_baselines, take_baseline
 from backtest.store import choose_deletions, delete_chosen, read_entry, verify_folder
 from backtest.store.list_filters import Filter
 from tests.commands import call
@@ -55,31 +54,6 @@ def test_a_walk_of_one_set_is_one_run_bit_for_bit():
     assert walk.result.manifest["id"] == alone.manifest["id"]
 
 
-def test_objectives_of_winners_are_those_of_fresh_accounts(walk):
-    assert len(walk.folds) == 2
-    row = walk.folds.iloc[1]
-    policy = Follow(row["size"], int(row["window"]))
-    for name, start, end in (
-        ("in_sample", row["train_start"], row["train_end"]),
-        ("out_of_sample", row["test_start"], row["test_end"]),
-    ):
-        stop = int(np.searchsorted(MARKETS.time, pd.Timestamp(end).value))
-        alone = bt.run(MARKETS.prefix(stop), policy, **TERMS, start=start)
-        assert alone.metrics["sharpe"] == row[name]
-
-
-@pytest.mark.slow
-def test_one_fold_is_a_search_with_that_holdout():
-    spans = {"train": "14d", "test": "6d"}
-    common = {"trials": 6, "robust": False, "seed": 3}
-    walk = bt.walk_forward(MARKETS, Follow, **TERMS, **spans, **common)
-    study = bt.tune(MARKETS, Follow, **TERMS, **common, holdout="6d")
-    row = walk.folds.iloc[0]
-    assert {"size": row["size"], "window": row["window"]} == study.best_values
-    assert row["in_sample"] == study.verdict.score
-    assert row["out_of_sample"] == study.verdict.holdout_score
-
-
 def test_the_account_lives_through_the_winners_of_all_folds(walk):
     switches = walk.result.manifest["policy"]["switches"]
     assert [each["settings"]["size"] for each in switches] == walk.folds["size"].tolist()
@@ -91,24 +65,6 @@ def test_the_account_lives_through_the_winners_of_all_folds(walk):
     )
     assert walk.result.metrics["final_equity"] != walk.fixed.metrics["final_equity"]
     assert sum(walk.figures["trades"]) == int((walk.result.events["kind"] == "fill").sum())
-
-
-@pytest.mark.slow
-def test_other_bars_after_a_fold_change_nothing_up_to_it(walk):
-    stop = int(np.searchsorted(MARKETS.time, walk.folds["test_end"].iloc[0].value))
-    changed = {}
-    for (name, market), (first, _) in zip(MARKETS.items(), MARKETS.spans, strict=True):
-        bars, funding = market.bars(), market.funding()
-        late = slice(max(0, stop - int(first)), None)
-        bars.iloc[late, :4] *= 1.1
-        changed[name] = bt.Market.from_frames(bars, funding=funding)
-    again = bt.walk_forward(bt.Markets(changed, currency="USDT"), Follow, **TERMS, **SMALL)
-    pd.testing.assert_frame_equal(again.folds.iloc[:1], walk.folds.iloc[:1], check_exact=True)
-    n = stop - (MARKETS.n_bars - walk.result.record.n_bars)
-    assert np.array_equal(
-        again.result.record.values[:n], walk.result.record.values[:n], equal_nan=True
-    )
-    assert not again.folds.iloc[1:].equals(walk.folds.iloc[1:])
 
 
 def test_folds_of_several_markets_are_those_of_their_clock():
@@ -166,12 +122,6 @@ def test_a_search_of_several_ends_with_a_walk():
     assert study.validation.manifest["overlay"] == repr(overlay)
     assert study.validation.result.overlay == overlay
     assert f"under {overlay!r}: " in " ".join(study.validation.summary().split())
-
-
-def test_a_walk_of_several_is_a_baseline(walk):
-    was = take_baseline(walk, "two-walk")
-    assert [each["size"] for each in was.facts["winners"]] == walk.folds["size"].tolist()
-    assert compare_baselines(was, was).status == "same"
 
 
 @pytest.mark.slow
