@@ -378,3 +378,10 @@ def test_archive_and_exchange_have_their_own_folders(tmp_path):
     request = read_request("BTCUSDT", start=START, end=END, source=ARCHIVE, interval="1h")
     with pytest.raises(DataError, match="this one holds source bybit"):
         fetch_market(tmp_path / "btc", request, now=NOW)
+
+
+def test_an_exchange_reports_its_days(tmp_path):
+    seen: list[tuple[int, int]] = []
+    fetch(tmp_path / "btc", Fake(), report=lambda done, total: seen.append((done, total)))
+    assert seen[0] == (0, 60)
+    assert seen[-1] == (60, 60)

@@ -118,6 +118,14 @@ def test_a_parameter_without_a_range_is_refused():
     assert "declare target: Annotated[float, bt.Range(" in caught.value.cure
 
 
+def test_a_parameter_of_another_type_is_refused():
+    class Listed(bt.Policy):
+        targets: Annotated[list, Range(0.0, 1.0)] = None  # type: ignore[type-arg,assignment]
+
+    with pytest.raises(ParameterError, match="a parameter needs a type and a range, targets"):
+        Listed()
+
+
 def test_a_range_of_nothing_is_refused():
     with pytest.raises(ParameterError, match="low <= high"):
         Range(2.0, 1.0)

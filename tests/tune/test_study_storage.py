@@ -461,6 +461,14 @@ def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, code, n):
     assert is_same(whole, seek(store=tmp_path / "full", resume=folder is not None))
 
 
+def test_a_store_that_cannot_be_a_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for store in (tmp_path / "file", tmp_path / "file" / "store"):
+        with pytest.raises(DataError, match="cannot write the study") as caught:
+            seek(store=store)
+        assert caught.value.cure.startswith("a file is in the way")
+
+
 @contextlib.contextmanager
 def without_rights(folder: Path):
     """Let nobody write in a folder, root included."""
