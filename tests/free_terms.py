@@ -1,7 +1,7 @@
 """The terms of a venue and an account that cost nothing and limit nothing.
 
-The scenes of the engine (``scenes.py``), of the reference (``oracle/by_hand.py``) and of
-portfolios (``portfolio_scenes.py``) are these with something changed.
+The scenes of the engine (``scenes.py``), and of engine and oracle together
+(``portfolio_scenes.py``), are these with something changed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Accounts with several positions that are small enough to compute by hand.
+"""Accounts that are small enough to compute by hand.
 
-A scene is a :class:`tests.portfolio_cases.PortfolioCase` with a few bars: the reference and the
+A scene is a :class:`tests.portfolio_cases.PortfolioCase` with a few bars: the oracle and the
 engine both play it.
 """
 
@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from tests import free_terms
+from tests.agreement import assert_agrees
 from tests.cases import PortfolioCase, Tape
 from tests.draws import HOUR, START, utc
 from tests.free_terms import GROUPS, TERMS
+from tests.oracle import Outcome
 
 Bar = tuple[float, float, float, float]
 
@@ -104,3 +108,28 @@ def asset(name: str, amount: float, **terms: Any) -> dict[str, Any]:
     """Return the terms of collateral."""
     plain = {"rate": None, "tiers": None, "slippage": 0.0, "cancels_risk": None}
     return {"name": name, "amount": amount, **plain, **terms}
+
+
+# ------------------------------------------------------------------------- one position
+
+FLAT = flat(100.0)
+
+
+def play(
+    *bars: Bar,
+    targets: Sequence[float],
+    signals: float | Sequence[float] = 1.0,
+    venue: Mapping[str, Any] | None = None,
+    funding: Sequence[tuple[float, float, float]] = (),
+    **account: Any,
+) -> Outcome:
+    """Run an account of one position by the oracle, and hold the engine to it."""
+    changes = {"brackets": [bracket(leverage=16.0)]} | (venue or {})
+    tapes, signal = {"TEST": tape(bars, targets, funding)}, {"TEST": signals}
+    return assert_agrees(scene(tapes, signal, venues={"*": changes}, **account), "by hand").alone()
+
+
+def near(value: Any, expected: float | Fraction) -> bool:
+    """Equal but for the last bits of the floats that went in."""
+    assert float(value) == pytest.approx(float(expected), rel=1e-12, abs=1e-12)
+    return True

@@ -12,7 +12,7 @@ import backtest as bt
 from backtest.strategies import Constant
 from tests.account.test_fill_modes import FREE, make_market, run
 from tests.draws import HOUR, START, utc
-from tests.oracle.by_hand import FLAT, account_of, near, play, venue_of
+from tests.portfolio_scenes import FLAT, near, play
 
 NAN = math.nan
 
@@ -25,10 +25,10 @@ def exits(out) -> list[tuple[int, str, float]]:
 
 def test_take_profit_fills_at_its_price_worsened_and_pays_the_taker_fee():
     """20 contracts at 100, sold at 110 less 1 %: 108.9; fee 0.1 % of 2178."""
-    venue = venue_of(fees={"taker": 0.001}, slippage={"rate": 0.01})
+    venue = {"fees": {"taker": 0.001}, "slippage": {"rate": 0.01}}
     out = play(
         FLAT, FLAT, (100, 115, 100, 112), targets=(2.0, NAN), venue=venue,
-        account=account_of(take_profit=0.1 / 1.01),
+        take_profit=0.1 / 1.01,
     )  # fmt: skip
     # bought at 101: 101 * (1 + 0.1 / 1.01) = 111; sold at 111 * 0.99 = 109.89
     assert exits(out) == [(2, "take_profit", 109.89)]
@@ -38,7 +38,7 @@ def test_take_profit_fills_at_its_price_worsened_and_pays_the_taker_fee():
 
 def test_take_profit_that_the_open_has_passed_fills_at_the_open():
     """It is sold at 120, better than 110; the decision of that open is dropped."""
-    out = play(FLAT, FLAT, (120, 120, 90, 90), targets=(2.0,), account=account_of(take_profit=0.1))
+    out = play(FLAT, FLAT, (120, 120, 90, 90), targets=(2.0,), take_profit=0.1)
     assert exits(out) == [(2, "take_profit", 120.0)]
     assert near(out.equity[2], 1400)
     assert out.quantity[2] == 0
@@ -47,7 +47,7 @@ def test_take_profit_that_the_open_has_passed_fills_at_the_open():
 def test_short_takes_its_profit_below():
     out = play(
         FLAT, FLAT, (100, 100, 85, 95), targets=(2.0, NAN), signals=[-1.0] * 3,
-        account=account_of(take_profit=0.1),
+        take_profit=0.1,
     )  # fmt: skip
     assert exits(out) == [(2, "take_profit", 90.0)]
     assert near(out.equity[2], 1200)
@@ -55,15 +55,15 @@ def test_short_takes_its_profit_below():
 
 def test_losses_come_first_where_a_bar_reaches_both_sides():
     """From 94 to 112: the stop at 95 counts, not the profit at 110."""
-    account = account_of(take_profit=0.1, stop_loss=0.05)
-    out = play(FLAT, FLAT, (100, 112, 94, 100), targets=(2.0, NAN), account=account)
+    account = {"take_profit": 0.1, "stop_loss": 0.05}
+    out = play(FLAT, FLAT, (100, 112, 94, 100), targets=(2.0, NAN), **account)
     assert exits(out) == [(2, "stop", 95.0)]
 
 
 def test_liquidation_comes_before_a_profit():
     """10x dies at 100 * 0.9 / 0.95 = 94.74 in a bar that also reaches 110."""
-    account = account_of(take_profit=0.1)
-    out = play(FLAT, FLAT, (100, 112, 90, 100), targets=(10.0, NAN), account=account)
+    account = {"take_profit": 0.1}
+    out = play(FLAT, FLAT, (100, 112, 90, 100), targets=(10.0, NAN), **account)
     assert exits(out) == []
     assert out.count("liquidation") == 1
 
@@ -74,10 +74,10 @@ def test_trailing_stop_follows_completed_bars_only():
     Its own high raises the stop to 126 for bar 3, which opens at 120, already through it.
     """
     bars = (FLAT, (100, 130, 95, 125), (125, 140, 118, 120), (120, 121, 119, 120))
-    out = play(*bars, targets=(1.0, NAN), account=account_of(trailing_stop=0.1))
+    out = play(*bars, targets=(1.0, NAN), trailing_stop=0.1)
     assert exits(out) == [(3, "trailing_stop", 120.0)]
     inside = (*bars[:2], (125, 140, 116, 120), bars[3])
-    out = play(*inside, targets=(1.0, NAN), account=account_of(trailing_stop=0.1))
+    out = play(*inside, targets=(1.0, NAN), trailing_stop=0.1)
     assert exits(out) == [(2, "trailing_stop", 117.0)]
 
 
@@ -86,7 +86,7 @@ def test_trailing_stop_of_a_flipped_position_starts_at_its_entry():
     bars = (FLAT, (100, 120, 100, 120), (120, 131, 119, 125), (125, 133, 125, 130))
     out = play(
         *bars, targets=(1.0, 1.0, NAN), signals=[1.0, -1.0, -1.0, -1.0],
-        account=account_of(trailing_stop=0.1),
+        trailing_stop=0.1,
     )  # fmt: skip
     # best low of completed bars: 119, so the stop of bar 3 is 130.9
     assert exits(out) == [(3, "trailing_stop", 130.9)]
@@ -95,8 +95,8 @@ def test_trailing_stop_of_a_flipped_position_starts_at_its_entry():
 def test_late_fill_does_not_count_the_bar_before_it():
     """Bought at the close of bar 1, at 100: its high of 130 came before."""
     bars = (FLAT, (100, 130, 100, 100), (100, 104, 92, 100), (100, 101, 90, 95))
-    account = account_of(trailing_stop=0.1, fill="next_close")
-    out = play(*bars, targets=(1.0, NAN), account=account)
+    account = {"trailing_stop": 0.1, "fill": "next_close"}
+    out = play(*bars, targets=(1.0, NAN), **account)
     # best of bar 2: 104, so the stop of bar 3 is 93.6
     assert exits(out) == [(3, "trailing_stop", 93.6)]
 
@@ -104,7 +104,7 @@ def test_late_fill_does_not_count_the_bar_before_it():
 def test_equity_stop_closes_at_the_price_of_its_equity_and_starts_anew():
     """1000 at 2x: -1000 + 20 u = 800 at u = 90. Then 800 at 2x from 95: 640 at 85.5."""
     bars = (FLAT, FLAT, (100, 100, 85, 95), (95, 95, 95, 95), (95, 95, 80, 90))
-    out = play(*bars, targets=(2.0,), account=account_of(equity_stop=0.2))
+    out = play(*bars, targets=(2.0,), equity_stop=0.2)
     assert exits(out) == [(2, "equity_stop", 90.0), (4, "equity_stop", 85.5)]
     assert near(out.equity[2], 800)
     assert near(out.equity[4], 640)
@@ -115,7 +115,7 @@ def test_a_withdrawal_takes_its_share_of_the_highest_equity():
     flows = pd.Series([-300.0], index=utc([START + 2 * HOUR]))
     out = play(
         FLAT, FLAT, FLAT, (100, 100, 80, 90), targets=(1.0, NAN),
-        account=account_of(equity_stop=0.2, flows=flows),
+        equity_stop=0.2, flows=flows,
     )  # fmt: skip
     assert exits(out) == [(3, "equity_stop", 86.0)]
     assert near(out.equity[3], 560)
@@ -123,20 +123,16 @@ def test_a_withdrawal_takes_its_share_of_the_highest_equity():
 
 def test_nearest_stop_gives_the_event_its_kind():
     """Stop 95, trailing 97, equity (900 + 1000) / 20 = 95: the trailing stop is met first."""
-    account = account_of(stop_loss=0.05, trailing_stop=0.03, equity_stop=0.1)
-    out = play(FLAT, FLAT, (100, 100, 90, 90), targets=(2.0, NAN), account=account)
+    account = {"stop_loss": 0.05, "trailing_stop": 0.03, "equity_stop": 0.1}
+    out = play(FLAT, FLAT, (100, 100, 90, 90), targets=(2.0, NAN), **account)
     assert exits(out) == [(2, "trailing_stop", 97.0)]
 
 
 def test_liquidation_and_equity_stop_act_by_distance():
     """At 10x the liquidation is at 94.74; an equity stop of 40 % at 96 comes before it."""
-    before = play(
-        FLAT, FLAT, (100, 100, 90, 90), targets=(10.0, NAN), account=account_of(equity_stop=0.4)
-    )
+    before = play(FLAT, FLAT, (100, 100, 90, 90), targets=(10.0, NAN), equity_stop=0.4)
     assert exits(before) == [(2, "equity_stop", 96.0)]
-    after = play(
-        FLAT, FLAT, (100, 100, 90, 90), targets=(10.0, NAN), account=account_of(equity_stop=0.6)
-    )
+    after = play(FLAT, FLAT, (100, 100, 90, 90), targets=(10.0, NAN), equity_stop=0.6)
     assert exits(after) == []
     assert after.count("liquidation") == 1
 

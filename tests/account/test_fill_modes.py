@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from tests.oracle.by_hand import FLAT, account_of, near, play
+from tests.portfolio_scenes import FLAT, near, play
 
 FREE = bt.Venue.simple(
     taker=0.0, slippage=0.0, maintenance_rate=0.001, max_leverage=100, liquidation_fee=0.0
@@ -107,7 +107,7 @@ def test_fills_by_hand():
         "same_close": (20.0, 1200.0),
     }
     for mode, (quantity, equity) in known.items():
-        out = play(*bars, targets=(2.0, np.nan), account=account_of(fill=mode))
+        out = play(*bars, targets=(2.0, np.nan), fill=mode)
         assert near(out.quantity[1], quantity)
         assert near(out.equity[1], equity)
         assert near(out.equity[2], equity + quantity * (99 - 110))
@@ -116,11 +116,11 @@ def test_fills_by_hand():
 def test_same_close_meets_the_gap_and_the_funding_of_the_next_open():
     """The position bought at the close of 100 pays funding at the open, and falls with the gap."""
     bars, funding = (FLAT, (90.0, 90.0, 90.0, 90.0)), ((1.0, 0.01, 90.0),)
-    early = play(*bars, targets=(2.0,), account=account_of(fill="same_close"), funding=funding)
+    early = play(*bars, targets=(2.0,), fill="same_close", funding=funding)
     # 20 contracts: 20 * 90 * 1 % = 18 paid, 20 * 10 = 200 lost
     assert near(early.funding[1], 18)
     assert near(early.equity[1], 782)
-    late = play(*bars, targets=(2.0,), account=account_of(fill="next_close"), funding=funding)
+    late = play(*bars, targets=(2.0,), fill="next_close", funding=funding)
     assert late.funding[1] == 0
     assert near(late.equity[1], 1000)
 
@@ -128,7 +128,7 @@ def test_same_close_meets_the_gap_and_the_funding_of_the_next_open():
 def test_a_liquidation_in_the_bar_drops_the_decision_of_a_late_fill():
     """Position of 10x bought at the close of bar 1 dies in bar 2; bar 2 opens no new one."""
     bars = (FLAT, FLAT, (100.0, 100.0, 80.0, 100.0), FLAT)
-    out = play(*bars, targets=(10.0,), account=account_of(fill="next_close"))
+    out = play(*bars, targets=(10.0,), fill="next_close")
     assert [float(x) for x in out.quantity[:3]] == [0.0, pytest.approx(100.0), 0.0]
     assert out.quantity[3] > 0
 

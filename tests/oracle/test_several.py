@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from decimal import Decimal
 from fractions import Fraction
 
 import pandas as pd
-import pytest
 
 from tests.agreement import assert_agrees
 from tests.cases import PortfolioCase
 from tests.draws import HOUR, START, utc
 from tests.oracle import Outcome
-from tests.portfolio_scenes import asset, bracket, flat, scene, tape
+from tests.portfolio_scenes import asset, bracket, flat, near, scene, tape
 
 NAN = math.nan
 SAFE = {"*": {"brackets": [bracket(0.02)]}}  # 20x is not liquidated at once
@@ -22,12 +20,6 @@ SAFE = {"*": {"brackets": [bracket(0.02)]}}  # 20x is not liquidated at once
 def play(case: PortfolioCase) -> Outcome:
     """Run the reference, and hold the engine to it."""
     return assert_agrees(case, "by hand")
-
-
-def near(value: Decimal, expected: float | Fraction) -> bool:
-    """Equal but for the last bits of the floats that went in."""
-    assert float(value) == pytest.approx(float(expected), rel=1e-12, abs=1e-12)
-    return True
 
 
 def long_and_short(**changes) -> PortfolioCase:

@@ -29,16 +29,10 @@ from tests.oracle import Outcome
 from tests.portfolio.book_helpers import Hold, make_venue, simulate_pair
 from tests.portfolio.test_book_calm import is_same
 from tests.portfolio_cases import make_mode_case
-from tests.portfolio_scenes import bracket, flat, scene, tape
+from tests.portfolio_scenes import bracket, flat, near, scene, tape
 
 NAN = math.nan
 SAFE = {"*": {"brackets": [bracket(0.02)]}}
-
-
-def near(value: Any, expected: float | Fraction) -> bool:
-    """Equal but for the last bits of the floats that went in."""
-    assert float(value) == pytest.approx(float(expected), rel=1e-12, abs=1e-12)
-    return True
 
 
 def play(case: Any) -> Outcome:
