@@ -33,6 +33,7 @@ from backtest.base.errors import (
 )
 from backtest.base.ranges import Choice, Range
 from backtest.base.reportable import Reportable
+from backtest.base.viewable import Viewable
 from backtest.compare import Comparison, compare
 from backtest.crowd import (
     Cascade,
@@ -126,6 +127,7 @@ else:
 # Reports stand above results, which must not import them: their methods are attached here.
 Reportable._write_report = report.write_report
 Reportable._write_cell = report.write_cell
+Viewable._write_view = report.write_view
 Result._draw = report.draw_run
 Surface._draw = report.draw_surface
 Folds._draw_spans = staticmethod(report.draw_spans)

@@ -20,6 +20,7 @@ from backtest.base.phrases import Argument, Phrase
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import TOLERANCE
 from backtest.base.values import Value
+from backtest.base.viewable import Viewable
 from backtest.venue import Venue
 from backtest.venue.collateral import Collateral
 from backtest.venue.own_requirement import Requirement
@@ -46,7 +47,7 @@ WHOLE: dict[str, Any] = {
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Account(Value):
+class Account(Value, Viewable):
     """One account, with one position or several on one collateral.
 
     With several, ``margin``, ``venue_leverage``, ``min_leverage``, ``max_leverage``, ``band`` and

@@ -13,6 +13,7 @@ import pandas as pd
 from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.units import BoolArray, IntArray, format_duration, utc_index
+from backtest.base.viewable import Viewable
 from backtest.market.market import Market
 from backtest.market.panel import Panel, make_panel
 from backtest.market.panel_checks import (
@@ -36,7 +37,7 @@ def require_panel(markets: object, *, where: str) -> None:
         )
 
 
-class PanelData(Mapping[str, Market]):
+class PanelData(Mapping[str, Market], Viewable):
     """Markets by name on one clock; :class:`backtest.Markets` describes each field."""
 
     names: tuple[str, ...]

@@ -16,6 +16,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, format_time, utc_index
+from backtest.base.viewable import Viewable
 from backtest.market import Market, Markets, as_markets
 from backtest.paths.correlations import factor_correlation
 from backtest.paths.draw_plan import DrawPlan, make_keys
@@ -30,7 +31,7 @@ ALONE = (0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Paths:
+class Paths(Viewable):
     """Possible continuations of a market, or of several instruments drawn together.
 
     Path i depends on the models, the history, the seed and i alone: not on how many paths there

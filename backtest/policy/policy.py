@@ -36,6 +36,7 @@ from backtest.base.fields import Flag, check_names
 from backtest.base.json_values import repr_plain
 from backtest.base.ranges import Choice, Range
 from backtest.base.units import FloatArray
+from backtest.base.viewable import Viewable
 from backtest.policy.common_mistakes import check_class
 from backtest.policy.formula_rewriter import rewrite_formula
 
@@ -82,7 +83,7 @@ class Parameter(NamedTuple):
 
 
 @dataclass_transform(frozen_default=True)
-class Policy:
+class Policy(Viewable):
     """The base of all policies; a subclass becomes a frozen dataclass of its parameters.
 
     Declare parameters as ``name: Annotated[float, Range(low, high, unit)] = default`` (or int with

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backtest.base.reportable import Reportable
+    from backtest.base.viewable import Viewable
     from backtest.engine import Result
     from backtest.options import Surface
 
@@ -28,6 +29,13 @@ def write_cell(source: Reportable) -> str:
     from backtest.report import notebook  # noqa: PLC0415 - only in notebooks
 
     return notebook.write_cell(source)
+
+
+def write_view(source: Viewable) -> str:
+    """Return the HTML that a notebook shows of a market, venue, account, policy or paths."""
+    from backtest.report import views  # noqa: PLC0415 - only in notebooks
+
+    return views.write_view(source)
 
 
 def draw_spans(folds: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from backtest.base.reportable import Reportable
 from backtest.base.text_layout import clip, escape_directions
-from backtest.base.units import FloatArray
+from backtest.base.units import FloatArray, IntArray
 from backtest.engine import Result
 from backtest.report.page.figures import LIGHT
 from backtest.report.page.page import Fact
@@ -59,15 +59,20 @@ def write_facts_table(facts: Sequence[Fact]) -> str:
 
 
 def draw_equity_svg(result: Result) -> str:
-    """Return the unit value over time as an SVG line that keeps its extremes."""
+    """Return the unit value over time as an SVG line."""
     unit = result.of_account("unit") / result.tally.first_unit
-    rows = thin_rows(result.span.closes, unit, buckets=280)
-    x = rescale(result.span.closes[rows].astype(np.float64), 0.0, float(WIDTH))
-    y = rescale(unit[rows], HEIGHT - 2.0, 2.0)
+    return draw_line_svg(result.span.closes, unit, "unit value")
+
+
+def draw_line_svg(time: IntArray, values: FloatArray, title: str) -> str:
+    """Return values over time as an SVG line that keeps its extremes."""
+    rows = thin_rows(time, values, buckets=280)
+    x = rescale(time[rows].astype(np.float64), 0.0, float(WIDTH))
+    y = rescale(values[rows], HEIGHT - 2.0, 2.0)
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
     return (
         f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="unit value over time" style="display:block;max-width:100%">'
+        f'aria-label="{title} over time" style="display:block;max-width:100%">'
         f'<polyline fill="none" stroke="{LIGHT["accent"]}" stroke-width="1.2" points="{points}"/>'
         "</svg>"
     )

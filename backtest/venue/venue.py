@@ -25,6 +25,7 @@ from backtest.base.fields import (
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import IntArray, TimeLike
 from backtest.base.values import Value
+from backtest.base.viewable import Viewable
 from backtest.venue import preset_files
 from backtest.venue.brackets import Bracket, BracketArrays, complete_table
 from backtest.venue.dated_tables import (
@@ -59,7 +60,7 @@ _OF_NO_PRESET: Mapping[str, object] = {"in_force": None, "earlier": ()}
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Venue(Value):
+class Venue(Value, Viewable):
     """The rules of one instrument at one venue.
 
     Parameters

@@ -16,12 +16,13 @@ import pandas as pd
 
 from backtest.base.frozen_arrays import freeze
 from backtest.base.units import FloatArray, IntArray, utc_index
+from backtest.base.viewable import Viewable
 
 _Array: TypeAlias = "npt.NDArray[Any]"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MarketData:
+class MarketData(Viewable):
     """Aligned arrays of one instrument; :class:`backtest.Market` describes each field.
 
     The constructor freezes the arrays and trusts their content.

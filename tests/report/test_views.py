@@ -1,0 +1,37 @@
+"""Notebook views of what goes into a run: facts, and no markup from names."""
+
+import pytest
+
+import backtest as bt
+from backtest.strategies import VolTarget
+
+MARKET = bt.Market.sample(bars=200)
+
+
+class Script(bt.Policy):
+    """<script>alert(1)</script>."""
+
+    def leverage(self, bar, account):
+        return 1.0
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        (MARKET, ("SYNTHETIC-PERP", "200", "2023-01-01", "<svg", "synthetic")),
+        (bt.Markets({"BTC": MARKET, "ETH": MARKET}), ("BTC, ETH", "200")),
+        (bt.Venue.preset("binance-usdm", "BTCUSDT"), ("linear", "150x", "0.0500%", "close")),
+        (bt.Account(capital=5.0, band=0.1), ("capital", "5.0", "cross", "band", "0.1")),
+        (VolTarget(target=0.3), ("VolTarget", "0.3", "per sqrt(year)", VolTarget.fails_when)),
+        (bt.simulate_paths(MARKET, "gbm", paths=2, horizon="1d"), ("2 of 24 bars", "GBM")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_view_has_the_facts(source, shown):
+    text = source._repr_html_()
+    assert all(each in text for each in shown), text
+
+
+def test_a_text_is_no_markup():
+    assert "<script>" not in Script()._repr_html_()
+    assert "&lt;script&gt;" in Script()._repr_html_()
