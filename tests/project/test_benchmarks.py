@@ -52,6 +52,9 @@ SMALLEST: dict[str, str] = {
     "sweep.py": "--bars 3000 --sets 64 --repeat 1 --only growth --cases core",
     "validation.py": "speed --bars 4000 --sets 64 --folds 2",
     "tune.py": "--bars 2000 --seconds 0.1 --seeds 1 --only random",
+    "reproduced.py": "FACTORS --only rebalancing_flows --out REPRODUCED",
+    "replications/rebalancing_flows.py": "--days 30",
+    "replications/thorp_ruin.py": "--walks 4 --years 1",
     "replications/basel_cycle.py": "--steps 400 --seeds 1",
     "replications/cppi_gap.py": "--paths 20",
     "replications/daily_funds.py": "FACTORS",
@@ -102,6 +105,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PICTURE": str(folder / "contagion.svg"),
         "COINS": str(folder / "coins"),
         "FACTORS": str(folder / "f.csv"),
+        "REPRODUCED": str(folder / "reproduced.json"),
     }
 
 

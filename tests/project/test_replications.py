@@ -19,6 +19,8 @@ import moreira_muir
 import moreira_muir_factors
 import numpy as np
 import pytest
+import rebalancing_flows
+import thorp_ruin
 import value_funds
 from comparison import Row, write
 from paths import Jumps, jump_walk, market_of, mirrored_walks
@@ -208,3 +210,14 @@ def test_value_funds_have_the_facts_of_the_other_implementation():
 def test_the_basel_cycle_has_its_period_and_its_critical_leverages():
     rows = check(basel_cycle.replicate())
     assert rows["it falls as the bank grows"].ours == 1.0
+
+
+@slow
+def test_thorp_ruin():
+    """Wealth ever falls to half of its start with probability 1/2 at full Kelly."""
+    check(thorp_ruin.replicate(walks=60, years=3))
+
+
+def test_cheng_and_madhavan():
+    """A fund trades A L (L - 1) r at the close, whichever its sign."""
+    check(rebalancing_flows.replicate(days=60))
