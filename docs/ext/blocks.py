@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import io
 import os
 import re
@@ -22,6 +23,11 @@ SAMPLES = {"btc": 0, "eth": 1}
 """Folders of data that blocks may read, with the seed of their sample."""
 
 
+COMPILES = ("run", "compare", "sweep", "tune", "validate")
+PLAIN = ("--no-compile",)
+"""The runs of pages are short, which is faster than to compile; the numbers are the same."""
+
+
 class Block(NamedTuple):
     """A fenced block of a page, and the line of its code."""
 
@@ -38,8 +44,8 @@ class Output(NamedTuple):
 
 
 def find_blocks(page: str) -> list[Block]:
-    """Return the Python and shell blocks of a page, in order."""
-    found = re.finditer(r"^```(python|sh)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    """Return the Python, shell and TOML blocks of a page, in order."""
+    found = re.finditer(r"^```(python|sh|toml)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     return [Block(each[1], each[2], page[: each.start()].count("\n") + 2) for each in found]
 
 
@@ -54,7 +60,8 @@ def write_samples(folder: Path) -> None:
     import backtest as bt
 
     for name, seed in SAMPLES.items():
-        market = bt.Market.sample(bars=24 * 120, seed=seed)
+        sample = bt.Market.sample(bars=24 * 120, seed=seed)
+        market = dataclasses.replace(sample, instrument=f"{name.upper()}USDT")
         market.save(folder / name)
 
 
@@ -78,10 +85,19 @@ def standing_in(folder: Path) -> Iterator[None]:
         os.environ.update(environment)
 
 
+def run_block(block: Block, folder: Path, page: str, module: ModuleType | None = None) -> Output:
+    """Run a block of any language; a block of TOML is saved."""
+    if block.language == "python":
+        return run_python(block, folder, page, module)
+    if block.language == "sh":
+        return run_shell(block, folder, page)
+    write_file(block, folder)
+    return Output("", "")
+
+
 def run_python(block: Block, folder: Path, page: str, module: ModuleType | None = None) -> Output:
     """Run a block, by default with no names but its own; show its last expression."""
-    title = re.match(r"# (\w+\.py)\n", block.code)
-    file = folder / (title[1] if title else f"block_{block.line}.py")
+    file = write_file(block, folder) or folder / f"block_{block.line}.py"
     file.write_text(block.code, encoding="utf-8")
     module = module or ModuleType(file.stem)
     module.__file__ = str(file)
@@ -123,6 +139,16 @@ def draw_figure(figure: Any) -> str:
     return text
 
 
+def write_file(block: Block, folder: Path) -> Path | None:
+    """Save a block whose first line is the name of a file."""
+    title = re.match(r"# (\w+\.(?:py|toml))\n", block.code)
+    if title is None:
+        return None
+    path = folder / title[1]
+    path.write_text(block.code, encoding="utf-8")
+    return path
+
+
 def run_shell(block: Block, folder: Path, page: str) -> Output:
     """Run the ``backtest`` commands of a block; any other command is not run."""
     from backtest.cli import main
@@ -130,7 +156,7 @@ def run_shell(block: Block, folder: Path, page: str) -> Output:
     printed = io.StringIO()
     with standing_in(folder), redirect_stdout(printed), redirect_stderr(printed):
         for words in find_commands(block.code):
-            code = main(words)
+            code = main([*words, *(PLAIN if words[0] in COMPILES else ())])
             if code:
                 raise RuntimeError(
                     f"{page}, line {block.line}: backtest {shlex.join(words)} ended with {code}:\n"

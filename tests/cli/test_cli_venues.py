@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -339,14 +338,6 @@ def test_brackets_of_an_experiment_are_of_no_preset(capsys, folder, preset):
     assert "in_force" not in manifest(out)["venue"]
     assert manifest(out)["venue"]["earlier"] == []
     assert manifest(out)["margin_tables"] == [{"of": None, "from": "2023-01-01", "bars": 48}]
-
-
-def test_the_readme_has_the_table_of_the_files():
-    """It is printed by python -c "from backtest.venue import preset_files as f;
-    print(f.to_markdown())".
-    """
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    assert preset_files.to_markdown() in readme
 
 
 def test_margins_lists_the_cards_with_the_status_of_each_figure(capsys):

@@ -101,8 +101,8 @@ def test_the_gate_of_the_policy_repository_passes_and_notices_a_change(desk, cap
         "the baseline is stale: record it again, in examples/policy-repo, with "
         "backtest regress check --update"
     )
-    policy = Path("policies/brake.py")
-    policy.write_text(policy.read_text().replace("1.0 - account", "0.99 - account"))
+    policy = Path("policies/steady.py")
+    policy.write_text(policy.read_text().replace("1.0 - 2.0 * account", "0.99 - 2.0 * account"))
     code, out, _ = call(capsys, "regress", "check")
     assert code == 1
     assert "source" in out
@@ -172,7 +172,7 @@ def test_the_cells_of_the_notebook_run_in_order(desk):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (desk / "brake.html").is_file()
+    assert (desk / "steady.html").is_file()
 
 
 def test_the_notebook_has_no_outputs():

@@ -1,19 +1,24 @@
-"""Reduce leverage as the drawdown of the account grows."""
+"""A volatility target that takes less risk while the account is below its peak."""
 
 from typing import Annotated
 
 import backtest as bt
+from backtest.features import ewma_volatility
 
 
-class Brake(bt.Policy):
-    """Reduce leverage linearly with the drawdown.
+class Steady(bt.Policy):
+    """Target a volatility; less of it in a drawdown, but at least a quarter.
 
-    L = most * max(0, 1 - drawdown / limit). Source: made up for this example.
+    L = min(2, max(1/4, 1 - 2 drawdown) * target / sigma). Source: made up for this example.
     """
 
-    most: Annotated[float, bt.Range(0.5, 10.0, "turns of equity")] = 3.0
-    limit: Annotated[float, bt.Range(0.05, 0.9, "of the peak")] = 0.3
+    target: Annotated[float, bt.Range(0.05, 2.0, "per sqrt(year)")] = 0.3
+
+    def observe(self, market):
+        """Return the volatility of the last days, annualized."""
+        return {"sigma": ewma_volatility(market, 72)}
 
     def leverage(self, bar, account):
         """Return the leverage decided at a close."""
-        return self.most * max(0.0, 1.0 - account.drawdown / self.limit)
+        brake = max(0.25, 1.0 - 2.0 * account.drawdown)
+        return min(2.0, brake * self.target / bar.sigma)

@@ -3,8 +3,8 @@
 from backtest.regress import assert_policy
 
 
-def test_the_brake_meets_its_requirements(backtest_regression):
-    result = backtest_regression("experiments/brake.toml")
+def test_steady_meets_its_requirements(backtest_regression):
+    result = backtest_regression("experiments/steady.toml")
     assert assert_policy(result).liquidations == 0
     assert assert_policy(result).ruined == 0
     assert assert_policy(result).max_drawdown <= 0.25
