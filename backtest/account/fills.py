@@ -87,17 +87,23 @@ def move_margin(
 ) -> tuple[float, float]:
     """Return wallet and margin after an isolated trade: closing frees margin, opening posts it."""
     position = books.positions[0]
-    held = position.quantity
-    cash, margin = books.cash, position.margin
+    returned, posted, margin = split_margin(rules, position, quantity, filled, multiplier)
+    return (books.cash + returned) - posted, margin
+
+
+def split_margin(
+    rules: InstrumentRules, position: Position, quantity: float, filled: float, multiplier: float
+) -> tuple[float, float, float]:
+    """Return what an isolated trade returns to the wallet, what it posts, and the margin after."""
+    held, margin = position.quantity, position.margin
     kept = min(abs(quantity), abs(held)) if held * quantity > 0.0 else 0.0
     share = 1.0 - kept / (abs(held) if held != 0.0 else 1.0)
     returned = share * (margin + compute_profit(position, filled))
     left = margin * (1.0 - share) if kept > 0.0 else 0.0
     is_closing = abs(held) > kept
-    cash += returned if is_closing else 0.0
     posted = (abs(quantity) - kept) * abs(filled)
     posted *= 1.0 / compute_setting(rules.margin, multiplier)
-    return cash - posted, (left if is_closing else margin) + posted
+    return returned if is_closing else 0.0, posted, (left if is_closing else margin) + posted
 
 
 def reduce_to_ratio(rules: InstrumentRules, books: Books, quote: Quote, ratio: float) -> Trade:

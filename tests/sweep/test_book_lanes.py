@@ -101,11 +101,11 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
     """Return random markets, an account and sets; the largest leverages are liquidated."""
     rng = np.random.default_rng([seed, 17])
     markets = make_markets(rng, n_bars)
-    pick = rng.random(12)
+    pick, more = rng.random(12), rng.random(12)
     caps = np.array([2e4, 1e5, np.inf]) * rng.uniform(0.2, 5.0)
     lots = {"lot": 0.01, "min_notional": 5.0} if pick[0] < 0.5 else {"lot": 0.0}
     venue = bt.Venue(
-        contract=bt.Contract(kind="linear", **lots),
+        contract=bt.Contract(kind="inverse" if more[0] < 0.2 else "linear", **lots),
         brackets=[
             bt.Bracket(floor=floor, cap=cap, max_leverage=most, maintenance_rate=rate)
             for floor, cap, most, rate in zip(
@@ -114,13 +114,20 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
         ],
         fees=bt.Fees(taker=5e-4 * (pick[1] < 0.7), maker=1e-4),
         slippage=bt.Slippage(
-            rate=2e-4 * (pick[2] < 0.7), max_participation=0.05 if pick[3] < 0.2 else None
+            rate=2e-4 * (pick[2] < 0.7),
+            max_participation=0.05 if pick[3] < 0.2 else None,
+            impact=0.5 if more[1] < 0.3 else 0.0,
+            impact_window="6h",
         ),
+        borrow_rate=0.3 if more[2] < 0.3 else 0.0,
+        cash_rate=0.1 if more[2] < 0.2 else 0.0,
+        interest_on=["balance", "loan"][seed % 2],
         liquidation=bt.Liquidation(
             mode=["close", "takeover", "partial"][int(3 * pick[4])], fee=0.01, slippage=1e-3
         ),
     )
     flows = pd.Series([500.0, -300.0], index=markets.times[[5, n_bars // 2]])
+    margins = dict.fromkeys(markets.names, "cross") | {"A": "isolated"}
     account = bt.Account(
         capital=10_000.0,
         band=0.1 * (pick[5] < 0.5),
@@ -132,6 +139,11 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
         requirement=bt.Brackets(level=1.05 if pick[10] < 0.3 else 1.0),
         intrabar="worst" if pick[11] < 0.3 else "path",
         max_gross_leverage=(4.0, 15.0, np.inf)[seed % 3],
+        margin="isolated" if more[3] < 0.4 else margins if more[3] < 0.5 else "cross",
+        venue_leverage=15.0,
+        stop_loss=0.03 if more[4] < 0.4 else None,
+        trailing_stop=0.05 if more[5] < 0.2 else None,
+        take_profit=0.08 if more[6] < 0.2 else None,
     )
     weights = rng.choice([-0.5, 0.0, 0.3, 1.0], (n_bars // 20 + 1, len(markets)))
     signal = pd.DataFrame(

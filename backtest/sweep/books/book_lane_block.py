@@ -12,6 +12,8 @@ from backtest.account.portfolio_records import (
     AT_OPEN,
     EQUITY,
     FLAGS,
+    HAS_EXITS,
+    HAS_STOP,
     PAID_IN,
     RESERVE,
     SINCE_POOL,
@@ -45,10 +47,21 @@ from backtest.policy import start_memory
 from backtest.sweep.books.book_lane_formula import find_read
 from backtest.sweep.books.book_lane_rows import (
     ACCOUNT_ROWS,
+    ALONE,
     BAND,
+    BEST,
     ENTRY,
+    INVERTED,
+    IS_HALTED,
     IS_LIVE,
+    ISOLATED,
+    ISOLATED_INVERSE,
+    LAST_HIT,
+    LAST_STOP,
     LINE,
+    LINEAR,
+    LOTS,
+    MARGIN,
     MARKED,
     MAX_LEVERAGE,
     MIN_LEVERAGE,
@@ -56,6 +69,7 @@ from backtest.sweep.books.book_lane_rows import (
     NUMBER_OF_BAND,
     NUMBER_OF_LEAST,
     NUMBER_OF_MOST,
+    PLAIN,
     PRICES,
     PURSE_ROWS,
     QUANTITY,
@@ -77,10 +91,7 @@ LEAST_LANES = 4
 STEP = 8
 """Lanes that are computed at once."""
 
-REFUSED = (
-    "has_stop", "has_impact", "has_limits", "rounds_price", "has_auto_margin", "has_profit_share",
-    "has_order_fee", "has_exits",
-)  # fmt: skip
+REFUSED = ("has_limits", "rounds_price", "has_auto_margin", "has_profit_share", "has_order_fee")
 """Rules of an instrument whose bars are those of a single run."""
 
 
@@ -124,17 +135,17 @@ def has_own_columns(columns: Sequence[Sequence[FloatArray]]) -> bool:
 def fits_lanes(setup: Setup, desk: Desk) -> bool:
     """Return whether the ordinary bars of a run are those of lanes.
 
-    All positions are linear and in cross margin under brackets. There is no interest, no margin
-    call, no stop, no collateral, no overlay, and the policies read of the account what lanes show.
+    All positions are margined by brackets at mark prices. There is no margin call, no equity stop,
+    no collateral, no overlay, and the policies read of the account what lanes show.
     """
     inputs, terms = setup.inputs, setup.inputs.terms
     brackets, feed = terms.rules.brackets, inputs.feed
     flags = [terms.flags[FLAGS.index(name)] for name in REFUSED]
-    is_plain = not (terms.has_interest or terms.rules.has_scenarios or np.any(flags))
+    is_plain = not (terms.rules.has_scenarios or np.any(flags)) and terms.equity_stop == 0.0
     is_plain &= terms.margin_call == 0.0 and terms.grace < 0.0 and inputs.fees is None
     is_plain &= not setup.account.collateral and terms.fill == AT_OPEN
-    is_plain &= not np.any(brackets.are_inverse) and not np.any(brackets.are_isolated)
     is_plain &= not np.any(brackets.are_valued_at_entry)
+    is_plain &= not np.any(terms.flags[FLAGS.index("is_funded_by_wallet")] & brackets.are_isolated)
     is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1
     is_plain &= all(find_read(p.policy, tuple(p.columns)) <= SHOWN for p in setup.panelists)
     return bool(is_plain and not np.any(desk.asks[-1:]))
@@ -147,7 +158,11 @@ def describe_terms(setup: Setup) -> tuple[object, ...]:
     numbers = np.delete(inputs.terms.numbers, own, axis=0)
     terms = inputs.terms._replace(instruments=0, numbers=numbers)
     feed = inputs.feed
-    lines = (feed.flow_bar, feed.flow_amount, feed.multiplier, feed.initial, feed.years)
+    lines = (
+        feed.flow_bar, feed.flow_amount, feed.multiplier, feed.initial, feed.years, feed.sigma,
+        feed.adv, feed.borrow_rate, feed.cash_rate, feed.short_rate, feed.stop_scale,
+        feed.profit_scale, feed.trail_scale,
+    )  # fmt: skip
     tables = tuple((bar, i, tuple(map(freeze, margin))) for bar, i, margin in inputs.changes)
     return (*map(freeze, lines), freeze(inputs.clock.risk_free), tables, *freeze_all(terms))
 
@@ -206,6 +221,10 @@ def start_state(block: BookBlock) -> BlockState:
         signal=np.ones(n),
         is_pending=np.zeros(n, np.int64),
         is_traded=np.zeros(n, np.int64),
+        kinds=find_kinds(inputs.terms),
+        has_isolated=bool(np.any(inputs.terms.rules.brackets.are_isolated)),
+        has_exits=bool(np.any(inputs.terms.flags[[HAS_STOP, HAS_EXITS]])),
+        is_crossed=not np.all(inputs.terms.rules.brackets.are_isolated),
         last_funding=np.full(n, np.nan),
         cursor=np.zeros(3, np.int64),
         kept_account=np.zeros(len(ACCOUNT_ROWS) * LANES),
@@ -237,6 +256,26 @@ def start_state(block: BookBlock) -> BlockState:
     )
 
 
+def find_kinds(terms: Terms) -> IntArray:
+    """Return how lanes fill the orders of each instrument, of shape (n,).
+
+    Isolated positions beside cross ones are filled alone: their wallet is the balance of all.
+    """
+    brackets, kinds = terms.rules.brackets, []
+    is_mixed = len({bool(each) for each in brackets.are_isolated}) > 1
+    has_lots = terms.flags[FLAGS.index("has_rounding")]
+    has_impact = terms.flags[FLAGS.index("has_impact")]
+    for i in range(len(has_lots)):
+        is_inverse = bool(brackets.are_inverse[i])
+        if brackets.are_isolated[i]:
+            kinds.append(ALONE if is_mixed else ISOLATED_INVERSE if is_inverse else ISOLATED)
+        elif is_inverse or has_impact[i]:
+            kinds.append(INVERTED if is_inverse else LINEAR)
+        else:
+            kinds.append(LOTS if has_lots[i] else PLAIN)
+    return np.array(kinds, np.int64)
+
+
 def begin_lane(sheets: BookSheets, setup: Setup, n: int, lane: int) -> None:
     """Write the account of a set before its first bar."""
     book = start_book(setup.inputs, setup.account, setup.first, has_overlay=False)
@@ -251,6 +290,8 @@ def begin_lane(sheets: BookSheets, setup: Setup, n: int, lane: int) -> None:
     sheets.account[cell(ACCOUNT_ROWS.index("first_unit"), lane)] = purse[UNIT]
     for i in range(n):
         sheets.position[spot(i, TARGET, lane)] = math.nan
+        sheets.position[spot(i, LAST_STOP, lane)] = -math.inf
+        sheets.position[spot(i, LAST_HIT, lane)] = -math.inf
         sheets.position[spot(i, BAND, lane)] = numbers[NUMBER_OF_BAND, i]
         sheets.position[spot(i, MIN_LEVERAGE, lane)] = numbers[NUMBER_OF_LEAST, i]
         sheets.position[spot(i, MAX_LEVERAGE, lane)] = numbers[NUMBER_OF_MOST, i]
@@ -418,7 +459,13 @@ def read_kept(setup: Setup, sheets: BookSheets, tradable: IntArray, start: int, 
         if quantity != 0.0:
             price = feed.mark_close[last, i]
             book.marked[i] = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
+        book.margin[i] = sheets.kept_position[spot(i, MARGIN, lane)]
+        book.best[i] = sheets.kept_position[spot(i, BEST, lane)]
+        book.is_halted[i] = int(sheets.kept_position[spot(i, IS_HALTED, lane)])
         book.since[i] = book.purse[SINCE_POOL]
+        if brackets.are_isolated[i]:
+            book.since[i] = start - 1.0 - sheets.kept_position[spot(i, LAST_HIT, lane)]
+        book.since_stop[i] = start - 1.0 - sheets.kept_position[spot(i, LAST_STOP, lane)]
         book.leverage[i] = sheets.kept_position[spot(i, TARGET, lane)]
         book.signal[i] = feed.signal[min(last, len(feed.signal) - 1), i]
         book.is_pending[i] = tradable[min(last, len(tradable) - 1), i]

@@ -7,7 +7,6 @@ is kept apart until it is known that nothing else happens to it; then it is writ
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from backtest.account.portfolio_records import (
     CASH,
@@ -28,6 +27,7 @@ from backtest.measures.tally import (
 )
 from backtest.sweep.books.book_lane_rows import (
     AT_OPEN,
+    BACKED,
     BEFORE,
     CARRY,
     CLOSE,
@@ -42,7 +42,7 @@ from backtest.sweep.books.book_lane_rows import (
     GAIN,
     GROSS,
     GROWN,
-    HIGHEST,
+    IMPACT,
     INITIAL,
     INITIAL_RATE,
     INVERSE,
@@ -56,28 +56,36 @@ from backtest.sweep.books.book_lane_rows import (
     LEAST,
     LEVERAGE,
     LINE,
+    LINEAR,
     LOW,
     LOW_PEAK,
-    LOWEST,
+    MARGIN,
     MARKED,
     MOVE,
     NEEDED,
     NEXT_CASH,
     NEXT_ENTRY,
     NEXT_EQUITY,
+    NEXT_MARGIN,
     NEXT_MARKED,
     NEXT_QUANTITY,
     OF_FEES,
     OF_FUNDING,
+    OF_IMPACT,
+    OF_INTEREST,
     OF_PRICE_PNL,
     OF_SLIPPAGE,
     OF_TRADED,
     PAID_FEES,
     PAID_FUNDING,
+    PAID_IMPACT,
+    PAID_INTEREST,
     PAID_SLIPPAGE,
     PEAK_BACKING,
     PEAK_LEVERAGE,
     PEAK_NEEDED,
+    POOL,
+    POOL_WORTH,
     PROFIT,
     QUANTITY,
     RATE,
@@ -85,52 +93,56 @@ from backtest.sweep.books.book_lane_rows import (
     SLIPPAGE,
     TRADED,
     TURNED,
-    WIDEST,
-    WORTH,
     BookSheets,
     spot,
+    widen,
 )
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.lanes.quick_looks import SLACK
 
-if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
-
 SPARE = 1e-9
 """Share of the equity that the initial margin must leave for increases to pass certainly."""
-
-SLIGHT = 1e-9
-"""Share of a price that its bounds allow for rounding."""
 
 # --------------------------------------------------------------------- bounds of what may happen
 
 
-def widen(prices: FloatArray, i: int) -> tuple[float, float]:
-    """Return the extremes of a contract with its margin: less for a long, more for a short."""
-    spare = (prices[RATE, i] + SLIGHT) * prices[WIDEST, i]
-    return prices[LOWEST, i] - spare, prices[HIGHEST, i] + spare
-
-
-def find_least(sheets: BookSheets, n: int) -> None:
-    """Write the least that a bar leaves over the requirement of what lanes hold before fills."""
+def find_least(terms: Terms, sheets: BookSheets, n: int) -> None:
+    """Write the least that a bar leaves over the requirement of the pool before fills."""
     count = len(sheets.left_at)
     account, position, prices = sheets.account, sheets.position, sheets.prices
     for lane in range(count):
         account[cell(LEAST, lane)] = account[cell(NEXT_CASH, lane)]
     for i in range(n):
-        if prices[IS_LISTED, i] != 0.0:
-            low, high = widen(prices, i)
-            for lane in range(count):
-                quantity = position[spot(i, QUANTITY, lane)]
-                account[cell(LEAST, lane)] += min(quantity * low, quantity * high)
+        if prices[IS_LISTED, i] == 0.0:
+            continue
+        if terms.rules.brackets.are_isolated[i]:
+            continue
+        low, high = widen(prices, i)
+        for lane in range(count):
+            quantity = position[spot(i, QUANTITY, lane)]
+            account[cell(LEAST, lane)] += min(quantity * low, quantity * high)
+
+
+def find_least_of_isolated(sheets: BookSheets, i: int) -> None:
+    """Mark lanes odd whose isolated position may fail at some price of the bar, before fills."""
+    count = len(sheets.left_at)
+    account, position = sheets.account, sheets.position
+    low, high = widen(sheets.prices, i)
+    for lane in range(count):
+        quantity, entry = position[spot(i, QUANTITY, lane)], position[spot(i, ENTRY, lane)]
+        least = position[spot(i, NEXT_MARGIN, lane)] - quantity * entry
+        least += min(quantity * low, quantity * high)
+        is_short = (not least > 0.0) & (quantity != 0.0)
+        account[cell(IS_ODD, lane)] = 1.0 if is_short else account[cell(IS_ODD, lane)]
 
 
 def find_short(sheets: BookSheets) -> None:
-    """Mark lanes for the fallback if their requirement may fail at some price of the bar."""
+    """Mark lanes for the fallback whose pool may fail at some price of the bar."""
     count = len(sheets.left_at)
-    account = sheets.account
+    account, is_crossed = sheets.account, sheets.is_crossed
     for lane in range(count):
-        is_short = not account[cell(LEAST, lane)] > 0.0
+        least = account[cell(LEAST, lane)]
+        is_short = (not least > 0.0) & (is_crossed | (least < 0.0))
         account[cell(IS_ODD, lane)] = 1.0 if is_short else account[cell(IS_ODD, lane)]
 
 
@@ -150,6 +162,8 @@ def begin_close(sheets: BookSheets) -> None:
         account[cell(INITIAL, lane)] = 0.0
         account[cell(PAID_FEES, lane)], account[cell(PAID_SLIPPAGE, lane)] = 0.0, 0.0
         account[cell(PAID_FUNDING, lane)], account[cell(TURNED, lane)] = 0.0, 0.0
+        account[cell(PAID_IMPACT, lane)], account[cell(BACKED, lane)] = 0.0, 0.0
+        account[cell(IS_NEARING, lane)], account[cell(IS_PEAKING, lane)] = 0.0, 0.0
 
 
 def add_held(sheets: BookSheets, i: int) -> None:
@@ -206,6 +220,58 @@ def add_traded(sheets: BookSheets, i: int) -> None:
             account[cell(GROWN, lane)] += scale * (close - before)
 
 
+def add_isolated(sheets: BookSheets, i: int) -> None:
+    """Add an isolated position to the sums of lanes; one that may fail in the bar makes them odd.
+
+    Also mark lanes near liquidation, and at a new peak of the margin ratio.
+    """
+    count, is_traded = len(sheets.left_at), sheets.is_traded[i] != 0
+    account, position, prices = sheets.account, sheets.position, sheets.prices
+    quantities = NEXT_QUANTITY if is_traded else QUANTITY
+    entries = NEXT_ENTRY if is_traded else ENTRY
+    before, close, rate = prices[BEFORE, i], prices[CLOSE, i], prices[RATE, i]
+    low, high = widen(prices, i)
+    unit, rise, move, far = abs(close), close - before, prices[MOVE, i], 2.0 * (FARTHEST - 1.0)
+    for lane in range(count):
+        quantity, entry = position[spot(i, quantities, lane)], position[spot(i, entries, lane)]
+        margin, notional = position[spot(i, NEXT_MARGIN, lane)], abs(quantity) * unit
+        profit, is_held = quantity * (close - entry), quantity != 0.0
+        account[cell(BACKED, lane)] += margin
+        account[cell(BACKED, lane)] += profit
+        account[cell(GROSS, lane)] += notional
+        least = (margin - quantity * entry) + min(quantity * low, quantity * high)
+        is_short = (not least > 0.0) & is_held
+        account[cell(IS_ODD, lane)] = 1.0 if is_short else account[cell(IS_ODD, lane)]
+        backing, needed = margin + profit, notional * rate * SLACK
+        is_near = (not backing - needed > far * SLACK * notional) & is_held
+        account[cell(IS_NEARING, lane)] = 1.0 if is_near else account[cell(IS_NEARING, lane)]
+        is_peak = needed * account[cell(PEAK_BACKING, lane)] > (
+            account[cell(PEAK_NEEDED, lane)] * backing
+        )
+        is_peak &= is_held
+        account[cell(IS_PEAKING, lane)] = 1.0 if is_peak else account[cell(IS_PEAKING, lane)]
+        gain = position[spot(i, PROFIT, lane)] if is_traded else quantity * rise
+        account[cell(GAIN, lane)] += gain
+    if not math.isnan(move):
+        for lane in range(count):
+            scale = position[spot(i, quantities, lane)] * account[cell(INVERSE, lane)]
+            account[cell(DRIFT, lane)] += scale * (abs(before) * move)
+            account[cell(GROWN, lane)] += scale * rise
+    if is_traded:
+        for lane in range(count):
+            account[cell(PAID_FEES, lane)] += position[spot(i, FEE, lane)]
+            account[cell(PAID_SLIPPAGE, lane)] += position[spot(i, SLIPPAGE, lane)]
+            account[cell(TURNED, lane)] += position[spot(i, TRADED, lane)]
+
+
+def add_impact(sheets: BookSheets, i: int) -> None:
+    """Add the impact of the trades in an instrument to the sums of lanes."""
+    count = len(sheets.left_at)
+    account, position = sheets.account, sheets.position
+    for lane in range(count):
+        account[cell(PAID_IMPACT, lane)] += position[spot(i, IMPACT, lane)]
+
+
 def add_funding(sheets: BookSheets, i: int) -> None:
     """Add the funding of an instrument to the sums of lanes."""
     count = len(sheets.left_at)
@@ -228,20 +294,37 @@ def add_initial(sheets: BookSheets, i: int) -> None:
         account[cell(INITIAL, lane)] += notional * rate
 
 
-def sum_close(sheets: BookSheets, n: int, is_trading: bool, has_funding: bool) -> None:
+def sum_close(
+    terms: Terms, sheets: BookSheets, n: int, is_trading: bool, has_funding: bool
+) -> None:
     """Write the sums of the close over all instruments, in the order given."""
     begin_close(sheets)
     for i in range(n):
         if sheets.prices[IS_LISTED, i] == 0.0:
             continue
-        if sheets.is_traded[i] != 0:
+        is_isolated = bool(terms.rules.brackets.are_isolated[i])
+        if is_isolated:
+            add_isolated(sheets, i)
+        elif sheets.is_traded[i] != 0:
             add_traded(sheets, i)
         else:
             add_held(sheets, i)
-        if is_trading:
+        if is_trading and not is_isolated:
             add_initial(sheets, i)
+        if sheets.is_traded[i] != 0 and sheets.kinds[i] >= LINEAR:
+            add_impact(sheets, i)
         if has_funding:
             add_funding(sheets, i)
+    add_backed(sheets)
+
+
+def add_backed(sheets: BookSheets) -> None:
+    """Add what backs isolated positions to the equity of lanes, and keep the rest apart."""
+    count = len(sheets.left_at)
+    account = sheets.account
+    for lane in range(count):
+        account[cell(POOL, lane)] = account[cell(NEXT_EQUITY, lane)]
+        account[cell(NEXT_EQUITY, lane)] += account[cell(BACKED, lane)]
 
 
 # ------------------------------------------------------------------------------------ odd lanes
@@ -259,15 +342,19 @@ def find_odd(
     account = sheets.account
     far = (FARTHEST - 1.0) * (1.0 + terms.rules.level) * SLACK
     found, has_near, is_closed = False, False, terms.rules.level == 1.0
+    is_crossed = sheets.is_crossed
     for lane in range(count):
         equity, gross = account[cell(NEXT_EQUITY, lane)], account[cell(GROSS, lane)]
-        is_safe = (account[cell(LEAST, lane)] > 0.0) & (equity > account[cell(LINE, lane)])
-        room = equity - account[cell(NEEDED, lane)]
-        is_near = (not room > far * account[cell(LARGEST, lane)]) & (gross != 0.0)
+        least, needed = account[cell(LEAST, lane)], account[cell(NEEDED, lane)]
+        is_safe = (least > 0.0) | ((not is_crossed) & (least == 0.0))
+        is_safe &= equity > account[cell(LINE, lane)]
+        room = account[cell(POOL, lane)] - needed
+        is_near = (not room > far * account[cell(LARGEST, lane)]) & (needed != 0.0)
         is_safe &= is_closed | (not is_near)
+        is_near |= account[cell(IS_NEARING, lane)] != 0.0
         is_safe &= account[cell(IS_ODD, lane)] == 0.0
         if is_trading:
-            worth = account[cell(WORTH, lane)]
+            worth = account[cell(POOL_WORTH, lane)]
             free = worth - account[cell(COSTS, lane)] - account[cell(INITIAL, lane)]
             is_safe &= (account[cell(IS_ADDING, lane)] == 0.0) | (free > SPARE * worth)
             if has_lots:
@@ -283,11 +370,23 @@ def find_odd(
 # --------------------------------------------------------------------------------- the new state
 
 
-def write_positions(sheets: BookSheets, n: int) -> None:
-    """Write the positions of lanes after their fills, except fallback lanes."""
+def write_positions(terms: Terms, sheets: BookSheets, n: int) -> None:
+    """Write the positions of lanes after their fills and funding, except fallback lanes."""
     for i in range(n):
         if sheets.is_traded[i] != 0:
             write_position(sheets, i)
+        if terms.rules.brackets.are_isolated[i]:
+            write_margin(sheets, i)
+
+
+def write_margin(sheets: BookSheets, i: int) -> None:
+    """Write the isolated margins of lanes in one instrument, except fallback lanes."""
+    count = len(sheets.left_at)
+    account, position = sheets.account, sheets.position
+    for lane in range(count):
+        is_odd = account[cell(IS_ODD, lane)] != 0.0
+        margin, after = position[spot(i, MARGIN, lane)], position[spot(i, NEXT_MARGIN, lane)]
+        position[spot(i, MARGIN, lane)] = margin if is_odd else after
 
 
 def write_position(sheets: BookSheets, i: int) -> None:
@@ -319,6 +418,7 @@ def count_close(sheets: BookSheets) -> tuple[bool, bool, bool, bool]:
         equity, before = account[cell(NEXT_EQUITY, lane)], account[cell(EQUITY, lane)]
         gain, gross = account[cell(GAIN, lane)], account[cell(GROSS, lane)]
         costs = account[cell(PAID_FEES, lane)] + account[cell(PAID_SLIPPAGE, lane)]
+        costs += account[cell(PAID_IMPACT, lane)] + account[cell(PAID_INTEREST, lane)]
         change = gain - (costs + account[cell(PAID_FUNDING, lane)])
         most = max(before, equity, account[cell(TURNED, lane)], gross)
         is_even = abs(equity - before - change) <= IDENTITY_TOLERANCE * most
@@ -331,10 +431,11 @@ def count_close(sheets: BookSheets) -> tuple[bool, bool, bool, bool]:
             peak, account[cell(LOW, lane)], account[cell(LOW_PEAK, lane)], unit
         )
         has_marks |= is_mark & (not is_odd)
-        needed = account[cell(NEEDED, lane)] * SLACK
+        needed, pool = account[cell(NEEDED, lane)] * SLACK, account[cell(POOL, lane)]
         is_peak = needed * account[cell(PEAK_BACKING, lane)] > (
-            account[cell(PEAK_NEEDED, lane)] * equity
+            account[cell(PEAK_NEEDED, lane)] * pool
         )
+        is_peak |= account[cell(IS_PEAKING, lane)] != 0.0
         is_peak &= not is_odd
         has_peaks |= is_peak
         account[cell(IS_PEAKING, lane)] = 1.0 if is_peak else 0.0
@@ -367,11 +468,15 @@ def count_payments(sheets: BookSheets) -> None:
         is_odd = account[cell(IS_ODD, lane)] != 0.0
         fees = 0.0 if is_odd else account[cell(PAID_FEES, lane)]
         funding = 0.0 if is_odd else account[cell(PAID_FUNDING, lane)]
+        interest = 0.0 if is_odd else account[cell(PAID_INTEREST, lane)]
         slippage = 0.0 if is_odd else account[cell(PAID_SLIPPAGE, lane)]
         base, cash = account[cell(INVERSE, lane)], account[cell(CASH, lane)]
         account[cell(OF_FEES, lane)] += fees
         account[cell(OF_SLIPPAGE, lane)] += slippage
+        account[cell(OF_IMPACT, lane)] += 0.0 if is_odd else account[cell(PAID_IMPACT, lane)]
         account[cell(OF_FUNDING, lane)] += funding
+        account[cell(OF_INTEREST, lane)] += interest
         account[cell(OF_TRADED, lane)] += 0.0 if is_odd else account[cell(TURNED, lane)]
-        account[cell(CARRY, lane)] = (account[cell(CARRY, lane)] + funding * base) + fees * base
+        carry = (account[cell(CARRY, lane)] + funding * base) + interest * base
+        account[cell(CARRY, lane)] = carry + fees * base
         account[cell(CASH, lane)] = cash if is_odd else account[cell(NEXT_CASH, lane)]

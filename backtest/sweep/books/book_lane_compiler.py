@@ -25,6 +25,7 @@ from backtest.engine.compile.general_compiler import compile_book, find_book_fol
 from backtest.engine.compile.loop_compiler import INNER, OPTIONS, compile_core
 from backtest.sweep.books import (
     book_lane_close,
+    book_lane_exits,
     book_lane_fills,
     book_lane_loop,
     book_lane_measures,
@@ -35,12 +36,17 @@ from backtest.sweep.books.book_lane_formula import ask_through_addresses
 from backtest.sweep.lanes.lane_compiler import find_cell
 
 MODULES = (
-    book_lane_rows, book_lane_fills, book_lane_close, book_lane_measures, book_lane_view,
-    book_lane_loop,
+    book_lane_rows, book_lane_fills, book_lane_exits, book_lane_close, book_lane_measures,
+    book_lane_view, book_lane_loop,
 )  # fmt: skip
 """The modules to compile; each uses only those before it."""
 
-INLINED = frozenset({"spot", "read_rules", "quote_open", "widen", "read_costs"})
+INLINED = frozenset(
+    {
+        "spot", "read_rules", "quote_open", "widen", "read_costs", "size_lane", "bound_cost",
+        "bound_pool", "bound_isolated", "move_lane_margin", "write_fill", "round_as_isolated",
+    }
+)  # fmt: skip
 """Small functions that are called for every lane."""
 
 LOCK = threading.RLock()

@@ -34,16 +34,21 @@ from backtest.sweep.books.book_lane_close import (
     count_close,
     count_payments,
     find_least,
+    find_least_of_isolated,
     find_odd,
     find_short,
     sum_close,
     write_positions,
 )
+from backtest.sweep.books.book_lane_exits import find_exits, follow_bests
 from backtest.sweep.books.book_lane_fills import (
+    FillKind,
     begin_lanes,
+    charge_lanes,
     fill_lanes,
     find_capped,
     is_any_asking,
+    leave_asking,
     move_all_cash,
     pay_lanes,
     raise_reach,
@@ -59,22 +64,39 @@ from backtest.sweep.books.book_lane_measures import (
     mark_lanes,
 )
 from backtest.sweep.books.book_lane_rows import (
+    ADV,
+    ALONE,
     AT_OPEN,
     BEFORE,
     CLOSE,
     HIGHEST,
     INITIAL_RATE,
+    INITIAL_X,
+    INVERTED,
+    IS_HALTED,
     IS_LISTED,
     IS_LIVE,
     IS_ODD,
+    ISOLATED,
+    ISOLATED_INVERSE,
+    LAST_HIGH,
+    LAST_LOW,
     LIMIT,
+    LINEAR,
+    LOTS,
     LOWEST,
+    MARK_OPEN,
     MOVE,
     ODD_BARS,
     OPEN,
+    PLAIN,
+    PROFIT_SCALE,
     QUANTITY,
     RATE,
+    SIGMA,
+    STOP_SCALE,
     TARGET,
+    TRAIL_SCALE,
     VOLUME,
     WIDEST,
     BookSheets,
@@ -162,7 +184,7 @@ def advance_books(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
             return t, BROKEN
         for lane in range(count if has_odd else 0):
             if block.account[cell(IS_ODD, lane)] != 0.0:
-                read_lane(block, rules, own, lane)
+                read_lane(block, rules, own, t, lane)
                 tally = read_tally_of(block.account, block.free[0], t - first, lane)
                 tally, _, why = pass_alone(
                     address, terms, feed, clock, log_returns, desk, book, scene, room, ledger,
@@ -171,12 +193,12 @@ def advance_books(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
                 if why != DONE:
                     return t, why
                 line = find_line(rules.ruin_at, own.purse[RESERVE], own.purse[PAID_IN])
-                write_lane(block, own, line, lane)
+                write_lane(block, own, line, t, lane)
                 write_tally(block.account, tally, lane)
         end_bar(markets, clock, block, t)
         if has_odd:
             keep_ended(block, seated.memory, t + 1)
-        if not ask_all(markets, seated, block, t):
+        if not ask_all(rules, markets, seated, block, t):
             return t, NEGATIVE
         keep_odd(block, seated.memory, t + 1)
     return stop, DONE
@@ -253,6 +275,15 @@ def write_prices(
         prices[LOWEST, i] = min(opened, low, prices[CLOSE, i])
         prices[HIGHEST, i] = max(opened, high, prices[CLOSE, i])
         prices[WIDEST, i] = max(abs(prices[LOWEST, i]), abs(prices[HIGHEST, i]))
+        prices[MARK_OPEN, i] = opened
+        prices[LAST_LOW, i] = compute_value(size, is_inverse, feed.low[t, i])
+        prices[LAST_HIGH, i] = compute_value(size, is_inverse, feed.high[t, i])
+        prices[SIGMA, i] = feed.sigma[min(t, len(feed.sigma) - 1), i]
+        prices[ADV, i] = feed.adv[min(t, len(feed.adv) - 1), i]
+        prices[INITIAL_X, i] = brackets.initial_multipliers[i]
+        prices[STOP_SCALE, i] = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
+        prices[PROFIT_SCALE, i] = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
+        prices[TRAIL_SCALE, i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
         write_bounds(terms, sheets, i)
 
 
@@ -277,7 +308,7 @@ def write_bounds(terms: Terms, sheets: BookSheets, i: int) -> None:
         while k < tables.counts[i] and most > tables.caps[i, k - 1]:
             initial = max(initial, x / tables.leverages[i, k])
             k += 1
-    prices[RATE, i] = terms.rules.level * rate * SLACK
+    prices[RATE, i] = max(terms.rules.level, 1.0) * rate * SLACK
     prices[INITIAL_RATE, i] = initial * SLACK
 
 
@@ -293,25 +324,47 @@ def pass_bar(terms: Terms, feed: BookFeed, sheets: BookSheets, t: int) -> tuple[
             account[cell(IS_ODD, lane)] = account[cell(IS_LIVE, lane)]
         return True, False
     has_funding = event < len(feed.funding_bar) and feed.funding_bar[event] == t
+    has_interest = terms.has_interest and t > 0
+    is_trading, has_lots = trade_lanes(terms, feed, sheets, has_funding, has_interest, t)
+    is_paying = is_trading or has_funding or has_interest
+    if sheets.has_exits:
+        find_exits(terms, sheets, n)
+    sum_close(terms, sheets, n, is_trading, has_funding)
+    has_odd, has_near = find_odd(terms, sheets, is_trading, has_lots)
+    if sheets.has_exits:
+        follow_bests(terms, sheets, n)
+    if is_paying:
+        write_positions(terms, sheets, n)
+        count_payments(sheets)
+    return has_odd, count_bar_of_lanes(terms, sheets, n, has_near)
+
+
+def trade_lanes(
+    terms: Terms,
+    feed: BookFeed,
+    sheets: BookSheets,
+    has_funding: bool,
+    has_interest: bool,
+    t: int,
+) -> tuple[bool, bool]:
+    """Pay funding and interest and fill decisions; return whether any trades, and any in lots."""
+    n, event = len(sheets.signal), sheets.cursor[0]
     begin_lanes(sheets, n, has_funding)
     if has_funding:
         event = pay_lanes(terms, feed, sheets, event, t, 1)
-    value_opens(sheets, n)
+    if has_interest:
+        charge_lanes(terms, feed, sheets, t)
+    value_opens(terms, sheets, n)
     find_capped(terms, sheets)
     is_trading, has_lots = fill_all(terms, sheets, t)
-    if is_trading or has_funding:
-        find_least(sheets, n)
+    if is_trading or has_funding or has_interest:
+        find_least(terms, sheets, n)
         find_short(sheets)
     if is_trading:
-        move_all_cash(sheets, n)
+        move_all_cash(terms, sheets, n)
     if has_funding:
         pay_lanes(terms, feed, sheets, event, t, 0)
-    sum_close(sheets, n, is_trading, has_funding)
-    has_odd, has_near = find_odd(terms, sheets, is_trading, has_lots)
-    if is_trading or has_funding:
-        write_positions(sheets, n)
-        count_payments(sheets)
-    return has_odd, count_bar_of_lanes(terms, sheets, n, has_near)
+    return is_trading, has_lots
 
 
 def fill_all(terms: Terms, sheets: BookSheets, t: int) -> tuple[bool, bool]:
@@ -319,7 +372,9 @@ def fill_all(terms: Terms, sheets: BookSheets, t: int) -> tuple[bool, bool]:
     is_trading, has_lots = False, False
     for i in range(len(sheets.signal)):
         is_open = sheets.is_pending[i] == 1 and sheets.prices[IS_LISTED, i] != 0.0
-        if is_open and t > 0 and is_any_asking(sheets, i):
+        if is_open and t > 0 and sheets.kinds[i] == ALONE:
+            leave_asking(sheets, i)
+        elif is_open and t > 0 and is_any_asking(sheets, i):
             has_lots = fill_instrument(terms, sheets, i) or has_lots
             is_trading = True
     return is_trading, has_lots
@@ -328,16 +383,30 @@ def fill_all(terms: Terms, sheets: BookSheets, t: int) -> tuple[bool, bool]:
 def fill_instrument(terms: Terms, sheets: BookSheets, i: int) -> bool:
     """Fill the decisions for one instrument; return whether it trades in lots."""
     sheets.is_traded[i] = 1
-    costs = read_costs(terms, i)
-    has_lots = bool(terms.flags[HAS_ROUNDING, i] != 0)
-    if has_lots:  # noqa: SIM108 - compiled for each kind
-        is_over = fill_lanes(costs, sheets, True, i)
-    else:
-        is_over = fill_lanes(costs, sheets, None, i)
-    if is_over:
+    if terms.rules.brackets.are_isolated[i]:
+        find_least_of_isolated(sheets, i)
+    if fill_by_kind(terms, sheets, i):
         raise_reach(sheets, i)
         write_bounds(terms, sheets, i)
-    return has_lots
+    return bool(terms.flags[HAS_ROUNDING, i] != 0)
+
+
+def fill_by_kind(terms: Terms, sheets: BookSheets, i: int) -> bool:
+    """Fill the decisions for one instrument by the rules of its kind, compiled for each."""
+    costs, kind, is_over = read_costs(terms, i), sheets.kinds[i], False
+    if kind == PLAIN:
+        is_over = fill_lanes(costs, sheets, FillKind(None, None, None, None), i)
+    elif kind == LOTS:
+        is_over = fill_lanes(costs, sheets, FillKind(True, None, None, None), i)
+    elif kind == LINEAR:
+        is_over = fill_lanes(costs, sheets, FillKind(True, True, None, None), i)
+    elif kind == INVERTED:
+        is_over = fill_lanes(costs, sheets, FillKind(True, True, True, None), i)
+    elif kind == ISOLATED:
+        is_over = fill_lanes(costs, sheets, FillKind(True, True, None, True), i)
+    elif kind == ISOLATED_INVERSE:
+        is_over = fill_lanes(costs, sheets, FillKind(True, True, True, True), i)
+    return is_over
 
 
 def count_bar_of_lanes(terms: Terms, sheets: BookSheets, n: int, has_near: bool) -> bool:
@@ -386,21 +455,21 @@ def tighten_reach(sheets: BookSheets) -> None:
 # ------------------------------------------------------------------------------- decisions
 
 
-def ask_all(feed: BookFeed, seats: Seats, sheets: BookSheets, t: int) -> bool:
+def ask_all(terms: Terms, feed: BookFeed, seats: Seats, sheets: BookSheets, t: int) -> bool:
     """Ask the policies of all lanes at the close of bar t.
 
     False if one raised, or returned a negative number.
     """
     count, is_sound = len(sheets.left_at), True
     if seats.wants_account:
-        show_accounts(seats, sheets, feed.time[t])
+        show_accounts(terms, seats, sheets, feed.time[t])
     for i in range(len(sheets.signal)):
         sheets.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
         sheets.is_pending[i] = seats.tradable[min(t, len(seats.tradable) - 1), i]
         if sheets.is_pending[i] != 0:
             show_bar_of(seats, feed, sheets, i, t)
             if seats.wants_account:
-                show_positions(seats, sheets, i)
+                show_positions(terms, seats, sheets, i, t)
             is_sound &= ask_lanes(seats, sheets, i, count, feed.time[t], t - seats.firsts[i])
         is_sound &= finish_decisions(sheets, i)
     return is_sound
@@ -415,6 +484,7 @@ def finish_decisions(sheets: BookSheets, i: int) -> bool:
     is_open, is_negative = sheets.is_pending[i] != 0, False
     for lane in range(count):
         is_live = (account[cell(IS_LIVE, lane)] != 0.0) & is_open
+        is_live &= position[spot(i, IS_HALTED, lane)] == 0.0
         target = position[spot(i, TARGET, lane)] if is_live else math.nan
         position[spot(i, TARGET, lane)] = target
         is_negative |= target < 0.0

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.account.portfolio_records import EQUITY, PEAK, UNIT, Terms, pick_margin
+from backtest.account.portfolio_records import PEAK, UNIT, Terms, pick_margin
 from backtest.engine.portfolio_close import is_near_failure
 from backtest.engine.portfolio_tally import is_over_cap
-from backtest.measures.tally import FARTHEST, finish_sample, fold_product, update_drawdown
+from backtest.measures.tally import (
+    FARTHEST,
+    finish_sample,
+    fold_product,
+    raise_ratio,
+    update_drawdown,
+)
 from backtest.sweep.books.book_lane_rows import (
     CLOSE,
     DECAY_LOG,
@@ -20,10 +26,12 @@ from backtest.sweep.books.book_lane_rows import (
     IS_PEAKING,
     LOW,
     LOW_PEAK,
+    MARGIN,
     NEAR,
     OVER_CAP,
     PEAK_BACKING,
     PEAK_NEEDED,
+    POOL,
     QUANTITY,
     BookSheets,
     read_sample,
@@ -65,12 +73,31 @@ def mark_exposure(terms: Terms, sheets: BookSheets, n: int) -> None:
     for lane in range(count):
         if account[cell(IS_PEAKING, lane)] == 0.0:
             continue
-        needed = compute_needed(terms, sheets, n, lane)
-        backing = account[cell(EQUITY, lane)]
-        peak_needed = account[cell(PEAK_NEEDED, lane)]
-        if needed * account[cell(PEAK_BACKING, lane)] > peak_needed * backing:
-            account[cell(PEAK_NEEDED, lane)] = needed
-            account[cell(PEAK_BACKING, lane)] = backing
+        needed, backing = find_worst_ratio(terms, sheets, n, lane)
+        needed, backing = raise_ratio(
+            account[cell(PEAK_NEEDED, lane)], account[cell(PEAK_BACKING, lane)], needed, backing,
+            account[cell(GROSS, lane)] > 0.0,
+        )  # fmt: skip
+        account[cell(PEAK_NEEDED, lane)] = needed
+        account[cell(PEAK_BACKING, lane)] = backing
+
+
+def find_worst_ratio(terms: Terms, sheets: BookSheets, n: int, lane: int) -> tuple[float, float]:
+    """Return requirement and backing of the pool or isolated position of the highest ratio."""
+    pool, is_crossed = compute_needed(terms, sheets, n, lane), False
+    brackets, position = terms.rules.brackets, sheets.position
+    for i in range(n):
+        is_held = position[spot(i, QUANTITY, lane)] != 0.0
+        is_crossed = is_crossed or (is_held and not brackets.are_isolated[i])
+    needed, backing = raise_ratio(0.0, 1.0, pool, sheets.account[cell(POOL, lane)], is_crossed)
+    for i in range(n):
+        quantity, close = position[spot(i, QUANTITY, lane)], sheets.prices[CLOSE, i]
+        if brackets.are_isolated[i] and quantity != 0.0:
+            own = find_maintenance(brackets, i, abs(quantity) * abs(close))
+            profit = quantity * (close - position[spot(i, ENTRY, lane)])
+            backed = position[spot(i, MARGIN, lane)] + profit
+            needed, backing = raise_ratio(needed, backing, own, backed, True)
+    return needed, backing
 
 
 def count_over_cap(sheets: BookSheets, cap: float) -> None:
@@ -90,15 +117,18 @@ def count_near(terms: Terms, sheets: BookSheets, n: int) -> None:
     for lane in range(count):
         if account[cell(IS_NEARING, lane)] == 0.0:
             continue
-        excess = account[cell(EQUITY, lane)] - compute_needed(terms, sheets, n, lane)
+        excess = account[cell(POOL, lane)] - compute_needed(terms, sheets, n, lane)
         is_near = False
         for i in range(n):
             quantity, close = position[spot(i, QUANTITY, lane)], sheets.prices[CLOSE, i]
-            notional = abs(quantity) * abs(close)
-            if quantity == 0.0 or excess > (FARTHEST - 1.0) * 2.0 * notional:
+            notional, is_isolated = abs(quantity) * abs(close), terms.rules.brackets.are_isolated[i]
+            is_far = excess > (FARTHEST - 1.0) * 2.0 * notional and not is_isolated
+            if quantity == 0.0 or is_far:
                 continue
             own = find_maintenance(terms.rules.brackets, i, notional)
             base = excess + own - quantity * close
+            if is_isolated:
+                base = position[spot(i, MARGIN, lane)] - quantity * position[spot(i, ENTRY, lane)]
             margin, x = pick_margin(terms, i), terms.rules.brackets.multipliers[i]
             entry = position[spot(i, ENTRY, lane)]
             value = compute_liquidation_value(margin, quantity, entry, base, x)
@@ -107,11 +137,11 @@ def count_near(terms: Terms, sheets: BookSheets, n: int) -> None:
 
 
 def compute_needed(terms: Terms, sheets: BookSheets, n: int, lane: int) -> float:
-    """Return the requirement of one lane at the close, times the level."""
+    """Return the requirement of the pool of one lane at the close, times the level."""
     total = 0.0
     for i in range(n):
         quantity = sheets.position[spot(i, QUANTITY, lane)]
-        if quantity != 0.0:
+        if quantity != 0.0 and not terms.rules.brackets.are_isolated[i]:
             notional = abs(quantity) * abs(sheets.prices[CLOSE, i])
             total += find_maintenance(terms.rules.brackets, i, notional)
     return terms.rules.level * total

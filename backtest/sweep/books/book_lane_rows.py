@@ -45,6 +45,7 @@ ACCOUNT_ROWS = (
     "next_cash", "worth", "least", "next_equity", "gain", "gross", "needed", "largest",
     "drift", "grown", "margin", "costs", "is_adding", "wanted",
     "paid_fees", "paid_slippage", "paid_funding", "turned",
+    "backed", "pool", "pool_worth", "taken", "paid_impact", "paid_interest", "base", "lent",
 )  # fmt: skip
 """The account's rows; those from ``next_cash`` on are room for one bar.
 
@@ -53,16 +54,22 @@ goes on alone, ``is_odd`` 1 for one that passes this bar alone, and ``odd_bars``
 for a while. ``needed`` is an upper bound of the
 requirement, ``least`` a lower bound of what is left over it at any price of the bar, and ``margin``
 an upper bound of the initial margin. ``wanted`` sums the larger of position and target.
+``backed`` sums the backing of isolated positions, ``pool`` is the rest of the equity at the
+close and ``pool_worth`` at the open, and ``taken``
+bounds what isolated increases take from the balance. ``base`` and ``lent`` bear interest.
 """
 
 POSITION_ROWS = (
     "quantity", "entry", "marked", "target", "band", "min_leverage", "max_leverage",
+    "margin", "best", "last_stop", "last_hit", "is_halted",
     "next_quantity", "next_entry", "next_marked", "size", "flow", "fee",
     "slippage", "traded", "profit", "is_increase", "funding",
+    "next_margin", "returned", "posted", "impact",
 )  # fmt: skip
 """The rows of each instrument; those from ``next_quantity`` on are room for one bar.
 
 ``marked`` is the value of a position that is not held; of others it is the last mark close.
+``last_stop`` and ``last_hit`` are the bars of the last stop and liquidation, -inf for none.
 """
 
 (
@@ -80,33 +87,50 @@ NEAR = MONEY + len(Ledger._fields)
     NEXT_CASH, WORTH, LEAST, NEXT_EQUITY, GAIN, GROSS, NEEDED, LARGEST,
     DRIFT, GROWN, INITIAL, COSTS, IS_ADDING, WANTED,
     PAID_FEES, PAID_SLIPPAGE, PAID_FUNDING, TURNED,
-) = range(NEAR + 1, NEAR + 32)  # fmt: skip
+    BACKED, POOL, POOL_WORTH, TAKEN, PAID_IMPACT, PAID_INTEREST, BASE, LENT,
+) = range(NEAR + 1, NEAR + 40)  # fmt: skip
 
 (
     QUANTITY, ENTRY, MARKED, TARGET, BAND, MIN_LEVERAGE, MAX_LEVERAGE,
+    MARGIN, BEST, LAST_STOP, LAST_HIT, IS_HALTED,
     NEXT_QUANTITY, NEXT_ENTRY, NEXT_MARKED, SIZE, FLOW, FEE,
     SLIPPAGE, TRADED, PROFIT, IS_INCREASE, FUNDED,
+    NEXT_MARGIN, RETURNED, POSTED, IMPACT,
 ) = range(len(POSITION_ROWS))  # fmt: skip
 N_POSITION = len(POSITION_ROWS)
 
 (
-    OF_PRICE_PNL, OF_FEES, OF_SLIPPAGE, OF_IMPACT, OF_FUNDING,
-) = range(MONEY, MONEY + 5)  # fmt: skip
+    OF_PRICE_PNL, OF_FEES, OF_SLIPPAGE, OF_IMPACT, OF_FUNDING, OF_INTEREST,
+) = range(MONEY, MONEY + 6)  # fmt: skip
 OF_TRADED = MONEY + Ledger._fields.index("traded")
 
 PRICES = (
     "open", "before", "close", "low", "high", "at_open", "widest", "rate", "initial_rate", "limit",
-    "move", "volume", "is_listed",
+    "move", "volume", "is_listed", "sigma", "adv", "initial", "mark_open",
+    "last_low", "last_high", "stop_scale", "profit_scale", "trail_scale",
 )  # fmt: skip
-"""What lanes share of an instrument in a bar, in u: opens and closes, mark extremes, bounds."""
+"""What lanes share of an instrument in a bar, in u: opens and closes, mark extremes, bounds.
+
+``last_low`` and ``last_high`` are the extremes of the last price, which stops follow.
+"""
 (
     OPEN, BEFORE, CLOSE, LOWEST, HIGHEST, AT_OPEN, WIDEST, RATE, INITIAL_RATE, LIMIT,
-    MOVE, VOLUME, IS_LISTED,
+    MOVE, VOLUME, IS_LISTED, SIGMA, ADV, INITIAL_X, MARK_OPEN,
+    LAST_LOW, LAST_HIGH, STOP_SCALE, PROFIT_SCALE, TRAIL_SCALE,
 ) = range(len(PRICES))  # fmt: skip
+
+SLIGHT = 1e-9
+"""Share of a price that its bounds allow for rounding."""
 
 OWN_NUMBERS = ("band", "min_leverage", "max_leverage")
 """The rules of an instrument in which lanes of a block may differ."""
 NUMBER_OF_BAND, NUMBER_OF_LEAST, NUMBER_OF_MOST = (NUMBERS.index(name) for name in OWN_NUMBERS)
+
+(ALONE, PLAIN, LOTS, LINEAR, INVERTED, ISOLATED, ISOLATED_INVERSE) = range(7)
+"""How lanes fill orders for an instrument: one by one, or side by side by rules of their own.
+
+``PLAIN`` and ``LOTS`` are linear and cross, without impact; ``LINEAR`` and ``INVERTED`` are cross.
+"""
 
 
 class BookSheets(NamedTuple):
@@ -115,7 +139,9 @@ class BookSheets(NamedTuple):
     ``account`` of shape (rows * LANES,) and ``position`` of shape (n * rows * LANES,) are its
     state. ``prices`` of shape (len(PRICES), n) are those of the bar. ``reach`` bounds the
     quantities of all lanes by instrument. ``is_pending``, ``signal`` and ``last_funding`` are what
-    all lanes have decided or seen; ``is_traded`` says which instruments trade in this bar.
+    all lanes have decided or seen; ``is_traded`` says which instruments trade in this bar, and
+    ``kinds`` how they fill. ``has_isolated``: any instrument is isolated; ``has_exits``: any has a
+    stop; ``is_crossed``: any is in cross margin.
     ``cursor`` has the next settlement and flow, and the next sample. Lanes that go on alone are
     kept as they were before bar ``left_at`` of shape (n_lanes,), -1 for none; ``n_lanes``, up to
     LANES, are in use. ``units`` of shape (n_samples, LANES) are the unit values at the ends of
@@ -130,6 +156,10 @@ class BookSheets(NamedTuple):
     signal: FloatArray
     is_pending: IntArray
     is_traded: IntArray
+    kinds: IntArray
+    has_isolated: bool
+    has_exits: bool
+    is_crossed: bool
     last_funding: FloatArray
     cursor: IntArray
     kept_account: FloatArray
@@ -176,8 +206,14 @@ def spot(i: int, row: int, lane: int) -> int:
     return cell(i * N_POSITION + row, lane)
 
 
-def read_lane(sheets: BookSheets, terms: Terms, book: Book, lane: int) -> None:
-    """Write the account of one lane, before a bar, into the records of a run."""
+def widen(prices: FloatArray, i: int) -> tuple[float, float]:
+    """Return the extremes of a contract with its margin: less for a long, more for a short."""
+    spare = (prices[RATE, i] + SLIGHT) * prices[WIDEST, i]
+    return prices[LOWEST, i] - spare, prices[HIGHEST, i] + spare
+
+
+def read_lane(sheets: BookSheets, terms: Terms, book: Book, t: int, lane: int) -> None:
+    """Write the account of one lane, before bar t, into the records of a run."""
     account, position = sheets.account, sheets.position
     for k in range(PURSE_ROWS):
         book.purse[k] = account[cell(k, lane)]
@@ -188,20 +224,25 @@ def read_lane(sheets: BookSheets, terms: Terms, book: Book, lane: int) -> None:
         is_held = quantity != 0.0
         marked = position[spot(i, MARKED, lane)]
         book.marked[i] = sheets.prices[BEFORE, i] if is_held else marked
-        book.margin[i], book.best[i] = 0.0, 0.0
+        book.margin[i] = position[spot(i, MARGIN, lane)]
+        book.best[i] = position[spot(i, BEST, lane)]
         book.leverage[i] = position[spot(i, TARGET, lane)]
         book.signal[i], book.is_pending[i] = sheets.signal[i], sheets.is_pending[i]
-        book.is_halted[i], book.factor[i] = 0, 1.0
+        book.is_halted[i] = int(position[spot(i, IS_HALTED, lane)])
+        book.factor[i] = 1.0
         book.last_funding[i] = sheets.last_funding[i]
         book.since[i] = account[cell(SINCE_POOL, lane)]
+        if terms.rules.brackets.are_isolated[i]:
+            book.since[i] = t - 1.0 - position[spot(i, LAST_HIT, lane)]
+        book.since_stop[i] = t - 1.0 - position[spot(i, LAST_STOP, lane)]
         terms.numbers[NUMBER_OF_BAND, i] = position[spot(i, BAND, lane)]
         terms.numbers[NUMBER_OF_LEAST, i] = position[spot(i, MIN_LEVERAGE, lane)]
         terms.numbers[NUMBER_OF_MOST, i] = position[spot(i, MAX_LEVERAGE, lane)]
     book.cursor[0], book.cursor[1] = sheets.cursor[0], sheets.cursor[1]
 
 
-def write_lane(sheets: BookSheets, book: Book, line: float, lane: int) -> None:
-    """Write the account of one lane after a bar that it passed alone."""
+def write_lane(sheets: BookSheets, book: Book, line: float, t: int, lane: int) -> None:
+    """Write the account of one lane after bar t, which it passed alone."""
     account, position = sheets.account, sheets.position
     for k in range(PURSE_ROWS):
         account[cell(k, lane)] = book.purse[k]
@@ -210,6 +251,11 @@ def write_lane(sheets: BookSheets, book: Book, line: float, lane: int) -> None:
         position[spot(i, QUANTITY, lane)] = book.held.quantities[i]
         position[spot(i, ENTRY, lane)] = book.held.entries[i]
         position[spot(i, MARKED, lane)] = book.marked[i]
+        position[spot(i, MARGIN, lane)] = book.margin[i]
+        position[spot(i, BEST, lane)] = book.best[i]
+        position[spot(i, LAST_STOP, lane)] = t - book.since_stop[i]
+        position[spot(i, LAST_HIT, lane)] = t - book.since[i]
+        position[spot(i, IS_HALTED, lane)] = book.is_halted[i]
         size = abs(book.held.quantities[i])
         sheets.reach[i] = max(sheets.reach[i], size)
 
@@ -232,6 +278,7 @@ def keep_lane(sheets: BookSheets, memory: FloatArray, n: int, t: int, lane: int)
     account[cell(LOW, lane)], account[cell(LOW_PEAK, lane)] = 1.0, 1.0
     for i in range(n):
         position[spot(i, QUANTITY, lane)], position[spot(i, TARGET, lane)] = 0.0, math.nan
+        position[spot(i, MARGIN, lane)] = 0.0
 
 
 # ----------------------------------------------------------------------------------- the tally

@@ -6,15 +6,15 @@ of a single run.
 
 from __future__ import annotations
 
-import math
-
-from backtest.account.portfolio_records import CASH, EQUITY, PEAK, RESERVE, SINCE_POOL, UNIT
+from backtest.account.portfolio_records import CASH, EQUITY, PEAK, RESERVE, SINCE_POOL, UNIT, Terms
 from backtest.engine.bar_loop import DAY_NS
 from backtest.policy.view import AccountView
 from backtest.sweep.books.book_lane_rows import (
     CLOSE,
     ENTRY,
     IS_LISTED,
+    LAST_HIT,
+    LAST_STOP,
     QUANTITY,
     BookSheets,
     Seats,
@@ -39,7 +39,7 @@ SHOWN = frozenset({
 )  # fmt: skip
 
 
-def show_accounts(seats: Seats, sheets: BookSheets, time: int) -> None:
+def show_accounts(terms: Terms, seats: Seats, sheets: BookSheets, time: int) -> None:
     """Write what all policies see of the accounts of lanes at the close of a bar."""
     account, sheet, count = sheets.account, seats.sheet, len(sheets.left_at)
     days = (time + seats.interval - seats.start) / DAY_NS
@@ -51,14 +51,12 @@ def show_accounts(seats: Seats, sheets: BookSheets, time: int) -> None:
         sheet[cell(SEEN_DRAWDOWN, lane)] = 1.0 - unit / peak
         sheet[cell(SEEN_WALLET, lane)] = account[cell(CASH, lane)]
         sheet[cell(SEEN_RESERVE, lane)] = account[cell(RESERVE, lane)]
-        sheet[cell(SINCE_LIQUIDATION, lane)] = account[cell(SINCE_POOL, lane)]
-        sheet[cell(SINCE_STOP, lane)] = math.inf
         sheet[cell(SEEN_DAYS, lane)] = days
         sheet[cell(SEEN_GROSS, lane)] = 0.0
         sheet[cell(SEEN_NET, lane)] = 0.0
     for i in range(len(sheets.signal)):
         if sheets.prices[IS_LISTED, i] != 0.0:
-            add_position(seats, sheets, i)
+            add_position(terms, seats, sheets, i)
     for lane in range(count):
         equity = account[cell(EQUITY, lane)]
         gross, net = sheet[cell(SEEN_GROSS, lane)], sheet[cell(SEEN_NET, lane)]
@@ -66,19 +64,20 @@ def show_accounts(seats: Seats, sheets: BookSheets, time: int) -> None:
         sheet[cell(SEEN_NET, lane)] = net / equity if equity > 0.0 else 0.0
 
 
-def add_position(seats: Seats, sheets: BookSheets, i: int) -> None:
+def add_position(terms: Terms, seats: Seats, sheets: BookSheets, i: int) -> None:
     """Add the positions of lanes in one instrument to what all policies see."""
     position, sheet, count = sheets.position, seats.sheet, len(sheets.left_at)
-    unit = abs(sheets.prices[CLOSE, i])
+    unit, is_crossed = abs(sheets.prices[CLOSE, i]), not terms.rules.brackets.are_isolated[i]
     for lane in range(count):
         quantity = position[spot(i, QUANTITY, lane)]
-        sheet[cell(SEEN_WALLET, lane)] += quantity * position[spot(i, ENTRY, lane)]
+        if is_crossed:
+            sheet[cell(SEEN_WALLET, lane)] += quantity * position[spot(i, ENTRY, lane)]
         sheet[cell(SEEN_GROSS, lane)] += abs(quantity) * unit
         sheet[cell(SEEN_NET, lane)] += quantity * unit
 
 
-def show_positions(seats: Seats, sheets: BookSheets, i: int) -> None:
-    """Write what the policies of one instrument see of its positions."""
+def show_positions(terms: Terms, seats: Seats, sheets: BookSheets, i: int, t: int) -> None:
+    """Write what the policies of one instrument see of its positions at the close of bar t."""
     position, sheet, count = sheets.position, seats.sheet, len(sheets.left_at)
     account, unit = sheets.account, abs(sheets.prices[CLOSE, i])
     for lane in range(count):
@@ -86,3 +85,10 @@ def show_positions(seats: Seats, sheets: BookSheets, i: int) -> None:
         is_shown = (quantity != 0.0) & (equity > 0.0)
         sheet[cell(SEEN_LEVERAGE, lane)] = quantity * unit / equity if is_shown else 0.0
         sheet[cell(SEEN_POSITION, lane)] = quantity
+        sheet[cell(SINCE_STOP, lane)] = t - position[spot(i, LAST_STOP, lane)]
+    if terms.rules.brackets.are_isolated[i]:
+        for lane in range(count):
+            sheet[cell(SINCE_LIQUIDATION, lane)] = t - position[spot(i, LAST_HIT, lane)]
+    else:
+        for lane in range(count):
+            sheet[cell(SINCE_LIQUIDATION, lane)] = account[cell(SINCE_POOL, lane)]
