@@ -150,6 +150,7 @@ def compile_book() -> dict[str, Any]:
     twins[id(orders.floor)] = jit(floor_as_number, **inner, forceinline=True)
     twins[id(requirement.count_brackets)] = jit(count_all_brackets, **inner, forceinline=True)
     twins[id(portfolio_records.pick_instrument)] = jit(write_pick(names), **inner, forceinline=True)
+    names["pick_instrument"] = twins[id(portfolio_records.pick_instrument)]
     twins[id(portfolio_loop.ask)] = jit(write_ask(names), **inner, forceinline=True)
     twins[id(portfolio_records.share)] = (
         share_record  # not inside a function, whose stack would be gone
