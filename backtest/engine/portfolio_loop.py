@@ -57,7 +57,7 @@ from backtest.engine.portfolio_tally import BookClose, count_book_bar
 from backtest.measures.tally import Clock, Tally
 from backtest.venue.book_requirement import (
     compute_book_initial,
-    compute_own_maintenance,
+    find_own_maintenance,
 )
 from backtest.venue.collateral_value import compute_collateral_value, compute_full_value
 from backtest.venue.contract_value import compute_price, compute_value
@@ -329,7 +329,7 @@ def show_position(terms: Terms, desk: Desk, book: Book, scene: Scene, room: Room
         sheet[SHOWN_LEVERAGE] = held * abs(scene.mark_close[i]) / equity / factor
     sheet[SHOWN_POSITION] = held
     sheet[SHOWN_ENTRY] = compute_price(size, is_inverse, book.held.entries[i])
-    sheet[SHOWN_MAINTENANCE] = compute_own_maintenance(terms.rules, book.held, i) / factor
+    sheet[SHOWN_MAINTENANCE] = find_own_maintenance(terms.rules, book.held, i) / factor
     if desk.wants_price[i] == 1:
         sheet[SHOWN_PRICE] = compute_price(size, is_inverse, room.failure[i])
 

@@ -263,12 +263,27 @@ CALLED = {"margin_call": 0.3, "reserve": 400.0, "top_up_to": 0.2}
 EXACT, LAST_PLACES = 0.0, 1e-12
 BY_BENCHMARK = ("alpha", "alpha_error", "beta", "beta_error")
 """Measures whose benchmark is the index of what is traded, which rounds once more than a price."""
+
+
+class Seeing(bt.Policy):
+    """Hold less, the nearer what the account says of its margin comes to a liquidation."""
+
+    def leverage(self, bar, account):
+        """Return up to 8, less with the maintenance margin and near the liquidation price."""
+        if account.position == 0.0:
+            return 4.0
+        distance = abs(account.liquidation_price / bar.mark - 1.0)
+        return 8.0 * distance / (1.0 + account.margin_ratio + account.maintenance / account.equity)
+
+
 CASES: dict[str, tuple[bt.Policy, dict[str, Any], float]] = {
     "cross volatility target": (VolTarget(target=2.0), {}, EXACT),
     "cross 20x, liquidated": (Hold(19.0), {}, EXACT),
     "isolated with stops": (Hold(5.0), {**ISOLATED, **EXITS}, LAST_PLACES),
     "isolated, liquidated": (Hold(11.0), ISOLATED, LAST_PLACES),
     "margin calls and a reserve": (Hold(12.0), CALLED, EXACT),
+    "cross, reading its margin": (Seeing(), {}, LAST_PLACES),
+    "isolated, reading its margin": (Seeing(), ISOLATED, 1e-9),
 }
 """A policy, terms of the account, and how far apart the two loops are in equity and measures.
 

@@ -67,6 +67,18 @@ class Jumpy(bt.Policy):
         return (0.5 * size if memory.bars % 3.0 == 2.0 else size), Count(memory.bars + 1.0)
 
 
+class Careful(Jumpy):
+    """Ask for less near liquidation."""
+
+    def leverage(self, bar, account, memory):
+        """Return what :class:`Jumpy` does, times what the margin of the position leaves."""
+        size = self.scale * bar.noise / (1.0 + account.margin_ratio)
+        size *= 1.0 - 1e-4 * account.maintenance / account.equity if account.equity > 0.0 else 0.0
+        if account.position != 0.0 and account.liquidation_price > 0.0:
+            size *= abs(account.liquidation_price - bar.mark) / (account.entry + bar.mark)
+        return abs(size), Count(memory.bars + 1.0)
+
+
 def make_markets(rng: np.random.Generator, n_bars: int) -> bt.Markets:
     """Return two to four wild markets with funding; some are listed late, or delisted early."""
     found = {}
@@ -102,6 +114,7 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
     rng = np.random.default_rng([seed, 17])
     markets = make_markets(rng, n_bars)
     pick, more = rng.random(12), rng.random(12)
+    is_careful = more[7] < 0.3
     caps = np.array([2e4, 1e5, np.inf]) * rng.uniform(0.2, 5.0)
     lots = {"lot": 0.01, "min_notional": 5.0} if pick[0] < 0.5 else {"lot": 0.0}
     venue = bt.Venue(
@@ -136,7 +149,7 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
         after_liquidation="halt" if pick[7] < 0.3 else "continue",
         flows=flows if pick[8] < 0.3 else None,
         ruin_at=0.3 if pick[9] < 0.4 else None,
-        requirement=bt.Brackets(level=1.05 if pick[10] < 0.3 else 1.0),
+        requirement=bt.Brackets(level=1.05 if pick[10] < 0.3 and not is_careful else 1.0),
         intrabar="worst" if pick[11] < 0.3 else "path",
         max_gross_leverage=(4.0, 15.0, np.inf)[seed % 3],
         margin="isolated" if more[3] < 0.4 else margins if more[3] < 0.5 else "cross",
@@ -150,7 +163,7 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
         weights.repeat(20, axis=0)[:n_bars], index=markets.times, columns=list(markets.names)
     )
     evaluator = Evaluator(
-        markets, Jumpy, venue=venue, account=account, sampling="4h",
+        markets, Careful if is_careful else Jumpy, venue=venue, account=account, sampling="4h",
         signal=signal if rng.random() < 0.6 else None,
     )  # fmt: skip
     sets = {

@@ -80,7 +80,7 @@ from backtest.sweep.books.book_lane_rows import (
     spot,
     write_tally,
 )
-from backtest.sweep.books.book_lane_view import SHOWN
+from backtest.sweep.books.book_lane_view import MARGINS, SHOWN
 from backtest.sweep.lanes.block_state import make_aligned
 from backtest.sweep.lanes.lane_block import BlockFault, Scored
 from backtest.sweep.lanes.lane_rows import LANES, cell
@@ -147,8 +147,14 @@ def fits_lanes(setup: Setup, desk: Desk) -> bool:
     is_plain &= not np.any(brackets.are_valued_at_entry)
     is_plain &= not np.any(terms.flags[FLAGS.index("is_funded_by_wallet")] & brackets.are_isolated)
     is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1
-    is_plain &= all(find_read(p.policy, tuple(p.columns)) <= SHOWN for p in setup.panelists)
+    read = find_all_read(setup.panelists)
+    is_plain &= read <= SHOWN and (terms.rules.level == 1.0 or "liquidation_price" not in read)
     return bool(is_plain and not np.any(desk.asks[-1:]))
+
+
+def find_all_read(panelists: Sequence[Panelist]) -> frozenset[str]:
+    """Return the fields of the account that any policy reads."""
+    return frozenset().union(*(find_read(p.policy, tuple(p.columns)) for p in panelists))
 
 
 def describe_terms(setup: Setup) -> tuple[object, ...]:
@@ -338,6 +344,7 @@ def seat_lanes(block: BookBlock, n: int, count: int) -> Seats:
         bar=np.zeros(7),
         sheet=make_aligned(N_SHOWN * LANES),
         wants_account=bool(np.any(desk.wants_account)),
+        wants_margins=bool(find_all_read(panels[0]) & MARGINS),
         interval=desk.interval,
         start=desk.start,
     )

@@ -178,7 +178,8 @@ class Seats(NamedTuple):
     the addresses of the columns, one after another, each ``lengths[i]`` long. ``seen`` is room for
     the numbers of one bar, a row for each of the ``n_columns``; without ``has_own_columns`` all
     lanes have those of the first. ``sheet`` has a row for each field of the account that policies
-    see, written if ``wants_account``. ``firsts`` and ``tradable`` are those of a
+    see, written if ``wants_account``, and ``wants_margins`` if any sees the margin of its position.
+    ``firsts`` and ``tradable`` are those of a
     :class:`backtest.engine.portfolio_loop.Desk`, as are ``interval`` and ``start``.
     """
 
@@ -197,6 +198,7 @@ class Seats(NamedTuple):
     bar: FloatArray
     sheet: FloatArray
     wants_account: bool
+    wants_margins: bool
     interval: int
     start: int
 

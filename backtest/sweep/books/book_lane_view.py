@@ -6,7 +6,18 @@ of a single run.
 
 from __future__ import annotations
 
-from backtest.account.portfolio_records import CASH, EQUITY, PEAK, RESERVE, SINCE_POOL, UNIT, Terms
+import math
+
+from backtest.account.portfolio_records import (
+    CASH,
+    EQUITY,
+    PEAK,
+    RESERVE,
+    SINCE_POOL,
+    UNIT,
+    Terms,
+    pick_margin,
+)
 from backtest.engine.bar_loop import DAY_NS
 from backtest.policy.view import AccountView
 from backtest.sweep.books.book_lane_rows import (
@@ -15,26 +26,36 @@ from backtest.sweep.books.book_lane_rows import (
     IS_LISTED,
     LAST_HIT,
     LAST_STOP,
+    MARGIN,
+    NEEDED,
+    POOL,
     QUANTITY,
     BookSheets,
     Seats,
     spot,
 )
 from backtest.sweep.lanes.lane_rows import cell
+from backtest.venue.book_requirement import find_maintenance
+from backtest.venue.contract_value import compute_price
+from backtest.venue.liquidation_price import compute_liquidation_value
 
-SHOWN = frozenset({
+MARGINS = frozenset({"entry", "maintenance", "margin_ratio", "liquidation_price"})
+"""The fields that are computed only if a policy reads one of them."""
+SHOWN = MARGINS | {
     "equity", "peak_equity", "drawdown", "leverage", "position", "wallet", "reserve",
     "bars_since_liquidation", "bars_since_stop", "days", "gross_leverage", "net_leverage",
-})  # fmt: skip
+}  # fmt: skip
 """The fields of the account that policies of lanes may read."""
 (
     SEEN_EQUITY, SEEN_PEAK, SEEN_DRAWDOWN, SEEN_LEVERAGE, SEEN_POSITION, SEEN_WALLET, SEEN_RESERVE,
-    SINCE_LIQUIDATION, SINCE_STOP, SEEN_DAYS, SEEN_GROSS, SEEN_NET,
+    SINCE_LIQUIDATION, SINCE_STOP, SEEN_DAYS, SEEN_GROSS, SEEN_NET, SEEN_ENTRY, SEEN_MAINTENANCE,
+    SEEN_RATIO, SEEN_PRICE,
 ) = (
     AccountView._fields.index(name)
     for name in (
         "equity", "peak_equity", "drawdown", "leverage", "position", "wallet", "reserve",
         "bars_since_liquidation", "bars_since_stop", "days", "gross_leverage", "net_leverage",
+        "entry", "maintenance", "margin_ratio", "liquidation_price",
     )
 )  # fmt: skip
 
@@ -62,6 +83,8 @@ def show_accounts(terms: Terms, seats: Seats, sheets: BookSheets, time: int) -> 
         gross, net = sheet[cell(SEEN_GROSS, lane)], sheet[cell(SEEN_NET, lane)]
         sheet[cell(SEEN_GROSS, lane)] = gross / equity if equity > 0.0 else 0.0
         sheet[cell(SEEN_NET, lane)] = net / equity if equity > 0.0 else 0.0
+        if seats.wants_margins:
+            write_pool(terms, sheets, lane)
 
 
 def add_position(terms: Terms, seats: Seats, sheets: BookSheets, i: int) -> None:
@@ -92,3 +115,42 @@ def show_positions(terms: Terms, seats: Seats, sheets: BookSheets, i: int, t: in
     else:
         for lane in range(count):
             sheet[cell(SINCE_LIQUIDATION, lane)] = account[cell(SINCE_POOL, lane)]
+    if seats.wants_margins:
+        for lane in range(count):
+            show_margins(terms, seats, sheets, i, lane)
+
+
+def write_pool(terms: Terms, sheets: BookSheets, lane: int) -> None:
+    """Write backing and requirement of the pool of one lane at the close."""
+    account, position, brackets = sheets.account, sheets.position, terms.rules.brackets
+    pool, needed = account[cell(CASH, lane)], 0.0
+    for i in range(len(sheets.signal)):
+        quantity = position[spot(i, QUANTITY, lane)]
+        if quantity != 0.0 and not brackets.are_isolated[i]:
+            pool += quantity * sheets.prices[CLOSE, i]
+            needed += find_maintenance(brackets, i, abs(quantity) * abs(sheets.prices[CLOSE, i]))
+    account[cell(POOL, lane)] = pool
+    account[cell(NEEDED, lane)] = terms.rules.level * needed
+
+
+def show_margins(terms: Terms, seats: Seats, sheets: BookSheets, i: int, lane: int) -> None:
+    """Write entry, maintenance margin, margin ratio and liquidation price of one position."""
+    account, position, sheet = sheets.account, sheets.position, seats.sheet
+    brackets, close = terms.rules.brackets, sheets.prices[CLOSE, i]
+    quantity, entry = position[spot(i, QUANTITY, lane)], position[spot(i, ENTRY, lane)]
+    own = find_maintenance(brackets, i, abs(quantity) * abs(close)) if quantity != 0.0 else 0.0
+    needed, backing = account[cell(NEEDED, lane)], account[cell(POOL, lane)]
+    base = backing - needed + own - quantity * close
+    if brackets.are_isolated[i]:
+        base = position[spot(i, MARGIN, lane)] - quantity * entry
+        backing = position[spot(i, MARGIN, lane)] + quantity * (close - entry)
+        needed = own
+    ratio = needed / backing if backing > 0.0 else math.inf
+    sheet[cell(SEEN_RATIO, lane)] = ratio if needed > 0.0 else 0.0
+    sheet[cell(SEEN_MAINTENANCE, lane)] = own
+    sheet[cell(SEEN_ENTRY, lane)], sheet[cell(SEEN_PRICE, lane)] = math.nan, math.nan
+    if quantity != 0.0:
+        size, is_inverse, x = brackets.sizes[i], brackets.are_inverse[i], brackets.multipliers[i]
+        value = compute_liquidation_value(pick_margin(terms, i), quantity, entry, base, x)
+        sheet[cell(SEEN_ENTRY, lane)] = compute_price(size, is_inverse, entry)
+        sheet[cell(SEEN_PRICE, lane)] = compute_price(size, is_inverse, value)
