@@ -16,7 +16,6 @@ from backtest.report.basis.data_and_command import NOTHING, Background, find_bac
 from backtest.report.compare_page import build_comparison_sections
 from backtest.report.declared_page import build_declared
 from backtest.report.page.page import Page, Section
-from backtest.report.run.portfolio_page import build_portfolio
 from backtest.report.run.run_page import build_run
 from backtest.report.sets.study_page import build_study
 from backtest.report.sets.sweep_page import build_sweep
@@ -29,12 +28,6 @@ from backtest.tune import Study
 from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.schedules import Schedules
 from backtest.validation.walk import WalkForward
-
-
-def build_result(result: Result, background: Background) -> Page:
-    """Return the report of a run, of one position or of several."""
-    build = build_run if result.has_one_position else build_portfolio
-    return build(result, background)
 
 
 def build_saved(found: SavedResult, background: Background) -> Page:
@@ -53,7 +46,7 @@ DRAWINGS: dict[str, Callable[[Any, Background], list[Section]]] = {
 }
 """Sections with drawings that a declaration has no words for, by kind."""
 BUILDERS: dict[type, Callable[[Any, Background], Page]] = {
-    Result: build_result,
+    Result: build_run,
     Study: build_study,
     SavedResult: build_saved,
 }

@@ -13,13 +13,14 @@ import backtest as bt
 from backtest.report.basis.assumptions import describe_settings
 from backtest.report.basis.terms_by_instrument import merge_models, split_manifest
 from backtest.report.run.contagion_section import count_victims, tabulate_contagion
+from backtest.report.run.costs_section import tabulate_attribution
 from backtest.report.run.exposure_charts import (
     correlate_days,
     draw_account,
     draw_exposure,
     draw_risk,
 )
-from backtest.report.run.portfolio_page import build_portfolio, list_notices, tabulate_attribution
+from backtest.report.run.run_page import build_run, list_data_notices
 from tests.agreement import run_engine
 from tests.portfolio.book_helpers import Hold, make_market, make_venue, simulate_pair
 from tests.portfolio_scenes import flat, scene, tape
@@ -42,7 +43,7 @@ def test_the_page_says_who_pulled_whom_down(result):
     table = tabulate_contagion(result)
     assert [row[1:] for row in table.rows] == [("B 100.00 %", "A 56.22")]
     assert count_victims(result) == 1
-    assert "1 position in profit closed with the others." in build_portfolio(result).summary
+    assert "1 position in profit closed too" in build_run(result).summary
 
 
 def test_only_what_was_filled_in_is_called_filled(result):
@@ -55,7 +56,7 @@ def test_only_what_was_filled_in_is_called_filled(result):
         told = {**data["instruments"], "A": {**data["instruments"]["A"], "filled": notes}}
         manifest = {**result.manifest, "data": {**data, "instruments": told}}
         noted = dataclasses.replace(result, manifest=manifest)
-        said = [text for text in list_notices(noted) if "filled in" in text]
+        said = [text for text in list_data_notices(noted) if "filled in" in text]
         assert said == ([f"{filled} See the data below."] if filled else [])
         summary = " ".join(noted.summary().split())
         assert ("Filled nothing; the data had no gaps" in summary) is not bool(filled)
@@ -111,8 +112,8 @@ def test_collateral_is_part_of_what_the_account_began_with():
     result = bt.run(
         bt.Markets(still), Hold(0.0), venue=make_venue(), account=account, compile=False
     )
-    page = build_portfolio(result)
-    assert page.summary.startswith("2,000.00 became 2,200.00 in 0 days with 2 instruments.")
+    page = build_run(result)
+    assert page.summary.startswith("2,000.00 became 2,200.00 in 0 days: a return of ")
     table = tabulate_attribution(result)
     assert [column.title for column in table.columns][-2:] == ["collateral pnl", "net"]
     assert table.rows[-1][-2:] == ("200.00", "200.00")

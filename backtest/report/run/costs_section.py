@@ -38,6 +38,20 @@ MEANINGS = {
 """The meaning of each term of growth."""
 
 
+SPLIT = (
+    "price_pnl",
+    "fees",
+    "slippage",
+    "impact",
+    "funding",
+    "interest",
+    "liquidation_loss",
+)
+"""The columns of the attribution to instruments that are always shown, before the net."""
+RARE = ("bad_debt", "collateral_pnl", "conversion")
+"""The columns that are shown where they are not 0."""
+
+
 def build_costs(result: Result) -> Section:
     """Return the section on where growth came from and what was paid."""
     split = result.attribution()
@@ -137,3 +151,31 @@ def list_money(result: Result) -> Iterator[tuple[str, str, str]]:
 def format_signed_money(amount: float) -> str:
     """Return money with its sign."""
     return "0" if amount == 0.0 else f"{'+' if amount > 0.0 else ''}{format_money(amount)}"
+
+
+def build_instrument_costs(result: Result) -> Section:
+    """Return the section on what each of several instruments made and cost."""
+    return Section(
+        "attribution",
+        "What each instrument made and cost",
+        "Money by instrument; the row of the account has what belongs to no instrument.",
+        [tabulate_attribution(result)],
+    )
+
+
+def tabulate_attribution(result: Result) -> Table:
+    """Return the money of each instrument by term."""
+    table = result.attribution()
+    terms = [*SPLIT, *(name for name in RARE if (table[name] != 0.0).any()), "net"]
+    money = table[terms].to_numpy()
+    dust = 1e-9 * float(np.max(np.abs(money)))
+    shown = np.where(np.abs(money) <= dust, 0.0, money)
+    rows = tuple(
+        (str(name), *(format_money(float(value)) for value in row))
+        for name, row in zip(table.index, shown, strict=True)
+    )
+    columns = name_columns("instrument", *((name.replace("_", " "), "money") for name in terms))
+    note = "Costs are positive and subtracted."
+    if "conversion" in terms:
+        note += " A conversion costs the slippage of the collateral that is sold."
+    return Table("Attribution", columns, rows, note)

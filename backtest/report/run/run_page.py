@@ -1,27 +1,32 @@
-"""The report page of a run: story, costs, risk, time, leverage, ledger, assumptions."""
+"""The report page of a run, of one position or of several."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import pandas as pd
 
 from backtest.base.number_text import format_money, format_number, format_percent
-from backtest.base.result_folders import name_folder
 from backtest.base.text_layout import capitalize, clip
 from backtest.base.units import DAY, format_time
-from backtest.engine.account_text import describe_left, find_start
+from backtest.engine.account_text import count_boundless, describe_left, find_start
 from backtest.engine.benchmark import explain_measures
+from backtest.engine.result_files import name_result
 from backtest.engine.result_text import measure_holding
+from backtest.engine.setting_text import describe_isolated_positions, list_other_days
 from backtest.engine.target_cuts_text import describe_isolated
 from backtest.measures.cautions import AFTER_RUIN, name_sharpe
+from backtest.measures.measure_names import ABOUT
 from backtest.measures.run_measures import COSTS
 from backtest.report.basis.assumptions import build_assumptions, tabulate_measures
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.basis.data_quality import describe_filled
-from backtest.report.page.page import SYNTHETIC, Fact, Page, Section
+from backtest.report.page.page import SYNTHETIC, Block, Fact, Page, Section, Table, name_columns
 from backtest.report.page.thinning import thin_rows
-from backtest.report.run.costs_section import build_costs
+from backtest.report.run.contagion_section import build_contagion, count_victims
+from backtest.report.run.costs_section import build_costs, build_instrument_costs
+from backtest.report.run.exposure_charts import draw_account, list_charts
 from backtest.report.run.ledger_table import build_ledger, choose_rows
 from backtest.report.run.market_states_section import build_states
 from backtest.report.run.over_time_section import build_time, build_use, find_drawdowns, find_months
@@ -30,9 +35,11 @@ from backtest.report.run.risk_section import build_risk, choose_horizon
 from backtest.report.run.story_section import draw_story
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from backtest.engine import Result
+
+OF_ONE = ("equity", "drawdown", "leverage", "mark", "liquidation_price", "margin_ratio")
+OF_SEVERAL = ("equity", "drawdown", "gross_leverage", "net_leverage", "margin_ratio")
+"""The curves in the JSON of a page."""
 
 
 def build_run(result: Result, background: Background = NOTHING) -> Page:
@@ -41,7 +48,7 @@ def build_run(result: Result, background: Background = NOTHING) -> Page:
         kind="run",
         title=clip(str(result.manifest["policy"]["text"]), 200),
         manifest=result.manifest,
-        notices=list_run_notices(result),
+        notices=[*list_data_notices(result), *list_account_notices(result)],
         summary=summarize_run(result),
         facts=list_run_facts(result),
         write_sections=lambda: build_run_sections(result, background),
@@ -51,70 +58,131 @@ def build_run(result: Result, background: Background = NOTHING) -> Page:
 
 def build_run_sections(result: Result, background: Background) -> list[Section]:
     """Return the sections of the report."""
-    rows = choose_rows(result.events)
-    folder = name_folder(result.manifest["policy"]["name"], result.manifest["id"])
+    rows, is_one = choose_rows(result.events), result.has_one_position
+    story = draw_story(result, rows) if is_one else draw_account(result)
+    ledger = "All events in order. Search by any word" + (
+        "; marks in the first chart link here." if is_one else "."
+    )
     return [
-        Section("story", "The account's story",
-                "The account from the first bar to the last.",
-                [draw_story(result, rows)]),
-        build_costs(result),
+        Section("story", "The account's story", "The account from the first bar to the last.",
+                [story]),
+        *([build_costs(result)] if is_one else list_positions(result)),
         build_risk(result),
         build_time(result),
         build_use(result),
         build_states(result),
         *list_realization(result),
-        Section("events", "Event ledger",
-                "All events in order. Search by any word; marks in the first chart link here.",
-                [build_ledger(result, rows)]),
+        Section("events", "Event ledger", ledger, [build_ledger(result, rows)]),
         Section("measures", "All measures", explain_measures(result.manifest),
-                [tabulate_measures(result.metrics)]),
-        *build_assumptions(result.manifest, [folder], background=background),
+                [*tabulate_own(result.metrics), tabulate_shared(result.metrics)]),
+        *build_assumptions(result.manifest, [name_result(result.manifest)], background=background),
     ]  # fmt: skip
 
 
-def list_run_notices(result: Result) -> list[str]:
-    """Return what must be read before any number."""
-    data, metrics = result.manifest["data"], result.metrics
-    notices = [f"No order was filled: {result.no_fill}."] if result.no_fill else []
+def list_positions(result: Result) -> list[Section]:
+    """Return the sections on several positions: exposure, contagion, and money by instrument."""
+    return [
+        Section("exposure", "Exposure and risk",
+                "What was held, which instruments carried the risk, and how they moved together.",
+                [*list_charts(result)]),
+        build_contagion(result),
+        build_instrument_costs(result),
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------- notices
+
+
+def list_data_notices(result: Result) -> Iterator[str]:
+    """Yield what must be read of the data before any number."""
+    data = result.manifest["data"]
+    instruments: Mapping[str, Any] = data.get("instruments") or {"": data}
+    if result.no_fill:
+        yield f"No order was filled: {result.no_fill}."
     if data["synthetic"]:
-        notices.append(SYNTHETIC)
-    if metrics["ruined"]:
-        notices.append(
+        yield SYNTHETIC
+    if result.metrics["ruined"]:
+        yield (
             f"Ruined {result.span.describe_close(result.tally.ruin)}, after "
-            f"{metrics['ruin_time']:,.1f} days: {describe_left(result)}, no trade since. "
+            f"{result.metrics['ruin_time']:,.1f} days: {describe_left(result)}, no trade since. "
             f"{capitalize(AFTER_RUIN)}."
         )
-    if data["liquidations_tested_on"] == "last prices":
-        notices.append("No mark prices: liquidations are tested on last prices, which swing wider.")
-    if "dividends" in data:
-        notices.append(f"Dividends: {data['dividends']}, booked as funding.")
-    elif data["funding_events"] == 0:
-        notices.append("No funding rates: none is charged.")
-    if filled := describe_filled(data["filled"]):
-        notices.append(f"Filled in: {filled}.")
-    said = str(result.manifest.get("margin_table", ""))
-    if said.startswith("the "):  # of other days, or changed within the run
-        notices.append(f"{capitalize(said)}.")
-    return [*notices, *list_cautions(result)]
+    unmarked = [name for name, each in instruments.items()
+                if each.get("liquidations_tested_on") == "last prices"]  # fmt: skip
+    if unmarked:
+        yield (
+            f"No mark prices{name_those(unmarked)}: liquidations are tested on last prices, which "
+            "swing wider."
+        )
+    for name, each in instruments.items():
+        if "dividends" in each:
+            yield f"Dividends{name_those([name])}: {each['dividends']}, booked as funding."
+    unfunded = [name for name, each in instruments.items()
+                if not each.get("funding_events") and "dividends" not in each]  # fmt: skip
+    if unfunded:
+        yield f"No funding rates{name_those(unfunded)}: none is charged."
+    yield from list_filled(instruments)
 
 
-def list_cautions(result: Result) -> list[str]:
-    """Return what must be read about the account and its policy before any number."""
-    backing = describe_isolated(result.account)
-    notices = [f"{capitalize(backing)}."] if backing else []
-    if boundless := int(np.isinf(result.bars["target"]).sum()):
-        notices.append(f"The policy asked for an infinite leverage at {boundless:,} closes.")
-    return notices
+def list_filled(instruments: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was filled in, of one market; of several, in which."""
+    texts = {name: describe_filled(each.get("filled", {})) for name, each in instruments.items()}
+    if texts.get(""):
+        yield f"Filled in: {texts['']}."
+    elif names := [name for name, text in texts.items() if text]:
+        yield f"Missing values were filled in: {join(names)}. See the data below."
+
+
+def list_account_notices(result: Result) -> Iterator[str]:
+    """Yield what must be read of the account and its policies before any number."""
+    is_one = result.has_one_position
+    for text in list_other_days(result):
+        yield f"{capitalize(text) if is_one else text}."
+    backing = (
+        describe_isolated(result.account)
+        if is_one
+        else describe_isolated_positions(result.account, result.names)
+    )
+    if backing:
+        yield f"{capitalize(backing)}."
+    if boundless := count_boundless(result):
+        yield f"An infinite leverage was asked for at {boundless:,} closes."
+    if result.account.intrabar == "worst" and not is_one:
+        yield "Each position meets its adverse extreme at once: a bound, not an estimate."
+
+
+def name_those(names: list[str]) -> str:
+    """Return whose a notice is; empty of one market."""
+    return f" of {join(names)}" if any(names) else ""
+
+
+def join(names: list[str], most: int = 120) -> str:
+    """Join names with commas; those beyond ``most`` characters are counted.
+
+    Examples
+    --------
+    >>> join(["BTCUSDT", "ETHUSDT", "LTCUSDT"]), join(["BTCUSDT", "ETHUSDT", "LTCUSDT"], 16)
+    ('BTCUSDT, ETHUSDT, LTCUSDT', 'BTCUSDT, ETHUSDT and 1 more')
+    """
+    shown = list(names)
+    while len(shown) > 1 and len(", ".join(shown)) > most:
+        shown.pop()
+    left = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {left} more" if left else "")
+
+
+# --------------------------------------------------------------------------------------- headline
 
 
 def summarize_run(result: Result) -> str:
     """Summarize the run in three sentences."""
-    metrics, held = result.metrics, measure_holding(result)
+    metrics, is_one = result.metrics, result.has_one_position
     start, days = find_start(result), (int(result.span.closes[-1]) - result.span.start) / DAY
-    flows = metrics["flows"] - metrics["top_ups"]
-    added = [f"{format_money(flows)} of net deposits"] if flows else []
-    added += [f"{format_money(metrics['top_ups'])} from the reserve"] if metrics["top_ups"] else []
-    with_flows = f", with {' and '.join(added)}" if added else ""
+    held = (
+        f", against {format_percent(measure_holding(result).total_return)} of the instrument at 1x"
+        if is_one
+        else f" with {len(result.names)} instruments"
+    )
     count = int(metrics["liquidations"])
     hits = {0: "was never liquidated", 1: "was liquidated once"}.get(
         count, f"was liquidated {count:,} times"
@@ -122,33 +190,66 @@ def summarize_run(result: Result) -> str:
     paid = sum(metrics[name] for name in COSTS)
     return (
         f"{format_money(start)} became {format_money(metrics['final_equity'])} in {days:,.0f} days"
-        f"{with_flows}: a return of {format_percent(metrics['total_return'])}, against "
-        f"{format_percent(held.total_return)} of the instrument at 1x. The account was at worst "
-        f"{format_percent(metrics['max_drawdown'])} below its peak, {hits}, and paid "
-        f"{format_money(paid)} in fees, slippage, funding and interest."
+        f"{describe_flows(metrics)}: a return of {format_percent(metrics['total_return'])}{held}. "
+        f"The account was at worst {format_percent(metrics['max_drawdown'])} below its peak, "
+        f"{hits}{describe_pulled(result)}, and paid {format_money(paid)} in fees, slippage, "
+        "funding and interest."
     )
+
+
+def describe_flows(metrics: Mapping[str, float]) -> str:
+    """Return the deposits and the money from the reserve, as part of a sentence."""
+    flows = metrics["flows"] - metrics["top_ups"]
+    added = [f"{format_money(flows)} of net deposits"] if flows else []
+    added += [f"{format_money(metrics['top_ups'])} from the reserve"] if metrics["top_ups"] else []
+    return f", with {' and '.join(added)}" if added else ""
+
+
+def describe_pulled(result: Result) -> str:
+    """Return the positions in profit that liquidations closed, as part of a sentence."""
+    victims = 0 if result.has_one_position else count_victims(result)
+    noun = "position" if victims == 1 else "positions"
+    return f" with {victims:,} {noun} in profit closed too" if victims else ""
 
 
 def list_run_facts(result: Result) -> list[Fact]:
     """Return the headline numbers."""
-    metrics, held = result.metrics, measure_holding(result)
-    yearly = sum(metrics[f"{name}_annual"] for name in COSTS)
+    metrics = result.metrics
+    held = measure_holding(result) if result.has_one_position else None
     is_over = "recovered" if metrics["recovered"] else "not recovered"
     return [
         Fact("Return", format_percent(metrics["total_return"]),
-             f"1x {format_percent(held.total_return)}"),
+             f"1x {format_percent(held.total_return)}" if held else "of the unit value"),
         Fact("CAGR", format_percent(metrics["cagr"]), "per year"),
         Fact(name_sharpe(metrics), format_number(metrics["sharpe"]),
-             f"1x {format_number(held.sharpe)}"),
+             f"1x {format_number(held.sharpe)}" if held else ""),
         Fact("Volatility", format_percent(metrics["volatility"]),
-             f"1x {format_percent(held.volatility)}"),
+             f"1x {format_percent(held.volatility)}" if held else ""),
         Fact("Worst drawdown", format_percent(metrics["max_drawdown"]),
              f"{metrics['drawdown_days']:,.0f} days, {is_over}"),
-        Fact("Leverage", f"{format_number(metrics['mean_leverage'])}x",
-             f"mean; peak {format_number(metrics['peak_leverage'])}x"),
-        Fact("Liquidations", f"{metrics['liquidations']:,.0f}",
-             f"{describe_calls(metrics)}, {metrics['stops']:,.0f} stops"),
-        Fact("Costs", format_percent(yearly), "of mean equity, per year"),
+        *list_exposure_facts(result),
+        Fact("Costs", format_percent(sum(metrics[f"{name}_annual"] for name in COSTS)),
+             "of mean equity, per year"),
+    ]  # fmt: skip
+
+
+def list_exposure_facts(result: Result) -> list[Fact]:
+    """Return leverage and liquidations; of several positions also how they spread the risk."""
+    metrics, bars = result.metrics, result.bars
+    hits = f"{metrics['liquidations']:,.0f}"
+    if result.has_one_position:
+        return [
+            Fact("Leverage", f"{format_number(metrics['mean_leverage'])}x",
+                 f"mean; peak {format_number(metrics['peak_leverage'])}x"),
+            Fact("Liquidations", hits,
+                 f"{describe_calls(metrics)}, {metrics['stops']:,.0f} stops"),
+        ]  # fmt: skip
+    return [
+        Fact("Gross leverage", f"{format_number(float(bars['gross_leverage'].mean()))}x",
+             f"mean; net {format_number(float(bars['net_leverage'].mean()))}x"),
+        Fact("Liquidations", hits, f"{count_victims(result):,} winners pulled down"),
+        Fact("Effective bets", format_number(metrics["effective_bets"]),
+             f"diversification ratio {format_number(metrics['diversification_ratio'])}"),
     ]  # fmt: skip
 
 
@@ -159,32 +260,73 @@ def describe_calls(metrics: Mapping[str, float]) -> str:
     return f"{metrics['margin_calls']:,.0f} margin calls{more}"
 
 
+# ---------------------------------------------------------------------------------------- numbers
+
+
+def tabulate_own(metrics: Mapping[str, float]) -> Iterator[Block]:
+    """Yield the measures that only several positions have."""
+    rows = tuple(
+        (name.replace("_", " "), format_number(value))
+        for name, value in metrics.items()
+        if name not in ABOUT
+    )
+    if rows:
+        yield Table("Of the portfolio", name_columns("measure", "value"), rows)
+
+
+def tabulate_shared(metrics: Mapping[str, float]) -> Table:
+    """Return the measures of any run."""
+    return tabulate_measures({name: value for name, value in metrics.items() if name in ABOUT})
+
+
 def collect_run_numbers(result: Result) -> dict[str, Any]:
-    """Return the numbers of the report: measures, split, months, drawdowns, curves, manifest."""
-    closes, bars = result.span.named, result.bars
-    columns = ("equity", "drawdown", "leverage", "mark", "liquidation_price", "margin_ratio")
-    rows = thin_rows(closes, *(bars[name].to_numpy() for name in columns), buckets=250)
-    curves = {"close": [format_time(int(each)) for each in closes[rows]]}
-    curves |= {name: bars[name].to_numpy()[rows].tolist() for name in columns}
-    months = find_months(result)
-    split = result.attribution()
-    found = result.calibration(horizon=choose_horizon(result))
-    falls = find_drawdowns(result)
-    for name in ("peak", "trough", "recovery"):
-        falls[name] = [str(each) for each in falls[name]]
-    table = zip(months.index, months.to_numpy().tolist(), strict=True)
+    """Return the numbers of the report, for JSON."""
     events = result.events["kind"].value_counts()
     return {
         "metrics": dict(result.metrics),
+        **(collect_one(result) if result.has_one_position else collect_several(result)),
+        "market_states": {
+            by: result.measures_by(by).to_dict("index") for by in ("phase", "volatility")
+        },
+        "target_cuts": list(result.cut_rows),
+        "no_fill": result.no_fill,
+        "events": {str(kind): int(count) for kind, count in events.items()},
+        "manifest": result.manifest,
+    }
+
+
+def thin_curves(result: Result, columns: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
+    """Return some of the bars that keep the extremes of columns, and the columns in them."""
+    closes, bars = result.span.named, result.bars
+    rows = thin_rows(closes, *(bars[name].to_numpy() for name in columns), buckets=250)
+    curves: dict[str, Any] = {"close": [format_time(int(each)) for each in closes[rows]]}
+    return rows, curves | {name: bars[name].to_numpy()[rows].tolist() for name in columns}
+
+
+def collect_one(result: Result) -> dict[str, Any]:
+    """Return the numbers of one position: split, months, drawdowns, calibration, curves."""
+    months, split, falls = find_months(result), result.attribution(), find_drawdowns(result)
+    found = result.calibration(horizon=choose_horizon(result))
+    for name in ("peak", "trough", "recovery"):
+        falls[name] = [str(each) for each in falls[name]]
+    table = zip(months.index, months.to_numpy().tolist(), strict=True)
+    return {
         "attribution": {**split.terms.to_dict(), "growth": split.growth},
         "months": {str(year): list(row) for year, row in table},
         "drawdowns": falls.to_dict("records"),
         "calibration": found.scores.reset_index().to_dict("records"),
-        "market_states": {
-            by: result.measures_by(by).to_dict("index") for by in ("phase", "volatility")
-        },
-        "target_cuts": result.cut_rows,
-        "events": {str(kind): int(count) for kind, count in events.items()},
+        "curves": thin_curves(result, OF_ONE)[1],
+    }
+
+
+def collect_several(result: Result) -> dict[str, Any]:
+    """Return the numbers of several positions: attribution, contagion, exposures, curves."""
+    rows, curves = thin_curves(result, OF_SEVERAL)
+    exposures: pd.DataFrame = result.exposures.iloc[rows]
+    contagion = result.contagion().assign(time=lambda table: table["time"].astype(str))
+    return {
+        "attribution": result.attribution().to_dict("index"),
+        "contagion": contagion.to_dict("records"),
         "curves": curves,
-        "manifest": result.manifest,
+        "exposures": {str(name): exposures[name].tolist() for name in exposures},
     }
