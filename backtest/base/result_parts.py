@@ -6,13 +6,14 @@ Results declare these parts; reports, lists and the command line read them, what
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
 
-from backtest.base.table_text import NONE, STYLES, Head
+from backtest.base.number_text import NOT_AVAILABLE
+from backtest.base.table_text import STYLES, Head
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -47,7 +48,7 @@ class Headline(NamedTuple):
     text: str = ""
 
     def __str__(self) -> str:
-        return self.text or (NONE if self.is_unknown else STYLES[self.style](self.value))
+        return self.text or (NOT_AVAILABLE if self.is_unknown else STYLES[self.style](self.value))
 
     @property
     def is_unknown(self) -> bool:
@@ -145,3 +146,23 @@ class Part(NamedTuple):
     title: str
     lead: str
     blocks: tuple[Shown, ...]
+
+
+def list_changes(before: Sequence[Headline], after: Sequence[Headline]) -> pd.DataFrame:
+    """Return the headline numbers that two results share, side by side.
+
+    By name: ``number`` (its title), ``before`` and ``after``, ``change``, and ``is`` (``"better"``,
+    ``"worse"``, or empty where nothing changed or the number has no direction).
+    """
+    first = {each.name: each for each in before}
+    rows = {}
+    for each in (each for each in after if each.name in first):
+        change = each.value - first[each.name].value
+        is_better = (change > 0.0) == (each.better == "more")
+        word = ("better" if is_better else "worse") if each.better and abs(change) > 0.0 else ""
+        rows[each.name] = {
+            "number": each.title, "before": str(first[each.name]), "after": str(each),
+            "change": change, "is": word,
+        }  # fmt: skip
+    columns = ["number", "before", "after", "change", "is"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)

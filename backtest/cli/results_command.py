@@ -1,4 +1,4 @@
-"""``backtest results``: list, show, compare, verify, prune and export saved results."""
+"""``backtest results``: list, show, compare, diff, verify, prune and export saved results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backtest.base.errors import ParameterError
 from backtest.cli import results_prune_command
 from backtest.cli.compare_command import print_comparison
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, option
-from backtest.cli.printing import add_command, format_help, print_json
+from backtest.cli.printing import add_command, format_help, print_json, print_table
 from backtest.cli.results_prune_command import (
     FILTER,
     WHAT,
@@ -27,6 +27,7 @@ EXAMPLES = """
 backtest results list --sort sharpe
 backtest results show 0a1b2c3d
 backtest results compare 0a1b2c3d 77aa8cc5
+backtest results diff 0a1b2c3d 77aa8cc5
 backtest results verify
 backtest results prune --keep 100 --dry-run
 backtest results export 0a1b2c3d --out run.zip
@@ -45,6 +46,9 @@ backtest results show 0a1b --json              [dim]# how the id begins[/dim]
 COMPARE_EXAMPLES = """
 backtest results compare 0a1b2c3d 77aa8cc5
 backtest results compare calm=0a1b2c3d bold=77aa8cc5 --baseline bold --json
+"""
+DIFF_EXAMPLES = """
+backtest results diff 0a1b2c3d 77aa8cc5        [dim]# two stress tests, two walks ...[/dim]
 """
 VERIFY_EXAMPLES = """
 backtest results verify                        [dim]# all of results/[/dim]
@@ -66,7 +70,7 @@ Name = Annotated[
 
 
 def results() -> None:
-    """List, show, compare, verify, prune and export saved results."""
+    """List, show, compare, diff, verify, prune and export saved results."""
 
 
 app.callback(help=format_help(results, EXAMPLES))(results)
@@ -235,6 +239,38 @@ def warn_of_other_versions(named: dict[str, Any]) -> None:
             typer.echo(f"warning: {text}", err=True)
 
 
+def diff(
+    before: Name,
+    after: Name,
+    *,
+    as_json: AsJson = False,
+    results: Results = RESULTS,
+) -> None:
+    """Show the headline numbers of two saved results of one kind, and which are better."""
+    from backtest.base.result_parts import list_changes  # noqa: PLC0415 - loads pandas
+    from backtest.store import load_saved, read_usable  # noqa: PLC0415 - loads much
+
+    (first, entry), (second, other) = (read_usable(name, results) for name in (before, after))
+    if entry.kind != other.kind or entry.kind in ("run", "portfolio", "study"):
+        raise ParameterError(
+            f"a diff needs two results of one kind, got a {entry.kind} and a {other.kind}",
+            where="backtest results diff",
+            cure="name two stress tests, for example; results compare takes runs",
+        )
+    loaded: list[Any] = [load_saved(folder) for folder in (first, second)]
+    changes = list_changes(*(each.list_numbers() for each in loaded))
+    if as_json:
+        rows = changes.reset_index(names="name").to_dict("records")
+        print_json(
+            {"kind": entry.kind, "before": first.name, "after": second.name, "numbers": rows}
+        )
+        return
+    for folder, each in zip((first, second), loaded, strict=True):
+        typer.echo(f"{folder.name}: {each.verdict}")
+    columns = ("number", "before", "after", "is")
+    print_table(columns, changes[list(columns)].to_numpy().tolist(), right=columns[1:3])
+
+
 def verify(
     names: Annotated[
         list[str] | None,
@@ -289,6 +325,7 @@ def export(
 add_command(app, "list", list_, LIST_EXAMPLES)
 add_command(app, "show", show, SHOW_EXAMPLES)
 add_command(app, "compare", compare, COMPARE_EXAMPLES)
+add_command(app, "diff", diff, DIFF_EXAMPLES)
 add_command(app, "verify", verify, VERIFY_EXAMPLES)
 add_command(app, "prune", results_prune_command.prune, results_prune_command.EXAMPLES)
 add_command(app, "export", export, EXPORT_EXAMPLES)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
 from backtest.base.saved_result import SavedResult
@@ -104,7 +105,7 @@ def write_table(shown: ShownTable, whole: pd.DataFrame) -> Table:
     first = shown.labels.title or str(frame.index.name or "").replace("_", " ")
     columns = (
         Column(first, shown.labels.unit, is_number=False),
-        *(Column(head.title, head.unit, frame[name].dtype != object)
+        *(Column(head.title, head.unit, is_numeric_dtype(frame[name]))
           for name, head in heads.items()),
     )  # fmt: skip
     left = len(whole) - len(frame)

@@ -17,7 +17,9 @@ from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
 from backtest.base.json_values import to_plain
 from backtest.base.number_text import format_value
+from backtest.base.result_parts import Headline
 from backtest.base.saved_result import SavedResult, list_records
+from backtest.base.table_text import find_head
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.measures.ranking import ObjectiveLike, rank_by_objective, read_constraints
 from backtest.measures.run_measures import METRICS
@@ -197,6 +199,17 @@ class Sweep(SavedResult):
         best = self.table.iloc[int(self.rank()[0])]
         values = ", ".join(f"{name} = {format_value(best[name])}" for name in self.parameters)
         return f"The best Sharpe ratio of {self.note} is {best['sharpe']:.2f}, with {values}."
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the measures of the best set by its Sharpe ratio."""
+        best = self.list_measures()
+        shown = (("sharpe", "decimals", "more"), ("total_return", "percent", "more"),
+                 ("max_drawdown", "percent", "less"))  # fmt: skip
+        return [
+            Headline(name, f"{find_head(name).title} of the best", best[name], style, better=way)
+            for name, style, way in shown
+            if name in best
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sweep as data for JSON; a table of more than 10,000 sets is left out."""

@@ -16,7 +16,7 @@ ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 COMPLETE = ("policy", "estimator", "metric", "sampler", "chart", "venue", "data vendor",
             "path model", "weight rule", "portfolio-margin preset")  # fmt: skip
 """The lists whose example has a name of its own: nothing else of the package mentions it."""
-TITLES = (*COMPLETE, "source of downloads", "command")
+TITLES = (*COMPLETE, "source of downloads", "command", "kind of result")
 
 
 def read_section(title):
