@@ -13,7 +13,7 @@ from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import TimeLike, parse_duration, utc_index
 from backtest.engine.portfolio_checks import check_settlement, read_venues
-from backtest.market import Market, Markets
+from backtest.market import Market, Markets, as_markets
 from backtest.pockets.allocation_result import AllocationResult
 from backtest.pockets.allocation_run import run_pockets
 from backtest.pockets.live_pockets import PocketRun
@@ -163,11 +163,12 @@ class Allocation:
             venues settle in different currencies.
         """
         check_account(account)
+        markets: Markets = as_markets(market, where=f"{WHERE}.run, market")
         terms = {"sampling": sampling, "calendar": calendar, "compile": compile, "start": start}
         runs: dict[str, PocketRun] = {}
         traded: dict[str, Any] = {}
         for name, each in self.pockets.items():
-            own, names = find_market(name, each, market), list_instruments(each, market)
+            own, names = find_market(name, each, markets), list_instruments(each, markets)
             found = find_venue(name, names, own, venue)
             runs[name] = PocketRun(
                 policy=each.policy,
@@ -179,8 +180,8 @@ class Allocation:
             )
             traded |= {k: found[k] if isinstance(found, Mapping) else found for k in names}
         check_bars(runs)
-        if isinstance(market, Markets):
-            chosen = market.select(*traded)
+        if len(markets) > 1:
+            chosen = markets.select(*traded)
             check_settlement(chosen, read_venues(traded, chosen))
         return run_pockets(
             runs, account, self.rebalance, self.transfer, terms=terms, progress=progress
@@ -223,23 +224,8 @@ def check_account(account: Account) -> None:
             )
 
 
-def find_market(name: str, pocket: Pocket, market: Market | Markets) -> Market | Markets:
+def find_market(name: str, pocket: Pocket, market: Markets) -> Market | Markets:
     """Return the market that a pocket trades, or its markets."""
-    chosen = pocket.instrument
-    if isinstance(market, Market):
-        if chosen not in (None, market.instrument):
-            raise ParameterError(
-                f"instrument must be that of the market, {market.instrument!r}, got {chosen!r}",
-                where=f"{WHERE}, pocket {name}",
-                cure="leave it out, or run the allocation on bt.Markets",
-            )
-        return market
-    if not isinstance(market, Markets):
-        raise ParameterError(
-            f"market must be a Market or Markets, got {str(market)[:60]!r}",
-            where=f"{WHERE}.run, market",
-            cure="pass bt.Market.load(...), or bt.Markets({name: market, ...})",
-        )
     names = list_instruments(pocket, market)
     unknown = [each for each in names if each not in market]
     if unknown:
@@ -258,11 +244,9 @@ def find_market(name: str, pocket: Pocket, market: Market | Markets) -> Market |
     return market[names[0]] if is_one else market.select(*names)
 
 
-def list_instruments(pocket: Pocket, market: Market | Markets) -> list[str]:
+def list_instruments(pocket: Pocket, market: Markets) -> list[str]:
     """Return the instruments that a pocket trades."""
     chosen = pocket.instrument
-    if isinstance(market, Market):
-        return [chosen if isinstance(chosen, str) else market.instrument]
     return [chosen] if isinstance(chosen, str) else [*(chosen or market)]
 
 

@@ -17,7 +17,7 @@ from backtest.base.units import FloatArray
 from backtest.engine import Result
 from backtest.engine.manifest import describe_history
 from backtest.engine.run_record import sample_risk_free
-from backtest.market import Market
+from backtest.market import Market, Markets
 from backtest.measures.performance import compound_growth, max_drawdown, ratio
 
 WHOLE = "whole"
@@ -44,7 +44,7 @@ class AllocationResult(SettingsResult):
         What the numbers come from.
     results : dict of str to Result
         The run of each pocket, with its transfers as flows; None if loaded from files.
-    history : Market, optional
+    history : Market or Markets, optional
         The market of the first pocket that has one; None if loaded from files.
     """
 
@@ -53,7 +53,7 @@ class AllocationResult(SettingsResult):
     transfers: pd.DataFrame
     settings: dict[str, Any]
     results: Mapping[str, Result] | None = None
-    history: Market | None = None
+    history: Market | Markets | None = None
 
     kind = "allocation"
     table_names = ("table", "equity", "transfers")
@@ -157,7 +157,7 @@ def build_result(
     shares: FloatArray,
     capital: float,
     settings: dict[str, Any],
-    history: Market | None,
+    history: Market | Markets | None,
 ) -> AllocationResult:
     """Return the result of pockets that have been run."""
     equity = pd.DataFrame({name: each.bars["equity"] for name, each in results.items()})

@@ -52,7 +52,7 @@ def run_pockets(
         if len(flows):
             own = parts[name].override({"flows": flows})
             results[name] = live_alone(runs[name], own, terms)
-    history = next((each.market for each in runs.values() if isinstance(each.market, Market)), None)
+    history = next(iter(runs.values())).market
     settings = {
         "policy": ", ".join(
             f"{name}: {each.share:g} of {each.policy!r}" for name, each in runs.items()

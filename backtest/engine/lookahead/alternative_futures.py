@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from backtest.market import Market, Markets
+from backtest.market import Market, Markets, as_markets
+from backtest.market.markets import as_given
 
 
 def rewrite_future(market: Market | Markets, t: int, rng: np.random.Generator) -> Market | Markets:
@@ -16,14 +17,14 @@ def rewrite_future(market: Market | Markets, t: int, rng: np.random.Generator) -
 
     An instrument that is listed after bar t keeps its first bar.
     """
-    if isinstance(market, Market):
-        return rewrite_after(market, t, rng)
+    markets = as_markets(market)
     changed = {
-        name: rewrite_after(market[name], max(0, t - int(first)), rng)
-        for name, (first, stop) in zip(market.names, market.spans, strict=True)
+        name: rewrite_after(markets[name], max(0, t - int(first)), rng)
+        for name, (first, stop) in zip(markets.names, markets.spans, strict=True)
         if t + 1 < stop
     }
-    return market.with_markets(changed)
+    rewritten: Market | Markets = as_given(markets.with_markets(changed), market)
+    return rewritten
 
 
 def make_futures(market: Market, t: int, rng: np.random.Generator) -> Iterator[tuple[str, Market]]:

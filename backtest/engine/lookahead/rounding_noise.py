@@ -23,8 +23,9 @@ import numpy as np
 
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.engine.lookahead.column_rounding import find_differences, fits_single
-from backtest.market import Market, Markets
+from backtest.market import Market, Markets, as_markets
 from backtest.market.lent_market import detach
+from backtest.market.markets import as_given
 
 NOISE = 1e-14
 """Relative noise in the numbers of the market that shows the effect of rounding on a column."""
@@ -191,13 +192,13 @@ def add_noise(
     if half is not None:
         is_half = np.arange(market.n_bars) // max(1, market.n_bars // 2) == half
         noise = np.where(is_half, noise, 1.0)
-    if isinstance(market, Market):
-        return _multiply(market, noise)
+    markets = as_markets(market)
     changed = {
-        name: _multiply(market[name], noise[first:stop])
-        for name, (first, stop) in zip(market.names, market.spans, strict=True)
+        name: _multiply(markets[name], noise[first:stop])
+        for name, (first, stop) in zip(markets.names, markets.spans, strict=True)
     }
-    return market.with_markets(changed)
+    rounded: Market | Markets = as_given(markets.with_markets(changed), market)
+    return rounded
 
 
 def _multiply(market: Market, noise: FloatArray) -> Market:
