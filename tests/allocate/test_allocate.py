@@ -10,9 +10,10 @@ from sklearn.covariance import ledoit_wolf
 import backtest as bt
 from backtest.allocate import by_covariance, formulas
 from backtest.allocate.by_covariance import Memory
-from backtest.base.errors import BacktestError, ParameterError, PolicyError
+from backtest.base.errors import PolicyError
 from backtest.engine.lookahead.checked_signals import describe_signal_check
 from tests.fast_cases import every_nth
+from tests.refusals import check_refused
 
 A, B, C = (bt.Market.sample(bars=24 * 30, seed=seed) for seed in range(3))
 # ruff: noqa: N803 - X is what fit calls its argument
@@ -243,13 +244,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_allocations_are_refused_with_a_cure(case):
-    call, problem = BAD[case]
-    with pytest.raises(BacktestError) as caught:
-        call()
-    assert isinstance(caught.value, ParameterError | PolicyError)
-    assert problem in caught.value.problem
-    assert caught.value.where
-    assert caught.value.cure
+    check_refused(*BAD[case])
 
 
 def test_planted_peeks_into_the_returns_are_found(monkeypatch):

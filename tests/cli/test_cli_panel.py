@@ -19,6 +19,7 @@ from backtest.cli.experiment_venue import complete_preset
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import Constant, VolTarget
 from tests.commands import call
+from tests.refusals import check_refused
 
 HOURS = 24 * 20
 
@@ -306,12 +307,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_experiments_are_refused_with_a_cure(case):
-    run, problem = BAD[case]
-    with pytest.raises(BacktestError) as caught:
-        run()
-    assert any(part in caught.value.problem for part in problem.split("|"))
-    assert caught.value.where
-    assert caught.value.cure
+    check_refused(*BAD[case])
 
 
 RUN = ("run", "--data", "data", "--no-compile", "--policy", "constant", "--set", "leverage=2")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
+from tests.refusals import check_refused
 from tests.scenes import bracket, venue_of
 
 PLAIN = venue_of(brackets=[bracket(leverage=10.0, rate=0.05)])
@@ -171,8 +172,4 @@ def book(**changes):
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_clear_error(name):
-    make, problem = BAD[name]
-    with pytest.raises(bt.ParameterError) as caught:
-        make()
-    assert problem in caught.value.problem
-    assert caught.value.cure
+    check_refused(*BAD[name], kind=bt.ParameterError)

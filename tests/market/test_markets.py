@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import BacktestError, DataError, ParameterError
 from backtest.base.units import HOUR, SECOND
+from tests.refusals import check_refused
 
 START = pd.Timestamp("2023-01-01", tz="UTC")
 
@@ -217,13 +217,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_panels_are_refused_with_a_cure(case):
-    make, problem = BAD[case]
-    with pytest.raises(BacktestError) as caught:
-        make()
-    assert isinstance(caught.value, DataError | ParameterError)
-    assert problem in caught.value.problem
-    assert caught.value.where
-    assert caught.value.cure
+    check_refused(*BAD[case])
 
 
 def test_an_unknown_name_is_a_key_error_that_lists_the_names():

@@ -11,6 +11,7 @@ import backtest as bt
 from backtest.venue.collateral import StoredMarket, check_collateral
 from backtest.venue.requirement import read_rules
 from backtest.venue.requirement_rule import MarginRule
+from tests.refusals import check_refused
 from tests.scenes import market_of, venue_of
 
 NAN, INF = math.nan, math.inf
@@ -150,12 +151,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_clear_error(name):
-    make, problem = BAD[name]
-    with pytest.raises(bt.BacktestError) as caught:
-        make()
-    assert problem in caught.value.problem
-    assert caught.value.where
-    assert caught.value.cure
+    check_refused(*BAD[name])
 
 
 class Negative:

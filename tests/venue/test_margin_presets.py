@@ -10,6 +10,7 @@ import pytest
 import backtest as bt
 from backtest.venue.margin_presets import STATUSES, list_presets
 from backtest.venue.requirement_rule import MarginRule
+from tests.refusals import check_refused
 
 NAMED = {
     "occ-tims", "okx-portfolio", "deribit-portfolio", "derive", "binance-portfolio",
@@ -137,11 +138,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_clear_error(name):
-    make, problem = BAD[name]
-    with pytest.raises(bt.BacktestError) as caught:
-        make()
-    assert problem in caught.value.problem
-    assert caught.value.cure
+    check_refused(*BAD[name])
 
 
 def test_the_page_names_every_preset_with_its_days_and_its_code_runs():

@@ -11,6 +11,7 @@ import backtest as bt
 from tests.agreement import assert_agrees
 from tests.cases import make_case, with_two_multipliers
 from tests.fast_cases import every_nth
+from tests.refusals import check_refused
 from tests.scenes import INF, NAN, account_of, at, frame, isolated, play, series, venue_of
 
 RISING = bt.OpenInterestMargin(lower=20e6, upper=50e6)
@@ -197,10 +198,7 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_multipliers_are_refused_with_a_cure(case):
     changes, text = BAD[case]
-    with pytest.raises(bt.BacktestError) as caught:
-        venue_of(**changes)
-    assert text in str(caught.value)
-    assert caught.value.cure
+    check_refused(lambda: venue_of(**changes), text)
 
 
 @pytest.mark.parametrize(("changes", "text"), [

@@ -1,0 +1,20 @@
+"""Calls that must be refused with one clear error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from backtest.base.errors import BacktestError
+
+
+def check_refused(
+    make: Callable[[], object], words: str, kind: type[BacktestError] = BacktestError
+) -> None:
+    """Require an error with one of the words, which ``|`` separates, a place and a cure."""
+    with pytest.raises(kind) as caught:
+        make()
+    assert any(part in str(caught.value) for part in words.split("|")), caught.value
+    assert caught.value.where
+    assert caught.value.cure
