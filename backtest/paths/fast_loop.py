@@ -31,7 +31,7 @@ from backtest.engine.signal_input import read_signal
 from backtest.market import Market, Markets
 from backtest.paths import paths_loop
 from backtest.paths.draw_plan import DrawPlan
-from backtest.paths.instrument_paths import PRICES, InstrumentPaths
+from backtest.paths.instrument_paths import MARKS, PRICES, InstrumentPaths
 from backtest.paths.path_columns import observe_paths
 from backtest.paths.path_events import OWN_BLOCK, WARMUP, PathLives
 from backtest.paths.path_set import Paths
@@ -302,26 +302,34 @@ class FastLoop:
 
     def tile_feed(self, bars: PathBars, n: int) -> Any:
         """Return the feed of n paths that differ in prices, volume and funding only."""
-        feed, width = self.prepared.inputs.feed, self.paths.width
         marks = bars.prices if bars.marks is None else bars.marks
-        fields = {name: bars.prices[j] for j, name in enumerate(PRICES)}
-        fields |= {f"mark_{name}": marks[j] for j, name in enumerate(PRICES)}
-        fields["volume"] = bars.volume
+        tiled = self.tiled.get(n) or self.tile_shared(n)
+        self.tiled[n] = tiled
+        rates = tiled["funding_rate"].reshape(n, -1).copy()
+        n_drawn = bars.rates.shape[1]
+        rates[:, rates.shape[1] - n_drawn :] = bars.rates
+        drawn: dict[str, Any] = {name: bars.prices[j] for j, name in enumerate(PRICES)}
+        drawn |= {name: marks[j] for j, name in enumerate(MARKS)}
+        drawn |= {"volume": bars.volume, "funding_rate": rates.ravel()}
+        return type(self.prepared.inputs.feed)(**(tiled | drawn))
+
+    @functools.cached_property
+    def tiled(self) -> dict[int, dict[str, Any]]:
+        """What blocks of n paths share, by n: two sizes, those of most blocks and of the last."""
+        return {}
+
+    def tile_shared(self, n: int) -> dict[str, Any]:
+        """Return the fields of the feed that n paths have in common, laid end to end."""
+        feed, width, fields = self.prepared.inputs.feed, self.paths.width, {}
         for name in feed._fields:
-            if name not in fields:
+            if name not in (*PRICES, *MARKS, "volume"):
                 cut = self.cut(name, getattr(feed, name))
                 is_event = name.startswith(("funding_", "flow_"))
-                is_tiled = is_event or len(cut) > 1
-                fields[name] = np.tile(cut, n) if is_tiled else cut
+                fields[name] = np.tile(cut, n) if is_event or len(cut) > 1 else cut
         for name in ("funding_bar", "flow_bar"):
             each = len(fields[name]) // n
             fields[name] = fields[name] + np.repeat(np.arange(n) * width, each)
-        rates = fields["funding_rate"].reshape(n, -1)
-        n_drawn = bars.rates.shape[1]
-        if n_drawn:
-            rates[:, rates.shape[1] - n_drawn :] = bars.rates
-        fields["funding_rate"] = rates.ravel()
-        return type(feed)(**fields)
+        return fields
 
     @functools.cached_property
     def recipe(self) -> Any:
