@@ -23,6 +23,11 @@ def compound_growth(growth: float, years: float) -> float:
     >>> round(compound_growth(1.21, 2.0), 12)
     0.1
     """
+    return find_growth_rate(growth, years)
+
+
+def find_growth_rate(growth: float, years: float) -> float:
+    """Return :func:`compound_growth` of numbers that need no check."""
     if growth <= 0.0:
         return -1.0
     exponent = math.log(growth) / years

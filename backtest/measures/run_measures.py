@@ -9,7 +9,7 @@ import numpy as np
 
 from backtest.base.units import DAY, FloatArray, IntArray
 from backtest.measures.path_measures import PathSums, Samples, measure_path
-from backtest.measures.performance import LEAST_DEVIATION, compound_growth
+from backtest.measures.performance import LEAST_DEVIATION, find_growth_rate
 from backtest.measures.stored_tally import flatten_tally
 from backtest.measures.tally import Tally
 
@@ -145,7 +145,7 @@ def measure_core(
     """Return the measures of the core."""
     growth = unit / tally["first_unit"]
     is_ruined = tally["ruin"] >= 0
-    cagr = np.array([compound_growth(each, years) for each in growth.tolist()])
+    cagr = np.array([find_growth_rate(each, years) for each in growth.tolist()])
     cagr[is_ruined] = -1.0
     n = tally["samples"]
     few = np.where(n > 1, n - 1.0, np.nan)
@@ -220,7 +220,7 @@ def find_equivalents(disutility: FloatArray, periods: float) -> FloatArray:
     See :func:`backtest.measures.return_shape.certainty_equivalent`.
     """
     growth = [math.sqrt(1.0 / each) if each != 0.0 else math.inf for each in disutility.tolist()]
-    rates = [compound_growth(each, 1.0 / periods) for each in growth]
+    rates = [find_growth_rate(each, 1.0 / periods) for each in growth]
     return np.where(np.isnan(disutility), np.nan, rates)
 
 

@@ -35,8 +35,8 @@ from backtest.sweep.lanes.lane_rows import AT_ONCE, LANES, RUN, Cursor, Kind, Se
 from backtest.sweep.policy_columns import BlockColumns
 from backtest.venue import MarginRules
 
-CHUNK = 65_536
-"""Bars between two checks whether to stop."""
+CHUNK = 262_144
+"""Bars between two checks whether to stop: 20 ms, beside the 0.3 ms of a call of the loop."""
 
 WHOLE = Kind(True, True, True)
 """Kind of a lane that passes a bar in full."""
