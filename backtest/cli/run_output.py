@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
+
+from backtest.engine.account_text import count_boundless
 
 if TYPE_CHECKING:
     from backtest.engine import Result
@@ -37,8 +38,7 @@ def result_to_dict(
         data["attribution"] = result.attribution().to_dict(orient="index")
         data["contagion"] = list_rows(result.contagion())
     data |= {"target_cuts": list(result.cut_rows), "no_fill": result.no_fill or None}
-    if result.has_one_position:
-        data["infinite_leverage"] = int(np.isinf(result.bars["target"]).sum())
+    data["infinite_leverage"] = count_boundless(result)
     if cost is not None:
         data["limit_cost"] = cost._asdict()
     if realized is not None:

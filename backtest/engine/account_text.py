@@ -66,11 +66,9 @@ def summarize_account(result: RunRecord) -> Iterator[str]:
 def find_start(result: RunRecord) -> float:
     """Return the equity before the first bar, computed back from the first bar."""
     first = result.bars.iloc[0]
-    several = () if result.has_one_position else ("collateral_pnl",)
-    sold = 0.0 if result.has_one_position else float(first["conversion"])
     costs = first[[*COSTS, "liquidation_loss"]].sum()
-    gains = first[["price_pnl", "flows", "bad_debt", *several]].sum()
-    return float(first["equity"] + costs + sold - gains)
+    gains = first[["price_pnl", "flows", "bad_debt", "collateral_pnl"]].sum()
+    return float(first["equity"] + costs + first["conversion"] - gains)
 
 
 def summarize_events(result: RunRecord) -> Iterator[str]:
@@ -80,7 +78,7 @@ def summarize_events(result: RunRecord) -> Iterator[str]:
     yield from format_paragraph("Other events", ", ".join(list_other_events(result)))
     target = result.of_positions("target")
     first = int(np.argmax(~np.isnan(target).all(axis=1)))
-    if first > WARM and result.has_one_position:
+    if first > WARM:
         time = format_time(int(result.time[first]))
         text = f"no decision before {time} UTC, bar {first:,}: its columns were not known yet; "
         text += "earlier data, or bt.run(start=...), warm them up"
@@ -100,9 +98,7 @@ def summarize_liquidations(result: RunRecord) -> Iterator[str]:
         yield from format_paragraph("Liquidations", str(count) if count else "none")
         yield from list_liquidations(result)
         return
-    lost = (
-        f"{count:,}, loss {metrics['liquidation_loss']:,.2f}, bad debt {metrics['bad_debt']:,.2f}"
-    )
+    lost = f"{count:,}, loss {metrics['liquidation_loss']:,.2f}"
     yield from format_paragraph("Liquidations", lost if count else "none", *list_cases(result))
 
 
@@ -114,17 +110,14 @@ def list_other_events(result: RunRecord) -> list[str]:
     others = [f"stops {metrics['stops']:.0f}", f"margin calls {metrics['margin_calls']:.0f}{more}"]
     if metrics["take_profits"] > 0.0:
         others.insert(1, f"take-profits {metrics['take_profits']:.0f}")
-    if not result.has_one_position:
-        delisted = int((kinds == "delisted").sum())
-        return [*others, f"delisted {delisted}"] if delisted else others
+    if delisted := int((kinds == "delisted").sum()):
+        others.append(f"delisted {delisted}")
     refused = result.events.loc[kinds == "withdrawal_refused", "amount"].sum()
     if refused > 0.0:
         others.append(f"withdrawals refused {refused:,.2f}")
-    later = result.manifest["data"]["flows_after_the_end"]
-    if later:
+    if later := result.manifest["data"].get("flows_after_the_end"):
         others.append(f"flows after the last bar, ignored: {later}")
-    boundless = count_boundless(result)
-    if boundless:
+    if boundless := count_boundless(result):
         others.append(f"an infinite leverage asked for at {boundless:,} closes")
     if metrics["bad_debt"] > 0.0:
         others.append(f"bad debt {metrics['bad_debt']:,.2f}")

@@ -188,15 +188,12 @@ def describe_each_target(result: RunRecord) -> Iterator[str]:
     """Yield the targets of several positions, and which instruments had none but 0."""
     rows = [row for row in result.cut_rows if row["instrument"] == "all"]
     yield from describe_targets(rows, " per instrument")
-    boundless = count_boundless(result)
-    if boundless:
-        yield f"an infinite leverage asked for at {boundless:,} closes"
     idle = [
         row["instrument"]
         for row in result.cut_rows
         if row["cause"] == "all" and not (row["decisions"] and row["mean_asked"])
     ]
-    if idle and len(idle) < len(result.names) and not boundless:
+    if idle and len(idle) < len(result.names) and not count_boundless(result):
         yield f"never a target but 0 for {', '.join(idle)}"
 
 

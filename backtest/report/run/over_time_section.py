@@ -156,8 +156,7 @@ def build_rolling(result: Result) -> Iterator[Block]:
 
 def average_leverage(result: Result) -> FloatArray:
     """Return the mean absolute leverage over the bars of each sampling period."""
-    name = "leverage" if result.has_one_position else "gross_leverage"
-    leverage = np.abs(result.bars[name].to_numpy())
+    leverage = result.bars["gross_leverage"].to_numpy()
     leverage = np.where(np.isfinite(leverage), leverage, 0.0)
     ends = np.flatnonzero(result.ends_sample != 0.0)
     starts = np.concatenate([[0], ends[:-1] + 1])

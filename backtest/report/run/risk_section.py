@@ -45,7 +45,7 @@ LEAST_RETURNS = 20
 
 def build_risk(result: Result) -> Section:
     """Return the section on risk."""
-    close = [draw_closeness(result)] if result.has_one_position else []
+    close = [draw_closeness(result)] if "liquidation_price" in result.bars else []
     blocks = [*close, *build_calibration(result), *build_tails(result)]
     lead = "How close the account came to liquidation, how well that was forecast, and its tails."
     return Section("risk", "Risk", lead, blocks)
