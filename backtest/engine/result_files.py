@@ -63,6 +63,11 @@ ARRAYS = (
 )  # fmt: skip
 HIDDEN = ("entry_value", "unit_value", *ARRAYS)
 """Columns of the bars of one position that only loading needs."""
+REPEATED = (
+    "gross_leverage", "net_leverage", "backing", "requirement", "balance", "collateral",
+    "collateral_at_rate", "collateral_pnl", "conversion", "overlay",
+)  # fmt: skip
+"""Columns of the bars of one position that follow from the others."""
 KEPT = ("interval", "is_session", "first_peak", "started")
 """Fields of a run that are stored beside its state."""
 WHOLE = ("is_pending", "is_halted", "is_called", "is_call_open", "cursor")
@@ -152,7 +157,7 @@ def _write(result: RunRecord, folder: Path) -> None:
 
 def _widen_bars(result: RunRecord) -> pd.DataFrame:
     """Return the bars of one position, with the columns that only loading needs."""
-    bars = result.bars.reset_index()
+    bars = result.bars.drop(columns=[*REPEATED]).reset_index()
     arrays = {**_name_quotes(result), "ends_sample": result.ends_sample}
     fields = result.record.of_one()
     own = (fields["entry"], fields["unit"], *(arrays[x] for x in ARRAYS))
