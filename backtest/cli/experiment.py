@@ -106,6 +106,12 @@ def build_single_experiment(draft: Draft, command: str, *, warms: bool = True) -
             where="--data, --instrument",
             cure="give one folder with one instrument",
         )
+    if "overlay" in experiment.terms:
+        raise ParameterError(
+            f"{command} is about one position, got an overlay",
+            where="--overlay",
+            cure="leave --overlay out, or combine the policies instead",
+        )
     return experiment
 
 

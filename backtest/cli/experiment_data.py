@@ -101,11 +101,10 @@ def names_several(data: DraftTable) -> bool:
 
 
 def check_named_terms(draft: Draft) -> None:
-    """Refuse what only several instruments have: weights, an overlay, tables of instruments."""
+    """Refuse what only several instruments have: weights, a currency, tables of instruments."""
     tables = draft.tables
     found = [("run", key) for key in WEIGHTS if key in tables.get("run", {})]
     found += [("data", "currency")] if "currency" in tables.get("data", {}) else []
-    found += [("overlay", "")] if tables.get("overlay") else []
     found += [("policy", name) for name in find_single(tables.get("policy", {}))]
     found += [("venue", name) for name in find_venues(tables.get("venue", {}))]
     for table, key in found[:1]:

@@ -254,7 +254,6 @@ BAD = {
     "signal": (lambda: build(data=FOLDERS, signal="-1"), "the signal of several instruments must"),
     "weights of one": (lambda: build(data=FOLDERS[:1], weights="w.csv"), "weights is for several"),
     "currency of one": (lambda: build(data=FOLDERS[:1], currency="USD"), "[data] currency is for"),
-    "overlay of one": (lambda: build(overlay="constant"), "overlay] is for several instruments"),
     "carry alone": (lambda: build(data=FOLDERS, carry_weights=True), "of a file, got none"),
     "no weights": (lambda: build(data=FOLDERS, weights="w.csv"), "a file of weights must exist"),
     "unknown column": (lambda: build(data=FOLDERS, weights=write("w.csv", f"time,BTC\n{ROW},1\n")),
