@@ -52,13 +52,14 @@ def test_a_word_that_cannot_be_is_one_error(tmp_path, monkeypatch, capsys, words
     assert err.count("error:") == err.count("where:") == err.count("cure:") == 1
 
 
+OVERLAY = ["--overlay", "vol-target", "--timezone", "UTC", "--instrument", "BTCUSDT"]
 CASCADE = ["cascade", "--open-interest", "1e6", "--shock", "-0.1"]
 CROWD = ["crowd", "--open-interest", "1e6"]
 
 
 @pytest.mark.parametrize(("command", "words"), [
     *((each, ["--currency", "USDT"]) for each in (["bounds"], CASCADE)),
-    *((each, ["--overlay", "vol-target", "--timezone", "UTC"]) for each in (CASCADE, CROWD)),
+    *((each, OVERLAY) for each in (CASCADE, CROWD)),
 ])  # fmt: skip
 def test_what_only_several_instruments_have_is_refused(
     tmp_path, monkeypatch, capsys, command, words
