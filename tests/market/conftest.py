@@ -1,13 +1,23 @@
-"""A replayed archive, and what a fetch from it stores."""
+"""A replayed archive, what a fetch from it stores, and the folder of real data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.market.fetches import content, fetch
 from tests.replay import Replay, epoch, kline_text, klines
+
+REAL = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.fixture
+def real() -> Path:
+    if not REAL.is_dir():
+        pytest.skip(f"the real data are not at {REAL}")
+    return REAL
 
 
 @pytest.fixture(scope="session")

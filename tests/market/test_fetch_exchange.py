@@ -12,20 +12,17 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import DataError, ParameterError
-from backtest.base.units import HOUR, to_nanoseconds
+from backtest.base.units import HOUR
 from backtest.market.fetch import RetryPolicy, fetch_market, read_request
 from backtest.market.fetch.ccxt_exchange import Connection, connect_exchange, redirect
 from backtest.market.fetch.source_offers import ARCHIVE, OFFERS
 from backtest.market.fetch.stored_days import list_stored
+from tests.market.fetches import at, content
 from tests.replay import Replay, epoch, klines, settlements
 
 QUICK = RetryPolicy(attempts=4, first=0.0, longest=0.0)
 START, END = "2024-01-01", "2024-01-21"
 NO_CCXT = "ccxt is not installed: pip install 'leverage-backtest[fetch]'"
-
-
-def at(text: str) -> int:
-    return to_nanoseconds(text, where="test")
 
 
 NOW = at("2024-02-01T05:00")
@@ -99,10 +96,6 @@ def fetch(folder: Path, fake: Fake, start=START, end: str | None = END, **how):
     return fetch_market(
         folder, request, **{"now": NOW, "policy": QUICK, "connection": connection, **how}
     )
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_all_pages_make_one_market(tmp_path):

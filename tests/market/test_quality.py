@@ -16,8 +16,8 @@ from backtest.base.units import HOUR, MINUTE
 from backtest.market.inspect.findings import MOST_MOVES, find_outliers, list_cadences
 from backtest.market.tables.frames import TimedTable
 from tests.layouts import MARKET, own_files
+from tests.market.good_frames import without
 
-REAL = Path(__file__).parents[3] / "shared" / "data"
 SAMPLE = bt.Market.sample(bars=24 * 30)
 
 
@@ -30,10 +30,6 @@ def spoilt(folder: Path, kind: str, change: Callable[[pd.DataFrame], pd.DataFram
     report = bt.quality(paths)
     assert {path: path.read_bytes() for path in paths} == before
     return report
-
-
-def without(*rows: int) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    return lambda frame: frame.drop(frame.index[list(rows)])
 
 
 def with_cells(
@@ -363,13 +359,6 @@ def test_what_is_not_there_is_refused(tmp_path: Path):
         bt.quality(tmp_path / "absent")
     with pytest.raises(bt.ParameterError, match="quality needs a path"):
         bt.quality([])
-
-
-@pytest.fixture
-def real() -> Path:
-    if not REAL.is_dir():
-        pytest.skip(f"the real data are not at {REAL}")
-    return REAL
 
 
 def test_real_hours_show_their_famous_wick_and_what_they_lack(real: Path):

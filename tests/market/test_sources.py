@@ -20,7 +20,6 @@ from backtest.market.market import Market
 from backtest.market.tables.settlements import cadence, coverage, missing_settlements
 from backtest.market.tables.times import to_utc
 
-REAL = Path(__file__).parents[3] / "shared" / "data"
 SAMPLE = Market.sample(bars=24 * 10)
 
 
@@ -335,13 +334,6 @@ def test_a_dropped_settlement_is_found_whatever_the_jitter(hours, count, data):
 
 
 # real data
-
-
-@pytest.fixture
-def real() -> Path:
-    if not REAL.is_dir():
-        pytest.skip(f"the real data are not at {REAL}")
-    return REAL
 
 
 def test_real_hours_with_mark_and_funding_load_for_the_span_all_three_cover(real):

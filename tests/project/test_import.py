@@ -23,6 +23,7 @@ from backtest.market.tables.repairs import KINDS
 from backtest.strategies import Constant
 from tests.fast_cases import every_nth
 from tests.layouts import LAYOUTS, MARKET, RIDING, kline_text, own_files, zip_text
+from tests.market.good_frames import doubled
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account(capital=10_000.0, band=0.1)
@@ -255,10 +256,6 @@ def spoil(folder: Path, kind: str, change: Callable[[pd.DataFrame], pd.DataFrame
     frames = {"bars": MARKET.bars(), "mark": MARKET.mark(), "funding": MARKET.funding()[["rate"]]}
     change(frames[kind]).to_csv(folder / f"{kind}.csv", index_label="time")
     return paths
-
-
-def doubled(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.iloc[[0, 1, 2, 2, *range(3, len(frame))]]
 
 
 def differing(frame: pd.DataFrame) -> pd.DataFrame:

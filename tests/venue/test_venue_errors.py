@@ -27,6 +27,7 @@ BAD: dict[str, Bad] = {
     "a negative least notional": (lambda: Contract(min_notional=-5), "-5", "Contract.min_notional"),
     "a negative taker fee": (lambda: Fees(taker=-1e-4, maker=0.0), "-0.0001", "Fees.taker"),
     "a taker fee of all the notional": (lambda: Fees(taker=1, maker=0.0), "got 1", "Fees.taker"),
+    "a maker fee of all the notional": (lambda: Fees(taker=0, maker=1), "got 1", "Fees.maker"),
     "a maker fee that is NaN": (lambda: Fees(taker=5e-4, maker=nan), "got nan", "Fees.maker"),
     "a maker fee that is a text": (
         lambda: Fees(taker=5e-4, maker="0.02%"),  # type: ignore[arg-type]
