@@ -13,7 +13,9 @@ from backtest.base.compiled_twins import make_array_twins
 from backtest.engine.compile.loop_compiler import compile_core
 from backtest.venue import contract_value, liquidation_price, requirement
 from backtest.venue.requirement import compute_after_cost
+from tests import portfolio_scenes
 from tests.account.account_scenes import FEE, ONCE, coin_venue, is_, slip
+from tests.portfolio_scenes import FLAT, near
 from tests.scenes import (
     INF,
     NAN,
@@ -284,6 +286,18 @@ def test_the_leverage_setting_and_the_caps_limit_the_notional(capital, setting, 
 def test_the_position_is_whole_lots_truncated_toward_zero(side, position):
     venue = venue_of(contract={"lot": 3.0})
     assert play(100, 100, signal=side, venue=venue).bars["position"].iloc[-1] == position
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [(36, 35), (34, 30), (41, 40), (4, 0)])
+def test_lots_never_turn_an_increase_into_a_reduction(wanted, expected):
+    # bar 2: 15 of 50 contracts go at 4000 / 47.5, 35 of lot 10 are held to 100: 36 are no order
+    venue = {"contract": {"lot": 10.0}, "liquidation": {"mode": "partial", "step": 0.3}}
+    bars = (FLAT, FLAT, (100, 100, 83, 100), FLAT)
+    equity = -4000 + 15 * 4000 / 47.5 + 3500
+    targets = (5.0, NAN, wanted * 100 / equity)
+    out = portfolio_scenes.play(*bars, targets=targets, venue=venue)
+    assert near(out.equity[2], equity)
+    assert near(out.quantity[3], expected)
 
 
 @pytest.mark.parametrize(("short_of", "lots"), [(0.5e-6, 3), (2e-6, 2)])

@@ -82,6 +82,8 @@ class Account(Walk):
             return
         self.note("ruined with a position" if self.held else "ruined when flat")
         self.is_ruined = True  # it never trades again
+        if not self.held:
+            self.log("ruin", None, ZERO, ZERO)
         for each in self.held:
             value = point.marks[each.rank]
             self.log_forced("ruin", each, -each.quantity, value)

@@ -153,12 +153,13 @@ class Liquidations(State):
         a long repays no debt where no cash is owed.
         """
         held, notional = position.quantity, abs(position.quantity * value)
-        if notional <= position.full_below:
-            return held
         assets, debts, debt = weights
         is_low = position.healthy != 0 and assets <= position.healthy * debts
+        if is_low:
+            self.note("health is low")
+        if notional <= position.full_below:
+            return held
         if is_low and (held < 0 or debt > 0):
-            self.note("whole debt repaid")
             sold_for = (ONE - position.forced_fee) * (ONE - position.forced_slip) * abs(value)
             return held if held < 0 else min(held, debt / sold_for)
         step = position.venue.liquidation.step

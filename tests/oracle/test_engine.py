@@ -63,11 +63,10 @@ LEAST_SEVERAL = {
     },
     make_mode_case: {
         "equity stop in the bar": 15, "equity stop in a gap": 3, "equity_stop alone": 3,
-        "whole debt repaid": 1,
+        "health is low": 1,
     },
     make_full_case: {
         "take_profit alone": 3, "trailing_stop alone": 3, "margin added": 2,
-        "left alone: no money for the order": 1,
     },
 }  # fmt: skip
 """How many of the first 100 random accounts of several positions take each path, at least."""
