@@ -254,6 +254,8 @@ def cut_increases(terms: Terms, book: Book, scene: Scene, room: Room, equity: fl
             limit = find_own_limit(terms, book, scene, room, equity, i)
             room.kept[i] = kept
             room.added[i] = max(min(room.reach[i], limit) - kept, 0.0)
+            if room.added[i] == 0.0 and room.before[i] >= 0.0:
+                room.fee[i] = 0.0  # nothing is left of it, and nothing needs room for its fee
 
 
 def price_order(terms: Terms, scene: Scene, room: Room, i: int) -> None:

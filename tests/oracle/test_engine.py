@@ -63,7 +63,6 @@ LEAST_SEVERAL = {
     },
     make_mode_case: {
         "equity stop in the bar": 15, "equity stop in a gap": 3, "equity_stop alone": 3,
-        "health is low": 1,
     },
     make_full_case: {
         "take_profit alone": 3, "trailing_stop alone": 3, "margin added": 2,

@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 
 import pandas as pd
+import pytest
 
 from tests.agreement import assert_agrees
 from tests.cases import PortfolioCase
@@ -262,3 +263,21 @@ def test_worst_takes_each_position_to_its_own_extreme():
     assert near(out.equity[2], 1000 - 500 * Fraction(500, 505))
     # along the path both fall first, then both rise: M stays over R
     assert not play(scene(tapes, signal)).of_kind("liquidation")
+
+
+@pytest.mark.parametrize(("margin", "bought"), [("cross", 8900), ("isolated", 8000)])
+def test_an_order_that_the_cap_of_its_bracket_cuts_to_nothing_needs_no_room_for_its_fee(
+    margin, bought
+):
+    """A holds 10 at 110, over the cap of 1000, for a fee of 50: E = 1050, at 10x.
+
+    Cross, 10500 less 10 x the fee of B and the 1100 of A; isolated, B is 900, less a margin of 100.
+    """
+    tapes = {
+        "A": tape([flat(100), flat(100), flat(110), flat(110)], (5.0,)),
+        "B": tape([flat(1)] * 4, (0.0, 30.0)),
+    }
+    venues = {"*": {"fees": {"per_order": 50.0}}, "A": {"brackets": [bracket() | {"cap": 1000.0}]}}
+    terms = {"margin": margin, "venue_leverage": 10.0}
+    out = play(scene(tapes, {"A": 1.0, "B": 1.0}, venues=venues, **terms))
+    assert near(out.quantity[2][1], bought)
