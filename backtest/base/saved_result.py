@@ -92,7 +92,7 @@ class SavedResult(Reportable):
         if "kind" in vars(cls):
             plural, source = cls.plural or f"{cls.kind}s", inspect.getfile(cls)
             of_files = (cls.layout, cls.files(), cls.aside, source)
-            KINDS[cls.kind] = Kind(cls.kind, plural, *of_files, cls.load, cls.read_line)
+            KINDS[cls.kind] = Kind(cls.kind, plural, *of_files, cls.load, cls._read_line)
 
     # --------------------------------------------------------------------------- what it declares
 
@@ -160,7 +160,7 @@ class SavedResult(Reportable):
         return self.title.partition("(")[0]
 
     @classmethod
-    def read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
+    def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
         """Return what a list shows of a saved result: policy, title, note, and measures."""
         found = cls.load(folder)
         return {
@@ -192,11 +192,11 @@ class SavedResult(Reportable):
         """Return the classes of policies whose code the provenance names."""
         return ()
 
-    def lay_out(self) -> dict[str, pd.DataFrame]:
+    def _lay_out(self) -> dict[str, pd.DataFrame]:
         """Return the tables as files hold them."""
         raise NotImplementedError
 
-    def write_more(self, folder: Path) -> Mapping[str, Any]:  # noqa: ARG002
+    def _write_more(self, folder: Path) -> Mapping[str, Any]:  # noqa: ARG002
         """Write the files beside the tables; return entries of the manifest that only it has."""
         return {}
 
@@ -211,9 +211,9 @@ class SavedResult(Reportable):
         making = find_making(self, self.list_policies())
 
         def write(draft: Path) -> None:
-            for name, table in self.lay_out().items():
+            for name, table in self._lay_out().items():
                 write_parquet(table, draft / f"{name}.parquet")
-            manifest = {**self.manifest, **self.write_more(draft)}
+            manifest = {**self.manifest, **self._write_more(draft)}
             write_folder_manifest(draft, manifest, self.files(), self.layout)
             write_provenance(draft, target, identity, making)
 
@@ -236,12 +236,12 @@ class SavedResult(Reportable):
             name: pq.read_table(path / f"{name}.parquet").to_pandas() for name in cls.table_names
         }
         kept = {key: value for key, value in manifest.items() if key not in ("format", "files")}
-        made = cls.read_back(kept, tables, path)
+        made = cls._read_back(kept, tables, path)
         attach_saved_making(made, path, manifest["id"])
         return made
 
     @classmethod
-    def read_back(
+    def _read_back(
         cls,
         manifest: dict[str, Any],
         tables: Mapping[str, pd.DataFrame],

@@ -44,7 +44,7 @@ class SettingsResult(SavedResult):
         return str(self.settings.get("policy", ""))
 
     @classmethod
-    def read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
+    def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
         """Return what a list shows of a saved result: policy, title and note."""
         title = str(manifest["title"])
         return {"policy": title.partition("(")[0], "title": title, "note": str(manifest["note"])}
@@ -87,12 +87,12 @@ class SettingsResult(SavedResult):
         )
         return {**data, "settings": self.manifest["settings"]}
 
-    def lay_out(self) -> dict[str, pd.DataFrame]:
+    def _lay_out(self) -> dict[str, pd.DataFrame]:
         """Return the tables as files hold them."""
         return {name: lay_flat(getattr(self, name)) for name in self.table_names}
 
     @classmethod
-    def read_back(
+    def _read_back(
         cls,
         manifest: dict[str, Any],
         tables: Mapping[str, pd.DataFrame],

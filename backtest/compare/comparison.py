@@ -176,7 +176,7 @@ class Comparison(ComparisonRecord, SavedResult):
         for result in (self.results or {}).values():
             yield from (type(each) for each in result.policies.values())
 
-    def lay_out(self) -> dict[str, pd.DataFrame]:
+    def _lay_out(self) -> dict[str, pd.DataFrame]:
         """Return the tables as files hold them: returns by number, not by name."""
         returns = self.returns.set_axis(range(len(self.names)), axis=1)
         numbered = {str(name): returns[name] for name in returns}
@@ -188,7 +188,7 @@ class Comparison(ComparisonRecord, SavedResult):
         }
 
     @classmethod
-    def read_back(
+    def _read_back(
         cls,
         manifest: dict[str, Any],
         tables: Mapping[str, pd.DataFrame],

@@ -50,7 +50,7 @@ class CrowdRecord(SavedResult):
         return "" if self.manifest["data"]["bars"] else "Positions given, without a market"
 
     @classmethod
-    def read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
+    def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
         """Return what a list shows of a saved result: policy, title and note."""
         found = cls({}, manifest)
         policy = str(manifest.get("policy", {}).get("name", found.title))
@@ -69,12 +69,12 @@ class CrowdRecord(SavedResult):
         )
         return data
 
-    def lay_out(self) -> dict[str, pd.DataFrame]:
+    def _lay_out(self) -> dict[str, pd.DataFrame]:
         """Return the tables as files hold them."""
         return {name: self.tables[name] for name in self.table_names}
 
     @classmethod
-    def read_back(
+    def _read_back(
         cls,
         manifest: dict[str, Any],
         tables: Mapping[str, pd.DataFrame],

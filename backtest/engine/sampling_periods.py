@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import DAY, YEAR_DAYS, parse_duration
 from backtest.features.returns import count_by_calendar
@@ -11,9 +12,9 @@ from backtest.market import Market, Markets
 
 def check_periods(market: Market | Markets, sampling: str, calendar: str) -> None:
     """Require a calendar and a sampling period that fit the market."""
-    if calendar not in ("365", "252"):
+    if not isinstance(calendar, str) or calendar not in ("365", "252"):
         raise ParameterError(
-            f"calendar must be '365' or '252', got {calendar!r}",
+            f"calendar must be '365' or '252', got {repr_plain(calendar)}",
             where=Place("calendar", of="bt.run"),
             cure="choose '365' for a market that never closes, '252' for sessions",
         )

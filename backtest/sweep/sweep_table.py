@@ -229,16 +229,16 @@ class Sweep(SavedResult):
         """Return the class of the policy; nothing of a loaded sweep."""
         return [self.evaluator.base.policy_class] if self.evaluator else []
 
-    def lay_out(self) -> dict[str, pd.DataFrame]:
+    def _lay_out(self) -> dict[str, pd.DataFrame]:
         """Return the table as its file holds it."""
         return {"table": lay_out_sets(self.table)}
 
-    def write_more(self, folder: Path) -> Mapping[str, Any]:  # noqa: ARG002
+    def _write_more(self, folder: Path) -> Mapping[str, Any]:  # noqa: ARG002
         """Return which columns mix numbers and words."""
         return {"mixed": find_mixed(self.table)}
 
     @classmethod
-    def read_back(
+    def _read_back(
         cls, manifest: dict[str, Any], tables: Mapping[str, pd.DataFrame], folder: Path
     ) -> Self:
         """Return a sweep from its files."""

@@ -106,7 +106,7 @@ class CrossValidation(CrossRecord):
         )
         return data
 
-    def lay_out(self) -> dict[str, pd.DataFrame]:
+    def _lay_out(self) -> dict[str, pd.DataFrame]:
         """Return the tables as files hold them."""
         splits = self.splits.reset_index()
         return {
@@ -119,7 +119,7 @@ class CrossValidation(CrossRecord):
         }
 
     @classmethod
-    def read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         """Return tables as they are in memory."""
         splits = tables["splits"].set_index("split")
         return {

@@ -102,7 +102,7 @@ class Schedules(ScheduleRecord):
         )
         return data
 
-    def lay_out(self) -> dict[str, pd.DataFrame]:
+    def _lay_out(self) -> dict[str, pd.DataFrame]:
         """Return the tables as files hold them."""
         return {
             "table": self.table.reset_index(),
@@ -111,7 +111,7 @@ class Schedules(ScheduleRecord):
         }
 
     @classmethod
-    def read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         """Return tables as they are in memory."""
         return {
             "table": tables["table"].set_index("schedule"),

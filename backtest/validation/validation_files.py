@@ -78,7 +78,7 @@ class Validation(SavedResult):
             policies = [*each.policies.values(), *([each.overlay] if each.overlay else [])]
             yield from map(type, policies)
 
-    def write_more(self, folder: Path) -> Mapping[str, Any]:
+    def _write_more(self, folder: Path) -> Mapping[str, Any]:
         """Write the figures and the accounts."""
         place, seals = folder / ACCOUNTS, {}
         for title, account in self.accounts.items():
@@ -90,7 +90,7 @@ class Validation(SavedResult):
         return {}
 
     @classmethod
-    def read_back(
+    def _read_back(
         cls, manifest: dict[str, Any], tables: Mapping[str, pd.DataFrame], folder: Path
     ) -> Self:
         """Return a validation from its manifest, and its tables and figures as files hold them."""
@@ -100,11 +100,11 @@ class Validation(SavedResult):
             for title, seal in stored["accounts"].items()
         }
         facts = {"figures": stored["figures"], "manifest": manifest}
-        fields: dict[str, Any] = {**cls.read_tables(tables), **accounts, **facts}
+        fields: dict[str, Any] = {**cls._read_tables(tables), **accounts, **facts}
         return cls(**fields)
 
     @classmethod
-    def read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         """Return tables as they are in memory, from those that files hold."""
         raise NotImplementedError
 

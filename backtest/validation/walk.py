@@ -129,7 +129,7 @@ class WalkForward(WalkRecord):
         """The account tuned once, and the re-tuned one."""
         return {"fixed": self.fixed} | ({} if self.result is None else {"result": self.result})
 
-    def lay_out(self) -> dict[str, pd.DataFrame]:
+    def _lay_out(self) -> dict[str, pd.DataFrame]:
         """Return the tables as files hold them."""
         return {
             "folds": self.folds.reset_index(),
@@ -138,7 +138,7 @@ class WalkForward(WalkRecord):
         }
 
     @classmethod
-    def read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         """Return tables as they are in memory."""
         return {
             "folds": tables["folds"].set_index("fold"),
