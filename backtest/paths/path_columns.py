@@ -57,7 +57,8 @@ class DrawnFields:
     def cut(self, name: str) -> FloatArray:
         """Return what was drawn of an array."""
         if name == "funding_rate":
-            return self.bars.rates[self.k]
+            rates: FloatArray = self.bars.rates[self.k]
+            return rates
         part = slice(self.k * self.width, (self.k + 1) * self.width)
         if name == "volume":
             return self.bars.volume[part]
