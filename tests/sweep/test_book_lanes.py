@@ -15,6 +15,7 @@ from backtest.account.portfolio_records import NUMBERS
 from backtest.base.compiled_twins import find_own_functions, make_twin
 from backtest.engine.portfolio_driver import find_simulate
 from backtest.engine.portfolio_loop import N_SHOWN
+from backtest.strategies import Capped
 from backtest.sweep.books import book_lane_block, book_lane_compiler, book_lane_loop, book_runner
 from backtest.sweep.books.book_lane_block import BookBlock, join_columns, score_block
 from backtest.sweep.books.book_lane_rows import OWN_NUMBERS, TARGET, spot
@@ -114,7 +115,8 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
     rng = np.random.default_rng([seed, 17])
     markets = make_markets(rng, n_bars)
     pick, more = rng.random(12), rng.random(12)
-    is_careful = more[7] < 0.3
+    is_careful = bool(more[7] < 0.3)
+    kind = Careful if is_careful else Jumpy
     caps = np.array([2e4, 1e5, np.inf]) * rng.uniform(0.2, 5.0)
     lots = {"lot": 0.01, "min_notional": 5.0} if pick[0] < 0.5 else {"lot": 0.0}
     venue = bt.Venue(
@@ -162,8 +164,9 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
     signal = pd.DataFrame(
         weights.repeat(20, axis=0)[:n_bars], index=markets.times, columns=list(markets.names)
     )
+    policy = Capped.over(kind) if more[8] < 0.2 else kind
     evaluator = Evaluator(
-        markets, Careful if is_careful else Jumpy, venue=venue, account=account, sampling="4h",
+        markets, policy, venue=venue, account=account, sampling="4h",
         signal=signal if rng.random() < 0.6 else None,
     )  # fmt: skip
     sets = {
@@ -174,6 +177,9 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
         "account.band": rng.choice([0.0, 0.02, 0.2], n_sets),
         "account.capital": rng.choice([1e3, 1e4, 2e5], n_sets),
     }
+    if more[8] < 0.2:
+        own = {"scale", "seed", "wild", "mode"}
+        sets = {f"{kind.title()}_{k}" if k in own else k: each for k, each in sets.items()}
     return evaluator, sets
 
 
@@ -206,7 +212,7 @@ def write_plain_loop(desks: list[Any]) -> Any:
 
 def score_plainly(monkeypatch: Any, evaluator: Evaluator, sets: dict[str, Any]) -> Any:
     """Return the measures and returns of sets side by side, in plain Python, on a few lanes."""
-    n_sets = len(sets["scale"])
+    n_sets = len(sets["account.band"])
     monkeypatch.setattr(book_lane_block, "STEP", 1)
     monkeypatch.setattr(book_lane_loop, "WATCHED", 10)  # some lanes leave
     monkeypatch.setattr(book_lane_loop, "OFTEN", 3)

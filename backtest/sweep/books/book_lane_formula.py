@@ -26,6 +26,7 @@ from backtest.engine.compile.general_compiler import (
 from backtest.engine.compile.loop_compiler import compile_at_address
 from backtest.engine.compile.recipe import make_recipe, read_parameter, write_call, write_memory
 from backtest.policy import Policy, formula_for
+from backtest.policy.combinators import Combinator, combinator_of
 from backtest.policy.policy import BAR_FIELDS
 from backtest.policy.view import AccountView
 from backtest.sweep.books.book_lane_rows import N_POSITION, TARGET
@@ -68,8 +69,17 @@ def compile_lane_formula(
 
 
 def find_read(policy: Policy, columns: tuple[str, ...]) -> frozenset[str]:
-    """Return the fields of the account that a policy's formula reads; ``"*"`` for any."""
-    return find_fields(formula_for(policy, columns), 2)
+    """Return the fields of the account that a policy's formula reads; ``"*"`` for any.
+
+    Those of a combinator are what it reads itself, and what its policies read.
+    """
+    if not isinstance(policy, Combinator):
+        return find_fields(formula_for(policy, columns), 2)
+    found = find_fields(combinator_of(type(policy)).combine, 2)
+    for part, asked in zip(policy.parts, policy.policies, strict=True):
+        own = (each for each in columns if each.startswith(part.prefix))
+        found |= find_read(asked, tuple(each.removeprefix(part.prefix) for each in own))
+    return found
 
 
 def write_lane_formula(
