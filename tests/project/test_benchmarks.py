@@ -44,6 +44,7 @@ SMALLEST: dict[str, str] = {
     "options.py": "--options 2000",
     "luck.py": "--paths 2 --sets 24 --days 240 --only Lever",
     "order_in_bars.py": "FOLDER --json --from 2023-01-01 --to 2023-01-04",
+    "ratios.py": "--bars 3000 --repeat 1 --no-limits",
     "replays.py": "FOLDER --json --from 2023-01-01",
     "report.py": "--bars 3000 --sets 60",
     "risk.py": "60",
@@ -174,7 +175,7 @@ def test_every_benchmark_and_replication_has_its_smallest_size():
 def test_it_runs_and_prints_json(name, places, tmp_path):
     if name in NEEDS and not NEEDS[name]():
         pytest.skip("needs Chromium")
-    if name in ("run.py", "sweep.py"):
+    if name in ("ratios.py", "run.py", "sweep.py"):
         pytest.importorskip("vectorbt")
     words = prepare(SMALLEST[name].split(), places)
     report = read_json(call(f"benchmarks/{name}", *words, home=str(tmp_path)))

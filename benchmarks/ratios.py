@@ -1,0 +1,182 @@
+"""Ratios of times that hold on any machine, with their limits. Prints JSON; exit 1 beyond a limit.
+
+    python benchmarks/ratios.py [--repeat 5] [--bars 525600] [--no-limits]
+
+Both sides of a ratio take turns in one run, and the best CPU time of each counts. ``aim`` is where
+a ratio should be, ``limit`` what it must not pass: the nightly workflow runs this, so that nothing
+grows unnoticed. A limit is only lowered. With ``--no-limits`` it never fails. Ratios to the C
+program ``limit.c`` need a compiler, those to vectorbt the package; without them they are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from run import ACCOUNT, POLICY, VENUE, measure_recorded, prepare_loop
+from sweep import Case, best_of, make_cases, time_case, time_limit
+
+import backtest as bt
+from backtest.paths.runner_arguments import make_runner
+from backtest.strategies import Constant, VolTarget
+
+SETS = 512
+PATHS, PATH_BARS = 2000, 720
+NATIVE = ("-O3", "-march=native", "-ffast-math", "-fopenmp")
+LIBRARIES = "import pandas, numba, pyarrow"
+
+
+class Ratio(NamedTuple):
+    """One time over another: what is aimed at, and what must not be passed."""
+
+    aim: float
+    limit: float
+    meaning: str
+
+
+RATIOS = {
+    "run": Ratio(1.2, 2.6, "recorded run with all metrics / its bare loop with all measures"),
+    "run_vectorbt": Ratio(0.5, 1.5, "the same run / vectorbt's from_orders, its faster engine"),
+    "measures": Ratio(2.0, 2.2, "bar loop with all measures / without any"),
+    "sweep_c": Ratio(1.2, 1.6, "sweep of 512 sets / the same by hand in C"),
+    "every_bar": Ratio(1.8, 3.6, "every set trades at every bar / the plain sweep"),
+    "rules": Ratio(2.0, 4.2, "five brackets, isolated, partial liquidation / the plain sweep"),
+    "rules_all": Ratio(2.5, 4.5, "the same with all metrics / the plain sweep"),
+    "power": Ratio(2.0, 5.6, "formula with a power that varies / the plain sweep"),
+    "risk": Ratio(50.0, 130.0, "a bar of a path of the risk / a bar of a set of the plain sweep"),
+    "risk_columns": Ratio(2.0, 4.0, "risk of a policy with columns / of one without"),
+    "import": Ratio(1.25, 2.6, f"import backtest / {LIBRARIES}"),
+    "process": Ratio(1.8, 3.2, f"backtest run, whole process / {LIBRARIES}"),
+}
+
+
+def time_work(work: Callable[[], Any]) -> Callable[[], float]:
+    """Return a function that does some work and says its CPU seconds, after a first time."""
+    work()
+
+    def timed() -> float:
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+
+    return timed
+
+
+def time_process(*words: str) -> Callable[[], float]:
+    """Return a function that runs Python with some words and says its CPU seconds."""
+
+    def timed() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *words], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+    timed()
+    return timed
+
+
+def time_risk(market: bt.Market, policy: bt.Policy) -> Callable[[], float]:
+    """Return a function that takes an account through paths and says ns per bar of a path."""
+    paths = bt.simulate_paths(market, "filtered", paths=PATHS, horizon=f"{PATH_BARS}h", seed=1)
+    runner = make_runner(paths, policy, venue=VENUE, account=bt.Account(), where="ratios")
+    timed = time_work(lambda: [None for _ in runner.run_chunks()])
+    return lambda: timed() / (PATHS * PATH_BARS) * 1e9
+
+
+def measure_runs(market: bt.Market, repeat: int) -> Iterator[tuple[str, float]]:
+    """Yield the ratios of single runs."""
+
+    def run() -> None:
+        dict(bt.run(market, POLICY, venue=VENUE, account=ACCOUNT).metrics)
+
+    loops = (prepare_loop(market, POLICY, is_silent) for is_silent in (False, True))
+    recorded, measured, silent = best_of(repeat, *map(time_work, (run, *loops)))
+    yield "run", recorded / measured
+    yield "measures", measured / silent
+    if find_spec("vectorbt") is not None:
+        yield "run_vectorbt", 1.0 / measure_recorded(market, repeat)["times_faster"]
+
+
+def measure_sweeps(market: bt.Market, repeat: int, folder: Path) -> Iterator[tuple[str, float]]:
+    """Yield the ratios of sweeps and of paths, to the plain sweep."""
+    cases = make_cases(SETS)
+    names = {"every_bar": "every_bar", "rules": "rules_core", "rules_all": "rules"}
+    names["power"] = "power"
+
+    def sweep(case: Case) -> Callable[[], float]:
+        return time_case(market, case, 1, time.process_time)
+
+    sample = bt.Market.sample()
+    risks = (time_risk(sample, Constant()), time_risk(sample, VolTarget()))
+    works = [sweep(cases["core"]), *(sweep(cases[name]) for name in names.values()), *risks]
+    program = build_program(folder)
+    if program is not None:
+        works.append(time_limit(program, market.n_bars, SETS, 1))
+    plain, *others = best_of(repeat, *works)
+    yield from ((name, ns / plain) for name, ns in zip(names, others, strict=False))
+    bare, columns = others[len(names) : len(names) + 2]
+    yield "risk", bare / plain
+    yield "risk_columns", columns / bare
+    if program is not None:
+        yield "sweep_c", plain / others[-1]
+
+
+def build_program(folder: Path) -> str | None:
+    """Return the binary of the sweep in C; None without a compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    source, program = Path(__file__).with_name("limit.c"), str(folder / "limit")
+    subprocess.run([compiler, *NATIVE, str(source), "-lm", "-o", program], check=True)
+    return program
+
+
+def measure_processes(repeat: int, folder: Path) -> Iterator[tuple[str, float]]:
+    """Yield the ratios of whole processes."""
+    command = ("-m", "backtest", "run", "--results", str(folder))
+    words = (("-c", LIBRARIES), ("-c", "import backtest"), command)
+    libraries, package, run = best_of(repeat, *(time_process(*each) for each in words))
+    yield "import", package / libraries
+    yield "process", run / libraries
+
+
+def main() -> int:
+    """Measure and print; return 1 if a ratio is beyond its limit."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--bars", type=int, default=525_600)
+    parser.add_argument("--no-limits", action="store_true")
+    wanted = parser.parse_args()
+    market = bt.Market.sample(bars=wanted.bars, interval="1m")
+    with tempfile.TemporaryDirectory() as name:
+        found = {
+            **dict(measure_processes(wanted.repeat, Path(name))),
+            **dict(measure_runs(market, wanted.repeat)),
+            **dict(measure_sweeps(market, wanted.repeat, Path(name))),
+        }
+    report = {
+        name: {
+            "ratio": round(ratio, 3),
+            "aim": RATIOS[name].aim,
+            "limit": RATIOS[name].limit,
+            "is_over": ratio > RATIOS[name].limit,
+            "meaning": RATIOS[name].meaning,
+        }
+        for name, ratio in found.items()
+    }
+    sys.stdout.write(json.dumps(report, indent=1) + "\n")
+    return int(not wanted.no_limits and any(each["is_over"] for each in report.values()))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
