@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from types import ModuleType
 
 import backtest as bt
+from docs.ext.examples import read_examples
 from docs.ext.markdown import write_table, write_toc
 
 MODULES = {
@@ -108,6 +109,9 @@ def write_name(path: str, shown: str, name: str) -> Iterator[str]:
         f".. auto{directive}:: {name}\n{options}\n"
         "```\n"
     )
+    code = read_examples().get(f"{shown}.{name}")
+    if code is not None:
+        yield f"```python\n{code}```\n"
 
 
 def write_index(parts: dict[str, list[str]], pages: dict[str, str]) -> str:

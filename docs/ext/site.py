@@ -74,8 +74,6 @@ def skip_foreign(
 def run_page(app: Sphinx, doctree: nodes.document) -> None:
     """Run the blocks of a page, and put what they show under each."""
     page = app.env.docname
-    if page.startswith("generated/api"):
-        return
     is_page_run = bool(app.env.metadata[page].get("run"))
     shared = ModuleType("shared") if app.env.metadata[page].get("shared") else None
     with tempfile.TemporaryDirectory() as name:

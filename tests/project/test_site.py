@@ -10,7 +10,8 @@ import backtest as bt
 from backtest import strategies
 from backtest.cli.experiment_keys import KEYS
 from backtest.venue import preset_files
-from docs.ext import api, blocks, commands, errors, experiments, gallery, venues
+from docs.ext import api, blocks, commands, errors, experiments, gallery, links, venues
+from docs.ext.examples import read_examples
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -46,6 +47,18 @@ def test_a_block_runs_on_its_own(page, block, folder):
     blocks.run_python(block, folder, page.name)
 
 
+EXAMPLES = [
+    pytest.param(name, marks=() if number % 8 == 0 else pytest.mark.slow)
+    for number, name in enumerate(read_examples())
+]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_example_of_a_name_runs(name, folder):
+    assert any(f"## `{name}`\n" in page for page in api.list_pages().values())
+    blocks.run_python(blocks.Block("python", read_examples()[name], 1), folder, name)
+
+
 def test_every_public_name_is_on_one_page_of_the_reference():
     pages = api.list_pages()
     for name in bt.__all__:
@@ -75,3 +88,9 @@ def test_every_venue_and_policy_has_a_page():
         page = pages[f"gallery/{policy.title()}"]
         assert policy.fails_when in page
         assert all(f"| `{each}` |" in page for each in policy.parameters())
+
+
+def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path):
+    (tmp_path / "a.html").write_text('<a id="x" href="b.html#y">b</a><a href="c.html">c</a>')
+    (tmp_path / "b.html").write_text('<a href="a.html#x">a</a><a href="https://a.b/c#d">d</a>')
+    assert links.find_dead(tmp_path) == ["a.html: b.html#y", "a.html: c.html"]
