@@ -140,9 +140,10 @@ def show_output(node: nodes.literal_block, output: blocks.Output) -> None:
 def add_plotly(
     app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: object
 ) -> None:
-    """Load the library of the charts on pages that have one."""
+    """Load the library of the charts in the head of pages that have one: their scripts use it."""
     if "plotly-graph-div" in context.get("body", ""):
-        app.add_js_file(PLOTLY, loading_method=None)
+        path = context["pathto"](f"_static/{PLOTLY}", 1)
+        context["metatags"] = f'{context.get("metatags", "")}<script src="{path}"></script>'
 
 
 def copy_plotly(app: Sphinx, error: Exception | None) -> None:
