@@ -233,9 +233,8 @@ class Market(MarketData):
             If an argument is unknown or unreadable.
         """
         if not paths:
-            raise ParameterError(
-                "load needs a path, got none", where="Market.load", cure="give a folder"
-            )
+            what = "load needs a path, got none"
+            raise ParameterError(what, where="Market.load", cure="give a folder")
         options = read_options(
             instrument=instrument,
             interval=interval,
@@ -435,7 +434,6 @@ class Market(MarketData):
         DataError
             If the folder is not empty, or cannot be written.
         """
-        frames = {"bars": self.bars(), "mark": self.mark(), "funding": self.funding()}
         facts = {
             "instrument": self.instrument,
             "interval": format_duration(self.interval),
@@ -443,8 +441,8 @@ class Market(MarketData):
             "sessions": self.sessions,
             "filled": dict(self.filled),
         }
-        tables = {name: frame for name, frame in frames.items() if frame is not None}
-        write_folder(Path(folder), tables, facts)
+        tables = {"bars": self.bars(), "mark": self.mark(), "funding": self.funding()}
+        write_folder(Path(folder), {k: v for k, v in tables.items() if v is not None}, facts)
         return Path(folder)
 
 

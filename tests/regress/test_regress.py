@@ -10,8 +10,8 @@ import pytest
 
 import backtest
 import backtest as bt
+from backtest.base import result_identity
 from backtest.base.errors import DataError
-from backtest.engine import manifest
 from backtest.regress import compare_baselines, report_failure
 from backtest.regress.moved_bars import compare_traces
 from backtest.regress.run_identity import NOT_OF_THE_ENGINE, list_engine
@@ -141,9 +141,11 @@ def test_prices_alone_that_differ_are_no_move_of_the_account(was):
 
 
 def test_another_engine_version_alone_is_told_and_no_alarm(was, monkeypatch):
-    find = manifest.find_version
+    find = result_identity.find_version
     monkeypatch.setattr(
-        manifest, "find_version", lambda name: "9.9" if name.startswith("lever") else find(name)
+        result_identity,
+        "find_version",
+        lambda name: "9.9" if name.startswith("lever") else find(name),
     )
     verdict = compare_baselines(was, take())
     assert verdict.exit_code == 0

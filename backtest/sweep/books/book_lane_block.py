@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account.portfolio_records import (
-    AT_OPEN,
     EQUITY,
-    FLAGS,
     HAS_EXITS,
     HAS_STOP,
     PAID_IN,
@@ -44,23 +42,17 @@ from backtest.measures.run_span import RunSpan
 from backtest.measures.stored_tally import flatten_tally
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy import start_memory
-from backtest.sweep.books.book_lane_formula import find_read
+from backtest.sweep.books.book_lane_fit import find_all_read, find_kinds
 from backtest.sweep.books.book_lane_rows import (
     ACCOUNT_ROWS,
-    ALONE,
     BAND,
     BEST,
     ENTRY,
-    INVERTED,
     IS_HALTED,
     IS_LIVE,
-    ISOLATED,
-    ISOLATED_INVERSE,
     LAST_HIT,
     LAST_STOP,
     LINE,
-    LINEAR,
-    LOTS,
     MARGIN,
     MARKED,
     MAX_LEVERAGE,
@@ -69,7 +61,6 @@ from backtest.sweep.books.book_lane_rows import (
     NUMBER_OF_BAND,
     NUMBER_OF_LEAST,
     NUMBER_OF_MOST,
-    PLAIN,
     PRICES,
     PURSE_ROWS,
     QUANTITY,
@@ -80,7 +71,7 @@ from backtest.sweep.books.book_lane_rows import (
     spot,
     write_tally,
 )
-from backtest.sweep.books.book_lane_view import MARGINS, SHOWN
+from backtest.sweep.books.book_lane_view import MARGINS
 from backtest.sweep.lanes.block_state import make_aligned
 from backtest.sweep.lanes.lane_block import BlockFault, Scored
 from backtest.sweep.lanes.lane_rows import LANES, cell
@@ -90,9 +81,6 @@ LEAST_LANES = 4
 """Fewer sets are faster one by one: lanes are filled up to a multiple of :data:`STEP`."""
 STEP = 8
 """Lanes that are computed at once."""
-
-REFUSED = ("has_limits", "rounds_price", "has_auto_margin", "has_profit_share", "has_order_fee")
-"""Rules of an instrument whose bars are those of a single run."""
 
 
 class BookBlock(NamedTuple):
@@ -130,60 +118,6 @@ def has_own_columns(columns: Sequence[Sequence[FloatArray]]) -> bool:
 
 
 # ------------------------------------------------------------------------ what lanes can hold
-
-
-def fits_lanes(setup: Setup, desk: Desk) -> bool:
-    """Return whether the ordinary bars of a run are those of lanes.
-
-    All positions are margined by brackets at mark prices. There is no margin call, no equity stop,
-    no collateral, no overlay, and the policies read of the account what lanes show.
-    """
-    inputs, terms = setup.inputs, setup.inputs.terms
-    brackets, feed = terms.rules.brackets, inputs.feed
-    flags = [terms.flags[FLAGS.index(name)] for name in REFUSED]
-    is_plain = not (terms.rules.has_scenarios or np.any(flags)) and terms.equity_stop == 0.0
-    is_plain &= terms.margin_call == 0.0 and terms.grace < 0.0 and inputs.fees is None
-    is_plain &= not setup.account.collateral and terms.fill == AT_OPEN
-    is_plain &= not np.any(brackets.are_valued_at_entry)
-    is_plain &= not np.any(terms.flags[FLAGS.index("is_funded_by_wallet")] & brackets.are_isolated)
-    is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1
-    read = find_all_read(setup.panelists)
-    is_plain &= read <= SHOWN and (terms.rules.level == 1.0 or "liquidation_price" not in read)
-    return bool(is_plain and not np.any(desk.asks[-1:]))
-
-
-def find_all_read(panelists: Sequence[Panelist]) -> frozenset[str]:
-    """Return the fields of the account that any policy reads."""
-    return frozenset().union(*(find_read(p.policy, tuple(p.columns)) for p in panelists))
-
-
-def describe_terms(setup: Setup) -> tuple[object, ...]:
-    """Return everything that the sets of a block must have in common."""
-    inputs = setup.inputs
-    own = (NUMBER_OF_BAND, NUMBER_OF_LEAST, NUMBER_OF_MOST)
-    numbers = np.delete(inputs.terms.numbers, own, axis=0)
-    terms = inputs.terms._replace(instruments=0, numbers=numbers)
-    feed = inputs.feed
-    lines = (
-        feed.flow_bar, feed.flow_amount, feed.multiplier, feed.initial, feed.years, feed.sigma,
-        feed.adv, feed.borrow_rate, feed.cash_rate, feed.short_rate, feed.stop_scale,
-        feed.profit_scale, feed.trail_scale,
-    )  # fmt: skip
-    tables = tuple((bar, i, tuple(map(freeze, margin))) for bar, i, margin in inputs.changes)
-    return (*map(freeze, lines), freeze(inputs.clock.risk_free), tables, *freeze_all(terms))
-
-
-def freeze(value: Any) -> object:
-    """Return a value that compares by its content."""
-    return value.tobytes() if isinstance(value, np.ndarray) else value
-
-
-def freeze_all(record: Any) -> list[object]:
-    """Return the fields of a record, and of those in it, as values that compare by content."""
-    found: list[object] = []
-    for value in record:
-        found += freeze_all(value) if hasattr(value, "_fields") else [freeze(value)]
-    return found
 
 
 # ---------------------------------------------------------------------------------- the block
@@ -260,26 +194,6 @@ def start_state(block: BookBlock) -> BlockState:
         book=book,
         tally=start_tally(1.0, 1.0, first.first),
     )
-
-
-def find_kinds(terms: Terms) -> IntArray:
-    """Return how lanes fill the orders of each instrument, of shape (n,).
-
-    Isolated positions beside cross ones are filled alone: their wallet is the balance of all.
-    """
-    brackets, kinds = terms.rules.brackets, []
-    is_mixed = len({bool(each) for each in brackets.are_isolated}) > 1
-    has_lots = terms.flags[FLAGS.index("has_rounding")]
-    has_impact = terms.flags[FLAGS.index("has_impact")]
-    for i in range(len(has_lots)):
-        is_inverse = bool(brackets.are_inverse[i])
-        if brackets.are_isolated[i]:
-            kinds.append(ALONE if is_mixed else ISOLATED_INVERSE if is_inverse else ISOLATED)
-        elif is_inverse or has_impact[i]:
-            kinds.append(INVERTED if is_inverse else LINEAR)
-        else:
-            kinds.append(LOTS if has_lots[i] else PLAIN)
-    return np.array(kinds, np.int64)
 
 
 def begin_lane(sheets: BookSheets, setup: Setup, n: int, lane: int) -> None:

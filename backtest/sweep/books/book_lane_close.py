@@ -25,6 +25,7 @@ from backtest.measures.tally import (
     is_deeper,
     needs_folding,
 )
+from backtest.sweep.books.book_lane_isolated import add_backed, add_isolated, write_margin
 from backtest.sweep.books.book_lane_rows import (
     AT_OPEN,
     BACKED,
@@ -59,14 +60,12 @@ from backtest.sweep.books.book_lane_rows import (
     LINEAR,
     LOW,
     LOW_PEAK,
-    MARGIN,
     MARKED,
     MOVE,
     NEEDED,
     NEXT_CASH,
     NEXT_ENTRY,
     NEXT_EQUITY,
-    NEXT_MARGIN,
     NEXT_MARKED,
     NEXT_QUANTITY,
     OF_FEES,
@@ -121,19 +120,6 @@ def find_least(terms: Terms, sheets: BookSheets, n: int) -> None:
         for lane in range(count):
             quantity = position[spot(i, QUANTITY, lane)]
             account[cell(LEAST, lane)] += min(quantity * low, quantity * high)
-
-
-def find_least_of_isolated(sheets: BookSheets, i: int) -> None:
-    """Mark lanes odd whose isolated position may fail at some price of the bar, before fills."""
-    count = len(sheets.left_at)
-    account, position = sheets.account, sheets.position
-    low, high = widen(sheets.prices, i)
-    for lane in range(count):
-        quantity, entry = position[spot(i, QUANTITY, lane)], position[spot(i, ENTRY, lane)]
-        least = position[spot(i, NEXT_MARGIN, lane)] - quantity * entry
-        least += min(quantity * low, quantity * high)
-        is_short = (not least > 0.0) & (quantity != 0.0)
-        account[cell(IS_ODD, lane)] = 1.0 if is_short else account[cell(IS_ODD, lane)]
 
 
 def find_short(sheets: BookSheets) -> None:
@@ -220,50 +206,6 @@ def add_traded(sheets: BookSheets, i: int) -> None:
             account[cell(GROWN, lane)] += scale * (close - before)
 
 
-def add_isolated(sheets: BookSheets, i: int) -> None:
-    """Add an isolated position to the sums of lanes; one that may fail in the bar makes them odd.
-
-    Also mark lanes near liquidation, and at a new peak of the margin ratio.
-    """
-    count, is_traded = len(sheets.left_at), sheets.is_traded[i] != 0
-    account, position, prices = sheets.account, sheets.position, sheets.prices
-    quantities = NEXT_QUANTITY if is_traded else QUANTITY
-    entries = NEXT_ENTRY if is_traded else ENTRY
-    before, close, rate = prices[BEFORE, i], prices[CLOSE, i], prices[RATE, i]
-    low, high = widen(prices, i)
-    unit, rise, move, far = abs(close), close - before, prices[MOVE, i], 2.0 * (FARTHEST - 1.0)
-    for lane in range(count):
-        quantity, entry = position[spot(i, quantities, lane)], position[spot(i, entries, lane)]
-        margin, notional = position[spot(i, NEXT_MARGIN, lane)], abs(quantity) * unit
-        profit, is_held = quantity * (close - entry), quantity != 0.0
-        account[cell(BACKED, lane)] += margin
-        account[cell(BACKED, lane)] += profit
-        account[cell(GROSS, lane)] += notional
-        least = (margin - quantity * entry) + min(quantity * low, quantity * high)
-        is_short = (not least > 0.0) & is_held
-        account[cell(IS_ODD, lane)] = 1.0 if is_short else account[cell(IS_ODD, lane)]
-        backing, needed = margin + profit, notional * rate * SLACK
-        is_near = (not backing - needed > far * SLACK * notional) & is_held
-        account[cell(IS_NEARING, lane)] = 1.0 if is_near else account[cell(IS_NEARING, lane)]
-        is_peak = needed * account[cell(PEAK_BACKING, lane)] > (
-            account[cell(PEAK_NEEDED, lane)] * backing
-        )
-        is_peak &= is_held
-        account[cell(IS_PEAKING, lane)] = 1.0 if is_peak else account[cell(IS_PEAKING, lane)]
-        gain = position[spot(i, PROFIT, lane)] if is_traded else quantity * rise
-        account[cell(GAIN, lane)] += gain
-    if not math.isnan(move):
-        for lane in range(count):
-            scale = position[spot(i, quantities, lane)] * account[cell(INVERSE, lane)]
-            account[cell(DRIFT, lane)] += scale * (abs(before) * move)
-            account[cell(GROWN, lane)] += scale * rise
-    if is_traded:
-        for lane in range(count):
-            account[cell(PAID_FEES, lane)] += position[spot(i, FEE, lane)]
-            account[cell(PAID_SLIPPAGE, lane)] += position[spot(i, SLIPPAGE, lane)]
-            account[cell(TURNED, lane)] += position[spot(i, TRADED, lane)]
-
-
 def add_impact(sheets: BookSheets, i: int) -> None:
     """Add the impact of the trades in an instrument to the sums of lanes."""
     count = len(sheets.left_at)
@@ -318,15 +260,6 @@ def sum_close(
     add_backed(sheets)
 
 
-def add_backed(sheets: BookSheets) -> None:
-    """Add what backs isolated positions to the equity of lanes, and keep the rest apart."""
-    count = len(sheets.left_at)
-    account = sheets.account
-    for lane in range(count):
-        account[cell(POOL, lane)] = account[cell(NEXT_EQUITY, lane)]
-        account[cell(NEXT_EQUITY, lane)] += account[cell(BACKED, lane)]
-
-
 # ------------------------------------------------------------------------------------ odd lanes
 
 
@@ -377,16 +310,6 @@ def write_positions(terms: Terms, sheets: BookSheets, n: int) -> None:
             write_position(sheets, i)
         if terms.rules.brackets.are_isolated[i]:
             write_margin(sheets, i)
-
-
-def write_margin(sheets: BookSheets, i: int) -> None:
-    """Write the isolated margins of lanes in one instrument, except fallback lanes."""
-    count = len(sheets.left_at)
-    account, position = sheets.account, sheets.position
-    for lane in range(count):
-        is_odd = account[cell(IS_ODD, lane)] != 0.0
-        margin, after = position[spot(i, MARGIN, lane)], position[spot(i, NEXT_MARGIN, lane)]
-        position[spot(i, MARGIN, lane)] = margin if is_odd else after
 
 
 def write_position(sheets: BookSheets, i: int) -> None:

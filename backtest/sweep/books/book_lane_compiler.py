@@ -27,17 +27,22 @@ from backtest.sweep.books import (
     book_lane_close,
     book_lane_exits,
     book_lane_fills,
+    book_lane_isolated,
     book_lane_loop,
     book_lane_measures,
+    book_lane_payments,
+    book_lane_prices,
     book_lane_rows,
+    book_lane_rules,
     book_lane_view,
 )
 from backtest.sweep.books.book_lane_formula import ask_through_addresses
 from backtest.sweep.lanes.lane_compiler import find_cell
 
 MODULES = (
-    book_lane_rows, book_lane_fills, book_lane_exits, book_lane_close, book_lane_measures,
-    book_lane_view, book_lane_loop,
+    book_lane_rows, book_lane_rules, book_lane_isolated, book_lane_payments, book_lane_prices,
+    book_lane_fills, book_lane_exits, book_lane_close, book_lane_measures, book_lane_view,
+    book_lane_loop,
 )  # fmt: skip
 """The modules to compile; each uses only those before it."""
 

@@ -10,7 +10,6 @@ from backtest.account.books import make_books
 from backtest.account.exits import follow_prices, follow_trade, is_exiting
 from backtest.account.portfolio_records import Terms, has_exits, has_stops, pick_instrument, share
 from backtest.account.position import find_adverse, is_stopped
-from backtest.sweep.books.book_lane_fills import quote_open
 from backtest.sweep.books.book_lane_rows import (
     BEST,
     ENTRY,
@@ -25,6 +24,7 @@ from backtest.sweep.books.book_lane_rows import (
     BookSheets,
     spot,
 )
+from backtest.sweep.books.book_lane_rules import quote_open
 from backtest.sweep.lanes.lane_rows import cell
 
 

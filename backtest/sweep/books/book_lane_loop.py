@@ -23,7 +23,6 @@ from backtest.account.portfolio_records import (
     Room,
     Scene,
     Terms,
-    pick_margin,
     share,
 )
 from backtest.account.ruin import find_line
@@ -34,7 +33,6 @@ from backtest.sweep.books.book_lane_close import (
     count_close,
     count_payments,
     find_least,
-    find_least_of_isolated,
     find_odd,
     find_short,
     sum_close,
@@ -42,19 +40,16 @@ from backtest.sweep.books.book_lane_close import (
 )
 from backtest.sweep.books.book_lane_exits import find_exits, follow_bests
 from backtest.sweep.books.book_lane_fills import (
-    FillKind,
     begin_lanes,
-    charge_lanes,
     fill_lanes,
     find_capped,
     is_any_asking,
     leave_asking,
     move_all_cash,
-    pay_lanes,
     raise_reach,
-    read_costs,
     value_opens,
 )
+from backtest.sweep.books.book_lane_isolated import find_least_of_isolated
 from backtest.sweep.books.book_lane_measures import (
     count_near,
     count_over_cap,
@@ -63,15 +58,10 @@ from backtest.sweep.books.book_lane_measures import (
     mark_exposure,
     mark_lanes,
 )
+from backtest.sweep.books.book_lane_payments import charge_lanes, pay_lanes
+from backtest.sweep.books.book_lane_prices import write_bounds, write_limits, write_prices
 from backtest.sweep.books.book_lane_rows import (
-    ADV,
     ALONE,
-    AT_OPEN,
-    BEFORE,
-    CLOSE,
-    HIGHEST,
-    INITIAL_RATE,
-    INITIAL_X,
     INVERTED,
     IS_HALTED,
     IS_LISTED,
@@ -79,26 +69,12 @@ from backtest.sweep.books.book_lane_rows import (
     IS_ODD,
     ISOLATED,
     ISOLATED_INVERSE,
-    LAST_HIGH,
-    LAST_LOW,
-    LIMIT,
     LINEAR,
     LOTS,
-    LOWEST,
-    MARK_OPEN,
-    MOVE,
     ODD_BARS,
-    OPEN,
     PLAIN,
-    PROFIT_SCALE,
     QUANTITY,
-    RATE,
-    SIGMA,
-    STOP_SCALE,
     TARGET,
-    TRAIL_SCALE,
-    VOLUME,
-    WIDEST,
     BookSheets,
     Seats,
     keep_lane,
@@ -108,12 +84,10 @@ from backtest.sweep.books.book_lane_rows import (
     write_lane,
     write_tally,
 )
+from backtest.sweep.books.book_lane_rules import FillKind, read_costs
 from backtest.sweep.books.book_lane_view import show_accounts, show_positions
 from backtest.sweep.lanes.lane_rows import cell
-from backtest.sweep.lanes.quick_looks import ROOM, SLACK
-from backtest.venue.book_requirement import scale_rate
-from backtest.venue.contract_value import compute_value
-from backtest.venue.requirement import compute_largest_notional
+from backtest.sweep.lanes.quick_looks import ROOM
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -238,78 +212,6 @@ def is_whole(feed: BookFeed, sheets: BookSheets, t: int) -> bool:
     for i in range(len(sheets.signal)):
         found = found or (feed.ends[i] == 1 and t == feed.span[i, 1] - 1)
     return bool(found)
-
-
-def write_limits(terms: Terms, feed: BookFeed, sheets: BookSheets) -> None:
-    """Write the largest notional of each instrument, which its margin table decides."""
-    for i in range(len(sheets.signal)):
-        terms.rules.brackets.multipliers[i] = feed.multiplier[0, i]
-        terms.rules.brackets.initial_multipliers[i] = feed.initial[0, i]
-        margin = pick_margin(terms, i)
-        sheets.prices[LIMIT, i] = compute_largest_notional(
-            margin, math.inf, 0.0, 0.0, feed.initial[0, i]
-        )
-
-
-def write_prices(
-    terms: Terms, feed: BookFeed, log_returns: FloatArray, sheets: BookSheets, t: int
-) -> None:
-    """Write the prices of bar t, and the bounds of what lanes may lose in it."""
-    prices, brackets, last = sheets.prices, terms.rules.brackets, max(t - 1, 0)
-    for i in range(len(sheets.signal)):
-        is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
-        prices[IS_LISTED, i] = 1.0 if is_listed else 0.0
-        if not is_listed:
-            continue
-        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-        prices[OPEN, i] = compute_value(size, is_inverse, feed.open[t, i])
-        prices[CLOSE, i] = compute_value(size, is_inverse, feed.mark_close[t, i])
-        before = compute_value(size, is_inverse, feed.mark_close[last, i])
-        prices[BEFORE, i] = prices[OPEN, i] if math.isnan(before) else before
-        prices[AT_OPEN, i] = abs(prices[OPEN, i])
-        prices[MOVE, i] = log_returns[t, i]
-        prices[VOLUME, i] = feed.volume[last, i]
-        opened = compute_value(size, is_inverse, feed.mark_open[t, i])
-        low = compute_value(size, is_inverse, feed.mark_low[t, i])
-        high = compute_value(size, is_inverse, feed.mark_high[t, i])
-        prices[LOWEST, i] = min(opened, low, prices[CLOSE, i])
-        prices[HIGHEST, i] = max(opened, high, prices[CLOSE, i])
-        prices[WIDEST, i] = max(abs(prices[LOWEST, i]), abs(prices[HIGHEST, i]))
-        prices[MARK_OPEN, i] = opened
-        prices[LAST_LOW, i] = compute_value(size, is_inverse, feed.low[t, i])
-        prices[LAST_HIGH, i] = compute_value(size, is_inverse, feed.high[t, i])
-        prices[SIGMA, i] = feed.sigma[min(t, len(feed.sigma) - 1), i]
-        prices[ADV, i] = feed.adv[min(t, len(feed.adv) - 1), i]
-        prices[INITIAL_X, i] = brackets.initial_multipliers[i]
-        prices[STOP_SCALE, i] = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
-        prices[PROFIT_SCALE, i] = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
-        prices[TRAIL_SCALE, i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
-        write_bounds(terms, sheets, i)
-
-
-def write_bounds(terms: Terms, sheets: BookSheets, i: int) -> None:
-    """Write the margin rates that bound those of all lanes, and widen the extremes by the margin.
-
-    The requirement of a quantity up to the reach is at most the highest rate of the brackets up to
-    it times the notional, and the initial margin at most that of the least leverage.
-    """
-    prices, tables, reach = sheets.prices, terms.rules.brackets, sheets.reach[i]
-    most = reach * max(prices[WIDEST, i], prices[AT_OPEN, i]) * SLACK
-    x, fee = tables.multipliers[i], tables.close_fees[i]
-    rate, k = scale_rate(tables.rates[i, 0], x, fee), 1
-    while k < tables.counts[i] and most > tables.floors[i, k]:
-        rate = max(rate, scale_rate(tables.rates[i, k], x, fee))
-        k += 1
-    x = tables.initial_multipliers[i]
-    if tables.settings[i] > 0.0:
-        initial = 1.0 / min(tables.settings[i], tables.leverages[i, 0] / x)
-    else:
-        initial, k = x / tables.leverages[i, 0], 1
-        while k < tables.counts[i] and most > tables.caps[i, k - 1]:
-            initial = max(initial, x / tables.leverages[i, k])
-            k += 1
-    prices[RATE, i] = max(terms.rules.level, 1.0) * rate * SLACK
-    prices[INITIAL_RATE, i] = initial * SLACK
 
 
 # --------------------------------------------------------------------------------- a bar

@@ -37,13 +37,12 @@ from backtest.measures.stored_tally import flatten_tally
 from backtest.sweep.books.book_lane_block import (
     LEAST_LANES,
     BookBlock,
-    describe_terms,
-    fits_lanes,
     has_own_columns,
     join_columns,
     score_block,
 )
 from backtest.sweep.books.book_lane_compiler import LOCK
+from backtest.sweep.books.book_lane_fit import describe_terms, fits_lanes
 from backtest.sweep.books.book_lane_formula import compile_lane_formula
 from backtest.sweep.books.book_panel import BookPanel
 from backtest.sweep.causal_ends import EndsChecker
