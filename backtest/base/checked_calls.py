@@ -278,6 +278,13 @@ def read_array(value: Any) -> Any:
         return REFUSED
 
 
+def read_floats(value: Any) -> Any:
+    """Return an array of numbers that can be subtracted: truth values and counts become floats."""
+    values = read_array(value)
+    is_plain = values is REFUSED or values.dtype.kind not in "bu"
+    return values if is_plain else values.astype(np.float64)
+
+
 def is_numeric(dtype: Any) -> bool:
     """Return whether the values of a type are real numbers of numpy."""
     return isinstance(dtype, np.dtype) and dtype.kind in NUMERIC
@@ -353,6 +360,7 @@ def is_path(value: Any) -> bool:
 
 
 ARRAY = Kind("an array of numbers", read_array)
+FLOATS = ARRAY._replace(read=read_floats)
 TIME = Kind("a time", keep_if(lambda value: isinstance(value, units.TIMES)))
 NOTHING = Kind("None", keep_if(lambda value: value is None))
 PLAIN: dict[Any, Kind | None] = {
@@ -367,7 +375,7 @@ PLAIN: dict[Any, Kind | None] = {
     Path: Kind("the path of a file or folder", keep_if(is_path), DataError),
 }
 MAKERS: dict[Any, Callable[..., Kind | None]] = {
-    np.ndarray: lambda *_: ARRAY,
+    np.ndarray: lambda *parts: FLOATS if np.dtype[np.float64] in parts else ARRAY,
     Sequence: make_sequence_kind,
     list: make_sequence_kind,
     Mapping: make_mapping_kind,

@@ -11,7 +11,7 @@ import numpy as np
 
 from backtest.account import Account
 from backtest.base.errors import LastPriceWarning, ParameterError, did_you_mean
-from backtest.base.json_values import to_plain
+from backtest.base.json_values import repr_plain, to_plain
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, TimeLike, format_time, to_nanoseconds
 from backtest.engine import Result
@@ -230,7 +230,7 @@ def check_entry(entry: object, where: str) -> Compared:
     if isinstance(entry, type):
         cure = "pass an instance: add ()"
     raise ParameterError(
-        f"a policy or a result must be compared, got {str(entry)[:60]!r}",
+        f"a policy or a result must be compared, got {repr_plain(entry)}",
         where=where,
         cure=cure,
     )

@@ -195,7 +195,7 @@ class Policies:
         for policy, share in self.mix.items():
             if not isinstance(policy, Policy):
                 raise ParameterError(
-                    f"mix must hold policies, got {str(policy)[:60]!r}",
+                    f"mix must hold policies, got {repr_plain(policy)}",
                     where=where,
                     cure="pass instances of classes derived from bt.Policy",
                 )

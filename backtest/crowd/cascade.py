@@ -13,7 +13,7 @@ import pandas as pd
 from backtest.account import Account
 from backtest.base.checked_calls import checked_only
 from backtest.base.errors import AccountingError, ParameterError
-from backtest.base.json_values import to_plain
+from backtest.base.json_values import repr_plain, to_plain
 from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
 from backtest.base.ranges import Choice, Number, check_range
@@ -313,7 +313,7 @@ def check_arguments(crowd: object, venue: object) -> None:
     for name, value, kind in (("crowd", crowd, Crowd), ("venue", venue, Venue)):
         if not isinstance(value, kind):
             raise ParameterError(
-                f"{name} must be a {kind.__name__}, got {str(value)[:60]!r}",
+                f"{name} must be a {kind.__name__}, got {repr_plain(value)}",
                 where=Place(name, of=WHERE),
                 cure=f"pass bt.{kind.__name__}...",
             )

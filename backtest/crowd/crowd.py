@@ -12,6 +12,7 @@ import pandas as pd
 
 from backtest.base.checked_calls import checked, checked_fields
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.ranges import Range, check_range
 from backtest.base.units import FloatArray
@@ -187,7 +188,7 @@ class Crowd:
         )
         if venue is not None and not isinstance(venue, Venue):
             raise ParameterError(
-                f"venue must be a Venue, got {str(venue)[:60]!r}",
+                f"venue must be a Venue, got {repr_plain(venue)}",
                 where=f"{where}, venue",
                 cure="pass bt.Venue.preset(...), for example",
             )

@@ -15,6 +15,7 @@ import numpy as np
 
 from backtest.base.errors import ParameterError
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE
+from backtest.base.json_values import repr_plain
 from backtest.base.ranges import check_range
 from backtest.base.units import DAY
 from backtest.base.values import Value
@@ -151,7 +152,7 @@ def check_impact(impact: object, *, where: str) -> Impact:
     if isinstance(impact, SquareRoot | Linear):
         return impact
     raise ParameterError(
-        f"impact must be bt.SquareRoot(...) or bt.Linear(...), got {str(impact)[:60]!r}",
+        f"impact must be bt.SquareRoot(...) or bt.Linear(...), got {repr_plain(impact)}",
         where=f"{where}, impact",
         cure="pass bt.SquareRoot(1.0), for example",
     )

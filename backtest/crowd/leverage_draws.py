@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, parse_duration
 
@@ -66,7 +67,7 @@ def leverage_error(found: object) -> ParameterError:
     """Return the error for a leverage that cannot be read."""
     return ParameterError(
         "leverage must be 'loguniform:LOW:HIGH', 'uniform:LOW:HIGH', 'constant:X', a positive "
-        f"number or an array of them, got {str(found)[:60]!r}",
+        f"number or an array of them, got {repr_plain(found)}",
         where=Place("leverage", of=WHERE),
         cure="write leverage='loguniform:1:50', for example",
     )

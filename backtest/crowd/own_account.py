@@ -13,6 +13,7 @@ import pandas as pd
 from backtest.account import Account
 from backtest.account.leverage_limits import find_least
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.crowd.account_margin import to_price, to_value
 from backtest.crowd.crowd import Crowd
 from backtest.engine import Result
@@ -62,7 +63,7 @@ def read_own_account(
         row = Crowd.from_positions(pd.DataFrame([dict(me)]))
         return OwnAccount(*(float(getattr(row, name)[0]) for name in OwnAccount._fields))
     raise ParameterError(
-        f"me must be a Result, an Account or a position, got {str(me)[:60]!r}",
+        f"me must be a Result, an Account or a position, got {repr_plain(me)}",
         where=WHERE,
         cure="pass what bt.run returned, or {'side': 'long', 'quantity': 1, 'entry': 30_000, "
         "'collateral': 3_000}",

@@ -9,7 +9,7 @@ import numpy as np
 
 from backtest.base.checked_calls import checked
 from backtest.base.errors import AccountingError, ParameterError
-from backtest.base.json_values import to_plain
+from backtest.base.json_values import repr_plain, to_plain
 from backtest.base.kernels import compile_module
 from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
@@ -74,7 +74,7 @@ def simulate_market(
         return simulate_policies(agents, n, start, compile, progress)
     if not isinstance(agents, Thurner | LeverageCycle):
         raise ParameterError(
-            f"agents must be of bt.agents, got {str(agents)[:60]!r}",
+            f"agents must be of bt.agents, got {repr_plain(agents)}",
             where=Place("agents", of=WHERE),
             cure="pass bt.agents.Thurner(cap=10), for example",
         )

@@ -56,7 +56,7 @@ def widen_signal(signal: Any, markets: Markets) -> Any:
     (name,) = markets.names
     if isinstance(signal, pd.Series):
         return signal.to_frame(name)
-    return {name: signal} if np.ndim(signal) == 0 else np.asarray(signal)[:, None]
+    return signal if isinstance(signal, np.ndarray | list | tuple) else {name: signal}
 
 
 def read_named(signal: Any, market: Market | Markets, *, where: str = WHERE) -> Any:

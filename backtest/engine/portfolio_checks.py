@@ -14,6 +14,7 @@ from backtest.account.by_instrument import check_instruments, find_misfit
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.currency_names import find_currency
 from backtest.base.errors import BandWarning, ParameterError, did_you_mean
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Either, Phrase
 from backtest.base.units import format_time, to_nanoseconds
 from backtest.market import Market
@@ -51,7 +52,7 @@ def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
     for name, each in venues.items():
         if not isinstance(each, Venue):
             raise ParameterError(
-                f"venue must be a Venue, or a table of them, got {str(each)[:60]!r}",
+                f"venue must be a Venue, or a table of them, got {repr_plain(each)}",
                 where=f"bt.run, venue of {name}",
                 cure="pass bt.Venue(...), or bt.Venue.preset('binance-usdm', ['BTCUSDT', ...])",
             )
@@ -62,7 +63,7 @@ def check_account_kind(account: object) -> None:
     """Require an account."""
     if not isinstance(account, Account):
         raise ParameterError(
-            f"account must be an Account, got {str(account)[:60]!r}",
+            f"account must be an Account, got {repr_plain(account)}",
             where="bt.run, account",
             cure="pass bt.Account(...)",
         )

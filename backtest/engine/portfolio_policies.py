@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine.lookahead.causality import observe, observe_checked
 from backtest.engine.portfolio_checks import give_each
@@ -39,21 +40,28 @@ def assign_policies(
 ) -> tuple[dict[str, Policy], Policy | None]:
     """Return the policy of each instrument and the overlay, checked."""
     policies = give_each(policy, markets, one="policy", several="policies")
-    for name, each in {**policies, "overlay": overlay}.items():
-        if not isinstance(each, Policy) and not (name == "overlay" and each is None):
-            cure = "pass an instance of a class derived from bt.Policy"
-            raise ParameterError(
-                f"a policy must be a Policy, got {str(each)[:60]!r}",
-                where=f"bt.run, {'overlay' if name == 'overlay' else f'policy of {name}'}",
-                cure=f"{cure}: add ()" if isinstance(each, type) else cure,
-            )
-    if isinstance(overlay, Policy):
-        check_overlay(overlay)
-    return policies, overlay if isinstance(overlay, Policy) else None
+    for name, each in policies.items():
+        check_policy(each, f"policy of {name}")
+    return policies, check_overlay(overlay)
 
 
-def check_overlay(overlay: Policy) -> None:
-    """Refuse an overlay that reads what only a position has."""
+def check_policy(policy: object, name: str) -> Policy:
+    """Return a policy that was given under a name, checked."""
+    if isinstance(policy, Policy):
+        return policy
+    cure = "pass an instance of a class derived from bt.Policy"
+    raise ParameterError(
+        f"a policy must be a Policy, got {repr_plain(policy)}",
+        where=f"bt.run, {name}",
+        cure=f"{cure}: add ()" if isinstance(policy, type) else cure,
+    )
+
+
+def check_overlay(given: object) -> Policy | None:
+    """Return the overlay, if any; refuse one that reads what only a position has."""
+    if given is None:
+        return None
+    overlay = check_policy(given, "overlay")
     names = find_names(overlay)
     read = [name for name in ("venue", "liquidation_price") if name in names]
     if read:
@@ -63,6 +71,7 @@ def check_overlay(overlay: Policy) -> None:
             where="bt.run, overlay",
             cure="use it as the policy of the instruments, or another overlay such as VolTarget",
         )
+    return overlay
 
 
 def find_names(policy: Policy) -> frozenset[str]:

@@ -125,19 +125,14 @@ def new_record(n_bars: int, n: int, *, has_closes: bool) -> Record:
     return Record(account, positions, Closes(*of_account, *np.zeros((2, n_bars, n))))
 
 
-CONSTANT_OF_ONE = {"overlay": 1.0, "collateral_pnl": 0.0, "conversion": 0.0}
-"""Fields of the account that stay the same if it has one position and nothing else."""
-
-
 def new_record_of_one(n_bars: int) -> Record:
     """Return an empty record of one position, whose money is that of the account."""
-    names = [name for name in AccountFields._fields if name not in CONSTANT_OF_ONE]
-    own = [name for name in PositionFields._fields if name not in names]
-    columns = dict(zip((*names, *own), np.zeros((len(names) + len(own), n_bars)), strict=True))
-    constant = {name: np.broadcast_to(x, (n_bars,)) for name, x in CONSTANT_OF_ONE.items()}
-    account = {**columns, **constant}
+    own = [name for name in PositionFields._fields if name not in AccountFields._fields]
+    names = (*AccountFields._fields, *own)
+    columns = dict(zip(names, np.zeros((len(names), n_bars)), strict=True))
+    columns["overlay"][:] = 1.0
     return Record(
-        AccountFields(**{name: account[name] for name in AccountFields._fields}),
+        AccountFields(**{name: columns[name] for name in AccountFields._fields}),
         PositionFields(**{name: columns[name][:, None] for name in PositionFields._fields}),
     )
 

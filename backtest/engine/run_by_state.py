@@ -125,7 +125,7 @@ def measure_ratios(result: PortfolioViews) -> FloatArray:
     ratio = result.bars["margin_ratio"].to_numpy()
     for i, mode in enumerate(result.modes):
         if mode == "isolated":
-            ratio = np.maximum(ratio, result.measure_own(i)[1])
+            ratio = np.maximum(ratio, result.own_margins[i][1])
     return ratio
 
 

@@ -51,7 +51,7 @@ class RunCloses(RunData):
         record = self.record.take(rows)
         if record.closes is not None:
             return record.closes.backing, record.closes.initial
-        x, first = self.read_bars("initial_multiplier")[rows], rows.indices(self.record.n_bars)[0]
+        x, first = self._read_bars("initial_multiplier")[rows], rows.indices(self.record.n_bars)[0]
         given = (self.venue, self.account, record, self.mark[rows], x, self._tables)
         return compute_pool(*given, first)
 
@@ -75,15 +75,19 @@ class RunCloses(RunData):
         """What follows from account and market at each close."""
         if self.record.closes is not None:
             return self.record.closes
-        x, pool = self.read_bars("multiplier"), self._read_pool(slice(None))
+        x, pool = self._read_bars("multiplier"), self._read_pool(slice(None))
         given = (self.venue, self.account, self.record, self.mark, x, self._tables)
         return compute_closes(*given, pool)
 
-    def measure_own(self, i: int) -> tuple[FloatArray, FloatArray]:
-        """Return maintenance margin and margin ratio of an isolated position at each close.
+    @cached_property
+    def own_margins(self) -> tuple[tuple[FloatArray, FloatArray], ...]:
+        """Maintenance margin and margin ratio of each position at each close, if it is isolated.
 
         NaN in results of several positions of earlier versions, which stored no multipliers.
         """
+        return tuple(map(self._measure_own, range(len(self.names))))
+
+    def _measure_own(self, i: int) -> tuple[FloatArray, FloatArray]:
         name, known, shape = self.names[i], self.quotes.multiplier, (self.record.n_bars,)
         venue, mark, held = self.venues[name], self.marks[:, i], self.record.positions
         quantity, entry, margin = (each[:, i] for each in (held.quantity, held.entry, held.margin))
@@ -95,7 +99,7 @@ class RunCloses(RunData):
             ratio = np.where(backing > 0.0, needed / backing, np.inf)
         return needed, np.where(quantity != 0.0, ratio, 0.0)
 
-    def read_bars(self, name: str) -> FloatArray:
+    def _read_bars(self, name: str) -> FloatArray:
         """Return a quote of the only instrument by bar, of shape (n_bars,)."""
         return np.broadcast_to(self._column(name), (self.record.n_bars,))
 

@@ -11,6 +11,7 @@ from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT, WHOLE, check_account
 from backtest.account.by_instrument import check_instruments
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.base.units import TimeLike
 from backtest.engine.benchmark import BenchmarkLike, read_own_benchmark
 from backtest.engine.cut_terms import cut_account
@@ -176,7 +177,7 @@ def check_kinds(
     for name, value, kind, cure in wanted:
         if not isinstance(value, kind) and not (name == "resume" and value is None):
             raise ParameterError(
-                f"{name} must be a {kind.__name__}, got {str(value)[:60]!r}",
+                f"{name} must be a {kind.__name__}, got {repr_plain(value)}",
                 where=f"bt.run, {name}",
                 cure=f"{cure}: add ()" if isinstance(value, type) else cure,
             )

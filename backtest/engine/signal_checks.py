@@ -206,7 +206,7 @@ def compute_part(
 def locate_in(function: Callable[..., Any], error: BaseException) -> str:
     """Return the line of a function where an error was raised; its repr if it has no source."""
     inner = function.func if isinstance(function, functools.partial) else function
-    return format_location(error, inner) if hasattr(inner, "__code__") else repr(function)
+    return format_location(error, inner) if hasattr(inner, "__code__") else repr_plain(function)
 
 
 def is_by_bars(series: pd.Series, market: Market) -> bool:

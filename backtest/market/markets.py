@@ -15,6 +15,7 @@ import pandas as pd
 
 from backtest.base.checked_calls import checked, checked_only
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.ranges import Range
 from backtest.base.units import (
@@ -363,7 +364,7 @@ def as_markets(market: Market | Markets, *, where: str = "market") -> Markets:
         return market
     if not isinstance(market, Market):
         raise ParameterError(
-            f"market must be a Market or Markets, got {str(market)[:60]!r}",
+            f"market must be a Market or Markets, got {repr_plain(market)}",
             where=where,
             cure="pass bt.Market.load(...), from_frames(...) or sample()",
         )

@@ -191,16 +191,16 @@ def _read_constants(given: Mapping[str, float], markets: PanelData, place: Place
 def _read_array(given: Any, markets: PanelData, place: Place, first: int) -> FloatArray:
     wanted = (markets.n_bars, len(markets))
     cure = f"give a frame by time and instrument, or an array of shape {wanted}"
-    if isinstance(given, str | pd.Series) or np.ndim(given) != 2:
-        kind = (
-            f"got {repr_plain(given)}" if np.ndim(given) == 0 else f"got a {type(given).__name__}"
-        )
+    is_array = isinstance(given, np.ndarray | list | tuple)
+    values = _read_numbers(given, place) if is_array else np.empty(0)
+    values = values[:, None] if values.ndim == 1 == len(markets) else values
+    if values.ndim != 2:
+        kind = f"a {type(given).__name__}" if np.iterable(given) else repr_plain(given)
         raise ParameterError(
-            f"the signal of several instruments must have a value for each of them, {kind}",
+            f"the signal of several instruments must have a value for each of them, got {kind}",
             where=place,
             cure=f"{cure}; for constants {{{markets.names[0]!r}: 1.0}}",
         )
-    values = _read_numbers(given, place)
     if first and len(values) == markets.n_bars - first:
         values = np.concatenate([np.full((first, values.shape[1]), np.nan), values])
     if values.shape != wanted:

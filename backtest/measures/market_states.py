@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
+from backtest.base.checked_calls import check_lengths, checked
 from backtest.base.units import BoolArray, FloatArray, IntArray
 
 MarketState: TypeAlias = Literal["phase", "volatility"]
@@ -41,6 +41,7 @@ def find_bulls(price: FloatArray, move: float = PHASE_MOVE) -> BoolArray:
     >>> find_bulls(np.array([10.0, 12.0, 11.0, 9.0, 10.0, 12.0])).tolist()
     [True, True, False, False, True, True]
     """
+    check_lengths(price=price, where="find_bulls")
     values: list[float] = price.tolist()
     found = np.ones(len(values), dtype=np.bool_)
     may_fall, may_rise = True, True

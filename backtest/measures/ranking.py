@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.ranges import check_number
 from backtest.base.units import BoolArray, FloatArray, IntArray
@@ -141,7 +142,8 @@ def read_objective(objective: ObjectiveLike, *, on_paths: Collection[str] = ()) 
     if callable(objective):
         return _read_function(objective)
     raise ParameterError(
-        f"an objective must be a measure, weights of measures or a function, got {objective!r}",
+        f"an objective must be a measure, weights of measures or a function, "
+        f"got {repr_plain(objective)}",
         where=Place("objective"),
         cure=Phrase("write {}, for example", Argument("objective", "sharpe")),
     )

@@ -102,7 +102,7 @@ def find_confidence_set(gains: FloatArray, *, draws: int, seed: int) -> tuple[Fl
     count once, and share their p-value.
     """
     check_shape("gains", gains, (-1, -1), where="find_confidence_set")
-    gains = np.asarray(gains)
+    gains = np.array(gains, dtype=np.float64)
     Range(2, math.inf).check("samples", gains.shape[1], where="find_confidence_set, gains")
     from arch.bootstrap import MCS  # noqa: PLC0415 - it takes a second to import
 
@@ -113,4 +113,7 @@ def find_confidence_set(gains: FloatArray, *, draws: int, seed: int) -> tuple[Fl
         return np.ones(len(gains)), block
     test = MCS(-distinct.T, size=0.05, reps=draws, block_size=block, seed=seed)
     test.compute()
-    return test.pvalues["Pvalue"].sort_index().to_numpy()[place.ravel()], block
+    values = np.empty(len(distinct))
+    for models, value in test.pvalues["Pvalue"].items():  # of one step
+        values[np.atleast_1d(models)] = value
+    return values[place.ravel()], block

@@ -140,7 +140,7 @@ def read_funding(funding: object, *, is_resampled: bool, where: str) -> FundingC
             where=Place("funding", of=where),
             cure="give 'fitted' for the process fitted to history, or None for no funding",
         )
-    if funding == HISTORY and not is_resampled:
+    if isinstance(funding, str) and funding == HISTORY and not is_resampled:
         raise ParameterError(
             "funding='history' needs a model that repeats rows of history, got a parametric one",
             where=Place("funding", of=where),

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError
+from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, format_time, utc_index
@@ -273,6 +273,13 @@ class Paths(Viewable):
 
         They are those of one instrument, by default the first.
         """
+        if name is not None and name not in self.members:
+            raise ParameterError(
+                f"name must be of an instrument of the paths, got {name!r}"
+                + did_you_mean(name, self.names),
+                where=Place("name"),
+                cure=f"give one of {', '.join(self.names)}",
+            )
         member = self.leader if name is None else self.members[name]
         return member.draw(self.plan(first, stop), self.bridge)
 

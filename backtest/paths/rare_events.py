@@ -22,7 +22,8 @@ SEARCHED = 256
 """Paths of each step in the search for a force."""
 TILTED_SEED = 2**61
 """What the seed of tilted paths is larger by: they join plain paths in one sample."""
-DOUBLINGS = 24
+STEPS = 12
+"""Forces that the search tries, up to 32 standard deviations of the log prices at the horizon."""
 WANTED = 0.5
 """Share of tilted paths that should be liquidated."""
 REPEATS = 20
@@ -75,7 +76,7 @@ def find_force(runner: PathsRunner, bars: int, direction: FloatArray) -> float |
         tilted = run_tilted(runner, last, direction, size, SEARCHED, 1, None)
         return -1.0 if tilted is None else float(np.mean(tilted.liquidated < bars))
 
-    for _ in range(DOUBLINGS):
+    for _ in range(STEPS):
         for sign in (-1.0, 1.0):
             if share(sign * force) >= WANTED:
                 return sign * narrow(lambda size, s=sign: share(s * size), 0.7 * force, force)

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from backtest.account import Account
 from backtest.base.errors import DataError, ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.base.ranges import Number, Range
 from backtest.base.units import format_time
 from backtest.engine import Result
@@ -67,7 +68,7 @@ def check_start(account: object, paths: Paths, *, where: str) -> None:
         return
     if not isinstance(account, Result):
         raise ParameterError(
-            f"account must be an Account or a result, got {str(account)[:60]!r}",
+            f"account must be an Account or a result, got {repr_plain(account)}",
             where=f"{where}, account",
             cure="pass bt.Account(...), or what bt.run returned for the same market",
         )

@@ -107,7 +107,7 @@ def simulate_paths(
     """
     if not isinstance(market, Market | Markets):
         raise ParameterError(
-            f"market must be a Market, got {str(market)[:60]!r}",
+            f"market must be a Market, got {repr_plain(market)}",
             where=Place("market", of=WHERE),
             cure="pass bt.Market.load(...), from_frames(...) or sample()",
         )

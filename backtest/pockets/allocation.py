@@ -9,6 +9,7 @@ from typing import Any
 
 from backtest.account import Account
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import TimeLike, parse_duration, utc_index
@@ -55,7 +56,7 @@ class Pocket:
         given = self.policy.values() if isinstance(self.policy, Mapping) else [self.policy]
         if not given or not all(isinstance(each, Policy) for each in given):
             raise ParameterError(
-                f"policy must be a Policy, or one by instrument, got {str(self.policy)[:60]!r}",
+                f"policy must be a Policy, or one by instrument, got {repr_plain(self.policy)}",
                 where="bt.Pocket, policy",
                 cure="pass an instance of a class derived from bt.Policy",
             )
@@ -205,7 +206,7 @@ def check_account(account: Account) -> None:
     """Require an account that can be divided."""
     if not isinstance(account, Account):
         raise ParameterError(
-            f"account must be an Account, got {str(account)[:60]!r}",
+            f"account must be an Account, got {repr_plain(account)}",
             where=f"{WHERE}.run, account",
             cure="pass bt.Account(...)",
         )

@@ -14,6 +14,7 @@ from backtest.account import Account
 from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.result_parts import Headline, Part, ShownTable
 from backtest.base.settings_result import SettingsResult
@@ -252,7 +253,7 @@ def bounds(
         )
     if refine is not None and not isinstance(refine, Market):
         raise ParameterError(
-            f"refine must be a Market, got {str(refine)[:60]!r}",
+            f"refine must be a Market, got {repr_plain(refine)}",
             where=Place("refine", of=WHERE),
             cure="pass finer bars as a Market",
         )

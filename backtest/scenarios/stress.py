@@ -96,7 +96,7 @@ def stress(
     """
     if not isinstance(result, Result):
         raise ParameterError(
-            f"result must be a Result, got {str(result)[:60]!r}",
+            f"result must be a Result, got {repr_plain(result)}",
             where=Place("result", of=WHERE),
             cure="pass what bt.run returned",
         )
@@ -212,7 +212,7 @@ def read_data(data: Any, run: StressRun) -> Mapping[str, Market]:
         return {**markets}
     if len(names) > 1:
         raise ParameterError(
-            f"data must be Markets, got {str(data)[:60]!r}",
+            f"data must be Markets, got {repr_plain(data)}",
             where=Place("data", of=WHERE),
             cure=f"pass the bars of {', '.join(names)}",
         )

@@ -26,6 +26,7 @@ from backtest.engine.lookahead.checked_signals import (
     join_checks,
 )
 from backtest.engine.named_signals import resolve_signal
+from backtest.engine.portfolio_policies import check_overlay
 from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.engine.signal_rule import SignalRule
@@ -111,7 +112,7 @@ class Evaluator:
         self.base = Base(policy, venue, account, rule)
         self.settings = read_settings(self.base)
         self.signal = signal
-        self.overlay = overlay
+        self.overlay = check_overlay(overlay)
         self.sampling = sampling
         self.calendar = calendar
         self.metrics = STREAMED if metrics == "all" else CORE

@@ -64,7 +64,7 @@ class Schedule(NamedTuple):
 
 
 @record_making
-@checked_only("resume", "progress")
+@checked_only("train", "test", "resume", "progress")
 def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,

@@ -12,7 +12,7 @@ import pytest
 
 import backtest as bt
 from backtest.cli import main
-from tests.agreement import assert_agrees, trust_columns
+from tests.agreement import assert_agrees, trust_data
 from tests.cases import make_case
 from tests.markets import free_venue
 from tests.portfolio_cases import make_portfolio_case
@@ -78,7 +78,7 @@ def test_the_bits_are_the_same_compiled_and_in_a_sweep():
 
 def test_the_engine_equals_the_oracle(monkeypatch):
     """Five random cases, with a dividend instead of funding in every fourth bar."""
-    trust_columns(monkeypatch)
+    trust_data(monkeypatch)
     for seed in range(400, 430, 6):
         case = make_case(seed)
         if case.contract["kind"] == "inverse":
@@ -92,7 +92,7 @@ def test_the_engine_equals_the_oracle(monkeypatch):
 
 def test_the_engine_equals_the_reference_of_several_positions(monkeypatch):
     """Two random accounts, with a dividend instead of funding in every third bar."""
-    trust_columns(monkeypatch)
+    trust_data(monkeypatch)
     tried = 0
     for seed in range(60):
         case = make_portfolio_case(seed)

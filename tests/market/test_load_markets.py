@@ -151,7 +151,7 @@ BAD = {
     "no bar in it": (lambda at: LOAD(at["apart"], between=("2023-01-01", "2023-01-01T12:00")),
         "UTC\n  where: between, B, for bars.parquet"),
     "early": (lambda at: LOAD(at["own"], between=("2022-01-01", None)), "inside the panel"),
-    "late": (lambda at: LOAD(at["own"], between=(None, "2023-02-01")), "end at 2023-02-01"),
+    "late": (lambda at: LOAD(at["own"], between=(None, "2023-02-01")), "ends at 2023-02-01"),
     "one time": (lambda at: LOAD(at["own"], between="2023-01-01"), "a pair of times"),
     "another interval": (lambda at: LOAD(at["own"], interval="2h"), "2h"),
     "blank currency": (lambda at: LOAD(at["own"], currency=" "), "currency must be text"),

@@ -14,7 +14,7 @@ from decimal import Decimal, localcontext
 import pandas as pd
 import pytest
 
-from tests.agreement import assert_agrees, differences, run_engine, trust_columns
+from tests.agreement import assert_agrees, differences, run_engine, trust_data
 from tests.cases import Case, PortfolioCase, make_case, make_exit_case
 from tests.oracle import COSTS, KIND_OF_COLUMN, Outcome, simulate
 from tests.portfolio_cases import make_full_case, make_mode_case, make_portfolio_case
@@ -91,7 +91,7 @@ SHARES = {"make_case": 1.0, "make_portfolio_case": 1.0}
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
 def test_the_engine_equals_the_oracle(make, block, monkeypatch):
     """Every money column of every bar, and every ledger total, to 1e-9 of equity or turnover."""
-    trust_columns(monkeypatch)
+    trust_data(monkeypatch)
     whole = round(CASES * SHARES.get(make.__name__, 0.25) / BLOCKS)
     first = block * whole
     for seed in range(first, first + (whole if block else min(whole, 3))):

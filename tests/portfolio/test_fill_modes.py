@@ -22,7 +22,7 @@ from backtest.engine import Result, account_loop, count_periods
 from backtest.engine.account_loop import live
 from backtest.engine.portfolio_setup import set_up
 from backtest.engine.run_result import finish
-from tests.agreement import Scripted, assert_agrees, run_engine, trust_columns
+from tests.agreement import Scripted, assert_agrees, run_engine, trust_data
 from tests.cases import make_exit_case
 from tests.fast_cases import first_only
 from tests.oracle import Outcome
@@ -186,7 +186,7 @@ def test_a_health_factor_needs_a_requirement_of_each_position():
 @pytest.mark.slow
 @pytest.mark.compiled
 def test_compiled_runs_have_the_bits_of_plain_python(monkeypatch):
-    trust_columns(monkeypatch)
+    trust_data(monkeypatch)
     monkeypatch.setattr(account_loop, "is_loop_plain", lambda *_: False)
     for seed in range(40):
         case = make_mode_case(seed)
@@ -237,7 +237,7 @@ def run_both(seed: int) -> tuple[Any, Any]:
 @pytest.mark.parametrize("block", first_only(range(60)))
 def test_with_one_instrument_it_is_the_engine_of_one_position(block, monkeypatch):
     """Equity to 1e-12, events and all measures that both have."""
-    trust_columns(monkeypatch)
+    trust_data(monkeypatch)
     for seed in range(block * 3, block * 3 + 3):
         one, many = run_both(seed)
         mine, theirs = (each.bars["equity"].to_numpy() for each in (one, many))

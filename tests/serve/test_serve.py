@@ -222,7 +222,7 @@ def test_an_address_of_another_machine_is_refused(saved):
 def test_the_daily_returns_of_the_manual_are_what_quantstats_takes():
     """One per day, by dates without a zone; of their mean and deviation comes our Sharpe ratio."""
     text = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
-    code = text.partition("days = result.returns")[2].partition("\n\nimport quantstats")[0]
+    code = text.partition("days = result.returns")[2].partition("\n```")[0]
     market = bt.Market.sample(bars=24 * 40)
     terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
     made = []

@@ -23,7 +23,7 @@ from backtest.sweep.books.book_runner import BookTask, score_lanes
 from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.sets.sets import take_sets
-from tests.agreement import trust_columns
+from tests.agreement import trust_data
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
 HOURS = pd.date_range("2024-01-01", periods=999, freq="1h", tz="UTC")
@@ -247,7 +247,7 @@ def require_equal(rows: Any, others: Any) -> None:
 
 @pytest.mark.parametrize("seed", [2, 3, 6, 8])
 def test_a_block_of_random_accounts_has_the_rows_of_its_sets(monkeypatch, seed):
-    trust_columns(monkeypatch)
+    trust_data(monkeypatch)
     evaluator, sets = make_case(seed, 45, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -260,7 +260,7 @@ def test_a_block_of_random_accounts_has_the_rows_of_its_sets(monkeypatch, seed):
 
 
 def test_a_later_block_has_the_accounts_of_its_own_sets(monkeypatch):
-    trust_columns(monkeypatch)
+    trust_data(monkeypatch)
     evaluator, sets = make_case(2, 45, 4)
     sets["account.capital"] = np.array([1e3, 2e3, 3e3, 2e3])
     sets["account.band"] = np.array([0.0, 0.1, 0.2, 0.1])
@@ -283,7 +283,7 @@ def test_a_later_block_has_the_accounts_of_its_own_sets(monkeypatch):
 @pytest.mark.slow
 def test_compiled_blocks_of_random_accounts_are_single_sets(monkeypatch):
     monkeypatch.setenv("BACKTEST_COMPILE", "now")
-    trust_columns(monkeypatch)
+    trust_data(monkeypatch)
     ruined = liquidated = 0
     for seed in range(100):
         evaluator, sets = make_case(seed, 600, 24)

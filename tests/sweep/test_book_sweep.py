@@ -13,7 +13,7 @@ import backtest as bt
 from backtest.base.errors import PolicyError
 from backtest.strategies import VolTarget
 from backtest.sweep.evaluator import Evaluator
-from tests.agreement import Scripted, Swinging, trust_columns
+from tests.agreement import Scripted, Swinging, trust_data
 from tests.portfolio.book_helpers import make_venue, simulate_pair
 from tests.portfolio_cases import make_portfolio_case
 
@@ -140,7 +140,7 @@ def test_what_needs_a_record_is_swept_run_by_run():
 @pytest.mark.slow
 def test_compiled_rows_of_random_accounts_are_runs(monkeypatch):
     monkeypatch.setenv("BACKTEST_COMPILE", "now")
-    trust_columns(monkeypatch)
+    trust_data(monkeypatch)
     compared = 0
     for seed in range(120):
         case = make_portfolio_case(seed)

@@ -102,14 +102,14 @@ class MarketData(Viewable):
     @property
     def content_hash(self) -> str:
         """SHA-256, hex, of all arrays, names, the interval and the flags; not of ``source``."""
-        return self.hash_once("content", self._hash_content)
+        return self._hash_once("content", self._hash_content)
 
     @property
     def close_hash(self) -> str:
         """SHA-256, hex, of the closes."""
-        return self.hash_once("close", lambda: hashlib.sha256(self.close.data).hexdigest())
+        return self._hash_once("close", lambda: hashlib.sha256(self.close.data).hexdigest())
 
-    def hash_once(self, name: str, compute: Callable[[], str]) -> str:
+    def _hash_once(self, name: str, compute: Callable[[], str]) -> str:
         """Return a hash of the content, computed once for all copies with the same content."""
         hashes: dict[str, str] = vars(self)["hashes"]
         if name not in hashes:

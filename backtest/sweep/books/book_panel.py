@@ -17,7 +17,6 @@ from backtest.engine.portfolio_inputs import start_book
 from backtest.engine.portfolio_loop import Desk
 from backtest.engine.portfolio_policies import (
     Panelist,
-    check_overlay,
     flatten_columns,
     reseat,
     seat_overlay,
@@ -71,8 +70,6 @@ class BookPanel:
     def check_overlay(self) -> None:
         """Raise if the overlay reads fields that portfolios do not have, or looks ahead."""
         if self._above is None:
-            if self.overlay is not None:
-                check_overlay(self.overlay)
             self._above = seat_overlay(self.overlay, self.markets, self.weights)
 
     def set_up(self, values: Mapping[str, Any]) -> Setup:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from backtest.base.errors import BacktestError, ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 
 if TYPE_CHECKING:
@@ -75,12 +76,14 @@ def read_cluster(cluster: str) -> int | None:
     >>> read_cluster("local:2"), read_cluster("tcp://10.0.0.1:8786")
     (2, None)
     """
-    local = _LOCAL.fullmatch(str(cluster))
+    text = cluster if isinstance(cluster, str) else ""
+    local = _LOCAL.fullmatch(text)
     if local and 1 <= int(local[1] or 0) <= MOST_LOCAL:
         return int(local[1])
-    if local or not _ADDRESS.fullmatch(str(cluster)):
+    if local or not _ADDRESS.fullmatch(text):
         raise ParameterError(
-            f"a cluster must be an address or a number of local processes, got {cluster!r}",
+            "a cluster must be an address or a number of local processes, "
+            f"got {repr_plain(cluster)}",
             where=Place("cluster"),
             cure="give the address that dask scheduler prints, such as tcp://10.0.0.1:8786, or "
             "local:2",
