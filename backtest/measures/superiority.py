@@ -114,6 +114,6 @@ def find_confidence_set(gains: FloatArray, *, draws: int, seed: int) -> tuple[Fl
     test = MCS(-distinct.T, size=0.05, reps=draws, block_size=block, seed=seed)
     test.compute()
     values = np.empty(len(distinct))
-    for models, value in test.pvalues["Pvalue"].items():  # of one step
-        values[np.atleast_1d(models)] = value
+    for models, value in test.pvalues["Pvalue"].items():
+        values[np.array(models)] = value  # several, if they left together
     return values[place.ravel()], block
