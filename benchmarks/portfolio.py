@@ -122,7 +122,7 @@ def measure_sweep(markets: bt.Markets, n_sets: int, repeat: int) -> dict[str, An
 
 
 def measure_vectorbt(markets: bt.Markets, n_sets: int, repeat: int) -> dict[str, Any]:
-    """Time the sweep against vectorbt with one purse for each set's instruments."""
+    """Time the sweep against vectorbt with one wallet for each set's instruments."""
     import vectorbt as vbt  # noqa: PLC0415 - two seconds, only where compared
 
     engine = "rust" if importlib.util.find_spec("vectorbt_rust") else "numba"

@@ -27,9 +27,9 @@ from backtest.account.portfolio_ledger import (
 )
 from backtest.account.portfolio_records import (
     DISTANCE,
-    Book,
+    AccountState,
     BookLog,
-    Room,
+    Scratch,
     Terms,
     is_held,
     is_isolated,
@@ -44,46 +44,51 @@ ROUNDING = 1e-12
 BLAMED = 20
 """Kind of the entries in the log that give a cause of a liquidation and its share."""
 OF_COLLATERAL, OF_FLOWS, OF_RULES = range(3)
-"""Causes besides the n instruments: ``Book.fallen[n + ...]``."""
+"""Causes besides the n instruments: ``AccountState.fallen[n + ...]``."""
 
 
 def measure_falls(
-    terms: Terms, book: Book, room: Room, ledger: FloatArray, falls: FloatArray
+    terms: Terms, state: AccountState, scratch: Scratch, ledger: FloatArray, falls: FloatArray
 ) -> float:
     """Write what each cause took from D since the last close, at the values being tested.
 
-    ``falls`` has shape (n + 3,). Returns D. ``room.shares`` are then the Euler shares of now.
+    ``falls`` has shape (n + 3,). Returns D. ``scratch.shares`` are then the Euler shares of now.
     """
-    n = len(book.margin)
-    fill_shares(terms.rules, book.held, room.shares)
+    n = len(state.margin)
+    fill_shares(terms.rules, state.held, scratch.shares)
     level, explained = terms.rules.level, 0.0
     for i in range(n):
         falls[i] = 0.0
         if not is_isolated(terms, i):
             gain = ledger[PRICE_PNL, i] - ledger[FUNDING, i] - ledger[FEES, i] - ledger[LOSS, i]
             gain -= ledger[SLIPPAGE, i] + ledger[IMPACT, i]
-            if is_held(book, i):
-                change = book.held.values[i] - book.marked[i]
-                gain += book.held.quantities[i] * change
-            falls[i] = level * (room.shares[i] - book.shares[i]) - gain
+            if is_held(state, i):
+                change = state.held.values[i] - state.marked[i]
+                gain += state.held.quantities[i] * change
+            falls[i] = level * (scratch.shares[i] - state.shares[i]) - gain
             explained += falls[i]
     assets, last = 0.0, ledger.shape[1] - 1
-    for c in range(len(book.held.amounts)):
-        assets -= book.held.amounts[c] * (book.held.prices[c] - book.priced[c])
-        assets += level * (room.shares[n + c] - book.shares[n + c])
+    for c in range(len(state.held.amounts)):
+        assets -= state.held.amounts[c] * (state.held.prices[c] - state.priced[c])
+        assets += level * (scratch.shares[n + c] - state.shares[n + c])
     falls[n + OF_COLLATERAL] = assets - ledger[COLLATERAL_PNL, last] + ledger[CONVERSION, last]
     flows = 0.0
     for i in range(n + 1):
         flows += ledger[INTEREST, i] - ledger[FLOWS, i] - ledger[TOP_UP, i]
     falls[n + OF_FLOWS] = flows
-    now = compute_excess(terms, book)
+    now = compute_excess(terms, state)
     explained += falls[n + OF_COLLATERAL] + flows
-    falls[n + OF_RULES] = book.purse[DISTANCE] - now - explained
+    falls[n + OF_RULES] = state.wallet[DISTANCE] - now - explained
     return now
 
 
 def book_falls(
-    terms: Terms, book: Book, room: Room, ledger: FloatArray, log: BookLog, is_high: bool
+    terms: Terms,
+    state: AccountState,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: BookLog,
+    is_high: bool,
 ) -> None:
     """Add the falls of a bar at its close; a new high of the unit value begins anew.
 
@@ -91,32 +96,34 @@ def book_falls(
     """
     if len(log.entries) == 0:
         return
-    now = measure_falls(terms, book, room, ledger, room.falls)
-    for k in range(len(book.fallen)):
-        book.fallen[k] = 0.0 if is_high else book.fallen[k] + room.falls[k]
-    for k in range(len(book.shares)):
-        book.shares[k] = room.shares[k]
-    book.purse[DISTANCE] = now
+    now = measure_falls(terms, state, scratch, ledger, scratch.falls)
+    for k in range(len(state.fallen)):
+        state.fallen[k] = 0.0 if is_high else state.fallen[k] + scratch.falls[k]
+    for k in range(len(state.shares)):
+        state.shares[k] = scratch.shares[k]
+    state.wallet[DISTANCE] = now
 
 
-def blame(terms: Terms, book: Book, room: Room, ledger: FloatArray, log: BookLog, t: int) -> None:
+def blame(
+    terms: Terms, state: AccountState, scratch: Scratch, ledger: FloatArray, log: BookLog, t: int
+) -> None:
     """Log the share of each cause in a liquidation of the pool, and who closes in profit."""
     if len(log.entries) == 0:
         return
-    n = len(book.margin)
-    measure_falls(terms, book, room, ledger, room.falls)
+    n = len(state.margin)
+    measure_falls(terms, state, scratch, ledger, scratch.falls)
     whole = 0.0
     for k in range(n + 3):
-        room.falls[k] = max(room.falls[k] + book.fallen[k], 0.0)
-        whole += room.falls[k]
+        scratch.falls[k] = max(scratch.falls[k] + state.fallen[k], 0.0)
+        whole += scratch.falls[k]
     for k in range(n + 3):
-        share = room.falls[k] / whole if whole > 0.0 else 0.0
+        share = scratch.falls[k] / whole if whole > 0.0 else 0.0
         share = share if share > ROUNDING else 0.0
         if not whole > 0.0 and k == n + OF_RULES:
             share = 1.0
         profit = 0.0
-        if k < n and is_held(book, k) and not is_isolated(terms, k):
-            change = book.held.values[k] - book.held.entries[k]
-            profit = book.held.quantities[k] * change
+        if k < n and is_held(state, k) and not is_isolated(terms, k):
+            change = state.held.values[k] - state.held.entries[k]
+            profit = state.held.quantities[k] * change
         if share > 0.0 or profit > 0.0:
-            note(log, t, k, BLAMED, share, book.held.quantities[k] if k < n else 0.0, profit)
+            note(log, t, k, BLAMED, share, state.held.quantities[k] if k < n else 0.0, profit)

@@ -14,9 +14,9 @@ from backtest.account.portfolio_balance import count_open
 from backtest.account.portfolio_records import (
     CASH,
     HIGHEST,
-    Book,
-    Room,
-    Scene,
+    AccountState,
+    MarketBar,
+    Scratch,
     Terms,
     is_held,
     is_isolated,
@@ -30,72 +30,74 @@ CAUTION = 1e-9
 """Share of the gross notional that a quiet bar must leave: more than rounding."""
 
 
-def compute_last_equity(terms: Terms, book: Book, values: FloatArray, prices: FloatArray) -> float:
+def compute_last_equity(
+    terms: Terms, state: AccountState, values: FloatArray, prices: FloatArray
+) -> float:
     """Return the equity with the positions at some values u, and the collateral at some prices."""
-    equity = book.purse[CASH]
-    for i in range(len(book.margin)):
-        if is_held(book, i):
-            moved = values[i] - book.held.entries[i] if is_isolated(terms, i) else values[i]
-            equity += book.held.quantities[i] * moved + book.margin[i]
-    for c in range(len(book.held.amounts)):
-        equity += book.held.amounts[c] * prices[c]
+    equity = state.wallet[CASH]
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            moved = values[i] - state.held.entries[i] if is_isolated(terms, i) else values[i]
+            equity += state.held.quantities[i] * moved + state.margin[i]
+    for c in range(len(state.held.amounts)):
+        equity += state.held.amounts[c] * prices[c]
     return float(equity)
 
 
-def compute_stop_level(terms: Terms, book: Book) -> float:
+def compute_stop_level(terms: Terms, state: AccountState) -> float:
     """Return the equity at or under which the stop acts."""
-    return float((1.0 - terms.equity_stop) * book.purse[HIGHEST])
+    return float((1.0 - terms.equity_stop) * state.wallet[HIGHEST])
 
 
-def is_drawn(terms: Terms, book: Book, values: FloatArray, prices: FloatArray) -> bool:
+def is_drawn(terms: Terms, state: AccountState, values: FloatArray, prices: FloatArray) -> bool:
     """Return whether the equity stop acts at some values; never without a position."""
-    level = compute_stop_level(terms, book) * (1.0 + TOLERANCE)
-    return count_open(book) > 0 and compute_last_equity(terms, book, values, prices) <= level
+    level = compute_stop_level(terms, state) * (1.0 + TOLERANCE)
+    return count_open(state) > 0 and compute_last_equity(terms, state, values, prices) <= level
 
 
-def find_stop_on_segment(terms: Terms, book: Book, room: Room) -> float:
+def find_stop_on_segment(terms: Terms, state: AccountState, scratch: Scratch) -> float:
     """Return the place at which the equity stop acts on the segment; over 1 if it does not."""
     if terms.equity_stop == 0.0:
         return 2.0
-    if is_drawn(terms, book, room.last, room.price):
+    if is_drawn(terms, state, scratch.last, scratch.price):
         return 0.0
-    if not is_drawn(terms, book, room.last_end, room.price_end):
+    if not is_drawn(terms, state, scratch.last_end, scratch.price_end):
         return 2.0
-    start = compute_last_equity(terms, book, room.last, room.price)
-    end = compute_last_equity(terms, book, room.last_end, room.price_end)
-    place = (start - compute_stop_level(terms, book)) / (start - end)
+    start = compute_last_equity(terms, state, scratch.last, scratch.price)
+    end = compute_last_equity(terms, state, scratch.last_end, scratch.price_end)
+    place = (start - compute_stop_level(terms, state)) / (start - end)
     return float(min(max(place, 0.0), 1.0))
 
 
-def is_drawdown_near(terms: Terms, book: Book, scene: Scene) -> bool:
+def is_drawdown_near(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
     """Return whether the prices of the bar may bring the equity to the stop, or nearly."""
-    least, gross = book.purse[CASH], abs(book.purse[HIGHEST])
-    for i in range(len(book.margin)):
-        if is_held(book, i):
-            held = book.held.quantities[i]
-            low, high = held * scene.low[i], held * scene.high[i]
-            ends = min(held * scene.open[i], held * scene.close[i])
-            least += min(low, high, ends) + book.margin[i]
+    least, gross = state.wallet[CASH], abs(state.wallet[HIGHEST])
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            held = state.held.quantities[i]
+            low, high = held * quotes.low[i], held * quotes.high[i]
+            ends = min(held * quotes.open[i], held * quotes.close[i])
+            least += min(low, high, ends) + state.margin[i]
             gross += max(abs(low), abs(high))
             if is_isolated(terms, i):
-                least -= held * book.held.entries[i]
-    for c in range(len(book.held.amounts)):
-        low, high = scene.asset_mark_low[c], scene.asset_mark_high[c]
-        ends = min(scene.asset_mark_open[c], scene.asset_mark_close[c])
-        least += min(book.held.amounts[c] * min(low, ends), book.held.amounts[c] * high)
-    return not least > compute_stop_level(terms, book) + CAUTION * gross
+                least -= held * state.held.entries[i]
+    for c in range(len(state.held.amounts)):
+        low, high = quotes.asset_mark_low[c], quotes.asset_mark_high[c]
+        ends = min(quotes.asset_mark_open[c], quotes.asset_mark_close[c])
+        least += min(state.held.amounts[c] * min(low, ends), state.held.amounts[c] * high)
+    return not least > compute_stop_level(terms, state) + CAUTION * gross
 
 
-def rescale_highest(book: Book, moved: float, equity: float) -> None:
+def rescale_highest(state: AccountState, moved: float, equity: float) -> None:
     """Move the highest equity in proportion to flows and top-ups; ``equity`` is that before."""
     if moved != 0.0 and equity > 0.0:
-        book.purse[HIGHEST] = max(book.purse[HIGHEST] * ((equity + moved) / equity), 0.0)
+        state.wallet[HIGHEST] = max(state.wallet[HIGHEST] * ((equity + moved) / equity), 0.0)
 
 
-def follow_highest(terms: Terms, book: Book, equity: float) -> None:
+def follow_highest(terms: Terms, state: AccountState, equity: float) -> None:
     """Update the highest equity at a close; a flat account at or under the stop starts anew."""
     if terms.equity_stop == 0.0:
         return
-    level = compute_stop_level(terms, book) * (1.0 + USED_UP)
-    is_anew = count_open(book) == 0 and equity <= level
-    book.purse[HIGHEST] = equity if is_anew else max(book.purse[HIGHEST], equity)
+    level = compute_stop_level(terms, state) * (1.0 + USED_UP)
+    is_anew = count_open(state) == 0 and equity <= level
+    state.wallet[HIGHEST] = equity if is_anew else max(state.wallet[HIGHEST], equity)

@@ -39,11 +39,11 @@ from backtest.account.portfolio_records import (
     SCALE,
     SINCE_POOL,
     UNIT,
-    Book,
+    AccountState,
     BookFeed,
     BookLog,
-    Room,
-    Scene,
+    MarketBar,
+    Scratch,
     Terms,
     is_held,
     is_isolated,
@@ -60,16 +60,16 @@ if TYPE_CHECKING:
 HAS_ORDER_FEE, HAS_EXITS = FLAGS.index("has_order_fee"), FLAGS.index("has_exits")
 
 
-def may_be_calm(terms: Terms, feed: BookFeed, book: Book) -> bool:
+def may_be_calm(terms: Terms, feed: BookFeed, state: AccountState) -> bool:
     """Return whether an account can take the fast path at all.
 
     Not with interest, calls, collateral, fixed fees, moving stops, fills at closes or margin
     multipliers that change: each makes bars that only the whole rules describe.
     """
     found = not terms.has_interest and terms.margin_call == 0.0 and terms.fill == AT_OPEN
-    found = found and len(book.held.amounts) == 0
+    found = found and len(state.held.amounts) == 0
     found = found and len(feed.multiplier) == 1 and len(feed.initial) == 1
-    for i in range(len(book.margin)):
+    for i in range(len(state.margin)):
         found = found and terms.flags[HAS_ORDER_FEE, i] == 0 and terms.flags[HAS_EXITS, i] == 0
     return bool(found)
 
@@ -77,9 +77,9 @@ def may_be_calm(terms: Terms, feed: BookFeed, book: Book) -> bool:
 def live_calm_bar(
     terms: Terms,
     feed: BookFeed,
-    book: Book,
-    scene: Scene,
-    room: Room,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
     ledger: FloatArray,
     log: BookLog,
     t: int,
@@ -90,149 +90,149 @@ def live_calm_bar(
     ``is_clear``: the ledger has entries of a calm bar alone. If the bar is not calm, nothing has
     changed but values that every bar writes anew.
     """
-    if is_event_due(feed, book, t):
+    if is_event_due(feed, state, t):
         return False
-    set_opens(terms, feed, book, scene, t)
-    if is_any_trading(terms, book, scene, room):
+    set_opens(terms, feed, state, quotes, t)
+    if is_any_trading(terms, state, quotes, scratch):
         return False
-    if not set_rest(terms, feed, book, scene, t) or not is_quiet(terms, book, scene):
+    if not set_rest(terms, feed, state, quotes, t) or not is_quiet(terms, state, quotes):
         return False
-    value_at(book, scene.mark_close, scene.asset_mark_close)
-    equity = compute_account_equity(terms, book)
-    if not is_sound(terms, book, equity):
+    value_at(state, quotes.mark_close, quotes.asset_mark_close)
+    equity = compute_account_equity(terms, state)
+    if not is_sound(terms, state, equity):
         return False
     if not is_clear:
         clear_ledger(ledger)
-    close_calm_bar(terms, book, scene, room, ledger, log, equity)
+    close_calm_bar(terms, state, quotes, scratch, ledger, log, equity)
     return True
 
 
-def is_event_due(feed: BookFeed, book: Book, t: int) -> bool:
+def is_event_due(feed: BookFeed, state: AccountState, t: int) -> bool:
     """Return whether a flow, a settlement or the listing of an instrument belongs to bar t.
 
-    In the first bar of an instrument the whole scene is written.
+    In the first bar of an instrument the whole quotes is written.
     """
-    for i in range(len(book.margin)):
+    for i in range(len(state.margin)):
         if feed.span[i, 0] == t:
             return True
-    flow, event = book.cursor[FLOW_NEXT], book.cursor[FUNDING_NEXT]
+    flow, event = state.cursor[FLOW_NEXT], state.cursor[FUNDING_NEXT]
     is_flow = flow < len(feed.flow_bar) and feed.flow_bar[flow] == t
     return bool(is_flow or (event < len(feed.funding_bar) and feed.funding_bar[event] == t))
 
 
-def set_opens(terms: Terms, feed: BookFeed, book: Book, scene: Scene, t: int) -> None:
+def set_opens(terms: Terms, feed: BookFeed, state: AccountState, quotes: MarketBar, t: int) -> None:
     """Write what decides whether anything trades at the opens."""
     brackets = terms.rules.brackets
-    for i in range(len(book.margin)):
+    for i in range(len(state.margin)):
         is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
-        scene.is_listed[i] = 1 if is_listed else 0
+        quotes.is_listed[i] = 1 if is_listed else 0
         if is_listed:
             size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            scene.open[i] = compute_value(size, is_inverse, feed.open[t, i])
-            scene.fill[i] = scene.open[i]
-            scene.limit[i] = feed.limit[min(t, len(feed.limit) - 1), i]
+            quotes.open[i] = compute_value(size, is_inverse, feed.open[t, i])
+            quotes.fill[i] = quotes.open[i]
+            quotes.limit[i] = feed.limit[min(t, len(feed.limit) - 1), i]
 
 
-def set_rest(terms: Terms, feed: BookFeed, book: Book, scene: Scene, t: int) -> bool:
+def set_rest(terms: Terms, feed: BookFeed, state: AccountState, quotes: MarketBar, t: int) -> bool:
     """Write the remaining prices of the bar; False if a position is delisted in it.
 
     Also False if an open is beyond the extremes of its bar.
     """
     brackets = terms.rules.brackets
-    for i in range(len(book.margin)):
-        if scene.is_listed[i] == 0:
+    for i in range(len(state.margin)):
+        if quotes.is_listed[i] == 0:
             continue
         size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-        scene.mark_close[i] = compute_value(size, is_inverse, feed.mark_close[t, i])
-        if not is_held(book, i):
+        quotes.mark_close[i] = compute_value(size, is_inverse, feed.mark_close[t, i])
+        if not is_held(state, i):
             continue
         if feed.ends[i] == 1 and t == feed.span[i, 1] - 1:
             return False
-        scene.low[i] = compute_value(size, is_inverse, feed.low[t, i])
-        scene.high[i] = compute_value(size, is_inverse, feed.high[t, i])
-        scene.mark_open[i] = compute_value(size, is_inverse, feed.mark_open[t, i])
-        scene.mark_low[i] = compute_value(size, is_inverse, feed.mark_low[t, i])
-        scene.mark_high[i] = compute_value(size, is_inverse, feed.mark_high[t, i])
-        is_inside = scene.low[i] <= scene.open[i] <= scene.high[i]
-        if not (is_inside and scene.mark_low[i] <= scene.mark_open[i] <= scene.mark_high[i]):
+        quotes.low[i] = compute_value(size, is_inverse, feed.low[t, i])
+        quotes.high[i] = compute_value(size, is_inverse, feed.high[t, i])
+        quotes.mark_open[i] = compute_value(size, is_inverse, feed.mark_open[t, i])
+        quotes.mark_low[i] = compute_value(size, is_inverse, feed.mark_low[t, i])
+        quotes.mark_high[i] = compute_value(size, is_inverse, feed.mark_high[t, i])
+        is_inside = quotes.low[i] <= quotes.open[i] <= quotes.high[i]
+        if not (is_inside and quotes.mark_low[i] <= quotes.mark_open[i] <= quotes.mark_high[i]):
             return False
     return True
 
 
-def is_any_trading(terms: Terms, book: Book, scene: Scene, room: Room) -> bool:
+def is_any_trading(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> bool:
     """Return whether any decision of the last close may trade at the opens."""
-    value_at(book, scene.open, scene.asset_open)
-    equity = compute_account_equity(terms, book)
+    value_at(state, quotes.open, quotes.asset_open)
+    equity = compute_account_equity(terms, state)
     if terms.max_gross_leverage < math.inf:
-        choose_orders(terms, book, scene, room, equity)
-        return has_order(room)
+        choose_orders(terms, state, quotes, scratch, equity)
+        return has_order(scratch)
     found = False
-    for i in range(len(book.margin)):
-        found = found or is_trading(terms, book, scene, equity, i)
+    for i in range(len(state.margin)):
+        found = found or is_trading(terms, state, quotes, equity, i)
     return bool(found)
 
 
-def has_order(room: Room) -> bool:
+def has_order(scratch: Scratch) -> bool:
     """Return whether any decision trades."""
     found = False
-    for i in range(len(room.kind)):
-        found = found or room.kind[i] == REDUCE or room.kind[i] == INCREASE
+    for i in range(len(scratch.kind)):
+        found = found or scratch.kind[i] == REDUCE or scratch.kind[i] == INCREASE
     return bool(found)
 
 
-def is_trading(terms: Terms, book: Book, scene: Scene, equity: float, i: int) -> bool:
+def is_trading(terms: Terms, state: AccountState, quotes: MarketBar, equity: float, i: int) -> bool:
     """Return whether the decision of the last close may trade an instrument at this open."""
-    if not is_deciding(book, scene, i):
+    if not is_deciding(state, quotes, i):
         return False
-    if is_ending(book, i):
-        return is_held(book, i)
-    is_asking, _, held, reach = measure_target(terms, book, scene, equity, i)
+    if is_ending(state, i):
+        return is_held(state, i)
+    is_asking, _, held, reach = measure_target(terms, state, quotes, equity, i)
     if not is_asking:
         return False
     return reach == math.inf or is_outside(pick_instrument(terms, i), equity, reach, held)
 
 
-def is_sound(terms: Terms, book: Book, equity: float) -> bool:
+def is_sound(terms: Terms, state: AccountState, equity: float) -> bool:
     """Return whether an account is neither indebted nor ruined at a close of this equity."""
     count, crossed = 0, 0
-    for i in range(len(book.margin)):
-        if is_held(book, i):
+    for i in range(len(state.margin)):
+        if is_held(state, i):
             count += 1
             crossed += 0 if is_isolated(terms, i) else 1
-    if equity < 0.0 or (crossed == 0 and book.purse[CASH] < 0.0):
+    if equity < 0.0 or (crossed == 0 and state.wallet[CASH] < 0.0):
         return False
-    if count == 0 or book.purse[IS_RUINED] != 0.0:
+    if count == 0 or state.wallet[IS_RUINED] != 0.0:
         return True
-    wealth, paid_in = equity + book.purse[RESERVE], book.purse[PAID_IN]
+    wealth, paid_in = equity + state.wallet[RESERVE], state.wallet[PAID_IN]
     is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
     return not (is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE))
 
 
 def close_calm_bar(
     terms: Terms,
-    book: Book,
-    scene: Scene,
-    room: Room,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
     ledger: FloatArray,
     log: BookLog,
     equity: float,
 ) -> None:
     """Mark positions at the mark closes of the bar."""
-    purse = book.purse
-    for i in range(len(book.margin)):
+    wallet = state.wallet
+    for i in range(len(state.margin)):
         profit = 0.0
-        if is_held(book, i):
-            profit += book.held.quantities[i] * (scene.mark_close[i] - book.marked[i])
-            book.marked[i] = scene.mark_close[i]
+        if is_held(state, i):
+            profit += state.held.quantities[i] * (quotes.mark_close[i] - state.marked[i])
+            state.marked[i] = quotes.mark_close[i]
         ledger[PRICE_PNL, i] = profit
-        book.since[i] += 1.0
-        book.since_stop[i] += 1.0
-    wealth = purse[EQUITY] + purse[RESERVE]
-    purse[POOL_FAILED] = 0.0
-    purse[SINCE_POOL] += 1.0
-    purse[EQUITY] = equity
-    if has_wealth(wealth, 0.0) and purse[IS_RUINED] == 0.0:
-        purse[UNIT] = purse[SCALE] * (equity + purse[RESERVE])
-    is_high = purse[UNIT] >= purse[PEAK]
-    purse[PEAK] = max(purse[UNIT], purse[PEAK])
-    book_falls(terms, book, room, ledger, log, is_high)
+        state.since[i] += 1.0
+        state.since_stop[i] += 1.0
+    wealth = wallet[EQUITY] + wallet[RESERVE]
+    wallet[POOL_FAILED] = 0.0
+    wallet[SINCE_POOL] += 1.0
+    wallet[EQUITY] = equity
+    if has_wealth(wealth, 0.0) and wallet[IS_RUINED] == 0.0:
+        wallet[UNIT] = wallet[SCALE] * (equity + wallet[RESERVE])
+    is_high = wallet[UNIT] >= wallet[PEAK]
+    wallet[PEAK] = max(wallet[UNIT], wallet[PEAK])
+    book_falls(terms, state, scratch, ledger, log, is_high)

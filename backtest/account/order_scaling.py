@@ -14,9 +14,9 @@ from backtest.account.portfolio_balance import value_at
 from backtest.account.portfolio_records import (
     CASH,
     INCREASE,
-    Book,
-    Room,
-    Scene,
+    AccountState,
+    MarketBar,
+    Scratch,
     Terms,
     is_held,
     is_isolated,
@@ -37,117 +37,127 @@ GOLDEN = 0.3819660112501051
 """The smaller part of the golden section."""
 
 
-def fit_increases(terms: Terms, book: Book, scene: Scene, room: Room) -> float:
+def fit_increases(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> float:
     """Return the factor of all increases: 1, or the upper end of the passing interval, or 0."""
-    value_at(book, scene.fill, scene.asset_fill)
-    free = compute_book_backing(terms.rules, book.held, book.purse[CASH])
-    free -= compute_all_uncounted(terms, book, room, -2)
-    count, only = count_increases(room)
+    value_at(state, quotes.fill, quotes.asset_fill)
+    free = compute_book_backing(terms.rules, state.held, state.wallet[CASH])
+    free -= compute_all_uncounted(terms, state, scratch, -2)
+    count, only = count_increases(scratch)
     fixed = 0.0
     if not terms.rules.has_scenarios:
-        fixed = sum_other_initial(terms, book, scene, room)
+        fixed = sum_other_initial(terms, state, quotes, scratch)
         if count == 1 and not is_isolated(terms, only):
-            return fit_single(terms, scene, room, free - fixed, only)
-    if compute_room(terms, book, scene, room, free, fixed, 1.0) >= 0.0:
+            return fit_single(terms, quotes, scratch, free - fixed, only)
+    if compute_room(terms, state, quotes, scratch, free, fixed, 1.0) >= 0.0:
         return 1.0
     low, high = 0.0, 1.0
-    if not compute_room(terms, book, scene, room, free, fixed, 0.0) >= 0.0:
-        low = find_passing(terms, book, scene, room, free, fixed)
+    if not compute_room(terms, state, quotes, scratch, free, fixed, 0.0) >= 0.0:
+        low = find_passing(terms, state, quotes, scratch, free, fixed)
         if math.isnan(low):
             return 0.0
-    return narrow(terms, book, scene, room, free, fixed, low, high)
+    return narrow(terms, state, quotes, scratch, free, fixed, low, high)
 
 
-def count_increases(room: Room) -> tuple[int, int]:
+def count_increases(scratch: Scratch) -> tuple[int, int]:
     """Return the number of increases, and the last of them."""
     count, only = 0, 0
-    for i in range(len(room.kind)):
-        if room.kind[i] == INCREASE:
+    for i in range(len(scratch.kind)):
+        if scratch.kind[i] == INCREASE:
             count, only = count + 1, i
     return count, only
 
 
-def compute_all_uncounted(terms: Terms, book: Book, room: Room, turned: int) -> float:
+def compute_all_uncounted(
+    terms: Terms, state: AccountState, scratch: Scratch, turned: int
+) -> float:
     """Return the unrealized profit of cross positions at the last opens that backs no order.
 
     A position that is turned around realizes its profit first: ``turned``, or all increases on the
     other side if it is -2.
     """
     found = 0.0
-    for i in range(len(book.margin)):
-        if is_held(book, i) and not is_isolated(terms, i):
+    for i in range(len(state.margin)):
+        if is_held(state, i) and not is_isolated(terms, i):
             rules = share(pick_instrument(terms, i))
-            is_flip = room.kind[i] == INCREASE and room.before[i] < 0.0 and turned == -2
+            is_flip = scratch.kind[i] == INCREASE and scratch.before[i] < 0.0 and turned == -2
             if rules.has_profit_share is not None and not is_flip and i != turned:
-                profit = compute_profit(pick_position(book, i), book.held.values[i])
+                profit = compute_profit(pick_position(state, i), state.held.values[i])
                 found += (1.0 - rules.profit_share) * max(profit, 0.0)
     return found
 
 
-def sum_other_initial(terms: Terms, book: Book, scene: Scene, room: Room) -> float:
+def sum_other_initial(
+    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch
+) -> float:
     """Return the initial margin by brackets of the cross positions that do not increase."""
     found = 0.0
-    for i in range(len(book.margin)):
-        if is_held(book, i) and not is_isolated(terms, i) and room.kind[i] != INCREASE:
-            notional = abs(book.held.quantities[i]) * abs(scene.fill[i])
-            found += compute_initial(pick_margin(terms, i), notional, scene.initial[i])
+    for i in range(len(state.margin)):
+        if is_held(state, i) and not is_isolated(terms, i) and scratch.kind[i] != INCREASE:
+            notional = abs(state.held.quantities[i]) * abs(quotes.fill[i])
+            found += compute_initial(pick_margin(terms, i), notional, quotes.initial[i])
     return found
 
 
-def fit_single(terms: Terms, scene: Scene, room: Room, free: float, i: int) -> float:
+def fit_single(terms: Terms, quotes: MarketBar, scratch: Scratch, free: float, i: int) -> float:
     """Return the factor of a single increase in cross margin, in closed form."""
     limit = compute_largest_notional(
-        pick_margin(terms, i), free - room.fee[i], room.before[i], room.cost[i], scene.initial[i]
+        pick_margin(terms, i),
+        free - scratch.fee[i],
+        scratch.before[i],
+        scratch.cost[i],
+        quotes.initial[i],
     )
-    whole = room.kept[i] + room.added[i]
-    if limit >= whole or room.added[i] == 0.0:
+    whole = scratch.kept[i] + scratch.added[i]
+    if limit >= whole or scratch.added[i] == 0.0:
         return 1.0
-    return float(max(limit - room.kept[i], 0.0) / room.added[i])
+    return float(max(limit - scratch.kept[i], 0.0) / scratch.added[i])
 
 
 def compute_room(
     terms: Terms,
-    book: Book,
-    scene: Scene,
-    room: Room,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
     free: float,
     fixed: float,
     factor: float,
 ) -> float:
     """Return what is left of the backing after the increases."""
     costs, taken, needed = 0.0, 0.0, fixed
-    for i in range(len(book.margin)):
-        if room.kind[i] == INCREASE:
-            size = room.kept[i] + factor * room.added[i]
+    for i in range(len(state.margin)):
+        if scratch.kind[i] == INCREASE:
+            size = scratch.kept[i] + factor * scratch.added[i]
             if is_isolated(terms, i):
-                taken += factor * room.added[i] * room.taken[i] - room.returned[i]
+                taken += factor * scratch.added[i] * scratch.taken[i] - scratch.returned[i]
                 continue
-            costs += room.cost[i] * (size - room.before[i]) + room.fee[i]
+            costs += scratch.cost[i] * (size - scratch.before[i]) + scratch.fee[i]
             if not terms.rules.has_scenarios and size > 0.0:
-                needed += compute_initial(pick_margin(terms, i), size, scene.initial[i])
+                needed += compute_initial(pick_margin(terms, i), size, quotes.initial[i])
     if terms.rules.has_scenarios:
-        needed = try_initial(terms, book, scene, room, factor)
+        needed = try_initial(terms, state, quotes, scratch, factor)
     return free - costs - taken - needed
 
 
-def try_initial(terms: Terms, book: Book, scene: Scene, room: Room, factor: float) -> float:
-    """Return the initial margin of the book with all increases scaled by a factor."""
-    for i in range(len(book.margin)):
-        room.start[i] = book.held.quantities[i]
-        if room.kind[i] == INCREASE:
-            size = room.kept[i] + factor * room.added[i]
-            book.held.quantities[i] = room.side[i] * size / abs(scene.fill[i])
-    needed = compute_book_initial(terms.rules, book.held)
-    for i in range(len(book.margin)):
-        book.held.quantities[i] = room.start[i]
+def try_initial(
+    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, factor: float
+) -> float:
+    """Return the initial margin of the state with all increases scaled by a factor."""
+    for i in range(len(state.margin)):
+        scratch.start[i] = state.held.quantities[i]
+        if scratch.kind[i] == INCREASE:
+            size = scratch.kept[i] + factor * scratch.added[i]
+            state.held.quantities[i] = scratch.side[i] * size / abs(quotes.fill[i])
+    needed = compute_book_initial(terms.rules, state.held)
+    for i in range(len(state.margin)):
+        state.held.quantities[i] = scratch.start[i]
     return needed
 
 
 def find_passing(
     terms: Terms,
-    book: Book,
-    scene: Scene,
-    room: Room,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
     free: float,
     fixed: float,
 ) -> float:
@@ -157,27 +167,27 @@ def find_passing(
     """
     low, high = 0.0, 1.0
     left, right = GOLDEN, 1.0 - GOLDEN
-    of_left = compute_room(terms, book, scene, room, free, fixed, left)
-    of_right = compute_room(terms, book, scene, room, free, fixed, right)
+    of_left = compute_room(terms, state, quotes, scratch, free, fixed, left)
+    of_right = compute_room(terms, state, quotes, scratch, free, fixed, right)
     for _ in range(80):
         if of_left >= 0.0 or of_right >= 0.0:
             return right if of_right >= 0.0 else left
         if of_left < of_right:
             low, left, of_left = left, right, of_right
             right = high - GOLDEN * (high - low)
-            of_right = compute_room(terms, book, scene, room, free, fixed, right)
+            of_right = compute_room(terms, state, quotes, scratch, free, fixed, right)
         else:
             high, right, of_right = right, left, of_left
             left = low + GOLDEN * (high - low)
-            of_left = compute_room(terms, book, scene, room, free, fixed, left)
+            of_left = compute_room(terms, state, quotes, scratch, free, fixed, left)
     return math.nan
 
 
 def narrow(
     terms: Terms,
-    book: Book,
-    scene: Scene,
-    room: Room,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
     free: float,
     fixed: float,
     low: float,
@@ -187,8 +197,8 @@ def narrow(
 
     The chord finds the end of a straight piece at once; halving makes progress everywhere else.
     """
-    of_low = compute_room(terms, book, scene, room, free, fixed, low)
-    of_high = compute_room(terms, book, scene, room, free, fixed, high)
+    of_low = compute_room(terms, state, quotes, scratch, free, fixed, low)
+    of_high = compute_room(terms, state, quotes, scratch, free, fixed, high)
     for trial in range(MOST_TRIALS):
         if not high - low > NARROW:
             break
@@ -199,7 +209,7 @@ def narrow(
             middle = low + 0.5 * (high - low)
         if not low < middle < high:
             break
-        of_middle = compute_room(terms, book, scene, room, free, fixed, middle)
+        of_middle = compute_room(terms, state, quotes, scratch, free, fixed, middle)
         if of_middle >= 0.0:
             low, of_low = middle, of_middle
         else:
@@ -210,27 +220,27 @@ def narrow(
 # ---------------------------------------------------------------------- an instrument alone
 
 
-def compute_lone_rate(terms: Terms, book: Book, room: Room, i: int) -> float:
+def compute_lone_rate(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
     """Return the initial margin of a unit of notional of instrument i alone, without collateral."""
-    hide_others(book, room, i, room.side[i] / abs(book.held.values[i]))
-    rate = compute_book_initial(terms.rules, book.held)
-    show_others(book, room)
+    hide_others(state, scratch, i, scratch.side[i] / abs(state.held.values[i]))
+    rate = compute_book_initial(terms.rules, state.held)
+    show_others(state, scratch)
     return rate
 
 
-def hide_others(book: Book, room: Room, i: int, quantity: float) -> None:
-    """Leave a quantity of one instrument alone in the book, without collateral."""
-    for j in range(len(book.margin)):
-        room.hidden[j] = book.held.quantities[j]
-        book.held.quantities[j] = quantity if j == i else 0.0
-    for c in range(len(book.held.amounts)):
-        room.kept_assets[c] = book.held.amounts[c]
-        book.held.amounts[c] = 0.0
+def hide_others(state: AccountState, scratch: Scratch, i: int, quantity: float) -> None:
+    """Leave a quantity of one instrument alone in the state, without collateral."""
+    for j in range(len(state.margin)):
+        scratch.hidden[j] = state.held.quantities[j]
+        state.held.quantities[j] = quantity if j == i else 0.0
+    for c in range(len(state.held.amounts)):
+        scratch.kept_assets[c] = state.held.amounts[c]
+        state.held.amounts[c] = 0.0
 
 
-def show_others(book: Book, room: Room) -> None:
+def show_others(state: AccountState, scratch: Scratch) -> None:
     """Bring back what :func:`hide_others` left out."""
-    for j in range(len(book.margin)):
-        book.held.quantities[j] = room.hidden[j]
-    for c in range(len(book.held.amounts)):
-        book.held.amounts[c] = room.kept_assets[c]
+    for j in range(len(state.margin)):
+        state.held.quantities[j] = scratch.hidden[j]
+    for c in range(len(state.held.amounts)):
+        state.held.amounts[c] = scratch.kept_assets[c]

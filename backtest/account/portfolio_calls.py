@@ -49,11 +49,11 @@ from backtest.account.portfolio_records import (
     CASH,
     POOL_FAILED,
     RESERVE,
-    Book,
+    AccountState,
     BookFeed,
     BookLog,
-    Room,
-    Scene,
+    MarketBar,
+    Scratch,
     Terms,
     is_held,
     is_isolated,
@@ -78,36 +78,36 @@ def is_pot(terms: Terms, pot: int) -> bool:
     return pot == len(terms.ranks) or is_isolated(terms, pot)
 
 
-def is_pot_held(terms: Terms, book: Book, pot: int) -> bool:
+def is_pot_held(terms: Terms, state: AccountState, pot: int) -> bool:
     """Return whether a margin pool has a position."""
-    if pot == len(book.margin):
-        return count_cross(terms, book) > 0
-    return is_held(book, pot)
+    if pot == len(state.margin):
+        return count_cross(terms, state) > 0
+    return is_held(state, pot)
 
 
-def compute_pot_backing(terms: Terms, book: Book, pot: int) -> float:
+def compute_pot_backing(terms: Terms, state: AccountState, pot: int) -> float:
     """Return the equity behind a margin pool at the values being tested."""
-    if pot == len(book.margin):
-        return compute_pool(terms, book)
-    profit = compute_profit(pick_position(book, pot), book.held.values[pot])
-    return float(book.margin[pot] + profit)
+    if pot == len(state.margin):
+        return compute_pool(terms, state)
+    profit = compute_profit(pick_position(state, pot), state.held.values[pot])
+    return float(state.margin[pot] + profit)
 
 
-def compute_pot_needed(terms: Terms, book: Book, scene: Scene, pot: int) -> float:
+def compute_pot_needed(terms: Terms, state: AccountState, quotes: MarketBar, pot: int) -> float:
     """Return the requirement of a margin pool at the tested values, times the level if cross."""
-    if pot == len(book.margin):
-        return terms.rules.level * compute_book_requirement(terms.rules, book.held)
+    if pot == len(state.margin):
+        return terms.rules.level * compute_book_requirement(terms.rules, state.held)
     rules = share(pick_instrument(terms, pot))
-    value = book.held.values[pot]
-    return compute_requirement(rules, pick_position(book, pot), value, scene.multiplier[pot])
+    value = state.held.values[pot]
+    return compute_requirement(rules, pick_position(state, pot), value, quotes.multiplier[pot])
 
 
-def compute_pot_ratio(terms: Terms, book: Book, scene: Scene, pot: int) -> float:
+def compute_pot_ratio(terms: Terms, state: AccountState, quotes: MarketBar, pot: int) -> float:
     """Return the margin ratio of a margin pool: 0 when flat, infinite without equity."""
-    if not is_pot_held(terms, book, pot):
+    if not is_pot_held(terms, state, pot):
         return 0.0
-    backing = compute_pot_backing(terms, book, pot)
-    return compute_pot_needed(terms, book, scene, pot) / backing if backing > 0.0 else math.inf
+    backing = compute_pot_backing(terms, state, pot)
+    return compute_pot_needed(terms, state, quotes, pot) / backing if backing > 0.0 else math.inf
 
 
 def is_pot_under(terms: Terms, ratio: float) -> bool:
@@ -124,164 +124,190 @@ def note_pot(log: BookLog, t: int, n: int, pot: int, kind: int, amount: float) -
 
 
 def answer_calls(
-    terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int
+    terms: Terms, state: AccountState, quotes: MarketBar, ledger: FloatArray, log: BookLog, t: int
 ) -> None:
     """Top up what was called at the last close, the pool first, at the mark opens."""
     if terms.margin_call == 0.0:
         return
-    n = len(book.margin)
-    value_at(book, scene.mark_open, scene.asset_mark_open)
+    n = len(state.margin)
+    value_at(state, quotes.mark_open, quotes.asset_mark_open)
     for order in range(n + 1):
         pot = n if order == 0 else order - 1
-        if is_pot(terms, pot) and book.is_called[pot] == 1:
+        if is_pot(terms, pot) and state.is_called[pot] == 1:
             if terms.has_top_up:
-                top_up_pot(terms, book, scene, ledger, log, t, pot)
-            book.is_called[pot] = 0
+                top_up_pot(terms, state, quotes, ledger, log, t, pot)
+            state.is_called[pot] = 0
 
 
 def top_up_pot(
-    terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int, pot: int
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    pot: int,
 ) -> None:
     """Top a margin pool up to ``top_up_to`` from the reserve, as far as the reserve lasts."""
-    n, missing, moved = len(book.margin), 0.0, 0.0
-    if is_pot_held(terms, book, pot):
-        needed = compute_pot_needed(terms, book, scene, pot)
-        missing = needed / terms.top_up_to - compute_pot_backing(terms, book, pot)
-        moved = min(max(missing, 0.0), book.purse[RESERVE])
+    n, missing, moved = len(state.margin), 0.0, 0.0
+    if is_pot_held(terms, state, pot):
+        needed = compute_pot_needed(terms, state, quotes, pot)
+        missing = needed / terms.top_up_to - compute_pot_backing(terms, state, pot)
+        moved = min(max(missing, 0.0), state.wallet[RESERVE])
     if not missing > 0.0:
         return
-    book.purse[RESERVE] -= moved
+    state.wallet[RESERVE] -= moved
     ledger[TOP_UP, pot] += moved
     if pot == n:
-        book.purse[CASH] += moved
+        state.wallet[CASH] += moved
     else:
-        put_position(book, pot, add_margin(pick_position(book, pot), moved))
-    ratio = compute_pot_ratio(terms, book, scene, pot)
+        put_position(state, pot, add_margin(pick_position(state, pot), moved))
+    ratio = compute_pot_ratio(terms, state, quotes, pot)
     is_met = is_pot_under(terms, ratio)
     if moved != 0.0:
         note_pot(log, t, n, pot, TOPPED_UP, moved)
-        book.ratio[pot] = ratio
-        book.unmet[pot] = -1.0 if is_met else book.unmet[pot]
+        state.ratio[pot] = ratio
+        state.unmet[pot] = -1.0 if is_met else state.unmet[pot]
         if not is_met:
             note_pot(log, t, n, pot, CALL_PARTLY_MET, ratio)
     note_pot(log, t, n, pot, CALL_MET if is_met else CALL_FAILED, ratio)
     ledger[CALLS_MET if is_met else CALLS_FAILED, pot] += 1.0
-    book.is_call_open[pot] = 0
+    state.is_call_open[pot] = 0
     if is_met:
-        book.called_at[pot] = math.nan
+        state.called_at[pot] = math.nan
 
 
 # -------------------------------------------------------------------------------------- grace
 
 
-def is_pot_forced(terms: Terms, book: Book, pot: int) -> bool:
+def is_pot_forced(terms: Terms, state: AccountState, pot: int) -> bool:
     """Return whether the margin call of a pool is unmet after its grace period."""
-    return bool(terms.grace >= 0.0 and book.unmet[pot] >= terms.grace)
+    return bool(terms.grace >= 0.0 and state.unmet[pot] >= terms.grace)
 
 
 def force_reductions(
-    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
 ) -> None:
     """Reduce what has failed its call for too long, instead of its decisions of this bar."""
-    n = len(book.margin)
+    n = len(state.margin)
     if terms.grace < 0.0:
         return
-    is_due = is_pot_forced(terms, book, n) and count_cross(terms, book) > 0
-    if is_due and book.purse[POOL_FAILED] == 0.0:
-        force_pool(terms, book, scene, room, ledger, log, t)
+    is_due = is_pot_forced(terms, state, n) and count_cross(terms, state) > 0
+    if is_due and state.wallet[POOL_FAILED] == 0.0:
+        force_pool(terms, state, quotes, scratch, ledger, log, t)
     for i in range(n):
-        is_due = is_isolated(terms, i) and is_held(book, i) and is_pot_forced(terms, book, i)
-        if is_due and book.is_pending[i] == 1:
-            force_isolated(terms, book, scene, ledger, log, t, i)
+        is_due = is_isolated(terms, i) and is_held(state, i) and is_pot_forced(terms, state, i)
+        if is_due and state.is_pending[i] == 1:
+            force_isolated(terms, state, quotes, ledger, log, t, i)
 
 
 def force_isolated(
-    terms: Terms, book: Book, scene: Scene, ledger: FloatArray, log: BookLog, t: int, i: int
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    i: int,
 ) -> None:
     """Reduce an isolated position to the ratio of its call."""
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
-    before, row = open_books(terms, book, i), log.written[0]
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    before, row = open_books(terms, state, i), log.written[0]
     done = reduce_to_ratio(rules, before, quote, terms.grace_ratio)
     is_reduced = done.quantity != 0.0
     if is_reduced:
         log_trade(as_log(log), t, FILL, done)
         stamp(log, row, i)
         enter(ledger, i, enter_trade(new_ledger(), done, 0))
-        close_account_books(terms, book, i, before, done.books)
-        book.is_pending[i] = 0
-    end_pot_grace(terms, book, scene, ledger, log, t, i, is_reduced)
+        close_account_books(terms, state, i, before, done.books)
+        state.is_pending[i] = 0
+    end_pot_grace(terms, state, quotes, ledger, log, t, i, is_reduced)
 
 
 def force_pool(
-    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
 ) -> None:
     """Reduce all cross positions by one factor, the largest that meets the ratio of the call."""
-    n = len(book.margin)
-    value_at(book, scene.fill, scene.asset_fill)
-    factor = find_reduction(terms, book, scene, room)
+    n = len(state.margin)
+    value_at(state, quotes.fill, quotes.asset_fill)
+    factor = find_reduction(terms, state, quotes, scratch)
     before = 0
     for i in range(n):
-        if is_held(book, i) and not is_isolated(terms, i):
-            held = book.held.quantities[i]
-            trade_to(terms, book, scene, ledger, log, t, i, factor * held, False)
-            if book.held.quantities[i] != held:
+        if is_held(state, i) and not is_isolated(terms, i):
+            held = state.held.quantities[i]
+            trade_to(terms, state, quotes, ledger, log, t, i, factor * held, False)
+            if state.held.quantities[i] != held:
                 before += 1
     if before > 0:
         for i in range(n):
             if not is_isolated(terms, i):
-                book.is_pending[i] = 0
-    end_pot_grace(terms, book, scene, ledger, log, t, n, before > 0)
+                state.is_pending[i] = 0
+    end_pot_grace(terms, state, quotes, ledger, log, t, n, before > 0)
 
 
-def find_reduction(terms: Terms, book: Book, scene: Scene, room: Room) -> float:
+def find_reduction(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> float:
     """Return the largest factor of all cross positions that meets the ratio, after costs."""
-    for i in range(len(book.margin)):
-        room.start[i] = book.held.quantities[i]
-        if is_held(book, i) and not is_isolated(terms, i):
-            price_reduction(terms, book, scene, room, i)
+    for i in range(len(state.margin)):
+        scratch.start[i] = state.held.quantities[i]
+        if is_held(state, i) and not is_isolated(terms, i):
+            price_reduction(terms, state, quotes, scratch, i)
     low, high = 0.0, 1.0
-    if spare(terms, book, room, 1.0) >= 0.0:
+    if spare(terms, state, scratch, 1.0) >= 0.0:
         return 1.0
     for _ in range(TRIALS):
         middle = low + 0.5 * (high - low)
         if not low < middle < high:
             break
-        if spare(terms, book, room, middle) >= 0.0:
+        if spare(terms, state, scratch, middle) >= 0.0:
             low = middle
         else:
             high = middle
     return low
 
 
-def price_reduction(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> None:
+def price_reduction(
+    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, i: int
+) -> None:
     """Write what a unit of notional of a reduction costs."""
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
-    side = -1.0 if book.held.quantities[i] > 0.0 else 1.0
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    side = -1.0 if state.held.quantities[i] > 0.0 else 1.0
     worsening = rules.slippage
     if rules.rounds_price is not None:
         worsening = round_worsening(rules, quote.fill, side, worsening)
-    room.cost[i] = compute_cost(rules, side, worsening)
-    room.fee[i] = compute_order_fee(rules, quote)
+    scratch.cost[i] = compute_cost(rules, side, worsening)
+    scratch.fee[i] = compute_order_fee(rules, quote)
 
 
-def spare(terms: Terms, book: Book, room: Room, factor: float) -> float:
+def spare(terms: Terms, state: AccountState, scratch: Scratch, factor: float) -> float:
     """Return the ratio times M after costs, less level R, with all cross positions scaled."""
-    backing = compute_pool(terms, book)
-    for i in range(len(book.margin)):
-        if room.start[i] != 0.0 and not is_isolated(terms, i):
-            notional = abs(room.start[i] * book.held.values[i])
-            backing -= room.cost[i] * ((1.0 - factor) * notional) + room.fee[i]
-            book.held.quantities[i] = factor * room.start[i]
-    needed = terms.rules.level * compute_book_requirement(terms.rules, book.held)
-    for i in range(len(book.margin)):
-        book.held.quantities[i] = room.start[i]
+    backing = compute_pool(terms, state)
+    for i in range(len(state.margin)):
+        if scratch.start[i] != 0.0 and not is_isolated(terms, i):
+            notional = abs(scratch.start[i] * state.held.values[i])
+            backing -= scratch.cost[i] * ((1.0 - factor) * notional) + scratch.fee[i]
+            state.held.quantities[i] = factor * scratch.start[i]
+    needed = terms.rules.level * compute_book_requirement(terms.rules, state.held)
+    for i in range(len(state.margin)):
+        state.held.quantities[i] = scratch.start[i]
     return terms.grace_ratio * backing - needed
 
 
 def end_pot_grace(
     terms: Terms,
-    book: Book,
-    scene: Scene,
+    state: AccountState,
+    quotes: MarketBar,
     ledger: FloatArray,
     log: BookLog,
     t: int,
@@ -289,12 +315,12 @@ def end_pot_grace(
     is_reduced: bool,
 ) -> None:
     """End the open margin call of a pool when its grace period is over."""
-    if book.is_call_open[pot] == 0:
+    if state.is_call_open[pot] == 0:
         return
-    value_at(book, scene.fill, scene.asset_fill)
-    ratio = compute_pot_ratio(terms, book, scene, pot)
+    value_at(state, quotes.fill, quotes.asset_fill)
+    ratio = compute_pot_ratio(terms, state, quotes, pot)
     is_met = is_pot_under(terms, ratio) and not is_reduced
-    note_pot(log, t, len(book.margin), pot, CALL_MET if is_met else CALL_FAILED, ratio)
+    note_pot(log, t, len(state.margin), pot, CALL_MET if is_met else CALL_FAILED, ratio)
     ledger[CALLS_MET if is_met else CALLS_FAILED, pot] += 1.0
 
 
@@ -304,42 +330,42 @@ def end_pot_grace(
 def close_calls(
     terms: Terms,
     feed: BookFeed,
-    book: Book,
-    scene: Scene,
+    state: AccountState,
+    quotes: MarketBar,
     ledger: FloatArray,
     log: BookLog,
     t: int,
     is_lost: bool,
 ) -> None:
     """Test the margin ratio of each margin pool at the close; begin or end its margin call."""
-    n = len(book.margin)
+    n = len(state.margin)
     for pot in range(n + 1):
         if terms.margin_call != 0.0 and is_pot(terms, pot):
-            ratio = compute_pot_ratio(terms, book, scene, pot)
-            is_called, unmet = check_pot(terms, book, pot, ratio)
-            end_pot_call(terms, feed, book, ledger, log, t, pot, ratio, is_called, is_lost)
-            book.is_called[pot] = 1 if is_called else 0
-            book.ratio[pot], book.unmet[pot] = ratio, unmet
+            ratio = compute_pot_ratio(terms, state, quotes, pot)
+            is_called, unmet = check_pot(terms, state, pot, ratio)
+            end_pot_call(terms, feed, state, ledger, log, t, pot, ratio, is_called, is_lost)
+            state.is_called[pot] = 1 if is_called else 0
+            state.ratio[pot], state.unmet[pot] = ratio, unmet
             if is_called:
                 ledger[CALLS, pot] += 1.0
                 note_pot(log, t, n, pot, CALLED, ratio)
 
 
-def check_pot(terms: Terms, book: Book, pot: int, ratio: float) -> tuple[bool, float]:
+def check_pot(terms: Terms, state: AccountState, pot: int, ratio: float) -> tuple[bool, float]:
     """Return whether a margin call of a pool begins at this close, and its number of unmet bars."""
     threshold = terms.margin_call * (1.0 - TOLERANCE)
-    was_over = book.ratio[pot] >= threshold and not is_pot_forced(terms, book, pot)
+    was_over = state.ratio[pot] >= threshold and not is_pot_forced(terms, state, pot)
     if ratio < threshold:
         return False, -1.0
     if not was_over:
         return True, 0.0
-    return False, book.unmet[pot] + 1.0 if book.unmet[pot] >= 0.0 else -1.0
+    return False, state.unmet[pot] + 1.0 if state.unmet[pot] >= 0.0 else -1.0
 
 
 def end_pot_call(
     terms: Terms,
     feed: BookFeed,
-    book: Book,
+    state: AccountState,
     ledger: FloatArray,
     log: BookLog,
     t: int,
@@ -351,8 +377,8 @@ def end_pot_call(
     """Update the margin call of a pool for the bar; ``is_called`` if a new one begins."""
     is_under, is_hit = is_pot_under(terms, ratio), ledger[LIQUIDATIONS, pot] > 0.0
     is_answered = ledger[CALLS_MET, pot] + ledger[CALLS_FAILED, pot] > 0.0
-    is_open = book.is_call_open[pot] == 1 and not is_answered
-    called_at = math.nan if ledger[CALLS_MET, pot] > 0.0 else book.called_at[pot]
+    is_open = state.is_call_open[pot] == 1 and not is_answered
+    called_at = math.nan if ledger[CALLS_MET, pot] > 0.0 else state.called_at[pot]
     is_failed = is_open and (is_hit or is_lost)
     is_met = is_open and is_under and not is_failed
     is_liquidated = is_hit and not math.isnan(called_at)
@@ -364,8 +390,8 @@ def end_pot_call(
     if is_called:
         called_at = 1.0 * feed.time[t]
     if is_met or is_failed:
-        note_pot(log, t, len(book.margin), pot, CALL_MET if is_met else CALL_FAILED, ratio)
+        note_pot(log, t, len(state.margin), pot, CALL_MET if is_met else CALL_FAILED, ratio)
         ledger[CALLS_MET if is_met else CALLS_FAILED, pot] += 1.0
     is_left = is_open and not (is_failed or is_met)
-    book.is_call_open[pot] = 1 if is_called or is_left else 0
-    book.called_at[pot] = called_at
+    state.is_call_open[pot] = 1 if is_called or is_left else 0
+    state.called_at[pot] = called_at

@@ -21,10 +21,10 @@ from backtest.account.portfolio_payments import liquidate_isolated
 from backtest.account.portfolio_records import (
     CASH,
     HIGHEST,
-    Book,
+    AccountState,
     BookLog,
-    Room,
-    Scene,
+    MarketBar,
+    Scratch,
     Terms,
     has_exits,
     has_stops,
@@ -47,52 +47,75 @@ if TYPE_CHECKING:
 
 
 def check_gap(
-    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
 ) -> None:
     """Liquidate what fails at the mark opens; otherwise stops act at the last opens.
 
     A lone position has an equity stop by the rule of a single one.
     """
-    was_lone = terms.equity_stop > 0.0 and is_lone(book)
-    is_any_hit = liquidate_at_gap(terms, book, scene, room, ledger, log, t)
+    was_lone = terms.equity_stop > 0.0 and is_lone(state)
+    is_any_hit = liquidate_at_gap(terms, state, quotes, scratch, ledger, log, t)
     highest = math.nan
     if terms.equity_stop > 0.0 and was_lone:
-        highest = book.purse[HIGHEST]
-    elif terms.equity_stop > 0.0 and is_drawn(terms, book, scene.open, scene.asset_mark_open):
-        close_account(terms, book, scene, ledger, log, t, scene.open, scene.asset_mark_open)
-    for i in range(len(book.margin)):
-        is_waiting = is_any_hit and room.kind[i] == 1
-        if is_held(book, i) and scene.is_listed[i] == 1 and has_stops(terms, i) and not is_waiting:
-            kind = find_stop(terms, book, scene, i, scene.open[i], scene.open[i], highest)[0]
+        highest = state.wallet[HIGHEST]
+    elif terms.equity_stop > 0.0 and is_drawn(terms, state, quotes.open, quotes.asset_mark_open):
+        close_account(terms, state, quotes, ledger, log, t, quotes.open, quotes.asset_mark_open)
+    for i in range(len(state.margin)):
+        is_waiting = is_any_hit and scratch.kind[i] == 1
+        if (
+            is_held(state, i)
+            and quotes.is_listed[i] == 1
+            and has_stops(terms, i)
+            and not is_waiting
+        ):
+            kind = find_stop(terms, state, quotes, i, quotes.open[i], quotes.open[i], highest)[0]
             if kind != NOTHING:
-                stop_position(terms, book, scene, ledger, log, t, i, kind, scene.open[i])
+                stop_position(terms, state, quotes, ledger, log, t, i, kind, quotes.open[i])
 
 
 def liquidate_at_gap(
-    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
 ) -> bool:
     """Liquidate what fails at the mark opens; return whether anything did.
 
-    ``room.kind`` is 1 where it did: the stops there wait.
+    ``scratch.kind`` is 1 where it did: the stops there wait.
     """
-    value_at(book, scene.mark_open, scene.asset_mark_open)
-    is_pool_hit = is_pool_short(terms, book)
+    value_at(state, quotes.mark_open, quotes.asset_mark_open)
+    is_pool_hit = is_pool_short(terms, state)
     if is_pool_hit:
-        liquidate_pool(terms, book, scene, room, ledger, log, t, is_lone(book))
+        liquidate_pool(terms, state, quotes, scratch, ledger, log, t, is_lone(state))
     found = is_pool_hit
-    for i in range(len(book.margin)):
+    for i in range(len(state.margin)):
         is_hit = is_pool_hit
         if is_isolated(terms, i):
             is_hit = False
-            if is_held(book, i) and scene.is_listed[i] == 1:
-                is_hit = liquidate_isolated(terms, book, scene, ledger, log, t, i)
-        room.kind[i] = 1 if is_hit else 0
+            if is_held(state, i) and quotes.is_listed[i] == 1:
+                is_hit = liquidate_isolated(terms, state, quotes, ledger, log, t, i)
+        scratch.kind[i] = 1 if is_hit else 0
         found = found or is_hit
     return found
 
 
 def find_stop(
-    terms: Terms, book: Book, scene: Scene, i: int, low: float, high: float, highest: float
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    i: int,
+    low: float,
+    high: float,
+    highest: float,
 ) -> tuple[int, float]:
     """Return the stop of one position that prices from ``low`` to ``high`` reach, and its u.
 
@@ -100,12 +123,12 @@ def find_stop(
     """
     rules, quote, position = (
         share(pick_instrument(terms, i)),
-        pick_quote(scene, i),
-        pick_position(book, i),
+        pick_quote(quotes, i),
+        pick_position(state, i),
     )
     if rules.has_exits is not None:
-        books = open_books(terms, book, i)
-        return find_exit(rules, books, quote, Watch(book.best[i], highest), low, high)
+        books = open_books(terms, state, i)
+        return find_exit(rules, books, quote, Watch(state.best[i], highest), low, high)
     if rules.has_stop is not None and is_stopped(
         rules, position, find_adverse(position, low, high)
     ):
@@ -115,8 +138,8 @@ def find_stop(
 
 def stop_position(
     terms: Terms,
-    book: Book,
-    scene: Scene,
+    state: AccountState,
+    quotes: MarketBar,
     ledger: FloatArray,
     log: BookLog,
     t: int,
@@ -125,30 +148,30 @@ def stop_position(
     value: float,
 ) -> None:
     """Close a position by a stop at u; it drops the decision of its instrument."""
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
-    before, row = open_books(terms, book, i), log.written[0]
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    before, row = open_books(terms, state, i), log.written[0]
     after, found = close_by_stop(rules, before, new_ledger(), quote, value, kind, as_log(log), t)
     stamp(log, row, i)
-    close_account_books(terms, book, i, before, after)
+    close_account_books(terms, state, i, before, after)
     enter(ledger, i, found)
-    book.is_pending[i] = 0
+    state.is_pending[i] = 0
     if kind != PROFIT:
-        book.since_stop[i] = -1.0
+        state.since_stop[i] = -1.0
     if kind == DRAW:
-        drop_after_equity_stop(book)
+        drop_after_equity_stop(state)
 
 
-def drop_after_equity_stop(book: Book) -> None:
+def drop_after_equity_stop(state: AccountState) -> None:
     """Drop the decisions of all instruments after an equity stop, which counts for all of them."""
-    for i in range(len(book.margin)):
-        book.is_pending[i] = 0
-        book.since_stop[i] = -1.0
+    for i in range(len(state.margin)):
+        state.is_pending[i] = 0
+        state.since_stop[i] = -1.0
 
 
 def close_account(
     terms: Terms,
-    book: Book,
-    scene: Scene,
+    state: AccountState,
+    quotes: MarketBar,
     ledger: FloatArray,
     log: BookLog,
     t: int,
@@ -156,79 +179,79 @@ def close_account(
     prices: FloatArray,
 ) -> None:
     """Close all positions by the equity stop; the highest equity starts anew at what is left."""
-    for i in range(len(book.margin)):
-        if is_held(book, i):
-            stop_position(terms, book, scene, ledger, log, t, i, DRAW, values[i])
-    book.purse[HIGHEST] = compute_last_equity(terms, book, values, prices)
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            stop_position(terms, state, quotes, ledger, log, t, i, DRAW, values[i])
+    state.wallet[HIGHEST] = compute_last_equity(terms, state, values, prices)
 
 
 # ------------------------------------------------------------------------- can anything act?
 
 
-def is_quiet(terms: Terms, book: Book, scene: Scene) -> bool:  # noqa: C901 - all that may act
+def is_quiet(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:  # noqa: C901 - all that may act
     """Return whether no price of the bar can make anything act; False where it is not certain.
 
     D = M - level R under brackets is a sum of concave functions of one price each. So it is least
     at an extreme of each, whichever way the prices move.
     """
-    if terms.equity_stop > 0.0 and is_drawdown_near(terms, book, scene):
+    if terms.equity_stop > 0.0 and is_drawdown_near(terms, state, quotes):
         return False
-    least, gross = book.purse[CASH], 0.0
+    least, gross = state.wallet[CASH], 0.0
     has_pool = False
-    for i in range(len(book.margin)):
-        if not is_held(book, i):
+    for i in range(len(state.margin)):
+        if not is_held(state, i):
             continue
         if is_isolated(terms, i):
-            if is_isolated_near(terms, book, scene, i):
+            if is_isolated_near(terms, state, quotes, i):
                 return False
         else:
             has_pool = True
-            least += find_least(terms, book, scene, i)
-            gross += abs(book.held.quantities[i] * scene.mark_open[i])
-        if has_stops(terms, i) and is_stop_near(terms, book, scene, i):
+            least += find_least(terms, state, quotes, i)
+            gross += abs(state.held.quantities[i] * quotes.mark_open[i])
+        if has_stops(terms, i) and is_stop_near(terms, state, quotes, i):
             return False
     if not has_pool:
         return True
     if terms.rules.has_scenarios:
         return False
-    for c in range(len(book.held.amounts)):
-        amount, tables = book.held.amounts[c], terms.rules.collateral
-        at_low = compute_value_at_rate(tables, c, amount * scene.asset_mark_low[c])
-        at_high = compute_value_at_rate(tables, c, amount * scene.asset_mark_high[c])
+    for c in range(len(state.held.amounts)):
+        amount, tables = state.held.amounts[c], terms.rules.collateral
+        at_low = compute_value_at_rate(tables, c, amount * quotes.asset_mark_low[c])
+        at_high = compute_value_at_rate(tables, c, amount * quotes.asset_mark_high[c])
         least += min(at_low, at_high)
     return bool(least > CAUTION * gross)
 
 
-def find_least(terms: Terms, book: Book, scene: Scene, i: int) -> float:
+def find_least(terms: Terms, state: AccountState, quotes: MarketBar, i: int) -> float:
     """Return the least of a position's value less level times its requirement in the bar."""
-    tables, held, level = terms.rules.brackets, book.held.quantities[i], terms.rules.level
-    low, high = held * scene.mark_low[i], held * scene.mark_high[i]
+    tables, held, level = terms.rules.brackets, state.held.quantities[i], terms.rules.level
+    low, high = held * quotes.mark_low[i], held * quotes.mark_high[i]
     of_low, of_high = abs(low), abs(high)
     if tables.are_valued_at_entry[i]:
-        of_low = of_high = abs(held * book.held.entries[i])
+        of_low = of_high = abs(held * state.held.entries[i])
     at_low = low - level * find_maintenance(tables, i, of_low)
     at_high = high - level * find_maintenance(tables, i, of_high)
     return float(min(at_low, at_high))
 
 
-def is_isolated_near(terms: Terms, book: Book, scene: Scene, i: int) -> bool:
+def is_isolated_near(terms: Terms, state: AccountState, quotes: MarketBar, i: int) -> bool:
     """Return whether an isolated position fails at an extreme of the bar, or nearly."""
-    tables, held, entry = terms.rules.brackets, book.held.quantities[i], book.held.entries[i]
-    low, high = held * scene.mark_low[i], held * scene.mark_high[i]
+    tables, held, entry = terms.rules.brackets, state.held.quantities[i], state.held.entries[i]
+    low, high = held * quotes.mark_low[i], held * quotes.mark_high[i]
     of_low, of_high = abs(low), abs(high)
     caution = CAUTION * max(of_low, of_high)
     if tables.are_valued_at_entry[i]:
         of_low = of_high = abs(held * entry)
-    posted = book.margin[i] - held * entry
+    posted = state.margin[i] - held * entry
     at_low = posted + low - find_maintenance(tables, i, of_low)
     at_high = posted + high - find_maintenance(tables, i, of_high)
     return not min(at_low, at_high) > caution
 
 
-def is_stop_near(terms: Terms, book: Book, scene: Scene, i: int) -> bool:
+def is_stop_near(terms: Terms, state: AccountState, quotes: MarketBar, i: int) -> bool:
     """Return whether a stop of a position acts in the bar."""
-    low, high = scene.low[i], scene.high[i]
+    low, high = quotes.low[i], quotes.high[i]
     if has_exits(terms, i):
-        return find_stop(terms, book, scene, i, low, high, math.nan)[0] != NOTHING
-    position = pick_position(book, i)
+        return find_stop(terms, state, quotes, i, low, high, math.nan)[0] != NOTHING
+    position = pick_position(state, i)
     return is_stopped(pick_instrument(terms, i), position, find_adverse(position, low, high))

@@ -55,10 +55,10 @@ from backtest.account.portfolio_records import (
     LARGEST_REQUIREMENT,
     POOL_FAILED,
     SINCE_POOL,
-    Book,
+    AccountState,
     BookLog,
-    Room,
-    Scene,
+    MarketBar,
+    Scratch,
     Terms,
     is_held,
     is_isolated,
@@ -82,9 +82,9 @@ MOST_STEPS = 100_000
 
 def liquidate_pool(  # noqa: C901 - the modes, and what follows all of them
     terms: Terms,
-    book: Book,
-    scene: Scene,
-    room: Room,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
     ledger: FloatArray,
     log: BookLog,
     t: int,
@@ -95,74 +95,80 @@ def liquidate_pool(  # noqa: C901 - the modes, and what follows all of them
     ``is_alone``: the account holds one position and no collateral, like one of a single position.
     It drops the decisions of all cross instruments, and halts the account if liquidations halt.
     """
-    blame(terms, book, room, ledger, log, t)
-    for i in range(len(book.margin)):
-        room.start[i] = 0.0
-        if is_held(book, i) and not is_isolated(terms, i):
-            room.start[i] = book.held.quantities[i]
-            mark_book(book, i, book.held.values[i], ledger)
+    blame(terms, state, scratch, ledger, log, t)
+    for i in range(len(state.margin)):
+        scratch.start[i] = 0.0
+        if is_held(state, i) and not is_isolated(terms, i):
+            scratch.start[i] = state.held.quantities[i]
+            mark_book(state, i, state.held.values[i], ledger)
     last = ledger.shape[1] - 1
     ledger[LIQUIDATIONS, last] += 1.0
-    mark_assets(book, ledger)
+    mark_assets(state, ledger)
     if is_alone:
-        liquidate_lone(terms, book, scene, room, ledger, log, t)
+        liquidate_lone(terms, state, quotes, scratch, ledger, log, t)
     elif terms.liquidation_mode == TAKEOVER:
-        forfeit_pool(terms, book, ledger, log, t)
+        forfeit_pool(terms, state, ledger, log, t)
     elif terms.liquidation_mode == CLOSE:
-        close_pool(terms, book, scene, room, ledger, log, t)
+        close_pool(terms, state, quotes, scratch, ledger, log, t)
     else:
-        reduce_pool(terms, book, scene, room, ledger, log, t)
-    book_bad_debt(terms, book, ledger, log, t)
-    book.purse[POOL_FAILED] = 1.0
-    book.purse[SINCE_POOL] = -1.0
+        reduce_pool(terms, state, quotes, scratch, ledger, log, t)
+    book_bad_debt(terms, state, ledger, log, t)
+    state.wallet[POOL_FAILED] = 1.0
+    state.wallet[SINCE_POOL] = -1.0
     if terms.is_halting:
-        book.purse[IS_OVER] = 1.0
-    for i in range(len(book.margin)):
+        state.wallet[IS_OVER] = 1.0
+    for i in range(len(state.margin)):
         if not is_isolated(terms, i):
-            book.is_pending[i] = 0
-            book.since[i] = -1.0
+            state.is_pending[i] = 0
+            state.since[i] = -1.0
 
 
-def mark_assets(book: Book, ledger: FloatArray) -> None:
+def mark_assets(state: AccountState, ledger: FloatArray) -> None:
     """Value the collateral at the prices being tested."""
     last = ledger.shape[1] - 1
-    for c in range(len(book.held.amounts)):
-        if book.held.amounts[c] != 0.0:
-            change = book.held.prices[c] - book.priced[c]
-            ledger[COLLATERAL_PNL, last] += book.held.amounts[c] * change
-            book.priced[c] = book.held.prices[c]
+    for c in range(len(state.held.amounts)):
+        if state.held.amounts[c] != 0.0:
+            change = state.held.prices[c] - state.priced[c]
+            ledger[COLLATERAL_PNL, last] += state.held.amounts[c] * change
+            state.priced[c] = state.held.prices[c]
 
 
 def liquidate_lone(
-    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
 ) -> None:
     """Liquidate the only position of the account as a single one, by the account's requirement."""
-    for i in range(len(book.margin)):
-        if is_held(book, i):
-            rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
-            held, value = book.held.quantities[i], book.held.values[i]
-            books = Books(book.purse[CASH], (pick_position(book, i),))
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+            held, value = state.held.quantities[i], state.held.values[i]
+            books = Books(state.wallet[CASH], (pick_position(state, i),))
             loss = 0.0
             if terms.liquidation_mode == TAKEOVER:
                 ledger[TRADED, i] += abs(held) * abs(value)
                 books, loss = forfeit(rules, books, value)
             while books.positions[0].quantity != 0.0:
                 if rules.full_below_health > 0.0 and terms.rules.level != 1.0:
-                    closed = find_step(terms, book, room, i)
+                    closed = find_step(terms, state, scratch, i)
                 else:
-                    x = scene.multiplier[i]
+                    x = quotes.multiplier[i]
                     closed = choose_reduction(rules, books, value, abs(held), x)
                 books, cost, notional = close_contracts(rules, books, value, closed, quote)
                 loss += cost
                 ledger[TRADED, i] += notional
-                put_position(book, i, books.positions[0])
-                book.purse[CASH] = books.cash
-                if is_held(book, i) and not is_pool_short(terms, book):
+                put_position(state, i, books.positions[0])
+                state.wallet[CASH] = books.cash
+                if is_held(state, i) and not is_pool_short(terms, state):
                     break
-            book.purse[CASH] = books.cash
-            put_position(book, i, books.positions[0])
+            state.wallet[CASH] = books.cash
+            put_position(state, i, books.positions[0])
             ledger[LOSS, i] += loss
-            note_liquidation(log, t, i, value, book.held.quantities[i] - held, loss)
+            note_liquidation(log, t, i, value, state.held.quantities[i] - held, loss)
 
 
 def note_liquidation(
@@ -172,13 +178,15 @@ def note_liquidation(
     note(log, t, i, LIQUIDATED, value, quantity, abs(quantity) * abs(value), loss)
 
 
-def book_bad_debt(terms: Terms, book: Book, ledger: FloatArray, log: BookLog, t: int) -> None:
+def book_bad_debt(
+    terms: Terms, state: AccountState, ledger: FloatArray, log: BookLog, t: int
+) -> None:
     """Book a negative cash as bad debt if neither cross positions nor collateral are left."""
-    if count_cross(terms, book) > 0 or has_collateral_to_sell(book):
+    if count_cross(terms, state) > 0 or has_collateral_to_sell(state):
         return
-    if book.purse[CASH] < 0.0:
-        debt = -book.purse[CASH]
-        book.purse[CASH] = 0.0
+    if state.wallet[CASH] < 0.0:
+        debt = -state.wallet[CASH]
+        state.wallet[CASH] = 0.0
         ledger[BAD_DEBT, ledger.shape[1] - 1] += debt
         note(log, t, -1, DEBT, 1.0, 0.0, debt)
 
@@ -186,40 +194,42 @@ def book_bad_debt(terms: Terms, book: Book, ledger: FloatArray, log: BookLog, t:
 # --------------------------------------------------------------------------------- the modes
 
 
-def forfeit_pool(terms: Terms, book: Book, ledger: FloatArray, log: BookLog, t: int) -> None:
+def forfeit_pool(
+    terms: Terms, state: AccountState, ledger: FloatArray, log: BookLog, t: int
+) -> None:
     """Give up the cross positions, the balance and all collateral.
 
     The loss is shared by notional, as the positions' own profits are in the price profit already.
     """
-    lost, gross = book.purse[CASH], 0.0
-    for c in range(len(book.held.amounts)):
-        amount, price = book.held.amounts[c], book.held.prices[c]
+    lost, gross = state.wallet[CASH], 0.0
+    for c in range(len(state.held.amounts)):
+        amount, price = state.held.amounts[c], state.held.prices[c]
         lost += amount * price
         if amount != 0.0:
-            note(log, t, len(book.margin) + c, LIQUIDATED, price, -amount, abs(amount) * price)
-        book.held.amounts[c] = 0.0
-    for i in range(len(book.margin)):
-        if is_held(book, i) and not is_isolated(terms, i):
-            lost += book.held.quantities[i] * book.held.values[i]
-            gross += abs(book.held.quantities[i] * book.held.values[i])
-    book.purse[CASH] = min(lost, 0.0)
+            note(log, t, len(state.margin) + c, LIQUIDATED, price, -amount, abs(amount) * price)
+        state.held.amounts[c] = 0.0
+    for i in range(len(state.margin)):
+        if is_held(state, i) and not is_isolated(terms, i):
+            lost += state.held.quantities[i] * state.held.values[i]
+            gross += abs(state.held.quantities[i] * state.held.values[i])
+    state.wallet[CASH] = min(lost, 0.0)
     loss = max(lost, 0.0)
-    for i in range(len(book.margin)):
-        if is_held(book, i) and not is_isolated(terms, i):
-            value = book.held.values[i]
-            notional = abs(book.held.quantities[i] * value)
+    for i in range(len(state.margin)):
+        if is_held(state, i) and not is_isolated(terms, i):
+            value = state.held.values[i]
+            notional = abs(state.held.quantities[i] * value)
             share = loss * (notional / gross) if gross > 0.0 else 0.0
             ledger[LOSS, i] += share
             ledger[TRADED, i] += notional
-            note_liquidation(log, t, i, value, -book.held.quantities[i], share)
-            put_position(book, i, Position(0.0, 0.0, 0.0, value))
+            note_liquidation(log, t, i, value, -state.held.quantities[i], share)
+            put_position(state, i, Position(0.0, 0.0, 0.0, value))
 
 
 def close_part(
-    rules: InstrumentRules, book: Book, quote: Quote, i: int, closed: float
+    rules: InstrumentRules, state: AccountState, quote: Quote, i: int, closed: float
 ) -> tuple[float, float]:
     """Close some contracts at the worsened value; return what the worsening cost, the notional."""
-    value = book.held.values[i]
+    value = state.held.values[i]
     worsening = rules.liquidation_slippage
     if rules.has_liquidation_impact is not None:
         size = abs(closed) * abs(value)
@@ -227,103 +237,103 @@ def close_part(
         worsening = min(worsening + impact, LARGEST_WORSENING)
     side = -1.0 if closed > 0.0 else 1.0
     filled = worsen(rules, value, side, worsening)
-    book.purse[CASH] += closed * filled
-    quantity = book.held.quantities[i] - closed
-    entry = book.held.entries[i] if quantity != 0.0 else 0.0
-    put_position(book, i, Position(quantity, entry, 0.0, value))
+    state.wallet[CASH] += closed * filled
+    quantity = state.held.quantities[i] - closed
+    entry = state.held.entries[i] if quantity != 0.0 else 0.0
+    put_position(state, i, Position(quantity, entry, 0.0, value))
     return closed * (value - filled), abs(closed) * abs(filled)
 
 
 def close_pool(
     terms: Terms,
-    book: Book,
-    scene: Scene,
-    room: Room,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
     ledger: FloatArray,
     log: BookLog,
     t: int,
 ) -> None:
     """Close all cross positions, sell collateral for what is missing, then take the fees."""
     asked, gross = 0.0, 0.0
-    for i in range(len(book.margin)):
-        room.cost[i], room.taken[i] = 0.0, 0.0
-        if is_held(book, i) and not is_isolated(terms, i):
-            rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
-            room.reach[i] = book.held.quantities[i]
-            room.cost[i], room.taken[i] = close_part(rules, book, quote, i, room.reach[i])
-            room.fee[i] = rules.liquidation_fee * room.taken[i]
-            asked += room.fee[i]
-            gross += room.taken[i]
-            ledger[TRADED, i] += room.taken[i]
-    sell_collateral(terms, book, -compute_balance(terms, book), ledger, log, t)
-    left = max(compute_balance(terms, book), 0.0) + compute_proceeds(terms, book)
+    for i in range(len(state.margin)):
+        scratch.cost[i], scratch.taken[i] = 0.0, 0.0
+        if is_held(state, i) and not is_isolated(terms, i):
+            rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+            scratch.reach[i] = state.held.quantities[i]
+            scratch.cost[i], scratch.taken[i] = close_part(rules, state, quote, i, scratch.reach[i])
+            scratch.fee[i] = rules.liquidation_fee * scratch.taken[i]
+            asked += scratch.fee[i]
+            gross += scratch.taken[i]
+            ledger[TRADED, i] += scratch.taken[i]
+    sell_collateral(terms, state, -compute_balance(terms, state), ledger, log, t)
+    left = max(compute_balance(terms, state), 0.0) + compute_proceeds(terms, state)
     is_all = asked * (1.0 + TOLERANCE) < left
-    for i in range(len(book.margin)):
-        if room.taken[i] > 0.0:
-            fee = room.fee[i] if is_all else left * (room.taken[i] / gross)
-            book.purse[CASH] -= fee
-            loss = room.cost[i] + fee
+    for i in range(len(state.margin)):
+        if scratch.taken[i] > 0.0:
+            fee = scratch.fee[i] if is_all else left * (scratch.taken[i] / gross)
+            state.wallet[CASH] -= fee
+            loss = scratch.cost[i] + fee
             ledger[LOSS, i] += loss
-            note_liquidation(log, t, i, book.marked[i], -room.reach[i], loss)
-    sell_collateral(terms, book, -compute_balance(terms, book), ledger, log, t)
+            note_liquidation(log, t, i, state.marked[i], -scratch.reach[i], loss)
+    sell_collateral(terms, state, -compute_balance(terms, state), ledger, log, t)
     if not is_all and left > 0.0:
-        book.purse[CASH] = 0.0  # the shares of the fee add up to all that was left
+        state.wallet[CASH] = 0.0  # the shares of the fee add up to all that was left
 
 
 def reduce_pool(
     terms: Terms,
-    book: Book,
-    scene: Scene,
-    room: Room,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
     ledger: FloatArray,
     log: BookLog,
     t: int,
 ) -> None:
     """Reduce one position at a time until the requirement holds; if nothing helps, close all."""
     for _ in range(MOST_STEPS):
-        if compute_pool(terms, book) <= 0.0:
-            close_pool(terms, book, scene, room, ledger, log, t)
+        if compute_pool(terms, state) <= 0.0:
+            close_pool(terms, state, quotes, scratch, ledger, log, t)
             return
-        i = choose_step(terms, book, scene, room)
+        i = choose_step(terms, state, quotes, scratch)
         if i < 0:
-            close_pool(terms, book, scene, room, ledger, log, t)
+            close_pool(terms, state, quotes, scratch, ledger, log, t)
             return
-        take_step(terms, book, scene, room, ledger, log, t, i)
-        if not is_pool_short(terms, book):
+        take_step(terms, state, quotes, scratch, ledger, log, t, i)
+        if not is_pool_short(terms, state):
             return
-    close_pool(terms, book, scene, room, ledger, log, t)
+    close_pool(terms, state, quotes, scratch, ledger, log, t)
 
 
-def find_step(terms: Terms, book: Book, room: Room, i: int) -> float:
+def find_step(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
     """Return the signed contracts that a step closes of one position."""
-    position, rules = pick_position(book, i), share(pick_instrument(terms, i))
-    held, value = position.quantity, book.held.values[i]
-    pool = compute_pool(terms, book)
+    position, rules = pick_position(state, i), share(pick_instrument(terms, i))
+    held, value = position.quantity, state.held.values[i]
+    pool = compute_pool(terms, state)
     books = Books(pool - held * value, (position,))
-    if is_step_whole(rules, books, value, abs(room.start[i])):
+    if is_step_whole(rules, books, value, abs(scratch.start[i])):
         return held
     if rules.full_below_health > 0.0:
-        assets, debts, debt = weigh_pool(terms, book, pool)
+        assets, debts, debt = weigh_pool(terms, state, pool)
         is_unhealthy = assets <= rules.full_below_health * debts * (1.0 + TOLERANCE)
         if is_unhealthy and (held < 0.0 or debt > 0.0):
             return repay_all(rules, held, value, debt)
     return choose_share(rules, held, value)
 
 
-def weigh_pool(terms: Terms, book: Book, pool: float) -> tuple[float, float, float]:
+def weigh_pool(terms: Terms, state: AccountState, pool: float) -> tuple[float, float, float]:
     """Return assets and debts of the pool, whose quotient is its health factor, and the cash owed.
 
     Longs are assets of their notional less their requirement, shorts are debts of their notional
     plus theirs. The cash is what is left of M, without the collateral, after selling the longs and
     buying the shorts back: an asset, or a debt.
     """
-    counted = compute_collateral_value(terms.rules.collateral, book.held)
+    counted = compute_collateral_value(terms.rules.collateral, state.held)
     cash, assets, debts = pool - counted, counted, 0.0
-    for i in range(len(book.margin)):
-        if is_held(book, i) and not is_isolated(terms, i):
-            notional = abs(book.held.quantities[i] * book.held.values[i])
-            needed = terms.rules.level * compute_own_maintenance(terms.rules, book.held, i)
-            if book.held.quantities[i] > 0.0:
+    for i in range(len(state.margin)):
+        if is_held(state, i) and not is_isolated(terms, i):
+            notional = abs(state.held.quantities[i] * state.held.values[i])
+            needed = terms.rules.level * compute_own_maintenance(terms.rules, state.held, i)
+            if state.held.quantities[i] > 0.0:
                 cash -= notional
                 assets += notional - needed
             else:
@@ -333,17 +343,19 @@ def weigh_pool(terms: Terms, book: Book, pool: float) -> tuple[float, float, flo
     return assets + max(cash, 0.0), debts + debt, debt
 
 
-def try_step(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> tuple[float, float]:
+def try_step(
+    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, i: int
+) -> tuple[float, float]:
     """Return what a step gains in D after worsening and fee, and its notional."""
-    position, cash = pick_position(book, i), book.purse[CASH]
-    before = compute_excess(terms, book)
-    closed = find_step(terms, book, room, i)
+    position, cash = pick_position(state, i), state.wallet[CASH]
+    before = compute_excess(terms, state)
+    closed = find_step(terms, state, scratch, i)
     rules = share(pick_instrument(terms, i))
-    _, notional = close_part(rules, book, pick_quote(scene, i), i, closed)
-    fee = cap_fee(rules.liquidation_fee * notional, compute_pool(terms, book))
-    gain = compute_excess(terms, book) - fee - before
-    put_position(book, i, position)
-    book.purse[CASH] = cash
+    _, notional = close_part(rules, state, pick_quote(quotes, i), i, closed)
+    fee = cap_fee(rules.liquidation_fee * notional, compute_pool(terms, state))
+    gain = compute_excess(terms, state) - fee - before
+    put_position(state, i, position)
+    state.wallet[CASH] = cash
     return gain, notional
 
 
@@ -355,46 +367,48 @@ def cap_fee(asked: float, left: float) -> float:
 
 def take_step(
     terms: Terms,
-    book: Book,
-    scene: Scene,
-    room: Room,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
     ledger: FloatArray,
     log: BookLog,
     t: int,
     i: int,
 ) -> None:
     """Take one step of a partial liquidation."""
-    closed = find_step(terms, book, room, i)
+    closed = find_step(terms, state, scratch, i)
     rules = share(pick_instrument(terms, i))
-    cost, notional = close_part(rules, book, pick_quote(scene, i), i, closed)
-    fee = cap_fee(rules.liquidation_fee * notional, compute_pool(terms, book))
-    book.purse[CASH] -= fee
+    cost, notional = close_part(rules, state, pick_quote(quotes, i), i, closed)
+    fee = cap_fee(rules.liquidation_fee * notional, compute_pool(terms, state))
+    state.wallet[CASH] -= fee
     ledger[LOSS, i] += cost + fee
     ledger[TRADED, i] += notional
-    note_liquidation(log, t, i, book.held.values[i], -closed, cost + fee)
+    note_liquidation(log, t, i, state.held.values[i], -closed, cost + fee)
 
 
-def choose_step(terms: Terms, book: Book, scene: Scene, room: Room) -> int:
+def choose_step(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> int:
     """Return the position that the next step reduces; -1 if no step raises M - level R."""
-    needed = terms.rules.level * compute_book_requirement(terms.rules, book.held)
+    needed = terms.rules.level * compute_book_requirement(terms.rules, state.held)
     chosen, best = -1, -math.inf
-    for i in range(len(book.margin)):
-        if is_held(book, i) and not is_isolated(terms, i):
-            gain, notional = try_step(terms, book, scene, room, i)
+    for i in range(len(state.margin)):
+        if is_held(state, i) and not is_isolated(terms, i):
+            gain, notional = try_step(terms, state, quotes, scratch, i)
             if gain > TOLERANCE * needed:
-                score = rank(terms, book, room, i, gain, notional)
+                score = rank(terms, state, scratch, i, gain, notional)
                 if score > best:
                     chosen, best = i, score
     return chosen
 
 
-def rank(terms: Terms, book: Book, room: Room, i: int, gain: float, notional: float) -> float:
+def rank(
+    terms: Terms, state: AccountState, scratch: Scratch, i: int, gain: float, notional: float
+) -> float:
     """Return the place of a position in the order: the highest is reduced first."""
-    held = book.held
+    held = state.held
     if terms.order == LARGEST_LOSS:
         return float(-held.quantities[i] * (held.values[i] - held.entries[i]))
     if terms.order == LARGEST_REQUIREMENT:
-        return compute_lone_requirement(terms, book, room, i)
+        return compute_lone_requirement(terms, state, scratch, i)
     if terms.order == LARGEST_NOTIONAL:
         return float(abs(held.quantities[i] * held.values[i]))
     if terms.order == BY_NAME:
@@ -402,14 +416,14 @@ def rank(terms: Terms, book: Book, room: Room, i: int, gain: float, notional: fl
     return gain / notional
 
 
-def compute_lone_requirement(terms: Terms, book: Book, room: Room, i: int) -> float:
+def compute_lone_requirement(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
     """Return the requirement of one position as if it were alone, without collateral."""
-    hide_others(book, room, i, book.held.quantities[i])
-    found = compute_book_requirement(terms.rules, book.held)
-    show_others(book, room)
+    hide_others(state, scratch, i, state.held.quantities[i])
+    found = compute_book_requirement(terms.rules, state.held)
+    show_others(state, scratch)
     return found
 
 
-def is_lone(book: Book) -> bool:
+def is_lone(state: AccountState) -> bool:
     """Return whether one position is open, cross or isolated, and no collateral is held."""
-    return count_open(book) == 1 and not has_collateral(book)
+    return count_open(state) == 1 and not has_collateral(state)

@@ -1,6 +1,6 @@
-"""The records of an account with several positions: terms, book, feed, scene, room, log.
+"""The records of an account with several positions: terms, state, feed, quotes, scratch, log.
 
-A book changes in place: its arrays have one entry per instrument, and most bars change few of them.
+A state changes in place: its arrays have one entry per instrument; most bars change few of them.
 Positions are valued by u(P), the value of one contract (:mod:`backtest.account.account_records`).
 "Pots" are what a margin call may be about: each isolated position, and last the cross pool.
 """
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     CASH, RESERVE, EQUITY, UNIT, PEAK, SCALE, PAID_IN, IS_OVER, IS_RUINED, OVERLAY, SINCE_POOL,
     IS_CONVERTING, POOL_FAILED, FLOWS_SO_FAR, BACKING, DISTANCE, HIGHEST,
 ) = range(17)  # fmt: skip
-"""Entries of ``Book.purse``; flags are 0 or 1. ``OVERLAY`` is the leverage of the portfolio that
-fills at the next open, ``SINCE_POOL`` the bars since the last liquidation of the pool,
-``POOL_FAILED`` whether the pool failed in this bar, ``DISTANCE`` M - level R at the last close,
-``HIGHEST`` the highest equity at a close since the start or the last equity stop."""
+"""Entries of ``AccountState.wallet``; flags are 0 or 1. ``OVERLAY`` is the leverage of the
+portfolio that fills at the next open, ``SINCE_POOL`` the bars since the last liquidation of the
+pool, ``POOL_FAILED`` whether the pool failed in this bar, ``DISTANCE`` M - level R at the last
+close, ``HIGHEST`` the highest equity at a close since the start or the last equity stop."""
 
 FUNDING_NEXT, FLOW_NEXT = range(2)
-"""Entries of ``Book.cursor``: the next event of the feed."""
+"""Entries of ``AccountState.cursor``: the next event of the feed."""
 
 LEFT, REDUCE, INCREASE, KEPT = range(4)
 """What a decision does to a position: nothing as it has no target, a pure reduction, an increase or
@@ -57,12 +57,12 @@ FLAGS = (
 
 HAS_STOP, HAS_EXITS = FLAGS.index("has_stop"), FLAGS.index("has_exits")
 
-SCENE = (
+MARKET_BAR = (
     "open", "low", "high", "close", "mark_open", "mark_low", "mark_high", "mark_close",
     "multiplier", "initial", "volume", "sigma", "adv", "limit", "order_fee",
     "stop_scale", "profit_scale", "trail_scale", "fill",
 )  # fmt: skip
-"""The fields of a scene that have one number for each instrument."""
+"""The fields of a quotes that have one number for each instrument."""
 
 
 class Terms(NamedTuple):
@@ -107,7 +107,7 @@ class Terms(NamedTuple):
     mirrored: IntArray
 
 
-class Book(NamedTuple):
+class AccountState(NamedTuple):
     """What the account owns and has decided.
 
     ``held`` are the positions and the collateral; its ``values`` and ``prices`` are those being
@@ -137,7 +137,7 @@ class Book(NamedTuple):
     unmet: FloatArray
     is_call_open: IntArray
     called_at: FloatArray
-    purse: FloatArray
+    wallet: FloatArray
     cursor: IntArray
     fallen: FloatArray
     shares: FloatArray
@@ -194,7 +194,7 @@ class BookFeed(NamedTuple):
     time: IntArray
 
 
-class Scene(NamedTuple):
+class MarketBar(NamedTuple):
     """The bar being simulated: values u of shape (n,), and the market data of each instrument.
 
     ``is_listed`` is 1 in the span of an instrument, ``is_last`` in its last bar before it is
@@ -234,7 +234,7 @@ class Scene(NamedTuple):
     asset_fill: FloatArray
 
 
-class Room(NamedTuple):
+class Scratch(NamedTuple):
     """Arrays to compute in, because compiled rules allocate nothing.
 
     Orders of shape (n,): the ``side``, the signed notional ``before`` on that side, the notional
@@ -316,43 +316,45 @@ def has_stops(terms: Terms, i: int) -> bool:
     return bool(terms.flags[HAS_STOP, i] == 1 or terms.flags[HAS_EXITS, i] == 1)
 
 
-def is_held(book: Book, i: int) -> bool:
+def is_held(state: AccountState, i: int) -> bool:
     """Return whether a position is open."""
-    return bool(book.held.quantities[i] != 0.0)
+    return bool(state.held.quantities[i] != 0.0)
 
 
-def pick_position(book: Book, i: int) -> Position:
+def pick_position(state: AccountState, i: int) -> Position:
     """Return the position in one instrument."""
-    return Position(book.held.quantities[i], book.held.entries[i], book.margin[i], book.marked[i])
+    return Position(
+        state.held.quantities[i], state.held.entries[i], state.margin[i], state.marked[i]
+    )
 
 
-def put_position(book: Book, i: int, position: Position) -> None:
+def put_position(state: AccountState, i: int, position: Position) -> None:
     """Write the position in one instrument."""
-    book.held.quantities[i] = position.quantity
-    book.held.entries[i] = position.entry
-    book.margin[i] = position.margin
-    book.marked[i] = position.value
+    state.held.quantities[i] = position.quantity
+    state.held.entries[i] = position.entry
+    state.margin[i] = position.margin
+    state.marked[i] = position.value
 
 
-def pick_quote(scene: Scene, i: int) -> Quote:
+def pick_quote(quotes: MarketBar, i: int) -> Quote:
     """Return the quote of one instrument in the bar."""
     return Quote(
-        open=scene.open[i],
-        low=scene.low[i],
-        high=scene.high[i],
-        mark_open=scene.mark_open[i],
-        mark_low=scene.mark_low[i],
-        mark_high=scene.mark_high[i],
-        mark_close=scene.mark_close[i],
-        multiplier=scene.multiplier[i],
-        volume=scene.volume[i],
-        sigma=scene.sigma[i],
-        adv=scene.adv[i],
-        initial=scene.initial[i],
-        limit=scene.limit[i],
-        order_fee=scene.order_fee[i],
-        fill=scene.fill[i],
-        stop_scale=scene.stop_scale[i],
-        profit_scale=scene.profit_scale[i],
-        trail_scale=scene.trail_scale[i],
+        open=quotes.open[i],
+        low=quotes.low[i],
+        high=quotes.high[i],
+        mark_open=quotes.mark_open[i],
+        mark_low=quotes.mark_low[i],
+        mark_high=quotes.mark_high[i],
+        mark_close=quotes.mark_close[i],
+        multiplier=quotes.multiplier[i],
+        volume=quotes.volume[i],
+        sigma=quotes.sigma[i],
+        adv=quotes.adv[i],
+        initial=quotes.initial[i],
+        limit=quotes.limit[i],
+        order_fee=quotes.order_fee[i],
+        fill=quotes.fill[i],
+        stop_scale=quotes.stop_scale[i],
+        profit_scale=quotes.profit_scale[i],
+        trail_scale=quotes.trail_scale[i],
     )

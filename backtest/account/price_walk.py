@@ -52,10 +52,10 @@ from backtest.account.portfolio_records import (
     POOL_FAILED,
     SINCE_POOL,
     WORST,
-    Book,
+    AccountState,
     BookLog,
-    Room,
-    Scene,
+    MarketBar,
+    Scratch,
     Terms,
     is_held,
     is_isolated,
@@ -91,105 +91,117 @@ class Event(NamedTuple):
 
 
 def walk(
-    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
 ) -> None:
     """Take the account through the prices inside the bar."""
-    if is_quiet(terms, book, scene):
+    if is_quiet(terms, state, quotes):
         return
-    if is_lone(book) and terms.intrabar != ALONG:
-        walk_alone(terms, book, scene, room, ledger, log, t)
+    if is_lone(state) and terms.intrabar != ALONG:
+        walk_alone(terms, state, quotes, scratch, ledger, log, t)
         return
-    start_walk(scene, room)
+    start_walk(quotes, scratch)
     if terms.intrabar == WORST:
-        aim_at_worst(terms, book, scene, room)
-        walk_segment(terms, book, scene, room, ledger, log, t)
+        aim_at_worst(terms, state, quotes, scratch)
+        walk_segment(terms, state, quotes, scratch, ledger, log, t)
         return
     for leg in range(3):
-        aim_at_leg(terms, scene, room, leg)
-        walk_segment(terms, book, scene, room, ledger, log, t)
+        aim_at_leg(terms, quotes, scratch, leg)
+        walk_segment(terms, state, quotes, scratch, ledger, log, t)
 
 
-def start_walk(scene: Scene, room: Room) -> None:
+def start_walk(quotes: MarketBar, scratch: Scratch) -> None:
     """Begin at the opens."""
-    for i in range(len(room.last)):
-        room.last[i], room.mark[i] = scene.open[i], scene.mark_open[i]
-    for c in range(len(room.price)):
-        room.price[c] = scene.asset_mark_open[c]
+    for i in range(len(scratch.last)):
+        scratch.last[i], scratch.mark[i] = quotes.open[i], quotes.mark_open[i]
+    for c in range(len(scratch.price)):
+        scratch.price[c] = quotes.asset_mark_open[c]
 
 
-def aim_at_leg(terms: Terms, scene: Scene, room: Room, leg: int) -> None:
+def aim_at_leg(terms: Terms, quotes: MarketBar, scratch: Scratch, leg: int) -> None:
     """Write the next waypoint of the path: first extreme, second extreme, close."""
-    n = len(room.last)
+    n = len(scratch.last)
     for i in range(n):
-        is_low = ((scene.close[i] >= scene.open[i]) == (leg == 0)) != (terms.mirrored[i] == 1)
-        room.last_end[i] = scene.low[i] if is_low else scene.high[i]
-        room.mark_end[i] = scene.mark_low[i] if is_low else scene.mark_high[i]
+        is_low = ((quotes.close[i] >= quotes.open[i]) == (leg == 0)) != (terms.mirrored[i] == 1)
+        scratch.last_end[i] = quotes.low[i] if is_low else quotes.high[i]
+        scratch.mark_end[i] = quotes.mark_low[i] if is_low else quotes.mark_high[i]
         if leg == 2:
-            room.last_end[i], room.mark_end[i] = scene.close[i], scene.mark_close[i]
-    for c in range(len(room.price)):
-        is_low = (scene.asset_close[c] >= scene.asset_open[c]) == (leg == 0)
+            scratch.last_end[i], scratch.mark_end[i] = quotes.close[i], quotes.mark_close[i]
+    for c in range(len(scratch.price)):
+        is_low = (quotes.asset_close[c] >= quotes.asset_open[c]) == (leg == 0)
         is_low = is_low != (terms.mirrored[n + c] == 1)
-        room.price_end[c] = scene.asset_mark_low[c] if is_low else scene.asset_mark_high[c]
+        scratch.price_end[c] = quotes.asset_mark_low[c] if is_low else quotes.asset_mark_high[c]
         if leg == 2:
-            room.price_end[c] = scene.asset_mark_close[c]
+            scratch.price_end[c] = quotes.asset_mark_close[c]
 
 
-def aim_at_worst(terms: Terms, book: Book, scene: Scene, room: Room) -> None:
+def aim_at_worst(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> None:
     """Write the adverse extreme of everything that moves together."""
-    n = len(room.last)
+    n = len(scratch.last)
     for i in range(n):
-        is_low = does_low_hurt(terms, book, scene, terms.markets[i])
-        room.last_end[i] = scene.low[i] if is_low else scene.high[i]
-        room.mark_end[i] = scene.mark_low[i] if is_low else scene.mark_high[i]
-    for c in range(len(room.price)):
-        is_low = does_low_hurt(terms, book, scene, terms.markets[n + c])
-        room.price_end[c] = scene.asset_mark_low[c] if is_low else scene.asset_mark_high[c]
+        is_low = does_low_hurt(terms, state, quotes, terms.markets[i])
+        scratch.last_end[i] = quotes.low[i] if is_low else quotes.high[i]
+        scratch.mark_end[i] = quotes.mark_low[i] if is_low else quotes.mark_high[i]
+    for c in range(len(scratch.price)):
+        is_low = does_low_hurt(terms, state, quotes, terms.markets[n + c])
+        scratch.price_end[c] = quotes.asset_mark_low[c] if is_low else quotes.asset_mark_high[c]
 
 
-def does_low_hurt(terms: Terms, book: Book, scene: Scene, market: int) -> bool:
+def does_low_hurt(terms: Terms, state: AccountState, quotes: MarketBar, market: int) -> bool:
     """Return whether the low of a market lowers the sum of what is held at least as much."""
-    n, at_low, at_high = len(book.margin), 0.0, 0.0
+    n, at_low, at_high = len(state.margin), 0.0, 0.0
     for i in range(n):
-        if terms.markets[i] == market and is_held(book, i):
-            at_low += book.held.quantities[i] * (scene.mark_low[i] - scene.mark_open[i])
-            at_high += book.held.quantities[i] * (scene.mark_high[i] - scene.mark_open[i])
-    for c in range(len(book.held.amounts)):
+        if terms.markets[i] == market and is_held(state, i):
+            at_low += state.held.quantities[i] * (quotes.mark_low[i] - quotes.mark_open[i])
+            at_high += state.held.quantities[i] * (quotes.mark_high[i] - quotes.mark_open[i])
+    for c in range(len(state.held.amounts)):
         if terms.markets[n + c] == market:
-            opened = scene.asset_mark_open[c]
-            at_low += book.held.amounts[c] * (scene.asset_mark_low[c] - opened)
-            at_high += book.held.amounts[c] * (scene.asset_mark_high[c] - opened)
+            opened = quotes.asset_mark_open[c]
+            at_low += state.held.amounts[c] * (quotes.asset_mark_low[c] - opened)
+            at_high += state.held.amounts[c] * (quotes.asset_mark_high[c] - opened)
     return at_low <= at_high
 
 
 def walk_segment(
-    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
 ) -> None:
     """Go to the next waypoint, with all events on the way."""
     while True:
-        event = find_event(terms, book, scene, room)
+        event = find_event(terms, state, quotes, scratch)
         if event.what < 0:
             break
         who = event.who
-        advance(room, event.place)
+        advance(scratch, event.place)
         if event.what == POOL:
-            value_at(book, room.mark, room.price)
-            liquidate_pool(terms, book, scene, room, ledger, log, t, False)
+            value_at(state, scratch.mark, scratch.price)
+            liquidate_pool(terms, state, quotes, scratch, ledger, log, t, False)
         elif event.what == DRAWN:
-            close_account(terms, book, scene, ledger, log, t, room.last, room.price)
+            close_account(terms, state, quotes, ledger, log, t, scratch.last, scratch.price)
         elif event.what == ALONE:
-            fail_alone(terms, book, scene, ledger, log, t, who, room.mark[who])
+            fail_alone(terms, state, quotes, ledger, log, t, who, scratch.mark[who])
         else:
-            stop_position(terms, book, scene, ledger, log, t, who, event.kind, event.value)
-    advance(room, 1.0)
+            stop_position(terms, state, quotes, ledger, log, t, who, event.kind, event.value)
+    advance(scratch, 1.0)
 
 
-def advance(room: Room, place: float) -> None:
+def advance(scratch: Scratch, place: float) -> None:
     """Move all prices to a place on the way to the next waypoint."""
-    for i in range(len(room.last)):
-        room.last[i] = move(room.last[i], room.last_end[i], place)
-        room.mark[i] = move(room.mark[i], room.mark_end[i], place)
-    for c in range(len(room.price)):
-        room.price[c] = move(room.price[c], room.price_end[c], place)
+    for i in range(len(scratch.last)):
+        scratch.last[i] = move(scratch.last[i], scratch.last_end[i], place)
+        scratch.mark[i] = move(scratch.mark[i], scratch.mark_end[i], place)
+    for c in range(len(scratch.price)):
+        scratch.price[c] = move(scratch.price[c], scratch.price_end[c], place)
 
 
 def move(start: float, end: float, place: float) -> float:
@@ -197,53 +209,57 @@ def move(start: float, end: float, place: float) -> float:
     return end if place == 1.0 else start + place * (end - start)
 
 
-def find_event(terms: Terms, book: Book, scene: Scene, room: Room) -> Event:
+def find_event(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> Event:
     """Return what acts next on the segment; ``what`` is -1 if nothing does."""
     found = Event(-1, -1, 2.0, math.nan, NOTHING)
-    place = find_pool_failure(terms, book, room)
+    place = find_pool_failure(terms, state, scratch)
     if place <= 1.0:
         found = Event(POOL, -1, place, math.nan, NOTHING)
-    for i in range(len(book.margin)):
-        if is_held(book, i) and is_isolated(terms, i):
-            place = find_own_failure(terms, book, scene, room, i)
+    for i in range(len(state.margin)):
+        if is_held(state, i) and is_isolated(terms, i):
+            place = find_own_failure(terms, state, quotes, scratch, i)
             if place < found.place - SAME_PLACE:
                 found = Event(ALONE, i, place, math.nan, NOTHING)
-    place = find_stop_on_segment(terms, book, room)
+    place = find_stop_on_segment(terms, state, scratch)
     if place < found.place - SAME_PLACE:
         found = Event(DRAWN, -1, place, math.nan, NOTHING)
-    return add_stops(terms, book, scene, room, found)
+    return add_stops(terms, state, quotes, scratch, found)
 
 
-def add_stops(terms: Terms, book: Book, scene: Scene, room: Room, found: Event) -> Event:
+def add_stops(
+    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, found: Event
+) -> Event:
     """Return the event, or the stop of a position that comes before it."""
-    for i in range(len(book.margin)):
-        if is_held(book, i):
-            kind, place, value = find_stop_place(terms, book, scene, room, i)
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            kind, place, value = find_stop_place(terms, state, quotes, scratch, i)
             if kind != NOTHING and place < found.place - SAME_PLACE:
                 found = Event(EXIT, i, place, value, kind)
     return found
 
 
-def find_pool_failure(terms: Terms, book: Book, room: Room) -> float:
+def find_pool_failure(terms: Terms, state: AccountState, scratch: Scratch) -> float:
     """Return the place at which the pool fails on the segment; over 1 if it does not."""
-    if count_cross(terms, book) == 0:
+    if count_cross(terms, state) == 0:
         return 2.0
-    value_at(book, room.mark_end, room.price_end)
-    is_short = is_pool_short(terms, book)
+    value_at(state, scratch.mark_end, scratch.price_end)
+    is_short = is_pool_short(terms, state)
     if not is_short and not terms.rules.has_scenarios:
-        value_at(book, room.mark, room.price)
-        return 0.0 if is_pool_short(terms, book) else 2.0
-    start = Waypoint(room.mark, room.price)
-    end = Waypoint(room.mark_end, room.price_end)
-    place = find_failure(terms.rules, book.held, book.purse[CASH], start, end, room.shares)
+        value_at(state, scratch.mark, scratch.price)
+        return 0.0 if is_pool_short(terms, state) else 2.0
+    start = Waypoint(scratch.mark, scratch.price)
+    end = Waypoint(scratch.mark_end, scratch.price_end)
+    place = find_failure(terms.rules, state.held, state.wallet[CASH], start, end, scratch.shares)
     return 2.0 if math.isnan(place) else place
 
 
-def find_own_failure(terms: Terms, book: Book, scene: Scene, room: Room, i: int) -> float:
+def find_own_failure(
+    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, i: int
+) -> float:
     """Return the place at which an isolated position fails on a segment; over 1 if it does not."""
-    rules, x = share(pick_instrument(terms, i)), scene.multiplier[i]
-    books = Books(0.0, (pick_position(book, i),))
-    start, end = room.mark[i], room.mark_end[i]
+    rules, x = share(pick_instrument(terms, i)), quotes.multiplier[i]
+    books = Books(0.0, (pick_position(state, i),))
+    start, end = scratch.mark[i], scratch.mark_end[i]
     if is_failing(rules, books, start, x):
         return 0.0
     if not is_failing(rules, books, end, x):
@@ -255,7 +271,7 @@ def find_own_failure(terms: Terms, book: Book, scene: Scene, room: Room, i: int)
 
 
 def find_stop_place(
-    terms: Terms, book: Book, scene: Scene, room: Room, i: int
+    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, i: int
 ) -> tuple[int, float, float]:
     """Return the stop of one position that the segment reaches, its place and its u; losses first.
 
@@ -263,20 +279,20 @@ def find_stop_place(
     """
     rules, quote, position = (
         share(pick_instrument(terms, i)),
-        pick_quote(scene, i),
-        pick_position(book, i),
+        pick_quote(quotes, i),
+        pick_position(state, i),
     )
-    start, end = room.last[i], room.last_end[i]
+    start, end = scratch.last[i], scratch.last_end[i]
     low, high = min(start, end), max(start, end)
     if rules.has_exits is None:
-        kind, stop = find_stop(terms, book, scene, i, low, high, math.nan)
+        kind, stop = find_stop(terms, state, quotes, i, low, high, math.nan)
         if kind == NOTHING:
             return NOTHING, 2.0, math.nan
         place, value = place_stop(1.0 if position.quantity > 0.0 else -1.0, start, end, stop)
         return kind, place, value
     side = 1.0 if position.quantity > 0.0 else -1.0
     found, nearest, at = NOTHING, 2.0, math.nan
-    books, watch = Books(0.0, (position,)), Watch(book.best[i], math.nan)
+    books, watch = Books(0.0, (position,)), Watch(state.best[i], math.nan)
     kind, stop = find_nearest_stop(rules, books, quote, watch)
     if kind != NOTHING and is_through(side, find_adverse(position, low, high), stop):
         found = kind
@@ -300,8 +316,8 @@ def place_stop(side: float, start: float, end: float, stop: float) -> tuple[floa
 
 def fail_alone(
     terms: Terms,
-    book: Book,
-    scene: Scene,
+    state: AccountState,
+    quotes: MarketBar,
     ledger: FloatArray,
     log: BookLog,
     t: int,
@@ -309,35 +325,41 @@ def fail_alone(
     value: float,
 ) -> None:
     """Liquidate an isolated position at u, unless the wallet adds margin."""
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
-    before, row = open_books(terms, book, i), log.written[0]
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    before, row = open_books(terms, state, i), log.written[0]
     if can_add(rules, before):
         after = add_from_wallet(rules, before, value, quote, as_log(log), t)
         stamp(log, row, i)
-        close_account_books(terms, book, i, before, after)
+        close_account_books(terms, state, i, before, after)
         return
     own = Books(0.0, before.positions)
     done = liquidate(rules, own, value, quote)
     log_liquidation(as_log(log), t, value, done)
     stamp(log, row, i)
-    close_account_books(terms, book, i, own, done.books)
+    close_account_books(terms, state, i, own, done.books)
     enter(ledger, i, enter_liquidation(new_ledger(), done))
-    drop_after_liquidation(terms, book, i)
+    drop_after_liquidation(terms, state, i)
 
 
 # ------------------------------------------------------------------------- one position alone
 
 
 def walk_alone(
-    terms: Terms, book: Book, scene: Scene, room: Room, ledger: FloatArray, log: BookLog, t: int
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
 ) -> None:
     """Take the only position of the account through the bar as a single one."""
-    for i in range(len(book.margin)):
-        if is_held(book, i):
+    for i in range(len(state.margin)):
+        if is_held(state, i):
             if is_isolated(terms, i) or is_plain(terms):
-                walk_by_rule(terms, book, scene, room, ledger, log, t, i)
+                walk_by_rule(terms, state, quotes, scratch, ledger, log, t, i)
             else:
-                walk_by_distance(terms, book, scene, room, ledger, log, t, i)
+                walk_by_distance(terms, state, quotes, scratch, ledger, log, t, i)
             return
 
 
@@ -348,23 +370,23 @@ def is_plain(terms: Terms) -> bool:
 
 def walk_by_rule(
     terms: Terms,
-    book: Book,
-    scene: Scene,
-    room: Room,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
     ledger: FloatArray,
     log: BookLog,
     t: int,
     i: int,
 ) -> None:
     """Take one position through the extremes with the rules of a single position."""
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
-    watch, before = Watch(book.best[i], book.purse[HIGHEST]), open_books(terms, book, i)
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    watch, before = Watch(state.best[i], state.wallet[HIGHEST]), open_books(terms, state, i)
     kind, at = find_trigger(rules, before, quote, watch)
     if kind == NOTHING:
         return
     if kind == LIQUIDATION and not is_isolated(terms, i):
-        book.held.values[i] = at
-        blame(terms, book, room, ledger, log, t)
+        state.held.values[i] = at
+        blame(terms, state, scratch, ledger, log, t)
     row, after, found, last = log.written[0], before, new_ledger(), kind
     while kind != NOTHING:
         after, found = act_at_extreme(rules, after, found, quote, kind, at, as_log(log), t)
@@ -372,66 +394,66 @@ def walk_by_rule(
         if after.positions[0].quantity != 0.0:
             kind, at = find_trigger(rules, after, quote, watch)
     stamp(log, row, i)
-    close_account_books(terms, book, i, before, after)
+    close_account_books(terms, state, i, before, after)
     enter(ledger, i, found)
     is_margin_added = found.liquidations + found.stops + found.take_profits == 0  # and no more
-    book.is_pending[i] *= 1 if is_margin_added else 0
+    state.is_pending[i] *= 1 if is_margin_added else 0
     if found.stops > 0:
-        book.since_stop[i] = -1.0
+        state.since_stop[i] = -1.0
     if last == DRAW:
-        drop_after_equity_stop(book)
+        drop_after_equity_stop(state)
     if found.liquidations > 0:
-        end_by_rule(terms, book, ledger, i, found.liquidations)
+        end_by_rule(terms, state, ledger, i, found.liquidations)
 
 
-def end_by_rule(terms: Terms, book: Book, ledger: FloatArray, i: int, count: int) -> None:
+def end_by_rule(terms: Terms, state: AccountState, ledger: FloatArray, i: int, count: int) -> None:
     """Do what follows a liquidation of a position alone."""
     if is_isolated(terms, i):
-        drop_after_liquidation(terms, book, i)
+        drop_after_liquidation(terms, state, i)
         return
     last = ledger.shape[1] - 1
     ledger[LIQUIDATIONS, i] -= count
     ledger[LIQUIDATIONS, last] += count
-    book.purse[POOL_FAILED] = 1.0
-    book.purse[SINCE_POOL] = -1.0
+    state.wallet[POOL_FAILED] = 1.0
+    state.wallet[SINCE_POOL] = -1.0
     if terms.is_halting:
-        book.purse[IS_OVER] = 1.0
-    for j in range(len(book.margin)):
+        state.wallet[IS_OVER] = 1.0
+    for j in range(len(state.margin)):
         if not is_isolated(terms, j):
-            book.is_pending[j] = 0
-            book.since[j] = -1.0
+            state.is_pending[j] = 0
+            state.since[j] = -1.0
 
 
 def walk_by_distance(
     terms: Terms,
-    book: Book,
-    scene: Scene,
-    room: Room,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
     ledger: FloatArray,
     log: BookLog,
     t: int,
     i: int,
 ) -> None:
     """Take one cross position under scenarios, or a level, through the extremes: nearer first."""
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(scene, i)
-    start_walk(scene, room)
-    while is_held(book, i):
-        position = pick_position(book, i)
-        room.mark[i] = scene.mark_open[i]
-        room.mark_end[i] = find_adverse(position, scene.mark_low[i], scene.mark_high[i])
-        place = find_pool_failure(terms, book, room)
-        value = move(room.mark[i], room.mark_end[i], place) if place <= 1.0 else math.nan
-        highest = book.purse[HIGHEST]
-        kind, stop = find_stop(terms, book, scene, i, scene.low[i], scene.high[i], highest)
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    start_walk(quotes, scratch)
+    while is_held(state, i):
+        position = pick_position(state, i)
+        scratch.mark[i] = quotes.mark_open[i]
+        scratch.mark_end[i] = find_adverse(position, quotes.mark_low[i], quotes.mark_high[i])
+        place = find_pool_failure(terms, state, scratch)
+        value = move(scratch.mark[i], scratch.mark_end[i], place) if place <= 1.0 else math.nan
+        highest = state.wallet[HIGHEST]
+        kind, stop = find_stop(terms, state, quotes, i, quotes.low[i], quotes.high[i], highest)
         is_caught = place <= 1.0
         if kind != NOTHING and not (is_caught and kind == PROFIT):
             is_down = (position.quantity > 0.0) != (kind == PROFIT)
             stop = min(stop, quote.open) if is_down else max(stop, quote.open)
             if not (is_caught and is_nearer(rules, quote, value, stop)):
-                stop_position(terms, book, scene, ledger, log, t, i, kind, stop)
+                stop_position(terms, state, quotes, ledger, log, t, i, kind, stop)
                 continue
         if not is_caught:
             break
-        room.mark[i] = value
-        value_at(book, room.mark, room.price)
-        liquidate_pool(terms, book, scene, room, ledger, log, t, True)
+        scratch.mark[i] = value
+        value_at(state, scratch.mark, scratch.price)
+        liquidate_pool(terms, state, quotes, scratch, ledger, log, t, True)

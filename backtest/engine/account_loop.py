@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from backtest.account import Account
-from backtest.account.portfolio_records import EQUITY, UNIT, Book
+from backtest.account.portfolio_records import EQUITY, UNIT, AccountState
 from backtest.engine.compile.background_compiler import CompileFirst, answer_first
 from backtest.engine.compile.plain_or_compiled import (
     estimate_plain_general,
@@ -124,7 +124,7 @@ def live(
     return outcome
 
 
-def begin(setup: Setup) -> tuple[BookInputs, Book, Desk, Tally]:
+def begin(setup: Setup) -> tuple[BookInputs, AccountState, Desk, Tally]:
     """Return the inputs of the loop, and the account, the policies and the tally at its start."""
     inputs, resume = setup.inputs, setup.resume
     if resume is None:
@@ -134,7 +134,7 @@ def begin(setup: Setup) -> tuple[BookInputs, Book, Desk, Tally]:
     desk = seat_at_desk(setup, setup.panelists)
     if resume is not None:
         desk.memory[:] = resume.memory
-    tally = start_tally(float(book.purse[UNIT]), float(book.purse[EQUITY]), setup.first)
+    tally = start_tally(float(book.wallet[UNIT]), float(book.wallet[EQUITY]), setup.first)
     return inputs, book, desk, tally
 
 
@@ -149,7 +149,7 @@ def list_policies(panelists: Sequence[Panelist]) -> list[tuple[Policy, tuple[str
     return [(each.policy, tuple(each.columns)) for each in panelists]
 
 
-def copy_book(book: Book) -> Book:
+def copy_book(book: AccountState) -> AccountState:
     """Return the book of an account at the end of a run, at the first events of what follows."""
     copied = type(book)._make(
         type(each)._make(part.copy() for part in each) if isinstance(each, tuple) else each.copy()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account.portfolio_records import EQUITY, Book, Terms
+from backtest.account.portfolio_records import EQUITY, AccountState, Terms
 from backtest.base.compiled_twins import bind_functions
 from backtest.base.errors import AccountingError, PolicyError
 from backtest.base.units import FloatArray, format_time
@@ -19,8 +19,8 @@ from backtest.engine.portfolio_inputs import (
     BookInputs,
     new_book_log,
     new_ledger_array,
-    new_room,
-    new_scene,
+    new_quotes,
+    new_scratch,
     write_table,
 )
 from backtest.engine.portfolio_loop import BookTape, Desk
@@ -67,7 +67,7 @@ def find_simulate(
 
 def run_book_loop(
     inputs: BookInputs,
-    book: Book,
+    state: AccountState,
     desk: Desk,
     tally: Tally,
     first: int,
@@ -88,7 +88,7 @@ def run_book_loop(
     is_compiled = is_compiled and own is None
     simulate = find_simulate(is_compiled=is_compiled, own=own, names=names)
     bind, pack = find_binders(is_compiled=is_compiled)
-    n, total = len(book.margin), len(inputs.feed.time)
+    n, total = len(state.margin), len(inputs.feed.time)
     chunk = CHUNK if is_compiled else PLAIN_CHUNK
     tape = new_tape(n, total - first, first, 4 * n * min(chunk, total) + 1024)
     kept = []
@@ -98,11 +98,11 @@ def run_book_loop(
         keep_overlay(desk, seat.desk)
         desk = seat.desk
         bound = bind(desk, seat.policies)
-        given = (inputs, book, desk, bound, counts, seat.bar, stop, tape, chunk, progress)
+        given = (inputs, state, desk, bound, counts, seat.bar, stop, tape, chunk, progress)
         counts, entries = drive(simulate, pack, *given)
         kept.append(entries)
     return Outcome(
-        state=book,
+        state=state,
         tally=counts.tally,
         traded=counts.traded,
         record=tape.record,
@@ -114,7 +114,7 @@ def run_book_loop(
 
 def advance_book(
     inputs: BookInputs,
-    book: Book,
+    state: AccountState,
     desk: Desk,
     policies: list[tuple[Policy, tuple[str, ...]]],
     counts: Counts,
@@ -127,16 +127,16 @@ def advance_book(
 ) -> tuple[Counts, float]:
     """Take an account up to bar ``stop``; return the counts, and the flows of the first bar.
 
-    Book and memory change in place.
+    State and memory change in place.
     """
     own = requirement if isinstance(requirement, OwnMargin) else None
     is_compiled = is_compiled and own is None
     simulate = find_simulate(is_compiled=is_compiled, own=own, names=names)
     bind, pack = find_binders(is_compiled=is_compiled)
-    n, chunk = len(book.margin), CHUNK if is_compiled else PLAIN_CHUNK
+    n, chunk = len(state.margin), CHUNK if is_compiled else PLAIN_CHUNK
     tape = new_tape(n, stop - first, first, 4 * n * min(chunk, stop - first) + 1024)
     bound = bind(desk, policies)
-    given = (inputs, book, desk, bound, counts, first, stop, tape, chunk, None)
+    given = (inputs, state, desk, bound, counts, first, stop, tape, chunk, None)
     counts, _ = drive(simulate, pack, *given)
     return counts, float(tape.record.account.flows[0])
 
@@ -152,7 +152,7 @@ def drive(
     simulate: Callable[..., Any],
     pack: Callable[[Terms], Terms] | None,
     inputs: BookInputs,
-    book: Book,
+    state: AccountState,
     desk: Desk,
     bound: Desk,
     counts: Counts,
@@ -165,10 +165,10 @@ def drive(
     """Take the account up to bar ``total`` in chunks; return the counts and the events.
 
     ``pack`` gives the terms the form that the loop takes, ``bound`` is the desk that it asks, and
-    ``desk`` the one whose memory it changes. Book and tape change in place.
+    ``desk`` the one whose memory it changes. State and tape change in place.
     """
-    n, assets = len(book.margin), len(book.priced)
-    room, ledger, scene = new_room(n, assets), new_ledger_array(n), new_scene(n, assets)
+    n, assets = len(state.margin), len(state.priced)
+    scratch, ledger, quotes = new_scratch(n, assets), new_ledger_array(n), new_quotes(n, assets)
     kept: list[FloatArray] = []
     terms, t = read_tables(inputs, first), first
     tally, traded = counts
@@ -180,23 +180,32 @@ def drive(
         if inputs.fees is not None:
             traded, end = start_day(inputs.fees.day, traded, t)
             terms, stop = inputs.fees.write(terms, traded), min(stop, end)
-        saved = save_book(book, desk)
+        saved = save_book(state, desk)
         packed = terms if pack is None else pack(terms)
-        given = (packed, inputs.feed, inputs.clock, inputs.log_returns, bound, book, scene, room)
+        given = (
+            packed,
+            inputs.feed,
+            inputs.clock,
+            inputs.log_returns,
+            bound,
+            state,
+            quotes,
+            scratch,
+        )
         with np.errstate(all="ignore"):
             counted, reached, why = simulate(*given, ledger, tally, tape, t, stop)
         if why == FULL:
-            restore_book(saved, book, desk)
+            restore_book(saved, state, desk)
             tape.log.written[0] = 0
             tape = tape._replace(log=new_book_log(2 * len(tape.log.entries)))
             continue
         if why == BROKEN:
-            after, entered = book.purse[EQUITY], ledger.copy()
-            restore_book(saved, book, desk)
+            after, entered = state.wallet[EQUITY], ledger.copy()
+            restore_book(saved, state, desk)
             tape.log.written[0] = 0
             with np.errstate(all="ignore"):
                 simulate(*given, ledger, tally, tape, t, reached)  # once more, to the bar before
-            change = float(after - book.purse[EQUITY])
+            change = float(after - state.wallet[EQUITY])
             raise report_book_imbalance(change, entered, inputs, reached)
         if why == NEGATIVE:
             raise report_bad_decision(inputs, reached)
@@ -220,14 +229,14 @@ def read_tables(inputs: BookInputs, first: int) -> Terms:
 class BookSummary(NamedTuple):
     """Where a run without a record ended; ``units`` are the unit values at closes, if wanted."""
 
-    book: Book
+    state: AccountState
     tally: Tally
     units: FloatArray
 
 
 def summarize_book(
     inputs: BookInputs,
-    book: Book,
+    state: AccountState,
     desk: Desk,
     tally: Tally,
     first: int,
@@ -245,14 +254,14 @@ def summarize_book(
         from backtest.engine.compile.general_compiler import pack_terms  # noqa: PLC0415 - numba
 
         pack = pack_terms
-    tape = new_tape(len(book.margin), 0, first, 0)
+    tape = new_tape(len(state.margin), 0, first, 0)
     tape.is_on[0] = 0
     units = np.zeros(len(inputs.feed.time) - first if has_units else 0)
     tape, chunk = tape._replace(units=units), CHUNK if is_compiled else PLAIN_CHUNK
     counts, total = Counts(tally, None), len(inputs.feed.time)
-    given = (inputs, book, desk, desk, counts, first, total, tape, chunk, progress)
+    given = (inputs, state, desk, desk, counts, first, total, tape, chunk, progress)
     counts, _ = drive(find_simulate(is_compiled=is_compiled), pack, *given)
-    return BookSummary(book, counts.tally, units)
+    return BookSummary(state, counts.tally, units)
 
 
 def find_binders(
@@ -275,18 +284,18 @@ def keep_overlay(before: Desk, desk: Desk) -> None:
         desk.memory[desk.memory_at[n] :] = before.memory[before.memory_at[n] :]
 
 
-def list_kernel_arguments(inputs: BookInputs, book: Book, desk: Desk, tally: Tally) -> Any:
+def list_kernel_arguments(inputs: BookInputs, state: AccountState, desk: Desk, tally: Tally) -> Any:
     """Return arguments of the types that the compiled loop is called with."""
-    n, assets = len(book.margin), len(book.priced)
+    n, assets = len(state.margin), len(state.priced)
     return (
         inputs.terms._replace(instruments=0),
         inputs.feed,
         inputs.clock,
         inputs.log_returns,
         desk._replace(deciders=0),
-        book,
-        new_scene(n, assets),
-        new_room(n, assets),
+        state,
+        new_quotes(n, assets),
+        new_scratch(n, assets),
         new_ledger_array(n),
         tally,
         new_tape(n, 1, 0, 1),
@@ -307,20 +316,20 @@ def new_tape(n: int, n_bars: int, first: int, capacity: int) -> BookTape:
     )
 
 
-def list_arrays(book: Book, desk: Desk) -> list[Any]:
+def list_arrays(state: AccountState, desk: Desk) -> list[Any]:
     """Return the arrays that a run changes."""
-    held = book.held
-    return [*held, *(each for each in book if each is not held), desk.memory]
+    held = state.held
+    return [*held, *(each for each in state if each is not held), desk.memory]
 
 
-def save_book(book: Book, desk: Desk) -> list[Any]:
+def save_book(state: AccountState, desk: Desk) -> list[Any]:
     """Return copies of the arrays that a run changes."""
-    return [each.copy() for each in list_arrays(book, desk)]
+    return [each.copy() for each in list_arrays(state, desk)]
 
 
-def restore_book(saved: list[Any], book: Book, desk: Desk) -> None:
+def restore_book(saved: list[Any], state: AccountState, desk: Desk) -> None:
     """Write the copies back."""
-    for each, copy in zip(list_arrays(book, desk), saved, strict=True):
+    for each, copy in zip(list_arrays(state, desk), saved, strict=True):
         each[...] = copy
 
 

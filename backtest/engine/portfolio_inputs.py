@@ -23,6 +23,7 @@ from backtest.account.portfolio_records import (
     LARGEST_NOTIONAL,
     LARGEST_REQUIREMENT,
     LATE,
+    MARKET_BAR,
     MOST_RELIEF,
     NUMBERS,
     OVERLAY,
@@ -31,15 +32,14 @@ from backtest.account.portfolio_records import (
     PEAK,
     RESERVE,
     SCALE,
-    SCENE,
     SINCE_POOL,
     UNIT,
     WORST,
-    Book,
+    AccountState,
     BookFeed,
     BookLog,
-    Room,
-    Scene,
+    MarketBar,
+    Scratch,
     Terms,
 )
 from backtest.base.units import FloatArray, IntArray, parse_duration
@@ -79,7 +79,7 @@ ON_CLOCK = (
 
 
 class BookInputs(NamedTuple):
-    """Everything that the loop needs besides the policies and the book.
+    """Everything that the loop needs besides the policies and the state.
 
     ``changes`` are the later margin tables: bar, instrument, rules. ``fees`` are fee tiers, if a
     venue has any.
@@ -144,7 +144,7 @@ def read_terms(
     """Return the rules of the account and its instruments."""
     names, venue = markets.names, venues[markets.names[0]]
     margins = {name: own.margin for name, own in zip(names, rules, strict=True)}
-    book = account.requirement.pack(margins, account.collateral, width)
+    packed = account.requirement.pack(margins, account.collateral, width)
     order, ranks = read_order(account, venue, names)
     whole = read_whole(venue, account)
     modes = {own.liquidation_mode for own in rules if own.is_isolated is None}
@@ -154,7 +154,7 @@ def read_terms(
         flags=np.array(
             [[1 if getattr(own, name) else 0 for own in rules] for name in FLAGS], np.int64
         ),
-        rules=book,
+        rules=packed,
         markets=number_markets(markets, account),
         ranks=ranks,
         modes=np.array([own.liquidation_mode for own in rules], dtype=np.int64),
@@ -283,11 +283,13 @@ def read_book_clock(
     return Clock(True, ends, np.ascontiguousarray(returns[:, 0]), free), returns
 
 
-# --------------------------------------------------------------------------- book and working room
+# ------------------------------------------------------------------------------ state and scratch
 
 
-def start_book(inputs: BookInputs, account: Account, first: int, *, has_overlay: bool) -> Book:
-    """Return the book of an account before its first bar; collateral counts at its open."""
+def start_book(
+    inputs: BookInputs, account: Account, first: int, *, has_overlay: bool
+) -> AccountState:
+    """Return the state of an account before its first bar; collateral counts at its open."""
     n, feed = inputs.feed.open.shape[1], inputs.feed
     amounts = np.array([each.amount for each in account.collateral], dtype=np.float64)
     prices = feed.asset_open[:, first].copy() if len(amounts) else np.zeros(0)
@@ -300,14 +302,14 @@ def start_book(inputs: BookInputs, account: Account, first: int, *, has_overlay:
     )
     equity = account.capital + float(np.sum(amounts * prices))
     wealth = equity + account.reserve
-    purse = np.zeros(17)
-    purse[[CASH, RESERVE, EQUITY, HIGHEST]] = account.capital, account.reserve, equity, equity
-    purse[[UNIT, PEAK, SCALE, PAID_IN]] = wealth, wealth, 1.0, wealth
-    purse[OVERLAY] = np.nan if has_overlay else 1.0
-    purse[SINCE_POOL] = np.inf
+    wallet = np.zeros(17)
+    wallet[[CASH, RESERVE, EQUITY, HIGHEST]] = account.capital, account.reserve, equity, equity
+    wallet[[UNIT, PEAK, SCALE, PAID_IN]] = wealth, wealth, 1.0, wealth
+    wallet[OVERLAY] = np.nan if has_overlay else 1.0
+    wallet[SINCE_POOL] = np.inf
     backing = compute_collateral_value(inputs.terms.rules.collateral, held)
-    purse[DISTANCE] = account.capital + backing
-    return Book(
+    wallet[DISTANCE] = account.capital + backing
+    return AccountState(
         held=held,
         margin=np.zeros(n),
         marked=np.zeros(n),
@@ -326,22 +328,22 @@ def start_book(inputs: BookInputs, account: Account, first: int, *, has_overlay:
         unmet=np.full(n + 1, -1.0),
         is_call_open=np.zeros(n + 1, np.int64),
         called_at=np.full(n + 1, np.nan),
-        purse=purse,
+        wallet=wallet,
         cursor=np.zeros(2, np.int64),
         fallen=np.zeros(n + 3),
         shares=np.zeros(n + len(amounts)),
     )
 
 
-def new_scene(n: int, assets: int) -> Scene:
-    """Return an empty scene."""
+def new_quotes(n: int, assets: int) -> MarketBar:
+    """Return an empty quotes."""
     flags: dict[str, Any] = {"is_listed": np.zeros(n, np.int64), "is_last": np.zeros(n, np.int64)}
-    own: dict[str, Any] = {name: np.full(n, np.nan) for name in SCENE}
+    own: dict[str, Any] = {name: np.full(n, np.nan) for name in MARKET_BAR}
     prices: dict[str, Any] = {f"asset_{name}": np.zeros(assets) for name in (*ASSET, "fill")}
-    return Scene(**own, **flags, **prices)
+    return MarketBar(**own, **flags, **prices)
 
 
-def new_room(n: int, assets: int) -> Room:
+def new_scratch(n: int, assets: int) -> Scratch:
     """Return arrays to compute in."""
     sizes = {
         "price": assets,
@@ -350,8 +352,8 @@ def new_room(n: int, assets: int) -> Room:
         "shares": n + assets,
         "falls": n + 3,
     }
-    found: dict[str, Any] = {name: np.zeros(sizes.get(name, n)) for name in Room._fields}
-    return Room(**{**found, "kind": np.zeros(n, np.int64)})
+    found: dict[str, Any] = {name: np.zeros(sizes.get(name, n)) for name in Scratch._fields}
+    return Scratch(**{**found, "kind": np.zeros(n, np.int64)})
 
 
 def new_ledger_array(n: int) -> FloatArray:

@@ -41,11 +41,11 @@ from backtest.account.portfolio_records import (
     RESERVE,
     SINCE_POOL,
     UNIT,
-    Book,
+    AccountState,
     BookFeed,
     BookLog,
-    Room,
-    Scene,
+    MarketBar,
+    Scratch,
     Terms,
     is_held,
     is_isolated,
@@ -132,7 +132,7 @@ class BookTape(NamedTuple):
     units: FloatArray
 
 
-def ask(desk: Desk, terms: Terms, scene: Scene, i: int, time: int, local: int) -> float:
+def ask(desk: Desk, terms: Terms, quotes: MarketBar, i: int, time: int, local: int) -> float:
     """Return the leverage that policy i decides: a placeholder."""
     raise NotImplementedError
 
@@ -143,53 +143,53 @@ def simulate_book(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a 
     clock: Clock,
     log_returns: FloatArray,
     desk: Desk,
-    book: Book,
-    scene: Scene,
-    room: Room,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
     ledger: FloatArray,
     tally: Tally,
     tape: BookTape,
     start: int,
     stop: int,
 ) -> tuple[Tally, int, int]:
-    """Take the account through bars ``start`` to ``stop``; the book and the tape change in place.
+    """Take the account through bars ``start`` to ``stop``; the state and the tape change in place.
 
     Returns the tally, the bar reached, and why it stopped.
     """
-    terms, feed, desk, book = share(terms), share(feed), share(desk), share(book)
-    scene, room, tape, clock = share(scene), share(room), share(tape), share(clock)
-    is_recorded, has_calm, was_calm = tape.is_on[0] == 1, may_be_calm(terms, feed, book), False
+    terms, feed, desk, state = share(terms), share(feed), share(desk), share(state)
+    quotes, scratch, tape, clock = share(quotes), share(scratch), share(tape), share(clock)
+    is_recorded, has_calm, was_calm = tape.is_on[0] == 1, may_be_calm(terms, feed, state), False
     has_prices = is_recorded or is_any_set(desk.wants_price)
     for t in range(start, stop):
         tape.cursor[0] = t
-        equity = book.purse[EQUITY]
+        equity = state.wallet[EQUITY]
         remember_marks(tape, terms, feed, t)
-        may_be = has_calm and t > start  # the first bar writes the whole scene
+        may_be = has_calm and t > start  # the first bar writes the whole quotes
         is_calm = may_be and live_calm_bar(
-            terms, feed, book, scene, room, ledger, tape.log, t, was_calm
+            terms, feed, state, quotes, scratch, ledger, tape.log, t, was_calm
         )
         was_calm = is_calm
         if not is_calm:
-            live_book_bar(terms, feed, book, scene, room, ledger, tape.log, t)
+            live_book_bar(terms, feed, state, quotes, scratch, ledger, tape.log, t)
         if is_recorded and tape.log.written[0] > len(tape.log.entries):
             return tally, t, FULL
-        close = look_at_close(terms, book, scene, room, has_prices)
+        close = look_at_close(terms, state, quotes, scratch, has_prices)
         found = sum_calm_ledger(ledger) if is_calm else sum_ledger(ledger)
         change = found.price_pnl if is_calm else sum_book_terms(ledger)
         turnover = max(found.traded, abs(found.price_pnl))  # that of collateral may be all there is
-        if not is_book_balanced(equity, book, change, turnover, close.gross):
+        if not is_book_balanced(equity, state, change, turnover, close.gross):
             return tally, t, BROKEN
-        held = room.carried if terms.fill == LATE else book.held.quantities
+        held = scratch.carried if terms.fill == LATE else state.held.quantities
         tally = count_book_bar(
-            clock, tally, book, tape.before, equity, scene, found, close, log_returns,
+            clock, tally, state, tape.before, equity, quotes, found, close, log_returns,
             terms.max_gross_leverage, held, t,
         )  # fmt: skip
-        if not decide_all(terms, feed, desk, book, scene, close, room, t):
+        if not decide_all(terms, feed, desk, state, quotes, close, scratch, t):
             return tally, t, NEGATIVE
         if len(tape.units) > 0:
-            tape.units[t - tape.cursor[1]] = book.purse[UNIT]
+            tape.units[t - tape.cursor[1]] = state.wallet[UNIT]
         if is_recorded:
-            record_book(tape, terms, book, ledger, room, close, t - tape.cursor[1])
+            record_book(tape, terms, state, ledger, scratch, close, t - tape.cursor[1])
     return tally, stop, DONE
 
 
@@ -218,9 +218,11 @@ def sum_book_terms(ledger: FloatArray) -> float:
     return gains - costs - total(ledger, CONVERSION)
 
 
-def is_book_balanced(before: float, book: Book, change: float, traded: float, gross: float) -> bool:
+def is_book_balanced(
+    before: float, state: AccountState, change: float, traded: float, gross: float
+) -> bool:
     """Return whether the equity changed by ``change``, the sum of its terms, to a relative 1e-9."""
-    after = book.purse[EQUITY]
+    after = state.wallet[EQUITY]
     gap = abs(after - before - change)
     return bool(gap <= IDENTITY_TOLERANCE * max(before, after, traded, gross))
 
@@ -232,30 +234,30 @@ def decide_all(
     terms: Terms,
     feed: BookFeed,
     desk: Desk,
-    book: Book,
-    scene: Scene,
+    state: AccountState,
+    quotes: MarketBar,
     close: BookClose,
-    room: Room,
+    scratch: Scratch,
     t: int,
 ) -> bool:
     """Ask all policies at the close of bar t; False if one returned a negative leverage."""
-    n = len(book.margin)
-    time, is_done = feed.time[t], book.purse[IS_RUINED] + book.purse[IS_OVER] != 0.0
+    n = len(state.margin)
+    time, is_done = feed.time[t], state.wallet[IS_RUINED] + state.wallet[IS_OVER] != 0.0
     if desk.asks[n] == 1 or is_any_set(desk.wants_account):
         days = (time + desk.interval - desk.start) / DAY_NS
-        show_account_totals(terms, desk, book, scene, close, days)
+        show_account_totals(terms, desk, state, quotes, close, days)
     for i in range(n):
-        decide(terms, feed, desk, book, scene, room, is_done, i, t)
-        if book.leverage[i] < 0.0:
+        decide(terms, feed, desk, state, quotes, scratch, is_done, i, t)
+        if state.leverage[i] < 0.0:
             return False
     if desk.asks[n] == 1 and not is_done:
-        show_portfolio(desk, book, close)
+        show_portfolio(desk, state, close)
         show_index(desk, t)
-        overlay = ask(desk, terms, scene, n, time, t - desk.firsts[n])
+        overlay = ask(desk, terms, quotes, n, time, t - desk.firsts[n])
         if overlay < 0.0 or overlay == math.inf:
             return False
         if not math.isnan(overlay):
-            book.purse[OVERLAY] = min(overlay, terms.max_overlay)
+            state.wallet[OVERLAY] = min(overlay, terms.max_overlay)
     return True
 
 
@@ -263,42 +265,42 @@ def decide(
     terms: Terms,
     feed: BookFeed,
     desk: Desk,
-    book: Book,
-    scene: Scene,
-    room: Room,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
     is_done: bool,
     i: int,
     t: int,
 ) -> None:
     """Write the decision of one instrument at the close of bar t."""
-    book.leverage[i], book.is_pending[i] = math.nan, 0
-    book.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
+    state.leverage[i], state.is_pending[i] = math.nan, 0
+    state.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
     if desk.tradable[min(t, len(desk.tradable) - 1), i] == 0:
         return
-    book.is_pending[i] = 1
-    if is_done or book.is_halted[i] == 1:
+    state.is_pending[i] = 1
+    if is_done or state.is_halted[i] == 1:
         return
     if desk.wants_account[i] == 1:
-        show_position(terms, desk, book, scene, room, i)
+        show_position(terms, desk, state, quotes, scratch, i)
     if desk.wants_bar[i] == 1:
-        show_bar(desk, feed, book, i, t)
-    book.leverage[i] = ask(desk, terms, scene, i, feed.time[t], t - desk.firsts[i])
+        show_bar(desk, feed, state, i, t)
+    state.leverage[i] = ask(desk, terms, quotes, i, feed.time[t], t - desk.firsts[i])
 
 
 def show_account_totals(
-    terms: Terms, desk: Desk, book: Book, scene: Scene, close: BookClose, days: float
+    terms: Terms, desk: Desk, state: AccountState, quotes: MarketBar, close: BookClose, days: float
 ) -> None:
     """Write what all policies see of the account."""
-    sheet, equity = desk.sheet, book.purse[EQUITY]
+    sheet, equity = desk.sheet, state.wallet[EQUITY]
     net = 0.0
-    for i in range(len(book.margin)):
-        if is_held(book, i):
-            net += book.held.quantities[i] * abs(scene.mark_close[i])
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            net += state.held.quantities[i] * abs(quotes.mark_close[i])
     sheet[SHOWN_EQUITY] = equity
-    sheet[SHOWN_PEAK] = equity * (book.purse[PEAK] / book.purse[UNIT])
-    sheet[SHOWN_DRAWDOWN] = 1.0 - book.purse[UNIT] / book.purse[PEAK]
-    sheet[SHOWN_WALLET] = compute_balance(terms, book)
-    sheet[SHOWN_RESERVE] = book.purse[RESERVE]
+    sheet[SHOWN_PEAK] = equity * (state.wallet[PEAK] / state.wallet[UNIT])
+    sheet[SHOWN_DRAWDOWN] = 1.0 - state.wallet[UNIT] / state.wallet[PEAK]
+    sheet[SHOWN_WALLET] = compute_balance(terms, state)
+    sheet[SHOWN_RESERVE] = state.wallet[RESERVE]
     sheet[SHOWN_DAYS] = days
     sheet[SHOWN_GROSS] = close.gross / equity if equity > 0.0 else 0.0
     sheet[SHOWN_NET] = net / equity if equity > 0.0 else 0.0
@@ -307,34 +309,36 @@ def show_account_totals(
         sheet[SHOWN_POOL_RATIO] = close.needed / close.backing if close.backing > 0.0 else math.inf
 
 
-def show_position(terms: Terms, desk: Desk, book: Book, scene: Scene, room: Room, i: int) -> None:
+def show_position(
+    terms: Terms, desk: Desk, state: AccountState, quotes: MarketBar, scratch: Scratch, i: int
+) -> None:
     """Write what the policy of one instrument sees of its position.
 
     Leverage and maintenance are divided by the overlay of the last fill.
     """
-    sheet, equity = desk.sheet, book.purse[EQUITY]
+    sheet, equity = desk.sheet, state.wallet[EQUITY]
     sheet[SHOWN_LEVERAGE], sheet[SHOWN_POSITION], sheet[SHOWN_ENTRY] = 0.0, 0.0, math.nan
     sheet[SHOWN_MAINTENANCE], sheet[SHOWN_PRICE] = 0.0, math.nan
     sheet[SHOWN_RATIO] = sheet[SHOWN_POOL_RATIO]
     if is_isolated(terms, i):
-        sheet[SHOWN_RATIO] = compute_pot_ratio(terms, book, scene, i)
-    sheet[SHOWN_SINCE] = book.since[i]
-    sheet[SHOWN_SINCE_STOP] = book.since_stop[i]
-    if not is_held(book, i):
+        sheet[SHOWN_RATIO] = compute_pot_ratio(terms, state, quotes, i)
+    sheet[SHOWN_SINCE] = state.since[i]
+    sheet[SHOWN_SINCE_STOP] = state.since_stop[i]
+    if not is_held(state, i):
         return
-    held, brackets = book.held.quantities[i], terms.rules.brackets
+    held, brackets = state.held.quantities[i], terms.rules.brackets
     size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-    factor = book.factor[i] if book.factor[i] > 0.0 else 1.0
+    factor = state.factor[i] if state.factor[i] > 0.0 else 1.0
     if equity > 0.0:
-        sheet[SHOWN_LEVERAGE] = held * abs(scene.mark_close[i]) / equity / factor
+        sheet[SHOWN_LEVERAGE] = held * abs(quotes.mark_close[i]) / equity / factor
     sheet[SHOWN_POSITION] = held
-    sheet[SHOWN_ENTRY] = compute_price(size, is_inverse, book.held.entries[i])
-    sheet[SHOWN_MAINTENANCE] = find_own_maintenance(terms.rules, book.held, i) / factor
+    sheet[SHOWN_ENTRY] = compute_price(size, is_inverse, state.held.entries[i])
+    sheet[SHOWN_MAINTENANCE] = find_own_maintenance(terms.rules, state.held, i) / factor
     if desk.wants_price[i] == 1:
-        sheet[SHOWN_PRICE] = compute_price(size, is_inverse, room.failure[i])
+        sheet[SHOWN_PRICE] = compute_price(size, is_inverse, scratch.failure[i])
 
 
-def show_portfolio(desk: Desk, book: Book, close: BookClose) -> None:
+def show_portfolio(desk: Desk, state: AccountState, close: BookClose) -> None:
     """Write what the overlay sees: the totals of the account, no position."""
     sheet = desk.sheet
     sheet[SHOWN_LEVERAGE] = sheet[SHOWN_NET]
@@ -342,18 +346,18 @@ def show_portfolio(desk: Desk, book: Book, close: BookClose) -> None:
     sheet[SHOWN_MAINTENANCE] = close.needed
     sheet[SHOWN_RATIO] = sheet[SHOWN_POOL_RATIO]
     sheet[SHOWN_PRICE] = math.nan
-    sheet[SHOWN_SINCE] = book.purse[SINCE_POOL]
+    sheet[SHOWN_SINCE] = state.wallet[SINCE_POOL]
     sheet[SHOWN_SINCE_STOP] = math.inf
-    for i in range(len(book.margin)):
-        sheet[SHOWN_SINCE_STOP] = min(sheet[SHOWN_SINCE_STOP], book.since_stop[i])
+    for i in range(len(state.margin)):
+        sheet[SHOWN_SINCE_STOP] = min(sheet[SHOWN_SINCE_STOP], state.since_stop[i])
 
 
-def show_bar(desk: Desk, feed: BookFeed, book: Book, i: int, t: int) -> None:
+def show_bar(desk: Desk, feed: BookFeed, state: AccountState, i: int, t: int) -> None:
     """Write the bar that the policy of one instrument sees, without its time."""
     bar = desk.bar
     bar[0], bar[1], bar[2] = feed.open[t, i], feed.high[t, i], feed.low[t, i]
     bar[3], bar[4], bar[5] = feed.close[t, i], feed.mark_close[t, i], feed.volume[t, i]
-    bar[6] = book.last_funding[i]
+    bar[6] = state.last_funding[i]
 
 
 def show_index(desk: Desk, t: int) -> None:
@@ -368,17 +372,17 @@ def show_index(desk: Desk, t: int) -> None:
 def record_book(
     tape: BookTape,
     terms: Terms,
-    book: Book,
+    state: AccountState,
     ledger: FloatArray,
-    room: Room,
+    scratch: Scratch,
     close: BookClose,
     t: int,
 ) -> None:
     """Write bar t into a record of zeros."""
-    account, purse = tape.record.account, book.purse
-    account.equity[t], account.cash[t] = purse[EQUITY], purse[CASH]
-    account.reserve[t], account.unit[t] = purse[RESERVE], purse[UNIT]
-    account.overlay[t] = purse[OVERLAY]
+    account, wallet = tape.record.account, state.wallet
+    account.equity[t], account.cash[t] = wallet[EQUITY], wallet[CASH]
+    account.reserve[t], account.unit[t] = wallet[RESERVE], wallet[UNIT]
+    account.overlay[t] = wallet[OVERLAY]
     write_total(account.price_pnl, ledger, PRICE_PNL, t)
     write_total(account.fees, ledger, FEES, t)
     write_total(account.slippage, ledger, SLIPPAGE, t)
@@ -391,9 +395,9 @@ def record_book(
     write_total(account.bad_debt, ledger, BAD_DEBT, t)
     write_total(account.collateral_pnl, ledger, COLLATERAL_PNL, t)
     write_total(account.conversion, ledger, CONVERSION, t)
-    for i in range(len(book.margin)):
-        record_position(tape, book, ledger, i, t)
-    record_close(tape, terms, book, room, close, t)
+    for i in range(len(state.margin)):
+        record_position(tape, state, ledger, i, t)
+    record_close(tape, terms, state, scratch, close, t)
 
 
 def write_total(column: FloatArray, ledger: FloatArray, term: int, t: int) -> None:
@@ -403,11 +407,13 @@ def write_total(column: FloatArray, ledger: FloatArray, term: int, t: int) -> No
         column[t] = value
 
 
-def record_position(tape: BookTape, book: Book, ledger: FloatArray, i: int, t: int) -> None:
+def record_position(
+    tape: BookTape, state: AccountState, ledger: FloatArray, i: int, t: int
+) -> None:
     """Write one position of a bar into the record."""
     held = tape.record.positions
-    held.quantity[t, i], held.entry[t, i] = book.held.quantities[i], book.held.entries[i]
-    held.margin[t, i], held.target[t, i] = book.margin[i], book.leverage[i]
+    held.quantity[t, i], held.entry[t, i] = state.held.quantities[i], state.held.entries[i]
+    held.margin[t, i], held.target[t, i] = state.margin[i], state.leverage[i]
     held.price_pnl[t, i], held.fees[t, i] = ledger[PRICE_PNL, i], ledger[FEES, i]
     held.slippage[t, i], held.impact[t, i] = ledger[SLIPPAGE, i], ledger[IMPACT, i]
     held.funding[t, i], held.liquidation_loss[t, i] = ledger[FUNDING, i], ledger[LOSS, i]
@@ -415,16 +421,16 @@ def record_position(tape: BookTape, book: Book, ledger: FloatArray, i: int, t: i
 
 
 def record_close(
-    tape: BookTape, terms: Terms, book: Book, room: Room, close: BookClose, t: int
+    tape: BookTape, terms: Terms, state: AccountState, scratch: Scratch, close: BookClose, t: int
 ) -> None:
     """Write what follows from the account and the market at the close of a bar."""
     closes = tape.record.closes
-    closes.balance[t], closes.backing[t] = compute_balance(terms, book), compute_pool(terms, book)
+    closes.balance[t], closes.backing[t] = compute_balance(terms, state), compute_pool(terms, state)
     closes.requirement[t] = close.needed
-    closes.collateral[t] = compute_full_value(book.held)
-    closes.collateral_at_rate[t] = compute_collateral_value(terms.rules.collateral, book.held)
-    closes.initial[t] = compute_book_initial(terms.rules, book.held)
-    for i in range(len(book.margin)):
+    closes.collateral[t] = compute_full_value(state.held)
+    closes.collateral_at_rate[t] = compute_collateral_value(terms.rules.collateral, state.held)
+    closes.initial[t] = compute_book_initial(terms.rules, state.held)
+    for i in range(len(state.margin)):
         if is_isolated(terms, i):
-            closes.initial[t] += book.margin[i]
-        closes.share[t, i], closes.failure[t, i] = book.shares[i], room.failure[i]
+            closes.initial[t] += state.margin[i]
+        closes.share[t, i], closes.failure[t, i] = state.shares[i], scratch.failure[i]

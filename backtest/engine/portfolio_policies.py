@@ -263,11 +263,11 @@ class Glimpse:
             setattr(self, name, {local: np.float64(value)})
 
 
-def ask_plain(desk: Desk, terms: Any, scene: Any, i: int, time: int, local: int) -> float:
+def ask_plain(desk: Desk, terms: Any, quotes: Any, i: int, time: int, local: int) -> float:
     """Return the leverage that policy i decides, in plain Python."""
     rules = terms.instruments[min(i, len(terms.instruments) - 1)].margin
     if i < len(terms.instruments):
         rules = rules._replace(
-            multiplier=float(scene.multiplier[i]), initial_multiplier=float(scene.initial[i])
+            multiplier=float(quotes.multiplier[i]), initial_multiplier=float(quotes.initial[i])
         )
     return float(desk.deciders[i](desk, rules, i, time, local))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.account import Ledger
 from backtest.account.ledger import add_ledgers
-from backtest.account.portfolio_records import EQUITY, IS_RUINED, UNIT, Book, Scene
+from backtest.account.portfolio_records import EQUITY, IS_RUINED, UNIT, AccountState, MarketBar
 from backtest.base.units import TOLERANCE
 from backtest.measures.tally import (
     Clock,
@@ -46,10 +46,10 @@ class BookClose(NamedTuple):
 def count_book_bar(
     clock: Clock,
     tally: Tally,
-    book: Book,
+    state: AccountState,
     before: FloatArray,
     started: float,
-    scene: Scene,
+    quotes: MarketBar,
     ledger: Ledger,
     close: BookClose,
     log_returns: FloatArray,
@@ -63,7 +63,7 @@ def count_book_bar(
     shape (n_bars, n) those of the marks. ``cap`` is that of gross leverage, ``held`` the quantities
     held over the bar.
     """
-    unit, equity = book.purse[UNIT], book.purse[EQUITY]
+    unit, equity = state.wallet[UNIT], state.wallet[EQUITY]
     sample = add_free(clock, tally.sample, t)
     if clock.ends_sample[t] != 0.0:
         sample, _ = finish_sample(sample, unit)
@@ -73,7 +73,7 @@ def count_book_bar(
     first, ruin = tally.first_liquidation, tally.ruin
     if first < 0 and ledger.liquidations > 0:
         first = t
-    if ruin < 0 and book.purse[IS_RUINED] != 0.0:
+    if ruin < 0 and state.wallet[IS_RUINED] != 0.0:
         ruin = t
     return Tally(
         first_unit=tally.first_unit,
@@ -81,7 +81,7 @@ def count_book_bar(
         sample=sample,
         money=add_ledgers(tally.money, ledger),
         exposure=expose(tally.exposure, close, inverse, cap),
-        decay=decay_book(tally.decay, held, before, scene, ledger, log_returns, base, t),
+        decay=decay_book(tally.decay, held, before, quotes, ledger, log_returns, base, t),
         bars=tally.bars + 1,
         equity=tally.equity + equity,
         first_liquidation=first,
@@ -119,7 +119,7 @@ def decay_book(
     decay: Decay,
     quantities: FloatArray,
     before: FloatArray,
-    scene: Scene,
+    quotes: MarketBar,
     ledger: Ledger,
     log_returns: FloatArray,
     inverse: float,
@@ -134,7 +134,7 @@ def decay_book(
             if quantities[i] != 0.0 and not math.isnan(move):
                 scale = quantities[i] * inverse
                 drift += scale * (abs(before[i]) * move)
-                grown += scale * (scene.mark_close[i] - before[i])
+                grown += scale * (quotes.mark_close[i] - before[i])
         if grown > 0.0:
             held, product = held + drift, product * grown
         log, product = fold_product(log, product)

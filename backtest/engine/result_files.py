@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from backtest.account import Account, Books, Position, State, Watch
 from backtest.account.portfolio_ledger import WIDTH
-from backtest.account.portfolio_records import EQUITY, HIGHEST, Book
+from backtest.account.portfolio_records import EQUITY, HIGHEST, AccountState
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.json_values import from_plain
 from backtest.base.provenance import attach_saved_making, find_making, write_provenance
@@ -243,7 +243,7 @@ def _pack_position(state: State) -> dict[str, Any]:
     return state._asdict() | {"books": owned, "watch": state.watch._asdict()}
 
 
-def _pack_positions(book: Book) -> dict[str, Any]:
+def _pack_positions(book: AccountState) -> dict[str, Any]:
     arrays = {name: each.tolist() for name, each in book._asdict().items() if name != "held"}
     return {**arrays, "held": {k: v.tolist() for k, v in book.held._asdict().items()}}
 
@@ -392,13 +392,15 @@ def _read_several(
     }
 
 
-def _read_positions(stored: Mapping[str, Any]) -> Book:
+def _read_positions(stored: Mapping[str, Any]) -> AccountState:
     arrays: dict[str, Any] = {
         name: np.array(each, dtype=np.int64 if name in WHOLE else np.float64)
         for name, each in stored.items()
         if name != "held"
     }
-    if len(arrays["purse"]) == HIGHEST:  # stored before there was an equity stop
-        arrays["purse"] = np.append(arrays["purse"], arrays["purse"][EQUITY])
+    wallet = arrays.pop("purse", None)  # its name in files of earlier versions
+    arrays.setdefault("wallet", wallet)
+    if len(arrays["wallet"]) == HIGHEST:  # stored before there was an equity stop
+        arrays["wallet"] = np.append(arrays["wallet"], arrays["wallet"][EQUITY])
     held = {name: np.array(each, dtype=np.float64) for name, each in stored["held"].items()}
-    return Book(held=Holdings(**held), **arrays)
+    return AccountState(held=Holdings(**held), **arrays)

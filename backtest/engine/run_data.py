@@ -69,8 +69,9 @@ class Before(NamedTuple):
 class RunData:
     """The data of a run; ``RunRecord`` adds measures and tables, ``Result`` the analyses.
 
-    ``state`` is a :class:`backtest.account.State`, of several positions a ``Book``. ``record`` is
-    what the loop wrote. ``asset_marks`` are mark closes of the collateral, of shape (n_bars, C).
+    ``state`` is a :class:`backtest.account.State`, of several positions an ``AccountState``.
+    ``record`` is what the loop wrote. ``asset_marks`` are mark closes of the collateral, of shape
+    (n_bars, C).
     ``spans`` are the bars of each instrument. ``benchmark`` has the returns by bar of the one that
     was given, or of what is traded; None if it is the market. ``markets`` are None in a result that
     was loaded, and ``policies`` empty. ``weights`` are the signal of several by instrument and bar

@@ -148,7 +148,7 @@ def find_peak(setup: Setup) -> float:
     account, resume = setup.account, setup.resume
     if resume is not None:
         state = resume.state
-        return float(state.peak if setup.has_one_position else state.purse[PEAK])
+        return float(state.peak if setup.has_one_position else state.wallet[PEAK])
     backing = 0.0
     for each, price in zip(account.collateral, list_asset_prices(setup), strict=True):
         backing += each.amount * price

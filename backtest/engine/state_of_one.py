@@ -21,7 +21,7 @@ from backtest.account.portfolio_records import (
     SCALE,
     SINCE_POOL,
     UNIT,
-    Book,
+    AccountState,
 )
 from backtest.base.units import FloatArray
 from backtest.venue.book_rules import Holdings
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from backtest.engine.run_record import RunRecord
 
 
-def read_state(result: RunRecord) -> Book:
+def read_state(result: RunRecord) -> AccountState:
     """Return where an account ended, with arrays by instrument whichever loop it ran in."""
     state = result.state
     if not isinstance(state, State):
-        found: Book = state
+        found: AccountState = state
         return found
     return convert_state(state, is_isolated=result.account.margin == "isolated")
 
@@ -51,24 +51,24 @@ def generalize(result: Any) -> Any:
     return replace(result, state=read_state(result), memory=read_memory(result))
 
 
-def convert_state(state: State, *, is_isolated: bool) -> Book:
+def convert_state(state: State, *, is_isolated: bool) -> AccountState:
     """Return the state of one position as arrays with one entry.
 
     A margin call is about the position where it is isolated, and else about the pool.
     """
     (position,), is_over = state.books.positions, np.int64(state.is_over)
-    purse = np.zeros(17)
-    purse[[CASH, RESERVE, EQUITY, HIGHEST]] = (
+    wallet = np.zeros(17)
+    wallet[[CASH, RESERVE, EQUITY, HIGHEST]] = (
         state.books.cash, state.reserve, state.equity, state.watch.highest,
     )  # fmt: skip
-    purse[[UNIT, PEAK, SCALE, PAID_IN]] = state.unit, state.peak, state.scale, state.paid_in
-    purse[[IS_OVER, IS_RUINED, OVERLAY]] = state.is_over, state.is_ruined, 1.0
-    purse[SINCE_POOL] = np.inf if is_isolated else state.since
+    wallet[[UNIT, PEAK, SCALE, PAID_IN]] = state.unit, state.peak, state.scale, state.paid_in
+    wallet[[IS_OVER, IS_RUINED, OVERLAY]] = state.is_over, state.is_ruined, 1.0
+    wallet[SINCE_POOL] = np.inf if is_isolated else state.since
 
     def of_pot(value: float, other: float) -> FloatArray:
         return np.array([value, other] if is_isolated else [other, value])
 
-    return Book(
+    return AccountState(
         held=Holdings(
             quantities=np.array([position.quantity]),
             entries=np.array([position.entry]),
@@ -93,7 +93,7 @@ def convert_state(state: State, *, is_isolated: bool) -> Book:
         unmet=of_pot(state.unmet, -1.0),
         is_call_open=of_pot(state.is_call_open, 0.0).astype(np.int64),
         called_at=of_pot(state.called_at, np.nan),
-        purse=purse,
+        wallet=wallet,
         cursor=np.zeros(2, np.int64),
         fallen=np.zeros(4),
         shares=np.zeros(1),

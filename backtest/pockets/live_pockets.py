@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import Account
-from backtest.account.portfolio_records import EQUITY, FLOW_NEXT, IS_RUINED, Book
+from backtest.account.portfolio_records import EQUITY, FLOW_NEXT, IS_RUINED, AccountState
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine import Result, count_periods
 from backtest.engine.account_loop import begin, start_numbers
@@ -87,7 +87,7 @@ class LivePortfolio(NamedTuple):
 
     setup: Setup
     inputs: BookInputs
-    book: Book
+    book: AccountState
     desk: Desk
     counts: Counts
     first: int
@@ -95,12 +95,12 @@ class LivePortfolio(NamedTuple):
     @property
     def equity(self) -> float:
         """The equity at the last close."""
-        return float(self.book.purse[EQUITY])
+        return float(self.book.wallet[EQUITY])
 
     @property
     def is_ruined(self) -> bool:
         """Whether the pocket is ruined."""
-        return bool(self.book.purse[IS_RUINED] != 0.0)
+        return bool(self.book.wallet[IS_RUINED] != 0.0)
 
     def advance(self, flow: float, stop: int, *, is_compiled: bool) -> tuple[LivePortfolio, float]:
         """Take the pocket up to bar ``stop``; see :meth:`LivePocket.advance`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backtest.account.portfolio_records import Book
+from backtest.account.portfolio_records import AccountState
 from backtest.base.units import FloatArray
 from backtest.engine import Result
 from backtest.engine.account_loop import begin
@@ -53,7 +53,7 @@ class BookBars:
         self.tape = new_tape(n, total, self.first, 8 * n + 1024)
 
     def drive(
-        self, inputs: BookInputs, book: Book, counts: Counts, t: int, stop: int
+        self, inputs: BookInputs, book: AccountState, counts: Counts, t: int, stop: int
     ) -> tuple[Counts, FloatArray]:
         """Take a book through bars t to ``stop`` and its decisions; return counts and events."""
         return drive(

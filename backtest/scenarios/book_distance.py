@@ -5,14 +5,22 @@ from __future__ import annotations
 import math
 
 from backtest.account.portfolio_balance import compute_excess, value_at
-from backtest.account.portfolio_bar import set_scene
-from backtest.account.portfolio_records import WORST, Book, BookFeed, Room, Scene, Terms, is_held
+from backtest.account.portfolio_bar import set_quotes
+from backtest.account.portfolio_records import (
+    WORST,
+    AccountState,
+    BookFeed,
+    MarketBar,
+    Scratch,
+    Terms,
+    is_held,
+)
 from backtest.account.price_walk import aim_at_leg, aim_at_worst
 from backtest.engine.portfolio_close import find_failure_value
 
 
 def measure_book_distance(
-    terms: Terms, feed: BookFeed, book: Book, scene: Scene, room: Room, t: int
+    terms: Terms, feed: BookFeed, book: AccountState, scene: MarketBar, room: Scratch, t: int
 ) -> float:
     """Return how near the marks of bar t come to the liquidation prices of what is carried in.
 
@@ -21,7 +29,7 @@ def measure_book_distance(
     liquidated there, the others frozen; a fraction of the mark, infinite if no price liquidates.
     The book is only valued.
     """
-    set_scene(terms, feed, scene, t)
+    set_quotes(terms, feed, scene, t)
     least = math.inf
     for leg in range(3):
         if terms.intrabar == WORST and leg < 2:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import Account, Ledger
-from backtest.account.portfolio_bar import set_scene
+from backtest.account.portfolio_bar import set_quotes
 from backtest.account.portfolio_gap import is_quiet
 from backtest.account.portfolio_records import (
     ALONG,
@@ -20,7 +20,7 @@ from backtest.account.portfolio_records import (
     IS_RUINED,
     LATE,
     RESERVE,
-    Book,
+    AccountState,
 )
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
@@ -32,7 +32,7 @@ from backtest.engine.portfolio_driver import (
     Counts,
     read_tables,
 )
-from backtest.engine.portfolio_inputs import BookInputs, new_scene
+from backtest.engine.portfolio_inputs import BookInputs, new_quotes
 from backtest.engine.portfolio_policies import seat
 from backtest.engine.portfolio_setup import Setup, set_up
 from backtest.engine.record import Record, join_records
@@ -50,7 +50,7 @@ INSTRUMENT = 8
 class BookState(NamedTuple):
     """An account after a bar, with its decisions for the next, and the records of the bar."""
 
-    book: Book
+    book: AccountState
     memory: FloatArray
     counts: Counts
     record: Record
@@ -59,12 +59,12 @@ class BookState(NamedTuple):
     @property
     def equity(self) -> float:
         """The equity at the close."""
-        return float(self.book.purse[EQUITY])
+        return float(self.book.wallet[EQUITY])
 
     @property
     def reserve(self) -> float:
         """The reserve at the close."""
-        return float(self.book.purse[RESERVE])
+        return float(self.book.wallet[RESERVE])
 
 
 class Group(NamedTuple):
@@ -93,7 +93,7 @@ class BookOrders(BookBars):
         super().__init__(setup, is_compiled=may_compile(result, setup, 4 * setup.markets.n_bars))
         self.groups = list_groups(self.markets, setup.account)
         n = len(self.markets)
-        self.scene = new_scene(n, len(self.book.priced))
+        self.scene = new_quotes(n, len(self.book.priced))
 
     @property
     def n_beyond(self) -> int:
@@ -177,11 +177,11 @@ class BookOrders(BookBars):
         if (was_held & ~is_held).any() or self.inputs.terms.fill == LATE:
             return True
         terms = read_tables(self.inputs, t + 1)
-        set_scene(terms, self.inputs.feed, self.scene, t)
+        set_quotes(terms, self.inputs.feed, self.scene, t)
         with np.errstate(all="ignore"):
             return not is_quiet(terms, copy_book(book), self.scene)
 
-    def list_moving(self, before: Book, after: BookState, t: int) -> list[Group]:
+    def list_moving(self, before: AccountState, after: BookState, t: int) -> list[Group]:
         """Return what is held in bar t and moves in it, the largest first."""
         traded = np.zeros(len(self.markets), np.bool_)
         who = after.entries[:, INSTRUMENT].astype(np.int64)
@@ -242,13 +242,13 @@ class BookOrders(BookBars):
         )
 
 
-def identify(book: Book) -> tuple[Any, ...]:
+def identify(book: AccountState) -> tuple[Any, ...]:
     """Return what makes the book of an account different from others, to nine digits."""
     held = book.held
-    purse = (book.purse[:IS_OVER], book.purse[IS_RUINED + 1 :])
-    arrays = (held.quantities, held.entries, held.amounts, book.margin, book.best, *purse)
+    wallet = (book.wallet[:IS_OVER], book.wallet[IS_RUINED + 1 :])
+    arrays = (held.quantities, held.entries, held.amounts, book.margin, book.best, *wallet)
     numbers = tuple(f"{x:.9g}" for each in arrays for x in each.tolist())
-    flags = (book.since, book.since_stop, book.is_halted, book.purse[[IS_OVER, IS_RUINED]])
+    flags = (book.since, book.since_stop, book.is_halted, book.wallet[[IS_OVER, IS_RUINED]])
     return (numbers, *(each.tobytes() for each in flags))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from backtest.account import Account
 from backtest.account.ledger import CALLED, LIQUIDATED
-from backtest.account.portfolio_records import Book
+from backtest.account.portfolio_records import AccountState
 from backtest.base.units import FloatArray, to_nanoseconds
 from backtest.engine import Result
 from backtest.engine.account_loop import copy_book
@@ -26,8 +26,8 @@ from backtest.engine.portfolio_driver import (
 )
 from backtest.engine.portfolio_inputs import (
     BookInputs,
-    new_room,
-    new_scene,
+    new_quotes,
+    new_scratch,
     read_book_inputs,
 )
 from backtest.engine.portfolio_policies import ask_plain, seat
@@ -53,7 +53,7 @@ USUAL_BARS = 2000
 """Bars of a scenario and of the search for its break-even, roughly."""
 SEARCHED = 16
 """Bars that a search takes before it looks for a liquidation."""
-OF_ACCOUNT = ("purse", "cursor", "priced", "amounts", "prices")
+OF_ACCOUNT = ("wallet", "cursor", "priced", "amounts", "prices")
 """The arrays of a book that have no entry for each instrument."""
 
 
@@ -79,7 +79,7 @@ def compute_quote_value(contract: Contract, price: float) -> float:
     return abs(compute_value(contract.size, contract.kind == "inverse", price))
 
 
-def cut_book(book: Book, kept: list[int]) -> Book:
+def cut_book(book: AccountState, kept: list[int]) -> AccountState:
     """Return a copy of the book of an account with some of its instruments only."""
     n = len(book.margin)
 
@@ -125,7 +125,7 @@ class StressAccount:
         return [self.result.names.index(name) for name in self.history]
 
     @functools.cached_property
-    def state(self) -> Book:
+    def state(self) -> AccountState:
         """Where the run ended."""
         return read_state(self.result)
 
@@ -348,7 +348,10 @@ class StressLoop(BookBars):
     def measure_distance(self, inputs: BookInputs, t: int) -> float:
         """Return how near bar t comes to a liquidation."""
         book, assets = copy_book(self.book), len(self.book.priced)
-        room, terms = (new_scene(self.n, assets), new_room(self.n, assets)), read_tables(inputs, t)
+        room, terms = (
+            (new_quotes(self.n, assets), new_scratch(self.n, assets)),
+            read_tables(inputs, t),
+        )
         if inputs.fees is not None:
             terms = inputs.fees.write(terms, start_day(inputs.fees.day, self.counts.traded, t)[0])
         with np.errstate(all="ignore"):

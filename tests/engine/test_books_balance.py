@@ -33,7 +33,7 @@ def test_a_run_of_several_stops_at_the_bar_whose_terms_miss_a_change_of_equity(m
     def live_with_gift(terms, feed, book, *rest):
         live(terms, feed, book, *rest)
         if rest[-1] == 1:
-            book.purse[EQUITY] += 2.0
+            book.wallet[EQUITY] += 2.0
 
     monkeypatch.setattr(portfolio_loop, "live_book_bar", live_with_gift)
     up = {"A": (100.0, 110.0, 100.0, 110.0), "B": (100.0, 105.0, 100.0, 105.0)}

@@ -16,7 +16,7 @@ from backtest.account.portfolio_records import (
     RESERVE,
     SINCE_POOL,
     UNIT,
-    Book,
+    AccountState,
     Terms,
 )
 from backtest.account.ruin import find_line
@@ -28,8 +28,8 @@ from backtest.engine.loop_driver import CHUNK
 from backtest.engine.portfolio_driver import Counts, drive, find_simulate, new_tape
 from backtest.engine.portfolio_inputs import (
     new_ledger_array,
-    new_room,
-    new_scene,
+    new_quotes,
+    new_scratch,
     start_book,
     write_table,
 )
@@ -62,9 +62,9 @@ from backtest.sweep.books.book_lane_rows import (
     NUMBER_OF_LEAST,
     NUMBER_OF_MOST,
     PRICES,
-    PURSE_ROWS,
     QUANTITY,
     TARGET,
+    WALLET_ROWS,
     BookSheets,
     Seats,
     read_tally_of,
@@ -140,7 +140,7 @@ class BlockState(NamedTuple):
     sheets: BookSheets
     seats: Seats
     desk: Desk
-    book: Book
+    book: AccountState
     tally: Tally
 
 
@@ -199,15 +199,15 @@ def start_state(block: BookBlock) -> BlockState:
 def begin_lane(sheets: BookSheets, setup: Setup, n: int, lane: int) -> None:
     """Write the account of a set before its first bar."""
     book = start_book(setup.inputs, setup.account, setup.first, has_overlay=False)
-    purse, numbers = book.purse, setup.inputs.terms.numbers
-    for k in range(PURSE_ROWS):
-        sheets.account[cell(k, lane)] = purse[k]
+    wallet, numbers = book.wallet, setup.inputs.terms.numbers
+    for k in range(WALLET_ROWS):
+        sheets.account[cell(k, lane)] = wallet[k]
     write_tally(
-        sheets.account, start_tally(float(purse[UNIT]), float(purse[EQUITY]), setup.first), lane
+        sheets.account, start_tally(float(wallet[UNIT]), float(wallet[EQUITY]), setup.first), lane
     )
-    line = find_line(setup.inputs.terms.ruin_at, purse[RESERVE], purse[PAID_IN])
+    line = find_line(setup.inputs.terms.ruin_at, wallet[RESERVE], wallet[PAID_IN])
     sheets.account[cell(LINE, lane)] = line
-    sheets.account[cell(ACCOUNT_ROWS.index("first_unit"), lane)] = purse[UNIT]
+    sheets.account[cell(ACCOUNT_ROWS.index("first_unit"), lane)] = wallet[UNIT]
     for i in range(n):
         sheets.position[spot(i, TARGET, lane)] = math.nan
         sheets.position[spot(i, LAST_STOP, lane)] = -math.inf
@@ -284,7 +284,7 @@ def run_state(block: BookBlock, state: BlockState, is_stopped: Callable[[], bool
     first = block.setups[0]
     inputs, total = first.inputs, len(first.inputs.feed.time)
     n = inputs.feed.open.shape[1]
-    scene, room, ledger = new_scene(n, 0), new_room(n, 0), new_ledger_array(n)
+    scene, room, ledger = new_quotes(n, 0), new_scratch(n, 0), new_ledger_array(n)
     tape = new_tape(n, 0, first.first, 0)
     tape.is_on[0] = 0
     records = (scene, room, ledger)
@@ -361,16 +361,18 @@ def finish_lane(
     if start < total:
         counts, _ = drive(find_simulate(is_compiled=True), pack_terms, *given)
     rest = tape.units[inputs.clock.ends_sample[start:] != 0.0] if block.has_returns else np.zeros(0)
-    return counts.tally, float(book.purse[UNIT]), float(book.purse[EQUITY]), rest
+    return counts.tally, float(book.wallet[UNIT]), float(book.wallet[EQUITY]), rest
 
 
-def read_kept(setup: Setup, sheets: BookSheets, tradable: IntArray, start: int, lane: int) -> Book:
+def read_kept(
+    setup: Setup, sheets: BookSheets, tradable: IntArray, start: int, lane: int
+) -> AccountState:
     """Return the account of a lane that left, as it was before bar ``start``."""
     feed = setup.inputs.feed
     book = start_book(setup.inputs, setup.account, setup.first, has_overlay=False)
     brackets = setup.inputs.terms.rules.brackets
-    for k in range(PURSE_ROWS):
-        book.purse[k] = sheets.kept_account[cell(k, lane)]
+    for k in range(WALLET_ROWS):
+        book.wallet[k] = sheets.kept_account[cell(k, lane)]
     last = max(start - 1, 0)
     for i in range(len(book.margin)):
         quantity = sheets.kept_position[spot(i, QUANTITY, lane)]
@@ -383,7 +385,7 @@ def read_kept(setup: Setup, sheets: BookSheets, tradable: IntArray, start: int, 
         book.margin[i] = sheets.kept_position[spot(i, MARGIN, lane)]
         book.best[i] = sheets.kept_position[spot(i, BEST, lane)]
         book.is_halted[i] = int(sheets.kept_position[spot(i, IS_HALTED, lane)])
-        book.since[i] = book.purse[SINCE_POOL]
+        book.since[i] = book.wallet[SINCE_POOL]
         if brackets.are_isolated[i]:
             book.since[i] = start - 1.0 - sheets.kept_position[spot(i, LAST_HIT, lane)]
         book.since_stop[i] = start - 1.0 - sheets.kept_position[spot(i, LAST_STOP, lane)]

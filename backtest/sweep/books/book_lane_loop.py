@@ -18,10 +18,10 @@ from backtest.account.portfolio_records import (
     IS_RUINED,
     PAID_IN,
     RESERVE,
-    Book,
+    AccountState,
     BookFeed,
-    Room,
-    Scene,
+    MarketBar,
+    Scratch,
     Terms,
     share,
 )
@@ -104,9 +104,9 @@ def pass_alone(  # noqa: PLR0913, PLR0917 - the arguments of the loop of a run
     clock: Clock,
     log_returns: FloatArray,
     desk: Desk,
-    book: Book,
-    scene: Scene,
-    room: Room,
+    book: AccountState,
+    scene: MarketBar,
+    room: Scratch,
     ledger: FloatArray,
     tally: Tally,
     tape: BookTape,
@@ -133,9 +133,9 @@ def advance_books(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     seats: Seats,
     sheets: BookSheets,
     desk: Desk,
-    book: Book,
-    scene: Scene,
-    room: Room,
+    book: AccountState,
+    scene: MarketBar,
+    room: Scratch,
     ledger: FloatArray,
     tape: BookTape,
     address: Any,
@@ -166,7 +166,7 @@ def advance_books(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
                 )  # fmt: skip
                 if why != DONE:
                     return t, why
-                line = find_line(rules.ruin_at, own.purse[RESERVE], own.purse[PAID_IN])
+                line = find_line(rules.ruin_at, own.wallet[RESERVE], own.wallet[PAID_IN])
                 write_lane(block, own, line, t, lane)
                 write_tally(block.account, tally, lane)
         end_bar(markets, clock, block, t)

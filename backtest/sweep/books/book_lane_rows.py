@@ -20,7 +20,7 @@ from backtest.account.portfolio_records import (
     RESERVE,
     SINCE_POOL,
     UNIT,
-    Book,
+    AccountState,
     Terms,
 )
 from backtest.measures.tally import Decay, Drawdown, Exposure, Sample, Tally
@@ -29,11 +29,11 @@ from backtest.sweep.lanes.lane_rows import LANES, cell
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
 
-PURSE_ROWS = 16
-"""The first rows of an account are its purse (:mod:`backtest.account.portfolio_records`)."""
+WALLET_ROWS = 16
+"""The first rows of an account are its wallet (:mod:`backtest.account.portfolio_records`)."""
 
 ACCOUNT_ROWS = (
-    *(f"purse_{k}" for k in range(PURSE_ROWS)),
+    *(f"wallet_{k}" for k in range(WALLET_ROWS)),
     "line", "is_live", "is_odd", "odd_bars", "is_peaking", "is_nearing",
     "first_unit", "low", "low_peak",
     "sample_unit", "samples", "mean", "squares", "excess_mean", "excess_squares", "downside",
@@ -77,8 +77,8 @@ POSITION_ROWS = (
     FIRST_UNIT, LOW, LOW_PEAK,
     SAMPLE_UNIT, SAMPLES, MEAN, SQUARES, EXCESS_MEAN, EXCESS_SQUARES, DOWNSIDE,
     DISUTILITY,
-) = range(PURSE_ROWS, PURSE_ROWS + 17)  # fmt: skip
-MONEY = PURSE_ROWS + 17
+) = range(WALLET_ROWS, WALLET_ROWS + 17)  # fmt: skip
+MONEY = WALLET_ROWS + 17
 NEAR = MONEY + len(Ledger._fields)
 (
     OVER_CAP, LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING,
@@ -214,11 +214,11 @@ def widen(prices: FloatArray, i: int) -> tuple[float, float]:
     return prices[LOWEST, i] - spare, prices[HIGHEST, i] + spare
 
 
-def read_lane(sheets: BookSheets, terms: Terms, book: Book, t: int, lane: int) -> None:
+def read_lane(sheets: BookSheets, terms: Terms, book: AccountState, t: int, lane: int) -> None:
     """Write the account of one lane, before bar t, into the records of a run."""
     account, position = sheets.account, sheets.position
-    for k in range(PURSE_ROWS):
-        book.purse[k] = account[cell(k, lane)]
+    for k in range(WALLET_ROWS):
+        book.wallet[k] = account[cell(k, lane)]
     for i in range(len(book.margin)):
         quantity = position[spot(i, QUANTITY, lane)]
         book.held.quantities[i] = quantity
@@ -243,11 +243,11 @@ def read_lane(sheets: BookSheets, terms: Terms, book: Book, t: int, lane: int) -
     book.cursor[0], book.cursor[1] = sheets.cursor[0], sheets.cursor[1]
 
 
-def write_lane(sheets: BookSheets, book: Book, line: float, t: int, lane: int) -> None:
+def write_lane(sheets: BookSheets, book: AccountState, line: float, t: int, lane: int) -> None:
     """Write the account of one lane after bar t, which it passed alone."""
     account, position = sheets.account, sheets.position
-    for k in range(PURSE_ROWS):
-        account[cell(k, lane)] = book.purse[k]
+    for k in range(WALLET_ROWS):
+        account[cell(k, lane)] = book.wallet[k]
     account[cell(LINE, lane)] = line
     for i in range(len(book.margin)):
         position[spot(i, QUANTITY, lane)] = book.held.quantities[i]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from backtest.account.account import without_flows_before
-from backtest.account.portfolio_records import EQUITY, UNIT, Book
+from backtest.account.portfolio_records import EQUITY, UNIT, AccountState
 from backtest.base.units import FloatArray, utc_index
 from backtest.engine.portfolio_inputs import start_book
 from backtest.engine.portfolio_loop import Desk
@@ -89,12 +89,12 @@ class BookPanel:
                 return self._pattern
         return set_up_like(self._pattern, venue, account, panelists)
 
-    def begin(self, setup: Setup, *, is_compiled: bool) -> tuple[Book, Desk, Tally]:
+    def begin(self, setup: Setup, *, is_compiled: bool) -> tuple[AccountState, Desk, Tally]:
         """Return the account, the policies and the tally at the start of a run."""
         book = start_book(
             setup.inputs, setup.account, self.first, has_overlay=self.overlay is not None
         )
-        tally = start_tally(float(book.purse[UNIT]), float(book.purse[EQUITY]), self.first)
+        tally = start_tally(float(book.wallet[UNIT]), float(book.wallet[EQUITY]), self.first)
         width = setup.inputs.terms.rules.brackets.floors.shape[1]
         given = {"started": setup.inputs.started, "width": width}
         if not is_compiled:

@@ -333,9 +333,9 @@ def measure_set(
         has_units=task.has_returns, is_compiled=task.is_compiled, progress=progress,
     )  # fmt: skip
     numbers = {name: np.array([value]) for name, value in flatten_tally(done.tally).items()}
-    purse = done.book.purse
+    wallet = done.state.wallet
     measured = measure_accounts(
-        numbers, panel.span, purse[UNIT : UNIT + 1], purse[EQUITY : EQUITY + 1]
+        numbers, panel.span, wallet[UNIT : UNIT + 1], wallet[EQUITY : EQUITY + 1]
     )
     metrics = {name: np.asarray(measured[name], dtype=np.float64) for name in names}
     returns = np.zeros(0)
