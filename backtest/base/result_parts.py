@@ -78,6 +78,8 @@ class ShownTable(NamedTuple):
         The sentence that stands for a table without rows.
     has_measures : bool
         Whether rows are measures of runs, each in the unit of its name.
+    is_searched : bool
+        Whether the page has a field to search it.
     """
 
     table: pd.DataFrame | None
@@ -89,6 +91,7 @@ class ShownTable(NamedTuple):
     most: int = 200
     empty: str = "There are none."
     has_measures: bool = False
+    is_searched: bool = False
 
 
 class ShownChart(NamedTuple):
@@ -102,16 +105,21 @@ class ShownChart(NamedTuple):
         The columns that are drawn, by the values of the x axis; None leaves it out.
     kind : str
         ``"line"``, ``"points"`` (a line with its points), ``"steps"``, ``"bars"``, ``"heat"`` (a
-        map over two levels of the index) or ``"tornado"`` (a bar per label of the first level,
-        from its lowest to its highest).
+        map over two levels of the index), ``"tornado"`` (a bar per label of the first level,
+        from its lowest to its highest), ``"scatter"`` (points, and where both axes are equal),
+        ``"intervals"`` (values by label, from the second column to the third, in color where the
+        fourth holds), ``"accounts"`` (unit values over time above their drawdowns) or ``"fan"``
+        (such values in gray, and their median).
     colors : mapping of str to str
         Roles of colors by column; without one they take turns.
     x, y : str
         Titles of the axes.
     log : str
         The axes that are logarithmic: ``"x"``, ``"y"`` or both.
+    percent : str
+        The axes of fractions, written in percent.
     marks : tuple of float
-        Places on the x axis that are marked by a dotted line; NaN marks none.
+        Places on the x axis that are marked by a dotted line, times in ns; NaN marks none.
     has_legend : bool
         Whether the columns are named beside the chart.
     size : str
@@ -129,6 +137,7 @@ class ShownChart(NamedTuple):
     x: str = ""
     y: str = ""
     log: str = ""
+    percent: str = ""
     marks: tuple[float, ...] = ()
     has_legend: bool = False
     size: str = "full"

@@ -18,6 +18,7 @@ from backtest.base.number_text import (
     format_percent,
     format_probability,
 )
+from backtest.base.units import format_time
 
 NONE = "-"
 """Stands for NaN in a table."""
@@ -37,6 +38,13 @@ def format_count(value: float) -> str:
 def format_figure(value: float) -> str:
     """Return a number in four digits, and without decimals from 1,000 on."""
     return f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.4g}"
+
+
+def format_growth(value: float) -> str:
+    """Return a rate as a percentage; an infinite one, after ruin, is ``above`` or ``below``."""
+    if math.isinf(value):
+        return "above" if value > 0.0 else "below"
+    return format_percent(value)
 
 
 def format_round_money(amount: float) -> str:
@@ -71,6 +79,10 @@ STYLES: Mapping[str, Callable[[float], str]] = {
     "decimals": format_number,
     "percent": format_percent,
     "signed percent": signed_percent,
+    "growth": format_growth,
+    "signed bps": lambda rate: f"{1e4 * rate:+.4g}",
+    "signed": "{:+.2f}".format,
+    "p-value": "{:.3f}".format,
     "fine percent": partial(format_percent, decimals=4),
     "chance": format_chance,
     "probability": format_probability,
@@ -88,6 +100,14 @@ HEADS: Mapping[str, Head] = {
     "share": Head("share", "", "percent"),
     "growth": Head("growth", "per year", "percent"),
     "change_of_growth": Head("change of growth", "per year", "signed percent"),
+    "log_growth": Head("log growth", "per year", "growth"),
+    "in_sample": Head("in sample", "", "decimals"),
+    "out_of_sample": Head("out of sample", "", "decimals"),
+    "rank": Head("rank", "", "decimals"),
+    "trials": Head("sets", "", "count"),
+    "deflated_sharpe": Head("deflated Sharpe", "", "probability"),
+    "pbo": Head("overfitting", "", "decimals"),
+    "p_holm": Head("p", "corrected", "p-value"),
     "volatility": Head("volatility", "", "percent"),
     "max_drawdown": Head("max drawdown", "", "percent"),
     "total_return": Head("total return", "", "percent"),
@@ -155,6 +175,8 @@ def format_cell(value: object, write: Callable[[float], str]) -> str:
     """Return a value as text: numbers in a format, ``-`` for NaN, all else as it is."""
     if isinstance(value, bool | np.bool_):
         return format_claim(float(value))
+    if isinstance(value, pd.Timestamp):
+        return format_time(value.value)
     if isinstance(value, str) or not isinstance(value, SupportsFloat):
         return str(value)
     number = float(value)

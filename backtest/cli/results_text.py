@@ -17,7 +17,8 @@ from backtest.base.git_state import Checkout
 from backtest.base.provenance import Code, Making
 from backtest.base.text_layout import clip, escape_directions
 from backtest.base.units import format_time
-from backtest.report.page.report_numbers import format_measure, name_measure, name_unit
+from backtest.measures.measure_names import name_measure
+from backtest.report.page.report_numbers import format_measure, name_unit
 from backtest.store import KINDS, FolderCheck, StoreEntry, count_kinds
 from backtest.store.kinds import VALIDATIONS
 from backtest.store.list_filters import FIELDS, check_measure

@@ -2,6 +2,7 @@
 
 from backtest.compare.compare import compare
 from backtest.compare.comparison import Comparison
+from backtest.compare.pairs import show_gaps
 from backtest.compare.shared_terms import SharedTerms, list_differences
 
 __all__ = [
@@ -9,4 +10,5 @@ __all__ = [
     "SharedTerms",
     "compare",
     "list_differences",
+    "show_gaps",
 ]

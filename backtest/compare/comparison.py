@@ -10,9 +10,10 @@ import pandas as pd
 
 from backtest.base.json_values import to_plain
 from backtest.base.number_text import format_number
-from backtest.base.result_parts import Headline
+from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
 from backtest.base.saved_result import SavedResult
-from backtest.base.text_layout import clip
+from backtest.base.table_text import Head
+from backtest.base.text_layout import capitalize, clip
 from backtest.compare.best_of_many import (
     ConfidenceSet,
     SuperiorityTest,
@@ -20,8 +21,25 @@ from backtest.compare.best_of_many import (
     run_superiority_test,
 )
 from backtest.compare.comparison_record import ComparisonRecord
-from backtest.compare.comparison_text import list_notices, write_summary, write_verdict
-from backtest.compare.pairs import LEAST_SAMPLES
+from backtest.compare.comparison_text import (
+    MEASURES,
+    describe_coverage,
+    explain_break_even,
+    list_notices,
+    write_summary,
+    write_verdict,
+)
+from backtest.compare.pairs import LEAST_SAMPLES, show_gaps
+
+MEASURED = (
+    "cagr", "volatility", "sharpe", "max_drawdown", "es_95", "mean_leverage", "liquidations",
+    "fees_annual", "funding_annual",
+)  # fmt: skip
+ACCOUNTS = "The unit value of each account, free of deposits, and its fall from its own peak."
+BREAK_EVEN = (
+    "Every step runs both accounts again. A fee is added to the taker and the maker rate, funding "
+    "to the rate of each settlement. Rows show the reversal nearest to actual costs."
+)
 
 
 class Comparison(ComparisonRecord, SavedResult):
@@ -165,6 +183,57 @@ class Comparison(ComparisonRecord, SavedResult):
                      f"per year; Sharpe {format_number(rows[name]['sharpe'])}", "more")
             for name in self.order[:8]
         ]  # fmt: skip
+
+    def list_parts(self) -> list[Part]:
+        """Return the accounts, their differences from the baseline, and break-even costs."""
+        others = [name for name in self.names if name != self.baseline]
+        units = (1.0 + self.returns[[self.baseline, *others]]).cumprod()
+        names = tuple(name for name in MEASURED if name in self.table)
+        lead = f"Each account less {self.baseline}; intervals hold {self.confidence:.0%}."
+        gaps = [each for name in MEASURES for each in self._show_gaps(name)]
+        return [
+            Part("accounts", "The accounts", "One unit of money in each, over the same time.", (
+                ShownChart("accounts", "The accounts over time", ACCOUNTS, units, "accounts",
+                           has_legend=True, height=560),
+                ShownTable(self.table.loc[list(self.order)], "Measures", columns=names,
+                           labels=Head("policy"),
+                           note="The highest log growth first, ruined accounts last."),
+            )),
+            Part("differences", "What differs by more than noise", lead, tuple(gaps)),
+            *self._list_break_even(),
+        ]  # fmt: skip
+
+    def _show_gaps(self, measure: str) -> tuple[Shown, Shown]:
+        """Return the chart and the table of the differences of a measure."""
+        rows = self.differences[self.differences["measure"] == measure].set_index("policy")
+        style = "signed" if measure == "sharpe" else "growth"
+        title = f"Difference of {MEASURES[measure]}"
+        return show_gaps(f"difference-{measure}", title, rows, style)
+
+    def _list_break_even(self) -> list[Part]:
+        """Return the section on break-even costs; none if they were not asked for."""
+        rows = self.break_even.to_dict("records")
+        if not rows:
+            return []
+        told = self.break_even.assign(told=[explain_break_even(row) for row in rows])
+        heads = {
+            "gap": Head("gap", "log growth per year", "percent"),
+            "added": Head("added", "bp to both", "signed bps"),
+            "low": Head("searched", "bp", "signed bps", "high"),
+            "told": Head("what happens"),
+        }
+        lead = "The cost that, added to both accounts, reverses their order by log growth."
+        table = ShownTable(told.set_index("policy"), "Break-even costs", BREAK_EVEN, heads=heads,
+                           columns=("against", "cost", *heads))  # fmt: skip
+        return [Part("break-even", "When the order reverses", lead, (table,))]
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        """Return how the intervals were computed."""
+        return (
+            f"Intervals: stationary bootstrap of {self.draws:,} histories, seed {self.seed}; all "
+            "accounts are drawn together. Decisions allow for the number of comparisons of a "
+            f"measure (Holm). {capitalize(describe_coverage(self))}.",
+        )
 
     def list_measures(self) -> Mapping[str, float]:
         """Return the measures of the policy with the highest log growth."""

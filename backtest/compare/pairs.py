@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from backtest.base.result_parts import Shown, ShownChart, ShownTable
+from backtest.base.table_text import Head
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.measures import Sampled
 from backtest.measures.influence import STATISTICS
@@ -36,6 +38,9 @@ COLUMNS = (
     "distinguishable",
     "basis",
 )
+
+
+NO_GAP = "No difference could be measured: see the table for why."
 
 
 class BootstrapRules(NamedTuple):
@@ -176,3 +181,31 @@ def orient_pairs(pairs: pd.DataFrame, baseline: str) -> pd.DataFrame:
     numbers = ["difference", "low", "high"]
     rows[numbers] += 0.0  # no -0.0
     return rows.reset_index(drop=True)
+
+
+def show_gaps(
+    key: str, title: str, rows: pd.DataFrame, style: str, before: tuple[str, ...] = ()
+) -> tuple[Shown, Shown]:
+    """Return the chart and the table of differences by name; ``before`` are more columns."""
+    known = rows[np.isfinite(rows["difference"])]
+    chart = ShownChart(
+        key, title, "Blue where it is more than noise, gray where it is not.",
+        known[["difference", "low", "high", "distinguishable"]], "intervals", x="difference",
+        percent="x" if style == "growth" else "", size="narrow",
+    )  # fmt: skip
+    table = rows.assign(clear=[describe_decision(row) for row in rows.to_dict("records")])
+    heads = {
+        "difference": Head("difference", "", style),
+        "low": Head("interval", "", style, "high"),
+        "clear": Head("more than noise"),
+    }
+    columns = (*before, "difference", "low", "p_holm", "clear")
+    name = Head(str(rows.index.name))
+    shown = ShownTable(table, title, labels=name, heads=heads, columns=columns)
+    return chart if len(known) else NO_GAP, shown
+
+
+def describe_decision(row: Mapping[Hashable, Any]) -> str:
+    """Return whether a difference exceeds noise, with the reason if it was not tested."""
+    word = "yes" if row["distinguishable"] else "no"
+    return word if row["basis"] == TEST else f"{word}, {row['basis']}"

@@ -99,3 +99,19 @@ ABOUT = {
     "interest_annual": Metric("fraction per year", -1, "interest over mean equity"),
 }
 """All measures of a run, in their order."""
+
+
+def name_measure(name: str) -> str:
+    """Return the name of a measure in words.
+
+    Examples
+    --------
+    >>> name_measure("var_95"), name_measure("max_drawdown"), name_measure("price_1x")
+    ('VaR 95 %', 'max drawdown', 'price at 1x')
+    """
+    short, _, level = name.partition("_")
+    if short in ("var", "es"):
+        return f"{'VaR' if short == 'var' else 'ES'} {level} %"
+    known = {"price_1x": "price at 1x", "cagr": "CAGR", "price_pnl": "price profit and loss"}
+    known |= {each: each.capitalize() for each in ("sharpe", "sortino", "calmar")}
+    return known.get(name, name.replace("_", " "))

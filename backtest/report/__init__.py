@@ -40,7 +40,7 @@ def write_view(source: Viewable) -> str:
 
 def draw_spans(folds: Any) -> Any:
     """Return the spans of a walk or a cross-validation as a Plotly figure."""
-    from backtest.report.validations import spans_picture  # noqa: PLC0415 - only when drawn
+    from backtest.report import spans_picture  # noqa: PLC0415 - only when drawn
 
     return spans_picture.draw_spans(folds)
 

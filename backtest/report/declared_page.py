@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from backtest.base.result_folders import name_folder
 from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
 from backtest.base.saved_result import SavedResult
-from backtest.base.table_text import STYLES, Head, find_head, format_cell
+from backtest.base.table_text import HEADS, NONE, STYLES, Head, find_head, format_cell
 from backtest.base.text_layout import capitalize
 from backtest.base.units import format_time
+from backtest.measures.measure_names import ABOUT, name_measure
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.basis.declared_terms import build_basis
 from backtest.report.declared_charts import draw_declared
@@ -23,21 +25,18 @@ from backtest.report.page.page import (
     Fact,
     Page,
     Paragraph,
+    SearchTable,
     Section,
     Table,
 )
-from backtest.report.page.report_numbers import format_measure, name_measure
+from backtest.report.page.report_numbers import format_measure
+
+MEASURE = "measure"
+"""The style of a column that is written as the measure of its name."""
 
 
-def build_declared(
-    found: SavedResult,
-    background: Background = NOTHING,
-    write_sections: Callable[[], Sequence[Section]] | None = None,
-) -> Page:
-    """Return the page of a result: its verdict, its numbers, its parts, data and assumptions.
-
-    ``write_sections`` are drawings of its own, which stand for its parts, data and assumptions.
-    """
+def build_declared(found: SavedResult, background: Background = NOTHING) -> Page:
+    """Return the page of a result: its verdict, its numbers, its parts, data and assumptions."""
     manifest = dict(found.manifest)
     data = dict(manifest["data"])
     return Page(
@@ -47,7 +46,7 @@ def build_declared(
         notices=[*found.notices, *([SYNTHETIC] if data.get("synthetic") else [])],
         summary=f"{write_sentence(found.verdict)} {found.details}".rstrip(),
         facts=[write_fact(each) for each in found.list_numbers()],
-        write_sections=write_sections or (lambda: write_parts(found, background)),
+        write_sections=lambda: write_parts(found, background),
         collect=found.to_dict,
         about=found.about or ("" if data["bars"] else "Without a market"),
     )
@@ -55,7 +54,8 @@ def build_declared(
 
 def write_parts(found: SavedResult, background: Background) -> list[Section]:
     """Return the sections that a result declares, and those on data and assumptions."""
-    basis = build_basis(found.manifest, found.list_assumptions(), background)
+    folder = name_folder(found.folder_title, found.manifest["id"])
+    basis = build_basis(found.manifest, folder, found.list_assumptions(), background)
     return [*(write_part(each) for each in found.list_parts()), *basis]
 
 
@@ -84,7 +84,10 @@ def write_block(key: str, shown: Shown) -> Block | None:
     if isinstance(shown, ShownChart):
         chart = draw_declared(shown)
         return chart._replace(key=chart.key or key)
-    return write_table(shown, shown.table) if len(shown.table) else Paragraph(shown.empty)
+    if not len(shown.table):
+        return Paragraph(shown.empty)
+    table = write_table(shown, shown.table)
+    return SearchTable(table, ()) if shown.is_searched else table
 
 
 # ----------------------------------------------------------------------------------------- tables
@@ -116,9 +119,15 @@ def write_table(shown: ShownTable, whole: pd.DataFrame) -> Table:
 def choose_heads(shown: ShownTable, frame: pd.DataFrame) -> dict[str, Head]:
     """Return the heads of the columns that are shown, by the name of the column."""
     names = shown.columns or tuple(map(str, frame))
-    heads = {name: shown.heads.get(name) or find_head(name) for name in names}
+    heads = {name: shown.heads.get(name) or find_column(name) for name in names}
     ends = {head.until for head in heads.values()}
     return {name: head for name, head in heads.items() if name not in ends}
+
+
+def find_column(name: str) -> Head:
+    """Return the head of a column by its name, which may be that of a measure."""
+    is_measure = name in ABOUT and name not in HEADS
+    return Head(name_measure(name), "", MEASURE) if is_measure else find_head(name)
 
 
 def write_label(label: Any, shown: ShownTable) -> str:
@@ -135,8 +144,9 @@ def write_row(
 ) -> Iterator[str]:
     """Yield the cells of a row."""
     for name, head in heads.items():
-        if shown.has_measures:
-            yield format_measure(label, float(row[name]))
+        if shown.has_measures or head.style == MEASURE:
+            yield format_measure(label if shown.has_measures else name, float(row[name]))
         else:
             ends: Sequence[Any] = [row[name], *([row[head.until]] if head.until else [])]
-            yield " to ".join(format_cell(each, STYLES[head.style]) for each in ends)
+            cells = [format_cell(each, STYLES[head.style]) for each in ends]
+            yield NONE if {*cells} == {NONE} else " to ".join(cells)

@@ -10,9 +10,10 @@ from typing import Any
 from urllib.parse import quote
 
 from backtest.base.text_layout import clip, escape_directions
+from backtest.measures.measure_names import name_measure
 from backtest.report.page.figures import write_script_data
 from backtest.report.page.html import hash_text, read_template, start_jinja
-from backtest.report.page.report_numbers import format_measure, name_measure
+from backtest.report.page.report_numbers import format_measure
 from backtest.store.entry import StoreEntry
 from backtest.store.kinds import (
     COMPARISON,

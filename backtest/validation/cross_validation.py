@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from backtest.base.json_values import to_plain
-from backtest.base.result_parts import Headline
-from backtest.validation.cross_text import summarize_luck, write_summary, write_verdict
+from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.base.table_text import Head
+from backtest.base.text_layout import capitalize
+from backtest.validation.cross_text import SPREAD, summarize_luck, write_summary, write_verdict
 from backtest.validation.plain_rows import list_rows
-from backtest.validation.validation_files import select_metrics
+from backtest.validation.validation_files import select_metrics, show_choice
 from backtest.validation.validation_records import CrossRecord
 from backtest.validation.walk_figures import read_figures
+
+MEASURES = ("sharpe", "cagr", "total_return", "volatility", "max_drawdown", "fees", "ruined")
+BINS = 10
+BARS = {"no better than the median set": "loss", "better": "accent"}
+"""The colors of the bars of ranks."""
 
 
 class CrossValidation(CrossRecord):
@@ -65,6 +73,53 @@ class CrossValidation(CrossRecord):
     def details(self) -> str:
         """What winners were worth, and what luck alone would show, in sentences."""
         return summarize_luck(self)
+
+    def list_parts(self) -> list[Part]:
+        """Return the paths out of sample, and what choosing was worth."""
+        measures = tuple(name for name in MEASURES if name in self.paths)
+        caption = (
+            f"{self.curves.shape[1]} paths, gray; the blue line is their median at each time. "
+            f"{capitalize(SPREAD)}: all are made of one history, and the true figure is often "
+            "outside."
+        )
+        note = (
+            "The drawdown is the deepest inside a group, or across groups by sampled returns. "
+            f"{capitalize(SPREAD)}."
+        )
+        splits = self.splits.assign(
+            groups=[" and ".join(map(str, each)) for each in self.splits["groups"]]
+        )
+        return [
+            Part("paths", "What the procedure would have earned", "Paths through all groups of "
+                 "time, each group under the winner of a split that did not train on it.", (
+                     ShownChart("fan", "Paths out of sample", caption,
+                                self.curves.rename_axis(columns="path"), "fan", has_legend=True,
+                                height=420),
+                     ShownTable(self.paths, "Paths", note, columns=measures))),
+            Part("choice", "What choosing was worth", "Winners of the train groups, in the test "
+                 "groups.", (
+                     show_choice(self.trials, self.objective),
+                     ShownChart("ranks", "Ranks of the winners", "Orange: no better than the "
+                                "median set. Skill piles up at 1; noise is even.",
+                                count_ranks(self.ranks), "bars", BARS,
+                                "rank of the winner out of sample", "splits", height=280),
+                     ShownTable(splits, "Splits", heads={"groups": Head("tested on groups")},
+                                most=len(splits), is_searched=True))),
+        ]  # fmt: skip
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        """Return how splits were scored."""
+        how = (
+            "the fresh accounts of their groups, one after another"
+            if self.figures["scored_by"] == "groups"
+            else "runs of each stretch of consecutive groups"
+        )
+        return (
+            f"Splits are scored from {how}. {self.figures['embargo_bars']:,} bars after a test "
+            f"group do not count in training ({self.figures['embargo_samples']} sampled returns). "
+            "Paths are made of fresh accounts, without trades of switching; ruin ends a path. "
+            f"Sets: scrambled Sobol points, seed {self.manifest['seed']}.",
+        )
 
     def list_measures(self) -> Mapping[str, float]:
         """Return the medians over paths."""
@@ -130,6 +185,17 @@ class CrossValidation(CrossRecord):
             "curves": tables["curves"].set_index("time").rename(columns=int),
             "trials": tables["trials"],
         }
+
+
+def count_ranks(ranks: pd.Series) -> pd.DataFrame:
+    """Return how often winners had each rank, by whether it beats that of the median set."""
+    known = ranks.to_numpy(dtype=np.float64)
+    counts, edges = np.histogram(known[~np.isnan(known)], bins=BINS, range=(0.0, 1.0))
+    middle = np.round(0.5 * (edges[:-1] + edges[1:]), 6)
+    is_low = middle < 0.5
+    worse, better = BARS
+    table = {worse: np.where(is_low, counts, 0), better: np.where(is_low, 0, counts)}
+    return pd.DataFrame(table, index=middle)
 
 
 def read_groups(stored: Iterable[int]) -> tuple[int, ...]:

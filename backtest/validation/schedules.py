@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from backtest.base.json_values import to_plain
 from backtest.base.number_text import format_number
-from backtest.base.result_parts import Headline
+from backtest.base.result_parts import Headline, Part, ShownChart
+from backtest.compare import show_gaps
 from backtest.validation.plain_rows import list_rows
 from backtest.validation.schedule_text import describe_best, write_summary, write_verdict
-from backtest.validation.validation_files import select_metrics
+from backtest.validation.validation_files import ACCOUNTS_OVER_TIME, select_metrics
 from backtest.validation.validation_records import ScheduleRecord
-
-if TYPE_CHECKING:
-    pass
 
 
 class Schedules(ScheduleRecord):
@@ -63,6 +61,32 @@ class Schedules(ScheduleRecord):
     def details(self) -> str:
         """The deflated Sharpe ratio of the best schedule, in a sentence."""
         return describe_best(self)
+
+    def list_parts(self) -> list[Part]:
+        """Return the differences from the baseline, and the accounts."""
+        title = f"Growth less that of {self.baseline}"
+        order = self.table.sort_values("log_growth", ascending=False, kind="stable")
+        before = ("folds", "log_growth", "sharpe", "max_drawdown", "fees", "pbo")
+        others = [name for name in self.returns if name != self.baseline]
+        units = (1.0 + self.returns[[self.baseline, *others]]).cumprod()
+        return [
+            Part("differences", "What differs by more than noise",
+                 f"Log growth per year of each schedule less that of {self.baseline}.",
+                 show_gaps("gaps", title, order, "growth", before)),
+            Part("accounts", "The accounts", "One unit of money under each schedule, over the "
+                 "same bars.", (ShownChart("accounts", "The accounts over time",
+                                           ACCOUNTS_OVER_TIME, units, "accounts",
+                                           has_legend=True, height=560),)),
+        ]  # fmt: skip
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        """Return how the intervals were computed."""
+        facts = self.manifest
+        return (
+            f"Intervals of {facts['confidence']:.0%}: stationary bootstrap of {facts['draws']:,} "
+            f"histories, seed {facts['seed']}, all accounts drawn together. Decisions allow for "
+            "the number of schedules (Holm).",
+        )
 
     def list_measures(self) -> Mapping[str, float]:
         """Return the measures of the schedule with the fastest growth."""

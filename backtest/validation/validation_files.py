@@ -11,9 +11,11 @@ import pandas as pd
 from backtest.base.errors import DataError
 from backtest.base.json_values import from_plain
 from backtest.base.result_folders import MANIFEST, hash_file, read_json_file, write_json_file
+from backtest.base.result_parts import ShownChart
 from backtest.base.saved_result import SavedResult
 from backtest.base.text_layout import capitalize
 from backtest.engine import Result
+from backtest.measures.measure_names import name_measure
 from backtest.measures.run_measures import METRICS
 from backtest.validation.walk_figures import read_figures
 
@@ -22,6 +24,16 @@ ACCOUNTS = "accounts"
 """Folder with the accounts, each a saved result of its own."""
 TITLES = ("result", "fixed")
 """Names of the folders of the accounts of a walk."""
+
+
+ACCOUNTS_OVER_TIME = (
+    "The unit value of each account, free of deposits, and its fall from its own peak."
+)
+SCATTER = (
+    "Each gray point is a set, each blue one a winner. Winners under the dotted line lost against "
+    "what they showed in sample; a cloud without slope means that the past does not separate the "
+    "sets."
+)
 
 
 class Validation(SavedResult):
@@ -72,6 +84,14 @@ class Validation(SavedResult):
         """The accounts that are saved with it, by name."""
         return {}
 
+    @property
+    def objective(self) -> str:
+        """The objective in words."""
+        given = self.manifest["objective"]
+        if isinstance(given, Mapping):
+            return " + ".join(f"{weight:g} {name_measure(name)}" for name, weight in given.items())
+        return name_measure(str(given).partition(" sha256:")[0].removeprefix("-"))
+
     def list_policies(self) -> Iterable[type]:
         """Return the classes of the policies of the accounts; none of loaded ones."""
         for each in self.accounts.values():
@@ -107,6 +127,20 @@ class Validation(SavedResult):
     def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         """Return tables as they are in memory, from those that files hold."""
         raise NotImplementedError
+
+
+def show_choice(trials: pd.DataFrame, what: str) -> ShownChart:
+    """Return the chart of the objective out of sample over that in sample."""
+    points = trials.set_index("in_sample")
+    drawn = {
+        "all sets": points["out_of_sample"].where(~points["is_winner"]),
+        "winners": points["out_of_sample"].where(points["is_winner"]),
+    }
+    return ShownChart(
+        "scatter", f"{what} in and out of sample", SCATTER, pd.DataFrame(drawn), "scatter",
+        {"all sets": "neutral", "winners": "accent"}, f"{what} in sample",
+        f"{what} out of sample", has_legend=True, height=400,
+    )  # fmt: skip
 
 
 def describe_search(manifest: Mapping[str, Any]) -> dict[str, str]:

@@ -5,16 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from backtest.base.json_values import to_plain
-from backtest.base.result_parts import Headline
+from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
+from backtest.base.table_text import Head
 from backtest.base.text_layout import capitalize
+from backtest.base.units import utc_index
 from backtest.engine import Result
+from backtest.sweep import Dimension
+from backtest.sweep.tabulate import name_column
 from backtest.validation.plain_rows import list_rows
-from backtest.validation.validation_files import select_metrics
+from backtest.validation.validation_files import ACCOUNTS_OVER_TIME, select_metrics, show_choice
 from backtest.validation.validation_records import WalkRecord
 from backtest.validation.walk_text import OF_FOLDS, summarize_choice, write_summary, write_verdict
+
+MEASURES = ("total_return", "cagr", "volatility", "sharpe", "max_drawdown", "turnover", "fees",
+            "funding", "liquidations")  # fmt: skip
+PLATEAU_WIDTH = 0.1
+OF_SPANS = {"train_start": Head("trained from", "UTC"), "test_start": Head("tested from", "UTC")}
+OF_STABILITY = {
+    "interquartile_range": Head("interquartile range of winners", "", "decimals"),
+    "plateau_held": Head("plateau held", "", "decimals"),
+    "rank_correlation": Head("rank correlation of all sets", "", "decimals"),
+}
+RANK = "Rank: 1 is the best set of the test span, 0.5 the median, 0 the worst."
+STABILITY = (
+    "Range: as a share of the declared range, on its scale. Plateau held: share of folds whose "
+    "winner lies in the box of the last one. Correlation: of the objectives of all sets between "
+    "consecutive folds; train spans that overlap share bars."
+)
+PARAMETER = (
+    "Blue: the winner of each fold. Gray: the box of its neighbors, 10 % of the range on either "
+    "side. A winner that leaves the last box every time was chosen by noise."
+)
+EDGES = f"{ACCOUNTS_OVER_TIME} Thin lines are the boundaries, where parameters may change."
 
 
 class WalkForward(WalkRecord):
@@ -73,6 +99,85 @@ class WalkForward(WalkRecord):
     def notices(self) -> tuple[str, ...]:
         """The warnings but those that the searches repeat."""
         return tuple(f"{capitalize(text)}." for text in self.warnings if not OF_FOLDS.match(text))
+
+    def list_parts(self) -> list[Part]:
+        """Return the accounts, what choosing was worth, and the parameters through time."""
+        lasting = (f"{capitalize(text)}." for text in self.warnings if OF_FOLDS.match(text))
+        folds = self.folds.drop(columns=["train_end", "test_end", "shrinkage"])
+        shown = [each for each in read_dimensions(self.manifest) if not each.options]
+        return [
+            Part("account", "The account over time", "One account through all test spans: it "
+                 "trades from what it holds when parameters change.", self._show_accounts()),
+            Part("choice", "What choosing was worth", "Winners of the train spans, in their test "
+                 "spans.", (
+                     show_choice(self.trials, self.objective),
+                     self._show_winners(),
+                     ShownTable(folds, "Folds", RANK, heads=OF_SPANS),
+                     *lasting)),
+            Part("parameters", "Parameters through time", "The winner of each fold, with the "
+                 "plateau around it.", (
+                     *(self._show_parameter(each) for each in shown),
+                     ShownTable(self.stability, "Stability", STABILITY, heads=OF_STABILITY))),
+        ]  # fmt: skip
+
+    def _show_accounts(self) -> tuple[Shown, ...]:
+        """Return the chart and the measures of both accounts."""
+        kept = {"tuned once": self.fixed}
+        kept = kept if self.result is None else {"re-tuned": self.result, **kept}
+        index = utc_index(self.fixed.span.named)
+        units = {
+            name: each.of_account("unit") / each.tally.first_unit for name, each in kept.items()
+        }
+        table = {name: {of: each.metrics[of] for of in MEASURES} for name, each in kept.items()}
+        edges = pd.DatetimeIndex(self.folds["test_start"]).as_unit("ns").asi8
+        return (
+            ShownChart("accounts", "The accounts over time", EDGES, pd.DataFrame(units, index),
+                       "accounts", {"re-tuned": "accent", "tuned once": "neutral"},
+                       marks=tuple(map(float, edges)), has_legend=True, height=560),
+            ShownTable(pd.DataFrame(table), "Measures over all test spans",
+                       labels=Head("measure"), has_measures=True),
+        )  # fmt: skip
+
+    def _show_winners(self) -> ShownChart:
+        """Return the objective of each winner in and out of sample."""
+        caption = (
+            f"The winner's {self.objective} on the train span, and what it made of the test span "
+            "after it."
+        )
+        colors = {"in sample": "neutral", "out of sample": "accent"}
+        table = self.folds.set_index("test_start")[["in_sample", "out_of_sample"]]
+        return ShownChart(
+            "folds", f"{self.objective} of the winners, fold by fold", caption,
+            table.set_axis([*colors], axis=1), "points", colors, "test span from",
+            has_legend=True,
+        )  # fmt: skip
+
+    def _show_parameter(self, each: Dimension) -> ShownChart:
+        """Return a parameter through time, with the box of its neighbors, on its own scale."""
+        values = self.folds[name_column(each.name)].to_numpy(dtype=np.float64)
+        rule = self.manifest["robust"] or {}
+        width = float(rule.get("width", PLATEAU_WIDTH)) if isinstance(rule, dict) else PLATEAU_WIDTH
+        ends = {
+            f"{word} end of its plateau": each.decode(np.clip(each.encode(values) + side, 0.0, 1.0))
+            for word, side in (("lower", -width), ("upper", width))
+        }
+        table = pd.DataFrame({**ends, "winner": values}, self.folds["test_start"])
+        table.loc[self.folds["test_end"].iloc[-1]] = table.iloc[-1]
+        colors = dict(zip(map(str, table), ("neutral", "neutral", "accent"), strict=True))
+        return ShownChart(
+            f"parameter-{each.name}", each.name.replace("_", " "), PARAMETER, table, "steps",
+            colors, log="y" if each.log else "", size="half", height=240,
+        )  # fmt: skip
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        """Return how the walk was made."""
+        facts = self.manifest
+        return (
+            f"Each fold was searched with {facts['trials']:,} trials at most, seed "
+            f"{facts['seed']}, sampler {facts['sampler']}; sets must keep: "
+            f"{', '.join(facts['constraints'])}. The deflated Sharpe ratio of the walk counts one "
+            "trial, as the account was not chosen among others.",
+        )
 
     def list_measures(self) -> Mapping[str, float]:
         """Return the measures of the re-tuned account."""
@@ -146,3 +251,11 @@ class WalkForward(WalkRecord):
             "trials": tables["trials"],
             "result": None,  # without ``carry`` there is no re-tuned account
         }
+
+
+def read_dimensions(manifest: Mapping[str, Any]) -> list[Dimension]:
+    """Return the dimensions of the space that was searched."""
+    return [
+        Dimension(**{name: each[name] for name in Dimension._fields})
+        for each in manifest["space"]["dimensions"]
+    ]

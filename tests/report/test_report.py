@@ -30,7 +30,7 @@ from tests.markets import market_of
 from tests.report.reported import VENUE, live
 
 SECTIONS = ["story", "costs", "risk", "time", "leverage", "states", "realization", "events",
-            "measures", "quality", "assumptions"]  # fmt: skip
+            "measures", "data", "assumptions"]  # fmt: skip
 
 
 def tables_of(page):
@@ -126,7 +126,7 @@ def test_the_quality_of_the_data_stands_in_the_report_while_they_are_there(resul
     (folder / "bars.parquet").unlink()
     for run, words in ((made, "were made in Python"), (loaded, "a folder must hold bars")):
         (said,) = (
-            block for block in blocks_of(build_page(run), "quality") if type(block) is Paragraph
+            block for block in blocks_of(build_page(run), "data") if type(block) is Paragraph
         )
         assert said.text.startswith("The quality of the data is not in this report")
         assert words in said.text

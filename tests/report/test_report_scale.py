@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.report.compare_page import draw_accounts
 from backtest.report.page.axis_scale import choose_scale, drop_dust
 from backtest.report.page.figures import encode_figure
 from backtest.report.run.story_section import TRACE_HELD, draw_story
+from backtest.report.write import build_page
 from backtest.strategies import Constant
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -82,6 +82,6 @@ def test_accounts_of_a_comparison_have_the_same_choice():
     policies = {"half": Constant(0.5), "two": Constant(2.0)}
     market = grow(0.003, 24 * 32)
     made = bt.compare(market, policies, venue=VENUE, account=bt.Account(), compile=False, draws=99)
-    meta = draw_accounts(made).figure["layout"]["meta"]
+    meta = build_page(made).charts[0].figure["layout"]["meta"]
     assert meta["is_log"]
     assert meta["held"] == []

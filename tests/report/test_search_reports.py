@@ -76,7 +76,7 @@ def test_sets_in_which_a_parameter_has_no_part_are_left_out_of_its_charts(sweep)
 def test_a_sweep_is_told_with_maps_importance_plateau_and_its_best(sweep):
     page = build_page(sweep, "calmar")
     keys = [section.key for section in page.sections]
-    assert keys == ["best", "map", "parameters", "plateau", "sets", "quality", "assumptions"]
+    assert keys == ["best", "map", "parameters", "plateau", "sets", "data", "assumptions"]
     kinds = {chart.key.partition("-")[0] for chart in page.charts}
     assert kinds >= {"map", "importance", "profile", "parallel"}
     best = sweep.best("calmar")

@@ -90,7 +90,7 @@ def test_schedules_killed_at_any_moment_end_at_the_same_bytes(tmp_path, found):
 @pytest.mark.parametrize(("given", "match"), [
     ({"train": ()}, "length of train"),
     ({"test": ("all",)}, "a duration is"),
-    ({"test": (math.nan,)}, "a duration is"),
+    ({"test": (math.nan,)}, "test must be"),
     ({"baseline": "40d on 30d"}, "baseline must be"),
     ({"draws": 5}, "draws"),
     ({"train": ("400d",)}, "leave bars to test on"),

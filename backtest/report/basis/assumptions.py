@@ -11,6 +11,7 @@ from typing import Any
 from backtest.base.number_text import format_bps, format_setting
 from backtest.base.units import format_span
 from backtest.engine.manifest import read_tables
+from backtest.measures.measure_names import name_measure
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.basis.data_quality import describe_choices, describe_filled, write_quality
 from backtest.report.basis.rule_sources import list_limit_sources, list_sources
@@ -25,7 +26,7 @@ from backtest.report.basis.what_is_modeled import (
     describe_liquidation,
 )
 from backtest.report.page.page import Block, Code, Paragraph, Section, Table, name_columns
-from backtest.report.page.report_numbers import format_measure, name_measure, name_unit
+from backtest.report.page.report_numbers import format_measure, name_unit
 from backtest.venue import Bracket, Venue
 
 MOST_BRACKETS = 20
@@ -59,7 +60,7 @@ def build_assumptions(
         Code("Manifest", format_manifest(manifest), is_folded=True),
     ]
     return (
-        Section("quality", "The data", "Source, filled values and quality.", data),
+        Section("data", "Data", "Source, filled values and quality.", data),
         Section("assumptions", "Assumptions", "What was modeled, the rules and their sources, "
                 "and how to reproduce the result.", rules),
     )  # fmt: skip
@@ -200,9 +201,13 @@ def describe_settings(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def describe_provenance(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the provenance of the numbers: id, policy, signal, sampling, versions, checks."""
     yield "id", str(manifest["id"])
-    policy = manifest["policy"]
-    yield "policy", str(policy.get("text", policy["name"]))
-    yield "policy source hash", str(policy["source_hash"])
+    several = manifest.get("policies", {})
+    policies = several or {"": manifest["policy"]}
+    for name, policy in policies.items():
+        text = str(policy.get("text", policy.get("name")))
+        yield f"policy {name}".strip(), ", ".join(filter(None, (text, policy.get("terms"))))
+    hashes = sorted({str(policy["source_hash"]) for policy in policies.values()})
+    yield "policy source hash", ", ".join(hashes)
     if overlay := manifest.get("overlay"):
         yield "overlay", str(overlay["text"] if isinstance(overlay, Mapping) else overlay)
     yield "signal", str(manifest["signal"])

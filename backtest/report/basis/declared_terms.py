@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backtest.base.number_text import format_money, format_setting
-from backtest.base.result_folders import name_folder
 from backtest.base.units import format_duration
 from backtest.paths.funding_process import summarize_funding
 from backtest.paths.path_model import describe_drift
 from backtest.report.basis.assumptions import (
+    build_assumptions,
     build_pair_table,
     describe_data,
     describe_settings,
@@ -30,18 +30,22 @@ OF_ACCOUNT = ("policy", "overlay", "signal", "resumed", "start", "account")
 
 
 def build_basis(
-    manifest: Mapping[str, Any], sentences: Sequence[str], background: Background
+    manifest: Mapping[str, Any], folder: str, sentences: Sequence[str], background: Background
 ) -> tuple[Section, Section]:
-    """Return the sections on data and assumptions; ``sentences`` are the result's own."""
+    """Return the sections on data and assumptions; ``sentences`` are the result's own.
+
+    ``folder`` is the name of its folder. A manifest of accounts is described as that of a run.
+    """
+    if "sampling" in manifest:
+        return build_assumptions(manifest, [folder], tuple(sentences), background)
     settings = manifest.get("settings") or {
         name: value for name, value in manifest.items() if name not in NOT_SETTINGS
     }
-    report = shlex.join(("backtest", "report", name_folder(manifest["kind"], manifest["id"])))
     blocks: list[Block] = [
         *(Paragraph(each) for each in sentences),
         *list_terms(settings),
         build_pair_table("Provenance", describe_origin(manifest)),
-        *list_commands(report, background),
+        *list_commands(shlex.join(("backtest", "report", folder)), background),
         Code("Manifest", format_manifest(manifest), is_folded=True),
     ]
     lead = "How the numbers were made, and the rules of the account."

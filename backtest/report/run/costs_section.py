@@ -11,10 +11,10 @@ import numpy as np
 from backtest.base.number_text import format_money, format_percent
 from backtest.engine.account_text import find_start
 from backtest.measures.attribution import TERMS, Attribution
+from backtest.measures.measure_names import name_measure
 from backtest.measures.run_measures import COSTS
 from backtest.report.page.figures import LIGHT, build_chart, build_layout
 from backtest.report.page.page import Block, Chart, Section, Table, name_columns
-from backtest.report.page.report_numbers import name_measure
 
 if TYPE_CHECKING:
     from backtest.engine import Result

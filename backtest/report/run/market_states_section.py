@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from backtest.measures.measure_names import name_measure
 from backtest.report.page.page import Section, Table, name_columns
-from backtest.report.page.report_numbers import format_measure, name_measure, name_unit
+from backtest.report.page.report_numbers import format_measure, name_unit
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.units import FloatArray, IntArray
+from backtest.measures.measure_names import name_measure
 from backtest.report.page.figures import (
     LIGHT,
     build_chart,
@@ -19,7 +20,6 @@ from backtest.report.page.figures import (
     scale_log,
 )
 from backtest.report.page.page import Chart
-from backtest.report.page.report_numbers import name_measure
 from backtest.report.sets.explored import Explored, exclude_idle, rank_from_best, scale_parameter
 from backtest.report.sets.importance import Importance
 from backtest.sweep.heatmap import Axis, name_scale

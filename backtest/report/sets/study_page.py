@@ -20,7 +20,7 @@ from backtest.base.phrases import Either, Phrase
 from backtest.base.text_layout import capitalize
 from backtest.base.units import FloatArray, format_span
 from backtest.measures.cautions import find_cautions
-from backtest.measures.measure_names import ABOUT
+from backtest.measures.measure_names import ABOUT, name_measure
 from backtest.measures.risk_names import read_risk_name
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
@@ -36,7 +36,7 @@ from backtest.report.page.page import (
     Table,
     name_columns,
 )
-from backtest.report.page.report_numbers import format_measure, name_measure
+from backtest.report.page.report_numbers import format_measure
 from backtest.report.sets.explored import Explored, explore_study
 from backtest.report.sets.importance import Importance, measure_importance
 from backtest.report.sets.sweep_page import (

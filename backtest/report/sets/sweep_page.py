@@ -14,7 +14,7 @@ from backtest.base.result_folders import name_folder
 from backtest.base.text_layout import capitalize, clip
 from backtest.engine import count_unfilled
 from backtest.measures.cautions import count_cautions, find_cautions
-from backtest.measures.measure_names import ABOUT
+from backtest.measures.measure_names import ABOUT, name_measure
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.page import (
@@ -28,7 +28,7 @@ from backtest.report.page.page import (
     Table,
     name_columns,
 )
-from backtest.report.page.report_numbers import format_measure, name_measure
+from backtest.report.page.report_numbers import format_measure
 from backtest.report.sets.explored import Explored, explore_sweep, find_neighbors
 from backtest.report.sets.importance import EXPLAINS, Importance, measure_importance
 from backtest.report.sets.set_charts import draw_importance, draw_map, draw_parallel, draw_profile

@@ -1,1 +1,0 @@
-"""Report pages of validations: walks, cross-validations, schedules, and pictures of spans."""
