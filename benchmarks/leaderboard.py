@@ -1,0 +1,273 @@
+"""Every policy on every market of a folder, walked forward, at several risks. Writes JSON.
+
+    python benchmarks/leaderboard.py FOLDER... [--risks 1 2 3 5 10] [--from DAY] [--to DAY]
+
+FOLDER holds bars, mark prices and funding of one or several instruments, in freqtrade's layout or
+the project's own. At risk r a policy holds r times what it asks for with its defaults. Windows,
+half-lives and estimators are tuned for the Sharpe ratio on each train span, and one account trades
+all test spans. At equal risk its positions are scaled, and it is run again, until its volatility is
+that of constant leverage r; the scale is known only afterwards. All tries count in the deflated
+Sharpe ratio of the best. A policy that needs a column which the data have not is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from policies import instances
+from real_walks import RULES_OF, load_markets
+
+import backtest as bt
+from backtest.base.ranges import Choice
+from backtest.engine.switched_run import Stretch, run_switched
+from backtest.measures.deflated_sharpe import deflated_sharpe_of_returns, expected_max_sharpe
+from backtest.measures.trial_luck import simulate_luck
+from backtest.store import compare_saved
+from backtest.validation.chance import count_clear
+
+PAGE = Path(__file__).parents[1] / "docs" / "data" / "leaderboard.json"
+RISKS = (1.0, 2.0, 3.0, 5.0, 10.0)
+BASELINE = "Constant"
+CONFIDENCE = 0.95
+YEAR = 365.0
+NEAR = 0.01
+"""Relative distance from the volatility of the baseline at which the search for a scale ends."""
+MEASURES = ("log_growth", "sharpe", "sharpe_error", "volatility", "max_drawdown", "liquidations",
+            "ruined", "cost", "mean_leverage")  # fmt: skip
+
+
+class Times(bt.Combinator):
+    """Hold a multiple of what a policy asks for."""
+
+    turns: Annotated[float, bt.Range(1e-6, 1e6, "times", log=True)] = 1.0
+
+    def combine(
+        self,
+        bar: bt.Bar,
+        account: bt.AccountView,
+        asked: tuple[float, ...],
+    ) -> float:
+        """Return the multiple; NaN, which keeps the position, stays NaN."""
+        return self.turns * asked[0]
+
+
+class Terms(NamedTuple):
+    """What all accounts of a market share."""
+
+    market: bt.Market
+    venue: bt.Venue
+    account: bt.Account
+    train: str
+    test: str
+    trials: int
+
+
+class Walked(NamedTuple):
+    """An account, and the policies that it had in each test span."""
+
+    result: bt.Result
+    stretches: list[Stretch]
+
+
+def find_tuned(policy: bt.Policy) -> dict[str, Any]:
+    """Return what is tuned: options, and what is counted in bars."""
+    spaces = {name: each.space for name, each in type(policy).parameters().items()}
+    return {
+        name: space
+        for name, space in spaces.items()
+        if isinstance(space, Choice) or (space is not None and space.unit == "bars")
+    }
+
+
+def walk(terms: Terms, policy: bt.Policy) -> Walked:
+    """Tune a policy on each train span, and take one account through all test spans."""
+    spans = bt.folds(terms.market, train=terms.train, test=terms.test)
+    chosen: list[dict[str, Any]] = [{}] * len(spans)
+    if space := find_tuned(policy):
+        done = bt.walk_forward(
+            terms.market, policy, venue=terms.venue, account=terms.account, space=space,
+            train=terms.train, test=terms.test, trials=terms.trials, robust=False,
+        )  # fmt: skip
+        chosen = done.folds[list(space)].to_dict("records")
+    index = terms.market.index
+    firsts = index.searchsorted(pd.DatetimeIndex(spans["test_start"])).tolist()
+    ends = [*firsts[1:], int(index.searchsorted(spans["test_end"].iloc[-1]))]
+    stretches = [
+        Stretch(first, end, set_to(policy, values))
+        for first, end, values in zip(firsts, ends, chosen, strict=True)
+    ]
+    return Walked(live(terms, stretches), stretches)
+
+
+def set_to(policy: bt.Policy, values: dict[str, Any]) -> bt.Policy:
+    """Return a policy with other parameters."""
+    declared = type(policy).parameters()
+    return type(policy)(**policy.settings() | {k: declared[k].kind(v) for k, v in values.items()})
+
+
+def live(terms: Terms, stretches: list[Stretch]) -> bt.Result:
+    """Take one account through stretches."""
+    market = terms.market.prefix(stretches[-1].stop)
+    return run_switched(market, stretches, venue=terms.venue, account=terms.account)
+
+
+def equalize(terms: Terms, walked: Walked, volatility: float) -> bt.Result:
+    """Scale positions, and run again, until the account has this volatility."""
+    best, scale = walked.result, 1.0
+    for _ in range(4):
+        found = best.metrics["volatility"]
+        if not found > 0.0 or abs(found / volatility - 1.0) < NEAR:
+            break
+        scale *= volatility / found
+        best = live(terms, [
+            each._replace(policy=set_to(each.policy, {"turns": each.policy.turns * scale}))  # type: ignore[attr-defined]
+            for each in walked.stretches
+        ])  # fmt: skip
+    return best
+
+
+def read_measures(result: bt.Result) -> dict[str, float]:
+    """Return the measures of a row: costs are fees, slippage, impact and funding a year."""
+    found = dict(result.metrics)
+    total = found["total_return"]
+    years = len(result.returns) / YEAR
+    found["log_growth"] = math.log1p(total) / years if total > -1.0 else -math.inf
+    found["cost"] = sum(
+        found[f"{each}_annual"] for each in ("fees", "slippage", "impact", "funding")
+    )
+    return {name: found[name] for name in MEASURES}
+
+
+def list_rows(
+    terms: Terms, risks: list[float], only: list[str]
+) -> Iterator[tuple[dict[str, Any], bt.Result, bt.Result]]:
+    """Yield a row for each policy and risk on a market, with its accounts: own and equal risk."""
+    found = instances()
+    policies = {BASELINE: found.pop(BASELINE)}  # first: the others are scaled to its volatility
+    policies |= {name: each for name, each in found.items() if not only or name in only}
+    for risk in risks:
+        volatility = math.nan
+        for name, policy in policies.items():
+            try:
+                walked = walk(terms, Times(policy, turns=risk))
+            except bt.DataError as error:
+                sys.stderr.write(f"{name} is left out: {error.problem}\n")
+                continue
+            if name == BASELINE:
+                volatility = walked.result.metrics["volatility"]
+            equal = equalize(terms, walked, volatility)
+            row: dict[str, Any] = {"market": terms.market.instrument, "policy": name, "risk": risk}
+            row |= {"own": read_measures(walked.result), "equal": read_measures(equal)}
+            sys.stderr.write(f"{row['market']} {risk:g} {name} {row['own']['log_growth']:.3f}\n")
+            yield row, walked.result, equal
+
+
+def judge_best(rows: list[dict[str, Any]], accounts: list[bt.Result]) -> dict[str, Any]:
+    """Return the deflated Sharpe ratio of the best of all accounts, own and at equal risk."""
+    table = pd.concat([each.returns for each in accounts], axis=1).dropna().to_numpy()
+    sharpes = np.array([row[kind]["sharpe"] for row in rows for kind in ("own", "equal")])
+    best = int(np.nanargmax(sharpes))
+    luck = simulate_luck(table)
+    deviation = luck.find_deviation(len(table))
+    return {
+        "tries": len(accounts),
+        "effective_tries": luck.n,
+        "best": {key: rows[best // 2][key] for key in ("market", "policy", "risk")},
+        "sharpe": float(sharpes[best]),
+        "lucky_sharpe": expected_max_sharpe(luck.n, deviation) * math.sqrt(YEAR),
+        "deflated_sharpe": deflated_sharpe_of_returns(
+            accounts[best].returns.to_numpy(), n_trials=luck.n, std=deviation
+        ),
+    }
+
+
+def compare_with_constant(accounts: dict[str, bt.Result]) -> pd.DataFrame:
+    """Return the differences of growth from constant leverage, at equal risk, with intervals."""
+    found = compare_saved(accounts, baseline=BASELINE, confidence=CONFIDENCE).differences
+    return found[found["measure"] == "log_growth"]
+
+
+def describe_data(folders: list[Path]) -> dict[str, str]:
+    """Return the SHA-256 of each file of bars, marks and funding."""
+    files = sorted(path for folder in folders for path in folder.iterdir() if path.is_file())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def round_numbers(value: Any) -> Any:
+    """Return data for JSON: numbers with four digits, infinite and unknown ones as None."""
+    if isinstance(value, dict):
+        return {key: round_numbers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [round_numbers(each) for each in value]
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if math.isfinite(value) else None
+    return value
+
+
+def run_all(wanted: argparse.Namespace) -> dict[str, Any]:
+    """Return the rows of all markets, and what they say together."""
+    rows, accounts, gaps = [], [], []
+    for name, market in load_markets(wanted.folders, wanted.start, wanted.end).items():
+        venue = bt.Venue.preset("binance-usdm", RULES_OF.get(name, name))
+        account = bt.Account(capital=10_000, band=0.05)
+        terms = Terms(market, venue, account, wanted.train, wanted.test, wanted.trials)
+        equal: dict[float, dict[str, bt.Result]] = {}
+        for row, own, scaled in list_rows(terms, wanted.risks, wanted.only):
+            rows.append(row)
+            accounts += [own, scaled]
+            equal.setdefault(row["risk"], {})[row["policy"]] = scaled
+        gaps += [compare_with_constant(each) for each in equal.values()]
+    low, high = (np.concatenate([each[end] for each in gaps]) for end in ("low", "high"))
+    counted = count_clear(low.astype(float), high.astype(float), CONFIDENCE)
+    return {
+        "rows": rows,
+        "best_of_all": judge_best(rows, accounts),
+        "against_constant": counted._asdict(),
+    }
+
+
+def main() -> None:
+    """Run all, and write the file that the page is made from."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--risks", type=float, nargs="+", default=RISKS)
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="policies; constant leverage is added"
+    )
+    parser.add_argument("--from", dest="start", default="2020-01-01")
+    parser.add_argument("--to", dest="end", default="2024-01-01")
+    parser.add_argument("--train", default="365d")
+    parser.add_argument("--test", default="180d")
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--out", type=Path, default=PAGE)
+    wanted = parser.parse_args()
+    wanted.only = [*dict.fromkeys([*wanted.only, BASELINE])] if wanted.only else []
+    warnings.simplefilter("ignore")
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    keys = ("start", "end", "train", "test", "trials", "risks")
+    found = {
+        "commit": commit,
+        "data": describe_data(wanted.folders),
+        "settings": {key: getattr(wanted, key) for key in keys},
+        **run_all(wanted),
+    }
+    wanted.out.write_text(json.dumps(round_numbers(found), indent=1) + "\n", encoding="utf-8")
+    shown = {"file": str(wanted.out), "rows": len(found["rows"]), **found["best_of_all"]}
+    sys.stdout.write(json.dumps(round_numbers(shown)) + "\n")
+
+
+if __name__ == "__main__":
+    main()
