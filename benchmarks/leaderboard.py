@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="*", default=[], help="policies; constant leverage is added"
     )
-    parser.add_argument("--from", dest="start", default="2020-01-01")
+    parser.add_argument("--from", dest="start", default="2020-01-10")
     parser.add_argument("--to", dest="end", default="2024-01-01")
     parser.add_argument("--train", default="365d")
     parser.add_argument("--test", default="180d")
