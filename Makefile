@@ -1,7 +1,7 @@
 # make run: run the default experiment on the sample.
 # make test: check format, lint and types, and run the tests except those marked slow.
 # make test-all: the same with the slow tests, which compile what they run.
-# make docs: build the site of docs/ into build/docs; needs no network once .venv is there.
+# make docs: build the site of docs/ into build/docs, and check its links; needs no network once .venv is there.
 # All create .venv first, with the versions of constraints.txt. For another interpreter: make PYTHON=...
 
 PYTHON ?= python3
@@ -31,6 +31,7 @@ test-all: test
 # a warning is an error; -E: blocks run again, as the code that they run may have changed
 docs: .venv/installed-docs
 	$(bin)/python -m sphinx -W --keep-going -E -q -j auto docs build/docs
+	$(bin)/python -m docs.ext.links build/docs
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -96,12 +96,13 @@ def simulate_luck(returns: FloatArray, *, n_trials: int | None = None) -> TrialL
     draws = rng.standard_normal((DRAWS, len(order))) @ find_root(table[:, order])
     n, highest = match_draws(draws)
     half = len(order) // 2
-    if not half or n == 1.0:
+    expected = expected_max_sharpe(n, 1.0)  # 0 up to 1.26 trials
+    if not half or expected == 0.0:
         return TrialLuck(n, 0.0)
     fewer = 0.5 * (match_draws(draws[:, :half])[0] + match_draws(draws[:, half : 2 * half])[0])
     power = min(1.0, max(0.0, math.log(n / fewer) / math.log(len(order) / half)))
     grown = min(float(total), n * (total / len(order)) ** power)
-    return TrialLuck(round_figures(grown), round_figures(highest / expected_max_sharpe(n, 1.0)))
+    return TrialLuck(round_figures(grown), round_figures(highest / expected))
 
 
 def find_root(table: FloatArray) -> FloatArray:

@@ -85,7 +85,7 @@ def write_page(title: str, path: str, shown: str, names: list[str], about: str =
     """Return a page with the documentation of some names of a module."""
     head = f"# {title}\n\n{about}\n\n"
     if title == "bt.strategies":
-        head += "The [gallery](../../policies.md) has a page for each policy.\n"
+        head += "The [gallery](/policies.md) has a page for each policy.\n"
     return head + "\n".join(section for name in names for section in write_name(path, shown, name))
 
 

@@ -1,4 +1,4 @@
-"""Check every internal link of the built site, anchors included.
+"""Check every link of the built site to itself, anchors included, and to files of the repository.
 
 python -m docs.ext.links build/docs
 """
@@ -9,6 +9,9 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+REPOSITORY = "https://github.com/leverage-backtest/leverage-backtest/blob/main/"
+ROOT = Path(__file__).parents[2]
 
 
 class Page(HTMLParser):
@@ -36,12 +39,15 @@ def read_page(path: Path) -> Page:
 
 
 def find_dead(site: Path) -> list[str]:
-    """Return the internal links that lead nowhere."""
+    """Return the links to the site or the repository that lead nowhere."""
     pages = {path.resolve(): read_page(path) for path in site.rglob("*.html")}
     dead = []
     for path, page in pages.items():
         for link in page.links:
             parts = urlsplit(link)
+            if link.startswith(REPOSITORY):
+                file = ROOT / unquote(urlsplit(link.removeprefix(REPOSITORY)).path)
+                dead += [] if file.exists() else [f"{path.name}: {link}"]
             if parts.scheme or parts.netloc:
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path

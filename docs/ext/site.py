@@ -14,11 +14,11 @@ from sphinx import addnodes
 from sphinx.util.display import progress_message
 
 from docs.ext import blocks
+from docs.ext.links import REPOSITORY
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-REPOSITORY = "https://github.com/leverage-backtest/leverage-backtest/blob/main/"
 PLOTLY = "plotly.min.js"
 
 

@@ -288,6 +288,15 @@ def test_copies_add_no_luck_and_new_trials_add_theirs():
     assert luck_of(many, n_trials=2_000) == pytest.approx(3.44, rel=0.03)
 
 
+def test_near_copies_that_are_worth_little_over_one_trial_add_no_luck():
+    """The formula of the highest of n is 0 up to n = 1.26; a ratio to it divided by zero."""
+    rng = np.random.default_rng(0)
+    one, rest = rng.standard_normal((400, 1)), rng.standard_normal((400, 16))
+    found = simulate_luck(0.01 * (one + 5.4e-4 * rest))
+    assert 1.0 < found.n < 1.26
+    assert found.deviation == 0.0
+
+
 @pytest.mark.parametrize("width", [0.5, 5.0, 50.0])
 def test_neighbors_are_as_lucky_as_a_simulation_of_theirs_shows(width):
     """Sets on a line, each like its neighbors: the mean correlation told nothing of their luck.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,18 @@ def test_the_example_of_a_name_runs(name, folder):
     blocks.run_python(blocks.Block("python", read_examples()[name], 1), folder, name)
 
 
+def test_every_public_name_has_an_example():
+    values = {name: getattr(bt, name) for name in bt.__all__}
+    shown = read_examples()
+    assert not [
+        name
+        for name, value in values.items()
+        if not inspect.ismodule(value)
+        and f"bt.{name}" not in shown
+        and ">>>" not in (inspect.getdoc(value) or "")
+    ]
+
+
 def test_every_public_name_is_on_one_page_of_the_reference():
     pages = api.list_pages()
     for name in bt.__all__:
@@ -93,4 +106,10 @@ def test_every_venue_and_policy_has_a_page():
 def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path):
     (tmp_path / "a.html").write_text('<a id="x" href="b.html#y">b</a><a href="c.html">c</a>')
     (tmp_path / "b.html").write_text('<a href="a.html#x">a</a><a href="https://a.b/c#d">d</a>')
-    assert links.find_dead(tmp_path) == ["a.html: b.html#y", "a.html: c.html"]
+    gone = f"{links.REPOSITORY}gone.py"
+    (tmp_path / "d.html").write_text(
+        f'<a href="{links.REPOSITORY}README.md#use">r</a><a href="{gone}">g'
+    )
+    found = ["a.html: b.html#y", "a.html: c.html", f"d.html: {gone}"]
+    assert links.find_dead(tmp_path) == found
+    assert "docs.ext.links build/docs" in (ROOT / "Makefile").read_text("utf-8")
