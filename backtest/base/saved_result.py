@@ -259,10 +259,17 @@ def select_numbers(row: Mapping[Any, Any]) -> dict[str, float]:
 
 
 def list_records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
-    """Return the rows of a table with its index, times as text; None for a long table."""
+    """Return the rows of a table with its index, times as ISO 8601 text; None for a long table.
+
+    Examples
+    --------
+    >>> list_records(pd.DataFrame({"at": [pd.Timestamp("2024-01-01", tz="UTC")]}))
+    [{'index': 0, 'at': '2024-01-01T00:00:00+00:00'}]
+    """
     if table is None or len(table) > MOST_ROWS:
         return None
     plain = table.reset_index()
-    times = plain.select_dtypes("datetimetz").columns
-    records = plain.astype(dict.fromkeys(times, str)).to_dict("records")
+    for name in plain.select_dtypes("datetimetz").columns:
+        plain[name] = [time.isoformat() for time in plain[name]]
+    records = plain.to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in records]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from backtest.base.saved_result import list_records
 from backtest.engine.account_text import count_boundless
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def result_to_dict(
     }
     if not result.has_one_position:
         data["attribution"] = result.attribution().to_dict(orient="index")
-        data["contagion"] = list_rows(result.contagion())
+        data["contagion"] = list_records(result.contagion())
     data |= {"target_cuts": list(result.cut_rows), "no_fill": result.no_fill or None}
     data["infinite_leverage"] = count_boundless(result)
     if cost is not None:
@@ -44,13 +43,3 @@ def result_to_dict(
     if realized is not None:
         data["realization"] = realized.to_dict()
     return data
-
-
-def list_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table with an index, times as text."""
-    rows = table.reset_index()
-    for name in rows.columns:
-        if isinstance(rows[name].dtype, pd.DatetimeTZDtype):
-            rows[name] = rows[name].astype(str)
-    found: list[dict[str, Any]] = rows.to_dict(orient="records")  # type: ignore[assignment]
-    return found

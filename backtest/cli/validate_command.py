@@ -14,6 +14,7 @@ import typer
 import backtest
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import from_plain
+from backtest.base.saved_result import list_records
 from backtest.cli import flags
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
@@ -27,7 +28,6 @@ from backtest.cli.printing import add_command, print_json, print_table
 from backtest.cli.progress import show_progress
 from backtest.cli.tune_command import read_fixed
 from backtest.cli.typed_values import read_bounds
-from backtest.validation.plain_rows import list_rows
 from backtest.validation.progress_folder import name_result
 
 SEARCHED = ("objective", "constraints", "trials", "space", "fix", "seed")
@@ -91,7 +91,7 @@ def folds(draft: Draft, *, as_json: flags.AsJson = False) -> None:
     with naming_source(draft, "validate"):
         found = backtest.folds(market, **table, sampling=sampling)
     if as_json:
-        print_json(list_rows(found))
+        print_json(list_records(found))
         return
     rows = [[format_entry(each) for each in row] for row in found.reset_index().to_numpy().tolist()]
     names = [str(name) for name in found.reset_index().columns]

@@ -29,7 +29,6 @@ from backtest.tune.trials import find_distinct
 from backtest.validation.column_memory import measure_memory
 from backtest.validation.counted_tries import read_other_tries, record_drawn
 from backtest.validation.cross_validation import CrossValidation
-from backtest.validation.group_paths import stitch_paths
 from backtest.validation.group_runs import (
     GroupRuns,
     SplitScores,
@@ -55,6 +54,7 @@ from backtest.validation.split_scores import (
     SplitWinners,
     choose_winners,
     estimate_overfitting,
+    stitch_paths,
 )
 
 if TYPE_CHECKING:
@@ -158,28 +158,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     here, so that nothing is purged: accounts end at their mark. Source: Lopez de Prado (2018),
     Advances in Financial Machine Learning, chapter 12.
     """
-    procedure = read_procedure(
-        market,
-        policy,
-        call="bt.cross_validate",
-        venue=venue,
-        account=account,
-        overlay=overlay,
-        objective=objective,
-        constraints=constraints,
-        space=space,
-        fix=fix,
-        trials=trials,
-        sampler="sobol",
-        robust=False,
-        seed=seed,
-        signal=signal,
-        sampling=sampling,
-        calendar=calendar,
-        threads=threads,
-        memory=memory,
-        compile=compile,
-    )
+    procedure = read_procedure("bt.cross_validate", locals())
     plan = plan_splits(procedure, groups, test_groups, embargo)
     manifest = procedure.describe(
         KIND, groups=plan.groups.n, test_groups=plan.k, embargo=plan.embargo

@@ -10,10 +10,10 @@ import pandas as pd
 
 from backtest.base.json_values import to_plain
 from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.base.saved_result import list_records
 from backtest.base.table_text import Head
 from backtest.base.text_layout import capitalize
 from backtest.validation.cross_text import SPREAD, summarize_luck, write_summary, write_verdict
-from backtest.validation.plain_rows import list_rows
 from backtest.validation.validation_files import select_metrics, show_choice
 from backtest.validation.validation_records import CrossRecord
 from backtest.validation.walk_figures import read_figures
@@ -155,8 +155,8 @@ class CrossValidation(CrossRecord):
                 "cross_validation": self.manifest,
                 "verdict": self.verdict,
                 "figures": self.figures,
-                "splits": list_rows(self.splits),
-                "paths": list_rows(self.paths),
+                "splits": list_records(self.splits),
+                "paths": list_records(self.paths),
             }
         )
         return data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest.base.errors import ParameterError, VenueDateWarning
@@ -18,7 +19,6 @@ from backtest.engine.named_signals import read_named, resolve_signal, widen_mark
 from backtest.engine.run_warnings import OF_EACH_RUN, warn_of_market
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.term_checks import check_terms
-from backtest.market import Market, Markets
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
 from backtest.sweep.sets.sets import build_signal, build_trio, names_signal, read_settings
@@ -28,12 +28,10 @@ from backtest.tune.study_identity import describe_objective, describe_policy
 from backtest.tune.trial_evaluator import Goal
 
 if TYPE_CHECKING:
-    from backtest.account import Account
     from backtest.policy import Policy
     from backtest.sweep.evaluator import Metrics
     from backtest.sweep.sets.sets import Trio
     from backtest.tune.plateau import Robustness
-    from backtest.venue import Venue
 
 TRIALS = 2_000
 
@@ -139,41 +137,51 @@ class Procedure(NamedTuple):
         return [each.name for each in self.space.dimensions]
 
 
-def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
-    market: Market | Markets,
-    policy: type[Policy] | Policy,
-    *,
-    call: str,
-    venue: Venue | Mapping[str, Venue],
-    account: Account,
-    overlay: Policy | None,
-    objective: Any,
-    constraints: Mapping[str, str] | None,
-    space: Mapping[str, Any] | None,
-    fix: Mapping[str, Any] | None,
-    trials: int | None,
-    sampler: str,
-    robust: bool | Robustness,
-    seed: int,
-    signal: Any,
-    sampling: str,
-    calendar: str,
-    threads: int | None,
-    memory: str,
-    compile: bool,  # noqa: A002 - the word users know
-) -> Procedure:
-    """Return the checked arguments of a validation; ``call`` is the function they were given to."""
-    market, signal = widen_market(market, signal, account, overlay, by_name=(venue,))
+def read_procedure(call: str, arguments: Mapping[str, Any]) -> Procedure:
+    """Return the checked arguments of a validation.
+
+    ``call`` is the function that they were given to, ``arguments`` its ``locals()`` before any
+    other statement. One without a search of its own draws its sets as Sobol points.
+    """
+    given = SimpleNamespace(**{"sampler": "sobol", "robust": False, **arguments})
+    venue, account, overlay = given.venue, given.account, given.overlay
+    market, signal = widen_market(given.market, given.signal, account, overlay, by_name=(venue,))
     market = end_expired(market, venue)
-    check_terms(market, policy, venue, account, sampling, calendar)
+    check_terms(market, given.policy, venue, account, given.sampling, given.calendar)
     warn_of_market(market, venue)
-    number, _ = read_budget(TRIALS if trials is None else trials, None)
-    check_choices(sampler, seed)
+    number, _ = read_budget(TRIALS if given.trials is None else given.trials, None)
+    check_choices(given.sampler, given.seed)
     named = read_named(signal, market)
     rule = named if isinstance(named, SignalRule) else None
-    found = read_space(policy, space, fix=fix, account=account, venue=venue, signal=rule)
-    signal = resolve_signal(named, market)
-    names = [each.name for each in found.dimensions]
+    space = read_space(
+        given.policy, given.space, fix=given.fix, account=account, venue=venue, signal=rule
+    )
+    single = check_search(call, space, given.objective)
+    goal = Goal(read_objectives(single), read_constraints(given.constraints))
+    return Procedure(
+        terms=SharedTerms(
+            market, venue, account, resolve_signal(named, market), given.sampling, given.calendar,
+            None, given.compile, overlay,
+        ),
+        policy=given.policy,
+        space=space,
+        goal=goal,
+        objective=single,
+        metrics=choose_metrics(single, goal),
+        rule=read_robustness(given.robust),
+        is_robust=bool(given.robust),
+        trials=TRIALS if number is None else number,
+        sampler=given.sampler,
+        seed=given.seed,
+        threads=given.threads,
+        memory=given.memory,
+        signal_rule=rule if space.varies_signal else None,
+    )  # fmt: skip
+
+
+def check_search(call: str, space: Space, objective: Any) -> Any:
+    """Return the only objective; raise if there are several, or terms of the account vary."""
+    names = [each.name for each in space.dimensions]
     dotted = [name for name in names if "." in name and not names_signal([name])]
     if dotted:
         raise ParameterError(
@@ -182,29 +190,12 @@ def read_procedure(  # noqa: PLR0913 - the arguments of the public functions
             where=Place("space", dotted[0], of=call),
             cure="fix fields of the account and the venue, one value each",
         )
-    if isinstance(objective, list | tuple) and len(objective) != 1:
+    if not isinstance(objective, list | tuple):
+        return objective
+    if len(objective) != 1:
         raise ParameterError(
             f"a validation needs one objective, got {len(objective)}",
             where=Place("objective", of=call),
             cure="combine them with weights: {'sharpe': 1.0, 'turnover': -0.01}",
         )
-    single = objective[0] if isinstance(objective, list | tuple) else objective
-    goal = Goal(read_objectives(single), read_constraints(constraints))
-    return Procedure(
-        terms=SharedTerms(
-            market, venue, account, signal, sampling, calendar, None, compile, overlay
-        ),
-        policy=policy,
-        space=found,
-        goal=goal,
-        objective=single,
-        metrics=choose_metrics(single, goal),
-        rule=read_robustness(robust),
-        is_robust=bool(robust),
-        trials=TRIALS if number is None else number,
-        sampler=sampler,
-        seed=seed,
-        threads=threads,
-        memory=memory,
-        signal_rule=rule if found.varies_signal else None,
-    )
+    return objective[0]

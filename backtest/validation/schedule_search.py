@@ -133,28 +133,7 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
     :func:`backtest.compare`, with Holm's correction. The schedules count as trials in the deflated
     Sharpe ratio of the best of them.
     """
-    procedure = read_procedure(
-        market,
-        policy,
-        call=CALL,
-        venue=venue,
-        account=account,
-        overlay=overlay,
-        objective=objective,
-        constraints=constraints,
-        space=space,
-        fix=fix,
-        trials=trials,
-        sampler=sampler,
-        robust=robust,
-        seed=seed,
-        signal=signal,
-        sampling=sampling,
-        calendar=calendar,
-        threads=threads,
-        memory=memory,
-        compile=compile,
-    )
+    procedure = read_procedure(CALL, locals())
     planned = plan_schedules(market, read_lengths("train", train), read_lengths("test", test))
     check_baseline(baseline, planned)
     rules = check_rules(confidence, draws, seed)

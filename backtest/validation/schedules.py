@@ -10,8 +10,8 @@ import pandas as pd
 from backtest.base.json_values import to_plain
 from backtest.base.number_text import format_number
 from backtest.base.result_parts import Headline, Part, ShownChart
+from backtest.base.saved_result import list_records
 from backtest.compare import show_gaps
-from backtest.validation.plain_rows import list_rows
 from backtest.validation.schedule_text import describe_best, write_summary, write_verdict
 from backtest.validation.validation_files import ACCOUNTS_OVER_TIME, select_metrics
 from backtest.validation.validation_records import ScheduleRecord
@@ -121,7 +121,7 @@ class Schedules(ScheduleRecord):
                 "verdict": self.verdict,
                 "figures": self.figures,
                 "chance": self.chance._asdict(),
-                "table": list_rows(self.table),
+                "table": list_records(self.table),
             }
         )
         return data

@@ -10,13 +10,13 @@ import pandas as pd
 
 from backtest.base.json_values import to_plain
 from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
+from backtest.base.saved_result import list_records
 from backtest.base.table_text import Head
 from backtest.base.text_layout import capitalize
 from backtest.base.units import utc_index
 from backtest.engine import Result
 from backtest.sweep import Dimension
 from backtest.sweep.tabulate import name_column
-from backtest.validation.plain_rows import list_rows
 from backtest.validation.validation_files import ACCOUNTS_OVER_TIME, select_metrics, show_choice
 from backtest.validation.validation_records import WalkRecord
 from backtest.validation.walk_text import OF_FOLDS, summarize_choice, write_summary, write_verdict
@@ -221,8 +221,8 @@ class WalkForward(WalkRecord):
                 "verdict": self.verdict,
                 "figures": self.figures,
                 "chance": {name: each._asdict() for name, each in self.chance.items()},
-                "folds": list_rows(self.folds),
-                "stability": list_rows(self.stability),
+                "folds": list_records(self.folds),
+                "stability": list_records(self.stability),
                 "metrics": None if self.result is None else dict(self.result.metrics),
                 "metrics_fixed": dict(self.fixed.metrics),
             }

@@ -134,28 +134,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     before. The account's parameters change at the first close of each test span; until then the
     last decision of the earlier ones holds.
     """
-    procedure = read_procedure(
-        market,
-        policy,
-        call="bt.walk_forward",
-        venue=venue,
-        account=account,
-        overlay=overlay,
-        objective=objective,
-        constraints=constraints,
-        space=space,
-        fix=fix,
-        trials=trials,
-        sampler=sampler,
-        robust=robust,
-        seed=seed,
-        signal=signal,
-        sampling=sampling,
-        calendar=calendar,
-        threads=threads,
-        memory=memory,
-        compile=compile,
-    )
+    procedure = read_procedure("bt.walk_forward", locals())
     if folds is None:
         spans = plan_spans(market, read_plan(train, test, anchored=anchored, gap=gap))
     else:

@@ -207,15 +207,12 @@ def test_the_best_of_sets_without_skill_is_lucky_in_sample_and_zero_out_of_sampl
 
 def test_the_memory_of_columns_is_the_window_and_limits_the_embargo():
     """The close of one bar is in rises of its own bar and of the one 48 bars later: 49 bars."""
-    common = {
-        "call": "x", "objective": "sharpe", "constraints": None, "trials": 8, "sampler": "sobol",
-        "robust": False, "seed": 0, "signal": None, "sampling": "1d", "calendar": "365",
-        "threads": None, "memory": "1GiB", "overlay": None,
+    given = {
+        "market": MARKET, "policy": Lever, "space": {"window": (2, 48)}, "fix": None,
+        "objective": "sharpe", "constraints": None, "trials": 8, "seed": 0, "signal": None,
+        "sampling": "1d", "calendar": "365", "threads": None, "memory": "1GiB", "overlay": None,
     }  # fmt: skip
-    procedure = read_procedure(
-        MARKET, Lever, space={"window": (2, 48)}, fix=None, **common, **PLAIN
-    )
-    assert measure_memory(procedure) == 49
+    assert measure_memory(read_procedure("bt.cross_validate", {**given, **PLAIN})) == 49
     auto = cross_validate(MARKET, Lever, **PLAIN, **SMALL)
     assert auto.figures["memory_bars"] == 49
     assert auto.figures["embargo_bars"] == 49  # under a quarter of 212 bars

@@ -127,14 +127,14 @@ class Rise(bt.signals.SignalRule):
 
 def test_the_memory_of_a_rule_counts():
     """The close of one bar is in the rise of its bar and in that of 30 bars later: 31 bars."""
-    common = {
-        "call": "x", "objective": "sharpe", "constraints": None, "trials": 8, "sampler": "sobol",
-        "robust": False, "seed": 0, "calendar": "365", "threads": None, "memory": "1GiB",
-        "overlay": None, "fix": None, "signal": Rise(), **TERMS,
+    given = {
+        "market": ONE, "policy": Sized, "objective": "sharpe", "constraints": None, "trials": 8,
+        "seed": 0, "calendar": "365", "threads": None, "memory": "1GiB", "overlay": None,
+        "fix": None, "signal": Rise(), **TERMS,
     }  # fmt: skip
     size = {"size": (0.5, 1.0)}
     found = [
-        measure_memory(read_procedure(ONE, Sized, space={**size, **space}, **common))
+        measure_memory(read_procedure("bt.cross_validate", {**given, "space": {**size, **space}}))
         for space in ({}, {"signal.window": (5, 30)})
     ]
     assert found == [0, 31]
