@@ -23,10 +23,9 @@ from typing import Any
 import backtest as bt
 from backtest.base.provenance import UNKNOWN, read_provenance, write_provenance
 from backtest.base.result_folders import write_json_file
-from backtest.engine.manifest import compute_id
+from backtest.engine.manifest import NOT_IN_ID, compute_id
 from backtest.engine.result_files import describe_line, describe_metrics
 from backtest.store import Filter, list_results, read_bound, sort_entries, verify_folder
-from backtest.store.kinds import NOT_IN_ID, RUN
 from backtest.strategies import VolTarget
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -41,7 +40,7 @@ def fill(store: Path, count: int) -> None:
     first = result.save(store)
     manifest = json.loads((first / "manifest.json").read_text())
     making = read_provenance(first, manifest["id"]) or UNKNOWN
-    aside = ("format", "files", "id", *NOT_IN_ID[RUN])
+    aside = ("format", "files", "id", *NOT_IN_ID)
     for k in range(1, count):
         manifest["account"]["capital"] = 10_000.0 + k
         identity = compute_id({name: manifest[name] for name in manifest if name not in aside})

@@ -8,25 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest.base.provenance import Making
-
-KINDS_IN_PYTHON = {
-    "sweep": "bt.sweep",
-    "comparison": "bt.compare",
-    "cascade": "bt.cascade",
-    "simulation": "bt.simulate_market",
-    "crowding": "bt.crowding",
-    "walk-forward": "bt.walk_forward",
-    "cross-validation": "bt.cross_validate",
-    "schedules": "bt.schedules",
-    "liquidation-risk": "bt.liquidation_risk",
-    "max-leverage": "bt.max_leverage",
-    "stress": "bt.stress",
-    "bounds": "bt.bounds",
-    "sensitivity": "bt.sensitivity",
-    "allocation": "bt.Allocation.run",
-    "runway": "bt.runway",
-    "capacity": "bt.capacity",
-}
+from backtest.base.saved_result import KINDS
 
 
 class Origin(NamedTuple):
@@ -64,7 +46,8 @@ def describe_call(manifest: Mapping[str, Any]) -> str:
     'made in Python, or by an earlier version: bt.run, Cppi() of strategies.cppi, Market.sample()'
     """
     is_study = "objectives" in manifest
-    call = "bt.tune" if is_study else KINDS_IN_PYTHON.get(str(manifest.get("kind")), "bt.run")
+    kind = KINDS.get(str(manifest.get("kind")))
+    call = "bt.tune" if is_study else "bt.run" if kind is None else kind.call
     one = {"": manifest["policy"]} if "policy" in manifest else {}
     policies = manifest.get("policies") or one
     names = ", ".join(str(each.get("text") or each["name"]) for each in policies.values())

@@ -184,3 +184,9 @@ def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file of any size."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damage_error(path: Path, fault: str) -> DataError:
+    """Return the error for a file of a result that cannot be used."""
+    cure = "run the experiment again, or restore the file"
+    return DataError(f"{path.name} {fault}", where=str(path), cure=cure)

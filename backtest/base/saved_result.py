@@ -37,7 +37,8 @@ class Kind(NamedTuple):
 
     ``layout`` is the number of the layout of its files, ``aside`` are the entries of its manifest
     that the id does not depend on, and ``source`` is the file with its code. ``read_line`` returns
-    what a list shows of a folder, beside the data.
+    what a list shows of a folder, beside the data. ``call`` makes it, ``inner`` are the folders in
+    it that hold results of their own, and ``read_progress`` says how far an unfinished one is.
     """
 
     name: str
@@ -48,6 +49,10 @@ class Kind(NamedTuple):
     source: str
     load: Callable[[Path], Any]
     read_line: Callable[[Path, Mapping[str, Any]], dict[str, Any]]
+    call: str
+    inner: tuple[str, ...] = ()
+    read_progress: Callable[[Path, Mapping[str, Any]], str] | None = None
+    is_run: bool = False
 
 
 KINDS: dict[str, Kind] = {}
@@ -63,14 +68,16 @@ class SavedResult(Reportable):
         Its name in lists, manifests and the names of folders.
     plural, called : str
         Several of them, and what its page is called; by default made from ``kind``.
+    call : str
+        The function that makes it; by default ``kind`` in ``bt``.
     layout : int
         The number of the layout of its files.
     table_names : tuple of str
         Its tables, each an attribute and a file.
     long_tables : tuple of str
         The tables that are left out of JSON.
-    more_files : tuple of str
-        Files beside the tables.
+    more_files, inner : tuple of str
+        Files beside the tables, and folders of results of its own.
     aside : tuple of str
         Entries of the manifest that the id does not depend on.
     manifest : mapping
@@ -80,19 +87,33 @@ class SavedResult(Reportable):
     kind: ClassVar[str]
     plural: ClassVar[str] = ""
     called: ClassVar[str] = ""
+    call: ClassVar[str] = ""
     layout: ClassVar[int] = 1
     table_names: ClassVar[tuple[str, ...]]
     long_tables: ClassVar[tuple[str, ...]] = ()
     more_files: ClassVar[tuple[str, ...]] = ()
+    inner: ClassVar[tuple[str, ...]] = ()
     aside: ClassVar[tuple[str, ...]] = ()
     manifest: Mapping[str, Any]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "kind" in vars(cls):
-            plural, source = cls.plural or f"{cls.kind}s", inspect.getfile(cls)
-            of_files = (cls.layout, cls.files(), cls.aside, source)
-            KINDS[cls.kind] = Kind(cls.kind, plural, *of_files, cls.load, cls._read_line)
+            KINDS[cls.kind] = Kind(
+                name=cls.kind,
+                plural=cls.plural or f"{cls.kind}s",
+                layout=cls.layout,
+                files=cls.files(),
+                aside=cls.aside,
+                source=inspect.getfile(cls),
+                load=cls.load,
+                read_line=cls._read_line,
+                call=cls.call or f"bt.{cls.kind.replace('-', '_')}",
+                inner=cls.inner,
+                read_progress=cls._read_progress,
+            )
+
+    _read_progress: ClassVar[Callable[[Path, Mapping[str, Any]], str] | None] = None
 
     # --------------------------------------------------------------------------- what it declares
 

@@ -19,8 +19,8 @@ from backtest.base.text_layout import clip, escape_directions
 from backtest.base.units import format_time
 from backtest.measures.measure_names import name_measure
 from backtest.report.page.report_numbers import format_measure, name_unit
-from backtest.store import KINDS, FolderCheck, StoreEntry, count_kinds
-from backtest.store.kinds import VALIDATIONS
+from backtest.store import FolderCheck, StoreEntry, count_kinds, list_kinds
+from backtest.store.begun_validations import can_be_resumed
 from backtest.store.list_filters import FIELDS, check_measure
 from backtest.store.prune import KeptFolder
 
@@ -136,7 +136,7 @@ ALIGNED_RIGHT = ("size", "seconds")
 
 def describe_note(entry: StoreEntry) -> str:
     """Return the note of a result; that of a validation also says that it is unfinished."""
-    if entry.is_finished or entry.kind not in VALIDATIONS:
+    if entry.is_finished or not can_be_resumed(entry.kind):
         return entry.note
     return f"{entry.note}, {'running' if entry.is_busy else 'unfinished'}"
 
@@ -346,7 +346,7 @@ def format_checks(checks: Sequence[FolderCheck]) -> str:
                 lines.append(wrap(f"{word} {each.name}: {place}{what}", ""))
     bad = sum(bool(each.faults) for each in checks)
     files = sum(each.files for each in checks)
-    whole = sum(not each.faults and each.kind in KINDS for each in checks)
+    whole = sum(not each.faults and each.kind in list_kinds() for each in checks)
     lines.append(f"{whole:,} whole, {bad:,} damaged; {files:,} files checked")
     return "\n".join(lines)
 

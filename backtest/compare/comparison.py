@@ -68,6 +68,7 @@ class Comparison(ComparisonRecord, SavedResult):
     """
 
     kind = "comparison"
+    call = "bt.compare"
     table_names = ("table", "pairs", "returns")
 
     def spa(self, measure: str = "log_growth", baseline: str | None = None) -> SuperiorityTest:

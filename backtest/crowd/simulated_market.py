@@ -48,6 +48,7 @@ class SimulatedMarket(CrowdRecord):
     """
 
     kind = "simulation"
+    call = "bt.simulate_market"
     table_names = ("bars", "leverage_paths")
 
     @cached_property

@@ -56,6 +56,7 @@ class AllocationResult(SettingsResult):
     history: Market | Markets | None = None
 
     kind = "allocation"
+    call = "bt.Allocation.run"
     table_names = ("table", "equity", "transfers")
     long_tables = ("equity",)
 

@@ -16,12 +16,9 @@ from backtest.report.page.html import hash_text, read_template, start_jinja
 from backtest.report.page.report_numbers import format_measure
 from backtest.store.entry import StoreEntry
 from backtest.store.kinds import (
-    COMPARISON,
-    KINDS,
-    PORTFOLIO,
-    RUN,
     STUDY_KIND,
-    SWEEP,
+    is_run,
+    list_kinds,
     name_kind,
 )
 
@@ -45,7 +42,8 @@ def write_index(
     ``running`` are the names of the studies that are running.
     """
     rows = [describe_row(entry, entry.name in running) for entry in entries]
-    counts = {kind: sum(row["kind"] == kind for row in rows) for kind in (*KINDS, DAMAGED)}
+    counts = {kind: sum(row["kind"] == kind for row in rows) for kind in (*list_kinds(), DAMAGED)}
+    runs = sum(n for kind, n in counts.items() if is_run(kind))
     columns = [
         {"title": name_measure(name) if name in SHOWN else name, "is_number": name in SHOWN}
         for name in COLUMNS
@@ -63,8 +61,8 @@ def write_index(
         columns=columns,
         kinds=[(kind, n) for kind, n in counts.items() if n],
         first=FIRST_ROWS,
-        has_runs=counts[RUN] + counts[PORTFOLIO] > 1,
-        has_many=any(counts[kind] for kind in (SWEEP, STUDY_KIND, COMPARISON)),
+        has_runs=runs > 1,
+        has_many=len(rows) > runs + counts[DAMAGED],
         plural=name_kind,
     )
 
@@ -91,7 +89,7 @@ def describe_row(entry: StoreEntry, is_running: bool = False) -> dict[str, Any]:
     cells = [head, *(clip(each, LONGEST) for each in words), *texts, written]
     return {
         "link": link_to(entry),
-        "key": encode_name(entry.name) if kind in (RUN, PORTFOLIO) else "",
+        "key": encode_name(entry.name) if is_run(kind) else "",
         "kind": kind,
         "under": escape_directions(clip(", ".join(filter(None, under)), LONGEST)),
         "cells": [escape_directions(cell) for cell in cells],

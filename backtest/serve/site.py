@@ -29,7 +29,7 @@ from backtest.store import Saved
 from backtest.store.compare_saved import compare_saved, load_runs
 from backtest.store.entry import StoreEntry
 from backtest.store.find import load_saved
-from backtest.store.kinds import PORTFOLIO, RUN, STUDY_KIND
+from backtest.store.kinds import STUDY_KIND, is_run
 from backtest.store.listing import CachedEntry, ServedList
 from backtest.tune import Study
 
@@ -198,7 +198,7 @@ class Site:
         chosen = [listed[name] for name in dict.fromkeys(names)]
         for entry in (note.entry for note in chosen):
             check_usable(entry)
-            if entry.kind not in (RUN, PORTFOLIO):
+            if not is_run(entry.kind):
                 raise choice_error(f"{decode_name(entry.name)[:80]!r} is a {entry.kind}")
         if not 2 <= len(chosen) <= MOST:
             raise choice_error(f"{len(chosen)} {'was' if len(chosen) == 1 else 'were'} chosen")

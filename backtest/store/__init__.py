@@ -4,7 +4,7 @@ from backtest.store.compare_saved import compare_saved, name_saved
 from backtest.store.entry import StoreEntry, read_entry
 from backtest.store.export import export_result
 from backtest.store.find import Saved, find_folder, list_folders, load_saved
-from backtest.store.kinds import KINDS, open_folder
+from backtest.store.kinds import list_kinds, open_folder
 from backtest.store.list_filters import (
     Filter,
     read_bound,
@@ -17,7 +17,6 @@ from backtest.store.prune import choose_deletions, count_kinds, delete_chosen
 from backtest.store.verify import FolderCheck, verify_folder, verify_records
 
 __all__ = [
-    "KINDS",
     "Filter",
     "FolderCheck",
     "Saved",
@@ -29,6 +28,7 @@ __all__ = [
     "export_result",
     "find_folder",
     "list_folders",
+    "list_kinds",
     "list_results",
     "load_saved",
     "name_saved",

@@ -12,7 +12,7 @@ from backtest.base.atomic_files import DRAFT_FILE, LOCK
 from backtest.base.errors import DataError
 from backtest.base.file_lock import is_lock_held
 from backtest.base.result_folders import MANIFEST
-from backtest.store.kinds import CROSS, SCHEDULES, VALIDATIONS, open_folder
+from backtest.store.kinds import KINDS, open_folder
 from backtest.validation.progress_folder import UNFINISHED, name_result
 
 FOLD = re.compile(r"schedule-\d{3}/|(schedule-\d{3}/)?fold-\d{5}/(test/)?(trials/)?")
@@ -27,10 +27,15 @@ def is_begun(folder: Path) -> bool:
     return folder.name.startswith(UNFINISHED)
 
 
+def can_be_resumed(kind: str) -> bool:
+    """Return whether a result of a kind is saved as far as it is, so that it can be resumed."""
+    return kind in KINDS and KINDS[kind].read_progress is not None
+
+
 def open_begun(folder: Path) -> tuple[str, dict[str, Any]]:
     """Return the kind and the manifest of an unfinished validation; its name must be theirs."""
     kind, manifest = open_folder(folder)
-    if kind not in VALIDATIONS or folder.resolve().name != name_begun(manifest):
+    if not can_be_resumed(kind) or folder.resolve().name != name_begun(manifest):
         raise DataError(
             f"{MANIFEST} must describe the validation that the folder is named after",
             where=str(folder),
@@ -49,15 +54,8 @@ def name_begun(manifest: Mapping[str, Any]) -> str:
 
 def describe_progress(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of an entry with the progress of an unfinished validation."""
-    if kind == CROSS:
-        n = len(list(folder.glob("sets-*.parquet")))
-        note = f"{n:,} batch{'es' if n != 1 else ''} of sets"
-    elif kind == SCHEDULES:
-        done = len(list(folder.glob("schedule-*")))
-        note = f"in schedule {done:,} of {len(manifest['schedules']):,}" if done else "no set yet"
-    else:
-        done = len(list(folder.glob("fold-*")))
-        note = f"in fold {done:,} of {len(manifest['spans']['rows']):,}" if done else "no set yet"
+    read = KINDS[kind].read_progress
+    note = "" if read is None else read(folder, manifest)
     return {"note": note, "is_busy": is_lock_held(folder / LOCK), "is_finished": False}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from backtest.base.provenance import (
     making_from_json,
 )
 from backtest.engine import result_files
+from backtest.engine.run_kinds import read_metrics
 
 MAGIC, LEAST_PARQUET = b"PAR1", 12
 
@@ -86,11 +86,6 @@ def has_ends(path: str, size: int) -> bool:
         head = file.read(4)
         file.seek(size - 4)
         return head == file.read(4) == MAGIC
-
-
-def read_metrics(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    """Return saved measures as numbers, NaN for null."""
-    return {k: math.nan if v is None else float(v) for k, v in metrics.items()}
 
 
 def summarize_making(making: Making | None) -> dict[str, Any]:

@@ -7,11 +7,12 @@ such as market data, a web page or notes, belongs to the user and keeps the fold
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import DRAFT, MANIFEST
 from backtest.store.begun_validations import examine_begun, is_begun
-from backtest.store.kinds import MANIFESTED, PORTFOLIO, RUN, WALK, hash_manifest, read_json_object
+from backtest.store.kinds import KINDS, RUN, hash_manifest, read_json_object
 from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation.validation_files import ACCOUNTS, TITLES
 
@@ -57,7 +58,7 @@ def find_reason_to_keep(folder: Path) -> str:
 
 def examine_draft(folder: Path) -> str:
     """Return why a writer's draft must be kept; empty if it holds only files of a result."""
-    files = {LOCK, MANIFEST, PROVENANCE, *(name for of in MANIFESTED.values() for name in of.files)}
+    files = {LOCK, MANIFEST, PROVENANCE, *(name for of in KINDS.values() for name in of.files)}
     known = set()
     for place, inner, names in os.walk(folder):
         prefix = f"{Path(place).relative_to(folder).as_posix()}/".removeprefix("./")
@@ -96,23 +97,23 @@ def examine_result(folder: Path) -> str:
         return f"it holds no {MANIFEST} and no {STUDY} with an id"
     facts = read_json_object(folder / MANIFEST)
     kind = facts.get("kind", RUN)
-    if not isinstance(kind, str) or kind not in MANIFESTED or not is_sealed(facts):
+    if not isinstance(kind, str) or kind not in KINDS or not is_sealed(facts):
         return f"its {MANIFEST} does not describe a result"
     if not has_id_in_name(folder, facts["id"]) and not has_valid_id(facts, kind):
         return (
             f"its {MANIFEST} has an id that matches neither its content nor the name of the folder"
         )
-    inner = list_account_files() if kind == WALK else ()
+    inner = list_inner_files(KINDS[kind].inner)
     return name_foreign_files(folder, {MANIFEST, PROVENANCE, *facts["files"], *inner})
 
 
-def list_account_files() -> Iterator[str]:
-    """Yield the folders and files of the accounts inside a walk."""
-    yield f"{ACCOUNTS}/"
-    for title in TITLES:
-        yield f"{ACCOUNTS}/{title}/"
-        for name in (MANIFEST, PROVENANCE, *MANIFESTED[RUN].files, *MANIFESTED[PORTFOLIO].files):
-            yield f"{ACCOUNTS}/{title}/{name}"
+def list_inner_files(inner: Iterable[str]) -> Iterator[str]:
+    """Yield the folders and files of the runs in folders of a result."""
+    files = {name for kind in KINDS.values() if kind.is_run for name in kind.files}
+    for place, title in itertools.product(inner, TITLES):
+        yield f"{place}/"
+        yield f"{place}/{title}/"
+        yield from (f"{place}/{title}/{name}" for name in (MANIFEST, PROVENANCE, *files))
 
 
 def examine_study(folder: Path) -> str:

@@ -15,10 +15,9 @@ from backtest.base.atomic_files import write_file
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import save_folder
-from backtest.store.kinds import MANIFESTED, STUDY_KIND, WALK, open_folder
+from backtest.store.kinds import KINDS, STUDY_KIND, open_folder
 from backtest.store.verify import verify_folder
 from backtest.tune import OUTCOME, STUDY, TRIALS
-from backtest.validation.validation_files import ACCOUNTS
 
 SUFFIX = ".zip"
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -39,7 +38,7 @@ def export_result(folder: Path, out: Path, *, with_csv: bool = False) -> Path:
         Whether to add its tables as CSV in a second subfolder.
     """
     check = verify_folder(folder)
-    if check.faults or check.kind not in (*MANIFESTED, STUDY_KIND):
+    if check.faults or check.kind not in (*KINDS, STUDY_KIND):
         name, what = (*check.faults, *check.remarks, (".", "is not a result"))[0]
         raise DataError(
             f"a result must be undamaged to be exported, {name} {what}",
@@ -70,8 +69,8 @@ def list_files(folder: Path) -> Iterator[str]:
     if (folder / PROVENANCE).is_file():
         yield PROVENANCE
     if kind != STUDY_KIND:
-        yield from ("manifest.json", *MANIFESTED[kind].files)
-        inner = sorted((folder / ACCOUNTS).rglob("*")) if kind == WALK else []
+        yield from ("manifest.json", *KINDS[kind].files)
+        inner = sorted(each for name in KINDS[kind].inner for each in (folder / name).rglob("*"))
         yield from (each.relative_to(folder).as_posix() for each in inner if each.is_file())
         return
     yield STUDY

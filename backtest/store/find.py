@@ -11,7 +11,7 @@ from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.base.saved_result import SavedResult
 from backtest.engine import Result
 from backtest.store.begun_validations import is_begun
-from backtest.store.kinds import MANIFESTED, STUDY_KIND, open_folder
+from backtest.store.kinds import KINDS, STUDY_KIND, open_folder
 from backtest.tune import STUDY, Study
 from backtest.tune.holdout import LOOKS
 from backtest.tune.tried_sets import TRIED
@@ -37,7 +37,7 @@ def load_saved(folder: Path) -> Saved:
     kind, _ = open_folder(folder)
     if kind == STUDY_KIND:
         return Study.load(folder)
-    found: Saved = MANIFESTED[kind].load(folder)
+    found: Saved = KINDS[kind].load(folder)
     return found
 
 

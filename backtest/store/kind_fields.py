@@ -8,11 +8,10 @@ from typing import Any
 
 from backtest.base.atomic_files import LOCK
 from backtest.base.file_lock import is_lock_held
-from backtest.base.result_folders import MANIFEST
+from backtest.base.result_folders import MANIFEST, damage_error
 from backtest.base.saved_result import select_numbers
 from backtest.store.card import has_ends
-from backtest.store.kinds import MANIFESTED, STUDY_KIND, find_manifest_faults
-from backtest.store.run_line import damage_error
+from backtest.store.kinds import KINDS, STUDY_KIND, find_manifest_faults
 from backtest.tune import STUDY, Study
 from backtest.tune.study_folder import read_json as read_study_json
 from backtest.validation.validation_files import describe_search
@@ -23,7 +22,7 @@ def read_fields(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[st
     if kind == STUDY_KIND:
         return read_study(folder)
     check_manifest(folder, kind, manifest)
-    return {**describe_manifest(manifest), **MANIFESTED[kind].read_line(folder, manifest)}
+    return {**describe_manifest(manifest), **KINDS[kind].read_line(folder, manifest)}
 
 
 def describe_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +38,7 @@ def describe_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def check_manifest(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
     """Raise if a manifest has an unknown format or a wrong id, or if a file is damaged."""
     faults = [(MANIFEST, fault) for fault in find_manifest_faults(manifest, kind)]
-    faults += [(name, find_damage(folder / name)) for name in MANIFESTED[kind].files]
+    faults += [(name, find_damage(folder / name)) for name in KINDS[kind].files]
     for name, fault in faults:
         if fault:
             raise damage_error(folder / name, fault)

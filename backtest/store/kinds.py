@@ -11,41 +11,22 @@ from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, read_json_file
 from backtest.base.result_identity import compute_id
-from backtest.base.saved_result import KINDS as DECLARED
-from backtest.base.saved_result import Kind
-from backtest.engine import Result, result_files
-from backtest.engine.manifest import PORTFOLIO as OF_SEVERAL
-from backtest.store.run_line import read_run
+from backtest.base.saved_result import KINDS
+from backtest.engine.run_kinds import RUN
 from backtest.tune import OUTCOME, STUDY, TRIALS
 
-PORTFOLIO = OF_SEVERAL
-RUN, SWEEP, STUDY_KIND, COMPARISON = ("run", "sweep", "study", "comparison")
-WALK, CROSS, SCHEDULES = VALIDATIONS = ("walk-forward", "cross-validation", "schedules")
+STUDY_KIND = "study"
 LEFTOVER, UNKNOWN = "leftover", "unknown"
-NOT_IN_ID = {
-    RUN: ("policy_module", "compiled", "causality", "margin_table", "margin_tables"),
-    PORTFOLIO: ("compared_with", "compiled", "causality", "margin_table"),
-}
-"""Manifest entries of runs that the id does not depend on."""
-RUNS = {
-    kind: Kind(
-        name=kind,
-        plural=f"{kind}s",
-        layout=result_files.FORMATS[stored],
-        files=result_files.FILES_OF[stored],
-        aside=NOT_IN_ID[kind],
-        source=str(result_files.__file__),
-        load=Result.load,
-        read_line=read_run,
-    )
-    for kind, stored in ((RUN, result_files.RUN), (PORTFOLIO, PORTFOLIO))
-}
-MANIFESTED: Mapping[str, Kind] = {**RUNS, **DECLARED}
-"""The kinds that have a manifest, by name."""
-KINDS = tuple(
-    dict.fromkeys((RUN, SWEEP, STUDY_KIND, COMPARISON, *VALIDATIONS, *DECLARED, PORTFOLIO))
-)
-"""All kinds, in the order of lists."""
+
+
+def list_kinds() -> tuple[str, ...]:
+    """Return the names of all kinds: runs, studies, and those that others declare."""
+    return tuple(dict.fromkeys((RUN, STUDY_KIND, *KINDS)))
+
+
+def is_run(kind: str) -> bool:
+    """Return whether results of a kind are runs, which can be compared."""
+    return kind in KINDS and KINDS[kind].is_run
 
 
 def name_kind(kind: str, n: int) -> str:
@@ -56,17 +37,16 @@ def name_kind(kind: str, n: int) -> str:
     >>> name_kind("study", 2), name_kind("run", 1), name_kind("damaged", 3)
     ('studies', 'run', 'damaged')
     """
-    if n == 1 or kind not in (*KINDS, LEFTOVER):
+    if n == 1:
         return kind
-    if kind == STUDY_KIND:
-        return "studies"
-    return MANIFESTED[kind].plural if kind in MANIFESTED else f"{kind}s"
+    known = {STUDY_KIND: "studies", LEFTOVER: f"{LEFTOVER}s"}
+    return KINDS[kind].plural if kind in KINDS else known.get(kind, kind)
 
 
 def is_foreign_folder(folder: Path) -> bool:
     """Return whether a folder holds no file of a result at all."""
     names = {MANIFEST, PROVENANCE, STUDY, OUTCOME, TRIALS, LOCK}
-    names |= {name for kind in MANIFESTED.values() for name in kind.files}
+    names |= {name for kind in KINDS.values() for name in kind.files}
     is_left = folder.name.startswith(LEFTOVERS)
     return not is_left and not any((folder / name).exists() for name in names)
 
@@ -83,7 +63,7 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
         )
     manifest = read_json_object(folder / MANIFEST)
     kind = manifest.get("kind", RUN)
-    if not isinstance(kind, str) or kind not in MANIFESTED:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise DataError(
             f"{MANIFEST} must have a known kind, got {kind!r:.40}",
             where=str(folder / MANIFEST),
@@ -106,13 +86,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def hash_manifest(manifest: Mapping[str, Any], kind: str) -> str:
     """Return the id that the content of a manifest makes."""
-    aside = ("format", "files", "id", *MANIFESTED[kind].aside)
+    aside = ("format", "files", "id", *KINDS[kind].aside)
     return compute_id({name: value for name, value in manifest.items() if name not in aside})
 
 
 def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:
     """Yield the faults of a manifest: its format, or else its id and its hashes of files."""
-    layout, files = MANIFESTED[kind].layout, MANIFESTED[kind].files
+    layout, files = KINDS[kind].layout, KINDS[kind].files
     if manifest.get("format") != layout:
         yield f"is of format {manifest.get('format')!r:.40}, not {layout}"
         return

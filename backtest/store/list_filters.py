@@ -13,7 +13,7 @@ from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import parse_duration, to_nanoseconds
 from backtest.measures.measure_names import ABOUT
 from backtest.store.entry import StoreEntry
-from backtest.store.kinds import KINDS
+from backtest.store.kinds import list_kinds
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq,
@@ -88,10 +88,10 @@ def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
     """Check the values of ``--kind``."""
     found = tuple(texts)
     for each in found:
-        if each not in KINDS:
+        if each not in list_kinds():
             raise ParameterError(
-                f"a kind must be one of {', '.join(KINDS)}, got {each!r}"
-                + did_you_mean(each, KINDS),
+                f"a kind must be one of {', '.join(list_kinds())}, got {each!r}"
+                + did_you_mean(each, list_kinds()),
                 where="--kind",
                 cure="write for example --kind run",
             )

@@ -25,7 +25,7 @@ from backtest.store import entry as reading
 from backtest.store.card import Stamp
 from backtest.store.entry import StoreEntry, read_entry, take_stamp
 from backtest.store.find import find_folder, list_folders
-from backtest.store.kinds import LEFTOVER, MANIFESTED
+from backtest.store.kinds import KINDS, LEFTOVER
 
 INDEX = ".index.json"
 QUIET = 2_000_000_000
@@ -136,7 +136,7 @@ def describe_reader() -> str:
         Path(each).read_bytes()
         for each in (
             *(str(module.__file__) for module in (reading, kind_fields, card)),
-            *sorted({kind.source for kind in MANIFESTED.values()}),
+            *sorted({kind.source for kind in KINDS.values()}),
         )
     )
     return f"{find_version('leverage-backtest')} {hashlib.sha256(sources).hexdigest()[:16]}"

@@ -18,11 +18,10 @@ from backtest.store.begun_validations import is_begun
 from backtest.store.entry import StoreEntry, read_entry, read_leftover
 from backtest.store.find import load_saved
 from backtest.store.kinds import (
+    KINDS,
     LEFTOVER,
-    MANIFESTED,
     STUDY_KIND,
     UNKNOWN,
-    WALK,
     find_manifest_faults,
     is_foreign_folder,
     open_folder,
@@ -33,7 +32,6 @@ from backtest.tune.study_folder import find_broken
 from backtest.tune.study_folder import read_json as read_study_json
 from backtest.tune.study_identity import ASIDE
 from backtest.tune.tried_sets import TRIED, find_damaged_tries
-from backtest.validation.validation_files import ACCOUNTS
 
 RECORDS = "records"
 """What is checked of a store beside its results."""
@@ -131,24 +129,19 @@ def describe_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
 def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the files of a result with a manifest that are missing, changed or foreign."""
     yield from ((MANIFEST, each) for each in find_manifest_faults(manifest, kind))
-    files = MANIFESTED[kind].files
+    files = KINDS[kind].files
     hashes = manifest.get("files")
     if not isinstance(hashes, Mapping) or {*hashes} != {*files}:
         return
     yield from compare_hashes(folder, hashes)
     yield from find_provenance_faults(folder, str(manifest.get("id")))
-    for inner in list_inner(kind):
+    for inner in KINDS[kind].inner:
         for account in sorted((folder / inner).iterdir()):
             for name, what in check_folder(account).faults:
                 yield f"{inner}/{account.name}/{name}".removesuffix("/."), what
     for each in sorted(folder.iterdir()):
-        if each.name not in (*files, *list_inner(kind), MANIFEST, PROVENANCE):
+        if each.name not in (*files, *KINDS[kind].inner, MANIFEST, PROVENANCE):
             yield each.name, "is not part of the result"
-
-
-def list_inner(kind: str) -> tuple[str, ...]:
-    """Return the folders inside a result of a kind."""
-    return (ACCOUNTS,) if kind == WALK else ()
 
 
 def find_provenance_faults(folder: Path, identity: str) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ class CrossValidation(CrossRecord):
     """
 
     kind = "cross-validation"
+    call = "bt.cross_validate"
     table_names = ("splits", "paths", "matrix", "sets", "curves", "trials")
 
     @property
@@ -172,6 +174,12 @@ class CrossValidation(CrossRecord):
             "curves": self.curves.rename(columns=str).reset_index(),
             "trials": self.trials,
         }
+
+    @staticmethod
+    def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004
+        """Return how many batches of sets an unfinished one has."""
+        n = len(list(folder.glob("sets-*.parquet")))
+        return f"{n:,} batch{'es' if n != 1 else ''} of sets"
 
     @classmethod
     def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:

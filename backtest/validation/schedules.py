@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -133,6 +134,12 @@ class Schedules(ScheduleRecord):
             "folds": self.folds,
             "returns": self.returns.rename_axis("time").reset_index(),
         }
+
+    @staticmethod
+    def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:
+        """Return which schedule an unfinished comparison is in."""
+        done = len(list(folder.glob("schedule-*")))
+        return f"in schedule {done:,} of {len(manifest['schedules']):,}" if done else "no set yet"
 
     @classmethod
     def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:

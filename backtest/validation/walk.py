@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,12 @@ from backtest.base.units import utc_index
 from backtest.engine import Result
 from backtest.sweep import Dimension
 from backtest.sweep.tabulate import name_column
-from backtest.validation.validation_files import ACCOUNTS_OVER_TIME, select_metrics, show_choice
+from backtest.validation.validation_files import (
+    ACCOUNTS,
+    ACCOUNTS_OVER_TIME,
+    select_metrics,
+    show_choice,
+)
 from backtest.validation.validation_records import WalkRecord
 from backtest.validation.walk_text import OF_FOLDS, summarize_choice, write_summary, write_verdict
 
@@ -73,6 +79,7 @@ class WalkForward(WalkRecord):
 
     kind = "walk-forward"
     plural = "walk-forward validations"
+    inner = (ACCOUNTS,)
     table_names = ("folds", "stability", "trials")
 
     @property
@@ -241,6 +248,12 @@ class WalkForward(WalkRecord):
             "stability": self.stability.reset_index(),
             "trials": self.trials,
         }
+
+    @staticmethod
+    def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:
+        """Return which fold an unfinished walk is in."""
+        done = len(list(folder.glob("fold-*")))
+        return f"in fold {done:,} of {len(manifest['spans']['rows']):,}" if done else "no set yet"
 
     @classmethod
     def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:

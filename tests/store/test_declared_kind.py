@@ -12,13 +12,11 @@ import pytest
 
 import backtest as bt
 from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.base.saved_result import KINDS
 from backtest.base.settings_result import SettingsResult
 from backtest.base.table_text import Head
 from backtest.base.units import HOUR
 from backtest.engine.manifest import describe_history
 from backtest.serve.site import Site
-from backtest.store import kinds
 from tests.commands import call
 
 MARKET = bt.Market.sample(bars=48)
@@ -59,11 +57,7 @@ class Hours(SettingsResult):
 
 
 @pytest.fixture
-def hours(monkeypatch) -> Hours:
-    monkeypatch.setattr(kinds, "MANIFESTED", {**kinds.RUNS, **KINDS})
-    monkeypatch.setattr("backtest.store.find.MANIFESTED", kinds.MANIFESTED)
-    monkeypatch.setattr("backtest.store.kind_fields.MANIFESTED", kinds.MANIFESTED)
-    monkeypatch.setattr("backtest.store.verify.MANIFESTED", kinds.MANIFESTED)
+def hours() -> Hours:
     moves = np.abs(np.diff(np.log(MARKET.close), prepend=np.log(MARKET.close[0])))
     hour = pd.Index(MARKET.time // HOUR % 24, name="hour")
     table = pd.DataFrame({"move": moves}, index=hour).groupby(level=0).mean()

@@ -1,0 +1,46 @@
+"""The kinds of saved runs: of one position, and of several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backtest.base.result_folders import damage_error, hash_file, read_json_file
+from backtest.base.saved_result import KINDS, Kind
+from backtest.engine import result_files
+from backtest.engine.manifest import NOT_IN_ID, PORTFOLIO
+from backtest.engine.result import Result
+
+RUN = "run"
+
+
+def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a list shows of a run, without reading its tables."""
+    for name in (result_files.METRICS, result_files.STATE):
+        if hash_file(folder / name) != manifest["files"][name]:
+            raise damage_error(folder / name, "was changed")
+    shown = result_files.describe_run(manifest, read_json_file(folder / result_files.METRICS))
+    metrics = read_metrics(shown["metrics"])
+    return {**shown, "title": shown["policy"], "metrics": metrics}
+
+
+def read_metrics(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """Return saved measures as numbers, NaN for null."""
+    return {k: math.nan if v is None else float(v) for k, v in metrics.items()}
+
+
+for kind, stored in ((RUN, result_files.RUN), (PORTFOLIO, PORTFOLIO)):
+    KINDS[kind] = Kind(
+        name=kind,
+        plural=f"{kind}s",
+        layout=result_files.FORMATS[stored],
+        files=result_files.FILES_OF[stored],
+        aside=NOT_IN_ID[1:],
+        source=str(result_files.__file__),
+        load=Result.load,
+        read_line=read_run,
+        call="bt.run",
+        is_run=True,
+    )
