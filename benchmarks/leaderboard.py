@@ -1,13 +1,14 @@
 """Every policy on every market of a folder, walked forward, at several risks. Writes JSON.
 
-    python benchmarks/leaderboard.py FOLDER... [--risks 1 2 3 5 10] [--from DAY] [--to DAY]
+    python benchmarks/leaderboard.py FOLDER... [--risks 1 3 10] [--from DAY] [--to DAY]
 
 FOLDER holds bars, mark prices and funding of one or several instruments, in freqtrade's layout or
 the project's own. At risk r a policy holds r times what it asks for with its defaults. Windows,
 half-lives and estimators are tuned for the Sharpe ratio on each train span, and one account trades
 all test spans. At equal risk its positions are scaled, and it is run again, until its volatility is
 that of constant leverage r; the scale is known only afterwards. All tries count in the deflated
-Sharpe ratio of the best. A policy that needs a column which the data have not is left out.
+Sharpe ratio of the best. A policy that needs a column which the data have not is left out. One that
+has nothing to tune, or whose sets are all ruined on the first train span, keeps its defaults.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from backtest.store import compare_saved
 from backtest.validation.chance import count_clear
 
 PAGE = Path(__file__).parents[1] / "docs" / "data" / "leaderboard.json"
-RISKS = (1.0, 2.0, 3.0, 5.0, 10.0)
+RISKS = (1.0, 3.0, 10.0)
 BASELINE = "Constant"
 CONFIDENCE = 0.95
 YEAR = 365.0
@@ -74,10 +75,11 @@ class Terms(NamedTuple):
 
 
 class Walked(NamedTuple):
-    """An account, and the policies that it had in each test span."""
+    """An account, the policies that it had in each test span, and whether they were tuned."""
 
     result: bt.Result
     stretches: list[Stretch]
+    is_tuned: bool
 
 
 def find_tuned(policy: bt.Policy) -> dict[str, Any]:
@@ -93,21 +95,33 @@ def find_tuned(policy: bt.Policy) -> dict[str, Any]:
 def walk(terms: Terms, policy: bt.Policy) -> Walked:
     """Tune a policy on each train span, and take one account through all test spans."""
     spans = bt.folds(terms.market, train=terms.train, test=terms.test)
-    chosen: list[dict[str, Any]] = [{}] * len(spans)
-    if space := find_tuned(policy):
-        done = bt.walk_forward(
-            terms.market, policy, venue=terms.venue, account=terms.account, space=space,
-            train=terms.train, test=terms.test, trials=terms.trials, robust=False,
-        )  # fmt: skip
-        chosen = done.folds[list(space)].to_dict("records")
+    chosen = tune(terms, policy)
     index = terms.market.index
     firsts = index.searchsorted(pd.DatetimeIndex(spans["test_start"])).tolist()
     ends = [*firsts[1:], int(index.searchsorted(spans["test_end"].iloc[-1]))]
     stretches = [
         Stretch(first, end, set_to(policy, values))
-        for first, end, values in zip(firsts, ends, chosen, strict=True)
+        for first, end, values in zip(firsts, ends, chosen or [{}] * len(spans), strict=True)
     ]
-    return Walked(live(terms, stretches), stretches)
+    return Walked(live(terms, stretches), stretches, bool(chosen))
+
+
+def tune(terms: Terms, policy: bt.Policy) -> list[dict[str, Any]]:
+    """Return the parameters for each test span; none if every set is ruined in the first year."""
+    space = find_tuned(policy)
+    if not space:
+        return []
+    try:
+        done = bt.walk_forward(
+            terms.market, policy, venue=terms.venue, account=terms.account, space=space,
+            train=terms.train, test=terms.test, trials=terms.trials, robust=False,
+        )  # fmt: skip
+    except bt.ParameterError as error:
+        if "none of" not in error.problem:
+            raise
+        return []
+    found: list[dict[str, Any]] = done.folds[list(space)].to_dict("records")
+    return found
 
 
 def set_to(policy: bt.Policy, values: dict[str, Any]) -> bt.Policy:
@@ -168,6 +182,7 @@ def list_rows(
                 volatility = walked.result.metrics["volatility"]
             equal = equalize(terms, walked, volatility)
             row: dict[str, Any] = {"market": terms.market.instrument, "policy": name, "risk": risk}
+            row["tuned"] = walked.is_tuned
             row |= {"own": read_measures(walked.result), "equal": read_measures(equal)}
             sys.stderr.write(f"{row['market']} {risk:g} {name} {row['own']['log_growth']:.3f}\n")
             yield row, walked.result, equal
@@ -201,7 +216,10 @@ def compare_with_constant(accounts: dict[str, bt.Result]) -> pd.DataFrame:
 def describe_data(folders: list[Path]) -> dict[str, str]:
     """Return the SHA-256 of each file of bars, marks and funding."""
     files = sorted(path for folder in folders for path in folder.iterdir() if path.is_file())
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def round_numbers(value: Any) -> Any:
@@ -249,7 +267,7 @@ def main() -> None:
     parser.add_argument("--to", dest="end", default="2024-01-01")
     parser.add_argument("--train", default="365d")
     parser.add_argument("--test", default="180d")
-    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--out", type=Path, default=PAGE)
     wanted = parser.parse_args()
     wanted.only = [*dict.fromkeys([*wanted.only, BASELINE])] if wanted.only else []

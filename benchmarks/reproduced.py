@@ -20,7 +20,10 @@ from typing import Any
 FOLDER = Path(__file__).parent / "replications"
 PAGE = Path(__file__).parents[1] / "docs" / "data" / "reproduced.json"
 HELPERS = ("comparison", "paths")
-WITH_FACTORS = ("daily_funds", "moreira_muir", "moreira_muir_factors")
+WITH_FACTORS = (
+    "daily_funds", "moreira_muir", "moreira_muir_factors", "real_time_scale",
+    "volatility_targeting",
+)  # fmt: skip
 """Those that read the file of factors."""
 
 

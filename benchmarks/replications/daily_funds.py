@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from comparison import Row, write
-from paths import FloatArray, live, venue_of
+from paths import FloatArray, live, market_of_returns, venue_of
 
 import backtest as bt
 from backtest.strategies import Constant
@@ -32,17 +32,12 @@ LEVERAGES = (2.0, 3.0, -1.0)
 
 
 def read_market(file: Path, since: str = SINCE) -> bt.Market:
-    """Return a bar per session, opening at the close before: the file has no opens."""
+    """Return a bar per session of the market's total return: the file has no opens."""
     lines = file.read_text(encoding="latin-1").splitlines()
     rows = [line.split(",") for line in lines if line[:8].isdigit()]
     days = pd.to_datetime([row[0] for row in rows], format="%Y%m%d").tz_localize("UTC")
     total = pd.Series([(float(row[1]) + float(row[4])) / 100.0 for row in rows], index=days)[since:]
-    close = 100.0 * np.cumprod(1.0 + total.to_numpy())
-    start = np.concatenate([close[:1], close[:-1]])
-    bars = {"open": start, "high": np.maximum(start, close), "low": np.minimum(start, close)}
-    return bt.Market.from_frames(
-        pd.DataFrame({**bars, "close": close}, index=total.index.rename("time")), sessions=True
-    )
+    return market_of_returns(total)
 
 
 def hold(market: bt.Market, turns: float, rate: float) -> FloatArray:

@@ -66,13 +66,13 @@ class Fit(NamedTuple):
     months: int
 
 
-def read_factor(file: Path) -> pd.Series:
-    """Return the daily excess return of the market up to April 2015, as fractions."""
+def read_factor(file: Path, until: str = "2015-04-30") -> pd.Series:
+    """Return the daily excess return of the market up to a day, as fractions."""
     lines = file.read_text(encoding="latin-1").splitlines()
     rows = [line.split(",")[:2] for line in lines if line[:8].isdigit()]
     days = pd.to_datetime([day for day, _ in rows], format="%Y%m%d").tz_localize("UTC")
     series = pd.Series([float(value) / 100.0 for _, value in rows], index=days)
-    return series[:"2015-04-30"]
+    return series[:until]
 
 
 def monthly_market(daily: pd.Series, *, is_forecast: bool = False) -> bt.Market:

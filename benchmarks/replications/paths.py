@@ -58,6 +58,15 @@ def market_of(close: FloatArray, interval: str = "1h", **columns: npt.ArrayLike)
     return bt.Market.from_frames(pd.DataFrame(bars, index=index))
 
 
+def market_of_returns(daily: pd.Series) -> bt.Market:
+    """Return a bar per session, opening at the close before, from simple returns by day."""
+    close = 100.0 * np.cumprod(1.0 + daily.to_numpy())
+    opens = np.concatenate([close[:1], close[:-1]])
+    bars = {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close)}
+    index = pd.DatetimeIndex(daily.index, name="time")
+    return bt.Market.from_frames(pd.DataFrame({**bars, "close": close}, index=index), sessions=True)
+
+
 def walk(noise: FloatArray, mu: float, sigma: float, per_year: int = YEAR) -> FloatArray:
     """Return closes of dS / S = mu dt + sigma dW from standard normal noise, the first 100.
 

@@ -42,6 +42,8 @@ SMALLEST: dict[str, str] = {
     "real.py": "FOLDER --json --from 2023-01-01 --to 2023-02-10",
     "restarts.py": "--only sample --seeds 1 --budget 600",
     "options.py": "--options 2000",
+    "leaderboard.py": "QUARTER --only VolTarget --risks 1 --train 30d --test 20d --trials 4 "
+    "--from 2023-01-01 --to 2023-03-17 --out LEADERS",
     "luck.py": "--paths 2 --sets 24 --days 240 --only Lever",
     "order_in_bars.py": "FOLDER --json --from 2023-01-01 --to 2023-01-04",
     "ratios.py": "--bars 3000 --repeat 1 --no-limits",
@@ -64,6 +66,8 @@ SMALLEST: dict[str, str] = {
     "replications/leveraged_funds.py": "--years 1",
     "replications/moreira_muir.py": "FACTORS",
     "replications/moreira_muir_factors.py": "FACTORS",
+    "replications/real_time_scale.py": "FACTORS",
+    "replications/volatility_targeting.py": "FACTORS",
     "replications/value_funds.py": "--steps 500 --seeds 1",
 }
 """The arguments of each at its smallest size, by file."""
@@ -107,6 +111,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "COINS": str(folder / "coins"),
         "FACTORS": str(folder / "f.csv"),
         "REPRODUCED": str(folder / "reproduced.json"),
+        "LEADERS": str(folder / "leaderboard.json"),
     }
 
 
