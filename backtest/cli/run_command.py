@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,9 +17,11 @@ from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, Save, option
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.run_output import result_to_dict
+from backtest.cli.trades_file import check_trades_file, describe_trades, write_trades
 from backtest.cli.unit_hints import describe_bars
 from backtest.engine import Result
 from backtest.engine.limit_cost import LimitCost, check_limited
+from backtest.engine.trades import Trades
 from backtest.measures import Realization
 
 PYTHON_START = "bt.run(start=...)"
@@ -34,7 +37,7 @@ backtest run --margin isolated --venue-leverage 5 --stop-loss 0.1
 backtest run --policy my_policy.py:MyPolicy --taker-bps 4 --no-save
 backtest run --data btc/ --data eth/ --weights weights.csv --overlay vol-target
 backtest run examples/btc-vol-target.toml --capital 50000 --json
-backtest run --signal rsi:14:30:70 --realization
+backtest run --signal rsi:14:30:70 --realization --trades trades.csv
 backtest run --max-leverage esma-crypto --limit-cost   [dim]# backtest venues --limits[/dim]
 """
 
@@ -42,6 +45,13 @@ WithLimitCost = Annotated[
     bool,
     option(OUTPUT, "Also report what max_leverage cost in growth (runs twice).", "--limit-cost"),
 ]
+
+TradesFile = Annotated[
+    Path | None,
+    option(OUTPUT, "Write the trades to a .csv, .parquet or .json file.", "--trades"),
+]
+
+TradesBy = Annotated[str, option(OUTPUT, "Its rows: trip, fifo or average (trip).", "--trades-by")]
 
 WithRealization = Annotated[
     bool,
@@ -54,11 +64,14 @@ def run(
     *,
     limit_cost: WithLimitCost = False,
     realization: WithRealization = False,
+    trades: TradesFile = None,
+    trades_by: TradesBy = "trip",
     as_json: AsJson = False,
     save: Save = True,
     results: Results = RESULTS,
 ) -> None:
     """Run an account through a market under a policy, and summarize the result."""
+    check_trades_file(trades, trades_by)
     experiment = build_experiment(draft)
     if limit_cost:
         check_limited(experiment.terms["account"])
@@ -69,11 +82,13 @@ def run(
     result = run_with_progress(experiment)
     cost = measure_cost(experiment, result) if limit_cost else None
     realized = result.realization() if realization else None
+    listed = None if trades is None else write_trades(result, trades, trades_by)
+    given = partial(result_to_dict, result, cost=cost, realized=realized, trades=listed)
     save_and_print(
         result,
         results if save else None,
-        lambda: print_summary(result, cost, realized),
-        partial(result_to_dict, result, cost=cost, realized=realized) if as_json else None,
+        lambda: print_summary(result, cost, realized, listed),
+        given if as_json else None,
     )
 
 
@@ -82,13 +97,17 @@ def measure_cost(experiment: Experiment, result: Result) -> LimitCost:
     return result.limit_cost(compile=experiment.terms.get("compile", True))
 
 
-def print_summary(result: Result, cost: LimitCost | None, realized: Realization | None) -> None:
+def print_summary(
+    result: Result, cost: LimitCost | None, realized: Realization | None, trades: Trades | None
+) -> None:
     """Print the summary of a run, and what else was asked for."""
     typer.echo(result.summary().replace(PYTHON_START, "--start"))
     if cost is not None:
         typer.echo("\n" + "\n".join(format_paragraph("Limit", str(cost))))
     if realized is not None:
         typer.echo("\n" + "\n".join(format_paragraph("Realization", str(realized))))
+    if trades is not None:
+        typer.echo("\n" + "\n".join(format_paragraph("Trades", describe_trades(trades))))
 
 
 def run_with_progress(experiment: Experiment) -> Any:

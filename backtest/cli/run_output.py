@@ -10,6 +10,7 @@ from backtest.engine.account_text import count_boundless
 if TYPE_CHECKING:
     from backtest.engine import Result
     from backtest.engine.limit_cost import LimitCost
+    from backtest.engine.trades import Trades
     from backtest.measures import Realization
 
 
@@ -19,11 +20,12 @@ def result_to_dict(
     *,
     cost: LimitCost | None = None,
     realized: Realization | None = None,
+    trades: Trades | None = None,
 ) -> dict[str, Any]:
     """Return a result as data: its identity, its folder, what it ran on and its metrics.
 
     Those of several positions are also given by instrument. ``cost``, that of the limit of
-    leverage, and ``realized`` gains are part of it if given.
+    leverage, and ``realized`` gains and measures of ``trades`` are part of it if given.
     """
     manifest = result.manifest
     data = {
@@ -42,4 +44,7 @@ def result_to_dict(
         data["limit_cost"] = cost._asdict()
     if realized is not None:
         data["realization"] = realized.to_dict()
+    if trades is not None:
+        measures = {**trades.measures.to_dict(), "unallocated": trades.unallocated.to_dict()}
+        data["trades"] = {"by": trades.view, **measures}
     return data

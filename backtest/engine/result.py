@@ -38,6 +38,7 @@ from backtest.engine.result_tables import (
 )
 from backtest.engine.result_text import write_summary
 from backtest.engine.run_by_state import tabulate_parts
+from backtest.engine.trades import Trades, list_run_trades
 from backtest.engine.vectorbt_exchange import Kind, convert
 from backtest.features.liquidation_forecast import HORIZON
 from backtest.measures.attribution import (
@@ -194,6 +195,16 @@ class Result(PortfolioViews, Reportable):
             If the account has no such limit, or the result was loaded from files or resumed.
         """
         return measure_limit_cost(self, self._run, is_compiled=compile)
+
+    @cached_property
+    def trades(self) -> Trades:
+        """The trades, a row per round trip; see :func:`backtest.engine.trades.list_run_trades`.
+
+        ``trades.lots("fifo")`` and ``trades.lots("average")`` have a row per lot,
+        ``trades.measures`` and ``trades.measures_by("year")`` win rate, profit factor and others.
+        The profits and ``trades.unallocated`` add up to the change of equity without flows.
+        """
+        return list_run_trades(self, "trip")
 
     def realization(self) -> Realization:
         """Return how readily the account closed positions at a gain, and at a loss.

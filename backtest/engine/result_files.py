@@ -59,7 +59,8 @@ FILES_OF = {RUN: FILES, PORTFOLIO: (BARS, POSITIONS, EVENTS, STATE, METRICS)}
 HASHED = (MANIFEST, METRICS, STATE)
 """The files whose hashes a list compares."""
 ARRAYS = (
-    "mark_low", "mark_high", "signal", "multiplier", "initial_multiplier", "ends_sample",
+    "mark_low", "mark_high", "low", "high", "signal", "multiplier", "initial_multiplier",
+    "ends_sample",
 )  # fmt: skip
 HIDDEN = ("entry_value", "unit_value", *ARRAYS)
 """Columns of the bars of one position that only loading needs."""
@@ -312,6 +313,7 @@ def _read_one(
     nothing = np.zeros(len(bars))  # columns that earlier versions left out
     values = {"overlay": nothing + 1.0, "collateral_pnl": nothing, "conversion": nothing} | values
     values.setdefault("initial_multiplier", values["multiplier"])  # earlier versions had one
+    values = {"low": nothing * math.nan, "high": nothing * math.nan} | values
     names = tuple(stored.get("names", [manifest["data"]["instrument"] or "market"]))
     unrealized = stored.get("first_unrealized", find_first_unrealized(manifest))
     return {

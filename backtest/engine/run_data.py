@@ -39,8 +39,9 @@ T = TypeVar("T")
 class Quotes(NamedTuple):
     """Prices, signals and margin multipliers at closes, of shape (n_bars, n).
 
-    Those that stay the same may have one row. A result of several positions that an earlier version
-    saved has marks only; the others have no rows.
+    ``low`` and ``high`` are the extremes of last prices in each bar. Those that stay the same may
+    have one row. A result of several positions that an earlier version saved has marks only; the
+    others have no rows.
     """
 
     close: FloatArray
@@ -50,6 +51,8 @@ class Quotes(NamedTuple):
     signal: FloatArray
     multiplier: FloatArray
     initial_multiplier: FloatArray
+    low: FloatArray
+    high: FloatArray
 
 
 class Before(NamedTuple):

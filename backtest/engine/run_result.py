@@ -172,7 +172,7 @@ def read_quotes(setup: Setup) -> Quotes:
     """Return prices, signals and multipliers of the bars of a run, of shape (n_bars, n)."""
     first, feed = setup.first, setup.inputs.feed
     names = ("close", "mark_close", "mark_low", "mark_high", "signal", "multiplier", "initial")
-    arrays = [getattr(feed, name) for name in names]
+    arrays = [getattr(feed, name) for name in (*names, "low", "high")]
     if setup.has_one_position:
         arrays[4] = setup.panelists[0].market.signal  # as the policy saw it
         arrays = [each[:, None] for each in arrays]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +13,7 @@ import pandas as pd
 from backtest.base.checked_calls import checked
 from backtest.base.number_text import format_percent
 from backtest.base.units import DAY, TOLERANCE, utc_index
+from backtest.measures.lots import Turns, average_entries, match_first_in, split_trades
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
@@ -79,38 +78,6 @@ class Realization:
         return {name: value for name, value in vars(self).items() if name != "lots"}
 
 
-class Lot(NamedTuple):
-    """Contracts that were opened together: signed quantity, price, and time in ns."""
-
-    quantity: float
-    price: float
-    time: int
-
-
-class Held(NamedTuple):
-    """Signed contracts of a position, and its average entry in u: the price, or -1 / price."""
-
-    quantity: float
-    entry: float
-
-    def find_entry(self, *, is_inverse: bool) -> float:
-        """Return the average entry as a price."""
-        return -1.0 / self.entry if is_inverse else self.entry
-
-    def trade(self, trade: Lot, *, is_inverse: bool) -> Held:
-        """Return the position after a trade: a reduction keeps the entry, a flip begins it anew."""
-        value = -1.0 / trade.price if is_inverse else trade.price
-        after = self.quantity + trade.quantity
-        if abs(after) <= TOLERANCE * abs(trade.quantity):
-            return Held(0.0, math.nan)
-        if self.quantity * after <= 0.0:
-            return Held(after, value)
-        if self.quantity * trade.quantity < 0.0:
-            return Held(after, self.entry)
-        total = self.quantity * self.entry + trade.quantity * value
-        return Held(after, total / after)
-
-
 class GainCounts(NamedTuple):
     """Positions by bar: realized and kept, at gains and at losses."""
 
@@ -118,13 +85,6 @@ class GainCounts(NamedTuple):
     paper_gains: float = 0.0
     realized_losses: float = 0.0
     paper_losses: float = 0.0
-
-    def add(self, share: float, gain: float, *, is_realized: bool) -> GainCounts:
-        """Return the counts with a share of a position, by the sign of its gain; 0 is neither."""
-        if gain == 0.0:
-            return self
-        name = f"{'realized' if is_realized else 'paper'}_{'gains' if gain > 0.0 else 'losses'}"
-        return self._replace(**{name: getattr(self, name) + share})
 
 
 @checked
@@ -187,82 +147,66 @@ def count_realized(
     price: FloatArray,
     *,
     is_inverse: bool,
-) -> tuple[GainCounts, list[tuple[float, ...]]]:
+) -> tuple[GainCounts, pd.DataFrame]:
     """Return positions by bar, and the lots that were closed; arguments of :func:`realization`."""
+    is_trade = quantity != 0.0
+    traded_at, quantity, price = traded_at[is_trade], quantity[is_trade], price[is_trade]
+    turns, value = split_trades(quantity), -1.0 / price if is_inverse else price
+    known = np.concatenate(([np.nan], average_entries(turns, value)))
+    entries = -1.0 / known if is_inverse else known
     rows = np.searchsorted(time, traded_at, side="right") - 1
-    firsts = np.searchsorted(rows, np.arange(len(time) + 1))
-    trades = [Lot(*each) for each in zip(quantity.tolist(), price.tolist(), traded_at.tolist(),
-                                         strict=True)]  # fmt: skip
-    counts, lots, closed = GainCounts(), deque[Lot](), list[tuple[float, ...]]()
-    held = Held(0.0, math.nan)
-    for bar in range(len(time)):
-        own = trades[firsts[bar] : firsts[bar + 1]]
-        if lots or own:
-            entry = held.find_entry(is_inverse=is_inverse)
-            counts, pieces = live_bar(counts, lots, own, float(close[bar]), entry)
-            closed += pieces
-        for trade in own:
-            held = held.trade(trade, is_inverse=is_inverse)
-    return counts, closed
+    done = np.searchsorted(rows, np.arange(len(time)))  # trades before each bar
+    begun, entry = np.concatenate(([0.0], turns.after))[done], entries[done]
+    size = np.abs(begun)
+    realized, left = share_closed(turns, rows, done, size)
+    at_gain = (price - entry[rows]) * begun[rows]
+    kept = np.where(left > TOLERANCE * size, left / np.where(size > 0.0, size, 1.0), 0.0)
+    on_paper = (close - entry) * begun
+    counts = (
+        float(part[gain > 0.0].sum() if is_gain else part[gain < 0.0].sum())
+        for is_gain in (True, False)
+        for part, gain in ((realized, at_gain), (kept, on_paper))
+    )
+    return GainCounts(*counts), list_closed(turns, traded_at, price)
 
 
-def join_realized(
-    parts: Mapping[str, tuple[GainCounts, list[tuple[float, ...]]]],
-) -> Realization:
+def share_closed(
+    turns: Turns, rows: IntArray, done: IntArray, size: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the share of the position at the open of its bar that each trade closed.
+
+    And what all trades of each bar left of that position, in contracts. ``rows`` are the bars of
+    the trades, ``done`` the trades before each bar, ``size`` the contracts held at its open.
+    """
+    total = np.concatenate(([0.0], np.cumsum(turns.closed)))
+    before = np.maximum(size[rows] - (total[:-1] - total[done[rows]]), 0.0)
+    own = np.minimum(turns.closed, before)
+    left = np.maximum(size - np.bincount(rows, own, len(size)), 0.0)
+    return np.divide(own, size[rows], out=np.zeros(len(own)), where=size[rows] > 0.0), left
+
+
+def list_closed(turns: Turns, traded_at: IntArray, price: FloatArray) -> pd.DataFrame:
+    """Return the lots that trades closed, the oldest first."""
+    opened, closed, contracts = match_first_in(turns)
+    side = np.sign(turns.after[opened])
+    begin, end = traded_at[opened], traded_at[closed]
+    columns = (begin, end, side * contracts, price[opened], price[closed], (end - begin) / DAY,
+               side * (price[closed] / price[opened] - 1.0))  # fmt: skip
+    return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
+
+
+def join_realized(parts: Mapping[str, tuple[GainCounts, pd.DataFrame]]) -> Realization:
     """Return the realization of several instruments: each position counts for itself."""
     counts = GainCounts(
         *(sum(column) for column in zip(*(each[0] for each in parts.values()), strict=True))
     )
-    found = summarize(counts, [row for _, closed in parts.values() for row in closed])
-    names = [name for name, (_, closed) in parts.items() for _ in closed]
-    lots = found.lots.assign(instrument=names).sort_values("closed", kind="stable")
-    return dataclasses.replace(found, lots=lots.reset_index(drop=True))
+    lots = [each.assign(instrument=name) for name, (_, each) in parts.items()]
+    joined = pd.concat(lots, ignore_index=True).sort_values("closed", kind="stable")
+    return summarize(counts, joined.reset_index(drop=True))
 
 
-def live_bar(
-    counts: GainCounts, lots: deque[Lot], trades: list[Lot], close: float, entry: float
-) -> tuple[GainCounts, list[tuple[float, ...]]]:
-    """Return the counts after a bar, and the pieces its trades closed; ``lots`` are changed.
-
-    ``entry`` is the average entry of the position with which the bar began.
-    """
-    begun = sum(each.quantity for each in lots)
-    left, closed = begun, []
-    for trade in trades:
-        pieces = list(close_lots(lots, trade))
-        traded = -sum(row[2] for row in pieces)
-        own = math.copysign(min(abs(traded), abs(left)), begun)
-        if own:
-            counts = counts.add(own / begun, (trade.price - entry) * begun, is_realized=True)
-        left -= own
-        rest = trade.quantity - traded
-        if abs(rest) > TOLERANCE * abs(trade.quantity):
-            lots.append(trade._replace(quantity=rest))
-        closed += pieces
-    if begun and abs(left) > TOLERANCE * abs(begun):
-        counts = counts.add(left / begun, (close - entry) * begun, is_realized=False)
-    return counts, closed
-
-
-def close_lots(lots: deque[Lot], trade: Lot) -> Iterator[tuple[float, ...]]:
-    """Yield the pieces of lots that a trade closes, the oldest first, and remove them."""
-    rest = abs(trade.quantity)
-    while lots and lots[0].quantity * trade.quantity < 0.0 and rest > 0.0:
-        lot = lots.popleft()
-        taken = min(rest, abs(lot.quantity))
-        rest -= taken
-        piece = math.copysign(taken, lot.quantity)
-        change = math.copysign(1.0, piece) * (trade.price / lot.price - 1.0)
-        days = (trade.time - lot.time) / DAY
-        yield lot.time, trade.time, piece, lot.price, trade.price, days, change
-        kept = lot.quantity - piece
-        if abs(kept) > TOLERANCE * abs(lot.quantity):
-            lots.appendleft(lot._replace(quantity=kept))
-
-
-def summarize(counts: GainCounts, closed: list[tuple[float, ...]]) -> Realization:
+def summarize(counts: GainCounts, lots: pd.DataFrame) -> Realization:
     """Return the shares and the holding times."""
-    lots = pd.DataFrame(closed, columns=list(COLUMNS)).astype(np.float64)
     weight = (lots["quantity"] * lots["entry"]).abs()
     gains = counts.realized_gains + counts.paper_gains
     losses = counts.realized_losses + counts.paper_losses

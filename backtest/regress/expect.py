@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import format_span
 from backtest.measures.measure_names import ABOUT
+from backtest.measures.trade_measures import TRADE_MEASURES
 
 if TYPE_CHECKING:
     from backtest.engine import Result
@@ -28,8 +29,9 @@ def assert_policy(result: Result) -> Expectation:
     Returns
     -------
     Expectation
-        Its attributes are the measures. A comparison that fails raises AssertionError with the
-        measure, its value, the bound and the meaning of the value. NaN satisfies no bound.
+        Its attributes are the measures, also those of ``result.trades.measures``. A comparison
+        that fails raises AssertionError with the measure, its value, the bound and the meaning of
+        the value. NaN satisfies no bound.
 
     Raises
     ------
@@ -54,17 +56,19 @@ class Expectation:
     def __getattr__(self, name: str) -> MetricValue:
         if name.startswith("_"):
             raise AttributeError(name)
-        metrics = self._result.metrics
-        if name not in metrics:
+        metrics, known = self._result.metrics, dir(self)
+        if name not in known:
             raise ParameterError(
-                f"a result has no measure {name!r}{did_you_mean(name, metrics)}",
+                f"a result has no measure {name!r}{did_you_mean(name, known)}",
                 where=f"assert_policy(...).{name}",
-                cure=f"use one of {', '.join(metrics)}",
+                cure=f"use one of {', '.join(known)}",
             )
+        if name not in metrics:
+            metrics = {str(k): float(v) for k, v in self._result.trades.measures.items()}
         return MetricValue(name, float(metrics[name]), self._result)
 
     def __dir__(self) -> list[str]:
-        return [*self._result.metrics]
+        return list({**self._result.metrics, **TRADE_MEASURES})
 
     def __repr__(self) -> str:
         return f"assert_policy({self._result!r})"
@@ -145,7 +149,7 @@ class MetricValue:
 
     def _describe_failure(self, rule: str, bound: object) -> str:
         """Return the failure message: the bound, the meaning of the measure, and the run."""
-        about, manifest = ABOUT[self.name], self.result.manifest
+        about, manifest = (ABOUT | TRADE_MEASURES)[self.name], self.result.manifest
         wish = {1: "more is better", -1: "less is better", 0: ""}[about.better]
         shown = (
             f"{bound.value!r}, {bound.name} of {_name_policy(bound.result)}"

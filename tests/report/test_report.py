@@ -29,8 +29,8 @@ from backtest.strategies import Constant
 from tests.markets import market_of
 from tests.report.reported import VENUE, live
 
-SECTIONS = ["story", "costs", "risk", "time", "leverage", "states", "realization", "events",
-            "measures", "data", "assumptions"]  # fmt: skip
+SECTIONS = ["story", "costs", "risk", "time", "leverage", "states", "trades", "realization",
+            "events", "measures", "data", "assumptions"]  # fmt: skip
 
 
 def tables_of(page):

@@ -33,6 +33,7 @@ from backtest.report.run.over_time_section import build_time, build_use, find_dr
 from backtest.report.run.realization_section import list_realization
 from backtest.report.run.risk_section import build_risk, choose_horizon
 from backtest.report.run.story_section import draw_story
+from backtest.report.run.trades_section import collect_trades, list_trades_section
 
 if TYPE_CHECKING:
     from backtest.engine import Result
@@ -71,6 +72,7 @@ def build_run_sections(result: Result, background: Background) -> list[Section]:
         build_time(result),
         build_use(result),
         build_states(result),
+        *list_trades_section(result),
         *list_realization(result),
         Section("events", "Event ledger", ledger, [build_ledger(result, rows)]),
         Section("measures", "All measures", explain_measures(result.manifest),
@@ -288,6 +290,7 @@ def collect_run_numbers(result: Result) -> dict[str, Any]:
         "market_states": {
             by: result.measures_by(by).to_dict("index") for by in ("phase", "volatility")
         },
+        "trades": collect_trades(result),
         "target_cuts": list(result.cut_rows),
         "no_fill": result.no_fill,
         "events": {str(kind): int(count) for kind, count in events.items()},

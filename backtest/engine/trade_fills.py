@@ -1,0 +1,114 @@
+"""The fills of a run by instrument, from its ledger: what ``result.trades`` is made of."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import ledger
+from backtest.account.portfolio_ledger import DELISTED
+from backtest.engine.result_tables import (
+    DIVIDEND,
+    KINDS,
+    OWNER,
+    find_costs,
+    value_of,
+)
+from backtest.measures.lots import split_trades
+from backtest.measures.trade_rows import Fills
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray, IntArray
+    from backtest.engine.run_record import RunRecord
+
+CARRIED, OPEN = -1, -2
+"""Kinds of the fills before the first, of what an earlier run held, and after the last."""
+TRADED = (ledger.FILL, *ledger.STOPS, ledger.LIQUIDATED, ledger.RUINED, DELISTED)
+"""Kinds of entries that change a position."""
+NUMBERS = {name: kind for kind, name in KINDS.items()} | {DIVIDEND: ledger.FUNDING}
+
+
+class InstrumentFills(NamedTuple):
+    """Fills of one instrument with the bar and the kind of each, arrays of shape (n_fills,)."""
+
+    bar: IntArray
+    kind: IntArray
+    fills: Fills
+
+
+def read_entries(run: RunRecord) -> FloatArray:
+    """Return the entries of the ledger, of shape (n, 8 or more), with bars counted from 0.
+
+    A result of one position that was loaded has its events table only.
+    """
+    if not isinstance(run.entries, pd.DataFrame):
+        entries = run.entries.copy()
+        entries[:, 0] -= run.span.first
+        return entries
+    events = run.entries
+    kinds = events["kind"].astype(str).map(NUMBERS).to_numpy(dtype=np.float64)
+    is_cost = np.isnan(kinds)
+    row = np.cumsum(~is_cost) - 1
+    entries = np.zeros((int((~is_cost).sum()), OWNER))
+    time = pd.DatetimeIndex(events["time"]).as_unit("ns").asi8[~is_cost]
+    entries[:, 0] = np.searchsorted(run.time, time)
+    entries[:, 1] = kinds[~is_cost]
+    entries[:, 2] = value_of(run.venue, events["price"].to_numpy()[~is_cost])
+    for column, name in ((3, "quantity"), (4, "amount")):
+        entries[:, column] = events[name].to_numpy()[~is_cost]
+    amount = events["amount"].to_numpy()
+    for name, _, column in find_costs(np.zeros(0, dtype=np.int64)):
+        rows = (events["kind"] == name).to_numpy()
+        np.add.at(entries[:, column], row[rows], amount[rows])
+    return entries
+
+
+def read_fills(run: RunRecord, entries: FloatArray, i: int) -> InstrumentFills:
+    """Return the fills of an instrument.
+
+    The first is what an earlier run held, at its last mark, and the last closes what is held at the
+    end, at the last mark; neither has costs.
+    """
+    own = entries[:, OWNER] == i if entries.shape[1] > OWNER else np.ones(len(entries), dtype=bool)
+    is_fill = own & np.isin(entries[:, 1], TRADED) & (entries[:, 3] != 0.0)
+    rows, paid = np.flatnonzero(is_fill), np.flatnonzero(own & (entries[:, 1] == ledger.FUNDING))
+    quantity, last = run.of_positions("quantity")[:, i], run.record.n_bars - 1
+    in_first = rows[entries[rows, 0] == 0.0]
+    carried = float(quantity[0] - entries[in_first, 3].sum())
+    if abs(carried) <= 1e-9 * max(abs(float(quantity[0])), *np.abs(entries[in_first, 3]), 0.0):
+        carried = 0.0
+    parts = [entries[rows]]
+    if carried != 0.0:
+        known = run.before.mark.tolist()  # earlier versions saved none of several positions
+        mark = known[i] if i < len(known) else math.nan
+        parts.insert(0, make_entry(0, CARRIED, run, i, mark, carried))
+    if quantity[last] != 0.0:
+        mark = float(run.marks[last, i])
+        parts.append(make_entry(last, OPEN, run, i, mark, -float(quantity[last])))
+    taken = np.concatenate(parts)
+    place = np.searchsorted(rows, paid) + (carried != 0.0)
+    n, rate = len(taken), entries[paid, 4] / np.abs(entries[paid, 3])
+    is_loss = taken[:, 1] == ledger.LIQUIDATED
+    fills = Fills(
+        turns=split_trades(taken[:, 3]),
+        value=taken[:, 2],
+        fees=np.where(is_loss, 0.0, taken[:, 5]),
+        slippage=taken[:, 6],
+        impact=taken[:, 7],
+        loss=np.where(is_loss, taken[:, 5], 0.0),
+        funding=np.bincount(place, entries[paid, 4], n).astype(np.float64),
+        rate=np.bincount(place, rate, n).astype(np.float64),
+    )
+    return InstrumentFills(taken[:, 0].astype(np.int64), taken[:, 1].astype(np.int64), fills)
+
+
+def make_entry(
+    bar: int, kind: int, run: RunRecord, i: int, price: float, quantity: float
+) -> FloatArray:
+    """Return an entry of the ledger that changes a position without costs."""
+    entry = np.zeros((1, OWNER if isinstance(run.entries, pd.DataFrame) else run.entries.shape[1]))
+    entry[0, :4] = bar, kind, value_of(run.list_venues()[i], np.array([price]))[0], quantity
+    return entry

@@ -1,0 +1,143 @@
+"""Lots: what each trade of one instrument opens and closes, first in first out or at average cost.
+
+Arrays have a row per trade, in order. Contracts are signed where a name says ``quantity``,
+``before`` or ``after``, else positive.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from backtest.base.units import BoolArray, FloatArray, IntArray
+
+FLAT = 1e-10
+"""The largest rest of a trade, as a fraction of it, that is rounding: the position is closed."""
+
+
+class Turns(NamedTuple):
+    """Trades split into what they close and what they open, arrays of shape (n_trades,).
+
+    ``before`` and ``after`` are the position. A trade that turns it to the other side closes and
+    opens.
+    """
+
+    quantity: FloatArray
+    before: FloatArray
+    after: FloatArray
+    closed: FloatArray
+    opened: FloatArray
+
+    @property
+    def starts(self) -> BoolArray:
+        """Whether each trade begins a position, from flat or from the other side."""
+        found: BoolArray = (self.opened > 0.0) & ((self.before == 0.0) | (self.closed > 0.0))
+        return found
+
+    @property
+    def shares(self) -> tuple[FloatArray, FloatArray]:
+        """The shares of each trade that close, and that open."""
+        size = np.abs(self.quantity)
+        return self.closed / size, self.opened / size
+
+
+class Pieces(NamedTuple):
+    """Contracts of lots: the trades that opened and closed them, and how many."""
+
+    opened: IntArray
+    closed: IntArray
+    contracts: FloatArray
+
+
+def split_trades(quantity: FloatArray) -> Turns:
+    """Return what signed trades, none of them 0, close and open."""
+    after, held = np.empty(len(quantity)), 0.0
+    for k, traded in enumerate(quantity.tolist()):
+        total = held + traded
+        held = 0.0 if abs(total) <= FLAT * max(abs(traded), abs(held)) else total
+        after[k] = held
+    before = np.concatenate(([0.0], after))[:-1]
+    is_kept = before * after > 0.0
+    change = np.abs(after) - np.abs(before)
+    closed = np.where(is_kept, np.maximum(-change, 0.0), np.abs(before))
+    opened = np.where(is_kept, np.maximum(change, 0.0), np.abs(after))
+    return Turns(quantity, before, after, closed, opened)
+
+
+def match_first_in(turns: Turns) -> Pieces:
+    """Return the lots that trades closed, the oldest first; those left open are not among them."""
+    lots = deque[tuple[int, float]]()
+    found: list[tuple[int, int, float]] = []
+    is_whole = (turns.after == 0.0) | (turns.opened > 0.0)
+    rows = zip(turns.closed.tolist(), turns.opened.tolist(), is_whole.tolist(), strict=True)
+    for k, (closed, opened, closes_all) in enumerate(rows):
+        rest = closed
+        while lots and rest > 0.0:
+            lot, left = lots.popleft()
+            taken = left if closes_all or left <= rest * (1.0 + FLAT) else rest
+            found.append((lot, k, taken))
+            rest -= taken
+            if taken < left:
+                lots.appendleft((lot, left - taken))
+        if opened > 0.0:
+            lots.append((k, opened))
+    columns = np.array(found, dtype=np.float64).reshape(-1, 3).T
+    return Pieces(columns[0].astype(np.int64), columns[1].astype(np.int64), columns[2])
+
+
+def average_costs(
+    turns: Turns, opening: FloatArray, holding: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Return what closing trades take of an amount, and what is left after each trade.
+
+    The position carries the amount evenly on all its contracts. ``opening`` is what the opening
+    part of each trade adds to it, ``holding`` what was added since the trade before.
+    """
+    taken, left = np.zeros(len(opening)), np.zeros(len(opening))
+    share = np.divide(
+        turns.closed, np.abs(turns.before), out=np.zeros(len(opening)), where=turns.before != 0.0
+    )
+    late = np.zeros(len(opening)) if holding is None else holding
+    carried = 0.0
+    rows = zip(opening.tolist(), late.tolist(), share.tolist(), strict=True)
+    for k, (opened, held, part) in enumerate(rows):
+        carried += held
+        taken[k] = carried * part
+        carried += opened - taken[k]
+        left[k] = carried
+    return taken, left
+
+
+def average_entries(turns: Turns, value: FloatArray) -> FloatArray:
+    """Return the average entry after each trade at values u; NaN when flat."""
+    _, left = average_costs(turns, turns.opened * value)
+    size = np.abs(turns.after)
+    return np.asarray(np.divide(left, size, out=np.full(len(size), np.nan), where=size > 0.0))
+
+
+def reduce_spans(
+    values: FloatArray, first: IntArray, stop: IntArray, reduce: np.ufunc
+) -> FloatArray:
+    """Return ``reduce`` (``np.fmin``, ``np.fmax``) of values[first:stop] by span, NaN if empty.
+
+    Spans of at least 2^k values are two overlapping ones of that length, whose reductions one table
+    has for all places; so the time does not depend on how long the spans are, or overlap.
+
+    Examples
+    --------
+    >>> values = np.array([3.0, 1.0, 2.0, 5.0])
+    >>> reduce_spans(values, np.array([0, 1, 3]), np.array([3, 4, 3]), np.fmax)
+    array([ 3.,  5., nan])
+    """
+    found = np.full(len(first), np.nan)
+    level = np.frexp(np.maximum(stop - first, 0).astype(np.float64))[1] - 1
+    table = values
+    for k in range(int(level.max(initial=-1)) + 1):
+        if k > 0:
+            table = reduce(table[: -(2 ** (k - 1))], table[2 ** (k - 1) :])
+        rows = level == k
+        found[rows] = reduce(table[first[rows]], table[stop[rows] - 2**k])
+    return found

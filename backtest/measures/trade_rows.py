@@ -1,0 +1,164 @@
+"""The trades of an account in one instrument: round trips, or lots, with their costs.
+
+Values are u, those of one contract in the settlement currency. All trades end: what is open at the
+end is closed by a last row of the fills, at the last mark and without costs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from backtest.measures.lots import Turns, average_costs, match_first_in
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray, IntArray
+
+TradeView: TypeAlias = Literal["trip", "fifo", "average"]
+VIEWS = ("trip", "fifo", "average")
+
+
+class Fills(NamedTuple):
+    """Fills of one instrument, arrays of shape (n_fills,), and the funding between them.
+
+    ``value`` is the u filled. ``loss`` is that of liquidations. ``funding`` is what the position
+    paid since the fill before, ``rate`` the same per contract.
+    """
+
+    turns: Turns
+    value: FloatArray
+    fees: FloatArray
+    slippage: FloatArray
+    impact: FloatArray
+    loss: FloatArray
+    funding: FloatArray
+    rate: FloatArray
+
+
+class TradeRows(NamedTuple):
+    """Trades: the fills at which they began and ended, and their money.
+
+    ``entry_value`` and ``exit_value`` are averages by quantity; ``gain`` is the profit between
+    them, at the prices filled.
+    """
+
+    entry: IntArray
+    exit: IntArray
+    side: FloatArray
+    quantity: FloatArray
+    entry_value: FloatArray
+    exit_value: FloatArray
+    gain: FloatArray
+    fees: FloatArray
+    slippage: FloatArray
+    impact: FloatArray
+    loss: FloatArray
+    funding: FloatArray
+
+
+def list_trades(fills: Fills, view: TradeView) -> TradeRows:
+    """Return the trades of one instrument.
+
+    ``"trip"``: from flat to flat; a fill that turns the position ends one and begins the next.
+    ``"fifo"``: a trade for each lot, or part of a lot, that a fill closes, the oldest first.
+    ``"average"``: a trade for each fill that closes contracts, at the average costs of all held.
+    The fee of a fill is shared by quantity, funding by the contracts held when it was paid; at
+    average costs, each contract carries the same part of what is paid up to the fill.
+    """
+    if view == "trip":
+        return list_trips(fills)
+    return list_lots(fills) if view == "fifo" else list_average(fills)
+
+
+def list_trips(fills: Fills) -> TradeRows:
+    """Return the trades from flat to flat."""
+    turns, starts = fills.turns, fills.turns.starts
+    after = np.cumsum(starts) - 1
+    before, n = after - starts, int(starts.sum())
+    is_closing, closes, opens = turns.closed > 0.0, *turns.shares
+    is_held = turns.before != 0.0
+
+    def sum_parts(of_closing: FloatArray, of_opening: FloatArray) -> FloatArray:
+        found = np.bincount(after, of_opening, n).astype(np.float64)
+        found += np.bincount(before[is_held], of_closing[is_held], n)
+        return found
+
+    def sum_costs(cost: FloatArray) -> FloatArray:
+        return sum_parts(cost * closes, cost * opens)
+
+    nothing, last = np.zeros(len(after)), np.zeros(n, dtype=np.int64)
+    last[before[is_closing]] = np.flatnonzero(is_closing)
+    quantity, side = sum_parts(nothing, turns.opened), np.sign(turns.after[starts])
+    paid = sum_parts(nothing, turns.opened * fills.value)
+    received = sum_parts(turns.closed * fills.value, nothing)
+    return TradeRows(
+        entry=np.flatnonzero(starts),
+        exit=last,
+        side=side,
+        quantity=quantity,
+        entry_value=paid / quantity,
+        exit_value=received / quantity,
+        gain=side * (received - paid),
+        fees=sum_costs(fills.fees),
+        slippage=sum_costs(fills.slippage),
+        impact=sum_costs(fills.impact),
+        loss=sum_parts(fills.loss, nothing),
+        funding=sum_parts(fills.funding, nothing),
+    )
+
+
+def list_lots(fills: Fills) -> TradeRows:
+    """Return a trade for each lot that was closed, first in first out."""
+    turns = fills.turns
+    entry, exit_, contracts = match_first_in(turns)
+    part_in = contracts / np.abs(turns.quantity[entry])
+    part_out = contracts / np.abs(turns.quantity[exit_])
+    side, total = np.sign(turns.after[entry]), np.cumsum(fills.rate)
+
+    def share(cost: FloatArray) -> FloatArray:
+        return cost[entry] * part_in + cost[exit_] * part_out
+
+    return TradeRows(
+        entry=entry,
+        exit=exit_,
+        side=side,
+        quantity=contracts,
+        entry_value=fills.value[entry],
+        exit_value=fills.value[exit_],
+        gain=side * contracts * (fills.value[exit_] - fills.value[entry]),
+        fees=share(fills.fees),
+        slippage=share(fills.slippage),
+        impact=share(fills.impact),
+        loss=fills.loss[exit_] * part_out,
+        funding=contracts * (total[exit_] - total[entry]),
+    )
+
+
+def list_average(fills: Fills) -> TradeRows:
+    """Return a trade for each fill that closed contracts, at average costs."""
+    turns, (closes, opens) = fills.turns, fills.turns.shares
+    exit_ = np.flatnonzero(turns.closed > 0.0)
+    began = np.maximum.accumulate(np.where(turns.starts, np.arange(len(closes)), 0))
+    entry = np.concatenate(([0], began))[exit_]
+    contracts, side = turns.closed[exit_], np.sign(turns.before[exit_])
+    paid = average_costs(turns, turns.opened * fills.value)[0][exit_]
+    received = contracts * fills.value[exit_]
+
+    def share(cost: FloatArray) -> FloatArray:
+        return average_costs(turns, cost * opens)[0][exit_] + (cost * closes)[exit_]
+
+    return TradeRows(
+        entry=entry,
+        exit=exit_,
+        side=side,
+        quantity=contracts,
+        entry_value=paid / contracts,
+        exit_value=fills.value[exit_],
+        gain=side * (received - paid),
+        fees=share(fills.fees),
+        slippage=share(fills.slippage),
+        impact=share(fills.impact),
+        loss=fills.loss[exit_],
+        funding=average_costs(turns, np.zeros(len(closes)), fills.funding)[0][exit_],
+    )

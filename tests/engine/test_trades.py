@@ -1,0 +1,273 @@
+"""Trades of a run: by hand, against the ledger on random accounts, and against vectorbt."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.engine.result_tables import TRADES
+from backtest.measures.lots import match_first_in, reduce_spans, split_trades
+from backtest.regress import assert_policy
+from backtest.strategies import Constant
+from tests.agreement import run_engine, trust_data
+from tests.cases import PortfolioCase, make_case, make_exit_case
+from tests.commands import call
+from tests.engine.test_vectorbt_exchange import PLAIN, TERMS
+from tests.markets import live
+from tests.portfolio.book_helpers import Hold, flat, make_market, make_venue, simulate_pair
+from tests.portfolio_cases import make_full_case, make_mode_case, make_portfolio_case
+
+HOURS = pd.date_range("2024-01-01", periods=8, freq="1h", tz="UTC")
+SPLIT = ("price_pnl", "fees", "slippage", "impact", "funding", "liquidation_loss")
+COSTS = SPLIT[1:]
+MAKERS = (
+    make_portfolio_case, make_mode_case, make_full_case,
+    lambda seed: make_case(seed).whole(), lambda seed: make_exit_case(seed).whole(),
+)  # fmt: skip
+
+
+def run_by_hand(**account: Any) -> bt.Result:
+    """Return long 1 turn at 100, flipped at 110 and closed at 99, fee 0.1 %, funding 1 %.
+
+    Targets at the closes of bars 0 to 7: 1, 1, 1, -1, -1, 0, 0, 0. They fill at the next opens.
+    """
+    rows = [flat(100), flat(100), (100, 112, 95, 110), flat(110), (110, 115, 104, 105),
+            (105, 106, 98, 99), flat(99), flat(99)]  # fmt: skip
+    stamps = pd.DataFrame({"rate": [0.01]}, index=HOURS[3:4])
+    market = make_market(rows, funding=stamps)
+    signal = np.array([1.0, 1, 1, -1, -1, 0, 0, 0])
+    given = {"capital": 1_000.0, "band": 0.5, **account}
+    return bt.run(
+        market, Constant(leverage=1.0), venue=make_venue(taker=0.001, lot=0.1),
+        account=bt.Account(**given), signal=signal, compile=False,
+    )  # fmt: skip
+
+
+def test_two_trades_by_hand():
+    """Long 9.9 at 100 (10 less the fee at 1x is cut by no cap), funding 1 % of 9.9 x 110 in bar 3.
+
+    The flip sells what is held and as much as 1x of the equity; its fee is shared by quantity.
+    """
+    result = run_by_hand()
+    fills = result.events[result.events["kind"] == "fill"]
+    held, short = float(fills["quantity"].iloc[0]), -float(result.positions["quantity"].iloc[4])
+    assert len(fills) == 3
+    first, second = result.trades.to_dict("records")
+    assert (first["side"], first["entry_price"], first["exit_price"]) == ("long", 100.0, 110.0)
+    assert (first["entry_time"], first["exit_time"]) == (HOURS[1], HOURS[4])
+    assert (first["bars"], first["quantity"]) == (3, held)
+    assert first["price_pnl"] == pytest.approx(held * 10.0)
+    assert first["funding"] == pytest.approx(held * 110.0 * 0.01)
+    assert first["fees"] == pytest.approx(0.001 * held * (100.0 + 110.0))
+    assert first["profit"] == pytest.approx(first["price_pnl"] - first["fees"] - first["funding"])
+    assert first["peak_leverage"] == pytest.approx(
+        held * 110.0 / result.bars["equity"].iloc[3], rel=1e-12
+    )
+    assert first["margin"] == pytest.approx(held * 110.0 / 20.0)
+    assert first["return_on_margin"] == pytest.approx(first["profit"] / (held * 5.5))
+    # bars 1 to 3 whole: 95 and 112; the fill at the open of bar 4 is at 110
+    assert (first["mae_last"], first["mfe_last"]) == pytest.approx((-0.05, 0.12))
+    assert (second["side"], second["quantity"]) == ("short", pytest.approx(short))
+    assert second["fees"] == pytest.approx(0.001 * short * (110.0 + 99.0))
+    assert second["price_pnl"] == pytest.approx(short * 11.0)
+    # bars 4 and 5 whole: up to 115, down to 98
+    assert (second["mae_mark"], second["mfe_mark"]) == pytest.approx((-5 / 110, 12 / 110))
+    assert (first["ended"], second["ended"], second["opened"]) == ("order", "order", "order")
+
+
+def test_measures_by_hand():
+    result = run_by_hand()
+    one, other = result.trades["profit"]
+    measures = result.trades.measures
+    assert measures["expectancy"] == pytest.approx((one + other) / 2)
+    assert (measures["trades"], measures["win_rate"], measures["open"]) == (2.0, 1.0, 0.0)
+    assert math.isnan(measures["profit_factor"])
+    assert measures["time_in_market"] == 5 / 8
+    by_side = result.trades.measures_by("side")
+    assert by_side.loc["short", "expectancy"] == pytest.approx(other)
+    assert result.trades.measures_by("year").index.tolist() == [pd.Timestamp("2024", tz="UTC")]
+    assert set(result.trades.measures_by("phase").index) <= {"bull", "bear"}
+    assert type(result.trades[["profit"]]) is pd.DataFrame
+    assert_policy(result).win_rate >= 1.0  # noqa: B015 - the comparison is the check
+    with pytest.raises(AssertionError, match="expectancy must be at most 0"):
+        assert_policy(result).expectancy <= 0  # noqa: B015
+
+
+def test_lots_by_hand():
+    """2 and 1 are bought, 1 sold, then 4: two short remain until 2 are bought."""
+    turns = split_trades(np.array([2.0, 1.0, -1.0, -4.0, 2.0]))
+    assert turns.after.tolist() == [2.0, 3.0, 2.0, -2.0, 0.0]
+    pieces = match_first_in(turns)
+    assert pieces.opened.tolist() == [0, 0, 1, 3]
+    assert pieces.closed.tolist() == [2, 3, 3, 4]
+    assert pieces.contracts.tolist() == [1.0, 1.0, 1.0, 2.0]
+
+
+def test_extremes_of_spans_are_those_of_slices():
+    rng = np.random.default_rng(0)
+    values, first = rng.normal(size=60), rng.integers(0, 60, 200)
+    stop = np.minimum(first + rng.integers(0, 60, 200), 60)
+    for reduce, plain in ((np.fmin, min), (np.fmax, max)):
+        expected = [plain(values[a:b], default=math.nan) for a, b in zip(first, stop, strict=True)]
+        np.testing.assert_array_equal(reduce_spans(values, first, stop, reduce), expected)
+
+
+def check_sums(result: bt.Result) -> set[str]:
+    """Hold the rows of all views to the ledger, to 1e-9 of turnover; return how trades ended."""
+    account, positions = result.record.account, result.record.positions
+    gains = account.price_pnl + account.bad_debt + account.collateral_pnl - account.conversion
+    gains = gains - account.interest - sum(getattr(account, name) for name in COSTS)
+    start = account.equity[0] - gains[0] - account.flows[0]
+    change = account.equity[-1] - start - account.flows.sum()
+    traded = result.events.loc[result.events["kind"].isin(TRADES), "amount"].abs().sum()
+    most = 1e-9 * max(float(traded), float(np.abs(account.equity).max()), abs(start))
+    for view in ("trip", "fifo", "average"):
+        trades = result.trades.lots(view)
+        assert trades["profit"].sum() + trades.unallocated.sum() == pytest.approx(change, abs=most)
+        for name in SPLIT:
+            expected = getattr(positions, name).sum()
+            assert trades[name].sum() == pytest.approx(expected, abs=most), (view, name)
+        assert not trades.drop(columns="return_on_margin").isna().any(axis=None)
+        assert (trades[["mae_mark", "mae_last"]] <= 0.0).all(axis=None)
+        assert (trades[["mfe_mark", "mfe_last", "bars"]] >= 0.0).all(axis=None)
+    return set(result.trades["ended"])
+
+
+def draw_case(seed: int) -> PortfolioCase:
+    """Return one of the random accounts of one to five instruments."""
+    return MAKERS[seed % len(MAKERS)](seed)
+
+
+def test_trades_add_up_to_the_change_of_equity(monkeypatch):
+    trust_data(monkeypatch)
+    ended = [check_sums(run_engine(draw_case(seed))) for seed in (0, 11, 23)]
+    assert {"order", "open", "liquidation"} <= set.union(*ended)
+
+
+@pytest.mark.slow
+def test_trades_of_many_accounts_add_up_to_the_change_of_equity(monkeypatch):
+    trust_data(monkeypatch)
+    ended = [check_sums(run_engine(draw_case(seed))) for seed in range(500)]
+    every = {"order", "open", "liquidation", "ruin", "delisting", "stop", "take_profit",
+             "trailing_stop", "equity_stop"}  # fmt: skip
+    assert set.union(*ended) == every
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["one", "several"])
+def test_saved_and_resumed_runs_have_their_trades(tmp_path, kind):
+    """A part that went on begins with what it held, at the mark on which the first one ended."""
+    pair = simulate_pair(60)
+    market = pair if kind == "several" else pair["AAA"]
+    account = bt.Account(margin="isolated", stop_loss=0.1, venue_leverage=8.0)
+    given = {"venue": make_venue(taker=0.001), "account": account, "compile": False}
+    first = bt.run(market.prefix(30), Hold(2.0), **given)
+    later = bt.run(market, Hold(2.0), resume=first, **given)
+    check_sums(later)
+    assert "earlier run" in set(later.trades["opened"])
+    lots = later.trades.lots("fifo")
+    carried = lots[lots["opened"] == "earlier run"].iloc[0]
+    known = first.positions[first.positions["instrument"] == carried["instrument"]]
+    assert carried["entry_price"] == pytest.approx(known["mark"].iloc[-1], rel=1e-9)
+    for view in ("trip", "fifo"):
+        pd.testing.assert_frame_equal(
+            pd.DataFrame(bt.Result.load(later.save(tmp_path)).trades.lots(view)),
+            pd.DataFrame(later.trades.lots(view)),
+        )
+
+
+@pytest.mark.filterwarnings("ignore:the history of A, B ends")
+def test_delistings_and_expiries_end_trades():
+    three = {name: make_market([flat(100)] * n) for name, n in (("A", 6), ("B", 4), ("C", 6))}
+    venue = make_venue().override({"contract": {"expires": "2024-01-01 04:00"}})
+    done = bt.run(
+        bt.Markets(three, currency="USDT"), Hold(1.0), account=bt.Account(), compile=False,
+        venue={"A": venue, "B": make_venue(), "C": make_venue()},
+    )  # fmt: skip
+    ended = dict(zip(done.trades["instrument"], done.trades["ended"], strict=True))
+    assert ended == {"A": "expiry", "B": "delisting", "C": "open"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal", [1.0, -1.0, "rsi:6:30:70"])
+def test_trades_are_those_of_vectorbt(signal):
+    """Round trips are vectorbt's positions, lots at average cost its exit trades."""
+    account = bt.Account(band=0.02)
+    result = bt.run(PLAIN, Constant(leverage=0.5), account=account, signal=signal, **TERMS)
+    portfolio = result.to_vectorbt("portfolio")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        views = {"trip": portfolio.positions.records, "average": portfolio.exit_trades.records}
+    for view, theirs in views.items():
+        ours = result.trades.lots(view)
+        assert len(ours) == len(theirs) > 0
+        assert ours["quantity"].to_numpy() == pytest.approx(theirs["size"].to_numpy(), rel=1e-8)
+        for name, column in (("entry_price", "entry_price"), ("exit_price", "exit_price")):
+            assert ours[name].to_numpy() == pytest.approx(theirs[column].to_numpy(), rel=1e-8)
+        most = 1e-8 * float((theirs["size"] * theirs["entry_price"]).max())
+        fees = theirs["entry_fees"] + theirs["exit_fees"]
+        assert ours["fees"].to_numpy() == pytest.approx(fees.to_numpy(), abs=most)
+        assert ours["profit"].to_numpy() == pytest.approx(theirs["pnl"].to_numpy(), abs=most)
+        entry = pd.DatetimeIndex(result.bars.index)[theirs["entry_idx"].to_numpy()]
+        assert ours["entry_time"].tolist() == entry.tolist()
+
+
+def test_a_run_that_never_trades_has_no_trades():
+    idle = live(bt.Market.sample(bars=50), Constant(leverage=0.0), compile=False)
+    assert len(idle.trades) == 0
+    assert idle.trades.measures["trades"] == 0.0
+    assert idle.trades.unallocated.sum() == 0.0
+    assert len(idle.trades.measures_by("year")) == 0
+
+
+@pytest.mark.parametrize(
+    ("do", "message"),
+    [
+        (lambda trades: trades.lots("lifo"), "by must be one of trip, fifo, average"),
+        (lambda trades: trades.lots(3), "by must be"),
+        (lambda trades: trades.measures_by("hour"), "by must be one of"),
+        (lambda trades: trades.measures_by(None), "by must be"),
+    ],
+)
+def test_bad_words_are_refused(do, message):
+    with pytest.raises(bt.ParameterError, match=message):
+        do(run_by_hand().trades)
+
+
+RUN = ("run", "--to", "2023-01-20", "--signal", "rsi:14:30:70", "--no-save")
+
+
+@pytest.mark.slow
+def test_the_command_line_writes_trades(capsys, tmp_path):
+    path = tmp_path / "deep" / "trades.csv"
+    code, out, err = call(capsys, *RUN, "--trades", path, "--json")
+    assert code == 0, err
+    found = json.loads(out)["trades"]
+    table = pd.read_csv(path)
+    assert found["by"] == "trip"
+    assert found["trades"] == (table["ended"] != "open").sum()
+    assert found["unallocated"]["interest"] == 0.0
+    code, out, err = call(capsys, *RUN, "--trades", tmp_path / "t.json", "--trades-by", "fifo")
+    assert code == 0, err
+    assert "losers in a row" in out
+    assert len(json.loads((tmp_path / "t.json").read_text())) >= len(table)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--trades", "t.xls"), "a file of trades ends in .csv, .parquet, .json, got 't.xls'"),
+        (("--trades-by", "fifo"), "--trades-by needs a file of trades, got fifo without one"),
+        (("--trades", "t.csv", "--trades-by", "lifo"), "trades_by must be one of"),
+    ],
+)
+def test_bad_flags_of_trades_are_refused(capsys, words, message):
+    code, _, err = call(capsys, *RUN, *words)
+    assert (code, message in err) == (2, True), err
