@@ -78,6 +78,8 @@ class SavedResult(Reportable):
         The tables that are left out of JSON.
     more_files, inner : tuple of str
         Files beside the tables, and folders of results of its own.
+    can_be_resumed : bool
+        Whether what is computed is saved on the way.
     aside : tuple of str
         Entries of the manifest that the id does not depend on.
     manifest : mapping
@@ -93,6 +95,7 @@ class SavedResult(Reportable):
     long_tables: ClassVar[tuple[str, ...]] = ()
     more_files: ClassVar[tuple[str, ...]] = ()
     inner: ClassVar[tuple[str, ...]] = ()
+    can_be_resumed: ClassVar[bool] = False
     aside: ClassVar[tuple[str, ...]] = ()
     manifest: Mapping[str, Any]
 
@@ -110,10 +113,8 @@ class SavedResult(Reportable):
                 read_line=cls._read_line,
                 call=cls.call or f"bt.{cls.kind.replace('-', '_')}",
                 inner=cls.inner,
-                read_progress=cls._read_progress,
+                read_progress=cls._read_progress if cls.can_be_resumed else None,
             )
-
-    _read_progress: ClassVar[Callable[[Path, Mapping[str, Any]], str] | None] = None
 
     # --------------------------------------------------------------------------- what it declares
 
@@ -190,6 +191,11 @@ class SavedResult(Reportable):
             "note": found.note,
             "metrics": select_numbers(found.list_measures()),
         }
+
+    @staticmethod
+    def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:
+        """Return how far an unfinished result is, if it can be resumed."""
+        raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as data for JSON."""

@@ -12,7 +12,8 @@ from backtest.base.atomic_files import DRAFT_FILE, LOCK
 from backtest.base.errors import DataError
 from backtest.base.file_lock import is_lock_held
 from backtest.base.result_folders import MANIFEST
-from backtest.store.kinds import KINDS, open_folder
+from backtest.base.saved_result import KINDS
+from backtest.store.kinds import open_folder
 from backtest.validation.progress_folder import UNFINISHED, name_result
 
 FOLD = re.compile(r"schedule-\d{3}/|(schedule-\d{3}/)?fold-\d{5}/(test/)?(trials/)?")

@@ -20,8 +20,10 @@ from backtest.base.atomic_files import DRAFT_FILE, LOCK, REPLACED
 from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import DRAFT, MANIFEST
+from backtest.base.saved_result import KINDS
+from backtest.engine.run_kinds import RUN
 from backtest.store.begun_validations import examine_begun, is_begun
-from backtest.store.kinds import KINDS, RUN, hash_manifest, read_json_object
+from backtest.store.kinds import hash_manifest, read_json_object
 from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation.validation_files import ACCOUNTS, TITLES
 

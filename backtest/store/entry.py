@@ -13,6 +13,7 @@ from backtest.base.errors import BacktestError, DataError
 from backtest.base.file_lock import is_lock_held
 from backtest.base.provenance import read_provenance
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
+from backtest.engine.run_kinds import RUN
 from backtest.store.begun_validations import describe_progress, is_begun, open_begun
 from backtest.store.card import (
     Stamp,
@@ -20,13 +21,7 @@ from backtest.store.card import (
     summarize_making,
 )
 from backtest.store.kind_fields import describe_manifest, read_fields, read_study_header
-from backtest.store.kinds import (
-    LEFTOVER,
-    RUN,
-    STUDY_KIND,
-    UNKNOWN,
-    open_folder,
-)
+from backtest.store.kinds import LEFTOVER, STUDY_KIND, UNKNOWN, open_folder
 from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation.validation_files import ACCOUNTS, describe_search
 

@@ -8,10 +8,10 @@ from typing import TypeAlias
 
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
-from backtest.base.saved_result import SavedResult
+from backtest.base.saved_result import KINDS, SavedResult
 from backtest.engine import Result
 from backtest.store.begun_validations import is_begun
-from backtest.store.kinds import KINDS, STUDY_KIND, open_folder
+from backtest.store.kinds import STUDY_KIND, open_folder
 from backtest.tune import STUDY, Study
 from backtest.tune.holdout import LOOKS
 from backtest.tune.tried_sets import TRIED

@@ -9,9 +9,9 @@ from typing import Any
 from backtest.base.atomic_files import LOCK
 from backtest.base.file_lock import is_lock_held
 from backtest.base.result_folders import MANIFEST, damage_error
-from backtest.base.saved_result import select_numbers
+from backtest.base.saved_result import KINDS, select_numbers
 from backtest.store.card import has_ends
-from backtest.store.kinds import KINDS, STUDY_KIND, find_manifest_faults
+from backtest.store.kinds import STUDY_KIND, find_manifest_faults
 from backtest.tune import STUDY, Study
 from backtest.tune.study_folder import read_json as read_study_json
 from backtest.validation.validation_files import describe_search

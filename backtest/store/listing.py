@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 
 from backtest.base.atomic_files import write_file
 from backtest.base.errors import DataError
+from backtest.base.saved_result import KINDS
 from backtest.engine import find_version
 from backtest.store import card, kind_fields
 from backtest.store import entry as reading
 from backtest.store.card import Stamp
 from backtest.store.entry import StoreEntry, read_entry, take_stamp
 from backtest.store.find import find_folder, list_folders
-from backtest.store.kinds import KINDS, LEFTOVER
+from backtest.store.kinds import LEFTOVER
 
 INDEX = ".index.json"
 QUIET = 2_000_000_000

@@ -14,11 +14,11 @@ from backtest.base.errors import BacktestError
 from backtest.base.json_values import to_plain
 from backtest.base.provenance import PROVENANCE, find_changed_files
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, hash_file
+from backtest.base.saved_result import KINDS
 from backtest.store.begun_validations import is_begun
 from backtest.store.entry import StoreEntry, read_entry, read_leftover
 from backtest.store.find import load_saved
 from backtest.store.kinds import (
-    KINDS,
     LEFTOVER,
     STUDY_KIND,
     UNKNOWN,

@@ -46,6 +46,7 @@ class Validation(SavedResult):
     """
 
     more_files = (FIGURES,)
+    can_be_resumed = True
     aside = ("policy_module",)
     figures: Mapping[str, Any]
 
