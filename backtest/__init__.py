@@ -4,7 +4,8 @@
 returns what it lived through: fees, funding, interest, margin calls, liquidations, bad debt.
 """
 
-import importlib
+import gc
+import sys
 import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -13,7 +14,10 @@ from typing import TYPE_CHECKING
 from backtest.base import early_interrupt as early_interrupt  # before all that takes time
 # isort: on
 
-from backtest import allocate, measures, options, paths, report
+if early_interrupt.is_command():
+    gc.disable()  # collecting what imports keep takes a tenth of a short command
+
+from backtest import measures
 from backtest.account import Account, Multiple
 from backtest.account.leverage_limits import leverage_limit
 from backtest.base import public_math as math
@@ -31,68 +35,16 @@ from backtest.base.errors import (
     VenueError,
     WeightWarning,
 )
+from backtest.base.later_import import import_at_first_use
 from backtest.base.ranges import Choice, Range
-from backtest.base.reportable import Reportable
-from backtest.base.viewable import Viewable
-from backtest.compare import Comparison, compare
-from backtest.crowd import (
-    Cascade,
-    Counterparty,
-    Crowd,
-    Crowding,
-    Linear,
-    SimulatedMarket,
-    SquareRoot,
-    agents,
-    cascade,
-    crowding,
-    simulate_market,
-)
 from backtest.engine import Result, signals
 from backtest.engine.run import run
 from backtest.features import margin_rules
-from backtest.features.book_calculator import BookCalculation, calculate_book
-from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
 from backtest.market import Market, Markets, PanelQuality, Quality, quality
-from backtest.market.import_market import import_market
-from backtest.options import Chain, Surface, Surfaces
-from backtest.paths import (
-    LiquidationRisk,
-    MaxLeverage,
-    Paths,
-    liquidation_risk,
-    max_leverage,
-    simulate_paths,
-)
-from backtest.pockets import Allocation, AllocationResult, Pocket, Runway, Spending, runway
 from backtest.policy import Columns, Combinator, Policy
 from backtest.policy.combinators import held_leverage
 from backtest.policy.policy import Bar
 from backtest.policy.view import AccountView
-from backtest.scenarios import (
-    Bounds,
-    Capacity,
-    Scenario,
-    Sensitivity,
-    Stress,
-    bounds,
-    capacity,
-    count_ambiguous,
-    crashes,
-    sensitivity,
-    stress,
-)
-from backtest.sweep import Sweep
-from backtest.sweep.sweep import sweep
-from backtest.tune import Robustness, Study, tune
-from backtest.validation.cross_validate import cross_validate
-from backtest.validation.cross_validation import CrossValidation
-from backtest.validation.folds import Folds, folds
-from backtest.validation.schedule_search import schedules
-from backtest.validation.schedules import Schedules
-from backtest.validation.search_validation import plan_validation, validate_search
-from backtest.validation.walk import WalkForward
-from backtest.validation.walk_forward import walk_forward
 from backtest.venue import Bracket, Venue, funding, margin
 from backtest.venue.collateral import Collateral
 from backtest.venue.dated_tables import Earlier, InForce
@@ -105,36 +57,122 @@ from backtest.venue.scenario_margin import ScenarioMargin
 from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
 
 if TYPE_CHECKING:
+    from backtest import allocate, options, paths
+    from backtest.compare import Comparison, compare
+    from backtest.crowd import (
+        Cascade,
+        Counterparty,
+        Crowd,
+        Crowding,
+        Linear,
+        SimulatedMarket,
+        SquareRoot,
+        agents,
+        cascade,
+        crowding,
+        simulate_market,
+    )
+    from backtest.features.book_calculator import BookCalculation, calculate_book
+    from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
+    from backtest.market.import_market import import_market
+    from backtest.options import Chain, Surface, Surfaces
+    from backtest.paths import (
+        LiquidationRisk,
+        MaxLeverage,
+        Paths,
+        liquidation_risk,
+        max_leverage,
+        simulate_paths,
+    )
+    from backtest.pockets import Allocation, AllocationResult, Pocket, Runway, Spending, runway
+    from backtest.scenarios import (
+        Bounds,
+        Capacity,
+        Scenario,
+        Sensitivity,
+        Stress,
+        bounds,
+        capacity,
+        crashes,
+        sensitivity,
+        stress,
+    )
+    from backtest.sweep import Sweep
+    from backtest.sweep.sweep import sweep
+    from backtest.tune import Robustness, Study, tune
+    from backtest.validation.cross_validate import cross_validate
+    from backtest.validation.cross_validation import CrossValidation
+    from backtest.validation.folds import Folds, folds
+    from backtest.validation.schedule_search import schedules
+    from backtest.validation.schedules import Schedules
+    from backtest.validation.walk import WalkForward
+    from backtest.validation.walk_forward import walk_forward
+
     strategies: ModuleType
 else:
+    LATER = {
+        "backtest": ("allocate", "options", "paths", "strategies"),
+        "backtest.compare": ("Comparison", "compare"),
+        "backtest.crowd": (
+            "Cascade", "Counterparty", "Crowd", "Crowding", "Linear", "SimulatedMarket",
+            "SquareRoot", "agents", "cascade", "crowding", "simulate_market",
+        ),
+        "backtest.features.book_calculator": ("BookCalculation", "calculate_book"),
+        "backtest.features.liquidation_calculator": ("Calculation", "calculate_liquidation"),
+        "backtest.market.import_market": ("import_market",),
+        "backtest.options": ("Chain", "Surface", "Surfaces"),
+        "backtest.paths": (
+            "LiquidationRisk", "MaxLeverage", "Paths", "liquidation_risk",
+            "max_leverage", "simulate_paths",
+        ),
+        "backtest.pockets": (
+            "Allocation", "AllocationResult", "Pocket", "Runway", "Spending", "runway",
+        ),
+        "backtest.scenarios": (
+            "Bounds", "Capacity", "Scenario", "Sensitivity", "Stress", "bounds",
+            "capacity", "crashes", "sensitivity", "stress",
+        ),
+        "backtest.sweep": ("Sweep",),
+        "backtest.sweep.sweep": ("sweep",),
+        "backtest.tune": ("Robustness", "Study", "tune"),
+        "backtest.validation.cross_validate": ("cross_validate",),
+        "backtest.validation.cross_validation": ("CrossValidation",),
+        "backtest.validation.folds": ("Folds", "folds"),
+        "backtest.validation.schedule_search": ("schedules",),
+        "backtest.validation.schedules": ("Schedules",),
+        "backtest.validation.walk": ("WalkForward",),
+        "backtest.validation.walk_forward": ("walk_forward",),
+    }  # fmt: skip
+    """What is imported at its first use, by module: most programs need little of it."""
     RENAMED = {"PanelPaths": "Paths", "PortfolioResult": "Result"}
+    find_later = import_at_first_use(__name__, LATER)
 
     def __getattr__(name: str) -> object:
-        """Import ``bt.strategies`` at its first use, and warn of former names."""
-        if name == "strategies":
-            return importlib.import_module("backtest.strategies")
-        if name in RENAMED:
-            warnings.warn(
-                f"bt.{name} is bt.{RENAMED[name]} since one instrument and several share a class; "
-                "the name goes in the next release",
-                DeprecationWarning,
-                stacklevel=2,
-            )
-            return globals()[RENAMED[name]]
-        raise AttributeError(f"module 'backtest' has no attribute {name!r}")
+        """Import a name at its first use, and warn of former names."""
+        if name not in RENAMED:
+            return find_later(name)
+        warnings.warn(
+            f"bt.{name} is bt.{RENAMED[name]} since one instrument and several share a class; "
+            "the name goes in the next release",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(sys.modules[__name__], RENAMED[name])
 
+    def __dir__() -> list[str]:
+        """Return the public names, imported or not."""
+        return sorted({*globals(), *__all__})
 
-# Reports stand above results, which must not import them: their methods are attached here.
-Reportable._write_report = report.write_report
-Reportable._write_cell = report.write_cell
-Viewable._write_view = report.write_view
-Result._draw = report.draw_run
-Surface._draw = report.draw_surface
-Folds._draw_spans = staticmethod(report.draw_spans)
-Result._run = staticmethod(run)  # it makes results
-Study._plan_validation = staticmethod(plan_validation)  # validations stand above searches
-Study._validate_search = staticmethod(validate_search)
-Result._count_ambiguous = count_ambiguous  # it lives them again
+    class Package(ModuleType):
+        """The package, in which the functions compare, sweep and tune hide wings of their name."""
+
+        def __setattr__(self, name: str, value: object) -> None:
+            """Set a name; ignore the wing that an import assigns to one of the functions."""
+            if not (isinstance(value, ModuleType) and name in ("compare", "sweep", "tune")):
+                super().__setattr__(name, value)
+
+    sys.modules[__name__].__class__ = Package
+
 
 __all__ = [
     "Account",

@@ -26,13 +26,13 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
-import typer
 
 import backtest
 from backtest.base.errors import DataError
 from backtest.cli import main
 from backtest.cli.app import app
 from backtest.cli.experiment_keys import list_keys
+from backtest.cli.lazy_commands import build_tree
 from backtest.strategies import Constant
 from tests.fuzz_words import LATER_FLAGS, TAILS, draw_entry, write_book, write_policy
 
@@ -210,7 +210,7 @@ def write_market(n: int) -> bytes:
 def list_commands() -> list[tuple[list[str], Any]]:
     """Return every command with its path."""
     found = []
-    queue: list[tuple[list[str], Any]] = [([], typer.main.get_command(app))]
+    queue: list[tuple[list[str], Any]] = [([], build_tree(app))]
     while queue:
         path, command = queue.pop(0)
         if hasattr(command, "commands"):

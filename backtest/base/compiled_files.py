@@ -25,7 +25,9 @@ from numba.core.sigutils import normalize_signature
 from backtest.base.atomic_files import write_file
 from backtest.base.cache_folder import read_bytes, warn_of_damage
 from backtest.base.compile_time import COMPILING, count_as_compiling
+from backtest.base.numba_start import import_without_blas
 
+import_without_blas()
 MAGIC = b"backtest compiled code 1\n"
 DIGEST_SIZE = hashlib.sha256().digest_size
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
 
 from backtest.base.checked_calls import checked
+from backtest.base.later_import import call_later
 
 
 class Reportable:
     """Base of results that can be written as a report.
 
-    Reports import results, never the reverse. ``import backtest`` therefore assigns both functions;
-    see :mod:`backtest.report`.
+    Reports import results, never the reverse; see :mod:`backtest.report`.
     """
 
-    _write_report: ClassVar[Callable[[Any, Path, str | None], Path]]
-    _write_cell: ClassVar[Callable[[Any], str]]
+    _write_report = call_later("backtest.report", "write_report")
+    _write_cell = call_later("backtest.report", "write_cell")
 
     @checked
     def report(self, path: str | Path, format: str | None = None) -> Path:  # noqa: A002
@@ -36,7 +34,8 @@ class Reportable:
         DataError
             If the file cannot be written.
         """
-        return self._write_report(Path(path), format)
+        written: Path = self._write_report(Path(path), format)
+        return written
 
     def _repr_html_(self) -> str:
-        return self._write_cell()
+        return str(self._write_cell())

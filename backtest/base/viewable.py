@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from backtest.base.later_import import call_later
 
 
 class Viewable:
-    """Base of markets, venues, accounts, policies and paths: a notebook shows their facts.
-
-    As of :class:`backtest.base.reportable.Reportable`, ``import backtest`` assigns the function.
-    """
+    """Base of markets, venues, accounts, policies and paths: a notebook shows their facts."""
 
     __slots__ = ()
-    _write_view: ClassVar[Callable[[Any], str]]
+    _write_view = call_later("backtest.report", "write_view")
 
     def _repr_html_(self) -> str:
-        return self._write_view()
+        return str(self._write_view())

@@ -8,7 +8,8 @@ from backtest.base.errors import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
-from backtest.cli.experiment_keys import Key
+from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_keys import Key, list_flags
 from backtest.cli.flags import POLICY
 from backtest.cli.output_flags import Output
 from backtest.cli.pocket_entries import build_allocation, read_pocket_flags
@@ -47,3 +48,6 @@ def refuse_policy(draft: Draft) -> None:
             where=given[0],
             cure="write the policy into its pocket: --pocket 'a=0.6*Cppi(multiplier=4)'",
         )
+
+
+COMMAND = take_experiment(allocation, [POCKETS, *list_flags("allocation")])

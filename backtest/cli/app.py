@@ -20,40 +20,11 @@ import typer.core
 from backtest.base import early_interrupt
 from backtest.base.errors import AccountingError, BacktestError, did_you_mean
 from backtest.base.provenance import recording_command
-from backtest.cli import (
-    allocation_command,
-    bounds_command,
-    capacity_command,
-    cascade_command,
-    check_command,
-    compare_command,
-    crowd_command,
-    data_command,
-    exit_codes,
-    liq_command,
-    options_command,
-    paths_command,
-    policies_command,
-    regress_command,
-    report_command,
-    results_command,
-    risk_command,
-    run_command,
-    runway_command,
-    sensitivity_command,
-    serve_command,
-    stress_command,
-    sweep_command,
-    tune_command,
-    validate_command,
-    venues_command,
-)
+from backtest.cli import exit_codes
 from backtest.cli.cures import find_command, render_error
 from backtest.cli.exit_codes import FAILED, INTERRUPTED, REFUSED, print_message
-from backtest.cli.experiment_command import take_experiment
-from backtest.cli.experiment_keys import list_flags
 from backtest.cli.lazy_commands import build_tree
-from backtest.cli.printing import add_command, format_help, reserve_stdout
+from backtest.cli.printing import format_help, reserve_stdout
 from backtest.engine import find_version
 from backtest.engine.compile import background_compiler
 
@@ -92,65 +63,6 @@ backtest risk --policy constant --set leverage=5   [dim]# will it be liquidated?
 backtest check my_policy.py                        [dim]# does it look ahead?[/dim]
 backtest report voltarget                          [dim]# a page to read about a saved result[/dim]
 """
-
-
-TUNE_FLAGS = (
-    "--data", "--policy", "--set", "--venue", "--capital", "--objective", "--constraint", "--space",
-    "--trials", "--seconds",
-)  # fmt: skip
-RISK_FLAGS = (
-    "--data", "--policy", "--set", "--signal", "--venue", "--capital", "--margin", "--model",
-    "--paths", "--horizons",
-)  # fmt: skip
-"""The flags that the help of ``tune`` and ``risk`` shows first."""
-run = take_experiment(run_command.run)
-sweep = take_experiment(sweep_command.sweep, list_flags("sweep"))
-path_flags = [each for each in list_flags("paths") if each.name != "seed"]
-tune = take_experiment(tune_command.tune, [*list_flags("tune"), *path_flags], usual=TUNE_FLAGS)
-compare = take_experiment(compare_command.compare, compare_command.FLAGS)
-cascade = take_experiment(cascade_command.cascade)
-crowd = take_experiment(crowd_command.crowd)
-paths = take_experiment(paths_command.paths, list_flags("paths"))
-risk = take_experiment(
-    risk_command.risk, [*list_flags("paths"), *list_flags("risk")], usual=RISK_FLAGS
-)
-allocation = take_experiment(
-    allocation_command.allocation, [allocation_command.POCKETS, *list_flags("allocation")]
-)
-runway = take_experiment(runway_command.runway, [*list_flags("paths"), *list_flags("spending")])
-stress = take_experiment(stress_command.stress, list_flags("stress"))
-bounds = take_experiment(bounds_command.bounds, list_flags("bounds"))
-sensitivity = take_experiment(sensitivity_command.sensitivity, list_flags("sensitivity"))
-capacity = take_experiment(capacity_command.capacity, list_flags("capacity"))
-RUNS, SEARCHES, RISKS, RESULTS, DATA, VENUES = (
-    "Run", "Search and validate", "Risk", "Results", "Data and policies", "Venues",
-)  # fmt: skip
-"""The groups of commands, in the order of the help."""
-add_command(app, "run", run, run_command.EXAMPLES, RUNS)
-add_command(app, "compare", compare, compare_command.EXAMPLES, RUNS)
-add_command(app, "allocation", allocation, allocation_command.EXAMPLES, RUNS)
-add_command(app, "cascade", cascade, cascade_command.EXAMPLES, RUNS)
-add_command(app, "crowd", crowd, crowd_command.EXAMPLES, RUNS)
-add_command(app, "sweep", sweep, sweep_command.EXAMPLES, SEARCHES)
-add_command(app, "tune", tune, tune_command.EXAMPLES, SEARCHES)
-app.add_typer(validate_command.app, name="validate", rich_help_panel=SEARCHES)
-add_command(app, "risk", risk, risk_command.EXAMPLES, RISKS)
-add_command(app, "stress", stress, stress_command.EXAMPLES, RISKS)
-add_command(app, "bounds", bounds, bounds_command.EXAMPLES, RISKS)
-add_command(app, "sensitivity", sensitivity, sensitivity_command.EXAMPLES, RISKS)
-add_command(app, "capacity", capacity, capacity_command.EXAMPLES, RISKS)
-add_command(app, "paths", paths, paths_command.EXAMPLES, RISKS)
-add_command(app, "runway", runway, runway_command.EXAMPLES, RISKS)
-add_command(app, "report", report_command.report, report_command.EXAMPLES, RESULTS)
-add_command(app, "serve", serve_command.serve, serve_command.EXAMPLES, RESULTS)
-app.add_typer(results_command.app, name="results", rich_help_panel=RESULTS)
-app.add_typer(regress_command.app, name="regress", rich_help_panel=RESULTS)
-app.add_typer(data_command.app, name="data", rich_help_panel=DATA)
-add_command(app, "policies", policies_command.policies, policies_command.EXAMPLES, DATA)
-add_command(app, "check", check_command.check, check_command.EXAMPLES, DATA)
-app.add_typer(options_command.app, name="options", rich_help_panel=DATA)
-app.add_typer(venues_command.app, name="venues", rich_help_panel=VENUES)
-add_command(app, "liq", liq_command.liq, liq_command.EXAMPLES, VENUES)
 
 
 def show_version(is_wanted: bool) -> None:

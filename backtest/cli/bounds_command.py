@@ -8,6 +8,8 @@ import backtest
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
+from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_keys import list_flags
 from backtest.cli.output_flags import Output
 from backtest.cli.progress import show_progress
 from backtest.market import Market
@@ -35,3 +37,6 @@ def bounds(draft: Draft, *, output: Output) -> None:
             progress=progress,
         )
     output.give_out(found)
+
+
+COMMAND = take_experiment(bounds, list_flags("bounds"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import backtest
 from backtest.cli.draft import Draft
+from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_keys import list_flags
 from backtest.cli.output_flags import Output
 from backtest.cli.sensitivity_command import run_variations
 
@@ -17,3 +19,6 @@ backtest capacity --set venue.slippage.max_participation=0.05 --report capacity.
 def capacity(draft: Draft, *, output: Output) -> None:
     """Show growth and Sharpe ratio by capital, and the capital at which each is halved."""
     output.give_out(run_variations(draft, backtest.capacity, "capitals"))
+
+
+COMMAND = take_experiment(capacity, list_flags("capacity"))

@@ -10,6 +10,7 @@ import backtest
 from backtest.base.json_values import from_plain
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_single_experiment
+from backtest.cli.experiment_command import take_experiment
 from backtest.cli.flags import CROWD, RESULTS, AsJson, Results, Save, option
 from backtest.cli.impact_text import read_impact
 from backtest.cli.printing import save_and_print
@@ -123,3 +124,6 @@ def print_cascade(done: Cascade, results: Any, *, as_json: bool) -> None:
         return from_plain({"path": path, **done.to_dict()})
 
     save_and_print(done, results, lambda: typer.echo(done.summary()), to_data if as_json else None)
+
+
+COMMAND = take_experiment(cascade)

@@ -149,3 +149,6 @@ def print_findings(name: str, findings: list[Finding]) -> None:
     failed = sum(not each.passed for each in findings)
     verdict = f"{failed} of {len(findings)} checks failed" if failed else "keeps the contract"
     typer.secho(f"{name}: {verdict}", bold=True)
+
+
+COMMAND = check

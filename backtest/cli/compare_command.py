@@ -15,6 +15,7 @@ from backtest.cli.compared_terms_text import read_margin_flag, read_venue_flags,
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_experiment
+from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_keys import Key, list_flags
 from backtest.cli.experiment_schema import find_single
 from backtest.cli.experiment_venue import build_policy
@@ -134,3 +135,6 @@ def describe_terms(experiment: Experiment) -> dict[str, Any]:
     terms = SharedTerms(experiment.market, **experiment.terms)
     signal = resolve_signal(terms.signal, terms.market)
     return terms._replace(signal=signal).describe()
+
+
+COMMAND = take_experiment(compare, FLAGS)

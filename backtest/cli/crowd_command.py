@@ -11,6 +11,7 @@ from backtest.base.json_values import from_plain
 from backtest.cli.cascade_command import ImpactText, OpenInterest, Recovery, Volume
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_single_experiment
+from backtest.cli.experiment_command import take_experiment
 from backtest.cli.flags import CROWD, RESULTS, AsJson, Results, Save, option
 from backtest.cli.impact_text import read_impact, read_shares
 from backtest.cli.printing import save_and_print
@@ -69,3 +70,6 @@ def crowd(
         done, results if save else None, lambda: typer.echo(done.summary()),
         to_data if as_json else None,
     )  # fmt: skip
+
+
+COMMAND = take_experiment(crowd)

@@ -26,3 +26,4 @@ app.callback(help=format_help(data, EXAMPLES))(data)
 add_command(app, "fetch", data_fetch_command.fetch, data_fetch_command.EXAMPLES)
 add_command(app, "import", data_import_command.import_files, data_import_command.EXAMPLES)
 add_command(app, "inspect", data_inspect_command.inspect, data_inspect_command.EXAMPLES)
+COMMAND = app

@@ -35,7 +35,6 @@ from backtest.cli.flags import (
 from backtest.cli.named_weights import ALLOCATIONS
 from backtest.cli.typed_values import parse_typed, read_constraints, read_objective, split_pair
 from backtest.cli.unit_hints import warn_of_fraction
-from backtest.pockets.transfers import RULES
 
 Time = dt.datetime | dt.date | str
 Objective = str | dict[str, float]
@@ -330,7 +329,7 @@ KEYS = (
         text="Share of deposits lent out: a number, or a column of the bars."),
 
     Key("allocation", "rebalance", str, "--rebalance", POLICY, "Time between transfers (30d)."),
-    Key("allocation", "transfer", Choice(*RULES), "--transfer", POLICY,
+    Key("allocation", "transfer", Choice("to-target", "losses-only", "none"), "--transfer", POLICY,
         "'to-target' (default), 'losses-only' or 'none'."),
     Key("allocation", "pockets", dict[str, Any],
         text="By name: share, policy, settings, instrument, signal."),

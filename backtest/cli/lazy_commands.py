@@ -1,11 +1,13 @@
-"""Build each command of the command line when it is first used.
+"""Import and build each command of the command line when it is first used.
 
-Typer builds all commands before it runs one, which takes longer than most commands do.
+Importing and building all commands takes longer than running most of them. The module
+``NAME_command`` has the function or the group of a command as ``COMMAND``, and ``EXAMPLES``.
 """
 
 from __future__ import annotations
 
 import copy
+import importlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -16,6 +18,19 @@ import typer
 import typer.core
 
 from backtest.base.errors import ParameterError
+from backtest.cli.printing import add_command
+
+PANELS = {
+    **dict.fromkeys(("run", "compare", "allocation", "cascade", "crowd"), "Run"),
+    **dict.fromkeys(("sweep", "tune", "validate"), "Search and validate"),
+    **dict.fromkeys(
+        ("risk", "stress", "bounds", "sensitivity", "capacity", "paths", "runway"), "Risk"
+    ),
+    **dict.fromkeys(("report", "serve", "results", "regress"), "Results"),
+    **dict.fromkeys(("policies", "check", "data", "options"), "Data and policies"),
+    **dict.fromkeys(("liq", "venues"), "Venues"),
+}
+"""All commands in the order of the help, each with the panel that lists it."""
 
 
 class Commands(Mapping[str, Any]):
@@ -52,14 +67,24 @@ class Commands(Mapping[str, Any]):
 
 @cache
 def build_tree(app: typer.Typer) -> Any:
-    """Return the command of an application, its subcommands built when they are first read.
+    """Return the command of an application, with all of :data:`PANELS` below it.
 
-    It does what that of ``typer.main.get_command`` does. An application must have all its commands
-    when this is called first; later calls return the same command.
+    It does what that of ``typer.main.get_command`` does. Later calls return the same command.
     """
     group = build_group(app, app, app.info.name)
+    group.commands = Commands({name: partial(import_command, name, app) for name in PANELS})
     group.params += typer.main.get_install_completion_arguments()
     return group
+
+
+def import_command(name: str, root: typer.Typer) -> Any:
+    """Import and build one command below a root."""
+    module = importlib.import_module(f"backtest.cli.{name}_command")
+    if isinstance(module.COMMAND, typer.Typer):
+        return build_group(module.COMMAND, root, name, PANELS[name])
+    alone = typer.Typer()
+    add_command(alone, name, module.COMMAND, module.EXAMPLES, PANELS[name])
+    return build_command(alone.registered_commands[0], root)
 
 
 def build_group(app: typer.Typer, root: typer.Typer, name: Any, panel: Any = None) -> Any:

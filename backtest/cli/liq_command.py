@@ -236,3 +236,6 @@ def raise_missing(**given: object) -> NoReturn:
         where="backtest liq",
         cure=f"add {missing}, or give --book FILE for several positions",
     )
+
+
+COMMAND = liq

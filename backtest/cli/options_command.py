@@ -345,3 +345,4 @@ add_command(app, "price", show_price, PRICE_EXAMPLES)
 add_command(app, "implied", show_implied, IMPLIED_EXAMPLES)
 add_command(app, "chain", show_chain, CHAIN_EXAMPLES)
 add_command(app, "surface", show_surface, SURFACE_EXAMPLES)
+COMMAND = app

@@ -16,6 +16,8 @@ from backtest.base.errors import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
+from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_keys import list_flags
 from backtest.cli.flags import OUTPUT, AsJson, option
 from backtest.cli.printing import print_json
 from backtest.market import Market, Markets, as_markets
@@ -137,3 +139,6 @@ def tabulate_spread(drawn: Paths, name: str) -> pd.DataFrame:
     table = pd.DataFrame(np.quantile(end, QUANTILES, axis=0).T, index=pd.Index(rows, name="days"))
     table.columns = pd.Index([f"{100 * q:g} %" for q in QUANTILES])
     return table.assign(lowest=low.mean(axis=0))
+
+
+COMMAND = take_experiment(paths, list_flags("paths"))

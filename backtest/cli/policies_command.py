@@ -80,3 +80,6 @@ def parameter_to_dict(parameter: Parameter) -> dict[str, Any]:
         "default": parameter.default,
         **space,
     }
+
+
+COMMAND = policies

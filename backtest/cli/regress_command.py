@@ -334,3 +334,4 @@ def write_output(path: Path, text: str, *, where: str, is_added: bool = False) -
 
 add_command(app, "record", record, RECORD_EXAMPLES)
 add_command(app, "check", check, CHECK_EXAMPLES)
+COMMAND = app

@@ -66,3 +66,6 @@ def name_files(folders: list[Path], out: Path | None, format_: str) -> list[Path
             cure="give a folder, or leave --out out to write them here",
         )
     return [out]
+
+
+COMMAND = report

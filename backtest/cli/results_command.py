@@ -329,3 +329,4 @@ add_command(app, "diff", diff, DIFF_EXAMPLES)
 add_command(app, "verify", verify, VERIFY_EXAMPLES)
 add_command(app, "prune", results_prune_command.prune, results_prune_command.EXAMPLES)
 add_command(app, "export", export, EXPORT_EXAMPLES)
+COMMAND = app

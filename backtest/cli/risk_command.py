@@ -12,6 +12,8 @@ from backtest.base.errors import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_experiment
+from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_keys import list_flags
 from backtest.cli.flags import OUTPUT, WORK, option
 from backtest.cli.output_flags import Output
 from backtest.cli.paths_command import draw_paths
@@ -157,3 +159,11 @@ def read_direction(signal: Any, market: Market | Markets) -> float | dict[str, f
         where="--signal",
         cure="give a number from -1 to 1, for example that of today",
     )
+
+
+USUAL = (
+    "--data", "--policy", "--set", "--signal", "--venue", "--capital", "--margin", "--model",
+    "--paths", "--horizons",
+)  # fmt: skip
+"""The flags that the help shows first."""
+COMMAND = take_experiment(risk, [*list_flags("paths"), *list_flags("risk")], usual=USUAL)

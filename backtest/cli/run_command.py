@@ -12,6 +12,7 @@ import backtest
 from backtest.base.text_layout import format_paragraph
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_experiment
+from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_venue import list_policies, name_policies
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, Save, option
 from backtest.cli.printing import save_and_print
@@ -116,3 +117,6 @@ def run_with_progress(experiment: Experiment) -> Any:
         return backtest.run(
             experiment.market, experiment.policy, **experiment.terms, progress=progress
         )
+
+
+COMMAND = take_experiment(run)

@@ -7,6 +7,8 @@ from backtest.base.errors import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
+from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_keys import list_flags
 from backtest.cli.output_flags import Output
 from backtest.cli.paths_command import draw_paths
 from backtest.cli.progress import show_progress
@@ -65,3 +67,6 @@ def build_spending(draft: Draft) -> Spending:
         source = draft.locate("spending", (field,)) if is_given else section.where
         where = f"{source}: {error.where}"
         raise ParameterError(error.problem, where=where, cure=error.cure) from error
+
+
+COMMAND = take_experiment(runway, [*list_flags("paths"), *list_flags("spending")])

@@ -9,6 +9,8 @@ import backtest
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
+from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_keys import list_flags
 from backtest.cli.output_flags import Output
 from backtest.cli.progress import show_progress
 
@@ -37,3 +39,6 @@ def run_variations(draft: Draft, vary: Callable[..., Any], unit: str) -> Any:
             **draft.tables.get(name, {}),
             progress=progress,
         )
+
+
+COMMAND = take_experiment(sensitivity, list_flags("sensitivity"))

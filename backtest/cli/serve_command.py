@@ -58,3 +58,6 @@ def serve(
             server.serve_forever()
         except KeyboardInterrupt:
             return
+
+
+COMMAND = serve

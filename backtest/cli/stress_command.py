@@ -10,6 +10,8 @@ from backtest.base.errors import ParameterError, did_you_mean
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
+from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_keys import list_flags
 from backtest.cli.output_flags import Output
 from backtest.cli.progress import show_progress
 from backtest.cli.run_command import run_with_progress
@@ -89,3 +91,6 @@ def read_axis(name: str, axis: Any) -> Any:
             where=f"--ladder {name}",
             cure="write price=-0.5:0.5:41, or depth=0.1,0.3,1",
         ) from error
+
+
+COMMAND = take_experiment(stress, list_flags("stress"))

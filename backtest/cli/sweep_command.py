@@ -18,6 +18,8 @@ from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
 from backtest.cli.exit_codes import INTERRUPTED
 from backtest.cli.experiment import build_experiment
+from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_keys import list_flags
 from backtest.cli.experiment_venue import name_policies
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
@@ -168,3 +170,6 @@ def check_ranking(ranking: Ranking, arguments: Mapping[str, Any]) -> None:
     nothing = {name: np.zeros(1) for name in names}
     read_objective(ranking.objective).score(nothing)
     total_violation(read_constraints(ranking.constraints), nothing)
+
+
+COMMAND = take_experiment(sweep, list_flags("sweep"))

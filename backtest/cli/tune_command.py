@@ -14,6 +14,8 @@ from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
 from backtest.cli.exit_codes import FAILED, INTERRUPTED
 from backtest.cli.experiment import build_experiment, build_run_command
+from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_keys import list_flags
 from backtest.cli.experiment_venue import name_policies
 from backtest.cli.paths_command import draw_paths
 from backtest.cli.printing import print_json
@@ -151,3 +153,12 @@ def print_study(study: Study, draft: Draft, best: str | None) -> None:
             line = shlex.join(["backtest", *draft.line, *resume])
             typer.echo(f"\ncontinue the search:\n{line}")
         typer.echo(f"\nfull result: {study.folder}")
+
+
+USUAL = (
+    "--data", "--policy", "--set", "--venue", "--capital", "--objective", "--constraint", "--space",
+    "--trials", "--seconds",
+)  # fmt: skip
+"""The flags that the help shows first."""
+PATH_FLAGS = [each for each in list_flags("paths") if each.name != "seed"]
+COMMAND = take_experiment(tune, [*list_flags("tune"), *PATH_FLAGS], usual=USUAL)

@@ -225,3 +225,4 @@ add("walk-forward", walk_forward, WALK)
 add("cross-validate", cross_validate, CROSS)
 add("schedules", schedules, SCHEDULES)
 add("folds", folds, FOLDS)
+COMMAND = app

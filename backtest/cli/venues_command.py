@@ -282,3 +282,4 @@ def print_tables(venue: Venue) -> None:
 
 add_command(app, "show", show, SHOW_EXAMPLES)
 add_command(app, "import", import_tiers, IMPORT_EXAMPLES)
+COMMAND = app

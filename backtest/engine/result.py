@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
 
 from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
+from backtest.base.later_import import call_later
 from backtest.base.ranges import Choice
 from backtest.base.reportable import Reportable
 from backtest.base.units import (
@@ -86,9 +87,9 @@ class Result(PortfolioViews, Reportable):
         State of the account at the last close, to resume from.
     """
 
-    _draw: ClassVar[Callable[[Any], Any]]
-    _run: ClassVar[Callable[..., Any]]
-    _count_ambiguous: ClassVar[Callable[[Any], int]]
+    _draw = call_later("backtest.report", "draw_run")
+    _run = staticmethod(call_later("backtest.engine.run", "run"))  # it makes results
+    _count_ambiguous = call_later("backtest.scenarios", "count_ambiguous")
 
     @cached_property
     def ambiguous(self) -> int:
@@ -96,7 +97,7 @@ class Result(PortfolioViews, Reportable):
 
         See :func:`backtest.bounds`, which also gives the bounds of every metric.
         """
-        return self._count_ambiguous()
+        return int(self._count_ambiguous())
 
     @checked
     def calibration(

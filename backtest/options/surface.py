@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ import pandas as pd
 from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.json_values import repr_given
+from backtest.base.later_import import call_later
 from backtest.base.number_text import count_nouns
 from backtest.base.reportable import Reportable
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray, parse_duration
@@ -82,7 +82,7 @@ class Surface(Reportable):
     quotes: pd.DataFrame
     inspection: Inspection
 
-    _draw: ClassVar[Callable[[Any], Any]]
+    _draw = call_later("backtest.report", "draw_surface")
 
     @classmethod
     @checked
@@ -179,7 +179,7 @@ class Surface(Reportable):
 
     def plot(self) -> Any:
         """Return the surface as a Plotly figure: volatility by moneyness and time."""
-        return type(self)._draw(self)
+        return self._draw()
 
     @property
     def years(self) -> FloatArray:

@@ -1,7 +1,6 @@
 """Report pages of results of all kinds.
 
-``import backtest`` attaches these functions to the results, as ``report()``, ``plot()`` and the
-HTML that a notebook shows.
+Results call these functions, as ``report()``, ``plot()`` and the HTML that a notebook shows.
 """
 
 from __future__ import annotations

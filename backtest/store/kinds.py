@@ -6,6 +6,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+# isort: off
+import backtest.paths  # every class of results enters itself in the kinds, in this order
+import backtest.compare
+import backtest.crowd
+import backtest.pockets
+import backtest.scenarios
+import backtest.sweep
+import backtest.validation.cross_validation
+import backtest.validation.schedules
+import backtest.validation.walk  # noqa: F401
+
+# isort: on
 from backtest.base.atomic_files import LOCK
 from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
+from backtest.base.later_import import call_later
 from backtest.base.reportable import Reportable
 from backtest.measures.cautions import find_cautions
 from backtest.sweep.sets.sets import Trio, build_signal, build_trio
@@ -49,8 +50,12 @@ class Study(StudyRecord, Reportable):
         Sets that were looked at on the holdout since, if there is no folder to record them.
     """
 
-    _plan_validation: ClassVar[Callable[..., Any]]
-    _validate_search: ClassVar[Callable[..., Any]]
+    _plan_validation = staticmethod(
+        call_later("backtest.validation.search_validation", "plan_validation")
+    )
+    _validate_search = staticmethod(
+        call_later("backtest.validation.search_validation", "validate_search")
+    )
 
     @property
     def validation(self) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.checked_calls import checked
+from backtest.base.later_import import call_later
 from backtest.base.phrases import Place
 from backtest.market import Market, Markets, as_markets
 from backtest.validation.fold_cuts import (
@@ -26,14 +27,13 @@ from backtest.validation.groups import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import ClassVar
+    pass
 
 
 class Folds(pd.DataFrame):
     """Table of spans, one row per fold or per split and group, with a picture of them."""
 
-    _draw_spans: ClassVar[Callable[[Any], Any]]
+    _draw_spans = call_later("backtest.report", "draw_spans")
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:  # what is cut from it is a plain table
@@ -41,7 +41,7 @@ class Folds(pd.DataFrame):
 
     def draw(self) -> Any:
         """Return the spans over time as a Plotly figure: train gray, test blue."""
-        return type(self)._draw_spans(self)
+        return self._draw_spans()
 
 
 @checked

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from typer.core import TyperCommand
 
 from backtest.cli import lazy_commands
 from backtest.cli.app import app
+from backtest.cli.printing import add_command
 from tests.commands import call
 
 
@@ -21,14 +24,22 @@ def describe(command: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], 
         kind = TyperCommand
     said = (kind, command.name, command.help, command.rich_markup_mode, str(flags))
     below = getattr(command, "commands", {})
-    found = {path: (*said, list(below))}
+    found = {path: (*said, sorted(below))}
     for name in below:
         found |= describe(below[name], (*path, name))
     return found
 
 
-def test_the_commands_are_those_of_typer_in_their_order():
-    ours, theirs = describe(lazy_commands.build_tree(app)), describe(typer.main.get_command(app))
+def test_the_commands_are_those_of_typer():
+    whole = copy.copy(app)
+    whole.registered_commands, whole.registered_groups = [], []
+    for name, panel in lazy_commands.PANELS.items():
+        module = import_module(f"backtest.cli.{name}_command")
+        if isinstance(module.COMMAND, typer.Typer):
+            whole.add_typer(module.COMMAND, name=name, rich_help_panel=panel)
+        else:
+            add_command(whole, name, module.COMMAND, module.EXAMPLES, panel)
+    ours, theirs = describe(lazy_commands.build_tree(app)), describe(typer.main.get_command(whole))
     assert len(ours) > 30
     assert {name: str(each) for name, each in ours.items()} == {
         name: str(each) for name, each in theirs.items()

@@ -168,3 +168,46 @@ def test_the_strategies_are_imported_at_their_first_use():
         env={"PYTHONPATH": str(ROOT)},
     )
     assert done.stdout.split() == ["False", "Constant(leverage=2.0)", "False"]
+
+
+def test_names_for_type_checkers_are_those_imported_later():
+    tree = ast.parse((ROOT / "backtest" / "__init__.py").read_text(encoding="utf-8"))
+    block = next(n for n in tree.body if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n))
+    typed = {
+        (str(node.module), alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    later = {(module, name) for module, names in bt.LATER.items() for name in names}
+    assert typed | {("backtest", "strategies")} == later
+    assert {name for _, name in later} - {"strategies"} <= {*bt.__all__}
+
+
+@pytest.mark.slow
+def test_wings_above_the_engine_wait_for_their_first_use_and_hide_no_function():
+    above = ("paths", "sweep", "tune", "crowd", "validation", "scenarios", "store")
+    code = "import sys, backtest as bt; "
+    code += f"print([n for n in {above} if f'backtest.{{n}}' in sys.modules]); "
+    code += "import backtest.tune.search; print(bt.sweep.__name__, bt.tune.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["[]", "sweep", "tune"]
+
+
+@pytest.mark.slow
+def test_numba_loads_linear_algebra_only_for_code_that_uses_it():
+    code = (
+        "import sys, numba, numpy as np\n"
+        "from backtest.base import compiled_files\n"
+        "print('scipy.linalg' in sys.modules)\n"
+        "@numba.njit\n"
+        "def solve(a):\n"
+        "    return np.dot(np.linalg.inv(a), a)[0, 0]\n"
+        "print(solve(2.0 * np.eye(2)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["False", "1.0"]
