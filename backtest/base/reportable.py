@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from backtest.base.checked_calls import checked
 from backtest.base.later_import import call_later
+from backtest.base.provenance import Making, get_attached_making
 
 
 class Reportable:
     """Base of results that can be written as a report.
 
-    Reports import results, never the reverse; see :mod:`backtest.report`.
+    ``kind`` is the name of what it is. Reports import results, never the reverse; see
+    :mod:`backtest.report`.
     """
 
+    kind: ClassVar[str]
     _write_report = call_later("backtest.report", "write_report")
     _write_cell = call_later("backtest.report", "write_cell")
 
@@ -36,6 +40,15 @@ class Reportable:
         """
         written: Path = self._write_report(Path(path), format)
         return written
+
+    @property
+    def _is_empty(self) -> bool:
+        """Whether there is nothing to report yet."""
+        return False
+
+    def _find_making(self) -> Making | None:
+        """Return how the result was made, as noted in memory."""
+        return get_attached_making(self)
 
     def _repr_html_(self) -> str:
         return str(self._write_cell())

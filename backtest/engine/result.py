@@ -87,6 +87,7 @@ class Result(PortfolioViews, Reportable):
         State of the account at the last close, to resume from.
     """
 
+    kind = "run"
     _draw = call_later("backtest.report", "draw_run")
     _run = staticmethod(call_later("backtest.engine.run", "run"))  # it makes results
     _count_ambiguous = call_later("backtest.scenarios", "count_ambiguous")

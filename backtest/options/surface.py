@@ -82,6 +82,7 @@ class Surface(Reportable):
     quotes: pd.DataFrame
     inspection: Inspection
 
+    kind = "surface"
     _draw = call_later("backtest.report", "draw_surface")
 
     @classmethod
@@ -169,6 +170,11 @@ class Surface(Reportable):
         if judged.empty:
             return math.nan
         return float(np.average(judged["inside"], weights=judged["quotes"]))
+
+    @property
+    def manifest(self) -> dict[str, str]:
+        """The id: a surface is not saved."""
+        return {"id": self.identity}
 
     @property
     def identity(self) -> str:

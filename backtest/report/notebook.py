@@ -4,33 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 
 from backtest.base.reportable import Reportable
 from backtest.base.text_layout import clip, escape_directions
 from backtest.base.units import FloatArray, IntArray
-from backtest.engine import Result
 from backtest.report.page.figures import LIGHT
 from backtest.report.page.page import Fact
 from backtest.report.page.thinning import thin_rows
 from backtest.report.write import build_kind
-from backtest.tune import Study
 
 WIDTH, HEIGHT = 560, 90
 COLUMNS = 4
 """Headline numbers in a row."""
+DRAWN = ("run",)
+"""The kinds whose unit value is drawn."""
 LONGEST = 200
 """Longest title in characters."""
 
 
 def write_cell(source: Reportable) -> str:
     """Return a result as an HTML fragment that inherits the colors of the notebook."""
-    if isinstance(source, Study) and not source.trials:
+    if source._is_empty:
         return f"<div><b>{escape_text(repr(source))}</b></div>"
     page = build_kind(source)
-    chart = draw_equity_svg(source) if isinstance(source, Result) else ""
-    name = "result" if isinstance(source, Result) else page.kind.replace("-", "_").replace(" ", "_")
+    chart = draw_equity_svg(source) if source.kind in DRAWN else ""
+    name = "result" if source.kind in DRAWN else page.kind.replace("-", "_").replace(" ", "_")
     more = f'{name}.report("report.html") writes the whole report.'
     return (
         f"<div><b>{escape_text(clip(page.title, LONGEST))}</b><br>"
@@ -58,7 +59,7 @@ def write_facts_table(facts: Sequence[Fact]) -> str:
     return f"<table>{rows}</table>"
 
 
-def draw_equity_svg(result: Result) -> str:
+def draw_equity_svg(result: Any) -> str:
     """Return the unit value over time as an SVG line."""
     unit = result.of_account("unit") / result.tally.first_unit
     return draw_line_svg(result.span.closes, unit, "unit value")

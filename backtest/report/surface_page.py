@@ -11,6 +11,7 @@ from backtest.base.units import YEAR_DAYS
 from backtest.options import Surface
 from backtest.options.chain_inspection import CHECKS
 from backtest.options.quotes import is_out_of_the_money
+from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.figures import LIGHT, TEMPLATE, build_chart, build_layout, draw_line
 from backtest.report.page.page import Chart, Fact, Page, Paragraph, Section, Table, name_columns
 
@@ -30,7 +31,7 @@ ASSUMPTIONS = (
 )
 
 
-def build_surface(found: Surface) -> Page:
+def build_surface(found: Surface, background: Background = NOTHING) -> Page:  # noqa: ARG001
     """Return the page of a surface."""
     name = found.underlying or "options"
     days = YEAR_DAYS * found.years

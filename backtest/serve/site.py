@@ -25,13 +25,11 @@ from backtest.serve.pages import (
     write_live,
     write_message,
 )
-from backtest.store import Saved
 from backtest.store.compare_saved import compare_saved, load_runs
 from backtest.store.entry import StoreEntry
 from backtest.store.find import load_saved
 from backtest.store.kinds import STUDY_KIND, is_run
 from backtest.store.listing import CachedEntry, ServedList
-from backtest.tune import Study
 
 HTML, JSON = "text/html; charset=utf-8", "application/json; charset=utf-8"
 STRICT = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -175,9 +173,7 @@ class Site:
 
     def _report(self, note: CachedEntry) -> Answer:
         folder = self.root / note.entry.name
-        return self._serve(
-            note.mark, lambda: build_page(check_begun(load_saved(folder)), reads_data=False)
-        )
+        return self._serve(note.mark, lambda: build_page(load_saved(folder), reads_data=False))
 
     def _serve(self, key: str, build: Callable[[], Page]) -> Answer:
         def make() -> bytes:
@@ -244,17 +240,6 @@ def check_usable(entry: StoreEntry) -> None:
             where=decode_name(entry.name),
             cure="run the experiment again, or restore the folder",
         )
-
-
-def check_begun(source: Saved) -> Saved:
-    """Return a result, or raise DataError if it is a study that has evaluated no set yet."""
-    if isinstance(source, Study) and not source.batches:
-        raise DataError(
-            "a study must have evaluated a set to be reported, this one has none yet",
-            where="" if source.folder is None else decode_name(source.folder.name),
-            cure="wait for its first batch",
-        )
-    return source
 
 
 def choice_error(found: str) -> ParameterError:

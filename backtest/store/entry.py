@@ -35,7 +35,7 @@ class StoreEntry:
     name : str
         The name of the folder.
     kind : str
-        One of :data:`backtest.store.kinds.KINDS`; ``"leftover"`` for a temporary folder of a
+        One of :func:`backtest.store.list_kinds`; ``"leftover"`` for a temporary folder of a
         writer; ``"unknown"``.
     trouble : str
         Why it cannot be used, in one sentence; empty if it can.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.later_import import call_later
+from backtest.base.provenance import Making, try_read_provenance
 from backtest.base.reportable import Reportable
 from backtest.measures.cautions import find_cautions
 from backtest.sweep.sets.sets import Trio, build_signal, build_trio
@@ -50,12 +52,30 @@ class Study(StudyRecord, Reportable):
         Sets that were looked at on the holdout since, if there is no folder to record them.
     """
 
+    kind = "study"
     _plan_validation = staticmethod(
         call_later("backtest.validation.search_validation", "plan_validation")
     )
     _validate_search = staticmethod(
         call_later("backtest.validation.search_validation", "validate_search")
     )
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """The facts, with the source of the data among the data, as in other results."""
+        facts = to_plain(dict(self.facts))
+        return {**facts, "data": {**facts["data"], "source": facts["source"]}}
+
+    @property
+    def _is_empty(self) -> bool:
+        """Whether no set was evaluated yet."""
+        return not self.batches
+
+    def _find_making(self) -> Making | None:
+        """Return how the study was made, as noted in its folder."""
+        if self.folder is None:
+            return None
+        return try_read_provenance(self.folder, str(self.facts["id"]))
 
     @property
     def validation(self) -> Any:

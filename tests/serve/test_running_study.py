@@ -117,7 +117,7 @@ def test_a_study_whose_process_has_ended_is_not_running(ask, study):
         assert find_state(folder) == "stopped"
     answer, text = ask(f"/result/{folder.name}")
     assert answer.status == 422
-    assert "must have evaluated a set to be reported" in text
+    assert "needs at least one set, this one evaluated none" in text
 
 
 def test_a_damaged_batch_is_said(ask, study):

@@ -117,7 +117,7 @@ class Page:
     Attributes
     ----------
     kind : str
-        One of :data:`backtest.store.kinds.KINDS`.
+        What the result is, in words.
     manifest : mapping
         How the result was made, with its ``id`` and its ``data``.
     title : str

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.base.errors import DataError
-from backtest.base.json_values import to_plain
 from backtest.base.number_text import (
     format_number,
     format_percent,
@@ -107,7 +106,7 @@ def build_study_sections(
         build_plateau(explored),
         Section("trials", "Trials", "Search by any word or number.",
                 [list_sets(explored, caption_trials(study), "study.table")]),
-        *build_assumptions(build_manifest(study), [folder], (describe_parts(study),), background),
+        *build_assumptions(study.manifest, [folder], (describe_parts(study),), background),
     ]  # fmt: skip
 
 
@@ -115,12 +114,6 @@ def caption_trials(study: Study) -> str:
     """Describe the order of the trials: the chosen set need not have the highest score."""
     first = "the chosen one first, then " if study.best_trial >= 0 else ""
     return f"Sets, {first}by their own score"
-
-
-def build_manifest(study: Study) -> dict[str, Any]:
-    """Return the facts of a study in the form of a manifest."""
-    facts = to_plain(dict(study.facts))
-    return {**facts, "data": {**facts["data"], "source": facts["source"]}}
 
 
 def describe_parts(study: Study) -> str:

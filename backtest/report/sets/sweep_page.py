@@ -50,9 +50,9 @@ MARKING = ("ruined", "ruin_time", "cagr", "max_drawdown")
 SHOWN = ("sharpe", "total_return", "max_drawdown", "turnover", "liquidations")
 
 
-def build_sweep(sweep: Sweep, objective: str = "sharpe", background: Background = NOTHING) -> Page:
+def build_sweep(sweep: Sweep, background: Background = NOTHING) -> Page:
     """Return the report of a sweep, its sets ranked by one measure."""
-    explored = explore_sweep(sweep, objective)
+    explored = explore_sweep(sweep, background.objective)
     measure = functools.cache(lambda: measure_importance(explored))
     sets = f"{len(sweep.table):,} sets of {', '.join(sweep.parameters)}"
     return Page(
