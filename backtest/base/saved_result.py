@@ -131,7 +131,7 @@ class SavedResult(Reportable):
     @property
     def heading(self) -> str:
         """The title of the page."""
-        return capitalize(f"{self.called or self.kind}: {self.title}")
+        return capitalize(f"{self.called or self.kind}: {self.title}".removesuffix(": "))
 
     @property
     def verdict(self) -> str:
