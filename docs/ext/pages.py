@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.ext import api, commands, errors, experiments, gallery, notebook, replications, venues
+from docs.ext import (
+    api,
+    commands,
+    errors,
+    experiments,
+    gallery,
+    leaderboard,
+    notebook,
+    replications,
+    venues,
+)  # fmt: skip
 
 GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (
     api.list_pages,
@@ -16,6 +26,7 @@ GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (
     gallery.list_pages,
     notebook.list_pages,
     replications.list_pages,
+    leaderboard.list_pages,
 )
 """Each returns the texts of its pages by name."""
 
